@@ -1,0 +1,58 @@
+//! The two clocks, read in one place.
+
+use std::time::{Duration, Instant};
+
+use crate::decide::time::{Mono, Now, Wall};
+
+/// Stands still while the machine sleeps. `CLOCK_MONOTONIC` does that on Linux; on macOS it goes
+/// on, and `CLOCK_UPTIME_RAW` is the one that does not (clock_gettime(3) on both).
+#[cfg(target_os = "macos")]
+const AWAKE: libc::clockid_t = libc::CLOCK_UPTIME_RAW;
+#[cfg(not(target_os = "macos"))]
+const AWAKE: libc::clockid_t = libc::CLOCK_MONOTONIC;
+
+/// The monotonic clock now.
+#[must_use]
+pub fn mono() -> Mono {
+    let t = read(AWAKE);
+    let sec = u64::try_from(t.sec).unwrap_or(0);
+    Mono(sec.saturating_mul(1_000_000_000).saturating_add(u64::from(t.nsec)))
+}
+
+/// The wall clock now.
+#[must_use]
+pub fn wall() -> Wall {
+    read(libc::CLOCK_REALTIME)
+}
+
+/// Both.
+#[must_use]
+pub fn now() -> Now {
+    Now {
+        mono: mono(),
+        wall: wall(),
+    }
+}
+
+/// `at` as the standard library's kind of moment, for waiting on channels. Far futures are cut to
+/// a year.
+#[must_use]
+pub fn instant(at: Mono) -> Instant {
+    const YEAR: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+    Instant::now() + at.since(mono()).min(YEAR)
+}
+
+fn read(clock: libc::clockid_t) -> Wall {
+    let mut t = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    // SAFETY: `t` is a valid timespec that outlives the call.
+    let answer = unsafe { libc::clock_gettime(clock, &raw mut t) };
+    // It fails only for a clock that the system does not have; both have been there for decades.
+    assert_eq!(answer, 0, "clock_gettime({clock}) failed");
+    Wall {
+        sec: t.tv_sec,
+        nsec: u32::try_from(t.tv_nsec).unwrap_or(0),
+    }
+}

@@ -1,0 +1,925 @@
+//! *Is it safe?* Evidence in, verdict out.
+//!
+//! [`GATES`] is the whole law. A temp passes every gate or stays; the first gate that it does not
+//! pass gives the reason. What is not known does not pass.
+
+use std::fmt;
+use std::time::Duration;
+
+use super::observation::{Fingerprint, Hold, Kind, Observation};
+use super::policy::{Action, Closed, Open, PID_FORGOTTEN, Policy, SoleCopy};
+
+/// Why a temp stays. A closed list: scripts rely on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Reason {
+    /// It was brought back from the quarantine and has not changed since.
+    Restored,
+    /// It is not yet quiet for its grace.
+    Young,
+    /// It is no longer the file that was looked at.
+    Changed,
+    /// It is not a regular file.
+    NotRegular,
+    /// It lies on another mount than its directory.
+    OtherMount,
+    /// It is immutable, append-only, or its bytes are elsewhere.
+    Protected,
+    /// It has another name.
+    HardLinked,
+    /// Its file system is not one where the proof is known to hold.
+    NetworkFs,
+    /// It belongs to somebody else.
+    ForeignOwner,
+    /// The process whose pid its name carries lives.
+    WriterAlive,
+    /// It was closed, and the rule leaves closed temps alone.
+    Closed,
+    /// Somebody holds a lock on it.
+    Locked,
+    /// Somebody has it open or mapped.
+    InUse,
+    /// That nobody holds it cannot be proven here.
+    CannotTell,
+    /// It may be the only copy of somebody's data.
+    SoleCopy,
+    /// It would be moved to the quarantine, and there can be none here.
+    NoQuarantine,
+}
+
+impl Reason {
+    /// Every reason there is.
+    pub const ALL: [Reason; 16] = [
+        Reason::Restored,
+        Reason::Young,
+        Reason::Changed,
+        Reason::NotRegular,
+        Reason::OtherMount,
+        Reason::Protected,
+        Reason::HardLinked,
+        Reason::NetworkFs,
+        Reason::ForeignOwner,
+        Reason::WriterAlive,
+        Reason::Closed,
+        Reason::Locked,
+        Reason::InUse,
+        Reason::CannotTell,
+        Reason::SoleCopy,
+        Reason::NoQuarantine,
+    ];
+
+    /// The word that events and JSON carry.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Reason::Restored => "restored",
+            Reason::Young => "young",
+            Reason::Changed => "changed",
+            Reason::NotRegular => "not-regular",
+            Reason::OtherMount => "other-mount",
+            Reason::Protected => "protected",
+            Reason::HardLinked => "hard-linked",
+            Reason::NetworkFs => "network-fs",
+            Reason::ForeignOwner => "foreign-owner",
+            Reason::WriterAlive => "writer-alive",
+            Reason::Closed => "closed",
+            Reason::Locked => "locked",
+            Reason::InUse => "in-use",
+            Reason::CannotTell => "cannot-tell",
+            Reason::SoleCopy => "sole-copy",
+            Reason::NoQuarantine => "no-quarantine",
+        }
+    }
+
+    /// Whether this reason can end without any event that could be heard: a holder closes, a lock
+    /// is let go, a writer dies.
+    #[must_use]
+    pub fn ends_silently(self) -> bool {
+        matches!(self, Reason::InUse | Reason::Locked | Reason::WriterAlive)
+    }
+
+    pub(crate) fn bit(self) -> u32 {
+        1 << (self as u32)
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// What is to become of a temp.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Verdict {
+    /// Delete it.
+    Reap,
+    /// Move it to the quarantine; the reason, where a gate asked for that.
+    Quarantine(Option<Reason>),
+    /// Leave it.
+    Keep(Reason),
+}
+
+impl Verdict {
+    /// The word that events and JSON carry.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Verdict::Reap => "reap",
+            Verdict::Quarantine(_) => "quarantine",
+            Verdict::Keep(_) => "keep",
+        }
+    }
+
+    /// Why, where it is not simply an orphan.
+    #[must_use]
+    pub fn reason(self) -> Option<Reason> {
+        match self {
+            Verdict::Reap => None,
+            Verdict::Quarantine(reason) => reason,
+            Verdict::Keep(reason) => Some(reason),
+        }
+    }
+}
+
+/// The process whose pid the name carries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Writer {
+    /// The name carries no pid.
+    Unnamed,
+    /// No process with that pid can have written it.
+    Gone(u32),
+    /// A process with that pid lives, or may.
+    Alive(u32),
+}
+
+impl Writer {
+    /// The pid in the name.
+    #[must_use]
+    pub fn pid(self) -> Option<u32> {
+        match self {
+            Writer::Unnamed => None,
+            Writer::Gone(pid) | Writer::Alive(pid) => Some(pid),
+        }
+    }
+}
+
+/// The file that the temp was to replace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Target {
+    /// The name does not say what it was to become.
+    Unknown,
+    /// Nothing stands there, or something that is not a regular file, or an empty file.
+    Absent,
+    /// A regular file with content.
+    Whole {
+        /// It is the temp itself under its other name.
+        same_file: bool,
+    },
+}
+
+/// How far the proof that nobody holds a file reaches on a file system.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Reach {
+    /// Whoever has the file open or mapped is seen.
+    Whole,
+    /// Mappings without a descriptor, and users of the layers below, are not seen (overlayfs).
+    OpenersOnly,
+    /// Not known, or known to end at this kernel while others use the file system too.
+    Unknown,
+}
+
+/// The directory that a temp lies in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// Its device number.
+    pub dev: u64,
+    /// Its mount, where the system numbers mounts.
+    pub mount: Option<u64>,
+    /// The kernel's name of its file system.
+    pub file_system: std::sync::Arc<str>,
+    /// How far the proof reaches there.
+    pub reach: Reach,
+    /// A quarantine is there, or could be.
+    pub quarantine: bool,
+}
+
+/// Everything that the verdict rests on, gathered at the last moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Evidence {
+    /// What is there now.
+    pub observation: Observation,
+    /// What the earlier look saw; `None` where there was none.
+    pub expected: Option<Fingerprint>,
+    /// How long it has been quiet.
+    pub quiet: Duration,
+    /// How long it must be.
+    pub grace: Duration,
+    /// How long nobody has used it, for the pid in its name.
+    pub unused: Duration,
+    /// Where it lies.
+    pub place: Place,
+    /// The uid that this process acts as.
+    pub our_uid: u32,
+    /// The pid in its name.
+    pub writer: Writer,
+    /// A close by a writer was reported.
+    pub closed: bool,
+    /// Who holds it.
+    pub hold: Hold,
+    /// Where the proof does not see mappings: whether every process could be examined otherwise,
+    /// and none had it mapped.
+    pub mappings_examined: bool,
+    /// What it was to replace.
+    pub target: Target,
+    /// It carries the mark of a restored file that has not changed since.
+    pub restored: bool,
+}
+
+/// What a gate says of a temp.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// Nothing stands against it.
+    Pass,
+    /// It stays.
+    Keep(Reason),
+    /// It may go, but not be destroyed.
+    Quarantine(Reason),
+}
+
+/// One thing that a temp must be before it may go.
+pub struct Gate {
+    /// What passing it means.
+    pub name: &'static str,
+    ask: fn(&Evidence, &Policy) -> Answer,
+    says: fn(&Evidence) -> String,
+}
+
+impl Gate {
+    /// Asks the gate.
+    #[must_use]
+    pub fn ask(&self, evidence: &Evidence, policy: &Policy) -> Answer {
+        (self.ask)(evidence, policy)
+    }
+
+    /// What the gate's answer rests on, in words.
+    #[must_use]
+    pub fn says(&self, evidence: &Evidence) -> String {
+        (self.says)(evidence)
+    }
+}
+
+const fn gate(
+    name: &'static str,
+    ask: fn(&Evidence, &Policy) -> Answer,
+    says: fn(&Evidence) -> String,
+) -> Gate {
+    Gate { name, ask, says }
+}
+
+/// All gates, in the order in which they are asked. `tests/without-each-gate` takes out one line
+/// at a time and names the test that notices.
+pub static GATES: &[Gate] = &[
+    gate("not brought back by restore", restored, says_restored),
+    gate("quiet for its grace", young, says_young),
+    gate("still what was looked at", changed, says_changed),
+    gate("a regular file", not_regular, says_not_regular),
+    gate("on its directory's mount", other_mount, says_other_mount),
+    gate("not protected", protected, says_protected),
+    gate("no other name", hard_linked, says_hard_linked),
+    gate("on a file system with proof", network_fs, says_network_fs),
+    gate("ours to judge", foreign_owner, says_foreign_owner),
+    gate("writer gone", writer_alive, says_writer_alive),
+    gate("not settled by a close", closed, says_closed),
+    gate("nobody locks it", locked, says_hold),
+    gate("nobody holds it", in_use, says_hold),
+    gate("that is proven", cannot_tell, says_proof),
+    gate("mappings seen as well", unseen_mapping, says_mappings),
+    gate("not the only copy", sole_copy, says_sole_copy),
+];
+
+/// The verdict on a temp: the first gate that keeps it decides; one that asks for the quarantine
+/// is remembered, and the temp goes there if no later gate keeps it.
+#[must_use]
+pub fn judge(evidence: &Evidence, policy: &Policy) -> Verdict {
+    let mut quarantine = None;
+    for gate in GATES {
+        match gate.ask(evidence, policy) {
+            Answer::Pass => {}
+            Answer::Keep(reason) => return Verdict::Keep(reason),
+            Answer::Quarantine(reason) => quarantine = quarantine.or(Some(reason)),
+        }
+    }
+    let to_quarantine = quarantine.is_some() || policy.action == Action::Quarantine;
+    match to_quarantine {
+        true if evidence.place.quarantine => Verdict::Quarantine(quarantine),
+        true => Verdict::Keep(Reason::NoQuarantine),
+        false => Verdict::Reap,
+    }
+}
+
+fn keep_if(stays: bool, reason: Reason) -> Answer {
+    if stays {
+        Answer::Keep(reason)
+    } else {
+        Answer::Pass
+    }
+}
+
+fn restored(e: &Evidence, _: &Policy) -> Answer {
+    keep_if(e.restored, Reason::Restored)
+}
+
+fn says_restored(e: &Evidence) -> String {
+    match e.restored {
+        true => "orphand restore brought it back, and it has not changed since".into(),
+        false => "it carries no mark of a restored file".into(),
+    }
+}
+
+fn young(e: &Evidence, _: &Policy) -> Answer {
+    keep_if(e.quiet < e.grace, Reason::Young)
+}
+
+fn says_young(e: &Evidence) -> String {
+    format!("quiet for {:.1?}, its grace is {:?}", e.quiet, e.grace)
+}
+
+fn changed(e: &Evidence, _: &Policy) -> Answer {
+    let same = e
+        .expected
+        .is_none_or(|expected| expected == e.observation.fingerprint);
+    keep_if(!same, Reason::Changed)
+}
+
+fn says_changed(e: &Evidence) -> String {
+    let f = &e.observation.fingerprint;
+    let looks = match e.expected {
+        None => "one look",
+        Some(expected) if expected == *f => "two looks, the same",
+        Some(_) => "two looks that differ",
+    };
+    format!("{looks}: inode {}, {} bytes", f.ino, f.size)
+}
+
+fn not_regular(e: &Evidence, _: &Policy) -> Answer {
+    let regular = e.observation.fingerprint.kind == Kind::File;
+    keep_if(!regular, Reason::NotRegular)
+}
+
+fn says_not_regular(e: &Evidence) -> String {
+    match e.observation.fingerprint.kind {
+        Kind::File => "a regular file",
+        Kind::Dir => "a directory",
+        Kind::Symlink => "a symbolic link",
+        Kind::Other => "a FIFO, a socket or a device",
+    }
+    .into()
+}
+
+/// By the mount's number where there is one: on overlayfs a file and its directory may differ in
+/// their device numbers for ever, and a bind mount of the same file system has the same one.
+fn other_mount(e: &Evidence, _: &Policy) -> Answer {
+    let same = match (e.observation.mount, e.place.mount) {
+        (Some(file), Some(dir)) => file == dir,
+        _ => e.observation.fingerprint.dev == e.place.dev,
+    };
+    keep_if(!same || e.observation.mount_root, Reason::OtherMount)
+}
+
+fn says_other_mount(e: &Evidence) -> String {
+    let number = |mount: Option<u64>| mount.map_or_else(|| "unnumbered".into(), |m| m.to_string());
+    let (file, dir) = (number(e.observation.mount), number(e.place.mount));
+    format!("file on mount {file}, directory on mount {dir}")
+}
+
+fn protected(e: &Evidence, _: &Policy) -> Answer {
+    keep_if(
+        e.observation.protected || e.observation.dataless,
+        Reason::Protected,
+    )
+}
+
+fn says_protected(e: &Evidence) -> String {
+    match (e.observation.protected, e.observation.dataless) {
+        (true, _) => "immutable or append-only",
+        (_, true) => "its content is not on this machine",
+        (false, false) => "neither immutable nor append-only",
+    }
+    .into()
+}
+
+/// A temp whose other name is its own target (linked, then killed before the unlink) loses nothing.
+fn hard_linked(e: &Evidence, _: &Policy) -> Answer {
+    let links = e.observation.fingerprint.links;
+    let own_target = links == 2 && e.target == Target::Whole { same_file: true };
+    keep_if(links != 1 && !own_target, Reason::HardLinked)
+}
+
+fn says_hard_linked(e: &Evidence) -> String {
+    match (e.observation.fingerprint.links, e.target) {
+        (1, _) => "one link".into(),
+        (2, Target::Whole { same_file: true }) => "two links, the other is its target".into(),
+        (n, _) => format!("{n} links"),
+    }
+}
+
+fn network_fs(e: &Evidence, policy: &Policy) -> Answer {
+    let trusted = policy.trusted_file_systems.iter().any(|name| **name == *e.place.file_system);
+    keep_if(
+        e.place.reach == Reach::Unknown && !trusted,
+        Reason::NetworkFs,
+    )
+}
+
+fn says_network_fs(e: &Evidence) -> String {
+    format!("file system {}", e.place.file_system)
+}
+
+fn foreign_owner(e: &Evidence, _: &Policy) -> Answer {
+    let ours = e.our_uid == 0 || e.observation.fingerprint.uid == e.our_uid;
+    keep_if(!ours, Reason::ForeignOwner)
+}
+
+fn says_foreign_owner(e: &Evidence) -> String {
+    let owner = e.observation.fingerprint.uid;
+    format!("owned by uid {owner}; this is uid {}", e.our_uid)
+}
+
+fn writer_alive(e: &Evidence, _: &Policy) -> Answer {
+    let alive = matches!(e.writer, Writer::Alive(_)) && e.unused < PID_FORGOTTEN;
+    keep_if(alive, Reason::WriterAlive)
+}
+
+fn says_writer_alive(e: &Evidence) -> String {
+    match e.writer {
+        Writer::Unnamed => "its name carries no pid".into(),
+        Writer::Gone(pid) => format!("pid {pid} is gone"),
+        Writer::Alive(pid) if e.unused < PID_FORGOTTEN => format!("pid {pid} lives"),
+        Writer::Alive(pid) => format!("pid {pid} lives, but nobody used this for 24 h"),
+    }
+}
+
+fn closed(e: &Evidence, policy: &Policy) -> Answer {
+    let settled = policy.closed == Closed::Settled && (e.closed || e.hold == Hold::Free);
+    keep_if(settled, Reason::Closed)
+}
+
+fn says_closed(e: &Evidence) -> String {
+    match (e.closed, e.hold) {
+        (true, _) => "a close was seen",
+        (false, Hold::Free) => "nobody has it open",
+        (false, _) => "no close was seen",
+    }
+    .into()
+}
+
+fn locked(e: &Evidence, _: &Policy) -> Answer {
+    keep_if(e.hold == Hold::Locked, Reason::Locked)
+}
+
+fn in_use(e: &Evidence, policy: &Policy) -> Answer {
+    match (e.hold.is_held(), policy.open) {
+        (false, _) | (true, Open::Reap) => Answer::Pass,
+        (true, Open::Quarantine) => Answer::Quarantine(Reason::InUse),
+        (true, Open::Keep) => Answer::Keep(Reason::InUse),
+    }
+}
+
+fn says_hold(e: &Evidence) -> String {
+    match e.hold {
+        Hold::Free => "nobody on this kernel has it open or mapped",
+        Hold::Held => "somebody has it open or mapped",
+        Hold::Locked => "somebody holds a lock on it",
+        Hold::CannotTell => "nobody was seen holding it",
+    }
+    .into()
+}
+
+/// `open = "reap"` is the one wish that does without the proof.
+fn cannot_tell(e: &Evidence, policy: &Policy) -> Answer {
+    let unproven = e.hold == Hold::CannotTell && policy.open != Open::Reap;
+    keep_if(unproven, Reason::CannotTell)
+}
+
+fn says_proof(e: &Evidence) -> String {
+    match e.hold {
+        Hold::CannotTell => "the kernel gave no answer that proves it",
+        _ => "the kernel said so",
+    }
+    .into()
+}
+
+fn unseen_mapping(e: &Evidence, policy: &Policy) -> Answer {
+    let blind = e.place.reach == Reach::OpenersOnly && !e.mappings_examined;
+    match policy.open {
+        Open::Reap => Answer::Pass,
+        _ if blind => Answer::Quarantine(Reason::CannotTell),
+        _ => Answer::Pass,
+    }
+}
+
+fn says_mappings(e: &Evidence) -> String {
+    match (e.place.reach, e.mappings_examined) {
+        (Reach::Whole, _) => "the proof covers mappings here",
+        (_, true) => "every process was examined, none has it mapped",
+        (_, false) => "not every process could be examined for mappings",
+    }
+    .into()
+}
+
+fn sole_copy(e: &Evidence, policy: &Policy) -> Answer {
+    let sole = e.observation.fingerprint.size > 0 && !matches!(e.target, Target::Whole { .. });
+    match (sole, policy.sole_copy) {
+        (false, _) | (true, SoleCopy::Reap) => Answer::Pass,
+        (true, SoleCopy::Quarantine) => Answer::Quarantine(Reason::SoleCopy),
+        (true, SoleCopy::Keep) => Answer::Keep(Reason::SoleCopy),
+    }
+}
+
+fn says_sole_copy(e: &Evidence) -> String {
+    match (e.observation.fingerprint.size, e.target) {
+        (0, _) => "it is empty",
+        (_, Target::Unknown) => "its name does not say what it was to become",
+        (_, Target::Absent) => "its target is missing or empty",
+        (_, Target::Whole { .. }) => "its target is there, with content",
+    }
+    .into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::decide::policy::Graces;
+    use crate::decide::time::Wall;
+
+    const GRACE: Duration = Duration::from_secs(300);
+
+    /// A temp against which nothing stands.
+    fn orphan() -> Evidence {
+        let fingerprint = Fingerprint {
+            dev: 1,
+            ino: 7,
+            kind: Kind::File,
+            size: 10,
+            mtime: Wall::default(),
+            ctime: Wall::default(),
+            btime: None,
+            links: 1,
+            uid: 1000,
+        };
+        Evidence {
+            observation: Observation {
+                fingerprint,
+                mode: 0o100_600,
+                mount: Some(3),
+                mount_root: false,
+                protected: false,
+                dataless: false,
+            },
+            expected: Some(fingerprint),
+            quiet: GRACE,
+            grace: GRACE,
+            unused: GRACE,
+            place: Place {
+                dev: 1,
+                mount: Some(3),
+                file_system: "ext4".into(),
+                reach: Reach::Whole,
+                quarantine: true,
+            },
+            our_uid: 1000,
+            writer: Writer::Gone(4711),
+            closed: false,
+            hold: Hold::Free,
+            mappings_examined: false,
+            target: Target::Whole { same_file: false },
+            restored: false,
+        }
+    }
+
+    fn policy() -> Policy {
+        Policy {
+            grace: Graces::both(GRACE),
+            ..Policy::default()
+        }
+    }
+
+    fn settled() -> Policy {
+        Policy {
+            closed: Closed::Settled,
+            open: Open::Reap,
+            ..policy()
+        }
+    }
+
+    fn with(change: impl FnOnce(&mut Evidence)) -> Evidence {
+        let mut evidence = orphan();
+        change(&mut evidence);
+        evidence
+    }
+
+    #[track_caller]
+    fn check(policy: &Policy, evidence: &Evidence, want: Verdict) {
+        assert_eq!(judge(evidence, policy), want, "{evidence:#?}");
+    }
+
+    #[test]
+    fn an_orphan_goes() {
+        check(&policy(), &orphan(), Verdict::Reap);
+    }
+
+    #[test]
+    fn each_gate_alone_keeps() {
+        let keep = Verdict::Keep;
+        let cases: [(&str, Policy, Evidence, Verdict); 24] = [
+            (
+                "restored",
+                policy(),
+                with(|e| e.restored = true),
+                keep(Reason::Restored),
+            ),
+            (
+                "young",
+                policy(),
+                with(|e| e.quiet = GRACE - Duration::from_nanos(1)),
+                keep(Reason::Young),
+            ),
+            (
+                "changed",
+                policy(),
+                with(|e| e.observation.fingerprint.size = 11),
+                keep(Reason::Changed),
+            ),
+            (
+                "not regular",
+                policy(),
+                with(|e| {
+                    e.observation.fingerprint.kind = Kind::Other;
+                    e.expected = None;
+                }),
+                keep(Reason::NotRegular),
+            ),
+            (
+                "bind mount of the same file system",
+                policy(),
+                with(|e| e.observation.mount = Some(4)),
+                keep(Reason::OtherMount),
+            ),
+            (
+                "root of a subvolume",
+                policy(),
+                with(|e| e.observation.mount_root = true),
+                keep(Reason::OtherMount),
+            ),
+            (
+                "other device where mounts have no numbers",
+                policy(),
+                with(|e| {
+                    e.observation.mount = None;
+                    e.place.dev = 2;
+                }),
+                keep(Reason::OtherMount),
+            ),
+            (
+                "immutable",
+                policy(),
+                with(|e| e.observation.protected = true),
+                keep(Reason::Protected),
+            ),
+            (
+                "dataless",
+                policy(),
+                with(|e| e.observation.dataless = true),
+                keep(Reason::Protected),
+            ),
+            (
+                "hard link",
+                policy(),
+                with(|e| {
+                    e.observation.fingerprint.links = 2;
+                    e.expected = None;
+                }),
+                keep(Reason::HardLinked),
+            ),
+            (
+                "third name beside the target",
+                policy(),
+                with(|e| {
+                    e.observation.fingerprint.links = 3;
+                    e.expected = None;
+                    e.target = Target::Whole { same_file: true };
+                }),
+                keep(Reason::HardLinked),
+            ),
+            (
+                "network",
+                policy(),
+                with(|e| {
+                    e.place.reach = Reach::Unknown;
+                    e.place.file_system = "nfs".into();
+                }),
+                keep(Reason::NetworkFs),
+            ),
+            (
+                "owner",
+                policy(),
+                with(|e| e.our_uid = 1001),
+                keep(Reason::ForeignOwner),
+            ),
+            (
+                "live writer",
+                policy(),
+                with(|e| e.writer = Writer::Alive(4711)),
+                keep(Reason::WriterAlive),
+            ),
+            (
+                "a close was seen",
+                settled(),
+                with(|e| {
+                    e.closed = true;
+                    e.hold = Hold::Held;
+                }),
+                keep(Reason::Closed),
+            ),
+            ("found closed", settled(), orphan(), keep(Reason::Closed)),
+            (
+                "locked",
+                policy(),
+                with(|e| e.hold = Hold::Locked),
+                keep(Reason::Locked),
+            ),
+            (
+                "locked, though open ones may go",
+                Policy {
+                    open: Open::Reap,
+                    ..policy()
+                },
+                with(|e| e.hold = Hold::Locked),
+                keep(Reason::Locked),
+            ),
+            (
+                "held",
+                policy(),
+                with(|e| e.hold = Hold::Held),
+                keep(Reason::InUse),
+            ),
+            (
+                "unproven",
+                policy(),
+                with(|e| e.hold = Hold::CannotTell),
+                keep(Reason::CannotTell),
+            ),
+            (
+                "unproven, though held ones may be moved",
+                Policy {
+                    open: Open::Quarantine,
+                    ..policy()
+                },
+                with(|e| e.hold = Hold::CannotTell),
+                keep(Reason::CannotTell),
+            ),
+            (
+                "sole copy that is to stay",
+                Policy {
+                    sole_copy: SoleCopy::Keep,
+                    ..policy()
+                },
+                with(|e| e.target = Target::Absent),
+                keep(Reason::SoleCopy),
+            ),
+            (
+                "sole copy and no quarantine",
+                policy(),
+                with(|e| {
+                    e.target = Target::Unknown;
+                    e.place.quarantine = false;
+                }),
+                keep(Reason::NoQuarantine),
+            ),
+            (
+                "to the quarantine by wish, and none is there",
+                Policy {
+                    action: Action::Quarantine,
+                    ..policy()
+                },
+                with(|e| e.place.quarantine = false),
+                keep(Reason::NoQuarantine),
+            ),
+        ];
+        for (name, policy, evidence, want) in cases {
+            assert_eq!(judge(&evidence, &policy), want, "{name}");
+        }
+    }
+
+    #[test]
+    fn what_may_not_be_destroyed_is_moved() {
+        let moved = |reason| Verdict::Quarantine(Some(reason));
+        let sole = with(|e| e.target = Target::Absent);
+        check(&policy(), &sole, moved(Reason::SoleCopy));
+        let unknown = with(|e| e.target = Target::Unknown);
+        check(&policy(), &unknown, moved(Reason::SoleCopy));
+        let overlay = with(|e| e.place.reach = Reach::OpenersOnly);
+        check(&policy(), &overlay, moved(Reason::CannotTell));
+        let wish = Policy {
+            action: Action::Quarantine,
+            ..policy()
+        };
+        check(&wish, &orphan(), Verdict::Quarantine(None));
+        let held = with(|e| e.hold = Hold::Held);
+        let move_held = Policy {
+            open: Open::Quarantine,
+            ..policy()
+        };
+        check(&move_held, &held, moved(Reason::InUse));
+    }
+
+    #[test]
+    fn what_may_go_all_the_same() {
+        let empty = with(|e| {
+            e.observation.fingerprint.size = 0;
+            e.expected = None;
+            e.target = Target::Absent;
+        });
+        check(&policy(), &empty, Verdict::Reap);
+        let own_target = with(|e| {
+            e.observation.fingerprint.links = 2;
+            e.expected = None;
+            e.target = Target::Whole { same_file: true };
+        });
+        check(&policy(), &own_target, Verdict::Reap);
+        let root = with(|e| e.our_uid = 0);
+        check(&policy(), &root, Verdict::Reap);
+        let pid_of_yesterday = with(|e| {
+            e.writer = Writer::Alive(7);
+            e.unused = PID_FORGOTTEN;
+        });
+        check(&policy(), &pid_of_yesterday, Verdict::Reap);
+        let examined = with(|e| {
+            e.place.reach = Reach::OpenersOnly;
+            e.mappings_examined = true;
+        });
+        check(&policy(), &examined, Verdict::Reap);
+        let trusted = Policy {
+            trusted_file_systems: vec!["nfs".into()],
+            ..policy()
+        };
+        let nfs = with(|e| {
+            e.place.reach = Reach::Unknown;
+            e.place.file_system = "nfs".into();
+        });
+        check(&trusted, &nfs, Verdict::Reap);
+    }
+
+    #[test]
+    fn the_letter_takes_what_is_open() {
+        let letter = Policy {
+            open: Open::Reap,
+            ..policy()
+        };
+        for hold in [Hold::Held, Hold::CannotTell, Hold::Free] {
+            check(&letter, &with(|e| e.hold = hold), Verdict::Reap);
+        }
+        check(&settled(), &with(|e| e.hold = Hold::Held), Verdict::Reap);
+    }
+
+    #[test]
+    fn the_first_gate_that_keeps_gives_the_reason() {
+        let everything = with(|e| {
+            e.quiet = Duration::ZERO;
+            e.observation.fingerprint.links = 4;
+            e.our_uid = 5;
+            e.writer = Writer::Alive(1);
+            e.hold = Hold::Locked;
+            e.target = Target::Absent;
+        });
+        check(&policy(), &everything, Verdict::Keep(Reason::Young));
+        let held_sole = with(|e| {
+            e.hold = Hold::Held;
+            e.target = Target::Absent;
+        });
+        check(&policy(), &held_sole, Verdict::Keep(Reason::InUse));
+    }
+
+    #[test]
+    fn the_words_are_distinct_and_so_are_the_bits() {
+        let words: std::collections::HashSet<_> = Reason::ALL.map(Reason::as_str).into();
+        assert_eq!(words.len(), Reason::ALL.len());
+        let bits = Reason::ALL
+            .iter()
+            .fold(0, |bits, reason| bits | reason.bit());
+        assert_eq!(bits.count_ones() as usize, Reason::ALL.len());
+    }
+
+    #[test]
+    fn every_gate_says_what_it_rests_on() {
+        for gate in GATES {
+            assert!(!gate.says(&orphan()).is_empty(), "{}", gate.name);
+            assert_eq!(
+                gate.ask(&orphan(), &policy()),
+                Answer::Pass,
+                "{}",
+                gate.name
+            );
+        }
+    }
+}

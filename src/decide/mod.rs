@@ -1,0 +1,22 @@
+//! The decisions: pure functions of values.
+//!
+//! Nothing here reads a clock, opens a file or asks another process. Time, observations and
+//! evidence come in as arguments; verdicts go out as values. So every rule is tested without a
+//! sleep and without a file, and a dry run cannot decide otherwise than a real one.
+//!
+//! - [`temp_name`]: what a name says about its writer and its target
+//! - [`policy`]: what the user wants for a root
+//! - [`observation`]: what looking at a name can say
+//! - [`retention`]: how long a quarantine keeps what lies in it
+//! - [`time`]: moments as values
+//! - [`tracker`]: *is it time?*
+//! - [`judge`]: *is it safe?*
+#![deny(clippy::disallowed_methods)]
+
+pub mod judge;
+pub mod observation;
+pub mod policy;
+pub mod retention;
+pub mod temp_name;
+pub mod time;
+pub mod tracker;

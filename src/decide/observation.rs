@@ -1,0 +1,114 @@
+//! What looking says: a fingerprint, or nothing there.
+
+use super::time::Wall;
+
+/// What kind of thing a name stands for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// A regular file: the only kind that is ever a temp.
+    File,
+    /// A directory.
+    Dir,
+    /// A symbolic link; it is never followed.
+    Symlink,
+    /// FIFO, socket, device: never opened.
+    Other,
+}
+
+/// What tells one state of a file from another.
+///
+/// Two different fingerprints mean that somebody touched the file. Two equal ones alone prove
+/// nothing: a file that is written through a mapping can keep all its times for seconds
+/// (measured on ext4, xfs, btrfs, tmpfs and overlayfs), which is why a look also asks for holders.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Fingerprint {
+    /// Device number of the file system.
+    pub dev: u64,
+    /// Inode number.
+    pub ino: u64,
+    /// What it is.
+    pub kind: Kind,
+    /// `st_size`, bytes.
+    pub size: u64,
+    /// Last change of the content.
+    pub mtime: Wall,
+    /// Last change of content, name or metadata.
+    pub ctime: Wall,
+    /// Birth, where the file system keeps it. Left out of the fingerprint on macOS, where setting
+    /// `mtime` before it moves it.
+    pub btime: Option<Wall>,
+    /// Hard links.
+    pub links: u64,
+    /// Owner.
+    pub uid: u32,
+}
+
+impl Fingerprint {
+    /// The newest of the file's own times. Never `mtime` alone: rsync and tar set it back.
+    #[must_use]
+    pub fn newest(&self) -> Wall {
+        let newest = self.mtime.max(self.ctime);
+        self.btime.map_or(newest, |b| newest.max(b))
+    }
+
+    /// Whether `self`, seen after a rename, can be the file that was judged as `judged`.
+    ///
+    /// A rename sets `ctime` (measured on ext4, xfs, btrfs, tmpfs and overlayfs), and a copy-up on
+    /// overlayfs sets the birth time; the rest must be equal.
+    #[must_use]
+    pub fn same_after_rename(&self, judged: &Fingerprint) -> bool {
+        let renamed = Fingerprint {
+            ctime: judged.ctime,
+            btime: judged.btime,
+            ..*self
+        };
+        renamed == *judged
+    }
+}
+
+/// Everything that one look at a name says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Observation {
+    /// The state of the file.
+    pub fingerprint: Fingerprint,
+    /// Permission bits and type (`st_mode`).
+    pub mode: u32,
+    /// The mount it lies on, where the system numbers mounts (Linux since 5.8).
+    pub mount: Option<u64>,
+    /// The root of a mount or of a subvolume: something else begins here.
+    pub mount_root: bool,
+    /// Immutable or append-only: the owner said that it is to stay.
+    pub protected: bool,
+    /// Its bytes are elsewhere (macOS `SF_DATALESS`): opening it would fetch them.
+    pub dataless: bool,
+}
+
+/// A process that holds a file.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Holder {
+    /// Its pid as this process sees it.
+    pub pid: u32,
+    /// Its command name, as the kernel keeps it (at most 15 bytes on Linux).
+    pub name: String,
+}
+
+/// What the kernel answers when it is asked who holds a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Hold {
+    /// Proven: no process on this kernel has it open or mapped.
+    Free,
+    /// Somebody has it open or mapped.
+    Held,
+    /// Somebody holds it, and a BSD or POSIX lock on it.
+    Locked,
+    /// Nobody could be seen, and the absence cannot be proven here.
+    CannotTell,
+}
+
+impl Hold {
+    /// Whether somebody was *seen* holding it.
+    #[must_use]
+    pub fn is_held(self) -> bool {
+        matches!(self, Hold::Held | Hold::Locked)
+    }
+}

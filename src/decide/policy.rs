@@ -1,0 +1,259 @@
+//! What the user wants for a root.
+
+use std::time::Duration;
+
+use super::temp_name::{Names, Reading};
+
+/// What a close means (`--closed`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Closed {
+    /// A closed temp that nobody renamed is an orphan after its grace.
+    #[default]
+    Orphan,
+    /// A close ends the tracking: only what is still open after its grace is considered.
+    Settled,
+}
+
+/// What happens to a temp that a live process holds (`--open`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Open {
+    /// It stays, and its holder is named.
+    #[default]
+    Keep,
+    /// It is moved to the quarantine.
+    Quarantine,
+    /// It is removed, without any proof that nobody needs it: the user's explicit wish.
+    Reap,
+}
+
+/// What happens to a temp that may be the only copy of somebody's data (`--sole-copy`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum SoleCopy {
+    /// It is moved to the quarantine, from where `restore` brings it back.
+    #[default]
+    Quarantine,
+    /// It stays where it is.
+    Keep,
+    /// It is removed like any other.
+    Reap,
+}
+
+/// What happens to an orphan (`--action`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Action {
+    /// It is deleted.
+    #[default]
+    Delete,
+    /// It is moved to the quarantine.
+    Quarantine,
+    /// It is only reported: the dry run.
+    Report,
+}
+
+/// The shortest grace that is taken, in any rule.
+pub const SHORTEST_GRACE: Duration = Duration::from_millis(100);
+
+/// The default grace of a name with a random part.
+pub const GRACE: Duration = Duration::from_secs(5 * 60);
+
+/// The default grace of a fixed name (`<t>.tmp`): scripts append to such a file now and then
+/// without holding it in between, and fixed names never pile up.
+pub const FIXED_NAME_GRACE: Duration = Duration::from_secs(60 * 60);
+
+/// How often a temp that somebody holds is looked at again, at the most.
+const HELD_RETRY: Duration = Duration::from_secs(60);
+
+/// How long after it was written no pid in a name counts any more: in a container the pid is 1 or
+/// 7 after every restart.
+pub const PID_FORGOTTEN: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// The rule for one root. Immutable once built; a reload makes a new one.
+#[derive(Clone, Debug, Default)]
+pub struct Policy {
+    /// Which base names are temps.
+    pub names: Names,
+    /// How long a temp must be quiet.
+    pub grace: Graces,
+    /// What a close means.
+    pub closed: Closed,
+    /// What happens to a held temp.
+    pub open: Open,
+    /// What happens to a possible only copy.
+    pub sole_copy: SoleCopy,
+    /// What happens to an orphan.
+    pub action: Action,
+    /// Whether directories below the root are watched too.
+    pub recursive: bool,
+    /// File systems, by the name that the kernel gives them, on which the proof is trusted beside
+    /// those where it is known to hold.
+    pub trusted_file_systems: Vec<String>,
+}
+
+/// How long a temp must be quiet before it is judged, by the kind of its name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Graces {
+    /// For names with a random part.
+    pub random: Duration,
+    /// For fixed names.
+    pub fixed: Duration,
+}
+
+impl Default for Graces {
+    fn default() -> Graces {
+        Graces {
+            random: GRACE,
+            fixed: FIXED_NAME_GRACE,
+        }
+    }
+}
+
+impl Graces {
+    /// The same grace for every name.
+    #[must_use]
+    pub fn both(grace: Duration) -> Graces {
+        Graces {
+            random: grace,
+            fixed: grace,
+        }
+    }
+
+    /// The grace of the name that `reading` was read from.
+    #[must_use]
+    pub fn of(&self, reading: &Reading) -> Duration {
+        if reading.random {
+            self.random
+        } else {
+            self.fixed
+        }
+    }
+
+    /// The shorter of the two.
+    #[must_use]
+    pub fn shortest(&self) -> Duration {
+        self.random.min(self.fixed)
+    }
+}
+
+/// A combination of values that cannot mean anything.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PolicyError {
+    /// Nothing would ever be removed.
+    #[error(
+        "closed = \"settled\" with open = \"keep\" removes nothing, ever: \
+         what is closed is left alone and what is open is kept; \
+         say --open reap (or quarantine) too, or leave --closed settled out"
+    )]
+    RemovesNothing,
+    /// A close is not reported here.
+    #[error(
+        "closed = \"settled\" needs a system that reports a close, and this one does not \
+         (FSEvents has no such event); leave it out"
+    )]
+    NoCloseEvents,
+    /// Shorter than [`SHORTEST_GRACE`].
+    #[error("a grace of {0:?} is too short to prove anything; the shortest is 100ms")]
+    GraceTooShort(Duration),
+}
+
+impl Policy {
+    /// Refuses what cannot mean anything.
+    pub fn check(&self, close_events: bool) -> Result<(), PolicyError> {
+        if self.closed == Closed::Settled {
+            if self.open == Open::Keep {
+                return Err(PolicyError::RemovesNothing);
+            }
+            if !close_events {
+                return Err(PolicyError::NoCloseEvents);
+            }
+        }
+        match self.grace.shortest() {
+            grace if grace < SHORTEST_GRACE => Err(PolicyError::GraceTooShort(grace)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether nothing is to be changed on disk.
+    #[must_use]
+    pub fn is_dry_run(&self) -> bool {
+        self.action == Action::Report
+    }
+}
+
+/// The span between the two looks that a temp found by a scan gets.
+#[must_use]
+pub fn confirm(grace: Duration) -> Duration {
+    (grace / 2).min(Duration::from_secs(1))
+}
+
+/// How long until a temp that was kept for `reason_ends_silently` is looked at again.
+///
+/// A holder, a lock and a live writer end without an event, and a look costs microseconds: these
+/// are asked for again soon, without doubling. Everything else waits the grace, doubled for each
+/// time before, up to an hour.
+#[must_use]
+pub fn retry(grace: Duration, reason_ends_silently: bool, times_before: u32) -> Duration {
+    if reason_ends_silently {
+        return grace.min(HELD_RETRY);
+    }
+    let hour = Duration::from_secs(60 * 60);
+    let factor = 1u32.checked_shl(times_before.min(31)).unwrap_or(u32::MAX);
+    grace.saturating_mul(factor).min(hour.max(grace))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn retries() {
+        let s = Duration::from_secs;
+        for (grace, silent, before, want) in [
+            (s(10), true, 0, s(10)),
+            (s(10), true, 9, s(10)),
+            (s(300), true, 3, s(60)),
+            (s(10), false, 0, s(10)),
+            (s(10), false, 3, s(80)),
+            (s(10), false, 40, s(3600)),
+            (s(7200), false, 5, s(7200)),
+        ] {
+            assert_eq!(
+                retry(grace, silent, before),
+                want,
+                "{grace:?} {silent} {before}"
+            );
+        }
+    }
+
+    #[test]
+    fn confirms() {
+        assert_eq!(
+            confirm(Duration::from_millis(100)),
+            Duration::from_millis(50)
+        );
+        assert_eq!(confirm(Duration::from_secs(300)), Duration::from_secs(1));
+    }
+
+    #[test]
+    fn combinations_that_mean_nothing_are_refused() {
+        let settled = Policy {
+            closed: Closed::Settled,
+            ..Policy::default()
+        };
+        assert_eq!(settled.check(true), Err(PolicyError::RemovesNothing));
+        let letter = Policy {
+            open: Open::Reap,
+            ..settled
+        };
+        assert_eq!(letter.check(true), Ok(()));
+        assert_eq!(letter.check(false), Err(PolicyError::NoCloseEvents));
+        let hasty = Policy {
+            grace: Graces::both(Duration::from_millis(99)),
+            ..Policy::default()
+        };
+        assert_eq!(
+            hasty.check(true),
+            Err(PolicyError::GraceTooShort(Duration::from_millis(99)))
+        );
+        assert_eq!(Policy::default().check(false), Ok(()));
+    }
+}

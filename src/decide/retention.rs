@@ -1,0 +1,140 @@
+//! How long a quarantine keeps what lies in it.
+
+use std::collections::HashMap;
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::time::Wall;
+
+/// One file in a quarantine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// Its id: the name of its folder.
+    pub id: OsString,
+    /// The way from the root to where it lay.
+    pub below: PathBuf,
+    /// `st_size`, bytes.
+    pub bytes: u64,
+    /// When it was moved here.
+    pub since: Wall,
+    /// What it may be a copy of: its target's way from the root, or its own where the target is
+    /// not known.
+    pub copy_of: PathBuf,
+    /// That target exists and has content, so this is not the only copy.
+    pub target_whole: bool,
+}
+
+/// How much a quarantine may keep. Zero means no limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// The longest time that a file lies there.
+    pub age: Duration,
+    /// The largest part of the file system that all of them may take, in percent.
+    pub percent: u8,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits {
+            age: Duration::from_secs(7 * 24 * 60 * 60),
+            percent: 10,
+        }
+    }
+}
+
+/// What is to be dropped, oldest first: what is too old, then as much as is over the size.
+///
+/// Never dropped is the newest copy for a target that is missing or empty.
+#[must_use]
+pub fn overdue(entries: &[Entry], limits: Limits, now: Wall, file_system: u64) -> Vec<Entry> {
+    let mut newest: HashMap<&PathBuf, &Entry> = HashMap::new();
+    for entry in entries.iter().filter(|entry| !entry.target_whole) {
+        let best = newest.entry(&entry.copy_of).or_insert(entry);
+        if (entry.since, &entry.id) > (best.since, &best.id) {
+            *best = entry;
+        }
+    }
+    let spared = |entry: &Entry| newest.get(&entry.copy_of).is_some_and(|best| *best == entry);
+    let mut old: Vec<&Entry> = entries.iter().filter(|entry| !spared(entry)).collect();
+    old.sort_by(|a, b| (a.since, &a.id).cmp(&(b.since, &b.id)));
+
+    let mut left: u64 = entries.iter().fold(0, |sum, entry| sum.saturating_add(entry.bytes));
+    let room = match limits.percent {
+        0 => u64::MAX,
+        percent => file_system / 100 * u64::from(percent),
+    };
+    let too_old = |entry: &Entry| !limits.age.is_zero() && now.since(entry.since) >= limits.age;
+    let mut dropped = Vec::new();
+    for entry in old {
+        if left > room || too_old(entry) {
+            left = left.saturating_sub(entry.bytes);
+            dropped.push(entry.clone());
+        }
+    }
+    dropped
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DAY: i64 = 24 * 60 * 60;
+
+    fn entry(id: &str, days_ago: i64, bytes: u64, copy_of: &str, target_whole: bool) -> Entry {
+        Entry {
+            id: id.into(),
+            below: format!("{copy_of}.tmp").into(),
+            bytes,
+            since: Wall {
+                sec: (100 - days_ago) * DAY,
+                nsec: 0,
+            },
+            copy_of: copy_of.into(),
+            target_whole,
+        }
+    }
+
+    #[track_caller]
+    fn check(entries: &[Entry], limits: Limits, want: &[&str]) {
+        let now = Wall {
+            sec: 100 * DAY,
+            nsec: 0,
+        };
+        let dropped = overdue(entries, limits, now, 1_000);
+        let ids: Vec<_> = dropped.iter().map(|entry| entry.id.to_str().unwrap()).collect();
+        assert_eq!(ids, want);
+    }
+
+    #[test]
+    fn the_oldest_go_first_and_the_last_copy_never() {
+        let limits = Limits::default();
+        let no_limit = Limits {
+            age: Duration::ZERO,
+            percent: 0,
+        };
+        let whole = [entry("a", 8, 1, "x", true), entry("b", 6, 1, "x", true)];
+        check(&whole, limits, &["a"]);
+        check(&whole, no_limit, &[]);
+        let missing = [
+            entry("a", 9, 1, "x", false),
+            entry("b", 8, 1, "x", false),
+            entry("c", 30, 1, "y", false),
+        ];
+        check(&missing, limits, &["a"]);
+        let large = [
+            entry("a", 1, 60, "x", true),
+            entry("b", 3, 60, "x", true),
+            entry("c", 2, 60, "y", false),
+        ];
+        check(&large, limits, &["b", "a"]);
+        let exactly = [entry("a", 1, 100, "x", true)];
+        check(&exactly, limits, &[]);
+    }
+
+    #[test]
+    fn a_clock_that_was_set_back_drops_nothing() {
+        let future = [entry("a", -400, 1, "x", true)];
+        check(&future, Limits::default(), &[]);
+    }
+}

@@ -1,0 +1,705 @@
+//! What a base name tells: whether a rule takes it, and what it was to be renamed to.
+//!
+//! Names come from whoever may write into a watched directory, so they are bytes: nothing here
+//! indexes, unwraps or assumes UTF-8. Absent on purpose: files and clocks. Whether a target exists
+//! and whether a pid lives is asked elsewhere, of the system.
+//!
+//! A grammar is a pattern such as `<t>.<pid>.<uuid>.tmp`: `<t>` is what the temp was meant for,
+//! `<pid>` a process id, `<uuid>` 8-4-4-4-12 hex digits, `<n>` decimal digits, `<hex:12>`,
+//! `<digits:10>` and `<alnum:6>` that many lower-case hex digits, decimal digits or ASCII letters
+//! and digits. The rest stands for itself.
+
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
+
+use globset::{Candidate, Glob, GlobSet};
+
+/// The names of a rule that gives none.
+const DEFAULT: &str = "*.tmp";
+
+/// Our own things: the quarantine, and what a reap holds for a moment. No rule can name them.
+const OURS: &[u8] = b".orphand";
+
+/// Linux' `PID_MAX_LIMIT`; no other system goes higher. More than this is a time or a hash.
+const PID_MAX: u32 = 4_194_304;
+
+/// Tried in this order for every rule; the first that fits wins.
+const BUILT_IN: [&str; 5] = [
+    "<t>.<pid>.<uuid>.tmp",
+    "<t>.<uuid>.tmp",
+    "<t>.<pid>.<n>.tmp",
+    "<t>.<pid>.tmp",
+    "<t>.tmp",
+];
+
+/// Grammars that only a rule turns on. A new one is a row here and a row in the tests below.
+const WRITERS: &[Writer] = &[
+    Writer {
+        name: "claude-code",
+        patterns: &["<t>.tmp.<pid>.<hex:12>"],
+        producer: "Claude Code, beside ~/.claude.json; as reported in \
+                   https://github.com/anthropics/claude-code/issues/87677 and 89565",
+        cuts_at: None,
+    },
+    Writer {
+        name: "atomically",
+        // The end of the time in milliseconds, then a random number.
+        patterns: &["<t>.tmp-<digits:10><hex:6>"],
+        producer: "npm atomically, and conf by it: src/utils/temp.ts in \
+                   https://github.com/fabiospampinato/atomically, source/index.ts in \
+                   https://github.com/sindresorhus/conf",
+        // LIMIT_BASENAME_LENGTH, in UTF-16 units; a name never has fewer bytes than those.
+        cuts_at: Some(128),
+    },
+    Writer {
+        name: "git",
+        // The object's or pack's own name is a hash of what is being written: not in the temp's.
+        patterns: &["tmp_obj_<alnum:6>", "tmp_pack_<alnum:6>"],
+        producer: "git: create_tmpfile in object-file.c, create_tmp_packfile in pack-write.c, \
+                   builtin/index-pack.c, the letters in wrapper.c; https://github.com/git/git",
+        cuts_at: None,
+    },
+];
+
+/// A program whose temp names are known, for a rule to turn on by name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Writer {
+    /// What a rule calls it.
+    pub name: &'static str,
+    /// Its temp names, in the notation of this module.
+    pub patterns: &'static [&'static str],
+    /// Who makes such names, and where that can be read: project, file or issue, URL.
+    pub producer: &'static str,
+    /// From this many bytes on, a temp's name may have lost a part of the target's: none is read.
+    pub cuts_at: Option<usize>,
+}
+
+/// Every writer that a rule can turn on.
+pub fn writers() -> impl Iterator<Item = &'static Writer> {
+    WRITERS.iter()
+}
+
+/// What a grammar reads out of a temp's base name.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Reading {
+    /// The pattern of the grammar that fitted; `None`: no grammar fits.
+    pub grammar: Option<&'static str>,
+    /// Base names the temp may have been meant for, best first; empty: not derivable.
+    ///
+    /// A leading dot may be the target's or the writer's, so `.t` is followed by `t`. Digits that
+    /// may be a pid or the end of the target stay in it: it is the longest that could be meant.
+    pub targets: Vec<OsString>,
+    /// The writer, where the grammar says that digits are a pid.
+    pub pid: Option<u32>,
+    /// Each write makes another such name, so they pile up; a fixed name (`<t>.tmp`) does not.
+    pub random: bool,
+}
+
+/// Why names cannot be compiled.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NameError {
+    /// An empty glob.
+    #[error("a name pattern is empty and would match nothing; leave it out (then it is \"*.tmp\")")]
+    EmptyGlob,
+    /// A glob that is meant for paths.
+    #[error(
+        "the name pattern {glob:?} contains a \"/\", but only the last part of a path is compared; \
+         write {instead:?} and give the directory as the root"
+    )]
+    PathGlob {
+        /// As given.
+        glob: String,
+        /// What was probably meant.
+        instead: String,
+    },
+    /// A glob that does not parse.
+    #[error(
+        "the name pattern {glob:?} cannot be read: {why}; \
+         put a backslash before a special character that stands for itself"
+    )]
+    BadGlob {
+        /// As given.
+        glob: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// A writer that is not in the table.
+    #[error(
+        "no writer is called {name:?}; did you mean {nearest:?}? `--writer list` shows them all"
+    )]
+    UnknownWriter {
+        /// As given.
+        name: String,
+        /// The writer whose name takes the fewest changes.
+        nearest: &'static str,
+    },
+}
+
+/// Which base names a rule takes: globs and opt-in writers' grammars, compiled.
+///
+/// Globs are compared as bytes, and case counts. `.syncthing.*.tmp`, `<digits>.tmp` and a bare
+/// `.tmp` are left alone unless a writer's grammar fits or a glob names them: `[0-9]*.tmp` names
+/// `0.tmp`, while `*.tmp`, `*` and whatever else takes just any temp do not.
+#[derive(Clone, Debug)]
+pub struct Names {
+    /// `*.tmp`, in nearly every rule: a comparison of four bytes instead of a glob.
+    tmp: bool,
+    globs: Vec<NameGlob>,
+    writers: Vec<Grammar>,
+    built_in: Vec<Grammar>,
+}
+
+#[derive(Clone, Debug)]
+struct NameGlob {
+    set: GlobSet,
+    /// Takes just any temp, so it names none of those left alone.
+    generic: bool,
+}
+
+impl Default for Names {
+    /// `*.tmp` and no writers.
+    fn default() -> Names {
+        let built_in = BUILT_IN
+            .iter()
+            .filter_map(|p| Grammar::new(p, None))
+            .collect();
+        Names {
+            tmp: true,
+            globs: Vec::new(),
+            writers: Vec::new(),
+            built_in,
+        }
+    }
+}
+
+impl Names {
+    /// Compiles a rule's globs (none: `*.tmp`) and the writers that it turns on.
+    pub fn new<G: AsRef<str>, W: AsRef<str>>(
+        globs: &[G],
+        writers: &[W],
+    ) -> Result<Names, NameError> {
+        let mut names = Names {
+            tmp: globs.is_empty(),
+            ..Names::default()
+        };
+        for glob in globs.iter().map(AsRef::as_ref) {
+            if glob == DEFAULT {
+                names.tmp = true;
+            } else {
+                names.globs.push(NameGlob::new(glob)?);
+            }
+        }
+        for name in writers.iter().map(AsRef::as_ref) {
+            let Some(writer) = WRITERS.iter().find(|w| w.name == name) else {
+                return Err(unknown_writer(name));
+            };
+            let patterns = writer.patterns.iter();
+            names
+                .writers
+                .extend(patterns.filter_map(|p| Grammar::new(p, writer.cuts_at)));
+        }
+        Ok(names)
+    }
+
+    /// Whether the rule takes this base name.
+    ///
+    /// Asked for every event of a watched directory. With the default names it allocates nothing
+    /// and compares a few bytes; a glob may run a regex.
+    #[must_use]
+    pub fn matches(&self, name: &[u8]) -> bool {
+        if name.starts_with(OURS) {
+            return false;
+        }
+        (self.tmp && name.ends_with(b".tmp") && !left_alone(name))
+            || self
+                .writers
+                .iter()
+                .any(|writer| writer.parts(name).is_some())
+            || self.glob_takes(name)
+    }
+
+    fn glob_takes(&self, name: &[u8]) -> bool {
+        if self.globs.is_empty() {
+            return false;
+        }
+        let candidate = Candidate::from_bytes(name);
+        let left_alone = left_alone(name);
+        self.globs
+            .iter()
+            .any(|glob| !(left_alone && glob.generic) && glob.set.is_match_candidate(&candidate))
+    }
+
+    /// Reads a base name by the rule's writers first, then by the built-in grammars.
+    #[must_use]
+    pub fn read(&self, name: &OsStr) -> Reading {
+        self.writers
+            .iter()
+            .chain(&self.built_in)
+            .find_map(|grammar| grammar.read(name.as_bytes()))
+            .unwrap_or_default()
+    }
+}
+
+/// Names that `*.tmp` covers and must not take: etcd keeps `0.tmp` and `1.tmp` ready for days as
+/// its next log segments, syncthing resumes a transfer from `.syncthing.<t>.tmp` and clears those
+/// away itself, and a bare `.tmp` has no target.
+fn left_alone(name: &[u8]) -> bool {
+    name.strip_suffix(b".tmp")
+        .is_some_and(|stem| stem.iter().all(u8::is_ascii_digit) || stem.starts_with(b".syncthing."))
+}
+
+impl NameGlob {
+    fn new(glob: &str) -> Result<NameGlob, NameError> {
+        if glob.is_empty() {
+            return Err(NameError::EmptyGlob);
+        }
+        if let Some((_, last)) = glob.rsplit_once('/') {
+            let usable = !last.is_empty() && Glob::new(last).is_ok();
+            let instead = if usable { last } else { DEFAULT }.to_owned();
+            return Err(NameError::PathGlob {
+                glob: glob.to_owned(),
+                instead,
+            });
+        }
+        // A set for each, not one for all: an error then names its glob, and a pattern that is too
+        // large is an error here (a lone matcher panics on it).
+        let set = Glob::new(glob).and_then(|parsed| GlobSet::new([parsed]));
+        let set = set.map_err(|error| NameError::BadGlob {
+            glob: glob.to_owned(),
+            why: error.kind().to_string(),
+        })?;
+        // With "/" no file can have these names: a glob that takes one was not written for it.
+        let generic = ["any/thing.tmp", ".any/thing.any/thing.tmp"]
+            .iter()
+            .any(|name| set.is_match_candidate(&Candidate::from_bytes(name)));
+        Ok(NameGlob { set, generic })
+    }
+}
+
+fn unknown_writer(name: &str) -> NameError {
+    let nearest = WRITERS
+        .iter()
+        .map(|w| w.name)
+        .min_by_key(|known| edits(name, known));
+    NameError::UnknownWriter {
+        name: name.to_owned(),
+        nearest: nearest.unwrap_or_default(),
+    }
+}
+
+/// How many bytes have to be inserted, dropped or replaced (Levenshtein).
+fn edits(from: &str, to: &str) -> usize {
+    let mut row: Vec<usize> = (1..=to.len()).collect();
+    let mut edits = to.len();
+    for (i, x) in from.bytes().enumerate() {
+        let mut diagonal = i;
+        edits = i + 1;
+        for (above, y) in row.iter_mut().zip(to.bytes()) {
+            let here = (diagonal + usize::from(x != y))
+                .min(edits + 1)
+                .min(*above + 1);
+            diagonal = std::mem::replace(above, here);
+            edits = here;
+        }
+    }
+    edits
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Token {
+    Target,
+    Pid,
+    Uuid,
+    Number,
+    Hex(usize),
+    Digits(usize),
+    Alnum(usize),
+    Literal(&'static str),
+}
+
+impl Token {
+    fn is_random(&self) -> bool {
+        !matches!(self, Token::Target | Token::Literal(_))
+    }
+}
+
+#[derive(Clone, Debug)]
+struct Grammar {
+    pattern: &'static str,
+    tokens: Vec<Token>,
+    cuts_at: Option<usize>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Parts<'n> {
+    target: Option<&'n [u8]>,
+    pid: Option<u32>,
+}
+
+impl Grammar {
+    /// `None` for a pattern that is not in the notation; none of ours is, a test sees to that.
+    fn new(pattern: &'static str, cuts_at: Option<usize>) -> Option<Grammar> {
+        let mut tokens = Vec::new();
+        for piece in pattern.split_inclusive('>') {
+            let (literal, token) = piece.split_once('<').unwrap_or((piece, ""));
+            if !literal.is_empty() {
+                tokens.push(Token::Literal(literal));
+            }
+            tokens.push(match token.split_once(':').unwrap_or((token, "")) {
+                ("", _) => continue,
+                ("t>", _) => Token::Target,
+                ("pid>", _) => Token::Pid,
+                ("uuid>", _) => Token::Uuid,
+                ("n>", _) => Token::Number,
+                ("hex", len) => Token::Hex(len.strip_suffix('>')?.parse().ok()?),
+                ("digits", len) => Token::Digits(len.strip_suffix('>')?.parse().ok()?),
+                ("alnum", len) => Token::Alnum(len.strip_suffix('>')?.parse().ok()?),
+                _ => return None,
+            });
+        }
+        Some(Grammar {
+            pattern,
+            tokens,
+            cuts_at,
+        })
+    }
+
+    /// Takes the name apart from its right end, where writers put what is theirs.
+    fn parts<'n>(&self, name: &'n [u8]) -> Option<Parts<'n>> {
+        let mut parts = Parts::default();
+        let mut rest = name;
+        for token in self.tokens.iter().rev() {
+            rest = match *token {
+                Token::Literal(literal) => rest.strip_suffix(literal.as_bytes())?,
+                Token::Target if rest.is_empty() => return None,
+                Token::Target => {
+                    parts.target = Some(rest);
+                    &[]
+                }
+                Token::Pid => {
+                    let (before, digits) = split_digits(rest)?;
+                    parts.pid = Some(pid(digits)?);
+                    before
+                }
+                Token::Number => split_digits(rest)?.0,
+                Token::Uuid => before_uuid(rest)?,
+                Token::Hex(len) => before(rest, len, is_lower_hex)?,
+                Token::Digits(len) => before(rest, len, u8::is_ascii_digit)?,
+                Token::Alnum(len) => before(rest, len, u8::is_ascii_alphanumeric)?,
+            };
+        }
+        rest.is_empty().then_some(parts)
+    }
+
+    fn read(&self, name: &[u8]) -> Option<Reading> {
+        let Parts { target, pid } = self.parts(name)?;
+        let cut = self.cuts_at.is_some_and(|len| name.len() >= len);
+        let target = match self.tokens.last() {
+            _ if cut => None,
+            Some(Token::Literal(end)) if self.digits_may_be_the_targets() => {
+                name.strip_suffix(end.as_bytes())
+            }
+            _ => target,
+        };
+        Some(Reading {
+            grammar: Some(self.pattern),
+            targets: target.map(target_names).unwrap_or_default(),
+            pid,
+            random: self.tokens.iter().any(Token::is_random),
+        })
+    }
+
+    /// `report.2024.tmp` may be for `report`, by process 2024, or for `report.2024`. Beside a uuid
+    /// digits count as the pid: that is how openclaw writes `sessions.json.4711.<uuid>.tmp`.
+    fn digits_may_be_the_targets(&self) -> bool {
+        let pid_is_next = [Token::Target, Token::Literal("."), Token::Pid];
+        self.tokens.starts_with(&pid_is_next) && !self.tokens.contains(&Token::Uuid)
+    }
+}
+
+/// The readings of `<t>`, without those that no file can have as its name.
+fn target_names(target: &[u8]) -> Vec<OsString> {
+    [Some(target), target.strip_prefix(b".")]
+        .into_iter()
+        .flatten()
+        .filter(|name| !matches!(*name, b"" | b"." | b"..") && !name.contains(&b'/'))
+        .map(|name| OsStr::from_bytes(name).to_owned())
+        .collect()
+}
+
+/// What stands before the last `len` bytes, if each of these is one of those wanted.
+fn before(bytes: &[u8], len: usize, wanted: fn(&u8) -> bool) -> Option<&[u8]> {
+    let (before, end) = bytes.split_at_checked(bytes.len().checked_sub(len)?)?;
+    end.iter().all(wanted).then_some(before)
+}
+
+fn before_uuid(bytes: &[u8]) -> Option<&[u8]> {
+    let first_group = [12, 4, 4, 4].iter().try_fold(bytes, |rest, len| {
+        before(rest, *len, u8::is_ascii_hexdigit)?.strip_suffix(b"-")
+    });
+    before(first_group?, 8, u8::is_ascii_hexdigit)
+}
+
+/// All the decimal digits at the end (at least one), and what stands before them.
+fn split_digits(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+    let digits = bytes.iter().rev().take_while(|b| b.is_ascii_digit());
+    let start = bytes.len().checked_sub(digits.count())?;
+    let (before, digits) = bytes.split_at_checked(start)?;
+    (!digits.is_empty()).then_some((before, digits))
+}
+
+/// Strict, because a wrong pid reads as a dead writer: no leading zero, in the kernel's range.
+fn pid(digits: &[u8]) -> Option<u32> {
+    let pid: u32 = std::str::from_utf8(digits).ok()?.parse().ok()?;
+    (pid <= PID_MAX && !digits.starts_with(b"0")).then_some(pid)
+}
+
+fn is_lower_hex(byte: &u8) -> bool {
+    matches!(byte, b'0'..=b'9' | b'a'..=b'f')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const NONE: [&str; 0] = [];
+    const UUID: &str = "1b4e28ba-2fa1-4d3b-A3f5-ef19b5a7633b";
+    const T_PID_UUID: Option<&str> = Some("<t>.<pid>.<uuid>.tmp");
+    const T_UUID: Option<&str> = Some("<t>.<uuid>.tmp");
+    const T_PID_N: Option<&str> = Some("<t>.<pid>.<n>.tmp");
+    const T_PID: Option<&str> = Some("<t>.<pid>.tmp");
+    const T: Option<&str> = Some("<t>.tmp");
+
+    fn names(globs: &[&str], writers: &[&str]) -> Names {
+        Names::new(globs, writers).expect("a rule of these tests")
+    }
+
+    type Row<'a> = (&'a str, Option<&'a str>, &'a [&'a str], Option<u32>, bool);
+
+    fn patterns() -> impl Iterator<Item = &'static str> {
+        let writers = writers().flat_map(|writer| writer.patterns);
+        writers.chain(&BUILT_IN).copied()
+    }
+
+    /// In each row `U` stands for a uuid.
+    fn check(writers: &[&str], rows: &[Row<'_>]) {
+        let names = names(&NONE, writers);
+        for (name, grammar, targets, pid, random) in rows {
+            let name = name.replace('U', UUID);
+            let expected = Reading {
+                grammar: patterns().find(|pattern| Some(*pattern) == *grammar),
+                targets: targets
+                    .iter()
+                    .map(|t| OsString::from(t.replace('U', UUID)))
+                    .collect(),
+                pid: *pid,
+                random: *random,
+            };
+            assert_eq!(expected.grammar, *grammar, "a row names an unknown grammar");
+            assert_eq!(names.read(OsStr::new(&name)), expected, "{name:?}");
+        }
+    }
+
+    #[test]
+    #[rustfmt::skip] // one row a line
+    fn built_in_grammars() {
+        check(&NONE, &[
+            ("sessions.json.4711.U.tmp", T_PID_UUID, &["sessions.json"], Some(4711), true),
+            (".sessions.json.4711.U.tmp", T_PID_UUID, &[".sessions.json", "sessions.json"], Some(4711), true),
+            ("a.4194304.U.tmp", T_PID_UUID, &["a"], Some(4_194_304), true),
+            ("a.4194305.U.tmp", T_UUID, &["a.4194305"], None, true),
+            ("a.0.U.tmp", T_UUID, &["a.0"], None, true),
+            ("a.0123.U.tmp", T_UUID, &["a.0123"], None, true),
+            ("a.+1.U.tmp", T_UUID, &["a.+1"], None, true),
+            ("4711.U.tmp", T_UUID, &["4711"], None, true),
+            ("sessions.json.U.tmp", T_UUID, &["sessions.json"], None, true),
+            ("a.U.U.tmp", T_UUID, &["a.U"], None, true),
+            ("U.tmp", T, &["U"], None, false),
+            (".U.tmp", T, &[".U", "U"], None, false),
+            ("a.12.3.tmp", T_PID_N, &["a.12.3"], Some(12), true),
+            ("a.12.0003.tmp", T_PID_N, &["a.12.0003"], Some(12), true),
+            ("a.012.3.tmp", T_PID, &["a.012.3"], Some(3), true),
+            ("a.12..tmp", T, &["a.12."], None, false),
+            ("report.2024.tmp", T_PID, &["report.2024"], Some(2024), true),
+            (".report.2024.tmp", T_PID, &[".report.2024", "report.2024"], Some(2024), true),
+            ("report.4194305.tmp", T, &["report.4194305"], None, false),
+            ("report.02.tmp", T, &["report.02"], None, false),
+            ("state.tmp", T, &["state"], None, false),
+            (".state.tmp", T, &[".state", "state"], None, false),
+            ("..x.tmp", T, &["..x", ".x"], None, false),
+            ("...x.tmp", T, &["...x", "..x"], None, false),
+            ("..tmp", T, &[], None, false),
+            ("...tmp", T, &[], None, false),
+            ("a/b.tmp", T, &[], None, false),
+            (".tmp", None, &[], None, false),
+            ("state.TMP", None, &[], None, false),
+            ("state", None, &[], None, false),
+            ("", None, &[], None, false),
+        ]);
+    }
+
+    #[test]
+    #[rustfmt::skip] // one row a line
+    fn writers_grammars() {
+        let long = |t: usize| format!("{}.tmp-1234567890abcdef", "x".repeat(t));
+        let claude = Some("<t>.tmp.<pid>.<hex:12>");
+        let atomically = Some("<t>.tmp-<digits:10><hex:6>");
+        let rows: &[Row<'_>] = &[
+            (".claude.json.tmp.618010.1da311f03c01", claude, &[".claude.json", "claude.json"], Some(618_010), true),
+            ("2024.7.tmp.9.07ff79270095", claude, &["2024.7"], Some(9), true),
+            ("a.tmp.0618010.1da311f03c01", None, &[], None, false),
+            ("a.tmp.618010.1DA311F03C01", None, &[], None, false),
+            ("a.tmp.618010.1da311f03c0", None, &[], None, false),
+            ("config.json.tmp-8123456789a1b2c3", atomically, &["config.json"], None, true),
+            (&long(106), atomically, &[&"x".repeat(106)], None, true),
+            (&long(107), atomically, &[], None, true),
+            ("config.json.tmp-812345678a1b2c3", None, &[], None, false),
+            ("tmp_obj_Ab3dE6", Some("tmp_obj_<alnum:6>"), &[], None, true),
+            ("tmp_pack_Ab3dE6", Some("tmp_pack_<alnum:6>"), &[], None, true),
+            ("tmp_pack_Ab3dE", None, &[], None, false),
+            ("tmp_pack_Ab3-E6", None, &[], None, false),
+            ("xtmp_obj_Ab3dE6", None, &[], None, false),
+            // The built-in grammars stay.
+            ("a.12.U.tmp", T_PID_UUID, &["a"], Some(12), true),
+        ];
+        let all: Vec<&str> = writers().map(|w| w.name).collect();
+        check(&all, rows);
+        for pattern in writers().flat_map(|w| w.patterns) {
+            assert!(rows.iter().any(|row| row.1 == Some(*pattern)), "no row for {pattern}");
+        }
+        check(&NONE, &[(".claude.json.tmp.618010.1da311f03c01", None, &[], None, false)]);
+    }
+
+    #[test]
+    #[rustfmt::skip] // one row a line
+    fn what_a_rule_takes() {
+        type Row<'a> = (&'a [&'a str], &'a [&'a str], &'a [u8], bool);
+        let rows: &[Row<'_>] = &[
+            (&[], &[], b"a.tmp", true),
+            (&[], &[], b".a.tmp", true),
+            (&[], &[], b"a.TMP", false),
+            (&[], &[], b"a.tmp~", false),
+            (&[], &[], b"tmp", false),
+            (&[], &[], b"", false),
+            (&[], &[], b"\xff\n\x1b[31m.tmp", true),
+            (&[], &[], &[b'x'; 255], false),
+            (&[], &[], b".syncthing.a.json.tmp", false),
+            (&[], &[], b".syncthing.tmp", true),
+            (&[], &[], b"0.tmp", false),
+            (&[], &[], b"0123456789.tmp", false),
+            (&[], &[], b"0a.tmp", true),
+            (&[], &[], b".tmp", false),
+            (&[], &[], b".orphand.tmp", false),
+            (&["*.tmp"], &[], b"a.tmp", true),
+            (&["*.tmp"], &[], b"0.tmp", false),
+            (&["*"], &[], b"a", true),
+            (&["*"], &[], b"0.tmp", false),
+            (&["*"], &[], b".syncthing.a.tmp", false),
+            (&["*"], &[], b".orphand", false),
+            (&["**"], &[], b"0.tmp", false),
+            (&["?*.tmp"], &[], b"0.tmp", false),
+            (&["*.*"], &[], b".tmp", false),
+            (&["*.{tmp,part}"], &[], b"0.tmp", false),
+            (&["*.{tmp,part}"], &[], b"0.part", true),
+            (&[".*.tmp"], &[], b".syncthing.a.tmp", false),
+            (&[".*.tmp"], &[], b".a.tmp", true),
+            (&["[0-9]*.tmp"], &[], b"0.tmp", true),
+            (&["?.tmp"], &[], b"0.tmp", true),
+            (&["*.tmp", "0.tmp"], &[], b"0.tmp", true),
+            (&["*.tmp", "0.tmp"], &[], b"1.tmp", false),
+            (&[".tmp"], &[], b".tmp", true),
+            (&[".syncthing.*.tmp"], &[], b".syncthing.a.tmp", true),
+            (&[".orphand*"], &[], b".orphand-x.tmp", false),
+            (&["*.part"], &[], b"a.tmp", false),
+            (&["*.part"], &[], b"a\n\xff.part", true),
+            (&["a?b.part"], &[], b"a\nb.part", true),
+            (&["a?b.part"], &[], b"a\xffb.part", true),
+            (&["a[*]b"], &[], b"a*b", true),
+            (&["a\\*b"], &[], b"axb", false),
+            (&["x*"], &[], &[b'x'; 255], true),
+            (&[], &["claude-code"], b"a.tmp.7.1da311f03c01", true),
+            (&[], &["claude-code"], b"a.tmp", true),
+            (&[], &[], b"a.tmp.7.1da311f03c01", false),
+            (&["*.part"], &["git"], b"tmp_obj_Ab3dE6", true),
+            (&["*.part"], &["git"], b"a.tmp", false),
+            (&[], &["claude-code"], b".orphand.tmp.7.1da311f03c01", false),
+        ];
+        for (globs, writers, name, expected) in rows {
+            let taken = names(globs, writers).matches(name);
+            assert_eq!(taken, *expected, "{globs:?} {writers:?} {}", name.escape_ascii());
+        }
+        for (_, _, name, expected) in rows.iter().filter(|row| row.0.is_empty() && row.1.is_empty()) {
+            assert_eq!(Names::default().matches(name), *expected, "{}", name.escape_ascii());
+        }
+    }
+
+    #[test]
+    #[rustfmt::skip] // one row a line
+    fn errors_say_what_to_do() {
+        let rows: &[(&str, &str, &[&str])] = &[
+            ("", "", &["empty", "leave it out"]),
+            ("cache/*.part", "", &["\"cache/*.part\"", "write \"*.part\""]),
+            ("cache/", "", &["write \"*.tmp\""]),
+            ("{a/[b,c}", "", &["write \"*.tmp\""]),
+            ("[a", "", &["\"[a\"", "unclosed character class", "backslash"]),
+            ("*.tmp", "claude", &["\"claude\"", "did you mean \"claude-code\"", "--writer list"]),
+            ("*.tmp", "Git", &["did you mean \"git\""]),
+            ("*.tmp", "atomicaly", &["did you mean \"atomically\""]),
+        ];
+        for (glob, writer, says) in rows {
+            let writers: &[&str] = if writer.is_empty() { &[] } else { &[writer] };
+            let error = Names::new(&[glob], writers).expect_err("a mistake").to_string();
+            for part in *says {
+                assert!(error.contains(part), "{error:.300} does not say {part}");
+            }
+        }
+        assert_eq!(Names::new(&[""], &NONE).err(), Some(NameError::EmptyGlob));
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_read_without_a_panic(
+            start in prop::sample::select(&["", ".", "..", ".syncthing.", ".orphand"][..]),
+            middle in prop::collection::vec(any::<u8>(), 0..300),
+            end in prop::sample::select(&["", ".tmp", ".7.tmp", ".7.8.tmp", "-1b4e.tmp", ".tmp.7.0123456789ab"][..]),
+        ) {
+            let name = [start.as_bytes(), &middle, end.as_bytes()].concat();
+            let names = names(&["*.tmp", "[!a]?*.{part,tmp}"], &["claude-code", "atomically", "git"]);
+            prop_assert!(!(names.matches(&name) && name.starts_with(OURS)));
+            for target in names.read(OsStr::from_bytes(&name)).targets {
+                prop_assert!(!matches!(target.as_bytes(), b"" | b"." | b".."));
+                prop_assert!(target.len() < name.len() && !target.as_bytes().contains(&b'/'));
+            }
+        }
+
+        #[test]
+        fn a_name_reads_back_to_its_parts(
+            target in prop::collection::vec(any::<u8>(), 1..100),
+            pid in 1..=PID_MAX,
+            number in any::<u64>(),
+            uuid in "[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}",
+            random in "[0-9a-f]{40}",
+            digits in "[0-9]{40}",
+        ) {
+            for pattern in patterns() {
+                let grammar = Grammar::new(pattern, None).expect("a pattern in the notation");
+                let mut expected = Parts::default();
+                let mut name = Vec::new();
+                for token in &grammar.tokens {
+                    let part = match *token {
+                        Token::Target => { expected.target = Some(&target[..]); target.clone() }
+                        Token::Pid => { expected.pid = Some(pid); pid.to_string().into_bytes() }
+                        Token::Number => number.to_string().into_bytes(),
+                        Token::Uuid => uuid.clone().into_bytes(),
+                        Token::Hex(len) | Token::Alnum(len) => random.as_bytes()[..len].to_vec(),
+                        Token::Digits(len) => digits.as_bytes()[..len].to_vec(),
+                        Token::Literal(literal) => literal.as_bytes().to_vec(),
+                    };
+                    name.extend(part);
+                }
+                prop_assert_eq!(grammar.parts(&name), Some(expected), "{}", name.escape_ascii());
+            }
+        }
+    }
+}

@@ -1,0 +1,298 @@
+//! *Is it time?* What is known of one temp between its first sight and its verdict.
+//!
+//! The map of all temps is elsewhere ([`crate::watch`] fills it, the timer thread empties it);
+//! this is the value in it, and the rules by which looks move it on:
+//!
+//! - A temp is judged only after two looks, at least [`confirm`] apart, that saw the same
+//!   fingerprint and nobody holding it, and only once it has been quiet for its grace.
+//! - Held counts as touched: after a look that saw a holder, the grace starts again at the first
+//!   look that finds the temp free. (Closing a file does not change its fingerprint.)
+//! - The first look at a fingerprint gives it credit for the time that its own dates say it has
+//!   been quiet already, within bounds; from then on only the monotonic clock counts.
+
+use std::time::Duration;
+
+use super::judge::Reason;
+use super::observation::{Fingerprint, Hold};
+use super::policy::{self, Open, confirm};
+use super::time::{Mono, Now};
+
+/// How a temp came to be known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// Its creation (or its arrival by a rename) was reported.
+    Created,
+    /// A scan found it; its own dates say how old it is.
+    Found,
+    /// A scan found it, and it is to wait a whole grace whatever its dates say.
+    FoundToWait,
+}
+
+/// What is known of one temp. Kept small: there may be a million of them.
+#[derive(Clone, Debug)]
+pub struct Tracked {
+    seen: Mono,
+    due: Mono,
+    looked: Option<Box<Looked>>,
+    origin: Origin,
+    closed: bool,
+    reaping: bool,
+}
+
+#[derive(Clone, Debug)]
+struct Looked {
+    fingerprint: Fingerprint,
+    quiet_since: Mono,
+    unused_since: Mono,
+    held: bool,
+    said: Said,
+    tries: u32,
+}
+
+/// The reasons that were already reported for this temp.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Said(u32);
+
+/// One look at a temp, as the tracker needs it.
+#[derive(Clone, Copy, Debug)]
+pub struct Look {
+    /// When.
+    pub now: Now,
+    /// When the wall clock and the monotonic clock last parted, if that was noticed.
+    pub parted: Option<Mono>,
+    /// What was there.
+    pub fingerprint: Fingerprint,
+    /// Who held it.
+    pub hold: Hold,
+}
+
+/// What is to be done with a temp after a look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// Nothing yet: look again then.
+    LookAt(Mono),
+    /// Judge it now.
+    Judge(Quiet),
+}
+
+/// For how long a temp has been quiet, when it is judged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Quiet {
+    /// Since its last change or its last holder, as far as it counts towards the grace.
+    pub quiet: Duration,
+    /// The same without the limit that the grace puts on the credit: what the 24 hours after which
+    /// a pid in a name counts no more are measured in.
+    pub unused: Duration,
+    /// The fingerprint that both looks agree on.
+    pub fingerprint: Fingerprint,
+}
+
+impl Tracked {
+    /// A temp whose creation was just reported. `shortest` is the shortest grace of any rule: its
+    /// own rule is only looked up when that has passed.
+    #[must_use]
+    pub fn created(now: Mono, shortest: Duration) -> Tracked {
+        Tracked::new(now, now.after(shortest / 2), Origin::Created)
+    }
+
+    /// A temp that a scan found: it is looked at at once.
+    #[must_use]
+    pub fn found(now: Mono, origin: Origin) -> Tracked {
+        Tracked::new(now, now, origin)
+    }
+
+    fn new(seen: Mono, due: Mono, origin: Origin) -> Tracked {
+        Tracked {
+            seen,
+            due,
+            looked: None,
+            origin,
+            closed: false,
+            reaping: false,
+        }
+    }
+
+    /// When something is to be done about it.
+    #[must_use]
+    pub fn due(&self) -> Mono {
+        self.due
+    }
+
+    /// When it was first seen.
+    #[must_use]
+    pub fn seen(&self) -> Mono {
+        self.seen
+    }
+
+    /// How it came to be known.
+    #[must_use]
+    pub fn origin(&self) -> Origin {
+        self.origin
+    }
+
+    /// Whether a close by a writer was reported.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.closed
+    }
+
+    /// Notes that a writer closed it.
+    pub fn close(&mut self) {
+        self.closed = true;
+    }
+
+    /// Whether it is being disposed of right now: what is heard of its name then is our own doing.
+    #[must_use]
+    pub fn is_reaping(&self) -> bool {
+        self.reaping
+    }
+
+    /// Marks it as being disposed of.
+    pub fn start_reaping(&mut self) {
+        self.reaping = true;
+    }
+
+    /// Whether it was judged and kept.
+    #[must_use]
+    pub fn is_kept(&self) -> bool {
+        self.looked.as_ref().is_some_and(|known| known.tries > 0)
+    }
+
+    /// Whether the first look, by the grace of its own rule, is still ahead; then it is put off.
+    pub fn put_off(&mut self, grace: Duration, now: Mono) -> bool {
+        if self.looked.is_some() || self.origin != Origin::Created {
+            return false;
+        }
+        let first = self.seen.after(grace / 2);
+        if first <= now {
+            return false;
+        }
+        self.due = first;
+        true
+    }
+
+    /// Takes one look into account.
+    pub fn look(&mut self, look: &Look, grace: Duration, open: Open) -> Next {
+        let now = look.now.mono;
+        let held = look.hold.is_held() && open == Open::Keep;
+        let next = match self.looked.as_deref_mut() {
+            None => {
+                let first = self.first_look(look, grace, held, Said::default());
+                let at = first.quiet_since.after(grace);
+                self.looked = Some(Box::new(first));
+                Next::LookAt(at)
+            }
+            Some(known) if held => {
+                known.fingerprint = look.fingerprint;
+                known.held = true;
+                // It would be judged now but for its holder: judging says so, and by whom.
+                known.judge_at(now, grace)
+            }
+            Some(known) if known.held => {
+                *known = Looked {
+                    fingerprint: look.fingerprint,
+                    quiet_since: now,
+                    unused_since: now,
+                    held: false,
+                    said: known.said,
+                    tries: 0,
+                };
+                Next::LookAt(now.after(grace))
+            }
+            Some(known) if known.fingerprint != look.fingerprint => {
+                let same_file = known.fingerprint.ino == look.fingerprint.ino;
+                let said = if same_file {
+                    known.said
+                } else {
+                    Said::default()
+                };
+                let first = self.first_look(look, grace, held, said);
+                let at = first.quiet_since.after(grace);
+                self.looked = Some(Box::new(first));
+                Next::LookAt(at)
+            }
+            Some(known) => known.judge_at(now, grace),
+        };
+        if let Next::LookAt(at) = next {
+            self.due = at;
+        }
+        next
+    }
+
+    /// The first look at a fingerprint, with the credit that its dates give it.
+    fn first_look(&self, look: &Look, grace: Duration, held: bool, said: Said) -> Looked {
+        let now = look.now.mono;
+        let mut unused = look.now.wall.since(look.fingerprint.newest());
+        unused = unused.min(now.since_boot());
+        if let Some(parted) = look.parted {
+            unused = unused.min(now.since(parted));
+        }
+        match self.origin {
+            Origin::Created => unused = unused.min(now.since(self.seen)),
+            Origin::Found => {}
+            Origin::FoundToWait => unused = unused.min(now.since(self.seen)),
+        }
+        let credit = unused.min(grace - confirm(grace));
+        Looked {
+            fingerprint: look.fingerprint,
+            quiet_since: now.before(credit),
+            unused_since: now.before(unused),
+            held,
+            said,
+            tries: 0,
+        }
+    }
+
+    /// Notes that it was kept for `reason`, and says whether that is news. It is looked at again
+    /// after [`policy::retry`].
+    pub fn keep(&mut self, reason: Reason, grace: Duration, now: Mono) -> Kept {
+        let (news, tries) = match self.looked.as_deref_mut() {
+            Some(known) => {
+                known.tries = known.tries.saturating_add(1);
+                (known.said.note(reason.bit()), known.tries - 1)
+            }
+            None => (true, 0),
+        };
+        let retry = policy::retry(grace, reason.ends_silently(), tries);
+        self.due = now.after(retry);
+        self.reaping = false;
+        Kept { news, retry }
+    }
+
+    /// Notes that nothing was done because this is a dry run, or that it could not be done; it is
+    /// looked at again later. Says whether that is news.
+    pub fn put_aside(&mut self, grace: Duration, now: Mono) -> Kept {
+        self.keep(Reason::Young, grace, now)
+    }
+}
+
+/// What [`Tracked::keep`] answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Kept {
+    /// Nobody was told so far.
+    pub news: bool,
+    /// In what time it is looked at again.
+    pub retry: Duration,
+}
+
+impl Looked {
+    fn judge_at(&self, now: Mono, grace: Duration) -> Next {
+        let due = self.quiet_since.after(grace);
+        if now < due {
+            return Next::LookAt(due);
+        }
+        Next::Judge(Quiet {
+            quiet: now.since(self.quiet_since),
+            unused: now.since(self.unused_since),
+            fingerprint: self.fingerprint,
+        })
+    }
+}
+
+impl Said {
+    fn note(&mut self, bit: u32) -> bool {
+        let news = self.0 & bit == 0;
+        self.0 |= bit;
+        news
+    }
+}

@@ -1,0 +1,227 @@
+//! What orphand tells: the events of a watch or a sweep, as values.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::decide::judge::Reason;
+use crate::decide::observation::Holder;
+
+/// A file that an event is about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Subject {
+    /// The root's path and the rest.
+    pub path: PathBuf,
+    /// The root's path, as given and made absolute.
+    pub root: PathBuf,
+    /// `st_size`, where somebody looked.
+    pub bytes: Option<u64>,
+}
+
+/// What is said of a temp that is gone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Disposed {
+    /// The temp.
+    pub subject: Subject,
+    /// For how long nobody had used it.
+    pub quiet: Duration,
+    /// What it was to become.
+    pub target: Option<PathBuf>,
+    /// That target is there, with content.
+    pub target_whole: bool,
+    /// The pid in its name.
+    pub writer_pid: Option<u32>,
+    /// Bytes that came free.
+    pub freed: u64,
+    /// Nothing was done.
+    pub dry_run: bool,
+}
+
+/// How a temp came to its end without us.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum How {
+    /// It was renamed away.
+    Renamed,
+    /// It was removed, or is no longer there.
+    Removed,
+}
+
+/// Why a root is scanned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// It is the start.
+    Startup,
+    /// The kernel lost events.
+    Overflow,
+    /// It is time.
+    Periodic,
+    /// The root was away.
+    RootReturned,
+}
+
+/// The state of a root.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RootState {
+    /// Its events arrive.
+    Watching,
+    /// It is not there; it is waited for.
+    Gone,
+    /// Its events do not arrive; it is scanned by time.
+    Polling,
+    /// It may not be opened.
+    Denied,
+    /// What happens in it cannot be told.
+    Blind,
+}
+
+/// What a watch or a sweep came to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Summary {
+    /// Temps removed.
+    pub reaped: u64,
+    /// Temps moved to the quarantine.
+    pub quarantined: u64,
+    /// Temps kept.
+    pub kept: u64,
+    /// Temps that could not be dealt with, and directories that could not be read.
+    pub failed: u64,
+    /// Bytes that removing them freed.
+    pub bytes: u64,
+    /// Bytes moved to the quarantine; they are not free.
+    pub held_back: u64,
+    /// Something was kept because it cannot be told whether it is used.
+    pub cannot_tell: bool,
+}
+
+/// Something that happened.
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// Watches stand and the first scan is in. Said once.
+    Ready {
+        /// All roots.
+        roots: Vec<PathBuf>,
+        /// How many temps are known.
+        tracked: usize,
+    },
+    /// A temp was created. Only on wish: a healthy write must cost nothing.
+    Tracked {
+        /// The temp.
+        subject: Subject,
+        /// When it is looked at first.
+        due: Duration,
+    },
+    /// A temp is gone without us. Only on wish.
+    Settled {
+        /// The temp.
+        subject: Subject,
+        /// How.
+        how: How,
+    },
+    /// A temp would be judged orphaned, but stays. Once per temp and reason.
+    Kept {
+        /// The temp.
+        subject: Subject,
+        /// Why.
+        reason: Reason,
+        /// By whom it is held, as far as that can be seen.
+        holders: Vec<Holder>,
+        /// When it is looked at again; `None` where nobody will.
+        retry: Option<Duration>,
+    },
+    /// A temp was removed.
+    Reaped(Disposed),
+    /// A temp was moved to the quarantine.
+    Quarantined {
+        /// The temp.
+        disposed: Disposed,
+        /// Its id there; `None` in a dry run.
+        id: Option<String>,
+        /// Why it was not removed, where a gate asked for that.
+        reason: Option<Reason>,
+    },
+    /// Something could not be done.
+    Failed {
+        /// With what.
+        subject: Subject,
+        /// In words.
+        error: String,
+        /// The system's number for it.
+        errno: Option<i32>,
+    },
+    /// A root is being scanned.
+    Rescan {
+        /// The root.
+        root: PathBuf,
+        /// Why.
+        cause: Cause,
+    },
+    /// A root's state changed.
+    Root {
+        /// The root.
+        root: PathBuf,
+        /// To what.
+        state: RootState,
+    },
+    /// The end.
+    Summary(Summary),
+}
+
+impl How {
+    /// The word that JSON carries.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            How::Renamed => "renamed",
+            How::Removed => "removed",
+        }
+    }
+}
+
+impl Cause {
+    /// The word that JSON carries.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Cause::Startup => "startup",
+            Cause::Overflow => "overflow",
+            Cause::Periodic => "periodic",
+            Cause::RootReturned => "root-returned",
+        }
+    }
+}
+
+impl RootState {
+    /// The word that JSON carries.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            RootState::Watching => "watching",
+            RootState::Gone => "gone",
+            RootState::Polling => "polling",
+            RootState::Denied => "denied",
+            RootState::Blind => "blind",
+        }
+    }
+}
+
+impl Summary {
+    /// Counts `event`.
+    pub fn count(&mut self, event: &Event) {
+        match event {
+            Event::Reaped(disposed) => {
+                self.reaped += 1;
+                self.bytes = self.bytes.saturating_add(disposed.freed);
+            }
+            Event::Quarantined { disposed, .. } => {
+                self.quarantined += 1;
+                let bytes = disposed.subject.bytes.unwrap_or(0);
+                self.held_back = self.held_back.saturating_add(bytes);
+            }
+            Event::Kept { reason, .. } => {
+                self.kept += 1;
+                self.cannot_tell |= *reason == Reason::CannotTell;
+            }
+            Event::Failed { .. } => self.failed += 1,
+            _ => {}
+        }
+    }
+}

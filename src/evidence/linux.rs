@@ -1,0 +1,402 @@
+//! Evidence on Linux: the lease is the proof, `/proc` only names holders.
+
+use std::collections::{HashMap, HashSet};
+use std::ffi::OsStr;
+use std::fs;
+use std::io;
+use std::marker::PhantomData;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::time::Duration;
+
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+use rustix::process::Pid;
+
+use super::{Census, FileId};
+use crate::clock;
+use crate::decide::judge::{Reach, Writer};
+use crate::decide::observation::{Fingerprint, Hold, Holder};
+use crate::decide::time::Mono;
+use crate::look::Dir;
+
+/// Opens a file whose type is known to be regular, in order to ask who else has it.
+///
+/// `RACE:` between the look that said *regular* and this call the name may come to stand for a
+/// FIFO, a socket or a device. `O_NONBLOCK` and `O_NOCTTY` make that harmless for the first two;
+/// worst case: a device special file that somebody with the right to make one put there is opened
+/// and closed.
+pub fn open_to_ask(dir: &Dir, name: &OsStr) -> io::Result<OwnedFd> {
+    let flags = OFlags::RDONLY
+        | OFlags::NOFOLLOW
+        | OFlags::NONBLOCK
+        | OFlags::NOCTTY
+        | OFlags::CLOEXEC;
+    // O_NOATIME needs the owner's uid; whoever lacks that leaves an access time behind.
+    match rustix::fs::openat(dir.fd(), name, flags | OFlags::NOATIME, Mode::empty()) {
+        Err(Errno::PERM) => Ok(rustix::fs::openat(dir.fd(), name, flags, Mode::empty())?),
+        answer => Ok(answer?),
+    }
+}
+
+/// A thread that may ask for leases. While it exists SIGIO is blocked in this thread and nowhere
+/// else: the kernel announces a broken lease with it, and by default it kills the process. No
+/// process-wide setting is touched.
+#[derive(Debug)]
+pub struct Asker {
+    before: libc::sigset_t,
+    tid: libc::pid_t,
+    /// The signal mask belongs to one thread.
+    _stays_on_its_thread: PhantomData<*const ()>,
+}
+
+impl Default for Asker {
+    fn default() -> Asker {
+        Asker::new()
+    }
+}
+
+impl Asker {
+    /// Blocks SIGIO in this thread.
+    #[must_use]
+    pub fn new() -> Asker {
+        let mut before = MaybeUninit::uninit();
+        let sigio = sigio();
+        // SAFETY: both sets are valid for the call, which fills `before` (pthread_sigmask(3)).
+        let before = unsafe {
+            libc::pthread_sigmask(libc::SIG_BLOCK, &raw const sigio, before.as_mut_ptr());
+            before.assume_init()
+        };
+        Asker {
+            before,
+            tid: rustix::thread::gettid().as_raw_nonzero().get(),
+            _stays_on_its_thread: PhantomData,
+        }
+    }
+
+    /// Asks the kernel whether anybody else has `file` open or mapped.
+    ///
+    /// A write lease is granted only if nobody on this kernel does: through whatever name, in
+    /// whatever namespace, by a mapping whose descriptor is closed, in flight over a socket
+    /// (fcntl(2), and measured on ext4, xfs, btrfs, tmpfs; on overlayfs mappings and users of the
+    /// layers below are not seen). It needs the owner's uid or `CAP_LEASE`.
+    #[must_use]
+    pub fn ask(&self, file: OwnedFd) -> (Hold, Proof) {
+        let mut proof = Proof {
+            file,
+            leased: false,
+        };
+        // The signal is to go to this thread, where it is blocked, and that must be so before the
+        // lease is there to be broken.
+        if !proof.own(self.tid) {
+            return (Hold::CannotTell, proof);
+        }
+        (proof.take(), proof)
+    }
+}
+
+impl Drop for Asker {
+    fn drop(&mut self) {
+        let sigio = sigio();
+        let none = libc::timespec {
+            tv_sec: 0,
+            tv_nsec: 0,
+        };
+        // SAFETY: `before` came from the kernel, `sigio` and `none` are valid for the calls.
+        unsafe {
+            if libc::sigismember(&raw const self.before, libc::SIGIO) == 0 {
+                // A break that was announced while it was blocked must not be delivered now.
+                libc::sigtimedwait(&raw const sigio, std::ptr::null_mut(), &raw const none);
+            }
+            let before = &raw const self.before;
+            libc::pthread_sigmask(libc::SIG_SETMASK, before, std::ptr::null_mut());
+        }
+    }
+}
+
+fn sigio() -> libc::sigset_t {
+    let mut set = MaybeUninit::uninit();
+    // SAFETY: sigemptyset fills the set, sigaddset changes it; SIGIO is a valid signal.
+    unsafe {
+        libc::sigemptyset(set.as_mut_ptr());
+        libc::sigaddset(set.as_mut_ptr(), libc::SIGIO);
+        set.assume_init()
+    }
+}
+
+/// An open file, and the lease on it while that is held. An opener waits while it is (for at most
+/// `/proc/sys/fs/lease-break-time`, 45 s, if this process is stopped just then).
+#[derive(Debug)]
+pub struct Proof {
+    file: OwnedFd,
+    leased: bool,
+}
+
+/// `struct f_owner_ex` of fcntl(2).
+#[repr(C)]
+struct Owner {
+    kind: libc::c_int,
+    pid: libc::pid_t,
+}
+const F_SETOWN_EX: libc::c_int = 15;
+const F_OWNER_TID: libc::c_int = 0;
+
+impl Proof {
+    fn own(&self, tid: libc::pid_t) -> bool {
+        let owner = Owner {
+            kind: F_OWNER_TID,
+            pid: tid,
+        };
+        // SAFETY: F_SETOWN_EX reads one `struct f_owner_ex`, which outlives the call.
+        unsafe { libc::fcntl(self.file.as_raw_fd(), F_SETOWN_EX, &raw const owner) == 0 }
+    }
+
+    fn set_lease(&self, kind: libc::c_int) -> Result<(), Errno> {
+        // SAFETY: F_SETLEASE takes an int.
+        match unsafe { libc::fcntl(self.file.as_raw_fd(), libc::F_SETLEASE, kind) } {
+            0 => Ok(()),
+            _ => Err(Errno::from_io_error(&io::Error::last_os_error()).unwrap_or(Errno::IO)),
+        }
+    }
+
+    /// Asks for the lease; again, after it was let go.
+    pub fn take(&mut self) -> Hold {
+        match self.set_lease(libc::F_WRLCK) {
+            Ok(()) => {
+                self.leased = true;
+                Hold::Free
+            }
+            Err(Errno::AGAIN | Errno::TXTBSY) => Hold::Held,
+            Err(_) => Hold::CannotTell,
+        }
+    }
+
+    /// Whether still nobody wants the file. Two questions, and neither contains the other:
+    /// `F_GETLEASE` shows an opener that waits for us (as `F_RDLCK` or `F_UNLCK`), asking for the
+    /// lease a second time shows one that is past its look-up and parked before the lease is
+    /// checked (by an on-access scanner, say).
+    #[must_use]
+    pub fn holds(&self) -> bool {
+        // SAFETY: F_GETLEASE takes no argument.
+        let now = unsafe { libc::fcntl(self.file.as_raw_fd(), libc::F_GETLEASE) };
+        now == libc::F_WRLCK && self.set_lease(libc::F_WRLCK).is_ok()
+    }
+
+    /// Lets the lease go and keeps the file open. Closing would not be enough while a forked child
+    /// has the descriptor.
+    pub fn let_go(&mut self) {
+        if std::mem::take(&mut self.leased) {
+            let _ = self.set_lease(libc::F_UNLCK);
+        }
+    }
+
+    /// The file.
+    #[must_use]
+    pub fn file(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+}
+
+impl Drop for Proof {
+    fn drop(&mut self) {
+        self.let_go();
+    }
+}
+
+/// Whether the process whose pid a name carries can have written the temp.
+///
+/// It is gone if there is no such process, if it is a zombie, or if it started after the temp was
+/// seen being created. `seen` is that moment, where it is known.
+#[must_use]
+pub fn writer(pid: u32, seen: Option<Mono>) -> Writer {
+    let Some(process) = i32::try_from(pid).ok().and_then(Pid::from_raw) else {
+        return Writer::Alive(pid);
+    };
+    if rustix::process::test_kill_process(process) == Err(Errno::SRCH) {
+        return Writer::Gone(pid);
+    }
+    let Ok(stat) = fs::read(format!("/proc/{pid}/stat")) else {
+        return Writer::Alive(pid);
+    };
+    match process_stat(&stat) {
+        Some(('Z' | 'X', _)) => Writer::Gone(pid),
+        Some((_, ticks)) if seen.is_some_and(|seen| started_after(ticks, seen)) => {
+            Writer::Gone(pid)
+        }
+        _ => Writer::Alive(pid),
+    }
+}
+
+/// State and start time (in ticks of the boot clock) out of `/proc/PID/stat` (proc_pid_stat(5)).
+/// The command name before them may hold spaces and parentheses.
+fn process_stat(stat: &[u8]) -> Option<(char, u64)> {
+    let after_name = stat.iter().rposition(|&b| b == b')')? + 1;
+    let rest = std::str::from_utf8(stat.get(after_name..)?).ok()?;
+    let mut fields = rest.split_ascii_whitespace();
+    let state = fields.next()?.chars().next()?;
+    let start = fields.nth(18)?.parse().ok()?;
+    Some((state, start))
+}
+
+/// Whether a process that started at `ticks` of the boot clock did so after `seen`.
+///
+/// The boot clock runs through a suspend, ours does not. All time slept so far is added to `seen`,
+/// also what was slept after it: that moves `seen` too late rather than too early, and keeps.
+fn started_after(ticks: u64, seen: Mono) -> bool {
+    let boot = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    let boot = Duration::new(
+        u64::try_from(boot.tv_sec).unwrap_or(0),
+        u32::try_from(boot.tv_nsec).unwrap_or(0),
+    );
+    let slept = boot.saturating_sub(clock::mono().since_boot());
+    let seen = seen.since_boot() + slept;
+    let rate = rustix::param::clock_ticks_per_second();
+    let Some(started) = ticks.checked_mul(1_000).and_then(|ms| ms.checked_div(rate)) else {
+        return false;
+    };
+    // A second of doubt covers the coarseness of both.
+    Duration::from_millis(started) > seen + Duration::from_secs(1)
+}
+
+/// Whether somebody holds a BSD or POSIX lock on a file that is already known to be held. For
+/// people: it tells one reason to keep from another, and is not asked for anything else.
+#[must_use]
+pub fn is_locked(file: &Fingerprint) -> bool {
+    let Ok(locks) = fs::read_to_string("/proc/locks") else {
+        return false;
+    };
+    let (major, minor) = (rustix::fs::major(file.dev), rustix::fs::minor(file.dev));
+    let id = format!("{major:02x}:{minor:02x}:{}", file.ino);
+    locks.lines().any(|line| {
+        let mut words = line.split_ascii_whitespace().skip(1).skip_while(|w| *w == "->");
+        let kind = words.next().unwrap_or_default();
+        let known = matches!(kind, "FLOCK" | "POSIX" | "OFDLCK");
+        // kind, ADVISORY, READ or WRITE, pid, device:inode
+        known && words.nth(3) == Some(id.as_str())
+    })
+}
+
+/// Walks over all processes and notes who has one of `wanted` open or mapped.
+///
+/// `reach` says how to compare: on overlayfs a mapping may carry the device number of a layer
+/// below, so the inode number alone counts there.
+#[must_use]
+pub fn census(wanted: &[FileId], reach: Reach) -> Census {
+    let mut walk = Walk {
+        wanted: wanted.iter().map(|file| (file.ino, *file)).collect(),
+        any_device: reach == Reach::OpenersOnly,
+        holders: HashMap::new(),
+        complete: sees_every_process(),
+    };
+    let mut walked = HashSet::new();
+    // A process that was forked behind the reading position is found by reading again. Who forks
+    // faster than this reads leaves the walk incomplete.
+    for round in 0..4 {
+        let news: Vec<u32> = processes().filter(|pid| walked.insert(*pid)).collect();
+        if news.is_empty() {
+            break;
+        }
+        if round == 3 {
+            walk.complete = false;
+        }
+        for pid in news {
+            walk.process(pid);
+        }
+    }
+    Census {
+        holders: walk.holders,
+        complete: walk.complete,
+    }
+}
+
+struct Walk {
+    wanted: HashMap<u64, FileId>,
+    any_device: bool,
+    holders: HashMap<FileId, Vec<Holder>>,
+    complete: bool,
+}
+
+impl Walk {
+    fn process(&mut self, pid: u32) {
+        let at = format!("/proc/{pid}");
+        let mut held = HashSet::new();
+        let fds = self.descriptors(Path::new(&at), &mut held);
+        let maps = self.mappings(Path::new(&at), &mut held);
+        for answer in [fds, maps] {
+            match answer {
+                Ok(()) => {}
+                // It ended meanwhile.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) if error.raw_os_error() == Some(libc::ESRCH) => {}
+                Err(_) => self.complete = false,
+            }
+        }
+        if pid == std::process::id() || held.is_empty() {
+            return;
+        }
+        let name = fs::read(format!("{at}/comm")).unwrap_or_default();
+        let name = String::from_utf8_lossy(name.trim_ascii_end()).into_owned();
+        for file in held {
+            let holder = Holder {
+                pid,
+                name: name.clone(),
+            };
+            self.holders.entry(file).or_default().push(holder);
+        }
+    }
+
+    fn wants(&self, dev: u64, ino: u64) -> Option<FileId> {
+        let file = self.wanted.get(&ino)?;
+        (self.any_device || file.dev == dev).then_some(*file)
+    }
+
+    fn descriptors(&self, process: &Path, held: &mut HashSet<FileId>) -> io::Result<()> {
+        for entry in fs::read_dir(process.join("fd"))? {
+            match fs::metadata(entry?.path()) {
+                Ok(meta) => held.extend(self.wants(meta.dev(), meta.ino())),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// Lines of `/proc/PID/maps`: range, permissions, offset, `major:minor`, inode, path.
+    fn mappings(&self, process: &Path, held: &mut HashSet<FileId>) -> io::Result<()> {
+        let maps = fs::read(process.join("maps"))?;
+        for line in maps.split(|&b| b == b'\n') {
+            let mut words = line.split(|&b| b == b' ').filter(|w| !w.is_empty());
+            let device = words.nth(3).and_then(device_number);
+            let inode = words.next().and_then(|w| std::str::from_utf8(w).ok()?.parse().ok());
+            if let (Some(dev), Some(ino)) = (device, inode) {
+                held.extend(self.wants(dev, ino));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn device_number(word: &[u8]) -> Option<u64> {
+    let (major, minor) = std::str::from_utf8(word).ok()?.split_once(':')?;
+    let number = |hex| u32::from_str_radix(hex, 16).ok();
+    Some(rustix::fs::makedev(number(major)?, number(minor)?))
+}
+
+fn processes() -> impl Iterator<Item = u32> {
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+}
+
+/// Whether this process is root in the first pid and user namespaces: in any other it sees only a
+/// part of the processes, without an error. The numbers are `PROC_PID_INIT_INO` and
+/// `PROC_USER_INIT_INO` of linux/proc_ns.h.
+fn sees_every_process() -> bool {
+    let first = |name: &str, number: u64| {
+        fs::metadata(format!("/proc/self/ns/{name}")).is_ok_and(|meta| meta.ino() == number)
+    };
+    rustix::process::geteuid().is_root()
+        && first("pid", 0xEFFF_FFFC)
+        && first("user", 0xEFFF_FFFD)
+}

@@ -1,0 +1,176 @@
+//! Evidence: who holds a file, whether its writer lives, what it was to replace.
+//!
+//! Each system answers in its own file, with the same functions: [`Asker`] and [`Proof`] (nobody
+//! holds it), [`census`] (who does, for people), [`is_locked`], [`writer`], [`open_to_ask`]. What a
+//! system cannot prove it says so, and the temp stays.
+
+use std::collections::HashMap;
+use std::ffi::{OsStr, OsString};
+use std::io;
+use std::time::Duration;
+
+use crate::decide::judge::{Evidence, Place, Target, Writer};
+use crate::decide::observation::{Fingerprint, Hold, Holder, Kind, Observation};
+use crate::decide::temp_name::Reading;
+use crate::decide::time::Mono;
+use crate::look::Dir;
+use restored::Marks;
+
+#[cfg_attr(target_os = "linux", path = "linux.rs")]
+#[cfg_attr(target_os = "macos", path = "macos.rs")]
+#[cfg_attr(not(any(target_os = "linux", target_os = "macos")), path = "other.rs")]
+mod system;
+
+pub mod restored;
+
+pub use system::{Asker, Proof, census, is_locked, open_to_ask, writer};
+
+/// A file, as the kernel's tables name it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct FileId {
+    /// Device number.
+    pub dev: u64,
+    /// Inode number.
+    pub ino: u64,
+}
+
+impl From<&Fingerprint> for FileId {
+    fn from(seen: &Fingerprint) -> FileId {
+        FileId {
+            dev: seen.dev,
+            ino: seen.ino,
+        }
+    }
+}
+
+/// What was seen on a walk over the processes.
+#[derive(Clone, Debug, Default)]
+pub struct Census {
+    /// Who was seen holding which of the files that were asked for.
+    pub holders: HashMap<FileId, Vec<Holder>>,
+    /// Every process on this machine was examined, descriptors and mappings, and none of them
+    /// could hide. Only then does an absence here prove anything.
+    pub complete: bool,
+}
+
+impl Census {
+    /// Who was seen holding `file`.
+    #[must_use]
+    pub fn of(&self, file: FileId) -> Vec<Holder> {
+        self.holders.get(&file).cloned().unwrap_or_default()
+    }
+
+    /// Whether it is proven that nobody has `file` mapped.
+    #[must_use]
+    pub fn clears(&self, file: FileId) -> bool {
+        self.complete && !self.holders.contains_key(&file)
+    }
+}
+
+/// The target of a temp: which of the names it may have been meant for stands in `dir`.
+///
+/// Where none of them does, the first is the name to speak of.
+pub fn target(
+    dir: &Dir,
+    reading: &Reading,
+    temp: &Fingerprint,
+) -> io::Result<(Target, Option<usize>)> {
+    let mut best = (Target::Unknown, None);
+    for (index, name) in reading.targets.iter().enumerate() {
+        let found = dir.observe(name)?.map(|seen| seen.fingerprint);
+        let whole = found.filter(|f| f.kind == Kind::File && f.size > 0);
+        match (found, whole) {
+            (_, Some(f)) => {
+                let same_file = FileId::from(&f) == FileId::from(temp);
+                return Ok((Target::Whole { same_file }, Some(index)));
+            }
+            // The one that exists is the target, though it is empty or no file.
+            (Some(_), None) => return Ok((Target::Absent, Some(index))),
+            (None, None) if best.1.is_none() => best = (Target::Absent, Some(index)),
+            (None, None) => {}
+        }
+    }
+    Ok(best)
+}
+
+/// The base name that `target` speaks of.
+#[must_use]
+pub fn target_name(reading: &Reading, index: Option<usize>) -> Option<&OsStr> {
+    reading.targets.get(index?).map(AsRef::as_ref)
+}
+
+/// A temp on its way to a verdict: what is known of it beside what stands on disk.
+#[derive(Clone, Debug)]
+pub struct Suspect {
+    /// Its base name.
+    pub name: OsString,
+    /// What that says.
+    pub reading: Reading,
+    /// What the earlier look saw; `None` where there was none.
+    pub expected: Option<Fingerprint>,
+    /// How long it has been quiet.
+    pub quiet: Duration,
+    /// How long nobody has used it.
+    pub unused: Duration,
+    /// How long it must be quiet.
+    pub grace: Duration,
+    /// When its creation was seen, if it was.
+    pub created: Option<Mono>,
+    /// Whether a close by a writer was reported.
+    pub closed: bool,
+}
+
+/// What holds for all temps of one directory.
+#[derive(Clone, Copy, Debug)]
+pub struct Circumstances<'a> {
+    /// Where restored files are marked.
+    pub marks: &'a Marks,
+    /// A quarantine is there, or could be.
+    pub quarantine: bool,
+    /// A walk over the processes, where the proof does not see mappings.
+    pub census: Option<&'a Census>,
+}
+
+/// Puts together what the verdict rests on. `answer` is what the kernel was asked with, if it was,
+/// and what it answered; `seen` is the newest look.
+///
+/// Returns the index of the target among the readings too.
+pub fn gather(
+    dir: &Dir,
+    suspect: &Suspect,
+    seen: Observation,
+    answer: (Option<&Proof>, Hold),
+    circumstances: Circumstances<'_>,
+) -> io::Result<(Evidence, Option<usize>)> {
+    let (proof, hold) = answer;
+    let fingerprint = seen.fingerprint;
+    let (target, index) = target(dir, &suspect.reading, &fingerprint)?;
+    let writer = match suspect.reading.pid {
+        None => Writer::Unnamed,
+        Some(pid) => writer(pid, suspect.created),
+    };
+    let hold = match hold {
+        Hold::Held if is_locked(&fingerprint) => Hold::Locked,
+        hold => hold,
+    };
+    let file = FileId::from(&fingerprint);
+    let evidence = Evidence {
+        observation: seen,
+        expected: suspect.expected,
+        quiet: suspect.quiet,
+        grace: suspect.grace,
+        unused: suspect.unused,
+        place: Place {
+            quarantine: circumstances.quarantine,
+            ..dir.place().clone()
+        },
+        our_uid: rustix::process::geteuid().as_raw(),
+        writer,
+        closed: suspect.closed,
+        hold,
+        mappings_examined: circumstances.census.is_some_and(|census| census.clears(file)),
+        target,
+        restored: proof.is_some_and(|proof| circumstances.marks.has(proof.file(), &fingerprint)),
+    };
+    Ok((evidence, index))
+}

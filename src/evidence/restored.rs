@@ -1,0 +1,75 @@
+//! The mark that `restore` leaves on a file, so that no watcher takes it again by itself.
+//!
+//! It is an extended attribute, because it must be seen by every orphand of every user, and it
+//! names the state that the file was in: any change of the content makes it void. Where a file
+//! system has no such attributes, a list in the state folder does the same for one user.
+
+use std::fs;
+use std::io::{self, Write};
+use std::os::fd::BorrowedFd;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::XattrFlags;
+
+use crate::decide::observation::Fingerprint;
+
+#[cfg(target_os = "macos")]
+const NAME: &str = "org.orphand.restored";
+#[cfg(not(target_os = "macos"))]
+const NAME: &str = "user.orphand.restored";
+
+/// Where the marks are kept that a file cannot carry itself.
+#[derive(Clone, Debug)]
+pub struct Marks {
+    list: Option<PathBuf>,
+}
+
+impl Marks {
+    /// `state` is the state folder, where there is one.
+    #[must_use]
+    pub fn new(state: Option<&Path>) -> Marks {
+        Marks {
+            list: state.map(|state| state.join("restored")),
+        }
+    }
+
+    /// Marks `file`, which is in the state `seen`.
+    pub fn put(&self, file: BorrowedFd<'_>, seen: &Fingerprint) -> io::Result<()> {
+        let mark = mark(seen);
+        match rustix::fs::fsetxattr(file, NAME, mark.as_bytes(), XattrFlags::empty()) {
+            Ok(()) => Ok(()),
+            Err(error) => self.note(seen, &mark).map_err(|_| error.into()),
+        }
+    }
+
+    fn note(&self, seen: &Fingerprint, mark: &str) -> io::Result<()> {
+        let list = self.list.as_ref().ok_or(io::ErrorKind::NotFound)?;
+        if let Some(folder) = list.parent() {
+            fs::create_dir_all(folder)?;
+        }
+        let line = format!("{} {mark}\n", seen.dev);
+        let mut list = fs::File::options().append(true).create(true).open(list)?;
+        list.write_all(line.as_bytes())
+    }
+
+    /// Whether `file` carries the mark of the very state that it is in.
+    #[must_use]
+    pub fn has(&self, file: BorrowedFd<'_>, seen: &Fingerprint) -> bool {
+        let mark = mark(seen);
+        let mut found = [0u8; 128];
+        if let Ok(length) = rustix::fs::fgetxattr(file, NAME, &mut found[..]) {
+            return found.get(..length) == Some(mark.as_bytes());
+        }
+        let Some(list) = self.list.as_ref() else {
+            return false;
+        };
+        let line = format!("{} {mark}", seen.dev);
+        fs::read_to_string(list).is_ok_and(|list| list.lines().any(|l| l == line))
+    }
+}
+
+/// Inode, size and time of the last change of content. Not `ctime`: putting the mark sets it.
+fn mark(seen: &Fingerprint) -> String {
+    let (sec, nsec) = (seen.mtime.sec, seen.mtime.nsec);
+    format!("1 {} {} {sec}.{nsec:09}", seen.ino, seen.size)
+}

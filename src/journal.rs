@@ -1,0 +1,206 @@
+//! The journal: what was about to be done, and what came of it, one JSON object a line.
+//!
+//! It is a record, not a crutch: nothing is ever put in order by it, and nothing waits for it. It
+//! is not synced, it is size-capped and rotated, and a line that cannot be written is logged.
+//!
+//! Lines are of two kinds: `{"journal":"intent", …}` before the first step of a disposal, and
+//! `{"journal":"outcome","event":"reaped", …}` after its last.
+
+use std::fs::{self, File};
+use std::io::{self, BufRead, BufReader, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::FlockOperation;
+use serde_json::Value;
+
+/// Its name in the state folder.
+pub const FILE: &str = "journal.jsonl";
+
+/// The size at which it is rotated, bytes; one older file is kept beside it.
+const CAP: u64 = 16 << 20;
+
+/// Where disposals are written down.
+#[derive(Clone, Debug)]
+pub struct Journal {
+    path: Option<PathBuf>,
+    cap: u64,
+}
+
+/// What a line is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Line {
+    /// Something is about to be done.
+    Intent,
+    /// Something was done.
+    Outcome,
+}
+
+impl Journal {
+    /// The journal in the folder `state`; without one nothing is written.
+    #[must_use]
+    pub fn new(state: Option<&Path>) -> Journal {
+        Journal {
+            path: state.map(|state| state.join(FILE)),
+            cap: CAP,
+        }
+    }
+
+    /// Rotated at `bytes`.
+    #[must_use]
+    pub fn with_cap(mut self, bytes: u64) -> Journal {
+        self.cap = bytes;
+        self
+    }
+
+    /// Writes `objects`, with one call for all of them. What cannot be written goes to the log: a
+    /// full disk must not stop a deletion that would free it.
+    pub fn write(&self, line: Line, objects: &[Value]) {
+        let (Some(path), false) = (&self.path, objects.is_empty()) else {
+            return;
+        };
+        let mut text = String::new();
+        for object in objects {
+            text.push_str(&render(line, object));
+            text.push('\n');
+        }
+        if let Err(error) = self.append(path, text.as_bytes()) {
+            log::error!("the journal {} cannot be written: {error}; it would say:\n{text}", path.display());
+        }
+    }
+
+    fn append(&self, path: &Path, text: &[u8]) -> io::Result<()> {
+        if let Some(folder) = path.parent() {
+            fs::create_dir_all(folder)?;
+        }
+        loop {
+            let open = File::options().append(true).create(true).mode(0o600).open(path);
+            let mut file = open?;
+            // Several orphands may share a journal: one rotates, the others notice.
+            rustix::fs::flock(&file, FlockOperation::LockExclusive)?;
+            let ours = file.metadata()?;
+            match fs::metadata(path) {
+                Ok(there) if there.ino() == ours.ino() => {}
+                _ => continue,
+            }
+            if ours.len() >= self.cap {
+                fs::rename(path, older(path))?;
+                continue;
+            }
+            let before = ours.len();
+            return match file.write_all(text) {
+                Ok(()) => Ok(()),
+                Err(error) => {
+                    // Half a line, on a full disk: take it out again, so that it joins no other.
+                    let _ = file.set_len(before);
+                    Err(error)
+                }
+            };
+        }
+    }
+
+    /// Calls `each` with every outcome, oldest first. A line that cannot be read (torn by a crash,
+    /// say) is passed over.
+    pub fn outcomes(&self, mut each: impl FnMut(Value)) -> io::Result<()> {
+        let Some(path) = &self.path else {
+            return Ok(());
+        };
+        for path in [older(path), path.clone()] {
+            let file = match File::open(&path) {
+                Ok(file) => file,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                Err(error) => return Err(error),
+            };
+            for line in BufReader::new(file).split(b'\n') {
+                let Ok(Value::Object(mut object)) = serde_json::from_slice(&line?) else {
+                    continue;
+                };
+                if object.remove("journal") == Some("outcome".into()) {
+                    each(Value::Object(object));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn path(&self) -> Option<&Path> {
+        self.path.as_deref()
+    }
+}
+
+fn older(path: &Path) -> PathBuf {
+    path.with_extension("jsonl.1")
+}
+
+fn render(line: Line, object: &Value) -> String {
+    let kind = match line {
+        Line::Intent => "intent",
+        Line::Outcome => "outcome",
+    };
+    let rest = object.to_string();
+    match rest.strip_prefix('{') {
+        Some("}") | None => format!("{{\"journal\":\"{kind}\"}}"),
+        Some(rest) => format!("{{\"journal\":\"{kind}\",{rest}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn read(journal: &Journal) -> Vec<Value> {
+        let mut all = Vec::new();
+        journal.outcomes(|value| all.push(value)).unwrap();
+        all
+    }
+
+    #[test]
+    fn outcomes_are_read_back_intents_are_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let journal = Journal::new(Some(&folder.path().join("made/on/demand")));
+        assert_eq!(read(&journal), Vec::<Value>::new());
+        journal.write(Line::Intent, &[json!({"path": "/a"})]);
+        journal.write(Line::Outcome, &[json!({"event": "reaped"}), json!({"event": "b"})]);
+        assert_eq!(read(&journal), [json!({"event": "reaped"}), json!({"event": "b"})]);
+    }
+
+    #[test]
+    fn a_torn_line_is_passed_over() {
+        let folder = tempfile::tempdir().unwrap();
+        let journal = Journal::new(Some(folder.path()));
+        journal.write(Line::Outcome, &[json!({"n": 1}), json!({"n": 2})]);
+        let path = journal.path().unwrap();
+        let whole = fs::read(path).unwrap();
+        for cut in 1..whole.len() {
+            fs::write(path, &whole[..cut]).unwrap();
+            let before = read(&journal);
+            journal.write(Line::Outcome, &[json!({"n": 3}), json!({"n": 4})]);
+            let after = read(&journal);
+            assert_eq!(after.last(), Some(&json!({"n": 4})), "cut at {cut}");
+            assert!(after.len() > before.len(), "cut at {cut}");
+        }
+    }
+
+    #[test]
+    fn it_is_rotated_and_one_older_file_is_read_first() {
+        let folder = tempfile::tempdir().unwrap();
+        let journal = Journal::new(Some(folder.path())).with_cap(200);
+        for n in 0..20 {
+            journal.write(Line::Outcome, &[json!({"n": n})]);
+        }
+        let numbers: Vec<_> = read(&journal).iter().map(|v| v["n"].as_u64().unwrap()).collect();
+        assert!(numbers.len() < 20, "capped");
+        assert!(numbers.is_sorted(), "{numbers:?}");
+        assert_eq!(numbers.last(), Some(&19));
+    }
+
+    #[test]
+    fn without_a_folder_nothing_is_written() {
+        let journal = Journal::new(None);
+        journal.write(Line::Outcome, &[json!({"n": 1})]);
+        assert_eq!(read(&journal), Vec::<Value>::new());
+    }
+}

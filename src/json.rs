@@ -1,0 +1,152 @@
+//! The wire format: one JSON object an event, every field always there.
+//!
+//! Paths are strings; a path that is not UTF-8 has U+FFFD in the string and its exact bytes in a
+//! field with `_b64` behind the name (standard base64 with padding), which is otherwise absent.
+
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::{Map, Value, json};
+
+use crate::decide::observation::Holder;
+use crate::decide::time::Wall;
+use crate::event::{Disposed, Event, Subject};
+
+/// A JSON object under construction.
+#[derive(Clone, Debug, Default)]
+pub struct Object(Map<String, Value>);
+
+impl Object {
+    /// With `value` under `key`.
+    #[must_use]
+    pub fn with(mut self, key: &str, value: impl Into<Value>) -> Object {
+        self.0.insert(key.to_owned(), value.into());
+        self
+    }
+
+    /// With `path` under `key`, and its bytes beside it where it is not UTF-8.
+    #[must_use]
+    pub fn with_path(self, key: &str, path: Option<&Path>) -> Object {
+        let Some(path) = path else {
+            return self.with(key, Value::Null);
+        };
+        match path.to_str() {
+            Some(path) => self.with(key, path),
+            None => {
+                let bytes = STANDARD.encode(path.as_os_str().as_bytes());
+                self.with(key, path.to_string_lossy()).with(&format!("{key}_b64"), bytes)
+            }
+        }
+    }
+
+    /// With the whole milliseconds of `span` under `key`.
+    #[must_use]
+    pub fn with_ms(self, key: &str, span: Option<Duration>) -> Object {
+        let ms = span.map(|span| u64::try_from(span.as_millis()).unwrap_or(u64::MAX));
+        self.with(key, ms)
+    }
+
+    fn with_subject(self, subject: &Subject) -> Object {
+        self.with_path("path", Some(&subject.path))
+            .with_path("root", Some(&subject.root))
+            .with("bytes", subject.bytes)
+    }
+
+    fn with_disposed(self, disposed: &Disposed) -> Object {
+        self.with_subject(&disposed.subject)
+            .with_ms("quiet_ms", Some(disposed.quiet))
+            .with_path("target", disposed.target.as_deref())
+            .with("writer_pid", disposed.writer_pid)
+            .with("dry_run", disposed.dry_run)
+    }
+
+    /// Done.
+    #[must_use]
+    pub fn into_value(self) -> Value {
+        Value::Object(self.0)
+    }
+}
+
+/// `at` as RFC 3339 in UTC with milliseconds and `Z`.
+#[must_use]
+pub fn time(at: Wall) -> String {
+    let nanos = i32::try_from(at.nsec).unwrap_or(0);
+    match jiff::Timestamp::new(at.sec, nanos) {
+        Ok(at) => format!("{at:.3}"),
+        // Beyond the year 9999 or before -9999.
+        Err(_) => "1970-01-01T00:00:00.000Z".to_owned(),
+    }
+}
+
+/// The holders of a file.
+#[must_use]
+pub fn holders(holders: &[Holder]) -> Value {
+    let one = |holder: &Holder| json!({"pid": holder.pid, "name": holder.name});
+    Value::Array(holders.iter().map(one).collect())
+}
+
+/// An event that happened at `at`, as the object that is printed and journalled.
+#[must_use]
+pub fn event(event: &Event, at: Wall) -> Value {
+    let new = |name: &str| Object::default().with("event", name).with("time", time(at));
+    let object = match event {
+        Event::Ready { roots, tracked } => {
+            let lossy = |path: &std::path::PathBuf| Value::from(path.to_string_lossy());
+            let paths: Vec<Value> = roots.iter().map(lossy).collect();
+            let object = new("ready").with("roots", paths).with("tracked", *tracked);
+            match roots.iter().all(|root| root.to_str().is_some()) {
+                true => object,
+                false => {
+                    let bytes = |path: &std::path::PathBuf| {
+                        Value::from(STANDARD.encode(path.as_os_str().as_bytes()))
+                    };
+                    object.with("roots_b64", roots.iter().map(bytes).collect::<Vec<_>>())
+                }
+            }
+        }
+        Event::Tracked { subject, due } => {
+            new("tracked").with_subject(subject).with_ms("due_ms", Some(*due))
+        }
+        Event::Settled { subject, how } => {
+            new("settled").with_subject(subject).with("how", how.as_str())
+        }
+        Event::Kept {
+            subject,
+            reason,
+            holders: by,
+            retry,
+        } => new("kept")
+            .with_subject(subject)
+            .with("reason", reason.as_str())
+            .with("holders", holders(by))
+            .with_ms("retry_ms", *retry),
+        Event::Reaped(disposed) => new("reaped").with_disposed(disposed),
+        Event::Quarantined { disposed, id, .. } => {
+            new("quarantined").with_disposed(disposed).with("id", id.as_deref())
+        }
+        Event::Failed {
+            subject,
+            error,
+            errno,
+        } => new("failed")
+            .with_subject(subject)
+            .with("error", error.as_str())
+            .with("errno", *errno),
+        Event::Rescan { root, cause } => {
+            new("rescan").with_path("root", Some(root)).with("cause", cause.as_str())
+        }
+        Event::Root { root, state } => {
+            new("root").with_path("root", Some(root)).with("state", state.as_str())
+        }
+        Event::Summary(summary) => new("summary")
+            .with("reaped", summary.reaped)
+            .with("quarantined", summary.quarantined)
+            .with("kept", summary.kept)
+            .with("failed", summary.failed)
+            .with("bytes", summary.bytes),
+    };
+    object.into_value()
+}

@@ -1,0 +1,97 @@
+//! Looking on Linux: statx(2), openat2(2), statfs(2).
+
+use std::ffi::OsStr;
+use std::io;
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::path::Path;
+
+use rustix::fs::{AtFlags, Mode, ResolveFlags, Statx, StatxAttributes, StatxFlags};
+use rustix::io::Errno;
+
+use super::{DIRECTORY, kind, open_step_by_step};
+use crate::decide::judge::Reach;
+use crate::decide::observation::{Fingerprint, Observation};
+use crate::decide::time::Wall;
+
+/// Where processes can be looked at.
+pub const PROC: Option<&str> = Some("/proc");
+
+const WANTED: StatxFlags = StatxFlags::BASIC_STATS
+    .union(StatxFlags::BTIME)
+    .union(StatxFlags::MNT_ID);
+
+pub(super) fn observe_at(dir: BorrowedFd<'_>, name: &OsStr) -> Result<Observation, Errno> {
+    let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT;
+    rustix::fs::statx(dir, name, flags, WANTED).map(|seen| observation(&seen))
+}
+
+pub(super) fn observe_fd(fd: BorrowedFd<'_>) -> Result<Observation, Errno> {
+    rustix::fs::statx(fd, "", AtFlags::EMPTY_PATH, WANTED).map(|seen| observation(&seen))
+}
+
+fn observation(seen: &Statx) -> Observation {
+    let time = |t: rustix::fs::StatxTimestamp| Wall {
+        sec: t.tv_sec,
+        nsec: t.tv_nsec,
+    };
+    let has = |flag| seen.stx_mask & flag == flag;
+    let attributes = seen.stx_attributes;
+    Observation {
+        fingerprint: Fingerprint {
+            dev: rustix::fs::makedev(seen.stx_dev_major, seen.stx_dev_minor),
+            ino: seen.stx_ino,
+            kind: kind(u32::from(seen.stx_mode)),
+            size: seen.stx_size,
+            mtime: time(seen.stx_mtime),
+            ctime: time(seen.stx_ctime),
+            btime: has(StatxFlags::BTIME.bits()).then(|| time(seen.stx_btime)),
+            links: u64::from(seen.stx_nlink),
+            uid: seen.stx_uid,
+        },
+        mode: u32::from(seen.stx_mode),
+        mount: has(StatxFlags::MNT_ID.bits()).then_some(seen.stx_mnt_id),
+        mount_root: attributes.contains(StatxAttributes::MOUNT_ROOT),
+        protected: attributes.intersects(StatxAttributes::IMMUTABLE | StatxAttributes::APPEND),
+        dataless: false,
+    }
+}
+
+/// Opens `below` from `root`. The kernel refuses symlinks and other mounts by itself; where it has
+/// no openat2(2) (before 5.6, or a seccomp filter that hides it) each part is opened in turn.
+pub(super) fn open_beneath(root: BorrowedFd<'_>, below: &Path) -> io::Result<OwnedFd> {
+    let how = ResolveFlags::BENEATH
+        | ResolveFlags::NO_SYMLINKS
+        | ResolveFlags::NO_MAGICLINKS
+        | ResolveFlags::NO_XDEV;
+    match rustix::fs::openat2(root, below, DIRECTORY, Mode::empty(), how) {
+        Ok(fd) => Ok(fd),
+        Err(Errno::NOSYS | Errno::PERM) => open_step_by_step(root, below),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// The magic numbers of statfs(2) and linux/magic.h, for the file systems on which it was measured
+/// that a lease is refused while anybody has a file open or mapped. Everything else is named by
+/// its number: a granted lease proves nothing there (before Linux 7.0 a file system that says
+/// nothing about leases grants them, even one that does not see its other clients).
+pub(super) fn file_system(dir: BorrowedFd<'_>) -> io::Result<(String, Reach)> {
+    let magic = rustix::fs::fstatfs(dir)?.f_type as u32;
+    let (name, reach) = match magic {
+        0x0000_EF53 => ("ext4", Reach::Whole), // ext2 and ext3 as well
+        0x5846_5342 => ("xfs", Reach::Whole),
+        0x9123_683E => ("btrfs", Reach::Whole),
+        0xF2F5_2010 => ("f2fs", Reach::Whole),
+        0x0102_1994 => ("tmpfs", Reach::Whole),
+        0x794C_7630 => ("overlayfs", Reach::OpenersOnly),
+        0x0000_6969 => ("nfs", Reach::Unknown),
+        0xFF53_4D42 | 0xFE53_4D42 => ("cifs", Reach::Unknown),
+        0x0102_1997 => ("9p", Reach::Unknown),
+        0x6573_5546 => ("fuse", Reach::Unknown),
+        0x2FC1_2FC1 => ("zfs", Reach::Unknown),
+        0x00C3_6400 => ("ceph", Reach::Unknown),
+        0xCA45_1A4E => ("bcachefs", Reach::Unknown),
+        0x8584_58F6 => ("ramfs", Reach::Unknown),
+        _ => return Ok((format!("{magic:#x}"), Reach::Unknown)),
+    };
+    Ok((name.to_owned(), reach))
+}

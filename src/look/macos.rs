@@ -1,0 +1,78 @@
+//! Looking on macOS: fstatat(2), openat(2), fstatfs(2). Type-checked only; see docs/platforms.md.
+
+use std::ffi::OsStr;
+use std::io;
+use std::os::fd::BorrowedFd;
+
+use rustix::fs::{AtFlags, Stat};
+use rustix::io::Errno;
+
+use super::kind;
+pub(super) use super::open_step_by_step as open_beneath;
+use crate::decide::judge::Reach;
+use crate::decide::observation::{Fingerprint, Observation};
+use crate::decide::time::Wall;
+
+/// macOS has no `/proc`.
+pub const PROC: Option<&str> = None;
+
+/// `st_flags` of sys/stat.h: what the owner or root said is to stay, and what is not on this disk.
+const UF_IMMUTABLE: u32 = 0x0000_0002;
+const UF_APPEND: u32 = 0x0000_0004;
+const SF_IMMUTABLE: u32 = 0x0002_0000;
+const SF_APPEND: u32 = 0x0004_0000;
+const SF_DATALESS: u32 = 0x4000_0000;
+
+pub(super) fn observe_at(dir: BorrowedFd<'_>, name: &OsStr) -> Result<Observation, Errno> {
+    rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW).map(|seen| observation(&seen))
+}
+
+pub(super) fn observe_fd(fd: BorrowedFd<'_>) -> Result<Observation, Errno> {
+    rustix::fs::fstat(fd).map(|seen| observation(&seen))
+}
+
+fn observation(seen: &Stat) -> Observation {
+    let time = |sec: i64, nsec: i64| Wall {
+        sec,
+        nsec: u32::try_from(nsec).unwrap_or(0),
+    };
+    let flags = seen.st_flags;
+    let mode = u32::from(seen.st_mode);
+    Observation {
+        fingerprint: Fingerprint {
+            dev: seen.st_dev as u64,
+            ino: seen.st_ino,
+            kind: kind(mode),
+            size: u64::try_from(seen.st_size).unwrap_or(0),
+            mtime: time(seen.st_mtime, seen.st_mtime_nsec),
+            ctime: time(seen.st_ctime, seen.st_ctime_nsec),
+            // HFS+ and APFS move it back when mtime is set before it: no identity.
+            btime: None,
+            links: u64::from(seen.st_nlink),
+            uid: seen.st_uid,
+        },
+        mode,
+        // Mounts have no number of their own here; each has its own device number.
+        mount: None,
+        mount_root: false,
+        protected: flags & (UF_IMMUTABLE | UF_APPEND | SF_IMMUTABLE | SF_APPEND) != 0,
+        dataless: flags & SF_DATALESS != 0,
+    }
+}
+
+/// By `f_fstypename`: APFS and HFS+ are on every Mac's own disks.
+pub(super) fn file_system(dir: BorrowedFd<'_>) -> io::Result<(String, Reach)> {
+    let seen = rustix::fs::fstatfs(dir)?;
+    let bytes: Vec<u8> = seen
+        .f_fstypename
+        .iter()
+        .take_while(|&&c| c != 0)
+        .map(|&c| c as u8)
+        .collect();
+    let name = String::from_utf8_lossy(&bytes).into_owned();
+    let reach = match name.as_str() {
+        "apfs" | "hfs" => Reach::Whole,
+        _ => Reach::Unknown,
+    };
+    Ok((name, reach))
+}

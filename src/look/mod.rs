@@ -1,0 +1,253 @@
+//! Looking: the one place where a path becomes a fingerprint.
+//!
+//! A directory is opened through its root, as it stands at this moment, and everything in it is
+//! asked for by that handle and a bare name. No path is resolved twice, no symlink followed below
+//! or at a root, no other mount and no other subvolume entered.
+
+use std::ffi::OsStr;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Component, Path, PathBuf};
+
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+
+use crate::decide::judge::{Place, Reach};
+use crate::decide::observation::{Kind, Observation};
+
+#[cfg_attr(target_os = "linux", path = "linux.rs")]
+#[cfg_attr(target_os = "macos", path = "macos.rs")]
+#[cfg_attr(not(any(target_os = "linux", target_os = "macos")), path = "other.rs")]
+mod system;
+
+pub use system::PROC;
+
+/// Flags with which a directory is opened: never through a symlink, never inherited.
+const DIRECTORY: OFlags = OFlags::RDONLY
+    .union(OFlags::DIRECTORY)
+    .union(OFlags::NOFOLLOW)
+    .union(OFlags::CLOEXEC);
+
+/// What a directory was when it was opened as a root. No handle is kept: that would pin its mount.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct RootId {
+    /// Device number.
+    pub dev: u64,
+    /// Inode number.
+    pub ino: u64,
+    mount: Option<u64>,
+}
+
+/// An open directory below a root.
+#[derive(Debug)]
+pub struct Dir {
+    fd: OwnedFd,
+    path: PathBuf,
+    below: PathBuf,
+    place: Place,
+    id: RootId,
+}
+
+/// Why a root cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum RootError {
+    /// Nothing is there, or a part of the way to it is missing.
+    #[error("it does not exist")]
+    Missing,
+    /// It is a symlink: what it points to may change under us.
+    #[error("it is a symlink")]
+    Symlink {
+        /// Where it leads now.
+        leads_to: Option<PathBuf>,
+    },
+    /// It is no directory.
+    #[error("it is not a directory")]
+    NotADirectory,
+    /// Another directory than at the start stands there now.
+    #[error("another directory has taken its place")]
+    Replaced,
+    /// The system said no.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
+
+impl RootId {
+    /// What stands at `path` now.
+    pub fn of(path: &Path) -> Result<RootId, RootError> {
+        let fd = open_root(path)?;
+        Ok(identify(fd.as_fd())?.0)
+    }
+}
+
+fn open_root(path: &Path) -> Result<OwnedFd, RootError> {
+    let error = match rustix::fs::open(path, DIRECTORY, Mode::empty()) {
+        Ok(fd) => return Ok(fd),
+        Err(error) => error,
+    };
+    match error {
+        Errno::NOENT => Err(RootError::Missing),
+        Errno::LOOP | Errno::NOTDIR | Errno::MLINK => match std::fs::symlink_metadata(path) {
+            Ok(meta) if meta.is_symlink() => Err(RootError::Symlink {
+                leads_to: std::fs::canonicalize(path).ok(),
+            }),
+            // A file stands where one of its parents should be: it is simply not there yet.
+            Err(_) => Err(RootError::Missing),
+            Ok(_) => Err(RootError::NotADirectory),
+        },
+        _ => Err(RootError::Io(error.into())),
+    }
+}
+
+fn identify(fd: BorrowedFd<'_>) -> io::Result<(RootId, Observation)> {
+    let seen = system::observe_fd(fd)?;
+    let id = RootId {
+        dev: seen.fingerprint.dev,
+        ino: seen.fingerprint.ino,
+        mount: seen.mount,
+    };
+    Ok((id, seen))
+}
+
+impl Dir {
+    /// Opens the root at `root`, which must still be `expected` where that is given.
+    pub fn open_root(root: &Path, expected: Option<RootId>) -> Result<Dir, RootError> {
+        let fd = open_root(root)?;
+        let (id, _) = identify(fd.as_fd())?;
+        if expected.is_some_and(|expected| expected != id) {
+            return Err(RootError::Replaced);
+        }
+        Ok(Dir::new(fd, root.to_owned(), PathBuf::new(), id)?)
+    }
+
+    /// Opens the directory `below` the root at `root`: through no symlink, on no other mount.
+    pub fn open_below(
+        root: &Path,
+        expected: Option<RootId>,
+        below: &Path,
+    ) -> Result<Dir, RootError> {
+        let root_dir = Dir::open_root(root, expected)?;
+        if below.as_os_str().is_empty() {
+            return Ok(root_dir);
+        }
+        let fd = system::open_beneath(root_dir.fd(), below)?;
+        root_dir.adopt(fd, below.to_owned())
+    }
+
+    /// Opens the directory `name` in this one, under the same conditions.
+    pub fn open_child(&self, name: &OsStr) -> Result<Dir, RootError> {
+        let fd = rustix::fs::openat(&self.fd, name, DIRECTORY, Mode::empty())
+            .map_err(io::Error::from)?;
+        self.adopt(fd, self.below.join(name))
+    }
+
+    fn adopt(&self, fd: OwnedFd, below: PathBuf) -> Result<Dir, RootError> {
+        let (id, seen) = identify(fd.as_fd())?;
+        // A subvolume has its own device number on the same mount, a bind mount its own mount
+        // number on the same device: both must be the root's.
+        if id.dev != self.id.dev || id.mount != self.id.mount || seen.mount_root {
+            return Err(RootError::Io(Errno::XDEV.into()));
+        }
+        let mut path = self.path.clone();
+        if let Ok(more) = below.strip_prefix(&self.below) {
+            path.push(more);
+        }
+        Ok(Dir::new(fd, path, below, id)?)
+    }
+
+    fn new(fd: OwnedFd, path: PathBuf, below: PathBuf, id: RootId) -> io::Result<Dir> {
+        let (file_system, reach) = system::file_system(fd.as_fd())?;
+        let place = Place {
+            dev: id.dev,
+            mount: id.mount,
+            file_system: file_system.into(),
+            reach,
+            quarantine: false,
+        };
+        Ok(Dir {
+            fd,
+            path,
+            below,
+            place,
+            id,
+        })
+    }
+
+    /// The handle.
+    #[must_use]
+    pub fn fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+
+    /// The root's path as given, plus the rest: for people and events, never for acting.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The way from the root to it; empty for the root itself.
+    #[must_use]
+    pub fn below(&self) -> &Path {
+        &self.below
+    }
+
+    /// Its identity.
+    #[must_use]
+    pub fn id(&self) -> RootId {
+        self.id
+    }
+
+    /// What the judge needs to know of it. Whether a quarantine can be is for others to say.
+    #[must_use]
+    pub fn place(&self) -> &Place {
+        &self.place
+    }
+
+    /// How far the proof reaches in it.
+    #[must_use]
+    pub fn reach(&self) -> Reach {
+        self.place.reach
+    }
+
+    /// What stands at `name`, not followed; `None` where nothing does.
+    pub fn observe(&self, name: &OsStr) -> io::Result<Option<Observation>> {
+        match system::observe_at(self.fd(), name) {
+            Ok(seen) => Ok(Some(seen)),
+            Err(Errno::NOENT) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+/// What stands at `name` in the directory `at`, not followed.
+pub fn observe_at(at: BorrowedFd<'_>, name: &OsStr) -> io::Result<Observation> {
+    Ok(system::observe_at(at, name)?)
+}
+
+/// What an open file is.
+pub fn observe_fd(fd: BorrowedFd<'_>) -> io::Result<Observation> {
+    Ok(system::observe_fd(fd)?)
+}
+
+/// Opens `below` from `root`, part by part, none of them a symlink. That no mount was crossed
+/// shows in what is opened, and the caller compares that.
+fn open_step_by_step(root: BorrowedFd<'_>, below: &Path) -> io::Result<OwnedFd> {
+    let mut at: Option<OwnedFd> = None;
+    for part in below.components() {
+        let Component::Normal(name) = part else {
+            return Err(Errno::INVAL.into());
+        };
+        let from = at.as_ref().map_or(root, AsFd::as_fd);
+        at = Some(rustix::fs::openat(from, name, DIRECTORY, Mode::empty())?);
+    }
+    at.ok_or_else(|| Errno::INVAL.into())
+}
+
+fn kind(mode: u32) -> Kind {
+    use rustix::fs::FileType;
+    match FileType::from_raw_mode(mode as rustix::fs::RawMode) {
+        FileType::RegularFile => Kind::File,
+        FileType::Directory => Kind::Dir,
+        FileType::Symlink => Kind::Symlink,
+        _ => Kind::Other,
+    }
+}

@@ -1,0 +1,57 @@
+//! Looking on any other Unix. No proof is known there, so every file system has the reach
+//! `Unknown` and every temp is kept.
+
+use std::ffi::OsStr;
+use std::io;
+use std::os::fd::BorrowedFd;
+
+use rustix::fs::{AtFlags, Stat};
+use rustix::io::Errno;
+
+use super::kind;
+pub(super) use super::open_step_by_step as open_beneath;
+use crate::decide::judge::Reach;
+use crate::decide::observation::{Fingerprint, Observation};
+use crate::decide::time::Wall;
+
+/// Not relied on.
+pub const PROC: Option<&str> = None;
+
+pub(super) fn observe_at(dir: BorrowedFd<'_>, name: &OsStr) -> Result<Observation, Errno> {
+    rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW).map(|seen| observation(&seen))
+}
+
+pub(super) fn observe_fd(fd: BorrowedFd<'_>) -> Result<Observation, Errno> {
+    rustix::fs::fstat(fd).map(|seen| observation(&seen))
+}
+
+#[allow(clippy::unnecessary_cast)] // the widths differ from system to system
+fn observation(seen: &Stat) -> Observation {
+    let time = |sec: i64, nsec: i64| Wall {
+        sec,
+        nsec: u32::try_from(nsec).unwrap_or(0),
+    };
+    let mode = seen.st_mode as u32;
+    Observation {
+        fingerprint: Fingerprint {
+            dev: seen.st_dev as u64,
+            ino: seen.st_ino as u64,
+            kind: kind(mode),
+            size: u64::try_from(seen.st_size).unwrap_or(0),
+            mtime: time(seen.st_mtime as i64, seen.st_mtime_nsec as i64),
+            ctime: time(seen.st_ctime as i64, seen.st_ctime_nsec as i64),
+            btime: None,
+            links: seen.st_nlink as u64,
+            uid: seen.st_uid,
+        },
+        mode,
+        mount: None,
+        mount_root: false,
+        protected: false,
+        dataless: false,
+    }
+}
+
+pub(super) fn file_system(_: BorrowedFd<'_>) -> io::Result<(String, Reach)> {
+    Ok((std::env::consts::OS.to_owned(), Reach::Unknown))
+}

@@ -1,0 +1,530 @@
+//! One pass over what is due in one directory: look, track, judge, reap, report.
+//!
+//! The timer thread and `sweep` go through this same door, dry runs included.
+
+use std::ffi::{OsStr, OsString};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+use crate::clock;
+use crate::decide::judge::{Reach, Reason, Verdict, judge};
+use crate::decide::observation::{Hold, Kind, Observation};
+use crate::decide::policy::SHORTEST_GRACE;
+use crate::decide::time::{ClockWatch, Now};
+use crate::decide::tracker::{Look, Next, Origin, Tracked};
+use crate::event::{Disposed, Event, How, Subject};
+use crate::evidence::restored::Marks;
+use crate::evidence::{self, Asker, Census, Circumstances, FileId, Proof, Suspect};
+use crate::journal::{Journal, Line};
+use crate::json;
+use crate::look::{self, Dir, RootError, RootId};
+use crate::reap::{Candidate, Outcome, Reaper, Scene, quarantine};
+use crate::root::Root;
+
+/// What every pass needs.
+#[derive(Debug)]
+pub struct Tools {
+    /// Removes.
+    pub reaper: Reaper,
+    /// Writes down.
+    pub journal: Journal,
+    /// Knows what was restored.
+    pub marks: Marks,
+    /// Whether settled temps are reported.
+    pub verbose: bool,
+}
+
+/// The directory that a pass is over.
+#[derive(Clone, Copy, Debug)]
+pub struct Ground<'a> {
+    /// Its root.
+    pub root: &'a Root,
+    /// What the root was when it began to be watched.
+    pub id: Option<RootId>,
+    /// The way from the root to it.
+    pub below: &'a Path,
+}
+
+/// One temp that is due.
+#[derive(Debug)]
+pub struct Due {
+    /// Its base name.
+    pub name: OsString,
+    /// What is known of it. `None` after a pass: it is to be forgotten.
+    pub temp: Option<Tracked>,
+}
+
+/// A pass in progress.
+pub struct Pass<'a> {
+    tools: &'a Tools,
+    ground: Ground<'a>,
+    asker: &'a Asker,
+    tell: &'a mut dyn FnMut(Event),
+}
+
+/// What a look at a name came to.
+enum Seen {
+    /// Nothing is there, or nothing that is ever a temp.
+    Nothing,
+    /// A file, who holds it, and the open file where one was needed to ask.
+    File(Observation, Hold, Option<Proof>),
+}
+
+impl<'a> Pass<'a> {
+    /// A pass over `ground`. `tell` is called with what happens, in order.
+    pub fn new(
+        tools: &'a Tools,
+        ground: Ground<'a>,
+        asker: &'a Asker,
+        tell: &'a mut dyn FnMut(Event),
+    ) -> Pass<'a> {
+        Pass {
+            tools,
+            ground,
+            asker,
+            tell,
+        }
+    }
+
+    /// Looks at everything in `due`, and deals with what it is time for.
+    pub fn run(&mut self, clocks: &mut ClockWatch, due: &mut [Due]) {
+        let dir = match Dir::open_below(&self.ground.root.path, self.ground.id, self.ground.below) {
+            Ok(dir) => dir,
+            Err(error) => return self.no_ground(&error, due),
+        };
+        let mut candidates = Vec::new();
+        let mut kept = Vec::new();
+        let circumstances = Circumstances {
+            marks: &self.tools.marks,
+            quarantine: self.has_quarantine(),
+            census: None,
+        };
+        for (index, one) in due.iter_mut().enumerate() {
+            let now = clock::now();
+            let parted = clocks.read(now);
+            match self.look(&dir, one, now, parted, circumstances) {
+                Ok(None) => {}
+                Ok(Some((candidate, observation))) => match candidate.verdict {
+                    Verdict::Keep(reason) => kept.push((index, observation, reason)),
+                    _ => candidates.push((index, candidate, observation)),
+                },
+                Err(error) => {
+                    let subject = self.subject(&one.name, None);
+                    self.fail(subject, "look at it", &error);
+                    self.put_aside(one);
+                }
+            }
+        }
+        if self.ground.root.policy.is_dry_run() {
+            self.report(&dir, due, candidates);
+        } else {
+            self.dispose(&dir, due, candidates, &mut kept, circumstances);
+        }
+        self.keep(&dir, due, kept);
+    }
+
+    /// The directory itself cannot be worked in.
+    fn no_ground(&mut self, error: &RootError, due: &mut [Due]) {
+        let gone = match error {
+            RootError::Io(error) => error.kind() == io::ErrorKind::NotFound,
+            _ => true,
+        };
+        for one in due.iter_mut() {
+            if gone {
+                self.settle(one);
+            } else {
+                self.put_aside(one);
+            }
+        }
+        if let (false, RootError::Io(error)) = (gone, error) {
+            let path = self.ground.root.path.join(self.ground.below);
+            let root = self.ground.root.path.clone();
+            let subject = Subject {
+                path,
+                root,
+                bytes: None,
+            };
+            self.fail(subject, "open this directory", error);
+        }
+    }
+
+    fn has_quarantine(&self) -> bool {
+        let root = Dir::open_root(&self.ground.root.path, self.ground.id);
+        root.is_ok_and(|root| quarantine::is_possible(&root))
+    }
+
+    /// Looks at one temp. `Some` if it is time: with the verdict.
+    fn look(
+        &mut self,
+        dir: &Dir,
+        one: &mut Due,
+        now: Now,
+        parted: Option<crate::decide::time::Mono>,
+        circumstances: Circumstances<'_>,
+    ) -> io::Result<Option<(Candidate, Observation)>> {
+        let policy = &self.ground.root.policy;
+        let reading = policy.names.read(&one.name);
+        let grace = policy.grace.of(&reading).max(SHORTEST_GRACE);
+        let Some(temp) = one.temp.as_mut() else {
+            return Ok(None);
+        };
+        if temp.put_off(grace, now.mono) {
+            return Ok(None);
+        }
+        let (observation, hold, proof) = match see(dir, self.asker, &one.name)? {
+            Seen::File(observation, hold, proof) => (observation, hold, proof),
+            Seen::Nothing => {
+                self.settle(one);
+                return Ok(None);
+            }
+        };
+        let look = Look {
+            now,
+            parted,
+            fingerprint: observation.fingerprint,
+            hold,
+        };
+        let quiet = match temp.look(&look, grace, policy.open) {
+            Next::LookAt(_) => return Ok(None),
+            Next::Judge(quiet) => quiet,
+        };
+        let suspect = Suspect {
+            name: one.name.clone(),
+            reading,
+            expected: Some(quiet.fingerprint),
+            quiet: quiet.quiet,
+            unused: quiet.unused,
+            grace,
+            created: (temp.origin() == Origin::Created).then(|| temp.seen()),
+            closed: temp.is_closed(),
+        };
+        // Where the proof does not see mappings every process is asked, while the proof is held.
+        let census = (dir.reach() == Reach::OpenersOnly && hold == Hold::Free)
+            .then(|| evidence::census(&[FileId::from(&observation.fingerprint)], dir.reach()));
+        let circumstances = Circumstances {
+            census: census.as_ref(),
+            ..circumstances
+        };
+        let answer = (proof.as_ref(), hold);
+        let (evidence, _) = evidence::gather(dir, &suspect, observation, answer, circumstances)?;
+        let verdict = judge(&evidence, policy);
+        Ok(Some((Candidate { suspect, verdict }, observation)))
+    }
+
+    /// The dry run: says what would be done.
+    fn report(
+        &mut self,
+        dir: &Dir,
+        due: &mut [Due],
+        candidates: Vec<(usize, Candidate, Observation)>,
+    ) {
+        for (index, candidate, observation) in candidates {
+            let Some(one) = due.get_mut(index) else {
+                continue;
+            };
+            let grace = candidate.suspect.grace;
+            let news = one.temp.as_mut().map(|temp| temp.put_aside(grace, clock::mono()).news);
+            if news != Some(true) {
+                continue;
+            }
+            let mut disposed = self.disposed(dir, &candidate, &observation);
+            disposed.dry_run = true;
+            (self.tell)(match candidate.verdict {
+                Verdict::Quarantine(reason) => Event::Quarantined {
+                    disposed,
+                    id: None,
+                    reason,
+                },
+                _ => Event::Reaped(disposed),
+            });
+        }
+    }
+
+    /// Journals, reaps, and says what came of it.
+    fn dispose(
+        &mut self,
+        dir: &Dir,
+        due: &mut [Due],
+        candidates: Vec<(usize, Candidate, Observation)>,
+        kept: &mut Vec<(usize, Observation, Reason)>,
+        circumstances: Circumstances<'_>,
+    ) {
+        let mut places = Vec::with_capacity(candidates.len());
+        let mut batch = Vec::with_capacity(candidates.len());
+        for (index, candidate, observation) in candidates {
+            let disposed = self.disposed(dir, &candidate, &observation);
+            places.push((index, observation, disposed));
+            batch.push(candidate);
+        }
+        let intents: Vec<Value> = places.iter().zip(&batch).map(intent).collect();
+        self.tools.journal.write(Line::Intent, &intents);
+        let scene = Scene {
+            root: &self.ground.root.path,
+            id: self.ground.id,
+            dir,
+            policy: &self.ground.root.policy,
+            circumstances,
+        };
+        let outcomes = self.tools.reaper.reap(scene, self.asker, &batch);
+        let mut written = Vec::new();
+        let mut told = Vec::new();
+        for (((index, observation, disposed), candidate), outcome) in
+            places.into_iter().zip(batch).zip(outcomes)
+        {
+            let Some(one) = due.get_mut(index) else {
+                continue;
+            };
+            let grace = candidate.suspect.grace;
+            let event = match outcome {
+                Outcome::Reaped { freed } => Event::Reaped(Disposed { freed, ..disposed }),
+                Outcome::Quarantined { id } => Event::Quarantined {
+                    disposed,
+                    id: Some(id),
+                    reason: candidate.verdict.reason(),
+                },
+                Outcome::Settled => {
+                    self.settle(one);
+                    continue;
+                }
+                Outcome::Kept(Reason::Changed) => {
+                    // What was touched meanwhile is somebody's: its grace starts again.
+                    one.temp = Some(Tracked::created(clock::mono(), grace));
+                    kept.push((index, observation, Reason::Changed));
+                    continue;
+                }
+                Outcome::Kept(reason) => {
+                    kept.push((index, observation, reason));
+                    continue;
+                }
+                Outcome::Failed { step, error } => {
+                    let subject = disposed.subject;
+                    self.fail(subject, &format!("remove it (step {step:?})"), &error);
+                    self.put_aside(one);
+                    continue;
+                }
+            };
+            one.temp = None;
+            written.push(json::event(&event, clock::wall()));
+            told.push(event);
+        }
+        self.tools.journal.write(Line::Outcome, &written);
+        told.into_iter().for_each(&mut *self.tell);
+    }
+
+    /// Says what stays and why, once per temp and reason.
+    fn keep(&mut self, dir: &Dir, due: &mut [Due], kept: Vec<(usize, Observation, Reason)>) {
+        let policy = &self.ground.root.policy;
+        let mut news = Vec::new();
+        for (index, observation, reason) in kept {
+            let Some(one) = due.get_mut(index) else {
+                continue;
+            };
+            let Some(temp) = one.temp.as_mut() else {
+                continue;
+            };
+            let grace = policy.grace.of(&policy.names.read(&one.name)).max(SHORTEST_GRACE);
+            let answer = temp.keep(reason, grace, clock::mono());
+            if answer.news {
+                news.push((one.name.clone(), observation, reason, answer.retry));
+            }
+        }
+        // One walk over the processes names the holders of all of them.
+        let held = |reason| matches!(reason, Reason::InUse | Reason::Locked);
+        let wanted: Vec<FileId> = news
+            .iter()
+            .filter(|(_, _, reason, _)| held(*reason))
+            .map(|(_, observation, _, _)| FileId::from(&observation.fingerprint))
+            .collect();
+        let census = match wanted.is_empty() {
+            true => Census::default(),
+            false => evidence::census(&wanted, dir.reach()),
+        };
+        for (name, observation, reason, retry) in news {
+            let holders = census.of(FileId::from(&observation.fingerprint));
+            let subject = self.subject(&name, Some(&observation));
+            (self.tell)(Event::Kept {
+                subject,
+                reason,
+                holders,
+                retry: Some(retry),
+            });
+        }
+    }
+
+    fn settle(&mut self, one: &mut Due) {
+        one.temp = None;
+        if self.tools.verbose {
+            let subject = self.subject(&one.name, None);
+            let how = How::Removed;
+            (self.tell)(Event::Settled { subject, how });
+        }
+    }
+
+    fn put_aside(&self, one: &mut Due) {
+        let grace = self.ground.root.policy.grace.shortest();
+        if let Some(temp) = one.temp.as_mut() {
+            temp.put_aside(grace, clock::mono());
+        }
+    }
+
+    fn fail(&mut self, subject: Subject, doing: &str, error: &io::Error) {
+        (self.tell)(Event::Failed {
+            subject,
+            error: format!("cannot {doing}: {error}"),
+            errno: error.raw_os_error(),
+        });
+    }
+
+    fn subject(&self, name: &OsStr, seen: Option<&Observation>) -> Subject {
+        Subject {
+            path: self.path(name),
+            root: self.ground.root.path.clone(),
+            bytes: seen.map(|seen| seen.fingerprint.size),
+        }
+    }
+
+    fn path(&self, name: &OsStr) -> PathBuf {
+        self.ground.root.path.join(self.ground.below).join(name)
+    }
+
+    fn disposed(&self, dir: &Dir, candidate: &Candidate, seen: &Observation) -> Disposed {
+        let suspect = &candidate.suspect;
+        let target = evidence::target(dir, &suspect.reading, &seen.fingerprint);
+        let (target, index) = target.unwrap_or((crate::decide::judge::Target::Unknown, None));
+        let name = evidence::target_name(&suspect.reading, index);
+        Disposed {
+            subject: self.subject(&suspect.name, Some(seen)),
+            quiet: suspect.quiet,
+            target: name.map(|name| self.path(name)),
+            target_whole: matches!(target, crate::decide::judge::Target::Whole { .. }),
+            writer_pid: suspect.reading.pid,
+            freed: 0,
+            dry_run: false,
+        }
+    }
+}
+
+/// Looks at `name`: what it is, and, if it can be a temp of ours, who holds it.
+fn see(dir: &Dir, asker: &Asker, name: &OsStr) -> io::Result<Seen> {
+    let Some(first) = dir.observe(name)? else {
+        return Ok(Seen::Nothing);
+    };
+    let file = &first.fingerprint;
+    if file.kind != Kind::File {
+        return Ok(Seen::Nothing);
+    }
+    let us = rustix::process::geteuid();
+    let ours = us.is_root() || file.uid == us.as_raw();
+    // Another's file gives no lease; one whose bytes are elsewhere would be fetched by opening it;
+    // and on a file system where no proof is known there is nothing to ask.
+    if !ours || first.dataless || dir.reach() == Reach::Unknown {
+        return Ok(Seen::File(first, Hold::CannotTell, None));
+    }
+    let opened = match evidence::open_to_ask(dir, name) {
+        Ok(opened) => opened,
+        Err(error) => {
+            return match error.kind() {
+                io::ErrorKind::NotFound => Ok(Seen::Nothing),
+                // Somebody else's lease is in the way: that is a holder.
+                io::ErrorKind::WouldBlock => Ok(Seen::File(first, Hold::Held, None)),
+                io::ErrorKind::PermissionDenied => {
+                    Ok(Seen::File(first, Hold::CannotTell, None))
+                }
+                _ => Err(error),
+            };
+        }
+    };
+    let (hold, proof) = asker.ask(opened);
+    let second = look::observe_fd(proof.file())?;
+    Ok(Seen::File(second, hold, Some(proof)))
+}
+
+/// What a temp would be told now, by one look: the verdict of `scan` and `explain`.
+pub fn examine(
+    tools: &Tools,
+    ground: Ground<'_>,
+    dir: &Dir,
+    asker: &Asker,
+    name: &OsStr,
+    quarantine: bool,
+) -> io::Result<Option<Examined>> {
+    let policy = &ground.root.policy;
+    let reading = policy.names.read(name);
+    let grace = policy.grace.of(&reading).max(SHORTEST_GRACE);
+    let Seen::File(observation, hold, proof) = see(dir, asker, name)? else {
+        return Ok(None);
+    };
+    let now = clock::now();
+    let quiet = now.wall.since(observation.fingerprint.newest());
+    let suspect = Suspect {
+        name: name.to_owned(),
+        reading,
+        expected: None,
+        quiet,
+        unused: quiet.min(now.mono.since_boot()),
+        grace,
+        created: None,
+        closed: false,
+    };
+    let census = (dir.reach() == Reach::OpenersOnly && hold == Hold::Free)
+        .then(|| evidence::census(&[FileId::from(&observation.fingerprint)], dir.reach()));
+    let circumstances = Circumstances {
+        marks: &tools.marks,
+        quarantine,
+        census: census.as_ref(),
+    };
+    let answer = (proof.as_ref(), hold);
+    let (evidence, index) = evidence::gather(dir, &suspect, observation, answer, circumstances)?;
+    let verdict = judge(&evidence, policy);
+    let folder = ground.root.path.join(ground.below);
+    Ok(Some(Examined {
+        target: evidence::target_name(&suspect.reading, index).map(|name| folder.join(name)),
+        path: folder.join(name),
+        suspect,
+        evidence,
+        verdict,
+    }))
+}
+
+/// What [`examine`] found.
+#[derive(Debug)]
+pub struct Examined {
+    /// Where it is.
+    pub path: PathBuf,
+    /// What it was to become.
+    pub target: Option<PathBuf>,
+    /// What is known of it.
+    pub suspect: Suspect,
+    /// What the verdict rests on.
+    pub evidence: crate::decide::judge::Evidence,
+    /// The verdict.
+    pub verdict: Verdict,
+}
+
+fn intent(((_, seen, disposed), candidate): (&(usize, Observation, Disposed), &Candidate)) -> Value {
+    let file = &seen.fingerprint;
+    let suspect = &candidate.suspect;
+    json::Object::default()
+        .with("time", json::time(clock::wall()))
+        .with_path("path", Some(&disposed.subject.path))
+        .with_path("root", Some(&disposed.subject.root))
+        .with("bytes", file.size)
+        .with("verdict", candidate.verdict.as_str())
+        .with("reason", candidate.verdict.reason().map(Reason::as_str))
+        .with("grammar", suspect.reading.grammar)
+        .with_ms("quiet_ms", Some(suspect.quiet))
+        .with_ms("grace_ms", Some(suspect.grace))
+        .with_path("target", disposed.target.as_deref())
+        .with("writer_pid", suspect.reading.pid)
+        .with("dev", file.dev)
+        .with("ino", file.ino)
+        .with("uid", file.uid)
+        .with("mode", seen.mode)
+        .with("links", file.links)
+        .with("mtime", json::time(file.mtime))
+        .with("ctime", json::time(file.ctime))
+        .into_value()
+}
+

@@ -1,0 +1,144 @@
+//! The name that a temp bears between its claim and its end: `.orphand-<16 hex>-<name>`.
+//!
+//! It lies in the same directory, so a claim needs no new directory and crosses no file system. The
+//! suffix stays, so whoever ignores temps ignores it. What it is and where it came from is told by
+//! the name alone, so that a crash can be put in order without any other record.
+
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+const PREFIX: &[u8] = b".orphand-";
+const HEX: usize = 16;
+/// NAME_MAX of every file system that the proof is trusted on.
+const LONGEST: usize = 255;
+
+/// What all names of orphand's own begin with; scans and watches pass over them.
+pub const OWN: &[u8] = b".orphand";
+
+/// Gives out claim names. Those of one process share their first eight digits, so that it can tell
+/// a claim that it is just working on from one that a crash left.
+#[derive(Debug)]
+pub struct Claims {
+    session: u32,
+    next: AtomicU32,
+}
+
+impl Claims {
+    /// `session` is drawn at random by the caller.
+    #[must_use]
+    pub fn new(session: u32) -> Claims {
+        Claims {
+            session,
+            next: AtomicU32::new(0),
+        }
+    }
+
+    /// A claim name for `name`. Too long a name is cut in the middle.
+    #[must_use]
+    pub fn name(&self, name: &OsStr) -> OsString {
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        let mut claim = PREFIX.to_vec();
+        claim.extend_from_slice(format!("{:08x}{number:08x}-", self.session).as_bytes());
+        let room = LONGEST - claim.len();
+        let name = name.as_bytes();
+        match name.len().checked_sub(room) {
+            None | Some(0) => claim.extend_from_slice(name),
+            Some(_) => {
+                let head = room / 2;
+                let tail = name.len() - (room - head);
+                claim.extend_from_slice(name.get(..head).unwrap_or_default());
+                claim.extend_from_slice(name.get(tail..).unwrap_or_default());
+            }
+        }
+        OsString::from_vec(claim)
+    }
+
+    /// Whether this process gave out `claim`.
+    #[must_use]
+    pub fn is_ours(&self, claim: &Claim) -> bool {
+        claim.session == self.session
+    }
+}
+
+/// A claim name, read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Claim {
+    session: u32,
+    /// The name that the file had; `None` if it may have been cut and cannot be told any more.
+    pub original: Option<OsString>,
+}
+
+/// Reads a claim name; `None` if it is none.
+#[must_use]
+pub fn read(name: &OsStr) -> Option<Claim> {
+    let name = name.as_bytes();
+    let rest = name.strip_prefix(PREFIX)?;
+    let (hex, rest) = rest.split_at_checked(HEX)?;
+    let lower = hex.iter().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(b));
+    let original = rest.strip_prefix(b"-")?;
+    if !lower || original.is_empty() || original == b"." || original == b".." {
+        return None;
+    }
+    let session = std::str::from_utf8(hex.get(..8)?).ok()?;
+    Some(Claim {
+        session: u32::from_str_radix(session, 16).ok()?,
+        original: (name.len() < LONGEST).then(|| OsString::from_vec(original.to_vec())),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_claim_tells_where_it_came_from() {
+        let claims = Claims::new(0xdead_beef);
+        let others = Claims::new(1);
+        let at_most = LONGEST - PREFIX.len() - HEX - 1;
+        for name in ["a.tmp".to_owned(), "-\n\x1b[2J.tmp".into(), "x".repeat(at_most - 1)] {
+            let claim = claims.name(OsStr::new(&name));
+            let read = read(&claim).expect("a claim name");
+            assert_eq!(read.original.as_deref(), Some(OsStr::new(&name)));
+            assert!(claims.is_ours(&read) && !others.is_ours(&read));
+        }
+        let bytes = OsStr::from_bytes(b"\xff\xfe.tmp");
+        let read = read(&claims.name(bytes)).expect("a claim name");
+        assert_eq!(read.original.as_deref(), Some(bytes));
+    }
+
+    #[test]
+    fn a_long_name_is_cut_in_the_middle_and_not_guessed() {
+        let claims = Claims::new(7);
+        for length in [229, 230, 255] {
+            let name = "x".repeat(length - 4) + ".tmp";
+            let claim = claims.name(OsStr::new(&name));
+            assert_eq!(claim.len(), LONGEST, "{length}");
+            assert!(claim.as_bytes().ends_with(b".tmp"), "{length}");
+            assert_eq!(read(&claim).expect("a claim name").original, None, "{length}");
+        }
+    }
+
+    #[test]
+    fn names_differ() {
+        let claims = Claims::new(7);
+        assert_ne!(claims.name(OsStr::new("a")), claims.name(OsStr::new("a")));
+    }
+
+    #[test]
+    fn what_is_no_claim() {
+        for name in [
+            ".orphand",
+            ".orphand-",
+            ".orphand-0123456789abcdef",
+            ".orphand-0123456789abcdef-",
+            ".orphand-0123456789abcdef-..",
+            ".orphand-0123456789ABCDEF-a.tmp",
+            ".orphand-0123456789abcdeg-a.tmp",
+            ".orphand-0123456789abcde-a.tmp",
+            "orphand-0123456789abcdef-a.tmp",
+        ] {
+            assert_eq!(read(OsStr::new(name)), None, "{name}");
+        }
+    }
+}

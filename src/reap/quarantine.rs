@@ -1,0 +1,311 @@
+//! The quarantine: `.orphand/` in the root, mode 0700, for what may not be destroyed.
+//!
+//! A file lies there as `.orphand/<id>/<its path below the root>`, with the bytes, mode, owner and
+//! times that it had. Where it came from is told by that path alone. The folder is made when it is
+//! needed and removed when it is empty. It must be ours and closed to everybody else; otherwise
+//! there is no quarantine in this root.
+
+use std::ffi::{OsStr, OsString};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
+
+use rustix::fs::{Dir as Entries, Mode, OFlags};
+use rustix::io::Errno;
+
+use super::calls;
+use crate::decide::observation::{Kind, Observation};
+use crate::decide::time::Wall;
+use crate::look::{self, Dir, RootError, RootId};
+
+/// The name of the folder.
+pub const FOLDER: &str = ".orphand";
+
+const DIRECTORY: OFlags = OFlags::RDONLY
+    .union(OFlags::DIRECTORY)
+    .union(OFlags::NOFOLLOW)
+    .union(OFlags::CLOEXEC);
+
+/// How deep below its id a quarantined file may lie. A walk goes no deeper.
+const DEEPEST: usize = 256;
+
+/// The quarantine of one root, open.
+#[derive(Debug)]
+pub struct Room {
+    root: Dir,
+    fd: OwnedFd,
+}
+
+/// A place in a quarantine that one file may be moved to.
+#[derive(Debug)]
+pub struct Slot {
+    room: Arc<Room>,
+    id: String,
+    /// The folders below the id.
+    below: PathBuf,
+    folder: OwnedFd,
+    kept: bool,
+}
+
+/// A file in a quarantine.
+#[derive(Debug)]
+pub struct Stored {
+    /// Its id.
+    pub id: String,
+    /// Its way from the root.
+    pub below: PathBuf,
+    /// What it is.
+    pub seen: Observation,
+}
+
+/// Whether a quarantine is in `root`, or could be made there. Changes nothing.
+#[must_use]
+pub fn is_possible(root: &Dir) -> bool {
+    match root.observe(OsStr::new(FOLDER)) {
+        Ok(None) => true,
+        Ok(Some(seen)) => is_ours(root, &seen),
+        Err(_) => false,
+    }
+}
+
+/// A directory of ours, closed to everybody else, on the root's own mount.
+fn is_ours(root: &Dir, seen: &Observation) -> bool {
+    seen.fingerprint.kind == Kind::Dir
+        && seen.fingerprint.uid == rustix::process::geteuid().as_raw()
+        && seen.mode & 0o077 == 0
+        && seen.fingerprint.dev == root.id().dev
+        && seen.mount == root.place().mount
+        && !seen.mount_root
+}
+
+impl Room {
+    /// Opens the quarantine of the root at `root`; makes it where there is none.
+    pub fn make(root: &Path, id: Option<RootId>) -> Result<Room, RootError> {
+        let root = Dir::open_root(root, id)?;
+        match calls::make_dir(root.fd(), OsStr::new(FOLDER)) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error.into()),
+            _ => Room::adopt(root),
+        }
+    }
+
+    /// Opens the quarantine of the root at `root`, if there is one.
+    pub fn find(root: &Path) -> Result<Option<Room>, RootError> {
+        let root = Dir::open_root(root, None)?;
+        match Room::adopt(root) {
+            Ok(room) => Ok(Some(room)),
+            Err(RootError::Io(error)) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn adopt(root: Dir) -> Result<Room, RootError> {
+        let fd = open_dir(root.fd(), OsStr::new(FOLDER))?;
+        let seen = look::observe_fd(fd.as_fd())?;
+        if !is_ours(&root, &seen) {
+            return Err(RootError::Io(Errno::PERM.into()));
+        }
+        Ok(Room { root, fd })
+    }
+
+    /// The root that it is in.
+    #[must_use]
+    pub fn root(&self) -> &Dir {
+        &self.root
+    }
+
+    /// Makes a place for one file that lies in the directory `below` the root.
+    pub fn slot(self: &Arc<Room>, below: &Path) -> io::Result<Slot> {
+        for _ in 0..8 {
+            let id = new_id()?;
+            match calls::make_dir(self.fd.as_fd(), OsStr::new(&id)) {
+                Ok(()) => {}
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
+                Err(error) => return Err(error),
+            }
+            let mut folder = open_dir(self.fd.as_fd(), OsStr::new(&id))?;
+            for part in below.components() {
+                let Component::Normal(name) = part else {
+                    return Err(Errno::INVAL.into());
+                };
+                calls::make_dir(folder.as_fd(), name)?;
+                folder = open_dir(folder.as_fd(), name)?;
+            }
+            return Ok(Slot {
+                room: Arc::clone(self),
+                id,
+                below: below.to_owned(),
+                folder,
+                kept: false,
+            });
+        }
+        Err(Errno::EXIST.into())
+    }
+
+    /// Everything that lies in it. What cannot be read is passed over.
+    pub fn stored(&self) -> io::Result<Vec<Stored>> {
+        let mut stored = Vec::new();
+        for id in names(self.fd.as_fd())? {
+            let Some(id) = id.to_str().filter(|id| is_id(id)).map(str::to_owned) else {
+                continue;
+            };
+            if let Ok(Some((below, _, seen))) = self.find_file(&id) {
+                stored.push(Stored { id, below, seen });
+            }
+        }
+        stored.sort_by(|a, b| (a.since(), &a.id).cmp(&(b.since(), &b.id)));
+        Ok(stored)
+    }
+
+    /// The one file below `id`: its way from the root, the folder it lies in, and what it is.
+    fn find_file(&self, id: &str) -> io::Result<Option<(PathBuf, OwnedFd, Observation)>> {
+        let mut folder = open_dir(self.fd.as_fd(), OsStr::new(id))?;
+        let mut below = PathBuf::new();
+        for _ in 0..DEEPEST {
+            let Some(name) = names(folder.as_fd())?.into_iter().next() else {
+                return Ok(None);
+            };
+            let seen = observe(folder.as_fd(), &name)?;
+            below.push(&name);
+            match seen.fingerprint.kind {
+                Kind::Dir => folder = open_dir(folder.as_fd(), &name)?,
+                Kind::File => return Ok(Some((below, folder, seen))),
+                Kind::Symlink | Kind::Other => return Ok(None),
+            }
+        }
+        Ok(None)
+    }
+
+    /// Brings the file `id` back to `name` in `to`, overwriting nothing. `mark` is called with the
+    /// open file before it has its name back.
+    pub fn restore(
+        &self,
+        id: &str,
+        to: BorrowedFd<'_>,
+        name: &OsStr,
+        mark: impl FnOnce(BorrowedFd<'_>, &Observation),
+    ) -> io::Result<Observation> {
+        let (below, folder, seen) = self.find_file(id)?.ok_or(Errno::NOENT)?;
+        let stored = below.file_name().ok_or(Errno::NOENT)?;
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        // Who may not read it can still have it back, without the mark.
+        if let Ok(file) = rustix::fs::openat(&folder, stored, flags, Mode::empty()) {
+            mark(file.as_fd(), &seen);
+        }
+        calls::rename(folder.as_fd(), stored, to, name)?;
+        drop(folder);
+        self.clear(id, below.parent().unwrap_or(Path::new("")));
+        Ok(seen)
+    }
+
+    /// Deletes the file `id` for good.
+    pub fn purge(&self, id: &str) -> io::Result<Stored> {
+        let (below, folder, seen) = self.find_file(id)?.ok_or(Errno::NOENT)?;
+        let name = below.file_name().ok_or(Errno::NOENT)?;
+        calls::unlink(folder.as_fd(), name)?;
+        drop(folder);
+        self.clear(id, below.parent().unwrap_or(Path::new("")));
+        let id = id.to_owned();
+        Ok(Stored { id, below, seen })
+    }
+
+    /// Removes the empty folders of `id`, from the innermost outwards.
+    fn clear(&self, id: &str, below: &Path) {
+        let mut at = PathBuf::from(id).join(below);
+        while let Some(name) = at.file_name().map(OsStr::to_owned) {
+            at.pop();
+            let parent = at.components().try_fold(self.fd.try_clone(), |fd, part| {
+                let fd = fd.ok()?;
+                Some(open_dir(fd.as_fd(), part.as_os_str()))
+            });
+            let Some(Ok(parent)) = parent else {
+                return;
+            };
+            if calls::remove_empty_dir(parent.as_fd(), &name).is_err() {
+                return;
+            }
+        }
+    }
+}
+
+impl Drop for Room {
+    /// An empty quarantine goes away. Where another orphand is just about to use it, that one's
+    /// next call says ENOENT, and its temp stays.
+    fn drop(&mut self) {
+        let _ = calls::remove_empty_dir(self.root.fd(), OsStr::new(FOLDER));
+    }
+}
+
+impl Slot {
+    /// The folder that the file is to be moved into, under its own name.
+    #[must_use]
+    pub fn folder(&self) -> BorrowedFd<'_> {
+        self.folder.as_fd()
+    }
+
+    /// What stands at `name` in it.
+    pub fn observe(&self, name: &OsStr) -> io::Result<Option<Observation>> {
+        match observe(self.folder(), name) {
+            Ok(seen) => Ok(Some(seen)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Its file is to stay. The id.
+    #[must_use]
+    pub fn keep(mut self) -> String {
+        self.kept = true;
+        std::mem::take(&mut self.id)
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        if !self.kept {
+            self.room.clear(&self.id, &self.below);
+        }
+    }
+}
+
+impl Stored {
+    /// When it was moved here: the rename set its `ctime`, and nothing else has since.
+    #[must_use]
+    pub fn since(&self) -> Wall {
+        self.seen.fingerprint.ctime
+    }
+}
+
+/// Eight digits of hexadecimal, drawn at random.
+fn new_id() -> io::Result<String> {
+    let mut bytes = [0; 4];
+    rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())?;
+    Ok(format!("{:08x}", u32::from_be_bytes(bytes)))
+}
+
+/// Whether `id` can be one: at most 16 letters and digits.
+#[must_use]
+pub fn is_id(id: &str) -> bool {
+    (1..=16).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_alphanumeric())
+}
+
+fn open_dir(at: BorrowedFd<'_>, name: &OsStr) -> io::Result<OwnedFd> {
+    Ok(rustix::fs::openat(at, name, DIRECTORY, Mode::empty())?)
+}
+
+fn observe(at: BorrowedFd<'_>, name: &OsStr) -> io::Result<Observation> {
+    look::observe_at(at, name)
+}
+
+fn names(dir: BorrowedFd<'_>) -> io::Result<Vec<OsString>> {
+    let mut names = Vec::new();
+    for entry in Entries::read_from(dir)? {
+        let entry = entry?;
+        let name = OsStr::from_bytes(entry.file_name().to_bytes());
+        if name != "." && name != ".." {
+            names.push(name.to_owned());
+        }
+    }
+    Ok(names)
+}

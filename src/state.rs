@@ -1,0 +1,144 @@
+//! Where orphand keeps what is its own, and the lock that lets only one work on a root.
+
+use std::env;
+use std::fs::{self, File};
+use std::io::{self, Read, Seek, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::FlockOperation;
+use rustix::io::Errno;
+
+use crate::look::RootId;
+
+/// The folders of orphand's own.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Folders {
+    /// Journal and marks: `$XDG_STATE_HOME/orphand`, else `~/.local/state/orphand`, on macOS
+    /// `~/Library/Application Support/orphand`.
+    pub state: Option<PathBuf>,
+    /// Locks: `$XDG_RUNTIME_DIR/orphand`, else the state folder.
+    pub runtime: Option<PathBuf>,
+}
+
+impl Folders {
+    /// As the environment says.
+    #[must_use]
+    pub fn from_env() -> Folders {
+        let folder = |name: &str| env::var_os(name).map(PathBuf::from).filter(|p| p.is_absolute());
+        let at_home = if cfg!(target_os = "macos") {
+            "Library/Application Support/orphand"
+        } else {
+            ".local/state/orphand"
+        };
+        let state = folder("XDG_STATE_HOME")
+            .map(|state| state.join("orphand"))
+            .or_else(|| folder("HOME").map(|home| home.join(at_home)));
+        let runtime = folder("XDG_RUNTIME_DIR")
+            .map(|runtime| runtime.join("orphand"))
+            .or_else(|| state.clone());
+        Folders { state, runtime }
+    }
+}
+
+/// The lock on one root. It ends with the process, however that ends.
+#[derive(Debug)]
+pub struct RootLock {
+    file: File,
+    path: PathBuf,
+}
+
+/// Why a root cannot be locked.
+#[derive(Debug, thiserror::Error)]
+pub enum LockError {
+    /// Another orphand works on it.
+    #[error("another orphand works on it")]
+    Busy {
+        /// Which, if it could be read.
+        pid: Option<u32>,
+    },
+    /// No lock can be made here. Nothing depends on it but that two orphands share the work.
+    #[error("its lock {path:?} cannot be made: {error}")]
+    Unavailable {
+        /// Where it would be.
+        path: PathBuf,
+        /// What the system said.
+        error: io::Error,
+    },
+}
+
+impl RootLock {
+    /// Locks the root `id`, in the folder `runtime`.
+    pub fn take(runtime: &Path, id: RootId) -> Result<RootLock, LockError> {
+        let path = runtime.join(format!("root-{:x}-{:x}.lock", id.dev, id.ino));
+        let unavailable = |error| LockError::Unavailable {
+            path: path.clone(),
+            error,
+        };
+        let make = fs::DirBuilder::new().recursive(true).mode(0o700).create(runtime);
+        make.map_err(unavailable)?;
+        loop {
+            let mut file = File::options()
+                .read(true)
+                .write(true)
+                .create(true)
+                .truncate(false)
+                .mode(0o600)
+                .custom_flags(libc::O_NOFOLLOW)
+                .open(&path)
+                .map_err(unavailable)?;
+            match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => {}
+                Err(Errno::WOULDBLOCK) => {
+                    let mut text = String::new();
+                    let _ = file.read_to_string(&mut text);
+                    return Err(LockError::Busy {
+                        pid: text.trim().parse().ok(),
+                    });
+                }
+                Err(error) => return Err(unavailable(error.into())),
+            }
+            // Whoever had it may have removed the file between our open and our lock.
+            let ours = file.metadata().map_err(unavailable)?.ino();
+            if fs::metadata(&path).map(|there| there.ino()).ok() != Some(ours) {
+                continue;
+            }
+            // On a full disk there is no room for the pid. The lock holds all the same.
+            let _ = file.set_len(0);
+            let _ = file.rewind();
+            let _ = write!(file, "{}", std::process::id());
+            return Ok(RootLock { file, path });
+        }
+    }
+}
+
+impl Drop for RootLock {
+    fn drop(&mut self) {
+        // Removed while it is still held, so that nobody locks a file without a name for long:
+        // `take` notices.
+        let _ = fs::remove_file(&self.path);
+        let _ = rustix::fs::flock(&self.file, FlockOperation::Unlock);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_second_is_told_who_was_first_and_gets_it_afterwards() {
+        let runtime = tempfile::tempdir().unwrap();
+        let root = tempfile::tempdir().unwrap();
+        let id = RootId::of(root.path()).unwrap();
+        let first = RootLock::take(runtime.path(), id).unwrap();
+        match RootLock::take(runtime.path(), id) {
+            Err(LockError::Busy { pid }) => assert_eq!(pid, Some(std::process::id())),
+            other => panic!("{other:?}"),
+        }
+        drop(first);
+        let again = RootLock::take(runtime.path(), id);
+        assert!(again.is_ok(), "{again:?}");
+        drop(again);
+        assert_eq!(fs::read_dir(runtime.path()).unwrap().count(), 0, "no litter");
+    }
+}

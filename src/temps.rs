@@ -1,0 +1,178 @@
+//! The concurrent map of all temps that are known.
+//!
+//! The watcher's callback, the scanners and the timer thread meet in it. No guard of the map lives
+//! across another call to the map, a system call, a log line or a send that may block.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+use dashmap::DashMap;
+use dashmap::mapref::entry::Entry;
+
+use crate::decide::time::Mono;
+use crate::decide::tracker::{Origin, Tracked};
+
+/// The map, and the bell that wakes the timer thread.
+#[derive(Debug)]
+pub struct Temps {
+    map: DashMap<PathBuf, Tracked>,
+    /// The timer thread sleeps without a limit, because the map was empty.
+    asleep: AtomicBool,
+    bell: Sender<()>,
+    /// The shortest grace of any rule.
+    shortest: Duration,
+}
+
+impl Temps {
+    /// An empty map, and what the timer thread is woken by.
+    #[must_use]
+    pub fn new(shortest: Duration) -> (Temps, Receiver<()>) {
+        let (bell, rung) = bounded(1);
+        let temps = Temps {
+            map: DashMap::new(),
+            asleep: AtomicBool::new(false),
+            bell,
+            shortest,
+        };
+        (temps, rung)
+    }
+
+    /// A temp was created, or renamed to this name. Whatever was known under it is another file's.
+    pub fn created(&self, path: PathBuf, now: Mono) {
+        self.map.insert(path, Tracked::created(now, self.shortest));
+        if self.asleep.load(Ordering::SeqCst) && self.asleep.swap(false, Ordering::SeqCst) {
+            self.wake();
+        }
+    }
+
+    /// The name is gone: renamed away or removed. Says whether it was known. One that is being
+    /// disposed of stays: that is our own doing.
+    pub fn gone(&self, path: &Path) -> bool {
+        self.map.remove_if(path, |_, temp| !temp.is_reaping()).is_some()
+    }
+
+    /// A writer closed it.
+    pub fn closed(&self, path: &Path) {
+        if let Some(mut temp) = self.map.get_mut(path) {
+            temp.close();
+        }
+    }
+
+    /// A scan found it. What an event has said of it already stands.
+    pub fn found(&self, path: PathBuf, now: Mono, origin: Origin) {
+        if let Entry::Vacant(vacant) = self.map.entry(path) {
+            vacant.insert(Tracked::found(now, origin));
+        }
+    }
+
+    /// Forgets everything in `dir` and below it.
+    pub fn forget_below(&self, dir: &Path) {
+        self.map.retain(|path, _| !path.starts_with(dir));
+    }
+
+    /// Makes the timer thread look at the whole map again.
+    pub fn wake(&self) {
+        // A full bell has been rung already.
+        let _ = self.bell.try_send(());
+    }
+
+    /// How many are known.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.map.len()
+    }
+
+    /// None is known.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.map.is_empty()
+    }
+
+    /// The shortest grace of any rule.
+    #[must_use]
+    pub fn shortest(&self) -> Duration {
+        self.shortest
+    }
+
+    /// Before the timer thread sleeps without a limit. `false`: something has come meanwhile.
+    #[must_use]
+    pub fn fall_asleep(&self) -> bool {
+        self.asleep.store(true, Ordering::SeqCst);
+        let empty = self.map.is_empty();
+        if !empty {
+            self.asleep.store(false, Ordering::SeqCst);
+        }
+        empty
+    }
+
+    /// All temps due before `horizon`, with their moments.
+    #[must_use]
+    pub fn due_before(&self, horizon: Mono) -> Vec<(Mono, PathBuf)> {
+        let early = self.map.iter().filter(|temp| temp.due() < horizon && !temp.is_reaping());
+        early.map(|temp| (temp.due(), temp.key().clone())).collect()
+    }
+
+    /// Takes up `path` if it is due: what is heard of its name from now on is our own doing, until
+    /// [`Temps::put_down`].
+    #[must_use]
+    pub fn take_up(&self, path: &Path, now: Mono) -> Option<Tracked> {
+        let mut temp = self.map.get_mut(path)?;
+        if temp.due() > now || temp.is_reaping() {
+            return None;
+        }
+        temp.start_reaping();
+        Some(temp.clone())
+    }
+
+    /// Puts down what was taken up: with what is known now, or for good. If its name was given to
+    /// another file meanwhile, that one's entry stands.
+    pub fn put_down(&self, path: &Path, temp: Option<Tracked>) {
+        match temp {
+            Some(temp) => {
+                if let Some(mut entry) = self.map.get_mut(path) {
+                    if entry.is_reaping() {
+                        *entry = temp;
+                    }
+                }
+            }
+            None => {
+                self.map.remove_if(path, |_, entry| entry.is_reaping());
+            }
+        }
+    }
+
+    /// Gives memory back after many have gone.
+    pub fn shrink(&self) {
+        self.map.shrink_to_fit();
+    }
+
+    /// How many wait, how many are kept, and when the next one is due: for people.
+    #[must_use]
+    pub fn census(&self) -> Waiting {
+        let mut waiting = Waiting::default();
+        for temp in &self.map {
+            match temp.is_kept() {
+                true => waiting.held += 1,
+                false => {
+                    waiting.waiting += 1;
+                    let due = temp.due();
+                    waiting.next = Some(waiting.next.map_or(due, |next: Mono| next.min(due)));
+                }
+            }
+        }
+        waiting
+    }
+}
+
+/// What the map holds, for a status line.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Waiting {
+    /// Temps within their grace.
+    pub waiting: usize,
+    /// Temps that were judged and kept.
+    pub held: usize,
+    /// When the next waiting one is looked at.
+    pub next: Option<Mono>,
+}

@@ -1,0 +1,1 @@
+pub const CLOSE_EVENTS: bool = true;
