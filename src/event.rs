@@ -138,6 +138,20 @@ pub enum Event {
         /// Why it was not removed, where a gate asked for that.
         reason: Option<Reason>,
     },
+    /// A file was brought back from the quarantine.
+    Restored {
+        /// Where it is now.
+        subject: Subject,
+        /// The id it had.
+        id: String,
+    },
+    /// A file in the quarantine was deleted for good: on wish, or because its time or room was up.
+    Purged {
+        /// Where it once lay.
+        subject: Subject,
+        /// The id it had.
+        id: String,
+    },
     /// Something could not be done.
     Failed {
         /// With what.

@@ -127,6 +127,12 @@ pub fn event(event: &Event, at: Wall) -> Value {
         Event::Quarantined { disposed, id, .. } => {
             new("quarantined").with_disposed(disposed).with("id", id.as_deref())
         }
+        Event::Restored { subject, id } => {
+            new("restored").with_subject(subject).with("id", id.as_str())
+        }
+        Event::Purged { subject, id } => {
+            new("purged").with_subject(subject).with("id", id.as_str())
+        }
         Event::Failed {
             subject,
             error,

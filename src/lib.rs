@@ -1,6 +1,8 @@
 //! orphand
 pub mod clock;
+pub mod daemon;
 pub mod decide;
+pub mod error;
 pub mod event;
 pub mod evidence;
 pub mod journal;
@@ -9,6 +11,7 @@ pub mod look;
 pub mod pass;
 pub mod reap;
 pub mod root;
+pub mod scan;
 pub mod state;
 pub mod temps;
 pub mod watch;

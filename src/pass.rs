@@ -9,10 +9,10 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use crate::clock;
-use crate::decide::judge::{Reach, Reason, Verdict, judge};
+use crate::decide::judge::{Evidence, Reach, Reason, Target, Verdict, judge};
 use crate::decide::observation::{Hold, Kind, Observation};
 use crate::decide::policy::SHORTEST_GRACE;
-use crate::decide::time::{ClockWatch, Now};
+use crate::decide::time::{ClockWatch, Mono, Now};
 use crate::decide::tracker::{Look, Next, Origin, Tracked};
 use crate::event::{Disposed, Event, How, Subject};
 use crate::evidence::restored::Marks;
@@ -94,27 +94,33 @@ impl<'a> Pass<'a> {
             Ok(dir) => dir,
             Err(error) => return self.no_ground(&error, due),
         };
-        let mut candidates = Vec::new();
-        let mut kept = Vec::new();
         let circumstances = Circumstances {
             marks: &self.tools.marks,
             quarantine: self.has_quarantine(),
             census: None,
         };
+        let mut ripe = Vec::new();
         for (index, one) in due.iter_mut().enumerate() {
             let now = clock::now();
             let parted = clocks.read(now);
             match self.look(&dir, one, now, parted, circumstances) {
                 Ok(None) => {}
-                Ok(Some((candidate, observation))) => match candidate.verdict {
-                    Verdict::Keep(reason) => kept.push((index, observation, reason)),
-                    _ => candidates.push((index, candidate, observation)),
-                },
+                Ok(Some((suspect, evidence))) => ripe.push((index, suspect, evidence)),
                 Err(error) => {
                     let subject = self.subject(&one.name, None);
                     self.fail(subject, "look at it", &error);
                     self.put_aside(one);
                 }
+            }
+        }
+        examine_mappings(&dir, &mut ripe);
+        let mut candidates = Vec::new();
+        let mut kept = Vec::new();
+        for (index, suspect, evidence) in ripe {
+            let observation = evidence.observation;
+            match judge(&evidence, &self.ground.root.policy) {
+                Verdict::Keep(reason) => kept.push((index, observation, reason)),
+                verdict => candidates.push((index, Candidate { suspect, verdict }, observation)),
             }
         }
         if self.ground.root.policy.is_dry_run() {
@@ -155,15 +161,15 @@ impl<'a> Pass<'a> {
         root.is_ok_and(|root| quarantine::is_possible(&root))
     }
 
-    /// Looks at one temp. `Some` if it is time: with the verdict.
+    /// Looks at one temp. `Some` if it is time to judge it: with the evidence.
     fn look(
         &mut self,
         dir: &Dir,
         one: &mut Due,
         now: Now,
-        parted: Option<crate::decide::time::Mono>,
+        parted: Option<Mono>,
         circumstances: Circumstances<'_>,
-    ) -> io::Result<Option<(Candidate, Observation)>> {
+    ) -> io::Result<Option<(Suspect, Evidence)>> {
         let policy = &self.ground.root.policy;
         let reading = policy.names.read(&one.name);
         let grace = policy.grace.of(&reading).max(SHORTEST_GRACE);
@@ -200,17 +206,9 @@ impl<'a> Pass<'a> {
             created: (temp.origin() == Origin::Created).then(|| temp.seen()),
             closed: temp.is_closed(),
         };
-        // Where the proof does not see mappings every process is asked, while the proof is held.
-        let census = (dir.reach() == Reach::OpenersOnly && hold == Hold::Free)
-            .then(|| evidence::census(&[FileId::from(&observation.fingerprint)], dir.reach()));
-        let circumstances = Circumstances {
-            census: census.as_ref(),
-            ..circumstances
-        };
         let answer = (proof.as_ref(), hold);
         let (evidence, _) = evidence::gather(dir, &suspect, observation, answer, circumstances)?;
-        let verdict = judge(&evidence, policy);
-        Ok(Some((Candidate { suspect, verdict }, observation)))
+        Ok(Some((suspect, evidence)))
     }
 
     /// The dry run: says what would be done.
@@ -392,17 +390,30 @@ impl<'a> Pass<'a> {
     fn disposed(&self, dir: &Dir, candidate: &Candidate, seen: &Observation) -> Disposed {
         let suspect = &candidate.suspect;
         let target = evidence::target(dir, &suspect.reading, &seen.fingerprint);
-        let (target, index) = target.unwrap_or((crate::decide::judge::Target::Unknown, None));
+        let (target, index) = target.unwrap_or((Target::Unknown, None));
         let name = evidence::target_name(&suspect.reading, index);
         Disposed {
             subject: self.subject(&suspect.name, Some(seen)),
             quiet: suspect.quiet,
             target: name.map(|name| self.path(name)),
-            target_whole: matches!(target, crate::decide::judge::Target::Whole { .. }),
+            target_whole: matches!(target, Target::Whole { .. }),
             writer_pid: suspect.reading.pid,
             freed: 0,
             dry_run: false,
         }
+    }
+}
+
+/// Where the proof does not see mappings, one walk over all processes is made for all of `ripe`.
+fn examine_mappings(dir: &Dir, ripe: &mut [(usize, Suspect, Evidence)]) {
+    if dir.reach() != Reach::OpenersOnly || ripe.is_empty() {
+        return;
+    }
+    let file = |evidence: &Evidence| FileId::from(&evidence.observation.fingerprint);
+    let wanted: Vec<FileId> = ripe.iter().map(|(_, _, evidence)| file(evidence)).collect();
+    let census = evidence::census(&wanted, dir.reach());
+    for (_, _, evidence) in ripe {
+        evidence.mappings_examined = census.clears(file(evidence));
     }
 }
 
@@ -498,7 +509,7 @@ pub struct Examined {
     /// What is known of it.
     pub suspect: Suspect,
     /// What the verdict rests on.
-    pub evidence: crate::decide::judge::Evidence,
+    pub evidence: Evidence,
     /// The verdict.
     pub verdict: Verdict,
 }

@@ -47,6 +47,13 @@ impl Temps {
         }
     }
 
+    /// A temp's name is there, and it may have been for long. What is known of it stands.
+    pub fn appeared(&self, path: PathBuf, now: Mono) {
+        if !self.map.contains_key(&path) {
+            self.created(path, now);
+        }
+    }
+
     /// The name is gone: renamed away or removed. Says whether it was known. One that is being
     /// disposed of stays: that is our own doing.
     pub fn gone(&self, path: &Path) -> bool {

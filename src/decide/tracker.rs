@@ -243,6 +243,13 @@ impl Tracked {
         }
     }
 
+    /// The same, not being disposed of any more.
+    #[must_use]
+    pub fn settled_down(mut self) -> Tracked {
+        self.reaping = false;
+        self
+    }
+
     /// Notes that it was kept for `reason`, and says whether that is news. It is looked at again
     /// after [`policy::retry`].
     pub fn keep(&mut self, reason: Reason, grace: Duration, now: Mono) -> Kept {

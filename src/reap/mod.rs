@@ -17,10 +17,10 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 
-use crate::decide::judge::{Evidence, Reason, Verdict, judge};
+use crate::decide::judge::{Evidence, Reach, Reason, Verdict, judge};
 use crate::decide::observation::{Hold, Observation};
 use crate::decide::policy::Policy;
-use crate::evidence::{self, Asker, Circumstances, Proof, Suspect};
+use crate::evidence::{self, Asker, Census, Circumstances, FileId, Proof, Suspect};
 use crate::look::{self, Dir, RootError, RootId};
 use claim::Claims;
 use quarantine::{Room, Slot};
@@ -265,6 +265,19 @@ impl Reaper {
             }
             return;
         }
+        // Where the proof does not see mappings, every process is asked before and after the claim.
+        let expected = part.iter().filter_map(|(_, one)| one.suspect.expected);
+        let files: Vec<FileId> = expected.map(|file| FileId::from(&file)).collect();
+        let blind = scene.dir.reach() == Reach::OpenersOnly;
+        let examine = || blind.then(|| evidence::census(&files, scene.dir.reach()));
+        let before = examine();
+        let scene = Scene {
+            circumstances: Circumstances {
+                census: before.as_ref(),
+                ..scene.circumstances
+            },
+            ..scene
+        };
         let rooms = Rooms::new(scene);
         let mut claimed = Vec::with_capacity(part.len());
         for (index, candidate) in part {
@@ -281,9 +294,14 @@ impl Reaper {
         // RACE: the directory may be moved out of the root at any time. It is asked for once more
         // here; worst case, a temp that was judged in it is removed just after it was moved.
         let still = scene.is_where_it_was().is_ok();
+        // By now the names are gone, so nobody new can come to map what is behind them.
+        let after = examine();
         for (index, one) in claimed {
+            let file = FileId::from(&one.after.fingerprint);
+            let cleared = |census: &Census| census.clears(file) == one.evidence.mappings_examined;
             let outcome = match still {
-                true => self.finish(scene, &rooms, one),
+                true if after.as_ref().is_none_or(cleared) => self.finish(scene, &rooms, one),
+                true => put_back(scene, &rooms, one, Reason::CannotTell),
                 false => put_back(scene, &rooms, one, Reason::Changed),
             };
             set(index, outcome);
@@ -502,7 +520,8 @@ fn put_back(scene: Scene<'_>, rooms: &Rooms<'_>, one: Claimed<'_>, reason: Reaso
             }
         }
         (Err(error), At::Slot(slot)) => {
-            slot.keep();
+            // It lies in the quarantine, and there it is found.
+            let _id = slot.keep();
             failed(Step::Claim)(error)
         }
         (Err(error), At::Here(_)) => failed(Step::Claim)(error),
@@ -629,8 +648,7 @@ fn failed(step: Step) -> impl Fn(io::Error) -> Outcome {
 fn refused(error: &RootError) -> Outcome {
     match error {
         RootError::Io(error) => {
-            let error = error.raw_os_error().map_or_else(|| error.kind().into(), io::Error::from_raw_os_error);
-            failed(Step::Resolve)(error)
+            failed(Step::Resolve)(crate::error::copy(error))
         }
         _ => Outcome::Kept(Reason::Changed),
     }

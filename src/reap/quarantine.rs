@@ -15,10 +15,20 @@ use std::sync::Arc;
 use rustix::fs::{Dir as Entries, Mode, OFlags};
 use rustix::io::Errno;
 
+use serde_json::Value;
+
 use super::calls;
+use crate::clock;
+use crate::decide::judge::Target;
 use crate::decide::observation::{Kind, Observation};
+use crate::decide::retention::{self, Entry, Limits};
 use crate::decide::time::Wall;
+use crate::event::{Event, Subject};
+use crate::evidence;
+use crate::journal::{Journal, Line};
+use crate::json;
 use crate::look::{self, Dir, RootError, RootId};
+use crate::root::Root;
 
 /// The name of the folder.
 pub const FOLDER: &str = ".orphand";
@@ -274,6 +284,60 @@ impl Stored {
     #[must_use]
     pub fn since(&self) -> Wall {
         self.seen.fingerprint.ctime
+    }
+}
+
+/// Drops from the quarantine of `root` what is overdue, and says what that was.
+pub fn tend(root: &Root, limits: Limits, journal: &Journal) -> Vec<Event> {
+    let Ok(Some(room)) = Room::find(&root.path) else {
+        return Vec::new();
+    };
+    let Ok(stored) = room.stored() else {
+        return Vec::new();
+    };
+    let entries: Vec<Entry> = stored.iter().map(|one| entry(root, one)).collect();
+    let size = rustix::fs::fstatvfs(room.root.fd()).map_or(u64::MAX, |fs| fs.f_blocks * fs.f_frsize);
+    let mut events = Vec::new();
+    for overdue in retention::overdue(&entries, limits, clock::wall(), size) {
+        let id = overdue.id.to_string_lossy().into_owned();
+        if let Ok(stored) = room.purge(&id) {
+            events.push(purged(root.path.as_path(), &stored));
+        }
+    }
+    let lines: Vec<Value> = events.iter().map(|event| json::event(event, clock::wall())).collect();
+    journal.write(Line::Outcome, &lines);
+    events
+}
+
+/// What is said of a file that was deleted for good.
+#[must_use]
+pub fn purged(root: &Path, stored: &Stored) -> Event {
+    Event::Purged {
+        subject: Subject {
+            path: root.join(&stored.below),
+            root: root.to_owned(),
+            bytes: Some(stored.seen.fingerprint.size),
+        },
+        id: stored.id.clone(),
+    }
+}
+
+/// What the limits need to know of a stored file.
+fn entry(root: &Root, stored: &Stored) -> Entry {
+    let folder = stored.below.parent().unwrap_or(Path::new(""));
+    let name = stored.below.file_name().unwrap_or_default();
+    let reading = root.policy.names.read(name);
+    let target = Dir::open_below(&root.path, None, folder)
+        .and_then(|dir| Ok(evidence::target(&dir, &reading, &stored.seen.fingerprint)?));
+    let (target, index) = target.unwrap_or((Target::Absent, (!reading.targets.is_empty()).then_some(0)));
+    let target_name = evidence::target_name(&reading, index).unwrap_or(name);
+    Entry {
+        id: stored.id.clone().into(),
+        below: stored.below.clone(),
+        bytes: stored.seen.fingerprint.size,
+        since: stored.since(),
+        copy_of: folder.join(target_name),
+        target_whole: matches!(target, Target::Whole { .. }),
     }
 }
 

@@ -1,1 +1,308 @@
-pub const CLOSE_EVENTS: bool = true;
+//! Watching: the only place that knows `notify`.
+//!
+//! The callback runs on notify's own thread, and while it runs the kernel's queue fills. So it does
+//! next to nothing: a created temp goes into the map, a renamed or removed one comes out, and what
+//! is rare goes to a channel. No stat (but on macOS, where events are merged), no log line, nothing
+//! that blocks, nothing that can panic.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crossbeam_channel::Sender;
+use notify::event::EventKindMask;
+use notify::{Config, RecommendedWatcher, RecursiveMode, WatchPathConfig, Watcher as _};
+
+use crate::clock;
+use crate::decide::temp_name::Names;
+use crate::event::{Event, Subject};
+use crate::root::{Root, is_own};
+use crate::temps::Temps;
+use translate::{Hint, Translator};
+
+pub mod debounce;
+pub mod translate;
+
+#[cfg_attr(target_os = "linux", path = "linux.rs")]
+#[cfg_attr(target_os = "macos", path = "macos.rs")]
+#[cfg_attr(not(any(target_os = "linux", target_os = "macos")), path = "other.rs")]
+mod system;
+
+pub use system::{CLOSE_EVENTS, RECURSIVE};
+
+/// What the callback passes on, because it is rare.
+#[derive(Debug)]
+pub enum Rare {
+    /// A directory may have come, gone or moved at this name.
+    Structure(PathBuf),
+    /// A watched directory itself was moved, removed or unmounted.
+    SelfGone(PathBuf),
+    /// Something happened to a parent of a root, or to a root.
+    Parent,
+    /// Events were lost.
+    Lost,
+    /// notify said no.
+    Error(notify::Error),
+    /// notify's thread is gone.
+    Dead,
+}
+
+/// Why a directory is not watched.
+#[derive(Debug)]
+pub enum Unwatched {
+    /// It is not there, or is no directory.
+    Gone,
+    /// The user's limit of watches or of inotify instances is reached. Linux reports the first as
+    /// ENOSPC, "no space left on device"; the disk has nothing to do with it.
+    Limit,
+    /// Anything else.
+    Other(notify::Error),
+}
+
+/// Passed to the callback of every watcher.
+#[derive(Clone)]
+pub struct Inlet {
+    /// Where temps go.
+    pub temps: Arc<Temps>,
+    /// Where rare things go. Unbounded: a callback must not block.
+    pub rare: Sender<Rare>,
+    /// All roots.
+    pub roots: Arc<[Root]>,
+    /// Where each single temp is reported, if anybody wants to know.
+    pub tell: Option<Sender<Event>>,
+}
+
+/// The kernel's eyes: watchers for the directories of the roots, and one for their parents.
+pub struct Kernel {
+    inlet: Inlet,
+    plain: Option<RecommendedWatcher>,
+    closing: Option<RecommendedWatcher>,
+    parents: Option<RecommendedWatcher>,
+}
+
+impl std::fmt::Debug for Kernel {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Kernel")
+    }
+}
+
+/// Half of what a watch reports by default: looking, scanning and reading do not wake us.
+const NAMES: EventKindMask = EventKindMask::CREATE
+    .union(EventKindMask::REMOVE)
+    .union(EventKindMask::MODIFY_NAME);
+
+impl Kernel {
+    /// No directory is watched yet.
+    #[must_use]
+    pub fn new(inlet: Inlet) -> Kernel {
+        Kernel {
+            inlet,
+            plain: None,
+            closing: None,
+            parents: None,
+        }
+    }
+
+    /// Watches the directory `dir` (on macOS, and everything below it). `closes`: a close by a
+    /// writer matters; such directories have a watcher of their own, for the mask is per watcher.
+    pub fn watch(&mut self, dir: &Path, closes: bool) -> Result<(), Unwatched> {
+        let watcher = match closes {
+            true => started(&mut self.closing, &self.inlet, NAMES | EventKindMask::ACCESS_CLOSE)?,
+            false => started(&mut self.plain, &self.inlet, NAMES)?,
+        };
+        let mode = match RECURSIVE {
+            true => RecursiveMode::Recursive,
+            false => RecursiveMode::NonRecursive,
+        };
+        let how = WatchPathConfig::new(mode).with_dereference_symlinks(false);
+        Ok(watcher.watch_with(dir, how)?)
+    }
+
+    /// Watches no longer. That it was not watched any more anyway is fine.
+    pub fn unwatch(&mut self, dir: &Path) {
+        for watcher in [&mut self.plain, &mut self.closing].into_iter().flatten() {
+            let _ = watcher.unwatch(dir);
+        }
+    }
+
+    /// Watches the parents of `root` as far as they exist, so that it is heard when the root comes,
+    /// goes, or one of them is moved.
+    pub fn watch_parents(&mut self, root: &Path) {
+        if self.parents.is_none() {
+            let inlet = self.inlet.clone();
+            let guard = Guard(inlet.rare.clone());
+            let handler = move |event: notify::Result<notify::Event>| {
+                let _guard = &guard;
+                inlet.parent(event);
+            };
+            self.parents = RecommendedWatcher::new(handler, config(NAMES)).ok();
+        }
+        let Some(watcher) = &mut self.parents else {
+            return;
+        };
+        for parent in root.ancestors().skip(1) {
+            // A parent that was deleted and made again is another directory with the same path.
+            let _ = watcher.unwatch(parent);
+            let _ = watcher.watch(parent, RecursiveMode::NonRecursive);
+        }
+    }
+
+    /// Forgets every watch: what stands afterwards is built anew.
+    pub fn clear(&mut self) {
+        self.plain = None;
+        self.closing = None;
+        self.parents = None;
+    }
+}
+
+fn started<'a>(
+    slot: &'a mut Option<RecommendedWatcher>,
+    inlet: &Inlet,
+    mask: EventKindMask,
+) -> Result<&'a mut RecommendedWatcher, Unwatched> {
+    match slot {
+        Some(watcher) => Ok(watcher),
+        None => {
+            let mut callback = Callback::new(inlet.clone());
+            let handler = move |event| callback.handle(event);
+            Ok(slot.insert(RecommendedWatcher::new(handler, config(mask))?))
+        }
+    }
+}
+
+fn config(mask: EventKindMask) -> Config {
+    Config::default().with_follow_symlinks(false).with_event_kinds(mask)
+}
+
+impl From<notify::Error> for Unwatched {
+    fn from(error: notify::Error) -> Unwatched {
+        use notify::ErrorKind;
+        let number = match &error.kind {
+            ErrorKind::MaxFilesWatch => return Unwatched::Limit,
+            ErrorKind::PathNotFound | ErrorKind::WatchNotFound => return Unwatched::Gone,
+            ErrorKind::Io(io) => io.raw_os_error(),
+            _ => None,
+        };
+        match number {
+            Some(libc::ENOENT | libc::ENOTDIR) => Unwatched::Gone,
+            Some(libc::ENOSPC | libc::EMFILE) => Unwatched::Limit,
+            _ => Unwatched::Other(error),
+        }
+    }
+}
+
+/// Owned by a callback, and so by notify's thread: when that ends, for whatever reason, this does.
+struct Guard(Sender<Rare>);
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        let _ = self.0.send(Rare::Dead);
+    }
+}
+
+struct Callback {
+    inlet: Inlet,
+    names: Vec<Names>,
+    translator: Translator,
+    /// Directories below a root matter.
+    structure: bool,
+    _guard: Guard,
+}
+
+impl Callback {
+    fn new(inlet: Inlet) -> Callback {
+        Callback {
+            names: inlet.roots.iter().map(|root| root.policy.names.clone()).collect(),
+            translator: Translator::default(),
+            structure: inlet.roots.iter().any(|root| root.policy.recursive),
+            _guard: Guard(inlet.rare.clone()),
+            inlet,
+        }
+    }
+
+    fn handle(&mut self, event: notify::Result<notify::Event>) {
+        let event = match event {
+            Ok(event) => event,
+            Err(error) => return self.rare(Rare::Error(error)),
+        };
+        let (names, roots) = (&self.names, &self.inlet.roots);
+        let hint = self.translator.translate(event, |path| is_temp(path, names, roots));
+        match hint {
+            Hint::Nothing => {}
+            Hint::Appeared(path) => {
+                self.tell(&path, |subject, due| Event::Tracked { subject, due });
+                self.inlet.temps.created(path, clock::mono());
+            }
+            Hint::Gone(path, how) => {
+                if self.inlet.temps.gone(&path) {
+                    self.tell(&path, |subject, _| Event::Settled { subject, how });
+                }
+            }
+            Hint::Unsure(path) => match path.symlink_metadata() {
+                Ok(_) => self.inlet.temps.appeared(path, clock::mono()),
+                Err(_) => _ = self.inlet.temps.gone(&path),
+            },
+            Hint::Closed(path) => self.inlet.temps.closed(&path),
+            Hint::Structure(path) if self.structure => self.rare(Rare::Structure(path)),
+            Hint::Structure(path) if self.is_root(&path) => self.rare(Rare::SelfGone(path)),
+            Hint::Structure(_) => {}
+            Hint::SelfGone(path) => self.rare(Rare::SelfGone(path)),
+            Hint::Lost => self.rare(Rare::Lost),
+        }
+    }
+
+    fn is_root(&self, path: &Path) -> bool {
+        self.inlet.roots.iter().any(|root| root.path == path)
+    }
+
+    fn rare(&self, rare: Rare) {
+        // The receiver ends with the watcher that this callback belongs to.
+        let _ = self.inlet.rare.send(rare);
+    }
+
+    fn tell(&self, path: &Path, event: impl FnOnce(Subject, std::time::Duration) -> Event) {
+        let Some(tell) = &self.inlet.tell else {
+            return;
+        };
+        let root = path.parent().and_then(|dir| {
+            let covers = |root: &&Root| root.below(dir).is_some();
+            self.inlet.roots.iter().filter(covers).max_by_key(|root| root.path.as_os_str().len())
+        });
+        if let Some(root) = root {
+            let subject = Subject {
+                path: path.to_owned(),
+                root: root.path.clone(),
+                bytes: None,
+            };
+            // Where nobody reads fast enough a line is lost rather than an event of the kernel.
+            let _ = tell.try_send(event(subject, root.policy.grace.shortest() / 2));
+        }
+    }
+}
+
+fn is_temp(path: &Path, names: &[Names], roots: &[Root]) -> bool {
+    use std::os::unix::ffi::OsStrExt;
+    let Some(name) = path.file_name() else {
+        return false;
+    };
+    if !names.iter().any(|names| names.matches(name.as_bytes())) {
+        return false;
+    }
+    // Where one watch covers a whole tree, its events come from directories that no rule covers.
+    !RECURSIVE
+        || path.parent().is_some_and(|dir| roots.iter().any(|root| root.below(dir).is_some()))
+            && !path.components().any(|part| is_own(part.as_os_str()))
+}
+
+impl Inlet {
+    /// An event in a parent of some root: it matters if it is about a root or a way to one.
+    fn parent(&self, event: notify::Result<notify::Event>) {
+        let concerns = |path: &PathBuf| self.roots.iter().any(|root| root.path.starts_with(path));
+        let matters = match &event {
+            Ok(event) => event.need_rescan() || event.paths.iter().any(concerns),
+            Err(_) => false,
+        };
+        if matters {
+            let _ = self.rare.send(Rare::Parent);
+        }
+    }
+}

@@ -1,0 +1,179 @@
+//! From the words of `notify` to ours. Pure: an event in, a hint out.
+//!
+//! A hint says that something may have changed, never that it did: the truth is what is seen when
+//! somebody looks. Duplicated, reordered, merged and lost events must all be dull.
+
+use std::path::{Path, PathBuf};
+
+use notify::event::{AccessKind, AccessMode, CreateKind, Event, EventKind, ModifyKind, RenameMode};
+
+use crate::event::How;
+
+/// What the kernel says, in our words.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Hint {
+    /// Nothing that concerns us.
+    Nothing,
+    /// A temp's name came to be: created, or renamed to.
+    Appeared(PathBuf),
+    /// A temp's name is gone.
+    Gone(PathBuf, How),
+    /// A temp's name may be there or not (FSEvents merges what happened to it).
+    Unsure(PathBuf),
+    /// Somebody who could write a temp closed it.
+    Closed(PathBuf),
+    /// A directory may have come, gone or moved at this name.
+    Structure(PathBuf),
+    /// A watched directory itself was moved, removed or unmounted.
+    SelfGone(PathBuf),
+    /// Events were lost.
+    Lost,
+}
+
+/// Translates one event after the other. It remembers which rename took a temp away: the name that
+/// the same rename gives is a file's, not a directory's.
+#[derive(Clone, Debug, Default)]
+pub struct Translator {
+    renamed: Option<usize>,
+}
+
+impl Translator {
+    /// What `event` says. `is_temp` tells whether a path's base name is one that some rule takes.
+    pub fn translate(&mut self, mut event: Event, is_temp: impl FnOnce(&Path) -> bool) -> Hint {
+        // A lost event often comes without any path: it is asked for before any path is.
+        if event.need_rescan() {
+            return Hint::Lost;
+        }
+        let tracker = event.tracker();
+        let unmounted = event.info() == Some("unmount") || event.info() == Some("root changed");
+        let Some(path) = (!event.paths.is_empty()).then(|| event.paths.swap_remove(0)) else {
+            return Hint::Nothing;
+        };
+        if unmounted {
+            return Hint::SelfGone(path);
+        }
+        match event.kind {
+            EventKind::Create(CreateKind::Folder) => Hint::Structure(path),
+            EventKind::Create(_) => match is_temp(&path) {
+                true => Hint::Appeared(path),
+                false => Hint::Nothing,
+            },
+            EventKind::Remove(notify::event::RemoveKind::Folder) => Hint::Structure(path),
+            EventKind::Remove(_) => match is_temp(&path) {
+                true => Hint::Gone(path, How::Removed),
+                false => Hint::Nothing,
+            },
+            EventKind::Modify(ModifyKind::Name(RenameMode::From)) => match tracker {
+                None => Hint::SelfGone(path),
+                Some(_) if is_temp(&path) => {
+                    self.renamed = tracker;
+                    Hint::Gone(path, How::Renamed)
+                }
+                Some(_) => Hint::Structure(path),
+            },
+            EventKind::Modify(ModifyKind::Name(RenameMode::To)) => {
+                if is_temp(&path) {
+                    Hint::Appeared(path)
+                } else if tracker.is_some() && tracker == self.renamed {
+                    Hint::Nothing
+                } else {
+                    Hint::Structure(path)
+                }
+            }
+            // FSEvents says that one side of a rename is here, not which.
+            EventKind::Modify(ModifyKind::Name(RenameMode::Any)) => match is_temp(&path) {
+                true => Hint::Unsure(path),
+                false => Hint::Structure(path),
+            },
+            EventKind::Access(AccessKind::Close(AccessMode::Write)) => match is_temp(&path) {
+                true => Hint::Closed(path),
+                false => Hint::Nothing,
+            },
+            _ => Hint::Nothing,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use notify::event::{DataChange, EventAttributes, Flag, RemoveKind};
+
+    fn event(kind: EventKind, path: &str, tracker: Option<usize>) -> Event {
+        let mut event = Event::new(kind).add_path(path.into());
+        if let Some(tracker) = tracker {
+            event = event.set_tracker(tracker);
+        }
+        event
+    }
+
+    fn name(mode: RenameMode) -> EventKind {
+        EventKind::Modify(ModifyKind::Name(mode))
+    }
+
+    fn is_temp(path: &Path) -> bool {
+        path.extension().is_some_and(|e| e == "tmp")
+    }
+
+    #[test]
+    fn one_event_at_a_time() {
+        let temp = || PathBuf::from("/r/a.tmp");
+        let other = || PathBuf::from("/r/a");
+        let file = EventKind::Create(CreateKind::File);
+        let folder = EventKind::Create(CreateKind::Folder);
+        let removed = EventKind::Remove(RemoveKind::File);
+        let closed = EventKind::Access(AccessKind::Close(AccessMode::Write));
+        let read = EventKind::Access(AccessKind::Close(AccessMode::Read));
+        let data = EventKind::Modify(ModifyKind::Data(DataChange::Any));
+        for (kind, path, tracker, want) in [
+            (file, "/r/a.tmp", None, Hint::Appeared(temp())),
+            (file, "/r/a", None, Hint::Nothing),
+            (folder, "/r/a.tmp", None, Hint::Structure(temp())),
+            (removed, "/r/a.tmp", None, Hint::Gone(temp(), How::Removed)),
+            (removed, "/r/a", None, Hint::Nothing),
+            (EventKind::Remove(RemoveKind::Folder), "/r/a", None, Hint::Structure(other())),
+            (name(RenameMode::From), "/r/a.tmp", Some(1), Hint::Gone(temp(), How::Renamed)),
+            (name(RenameMode::From), "/r/a", Some(1), Hint::Structure(other())),
+            (name(RenameMode::From), "/r/a.tmp", None, Hint::SelfGone(temp())),
+            (name(RenameMode::To), "/r/a.tmp", Some(1), Hint::Appeared(temp())),
+            (name(RenameMode::To), "/r/a", Some(1), Hint::Structure(other())),
+            (name(RenameMode::Both), "/r/a.tmp", Some(1), Hint::Nothing),
+            (name(RenameMode::Any), "/r/a.tmp", None, Hint::Unsure(temp())),
+            (name(RenameMode::Any), "/r/a", None, Hint::Structure(other())),
+            (closed, "/r/a.tmp", None, Hint::Closed(temp())),
+            (closed, "/r/a", None, Hint::Nothing),
+            (read, "/r/a.tmp", None, Hint::Nothing),
+            (data, "/r/a.tmp", None, Hint::Nothing),
+        ] {
+            let hint = Translator::default().translate(event(kind, path, tracker), is_temp);
+            assert_eq!(hint, want, "{kind:?} {path} {tracker:?}");
+        }
+    }
+
+    #[test]
+    fn a_lost_event_needs_no_path() {
+        let lost = Event::new(EventKind::Other).set_flag(Flag::Rescan);
+        assert_eq!(Translator::default().translate(lost.clone(), is_temp), Hint::Lost);
+        let with_path = lost.add_path("/r".into());
+        assert_eq!(Translator::default().translate(with_path, is_temp), Hint::Lost);
+    }
+
+    #[test]
+    fn the_target_of_a_temps_rename_is_no_directory() {
+        let mut translator = Translator::default();
+        translator.translate(event(name(RenameMode::From), "/r/a.tmp", Some(7)), is_temp);
+        let same = event(name(RenameMode::To), "/r/a", Some(7));
+        assert_eq!(translator.translate(same, is_temp), Hint::Nothing);
+        let another = event(name(RenameMode::To), "/r/d", Some(8));
+        assert_eq!(translator.translate(another, is_temp), Hint::Structure("/r/d".into()));
+    }
+
+    #[test]
+    fn an_unmount_is_the_end_of_a_directory() {
+        let mut gone = event(EventKind::Remove(RemoveKind::Other), "/r", None);
+        gone.attrs = EventAttributes::new();
+        gone = gone.set_info("unmount");
+        let hint = Translator::default().translate(gone, is_temp);
+        assert_eq!(hint, Hint::SelfGone("/r".into()));
+    }
+}
