@@ -83,6 +83,7 @@ pub enum StartError {
 #[derive(Debug)]
 pub struct Watcher {
     events: Receiver<Event>,
+    stirred: Receiver<()>,
     shared: Arc<Shared>,
     stopper: Stopper,
     keeper: Option<JoinHandle<()>>,
@@ -109,6 +110,8 @@ struct Shared {
     rescan: Duration,
     events: Mutex<Option<Sender<Event>>>,
     summary: Mutex<Summary>,
+    /// Rung when there is something to wait for again.
+    stirring: Sender<()>,
     stopping: Arc<AtomicBool>,
 }
 
@@ -207,6 +210,7 @@ impl Builder {
         let (send, events) = bounded(EVENTS);
         let (rare, heard) = unbounded();
         let (bell, words) = unbounded();
+        let (stirring, stirred) = bounded(1);
         let stopping = Arc::new(AtomicBool::new(false));
         let inlet = Inlet {
             temps: Arc::clone(&temps),
@@ -231,6 +235,7 @@ impl Builder {
             rescan: self.rescan,
             events: Mutex::new(Some(send)),
             summary: Mutex::new(Summary::default()),
+            stirring,
             stopping: Arc::clone(&stopping),
         });
         let timer = {
@@ -245,6 +250,7 @@ impl Builder {
         };
         Ok(Watcher {
             events,
+            stirred,
             shared,
             stopper: Stopper { stopping, bell },
             keeper: Some(keeper),
@@ -267,7 +273,7 @@ fn lock_all(roots: &[Root], runtime: Option<&Path>) -> Result<Vec<Option<RootLoc
 }
 
 /// Locks `root`, if it is there and a lock can be made. `Err` with a pid: somebody else has it.
-pub(crate) fn lock(root: &Root, runtime: Option<&Path>) -> Result<Option<RootLock>, Option<u32>> {
+pub fn lock(root: &Root, runtime: Option<&Path>) -> Result<Option<RootLock>, Option<u32>> {
     let (Some(runtime), Ok(id), false) =
         (runtime, RootId::of(&root.path), root.policy.is_dry_run())
     else {
@@ -295,6 +301,12 @@ impl Watcher {
     #[must_use]
     pub fn events(&self) -> &Receiver<Event> {
         &self.events
+    }
+
+    /// Rings when the first temp is tracked after a time without any.
+    #[must_use]
+    pub fn stirred(&self) -> &Receiver<()> {
+        &self.stirred
     }
 
     /// Something to stop it with from elsewhere.

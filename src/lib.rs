@@ -13,5 +13,6 @@ pub mod reap;
 pub mod root;
 pub mod scan;
 pub mod state;
+pub mod sweep;
 pub mod temps;
 pub mod watch;

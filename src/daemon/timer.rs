@@ -55,6 +55,7 @@ pub(super) fn run(shared: &Shared, bell: &Receiver<()>, keeper: &Sender<keeper::
                     return;
                 }
                 agenda.horizon = Mono::default();
+                let _ = shared.stirring.try_send(());
             }
             continue;
         }

@@ -10,6 +10,7 @@
 //! and digits. The rest stands for itself.
 
 use std::ffi::{OsStr, OsString};
+use std::fmt;
 use std::os::unix::ffi::OsStrExt;
 
 use globset::{Candidate, Glob, GlobSet};
@@ -151,6 +152,7 @@ pub struct Names {
 
 #[derive(Clone, Debug)]
 struct NameGlob {
+    text: String,
     set: GlobSet,
     /// Takes just any temp, so it names none of those left alone.
     generic: bool,
@@ -240,6 +242,20 @@ impl Names {
     }
 }
 
+impl fmt::Display for Names {
+    /// The globs and the patterns of the writers, as they were given.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let default = self.tmp.then_some(DEFAULT).into_iter();
+        let globs = self.globs.iter().map(|glob| glob.text.as_str());
+        let writers = self.writers.iter().map(|writer| writer.pattern);
+        for (index, pattern) in default.chain(globs).chain(writers).enumerate() {
+            let comma = if index == 0 { "" } else { ", " };
+            write!(f, "{comma}{pattern}")?;
+        }
+        Ok(())
+    }
+}
+
 /// Names that `*.tmp` covers and must not take: etcd keeps `0.tmp` and `1.tmp` ready for days as
 /// its next log segments, syncthing resumes a transfer from `.syncthing.<t>.tmp` and clears those
 /// away itself, and a bare `.tmp` has no target.
@@ -272,7 +288,8 @@ impl NameGlob {
         let generic = ["any/thing.tmp", ".any/thing.any/thing.tmp"]
             .iter()
             .any(|name| set.is_match_candidate(&Candidate::from_bytes(name)));
-        Ok(NameGlob { set, generic })
+        let text = glob.to_owned();
+        Ok(NameGlob { text, set, generic })
     }
 }
 

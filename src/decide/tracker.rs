@@ -152,6 +152,12 @@ impl Tracked {
         self.reaping = true;
     }
 
+    /// Its size at the last look.
+    #[must_use]
+    pub fn bytes(&self) -> Option<u64> {
+        self.looked.as_ref().map(|known| known.fingerprint.size)
+    }
+
     /// Whether it was judged and kept.
     #[must_use]
     pub fn is_kept(&self) -> bool {

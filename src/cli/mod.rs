@@ -1,0 +1,227 @@
+//! The command line: parse, build, run. One file for each command.
+
+use std::ffi::OsStr;
+use std::fmt;
+use std::io::{self, IsTerminal};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use clap::Parser as _;
+use orphand::decide::temp_name;
+use orphand::evidence::restored::Marks;
+use orphand::journal::Journal;
+use orphand::pass::Tools;
+use orphand::reap::Reaper;
+use orphand::root::{Refused, Root};
+use orphand::state::Folders;
+
+use args::{Cli, Command, Rule};
+use config::{Config, RuleSettings};
+
+mod args;
+mod config;
+mod duration;
+mod explain;
+mod history;
+mod quarantine;
+mod report;
+mod restore;
+mod scan;
+mod sweep;
+mod text;
+mod watch;
+
+/// How a command ends, where it does not simply fail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Exit {
+    /// All is done, also where temps were kept.
+    Done = 0,
+    /// Something failed.
+    Failed = 1,
+    /// Wrong usage, or a directory that is refused.
+    Usage = 2,
+    /// Something could not be read, removed, or told.
+    Partly = 3,
+    /// Orphans were found, and the exit code was to say so.
+    Found = 10,
+    /// Another orphand works there.
+    Busy = 75,
+    /// The configuration is wrong.
+    Config = 78,
+}
+
+/// An error on its way to stderr: what, why, and what to do.
+#[derive(Debug)]
+struct Failure {
+    exit: Exit,
+    text: String,
+}
+
+impl Failure {
+    fn new(exit: Exit, text: impl fmt::Display) -> Failure {
+        Failure {
+            exit,
+            text: text.to_string(),
+        }
+    }
+}
+
+impl From<Refused> for Failure {
+    fn from(refused: Refused) -> Failure {
+        Failure::new(Exit::Usage, refused)
+    }
+}
+
+impl From<config::ConfigError> for Failure {
+    fn from(error: config::ConfigError) -> Failure {
+        Failure::new(Exit::Config, error)
+    }
+}
+
+impl From<config::SettingsError> for Failure {
+    fn from(error: config::SettingsError) -> Failure {
+        Failure::new(Exit::Usage, error)
+    }
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Failure {
+        Failure::new(Exit::Failed, error)
+    }
+}
+
+/// Runs what the command line says.
+pub(crate) fn main() -> ExitCode {
+    let cli = Cli::parse();
+    start_log(&cli.look);
+    let look = cli.look;
+    let end = match cli.command {
+        Command::Watch(command) => watch::run(&command, &look),
+        Command::Scan(command) => scan::run(&command, &look),
+        Command::Sweep(command) => sweep::run(&command, &look),
+        Command::Explain(command) => explain::run(&command, &look),
+        Command::History(command) => history::run(&command, &look),
+        Command::Restore(command) => restore::run(&command, &look),
+        Command::Quarantine(command) => quarantine::run(&command, &look),
+    };
+    let exit = end.unwrap_or_else(|failure| {
+        anstream::eprintln!("orphand: {}", failure.text);
+        failure.exit
+    });
+    ExitCode::from(exit as u8)
+}
+
+fn start_log(look: &args::Look) {
+    let level = match (look.quiet, look.verbose) {
+        (true, _) => log::LevelFilter::Error,
+        (false, 0) => log::LevelFilter::Warn,
+        (false, 1) => log::LevelFilter::Info,
+        (false, _) => log::LevelFilter::Debug,
+    };
+    env_logger::Builder::new()
+        .filter_level(level)
+        .filter_module("notify", log::LevelFilter::Warn)
+        .parse_env(env_logger::Env::new().filter("ORPHAND_LOG"))
+        .format_target(false)
+        .init();
+}
+
+/// The settings and roots of a command that names directories.
+struct Plan {
+    config: Config,
+    roots: Vec<Root>,
+}
+
+/// For what a directory is given.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Intent {
+    /// To be changed.
+    Act,
+    /// To be looked at.
+    Look,
+}
+
+fn plan(
+    rule: &Rule,
+    typed: RuleSettings,
+    dirs: &[PathBuf],
+    intent: Intent,
+) -> Result<Plan, Failure> {
+    let config = Config::load(rule.config.as_deref())?;
+    let settings = typed.over(&config.defaults);
+    let policy = Arc::new(settings.policy()?);
+    let broad = settings.broad.unwrap_or(false);
+    let mut roots: Vec<Root> = Vec::new();
+    for dir in dirs {
+        let policy = Arc::clone(&policy);
+        let root = match intent {
+            Intent::Act => Root::new(dir, policy, broad)?,
+            Intent::Look => Root::to_look_at(dir, policy)?,
+        };
+        if roots.iter().all(|known| known.path != root.path) {
+            roots.push(root);
+        }
+    }
+    Ok(Plan { config, roots })
+}
+
+/// `--writer list`: the named grammars, and whose they are.
+fn list_writers(rule: &Rule) -> bool {
+    let wanted = rule.writer.iter().any(|writer| writer == "list");
+    if wanted {
+        for writer in temp_name::writers() {
+            println!("{:<12} {}", writer.name, writer.patterns.join("  "));
+            println!("{:<12} {}", "", writer.producer);
+        }
+    }
+    wanted
+}
+
+/// The tools of a command that works by itself, without a watcher.
+fn tools(folders: &Folders, verbose: bool) -> Result<Tools, Failure> {
+    let state = folders.state.as_deref();
+    Ok(Tools {
+        reaper: Reaper::new()?,
+        journal: Journal::new(state),
+        marks: Marks::new(state),
+        verbose,
+    })
+}
+
+/// Asks a yes-or-no question on the terminal. Anything but yes is no.
+fn confirmed(question: &str) -> bool {
+    eprint!("{question} [y/N] ");
+    let mut answer = String::new();
+    let read = io::stdin().read_line(&mut answer).is_ok();
+    read && matches!(answer.trim(), "y" | "Y" | "yes" | "Yes")
+}
+
+fn stdin_is_terminal() -> bool {
+    io::stdin().is_terminal()
+}
+
+/// A missing directory, said where nobody waits for it.
+fn missing(path: &Path) -> Failure {
+    Failure::new(
+        Exit::Failed,
+        format!("{path:?} does not exist; check the name (watch would wait for it)"),
+    )
+}
+
+/// A bar on stderr for what takes long, and only where somebody watches.
+fn progress_bar(look: &args::Look, what: &'static str) -> indicatif::ProgressBar {
+    if look.quiet || !io::stderr().is_terminal() {
+        return indicatif::ProgressBar::hidden();
+    }
+    let style = indicatif::ProgressStyle::with_template("{spinner} {msg} {human_pos}/{human_len}");
+    let bar = indicatif::ProgressBar::new(0).with_message(what);
+    match style {
+        Ok(style) => bar.with_style(style),
+        Err(_) => bar,
+    }
+}
+
+fn lossy(name: &OsStr) -> String {
+    text::escaped(Path::new(name))
+}

@@ -1,0 +1,123 @@
+//! `orphand quarantine`: what is held back, and how to be rid of it.
+
+use std::path::PathBuf;
+
+use orphand::clock;
+use orphand::journal::{Journal, Line};
+use orphand::json;
+use orphand::reap::quarantine::{Room, purged};
+use orphand::root::absolute;
+use orphand::state::Folders;
+
+use super::args::{Look, Purge, Quarantine, Rooms};
+use super::config::Config;
+use super::report::Report;
+use super::restore::{line, roots};
+use super::{Exit, Failure, confirmed, stdin_is_terminal, text};
+
+pub(super) fn run(command: &Quarantine, look: &Look) -> Result<Exit, Failure> {
+    match command {
+        Quarantine::List(rooms) => list(rooms, look),
+        Quarantine::Purge(command) => purge(command, look),
+    }
+}
+
+fn list(command: &Rooms, look: &Look) -> Result<Exit, Failure> {
+    let config = Config::load(command.config.as_deref())?;
+    let journal = Journal::new(Folders::from_env().state.as_deref());
+    let mut report = Report::new(look, Vec::new());
+    let (mut files, mut bytes) = (0, 0);
+    let roots = match command.dirs.is_empty() {
+        true => roots(&config, &journal, None),
+        false => command.dirs.iter().map(|dir| absolute(dir)).collect(),
+    };
+    for root in roots {
+        let Ok(Some(room)) = Room::find(&root) else {
+            continue;
+        };
+        for stored in room.stored()? {
+            files += 1;
+            bytes += stored.seen.fingerprint.size;
+            let text = match look.json {
+                true => json::Object::default()
+                    .with("id", stored.id.as_str())
+                    .with_path("path", Some(&root.join(&stored.below)))
+                    .with_path("root", Some(&root))
+                    .with("bytes", stored.seen.fingerprint.size)
+                    .with("time", json::time(stored.since()))
+                    .into_value()
+                    .to_string(),
+                false => line(&root, &stored),
+            };
+            report.line(&text)?;
+        }
+    }
+    if !look.json && !look.quiet {
+        let text = match files {
+            0 => "nothing is in quarantine".to_owned(),
+            files => format!(
+                "{}, {}.   back: orphand restore ID   for good: orphand quarantine purge [ID]",
+                text::counted(files, "file", "files"),
+                text::size(bytes)
+            ),
+        };
+        report.line(&text)?;
+    }
+    Ok(Exit::Done)
+}
+
+fn purge(command: &Purge, look: &Look) -> Result<Exit, Failure> {
+    let config = Config::load(command.config.as_deref())?;
+    let journal = Journal::new(Folders::from_env().state.as_deref());
+    let mut wanted: Vec<(PathBuf, Room, String)> = Vec::new();
+    let (mut found, mut bytes) = (Vec::new(), 0);
+    for root in roots(&config, &journal, None) {
+        let Ok(Some(room)) = Room::find(&root) else {
+            continue;
+        };
+        for stored in room.stored()? {
+            if command.ids.is_empty() || command.ids.contains(&stored.id) {
+                bytes += stored.seen.fingerprint.size;
+                found.push(stored.id.clone());
+                if let Ok(Some(room)) = Room::find(&root) {
+                    wanted.push((root.clone(), room, stored.id));
+                }
+            }
+        }
+    }
+    if let Some(id) = command.ids.iter().find(|id| !found.contains(id)) {
+        return Err(Failure::new(
+            Exit::Failed,
+            format!("nothing in quarantine is {id:?}; what there is: orphand quarantine list"),
+        ));
+    }
+    // An id says exactly what is meant; everything is asked for once.
+    if command.ids.is_empty() && !command.yes && !wanted.is_empty() {
+        if !stdin_is_terminal() || look.json {
+            return Err(Failure::new(
+                Exit::Usage,
+                "purge deletes for good, and nobody can be asked here: say --yes, or name the ids",
+            ));
+        }
+        let files = text::counted(wanted.len() as u64, "file", "files");
+        if !confirmed(&format!("Delete {files} ({}) for good?", text::size(bytes))) {
+            return Ok(Exit::Done);
+        }
+    }
+    let mut report = Report::new(look, Vec::new());
+    let mut exit = Exit::Done;
+    for (root, room, id) in wanted {
+        match room.purge(&id) {
+            Ok(stored) => {
+                let event = purged(&root, &stored);
+                journal.write(Line::Outcome, &[json::event(&event, clock::wall())]);
+                report.event(&event)?;
+            }
+            Err(error) => {
+                log::error!("{id} in {root:?} cannot be deleted: {error}");
+                exit = Exit::Partly;
+            }
+        }
+    }
+    Ok(exit)
+}

@@ -1,0 +1,234 @@
+//! `orphand scan`: what is there, with the verdict that each temp would get now.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use anstyle::{AnsiColor, Style};
+use orphand::decide::judge::{Reason, Verdict};
+use orphand::event::Event;
+use orphand::evidence::Asker;
+use orphand::json::Object;
+use orphand::look::{Dir, RootError};
+use orphand::pass::{self, Examined, Ground};
+use orphand::reap::quarantine;
+use orphand::root::Root;
+use orphand::state::Folders;
+use serde_json::Value;
+
+use super::args::{Look, Scan};
+use super::report::{self, Report};
+use super::{Exit, Failure, Intent, list_writers, missing, plan, progress_bar, text, tools};
+
+/// A temp and the root it was found in.
+struct Row {
+    root: usize,
+    examined: Examined,
+}
+
+pub(super) fn run(command: &Scan, look: &Look) -> Result<Exit, Failure> {
+    if list_writers(&command.rule) {
+        return Ok(Exit::Done);
+    }
+    let typed = command.rule.settings(Some(&command.depth), Some(&command.deed));
+    let plan = plan(&command.rule, typed, &command.dirs, Intent::Look)?;
+    let paths = plan.roots.iter().map(|root| root.path.clone()).collect();
+    let mut report = Report::new(look, paths);
+    let (mut rows, mut failed) = (Vec::new(), false);
+    for (index, root) in plan.roots.iter().enumerate() {
+        failed |= scan_root(index, root, look, &mut rows)?;
+    }
+    failed |= rows.iter().any(|row: &Row| {
+        row.examined.verdict == Verdict::Keep(Reason::CannotTell)
+    });
+    let orphans = rows.iter().filter(|row| is_orphan(&row.examined)).count();
+    if look.json {
+        report.line(&document(&plan.roots, &rows).to_string())?;
+    } else {
+        print(&mut report, &plan.roots, &rows, look.quiet)?;
+    }
+    Ok(match (failed, orphans) {
+        (true, _) => Exit::Partly,
+        (false, 1..) if command.exit_code => Exit::Found,
+        _ => Exit::Done,
+    })
+}
+
+/// Examines every temp of one root. Says whether something could not be read.
+fn scan_root(
+    index: usize,
+    root: &Root,
+    look: &Look,
+    rows: &mut Vec<Row>,
+) -> Result<bool, Failure> {
+    let tools = tools(&Folders::from_env(), false)?;
+    let bar = progress_bar(look, "temps examined");
+    let denials = AtomicU64::new(0);
+    let mut denied = |path: &std::path::Path, error: &std::io::Error| {
+        denials.fetch_add(1, Ordering::Relaxed);
+        log::error!("cannot read {path:?}: {error}");
+    };
+    let found = orphand::scan::temps(root, &mut denied, &|count| bar.set_length(count as u64));
+    let found = found.map_err(|error| cannot_scan(root, &error))?;
+    let asker = Asker::new();
+    let has_quarantine =
+        Dir::open_root(&root.path, None).is_ok_and(|dir| quarantine::is_possible(&dir));
+    let mut failed = false;
+    for (below, names) in found {
+        let ground = Ground {
+            root,
+            id: None,
+            below: &below,
+        };
+        let dir = match Dir::open_below(&root.path, None, &below) {
+            Ok(dir) => dir,
+            Err(error) => {
+                log::error!("cannot open {:?}: {error}", root.path.join(&below));
+                failed = true;
+                continue;
+            }
+        };
+        for name in names {
+            bar.inc(1);
+            match pass::examine(&tools, ground, &dir, &asker, &name, has_quarantine) {
+                Ok(Some(examined)) => rows.push(Row {
+                    root: index,
+                    examined,
+                }),
+                Ok(None) => {}
+                Err(error) => {
+                    log::error!("cannot examine {:?}: {error}", dir.path().join(&name));
+                    failed = true;
+                }
+            }
+        }
+    }
+    bar.finish_and_clear();
+    Ok(failed || denials.into_inner() > 0)
+}
+
+pub(super) fn cannot_scan(root: &Root, error: &RootError) -> Failure {
+    match error {
+        RootError::Missing => missing(&root.path),
+        error => Failure::new(
+            Exit::Failed,
+            format!("cannot read {:?}: {error}; check its permissions", root.path),
+        ),
+    }
+}
+
+pub(super) fn is_orphan(examined: &Examined) -> bool {
+    !matches!(examined.verdict, Verdict::Keep(_))
+}
+
+/// The fields that a temp has in every document.
+pub(super) fn object(examined: &Examined) -> Object {
+    let verdict = examined.verdict;
+    Object::default()
+        .with_path("path", Some(&examined.path))
+        .with("bytes", examined.evidence.observation.fingerprint.size)
+        .with_ms("quiet_ms", Some(examined.suspect.quiet))
+        .with("verdict", verdict.as_str())
+        .with("reason", verdict.reason().map(Reason::as_str))
+        .with_path("target", examined.target.as_deref())
+        .with("writer_pid", examined.suspect.reading.pid)
+}
+
+fn document(roots: &[Root], rows: &[Row]) -> Value {
+    let roots = orphand::json::event(
+        &Event::Ready {
+            roots: roots.iter().map(|root| root.path.clone()).collect(),
+            tracked: 0,
+        },
+        orphand::clock::wall(),
+    );
+    let temps: Vec<Value> = rows.iter().map(|row| object(&row.examined).into_value()).collect();
+    let (all, orphans) = totals(rows);
+    let total = Object::default()
+        .with("temps", all.0)
+        .with("bytes", all.1)
+        .with("orphans", orphans.0)
+        .with("orphan_bytes", orphans.1);
+    let mut document = Object::default();
+    for key in ["roots", "roots_b64"] {
+        if let Some(value) = roots.get(key) {
+            document = document.with(key, value.clone());
+        }
+    }
+    document.with("temps", temps).with("total", total.into_value()).into_value()
+}
+
+/// Number and bytes of all temps, and of the orphans among them.
+fn totals(rows: &[Row]) -> ((u64, u64), (u64, u64)) {
+    let (mut all, mut orphans) = ((0, 0), (0, 0));
+    for row in rows {
+        let bytes = row.examined.evidence.observation.fingerprint.size;
+        all = (all.0 + 1, all.1 + bytes);
+        if is_orphan(&row.examined) {
+            orphans = (orphans.0 + 1, orphans.1 + bytes);
+        }
+    }
+    (all, orphans)
+}
+
+fn print(report: &mut Report, roots: &[Root], rows: &[Row], quiet: bool) -> Result<(), Failure> {
+    let name = |row: &Row| {
+        let root = roots.get(row.root).map(|root| root.path.as_path());
+        report.name(&row.examined.path, root.unwrap_or(&row.examined.path))
+    };
+    let names: Vec<String> = rows.iter().map(name).collect();
+    let width = names.iter().map(|name| name.chars().count()).max().unwrap_or(0).min(60);
+    for (row, name) in rows.iter().zip(&names) {
+        if quiet {
+            break;
+        }
+        let (word, style) = match row.examined.verdict {
+            Verdict::Reap => ("orphan", AnsiColor::Green.on_default()),
+            Verdict::Quarantine(_) => ("move", AnsiColor::Cyan.on_default()),
+            Verdict::Keep(_) => ("keep", Style::new().dimmed()),
+        };
+        let word = report.paint(&format!("{word:<6}"), style);
+        let bytes = text::size(row.examined.evidence.observation.fingerprint.size);
+        let line = format!("{word}  {name:<width$}  {bytes:>8}  {}", why(&row.examined));
+        report.line(line.trim_end())?;
+    }
+    let ((temps, _), (orphans, bytes)) = totals(rows);
+    if orphans == 0 {
+        let temps = text::counted(temps, "temp", "temps");
+        report.line(&format!("no orphans ({temps})"))?;
+        return Ok(());
+    }
+    let oldest = rows.iter().filter(|row| is_orphan(&row.examined));
+    let oldest = oldest.map(|row| row.examined.suspect.quiet).max().unwrap_or(Duration::ZERO);
+    let roots: Vec<String> = roots.iter().map(|root| shell_word(&root.path)).collect();
+    report.line(&format!(
+        "{}, {}, the oldest {}.   remove them: orphand sweep {}",
+        text::counted(orphans, "orphan", "orphans"),
+        text::size(bytes),
+        text::span(oldest),
+        roots.join(" ")
+    ))?;
+    Ok(())
+}
+
+fn why(examined: &Examined) -> String {
+    let quiet = text::span(examined.suspect.quiet);
+    match examined.verdict {
+        Verdict::Reap => format!("unused for {quiet}"),
+        Verdict::Keep(reason) => report::kept(reason, "", None),
+        Verdict::Quarantine(Some(Reason::SoleCopy)) => {
+            format!("unused for {quiet}; it may be the only copy")
+        }
+        Verdict::Quarantine(_) => format!("unused for {quiet}; it would be moved"),
+    }
+}
+
+/// A path as a shell takes it.
+fn shell_word(path: &std::path::Path) -> String {
+    let text = text::escaped(path);
+    let plain = |c: char| c.is_alphanumeric() || "/._-+,:@%".contains(c);
+    match text.chars().all(plain) {
+        true => text,
+        false => format!("'{}'", text.replace('\'', r"'\''")),
+    }
+}
+

@@ -1,0 +1,118 @@
+//! `orphand sweep`: one pass over what is there.
+
+use std::time::Duration;
+
+use orphand::daemon;
+use orphand::event::{Event, Summary};
+use orphand::look::RootId;
+use orphand::reap::quarantine;
+use orphand::root::Root;
+use orphand::state::Folders;
+
+use super::args::{Look, Sweep};
+use super::report::Report;
+use super::scan::cannot_scan;
+use super::{
+    Exit, Failure, Intent, confirmed, list_writers, missing, plan, progress_bar, stdin_is_terminal,
+    text, tools,
+};
+
+pub(super) fn run(command: &Sweep, look: &Look) -> Result<Exit, Failure> {
+    if list_writers(&command.rule) {
+        return Ok(Exit::Done);
+    }
+    let typed = command.rule.settings(Some(&command.depth), Some(&command.deed));
+    let plan = plan(&command.rule, typed, &command.dirs, Intent::Act)?;
+    for root in &plan.roots {
+        if RootId::of(&root.path).is_err() && !root.path.exists() {
+            return Err(missing(&root.path));
+        }
+    }
+    let dry_run = plan.roots.iter().all(|root| root.policy.is_dry_run());
+    if !dry_run && !command.yes && !may_go_on(&plan.roots, look)? {
+        return Ok(Exit::Done);
+    }
+    let folders = Folders::from_env();
+    let _locks = lock_all(&plan.roots, &folders)?;
+    let mut report = Report::new(look, plan.roots.iter().map(|root| root.path.clone()).collect());
+    let tools = tools(&folders, look.verbose > 0)?;
+    let mut summary = Summary::default();
+    let mut told = Ok(());
+    for root in &plan.roots {
+        let bar = progress_bar(look, "temps looked at");
+        let mut tell = |event: Event| {
+            summary.count(&event);
+            if told.is_ok() {
+                told = bar.suspend(|| report.event(&event));
+            }
+        };
+        let progress = |done: usize, total: usize| {
+            bar.set_length(total as u64);
+            bar.set_position(done as u64);
+        };
+        let swept = orphand::sweep::sweep(root, &tools, &mut tell, &progress);
+        bar.finish_and_clear();
+        swept.map_err(|error| cannot_scan(root, &error))?;
+        if !root.policy.is_dry_run() {
+            for event in quarantine::tend(root, plan.config.quarantine, &tools.journal) {
+                report.event(&event)?;
+            }
+        }
+    }
+    told?;
+    report.event(&Event::Summary(summary))?;
+    if dry_run && !look.json && !look.quiet {
+        report.line("Nothing was changed (dry run).")?;
+    }
+    Ok(match summary.failed > 0 || summary.cannot_tell {
+        true => Exit::Partly,
+        false => Exit::Done,
+    })
+}
+
+/// Asks, where somebody can answer. Where nobody can, it needs to have been said.
+fn may_go_on(roots: &[Root], look: &Look) -> Result<bool, Failure> {
+    if !stdin_is_terminal() || look.json {
+        return Err(Failure::new(
+            Exit::Usage,
+            "sweep removes files, and nobody can be asked here: say --yes, or -n to see what would go",
+        ));
+    }
+    let names: Vec<String> = roots.iter().map(|root| text::escaped(&root.path)).collect();
+    let (mut temps, mut grace) = (0, Duration::MAX);
+    for root in roots {
+        let found = orphand::scan::temps(root, &mut |_, _| {}, &|_| {});
+        let found = found.map_err(|error| cannot_scan(root, &error))?;
+        temps += found.iter().map(|(_, names)| names.len() as u64).sum::<u64>();
+        grace = grace.min(root.policy.grace.shortest());
+    }
+    if temps == 0 {
+        return Ok(true);
+    }
+    Ok(confirmed(&format!(
+        "{} in {}: remove those that nobody has used for {}?",
+        text::counted(temps, "temp", "temps"),
+        names.join(", "),
+        text::span(grace)
+    )))
+}
+
+fn lock_all(
+    roots: &[Root],
+    folders: &Folders,
+) -> Result<Vec<Option<orphand::state::RootLock>>, Failure> {
+    let lock = |root: &Root| {
+        daemon::lock(root, folders.runtime.as_deref()).map_err(|pid| {
+            let who = pid.map(|pid| format!(" (pid {pid})")).unwrap_or_default();
+            Failure::new(
+                Exit::Busy,
+                format!(
+                    "another orphand{who} works on {:?}. the watcher does this by itself; \
+                     to hurry it: orphand sweep -n shows what waits",
+                    root.path
+                ),
+            )
+        })
+    };
+    roots.iter().map(lock).collect()
+}

@@ -1,0 +1,146 @@
+//! Words for people: escaped names, sizes, spans, counts.
+
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::time::Duration;
+
+/// `path` as it can be printed: what could move a cursor, hide or reverse text, or end a line is
+/// escaped. The names come from anybody who may write to a watched directory.
+pub(crate) fn escaped(path: &Path) -> String {
+    let mut out = String::new();
+    for chunk in path.as_os_str().as_bytes().utf8_chunks() {
+        for c in chunk.valid().chars() {
+            if c == '\\' || c.is_control() || is_invisible(c) {
+                out.extend(c.escape_default());
+            } else {
+                out.push(c);
+            }
+        }
+        for byte in chunk.invalid() {
+            out.push_str(&format!("\\x{byte:02x}"));
+        }
+    }
+    out
+}
+
+/// Characters that change how others are shown and cannot be seen themselves: line and paragraph
+/// separators, zero widths, and the marks that turn the direction of text.
+fn is_invisible(c: char) -> bool {
+    matches!(
+        c,
+        '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
+            | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e0fff}'
+    )
+}
+
+/// `51.2 GB`: powers of a thousand, as disks are sold and as Finder counts.
+pub(crate) fn size(bytes: u64) -> String {
+    const UNITS: [&str; 6] = ["kB", "MB", "GB", "TB", "PB", "EB"];
+    if bytes < 1000 {
+        return format!("{bytes} B");
+    }
+    let mut value = bytes as f64 / 1000.0;
+    let mut unit = 0;
+    while value >= 999.5 && unit + 1 < UNITS.len() {
+        value /= 1000.0;
+        unit += 1;
+    }
+    let name = UNITS.get(unit).copied().unwrap_or_default();
+    match value {
+        v if v < 9.95 => format!("{v:.1} {name}"),
+        v if v < 99.95 => format!("{v:.1} {name}"),
+        v => format!("{v:.0} {name}"),
+    }
+}
+
+/// `8,662`.
+pub(crate) fn count(number: u64) -> String {
+    let digits = number.to_string();
+    let mut out = String::new();
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            out.push(',');
+        }
+        out.push(digit);
+    }
+    out
+}
+
+/// `1 temp`, `2 temps`.
+pub(crate) fn counted(number: u64, one: &str, many: &str) -> String {
+    format!("{} {}", count(number), if number == 1 { one } else { many })
+}
+
+/// `10 s`, `5 min`, `3 months`: one number and one unit.
+pub(crate) fn span(span: Duration) -> String {
+    let seconds = span.as_secs();
+    let (number, unit) = match seconds {
+        0 => return format!("{} ms", span.as_millis()),
+        1..120 => (seconds, "s"),
+        120..7_200 => (seconds / 60, "min"),
+        7_200..172_800 => (seconds / 3_600, "h"),
+        172_800..5_184_000 => (seconds / 86_400, "days"),
+        5_184_000..63_072_000 => (seconds / 2_592_000, "months"),
+        _ => (seconds / 31_536_000, "years"),
+    };
+    format!("{} {unit}", count(number))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::ffi::OsStr;
+
+    #[test]
+    fn names_that_would_do_something_to_a_terminal() {
+        for (name, want) in [
+            (&b"plain name.tmp"[..], "plain name.tmp"),
+            ("größe.tmp".as_bytes(), "größe.tmp"),
+            (b"a\nb", r"a\nb"),
+            (b"\x1b[2J", r"\u{1b}[2J"),
+            (b"back\\slash", r"back\\slash"),
+            (b"\xff\xfe.tmp", r"\xff\xfe.tmp"),
+            ("a\u{202e}pmt.b".as_bytes(), r"a\u{202e}pmt.b"),
+            ("\u{9b}31m".as_bytes(), r"\u{9b}31m"),
+        ] {
+            assert_eq!(escaped(Path::new(OsStr::from_bytes(name))), want);
+        }
+    }
+
+    #[test]
+    fn sizes() {
+        for (bytes, want) in [
+            (0, "0 B"),
+            (999, "999 B"),
+            (1_000, "1.0 kB"),
+            (9_960, "10.0 kB"),
+            (999_499, "999 kB"),
+            (999_500, "1.0 MB"),
+            (51_200_000_000, "51.2 GB"),
+            (u64::MAX, "18.4 EB"),
+        ] {
+            assert_eq!(size(bytes), want, "{bytes}");
+        }
+    }
+
+    #[test]
+    fn counts_and_spans() {
+        assert_eq!(count(0), "0");
+        assert_eq!(count(999), "999");
+        assert_eq!(count(8_662), "8,662");
+        assert_eq!(count(1_234_567), "1,234,567");
+        assert_eq!(counted(1, "temp", "temps"), "1 temp");
+        for (seconds, want) in [
+            (1, "1 s"),
+            (119, "119 s"),
+            (120, "2 min"),
+            (7_200, "2 h"),
+            (200_000, "2 days"),
+            (7_800_000, "3 months"),
+            (70_000_000, "2 years"),
+        ] {
+            assert_eq!(span(Duration::from_secs(seconds)), want);
+        }
+        assert_eq!(span(Duration::from_millis(100)), "100 ms");
+    }
+}

@@ -1,0 +1,270 @@
+//! `orphand watch`: the loop that launchd, systemd and people start alike.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{RecvTimeoutError, never};
+use orphand::clock;
+use orphand::daemon::{Existing, StartError, Watcher};
+use orphand::decide::policy::Policy;
+use orphand::event::Event;
+use orphand::root::Root;
+use orphand::scan;
+use orphand::state::Folders;
+
+use super::args::{Look, Watch};
+use super::config::Config;
+use super::report::Report;
+use super::{Exit, Failure, Intent, list_writers, plan, text};
+
+pub(super) fn run(command: &Watch, look: &Look) -> Result<Exit, Failure> {
+    if list_writers(&command.rule) {
+        return Ok(Exit::Done);
+    }
+    let typed = command.rule.settings(Some(&command.depth), Some(&command.deed));
+    let (config, roots, broad) = if command.dirs.is_empty() {
+        let config = Config::load(command.rule.config.as_deref())?;
+        let mut roots = Vec::new();
+        let mut broad = false;
+        for rule in &config.watch {
+            let settings = rule.settings.clone().over(&config.defaults);
+            let settings = typed.clone().over(&settings);
+            broad |= settings.broad.unwrap_or(false);
+            let allow = settings.broad.unwrap_or(false);
+            roots.push(Root::new(&rule.path, settings.policy()?.into(), allow)?);
+        }
+        (config, roots, broad)
+    } else {
+        let broad = typed.broad;
+        let plan = plan(&command.rule, typed, &command.dirs, Intent::Act)?;
+        let broad = broad.or(plan.config.defaults.broad).unwrap_or(false);
+        (plan.config, plan.roots, broad)
+    };
+    if roots.is_empty() {
+        return Err(nothing_to_watch(&config));
+    }
+    let mut report = Report::new(look, roots.iter().map(|root| root.path.clone()).collect());
+    let existing = command.existing.map(Existing::from).unwrap_or(match report.is_live() {
+        true => Existing::Wait,
+        false => Existing::Take,
+    });
+    // Before the threads, so that no signal ends them half-way.
+    let signals = Signals::listen()?;
+    let mut builder = Watcher::builder()
+        .allow_broad_roots(broad)
+        .existing(existing)
+        .folders(Folders::from_env())
+        .quarantine(config.quarantine)
+        .verbose(look.verbose > 0);
+    for root in &roots {
+        builder = builder.root(&root.path, root.policy.clone());
+    }
+    if report.is_live() && !look.quiet {
+        greet(&mut report, &roots, existing)?;
+    }
+    let watcher = builder.start().map_err(|error| failed(&error))?;
+    signals.stop(&watcher);
+    follow(&watcher, &mut report)
+}
+
+/// Tells what happens until there is nothing more.
+fn follow(watcher: &Watcher, report: &mut Report) -> Result<Exit, Failure> {
+    let live = report.is_live();
+    let mut failed = false;
+    let mut next_status = Instant::now();
+    loop {
+        // The line at the bottom is worth a wake-up a second only while something waits.
+        let event = match live && watcher.tracked() > 0 {
+            true => match watcher.events().recv_timeout(Duration::from_secs(1)) {
+                Ok(event) => Some(event),
+                Err(RecvTimeoutError::Timeout) => None,
+                Err(RecvTimeoutError::Disconnected) => break,
+            },
+            false => crossbeam_channel::select! {
+                recv(watcher.events()) -> event => match event {
+                    Ok(event) => Some(event),
+                    Err(_) => break,
+                },
+                recv(if live { watcher.stirred().clone() } else { never() }) -> _ => None,
+            },
+        };
+        if let Some(event) = event {
+            if matches!(event, Event::Summary(_)) {
+                report.status(String::new());
+            }
+            failed |= matches!(event, Event::Failed { .. });
+            if report.event(&event).is_err() {
+                // Nobody reads any more: what cannot be told is not done.
+                watcher.stopper().stop();
+                return Ok(Exit::Failed);
+            }
+        }
+        if live && next_status <= Instant::now() {
+            report.status(status(watcher));
+            next_status = Instant::now() + Duration::from_secs(1);
+        }
+    }
+    let cannot_tell = watcher.summary().cannot_tell;
+    Ok(if failed || cannot_tell { Exit::Partly } else { Exit::Done })
+}
+
+/// `2 waiting, next in 7 s · 1 held · freed 5 B`
+fn status(watcher: &Watcher) -> String {
+    let waiting = watcher.waiting();
+    let summary = watcher.summary();
+    let mut parts = Vec::new();
+    if waiting.waiting > 0 {
+        let next = waiting.next.map(|next| next.since(clock::mono()).as_secs());
+        let next = next.map(|s| format!(", next in {s} s")).unwrap_or_default();
+        parts.push(format!("{} waiting{next}", text::count(waiting.waiting as u64)));
+    }
+    if waiting.held > 0 {
+        parts.push(format!("{} held", text::count(waiting.held as u64)));
+    }
+    if summary.reaped > 0 {
+        parts.push(format!("freed {}", text::size(summary.bytes)));
+    }
+    if summary.held_back > 0 {
+        parts.push(format!("{} in quarantine", text::size(summary.held_back)));
+    }
+    parts.join(" · ")
+}
+
+/// The first two lines on a terminal.
+fn greet(report: &mut Report, roots: &[Root], existing: Existing) -> Result<(), Failure> {
+    for root in roots {
+        let policy = &root.policy;
+        let deep = if policy.recursive { "and below it" } else { "not below it" };
+        let path = text::escaped(&root.path);
+        let names = policy.names.to_string();
+        let grace = grace(policy);
+        let deed = if policy.is_dry_run() { "is told" } else { "goes" };
+        report.line(&format!(
+            "watching {path} ({deep}) for {names}; what nobody has used for {grace} {deed}. Ctrl-C ends"
+        ))?;
+    }
+    let (mut temps, mut bytes) = (0, 0);
+    for root in roots {
+        let (more, size) = before(root);
+        temps += more;
+        bytes += size;
+    }
+    if temps > 0 {
+        let what = match existing {
+            Existing::Take => "they go as soon as it is proven that nobody uses them".to_owned(),
+            Existing::Wait => match roots {
+                [root] => format!("they go in {} unless somebody uses them", grace(&root.policy)),
+                _ => "they go after their grace unless somebody uses them".to_owned(),
+            },
+            Existing::Leave => "they are left alone".to_owned(),
+        };
+        let temps = text::counted(temps, "temp", "temps");
+        let size = text::size(bytes);
+        report.line(&format!("{temps} ({size}) were here before; {what}"))?;
+    }
+    Ok(())
+}
+
+fn grace(policy: &Policy) -> String {
+    let (random, fixed) = (policy.grace.random, policy.grace.fixed);
+    match random == fixed {
+        true => text::span(random),
+        false => format!("{} (fixed names: {})", text::span(random), text::span(fixed)),
+    }
+}
+
+/// How many temps are there already, and how large they are.
+fn before(root: &Root) -> (u64, u64) {
+    let (mut temps, mut bytes) = (0, 0);
+    let found = scan::temps(root, &mut |_, _| {}, &|_| {}).unwrap_or_default();
+    for (below, names) in found {
+        let Ok(dir) = orphand::look::Dir::open_below(&root.path, None, &below) else {
+            continue;
+        };
+        for name in names {
+            if let Ok(Some(seen)) = dir.observe(&name) {
+                temps += 1;
+                bytes += seen.fingerprint.size;
+            }
+        }
+    }
+    (temps, bytes)
+}
+
+fn nothing_to_watch(config: &Config) -> Failure {
+    let file = match &config.path {
+        Some(path) => format!("{path:?} lists none"),
+        None => "there is no configuration file".to_owned(),
+    };
+    Failure::new(
+        Exit::Usage,
+        format!(
+            "no directory to watch: none was given, and {file}.\n\
+             watch one now:       orphand watch DIR\n\
+             or list them:        [[watch]] in the configuration file, then: orphand watch"
+        ),
+    )
+}
+
+fn failed(error: &StartError) -> Failure {
+    match error {
+        StartError::Busy { .. } => Failure::new(Exit::Busy, error),
+        StartError::Refused(_) | StartError::NoRoot => Failure::new(Exit::Usage, error),
+        StartError::Io(_) => Failure::new(Exit::Failed, error),
+    }
+}
+
+/// SIGINT, SIGTERM and SIGHUP end the watch; a second one ends it at once.
+struct Signals {
+    arrived: crossbeam_channel::Receiver<()>,
+}
+
+impl Signals {
+    fn listen() -> Result<Signals, Failure> {
+        let hangup_ignored = hangup_is_ignored();
+        let (send, arrived) = crossbeam_channel::bounded(1);
+        let count = AtomicU32::new(0);
+        ctrlc::set_handler(move || {
+            if count.fetch_add(1, Ordering::SeqCst) > 0 {
+                std::process::exit(130);
+            }
+            let _ = send.try_send(());
+        })
+        .map_err(|error| Failure::new(Exit::Failed, format!("cannot listen for signals: {error}")))?;
+        if hangup_ignored {
+            // nohup's wish, which ctrlc does not see.
+            ignore_hangup();
+        }
+        Ok(Signals { arrived })
+    }
+
+    fn stop(self, watcher: &Watcher) {
+        let stopper = watcher.stopper();
+        let thread = std::thread::Builder::new().name("orphand-signals".into());
+        let spawned = thread.spawn(move || {
+            if self.arrived.recv().is_ok() {
+                stopper.stop();
+            }
+        });
+        if let Err(error) = spawned {
+            log::error!("signals will not be heard: {error}");
+        }
+    }
+}
+
+fn hangup_is_ignored() -> bool {
+    // SAFETY: a null `act` only asks; `old` is valid for the call, which fills it.
+    unsafe {
+        let mut old = std::mem::zeroed::<libc::sigaction>();
+        libc::sigaction(libc::SIGHUP, std::ptr::null(), &raw mut old) == 0
+            && old.sa_sigaction == libc::SIG_IGN
+    }
+}
+
+fn ignore_hangup() {
+    // SAFETY: SIG_IGN is a valid disposition, and no handler of ours stands on SIGHUP but ctrlc's.
+    unsafe {
+        libc::signal(libc::SIGHUP, libc::SIG_IGN);
+    }
+}
+
