@@ -16,7 +16,10 @@ const AWAKE: libc::clockid_t = libc::CLOCK_MONOTONIC;
 pub fn mono() -> Mono {
     let t = read(AWAKE);
     let sec = u64::try_from(t.sec).unwrap_or(0);
-    Mono(sec.saturating_mul(1_000_000_000).saturating_add(u64::from(t.nsec)))
+    Mono(
+        sec.saturating_mul(1_000_000_000)
+            .saturating_add(u64::from(t.nsec)),
+    )
 }
 
 /// The wall clock now.

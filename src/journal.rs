@@ -65,7 +65,10 @@ impl Journal {
             text.push('\n');
         }
         if let Err(error) = self.append(path, text.as_bytes()) {
-            log::error!("the journal {} cannot be written: {error}; it would say:\n{text}", path.display());
+            log::error!(
+                "the journal {} cannot be written: {error}; it would say:\n{text}",
+                path.display()
+            );
         }
     }
 
@@ -74,7 +77,11 @@ impl Journal {
             fs::create_dir_all(folder)?;
         }
         loop {
-            let open = File::options().append(true).create(true).mode(0o600).open(path);
+            let open = File::options()
+                .append(true)
+                .create(true)
+                .mode(0o600)
+                .open(path);
             let mut file = open?;
             // Several orphands may share a journal: one rotates, the others notice.
             rustix::fs::flock(&file, FlockOperation::LockExclusive)?;
@@ -163,8 +170,14 @@ mod tests {
         let journal = Journal::new(Some(&folder.path().join("made/on/demand")));
         assert_eq!(read(&journal), Vec::<Value>::new());
         journal.write(Line::Intent, &[json!({"path": "/a"})]);
-        journal.write(Line::Outcome, &[json!({"event": "reaped"}), json!({"event": "b"})]);
-        assert_eq!(read(&journal), [json!({"event": "reaped"}), json!({"event": "b"})]);
+        journal.write(
+            Line::Outcome,
+            &[json!({"event": "reaped"}), json!({"event": "b"})],
+        );
+        assert_eq!(
+            read(&journal),
+            [json!({"event": "reaped"}), json!({"event": "b"})]
+        );
     }
 
     #[test]
@@ -191,7 +204,10 @@ mod tests {
         for n in 0..20 {
             journal.write(Line::Outcome, &[json!({"n": n})]);
         }
-        let numbers: Vec<_> = read(&journal).iter().map(|v| v["n"].as_u64().unwrap()).collect();
+        let numbers: Vec<_> = read(&journal)
+            .iter()
+            .map(|v| v["n"].as_u64().unwrap())
+            .collect();
         assert!(numbers.len() < 20, "capped");
         assert!(numbers.is_sorted(), "{numbers:?}");
         assert_eq!(numbers.last(), Some(&19));

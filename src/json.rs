@@ -37,7 +37,8 @@ impl Object {
             Some(path) => self.with(key, path),
             None => {
                 let bytes = STANDARD.encode(path.as_os_str().as_bytes());
-                self.with(key, path.to_string_lossy()).with(&format!("{key}_b64"), bytes)
+                self.with(key, path.to_string_lossy())
+                    .with(&format!("{key}_b64"), bytes)
             }
         }
     }
@@ -107,12 +108,12 @@ pub fn event(event: &Event, at: Wall) -> Value {
                 }
             }
         }
-        Event::Tracked { subject, due } => {
-            new("tracked").with_subject(subject).with_ms("due_ms", Some(*due))
-        }
-        Event::Settled { subject, how } => {
-            new("settled").with_subject(subject).with("how", how.as_str())
-        }
+        Event::Tracked { subject, due } => new("tracked")
+            .with_subject(subject)
+            .with_ms("due_ms", Some(*due)),
+        Event::Settled { subject, how } => new("settled")
+            .with_subject(subject)
+            .with("how", how.as_str()),
         Event::Kept {
             subject,
             reason,
@@ -124,12 +125,12 @@ pub fn event(event: &Event, at: Wall) -> Value {
             .with("holders", holders(by))
             .with_ms("retry_ms", *retry),
         Event::Reaped(disposed) => new("reaped").with_disposed(disposed),
-        Event::Quarantined { disposed, id, .. } => {
-            new("quarantined").with_disposed(disposed).with("id", id.as_deref())
-        }
-        Event::Restored { subject, id } => {
-            new("restored").with_subject(subject).with("id", id.as_str())
-        }
+        Event::Quarantined { disposed, id, .. } => new("quarantined")
+            .with_disposed(disposed)
+            .with("id", id.as_deref()),
+        Event::Restored { subject, id } => new("restored")
+            .with_subject(subject)
+            .with("id", id.as_str()),
         Event::Purged { subject, id } => {
             new("purged").with_subject(subject).with("id", id.as_str())
         }
@@ -141,12 +142,12 @@ pub fn event(event: &Event, at: Wall) -> Value {
             .with_subject(subject)
             .with("error", error.as_str())
             .with("errno", *errno),
-        Event::Rescan { root, cause } => {
-            new("rescan").with_path("root", Some(root)).with("cause", cause.as_str())
-        }
-        Event::Root { root, state } => {
-            new("root").with_path("root", Some(root)).with("state", state.as_str())
-        }
+        Event::Rescan { root, cause } => new("rescan")
+            .with_path("root", Some(root))
+            .with("cause", cause.as_str()),
+        Event::Root { root, state } => new("root")
+            .with_path("root", Some(root))
+            .with("state", state.as_str()),
         Event::Summary(summary) => new("summary")
             .with("reaped", summary.reaped)
             .with("quarantined", summary.quarantined)

@@ -223,7 +223,10 @@ impl<'a> Pass<'a> {
                 continue;
             };
             let grace = candidate.suspect.grace;
-            let news = one.temp.as_mut().map(|temp| temp.put_aside(grace, clock::mono()).news);
+            let news = one
+                .temp
+                .as_mut()
+                .map(|temp| temp.put_aside(grace, clock::mono()).news);
             if news != Some(true) {
                 continue;
             }
@@ -288,7 +291,9 @@ impl<'a> Pass<'a> {
                 }
                 Outcome::Kept(Reason::Changed) => {
                     // What was touched meanwhile is somebody's: its grace starts again.
-                    one.temp = Some(Tracked::created(clock::mono(), grace));
+                    if let Some(temp) = one.temp.as_mut() {
+                        temp.start_over(clock::mono(), grace);
+                    }
                     kept.push((index, observation, Reason::Changed));
                     continue;
                 }
@@ -322,7 +327,10 @@ impl<'a> Pass<'a> {
             let Some(temp) = one.temp.as_mut() else {
                 continue;
             };
-            let grace = policy.grace.of(&policy.names.read(&one.name)).max(SHORTEST_GRACE);
+            let grace = policy
+                .grace
+                .of(&policy.names.read(&one.name))
+                .max(SHORTEST_GRACE);
             let answer = temp.keep(reason, grace, clock::mono());
             if answer.news {
                 news.push((one.name.clone(), observation, reason, answer.retry));
@@ -440,9 +448,7 @@ fn see(dir: &Dir, asker: &Asker, name: &OsStr) -> io::Result<Seen> {
                 io::ErrorKind::NotFound => Ok(Seen::Nothing),
                 // Somebody else's lease is in the way: that is a holder.
                 io::ErrorKind::WouldBlock => Ok(Seen::File(first, Hold::Held, None)),
-                io::ErrorKind::PermissionDenied => {
-                    Ok(Seen::File(first, Hold::CannotTell, None))
-                }
+                io::ErrorKind::PermissionDenied => Ok(Seen::File(first, Hold::CannotTell, None)),
                 _ => Err(error),
             };
         }
@@ -514,7 +520,9 @@ pub struct Examined {
     pub verdict: Verdict,
 }
 
-fn intent(((_, seen, disposed), candidate): (&(usize, Observation, Disposed), &Candidate)) -> Value {
+fn intent(
+    ((_, seen, disposed), candidate): (&(usize, Observation, Disposed), &Candidate),
+) -> Value {
     let file = &seen.fingerprint;
     let suspect = &candidate.suspect;
     json::Object::default()
@@ -538,4 +546,3 @@ fn intent(((_, seen, disposed), candidate): (&(usize, Observation, Disposed), &C
         .with("ctime", json::time(file.ctime))
         .into_value()
 }
-

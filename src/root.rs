@@ -40,7 +40,9 @@ pub enum Refused {
         leads_to: Option<PathBuf>,
     },
     /// It is a file.
-    #[error("{0:?} is not a directory; to see what orphand thinks of a file: orphand explain {0:?}")]
+    #[error(
+        "{0:?} is not a directory; to see what orphand thinks of a file: orphand explain {0:?}"
+    )]
     NotADirectory(PathBuf),
     /// Its rule means nothing.
     #[error("the rule for {path:?} cannot mean anything: {error}")]
@@ -61,9 +63,34 @@ fn instead(leads_to: Option<&Path>) -> String {
 
 /// Folders of the system itself, on Linux and on macOS.
 const SYSTEM: &[&str] = &[
-    "/", "/usr", "/etc", "/var", "/boot", "/dev", "/proc", "/sys", "/run", "/tmp", "/Library",
-    "/System", "/Users", "/home", "/private", "/private/var", "/private/tmp", "/private/etc",
-    "/Applications", "/Volumes", "/bin", "/sbin", "/lib", "/lib64", "/opt", "/srv", "/mnt", "/media",
+    "/",
+    "/usr",
+    "/etc",
+    "/var",
+    "/boot",
+    "/dev",
+    "/proc",
+    "/sys",
+    "/run",
+    "/tmp",
+    "/Library",
+    "/System",
+    "/Users",
+    "/home",
+    "/private",
+    "/private/var",
+    "/private/tmp",
+    "/private/etc",
+    "/Applications",
+    "/Volumes",
+    "/bin",
+    "/sbin",
+    "/lib",
+    "/lib64",
+    "/opt",
+    "/srv",
+    "/mnt",
+    "/media",
 ];
 
 impl Root {
@@ -142,7 +169,10 @@ fn homes() -> Vec<PathBuf> {
     if let Some(home) = env::var_os("HOME").filter(|home| !home.is_empty()) {
         homes.push(absolute(Path::new(&home)));
     }
-    for line in fs::read_to_string("/etc/passwd").unwrap_or_default().lines() {
+    for line in fs::read_to_string("/etc/passwd")
+        .unwrap_or_default()
+        .lines()
+    {
         let mut fields = line.split(':').skip(2);
         let uid: Option<u32> = fields.next().and_then(|uid| uid.parse().ok());
         let home = fields.nth(2).unwrap_or_default();
@@ -150,7 +180,10 @@ fn homes() -> Vec<PathBuf> {
             homes.push(PathBuf::from(home));
         }
     }
-    let real = homes.iter().filter_map(|home| fs::canonicalize(home).ok()).collect::<Vec<_>>();
+    let real = homes
+        .iter()
+        .filter_map(|home| fs::canonicalize(home).ok())
+        .collect::<Vec<_>>();
     homes.extend(real);
     homes
 }

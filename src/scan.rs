@@ -148,7 +148,10 @@ impl Walk<'_> {
 }
 
 fn kind(dir: &Dir, name: &OsStr) -> Option<Kind> {
-    dir.observe(name).ok().flatten().map(|seen| seen.fingerprint.kind)
+    dir.observe(name)
+        .ok()
+        .flatten()
+        .map(|seen| seen.fingerprint.kind)
 }
 
 /// Errors that say that something is not a directory of this root: a symlink, another mount, a

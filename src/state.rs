@@ -25,7 +25,11 @@ impl Folders {
     /// As the environment says.
     #[must_use]
     pub fn from_env() -> Folders {
-        let folder = |name: &str| env::var_os(name).map(PathBuf::from).filter(|p| p.is_absolute());
+        let folder = |name: &str| {
+            env::var_os(name)
+                .map(PathBuf::from)
+                .filter(|p| p.is_absolute())
+        };
         let at_home = if cfg!(target_os = "macos") {
             "Library/Application Support/orphand"
         } else {
@@ -75,7 +79,10 @@ impl RootLock {
             path: path.clone(),
             error,
         };
-        let make = fs::DirBuilder::new().recursive(true).mode(0o700).create(runtime);
+        let make = fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(runtime);
         make.map_err(unavailable)?;
         loop {
             let mut file = File::options()
@@ -139,6 +146,10 @@ mod tests {
         let again = RootLock::take(runtime.path(), id);
         assert!(again.is_ok(), "{again:?}");
         drop(again);
-        assert_eq!(fs::read_dir(runtime.path()).unwrap().count(), 0, "no litter");
+        assert_eq!(
+            fs::read_dir(runtime.path()).unwrap().count(),
+            0,
+            "no litter"
+        );
     }
 }

@@ -87,7 +87,10 @@ pub fn sweep(
         }
     }
     for (below, due) in &dirs {
-        for one in due.iter().filter(|one| one.temp.as_ref().is_some_and(|t| !t.is_kept())) {
+        for one in due
+            .iter()
+            .filter(|one| one.temp.as_ref().is_some_and(|t| !t.is_kept()))
+        {
             let path = root.path.join(below).join(&one.name);
             let bytes = one.temp.as_ref().and_then(Tracked::bytes);
             let root = root.path.clone();
@@ -113,7 +116,10 @@ fn wait_for(dirs: &[(PathBuf, Vec<Due>)], root: &Root) {
     let longest = root.policy.grace.random.max(root.policy.grace.fixed);
     let now = clock::mono();
     let soon = now.after(confirm(longest));
-    let temps = dirs.iter().flat_map(|(_, due)| due).filter_map(|one| one.temp.as_ref());
+    let temps = dirs
+        .iter()
+        .flat_map(|(_, due)| due)
+        .filter_map(|one| one.temp.as_ref());
     let last = temps.map(Tracked::due).filter(|due| *due <= soon).max();
     if let Some(last) = last {
         // A millisecond more, because a sleep may end a little early by another clock.
@@ -126,11 +132,15 @@ fn put_in_order(root: &Root, tools: &Tools, asker: &Asker) -> Result<(), RootErr
     let claims = std::sync::Mutex::new(Vec::new());
     scan::scan(root, None, Path::new(""), &|met| {
         if let Met::Claim(dir, name) = met {
-            let mut claims = claims.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            let mut claims = claims
+                .lock()
+                .unwrap_or_else(std::sync::PoisonError::into_inner);
             claims.push((dir.below().to_owned(), name.to_owned()));
         }
     })?;
-    let claims = claims.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let claims = claims
+        .into_inner()
+        .unwrap_or_else(std::sync::PoisonError::into_inner);
     for (below, claim) in claims {
         recover(root, tools, asker, &below, &claim);
     }
@@ -153,6 +163,9 @@ fn recover(root: &Root, tools: &Tools, asker: &Asker, below: &Path, claim: &OsSt
         },
     };
     if let Err(error) = reap::recover(scene, asker, claim) {
-        log::warn!("{claim:?} in {:?} cannot be given its name back: {error}", dir.path());
+        log::warn!(
+            "{claim:?} in {:?} cannot be given its name back: {error}",
+            dir.path()
+        );
     }
 }

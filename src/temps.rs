@@ -57,7 +57,9 @@ impl Temps {
     /// The name is gone: renamed away or removed. Says whether it was known. One that is being
     /// disposed of stays: that is our own doing.
     pub fn gone(&self, path: &Path) -> bool {
-        self.map.remove_if(path, |_, temp| !temp.is_reaping()).is_some()
+        self.map
+            .remove_if(path, |_, temp| !temp.is_reaping())
+            .is_some()
     }
 
     /// A writer closed it.
@@ -71,6 +73,13 @@ impl Temps {
     pub fn found(&self, path: PathBuf, now: Mono, origin: Origin) {
         if let Entry::Vacant(vacant) = self.map.entry(path) {
             vacant.insert(Tracked::found(now, origin));
+        }
+    }
+
+    /// A scan found it, and it is to be left alone.
+    pub fn leave(&self, path: PathBuf, now: Mono) {
+        if let Entry::Vacant(vacant) = self.map.entry(path) {
+            vacant.insert(Tracked::left_alone(now));
         }
     }
 
@@ -117,7 +126,10 @@ impl Temps {
     /// All temps due before `horizon`, with their moments.
     #[must_use]
     pub fn due_before(&self, horizon: Mono) -> Vec<(Mono, PathBuf)> {
-        let early = self.map.iter().filter(|temp| temp.due() < horizon && !temp.is_reaping());
+        let early = self
+            .map
+            .iter()
+            .filter(|temp| temp.due() < horizon && !temp.is_reaping());
         early.map(|temp| (temp.due(), temp.key().clone())).collect()
     }
 
@@ -138,10 +150,10 @@ impl Temps {
     pub fn put_down(&self, path: &Path, temp: Option<Tracked>) {
         match temp {
             Some(temp) => {
-                if let Some(mut entry) = self.map.get_mut(path) {
-                    if entry.is_reaping() {
-                        *entry = temp;
-                    }
+                if let Some(mut entry) = self.map.get_mut(path)
+                    && entry.is_reaping()
+                {
+                    *entry = temp;
                 }
             }
             None => {
@@ -162,6 +174,7 @@ impl Temps {
         for temp in &self.map {
             match temp.is_kept() {
                 true => waiting.held += 1,
+                false if temp.due() == Mono(u64::MAX) => {}
                 false => {
                     waiting.waiting += 1;
                     let due = temp.due();

@@ -4,8 +4,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use orphand::decide::policy::{Action, Closed, Open, SoleCopy};
 use orphand::daemon::Existing;
+use orphand::decide::policy::{Action, Closed, Open, SoleCopy};
 
 use super::config::RuleSettings;
 use super::duration;
@@ -13,7 +13,12 @@ use super::duration;
 /// Finds the temp files that killed atomic writers left behind, and removes them once it is proven
 /// that nobody holds them, writes them, or needs them as the only copy.
 #[derive(Debug, Parser)]
-#[command(name = "orphand", version, max_term_width = 100, arg_required_else_help = true)]
+#[command(
+    name = "orphand",
+    version,
+    max_term_width = 100,
+    arg_required_else_help = true
+)]
 #[command(after_help = "\
 Examples:
   orphand scan ~/.app/sessions                 what is there, and what would go; changes nothing
@@ -38,7 +43,13 @@ pub(crate) struct Look {
     #[arg(long, global = true)]
     pub(crate) json: bool,
     /// When to colour
-    #[arg(long, global = true, value_enum, default_value = "auto", env = "ORPHAND_COLOR")]
+    #[arg(
+        long,
+        global = true,
+        value_enum,
+        default_value = "auto",
+        env = "ORPHAND_COLOR"
+    )]
     pub(crate) color: Color,
     /// Say only what failed
     #[arg(short, long, global = true)]

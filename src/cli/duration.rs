@@ -12,7 +12,12 @@ pub(crate) fn parse(text: &str) -> Result<Duration, String> {
             "{text:?} is not a duration; say a whole number and a unit, like 30s (ms, s, m, h or d)"
         ));
     }
-    let too_long = || format!("{text:?} is too long; the longest is {}d", u64::MAX / 86_400_000);
+    let too_long = || {
+        format!(
+            "{text:?} is too long; the longest is {}d",
+            u64::MAX / 86_400_000
+        )
+    };
     let number: u64 = number.parse().map_err(|_| too_long())?;
     let unit = match unit {
         "ms" => 1,
@@ -21,9 +26,16 @@ pub(crate) fn parse(text: &str) -> Result<Duration, String> {
         "h" => 3_600_000,
         "d" => 86_400_000,
         "" => return Err(format!("{text:?} has no unit; did you mean {text}s?")),
-        _ => return Err(format!("{unit:?} is not a unit; there are ms, s, m, h and d")),
+        _ => {
+            return Err(format!(
+                "{unit:?} is not a unit; there are ms, s, m, h and d"
+            ));
+        }
     };
-    number.checked_mul(unit).map(Duration::from_millis).ok_or_else(too_long)
+    number
+        .checked_mul(unit)
+        .map(Duration::from_millis)
+        .ok_or_else(too_long)
 }
 
 #[cfg(test)]

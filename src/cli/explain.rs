@@ -64,7 +64,11 @@ pub(super) fn run(command: &Explain, look: &Look) -> Result<Exit, Failure> {
     if look.json {
         report.line(&json!({"temps": documents}).to_string())?;
     }
-    Ok(if cannot_tell { Exit::Partly } else { Exit::Done })
+    Ok(if cannot_tell {
+        Exit::Partly
+    } else {
+        Exit::Done
+    })
 }
 
 fn examine(
@@ -75,7 +79,11 @@ fn examine(
     let failed = |error: &dyn std::fmt::Display| {
         Failure::new(
             Exit::Failed,
-            format!("cannot look at \"{}\" in {:?}: {error}", lossy(name), root.path),
+            format!(
+                "cannot look at \"{}\" in {:?}: {error}",
+                lossy(name),
+                root.path
+            ),
         )
     };
     let dir = Dir::open_root(&root.path, None).map_err(|error| match error {
@@ -149,7 +157,9 @@ fn print(
     report.line(&text::escaped(&examined.path))?;
     if !matches(root, examined) {
         let names = &root.policy.names;
-        report.line(&format!("its name is none that the rule takes ({names}): it is left alone"))?;
+        report.line(&format!(
+            "its name is none that the rule takes ({names}): it is left alone"
+        ))?;
     }
     for gate in GATES {
         let (mark, style) = match gate.ask(&examined.evidence, &root.policy) {
@@ -158,7 +168,11 @@ fn print(
             Answer::Quarantine(_) => ("moves", AnsiColor::Cyan.on_default()),
         };
         let mark = report.paint(&format!("{mark:<6}"), style);
-        report.line(&format!("  {mark}  {:<30}  {}", gate.name, gate.says(&examined.evidence)))?;
+        report.line(&format!(
+            "  {mark}  {:<30}  {}",
+            gate.name,
+            gate.says(&examined.evidence)
+        ))?;
     }
     for holder in holders {
         let name = text::escaped(Path::new(&holder.name));

@@ -36,13 +36,20 @@ pub(super) fn run(command: &History, look: &Look) -> Result<Exit, Failure> {
     });
     read.map_err(|error| {
         let path = journal.path().unwrap_or(std::path::Path::new(""));
-        Failure::new(Exit::Failed, format!("cannot read the journal {path:?}: {error}"))
+        Failure::new(
+            Exit::Failed,
+            format!("cannot read the journal {path:?}: {error}"),
+        )
     })?;
     end?;
     if !look.json && !look.quiet {
         let sum = match told {
             0 => "nothing was done yet".to_owned(),
-            told => format!("{}, {} freed", text::counted(told, "line", "lines"), text::size(bytes)),
+            told => format!(
+                "{}, {} freed",
+                text::counted(told, "line", "lines"),
+                text::size(bytes)
+            ),
         };
         report.line(&sum)?;
     }
@@ -65,11 +72,17 @@ fn line(object: &Value) -> String {
         |_| word("time").to_owned(),
         |time| {
             let zone = jiff::tz::TimeZone::system();
-            time.to_zoned(zone).strftime("%Y-%m-%d %H:%M:%S").to_string()
+            time.to_zoned(zone)
+                .strftime("%Y-%m-%d %H:%M:%S")
+                .to_string()
         },
     );
     let path = text::escaped(std::path::Path::new(word("path")));
-    let bytes = object.get("bytes").and_then(Value::as_u64).map(text::size).unwrap_or_default();
+    let bytes = object
+        .get("bytes")
+        .and_then(Value::as_u64)
+        .map(text::size)
+        .unwrap_or_default();
     let id = match word("id") {
         "" => String::new(),
         id => format!("  {id}"),

@@ -95,7 +95,11 @@ impl Report {
 
     fn words(&self, event: &Event) -> Option<String> {
         let line = match event {
-            Event::Ready { .. } | Event::Rescan { cause: Cause::Startup, .. } => return None,
+            Event::Ready { .. }
+            | Event::Rescan {
+                cause: Cause::Startup,
+                ..
+            } => return None,
             Event::Tracked { subject, due } => {
                 let rest = format!("looked at in {}", text::span(*due));
                 self.row("tracked", Style::new().dimmed(), subject, &rest)
@@ -118,7 +122,11 @@ impl Report {
                 self.row("kept", AnsiColor::Yellow.on_default(), subject, &rest)
             }
             Event::Reaped(disposed) => {
-                let word = if disposed.dry_run { "would remove" } else { "removed" };
+                let word = if disposed.dry_run {
+                    "would remove"
+                } else {
+                    "removed"
+                };
                 let style = AnsiColor::Green.on_default();
                 self.row(word, style, &disposed.subject, &because(disposed))
             }
@@ -127,7 +135,11 @@ impl Report {
                 id,
                 reason,
             } => {
-                let word = if disposed.dry_run { "would move" } else { "moved" };
+                let word = if disposed.dry_run {
+                    "would move"
+                } else {
+                    "moved"
+                };
                 let rest = moved(disposed, id.as_deref(), *reason);
                 self.row(word, AnsiColor::Cyan.on_default(), &disposed.subject, &rest)
             }
@@ -260,7 +272,9 @@ pub(crate) fn kept(reason: Reason, by: &str, retry: Option<Duration>) -> String 
         Reason::InUse => format!("open in {by}"),
         Reason::CannotTell => "it cannot be proven that nobody uses it".to_owned(),
         Reason::SoleCopy => "it may be the only copy".to_owned(),
-        Reason::NoQuarantine => "it may be the only copy, and there can be no quarantine here".to_owned(),
+        Reason::NoQuarantine => {
+            "it may be the only copy, and there can be no quarantine here".to_owned()
+        }
     };
     let again = retry.map(|retry| format!("; looked at every {}", text::span(retry)));
     let hint = match reason {

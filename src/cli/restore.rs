@@ -63,15 +63,23 @@ fn bring_back(
     marks: &Marks,
 ) -> Result<u64, Failure> {
     let (Some(parent), Some(name)) = (to.parent(), to.file_name()) else {
-        return Err(Failure::new(Exit::Usage, format!("{to:?} is not a path for a file")));
+        return Err(Failure::new(
+            Exit::Usage,
+            format!("{to:?} is not a path for a file"),
+        ));
     };
     let failed = |error: &dyn std::fmt::Display| {
         let what = format!("cannot restore {} to {to:?}: {error}", stored.id);
-        Failure::new(Exit::Failed, format!("{what}; to put it elsewhere: --to PATH"))
+        Failure::new(
+            Exit::Failed,
+            format!("{what}; to put it elsewhere: --to PATH"),
+        )
     };
     let mark = |file: std::os::fd::BorrowedFd<'_>, seen: &_| {
         if let Err(error) = put(marks, file, seen) {
-            log::warn!("{to:?} cannot be marked as restored ({error}): a watcher may take it again");
+            log::warn!(
+                "{to:?} cannot be marked as restored ({error}): a watcher may take it again"
+            );
         }
     };
     // The old place is below the root, and no link must lead out of it. What is typed is taken.
@@ -86,12 +94,12 @@ fn bring_back(
     let restored = room.restore(&stored.id, dir.fd().as_fd(), name, mark);
     match restored {
         Ok(seen) => Ok(seen.fingerprint.size),
-        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
-            Err(failed(&"something exists there already, and nothing is overwritten"))
-        }
-        Err(error) if error.kind() == std::io::ErrorKind::CrossesDevices => {
-            Err(failed(&"it is on another file system; name a path on the same one"))
-        }
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Err(failed(
+            &"something exists there already, and nothing is overwritten",
+        )),
+        Err(error) if error.kind() == std::io::ErrorKind::CrossesDevices => Err(failed(
+            &"it is on another file system; name a path on the same one",
+        )),
         Err(error) => Err(failed(&error)),
     }
 }
@@ -141,7 +149,12 @@ fn find(which: &Path, config: &Config, journal: &Journal) -> Result<(Room, Store
 pub(super) fn roots(config: &Config, journal: &Journal, path: Option<&Path>) -> BTreeSet<PathBuf> {
     let mut roots: BTreeSet<PathBuf> = config.watch.iter().map(|rule| rule.path.clone()).collect();
     roots.extend(std::env::current_dir());
-    roots.extend(path.into_iter().flat_map(Path::ancestors).skip(1).map(Path::to_owned));
+    roots.extend(
+        path.into_iter()
+            .flat_map(Path::ancestors)
+            .skip(1)
+            .map(Path::to_owned),
+    );
     let read = journal.outcomes(|object| {
         roots.extend(path_of(&object, "root"));
     });
@@ -157,7 +170,9 @@ fn path_of(object: &Value, key: &str) -> Option<PathBuf> {
     let text = |key: &str| object.get(key).and_then(Value::as_str);
     match text(&format!("{key}_b64")) {
         Some(encoded) => {
-            let bytes = base64::engine::general_purpose::STANDARD.decode(encoded).ok()?;
+            let bytes = base64::engine::general_purpose::STANDARD
+                .decode(encoded)
+                .ok()?;
             Some(PathBuf::from(std::ffi::OsStr::from_bytes(&bytes)))
         }
         None => text(key).map(PathBuf::from),

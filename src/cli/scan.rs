@@ -29,7 +29,9 @@ pub(super) fn run(command: &Scan, look: &Look) -> Result<Exit, Failure> {
     if list_writers(&command.rule) {
         return Ok(Exit::Done);
     }
-    let typed = command.rule.settings(Some(&command.depth), Some(&command.deed));
+    let typed = command
+        .rule
+        .settings(Some(&command.depth), Some(&command.deed));
     let plan = plan(&command.rule, typed, &command.dirs, Intent::Look)?;
     let paths = plan.roots.iter().map(|root| root.path.clone()).collect();
     let mut report = Report::new(look, paths);
@@ -37,9 +39,9 @@ pub(super) fn run(command: &Scan, look: &Look) -> Result<Exit, Failure> {
     for (index, root) in plan.roots.iter().enumerate() {
         failed |= scan_root(index, root, look, &mut rows)?;
     }
-    failed |= rows.iter().any(|row: &Row| {
-        row.examined.verdict == Verdict::Keep(Reason::CannotTell)
-    });
+    failed |= rows
+        .iter()
+        .any(|row: &Row| row.examined.verdict == Verdict::Keep(Reason::CannotTell));
     let orphans = rows.iter().filter(|row| is_orphan(&row.examined)).count();
     if look.json {
         report.line(&document(&plan.roots, &rows).to_string())?;
@@ -54,12 +56,7 @@ pub(super) fn run(command: &Scan, look: &Look) -> Result<Exit, Failure> {
 }
 
 /// Examines every temp of one root. Says whether something could not be read.
-fn scan_root(
-    index: usize,
-    root: &Root,
-    look: &Look,
-    rows: &mut Vec<Row>,
-) -> Result<bool, Failure> {
+fn scan_root(index: usize, root: &Root, look: &Look, rows: &mut Vec<Row>) -> Result<bool, Failure> {
     let tools = tools(&Folders::from_env(), false)?;
     let bar = progress_bar(look, "temps examined");
     let denials = AtomicU64::new(0);
@@ -111,7 +108,10 @@ pub(super) fn cannot_scan(root: &Root, error: &RootError) -> Failure {
         RootError::Missing => missing(&root.path),
         error => Failure::new(
             Exit::Failed,
-            format!("cannot read {:?}: {error}; check its permissions", root.path),
+            format!(
+                "cannot read {:?}: {error}; check its permissions",
+                root.path
+            ),
         ),
     }
 }
@@ -141,7 +141,10 @@ fn document(roots: &[Root], rows: &[Row]) -> Value {
         },
         orphand::clock::wall(),
     );
-    let temps: Vec<Value> = rows.iter().map(|row| object(&row.examined).into_value()).collect();
+    let temps: Vec<Value> = rows
+        .iter()
+        .map(|row| object(&row.examined).into_value())
+        .collect();
     let (all, orphans) = totals(rows);
     let total = Object::default()
         .with("temps", all.0)
@@ -154,7 +157,10 @@ fn document(roots: &[Root], rows: &[Row]) -> Value {
             document = document.with(key, value.clone());
         }
     }
-    document.with("temps", temps).with("total", total.into_value()).into_value()
+    document
+        .with("temps", temps)
+        .with("total", total.into_value())
+        .into_value()
 }
 
 /// Number and bytes of all temps, and of the orphans among them.
@@ -176,7 +182,12 @@ fn print(report: &mut Report, roots: &[Root], rows: &[Row], quiet: bool) -> Resu
         report.name(&row.examined.path, root.unwrap_or(&row.examined.path))
     };
     let names: Vec<String> = rows.iter().map(name).collect();
-    let width = names.iter().map(|name| name.chars().count()).max().unwrap_or(0).min(60);
+    let width = names
+        .iter()
+        .map(|name| name.chars().count())
+        .max()
+        .unwrap_or(0)
+        .min(60);
     for (row, name) in rows.iter().zip(&names) {
         if quiet {
             break;
@@ -198,7 +209,10 @@ fn print(report: &mut Report, roots: &[Root], rows: &[Row], quiet: bool) -> Resu
         return Ok(());
     }
     let oldest = rows.iter().filter(|row| is_orphan(&row.examined));
-    let oldest = oldest.map(|row| row.examined.suspect.quiet).max().unwrap_or(Duration::ZERO);
+    let oldest = oldest
+        .map(|row| row.examined.suspect.quiet)
+        .max()
+        .unwrap_or(Duration::ZERO);
     let roots: Vec<String> = roots.iter().map(|root| shell_word(&root.path)).collect();
     report.line(&format!(
         "{}, {}, the oldest {}.   remove them: orphand sweep {}",
@@ -231,4 +245,3 @@ fn shell_word(path: &std::path::Path) -> String {
         false => format!("'{}'", text.replace('\'', r"'\''")),
     }
 }
-

@@ -21,7 +21,9 @@ pub(super) fn run(command: &Sweep, look: &Look) -> Result<Exit, Failure> {
     if list_writers(&command.rule) {
         return Ok(Exit::Done);
     }
-    let typed = command.rule.settings(Some(&command.depth), Some(&command.deed));
+    let typed = command
+        .rule
+        .settings(Some(&command.depth), Some(&command.deed));
     let plan = plan(&command.rule, typed, &command.dirs, Intent::Act)?;
     for root in &plan.roots {
         if RootId::of(&root.path).is_err() && !root.path.exists() {
@@ -34,7 +36,10 @@ pub(super) fn run(command: &Sweep, look: &Look) -> Result<Exit, Failure> {
     }
     let folders = Folders::from_env();
     let _locks = lock_all(&plan.roots, &folders)?;
-    let mut report = Report::new(look, plan.roots.iter().map(|root| root.path.clone()).collect());
+    let mut report = Report::new(
+        look,
+        plan.roots.iter().map(|root| root.path.clone()).collect(),
+    );
     let tools = tools(&folders, look.verbose > 0)?;
     let mut summary = Summary::default();
     let mut told = Ok(());
@@ -83,7 +88,10 @@ fn may_go_on(roots: &[Root], look: &Look) -> Result<bool, Failure> {
     for root in roots {
         let found = orphand::scan::temps(root, &mut |_, _| {}, &|_| {});
         let found = found.map_err(|error| cannot_scan(root, &error))?;
-        temps += found.iter().map(|(_, names)| names.len() as u64).sum::<u64>();
+        temps += found
+            .iter()
+            .map(|(_, names)| names.len() as u64)
+            .sum::<u64>();
         grace = grace.min(root.policy.grace.shortest());
     }
     if temps == 0 {

@@ -21,7 +21,9 @@ pub(super) fn run(command: &Watch, look: &Look) -> Result<Exit, Failure> {
     if list_writers(&command.rule) {
         return Ok(Exit::Done);
     }
-    let typed = command.rule.settings(Some(&command.depth), Some(&command.deed));
+    let typed = command
+        .rule
+        .settings(Some(&command.depth), Some(&command.deed));
     let (config, roots, broad) = if command.dirs.is_empty() {
         let config = Config::load(command.rule.config.as_deref())?;
         let mut roots = Vec::new();
@@ -44,10 +46,13 @@ pub(super) fn run(command: &Watch, look: &Look) -> Result<Exit, Failure> {
         return Err(nothing_to_watch(&config));
     }
     let mut report = Report::new(look, roots.iter().map(|root| root.path.clone()).collect());
-    let existing = command.existing.map(Existing::from).unwrap_or(match report.is_live() {
-        true => Existing::Wait,
-        false => Existing::Take,
-    });
+    let existing = command
+        .existing
+        .map(Existing::from)
+        .unwrap_or(match report.is_live() {
+            true => Existing::Wait,
+            false => Existing::Take,
+        });
     // Before the threads, so that no signal ends them half-way.
     let signals = Signals::listen()?;
     let mut builder = Watcher::builder()
@@ -104,8 +109,9 @@ fn follow(watcher: &Watcher, report: &mut Report) -> Result<Exit, Failure> {
             next_status = Instant::now() + Duration::from_secs(1);
         }
     }
-    let cannot_tell = watcher.summary().cannot_tell;
-    Ok(if failed || cannot_tell { Exit::Partly } else { Exit::Done })
+    let summary = watcher.summary();
+    let partly = failed || summary.failed > 0 || summary.cannot_tell;
+    Ok(if partly { Exit::Partly } else { Exit::Done })
 }
 
 /// `2 waiting, next in 7 s · 1 held · freed 5 B`
@@ -116,7 +122,10 @@ fn status(watcher: &Watcher) -> String {
     if waiting.waiting > 0 {
         let next = waiting.next.map(|next| next.since(clock::mono()).as_secs());
         let next = next.map(|s| format!(", next in {s} s")).unwrap_or_default();
-        parts.push(format!("{} waiting{next}", text::count(waiting.waiting as u64)));
+        parts.push(format!(
+            "{} waiting{next}",
+            text::count(waiting.waiting as u64)
+        ));
     }
     if waiting.held > 0 {
         parts.push(format!("{} held", text::count(waiting.held as u64)));
@@ -134,11 +143,19 @@ fn status(watcher: &Watcher) -> String {
 fn greet(report: &mut Report, roots: &[Root], existing: Existing) -> Result<(), Failure> {
     for root in roots {
         let policy = &root.policy;
-        let deep = if policy.recursive { "and below it" } else { "not below it" };
+        let deep = if policy.recursive {
+            "and below it"
+        } else {
+            "not below it"
+        };
         let path = text::escaped(&root.path);
         let names = policy.names.to_string();
         let grace = grace(policy);
-        let deed = if policy.is_dry_run() { "is told" } else { "goes" };
+        let deed = if policy.is_dry_run() {
+            "is told"
+        } else {
+            "goes"
+        };
         report.line(&format!(
             "watching {path} ({deep}) for {names}; what nobody has used for {grace} {deed}. Ctrl-C ends"
         ))?;
@@ -153,7 +170,10 @@ fn greet(report: &mut Report, roots: &[Root], existing: Existing) -> Result<(), 
         let what = match existing {
             Existing::Take => "they go as soon as it is proven that nobody uses them".to_owned(),
             Existing::Wait => match roots {
-                [root] => format!("they go in {} unless somebody uses them", grace(&root.policy)),
+                [root] => format!(
+                    "they go in {} unless somebody uses them",
+                    grace(&root.policy)
+                ),
                 _ => "they go after their grace unless somebody uses them".to_owned(),
             },
             Existing::Leave => "they are left alone".to_owned(),
@@ -169,7 +189,11 @@ fn grace(policy: &Policy) -> String {
     let (random, fixed) = (policy.grace.random, policy.grace.fixed);
     match random == fixed {
         true => text::span(random),
-        false => format!("{} (fixed names: {})", text::span(random), text::span(fixed)),
+        false => format!(
+            "{} (fixed names: {})",
+            text::span(random),
+            text::span(fixed)
+        ),
     }
 }
 
@@ -230,7 +254,9 @@ impl Signals {
             }
             let _ = send.try_send(());
         })
-        .map_err(|error| Failure::new(Exit::Failed, format!("cannot listen for signals: {error}")))?;
+        .map_err(|error| {
+            Failure::new(Exit::Failed, format!("cannot listen for signals: {error}"))
+        })?;
         if hangup_ignored {
             // nohup's wish, which ctrlc does not see.
             ignore_hangup();
@@ -267,4 +293,3 @@ fn ignore_hangup() {
         libc::signal(libc::SIGHUP, libc::SIG_IGN);
     }
 }
-

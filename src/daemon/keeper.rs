@@ -108,7 +108,12 @@ impl Keeper {
         }
         self.tend_quarantines();
         self.shared.tell(Event::Ready {
-            roots: self.shared.roots.iter().map(|root| root.path.clone()).collect(),
+            roots: self
+                .shared
+                .roots
+                .iter()
+                .map(|root| root.path.clone())
+                .collect(),
             tracked: self.shared.temps.len(),
         });
         self.alarm.periodic = Some(Instant::now() + self.shared.rescan);
@@ -152,7 +157,11 @@ impl Keeper {
         for hint in rare.try_iter() {
             match hint {
                 Rare::Structure(path) | Rare::SelfGone(path) => {
-                    check |= self.shared.roots.iter().any(|root| root.path.starts_with(&path));
+                    check |= self
+                        .shared
+                        .roots
+                        .iter()
+                        .any(|root| root.path.starts_with(&path));
                     self.calmer.feed(path);
                 }
                 Rare::Parent => check = true,
@@ -161,7 +170,7 @@ impl Keeper {
                     log::warn!("watching: {error}; everything is scanned again");
                     self.lost();
                 }
-                Rare::Dead => dead = true,
+                Rare::Dead(generation) => dead |= generation == self.kernel.generation(),
             }
         }
         if dead && !self.shared.is_stopping() {
@@ -170,8 +179,6 @@ impl Keeper {
             for post in &mut self.posts {
                 post.watched.clear();
             }
-            // What the old watchers say while they end is not news.
-            while rare.try_iter().count() > 0 {}
             self.rescan_all(Cause::Overflow);
         } else if check {
             for index in 0..self.posts.len() {
@@ -186,7 +193,11 @@ impl Keeper {
         }
         let now = Instant::now();
         // Calm for long enough: no reason to wait any more.
-        if self.alarm.last.is_none_or(|last| now - last > LONGEST_BACK_OFF * 2) {
+        if self
+            .alarm
+            .last
+            .is_none_or(|last| now - last > LONGEST_BACK_OFF * 2)
+        {
             self.alarm.back_off = Duration::ZERO;
         }
         self.alarm.lost = Some(now + self.alarm.back_off);
@@ -194,7 +205,12 @@ impl Keeper {
 
     fn next_alarm(&self) -> Option<Instant> {
         let alarm = &self.alarm;
-        let times = [alarm.lost, alarm.periodic, alarm.polling, self.calmer.rests_at()];
+        let times = [
+            alarm.lost,
+            alarm.periodic,
+            alarm.polling,
+            self.calmer.rests_at(),
+        ];
         times.into_iter().flatten().min()
     }
 
@@ -400,8 +416,10 @@ impl Keeper {
                 }
             }
             Met::Temp(dir, name) => {
-                if let Some(origin) = origin {
-                    shared.temps.found(dir.path().join(name), clock::mono(), origin);
+                let (path, now) = (dir.path().join(name), clock::mono());
+                match origin {
+                    Some(origin) => shared.temps.found(path, now, origin),
+                    None => shared.temps.leave(path, now),
                 }
             }
             Met::Claim(dir, name) if recovers => {
@@ -412,7 +430,11 @@ impl Keeper {
             }
             Met::Dir(_) | Met::Claim(..) | Met::Done(_) => {}
         });
-        let lists = (into_inner(claims), into_inner(denied), into_inner(unwatched));
+        let lists = (
+            into_inner(claims),
+            into_inner(denied),
+            into_inner(unwatched),
+        );
         let (claims, denied, unwatched) = lists;
         for (below, name) in claims {
             self.recover(index, root, &below, &name);
@@ -426,10 +448,10 @@ impl Keeper {
         for (path, error) in denied {
             self.failed(root, path, "read this directory", &error);
         }
-        if let Err(RootError::Io(error)) = walked {
-            if error.kind() == io::ErrorKind::PermissionDenied {
-                self.failed(root, root.path.join(below), "read this directory", &error);
-            }
+        if let Err(RootError::Io(error)) = walked
+            && error.kind() == io::ErrorKind::PermissionDenied
+        {
+            self.failed(root, root.path.join(below), "read this directory", &error);
         }
         self.shared.temps.wake();
     }
@@ -454,32 +476,44 @@ impl Keeper {
             return;
         }
         let id = self.shared.id(index);
-        let done = Dir::open_below(&root.path, id, below).map_err(|_| None).and_then(|dir| {
-            let scene = Scene {
-                root: &root.path,
-                id,
-                dir: &dir,
-                policy: &root.policy,
-                circumstances: Circumstances {
-                    marks: &self.shared.tools.marks,
-                    quarantine: true,
-                    census: None,
-                },
-            };
-            reap::recover(scene, &self.asker, claim).map_err(Some)
-        });
+        let done = Dir::open_below(&root.path, id, below)
+            .map_err(|_| None)
+            .and_then(|dir| {
+                let scene = Scene {
+                    root: &root.path,
+                    id,
+                    dir: &dir,
+                    policy: &root.policy,
+                    circumstances: Circumstances {
+                        marks: &self.shared.tools.marks,
+                        quarantine: true,
+                        census: None,
+                    },
+                };
+                reap::recover(scene, &self.asker, claim).map_err(Some)
+            });
         let folder = root.path.join(below);
         match done {
             Ok(Some(Recovered::PutBack(name))) => {
-                log::info!("{:?} was being removed when orphand ended; it has its name back", name);
+                log::info!(
+                    "{:?} was being removed when orphand ended; it has its name back",
+                    name
+                );
                 self.shared.temps.created(folder.join(name), clock::mono());
             }
             Ok(Some(Recovered::Quarantined(id))) => {
-                log::warn!("{claim:?} in {folder:?} has lost its name to another; it is {id} in the quarantine");
+                log::warn!(
+                    "{claim:?} in {folder:?} has lost its name to another; it is {id} in the quarantine"
+                );
             }
             Ok(None) | Err(None) => {}
             Err(Some(error)) => {
-                self.failed(root, folder.join(claim), "give this claim its name back", &error);
+                self.failed(
+                    root,
+                    folder.join(claim),
+                    "give this claim its name back",
+                    &error,
+                );
             }
         }
     }
@@ -496,9 +530,12 @@ impl Keeper {
         let now = Dir::open_below(&root.path, shared.id(index), below).map(|dir| dir.id());
         let moved = |known: &RootId| now.as_ref().is_ok_and(|now| now != known) || now.is_err();
         let stale: Vec<PathBuf> = match self.posts.get(index) {
-            Some(post) if post.watched.get(path).is_none_or(moved) => {
-                post.watched.keys().filter(|dir| dir.starts_with(path)).cloned().collect()
-            }
+            Some(post) if post.watched.get(path).is_none_or(moved) => post
+                .watched
+                .keys()
+                .filter(|dir| dir.starts_with(path))
+                .cloned()
+                .collect(),
             _ => Vec::new(),
         };
         for dir in stale {
@@ -564,5 +601,7 @@ fn poll_interval(root: &Root) -> Duration {
 }
 
 fn into_inner<T>(mutex: Mutex<T>) -> T {
-    mutex.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner)
+    mutex
+        .into_inner()
+        .unwrap_or_else(std::sync::PoisonError::into_inner)
 }

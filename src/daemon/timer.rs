@@ -29,6 +29,7 @@ struct Agenda {
 const AT_ONCE: usize = 1024;
 
 pub(super) fn run(shared: &Shared, bell: &Receiver<()>, keeper: &Sender<keeper::Word>) {
+    let _guard = Guard(shared, keeper);
     let asker = Asker::new();
     let mut clocks = ClockWatch::default();
     let mut agenda = Agenda::default();
@@ -67,10 +68,32 @@ pub(super) fn run(shared: &Shared, bell: &Receiver<()>, keeper: &Sender<keeper::
     }
 }
 
+/// A timer thread that panics takes the whole watcher down with it, and says so: one that looks
+/// alive and removes nothing would be worse.
+struct Guard<'a>(&'a Shared, &'a Sender<keeper::Word>);
+
+impl Drop for Guard<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            log::error!("a mistake in orphand has ended its timer thread; the watch ends with it");
+            self.0
+                .stopping
+                .store(true, std::sync::atomic::Ordering::SeqCst);
+            super::guard(&self.0.summary).failed += 1;
+            let _ = self.1.send(keeper::Word::Stop);
+        }
+    }
+}
+
 impl Agenda {
     fn sweep(&mut self, shared: &Shared, now: Mono) {
         self.horizon = now.after(shared.temps.shortest() / 2);
-        self.near = shared.temps.due_before(self.horizon).into_iter().map(Reverse).collect();
+        self.near = shared
+            .temps
+            .due_before(self.horizon)
+            .into_iter()
+            .map(Reverse)
+            .collect();
     }
 
     fn take(&mut self, now: Mono) -> Vec<PathBuf> {
@@ -86,7 +109,10 @@ impl Agenda {
     }
 
     fn next(&self) -> Mono {
-        let nearest = self.near.peek().map_or(self.horizon, |Reverse((at, _))| *at);
+        let nearest = self
+            .near
+            .peek()
+            .map_or(self.horizon, |Reverse((at, _))| *at);
         nearest.min(self.horizon)
     }
 
@@ -133,7 +159,9 @@ fn pass_over(
         for one in due {
             let path = dir.join(&one.name);
             let at = one.temp.as_ref().map(|temp| temp.due());
-            shared.temps.put_down(&path, one.temp.map(|temp| temp.settled_down()));
+            shared
+                .temps
+                .put_down(&path, one.temp.map(|temp| temp.settled_down()));
             if let Some(at) = at {
                 agenda.put(at, path);
             }

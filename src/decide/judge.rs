@@ -424,7 +424,10 @@ fn says_hard_linked(e: &Evidence) -> String {
 }
 
 fn network_fs(e: &Evidence, policy: &Policy) -> Answer {
-    let trusted = policy.trusted_file_systems.iter().any(|name| **name == *e.place.file_system);
+    let trusted = policy
+        .trusted_file_systems
+        .iter()
+        .any(|name| **name == *e.place.file_system);
     keep_if(
         e.place.reach == Reach::Unknown && !trusted,
         Reason::NetworkFs,

@@ -55,11 +55,17 @@ pub fn overdue(entries: &[Entry], limits: Limits, now: Wall, file_system: u64) -
             *best = entry;
         }
     }
-    let spared = |entry: &Entry| newest.get(&entry.copy_of).is_some_and(|best| *best == entry);
+    let spared = |entry: &Entry| {
+        newest
+            .get(&entry.copy_of)
+            .is_some_and(|best| *best == entry)
+    };
     let mut old: Vec<&Entry> = entries.iter().filter(|entry| !spared(entry)).collect();
     old.sort_by(|a, b| (a.since, &a.id).cmp(&(b.since, &b.id)));
 
-    let mut left: u64 = entries.iter().fold(0, |sum, entry| sum.saturating_add(entry.bytes));
+    let mut left: u64 = entries
+        .iter()
+        .fold(0, |sum, entry| sum.saturating_add(entry.bytes));
     let room = match limits.percent {
         0 => u64::MAX,
         percent => file_system / 100 * u64::from(percent),
@@ -102,7 +108,10 @@ mod tests {
             nsec: 0,
         };
         let dropped = overdue(entries, limits, now, 1_000);
-        let ids: Vec<_> = dropped.iter().map(|entry| entry.id.to_str().unwrap()).collect();
+        let ids: Vec<_> = dropped
+            .iter()
+            .map(|entry| entry.id.to_str().unwrap())
+            .collect();
         assert_eq!(ids, want);
     }
 

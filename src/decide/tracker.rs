@@ -34,6 +34,9 @@ pub struct Tracked {
     seen: Mono,
     due: Mono,
     looked: Option<Box<Looked>>,
+    said: Said,
+    /// How often it was kept since it last changed.
+    tries: u8,
     origin: Origin,
     closed: bool,
     reaping: bool,
@@ -45,8 +48,6 @@ struct Looked {
     quiet_since: Mono,
     unused_since: Mono,
     held: bool,
-    said: Said,
-    tries: u32,
 }
 
 /// The reasons that were already reported for this temp.
@@ -106,10 +107,29 @@ impl Tracked {
             seen,
             due,
             looked: None,
+            said: Said::default(),
+            tries: 0,
             origin,
             closed: false,
             reaping: false,
         }
+    }
+
+    /// A temp that is left alone for as long as nothing is heard of its name.
+    #[must_use]
+    pub fn left_alone(now: Mono) -> Tracked {
+        Tracked::new(now, Mono(u64::MAX), Origin::Found)
+    }
+
+    /// It was touched just now, and put back if it had been claimed: everything begins again, but
+    /// what was said of it stays said.
+    pub fn start_over(&mut self, now: Mono, grace: Duration) {
+        *self = Tracked {
+            said: self.said,
+            closed: self.closed,
+            reaping: self.reaping,
+            ..Tracked::created(now, grace)
+        };
     }
 
     /// When something is to be done about it.
@@ -161,7 +181,7 @@ impl Tracked {
     /// Whether it was judged and kept.
     #[must_use]
     pub fn is_kept(&self) -> bool {
-        self.looked.as_ref().is_some_and(|known| known.tries > 0)
+        self.tries > 0
     }
 
     /// Whether the first look, by the grace of its own rule, is still ahead; then it is put off.
@@ -183,7 +203,7 @@ impl Tracked {
         let held = look.hold.is_held() && open == Open::Keep;
         let next = match self.looked.as_deref_mut() {
             None => {
-                let first = self.first_look(look, grace, held, Said::default());
+                let first = self.first_look(look, grace, held);
                 let at = first.quiet_since.after(grace);
                 self.looked = Some(Box::new(first));
                 Next::LookAt(at)
@@ -200,19 +220,16 @@ impl Tracked {
                     quiet_since: now,
                     unused_since: now,
                     held: false,
-                    said: known.said,
-                    tries: 0,
                 };
+                self.tries = 0;
                 Next::LookAt(now.after(grace))
             }
             Some(known) if known.fingerprint != look.fingerprint => {
-                let same_file = known.fingerprint.ino == look.fingerprint.ino;
-                let said = if same_file {
-                    known.said
-                } else {
-                    Said::default()
-                };
-                let first = self.first_look(look, grace, held, said);
+                if known.fingerprint.ino != look.fingerprint.ino {
+                    self.said = Said::default();
+                }
+                self.tries = 0;
+                let first = self.first_look(look, grace, held);
                 let at = first.quiet_since.after(grace);
                 self.looked = Some(Box::new(first));
                 Next::LookAt(at)
@@ -226,7 +243,7 @@ impl Tracked {
     }
 
     /// The first look at a fingerprint, with the credit that its dates give it.
-    fn first_look(&self, look: &Look, grace: Duration, held: bool, said: Said) -> Looked {
+    fn first_look(&self, look: &Look, grace: Duration, held: bool) -> Looked {
         let now = look.now.mono;
         let mut unused = look.now.wall.since(look.fingerprint.newest());
         unused = unused.min(now.since_boot());
@@ -244,8 +261,6 @@ impl Tracked {
             quiet_since: now.before(credit),
             unused_since: now.before(unused),
             held,
-            said,
-            tries: 0,
         }
     }
 
@@ -259,14 +274,9 @@ impl Tracked {
     /// Notes that it was kept for `reason`, and says whether that is news. It is looked at again
     /// after [`policy::retry`].
     pub fn keep(&mut self, reason: Reason, grace: Duration, now: Mono) -> Kept {
-        let (news, tries) = match self.looked.as_deref_mut() {
-            Some(known) => {
-                known.tries = known.tries.saturating_add(1);
-                (known.said.note(reason.bit()), known.tries - 1)
-            }
-            None => (true, 0),
-        };
-        let retry = policy::retry(grace, reason.ends_silently(), tries);
+        let news = self.said.note(reason.bit());
+        let retry = policy::retry(grace, reason.ends_silently(), u32::from(self.tries));
+        self.tries = self.tries.saturating_add(1);
         self.due = now.after(retry);
         self.reaping = false;
         Kept { news, retry }

@@ -29,11 +29,8 @@ use crate::look::Dir;
 /// worst case: a device special file that somebody with the right to make one put there is opened
 /// and closed.
 pub fn open_to_ask(dir: &Dir, name: &OsStr) -> io::Result<OwnedFd> {
-    let flags = OFlags::RDONLY
-        | OFlags::NOFOLLOW
-        | OFlags::NONBLOCK
-        | OFlags::NOCTTY
-        | OFlags::CLOEXEC;
+    let flags =
+        OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
     // O_NOATIME needs the owner's uid; whoever lacks that leaves an access time behind.
     match rustix::fs::openat(dir.fd(), name, flags | OFlags::NOATIME, Mode::empty()) {
         Err(Errno::PERM) => Ok(rustix::fs::openat(dir.fd(), name, flags, Mode::empty())?),
@@ -270,7 +267,10 @@ pub fn is_locked(file: &Fingerprint) -> bool {
     let (major, minor) = (rustix::fs::major(file.dev), rustix::fs::minor(file.dev));
     let id = format!("{major:02x}:{minor:02x}:{}", file.ino);
     locks.lines().any(|line| {
-        let mut words = line.split_ascii_whitespace().skip(1).skip_while(|w| *w == "->");
+        let mut words = line
+            .split_ascii_whitespace()
+            .skip(1)
+            .skip_while(|w| *w == "->");
         let kind = words.next().unwrap_or_default();
         let known = matches!(kind, "FLOCK" | "POSIX" | "OFDLCK");
         // kind, ADVISORY, READ or WRITE, pid, device:inode
@@ -369,7 +369,9 @@ impl Walk {
         for line in maps.split(|&b| b == b'\n') {
             let mut words = line.split(|&b| b == b' ').filter(|w| !w.is_empty());
             let device = words.nth(3).and_then(device_number);
-            let inode = words.next().and_then(|w| std::str::from_utf8(w).ok()?.parse().ok());
+            let inode = words
+                .next()
+                .and_then(|w| std::str::from_utf8(w).ok()?.parse().ok());
             if let (Some(dev), Some(ino)) = (device, inode) {
                 held.extend(self.wants(dev, ino));
             }
@@ -396,7 +398,5 @@ fn sees_every_process() -> bool {
     let first = |name: &str, number: u64| {
         fs::metadata(format!("/proc/self/ns/{name}")).is_ok_and(|meta| meta.ino() == number)
     };
-    rustix::process::geteuid().is_root()
-        && first("pid", 0xEFFF_FFFC)
-        && first("user", 0xEFFF_FFFD)
+    rustix::process::geteuid().is_root() && first("pid", 0xEFFF_FFFC) && first("user", 0xEFFF_FFFD)
 }

@@ -168,7 +168,9 @@ pub fn gather(
         writer,
         closed: suspect.closed,
         hold,
-        mappings_examined: circumstances.census.is_some_and(|census| census.clears(file)),
+        mappings_examined: circumstances
+            .census
+            .is_some_and(|census| census.clears(file)),
         target,
         restored: proof.is_some_and(|proof| circumstances.marks.has(proof.file(), &fingerprint)),
     };

@@ -75,7 +75,9 @@ pub fn read(name: &OsStr) -> Option<Claim> {
     let name = name.as_bytes();
     let rest = name.strip_prefix(PREFIX)?;
     let (hex, rest) = rest.split_at_checked(HEX)?;
-    let lower = hex.iter().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(b));
+    let lower = hex
+        .iter()
+        .all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(b));
     let original = rest.strip_prefix(b"-")?;
     if !lower || original.is_empty() || original == b"." || original == b".." {
         return None;
@@ -96,7 +98,11 @@ mod tests {
         let claims = Claims::new(0xdead_beef);
         let others = Claims::new(1);
         let at_most = LONGEST - PREFIX.len() - HEX - 1;
-        for name in ["a.tmp".to_owned(), "-\n\x1b[2J.tmp".into(), "x".repeat(at_most - 1)] {
+        for name in [
+            "a.tmp".to_owned(),
+            "-\n\x1b[2J.tmp".into(),
+            "x".repeat(at_most - 1),
+        ] {
             let claim = claims.name(OsStr::new(&name));
             let read = read(&claim).expect("a claim name");
             assert_eq!(read.original.as_deref(), Some(OsStr::new(&name)));
@@ -115,7 +121,11 @@ mod tests {
             let claim = claims.name(OsStr::new(&name));
             assert_eq!(claim.len(), LONGEST, "{length}");
             assert!(claim.as_bytes().ends_with(b".tmp"), "{length}");
-            assert_eq!(read(&claim).expect("a claim name").original, None, "{length}");
+            assert_eq!(
+                read(&claim).expect("a claim name").original,
+                None,
+                "{length}"
+            );
         }
     }
 

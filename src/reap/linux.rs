@@ -16,7 +16,13 @@ pub(super) fn rename(
     to: BorrowedFd<'_>,
     new: &OsStr,
 ) -> io::Result<()> {
-    Ok(rustix::fs::renameat_with(from, name, to, new, RenameFlags::NOREPLACE)?)
+    Ok(rustix::fs::renameat_with(
+        from,
+        name,
+        to,
+        new,
+        RenameFlags::NOREPLACE,
+    )?)
 }
 
 /// Removes the name of a file that `proof` says nobody holds. The lease has that said; the call

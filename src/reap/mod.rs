@@ -83,7 +83,9 @@ impl Step {
 /// Something to be called *before* each step of each temp: a test makes a window wide with it, or
 /// lets an attacker in. An ordinary value, so that what is tested is what runs.
 #[derive(Clone)]
-pub struct Hook(Arc<dyn Fn(Step, &OsStr) + Send + Sync>);
+pub struct Hook(Arc<Call>);
+
+type Call = dyn Fn(Step, &OsStr) + Send + Sync;
 
 impl Hook {
     /// Calls `at` with the step and the temp's base name.
@@ -237,11 +239,17 @@ impl Reaper {
         let mut order: Vec<usize> = (0..batch.len()).collect();
         order.sort_by_key(|&i| batch.get(i).is_some_and(|c| c.verdict != Verdict::Reap));
         for part in order.chunks(BATCH) {
-            let part = part.iter().filter_map(|&i| Some((i, batch.get(i)?))).collect();
+            let part = part
+                .iter()
+                .filter_map(|&i| Some((i, batch.get(i)?)))
+                .collect();
             self.reap_part(scene, asker, part, &mut outcomes);
         }
         let lost = || Outcome::Kept(Reason::Changed);
-        outcomes.into_iter().map(|outcome| outcome.unwrap_or_else(lost)).collect()
+        outcomes
+            .into_iter()
+            .map(|outcome| outcome.unwrap_or_else(lost))
+            .collect()
     }
 
     fn reap_part(
@@ -328,7 +336,10 @@ impl Reaper {
         self.at(Step::Look, name);
         let seen = dir.observe(name).map_err(failed(Step::Look))?;
         let seen = seen.ok_or(Outcome::Settled)?;
-        if suspect.expected.is_some_and(|expected| expected != seen.fingerprint) {
+        if suspect
+            .expected
+            .is_some_and(|expected| expected != seen.fingerprint)
+        {
             return Err(Outcome::Kept(Reason::Changed));
         }
 
@@ -361,7 +372,9 @@ impl Reaper {
 
         self.at(Step::Claim, name);
         let at = match slot {
-            Some(slot) => calls::rename(dir.fd(), name, slot.folder(), name).map(|()| At::Slot(slot)),
+            Some(slot) => {
+                calls::rename(dir.fd(), name, slot.folder(), name).map(|()| At::Slot(slot))
+            }
             None => {
                 let claim = self.claims.name(name);
                 calls::rename(dir.fd(), name, dir.fd(), &claim).map(|()| At::Here(claim))
@@ -448,8 +461,8 @@ impl Reaper {
         match gone {
             Ok(()) => {
                 let bytes = one.after.fingerprint.size;
-                let other_name = look::observe_fd(one.proof.file())
-                    .is_ok_and(|left| left.fingerprint.links > 0);
+                let other_name =
+                    look::observe_fd(one.proof.file()).is_ok_and(|left| left.fingerprint.links > 0);
                 close(one.proof, bytes);
                 let freed = if other_name { 0 } else { bytes };
                 Outcome::Reaped { freed }
@@ -570,11 +583,7 @@ fn close(proof: Proof, bytes: u64) {
 ///
 /// A claim that is held is left alone: it may be another orphand's, at work. `None`: nothing was
 /// done.
-pub fn recover(
-    scene: Scene<'_>,
-    asker: &Asker,
-    claim: &OsStr,
-) -> io::Result<Option<Recovered>> {
+pub fn recover(scene: Scene<'_>, asker: &Asker, claim: &OsStr) -> io::Result<Option<Recovered>> {
     let Some(read) = claim::read(claim) else {
         return Ok(None);
     };
@@ -594,7 +603,9 @@ pub fn recover(
             Err(error) => return Err(error),
         }
     }
-    let slot = Rooms::new(scene).slot().map_err(|_| io::Error::from(Errno::NOENT))?;
+    let slot = Rooms::new(scene)
+        .slot()
+        .map_err(|_| io::Error::from(Errno::NOENT))?;
     calls::rename(dir.fd(), claim, slot.folder(), claim)?;
     Ok(Some(Recovered::Quarantined(slot.keep())))
 }
@@ -634,7 +645,11 @@ impl<'a> Rooms<'a> {
     }
 
     fn slot(&self) -> Result<Slot, Outcome> {
-        let open = || Room::make(self.scene.root, self.scene.id).ok().map(Arc::new);
+        let open = || {
+            Room::make(self.scene.root, self.scene.id)
+                .ok()
+                .map(Arc::new)
+        };
         let room = self.room.get_or_init(open).as_ref();
         let slot = room.and_then(|room| room.slot(self.scene.dir.below()).ok());
         slot.ok_or(Outcome::Kept(Reason::NoQuarantine))
@@ -647,9 +662,7 @@ fn failed(step: Step) -> impl Fn(io::Error) -> Outcome {
 
 fn refused(error: &RootError) -> Outcome {
     match error {
-        RootError::Io(error) => {
-            failed(Step::Resolve)(crate::error::copy(error))
-        }
+        RootError::Io(error) => failed(Step::Resolve)(crate::error::copy(error)),
         _ => Outcome::Kept(Reason::Changed),
     }
 }

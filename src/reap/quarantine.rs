@@ -296,7 +296,8 @@ pub fn tend(root: &Root, limits: Limits, journal: &Journal) -> Vec<Event> {
         return Vec::new();
     };
     let entries: Vec<Entry> = stored.iter().map(|one| entry(root, one)).collect();
-    let size = rustix::fs::fstatvfs(room.root.fd()).map_or(u64::MAX, |fs| fs.f_blocks * fs.f_frsize);
+    let size =
+        rustix::fs::fstatvfs(room.root.fd()).map_or(u64::MAX, |fs| fs.f_blocks * fs.f_frsize);
     let mut events = Vec::new();
     for overdue in retention::overdue(&entries, limits, clock::wall(), size) {
         let id = overdue.id.to_string_lossy().into_owned();
@@ -304,7 +305,10 @@ pub fn tend(root: &Root, limits: Limits, journal: &Journal) -> Vec<Event> {
             events.push(purged(root.path.as_path(), &stored));
         }
     }
-    let lines: Vec<Value> = events.iter().map(|event| json::event(event, clock::wall())).collect();
+    let lines: Vec<Value> = events
+        .iter()
+        .map(|event| json::event(event, clock::wall()))
+        .collect();
     journal.write(Line::Outcome, &lines);
     events
 }
@@ -329,7 +333,8 @@ fn entry(root: &Root, stored: &Stored) -> Entry {
     let reading = root.policy.names.read(name);
     let target = Dir::open_below(&root.path, None, folder)
         .and_then(|dir| Ok(evidence::target(&dir, &reading, &stored.seen.fingerprint)?));
-    let (target, index) = target.unwrap_or((Target::Absent, (!reading.targets.is_empty()).then_some(0)));
+    let (target, index) =
+        target.unwrap_or((Target::Absent, (!reading.targets.is_empty()).then_some(0)));
     let target_name = evidence::target_name(&reading, index).unwrap_or(name);
     Entry {
         id: stored.id.clone().into(),

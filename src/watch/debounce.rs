@@ -102,7 +102,10 @@ impl Calmer {
         let calm = self.calm.clone();
         let on_calm = move |result: DebounceEventResult| {
             let events = result.unwrap_or_default();
-            let paths = events.into_iter().flat_map(|event| event.event.paths).collect();
+            let paths = events
+                .into_iter()
+                .flat_map(|event| event.event.paths)
+                .collect();
             let _ = calm.send(paths);
         };
         let made = new_debouncer_opt(TIMEOUT, None, on_calm, NoCache::new(), Config::default());
@@ -119,15 +122,17 @@ impl Calmer {
     /// When it is worth asking [`Calmer::rest`].
     #[must_use]
     pub fn rests_at(&self) -> Option<Instant> {
-        self.running.as_ref().map(|running| running.fed + TIMEOUT * SILENT)
+        self.running
+            .as_ref()
+            .map(|running| running.fed + TIMEOUT * SILENT)
     }
 
     /// Takes the debouncer down if nothing was heard for long enough.
     pub fn rest(&mut self) {
-        if self.rests_at().is_some_and(|at| at <= Instant::now()) {
-            if let Some(running) = self.running.take() {
-                running.debouncer.stop_nonblocking();
-            }
+        if self.rests_at().is_some_and(|at| at <= Instant::now())
+            && let Some(running) = self.running.take()
+        {
+            running.debouncer.stop_nonblocking();
         }
     }
 }
@@ -141,11 +146,16 @@ mod tests {
     fn a_storm_comes_out_once_and_then_it_rests() {
         let (send, calm) = unbounded();
         let mut calmer = Calmer::new(send);
-        assert!(calmer.rests_at().is_none(), "nothing runs before there is anything to calm");
+        assert!(
+            calmer.rests_at().is_none(),
+            "nothing runs before there is anything to calm"
+        );
         for _ in 0..1_000 {
             calmer.feed("/r/d".into());
         }
-        let paths = calm.recv_timeout(Duration::from_secs(20)).expect("calm names");
+        let paths = calm
+            .recv_timeout(Duration::from_secs(20))
+            .expect("calm names");
         assert_eq!(paths, [PathBuf::from("/r/d")]);
         let rests_at = calmer.rests_at().expect("it runs");
         while Instant::now() < rests_at {

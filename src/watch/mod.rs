@@ -14,10 +14,10 @@ use notify::{Config, RecommendedWatcher, RecursiveMode, WatchPathConfig, Watcher
 
 use crate::clock;
 use crate::decide::temp_name::Names;
-use crate::event::{Event, Subject};
+use crate::event::{Event, How, Subject};
 use crate::root::{Root, is_own};
 use crate::temps::Temps;
-use translate::{Hint, Translator};
+use translate::{By, Hint, Translator};
 
 pub mod debounce;
 pub mod translate;
@@ -42,8 +42,8 @@ pub enum Rare {
     Lost,
     /// notify said no.
     Error(notify::Error),
-    /// notify's thread is gone.
-    Dead,
+    /// A thread of notify's is gone: one of the watchers of this generation.
+    Dead(u32),
 }
 
 /// Why a directory is not watched.
@@ -77,6 +77,7 @@ pub struct Kernel {
     plain: Option<RecommendedWatcher>,
     closing: Option<RecommendedWatcher>,
     parents: Option<RecommendedWatcher>,
+    generation: u32,
 }
 
 impl std::fmt::Debug for Kernel {
@@ -99,15 +100,21 @@ impl Kernel {
             plain: None,
             closing: None,
             parents: None,
+            generation: 0,
         }
     }
 
     /// Watches the directory `dir` (on macOS, and everything below it). `closes`: a close by a
     /// writer matters; such directories have a watcher of their own, for the mask is per watcher.
     pub fn watch(&mut self, dir: &Path, closes: bool) -> Result<(), Unwatched> {
+        let inlet = (&self.inlet, self.generation);
         let watcher = match closes {
-            true => started(&mut self.closing, &self.inlet, NAMES | EventKindMask::ACCESS_CLOSE)?,
-            false => started(&mut self.plain, &self.inlet, NAMES)?,
+            true => started(
+                &mut self.closing,
+                inlet,
+                NAMES | EventKindMask::ACCESS_CLOSE,
+            )?,
+            false => started(&mut self.plain, inlet, NAMES)?,
         };
         let mode = match RECURSIVE {
             true => RecursiveMode::Recursive,
@@ -129,7 +136,7 @@ impl Kernel {
     pub fn watch_parents(&mut self, root: &Path) {
         if self.parents.is_none() {
             let inlet = self.inlet.clone();
-            let guard = Guard(inlet.rare.clone());
+            let guard = Guard(inlet.rare.clone(), self.generation);
             let handler = move |event: notify::Result<notify::Event>| {
                 let _guard = &guard;
                 inlet.parent(event);
@@ -146,8 +153,15 @@ impl Kernel {
         }
     }
 
+    /// Which generation of watchers this is. Those of an older one end later, and that is no news.
+    #[must_use]
+    pub fn generation(&self) -> u32 {
+        self.generation
+    }
+
     /// Forgets every watch: what stands afterwards is built anew.
     pub fn clear(&mut self) {
+        self.generation = self.generation.wrapping_add(1);
         self.plain = None;
         self.closing = None;
         self.parents = None;
@@ -156,13 +170,13 @@ impl Kernel {
 
 fn started<'a>(
     slot: &'a mut Option<RecommendedWatcher>,
-    inlet: &Inlet,
+    (inlet, generation): (&Inlet, u32),
     mask: EventKindMask,
 ) -> Result<&'a mut RecommendedWatcher, Unwatched> {
     match slot {
         Some(watcher) => Ok(watcher),
         None => {
-            let mut callback = Callback::new(inlet.clone());
+            let mut callback = Callback::new(inlet.clone(), generation);
             let handler = move |event| callback.handle(event);
             Ok(slot.insert(RecommendedWatcher::new(handler, config(mask))?))
         }
@@ -170,7 +184,9 @@ fn started<'a>(
 }
 
 fn config(mask: EventKindMask) -> Config {
-    Config::default().with_follow_symlinks(false).with_event_kinds(mask)
+    Config::default()
+        .with_follow_symlinks(false)
+        .with_event_kinds(mask)
 }
 
 impl From<notify::Error> for Unwatched {
@@ -191,11 +207,11 @@ impl From<notify::Error> for Unwatched {
 }
 
 /// Owned by a callback, and so by notify's thread: when that ends, for whatever reason, this does.
-struct Guard(Sender<Rare>);
+struct Guard(Sender<Rare>, u32);
 
 impl Drop for Guard {
     fn drop(&mut self) {
-        let _ = self.0.send(Rare::Dead);
+        let _ = self.0.send(Rare::Dead(self.1));
     }
 }
 
@@ -209,12 +225,16 @@ struct Callback {
 }
 
 impl Callback {
-    fn new(inlet: Inlet) -> Callback {
+    fn new(inlet: Inlet, generation: u32) -> Callback {
         Callback {
-            names: inlet.roots.iter().map(|root| root.policy.names.clone()).collect(),
+            names: inlet
+                .roots
+                .iter()
+                .map(|root| root.policy.names.clone())
+                .collect(),
             translator: Translator::default(),
             structure: inlet.roots.iter().any(|root| root.policy.recursive),
-            _guard: Guard(inlet.rare.clone()),
+            _guard: Guard(inlet.rare.clone(), generation),
             inlet,
         }
     }
@@ -225,16 +245,26 @@ impl Callback {
             Err(error) => return self.rare(Rare::Error(error)),
         };
         let (names, roots) = (&self.names, &self.inlet.roots);
-        let hint = self.translator.translate(event, |path| is_temp(path, names, roots));
+        let hint = self
+            .translator
+            .translate(event, |path| is_temp(path, names, roots));
         match hint {
             Hint::Nothing => {}
-            Hint::Appeared(path) => {
+            Hint::Appeared(path, by) => {
+                // A rename does not say whether it moved a file or a directory.
+                if by == By::Rename && self.structure {
+                    self.rare(Rare::Structure(path.clone()));
+                }
                 self.tell(&path, |subject, due| Event::Tracked { subject, due });
                 self.inlet.temps.created(path, clock::mono());
             }
             Hint::Gone(path, how) => {
                 if self.inlet.temps.gone(&path) {
                     self.tell(&path, |subject, _| Event::Settled { subject, how });
+                } else if how == How::Renamed && self.structure {
+                    // It was not known as a file: it may have been a directory.
+                    self.translator.forget();
+                    self.rare(Rare::Structure(path));
                 }
             }
             Hint::Unsure(path) => match path.symlink_metadata() {
@@ -265,7 +295,11 @@ impl Callback {
         };
         let root = path.parent().and_then(|dir| {
             let covers = |root: &&Root| root.below(dir).is_some();
-            self.inlet.roots.iter().filter(covers).max_by_key(|root| root.path.as_os_str().len())
+            self.inlet
+                .roots
+                .iter()
+                .filter(covers)
+                .max_by_key(|root| root.path.as_os_str().len())
         });
         if let Some(root) = root {
             let subject = Subject {
@@ -289,7 +323,9 @@ fn is_temp(path: &Path, names: &[Names], roots: &[Root]) -> bool {
     }
     // Where one watch covers a whole tree, its events come from directories that no rule covers.
     !RECURSIVE
-        || path.parent().is_some_and(|dir| roots.iter().any(|root| root.below(dir).is_some()))
+        || path
+            .parent()
+            .is_some_and(|dir| roots.iter().any(|root| root.below(dir).is_some()))
             && !path.components().any(|part| is_own(part.as_os_str()))
 }
 

@@ -15,7 +15,7 @@ pub enum Hint {
     /// Nothing that concerns us.
     Nothing,
     /// A temp's name came to be: created, or renamed to.
-    Appeared(PathBuf),
+    Appeared(PathBuf, By),
     /// A temp's name is gone.
     Gone(PathBuf, How),
     /// A temp's name may be there or not (FSEvents merges what happened to it).
@@ -30,6 +30,15 @@ pub enum Hint {
     Lost,
 }
 
+/// What gave a temp its name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum By {
+    /// It was created as a file.
+    Creation,
+    /// A rename, of a file or of a directory.
+    Rename,
+}
+
 /// Translates one event after the other. It remembers which rename took a temp away: the name that
 /// the same rename gives is a file's, not a directory's.
 #[derive(Clone, Debug, Default)]
@@ -38,6 +47,11 @@ pub struct Translator {
 }
 
 impl Translator {
+    /// What the last rename took away was no temp.
+    pub fn forget(&mut self) {
+        self.renamed = None;
+    }
+
     /// What `event` says. `is_temp` tells whether a path's base name is one that some rule takes.
     pub fn translate(&mut self, mut event: Event, is_temp: impl FnOnce(&Path) -> bool) -> Hint {
         // A lost event often comes without any path: it is asked for before any path is.
@@ -55,7 +69,7 @@ impl Translator {
         match event.kind {
             EventKind::Create(CreateKind::Folder) => Hint::Structure(path),
             EventKind::Create(_) => match is_temp(&path) {
-                true => Hint::Appeared(path),
+                true => Hint::Appeared(path, By::Creation),
                 false => Hint::Nothing,
             },
             EventKind::Remove(notify::event::RemoveKind::Folder) => Hint::Structure(path),
@@ -73,7 +87,7 @@ impl Translator {
             },
             EventKind::Modify(ModifyKind::Name(RenameMode::To)) => {
                 if is_temp(&path) {
-                    Hint::Appeared(path)
+                    Hint::Appeared(path, By::Rename)
                 } else if tracker.is_some() && tracker == self.renamed {
                     Hint::Nothing
                 } else {
@@ -126,20 +140,60 @@ mod tests {
         let read = EventKind::Access(AccessKind::Close(AccessMode::Read));
         let data = EventKind::Modify(ModifyKind::Data(DataChange::Any));
         for (kind, path, tracker, want) in [
-            (file, "/r/a.tmp", None, Hint::Appeared(temp())),
+            (file, "/r/a.tmp", None, Hint::Appeared(temp(), By::Creation)),
             (file, "/r/a", None, Hint::Nothing),
             (folder, "/r/a.tmp", None, Hint::Structure(temp())),
             (removed, "/r/a.tmp", None, Hint::Gone(temp(), How::Removed)),
             (removed, "/r/a", None, Hint::Nothing),
-            (EventKind::Remove(RemoveKind::Folder), "/r/a", None, Hint::Structure(other())),
-            (name(RenameMode::From), "/r/a.tmp", Some(1), Hint::Gone(temp(), How::Renamed)),
-            (name(RenameMode::From), "/r/a", Some(1), Hint::Structure(other())),
-            (name(RenameMode::From), "/r/a.tmp", None, Hint::SelfGone(temp())),
-            (name(RenameMode::To), "/r/a.tmp", Some(1), Hint::Appeared(temp())),
-            (name(RenameMode::To), "/r/a", Some(1), Hint::Structure(other())),
+            (
+                EventKind::Remove(RemoveKind::Folder),
+                "/r/a",
+                None,
+                Hint::Structure(other()),
+            ),
+            (
+                name(RenameMode::From),
+                "/r/a.tmp",
+                Some(1),
+                Hint::Gone(temp(), How::Renamed),
+            ),
+            (
+                name(RenameMode::From),
+                "/r/a",
+                Some(1),
+                Hint::Structure(other()),
+            ),
+            (
+                name(RenameMode::From),
+                "/r/a.tmp",
+                None,
+                Hint::SelfGone(temp()),
+            ),
+            (
+                name(RenameMode::To),
+                "/r/a.tmp",
+                Some(1),
+                Hint::Appeared(temp(), By::Rename),
+            ),
+            (
+                name(RenameMode::To),
+                "/r/a",
+                Some(1),
+                Hint::Structure(other()),
+            ),
             (name(RenameMode::Both), "/r/a.tmp", Some(1), Hint::Nothing),
-            (name(RenameMode::Any), "/r/a.tmp", None, Hint::Unsure(temp())),
-            (name(RenameMode::Any), "/r/a", None, Hint::Structure(other())),
+            (
+                name(RenameMode::Any),
+                "/r/a.tmp",
+                None,
+                Hint::Unsure(temp()),
+            ),
+            (
+                name(RenameMode::Any),
+                "/r/a",
+                None,
+                Hint::Structure(other()),
+            ),
             (closed, "/r/a.tmp", None, Hint::Closed(temp())),
             (closed, "/r/a", None, Hint::Nothing),
             (read, "/r/a.tmp", None, Hint::Nothing),
@@ -153,9 +207,15 @@ mod tests {
     #[test]
     fn a_lost_event_needs_no_path() {
         let lost = Event::new(EventKind::Other).set_flag(Flag::Rescan);
-        assert_eq!(Translator::default().translate(lost.clone(), is_temp), Hint::Lost);
+        assert_eq!(
+            Translator::default().translate(lost.clone(), is_temp),
+            Hint::Lost
+        );
         let with_path = lost.add_path("/r".into());
-        assert_eq!(Translator::default().translate(with_path, is_temp), Hint::Lost);
+        assert_eq!(
+            Translator::default().translate(with_path, is_temp),
+            Hint::Lost
+        );
     }
 
     #[test]
@@ -165,7 +225,10 @@ mod tests {
         let same = event(name(RenameMode::To), "/r/a", Some(7));
         assert_eq!(translator.translate(same, is_temp), Hint::Nothing);
         let another = event(name(RenameMode::To), "/r/d", Some(8));
-        assert_eq!(translator.translate(another, is_temp), Hint::Structure("/r/d".into()));
+        assert_eq!(
+            translator.translate(another, is_temp),
+            Hint::Structure("/r/d".into())
+        );
     }
 
     #[test]
