@@ -224,7 +224,7 @@ impl Builder {
             roots,
             temps,
             tools: Tools {
-                reaper: Reaper::new()?.with_hook(self.hook),
+                reaper: Reaper::new().with_hook(self.hook),
                 journal: Journal::new(state),
                 marks: Marks::new(state),
                 verbose: self.verbose,

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::decide::judge::Reason;
+use crate::decide::judge::{Reason, Target};
 use crate::decide::observation::Holder;
 
 /// A file that an event is about.
@@ -26,8 +26,8 @@ pub struct Disposed {
     pub quiet: Duration,
     /// What it was to become.
     pub target: Option<PathBuf>,
-    /// That target is there, with content.
-    pub target_whole: bool,
+    /// What stands there.
+    pub target_is: Target,
     /// The pid in its name.
     pub writer_pid: Option<u32>,
     /// Bytes that came free.

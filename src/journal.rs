@@ -78,6 +78,7 @@ impl Journal {
         }
         loop {
             let open = File::options()
+                .read(true)
                 .append(true)
                 .create(true)
                 .mode(0o600)
@@ -95,7 +96,12 @@ impl Journal {
                 continue;
             }
             let before = ours.len();
-            return match file.write_all(text) {
+            let text = match ends_a_line(&file, before) {
+                true => text.to_vec(),
+                // A crash tore the last line: it must join no other.
+                false => [b"\n", text].concat(),
+            };
+            return match file.write_all(&text) {
                 Ok(()) => Ok(()),
                 Err(error) => {
                     // Half a line, on a full disk: take it out again, so that it joins no other.
@@ -134,6 +140,15 @@ impl Journal {
     #[must_use]
     pub fn path(&self) -> Option<&Path> {
         self.path.as_deref()
+    }
+}
+
+fn ends_a_line(file: &File, length: u64) -> bool {
+    use std::os::unix::fs::FileExt;
+    let mut last = [0];
+    match length.checked_sub(1) {
+        None => true,
+        Some(at) => file.read_exact_at(&mut last, at).is_ok() && last == *b"\n",
     }
 }
 
@@ -178,6 +193,8 @@ mod tests {
             read(&journal),
             [json!({"event": "reaped"}), json!({"event": "b"})]
         );
+        let text = fs::read_to_string(journal.path().unwrap()).unwrap();
+        assert_eq!(text.lines().count(), 3, "no empty lines: {text}");
     }
 
     #[test]

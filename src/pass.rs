@@ -404,7 +404,7 @@ impl<'a> Pass<'a> {
             subject: self.subject(&suspect.name, Some(seen)),
             quiet: suspect.quiet,
             target: name.map(|name| self.path(name)),
-            target_whole: matches!(target, Target::Whole { .. }),
+            target_is: target,
             writer_pid: suspect.reading.pid,
             freed: 0,
             dry_run: false,

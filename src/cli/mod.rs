@@ -106,7 +106,13 @@ pub(crate) fn main() -> ExitCode {
         Command::Quarantine(command) => quarantine::run(&command, &look),
     };
     let exit = end.unwrap_or_else(|failure| {
-        anstream::eprintln!("orphand: {}", failure.text);
+        // An error in a file begins with the file's name, so that editors can jump to it.
+        let who = if failure.exit == Exit::Config {
+            ""
+        } else {
+            "orphand: "
+        };
+        anstream::eprintln!("{who}{}", failure.text);
         failure.exit
     });
     ExitCode::from(exit as u8)
@@ -149,9 +155,10 @@ fn plan(
     intent: Intent,
 ) -> Result<Plan, Failure> {
     let config = Config::load(rule.config.as_deref())?;
+    // What is typed here is meant for these directories; a default is not.
+    let broad = typed.broad.unwrap_or(false);
     let settings = typed.over(&config.defaults);
     let policy = Arc::new(settings.policy()?);
-    let broad = settings.broad.unwrap_or(false);
     let mut roots: Vec<Root> = Vec::new();
     for dir in dirs {
         let policy = Arc::clone(&policy);
@@ -182,7 +189,7 @@ fn list_writers(rule: &Rule) -> bool {
 fn tools(folders: &Folders, verbose: bool) -> Result<Tools, Failure> {
     let state = folders.state.as_deref();
     Ok(Tools {
-        reaper: Reaper::new()?,
+        reaper: Reaper::new(),
         journal: Journal::new(state),
         marks: Marks::new(state),
         verbose,

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anstyle::{AnsiColor, Style};
 use orphand::clock;
-use orphand::decide::judge::Reason;
+use orphand::decide::judge::{Reason, Target};
 use orphand::event::{Cause, Disposed, Event, RootState, Subject, Summary};
 use orphand::json;
 
@@ -235,7 +235,11 @@ fn moved(disposed: &Disposed, id: Option<&str>, reason: Option<Reason>) -> Strin
     let mut line = match (reason, &disposed.target) {
         (Some(Reason::SoleCopy), Some(target)) => {
             let target = text::escaped(Path::new(target.file_name().unwrap_or_default()));
-            format!("there is no \"{target}\" with content: it may be the only copy.")
+            let what = match disposed.target_is {
+                Target::Empty => format!("\"{target}\" has no content"),
+                _ => format!("there is no \"{target}\""),
+            };
+            format!("{what}: it may be the only copy.")
         }
         (Some(Reason::SoleCopy), None) => {
             "its name does not say what it was to become: it may be the only copy.".to_owned()

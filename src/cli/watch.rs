@@ -13,7 +13,7 @@ use orphand::scan;
 use orphand::state::Folders;
 
 use super::args::{Look, Watch};
-use super::config::Config;
+use super::config::{Config, RuleSettings, WatchRule};
 use super::report::Report;
 use super::{Exit, Failure, Intent, list_writers, plan, text};
 
@@ -24,23 +24,13 @@ pub(super) fn run(command: &Watch, look: &Look) -> Result<Exit, Failure> {
     let typed = command
         .rule
         .settings(Some(&command.depth), Some(&command.deed));
-    let (config, roots, broad) = if command.dirs.is_empty() {
+    let (config, roots) = if command.dirs.is_empty() {
         let config = Config::load(command.rule.config.as_deref())?;
-        let mut roots = Vec::new();
-        let mut broad = false;
-        for rule in &config.watch {
-            let settings = rule.settings.clone().over(&config.defaults);
-            let settings = typed.clone().over(&settings);
-            broad |= settings.broad.unwrap_or(false);
-            let allow = settings.broad.unwrap_or(false);
-            roots.push(Root::new(&rule.path, settings.policy()?.into(), allow)?);
-        }
-        (config, roots, broad)
+        let roots = listed(&config, &typed)?;
+        (config, roots)
     } else {
-        let broad = typed.broad;
         let plan = plan(&command.rule, typed, &command.dirs, Intent::Act)?;
-        let broad = broad.or(plan.config.defaults.broad).unwrap_or(false);
-        (plan.config, plan.roots, broad)
+        (plan.config, plan.roots)
     };
     if roots.is_empty() {
         return Err(nothing_to_watch(&config));
@@ -56,7 +46,8 @@ pub(super) fn run(command: &Watch, look: &Look) -> Result<Exit, Failure> {
     // Before the threads, so that no signal ends them half-way.
     let signals = Signals::listen()?;
     let mut builder = Watcher::builder()
-        .allow_broad_roots(broad)
+        // Each was asked about above, by its own rule.
+        .allow_broad_roots(true)
         .existing(existing)
         .folders(Folders::from_env())
         .quarantine(config.quarantine)
@@ -70,6 +61,18 @@ pub(super) fn run(command: &Watch, look: &Look) -> Result<Exit, Failure> {
     let watcher = builder.start().map_err(|error| failed(&error))?;
     signals.stop(&watcher);
     follow(&watcher, &mut report)
+}
+
+/// The roots that the configuration file lists, each with its own rule.
+fn listed(config: &Config, typed: &RuleSettings) -> Result<Vec<Root>, Failure> {
+    let root = |rule: &WatchRule| {
+        let settings = rule.settings.clone().over(&config.defaults);
+        let settings = typed.clone().over(&settings);
+        let broad = settings.broad.unwrap_or(false);
+        let policy = settings.policy()?;
+        Ok(Root::new(&rule.path, policy.into(), broad)?)
+    };
+    config.watch.iter().map(root).collect()
 }
 
 /// Tells what happens until there is nothing more.
@@ -167,20 +170,26 @@ fn greet(report: &mut Report, roots: &[Root], existing: Existing) -> Result<(), 
         bytes += size;
     }
     if temps > 0 {
-        let what = match existing {
-            Existing::Take => "they go as soon as it is proven that nobody uses them".to_owned(),
-            Existing::Wait => match roots {
-                [root] => format!(
-                    "they go in {} unless somebody uses them",
-                    grace(&root.policy)
-                ),
-                _ => "they go after their grace unless somebody uses them".to_owned(),
-            },
-            Existing::Leave => "they are left alone".to_owned(),
+        let (were, they, go, use_them) = match temps {
+            1 => ("was", "it", "goes", "it"),
+            _ => ("were", "they", "go", "them"),
         };
-        let temps = text::counted(temps, "temp", "temps");
+        let what = match (existing, roots) {
+            (Existing::Take, _) => {
+                format!("{they} {go} once it is proven that nobody uses {use_them}")
+            }
+            (Existing::Wait, [root]) => {
+                let grace = grace(&root.policy);
+                format!("{they} {go} in {grace} unless somebody uses {use_them}")
+            }
+            (Existing::Wait, _) => {
+                format!("{they} {go} after the grace unless somebody uses {use_them}")
+            }
+            (Existing::Leave, _) => format!("left alone until something happens to {use_them}"),
+        };
         let size = text::size(bytes);
-        report.line(&format!("{temps} ({size}) were here before; {what}"))?;
+        let temps = text::counted(temps, "temp", "temps");
+        report.line(&format!("{temps} ({size}) {were} here before; {what}"))?;
     }
     Ok(())
 }

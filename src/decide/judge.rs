@@ -168,8 +168,10 @@ impl Writer {
 pub enum Target {
     /// The name does not say what it was to become.
     Unknown,
-    /// Nothing stands there, or something that is not a regular file, or an empty file.
+    /// Nothing stands there.
     Absent,
+    /// An empty file stands there, or something that is not a regular file.
+    Empty,
     /// A regular file with content.
     Whole {
         /// It is the temp itself under its other name.
@@ -507,7 +509,7 @@ fn cannot_tell(e: &Evidence, policy: &Policy) -> Answer {
 fn says_proof(e: &Evidence) -> String {
     match e.hold {
         Hold::CannotTell => "the kernel gave no answer that proves it",
-        _ => "the kernel said so",
+        _ => "it was asked for, and answered",
     }
     .into()
 }
@@ -543,7 +545,8 @@ fn says_sole_copy(e: &Evidence) -> String {
     match (e.observation.fingerprint.size, e.target) {
         (0, _) => "it is empty",
         (_, Target::Unknown) => "its name does not say what it was to become",
-        (_, Target::Absent) => "its target is missing or empty",
+        (_, Target::Absent) => "its target is missing",
+        (_, Target::Empty) => "its target is empty, or not a regular file",
         (_, Target::Whole { .. }) => "its target is there, with content",
     }
     .into()

@@ -10,10 +10,12 @@
 //! - [`retention`]: how long a quarantine keeps what lies in it
 //! - [`time`]: moments as values
 //! - [`tracker`]: *is it time?*
+//! - [`macos_hold`]: *does anybody hold it?*, where no kernel says so by itself
 //! - [`judge`]: *is it safe?*
 #![deny(clippy::disallowed_methods)]
 
 pub mod judge;
+pub mod macos_hold;
 pub mod observation;
 pub mod policy;
 pub mod retention;

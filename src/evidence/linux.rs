@@ -400,3 +400,20 @@ fn sees_every_process() -> bool {
     };
     rustix::process::geteuid().is_root() && first("pid", 0xEFFF_FFFC) && first("user", 0xEFFF_FFFD)
 }
+
+/// The extended attribute that marks a restored file.
+const MARK: &str = "user.orphand.restored";
+
+/// Puts `mark` on `file`.
+pub(super) fn set_mark(file: BorrowedFd<'_>, mark: &[u8]) -> io::Result<()> {
+    let flags = rustix::fs::XattrFlags::empty();
+    Ok(rustix::fs::fsetxattr(file, MARK, mark, flags)?)
+}
+
+/// The mark on `file`, if it bears one.
+pub(super) fn mark(file: BorrowedFd<'_>) -> Option<Vec<u8>> {
+    let mut found = vec![0; 128];
+    let length = rustix::fs::fgetxattr(file, MARK, &mut found[..]).ok()?;
+    found.truncate(length);
+    Some(found)
+}

@@ -85,7 +85,7 @@ pub fn target(
                 return Ok((Target::Whole { same_file }, Some(index)));
             }
             // The one that exists is the target, though it is empty or no file.
-            (Some(_), None) => return Ok((Target::Absent, Some(index))),
+            (Some(_), None) => return Ok((Target::Empty, Some(index))),
             (None, None) if best.1.is_none() => best = (Target::Absent, Some(index)),
             (None, None) => {}
         }

@@ -9,14 +9,8 @@ use std::io::{self, Write};
 use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::XattrFlags;
-
+use super::system;
 use crate::decide::observation::Fingerprint;
-
-#[cfg(target_os = "macos")]
-const NAME: &str = "org.orphand.restored";
-#[cfg(not(target_os = "macos"))]
-const NAME: &str = "user.orphand.restored";
 
 /// Where the marks are kept that a file cannot carry itself.
 #[derive(Clone, Debug)]
@@ -36,9 +30,9 @@ impl Marks {
     /// Marks `file`, which is in the state `seen`.
     pub fn put(&self, file: BorrowedFd<'_>, seen: &Fingerprint) -> io::Result<()> {
         let mark = mark(seen);
-        match rustix::fs::fsetxattr(file, NAME, mark.as_bytes(), XattrFlags::empty()) {
+        match system::set_mark(file, mark.as_bytes()) {
             Ok(()) => Ok(()),
-            Err(error) => self.note(seen, &mark).map_err(|_| error.into()),
+            Err(error) => self.note(seen, &mark).map_err(|_| error),
         }
     }
 
@@ -56,9 +50,8 @@ impl Marks {
     #[must_use]
     pub fn has(&self, file: BorrowedFd<'_>, seen: &Fingerprint) -> bool {
         let mark = mark(seen);
-        let mut found = [0u8; 128];
-        if let Ok(length) = rustix::fs::fgetxattr(file, NAME, &mut found[..]) {
-            return found.get(..length) == Some(mark.as_bytes());
+        if let Some(found) = system::mark(file) {
+            return found == mark.as_bytes();
         }
         let Some(list) = self.list.as_ref() else {
             return false;

@@ -16,11 +16,15 @@ use crate::decide::time::Wall;
 /// macOS has no `/proc`.
 pub const PROC: Option<&str> = None;
 
-/// `st_flags` of sys/stat.h: what the owner or root said is to stay, and what is not on this disk.
-const UF_IMMUTABLE: u32 = 0x0000_0002;
-const UF_APPEND: u32 = 0x0000_0004;
-const SF_IMMUTABLE: u32 = 0x0002_0000;
-const SF_APPEND: u32 = 0x0004_0000;
+/// `st_flags` of sys/stat.h: the owner, root or the system said that it is to stay.
+const PROTECTED: u32 = 0x0000_0002 // UF_IMMUTABLE
+    | 0x0000_0004 // UF_APPEND
+    | 0x0000_0080 // UF_DATAVAULT
+    | 0x0002_0000 // SF_IMMUTABLE
+    | 0x0004_0000 // SF_APPEND
+    | 0x0008_0000 // SF_RESTRICTED
+    | 0x0010_0000; // SF_NOUNLINK
+/// Its bytes are not on this disk.
 const SF_DATALESS: u32 = 0x4000_0000;
 
 pub(super) fn observe_at(dir: BorrowedFd<'_>, name: &OsStr) -> Result<Observation, Errno> {
@@ -40,7 +44,8 @@ fn observation(seen: &Stat) -> Observation {
     let mode = u32::from(seen.st_mode);
     Observation {
         fingerprint: Fingerprint {
-            dev: seen.st_dev as u64,
+            // Not sign-extended: the process tables give it as `u32`.
+            dev: u64::from(seen.st_dev.cast_unsigned()),
             ino: seen.st_ino,
             kind: kind(mode),
             size: u64::try_from(seen.st_size).unwrap_or(0),
@@ -55,7 +60,7 @@ fn observation(seen: &Stat) -> Observation {
         // Mounts have no number of their own here; each has its own device number.
         mount: None,
         mount_root: false,
-        protected: flags & (UF_IMMUTABLE | UF_APPEND | SF_IMMUTABLE | SF_APPEND) != 0,
+        protected: flags & PROTECTED != 0,
         dataless: flags & SF_DATALESS != 0,
     }
 }

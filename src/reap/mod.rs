@@ -192,16 +192,21 @@ enum At {
     Slot(Slot),
 }
 
+impl Default for Reaper {
+    fn default() -> Reaper {
+        Reaper::new()
+    }
+}
+
 impl Reaper {
     /// A reaper whose claims nobody else's can be taken for.
-    pub fn new() -> io::Result<Reaper> {
-        let mut session = [0; 4];
-        rustix::rand::getrandom(&mut session, rustix::rand::GetRandomFlags::empty())?;
-        Ok(Reaper {
-            claims: Claims::new(u32::from_ne_bytes(session)),
+    #[must_use]
+    pub fn new() -> Reaper {
+        Reaper {
+            claims: Claims::new(random()),
             breath: BREATH,
             hook: None,
-        })
+        }
     }
 
     /// Waits `breath` instead of [`BREATH`].
@@ -386,6 +391,10 @@ impl Reaper {
             Err(error) if is_full(&error) && proven && candidate.verdict == Verdict::Reap => {
                 return Err(unlink_unclaimed(dir, name, &proof, &judged));
             }
+            // No rename here that overwrites nothing: then there is no safe way to claim.
+            Err(error) if error.kind() == io::ErrorKind::Unsupported => {
+                return Err(Outcome::Kept(Reason::CannotTell));
+            }
             Err(error) => return Err(failed(Step::Claim)(error)),
         };
         let mut one = Claimed {
@@ -562,6 +571,7 @@ fn unlink_unclaimed(dir: &Dir, name: &OsStr, proof: &Proof, judged: &Observation
             freed: judged.fingerprint.size,
         },
         Err(error) if error.kind() == io::ErrorKind::NotFound => Outcome::Settled,
+        Err(error) if error.kind() == io::ErrorKind::ResourceBusy => Outcome::Kept(Reason::InUse),
         Err(error) => failed(Step::Unlink)(error),
     }
 }
@@ -654,6 +664,14 @@ impl<'a> Rooms<'a> {
         let slot = room.and_then(|room| room.slot(self.scene.dir.below()).ok());
         slot.ok_or(Outcome::Kept(Reason::NoQuarantine))
     }
+}
+
+/// A number that nobody else draws: the standard library seeds its hash maps from the system.
+fn random() -> u32 {
+    use std::hash::{BuildHasher, Hasher};
+    let seeded = std::collections::hash_map::RandomState::new();
+    let number = seeded.build_hasher().finish();
+    (number ^ (number >> 32)) as u32
 }
 
 fn failed(step: Step) -> impl Fn(io::Error) -> Outcome {

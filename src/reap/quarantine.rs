@@ -128,7 +128,7 @@ impl Room {
     /// Makes a place for one file that lies in the directory `below` the root.
     pub fn slot(self: &Arc<Room>, below: &Path) -> io::Result<Slot> {
         for _ in 0..8 {
-            let id = new_id()?;
+            let id = new_id();
             match calls::make_dir(self.fd.as_fd(), OsStr::new(&id)) {
                 Ok(()) => {}
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
@@ -347,10 +347,8 @@ fn entry(root: &Root, stored: &Stored) -> Entry {
 }
 
 /// Eight digits of hexadecimal, drawn at random.
-fn new_id() -> io::Result<String> {
-    let mut bytes = [0; 4];
-    rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())?;
-    Ok(format!("{:08x}", u32::from_be_bytes(bytes)))
+fn new_id() -> String {
+    format!("{:08x}", super::random())
 }
 
 /// Whether `id` can be one: at most 16 letters and digits.
