@@ -1,8 +1,8 @@
 //! The watcher: three threads, and what wakes them.
 //!
 //! - *notify's own* calls back into [`crate::watch`]: temps go into the map and come out of it.
-//! - *the timer* ([`timer`]) sleeps until the nearest deadline and passes over what is due.
-//! - *the keeper* ([`keeper`]) attaches roots: it watches, scans, and does so again when a root
+//! - *the timer* sleeps until the nearest deadline and passes over what is due.
+//! - *the keeper* attaches roots: it watches, scans, and does so again when a root
 //!   comes back, events were lost, directories appeared, or an hour has passed.
 //!
 //! All of them tell what happens through one channel, the consumer's.

@@ -319,3 +319,6 @@ impl Said {
         news
     }
 }
+
+#[cfg(test)]
+mod tests;

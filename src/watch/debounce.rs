@@ -3,7 +3,7 @@
 //!
 //! It has no watcher of its own: it is built around a [`Feed`] that hands on what our callback
 //! found rare. Once made it wakes every tick for ever (0.8.0-rc.2), so it exists only while there is
-//! something to calm down, and is dropped after [`SILENT`] silent timeouts.
+//! something to calm down, and is dropped after ten silent timeouts.
 
 use std::cell::RefCell;
 use std::path::{Path, PathBuf};

@@ -1,0 +1,1009 @@
+//! Time is an argument, so the tests move it: no sleep, no file.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::decide::observation::Kind;
+use crate::decide::time::{ClockWatch, Wall};
+
+const MS: u64 = 1_000_000;
+const GRACE: Duration = Duration::from_secs(10);
+/// How long the machine has been up when a story begins, in milliseconds.
+const UP: u64 = 24 * 3600 * 1000;
+/// The date when a story begins, in seconds.
+const DATE: i64 = 2_000_000_000;
+const HOUR: i64 = 3600 * 1000;
+const YEAR: i64 = 365 * 24 * HOUR;
+
+/// What happens on the machine, apart from orphand.
+#[derive(Clone, Copy, Debug)]
+enum Do {
+    /// Somebody writes.
+    Write,
+    /// Somebody writes and sets `mtime` back, as rsync and tar do.
+    WriteAndDateBack,
+    /// Another file takes the name.
+    Replace,
+    /// Somebody opens it, and does not let go.
+    Grab,
+    /// They let go.
+    LetGo,
+    /// The wall clock is set, by so many milliseconds.
+    SetClock(i64),
+    /// The machine sleeps for so many milliseconds.
+    Sleep(i64),
+    /// It is renamed or removed.
+    Gone,
+}
+use Do::*;
+
+/// A machine with two clocks and one temp on it, and what orphand knows of that.
+struct Story {
+    /// Milliseconds since it began, by the monotonic clock.
+    at: u64,
+    up: u64,
+    /// How far the wall clock has parted from the monotonic one, in milliseconds.
+    parted_by: i64,
+    clocks: ClockWatch,
+    file: Fingerprint,
+    held: bool,
+    gone: bool,
+    grace: Duration,
+    open: Open,
+    temp: Tracked,
+    /// When it was looked at.
+    looks: Vec<u64>,
+}
+
+impl Story {
+    /// The temp is `age` milliseconds old when it comes to be known.
+    fn new(origin: Origin, age: i64, up: u64, grace: Duration) -> Story {
+        let born = wall(-age);
+        let seen = Mono(up * MS);
+        let mut clocks = ClockWatch::default();
+        clocks.read(Now {
+            mono: seen,
+            wall: wall(0),
+        });
+        Story {
+            at: 0,
+            up,
+            parted_by: 0,
+            clocks,
+            file: Fingerprint {
+                dev: 1,
+                ino: 7,
+                kind: Kind::File,
+                size: 0,
+                mtime: born,
+                ctime: born,
+                btime: Some(born),
+                links: 1,
+                uid: 0,
+            },
+            held: false,
+            gone: false,
+            grace,
+            open: Open::Keep,
+            temp: match origin {
+                Origin::Created => Tracked::created(seen, grace),
+                found => Tracked::found(seen, found),
+            },
+            looks: Vec::new(),
+        }
+    }
+
+    fn mono(&self) -> Mono {
+        Mono((self.up + self.at) * MS)
+    }
+
+    fn wall(&self) -> Wall {
+        wall(self.at as i64 + self.parted_by)
+    }
+
+    fn happen(&mut self, what: Do) {
+        let now = self.wall();
+        match what {
+            Write | WriteAndDateBack => {
+                self.file.size += 1;
+                self.file.ctime = now;
+                self.file.mtime = match what {
+                    Write => now,
+                    _ => wall(-YEAR),
+                };
+            }
+            Replace => {
+                self.file.ino += 1;
+                self.file.size = 0;
+                self.file.mtime = now;
+                self.file.ctime = now;
+                self.file.btime = Some(now);
+            }
+            Grab => self.held = true,
+            LetGo => self.held = false,
+            SetClock(by) | Sleep(by) => self.parted_by += by,
+            Gone => self.gone = true,
+        }
+    }
+
+    fn look(&mut self) -> Next {
+        let now = Now {
+            mono: self.mono(),
+            wall: self.wall(),
+        };
+        self.looks.push(self.at);
+        let look = Look {
+            now,
+            parted: self.clocks.read(now),
+            fingerprint: self.file,
+            hold: match self.held {
+                true => Hold::Held,
+                false => Hold::Free,
+            },
+        };
+        self.temp.look(&look, self.grace, self.open)
+    }
+
+    /// Lets `script` happen, and looks when it is time to. When the temp is judged and nobody holds
+    /// it; `None` if that does not come.
+    fn judged(&mut self, script: &[(u64, Do)]) -> Option<u64> {
+        let mut script = script.iter().peekable();
+        let the_end = 100 * self.grace.as_millis() as u64;
+        while self.at < the_end {
+            let due = (self.temp.due().0 / MS)
+                .saturating_sub(self.up)
+                .max(self.at);
+            while let Some((at, what)) = script.next_if(|(at, _)| *at <= due) {
+                self.at = *at;
+                self.happen(*what);
+            }
+            self.at = due;
+            if self.gone {
+                return None;
+            }
+            match self.look() {
+                Next::Judge(_) if self.held && self.open == Open::Keep => {
+                    let now = self.mono();
+                    _ = self.temp.keep(Reason::InUse, self.grace, now);
+                }
+                Next::Judge(_) => return Some(self.at),
+                Next::LookAt(at) => assert!(at > self.mono(), "{at:?} is now or over"),
+            }
+        }
+        None
+    }
+}
+
+/// The date `ms` after the story began.
+fn wall(ms: i64) -> Wall {
+    Wall {
+        sec: DATE + ms.div_euclid(1000),
+        nsec: ms.rem_euclid(1000) as u32 * 1_000_000,
+    }
+}
+
+/// When a temp is judged, by what happens to it. The grace is 10 s; all times are milliseconds.
+#[test]
+fn when_it_is_judged() {
+    use Origin::*;
+    let held = |from, to| [(from, Grab), (to, LetGo)];
+    let rows: &[(&str, Origin, i64, &[(u64, Do)], Option<u64>)] = &[
+        // Looked at twice.
+        ("created, then left alone", Created, 0, &[], Some(10_000)),
+        ("found long after", Found, YEAR, &[], Some(1_000)),
+        ("found right after", Found, 0, &[], Some(10_000)),
+        ("found at 4 s", Found, 4_000, &[], Some(6_000)),
+        (
+            "found at 9 s: looked at a whole confirm later",
+            Found,
+            9_000,
+            &[],
+            Some(1_000),
+        ),
+        ("found at 9.5 s: the same", Found, 9_500, &[], Some(1_000)),
+        ("found, and to wait", FoundToWait, YEAR, &[], Some(10_000)),
+        // What is old and renamed into the directory was still seen coming only now.
+        ("moved in, a year old", Created, YEAR, &[], Some(10_000)),
+        // Touched: the grace starts there.
+        (
+            "before the first look",
+            Created,
+            0,
+            &[(4_000, Write)],
+            Some(14_000),
+        ),
+        (
+            "between the looks",
+            Created,
+            0,
+            &[(6_000, Write)],
+            Some(16_000),
+        ),
+        (
+            "just before the second",
+            Created,
+            0,
+            &[(10_000, Write)],
+            Some(20_000),
+        ),
+        (
+            "between the looks of a found one",
+            Found,
+            YEAR,
+            &[(500, Write)],
+            Some(10_500),
+        ),
+        (
+            "mtime set back",
+            Found,
+            YEAR,
+            &[(500, WriteAndDateBack)],
+            Some(10_500),
+        ),
+        (
+            "another file by that name",
+            Created,
+            0,
+            &[(6_000, Replace)],
+            Some(16_000),
+        ),
+        (
+            "again and again",
+            Created,
+            0,
+            &[(4_000, Write), (13_000, Write), (22_000, Write)],
+            Some(32_000),
+        ),
+        // Held: the grace starts at the first look that finds it free.
+        (
+            "held at the first look",
+            Created,
+            0,
+            &held(0, 5_001),
+            Some(20_000),
+        ),
+        (
+            "held for 0.85 of the grace",
+            Created,
+            0,
+            &held(0, 8_500),
+            Some(20_000),
+        ),
+        (
+            "held at the second look",
+            Created,
+            0,
+            &held(6_000, 10_500),
+            Some(30_000),
+        ),
+        ("held when found", Found, YEAR, &held(0, 500), Some(11_000)),
+        ("held for long", Created, 0, &held(0, 95_000), Some(110_000)),
+        ("held for ever", Created, 0, &[(0, Grab)], None),
+        (
+            "written, then held, then free",
+            Created,
+            0,
+            &[(7_000, Write), (7_000, Grab), (12_000, LetGo)],
+            Some(30_000),
+        ),
+        (
+            "a holder that nobody saw",
+            Created,
+            0,
+            &held(1_000, 4_000),
+            Some(10_000),
+        ),
+        // Settled.
+        ("renamed in time", Created, 0, &[(9_999, Gone)], None),
+        (
+            "held for 0.85, renamed at 1.15",
+            Created,
+            0,
+            &[(0, Grab), (8_500, LetGo), (11_500, Gone)],
+            None,
+        ),
+        // The wall clock. Whatever it is set to, the grace is served by the other one.
+        (
+            "set forward, created",
+            Created,
+            0,
+            &[(1_000, SetClock(HOUR))],
+            Some(15_000),
+        ),
+        (
+            "set back, created",
+            Created,
+            0,
+            &[(1_000, SetClock(-YEAR))],
+            Some(15_000),
+        ),
+        (
+            "set forward, then found",
+            Found,
+            3_000,
+            &[(0, SetClock(HOUR))],
+            Some(10_000),
+        ),
+        (
+            "set back, then found",
+            Found,
+            3_000,
+            &[(0, SetClock(-YEAR))],
+            Some(10_000),
+        ),
+        (
+            "set forward between two looks",
+            Found,
+            3_000,
+            &[(1, SetClock(HOUR))],
+            Some(7_000),
+        ),
+        (
+            "set back between two looks",
+            Found,
+            3_000,
+            &[(1, SetClock(-YEAR))],
+            Some(7_000),
+        ),
+        (
+            "slept, then found",
+            Found,
+            3_000,
+            &[(0, Sleep(8 * HOUR))],
+            Some(10_000),
+        ),
+        (
+            "slept before the first look",
+            Created,
+            0,
+            &[(1_000, Sleep(8 * HOUR))],
+            Some(15_000),
+        ),
+        (
+            "written, then set forward: the jump may be as young as this look",
+            Created,
+            0,
+            &[(6_000, Write), (7_000, SetClock(HOUR))],
+            Some(20_000),
+        ),
+        (
+            "dated ahead, then set back",
+            Created,
+            0,
+            &[
+                (1_000, SetClock(HOUR)),
+                (2_000, Write),
+                (3_000, SetClock(-HOUR)),
+            ],
+            Some(15_000),
+        ),
+    ];
+    for (name, origin, age, script, want) in rows {
+        let mut story = Story::new(*origin, *age, UP, GRACE);
+        assert_eq!(
+            story.judged(script),
+            *want,
+            "{name}; looked at {:?}",
+            story.looks
+        );
+    }
+}
+
+/// The credit of the first look is at most each of these. Every row is bounded by one of them alone.
+#[test]
+fn what_bounds_the_credit() {
+    use Origin::*;
+    let s = Duration::from_secs;
+    let no_jump: &[(u64, Do)] = &[];
+    let rows: [(&str, Origin, i64, u64, &[(u64, Do)], Duration, u64); 8] = [
+        ("its age", Found, 4_000, UP, no_jump, s(10), 6_000),
+        ("grace - confirm", Found, YEAR, UP, no_jump, s(10), 1_000),
+        (
+            "grace - confirm, short",
+            Found,
+            YEAR,
+            UP,
+            no_jump,
+            Duration::from_millis(200),
+            100,
+        ),
+        ("since boot", Found, YEAR, 3_000, no_jump, s(10), 7_000),
+        (
+            "since its creation was seen",
+            Created,
+            YEAR,
+            UP,
+            no_jump,
+            s(10),
+            10_000,
+        ),
+        (
+            "since it is to wait",
+            FoundToWait,
+            YEAR,
+            UP,
+            no_jump,
+            s(10),
+            10_000,
+        ),
+        (
+            "since the clocks parted",
+            Found,
+            YEAR,
+            UP,
+            &[(0, SetClock(HOUR))],
+            s(10),
+            10_000,
+        ),
+        ("never below zero", Found, -YEAR, UP, no_jump, s(10), 10_000),
+    ];
+    for (name, origin, age, up, script, grace, want) in rows {
+        let mut story = Story::new(origin, age, up, grace);
+        assert_eq!(story.judged(script), Some(want), "{name}");
+    }
+}
+
+/// A jump that lies back by a known span leaves that span as credit.
+#[test]
+fn the_clocks_parted_some_time_ago() {
+    for (ago, want) in [(0, 10_000), (3_000, 7_000), (8_999, 1_001), (60_000, 1_000)] {
+        let mut story = Story::new(Origin::Found, YEAR, UP, GRACE);
+        let now = Now {
+            mono: story.mono(),
+            wall: story.wall(),
+        };
+        let look = Look {
+            now,
+            parted: Some(now.mono.before(Duration::from_millis(ago))),
+            fingerprint: story.file,
+            hold: Hold::Free,
+        };
+        let want = Next::LookAt(now.mono.after(Duration::from_millis(want)));
+        assert_eq!(
+            story.temp.look(&look, GRACE, Open::Keep),
+            want,
+            "{ago} ms ago"
+        );
+    }
+}
+
+#[test]
+fn when_it_is_looked_at() {
+    let looks = |origin, age| {
+        let mut story = Story::new(origin, age, UP, GRACE);
+        story.judged(&[]);
+        story.looks
+    };
+    assert_eq!(
+        looks(Origin::Created, 0),
+        [5_000, 10_000],
+        "grace/2 and grace"
+    );
+    assert_eq!(
+        looks(Origin::Found, YEAR),
+        [0, 1_000],
+        "at once and after confirm"
+    );
+    assert_eq!(looks(Origin::FoundToWait, YEAR), [0, 10_000]);
+}
+
+/// For how long its writer may hold it, and how much later rename it: the promise is less than half
+/// a grace from close to rename, for one whose creation was seen.
+#[test]
+fn a_writer_that_closes_and_renames_in_time_loses_nothing() {
+    for close in (0..=40_000).step_by(50) {
+        let rename = close + 4_999;
+        for write in [None, Some(0), Some(close / 2), Some(close)] {
+            let mut script = vec![(0, Grab), (close, LetGo), (rename, Gone)];
+            script.extend(write.map(|at| (at, Write)));
+            script.sort_by_key(|(at, _)| *at);
+            let mut story = Story::new(Origin::Created, 0, UP, GRACE);
+            let judged = story.judged(&script);
+            assert_eq!(
+                judged, None,
+                "closed at {close}, written at {write:?}, renamed at {rename}"
+            );
+        }
+    }
+}
+
+/// A scan promises less: confirm.
+#[test]
+fn a_writer_that_a_scan_meets_has_confirm() {
+    for close in (0..=40_000).step_by(50) {
+        let script = [(0, Grab), (close, LetGo), (close + 999, Gone)];
+        let mut story = Story::new(Origin::Found, YEAR, UP, GRACE);
+        assert_eq!(story.judged(&script), None, "closed at {close}");
+    }
+    // Closed just before the scan, and renamed just before the second look.
+    let mut story = Story::new(Origin::Found, YEAR, UP, GRACE);
+    assert_eq!(story.judged(&[(999, Gone)]), None);
+}
+
+#[test]
+fn who_may_take_what_is_open_does_not_wait_for_its_holder() {
+    for open in [Open::Reap, Open::Quarantine] {
+        let mut story = Story::new(Origin::Created, 0, UP, GRACE);
+        story.open = open;
+        assert_eq!(story.judged(&[(0, Grab)]), Some(10_000), "{open:?}");
+    }
+}
+
+/// A look that comes too soon changes nothing: neither the moment nor, by looking again and again,
+/// the proof that two looks lie confirm apart.
+#[test]
+fn looking_early_does_not_hurry_it() {
+    let mut story = Story::new(Origin::Found, YEAR, UP, GRACE);
+    let due = story.mono().after(Duration::from_secs(1));
+    for at in 0..1_000 {
+        story.at = at;
+        assert_eq!(story.look(), Next::LookAt(due), "at {at}");
+    }
+    story.at = 1_000;
+    assert!(matches!(story.look(), Next::Judge(_)));
+}
+
+/// `CannotTell` is not seen holding; the gates keep it.
+#[test]
+fn a_doubt_is_not_a_holder() {
+    let mut story = Story::new(Origin::Found, YEAR, UP, GRACE);
+    let mut look = Look {
+        now: Now {
+            mono: story.mono(),
+            wall: story.wall(),
+        },
+        parted: None,
+        fingerprint: story.file,
+        hold: Hold::CannotTell,
+    };
+    _ = story.temp.look(&look, GRACE, Open::Keep);
+    look.now.mono = look.now.mono.after(Duration::from_secs(1));
+    let judged = story.temp.look(&look, GRACE, Open::Keep);
+    assert!(matches!(judged, Next::Judge(_)), "{judged:?}");
+}
+
+#[test]
+fn a_lock_counts_as_a_holder() {
+    let mut story = Story::new(Origin::Found, YEAR, UP, GRACE);
+    let at = |ms, hold| Look {
+        now: Now {
+            mono: Mono((UP + ms) * MS),
+            wall: wall(ms as i64),
+        },
+        parted: None,
+        fingerprint: story.file,
+        hold,
+    };
+    let temp = &mut story.temp;
+    _ = temp.look(&at(0, Hold::Locked), GRACE, Open::Keep);
+    let next = temp.look(&at(1_000, Hold::Free), GRACE, Open::Keep);
+    assert_eq!(next, Next::LookAt(Mono((UP + 11_000) * MS)));
+}
+
+/// What it was quiet for by its dates, and what of that counts towards the grace.
+#[test]
+fn quiet_and_unused() {
+    let quiet = |origin, age| {
+        let mut story = Story::new(origin, age, UP, GRACE);
+        loop {
+            story.at = (story.temp.due().0 / MS).saturating_sub(UP);
+            if let Next::Judge(quiet) = story.look() {
+                return (
+                    quiet.quiet.as_millis(),
+                    quiet.unused.as_millis(),
+                    quiet.fingerprint,
+                );
+            }
+        }
+    };
+    let file = |age| Story::new(Origin::Found, age, UP, GRACE).file;
+    assert_eq!(
+        quiet(Origin::Found, 3 * HOUR),
+        (10_000, 3 * HOUR as u128 + 1_000, file(3 * HOUR))
+    );
+    let since_boot = u128::from(UP) + 1_000;
+    assert_eq!(
+        quiet(Origin::Found, YEAR),
+        (10_000, since_boot, file(YEAR)),
+        "no longer than up"
+    );
+    assert_eq!(
+        quiet(Origin::Created, YEAR),
+        (10_000, 10_000, file(YEAR)),
+        "since it was seen"
+    );
+}
+
+#[test]
+fn a_hold_counts_against_the_24_hours_too() {
+    let mut story = Story::new(Origin::Found, 3 * HOUR, UP, GRACE);
+    story.held = true;
+    story.look();
+    story.at = 1_000;
+    story.held = false;
+    assert_eq!(story.look(), Next::LookAt(Mono((UP + 11_000) * MS)));
+    story.at = 11_000;
+    match story.look() {
+        Next::Judge(quiet) => assert_eq!(quiet.unused, GRACE),
+        next => panic!("{next:?}"),
+    }
+}
+
+/// One map serves several rules: the shortest grace decides when a temp is first thought of, its
+/// own when it is looked at.
+#[test]
+fn a_longer_grace_of_its_own_puts_the_first_look_off() {
+    let (seen, own) = (Mono(UP * MS), Duration::from_secs(60));
+    let mut temp = Tracked::created(seen, GRACE);
+    assert_eq!(temp.due(), seen.after(GRACE / 2));
+    assert!(temp.put_off(own, temp.due()));
+    assert_eq!(temp.due(), seen.after(own / 2));
+    assert!(!temp.put_off(own, temp.due()), "now it is time");
+    for origin in [Origin::Found, Origin::FoundToWait] {
+        assert!(
+            !Tracked::found(seen, origin).put_off(own, seen),
+            "{origin:?} is looked at at once"
+        );
+    }
+    let mut story = Story::new(Origin::Created, 0, UP, GRACE);
+    story.at = 5_000;
+    story.look();
+    let due = story.temp.due();
+    assert!(!story.temp.put_off(own, story.mono()), "it was looked at");
+    assert_eq!(story.temp.due(), due);
+}
+
+/// A temp that was looked at twice, and so may be judged.
+fn ripe() -> (Tracked, Mono) {
+    let mut story = Story::new(Origin::Found, YEAR, UP, GRACE);
+    story.look();
+    story.at = 1_000;
+    assert!(matches!(story.look(), Next::Judge(_)));
+    let now = story.mono();
+    (story.temp, now)
+}
+
+#[test]
+fn when_a_kept_one_is_looked_at_again() {
+    let s = Duration::from_secs;
+    let (silent, other) = (Reason::InUse, Reason::HardLinked);
+    for (grace, reason, want) in [
+        (s(10), silent, [10, 10, 10, 10, 10]),
+        (s(300), silent, [60, 60, 60, 60, 60]),
+        (s(10), Reason::Locked, [10, 10, 10, 10, 10]),
+        (s(10), Reason::WriterAlive, [10, 10, 10, 10, 10]),
+        (s(10), other, [10, 20, 40, 80, 160]),
+        (s(1_000), other, [1_000, 2_000, 3_600, 3_600, 3_600]),
+        (s(7_200), other, [7_200, 7_200, 7_200, 7_200, 7_200]),
+    ] {
+        let (mut temp, now) = ripe();
+        for (time, want) in want.into_iter().enumerate() {
+            let kept = temp.keep(reason, grace, now);
+            assert_eq!(
+                kept.retry,
+                s(want),
+                "{reason}, grace {grace:?}, time {time}"
+            );
+            assert_eq!(temp.due(), now.after(s(want)), "{reason}");
+        }
+    }
+}
+
+#[test]
+fn a_reason_is_news_once() {
+    let (mut temp, now) = ripe();
+    for reason in Reason::ALL {
+        assert!(temp.keep(reason, GRACE, now).news, "{reason}");
+    }
+    for reason in Reason::ALL {
+        assert!(!temp.keep(reason, GRACE, now).news, "{reason}, again");
+    }
+    assert!(temp.is_kept());
+}
+
+#[test]
+fn what_was_said_is_said_again_only_of_another_file() {
+    let mut story = Story::new(Origin::Found, YEAR, UP, GRACE);
+    let in_use = |story: &mut Story| {
+        story.look();
+        let now = story.mono();
+        story.temp.keep(Reason::InUse, GRACE, now).news
+    };
+    story.held = true;
+    assert!(in_use(&mut story));
+    story.at = 10_000;
+    story.happen(Write);
+    assert!(!in_use(&mut story), "written to by its holder");
+    story.at = 20_000;
+    story.held = false;
+    story.look();
+    story.held = true;
+    assert!(!in_use(&mut story), "free, and held again");
+    story.at = 30_000;
+    story.held = false;
+    story.look();
+    story.happen(Write);
+    story.look();
+    assert!(!in_use(&mut story), "written to while it was free");
+    story.at = 40_000;
+    story.happen(Replace);
+    assert!(in_use(&mut story), "another file by that name");
+}
+
+/// What could not be done is put aside like what is kept, and is not judged in between.
+#[test]
+fn put_aside() {
+    let (mut temp, now) = ripe();
+    temp.start_reaping();
+    let kept = temp.put_aside(GRACE, now);
+    assert!(kept.news && !temp.is_reaping());
+    assert_eq!(temp.due(), now.after(GRACE));
+    assert!(!temp.put_aside(GRACE, now).news);
+    assert_eq!(
+        temp.due(),
+        now.after(GRACE * 2),
+        "the second time waits longer"
+    );
+
+    // Before any look there is nothing to remember it by.
+    let mut unseen = Tracked::found(now, Origin::Found);
+    assert!(unseen.put_aside(GRACE, now).news);
+    assert_eq!(unseen.due(), now.after(GRACE));
+    assert!(!unseen.is_kept());
+}
+
+#[test]
+fn what_it_remembers() {
+    let seen = Mono(UP * MS);
+    let mut temp = Tracked::created(seen, GRACE);
+    assert_eq!(
+        (temp.seen(), temp.origin(), temp.bytes()),
+        (seen, Origin::Created, None)
+    );
+    assert!(!temp.is_closed() && !temp.is_reaping() && !temp.is_kept());
+    temp.close();
+    temp.start_reaping();
+    assert!(temp.is_closed() && temp.is_reaping());
+    assert!(!temp.clone().settled_down().is_reaping());
+    let (ripe, _) = ripe();
+    assert_eq!(ripe.bytes(), Some(0));
+}
+
+/// There may be a million of them.
+#[test]
+fn it_is_small() {
+    assert!(size_of::<Tracked>() <= 40, "{}", size_of::<Tracked>());
+}
+
+/// One look of a random history.
+#[derive(Clone, Copy, Debug)]
+struct Step {
+    /// Milliseconds since the look before.
+    delay: u64,
+    /// Which of the files stood there.
+    file: usize,
+    held: bool,
+    /// By how much the wall clock was set before it, in milliseconds.
+    jump: i64,
+}
+
+/// The model: it remembers everything and thinks it all through anew at every look.
+struct Model {
+    seen: Mono,
+    origin: Origin,
+    grace: Duration,
+    history: Vec<Look>,
+}
+
+impl Model {
+    /// When the temp may be judged, going by the whole history: the last look of it is now.
+    fn may_be_judged(&self) -> Mono {
+        let history = &self.history;
+        let last = history.len() - 1;
+        // The looks before this one that saw the same file, and nobody holding it.
+        let same = |i: &usize| history[*i].fingerprint == history[last].fingerprint;
+        let free = |i: &usize| !history[*i].hold.is_held();
+        let first = (0..=last)
+            .rev()
+            .take_while(|i| same(i) && free(i))
+            .last()
+            .unwrap_or(last);
+        let was_held = first > 0 && history[first - 1].hold.is_held();
+        let look = &history[first];
+        let credit = match was_held {
+            true => Duration::ZERO,
+            false => self.credit(look),
+        };
+        let quiet = look.now.mono.before(credit).after(self.grace);
+        quiet.max(look.now.mono.after(confirm(self.grace)))
+    }
+
+    fn credit(&self, look: &Look) -> Duration {
+        let file = &look.fingerprint;
+        let dates = [Some(file.mtime), Some(file.ctime), file.btime];
+        let age = dates
+            .into_iter()
+            .flatten()
+            .map(|date| look.now.wall.since(date))
+            .min();
+        let since = |moment: Mono| look.now.mono.since(moment);
+        let mut bounds = vec![
+            age.unwrap(),
+            self.grace - confirm(self.grace),
+            since(Mono(0)),
+        ];
+        bounds.extend(look.parted.map(since));
+        if self.origin != Origin::Found {
+            bounds.push(since(self.seen));
+        }
+        bounds.into_iter().min().unwrap()
+    }
+}
+
+fn origins() -> impl Strategy<Value = Origin> {
+    prop::sample::select(vec![Origin::Created, Origin::Found, Origin::FoundToWait])
+}
+
+fn graces() -> impl Strategy<Value = Duration> {
+    prop::sample::select(vec![100, 400, 2_000, 10_000, 300_000]).prop_map(Duration::from_millis)
+}
+
+/// Delays that meet every boundary of a rule, and some between.
+fn delays(grace: Duration) -> impl Strategy<Value = u64> {
+    let (grace, confirm) = (grace.as_millis() as u64, confirm(grace).as_millis() as u64);
+    let marks = vec![
+        0,
+        1,
+        confirm - 1,
+        confirm,
+        grace / 2,
+        grace - confirm,
+        grace - 1,
+        grace,
+    ];
+    prop_oneof![prop::sample::select(marks), 0..2 * grace]
+}
+
+fn steps(grace: Duration) -> impl Strategy<Value = Vec<Step>> {
+    let jumps = prop_oneof![
+        6 => Just(0),
+        1 => -1_999..=1_999i64,
+        1 => prop::sample::select(vec![2_001, -2_001, HOUR, -HOUR, YEAR, -YEAR]),
+    ];
+    let step = (
+        delays(grace),
+        prop_oneof![5 => Just(0usize), 1 => 1..4usize],
+        0..5u8,
+        jumps,
+    );
+    let step = step.prop_map(|(delay, file, held, jump)| Step {
+        delay,
+        file,
+        held: held == 0,
+        jump,
+    });
+    prop::collection::vec(step, 1..40)
+}
+
+fn files() -> impl Strategy<Value = Vec<Fingerprint>> {
+    let age = prop_oneof![-HOUR..HOUR, Just(0), 0..20_000i64, Just(YEAR)];
+    let file = (age.clone(), age.clone(), age, any::<bool>(), 0..2u64);
+    let file = file.prop_map(|(mtime, ctime, btime, has_btime, ino)| Fingerprint {
+        mtime: wall(-mtime),
+        ctime: wall(-ctime),
+        btime: has_btime.then(|| wall(-btime)),
+        ino,
+        ..Story::new(Origin::Found, 0, UP, GRACE).file
+    });
+    prop::collection::vec(file, 4).prop_map(|mut files| {
+        for (size, file) in files.iter_mut().enumerate() {
+            file.size = size as u64;
+        }
+        files
+    })
+}
+
+fn histories() -> impl Strategy<Value = (Origin, Duration, u64, Vec<Fingerprint>, Vec<Step>)> {
+    let up = prop_oneof![Just(UP), 0..20_000u64];
+    (origins(), graces(), up, files()).prop_flat_map(|(origin, grace, up, files)| {
+        (
+            Just(origin),
+            Just(grace),
+            Just(up),
+            Just(files),
+            steps(grace),
+        )
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 2_000, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// The tracker says *judge* exactly when the model, which thinks the whole history through,
+    /// allows it; and otherwise names the very moment.
+    #[test]
+    fn it_agrees_with_a_naive_model((origin, grace, up, files, steps) in histories()) {
+        let mut story = Story::new(origin, 0, up, grace);
+        let seen = story.mono();
+        let mut model = Model { seen, origin, grace, history: Vec::new() };
+        for step in steps {
+            story.at += step.delay;
+            story.happen(SetClock(step.jump));
+            story.file = files[step.file];
+            story.held = step.held;
+            let now = Now { mono: story.mono(), wall: story.wall() };
+            // A copy of the watch, so that both hear the same of the clocks.
+            let parted = story.clocks.clone().read(now);
+            let hold = if step.held { Hold::Held } else { Hold::Free };
+            model.history.push(Look { now, parted, fingerprint: story.file, hold });
+            let next = story.look();
+            if step.held {
+                // It is judged early at the most for its holder to be named: the gates keep it.
+                continue;
+            }
+            let when = model.may_be_judged();
+            match next {
+                Next::Judge(quiet) => {
+                    prop_assert!(now.mono >= when, "{:?} too early", when.since(now.mono));
+                    prop_assert_eq!(quiet.fingerprint, story.file);
+                    prop_assert!(quiet.quiet >= grace);
+                }
+                Next::LookAt(at) => {
+                    prop_assert!(now.mono < when, "{:?} late", now.mono.since(when));
+                    prop_assert_eq!(at, when);
+                    prop_assert_eq!(story.temp.due(), when);
+                }
+            }
+        }
+    }
+
+    /// What nobody touches or holds is judged at its second look, and that comes no later than a
+    /// grace after the first, whatever the clocks do and however late the looks are.
+    #[test]
+    fn what_is_left_alone_goes(
+        origin in origins(),
+        grace in graces(),
+        up in prop_oneof![Just(UP), 0..20_000u64],
+        age in prop_oneof![0..YEAR, -YEAR..0],
+        jumps in prop::collection::vec(prop_oneof![Just(0), -YEAR..YEAR], 2),
+        lateness in prop::collection::vec(0..5_000u64, 2),
+    ) {
+        let mut story = Story::new(origin, age, up, grace);
+        let mut first = None;
+        for (jump, late) in jumps.into_iter().zip(lateness) {
+            story.happen(SetClock(jump));
+            story.at = (story.temp.due().0 / MS).saturating_sub(up) + late;
+            match (story.look(), first) {
+                (Next::LookAt(at), None) => {
+                    let now = story.mono();
+                    prop_assert!(at >= now.after(confirm(grace)) && at <= now.after(grace));
+                    first = Some(at);
+                }
+                (Next::Judge(_), Some(due)) => prop_assert!(story.mono() >= due),
+                (next, _) => prop_assert!(false, "{:?} at look {}", next, story.looks.len()),
+            }
+        }
+    }
+
+    /// A writer that holds its temp until it closes it, and renames it less than half a grace
+    /// later, loses nothing: whenever it writes, and whatever the clocks do. (Looks are on time.)
+    #[test]
+    fn a_live_writer_loses_nothing(
+        grace in graces(),
+        close in 0..60u64,
+        pause in 0..50u64,
+        writes in prop::collection::vec(0..60u64, 0..4),
+        jumps in prop::collection::vec((0..80u64, prop_oneof![-3_000..3_000i64, -YEAR..YEAR]), 0..3),
+    ) {
+        // All of these are in hundredths and twentieths of a grace.
+        let part = |twentieths: u64| twentieths * grace.as_millis() as u64 / 20;
+        let close = part(close);
+        let rename = close + pause * grace.as_millis() as u64 / 100;
+        let mut script = vec![(0, Grab), (close, LetGo), (rename, Gone)];
+        script.extend(writes.into_iter().map(part).filter(|at| *at <= close).map(|at| (at, Write)));
+        script.extend(jumps.into_iter().map(|(at, by)| (part(at), SetClock(by))));
+        script.sort_by_key(|(at, _)| *at);
+        let mut story = Story::new(Origin::Created, 0, UP, grace);
+        prop_assert_eq!(story.judged(&script), None, "{:?}", script);
+    }
+}
