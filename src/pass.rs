@@ -4,6 +4,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
@@ -171,6 +172,11 @@ impl<'a> Pass<'a> {
         circumstances: Circumstances<'_>,
     ) -> io::Result<Option<(Suspect, Evidence)>> {
         let policy = &self.ground.root.policy;
+        // The callback takes what any rule takes; what this one does not is not its temp.
+        if !policy.names.matches(one.name.as_bytes()) {
+            one.temp = None;
+            return Ok(None);
+        }
         let reading = policy.names.read(&one.name);
         let grace = policy.grace.of(&reading).max(SHORTEST_GRACE);
         let Some(temp) = one.temp.as_mut() else {

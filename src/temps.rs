@@ -83,9 +83,10 @@ impl Temps {
         }
     }
 
-    /// Forgets everything in `dir` and below it.
+    /// Forgets everything in `dir` and below it, but what is to be left alone.
     pub fn forget_below(&self, dir: &Path) {
-        self.map.retain(|path, _| !path.starts_with(dir));
+        self.map
+            .retain(|path, temp| temp.is_left_alone() || !path.starts_with(dir));
     }
 
     /// Makes the timer thread look at the whole map again.
@@ -153,7 +154,11 @@ impl Temps {
                 if let Some(mut entry) = self.map.get_mut(path)
                     && entry.is_reaping()
                 {
+                    let closed = entry.is_closed();
                     *entry = temp;
+                    if closed {
+                        entry.close();
+                    }
                 }
             }
             None => {
@@ -174,7 +179,7 @@ impl Temps {
         for temp in &self.map {
             match temp.is_kept() {
                 true => waiting.held += 1,
-                false if temp.due() == Mono(u64::MAX) => {}
+                false if temp.is_left_alone() => {}
                 false => {
                     waiting.waiting += 1;
                     let due = temp.due();

@@ -27,7 +27,8 @@ pub(super) fn run(command: &History, look: &Look) -> Result<Exit, Failure> {
         }
         told += 1;
         if word("event") == "reaped" {
-            bytes += object.get("bytes").and_then(Value::as_u64).unwrap_or(0);
+            let freed = object.get("bytes").and_then(Value::as_u64);
+            bytes = freed.unwrap_or(0).saturating_add(bytes);
         }
         end = match look.json {
             true => report.line(&object.to_string()),

@@ -32,12 +32,12 @@ fn list(command: &Rooms, look: &Look) -> Result<Exit, Failure> {
         false => command.dirs.iter().map(|dir| absolute(dir)).collect(),
     };
     for root in roots {
-        let Ok(Some(room)) = Room::find(&root) else {
+        let Ok(Some(room)) = Room::find(&root, None) else {
             continue;
         };
         for stored in room.stored()? {
             files += 1;
-            bytes += stored.seen.fingerprint.size;
+            bytes = stored.seen.fingerprint.size.saturating_add(bytes);
             let text = match look.json {
                 true => json::Object::default()
                     .with("id", stored.id.as_str())
@@ -72,14 +72,14 @@ fn purge(command: &Purge, look: &Look) -> Result<Exit, Failure> {
     let mut wanted: Vec<(PathBuf, Room, String)> = Vec::new();
     let (mut found, mut bytes) = (Vec::new(), 0);
     for root in roots(&config, &journal, None) {
-        let Ok(Some(room)) = Room::find(&root) else {
+        let Ok(Some(room)) = Room::find(&root, None) else {
             continue;
         };
         for stored in room.stored()? {
             if command.ids.is_empty() || command.ids.contains(&stored.id) {
-                bytes += stored.seen.fingerprint.size;
+                bytes = stored.seen.fingerprint.size.saturating_add(bytes);
                 found.push(stored.id.clone());
-                if let Ok(Some(room)) = Room::find(&root) {
+                if let Ok(Some(room)) = Room::find(&root, None) {
                     wanted.push((root.clone(), room, stored.id));
                 }
             }

@@ -118,7 +118,7 @@ fn find(which: &Path, config: &Config, journal: &Journal) -> Result<(Room, Store
     let path = absolute(which);
     let mut found: Vec<(Room, Stored)> = Vec::new();
     for root in roots(config, journal, Some(&path)) {
-        let Ok(Some(room)) = Room::find(&root) else {
+        let Ok(Some(room)) = Room::find(&root, None) else {
             continue;
         };
         let stored = room.stored().unwrap_or_default();

@@ -168,9 +168,9 @@ fn totals(rows: &[Row]) -> ((u64, u64), (u64, u64)) {
     let (mut all, mut orphans) = ((0, 0), (0, 0));
     for row in rows {
         let bytes = row.examined.evidence.observation.fingerprint.size;
-        all = (all.0 + 1, all.1 + bytes);
+        all = (all.0 + 1, bytes.saturating_add(all.1));
         if is_orphan(&row.examined) {
-            orphans = (orphans.0 + 1, orphans.1 + bytes);
+            orphans = (orphans.0 + 1, bytes.saturating_add(orphans.1));
         }
     }
     (all, orphans)

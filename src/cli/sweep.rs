@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use orphand::daemon;
 use orphand::event::{Event, Summary};
+use orphand::evidence::Asker;
 use orphand::look::RootId;
-use orphand::reap::quarantine;
+use orphand::reap::quarantine::{self, Keeping};
 use orphand::root::Root;
 use orphand::state::Folders;
 
@@ -41,6 +42,7 @@ pub(super) fn run(command: &Sweep, look: &Look) -> Result<Exit, Failure> {
         plan.roots.iter().map(|root| root.path.clone()).collect(),
     );
     let tools = tools(&folders, look.verbose > 0)?;
+    let asker = Asker::new();
     let mut summary = Summary::default();
     let mut told = Ok(());
     for root in &plan.roots {
@@ -59,7 +61,12 @@ pub(super) fn run(command: &Sweep, look: &Look) -> Result<Exit, Failure> {
         bar.finish_and_clear();
         swept.map_err(|error| cannot_scan(root, &error))?;
         if !root.policy.is_dry_run() {
-            for event in quarantine::tend(root, plan.config.quarantine, &tools.journal) {
+            let keeping = Keeping {
+                limits: plan.config.quarantine,
+                journal: &tools.journal,
+                asker: &asker,
+            };
+            for event in quarantine::tend(root, None, keeping) {
                 report.event(&event)?;
             }
         }

@@ -167,7 +167,7 @@ fn greet(report: &mut Report, roots: &[Root], existing: Existing) -> Result<(), 
     for root in roots {
         let (more, size) = before(root);
         temps += more;
-        bytes += size;
+        bytes = size.saturating_add(bytes);
     }
     if temps > 0 {
         let (were, they, go, use_them) = match temps {
@@ -217,7 +217,7 @@ fn before(root: &Root) -> (u64, u64) {
         for name in names {
             if let Ok(Some(seen)) = dir.observe(&name) {
                 temps += 1;
-                bytes += seen.fingerprint.size;
+                bytes = seen.fingerprint.size.saturating_add(bytes);
             }
         }
     }

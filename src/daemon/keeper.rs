@@ -22,7 +22,8 @@ use crate::decide::tracker::Origin;
 use crate::event::{Cause, Event, RootState, Subject};
 use crate::evidence::{Asker, Circumstances};
 use crate::look::{Dir, RootError, RootId};
-use crate::reap::{self, Recovered, Scene, quarantine};
+use crate::reap::quarantine::{self, Keeping};
+use crate::reap::{self, Recovered, Scene};
 use crate::root::Root;
 use crate::scan::{self, Met};
 use crate::state::RootLock;
@@ -88,6 +89,7 @@ pub(super) fn run(
         lock,
         watched: HashMap::new(),
     };
+    let _guard = Guard(Arc::clone(&shared));
     let mut keeper = Keeper {
         kernel: Kernel::new(inlet),
         posts: locks.into_iter().map(post).collect(),
@@ -99,6 +101,23 @@ pub(super) fn run(
     keeper.start();
     keeper.listen(rare, words, &calmed);
     keeper.end(timer);
+}
+
+/// A keeper that panics ends the watcher: nobody would attach a root again.
+struct Guard(Arc<Shared>);
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            log::error!("a mistake in orphand has ended its keeper thread; the watch ends with it");
+            self.0
+                .stopping
+                .store(true, std::sync::atomic::Ordering::SeqCst);
+            guard(&self.0.summary).failed += 1;
+            self.0.temps.wake();
+            *guard(&self.0.events) = None;
+        }
+    }
 }
 
 impl Keeper {
@@ -116,7 +135,7 @@ impl Keeper {
                 .collect(),
             tracked: self.shared.temps.len(),
         });
-        self.alarm.periodic = Some(Instant::now() + self.shared.rescan);
+        self.alarm.periodic = Instant::now().checked_add(self.shared.rescan);
     }
 
     fn listen(
@@ -162,6 +181,7 @@ impl Keeper {
                         .roots
                         .iter()
                         .any(|root| root.path.starts_with(&path));
+                    self.doubt(&path);
                     self.calmer.feed(path);
                 }
                 Rare::Parent => check = true,
@@ -183,6 +203,16 @@ impl Keeper {
         } else if check {
             for index in 0..self.posts.len() {
                 self.check(index);
+            }
+        }
+    }
+
+    /// The watch on `path` may be dead with the directory that it was on, even where the next one
+    /// there looks the same: it is set anew when that is attached.
+    fn doubt(&mut self, path: &Path) {
+        for post in &mut self.posts {
+            if post.watched.remove(path).is_some() {
+                self.kernel.unwatch(path);
             }
         }
     }
@@ -228,7 +258,7 @@ impl Keeper {
         if is_due(self.alarm.periodic) {
             self.rescan_all(Cause::Periodic);
             self.tend_quarantines();
-            self.alarm.periodic = Some(Instant::now() + self.shared.rescan);
+            self.alarm.periodic = Instant::now().checked_add(self.shared.rescan);
         }
         if is_due(self.alarm.polling) {
             self.alarm.polling = None;
@@ -271,7 +301,7 @@ impl Keeper {
         let root = self.root(index);
         let known = self.shared.id(index);
         match (RootId::of(&root.path), known) {
-            (Ok(now), Some(known)) if now == known => {}
+            (Ok(now), Some(known)) if now == known && self.is_watched(index, &root) => {}
             (Err(_), None) if self.state(index) == Some(RootState::Gone) => {
                 // It is still away, but what led to it may have changed.
                 self.kernel.watch_parents(&root.path);
@@ -281,6 +311,13 @@ impl Keeper {
             }
             _ => self.attach(index, Cause::RootReturned),
         }
+    }
+
+    fn is_watched(&self, index: usize, root: &Root) -> bool {
+        let watched = |post: &Post| {
+            post.state != RootState::Watching || post.watched.contains_key(&root.path)
+        };
+        self.posts.get(index).is_some_and(watched)
     }
 
     /// Watches a root and scans it. What was known of another directory at its path is forgotten.
@@ -394,7 +431,8 @@ impl Keeper {
     fn scan(&mut self, index: usize, root: &Root, below: &Path, cause: Cause) {
         let origin = match (cause, self.shared.existing) {
             (Cause::Startup, Existing::Leave) => None,
-            (Cause::Startup, Existing::Wait) => Some(Origin::FoundToWait),
+            // What comes back with its directory may have been there before, too.
+            (Cause::Startup | Cause::RootReturned, Existing::Wait) => Some(Origin::FoundToWait),
             _ => Some(Origin::Found),
         };
         let shared = Arc::clone(&self.shared);
@@ -468,11 +506,9 @@ impl Keeper {
         });
     }
 
-    /// A claim that this process did not make: a crash left it.
+    /// A claim that nobody is at work on: a crash left it, or it could not be put back.
     fn recover(&self, index: usize, root: &Root, below: &Path, claim: &OsStr) {
-        let ours = reap::claim::read(claim)
-            .is_some_and(|read| self.shared.tools.reaper.claims().is_ours(&read));
-        if ours {
+        if self.shared.tools.reaper.claims().is_at_work(claim) {
             return;
         }
         let id = self.shared.id(index);
@@ -553,11 +589,16 @@ impl Keeper {
     /// Drops from each quarantine what has lain there for too long or takes too much.
     fn tend_quarantines(&self) {
         for (index, root) in self.shared.roots.iter().enumerate() {
-            if root.policy.is_dry_run() || self.shared.id(index).is_none() {
+            let id = self.shared.id(index);
+            if root.policy.is_dry_run() || id.is_none() {
                 continue;
             }
-            let tools = &self.shared.tools;
-            let dropped = quarantine::tend(root, self.shared.limits, &tools.journal);
+            let keeping = Keeping {
+                limits: self.shared.limits,
+                journal: &self.shared.tools.journal,
+                asker: &self.asker,
+            };
+            let dropped = quarantine::tend(root, id, keeping);
             for one in dropped {
                 self.shared.tell(one);
             }

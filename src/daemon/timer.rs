@@ -26,7 +26,7 @@ struct Agenda {
 }
 
 /// How many are taken up at a time: the sooner the first ones are told of, the sooner a stop works.
-const AT_ONCE: usize = 1024;
+const AT_ONCE: usize = 512;
 
 pub(super) fn run(shared: &Shared, bell: &Receiver<()>, keeper: &Sender<keeper::Word>) {
     let _guard = Guard(shared, keeper);
@@ -34,36 +34,32 @@ pub(super) fn run(shared: &Shared, bell: &Receiver<()>, keeper: &Sender<keeper::
     let mut clocks = ClockWatch::default();
     let mut agenda = Agenda::default();
     while !shared.is_stopping() {
-        let now = clock::mono();
-        if now >= agenda.horizon {
-            agenda.sweep(shared, now);
-        }
-        let due = agenda.take(clock::mono());
-        if !due.is_empty() {
-            let moved = pass_over(shared, &asker, &mut clocks, due, &mut agenda);
-            if moved {
-                let _ = keeper.send(keeper::Word::Quarantined);
-            }
-            if bell.try_recv().is_ok() {
-                agenda.horizon = Mono::default();
-            }
-            continue;
-        }
-        if shared.temps.is_empty() {
-            shared.temps.shrink();
-            if shared.temps.fall_asleep() {
+        if clock::mono() >= agenda.horizon {
+            // Only here, half a grace after the last time, and not whenever the map is empty: else
+            // every healthy write would wake this thread.
+            if shared.temps.is_empty() && shared.temps.fall_asleep() {
+                shared.temps.shrink();
                 if bell.recv().is_err() {
                     return;
                 }
-                agenda.horizon = Mono::default();
                 let _ = shared.stirring.try_send(());
+            }
+            agenda.sweep(shared, clock::mono());
+        }
+        let due = agenda.take(clock::mono());
+        if due.is_empty() {
+            match bell.recv_deadline(clock::instant(agenda.next())) {
+                Ok(()) => agenda.horizon = Mono::default(),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return,
             }
             continue;
         }
-        match bell.recv_deadline(clock::instant(agenda.next())) {
-            Ok(()) => agenda.horizon = Mono::default(),
-            Err(RecvTimeoutError::Timeout) => {}
-            Err(RecvTimeoutError::Disconnected) => return,
+        if pass_over(shared, &asker, &mut clocks, due, &mut agenda) {
+            let _ = keeper.send(keeper::Word::Quarantined);
+        }
+        if bell.try_recv().is_ok() {
+            agenda.horizon = Mono::default();
         }
     }
 }
@@ -155,7 +151,10 @@ fn pass_over(
             moved |= matches!(event, Event::Quarantined { .. });
             shared.tell(event);
         };
-        pass_over_one(shared, asker, clocks, &dir, &mut due, &mut tell);
+        // A stop is heard between two directories; what is left is put down as it was.
+        if !shared.is_stopping() {
+            pass_over_one(shared, asker, clocks, &dir, &mut due, &mut tell);
+        }
         for one in due {
             let path = dir.join(&one.name);
             let at = one.temp.as_ref().map(|temp| temp.due());

@@ -68,7 +68,9 @@ pub fn overdue(entries: &[Entry], limits: Limits, now: Wall, file_system: u64) -
         .fold(0, |sum, entry| sum.saturating_add(entry.bytes));
     let room = match limits.percent {
         0 => u64::MAX,
-        percent => file_system / 100 * u64::from(percent),
+        // A file system that does not say how large it is has no tenth.
+        _ if file_system == 0 => u64::MAX,
+        percent => (file_system / 100).saturating_mul(u64::from(percent)),
     };
     let too_old = |entry: &Entry| !limits.age.is_zero() && now.since(entry.since) >= limits.age;
     let mut dropped = Vec::new();
@@ -139,6 +141,17 @@ mod tests {
         check(&large, limits, &["b", "a"]);
         let exactly = [entry("a", 1, 100, "x", true)];
         check(&exactly, limits, &[]);
+    }
+
+    #[test]
+    fn a_file_system_that_does_not_say_its_size_has_no_limit() {
+        let now = Wall {
+            sec: 100 * DAY,
+            nsec: 0,
+        };
+        let one = [entry("a", 1, 100, "x", true)];
+        assert_eq!(overdue(&one, Limits::default(), now, 0), []);
+        assert_eq!(overdue(&one, Limits::default(), now, 999), one);
     }
 
     #[test]

@@ -121,6 +121,12 @@ impl Tracked {
         Tracked::new(now, Mono(u64::MAX), Origin::Found)
     }
 
+    /// Whether it is left alone.
+    #[must_use]
+    pub fn is_left_alone(&self) -> bool {
+        self.due == Mono(u64::MAX)
+    }
+
     /// It was touched just now, and put back if it had been claimed: everything begins again, but
     /// what was said of it stays said.
     pub fn start_over(&mut self, now: Mono, grace: Duration) {

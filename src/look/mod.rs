@@ -14,6 +14,7 @@ use rustix::io::Errno;
 
 use crate::decide::judge::{Place, Reach};
 use crate::decide::observation::{Kind, Observation};
+use crate::decide::time::Wall;
 
 #[cfg_attr(target_os = "linux", path = "linux.rs")]
 #[cfg_attr(target_os = "macos", path = "macos.rs")]
@@ -36,6 +37,8 @@ pub struct RootId {
     /// Inode number.
     pub ino: u64,
     mount: Option<u64>,
+    /// A directory that is removed and made again may well get the same inode number.
+    born: Option<Wall>,
 }
 
 /// An open directory below a root.
@@ -104,6 +107,7 @@ fn identify(fd: BorrowedFd<'_>) -> io::Result<(RootId, Observation)> {
         dev: seen.fingerprint.dev,
         ino: seen.fingerprint.ino,
         mount: seen.mount,
+        born: seen.fingerprint.btime,
     };
     Ok((id, seen))
 }

@@ -4,9 +4,11 @@
 //! suffix stays, so whoever ignores temps ignores it. What it is and where it came from is told by
 //! the name alone, so that a crash can be put in order without any other record.
 
+use std::collections::HashSet;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 const PREFIX: &[u8] = b".orphand-";
 const HEX: usize = 16;
@@ -16,55 +18,82 @@ const LONGEST: usize = 255;
 /// What all names of orphand's own begin with; scans and watches pass over them.
 pub const OWN: &[u8] = b".orphand";
 
-/// Gives out claim names. Those of one process share their first eight digits, so that it can tell
-/// a claim that it is just working on from one that a crash left.
+/// Gives out claim names, and knows which of them are being worked on: any other claim is one that
+/// a crash left, or that could not be put back.
 #[derive(Debug)]
 pub struct Claims {
     session: u32,
     next: AtomicU32,
+    at_work: Mutex<HashSet<OsString>>,
+}
+
+/// A claim name that is being worked on, until this is dropped.
+#[derive(Debug)]
+pub struct Ticket<'a> {
+    claims: &'a Claims,
+    name: OsString,
 }
 
 impl Claims {
-    /// `session` is drawn at random by the caller.
+    /// `session` is drawn at random by the caller, so that two processes never give the same names.
     #[must_use]
     pub fn new(session: u32) -> Claims {
         Claims {
             session,
             next: AtomicU32::new(0),
+            at_work: Mutex::default(),
         }
     }
 
     /// A claim name for `name`. Too long a name is cut in the middle.
     #[must_use]
-    pub fn name(&self, name: &OsStr) -> OsString {
+    pub fn name(&self, name: &OsStr) -> Ticket<'_> {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let mut claim = PREFIX.to_vec();
         claim.extend_from_slice(format!("{:08x}{number:08x}-", self.session).as_bytes());
         let room = LONGEST - claim.len();
         let name = name.as_bytes();
-        match name.len().checked_sub(room) {
-            None | Some(0) => claim.extend_from_slice(name),
-            Some(_) => {
-                let head = room / 2;
-                let tail = name.len() - (room - head);
-                claim.extend_from_slice(name.get(..head).unwrap_or_default());
-                claim.extend_from_slice(name.get(tail..).unwrap_or_default());
-            }
+        if name.len() <= room {
+            claim.extend_from_slice(name);
+        } else {
+            let head = room / 2;
+            let tail = name.len() - (room - head);
+            claim.extend_from_slice(name.get(..head).unwrap_or_default());
+            claim.extend_from_slice(name.get(tail..).unwrap_or_default());
         }
-        OsString::from_vec(claim)
+        let name = OsString::from_vec(claim);
+        self.at_work().insert(name.clone());
+        Ticket { claims: self, name }
     }
 
-    /// Whether this process gave out `claim`.
+    /// Whether this process is working on `claim` right now.
     #[must_use]
-    pub fn is_ours(&self, claim: &Claim) -> bool {
-        claim.session == self.session
+    pub fn is_at_work(&self, claim: &OsStr) -> bool {
+        self.at_work().contains(claim)
+    }
+
+    fn at_work(&self) -> MutexGuard<'_, HashSet<OsString>> {
+        self.at_work.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Ticket<'_> {
+    /// The name.
+    #[must_use]
+    pub fn name(&self) -> &OsStr {
+        &self.name
+    }
+}
+
+impl Drop for Ticket<'_> {
+    fn drop(&mut self) {
+        self.claims.at_work().remove(&self.name);
     }
 }
 
 /// A claim name, read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Claim {
-    session: u32,
     /// The name that the file had; `None` if it may have been cut and cannot be told any more.
     pub original: Option<OsString>,
 }
@@ -82,9 +111,7 @@ pub fn read(name: &OsStr) -> Option<Claim> {
     if !lower || original.is_empty() || original == b"." || original == b".." {
         return None;
     }
-    let session = std::str::from_utf8(hex.get(..8)?).ok()?;
     Some(Claim {
-        session: u32::from_str_radix(session, 16).ok()?,
         original: (name.len() < LONGEST).then(|| OsString::from_vec(original.to_vec())),
     })
 }
@@ -96,7 +123,7 @@ mod tests {
     #[test]
     fn a_claim_tells_where_it_came_from() {
         let claims = Claims::new(0xdead_beef);
-        let others = Claims::new(1);
+
         let at_most = LONGEST - PREFIX.len() - HEX - 1;
         for name in [
             "a.tmp".to_owned(),
@@ -104,12 +131,15 @@ mod tests {
             "x".repeat(at_most - 1),
         ] {
             let claim = claims.name(OsStr::new(&name));
-            let read = read(&claim).expect("a claim name");
+            let read = read(claim.name()).expect("a claim name");
             assert_eq!(read.original.as_deref(), Some(OsStr::new(&name)));
-            assert!(claims.is_ours(&read) && !others.is_ours(&read));
+            let name = claim.name().to_owned();
+            assert!(claims.is_at_work(&name));
+            drop(claim);
+            assert!(!claims.is_at_work(&name));
         }
         let bytes = OsStr::from_bytes(b"\xff\xfe.tmp");
-        let read = read(&claims.name(bytes)).expect("a claim name");
+        let read = read(claims.name(bytes).name()).expect("a claim name");
         assert_eq!(read.original.as_deref(), Some(bytes));
     }
 
@@ -118,11 +148,12 @@ mod tests {
         let claims = Claims::new(7);
         for length in [229, 230, 255] {
             let name = "x".repeat(length - 4) + ".tmp";
-            let claim = claims.name(OsStr::new(&name));
+            let ticket = claims.name(OsStr::new(&name));
+            let claim = ticket.name();
             assert_eq!(claim.len(), LONGEST, "{length}");
             assert!(claim.as_bytes().ends_with(b".tmp"), "{length}");
             assert_eq!(
-                read(&claim).expect("a claim name").original,
+                read(claim).expect("a claim name").original,
                 None,
                 "{length}"
             );
@@ -132,7 +163,8 @@ mod tests {
     #[test]
     fn names_differ() {
         let claims = Claims::new(7);
-        assert_ne!(claims.name(OsStr::new("a")), claims.name(OsStr::new("a")));
+        let (one, two) = (claims.name(OsStr::new("a")), claims.name(OsStr::new("a")));
+        assert_ne!(one.name(), two.name());
     }
 
     #[test]

@@ -11,6 +11,7 @@ use std::cell::OnceCell;
 use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,11 +19,11 @@ use std::time::Duration;
 use rustix::io::Errno;
 
 use crate::decide::judge::{Evidence, Reach, Reason, Verdict, judge};
-use crate::decide::observation::{Hold, Observation};
+use crate::decide::observation::{Hold, Kind, Observation};
 use crate::decide::policy::Policy;
 use crate::evidence::{self, Asker, Census, Circumstances, FileId, Proof, Suspect};
 use crate::look::{self, Dir, RootError, RootId};
-use claim::Claims;
+use claim::{Claims, Ticket};
 use quarantine::{Room, Slot};
 
 pub mod claim;
@@ -181,13 +182,13 @@ struct Claimed<'a> {
     evidence: Evidence,
     /// What it was right after the claim.
     after: Observation,
-    at: At,
+    at: At<'a>,
 }
 
 /// Where a claimed temp lies.
-enum At {
+enum At<'a> {
     /// In its own directory, under this name.
-    Here(OsString),
+    Here(Ticket<'a>),
     /// In the quarantine.
     Slot(Slot),
 }
@@ -323,7 +324,7 @@ impl Reaper {
 
     /// Everything up to [`Step::LetGo`]; an outcome where it ends earlier.
     fn claim<'a>(
-        &self,
+        &'a self,
         scene: Scene<'_>,
         rooms: &Rooms<'_>,
         asker: &Asker,
@@ -331,6 +332,10 @@ impl Reaper {
     ) -> Result<Claimed<'a>, Outcome> {
         let suspect = &candidate.suspect;
         let (dir, name) = (scene.dir, suspect.name.as_os_str());
+        // Asked at the last door too: what the rule does not name is not touched.
+        if !scene.policy.names.matches(name.as_bytes()) {
+            return Err(Outcome::Settled);
+        }
         // The quarantine's folders are made before anything is held: that takes time.
         let slot = match candidate.verdict {
             Verdict::Reap => None,
@@ -382,7 +387,7 @@ impl Reaper {
             }
             None => {
                 let claim = self.claims.name(name);
-                calls::rename(dir.fd(), name, dir.fd(), &claim).map(|()| At::Here(claim))
+                calls::rename(dir.fd(), name, dir.fd(), claim.name()).map(|()| At::Here(claim))
             }
         };
         let at = match at {
@@ -457,7 +462,7 @@ impl Reaper {
         self.at(Step::Unlink, name);
         let claim = match one.at {
             At::Slot(slot) => return Outcome::Quarantined { id: slot.keep() },
-            At::Here(ref claim) => claim,
+            At::Here(ref claim) => claim.name(),
         };
         // RACE: a thread that entered `open` before the claim and has not come out of it since
         // (Step::LetGo to Step::ProveLast, at least BREATH) loses the name of what it opens; and a
@@ -492,7 +497,7 @@ impl Claimed<'_> {
     /// What stands at the claim now.
     fn look(&self, dir: &Dir) -> io::Result<Option<Observation>> {
         match &self.at {
-            At::Here(claim) => dir.observe(claim),
+            At::Here(claim) => dir.observe(claim.name()),
             At::Slot(slot) => slot.observe(&self.suspect.name),
         }
     }
@@ -523,7 +528,7 @@ impl Claimed<'_> {
 fn put_back(scene: Scene<'_>, rooms: &Rooms<'_>, one: Claimed<'_>, reason: Reason) -> Outcome {
     let (dir, name) = (scene.dir, one.suspect.name.as_os_str());
     let back = match &one.at {
-        At::Here(claim) => calls::rename(dir.fd(), claim, dir.fd(), name),
+        At::Here(claim) => calls::rename(dir.fd(), claim.name(), dir.fd(), name),
         At::Slot(slot) => calls::rename(slot.folder(), name, dir.fd(), name),
     };
     match (back, one.at) {
@@ -534,7 +539,7 @@ fn put_back(scene: Scene<'_>, rooms: &Rooms<'_>, one: Claimed<'_>, reason: Reaso
         }
         (Err(error), At::Here(claim)) if error.kind() == io::ErrorKind::AlreadyExists => {
             match rooms.slot() {
-                Ok(slot) => match calls::rename(dir.fd(), &claim, slot.folder(), name) {
+                Ok(slot) => match calls::rename(dir.fd(), claim.name(), slot.folder(), name) {
                     Ok(()) => Outcome::Quarantined { id: slot.keep() },
                     Err(error) => failed(Step::Claim)(error),
                 },
@@ -599,11 +604,20 @@ pub fn recover(scene: Scene<'_>, asker: &Asker, claim: &OsStr) -> io::Result<Opt
     };
     let dir = scene.dir;
     match dir.observe(claim)? {
-        Some(seen) if seen.fingerprint.kind == crate::decide::observation::Kind::File => {}
+        Some(seen) if seen.fingerprint.kind == Kind::File && is_ours(&seen) => {}
         _ => return Ok(None),
     }
     let (hold, _proof) = asker.ask(evidence::open_to_ask(dir, claim)?);
     if hold != Hold::Free {
+        return Ok(None);
+    }
+    // A name of this form can be given by anybody: what this rule would not have claimed stays.
+    let names = &scene.policy.names;
+    if read
+        .original
+        .as_ref()
+        .is_some_and(|name| !names.matches(name.as_bytes()))
+    {
         return Ok(None);
     }
     if let Some(name) = read.original {
@@ -618,6 +632,11 @@ pub fn recover(scene: Scene<'_>, asker: &Asker, claim: &OsStr) -> io::Result<Opt
         .map_err(|_| io::Error::from(Errno::NOENT))?;
     calls::rename(dir.fd(), claim, slot.folder(), claim)?;
     Ok(Some(Recovered::Quarantined(slot.keep())))
+}
+
+fn is_ours(seen: &Observation) -> bool {
+    let us = rustix::process::geteuid();
+    us.is_root() || seen.fingerprint.uid == us.as_raw()
 }
 
 /// What became of a claim that a crash left.

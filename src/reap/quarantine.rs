@@ -15,16 +15,14 @@ use std::sync::Arc;
 use rustix::fs::{Dir as Entries, Mode, OFlags};
 use rustix::io::Errno;
 
-use serde_json::Value;
-
 use super::calls;
 use crate::clock;
-use crate::decide::judge::Target;
-use crate::decide::observation::{Kind, Observation};
+use crate::decide::judge::{Reach, Target};
+use crate::decide::observation::{Hold, Kind, Observation};
 use crate::decide::retention::{self, Entry, Limits};
 use crate::decide::time::Wall;
 use crate::event::{Event, Subject};
-use crate::evidence;
+use crate::evidence::{self, Asker, FileId};
 use crate::journal::{Journal, Line};
 use crate::json;
 use crate::look::{self, Dir, RootError, RootId};
@@ -101,8 +99,8 @@ impl Room {
     }
 
     /// Opens the quarantine of the root at `root`, if there is one.
-    pub fn find(root: &Path) -> Result<Option<Room>, RootError> {
-        let root = Dir::open_root(root, None)?;
+    pub fn find(root: &Path, id: Option<RootId>) -> Result<Option<Room>, RootError> {
+        let root = Dir::open_root(root, id)?;
         match Room::adopt(root) {
             Ok(room) => Ok(Some(room)),
             Err(RootError::Io(error)) if error.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -157,7 +155,7 @@ impl Room {
     pub fn stored(&self) -> io::Result<Vec<Stored>> {
         let mut stored = Vec::new();
         for id in names(self.fd.as_fd())? {
-            let Some(id) = id.to_str().filter(|id| is_id(id)).map(str::to_owned) else {
+            let Some(id) = id.to_str().filter(|id| is_new_id(id)).map(str::to_owned) else {
                 continue;
             };
             if let Ok(Some((below, _, seen))) = self.find_file(&id) {
@@ -173,9 +171,15 @@ impl Room {
         let mut folder = open_dir(self.fd.as_fd(), OsStr::new(id))?;
         let mut below = PathBuf::new();
         for _ in 0..DEEPEST {
-            let Some(name) = names(folder.as_fd())?.into_iter().next() else {
+            // One name in each folder, each folder ours alone: anything else was not put here by us.
+            let folder_is = look::observe_fd(folder.as_fd())?;
+            let mut names = names(folder.as_fd())?;
+            let (Some(name), true) = (names.pop(), is_ours(&self.root, &folder_is)) else {
                 return Ok(None);
             };
+            if !names.is_empty() {
+                return Ok(None);
+            }
             let seen = observe(folder.as_fd(), &name)?;
             below.push(&name);
             match seen.fingerprint.kind {
@@ -207,6 +211,30 @@ impl Room {
         drop(folder);
         self.clear(id, below.parent().unwrap_or(Path::new("")));
         Ok(seen)
+    }
+
+    /// Whether it is proven that nobody holds `one`, and it is still what it was.
+    fn is_proven_unused(&self, one: &Stored, asker: &Asker) -> bool {
+        let Ok(Some((below, folder, seen))) = self.find_file(&one.id) else {
+            return false;
+        };
+        let Some(name) = below.file_name() else {
+            return false;
+        };
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let Ok(file) = rustix::fs::openat(&folder, name, flags, Mode::empty()) else {
+            return false;
+        };
+        let (hold, proof) = asker.ask(file);
+        let same = look::observe_fd(proof.file()).is_ok_and(|now| now == seen && now == one.seen);
+        let file = FileId::from(&seen.fingerprint);
+        let reach = self.root.reach();
+        let seen_whole = match reach {
+            Reach::Whole => true,
+            Reach::OpenersOnly => evidence::census(&[file], reach).clears(file),
+            Reach::Unknown => false,
+        };
+        hold == Hold::Free && same && seen_whole && proof.holds()
     }
 
     /// Deletes the file `id` for good.
@@ -287,29 +315,47 @@ impl Stored {
     }
 }
 
+/// What it takes to keep a quarantine within its limits.
+#[derive(Clone, Copy, Debug)]
+pub struct Keeping<'a> {
+    /// How much it may keep.
+    pub limits: Limits,
+    /// Where each drop is written down, before and after.
+    pub journal: &'a Journal,
+    /// Proves that nobody holds what is dropped.
+    pub asker: &'a Asker,
+}
+
 /// Drops from the quarantine of `root` what is overdue, and says what that was.
-pub fn tend(root: &Root, limits: Limits, journal: &Journal) -> Vec<Event> {
-    let Ok(Some(room)) = Room::find(&root.path) else {
+///
+/// Some of it may have been moved here *because* nobody could prove that it is unused, or though it
+/// was in use: so nothing is dropped but under the same proof as any other removal.
+pub fn tend(root: &Root, id: Option<RootId>, keeping: Keeping<'_>) -> Vec<Event> {
+    let Ok(Some(room)) = Room::find(&root.path, id) else {
         return Vec::new();
     };
     let Ok(stored) = room.stored() else {
         return Vec::new();
     };
-    let entries: Vec<Entry> = stored.iter().map(|one| entry(root, one)).collect();
-    let size =
-        rustix::fs::fstatvfs(room.root.fd()).map_or(u64::MAX, |fs| fs.f_blocks * fs.f_frsize);
+    let entries: Vec<Entry> = stored.iter().map(|one| entry(root, id, one)).collect();
+    let size = rustix::fs::fstatvfs(room.root.fd());
+    let size = size.map_or(0, |fs| fs.f_blocks.saturating_mul(fs.f_frsize));
     let mut events = Vec::new();
-    for overdue in retention::overdue(&entries, limits, clock::wall(), size) {
-        let id = overdue.id.to_string_lossy().into_owned();
-        if let Ok(stored) = room.purge(&id) {
-            events.push(purged(root.path.as_path(), &stored));
+    for overdue in retention::overdue(&entries, keeping.limits, clock::wall(), size) {
+        let Some(one) = stored.iter().find(|one| OsStr::new(&one.id) == overdue.id) else {
+            continue;
+        };
+        if !room.is_proven_unused(one, keeping.asker) {
+            continue;
+        }
+        let event = purged(root.path.as_path(), one);
+        let line = |event: &Event| json::event(event, clock::wall());
+        keeping.journal.write(Line::Intent, &[line(&event)]);
+        if room.purge(&one.id).is_ok() {
+            keeping.journal.write(Line::Outcome, &[line(&event)]);
+            events.push(event);
         }
     }
-    let lines: Vec<Value> = events
-        .iter()
-        .map(|event| json::event(event, clock::wall()))
-        .collect();
-    journal.write(Line::Outcome, &lines);
     events
 }
 
@@ -327,11 +373,11 @@ pub fn purged(root: &Path, stored: &Stored) -> Event {
 }
 
 /// What the limits need to know of a stored file.
-fn entry(root: &Root, stored: &Stored) -> Entry {
+fn entry(root: &Root, id: Option<RootId>, stored: &Stored) -> Entry {
     let folder = stored.below.parent().unwrap_or(Path::new(""));
     let name = stored.below.file_name().unwrap_or_default();
     let reading = root.policy.names.read(name);
-    let target = Dir::open_below(&root.path, None, folder)
+    let target = Dir::open_below(&root.path, id, folder)
         .and_then(|dir| Ok(evidence::target(&dir, &reading, &stored.seen.fingerprint)?));
     let (target, index) =
         target.unwrap_or((Target::Absent, (!reading.targets.is_empty()).then_some(0)));
@@ -346,9 +392,19 @@ fn entry(root: &Root, stored: &Stored) -> Entry {
     }
 }
 
-/// Eight digits of hexadecimal, drawn at random.
+/// A letter that is no hexadecimal digit, so that it is no date and no number, and seven digits of
+/// hexadecimal, drawn at random.
 fn new_id() -> String {
-    format!("{:08x}", super::random())
+    format!("q{:07x}", super::random() & 0x0FFF_FFFF)
+}
+
+/// Whether `id` is of the form that [`Room::slot`] gives.
+fn is_new_id(id: &str) -> bool {
+    let hex = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
+    id.len() == 8
+        && id
+            .strip_prefix('q')
+            .is_some_and(|digits| digits.bytes().all(hex))
 }
 
 /// Whether `id` can be one: at most 16 letters and digits.
