@@ -187,7 +187,7 @@ impl Tracked {
     /// Whether it was judged and kept.
     #[must_use]
     pub fn is_kept(&self) -> bool {
-        self.tries > 0
+        self.looked.is_some() && self.tries > 0
     }
 
     /// Whether the first look, by the grace of its own rule, is still ahead; then it is put off.
