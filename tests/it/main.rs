@@ -1,2 +1,15 @@
 //! End to end: real files, real processes, real kills.
-#![allow(clippy::unwrap_used, missing_docs)]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, missing_docs)]
+
+mod contract;
+mod sandbox;
+
+mod cli;
+mod history;
+mod names;
+mod quarantine;
+mod scan;
+mod sweep;
+mod users;
+mod watch;
+mod watch_roots;

@@ -1,0 +1,399 @@
+//! The command line as a table: arguments, exit code, stdout, stderr. Each case runs under a
+//! ceiling on memory and on open descriptors.
+
+use std::io::{Read, Write};
+use std::os::unix::fs::symlink;
+use std::path::Path;
+use std::time::Duration;
+
+use crate::contract;
+use crate::sandbox::{MOST_MEMORY, Sandbox, fifo, terminal};
+
+/// What is expected of a stream.
+#[derive(Clone, Copy, Debug)]
+enum Say {
+    /// Not a byte.
+    Nothing,
+    /// All of these, somewhere.
+    All(&'static [&'static str]),
+    /// Whatever it is.
+    Anything,
+}
+
+use Say::{All, Anything, Nothing};
+
+struct Case {
+    args: &'static [&'static str],
+    exit: i32,
+    stdout: Say,
+    stderr: Say,
+}
+
+const fn case(args: &'static [&'static str], exit: i32, stdout: Say, stderr: Say) -> Case {
+    Case {
+        args,
+        exit,
+        stdout,
+        stderr,
+    }
+}
+
+/// Refused: nothing on stdout, and all of `why` on stderr.
+const fn refused(args: &'static [&'static str], why: &'static [&'static str]) -> Case {
+    case(args, 2, Nothing, All(why))
+}
+
+/// So few descriptors are enough for any of these.
+const FEW: u64 = 40;
+
+/// The sandbox that the cases run in: two orphans beside their targets, one of them old enough for
+/// the shortest grace, and the directories that a case needs.
+fn sandbox() -> Sandbox {
+    let sandbox = Sandbox::new()
+        .descriptors(FEW)
+        .file("a", "whole")
+        .file("a.tmp", "partial")
+        .file("b.tmp", "")
+        .file("../-rf.tmp", "")
+        .file("../empty/nothing", "")
+        .file("../wrong.toml", "[[watch]]\npath = \"/srv/app\"\ngarce = \"10s\"\n");
+    symlink(sandbox.root(), sandbox.base().join("link")).unwrap();
+    symlink("a", sandbox.base().join("link.tmp")).unwrap();
+    fifo(&sandbox.base().join("fifo.tmp"));
+    sandbox.aged(Duration::from_millis(200))
+}
+
+fn check(case: &Case) {
+    check_in(&sandbox(), case);
+}
+
+#[track_caller]
+fn check_in(sandbox: &Sandbox, case: &Case) {
+    let ran = sandbox.run(case.args).exit(case.exit);
+    for (stream, said, want) in
+        [("stdout", &ran.stdout, case.stdout), ("stderr", &ran.stderr, case.stderr)]
+    {
+        match want {
+            Nothing => assert_eq!(said, "", "{stream} of {:?}", case.args),
+            All(words) => {
+                for word in words {
+                    let word = word.replace("{base}", sandbox.base().to_str().unwrap());
+                    assert!(said.contains(&word), "{word:?} in {stream} of {:?}: {said}", case.args);
+                }
+            }
+            Anything => {}
+        }
+    }
+    assert!(ran.peak <= MOST_MEMORY, "{} bytes of memory: {:?}", ran.peak, case.args);
+}
+
+#[test]
+fn durations_without_a_unit_or_too_short() {
+    for case in [
+        refused(&["watch", "--grace", "30", "root"], &["30s"]),
+        refused(&["scan", "--grace", "30", "root"], &["30s"]),
+        refused(&["sweep", "--yes", "--grace", "30", "root"], &["30s"]),
+        refused(&["explain", "--grace", "30", "root/a.tmp"], &["30s"]),
+        refused(&["history", "--since", "7"], &["7s"]),
+        refused(&["watch", "--grace", "99ms", "root"], &["100ms"]),
+        refused(&["sweep", "--yes", "--grace", "99ms", "root"], &["100ms"]),
+        refused(&["sweep", "--yes", "--grace", "0s", "root"], &["100ms"]),
+        refused(&["sweep", "--yes", "--grace", "1.5s", "root"], &["1.5s"]),
+        refused(&["sweep", "--yes", "--grace", "1w", "root"], &["ms, s, m, h"]),
+        refused(&["sweep", "--yes", "--grace", "", "root"], &["--grace"]),
+        refused(&["sweep", "--yes", "--grace", "99999999999999999999s", "root"], &["too long"]),
+        case(&["sweep", "-n", "--grace", "100ms", "root"], 0, Anything, Nothing),
+        case(&["sweep", "-n", "--grace", "213503982334d", "root"], 0, Anything, Nothing),
+    ] {
+        check(&case);
+    }
+}
+
+#[test]
+fn unknown_words() {
+    for case in [
+        refused(&[], &["Usage"]),
+        refused(&["swoop"], &["swoop"]),
+        refused(&["sweep", "--garce", "1s", "root"], &["--garce", "--grace"]),
+        refused(&["sweep", "--open", "maybe", "root"], &["keep", "quarantine", "reap"]),
+        refused(&["sweep", "--closed", "maybe", "root"], &["orphan", "settled"]),
+        refused(&["sweep", "--sole-copy", "maybe", "root"], &["quarantine", "keep", "reap"]),
+        refused(&["sweep", "--action", "maybe", "root"], &["delete", "quarantine", "report"]),
+        refused(&["watch", "--existing", "maybe", "root"], &["take", "wait", "leave"]),
+        // Options that a command does not have.
+        refused(&["sweep", "--existing", "take", "root"], &["--existing"]),
+        refused(&["watch", "--yes", "root"], &["--yes"]),
+        refused(&["explain", "--action", "delete", "root/a.tmp"], &["--action"]),
+        refused(&["explain", "-r", "root/a.tmp"], &["-r"]),
+        refused(&["scan"], &["DIR"]),
+        refused(&["sweep", "--yes"], &["DIR"]),
+        refused(&["explain"], &["FILE"]),
+        refused(&["sweep", "-n", "--name", "sub/*.tmp", "root"], &["\"*.tmp\""]),
+        refused(&["sweep", "-n", "--name", "[", "root"], &["["]),
+        refused(&["sweep", "-n", "--name", "", "root"], &["empty"]),
+        refused(&["sweep", "-n", "--writer", "nobody", "root"], &["nobody", "--writer list"]),
+        case(&["watch", "--writer", "list"], 0, All(&["claude-code", "atomically", "git"]), Nothing),
+        case(&["scan", "--writer", "list"], 0, All(&["claude-code", "atomically", "git"]), Nothing),
+        case(&["sweep", "--writer", "list"], 0, All(&["claude-code", "atomically"]), Nothing),
+        case(&["explain", "--writer", "list"], 0, All(&["claude-code", "atomically"]), Nothing),
+        case(&["--version"], 0, All(&["orphand 0."]), Nothing),
+        case(&["--help"], 0, All(&["watch", "scan", "sweep", "explain", "restore"]), Nothing),
+    ] {
+        check(&case);
+    }
+}
+
+/// Everything here is a dry run: if the guard ever failed, nothing would be lost by this test.
+#[test]
+fn roots_that_are_too_broad() {
+    let sandbox = sandbox();
+    let folders = ["/", "/usr", "/etc", "/var", "/boot", "/dev", "/proc", "/sys", "/run", "/tmp", "/home"];
+    let there = |dir: &&str| Path::new(dir).is_dir() && !Path::new(dir).is_symlink();
+    let system = folders.into_iter().filter(there).map(str::to_owned);
+    // The home itself, by several ways of writing it, and the folder that holds it.
+    let home = ["{base}/home", "home", "./home/", "home/../home/.", "{base}", "."].map(str::to_owned);
+    for dir in system.chain(home) {
+        for verb in ["sweep", "watch"] {
+            let ran = sandbox.run([verb, "-n", &dir]).exit(2).silent();
+            assert!(ran.stderr.contains("--allow-broad-root"), "{verb} {dir}: {}", ran.stderr);
+        }
+    }
+    for case in [
+        case(&["sweep", "-n", "--allow-broad-root", "home"], 0, Anything, Nothing),
+        case(&["sweep", "-n", "--allow-broad-root", "."], 0, Anything, Nothing),
+        // What changes nothing takes any directory.
+        case(&["scan", "home"], 0, Anything, Nothing),
+        case(&["scan", "."], 0, Anything, Nothing),
+        case(&["explain", "-rf.tmp"], 2, Nothing, Anything),
+        case(&["explain", "./-rf.tmp"], 0, Anything, Nothing),
+        // One folder below a home is what people name.
+        case(&["sweep", "-n", "--name", "*.tmp", "root"], 0, Anything, Nothing),
+    ] {
+        check_in(&sandbox, &case);
+    }
+}
+
+#[test]
+fn roots_that_are_none() {
+    for case in [
+        refused(&["sweep", "--yes", "link"], &["symlink", "{base}/root"]),
+        refused(&["sweep", "--yes", "link/"], &["symlink", "{base}/root"]),
+        refused(&["sweep", "-n", "link"], &["{base}/root"]),
+        refused(&["watch", "link"], &["{base}/root"]),
+        refused(&["scan", "root/a.tmp"], &["explain"]),
+        refused(&["sweep", "--yes", "root/a.tmp"], &["explain"]),
+        refused(&["watch", "root/a.tmp"], &["explain"]),
+        case(&["scan", "no/such"], 1, Nothing, All(&["{base}/no/such"])),
+        case(&["scan", "--json", "no/such"], 1, Nothing, All(&["{base}/no/such"])),
+        case(&["sweep", "--yes", "no/such"], 1, Nothing, All(&["{base}/no/such"])),
+        case(&["sweep", "-n", "no/such"], 1, Nothing, All(&["{base}/no/such"])),
+        case(&["sweep", "--yes", "root/a/b"], 1, Nothing, All(&["{base}/root/a/b"])),
+    ] {
+        let sandbox = sandbox();
+        check_in(&sandbox, &case);
+        assert!(sandbox.has("a.tmp") && sandbox.has("b.tmp"), "{:?}", case.args);
+    }
+}
+
+#[test]
+fn sweep_asks_nobody_where_nobody_is() {
+    let short = ["--grace", "100ms", "root"];
+    for (args, dry_run) in [
+        (&["sweep"][..], false),
+        (&["sweep", "--json"], false),
+        (&["sweep", "-n"], true),
+        (&["sweep", "-n", "--json"], true),
+        (&["sweep", "--action", "report", "--json"], true),
+    ] {
+        let sandbox = sandbox();
+        let ran = sandbox.run(args.iter().chain(&short));
+        match dry_run {
+            true => _ = ran.exit(0),
+            false => _ = ran.exit(2).silent().complains("--yes"),
+        }
+        assert_eq!(sandbox.listing(), ["a", "a.tmp", "b.tmp"], "{args:?}");
+    }
+    let sandbox = sandbox();
+    sandbox.run(["sweep", "--yes"].iter().chain(&short)).exit(0);
+    assert_eq!(sandbox.listing(), ["a"]);
+}
+
+/// With `--json` it asks nothing, though somebody could answer.
+#[test]
+fn sweep_on_a_terminal_asks() {
+    for (args, answer, exit, left) in [
+        (&["sweep"][..], "n\n", 0, true),
+        (&["sweep"], "\n", 0, true),
+        (&["sweep"], "y\n", 0, false),
+        (&["sweep", "--yes"], "", 0, false),
+        (&["sweep", "-n"], "", 0, true),
+        (&["sweep", "--json"], "y\n", 2, true),
+    ] {
+        let sandbox = sandbox();
+        let (mut ours, theirs) = terminal();
+        ours.write_all(answer.as_bytes()).unwrap();
+        let mut command = sandbox.command(args.iter().chain(&["--grace", "100ms", "root"]));
+        command.stdin(theirs);
+        let ran = sandbox.finish(command).exit(exit);
+        assert_eq!(sandbox.has("a.tmp"), left, "{args:?} {answer:?}: {ran:?}");
+        assert_eq!(sandbox.has("b.tmp"), left, "{args:?} {answer:?}");
+    }
+}
+
+/// On a terminal and off it: there is nothing to do, and both ways out are named.
+#[test]
+fn watch_without_anything_to_watch() {
+    let case = refused(&["watch"], &["orphand watch DIR", "[[watch]]"]);
+    check(&case);
+    let sandbox = sandbox();
+    let (ours, theirs) = terminal();
+    let mut command = sandbox.command(case.args);
+    command.stdin(theirs);
+    let ran = sandbox.finish(command).exit(2).silent();
+    drop(ours);
+    ran.complains("orphand watch DIR").complains("[[watch]]");
+}
+
+#[test]
+fn settings_that_remove_nothing_are_refused() {
+    let why: &[&str] = &["--open reap"];
+    for case in [
+        refused(&["watch", "--closed", "settled", "root"], why),
+        refused(&["watch", "--closed", "settled", "--open", "keep", "root"], why),
+        refused(&["sweep", "--yes", "--closed", "settled", "--open", "keep", "root"], why),
+    ] {
+        check(&case);
+    }
+}
+
+#[test]
+fn scan_and_its_exit_code() {
+    let short = ["--grace", "100ms"];
+    for (args, exit) in [
+        (&["scan", "root"][..], 0),
+        (&["scan", "--exit-code", "root"], 10),
+        (&["scan", "--exit-code", "--json", "root"], 10),
+        (&["scan", "--exit-code", "empty"], 0),
+        (&["scan", "--exit-code", "--grace", "1d", "root"], 0),
+    ] {
+        let with_grace = !args.contains(&"--grace");
+        let grace = short.iter().filter(|_| with_grace);
+        let sandbox = sandbox();
+        let before = sandbox.snapshot();
+        let ran = sandbox.run(args.iter().chain(grace)).exit(exit);
+        assert_eq!(sandbox.snapshot(), before, "scan changes nothing");
+        assert!(ran.peak <= MOST_MEMORY, "{} bytes", ran.peak);
+    }
+    sandbox()
+        .run(["scan", "--grace", "100ms", "root"])
+        .exit(0)
+        .says("2 orphans, 7 B")
+        .says("remove them: orphand sweep");
+}
+
+#[test]
+fn explain_anything() {
+    for case in [
+        case(&["explain", "root/a.tmp"], 0, All(&["young"]), Nothing),
+        case(&["explain", "--grace", "100ms", "root/a.tmp"], 0, All(&["reap"]), Nothing),
+        case(&["explain", "--grace", "100ms", "root/a", "root/b.tmp"], 0, Anything, Nothing),
+        case(&["explain", "no.tmp"], 1, Nothing, All(&["{base}/no.tmp"])),
+        case(&["explain", "no/such.tmp"], 1, Nothing, All(&["{base}/no/such.tmp"])),
+        refused(&["explain", "root"], &["orphand scan"]),
+        case(&["explain", "fifo.tmp"], 0, All(&["not-regular"]), Nothing),
+        case(&["explain", "link.tmp"], 0, All(&["not-regular"]), Nothing),
+        case(&["explain", "--", "-rf.tmp"], 0, All(&["-rf.tmp"]), Nothing),
+        case(&["sweep", "-n", "--", "-r"], 1, Nothing, All(&["{base}/-r"])),
+    ] {
+        check(&case);
+    }
+}
+
+#[test]
+fn explain_json_has_every_field_whatever_the_file_is() {
+    let sandbox = sandbox();
+    let files = ["root/a.tmp", "root/b.tmp", "fifo.tmp", "link.tmp"];
+    let document = sandbox.run(["explain", "--json"].iter().chain(&files)).exit(0).stdout_json();
+    let temps = document["temps"].as_array().unwrap();
+    assert_eq!(temps.len(), files.len());
+    let keys = |temp: &serde_json::Value| {
+        temp.as_object().unwrap().keys().cloned().collect::<Vec<_>>()
+    };
+    for (temp, file) in temps.iter().zip(files) {
+        let path = sandbox.base().join(file);
+        assert_eq!(temp["path"], path.to_str().unwrap());
+        contract::check_temp(temp);
+        assert_eq!(keys(temp), keys(&temps[0]), "the fields of {file}");
+    }
+    assert_eq!(temps[2]["reason"], "not-regular");
+    assert_eq!(temps[3]["reason"], "not-regular");
+}
+
+#[test]
+fn what_is_not_in_the_quarantine() {
+    for case in [
+        case(&["restore", "7f3a"], 1, Nothing, All(&["7f3a", "orphand quarantine list"])),
+        case(&["restore", "root/x.tmp"], 1, Nothing, All(&["orphand quarantine list"])),
+        case(&["restore", "--to", "x", "1", "2"], 2, Nothing, All(&["--to"])),
+        refused(&["restore"], &["ID"]),
+        case(&["quarantine", "list"], 0, Anything, Nothing),
+        case(&["quarantine", "list", "--json"], 0, Nothing, Nothing),
+        case(&["quarantine", "purge", "--yes"], 0, Nothing, Nothing),
+        case(&["quarantine", "purge", "7f3a"], 1, Nothing, All(&["orphand quarantine list"])),
+        case(&["history"], 0, Anything, Nothing),
+        case(&["history", "--json"], 0, Nothing, Nothing),
+        case(&["history", "--json", "--since", "7d"], 0, Nothing, Nothing),
+    ] {
+        check(&case);
+    }
+}
+
+#[test]
+fn the_environment_stands_between_flags_and_file() {
+    let short = || sandbox().env("ORPHAND_GRACE", "100ms");
+    short().run(["scan", "--exit-code", "root"]).exit(10);
+    short().run(["scan", "--exit-code", "--grace", "1d", "root"]).exit(0);
+    let wrong = sandbox().env("ORPHAND_GRACE", "30");
+    wrong.run(["scan", "root"]).exit(2).complains("30s");
+    let kept = short().env("ORPHAND_ACTION", "report");
+    kept.run(["sweep", "--yes", "root"]).exit(0);
+    assert_eq!(kept.listing(), ["a", "a.tmp", "b.tmp"]);
+}
+
+/// A wrong configuration stops every command that reads it, and says where it is wrong.
+#[test]
+fn a_wrong_configuration() {
+    for verb in [&["scan", "root"][..], &["sweep", "--yes", "root"], &["explain", "root/a.tmp"]] {
+        let sandbox = sandbox();
+        let args = verb.iter().chain(&["--config", "wrong.toml"]);
+        let ran = sandbox.run(args).exit(78).silent();
+        ran.complains("wrong.toml:3:1:").complains("did you mean").complains("grace");
+        assert!(sandbox.has("a.tmp"));
+    }
+    let sandbox = sandbox().file("../config/orphand/config.toml", "[defaults]\ngrace = \"30\"\n");
+    let ran = sandbox.run(["scan", "root"]).exit(78).silent();
+    ran.complains("config.toml:2:").complains("30s");
+}
+
+#[test]
+fn defaults_of_the_configuration_hold_and_flags_win() {
+    let sandbox =
+        sandbox().file("../config/orphand/config.toml", "[defaults]\ngrace = \"100ms\"\n");
+    sandbox.run(["scan", "--exit-code", "root"]).exit(10);
+    sandbox.run(["scan", "--exit-code", "--grace", "1d", "root"]).exit(0);
+}
+
+/// Whoever reads the other end of a pipe may go away.
+#[test]
+fn a_closed_stdout_is_no_crash() {
+    for args in [&["scan", "--json", "root"][..], &["scan", "root"], &["sweep", "-n", "root"]] {
+        let sandbox = sandbox();
+        let mut child = sandbox.command(args).spawn().unwrap();
+        drop(child.stdout.take());
+        let mut stderr = String::new();
+        child.stderr.take().unwrap().read_to_string(&mut stderr).unwrap();
+        let status = child.wait().unwrap();
+        assert!(!stderr.contains("panicked"), "{args:?}: {stderr}");
+        assert_eq!(status.code(), Some(1), "{args:?}: {status} {stderr}");
+    }
+}

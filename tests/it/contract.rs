@@ -1,0 +1,238 @@
+//! The wire format, as the contract has it: every field of every event, and what it may hold.
+
+use base64::Engine as _;
+use serde_json::{Map, Value};
+
+/// What a field may hold.
+#[derive(Clone, Copy)]
+enum Is {
+    /// A string.
+    Text,
+    /// One of these words.
+    Word(&'static [&'static str]),
+    /// An absolute path; its exact bytes stand beside it where it is not UTF-8.
+    Path,
+    /// The same, or null.
+    MaybePath,
+    /// A list of absolute paths.
+    Paths,
+    /// A whole number that is not negative.
+    Count,
+    /// The same, or null.
+    MaybeCount,
+    /// A number, or null.
+    MaybeNumber,
+    /// True or false.
+    Flag,
+    /// At most 16 letters and digits, or null in a dry run.
+    Id,
+    /// A list of pids and names.
+    Holders,
+}
+
+use Is::*;
+
+type Fields = &'static [(&'static str, Is)];
+
+const FILE: Fields = &[("path", Path), ("root", Path), ("bytes", MaybeCount)];
+
+pub(crate) const REASONS: &[&str] = &[
+    "restored",
+    "young",
+    "changed",
+    "not-regular",
+    "other-mount",
+    "protected",
+    "hard-linked",
+    "network-fs",
+    "foreign-owner",
+    "writer-alive",
+    "closed",
+    "locked",
+    "in-use",
+    "cannot-tell",
+    "sole-copy",
+    "no-quarantine",
+];
+
+const VERDICTS: &[&str] = &["reap", "quarantine", "keep"];
+const HOW: &[&str] = &["renamed", "removed"];
+const CAUSES: &[&str] = &["startup", "overflow", "periodic", "root-returned"];
+const STATES: &[&str] = &["watching", "gone", "polling", "denied", "blind"];
+
+/// Event, whether it concerns a file, and its own fields.
+const EVENTS: &[(&str, bool, Fields)] = &[
+    ("ready", false, &[("roots", Paths), ("tracked", Count)]),
+    ("tracked", true, &[("due_ms", Count)]),
+    ("settled", true, &[("how", Word(HOW))]),
+    (
+        "kept",
+        true,
+        &[("reason", Word(REASONS)), ("holders", Holders), ("retry_ms", MaybeCount)],
+    ),
+    (
+        "reaped",
+        true,
+        &[
+            ("quiet_ms", Count),
+            ("target", MaybePath),
+            ("writer_pid", MaybeCount),
+            ("dry_run", Flag),
+        ],
+    ),
+    (
+        "quarantined",
+        true,
+        &[("id", Id), ("quiet_ms", Count), ("target", MaybePath), ("dry_run", Flag)],
+    ),
+    ("restored", true, &[("id", Id)]),
+    ("purged", true, &[("id", Id)]),
+    ("failed", true, &[("error", Text), ("errno", MaybeNumber)]),
+    ("rescan", false, &[("root", Path), ("cause", Word(CAUSES))]),
+    ("root", false, &[("root", Path), ("state", Word(STATES))]),
+    (
+        "summary",
+        false,
+        &[
+            ("reaped", Count),
+            ("quarantined", Count),
+            ("kept", Count),
+            ("failed", Count),
+            ("bytes", Count),
+        ],
+    ),
+];
+
+/// A temp in a document of `scan` or `explain`.
+const TEMP: Fields = &[
+    ("path", Path),
+    ("bytes", Count),
+    ("quiet_ms", Count),
+    ("verdict", Word(VERDICTS)),
+    ("target", MaybePath),
+    ("writer_pid", MaybeCount),
+];
+
+const TOTAL: Fields =
+    &[("temps", Count), ("bytes", Count), ("orphans", Count), ("orphan_bytes", Count)];
+
+/// Panics unless `event` is one of the contract's, whole.
+#[track_caller]
+pub(crate) fn check_event(event: &Value) {
+    let object = event.as_object().unwrap_or_else(|| panic!("not an object: {event}"));
+    let name = event["event"].as_str().unwrap_or_default();
+    let known = EVENTS.iter().find(|(known, ..)| *known == name);
+    let (_, about_file, fields) = known.unwrap_or_else(|| panic!("no such event: {event}"));
+    let time = event["time"].as_str().unwrap_or_default();
+    assert!(is_time(time), "time {time:?} in {event}");
+    if *about_file {
+        check_fields(object, FILE);
+        let (path, root) = (text(event, "path"), text(event, "root"));
+        assert!(path.starts_with(root), "{path:?} is not below {root:?}");
+    }
+    check_fields(object, fields);
+    if name == "quarantined" {
+        let dry_run = event["dry_run"] == true;
+        assert_eq!(event["id"].is_null(), dry_run, "an id, but in a dry run: {event}");
+    }
+}
+
+/// Panics unless `document` is what `scan --json` prints.
+#[track_caller]
+pub(crate) fn check_scan(document: &Value) {
+    let object = document.as_object().unwrap_or_else(|| panic!("not an object: {document}"));
+    check_fields(object, &[("roots", Paths)]);
+    let temps = document["temps"].as_array().unwrap_or_else(|| panic!("no temps: {document}"));
+    temps.iter().for_each(check_temp);
+    check_fields(document["total"].as_object().expect("a total"), TOTAL);
+}
+
+/// Panics unless `temp` is one of a document of `scan` or `explain`.
+#[track_caller]
+pub(crate) fn check_temp(temp: &Value) {
+    let object = temp.as_object().unwrap_or_else(|| panic!("not an object: {temp}"));
+    check_fields(object, TEMP);
+    let reason = object.get("reason").unwrap_or_else(|| panic!("no reason in {temp}"));
+    match text(temp, "verdict") {
+        "reap" => assert!(reason.is_null(), "{temp}"),
+        "quarantine" => assert!(reason == "sole-copy" || reason == "in-use", "{temp}"),
+        _ => assert!(REASONS.contains(&reason.as_str().unwrap_or_default()), "{temp}"),
+    }
+}
+
+#[track_caller]
+fn check_fields(object: &Map<String, Value>, fields: Fields) {
+    for (name, is) in fields {
+        let value = object.get(*name);
+        let value = value.unwrap_or_else(|| panic!("no field {name:?} in {object:?}"));
+        assert!(holds(*is, name, value, object), "field {name:?} in {object:?}");
+    }
+}
+
+fn holds(is: Is, name: &str, value: &Value, object: &Map<String, Value>) -> bool {
+    match is {
+        Text => value.is_string(),
+        Word(words) => value.as_str().is_some_and(|word| words.contains(&word)),
+        Path => is_path(value, object.get(&format!("{name}_b64"))),
+        MaybePath => value.is_null() || is_path(value, object.get(&format!("{name}_b64"))),
+        Paths => value.as_array().is_some_and(|list| list.iter().all(|path| is_path(path, None))),
+        Count => value.is_u64(),
+        MaybeCount => value.is_null() || value.is_u64(),
+        MaybeNumber => value.is_null() || value.is_i64() || value.is_u64(),
+        Flag => value.is_boolean(),
+        Id => {
+            let is_id = |id: &str| {
+                (1..=16).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_alphanumeric())
+            };
+            value.is_null() || value.as_str().is_some_and(is_id)
+        }
+        Holders => value.as_array().is_some_and(|list| {
+            list.iter().all(|holder| holder["pid"].is_u64() && holder["name"].is_string())
+        }),
+    }
+}
+
+/// The bytes are beside the text where, and only where, the text does not hold them.
+fn is_path(text: &Value, bytes: Option<&Value>) -> bool {
+    let Some(text) = text.as_str() else {
+        return false;
+    };
+    let exact = match bytes {
+        None => true,
+        Some(bytes) => {
+            let bytes = bytes.as_str().expect("base64 is a string");
+            let bytes = decoded(bytes);
+            std::str::from_utf8(&bytes).is_err() && String::from_utf8_lossy(&bytes) == text
+        }
+    };
+    exact && text.starts_with('/')
+}
+
+/// Standard base64 with padding.
+pub(crate) fn decoded(text: &str) -> Vec<u8> {
+    base64::engine::general_purpose::STANDARD.decode(text).expect("standard base64")
+}
+
+fn text<'a>(object: &'a Value, field: &str) -> &'a str {
+    object[field].as_str().unwrap_or_default()
+}
+
+/// RFC 3339 in UTC, with milliseconds and `Z`.
+pub(crate) fn is_time(time: &str) -> bool {
+    let shape = time.bytes().map(|b| if b.is_ascii_digit() { b'0' } else { b });
+    shape.eq(*b"0000-00-00T00:00:00.000Z") && time.parse::<jiff::Timestamp>().is_ok()
+}
+
+#[test]
+fn the_shape_of_a_time() {
+    for (time, good) in [
+        ("2025-11-22T17:46:04.123Z", true),
+        ("2025-11-22T17:46:04Z", false),
+        ("2025-11-22T17:46:04.123456Z", false),
+        ("2025-11-22T17:46:04.123+00:00", false),
+        ("2025-11-22 17:46:04.123Z", false),
+        ("2025-13-22T17:46:04.123Z", false),
+    ] {
+        assert_eq!(is_time(time), good, "{time}");
+    }
+}

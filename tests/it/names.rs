@@ -1,0 +1,416 @@
+//! Names: what they do to terminals, what they say of a writer, and what is no file at all.
+
+use std::ffi::OsString;
+use std::fs;
+use std::os::unix::fs::{FileTypeExt, symlink};
+use std::os::unix::net::UnixListener;
+use std::path::Path;
+use std::time::Duration;
+
+#[cfg(target_os = "linux")]
+use crate::sandbox::is_root;
+use crate::sandbox::{Ran, Sandbox, dead_pid, fifo, name};
+
+const SHORT: [&str; 2] = ["--grace", "100ms"];
+const OLD: Duration = Duration::from_millis(150);
+
+/// Names that would do something to whoever prints them, or to who takes them for something else.
+fn names() -> Vec<OsString> {
+    let mut names: Vec<OsString> = [
+        "new\nline",
+        "\x1b[2Jcleared",
+        "\x1b]0;title\x07",
+        "carriage\rreturn",
+        "bell\x07",
+        "tab\there",
+        "rtl\u{202e}cba",
+        "c1\u{9b}31m",
+        "zero\u{200b}width",
+        "line\u{2028}separator",
+        "back\\slash",
+        "quote\"'`",
+        " space ",
+        "$(touch pwned)",
+        "-rf",
+        "--yes",
+        "*",
+        "größe",
+        "{}",
+        "%s%n",
+    ]
+    .map(OsString::from)
+    .to_vec();
+    // The longest that a name can be, with its suffix.
+    names.push("x".repeat(251).into());
+    // APFS takes no name that is not UTF-8.
+    #[cfg(target_os = "linux")]
+    for name in [&b"caf\xe9"[..], b"\xff\xfe", b"\xed\xa0\x80", b"cut\xe2\x82"] {
+        names.push(crate::sandbox::bytes(name));
+    }
+    names
+}
+
+fn temp(target: &OsString) -> OsString {
+    let mut temp = target.clone();
+    temp.push(".tmp");
+    temp
+}
+
+/// Nothing in it moves a cursor, hides text or turns it around.
+#[track_caller]
+fn is_harmless(text: &str) {
+    let harmful = |c: &char| {
+        (c.is_control() && *c != '\n')
+            || matches!(c, '\u{200b}' | '\u{202e}' | '\u{2028}' | '\u{2029}')
+    };
+    let found: Vec<char> = text.chars().filter(harmful).collect();
+    assert!(found.is_empty(), "{found:?} raw in {text:?}");
+}
+
+#[track_caller]
+fn harmless(ran: Ran) -> Ran {
+    is_harmless(&ran.stdout);
+    is_harmless(&ran.stderr);
+    ran
+}
+
+#[test]
+fn every_name_is_taken_and_none_is_printed_raw() {
+    let names = names();
+    let sandbox = Sandbox::new();
+    for target in &names {
+        sandbox.write(target, "whole");
+        sandbox.write(temp(target), "x");
+    }
+    let sandbox = sandbox.aged(OLD);
+    let count = names.len();
+
+    let scan = sandbox.scan(SHORT).exit(0).stdout_json();
+    assert_eq!(scan["total"]["orphans"], count);
+    for stored in scan["temps"].as_array().unwrap() {
+        // The path alone, or its bytes, leads to the file.
+        let path: OsString = match stored.get("path_b64") {
+            Some(bytes) => {
+                crate::sandbox::bytes(&crate::contract::decoded(bytes.as_str().unwrap()))
+            }
+            None => stored["path"].as_str().unwrap().into(),
+        };
+        assert!(Path::new(&path).exists(), "{stored}");
+    }
+    let people = harmless(sandbox.run(["scan", "--grace", "100ms", "root"]).exit(0));
+    assert_eq!(people.stdout.lines().count(), count + 1, "a line each: {}", people.stdout);
+    for target in &names {
+        let path = sandbox.path(temp(target));
+        let ran = sandbox.run(["explain".as_ref(), "--".as_ref(), path.as_os_str()]);
+        harmless(ran.exit(0));
+    }
+    let dry = harmless(sandbox.run(["sweep", "-n", "--grace", "100ms", "root"]).exit(0));
+    assert!(dry.stdout.lines().count() > count);
+    // One half by a person's sweep, the other by a program's.
+    let (first, second) = names.split_at(count / 2);
+    for target in second {
+        fs::rename(sandbox.path(temp(target)), sandbox.base().join(temp(target))).unwrap();
+    }
+    sandbox.age(OLD);
+    harmless(sandbox.run(["sweep", "--yes", "--grace", "100ms", "root"]).exit(0));
+    for target in second {
+        fs::rename(sandbox.base().join(temp(target)), sandbox.path(temp(target))).unwrap();
+    }
+    sandbox.age(OLD);
+    let events = sandbox.sweep(SHORT).exit(0).events();
+    assert_eq!(events.sums(), [second.len() as u64, 0, 0, 0]);
+    assert_eq!(sandbox.listing().len(), count, "the targets, and nothing else");
+    for target in first.iter().chain(second) {
+        assert_eq!(sandbox.content(target), "whole");
+    }
+    harmless(sandbox.run(["history"]).exit(0));
+    let history = sandbox.run(["history", "--json"]).exit(0).events();
+    assert_eq!(history.0.len(), count);
+}
+
+/// Quarantined, listed, brought back, purged: by whatever name.
+#[test]
+fn every_name_can_be_quarantined_and_restored() {
+    let sandbox = Sandbox::new();
+    let names = names();
+    for target in &names {
+        sandbox.write(temp(target), target.as_encoded_bytes());
+    }
+    let sandbox = sandbox.aged(OLD);
+    let ran = harmless(sandbox.run(["sweep", "--yes", "--grace", "100ms", "root"]).exit(0));
+    is_harmless(&ran.stdout);
+    assert_eq!(sandbox.listing(), [".orphand"]);
+    harmless(sandbox.run(["quarantine", "list"]).exit(0));
+    let half = names.len() / 2;
+    for target in &names[..half] {
+        let path = sandbox.path(temp(target));
+        let ran = sandbox.run(["restore".as_ref(), "--".as_ref(), path.as_os_str()]);
+        harmless(ran.exit(0));
+        assert_eq!(fs::read(path).unwrap(), target.as_encoded_bytes());
+    }
+    harmless(sandbox.run(["quarantine", "purge", "--yes"]).exit(0));
+    assert_eq!(sandbox.listing().len(), half);
+}
+
+#[test]
+fn a_watcher_prints_no_name_raw() {
+    let sandbox = Sandbox::new();
+    let command = sandbox.command(["watch", "--grace", "200ms", "-v", "root"]);
+    let mut child = { command }.spawn().unwrap();
+    let mut stdout = std::io::BufReader::new(child.stdout.take().unwrap());
+    let names = names();
+    let mut seen = String::new();
+    let mut round = 0;
+    // Its watch may not stand yet: then it is the first scan that finds them.
+    for target in &names {
+        sandbox.write(temp(target), "");
+    }
+    while round < names.len() {
+        let mut line = String::new();
+        assert!(std::io::BufRead::read_line(&mut stdout, &mut line).unwrap() > 0, "{seen}");
+        round += usize::from(line.contains("removed"));
+        seen.push_str(&line);
+    }
+    crate::sandbox::signal(child.id(), libc::SIGTERM);
+    let ended = child.wait_with_output().unwrap();
+    is_harmless(&seen);
+    is_harmless(&String::from_utf8(ended.stderr).unwrap());
+    assert_eq!(sandbox.listing(), [""; 0]);
+}
+
+/// Names in complaints are escaped as well.
+#[test]
+fn complaints_print_no_name_raw() {
+    let sandbox = Sandbox::new().file("../\x1b[2Jfile", "");
+    sandbox.make_dir("../\x1b[2Jdir");
+    symlink("root", sandbox.base().join("\x1b[2Jlink")).unwrap();
+    for (args, exit) in [
+        (["scan", "\x1b[2Jmissing"], 1),
+        (["scan", "\x1b[2Jfile"], 2),
+        (["explain", "\x1b[2Jmissing"], 1),
+        (["explain", "\x1b[2Jdir"], 2),
+        (["restore", "\x1b[2Jmissing"], 1),
+        (["watch", "\x1b[2Jlink"], 2),
+        (["watch", "\x1b[2Jfile"], 2),
+    ] {
+        harmless(sandbox.run(args).exit(exit).silent());
+    }
+    for args in [["sweep", "-n", "\x1b[2Jmissing"], ["sweep", "-n", "\x1b[2Jlink"]] {
+        harmless(sandbox.run(args));
+    }
+}
+
+/// Devices that do nothing: /dev/null, and a loop device that is not there.
+// Linux only: the numbers are Linux'.
+#[cfg(target_os = "linux")]
+fn devices(sandbox: &Sandbox) -> Vec<&'static str> {
+    use rustix::fs::{CWD, FileType, Mode, makedev, mknodat};
+    if !is_root() {
+        eprintln!("not root: without devices");
+        return Vec::new();
+    }
+    let mode = Mode::from_raw_mode(0o600);
+    let (char, block) = ("char.tmp", "block.tmp");
+    let null = makedev(1, 3);
+    mknodat(CWD, sandbox.path(char), FileType::CharacterDevice, mode, null).unwrap();
+    mknodat(CWD, sandbox.path(block), FileType::BlockDevice, mode, makedev(7, 255)).unwrap();
+    vec![char, block]
+}
+
+#[cfg(not(target_os = "linux"))]
+fn devices(_: &Sandbox) -> Vec<&'static str> {
+    Vec::new()
+}
+
+/// Whatever is called `x.tmp` and is no regular file is not even opened.
+#[test]
+fn what_is_no_regular_file_is_untouched() {
+    Sandbox::each(|sandbox| {
+        let sandbox = sandbox.file("../outside", "whole").file("dir.tmp/inside", "x");
+        fifo(&sandbox.path("fifo.tmp"));
+        let _socket = UnixListener::bind(sandbox.path("socket.tmp")).unwrap();
+        symlink("../outside", sandbox.path("link.tmp")).unwrap();
+        symlink("nowhere", sandbox.path("dangling.tmp")).unwrap();
+        symlink("loop.tmp", sandbox.path("loop.tmp")).unwrap();
+        let links = ["link.tmp", "dangling.tmp", "loop.tmp"];
+        let mut special = vec!["fifo.tmp", "socket.tmp", "dir.tmp"];
+        special.extend(links);
+        special.extend(devices(&sandbox));
+        for name in &special {
+            sandbox.give(&sandbox.path(name));
+        }
+        sandbox.age(OLD);
+        let before = sandbox.snapshot();
+
+        let scan = sandbox.scan(SHORT.iter().chain(&["-r"])).exit(0).stdout_json();
+        assert_eq!(scan["temps"], serde_json::json!([]), "they are no temps");
+        let events = sandbox.sweep(SHORT.iter().chain(&["-r", "-n"])).exit(0).events();
+        assert_eq!(events.0.len(), 1, "{events:?}");
+        for name in special.iter().filter(|name| **name != "dir.tmp") {
+            sandbox.run(["explain", &format!("root/{name}")]).exit(0).says("not-regular");
+        }
+        assert_eq!(sandbox.snapshot(), before);
+        sandbox.sweep(SHORT.iter().chain(&["-r"])).exit(0);
+        let mut watching = sandbox.watch(["--grace", "200ms", "-r"]).ready();
+        // While it watches, too.
+        fifo(&sandbox.path("later.tmp"));
+        symlink("../outside", sandbox.path("later-link.tmp")).unwrap();
+        sandbox.make_dir("later-dir.tmp");
+        watching.outlive_a_sentinel(&sandbox);
+        watching.outlive_a_sentinel(&sandbox);
+        let stopped = watching.stop().exit(0);
+        assert_eq!(stopped.events.names("reaped"), ["sentinel-1.tmp", "sentinel-2.tmp"]);
+        assert_eq!(stopped.events.sums(), [2, 0, 0, 0]);
+        for name in special.iter().chain(&["later.tmp", "later-link.tmp", "later-dir.tmp"]) {
+            assert!(sandbox.has(name), "{name}");
+        }
+        assert!(fs::symlink_metadata(sandbox.path("fifo.tmp")).unwrap().file_type().is_fifo());
+        assert_eq!(sandbox.content("../outside"), "whole");
+        assert_eq!(sandbox.content("dir.tmp/inside"), "x");
+    });
+}
+
+/// What the digits in a name mean, and to whom.
+#[test]
+fn pids_and_targets() {
+    const UUID: &str = "1b4e28ba-2fa1-11d2-883f-0016d3cca427";
+    let (live, dead) = (std::process::id(), dead_pid());
+    for (temp, content, said, target, pid) in [
+        // The pid stands where the grammar says so, and somebody lives there.
+        (format!("a.{live}.{UUID}.tmp"), "x", "kept writer-alive", None, None),
+        (format!(".a.{live}.{UUID}.tmp"), "x", "kept writer-alive", None, None),
+        (format!("a.{live}.tmp"), "x", "kept writer-alive", None, None),
+        (format!("a.{live}.7.tmp"), "x", "kept writer-alive", None, None),
+        (format!("a.{live}.tmp"), "", "kept writer-alive", None, None),
+        // Nobody lives there any more.
+        (format!("a.{dead}.{UUID}.tmp"), "x", "reaped", Some("a".to_owned()), Some(dead)),
+        (format!(".a.{dead}.{UUID}.tmp"), "x", "reaped", Some("a".to_owned()), Some(dead)),
+        (format!("a.{UUID}.tmp"), "x", "reaped", Some("a".to_owned()), None),
+        // A leading dot may be the target's own.
+        (format!(".hidden.{UUID}.tmp"), "x", "reaped", Some(".hidden".to_owned()), None),
+        (".hidden.tmp".to_owned(), "x", "reaped", Some(".hidden".to_owned()), None),
+        // Digits without a uuid may be a pid or the end of the target's name: the longest target
+        // decides whether this is the only copy.
+        (format!("a.{dead}.tmp"), "x", "quarantined", Some(format!("a.{dead}")), None),
+        (format!("a.{dead}.7.tmp"), "x", "quarantined", Some(format!("a.{dead}.7")), None),
+        (format!("a.{dead}.tmp"), "", "reaped", None, None),
+        ("report.2024.1.tmp".to_owned(), "x", "quarantined", Some("report.2024.1".to_owned()), None),
+        ("report.99999999.tmp".to_owned(), "x", "quarantined", Some("report.99999999".to_owned()), None),
+        ("report.0123.tmp".to_owned(), "x", "quarantined", Some("report.0123".to_owned()), None),
+        // No pid at all.
+        ("a.tmp".to_owned(), "x", "reaped", Some("a".to_owned()), None),
+        ("a.b.tmp".to_owned(), "x", "quarantined", Some("a.b".to_owned()), None),
+    ] {
+        let sandbox = Sandbox::new()
+            .file("a", "whole")
+            .file("report", "whole")
+            .file(".hidden", "whole")
+            .file("hidden", "whole")
+            .file(&temp, content)
+            .aged(OLD);
+        let events = sandbox.sweep(SHORT).exit(0).events();
+        assert_eq!(events.about(&temp), [said], "{temp} with {content:?}");
+        let event = events.0.iter().find(|event| name(event) == temp).unwrap();
+        if let Some(target) = target {
+            assert_eq!(event["target"], sandbox.path(target).to_str().unwrap(), "{temp}");
+        }
+        if let Some(pid) = pid {
+            assert_eq!(event["writer_pid"], pid, "{temp}");
+        }
+        for whole in ["a", "report", ".hidden", "hidden"] {
+            assert_eq!(sandbox.content(whole), "whole");
+        }
+    }
+}
+
+/// `report.2024.tmp` beside `report`: it may well be the new `report.2024`.
+#[test]
+fn a_year_is_no_reason_to_delete() {
+    // 2024 may be a process on this machine just now: then the temp is kept for that.
+    let alive = Path::new("/proc/2024").exists();
+    let sandbox = Sandbox::new().file("report", "whole").file("report.2024.tmp", "x").aged(OLD);
+    let events = sandbox.sweep(SHORT).exit(0).events();
+    let want = if alive { "kept writer-alive" } else { "quarantined" };
+    assert_eq!(events.about("report.2024.tmp"), [want]);
+    assert_eq!(sandbox.content("report"), "whole");
+}
+
+/// A zombie writes nothing any more.
+#[test]
+fn a_writer_that_nobody_has_waited_for_is_gone() {
+    let sandbox = Sandbox::new().file("a", "whole");
+    let mut child = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
+    let temp = format!("a.{}.1b4e28ba-2fa1-11d2-883f-0016d3cca427.tmp", child.id());
+    sandbox.write(&temp, "x");
+    let mut watching = sandbox.watch(["--grace", "200ms"]).ready();
+    watching.wait_for(crate::sandbox::kept(&temp, "writer-alive"));
+    child.kill().unwrap();
+    watching.wait_for(crate::sandbox::is("reaped", &temp));
+    child.wait().unwrap();
+    watching.stop().exit(0);
+}
+
+/// What `*.tmp` covers and must not take, unless it is named.
+#[test]
+fn names_that_are_left_alone() {
+    let left = [".tmp", "0.tmp", "1.tmp", "000123.tmp", ".syncthing.x.tmp", ".syncthing..tmp"];
+    let mut sandbox = Sandbox::new().file("x.tmp", "");
+    for name in left {
+        sandbox = sandbox.file(name, "x");
+    }
+    let sandbox = sandbox.aged(OLD);
+    for names in [&[][..], &["--name", "*.tmp"], &["--name", "*"], &["--name", "*.t*"]] {
+        let scan = sandbox.scan(SHORT.iter().chain(names)).exit(0).stdout_json();
+        let listed: Vec<&str> = scan["temps"].as_array().unwrap().iter().map(name).collect();
+        assert_eq!(listed, ["x.tmp"], "{names:?}");
+    }
+    let mut watching = sandbox.watch(["--grace", "200ms"]).ready();
+    sandbox.write("2.tmp", "");
+    watching.outlive_a_sentinel(&sandbox);
+    let stopped = watching.stop().exit(0);
+    assert_eq!(stopped.events.names("reaped"), ["sentinel-1.tmp", "x.tmp"]);
+    for name in left.iter().chain(&["2.tmp"]) {
+        assert!(sandbox.has(name), "{name}");
+    }
+    // Named, they are temps like others.
+    let scan = sandbox.scan(SHORT.iter().chain(&["--name", "[0-9]*.tmp"])).exit(0).stdout_json();
+    assert_eq!(scan["total"]["temps"], 4);
+}
+
+#[test]
+fn names_replace_the_default() {
+    let sandbox = Sandbox::new().file("a.tmp", "").file("b.part", "").file("c.swp", "").aged(OLD);
+    let args = SHORT.iter().chain(&["--name", "*.part", "--name", "*.swp"]);
+    let events = sandbox.sweep(args).exit(0).events();
+    assert_eq!(events.names("reaped"), ["b.part", "c.swp"]);
+    assert_eq!(sandbox.listing(), ["a.tmp"]);
+}
+
+/// Named grammars are off until a rule turns them on.
+#[test]
+fn writers_on_wish() {
+    let (live, dead) = (std::process::id(), dead_pid());
+    for (writer, temp, said, target) in [
+        ("claude-code", format!(".claude.json.tmp.{dead}.0123456789ab"), "reaped", Some(".claude.json")),
+        ("claude-code", format!(".claude.json.tmp.{live}.0123456789ab"), "kept writer-alive", None),
+        ("atomically", "config.json.tmp-1700000000abcdef".to_owned(), "reaped", Some("config.json")),
+        ("git", "tmp_obj_aB3xYz".to_owned(), "quarantined", None),
+        ("git", "tmp_pack_aB3xYz".to_owned(), "quarantined", None),
+    ] {
+        let sandbox = Sandbox::new()
+            .file(".claude.json", "whole")
+            .file("config.json", "whole")
+            .file(&temp, "x")
+            .aged(OLD);
+        let events = sandbox.sweep(SHORT).exit(0).events();
+        assert_eq!(events.about(&temp), [""; 0], "not without --writer");
+        assert!(sandbox.has(&temp));
+        let events = sandbox.sweep(SHORT.iter().chain(&["--writer", writer])).exit(0).events();
+        assert_eq!(events.about(&temp), [said], "{temp}");
+        if let Some(target) = target {
+            let target = sandbox.path(target);
+            assert_eq!(events.one("reaped")["target"], target.to_str().unwrap());
+        }
+        assert_eq!(sandbox.content(".claude.json"), "whole");
+    }
+}

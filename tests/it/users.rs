@@ -1,0 +1,135 @@
+//! Whose files they are, and what an ordinary user can do on a disk that is full.
+
+use std::fs;
+use std::time::Duration;
+
+use crate::sandbox::{NOBODY, Sandbox, is_root};
+
+const SHORT: [&str; 2] = ["--grace", "100ms"];
+const OLD: Duration = Duration::from_millis(150);
+
+/// An ordinary user's orphand keeps other people's temps, also in a directory of its own.
+#[test]
+fn what_belongs_to_somebody_else_is_kept() {
+    if !is_root() {
+        return eprintln!("skipped: giving a file to somebody else needs root");
+    }
+    let sandbox = Sandbox::ordinary().file("a", "whole").file("own.tmp", "").file("a.tmp", "x");
+    std::os::unix::fs::lchown(sandbox.path("a.tmp"), Some(0), Some(0)).unwrap();
+    sandbox.age(OLD);
+    let scan = sandbox.scan(SHORT).exit(0).stdout_json();
+    let foreign = scan["temps"].as_array().unwrap().iter().find(|t| t["reason"] == "foreign-owner");
+    assert!(foreign.is_some(), "{scan}");
+    for options in [&[][..], &["--open", "reap"], &["--sole-copy", "reap"]] {
+        let events = sandbox.sweep(SHORT.iter().chain(options)).exit(0).events();
+        assert_eq!(events.about("a.tmp"), ["kept foreign-owner"], "{options:?}");
+    }
+    assert_eq!(sandbox.listing(), ["a", "a.tmp"]);
+    let mut watching = sandbox.watch(["--grace", "200ms"]).ready();
+    watching.wait_for(crate::sandbox::kept("a.tmp", "foreign-owner"));
+    watching.outlive_a_sentinel(&sandbox);
+    watching.stop().exit(0);
+    assert_eq!(sandbox.content("a.tmp"), "x");
+}
+
+#[test]
+fn root_takes_what_belongs_to_anybody() {
+    if !is_root() {
+        return eprintln!("skipped: not root");
+    }
+    let sandbox = Sandbox::new().file("a", "whole").file("a.tmp", "x").file("sole.tmp", "precious");
+    for temp in ["a.tmp", "sole.tmp"] {
+        std::os::unix::fs::lchown(sandbox.path(temp), Some(NOBODY), Some(NOBODY)).unwrap();
+    }
+    sandbox.age(OLD);
+    let events = sandbox.sweep(SHORT).exit(0).events();
+    assert_eq!(events.sums(), [1, 1, 0, 0]);
+    // It lies there as it was, and comes back as it was.
+    let id = events.one("quarantined")["id"].as_str().unwrap();
+    let owner = |path: &std::path::Path| {
+        use std::os::unix::fs::MetadataExt;
+        fs::metadata(path).unwrap().uid()
+    };
+    assert_eq!(owner(&sandbox.path(format!(".orphand/{id}/sole.tmp"))), NOBODY);
+    sandbox.run(["restore", id]).exit(0);
+    assert_eq!(owner(&sandbox.path("sole.tmp")), NOBODY);
+}
+
+/// A quarantine that is somebody else's is none of ours.
+#[test]
+fn somebody_elses_quarantine_is_not_used() {
+    if !is_root() {
+        return eprintln!("skipped: giving a folder to somebody else needs root");
+    }
+    use std::os::unix::fs::PermissionsExt;
+    let sandbox = Sandbox::new().dir(".orphand").file("sole.tmp", "precious");
+    let room = sandbox.path(".orphand");
+    fs::set_permissions(&room, fs::Permissions::from_mode(0o700)).unwrap();
+    std::os::unix::fs::lchown(&room, Some(NOBODY), Some(NOBODY)).unwrap();
+    sandbox.age(OLD);
+    let events = sandbox.sweep(SHORT).exit(0).events();
+    assert_eq!(events.about("sole.tmp"), ["kept no-quarantine"]);
+    assert!(sandbox.has(".orphand") && sandbox.has("sole.tmp"));
+}
+
+/// A disk that is full is when this is needed: nothing that orphand wants for itself may stop a
+/// deletion.
+// Linux only: a disk of one's own needs a mount namespace.
+#[cfg(target_os = "linux")]
+#[test]
+fn on_a_full_disk_deletions_still_happen() {
+    for (system, mount) in [
+        ("tmpfs", "mount -t tmpfs -o size=1m,nr_inodes=1024,mode=755 none \"$1\""),
+        (
+            "ext4",
+            "truncate -s 8M image && mkfs.ext4 -q -m 0 -N 1024 image && mount -o loop image \"$1\"",
+        ),
+    ] {
+        match Sandbox::on_disk(mount) {
+            Ok(sandbox) => full_disk(&sandbox, system),
+            Err(why) => eprintln!("skipped on {system}: {why}"),
+        }
+    }
+}
+
+#[cfg(target_os = "linux")]
+fn full_disk(sandbox: &Sandbox, system: &str) {
+    const ORPHANS: u64 = 300;
+    let on_it = |name: &str| sandbox.on_it(name);
+    let give = |name: &str| sandbox.give(&on_it(name));
+    fs::write(on_it("root/a"), "whole").unwrap();
+    for n in 0..ORPHANS {
+        let temp = format!("root/a.{n:08x}-2fa1-11d2-883f-0016d3cca427.tmp");
+        fs::write(on_it(&temp), "x".repeat(600)).unwrap();
+        give(&temp);
+    }
+    give("root/a");
+    fill(&sandbox.on_it(""));
+    let refused = fs::create_dir(on_it("state/one")).map_err(|error| error.kind());
+    assert_eq!(refused, Err(std::io::ErrorKind::StorageFull), "{system} is full");
+
+    std::thread::sleep(OLD);
+    let ran = sandbox.run(["sweep", "--yes", "--json", "--grace", "100ms", "disk/root"]).exit(0);
+    assert_eq!(ran.events().sums(), [ORPHANS, 0, 0, 0], "{system}: {}", ran.stderr);
+    let left: Vec<_> = fs::read_dir(on_it("root")).unwrap().map(|e| e.unwrap().file_name()).collect();
+    assert_eq!(left, ["a"], "{system}");
+    assert_eq!(fs::read_to_string(on_it("root/a")).unwrap(), "whole");
+    assert!(!ran.stderr.is_empty(), "{system}: what could not be written down is said");
+    println!("{system}: {ORPHANS} orphans went from a full disk");
+}
+
+/// Until there is no room for a byte, nor for a name.
+#[cfg(target_os = "linux")]
+fn fill(disk: &std::path::Path) {
+    use std::io::Write;
+    let mut filler = fs::File::create(disk.join("filler")).unwrap();
+    for size in [65_536, 4096, 512, 1] {
+        while filler.write_all(&vec![b'x'; size]).is_ok() {}
+    }
+    let _ = filler.sync_all();
+    for n in 0.. {
+        if fs::File::create(disk.join(format!("filler-{n}"))).is_err() {
+            break;
+        }
+    }
+}

@@ -1,0 +1,647 @@
+//! `orphand watch` at work: what it takes, what it leaves, what it says.
+
+use std::fs;
+use std::io::Write;
+use std::os::unix::fs::symlink;
+use std::process::Command;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::fs::FlockOperation;
+use serde_json::Value;
+
+use crate::contract;
+use crate::sandbox::{Sandbox, Watching, is, kept, name};
+
+/// Short, but long enough that a test on a loaded machine does something before it is over.
+const GRACE: Duration = Duration::from_secs(1);
+const WITH_GRACE: [&str; 2] = ["--grace", "1s"];
+/// For what must be over before anything else has had its time.
+const SHORT: [&str; 2] = ["--grace", "200ms"];
+
+fn ms(event: &Value, field: &str) -> u128 {
+    event[field].as_u64().unwrap_or_else(|| panic!("no {field} in {event}")).into()
+}
+
+fn with<'a>(grace: [&'a str; 2], more: &[&'a str]) -> Vec<&'a str> {
+    grace.iter().chain(more).copied().collect()
+}
+
+fn when(event: &Value) -> jiff::Timestamp {
+    event["time"].as_str().unwrap().parse().unwrap()
+}
+
+/// The reason for all of this: a writer is killed between its write and its rename.
+#[test]
+fn a_killed_writer_leaves_nothing() {
+    Sandbox::each(|sandbox| {
+        let sandbox = sandbox.file("sessions.json", "the whole of it");
+        let temp = "sessions.json.1b4e28ba-2fa1-11d2-883f-0016d3cca427.tmp";
+        let mut watching = sandbox.watch(WITH_GRACE).ready();
+        let mut writer = sandbox.shell();
+        let started = jiff::Timestamp::now();
+        assert!(writer.tell(&format!("exec 3> {temp}; printf 'half of' >&3")));
+        writer.kill();
+        let reaped = watching.wait_for(is("reaped", temp));
+        assert!(!sandbox.has(temp), "it is told when it is gone");
+        assert_eq!(reaped["path"], sandbox.path(temp).to_str().unwrap());
+        assert_eq!(reaped["root"], sandbox.root().to_str().unwrap());
+        assert_eq!(reaped["bytes"], 7);
+        assert_eq!(reaped["target"], sandbox.path("sessions.json").to_str().unwrap());
+        assert_eq!(reaped["writer_pid"], Value::Null);
+        assert_eq!(reaped["dry_run"], false);
+        assert!(ms(&reaped, "quiet_ms") >= GRACE.as_millis(), "{reaped}");
+        let grace = jiff::SignedDuration::try_from(GRACE).unwrap();
+        let took = when(&reaped).duration_since(started);
+        assert!(took >= grace - jiff::SignedDuration::from_millis(1), "gone after {took:?}");
+        assert!(took < grace * 20, "gone only after {took:?}");
+        let stopped = watching.stop().exit(0);
+        assert_eq!(stopped.events.sums(), [1, 0, 0, 0]);
+        assert_eq!(stopped.events.summary()["bytes"], 7);
+        assert_eq!(stopped.events.about(temp), ["reaped"]);
+        assert_eq!(sandbox.listing(), ["sessions.json"]);
+        assert_eq!(sandbox.content("sessions.json"), "the whole of it");
+    });
+}
+
+/// A writer that holds its temp for `hold`, closes it, and renames it after `pause`. Says for how
+/// long it paused in truth, and whether its rename found the temp.
+fn live_writer(sandbox: &Sandbox, name: &str, hold: Duration, pause: Duration) -> (Duration, bool) {
+    let (temp, target) = (sandbox.path(format!("{name}.tmp")), sandbox.path(name));
+    let mut file = fs::File::create(&temp).unwrap();
+    sandbox.give(&temp);
+    file.write_all(b"new").unwrap();
+    thread::sleep(hold);
+    drop(file);
+    let closed = Instant::now();
+    thread::sleep(pause);
+    let renamed = fs::rename(&temp, &target).is_ok();
+    (closed.elapsed(), renamed)
+}
+
+/// Live writers of all sorts under `watch` with these options: none of them may lose its temp.
+#[track_caller]
+fn nobody_loses_anything(options: &[&str]) {
+    const GRACE: Duration = Duration::from_secs(2);
+    // Half a grace is what may lie between close and rename; on a machine that stood still for
+    // longer than that nothing was proven, and it is done again.
+    for attempt in 0.. {
+        assert!(attempt < 5, "this machine is too busy for this test");
+        let sandbox = Sandbox::new();
+        let args: Vec<&str> = ["--grace", "2s"].iter().chain(options).copied().collect();
+        let mut watching = sandbox.watch(args).ready();
+        let names = ["a", "b", "c", "d", "e", "f"];
+        let held = [0.1, 0.4, 0.7, 0.85, 1.0, 1.6];
+        for name in names {
+            // With content in it already: a temp beside it is not the only copy, and would go.
+            sandbox.write(name, "old");
+        }
+        let wrote: Vec<(Duration, bool)> = thread::scope(|scope| {
+            let writers = names.iter().zip(held).map(|(name, held)| {
+                let sandbox = &sandbox;
+                scope.spawn(move || {
+                    live_writer(sandbox, name, GRACE.mul_f64(held), GRACE.mul_f64(0.3))
+                })
+            });
+            let writers: Vec<_> = writers.collect();
+            writers.into_iter().map(|writer| writer.join().unwrap()).collect()
+        });
+        watching.outlive_a_sentinel(&sandbox);
+        if wrote.iter().any(|(paused, _)| *paused >= GRACE / 2) {
+            continue;
+        }
+        for (name, (_, renamed)) in names.iter().zip(wrote) {
+            let temp = format!("{name}.tmp");
+            assert!(renamed, "{temp}: {:#?}", watching.events().about(&temp));
+            assert_eq!(sandbox.content(name), "new", "{name}");
+        }
+        let stopped = watching.stop();
+        assert_eq!(stopped.events.names("reaped"), ["sentinel-1.tmp"]);
+        assert_eq!(stopped.events.names("quarantined"), [""; 0]);
+        return;
+    }
+}
+
+#[test]
+fn live_writers_lose_nothing() {
+    nobody_loses_anything(&[]);
+}
+
+/// `--open quarantine` says what becomes of a temp that is held when it is judged. One that its
+/// writer has just closed is not to be deleted for that.
+#[test]
+fn live_writers_lose_nothing_with_open_quarantine() {
+    let sandbox = Sandbox::new().file("a", "old");
+    let grace = Duration::from_secs(2);
+    let mut watching = sandbox.watch(["--grace", "2s", "--open", "quarantine"]).ready();
+    // Held at the first look, after half the grace; closed shortly before the end of it.
+    let (paused, renamed) = live_writer(&sandbox, "a", grace.mul_f64(0.8), grace.mul_f64(0.4));
+    watching.outlive_a_sentinel(&sandbox);
+    let about = watching.events().about("a.tmp");
+    assert!(!about.contains(&"reaped".to_owned()), "deleted {paused:?} after its close: {about:?}");
+    assert!(renamed || about == ["quarantined"], "{about:?}");
+}
+
+#[test]
+fn what_was_there_before() {
+    // Taken as soon as the proof is there, or after a whole grace.
+    for (existing, soon) in [(&[][..], true), (&["--existing", "take"], true), (&["--existing", "wait"], false)] {
+        let sandbox = Sandbox::new().file("a", "whole").file("a.tmp", "x").aged(GRACE * 2);
+        let started = jiff::Timestamp::now();
+        let mut watching = sandbox.watch(with(["--grace", "2s"], existing)).ready();
+        // Its grace begins after that of what was there.
+        watching.outlive_a_sentinel(&sandbox);
+        let reaped = watching.wait_for(is("reaped", "a.tmp"));
+        assert!(ms(&reaped, "quiet_ms") >= 2000, "{reaped}");
+        let took = when(&reaped).duration_since(started);
+        if !soon {
+            assert!(took >= jiff::SignedDuration::from_millis(1999), "{existing:?}: {took:?}");
+        }
+        let stopped = watching.stop().exit(0);
+        let order: Vec<&str> = stopped.events.of("reaped").into_iter().map(name).collect();
+        assert_eq!(order, ["a.tmp", "sentinel-1.tmp"], "{existing:?}");
+        assert_eq!(stopped.events.one("ready")["tracked"], 1, "{existing:?}");
+        assert_eq!(stopped.events.one("rescan")["cause"], "startup");
+    }
+}
+
+#[test]
+fn what_was_there_before_is_left_alone_on_wish() {
+    let sandbox = Sandbox::new().file("a", "whole").file("a.tmp", "x").aged(GRACE);
+    let mut watching = sandbox.watch(with(SHORT, &["--existing", "leave"])).ready();
+    watching.outlive_a_sentinel(&sandbox);
+    assert!(sandbox.has("a.tmp"));
+    let stopped = watching.stop().exit(0);
+    assert_eq!(stopped.events.about("a.tmp"), [""; 0]);
+}
+
+/// It was said that they are left alone, and a scan for whatever reason is no reason to forget it.
+#[test]
+fn what_is_left_alone_is_left_alone_by_later_scans() {
+    let sandbox = Sandbox::new().file("a", "whole").file("a.tmp", "x").aged(GRACE);
+    let mut watching = sandbox.watch(with(SHORT, &["--existing", "leave"])).ready();
+    let (root, away) = (sandbox.root(), sandbox.base().join("away"));
+    fs::rename(&root, &away).unwrap();
+    watching.wait_for(|event| event["event"] == "root" && event["state"] == "gone");
+    fs::rename(&away, &root).unwrap();
+    watching.wait_for(|event| event["event"] == "rescan" && event["cause"] == "root-returned");
+    watching.outlive_a_sentinel(&sandbox);
+    watching.outlive_a_sentinel(&sandbox);
+    assert!(sandbox.has("a.tmp"), "{:?}", watching.events());
+}
+
+#[test]
+fn a_held_temp_is_kept_once_and_its_holder_named() {
+    Sandbox::each(|sandbox| {
+        let sandbox = sandbox.file("a", "whole");
+        let mut watching = sandbox.watch(SHORT).ready();
+        let mut holder = sandbox.shell();
+        assert!(holder.tell("exec 3> a.tmp; printf x >&3"));
+        let said = watching.wait_for(kept("a.tmp", "in-use"));
+        let holders = said["holders"].as_array().unwrap();
+        assert_eq!(holders.len(), 1, "{said}");
+        assert_eq!(holders[0]["pid"], holder.pid());
+        assert!(!holders[0]["name"].as_str().unwrap().is_empty());
+        assert_eq!(ms(&said, "retry_ms"), 200, "looked at every grace");
+        assert_eq!(said["bytes"], 1);
+        for _ in 0..5 {
+            watching.outlive_a_sentinel(&sandbox);
+        }
+        assert_eq!(watching.events().about("a.tmp"), ["kept in-use"], "once, not at every look");
+        let let_go = jiff::Timestamp::now();
+        assert!(holder.tell("exec 3>&-"));
+        let reaped = watching.wait_for(is("reaped", "a.tmp"));
+        let took = when(&reaped).duration_since(let_go);
+        assert!(took >= jiff::SignedDuration::from_millis(199), "a whole grace again: {took:?}");
+        let stopped = watching.stop().exit(0);
+        assert_eq!(stopped.events.sums()[2], 1);
+    });
+}
+
+/// By the word of the contract `summary.kept` counts temps, not what was said of them.
+#[test]
+fn a_temp_that_is_kept_for_two_reasons_is_one_temp() {
+    let sandbox = Sandbox::new().file("a.tmp", "x");
+    let file = fs::File::options().append(true).open(sandbox.path("a.tmp")).unwrap();
+    let mut watching = sandbox.watch(SHORT).ready();
+    watching.wait_for(kept("a.tmp", "in-use"));
+    rustix::fs::flock(&file, FlockOperation::LockExclusive).unwrap();
+    // On other systems the proof does not tell a lock from other holders.
+    if cfg!(target_os = "linux") {
+        watching.wait_for(kept("a.tmp", "locked"));
+    }
+    assert_eq!(watching.stop().exit(0).events.sums(), [0, 0, 1, 0]);
+}
+
+#[test]
+fn signals_end_it_with_a_summary() {
+    for number in [libc::SIGTERM, libc::SIGINT, libc::SIGHUP] {
+        let sandbox = Sandbox::new();
+        let mut watching = sandbox.watch(SHORT).ready();
+        watching.outlive_a_sentinel(&sandbox);
+        let stopped = watching.stop_by(number).exit(0);
+        assert_eq!(stopped.events.sums(), [1, 0, 0, 0], "signal {number}");
+        assert_eq!(stopped.stderr, "", "signal {number}");
+        assert_eq!(fs::read_dir(sandbox.base().join("runtime/orphand")).unwrap().count(), 0);
+    }
+}
+
+/// nohup(1) ignores SIGHUP and starts the program: it stays ignored.
+#[test]
+fn a_hangup_that_was_ignored_stays_ignored() {
+    let sandbox = Sandbox::new();
+    let mut command = sandbox.program("nohup");
+    command.arg(sandbox.binary()).args(["watch", "--json", "--grace", "200ms", "root"]);
+    let mut watching = Watching::start(command).ready();
+    watching.signal(libc::SIGHUP);
+    watching.outlive_a_sentinel(&sandbox);
+    watching.signal(libc::SIGHUP);
+    watching.outlive_a_sentinel(&sandbox);
+    assert_eq!(watching.stop().exit(0).events.sums(), [2, 0, 0, 0]);
+}
+
+#[test]
+fn two_on_one_root() {
+    let sandbox = Sandbox::new().file("a", "whole").file("a.tmp", "x");
+    // One root by two names: the lock knows it by device and inode.
+    symlink(sandbox.base(), sandbox.base().join("alias")).unwrap();
+    let holder = fs::File::options().append(true).open(sandbox.path("a.tmp")).unwrap();
+    let mut watching = sandbox.watch(SHORT).ready();
+    let first = watching.pid().to_string();
+    let sentence =
+        "the watcher does this by itself; to hurry it: orphand sweep -n shows what waits";
+    for dir in ["root", "alias/root"] {
+        let busy = sandbox.run(["watch", "--json", dir]).exit(75).silent();
+        assert!(busy.stderr.contains(&first), "{}", busy.stderr);
+        let busy = sandbox.run(["sweep", "--yes", "--json", dir]).exit(75).silent();
+        assert!(busy.stderr.contains(&first), "{}", busy.stderr);
+        assert!(busy.stderr.contains(sentence), "{}", busy.stderr);
+        // What changes nothing works beside it.
+        sandbox.run(["sweep", "-n", dir]).exit(0);
+        sandbox.run(["scan", dir]).exit(0);
+        sandbox.run(["explain", &format!("{dir}/a.tmp")]).exit(0);
+    }
+    drop(holder);
+    watching.wait_for(is("reaped", "a.tmp"));
+    watching.stop().exit(0);
+    sandbox.sweep(SHORT).exit(0);
+}
+
+/// The lock ends with its process, however that ends.
+#[test]
+fn a_lock_does_not_outlive_its_process() {
+    let sandbox = Sandbox::new();
+    drop(sandbox.watch(SHORT).ready());
+    sandbox.watch(SHORT).ready().stop().exit(0);
+}
+
+/// The plain rule, one command away: what is still open after its grace goes, what was closed is
+/// left alone.
+// Linux only: FSEvents reports no close.
+#[cfg(target_os = "linux")]
+#[test]
+fn the_letter() {
+    Sandbox::each(|sandbox| {
+        let sandbox = sandbox.file("before.tmp", "x").file("a", "whole").file("b", "whole");
+        let options = ["--closed", "settled", "--open", "reap"];
+        let mut watching = sandbox.watch(with(SHORT, &options)).ready();
+        watching.wait_for(kept("before.tmp", "closed"));
+        let mut writer = sandbox.shell();
+        assert!(writer.tell("exec 3> a.tmp; printf open >&3; printf closed > b.tmp"));
+        let reaped = watching.wait_for(is("reaped", "a.tmp"));
+        assert_eq!(reaped["bytes"], 4);
+        watching.wait_for(kept("b.tmp", "closed"));
+        assert!(writer.tell("printf more >&3"), "its holder is not disturbed");
+        // Made after it and closed at once: its grace is over later.
+        sandbox.write("late.tmp", "");
+        watching.wait_for(kept("late.tmp", "closed"));
+        let stopped = watching.stop().exit(0);
+        assert_eq!(stopped.events.names("reaped"), ["a.tmp"]);
+        assert_eq!(sandbox.listing(), ["a", "b", "b.tmp", "before.tmp", "late.tmp"]);
+        assert_eq!(sandbox.content("b.tmp"), "closed");
+    });
+}
+
+/// A close that was seen settles a temp also where somebody opens it again later.
+// Linux only: FSEvents reports no close.
+#[cfg(target_os = "linux")]
+#[test]
+fn the_letter_takes_nothing_that_was_closed_once() {
+    let sandbox = Sandbox::new().file("a", "whole");
+    let options = ["--closed", "settled", "--open", "reap"];
+    let mut watching = sandbox.watch(with(SHORT, &options)).ready();
+    sandbox.write("a.tmp", "closed");
+    let reader = fs::File::open(sandbox.path("a.tmp")).unwrap();
+    watching.wait_for(kept("a.tmp", "closed"));
+    drop(reader);
+    assert_eq!(watching.stop().exit(0).events.names("reaped"), [""; 0]);
+    assert_eq!(sandbox.content("a.tmp"), "closed");
+}
+
+#[test]
+fn what_becomes_of_an_open_temp() {
+    for (open, want) in [
+        ("keep", "kept in-use"),
+        ("quarantine", "quarantined"),
+        ("reap", "reaped"),
+    ] {
+        let sandbox = Sandbox::new().file("a", "whole");
+        let mut watching = sandbox.watch(with(SHORT, &["--open", open])).ready();
+        let mut holder = sandbox.shell();
+        assert!(holder.tell("exec 3> a.tmp; printf one >&3"));
+        let said = watching.wait_for(|event| name(event) == "a.tmp");
+        assert_eq!(watching.events().about("a.tmp"), [want]);
+        assert!(holder.tell("printf two >&3"), "its holder is not disturbed");
+        assert_eq!(sandbox.has("a.tmp"), open == "keep");
+        if open == "quarantine" {
+            let id = said["id"].as_str().unwrap();
+            assert_eq!(sandbox.content(format!(".orphand/{id}/a.tmp")), "onetwo");
+        }
+        watching.stop().exit(0);
+        assert_eq!(sandbox.content("a"), "whole");
+    }
+}
+
+#[test]
+fn what_becomes_of_a_sole_copy() {
+    for (options, want) in [
+        (&[][..], "quarantined"),
+        (&["--sole-copy", "quarantine"], "quarantined"),
+        (&["--sole-copy", "keep"], "kept sole-copy"),
+        (&["--sole-copy", "reap"], "reaped"),
+    ] {
+        // No target, an empty one, one that is no file: in each case this may be all there is.
+        let sandbox = Sandbox::new().file("b", "").dir("c");
+        symlink("b", sandbox.path("d")).unwrap();
+        let mut watching = sandbox.watch(with(SHORT, options)).ready();
+        for temp in ["a.tmp", "b.tmp", "c.tmp", "d.tmp"] {
+            sandbox.write(temp, "precious");
+        }
+        watching.outlive_a_sentinel(&sandbox);
+        for temp in ["a.tmp", "b.tmp", "c.tmp", "d.tmp"] {
+            watching.wait_for(|event| name(event) == temp);
+            assert_eq!(watching.events().about(temp), [want], "{options:?} {temp}");
+            assert_eq!(sandbox.has(temp), want.starts_with("kept"), "{options:?} {temp}");
+        }
+        // An empty one holds nothing that could be lost.
+        let stopped = watching.stop().exit(0);
+        assert_eq!(stopped.events.about("sentinel-1.tmp"), ["reaped"]);
+        let freed = if want == "reaped" { 32 } else { 0 };
+        assert_eq!(stopped.events.summary()["bytes"], freed, "what was quarantined is not free");
+    }
+}
+
+#[test]
+fn what_becomes_of_an_orphan() {
+    for (options, event, stays) in [
+        (&["--action", "delete"][..], "reaped", false),
+        (&["--action", "quarantine"], "quarantined", false),
+        (&["--action", "report"], "reaped", true),
+        (&["-n"], "reaped", true),
+        (&["--dry-run"], "reaped", true),
+    ] {
+        let sandbox = Sandbox::new().file("a", "whole").file("a.tmp", "x");
+        let mut watching = sandbox.watch(with(SHORT, options)).ready();
+        let said = watching.wait_for(is(event, "a.tmp"));
+        assert_eq!(said["dry_run"], stays, "{options:?}");
+        // Judged again and again, told once.
+        for n in 0..3 {
+            let temp = format!("later-{n}.tmp");
+            sandbox.write(&temp, "");
+            watching.wait_for(|event| name(event) == temp);
+        }
+        assert_eq!(watching.events().about("a.tmp").len(), 1, "{options:?}");
+        assert_eq!(sandbox.has("a.tmp"), stays, "{options:?}");
+        watching.stop().exit(0);
+    }
+}
+
+/// What a dry run says is what a run says.
+#[test]
+fn a_dry_run_and_a_run_say_the_same() {
+    let sandbox = Sandbox::new()
+        .file("whole", "whole")
+        .file("whole.tmp", "x")
+        .file("sole.tmp", "x")
+        .file("empty.tmp", "")
+        .file("linked.tmp", "x")
+        .file("whole.1b4e28ba-2fa1-11d2-883f-0016d3cca427.tmp", "x")
+        .file(format!("whole.{}.1.tmp", std::process::id()), "x")
+        .file("held.tmp", "x");
+    fs::hard_link(sandbox.path("linked.tmp"), sandbox.path("another name")).unwrap();
+    let _held = fs::File::open(sandbox.path("held.tmp")).unwrap();
+    let watch = |options: &[&str]| {
+        let mut watching = sandbox.watch(with(SHORT, options)).ready();
+        // Seven temps, and one word on each.
+        for n in 1..=7 {
+            watching.wait_for_nth(n, |event| event["path"].is_string());
+        }
+        let stopped = watching.stop().exit(0);
+        let said = stopped.events.0.iter().filter(|event| event["path"].is_string());
+        let mut said: Vec<_> = said
+            .map(|event| {
+                let fields = ["event", "path", "root", "bytes", "reason", "target", "writer_pid"];
+                fields.map(|field| event[field].clone()).map(|value| value.to_string())
+            })
+            .collect();
+        said.sort();
+        (said, stopped.events.sums())
+    };
+    let before = sandbox.snapshot();
+    let dry = watch(&["-n"]);
+    assert_eq!(sandbox.snapshot(), before, "a dry run changes nothing, not even its own state");
+    let wet = watch(&[]);
+    assert_eq!(dry, wet);
+    assert_eq!(dry.1, [3, 1, 3, 0]);
+}
+
+#[test]
+fn with_verbose_every_temp_is_told() {
+    let sandbox = Sandbox::new();
+    let mut watching = sandbox.watch(["--grace", "1h", "-v"]).ready();
+    sandbox.write("a.tmp", "x");
+    let tracked = watching.wait_for(is("tracked", "a.tmp"));
+    assert_eq!(ms(&tracked, "due_ms"), 1_800_000, "its first look");
+    fs::rename(sandbox.path("a.tmp"), sandbox.path("a")).unwrap();
+    assert_eq!(watching.wait_for(is("settled", "a.tmp"))["how"], "renamed");
+    sandbox.write("b.tmp", "x");
+    watching.wait_for(is("tracked", "b.tmp"));
+    fs::remove_file(sandbox.path("b.tmp")).unwrap();
+    assert_eq!(watching.wait_for(is("settled", "b.tmp"))["how"], "removed");
+    assert_eq!(watching.stop().exit(0).events.sums(), [0, 0, 0, 0]);
+}
+
+/// A healthy write costs nothing, and is not told.
+#[test]
+fn without_verbose_healthy_writes_are_not_told() {
+    let sandbox = Sandbox::new();
+    let mut watching = sandbox.watch(SHORT).ready();
+    let mut writer = sandbox.shell();
+    assert!(writer.tell("i=0; while [ $i -lt 200 ]; do : > t.tmp; mv t.tmp t; i=$((i+1)); done"));
+    watching.outlive_a_sentinel(&sandbox);
+    let stopped = watching.stop().exit(0);
+    assert_eq!(stopped.events.about("t.tmp"), [""; 0]);
+    assert_eq!(stopped.events.of("settled").len() + stopped.events.of("tracked").len(), 0);
+    // Our own claims are no news either.
+    let sandbox = Sandbox::new();
+    let mut watching = sandbox.watch(with(SHORT, &["-v"])).ready();
+    watching.outlive_a_sentinel(&sandbox);
+    let stopped = watching.stop().exit(0);
+    assert_eq!(stopped.events.about("sentinel-1.tmp"), ["tracked", "reaped"]);
+    assert_eq!(stopped.events.of("settled").len(), 0);
+}
+
+/// Whoever cannot tell what it does any more stops doing it.
+#[test]
+fn it_ends_when_nobody_can_read_it_any_more() {
+    let sandbox = Sandbox::new();
+    let mut child = sandbox.command(["watch", "--json", "--grace", "200ms", "root"]).spawn().unwrap();
+    let mut stdout = std::io::BufReader::new(child.stdout.take().unwrap());
+    let mut line = String::new();
+    while !line.contains("\"ready\"") {
+        line.clear();
+        std::io::BufRead::read_line(&mut stdout, &mut line).unwrap();
+    }
+    drop(stdout);
+    let mut watching = Ended(child);
+    let end = Instant::now() + crate::sandbox::DEADLINE;
+    for n in 0.. {
+        if let Some(status) = watching.0.try_wait().unwrap() {
+            assert_eq!(status.code(), Some(1), "neither a signal nor a panic");
+            return;
+        }
+        assert!(Instant::now() < end, "it goes on though nobody reads");
+        // Something to tell, until it notices.
+        sandbox.write(format!("{n}.x.tmp"), "");
+        thread::sleep(Duration::from_millis(100));
+    }
+}
+
+/// Kills its child when the test ends, however that ends.
+struct Ended(std::process::Child);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Plain lines for people, where `--json` is not given.
+#[test]
+fn lines_for_people() {
+    let sandbox = Sandbox::new().file("a", "whole").file("a.tmp", "x").file("b.tmp", "xx");
+    let command = sandbox.command(["watch", "--grace", "200ms", "root"]);
+    let mut child = { command }.spawn().unwrap();
+    let mut stdout = std::io::BufReader::new(child.stdout.take().unwrap());
+    let mut watching = Ended(child);
+    let mut lines = Vec::new();
+    while lines.len() < 2 {
+        let mut line = String::new();
+        assert!(std::io::BufRead::read_line(&mut stdout, &mut line).unwrap() > 0);
+        lines.push(line);
+    }
+    crate::sandbox::signal(watching.0.id(), libc::SIGTERM);
+    watching.0.wait().unwrap();
+    let line = |word: &str| lines.iter().find(|line| line.contains(word)).unwrap();
+    assert!(line("removed").contains(" a.tmp "), "{lines:?}");
+    let moved = line("moved");
+    for words in [" b.tmp ", "2 B", "orphand restore ", "orphand quarantine purge "] {
+        assert!(moved.contains(words), "{words:?} in {moved:?}");
+    }
+    assert!(lines.iter().all(|line| !line.contains('\x1b')), "no colours in a pipe: {lines:?}");
+}
+
+#[test]
+fn paths_are_told_as_they_were_given() {
+    let sandbox = Sandbox::new().file("a", "whole").file("a.tmp", "x");
+    symlink(sandbox.base(), sandbox.base().join("alias")).unwrap();
+    // Relative, through a symlink above it, with dots and a slash at the end.
+    let given = "./alias/root/";
+    let absolute = sandbox.base().join("alias/root");
+    let mut watching = sandbox.watch_dirs(with(SHORT, &[given])).ready();
+    let reaped = watching.wait_for(is("reaped", "a.tmp"));
+    let path = |name: &str| absolute.join(name).to_str().unwrap().to_owned();
+    assert_eq!(reaped["root"], absolute.to_str().unwrap());
+    assert_eq!(reaped["path"], path("a.tmp"));
+    assert_eq!(reaped["target"], path("a"));
+    let stopped = watching.stop().exit(0);
+    assert_eq!(stopped.events.one("ready")["roots"][0], absolute.to_str().unwrap());
+    assert_eq!(stopped.events.one("rescan")["root"], absolute.to_str().unwrap());
+}
+
+// Linux only: APFS takes no name that is not UTF-8.
+#[cfg(target_os = "linux")]
+#[test]
+fn names_that_are_not_text_are_told_exactly() {
+    use crate::sandbox::{bytes, raw};
+    let sandbox = Sandbox::new();
+    let (target, temp) = (bytes(b"caf\xe9"), bytes(b"caf\xe9.tmp"));
+    sandbox.write(&target, "whole");
+    sandbox.write(&temp, "x");
+    let mut watching = sandbox.watch(SHORT).ready();
+    let reaped = watching.wait_for(|event| event["event"] == "reaped");
+    let exact = |field: &str| contract::decoded(reaped[field].as_str().unwrap());
+    assert_eq!(exact("path_b64"), raw(&sandbox.path(&temp)));
+    assert_eq!(exact("target_b64"), raw(&sandbox.path(&target)));
+    assert!(reaped["path"].as_str().unwrap().ends_with("/caf\u{fffd}.tmp"));
+    assert!(reaped.get("root_b64").is_none(), "the root is text");
+    watching.stop().exit(0);
+    assert!(!sandbox.has(&temp));
+}
+
+/// The queue of the kernel holds so many events; what does not fit is lost, and that is noticed.
+// Linux only: other systems' queues have no length that a test can fill.
+#[cfg(target_os = "linux")]
+#[test]
+fn lost_events_are_made_up_for() {
+    let limit = fs::read_to_string("/proc/sys/fs/inotify/max_queued_events").unwrap();
+    let limit: usize = limit.trim().parse().unwrap();
+    if limit > 100_000 {
+        return eprintln!("skipped: {limit} events fit the kernel's queue here");
+    }
+    let sandbox = Sandbox::new().file("old", "whole").file("old.tmp", "x");
+    let mut watching = sandbox.watch(with(SHORT, &["--existing", "leave"])).ready();
+    watching.signal(libc::SIGSTOP);
+    for n in 0..=limit {
+        // Two events each; a name of its own, because the kernel merges what repeats itself.
+        let path = sandbox.path(format!("flood-{n}"));
+        fs::write(&path, "").unwrap();
+        fs::remove_file(&path).unwrap();
+    }
+    sandbox.write("lost.tmp", "");
+    watching.signal(libc::SIGCONT);
+    watching.wait_for(|event| event["event"] == "rescan" && event["cause"] == "overflow");
+    watching.wait_for(is("reaped", "lost.tmp"));
+    watching.outlive_a_sentinel(&sandbox);
+    assert!(sandbox.has("old.tmp"), "left alone, as was asked for");
+    watching.stop().exit(0);
+}
+
+/// With nothing to do it does nothing: no memory is taken, no descriptor left open.
+#[test]
+fn a_thousand_orphans_leave_no_trace() {
+    let sandbox = Sandbox::new();
+    let mut watching = sandbox.watch(SHORT).ready();
+    for n in 0..1000 {
+        sandbox.write(format!("{n}.x.tmp"), "");
+    }
+    watching.wait_for_nth(1000, |event| event["event"] == "reaped");
+    assert_eq!(watching.stop().exit(0).events.sums(), [1000, 0, 0, 0]);
+    assert_eq!(sandbox.listing(), [""; 0]);
+}
+
+/// `sleep` is a program that ignores what it is given: this one holds a temp by its stdout alone.
+#[test]
+fn a_process_that_only_inherited_the_file_holds_it() {
+    let sandbox = Sandbox::new().file("a", "whole");
+    let mut watching = sandbox.watch(SHORT).ready();
+    let file = fs::File::create(sandbox.path("a.tmp")).unwrap();
+    let child = Command::new("sleep").arg("1000").stdout(file).spawn().unwrap();
+    let mut holder = Ended(child);
+    let said = watching.wait_for(kept("a.tmp", "in-use"));
+    assert_eq!(said["holders"][0]["pid"], holder.0.id());
+    holder.0.kill().unwrap();
+    watching.wait_for(is("reaped", "a.tmp"));
+    watching.stop().exit(0);
+}

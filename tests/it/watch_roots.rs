@@ -1,0 +1,297 @@
+//! `orphand watch` while its directories come, go and move.
+
+use std::fs;
+
+use serde_json::Value;
+
+use crate::sandbox::{Sandbox, Watching, is, name};
+
+const SHORT: [&str; 2] = ["--grace", "200ms"];
+const DEEP: [&str; 3] = ["--grace", "200ms", "-r"];
+
+fn root_is(state: &str) -> impl Fn(&Value) -> bool + '_ {
+    move |event| event["event"] == "root" && event["state"] == state
+}
+
+fn position(events: &[Value], wanted: impl Fn(&Value) -> bool) -> usize {
+    events.iter().position(wanted).unwrap_or_else(|| panic!("{events:#?}"))
+}
+
+/// A temp of this name is taken.
+#[track_caller]
+fn takes(watching: &mut Watching, sandbox: &Sandbox, temp: &str) {
+    sandbox.write(temp, "");
+    let path = sandbox.path(temp);
+    let gone = watching.wait_for(|event| event["event"] == "reaped" && event["path"] == path.to_str().unwrap());
+    assert_eq!(gone["root"], sandbox.root().to_str().unwrap());
+}
+
+#[test]
+fn a_root_that_is_not_there_yet_is_waited_for() {
+    Sandbox::each(|sandbox| {
+        fs::remove_dir(sandbox.root()).unwrap();
+        let mut watching = sandbox.watch(SHORT).ready();
+        let events = &watching.events().0;
+        assert!(position(events, root_is("gone")) < position(events, |e| e["event"] == "ready"));
+        sandbox.make_dir("");
+        watching.wait_for(root_is("watching"));
+        takes(&mut watching, &sandbox, "a.tmp");
+        let stopped = watching.stop().exit(0);
+        assert_eq!(stopped.events.one("rescan")["cause"], "root-returned");
+    });
+}
+
+/// Nor do its parents have to be there, nor does what is made have to come one by one.
+#[test]
+fn a_root_whose_parents_are_not_there_yet() {
+    let sandbox = Sandbox::new();
+    let mut watching = sandbox.watch_dirs(["--grace", "200ms", "root/a/b/c"]).ready();
+    let mut shell = sandbox.shell();
+    assert!(shell.tell("mkdir -p a/b/c && : > a/b/c/x.tmp"));
+    watching.wait_for(root_is("watching"));
+    watching.wait_for(is("reaped", "x.tmp"));
+    assert!(shell.tell("rm -r a && mkdir a && mkdir a/b && mkdir a/b/c && : > a/b/c/y.tmp"));
+    watching.wait_for(is("reaped", "y.tmp"));
+    watching.stop().exit(0);
+}
+
+#[test]
+fn a_root_that_is_deleted_and_made_again() {
+    let sandbox = Sandbox::new();
+    let mut watching = sandbox.watch(SHORT).ready();
+    for round in 1..=3 {
+        takes(&mut watching, &sandbox, &format!("{round}.a.tmp"));
+        fs::remove_dir_all(sandbox.root()).unwrap();
+        watching.wait_for_nth(round, root_is("gone"));
+        sandbox.write(format!("{round}.b.tmp"), "");
+        watching.wait_for_nth(round, root_is("watching"));
+        watching.wait_for(is("reaped", &format!("{round}.b.tmp")));
+    }
+    takes(&mut watching, &sandbox, "end.tmp");
+    let stopped = watching.stop().exit(0);
+    assert_eq!(stopped.events.of("ready").len(), 1, "once, whatever happens later");
+}
+
+/// Deleted and made again before anybody could have looked: another directory, though the path
+/// was never seen missing.
+#[test]
+fn a_root_that_is_replaced_at_once() {
+    let sandbox = Sandbox::new();
+    let mut watching = sandbox.watch(SHORT).ready();
+    let mut shell = sandbox.shell();
+    let root = sandbox.root();
+    for n in 0..5 {
+        let line = format!("rm -rf '{0}' && mkdir '{0}' && : > '{0}/{n}.x.tmp'", root.display());
+        assert!(shell.tell(&line));
+        watching.wait_for(is("reaped", &format!("{n}.x.tmp")));
+    }
+    takes(&mut watching, &sandbox, "end.tmp");
+    watching.stop().exit(0);
+}
+
+/// What was moved away is no longer below the root: nothing there is touched.
+#[test]
+fn a_root_that_is_moved_away() {
+    let sandbox = Sandbox::new();
+    let mut watching = sandbox.watch(["--grace", "1s"]).ready();
+    sandbox.write("a", "whole");
+    sandbox.write("a.tmp", "x");
+    let away = sandbox.base().join("away");
+    fs::rename(sandbox.root(), &away).unwrap();
+    watching.wait_for(root_is("gone"));
+    sandbox.make_dir("");
+    watching.wait_for(root_is("watching"));
+    fs::write(away.join("b.tmp"), "").unwrap();
+    watching.outlive_a_sentinel(&sandbox);
+    watching.outlive_a_sentinel(&sandbox);
+    assert!(away.join("a.tmp").exists() && away.join("b.tmp").exists());
+    let stopped = watching.stop().exit(0);
+    assert_eq!(stopped.events.about("a.tmp"), [""; 0]);
+}
+
+#[test]
+fn without_recursion_nothing_below_is_touched() {
+    let sandbox = Sandbox::new().file("before/a.tmp", "");
+    let mut watching = sandbox.watch(SHORT).ready();
+    sandbox.write("later/a.tmp", "");
+    watching.outlive_a_sentinel(&sandbox);
+    watching.outlive_a_sentinel(&sandbox);
+    let stopped = watching.stop().exit(0);
+    assert_eq!(stopped.events.about("a.tmp"), [""; 0]);
+    assert!(sandbox.has("before/a.tmp") && sandbox.has("later/a.tmp"));
+}
+
+#[test]
+fn with_recursion_directories_that_come_later_are_included() {
+    Sandbox::each(|sandbox| {
+        let sandbox = sandbox.file("before/deep/a.tmp", "");
+        let outside = sandbox.base().join("outside");
+        sandbox.make_dir("../outside/in/there");
+        sandbox.write("../outside/in/there/moved.tmp", "");
+        let mut watching = sandbox.watch(DEEP).ready();
+        watching.wait_for(is("reaped", "a.tmp"));
+        // One after the other, with time in between.
+        sandbox.make_dir("one");
+        takes(&mut watching, &sandbox, "one/b.tmp");
+        sandbox.make_dir("one/two");
+        takes(&mut watching, &sandbox, "one/two/c.tmp");
+        // All at once, and the temp before any watch can stand.
+        let mut shell = sandbox.shell();
+        assert!(shell.tell("mkdir -p x/y/z && : > x/y/z/d.tmp"));
+        watching.wait_for(is("reaped", "d.tmp"));
+        takes(&mut watching, &sandbox, "x/y/e.tmp");
+        takes(&mut watching, &sandbox, "x/y/z/f.tmp");
+        // Moved in, with what is in it.
+        fs::rename(&outside, sandbox.path("inside")).unwrap();
+        let moved = watching.wait_for(is("reaped", "moved.tmp"));
+        assert_eq!(moved["path"], sandbox.path("inside/in/there/moved.tmp").to_str().unwrap());
+        takes(&mut watching, &sandbox, "inside/in/g.tmp");
+        watching.stop().exit(0);
+    });
+}
+
+#[test]
+fn a_directory_that_is_renamed_with_live_temps() {
+    let sandbox = Sandbox::new().dir("from/deep");
+    let mut watching = sandbox.watch(["--grace", "1s", "-r"]).ready();
+    sandbox.write("from/a.tmp", "");
+    sandbox.write("from/deep/b.tmp", "");
+    fs::rename(sandbox.path("from"), sandbox.path("to")).unwrap();
+    for (temp, at) in [("a.tmp", "to/a.tmp"), ("b.tmp", "to/deep/b.tmp")] {
+        let gone = watching.wait_for(is("reaped", temp));
+        assert_eq!(gone["path"], sandbox.path(at).to_str().unwrap(), "by its name of now");
+    }
+    takes(&mut watching, &sandbox, "to/c.tmp");
+    takes(&mut watching, &sandbox, "to/deep/d.tmp");
+    // Another one may have the old name at once.
+    sandbox.make_dir("from");
+    takes(&mut watching, &sandbox, "from/e.tmp");
+    fs::remove_dir_all(sandbox.path("to")).unwrap();
+    sandbox.make_dir("to");
+    takes(&mut watching, &sandbox, "to/f.tmp");
+    let stopped = watching.stop().exit(0);
+    assert_eq!(stopped.events.of("failed").len(), 0, "{:#?}", stopped.events);
+}
+
+/// Moved out of the root, a directory is none of ours any more.
+#[test]
+fn a_directory_that_is_moved_out() {
+    let sandbox = Sandbox::new().file("sub/a", "whole");
+    let mut watching = sandbox.watch(["--grace", "1s", "-r"]).ready();
+    sandbox.write("sub/a.tmp", "x");
+    let out = sandbox.base().join("out");
+    fs::rename(sandbox.path("sub"), &out).unwrap();
+    fs::write(out.join("b.tmp"), "").unwrap();
+    watching.outlive_a_sentinel(&sandbox);
+    watching.outlive_a_sentinel(&sandbox);
+    assert!(out.join("a.tmp").exists() && out.join("b.tmp").exists());
+    let stopped = watching.stop().exit(0);
+    assert_eq!(stopped.events.names("reaped"), ["sentinel-1.tmp", "sentinel-2.tmp"]);
+}
+
+/// A symlink below the root leads nowhere for us, also one that takes a watched directory's place.
+#[test]
+fn symlinks_below_the_root_are_not_followed() {
+    let sandbox = Sandbox::new().dir("sub");
+    sandbox.write("../outside/a.tmp", "");
+    sandbox.write("../outside/b", "whole");
+    sandbox.write("../outside/b.tmp", "x");
+    let outside = sandbox.base().join("outside");
+    std::os::unix::fs::symlink(&outside, sandbox.path("before")).unwrap();
+    let mut watching = sandbox.watch(DEEP).ready();
+    std::os::unix::fs::symlink(&outside, sandbox.path("later")).unwrap();
+    sandbox.write("sub/b.tmp", "");
+    fs::rename(sandbox.path("sub"), sandbox.base().join("sub")).unwrap();
+    std::os::unix::fs::symlink(&outside, sandbox.path("sub")).unwrap();
+    fs::write(outside.join("c.tmp"), "").unwrap();
+    watching.outlive_a_sentinel(&sandbox);
+    watching.outlive_a_sentinel(&sandbox);
+    for temp in ["a.tmp", "b.tmp", "c.tmp"] {
+        assert!(outside.join(temp).exists(), "{temp}: {:#?}", watching.events());
+    }
+    watching.stop().exit(0);
+}
+
+#[test]
+fn several_roots_and_one_inside_another() {
+    let sandbox = Sandbox::new().dir("inner").dir("../other");
+    let args = ["--grace", "200ms", "-r", "root", "root/inner", "other", "root/", "./other/."];
+    let mut watching = sandbox.watch_dirs(args).ready();
+    sandbox.write("a.tmp", "");
+    sandbox.write("inner/b.tmp", "");
+    sandbox.write("../other/c.tmp", "");
+    for temp in ["a.tmp", "b.tmp", "c.tmp"] {
+        watching.wait_for(is("reaped", temp));
+    }
+    let stopped = watching.stop().exit(0);
+    let base = sandbox.base();
+    let roots = &stopped.events.one("ready")["roots"];
+    let want = ["root", "root/inner", "other"].map(|dir| base.join(dir));
+    assert_eq!(*roots, serde_json::json!(want));
+    assert_eq!(stopped.events.sums(), [3, 0, 0, 0], "each of them once");
+    let inner = stopped.events.of("reaped").into_iter().find(|event| name(event) == "b.tmp");
+    assert_eq!(inner.unwrap()["root"], base.join("root/inner").to_str().unwrap());
+}
+
+/// Each directory has its own rule: what one takes is none of the other's business.
+#[test]
+fn a_name_that_only_another_roots_rule_takes_is_left_alone() {
+    let sandbox = Sandbox::new().dir("inner").dir("../logs");
+    let rule = |path: &str, names: &str| {
+        let path = sandbox.base().join(path);
+        format!("[[watch]]\npath = {path:?}\nnames = [{names:?}]\ngrace = \"200ms\"\nsole_copy = \"reap\"\nrecursive = true\n")
+    };
+    let config = rule("root", "*.tmp") + &rule("logs", "*.log") + &rule("root/inner", "*.part");
+    sandbox.write("../config/orphand/config.toml", config);
+    sandbox.write("before.log", "x");
+    sandbox.write("inner/before.tmp", "x");
+    let mut watching = sandbox.watch_dirs([""; 0]).ready();
+    sandbox.write("later.log", "x");
+    sandbox.write("inner/later.tmp", "x");
+    sandbox.write("inner/later.log", "x");
+    sandbox.write("../logs/later.tmp", "x");
+    watching.outlive_a_sentinel(&sandbox);
+    for taken in ["../logs/a.log", "inner/a.part"] {
+        sandbox.write(taken, "x");
+        let name = taken.rsplit('/').next().unwrap();
+        watching.wait_for(is("reaped", name));
+    }
+    watching.outlive_a_sentinel(&sandbox);
+    let kept = ["before.log", "later.log", "inner/before.tmp", "inner/later.tmp", "inner/later.log", "../logs/later.tmp"];
+    for name in kept {
+        assert!(sandbox.has(name), "{name}: {:#?}", watching.events());
+    }
+    watching.stop().exit(0);
+}
+
+/// A directory that may not be read is said, and the rest goes on.
+#[test]
+fn a_directory_below_that_may_not_be_read() {
+    use std::os::unix::fs::PermissionsExt;
+    let sandbox = Sandbox::ordinary().file("shut/a.tmp", "");
+    let shut = sandbox.path("shut");
+    fs::set_permissions(&shut, fs::Permissions::from_mode(0)).unwrap();
+    let mut watching = sandbox.watch(DEEP).ready();
+    let failed = watching.wait_for(|event| event["event"] == "failed");
+    assert_eq!(failed["path"], shut.to_str().unwrap());
+    assert_eq!(failed["errno"], libc::EACCES);
+    takes(&mut watching, &sandbox, "b.tmp");
+    let stopped = watching.stop().exit(3);
+    assert_eq!(stopped.events.sums(), [1, 0, 0, 1]);
+    fs::set_permissions(&shut, fs::Permissions::from_mode(0o700)).unwrap();
+    assert!(sandbox.has("shut/a.tmp"));
+}
+
+/// What lies in `.orphand` is not looked at, whoever put it there.
+#[test]
+fn the_quarantine_is_not_watched() {
+    use std::os::unix::fs::PermissionsExt;
+    let sandbox = Sandbox::new().file(".orphand/0001/a.tmp", "");
+    fs::set_permissions(sandbox.path(".orphand"), fs::Permissions::from_mode(0o700)).unwrap();
+    let mut watching = sandbox.watch(DEEP).ready();
+    sandbox.write(".orphand/0002/b.tmp", "");
+    watching.outlive_a_sentinel(&sandbox);
+    watching.outlive_a_sentinel(&sandbox);
+    assert!(sandbox.has(".orphand/0001/a.tmp") && sandbox.has(".orphand/0002/b.tmp"));
+    assert_eq!(watching.stop().exit(0).events.sums(), [2, 0, 0, 0]);
+}
