@@ -10,6 +10,8 @@ use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::fs::FlockOperation;
 use serde_json::Value;
@@ -25,6 +27,8 @@ const CAP: u64 = 16 << 20;
 pub struct Journal {
     path: Option<PathBuf>,
     cap: u64,
+    /// That it cannot be written was said.
+    said: Arc<AtomicBool>,
 }
 
 /// What a line is.
@@ -43,6 +47,7 @@ impl Journal {
         Journal {
             path: state.map(|state| state.join(FILE)),
             cap: CAP,
+            said: Arc::default(),
         }
     }
 
@@ -64,11 +69,16 @@ impl Journal {
             text.push_str(&render(line, object));
             text.push('\n');
         }
-        if let Err(error) = self.append(path, text.as_bytes()) {
-            log::error!(
-                "the journal {} cannot be written: {error}; it would say:\n{text}",
-                path.display()
-            );
+        match self.append(path, text.as_bytes()) {
+            Ok(()) => self.said.store(false, Ordering::Relaxed),
+            Err(error) => {
+                if !self.said.swap(true, Ordering::Relaxed) {
+                    log::error!(
+                        "the journal {path:?} cannot be written: {error}; its lines go here"
+                    );
+                }
+                text.lines().for_each(|line| log::error!("journal: {line}"));
+            }
         }
     }
 

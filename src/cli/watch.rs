@@ -8,14 +8,15 @@ use orphand::clock;
 use orphand::daemon::{Existing, StartError, Watcher};
 use orphand::decide::policy::Policy;
 use orphand::event::Event;
-use orphand::root::Root;
+use orphand::root::{Root, absolute};
 use orphand::scan;
 use orphand::state::Folders;
+use orphand::watch::file::Changes;
 
 use super::args::{Look, Watch};
 use super::config::{Config, RuleSettings, WatchRule};
 use super::report::Report;
-use super::{Exit, Failure, Intent, list_writers, plan, text};
+use super::{Exit, Failure, Intent, list_writers, plan, stdin_is_terminal, text};
 
 pub(super) fn run(command: &Watch, look: &Look) -> Result<Exit, Failure> {
     if list_writers(&command.rule) {
@@ -24,17 +25,17 @@ pub(super) fn run(command: &Watch, look: &Look) -> Result<Exit, Failure> {
     let typed = command
         .rule
         .settings(Some(&command.depth), Some(&command.deed));
+    // Before anything else, so that no signal ends it half-way.
+    let signals = Signals::listen()?;
     let (config, roots) = if command.dirs.is_empty() {
-        let config = Config::load(command.rule.config.as_deref())?;
-        let roots = listed(&config, &typed)?;
-        (config, roots)
+        match from_file(command, &typed, &signals)? {
+            Some(found) => found,
+            None => return Ok(Exit::Done),
+        }
     } else {
         let plan = plan(&command.rule, typed, &command.dirs, Intent::Act)?;
         (plan.config, plan.roots)
     };
-    if roots.is_empty() {
-        return Err(nothing_to_watch(&config));
-    }
     let mut report = Report::new(look, roots.iter().map(|root| root.path.clone()).collect());
     let existing = command
         .existing
@@ -43,8 +44,6 @@ pub(super) fn run(command: &Watch, look: &Look) -> Result<Exit, Failure> {
             true => Existing::Wait,
             false => Existing::Take,
         });
-    // Before the threads, so that no signal ends them half-way.
-    let signals = Signals::listen()?;
     let mut builder = Watcher::builder()
         // Each was asked about above, by its own rule.
         .allow_broad_roots(true)
@@ -61,6 +60,56 @@ pub(super) fn run(command: &Watch, look: &Look) -> Result<Exit, Failure> {
     let watcher = builder.start().map_err(|error| failed(&error))?;
     signals.stop(&watcher);
     follow(&watcher, &mut report)
+}
+
+/// What the configuration file lists. Where it is wrong, or lists nothing, a person is told so. A
+/// supervisor would start us again and again: for it we stay up, remove nothing, and wait for the
+/// file to be mended. `None`: a signal came first.
+fn from_file(
+    command: &Watch,
+    typed: &RuleSettings,
+    signals: &Signals,
+) -> Result<Option<(Config, Vec<Root>)>, Failure> {
+    let explicit = command.rule.config.as_deref();
+    let path = explicit.map(absolute).or_else(Config::usual_path);
+    let mut changes = None;
+    let mut said = String::new();
+    loop {
+        let read = || {
+            let config = Config::load(explicit)?;
+            let roots = listed(&config, typed)?;
+            match roots.is_empty() {
+                true => Err(nothing_to_watch(&config)),
+                false => Ok((config, roots)),
+            }
+        };
+        let failure = match read() {
+            Ok(found) => return Ok(Some(found)),
+            Err(failure) => failure,
+        };
+        let (Some(path), false) = (&path, stdin_is_terminal()) else {
+            return Err(failure);
+        };
+        if failure.text != said {
+            log::error!(
+                "{}\ndegraded: nothing is watched or removed until {path:?} is mended",
+                failure.text
+            );
+            said = failure.text;
+        }
+        let changes = match &mut changes {
+            None => {
+                // It may have been mended before anybody listened: look once more.
+                changes = Some(Changes::of(path));
+                continue;
+            }
+            Some(changes) => changes,
+        };
+        crossbeam_channel::select! {
+            recv(signals.arrived) -> _ => return Ok(None),
+            recv(changes.rung()) -> _ => changes.listen(),
+        }
+    }
 }
 
 /// The roots that the configuration file lists, each with its own rule.

@@ -20,6 +20,7 @@ use crate::temps::Temps;
 use translate::{By, Hint, Translator};
 
 pub mod debounce;
+pub mod file;
 pub mod translate;
 
 #[cfg_attr(target_os = "linux", path = "linux.rs")]

@@ -56,7 +56,10 @@ fn sandbox() -> Sandbox {
         .file("b.tmp", "")
         .file("../-rf.tmp", "")
         .file("../empty/nothing", "")
-        .file("../wrong.toml", "[[watch]]\npath = \"/srv/app\"\ngarce = \"10s\"\n");
+        .file(
+            "../wrong.toml",
+            "[[watch]]\npath = \"/srv/app\"\ngarce = \"10s\"\n",
+        );
     symlink(sandbox.root(), sandbox.base().join("link")).unwrap();
     symlink("a", sandbox.base().join("link.tmp")).unwrap();
     fifo(&sandbox.base().join("fifo.tmp"));
@@ -70,21 +73,31 @@ fn check(case: &Case) {
 #[track_caller]
 fn check_in(sandbox: &Sandbox, case: &Case) {
     let ran = sandbox.run(case.args).exit(case.exit);
-    for (stream, said, want) in
-        [("stdout", &ran.stdout, case.stdout), ("stderr", &ran.stderr, case.stderr)]
-    {
+    for (stream, said, want) in [
+        ("stdout", &ran.stdout, case.stdout),
+        ("stderr", &ran.stderr, case.stderr),
+    ] {
         match want {
             Nothing => assert_eq!(said, "", "{stream} of {:?}", case.args),
             All(words) => {
                 for word in words {
                     let word = word.replace("{base}", sandbox.base().to_str().unwrap());
-                    assert!(said.contains(&word), "{word:?} in {stream} of {:?}: {said}", case.args);
+                    assert!(
+                        said.contains(&word),
+                        "{word:?} in {stream} of {:?}: {said}",
+                        case.args
+                    );
                 }
             }
             Anything => {}
         }
     }
-    assert!(ran.peak <= MOST_MEMORY, "{} bytes of memory: {:?}", ran.peak, case.args);
+    assert!(
+        ran.peak <= MOST_MEMORY,
+        "{} bytes of memory: {:?}",
+        ran.peak,
+        case.args
+    );
 }
 
 #[test]
@@ -99,11 +112,27 @@ fn durations_without_a_unit_or_too_short() {
         refused(&["sweep", "--yes", "--grace", "99ms", "root"], &["100ms"]),
         refused(&["sweep", "--yes", "--grace", "0s", "root"], &["100ms"]),
         refused(&["sweep", "--yes", "--grace", "1.5s", "root"], &["1.5s"]),
-        refused(&["sweep", "--yes", "--grace", "1w", "root"], &["ms, s, m, h"]),
+        refused(
+            &["sweep", "--yes", "--grace", "1w", "root"],
+            &["ms, s, m, h"],
+        ),
         refused(&["sweep", "--yes", "--grace", "", "root"], &["--grace"]),
-        refused(&["sweep", "--yes", "--grace", "99999999999999999999s", "root"], &["too long"]),
-        case(&["sweep", "-n", "--grace", "100ms", "root"], 0, Anything, Nothing),
-        case(&["sweep", "-n", "--grace", "213503982334d", "root"], 0, Anything, Nothing),
+        refused(
+            &["sweep", "--yes", "--grace", "99999999999999999999s", "root"],
+            &["too long"],
+        ),
+        case(
+            &["sweep", "-n", "--grace", "100ms", "root"],
+            0,
+            Anything,
+            Nothing,
+        ),
+        case(
+            &["sweep", "-n", "--grace", "213503982334d", "root"],
+            0,
+            Anything,
+            Nothing,
+        ),
     ] {
         check(&case);
     }
@@ -115,29 +144,78 @@ fn unknown_words() {
         refused(&[], &["Usage"]),
         refused(&["swoop"], &["swoop"]),
         refused(&["sweep", "--garce", "1s", "root"], &["--garce", "--grace"]),
-        refused(&["sweep", "--open", "maybe", "root"], &["keep", "quarantine", "reap"]),
-        refused(&["sweep", "--closed", "maybe", "root"], &["orphan", "settled"]),
-        refused(&["sweep", "--sole-copy", "maybe", "root"], &["quarantine", "keep", "reap"]),
-        refused(&["sweep", "--action", "maybe", "root"], &["delete", "quarantine", "report"]),
-        refused(&["watch", "--existing", "maybe", "root"], &["take", "wait", "leave"]),
+        refused(
+            &["sweep", "--open", "maybe", "root"],
+            &["keep", "quarantine", "reap"],
+        ),
+        refused(
+            &["sweep", "--closed", "maybe", "root"],
+            &["orphan", "settled"],
+        ),
+        refused(
+            &["sweep", "--sole-copy", "maybe", "root"],
+            &["quarantine", "keep", "reap"],
+        ),
+        refused(
+            &["sweep", "--action", "maybe", "root"],
+            &["delete", "quarantine", "report"],
+        ),
+        refused(
+            &["watch", "--existing", "maybe", "root"],
+            &["take", "wait", "leave"],
+        ),
         // Options that a command does not have.
         refused(&["sweep", "--existing", "take", "root"], &["--existing"]),
         refused(&["watch", "--yes", "root"], &["--yes"]),
-        refused(&["explain", "--action", "delete", "root/a.tmp"], &["--action"]),
+        refused(
+            &["explain", "--action", "delete", "root/a.tmp"],
+            &["--action"],
+        ),
         refused(&["explain", "-r", "root/a.tmp"], &["-r"]),
         refused(&["scan"], &["DIR"]),
         refused(&["sweep", "--yes"], &["DIR"]),
         refused(&["explain"], &["FILE"]),
-        refused(&["sweep", "-n", "--name", "sub/*.tmp", "root"], &["\"*.tmp\""]),
+        refused(
+            &["sweep", "-n", "--name", "sub/*.tmp", "root"],
+            &["\"*.tmp\""],
+        ),
         refused(&["sweep", "-n", "--name", "[", "root"], &["["]),
         refused(&["sweep", "-n", "--name", "", "root"], &["empty"]),
-        refused(&["sweep", "-n", "--writer", "nobody", "root"], &["nobody", "--writer list"]),
-        case(&["watch", "--writer", "list"], 0, All(&["claude-code", "atomically", "git"]), Nothing),
-        case(&["scan", "--writer", "list"], 0, All(&["claude-code", "atomically", "git"]), Nothing),
-        case(&["sweep", "--writer", "list"], 0, All(&["claude-code", "atomically"]), Nothing),
-        case(&["explain", "--writer", "list"], 0, All(&["claude-code", "atomically"]), Nothing),
+        refused(
+            &["sweep", "-n", "--writer", "nobody", "root"],
+            &["nobody", "--writer list"],
+        ),
+        case(
+            &["watch", "--writer", "list"],
+            0,
+            All(&["claude-code", "atomically", "git"]),
+            Nothing,
+        ),
+        case(
+            &["scan", "--writer", "list"],
+            0,
+            All(&["claude-code", "atomically", "git"]),
+            Nothing,
+        ),
+        case(
+            &["sweep", "--writer", "list"],
+            0,
+            All(&["claude-code", "atomically"]),
+            Nothing,
+        ),
+        case(
+            &["explain", "--writer", "list"],
+            0,
+            All(&["claude-code", "atomically"]),
+            Nothing,
+        ),
         case(&["--version"], 0, All(&["orphand 0."]), Nothing),
-        case(&["--help"], 0, All(&["watch", "scan", "sweep", "explain", "restore"]), Nothing),
+        case(
+            &["--help"],
+            0,
+            All(&["watch", "scan", "sweep", "explain", "restore"]),
+            Nothing,
+        ),
     ] {
         check(&case);
     }
@@ -147,27 +225,56 @@ fn unknown_words() {
 #[test]
 fn roots_that_are_too_broad() {
     let sandbox = sandbox();
-    let folders = ["/", "/usr", "/etc", "/var", "/boot", "/dev", "/proc", "/sys", "/run", "/tmp", "/home"];
+    let folders = [
+        "/", "/usr", "/etc", "/var", "/boot", "/dev", "/proc", "/sys", "/run", "/tmp", "/home",
+    ];
     let there = |dir: &&str| Path::new(dir).is_dir() && !Path::new(dir).is_symlink();
     let system = folders.into_iter().filter(there).map(str::to_owned);
     // The home itself, by several ways of writing it, and the folder that holds it.
-    let home = ["{base}/home", "home", "./home/", "home/../home/.", "{base}", "."].map(str::to_owned);
+    let home = [
+        "{base}/home",
+        "home",
+        "./home/",
+        "home/../home/.",
+        "{base}",
+        ".",
+    ]
+    .map(str::to_owned);
     for dir in system.chain(home) {
         for verb in ["sweep", "watch"] {
             let ran = sandbox.run([verb, "-n", &dir]).exit(2).silent();
-            assert!(ran.stderr.contains("--allow-broad-root"), "{verb} {dir}: {}", ran.stderr);
+            assert!(
+                ran.stderr.contains("--allow-broad-root"),
+                "{verb} {dir}: {}",
+                ran.stderr
+            );
         }
     }
     for case in [
-        case(&["sweep", "-n", "--allow-broad-root", "home"], 0, Anything, Nothing),
-        case(&["sweep", "-n", "--allow-broad-root", "."], 0, Anything, Nothing),
+        case(
+            &["sweep", "-n", "--allow-broad-root", "home"],
+            0,
+            Anything,
+            Nothing,
+        ),
+        case(
+            &["sweep", "-n", "--allow-broad-root", "."],
+            0,
+            Anything,
+            Nothing,
+        ),
         // What changes nothing takes any directory.
         case(&["scan", "home"], 0, Anything, Nothing),
         case(&["scan", "."], 0, Anything, Nothing),
         case(&["explain", "-rf.tmp"], 2, Nothing, Anything),
         case(&["explain", "./-rf.tmp"], 0, Anything, Nothing),
         // One folder below a home is what people name.
-        case(&["sweep", "-n", "--name", "*.tmp", "root"], 0, Anything, Nothing),
+        case(
+            &["sweep", "-n", "--name", "*.tmp", "root"],
+            0,
+            Anything,
+            Nothing,
+        ),
     ] {
         check_in(&sandbox, &case);
     }
@@ -184,14 +291,38 @@ fn roots_that_are_none() {
         refused(&["sweep", "--yes", "root/a.tmp"], &["explain"]),
         refused(&["watch", "root/a.tmp"], &["explain"]),
         case(&["scan", "no/such"], 1, Nothing, All(&["{base}/no/such"])),
-        case(&["scan", "--json", "no/such"], 1, Nothing, All(&["{base}/no/such"])),
-        case(&["sweep", "--yes", "no/such"], 1, Nothing, All(&["{base}/no/such"])),
-        case(&["sweep", "-n", "no/such"], 1, Nothing, All(&["{base}/no/such"])),
-        case(&["sweep", "--yes", "root/a/b"], 1, Nothing, All(&["{base}/root/a/b"])),
+        case(
+            &["scan", "--json", "no/such"],
+            1,
+            Nothing,
+            All(&["{base}/no/such"]),
+        ),
+        case(
+            &["sweep", "--yes", "no/such"],
+            1,
+            Nothing,
+            All(&["{base}/no/such"]),
+        ),
+        case(
+            &["sweep", "-n", "no/such"],
+            1,
+            Nothing,
+            All(&["{base}/no/such"]),
+        ),
+        case(
+            &["sweep", "--yes", "root/a/b"],
+            1,
+            Nothing,
+            All(&["{base}/root/a/b"]),
+        ),
     ] {
         let sandbox = sandbox();
         check_in(&sandbox, &case);
-        assert!(sandbox.has("a.tmp") && sandbox.has("b.tmp"), "{:?}", case.args);
+        assert!(
+            sandbox.has("a.tmp") && sandbox.has("b.tmp"),
+            "{:?}",
+            case.args
+        );
     }
 }
 
@@ -259,8 +390,16 @@ fn settings_that_remove_nothing_are_refused() {
     let why: &[&str] = &["--open reap"];
     for case in [
         refused(&["watch", "--closed", "settled", "root"], why),
-        refused(&["watch", "--closed", "settled", "--open", "keep", "root"], why),
-        refused(&["sweep", "--yes", "--closed", "settled", "--open", "keep", "root"], why),
+        refused(
+            &["watch", "--closed", "settled", "--open", "keep", "root"],
+            why,
+        ),
+        refused(
+            &[
+                "sweep", "--yes", "--closed", "settled", "--open", "keep", "root",
+            ],
+            why,
+        ),
     ] {
         check(&case);
     }
@@ -295,15 +434,35 @@ fn scan_and_its_exit_code() {
 fn explain_anything() {
     for case in [
         case(&["explain", "root/a.tmp"], 0, All(&["young"]), Nothing),
-        case(&["explain", "--grace", "100ms", "root/a.tmp"], 0, All(&["reap"]), Nothing),
-        case(&["explain", "--grace", "100ms", "root/a", "root/b.tmp"], 0, Anything, Nothing),
+        case(
+            &["explain", "--grace", "100ms", "root/a.tmp"],
+            0,
+            All(&["reap"]),
+            Nothing,
+        ),
+        case(
+            &["explain", "--grace", "100ms", "root/a", "root/b.tmp"],
+            0,
+            Anything,
+            Nothing,
+        ),
         case(&["explain", "no.tmp"], 1, Nothing, All(&["{base}/no.tmp"])),
-        case(&["explain", "no/such.tmp"], 1, Nothing, All(&["{base}/no/such.tmp"])),
+        case(
+            &["explain", "no/such.tmp"],
+            1,
+            Nothing,
+            All(&["{base}/no/such.tmp"]),
+        ),
         refused(&["explain", "root"], &["orphand scan"]),
         case(&["explain", "fifo.tmp"], 0, All(&["not-regular"]), Nothing),
         case(&["explain", "link.tmp"], 0, All(&["not-regular"]), Nothing),
         case(&["explain", "--", "-rf.tmp"], 0, All(&["-rf.tmp"]), Nothing),
-        case(&["sweep", "-n", "--", "-r"], 1, Nothing, All(&["{base}/-r"])),
+        case(
+            &["sweep", "-n", "--", "-r"],
+            1,
+            Nothing,
+            All(&["{base}/-r"]),
+        ),
     ] {
         check(&case);
     }
@@ -313,11 +472,18 @@ fn explain_anything() {
 fn explain_json_has_every_field_whatever_the_file_is() {
     let sandbox = sandbox();
     let files = ["root/a.tmp", "root/b.tmp", "fifo.tmp", "link.tmp"];
-    let document = sandbox.run(["explain", "--json"].iter().chain(&files)).exit(0).stdout_json();
+    let document = sandbox
+        .run(["explain", "--json"].iter().chain(&files))
+        .exit(0)
+        .stdout_json();
     let temps = document["temps"].as_array().unwrap();
     assert_eq!(temps.len(), files.len());
     let keys = |temp: &serde_json::Value| {
-        temp.as_object().unwrap().keys().cloned().collect::<Vec<_>>()
+        temp.as_object()
+            .unwrap()
+            .keys()
+            .cloned()
+            .collect::<Vec<_>>()
     };
     for (temp, file) in temps.iter().zip(files) {
         let path = sandbox.base().join(file);
@@ -332,14 +498,34 @@ fn explain_json_has_every_field_whatever_the_file_is() {
 #[test]
 fn what_is_not_in_the_quarantine() {
     for case in [
-        case(&["restore", "7f3a"], 1, Nothing, All(&["7f3a", "orphand quarantine list"])),
-        case(&["restore", "root/x.tmp"], 1, Nothing, All(&["orphand quarantine list"])),
-        case(&["restore", "--to", "x", "1", "2"], 2, Nothing, All(&["--to"])),
+        case(
+            &["restore", "7f3a"],
+            1,
+            Nothing,
+            All(&["7f3a", "orphand quarantine list"]),
+        ),
+        case(
+            &["restore", "root/x.tmp"],
+            1,
+            Nothing,
+            All(&["orphand quarantine list"]),
+        ),
+        case(
+            &["restore", "--to", "x", "1", "2"],
+            2,
+            Nothing,
+            All(&["--to"]),
+        ),
         refused(&["restore"], &["ID"]),
         case(&["quarantine", "list"], 0, Anything, Nothing),
         case(&["quarantine", "list", "--json"], 0, Nothing, Nothing),
         case(&["quarantine", "purge", "--yes"], 0, Nothing, Nothing),
-        case(&["quarantine", "purge", "7f3a"], 1, Nothing, All(&["orphand quarantine list"])),
+        case(
+            &["quarantine", "purge", "7f3a"],
+            1,
+            Nothing,
+            All(&["orphand quarantine list"]),
+        ),
         case(&["history"], 0, Anything, Nothing),
         case(&["history", "--json"], 0, Nothing, Nothing),
         case(&["history", "--json", "--since", "7d"], 0, Nothing, Nothing),
@@ -352,7 +538,9 @@ fn what_is_not_in_the_quarantine() {
 fn the_environment_stands_between_flags_and_file() {
     let short = || sandbox().env("ORPHAND_GRACE", "100ms");
     short().run(["scan", "--exit-code", "root"]).exit(10);
-    short().run(["scan", "--exit-code", "--grace", "1d", "root"]).exit(0);
+    short()
+        .run(["scan", "--exit-code", "--grace", "1d", "root"])
+        .exit(0);
     let wrong = sandbox().env("ORPHAND_GRACE", "30");
     wrong.run(["scan", "root"]).exit(2).complains("30s");
     let kept = short().env("ORPHAND_ACTION", "report");
@@ -363,35 +551,57 @@ fn the_environment_stands_between_flags_and_file() {
 /// A wrong configuration stops every command that reads it, and says where it is wrong.
 #[test]
 fn a_wrong_configuration() {
-    for verb in [&["scan", "root"][..], &["sweep", "--yes", "root"], &["explain", "root/a.tmp"]] {
+    for verb in [
+        &["scan", "root"][..],
+        &["sweep", "--yes", "root"],
+        &["explain", "root/a.tmp"],
+    ] {
         let sandbox = sandbox();
         let args = verb.iter().chain(&["--config", "wrong.toml"]);
         let ran = sandbox.run(args).exit(78).silent();
-        ran.complains("wrong.toml:3:1:").complains("did you mean").complains("grace");
+        ran.complains("wrong.toml:3:1:")
+            .complains("did you mean")
+            .complains("grace");
         assert!(sandbox.has("a.tmp"));
     }
-    let sandbox = sandbox().file("../config/orphand/config.toml", "[defaults]\ngrace = \"30\"\n");
+    let sandbox = sandbox().file(
+        "../config/orphand/config.toml",
+        "[defaults]\ngrace = \"30\"\n",
+    );
     let ran = sandbox.run(["scan", "root"]).exit(78).silent();
     ran.complains("config.toml:2:").complains("30s");
 }
 
 #[test]
 fn defaults_of_the_configuration_hold_and_flags_win() {
-    let sandbox =
-        sandbox().file("../config/orphand/config.toml", "[defaults]\ngrace = \"100ms\"\n");
+    let sandbox = sandbox().file(
+        "../config/orphand/config.toml",
+        "[defaults]\ngrace = \"100ms\"\n",
+    );
     sandbox.run(["scan", "--exit-code", "root"]).exit(10);
-    sandbox.run(["scan", "--exit-code", "--grace", "1d", "root"]).exit(0);
+    sandbox
+        .run(["scan", "--exit-code", "--grace", "1d", "root"])
+        .exit(0);
 }
 
 /// Whoever reads the other end of a pipe may go away.
 #[test]
 fn a_closed_stdout_is_no_crash() {
-    for args in [&["scan", "--json", "root"][..], &["scan", "root"], &["sweep", "-n", "root"]] {
+    for args in [
+        &["scan", "--json", "root"][..],
+        &["scan", "root"],
+        &["sweep", "-n", "root"],
+    ] {
         let sandbox = sandbox();
         let mut child = sandbox.command(args).spawn().unwrap();
         drop(child.stdout.take());
         let mut stderr = String::new();
-        child.stderr.take().unwrap().read_to_string(&mut stderr).unwrap();
+        child
+            .stderr
+            .take()
+            .unwrap()
+            .read_to_string(&mut stderr)
+            .unwrap();
         let status = child.wait().unwrap();
         assert!(!stderr.contains("panicked"), "{args:?}: {stderr}");
         assert_eq!(status.code(), Some(1), "{args:?}: {status} {stderr}");

@@ -68,7 +68,11 @@ const EVENTS: &[(&str, bool, Fields)] = &[
     (
         "kept",
         true,
-        &[("reason", Word(REASONS)), ("holders", Holders), ("retry_ms", MaybeCount)],
+        &[
+            ("reason", Word(REASONS)),
+            ("holders", Holders),
+            ("retry_ms", MaybeCount),
+        ],
     ),
     (
         "reaped",
@@ -83,7 +87,12 @@ const EVENTS: &[(&str, bool, Fields)] = &[
     (
         "quarantined",
         true,
-        &[("id", Id), ("quiet_ms", Count), ("target", MaybePath), ("dry_run", Flag)],
+        &[
+            ("id", Id),
+            ("quiet_ms", Count),
+            ("target", MaybePath),
+            ("dry_run", Flag),
+        ],
     ),
     ("restored", true, &[("id", Id)]),
     ("purged", true, &[("id", Id)]),
@@ -113,13 +122,19 @@ const TEMP: Fields = &[
     ("writer_pid", MaybeCount),
 ];
 
-const TOTAL: Fields =
-    &[("temps", Count), ("bytes", Count), ("orphans", Count), ("orphan_bytes", Count)];
+const TOTAL: Fields = &[
+    ("temps", Count),
+    ("bytes", Count),
+    ("orphans", Count),
+    ("orphan_bytes", Count),
+];
 
 /// Panics unless `event` is one of the contract's, whole.
 #[track_caller]
 pub(crate) fn check_event(event: &Value) {
-    let object = event.as_object().unwrap_or_else(|| panic!("not an object: {event}"));
+    let object = event
+        .as_object()
+        .unwrap_or_else(|| panic!("not an object: {event}"));
     let name = event["event"].as_str().unwrap_or_default();
     let known = EVENTS.iter().find(|(known, ..)| *known == name);
     let (_, about_file, fields) = known.unwrap_or_else(|| panic!("no such event: {event}"));
@@ -133,16 +148,24 @@ pub(crate) fn check_event(event: &Value) {
     check_fields(object, fields);
     if name == "quarantined" {
         let dry_run = event["dry_run"] == true;
-        assert_eq!(event["id"].is_null(), dry_run, "an id, but in a dry run: {event}");
+        assert_eq!(
+            event["id"].is_null(),
+            dry_run,
+            "an id, but in a dry run: {event}"
+        );
     }
 }
 
 /// Panics unless `document` is what `scan --json` prints.
 #[track_caller]
 pub(crate) fn check_scan(document: &Value) {
-    let object = document.as_object().unwrap_or_else(|| panic!("not an object: {document}"));
+    let object = document
+        .as_object()
+        .unwrap_or_else(|| panic!("not an object: {document}"));
     check_fields(object, &[("roots", Paths)]);
-    let temps = document["temps"].as_array().unwrap_or_else(|| panic!("no temps: {document}"));
+    let temps = document["temps"]
+        .as_array()
+        .unwrap_or_else(|| panic!("no temps: {document}"));
     temps.iter().for_each(check_temp);
     check_fields(document["total"].as_object().expect("a total"), TOTAL);
 }
@@ -150,13 +173,20 @@ pub(crate) fn check_scan(document: &Value) {
 /// Panics unless `temp` is one of a document of `scan` or `explain`.
 #[track_caller]
 pub(crate) fn check_temp(temp: &Value) {
-    let object = temp.as_object().unwrap_or_else(|| panic!("not an object: {temp}"));
+    let object = temp
+        .as_object()
+        .unwrap_or_else(|| panic!("not an object: {temp}"));
     check_fields(object, TEMP);
-    let reason = object.get("reason").unwrap_or_else(|| panic!("no reason in {temp}"));
+    let reason = object
+        .get("reason")
+        .unwrap_or_else(|| panic!("no reason in {temp}"));
     match text(temp, "verdict") {
         "reap" => assert!(reason.is_null(), "{temp}"),
         "quarantine" => assert!(reason == "sole-copy" || reason == "in-use", "{temp}"),
-        _ => assert!(REASONS.contains(&reason.as_str().unwrap_or_default()), "{temp}"),
+        _ => assert!(
+            REASONS.contains(&reason.as_str().unwrap_or_default()),
+            "{temp}"
+        ),
     }
 }
 
@@ -165,7 +195,10 @@ fn check_fields(object: &Map<String, Value>, fields: Fields) {
     for (name, is) in fields {
         let value = object.get(*name);
         let value = value.unwrap_or_else(|| panic!("no field {name:?} in {object:?}"));
-        assert!(holds(*is, name, value, object), "field {name:?} in {object:?}");
+        assert!(
+            holds(*is, name, value, object),
+            "field {name:?} in {object:?}"
+        );
     }
 }
 
@@ -175,7 +208,9 @@ fn holds(is: Is, name: &str, value: &Value, object: &Map<String, Value>) -> bool
         Word(words) => value.as_str().is_some_and(|word| words.contains(&word)),
         Path => is_path(value, object.get(&format!("{name}_b64"))),
         MaybePath => value.is_null() || is_path(value, object.get(&format!("{name}_b64"))),
-        Paths => value.as_array().is_some_and(|list| list.iter().all(|path| is_path(path, None))),
+        Paths => value
+            .as_array()
+            .is_some_and(|list| list.iter().all(|path| is_path(path, None))),
         Count => value.is_u64(),
         MaybeCount => value.is_null() || value.is_u64(),
         MaybeNumber => value.is_null() || value.is_i64() || value.is_u64(),
@@ -187,7 +222,8 @@ fn holds(is: Is, name: &str, value: &Value, object: &Map<String, Value>) -> bool
             value.is_null() || value.as_str().is_some_and(is_id)
         }
         Holders => value.as_array().is_some_and(|list| {
-            list.iter().all(|holder| holder["pid"].is_u64() && holder["name"].is_string())
+            list.iter()
+                .all(|holder| holder["pid"].is_u64() && holder["name"].is_string())
         }),
     }
 }
@@ -210,7 +246,9 @@ fn is_path(text: &Value, bytes: Option<&Value>) -> bool {
 
 /// Standard base64 with padding.
 pub(crate) fn decoded(text: &str) -> Vec<u8> {
-    base64::engine::general_purpose::STANDARD.decode(text).expect("standard base64")
+    base64::engine::general_purpose::STANDARD
+        .decode(text)
+        .expect("standard base64")
 }
 
 fn text<'a>(object: &'a Value, field: &str) -> &'a str {
@@ -219,7 +257,9 @@ fn text<'a>(object: &'a Value, field: &str) -> &'a str {
 
 /// RFC 3339 in UTC, with milliseconds and `Z`.
 pub(crate) fn is_time(time: &str) -> bool {
-    let shape = time.bytes().map(|b| if b.is_ascii_digit() { b'0' } else { b });
+    let shape = time
+        .bytes()
+        .map(|b| if b.is_ascii_digit() { b'0' } else { b });
     shape.eq(*b"0000-00-00T00:00:00.000Z") && time.parse::<jiff::Timestamp>().is_ok()
 }
 

@@ -15,17 +15,35 @@ fn journal(sandbox: &Sandbox) -> PathBuf {
     sandbox.base().join("state/orphand/journal.jsonl")
 }
 
+/// The lines of a journal. An empty one separates what a crash may have torn.
+fn written(text: &str) -> Vec<Value> {
+    let lines = text.lines().filter(|line| !line.is_empty());
+    lines
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect()
+}
+
 fn history(sandbox: &Sandbox, args: &[&str]) -> Events {
-    sandbox.run(["history", "--json"].iter().chain(args)).exit(0).events()
+    sandbox
+        .run(["history", "--json"].iter().chain(args))
+        .exit(0)
+        .events()
 }
 
 fn told(events: &Events) -> Vec<String> {
-    events.0.iter().map(|e| format!("{} {}", e["event"].as_str().unwrap(), name(e))).collect()
+    events
+        .0
+        .iter()
+        .map(|e| format!("{} {}", e["event"].as_str().unwrap(), name(e)))
+        .collect()
 }
 
 /// One of each sort, in this order.
 fn a_life() -> Sandbox {
-    let sandbox = Sandbox::new().file("a", "whole").file("a.tmp", "xyz").aged(OLD);
+    let sandbox = Sandbox::new()
+        .file("a", "whole")
+        .file("a.tmp", "xyz")
+        .aged(OLD);
     sandbox.sweep(SHORT).exit(0);
     for temp in ["b.tmp", "c.tmp"] {
         sandbox.write(temp, "precious");
@@ -50,7 +68,11 @@ fn everything_that_was_done_oldest_first() {
     let sandbox = a_life();
     let events = history(&sandbox, &[]);
     assert_eq!(told(&events), LIFE);
-    let times: Vec<&str> = events.0.iter().map(|e| e["time"].as_str().unwrap()).collect();
+    let times: Vec<&str> = events
+        .0
+        .iter()
+        .map(|e| e["time"].as_str().unwrap())
+        .collect();
     assert!(times.is_sorted(), "{times:?}");
     let reaped = events.one("reaped");
     assert_eq!(reaped["bytes"], 3);
@@ -84,7 +106,14 @@ fn since() {
         }
         format!("{value}\n")
     };
-    fs::write(&path, text.lines().map(older).collect::<String>()).unwrap();
+    fs::write(
+        &path,
+        text.lines()
+            .filter(|line| !line.is_empty())
+            .map(older)
+            .collect::<String>(),
+    )
+    .unwrap();
     assert_eq!(told(&history(&sandbox, &["--since", "7d"])), LIFE);
     assert_eq!(told(&history(&sandbox, &["--since", "26h"])), LIFE);
     assert_eq!(told(&history(&sandbox, &["--since", "24h"])), LIFE[3..]);
@@ -93,10 +122,13 @@ fn since() {
 /// The intent is there before anything happens, the outcome after it.
 #[test]
 fn a_line_before_and_a_line_after() {
-    let sandbox = Sandbox::new().file("a", "whole").file("a.tmp", "xyz").aged(OLD);
+    let sandbox = Sandbox::new()
+        .file("a", "whole")
+        .file("a.tmp", "xyz")
+        .aged(OLD);
     sandbox.sweep(SHORT).exit(0);
     let text = fs::read_to_string(journal(&sandbox)).unwrap();
-    let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let lines: Vec<Value> = written(&text);
     assert_eq!(lines.len(), 2, "{text}");
     for line in &lines {
         assert_eq!(line["path"], sandbox.path("a.tmp").to_str().unwrap());
@@ -104,11 +136,17 @@ fn a_line_before_and_a_line_after() {
     }
     assert_eq!(lines[0]["verdict"], "reap");
     for field in ["ino", "dev", "bytes", "mtime"] {
-        assert!(!lines[0][field].is_null(), "the fingerprint has {field}: {text}");
+        assert!(
+            !lines[0][field].is_null(),
+            "the fingerprint has {field}: {text}"
+        );
     }
     assert_eq!(lines[1]["event"], "reaped");
     use std::os::unix::fs::PermissionsExt;
-    let mode = fs::metadata(journal(&sandbox)).unwrap().permissions().mode();
+    let mode = fs::metadata(journal(&sandbox))
+        .unwrap()
+        .permissions()
+        .mode();
     assert_eq!(mode & 0o077, 0, "nobody else's business");
 }
 

@@ -44,7 +44,12 @@ fn names() -> Vec<OsString> {
     names.push("x".repeat(251).into());
     // APFS takes no name that is not UTF-8.
     #[cfg(target_os = "linux")]
-    for name in [&b"caf\xe9"[..], b"\xff\xfe", b"\xed\xa0\x80", b"cut\xe2\x82"] {
+    for name in [
+        &b"caf\xe9"[..],
+        b"\xff\xfe",
+        b"\xed\xa0\x80",
+        b"cut\xe2\x82",
+    ] {
         names.push(crate::sandbox::bytes(name));
     }
     names
@@ -98,28 +103,53 @@ fn every_name_is_taken_and_none_is_printed_raw() {
         assert!(Path::new(&path).exists(), "{stored}");
     }
     let people = harmless(sandbox.run(["scan", "--grace", "100ms", "root"]).exit(0));
-    assert_eq!(people.stdout.lines().count(), count + 1, "a line each: {}", people.stdout);
+    assert_eq!(
+        people.stdout.lines().count(),
+        count + 1,
+        "a line each: {}",
+        people.stdout
+    );
     for target in &names {
         let path = sandbox.path(temp(target));
         let ran = sandbox.run(["explain".as_ref(), "--".as_ref(), path.as_os_str()]);
         harmless(ran.exit(0));
     }
-    let dry = harmless(sandbox.run(["sweep", "-n", "--grace", "100ms", "root"]).exit(0));
+    let dry = harmless(
+        sandbox
+            .run(["sweep", "-n", "--grace", "100ms", "root"])
+            .exit(0),
+    );
     assert!(dry.stdout.lines().count() > count);
     // One half by a person's sweep, the other by a program's.
     let (first, second) = names.split_at(count / 2);
     for target in second {
-        fs::rename(sandbox.path(temp(target)), sandbox.base().join(temp(target))).unwrap();
+        fs::rename(
+            sandbox.path(temp(target)),
+            sandbox.base().join(temp(target)),
+        )
+        .unwrap();
     }
     sandbox.age(OLD);
-    harmless(sandbox.run(["sweep", "--yes", "--grace", "100ms", "root"]).exit(0));
+    harmless(
+        sandbox
+            .run(["sweep", "--yes", "--grace", "100ms", "root"])
+            .exit(0),
+    );
     for target in second {
-        fs::rename(sandbox.base().join(temp(target)), sandbox.path(temp(target))).unwrap();
+        fs::rename(
+            sandbox.base().join(temp(target)),
+            sandbox.path(temp(target)),
+        )
+        .unwrap();
     }
     sandbox.age(OLD);
     let events = sandbox.sweep(SHORT).exit(0).events();
     assert_eq!(events.sums(), [second.len() as u64, 0, 0, 0]);
-    assert_eq!(sandbox.listing().len(), count, "the targets, and nothing else");
+    assert_eq!(
+        sandbox.listing().len(),
+        count,
+        "the targets, and nothing else"
+    );
     for target in first.iter().chain(second) {
         assert_eq!(sandbox.content(target), "whole");
     }
@@ -137,7 +167,11 @@ fn every_name_can_be_quarantined_and_restored() {
         sandbox.write(temp(target), target.as_encoded_bytes());
     }
     let sandbox = sandbox.aged(OLD);
-    let ran = harmless(sandbox.run(["sweep", "--yes", "--grace", "100ms", "root"]).exit(0));
+    let ran = harmless(
+        sandbox
+            .run(["sweep", "--yes", "--grace", "100ms", "root"])
+            .exit(0),
+    );
     is_harmless(&ran.stdout);
     assert_eq!(sandbox.listing(), [".orphand"]);
     harmless(sandbox.run(["quarantine", "list"]).exit(0));
@@ -167,7 +201,10 @@ fn a_watcher_prints_no_name_raw() {
     }
     while round < names.len() {
         let mut line = String::new();
-        assert!(std::io::BufRead::read_line(&mut stdout, &mut line).unwrap() > 0, "{seen}");
+        assert!(
+            std::io::BufRead::read_line(&mut stdout, &mut line).unwrap() > 0,
+            "{seen}"
+        );
         round += usize::from(line.contains("removed"));
         seen.push_str(&line);
     }
@@ -195,7 +232,10 @@ fn complaints_print_no_name_raw() {
     ] {
         harmless(sandbox.run(args).exit(exit).silent());
     }
-    for args in [["sweep", "-n", "\x1b[2Jmissing"], ["sweep", "-n", "\x1b[2Jlink"]] {
+    for args in [
+        ["sweep", "-n", "\x1b[2Jmissing"],
+        ["sweep", "-n", "\x1b[2Jlink"],
+    ] {
         harmless(sandbox.run(args));
     }
 }
@@ -212,8 +252,22 @@ fn devices(sandbox: &Sandbox) -> Vec<&'static str> {
     let mode = Mode::from_raw_mode(0o600);
     let (char, block) = ("char.tmp", "block.tmp");
     let null = makedev(1, 3);
-    mknodat(CWD, sandbox.path(char), FileType::CharacterDevice, mode, null).unwrap();
-    mknodat(CWD, sandbox.path(block), FileType::BlockDevice, mode, makedev(7, 255)).unwrap();
+    mknodat(
+        CWD,
+        sandbox.path(char),
+        FileType::CharacterDevice,
+        mode,
+        null,
+    )
+    .unwrap();
+    mknodat(
+        CWD,
+        sandbox.path(block),
+        FileType::BlockDevice,
+        mode,
+        makedev(7, 255),
+    )
+    .unwrap();
     vec![char, block]
 }
 
@@ -226,7 +280,9 @@ fn devices(_: &Sandbox) -> Vec<&'static str> {
 #[test]
 fn what_is_no_regular_file_is_untouched() {
     Sandbox::each(|sandbox| {
-        let sandbox = sandbox.file("../outside", "whole").file("dir.tmp/inside", "x");
+        let sandbox = sandbox
+            .file("../outside", "whole")
+            .file("dir.tmp/inside", "x");
         fifo(&sandbox.path("fifo.tmp"));
         let _socket = UnixListener::bind(sandbox.path("socket.tmp")).unwrap();
         symlink("../outside", sandbox.path("link.tmp")).unwrap();
@@ -242,12 +298,21 @@ fn what_is_no_regular_file_is_untouched() {
         sandbox.age(OLD);
         let before = sandbox.snapshot();
 
-        let scan = sandbox.scan(SHORT.iter().chain(&["-r"])).exit(0).stdout_json();
+        let scan = sandbox
+            .scan(SHORT.iter().chain(&["-r"]))
+            .exit(0)
+            .stdout_json();
         assert_eq!(scan["temps"], serde_json::json!([]), "they are no temps");
-        let events = sandbox.sweep(SHORT.iter().chain(&["-r", "-n"])).exit(0).events();
+        let events = sandbox
+            .sweep(SHORT.iter().chain(&["-r", "-n"]))
+            .exit(0)
+            .events();
         assert_eq!(events.0.len(), 1, "{events:?}");
         for name in special.iter().filter(|name| **name != "dir.tmp") {
-            sandbox.run(["explain", &format!("root/{name}")]).exit(0).says("not-regular");
+            sandbox
+                .run(["explain", &format!("root/{name}")])
+                .exit(0)
+                .says("not-regular");
         }
         assert_eq!(sandbox.snapshot(), before);
         sandbox.sweep(SHORT.iter().chain(&["-r"])).exit(0);
@@ -259,12 +324,23 @@ fn what_is_no_regular_file_is_untouched() {
         watching.outlive_a_sentinel(&sandbox);
         watching.outlive_a_sentinel(&sandbox);
         let stopped = watching.stop().exit(0);
-        assert_eq!(stopped.events.names("reaped"), ["sentinel-1.tmp", "sentinel-2.tmp"]);
+        assert_eq!(
+            stopped.events.names("reaped"),
+            ["sentinel-1.tmp", "sentinel-2.tmp"]
+        );
         assert_eq!(stopped.events.sums(), [2, 0, 0, 0]);
-        for name in special.iter().chain(&["later.tmp", "later-link.tmp", "later-dir.tmp"]) {
+        for name in special
+            .iter()
+            .chain(&["later.tmp", "later-link.tmp", "later-dir.tmp"])
+        {
             assert!(sandbox.has(name), "{name}");
         }
-        assert!(fs::symlink_metadata(sandbox.path("fifo.tmp")).unwrap().file_type().is_fifo());
+        assert!(
+            fs::symlink_metadata(sandbox.path("fifo.tmp"))
+                .unwrap()
+                .file_type()
+                .is_fifo()
+        );
         assert_eq!(sandbox.content("../outside"), "whole");
         assert_eq!(sandbox.content("dir.tmp/inside"), "x");
     });
@@ -277,29 +353,125 @@ fn pids_and_targets() {
     let (live, dead) = (std::process::id(), dead_pid());
     for (temp, content, said, target, pid) in [
         // The pid stands where the grammar says so, and somebody lives there.
-        (format!("a.{live}.{UUID}.tmp"), "x", "kept writer-alive", None, None),
-        (format!(".a.{live}.{UUID}.tmp"), "x", "kept writer-alive", None, None),
-        (format!("a.{live}.tmp"), "x", "kept writer-alive", None, None),
-        (format!("a.{live}.7.tmp"), "x", "kept writer-alive", None, None),
+        (
+            format!("a.{live}.{UUID}.tmp"),
+            "x",
+            "kept writer-alive",
+            None,
+            None,
+        ),
+        (
+            format!(".a.{live}.{UUID}.tmp"),
+            "x",
+            "kept writer-alive",
+            None,
+            None,
+        ),
+        (
+            format!("a.{live}.tmp"),
+            "x",
+            "kept writer-alive",
+            None,
+            None,
+        ),
+        (
+            format!("a.{live}.7.tmp"),
+            "x",
+            "kept writer-alive",
+            None,
+            None,
+        ),
         (format!("a.{live}.tmp"), "", "kept writer-alive", None, None),
         // Nobody lives there any more.
-        (format!("a.{dead}.{UUID}.tmp"), "x", "reaped", Some("a".to_owned()), Some(dead)),
-        (format!(".a.{dead}.{UUID}.tmp"), "x", "reaped", Some("a".to_owned()), Some(dead)),
-        (format!("a.{UUID}.tmp"), "x", "reaped", Some("a".to_owned()), None),
+        (
+            format!("a.{dead}.{UUID}.tmp"),
+            "x",
+            "reaped",
+            Some("a".to_owned()),
+            Some(dead),
+        ),
+        (
+            format!(".a.{dead}.{UUID}.tmp"),
+            "x",
+            "reaped",
+            Some("a".to_owned()),
+            Some(dead),
+        ),
+        (
+            format!("a.{UUID}.tmp"),
+            "x",
+            "reaped",
+            Some("a".to_owned()),
+            None,
+        ),
         // A leading dot may be the target's own.
-        (format!(".hidden.{UUID}.tmp"), "x", "reaped", Some(".hidden".to_owned()), None),
-        (".hidden.tmp".to_owned(), "x", "reaped", Some(".hidden".to_owned()), None),
+        (
+            format!(".hidden.{UUID}.tmp"),
+            "x",
+            "reaped",
+            Some(".hidden".to_owned()),
+            None,
+        ),
+        (
+            ".hidden.tmp".to_owned(),
+            "x",
+            "reaped",
+            Some(".hidden".to_owned()),
+            None,
+        ),
         // Digits without a uuid may be a pid or the end of the target's name: the longest target
         // decides whether this is the only copy.
-        (format!("a.{dead}.tmp"), "x", "quarantined", Some(format!("a.{dead}")), None),
-        (format!("a.{dead}.7.tmp"), "x", "quarantined", Some(format!("a.{dead}.7")), None),
+        (
+            format!("a.{dead}.tmp"),
+            "x",
+            "quarantined",
+            Some(format!("a.{dead}")),
+            None,
+        ),
+        (
+            format!("a.{dead}.7.tmp"),
+            "x",
+            "quarantined",
+            Some(format!("a.{dead}.7")),
+            None,
+        ),
         (format!("a.{dead}.tmp"), "", "reaped", None, None),
-        ("report.2024.1.tmp".to_owned(), "x", "quarantined", Some("report.2024.1".to_owned()), None),
-        ("report.99999999.tmp".to_owned(), "x", "quarantined", Some("report.99999999".to_owned()), None),
-        ("report.0123.tmp".to_owned(), "x", "quarantined", Some("report.0123".to_owned()), None),
+        (
+            "report.2024.1.tmp".to_owned(),
+            "x",
+            "quarantined",
+            Some("report.2024.1".to_owned()),
+            None,
+        ),
+        (
+            "report.99999999.tmp".to_owned(),
+            "x",
+            "quarantined",
+            Some("report.99999999".to_owned()),
+            None,
+        ),
+        (
+            "report.0123.tmp".to_owned(),
+            "x",
+            "quarantined",
+            Some("report.0123".to_owned()),
+            None,
+        ),
         // No pid at all.
-        ("a.tmp".to_owned(), "x", "reaped", Some("a".to_owned()), None),
-        ("a.b.tmp".to_owned(), "x", "quarantined", Some("a.b".to_owned()), None),
+        (
+            "a.tmp".to_owned(),
+            "x",
+            "reaped",
+            Some("a".to_owned()),
+            None,
+        ),
+        (
+            "a.b.tmp".to_owned(),
+            "x",
+            "quarantined",
+            Some("a.b".to_owned()),
+            None,
+        ),
     ] {
         let sandbox = Sandbox::new()
             .file("a", "whole")
@@ -312,7 +484,11 @@ fn pids_and_targets() {
         assert_eq!(events.about(&temp), [said], "{temp} with {content:?}");
         let event = events.0.iter().find(|event| name(event) == temp).unwrap();
         if let Some(target) = target {
-            assert_eq!(event["target"], sandbox.path(target).to_str().unwrap(), "{temp}");
+            assert_eq!(
+                event["target"],
+                sandbox.path(target).to_str().unwrap(),
+                "{temp}"
+            );
         }
         if let Some(pid) = pid {
             assert_eq!(event["writer_pid"], pid, "{temp}");
@@ -328,9 +504,16 @@ fn pids_and_targets() {
 fn a_year_is_no_reason_to_delete() {
     // 2024 may be a process on this machine just now: then the temp is kept for that.
     let alive = Path::new("/proc/2024").exists();
-    let sandbox = Sandbox::new().file("report", "whole").file("report.2024.tmp", "x").aged(OLD);
+    let sandbox = Sandbox::new()
+        .file("report", "whole")
+        .file("report.2024.tmp", "x")
+        .aged(OLD);
     let events = sandbox.sweep(SHORT).exit(0).events();
-    let want = if alive { "kept writer-alive" } else { "quarantined" };
+    let want = if alive {
+        "kept writer-alive"
+    } else {
+        "quarantined"
+    };
     assert_eq!(events.about("report.2024.tmp"), [want]);
     assert_eq!(sandbox.content("report"), "whole");
 }
@@ -339,7 +522,10 @@ fn a_year_is_no_reason_to_delete() {
 #[test]
 fn a_writer_that_nobody_has_waited_for_is_gone() {
     let sandbox = Sandbox::new().file("a", "whole");
-    let mut child = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
+    let mut child = std::process::Command::new("sleep")
+        .arg("1000")
+        .spawn()
+        .unwrap();
     let temp = format!("a.{}.1b4e28ba-2fa1-11d2-883f-0016d3cca427.tmp", child.id());
     sandbox.write(&temp, "x");
     let mut watching = sandbox.watch(["--grace", "200ms"]).ready();
@@ -353,14 +539,29 @@ fn a_writer_that_nobody_has_waited_for_is_gone() {
 /// What `*.tmp` covers and must not take, unless it is named.
 #[test]
 fn names_that_are_left_alone() {
-    let left = [".tmp", "0.tmp", "1.tmp", "000123.tmp", ".syncthing.x.tmp", ".syncthing..tmp"];
+    let left = [
+        ".tmp",
+        "0.tmp",
+        "1.tmp",
+        "000123.tmp",
+        ".syncthing.x.tmp",
+        ".syncthing..tmp",
+    ];
     let mut sandbox = Sandbox::new().file("x.tmp", "");
     for name in left {
         sandbox = sandbox.file(name, "x");
     }
     let sandbox = sandbox.aged(OLD);
-    for names in [&[][..], &["--name", "*.tmp"], &["--name", "*"], &["--name", "*.t*"]] {
-        let scan = sandbox.scan(SHORT.iter().chain(names)).exit(0).stdout_json();
+    for names in [
+        &[][..],
+        &["--name", "*.tmp"],
+        &["--name", "*"],
+        &["--name", "*.t*"],
+    ] {
+        let scan = sandbox
+            .scan(SHORT.iter().chain(names))
+            .exit(0)
+            .stdout_json();
         let listed: Vec<&str> = scan["temps"].as_array().unwrap().iter().map(name).collect();
         assert_eq!(listed, ["x.tmp"], "{names:?}");
     }
@@ -373,13 +574,20 @@ fn names_that_are_left_alone() {
         assert!(sandbox.has(name), "{name}");
     }
     // Named, they are temps like others.
-    let scan = sandbox.scan(SHORT.iter().chain(&["--name", "[0-9]*.tmp"])).exit(0).stdout_json();
+    let scan = sandbox
+        .scan(SHORT.iter().chain(&["--name", "[0-9]*.tmp"]))
+        .exit(0)
+        .stdout_json();
     assert_eq!(scan["total"]["temps"], 4);
 }
 
 #[test]
 fn names_replace_the_default() {
-    let sandbox = Sandbox::new().file("a.tmp", "").file("b.part", "").file("c.swp", "").aged(OLD);
+    let sandbox = Sandbox::new()
+        .file("a.tmp", "")
+        .file("b.part", "")
+        .file("c.swp", "")
+        .aged(OLD);
     let args = SHORT.iter().chain(&["--name", "*.part", "--name", "*.swp"]);
     let events = sandbox.sweep(args).exit(0).events();
     assert_eq!(events.names("reaped"), ["b.part", "c.swp"]);
@@ -391,9 +599,24 @@ fn names_replace_the_default() {
 fn writers_on_wish() {
     let (live, dead) = (std::process::id(), dead_pid());
     for (writer, temp, said, target) in [
-        ("claude-code", format!(".claude.json.tmp.{dead}.0123456789ab"), "reaped", Some(".claude.json")),
-        ("claude-code", format!(".claude.json.tmp.{live}.0123456789ab"), "kept writer-alive", None),
-        ("atomically", "config.json.tmp-1700000000abcdef".to_owned(), "reaped", Some("config.json")),
+        (
+            "claude-code",
+            format!(".claude.json.tmp.{dead}.0123456789ab"),
+            "reaped",
+            Some(".claude.json"),
+        ),
+        (
+            "claude-code",
+            format!(".claude.json.tmp.{live}.0123456789ab"),
+            "kept writer-alive",
+            None,
+        ),
+        (
+            "atomically",
+            "config.json.tmp-1700000000abcdef".to_owned(),
+            "reaped",
+            Some("config.json"),
+        ),
         ("git", "tmp_obj_aB3xYz".to_owned(), "quarantined", None),
         ("git", "tmp_pack_aB3xYz".to_owned(), "quarantined", None),
     ] {
@@ -405,7 +628,10 @@ fn writers_on_wish() {
         let events = sandbox.sweep(SHORT).exit(0).events();
         assert_eq!(events.about(&temp), [""; 0], "not without --writer");
         assert!(sandbox.has(&temp));
-        let events = sandbox.sweep(SHORT.iter().chain(&["--writer", writer])).exit(0).events();
+        let events = sandbox
+            .sweep(SHORT.iter().chain(&["--writer", writer]))
+            .exit(0)
+            .events();
         assert_eq!(events.about(&temp), [said], "{temp}");
         if let Some(target) = target {
             let target = sandbox.path(target);

@@ -24,7 +24,10 @@ fn id(event: &Value) -> &str {
 }
 
 fn listed(ran: &Ran) -> Vec<Value> {
-    ran.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    ran.stdout
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect()
 }
 
 #[test]
@@ -35,7 +38,8 @@ fn it_lies_there_as_it_was_and_comes_back_as_it_was() {
         let file = fs::File::options().write(true).open(&path).unwrap();
         let then = SystemTime::UNIX_EPOCH + Duration::new(1_000_000_000, 123_456_000);
         file.set_modified(then).unwrap();
-        file.set_permissions(fs::Permissions::from_mode(0o640)).unwrap();
+        file.set_permissions(fs::Permissions::from_mode(0o640))
+            .unwrap();
         drop(file);
         let before = fs::metadata(&path).unwrap();
 
@@ -43,14 +47,25 @@ fn it_lies_there_as_it_was_and_comes_back_as_it_was() {
         assert!(!path.exists());
         assert_eq!(event["bytes"], 8);
         assert_eq!(event["path"], path.to_str().unwrap());
-        assert_eq!(event["target"], sandbox.path("sub/deep/a").to_str().unwrap());
+        assert_eq!(
+            event["target"],
+            sandbox.path("sub/deep/a").to_str().unwrap()
+        );
         let room = sandbox.path(".orphand");
         assert_eq!(mode(&room), 0o700);
         let there = room.join(id(&event)).join("sub/deep/a.tmp");
         let same = |path: &std::path::Path| {
             let now = fs::metadata(path).unwrap();
             let of = |m: &fs::Metadata| {
-                (m.ino(), m.mode(), m.uid(), m.gid(), m.mtime(), m.mtime_nsec(), m.len())
+                (
+                    m.ino(),
+                    m.mode(),
+                    m.uid(),
+                    m.gid(),
+                    m.mtime(),
+                    m.mtime_nsec(),
+                    m.len(),
+                )
             };
             assert_eq!(of(&now), of(&before), "{path:?}");
             assert_eq!(fs::read_to_string(path).unwrap(), "precious");
@@ -101,7 +116,10 @@ fn restore_beside_a_watcher() {
         watching.outlive_a_sentinel(&sandbox);
     }
     let stopped = watching.stop().exit(0);
-    assert_eq!(stopped.events.about("a.tmp"), ["quarantined", "kept restored"]);
+    assert_eq!(
+        stopped.events.about("a.tmp"),
+        ["quarantined", "kept restored"]
+    );
     assert_eq!(sandbox.content("a.tmp"), "precious");
     assert!(!sandbox.has(".orphand"));
 }
@@ -117,11 +135,19 @@ fn restore_overwrites_nothing() {
     assert_eq!(sandbox.content("a.tmp"), "second");
     assert_eq!(sandbox.content(&there), "first");
     sandbox.write("elsewhere", "third");
-    sandbox.run(["restore", "--to", "root/elsewhere", id(&event)]).exit(1).silent();
+    sandbox
+        .run(["restore", "--to", "root/elsewhere", id(&event)])
+        .exit(1)
+        .silent();
     assert_eq!(sandbox.content("elsewhere"), "third");
-    sandbox.run(["restore", "--to", "root/no/such", id(&event)]).exit(1).silent();
+    sandbox
+        .run(["restore", "--to", "root/no/such", id(&event)])
+        .exit(1)
+        .silent();
     assert_eq!(sandbox.content(&there), "first");
-    sandbox.run(["restore", "--to", "root/a.kept", id(&event)]).exit(0);
+    sandbox
+        .run(["restore", "--to", "root/a.kept", id(&event)])
+        .exit(0);
     assert_eq!(sandbox.content("a.kept"), "first");
     assert!(!sandbox.has(".orphand"));
 }
@@ -141,7 +167,10 @@ fn ways_to_name_what_is_to_come_back() {
     sandbox.run(["restore", "{base}/root/sub/a.tmp"]).exit(0);
     let event = again(&sandbox);
     fs::remove_dir_all(sandbox.base().join("state")).unwrap();
-    sandbox.run(["restore", id(&event)]).exit(1).complains("quarantine list");
+    sandbox
+        .run(["restore", id(&event)])
+        .exit(1)
+        .complains("quarantine list");
     let mut command = sandbox.command(["restore", id(&event)]);
     command.current_dir(sandbox.root());
     sandbox.finish(command).exit(0);
@@ -168,7 +197,10 @@ fn restore_does_not_leave_the_root() {
     std::os::unix::fs::symlink("../outside", sandbox.path("sub")).unwrap();
     sandbox.run(["restore", id(&event)]).exit(1).silent();
     assert!(!sandbox.has("../outside/a.tmp"));
-    assert_eq!(sandbox.content(format!(".orphand/{}/sub/a.tmp", id(&event))), "precious");
+    assert_eq!(
+        sandbox.content(format!(".orphand/{}/sub/a.tmp", id(&event))),
+        "precious"
+    );
 }
 
 #[test]
@@ -184,7 +216,11 @@ fn list_and_purge() {
     let all = listed(&ran);
     assert_eq!(all.len(), 3);
     for stored in &all {
-        let event = events.of("quarantined").into_iter().find(|e| e["id"] == stored["id"]).unwrap();
+        let event = events
+            .of("quarantined")
+            .into_iter()
+            .find(|e| e["id"] == stored["id"])
+            .unwrap();
         for field in ["path", "root", "bytes"] {
             assert_eq!(stored[field], event[field], "{field}");
         }
@@ -194,13 +230,24 @@ fn list_and_purge() {
 
     let first = all[0]["id"].as_str().unwrap();
     // Nobody can be asked, so it has to be said.
-    sandbox.run(["quarantine", "purge"]).exit(2).complains("--yes");
-    sandbox.run(["quarantine", "purge", "0000zzzz", first]).exit(1);
-    assert_eq!(listed(&sandbox.run(["quarantine", "list", "--json"])).len(), 3);
+    sandbox
+        .run(["quarantine", "purge"])
+        .exit(2)
+        .complains("--yes");
+    sandbox
+        .run(["quarantine", "purge", "0000zzzz", first])
+        .exit(1);
+    assert_eq!(
+        listed(&sandbox.run(["quarantine", "list", "--json"])).len(),
+        3
+    );
     sandbox.run(["quarantine", "purge", first]).exit(0);
     let left = listed(&sandbox.run(["quarantine", "list", "--json"]));
     assert_eq!(left, all[1..]);
-    sandbox.run(["quarantine", "purge", "--yes", "--json"]).exit(0).events();
+    sandbox
+        .run(["quarantine", "purge", "--yes", "--json"])
+        .exit(0)
+        .events();
     assert_eq!(sandbox.listing(), ["sub"], "gone when empty");
     sandbox.run(["quarantine", "list"]).exit(0).says("nothing");
 }
@@ -214,8 +261,14 @@ fn the_same_name_twice() {
     let second = moved(&sandbox);
     assert_ne!(id(&first), id(&second));
     sandbox.run(["restore", "root/a.tmp"]).exit(0);
-    assert_eq!(sandbox.content("a.tmp"), "second", "the newest is the one that is meant");
-    sandbox.run(["restore", "--to", "root/older", id(&first)]).exit(0);
+    assert_eq!(
+        sandbox.content("a.tmp"),
+        "second",
+        "the newest is the one that is meant"
+    );
+    sandbox
+        .run(["restore", "--to", "root/older", id(&first)])
+        .exit(0);
     assert_eq!(sandbox.content("older"), "first");
 }
 

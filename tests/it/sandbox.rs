@@ -72,12 +72,18 @@ impl Sandbox {
         test(Sandbox::new());
         match is_root() {
             true => test(Sandbox::ordinary()),
-            false => eprintln!("not root: tried as uid {} only", rustix::process::geteuid().as_raw()),
+            false => eprintln!(
+                "not root: tried as uid {} only",
+                rustix::process::geteuid().as_raw()
+            ),
         }
     }
 
     fn of(user: Option<u32>) -> Sandbox {
-        let dir = tempfile::Builder::new().prefix("orphand-it-").tempdir_in(place()).unwrap();
+        let dir = tempfile::Builder::new()
+            .prefix("orphand-it-")
+            .tempdir_in(place())
+            .unwrap();
         let base = dir.path().to_owned();
         let mut sandbox = Sandbox {
             user,
@@ -212,8 +218,9 @@ impl Sandbox {
     /// The names in the root, sorted.
     pub(crate) fn listing(&self) -> Vec<String> {
         let names = fs::read_dir(self.root()).unwrap();
-        let mut names: Vec<String> =
-            names.map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned()).collect();
+        let mut names: Vec<String> = names
+            .map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned())
+            .collect();
         names.sort();
         names
     }
@@ -267,7 +274,10 @@ impl Sandbox {
 
     /// Starts `watch --json` with these arguments.
     #[track_caller]
-    pub(crate) fn watch_dirs<A: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = A>) -> Watching {
+    pub(crate) fn watch_dirs<A: AsRef<OsStr>>(
+        &self,
+        args: impl IntoIterator<Item = A>,
+    ) -> Watching {
         let args = args.into_iter().map(|arg| arg.as_ref().to_owned());
         Watching::start(self.command(["watch".into(), "--json".into()].into_iter().chain(args)))
     }
@@ -288,7 +298,10 @@ impl Sandbox {
     pub(crate) fn program(&self, program: impl AsRef<OsStr>) -> Command {
         let mut command = Command::new(program);
         command.env_clear().envs(&self.env).current_dir(&self.base);
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
         let most = self.descriptors;
         #[cfg(target_os = "linux")]
         let entering = self.disk.as_ref().map(|disk| disk.entering(self));
@@ -324,7 +337,9 @@ impl Sandbox {
     #[track_caller]
     pub(crate) fn finish(&self, mut command: Command) -> Ran {
         let said = format!("{command:?}");
-        let mut child = command.spawn().unwrap_or_else(|error| panic!("{said}: {error}"));
+        let mut child = command
+            .spawn()
+            .unwrap_or_else(|error| panic!("{said}: {error}"));
         let stdout = drain(child.stdout.take());
         let stderr = drain(child.stderr.take());
         let (status, peak) = wait(child, &said);
@@ -359,9 +374,10 @@ fn place() -> PathBuf {
     {
         // In a container /tmp often lies on overlayfs, where the proof does not see mappings, and
         // what is deleted elsewhere may be quarantined.
-        const OVERLAYFS: i64 = 0x794C_7630;
+        const OVERLAYFS: u32 = 0x794C_7630;
         let seen = rustix::fs::statfs(&place).unwrap();
-        if i64::from(seen.f_type) == OVERLAYFS {
+        // The type of the number differs from one processor to another.
+        if seen.f_type as u32 == OVERLAYFS {
             return "/dev/shm".into();
         }
     }
@@ -431,7 +447,10 @@ fn wait(child: Child, said: &str) -> (ExitStatus, u64) {
     let (status, usage) = ended.expect("a child of ours");
     // Kilobytes, but on macOS bytes.
     let unit = if cfg!(target_os = "macos") { 1 } else { 1024 };
-    (ExitStatus::from_raw(status), u64::try_from(usage.ru_maxrss).unwrap_or(0) * unit)
+    (
+        ExitStatus::from_raw(status),
+        u64::try_from(usage.ru_maxrss).unwrap_or(0) * unit,
+    )
 }
 
 /// Sends a signal to a process that this test has started.
@@ -470,14 +489,22 @@ impl Ran {
     /// It said this on stderr.
     #[track_caller]
     pub(crate) fn complains(self, words: &str) -> Ran {
-        assert!(self.stderr.contains(words), "{words:?} is not in: {}", self.stderr);
+        assert!(
+            self.stderr.contains(words),
+            "{words:?} is not in: {}",
+            self.stderr
+        );
         self
     }
 
     /// It said this on stdout.
     #[track_caller]
     pub(crate) fn says(self, words: &str) -> Ran {
-        assert!(self.stdout.contains(words), "{words:?} is not in: {}", self.stdout);
+        assert!(
+            self.stdout.contains(words),
+            "{words:?} is not in: {}",
+            self.stdout
+        );
         self
     }
 
@@ -533,7 +560,10 @@ pub(crate) struct Events(pub(crate) Vec<Value>);
 impl Events {
     /// All of one sort.
     pub(crate) fn of(&self, event: &str) -> Vec<&Value> {
-        self.0.iter().filter(|seen| seen["event"] == event).collect()
+        self.0
+            .iter()
+            .filter(|seen| seen["event"] == event)
+            .collect()
     }
 
     /// The names of the files of all of one sort, sorted.
@@ -557,7 +587,9 @@ impl Events {
         let about = self.0.iter().filter(|seen| name(seen) == file);
         let said = |seen: &Value| {
             let word = |key: &str| seen[key].as_str().unwrap_or_default().to_owned();
-            format!("{} {}", word("event"), word("reason")).trim_end().to_owned()
+            format!("{} {}", word("event"), word("reason"))
+                .trim_end()
+                .to_owned()
         };
         about.map(said).collect()
     }
@@ -709,7 +741,10 @@ impl Watching {
     pub(crate) fn end(mut self) -> Stopped {
         let end = Instant::now() + DEADLINE;
         loop {
-            match self.lines.recv_timeout(end.saturating_duration_since(Instant::now())) {
+            match self
+                .lines
+                .recv_timeout(end.saturating_duration_since(Instant::now()))
+            {
                 Ok(line) => self.events.0.push(parsed(&line)),
                 Err(RecvTimeoutError::Disconnected) => break,
                 Err(RecvTimeoutError::Timeout) => panic!("it does not end.\n{}", self.story()),
@@ -741,14 +776,22 @@ impl Watching {
         let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
         let peak = peak.and_then(|kb| kb.trim_end_matches("kB").trim().parse::<u64>().ok());
         let peak = peak.unwrap_or(0) * 1024;
-        assert!(peak <= MOST_MEMORY, "{peak} bytes of memory.\n{}", self.story());
+        assert!(
+            peak <= MOST_MEMORY,
+            "{peak} bytes of memory.\n{}",
+            self.story()
+        );
         let open = fs::read_dir(of("fd")).map_or(0, Iterator::count);
         assert!(open <= 32, "{open} descriptors are open.\n{}", self.story());
     }
 
     fn story(&self) -> String {
         let events = self.events.0.iter().map(Value::to_string);
-        format!("{}\n--- stderr\n{}", events.collect::<Vec<_>>().join("\n"), self.stderr())
+        format!(
+            "{}\n--- stderr\n{}",
+            events.collect::<Vec<_>>().join("\n"),
+            self.stderr()
+        )
     }
 }
 
@@ -787,7 +830,10 @@ impl Shell {
     #[track_caller]
     fn start(sandbox: &Sandbox) -> Shell {
         let mut command = sandbox.program("sh");
-        command.current_dir(sandbox.root()).stdin(Stdio::piped()).stderr(Stdio::inherit());
+        command
+            .current_dir(sandbox.root())
+            .stdin(Stdio::piped())
+            .stderr(Stdio::inherit());
         let mut child = command.spawn().unwrap();
         Shell {
             input: child.stdin.take().unwrap(),
@@ -895,13 +941,24 @@ impl Sandbox {
         let mut sandbox = Sandbox::ordinary();
         let at = sandbox.base.join("disk");
         fs::create_dir(&at).unwrap();
-        let script = format!("cd \"$2\" && {mount} && chown {NOBODY} \"$1\" && echo mounted && read end");
+        let script =
+            format!("cd \"$2\" && {mount} && chown {NOBODY} \"$1\" && echo mounted && read end");
         let mut command = Command::new("unshare");
-        command.args(["--mount", "sh", "-c", &script, "sh"]).arg(&at).arg(&sandbox.base);
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut holder = command.spawn().map_err(|error| format!("unshare: {error}"))?;
+        command
+            .args(["--mount", "sh", "-c", &script, "sh"])
+            .arg(&at)
+            .arg(&sandbox.base);
+        command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        let mut holder = command
+            .spawn()
+            .map_err(|error| format!("unshare: {error}"))?;
         let mut said = String::new();
-        BufReader::new(holder.stdout.take().unwrap()).read_line(&mut said).unwrap();
+        BufReader::new(holder.stdout.take().unwrap())
+            .read_line(&mut said)
+            .unwrap();
         if said != "mounted\n" {
             let mut why = String::new();
             let _ = holder.stderr.take().unwrap().read_to_string(&mut why);

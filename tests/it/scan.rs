@@ -17,7 +17,10 @@ fn temps(document: &Value) -> Vec<(&str, String)> {
     let mut temps: Vec<_> = temps
         .map(|temp| {
             let word = |key: &str| temp[key].as_str().unwrap_or("-");
-            (name(temp), format!("{} {}", word("verdict"), word("reason")))
+            (
+                name(temp),
+                format!("{} {}", word("verdict"), word("reason")),
+            )
         })
         .collect();
     temps.sort();
@@ -51,31 +54,52 @@ fn everything_is_listed_with_its_verdict() {
         ("linked.tmp", "keep hard-linked"),
         ("sole.tmp", "quarantine sole-copy"),
     ];
-    assert_eq!(temps(&document), want.map(|(name, what)| (name, what.to_owned())));
+    assert_eq!(
+        temps(&document),
+        want.map(|(name, what)| (name, what.to_owned()))
+    );
     assert_eq!(
         document["total"],
         serde_json::json!({"temps": 5, "bytes": 16, "orphans": 3, "orphan_bytes": 14})
     );
-    assert_eq!(document["roots"], serde_json::json!([sandbox.root().to_str().unwrap()]));
-    let first = document["temps"].as_array().unwrap().iter().find(|t| name(t) == "a.tmp").unwrap();
+    assert_eq!(
+        document["roots"],
+        serde_json::json!([sandbox.root().to_str().unwrap()])
+    );
+    let first = document["temps"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|t| name(t) == "a.tmp")
+        .unwrap();
     assert_eq!(first["path"], sandbox.path("a.tmp").to_str().unwrap());
     assert_eq!(first["target"], sandbox.path("a").to_str().unwrap());
     assert!(first["quiet_ms"].as_u64().unwrap() >= 150);
 
     // Young ones as well.
     let young = sandbox.scan(["--grace", "1d"]).exit(0).stdout_json();
-    assert!(temps(&young).iter().all(|(_, what)| what == "keep young"), "{young}");
+    assert!(
+        temps(&young).iter().all(|(_, what)| what == "keep young"),
+        "{young}"
+    );
     assert_eq!(young["total"]["orphans"], 0);
     assert_eq!(young["total"]["temps"], 5);
 
-    let deep = sandbox.scan(SHORT.iter().chain(&["-r"])).exit(0).stdout_json();
+    let deep = sandbox
+        .scan(SHORT.iter().chain(&["-r"]))
+        .exit(0)
+        .stdout_json();
     assert_eq!(deep["total"]["temps"], 6);
 
     // For people one line each, and the total.
     let people = sandbox.run(["scan", "--grace", "100ms", "root"]).exit(0);
     assert_eq!(people.stdout.lines().count(), 6, "{}", people.stdout);
     people.says("3 orphans, 14 B").says("orphand sweep");
-    assert_eq!(sandbox.snapshot(), before, "nothing is changed, nor made for itself");
+    assert_eq!(
+        sandbox.snapshot(),
+        before,
+        "nothing is changed, nor made for itself"
+    );
     drop(held);
 }
 
@@ -106,24 +130,37 @@ fn a_scan_of_nothing() {
     let document = Sandbox::new().scan(SHORT).exit(0).stdout_json();
     contract::check_scan(&document);
     assert_eq!(document["temps"], serde_json::json!([]));
-    Sandbox::new().run(["scan", "root"]).exit(0).says("no orphans");
+    Sandbox::new()
+        .run(["scan", "root"])
+        .exit(0)
+        .says("no orphans");
 }
 
 #[test]
 fn quiet_is_counted_from_the_newest_date() {
     let sandbox = Sandbox::new().file("a.tmp", "").aged(OLD);
-    let file = fs::File::options().write(true).open(sandbox.path("a.tmp")).unwrap();
+    let file = fs::File::options()
+        .write(true)
+        .open(sandbox.path("a.tmp"))
+        .unwrap();
     // rsync and tar set it back: that alone makes nothing old.
-    file.set_modified(std::time::SystemTime::UNIX_EPOCH).unwrap();
+    file.set_modified(std::time::SystemTime::UNIX_EPOCH)
+        .unwrap();
     drop(file);
     let document = sandbox.scan(["--grace", "1d"]).exit(0).stdout_json();
     let quiet = document["temps"][0]["quiet_ms"].as_u64().unwrap();
-    assert!(quiet < 1000 * 60 * 60, "quiet for {quiet} ms by its mtime alone");
+    assert!(
+        quiet < 1000 * 60 * 60,
+        "quiet for {quiet} ms by its mtime alone"
+    );
 }
 
 #[test]
 fn explain_shows_every_gate() {
-    let sandbox = Sandbox::new().file("a", "whole").file("a.tmp", "x").aged(OLD);
+    let sandbox = Sandbox::new()
+        .file("a", "whole")
+        .file("a.tmp", "x")
+        .aged(OLD);
     let holder = fs::File::open(sandbox.path("a.tmp")).unwrap();
     let before = sandbox.snapshot();
     let document = sandbox
@@ -133,17 +170,31 @@ fn explain_shows_every_gate() {
     let temp = &document["temps"][0];
     contract::check_temp(temp);
     assert_eq!(temp["root"], sandbox.root().to_str().unwrap());
-    assert_eq!((&temp["verdict"], &temp["reason"]), (&"keep".into(), &"in-use".into()));
+    assert_eq!(
+        (&temp["verdict"], &temp["reason"]),
+        (&"keep".into(), &"in-use".into())
+    );
     assert_eq!(temp["holders"][0]["pid"], std::process::id());
     let gates = temp["gates"].as_array().unwrap();
     assert!(gates.len() >= 10, "{temp}");
-    let failing: Vec<_> = gates.iter().filter(|gate| gate["passes"] == false).collect();
+    let failing: Vec<_> = gates
+        .iter()
+        .filter(|gate| gate["passes"] == false)
+        .collect();
     assert_eq!(failing.len(), 1, "{temp}");
     assert_eq!(failing[0]["reason"], "in-use");
     assert!(gates.iter().all(|gate| gate["evidence"].is_string()));
-    let people = sandbox.run(["explain", "--grace", "100ms", "root/a.tmp"]).exit(0);
-    assert!(people.stdout.lines().count() > gates.len(), "{}", people.stdout);
-    people.says("in-use").says(&format!("[{}]", std::process::id()));
+    let people = sandbox
+        .run(["explain", "--grace", "100ms", "root/a.tmp"])
+        .exit(0);
+    assert!(
+        people.stdout.lines().count() > gates.len(),
+        "{}",
+        people.stdout
+    );
+    people
+        .says("in-use")
+        .says(&format!("[{}]", std::process::id()));
     assert_eq!(sandbox.snapshot(), before);
     drop(holder);
     // A file that no rule takes is explained all the same.
@@ -156,11 +207,24 @@ fn colours_on_wish() {
     let sandbox = Sandbox::new().file("a.tmp", "").aged(OLD);
     for (args, coloured) in [
         (&["scan", "--grace", "100ms", "root"][..], false),
-        (&["scan", "--color", "always", "--grace", "100ms", "root"], true),
-        (&["scan", "--color", "always", "--json", "--grace", "100ms", "root"], false),
+        (
+            &["scan", "--color", "always", "--grace", "100ms", "root"],
+            true,
+        ),
+        (
+            &[
+                "scan", "--color", "always", "--json", "--grace", "100ms", "root",
+            ],
+            false,
+        ),
     ] {
         let ran = sandbox.run(args).exit(0);
-        assert_eq!(ran.stdout.contains('\x1b'), coloured, "{args:?}: {}", ran.stdout);
+        assert_eq!(
+            ran.stdout.contains('\x1b'),
+            coloured,
+            "{args:?}: {}",
+            ran.stdout
+        );
     }
 }
 
@@ -170,6 +234,12 @@ fn quiet_and_json() {
     let sandbox = Sandbox::new().file("a.tmp", "").aged(OLD);
     let ran = sandbox.sweep(SHORT.iter().chain(&["-n", "-v"])).exit(0);
     assert_eq!(ran.events().sums(), [1, 0, 0, 0]);
-    sandbox.run(["sweep", "-n", "-q", "--grace", "100ms", "root"]).exit(0).silent();
-    sandbox.run(["sweep", "-n", "--grace", "100ms", "root"]).exit(0).says("a.tmp");
+    sandbox
+        .run(["sweep", "-n", "-q", "--grace", "100ms", "root"])
+        .exit(0)
+        .silent();
+    sandbox
+        .run(["sweep", "-n", "--grace", "100ms", "root"])
+        .exit(0)
+        .says("a.tmp");
 }

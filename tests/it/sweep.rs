@@ -14,7 +14,10 @@ const OLD: Duration = Duration::from_millis(150);
 #[test]
 fn what_is_older_goes_and_what_is_younger_stays() {
     let grace = Duration::from_secs(2);
-    let sandbox = Sandbox::new().file("a", "whole").file("a.tmp", "old").aged(grace);
+    let sandbox = Sandbox::new()
+        .file("a", "whole")
+        .file("a.tmp", "old")
+        .aged(grace);
     let stop = AtomicBool::new(false);
     // Somebody goes on touching it, so that it is young however long this takes.
     let ran = thread::scope(|scope| {
@@ -57,13 +60,19 @@ fn eight_thousand_orphans_beside_a_healthy_file() {
     Sandbox::each(|sandbox| {
         let sandbox = sandbox.file("sessions.json", "{\"healthy\": true}");
         for n in 0..ORPHANS {
-            sandbox.write(format!("sessions.json.{n:08x}-2fa1-11d2-883f-0016d3cca427.tmp"), "{\"hea");
+            sandbox.write(
+                format!("sessions.json.{n:08x}-2fa1-11d2-883f-0016d3cca427.tmp"),
+                "{\"heal",
+            );
         }
         sandbox.age(OLD);
         let start = Instant::now();
         let ran = sandbox.sweep(SHORT).exit(0);
         let took = start.elapsed();
-        println!("{ORPHANS} orphans are gone after {took:?}, {} MB at most", ran.peak >> 20);
+        println!(
+            "{ORPHANS} orphans are gone after {took:?}, {} MB at most",
+            ran.peak >> 20
+        );
         let events = ran.events();
         assert_eq!(events.sums(), [ORPHANS as u64, 0, 0, 0]);
         assert_eq!(events.summary()["bytes"], 6 * ORPHANS);
@@ -90,7 +99,14 @@ fn a_bit_of_everything() -> Sandbox {
 
 #[test]
 fn a_dry_run_and_a_run_give_the_same_list() {
-    for options in [&[][..], &["-r"], &["--sole-copy", "keep"], &["--sole-copy", "reap", "-r"], &["--action", "quarantine"], &["--open", "quarantine"]] {
+    for options in [
+        &[][..],
+        &["-r"],
+        &["--sole-copy", "keep"],
+        &["--sole-copy", "reap", "-r"],
+        &["--action", "quarantine"],
+        &["--open", "quarantine"],
+    ] {
         // A dry run cannot be told to quarantine: by --action there is one or the other.
         let same_words = !options.contains(&"--action");
         let sandbox = a_bit_of_everything().aged(OLD);
@@ -102,18 +118,40 @@ fn a_dry_run_and_a_run_give_the_same_list() {
                 .iter()
                 .filter(|event| event["path"].is_string())
                 .map(|event| {
-                    let fields = ["event", "path", "root", "bytes", "reason", "target", "writer_pid"];
+                    let fields = [
+                        "event",
+                        "path",
+                        "root",
+                        "bytes",
+                        "reason",
+                        "target",
+                        "writer_pid",
+                    ];
                     let skip = usize::from(!same_words);
-                    fields[skip..].iter().map(|f| event[*f].to_string()).collect::<Vec<_>>()
+                    fields[skip..]
+                        .iter()
+                        .map(|f| event[*f].to_string())
+                        .collect::<Vec<_>>()
                 })
                 .collect();
             list.sort();
             (list, events.sums()[2..].to_vec())
         };
         let before = sandbox.snapshot();
-        let dry = sandbox.sweep(SHORT.iter().chain(options).chain(&["-n"])).events();
-        assert!(dry.of("reaped").iter().chain(&dry.of("quarantined")).all(|e| e["dry_run"] == true));
-        assert_eq!(sandbox.snapshot(), before, "{options:?}: a dry run changes nothing");
+        let dry = sandbox
+            .sweep(SHORT.iter().chain(options).chain(&["-n"]))
+            .events();
+        assert!(
+            dry.of("reaped")
+                .iter()
+                .chain(&dry.of("quarantined"))
+                .all(|e| e["dry_run"] == true)
+        );
+        assert_eq!(
+            sandbox.snapshot(),
+            before,
+            "{options:?}: a dry run changes nothing"
+        );
         let dry = list(sandbox.sweep(SHORT.iter().chain(options).chain(&["-n"])));
         let wet = list(sandbox.sweep(SHORT.iter().chain(options)));
         assert_eq!(dry, wet, "{options:?}");
@@ -138,7 +176,11 @@ fn what_is_kept_and_why() {
         assert_eq!(events.about(temp), [said], "{temp}");
     }
     assert_eq!(events.sums(), [2, 1, 3, 0]);
-    assert_eq!(events.summary()["bytes"], 1, "what is in quarantine is not free");
+    assert_eq!(
+        events.summary()["bytes"],
+        1,
+        "what is in quarantine is not free"
+    );
     assert!(sandbox.has("sub/deep/whole.tmp"), "not below it");
     assert!(ran.stderr.is_empty(), "{}", ran.stderr);
 }
@@ -181,21 +223,38 @@ fn claims_that_a_crash_left_are_put_in_order() {
         // A grace that none of them has reached, and then one that they have.
         sandbox.sweep(["--grace", "1d"]).exit(0);
         assert_eq!(sandbox.content("free.tmp"), "free", "it has its name back");
-        assert_eq!(sandbox.content("taken.tmp"), "another's", "nothing is overwritten");
+        assert_eq!(
+            sandbox.content("taken.tmp"),
+            "another's",
+            "nothing is overwritten"
+        );
         assert!(!sandbox.has(FREE) && !sandbox.has(TAKEN));
         assert_eq!(sandbox.content(HELD), "held", "it may be in work");
         assert!(sandbox.has(".orphand-nonsense.tmp"), "no claim of ours");
-        let stored = sandbox.run(["quarantine", "list", "--json", "root"]).exit(0);
+        let stored = sandbox
+            .run(["quarantine", "list", "--json", "root"])
+            .exit(0);
         let stored: serde_json::Value = serde_json::from_str(stored.stdout.trim()).unwrap();
         let id = stored["id"].as_str().unwrap();
-        assert_eq!(stored["path"], sandbox.path("taken.tmp").to_str().unwrap(), "where it came from");
-        assert_eq!(sandbox.content(format!(".orphand/{id}/taken.tmp")), "claimed");
+        assert_eq!(
+            stored["path"],
+            sandbox.path("taken.tmp").to_str().unwrap(),
+            "where it came from"
+        );
+        assert_eq!(
+            sandbox.content(format!(".orphand/{id}/taken.tmp")),
+            "claimed"
+        );
 
         drop(held);
         sandbox.age(OLD);
         sandbox.sweep(SHORT).exit(0);
         assert!(!sandbox.has("free.tmp") && !sandbox.has("taken.tmp"));
-        assert_eq!(sandbox.content("held.tmp"), "held", "put back, so its grace starts again");
+        assert_eq!(
+            sandbox.content("held.tmp"),
+            "held",
+            "put back, so its grace starts again"
+        );
     });
 }
 
@@ -220,15 +279,22 @@ fn a_directory_that_may_not_be_read_is_exit_3() {
         .file("open/c.tmp", "")
         .aged(OLD);
     let shut = sandbox.path("shut");
-    fs::set_permissions(&shut, fs::Permissions::from_mode(0)).unwrap();
-    let dry = sandbox.sweep(SHORT.iter().chain(&["-r", "-n"])).exit(3).events();
+    fs::set_permissions(&shut, fs::Permissions::from_mode(0o0)).unwrap();
+    let dry = sandbox
+        .sweep(SHORT.iter().chain(&["-r", "-n"]))
+        .exit(3)
+        .events();
     let events = sandbox.sweep(SHORT.iter().chain(&["-r"])).exit(3).events();
     let scan = sandbox.scan(SHORT.iter().chain(&["-r"])).exit(3);
     fs::set_permissions(&shut, fs::Permissions::from_mode(0o700)).unwrap();
     let failed = events.one("failed");
     assert_eq!(failed["path"], shut.to_str().unwrap());
     assert_eq!(failed["errno"], libc::EACCES);
-    assert_eq!(events.names("reaped"), ["a.tmp", "c.tmp"], "the rest is done");
+    assert_eq!(
+        events.names("reaped"),
+        ["a.tmp", "c.tmp"],
+        "the rest is done"
+    );
     assert_eq!(events.sums(), [2, 0, 0, 1]);
     assert_eq!(dry.sums(), events.sums());
     assert_eq!(scan.stdout_json()["temps"].as_array().unwrap().len(), 0);
@@ -239,7 +305,10 @@ fn a_directory_that_may_not_be_read_is_exit_3() {
 /// A directory that may be read but not changed.
 #[test]
 fn a_directory_that_may_not_be_changed_is_exit_3() {
-    let sandbox = Sandbox::ordinary().file("ro/a.tmp", "").file("b.tmp", "").aged(OLD);
+    let sandbox = Sandbox::ordinary()
+        .file("ro/a.tmp", "")
+        .file("b.tmp", "")
+        .aged(OLD);
     let shut = sandbox.path("ro");
     fs::set_permissions(&shut, fs::Permissions::from_mode(0o500)).unwrap();
     let events = sandbox.sweep(SHORT.iter().chain(&["-r"])).exit(3).events();
@@ -253,8 +322,11 @@ fn a_directory_that_may_not_be_changed_is_exit_3() {
 /// Nobody may read it, not even its owner: that nobody holds it cannot be asked.
 #[test]
 fn a_file_that_may_not_be_read_cannot_be_told() {
-    let sandbox = Sandbox::ordinary().file("a", "whole").file("a.tmp", "x").aged(OLD);
-    fs::set_permissions(sandbox.path("a.tmp"), fs::Permissions::from_mode(0)).unwrap();
+    let sandbox = Sandbox::ordinary()
+        .file("a", "whole")
+        .file("a.tmp", "x")
+        .aged(OLD);
+    fs::set_permissions(sandbox.path("a.tmp"), fs::Permissions::from_mode(0o0)).unwrap();
     sandbox.age(OLD);
     let events = sandbox.sweep(SHORT).exit(3).events();
     assert_eq!(events.about("a.tmp"), ["kept cannot-tell"]);
@@ -263,11 +335,15 @@ fn a_file_that_may_not_be_read_cannot_be_told() {
 
 #[test]
 fn several_roots_end_in_one_summary() {
-    let sandbox =
-        Sandbox::new().file("a.tmp", "").file("../other/b.tmp", "").aged(OLD);
+    let sandbox = Sandbox::new()
+        .file("a.tmp", "")
+        .file("../other/b.tmp", "")
+        .aged(OLD);
     sandbox.age(OLD);
     let events = sandbox
-        .run(["sweep", "--yes", "--json", "--grace", "100ms", "root", "other", "root/."])
+        .run([
+            "sweep", "--yes", "--json", "--grace", "100ms", "root", "other", "root/.",
+        ])
         .exit(0)
         .events();
     assert_eq!(events.names("reaped"), ["a.tmp", "b.tmp"]);
@@ -294,11 +370,18 @@ fn no_quarantine() {
         |path: &std::path::Path| fs::write(path, "a file").unwrap(),
         |path: &std::path::Path| std::os::unix::fs::symlink("/nowhere", path).unwrap(),
     ] {
-        let sandbox = Sandbox::new().file("sole.tmp", "precious").file("b.tmp", "").aged(OLD);
+        let sandbox = Sandbox::new()
+            .file("sole.tmp", "precious")
+            .file("b.tmp", "")
+            .aged(OLD);
         make(&sandbox.path(".orphand"));
         for dry_run in [&["-n"][..], &[]] {
             let events = sandbox.sweep(SHORT.iter().chain(dry_run)).exit(0).events();
-            assert_eq!(events.about("sole.tmp"), ["kept no-quarantine"], "{dry_run:?}");
+            assert_eq!(
+                events.about("sole.tmp"),
+                ["kept no-quarantine"],
+                "{dry_run:?}"
+            );
             assert_eq!(events.about("b.tmp"), ["reaped"]);
         }
         assert_eq!(sandbox.content("sole.tmp"), "precious");
@@ -328,7 +411,10 @@ fn a_state_folder_that_cannot_be_written_stops_nothing() {
 #[cfg(target_os = "linux")]
 #[test]
 fn a_locked_temp_is_kept_as_locked() {
-    let sandbox = Sandbox::new().file("a", "whole").file("a.tmp", "x").aged(OLD);
+    let sandbox = Sandbox::new()
+        .file("a", "whole")
+        .file("a.tmp", "x")
+        .aged(OLD);
     let file = fs::File::open(sandbox.path("a.tmp")).unwrap();
     rustix::fs::flock(&file, rustix::fs::FlockOperation::LockShared).unwrap();
     let events = sandbox.sweep(SHORT).exit(0).events();

@@ -14,11 +14,18 @@ fn what_belongs_to_somebody_else_is_kept() {
     if !is_root() {
         return eprintln!("skipped: giving a file to somebody else needs root");
     }
-    let sandbox = Sandbox::ordinary().file("a", "whole").file("own.tmp", "").file("a.tmp", "x");
+    let sandbox = Sandbox::ordinary()
+        .file("a", "whole")
+        .file("own.tmp", "")
+        .file("a.tmp", "x");
     std::os::unix::fs::lchown(sandbox.path("a.tmp"), Some(0), Some(0)).unwrap();
     sandbox.age(OLD);
     let scan = sandbox.scan(SHORT).exit(0).stdout_json();
-    let foreign = scan["temps"].as_array().unwrap().iter().find(|t| t["reason"] == "foreign-owner");
+    let foreign = scan["temps"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|t| t["reason"] == "foreign-owner");
     assert!(foreign.is_some(), "{scan}");
     for options in [&[][..], &["--open", "reap"], &["--sole-copy", "reap"]] {
         let events = sandbox.sweep(SHORT.iter().chain(options)).exit(0).events();
@@ -37,7 +44,10 @@ fn root_takes_what_belongs_to_anybody() {
     if !is_root() {
         return eprintln!("skipped: not root");
     }
-    let sandbox = Sandbox::new().file("a", "whole").file("a.tmp", "x").file("sole.tmp", "precious");
+    let sandbox = Sandbox::new()
+        .file("a", "whole")
+        .file("a.tmp", "x")
+        .file("sole.tmp", "precious");
     for temp in ["a.tmp", "sole.tmp"] {
         std::os::unix::fs::lchown(sandbox.path(temp), Some(NOBODY), Some(NOBODY)).unwrap();
     }
@@ -50,7 +60,10 @@ fn root_takes_what_belongs_to_anybody() {
         use std::os::unix::fs::MetadataExt;
         fs::metadata(path).unwrap().uid()
     };
-    assert_eq!(owner(&sandbox.path(format!(".orphand/{id}/sole.tmp"))), NOBODY);
+    assert_eq!(
+        owner(&sandbox.path(format!(".orphand/{id}/sole.tmp"))),
+        NOBODY
+    );
     sandbox.run(["restore", id]).exit(0);
     assert_eq!(owner(&sandbox.path("sole.tmp")), NOBODY);
 }
@@ -79,7 +92,10 @@ fn somebody_elses_quarantine_is_not_used() {
 #[test]
 fn on_a_full_disk_deletions_still_happen() {
     for (system, mount) in [
-        ("tmpfs", "mount -t tmpfs -o size=1m,nr_inodes=1024,mode=755 none \"$1\""),
+        (
+            "tmpfs",
+            "mount -t tmpfs -o size=4m,nr_inodes=1024,mode=755 none \"$1\"",
+        ),
         (
             "ext4",
             "truncate -s 8M image && mkfs.ext4 -q -m 0 -N 1024 image && mount -o loop image \"$1\"",
@@ -106,15 +122,32 @@ fn full_disk(sandbox: &Sandbox, system: &str) {
     give("root/a");
     fill(&sandbox.on_it(""));
     let refused = fs::create_dir(on_it("state/one")).map_err(|error| error.kind());
-    assert_eq!(refused, Err(std::io::ErrorKind::StorageFull), "{system} is full");
+    assert_eq!(
+        refused,
+        Err(std::io::ErrorKind::StorageFull),
+        "{system} is full"
+    );
 
     std::thread::sleep(OLD);
-    let ran = sandbox.run(["sweep", "--yes", "--json", "--grace", "100ms", "disk/root"]).exit(0);
-    assert_eq!(ran.events().sums(), [ORPHANS, 0, 0, 0], "{system}: {}", ran.stderr);
-    let left: Vec<_> = fs::read_dir(on_it("root")).unwrap().map(|e| e.unwrap().file_name()).collect();
+    let ran = sandbox
+        .run(["sweep", "--yes", "--json", "--grace", "100ms", "disk/root"])
+        .exit(0);
+    assert_eq!(
+        ran.events().sums(),
+        [ORPHANS, 0, 0, 0],
+        "{system}: {}",
+        ran.stderr
+    );
+    let left: Vec<_> = fs::read_dir(on_it("root"))
+        .unwrap()
+        .map(|e| e.unwrap().file_name())
+        .collect();
     assert_eq!(left, ["a"], "{system}");
     assert_eq!(fs::read_to_string(on_it("root/a")).unwrap(), "whole");
-    assert!(!ran.stderr.is_empty(), "{system}: what could not be written down is said");
+    assert!(
+        !ran.stderr.is_empty(),
+        "{system}: what could not be written down is said"
+    );
     println!("{system}: {ORPHANS} orphans went from a full disk");
 }
 

@@ -20,7 +20,10 @@ const WITH_GRACE: [&str; 2] = ["--grace", "1s"];
 const SHORT: [&str; 2] = ["--grace", "200ms"];
 
 fn ms(event: &Value, field: &str) -> u128 {
-    event[field].as_u64().unwrap_or_else(|| panic!("no {field} in {event}")).into()
+    event[field]
+        .as_u64()
+        .unwrap_or_else(|| panic!("no {field} in {event}"))
+        .into()
 }
 
 fn with<'a>(grace: [&'a str; 2], more: &[&'a str]) -> Vec<&'a str> {
@@ -47,13 +50,19 @@ fn a_killed_writer_leaves_nothing() {
         assert_eq!(reaped["path"], sandbox.path(temp).to_str().unwrap());
         assert_eq!(reaped["root"], sandbox.root().to_str().unwrap());
         assert_eq!(reaped["bytes"], 7);
-        assert_eq!(reaped["target"], sandbox.path("sessions.json").to_str().unwrap());
+        assert_eq!(
+            reaped["target"],
+            sandbox.path("sessions.json").to_str().unwrap()
+        );
         assert_eq!(reaped["writer_pid"], Value::Null);
         assert_eq!(reaped["dry_run"], false);
         assert!(ms(&reaped, "quiet_ms") >= GRACE.as_millis(), "{reaped}");
         let grace = jiff::SignedDuration::try_from(GRACE).unwrap();
         let took = when(&reaped).duration_since(started);
-        assert!(took >= grace - jiff::SignedDuration::from_millis(1), "gone after {took:?}");
+        assert!(
+            took >= grace - jiff::SignedDuration::from_millis(1),
+            "gone after {took:?}"
+        );
         assert!(took < grace * 20, "gone only after {took:?}");
         let stopped = watching.stop().exit(0);
         assert_eq!(stopped.events.sums(), [1, 0, 0, 0]);
@@ -104,7 +113,10 @@ fn nobody_loses_anything(options: &[&str]) {
                 })
             });
             let writers: Vec<_> = writers.collect();
-            writers.into_iter().map(|writer| writer.join().unwrap()).collect()
+            writers
+                .into_iter()
+                .map(|writer| writer.join().unwrap())
+                .collect()
         });
         watching.outlive_a_sentinel(&sandbox);
         if wrote.iter().any(|(paused, _)| *paused >= GRACE / 2) {
@@ -133,20 +145,32 @@ fn live_writers_lose_nothing() {
 fn live_writers_lose_nothing_with_open_quarantine() {
     let sandbox = Sandbox::new().file("a", "old");
     let grace = Duration::from_secs(2);
-    let mut watching = sandbox.watch(["--grace", "2s", "--open", "quarantine"]).ready();
+    let mut watching = sandbox
+        .watch(["--grace", "2s", "--open", "quarantine"])
+        .ready();
     // Held at the first look, after half the grace; closed shortly before the end of it.
     let (paused, renamed) = live_writer(&sandbox, "a", grace.mul_f64(0.8), grace.mul_f64(0.4));
     watching.outlive_a_sentinel(&sandbox);
     let about = watching.events().about("a.tmp");
-    assert!(!about.contains(&"reaped".to_owned()), "deleted {paused:?} after its close: {about:?}");
+    assert!(
+        !about.contains(&"reaped".to_owned()),
+        "deleted {paused:?} after its close: {about:?}"
+    );
     assert!(renamed || about == ["quarantined"], "{about:?}");
 }
 
 #[test]
 fn what_was_there_before() {
     // Taken as soon as the proof is there, or after a whole grace.
-    for (existing, soon) in [(&[][..], true), (&["--existing", "take"], true), (&["--existing", "wait"], false)] {
-        let sandbox = Sandbox::new().file("a", "whole").file("a.tmp", "x").aged(GRACE * 2);
+    for (existing, soon) in [
+        (&[][..], true),
+        (&["--existing", "take"], true),
+        (&["--existing", "wait"], false),
+    ] {
+        let sandbox = Sandbox::new()
+            .file("a", "whole")
+            .file("a.tmp", "x")
+            .aged(GRACE * 2);
         let started = jiff::Timestamp::now();
         let mut watching = sandbox.watch(with(["--grace", "2s"], existing)).ready();
         // Its grace begins after that of what was there.
@@ -155,7 +179,10 @@ fn what_was_there_before() {
         assert!(ms(&reaped, "quiet_ms") >= 2000, "{reaped}");
         let took = when(&reaped).duration_since(started);
         if !soon {
-            assert!(took >= jiff::SignedDuration::from_millis(1999), "{existing:?}: {took:?}");
+            assert!(
+                took >= jiff::SignedDuration::from_millis(1999),
+                "{existing:?}: {took:?}"
+            );
         }
         let stopped = watching.stop().exit(0);
         let order: Vec<&str> = stopped.events.of("reaped").into_iter().map(name).collect();
@@ -167,7 +194,10 @@ fn what_was_there_before() {
 
 #[test]
 fn what_was_there_before_is_left_alone_on_wish() {
-    let sandbox = Sandbox::new().file("a", "whole").file("a.tmp", "x").aged(GRACE);
+    let sandbox = Sandbox::new()
+        .file("a", "whole")
+        .file("a.tmp", "x")
+        .aged(GRACE);
     let mut watching = sandbox.watch(with(SHORT, &["--existing", "leave"])).ready();
     watching.outlive_a_sentinel(&sandbox);
     assert!(sandbox.has("a.tmp"));
@@ -178,7 +208,10 @@ fn what_was_there_before_is_left_alone_on_wish() {
 /// It was said that they are left alone, and a scan for whatever reason is no reason to forget it.
 #[test]
 fn what_is_left_alone_is_left_alone_by_later_scans() {
-    let sandbox = Sandbox::new().file("a", "whole").file("a.tmp", "x").aged(GRACE);
+    let sandbox = Sandbox::new()
+        .file("a", "whole")
+        .file("a.tmp", "x")
+        .aged(GRACE);
     let mut watching = sandbox.watch(with(SHORT, &["--existing", "leave"])).ready();
     let (root, away) = (sandbox.root(), sandbox.base().join("away"));
     fs::rename(&root, &away).unwrap();
@@ -207,12 +240,19 @@ fn a_held_temp_is_kept_once_and_its_holder_named() {
         for _ in 0..5 {
             watching.outlive_a_sentinel(&sandbox);
         }
-        assert_eq!(watching.events().about("a.tmp"), ["kept in-use"], "once, not at every look");
+        assert_eq!(
+            watching.events().about("a.tmp"),
+            ["kept in-use"],
+            "once, not at every look"
+        );
         let let_go = jiff::Timestamp::now();
         assert!(holder.tell("exec 3>&-"));
         let reaped = watching.wait_for(is("reaped", "a.tmp"));
         let took = when(&reaped).duration_since(let_go);
-        assert!(took >= jiff::SignedDuration::from_millis(199), "a whole grace again: {took:?}");
+        assert!(
+            took >= jiff::SignedDuration::from_millis(199),
+            "a whole grace again: {took:?}"
+        );
         let stopped = watching.stop().exit(0);
         assert_eq!(stopped.events.sums()[2], 1);
     });
@@ -222,7 +262,10 @@ fn a_held_temp_is_kept_once_and_its_holder_named() {
 #[test]
 fn a_temp_that_is_kept_for_two_reasons_is_one_temp() {
     let sandbox = Sandbox::new().file("a.tmp", "x");
-    let file = fs::File::options().append(true).open(sandbox.path("a.tmp")).unwrap();
+    let file = fs::File::options()
+        .append(true)
+        .open(sandbox.path("a.tmp"))
+        .unwrap();
     let mut watching = sandbox.watch(SHORT).ready();
     watching.wait_for(kept("a.tmp", "in-use"));
     rustix::fs::flock(&file, FlockOperation::LockExclusive).unwrap();
@@ -242,7 +285,12 @@ fn signals_end_it_with_a_summary() {
         let stopped = watching.stop_by(number).exit(0);
         assert_eq!(stopped.events.sums(), [1, 0, 0, 0], "signal {number}");
         assert_eq!(stopped.stderr, "", "signal {number}");
-        assert_eq!(fs::read_dir(sandbox.base().join("runtime/orphand")).unwrap().count(), 0);
+        assert_eq!(
+            fs::read_dir(sandbox.base().join("runtime/orphand"))
+                .unwrap()
+                .count(),
+            0
+        );
     }
 }
 
@@ -251,7 +299,9 @@ fn signals_end_it_with_a_summary() {
 fn a_hangup_that_was_ignored_stays_ignored() {
     let sandbox = Sandbox::new();
     let mut command = sandbox.program("nohup");
-    command.arg(sandbox.binary()).args(["watch", "--json", "--grace", "200ms", "root"]);
+    command
+        .arg(sandbox.binary())
+        .args(["watch", "--json", "--grace", "200ms", "root"]);
     let mut watching = Watching::start(command).ready();
     watching.signal(libc::SIGHUP);
     watching.outlive_a_sentinel(&sandbox);
@@ -265,7 +315,10 @@ fn two_on_one_root() {
     let sandbox = Sandbox::new().file("a", "whole").file("a.tmp", "x");
     // One root by two names: the lock knows it by device and inode.
     symlink(sandbox.base(), sandbox.base().join("alias")).unwrap();
-    let holder = fs::File::options().append(true).open(sandbox.path("a.tmp")).unwrap();
+    let holder = fs::File::options()
+        .append(true)
+        .open(sandbox.path("a.tmp"))
+        .unwrap();
     let mut watching = sandbox.watch(SHORT).ready();
     let first = watching.pid().to_string();
     let sentence =
@@ -273,7 +326,10 @@ fn two_on_one_root() {
     for dir in ["root", "alias/root"] {
         let busy = sandbox.run(["watch", "--json", dir]).exit(75).silent();
         assert!(busy.stderr.contains(&first), "{}", busy.stderr);
-        let busy = sandbox.run(["sweep", "--yes", "--json", dir]).exit(75).silent();
+        let busy = sandbox
+            .run(["sweep", "--yes", "--json", dir])
+            .exit(75)
+            .silent();
         assert!(busy.stderr.contains(&first), "{}", busy.stderr);
         assert!(busy.stderr.contains(sentence), "{}", busy.stderr);
         // What changes nothing works beside it.
@@ -302,7 +358,10 @@ fn a_lock_does_not_outlive_its_process() {
 #[test]
 fn the_letter() {
     Sandbox::each(|sandbox| {
-        let sandbox = sandbox.file("before.tmp", "x").file("a", "whole").file("b", "whole");
+        let sandbox = sandbox
+            .file("before.tmp", "x")
+            .file("a", "whole")
+            .file("b", "whole");
         let options = ["--closed", "settled", "--open", "reap"];
         let mut watching = sandbox.watch(with(SHORT, &options)).ready();
         watching.wait_for(kept("before.tmp", "closed"));
@@ -311,13 +370,19 @@ fn the_letter() {
         let reaped = watching.wait_for(is("reaped", "a.tmp"));
         assert_eq!(reaped["bytes"], 4);
         watching.wait_for(kept("b.tmp", "closed"));
-        assert!(writer.tell("printf more >&3"), "its holder is not disturbed");
+        assert!(
+            writer.tell("printf more >&3"),
+            "its holder is not disturbed"
+        );
         // Made after it and closed at once: its grace is over later.
         sandbox.write("late.tmp", "");
         watching.wait_for(kept("late.tmp", "closed"));
         let stopped = watching.stop().exit(0);
         assert_eq!(stopped.events.names("reaped"), ["a.tmp"]);
-        assert_eq!(sandbox.listing(), ["a", "b", "b.tmp", "before.tmp", "late.tmp"]);
+        assert_eq!(
+            sandbox.listing(),
+            ["a", "b", "b.tmp", "before.tmp", "late.tmp"]
+        );
         assert_eq!(sandbox.content("b.tmp"), "closed");
     });
 }
@@ -381,13 +446,21 @@ fn what_becomes_of_a_sole_copy() {
         for temp in ["a.tmp", "b.tmp", "c.tmp", "d.tmp"] {
             watching.wait_for(|event| name(event) == temp);
             assert_eq!(watching.events().about(temp), [want], "{options:?} {temp}");
-            assert_eq!(sandbox.has(temp), want.starts_with("kept"), "{options:?} {temp}");
+            assert_eq!(
+                sandbox.has(temp),
+                want.starts_with("kept"),
+                "{options:?} {temp}"
+            );
         }
         // An empty one holds nothing that could be lost.
         let stopped = watching.stop().exit(0);
         assert_eq!(stopped.events.about("sentinel-1.tmp"), ["reaped"]);
         let freed = if want == "reaped" { 32 } else { 0 };
-        assert_eq!(stopped.events.summary()["bytes"], freed, "what was quarantined is not free");
+        assert_eq!(
+            stopped.events.summary()["bytes"],
+            freed,
+            "what was quarantined is not free"
+        );
     }
 }
 
@@ -437,11 +510,25 @@ fn a_dry_run_and_a_run_say_the_same() {
             watching.wait_for_nth(n, |event| event["path"].is_string());
         }
         let stopped = watching.stop().exit(0);
-        let said = stopped.events.0.iter().filter(|event| event["path"].is_string());
+        let said = stopped
+            .events
+            .0
+            .iter()
+            .filter(|event| event["path"].is_string());
         let mut said: Vec<_> = said
             .map(|event| {
-                let fields = ["event", "path", "root", "bytes", "reason", "target", "writer_pid"];
-                fields.map(|field| event[field].clone()).map(|value| value.to_string())
+                let fields = [
+                    "event",
+                    "path",
+                    "root",
+                    "bytes",
+                    "reason",
+                    "target",
+                    "writer_pid",
+                ];
+                fields
+                    .map(|field| event[field].clone())
+                    .map(|value| value.to_string())
             })
             .collect();
         said.sort();
@@ -449,7 +536,11 @@ fn a_dry_run_and_a_run_say_the_same() {
     };
     let before = sandbox.snapshot();
     let dry = watch(&["-n"]);
-    assert_eq!(sandbox.snapshot(), before, "a dry run changes nothing, not even its own state");
+    assert_eq!(
+        sandbox.snapshot(),
+        before,
+        "a dry run changes nothing, not even its own state"
+    );
     let wet = watch(&[]);
     assert_eq!(dry, wet);
     assert_eq!(dry.1, [3, 1, 3, 0]);
@@ -481,13 +572,19 @@ fn without_verbose_healthy_writes_are_not_told() {
     watching.outlive_a_sentinel(&sandbox);
     let stopped = watching.stop().exit(0);
     assert_eq!(stopped.events.about("t.tmp"), [""; 0]);
-    assert_eq!(stopped.events.of("settled").len() + stopped.events.of("tracked").len(), 0);
+    assert_eq!(
+        stopped.events.of("settled").len() + stopped.events.of("tracked").len(),
+        0
+    );
     // Our own claims are no news either.
     let sandbox = Sandbox::new();
     let mut watching = sandbox.watch(with(SHORT, &["-v"])).ready();
     watching.outlive_a_sentinel(&sandbox);
     let stopped = watching.stop().exit(0);
-    assert_eq!(stopped.events.about("sentinel-1.tmp"), ["tracked", "reaped"]);
+    assert_eq!(
+        stopped.events.about("sentinel-1.tmp"),
+        ["tracked", "reaped"]
+    );
     assert_eq!(stopped.events.of("settled").len(), 0);
 }
 
@@ -495,7 +592,10 @@ fn without_verbose_healthy_writes_are_not_told() {
 #[test]
 fn it_ends_when_nobody_can_read_it_any_more() {
     let sandbox = Sandbox::new();
-    let mut child = sandbox.command(["watch", "--json", "--grace", "200ms", "root"]).spawn().unwrap();
+    let mut child = sandbox
+        .command(["watch", "--json", "--grace", "200ms", "root"])
+        .spawn()
+        .unwrap();
     let mut stdout = std::io::BufReader::new(child.stdout.take().unwrap());
     let mut line = String::new();
     while !line.contains("\"ready\"") {
@@ -530,7 +630,10 @@ impl Drop for Ended {
 /// Plain lines for people, where `--json` is not given.
 #[test]
 fn lines_for_people() {
-    let sandbox = Sandbox::new().file("a", "whole").file("a.tmp", "x").file("b.tmp", "xx");
+    let sandbox = Sandbox::new()
+        .file("a", "whole")
+        .file("a.tmp", "x")
+        .file("b.tmp", "xx");
     let command = sandbox.command(["watch", "--grace", "200ms", "root"]);
     let mut child = { command }.spawn().unwrap();
     let mut stdout = std::io::BufReader::new(child.stdout.take().unwrap());
@@ -544,12 +647,20 @@ fn lines_for_people() {
     crate::sandbox::signal(watching.0.id(), libc::SIGTERM);
     watching.0.wait().unwrap();
     let line = |word: &str| lines.iter().find(|line| line.contains(word)).unwrap();
-    assert!(line("removed").contains(" a.tmp "), "{lines:?}");
-    let moved = line("moved");
-    for words in [" b.tmp ", "2 B", "orphand restore ", "orphand quarantine purge "] {
+    assert!(line(" removed ").contains(" a.tmp "), "{lines:?}");
+    let moved = line(" moved ");
+    for words in [
+        " b.tmp ",
+        "2 B",
+        "orphand restore ",
+        "orphand quarantine purge ",
+    ] {
         assert!(moved.contains(words), "{words:?} in {moved:?}");
     }
-    assert!(lines.iter().all(|line| !line.contains('\x1b')), "no colours in a pipe: {lines:?}");
+    assert!(
+        lines.iter().all(|line| !line.contains('\x1b')),
+        "no colours in a pipe: {lines:?}"
+    );
 }
 
 #[test]
@@ -566,8 +677,14 @@ fn paths_are_told_as_they_were_given() {
     assert_eq!(reaped["path"], path("a.tmp"));
     assert_eq!(reaped["target"], path("a"));
     let stopped = watching.stop().exit(0);
-    assert_eq!(stopped.events.one("ready")["roots"][0], absolute.to_str().unwrap());
-    assert_eq!(stopped.events.one("rescan")["root"], absolute.to_str().unwrap());
+    assert_eq!(
+        stopped.events.one("ready")["roots"][0],
+        absolute.to_str().unwrap()
+    );
+    assert_eq!(
+        stopped.events.one("rescan")["root"],
+        absolute.to_str().unwrap()
+    );
 }
 
 // Linux only: APFS takes no name that is not UTF-8.
@@ -584,7 +701,12 @@ fn names_that_are_not_text_are_told_exactly() {
     let exact = |field: &str| contract::decoded(reaped[field].as_str().unwrap());
     assert_eq!(exact("path_b64"), raw(&sandbox.path(&temp)));
     assert_eq!(exact("target_b64"), raw(&sandbox.path(&target)));
-    assert!(reaped["path"].as_str().unwrap().ends_with("/caf\u{fffd}.tmp"));
+    assert!(
+        reaped["path"]
+            .as_str()
+            .unwrap()
+            .ends_with("/caf\u{fffd}.tmp")
+    );
     assert!(reaped.get("root_b64").is_none(), "the root is text");
     watching.stop().exit(0);
     assert!(!sandbox.has(&temp));
@@ -637,7 +759,11 @@ fn a_process_that_only_inherited_the_file_holds_it() {
     let sandbox = Sandbox::new().file("a", "whole");
     let mut watching = sandbox.watch(SHORT).ready();
     let file = fs::File::create(sandbox.path("a.tmp")).unwrap();
-    let child = Command::new("sleep").arg("1000").stdout(file).spawn().unwrap();
+    let child = Command::new("sleep")
+        .arg("1000")
+        .stdout(file)
+        .spawn()
+        .unwrap();
     let mut holder = Ended(child);
     let said = watching.wait_for(kept("a.tmp", "in-use"));
     assert_eq!(said["holders"][0]["pid"], holder.0.id());

@@ -14,7 +14,10 @@ fn root_is(state: &str) -> impl Fn(&Value) -> bool + '_ {
 }
 
 fn position(events: &[Value], wanted: impl Fn(&Value) -> bool) -> usize {
-    events.iter().position(wanted).unwrap_or_else(|| panic!("{events:#?}"))
+    events
+        .iter()
+        .position(wanted)
+        .unwrap_or_else(|| panic!("{events:#?}"))
 }
 
 /// A temp of this name is taken.
@@ -22,7 +25,8 @@ fn position(events: &[Value], wanted: impl Fn(&Value) -> bool) -> usize {
 fn takes(watching: &mut Watching, sandbox: &Sandbox, temp: &str) {
     sandbox.write(temp, "");
     let path = sandbox.path(temp);
-    let gone = watching.wait_for(|event| event["event"] == "reaped" && event["path"] == path.to_str().unwrap());
+    let gone = watching
+        .wait_for(|event| event["event"] == "reaped" && event["path"] == path.to_str().unwrap());
     assert_eq!(gone["root"], sandbox.root().to_str().unwrap());
 }
 
@@ -45,7 +49,9 @@ fn a_root_that_is_not_there_yet_is_waited_for() {
 #[test]
 fn a_root_whose_parents_are_not_there_yet() {
     let sandbox = Sandbox::new();
-    let mut watching = sandbox.watch_dirs(["--grace", "200ms", "root/a/b/c"]).ready();
+    let mut watching = sandbox
+        .watch_dirs(["--grace", "200ms", "root/a/b/c"])
+        .ready();
     let mut shell = sandbox.shell();
     assert!(shell.tell("mkdir -p a/b/c && : > a/b/c/x.tmp"));
     watching.wait_for(root_is("watching"));
@@ -69,7 +75,11 @@ fn a_root_that_is_deleted_and_made_again() {
     }
     takes(&mut watching, &sandbox, "end.tmp");
     let stopped = watching.stop().exit(0);
-    assert_eq!(stopped.events.of("ready").len(), 1, "once, whatever happens later");
+    assert_eq!(
+        stopped.events.of("ready").len(),
+        1,
+        "once, whatever happens later"
+    );
 }
 
 /// Deleted and made again before anybody could have looked: another directory, though the path
@@ -81,7 +91,10 @@ fn a_root_that_is_replaced_at_once() {
     let mut shell = sandbox.shell();
     let root = sandbox.root();
     for n in 0..5 {
-        let line = format!("rm -rf '{0}' && mkdir '{0}' && : > '{0}/{n}.x.tmp'", root.display());
+        let line = format!(
+            "rm -rf '{0}' && mkdir '{0}' && : > '{0}/{n}.x.tmp'",
+            root.display()
+        );
         assert!(shell.tell(&line));
         watching.wait_for(is("reaped", &format!("{n}.x.tmp")));
     }
@@ -144,7 +157,10 @@ fn with_recursion_directories_that_come_later_are_included() {
         // Moved in, with what is in it.
         fs::rename(&outside, sandbox.path("inside")).unwrap();
         let moved = watching.wait_for(is("reaped", "moved.tmp"));
-        assert_eq!(moved["path"], sandbox.path("inside/in/there/moved.tmp").to_str().unwrap());
+        assert_eq!(
+            moved["path"],
+            sandbox.path("inside/in/there/moved.tmp").to_str().unwrap()
+        );
         takes(&mut watching, &sandbox, "inside/in/g.tmp");
         watching.stop().exit(0);
     });
@@ -159,7 +175,11 @@ fn a_directory_that_is_renamed_with_live_temps() {
     fs::rename(sandbox.path("from"), sandbox.path("to")).unwrap();
     for (temp, at) in [("a.tmp", "to/a.tmp"), ("b.tmp", "to/deep/b.tmp")] {
         let gone = watching.wait_for(is("reaped", temp));
-        assert_eq!(gone["path"], sandbox.path(at).to_str().unwrap(), "by its name of now");
+        assert_eq!(
+            gone["path"],
+            sandbox.path(at).to_str().unwrap(),
+            "by its name of now"
+        );
     }
     takes(&mut watching, &sandbox, "to/c.tmp");
     takes(&mut watching, &sandbox, "to/deep/d.tmp");
@@ -170,7 +190,12 @@ fn a_directory_that_is_renamed_with_live_temps() {
     sandbox.make_dir("to");
     takes(&mut watching, &sandbox, "to/f.tmp");
     let stopped = watching.stop().exit(0);
-    assert_eq!(stopped.events.of("failed").len(), 0, "{:#?}", stopped.events);
+    assert_eq!(
+        stopped.events.of("failed").len(),
+        0,
+        "{:#?}",
+        stopped.events
+    );
 }
 
 /// Moved out of the root, a directory is none of ours any more.
@@ -186,7 +211,10 @@ fn a_directory_that_is_moved_out() {
     watching.outlive_a_sentinel(&sandbox);
     assert!(out.join("a.tmp").exists() && out.join("b.tmp").exists());
     let stopped = watching.stop().exit(0);
-    assert_eq!(stopped.events.names("reaped"), ["sentinel-1.tmp", "sentinel-2.tmp"]);
+    assert_eq!(
+        stopped.events.names("reaped"),
+        ["sentinel-1.tmp", "sentinel-2.tmp"]
+    );
 }
 
 /// A symlink below the root leads nowhere for us, also one that takes a watched directory's place.
@@ -207,7 +235,11 @@ fn symlinks_below_the_root_are_not_followed() {
     watching.outlive_a_sentinel(&sandbox);
     watching.outlive_a_sentinel(&sandbox);
     for temp in ["a.tmp", "b.tmp", "c.tmp"] {
-        assert!(outside.join(temp).exists(), "{temp}: {:#?}", watching.events());
+        assert!(
+            outside.join(temp).exists(),
+            "{temp}: {:#?}",
+            watching.events()
+        );
     }
     watching.stop().exit(0);
 }
@@ -215,7 +247,16 @@ fn symlinks_below_the_root_are_not_followed() {
 #[test]
 fn several_roots_and_one_inside_another() {
     let sandbox = Sandbox::new().dir("inner").dir("../other");
-    let args = ["--grace", "200ms", "-r", "root", "root/inner", "other", "root/", "./other/."];
+    let args = [
+        "--grace",
+        "200ms",
+        "-r",
+        "root",
+        "root/inner",
+        "other",
+        "root/",
+        "./other/.",
+    ];
     let mut watching = sandbox.watch_dirs(args).ready();
     sandbox.write("a.tmp", "");
     sandbox.write("inner/b.tmp", "");
@@ -229,8 +270,15 @@ fn several_roots_and_one_inside_another() {
     let want = ["root", "root/inner", "other"].map(|dir| base.join(dir));
     assert_eq!(*roots, serde_json::json!(want));
     assert_eq!(stopped.events.sums(), [3, 0, 0, 0], "each of them once");
-    let inner = stopped.events.of("reaped").into_iter().find(|event| name(event) == "b.tmp");
-    assert_eq!(inner.unwrap()["root"], base.join("root/inner").to_str().unwrap());
+    let inner = stopped
+        .events
+        .of("reaped")
+        .into_iter()
+        .find(|event| name(event) == "b.tmp");
+    assert_eq!(
+        inner.unwrap()["root"],
+        base.join("root/inner").to_str().unwrap()
+    );
 }
 
 /// Each directory has its own rule: what one takes is none of the other's business.
@@ -239,7 +287,9 @@ fn a_name_that_only_another_roots_rule_takes_is_left_alone() {
     let sandbox = Sandbox::new().dir("inner").dir("../logs");
     let rule = |path: &str, names: &str| {
         let path = sandbox.base().join(path);
-        format!("[[watch]]\npath = {path:?}\nnames = [{names:?}]\ngrace = \"200ms\"\nsole_copy = \"reap\"\nrecursive = true\n")
+        format!(
+            "[[watch]]\npath = {path:?}\nnames = [{names:?}]\ngrace = \"200ms\"\nsole_copy = \"reap\"\nrecursive = true\n"
+        )
     };
     let config = rule("root", "*.tmp") + &rule("logs", "*.log") + &rule("root/inner", "*.part");
     sandbox.write("../config/orphand/config.toml", config);
@@ -257,7 +307,14 @@ fn a_name_that_only_another_roots_rule_takes_is_left_alone() {
         watching.wait_for(is("reaped", name));
     }
     watching.outlive_a_sentinel(&sandbox);
-    let kept = ["before.log", "later.log", "inner/before.tmp", "inner/later.tmp", "inner/later.log", "../logs/later.tmp"];
+    let kept = [
+        "before.log",
+        "later.log",
+        "inner/before.tmp",
+        "inner/later.tmp",
+        "inner/later.log",
+        "../logs/later.tmp",
+    ];
     for name in kept {
         assert!(sandbox.has(name), "{name}: {:#?}", watching.events());
     }
@@ -270,7 +327,7 @@ fn a_directory_below_that_may_not_be_read() {
     use std::os::unix::fs::PermissionsExt;
     let sandbox = Sandbox::ordinary().file("shut/a.tmp", "");
     let shut = sandbox.path("shut");
-    fs::set_permissions(&shut, fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(&shut, fs::Permissions::from_mode(0o0)).unwrap();
     let mut watching = sandbox.watch(DEEP).ready();
     let failed = watching.wait_for(|event| event["event"] == "failed");
     assert_eq!(failed["path"], shut.to_str().unwrap());
