@@ -112,6 +112,8 @@ struct Shared {
     summary: Mutex<Summary>,
     /// Rung when there is something to wait for again.
     stirring: Sender<()>,
+    /// The consumer has stopped listening.
+    unheard: AtomicBool,
     stopping: Arc<AtomicBool>,
 }
 
@@ -236,6 +238,7 @@ impl Builder {
             events: Mutex::new(Some(send)),
             summary: Mutex::new(Summary::default()),
             stirring,
+            unheard: AtomicBool::new(false),
             stopping: Arc::clone(&stopping),
         });
         let timer = {
@@ -362,9 +365,15 @@ impl Shared {
         };
         let mut event = event;
         loop {
-            match sender.send_timeout(event, Duration::from_millis(200)) {
+            let patience = match self.unheard.load(Ordering::Relaxed) {
+                false => Duration::from_millis(200),
+                true => Duration::ZERO,
+            };
+            match sender.send_timeout(event, patience) {
                 Err(SendTimeoutError::Timeout(again)) if !self.is_stopping() => event = again,
-                _ => return,
+                // It is the end, and nobody listens: the rest is said to nobody, and at once.
+                Err(_) => return self.unheard.store(true, Ordering::Relaxed),
+                Ok(()) => return,
             }
         }
     }

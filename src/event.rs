@@ -126,6 +126,8 @@ pub enum Event {
         holders: Vec<Holder>,
         /// When it is looked at again; `None` where nobody will.
         retry: Option<Duration>,
+        /// It was reported before, for another reason.
+        again: bool,
     },
     /// A temp was removed.
     Reaped(Disposed),
@@ -230,8 +232,8 @@ impl Summary {
                 let bytes = disposed.subject.bytes.unwrap_or(0);
                 self.held_back = self.held_back.saturating_add(bytes);
             }
-            Event::Kept { reason, .. } => {
-                self.kept += 1;
+            Event::Kept { reason, again, .. } => {
+                self.kept += u64::from(!again);
                 self.cannot_tell |= *reason == Reason::CannotTell;
             }
             Event::Failed { .. } => self.failed += 1,

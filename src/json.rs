@@ -119,6 +119,7 @@ pub fn event(event: &Event, at: Wall) -> Value {
             reason,
             holders: by,
             retry,
+            again: _,
         } => new("kept")
             .with_subject(subject)
             .with("reason", reason.as_str())

@@ -134,10 +134,7 @@ impl<'a> Pass<'a> {
 
     /// The directory itself cannot be worked in.
     fn no_ground(&mut self, error: &RootError, due: &mut [Due]) {
-        let gone = match error {
-            RootError::Io(error) => error.kind() == io::ErrorKind::NotFound,
-            _ => true,
-        };
+        let gone = error.is_gone();
         for one in due.iter_mut() {
             if gone {
                 self.settle(one);
@@ -339,7 +336,7 @@ impl<'a> Pass<'a> {
                 .max(SHORTEST_GRACE);
             let answer = temp.keep(reason, grace, clock::mono());
             if answer.news {
-                news.push((one.name.clone(), observation, reason, answer.retry));
+                news.push((one.name.clone(), observation, reason, answer));
             }
         }
         // One walk over the processes names the holders of all of them.
@@ -353,14 +350,15 @@ impl<'a> Pass<'a> {
             true => Census::default(),
             false => evidence::census(&wanted, dir.reach()),
         };
-        for (name, observation, reason, retry) in news {
+        for (name, observation, reason, answer) in news {
             let holders = census.of(FileId::from(&observation.fingerprint));
             let subject = self.subject(&name, Some(&observation));
             (self.tell)(Event::Kept {
                 subject,
                 reason,
                 holders,
-                retry: Some(retry),
+                retry: Some(answer.retry),
+                again: answer.again,
             });
         }
     }

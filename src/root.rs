@@ -61,7 +61,7 @@ fn instead(leads_to: Option<&Path>) -> String {
     }
 }
 
-/// Folders of the system itself, on Linux and on macOS.
+/// Folders of the system itself, on Linux and on macOS, where some of them lie in `/private`.
 const SYSTEM: &[&str] = &[
     "/",
     "/usr",
@@ -78,19 +78,9 @@ const SYSTEM: &[&str] = &[
     "/Users",
     "/home",
     "/private",
-    "/private/var",
-    "/private/tmp",
     "/private/etc",
-    "/Applications",
-    "/Volumes",
-    "/bin",
-    "/sbin",
-    "/lib",
-    "/lib64",
-    "/opt",
-    "/srv",
-    "/mnt",
-    "/media",
+    "/private/tmp",
+    "/private/var",
 ];
 
 impl Root {
@@ -100,8 +90,9 @@ impl Root {
         let root = Root::to_look_at(path, policy)?;
         if !allow_broad {
             let homes = homes();
-            let canonical = fs::canonicalize(&root.path).unwrap_or_default();
-            let what = broad(&root.path, &homes).or_else(|| broad(&canonical, &homes));
+            let canonical = fs::canonicalize(&root.path).ok();
+            let real = canonical.and_then(|real| broad(&real, &homes));
+            let what = broad(&root.path, &homes).or(real);
             if let Some(what) = what {
                 let path = root.path;
                 return Err(Refused::Broad { path, what });

@@ -82,8 +82,9 @@ impl Walk<'_> {
             match Dir::open_below(&self.root.path, self.id, &below) {
                 Ok(dir) => self.read(&dir),
                 // Gone meanwhile, or replaced by something else: nothing to read.
-                Err(RootError::Io(error)) if is_not_ours(&error) => {}
-                Err(RootError::Io(error)) => (self.met)(Met::Denied(&self.path(&below), &error)),
+                Err(RootError::Io(error)) if !RootError::is_gone_by(&error) => {
+                    (self.met)(Met::Denied(&self.path(&below), &error));
+                }
                 Err(_) => {}
             }
             self.done_with_one();
@@ -152,15 +153,6 @@ fn kind(dir: &Dir, name: &OsStr) -> Option<Kind> {
         .ok()
         .flatten()
         .map(|seen| seen.fingerprint.kind)
-}
-
-/// Errors that say that something is not a directory of this root: a symlink, another mount, a
-/// file by now, or nothing any more.
-fn is_not_ours(error: &io::Error) -> bool {
-    matches!(
-        error.raw_os_error(),
-        Some(libc::ENOENT | libc::ENOTDIR | libc::ELOOP | libc::EXDEV)
-    )
 }
 
 /// All temps below a root, as the directories they lie in and their names.

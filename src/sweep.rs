@@ -29,6 +29,7 @@ pub fn sweep(
 ) -> Result<(), RootError> {
     let asker = Asker::new();
     let mut clocks = ClockWatch::default();
+    clocks.read(clock::now());
     if !root.policy.is_dry_run() {
         put_in_order(root, tools, &asker)?;
     }
@@ -58,12 +59,14 @@ pub fn sweep(
             subject,
             reason,
             holders,
+            again,
             ..
         } => tell(Event::Kept {
             subject,
             reason,
             holders,
             retry: None,
+            again,
         }),
         event => tell(event),
     };
@@ -99,6 +102,7 @@ pub fn sweep(
                 reason: Reason::Young,
                 holders: Vec::new(),
                 retry: None,
+                again: false,
             });
         }
     }

@@ -53,7 +53,7 @@ pub(super) fn run(command: &Explain, look: &Look) -> Result<Exit, Failure> {
             }
             None if path.symlink_metadata().is_err() => return Err(missing(&path)),
             None => match look.json {
-                true => documents.push(not_regular(&path)),
+                true => documents.push(not_regular(root, &path)),
                 false => report.line(&format!(
                     "{}\nkeep: not-regular. It is no regular file, so it is never a temp.",
                     text::escaped(&path)
@@ -135,11 +135,22 @@ fn document(root: &Root, examined: &Examined, holders: &[Holder]) -> Value {
         .into_value()
 }
 
-fn not_regular(path: &Path) -> Value {
+/// What is said of something that is never a temp: the same fields, without values.
+fn not_regular(root: &Root, path: &Path) -> Value {
     orphand::json::Object::default()
         .with_path("path", Some(path))
+        .with("bytes", Value::Null)
+        .with("quiet_ms", Value::Null)
         .with("verdict", "keep")
         .with("reason", Reason::NotRegular.as_str())
+        .with("target", Value::Null)
+        .with("writer_pid", Value::Null)
+        .with_path("root", Some(&root.path))
+        .with("grace_ms", Value::Null)
+        .with("grammar", Value::Null)
+        .with("holders", json::holders(&[]))
+        .with("matches", Value::Null)
+        .with("gates", Vec::<Value>::new())
         .into_value()
 }
 

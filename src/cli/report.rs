@@ -112,6 +112,7 @@ impl Report {
                 reason,
                 holders,
                 retry,
+                again: _,
             } => {
                 let by: Vec<String> = holders
                     .iter()

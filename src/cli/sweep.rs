@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use orphand::daemon;
+use orphand::decide::retention::Trust;
 use orphand::event::{Event, Summary};
 use orphand::evidence::Asker;
 use orphand::look::RootId;
@@ -65,6 +66,11 @@ pub(super) fn run(command: &Sweep, look: &Look) -> Result<Exit, Failure> {
                 limits: plan.config.quarantine,
                 journal: &tools.journal,
                 asker: &asker,
+                // A sweep has just begun: it drops for want of room, not for age.
+                trust: Trust {
+                    running: Duration::ZERO,
+                    since_parted: None,
+                },
             };
             for event in quarantine::tend(root, None, keeping) {
                 report.event(&event)?;

@@ -149,11 +149,15 @@ fn follow(watcher: &Watcher, report: &mut Report) -> Result<Exit, Failure> {
             if matches!(event, Event::Summary(_)) {
                 report.status(String::new());
             }
+            let last = matches!(event, Event::Summary(_));
             failed |= matches!(event, Event::Failed { .. });
             if report.event(&event).is_err() {
                 // Nobody reads any more: what cannot be told is not done.
                 watcher.stopper().stop();
                 return Ok(Exit::Failed);
+            }
+            if last {
+                break;
             }
         }
         if live && next_status <= Instant::now() {
@@ -328,6 +332,9 @@ impl Signals {
         let spawned = thread.spawn(move || {
             if self.arrived.recv().is_ok() {
                 stopper.stop();
+                // Whoever should read our lines does not: nothing is half done by now.
+                std::thread::sleep(Duration::from_secs(20));
+                std::process::exit(Exit::Failed as i32);
             }
         });
         if let Err(error) = spawned {

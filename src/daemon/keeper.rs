@@ -18,6 +18,8 @@ use crossbeam_channel::{Receiver, Select, unbounded};
 use super::{Existing, Shared, guard};
 use crate::clock;
 use crate::decide::policy::Closed;
+use crate::decide::retention::Trust;
+use crate::decide::time::{ClockWatch, Now, Wall};
 use crate::decide::tracker::Origin;
 use crate::event::{Cause, Event, RootState, Subject};
 use crate::evidence::{Asker, Circumstances};
@@ -55,6 +57,9 @@ struct Keeper {
     /// Claims left by a crash are put in order under this thread's leases.
     asker: Asker,
     alarm: Alarm,
+    clocks: ClockWatch,
+    /// When the watch began.
+    began: Now,
 }
 
 /// When the keeper does something by itself.
@@ -90,12 +95,17 @@ pub(super) fn run(
         watched: HashMap::new(),
     };
     let _guard = Guard(Arc::clone(&shared));
+    let began = clock::now();
+    let mut clocks = ClockWatch::default();
+    clocks.read(began);
     let mut keeper = Keeper {
         kernel: Kernel::new(inlet),
         posts: locks.into_iter().map(post).collect(),
         calmer: Calmer::new(calm),
         asker: Asker::new(),
         alarm: Alarm::default(),
+        clocks,
+        began,
         shared,
     };
     keeper.start();
@@ -430,7 +440,7 @@ impl Keeper {
     /// Scans the directory `below` a root: watches what is below it, and tracks what is there.
     fn scan(&mut self, index: usize, root: &Root, below: &Path, cause: Cause) {
         let origin = match (cause, self.shared.existing) {
-            (Cause::Startup, Existing::Leave) => None,
+            (Cause::Startup | Cause::RootReturned, Existing::Leave) => None,
             // What comes back with its directory may have been there before, too.
             (Cause::Startup | Cause::RootReturned, Existing::Wait) => Some(Origin::FoundToWait),
             _ => Some(Origin::Found),
@@ -438,6 +448,7 @@ impl Keeper {
         let shared = Arc::clone(&self.shared);
         let id = shared.id(index);
         let recovers = !root.policy.is_dry_run();
+        let began = self.began.wall;
         let claims = Mutex::new(Vec::new());
         let denied = Mutex::new(Vec::new());
         // The walk has several threads, the kernel's watcher has one door.
@@ -457,7 +468,8 @@ impl Keeper {
                 let (path, now) = (dir.path().join(name), clock::mono());
                 match origin {
                     Some(origin) => shared.temps.found(path, now, origin),
-                    None => shared.temps.leave(path, now),
+                    None if is_older(dir, name, began) => shared.temps.leave(path, now),
+                    None => shared.temps.found(path, now, Origin::Found),
                 }
             }
             Met::Claim(dir, name) if recovers => {
@@ -587,7 +599,13 @@ impl Keeper {
     }
 
     /// Drops from each quarantine what has lain there for too long or takes too much.
-    fn tend_quarantines(&self) {
+    fn tend_quarantines(&mut self) {
+        let now = clock::now();
+        let parted = self.clocks.read(now);
+        let trust = Trust {
+            running: now.mono.since(self.began.mono),
+            since_parted: parted.map(|parted| now.mono.since(parted)),
+        };
         for (index, root) in self.shared.roots.iter().enumerate() {
             let id = self.shared.id(index);
             if root.policy.is_dry_run() || id.is_none() {
@@ -597,6 +615,7 @@ impl Keeper {
                 limits: self.shared.limits,
                 journal: &self.shared.tools.journal,
                 asker: &self.asker,
+                trust,
             };
             let dropped = quarantine::tend(root, id, keeping);
             for one in dropped {
@@ -635,6 +654,15 @@ fn watch(
     kernel.watch(dir, closes)?;
     post.watched.insert(dir.to_owned(), id);
     Ok(())
+}
+
+/// Whether a file was there before `began`, or that cannot be told. Moving the directory that it is
+/// in does not change its dates.
+fn is_older(dir: &Dir, name: &OsStr, began: Wall) -> bool {
+    match dir.observe(name) {
+        Ok(Some(seen)) => seen.fingerprint.ctime <= began,
+        _ => true,
+    }
 }
 
 fn poll_interval(root: &Root) -> Duration {

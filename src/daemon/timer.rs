@@ -32,6 +32,7 @@ pub(super) fn run(shared: &Shared, bell: &Receiver<()>, keeper: &Sender<keeper::
     let _guard = Guard(shared, keeper);
     let asker = Asker::new();
     let mut clocks = ClockWatch::default();
+    clocks.read(clock::now());
     let mut agenda = Agenda::default();
     while !shared.is_stopping() {
         if clock::mono() >= agenda.horizon {

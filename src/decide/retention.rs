@@ -43,11 +43,32 @@ impl Default for Limits {
     }
 }
 
+/// How far the dates in a quarantine can be trusted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Trust {
+    /// For how long this process has run. A clock that was set just before it began would make
+    /// everything old at once; so nothing is dropped for its age in the first hour, or the first
+    /// tenth of a shorter limit.
+    pub running: Duration,
+    /// How long ago the wall clock and the monotonic clock parted, if that was noticed: nothing is
+    /// taken to be older.
+    pub since_parted: Option<Duration>,
+}
+
+/// The longest time that [`Trust::running`] must reach.
+const SETTLING: Duration = Duration::from_secs(60 * 60);
+
 /// What is to be dropped, oldest first: what is too old, then as much as is over the size.
 ///
 /// Never dropped is the newest copy for a target that is missing or empty.
 #[must_use]
-pub fn overdue(entries: &[Entry], limits: Limits, now: Wall, file_system: u64) -> Vec<Entry> {
+pub fn overdue(
+    entries: &[Entry],
+    limits: Limits,
+    now: Wall,
+    trust: Trust,
+    file_system: u64,
+) -> Vec<Entry> {
     let mut newest: HashMap<&PathBuf, &Entry> = HashMap::new();
     for entry in entries.iter().filter(|entry| !entry.target_whole) {
         let best = newest.entry(&entry.copy_of).or_insert(entry);
@@ -63,16 +84,23 @@ pub fn overdue(entries: &[Entry], limits: Limits, now: Wall, file_system: u64) -
     let mut old: Vec<&Entry> = entries.iter().filter(|entry| !spared(entry)).collect();
     old.sort_by(|a, b| (a.since, &a.id).cmp(&(b.since, &b.id)));
 
-    let mut left: u64 = entries
+    // Only what may be dropped counts: dropping the rest because the spared ones are large would
+    // destroy it and help nobody.
+    let mut left = old
         .iter()
-        .fold(0, |sum, entry| sum.saturating_add(entry.bytes));
+        .fold(0u64, |sum, entry| sum.saturating_add(entry.bytes));
     let room = match limits.percent {
         0 => u64::MAX,
         // A file system that does not say how large it is has no tenth.
         _ if file_system == 0 => u64::MAX,
         percent => (file_system / 100).saturating_mul(u64::from(percent)),
     };
-    let too_old = |entry: &Entry| !limits.age.is_zero() && now.since(entry.since) >= limits.age;
+    let settled = trust.running >= SETTLING.min(limits.age / 10);
+    let too_old = |entry: &Entry| {
+        let age = now.since(entry.since);
+        let age = trust.since_parted.map_or(age, |since| age.min(since));
+        !limits.age.is_zero() && settled && age >= limits.age
+    };
     let mut dropped = Vec::new();
     for entry in old {
         if left > room || too_old(entry) {
@@ -88,6 +116,11 @@ mod tests {
     use super::*;
 
     const DAY: i64 = 24 * 60 * 60;
+
+    const TRUST: Trust = Trust {
+        running: SETTLING,
+        since_parted: None,
+    };
 
     fn entry(id: &str, days_ago: i64, bytes: u64, copy_of: &str, target_whole: bool) -> Entry {
         Entry {
@@ -109,7 +142,7 @@ mod tests {
             sec: 100 * DAY,
             nsec: 0,
         };
-        let dropped = overdue(entries, limits, now, 1_000);
+        let dropped = overdue(entries, limits, now, TRUST, 1_000);
         let ids: Vec<_> = dropped
             .iter()
             .map(|entry| entry.id.to_str().unwrap())
@@ -138,7 +171,7 @@ mod tests {
             entry("b", 3, 60, "x", true),
             entry("c", 2, 60, "y", false),
         ];
-        check(&large, limits, &["b", "a"]);
+        check(&large, limits, &["b"]);
         let exactly = [entry("a", 1, 100, "x", true)];
         check(&exactly, limits, &[]);
     }
@@ -150,8 +183,38 @@ mod tests {
             nsec: 0,
         };
         let one = [entry("a", 1, 100, "x", true)];
-        assert_eq!(overdue(&one, Limits::default(), now, 0), []);
-        assert_eq!(overdue(&one, Limits::default(), now, 999), one);
+        assert_eq!(overdue(&one, Limits::default(), now, TRUST, 0), []);
+        assert_eq!(overdue(&one, Limits::default(), now, TRUST, 999), one);
+    }
+
+    #[test]
+    fn a_clock_that_was_set_forward_makes_nothing_old() {
+        let now = Wall {
+            sec: 100 * DAY,
+            nsec: 0,
+        };
+        let week_old = [entry("a", 8, 1, "x", true)];
+        let dropped = |trust| overdue(&week_old, Limits::default(), now, trust, 1_000);
+        assert_eq!(dropped(TRUST), week_old);
+        let just_started = Trust {
+            running: SETTLING - Duration::from_secs(1),
+            ..TRUST
+        };
+        assert_eq!(dropped(just_started), []);
+        let jumped = Trust {
+            since_parted: Some(Duration::from_secs(6 * 24 * 60 * 60)),
+            ..TRUST
+        };
+        assert_eq!(dropped(jumped), []);
+    }
+
+    #[test]
+    fn what_is_spared_does_not_drive_the_rest_out() {
+        let entries = [
+            entry("a", 1, 90, "x", true),
+            entry("b", 1, 5_000, "y", false),
+        ];
+        check(&entries, Limits::default(), &[]);
     }
 
     #[test]

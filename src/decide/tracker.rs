@@ -206,7 +206,8 @@ impl Tracked {
     /// Takes one look into account.
     pub fn look(&mut self, look: &Look, grace: Duration, open: Open) -> Next {
         let now = look.now.mono;
-        let held = look.hold.is_held() && open == Open::Keep;
+        // Only the wish to take what is open counts a holder for nothing.
+        let held = look.hold.is_held() && open != Open::Reap;
         let next = match self.looked.as_deref_mut() {
             None => {
                 let first = self.first_look(look, grace, held);
@@ -280,12 +281,13 @@ impl Tracked {
     /// Notes that it was kept for `reason`, and says whether that is news. It is looked at again
     /// after [`policy::retry`].
     pub fn keep(&mut self, reason: Reason, grace: Duration, now: Mono) -> Kept {
+        let again = self.said != Said::default();
         let news = self.said.note(reason.bit());
         let retry = policy::retry(grace, reason.ends_silently(), u32::from(self.tries));
         self.tries = self.tries.saturating_add(1);
         self.due = now.after(retry);
         self.reaping = false;
-        Kept { news, retry }
+        Kept { news, again, retry }
     }
 
     /// Notes that nothing was done because this is a dry run, or that it could not be done; it is
@@ -300,6 +302,8 @@ impl Tracked {
 pub struct Kept {
     /// Nobody was told so far.
     pub news: bool,
+    /// Something else was told of it before.
+    pub again: bool,
     /// In what time it is looked at again.
     pub retry: Duration,
 }

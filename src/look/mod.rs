@@ -74,6 +74,27 @@ pub enum RootError {
     Io(#[from] io::Error),
 }
 
+impl RootError {
+    /// Whether it says that no directory of this root is there any more: nothing, a file, a symlink,
+    /// another mount, or another directory.
+    #[must_use]
+    pub fn is_gone(&self) -> bool {
+        match self {
+            RootError::Io(error) => RootError::is_gone_by(error),
+            _ => true,
+        }
+    }
+
+    /// The same of the system's own word.
+    #[must_use]
+    pub fn is_gone_by(error: &io::Error) -> bool {
+        matches!(
+            error.raw_os_error(),
+            Some(libc::ENOENT | libc::ENOTDIR | libc::ELOOP | libc::EXDEV)
+        )
+    }
+}
+
 impl RootId {
     /// What stands at `path` now.
     pub fn of(path: &Path) -> Result<RootId, RootError> {

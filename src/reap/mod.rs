@@ -145,6 +145,7 @@ pub const BREATH: Duration = Duration::from_millis(2);
 pub struct Reaper {
     claims: Claims,
     breath: Duration,
+    batch: usize,
     hook: Option<Hook>,
 }
 
@@ -206,6 +207,7 @@ impl Reaper {
         Reaper {
             claims: Claims::new(random()),
             breath: BREATH,
+            batch: affordable(),
             hook: None,
         }
     }
@@ -244,7 +246,7 @@ impl Reaper {
         let mut outcomes: Vec<Option<Outcome>> = batch.iter().map(|_| None).collect();
         let mut order: Vec<usize> = (0..batch.len()).collect();
         order.sort_by_key(|&i| batch.get(i).is_some_and(|c| c.verdict != Verdict::Reap));
-        for part in order.chunks(BATCH) {
+        for part in order.chunks(self.batch) {
             let part = part
                 .iter()
                 .filter_map(|&i| Some((i, batch.get(i)?)))
@@ -607,8 +609,15 @@ pub fn recover(scene: Scene<'_>, asker: &Asker, claim: &OsStr) -> io::Result<Opt
         Some(seen) if seen.fingerprint.kind == Kind::File && is_ours(&seen) => {}
         _ => return Ok(None),
     }
-    let (hold, _proof) = asker.ask(evidence::open_to_ask(dir, claim)?);
-    if hold != Hold::Free {
+    let (hold, proof) = asker.ask(evidence::open_to_ask(dir, claim)?);
+    let now = look::observe_fd(proof.file())?;
+    // What a person brought back stays, even under such a name.
+    if hold != Hold::Free
+        || scene
+            .circumstances
+            .marks
+            .has(proof.file(), &now.fingerprint)
+    {
         return Ok(None);
     }
     // A name of this form can be given by anybody: what this rule would not have claimed stays.
@@ -683,6 +692,15 @@ impl<'a> Rooms<'a> {
         let slot = room.and_then(|room| room.slot(self.scene.dir.below()).ok());
         slot.ok_or(Outcome::Kept(Reason::NoQuarantine))
     }
+}
+
+/// As large a batch as the limit of open files allows: one that goes to the quarantine takes three.
+fn affordable() -> usize {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    let limit = limit
+        .and_then(|limit| usize::try_from(limit).ok())
+        .unwrap_or(usize::MAX);
+    (limit / 8).clamp(1, BATCH)
 }
 
 /// A number that nobody else draws: the standard library seeds its hash maps from the system.

@@ -19,7 +19,7 @@ use super::calls;
 use crate::clock;
 use crate::decide::judge::{Reach, Target};
 use crate::decide::observation::{Hold, Kind, Observation};
-use crate::decide::retention::{self, Entry, Limits};
+use crate::decide::retention::{self, Entry, Limits, Trust};
 use crate::decide::time::Wall;
 use crate::event::{Event, Subject};
 use crate::evidence::{self, Asker, FileId};
@@ -125,6 +125,10 @@ impl Room {
 
     /// Makes a place for one file that lies in the directory `below` the root.
     pub fn slot(self: &Arc<Room>, below: &Path) -> io::Result<Slot> {
+        // What lies deeper would never be found again.
+        if below.components().count() + 1 >= DEEPEST {
+            return Err(Errno::NAMETOOLONG.into());
+        }
         for _ in 0..8 {
             let id = new_id();
             match calls::make_dir(self.fd.as_fd(), OsStr::new(&id)) {
@@ -132,21 +136,23 @@ impl Room {
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
                 Err(error) => return Err(error),
             }
-            let mut folder = open_dir(self.fd.as_fd(), OsStr::new(&id))?;
+            // From here on what was made is removed again if this fails half-way.
+            let mut slot = Slot {
+                folder: open_dir(self.fd.as_fd(), OsStr::new(&id))?,
+                room: Arc::clone(self),
+                id,
+                below: PathBuf::new(),
+                kept: false,
+            };
             for part in below.components() {
                 let Component::Normal(name) = part else {
                     return Err(Errno::INVAL.into());
                 };
-                calls::make_dir(folder.as_fd(), name)?;
-                folder = open_dir(folder.as_fd(), name)?;
+                calls::make_dir(slot.folder(), name)?;
+                slot.below.push(name);
+                slot.folder = open_dir(slot.folder(), name)?;
             }
-            return Ok(Slot {
-                room: Arc::clone(self),
-                id,
-                below: below.to_owned(),
-                folder,
-                kept: false,
-            });
+            return Ok(slot);
         }
         Err(Errno::EXIST.into())
     }
@@ -324,6 +330,8 @@ pub struct Keeping<'a> {
     pub journal: &'a Journal,
     /// Proves that nobody holds what is dropped.
     pub asker: &'a Asker,
+    /// How far dates can be trusted.
+    pub trust: Trust,
 }
 
 /// Drops from the quarantine of `root` what is overdue, and says what that was.
@@ -341,7 +349,8 @@ pub fn tend(root: &Root, id: Option<RootId>, keeping: Keeping<'_>) -> Vec<Event>
     let size = rustix::fs::fstatvfs(room.root.fd());
     let size = size.map_or(0, |fs| fs.f_blocks.saturating_mul(fs.f_frsize));
     let mut events = Vec::new();
-    for overdue in retention::overdue(&entries, keeping.limits, clock::wall(), size) {
+    for overdue in retention::overdue(&entries, keeping.limits, clock::wall(), keeping.trust, size)
+    {
         let Some(one) = stored.iter().find(|one| OsStr::new(&one.id) == overdue.id) else {
             continue;
         };

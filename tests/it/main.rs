@@ -13,3 +13,10 @@ mod sweep;
 mod users;
 mod watch;
 mod watch_roots;
+
+mod holders;
+// Mounts, overlays, chattr(1) and ext4 are Linux's.
+#[cfg(target_os = "linux")]
+mod places;
+mod protocol;
+mod stage;

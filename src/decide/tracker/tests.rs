@@ -37,6 +37,9 @@ enum Do {
 }
 use Do::*;
 
+/// What happens when, in milliseconds by the monotonic clock.
+type Script<'a> = &'a [(u64, Do)];
+
 /// A machine with two clocks and one temp on it, and what orphand knows of that.
 struct Story {
     /// Milliseconds since it began, by the monotonic clock.
@@ -146,7 +149,7 @@ impl Story {
 
     /// Lets `script` happen, and looks when it is time to. When the temp is judged and nobody holds
     /// it; `None` if that does not come.
-    fn judged(&mut self, script: &[(u64, Do)]) -> Option<u64> {
+    fn judged(&mut self, script: Script<'_>) -> Option<u64> {
         let mut script = script.iter().peekable();
         let the_end = 100 * self.grace.as_millis() as u64;
         while self.at < the_end {
@@ -187,7 +190,7 @@ fn wall(ms: i64) -> Wall {
 fn when_it_is_judged() {
     use Origin::*;
     let held = |from, to| [(from, Grab), (to, LetGo)];
-    let rows: &[(&str, Origin, i64, &[(u64, Do)], Option<u64>)] = &[
+    let rows: &[(&str, Origin, i64, Script<'_>, Option<u64>)] = &[
         // Looked at twice.
         ("created, then left alone", Created, 0, &[], Some(10_000)),
         ("found long after", Found, YEAR, &[], Some(1_000)),
@@ -394,8 +397,8 @@ fn when_it_is_judged() {
 fn what_bounds_the_credit() {
     use Origin::*;
     let s = Duration::from_secs;
-    let no_jump: &[(u64, Do)] = &[];
-    let rows: [(&str, Origin, i64, u64, &[(u64, Do)], Duration, u64); 8] = [
+    let no_jump: Script<'_> = &[];
+    let rows: [(&str, Origin, i64, u64, Script<'_>, Duration, u64); 8] = [
         ("its age", Found, 4_000, UP, no_jump, s(10), 6_000),
         ("grace - confirm", Found, YEAR, UP, no_jump, s(10), 1_000),
         (
@@ -543,9 +546,9 @@ fn looking_early_does_not_hurry_it() {
     assert!(matches!(story.look(), Next::Judge(_)));
 }
 
-/// `CannotTell` is not seen holding; the gates keep it.
+/// It is judged, so that a gate keeps it and says so.
 #[test]
-fn a_doubt_is_not_a_holder() {
+fn a_doubt_is_judged() {
     let mut story = Story::new(Origin::Found, YEAR, UP, GRACE);
     let mut look = Look {
         now: Now {
@@ -704,30 +707,38 @@ fn a_reason_is_news_once() {
 #[test]
 fn what_was_said_is_said_again_only_of_another_file() {
     let mut story = Story::new(Origin::Found, YEAR, UP, GRACE);
-    let in_use = |story: &mut Story| {
+    let says = |story: &mut Story, reason| {
         story.look();
         let now = story.mono();
-        story.temp.keep(Reason::InUse, GRACE, now).news
+        story.temp.keep(reason, GRACE, now).news
     };
     story.held = true;
-    assert!(in_use(&mut story));
+    assert!(says(&mut story, Reason::InUse));
     story.at = 10_000;
     story.happen(Write);
-    assert!(!in_use(&mut story), "written to by its holder");
+    assert!(!says(&mut story, Reason::InUse), "written to by its holder");
     story.at = 20_000;
     story.held = false;
     story.look();
     story.held = true;
-    assert!(!in_use(&mut story), "free, and held again");
+    assert!(!says(&mut story, Reason::InUse), "free, and held again");
     story.at = 30_000;
     story.held = false;
     story.look();
     story.happen(Write);
-    story.look();
-    assert!(!in_use(&mut story), "written to while it was free");
+    assert!(says(&mut story, Reason::HardLinked));
     story.at = 40_000;
+    story.happen(Write);
+    assert!(
+        !says(&mut story, Reason::HardLinked),
+        "written to while it was free"
+    );
+    story.at = 50_000;
     story.happen(Replace);
-    assert!(in_use(&mut story), "another file by that name");
+    assert!(
+        says(&mut story, Reason::HardLinked),
+        "another file by that name"
+    );
 }
 
 /// What could not be done is put aside like what is kept, and is not judged in between.
@@ -745,11 +756,10 @@ fn put_aside() {
         "the second time waits longer"
     );
 
-    // Before any look there is nothing to remember it by.
+    // What cannot even be looked at is put aside in the same way.
     let mut unseen = Tracked::found(now, Origin::Found);
     assert!(unseen.put_aside(GRACE, now).news);
     assert_eq!(unseen.due(), now.after(GRACE));
-    assert!(!unseen.is_kept());
 }
 
 #[test]
@@ -767,6 +777,38 @@ fn what_it_remembers() {
     assert!(!temp.clone().settled_down().is_reaping());
     let (ripe, _) = ripe();
     assert_eq!(ripe.bytes(), Some(0));
+}
+
+/// What was touched while it was being disposed of is somebody's: nothing of the looks before
+/// counts, and nothing is said twice.
+#[test]
+fn it_starts_over() {
+    let (mut temp, now) = ripe();
+    temp.close();
+    temp.start_reaping();
+    assert!(temp.keep(Reason::Changed, GRACE, now).news);
+    temp.start_reaping();
+    temp.start_over(now, GRACE);
+    assert!(
+        temp.is_closed() && temp.is_reaping(),
+        "what was heard of it stands"
+    );
+    assert_eq!(
+        (temp.seen(), temp.bytes(), temp.is_kept()),
+        (now, None, false)
+    );
+    assert_eq!(temp.due(), now.after(GRACE / 2));
+    assert!(!temp.keep(Reason::Changed, GRACE, now).news);
+
+    let mut story = Story::new(Origin::Found, YEAR, UP, GRACE);
+    story.temp.start_over(story.mono(), GRACE);
+    assert_eq!(story.judged(&[]), Some(10_000), "whatever its dates say");
+}
+
+#[test]
+fn what_is_left_alone_is_never_due() {
+    let now = Mono(UP * MS);
+    assert_eq!(Tracked::left_alone(now).due(), Mono(u64::MAX));
 }
 
 /// There may be a million of them.

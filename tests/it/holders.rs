@@ -1,0 +1,775 @@
+//! Who holds a file is seen, however they hold it; and asking harms nobody.
+
+use std::fs::{self, File};
+use std::io::{self, BufRead, BufReader, Read};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use orphand::decide::judge::Reason;
+use orphand::decide::observation::Holder;
+use orphand::event::Event;
+
+use crate::stage::*;
+
+/// How a process holds a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Hold {
+    /// It has it open for writing.
+    Write,
+    /// It has it open for reading.
+    Read,
+    /// It has it mapped for reading, and no descriptor.
+    Map,
+    /// It has it mapped for writing, and no descriptor.
+    MapToWrite,
+    /// It has it mapped and no descriptor, and its first thread has ended.
+    MapInThread,
+    /// It holds a BSD lock.
+    Flock,
+    /// It holds a POSIX lock.
+    Posix,
+    /// The file is in flight over a socket; nobody has a descriptor.
+    Flight,
+    /// It has a handle that is no open file.
+    #[cfg(target_os = "linux")]
+    Path,
+    /// Its working directory is there.
+    Directory,
+}
+
+impl Hold {
+    const ALL: &[Hold] = &[
+        Hold::Write,
+        Hold::Read,
+        Hold::Map,
+        Hold::MapToWrite,
+        Hold::MapInThread,
+        Hold::Flock,
+        Hold::Posix,
+        Hold::Flight,
+        #[cfg(target_os = "linux")]
+        Hold::Path,
+        Hold::Directory,
+    ];
+}
+
+const HOW: &str = "ORPHAND_TEST_HOLDS";
+const FILE: &str = "ORPHAND_TEST_FILE";
+const READY: &str = "it is held";
+
+/// Puts a process where it is to run.
+type Prepare = fn(&mut Command);
+
+/// A process that holds a file until this is dropped.
+pub(crate) struct Holding {
+    child: Child,
+    pid: u32,
+}
+
+impl Holding {
+    pub(crate) fn new(how: Hold, file: &Path) -> Holding {
+        Holding::within(how, file, |_| {})
+    }
+
+    /// `prepare` may put the process into a namespace.
+    fn within(how: Hold, file: &Path, prepare: Prepare) -> Holding {
+        let mut command = again("holders::the_holder");
+        command.env(HOW, format!("{how:?}")).env(FILE, file);
+        command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::inherit());
+        prepare(&mut command);
+        let mut child = command.spawn().unwrap();
+        let lines = BufReader::new(child.stdout.take().unwrap());
+        let mut lines = lines.lines().map_while(Result::ok);
+        let ready = lines.find_map(|line| Some(line.split_once(READY)?.1.to_owned()));
+        let Some(ready) = ready else {
+            panic!("{how:?} came to nothing: {:?}", child.wait());
+        };
+        // Where it is not the child itself, it says who it is.
+        let pid = ready
+            .trim_start_matches(" by ")
+            .parse()
+            .unwrap_or(child.id());
+        Holding { child, pid }
+    }
+}
+
+impl Drop for Holding {
+    fn drop(&mut self) {
+        drop(self.child.stdin.take());
+        let _ = self.child.wait();
+    }
+}
+
+/// The holder's part: not a test, but the process that the tests start. Alone it does nothing.
+#[test]
+fn the_holder() {
+    let (Ok(how), Some(file)) = (std::env::var(HOW), std::env::var_os(FILE)) else {
+        return;
+    };
+    let how = Hold::ALL
+        .iter()
+        .find(|known| format!("{known:?}") == how)
+        .unwrap();
+    let path = PathBuf::from(file);
+    let until_the_end = || {
+        println!("{READY}");
+        let _ = io::stdin().read_to_end(&mut Vec::new());
+        // What the harness has to say nobody reads.
+        std::process::exit(0);
+    };
+    match how {
+        Hold::Write => {
+            let _file = File::options().append(true).open(path).unwrap();
+            until_the_end();
+        }
+        Hold::Read => {
+            let _file = File::open(path).unwrap();
+            until_the_end();
+        }
+        Hold::Map | Hold::MapToWrite => {
+            map(&path, *how == Hold::MapToWrite);
+            until_the_end();
+        }
+        Hold::MapInThread => {
+            map_in_thread(&path);
+        }
+        Hold::Flock => {
+            let file = File::open(path).unwrap();
+            rustix::fs::flock(&file, rustix::fs::FlockOperation::LockExclusive).unwrap();
+            until_the_end();
+        }
+        Hold::Posix => {
+            let file = File::options().write(true).open(path).unwrap();
+            rustix::fs::fcntl_lock(&file, rustix::fs::FlockOperation::LockExclusive).unwrap();
+            until_the_end();
+        }
+        Hold::Flight => {
+            let _socket = in_flight(File::open(path).unwrap());
+            until_the_end();
+        }
+        #[cfg(target_os = "linux")]
+        Hold::Path => {
+            use std::os::unix::fs::OpenOptionsExt;
+            let options = File::options()
+                .read(true)
+                .custom_flags(libc::O_PATH)
+                .clone();
+            let _handle = options.open(path).unwrap();
+            until_the_end();
+        }
+        Hold::Directory => {
+            std::env::set_current_dir(path.parent().unwrap()).unwrap();
+            let _dir = File::open(".").unwrap();
+            until_the_end();
+        }
+    }
+}
+
+/// Maps a file with the raw call, and closes it: no descriptor is left.
+fn map(path: &Path, to_write: bool) -> *mut libc::c_void {
+    let file = File::options()
+        .read(true)
+        .write(to_write)
+        .open(path)
+        .unwrap();
+    let length = file.metadata().unwrap().len() as usize;
+    let protection = libc::PROT_READ | if to_write { libc::PROT_WRITE } else { 0 };
+    // SAFETY: a new mapping of an open file; nothing else is there to be harmed.
+    let at = unsafe {
+        let (fd, shared) = (file.as_raw_fd(), libc::MAP_SHARED);
+        libc::mmap(std::ptr::null_mut(), length, protection, shared, fd, 0)
+    };
+    assert_ne!(at, libc::MAP_FAILED, "{}", io::Error::last_os_error());
+    at
+}
+
+/// Forks; the child maps the file in a second thread, and its first one ends.
+fn map_in_thread(path: &Path) {
+    // SAFETY: the child goes on with its one thread; glibc and Apple's libc let it make another.
+    let child = unsafe { libc::fork() };
+    if child != 0 {
+        // The harness of the test reads nothing more from here.
+        let mut status = 0;
+        // SAFETY: waits for our child.
+        while unsafe { libc::waitpid(child, &raw mut status, 0) } < 0 {}
+        std::process::exit(0);
+    }
+    let path = path.to_owned();
+    std::thread::spawn(move || {
+        map(&path, false);
+        let stat = "/proc/self/stat";
+        if cfg!(target_os = "linux") {
+            let has_ended = || fs::read_to_string(stat).is_ok_and(|stat| stat.contains(") Z "));
+            wait_until("the first thread has ended", has_ended);
+        }
+        println!("{READY} by {}", std::process::id());
+        let _ = io::stdin().read_to_end(&mut Vec::new());
+        // SAFETY: ends the process.
+        unsafe { libc::_exit(0) };
+    });
+    loop {
+        #[cfg(target_os = "linux")]
+        // SAFETY: exit(2), which ends this one thread; the other one goes on.
+        unsafe {
+            libc::syscall(libc::SYS_exit, 0);
+        }
+        std::thread::park();
+    }
+}
+
+/// Sends an open file to a socket that nobody reads, and closes every descriptor of it.
+fn in_flight(file: File) -> std::os::unix::net::UnixStream {
+    let (from, to) = std::os::unix::net::UnixStream::pair().unwrap();
+    let mut byte = [0u8];
+    let mut part = libc::iovec {
+        iov_base: byte.as_mut_ptr().cast(),
+        iov_len: 1,
+    };
+    let mut space = [0u64; 8];
+    // SAFETY: the message names one byte and room for one descriptor, all of which outlive the
+    // call; CMSG_FIRSTHDR gives a place within that room, large enough for it.
+    let sent = unsafe {
+        let mut message: libc::msghdr = std::mem::zeroed();
+        message.msg_iov = &raw mut part;
+        message.msg_iovlen = 1;
+        message.msg_control = space.as_mut_ptr().cast();
+        message.msg_controllen = libc::CMSG_SPACE(size_of::<libc::c_int>() as u32) as _;
+        let header = libc::CMSG_FIRSTHDR(&raw const message);
+        (*header).cmsg_level = libc::SOL_SOCKET;
+        (*header).cmsg_type = libc::SCM_RIGHTS;
+        (*header).cmsg_len = libc::CMSG_LEN(size_of::<libc::c_int>() as u32) as _;
+        libc::CMSG_DATA(header)
+            .cast::<libc::c_int>()
+            .write_unaligned(file.as_raw_fd());
+        libc::sendmsg(from.as_raw_fd(), &raw const message, 0)
+    };
+    assert_eq!(sent, 1, "{}", io::Error::last_os_error());
+    to
+}
+
+/// What is said of the temp, and who holds it.
+#[track_caller]
+fn kept(stage: &Stage) -> (Reason, Vec<Holder>) {
+    match stage.judge(TEMP) {
+        Event::Kept {
+            reason, holders, ..
+        } => (reason, holders),
+        event => panic!("{event:?}"),
+    }
+}
+
+#[track_caller]
+fn is_taken(stage: &Stage, what: &str) {
+    let event = stage.judge(TEMP);
+    assert!(matches!(event, Event::Reaped(_)), "{what}: {event:?}");
+    assert!(!stage.temp.exists(), "{what}");
+}
+
+/// What Linux calls a program that was started as `/proc/self/exe`.
+const NAME: &str = "exe";
+
+/// Leases are Linux's: elsewhere the same holders must keep it, for whatever reason.
+#[test]
+fn whoever_holds_it_is_seen() {
+    alone("holders::whoever_holds_it_is_seen", EVERYBODY, || {
+        for how in Hold::ALL {
+            let stage = Stage::new();
+            let holding = Holding::new(*how, &stage.temp);
+            let (want, named) = match how {
+                Hold::Write | Hold::Read | Hold::Map | Hold::MapToWrite => {
+                    (Some(Reason::InUse), true)
+                }
+                Hold::MapInThread => (Some(Reason::InUse), true),
+                Hold::Flock | Hold::Posix => (Some(Reason::Locked), true),
+                Hold::Flight => (Some(Reason::InUse), false),
+                #[cfg(target_os = "linux")]
+                Hold::Path => (None, false),
+                Hold::Directory => (None, false),
+            };
+            let Some(want) = want else {
+                // Neither of them can lose a byte of the file.
+                is_taken(&stage, &format!("{how:?}"));
+                continue;
+            };
+            let (reason, holders) = kept(&stage);
+            assert!(stage.temp.exists(), "{how:?}");
+            if cfg!(target_os = "linux") {
+                assert_eq!(reason, want, "{how:?}");
+                let name = match how {
+                    // It was not started, but forked by a thread of that name.
+                    Hold::MapInThread => "holders::the_ho",
+                    _ => NAME,
+                };
+                let holder = Holder {
+                    pid: holding.pid,
+                    name: name.into(),
+                };
+                match named {
+                    true => assert_eq!(holders, [holder], "{how:?}"),
+                    false => assert!(holders.iter().all(|seen| *seen == holder), "{how:?}"),
+                }
+            }
+            drop(holding);
+            is_taken(&stage, &format!("{how:?}, over"));
+            stage.has_only(WHOLE, &stage.target, "");
+        }
+    });
+}
+
+#[test]
+fn another_name_keeps_it() {
+    alone("holders::another_name_keeps_it", EVERYBODY, || {
+        let stage = Stage::new();
+        let other = stage.outside.join("the-other-name");
+        fs::hard_link(&stage.temp, &other).unwrap();
+        assert_eq!(kept(&stage).0, Reason::HardLinked, "nobody holds it");
+        let holding = Holding::new(Hold::Write, &other);
+        assert_eq!(kept(&stage).0, Reason::HardLinked, "held by that name");
+        // The name goes, the holder stays.
+        fs::remove_file(&other).unwrap();
+        assert_eq!(kept(&stage).0, Reason::InUse);
+        drop(holding);
+        is_taken(&stage, "one name, nobody holds it");
+    });
+}
+
+/// Linked to its target, then killed before the unlink: nothing is lost with the temp's name, and
+/// nothing comes free.
+#[test]
+fn its_target_as_its_other_name() {
+    alone("holders::its_target_as_its_other_name", EVERYBODY, || {
+        let stage = Stage::new();
+        fs::remove_file(&stage.target).unwrap();
+        fs::hard_link(&stage.temp, &stage.target).unwrap();
+        match stage.judge(TEMP) {
+            Event::Reaped(disposed) => assert_eq!(disposed.freed, 0),
+            event => panic!("{event:?}"),
+        }
+        stage.has_only(OLD, &stage.target, "");
+    });
+}
+
+/// The opt-outs that `systemd-tmpfiles` honours: a lock on a temp that is otherwise an orphan.
+#[test]
+fn a_shared_lock_keeps_it_too() {
+    alone("holders::a_shared_lock_keeps_it_too", EVERYBODY, || {
+        let stage = Stage::new();
+        let file = File::open(&stage.temp).unwrap();
+        rustix::fs::flock(&file, rustix::fs::FlockOperation::LockShared).unwrap();
+        let reason = kept(&stage).0;
+        if cfg!(target_os = "linux") {
+            assert_eq!(reason, Reason::Locked);
+        }
+        drop(file);
+        is_taken(&stage, "unlocked");
+    });
+}
+
+/// Namespaces, `/proc` and signals by descriptor are Linux's.
+#[cfg(target_os = "linux")]
+mod linux {
+    use std::os::unix::fs::OpenOptionsExt;
+    use std::os::unix::process::CommandExt;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::{Arc, Mutex};
+
+    use orphand::daemon::Watcher;
+    use orphand::decide::judge::Reach;
+    use orphand::evidence::{self, FileId};
+    use orphand::reap::{Outcome, Step};
+
+    use super::*;
+
+    fn in_own_pids(command: &mut Command) {
+        // SAFETY: between fork and exec only system calls are made.
+        unsafe { command.pre_exec(own_pids) };
+    }
+
+    fn in_own_users(command: &mut Command) {
+        // SAFETY: as above.
+        unsafe { command.pre_exec(|| check(libc::unshare(libc::CLONE_NEWUSER))) };
+    }
+
+    fn may(namespace: Prepare) -> bool {
+        let mut command = Command::new("/bin/true");
+        namespace(&mut command);
+        command.status().is_ok_and(|status| status.success())
+    }
+
+    #[test]
+    fn from_other_namespaces() {
+        const TEST: &str = "holders::linux::from_other_namespaces";
+        alone(TEST, &[As::Us], || {
+            let namespaces: [(&str, Prepare); 2] = [("pid", in_own_pids), ("user", in_own_users)];
+            for (name, namespace) in namespaces {
+                if !may(namespace) {
+                    skipped(TEST, &format!("a {name} namespace may not be made here"));
+                    continue;
+                }
+                for how in [
+                    Hold::Write,
+                    Hold::Read,
+                    Hold::Map,
+                    Hold::Flock,
+                    Hold::Flight,
+                ] {
+                    let stage = Stage::new();
+                    // A process without any user of ours is everybody else to the file.
+                    fs::set_permissions(&stage.temp, fs::Permissions::from_mode(0o666)).unwrap();
+                    let holding = Holding::within(how, &stage.temp, namespace);
+                    let (reason, holders) = kept(&stage);
+                    match how {
+                        // The table of locks shows those of this pid namespace and of those below.
+                        Hold::Flock => assert_eq!(reason, Reason::Locked, "{name} {how:?}"),
+                        _ => assert_eq!(reason, Reason::InUse, "{name} {how:?}"),
+                    }
+                    if how != Hold::Flight && rustix::process::geteuid().is_root() {
+                        let named = holders.iter().any(|holder| holder.name == NAME);
+                        assert!(named, "{name} {how:?}: {holders:?}");
+                    }
+                    drop(holding);
+                    is_taken(&stage, &format!("{name} {how:?}, over"));
+                }
+            }
+        });
+    }
+
+    /// `/proc` shows none of the holders in there, without an error: the lease is the proof.
+    #[test]
+    fn seen_from_within_a_pid_namespace() {
+        const TEST: &str = "holders::linux::seen_from_within_a_pid_namespace";
+        const HOME: &str = "ORPHAND_TEST_HOME";
+        alone(TEST, &[As::Us], || {
+            if let Some(home) = std::env::var_os(HOME) {
+                let stage = Stage::at(home.into());
+                assert_eq!(std::process::id(), 1);
+                assert_eq!(kept(&stage), (Reason::InUse, Vec::new()));
+                return;
+            }
+            if !rustix::process::geteuid().is_root() {
+                return skipped(TEST, "a pid namespace needs root");
+            }
+            for how in [Hold::Write, Hold::Read, Hold::Map, Hold::Flight] {
+                let stage = Stage::new();
+                let holding = Holding::new(how, &stage.temp);
+                let mut inside = again(TEST);
+                inside.env(HOME, stage.home());
+                run(inside, As::PidNamespace);
+                assert!(stage.temp.exists());
+                drop(holding);
+            }
+        });
+    }
+
+    /// A walk over the processes names them; and it can only ever clear a file if it saw all.
+    #[test]
+    fn a_walk_over_the_processes() {
+        alone(
+            "holders::linux::a_walk_over_the_processes",
+            EVERYBODY,
+            || {
+                for how in [
+                    Hold::Write,
+                    Hold::Read,
+                    Hold::Map,
+                    Hold::MapToWrite,
+                    Hold::Flock,
+                ] {
+                    let stage = Stage::new();
+                    let holding = Holding::new(how, &stage.temp);
+                    let id = id(&stage.temp);
+                    let other = FileId {
+                        ino: id.ino + 1,
+                        ..id
+                    };
+                    for reach in [Reach::Whole, Reach::OpenersOnly] {
+                        let census = evidence::census(&[id, other], reach);
+                        let seen: Vec<u32> =
+                            census.of(id).iter().map(|holder| holder.pid).collect();
+                        assert_eq!(seen, [holding.pid], "{how:?}");
+                        assert!(census.of(other).is_empty(), "{how:?}");
+                        assert!(!census.clears(id), "{how:?}");
+                        assert_eq!(census.clears(other), census.complete);
+                    }
+                }
+            },
+        );
+    }
+
+    fn id(path: &Path) -> FileId {
+        let seen = fs::metadata(path).unwrap();
+        FileId {
+            dev: seen.dev(),
+            ino: seen.ino(),
+        }
+    }
+
+    /// Its `/proc/PID/maps` is empty and its state is `Z`, while its other threads go on.
+    #[test]
+    fn a_process_whose_first_thread_has_ended() {
+        alone(
+            "holders::linux::a_process_whose_first_thread_has_ended",
+            EVERYBODY,
+            || {
+                let stage = Stage::new();
+                let holding = Holding::new(Hold::MapInThread, &stage.temp);
+                let census = evidence::census(&[id(&stage.temp)], Reach::OpenersOnly);
+                let seen: Vec<u32> = census.of(id(&stage.temp)).iter().map(|h| h.pid).collect();
+                let missed = "its mapping is missed, and on overlayfs the walk is the only proof";
+                assert_eq!(seen, [holding.pid], "{missed}");
+            },
+        );
+    }
+
+    /// The same process as the writer that a name speaks of: it lives.
+    #[test]
+    fn a_writer_whose_first_thread_has_ended() {
+        alone(
+            "holders::linux::a_writer_whose_first_thread_has_ended",
+            EVERYBODY,
+            || {
+                let stage = Stage::new();
+                let holding = Holding::new(Hold::MapInThread, &stage.target);
+                let pid = holding.pid;
+                let name = format!("{TARGET}.{pid}.4f1c2d3e-5a6b-4c7d-8e9f-0a1b2c3d4e5f.tmp");
+                fs::rename(&stage.temp, stage.dir.join(&name)).unwrap();
+                match stage.judge(&name) {
+                    Event::Kept { reason, .. } => assert_eq!(reason, Reason::WriterAlive),
+                    event => panic!("its writer lives: {event:?}"),
+                }
+                drop(holding);
+                let event = stage.judge(&name);
+                assert!(
+                    matches!(event, Event::Reaped(_)),
+                    "its writer is gone: {event:?}"
+                );
+            },
+        );
+    }
+
+    /// A writer that was killed, and whose parent does not ask for it.
+    #[test]
+    fn a_zombie_is_gone() {
+        alone("holders::linux::a_zombie_is_gone", EVERYBODY, || {
+            let stage = Stage::new();
+            let mut child = Command::new("/bin/true").spawn().unwrap();
+            let stat = format!("/proc/{}/stat", child.id());
+            wait_until("it is a zombie", || {
+                fs::read_to_string(&stat).unwrap().contains(") Z ")
+            });
+            let name = format!(
+                "{TARGET}.{}.4f1c2d3e-5a6b-4c7d-8e9f-0a1b2c3d4e5f.tmp",
+                child.id()
+            );
+            fs::rename(&stage.temp, stage.dir.join(&name)).unwrap();
+            let event = stage.judge(&name);
+            assert!(matches!(event, Event::Reaped(_)), "{event:?}");
+            child.wait().unwrap();
+        });
+    }
+
+    /// A program that embeds orphand may itself have mapped what it wrote.
+    #[test]
+    fn what_we_have_mapped_ourselves() {
+        alone(
+            "holders::linux::what_we_have_mapped_ourselves",
+            EVERYBODY,
+            || {
+                let stage = Stage::new();
+                map(&stage.temp, false);
+                assert_eq!(kept(&stage).0, Reason::InUse);
+                let census = evidence::census(&[id(&stage.temp)], Reach::OpenersOnly);
+                let seen: Vec<u32> = census.of(id(&stage.temp)).iter().map(|h| h.pid).collect();
+                let missed = "our mapping is missed, and on overlayfs the walk is the only proof";
+                assert_eq!(seen, [std::process::id()], "{missed}");
+            },
+        );
+    }
+
+    /// Everything that the kernel keeps about SIGIO: this thread's mask, and the process' action.
+    fn signals() -> (Vec<bool>, usize, i32) {
+        let mut mask = std::mem::MaybeUninit::<libc::sigset_t>::uninit();
+        let mut action = std::mem::MaybeUninit::<libc::sigaction>::uninit();
+        // SAFETY: both calls fill what they are given and change nothing.
+        unsafe {
+            libc::pthread_sigmask(libc::SIG_BLOCK, std::ptr::null(), mask.as_mut_ptr());
+            libc::sigaction(libc::SIGIO, std::ptr::null(), action.as_mut_ptr());
+            let (mask, action) = (mask.assume_init(), action.assume_init());
+            let blocked = (1..=64)
+                .map(|n| libc::sigismember(&raw const mask, n) == 1)
+                .collect();
+            (blocked, action.sa_sigaction, action.sa_flags)
+        }
+    }
+
+    fn block(signal: libc::c_int) {
+        let mut set = std::mem::MaybeUninit::uninit();
+        // SAFETY: the set is filled before it is used.
+        unsafe {
+            libc::sigemptyset(set.as_mut_ptr());
+            libc::sigaddset(set.as_mut_ptr(), signal);
+            libc::pthread_sigmask(libc::SIG_BLOCK, set.as_ptr(), std::ptr::null_mut());
+        }
+    }
+
+    /// Lets somebody open the temp before each step, with and without waiting: wherever we have a
+    /// lease then, it breaks.
+    fn break_leases() {
+        for step in Step::ALL {
+            for flags in [0, libc::O_NONBLOCK] {
+                let stage = Stage::new();
+                let handle = File::options()
+                    .read(true)
+                    .custom_flags(libc::O_PATH)
+                    .clone();
+                let handle = handle.open(&stage.temp).unwrap();
+                let openers = Arc::new(Mutex::new(Vec::new()));
+                let others = Arc::clone(&openers);
+                let stunt = Stunt::new(step, move || {
+                    let path = format!("/proc/self/fd/{}", handle.as_raw_fd());
+                    let opener = std::thread::spawn(move || {
+                        let options = File::options().read(true).custom_flags(flags).clone();
+                        let _ = options.open(path);
+                        drop(handle);
+                    });
+                    wait_until("it has tried", || {
+                        opener.is_finished() || is_waiting(&opener)
+                    });
+                    others.lock().unwrap().push(opener);
+                });
+                let outcome = stage.reap(stunt.hook);
+                let harmless = matches!(outcome, Outcome::Kept(_) | Outcome::Reaped { .. });
+                assert!(harmless, "{step:?}: {outcome:?}");
+                openers.lock().unwrap().drain(..).for_each(join);
+            }
+        }
+    }
+
+    /// Whether any lease of this process is being broken.
+    fn is_waiting<T>(_: &std::thread::JoinHandle<T>) -> bool {
+        let locks = fs::read_to_string("/proc/locks").unwrap_or_default();
+        let us = std::process::id().to_string();
+        locks.lines().any(|line| {
+            line.contains("LEASE") && line.contains("BREAKING") && line.split(' ').any(|w| w == us)
+        })
+    }
+
+    /// A broken lease is announced by SIGIO, and by default that kills. Nobody else is to notice.
+    #[test]
+    fn a_broken_lease_kills_nobody() {
+        alone(
+            "holders::linux::a_broken_lease_kills_nobody",
+            EVERYBODY,
+            || {
+                let before = signals();
+                break_leases();
+                assert_eq!(signals(), before);
+            },
+        );
+    }
+
+    #[test]
+    fn nor_in_a_thread_with_a_mask_of_its_own() {
+        alone(
+            "holders::linux::nor_in_a_thread_with_a_mask_of_its_own",
+            EVERYBODY,
+            || {
+                for signal in [libc::SIGUSR2, libc::SIGIO] {
+                    let thread = std::thread::spawn(move || {
+                        block(signal);
+                        let before = signals();
+                        break_leases();
+                        assert_eq!(signals(), before);
+                    });
+                    join(thread);
+                }
+            },
+        );
+    }
+
+    static HEARD: AtomicUsize = AtomicUsize::new(0);
+
+    extern "C" fn hear(_: libc::c_int) {
+        HEARD.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// Its handler for SIGIO is its own, and hears nothing of ours.
+    #[test]
+    fn nor_does_a_handler_hear_of_it() {
+        alone(
+            "holders::linux::nor_does_a_handler_hear_of_it",
+            EVERYBODY,
+            || {
+                // SAFETY: the handler does nothing but count.
+                unsafe { libc::signal(libc::SIGIO, hear as *const () as libc::sighandler_t) };
+                let before = signals();
+                join(std::thread::spawn(break_leases));
+                break_leases();
+                assert_eq!(signals(), before);
+                assert_eq!(HEARD.load(Ordering::SeqCst), 0, "SIGIO went to the process");
+                // SAFETY: raises a signal that has a handler.
+                unsafe { libc::raise(libc::SIGIO) };
+                assert_eq!(HEARD.load(Ordering::SeqCst), 1, "and is its own again");
+            },
+        );
+    }
+
+    /// The whole watcher in a program that knows nothing of leases.
+    #[test]
+    fn nor_does_a_watcher_kill_its_program() {
+        alone(
+            "holders::linux::nor_does_a_watcher_kill_its_program",
+            EVERYBODY,
+            || {
+                let before = signals();
+                let stage = Stage::new();
+                let handle = File::options()
+                    .read(true)
+                    .custom_flags(libc::O_PATH)
+                    .clone();
+                let handle = handle.open(&stage.temp).unwrap();
+                let stunt = Stunt::new(Step::Unlink, move || {
+                    let path = format!("/proc/self/fd/{}", handle.as_raw_fd());
+                    let options = File::options()
+                        .read(true)
+                        .custom_flags(libc::O_NONBLOCK)
+                        .clone();
+                    let error = options.open(path).unwrap_err();
+                    assert_eq!(error.kind(), io::ErrorKind::WouldBlock, "it was leased");
+                });
+                let watcher = Watcher::builder();
+                let watcher = watcher
+                    .root(&stage.root.path, Stage::policy())
+                    .allow_broad_roots(true);
+                let watcher = watcher.hook(Some(stunt.hook)).start().unwrap();
+                let end = std::time::Instant::now() + LONG;
+                while !matches!(watcher.events().recv_deadline(end), Ok(Event::Reaped(_))) {
+                    assert!(std::time::Instant::now() < end);
+                }
+                drop(watcher);
+                assert_eq!(signals(), before);
+            },
+        );
+    }
+
+    /// A lease of ours that is not let go would make others wait: there is none left over.
+    #[test]
+    fn nothing_stays_leased() {
+        alone("holders::linux::nothing_stays_leased", EVERYBODY, || {
+            let stage = Stage::new();
+            let holding = Holding::new(Hold::Write, &stage.temp);
+            kept(&stage);
+            drop(holding);
+            let _ = stage.reap(Stunt::new(Step::Look, || {}).hook);
+            let us = std::process::id().to_string();
+            let locks = fs::read_to_string("/proc/locks").unwrap();
+            let ours = |line: &&str| line.contains("LEASE") && line.split(' ').any(|w| w == us);
+            assert_eq!(locks.lines().find(ours), None);
+        });
+    }
+}

@@ -1,0 +1,636 @@
+//! Places where a deletion would be wrong, or hard: other mounts, layers, protected files, full
+//! disks. All of them are made by Linux means, most of them by root, in mounts of one's own.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use orphand::decide::judge::{Reach, Reason, Verdict};
+use orphand::event::Event;
+use orphand::look::Dir;
+use orphand::reap::{Outcome, Reaper, Step};
+use tempfile::TempDir;
+
+use crate::holders::{Hold, Holding};
+use crate::stage::*;
+
+/// Something that is mounted until this is dropped.
+struct Mounted(PathBuf);
+
+impl Mounted {
+    fn new(what: &str, on: &Path, kind: &str, flags: u64, options: &str) -> Mounted {
+        mount(what, on, kind, flags, options);
+        Mounted(on.to_owned())
+    }
+
+    fn bind(what: &Path, on: &Path) -> Mounted {
+        Mounted::new(what.to_str().unwrap(), on, "", libc::MS_BIND, "")
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        let path = std::ffi::CString::new(self.0.to_str().unwrap()).unwrap();
+        // SAFETY: the path ends in NUL and outlives the call.
+        unsafe { libc::umount2(path.as_ptr(), libc::MNT_DETACH) };
+    }
+}
+
+/// A folder to mount something on.
+fn empty() -> TempDir {
+    tempfile::tempdir().unwrap()
+}
+
+#[track_caller]
+fn stays(stage: &Stage, want: Reason, what: &str) {
+    match stage.judge(TEMP) {
+        Event::Kept { reason, .. } => assert_eq!(reason, want, "{what}"),
+        event => panic!("{what}: {event:?}"),
+    }
+    assert!(stage.temp.exists(), "{what}");
+}
+
+#[test]
+fn a_file_mounted_on_the_temp() {
+    alone("places::a_file_mounted_on_the_temp", &[As::Mounts], || {
+        let stage = Stage::new();
+        let other = stage.outside.join("other");
+        fs::write(&other, b"of another mount").unwrap();
+        let mounted = Mounted::bind(&other, &stage.temp);
+        stays(
+            &stage,
+            Reason::OtherMount,
+            "the same file system, another mount",
+        );
+        drop(mounted);
+        let mounted = Mounted::bind(&stage.temp, &stage.temp);
+        stays(
+            &stage,
+            Reason::OtherMount,
+            "the very same file, another mount",
+        );
+        drop(mounted);
+        assert!(matches!(stage.judge(TEMP), Event::Reaped(_)));
+        stage.has_only(b"of another mount", &other, "");
+    });
+}
+
+fn is_after(step: Step, other: Step) -> bool {
+    let place = |step| Step::ALL.iter().position(|known| *known == step);
+    place(step) > place(other)
+}
+
+#[test]
+fn something_is_mounted_on_it_at_any_step() {
+    const TEST: &str = "places::something_is_mounted_on_it_at_any_step";
+    alone(TEST, &[As::Mounts], || {
+        for step in Step::ALL {
+            let stage = Stage::new();
+            let temp = stage.temp.clone();
+            let stunt = Stunt::new(step, move || {
+                // After the claim nothing is there to mount on.
+                if temp.exists() {
+                    std::mem::forget(Mounted::bind(&temp, &temp));
+                }
+            });
+            let outcome = stage.reap(stunt.hook);
+            drop(Mounted(stage.temp.clone()));
+            match outcome {
+                Outcome::Reaped { .. } => assert!(is_after(step, Step::Claim), "{step:?}"),
+                _ => stage.has_only(OLD, &stage.temp, &format!("{step:?}: {outcome:?}")),
+            }
+            stage.is_tidy(&format!("{step:?}"));
+        }
+    });
+}
+
+/// What lies in the directory is out of sight then, and outside of the root.
+#[test]
+fn something_is_mounted_on_its_directory_at_any_step() {
+    const TEST: &str = "places::something_is_mounted_on_its_directory_at_any_step";
+    alone(TEST, &[As::Mounts], || {
+        for step in Step::ALL {
+            let stage = Stage::new();
+            let dir = stage.dir.clone();
+            let stunt = Stunt::new(step, move || {
+                std::mem::forget(Mounted::new("tmpfs", &dir, "tmpfs", 0, ""));
+            });
+            let outcome = stage.reap(stunt.hook);
+            drop(Mounted(stage.dir.clone()));
+            // After the last check it may go all the same, as when it is moved out of the root.
+            if !is_after(step, Step::Breathe) {
+                stage.has_only(OLD, &stage.temp, &format!("{step:?}: {outcome:?}"));
+            }
+            stage.is_tidy(&format!("{step:?}: {outcome:?}"));
+        }
+    });
+}
+
+#[test]
+fn other_mounts_below_the_root_are_not_entered() {
+    const TEST: &str = "places::other_mounts_below_the_root_are_not_entered";
+    alone(TEST, &[As::Mounts], || {
+        let stage = Stage::new();
+        let (bound, other) = (stage.dir.join("bound"), stage.dir.join("tmpfs"));
+        let elsewhere = stage.outside.join("elsewhere");
+        for dir in [&bound, &other, &elsewhere] {
+            fs::create_dir(dir).unwrap();
+        }
+        let _bound = Mounted::bind(&elsewhere, &bound);
+        let _other = Mounted::new("tmpfs", &other, "tmpfs", 0, "");
+        for dir in [&bound, &other] {
+            fs::write(dir.join(TARGET), WHOLE).unwrap();
+            fs::write(dir.join(TEMP), b"not in this root").unwrap();
+        }
+        let events = stage.sweep();
+        assert!(
+            matches!(events.as_slice(), [Event::Reaped(_)]),
+            "{events:?}"
+        );
+        assert!(!stage.temp.exists());
+        // One of them is seen twice, where it is bound from and where to.
+        assert_eq!(stage.copies(b"not in this root").len(), 3);
+        // Nor by whoever knows its name already.
+        for below in ["agent/bound", "agent/tmpfs"] {
+            let dir = Dir::open_below(&stage.root.path, None, Path::new(below));
+            assert!(dir.is_err(), "{below}");
+        }
+    });
+}
+
+const IMMUTABLE: libc::c_long = 0x10;
+const APPEND_ONLY: libc::c_long = 0x20;
+
+/// What has flags of chattr(1), until this is dropped.
+struct Flagged(PathBuf);
+
+impl Flagged {
+    fn new(path: &Path, flags: libc::c_long) -> io::Result<Flagged> {
+        set_flags(path, flags)?;
+        Ok(Flagged(path.to_owned()))
+    }
+}
+
+impl Drop for Flagged {
+    fn drop(&mut self) {
+        let _ = set_flags(&self.0, 0);
+    }
+}
+
+fn set_flags(path: &Path, flags: libc::c_long) -> io::Result<()> {
+    // Not waiting for a lease that may be our own.
+    let file = File::options()
+        .read(true)
+        .custom_flags(libc::O_NONBLOCK)
+        .open(path)?;
+    let mut now: libc::c_long = 0;
+    // SAFETY: both calls take one number, which outlives them.
+    unsafe {
+        check(libc::ioctl(
+            file.as_raw_fd(),
+            libc::FS_IOC_GETFLAGS,
+            &raw mut now,
+        ))?;
+        let now = (now & !(IMMUTABLE | APPEND_ONLY)) | flags;
+        check(libc::ioctl(
+            file.as_raw_fd(),
+            libc::FS_IOC_SETFLAGS,
+            &raw const now,
+        ))
+    }
+}
+
+#[test]
+fn protected_by_its_owner() {
+    const TEST: &str = "places::protected_by_its_owner";
+    alone(TEST, &[As::Us], || {
+        for (name, flags) in [("immutable", IMMUTABLE), ("append-only", APPEND_ONLY)] {
+            let stage = Stage::new();
+            let flagged = match Flagged::new(&stage.temp, flags) {
+                Ok(flagged) => flagged,
+                Err(error) => return skipped(TEST, &format!("chattr: {error}")),
+            };
+            stays(&stage, Reason::Protected, name);
+            drop(flagged);
+
+            // Protected only after it was looked at.
+            for step in Step::ALL {
+                let stage = Stage::new();
+                let temp = stage.temp.clone();
+                let flagged = std::sync::Arc::new(std::sync::Mutex::new(None));
+                let later = std::sync::Arc::clone(&flagged);
+                let stunt = Stunt::new(step, move || {
+                    *later.lock().unwrap() = Flagged::new(&temp, flags).ok();
+                });
+                let outcome = stage.reap(stunt.hook);
+                let was = flagged.lock().unwrap().take().is_some();
+                if was {
+                    stage.has_only(OLD, &stage.temp, &format!("{name} {step:?}: {outcome:?}"));
+                }
+                // From then on it is leased, and then its name is gone.
+                assert_eq!(
+                    was,
+                    !is_after(step, Step::Prove),
+                    "{name} {step:?}: {outcome:?}"
+                );
+            }
+
+            // Its directory is: nothing can be claimed in there.
+            let stage = Stage::new();
+            let _flagged = Flagged::new(&stage.dir, flags).unwrap();
+            let outcome = stage.reap(Stunt::new(Step::Look, || {}).hook);
+            assert!(
+                matches!(
+                    outcome,
+                    Outcome::Failed {
+                        step: Step::Claim,
+                        ..
+                    }
+                ),
+                "{outcome:?}"
+            );
+            stage.has_only(OLD, &stage.temp, "");
+        }
+    });
+}
+
+/// As an ordinary user in a directory of one's own, with somebody else's file in it.
+#[test]
+fn owned_by_somebody_else() {
+    const TEST: &str = "places::owned_by_somebody_else";
+    alone(TEST, &[As::Us], || {
+        if !rustix::process::geteuid().is_root() {
+            return skipped(TEST, "only root can give files away");
+        }
+        let stage = Stage::new();
+        for path in [
+            stage.home(),
+            &stage.root.path,
+            &stage.dir,
+            &stage.outside,
+            &stage.target,
+        ] {
+            std::os::unix::fs::chown(path, Some(NOBODY), Some(NOBODY)).unwrap();
+        }
+        // SAFETY: a system call on a number; this process is this test's alone.
+        assert_eq!(unsafe { libc::setuid(NOBODY) }, 0);
+        for mode in [0o600, 0o666] {
+            stays(&stage, Reason::ForeignOwner, &format!("{mode:o}"));
+        }
+    });
+}
+
+/// The layers of an overlayfs, on a tmpfs.
+struct Overlay {
+    _merged: Mounted,
+    _layers: Mounted,
+    base: TempDir,
+}
+
+impl Overlay {
+    fn new() -> io::Result<Overlay> {
+        let base = empty();
+        let at = |name: &str| base.path().join(name);
+        let layers = Mounted::new("tmpfs", base.path(), "tmpfs", 0, "");
+        for name in ["lower", "upper", "work", "merged"] {
+            fs::create_dir(at(name))?;
+        }
+        let (lower, upper, work) = (at("lower"), at("upper"), at("work"));
+        let options = format!(
+            "lowerdir={},upperdir={},workdir={}",
+            lower.display(),
+            upper.display(),
+            work.display()
+        );
+        try_mount("overlay", &at("merged"), "overlay", 0, &options)?;
+        Ok(Overlay {
+            _merged: Mounted(at("merged")),
+            _layers: layers,
+            base,
+        })
+    }
+
+    fn stage(&self) -> Stage {
+        Stage::within(TempDir::new_in(self.base.path().join("merged")).unwrap())
+    }
+
+    /// Where a file of the stage lies in the upper layer.
+    fn upper(&self, path: &Path) -> PathBuf {
+        let below = path.strip_prefix(self.base.path().join("merged")).unwrap();
+        self.base.path().join("upper").join(below)
+    }
+}
+
+/// A file that somebody has mapped without a descriptor, or uses through a layer, is not seen by
+/// the lease here. It is never deleted: either the walk over the processes sees it, or the walk
+/// is known not to see everything.
+#[test]
+fn mapped_on_overlayfs() {
+    const TEST: &str = "places::mapped_on_overlayfs";
+    const HOME: &str = "ORPHAND_TEST_HOME";
+    alone(TEST, &[As::Mounts], || {
+        if let Some(home) = std::env::var_os(HOME) {
+            // In a pid namespace nothing is seen, and nothing is proven.
+            let stage = Stage::at(home.into());
+            let event = stage.judge(TEMP);
+            let moved = |event: &Event| {
+                matches!(
+                    event,
+                    Event::Quarantined {
+                        reason: Some(Reason::CannotTell),
+                        ..
+                    }
+                )
+            };
+            assert!(moved(&event), "{event:?}");
+            return;
+        }
+        let overlay = match Overlay::new() {
+            Ok(overlay) => overlay,
+            Err(error) => return skipped(TEST, &format!("overlayfs: {error}")),
+        };
+        let reach = Dir::open_root(&overlay.stage().root.path, None)
+            .unwrap()
+            .reach();
+        assert_eq!(reach, Reach::OpenersOnly);
+
+        for how in [Hold::Map, Hold::MapToWrite, Hold::MapInThread] {
+            let stage = overlay.stage();
+            let holding = Holding::new(how, &stage.temp);
+            let event = stage.judge(TEMP);
+            let moved = matches!(
+                event,
+                Event::Quarantined {
+                    reason: Some(Reason::CannotTell),
+                    ..
+                }
+            );
+            assert!(moved, "{how:?}: {event:?}");
+            assert_eq!(stage.copies(OLD).len(), 1, "{how:?}");
+            drop(holding);
+        }
+        for how in [Hold::Read, Hold::Write, Hold::Map] {
+            let stage = overlay.stage();
+            let holding = Holding::new(how, &overlay.upper(&stage.temp));
+            let event = stage.judge(TEMP);
+            let moved = matches!(event, Event::Quarantined { .. } | Event::Kept { .. });
+            assert!(moved, "{how:?} in the upper layer: {event:?}");
+            assert_eq!(stage.copies(OLD).len(), 1, "{how:?} in the upper layer");
+            drop(holding);
+        }
+        for how in [Hold::Read, Hold::Write, Hold::Flock, Hold::Flight] {
+            let stage = overlay.stage();
+            let holding = Holding::new(how, &stage.temp);
+            let event = stage.judge(TEMP);
+            let kept = matches!(
+                event,
+                Event::Kept {
+                    reason: Reason::InUse | Reason::Locked,
+                    ..
+                }
+            );
+            assert!(kept, "{how:?}: {event:?}");
+            drop(holding);
+        }
+        // Neither held nor mapped: it goes, or is moved where not every process can be examined.
+        let stage = overlay.stage();
+        let event = stage.judge(TEMP);
+        let gone = matches!(event, Event::Reaped(_) | Event::Quarantined { .. });
+        assert!(gone, "{event:?}");
+
+        for how in [Hold::Map, Hold::Directory] {
+            let stage = overlay.stage();
+            let holding = Holding::new(how, &stage.temp);
+            let mut inside = again(TEST);
+            inside.env(HOME, stage.home());
+            run(inside, As::PidNamespace);
+            assert_eq!(
+                stage.copies(OLD).len(),
+                1,
+                "{how:?}, seen from a pid namespace"
+            );
+            drop(holding);
+        }
+    });
+}
+
+/// A claim copies a file of a lower layer up: its number may be another then, and its birth is.
+#[test]
+fn in_a_lower_layer() {
+    const TEST: &str = "places::in_a_lower_layer";
+    alone(TEST, &[As::Mounts], || {
+        let base = empty();
+        let at = |name: &str| base.path().join(name);
+        let _layers = Mounted::new("tmpfs", base.path(), "tmpfs", 0, "");
+        for name in ["lower", "upper", "work", "merged"] {
+            fs::create_dir(at(name)).unwrap();
+        }
+        // Another file system for the lower layer: then even the device numbers differ.
+        let _lower = Mounted::new("tmpfs", &at("lower"), "tmpfs", 0, "");
+        let below = Stage::within(TempDir::new_in(at("lower")).unwrap());
+        let (lower, upper, work) = (at("lower"), at("upper"), at("work"));
+        let layers = (lower.display(), upper.display(), work.display());
+        let options = format!(
+            "lowerdir={},upperdir={},workdir={}",
+            layers.0, layers.1, layers.2
+        );
+        if let Err(error) = try_mount("overlay", &at("merged"), "overlay", 0, &options) {
+            return skipped(TEST, &format!("overlayfs: {error}"));
+        }
+        let _merged = Mounted(at("merged"));
+        let stage = Stage::at(at("merged").join(below.home().file_name().unwrap()));
+        // It may take two tries: after the first it lies in the upper layer.
+        let mut events = Vec::new();
+        while stage.temp.exists() {
+            assert!(events.len() < 3, "{events:?}");
+            events.push(stage.judge(TEMP));
+        }
+        let gone = matches!(
+            events.last(),
+            Some(Event::Reaped(_) | Event::Quarantined { .. })
+        );
+        assert!(gone, "{events:?}");
+        below.has_only(OLD, &below.temp, "the lower layer is as it was");
+        stage.has_only(WHOLE, &stage.target, "");
+        stage.is_tidy("");
+    });
+}
+
+/// A small ext4 without room for one more block, in which a claim finds no room for its name.
+#[test]
+fn no_room_for_a_claim() {
+    const TEST: &str = "places::no_room_for_a_claim";
+    alone(TEST, &[As::Mounts], || {
+        let full = |what: &str| {
+            let base = empty();
+            let (image, disk) = (base.path().join("image"), base.path().join("disk"));
+            fs::create_dir(&disk).unwrap();
+            File::create(&image).unwrap().set_len(4 << 20).unwrap();
+            let run = |program: &str, args: &[&str]| {
+                let output = Command::new(program).args(args).output();
+                match output {
+                    Ok(output) if output.status.success() => Ok(()),
+                    Ok(output) => Err(String::from_utf8_lossy(&output.stderr).into_owned()),
+                    Err(error) => Err(format!("{program}: {error}")),
+                }
+            };
+            let (image, disk) = (image.to_str().unwrap(), disk.to_str().unwrap());
+            let features = "^has_journal,^metadata_csum,^dir_index,^inline_data";
+            let make = ["-q", "-b", "1024", "-m", "0", "-O", features, image];
+            let made =
+                run("mkfs.ext4", &make).and_then(|()| run("mount", &["-o", "loop", image, disk]));
+            if let Err(error) = made {
+                skipped(TEST, &format!("{what}: {error}"));
+                return None;
+            }
+            let mounted = Mounted(disk.into());
+            let stage = Stage::within(TempDir::new_in(disk).unwrap());
+            Some((base, mounted, stage))
+        };
+        type Then = fn(&Path);
+        let rows: [(&str, bool, Option<(Step, Then)>); 4] = [
+            ("left alone", false, None),
+            ("the only copy", true, None),
+            (
+                "replaced just then",
+                false,
+                Some((Step::Claim, |temp| {
+                    // There is room for no new file: one that was there takes its name.
+                    fs::rename(temp.with_file_name("spare"), temp).unwrap();
+                })),
+            ),
+            (
+                "opened just then",
+                false,
+                Some((Step::Prove, |temp| {
+                    std::mem::forget(File::open(temp).unwrap())
+                })),
+            ),
+        ];
+        for (what, sole, then) in rows {
+            let Some((_base, _mounted, stage)) = full(what) else {
+                return;
+            };
+            if sole {
+                fs::remove_file(&stage.target).unwrap();
+            }
+            fs::write(stage.dir.join("spare"), b"another file").unwrap();
+            fill(&stage.dir);
+            let temp = stage.temp.clone();
+            let stunt = match then {
+                None => Stunt::new(Step::Look, || {}),
+                Some((step, act)) => Stunt::new(step, move || act(&temp)),
+            };
+            let outcome = stage.reap(stunt.hook.clone());
+            match what {
+                "left alone" => {
+                    let freed = OLD.len() as u64;
+                    assert!(
+                        matches!(outcome, Outcome::Reaped { freed: f } if f == freed),
+                        "{outcome:?}"
+                    );
+                    assert_eq!(stunt.steps().last(), Some(&Step::Claim), "it found no room");
+                    assert!(!stage.temp.exists());
+                    stage.has_only(WHOLE, &stage.target, "");
+                }
+                "the only copy" => {
+                    assert!(
+                        matches!(outcome, Outcome::Kept(Reason::NoQuarantine)),
+                        "{outcome:?}"
+                    );
+                    stage.has_only(OLD, &stage.temp, "");
+                }
+                "replaced just then" => {
+                    assert!(
+                        matches!(outcome, Outcome::Kept(Reason::Changed)),
+                        "{outcome:?}"
+                    );
+                    stage.has_only(b"another file", &stage.temp, "");
+                }
+                _ => {
+                    assert!(
+                        matches!(outcome, Outcome::Kept(Reason::InUse)),
+                        "{outcome:?}"
+                    );
+                    stage.has_only(OLD, &stage.temp, "");
+                }
+            }
+            stage.is_tidy(&format!("{what}"));
+        }
+    });
+}
+
+/// Takes every free block, and then every gap in the directory that would hold a claim's name.
+fn fill(dir: &Path) {
+    let mut ballast = File::create(dir.join("ballast")).unwrap();
+    for size in [1 << 16, 1 << 10, 1] {
+        while ballast.write_all(&vec![b'x'; size]).is_ok() {}
+    }
+    let length = TEMP.len() + ".orphand-0123456789abcdef-".len();
+    for number in 0.. {
+        let name = dir.join(format!("{number:0length$}"));
+        match fs::hard_link(dir.join("ballast"), name) {
+            Ok(()) => {}
+            Err(error) => {
+                assert_eq!(error.kind(), io::ErrorKind::StorageFull);
+                break;
+            }
+        }
+    }
+}
+
+/// No inode is free: a claim needs none, a quarantine would.
+#[test]
+fn no_inode_for_a_quarantine() {
+    const TEST: &str = "places::no_inode_for_a_quarantine";
+    alone(TEST, &[As::Mounts], || {
+        let base = empty();
+        for sole in [false, true] {
+            let mounted = Mounted::new("tmpfs", base.path(), "tmpfs", 0, "nr_inodes=64");
+            let stage = Stage::within(TempDir::new_in(base.path()).unwrap());
+            if sole {
+                fs::remove_file(&stage.target).unwrap();
+            }
+            let full = (0..100).find_map(|n| File::create(stage.outside.join(n.to_string())).err());
+            assert_eq!(full.unwrap().kind(), io::ErrorKind::StorageFull);
+            let event = stage.judge(TEMP);
+            match sole {
+                false => assert!(matches!(event, Event::Reaped(_)), "{event:?}"),
+                true => {
+                    let kept = matches!(
+                        event,
+                        Event::Kept {
+                            reason: Reason::NoQuarantine,
+                            ..
+                        }
+                    );
+                    assert!(kept, "{event:?}");
+                    stage.has_only(OLD, &stage.temp, "");
+                }
+            }
+            drop((stage, mounted));
+        }
+    });
+}
+
+/// Where no proof is known to hold: ramfs has leases like any other, and nobody has measured them.
+#[test]
+fn a_file_system_that_nobody_has_tried() {
+    const TEST: &str = "places::a_file_system_that_nobody_has_tried";
+    alone(TEST, &[As::Mounts], || {
+        let base = empty();
+        let _mounted = Mounted::new("ramfs", base.path(), "ramfs", 0, "");
+        let stage = Stage::within(TempDir::new_in(base.path()).unwrap());
+        stays(&stage, Reason::NetworkFs, "ramfs");
+        // Whoever comes with a verdict of their own is asked again.
+        let outcome = stage.reap_as(&Reaper::new(), Verdict::Reap);
+        assert!(
+            matches!(outcome, Outcome::Kept(Reason::NetworkFs)),
+            "{outcome:?}"
+        );
+        stage.has_only(OLD, &stage.temp, "");
+    });
+}

@@ -1,0 +1,1161 @@
+//! The reaping protocol with somebody in every window of it.
+//!
+//! Before each step an attacker acts. Afterwards no byte of a file that is in use, or that took the
+//! name meanwhile, may be lost: it lies under its name, or in the quarantine.
+
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, symlink};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+
+use orphand::clock;
+use orphand::decide::judge::{Reason, Verdict};
+use orphand::event::Event;
+use orphand::reap::{Outcome, Reaper, Step};
+
+use crate::stage::*;
+
+/// What another writer puts there.
+const NEW: &[u8] = b"what a live writer is just writing";
+/// What somebody adds to what is there.
+const MORE: &[u8] = b", and more";
+
+/// How an attacker gets at the file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
+    /// By its name; after the claim nothing is there.
+    Name,
+    /// By a handle that it got before, which no lease can see (`O_PATH`): through it the file can
+    /// be opened at any time.
+    #[cfg(target_os = "linux")]
+    Handle,
+}
+
+impl Way {
+    const ALL: &[Way] = &[
+        Way::Name,
+        // Only Linux has such handles.
+        #[cfg(target_os = "linux")]
+        Way::Handle,
+    ];
+}
+
+/// Somebody who does something to the temp at the worst moment.
+struct Attacker {
+    dir: PathBuf,
+    root: PathBuf,
+    outside: PathBuf,
+    temp: PathBuf,
+    target: PathBuf,
+    ino: u64,
+    step: Step,
+    way: Way,
+    /// What keeps `Way::Handle` open.
+    handle: Option<File>,
+}
+
+/// What must be so afterwards.
+enum Must {
+    /// This content lies somewhere on the stage.
+    Exist(Vec<u8>),
+    /// It lies there.
+    ExistAt(PathBuf, Vec<u8>),
+    /// The file with this number still has a name.
+    HaveName(u64),
+    /// If this could be opened, it has a name, and under it what was written through it.
+    BeWhole(JoinHandle<io::Result<File>>),
+}
+
+impl Attacker {
+    fn new(stage: &Stage, step: Step, way: Way) -> Attacker {
+        let handle = match way {
+            Way::Name => None,
+            #[cfg(target_os = "linux")]
+            Way::Handle => {
+                let options = File::options()
+                    .read(true)
+                    .custom_flags(libc::O_PATH)
+                    .clone();
+                Some(options.open(&stage.temp).unwrap())
+            }
+        };
+        Attacker {
+            dir: stage.dir.clone(),
+            root: stage.root.path.clone(),
+            outside: stage.outside.clone(),
+            temp: stage.temp.clone(),
+            target: stage.target.clone(),
+            ino: fs::metadata(&stage.temp).unwrap().ino(),
+            step,
+            way,
+            handle,
+        }
+    }
+
+    /// A path to the old file.
+    fn path(&self) -> PathBuf {
+        use std::os::fd::AsRawFd;
+        match &self.handle {
+            None => self.temp.clone(),
+            Some(handle) => format!("/proc/self/fd/{}", handle.as_raw_fd()).into(),
+        }
+    }
+
+    /// Whether everything has been looked at for the last time.
+    fn is_too_late(&self) -> bool {
+        self.step == Step::Unlink
+    }
+
+    fn claims(&self) -> Vec<PathBuf> {
+        let mut claims = Vec::new();
+        let name = |path: &PathBuf| path.file_name().unwrap().to_string_lossy().into_owned();
+        let here = fs::read_dir(&self.dir).into_iter().flatten().flatten();
+        claims.extend(
+            here.map(|e| e.path())
+                .filter(|p| name(p).starts_with(".orphand-")),
+        );
+        let ids = fs::read_dir(self.root.join(".orphand"))
+            .into_iter()
+            .flatten()
+            .flatten();
+        claims.extend(
+            ids.map(|id| id.path().join(BELOW).join(TEMP))
+                .filter(|p| p.exists()),
+        );
+        claims
+    }
+
+    /// Opens it by `options` in a thread of its own, adds something, and goes on holding it. Comes
+    /// back when it is open, or waits for our lease.
+    fn open(&self, options: &fs::OpenOptions, adds: bool) -> Vec<Must> {
+        let (path, options) = (self.path(), options.clone());
+        let opener = std::thread::spawn(move || {
+            let mut file = options.open(path)?;
+            if adds {
+                file.write_all(MORE)?;
+            }
+            Ok(file)
+        });
+        let ino = self.ino;
+        wait_until("it is open, or waits", || {
+            opener.is_finished() || waits_for_lease(ino)
+        });
+        vec![Must::BeWhole(opener)]
+    }
+
+    /// The way by a handle goes on after the claim, and leads to a file without a name when it is
+    /// gone through in the last moment. What is open by then is seen, what opens then is not:
+    /// that is the one RACE of the last step.
+    fn would_come_too_late(&self) -> bool {
+        self.is_too_late() && self.way != Way::Name
+    }
+}
+
+/// Whether somebody waits for a lease on this file to end.
+fn waits_for_lease(ino: u64) -> bool {
+    let locks = fs::read_to_string("/proc/locks").unwrap_or_default();
+    let file = format!(":{ino} ");
+    locks
+        .lines()
+        .any(|line| line.contains("LEASE") && line.contains("BREAKING") && line.contains(&file))
+}
+
+/// Lets `attack` happen before each step, each way, to a temp that is to be removed and to one that
+/// is to be moved, and looks what is left.
+fn at_every_step(test: &str, attack: fn(&Attacker) -> Vec<Must>) {
+    alone(&format!("protocol::{test}"), EVERYBODY, || {
+        for step in Step::ALL {
+            for way in Way::ALL {
+                for sole in [false, true] {
+                    attacked(attack, step, *way, sole);
+                }
+            }
+        }
+    });
+}
+
+fn attacked(attack: fn(&Attacker) -> Vec<Must>, step: Step, way: Way, sole: bool) {
+    let what = format!("before {step:?}, by {way:?}, sole copy: {sole}");
+    let stage = match sole {
+        false => Stage::new(),
+        true => Stage::new().with_sole_copy(),
+    };
+    let attacker = Attacker::new(&stage, step, way);
+    let musts = Arc::new(Mutex::new(None));
+    let result = Arc::clone(&musts);
+    let stunt = Stunt::new(step, move || {
+        let musts = attack(&attacker);
+        *result.lock().unwrap() = Some(musts);
+    });
+    let outcome = stage.reap(stunt.hook.clone());
+    let steps = stunt.steps();
+    let musts = musts.lock().unwrap().take();
+    let musts = musts.unwrap_or_else(|| panic!("{what}: it ended before, {outcome:?}, {steps:?}"));
+    for must in musts {
+        must.be(&stage, &format!("{what}: {outcome:?} after {steps:?}"));
+    }
+    stage.is_tidy(&format!("{what}: {outcome:?}"));
+    if let Outcome::Failed { step, error } = &outcome {
+        // Only a directory that is not there any more is an error.
+        assert_eq!(*step, Step::Resolve, "{what}: {error}");
+    }
+}
+
+impl Must {
+    fn be(self, stage: &Stage, what: &str) {
+        let files = || {
+            let lies = |f: Found| {
+                (
+                    f.path,
+                    f.ino,
+                    String::from_utf8_lossy(&f.bytes).into_owned(),
+                )
+            };
+            stage.files().into_iter().map(lies).collect::<Vec<_>>()
+        };
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        match self {
+            Must::Exist(bytes) => {
+                let copies = stage.copies(&bytes);
+                assert_eq!(
+                    copies.len(),
+                    1,
+                    "{what}: {:?} is lost: {:#?}",
+                    text(&bytes),
+                    files()
+                );
+            }
+            Must::ExistAt(path, bytes) => {
+                let there = fs::read(&path);
+                let kept = there.as_ref().is_ok_and(|there| *there == bytes);
+                assert!(
+                    kept,
+                    "{what}: {path:?} is {there:?}, not {:?}: {:#?}",
+                    text(&bytes),
+                    files()
+                );
+            }
+            Must::HaveName(ino) => {
+                let named = stage.files().iter().any(|file| file.ino == ino);
+                assert!(named, "{what}: inode {ino} is lost: {:#?}", files());
+            }
+            Must::BeWhole(opener) => match join(opener) {
+                Ok(mut file) => {
+                    let seen = file.metadata().unwrap();
+                    assert!(seen.nlink() > 0, "{what}: an open file has lost its name");
+                    let named = stage
+                        .files()
+                        .into_iter()
+                        .find(|named| named.ino == seen.ino());
+                    let named = named.unwrap_or_else(|| panic!("{what}: it is nowhere"));
+                    assert_eq!(named.bytes.len() as u64, seen.len(), "{what}");
+                    let _ = file.flush();
+                }
+                Err(error) => {
+                    let harmless = [io::ErrorKind::NotFound, io::ErrorKind::WouldBlock];
+                    assert!(harmless.contains(&error.kind()), "{what}: {error}");
+                }
+            },
+        }
+    }
+}
+
+/// What is not there any more is nothing to lose.
+fn unless_gone(done: io::Result<()>, musts: Vec<Must>) -> Vec<Must> {
+    match done {
+        Ok(()) => musts,
+        Err(error) => {
+            let harmless = [io::ErrorKind::NotFound, io::ErrorKind::WouldBlock];
+            assert!(harmless.contains(&error.kind()), "{error}");
+            Vec::new()
+        }
+    }
+}
+
+#[test]
+fn nobody_comes() {
+    alone("protocol::nobody_comes", EVERYBODY, || {
+        for step in Step::ALL {
+            let stage = Stage::new();
+            let stunt = Stunt::new(step, || {});
+            let outcome = stage.reap(stunt.hook.clone());
+            let freed = OLD.len() as u64;
+            assert!(
+                matches!(outcome, Outcome::Reaped { freed: f } if f == freed),
+                "{outcome:?}"
+            );
+            assert_eq!(stunt.steps(), Step::ALL);
+            assert_eq!(stage.files().len(), 1, "the target");
+            assert!(!stage.quarantine().exists());
+
+            let stage = Stage::new().with_sole_copy();
+            let outcome = stage.reap(Stunt::new(step, || {}).hook);
+            let Outcome::Quarantined { id } = &outcome else {
+                panic!("{outcome:?}");
+            };
+            let there = stage.quarantine().join(id).join(BELOW).join(TEMP);
+            stage.has_only(OLD, &there, "");
+        }
+    });
+}
+
+#[test]
+fn replaced_by_another() {
+    at_every_step("replaced_by_another", |a| {
+        let other = a.dir.join("being-written");
+        fs::write(&other, NEW).unwrap();
+        fs::rename(&other, &a.temp).unwrap();
+        vec![Must::ExistAt(a.temp.clone(), NEW.to_vec())]
+    });
+}
+
+#[test]
+fn created_anew() {
+    at_every_step("created_anew", |a| {
+        let _ = fs::remove_file(&a.temp);
+        File::create_new(&a.temp).unwrap().write_all(NEW).unwrap();
+        vec![Must::ExistAt(a.temp.clone(), NEW.to_vec())]
+    });
+}
+
+/// The same, by a writer that is not done yet.
+#[test]
+fn created_anew_and_still_open() {
+    at_every_step("created_anew_and_still_open", |a| {
+        let _ = fs::remove_file(&a.temp);
+        let mut file = File::create_new(&a.temp).unwrap();
+        file.write_all(NEW).unwrap();
+        let open = std::thread::spawn(move || Ok(file));
+        vec![
+            Must::ExistAt(a.temp.clone(), NEW.to_vec()),
+            Must::BeWhole(open),
+        ]
+    });
+}
+
+#[test]
+fn opened_for_writing() {
+    at_every_step("opened_for_writing", |a| {
+        if a.would_come_too_late() {
+            return Vec::new();
+        }
+        a.open(File::options().append(true), true)
+    });
+}
+
+#[test]
+fn opened_for_reading() {
+    at_every_step("opened_for_reading", |a| {
+        if a.would_come_too_late() {
+            return Vec::new();
+        }
+        a.open(File::options().read(true), false)
+    });
+}
+
+#[test]
+fn opened_without_waiting() {
+    at_every_step("opened_without_waiting", |a| {
+        a.open(
+            File::options().append(true).custom_flags(libc::O_NONBLOCK),
+            true,
+        )
+    });
+}
+
+#[test]
+fn opened_or_created() {
+    at_every_step("opened_or_created", |a| {
+        if a.would_come_too_late() {
+            return Vec::new();
+        }
+        a.open(File::options().append(true).create(true), true)
+    });
+}
+
+/// Nobody holds it any more when the next step looks: only the file itself tells.
+#[test]
+fn written_to_and_closed() {
+    at_every_step("written_to_and_closed", |a| {
+        let file = File::options()
+            .append(true)
+            .custom_flags(libc::O_NONBLOCK)
+            .open(a.path());
+        let done = file.and_then(|mut file| file.write_all(MORE));
+        unless_gone(done, vec![Must::Exist([OLD, MORE].concat())])
+    });
+}
+
+/// The same size, and its date set back.
+#[test]
+fn written_over_and_dated_back() {
+    at_every_step("written_over_and_dated_back", |a| {
+        let before = fs::metadata(a.path()).and_then(|meta| meta.modified());
+        let file = File::options()
+            .write(true)
+            .custom_flags(libc::O_NONBLOCK)
+            .open(a.path());
+        let other = vec![b'x'; OLD.len()];
+        let done = file.and_then(|mut file| {
+            file.write_all(&other)?;
+            file.set_modified(before?)
+        });
+        unless_gone(done, vec![Must::Exist(other)])
+    });
+}
+
+#[test]
+fn truncated() {
+    at_every_step("truncated", |a| {
+        let options = File::options()
+            .write(true)
+            .truncate(true)
+            .custom_flags(libc::O_NONBLOCK)
+            .clone();
+        unless_gone(
+            options.open(a.path()).map(drop),
+            vec![Must::HaveName(a.ino)],
+        )
+    });
+}
+
+#[test]
+fn given_another_name() {
+    at_every_step("given_another_name", |a| {
+        let other = a.dir.join("the-other-name");
+        unless_gone(
+            hard_link(a, &other),
+            vec![Must::ExistAt(other.clone(), OLD.to_vec())],
+        )
+    });
+}
+
+/// A link to whatever `path` leads to, which may be a link below `/proc`.
+fn hard_link(a: &Attacker, other: &std::path::Path) -> io::Result<()> {
+    use rustix::fs::{AtFlags, CWD};
+    Ok(rustix::fs::linkat(
+        CWD,
+        a.path(),
+        CWD,
+        other,
+        AtFlags::SYMLINK_FOLLOW,
+    )?)
+}
+
+/// A name given to it before the last look keeps it; one given in the last moment keeps its bytes,
+/// and then none were freed.
+#[test]
+fn what_has_another_name_frees_nothing() {
+    alone(
+        "protocol::what_has_another_name_frees_nothing",
+        EVERYBODY,
+        || {
+            for step in Step::ALL {
+                for way in Way::ALL {
+                    let stage = Stage::new();
+                    let attacker = Attacker::new(&stage, step, *way);
+                    let other = stage.dir.join("the-other-name");
+                    let linked = Arc::new(Mutex::new(false));
+                    let done = Arc::clone(&linked);
+                    let stunt = Stunt::new(step, move || {
+                        *done.lock().unwrap() = hard_link(&attacker, &other).is_ok();
+                    });
+                    let outcome = stage.reap(stunt.hook);
+                    match (*linked.lock().unwrap(), outcome) {
+                        (false, Outcome::Reaped { freed }) => assert_eq!(freed, OLD.len() as u64),
+                        (true, Outcome::Reaped { freed: 0 }) => assert_eq!(step, Step::Unlink),
+                        (true, Outcome::Kept(Reason::HardLinked | Reason::Changed)) => {
+                            assert_ne!(step, Step::Unlink);
+                            assert_eq!(stage.copies(OLD).len(), 2, "{step:?}");
+                        }
+                        (linked, outcome) => panic!("{step:?} {way:?} {linked}: {outcome:?}"),
+                    }
+                }
+            }
+        },
+    );
+}
+
+#[test]
+fn given_another_mode() {
+    at_every_step("given_another_mode", |a| {
+        let done = fs::set_permissions(a.path(), fs::Permissions::from_mode(0o640));
+        match a.is_too_late() {
+            true => Vec::new(),
+            false => unless_gone(done, vec![Must::Exist(OLD.to_vec())]),
+        }
+    });
+}
+
+#[test]
+fn its_target_goes() {
+    at_every_step("its_target_goes", |a| {
+        let _ = fs::remove_file(&a.target);
+        match a.is_too_late() {
+            true => Vec::new(),
+            false => vec![Must::Exist(OLD.to_vec())],
+        }
+    });
+}
+
+#[test]
+fn its_target_is_emptied() {
+    at_every_step("its_target_is_emptied", |a| {
+        File::create(&a.target).unwrap();
+        match a.is_too_late() {
+            true => Vec::new(),
+            false => vec![Must::Exist(OLD.to_vec())],
+        }
+    });
+}
+
+#[test]
+fn its_target_comes() {
+    at_every_step("its_target_comes", |a| {
+        let whole_before = a.target.exists();
+        fs::write(&a.target, NEW).unwrap();
+        let mut musts = vec![Must::ExistAt(a.target.clone(), NEW.to_vec())];
+        if !whole_before {
+            musts.push(Must::Exist(OLD.to_vec()));
+        }
+        musts
+    });
+}
+
+/// Its own writer was not dead.
+#[test]
+fn renamed_to_its_target() {
+    at_every_step("renamed_to_its_target", |a| {
+        let done = fs::rename(&a.temp, &a.target);
+        unless_gone(done, vec![Must::ExistAt(a.target.clone(), OLD.to_vec())])
+    });
+}
+
+/// What is outside of the root is not touched. (Moved after the last check it may be: a RACE.)
+#[test]
+fn its_directory_is_moved_out() {
+    at_every_step("its_directory_is_moved_out", |a| {
+        let outside = a.outside.join(BELOW);
+        fs::rename(&a.dir, &outside).unwrap();
+        match a.step {
+            Step::ProveLast | Step::Unlink => Vec::new(),
+            _ => vec![Must::ExistAt(outside.join(TEMP), OLD.to_vec())],
+        }
+    });
+}
+
+#[test]
+fn its_directory_becomes_a_symlink() {
+    at_every_step("its_directory_becomes_a_symlink", |a| {
+        let (moved, other) = (a.outside.join(BELOW), a.outside.join("of-somebody-else"));
+        fs::rename(&a.dir, &moved).unwrap();
+        fs::create_dir(&other).unwrap();
+        fs::write(other.join(TEMP), NEW).unwrap();
+        fs::write(other.join(TARGET), WHOLE).unwrap();
+        symlink(&other, &a.dir).unwrap();
+        let mut musts = vec![Must::ExistAt(other.join(TEMP), NEW.to_vec())];
+        if !matches!(a.step, Step::ProveLast | Step::Unlink) {
+            musts.push(Must::ExistAt(moved.join(TEMP), OLD.to_vec()));
+        }
+        musts
+    });
+}
+
+/// The root itself is another directory now.
+#[test]
+fn its_root_is_replaced() {
+    at_every_step("its_root_is_replaced", |a| {
+        let moved = a.outside.join("the-old-root");
+        fs::rename(&a.root, &moved).unwrap();
+        fs::create_dir_all(&a.dir).unwrap();
+        fs::write(&a.temp, NEW).unwrap();
+        fs::write(&a.target, WHOLE).unwrap();
+        let mut musts = vec![Must::ExistAt(a.temp.clone(), NEW.to_vec())];
+        if !matches!(a.step, Step::ProveLast | Step::Unlink) {
+            musts.push(Must::ExistAt(moved.join(BELOW).join(TEMP), OLD.to_vec()));
+        }
+        musts
+    });
+}
+
+#[test]
+fn its_claim_is_taken_away() {
+    at_every_step("its_claim_is_taken_away", |a| {
+        let stolen = a.outside.join("stolen");
+        match a.claims().pop() {
+            // What is in the quarantine for good is taken from there, and leaves its folder.
+            Some(claim) if !(a.is_too_late() && claim.starts_with(a.root.join(".orphand"))) => {
+                fs::rename(claim, &stolen).unwrap();
+                vec![Must::ExistAt(stolen, OLD.to_vec())]
+            }
+            _ => Vec::new(),
+        }
+    });
+}
+
+/// Somebody takes even the name of the claim. (After the last look nothing could be done.)
+#[test]
+fn its_claim_is_replaced() {
+    at_every_step("its_claim_is_replaced", |a| match a.claims().pop() {
+        Some(claim) if !a.is_too_late() => {
+            let other = a.dir.join("being-written");
+            fs::write(&other, NEW).unwrap();
+            fs::rename(&other, claim).unwrap();
+            vec![Must::Exist(NEW.to_vec())]
+        }
+        _ => Vec::new(),
+    });
+}
+
+/// What comes in place of a regular file is not opened for long, and never waited for.
+#[test]
+fn replaced_by_something_else() {
+    alone("protocol::replaced_by_something_else", EVERYBODY, || {
+        type Make = fn(&std::path::Path);
+        let makes: [(&str, Make); 4] = [
+            ("FIFO", |path| {
+                let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
+                make_fifo(path, mode);
+            }),
+            ("socket", |path| {
+                drop(std::os::unix::net::UnixListener::bind(path).unwrap())
+            }),
+            ("symlink to a precious file", |path| {
+                symlink("../../outside/precious", path).unwrap()
+            }),
+            ("directory", |path| fs::create_dir(path).unwrap()),
+        ];
+        for (name, make) in makes {
+            for step in Step::ALL {
+                let stage = Stage::new();
+                fs::write(stage.outside.join("precious"), NEW).unwrap();
+                let temp = stage.temp.clone();
+                let stunt = Stunt::new(step, move || {
+                    let _ = fs::remove_file(&temp);
+                    make(&temp);
+                });
+                let outcome = stage.reap(stunt.hook);
+                let there = fs::symlink_metadata(&stage.temp);
+                assert!(
+                    there.is_ok_and(|there| !there.is_file()),
+                    "{name} {step:?} {outcome:?}"
+                );
+                assert_eq!(stage.copies(NEW).len(), 1, "{name} {step:?} {outcome:?}");
+                stage.is_tidy(&format!("{name} {step:?} {outcome:?}"));
+            }
+        }
+    });
+}
+
+fn make_fifo(path: &std::path::Path, mode: rustix::fs::Mode) {
+    use std::os::unix::ffi::OsStrExt;
+    let path = std::ffi::CString::new(path.as_os_str().as_bytes()).unwrap();
+    // SAFETY: the path ends in NUL and outlives the call.
+    assert_eq!(
+        unsafe { libc::mkfifo(path.as_ptr(), mode.bits() as libc::mode_t) },
+        0
+    );
+}
+
+/// A look that has no hook: the name is a FIFO and a file in turns, as fast as can be.
+#[test]
+fn a_fifo_comes_and_goes() {
+    alone("protocol::a_fifo_comes_and_goes", EVERYBODY, || {
+        use std::sync::atomic::{AtomicBool, Ordering};
+        let stage = Stage::new();
+        let (fifo, file) = (stage.dir.join("a-fifo"), stage.dir.join("a-file"));
+        let (temp, end) = (stage.temp.clone(), Arc::new(AtomicBool::new(false)));
+        let stop = Arc::clone(&end);
+        let swapper = std::thread::spawn(move || {
+            let mut swaps = 0;
+            while !stop.load(Ordering::SeqCst) {
+                make_fifo(&fifo, rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR);
+                fs::rename(&fifo, &temp).unwrap();
+                fs::write(&file, OLD).unwrap();
+                fs::rename(&file, &temp).unwrap();
+                swaps += 1;
+            }
+            swaps
+        });
+        let tools = tools(None);
+        let mut clocks = orphand::decide::time::ClockWatch::default();
+        for _ in 0..3_000 {
+            let mut due = stage.due(TEMP);
+            let events = stage.pass(&tools, &mut clocks, &mut due);
+            assert!(events.is_empty(), "{events:?}");
+        }
+        end.store(true, Ordering::SeqCst);
+        assert!(join(swapper) > 0);
+        assert!(stage.temp.exists());
+    });
+}
+
+/// Put back, but the name has a new owner: neither of the two is lost.
+#[test]
+fn put_back_overwrites_nothing() {
+    alone("protocol::put_back_overwrites_nothing", EVERYBODY, || {
+        for step in [
+            Step::Compare,
+            Step::ProveAgain,
+            Step::LetGo,
+            Step::Breathe,
+            Step::ProveLast,
+        ] {
+            for sole in [false, true] {
+                let stage = match sole {
+                    false => Stage::new(),
+                    true => Stage::new().with_sole_copy(),
+                };
+                let temp = stage.temp.clone();
+                let attacker = Attacker::new(&stage, step, Way::Name);
+                let stunt = Stunt::new(step, move || {
+                    fs::write(&temp, NEW).unwrap();
+                    // Something is wrong with the claim.
+                    let claim = attacker.claims().pop().unwrap();
+                    fs::set_permissions(claim, fs::Permissions::from_mode(0o640)).unwrap();
+                });
+                let outcome = stage.reap(stunt.hook);
+                let Outcome::Quarantined { id } = &outcome else {
+                    panic!("{step:?}: {outcome:?}");
+                };
+                let moved = stage.quarantine().join(id).join(BELOW).join(TEMP);
+                stage.has_only(OLD, &moved, &format!("{step:?}"));
+                stage.has_only(NEW, &stage.temp, &format!("{step:?}"));
+                stage.is_tidy("");
+            }
+        }
+    });
+}
+
+/// Another file is claimed in its place, and by the time it is put back the name is taken again.
+#[test]
+fn two_writers_one_after_the_other() {
+    alone(
+        "protocol::two_writers_one_after_the_other",
+        EVERYBODY,
+        || {
+            for sole in [false, true] {
+                let stage = match sole {
+                    false => Stage::new(),
+                    true => Stage::new().with_sole_copy(),
+                };
+                let temp = stage.temp.clone();
+                let hook = orphand::reap::Hook::new(move |step, _| match step {
+                    Step::Claim => {
+                        let other = temp.with_extension("new");
+                        fs::write(&other, NEW).unwrap();
+                        fs::rename(&other, &temp).unwrap();
+                    }
+                    Step::Compare => fs::write(&temp, MORE).unwrap(),
+                    _ => {}
+                });
+                let outcome = stage.reap(hook);
+                assert!(
+                    matches!(outcome, Outcome::Quarantined { .. }),
+                    "{outcome:?}"
+                );
+                stage.has_only(MORE, &stage.temp, "");
+                let moved = stage.copies(NEW);
+                assert!(
+                    moved.len() == 1 && moved[0].starts_with(stage.quarantine()),
+                    "{moved:?}"
+                );
+            }
+        },
+    );
+}
+
+/// Where it stops, and with what answer: each check stops it where it stands, not a later one.
+#[test]
+fn each_check_stops_it_there() {
+    alone("protocol::each_check_stops_it_there", EVERYBODY, || {
+        type Act = fn(&Attacker);
+        let replace: Act = |a| {
+            let other = a.dir.join("being-written");
+            fs::write(&other, NEW).unwrap();
+            fs::rename(&other, &a.temp).unwrap();
+        };
+        let move_out: Act = |a| fs::rename(&a.dir, a.outside.join(BELOW)).unwrap();
+        let touch_claim: Act = |a| {
+            let claim = a.claims().pop().unwrap();
+            fs::set_permissions(claim, fs::Permissions::from_mode(0o640)).unwrap();
+        };
+        let lose_target: Act = |a| fs::remove_file(&a.target).unwrap();
+        let changed = Some(Reason::Changed);
+        // Before which step, what happens, which step is the last that is begun, and the answer.
+        let rows: [(Step, Act, Step, Option<Reason>); 8] = [
+            (Step::Resolve, move_out, Step::Resolve, None),
+            (Step::Look, replace, Step::Look, changed),
+            (Step::Open, replace, Step::Judge, changed),
+            (Step::Judge, lose_target, Step::Judge, changed),
+            (Step::Claim, replace, Step::Compare, changed),
+            (Step::Compare, touch_claim, Step::Compare, changed),
+            (Step::Breathe, move_out, Step::Breathe, changed),
+            (Step::ProveLast, touch_claim, Step::ProveLast, changed),
+        ];
+        for (step, act, last, want) in rows {
+            let stage = Stage::new();
+            let attacker = Attacker::new(&stage, step, Way::Name);
+            let stunt = Stunt::new(step, move || act(&attacker));
+            let outcome = stage.reap(stunt.hook.clone());
+            assert_eq!(
+                stunt.steps().last(),
+                Some(&last),
+                "before {step:?}: {outcome:?}"
+            );
+            match (&outcome, want) {
+                (Outcome::Kept(reason), Some(want)) => assert_eq!(*reason, want, "{step:?}"),
+                (Outcome::Failed { .. }, None) => {}
+                _ => panic!("before {step:?}: {outcome:?}"),
+            }
+        }
+    });
+}
+
+/// Killed at any step, nothing is lost, and the next sweep puts everything in order.
+#[test]
+fn killed_at_any_step() {
+    const STEP: &str = "ORPHAND_TEST_KILLED_AT";
+    const HOME: &str = "ORPHAND_TEST_HOME";
+    alone("protocol::killed_at_any_step", EVERYBODY, || {
+        if let (Ok(step), Ok(home)) = (std::env::var(STEP), std::env::var(HOME)) {
+            let step = Step::ALL[step.parse::<usize>().unwrap()];
+            let stunt = Stunt::new(step, || {
+                let _ = rustix::process::kill_process(
+                    rustix::process::getpid(),
+                    rustix::process::Signal::KILL,
+                );
+            });
+            let outcome = Stage::at(home.into()).reap(stunt.hook);
+            panic!("it lives: {outcome:?}");
+        }
+        for (index, step) in Step::ALL.into_iter().enumerate() {
+            for sole in [false, true] {
+                let what = format!("killed at {step:?}, sole copy: {sole}");
+                let stage = match sole {
+                    false => Stage::new(),
+                    true => Stage::new().with_sole_copy(),
+                };
+                let mut victim = again("protocol::killed_at_any_step");
+                victim.env(STEP, index.to_string()).env(HOME, stage.home());
+                let ended = victim.output().unwrap();
+                use std::os::unix::process::ExitStatusExt;
+                assert_eq!(ended.status.signal(), Some(9), "{what}: {ended:?}");
+                assert_eq!(stage.copies(OLD).len(), 1, "{what}: {:#?}", stage.files());
+
+                // The same thing happens twice: the first sweep puts in order, and may take it.
+                let events = stage.sweep();
+                stage.sweep();
+                let left = stage.copies(OLD);
+                match sole {
+                    false => assert!(left.is_empty(), "{what}: {left:?}, {events:?}"),
+                    true => {
+                        assert_eq!(left.len(), 1, "{what}: {events:?}");
+                        assert!(left[0].starts_with(stage.quarantine()), "{what}: {left:?}");
+                        assert!(
+                            left[0].ends_with(format!("{BELOW}/{TEMP}")),
+                            "{what}: {left:?}"
+                        );
+                    }
+                }
+                stage.is_tidy(&format!("{what}: {events:?}"));
+            }
+        }
+    });
+}
+
+/// The claim that a crash left, and a new file by its old name: both stay.
+#[test]
+fn a_claim_of_a_crash_whose_name_is_taken() {
+    alone(
+        "protocol::a_claim_of_a_crash_whose_name_is_taken",
+        EVERYBODY,
+        || {
+            let stage = Stage::new();
+            fs::rename(
+                &stage.temp,
+                stage.dir.join(format!(".orphand-0123456789abcdef-{TEMP}")),
+            )
+            .unwrap();
+            let mut writer = File::create_new(&stage.temp).unwrap();
+            writer.write_all(NEW).unwrap();
+            stage.sweep();
+            stage.has_only(NEW, &stage.temp, "");
+            let moved = stage.copies(OLD);
+            assert!(
+                moved.len() == 1 && moved[0].starts_with(stage.quarantine()),
+                "{moved:?}"
+            );
+            stage.is_tidy("");
+            drop(writer);
+        },
+    );
+}
+
+/// A claim that somebody holds may be another's at work: it is left alone, whatever is asked.
+#[test]
+fn a_claim_that_is_held_is_left_alone() {
+    alone(
+        "protocol::a_claim_that_is_held_is_left_alone",
+        EVERYBODY,
+        || {
+            let stage = Stage::new();
+            let claim = stage.dir.join(format!(".orphand-0123456789abcdef-{TEMP}"));
+            fs::rename(&stage.temp, &claim).unwrap();
+            let mut holder = File::open(&claim).unwrap();
+            stage.sweep();
+            stage.has_only(OLD, &claim, "");
+            let mut read = Vec::new();
+            holder.read_to_end(&mut read).unwrap();
+            assert_eq!(read, OLD);
+        },
+    );
+}
+
+/// A holder that comes between the look and the claim counts as one: the grace starts again at the
+/// first look that finds the temp free, though nothing about the file has changed.
+#[test]
+fn who_comes_late_is_a_holder_too() {
+    alone(
+        "protocol::who_comes_late_is_a_holder_too",
+        EVERYBODY,
+        || {
+            for step in [Step::Open, Step::Prove] {
+                let stage = Stage::new();
+                let holder = Arc::new(Mutex::new(None));
+                let (held, temp) = (Arc::clone(&holder), stage.temp.clone());
+                let stunt = Stunt::new(step, move || {
+                    *held.lock().unwrap() = Some(File::options().append(true).open(temp).unwrap());
+                });
+                let tools = tools(Some(stunt.hook));
+                let mut clocks = orphand::decide::time::ClockWatch::default();
+                let mut due = stage.due(TEMP);
+                let mut pass = |due: &mut Vec<_>| {
+                    let next =
+                        |due: &[orphand::pass::Due]| due[0].temp.as_ref().map(|temp| temp.due());
+                    let at = next(due).expect("it is known");
+                    std::thread::sleep(at.since(clock::mono()));
+                    let before = clock::mono();
+                    let events = stage.pass(&tools, &mut clocks, due);
+                    (before, events, next(due))
+                };
+                let kept = loop {
+                    let (_, mut events, _) = pass(&mut due);
+                    if let Some(event) = events.pop() {
+                        break event;
+                    }
+                };
+                assert!(
+                    matches!(
+                        kept,
+                        Event::Kept {
+                            reason: Reason::InUse,
+                            ..
+                        }
+                    ),
+                    "{kept:?}"
+                );
+                drop(holder.lock().unwrap().take().unwrap());
+                let (at, events, next) = pass(&mut due);
+                assert!(
+                    events.is_empty(),
+                    "before {step:?}: judged at the first free look: {events:?}"
+                );
+                assert!(
+                    next.is_some_and(|next| next >= at.after(GRACE)),
+                    "before {step:?}: {next:?}"
+                );
+            }
+        },
+    );
+}
+
+/// What a quarantine must be. Where there can be none, a sole copy stays.
+#[test]
+fn a_quarantine_that_is_not_ours() {
+    alone("protocol::a_quarantine_that_is_not_ours", EVERYBODY, || {
+        type Make = fn(&Stage);
+        let makes: [(&str, Make); 6] = [
+            ("open to its group", |stage| make_quarantine(stage, 0o750)),
+            ("open to everybody", |stage| make_quarantine(stage, 0o701)),
+            ("a symlink", |stage| {
+                let elsewhere = stage.outside.join("elsewhere");
+                fs::create_dir(&elsewhere).unwrap();
+                fs::set_permissions(&elsewhere, fs::Permissions::from_mode(0o700)).unwrap();
+                symlink(&elsewhere, stage.quarantine()).unwrap();
+            }),
+            ("a file", |stage| {
+                fs::write(stage.quarantine(), NEW).unwrap()
+            }),
+            ("a symlink to nowhere", |stage| {
+                symlink("nowhere", stage.quarantine()).unwrap()
+            }),
+            ("somebody else's", |stage| {
+                make_quarantine(stage, 0o700);
+                if rustix::process::geteuid().is_root() {
+                    std::os::unix::fs::chown(stage.quarantine(), Some(NOBODY), None).unwrap();
+                } else {
+                    // An ordinary user cannot give a folder away.
+                    fs::set_permissions(stage.quarantine(), fs::Permissions::from_mode(0o707))
+                        .unwrap();
+                }
+            }),
+        ];
+        for (name, make) in makes {
+            let stage = Stage::new().with_sole_copy();
+            make(&stage);
+            // Also when the look said that there can be one.
+            for before in [false, true] {
+                let outcome = match before {
+                    false => stage.reap(Stunt::new(Step::Look, || {}).hook),
+                    true => {
+                        let verdict = Verdict::Quarantine(Some(Reason::SoleCopy));
+                        stage.reap_as(&Reaper::new(), verdict)
+                    }
+                };
+                let kept = matches!(outcome, Outcome::Kept(Reason::NoQuarantine));
+                assert!(kept, "{name}: {outcome:?}");
+                stage.has_only(OLD, &stage.temp, name);
+            }
+        }
+    });
+}
+
+fn make_quarantine(stage: &Stage, mode: u32) {
+    fs::create_dir(stage.quarantine()).unwrap();
+    fs::set_permissions(stage.quarantine(), fs::Permissions::from_mode(mode)).unwrap();
+}
+
+/// The same through the whole program: put back, said, and taken when it is free again.
+#[test]
+fn a_watcher_puts_back_too() {
+    alone("protocol::a_watcher_puts_back_too", EVERYBODY, || {
+        use orphand::daemon::Watcher;
+        let stage = Stage::new();
+        let attacker = Attacker::new(&stage, Step::ProveLast, *Way::ALL.last().unwrap());
+        let holder = Arc::new(Mutex::new(Vec::new()));
+        let held = Arc::clone(&holder);
+        let stunt = Stunt::new(Step::ProveLast, move || {
+            let path = match attacker.way {
+                Way::Name => attacker.claims().pop().unwrap(),
+                #[cfg(target_os = "linux")]
+                Way::Handle => attacker.path(),
+            };
+            let file = File::options().append(true).open(path).unwrap();
+            held.lock().unwrap().push(file);
+        });
+        let watcher = Watcher::builder()
+            .root(&stage.root.path, Stage::policy())
+            .allow_broad_roots(true)
+            .hook(Some(stunt.hook))
+            .start()
+            .unwrap();
+        let said = |want: fn(&Event) -> bool| {
+            let end = std::time::Instant::now() + LONG;
+            loop {
+                let event = watcher.events().recv_deadline(end).expect("it is said");
+                match event {
+                    Event::Failed { .. } | Event::Quarantined { .. } => panic!("{event:?}"),
+                    event if want(&event) => return event,
+                    _ => {}
+                }
+            }
+        };
+        let kept = said(|event| matches!(event, Event::Kept { .. } | Event::Reaped(_)));
+        assert!(
+            matches!(
+                kept,
+                Event::Kept {
+                    reason: Reason::InUse,
+                    ..
+                }
+            ),
+            "{kept:?}"
+        );
+        stage.has_only(OLD, &stage.temp, "");
+        let mut file = holder.lock().unwrap().pop().unwrap();
+        file.write_all(MORE).unwrap();
+        drop(file);
+        // And when it is let go it is an orphan again.
+        let reaped = said(|event| matches!(event, Event::Reaped(_)));
+        let Event::Reaped(disposed) = reaped else {
+            unreachable!();
+        };
+        assert_eq!(disposed.freed, (OLD.len() + MORE.len()) as u64);
+        stage.is_tidy("");
+        stage.has_only(WHOLE, &stage.target, "");
+    });
+}
+
+/// Whoever is past the look-up of an open, but not yet counted by the lease, shows only when the
+/// lease is asked for a second time. A virus scanner holds an opener there: fanotify(7), which is
+/// Linux's and root's.
+#[cfg(target_os = "linux")]
+#[test]
+fn an_opener_parked_by_a_virus_scanner() {
+    use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+    const TEST: &str = "protocol::an_opener_parked_by_a_virus_scanner";
+    alone(TEST, &[As::Us], || {
+        if !rustix::process::geteuid().is_root() {
+            return skipped(TEST, "fanotify needs root");
+        }
+        for sole in [false, true] {
+            // SAFETY: makes a descriptor, which is nobody else's.
+            let fan = unsafe {
+                let flags = libc::FAN_CLASS_CONTENT | libc::FAN_CLOEXEC;
+                let fan = libc::fanotify_init(flags, libc::O_RDONLY as u32);
+                if fan < 0 {
+                    return skipped(TEST, &format!("fanotify: {}", io::Error::last_os_error()));
+                }
+                Arc::new(OwnedFd::from_raw_fd(fan))
+            };
+            let stage = match sole {
+                false => Stage::new(),
+                true => Stage::new().with_sole_copy(),
+            };
+            let temp = stage.temp.clone();
+            let opener = Arc::new(Mutex::new(None));
+            let (parked, scanner) = (Arc::clone(&opener), Arc::clone(&fan));
+            let stunt = Stunt::new(Step::Claim, move || {
+                let path = std::ffi::CString::new(temp.to_str().unwrap()).unwrap();
+                // SAFETY: the path ends in NUL and outlives the call.
+                let marked = unsafe {
+                    let (fan, mask) = (scanner.as_raw_fd(), libc::FAN_OPEN_PERM);
+                    libc::fanotify_mark(
+                        fan,
+                        libc::FAN_MARK_ADD,
+                        mask,
+                        libc::AT_FDCWD,
+                        path.as_ptr(),
+                    )
+                };
+                assert_eq!(marked, 0, "{}", io::Error::last_os_error());
+                let open = std::thread::spawn(move || File::options().append(true).open(temp));
+                *parked.lock().unwrap() = Some(open);
+                // It waits for an answer now.
+                let mut asked = libc::pollfd {
+                    fd: scanner.as_raw_fd(),
+                    events: libc::POLLIN,
+                    revents: 0,
+                };
+                // SAFETY: one pollfd, which outlives the call.
+                let asks = unsafe { libc::poll(&raw mut asked, 1, LONG.as_millis() as i32) };
+                assert_eq!(asks, 1, "nobody opens it");
+            });
+            let outcome = stage.reap(stunt.hook.clone());
+            assert_eq!(stunt.steps().last(), Some(&Step::ProveAgain), "{outcome:?}");
+            assert!(
+                matches!(outcome, Outcome::Kept(Reason::InUse)),
+                "{outcome:?}"
+            );
+            // Without a scanner everybody may.
+            drop(stunt);
+            drop(fan);
+            let mut file = join(opener.lock().unwrap().take().unwrap()).unwrap();
+            file.write_all(MORE).unwrap();
+            stage.has_only(&[OLD, MORE].concat(), &stage.temp, "");
+        }
+    });
+}
