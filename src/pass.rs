@@ -6,6 +6,7 @@ use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde_json::Value;
 
@@ -21,7 +22,7 @@ use crate::evidence::{self, Asker, Census, Circumstances, FileId, Proof, Suspect
 use crate::journal::{Journal, Line};
 use crate::json;
 use crate::look::{self, Dir, RootError, RootId};
-use crate::reap::{Candidate, Outcome, Reaper, Scene, quarantine};
+use crate::reap::{self, Candidate, Outcome, Reaper, Recovered, Scene, quarantine};
 use crate::root::Root;
 
 /// What every pass needs.
@@ -67,8 +68,10 @@ pub struct Pass<'a> {
 
 /// What a look at a name came to.
 enum Seen {
-    /// Nothing is there, or nothing that is ever a temp.
+    /// Nothing is there.
     Nothing,
+    /// Something that is never a temp.
+    NoTemp,
     /// A file, who holds it, and the open file where one was needed to ask.
     File(Observation, Hold, Option<Proof>),
 }
@@ -186,6 +189,10 @@ impl<'a> Pass<'a> {
             Seen::File(observation, hold, proof) => (observation, hold, proof),
             Seen::Nothing => {
                 self.settle(one);
+                return Ok(None);
+            }
+            Seen::NoTemp => {
+                one.temp = None;
                 return Ok(None);
             }
         };
@@ -416,6 +423,73 @@ impl<'a> Pass<'a> {
     }
 }
 
+/// Puts a claim in order that nobody is at work on: a crash left it, or it could not be put back.
+/// The name that it has again, if it has.
+pub fn recover(
+    tools: &Tools,
+    ground: Ground<'_>,
+    asker: &Asker,
+    claim: &OsStr,
+    tell: &mut dyn FnMut(Event),
+) -> Option<OsString> {
+    if tools.reaper.claims().is_at_work(claim) {
+        return None;
+    }
+    let (root, below) = (&ground.root.path, ground.below);
+    let dir = Dir::open_below(root, ground.id, below).ok()?;
+    let scene = Scene {
+        root,
+        id: ground.id,
+        dir: &dir,
+        policy: &ground.root.policy,
+        circumstances: Circumstances {
+            marks: &tools.marks,
+            quarantine: true,
+            census: None,
+        },
+    };
+    let subject = |name: &OsStr, bytes| Subject {
+        path: root.join(below).join(name),
+        root: root.clone(),
+        bytes,
+    };
+    match reap::recover(scene, asker, claim) {
+        Ok(Some(Recovered::PutBack(name))) => {
+            log::info!("{name:?} was being removed when orphand ended; it has its name back");
+            Some(name)
+        }
+        Ok(Some(Recovered::Quarantined { id, name, bytes })) => {
+            let event = Event::Quarantined {
+                disposed: Disposed {
+                    subject: subject(&name, Some(bytes)),
+                    quiet: Duration::ZERO,
+                    target: None,
+                    target_is: Target::Unknown,
+                    writer_pid: None,
+                    freed: 0,
+                    dry_run: false,
+                },
+                id: Some(id),
+                reason: None,
+            };
+            tools
+                .journal
+                .write(Line::Outcome, &[json::event(&event, clock::wall())]);
+            tell(event);
+            None
+        }
+        Ok(None) => None,
+        Err(error) => {
+            tell(Event::Failed {
+                subject: subject(claim, None),
+                error: format!("cannot give this claim its name back: {error}"),
+                errno: error.raw_os_error(),
+            });
+            None
+        }
+    }
+}
+
 /// Where the proof does not see mappings, one walk over all processes is made for all of `ripe`.
 fn examine_mappings(dir: &Dir, ripe: &mut [(usize, Suspect, Evidence)]) {
     if dir.reach() != Reach::OpenersOnly || ripe.is_empty() {
@@ -436,7 +510,7 @@ fn see(dir: &Dir, asker: &Asker, name: &OsStr) -> io::Result<Seen> {
     };
     let file = &first.fingerprint;
     if file.kind != Kind::File {
-        return Ok(Seen::Nothing);
+        return Ok(Seen::NoTemp);
     }
     let us = rustix::process::geteuid();
     let ours = us.is_root() || file.uid == us.as_raw();

@@ -1,6 +1,6 @@
 //! One pass over what is there: look, wait a moment, look again, act, end.
 
-use std::ffi::OsStr;
+use std::cell::Cell;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -10,28 +10,29 @@ use crate::decide::policy::confirm;
 use crate::decide::time::ClockWatch;
 use crate::decide::tracker::{Origin, Tracked};
 use crate::event::{Event, Subject};
-use crate::evidence::{Asker, Circumstances};
-use crate::look::{Dir, RootError};
-use crate::pass::{Due, Ground, Pass, Tools};
-use crate::reap::{self, Scene};
+use crate::evidence::Asker;
+use crate::look::RootError;
+use crate::pass::{self, Due, Ground, Pass, Tools};
+use crate::reap;
 use crate::root::Root;
 use crate::scan::{self, Met};
 
 /// Sweeps `root`: takes what is older than its grace, and does not wait for what is younger.
 ///
-/// `tell` is called with what happens, `progress` now and then with how many temps were looked at
+/// `tell` is called with what happens, and says whether it could be told: what cannot is not done,
+/// and the sweep ends. `progress` is called now and then with how many temps were looked at
 /// and how many there are.
 pub fn sweep(
     root: &Root,
     tools: &Tools,
-    tell: &mut dyn FnMut(Event),
+    tell: &mut dyn FnMut(Event) -> bool,
     progress: &(dyn Fn(usize, usize) + Sync),
 ) -> Result<(), RootError> {
     let asker = Asker::new();
     let mut clocks = ClockWatch::default();
     clocks.read(clock::now());
     if !root.policy.is_dry_run() {
-        put_in_order(root, tools, &asker)?;
+        put_in_order(root, tools, &asker, &mut |event| _ = tell(event))?;
     }
     let mut denied = |path: &Path, error: &std::io::Error| {
         tell(Event::Failed {
@@ -53,6 +54,11 @@ pub fn sweep(
         let due = |name| Due { name, temp: temp() };
         dirs.push((below, names.into_iter().map(due).collect()));
     }
+    let listening = Cell::new(true);
+    let mut tell = |event| {
+        let told = tell(event);
+        listening.set(listening.get() && told);
+    };
     let mut tell = |event| match event {
         // Nobody looks again.
         Event::Kept {
@@ -82,6 +88,9 @@ pub fn sweep(
                 below,
             };
             for part in due.chunks_mut(reap::BATCH) {
+                if !listening.get() {
+                    return Ok(());
+                }
                 Pass::new(tools, ground, &asker, &mut tell).run(&mut clocks, part);
                 done += part.len();
                 progress(done, total);
@@ -132,7 +141,12 @@ fn wait_for(dirs: &[(PathBuf, Vec<Due>)], root: &Root) {
 }
 
 /// Gives the claims that a crash left their names back.
-fn put_in_order(root: &Root, tools: &Tools, asker: &Asker) -> Result<(), RootError> {
+fn put_in_order(
+    root: &Root,
+    tools: &Tools,
+    asker: &Asker,
+    tell: &mut dyn FnMut(Event),
+) -> Result<(), RootError> {
     let claims = std::sync::Mutex::new(Vec::new());
     scan::scan(root, None, Path::new(""), &|met| {
         if let Met::Claim(dir, name) = met {
@@ -146,30 +160,13 @@ fn put_in_order(root: &Root, tools: &Tools, asker: &Asker) -> Result<(), RootErr
         .into_inner()
         .unwrap_or_else(std::sync::PoisonError::into_inner);
     for (below, claim) in claims {
-        recover(root, tools, asker, &below, &claim);
+        let below = &below;
+        let ground = Ground {
+            root,
+            id: None,
+            below,
+        };
+        pass::recover(tools, ground, asker, &claim, tell);
     }
     Ok(())
-}
-
-fn recover(root: &Root, tools: &Tools, asker: &Asker, below: &Path, claim: &OsStr) {
-    let Ok(dir) = Dir::open_below(&root.path, None, below) else {
-        return;
-    };
-    let scene = Scene {
-        root: &root.path,
-        id: None,
-        dir: &dir,
-        policy: &root.policy,
-        circumstances: Circumstances {
-            marks: &tools.marks,
-            quarantine: true,
-            census: None,
-        },
-    };
-    if let Err(error) = reap::recover(scene, asker, claim) {
-        log::warn!(
-            "{claim:?} in {:?} cannot be given its name back: {error}",
-            dir.path()
-        );
-    }
 }

@@ -1,6 +1,6 @@
 //! `orphand restore`: out of the quarantine, to where it was or elsewhere. It never overwrites.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -10,7 +10,7 @@ use orphand::event::{Event, Subject};
 use orphand::evidence::restored::Marks;
 use orphand::journal::{Journal, Line};
 use orphand::json;
-use orphand::look::Dir;
+use orphand::look::{Dir, RootId};
 use orphand::reap::quarantine::{Room, Stored, is_id};
 use orphand::root::absolute;
 use orphand::state::Folders;
@@ -145,8 +145,8 @@ fn find(which: &Path, config: &Config, journal: &Journal) -> Result<(Room, Store
 }
 
 /// Where a quarantine may be: the roots of the journal and the configuration, this directory, and
-/// all parents of `path`.
-pub(super) fn roots(config: &Config, journal: &Journal, path: Option<&Path>) -> BTreeSet<PathBuf> {
+/// all parents of `path`; each directory once, by whatever paths it is known.
+pub(super) fn roots(config: &Config, journal: &Journal, path: Option<&Path>) -> Vec<PathBuf> {
     let mut roots: BTreeSet<PathBuf> = config.watch.iter().map(|rule| rule.path.clone()).collect();
     roots.extend(std::env::current_dir());
     roots.extend(
@@ -161,7 +161,9 @@ pub(super) fn roots(config: &Config, journal: &Journal, path: Option<&Path>) -> 
     if let Err(error) = read {
         log::warn!("the journal cannot be read ({error}); its roots are not searched");
     }
-    roots
+    let mut known = HashSet::new();
+    roots.retain(|root| RootId::of(root).is_ok_and(|id| known.insert(id)));
+    roots.into_iter().collect()
 }
 
 /// A path out of a journal line, exact also where it is not UTF-8.

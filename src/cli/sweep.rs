@@ -53,6 +53,7 @@ pub(super) fn run(command: &Sweep, look: &Look) -> Result<Exit, Failure> {
             if told.is_ok() {
                 told = bar.suspend(|| report.event(&event));
             }
+            told.is_ok()
         };
         let progress = |done: usize, total: usize| {
             bar.set_length(total as u64);

@@ -22,10 +22,10 @@ use crate::decide::retention::Trust;
 use crate::decide::time::{ClockWatch, Now, Wall};
 use crate::decide::tracker::Origin;
 use crate::event::{Cause, Event, RootState, Subject};
-use crate::evidence::{Asker, Circumstances};
+use crate::evidence::Asker;
 use crate::look::{Dir, RootError, RootId};
+use crate::pass::{self, Ground};
 use crate::reap::quarantine::{self, Keeping};
-use crate::reap::{self, Recovered, Scene};
 use crate::root::Root;
 use crate::scan::{self, Met};
 use crate::state::RootLock;
@@ -518,51 +518,18 @@ impl Keeper {
         });
     }
 
-    /// A claim that nobody is at work on: a crash left it, or it could not be put back.
     fn recover(&self, index: usize, root: &Root, below: &Path, claim: &OsStr) {
-        if self.shared.tools.reaper.claims().is_at_work(claim) {
+        let folder = root.path.join(below);
+        // A root inside another root has a rule of its own.
+        if self.shared.root_of(&folder).map(|(owner, _, _)| owner) != Some(index) {
             return;
         }
         let id = self.shared.id(index);
-        let done = Dir::open_below(&root.path, id, below)
-            .map_err(|_| None)
-            .and_then(|dir| {
-                let scene = Scene {
-                    root: &root.path,
-                    id,
-                    dir: &dir,
-                    policy: &root.policy,
-                    circumstances: Circumstances {
-                        marks: &self.shared.tools.marks,
-                        quarantine: true,
-                        census: None,
-                    },
-                };
-                reap::recover(scene, &self.asker, claim).map_err(Some)
-            });
-        let folder = root.path.join(below);
-        match done {
-            Ok(Some(Recovered::PutBack(name))) => {
-                log::info!(
-                    "{:?} was being removed when orphand ended; it has its name back",
-                    name
-                );
-                self.shared.temps.created(folder.join(name), clock::mono());
-            }
-            Ok(Some(Recovered::Quarantined(id))) => {
-                log::warn!(
-                    "{claim:?} in {folder:?} has lost its name to another; it is {id} in the quarantine"
-                );
-            }
-            Ok(None) | Err(None) => {}
-            Err(Some(error)) => {
-                self.failed(
-                    root,
-                    folder.join(claim),
-                    "give this claim its name back",
-                    &error,
-                );
-            }
+        let ground = Ground { root, id, below };
+        let mut tell = |event| self.shared.tell(event);
+        let back = pass::recover(&self.shared.tools, ground, &self.asker, claim, &mut tell);
+        if let Some(name) = back {
+            self.shared.temps.created(folder.join(name), clock::mono());
         }
     }
 

@@ -629,9 +629,9 @@ pub fn recover(scene: Scene<'_>, asker: &Asker, claim: &OsStr) -> io::Result<Opt
     {
         return Ok(None);
     }
-    if let Some(name) = read.original {
-        match calls::rename(dir.fd(), claim, dir.fd(), &name) {
-            Ok(()) => return Ok(Some(Recovered::PutBack(name))),
+    if let Some(name) = &read.original {
+        match calls::rename(dir.fd(), claim, dir.fd(), name) {
+            Ok(()) => return Ok(Some(Recovered::PutBack(name.clone()))),
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
             Err(error) => return Err(error),
         }
@@ -639,8 +639,13 @@ pub fn recover(scene: Scene<'_>, asker: &Asker, claim: &OsStr) -> io::Result<Opt
     let slot = Rooms::new(scene)
         .slot()
         .map_err(|_| io::Error::from(Errno::NOENT))?;
-    calls::rename(dir.fd(), claim, slot.folder(), claim)?;
-    Ok(Some(Recovered::Quarantined(slot.keep())))
+    let name = read.original.unwrap_or_else(|| claim.to_owned());
+    calls::rename(dir.fd(), claim, slot.folder(), &name)?;
+    Ok(Some(Recovered::Quarantined {
+        id: slot.keep(),
+        name,
+        bytes: now.fingerprint.size,
+    }))
 }
 
 fn is_ours(seen: &Observation) -> bool {
@@ -653,8 +658,15 @@ fn is_ours(seen: &Observation) -> bool {
 pub enum Recovered {
     /// It has this name again.
     PutBack(OsString),
-    /// It is in the quarantine, under this id.
-    Quarantined(String),
+    /// Its name has a new owner, or cannot be told: it is in the quarantine.
+    Quarantined {
+        /// Its id there.
+        id: String,
+        /// The name that it has there: the one it had, where that can be told.
+        name: OsString,
+        /// Its size.
+        bytes: u64,
+    },
 }
 
 impl Scene<'_> {
