@@ -14,6 +14,7 @@ use crate::evidence::Asker;
 use crate::look::RootError;
 use crate::pass::{self, Due, Ground, Pass, Tools};
 use crate::reap;
+use crate::reap::quarantine::Room;
 use crate::root::Root;
 use crate::scan::{self, Met};
 
@@ -147,6 +148,9 @@ fn put_in_order(
     asker: &Asker,
     tell: &mut dyn FnMut(Event),
 ) -> Result<(), RootError> {
+    if let Ok(Some(room)) = Room::find(&root.path, None) {
+        room.tidy();
+    }
     let claims = std::sync::Mutex::new(Vec::new());
     scan::scan(root, None, Path::new(""), &|met| {
         if let Met::Claim(dir, name) = met {

@@ -25,7 +25,7 @@ use crate::event::{Cause, Event, RootState, Subject};
 use crate::evidence::Asker;
 use crate::look::{Dir, RootError, RootId};
 use crate::pass::{self, Ground};
-use crate::reap::quarantine::{self, Keeping};
+use crate::reap::quarantine::{self, Keeping, Room};
 use crate::root::Root;
 use crate::scan::{self, Met};
 use crate::state::RootLock;
@@ -367,6 +367,12 @@ impl Keeper {
         self.set_state(index, state);
         let path = root.path.clone();
         self.shared.tell(Event::Rescan { root: path, cause });
+        if cause == Cause::Startup && !root.policy.is_dry_run() {
+            // Nothing is tracked here yet, so nothing is on its way to the quarantine.
+            if let Ok(Some(room)) = Room::find(&root.path, Some(id)) {
+                room.tidy();
+            }
+        }
         self.scan(index, &root, Path::new(""), cause);
     }
 

@@ -8,7 +8,7 @@ use std::marker::PhantomData;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rustix::fs::{Mode, OFlags};
@@ -83,13 +83,9 @@ impl Asker {
     pub fn ask(&self, file: OwnedFd) -> (Hold, Proof) {
         let mut proof = Proof {
             file,
+            tid: self.tid,
             leased: false,
         };
-        // The signal is to go to this thread, where it is blocked, and that must be so before the
-        // lease is there to be broken.
-        if !proof.own(self.tid) {
-            return (Hold::CannotTell, proof);
-        }
         (proof.take(), proof)
     }
 }
@@ -128,6 +124,8 @@ fn sigio() -> libc::sigset_t {
 #[derive(Debug)]
 pub struct Proof {
     file: OwnedFd,
+    /// The thread that asks: SIGIO is blocked there.
+    tid: libc::pid_t,
     leased: bool,
 }
 
@@ -141,10 +139,10 @@ const F_SETOWN_EX: libc::c_int = 15;
 const F_OWNER_TID: libc::c_int = 0;
 
 impl Proof {
-    fn own(&self, tid: libc::pid_t) -> bool {
+    fn own(&self) -> bool {
         let owner = Owner {
             kind: F_OWNER_TID,
-            pid: tid,
+            pid: self.tid,
         };
         // SAFETY: F_SETOWN_EX reads one `struct f_owner_ex`, which outlives the call.
         unsafe { libc::fcntl(self.file.as_raw_fd(), F_SETOWN_EX, &raw const owner) == 0 }
@@ -158,8 +156,13 @@ impl Proof {
         }
     }
 
-    /// Asks for the lease; again, after it was let go.
+    /// Asks for the lease; again, after it was let go. To be called in the thread that asked first.
     pub fn take(&mut self) -> Hold {
+        // The signal is to go to this thread, where it is blocked, and that must be so before the
+        // lease is there to be broken. Each time: letting a lease go clears the owner.
+        if !self.own() {
+            return Hold::CannotTell;
+        }
         match self.set_lease(libc::F_WRLCK) {
             Ok(()) => {
                 self.leased = true;
@@ -218,12 +221,17 @@ pub fn writer(pid: u32, seen: Option<Mono>) -> Writer {
         return Writer::Alive(pid);
     };
     match process_stat(&stat) {
-        Some(('Z' | 'X', _)) => Writer::Gone(pid),
+        // The first thread of a process may end before the others.
+        Some(('Z' | 'X', _)) if numbers(&task(pid)).nth(1).is_none() => Writer::Gone(pid),
         Some((_, ticks)) if seen.is_some_and(|seen| started_after(ticks, seen)) => {
             Writer::Gone(pid)
         }
         _ => Writer::Alive(pid),
     }
+}
+
+fn task(pid: u32) -> PathBuf {
+    PathBuf::from(format!("/proc/{pid}/task"))
 }
 
 /// State and start time (in ticks of the boot clock) out of `/proc/PID/stat` (proc_pid_stat(5)).
@@ -294,7 +302,9 @@ pub fn census(wanted: &[FileId], reach: Reach) -> Census {
     // A process that was forked behind the reading position is found by reading again. Who forks
     // faster than this reads leaves the walk incomplete.
     for round in 0..4 {
-        let news: Vec<u32> = processes().filter(|pid| walked.insert(*pid)).collect();
+        let news: Vec<u32> = numbers(Path::new("/proc"))
+            .filter(|pid| walked.insert(*pid))
+            .collect();
         if news.is_empty() {
             break;
         }
@@ -320,23 +330,23 @@ struct Walk {
 
 impl Walk {
     fn process(&mut self, pid: u32) {
-        let at = format!("/proc/{pid}");
+        let at = PathBuf::from(format!("/proc/{pid}"));
         let mut held = HashSet::new();
-        let fds = self.descriptors(Path::new(&at), &mut held);
-        let maps = self.mappings(Path::new(&at), &mut held);
-        for answer in [fds, maps] {
-            match answer {
-                Ok(()) => {}
-                // It ended meanwhile.
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(error) if error.raw_os_error() == Some(libc::ESRCH) => {}
-                Err(_) => self.complete = false,
+        let mut looked = self.look_into(pid, &at, &mut held);
+        if looked.is_ok_and(|has_memory| !has_memory) {
+            // A kernel thread, or a process whose first thread has ended: the others may live on, and
+            // only they show what it has.
+            for thread in numbers(&at.join("task")) {
+                let thread = at.join("task").join(thread.to_string());
+                looked = self.look_into(pid, &thread, &mut held);
+                self.complete &= looked.is_ok();
             }
         }
-        if pid == std::process::id() || held.is_empty() {
+        self.complete &= looked.is_ok();
+        if held.is_empty() {
             return;
         }
-        let name = fs::read(format!("{at}/comm")).unwrap_or_default();
+        let name = fs::read(at.join("comm")).unwrap_or_default();
         let name = String::from_utf8_lossy(name.trim_ascii_end()).into_owned();
         for file in held {
             let holder = Holder {
@@ -345,6 +355,28 @@ impl Walk {
             };
             self.holders.entry(file).or_default().push(holder);
         }
+    }
+
+    /// Notes what the process or thread at `at` holds. Says whether it has any memory; `Err`: it
+    /// could not be examined.
+    fn look_into(&self, pid: u32, at: &Path, held: &mut HashSet<FileId>) -> Result<bool, ()> {
+        // Our own descriptors are those that we ask with; our mappings are not.
+        let fds = match pid == std::process::id() {
+            true => Ok(()),
+            false => self.descriptors(at, held),
+        };
+        let maps = self.mappings(at, held);
+        let has_memory = *maps.as_ref().unwrap_or(&true);
+        for answer in [fds, maps.map(drop)] {
+            match answer {
+                Ok(()) => {}
+                // It ended meanwhile.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) if error.raw_os_error() == Some(libc::ESRCH) => {}
+                Err(_) => return Err(()),
+            }
+        }
+        Ok(has_memory)
     }
 
     fn wants(&self, dev: u64, ino: u64) -> Option<FileId> {
@@ -364,7 +396,7 @@ impl Walk {
     }
 
     /// Lines of `/proc/PID/maps`: range, permissions, offset, `major:minor`, inode, path.
-    fn mappings(&self, process: &Path, held: &mut HashSet<FileId>) -> io::Result<()> {
+    fn mappings(&self, process: &Path, held: &mut HashSet<FileId>) -> io::Result<bool> {
         let maps = fs::read(process.join("maps"))?;
         for line in maps.split(|&b| b == b'\n') {
             let mut words = line.split(|&b| b == b' ').filter(|w| !w.is_empty());
@@ -376,7 +408,7 @@ impl Walk {
                 held.extend(self.wants(dev, ino));
             }
         }
-        Ok(())
+        Ok(!maps.is_empty())
     }
 }
 
@@ -386,8 +418,9 @@ fn device_number(word: &[u8]) -> Option<u64> {
     Some(rustix::fs::makedev(number(major)?, number(minor)?))
 }
 
-fn processes() -> impl Iterator<Item = u32> {
-    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+/// The numbers among the names in a folder of `/proc`.
+fn numbers(folder: &Path) -> impl Iterator<Item = u32> + use<> {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
     entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
 }
 

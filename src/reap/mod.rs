@@ -394,7 +394,14 @@ impl Reaper {
         };
         let at = match at {
             Ok(at) => at,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(Outcome::Settled),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                // The name, or the slot that somebody took for litter?
+                let there = dir.observe(name).is_ok_and(|seen| seen.is_some());
+                return Err(match there {
+                    true => Outcome::Kept(Reason::NoQuarantine),
+                    false => Outcome::Settled,
+                });
+            }
             Err(error) if is_full(&error) && proven && candidate.verdict == Verdict::Reap => {
                 return Err(unlink_unclaimed(dir, name, &proof, &judged));
             }
@@ -479,6 +486,8 @@ impl Reaper {
                 let bytes = one.after.fingerprint.size;
                 let other_name =
                     look::observe_fd(one.proof.file()).is_ok_and(|left| left.fingerprint.links > 0);
+                // Before another thread closes it: what announces a broken lease is blocked in this.
+                one.proof.let_go();
                 close(one.proof, bytes);
                 let freed = if other_name { 0 } else { bytes };
                 Outcome::Reaped { freed }

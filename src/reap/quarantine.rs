@@ -157,6 +157,35 @@ impl Room {
         Err(Errno::EXIST.into())
     }
 
+    /// Removes the empty folders that a crash left between making a place and using it. Nobody else
+    /// may be at work in this root.
+    pub fn tidy(&self) {
+        for id in names(self.fd.as_fd()).unwrap_or_default() {
+            let Some(id) = id.to_str().filter(|id| is_new_id(id)) else {
+                continue;
+            };
+            let mut below = PathBuf::new();
+            while below.components().count() < DEEPEST {
+                let at = self.open_inner(&PathBuf::from(id).join(&below));
+                let inside = at.and_then(|at| names(at.as_fd())).unwrap_or_default();
+                match inside.as_slice() {
+                    [] => break,
+                    [one, ..] => below.push(one),
+                }
+            }
+            // Whatever is not an empty folder stays.
+            self.clear(id, &below);
+        }
+    }
+
+    fn open_inner(&self, inner: &Path) -> io::Result<OwnedFd> {
+        inner
+            .components()
+            .try_fold(self.fd.try_clone()?, |fd, part| {
+                open_dir(fd.as_fd(), part.as_os_str())
+            })
+    }
+
     /// Everything that lies in it. What cannot be read is passed over.
     pub fn stored(&self) -> io::Result<Vec<Stored>> {
         let mut stored = Vec::new();
@@ -259,11 +288,7 @@ impl Room {
         let mut at = PathBuf::from(id).join(below);
         while let Some(name) = at.file_name().map(OsStr::to_owned) {
             at.pop();
-            let parent = at.components().try_fold(self.fd.try_clone(), |fd, part| {
-                let fd = fd.ok()?;
-                Some(open_dir(fd.as_fd(), part.as_os_str()))
-            });
-            let Some(Ok(parent)) = parent else {
+            let Ok(parent) = self.open_inner(&at) else {
                 return;
             };
             if calls::remove_empty_dir(parent.as_fd(), &name).is_err() {

@@ -4,10 +4,10 @@
 use std::io::{Read, Write};
 use std::os::unix::fs::symlink;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::contract;
-use crate::sandbox::{MOST_MEMORY, Sandbox, fifo, terminal};
+use crate::sandbox::{MOST_MEMORY, Sandbox, Watching, fifo, terminal};
 
 /// What is expected of a stream.
 #[derive(Clone, Copy, Debug)]
@@ -371,18 +371,40 @@ fn sweep_on_a_terminal_asks() {
     }
 }
 
-/// On a terminal and off it: there is nothing to do, and both ways out are named.
+/// On a terminal a person is told both ways out.
 #[test]
 fn watch_without_anything_to_watch() {
-    let case = refused(&["watch"], &["orphand watch DIR", "[[watch]]"]);
-    check(&case);
     let sandbox = sandbox();
     let (ours, theirs) = terminal();
-    let mut command = sandbox.command(case.args);
+    let mut command = sandbox.command(["watch"]);
     command.stdin(theirs);
     let ran = sandbox.finish(command).exit(2).silent();
     drop(ours);
     ran.complains("orphand watch DIR").complains("[[watch]]");
+}
+
+/// A supervisor would start it again and again: for it, it stays up, and waits for the file.
+#[test]
+fn a_supervised_watch_waits_for_its_configuration() {
+    let sandbox = sandbox();
+    let mut watching = Watching::start(sandbox.command(["watch", "--json"]));
+    let says = |watching: &Watching, words: &str| {
+        let end = Instant::now() + Duration::from_secs(60);
+        while !watching.stderr().contains(words) {
+            assert!(Instant::now() < end, "{words:?}: {}", watching.stderr());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    };
+    says(&watching, "degraded");
+    let root = sandbox.root();
+    let rule = |grace: &str| format!("[[watch]]\npath = {root:?}\ngrace = \"{grace}\"\n");
+    sandbox.write("../config/orphand/config.toml", rule("100"));
+    says(&watching, "config.toml:3:9:");
+    assert!(watching.events().of("ready").is_empty());
+    sandbox.write("../config/orphand/config.toml", rule("100ms"));
+    watching = watching.ready();
+    watching.outlive_a_sentinel(&sandbox);
+    watching.stop();
 }
 
 #[test]

@@ -132,7 +132,12 @@ fn the_holder() {
             until_the_end();
         }
         Hold::Map | Hold::MapToWrite => {
-            map(&path, *how == Hold::MapToWrite);
+            let to_write = *how == Hold::MapToWrite;
+            map(File::options()
+                .read(true)
+                .write(to_write)
+                .open(path)
+                .unwrap());
             until_the_end();
         }
         Hold::MapInThread => {
@@ -170,14 +175,12 @@ fn the_holder() {
     }
 }
 
-/// Maps a file with the raw call, and closes it: no descriptor is left.
-fn map(path: &Path, to_write: bool) -> *mut libc::c_void {
-    let file = File::options()
-        .read(true)
-        .write(to_write)
-        .open(path)
-        .unwrap();
+/// Maps a file for as long as the process lives, with the raw call, and closes it: no descriptor
+/// is left.
+pub(crate) fn map(file: File) {
     let length = file.metadata().unwrap().len() as usize;
+    let mode = rustix::fs::fcntl_getfl(&file).unwrap();
+    let to_write = mode.contains(rustix::fs::OFlags::RDWR);
     let protection = libc::PROT_READ | if to_write { libc::PROT_WRITE } else { 0 };
     // SAFETY: a new mapping of an open file; nothing else is there to be harmed.
     let at = unsafe {
@@ -185,7 +188,6 @@ fn map(path: &Path, to_write: bool) -> *mut libc::c_void {
         libc::mmap(std::ptr::null_mut(), length, protection, shared, fd, 0)
     };
     assert_ne!(at, libc::MAP_FAILED, "{}", io::Error::last_os_error());
-    at
 }
 
 /// Forks; the child maps the file in a second thread, and its first one ends.
@@ -201,7 +203,7 @@ fn map_in_thread(path: &Path) {
     }
     let path = path.to_owned();
     std::thread::spawn(move || {
-        map(&path, false);
+        map(File::open(path).unwrap());
         let stat = "/proc/self/stat";
         if cfg!(target_os = "linux") {
             let has_ended = || fs::read_to_string(stat).is_ok_and(|stat| stat.contains(") Z "));
@@ -276,7 +278,7 @@ const NAME: &str = "exe";
 /// Leases are Linux's: elsewhere the same holders must keep it, for whatever reason.
 #[test]
 fn whoever_holds_it_is_seen() {
-    alone("holders::whoever_holds_it_is_seen", EVERYBODY, || {
+    alone(EVERYBODY, || {
         for how in Hold::ALL {
             let stage = Stage::new();
             let holding = Holding::new(*how, &stage.temp);
@@ -323,7 +325,7 @@ fn whoever_holds_it_is_seen() {
 
 #[test]
 fn another_name_keeps_it() {
-    alone("holders::another_name_keeps_it", EVERYBODY, || {
+    alone(EVERYBODY, || {
         let stage = Stage::new();
         let other = stage.outside.join("the-other-name");
         fs::hard_link(&stage.temp, &other).unwrap();
@@ -342,7 +344,7 @@ fn another_name_keeps_it() {
 /// nothing comes free.
 #[test]
 fn its_target_as_its_other_name() {
-    alone("holders::its_target_as_its_other_name", EVERYBODY, || {
+    alone(EVERYBODY, || {
         let stage = Stage::new();
         fs::remove_file(&stage.target).unwrap();
         fs::hard_link(&stage.temp, &stage.target).unwrap();
@@ -357,7 +359,7 @@ fn its_target_as_its_other_name() {
 /// The opt-outs that `systemd-tmpfiles` honours: a lock on a temp that is otherwise an orphan.
 #[test]
 fn a_shared_lock_keeps_it_too() {
-    alone("holders::a_shared_lock_keeps_it_too", EVERYBODY, || {
+    alone(EVERYBODY, || {
         let stage = Stage::new();
         let file = File::open(&stage.temp).unwrap();
         rustix::fs::flock(&file, rustix::fs::FlockOperation::LockShared).unwrap();
@@ -403,12 +405,11 @@ mod linux {
 
     #[test]
     fn from_other_namespaces() {
-        const TEST: &str = "holders::linux::from_other_namespaces";
-        alone(TEST, &[As::Us], || {
+        alone(&[As::Us], || {
             let namespaces: [(&str, Prepare); 2] = [("pid", in_own_pids), ("user", in_own_users)];
             for (name, namespace) in namespaces {
                 if !may(namespace) {
-                    skipped(TEST, &format!("a {name} namespace may not be made here"));
+                    skipped(&format!("a {name} namespace may not be made here"));
                     continue;
                 }
                 for how in [
@@ -442,9 +443,8 @@ mod linux {
     /// `/proc` shows none of the holders in there, without an error: the lease is the proof.
     #[test]
     fn seen_from_within_a_pid_namespace() {
-        const TEST: &str = "holders::linux::seen_from_within_a_pid_namespace";
         const HOME: &str = "ORPHAND_TEST_HOME";
-        alone(TEST, &[As::Us], || {
+        alone(&[As::Us], || {
             if let Some(home) = std::env::var_os(HOME) {
                 let stage = Stage::at(home.into());
                 assert_eq!(std::process::id(), 1);
@@ -452,12 +452,12 @@ mod linux {
                 return;
             }
             if !rustix::process::geteuid().is_root() {
-                return skipped(TEST, "a pid namespace needs root");
+                return skipped("a pid namespace needs root");
             }
             for how in [Hold::Write, Hold::Read, Hold::Map, Hold::Flight] {
                 let stage = Stage::new();
                 let holding = Holding::new(how, &stage.temp);
-                let mut inside = again(TEST);
+                let mut inside = again(&this_test());
                 inside.env(HOME, stage.home());
                 run(inside, As::PidNamespace);
                 assert!(stage.temp.exists());
@@ -469,36 +469,27 @@ mod linux {
     /// A walk over the processes names them; and it can only ever clear a file if it saw all.
     #[test]
     fn a_walk_over_the_processes() {
-        alone(
-            "holders::linux::a_walk_over_the_processes",
-            EVERYBODY,
-            || {
-                for how in [
-                    Hold::Write,
-                    Hold::Read,
-                    Hold::Map,
-                    Hold::MapToWrite,
-                    Hold::Flock,
-                ] {
-                    let stage = Stage::new();
-                    let holding = Holding::new(how, &stage.temp);
-                    let id = id(&stage.temp);
-                    let other = FileId {
-                        ino: id.ino + 1,
-                        ..id
-                    };
-                    for reach in [Reach::Whole, Reach::OpenersOnly] {
-                        let census = evidence::census(&[id, other], reach);
-                        let seen: Vec<u32> =
-                            census.of(id).iter().map(|holder| holder.pid).collect();
-                        assert_eq!(seen, [holding.pid], "{how:?}");
-                        assert!(census.of(other).is_empty(), "{how:?}");
-                        assert!(!census.clears(id), "{how:?}");
-                        assert_eq!(census.clears(other), census.complete);
+        alone(EVERYBODY, || {
+            let ways = [Hold::Write, Hold::Read, Hold::Map, Hold::MapToWrite];
+            for how in ways.into_iter().chain([Hold::Flock]) {
+                let stage = Stage::new();
+                let holding = Holding::new(how, &stage.temp);
+                let (held, free) = (id(&stage.temp), id(&stage.target));
+                for reach in [Reach::Whole, Reach::OpenersOnly] {
+                    let census = evidence::census(&[held, free], reach);
+                    assert_eq!(pids(&census, held), [holding.pid], "{how:?}");
+                    assert!(!census.clears(held), "{how:?}");
+                    if reach == Reach::Whole {
+                        assert!(census.of(free).is_empty(), "{how:?}");
+                        assert_eq!(census.clears(free), census.complete);
                     }
                 }
-            },
-        );
+            }
+        });
+    }
+
+    fn pids(census: &evidence::Census, file: FileId) -> Vec<u32> {
+        census.of(file).iter().map(|holder| holder.pid).collect()
     }
 
     fn id(path: &Path) -> FileId {
@@ -512,50 +503,42 @@ mod linux {
     /// Its `/proc/PID/maps` is empty and its state is `Z`, while its other threads go on.
     #[test]
     fn a_process_whose_first_thread_has_ended() {
-        alone(
-            "holders::linux::a_process_whose_first_thread_has_ended",
-            EVERYBODY,
-            || {
-                let stage = Stage::new();
-                let holding = Holding::new(Hold::MapInThread, &stage.temp);
-                let census = evidence::census(&[id(&stage.temp)], Reach::OpenersOnly);
-                let seen: Vec<u32> = census.of(id(&stage.temp)).iter().map(|h| h.pid).collect();
-                let missed = "its mapping is missed, and on overlayfs the walk is the only proof";
-                assert_eq!(seen, [holding.pid], "{missed}");
-            },
-        );
+        alone(EVERYBODY, || {
+            let stage = Stage::new();
+            let holding = Holding::new(Hold::MapInThread, &stage.temp);
+            let census = evidence::census(&[id(&stage.temp)], Reach::OpenersOnly);
+            let seen = pids(&census, id(&stage.temp));
+            let missed = "its mapping is missed, and on overlayfs the walk is the only proof";
+            assert_eq!(seen, [holding.pid], "{missed}");
+        });
     }
 
     /// The same process as the writer that a name speaks of: it lives.
     #[test]
     fn a_writer_whose_first_thread_has_ended() {
-        alone(
-            "holders::linux::a_writer_whose_first_thread_has_ended",
-            EVERYBODY,
-            || {
-                let stage = Stage::new();
-                let holding = Holding::new(Hold::MapInThread, &stage.target);
-                let pid = holding.pid;
-                let name = format!("{TARGET}.{pid}.4f1c2d3e-5a6b-4c7d-8e9f-0a1b2c3d4e5f.tmp");
-                fs::rename(&stage.temp, stage.dir.join(&name)).unwrap();
-                match stage.judge(&name) {
-                    Event::Kept { reason, .. } => assert_eq!(reason, Reason::WriterAlive),
-                    event => panic!("its writer lives: {event:?}"),
-                }
-                drop(holding);
-                let event = stage.judge(&name);
-                assert!(
-                    matches!(event, Event::Reaped(_)),
-                    "its writer is gone: {event:?}"
-                );
-            },
-        );
+        alone(EVERYBODY, || {
+            let stage = Stage::new();
+            let holding = Holding::new(Hold::MapInThread, &stage.target);
+            let pid = holding.pid;
+            let name = format!("{TARGET}.{pid}.4f1c2d3e-5a6b-4c7d-8e9f-0a1b2c3d4e5f.tmp");
+            fs::rename(&stage.temp, stage.dir.join(&name)).unwrap();
+            match stage.judge(&name) {
+                Event::Kept { reason, .. } => assert_eq!(reason, Reason::WriterAlive),
+                event => panic!("its writer lives: {event:?}"),
+            }
+            drop(holding);
+            let event = stage.judge(&name);
+            assert!(
+                matches!(event, Event::Reaped(_)),
+                "its writer is gone: {event:?}"
+            );
+        });
     }
 
     /// A writer that was killed, and whose parent does not ask for it.
     #[test]
     fn a_zombie_is_gone() {
-        alone("holders::linux::a_zombie_is_gone", EVERYBODY, || {
+        alone(EVERYBODY, || {
             let stage = Stage::new();
             let mut child = Command::new("/bin/true").spawn().unwrap();
             let stat = format!("/proc/{}/stat", child.id());
@@ -576,19 +559,15 @@ mod linux {
     /// A program that embeds orphand may itself have mapped what it wrote.
     #[test]
     fn what_we_have_mapped_ourselves() {
-        alone(
-            "holders::linux::what_we_have_mapped_ourselves",
-            EVERYBODY,
-            || {
-                let stage = Stage::new();
-                map(&stage.temp, false);
-                assert_eq!(kept(&stage).0, Reason::InUse);
-                let census = evidence::census(&[id(&stage.temp)], Reach::OpenersOnly);
-                let seen: Vec<u32> = census.of(id(&stage.temp)).iter().map(|h| h.pid).collect();
-                let missed = "our mapping is missed, and on overlayfs the walk is the only proof";
-                assert_eq!(seen, [std::process::id()], "{missed}");
-            },
-        );
+        alone(EVERYBODY, || {
+            let stage = Stage::new();
+            map(File::open(&stage.temp).unwrap());
+            assert_eq!(kept(&stage).0, Reason::InUse);
+            let census = evidence::census(&[id(&stage.temp)], Reach::OpenersOnly);
+            let seen = pids(&census, id(&stage.temp));
+            let missed = "our mapping is missed, and on overlayfs the walk is the only proof";
+            assert_eq!(seen, [std::process::id()], "{missed}");
+        });
     }
 
     /// Everything that the kernel keeps about SIGIO: this thread's mask, and the process' action.
@@ -662,34 +641,26 @@ mod linux {
     /// A broken lease is announced by SIGIO, and by default that kills. Nobody else is to notice.
     #[test]
     fn a_broken_lease_kills_nobody() {
-        alone(
-            "holders::linux::a_broken_lease_kills_nobody",
-            EVERYBODY,
-            || {
-                let before = signals();
-                break_leases();
-                assert_eq!(signals(), before);
-            },
-        );
+        alone(EVERYBODY, || {
+            let before = signals();
+            break_leases();
+            assert_eq!(signals(), before);
+        });
     }
 
     #[test]
     fn nor_in_a_thread_with_a_mask_of_its_own() {
-        alone(
-            "holders::linux::nor_in_a_thread_with_a_mask_of_its_own",
-            EVERYBODY,
-            || {
-                for signal in [libc::SIGUSR2, libc::SIGIO] {
-                    let thread = std::thread::spawn(move || {
-                        block(signal);
-                        let before = signals();
-                        break_leases();
-                        assert_eq!(signals(), before);
-                    });
-                    join(thread);
-                }
-            },
-        );
+        alone(EVERYBODY, || {
+            for signal in [libc::SIGUSR2, libc::SIGIO] {
+                let thread = std::thread::spawn(move || {
+                    block(signal);
+                    let before = signals();
+                    break_leases();
+                    assert_eq!(signals(), before);
+                });
+                join(thread);
+            }
+        });
     }
 
     static HEARD: AtomicUsize = AtomicUsize::new(0);
@@ -701,66 +672,58 @@ mod linux {
     /// Its handler for SIGIO is its own, and hears nothing of ours.
     #[test]
     fn nor_does_a_handler_hear_of_it() {
-        alone(
-            "holders::linux::nor_does_a_handler_hear_of_it",
-            EVERYBODY,
-            || {
-                // SAFETY: the handler does nothing but count.
-                unsafe { libc::signal(libc::SIGIO, hear as *const () as libc::sighandler_t) };
-                let before = signals();
-                join(std::thread::spawn(break_leases));
-                break_leases();
-                assert_eq!(signals(), before);
-                assert_eq!(HEARD.load(Ordering::SeqCst), 0, "SIGIO went to the process");
-                // SAFETY: raises a signal that has a handler.
-                unsafe { libc::raise(libc::SIGIO) };
-                assert_eq!(HEARD.load(Ordering::SeqCst), 1, "and is its own again");
-            },
-        );
+        alone(EVERYBODY, || {
+            // SAFETY: the handler does nothing but count.
+            unsafe { libc::signal(libc::SIGIO, hear as *const () as libc::sighandler_t) };
+            let before = signals();
+            join(std::thread::spawn(break_leases));
+            break_leases();
+            assert_eq!(signals(), before);
+            assert_eq!(HEARD.load(Ordering::SeqCst), 0, "SIGIO went to the process");
+            // SAFETY: raises a signal that has a handler.
+            unsafe { libc::raise(libc::SIGIO) };
+            assert_eq!(HEARD.load(Ordering::SeqCst), 1, "and is its own again");
+        });
     }
 
     /// The whole watcher in a program that knows nothing of leases.
     #[test]
     fn nor_does_a_watcher_kill_its_program() {
-        alone(
-            "holders::linux::nor_does_a_watcher_kill_its_program",
-            EVERYBODY,
-            || {
-                let before = signals();
-                let stage = Stage::new();
-                let handle = File::options()
+        alone(EVERYBODY, || {
+            let before = signals();
+            let stage = Stage::new();
+            let handle = File::options()
+                .read(true)
+                .custom_flags(libc::O_PATH)
+                .clone();
+            let handle = handle.open(&stage.temp).unwrap();
+            let stunt = Stunt::new(Step::Unlink, move || {
+                let path = format!("/proc/self/fd/{}", handle.as_raw_fd());
+                let options = File::options()
                     .read(true)
-                    .custom_flags(libc::O_PATH)
+                    .custom_flags(libc::O_NONBLOCK)
                     .clone();
-                let handle = handle.open(&stage.temp).unwrap();
-                let stunt = Stunt::new(Step::Unlink, move || {
-                    let path = format!("/proc/self/fd/{}", handle.as_raw_fd());
-                    let options = File::options()
-                        .read(true)
-                        .custom_flags(libc::O_NONBLOCK)
-                        .clone();
-                    let error = options.open(path).unwrap_err();
-                    assert_eq!(error.kind(), io::ErrorKind::WouldBlock, "it was leased");
-                });
-                let watcher = Watcher::builder();
-                let watcher = watcher
-                    .root(&stage.root.path, Stage::policy())
-                    .allow_broad_roots(true);
-                let watcher = watcher.hook(Some(stunt.hook)).start().unwrap();
-                let end = std::time::Instant::now() + LONG;
-                while !matches!(watcher.events().recv_deadline(end), Ok(Event::Reaped(_))) {
-                    assert!(std::time::Instant::now() < end);
-                }
-                drop(watcher);
-                assert_eq!(signals(), before);
-            },
-        );
+                let error = options.open(path).unwrap_err();
+                assert_eq!(error.kind(), io::ErrorKind::WouldBlock, "it was leased");
+            });
+            let watcher = Watcher::builder();
+            let watcher = watcher
+                .root(&stage.root.path, Stage::policy())
+                .allow_broad_roots(true);
+            let watcher = watcher.hook(Some(stunt.hook)).start().unwrap();
+            let end = std::time::Instant::now() + LONG;
+            while !matches!(watcher.events().recv_deadline(end), Ok(Event::Reaped(_))) {
+                assert!(std::time::Instant::now() < end);
+            }
+            drop(watcher);
+            assert_eq!(signals(), before);
+        });
     }
 
     /// A lease of ours that is not let go would make others wait: there is none left over.
     #[test]
     fn nothing_stays_leased() {
-        alone("holders::linux::nothing_stays_leased", EVERYBODY, || {
+        alone(EVERYBODY, || {
             let stage = Stage::new();
             let holding = Holding::new(Hold::Write, &stage.temp);
             kept(&stage);

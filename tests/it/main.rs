@@ -14,6 +14,7 @@ mod users;
 mod watch;
 mod watch_roots;
 
+mod crashes;
 mod holders;
 // Mounts, overlays, chattr(1) and ext4 are Linux's.
 #[cfg(target_os = "linux")]

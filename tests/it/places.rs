@@ -4,7 +4,7 @@
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -55,7 +55,7 @@ fn stays(stage: &Stage, want: Reason, what: &str) {
 
 #[test]
 fn a_file_mounted_on_the_temp() {
-    alone("places::a_file_mounted_on_the_temp", &[As::Mounts], || {
+    alone(&[As::Mounts], || {
         let stage = Stage::new();
         let other = stage.outside.join("other");
         fs::write(&other, b"of another mount").unwrap();
@@ -85,8 +85,7 @@ fn is_after(step: Step, other: Step) -> bool {
 
 #[test]
 fn something_is_mounted_on_it_at_any_step() {
-    const TEST: &str = "places::something_is_mounted_on_it_at_any_step";
-    alone(TEST, &[As::Mounts], || {
+    alone(&[As::Mounts], || {
         for step in Step::ALL {
             let stage = Stage::new();
             let temp = stage.temp.clone();
@@ -110,8 +109,7 @@ fn something_is_mounted_on_it_at_any_step() {
 /// What lies in the directory is out of sight then, and outside of the root.
 #[test]
 fn something_is_mounted_on_its_directory_at_any_step() {
-    const TEST: &str = "places::something_is_mounted_on_its_directory_at_any_step";
-    alone(TEST, &[As::Mounts], || {
+    alone(&[As::Mounts], || {
         for step in Step::ALL {
             let stage = Stage::new();
             let dir = stage.dir.clone();
@@ -131,8 +129,7 @@ fn something_is_mounted_on_its_directory_at_any_step() {
 
 #[test]
 fn other_mounts_below_the_root_are_not_entered() {
-    const TEST: &str = "places::other_mounts_below_the_root_are_not_entered";
-    alone(TEST, &[As::Mounts], || {
+    alone(&[As::Mounts], || {
         let stage = Stage::new();
         let (bound, other) = (stage.dir.join("bound"), stage.dir.join("tmpfs"));
         let elsewhere = stage.outside.join("elsewhere");
@@ -205,13 +202,12 @@ fn set_flags(path: &Path, flags: libc::c_long) -> io::Result<()> {
 
 #[test]
 fn protected_by_its_owner() {
-    const TEST: &str = "places::protected_by_its_owner";
-    alone(TEST, &[As::Us], || {
+    alone(&[As::Us], || {
         for (name, flags) in [("immutable", IMMUTABLE), ("append-only", APPEND_ONLY)] {
             let stage = Stage::new();
             let flagged = match Flagged::new(&stage.temp, flags) {
                 Ok(flagged) => flagged,
-                Err(error) => return skipped(TEST, &format!("chattr: {error}")),
+                Err(error) => return skipped(&format!("chattr: {error}")),
             };
             stays(&stage, Reason::Protected, name);
             drop(flagged);
@@ -260,10 +256,9 @@ fn protected_by_its_owner() {
 /// As an ordinary user in a directory of one's own, with somebody else's file in it.
 #[test]
 fn owned_by_somebody_else() {
-    const TEST: &str = "places::owned_by_somebody_else";
-    alone(TEST, &[As::Us], || {
+    alone(&[As::Us], || {
         if !rustix::process::geteuid().is_root() {
-            return skipped(TEST, "only root can give files away");
+            return skipped("only root can give files away");
         }
         let stage = Stage::new();
         for path in [
@@ -329,9 +324,8 @@ impl Overlay {
 /// is known not to see everything.
 #[test]
 fn mapped_on_overlayfs() {
-    const TEST: &str = "places::mapped_on_overlayfs";
     const HOME: &str = "ORPHAND_TEST_HOME";
-    alone(TEST, &[As::Mounts], || {
+    alone(&[As::Mounts], || {
         if let Some(home) = std::env::var_os(HOME) {
             // In a pid namespace nothing is seen, and nothing is proven.
             let stage = Stage::at(home.into());
@@ -350,7 +344,7 @@ fn mapped_on_overlayfs() {
         }
         let overlay = match Overlay::new() {
             Ok(overlay) => overlay,
-            Err(error) => return skipped(TEST, &format!("overlayfs: {error}")),
+            Err(error) => return skipped(&format!("overlayfs: {error}")),
         };
         let reach = Dir::open_root(&overlay.stage().root.path, None)
             .unwrap()
@@ -404,7 +398,7 @@ fn mapped_on_overlayfs() {
         for how in [Hold::Map, Hold::Directory] {
             let stage = overlay.stage();
             let holding = Holding::new(how, &stage.temp);
-            let mut inside = again(TEST);
+            let mut inside = again(&this_test());
             inside.env(HOME, stage.home());
             run(inside, As::PidNamespace);
             assert_eq!(
@@ -420,8 +414,7 @@ fn mapped_on_overlayfs() {
 /// A claim copies a file of a lower layer up: its number may be another then, and its birth is.
 #[test]
 fn in_a_lower_layer() {
-    const TEST: &str = "places::in_a_lower_layer";
-    alone(TEST, &[As::Mounts], || {
+    alone(&[As::Mounts], || {
         let base = empty();
         let at = |name: &str| base.path().join(name);
         let _layers = Mounted::new("tmpfs", base.path(), "tmpfs", 0, "");
@@ -438,7 +431,7 @@ fn in_a_lower_layer() {
             layers.0, layers.1, layers.2
         );
         if let Err(error) = try_mount("overlay", &at("merged"), "overlay", 0, &options) {
-            return skipped(TEST, &format!("overlayfs: {error}"));
+            return skipped(&format!("overlayfs: {error}"));
         }
         let _merged = Mounted(at("merged"));
         let stage = Stage::at(at("merged").join(below.home().file_name().unwrap()));
@@ -462,8 +455,7 @@ fn in_a_lower_layer() {
 /// A small ext4 without room for one more block, in which a claim finds no room for its name.
 #[test]
 fn no_room_for_a_claim() {
-    const TEST: &str = "places::no_room_for_a_claim";
-    alone(TEST, &[As::Mounts], || {
+    alone(&[As::Mounts], || {
         let full = |what: &str| {
             let base = empty();
             let (image, disk) = (base.path().join("image"), base.path().join("disk"));
@@ -483,15 +475,15 @@ fn no_room_for_a_claim() {
             let made =
                 run("mkfs.ext4", &make).and_then(|()| run("mount", &["-o", "loop", image, disk]));
             if let Err(error) = made {
-                skipped(TEST, &format!("{what}: {error}"));
+                skipped(&format!("{what}: {error}"));
                 return None;
             }
             let mounted = Mounted(disk.into());
             let stage = Stage::within(TempDir::new_in(disk).unwrap());
             Some((base, mounted, stage))
         };
-        type Then = fn(&Path);
-        let rows: [(&str, bool, Option<(Step, Then)>); 4] = [
+        type Then = Option<(Step, fn(&Path))>;
+        let rows: [(&str, bool, Then); 4] = [
             ("left alone", false, None),
             ("the only copy", true, None),
             (
@@ -558,7 +550,7 @@ fn no_room_for_a_claim() {
                     stage.has_only(OLD, &stage.temp, "");
                 }
             }
-            stage.is_tidy(&format!("{what}"));
+            stage.is_tidy(what);
         }
     });
 }
@@ -585,8 +577,7 @@ fn fill(dir: &Path) {
 /// No inode is free: a claim needs none, a quarantine would.
 #[test]
 fn no_inode_for_a_quarantine() {
-    const TEST: &str = "places::no_inode_for_a_quarantine";
-    alone(TEST, &[As::Mounts], || {
+    alone(&[As::Mounts], || {
         let base = empty();
         for sole in [false, true] {
             let mounted = Mounted::new("tmpfs", base.path(), "tmpfs", 0, "nr_inodes=64");
@@ -616,11 +607,34 @@ fn no_inode_for_a_quarantine() {
     });
 }
 
+/// A quarantine would be no place of the root's own.
+#[test]
+fn a_quarantine_that_is_a_mount() {
+    alone(&[As::Mounts], || {
+        let stage = Stage::new().with_sole_copy();
+        fs::create_dir(stage.quarantine()).unwrap();
+        let elsewhere = stage.outside.join("elsewhere");
+        fs::create_dir(&elsewhere).unwrap();
+        for other_file_system in [true, false] {
+            let mounted = match other_file_system {
+                true => Mounted::new("tmpfs", &stage.quarantine(), "tmpfs", 0, ""),
+                false => Mounted::bind(&elsewhere, &stage.quarantine()),
+            };
+            fs::set_permissions(stage.quarantine(), fs::Permissions::from_mode(0o700)).unwrap();
+            stays(&stage, Reason::NoQuarantine, "as a look finds");
+            let outcome = stage.reap(Stunt::new(Step::Look, || {}).hook);
+            let kept = matches!(outcome, Outcome::Kept(Reason::NoQuarantine));
+            assert!(kept, "{outcome:?}");
+            stage.has_only(OLD, &stage.temp, "");
+            drop(mounted);
+        }
+    });
+}
+
 /// Where no proof is known to hold: ramfs has leases like any other, and nobody has measured them.
 #[test]
 fn a_file_system_that_nobody_has_tried() {
-    const TEST: &str = "places::a_file_system_that_nobody_has_tried";
-    alone(TEST, &[As::Mounts], || {
+    alone(&[As::Mounts], || {
         let base = empty();
         let _mounted = Mounted::new("ramfs", base.path(), "ramfs", 0, "");
         let stage = Stage::within(TempDir::new_in(base.path()).unwrap());

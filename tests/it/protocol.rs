@@ -4,16 +4,16 @@
 //! name meanwhile, may be lost: it lies under its name, or in the quarantine.
 
 use std::fs::{self, File};
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, symlink};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
 use orphand::clock;
-use orphand::decide::judge::{Reason, Verdict};
+use orphand::decide::judge::Reason;
 use orphand::event::Event;
-use orphand::reap::{Outcome, Reaper, Step};
+use orphand::reap::{Outcome, Step};
 
 use crate::stage::*;
 
@@ -164,8 +164,8 @@ fn waits_for_lease(ino: u64) -> bool {
 
 /// Lets `attack` happen before each step, each way, to a temp that is to be removed and to one that
 /// is to be moved, and looks what is left.
-fn at_every_step(test: &str, attack: fn(&Attacker) -> Vec<Must>) {
-    alone(&format!("protocol::{test}"), EVERYBODY, || {
+fn at_every_step(attack: fn(&Attacker) -> Vec<Must>) {
+    alone(EVERYBODY, || {
         for step in Step::ALL {
             for way in Way::ALL {
                 for sole in [false, true] {
@@ -276,7 +276,7 @@ fn unless_gone(done: io::Result<()>, musts: Vec<Must>) -> Vec<Must> {
 
 #[test]
 fn nobody_comes() {
-    alone("protocol::nobody_comes", EVERYBODY, || {
+    alone(EVERYBODY, || {
         for step in Step::ALL {
             let stage = Stage::new();
             let stunt = Stunt::new(step, || {});
@@ -303,7 +303,7 @@ fn nobody_comes() {
 
 #[test]
 fn replaced_by_another() {
-    at_every_step("replaced_by_another", |a| {
+    at_every_step(|a| {
         let other = a.dir.join("being-written");
         fs::write(&other, NEW).unwrap();
         fs::rename(&other, &a.temp).unwrap();
@@ -313,7 +313,7 @@ fn replaced_by_another() {
 
 #[test]
 fn created_anew() {
-    at_every_step("created_anew", |a| {
+    at_every_step(|a| {
         let _ = fs::remove_file(&a.temp);
         File::create_new(&a.temp).unwrap().write_all(NEW).unwrap();
         vec![Must::ExistAt(a.temp.clone(), NEW.to_vec())]
@@ -323,7 +323,7 @@ fn created_anew() {
 /// The same, by a writer that is not done yet.
 #[test]
 fn created_anew_and_still_open() {
-    at_every_step("created_anew_and_still_open", |a| {
+    at_every_step(|a| {
         let _ = fs::remove_file(&a.temp);
         let mut file = File::create_new(&a.temp).unwrap();
         file.write_all(NEW).unwrap();
@@ -337,7 +337,7 @@ fn created_anew_and_still_open() {
 
 #[test]
 fn opened_for_writing() {
-    at_every_step("opened_for_writing", |a| {
+    at_every_step(|a| {
         if a.would_come_too_late() {
             return Vec::new();
         }
@@ -347,7 +347,7 @@ fn opened_for_writing() {
 
 #[test]
 fn opened_for_reading() {
-    at_every_step("opened_for_reading", |a| {
+    at_every_step(|a| {
         if a.would_come_too_late() {
             return Vec::new();
         }
@@ -357,7 +357,7 @@ fn opened_for_reading() {
 
 #[test]
 fn opened_without_waiting() {
-    at_every_step("opened_without_waiting", |a| {
+    at_every_step(|a| {
         a.open(
             File::options().append(true).custom_flags(libc::O_NONBLOCK),
             true,
@@ -367,7 +367,7 @@ fn opened_without_waiting() {
 
 #[test]
 fn opened_or_created() {
-    at_every_step("opened_or_created", |a| {
+    at_every_step(|a| {
         if a.would_come_too_late() {
             return Vec::new();
         }
@@ -375,10 +375,23 @@ fn opened_or_created() {
     });
 }
 
+/// No descriptor is left: a mapping alone.
+#[test]
+fn mapped() {
+    at_every_step(|a| {
+        let options = File::options()
+            .read(true)
+            .custom_flags(libc::O_NONBLOCK)
+            .clone();
+        let done = options.open(a.path()).map(crate::holders::map);
+        unless_gone(done, vec![Must::HaveName(a.ino)])
+    });
+}
+
 /// Nobody holds it any more when the next step looks: only the file itself tells.
 #[test]
 fn written_to_and_closed() {
-    at_every_step("written_to_and_closed", |a| {
+    at_every_step(|a| {
         let file = File::options()
             .append(true)
             .custom_flags(libc::O_NONBLOCK)
@@ -391,7 +404,7 @@ fn written_to_and_closed() {
 /// The same size, and its date set back.
 #[test]
 fn written_over_and_dated_back() {
-    at_every_step("written_over_and_dated_back", |a| {
+    at_every_step(|a| {
         let before = fs::metadata(a.path()).and_then(|meta| meta.modified());
         let file = File::options()
             .write(true)
@@ -408,7 +421,7 @@ fn written_over_and_dated_back() {
 
 #[test]
 fn truncated() {
-    at_every_step("truncated", |a| {
+    at_every_step(|a| {
         let options = File::options()
             .write(true)
             .truncate(true)
@@ -423,7 +436,7 @@ fn truncated() {
 
 #[test]
 fn given_another_name() {
-    at_every_step("given_another_name", |a| {
+    at_every_step(|a| {
         let other = a.dir.join("the-other-name");
         unless_gone(
             hard_link(a, &other),
@@ -448,39 +461,35 @@ fn hard_link(a: &Attacker, other: &std::path::Path) -> io::Result<()> {
 /// and then none were freed.
 #[test]
 fn what_has_another_name_frees_nothing() {
-    alone(
-        "protocol::what_has_another_name_frees_nothing",
-        EVERYBODY,
-        || {
-            for step in Step::ALL {
-                for way in Way::ALL {
-                    let stage = Stage::new();
-                    let attacker = Attacker::new(&stage, step, *way);
-                    let other = stage.dir.join("the-other-name");
-                    let linked = Arc::new(Mutex::new(false));
-                    let done = Arc::clone(&linked);
-                    let stunt = Stunt::new(step, move || {
-                        *done.lock().unwrap() = hard_link(&attacker, &other).is_ok();
-                    });
-                    let outcome = stage.reap(stunt.hook);
-                    match (*linked.lock().unwrap(), outcome) {
-                        (false, Outcome::Reaped { freed }) => assert_eq!(freed, OLD.len() as u64),
-                        (true, Outcome::Reaped { freed: 0 }) => assert_eq!(step, Step::Unlink),
-                        (true, Outcome::Kept(Reason::HardLinked | Reason::Changed)) => {
-                            assert_ne!(step, Step::Unlink);
-                            assert_eq!(stage.copies(OLD).len(), 2, "{step:?}");
-                        }
-                        (linked, outcome) => panic!("{step:?} {way:?} {linked}: {outcome:?}"),
+    alone(EVERYBODY, || {
+        for step in Step::ALL {
+            for way in Way::ALL {
+                let stage = Stage::new();
+                let attacker = Attacker::new(&stage, step, *way);
+                let other = stage.dir.join("the-other-name");
+                let linked = Arc::new(Mutex::new(false));
+                let done = Arc::clone(&linked);
+                let stunt = Stunt::new(step, move || {
+                    *done.lock().unwrap() = hard_link(&attacker, &other).is_ok();
+                });
+                let outcome = stage.reap(stunt.hook);
+                match (*linked.lock().unwrap(), outcome) {
+                    (false, Outcome::Reaped { freed }) => assert_eq!(freed, OLD.len() as u64),
+                    (true, Outcome::Reaped { freed: 0 }) => assert_eq!(step, Step::Unlink),
+                    (true, Outcome::Kept(Reason::HardLinked | Reason::Changed)) => {
+                        assert_ne!(step, Step::Unlink);
+                        assert_eq!(stage.copies(OLD).len(), 2, "{step:?}");
                     }
+                    (linked, outcome) => panic!("{step:?} {way:?} {linked}: {outcome:?}"),
                 }
             }
-        },
-    );
+        }
+    });
 }
 
 #[test]
 fn given_another_mode() {
-    at_every_step("given_another_mode", |a| {
+    at_every_step(|a| {
         let done = fs::set_permissions(a.path(), fs::Permissions::from_mode(0o640));
         match a.is_too_late() {
             true => Vec::new(),
@@ -491,7 +500,7 @@ fn given_another_mode() {
 
 #[test]
 fn its_target_goes() {
-    at_every_step("its_target_goes", |a| {
+    at_every_step(|a| {
         let _ = fs::remove_file(&a.target);
         match a.is_too_late() {
             true => Vec::new(),
@@ -502,7 +511,7 @@ fn its_target_goes() {
 
 #[test]
 fn its_target_is_emptied() {
-    at_every_step("its_target_is_emptied", |a| {
+    at_every_step(|a| {
         File::create(&a.target).unwrap();
         match a.is_too_late() {
             true => Vec::new(),
@@ -513,7 +522,7 @@ fn its_target_is_emptied() {
 
 #[test]
 fn its_target_comes() {
-    at_every_step("its_target_comes", |a| {
+    at_every_step(|a| {
         let whole_before = a.target.exists();
         fs::write(&a.target, NEW).unwrap();
         let mut musts = vec![Must::ExistAt(a.target.clone(), NEW.to_vec())];
@@ -527,7 +536,7 @@ fn its_target_comes() {
 /// Its own writer was not dead.
 #[test]
 fn renamed_to_its_target() {
-    at_every_step("renamed_to_its_target", |a| {
+    at_every_step(|a| {
         let done = fs::rename(&a.temp, &a.target);
         unless_gone(done, vec![Must::ExistAt(a.target.clone(), OLD.to_vec())])
     });
@@ -536,7 +545,7 @@ fn renamed_to_its_target() {
 /// What is outside of the root is not touched. (Moved after the last check it may be: a RACE.)
 #[test]
 fn its_directory_is_moved_out() {
-    at_every_step("its_directory_is_moved_out", |a| {
+    at_every_step(|a| {
         let outside = a.outside.join(BELOW);
         fs::rename(&a.dir, &outside).unwrap();
         match a.step {
@@ -548,7 +557,7 @@ fn its_directory_is_moved_out() {
 
 #[test]
 fn its_directory_becomes_a_symlink() {
-    at_every_step("its_directory_becomes_a_symlink", |a| {
+    at_every_step(|a| {
         let (moved, other) = (a.outside.join(BELOW), a.outside.join("of-somebody-else"));
         fs::rename(&a.dir, &moved).unwrap();
         fs::create_dir(&other).unwrap();
@@ -566,7 +575,7 @@ fn its_directory_becomes_a_symlink() {
 /// The root itself is another directory now.
 #[test]
 fn its_root_is_replaced() {
-    at_every_step("its_root_is_replaced", |a| {
+    at_every_step(|a| {
         let moved = a.outside.join("the-old-root");
         fs::rename(&a.root, &moved).unwrap();
         fs::create_dir_all(&a.dir).unwrap();
@@ -582,7 +591,7 @@ fn its_root_is_replaced() {
 
 #[test]
 fn its_claim_is_taken_away() {
-    at_every_step("its_claim_is_taken_away", |a| {
+    at_every_step(|a| {
         let stolen = a.outside.join("stolen");
         match a.claims().pop() {
             // What is in the quarantine for good is taken from there, and leaves its folder.
@@ -598,7 +607,7 @@ fn its_claim_is_taken_away() {
 /// Somebody takes even the name of the claim. (After the last look nothing could be done.)
 #[test]
 fn its_claim_is_replaced() {
-    at_every_step("its_claim_is_replaced", |a| match a.claims().pop() {
+    at_every_step(|a| match a.claims().pop() {
         Some(claim) if !a.is_too_late() => {
             let other = a.dir.join("being-written");
             fs::write(&other, NEW).unwrap();
@@ -612,7 +621,7 @@ fn its_claim_is_replaced() {
 /// What comes in place of a regular file is not opened for long, and never waited for.
 #[test]
 fn replaced_by_something_else() {
-    alone("protocol::replaced_by_something_else", EVERYBODY, || {
+    alone(EVERYBODY, || {
         type Make = fn(&std::path::Path);
         let makes: [(&str, Make); 4] = [
             ("FIFO", |path| {
@@ -653,16 +662,14 @@ fn make_fifo(path: &std::path::Path, mode: rustix::fs::Mode) {
     use std::os::unix::ffi::OsStrExt;
     let path = std::ffi::CString::new(path.as_os_str().as_bytes()).unwrap();
     // SAFETY: the path ends in NUL and outlives the call.
-    assert_eq!(
-        unsafe { libc::mkfifo(path.as_ptr(), mode.bits() as libc::mode_t) },
-        0
-    );
+    let made = unsafe { libc::mkfifo(path.as_ptr(), mode.bits() as libc::mode_t) };
+    assert_eq!(made, 0, "{}", io::Error::last_os_error());
 }
 
 /// A look that has no hook: the name is a FIFO and a file in turns, as fast as can be.
 #[test]
 fn a_fifo_comes_and_goes() {
-    alone("protocol::a_fifo_comes_and_goes", EVERYBODY, || {
+    alone(EVERYBODY, || {
         use std::sync::atomic::{AtomicBool, Ordering};
         let stage = Stage::new();
         let (fifo, file) = (stage.dir.join("a-fifo"), stage.dir.join("a-file"));
@@ -695,7 +702,7 @@ fn a_fifo_comes_and_goes() {
 /// Put back, but the name has a new owner: neither of the two is lost.
 #[test]
 fn put_back_overwrites_nothing() {
-    alone("protocol::put_back_overwrites_nothing", EVERYBODY, || {
+    alone(EVERYBODY, || {
         for step in [
             Step::Compare,
             Step::ProveAgain,
@@ -732,45 +739,41 @@ fn put_back_overwrites_nothing() {
 /// Another file is claimed in its place, and by the time it is put back the name is taken again.
 #[test]
 fn two_writers_one_after_the_other() {
-    alone(
-        "protocol::two_writers_one_after_the_other",
-        EVERYBODY,
-        || {
-            for sole in [false, true] {
-                let stage = match sole {
-                    false => Stage::new(),
-                    true => Stage::new().with_sole_copy(),
-                };
-                let temp = stage.temp.clone();
-                let hook = orphand::reap::Hook::new(move |step, _| match step {
-                    Step::Claim => {
-                        let other = temp.with_extension("new");
-                        fs::write(&other, NEW).unwrap();
-                        fs::rename(&other, &temp).unwrap();
-                    }
-                    Step::Compare => fs::write(&temp, MORE).unwrap(),
-                    _ => {}
-                });
-                let outcome = stage.reap(hook);
-                assert!(
-                    matches!(outcome, Outcome::Quarantined { .. }),
-                    "{outcome:?}"
-                );
-                stage.has_only(MORE, &stage.temp, "");
-                let moved = stage.copies(NEW);
-                assert!(
-                    moved.len() == 1 && moved[0].starts_with(stage.quarantine()),
-                    "{moved:?}"
-                );
-            }
-        },
-    );
+    alone(EVERYBODY, || {
+        for sole in [false, true] {
+            let stage = match sole {
+                false => Stage::new(),
+                true => Stage::new().with_sole_copy(),
+            };
+            let temp = stage.temp.clone();
+            let hook = orphand::reap::Hook::new(move |step, _| match step {
+                Step::Claim => {
+                    let other = temp.with_extension("new");
+                    fs::write(&other, NEW).unwrap();
+                    fs::rename(&other, &temp).unwrap();
+                }
+                Step::Compare => fs::write(&temp, MORE).unwrap(),
+                _ => {}
+            });
+            let outcome = stage.reap(hook);
+            assert!(
+                matches!(outcome, Outcome::Quarantined { .. }),
+                "{outcome:?}"
+            );
+            stage.has_only(MORE, &stage.temp, "");
+            let moved = stage.copies(NEW);
+            assert!(
+                moved.len() == 1 && moved[0].starts_with(stage.quarantine()),
+                "{moved:?}"
+            );
+        }
+    });
 }
 
 /// Where it stops, and with what answer: each check stops it where it stands, not a later one.
 #[test]
 fn each_check_stops_it_there() {
-    alone("protocol::each_check_stops_it_there", EVERYBODY, || {
+    alone(EVERYBODY, || {
         type Act = fn(&Attacker);
         let replace: Act = |a| {
             let other = a.dir.join("being-written");
@@ -783,9 +786,20 @@ fn each_check_stops_it_there() {
             fs::set_permissions(claim, fs::Permissions::from_mode(0o640)).unwrap();
         };
         let lose_target: Act = |a| fs::remove_file(&a.target).unwrap();
+        // Whoever comes while it is leased and does not wait gets an error, and is noticed all the
+        // same: what they try again in a moment should find its name.
+        #[cfg(target_os = "linux")]
+        let try_claim: Act = |a| {
+            let claim = a.claims().pop().unwrap();
+            let options = File::options()
+                .read(true)
+                .custom_flags(libc::O_NONBLOCK)
+                .clone();
+            assert!(options.open(claim).is_err());
+        };
         let changed = Some(Reason::Changed);
         // Before which step, what happens, which step is the last that is begun, and the answer.
-        let rows: [(Step, Act, Step, Option<Reason>); 8] = [
+        let rows = [
             (Step::Resolve, move_out, Step::Resolve, None),
             (Step::Look, replace, Step::Look, changed),
             (Step::Open, replace, Step::Judge, changed),
@@ -794,6 +808,14 @@ fn each_check_stops_it_there() {
             (Step::Compare, touch_claim, Step::Compare, changed),
             (Step::Breathe, move_out, Step::Breathe, changed),
             (Step::ProveLast, touch_claim, Step::ProveLast, changed),
+            // Leases are Linux's.
+            #[cfg(target_os = "linux")]
+            (
+                Step::ProveAgain,
+                try_claim,
+                Step::ProveAgain,
+                Some(Reason::InUse),
+            ),
         ];
         for (step, act, last, want) in rows {
             let stage = Stage::new();
@@ -814,224 +836,63 @@ fn each_check_stops_it_there() {
     });
 }
 
-/// Killed at any step, nothing is lost, and the next sweep puts everything in order.
-#[test]
-fn killed_at_any_step() {
-    const STEP: &str = "ORPHAND_TEST_KILLED_AT";
-    const HOME: &str = "ORPHAND_TEST_HOME";
-    alone("protocol::killed_at_any_step", EVERYBODY, || {
-        if let (Ok(step), Ok(home)) = (std::env::var(STEP), std::env::var(HOME)) {
-            let step = Step::ALL[step.parse::<usize>().unwrap()];
-            let stunt = Stunt::new(step, || {
-                let _ = rustix::process::kill_process(
-                    rustix::process::getpid(),
-                    rustix::process::Signal::KILL,
-                );
-            });
-            let outcome = Stage::at(home.into()).reap(stunt.hook);
-            panic!("it lives: {outcome:?}");
-        }
-        for (index, step) in Step::ALL.into_iter().enumerate() {
-            for sole in [false, true] {
-                let what = format!("killed at {step:?}, sole copy: {sole}");
-                let stage = match sole {
-                    false => Stage::new(),
-                    true => Stage::new().with_sole_copy(),
-                };
-                let mut victim = again("protocol::killed_at_any_step");
-                victim.env(STEP, index.to_string()).env(HOME, stage.home());
-                let ended = victim.output().unwrap();
-                use std::os::unix::process::ExitStatusExt;
-                assert_eq!(ended.status.signal(), Some(9), "{what}: {ended:?}");
-                assert_eq!(stage.copies(OLD).len(), 1, "{what}: {:#?}", stage.files());
-
-                // The same thing happens twice: the first sweep puts in order, and may take it.
-                let events = stage.sweep();
-                stage.sweep();
-                let left = stage.copies(OLD);
-                match sole {
-                    false => assert!(left.is_empty(), "{what}: {left:?}, {events:?}"),
-                    true => {
-                        assert_eq!(left.len(), 1, "{what}: {events:?}");
-                        assert!(left[0].starts_with(stage.quarantine()), "{what}: {left:?}");
-                        assert!(
-                            left[0].ends_with(format!("{BELOW}/{TEMP}")),
-                            "{what}: {left:?}"
-                        );
-                    }
-                }
-                stage.is_tidy(&format!("{what}: {events:?}"));
-            }
-        }
-    });
-}
-
-/// The claim that a crash left, and a new file by its old name: both stay.
-#[test]
-fn a_claim_of_a_crash_whose_name_is_taken() {
-    alone(
-        "protocol::a_claim_of_a_crash_whose_name_is_taken",
-        EVERYBODY,
-        || {
-            let stage = Stage::new();
-            fs::rename(
-                &stage.temp,
-                stage.dir.join(format!(".orphand-0123456789abcdef-{TEMP}")),
-            )
-            .unwrap();
-            let mut writer = File::create_new(&stage.temp).unwrap();
-            writer.write_all(NEW).unwrap();
-            stage.sweep();
-            stage.has_only(NEW, &stage.temp, "");
-            let moved = stage.copies(OLD);
-            assert!(
-                moved.len() == 1 && moved[0].starts_with(stage.quarantine()),
-                "{moved:?}"
-            );
-            stage.is_tidy("");
-            drop(writer);
-        },
-    );
-}
-
-/// A claim that somebody holds may be another's at work: it is left alone, whatever is asked.
-#[test]
-fn a_claim_that_is_held_is_left_alone() {
-    alone(
-        "protocol::a_claim_that_is_held_is_left_alone",
-        EVERYBODY,
-        || {
-            let stage = Stage::new();
-            let claim = stage.dir.join(format!(".orphand-0123456789abcdef-{TEMP}"));
-            fs::rename(&stage.temp, &claim).unwrap();
-            let mut holder = File::open(&claim).unwrap();
-            stage.sweep();
-            stage.has_only(OLD, &claim, "");
-            let mut read = Vec::new();
-            holder.read_to_end(&mut read).unwrap();
-            assert_eq!(read, OLD);
-        },
-    );
-}
-
 /// A holder that comes between the look and the claim counts as one: the grace starts again at the
 /// first look that finds the temp free, though nothing about the file has changed.
 #[test]
 fn who_comes_late_is_a_holder_too() {
-    alone(
-        "protocol::who_comes_late_is_a_holder_too",
-        EVERYBODY,
-        || {
-            for step in [Step::Open, Step::Prove] {
-                let stage = Stage::new();
-                let holder = Arc::new(Mutex::new(None));
-                let (held, temp) = (Arc::clone(&holder), stage.temp.clone());
-                let stunt = Stunt::new(step, move || {
-                    *held.lock().unwrap() = Some(File::options().append(true).open(temp).unwrap());
-                });
-                let tools = tools(Some(stunt.hook));
-                let mut clocks = orphand::decide::time::ClockWatch::default();
-                let mut due = stage.due(TEMP);
-                let mut pass = |due: &mut Vec<_>| {
-                    let next =
-                        |due: &[orphand::pass::Due]| due[0].temp.as_ref().map(|temp| temp.due());
-                    let at = next(due).expect("it is known");
-                    std::thread::sleep(at.since(clock::mono()));
-                    let before = clock::mono();
-                    let events = stage.pass(&tools, &mut clocks, due);
-                    (before, events, next(due))
-                };
-                let kept = loop {
-                    let (_, mut events, _) = pass(&mut due);
-                    if let Some(event) = events.pop() {
-                        break event;
-                    }
-                };
-                assert!(
-                    matches!(
-                        kept,
-                        Event::Kept {
-                            reason: Reason::InUse,
-                            ..
-                        }
-                    ),
-                    "{kept:?}"
-                );
-                drop(holder.lock().unwrap().take().unwrap());
-                let (at, events, next) = pass(&mut due);
-                assert!(
-                    events.is_empty(),
-                    "before {step:?}: judged at the first free look: {events:?}"
-                );
-                assert!(
-                    next.is_some_and(|next| next >= at.after(GRACE)),
-                    "before {step:?}: {next:?}"
-                );
-            }
-        },
-    );
-}
-
-/// What a quarantine must be. Where there can be none, a sole copy stays.
-#[test]
-fn a_quarantine_that_is_not_ours() {
-    alone("protocol::a_quarantine_that_is_not_ours", EVERYBODY, || {
-        type Make = fn(&Stage);
-        let makes: [(&str, Make); 6] = [
-            ("open to its group", |stage| make_quarantine(stage, 0o750)),
-            ("open to everybody", |stage| make_quarantine(stage, 0o701)),
-            ("a symlink", |stage| {
-                let elsewhere = stage.outside.join("elsewhere");
-                fs::create_dir(&elsewhere).unwrap();
-                fs::set_permissions(&elsewhere, fs::Permissions::from_mode(0o700)).unwrap();
-                symlink(&elsewhere, stage.quarantine()).unwrap();
-            }),
-            ("a file", |stage| {
-                fs::write(stage.quarantine(), NEW).unwrap()
-            }),
-            ("a symlink to nowhere", |stage| {
-                symlink("nowhere", stage.quarantine()).unwrap()
-            }),
-            ("somebody else's", |stage| {
-                make_quarantine(stage, 0o700);
-                if rustix::process::geteuid().is_root() {
-                    std::os::unix::fs::chown(stage.quarantine(), Some(NOBODY), None).unwrap();
-                } else {
-                    // An ordinary user cannot give a folder away.
-                    fs::set_permissions(stage.quarantine(), fs::Permissions::from_mode(0o707))
-                        .unwrap();
+    alone(EVERYBODY, || {
+        for step in [Step::Open, Step::Prove] {
+            let stage = Stage::new();
+            let holder = Arc::new(Mutex::new(None));
+            let (held, temp) = (Arc::clone(&holder), stage.temp.clone());
+            let stunt = Stunt::new(step, move || {
+                *held.lock().unwrap() = Some(File::options().append(true).open(temp).unwrap());
+            });
+            let tools = tools(Some(stunt.hook));
+            let mut clocks = orphand::decide::time::ClockWatch::default();
+            let mut due = stage.due(TEMP);
+            let mut pass = |due: &mut Vec<_>| {
+                let next = |due: &[orphand::pass::Due]| due[0].temp.as_ref().map(|temp| temp.due());
+                let at = next(due).expect("it is known");
+                std::thread::sleep(at.since(clock::mono()));
+                let before = clock::mono();
+                let events = stage.pass(&tools, &mut clocks, due);
+                (before, events, next(due))
+            };
+            let kept = loop {
+                let (_, mut events, _) = pass(&mut due);
+                if let Some(event) = events.pop() {
+                    break event;
                 }
-            }),
-        ];
-        for (name, make) in makes {
-            let stage = Stage::new().with_sole_copy();
-            make(&stage);
-            // Also when the look said that there can be one.
-            for before in [false, true] {
-                let outcome = match before {
-                    false => stage.reap(Stunt::new(Step::Look, || {}).hook),
-                    true => {
-                        let verdict = Verdict::Quarantine(Some(Reason::SoleCopy));
-                        stage.reap_as(&Reaper::new(), verdict)
+            };
+            assert!(
+                matches!(
+                    kept,
+                    Event::Kept {
+                        reason: Reason::InUse,
+                        ..
                     }
-                };
-                let kept = matches!(outcome, Outcome::Kept(Reason::NoQuarantine));
-                assert!(kept, "{name}: {outcome:?}");
-                stage.has_only(OLD, &stage.temp, name);
-            }
+                ),
+                "{kept:?}"
+            );
+            drop(holder.lock().unwrap().take().unwrap());
+            let (at, events, next) = pass(&mut due);
+            assert!(
+                events.is_empty(),
+                "before {step:?}: judged at the first free look: {events:?}"
+            );
+            assert!(
+                next.is_some_and(|next| next >= at.after(GRACE)),
+                "before {step:?}: {next:?}"
+            );
         }
     });
-}
-
-fn make_quarantine(stage: &Stage, mode: u32) {
-    fs::create_dir(stage.quarantine()).unwrap();
-    fs::set_permissions(stage.quarantine(), fs::Permissions::from_mode(mode)).unwrap();
 }
 
 /// The same through the whole program: put back, said, and taken when it is free again.
 #[test]
 fn a_watcher_puts_back_too() {
-    alone("protocol::a_watcher_puts_back_too", EVERYBODY, || {
+    alone(EVERYBODY, || {
         use orphand::daemon::Watcher;
         let stage = Stage::new();
         let attacker = Attacker::new(&stage, Step::ProveLast, *Way::ALL.last().unwrap());
@@ -1096,10 +957,9 @@ fn a_watcher_puts_back_too() {
 #[test]
 fn an_opener_parked_by_a_virus_scanner() {
     use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
-    const TEST: &str = "protocol::an_opener_parked_by_a_virus_scanner";
-    alone(TEST, &[As::Us], || {
+    alone(&[As::Us], || {
         if !rustix::process::geteuid().is_root() {
-            return skipped(TEST, "fanotify needs root");
+            return skipped("fanotify needs root");
         }
         for sole in [false, true] {
             // SAFETY: makes a descriptor, which is nobody else's.
@@ -1107,7 +967,7 @@ fn an_opener_parked_by_a_virus_scanner() {
                 let flags = libc::FAN_CLASS_CONTENT | libc::FAN_CLOEXEC;
                 let fan = libc::fanotify_init(flags, libc::O_RDONLY as u32);
                 if fan < 0 {
-                    return skipped(TEST, &format!("fanotify: {}", io::Error::last_os_error()));
+                    return skipped(&format!("fanotify: {}", io::Error::last_os_error()));
                 }
                 Arc::new(OwnedFd::from_raw_fd(fan))
             };

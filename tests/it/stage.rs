@@ -372,10 +372,10 @@ impl Stunt {
         let act = Mutex::new(Some(act));
         let hook = Hook::new(move |now, _| {
             begun.lock().unwrap().push(now);
-            if now == step {
-                if let Some(act) = act.lock().unwrap().take() {
-                    act();
-                }
+            if now == step
+                && let Some(act) = act.lock().unwrap().take()
+            {
+                act();
             }
         });
         Stunt { steps, hook }
@@ -403,9 +403,16 @@ pub(crate) fn join<T>(thread: JoinHandle<T>) -> T {
     thread.join().unwrap()
 }
 
+/// The name of the test that this thread runs: the harness names its threads so.
+pub(crate) fn this_test() -> String {
+    let name = std::thread::current().name().map(str::to_owned);
+    name.filter(|name| name.contains("::"))
+        .expect("a thread of the test harness")
+}
+
 /// Says that something cannot be tried here, past the test harness, which would swallow it.
-pub(crate) fn skipped(test: &str, why: &str) {
-    let _ = writeln!(io::stderr(), "SKIPPED {test}: {why}");
+pub(crate) fn skipped(why: &str) {
+    let _ = writeln!(io::stderr(), "SKIPPED {}: {why}", this_test());
 }
 
 /// Who plays.
@@ -428,10 +435,10 @@ pub(crate) const NOBODY: u32 = 65_534;
 /// Set in the process that a test has to itself.
 const ALONE: &str = "ORPHAND_TEST_ALONE";
 
-/// Runs `body` in processes of their own, as each of `cast`. `test` is the test's own name.
+/// Runs `body`, and with it the rest of this test, in processes of its own, as each of `cast`.
 ///
 /// What cannot be had here, for want of root, is said to be skipped.
-pub(crate) fn alone(test: &str, cast: &[As], body: impl FnOnce()) {
+pub(crate) fn alone(cast: &[As], body: impl FnOnce()) {
     if std::env::var_os(ALONE).is_some() {
         return body();
     }
@@ -442,16 +449,16 @@ pub(crate) fn alone(test: &str, cast: &[As], body: impl FnOnce()) {
             // Whoever runs the tests is one.
             As::Nobody if !root => continue,
             _ if !root => {
-                skipped(test, &format!("{who:?} needs root"));
+                skipped(&format!("{who:?} needs root"));
                 continue;
             }
             _ if !cfg!(target_os = "linux") => {
-                skipped(test, &format!("{who:?} needs Linux"));
+                skipped(&format!("{who:?} needs Linux"));
                 continue;
             }
             _ => {}
         }
-        run(again(test), *who);
+        run(again(&this_test()), *who);
     }
 }
 

@@ -1,0 +1,194 @@
+//! What a killed orphand leaves, and what the next one makes of it; and what a quarantine must be.
+
+use std::fs::{self, File};
+use std::io::{Read, Write};
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::time::Instant;
+
+use orphand::daemon::Watcher;
+use orphand::decide::judge::{Reason, Verdict};
+use orphand::event::Event;
+use orphand::reap::{Outcome, Reaper, Step};
+
+use crate::stage::*;
+
+/// What another writer puts there.
+const NEW: &[u8] = b"what a live writer is just writing";
+
+/// Killed at any step, nothing is lost, and the next sweep or start puts everything in order.
+#[test]
+fn killed_at_any_step() {
+    const STEP: &str = "ORPHAND_TEST_KILLED_AT";
+    const HOME: &str = "ORPHAND_TEST_HOME";
+    alone(EVERYBODY, || {
+        if let (Ok(step), Ok(home)) = (std::env::var(STEP), std::env::var(HOME)) {
+            let step = Step::ALL[step.parse::<usize>().unwrap()];
+            let stunt = Stunt::new(step, || {
+                let _ = rustix::process::kill_process(
+                    rustix::process::getpid(),
+                    rustix::process::Signal::KILL,
+                );
+            });
+            let outcome = Stage::at(home.into()).reap(stunt.hook);
+            panic!("it lives: {outcome:?}");
+        }
+        for (index, step) in Step::ALL.into_iter().enumerate() {
+            for sole in [false, true] {
+                let what = format!("killed at {step:?}, sole copy: {sole}");
+                let stage = match sole {
+                    false => Stage::new(),
+                    true => Stage::new().with_sole_copy(),
+                };
+                let mut victim = again(&this_test());
+                victim.env(STEP, index.to_string()).env(HOME, stage.home());
+                let ended = victim.output().unwrap();
+                use std::os::unix::process::ExitStatusExt;
+                assert_eq!(ended.status.signal(), Some(9), "{what}: {ended:?}");
+                assert_eq!(stage.copies(OLD).len(), 1, "{what}: {:#?}", stage.files());
+
+                // One door as often as the other.
+                let events = match (index + usize::from(sole)) % 2 {
+                    0 => stage.sweep(),
+                    _ => watched(&stage),
+                };
+                let left = stage.copies(OLD);
+                match sole {
+                    false => assert!(left.is_empty(), "{what}: {left:?}, {events:?}"),
+                    true => {
+                        assert_eq!(left.len(), 1, "{what}: {events:?}");
+                        assert!(left[0].starts_with(stage.quarantine()), "{what}: {left:?}");
+                        assert!(
+                            left[0].ends_with(format!("{BELOW}/{TEMP}")),
+                            "{what}: {left:?}"
+                        );
+                    }
+                }
+                stage.is_tidy(&format!("{what}: {events:?}"));
+            }
+        }
+    });
+}
+
+/// What a watcher says until it has disposed of the temp.
+fn watched(stage: &Stage) -> Vec<Event> {
+    let watcher = Watcher::builder().root(&stage.root.path, Stage::policy());
+    let watcher = watcher.allow_broad_roots(true).start().unwrap();
+    let mut events = Vec::new();
+    let end = Instant::now() + LONG;
+    // What was moved before the crash is there already, and nothing more is said of it.
+    let is_over = |events: &[Event]| {
+        let gone = |event: &Event| matches!(event, Event::Reaped(_) | Event::Quarantined { .. });
+        let ready = |event: &Event| matches!(event, Event::Ready { .. });
+        let moved = stage
+            .copies(OLD)
+            .iter()
+            .all(|path| path.starts_with(stage.quarantine()));
+        events.iter().any(gone) || (events.iter().any(ready) && moved)
+    };
+    while !is_over(&events) {
+        events.push(
+            watcher
+                .events()
+                .recv_deadline(end)
+                .expect("it is disposed of"),
+        );
+    }
+    drop(watcher);
+    events
+}
+
+/// The claim that a crash left, and a new file by its old name: both stay.
+#[test]
+fn a_claim_of_a_crash_whose_name_is_taken() {
+    alone(EVERYBODY, || {
+        let stage = Stage::new();
+        fs::rename(
+            &stage.temp,
+            stage.dir.join(format!(".orphand-0123456789abcdef-{TEMP}")),
+        )
+        .unwrap();
+        let mut writer = File::create_new(&stage.temp).unwrap();
+        writer.write_all(NEW).unwrap();
+        stage.sweep();
+        stage.has_only(NEW, &stage.temp, "");
+        let moved = stage.copies(OLD);
+        assert!(
+            moved.len() == 1 && moved[0].starts_with(stage.quarantine()),
+            "{moved:?}"
+        );
+        stage.is_tidy("");
+        drop(writer);
+    });
+}
+
+/// A claim that somebody holds may be another's at work: it is left alone, whatever is asked.
+#[test]
+fn a_claim_that_is_held_is_left_alone() {
+    alone(EVERYBODY, || {
+        let stage = Stage::new();
+        let claim = stage.dir.join(format!(".orphand-0123456789abcdef-{TEMP}"));
+        fs::rename(&stage.temp, &claim).unwrap();
+        let mut holder = File::open(&claim).unwrap();
+        stage.sweep();
+        stage.has_only(OLD, &claim, "");
+        let mut read = Vec::new();
+        holder.read_to_end(&mut read).unwrap();
+        assert_eq!(read, OLD);
+    });
+}
+
+/// What a quarantine must be. Where there can be none, a sole copy stays.
+#[test]
+fn a_quarantine_that_is_not_ours() {
+    alone(EVERYBODY, || {
+        type Make = fn(&Stage);
+        let makes: [(&str, Make); 6] = [
+            ("open to its group", |stage| make_quarantine(stage, 0o750)),
+            ("open to everybody", |stage| make_quarantine(stage, 0o701)),
+            ("a symlink", |stage| {
+                let elsewhere = stage.outside.join("elsewhere");
+                fs::create_dir(&elsewhere).unwrap();
+                fs::set_permissions(&elsewhere, fs::Permissions::from_mode(0o700)).unwrap();
+                symlink(&elsewhere, stage.quarantine()).unwrap();
+            }),
+            ("a file", |stage| {
+                fs::write(stage.quarantine(), NEW).unwrap()
+            }),
+            ("a symlink to nowhere", |stage| {
+                symlink("nowhere", stage.quarantine()).unwrap()
+            }),
+            ("somebody else's", |stage| {
+                make_quarantine(stage, 0o700);
+                if rustix::process::geteuid().is_root() {
+                    std::os::unix::fs::chown(stage.quarantine(), Some(NOBODY), None).unwrap();
+                } else {
+                    // An ordinary user cannot give a folder away.
+                    fs::set_permissions(stage.quarantine(), fs::Permissions::from_mode(0o707))
+                        .unwrap();
+                }
+            }),
+        ];
+        for (name, make) in makes {
+            let stage = Stage::new().with_sole_copy();
+            make(&stage);
+            // Also when the look said that there can be one.
+            for before in [false, true] {
+                let outcome = match before {
+                    false => stage.reap(Stunt::new(Step::Look, || {}).hook),
+                    true => {
+                        let verdict = Verdict::Quarantine(Some(Reason::SoleCopy));
+                        stage.reap_as(&Reaper::new(), verdict)
+                    }
+                };
+                let kept = matches!(outcome, Outcome::Kept(Reason::NoQuarantine));
+                assert!(kept, "{name}: {outcome:?}");
+                stage.has_only(OLD, &stage.temp, name);
+            }
+        }
+    });
+}
+
+fn make_quarantine(stage: &Stage, mode: u32) {
+    fs::create_dir(stage.quarantine()).unwrap();
+    fs::set_permissions(stage.quarantine(), fs::Permissions::from_mode(mode)).unwrap();
+}
