@@ -1,10 +1,14 @@
 //! `orphand explain`: every gate, its evidence, the verdict.
 
+use std::fs::Metadata;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use anstyle::AnsiColor;
+use orphand::clock;
 use orphand::decide::judge::{Answer, GATES, Reason, Verdict};
 use orphand::decide::observation::Holder;
+use orphand::decide::time::Wall;
 use orphand::evidence::{self, Asker, FileId};
 use orphand::json;
 use orphand::look::Dir;
@@ -51,10 +55,10 @@ pub(super) fn run(command: &Explain, look: &Look) -> Result<Exit, Failure> {
                     false => print(&mut report, root, &examined, &holders)?,
                 }
             }
-            None if path.symlink_metadata().is_err() => return Err(missing(&path)),
-            None => match look.json {
-                true => documents.push(not_regular(root, &path)),
-                false => report.line(&format!(
+            None => match (look.json, path.symlink_metadata()) {
+                (_, Err(_)) => return Err(missing(&path)),
+                (true, Ok(seen)) => documents.push(not_regular(root, &path, &seen)),
+                (false, Ok(_)) => report.line(&format!(
                     "{}\nkeep: not-regular. It is no regular file, so it is never a temp.",
                     text::escaped(&path)
                 ))?,
@@ -135,12 +139,16 @@ fn document(root: &Root, examined: &Examined, holders: &[Holder]) -> Value {
         .into_value()
 }
 
-/// What is said of something that is never a temp: the same fields, without values.
-fn not_regular(root: &Root, path: &Path) -> Value {
+/// What is said of something that is never a temp: the same fields, as far as they have values.
+fn not_regular(root: &Root, path: &Path, seen: &Metadata) -> Value {
+    let newest = Wall {
+        sec: seen.mtime().max(seen.ctime()),
+        nsec: 0,
+    };
     orphand::json::Object::default()
         .with_path("path", Some(path))
-        .with("bytes", Value::Null)
-        .with("quiet_ms", Value::Null)
+        .with("bytes", seen.len())
+        .with_ms("quiet_ms", Some(clock::wall().since(newest)))
         .with("verdict", "keep")
         .with("reason", Reason::NotRegular.as_str())
         .with("target", Value::Null)
