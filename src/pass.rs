@@ -308,6 +308,9 @@ impl<'a> Pass<'a> {
                     continue;
                 }
                 Outcome::Kept(reason) => {
+                    if let (Reason::InUse | Reason::Locked, Some(temp)) = (reason, &mut one.temp) {
+                        temp.was_held();
+                    }
                     kept.push((index, observation, reason));
                     continue;
                 }

@@ -121,6 +121,13 @@ impl Tracked {
         Tracked::new(now, Mono(u64::MAX), Origin::Found)
     }
 
+    /// Somebody held it after the look: its grace starts again at the first look that finds it free.
+    pub fn was_held(&mut self) {
+        if let Some(known) = &mut self.looked {
+            known.held = true;
+        }
+    }
+
     /// Whether it is left alone.
     #[must_use]
     pub fn is_left_alone(&self) -> bool {

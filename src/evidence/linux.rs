@@ -332,17 +332,16 @@ impl Walk {
     fn process(&mut self, pid: u32) {
         let at = PathBuf::from(format!("/proc/{pid}"));
         let mut held = HashSet::new();
-        let mut looked = self.look_into(pid, &at, &mut held);
-        if looked.is_ok_and(|has_memory| !has_memory) {
+        let (mut examined, has_memory) = self.look_into(pid, &at, &mut held);
+        if !has_memory {
             // A kernel thread, or a process whose first thread has ended: the others may live on, and
             // only they show what it has.
             for thread in numbers(&at.join("task")) {
                 let thread = at.join("task").join(thread.to_string());
-                looked = self.look_into(pid, &thread, &mut held);
-                self.complete &= looked.is_ok();
+                examined &= self.look_into(pid, &thread, &mut held).0;
             }
         }
-        self.complete &= looked.is_ok();
+        self.complete &= examined;
         if held.is_empty() {
             return;
         }
@@ -357,26 +356,24 @@ impl Walk {
         }
     }
 
-    /// Notes what the process or thread at `at` holds. Says whether it has any memory; `Err`: it
-    /// could not be examined.
-    fn look_into(&self, pid: u32, at: &Path, held: &mut HashSet<FileId>) -> Result<bool, ()> {
+    /// Notes what the process or thread at `at` holds. Says whether all of it could be examined, and
+    /// whether it has any memory.
+    fn look_into(&self, pid: u32, at: &Path, held: &mut HashSet<FileId>) -> (bool, bool) {
         // Our own descriptors are those that we ask with; our mappings are not.
         let fds = match pid == std::process::id() {
             true => Ok(()),
             false => self.descriptors(at, held),
         };
         let maps = self.mappings(at, held);
-        let has_memory = *maps.as_ref().unwrap_or(&true);
-        for answer in [fds, maps.map(drop)] {
-            match answer {
-                Ok(()) => {}
-                // It ended meanwhile.
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(error) if error.raw_os_error() == Some(libc::ESRCH) => {}
-                Err(_) => return Err(()),
+        let has_memory = *maps.as_ref().unwrap_or(&false);
+        let is_examined = |answer: io::Result<()>| match answer {
+            Ok(()) => true,
+            // It ended meanwhile.
+            Err(error) => {
+                error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(libc::ESRCH)
             }
-        }
-        Ok(has_memory)
+        };
+        (is_examined(fds) && is_examined(maps.map(drop)), has_memory)
     }
 
     fn wants(&self, dev: u64, ino: u64) -> Option<FileId> {

@@ -288,7 +288,10 @@ impl Stage {
             orphand::sweep::sweep(
                 &self.root,
                 &tools(None),
-                &mut |e| events.push(e),
+                &mut |e| {
+                    events.push(e);
+                    true
+                },
                 &|_, _| {},
             )
             .unwrap();
