@@ -297,29 +297,11 @@ fn unknown_writer(name: &str) -> NameError {
     let nearest = WRITERS
         .iter()
         .map(|w| w.name)
-        .min_by_key(|known| edits(name, known));
+        .min_by_key(|known| strsim::levenshtein(name, known));
     NameError::UnknownWriter {
         name: name.to_owned(),
         nearest: nearest.unwrap_or_default(),
     }
-}
-
-/// How many bytes have to be inserted, dropped or replaced (Levenshtein).
-fn edits(from: &str, to: &str) -> usize {
-    let mut row: Vec<usize> = (1..=to.len()).collect();
-    let mut edits = to.len();
-    for (i, x) in from.bytes().enumerate() {
-        let mut diagonal = i;
-        edits = i + 1;
-        for (above, y) in row.iter_mut().zip(to.bytes()) {
-            let here = (diagonal + usize::from(x != y))
-                .min(edits + 1)
-                .min(*above + 1);
-            diagonal = std::mem::replace(above, here);
-            edits = here;
-        }
-    }
-    edits
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
