@@ -3,7 +3,6 @@
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, Read};
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
@@ -65,7 +64,7 @@ type Prepare = fn(&mut Command);
 /// A process that holds a file until this is dropped.
 pub(crate) struct Holding {
     child: Child,
-    pid: u32,
+    pub(crate) pid: u32,
 }
 
 impl Holding {
@@ -375,7 +374,7 @@ fn a_shared_lock_keeps_it_too() {
 /// Namespaces, `/proc` and signals by descriptor are Linux's.
 #[cfg(target_os = "linux")]
 mod linux {
-    use std::os::unix::fs::OpenOptionsExt;
+    use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
     use std::os::unix::process::CommandExt;
     use std::sync::atomic::{AtomicUsize, Ordering};
     use std::sync::{Arc, Mutex};

@@ -10,6 +10,7 @@ use std::process::Command;
 
 use orphand::decide::judge::{Reach, Reason, Verdict};
 use orphand::event::Event;
+use orphand::evidence::{self, FileId};
 use orphand::look::Dir;
 use orphand::reap::{Outcome, Reaper, Step};
 use tempfile::TempDir;
@@ -281,42 +282,145 @@ fn owned_by_somebody_else() {
 /// The layers of an overlayfs, on a tmpfs.
 struct Overlay {
     _merged: Mounted,
+    _lower: Option<Mounted>,
     _layers: Mounted,
     base: TempDir,
 }
 
+/// What an overlayfs makes of the numbers of its files depends on this.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Layers {
+    /// Both layers on one file system.
+    Together,
+    /// On two.
+    Apart,
+    /// On two, and the numbers say on which.
+    ApartAndNumbered,
+}
+
 impl Overlay {
-    fn new() -> io::Result<Overlay> {
+    fn new(how: Layers) -> io::Result<Overlay> {
         let base = empty();
         let at = |name: &str| base.path().join(name);
         let layers = Mounted::new("tmpfs", base.path(), "tmpfs", 0, "");
         for name in ["lower", "upper", "work", "merged"] {
             fs::create_dir(at(name))?;
         }
+        let apart = how != Layers::Together;
+        let on_lower = || Mounted::new("tmpfs", &at("lower"), "tmpfs", 0, "");
+        let below = apart.then(on_lower);
         let (lower, upper, work) = (at("lower"), at("upper"), at("work"));
         let options = format!(
-            "lowerdir={},upperdir={},workdir={}",
+            "lowerdir={},upperdir={},workdir={},xino={}",
             lower.display(),
             upper.display(),
-            work.display()
+            work.display(),
+            match how {
+                Layers::ApartAndNumbered => "on",
+                _ => "off",
+            }
         );
         try_mount("overlay", &at("merged"), "overlay", 0, &options)?;
         Ok(Overlay {
             _merged: Mounted(at("merged")),
+            _lower: below,
             _layers: layers,
             base,
         })
     }
 
+    fn layer(&self, name: &str) -> PathBuf {
+        self.base.path().join(name)
+    }
+
     fn stage(&self) -> Stage {
-        Stage::within(TempDir::new_in(self.base.path().join("merged")).unwrap())
+        Stage::within(TempDir::new_in(self.layer("merged")).unwrap())
+    }
+
+    /// A stage that lies in the lower layer, and the same as it is seen from above.
+    fn stage_below(&self) -> (Stage, Stage) {
+        let below = Stage::within(TempDir::new_in(self.layer("lower")).unwrap());
+        let above = Stage::at(self.layer("merged").join(below.home().file_name().unwrap()));
+        (below, above)
     }
 
     /// Where a file of the stage lies in the upper layer.
     fn upper(&self, path: &Path) -> PathBuf {
-        let below = path.strip_prefix(self.base.path().join("merged")).unwrap();
-        self.base.path().join("upper").join(below)
+        let below = path.strip_prefix(self.layer("merged")).unwrap();
+        self.layer("upper").join(below)
     }
+}
+
+/// The walk over the processes is all that shows a mapping here, so it must know the file by the
+/// number that a look gives it, in whichever layer it lies.
+#[test]
+fn a_walk_knows_a_mapped_file_on_overlayfs() {
+    alone(&[As::Mounts], || {
+        for how in [Layers::Together, Layers::Apart, Layers::ApartAndNumbered] {
+            let overlay = match Overlay::new(how) {
+                Ok(overlay) => overlay,
+                Err(error) => return skipped(&format!("overlayfs, {how:?}: {error}")),
+            };
+            let created = overlay.stage();
+            let (_below, lower) = overlay.stage_below();
+            let (_below, copied_up) = overlay.stage_below();
+            let append = File::options().append(true).open(&copied_up.temp);
+            append.unwrap().write_all(b", and more").unwrap();
+            for (what, stage) in [
+                ("created", &created),
+                ("lower", &lower),
+                ("copied up", &copied_up),
+            ] {
+                let holding = Holding::new(Hold::Map, &stage.temp);
+                let dir = Dir::open_below(&stage.root.path, None, Path::new(BELOW)).unwrap();
+                let seen = dir.observe(TEMP.as_ref()).unwrap().unwrap();
+                let file = FileId::from(&seen.fingerprint);
+                let census = evidence::census(&[file], dir.reach());
+                let pids: Vec<u32> = census.of(file).iter().map(|holder| holder.pid).collect();
+                assert_eq!(pids, [holding.pid], "{how:?}, {what}: {file:?}");
+            }
+        }
+    });
+}
+
+/// On two file systems two files of one directory may have the same number.
+#[test]
+fn two_files_with_one_number_on_overlayfs() {
+    alone(&[As::Mounts], || {
+        let overlay = match Overlay::new(Layers::Apart) {
+            Ok(overlay) => overlay,
+            Err(error) => return skipped(&format!("overlayfs: {error}")),
+        };
+        let (below, stage) = overlay.stage_below();
+        // A tmpfs gives its numbers out one after the other: one that the upper layer has not had.
+        fs::remove_file(&below.temp).unwrap();
+        for n in 0..3_000 {
+            fs::write(below.outside.join(n.to_string()), "").unwrap();
+        }
+        fs::write(&below.temp, OLD).unwrap();
+        let dir = Dir::open_below(&stage.root.path, None, Path::new(BELOW)).unwrap();
+        let id = |name: &str| {
+            let seen = dir.observe(name.as_ref()).unwrap().unwrap();
+            FileId::from(&seen.fingerprint)
+        };
+        let lower = id(TEMP);
+        let mut tries = (0..10_000).map(|n| format!("{n}.tmp"));
+        let upper = tries.find(|name| {
+            fs::write(stage.dir.join(name), OLD).unwrap();
+            id(name).ino == lower.ino
+        });
+        let Some(upper) = upper else {
+            return skipped("no two files with one number came about");
+        };
+        assert_ne!(id(&upper).dev, lower.dev);
+        let holding = Holding::new(Hold::Map, &stage.temp);
+        let both = [lower, id(&upper)];
+        for wanted in [both, [both[1], both[0]]] {
+            let census = evidence::census(&wanted, dir.reach());
+            let pids: Vec<u32> = census.of(lower).iter().map(|holder| holder.pid).collect();
+            assert_eq!(pids, [holding.pid], "asked for {wanted:?}");
+        }
+    });
 }
 
 /// A file that somebody has mapped without a descriptor, or uses through a layer, is not seen by
@@ -342,7 +446,7 @@ fn mapped_on_overlayfs() {
             assert!(moved(&event), "{event:?}");
             return;
         }
-        let overlay = match Overlay::new() {
+        let overlay = match Overlay::new(Layers::Together) {
             Ok(overlay) => overlay,
             Err(error) => return skipped(&format!("overlayfs: {error}")),
         };
@@ -415,40 +519,25 @@ fn mapped_on_overlayfs() {
 #[test]
 fn in_a_lower_layer() {
     alone(&[As::Mounts], || {
-        let base = empty();
-        let at = |name: &str| base.path().join(name);
-        let _layers = Mounted::new("tmpfs", base.path(), "tmpfs", 0, "");
-        for name in ["lower", "upper", "work", "merged"] {
-            fs::create_dir(at(name)).unwrap();
+        for how in [Layers::Together, Layers::Apart, Layers::ApartAndNumbered] {
+            let overlay = match Overlay::new(how) {
+                Ok(overlay) => overlay,
+                Err(error) => return skipped(&format!("overlayfs, {how:?}: {error}")),
+            };
+            let (below, stage) = overlay.stage_below();
+            // It may take two tries: after the first it lies in the upper layer.
+            let mut events = Vec::new();
+            while stage.temp.exists() {
+                assert!(events.len() < 3, "{how:?}: {events:?}");
+                events.push(stage.judge(TEMP));
+            }
+            let last = events.last();
+            let gone = matches!(last, Some(Event::Reaped(_) | Event::Quarantined { .. }));
+            assert!(gone, "{how:?}: {events:?}");
+            below.has_only(OLD, &below.temp, "the lower layer is as it was");
+            stage.has_only(WHOLE, &stage.target, "");
+            stage.is_tidy("");
         }
-        // Another file system for the lower layer: then even the device numbers differ.
-        let _lower = Mounted::new("tmpfs", &at("lower"), "tmpfs", 0, "");
-        let below = Stage::within(TempDir::new_in(at("lower")).unwrap());
-        let (lower, upper, work) = (at("lower"), at("upper"), at("work"));
-        let layers = (lower.display(), upper.display(), work.display());
-        let options = format!(
-            "lowerdir={},upperdir={},workdir={}",
-            layers.0, layers.1, layers.2
-        );
-        if let Err(error) = try_mount("overlay", &at("merged"), "overlay", 0, &options) {
-            return skipped(&format!("overlayfs: {error}"));
-        }
-        let _merged = Mounted(at("merged"));
-        let stage = Stage::at(at("merged").join(below.home().file_name().unwrap()));
-        // It may take two tries: after the first it lies in the upper layer.
-        let mut events = Vec::new();
-        while stage.temp.exists() {
-            assert!(events.len() < 3, "{events:?}");
-            events.push(stage.judge(TEMP));
-        }
-        let gone = matches!(
-            events.last(),
-            Some(Event::Reaped(_) | Event::Quarantined { .. })
-        );
-        assert!(gone, "{events:?}");
-        below.has_only(OLD, &below.temp, "the lower layer is as it was");
-        stage.has_only(WHOLE, &stage.target, "");
-        stage.is_tidy("");
     });
 }
 

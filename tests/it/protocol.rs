@@ -11,9 +11,9 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
 use orphand::clock;
-use orphand::decide::judge::Reason;
+use orphand::decide::judge::{Reason, Verdict};
 use orphand::event::Event;
-use orphand::reap::{Outcome, Step};
+use orphand::reap::{Outcome, Reaper, Step};
 
 use crate::stage::*;
 
@@ -831,6 +831,30 @@ fn each_check_stops_it_there() {
                 (Outcome::Kept(reason), Some(want)) => assert_eq!(*reason, want, "{step:?}"),
                 (Outcome::Failed { .. }, None) => {}
                 _ => panic!("before {step:?}: {outcome:?}"),
+            }
+        }
+    });
+}
+
+/// Where nothing was looked at before, what is opened must still be what the first step saw.
+#[test]
+fn replaced_without_an_earlier_look() {
+    alone(EVERYBODY, || {
+        for step in Step::ALL {
+            let stage = Stage::new();
+            let temp = stage.temp.clone();
+            let stunt = Stunt::new(step, move || {
+                let other = temp.with_extension("new");
+                fs::write(&other, NEW).unwrap();
+                fs::rename(&other, &temp).unwrap();
+            });
+            let mut candidate = stage.candidate(Verdict::Reap);
+            candidate.suspect.expected = None;
+            let reaper = Reaper::new().with_hook(Some(stunt.hook));
+            let outcome = stage.reap_candidate(&reaper, candidate);
+            // Before the first step there is only one file.
+            if !matches!(step, Step::Resolve | Step::Look) {
+                stage.has_only(NEW, &stage.temp, &format!("{step:?}: {outcome:?}"));
             }
         }
     });

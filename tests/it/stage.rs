@@ -8,6 +8,7 @@ use std::ffi::OsStr;
 use std::fs;
 use std::io::{self, Write};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
@@ -16,7 +17,6 @@ use std::time::{Duration, Instant};
 
 use orphand::clock;
 use orphand::decide::judge::{Reach, Reason, Verdict};
-use orphand::decide::observation::Fingerprint;
 use orphand::decide::policy::{Graces, Policy};
 use orphand::decide::time::ClockWatch;
 use orphand::decide::tracker::{Origin, Tracked};
@@ -197,10 +197,29 @@ impl Stage {
     }
 
     pub(crate) fn reap_as(&self, reaper: &Reaper, verdict: Verdict) -> Outcome {
-        let root_dir = Dir::open_root(&self.root.path, None).unwrap();
+        self.reap_candidate(reaper, self.candidate(verdict))
+    }
+
+    pub(crate) fn candidate(&self, verdict: Verdict) -> Candidate {
         let dir = Dir::open_below(&self.root.path, None, Path::new(BELOW)).unwrap();
         let name = OsStr::new(TEMP);
-        let expected = dir.observe(name).unwrap().expect("the temp").fingerprint;
+        let seen = dir.observe(name).unwrap().expect("the temp");
+        let suspect = Suspect {
+            name: name.to_owned(),
+            reading: self.root.policy.names.read(name),
+            expected: Some(seen.fingerprint),
+            quiet: GRACE,
+            unused: GRACE,
+            grace: GRACE,
+            created: None,
+            closed: false,
+        };
+        Candidate { suspect, verdict }
+    }
+
+    pub(crate) fn reap_candidate(&self, reaper: &Reaper, candidate: Candidate) -> Outcome {
+        let root_dir = Dir::open_root(&self.root.path, None).unwrap();
+        let dir = Dir::open_below(&self.root.path, None, Path::new(BELOW)).unwrap();
         let marks = Marks::new(None);
         let scene = Scene {
             root: &self.root.path,
@@ -213,23 +232,9 @@ impl Stage {
                 census: None,
             },
         };
-        let suspect = self.suspect(name, expected);
-        let mut outcomes = reaper.reap(scene, &Asker::new(), &[Candidate { suspect, verdict }]);
+        let mut outcomes = reaper.reap(scene, &Asker::new(), &[candidate]);
         assert_eq!(outcomes.len(), 1);
         outcomes.remove(0)
-    }
-
-    fn suspect(&self, name: &OsStr, expected: Fingerprint) -> Suspect {
-        Suspect {
-            name: name.to_owned(),
-            reading: self.root.policy.names.read(name),
-            expected: Some(expected),
-            quiet: GRACE,
-            unused: GRACE,
-            grace: GRACE,
-            created: None,
-            closed: false,
-        }
     }
 
     /// Looks at `name` in the directory until something is said of it.
@@ -414,6 +419,7 @@ pub(crate) fn this_test() -> String {
 }
 
 /// Says that something cannot be tried here, past the test harness, which would swallow it.
+#[cfg(target_os = "linux")]
 pub(crate) fn skipped(why: &str) {
     let _ = writeln!(io::stderr(), "SKIPPED {}: {why}", this_test());
 }
@@ -425,9 +431,11 @@ pub(crate) enum As {
     Us,
     /// An ordinary user.
     Nobody,
-    /// Root, with mounts of its own.
+    /// Root, with mounts of its own: Linux's.
+    #[cfg(target_os = "linux")]
     Mounts,
-    /// Root, as the first process of a pid namespace, with a `/proc` of its own.
+    /// Root, as the first process of a pid namespace, with a `/proc` of its own: Linux's.
+    #[cfg(target_os = "linux")]
     PidNamespace,
 }
 
@@ -451,15 +459,14 @@ pub(crate) fn alone(cast: &[As], body: impl FnOnce()) {
             As::Us => {}
             // Whoever runs the tests is one.
             As::Nobody if !root => continue,
-            _ if !root => {
+            As::Nobody => {}
+            #[cfg(target_os = "linux")]
+            As::Mounts | As::PidNamespace if !root => {
                 skipped(&format!("{who:?} needs root"));
                 continue;
             }
-            _ if !cfg!(target_os = "linux") => {
-                skipped(&format!("{who:?} needs Linux"));
-                continue;
-            }
-            _ => {}
+            #[cfg(target_os = "linux")]
+            As::Mounts | As::PidNamespace => {}
         }
         run(again(&this_test()), *who);
     }
@@ -523,41 +530,37 @@ fn wait_or_kill(child: &mut Child, longest: Duration) -> Option<std::process::Ex
     }
 }
 
-#[cfg(not(target_os = "linux"))]
-fn play(_: &mut Command, _: As) {}
-
-/// Namespaces are Linux's.
-#[cfg(target_os = "linux")]
 fn play(command: &mut Command, who: As) {
-    use std::os::unix::process::CommandExt;
     match who {
         As::Us => {}
         As::Nobody => {
+            let nowhere = "/nonexistent";
             command
                 .uid(NOBODY)
                 .gid(NOBODY)
                 .env_remove("TMPDIR")
-                .env("HOME", "/nonexistent");
+                .env("HOME", nowhere);
         }
+        #[cfg(target_os = "linux")]
         // SAFETY: between fork and exec only system calls are made, on values made before.
         As::Mounts => unsafe {
             command.pre_exec(own_mounts);
         },
+        #[cfg(target_os = "linux")]
         // SAFETY: as above.
         As::PidNamespace => unsafe {
-            command.pre_exec(|| {
-                own_mounts()?;
-                own_pids()?;
-                check(libc::mount(
-                    c"proc".as_ptr(),
-                    c"/proc".as_ptr(),
-                    c"proc".as_ptr(),
-                    0,
-                    std::ptr::null(),
-                ))
-            });
+            command.pre_exec(own_pids_and_proc);
         },
     }
+}
+
+#[cfg(target_os = "linux")]
+fn own_pids_and_proc() -> io::Result<()> {
+    own_mounts()?;
+    own_pids()?;
+    let (proc, on, kind) = (c"proc".as_ptr(), c"/proc".as_ptr(), c"proc".as_ptr());
+    // SAFETY: all strings end in NUL.
+    check(unsafe { libc::mount(proc, on, kind, 0, std::ptr::null()) })
 }
 
 /// From here on nothing that is mounted is seen outside.
