@@ -4,7 +4,7 @@
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -593,8 +593,11 @@ fn no_room_for_a_claim() {
             (
                 "opened just then",
                 false,
-                Some((Step::Prove, |temp| {
-                    std::mem::forget(File::open(temp).unwrap())
+                Some((Step::Claim, |temp| {
+                    // It waits for our lease, and goes on when that is let go.
+                    let (path, ino) = (temp.to_owned(), fs::metadata(temp).unwrap().ino());
+                    let opener = std::thread::spawn(move || std::mem::forget(File::open(path)));
+                    wait_until("it waits", || opener.is_finished() || waits_for_lease(ino));
                 })),
             ),
         ];

@@ -153,15 +153,6 @@ impl Attacker {
     }
 }
 
-/// Whether somebody waits for a lease on this file to end.
-fn waits_for_lease(ino: u64) -> bool {
-    let locks = fs::read_to_string("/proc/locks").unwrap_or_default();
-    let file = format!(":{ino} ");
-    locks
-        .lines()
-        .any(|line| line.contains("LEASE") && line.contains("BREAKING") && line.contains(&file))
-}
-
 /// Lets `attack` happen before each step, each way, to a temp that is to be removed and to one that
 /// is to be moved, and looks what is left.
 fn at_every_step(attack: fn(&Attacker) -> Vec<Must>) {

@@ -124,6 +124,11 @@ impl Stage {
         }
     }
 
+    pub(crate) fn with_policy(mut self, policy: Policy) -> Stage {
+        self.root = Stage::root(&self.root.path, policy);
+        self
+    }
+
     fn root(path: &Path, policy: Policy) -> Root {
         Root::new(path, Arc::new(policy), true).unwrap()
     }
@@ -402,6 +407,15 @@ pub(crate) fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
         assert!(Instant::now() < end, "it never came that {what}");
         std::thread::sleep(Duration::from_millis(1));
     }
+}
+
+/// Whether somebody waits for a lease on this file to end.
+pub(crate) fn waits_for_lease(ino: u64) -> bool {
+    let locks = fs::read_to_string("/proc/locks").unwrap_or_default();
+    let file = format!(":{ino} ");
+    locks
+        .lines()
+        .any(|line| line.contains("LEASE") && line.contains("BREAKING") && line.contains(&file))
 }
 
 /// Waits for the end of a thread, and fails instead of hanging with it.

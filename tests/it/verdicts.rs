@@ -1,0 +1,206 @@
+//! Verdicts on real files, through looks and all.
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
+
+use orphand::decide::judge::{Reason, Verdict};
+use orphand::decide::observation::Kind;
+use orphand::decide::policy::{Closed, Open, Policy, SoleCopy};
+use orphand::event::Event;
+use orphand::evidence::restored::Marks;
+use orphand::look;
+use orphand::reap::{Outcome, Reaper, Step};
+
+use crate::stage::*;
+
+#[track_caller]
+fn stays(stage: &Stage, want: Reason) {
+    match stage.judge(TEMP) {
+        Event::Kept { reason, .. } => assert_eq!(reason, want),
+        event => panic!("{event:?}"),
+    }
+    stage.has_only(OLD, &stage.temp, "");
+}
+
+/// What a person brought back stays until somebody writes to it.
+#[test]
+fn restored() {
+    use std::os::fd::AsFd;
+    alone(EVERYBODY, || {
+        let stage = Stage::new();
+        let file = File::options().append(true).open(&stage.temp).unwrap();
+        let seen = look::observe_fd(file.as_fd()).unwrap();
+        Marks::new(None)
+            .put(file.as_fd(), &seen.fingerprint)
+            .unwrap();
+        drop(file);
+        stays(&stage, Reason::Restored);
+        let mut file = File::options().append(true).open(&stage.temp).unwrap();
+        file.write_all(b", and more").unwrap();
+        drop(file);
+        let event = stage.judge(TEMP);
+        assert!(matches!(event, Event::Reaped(_)), "{event:?}");
+    });
+}
+
+/// Whoever brings a verdict of their own is judged again where it counts.
+#[test]
+fn too_young() {
+    alone(EVERYBODY, || {
+        let stage = Stage::new();
+        let mut candidate = stage.candidate(Verdict::Reap);
+        candidate.suspect.quiet = GRACE / 2;
+        let outcome = stage.reap_candidate(&Reaper::new(), candidate);
+        assert!(
+            matches!(outcome, Outcome::Kept(Reason::Young)),
+            "{outcome:?}"
+        );
+        stage.has_only(OLD, &stage.temp, "");
+    });
+}
+
+/// Nobody holds it, so it was closed; and such a one is left alone by this rule.
+#[test]
+fn settled_by_a_close() {
+    alone(EVERYBODY, || {
+        if !orphand::watch::CLOSE_EVENTS {
+            return;
+        }
+        let stage = Stage::new().with_policy(Policy {
+            closed: Closed::Settled,
+            open: Open::Reap,
+            ..Stage::policy()
+        });
+        stays(&stage, Reason::Closed);
+    });
+}
+
+/// The letter: what is open after its grace goes, whoever holds it.
+#[test]
+fn open_and_to_be_taken() {
+    alone(EVERYBODY, || {
+        let stage = Stage::new().with_policy(Policy {
+            open: Open::Reap,
+            ..Stage::policy()
+        });
+        let _holder = File::open(&stage.temp).unwrap();
+        let event = stage.judge(TEMP);
+        assert!(matches!(event, Event::Reaped(_)), "{event:?}");
+        stage.has_only(WHOLE, &stage.target, "");
+        stage.is_tidy("");
+
+        let stage = Stage::new().with_policy(Policy {
+            open: Open::Quarantine,
+            ..Stage::policy()
+        });
+        let mut holder = File::options().append(true).open(&stage.temp).unwrap();
+        let event = stage.judge(TEMP);
+        let reason = Some(Reason::InUse);
+        assert!(
+            matches!(event, Event::Quarantined { reason: r, .. } if r == reason),
+            "{event:?}"
+        );
+        // Its holder goes on writing, and nothing of that is lost.
+        holder.write_all(b", and more").unwrap();
+        assert_eq!(stage.copies(&[OLD, b", and more"].concat()).len(), 1);
+    });
+}
+
+/// Even then another file that took the name is not taken for it.
+#[test]
+fn open_and_to_be_taken_but_replaced() {
+    alone(EVERYBODY, || {
+        for open in [Open::Reap, Open::Quarantine] {
+            for step in Step::ALL {
+                let stage = Stage::new().with_policy(Policy {
+                    open,
+                    ..Stage::policy()
+                });
+                let _holder = File::open(&stage.temp).unwrap();
+                let verdict = match open {
+                    Open::Reap => Verdict::Reap,
+                    _ => Verdict::Quarantine(Some(Reason::InUse)),
+                };
+                let temp = stage.temp.clone();
+                let stunt = Stunt::new(step, move || {
+                    let other = temp.with_extension("new");
+                    fs::write(&other, b"another file").unwrap();
+                    fs::rename(&other, &temp).unwrap();
+                });
+                let candidate = stage.candidate(verdict);
+                let reaper = Reaper::new().with_hook(Some(stunt.hook));
+                let outcome = stage.reap_candidate(&reaper, candidate);
+                stage.has_only(
+                    b"another file",
+                    &stage.temp,
+                    &format!("{step:?}: {outcome:?}"),
+                );
+                stage.is_tidy(&format!("{step:?}: {outcome:?}"));
+            }
+        }
+    });
+}
+
+/// One's own file that one may not read: nothing can be asked, so nothing is proven.
+#[test]
+fn a_file_that_cannot_be_opened() {
+    alone(EVERYBODY, || {
+        if rustix::process::geteuid().is_root() {
+            // Root opens everything.
+            return;
+        }
+        let stage = Stage::new();
+        fs::set_permissions(&stage.temp, fs::Permissions::from_mode(0o000)).unwrap();
+        match stage.judge(TEMP) {
+            Event::Kept { reason, .. } => assert_eq!(reason, Reason::CannotTell),
+            event => panic!("{event:?}"),
+        }
+        assert!(stage.temp.exists());
+    });
+}
+
+#[test]
+fn the_only_copy() {
+    alone(EVERYBODY, || {
+        let keep = Stage::new().with_sole_copy().with_policy(Policy {
+            sole_copy: SoleCopy::Keep,
+            ..Stage::policy()
+        });
+        stays(&keep, Reason::SoleCopy);
+        let empty_target = Stage::new();
+        File::create(&empty_target.target).unwrap();
+        let event = empty_target.judge(TEMP);
+        let reason = Some(Reason::SoleCopy);
+        assert!(
+            matches!(event, Event::Quarantined { reason: r, .. } if r == reason),
+            "{event:?}"
+        );
+        assert_eq!(empty_target.copies(OLD).len(), 1);
+        let empty = Stage::new().with_sole_copy();
+        File::create(&empty.temp).unwrap();
+        let event = empty.judge(TEMP);
+        assert!(
+            matches!(event, Event::Reaped(_)),
+            "an empty one is no copy: {event:?}"
+        );
+    });
+}
+
+/// Whatever is not a regular file is no temp, whatever its name: it is not even looked at for long.
+#[test]
+fn what_is_no_file() {
+    alone(EVERYBODY, || {
+        let stage = Stage::new();
+        let dir = look::Dir::open_below(&stage.root.path, None, BELOW.as_ref()).unwrap();
+        let mut candidate = stage.candidate(Verdict::Reap);
+        fs::remove_file(&stage.temp).unwrap();
+        fs::create_dir(&stage.temp).unwrap();
+        let seen = dir.observe(TEMP.as_ref()).unwrap().unwrap();
+        assert_eq!(seen.fingerprint.kind, Kind::Dir);
+        candidate.suspect.expected = Some(seen.fingerprint);
+        let outcome = stage.reap_candidate(&Reaper::new(), candidate);
+        assert!(matches!(outcome, Outcome::Kept(_)), "{outcome:?}");
+        assert!(stage.temp.is_dir());
+    });
+}
