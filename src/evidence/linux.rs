@@ -293,7 +293,7 @@ pub fn is_locked(file: &Fingerprint) -> bool {
 #[must_use]
 pub fn census(wanted: &[FileId], reach: Reach) -> Census {
     let mut walk = Walk {
-        wanted: wanted.iter().map(|file| (file.ino, *file)).collect(),
+        wanted: by_number(wanted),
         any_device: reach == Reach::OpenersOnly,
         holders: HashMap::new(),
         complete: sees_every_process(),
@@ -321,8 +321,17 @@ pub fn census(wanted: &[FileId], reach: Reach) -> Census {
     }
 }
 
+fn by_number(wanted: &[FileId]) -> HashMap<u64, Vec<FileId>> {
+    let mut numbers: HashMap<u64, Vec<FileId>> = HashMap::new();
+    for file in wanted {
+        numbers.entry(file.ino).or_default().push(*file);
+    }
+    numbers
+}
+
 struct Walk {
-    wanted: HashMap<u64, FileId>,
+    /// By inode number; files on several devices may share one.
+    wanted: HashMap<u64, Vec<FileId>>,
     any_device: bool,
     holders: HashMap<FileId, Vec<Holder>>,
     complete: bool,
@@ -376,9 +385,9 @@ impl Walk {
         (is_examined(fds) && is_examined(maps.map(drop)), has_memory)
     }
 
-    fn wants(&self, dev: u64, ino: u64) -> Option<FileId> {
-        let file = self.wanted.get(&ino)?;
-        (self.any_device || file.dev == dev).then_some(*file)
+    fn wants(&self, dev: u64, ino: u64) -> impl Iterator<Item = FileId> {
+        let by_number = self.wanted.get(&ino).into_iter().flatten().copied();
+        by_number.filter(move |file| self.any_device || file.dev == dev)
     }
 
     fn descriptors(&self, process: &Path, held: &mut HashSet<FileId>) -> io::Result<()> {

@@ -615,8 +615,12 @@ fn a_closed_stdout_is_no_crash() {
         &["sweep", "-n", "root"],
     ] {
         let sandbox = sandbox();
-        let mut child = sandbox.command(args).spawn().unwrap();
-        drop(child.stdout.take());
+        // Closed before it starts: it may have said everything before one closes it afterwards.
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let mut command = sandbox.command(args);
+        command.stdout(writer);
+        let mut child = command.spawn().unwrap();
         let mut stderr = String::new();
         child
             .stderr

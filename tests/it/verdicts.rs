@@ -7,6 +7,7 @@ use std::os::unix::fs::PermissionsExt;
 use orphand::decide::judge::{Reason, Verdict};
 use orphand::decide::observation::Kind;
 use orphand::decide::policy::{Closed, Open, Policy, SoleCopy};
+use orphand::decide::temp_name::Names;
 use orphand::event::Event;
 use orphand::evidence::restored::Marks;
 use orphand::look;
@@ -56,6 +57,22 @@ fn too_young() {
             matches!(outcome, Outcome::Kept(Reason::Young)),
             "{outcome:?}"
         );
+        stage.has_only(OLD, &stage.temp, "");
+    });
+}
+
+/// The rule that it was looked at by no longer names it.
+#[test]
+fn not_named_any_more() {
+    alone(EVERYBODY, || {
+        let stage = Stage::new();
+        let candidate = stage.candidate(Verdict::Reap);
+        let stage = stage.with_policy(Policy {
+            names: Names::new(&["*.part"], &[] as &[&str]).unwrap(),
+            ..Stage::policy()
+        });
+        let outcome = stage.reap_candidate(&Reaper::new(), candidate);
+        assert!(matches!(outcome, Outcome::Settled), "{outcome:?}");
         stage.has_only(OLD, &stage.temp, "");
     });
 }

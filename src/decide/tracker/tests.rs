@@ -190,196 +190,50 @@ fn wall(ms: i64) -> Wall {
 fn when_it_is_judged() {
     use Origin::*;
     let held = |from, to| [(from, Grab), (to, LetGo)];
+    #[rustfmt::skip]
     let rows: &[(&str, Origin, i64, Script<'_>, Option<u64>)] = &[
         // Looked at twice.
         ("created, then left alone", Created, 0, &[], Some(10_000)),
         ("found long after", Found, YEAR, &[], Some(1_000)),
         ("found right after", Found, 0, &[], Some(10_000)),
         ("found at 4 s", Found, 4_000, &[], Some(6_000)),
-        (
-            "found at 9 s: looked at a whole confirm later",
-            Found,
-            9_000,
-            &[],
-            Some(1_000),
-        ),
+        ("found at 9 s: looked at a whole confirm later", Found, 9_000, &[], Some(1_000)),
         ("found at 9.5 s: the same", Found, 9_500, &[], Some(1_000)),
         ("found, and to wait", FoundToWait, YEAR, &[], Some(10_000)),
         // What is old and renamed into the directory was still seen coming only now.
         ("moved in, a year old", Created, YEAR, &[], Some(10_000)),
         // Touched: the grace starts there.
-        (
-            "before the first look",
-            Created,
-            0,
-            &[(4_000, Write)],
-            Some(14_000),
-        ),
-        (
-            "between the looks",
-            Created,
-            0,
-            &[(6_000, Write)],
-            Some(16_000),
-        ),
-        (
-            "just before the second",
-            Created,
-            0,
-            &[(10_000, Write)],
-            Some(20_000),
-        ),
-        (
-            "between the looks of a found one",
-            Found,
-            YEAR,
-            &[(500, Write)],
-            Some(10_500),
-        ),
-        (
-            "mtime set back",
-            Found,
-            YEAR,
-            &[(500, WriteAndDateBack)],
-            Some(10_500),
-        ),
-        (
-            "another file by that name",
-            Created,
-            0,
-            &[(6_000, Replace)],
-            Some(16_000),
-        ),
-        (
-            "again and again",
-            Created,
-            0,
-            &[(4_000, Write), (13_000, Write), (22_000, Write)],
-            Some(32_000),
-        ),
+        ("before the first look", Created, 0, &[(4_000, Write)], Some(14_000)),
+        ("between the looks", Created, 0, &[(6_000, Write)], Some(16_000)),
+        ("just before the second", Created, 0, &[(10_000, Write)], Some(20_000)),
+        ("between the looks of a found one", Found, YEAR, &[(500, Write)], Some(10_500)),
+        ("mtime set back", Found, YEAR, &[(500, WriteAndDateBack)], Some(10_500)),
+        ("another file by that name", Created, 0, &[(6_000, Replace)], Some(16_000)),
+        ("again and again", Created, 0, &[(4_000, Write), (13_000, Write), (22_000, Write)], Some(32_000)),
         // Held: the grace starts at the first look that finds it free.
-        (
-            "held at the first look",
-            Created,
-            0,
-            &held(0, 5_001),
-            Some(20_000),
-        ),
-        (
-            "held for 0.85 of the grace",
-            Created,
-            0,
-            &held(0, 8_500),
-            Some(20_000),
-        ),
-        (
-            "held at the second look",
-            Created,
-            0,
-            &held(6_000, 10_500),
-            Some(30_000),
-        ),
+        ("held at the first look", Created, 0, &held(0, 5_001), Some(20_000)),
+        ("held for 0.85 of the grace", Created, 0, &held(0, 8_500), Some(20_000)),
+        ("held at the second look", Created, 0, &held(6_000, 10_500), Some(30_000)),
         ("held when found", Found, YEAR, &held(0, 500), Some(11_000)),
         ("held for long", Created, 0, &held(0, 95_000), Some(110_000)),
         ("held for ever", Created, 0, &[(0, Grab)], None),
-        (
-            "written, then held, then free",
-            Created,
-            0,
-            &[(7_000, Write), (7_000, Grab), (12_000, LetGo)],
-            Some(30_000),
-        ),
-        (
-            "a holder that nobody saw",
-            Created,
-            0,
-            &held(1_000, 4_000),
-            Some(10_000),
-        ),
+        ("written, held, let go", Created, 0, &[(7_000, Write), (7_000, Grab), (12_000, LetGo)], Some(30_000)),
+        ("a holder that nobody saw", Created, 0, &held(1_000, 4_000), Some(10_000)),
         // Settled.
         ("renamed in time", Created, 0, &[(9_999, Gone)], None),
-        (
-            "held for 0.85, renamed at 1.15",
-            Created,
-            0,
-            &[(0, Grab), (8_500, LetGo), (11_500, Gone)],
-            None,
-        ),
+        ("held for 0.85, renamed at 1.15", Created, 0, &[(0, Grab), (8_500, LetGo), (11_500, Gone)], None),
         // The wall clock. Whatever it is set to, the grace is served by the other one.
-        (
-            "set forward, created",
-            Created,
-            0,
-            &[(1_000, SetClock(HOUR))],
-            Some(15_000),
-        ),
-        (
-            "set back, created",
-            Created,
-            0,
-            &[(1_000, SetClock(-YEAR))],
-            Some(15_000),
-        ),
-        (
-            "set forward, then found",
-            Found,
-            3_000,
-            &[(0, SetClock(HOUR))],
-            Some(10_000),
-        ),
-        (
-            "set back, then found",
-            Found,
-            3_000,
-            &[(0, SetClock(-YEAR))],
-            Some(10_000),
-        ),
-        (
-            "set forward between two looks",
-            Found,
-            3_000,
-            &[(1, SetClock(HOUR))],
-            Some(7_000),
-        ),
-        (
-            "set back between two looks",
-            Found,
-            3_000,
-            &[(1, SetClock(-YEAR))],
-            Some(7_000),
-        ),
-        (
-            "slept, then found",
-            Found,
-            3_000,
-            &[(0, Sleep(8 * HOUR))],
-            Some(10_000),
-        ),
-        (
-            "slept before the first look",
-            Created,
-            0,
-            &[(1_000, Sleep(8 * HOUR))],
-            Some(15_000),
-        ),
-        (
-            "written, then set forward: the jump may be as young as this look",
-            Created,
-            0,
-            &[(6_000, Write), (7_000, SetClock(HOUR))],
-            Some(20_000),
-        ),
-        (
-            "dated ahead, then set back",
-            Created,
-            0,
-            &[
-                (1_000, SetClock(HOUR)),
-                (2_000, Write),
-                (3_000, SetClock(-HOUR)),
-            ],
-            Some(15_000),
-        ),
+        ("set forward, created", Created, 0, &[(1_000, SetClock(HOUR))], Some(15_000)),
+        ("set back, created", Created, 0, &[(1_000, SetClock(-YEAR))], Some(15_000)),
+        ("set forward, then found", Found, 3_000, &[(0, SetClock(HOUR))], Some(10_000)),
+        ("set back, then found", Found, 3_000, &[(0, SetClock(-YEAR))], Some(10_000)),
+        ("set forward between two looks", Found, 3_000, &[(1, SetClock(HOUR))], Some(7_000)),
+        ("set back between two looks", Found, 3_000, &[(1, SetClock(-YEAR))], Some(7_000)),
+        ("slept, then found", Found, 3_000, &[(0, Sleep(8 * HOUR))], Some(10_000)),
+        ("slept before the first look", Created, 0, &[(1_000, Sleep(8 * HOUR))], Some(15_000)),
+        // The jump may be as young as the look that shows it.
+        ("written, then set forward", Created, 0, &[(6_000, Write), (7_000, SetClock(HOUR))], Some(20_000)),
+        ("dated ahead", Created, 0, &[(0, SetClock(HOUR)), (0, Write), (0, SetClock(-HOUR))], Some(15_000)),
     ];
     for (name, origin, age, script, want) in rows {
         let mut story = Story::new(*origin, *age, UP, GRACE);
@@ -398,46 +252,15 @@ fn what_bounds_the_credit() {
     use Origin::*;
     let s = Duration::from_secs;
     let no_jump: Script<'_> = &[];
+    #[rustfmt::skip]
     let rows: [(&str, Origin, i64, u64, Script<'_>, Duration, u64); 8] = [
         ("its age", Found, 4_000, UP, no_jump, s(10), 6_000),
         ("grace - confirm", Found, YEAR, UP, no_jump, s(10), 1_000),
-        (
-            "grace - confirm, short",
-            Found,
-            YEAR,
-            UP,
-            no_jump,
-            Duration::from_millis(200),
-            100,
-        ),
+        ("grace - confirm, short", Found, YEAR, UP, no_jump, Duration::from_millis(200), 100),
         ("since boot", Found, YEAR, 3_000, no_jump, s(10), 7_000),
-        (
-            "since its creation was seen",
-            Created,
-            YEAR,
-            UP,
-            no_jump,
-            s(10),
-            10_000,
-        ),
-        (
-            "since it is to wait",
-            FoundToWait,
-            YEAR,
-            UP,
-            no_jump,
-            s(10),
-            10_000,
-        ),
-        (
-            "since the clocks parted",
-            Found,
-            YEAR,
-            UP,
-            &[(0, SetClock(HOUR))],
-            s(10),
-            10_000,
-        ),
+        ("since its creation was seen", Created, YEAR, UP, no_jump, s(10), 10_000),
+        ("since it is to wait", FoundToWait, YEAR, UP, no_jump, s(10), 10_000),
+        ("since the clocks parted", Found, YEAR, UP, &[(0, SetClock(HOUR))], s(10), 10_000),
         ("never below zero", Found, -YEAR, UP, no_jump, s(10), 10_000),
     ];
     for (name, origin, age, up, script, grace, want) in rows {
@@ -959,7 +782,11 @@ fn histories() -> impl Strategy<Value = (Origin, Duration, u64, Vec<Fingerprint>
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 2_000, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig {
+        cases: 2_000,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    })]
 
     /// The tracker says *judge* exactly when the model, which thinks the whole history through,
     /// allows it; and otherwise names the very moment.
