@@ -548,12 +548,12 @@ fn play(command: &mut Command, who: As) {
     match who {
         As::Us => {}
         As::Nobody => {
-            let nowhere = "/nonexistent";
-            command
-                .uid(NOBODY)
-                .gid(NOBODY)
-                .env_remove("TMPDIR")
-                .env("HOME", nowhere);
+            command.uid(NOBODY).gid(NOBODY).env("HOME", "/nonexistent");
+            // A folder for temporary files of one's own is closed to everybody else.
+            let mode = fs::metadata(std::env::temp_dir()).map(|meta| meta.mode());
+            if mode.is_ok_and(|mode| mode & 0o007 != 0o007) {
+                command.env_remove("TMPDIR");
+            }
         }
         #[cfg(target_os = "linux")]
         // SAFETY: between fork and exec only system calls are made, on values made before.
