@@ -7,7 +7,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use orphand::daemon::Existing;
 use orphand::decide::policy::{Action, Closed, Open, SoleCopy};
 
-use super::config::RuleSettings;
+use super::config_file::RuleSettings;
 use super::duration;
 
 /// Finds the temp files that killed atomic writers left behind, and removes them once it is proven
@@ -83,6 +83,19 @@ pub(crate) enum Command {
     /// Show or empty the quarantine
     #[command(subcommand)]
     Quarantine(Quarantine),
+    /// Show what the running watcher watches, holds back and has freed
+    Status(super::status::Status),
+    /// Install, start and stop it as a service of launchd or systemd
+    Service(super::service::Service),
+    /// Make, check and show the configuration file
+    #[command(subcommand)]
+    Config(super::config::Config),
+    /// Look for what would keep orphand from working, each with its cure
+    Doctor(super::doctor::Doctor),
+    /// Print completions for a shell
+    Completions(super::completions::Completions),
+    /// Print the manual, or write its pages to a folder
+    Man(super::man::Man),
 }
 
 /// The rule for the directories.

@@ -17,17 +17,23 @@ use orphand::root::{Refused, Root};
 use orphand::state::Folders;
 
 use args::{Cli, Command, Rule};
-use config::{Config, RuleSettings};
+use config_file::{Config, RuleSettings};
 
 mod args;
+mod completions;
 mod config;
+mod config_file;
+mod doctor;
 mod duration;
 mod explain;
 mod history;
+mod man;
 mod quarantine;
 mod report;
 mod restore;
 mod scan;
+mod service;
+mod status;
 mod sweep;
 mod text;
 mod watch;
@@ -73,14 +79,14 @@ impl From<Refused> for Failure {
     }
 }
 
-impl From<config::ConfigError> for Failure {
-    fn from(error: config::ConfigError) -> Failure {
+impl From<config_file::ConfigError> for Failure {
+    fn from(error: config_file::ConfigError) -> Failure {
         Failure::new(Exit::Config, error)
     }
 }
 
-impl From<config::SettingsError> for Failure {
-    fn from(error: config::SettingsError) -> Failure {
+impl From<config_file::SettingsError> for Failure {
+    fn from(error: config_file::SettingsError) -> Failure {
         Failure::new(Exit::Usage, error)
     }
 }
@@ -104,6 +110,12 @@ pub(crate) fn main() -> ExitCode {
         Command::History(command) => history::run(&command, &look),
         Command::Restore(command) => restore::run(&command, &look),
         Command::Quarantine(command) => quarantine::run(&command, &look),
+        Command::Status(command) => status::run(&command, &look),
+        Command::Service(command) => service::run(&command, &look),
+        Command::Config(command) => config::run(&command, &look),
+        Command::Doctor(command) => doctor::run(&command, &look),
+        Command::Completions(command) => completions::run(&command),
+        Command::Man(command) => man::run(&command),
     };
     let exit = end.unwrap_or_else(|failure| {
         // An error in a file begins with the file's name, so that editors can jump to it.

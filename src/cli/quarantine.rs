@@ -10,7 +10,7 @@ use orphand::root::absolute;
 use orphand::state::Folders;
 
 use super::args::{Look, Purge, Quarantine, Rooms};
-use super::config::Config;
+use super::config_file::Config;
 use super::report::Report;
 use super::restore::{line, roots};
 use super::{Exit, Failure, confirmed, stdin_is_terminal, text};

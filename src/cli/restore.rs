@@ -17,7 +17,7 @@ use orphand::state::Folders;
 use serde_json::Value;
 
 use super::args::{Look, Restore};
-use super::config::Config;
+use super::config_file::Config;
 use super::report::Report;
 use super::{Exit, Failure, text};
 

@@ -14,7 +14,7 @@ use orphand::state::Folders;
 use orphand::watch::file::Changes;
 
 use super::args::{Look, Watch};
-use super::config::{Config, RuleSettings, WatchRule};
+use super::config_file::{Config, RuleSettings, WatchRule};
 use super::report::Report;
 use super::{Exit, Failure, Intent, list_writers, plan, stdin_is_terminal, text};
 

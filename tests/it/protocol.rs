@@ -6,6 +6,7 @@
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, symlink};
+use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
@@ -620,7 +621,9 @@ fn replaced_by_something_else() {
                 make_fifo(path, mode);
             }),
             ("socket", |path| {
-                drop(std::os::unix::net::UnixListener::bind(path).unwrap())
+                // A socket's path may not be long: from within its folder, in a process of our own.
+                std::env::set_current_dir(path.parent().unwrap()).unwrap();
+                drop(UnixListener::bind(path.file_name().unwrap()).unwrap());
             }),
             ("symlink to a precious file", |path| {
                 symlink("../../outside/precious", path).unwrap()
