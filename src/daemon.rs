@@ -9,18 +9,22 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, SendTimeoutError, Sender, bounded, unbounded};
 
+use crate::clock;
 use crate::decide::policy::Policy;
 use crate::decide::retention::Limits;
+use crate::decide::time::Wall;
 use crate::event::{Event, Summary};
 use crate::evidence::restored::Marks;
+use crate::evidence::writers::Writers;
 use crate::journal::Journal;
+use crate::ledger::{Ledger, Tally};
 use crate::look::RootId;
 use crate::pass::Tools;
 use crate::reap::{Hook, Reaper};
@@ -44,14 +48,24 @@ pub enum Existing {
     Leave,
 }
 
+/// What is watched, and by which rules: all that can change while it runs.
+#[derive(Clone, Debug, Default)]
+pub struct Rules {
+    /// The roots, each with its rule. One may be missing; it is waited for then.
+    pub roots: Vec<(PathBuf, Arc<Policy>)>,
+    /// Takes roots that hold more than one program's files, too.
+    pub allow_broad_roots: bool,
+    /// How much a quarantine keeps.
+    pub quarantine: Limits,
+}
+
 /// Settings for a [`Watcher`].
 #[derive(Clone, Debug)]
 pub struct Builder {
-    roots: Vec<(PathBuf, Arc<Policy>)>,
-    broad: bool,
+    rules: Rules,
     existing: Existing,
     folders: Folders,
-    limits: Limits,
+    journal_cap: Option<u64>,
     rescan: Duration,
     verbose: bool,
     hook: Option<Hook>,
@@ -99,22 +113,31 @@ pub struct Stopper {
 /// What all threads share.
 #[derive(Debug)]
 struct Shared {
-    roots: Arc<[Root]>,
-    /// What each root was when it was last attached; `None` while it is away.
-    ids: Vec<Mutex<Option<RootId>>>,
+    /// Only the keeper puts another in its place.
+    territory: RwLock<Arc<Territory>>,
     temps: Arc<Temps>,
     tools: Tools,
     folders: Folders,
-    limits: Limits,
     existing: Existing,
     rescan: Duration,
     events: Mutex<Option<Sender<Event>>>,
-    summary: Mutex<Summary>,
+    ledger: Mutex<Ledger>,
+    /// How often the timer and the keeper have come round.
+    rounds: [AtomicU64; 2],
     /// Rung when there is something to wait for again.
     stirring: Sender<()>,
     /// The consumer has stopped listening.
     unheard: AtomicBool,
     stopping: Arc<AtomicBool>,
+}
+
+/// The rules in force, and what stands at their roots.
+#[derive(Debug)]
+struct Territory {
+    roots: Arc<[Root]>,
+    /// What each root was when it was last attached; `None` while it is away.
+    ids: Vec<Mutex<Option<RootId>>>,
+    limits: Limits,
 }
 
 /// How many events wait for a consumer that does not read, before the threads wait for it: what
@@ -124,11 +147,10 @@ const EVENTS: usize = 4096;
 impl Default for Builder {
     fn default() -> Builder {
         Builder {
-            roots: Vec::new(),
-            broad: false,
+            rules: Rules::default(),
             existing: Existing::default(),
             folders: Folders::default(),
-            limits: Limits::default(),
+            journal_cap: None,
             rescan: Duration::from_secs(60 * 60),
             verbose: false,
             hook: None,
@@ -140,14 +162,28 @@ impl Builder {
     /// Watches the directory `path` by the rule `policy`. It may be missing; it is waited for then.
     #[must_use]
     pub fn root(mut self, path: impl Into<PathBuf>, policy: impl Into<Arc<Policy>>) -> Builder {
-        self.roots.push((path.into(), policy.into()));
+        self.rules.roots.push((path.into(), policy.into()));
         self
     }
 
     /// Takes roots that hold more than one program's files, too.
     #[must_use]
     pub fn allow_broad_roots(mut self, allow: bool) -> Builder {
-        self.broad = allow;
+        self.rules.allow_broad_roots = allow;
+        self
+    }
+
+    /// How much a quarantine keeps.
+    #[must_use]
+    pub fn quarantine(mut self, limits: Limits) -> Builder {
+        self.rules.quarantine = limits;
+        self
+    }
+
+    /// All three at once.
+    #[must_use]
+    pub fn rules(mut self, rules: Rules) -> Builder {
+        self.rules = rules;
         self
     }
 
@@ -165,10 +201,10 @@ impl Builder {
         self
     }
 
-    /// How much a quarantine keeps.
+    /// The size in bytes at which the journal is rotated.
     #[must_use]
-    pub fn quarantine(mut self, limits: Limits) -> Builder {
-        self.limits = limits;
+    pub fn journal_cap(mut self, bytes: u64) -> Builder {
+        self.journal_cap = Some(bytes);
         self
     }
 
@@ -196,17 +232,9 @@ impl Builder {
     /// Starts. What can be wrong with the roots is found out here; what happens afterwards is told
     /// by events, beginning with [`Event::Ready`].
     pub fn start(self) -> Result<Watcher, StartError> {
-        let mut roots: Vec<Root> = Vec::new();
-        for (path, policy) in &self.roots {
-            let root = Root::new(path, Arc::clone(policy), self.broad)?;
-            if roots.iter().all(|known| known.path != root.path) {
-                roots.push(root);
-            }
-        }
-        let shortest = roots.iter().map(|root| root.policy.grace.shortest()).min();
-        let shortest = shortest.ok_or(StartError::NoRoot)?;
-        let locks = lock_all(&roots, self.folders.runtime.as_deref())?;
-        let roots: Arc<[Root]> = roots.into();
+        let territory = Territory::new(&self.rules)?;
+        let shortest = territory.shortest().ok_or(StartError::NoRoot)?;
+        let locks = lock_all(&territory.roots, self.folders.runtime.as_deref())?;
         let (temps, rung) = Temps::new(shortest);
         let temps = Arc::new(temps);
         let (send, events) = bounded(EVENTS);
@@ -217,26 +245,30 @@ impl Builder {
         let inlet = Inlet {
             temps: Arc::clone(&temps),
             rare,
-            roots: Arc::clone(&roots),
+            roots: Arc::clone(&territory.roots),
             tell: self.verbose.then(|| send.clone()),
         };
         let state = self.folders.state.as_deref();
+        let journal = Journal::new(state);
         let shared = Arc::new(Shared {
-            ids: roots.iter().map(|_| Mutex::new(None)).collect(),
-            roots,
+            territory: RwLock::new(Arc::new(territory)),
             temps,
             tools: Tools {
                 reaper: Reaper::new().with_hook(self.hook),
-                journal: Journal::new(state),
+                journal: match self.journal_cap {
+                    Some(bytes) => journal.with_cap(bytes),
+                    None => journal,
+                },
                 marks: Marks::new(state),
+                writers: Writers::default(),
                 verbose: self.verbose,
             },
             folders: self.folders.clone(),
-            limits: self.limits,
             existing: self.existing,
             rescan: self.rescan,
             events: Mutex::new(Some(send)),
-            summary: Mutex::new(Summary::default()),
+            ledger: Mutex::new(Ledger::new(clock::wall())),
+            rounds: Default::default(),
             stirring,
             unheard: AtomicBool::new(false),
             stopping: Arc::clone(&stopping),
@@ -327,7 +359,43 @@ impl Watcher {
     /// What has been done so far.
     #[must_use]
     pub fn summary(&self) -> Summary {
-        *guard(&self.shared.summary)
+        guard(&self.shared.ledger).total
+    }
+
+    /// Puts other rules in force. Roots that both name go on without a gap: what is known of their
+    /// temps stands, and is looked at again by the new rule. A root that is refused changes nothing.
+    ///
+    /// `RACE:` a pass over one directory that has begun ends by the rule that it began with; worst
+    /// case: one batch is still removed by the old rule.
+    pub fn reload(&self, rules: &Rules) -> Result<(), Refused> {
+        let territory = Territory::new(rules)?;
+        let _ = self.stopper.bell.send(keeper::Word::Territory(territory));
+        Ok(())
+    }
+
+    /// The size in bytes at which the journal is rotated.
+    pub fn set_journal_cap(&self, bytes: u64) {
+        self.shared.tools.journal.set_cap(bytes);
+    }
+
+    /// Something to ask it with from another thread what it does.
+    #[must_use]
+    pub fn observer(&self) -> Observer {
+        Observer {
+            shared: Arc::clone(&self.shared),
+        }
+    }
+
+    /// Asks the timer and the keeper to come round once. Each adds one to its number here when it
+    /// does: whoever sees both grow knows that neither hangs.
+    #[must_use]
+    pub fn rounds(&self) -> [u64; 2] {
+        self.shared.temps.wake();
+        let _ = self.stopper.bell.send(keeper::Word::Round);
+        self.shared
+            .rounds
+            .each_ref()
+            .map(|n| n.load(Ordering::Relaxed))
     }
 
     /// How many temps are known.
@@ -348,6 +416,65 @@ impl Drop for Watcher {
     }
 }
 
+/// Asks a running [`Watcher`] what it does, from any thread.
+#[derive(Clone, Debug)]
+pub struct Observer {
+    shared: Arc<Shared>,
+}
+
+/// One root, as it stands.
+#[derive(Clone, Debug)]
+pub struct Standing {
+    /// The root and its rule.
+    pub root: Root,
+    /// What its temps wait for.
+    pub waiting: Waiting,
+    /// What was done in it.
+    pub tally: Tally,
+}
+
+impl Observer {
+    /// Every root, as it stands.
+    #[must_use]
+    pub fn roots(&self) -> Vec<Standing> {
+        let territory = self.shared.territory();
+        let part = |path: &Path| Some(territory.root_of(path.parent()?)?.0);
+        let waiting = self.shared.temps.census_by(territory.roots.len(), part);
+        let ledger = guard(&self.shared.ledger);
+        let standing = |(root, waiting): (&Root, Waiting)| Standing {
+            root: root.clone(),
+            waiting,
+            tally: ledger.of(&root.path),
+        };
+        territory.roots.iter().zip(waiting).map(standing).collect()
+    }
+
+    /// What was done in all of them.
+    #[must_use]
+    pub fn summary(&self) -> Summary {
+        guard(&self.shared.ledger).total
+    }
+
+    /// When the watch began.
+    #[must_use]
+    pub fn since(&self) -> Wall {
+        guard(&self.shared.ledger).since
+    }
+
+    /// How many temps are known.
+    #[must_use]
+    pub fn tracked(&self) -> usize {
+        self.shared.temps.len()
+    }
+
+    /// How long ago a temp was last seen being created, if one was.
+    #[must_use]
+    pub fn last_heard(&self) -> Option<Duration> {
+        let heard = self.shared.temps.last_heard()?;
+        Some(clock::mono().since(heard))
+    }
+}
+
 impl Stopper {
     /// Stops. Returns at once.
     pub fn stop(&self) {
@@ -359,7 +486,7 @@ impl Stopper {
 impl Shared {
     /// Counts and tells. A consumer that does not read is waited for, unless this is the end.
     fn tell(&self, event: Event) {
-        guard(&self.summary).count(&event);
+        guard(&self.ledger).count(&event, clock::wall());
         let Some(sender) = guard(&self.events).clone() else {
             return;
         };
@@ -380,6 +507,58 @@ impl Shared {
 
     fn is_stopping(&self) -> bool {
         self.stopping.load(Ordering::SeqCst)
+    }
+
+    fn territory(&self) -> Arc<Territory> {
+        Arc::clone(
+            &self
+                .territory
+                .read()
+                .unwrap_or_else(PoisonError::into_inner),
+        )
+    }
+
+    fn set_territory(&self, territory: Arc<Territory>) {
+        *self
+            .territory
+            .write()
+            .unwrap_or_else(PoisonError::into_inner) = territory;
+    }
+
+    /// A thread of ours has come round.
+    fn round(&self, whose: Whose) {
+        if let Some(rounds) = self.rounds.get(whose as usize) {
+            rounds.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+/// One of the threads that must never hang.
+#[derive(Clone, Copy, Debug)]
+enum Whose {
+    Timer,
+    Keeper,
+}
+
+impl Territory {
+    fn new(rules: &Rules) -> Result<Territory, Refused> {
+        let mut roots: Vec<Root> = Vec::new();
+        for (path, policy) in &rules.roots {
+            let root = Root::new(path, Arc::clone(policy), rules.allow_broad_roots)?;
+            if roots.iter().all(|known| known.path != root.path) {
+                roots.push(root);
+            }
+        }
+        Ok(Territory {
+            ids: roots.iter().map(|_| Mutex::new(None)).collect(),
+            roots: roots.into(),
+            limits: rules.quarantine,
+        })
+    }
+
+    fn shortest(&self) -> Option<Duration> {
+        let graces = self.roots.iter().map(|root| root.policy.grace.shortest());
+        graces.min()
     }
 
     fn id(&self, root: usize) -> Option<RootId> {

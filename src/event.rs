@@ -30,6 +30,8 @@ pub struct Disposed {
     pub target_is: Target,
     /// The pid in its name.
     pub writer_pid: Option<u32>,
+    /// The program that wrote it, where that was learnt while it lived.
+    pub writer: Option<String>,
     /// Bytes that came free.
     pub freed: u64,
     /// Nothing was done.

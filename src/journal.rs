@@ -6,15 +6,15 @@
 //! Lines are of two kinds: `{"journal":"intent", …}` before the first step of a disposal, and
 //! `{"journal":"outcome","event":"reaped", …}` after its last.
 
-use std::fs::{self, File};
-use std::io::{self, BufRead, BufReader, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::fs::File;
+use std::io::{self, BufRead, BufReader};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use rustix::fs::FlockOperation;
 use serde_json::Value;
+
+use crate::capped::CappedFile;
 
 /// Its name in the state folder.
 pub const FILE: &str = "journal.jsonl";
@@ -25,8 +25,7 @@ const CAP: u64 = 16 << 20;
 /// Where disposals are written down.
 #[derive(Clone, Debug)]
 pub struct Journal {
-    path: Option<PathBuf>,
-    cap: u64,
+    file: Option<Arc<CappedFile>>,
     /// That it cannot be written was said.
     said: Arc<AtomicBool>,
 }
@@ -45,23 +44,29 @@ impl Journal {
     #[must_use]
     pub fn new(state: Option<&Path>) -> Journal {
         Journal {
-            path: state.map(|state| state.join(FILE)),
-            cap: CAP,
+            file: state.map(|state| Arc::new(CappedFile::new(state.join(FILE), CAP))),
             said: Arc::default(),
         }
     }
 
     /// Rotated at `bytes`.
     #[must_use]
-    pub fn with_cap(mut self, bytes: u64) -> Journal {
-        self.cap = bytes;
+    pub fn with_cap(self, bytes: u64) -> Journal {
+        self.set_cap(bytes);
         self
+    }
+
+    /// From now on it is rotated at `bytes`.
+    pub fn set_cap(&self, bytes: u64) {
+        if let Some(file) = &self.file {
+            file.set_cap(bytes);
+        }
     }
 
     /// Writes `objects`, with one call for all of them. What cannot be written goes to the log: a
     /// full disk must not stop a deletion that would free it.
     pub fn write(&self, line: Line, objects: &[Value]) {
-        let (Some(path), false) = (&self.path, objects.is_empty()) else {
+        let (Some(file), false) = (&self.file, objects.is_empty()) else {
             return;
         };
         let mut text = String::new();
@@ -69,10 +74,11 @@ impl Journal {
             text.push_str(&render(line, object));
             text.push('\n');
         }
-        match self.append(path, text.as_bytes()) {
+        match file.append(text.as_bytes()) {
             Ok(()) => self.said.store(false, Ordering::Relaxed),
             Err(error) => {
                 if !self.said.swap(true, Ordering::Relaxed) {
+                    let path = file.path();
                     log::error!(
                         "the journal {path:?} cannot be written: {error}; its lines go here"
                     );
@@ -82,53 +88,13 @@ impl Journal {
         }
     }
 
-    fn append(&self, path: &Path, text: &[u8]) -> io::Result<()> {
-        if let Some(folder) = path.parent() {
-            fs::create_dir_all(folder)?;
-        }
-        loop {
-            let open = File::options()
-                .read(true)
-                .append(true)
-                .create(true)
-                .mode(0o600)
-                .open(path);
-            let mut file = open?;
-            // Several orphands may share a journal: one rotates, the others notice.
-            rustix::fs::flock(&file, FlockOperation::LockExclusive)?;
-            let ours = file.metadata()?;
-            match fs::metadata(path) {
-                Ok(there) if there.ino() == ours.ino() => {}
-                _ => continue,
-            }
-            if ours.len() >= self.cap {
-                fs::rename(path, older(path))?;
-                continue;
-            }
-            let before = ours.len();
-            let text = match ends_a_line(&file, before) {
-                true => text.to_vec(),
-                // A crash tore the last line: it must join no other.
-                false => [b"\n", text].concat(),
-            };
-            return match file.write_all(&text) {
-                Ok(()) => Ok(()),
-                Err(error) => {
-                    // Half a line, on a full disk: take it out again, so that it joins no other.
-                    let _ = file.set_len(before);
-                    Err(error)
-                }
-            };
-        }
-    }
-
     /// Calls `each` with every outcome, oldest first. A line that cannot be read (torn by a crash,
     /// say) is passed over.
     pub fn outcomes(&self, mut each: impl FnMut(Value)) -> io::Result<()> {
-        let Some(path) = &self.path else {
+        let Some(file) = &self.file else {
             return Ok(());
         };
-        for path in [older(path), path.clone()] {
+        for path in [file.older(), file.path().to_owned()] {
             let file = match File::open(&path) {
                 Ok(file) => file,
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
@@ -149,21 +115,8 @@ impl Journal {
     /// Where it is.
     #[must_use]
     pub fn path(&self) -> Option<&Path> {
-        self.path.as_deref()
+        self.file.as_ref().map(|file| file.path())
     }
-}
-
-fn ends_a_line(file: &File, length: u64) -> bool {
-    use std::os::unix::fs::FileExt;
-    let mut last = [0];
-    match length.checked_sub(1) {
-        None => true,
-        Some(at) => file.read_exact_at(&mut last, at).is_ok() && last == *b"\n",
-    }
-}
-
-fn older(path: &Path) -> PathBuf {
-    path.with_extension("jsonl.1")
 }
 
 fn render(line: Line, object: &Value) -> String {
@@ -182,6 +135,7 @@ fn render(line: Line, object: &Value) -> String {
 mod tests {
     use super::*;
     use serde_json::json;
+    use std::fs;
 
     fn read(journal: &Journal) -> Vec<Value> {
         let mut all = Vec::new();

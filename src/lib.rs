@@ -59,6 +59,7 @@
 //! `docs/architecture.md` follows one event through all of it; `docs/safety.md` argues for each
 //! removal and names every window that is left.
 
+pub mod capped;
 pub mod clock;
 pub mod daemon;
 pub mod decide;
@@ -67,6 +68,7 @@ pub mod event;
 pub mod evidence;
 pub mod journal;
 pub mod json;
+pub mod ledger;
 pub mod look;
 pub mod pass;
 pub mod reap;

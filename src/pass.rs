@@ -18,6 +18,7 @@ use crate::decide::time::{ClockWatch, Mono, Now};
 use crate::decide::tracker::{Look, Next, Origin, Tracked};
 use crate::event::{Disposed, Event, How, Subject};
 use crate::evidence::restored::Marks;
+use crate::evidence::writers::Writers;
 use crate::evidence::{self, Asker, Census, Circumstances, FileId, Proof, Suspect};
 use crate::journal::{Journal, Line};
 use crate::json;
@@ -34,6 +35,8 @@ pub struct Tools {
     pub journal: Journal,
     /// Knows what was restored.
     pub marks: Marks,
+    /// Knows who wrote what.
+    pub writers: Writers,
     /// Whether settled temps are reported.
     pub verbose: bool,
 }
@@ -196,6 +199,10 @@ impl<'a> Pass<'a> {
                 return Ok(None);
             }
         };
+        if let Some(pid) = reading.pid {
+            // For people; it may be dead by the time that this is judged.
+            self.tools.writers.meet(pid, observation.fingerprint.uid);
+        }
         let look = Look {
             now,
             parted,
@@ -361,7 +368,9 @@ impl<'a> Pass<'a> {
             false => evidence::census(&wanted, dir.reach()),
         };
         for (name, observation, reason, answer) in news {
-            let holders = census.of(FileId::from(&observation.fingerprint));
+            let file = FileId::from(&observation.fingerprint);
+            let holders = census.of(file);
+            self.tools.writers.holds(file, &holders);
             let subject = self.subject(&name, Some(&observation));
             (self.tell)(Event::Kept {
                 subject,
@@ -414,12 +423,14 @@ impl<'a> Pass<'a> {
         let target = evidence::target(dir, &suspect.reading, &seen.fingerprint);
         let (target, index) = target.unwrap_or((Target::Unknown, None));
         let name = evidence::target_name(&suspect.reading, index);
+        let file = FileId::from(&seen.fingerprint);
         Disposed {
             subject: self.subject(&suspect.name, Some(seen)),
             quiet: suspect.quiet,
             target: name.map(|name| self.path(name)),
             target_is: target,
             writer_pid: suspect.reading.pid,
+            writer: self.tools.writers.of(file, suspect.reading.pid),
             freed: 0,
             dry_run: false,
         }
@@ -469,6 +480,7 @@ pub fn recover(
                     target: None,
                     target_is: Target::Unknown,
                     writer_pid: None,
+                    writer: None,
                     freed: 0,
                     dry_run: false,
                 },

@@ -3,8 +3,9 @@
 //! The watcher's callback, the scanners and the timer thread meet in it. No guard of the map lives
 //! across another call to the map, a system call, a log line or a send that may block.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
@@ -21,8 +22,10 @@ pub struct Temps {
     /// The timer thread sleeps without a limit, because the map was empty.
     asleep: AtomicBool,
     bell: Sender<()>,
-    /// The shortest grace of any rule.
-    shortest: Duration,
+    /// The shortest grace of any rule, nanoseconds.
+    shortest: AtomicU64,
+    /// When a temp was last created, nanoseconds of the monotonic clock; 0: none yet.
+    heard: AtomicU64,
 }
 
 impl Temps {
@@ -34,14 +37,18 @@ impl Temps {
             map: DashMap::new(),
             asleep: AtomicBool::new(false),
             bell,
-            shortest,
+            shortest: AtomicU64::new(0),
+            heard: AtomicU64::new(0),
         };
+        temps.set_shortest(shortest);
         (temps, rung)
     }
 
     /// A temp was created, or renamed to this name. Whatever was known under it is another file's.
     pub fn created(&self, path: PathBuf, now: Mono) {
-        self.map.insert(path, Tracked::created(now, self.shortest));
+        self.map
+            .insert(path, Tracked::created(now, self.shortest()));
+        self.heard.store(now.0, Ordering::Relaxed);
         if self.asleep.load(Ordering::SeqCst) && self.asleep.swap(false, Ordering::SeqCst) {
             self.wake();
         }
@@ -89,6 +96,16 @@ impl Temps {
             .retain(|path, temp| temp.is_left_alone() || !path.starts_with(dir));
     }
 
+    /// New rules are in force: forgets what none of them covers, and makes all the rest due at once.
+    /// A look that comes early is dull: each temp is armed again by its own new rule.
+    pub fn review(&self, now: Mono, covers: impl Fn(&Path) -> bool) {
+        self.map.retain(|path, temp| {
+            temp.review(now);
+            covers(path)
+        });
+        self.wake();
+    }
+
     /// Makes the timer thread look at the whole map again.
     pub fn wake(&self) {
         // A full bell has been rung already.
@@ -110,7 +127,20 @@ impl Temps {
     /// The shortest grace of any rule.
     #[must_use]
     pub fn shortest(&self) -> Duration {
-        self.shortest
+        Duration::from_nanos(self.shortest.load(Ordering::Relaxed))
+    }
+
+    /// From now on this is the shortest grace of any rule.
+    pub fn set_shortest(&self, shortest: Duration) {
+        let nanos = u64::try_from(shortest.as_nanos()).unwrap_or(u64::MAX);
+        self.shortest.store(nanos, Ordering::Relaxed);
+    }
+
+    /// When a temp was last seen being created.
+    #[must_use]
+    pub fn last_heard(&self) -> Option<Mono> {
+        let heard = self.heard.load(Ordering::Relaxed);
+        (heard > 0).then_some(Mono(heard))
     }
 
     /// Before the timer thread sleeps without a limit. `false`: something has come meanwhile.
@@ -172,27 +202,32 @@ impl Temps {
         self.map.shrink_to_fit();
     }
 
-    /// How many wait, how many are kept, and when the next one is due: for people.
+    /// How many wait, how many are kept and why, and when the next one is due: for people.
     #[must_use]
     pub fn census(&self) -> Waiting {
-        let mut waiting = Waiting::default();
+        self.census_by(1, |_| Some(0)).pop().unwrap_or_default()
+    }
+
+    /// The same for each of `parts`; `part_of` says to which a path belongs. It must not call the
+    /// map.
+    #[must_use]
+    pub fn census_by(
+        &self,
+        parts: usize,
+        part_of: impl Fn(&Path) -> Option<usize>,
+    ) -> Vec<Waiting> {
+        let mut all = vec![Waiting::default(); parts];
         for temp in &self.map {
-            match temp.is_kept() {
-                true => waiting.held += 1,
-                false if temp.is_left_alone() => {}
-                false => {
-                    waiting.waiting += 1;
-                    let due = temp.due();
-                    waiting.next = Some(waiting.next.map_or(due, |next: Mono| next.min(due)));
-                }
+            if let Some(waiting) = part_of(temp.key()).and_then(|part| all.get_mut(part)) {
+                waiting.count(&temp);
             }
         }
-        waiting
+        all
     }
 }
 
 /// What the map holds, for a status line.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Waiting {
     /// Temps within their grace.
     pub waiting: usize,
@@ -200,4 +235,23 @@ pub struct Waiting {
     pub held: usize,
     /// When the next waiting one is looked at.
     pub next: Option<Mono>,
+    /// Why those that were kept were.
+    pub reasons: BTreeMap<&'static str, usize>,
+}
+
+impl Waiting {
+    fn count(&mut self, temp: &Tracked) {
+        match temp.kept_for() {
+            Some(reason) => {
+                self.held += 1;
+                *self.reasons.entry(reason.as_str()).or_default() += 1;
+            }
+            None if temp.is_left_alone() => {}
+            None => {
+                self.waiting += 1;
+                let due = temp.due();
+                self.next = Some(self.next.map_or(due, |next: Mono| next.min(due)));
+            }
+        }
+    }
 }

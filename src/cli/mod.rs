@@ -10,6 +10,7 @@ use std::sync::Arc;
 use clap::Parser as _;
 use orphand::decide::temp_name;
 use orphand::evidence::restored::Marks;
+use orphand::evidence::writers::Writers;
 use orphand::journal::Journal;
 use orphand::pass::Tools;
 use orphand::reap::Reaper;
@@ -204,6 +205,7 @@ fn tools(folders: &Folders, verbose: bool) -> Result<Tools, Failure> {
         reaper: Reaper::new(),
         journal: Journal::new(state),
         marks: Marks::new(state),
+        writers: Writers::default(),
         verbose,
     })
 }

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Select, unbounded};
 
-use super::{Existing, Shared, guard};
+use super::{Existing, Shared, Territory, Whose, guard};
 use crate::clock;
 use crate::decide::policy::Closed;
 use crate::decide::retention::Trust;
@@ -23,6 +23,7 @@ use crate::decide::time::{ClockWatch, Now, Wall};
 use crate::decide::tracker::Origin;
 use crate::event::{Cause, Event, RootState, Subject};
 use crate::evidence::Asker;
+use crate::ledger::Scan;
 use crate::look::{Dir, RootError, RootId};
 use crate::pass::{self, Ground};
 use crate::reap::quarantine::{self, Keeping, Room};
@@ -37,6 +38,10 @@ use crate::watch::{Inlet, Kernel, RECURSIVE, Rare, Unwatched};
 pub(super) enum Word {
     /// Something was moved to a quarantine.
     Quarantined,
+    /// Other rules are to hold.
+    Territory(Territory),
+    /// Somebody wants to know whether this thread comes round.
+    Round,
     /// End.
     Stop,
 }
@@ -49,8 +54,20 @@ struct Post {
     watched: HashMap<PathBuf, RootId>,
 }
 
+impl Post {
+    fn new(lock: Option<RootLock>) -> Post {
+        Post {
+            state: RootState::Watching,
+            lock,
+            watched: HashMap::new(),
+        }
+    }
+}
+
 struct Keeper {
     shared: Arc<Shared>,
+    /// The rules in force. Only this thread changes them.
+    territory: Arc<Territory>,
     kernel: Kernel,
     posts: Vec<Post>,
     calmer: Calmer,
@@ -89,23 +106,19 @@ pub(super) fn run(
     words: &Receiver<Word>,
 ) {
     let (calm, calmed) = unbounded();
-    let post = |lock| Post {
-        state: RootState::Watching,
-        lock,
-        watched: HashMap::new(),
-    };
     let _guard = Guard(Arc::clone(&shared));
     let began = clock::now();
     let mut clocks = ClockWatch::default();
     clocks.read(began);
     let mut keeper = Keeper {
         kernel: Kernel::new(inlet),
-        posts: locks.into_iter().map(post).collect(),
+        posts: locks.into_iter().map(Post::new).collect(),
         calmer: Calmer::new(calm),
         asker: Asker::new(),
         alarm: Alarm::default(),
         clocks,
         began,
+        territory: shared.territory(),
         shared,
     };
     keeper.start();
@@ -123,7 +136,7 @@ impl Drop for Guard {
             self.0
                 .stopping
                 .store(true, std::sync::atomic::Ordering::SeqCst);
-            guard(&self.0.summary).failed += 1;
+            guard(&self.0.ledger).total.failed += 1;
             self.0.temps.wake();
             *guard(&self.0.events) = None;
         }
@@ -138,7 +151,7 @@ impl Keeper {
         self.tend_quarantines();
         self.shared.tell(Event::Ready {
             roots: self
-                .shared
+                .territory
                 .roots
                 .iter()
                 .map(|root| root.path.clone())
@@ -155,6 +168,7 @@ impl Keeper {
         calmed: &Receiver<Vec<PathBuf>>,
     ) {
         while !self.shared.is_stopping() {
+            self.shared.round(Whose::Keeper);
             let mut select = Select::new();
             let word = select.recv(words);
             let hint = select.recv(rare);
@@ -167,8 +181,9 @@ impl Keeper {
                 None => self.on_alarm(),
                 Some(i) if i == word => match words.try_recv() {
                     Ok(Word::Quarantined) => self.tend_quarantines(),
+                    Ok(Word::Territory(territory)) => self.reload(territory),
                     Ok(Word::Stop) => return,
-                    Err(_) => {}
+                    Ok(Word::Round) | Err(_) => {}
                 },
                 Some(i) if i == hint => self.on_hints(rare),
                 Some(i) if i == calm => {
@@ -187,7 +202,7 @@ impl Keeper {
             match hint {
                 Rare::Structure(path) | Rare::SelfGone(path) => {
                     check |= self
-                        .shared
+                        .territory
                         .roots
                         .iter()
                         .any(|root| root.path.starts_with(&path));
@@ -280,6 +295,46 @@ impl Keeper {
         }
     }
 
+    /// Puts other rules in force: the roots that both have keep their locks, and what is known of
+    /// their temps. All watches are set anew, because each hears names by all rules.
+    fn reload(&mut self, territory: Territory) {
+        let old = std::mem::replace(&mut self.territory, Arc::new(territory));
+        let territory = Arc::clone(&self.territory);
+        let mut posts: Vec<Option<Post>> = self.posts.drain(..).map(Some).collect();
+        let mut known = Vec::new();
+        for (index, root) in territory.roots.iter().enumerate() {
+            let before = old.roots.iter().position(|old| old.path == root.path);
+            let post = before.and_then(|before| posts.get_mut(before)?.take());
+            territory.set_id(index, before.and_then(|before| old.id(before)));
+            known.push(post.is_some());
+            let mut post = post.unwrap_or_else(|| Post::new(None));
+            post.watched.clear();
+            self.posts.push(post);
+        }
+        // The locks of roots that are listed no more end here.
+        drop(posts);
+        if let Some(shortest) = territory.shortest() {
+            self.shared.temps.set_shortest(shortest);
+        }
+        self.kernel.renew(Arc::clone(&territory.roots));
+        self.shared.set_territory(Arc::clone(&territory));
+        self.shared.temps.review(clock::mono(), |path| {
+            path.parent()
+                .is_some_and(|dir| territory.root_of(dir).is_some())
+        });
+        for (index, known) in known.into_iter().enumerate() {
+            self.attach(
+                index,
+                if known {
+                    Cause::Periodic
+                } else {
+                    Cause::Startup
+                },
+            );
+        }
+        self.tend_quarantines();
+    }
+
     fn rescan_all(&mut self, cause: Cause) {
         for index in 0..self.posts.len() {
             self.attach(index, cause);
@@ -301,15 +356,15 @@ impl Keeper {
     }
 
     fn root(&self, index: usize) -> Root {
-        // The roots never change while a watcher lives, and there is a post for each.
+        // There is a post for each root, and both are changed together.
         #[allow(clippy::indexing_slicing)]
-        self.shared.roots[index].clone()
+        self.territory.roots[index].clone()
     }
 
     /// Whether what stands at the root's path is still what was attached; if not, attaches that.
     fn check(&mut self, index: usize) {
         let root = self.root(index);
-        let known = self.shared.id(index);
+        let known = self.territory.id(index);
         match (RootId::of(&root.path), known) {
             (Ok(now), Some(known)) if now == known && self.is_watched(index, &root) => {}
             (Err(_), None) if self.state(index) == Some(RootState::Gone) => {
@@ -338,14 +393,14 @@ impl Keeper {
             Ok(id) => id,
             Err(error) => return self.away(index, &root, &error),
         };
-        let replaced = self.shared.id(index).is_some_and(|known| known != id);
+        let replaced = self.territory.id(index).is_some_and(|known| known != id);
         if replaced {
             self.detach(index, &root);
         }
         if !self.has_lock(index, &root) {
             return self.set_state(index, RootState::Denied);
         }
-        self.shared.set_id(index, Some(id));
+        self.territory.set_id(index, Some(id));
         let returned = replaced || self.state(index) == Some(RootState::Gone);
         let cause = match cause {
             Cause::Periodic | Cause::Overflow if returned => Cause::RootReturned,
@@ -393,7 +448,7 @@ impl Keeper {
     }
 
     fn detach(&mut self, index: usize, root: &Root) {
-        self.shared.set_id(index, None);
+        self.territory.set_id(index, None);
         self.shared.temps.forget_below(&root.path);
         let Some(post) = self.posts.get_mut(index) else {
             return;
@@ -451,8 +506,8 @@ impl Keeper {
             (Cause::Startup | Cause::RootReturned, Existing::Wait) => Some(Origin::FoundToWait),
             _ => Some(Origin::Found),
         };
-        let shared = Arc::clone(&self.shared);
-        let id = shared.id(index);
+        let (shared, started) = (Arc::clone(&self.shared), clock::mono());
+        let id = self.territory.id(index);
         let recovers = !root.policy.is_dry_run();
         let began = self.began.wall;
         let claims = Mutex::new(Vec::new());
@@ -484,7 +539,9 @@ impl Keeper {
             Met::Denied(path, error) => {
                 guard(&denied).push((path.to_owned(), crate::error::copy(error)));
             }
-            Met::Dir(_) | Met::Claim(..) | Met::Done(_) => {}
+            // A long walk is no hanging one.
+            Met::Done(_) => shared.round(Whose::Keeper),
+            Met::Dir(_) | Met::Claim(..) => {}
         });
         let lists = (
             into_inner(claims),
@@ -509,6 +566,12 @@ impl Keeper {
         {
             self.failed(root, root.path.join(below), "read this directory", &error);
         }
+        let scan = Scan {
+            ended: clock::wall(),
+            took: clock::mono().since(started),
+        };
+        let directories = self.posts.get(index).map_or(0, |post| post.watched.len());
+        guard(&self.shared.ledger).scanned(&root.path, scan, directories);
         self.shared.temps.wake();
     }
 
@@ -527,10 +590,10 @@ impl Keeper {
     fn recover(&self, index: usize, root: &Root, below: &Path, claim: &OsStr) {
         let folder = root.path.join(below);
         // A root inside another root has a rule of its own.
-        if self.shared.root_of(&folder).map(|(owner, _, _)| owner) != Some(index) {
+        if self.territory.root_of(&folder).map(|(owner, _, _)| owner) != Some(index) {
             return;
         }
-        let id = self.shared.id(index);
+        let id = self.territory.id(index);
         let ground = Ground { root, id, below };
         let mut tell = |event| self.shared.tell(event);
         let back = pass::recover(&self.shared.tools, ground, &self.asker, claim, &mut tell);
@@ -541,14 +604,14 @@ impl Keeper {
 
     /// Something happened at `path`: it may be a directory now, or none any more.
     fn restructure(&mut self, path: &Path) {
-        let shared = Arc::clone(&self.shared);
-        let Some((index, root, below)) = shared.root_of(path) else {
+        let (shared, territory) = (Arc::clone(&self.shared), Arc::clone(&self.territory));
+        let Some((index, root, below)) = territory.root_of(path) else {
             return;
         };
         if below.as_os_str().is_empty() {
             return self.check(index);
         }
-        let now = Dir::open_below(&root.path, shared.id(index), below).map(|dir| dir.id());
+        let now = Dir::open_below(&root.path, territory.id(index), below).map(|dir| dir.id());
         let moved = |known: &RootId| now.as_ref().is_ok_and(|now| now != known) || now.is_err();
         let stale: Vec<PathBuf> = match self.posts.get(index) {
             Some(post) if post.watched.get(path).is_none_or(moved) => post
@@ -579,13 +642,13 @@ impl Keeper {
             running: now.mono.since(self.began.mono),
             since_parted: parted.map(|parted| now.mono.since(parted)),
         };
-        for (index, root) in self.shared.roots.iter().enumerate() {
-            let id = self.shared.id(index);
+        for (index, root) in self.territory.roots.iter().enumerate() {
+            let id = self.territory.id(index);
             if root.policy.is_dry_run() || id.is_none() {
                 continue;
             }
             let keeping = Keeping {
-                limits: self.shared.limits,
+                limits: self.territory.limits,
                 journal: &self.shared.tools.journal,
                 asker: &self.asker,
                 trust,
@@ -603,7 +666,7 @@ impl Keeper {
         let _ = timer.join();
         self.kernel.clear();
         self.posts.clear();
-        let summary = *guard(&self.shared.summary);
+        let summary = guard(&self.shared.ledger).total;
         self.shared.tell(Event::Summary(summary));
         *guard(&self.shared.events) = None;
     }

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 
-use super::{Shared, keeper};
+use super::{Shared, Whose, keeper};
 use crate::clock;
 use crate::decide::time::{ClockWatch, Mono};
 use crate::event::Event;
@@ -35,6 +35,7 @@ pub(super) fn run(shared: &Shared, bell: &Receiver<()>, keeper: &Sender<keeper::
     clocks.read(clock::now());
     let mut agenda = Agenda::default();
     while !shared.is_stopping() {
+        shared.round(Whose::Timer);
         if clock::mono() >= agenda.horizon {
             // Only here, half a grace after the last time, and not whenever the map is empty: else
             // every healthy write would wake this thread.
@@ -76,7 +77,7 @@ impl Drop for Guard<'_> {
             self.0
                 .stopping
                 .store(true, std::sync::atomic::Ordering::SeqCst);
-            super::guard(&self.0.summary).failed += 1;
+            super::guard(&self.0.ledger).total.failed += 1;
             let _ = self.1.send(keeper::Word::Stop);
         }
     }
@@ -154,6 +155,7 @@ fn pass_over(
         };
         // A stop is heard between two directories; what is left is put down as it was.
         if !shared.is_stopping() {
+            shared.round(Whose::Timer);
             pass_over_one(shared, asker, clocks, &dir, &mut due, &mut tell);
         }
         for one in due {
@@ -179,8 +181,9 @@ fn pass_over_one(
     tell: &mut dyn FnMut(Event),
 ) {
     // A root that is away, or a directory that no rule covers any more: nothing is known of it.
-    let ground = shared.root_of(dir).and_then(|(index, root, below)| {
-        let id = Some(shared.id(index)?);
+    let territory = shared.territory();
+    let ground = territory.root_of(dir).and_then(|(index, root, below)| {
+        let id = Some(territory.id(index)?);
         Some(Ground { root, id, below })
     });
     match ground {

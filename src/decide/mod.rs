@@ -15,6 +15,7 @@
 #![deny(clippy::disallowed_methods)]
 
 pub mod judge;
+pub mod leaks;
 pub mod macos_hold;
 pub mod observation;
 pub mod policy;

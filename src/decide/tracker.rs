@@ -48,6 +48,8 @@ struct Looked {
     quiet_since: Mono,
     unused_since: Mono,
     held: bool,
+    /// Why it was kept when it was last judged.
+    kept: Option<Reason>,
 }
 
 /// The reasons that were already reported for this temp.
@@ -197,6 +199,20 @@ impl Tracked {
         self.looked.is_some() && self.tries > 0
     }
 
+    /// Why it was kept when it was last judged, if it was.
+    #[must_use]
+    pub fn kept_for(&self) -> Option<Reason> {
+        let known = self.looked.as_ref().filter(|_| self.tries > 0)?;
+        known.kept
+    }
+
+    /// The rules have changed: it is looked at at once, and armed by the rule that holds now.
+    pub fn review(&mut self, now: Mono) {
+        if !self.is_left_alone() {
+            self.due = self.due.min(now);
+        }
+    }
+
     /// Whether the first look, by the grace of its own rule, is still ahead; then it is put off.
     pub fn put_off(&mut self, grace: Duration, now: Mono) -> bool {
         if self.looked.is_some() || self.origin != Origin::Created {
@@ -234,6 +250,7 @@ impl Tracked {
                     quiet_since: now,
                     unused_since: now,
                     held: false,
+                    kept: None,
                 };
                 self.tries = 0;
                 Next::LookAt(now.after(grace))
@@ -275,6 +292,7 @@ impl Tracked {
             quiet_since: now.before(credit),
             unused_since: now.before(unused),
             held,
+            kept: None,
         }
     }
 
@@ -291,6 +309,9 @@ impl Tracked {
         let again = self.said != Said::default();
         let news = self.said.note(reason.bit());
         let retry = policy::retry(grace, reason.ends_silently(), u32::from(self.tries));
+        if let Some(known) = &mut self.looked {
+            known.kept = Some(reason);
+        }
         self.tries = self.tries.saturating_add(1);
         self.due = now.after(retry);
         self.reaping = false;

@@ -234,6 +234,21 @@ fn task(pid: u32) -> PathBuf {
     PathBuf::from(format!("/proc/{pid}/task"))
 }
 
+/// What the process `pid` of the user `uid` calls itself (proc_pid_comm(5): its first 15 bytes);
+/// `None` if there is no such process, or if it is one of the kernel's own.
+pub(super) fn writer_name(pid: u32, uid: u32) -> Option<String> {
+    let at = PathBuf::from(format!("/proc/{pid}"));
+    let is_its = fs::metadata(&at).is_ok_and(|meta| meta.uid() == uid);
+    // Threads of the kernel have no memory of their own, and so no command line.
+    let has_memory = fs::read(at.join("cmdline")).is_ok_and(|line| !line.is_empty());
+    (is_its && has_memory).then(|| comm(&at))
+}
+
+fn comm(process: &Path) -> String {
+    let name = fs::read(process.join("comm")).unwrap_or_default();
+    String::from_utf8_lossy(name.trim_ascii_end()).into_owned()
+}
+
 /// State and start time (in ticks of the boot clock) out of `/proc/PID/stat` (proc_pid_stat(5)).
 /// The command name before them may hold spaces and parentheses.
 fn process_stat(stat: &[u8]) -> Option<(char, u64)> {
@@ -354,8 +369,7 @@ impl Walk {
         if held.is_empty() {
             return;
         }
-        let name = fs::read(at.join("comm")).unwrap_or_default();
-        let name = String::from_utf8_lossy(name.trim_ascii_end()).into_owned();
+        let name = comm(&at);
         for file in held {
             let holder = Holder {
                 pid,

@@ -844,6 +844,13 @@ fn vnode_of_port(pid: libc::pid_t, port: u32) -> rustix::io::Result<OpenVnode> {
     Ok(answer.open)
 }
 
+/// What the process `pid` of the user `uid` calls itself; `None` if there is no such process.
+pub(super) fn writer_name(pid: u32, uid: u32) -> Option<String> {
+    let pid = libc::pid_t::try_from(pid).ok().filter(|pid| *pid > 0)?;
+    let info = short_info(pid).ok()?;
+    (info.pbsi_uid == uid).then(|| process_name(pid))
+}
+
 /// What a process calls itself; the first 15 bytes of that where it is another uid's.
 fn process_name(pid: libc::pid_t) -> String {
     let mut name = [0; 64];

@@ -22,6 +22,7 @@ use restored::Marks;
 mod system;
 
 pub mod restored;
+pub mod writers;
 
 pub use system::{Asker, Proof, census, is_locked, open_to_ask, writer};
 

@@ -83,6 +83,11 @@ pub fn writer(pid: u32, _: Option<Mono>) -> Writer {
     }
 }
 
+/// Not known.
+pub(super) fn writer_name(_: u32, _: u32) -> Option<String> {
+    None
+}
+
 /// Not known. It would only tell one reason to keep from another.
 #[must_use]
 pub fn is_locked(_: &Fingerprint) -> bool {

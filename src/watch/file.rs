@@ -3,12 +3,17 @@
 use std::path::{Path, PathBuf};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
-use notify::{RecommendedWatcher, RecursiveMode, Watcher as _};
+use notify::event::EventKindMask;
+use notify::{Config, RecommendedWatcher, RecursiveMode, Watcher as _};
+
+use super::{CLOSE_EVENTS, NAMES};
 
 /// Rings when something may have happened to a file.
 pub struct Changes {
     watcher: Option<RecommendedWatcher>,
     path: PathBuf,
+    /// The folder that is watched.
+    folder: Option<PathBuf>,
     rung: Receiver<()>,
 }
 
@@ -25,8 +30,9 @@ impl Changes {
         let (ring, rung) = bounded(1);
         let handler = handler(path.to_owned(), ring);
         let mut changes = Changes {
-            watcher: notify::recommended_watcher(handler).ok(),
+            watcher: RecommendedWatcher::new(handler, config()).ok(),
             path: path.to_owned(),
+            folder: None,
             rung,
         };
         changes.listen();
@@ -39,25 +45,42 @@ impl Changes {
         &self.rung
     }
 
-    /// Watches the folders that exist now; to be called again after each ring.
+    /// Watches the folder of the file or, while that is missing, the next one above it that is
+    /// there. To be called again after each ring, before the file is read.
     pub fn listen(&mut self) {
         let Some(watcher) = &mut self.watcher else {
             return;
         };
-        for folder in self.path.ancestors().skip(1) {
-            let _ = watcher.unwatch(folder);
-            let _ = watcher.watch(folder, RecursiveMode::NonRecursive);
+        if let Some(folder) = self.folder.take() {
+            // It may be another one with the same path by now.
+            let _ = watcher.unwatch(&folder);
         }
+        // RACE: a folder may come between two of these attempts; worst case: the one above it is
+        // watched, which rings when anything else comes there, and the file is read late.
+        self.folder = self
+            .path
+            .ancestors()
+            .skip(1)
+            .find(|folder| watcher.watch(folder, RecursiveMode::NonRecursive).is_ok())
+            .map(Path::to_owned);
     }
+}
+
+/// Names, and what tells that a file was written in place: where closes are reported, the close, so
+/// that no half of a file is read.
+fn config() -> Config {
+    let written = match CLOSE_EVENTS {
+        true => EventKindMask::ACCESS_CLOSE,
+        false => EventKindMask::MODIFY_DATA,
+    };
+    Config::default().with_event_kinds(NAMES | written)
 }
 
 fn handler(path: PathBuf, ring: Sender<()>) -> impl notify::EventHandler {
     move |event: notify::Result<notify::Event>| {
         let concerns = |other: &PathBuf| path.starts_with(other);
-        let read = |event: &notify::Event| event.kind.is_access();
-        let matters = event.is_ok_and(|event| {
-            event.need_rescan() || (!read(&event) && event.paths.iter().any(concerns))
-        });
+        let matters =
+            event.is_ok_and(|event| event.need_rescan() || event.paths.iter().any(concerns));
         if matters {
             // A full channel has been rung already.
             let _ = ring.try_send(());

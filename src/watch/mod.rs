@@ -160,6 +160,12 @@ impl Kernel {
         self.generation
     }
 
+    /// Forgets every watch, and hears for these roots from now on.
+    pub fn renew(&mut self, roots: Arc<[Root]>) {
+        self.clear();
+        self.inlet.roots = roots;
+    }
+
     /// Forgets every watch: what stands afterwards is built anew.
     pub fn clear(&mut self) {
         self.generation = self.generation.wrapping_add(1);

@@ -308,6 +308,8 @@ impl Sandbox {
         // SAFETY: only async-signal-safe calls between fork and exec, on values made before.
         unsafe {
             command.pre_exec(move || {
+                // The tests may run under nohup.
+                libc::signal(libc::SIGHUP, libc::SIG_DFL);
                 let most = libc::rlimit {
                     rlim_cur: most,
                     rlim_max: most,

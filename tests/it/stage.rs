@@ -22,6 +22,7 @@ use orphand::decide::time::ClockWatch;
 use orphand::decide::tracker::{Origin, Tracked};
 use orphand::event::Event;
 use orphand::evidence::restored::Marks;
+use orphand::evidence::writers::Writers;
 use orphand::evidence::{Asker, Circumstances, Suspect};
 use orphand::journal::Journal;
 use orphand::look::Dir;
@@ -330,6 +331,7 @@ pub(crate) fn tools(hook: Option<Hook>) -> Tools {
         reaper: Reaper::new().with_hook(hook),
         journal: Journal::new(None),
         marks: Marks::new(None),
+        writers: Writers::default(),
         verbose: false,
     }
 }
