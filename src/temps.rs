@@ -233,6 +233,8 @@ pub struct Waiting {
     pub waiting: usize,
     /// Temps that were judged and kept.
     pub held: usize,
+    /// Their bytes.
+    pub held_bytes: u64,
     /// When the next waiting one is looked at.
     pub next: Option<Mono>,
     /// Why those that were kept were.
@@ -244,6 +246,8 @@ impl Waiting {
         match temp.kept_for() {
             Some(reason) => {
                 self.held += 1;
+                let bytes = temp.bytes().unwrap_or(0);
+                self.held_bytes = self.held_bytes.saturating_add(bytes);
                 *self.reasons.entry(reason.as_str()).or_default() += 1;
             }
             None if temp.is_left_alone() => {}

@@ -1,13 +1,19 @@
 //! Asks the watchers that run what they do.
 
-use std::path::PathBuf;
+use std::fs;
+use std::io::{self, Read};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use orphand::state::Folders;
 use serde_json::Value;
 
+use super::server::{PREFIX, SUFFIX};
+use crate::cli::program::Program;
+
 /// What a running watcher says of itself.
 #[derive(Clone, Debug)]
-#[allow(dead_code)]
 pub(crate) struct Running {
     /// Its process.
     pub(crate) pid: u32,
@@ -25,8 +31,66 @@ pub(crate) struct Running {
     pub(crate) answer: Value,
 }
 
+/// How long an answer may take. It is out of memory: a watcher that takes longer hangs.
+const PATIENCE: Duration = Duration::from_secs(2);
+
 /// Every watcher of this user that answers, the background one first.
-#[allow(dead_code)]
-pub(crate) fn running(_folders: &Folders) -> Vec<Running> {
-    Vec::new()
+pub(crate) fn running(folders: &Folders) -> Vec<Running> {
+    let Some(runtime) = &folders.runtime else {
+        return Vec::new();
+    };
+    let mut found: Vec<Running> = sockets(runtime)
+        .iter()
+        .filter_map(|socket| match ask(socket) {
+            Ok(answer) => Some(read(answer)),
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+                // Its watcher was killed.
+                let _ = fs::remove_file(socket);
+                None
+            }
+            Err(error) => {
+                log::warn!("{socket:?} does not answer: {error}");
+                None
+            }
+        })
+        .collect();
+    found.sort_by_key(|one| (!one.is_background, one.pid));
+    found
+}
+
+fn sockets(runtime: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(runtime).into_iter().flatten().flatten();
+    let is_one = |path: &PathBuf| {
+        let name = path.file_name().and_then(|name| name.to_str());
+        name.is_some_and(|name| name.starts_with(PREFIX) && name.ends_with(SUFFIX))
+    };
+    entries.map(|entry| entry.path()).filter(is_one).collect()
+}
+
+fn ask(socket: &Path) -> io::Result<Value> {
+    let mut stream = UnixStream::connect(socket)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    let mut text = Vec::new();
+    stream.read_to_end(&mut text)?;
+    Ok(serde_json::from_slice(&text)?)
+}
+
+fn read(answer: Value) -> Running {
+    let text = |key: &str| answer.get(key).and_then(Value::as_str).map(str::to_owned);
+    let pid = answer.get("pid").and_then(Value::as_u64).unwrap_or(0);
+    let program = Program {
+        path: text("program").map(PathBuf::from),
+        stamp: text("program_stamp"),
+    };
+    let trouble = answer.get("trouble").and_then(Value::as_array);
+    let trouble = trouble.into_iter().flatten().filter_map(Value::as_str);
+    Running {
+        pid: u32::try_from(pid).unwrap_or(0),
+        version: text("version").unwrap_or_default(),
+        is_outdated: program.is_replaced(),
+        program: program.path,
+        is_background: answer.get("background").and_then(Value::as_bool) == Some(true),
+        trouble: trouble.map(str::to_owned).collect(),
+        answer,
+    }
 }

@@ -1,0 +1,78 @@
+//! What a watcher answers: one JSON object.
+
+use orphand::decide::leaks::{Leak, SPAN, Sum, Who};
+use orphand::daemon::Standing;
+use orphand::json::{self, Object};
+use serde_json::Value;
+
+use crate::cli::board::{Board, sentence, state};
+
+/// The answer of the watcher that has `board`.
+pub(crate) fn answer(board: &Board) -> Value {
+    let seen = board.snapshot();
+    let roots: Vec<Value> = seen.roots.iter().map(root).collect();
+    let leaks: Vec<Value> = seen.leaks.iter().map(leak).collect();
+    Object::default()
+        .with("pid", std::process::id())
+        .with("version", env!("CARGO_PKG_VERSION"))
+        .with_path("program", board.program.path.as_deref())
+        .with("program_stamp", board.program.stamp.as_deref())
+        .with("background", board.is_background)
+        .with("since", json::time(board.since))
+        .with("line", seen.line())
+        .with("trouble", seen.trouble())
+        .with_path("config", seen.config.as_deref())
+        .with("config_error", seen.mistake.as_deref())
+        .with("roots", roots)
+        .with("tracked", seen.tracked)
+        .with("last_event_ms", seen.last_heard_ms)
+        .with("reaped", seen.summary.reaped)
+        .with("quarantined", seen.summary.quarantined)
+        .with("failed", seen.summary.failed)
+        .with("bytes", seen.summary.bytes)
+        .with("leaks", leaks)
+        .into_value()
+}
+
+fn root(one: &Standing) -> Value {
+    let (tally, waiting) = (&one.tally, &one.waiting);
+    let kept: serde_json::Map<String, Value> = waiting
+        .reasons
+        .iter()
+        .map(|(reason, count)| ((*reason).to_owned(), (*count).into()))
+        .collect();
+    Object::default()
+        .with_path("root", Some(&one.root.path))
+        .with("state", state(one).as_str())
+        .with("recursive", one.root.policy.recursive)
+        .with("dry_run", one.root.policy.is_dry_run())
+        .with("directories", tally.directories)
+        .with("waiting", waiting.waiting)
+        .with("kept", kept)
+        .with("kept_bytes", waiting.held_bytes)
+        .with("reaped", tally.summary.reaped)
+        .with("quarantined", tally.summary.quarantined)
+        .with("failed", tally.summary.failed)
+        .with("bytes", tally.summary.bytes)
+        .with("last_disposal", tally.disposed.map(json::time))
+        .with("last_scan", tally.scan.map(|scan| json::time(scan.ended)))
+        .with_ms("last_scan_ms", tally.scan.map(|scan| scan.took))
+        .into_value()
+}
+
+fn leak((leak, sum): &(Leak, Sum)) -> Value {
+    let (program, target) = match &leak.who {
+        Who::Program(program) => (Some(program.as_str()), None),
+        Who::WriterOf(target) => (None, Some(target.as_str())),
+        Who::Unknown => (None, None),
+    };
+    Object::default()
+        .with("program", program)
+        .with("writer_of", target)
+        .with_path("dir", leak.dir.as_deref())
+        .with("temps", sum.temps)
+        .with("bytes", sum.bytes)
+        .with_ms("within_ms", Some(SPAN))
+        .with("line", sentence(leak, sum))
+        .into_value()
+}
