@@ -34,6 +34,7 @@ mod report;
 mod restore;
 mod scan;
 mod service;
+mod size;
 mod status;
 mod sweep;
 mod text;
