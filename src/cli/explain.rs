@@ -19,8 +19,9 @@ use orphand::state::Folders;
 use serde_json::{Value, json};
 
 use super::args::{Explain, Look};
-use super::report::{self, Report};
+use super::report::Report;
 use super::scan::object;
+use super::words;
 use super::{Exit, Failure, Intent, list_writers, lossy, missing, plan, text, tools};
 
 pub(super) fn run(command: &Explain, look: &Look) -> Result<Exit, Failure> {
@@ -204,9 +205,9 @@ fn print(
     }
     let verdict = match examined.verdict {
         Verdict::Reap => "reap: nothing stands against removing it".to_owned(),
-        Verdict::Keep(reason) => format!("keep: {reason} ({})", report::kept(reason, "", None)),
+        Verdict::Keep(reason) => format!("keep: {reason} ({})", words::kept(reason, "", None)),
         Verdict::Quarantine(Some(reason)) => {
-            format!("quarantine: {reason} ({})", report::kept(reason, "", None))
+            format!("quarantine: {reason} ({})", words::kept(reason, "", None))
         }
         Verdict::Quarantine(None) => "quarantine".to_owned(),
     };

@@ -21,6 +21,7 @@ use args::{Cli, Command, Rule};
 use config_file::{Config, RuleSettings};
 
 mod args;
+mod board;
 mod completions;
 mod config;
 mod config_file;
@@ -28,7 +29,10 @@ mod doctor;
 mod duration;
 mod explain;
 mod history;
+mod log;
 mod man;
+mod metrics;
+mod program;
 mod quarantine;
 mod report;
 mod restore;
@@ -36,9 +40,11 @@ mod scan;
 mod service;
 mod size;
 mod status;
+mod supervisor;
 mod sweep;
 mod text;
 mod watch;
+mod words;
 
 /// How a command ends, where it does not simply fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -102,7 +108,7 @@ impl From<io::Error> for Failure {
 /// Runs what the command line says.
 pub(crate) fn main() -> ExitCode {
     let cli = Cli::parse();
-    start_log(&cli.look);
+    log::start(&cli.look);
     let look = cli.look;
     let end = match cli.command {
         Command::Watch(command) => watch::run(&command, &look),
@@ -130,21 +136,6 @@ pub(crate) fn main() -> ExitCode {
         failure.exit
     });
     ExitCode::from(exit as u8)
-}
-
-fn start_log(look: &args::Look) {
-    let level = match (look.quiet, look.verbose) {
-        (true, _) => log::LevelFilter::Error,
-        (false, 0) => log::LevelFilter::Warn,
-        (false, 1) => log::LevelFilter::Info,
-        (false, _) => log::LevelFilter::Debug,
-    };
-    env_logger::Builder::new()
-        .filter_level(level)
-        .filter_module("notify", log::LevelFilter::Warn)
-        .parse_env(env_logger::Env::new().filter("ORPHAND_LOG"))
-        .format_target(false)
-        .init();
 }
 
 /// The settings and roots of a command that names directories.

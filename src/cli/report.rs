@@ -1,26 +1,26 @@
-//! What happens, told: lines for people, JSON for programs.
+//! Where what happens is told: lines for people, JSON for programs.
 
 use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
-use anstyle::{AnsiColor, Style};
+use anstyle::Style;
 use orphand::clock;
-use orphand::decide::judge::{Reason, Target};
-use orphand::event::{Cause, Disposed, Event, RootState, Subject, Summary};
+use orphand::event::Event;
 use orphand::json;
+use orphand::root::Root;
 
 use super::args::{Color, Look};
-use super::text;
+use super::words::Words;
+use super::{log, supervisor};
 
 /// Where everything that a person or a program is to read goes out.
 pub(crate) struct Report {
     json: bool,
     quiet: bool,
-    color: bool,
     terminal: bool,
-    /// Names are told from here.
-    roots: Vec<PathBuf>,
+    /// systemd's journal keeps the lines: it dates them, and sorts them by what stands before.
+    journal: bool,
+    words: Words,
     /// The line at the bottom, if one stands there.
     status: Option<String>,
 }
@@ -36,12 +36,17 @@ impl Report {
             Color::Never => false,
             Color::Auto => forced || (terminal && !no_color && !dumb),
         };
+        let journal = !look.json && supervisor::stdout_is_journal();
         Report {
             json: look.json,
             quiet: look.quiet,
-            color: color && !look.json,
             terminal,
-            roots,
+            journal,
+            words: Words {
+                color: color && !look.json,
+                dated: !journal,
+                roots,
+            },
             status: None,
         }
     }
@@ -51,14 +56,27 @@ impl Report {
         self.terminal && !self.json
     }
 
+    /// From now on these are the roots.
+    pub(crate) fn roots_are(&mut self, roots: &[Root]) {
+        self.words.roots = roots.iter().map(|root| root.path.clone()).collect();
+    }
+
     /// Tells of `event`. The answer says whether anybody can still read it.
     pub(crate) fn event(&mut self, event: &Event) -> io::Result<()> {
+        if log::path().is_some()
+            && let Some(line) = Words::default().of(event)
+        {
+            log::also(&line);
+        }
         if self.json {
             return self.line(&json::event(event, clock::wall()).to_string());
         }
         let failed = matches!(event, Event::Failed { .. });
-        match self.words(event) {
-            Some(line) if !self.quiet || failed => self.line(&line),
+        match self.words.of(event) {
+            Some(line) if !self.quiet || failed => match self.journal {
+                true => self.line(&format!("{}{line}", priority(event))),
+                false => self.line(&line),
+            },
             _ => Ok(()),
         }
     }
@@ -79,229 +97,31 @@ impl Report {
             return;
         }
         let mut out = io::stdout().lock();
-        let text = self.paint(&status, Style::new().dimmed());
+        let text = self.words.paint(&status, Style::new().dimmed());
         // A terminal that cannot be written to is found out by the next line.
         let _ = write!(out, "\r\x1b[K{text}");
         let _ = out.flush();
         self.status = (!status.is_empty()).then_some(status);
     }
 
+    /// `text` in a colour, where there are colours.
     pub(crate) fn paint(&self, text: &str, style: Style) -> String {
-        match self.color {
-            true => format!("{style}{text}{style:#}"),
-            false => text.to_owned(),
-        }
-    }
-
-    fn words(&self, event: &Event) -> Option<String> {
-        let line = match event {
-            Event::Ready { .. }
-            | Event::Rescan {
-                cause: Cause::Startup,
-                ..
-            } => return None,
-            Event::Tracked { subject, due } => {
-                let rest = format!("looked at in {}", text::span(*due));
-                self.row("tracked", Style::new().dimmed(), subject, &rest)
-            }
-            Event::Settled { subject, how } => {
-                self.row("settled", Style::new().dimmed(), subject, how.as_str())
-            }
-            Event::Kept {
-                subject,
-                reason,
-                holders,
-                retry,
-                again: _,
-            } => {
-                let by: Vec<String> = holders
-                    .iter()
-                    .take(3)
-                    .map(|h| format!("{}[{}]", text::escaped(Path::new(&h.name)), h.pid))
-                    .collect();
-                let rest = kept(*reason, &by.join(", "), *retry);
-                self.row("kept", AnsiColor::Yellow.on_default(), subject, &rest)
-            }
-            Event::Reaped(disposed) => {
-                let word = if disposed.dry_run {
-                    "would remove"
-                } else {
-                    "removed"
-                };
-                let style = AnsiColor::Green.on_default();
-                self.row(word, style, &disposed.subject, &because(disposed))
-            }
-            Event::Quarantined {
-                disposed,
-                id,
-                reason,
-            } => {
-                let word = if disposed.dry_run {
-                    "would move"
-                } else {
-                    "moved"
-                };
-                let rest = moved(disposed, id.as_deref(), *reason);
-                self.row(word, AnsiColor::Cyan.on_default(), &disposed.subject, &rest)
-            }
-            Event::Restored { subject, .. } => {
-                self.row("restored", AnsiColor::Cyan.on_default(), subject, "")
-            }
-            Event::Purged { subject, id } => {
-                let rest = format!("deleted from the quarantine ({id})");
-                self.row("purged", AnsiColor::Green.on_default(), subject, &rest)
-            }
-            Event::Failed { subject, error, .. } => {
-                let rest = format!("{error}; it is tried again later");
-                self.row("failed", AnsiColor::Red.on_default(), subject, &rest)
-            }
-            Event::Rescan { root, cause } => {
-                let why = match cause {
-                    Cause::Startup => "it is the start",
-                    Cause::Overflow => "the kernel lost events",
-                    Cause::Periodic => "it is time",
-                    Cause::RootReturned => "it is back",
-                };
-                format!("{}  scanning {} again: {why}", now(), text::escaped(root))
-            }
-            Event::Root { root, state } => {
-                let what = match state {
-                    RootState::Watching => "is watched",
-                    RootState::Gone => "is not there; it is waited for",
-                    RootState::Polling => "cannot be watched; it is scanned by time instead",
-                    RootState::Denied => "may not be opened, or is another orphand's",
-                    RootState::Blind => "cannot be judged; nothing is removed there",
-                };
-                format!("{}  {} {what}", now(), text::escaped(root))
-            }
-            Event::Summary(summary) => self.summary(summary),
-        };
-        Some(line.trim_end().to_owned())
-    }
-
-    /// `10:42:10  removed  a.tmp      0 B    empty, unused for 10 s`
-    fn row(&self, word: &str, style: Style, subject: &Subject, rest: &str) -> String {
-        let width = if word.starts_with("would") { 12 } else { 8 };
-        let word = self.paint(&format!("{word:<width$}"), style);
-        let name = self.name(&subject.path, &subject.root);
-        let bytes = subject.bytes.map(text::size).unwrap_or_default();
-        format!("{}  {word} {name:<24} {bytes:>8}  {rest}", now())
+        self.words.paint(text, style)
     }
 
     /// A path as short as it can be told apart.
     pub(crate) fn name(&self, path: &Path, root: &Path) -> String {
-        let below = match self.roots.as_slice() {
-            [_] => path.strip_prefix(root).unwrap_or(path),
-            _ => path,
-        };
-        text::escaped(below)
-    }
-
-    fn summary(&self, summary: &Summary) -> String {
-        let mut parts = vec![format!(
-            "{} removed ({} freed)",
-            text::count(summary.reaped),
-            text::size(summary.bytes)
-        )];
-        if summary.quarantined > 0 {
-            parts.push(format!(
-                "{} moved to the quarantine ({}; emptied by: orphand quarantine purge)",
-                text::count(summary.quarantined),
-                text::size(summary.held_back)
-            ));
-        }
-        parts.push(format!("{} kept", text::count(summary.kept)));
-        if summary.failed > 0 {
-            parts.push(format!("{} failed", text::count(summary.failed)));
-        }
-        parts.join(" · ")
+        self.words.name(path, root)
     }
 }
 
-fn now() -> String {
-    let zone = jiff::tz::TimeZone::system();
-    let now = jiff::Timestamp::now().to_zoned(zone);
-    now.strftime("%H:%M:%S").to_string()
-}
-
-fn because(disposed: &Disposed) -> String {
-    let quiet = text::span(disposed.quiet);
-    match disposed.subject.bytes {
-        Some(0) => format!("empty, unused for {quiet}"),
-        _ => format!("unused for {quiet}"),
-    }
-}
-
-fn moved(disposed: &Disposed, id: Option<&str>, reason: Option<Reason>) -> String {
-    let mut line = match (reason, &disposed.target) {
-        (Some(Reason::SoleCopy), Some(target)) => {
-            let target = text::escaped(Path::new(target.file_name().unwrap_or_default()));
-            let what = match disposed.target_is {
-                Target::Empty => format!("\"{target}\" has no content"),
-                _ => format!("there is no \"{target}\""),
-            };
-            format!("{what}: it may be the only copy.")
-        }
-        (Some(Reason::SoleCopy), None) => {
-            "its name does not say what it was to become: it may be the only copy.".to_owned()
-        }
-        (Some(Reason::InUse), _) => "somebody has it open.".to_owned(),
-        (Some(_), _) => "that nobody uses it could not be proven in full.".to_owned(),
-        (None, _) => format!("unused for {}.", text::span(disposed.quiet)),
-    };
-    if let Some(id) = id {
-        line.push_str(&format!(
-            "  back: orphand restore {id}   for good: orphand quarantine purge {id}"
-        ));
-    }
-    line
-}
-
-/// Why it stays, when it is looked at again, and what to do about it.
-pub(crate) fn kept(reason: Reason, by: &str, retry: Option<Duration>) -> String {
-    let why = match reason {
-        Reason::Restored => "it was restored, and has not changed since".to_owned(),
-        Reason::Young => "not yet unused for its grace".to_owned(),
-        Reason::Changed => "it was touched just now".to_owned(),
-        Reason::NotRegular => "not a regular file".to_owned(),
-        Reason::OtherMount => "on another mount than its directory".to_owned(),
-        Reason::Protected => "immutable, append-only or not on this machine".to_owned(),
-        Reason::HardLinked => "it has another name".to_owned(),
-        Reason::NetworkFs => "its file system is not one where it can be proven unused".to_owned(),
-        Reason::ForeignOwner => "it belongs to somebody else".to_owned(),
-        Reason::WriterAlive => "the process in its name lives".to_owned(),
-        Reason::Closed => "closed, and --closed settled leaves such temps alone".to_owned(),
-        Reason::Locked if by.is_empty() => "locked".to_owned(),
-        Reason::Locked => format!("locked by {by}"),
-        Reason::InUse if by.is_empty() => "open".to_owned(),
-        Reason::InUse => format!("open in {by}"),
-        Reason::CannotTell => "it cannot be proven that nobody uses it".to_owned(),
-        Reason::SoleCopy => "it may be the only copy".to_owned(),
-        Reason::NoQuarantine => {
-            "it may be the only copy, and there can be no quarantine here".to_owned()
-        }
-    };
-    let again = retry.map(|retry| format!("; looked at every {}", text::span(retry)));
-    let hint = match reason {
-        Reason::InUse => ".  take it though it is open: --open reap",
-        Reason::SoleCopy => ".  move such temps: --sole-copy quarantine",
-        _ => "",
-    };
-    format!("{why}{}{hint}", again.unwrap_or_default())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_reason_has_words() {
-        for reason in Reason::ALL {
-            assert!(!kept(reason, "", None).is_empty(), "{reason}");
-        }
-        assert_eq!(
-            kept(Reason::InUse, "bash[4711]", Some(Duration::from_secs(10))),
-            "open in bash[4711]; looked at every 10 s.  take it though it is open: --open reap"
-        );
+/// How much a line about `event` matters to the journal (sd-daemon(3)): `<5>` is a notice.
+fn priority(event: &Event) -> &'static str {
+    match event {
+        Event::Reaped(_) | Event::Quarantined { .. } | Event::Purged { .. } => "<5>",
+        Event::Failed { .. } => "<3>",
+        Event::Root { .. } => "<4>",
+        Event::Kept { .. } | Event::Tracked { .. } | Event::Settled { .. } => "<7>",
+        _ => "<6>",
     }
 }

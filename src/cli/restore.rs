@@ -166,8 +166,8 @@ pub(super) fn roots(config: &Config, journal: &Journal, path: Option<&Path>) -> 
     roots.into_iter().collect()
 }
 
-/// A path out of a journal line, exact also where it is not UTF-8.
-fn path_of(object: &Value, key: &str) -> Option<PathBuf> {
+/// A path out of an object on the wire, exact also where it is not UTF-8.
+pub(super) fn path_of(object: &Value, key: &str) -> Option<PathBuf> {
     use base64::Engine as _;
     let text = |key: &str| object.get(key).and_then(Value::as_str);
     match text(&format!("{key}_b64")) {

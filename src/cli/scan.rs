@@ -16,7 +16,8 @@ use orphand::state::Folders;
 use serde_json::Value;
 
 use super::args::{Look, Scan};
-use super::report::{self, Report};
+use super::report::Report;
+use super::words;
 use super::{Exit, Failure, Intent, list_writers, missing, plan, progress_bar, text, tools};
 
 /// A temp and the root it was found in.
@@ -228,7 +229,7 @@ fn why(examined: &Examined) -> String {
     let quiet = text::span(examined.suspect.quiet);
     match examined.verdict {
         Verdict::Reap => format!("unused for {quiet}"),
-        Verdict::Keep(reason) => report::kept(reason, "", None),
+        Verdict::Keep(reason) => words::kept(reason, "", None),
         Verdict::Quarantine(Some(Reason::SoleCopy)) => {
             format!("unused for {quiet}; it may be the only copy")
         }

@@ -23,6 +23,18 @@ pub(crate) fn escaped(path: &Path) -> String {
     out
 }
 
+/// `text`, whose names are escaped already, in one line.
+pub(crate) fn one_line(text: &str) -> String {
+    let mut out = String::new();
+    for c in text.lines().collect::<Vec<_>>().join(" ").chars() {
+        match c.is_control() || is_invisible(c) {
+            true => out.extend(c.escape_default()),
+            false => out.push(c),
+        }
+    }
+    out
+}
+
 /// Characters that change how others are shown and cannot be seen themselves: line and paragraph
 /// separators, zero widths, and the marks that turn the direction of text.
 fn is_invisible(c: char) -> bool {

@@ -6,6 +6,7 @@
 mod contract;
 mod sandbox;
 
+mod background;
 mod cli;
 mod history;
 mod names;

@@ -1,7 +1,7 @@
 //! What a watcher answers: one JSON object.
 
-use orphand::decide::leaks::{Leak, SPAN, Sum, Who};
 use orphand::daemon::Standing;
+use orphand::decide::leaks::{Leak, SPAN, Sum, Who};
 use orphand::json::{self, Object};
 use serde_json::Value;
 

@@ -1,13 +1,303 @@
-//! `orphand status`: what the running watcher does.
+//! `orphand status`: what the running watchers do, and what their directories have to do with a full
+//! disk.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crossbeam_channel::bounded;
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+use orphand::clock;
+use orphand::journal::Journal;
+use orphand::json::Object;
+use orphand::reap::quarantine::Room;
+use orphand::state::Folders;
+use serde_json::Value;
 
 use super::args::Look;
-use super::{Exit, Failure};
+use super::config_file::Config;
+use super::report::Report;
+use super::{Exit, Failure, text};
+use client::Running;
 
+mod answer;
 pub(crate) mod client;
+pub(crate) mod server;
 
 #[derive(Debug, clap::Args)]
-pub(crate) struct Status {}
+pub(crate) struct Status {
+    /// Read this configuration file, for what is to be watched while nothing is
+    #[arg(long, value_name = "FILE", env = "ORPHAND_CONFIG")]
+    config: Option<PathBuf>,
+}
 
-pub(super) fn run(_command: &Status, _look: &Look) -> Result<Exit, Failure> {
-    Err(Failure::new(Exit::Failed, "not there yet"))
+pub(super) fn run(command: &Status, look: &Look) -> Result<Exit, Failure> {
+    let folders = Folders::from_env();
+    let running = client::running(&folders);
+    let past = Past::read(&Journal::new(folders.state.as_deref()));
+    let exit = match running.is_empty() {
+        true => Exit::Failed,
+        false => Exit::Done,
+    };
+    let mut report = Report::new(look, Vec::new());
+    // A wrong file is said by the watcher that has read it; here it only names roots.
+    let config = Config::load(command.config.as_deref());
+    let listed = config.map(|config| config.watch).unwrap_or_default();
+    let listed: Vec<PathBuf> = listed.into_iter().map(|rule| rule.path).collect();
+    if look.json {
+        report.line(&json(&running, &past, &listed).to_string())?;
+        return Ok(exit);
+    }
+    for one in &running {
+        watcher(one, &mut report)?;
+    }
+    if running.is_empty() {
+        report.line("no orphand is watching.   in the background: orphand service install   here: orphand watch DIR")?;
+        for root in &listed {
+            report.line(&format!("  {}", text::escaped(root)))?;
+            disk(root, &mut report)?;
+        }
+    }
+    if let Some(since) = &past.since {
+        let freed = text::size(past.bytes);
+        let files = text::counted(past.reaped, "temp", "temps");
+        report.line(&format!(
+            "freed {freed} in {files} since {}; what was done: orphand history",
+            local(since, "%Y-%m-%d")
+        ))?;
+    }
+    Ok(exit)
+}
+
+/// What the journal says was done in all.
+#[derive(Debug, Default)]
+struct Past {
+    /// When the first of it was done.
+    since: Option<String>,
+    reaped: u64,
+    bytes: u64,
+}
+
+impl Past {
+    fn read(journal: &Journal) -> Past {
+        let mut past = Past::default();
+        let read = journal.outcomes(|line| {
+            if line.get("event").and_then(Value::as_str) != Some("reaped") {
+                return;
+            }
+            let time = line.get("time").and_then(Value::as_str);
+            past.since = past.since.take().or_else(|| time.map(str::to_owned));
+            past.reaped += 1;
+            let bytes = line.get("bytes").and_then(Value::as_u64).unwrap_or(0);
+            past.bytes = past.bytes.saturating_add(bytes);
+        });
+        if let Err(error) = read {
+            ::log::warn!("the journal cannot be read: {error}");
+        }
+        past
+    }
+}
+
+/// How full the file system of a root is, and what of it lies in quarantine.
+#[derive(Clone, Copy, Debug)]
+struct Disk {
+    total: u64,
+    used: u64,
+    /// For this user: some is kept for root.
+    free: u64,
+    quarantined: u64,
+    held_back: u64,
+}
+
+/// How long a file system may take to say so. One that hangs must not keep the rest from being said.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+impl Disk {
+    fn of(root: &Path) -> Option<Disk> {
+        let (send, answer) = bounded(1);
+        let root = root.to_owned();
+        std::thread::spawn(move || send.send(Disk::ask(&root)));
+        answer.recv_timeout(PATIENCE).ok().flatten()
+    }
+
+    fn ask(root: &Path) -> Option<Disk> {
+        let system = rustix::fs::statvfs(root).ok()?;
+        let room = Room::find(root, None).ok().flatten();
+        let stored = room.and_then(|room| room.stored().ok()).unwrap_or_default();
+        let bytes = stored.iter().map(|one| one.seen.fingerprint.size);
+        Some(Disk {
+            total: system.f_blocks.saturating_mul(system.f_frsize),
+            used: (system.f_blocks.saturating_sub(system.f_bfree)).saturating_mul(system.f_frsize),
+            free: system.f_bavail.saturating_mul(system.f_frsize),
+            quarantined: stored.len() as u64,
+            held_back: bytes.fold(0, u64::saturating_add),
+        })
+    }
+
+    /// As df(1) has it: of what this user can have, and rounded up.
+    fn percent(&self) -> u64 {
+        let used = u128::from(self.used);
+        let all = used + u128::from(self.free);
+        let percent = (used * 100).div_ceil(all.max(1));
+        u64::try_from(percent).unwrap_or(100)
+    }
+}
+
+fn watcher(one: &Running, report: &mut Report) -> Result<(), Failure> {
+    let text = |key: &str| one.answer.get(key).and_then(Value::as_str).unwrap_or("");
+    let number = |key: &str| one.answer.get(key).and_then(Value::as_u64);
+    let how = match one.is_background {
+        true => "in the background",
+        false => "attached",
+    };
+    report.line(&format!(
+        "orphand {} is watching {how}   pid {}   since {}",
+        text::escaped(Path::new(&one.version)),
+        one.pid,
+        local(text("since"), "%a %Y-%m-%d %H:%M")
+    ))?;
+    for root in array(&one.answer, "roots") {
+        self::root(root, report)?;
+    }
+    for trouble in &one.trouble {
+        report.line(&format!("  !! {}", text::one_line(trouble)))?;
+    }
+    if one.is_outdated || one.version != env!("CARGO_PKG_VERSION") {
+        let mend = match one.is_background {
+            true => "orphand service restart",
+            false => "end it and start it again",
+        };
+        report.line(&format!(
+            "  !! it runs {}, and another build is installed by now.   mend it: {mend}",
+            text::escaped(Path::new(&one.version))
+        ))?;
+    }
+    for leak in array(&one.answer, "leaks") {
+        let line = leak.get("line").and_then(Value::as_str).unwrap_or("");
+        report.line(&format!("  {line}"))?;
+    }
+    let last = match number("last_event_ms") {
+        Some(ms) => format!(
+            "{} ago a temp was created",
+            text::span(Duration::from_millis(ms))
+        ),
+        None => "no temp was created since".to_owned(),
+    };
+    report.line(&format!(
+        "  {} known; {last}",
+        text::counted(number("tracked").unwrap_or(0), "temp", "temps")
+    ))?;
+    Ok(())
+}
+
+fn root(root: &Value, report: &mut Report) -> Result<(), Failure> {
+    let number = |key: &str| root.get(key).and_then(Value::as_u64).unwrap_or(0);
+    let word = |key: &str| root.get(key).and_then(Value::as_str).unwrap_or("");
+    let path = path(root, "root");
+    report.line(&format!("  {}   {}", text::escaped(&path), word("state")))?;
+    let mut parts = vec![format!("{} waiting", text::count(number("waiting")))];
+    let kept = root.get("kept").and_then(Value::as_object);
+    for (reason, count) in kept.into_iter().flatten() {
+        let count = count.as_u64().unwrap_or(0);
+        parts.push(format!("{} kept as {reason}", text::count(count)));
+    }
+    parts.push(format!(
+        "{} freed in {}",
+        text::size(number("bytes")),
+        text::counted(number("reaped"), "temp", "temps")
+    ));
+    if number("failed") > 0 {
+        parts.push(format!("{} failed", text::count(number("failed"))));
+    }
+    if let Ok(scanned) = word("last_scan").parse::<Timestamp>() {
+        let ago = Timestamp::now().duration_since(scanned).unsigned_abs();
+        parts.push(format!("scanned {} ago", text::span(ago)));
+    }
+    report.line(&format!("      {}", parts.join(" · ")))?;
+    disk(&path, report)
+}
+
+fn disk(root: &Path, report: &mut Report) -> Result<(), Failure> {
+    let Some(disk) = Disk::of(root) else {
+        report.line("      its disk does not answer, or it is not there")?;
+        return Ok(());
+    };
+    let mut line = format!(
+        "      disk {} % full, {} free",
+        disk.percent(),
+        text::size(disk.free)
+    );
+    if disk.quarantined > 0 {
+        line.push_str(&format!(
+            " · {} in quarantine ({}; to be rid of them: orphand quarantine purge)",
+            text::counted(disk.quarantined, "file", "files"),
+            text::size(disk.held_back)
+        ));
+    }
+    report.line(&line)?;
+    Ok(())
+}
+
+fn json(running: &[Running], past: &Past, listed: &[PathBuf]) -> Value {
+    let watchers: Vec<Value> = running
+        .iter()
+        .map(|one| {
+            let mut answer = one.answer.clone();
+            if let Some(answer) = answer.as_object_mut() {
+                answer.insert("outdated".into(), one.is_outdated.into());
+            }
+            answer
+        })
+        .collect();
+    let mut roots: BTreeSet<PathBuf> = running
+        .iter()
+        .flat_map(|one| array(&one.answer, "roots"))
+        .map(|root| path(root, "root"))
+        .collect();
+    roots.extend(listed.iter().cloned());
+    let disks: Vec<Value> = roots
+        .iter()
+        .map(|root| {
+            let disk = Disk::of(root);
+            Object::default()
+                .with_path("root", Some(root))
+                .with("bytes", disk.map(|disk| disk.total))
+                .with("free", disk.map(|disk| disk.free))
+                .with("percent", disk.map(|disk| disk.percent()))
+                .with("quarantined", disk.map(|disk| disk.quarantined))
+                .with("quarantined_bytes", disk.map(|disk| disk.held_back))
+                .into_value()
+        })
+        .collect();
+    Object::default()
+        .with("running", !running.is_empty())
+        .with("time", orphand::json::time(clock::wall()))
+        .with("watchers", watchers)
+        .with("disks", disks)
+        .with("freed_since", past.since.as_deref())
+        .with("freed_temps", past.reaped)
+        .with("freed_bytes", past.bytes)
+        .into_value()
+}
+
+fn array<'v>(value: &'v Value, key: &str) -> impl Iterator<Item = &'v Value> {
+    value
+        .get(key)
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten()
+}
+
+/// A path out of an answer, exact also where it is not UTF-8.
+fn path(object: &Value, key: &str) -> PathBuf {
+    super::restore::path_of(object, key).unwrap_or_default()
+}
+
+/// A moment as the wire has it, in this machine's time zone.
+fn local(time: &str, format: &str) -> String {
+    match time.parse::<Timestamp>() {
+        Ok(at) => at.to_zoned(TimeZone::system()).strftime(format).to_string(),
+        Err(_) => time.to_owned(),
+    }
 }

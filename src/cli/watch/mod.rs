@@ -1,42 +1,58 @@
 //! `orphand watch`: the loop that launchd, systemd and people start alike.
 
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::{Duration, Instant};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Instant;
 
-use crossbeam_channel::{RecvTimeoutError, never};
-use orphand::clock;
-use orphand::daemon::{Existing, StartError, Watcher};
+use orphand::daemon::{Existing, Rules, StartError, Watcher};
 use orphand::decide::policy::Policy;
-use orphand::event::Event;
 use orphand::root::{Root, absolute};
 use orphand::scan;
 use orphand::state::Folders;
 use orphand::watch::file::Changes;
 
 use super::args::{Look, Watch};
+use super::board::Board;
 use super::config_file::{Config, RuleSettings, WatchRule};
 use super::report::Report;
-use super::{Exit, Failure, Intent, list_writers, plan, stdin_is_terminal, text};
+use super::status::server::Server;
+use super::supervisor::Supervisor;
+use super::{Exit, Failure, Intent, Plan, list_writers, log, plan, stdin_is_terminal, text};
+use follow::Follow;
+use signals::Signals;
+
+mod follow;
+mod signals;
 
 pub(super) fn run(command: &Watch, look: &Look) -> Result<Exit, Failure> {
     if list_writers(&command.rule) {
         return Ok(Exit::Done);
     }
-    let typed = command
-        .rule
-        .settings(Some(&command.depth), Some(&command.deed));
+    let source = Source::new(command);
     // Before anything else, so that no signal ends it half-way.
     let signals = Signals::listen()?;
-    let (config, roots) = if command.dirs.is_empty() {
-        match from_file(command, &typed, &signals)? {
-            Some(found) => found,
-            None => return Ok(Exit::Done),
+    let folders = Folders::from_env();
+    let board = Arc::new(Board::new(source.is_background()));
+    let mut supervisor = Supervisor::from_env();
+    let (plan, server) = match source.read() {
+        Ok(plan) => (plan, None),
+        // A supervisor would start us again and again: for it we stay up, remove nothing, and wait
+        // for the file to be mended.
+        Err(failure) if source.is_background() && !stdin_is_terminal() => {
+            let server = serve(&folders, &board);
+            let mended = wait_for_file(&source, failure, &signals, &board, &mut supervisor)?;
+            let Some(plan) = mended else {
+                return Ok(Exit::Done);
+            };
+            (plan, server)
         }
-    } else {
-        let plan = plan(&command.rule, typed, &command.dirs, Intent::Act)?;
-        (plan.config, plan.roots)
+        Err(failure) => return Err(failure),
     };
-    let mut report = Report::new(look, roots.iter().map(|root| root.path.clone()).collect());
+    if source.is_background() {
+        log::settle(&plan.config.log, &folders);
+    }
+    let roots = plan.roots.iter().map(|root| root.path.clone()).collect();
+    let mut report = Report::new(look, roots);
     let existing = command
         .existing
         .map(Existing::from)
@@ -44,71 +60,144 @@ pub(super) fn run(command: &Watch, look: &Look) -> Result<Exit, Failure> {
             true => Existing::Wait,
             false => Existing::Take,
         });
-    let mut builder = Watcher::builder()
-        // Each was asked about above, by its own rule.
-        .allow_broad_roots(true)
-        .existing(existing)
-        .folders(Folders::from_env())
-        .quarantine(config.quarantine)
-        .verbose(look.verbose > 0);
-    for root in &roots {
-        builder = builder.root(&root.path, root.policy.clone());
-    }
     if report.is_live() && !look.quiet {
-        greet(&mut report, &roots, existing)?;
+        greet(&mut report, &plan.roots, existing)?;
     }
-    let watcher = builder.start().map_err(|error| failed(&error))?;
-    signals.stop(&watcher);
-    follow(&watcher, &mut report)
+    let watcher = Watcher::builder()
+        .rules(rules(&plan))
+        .existing(existing)
+        .folders(folders.clone())
+        .journal_cap(plan.config.journal.max_size)
+        .verbose(look.verbose > 0)
+        .start()
+        .map_err(|error| failed(&error))?;
+    signals.stop(watcher.stopper());
+    board.watches(watcher.observer());
+    board.read(plan.config.path.clone(), None);
+    let _server = server.or_else(|| serve(&folders, &board));
+    let follow = Follow::new(&watcher, &mut report, &board, supervisor);
+    follow.run(&source, &plan.config, &folders)
 }
 
-/// What the configuration file lists. Where it is wrong, or lists nothing, a person is told so. A
-/// supervisor would start us again and again: for it we stay up, remove nothing, and wait for the
-/// file to be mended. `None`: a signal came first.
-fn from_file(
-    command: &Watch,
-    typed: &RuleSettings,
+/// Where the rules come from, again and again.
+struct Source<'a> {
+    command: &'a Watch,
+    typed: RuleSettings,
+    /// The configuration file, whether it is there or not.
+    path: Option<PathBuf>,
+}
+
+impl Source<'_> {
+    fn new(command: &Watch) -> Source<'_> {
+        let explicit = command.rule.config.as_deref();
+        Source {
+            command,
+            typed: command
+                .rule
+                .settings(Some(&command.depth), Some(&command.deed)),
+            path: explicit.map(absolute).or_else(Config::usual_path),
+        }
+    }
+
+    /// It watches what the configuration file lists.
+    fn is_background(&self) -> bool {
+        self.command.dirs.is_empty()
+    }
+
+    /// What is to be watched now. It is an error that nothing is.
+    fn read(&self) -> Result<Plan, Failure> {
+        let plan = self.reread()?;
+        match plan.roots.is_empty() {
+            true => Err(nothing_to_watch(&plan.config)),
+            false => Ok(plan),
+        }
+    }
+
+    /// The same while something is watched: an empty list is a wish like any other, a file that is
+    /// gone is not.
+    fn reread(&self) -> Result<Plan, Failure> {
+        let rule = &self.command.rule;
+        if !self.is_background() {
+            return plan(rule, self.typed.clone(), &self.command.dirs, Intent::Act);
+        }
+        let config = Config::load(rule.config.as_deref())?;
+        let roots = listed(&config, &self.typed)?;
+        Ok(Plan { config, roots })
+    }
+
+    /// Listens for changes of the file. One that need not be there and is not is nothing to listen
+    /// for: its folder may be one where things happen all the time.
+    fn changes(&self, config: &Config) -> Option<Changes> {
+        let matters = self.is_background() || config.path.is_some();
+        let path = self.path.as_deref().filter(|_| matters)?;
+        Some(Changes::of(path))
+    }
+}
+
+/// The rules of `plan`.
+fn rules(plan: &Plan) -> Rules {
+    let rule = |root: &Root| (root.path.clone(), Arc::clone(&root.policy));
+    Rules {
+        roots: plan.roots.iter().map(rule).collect(),
+        // Each was asked about already, by its own rule.
+        allow_broad_roots: true,
+        quarantine: plan.config.quarantine,
+    }
+}
+
+/// Answers `status`, as far as that can be.
+fn serve(folders: &Folders, board: &Arc<Board>) -> Option<Server> {
+    let runtime = folders.runtime.as_deref()?;
+    match Server::start(runtime, Arc::clone(board)) {
+        Ok(server) => Some(server),
+        Err(error) => {
+            ::log::warn!("orphand status will not see this watch: {error} (in {runtime:?})");
+            None
+        }
+    }
+}
+
+/// Waits until the configuration file lists something to watch. `None`: a signal came first.
+fn wait_for_file(
+    source: &Source<'_>,
+    failure: Failure,
     signals: &Signals,
-) -> Result<Option<(Config, Vec<Root>)>, Failure> {
-    let explicit = command.rule.config.as_deref();
-    let path = explicit.map(absolute).or_else(Config::usual_path);
-    let mut changes = None;
+    board: &Board,
+    supervisor: &mut Supervisor,
+) -> Result<Option<Plan>, Failure> {
+    let Some(path) = source.path.clone() else {
+        return Err(failure);
+    };
     let mut said = String::new();
+    let mut failure = failure;
+    let mut changes = Changes::of(&path);
     loop {
-        let read = || {
-            let config = Config::load(explicit)?;
-            let roots = listed(&config, typed)?;
-            match roots.is_empty() {
-                true => Err(nothing_to_watch(&config)),
-                false => Ok((config, roots)),
-            }
-        };
-        let failure = match read() {
-            Ok(found) => return Ok(Some(found)),
-            Err(failure) => failure,
-        };
-        let (Some(path), false) = (&path, stdin_is_terminal()) else {
-            return Err(failure);
-        };
         if failure.text != said {
-            log::error!(
+            ::log::error!(
                 "{}\ndegraded: nothing is watched or removed until {path:?} is mended",
                 failure.text
             );
+            board.read(None, Some(failure.text.clone()));
+            supervisor.is_ready(&format!("degraded: {}", failure.text));
             said = failure.text;
         }
-        let changes = match &mut changes {
-            None => {
-                // It may have been mended before anybody listened: look once more.
-                changes = Some(Changes::of(path));
-                continue;
+        // It may have been mended before anybody listened: look once more, and then each time.
+        failure = match source.read() {
+            Ok(plan) => return Ok(Some(plan)),
+            Err(failure) if failure.text != said => failure,
+            Err(failure) => {
+                let tick = match supervisor.next() {
+                    Some(at) => crossbeam_channel::at(at),
+                    None => crossbeam_channel::never(),
+                };
+                crossbeam_channel::select! {
+                    recv(signals.arrived) -> _ => return Ok(None),
+                    recv(changes.rung()) -> _ => changes.listen(),
+                    recv(tick) -> _ => supervisor.tick_alone(Instant::now()),
+                }
+                failure
             }
-            Some(changes) => changes,
         };
-        crossbeam_channel::select! {
-            recv(signals.arrived) -> _ => return Ok(None),
-            recv(changes.rung()) -> _ => changes.listen(),
-        }
     }
 }
 
@@ -122,77 +211,6 @@ fn listed(config: &Config, typed: &RuleSettings) -> Result<Vec<Root>, Failure> {
         Ok(Root::new(&rule.path, policy.into(), broad)?)
     };
     config.watch.iter().map(root).collect()
-}
-
-/// Tells what happens until there is nothing more.
-fn follow(watcher: &Watcher, report: &mut Report) -> Result<Exit, Failure> {
-    let live = report.is_live();
-    let mut failed = false;
-    let mut next_status = Instant::now();
-    loop {
-        // The line at the bottom is worth a wake-up a second only while something waits.
-        let event = match live && watcher.tracked() > 0 {
-            true => match watcher.events().recv_timeout(Duration::from_secs(1)) {
-                Ok(event) => Some(event),
-                Err(RecvTimeoutError::Timeout) => None,
-                Err(RecvTimeoutError::Disconnected) => break,
-            },
-            false => crossbeam_channel::select! {
-                recv(watcher.events()) -> event => match event {
-                    Ok(event) => Some(event),
-                    Err(_) => break,
-                },
-                recv(if live { watcher.stirred().clone() } else { never() }) -> _ => None,
-            },
-        };
-        if let Some(event) = event {
-            if matches!(event, Event::Summary(_)) {
-                report.status(String::new());
-            }
-            let last = matches!(event, Event::Summary(_));
-            failed |= matches!(event, Event::Failed { .. });
-            if report.event(&event).is_err() {
-                // Nobody reads any more: what cannot be told is not done.
-                watcher.stopper().stop();
-                return Ok(Exit::Failed);
-            }
-            if last {
-                break;
-            }
-        }
-        if live && next_status <= Instant::now() {
-            report.status(status(watcher));
-            next_status = Instant::now() + Duration::from_secs(1);
-        }
-    }
-    let summary = watcher.summary();
-    let partly = failed || summary.failed > 0 || summary.cannot_tell;
-    Ok(if partly { Exit::Partly } else { Exit::Done })
-}
-
-/// `2 waiting, next in 7 s · 1 held · freed 5 B`
-fn status(watcher: &Watcher) -> String {
-    let waiting = watcher.waiting();
-    let summary = watcher.summary();
-    let mut parts = Vec::new();
-    if waiting.waiting > 0 {
-        let next = waiting.next.map(|next| next.since(clock::mono()).as_secs());
-        let next = next.map(|s| format!(", next in {s} s")).unwrap_or_default();
-        parts.push(format!(
-            "{} waiting{next}",
-            text::count(waiting.waiting as u64)
-        ));
-    }
-    if waiting.held > 0 {
-        parts.push(format!("{} held", text::count(waiting.held as u64)));
-    }
-    if summary.reaped > 0 {
-        parts.push(format!("freed {}", text::size(summary.bytes)));
-    }
-    if summary.held_back > 0 {
-        parts.push(format!("{} in quarantine", text::size(summary.held_back)));
-    }
-    parts.join(" · ")
 }
 
 /// The first two lines on a terminal.
@@ -297,64 +315,5 @@ fn failed(error: &StartError) -> Failure {
         StartError::Busy { .. } => Failure::new(Exit::Busy, error),
         StartError::Refused(_) | StartError::NoRoot => Failure::new(Exit::Usage, error),
         StartError::Io(_) => Failure::new(Exit::Failed, error),
-    }
-}
-
-/// SIGINT, SIGTERM and SIGHUP end the watch; a second one ends it at once.
-struct Signals {
-    arrived: crossbeam_channel::Receiver<()>,
-}
-
-impl Signals {
-    fn listen() -> Result<Signals, Failure> {
-        let hangup_ignored = hangup_is_ignored();
-        let (send, arrived) = crossbeam_channel::bounded(1);
-        let count = AtomicU32::new(0);
-        ctrlc::set_handler(move || {
-            if count.fetch_add(1, Ordering::SeqCst) > 0 {
-                std::process::exit(130);
-            }
-            let _ = send.try_send(());
-        })
-        .map_err(|error| {
-            Failure::new(Exit::Failed, format!("cannot listen for signals: {error}"))
-        })?;
-        if hangup_ignored {
-            // nohup's wish, which ctrlc does not see.
-            ignore_hangup();
-        }
-        Ok(Signals { arrived })
-    }
-
-    fn stop(self, watcher: &Watcher) {
-        let stopper = watcher.stopper();
-        let thread = std::thread::Builder::new().name("orphand-signals".into());
-        let spawned = thread.spawn(move || {
-            if self.arrived.recv().is_ok() {
-                stopper.stop();
-                // Whoever should read our lines does not: nothing is half done by now.
-                std::thread::sleep(Duration::from_secs(20));
-                std::process::exit(Exit::Failed as i32);
-            }
-        });
-        if let Err(error) = spawned {
-            log::error!("signals will not be heard: {error}");
-        }
-    }
-}
-
-fn hangup_is_ignored() -> bool {
-    // SAFETY: a null `act` only asks; `old` is valid for the call, which fills it.
-    unsafe {
-        let mut old = std::mem::zeroed::<libc::sigaction>();
-        libc::sigaction(libc::SIGHUP, std::ptr::null(), &raw mut old) == 0
-            && old.sa_sigaction == libc::SIG_IGN
-    }
-}
-
-fn ignore_hangup() {
-    // SAFETY: SIG_IGN is a valid disposition, and no handler of ours stands on SIGHUP but ctrlc's.
-    unsafe {
-        libc::signal(libc::SIGHUP, libc::SIG_IGN);
     }
 }

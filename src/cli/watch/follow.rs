@@ -1,0 +1,310 @@
+//! Follows a watch to its end: tells what happens, keeps the status line, hears of a new
+//! configuration, gives systemd its signs of life, sums up who leaks. One thread that sleeps until
+//! something happens, or until the nearest of these is due.
+
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Select, TryRecvError};
+use orphand::Watcher;
+use orphand::clock;
+use orphand::event::Event;
+use orphand::state::Folders;
+use orphand::watch::file::Changes;
+
+use super::{Source, rules};
+use crate::cli::board::{Board, sentence};
+use crate::cli::config_file::Config;
+use crate::cli::metrics::Textfile;
+use crate::cli::report::Report;
+use crate::cli::supervisor::Supervisor;
+use crate::cli::{Exit, Failure, log, text};
+
+/// How long a configuration file must be left alone before it is read: editors write it in steps.
+const SETTLING: Duration = Duration::from_millis(200);
+
+/// How often the line at the bottom and the line for systemd change at most.
+const LINE: Duration = Duration::from_secs(1);
+
+/// How many events are told before the clock is looked at again.
+const AT_ONCE: usize = 256;
+
+pub(super) struct Follow<'a> {
+    watcher: &'a Watcher,
+    report: &'a mut Report,
+    board: &'a Board,
+    supervisor: Supervisor,
+    metrics: Option<Textfile>,
+    /// What is in force.
+    config: Config,
+    changes: Option<Changes>,
+    leaks_every: Duration,
+    due: Due,
+    is_ready: bool,
+    failed: bool,
+    ended: bool,
+}
+
+/// When something is to be done without being asked.
+#[derive(Default)]
+struct Due {
+    /// The status line.
+    line: Option<Instant>,
+    /// The line for systemd: something has happened.
+    told: Option<Instant>,
+    /// The configuration file has changed.
+    reread: Option<Instant>,
+    /// Temps were left behind, and it was not yet said by whom.
+    leaks: Option<Instant>,
+}
+
+impl<'a> Follow<'a> {
+    pub(super) fn new(
+        watcher: &'a Watcher,
+        report: &'a mut Report,
+        board: &'a Board,
+        supervisor: Supervisor,
+    ) -> Follow<'a> {
+        Follow {
+            watcher,
+            report,
+            board,
+            supervisor,
+            metrics: None,
+            config: Config::default(),
+            changes: None,
+            leaks_every: Duration::MAX,
+            due: Due::default(),
+            is_ready: false,
+            failed: false,
+            ended: false,
+        }
+    }
+
+    /// Until there is nothing more to tell.
+    pub(super) fn run(
+        mut self,
+        source: &Source<'_>,
+        config: &Config,
+        folders: &Folders,
+    ) -> Result<Exit, Failure> {
+        self.changes = source.changes(config);
+        // It may have changed between the first reading and now.
+        self.due.reread = self.changes.as_ref().map(|_| Instant::now());
+        self.heed(source, config);
+        while !self.ended {
+            if self.listen().is_err() {
+                // Nobody reads any more: what cannot be told is not done.
+                self.watcher.stopper().stop();
+                return Ok(Exit::Failed);
+            }
+            self.on_time(source, folders);
+        }
+        if self.due.leaks.is_some() {
+            self.sum_up_leaks();
+        }
+        if let Some(metrics) = &mut self.metrics {
+            metrics.write(self.board);
+        }
+        let summary = self.watcher.summary();
+        let partly = self.failed || summary.failed > 0 || summary.cannot_tell;
+        Ok(if partly { Exit::Partly } else { Exit::Done })
+    }
+
+    /// Takes `config` to be in force, and does what it says beside the rules.
+    fn heed(&mut self, source: &Source<'_>, config: &Config) {
+        self.config = config.clone();
+        self.leaks_every = config.log.leaks;
+        self.watcher.set_journal_cap(config.journal.max_size);
+        let textfile = config.metrics.textfile.as_deref();
+        let textfile = textfile.filter(|_| source.is_background());
+        self.metrics = textfile.map(|path| Textfile::new(path, config.metrics.every));
+    }
+
+    /// Sleeps until something happens or is due, and tells what has happened.
+    fn listen(&mut self) -> std::io::Result<()> {
+        let live = self.report.is_live();
+        // The line at the bottom is worth a wake-up a second only while something waits.
+        if live && self.due.line.is_none() && self.watcher.tracked() > 0 {
+            self.due.line = Some(Instant::now() + LINE);
+        }
+        let deadline = [
+            self.due.line,
+            self.due.told,
+            self.due.reread,
+            self.due.leaks,
+            self.supervisor.next(),
+            self.metrics.as_ref().map(Textfile::due),
+        ];
+        let mut select = Select::new();
+        let happened = select.recv(self.watcher.events());
+        if live {
+            select.recv(self.watcher.stirred());
+        }
+        if let Some(changes) = &self.changes {
+            select.recv(changes.rung());
+        }
+        let ready = match deadline.into_iter().flatten().min() {
+            Some(at) => select.ready_deadline(at).ok(),
+            None => Some(select.ready()),
+        };
+        if ready == Some(happened) {
+            return self.tell();
+        }
+        if self.watcher.stirred().try_recv().is_ok() {
+            self.due.line = Some(Instant::now());
+        }
+        if let Some(changes) = &mut self.changes
+            && changes.rung().try_recv().is_ok()
+        {
+            // Before the file is read, so that the next change is heard.
+            changes.listen();
+            self.due.reread = Some(Instant::now() + SETTLING);
+        }
+        Ok(())
+    }
+
+    /// Tells the events that are there.
+    fn tell(&mut self) -> std::io::Result<()> {
+        for _ in 0..AT_ONCE {
+            let event = match self.watcher.events().try_recv() {
+                Ok(event) => event,
+                Err(TryRecvError::Empty) => break,
+                Err(TryRecvError::Disconnected) => {
+                    self.ended = true;
+                    break;
+                }
+            };
+            if let Event::Summary(_) = event {
+                self.report.status(String::new());
+                self.supervisor.is_stopping();
+                self.ended = true;
+            }
+            self.failed |= matches!(event, Event::Failed { .. });
+            let ready = matches!(event, Event::Ready { .. });
+            let left = self.board.hears(&event);
+            self.report.event(&event)?;
+            if ready {
+                self.is_ready = true;
+                if let Some(metrics) = &mut self.metrics {
+                    metrics.write(self.board);
+                }
+                self.supervisor.is_ready(&self.board.snapshot().line());
+            }
+            let now = Instant::now();
+            if left {
+                let at = now.checked_add(self.leaks_every);
+                self.due.leaks = self.due.leaks.or(at);
+            }
+            self.due.told.get_or_insert(now + LINE);
+            if let Some(metrics) = &mut self.metrics {
+                metrics.has_news();
+            }
+        }
+        if self.report.is_live() {
+            self.due.line.get_or_insert_with(Instant::now);
+        }
+        Ok(())
+    }
+
+    /// Does what is due.
+    fn on_time(&mut self, source: &Source<'_>, folders: &Folders) {
+        let now = Instant::now();
+        let take = |due: &mut Option<Instant>| due.take_if(|at| *at <= now).is_some();
+        if take(&mut self.due.line) && !self.ended {
+            self.report.status(status(self.watcher));
+        }
+        if take(&mut self.due.told) && self.is_ready && !self.ended {
+            self.supervisor.does(self.board.snapshot().line());
+        }
+        if take(&mut self.due.reread) && !self.ended {
+            self.reload(source, folders);
+        }
+        if take(&mut self.due.leaks) {
+            self.sum_up_leaks();
+        }
+        match self.is_ready {
+            true => self.supervisor.tick(now, self.watcher),
+            false => self.supervisor.is_starting(now),
+        }
+        if let Some(metrics) = &mut self.metrics
+            && metrics.due() <= now
+        {
+            metrics.write(self.board);
+        }
+    }
+
+    /// Reads the configuration file again. Where it is wrong, what was in force still is.
+    fn reload(&mut self, source: &Source<'_>, folders: &Folders) {
+        let read = source.reread().and_then(|plan| match &plan.config.path {
+            // Editors and package managers take a file away before they put the next one there.
+            None if source.is_background() => Err(super::nothing_to_watch(&plan.config)),
+            _ => Ok(plan),
+        });
+        let mistake = match read {
+            Ok(plan) => {
+                if plan.config != self.config {
+                    self.report.roots_are(&plan.roots);
+                    match self.watcher.reload(&rules(&plan)) {
+                        Ok(()) => ::log::info!("{}", in_force(&plan.config, plan.roots.len())),
+                        Err(refused) => ::log::error!("{refused}; the old rules are in force"),
+                    }
+                    if source.is_background() {
+                        log::settle(&plan.config.log, folders);
+                    }
+                    self.heed(source, &plan.config);
+                }
+                self.board.read(plan.config.path, None);
+                None
+            }
+            Err(failure) => Some(failure.text),
+        };
+        if let Some(mistake) = mistake {
+            if self.board.snapshot().mistake.as_ref() != Some(&mistake) {
+                ::log::error!("{mistake}\nthe rules that were read before are still in force");
+            }
+            self.board.read(None, Some(mistake));
+        }
+        self.due.told.get_or_insert(Instant::now());
+    }
+
+    fn sum_up_leaks(&mut self) {
+        self.due.leaks = None;
+        for (leak, sum) in self.board.snapshot().leaks {
+            ::log::info!("{}", sentence(&leak, &sum));
+        }
+    }
+}
+
+fn in_force(config: &Config, roots: usize) -> String {
+    let file = config.path.as_deref().map(text::escaped);
+    let roots = text::counted(roots as u64, "directory", "directories");
+    format!(
+        "{} was read again: {roots} to watch",
+        file.unwrap_or_default()
+    )
+}
+
+/// `2 waiting, next in 7 s · 1 held · freed 5 B`
+fn status(watcher: &Watcher) -> String {
+    let waiting = watcher.waiting();
+    let summary = watcher.summary();
+    let mut parts = Vec::new();
+    if waiting.waiting > 0 {
+        let next = waiting.next.map(|next| next.since(clock::mono()).as_secs());
+        let next = next.map(|s| format!(", next in {s} s")).unwrap_or_default();
+        parts.push(format!(
+            "{} waiting{next}",
+            text::count(waiting.waiting as u64)
+        ));
+    }
+    if waiting.held > 0 {
+        parts.push(format!("{} held", text::count(waiting.held as u64)));
+    }
+    if summary.reaped > 0 {
+        parts.push(format!("freed {}", text::size(summary.bytes)));
+    }
+    if summary.held_back > 0 {
+        parts.push(format!("{} in quarantine", text::size(summary.held_back)));
+    }
+    parts.join(" · ")
+}

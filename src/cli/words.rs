@@ -1,0 +1,250 @@
+//! What happens, in words: one line an event.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anstyle::{AnsiColor, Style};
+use orphand::decide::judge::{Reason, Target};
+use orphand::event::{Cause, Disposed, Event, RootState, Subject, Summary};
+
+use super::text;
+
+/// How they are put. By default as a file wants them: without colour, without a time of day, and
+/// with whole paths.
+#[derive(Debug, Default)]
+pub(crate) struct Words {
+    pub(crate) color: bool,
+    /// A line begins with the time of day.
+    pub(crate) dated: bool,
+    /// Names are told from here.
+    pub(crate) roots: Vec<PathBuf>,
+}
+
+impl Words {
+    pub(crate) fn paint(&self, text: &str, style: Style) -> String {
+        match self.color {
+            true => format!("{style}{text}{style:#}"),
+            false => text.to_owned(),
+        }
+    }
+
+    /// The line about `event`, if people are told of it.
+    pub(crate) fn of(&self, event: &Event) -> Option<String> {
+        let line = match event {
+            Event::Ready { .. }
+            | Event::Rescan {
+                cause: Cause::Startup,
+                ..
+            } => return None,
+            Event::Tracked { subject, due } => {
+                let rest = format!("looked at in {}", text::span(*due));
+                self.row("tracked", Style::new().dimmed(), subject, &rest)
+            }
+            Event::Settled { subject, how } => {
+                self.row("settled", Style::new().dimmed(), subject, how.as_str())
+            }
+            Event::Kept {
+                subject,
+                reason,
+                holders,
+                retry,
+                again: _,
+            } => {
+                let by: Vec<String> = holders
+                    .iter()
+                    .take(3)
+                    .map(|h| format!("{}[{}]", text::escaped(Path::new(&h.name)), h.pid))
+                    .collect();
+                let rest = kept(*reason, &by.join(", "), *retry);
+                self.row("kept", AnsiColor::Yellow.on_default(), subject, &rest)
+            }
+            Event::Reaped(disposed) => {
+                let word = if disposed.dry_run {
+                    "would remove"
+                } else {
+                    "removed"
+                };
+                let style = AnsiColor::Green.on_default();
+                self.row(word, style, &disposed.subject, &because(disposed))
+            }
+            Event::Quarantined {
+                disposed,
+                id,
+                reason,
+            } => {
+                let word = if disposed.dry_run {
+                    "would move"
+                } else {
+                    "moved"
+                };
+                let rest = moved(disposed, id.as_deref(), *reason);
+                self.row(word, AnsiColor::Cyan.on_default(), &disposed.subject, &rest)
+            }
+            Event::Restored { subject, .. } => {
+                self.row("restored", AnsiColor::Cyan.on_default(), subject, "")
+            }
+            Event::Purged { subject, id } => {
+                let rest = format!("deleted from the quarantine ({id})");
+                self.row("purged", AnsiColor::Green.on_default(), subject, &rest)
+            }
+            Event::Failed { subject, error, .. } => {
+                let rest = format!("{error}; it is tried again later");
+                self.row("failed", AnsiColor::Red.on_default(), subject, &rest)
+            }
+            Event::Rescan { root, cause } => {
+                let why = match cause {
+                    Cause::Startup => "it is the start",
+                    Cause::Overflow => "the kernel lost events",
+                    Cause::Periodic => "it is time",
+                    Cause::RootReturned => "it is back",
+                };
+                format!(
+                    "{}scanning {} again: {why}",
+                    self.now(),
+                    text::escaped(root)
+                )
+            }
+            Event::Root { root, state } => {
+                let what = match state {
+                    RootState::Watching => "is watched",
+                    RootState::Gone => "is not there; it is waited for",
+                    RootState::Polling => "cannot be watched; it is scanned by time instead",
+                    RootState::Denied => "may not be opened, or is another orphand's",
+                    RootState::Blind => "cannot be judged; nothing is removed there",
+                };
+                format!("{}{} {what}", self.now(), text::escaped(root))
+            }
+            Event::Summary(summary) => self.summary(summary),
+        };
+        Some(line.trim_end().to_owned())
+    }
+
+    /// `10:42:10  removed  a.tmp      0 B    empty, unused for 10 s`
+    fn row(&self, word: &str, style: Style, subject: &Subject, rest: &str) -> String {
+        let width = if word.starts_with("would") { 12 } else { 8 };
+        let word = self.paint(&format!("{word:<width$}"), style);
+        let name = self.name(&subject.path, &subject.root);
+        let bytes = subject.bytes.map(text::size).unwrap_or_default();
+        format!("{}{word} {name:<24} {bytes:>8}  {rest}", self.now())
+    }
+
+    /// A path as short as it can be told apart.
+    pub(crate) fn name(&self, path: &Path, root: &Path) -> String {
+        let below = match self.roots.as_slice() {
+            [_] => path.strip_prefix(root).unwrap_or(path),
+            _ => path,
+        };
+        text::escaped(below)
+    }
+
+    fn summary(&self, summary: &Summary) -> String {
+        let mut parts = vec![format!(
+            "{} removed ({} freed)",
+            text::count(summary.reaped),
+            text::size(summary.bytes)
+        )];
+        if summary.quarantined > 0 {
+            parts.push(format!(
+                "{} moved to the quarantine ({}; emptied by: orphand quarantine purge)",
+                text::count(summary.quarantined),
+                text::size(summary.held_back)
+            ));
+        }
+        parts.push(format!("{} kept", text::count(summary.kept)));
+        if summary.failed > 0 {
+            parts.push(format!("{} failed", text::count(summary.failed)));
+        }
+        parts.join(" · ")
+    }
+
+    fn now(&self) -> String {
+        if !self.dated {
+            return String::new();
+        }
+        let zone = jiff::tz::TimeZone::system();
+        let now = jiff::Timestamp::now().to_zoned(zone);
+        now.strftime("%H:%M:%S  ").to_string()
+    }
+}
+
+fn because(disposed: &Disposed) -> String {
+    let quiet = text::span(disposed.quiet);
+    match disposed.subject.bytes {
+        Some(0) => format!("empty, unused for {quiet}"),
+        _ => format!("unused for {quiet}"),
+    }
+}
+
+fn moved(disposed: &Disposed, id: Option<&str>, reason: Option<Reason>) -> String {
+    let mut line = match (reason, &disposed.target) {
+        (Some(Reason::SoleCopy), Some(target)) => {
+            let target = text::escaped(Path::new(target.file_name().unwrap_or_default()));
+            let what = match disposed.target_is {
+                Target::Empty => format!("\"{target}\" has no content"),
+                _ => format!("there is no \"{target}\""),
+            };
+            format!("{what}: it may be the only copy.")
+        }
+        (Some(Reason::SoleCopy), None) => {
+            "its name does not say what it was to become: it may be the only copy.".to_owned()
+        }
+        (Some(Reason::InUse), _) => "somebody has it open.".to_owned(),
+        (Some(_), _) => "that nobody uses it could not be proven in full.".to_owned(),
+        (None, _) => format!("unused for {}.", text::span(disposed.quiet)),
+    };
+    if let Some(id) = id {
+        line.push_str(&format!(
+            "  back: orphand restore {id}   for good: orphand quarantine purge {id}"
+        ));
+    }
+    line
+}
+
+/// Why it stays, when it is looked at again, and what to do about it.
+pub(crate) fn kept(reason: Reason, by: &str, retry: Option<Duration>) -> String {
+    let why = match reason {
+        Reason::Restored => "it was restored, and has not changed since".to_owned(),
+        Reason::Young => "not yet unused for its grace".to_owned(),
+        Reason::Changed => "it was touched just now".to_owned(),
+        Reason::NotRegular => "not a regular file".to_owned(),
+        Reason::OtherMount => "on another mount than its directory".to_owned(),
+        Reason::Protected => "immutable, append-only or not on this machine".to_owned(),
+        Reason::HardLinked => "it has another name".to_owned(),
+        Reason::NetworkFs => "its file system is not one where it can be proven unused".to_owned(),
+        Reason::ForeignOwner => "it belongs to somebody else".to_owned(),
+        Reason::WriterAlive => "the process in its name lives".to_owned(),
+        Reason::Closed => "closed, and --closed settled leaves such temps alone".to_owned(),
+        Reason::Locked if by.is_empty() => "locked".to_owned(),
+        Reason::Locked => format!("locked by {by}"),
+        Reason::InUse if by.is_empty() => "open".to_owned(),
+        Reason::InUse => format!("open in {by}"),
+        Reason::CannotTell => "it cannot be proven that nobody uses it".to_owned(),
+        Reason::SoleCopy => "it may be the only copy".to_owned(),
+        Reason::NoQuarantine => {
+            "it may be the only copy, and there can be no quarantine here".to_owned()
+        }
+    };
+    let again = retry.map(|retry| format!("; looked at every {}", text::span(retry)));
+    let hint = match reason {
+        Reason::InUse => ".  take it though it is open: --open reap",
+        Reason::SoleCopy => ".  move such temps: --sole-copy quarantine",
+        _ => "",
+    };
+    format!("{why}{}{hint}", again.unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_reason_has_words() {
+        for reason in Reason::ALL {
+            assert!(!kept(reason, "", None).is_empty(), "{reason}");
+        }
+        assert_eq!(
+            kept(Reason::InUse, "bash[4711]", Some(Duration::from_secs(10))),
+            "open in bash[4711]; looked at every 10 s.  take it though it is open: --open reap"
+        );
+    }
+}
