@@ -4,7 +4,6 @@
 
 use std::ffi::{OsStr, OsString};
 use std::io;
-use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -173,7 +172,7 @@ impl<'a> Pass<'a> {
     ) -> io::Result<Option<(Suspect, Evidence)>> {
         let policy = &self.ground.root.policy;
         // The callback takes what any rule takes; what this one does not is not its temp.
-        if !policy.names.matches(one.name.as_bytes()) {
+        if !policy.takes(self.ground.below, &one.name) {
             one.temp = None;
             return Ok(None);
         }

@@ -119,7 +119,9 @@ impl Root {
     pub fn below<'a>(&self, dir: &'a Path) -> Option<&'a Path> {
         let below = dir.strip_prefix(&self.path).ok()?;
         let covered = below.as_os_str().is_empty()
-            || (self.policy.recursive && !below.components().any(|part| is_own(part.as_os_str())));
+            || (self.policy.recursive
+                && !below.components().any(|part| is_own(part.as_os_str()))
+                && !self.policy.exclude.excludes(below));
         covered.then_some(below)
     }
 }
@@ -182,6 +184,7 @@ fn homes() -> Vec<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::decide::exclude::Exclude;
 
     #[test]
     fn what_is_too_broad() {
@@ -221,5 +224,23 @@ mod tests {
         assert_eq!(below(true, "/r/a/b"), Some(Path::new("a/b")));
         assert_eq!(below(true, "/rr"), None);
         assert_eq!(below(true, "/r/.orphand/7f3a"), None);
+    }
+
+    #[test]
+    fn a_rule_does_not_cover_what_it_excludes() {
+        let root = Root {
+            path: "/cache/r".into(),
+            policy: Arc::new(Policy {
+                recursive: true,
+                exclude: Exclude::new(&["cache", "a/b"]).expect("globs"),
+                ..Policy::default()
+            }),
+        };
+        let covers = |dir: &str| root.below(Path::new(dir)).is_some();
+        assert!(covers("/cache/r"), "only what is below it");
+        assert!(covers("/cache/r/a") && covers("/cache/r/b/a/b"));
+        assert!(
+            !covers("/cache/r/a/b") && !covers("/cache/r/a/b/c") && !covers("/cache/r/x/cache")
+        );
     }
 }

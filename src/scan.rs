@@ -112,6 +112,7 @@ impl Walk<'_> {
     }
 
     fn read_entries(&self, dir: &Dir) -> io::Result<()> {
+        let policy = &self.root.policy;
         for entry in Entries::read_from(dir.fd())? {
             let entry = entry?;
             let name = OsStr::from_bytes(entry.file_name().to_bytes());
@@ -132,8 +133,13 @@ impl Walk<'_> {
                 _ => continue,
             };
             match is_dir {
-                true if self.root.policy.recursive => self.later(dir.below().join(name)),
-                false if self.root.policy.names.matches(name.as_bytes()) => {
+                true if policy.recursive => {
+                    let below = dir.below().join(name);
+                    if !policy.exclude.excludes(&below) {
+                        self.later(below);
+                    }
+                }
+                false if policy.takes(dir.below(), name) => {
                     (self.met)(Met::Temp(dir, name));
                 }
                 _ => {}

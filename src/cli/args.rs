@@ -313,6 +313,7 @@ impl Rule {
             sole_copy: self.sole_copy.map(Into::into),
             action,
             network: None,
+            exclude: None,
             broad: self.allow_broad_root.then_some(true),
         }
     }

@@ -163,8 +163,7 @@ fn not_regular(root: &Root, path: &Path, seen: &Metadata) -> Value {
 }
 
 fn matches(root: &Root, examined: &Examined) -> bool {
-    use std::os::unix::ffi::OsStrExt;
-    root.policy.names.matches(examined.suspect.name.as_bytes())
+    root.policy.takes(Path::new(""), &examined.suspect.name)
 }
 
 fn print(
@@ -174,8 +173,14 @@ fn print(
     holders: &[Holder],
 ) -> Result<(), Failure> {
     report.line(&text::escaped(&examined.path))?;
-    if !matches(root, examined) {
-        let names = &root.policy.names;
+    let policy = &root.policy;
+    if policy.exclude.excludes(Path::new(&examined.suspect.name)) {
+        report.line(&format!(
+            "the rule excludes it ({}): it is left alone",
+            policy.exclude
+        ))?;
+    } else if !matches(root, examined) {
+        let names = &policy.names;
         report.line(&format!(
             "its name is none that the rule takes ({names}): it is left alone"
         ))?;

@@ -33,6 +33,7 @@ mod report;
 mod restore;
 mod scan;
 mod service;
+mod size;
 mod status;
 mod sweep;
 mod text;

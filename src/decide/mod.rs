@@ -6,6 +6,7 @@
 //!
 //! - [`temp_name`]: what a name says about its writer and its target
 //! - [`policy`]: what the user wants for a root
+//! - [`exclude`]: what a rule leaves alone below it
 //! - [`observation`]: what looking at a name can say
 //! - [`retention`]: how long a quarantine keeps what lies in it
 //! - [`time`]: moments as values
@@ -14,6 +15,7 @@
 //! - [`judge`]: *is it safe?*
 #![deny(clippy::disallowed_methods)]
 
+pub mod exclude;
 pub mod judge;
 pub mod macos_hold;
 pub mod observation;

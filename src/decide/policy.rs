@@ -1,7 +1,11 @@
 //! What the user wants for a root.
 
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 use std::time::Duration;
 
+use super::exclude::Exclude;
 use super::temp_name::{Names, Reading};
 
 /// What a close means (`--closed`).
@@ -72,6 +76,8 @@ pub const PID_FORGOTTEN: Duration = Duration::from_secs(24 * 60 * 60);
 pub struct Policy {
     /// Which base names are temps.
     pub names: Names,
+    /// What is left alone below the root, whatever its name.
+    pub exclude: Exclude,
     /// How long a temp must be quiet.
     pub grace: Graces,
     /// What a close means.
@@ -170,6 +176,13 @@ impl Policy {
             grace if grace < SHORTEST_GRACE => Err(PolicyError::GraceTooShort(grace)),
             _ => Ok(()),
         }
+    }
+
+    /// Whether a file called `name` in the folder `below`, the way to it from the root, is a temp.
+    #[must_use]
+    pub fn takes(&self, below: &Path, name: &OsStr) -> bool {
+        self.names.matches(name.as_bytes())
+            && (self.exclude.is_empty() || !self.exclude.excludes(&below.join(name)))
     }
 
     /// Whether nothing is to be changed on disk.

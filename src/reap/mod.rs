@@ -11,7 +11,6 @@ use std::cell::OnceCell;
 use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::io;
-use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -335,7 +334,7 @@ impl Reaper {
         let suspect = &candidate.suspect;
         let (dir, name) = (scene.dir, suspect.name.as_os_str());
         // Asked at the last door too: what the rule does not name is not touched.
-        if !scene.policy.names.matches(name.as_bytes()) {
+        if !scene.policy.takes(dir.below(), name) {
             return Err(Outcome::Settled);
         }
         // The quarantine's folders are made before anything is held: that takes time.
@@ -630,12 +629,8 @@ pub fn recover(scene: Scene<'_>, asker: &Asker, claim: &OsStr) -> io::Result<Opt
         return Ok(None);
     }
     // A name of this form can be given by anybody: what this rule would not have claimed stays.
-    let names = &scene.policy.names;
-    if read
-        .original
-        .as_ref()
-        .is_some_and(|name| !names.matches(name.as_bytes()))
-    {
+    let takes = |name| scene.policy.takes(dir.below(), name);
+    if read.original.as_deref().is_some_and(|name| !takes(name)) {
         return Ok(None);
     }
     if let Some(name) = &read.original {

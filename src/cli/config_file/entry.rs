@@ -1,0 +1,319 @@
+//! One key of the file and its value: what may stand there, and what is said of what may not.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clap::ValueEnum;
+use orphand::decide::policy::{PolicyError, SHORTEST_GRACE};
+use orphand::decide::temp_name::Names;
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use super::ConfigError;
+use crate::cli::{duration, size};
+
+/// What is wrong, and at which byte of the text.
+#[derive(Debug)]
+pub(super) struct Mistake {
+    at: usize,
+    what: String,
+}
+
+impl Mistake {
+    pub(super) fn new(at: usize, what: impl fmt::Display) -> Mistake {
+        let what = what.to_string();
+        Mistake { at, what }
+    }
+
+    pub(super) fn in_file(self, path: &Path, text: &str) -> ConfigError {
+        ConfigError {
+            path: path.to_owned(),
+            place: Some(place(text, self.at)),
+            what: self.what,
+        }
+    }
+}
+
+pub(super) fn place(text: &str, at: usize) -> (usize, usize) {
+    // A place within a character is none of ours, but nothing to panic about either.
+    let at = at.min(text.len());
+    let before = (0..=at).rev().find_map(|at| text.get(..at)).unwrap_or("");
+    let lines = before.bytes().filter(|byte| *byte == b'\n').count();
+    let line = before.rsplit('\n').next().unwrap_or("");
+    (lines + 1, line.chars().count() + 1)
+}
+
+pub(super) struct Section {
+    pub(super) title: &'static str,
+    pub(super) keys: &'static [&'static str],
+}
+
+#[rustfmt::skip]
+pub(super) const WATCH: Section = Section {
+    title: "[[watch]]",
+    keys: &[
+        "path",
+        "names", "writers", "exclude", "recursive", "grace", "fixed_name_grace", "closed", "open",
+        "sole_copy", "action", "network", "broad",
+    ],
+};
+
+pub(super) const DEFAULTS: Section = Section {
+    title: "[defaults]",
+    // All of it but the path.
+    keys: WATCH.keys.split_at(1).1,
+};
+
+pub(super) const QUARANTINE: Section = Section {
+    title: "[quarantine]",
+    keys: &["keep", "percent"],
+};
+
+pub(super) const JOURNAL: Section = Section {
+    title: "[journal]",
+    keys: &["max_size"],
+};
+
+pub(super) const LOG: Section = Section {
+    title: "[log]",
+    keys: &["file", "max_size", "level", "leaks"],
+};
+
+pub(super) const METRICS: Section = Section {
+    title: "[metrics]",
+    keys: &["textfile", "every"],
+};
+
+/// `[defaults]` first: where a key fits two sections, that is the one to be told of.
+pub(super) const SECTIONS: [Section; 6] = [DEFAULTS, WATCH, QUARANTINE, JOURNAL, LOG, METRICS];
+
+/// A key and its value.
+#[derive(Clone, Copy)]
+pub(super) struct Entry<'t> {
+    pub(super) key: &'t str,
+    /// Where the key stands.
+    pub(super) at: usize,
+    pub(super) value: &'t Spanned<DeValue<'t>>,
+}
+
+/// In the order of the file, so that the first mistake is said first.
+pub(super) fn entries<'t>(table: &'t DeTable<'t>) -> Vec<Entry<'t>> {
+    let entry = |(key, value): (&'t Spanned<_>, _)| {
+        let at = key.span().start;
+        let key: &std::borrow::Cow<'t, str> = key.get_ref();
+        Entry { key, at, value }
+    };
+    let mut entries: Vec<_> = table.iter().map(entry).collect();
+    entries.sort_by_key(|entry| entry.at);
+    entries
+}
+
+/// For [`Names`], where only the other list is in question.
+pub(super) const NONE: [&str; 0] = [];
+
+/// The shortest time between two of something that is done again and again.
+pub(super) const SHORTEST_INTERVAL: Duration = Duration::from_secs(1);
+
+impl Entry<'_> {
+    pub(super) fn wrong(&self, what: impl fmt::Display) -> Mistake {
+        Mistake::new(self.value.span().start, what)
+    }
+
+    pub(super) fn wrong_type(&self, wanted: &str) -> Mistake {
+        let found = self.value.get_ref().type_str();
+        self.wrong(format!("{} must be {wanted}, not this {found}", self.key))
+    }
+
+    pub(super) fn unknown(&self, section: Option<&Section>) -> Mistake {
+        let key = self.key;
+        let right_place = SECTIONS.iter().find(|section| section.keys.contains(&key));
+        let what = match (right_place, section) {
+            (Some(Section { title, .. }), _) => {
+                format!("{key:?} means nothing here; did you mean to put it in {title}?")
+            }
+            (None, Some(Section { title, keys })) => {
+                let meant = did_you_mean(key, keys.iter().map(|key| format!("{key:?}")));
+                format!("unknown key {key:?} in {title}; {meant}")
+            }
+            (None, None) => {
+                let titles = SECTIONS.iter().map(|section| section.title.to_owned());
+                format!("unknown section {key:?}; {}", did_you_mean(key, titles))
+            }
+        };
+        Mistake::new(self.at, what)
+    }
+
+    pub(super) fn flag(&self) -> Result<bool, Mistake> {
+        let flag = self.value.get_ref().as_bool();
+        flag.ok_or_else(|| self.wrong_type("true or false"))
+    }
+
+    pub(super) fn integer(&self) -> Option<u64> {
+        let integer = self.value.get_ref().as_integer()?;
+        u64::from_str_radix(integer.as_str(), integer.radix()).ok()
+    }
+
+    pub(super) fn duration(&self) -> Result<Duration, Mistake> {
+        match (self.value.get_ref(), self.integer()) {
+            (DeValue::String(text), _) => duration::parse(text).map_err(|what| self.wrong(what)),
+            (_, Some(number)) => {
+                Err(self.wrong(format!("{number} has no unit; did you mean \"{number}s\"?")))
+            }
+            _ => Err(self.wrong_type("a whole number and a unit, like \"30s\"")),
+        }
+    }
+
+    /// A time between two of something that is done again and again.
+    pub(super) fn interval(&self) -> Result<Duration, Mistake> {
+        match self.duration()? {
+            every if every < SHORTEST_INTERVAL => {
+                let key = self.key;
+                Err(self.wrong(format!(
+                    "{key} = {every:?} is too often; the shortest is 1s"
+                )))
+            }
+            every => Ok(every),
+        }
+    }
+
+    /// Bytes; never none at all.
+    pub(super) fn size(&self) -> Result<u64, Mistake> {
+        let size = match (self.value.get_ref(), self.integer()) {
+            (DeValue::String(text), _) => size::parse(text).map_err(|what| self.wrong(what))?,
+            (_, Some(number)) => {
+                let what = format!("{number} has no unit; did you mean \"{number}MB\"?");
+                return Err(self.wrong(what));
+            }
+            _ => return Err(self.wrong_type("a whole number and a unit, like \"16MB\"")),
+        };
+        match size {
+            0 => Err(self.wrong(format!("{} cannot be 0; the smallest is 1kB", self.key))),
+            size => Ok(size),
+        }
+    }
+
+    pub(super) fn text(&self) -> Result<&str, Mistake> {
+        let text = self.value.get_ref().as_str();
+        text.ok_or_else(|| self.wrong_type("a string"))
+    }
+
+    /// A path that means the same wherever orphand is started from: absolute, or below `~/`.
+    pub(super) fn path(&self, home: Option<&Path>) -> Result<PathBuf, Mistake> {
+        absolute(self.text()?, home).map_err(|what| self.wrong(what))
+    }
+
+    /// The same of a file, which need not be there.
+    pub(super) fn file(&self, home: Option<&Path>) -> Result<PathBuf, Mistake> {
+        match self.text()? {
+            text if text.ends_with('/') => {
+                Err(self.wrong(format!("{text:?} is a directory; name a file in it")))
+            }
+            _ => self.path(home),
+        }
+    }
+
+    pub(super) fn grace(&self) -> Result<Duration, Mistake> {
+        match self.duration()? {
+            grace if grace < SHORTEST_GRACE => Err(self.wrong(PolicyError::GraceTooShort(grace))),
+            grace => Ok(grace),
+        }
+    }
+
+    /// One of the words that the command line knows.
+    pub(super) fn choice<A: ValueEnum + Into<T>, T>(&self) -> Result<T, Mistake> {
+        let value = self.value.get_ref();
+        let given = value.as_str();
+        if let Some(Ok(choice)) = given.map(|word| A::from_str(word, false)) {
+            return Ok(choice.into());
+        }
+        let choices = A::value_variants().iter().filter_map(A::to_possible_value);
+        let choices = choices.map(|choice| format!("{:?}", choice.get_name()));
+        let meant = did_you_mean(given.unwrap_or_default(), choices);
+        let given = given.map(|word| format!("{word:?}"));
+        let given = given.unwrap_or_else(|| format!("this {}", value.type_str()));
+        Err(self.wrong(format!("{} cannot be {given}; {meant}", self.key)))
+    }
+
+    /// Strings, each of which `check` takes.
+    pub(super) fn list<T, E: fmt::Display>(
+        &self,
+        check: impl Fn(&str) -> Result<T, E>,
+    ) -> Result<Vec<String>, Mistake> {
+        let list = match self.value.get_ref() {
+            DeValue::Array(list) => list,
+            DeValue::String(one) => {
+                let key = self.key;
+                return Err(self.wrong(format!("{key} must be a list; did you mean [{one:?}]?")));
+            }
+            _ => return Err(self.wrong_type("a list of strings")),
+        };
+        let string = |value| {
+            let element = Entry { value, ..*self };
+            let text = value.get_ref().as_str();
+            let text = text.ok_or_else(|| element.wrong_type("a list of strings"))?;
+            check(text).map_err(|error| element.wrong(error))?;
+            Ok(text.to_owned())
+        };
+        list.iter().map(string).collect()
+    }
+
+    pub(super) fn names(&self) -> Result<Vec<String>, Mistake> {
+        let names = self.list(|glob| Names::new(&[glob], &NONE))?;
+        // It reads as "no names", and would be the usual ones.
+        if names.is_empty() {
+            let what = "names is empty; did you mean [\"*.tmp\"], as without this line?";
+            return Err(self.wrong(what));
+        }
+        Ok(names)
+    }
+}
+
+/// `text` as a path, `~/` expanded.
+fn absolute(text: &str, home: Option<&Path>) -> Result<PathBuf, String> {
+    let path = match (text.strip_prefix("~/"), home) {
+        // A slash more would make `join` forget the home directory.
+        (Some(rest), Some(home)) => home.join(rest.trim_start_matches('/')),
+        (Some(_), None) => {
+            return Err(format!(
+                "{text:?} needs the variable HOME, which is not set"
+            ));
+        }
+        (None, _) if text.starts_with('/') => PathBuf::from(text),
+        (None, _) => {
+            let strange =
+                |part: &&str| matches!(*part, "" | "." | "..") || part.starts_with(['~', '$']);
+            let parts: Vec<&str> = text.split('/').filter(|part| !strange(part)).collect();
+            // Never the home directory itself.
+            let below_home = if parts.is_empty() {
+                "DIR".to_owned()
+            } else {
+                parts.join("/")
+            };
+            let meant = format!("~/{below_home}");
+            return Err(format!(
+                "the path {text:?} must be absolute or begin with ~/; did you mean {meant:?}?"
+            ));
+        }
+    };
+    // As roots are compared: without a slash at the end.
+    Ok(path.components().collect())
+}
+
+/// Asks for the one of `known` that is like `word`, or, if none is, for any. They are as written in
+/// the file; what encloses them there is not compared.
+fn did_you_mean(word: &str, known: impl Iterator<Item = String>) -> String {
+    let compared = |known: String| {
+        let name = known.trim_matches(['"', '[', ']']);
+        (strsim::levenshtein(word, name), name.len(), known)
+    };
+    let mut known: Vec<_> = known.map(compared).collect();
+    if let Some((edits, len, name)) = known.iter().min()
+        && edits * 2 <= *len
+    {
+        return format!("did you mean {name}?");
+    }
+    let last = known.pop().map(|(_, _, name)| name).unwrap_or_default();
+    let others: Vec<_> = known.into_iter().map(|(_, _, name)| name).collect();
+    format!("did you mean {} or {last}?", others.join(", "))
+}

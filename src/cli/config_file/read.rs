@@ -1,0 +1,236 @@
+//! The sections of the file: a parsed table in, plain values out.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clap::ValueEnum;
+use log::LevelFilter;
+use orphand::decide::exclude::Exclude;
+use orphand::decide::policy::PolicyError;
+use orphand::decide::retention::Limits;
+use orphand::decide::temp_name::{NameError, Names};
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use super::entry::{
+    DEFAULTS, Entry, JOURNAL, LOG, METRICS, Mistake, NONE, QUARANTINE, Section, WATCH, entries,
+    place,
+};
+use super::{
+    Config, JournalSettings, LogFile, LogSettings, MetricsSettings, RuleSettings, SettingsError,
+    WatchRule,
+};
+use crate::cli::args::{ActionArg, ClosedArg, OpenArg, SoleCopyArg};
+
+pub(super) fn read(text: &str, home: Option<&Path>) -> Result<Config, Mistake> {
+    let document = DeTable::parse(text).map_err(|error| syntax(&error, text))?;
+    let mut config = Config::default();
+    let mut watch: &[Spanned<DeValue<'_>>] = &[];
+    for entry in entries(document.get_ref()) {
+        match (entry.key, entry.value.get_ref()) {
+            ("defaults", DeValue::Table(table)) => {
+                config.defaults = rule(&DEFAULTS, table)?;
+                check(&config.defaults, table)?;
+            }
+            ("watch", DeValue::Array(rules)) => watch = rules,
+            ("quarantine", DeValue::Table(table)) => config.quarantine = quarantine(table)?,
+            ("journal", DeValue::Table(table)) => config.journal = journal(table)?,
+            ("log", DeValue::Table(table)) => config.log = log(table, home)?,
+            ("metrics", DeValue::Table(table)) => config.metrics = metrics(table, home)?,
+            _ => return Err(entry.unknown(None)),
+        }
+    }
+    // Only now, as the defaults may stand below the rules that they hold for.
+    let mut lines = Vec::new();
+    for value in watch {
+        let key = "watch";
+        let at = value.span().start;
+        let DeValue::Table(table) = value.get_ref() else {
+            return Err(Entry { key, at, value }.unknown(None));
+        };
+        let settings = rule(&WATCH, table)?;
+        let Some(path) = table.get("path") else {
+            let what = "this [[watch]] has no path; name the directory that it is for";
+            return Err(Mistake::new(at, what));
+        };
+        let at = path.span().start;
+        let key = "path";
+        let path = Entry {
+            key,
+            at,
+            value: path,
+        }
+        .path(home)?;
+        let mut known = config.watch.iter().zip(&lines);
+        if let Some((_, line)) = known.find(|(rule, _)| rule.path == path) {
+            let what = format!("{path:?} has a rule already, in line {line}; make one of the two");
+            return Err(Mistake::new(at, what));
+        }
+        check(&settings.clone().over(&config.defaults), table)?;
+        lines.push(place(text, at).0);
+        config.watch.push(WatchRule { path, settings });
+    }
+    Ok(config)
+}
+
+/// What the parser says; but the mistake that is made most often, a value without quotes, it takes
+/// for a misspelt number or truth value, by its first letter.
+fn syntax(error: &toml::de::Error, text: &str) -> Mistake {
+    const UNQUOTED: [&str; 3] = [
+        "string values must be quoted",
+        "invalid boolean",
+        "invalid float, expected `",
+    ];
+    let span = error.span().unwrap_or(text.len()..text.len());
+    let message = error.message();
+    let word = text.get(span.clone()).unwrap_or("");
+    let what = match word.to_ascii_lowercase().as_str() {
+        _ if !UNQUOTED.iter().any(|start| message.starts_with(start)) => message.to_owned(),
+        "" => "the value is missing".to_owned(),
+        flag @ ("true" | "false") => format!("{word:?} is written small; did you mean {flag}?"),
+        _ => format!("text stands in quotes; did you mean {word:?}?"),
+    };
+    Mistake::new(span.start, what)
+}
+
+fn rule(section: &Section, table: &DeTable<'_>) -> Result<RuleSettings, Mistake> {
+    let mut rule = RuleSettings::default();
+    for entry in entries(table) {
+        match entry.key {
+            key if !section.keys.contains(&key) => return Err(entry.unknown(Some(section))),
+            "names" => rule.names = Some(entry.names()?),
+            "writers" => rule.writers = Some(entry.list(|name| Names::new(&NONE, &[name]))?),
+            "exclude" => rule.exclude = Some(entry.list(|glob| Exclude::new(&[glob]))?),
+            "recursive" => rule.recursive = Some(entry.flag()?),
+            "grace" => rule.grace = Some(entry.grace()?),
+            "fixed_name_grace" => rule.fixed_name_grace = Some(entry.grace()?),
+            "closed" => rule.closed = Some(entry.choice::<ClosedArg, _>()?),
+            "open" => rule.open = Some(entry.choice::<OpenArg, _>()?),
+            "sole_copy" => rule.sole_copy = Some(entry.choice::<SoleCopyArg, _>()?),
+            "action" => rule.action = Some(entry.choice::<ActionArg, _>()?),
+            "network" => rule.network = Some(entry.list(|_| Ok::<_, NameError>(()))?),
+            "broad" => rule.broad = Some(entry.flag()?),
+            _ => {}
+        }
+    }
+    Ok(rule)
+}
+
+/// Refuses what is right key by key and means nothing together. `settings` are in force, `table` is
+/// where the last word on them was said.
+///
+/// `[defaults]` must mean something alone: a directory on the command line has nothing else.
+fn check(settings: &RuleSettings, table: &DeTable<'_>) -> Result<(), Mistake> {
+    let Err(error) = settings.policy() else {
+        return Ok(());
+    };
+    let said = table.get("closed").or_else(|| table.get("open"));
+    let at = said.map_or(0, |value| value.span().start);
+    Err(match error {
+        // The policy's own words are about the command line.
+        SettingsError::Policy(PolicyError::RemovesNothing) => Mistake::new(
+            at,
+            "closed = \"settled\" with open = \"keep\" removes nothing, ever: what is closed is \
+             left alone and what is open is kept; did you mean open = \"reap\"?",
+        ),
+        error => Mistake::new(at, error),
+    })
+}
+
+fn quarantine(table: &DeTable<'_>) -> Result<Limits, Mistake> {
+    let mut limits = Limits::default();
+    for entry in entries(table) {
+        match (entry.key, entry.integer()) {
+            ("keep", Some(0)) => limits.age = Duration::ZERO,
+            ("keep", _) => limits.age = entry.duration()?,
+            ("percent", Some(percent @ 0..=100)) => limits.percent = percent as u8,
+            ("percent", _) => {
+                let what = "percent must be a whole number from 1 to 100, or 0 for no limit";
+                return Err(entry.wrong(what));
+            }
+            _ => return Err(entry.unknown(Some(&QUARANTINE))),
+        }
+    }
+    Ok(limits)
+}
+
+fn journal(table: &DeTable<'_>) -> Result<JournalSettings, Mistake> {
+    let mut journal = JournalSettings::default();
+    for entry in entries(table) {
+        match entry.key {
+            "max_size" => journal.max_size = entry.size()?,
+            _ => return Err(entry.unknown(Some(&JOURNAL))),
+        }
+    }
+    Ok(journal)
+}
+
+fn log(table: &DeTable<'_>, home: Option<&Path>) -> Result<LogSettings, Mistake> {
+    let mut log = LogSettings::default();
+    for entry in entries(table) {
+        match entry.key {
+            "file" => log.file = log_file(entry, home)?,
+            "max_size" => log.max_size = entry.size()?,
+            "level" => log.level = entry.choice::<Level, _>()?,
+            "leaks" => log.leaks = entry.interval()?,
+            _ => return Err(entry.unknown(Some(&LOG))),
+        }
+    }
+    Ok(log)
+}
+
+fn log_file(entry: Entry<'_>, home: Option<&Path>) -> Result<LogFile, Mistake> {
+    match entry.text()? {
+        "none" => Ok(LogFile::Off),
+        // Another word for none, more likely than a file without a folder.
+        word if !word.contains('/') => Err(entry.wrong(format!(
+            "file cannot be {word:?}; did you mean \"none\", or a path that begins with / or ~/?"
+        ))),
+        _ => entry.file(home).map(LogFile::At),
+    }
+}
+
+/// The levels of the log, as words.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Level {
+    Error,
+    Warn,
+    Info,
+    Debug,
+}
+
+impl From<Level> for LevelFilter {
+    fn from(level: Level) -> LevelFilter {
+        match level {
+            Level::Error => LevelFilter::Error,
+            Level::Warn => LevelFilter::Warn,
+            Level::Info => LevelFilter::Info,
+            Level::Debug => LevelFilter::Debug,
+        }
+    }
+}
+
+fn metrics(table: &DeTable<'_>, home: Option<&Path>) -> Result<MetricsSettings, Mistake> {
+    let mut metrics = MetricsSettings::default();
+    for entry in entries(table) {
+        match entry.key {
+            "textfile" => metrics.textfile = Some(textfile(entry, home)?),
+            "every" => metrics.every = entry.interval()?,
+            _ => return Err(entry.unknown(Some(&METRICS))),
+        }
+    }
+    Ok(metrics)
+}
+
+/// The collector reads files of this one name.
+fn textfile(entry: Entry<'_>, home: Option<&Path>) -> Result<PathBuf, Mistake> {
+    let path = entry.file(home)?;
+    if path.extension().is_some_and(|end| end == "prom") {
+        return Ok(path);
+    }
+    let text = entry.text()?;
+    let stem = text.strip_suffix(".txt").unwrap_or(text);
+    Err(entry.wrong(format!(
+        "{text:?} does not end in .prom, so no collector would read it; did you mean \"{stem}.prom\"?"
+    )))
+}

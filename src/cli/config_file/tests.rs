@@ -1,0 +1,427 @@
+//! What is read, and what is said of what is wrong.
+
+use proptest::prelude::*;
+
+use super::entry::{LOG, QUARANTINE, SECTIONS, WATCH};
+use super::*;
+
+const HOME: &str = "/home/ann";
+
+fn parse(text: &str) -> Result<Config, ConfigError> {
+    Config::parse(text, Path::new("c.toml"), Some(Path::new(HOME)))
+}
+
+/// Every key, each value another than the default; closed = "settled" is in the other tests, as
+/// not every system has it.
+const FULL: &str = r#"
+[defaults]                    # é
+names = ["*.tmp", '*.part']
+writers = ["git"]
+exclude = ["cache", "a/*.tmp"]
+recursive = true
+grace = "30s"
+fixed_name_grace = "2h"
+closed = "orphan"
+open = "quarantine"
+sole_copy = "keep"
+action = "report"
+network = ["nfs4"]
+broad = false
+
+[quarantine]
+keep = "3d"
+percent = 0x5
+
+[journal]
+max_size = "500kB"
+
+[log]
+file = "~/logs/orphand.log"
+max_size = "2MB"
+level = "debug"
+leaks = "1s"
+
+[metrics]
+textfile = "/srv/metrics/orphand.prom"
+every = "1m"
+
+[[watch]]
+path = "~/.app/sessions"
+writers = []
+grace = "100ms"
+
+[[watch]]
+path = "/srv//app/./x/"
+action = "delete"
+"#;
+
+#[test]
+#[rustfmt::skip] // one row a line
+fn mistakes_are_placed_and_say_what_was_meant() {
+    let rows: &[(&str, &str)] = &[
+        // What TOML itself refuses.
+        ("[defaults]\ngrace = 30s\n", "2:9: text stands in quotes; did you mean \"30s\"?"),
+        ("[defaults]\nopen = keep", "2:8: text stands in quotes; did you mean \"keep\"?"),
+        ("[defaults]\nrecursive = True", "2:13: \"True\" is written small; did you mean true?"),
+        ("[defaults]\nnames = [tmp]", "2:10: text stands in quotes; did you mean \"tmp\"?"),
+        ("[defaults]\ngrace = 1.5s", "2:12: invalid float, expected nothing"),
+        ("[defaults]\r\ngrace = \r\n", "2:9: the value is missing"),
+        ("[defaults\n", "1:10: unclosed table, expected `]`"),
+        ("[defaults]\n\n[defaults]", "3:2: duplicate key"),
+        ("[defaults]\nopen = 'kéép' x", "2:15: unexpected key or value, expected newline, `#`"),
+        // Sections.
+        ("[default]\n", "1:2: unknown section \"default\"; did you mean [defaults]?"),
+        ("[[watches]]\n", "1:3: unknown section \"watches\"; did you mean [[watch]]?"),
+        ("\n  [history]\nx = 1", "2:4: unknown section \"history\"; did you mean [defaults], [[watch]], [quarantine], [journal], [log] or [metrics]?"),
+        ("journal = '/x'", "1:1: unknown section \"journal\"; did you mean [journal]?"),
+        ("[[log]]", "1:3: unknown section \"log\"; did you mean [log]?"),
+        ("metrics = []", "1:1: unknown section \"metrics\"; did you mean [metrics]?"),
+        ("[watch]\npath = '/a'", "1:2: unknown section \"watch\"; did you mean [[watch]]?"),
+        ("watch = [{path = '/a'}, 1]", "1:25: unknown section \"watch\"; did you mean [[watch]]?"),
+        ("[[defaults]]", "1:3: unknown section \"defaults\"; did you mean [defaults]?"),
+        ("quarantine = true", "1:1: unknown section \"quarantine\"; did you mean [quarantine]?"),
+        // Keys.
+        ("[defaults]\ngrase = 1", "2:1: unknown key \"grase\" in [defaults]; did you mean \"grace\"?"),
+        ("[defaults]\n'sole-copy' = 1", "2:1: unknown key \"sole-copy\" in [defaults]; did you mean \"sole_copy\"?"),
+        ("[defaults]\n\"\\u001b[2J\" = 1", "2:1: unknown key \"\\u{1b}[2J\" in [defaults]; did you mean \"names\", \"writers\", \"exclude\", \"recursive\", \"grace\", \"fixed_name_grace\", \"closed\", \"open\", \"sole_copy\", \"action\", \"network\" or \"broad\"?"),
+        ("defaults.é = 1", "1:10: invalid unquoted key, expected letters, numbers, `-`, `_`"),
+        ("[[watch]]\npath = '/a'\nname = 1", "3:1: unknown key \"name\" in [[watch]]; did you mean \"names\"?"),
+        ("[quarantine]\nkeeep = 1", "2:1: unknown key \"keeep\" in [quarantine]; did you mean \"keep\"?"),
+        ("[quarantine]\nsize = 1", "2:1: unknown key \"size\" in [quarantine]; did you mean \"keep\" or \"percent\"?"),
+        ("[journal]\nmaxsize = 1", "2:1: unknown key \"maxsize\" in [journal]; did you mean \"max_size\"?"),
+        ("[log]\nlevle = 1", "2:1: unknown key \"levle\" in [log]; did you mean \"level\"?"),
+        ("[metrics]\nsocket = 1", "2:1: unknown key \"socket\" in [metrics]; did you mean \"textfile\" or \"every\"?"),
+        ("[metrics]\nleaks = '1h'", "2:1: \"leaks\" means nothing here; did you mean to put it in [log]?"),
+        ("[defaults]\nexcludes = []", "2:1: unknown key \"excludes\" in [defaults]; did you mean \"exclude\"?"),
+        ("grace = '1s'", "1:1: \"grace\" means nothing here; did you mean to put it in [defaults]?"),
+        ("path = '/a'", "1:1: \"path\" means nothing here; did you mean to put it in [[watch]]?"),
+        ("[defaults]\npath = '/a'", "2:1: \"path\" means nothing here; did you mean to put it in [[watch]]?"),
+        ("[defaults]\npercent = 1", "2:1: \"percent\" means nothing here; did you mean to put it in [quarantine]?"),
+        // The first in the file, not in the alphabet.
+        ("[defaults]\nzzz = 1\naaa = 1\nopen = 1\n[quarantine]\nx = 1", "2:1: unknown key \"zzz\" in [defaults]; did you mean \"names\", \"writers\", \"exclude\", \"recursive\", \"grace\", \"fixed_name_grace\", \"closed\", \"open\", \"sole_copy\", \"action\", \"network\" or \"broad\"?"),
+        ("[quarantine]\nkeep = 1\n[defaults]\nopen = 1", "2:8: 1 has no unit; did you mean \"1s\"?"),
+        // Values.
+        ("[defaults]\nrecursive = 'yes'", "2:13: recursive must be true or false, not this string"),
+        ("[defaults]\nbroad = 1", "2:9: broad must be true or false, not this integer"),
+        ("[defaults]\ngrace = 30", "2:9: 30 has no unit; did you mean \"30s\"?"),
+        ("[defaults]\ngrace = '30'", "2:9: \"30\" has no unit; did you mean 30s?"),
+        ("[defaults]\ngrace = '5 min'", "2:9: \" min\" is not a unit; there are ms, s, m, h and d"),
+        ("[defaults]\ngrace = 1.5", "2:9: grace must be a whole number and a unit, like \"30s\", not this float"),
+        ("[defaults]\ngrace = -3", "2:9: grace must be a whole number and a unit, like \"30s\", not this integer"),
+        ("[defaults.grace]\nx = 1", "1:1: grace must be a whole number and a unit, like \"30s\", not this table"),
+        ("[defaults]\ngrace = '99ms'", "2:9: a grace of 99ms is too short to prove anything; the shortest is 100ms"),
+        ("[defaults]\nfixed_name_grace = '0s'", "2:20: a grace of 0ns is too short to prove anything; the shortest is 100ms"),
+        ("[defaults]\nclosed = 'setled'", "2:10: closed cannot be \"setled\"; did you mean \"settled\"?"),
+        ("[defaults]\nopen = 'Reap'", "2:8: open cannot be \"Reap\"; did you mean \"reap\"?"),
+        ("[defaults]\nsole_copy = ''", "2:13: sole_copy cannot be \"\"; did you mean \"quarantine\", \"keep\" or \"reap\"?"),
+        ("[defaults]\naction = false", "2:10: action cannot be this boolean; did you mean \"delete\", \"quarantine\" or \"report\"?"),
+        ("[defaults]\nnames = '*.part'", "2:9: names must be a list; did you mean [\"*.part\"]?"),
+        ("[defaults]\nnames = 1", "2:9: names must be a list of strings, not this integer"),
+        ("[defaults]\nnames = [\n  '*.é', 1,\n]", "3:10: names must be a list of strings, not this integer"),
+        ("[defaults]\nnames = []", "2:9: names is empty; did you mean [\"*.tmp\"], as without this line?"),
+        ("[defaults]\nnames = ['a', '']", "2:15: a name pattern is empty and would match nothing; leave it out (then it is \"*.tmp\")"),
+        ("[defaults]\nnames = ['a/*.part']", "2:10: the name pattern \"a/*.part\" contains a \"/\", but only the last part of a path is compared; write \"*.part\" and give the directory as the root"),
+        ("[defaults]\nnames = ['[a']", "2:10: the name pattern \"[a\" cannot be read: unclosed character class; missing ']'; put a backslash before a special character that stands for itself"),
+        ("[defaults]\nwriters = ['git', 'claude']", "2:19: no writer is called \"claude\"; did you mean \"claude-code\"? `--writer list` shows them all"),
+        ("[defaults]\nnetwork = [nfs]", "2:12: text stands in quotes; did you mean \"nfs\"?"),
+        ("[defaults]\nexclude = 'cache'", "2:11: exclude must be a list; did you mean [\"cache\"]?"),
+        ("[defaults]\nexclude = [1]", "2:12: exclude must be a list of strings, not this integer"),
+        ("[defaults]\nexclude = ['a', '']", "2:17: a glob to exclude is empty and would match nothing; leave it out"),
+        ("[[watch]]\npath = '/a'\nexclude = ['cache/']", "3:12: \"cache/\" would exclude nothing: what is compared is the way from the directory of the rule, as in \"cache/*.tmp\", without a \"/\" at either end and without \".\", \"..\" or \"~\"; did you mean \"cache\"?"),
+        ("[defaults]\nexclude = ['/a/b']", "2:12: \"/a/b\" would exclude nothing: what is compared is the way from the directory of the rule, as in \"cache/*.tmp\", without a \"/\" at either end and without \".\", \"..\" or \"~\""),
+        ("[defaults]\nexclude = ['[a']", "2:12: the glob \"[a\" cannot be read: unclosed character class; missing ']'; put a backslash before a special character that stands for itself"),
+        ("[journal]\nmax_size = 16", "2:12: 16 has no unit; did you mean \"16MB\"?"),
+        ("[journal]\nmax_size = '16'", "2:12: \"16\" has no unit; did you mean 16MB?"),
+        ("[journal]\nmax_size = '16MiB'", "2:12: \"MiB\" is not a unit; there are kB, MB and GB"),
+        ("[journal]\nmax_size = 16MB", "2:12: text stands in quotes; did you mean \"16MB\"?"),
+        ("[journal]\nmax_size = '0MB'", "2:12: max_size cannot be 0; the smallest is 1kB"),
+        ("[log]\nmax_size = true", "2:12: max_size must be a whole number and a unit, like \"16MB\", not this boolean"),
+        ("[log]\nmax_size = 'big'", "2:12: \"big\" is not a size; say a whole number and a unit, like 16MB (kB, MB or GB)"),
+        ("[log]\nlevel = 'warning'", "2:9: level cannot be \"warning\"; did you mean \"error\", \"warn\", \"info\" or \"debug\"?"),
+        ("[log]\nlevel = 'inf'", "2:9: level cannot be \"inf\"; did you mean \"info\"?"),
+        ("[log]\nlevel = 3", "2:9: level cannot be this integer; did you mean \"error\", \"warn\", \"info\" or \"debug\"?"),
+        ("[log]\nleaks = '999ms'", "2:9: leaks = 999ms is too often; the shortest is 1s"),
+        ("[log]\nfile = false", "2:8: file must be a string, not this boolean"),
+        ("[log]\nfile = 'off'", "2:8: file cannot be \"off\"; did you mean \"none\", or a path that begins with / or ~/?"),
+        ("[log]\nfile = 'logs/x.log'", "2:8: the path \"logs/x.log\" must be absolute or begin with ~/; did you mean \"~/logs/x.log\"?"),
+        ("[log]\nfile = '/var/log/'", "2:8: \"/var/log/\" is a directory; name a file in it"),
+        ("[metrics]\nevery = '0s'", "2:9: every = 0ns is too often; the shortest is 1s"),
+        ("[metrics]\ntextfile = 'x.prom'", "2:12: the path \"x.prom\" must be absolute or begin with ~/; did you mean \"~/x.prom\"?"),
+        ("[metrics]\ntextfile = '/m/orphand.txt'", "2:12: \"/m/orphand.txt\" does not end in .prom, so no collector would read it; did you mean \"/m/orphand.prom\"?"),
+        ("[metrics]\ntextfile = '/m/.prom'", "2:12: \"/m/.prom\" does not end in .prom, so no collector would read it; did you mean \"/m/.prom.prom\"?"),
+        ("[quarantine]\nkeep = '1w'", "2:8: \"w\" is not a unit; there are ms, s, m, h and d"),
+        ("[quarantine]\nkeep = 7", "2:8: 7 has no unit; did you mean \"7s\"?"),
+        ("[quarantine]\npercent = 101", "2:11: percent must be a whole number from 1 to 100, or 0 for no limit"),
+        ("[quarantine]\npercent = '10%'", "2:11: percent must be a whole number from 1 to 100, or 0 for no limit"),
+        // Paths.
+        ("[[watch]]\ngrace = '1s'\n", "1:1: this [[watch]] has no path; name the directory that it is for"),
+        ("[[watch]]\npath = 1", "2:8: path must be a string, not this integer"),
+        ("[[watch]]\npath = 'app/x'", "2:8: the path \"app/x\" must be absolute or begin with ~/; did you mean \"~/app/x\"?"),
+        ("[[watch]]\npath = './x'", "2:8: the path \"./x\" must be absolute or begin with ~/; did you mean \"~/x\"?"),
+        ("[[watch]]\npath = '$HOME/x'", "2:8: the path \"$HOME/x\" must be absolute or begin with ~/; did you mean \"~/x\"?"),
+        ("[[watch]]\npath = '~'", "2:8: the path \"~\" must be absolute or begin with ~/; did you mean \"~/DIR\"?"),
+        ("[[watch]]\npath = '~bob/x'", "2:8: the path \"~bob/x\" must be absolute or begin with ~/; did you mean \"~/x\"?"),
+        ("[[watch]]\npath = '.a/../b'", "2:8: the path \".a/../b\" must be absolute or begin with ~/; did you mean \"~/.a/b\"?"),
+        ("[[watch]]\npath = ''", "2:8: the path \"\" must be absolute or begin with ~/; did you mean \"~/DIR\"?"),
+        ("[[watch]]\npath = '/a/b'\n[[watch]]\nbroad = true\npath = '/a//b/'", "5:8: \"/a/b\" has a rule already, in line 2; make one of the two"),
+        ("[[watch]]\npath = '~/x'\n[[watch]]\npath = '/home/ann/x'", "4:8: \"/home/ann/x\" has a rule already, in line 2; make one of the two"),
+        // Together.
+        ("[defaults]\nopen = 'keep'\nclosed = 'settled'", "3:10: closed = \"settled\" with open = \"keep\" removes nothing, ever: what is closed is left alone and what is open is kept; did you mean open = \"reap\"?"),
+        ("[[watch]]\npath = '/a'\nclosed = 'settled'\n[defaults]\ngrace = '1s'", "3:10: closed = \"settled\" with open = \"keep\" removes nothing, ever: what is closed is left alone and what is open is kept; did you mean open = \"reap\"?"),
+    ];
+    for (text, expected) in rows {
+        let error = parse(text).expect_err(text).to_string();
+        assert_eq!(error, format!("c.toml:{expected}"), "{text}");
+    }
+    // An editor shows no byte order mark.
+    assert_eq!(parse("\u{feff}x = 1").expect_err("x").place, Some((1, 1)));
+}
+
+#[test]
+fn what_is_kept_or_settled_depends_on_all_that_is_in_force() {
+    let both =
+        "[[watch]]\npath = '/a'\nopen = 'keep'\n[defaults]\nclosed = 'settled'\nopen = 'reap'";
+    let place = if CLOSE_EVENTS { (3, 8) } else { (5, 10) };
+    assert_eq!(parse(both).expect_err("a mistake").place, Some(place));
+    let letter = parse("[defaults]\nopen = 'reap'\n[[watch]]\npath = '/a'\nclosed = 'settled'");
+    match letter {
+        Ok(config) => assert_eq!(config.watch[0].settings.closed, Some(Closed::Settled)),
+        Err(error) => assert_eq!((CLOSE_EVENTS, error.place), (false, Some((5, 10)))),
+    }
+}
+
+#[test]
+fn files_that_are_right() {
+    let second = Duration::from_secs;
+    let strings = |strings: &[&str]| Some(strings.iter().map(|s| s.to_string()).collect());
+    let config = |defaults, watch, quarantine| Config {
+        defaults,
+        watch,
+        quarantine,
+        path: Some("c.toml".into()),
+        ..Config::default()
+    };
+    let rule = |path: &str, settings| WatchRule {
+        path: path.into(),
+        settings,
+    };
+    let none = RuleSettings::default;
+    let full = RuleSettings {
+        names: strings(&["*.tmp", "*.part"]),
+        writers: strings(&["git"]),
+        exclude: strings(&["cache", "a/*.tmp"]),
+        recursive: Some(true),
+        grace: Some(second(30)),
+        fixed_name_grace: Some(second(7200)),
+        closed: Some(Closed::Orphan),
+        open: Some(Open::Quarantine),
+        sole_copy: Some(SoleCopy::Keep),
+        action: Some(Action::Report),
+        network: strings(&["nfs4"]),
+        broad: Some(false),
+    };
+    let hasty = RuleSettings {
+        writers: strings(&[]),
+        grace: Some(Duration::from_millis(100)),
+        ..none()
+    };
+    let delete = RuleSettings {
+        action: Some(Action::Delete),
+        ..none()
+    };
+    let rules = vec![
+        rule("/home/ann/.app/sessions", hasty),
+        rule("/srv/app/x", delete),
+    ];
+    let limits = |seconds, percent| Limits {
+        age: second(seconds),
+        percent,
+    };
+    for (text, expected) in [
+        ("", config(none(), vec![], Limits::default())),
+        ("\u{feff}# é\r\n", config(none(), vec![], Limits::default())),
+        (
+            "watch = []\n[defaults]",
+            config(none(), vec![], Limits::default()),
+        ),
+        (
+            FULL,
+            Config {
+                journal: JournalSettings { max_size: 500_000 },
+                log: LogSettings {
+                    file: LogFile::At("/home/ann/logs/orphand.log".into()),
+                    max_size: 2_000_000,
+                    level: LevelFilter::Debug,
+                    leaks: second(1),
+                },
+                metrics: MetricsSettings {
+                    textfile: Some("/srv/metrics/orphand.prom".into()),
+                    every: second(60),
+                },
+                ..config(full, rules, limits(3 * 24 * 60 * 60, 5))
+            },
+        ),
+        (
+            "log.file = 'none'",
+            Config {
+                log: LogSettings {
+                    file: LogFile::Off,
+                    ..LogSettings::default()
+                },
+                ..config(none(), vec![], Limits::default())
+            },
+        ),
+        (
+            "quarantine = { keep = 0, percent = 0 }",
+            config(none(), vec![], limits(0, 0)),
+        ),
+        (
+            "quarantine.keep = '0s'",
+            config(none(), vec![], limits(0, 10)),
+        ),
+        // Two slashes do not lead out of the home directory.
+        (
+            "watch = [{ path = '~//x' }, { path = '~/' }]",
+            config(
+                none(),
+                vec![rule("/home/ann/x", none()), rule(HOME, none())],
+                Limits::default(),
+            ),
+        ),
+    ] {
+        assert_eq!(
+            parse(text).map_err(|error| error.to_string()),
+            Ok(expected),
+            "{text}"
+        );
+    }
+}
+
+#[test]
+fn every_key_that_is_proposed_is_known() {
+    for section in SECTIONS {
+        for key in section.keys {
+            let text = format!("{}\n{key} = nan", section.title);
+            let error = parse(&text).expect_err(key).to_string();
+            assert!(
+                error.contains(&format!(":2:{}: {key} ", key.len() + 4)),
+                "{error}"
+            );
+        }
+    }
+}
+
+#[test]
+fn without_a_home_there_is_no_tilde() {
+    let error = Config::parse("[[watch]]\npath = '~/x'", Path::new("a b.toml"), None);
+    let expected = "a b.toml:2:8: \"~/x\" needs the variable HOME, which is not set";
+    assert_eq!(error.expect_err("no home").to_string(), expected);
+}
+
+#[test]
+fn a_file_that_is_named_must_be_there_and_be_text() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let file = dir.path().join("x.toml");
+    let error = |file: &Path| Config::load(Some(file)).expect_err("a mistake").to_string();
+    let shown = file.display();
+    let missing = format!("{shown}: cannot be read: No such file or directory (os error 2)");
+    assert_eq!(error(&file), missing);
+    fs::write(&file, b"# \xc3\xa9\n# \xc3\xa9\xff").expect("written");
+    assert_eq!(
+        error(&file),
+        format!("{shown}:2:4: this is not UTF-8; save the file as UTF-8")
+    );
+    fs::write(&file, FULL).expect("written");
+    assert_eq!(Config::load(Some(&file)).expect("right").path, Some(file));
+}
+
+#[test]
+fn a_grace_holds_for_every_name_unless_the_same_place_says_otherwise() {
+    let graces = |layers: &[(Option<u64>, Option<u64>)]| {
+        let settings = layers
+            .iter()
+            .fold(RuleSettings::default(), |upper, (both, fixed)| {
+                upper.over(&RuleSettings {
+                    grace: both.map(Duration::from_secs),
+                    fixed_name_grace: fixed.map(Duration::from_secs),
+                    ..RuleSettings::default()
+                })
+            });
+        let grace = settings.policy().expect("a rule").grace;
+        (grace.random.as_secs(), grace.fixed.as_secs())
+    };
+    assert_eq!(graces(&[]), (300, 3600));
+    assert_eq!(graces(&[(Some(10), None)]), (10, 10));
+    assert_eq!(graces(&[(None, Some(20))]), (300, 20));
+    assert_eq!(graces(&[(Some(10), Some(20))]), (10, 20));
+    // Upper first.
+    assert_eq!(graces(&[(Some(10), None), (None, Some(20))]), (10, 10));
+    assert_eq!(graces(&[(None, Some(20)), (Some(10), None)]), (10, 20));
+    assert_eq!(graces(&[(None, None), (Some(10), Some(20))]), (10, 20));
+    assert_eq!(
+        graces(&[(Some(5), None), (None, None), (Some(10), Some(20))]),
+        (5, 5)
+    );
+}
+
+#[test]
+fn what_is_above_wins_and_what_it_leaves_out_stays() {
+    let config = parse(FULL).expect("right");
+    let settings = config.watch[0].settings.clone().over(&config.defaults);
+    let policy = settings.policy().expect("a rule");
+    assert_eq!(policy.grace, Graces::both(Duration::from_millis(100)));
+    assert!(policy.recursive && policy.names.matches(b"a.part"));
+    assert!(
+        !policy.names.matches(b"tmp_obj_Ab3dE6"),
+        "the rule's empty list wins"
+    );
+    assert!(policy.exclude.excludes(Path::new("x/cache")));
+    assert_eq!(policy.trusted_file_systems, ["nfs4"]);
+    let expected = (Open::Quarantine, SoleCopy::Keep, Action::Report);
+    assert_eq!((policy.open, policy.sole_copy, policy.action), expected);
+    let wrong = RuleSettings {
+        writers: Some(vec!["gti".to_owned()]),
+        ..settings
+    };
+    assert!(matches!(wrong.policy(), Err(SettingsError::Names(_))));
+}
+
+#[test]
+fn the_start_of_a_right_file_and_what_is_deep_do_not_panic() {
+    for end in (0..FULL.len()).filter(|end| FULL.is_char_boundary(*end)) {
+        parse(&FULL[..end]).map_err(|error| error.to_string()).ok();
+    }
+    let deep = 100_000;
+    for text in [
+        format!("a={}", "[".repeat(deep)),
+        format!("a={}", "{a=".repeat(deep)),
+        format!("[{}a]", "a.".repeat(deep)),
+        format!("{}a=1", "a.".repeat(deep)),
+    ] {
+        parse(&text).expect_err("too deep");
+    }
+}
+
+proptest! {
+    #[test]
+    fn any_text_is_read_without_a_panic(text in "\\PC*|(?s:.*)") {
+        parse(&text).map_err(|error| error.to_string()).ok();
+    }
+
+    /// Near enough to a right file to get past the parser.
+    #[test]
+    fn any_lines_are_read_without_a_panic(
+        lines in prop::collection::vec((
+            prop::sample::select(&["[defaults]", "[[watch]]", "[quarantine]", "[journal]", "[log]", "[metrics]", "[watch]", "[defaults.names]", ""][..]),
+            prop::sample::select(WATCH.keys).prop_union(prop::sample::select(QUARANTINE.keys)).or(prop::sample::select(LOG.keys)),
+            "'[~/a-zé0-9*\\[{]*'|-?[0-9]{1,30}|0x[0-9a-f]{1,20}|\\[('[a-z*\\[{]*',? ?){0,3}\\]|[a-z0-9:.-]*|\\PC*",
+        ), 0..8),
+    ) {
+        let text = lines.iter().map(|(header, key, value)| format!("{header}\n{key} = {value}\n"));
+        let text = text.collect::<String>();
+        if let Err(error) = parse(&text) {
+            let (line, column) = error.place.expect("a place");
+            prop_assert!(line <= text.split('\n').count() && column <= text.chars().count() + 1);
+        }
+    }
+}

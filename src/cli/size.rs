@@ -1,0 +1,68 @@
+//! Sizes as people type them: a whole number and a unit, powers of a thousand as they are printed.
+
+/// Reads `500kB`, `16MB`, `1GB`, as bytes. A number without a unit is an error that names it with
+/// one: nobody means sixteen bytes.
+pub(crate) fn parse(text: &str) -> Result<u64, String> {
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let (number, unit) = text.split_at(digits);
+    if number.is_empty() {
+        return Err(format!(
+            "{text:?} is not a size; say a whole number and a unit, like 16MB (kB, MB or GB)"
+        ));
+    }
+    let too_large = || {
+        format!(
+            "{text:?} is too large; the largest is {}GB",
+            u64::MAX / 1_000_000_000
+        )
+    };
+    let number: u64 = number.parse().map_err(|_| too_large())?;
+    let unit = match unit {
+        "kB" => 1_000,
+        "MB" => 1_000_000,
+        "GB" => 1_000_000_000,
+        "" => return Err(format!("{text:?} has no unit; did you mean {text}MB?")),
+        _ => {
+            return Err(format!("{unit:?} is not a unit; there are kB, MB and GB"));
+        }
+    };
+    number.checked_mul(unit).ok_or_else(too_large)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes() {
+        for (text, want) in [
+            ("0kB", Some(0)),
+            ("1kB", Some(1_000)),
+            ("500kB", Some(500_000)),
+            ("16MB", Some(16_000_000)),
+            ("2GB", Some(2_000_000_000)),
+            ("18446744073GB", Some(18_446_744_073_000_000_000)),
+            ("18446744074GB", None),
+            ("99999999999999999999kB", None),
+            ("16", None),
+            ("", None),
+            ("MB", None),
+            ("1.5MB", None),
+            ("-1MB", None),
+            ("1 MB", None),
+            ("1mb", None),
+            ("1KB", None),
+            ("1MiB", None),
+            ("1B", None),
+            ("1TB", None),
+            ("١MB", None),
+        ] {
+            assert_eq!(parse(text).ok(), want, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_number_without_a_unit_is_named_with_one() {
+        assert!(parse("16").unwrap_err().contains("16MB"));
+    }
+}
