@@ -14,7 +14,7 @@ use orphand::state::Folders;
 use orphand::watch::file::Changes;
 
 use super::args::{Look, Watch};
-use super::config_file::{Config, RuleSettings, WatchRule};
+use super::config_file::{Config, RuleSettings};
 use super::report::Report;
 use super::{Exit, Failure, Intent, list_writers, plan, stdin_is_terminal, text};
 
@@ -77,7 +77,7 @@ fn from_file(
     loop {
         let read = || {
             let config = Config::load(explicit)?;
-            let roots = listed(&config, typed)?;
+            let roots = config.roots(typed)?;
             match roots.is_empty() {
                 true => Err(nothing_to_watch(&config)),
                 false => Ok((config, roots)),
@@ -110,18 +110,6 @@ fn from_file(
             recv(changes.rung()) -> _ => changes.listen(),
         }
     }
-}
-
-/// The roots that the configuration file lists, each with its own rule.
-fn listed(config: &Config, typed: &RuleSettings) -> Result<Vec<Root>, Failure> {
-    let root = |rule: &WatchRule| {
-        let settings = rule.settings.clone().over(&config.defaults);
-        let settings = typed.clone().over(&settings);
-        let broad = settings.broad.unwrap_or(false);
-        let policy = settings.policy()?;
-        Ok(Root::new(&rule.path, policy.into(), broad)?)
-    };
-    config.watch.iter().map(root).collect()
 }
 
 /// Tells what happens until there is nothing more.
@@ -280,14 +268,17 @@ fn before(root: &Root) -> (u64, u64) {
 fn nothing_to_watch(config: &Config) -> Failure {
     let file = match &config.path {
         Some(path) => format!("{path:?} lists none"),
-        None => "there is no configuration file".to_owned(),
+        None => match Config::usual_path() {
+            Some(path) => format!("there is no {path:?}"),
+            None => "there is no configuration file".to_owned(),
+        },
     };
     Failure::new(
         Exit::Usage,
         format!(
             "no directory to watch: none was given, and {file}.\n\
              watch one now:       orphand watch DIR\n\
-             or list them:        [[watch]] in the configuration file, then: orphand watch"
+             or list them:        orphand config init, then a [[watch]] for each in that file"
         ),
     )
 }
