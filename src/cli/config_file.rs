@@ -23,7 +23,7 @@ use super::text;
 use entry::{Mistake, Place};
 use overlap::Overlap;
 
-pub(crate) use entry::Lines;
+pub(crate) use entry::{Lines, SECTIONS, Section};
 
 mod entry;
 mod overlap;
@@ -156,7 +156,7 @@ impl Default for MetricsSettings {
 /// The first mistake in the file, or why it cannot be read.
 #[derive(Debug)]
 pub(crate) struct ConfigError {
-    path: PathBuf,
+    pub(crate) path: PathBuf,
     /// `None`: it is the whole file.
     pub(crate) place: Option<Place>,
     pub(crate) what: String,
@@ -301,8 +301,8 @@ impl Config {
         Config::usual_paths().into_iter().find_map(|(_, path)| path)
     }
 
-    /// The places for it, the first that there is wins: how each is written, and where it is here,
-    /// if what it depends on is set.
+    /// The places for it, the first of which that is set counts: how each is written, and where it
+    /// is here, if what it depends on is set.
     pub(crate) fn usual_paths() -> [(&'static str, Option<PathBuf>); 2] {
         let file = |variable, below: &str| Some(absolute_variable(variable)?.join(below));
         [

@@ -235,7 +235,8 @@ fn greet(report: &mut Report, roots: &[Root], existing: Existing) -> Result<(), 
     Ok(())
 }
 
-fn grace(policy: &Policy) -> String {
+/// The grace of a rule, for people.
+pub(super) fn grace(policy: &Policy) -> String {
     let (random, fixed) = (policy.grace.random, policy.grace.fixed);
     match random == fixed {
         true => text::span(random),
