@@ -93,6 +93,15 @@ impl From<config_file::ConfigError> for Failure {
     }
 }
 
+impl From<config_file::RootsError> for Failure {
+    fn from(error: config_file::RootsError) -> Failure {
+        match error {
+            config_file::RootsError::Typed(error) => error.into(),
+            config_file::RootsError::File(error) => error.into(),
+        }
+    }
+}
+
 impl From<config_file::SettingsError> for Failure {
     fn from(error: config_file::SettingsError) -> Failure {
         Failure::new(Exit::Usage, error)

@@ -1,5 +1,6 @@
 //! One key of the file and its value: what may stand there, and what is said of what may not.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -12,6 +13,12 @@ use toml::de::{DeTable, DeValue};
 
 use super::ConfigError;
 use crate::cli::{duration, size};
+
+/// Line and column, from 1; the column in characters.
+pub(crate) type Place = (usize, usize);
+
+/// The lines that the keys of one table stand in.
+pub(crate) type Lines = BTreeMap<&'static str, usize>;
 
 /// What is wrong, and at which byte of the text.
 #[derive(Debug)]
@@ -35,7 +42,7 @@ impl Mistake {
     }
 }
 
-pub(super) fn place(text: &str, at: usize) -> (usize, usize) {
+pub(super) fn place(text: &str, at: usize) -> Place {
     // A place within a character is none of ours, but nothing to panic about either.
     let at = at.min(text.len());
     let before = (0..=at).rev().find_map(|at| text.get(..at)).unwrap_or("");
@@ -44,9 +51,17 @@ pub(super) fn place(text: &str, at: usize) -> (usize, usize) {
     (lines + 1, line.chars().count() + 1)
 }
 
-pub(super) struct Section {
-    pub(super) title: &'static str,
-    pub(super) keys: &'static [&'static str],
+/// A table that the file may have, and the keys that it may have.
+pub(crate) struct Section {
+    pub(crate) title: &'static str,
+    pub(crate) keys: &'static [&'static str],
+}
+
+impl Section {
+    /// Whether this is its key in the file: its title without what encloses it.
+    pub(super) fn is_called(&self, key: &str) -> bool {
+        self.title.trim_matches(['[', ']']) == key
+    }
 }
 
 #[rustfmt::skip]
@@ -86,7 +101,7 @@ pub(super) const METRICS: Section = Section {
 };
 
 /// `[defaults]` first: where a key fits two sections, that is the one to be told of.
-pub(super) const SECTIONS: [Section; 6] = [DEFAULTS, WATCH, QUARANTINE, JOURNAL, LOG, METRICS];
+pub(crate) const SECTIONS: [Section; 6] = [DEFAULTS, WATCH, QUARANTINE, JOURNAL, LOG, METRICS];
 
 /// A key and its value.
 #[derive(Clone, Copy)]
@@ -95,6 +110,15 @@ pub(super) struct Entry<'t> {
     /// Where the key stands.
     pub(super) at: usize,
     pub(super) value: &'t Spanned<DeValue<'t>>,
+}
+
+/// Where the keys of a table stand.
+pub(super) fn lines(section: &Section, table: &DeTable<'_>, text: &str) -> Lines {
+    let line = |entry: Entry<'_>| {
+        let key = section.keys.iter().find(|key| **key == entry.key)?;
+        Some((*key, place(text, entry.at).0))
+    };
+    entries(table).into_iter().filter_map(line).collect()
 }
 
 /// In the order of the file, so that the first mistake is said first.
