@@ -57,12 +57,21 @@ enum Exit {
     Usage = 2,
     /// Something could not be read, removed, or told.
     Partly = 3,
+    /// There is no service.
+    NotInstalled = 4,
+    /// The service runs, and something keeps it from its work.
+    Degraded = 5,
     /// Orphans were found, and the exit code was to say so.
     Found = 10,
     /// Another orphand works there.
     Busy = 75,
     /// The configuration is wrong.
     Config = 78,
+}
+
+impl Exit {
+    /// The service is installed and does not run: systemctl's number for it.
+    const STOPPED: Exit = Exit::Partly;
 }
 
 /// An error on its way to stderr: what, why, and what to do.
