@@ -65,8 +65,16 @@ fn add(command: &Command, pages: &mut BTreeMap<String, Vec<u8>>) -> io::Result<(
         add(command, pages)?;
     }
     let page = page(command);
-    let mut out = Vec::new();
-    page.render(&mut out)?;
+    let mut out = front(&page, command)?;
+    if let Some(words) = command.get_after_help() {
+        // Not EXTRA, as clap calls it, nor filled: it has columns.
+        let mut roff = Roff::new();
+        roff.control("SH", ["NOTES"]);
+        roff.control("nf", []);
+        roff.text([roman(words.to_string())]);
+        roff.control("fi", []);
+        roff.to_writer(&mut out)?;
+    }
     pages.insert(page.get_filename(), out);
     Ok(())
 }
@@ -77,15 +85,23 @@ fn page(command: &Command) -> Page {
         .manual("orphand")
 }
 
-fn main_page(cli: &Command) -> io::Result<Vec<u8>> {
-    let page = page(cli);
+/// What every page begins with.
+fn front(page: &Page, command: &Command) -> io::Result<Vec<u8>> {
     let mut out = Vec::new();
     page.render_title(&mut out)?;
     page.render_name_section(&mut out)?;
     page.render_synopsis_section(&mut out)?;
     page.render_description_section(&mut out)?;
     page.render_options_section(&mut out)?;
-    page.render_subcommands_section(&mut out)?;
+    if command.has_subcommands() {
+        page.render_subcommands_section(&mut out)?;
+    }
+    Ok(out)
+}
+
+fn main_page(cli: &Command) -> io::Result<Vec<u8>> {
+    let page = page(cli);
+    let mut out = front(&page, cli)?;
     let mut roff = Roff::new();
     section(&mut roff, "EXIT STATUS", &EXIT_STATUS);
     section(&mut roff, "ENVIRONMENT", &options_variables(cli));

@@ -7,7 +7,9 @@ mod contract;
 mod sandbox;
 
 mod cli;
+mod doctor;
 mod history;
+mod manual;
 mod names;
 mod quarantine;
 mod scan;

@@ -72,6 +72,10 @@ pub(super) fn unopened(path: &Path, error: &RootError, stop: Option<(PathBuf, u3
         ),
         RootError::Io(error) if denied(error) => {
             let (place, owner) = stop.unwrap_or((path.to_owned(), 0));
+            let cure = match owner == rustix::process::geteuid().as_raw() {
+                true => format!("chmod u+rwx {}", typed(&place)),
+                false => as_owner(owner, path),
+            };
             Check::trouble(
                 "root",
                 format!(
@@ -79,7 +83,7 @@ pub(super) fn unopened(path: &Path, error: &RootError, stop: Option<(PathBuf, u3
                     text::escaped(&place),
                     user(owner)
                 ),
-                as_owner(owner, path),
+                cure,
             )
         }
         error => Check::trouble(
