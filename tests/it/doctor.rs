@@ -448,7 +448,7 @@ mod linux {
         }
     }
 
-    /// Every opening of a directory waits, until this is dropped, for an answer that nobody gives:
+    /// Every opening of a directory, and of what is in it, waits, until this is dropped, for an answer that nobody gives:
     /// as on a mount whose server is away.
     struct Dead(#[allow(dead_code)] OwnedFd);
 
@@ -459,7 +459,7 @@ mod linux {
                 libc::FAN_CLASS_CONTENT | libc::FAN_CLOEXEC,
                 libc::FAN_MARK_ADD,
             );
-            let mask = libc::FAN_OPEN_PERM | libc::FAN_ONDIR;
+            let mask = libc::FAN_OPEN_PERM | libc::FAN_ONDIR | libc::FAN_EVENT_ON_CHILD;
             // SAFETY: plain system calls; the path outlives them, and the descriptor is ours.
             unsafe {
                 let fd = libc::fanotify_init(class, libc::O_RDONLY as u32);
@@ -502,5 +502,44 @@ mod linux {
         stands(&of("root"), "root", "trouble", "does not answer");
         stands(&of("root"), "root", "trouble", "findmnt -T ");
         stands(&of("alive"), "root", "ok", "written");
+    }
+
+    #[test]
+    fn a_configuration_that_does_not_answer() {
+        if !is_root() {
+            return skipped("fanotify needs root");
+        }
+        let sandbox = configured(Sandbox::new());
+        let dead = match Dead::new(&sandbox.base().join("config/orphand")) {
+            Ok(dead) => dead,
+            Err(error) => return skipped(&format!("fanotify: {error}")),
+        };
+        let ran = sandbox.run(["doctor", "--json", "root"]).exit(3);
+        drop(dead);
+        let checks = checks(&ran);
+        stands(&checks, "config", "trouble", "does not answer");
+        stands(&checks, "root", "ok", "written");
+    }
+
+    #[test]
+    fn where_capitals_do_not_matter() {
+        let mount = "truncate -s 8M image && mkfs.ext4 -q -O casefold image \
+                     && mount -o loop image \"$1\"";
+        let sandbox = match Sandbox::on_disk(mount) {
+            Ok(sandbox) => sandbox,
+            Err(why) => return skipped(&why),
+        };
+        let doctor = || checks(&sandbox.run(["doctor", "--json", "disk/root"]).exit(0));
+        stands(&doctor(), "names", "ok", "capitals matter");
+        let mut chattr = std::process::Command::new("chattr");
+        chattr.arg("+F").arg(sandbox.on_it("root"));
+        if !chattr.status().is_ok_and(|status| status.success()) {
+            return skipped("chattr +F");
+        }
+        stands(&doctor(), "names", "ok", "*.tmp does not take X.TMP");
+        // What is seen without making a file.
+        fs::set_permissions(sandbox.on_it("root"), fs::Permissions::from_mode(0o500)).unwrap();
+        let closed = checks(&sandbox.run(["doctor", "--json", "disk/root"]).exit(3));
+        stands(&closed, "names", "ok", "*.tmp does not take X.TMP");
     }
 }

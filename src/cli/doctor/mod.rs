@@ -26,7 +26,7 @@ use orphand::state::Folders;
 use serde_json::{Value, json};
 
 use super::args::Look;
-use super::config_file::{Config, ConfigError};
+use super::config_file::Config;
 use super::report::Report;
 use super::{Exit, Failure, text};
 use check::{Check, State};
@@ -84,11 +84,16 @@ pub(crate) struct Doctor {
 
 pub(super) fn run(command: &Doctor, look: &Look) -> Result<Exit, Failure> {
     let folders = Folders::from_env();
-    let read = Config::load(command.config.as_deref());
-    let wards = wards(command, &read)?;
+    let explicit = command.config.clone();
+    let file = explicit.clone().or_else(Config::usual_path);
+    let read = visit::within(move || Config::load(explicit.as_deref()));
     let named = !command.dirs.is_empty();
-    let usual = Config::usual_path();
-    let mut checks = vec![settings::judge(&read, usual.as_deref(), named)];
+    let mut checks = vec![match &read {
+        Some(read) => settings::judge(read, file.as_deref(), named),
+        None => visit::silent("config", &file.unwrap_or_default()),
+    }];
+    let config = read.and_then(Result::ok).unwrap_or_default();
+    let wards = wards(command, &config)?;
     let visited = visit::all(wards);
     checks.extend(system::machine(visited.directories));
     checks.extend(machine(&folders));
@@ -105,9 +110,7 @@ pub(super) fn run(command: &Doctor, look: &Look) -> Result<Exit, Failure> {
 }
 
 /// The directories that were given, else those of the file. One that the file lists has its rule.
-fn wards(command: &Doctor, read: &Result<Config, ConfigError>) -> Result<Vec<Ward>, Failure> {
-    let nothing = Config::default();
-    let config = read.as_ref().unwrap_or(&nothing);
+fn wards(command: &Doctor, config: &Config) -> Result<Vec<Ward>, Failure> {
     let paths: Vec<PathBuf> = match command.dirs.is_empty() {
         true => config.watch.iter().map(|rule| rule.path.clone()).collect(),
         false => command.dirs.iter().map(|dir| absolute(dir)).collect(),
@@ -139,7 +142,14 @@ fn machine(folders: &Folders) -> Vec<Check> {
         descriptors::judge(files.current),
         orphands::judge(&system::watchers()),
     ];
-    checks.extend(folders::checks(folders));
+    let own = folders.clone();
+    match visit::within(move || folders::checks(&own)) {
+        Some(found) => checks.extend(found),
+        None => checks.push(visit::silent(
+            "state",
+            &folders.state.clone().unwrap_or_default(),
+        )),
+    }
     checks
 }
 

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender, unbounded};
+use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use orphand::decide::judge::Reach;
 use orphand::decide::policy::Policy;
 use orphand::look::{Dir, RootError, observe_fd};
@@ -16,6 +16,7 @@ use orphand::root::Root;
 use rustix::fs::{Access as May, AtFlags, Dir as Entries};
 use rustix::io::Errno;
 
+use super::super::text;
 use super::access::Access;
 use super::check::{Check, State, typed};
 use super::disk::Room;
@@ -39,7 +40,7 @@ pub(super) struct Visited {
     pub(super) directories: Count,
 }
 
-/// How long a root has to answer.
+/// How long a root has to answer, and everything else that may lie on a mount.
 const PATIENCE: Duration = Duration::from_secs(3);
 /// How long its directories are counted at most: the rest is for everything else.
 const COUNTING: Duration = Duration::from_secs(2);
@@ -73,7 +74,7 @@ pub(super) fn all(wards: Vec<Ward>) -> Visited {
                 }
                 Ok(Found::End) => break,
                 Err(_) => {
-                    visited.checks.push(silent(&path).of(&path));
+                    visited.checks.push(silent("root", &path).of(&path));
                     break;
                 }
             }
@@ -82,12 +83,22 @@ pub(super) fn all(wards: Vec<Ward>) -> Visited {
     visited
 }
 
-fn silent(path: &Path) -> Check {
+/// What `ask` gives, if it answers in time.
+pub(super) fn within<T: Send + 'static>(ask: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+    let (send, answer) = bounded(1);
+    let thread = std::thread::Builder::new().name("orphand-doctor".into());
+    let _ = thread.spawn(move || send.send(ask()));
+    answer.recv_timeout(PATIENCE).ok()
+}
+
+/// Something that gave no answer in time.
+pub(super) fn silent(check: &'static str, path: &Path) -> Check {
     let (why, cure) = system::SILENT;
     Check::trouble(
-        "root",
+        check,
         format!(
-            "it does not answer: nothing came for {} s. {why}",
+            "{} does not answer: nothing came for {} s. Behind that is {why}",
+            text::escaped(path),
             PATIENCE.as_secs()
         ),
         format!("{cure} {}", typed(path)),
