@@ -2,7 +2,7 @@
 
 use std::ffi::OsStr;
 use std::fmt;
-use std::io::{self, IsTerminal};
+use std::io::{self, IsTerminal, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -230,6 +230,15 @@ fn confirmed(question: &str) -> bool {
 
 fn stdin_is_terminal() -> bool {
     io::stdin().is_terminal()
+}
+
+/// One text on stdout. That nobody reads it to its end (`| head`) is no failure.
+fn print(text: &[u8]) -> io::Result<Exit> {
+    let mut out = io::stdout().lock();
+    match out.write_all(text).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error),
+        _ => Ok(Exit::Done),
+    }
 }
 
 /// A missing directory, said where nobody waits for it.

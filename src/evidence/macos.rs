@@ -143,6 +143,13 @@ impl Proof {
         self.kernel_refuses.then_some(NO_DELETE_BUSY)
     }
 
+    /// Whether the kernel itself refuses to remove this file's name while it is in use. Where it
+    /// does not, a walk over the processes is all there is.
+    #[must_use]
+    pub fn is_the_kernels(&self) -> bool {
+        self.kernel_refuses
+    }
+
     /// Whether a walk that began after [`Proof::let_go`], or, where nothing was let go of, one that
     /// begins now, proves that nobody holds it.
     pub(crate) fn is_still_free(&self) -> bool {

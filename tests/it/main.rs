@@ -8,7 +8,9 @@ mod sandbox;
 
 mod background;
 mod cli;
+mod doctor;
 mod history;
+mod manual;
 mod names;
 mod quarantine;
 mod scan;
