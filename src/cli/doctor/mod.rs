@@ -153,12 +153,12 @@ fn machine(folders: &Folders) -> Vec<Check> {
     checks
 }
 
-/// Service files that no longer start this program.
-///
-/// CONNECT: `super::service::problems(folders)` gives them, once it is there:
-/// `.into_iter().map(|problem| Check::trouble("service", problem.what, problem.cure)).collect()`.
-fn services(_folders: &Folders) -> Vec<Check> {
-    Vec::new()
+/// Service files that no longer start this program, or start it twice.
+fn services(folders: &Folders) -> Vec<Check> {
+    let problems = super::service::problems(folders).into_iter();
+    let check =
+        |problem: super::service::Problem| Check::trouble("service", problem.what, problem.cure);
+    problems.map(check).collect()
 }
 
 fn tell(look: &Look, machine: Vec<Check>, visited: Visited) -> std::io::Result<()> {

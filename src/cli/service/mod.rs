@@ -268,7 +268,6 @@ pub(crate) struct Problem {
 
 /// What is wrong with the services of this system that are installed, told from their files and from
 /// the watcher itself: no supervisor is asked, so it never waits for one.
-#[allow(dead_code)]
 pub(crate) fn problems(folders: &Folders) -> Vec<Problem> {
     let mut problems = Vec::new();
     for scope in [Scope::User, Scope::System] {

@@ -74,7 +74,12 @@ pub(super) fn run(command: &Watch, look: &Look) -> Result<Exit, Failure> {
     signals.stop(watcher.stopper());
     board.watches(watcher.observer());
     board.read(plan.config.path.clone(), None);
-    let _server = server.or_else(|| serve(&folders, &board));
+    // A trial leaves no trace, not even a folder for its socket.
+    let is_trial = !source.is_background() && plan.roots.iter().all(|r| r.policy.is_dry_run());
+    let _server = match is_trial {
+        true => None,
+        false => server.or_else(|| serve(&folders, &board)),
+    };
     let follow = Follow::new(&watcher, &mut report, &board, supervisor);
     follow.run(&source, &plan.config, &folders)
 }
