@@ -7,6 +7,7 @@ mod contract;
 mod sandbox;
 
 mod cli;
+mod config;
 mod history;
 mod names;
 mod quarantine;
