@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 
-use super::entry::{LOG, QUARANTINE, SECTIONS, WATCH};
+use super::section::{LOG, QUARANTINE, WATCH};
 use super::*;
 
 const HOME: &str = "/home/ann";
