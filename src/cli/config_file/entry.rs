@@ -231,6 +231,12 @@ fn absolute(text: &str, home: Option<&Path>) -> Result<PathBuf, String> {
             ));
         }
     };
+    // Where it leads depends on what stands on the way, and paths are compared as they are.
+    if text.split('/').any(|part| part == "..") {
+        return Err(format!(
+            "the path {text:?} goes up by \"..\"; write the one that it leads to"
+        ));
+    }
     // As roots are compared: without a slash at the end.
     Ok(path.components().collect())
 }
