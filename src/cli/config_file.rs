@@ -20,14 +20,16 @@ use orphand::root::{Refused, Root};
 use orphand::watch::CLOSE_EVENTS;
 
 use super::text;
-use entry::{Mistake, Place};
+use mistake::{Mistake, Place};
 use overlap::Overlap;
 
-pub(crate) use entry::{Lines, SECTIONS, Section};
+pub(crate) use section::{Lines, SECTIONS, Section};
 
 mod entry;
+mod mistake;
 mod overlap;
 mod read;
+mod section;
 
 /// One rule's settings, each optional: what one place (the file, the command line) says.
 #[derive(Clone, Debug, Default, PartialEq)]

@@ -8,6 +8,7 @@ mod sandbox;
 
 mod background;
 mod cli;
+mod config;
 mod doctor;
 mod history;
 mod manual;

@@ -13,11 +13,10 @@ use orphand::root::Root;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::entry::{
-    DEFAULTS, Entry, JOURNAL, LOG, METRICS, Mistake, NONE, QUARANTINE, SECTIONS, Section, WATCH,
-    entries, lines, place,
-};
+use super::entry::{Entry, NONE, entries, lines};
+use super::mistake::{Mistake, place};
 use super::overlap::Overlap;
+use super::section::{DEFAULTS, JOURNAL, LOG, METRICS, QUARANTINE, SECTIONS, Section, WATCH};
 use super::{
     Config, JournalSettings, LogFile, LogSettings, MetricsSettings, RuleSettings, SettingsError,
     WatchRule,
@@ -57,18 +56,12 @@ pub(super) fn read(text: &str, home: Option<&Path>) -> Result<Config, Mistake> {
             return Err(Entry { key, at, value }.unknown(None));
         };
         let settings = rule(&WATCH, table)?;
-        let Some(path) = table.get("path") else {
+        let Some(path) = entries(table).into_iter().find(|entry| entry.key == "path") else {
             let what = "this [[watch]] has no path; name the directory that it is for";
             return Err(Mistake::new(at, what));
         };
-        let at = path.span().start;
-        let key = "path";
-        let path = Entry {
-            key,
-            at,
-            value: path,
-        }
-        .path(home)?;
+        let at = path.value.span().start;
+        let path = path.path(home)?;
         let policy = check(&settings.clone().over(&config.defaults), table)?.into();
         let rule = WatchRule {
             path,
