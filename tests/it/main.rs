@@ -11,6 +11,7 @@ mod history;
 mod names;
 mod quarantine;
 mod scan;
+mod service;
 mod sweep;
 mod users;
 mod watch;

@@ -278,12 +278,13 @@ fn left(place: &Place, config: Option<PathBuf>, ours: &Folders) -> Vec<(&'static
         .and_then(|path| Config::load(Some(path)).ok());
     let journal = Journal::new(folders.state.as_deref());
     let roots = restore::roots(&config.unwrap_or_default(), &journal, None);
-    let held = roots
-        .iter()
-        .filter(|root| matches!(Room::find(root, None), Ok(Some(_))))
-        .count();
+    let held: usize = roots.iter().map(|root| held(root)).sum();
     if held > 0 {
-        left.push(("Quarantine", "orphand quarantine purge".to_owned()));
+        let files = counted(held as u64, "file", "files");
+        left.push((
+            "Quarantine",
+            format!("orphand quarantine purge   ({files})"),
+        ));
     }
     if let Some(path) = path.filter(|path| path.exists()) {
         left.push(("Config", format!("rm {}", quoted(&path))));
@@ -306,6 +307,13 @@ fn left(place: &Place, config: Option<PathBuf>, ours: &Folders) -> Vec<(&'static
         left.push(("Log", format!("rm -r {}", quoted(&logs))));
     }
     left
+}
+
+fn held(root: &Path) -> usize {
+    let Ok(Some(room)) = Room::find(root, None) else {
+        return 0;
+    };
+    room.stored().map_or(0, |stored| stored.len())
 }
 
 fn failed(error: impl std::fmt::Display) -> Failure {
