@@ -35,6 +35,7 @@ pub(super) fn install(
     let control = control::of(place);
     let found = control.state()?;
     let path = place.file();
+    let before = super::started(place);
     let there = place
         .installed()
         .map_err(|error| unreadable(&path, &error))?;
@@ -53,16 +54,14 @@ pub(super) fn install(
     }
     voice.line(&config_line(place, &config, named.as_deref()));
     if !same {
-        check_own(place, &path)?;
-        let folder = place.crashes();
-        if let (Supervisor::Launchd, Some(folder)) = (place.supervisor, folder.parent()) {
-            // Without it launchd starts nothing, and says 78.
-            fs::create_dir_all(folder).map_err(|error| unwritable(folder, &error))?;
-        }
-        file::write(&path, &text).map_err(|error| unwritable(&path, &error))?;
+        put(place, &path, &text)?;
     }
     let noun = capital(place.noun());
-    let done = if same { "unchanged" } else { "written" };
+    let done = match before.filter(|before| before.program != job.program) {
+        Some(before) => format!("written; before, it started {}", escaped(&before.program)),
+        None if same => "unchanged".to_owned(),
+        None => "written".to_owned(),
+    };
     voice.line(&format!("{noun:<10} {}  {done}", escaped(&path)));
     let version = env!("CARGO_PKG_VERSION");
     voice.line(&format!(
@@ -76,13 +75,24 @@ pub(super) fn install(
     start::confirm(place, folders, control.as_ref(), found.pid, voice)?;
     voice.line("");
     voice.line(farewell(place));
-    voice.line(&format!(
-        "Stop it:   {}      Remove it:   {}      See it:   {}",
-        place.command("stop"),
-        place.command("uninstall"),
-        place.command("status")
-    ));
+    for (what, verb) in [
+        ("See it", "status"),
+        ("Stop it", "stop"),
+        ("Remove it", "uninstall"),
+    ] {
+        voice.line(&format!("{what:<10} {}", place.command(verb)));
+    }
     Ok(Exit::Done)
+}
+
+fn put(place: &Place, path: &Path, text: &str) -> Result<(), Failure> {
+    check_own(place, path)?;
+    let crashes = place.crashes();
+    if let (Supervisor::Launchd, Some(folder)) = (place.supervisor, crashes.parent()) {
+        // Without it launchd starts nothing, and says 78.
+        fs::create_dir_all(folder).map_err(|error| unwritable(folder, &error))?;
+    }
+    file::write(path, text).map_err(|error| unwritable(path, &error))
 }
 
 fn is_as_wanted(state: &State) -> bool {
