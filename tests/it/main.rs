@@ -15,6 +15,7 @@ mod manual;
 mod names;
 mod quarantine;
 mod scan;
+mod service;
 mod sweep;
 mod users;
 mod watch;

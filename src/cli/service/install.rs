@@ -35,6 +35,7 @@ pub(super) fn install(
     let control = control::of(place);
     let found = control.state()?;
     let path = place.file();
+    let before = super::started(place);
     let there = place
         .installed()
         .map_err(|error| unreadable(&path, &error))?;
@@ -53,16 +54,14 @@ pub(super) fn install(
     }
     voice.line(&config_line(place, &config, named.as_deref()));
     if !same {
-        check_own(place, &path)?;
-        let folder = place.crashes();
-        if let (Supervisor::Launchd, Some(folder)) = (place.supervisor, folder.parent()) {
-            // Without it launchd starts nothing, and says 78.
-            fs::create_dir_all(folder).map_err(|error| unwritable(folder, &error))?;
-        }
-        file::write(&path, &text).map_err(|error| unwritable(&path, &error))?;
+        put(place, &path, &text)?;
     }
     let noun = capital(place.noun());
-    let done = if same { "unchanged" } else { "written" };
+    let done = match before.filter(|before| before.program != job.program) {
+        Some(before) => format!("written; before, it started {}", escaped(&before.program)),
+        None if same => "unchanged".to_owned(),
+        None => "written".to_owned(),
+    };
     voice.line(&format!("{noun:<10} {}  {done}", escaped(&path)));
     let version = env!("CARGO_PKG_VERSION");
     voice.line(&format!(
@@ -76,13 +75,24 @@ pub(super) fn install(
     start::confirm(place, folders, control.as_ref(), found.pid, voice)?;
     voice.line("");
     voice.line(farewell(place));
-    voice.line(&format!(
-        "Stop it:   {}      Remove it:   {}      See it:   {}",
-        place.command("stop"),
-        place.command("uninstall"),
-        place.command("status")
-    ));
+    for (what, verb) in [
+        ("See it", "status"),
+        ("Stop it", "stop"),
+        ("Remove it", "uninstall"),
+    ] {
+        voice.line(&format!("{what:<10} {}", place.command(verb)));
+    }
     Ok(Exit::Done)
+}
+
+fn put(place: &Place, path: &Path, text: &str) -> Result<(), Failure> {
+    check_own(place, path)?;
+    let crashes = place.crashes();
+    if let (Supervisor::Launchd, Some(folder)) = (place.supervisor, crashes.parent()) {
+        // Without it launchd starts nothing, and says 78.
+        fs::create_dir_all(folder).map_err(|error| unwritable(folder, &error))?;
+    }
+    file::write(path, text).map_err(|error| unwritable(path, &error))
 }
 
 fn is_as_wanted(state: &State) -> bool {
@@ -278,12 +288,13 @@ fn left(place: &Place, config: Option<PathBuf>, ours: &Folders) -> Vec<(&'static
         .and_then(|path| Config::load(Some(path)).ok());
     let journal = Journal::new(folders.state.as_deref());
     let roots = restore::roots(&config.unwrap_or_default(), &journal, None);
-    let held = roots
-        .iter()
-        .filter(|root| matches!(Room::find(root, None), Ok(Some(_))))
-        .count();
+    let held: usize = roots.iter().map(|root| held(root)).sum();
     if held > 0 {
-        left.push(("Quarantine", "orphand quarantine purge".to_owned()));
+        let files = counted(held as u64, "file", "files");
+        left.push((
+            "Quarantine",
+            format!("orphand quarantine purge   ({files})"),
+        ));
     }
     if let Some(path) = path.filter(|path| path.exists()) {
         left.push(("Config", format!("rm {}", quoted(&path))));
@@ -306,6 +317,13 @@ fn left(place: &Place, config: Option<PathBuf>, ours: &Folders) -> Vec<(&'static
         left.push(("Log", format!("rm -r {}", quoted(&logs))));
     }
     left
+}
+
+fn held(root: &Path) -> usize {
+    let Ok(Some(room)) = Room::find(root, None) else {
+        return 0;
+    };
+    room.stored().map_or(0, |stored| stored.len())
 }
 
 fn failed(error: impl std::fmt::Display) -> Failure {

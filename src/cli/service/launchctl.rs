@@ -327,8 +327,9 @@ fn told(printed: &str, place: &Place) -> State {
         loaded: true,
         running,
         pid,
+        // Between two tries it is neither running nor not running.
         end: last
-            .filter(|_| running == Some(false))
+            .filter(|_| running != Some(true))
             .and_then(|code| end(code, place)),
         ..State::default()
     }
@@ -461,6 +462,9 @@ mod tests {
         let state = told(&ended, &place());
         assert_eq!((state.running, state.pid), (Some(false), None));
         assert!(state.end.unwrap().contains("(78)"));
+        let again = ended.replace("= not running", "= spawn scheduled");
+        let state = told(&again, &place());
+        assert_eq!((state.running, state.end.is_some()), (None, true));
         let never = "\tstate = waiting\n\tlast exit code = (never exited)\n";
         assert_eq!(told(never, &place()).end, None);
         assert_eq!(told("anything else", &place()).running, None);

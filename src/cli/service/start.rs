@@ -115,7 +115,8 @@ pub(super) fn confirm(
         return Ok(Exit::Done);
     }
     let now = control.state()?;
-    if now.running == Some(false) {
+    let has_ended = now.running == Some(false) || now.end.is_some();
+    if has_ended {
         let why = now
             .end
             .unwrap_or_else(|| format!("why:   {}", place.command("logs")));

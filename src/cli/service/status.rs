@@ -220,3 +220,98 @@ impl Report {
             .into_value()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::service::place::Supervisor;
+
+    fn place() -> Place {
+        Place::new(Supervisor::OURS, Scope::System).unwrap()
+    }
+
+    fn watcher(version: &str, is_outdated: bool, trouble: &[&str]) -> Running {
+        Running {
+            pid: 7,
+            version: version.to_owned(),
+            is_outdated,
+            is_background: true,
+            trouble: trouble.iter().map(ToString::to_string).collect(),
+            answer: Value::Null,
+        }
+    }
+
+    #[test]
+    fn what_the_exit_code_says() {
+        let ours = env!("CARGO_PKG_VERSION");
+        let state = |running| State {
+            loaded: true,
+            running,
+            ..State::default()
+        };
+        for (installed, watcher, running, want) in [
+            (false, None, Some(false), Exit::NotInstalled),
+            (true, None, Some(false), Exit::STOPPED),
+            (true, None, None, Exit::STOPPED),
+            (true, None, Some(true), Exit::Done),
+            (true, Some(watcher(ours, false, &[])), None, Exit::Done),
+            (
+                true,
+                Some(watcher(ours, false, &["blind"])),
+                Some(true),
+                Exit::Degraded,
+            ),
+        ] {
+            let report = Report {
+                installed,
+                watcher,
+                state: state(running),
+                ..Report::default()
+            };
+            assert_eq!(report.exit(), want, "{report:?}");
+        }
+    }
+
+    #[test]
+    fn what_the_watcher_says_is_shown() {
+        let report = Report {
+            installed: true,
+            watcher: Some(watcher("0.0.9", false, &["/srv/app cannot be read"])),
+            ..Report::default()
+        };
+        let text = report.text(&place());
+        assert!(text.starts_with("orphand 0.0.9 runs, pid 7\n"), "{text}");
+        assert!(
+            text.contains("  health    /srv/app cannot be read\n"),
+            "{text}"
+        );
+        let document = report.json(&place());
+        assert_eq!(document["version"], "0.0.9");
+        assert_eq!(document["trouble"], json!(["/srv/app cannot be read"]));
+    }
+
+    #[test]
+    fn an_upgrade_that_does_not_run_yet() {
+        let ours = env!("CARGO_PKG_VERSION");
+        for (watcher, words) in [
+            (watcher(ours, false, &[]), None),
+            (
+                watcher(ours, true, &[]),
+                Some("newer than the one that runs"),
+            ),
+            (
+                watcher("0.0.9", false, &[]),
+                Some("0.0.9 runs, and this is"),
+            ),
+            (watcher("0.0.9", true, &[]), Some("0.0.9 runs, and this is")),
+        ] {
+            let problem = outdated(&watcher, &place());
+            assert_eq!(problem.is_some(), words.is_some(), "{watcher:?}");
+            let Some((problem, words)) = problem.zip(words) else {
+                continue;
+            };
+            assert!(problem.what.contains(words), "{problem:?}");
+            assert_eq!(problem.cure, place().command("restart"));
+        }
+    }
+}
