@@ -77,7 +77,8 @@ impl Report {
             watcher: watcher.filter(|_| installed),
             state,
             problems,
-            error,
+            // Where no file is there is nothing to ask for.
+            error: error.filter(|_| installed),
         }
     }
 
