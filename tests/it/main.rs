@@ -26,6 +26,10 @@ mod holders;
 // Mounts, overlays, chattr(1) and ext4 are Linux's.
 #[cfg(target_os = "linux")]
 mod places;
+
 mod protocol;
 mod stage;
+// The service in it is systemd's.
+#[cfg(target_os = "linux")]
+mod transcript;
 mod verdicts;
