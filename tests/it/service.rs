@@ -1338,8 +1338,9 @@ fn a_systemctl_that_complains() {
         stage.put("says", says);
         stage.order(verb, &["1"]);
         let ran = stage.run("install", &[]).exit(1).complains(says);
-        ran.complains(words)
-            .complains(&format!("systemctl --user {verb}"));
+        ran.complains(words).complains(&format!(
+            "systemctl --user {verb} orphand.service has failed (1)"
+        ));
         assert_eq!(
             stage.file().exists(),
             verb != "show",
