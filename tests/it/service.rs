@@ -660,7 +660,7 @@ fn what_bootstrap_may_answer() {
         contains(&(ran.stdout + &ran.stderr), words);
         assert_eq!(stage.calls()[3..], *calls, "{answers:?}");
     };
-    let (bootstrap, print, user) = ("bootstrap {gui} {file}", "print {gui}/-", "print {user}/-");
+    let (bootstrap, print) = ("bootstrap {gui} {file}", "print {gui}/-");
     let kickstart = "kickstart -k {gui}/-";
     // Still draining, or whatever: again.
     check(
@@ -709,7 +709,6 @@ fn what_bootstrap_may_answer() {
     check(&["125"], 1, &[bootstrap], &words);
     check(&["119"], 1, &[bootstrap], &["switched off", "Login Items"]);
     check(&["64"], 1, &[bootstrap], &["launchctl error 64"]);
-    let _ = user;
 }
 
 #[test]
@@ -1338,8 +1337,9 @@ fn a_systemctl_that_complains() {
         stage.put("says", says);
         stage.order(verb, &["1"]);
         let ran = stage.run("install", &[]).exit(1).complains(says);
-        ran.complains(words)
-            .complains(&format!("systemctl --user {verb}"));
+        ran.complains(words).complains(&format!(
+            "systemctl --user {verb} orphand.service has failed (1)"
+        ));
         assert_eq!(
             stage.file().exists(),
             verb != "show",
@@ -1383,6 +1383,8 @@ fn a_system_without_systemd() {
         .complains("/nowhere/systemctl")
         .complains("orphand watch");
     assert!(!stage.file().exists());
+    stage.run("status", &[]).exit(4).says("not installed");
+    stage.run("uninstall", &[]).exit(0).says("Not installed");
 }
 
 #[test]

@@ -35,9 +35,10 @@ pub(super) fn run(place: &Place, folders: &Folders, look: &Look) -> Result<Exit,
         false if look.quiet => {}
         false => out.write_all(report.text(place).as_bytes())?,
     }
-    match report.error {
-        Some(error) => Err(Failure::new(Exit::Failed, error)),
-        None => Ok(report.exit()),
+    match &report.error {
+        // Where nothing is installed there was nothing to ask.
+        Some(error) if report.installed => Err(Failure::new(Exit::Failed, error)),
+        _ => Ok(report.exit()),
     }
 }
 

@@ -77,7 +77,13 @@ impl<'p> Systemctl<'p> {
 
     fn failure(&self, args: &[&str], answer: &Answer) -> Failure {
         let said = answer.stderr.trim();
-        let call = self.tool.typed(&self.args(args));
+        // Nobody types what is asked for beside the unit.
+        let args: Vec<&str> = args
+            .iter()
+            .copied()
+            .filter(|arg| *arg != PROPERTIES)
+            .collect();
+        let call = self.tool.typed(&self.args(&args));
         let text = format!(
             "{call} has failed ({}): {}\n  {}",
             answer.code,
