@@ -192,6 +192,9 @@ fn roots_that_orphand_does_not_work_on() {
             .exit(3)
             .says("one thing is in orphand's way");
     }
+    // A directory may have the name of a command.
+    let named = checks(&sandbox.run(["doctor", "--json", "watch"]).exit(3));
+    stands(&named, "root", "trouble", "does not exist");
     // One that is well does not make up for it, and is looked at all the same.
     let both = sandbox.run(["doctor", "missing", "root"]).exit(3);
     both.says("it does not exist").says("listed and written");

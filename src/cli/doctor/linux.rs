@@ -173,7 +173,10 @@ pub(super) fn watchers() -> Vec<u32> {
         let mut args = file("cmdline");
         args.push(0);
         let mut args = args.split(|&byte| byte == 0).skip(1);
-        file("comm").trim_ascii_end() == b"orphand" && args.any(|arg| arg == b"watch")
+        // Not ourselves, whatever the directories are called that we were given.
+        *pid != std::process::id()
+            && file("comm").trim_ascii_end() == b"orphand"
+            && args.any(|arg| arg == b"watch")
     };
     let mut watchers: Vec<u32> = pids.filter(watches).collect();
     watchers.sort_unstable();
