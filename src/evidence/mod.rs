@@ -153,6 +153,10 @@ pub fn gather(
         Hold::Held if is_locked(&fingerprint) => Hold::Locked,
         hold => hold,
     };
+    let restored = match proof {
+        Some(proof) => circumstances.marks.has(proof.file(), &fingerprint)?,
+        None => false,
+    };
     let file = FileId::from(&fingerprint);
     let evidence = Evidence {
         observation: seen,
@@ -172,7 +176,7 @@ pub fn gather(
             .census
             .is_some_and(|census| census.clears(file)),
         target,
-        restored: proof.is_some_and(|proof| circumstances.marks.has(proof.file(), &fingerprint)),
+        restored,
     };
     Ok((evidence, index))
 }
