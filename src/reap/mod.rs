@@ -402,7 +402,7 @@ impl Reaper {
                 });
             }
             Err(error) if is_full(&error) && proven && candidate.verdict == Verdict::Reap => {
-                return Err(self.unlink_unclaimed(dir, name, &proof, &judged));
+                return Err(self.unlink_unclaimed(dir, suspect, &proof, &evidence));
             }
             // No rename here that overwrites nothing: then there is no safe way to claim.
             Err(error) if error.kind() == io::ErrorKind::Unsupported => {
@@ -579,15 +579,21 @@ impl Reaper {
     fn unlink_unclaimed(
         &self,
         dir: &Dir,
-        name: &OsStr,
+        suspect: &Suspect,
         proof: &Proof,
-        judged: &Observation,
+        evidence: &Evidence,
     ) -> Outcome {
+        let (name, judged) = (suspect.name.as_os_str(), &evidence.observation);
         self.at(Step::Compare, name);
         match dir.observe(name) {
             Ok(Some(now)) if now == *judged => {}
             Ok(Some(_)) => return Outcome::Kept(Reason::Changed),
             Ok(None) => return Outcome::Settled,
+            Err(error) => return failed(Step::Compare)(error),
+        }
+        match evidence::target(dir, &suspect.reading, &judged.fingerprint) {
+            Ok((target, _)) if target == evidence.target => {}
+            Ok(_) => return Outcome::Kept(Reason::Changed),
             Err(error) => return failed(Step::Compare)(error),
         }
         self.at(Step::ProveAgain, name);
