@@ -122,8 +122,8 @@ impl Proof {
     /// long (a walk takes a tenth of a second or more). So it is not asked here: one walk that
     /// begins after the last claim of the batch answers for all ([`Proof::take`]).
     #[must_use]
-    pub fn holds(&self) -> bool {
-        true
+    pub fn again(&self) -> Hold {
+        Hold::Free
     }
 
     /// From now on only a new walk counts.
@@ -887,10 +887,15 @@ pub(super) fn set_mark(file: BorrowedFd<'_>, mark: &[u8]) -> io::Result<()> {
     Ok(rustix::fs::fsetxattr(file, MARK, mark, flags)?)
 }
 
-/// The mark on `file`, if it bears one.
-pub(super) fn mark(file: BorrowedFd<'_>) -> Option<Vec<u8>> {
+/// The mark on `file`, if it bears one, or could.
+pub(super) fn mark(file: BorrowedFd<'_>) -> io::Result<Option<Vec<u8>>> {
     let mut found = vec![0; 128];
-    let length = rustix::fs::fgetxattr(file, MARK, &mut found[..]).ok()?;
-    found.truncate(length);
-    Some(found)
+    match rustix::fs::fgetxattr(file, MARK, &mut found[..]) {
+        Ok(length) => {
+            found.truncate(length);
+            Ok(Some(found))
+        }
+        Err(Errno::NOATTR | Errno::NOTSUP | Errno::OPNOTSUPP) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
 }

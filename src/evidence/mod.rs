@@ -154,6 +154,10 @@ pub fn gather(
         Hold::Held if is_locked(&fingerprint) => Hold::Locked,
         hold => hold,
     };
+    let restored = match proof {
+        Some(proof) => circumstances.marks.has(proof.file(), &fingerprint)?,
+        None => false,
+    };
     let file = FileId::from(&fingerprint);
     let evidence = Evidence {
         observation: seen,
@@ -173,7 +177,7 @@ pub fn gather(
             .census
             .is_some_and(|census| census.clears(file)),
         target,
-        restored: proof.is_some_and(|proof| circumstances.marks.has(proof.file(), &fingerprint)),
+        restored,
     };
     Ok((evidence, index))
 }

@@ -47,17 +47,30 @@ impl Marks {
     }
 
     /// Whether `file` carries the mark of the very state that it is in.
-    #[must_use]
-    pub fn has(&self, file: BorrowedFd<'_>, seen: &Fingerprint) -> bool {
+    pub fn has(&self, file: BorrowedFd<'_>, seen: &Fingerprint) -> io::Result<bool> {
         let mark = mark(seen);
-        if let Some(found) = system::mark(file) {
-            return found == mark.as_bytes();
+        if let Some(found) = system::mark(file)? {
+            return Ok(found == mark.as_bytes());
         }
         let Some(list) = self.list.as_ref() else {
-            return false;
+            return Ok(false);
         };
         let line = format!("{} {mark}", seen.dev);
-        fs::read_to_string(list).is_ok_and(|list| list.lines().any(|l| l == line))
+        match fs::read_to_string(list) {
+            Ok(list) => Ok(list.lines().any(|l| l == line)),
+            // A state folder that may not be read is done without.
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::NotFound
+                        | io::ErrorKind::NotADirectory
+                        | io::ErrorKind::PermissionDenied
+                ) =>
+            {
+                Ok(false)
+            }
+            Err(error) => Err(error),
+        }
     }
 }
 

@@ -4,6 +4,8 @@
 #![cfg_attr(not(target_os = "linux"), allow(dead_code, unused_imports))]
 
 mod contract;
+#[cfg(target_os = "linux")]
+mod intercept;
 mod sandbox;
 
 mod background;
@@ -22,7 +24,11 @@ mod watch;
 mod watch_roots;
 
 mod crashes;
+// seccomp(2) is Linux's.
+#[cfg(target_os = "linux")]
+mod faults;
 mod holders;
+mod model;
 // Mounts, overlays, chattr(1) and ext4 are Linux's.
 #[cfg(target_os = "linux")]
 mod places;
