@@ -16,6 +16,9 @@ mod users;
 mod watch;
 mod watch_roots;
 
+// Other users, huge directories, deep trees: Linux tells what a process has open.
+#[cfg(target_os = "linux")]
+mod attacks;
 mod crashes;
 mod holders;
 // Mounts, overlays, chattr(1) and ext4 are Linux's.

@@ -177,6 +177,11 @@ impl Sandbox {
         }
     }
 
+    /// Whose it is, if not the one's who runs the tests.
+    pub(crate) fn user(&self) -> Option<u32> {
+        self.user
+    }
+
     /// Waits until nothing in the root was touched for `age`. A change time cannot be set back, so
     /// a file that is to be old has to become old.
     pub(crate) fn age(&self, age: Duration) {
@@ -484,6 +489,13 @@ impl Ran {
             self.stderr
         );
         self
+    }
+
+    /// The code that it ended with by itself.
+    #[track_caller]
+    pub(crate) fn code(&self) -> i32 {
+        let code = self.status.code();
+        code.unwrap_or_else(|| panic!("{}: {}\n{}", self.said, self.status, self.stderr))
     }
 
     /// It said this on stderr.
