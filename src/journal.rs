@@ -8,13 +8,15 @@
 
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::fs::FlockOperation;
 use serde_json::Value;
+
+use crate::state::open_own;
 
 /// Its name in the state folder.
 pub const FILE: &str = "journal.jsonl";
@@ -87,13 +89,12 @@ impl Journal {
             fs::create_dir_all(folder)?;
         }
         loop {
-            let open = File::options()
+            let options = File::options()
                 .read(true)
                 .append(true)
                 .create(true)
-                .mode(0o600)
-                .open(path);
-            let mut file = open?;
+                .to_owned();
+            let mut file = open_own(options, path)?;
             // Several orphands may share a journal: one rotates, the others notice.
             rustix::fs::flock(&file, FlockOperation::LockExclusive)?;
             let ours = file.metadata()?;
@@ -129,7 +130,7 @@ impl Journal {
             return Ok(());
         };
         for path in [older(path), path.clone()] {
-            let file = match File::open(&path) {
+            let file = match open_own(File::options().read(true).to_owned(), &path) {
                 Ok(file) => file,
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
                 Err(error) => return Err(error),

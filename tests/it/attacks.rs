@@ -488,6 +488,78 @@ fn above_the_root() {
     });
 }
 
+/// Whoever may make names in a directory, but may not touch what is another's (it is sticky), must
+/// not be able to have that destroyed by a target of their own making.
+#[test]
+fn a_target_of_somebody_elses() {
+    if !is_root() {
+        return eprintln!("skipped: to be somebody else needs root");
+    }
+    for attacker in ATTACKERS {
+        let sandbox = match attacker {
+            NOBODY => Sandbox::new(),
+            _ => Sandbox::ordinary(),
+        };
+        let sandbox = sandbox
+            .file("sole.tmp", "the only copy")
+            .file("sole", "not by its writer");
+        let sandbox = sandbox.file("by-root.tmp", "x").file("by-root", "whole");
+        sandbox.age(GRACE + GRACE / 2);
+        let whose = |name: &str, uid| {
+            std::os::unix::fs::lchown(sandbox.path(name), Some(uid), Some(uid)).unwrap();
+        };
+        whose("sole", attacker);
+        whose("by-root", 0);
+        let events = sandbox.sweep(SHORT).exit(0).events();
+        assert_eq!(events.about("sole.tmp"), ["quarantined"]);
+        assert_eq!(events.about("by-root.tmp"), ["reaped"]);
+    }
+}
+
+/// Root's orphand may be started in somebody else's environment, `sudo` or not. What it keeps there
+/// is written to no file of another name, and through no symlink.
+#[test]
+fn a_state_folder_of_somebody_elses() {
+    type Plant = fn(&Path, &Path);
+    let plants: [(&str, Plant); 3] = [
+        ("a symlink", |at, victim| symlink(victim, at).unwrap()),
+        ("another name", |at, victim| {
+            fs::hard_link(victim, at).unwrap()
+        }),
+        ("a fifo", |at, _| sandbox::fifo(at)),
+    ];
+    for (what, plant) in plants {
+        let sandbox = Sandbox::new()
+            .file("a.tmp", "")
+            .file("sole.tmp", "the only copy");
+        let victim = sandbox.base().join("victim");
+        fs::write(&victim, "precious").unwrap();
+        let meta = fs::metadata(sandbox.root()).unwrap();
+        let lock = format!(
+            "runtime/orphand/root-{:x}-{:x}.lock",
+            meta.dev(),
+            meta.ino()
+        );
+        for file in [
+            "state/orphand/journal.jsonl",
+            "state/orphand/restored",
+            &lock,
+        ] {
+            let at = sandbox.base().join(file);
+            fs::create_dir_all(at.parent().unwrap()).unwrap();
+            plant(&at, &victim);
+        }
+        sandbox.age(GRACE + GRACE / 2);
+        let ran = sandbox.sweep(SHORT).exit(0).complains("cannot be");
+        assert_eq!(ran.events().sums(), [1, 1, 0, 0], "{what}");
+        sandbox
+            .run(["restore", "--to", "{base}/root/back", "root/sole.tmp"])
+            .exit(0);
+        assert_eq!(fs::read_to_string(&victim).unwrap(), "precious", "{what}");
+        assert_eq!(sandbox.content("back"), "the only copy", "{what}");
+    }
+}
+
 /// Before each step of the protocol, with something outside of the root at the other end.
 #[test]
 fn a_temp_replaced_in_every_window() {
