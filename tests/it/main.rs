@@ -26,4 +26,5 @@ mod holders;
 mod places;
 mod protocol;
 mod stage;
+mod storm;
 mod verdicts;
