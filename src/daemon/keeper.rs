@@ -435,7 +435,10 @@ impl Keeper {
         self.detach(index, root);
         let state = match error {
             RootError::Missing | RootError::Replaced => RootState::Gone,
-            RootError::NotADirectory | RootError::Symlink { .. } | RootError::Io(_) => {
+            RootError::NotADirectory
+            | RootError::Symlink { .. }
+            | RootError::ForeignLink { .. }
+            | RootError::Io(_) => {
                 log::warn!("{:?} is not watched: {error}", root.path);
                 RootState::Denied
             }

@@ -80,6 +80,10 @@ pub fn target(
     for (index, name) in reading.targets.iter().enumerate() {
         let found = dir.observe(name)?.map(|seen| seen.fingerprint);
         let whole = found.filter(|f| f.kind == Kind::File && f.size > 0);
+        // What somebody else has put there says nothing of the bytes in the temp.
+        if whole.is_some_and(|f| f.uid != temp.uid && f.uid != 0) {
+            return Ok((Target::Foreign, Some(index)));
+        }
         match (found, whole) {
             (_, Some(f)) => {
                 let same_file = FileId::from(&f) == FileId::from(temp);

@@ -4,13 +4,14 @@
 //! names the state that the file was in: any change of the content makes it void. Where a file
 //! system has no such attributes, a list in the state folder does the same for one user.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io::{self, Write};
 use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
 
 use super::system;
 use crate::decide::observation::Fingerprint;
+use crate::state::open_own;
 
 /// Where the marks are kept that a file cannot carry itself.
 #[derive(Clone, Debug)]
@@ -42,7 +43,8 @@ impl Marks {
             fs::create_dir_all(folder)?;
         }
         let line = format!("{} {mark}\n", seen.dev);
-        let mut list = fs::File::options().append(true).create(true).open(list)?;
+        let options = File::options().append(true).create(true).to_owned();
+        let mut list = open_own(options, list)?;
         list.write_all(line.as_bytes())
     }
 
@@ -56,7 +58,8 @@ impl Marks {
             return Ok(false);
         };
         let line = format!("{} {mark}", seen.dev);
-        match fs::read_to_string(list) {
+        let read = open_own(File::options().read(true).to_owned(), list);
+        match read.and_then(io::read_to_string) {
             Ok(list) => Ok(list.lines().any(|l| l == line)),
             // A state folder that may not be read is done without.
             Err(error)

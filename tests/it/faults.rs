@@ -50,7 +50,12 @@ enum Course {
 /// The sorts of call that each step makes, in the order in which they are first made. What happens
 /// between two steps belongs to the first of them.
 fn calls(step: Step, fate: Fate) -> &'static [Call] {
-    const WAY: &[Call] = &[Call::OpenDir, Call::StatFd, Call::FileSystem, Call::OpenBelow];
+    const WAY: &[Call] = &[
+        Call::OpenDir,
+        Call::StatFd,
+        Call::FileSystem,
+        Call::OpenBelow,
+    ];
     match (step, fate) {
         (Step::Resolve, Fate::Removed) => WAY,
         // The place in the quarantine is made before anything is held.
@@ -180,12 +185,7 @@ fn each_call_of_each_step() {
     });
 }
 
-fn one_fault(
-    fate: Fate,
-    (index, step, call): (usize, Step, Call),
-    errno: Errno,
-    course: Course,
-) {
+fn one_fault(fate: Fate, (index, step, call): (usize, Step, Call), errno: Errno, course: Course) {
     let what = format!("{fate:?}: call {index}, {call:?} of {step:?}: {errno:?}, {course:?}");
     let trial = attempt(fate, move |now, asked| match course {
         _ if now == index => Some(errno),
@@ -198,7 +198,11 @@ fn one_fault(
         outcome,
         log,
     } = trial.expect("seccomp has worked before");
-    assert_eq!(log.get(index), Some(&(step, call)), "{what}: it was not met");
+    assert_eq!(
+        log.get(index),
+        Some(&(step, call)),
+        "{what}: it was not met"
+    );
     let what = format!("{what}: {outcome:?}");
     let copies = stage.copies(OLD);
     if fate == Fate::Removed {
@@ -221,9 +225,11 @@ fn one_fault(
         (Outcome::Kept(reason), false, _) => {
             // Said as what it means, where it means something.
             let means = match reason {
-                Reason::CannotTell => matches!(call, Call::SetOwner | Call::SetLease | Call::GetLease)
-                    || (call, errno) == (Call::Rename, Errno::OPNOTSUPP)
-                    || (call, errno) == (Call::Rename, Errno::NOSYS),
+                Reason::CannotTell => {
+                    matches!(call, Call::SetOwner | Call::SetLease | Call::GetLease)
+                        || (call, errno) == (Call::Rename, Errno::OPNOTSUPP)
+                        || (call, errno) == (Call::Rename, Errno::NOSYS)
+                }
                 Reason::NoQuarantine => step == Step::Resolve && fate == Fate::Moved,
                 Reason::Changed => errno == Errno::XDEV,
                 _ => false,

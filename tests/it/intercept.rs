@@ -168,7 +168,10 @@ impl Asked {
         let read = memory.and_then(|memory| {
             let page = 4096 - at % 4096;
             let first = memory.read_at(&mut bytes[..page as usize], at)?;
-            Ok(first + memory.read_at(&mut bytes[first..], at + first as u64).unwrap_or(0))
+            Ok(first
+                + memory
+                    .read_at(&mut bytes[first..], at + first as u64)
+                    .unwrap_or(0))
         });
         bytes.truncate(read.unwrap_or(0));
         let end = bytes.iter().position(|&b| b == 0).unwrap_or(bytes.len());
@@ -274,7 +277,10 @@ impl Filter {
             let equal = libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K;
             program.push(jump(equal, *call as u32, to_the_end));
         }
-        program.push(statement(libc::BPF_RET | libc::BPF_K, libc::SECCOMP_RET_ALLOW));
+        program.push(statement(
+            libc::BPF_RET | libc::BPF_K,
+            libc::SECCOMP_RET_ALLOW,
+        ));
         program.push(statement(
             libc::BPF_RET | libc::BPF_K,
             libc::SECCOMP_RET_USER_NOTIF,

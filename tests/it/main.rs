@@ -23,6 +23,9 @@ mod users;
 mod watch;
 mod watch_roots;
 
+// Other users, huge directories, deep trees: Linux tells what a process has open.
+#[cfg(target_os = "linux")]
+mod attacks;
 mod crashes;
 // seccomp(2) is Linux's.
 #[cfg(target_os = "linux")]
@@ -35,6 +38,7 @@ mod places;
 
 mod protocol;
 mod stage;
+mod storm;
 // The service in it is systemd's.
 #[cfg(target_os = "linux")]
 mod transcript;

@@ -788,13 +788,7 @@ impl Model {
     }
 
     /// One call of one step.
-    fn step(
-        &self,
-        mut world: World,
-        step: Step,
-        call: u8,
-        thens: &mut Vec<Result<World, Loss>>,
-    ) {
+    fn step(&self, mut world: World, step: Step, call: u8, thens: &mut Vec<Result<World, Loss>>) {
         let now = world.reaper.now;
         let claim = now.claim.map_or(Name::Temp, Claimed::name);
         let mut go_on = |mut world: World| {
@@ -1011,8 +1005,7 @@ impl Model {
             });
         }
         if now.unclaimed {
-            let newly_inside =
-                |actor: &Actor| actor.opening.of() == Some(ino) && !actor.was_in;
+            let newly_inside = |actor: &Actor| actor.opening.of() == Some(ino) && !actor.was_in;
             if self.is_shut(Window::FullDiskInsideOpen) && world.actors.iter().any(newly_inside) {
                 return None;
             }
@@ -1356,7 +1349,9 @@ fn is_doubled(check: Check) -> Option<&'static str> {
 fn each_check_is_needed() {
     for check in Check::ALL {
         match (loss(Some(check), None), is_doubled(check)) {
-            (Some((loss, _, trace)), None) => println!("without {check:?}: {loss}, {} steps", trace.len()),
+            (Some((loss, _, trace)), None) => {
+                println!("without {check:?}: {loss}, {} steps", trace.len())
+            }
             (None, Some(why)) => println!("without {check:?}: {why}"),
             (Some((loss, model, trace)), Some(_)) => {
                 println!("{check:?} is no double: {loss}: {model:?}{}", told(&trace))
