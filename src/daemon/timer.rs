@@ -41,7 +41,8 @@ pub(super) fn run(shared: &Shared, bell: &Receiver<()>, keeper: &Sender<keeper::
             // every healthy write would wake this thread.
             if shared.temps.is_empty() && shared.temps.fall_asleep() {
                 shared.temps.shrink();
-                if bell.recv().is_err() {
+                // The ring may be the one that says to stop: nothing rings after it.
+                if bell.recv().is_err() || shared.is_stopping() {
                     return;
                 }
                 let _ = shared.stirring.try_send(());

@@ -374,6 +374,34 @@ fn a_degraded_start_is_ready_and_says_why_it_does_nothing() {
     watch.stop();
 }
 
+/// Whatever the timer waits for when it is told to stop, and however long that would be.
+#[test]
+fn an_idle_watcher_stops_at_once() {
+    // Each ring takes the timer from one of its two waits to the other.
+    for rings in 0..4 {
+        let sandbox = Sandbox::new();
+        let policy = Policy {
+            grace: Graces::both(Duration::from_secs(24 * 60 * 60)),
+            ..Policy::default()
+        };
+        let builder = Watcher::builder().root(sandbox.root(), policy);
+        let watcher = builder.start().unwrap();
+        let ready = watcher.events().iter();
+        let mut ready = ready.filter(|event| matches!(event, orphand::Event::Ready { .. }));
+        assert!(ready.next().is_some());
+        for _ in 0..rings {
+            let before = watcher.rounds();
+            until("a round", || watcher.rounds()[0] > before[0]);
+        }
+        let (ended, end) = channel();
+        std::thread::spawn(move || {
+            drop(watcher);
+            let _ = ended.send(());
+        });
+        assert!(end.recv_timeout(DEADLINE).is_ok(), "after {rings} rings");
+    }
+}
+
 /// A dead loop must not look alive: whoever pings asks the timer and the keeper first.
 #[test]
 fn a_timer_that_hangs_comes_round_no_more() {
