@@ -532,7 +532,9 @@ impl Reaper {
             At::Slot(slot) if taken => return Outcome::Quarantined { id: slot.keep() },
             At::Slot(slot) => {
                 let id = slot.keep();
-                log::error!("{name:?} could not be given its name back; it is in the quarantine: {id}");
+                log::error!(
+                    "{name:?} could not be given its name back; it is in the quarantine: {id}"
+                );
                 return failed(Step::Claim)(error);
             }
             At::Here(claim) => claim,

@@ -14,6 +14,7 @@ use orphand::root::Root;
 use rustix::io::Errno;
 
 use crate::intercept::{self, Answer, Asked, Call};
+use crate::sandbox::Sandbox;
 use crate::stage::*;
 
 const ERRORS: [Errno; 10] = [
@@ -50,7 +51,12 @@ enum Course {
 /// The sorts of call that each step makes, in the order in which they are first made. What happens
 /// between two steps belongs to the first of them.
 fn calls(step: Step, fate: Fate) -> &'static [Call] {
-    const WAY: &[Call] = &[Call::OpenDir, Call::StatFd, Call::FileSystem, Call::OpenBelow];
+    const WAY: &[Call] = &[
+        Call::OpenDir,
+        Call::StatFd,
+        Call::FileSystem,
+        Call::OpenBelow,
+    ];
     match (step, fate) {
         (Step::Resolve, Fate::Removed) => WAY,
         // The place in the quarantine is made before anything is held.
@@ -180,12 +186,7 @@ fn each_call_of_each_step() {
     });
 }
 
-fn one_fault(
-    fate: Fate,
-    (index, step, call): (usize, Step, Call),
-    errno: Errno,
-    course: Course,
-) {
+fn one_fault(fate: Fate, (index, step, call): (usize, Step, Call), errno: Errno, course: Course) {
     let what = format!("{fate:?}: call {index}, {call:?} of {step:?}: {errno:?}, {course:?}");
     let trial = attempt(fate, move |now, asked| match course {
         _ if now == index => Some(errno),
@@ -198,7 +199,11 @@ fn one_fault(
         outcome,
         log,
     } = trial.expect("seccomp has worked before");
-    assert_eq!(log.get(index), Some(&(step, call)), "{what}: it was not met");
+    assert_eq!(
+        log.get(index),
+        Some(&(step, call)),
+        "{what}: it was not met"
+    );
     let what = format!("{what}: {outcome:?}");
     let copies = stage.copies(OLD);
     if fate == Fate::Removed {
@@ -221,9 +226,11 @@ fn one_fault(
         (Outcome::Kept(reason), false, _) => {
             // Said as what it means, where it means something.
             let means = match reason {
-                Reason::CannotTell => matches!(call, Call::SetOwner | Call::SetLease | Call::GetLease)
-                    || (call, errno) == (Call::Rename, Errno::OPNOTSUPP)
-                    || (call, errno) == (Call::Rename, Errno::NOSYS),
+                Reason::CannotTell => {
+                    matches!(call, Call::SetOwner | Call::SetLease | Call::GetLease)
+                        || (call, errno) == (Call::Rename, Errno::OPNOTSUPP)
+                        || (call, errno) == (Call::Rename, Errno::NOSYS)
+                }
                 Reason::NoQuarantine => step == Step::Resolve && fate == Fate::Moved,
                 Reason::Changed => errno == Errno::XDEV,
                 _ => false,
@@ -264,4 +271,228 @@ fn put_in_order(stage: &Stage) {
     };
     let root = Root::new(&stage.root.path, Arc::new(policy), true).unwrap();
     orphand::sweep::sweep(&root, &tools(None), &mut |_| true, &|_, _| {}).unwrap();
+}
+
+/// A call of the whole program, from its start to its end.
+struct Place {
+    name: &'static str,
+    is: fn(&Asked) -> bool,
+    /// Whether this error need not stop it.
+    is_harmless: fn(Errno) -> bool,
+    /// Without it there is no root to work on.
+    is_root: bool,
+}
+
+const NEVER: fn(Errno) -> bool = |_| false;
+const ALWAYS: fn(Errno) -> bool = |_| true;
+const TEMP_FILE: &str = "root/a.tmp";
+
+const fn place(
+    name: &'static str,
+    is: fn(&Asked) -> bool,
+    is_harmless: fn(Errno) -> bool,
+) -> Place {
+    Place {
+        name,
+        is,
+        is_harmless,
+        is_root: false,
+    }
+}
+
+const PLACES: &[Place] = &[
+    Place {
+        is_root: true,
+        ..place(
+            "open the root",
+            |asked| asked.call == Call::OpenDir && asked.path().ends_with("root"),
+            NEVER,
+        )
+    },
+    place(
+        "read the root",
+        |asked| asked.call == Call::List && asked.path().ends_with("root"),
+        NEVER,
+    ),
+    Place {
+        is_root: true,
+        ..place(
+            "identify the root",
+            |asked| asked.call == Call::StatFd && asked.path().ends_with("root"),
+            NEVER,
+        )
+    },
+    Place {
+        is_root: true,
+        ..place(
+            "ask for its file system",
+            |asked| asked.call == Call::FileSystem,
+            NEVER,
+        )
+    },
+    place(
+        "look at the temp",
+        |asked| asked.call == Call::StatName && asked.path().ends_with(TEMP_FILE),
+        NEVER,
+    ),
+    place(
+        "open the temp",
+        |asked| asked.call == Call::OpenFile && asked.path().ends_with(TEMP_FILE),
+        NEVER,
+    ),
+    place(
+        "look at the open temp",
+        |asked| asked.call == Call::StatFd && asked.path().ends_with(TEMP_FILE),
+        NEVER,
+    ),
+    place("own the lease", |asked| asked.call == Call::SetOwner, NEVER),
+    place(
+        "take the lease",
+        |asked| asked.call == Call::SetLease,
+        NEVER,
+    ),
+    place(
+        "ask for the lease",
+        |asked| asked.call == Call::GetLease,
+        NEVER,
+    ),
+    place(
+        "end the lease",
+        |asked| asked.call == Call::EndLease,
+        ALWAYS,
+    ),
+    place(
+        "read the mark",
+        |asked| asked.call == Call::Mark,
+        |errno| matches!(errno, Errno::NOSYS | Errno::OPNOTSUPP),
+    ),
+    place(
+        "look at the target",
+        |asked| asked.call == Call::StatName && asked.path().ends_with("root/a"),
+        NEVER,
+    ),
+    place(
+        "claim",
+        |asked| asked.call == Call::Rename && asked.path().ends_with(TEMP_FILE),
+        |errno| errno == Errno::NOSPC,
+    ),
+    place(
+        "look at the claim",
+        |asked| asked.call == Call::StatName && is_claim(asked),
+        NEVER,
+    ),
+    place(
+        "remove the claim",
+        |asked| asked.call == Call::Unlink && is_claim(asked),
+        NEVER,
+    ),
+    // What orphand wants for itself stops nothing.
+    place(
+        "make its folders",
+        |asked| asked.call == Call::MakeDir && is_its_own(asked),
+        ALWAYS,
+    ),
+    place(
+        "open its files",
+        |asked| asked.call == Call::Create && is_its_own(asked),
+        ALWAYS,
+    ),
+    place("lock its files", |asked| asked.call == Call::Lock, ALWAYS),
+    place(
+        "write its files",
+        |asked| asked.call == Call::Write && is_its_own(asked),
+        ALWAYS,
+    ),
+    place(
+        "shorten its files",
+        |asked| asked.call == Call::Truncate && is_its_own(asked),
+        ALWAYS,
+    ),
+];
+
+fn is_claim(asked: &Asked) -> bool {
+    let name = asked.path().file_name().map(|name| name.to_owned());
+    name.is_some_and(|name| name.to_string_lossy().starts_with(".orphand-"))
+}
+
+fn is_its_own(asked: &Asked) -> bool {
+    let path = asked.path();
+    ["state", "runtime"].iter().any(|folder| {
+        path.components()
+            .any(|part| part.as_os_str() == std::ffi::OsStr::new(folder))
+    })
+}
+
+const SHORT: [&str; 7] = ["sweep", "--yes", "--json", "--grace", "100ms", "root", "-v"];
+
+/// The whole program, and its exit code: 3 where a fault stopped it, 0 where it need not.
+#[test]
+fn each_call_of_a_sweep() {
+    if !intercept::is_possible() {
+        return skipped("seccomp");
+    }
+    let next = AtomicUsize::new(0);
+    let all: Vec<(&Place, Errno)> = PLACES
+        .iter()
+        .flat_map(|place| ERRORS.map(|errno| (place, errno)))
+        .collect();
+    // They mostly wait for the second look.
+    std::thread::scope(|scope| {
+        for _ in 0..6 {
+            scope.spawn(|| {
+                while let Some((place, errno)) = all.get(next.fetch_add(1, Ordering::SeqCst)) {
+                    a_sweep_with(place, *errno);
+                }
+            });
+        }
+    });
+}
+
+fn a_sweep_with(place: &'static Place, errno: Errno) {
+    let what = format!("{}: {errno:?}", place.name);
+    let sandbox = Sandbox::new()
+        .file("a", "whole")
+        .file("a.tmp", "xyz")
+        .aged(Duration::from_millis(150));
+    let met = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&met);
+    let mut command = sandbox.command(SHORT);
+    intercept::process(&mut command, move |asked| {
+        if !(place.is)(asked) {
+            return Answer::Pass;
+        }
+        // Who is interrupted may try again, and is not interrupted for ever.
+        match (count.fetch_add(1, Ordering::SeqCst), errno) {
+            (1.., Errno::INTR) => Answer::Pass,
+            _ => Answer::Fail(errno),
+        }
+    });
+    let ran = sandbox.finish(command);
+    assert!(met.load(Ordering::SeqCst) > 0, "{what}: it was not met");
+    let said = format!("{what}: {ran:?}");
+    assert_eq!(sandbox.content("a"), "whole", "{said}");
+    let harmless = (place.is_harmless)(errno) || errno == Errno::INTR;
+    match ran.code() {
+        Some(0) if harmless => {
+            assert_eq!(ran.events().names("reaped"), ["a.tmp"], "{said}");
+            assert_eq!(sandbox.listing(), ["a"], "{said}");
+            return;
+        }
+        Some(3) if !(place.is_harmless)(errno) => {
+            let told = ran.events().0.iter().any(|event| {
+                event["event"] == "failed"
+                    || (event["event"] == "kept" && event["reason"] == "cannot-tell")
+            });
+            assert!(told, "{said}");
+        }
+        // Not even the root could be had.
+        Some(1) if place.is_root && ran.stderr.contains("root") => {}
+        _ => panic!("{said}"),
+    }
+    assert_eq!(sandbox.content("a.tmp"), "xyz", "{said}");
+    // Tried again without the fault. What was put back begins a new grace.
+    sandbox.age(Duration::from_millis(150));
+    let again = sandbox.run(SHORT).exit(0);
+    assert_eq!(again.events().names("reaped"), ["a.tmp"], "{said}");
+    assert_eq!(sandbox.listing(), ["a"], "{said}");
 }

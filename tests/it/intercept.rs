@@ -168,7 +168,10 @@ impl Asked {
         let read = memory.and_then(|memory| {
             let page = 4096 - at % 4096;
             let first = memory.read_at(&mut bytes[..page as usize], at)?;
-            Ok(first + memory.read_at(&mut bytes[first..], at + first as u64).unwrap_or(0))
+            Ok(first
+                + memory
+                    .read_at(&mut bytes[first..], at + first as u64)
+                    .unwrap_or(0))
         });
         bytes.truncate(read.unwrap_or(0));
         let end = bytes.iter().position(|&b| b == 0).unwrap_or(bytes.len());
@@ -274,7 +277,10 @@ impl Filter {
             let equal = libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K;
             program.push(jump(equal, *call as u32, to_the_end));
         }
-        program.push(statement(libc::BPF_RET | libc::BPF_K, libc::SECCOMP_RET_ALLOW));
+        program.push(statement(
+            libc::BPF_RET | libc::BPF_K,
+            libc::SECCOMP_RET_ALLOW,
+        ));
         program.push(statement(
             libc::BPF_RET | libc::BPF_K,
             libc::SECCOMP_RET_USER_NOTIF,
@@ -389,6 +395,11 @@ pub(crate) fn thread<T: Send + 'static>(
     let result = supervised.join();
     supervisor.join().expect("the supervisor does not panic")?;
     Ok(result.map(|done| done.expect("it ran, because there was a listener")))
+}
+
+/// Whether calls can be handed over here.
+pub(crate) fn is_possible() -> bool {
+    thread(|| (), |_| Answer::Pass).is_ok()
 }
 
 /// Hands the calls of what `command` will run to `answer`. To be called last of all preparations;

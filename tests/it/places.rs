@@ -623,7 +623,10 @@ fn no_room_for_a_claim() {
                         matches!(outcome, Outcome::Reaped { freed: f } if f == freed),
                         "{outcome:?}"
                     );
-                    let after = stunt.steps().into_iter().skip_while(|step| *step != Step::Claim);
+                    let after = stunt
+                        .steps()
+                        .into_iter()
+                        .skip_while(|step| *step != Step::Claim);
                     let unclaimed = [Step::Claim, Step::Compare, Step::ProveAgain, Step::Unlink];
                     assert!(after.eq(unclaimed), "it found no room");
                     assert!(!stage.temp.exists());

@@ -190,7 +190,10 @@ fn attacked(attack: fn(&Attacker) -> Vec<Must>, step: Step, way: Way, sole: bool
     }
     stage.is_tidy(&format!("{what}: {outcome:?}"));
     // Whatever others do is no error.
-    assert!(!matches!(outcome, Outcome::Failed { .. }), "{what}: {outcome:?}");
+    assert!(
+        !matches!(outcome, Outcome::Failed { .. }),
+        "{what}: {outcome:?}"
+    );
 }
 
 impl Must {
@@ -802,12 +805,7 @@ fn each_check_stops_it_there() {
             (Step::ProveLast, touch_claim, Step::ProveLast, changed),
             // Leases are Linux's.
             #[cfg(target_os = "linux")]
-            (
-                Step::ProveAgain,
-                try_claim,
-                Step::ProveAgain,
-                Reason::InUse,
-            ),
+            (Step::ProveAgain, try_claim, Step::ProveAgain, Reason::InUse),
         ];
         for (step, act, last, want) in rows {
             let stage = Stage::new();

@@ -486,6 +486,11 @@ impl Ran {
         self
     }
 
+    /// The code with which it ended by itself.
+    pub(crate) fn code(&self) -> Option<i32> {
+        self.status.code()
+    }
+
     /// It said this on stderr.
     #[track_caller]
     pub(crate) fn complains(self, words: &str) -> Ran {
