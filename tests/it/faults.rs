@@ -14,7 +14,7 @@ use orphand::root::Root;
 use rustix::io::Errno;
 
 use crate::intercept::{self, Answer, Asked, Call};
-use crate::sandbox::Sandbox;
+use crate::sandbox::{Sandbox, Watching};
 use crate::stage::*;
 
 const ERRORS: [Errno; 10] = [
@@ -495,4 +495,55 @@ fn a_sweep_with(place: &'static Place, errno: Errno) {
     let again = sandbox.run(SHORT).exit(0);
     assert_eq!(again.events().names("reaped"), ["a.tmp"], "{said}");
     assert_eq!(sandbox.listing(), ["a"], "{said}");
+}
+
+/// A watcher that a fault has stopped takes the temp when the fault is gone, without being told.
+#[test]
+fn a_watcher_tries_again() {
+    if !intercept::is_possible() {
+        return skipped("seccomp");
+    }
+    let named = |name: &str| PLACES.iter().find(|place| place.name == name).unwrap().is;
+    let rows: [(&str, Errno, bool); 7] = [
+        ("look at the temp", Errno::IO, false),
+        ("open the temp", Errno::MFILE, false),
+        ("take the lease", Errno::NOMEM, false),
+        ("claim", Errno::ACCESS, false),
+        ("look at the claim", Errno::IO, false),
+        ("remove the claim", Errno::ROFS, false),
+        // It cannot even be put back: it lies there under its claim's name until it can.
+        ("remove the claim", Errno::IO, true),
+    ];
+    for (name, errno, strands) in rows {
+        let what = format!("{name}: {errno:?}, strands: {strands}");
+        let sandbox = Sandbox::new().file("a", "whole");
+        let mut command = sandbox.command(["watch", "--json", "--grace", "200ms", "root"]);
+        let lasts = Arc::new(AtomicBool::new(false));
+        let (is, fault) = (named(name), Arc::clone(&lasts));
+        intercept::process(&mut command, move |asked| {
+            let put_back = asked.call == Call::Rename && is_claim(asked);
+            let fails = is(asked) || (strands && put_back);
+            match fault.load(Ordering::SeqCst) && fails {
+                true => Answer::Fail(errno),
+                false => Answer::Pass,
+            }
+        });
+        let mut watching = Watching::start(command).ready();
+        lasts.store(true, Ordering::SeqCst);
+        sandbox.write("a.tmp", "xyz");
+        watching.wait_for(|event| {
+            let said = ["failed", "kept"]
+                .iter()
+                .any(|said| event["event"] == **said);
+            said && crate::sandbox::name(event) == "a.tmp"
+        });
+        let claims = sandbox.listing().into_iter();
+        let stranded = claims.filter(|name| name.starts_with(".orphand-")).count();
+        assert_eq!(stranded, usize::from(strands), "{what}");
+        assert_eq!(sandbox.listing().len(), 2, "{what}");
+        lasts.store(false, Ordering::SeqCst);
+        watching.wait_for(crate::sandbox::is("reaped", "a.tmp"));
+        watching.stop();
+        assert_eq!(sandbox.listing(), ["a"], "{what}");
+    }
 }
