@@ -3,6 +3,9 @@
 //! The calls are real and so is what meets their errors: see [`crate::intercept`]. What a fault
 //! stops stays, is said, and goes when the fault is gone; what it need not stop goes all the same.
 
+use std::fs::{self, File};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -236,7 +239,7 @@ fn one_fault(fate: Fate, (index, step, call): (usize, Step, Call), errno: Errno,
                 _ => false,
             };
             assert!(means, "{what}");
-            assert_eq!(copies, [stage.temp.clone()], "{what}");
+            assert_eq!(copies, std::slice::from_ref(&stage.temp), "{what}");
         }
         _ => panic!("{what}: {copies:?}, {log:?}"),
     }
@@ -261,6 +264,57 @@ fn one_fault(fate: Fate, (index, step, call): (usize, Step, Call), errno: Errno,
         _ => panic!("{what}: {copies:?}"),
     }
     stage.is_tidy(&what);
+}
+
+/// On a full disk a temp goes by its own name. What is looked at there is looked at last.
+#[test]
+fn on_a_full_disk_somebody_comes() {
+    alone(EVERYBODY, || {
+        type Act = fn(&Stage);
+        let replace: Act = |stage| {
+            let other = stage.dir.join("being-written");
+            fs::write(&other, "another file").unwrap();
+            fs::rename(&other, &stage.temp).unwrap();
+        };
+        let lose_target: Act = |stage| fs::remove_file(&stage.target).unwrap();
+        let empty_target: Act = |stage| drop(File::create(&stage.target).unwrap());
+        let touch: Act = |stage| {
+            fs::set_permissions(&stage.temp, fs::Permissions::from_mode(0o640)).unwrap();
+        };
+        for (name, act) in [
+            ("replaced", replace),
+            ("its target goes", lose_target),
+            ("its target is emptied", empty_target),
+            ("touched", touch),
+        ] {
+            let stage = Arc::new(Stage::new());
+            let old = File::open(&stage.temp).unwrap().metadata().unwrap().ino();
+            let (actor, other) = (Arc::clone(&stage), Arc::clone(&stage));
+            let hook = Hook::new(move |step, _| {
+                if step == Step::Compare {
+                    act(&other);
+                }
+            });
+            let full = |asked: &Asked| match asked.call {
+                Call::Rename if asked.to().is_some_and(|to| is_claim(&to)) => {
+                    Answer::Fail(Errno::NOSPC)
+                }
+                _ => Answer::Pass,
+            };
+            let outcome = match intercept::thread(move || actor.reap(hook), full) {
+                Ok(outcome) => outcome.unwrap(),
+                Err(error) => return skipped(&format!("seccomp: {error}")),
+            };
+            let kept = matches!(outcome, Outcome::Kept(Reason::Changed));
+            assert!(kept, "{name}: {outcome:?}");
+            let there = stage
+                .files()
+                .into_iter()
+                .find(|file| file.path == stage.temp);
+            let there = there.unwrap_or_else(|| panic!("{name}: it is gone"));
+            assert_eq!(there.ino == old, name != "replaced", "{name}");
+        }
+    });
 }
 
 /// A sweep for which everything is too young: what it puts in order at its start is all it does.
@@ -378,12 +432,12 @@ const PLACES: &[Place] = &[
     ),
     place(
         "look at the claim",
-        |asked| asked.call == Call::StatName && is_claim(asked),
+        |asked| asked.call == Call::StatName && is_claim(&asked.path()),
         NEVER,
     ),
     place(
         "remove the claim",
-        |asked| asked.call == Call::Unlink && is_claim(asked),
+        |asked| asked.call == Call::Unlink && is_claim(&asked.path()),
         NEVER,
     ),
     // What orphand wants for itself stops nothing.
@@ -410,9 +464,9 @@ const PLACES: &[Place] = &[
     ),
 ];
 
-fn is_claim(asked: &Asked) -> bool {
-    let name = asked.path().file_name().map(|name| name.to_owned());
-    name.is_some_and(|name| name.to_string_lossy().starts_with(".orphand-"))
+fn is_claim(path: &Path) -> bool {
+    let name = path.file_name().unwrap_or_default();
+    name.to_string_lossy().starts_with(".orphand-")
 }
 
 fn is_its_own(asked: &Asked) -> bool {
@@ -521,7 +575,7 @@ fn a_watcher_tries_again() {
         let lasts = Arc::new(AtomicBool::new(false));
         let (is, fault) = (named(name), Arc::clone(&lasts));
         intercept::process(&mut command, move |asked| {
-            let put_back = asked.call == Call::Rename && is_claim(asked);
+            let put_back = asked.call == Call::Rename && is_claim(&asked.path());
             let fails = is(asked) || (strands && put_back);
             match fault.load(Ordering::SeqCst) && fails {
                 true => Answer::Fail(errno),

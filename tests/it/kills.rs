@@ -7,7 +7,7 @@
 use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -84,10 +84,19 @@ impl Work {
     }
 }
 
+/// What goes on in one root.
+#[derive(Default)]
+struct Affair {
+    /// Somebody else has the name, and is not done yet.
+    holder: Mutex<Option<File>>,
+    /// A file was removed.
+    removed: AtomicBool,
+}
+
 /// One sweep, killed before its `last`-th change in the root.
-fn sweep(sandbox: &Sandbox, work: Work, last: usize, holder: &Arc<Mutex<Option<File>>>) -> Ran {
+fn sweep(sandbox: &Sandbox, work: Work, last: usize, affair: &Arc<Affair>) -> Ran {
     let (root, changes) = (sandbox.root(), AtomicUsize::new(0));
-    let holder = Arc::clone(holder);
+    let affair = Arc::clone(affair);
     let mut command = sandbox.command(SWEEP);
     intercept::process(&mut command, move |asked: &Asked| {
         let path = asked.path();
@@ -96,9 +105,11 @@ fn sweep(sandbox: &Sandbox, work: Work, last: usize, holder: &Arc<Mutex<Option<F
             name.to_string_lossy().starts_with(".orphand-")
         };
         if asked.call.is_change() && path.starts_with(&root) {
-            match changes.fetch_add(1, Ordering::SeqCst) + 1 {
-                change if change == last => return Answer::Kill,
-                _ => {}
+            if changes.fetch_add(1, Ordering::SeqCst) + 1 == last {
+                return Answer::Kill;
+            }
+            if asked.call == Call::Unlink {
+                affair.removed.store(true, Ordering::SeqCst);
             }
         }
         let claims = asked.call == Call::Rename && asked.to().is_some_and(|to| is_claim(&to));
@@ -108,7 +119,7 @@ fn sweep(sandbox: &Sandbox, work: Work, last: usize, holder: &Arc<Mutex<Option<F
                 if asked.call == Call::StatName && is_claim(&path) =>
             {
                 if work == Work::PuttingBackTaken {
-                    take_name(&root, &holder);
+                    affair.take_name(&root);
                 }
                 Answer::Fail(Errno::IO)
             }
@@ -118,11 +129,28 @@ fn sweep(sandbox: &Sandbox, work: Work, last: usize, holder: &Arc<Mutex<Option<F
     sandbox.finish(command)
 }
 
-/// Somebody else has the name now, and is not done yet.
-fn take_name(root: &Path, holder: &Mutex<Option<File>>) {
-    if let Ok(mut file) = File::create_new(root.join("a.tmp")) {
-        file.write_all(NEW.as_bytes()).unwrap();
-        *holder.lock().unwrap() = Some(file);
+impl Affair {
+    fn take_name(&self, root: &Path) {
+        if let Ok(mut file) = File::create_new(root.join("a.tmp")) {
+            file.write_all(NEW.as_bytes()).unwrap();
+            *self.holder.lock().unwrap() = Some(file);
+        }
+    }
+
+    fn name_is_taken(&self) -> bool {
+        self.holder.lock().unwrap().is_some()
+    }
+
+    /// Nothing is lost: neither what the dead writer left nor what the live one writes.
+    fn check(&self, sandbox: &Sandbox, work: Work, what: &str) {
+        let removed = self.removed.load(Ordering::SeqCst);
+        assert!(!(removed && work.moves()), "{what}");
+        let old = copies(&sandbox.root(), OLD);
+        assert_eq!(old.len(), usize::from(!removed), "{what}: {old:?}");
+        if self.name_is_taken() {
+            let new = copies(&sandbox.root(), NEW);
+            assert_eq!(new, [sandbox.path("a.tmp")], "{what}");
+        }
     }
 }
 
@@ -168,7 +196,7 @@ fn before_each_change() {
     let next = AtomicUsize::new(0);
     // They mostly wait: for the second look, and for files to become old.
     std::thread::scope(|scope| {
-        for _ in 0..6 {
+        for _ in Work::ALL {
             scope.spawn(|| {
                 while let Some(work) = Work::ALL.get(next.fetch_add(1, Ordering::SeqCst)) {
                     let times = killed_twice(*work);
@@ -190,26 +218,20 @@ fn killed_twice(work: Work) -> usize {
         for second in 1.. {
             let what = format!("{work:?}, killed before change {first}, then {second}");
             let sandbox = work.sandbox();
-            let holder = Arc::default();
+            let affair = Arc::<Affair>::default();
             if work == Work::RecoveringTaken {
-                take_name(&sandbox.root(), &holder);
+                affair.take_name(&sandbox.root());
             }
-            let ran = sweep(&sandbox, work, first, &holder);
+            let ran = sweep(&sandbox, work, first, &affair);
             was_killed = ran.code().is_none();
-            check(
-                &sandbox,
-                work,
-                &holder,
-                was_killed,
-                &format!("{what}: {ran:?}"),
-            );
+            affair.check(&sandbox, work, &format!("{what}: {ran:?}"));
             sandbox.age(AGE);
-            let again = sweep(&sandbox, work, second, &holder);
+            let again = sweep(&sandbox, work, second, &affair);
             let again_killed = again.code().is_none();
             let told = format!("{what}: {ran:?}, {again:?}");
-            check(&sandbox, work, &holder, again_killed, &told);
+            affair.check(&sandbox, work, &told);
             kills += usize::from(was_killed) + usize::from(again_killed);
-            put_right(&sandbox, work, &holder, &told);
+            put_right(&sandbox, work, &affair, &told);
             if !again_killed {
                 break;
             }
@@ -221,42 +243,15 @@ fn killed_twice(work: Work) -> usize {
     kills
 }
 
-/// Nothing is lost: neither what the dead writer left nor what the live one writes.
-fn check(
-    sandbox: &Sandbox,
-    work: Work,
-    holder: &Mutex<Option<File>>,
-    was_killed: bool,
-    what: &str,
-) {
-    let old = copies(&sandbox.root(), OLD);
-    // Only one that went its whole way may have removed it.
-    let may_be_gone = !work.moves() || !was_killed;
-    assert!(
-        old.len() == 1 || (old.is_empty() && may_be_gone),
-        "{what}: {old:?}"
-    );
-    if work.moves() {
-        assert_eq!(old.len(), 1, "{what}");
-    }
-    if holder.lock().unwrap().is_some() {
-        assert_eq!(
-            copies(&sandbox.root(), NEW),
-            [sandbox.path("a.tmp")],
-            "{what}"
-        );
-    }
-}
-
 /// One more start, without a kill and without a fault, and all is as it should be.
-fn put_right(sandbox: &Sandbox, work: Work, holder: &Mutex<Option<File>>, what: &str) {
+fn put_right(sandbox: &Sandbox, work: Work, affair: &Affair, what: &str) {
     sandbox.run(SWEEP);
     sandbox.age(AGE);
     let last = sandbox.run(SWEEP).exit(0);
     let what = format!("{what}, {last:?}");
     assert_eq!(litter(&sandbox.root()), [] as [PathBuf; 0], "{what}");
     let old = copies(&sandbox.root(), OLD);
-    let taken = holder.lock().unwrap().is_some();
+    let taken = affair.name_is_taken();
     match work.moves() && (work != Work::PuttingBackTaken || taken) {
         true => {
             assert_eq!(old.len(), 1, "{what}");
@@ -268,11 +263,8 @@ fn put_right(sandbox: &Sandbox, work: Work, holder: &Mutex<Option<File>>, what: 
         false => assert!(old.is_empty(), "{what}: {old:?}"),
     }
     if taken {
-        assert_eq!(
-            copies(&sandbox.root(), NEW),
-            [sandbox.path("a.tmp")],
-            "{what}"
-        );
+        let new = copies(&sandbox.root(), NEW);
+        assert_eq!(new, [sandbox.path("a.tmp")], "{what}");
     }
     if work != Work::Moving {
         assert_eq!(sandbox.content("a"), "whole", "{what}");

@@ -13,6 +13,7 @@
 //! forty crates along, a web server among them.
 
 use std::collections::HashSet;
+use std::fmt;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -306,6 +307,17 @@ enum Deed {
     Dies(usize),
     Reaps(At),
     IsKilled,
+}
+
+impl fmt::Display for Deed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Deed::Acts(who, op, what) => write!(f, "actor {who}: {op:?}{what}"),
+            Deed::Dies(who) => write!(f, "actor {who} dies"),
+            Deed::Reaps(at) => write!(f, "reaper: {at:?}"),
+            Deed::IsKilled => f.write_str("the reaper is killed"),
+        }
+    }
 }
 
 /// What somebody does, and what comes of it.
@@ -1338,7 +1350,7 @@ fn nothing_is_lost() {
 }
 
 fn told(trace: &[Deed]) -> String {
-    let told = trace.iter().map(|deed| format!("\n  {deed:?}"));
+    let told = trace.iter().map(|deed| format!("\n  {deed}"));
     told.collect()
 }
 
