@@ -431,10 +431,10 @@ impl Reaper {
         }
 
         self.at(Step::ProveAgain, name);
-        if one.proven {
-            if let Some(reason) = held(one.proof.again()) {
-                return Err(self.put_back(scene, rooms, one, reason));
-            }
+        if one.proven
+            && let Some(reason) = held(one.proof.again())
+        {
+            return Err(self.put_back(scene, rooms, one, reason));
         }
 
         self.at(Step::LetGo, name);
@@ -446,10 +446,10 @@ impl Reaper {
     fn finish(&self, scene: Scene<'_>, rooms: &Rooms<'_>, mut one: Claimed<'_>) -> Outcome {
         let name = one.suspect.name.as_os_str();
         self.at(Step::ProveLast, name);
-        if one.proven {
-            if let Some(reason) = held(one.proof.take()) {
-                return self.put_back(scene, rooms, one, reason);
-            }
+        if one.proven
+            && let Some(reason) = held(one.proof.take())
+        {
+            return self.put_back(scene, rooms, one, reason);
         }
         match one.look(scene.dir) {
             Ok(Some(now)) if one.is_untouched(&now) => {}

@@ -126,7 +126,7 @@ impl Arena {
             self.leak(&folder, round % NAMES);
             let ran = self.sweep(root);
             // 1: the root was away. 3: something could not be done, or told.
-            let code = ran.code();
+            let code = ran.code().expect("ended by itself");
             assert!([0, 1, 3].contains(&code), "{ran:?}");
             if code != 1 {
                 reaped += ran.events().sums()[0];

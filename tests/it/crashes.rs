@@ -8,53 +8,125 @@ use std::time::Instant;
 use orphand::daemon::Watcher;
 use orphand::decide::judge::{Reason, Verdict};
 use orphand::event::Event;
-use orphand::reap::{Outcome, Reaper, Step};
+use orphand::reap::{Hook, Outcome, Reaper, Step};
 
 use crate::stage::*;
 
 /// What another writer puts there.
 const NEW: &[u8] = b"what a live writer is just writing";
 
-/// Killed at any step, nothing is lost, and the next sweep or start puts everything in order.
+/// The ways through the protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
+    Removed,
+    Moved,
+    /// There is no room for a claim: it goes by its own name. (Only Linux can be told so.)
+    #[cfg(target_os = "linux")]
+    FullDisk,
+}
+
+impl Way {
+    const ALL: &[Way] = &[
+        Way::Removed,
+        Way::Moved,
+        #[cfg(target_os = "linux")]
+        Way::FullDisk,
+    ];
+
+    /// Whether a step lies on it.
+    fn has(self, step: Step) -> bool {
+        match step {
+            Step::Resolve
+            | Step::Look
+            | Step::Open
+            | Step::Prove
+            | Step::Judge
+            | Step::Claim
+            | Step::Compare
+            | Step::ProveAgain
+            | Step::Unlink => true,
+            // What has not lost its name need not wait for who is about to look for it.
+            Step::LetGo | Step::Breathe | Step::ProveLast => match self {
+                Way::Removed | Way::Moved => true,
+                #[cfg(target_os = "linux")]
+                Way::FullDisk => false,
+            },
+        }
+    }
+
+    /// Goes it, and does not come back.
+    fn go(self, stage: Stage, hook: Hook) -> Outcome {
+        match self {
+            Way::Removed | Way::Moved => stage.reap(hook),
+            #[cfg(target_os = "linux")]
+            Way::FullDisk => {
+                use crate::intercept::{self, Answer, Call};
+                let answer = |asked: &intercept::Asked| match asked.call {
+                    Call::Rename => Answer::Fail(rustix::io::Errno::NOSPC),
+                    _ => Answer::Pass,
+                };
+                intercept::thread(move || stage.reap(hook), answer)
+                    .unwrap()
+                    .unwrap()
+            }
+        }
+    }
+}
+
+/// Killed at any step of any way, nothing is lost, and the next sweep or start puts everything in
+/// order.
 #[test]
 fn killed_at_any_step() {
     const STEP: &str = "ORPHAND_TEST_KILLED_AT";
+    const WAY: &str = "ORPHAND_TEST_WAY";
     const HOME: &str = "ORPHAND_TEST_HOME";
+    #[cfg(target_os = "linux")]
+    let full = crate::intercept::is_possible();
+    #[cfg(not(target_os = "linux"))]
+    let full = true;
     alone(EVERYBODY, || {
-        if let (Ok(step), Ok(home)) = (std::env::var(STEP), std::env::var(HOME)) {
-            let step = Step::ALL[step.parse::<usize>().unwrap()];
-            let stunt = Stunt::new(step, || {
+        let number = |name| std::env::var(name).ok()?.parse::<usize>().ok();
+        if let (Some(step), Some(way), Ok(home)) = (number(STEP), number(WAY), std::env::var(HOME))
+        {
+            let stunt = Stunt::new(Step::ALL[step], || {
                 let _ = rustix::process::kill_process(
                     rustix::process::getpid(),
                     rustix::process::Signal::KILL,
                 );
             });
-            let outcome = Stage::at(home.into()).reap(stunt.hook);
+            let outcome = Way::ALL[way].go(Stage::at(home.into()), stunt.hook);
             panic!("it lives: {outcome:?}");
         }
         for (index, step) in Step::ALL.into_iter().enumerate() {
-            for sole in [false, true] {
-                let what = format!("killed at {step:?}, sole copy: {sole}");
-                let stage = match sole {
-                    false => Stage::new(),
-                    true => Stage::new().with_sole_copy(),
+            for (number, way) in Way::ALL.iter().enumerate() {
+                let what = format!("killed at {step:?}, {way:?}");
+                if number > 1 && !full {
+                    continue;
+                }
+                let stage = match way {
+                    Way::Moved => Stage::new().with_sole_copy(),
+                    _ => Stage::new(),
                 };
                 let mut victim = again(&this_test());
                 victim.env(STEP, index.to_string()).env(HOME, stage.home());
-                let ended = victim.output().unwrap();
+                let ended = victim.env(WAY, number.to_string()).output().unwrap();
                 use std::os::unix::process::ExitStatusExt;
+                if !way.has(step) {
+                    let out = String::from_utf8_lossy(&ended.stderr);
+                    assert!(out.contains("it lives: Reaped"), "{what}: {ended:?}");
+                    continue;
+                }
                 assert_eq!(ended.status.signal(), Some(9), "{what}: {ended:?}");
                 assert_eq!(stage.copies(OLD).len(), 1, "{what}: {:#?}", stage.files());
 
                 // One door as often as the other.
-                let events = match (index + usize::from(sole)) % 2 {
+                let events = match (index + number) % 2 {
                     0 => stage.sweep(),
                     _ => watched(&stage),
                 };
                 let left = stage.copies(OLD);
-                match sole {
-                    false => assert!(left.is_empty(), "{what}: {left:?}, {events:?}"),
-                    true => {
+                match way {
+                    Way::Moved => {
                         assert_eq!(left.len(), 1, "{what}: {events:?}");
                         assert!(left[0].starts_with(stage.quarantine()), "{what}: {left:?}");
                         assert!(
@@ -62,6 +134,7 @@ fn killed_at_any_step() {
                             "{what}: {left:?}"
                         );
                     }
+                    _ => assert!(left.is_empty(), "{what}: {left:?}, {events:?}"),
                 }
                 stage.is_tidy(&format!("{what}: {events:?}"));
             }

@@ -3,6 +3,9 @@
 //! The calls are real and so is what meets their errors: see [`crate::intercept`]. What a fault
 //! stops stays, is said, and goes when the fault is gone; what it need not stop goes all the same.
 
+use std::fs::{self, File};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -14,6 +17,7 @@ use orphand::root::Root;
 use rustix::io::Errno;
 
 use crate::intercept::{self, Answer, Asked, Call};
+use crate::sandbox::{Sandbox, Watching};
 use crate::stage::*;
 
 const ERRORS: [Errno; 10] = [
@@ -235,7 +239,7 @@ fn one_fault(fate: Fate, (index, step, call): (usize, Step, Call), errno: Errno,
                 _ => false,
             };
             assert!(means, "{what}");
-            assert_eq!(copies, [stage.temp.clone()], "{what}");
+            assert_eq!(copies, std::slice::from_ref(&stage.temp), "{what}");
         }
         _ => panic!("{what}: {copies:?}, {log:?}"),
     }
@@ -262,6 +266,57 @@ fn one_fault(fate: Fate, (index, step, call): (usize, Step, Call), errno: Errno,
     stage.is_tidy(&what);
 }
 
+/// On a full disk a temp goes by its own name. What is looked at there is looked at last.
+#[test]
+fn on_a_full_disk_somebody_comes() {
+    alone(EVERYBODY, || {
+        type Act = fn(&Stage);
+        let replace: Act = |stage| {
+            let other = stage.dir.join("being-written");
+            fs::write(&other, "another file").unwrap();
+            fs::rename(&other, &stage.temp).unwrap();
+        };
+        let lose_target: Act = |stage| fs::remove_file(&stage.target).unwrap();
+        let empty_target: Act = |stage| drop(File::create(&stage.target).unwrap());
+        let touch: Act = |stage| {
+            fs::set_permissions(&stage.temp, fs::Permissions::from_mode(0o640)).unwrap();
+        };
+        for (name, act) in [
+            ("replaced", replace),
+            ("its target goes", lose_target),
+            ("its target is emptied", empty_target),
+            ("touched", touch),
+        ] {
+            let stage = Arc::new(Stage::new());
+            let old = File::open(&stage.temp).unwrap().metadata().unwrap().ino();
+            let (actor, other) = (Arc::clone(&stage), Arc::clone(&stage));
+            let hook = Hook::new(move |step, _| {
+                if step == Step::Compare {
+                    act(&other);
+                }
+            });
+            let full = |asked: &Asked| match asked.call {
+                Call::Rename if asked.to().is_some_and(|to| is_claim(&to)) => {
+                    Answer::Fail(Errno::NOSPC)
+                }
+                _ => Answer::Pass,
+            };
+            let outcome = match intercept::thread(move || actor.reap(hook), full) {
+                Ok(outcome) => outcome.unwrap(),
+                Err(error) => return skipped(&format!("seccomp: {error}")),
+            };
+            let kept = matches!(outcome, Outcome::Kept(Reason::Changed));
+            assert!(kept, "{name}: {outcome:?}");
+            let there = stage
+                .files()
+                .into_iter()
+                .find(|file| file.path == stage.temp);
+            let there = there.unwrap_or_else(|| panic!("{name}: it is gone"));
+            assert_eq!(there.ino == old, name != "replaced", "{name}");
+        }
+    });
+}
+
 /// A sweep for which everything is too young: what it puts in order at its start is all it does.
 fn put_in_order(stage: &Stage) {
     let policy = Policy {
@@ -270,4 +325,279 @@ fn put_in_order(stage: &Stage) {
     };
     let root = Root::new(&stage.root.path, Arc::new(policy), true).unwrap();
     orphand::sweep::sweep(&root, &tools(None), &mut |_| true, &|_, _| {}).unwrap();
+}
+
+/// A call of the whole program, from its start to its end.
+struct Place {
+    name: &'static str,
+    is: fn(&Asked) -> bool,
+    /// Whether this error need not stop it.
+    is_harmless: fn(Errno) -> bool,
+    /// Without it there is no root to work on.
+    is_root: bool,
+}
+
+const NEVER: fn(Errno) -> bool = |_| false;
+const ALWAYS: fn(Errno) -> bool = |_| true;
+const TEMP_FILE: &str = "root/a.tmp";
+
+const fn place(
+    name: &'static str,
+    is: fn(&Asked) -> bool,
+    is_harmless: fn(Errno) -> bool,
+) -> Place {
+    Place {
+        name,
+        is,
+        is_harmless,
+        is_root: false,
+    }
+}
+
+const PLACES: &[Place] = &[
+    Place {
+        is_root: true,
+        ..place(
+            "open the root",
+            |asked| asked.call == Call::OpenDir && asked.path().ends_with("root"),
+            NEVER,
+        )
+    },
+    place(
+        "read the root",
+        |asked| asked.call == Call::List && asked.path().ends_with("root"),
+        NEVER,
+    ),
+    Place {
+        is_root: true,
+        ..place(
+            "identify the root",
+            |asked| asked.call == Call::StatFd && asked.path().ends_with("root"),
+            NEVER,
+        )
+    },
+    Place {
+        is_root: true,
+        ..place(
+            "ask for its file system",
+            |asked| asked.call == Call::FileSystem,
+            NEVER,
+        )
+    },
+    place(
+        "look at the temp",
+        |asked| asked.call == Call::StatName && asked.path().ends_with(TEMP_FILE),
+        NEVER,
+    ),
+    place(
+        "open the temp",
+        |asked| asked.call == Call::OpenFile && asked.path().ends_with(TEMP_FILE),
+        NEVER,
+    ),
+    place(
+        "look at the open temp",
+        |asked| asked.call == Call::StatFd && asked.path().ends_with(TEMP_FILE),
+        NEVER,
+    ),
+    place("own the lease", |asked| asked.call == Call::SetOwner, NEVER),
+    place(
+        "take the lease",
+        |asked| asked.call == Call::SetLease,
+        NEVER,
+    ),
+    place(
+        "ask for the lease",
+        |asked| asked.call == Call::GetLease,
+        NEVER,
+    ),
+    place(
+        "end the lease",
+        |asked| asked.call == Call::EndLease,
+        ALWAYS,
+    ),
+    place(
+        "read the mark",
+        |asked| asked.call == Call::Mark,
+        |errno| matches!(errno, Errno::NOSYS | Errno::OPNOTSUPP),
+    ),
+    place(
+        "look at the target",
+        |asked| asked.call == Call::StatName && asked.path().ends_with("root/a"),
+        NEVER,
+    ),
+    place(
+        "claim",
+        |asked| asked.call == Call::Rename && asked.path().ends_with(TEMP_FILE),
+        |errno| errno == Errno::NOSPC,
+    ),
+    place(
+        "look at the claim",
+        |asked| asked.call == Call::StatName && is_claim(&asked.path()),
+        NEVER,
+    ),
+    place(
+        "remove the claim",
+        |asked| asked.call == Call::Unlink && is_claim(&asked.path()),
+        NEVER,
+    ),
+    // What orphand wants for itself stops nothing.
+    place(
+        "make its folders",
+        |asked| asked.call == Call::MakeDir && is_its_own(asked),
+        ALWAYS,
+    ),
+    place(
+        "open its files",
+        |asked| asked.call == Call::Create && is_its_own(asked),
+        ALWAYS,
+    ),
+    place("lock its files", |asked| asked.call == Call::Lock, ALWAYS),
+    place(
+        "write its files",
+        |asked| asked.call == Call::Write && is_its_own(asked),
+        ALWAYS,
+    ),
+    place(
+        "shorten its files",
+        |asked| asked.call == Call::Truncate && is_its_own(asked),
+        ALWAYS,
+    ),
+];
+
+fn is_claim(path: &Path) -> bool {
+    let name = path.file_name().unwrap_or_default();
+    name.to_string_lossy().starts_with(".orphand-")
+}
+
+fn is_its_own(asked: &Asked) -> bool {
+    let path = asked.path();
+    ["state", "runtime"].iter().any(|folder| {
+        path.components()
+            .any(|part| part.as_os_str() == std::ffi::OsStr::new(folder))
+    })
+}
+
+const SHORT: [&str; 7] = ["sweep", "--yes", "--json", "--grace", "100ms", "root", "-v"];
+
+/// The whole program, and its exit code: 3 where a fault stopped it, 0 where it need not.
+#[test]
+fn each_call_of_a_sweep() {
+    if !intercept::is_possible() {
+        return skipped("seccomp");
+    }
+    let next = AtomicUsize::new(0);
+    let all: Vec<(&Place, Errno)> = PLACES
+        .iter()
+        .flat_map(|place| ERRORS.map(|errno| (place, errno)))
+        .collect();
+    // They mostly wait for the second look.
+    std::thread::scope(|scope| {
+        for _ in 0..6 {
+            scope.spawn(|| {
+                while let Some((place, errno)) = all.get(next.fetch_add(1, Ordering::SeqCst)) {
+                    a_sweep_with(place, *errno);
+                }
+            });
+        }
+    });
+}
+
+fn a_sweep_with(place: &'static Place, errno: Errno) {
+    let what = format!("{}: {errno:?}", place.name);
+    let sandbox = Sandbox::new()
+        .file("a", "whole")
+        .file("a.tmp", "xyz")
+        .aged(Duration::from_millis(150));
+    let met = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&met);
+    let mut command = sandbox.command(SHORT);
+    intercept::process(&mut command, move |asked| {
+        if !(place.is)(asked) {
+            return Answer::Pass;
+        }
+        // Who is interrupted may try again, and is not interrupted for ever.
+        match (count.fetch_add(1, Ordering::SeqCst), errno) {
+            (1.., Errno::INTR) => Answer::Pass,
+            _ => Answer::Fail(errno),
+        }
+    });
+    let ran = sandbox.finish(command);
+    assert!(met.load(Ordering::SeqCst) > 0, "{what}: it was not met");
+    let said = format!("{what}: {ran:?}");
+    assert_eq!(sandbox.content("a"), "whole", "{said}");
+    let harmless = (place.is_harmless)(errno) || errno == Errno::INTR;
+    match ran.code() {
+        Some(0) if harmless => {
+            assert_eq!(ran.events().names("reaped"), ["a.tmp"], "{said}");
+            assert_eq!(sandbox.listing(), ["a"], "{said}");
+            return;
+        }
+        Some(3) if !(place.is_harmless)(errno) => {
+            let told = ran.events().0.iter().any(|event| {
+                event["event"] == "failed"
+                    || (event["event"] == "kept" && event["reason"] == "cannot-tell")
+            });
+            assert!(told, "{said}");
+        }
+        // Not even the root could be had.
+        Some(1) if place.is_root && ran.stderr.contains("root") => {}
+        _ => panic!("{said}"),
+    }
+    assert_eq!(sandbox.content("a.tmp"), "xyz", "{said}");
+    // Tried again without the fault. What was put back begins a new grace.
+    sandbox.age(Duration::from_millis(150));
+    let again = sandbox.run(SHORT).exit(0);
+    assert_eq!(again.events().names("reaped"), ["a.tmp"], "{said}");
+    assert_eq!(sandbox.listing(), ["a"], "{said}");
+}
+
+/// A watcher that a fault has stopped takes the temp when the fault is gone, without being told.
+#[test]
+fn a_watcher_tries_again() {
+    if !intercept::is_possible() {
+        return skipped("seccomp");
+    }
+    let named = |name: &str| PLACES.iter().find(|place| place.name == name).unwrap().is;
+    let rows: [(&str, Errno, bool); 7] = [
+        ("look at the temp", Errno::IO, false),
+        ("open the temp", Errno::MFILE, false),
+        ("take the lease", Errno::NOMEM, false),
+        ("claim", Errno::ACCESS, false),
+        ("look at the claim", Errno::IO, false),
+        ("remove the claim", Errno::ROFS, false),
+        // It cannot even be put back: it lies there under its claim's name until it can.
+        ("remove the claim", Errno::IO, true),
+    ];
+    for (name, errno, strands) in rows {
+        let what = format!("{name}: {errno:?}, strands: {strands}");
+        let sandbox = Sandbox::new().file("a", "whole");
+        let mut command = sandbox.command(["watch", "--json", "--grace", "200ms", "root"]);
+        let lasts = Arc::new(AtomicBool::new(false));
+        let (is, fault) = (named(name), Arc::clone(&lasts));
+        intercept::process(&mut command, move |asked| {
+            let put_back = asked.call == Call::Rename && is_claim(&asked.path());
+            let fails = is(asked) || (strands && put_back);
+            match fault.load(Ordering::SeqCst) && fails {
+                true => Answer::Fail(errno),
+                false => Answer::Pass,
+            }
+        });
+        let mut watching = Watching::start(command).ready();
+        lasts.store(true, Ordering::SeqCst);
+        sandbox.write("a.tmp", "xyz");
+        watching.wait_for(|event| {
+            let said = ["failed", "kept"]
+                .iter()
+                .any(|said| event["event"] == **said);
+            said && crate::sandbox::name(event) == "a.tmp"
+        });
+        let claims = sandbox.listing().into_iter();
+        let stranded = claims.filter(|name| name.starts_with(".orphand-")).count();
+        assert_eq!(stranded, usize::from(strands), "{what}");
+        assert_eq!(sandbox.listing().len(), 2, "{what}");
+        lasts.store(false, Ordering::SeqCst);
+        watching.wait_for(crate::sandbox::is("reaped", "a.tmp"));
+        watching.stop();
+        assert_eq!(sandbox.listing(), ["a"], "{what}");
+    }
 }

@@ -397,6 +397,11 @@ pub(crate) fn thread<T: Send + 'static>(
     Ok(result.map(|done| done.expect("it ran, because there was a listener")))
 }
 
+/// Whether calls can be handed over here.
+pub(crate) fn is_possible() -> bool {
+    thread(|| (), |_| Answer::Pass).is_ok()
+}
+
 /// Hands the calls of what `command` will run to `answer`. To be called last of all preparations;
 /// the thread ends with the process.
 pub(crate) fn process(

@@ -31,6 +31,8 @@ mod crashes;
 #[cfg(target_os = "linux")]
 mod faults;
 mod holders;
+#[cfg(target_os = "linux")]
+mod kills;
 mod model;
 // Mounts, overlays, chattr(1) and ext4 are Linux's.
 #[cfg(target_os = "linux")]

@@ -1,0 +1,272 @@
+//! orphand killed before each call that changes something in the root, and killed again before each
+//! such call of the start that puts that in order.
+//!
+//! Between two such calls nothing on the disk changes, so these are all the states in which a kill
+//! can leave it: of the protocol, of putting back, and of recovery, which has no named steps.
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use rustix::io::Errno;
+
+use crate::intercept::{self, Answer, Asked, Call};
+use crate::sandbox::{Ran, Sandbox};
+use crate::stage::skipped;
+
+const OLD: &str = "what the dead writer wrote";
+const NEW: &str = "what a live writer is just writing";
+const SWEEP: [&str; 6] = ["sweep", "--yes", "--json", "--grace", "100ms", "root"];
+/// Longer than that grace.
+const AGE: Duration = Duration::from_millis(150);
+const CLAIM: &str = ".orphand-0123456789abcdef-a.tmp";
+
+/// What orphand is at when it is killed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Work {
+    Removing,
+    Moving,
+    /// The disk is full.
+    RemovingUnclaimed,
+    /// Something is wrong with the claim.
+    PuttingBack,
+    /// The same, and somebody has its name.
+    PuttingBackTaken,
+    Recovering,
+    RecoveringTaken,
+    /// The claim's name does not tell the whole of the first.
+    RecoveringCut,
+}
+
+impl Work {
+    const ALL: [Work; 8] = [
+        Work::Removing,
+        Work::Moving,
+        Work::RemovingUnclaimed,
+        Work::PuttingBack,
+        Work::PuttingBackTaken,
+        Work::Recovering,
+        Work::RecoveringTaken,
+        Work::RecoveringCut,
+    ];
+
+    /// Where it begins.
+    fn sandbox(self) -> Sandbox {
+        let sandbox = match self {
+            Work::Moving => Sandbox::new(),
+            _ => Sandbox::new().file("a", "whole"),
+        };
+        match self {
+            Work::Recovering | Work::RecoveringTaken => sandbox.write(CLAIM, OLD),
+            Work::RecoveringCut => {
+                let length = 255 - CLAIM.len();
+                sandbox.write(CLAIM.replace("a.tmp", &("x".repeat(length) + "a.tmp")), OLD);
+            }
+            _ => sandbox.write("a.tmp", OLD),
+        }
+        sandbox.age(AGE);
+        sandbox
+    }
+
+    /// Whether the old file ends in the quarantine.
+    fn moves(self) -> bool {
+        match self {
+            Work::Removing | Work::RemovingUnclaimed | Work::PuttingBack | Work::Recovering => {
+                false
+            }
+            Work::Moving | Work::PuttingBackTaken | Work::RecoveringTaken | Work::RecoveringCut => {
+                true
+            }
+        }
+    }
+}
+
+/// What goes on in one root.
+#[derive(Default)]
+struct Affair {
+    /// Somebody else has the name, and is not done yet.
+    holder: Mutex<Option<File>>,
+    /// A file was removed.
+    removed: AtomicBool,
+}
+
+/// One sweep, killed before its `last`-th change in the root.
+fn sweep(sandbox: &Sandbox, work: Work, last: usize, affair: &Arc<Affair>) -> Ran {
+    let (root, changes) = (sandbox.root(), AtomicUsize::new(0));
+    let affair = Arc::clone(affair);
+    let mut command = sandbox.command(SWEEP);
+    intercept::process(&mut command, move |asked: &Asked| {
+        let path = asked.path();
+        let is_claim = |path: &Path| {
+            let name = path.file_name().unwrap_or_default();
+            name.to_string_lossy().starts_with(".orphand-")
+        };
+        if asked.call.is_change() && path.starts_with(&root) {
+            if changes.fetch_add(1, Ordering::SeqCst) + 1 == last {
+                return Answer::Kill;
+            }
+            if asked.call == Call::Unlink {
+                affair.removed.store(true, Ordering::SeqCst);
+            }
+        }
+        let claims = asked.call == Call::Rename && asked.to().is_some_and(|to| is_claim(&to));
+        match work {
+            Work::RemovingUnclaimed if claims => Answer::Fail(Errno::NOSPC),
+            Work::PuttingBack | Work::PuttingBackTaken
+                if asked.call == Call::StatName && is_claim(&path) =>
+            {
+                if work == Work::PuttingBackTaken {
+                    affair.take_name(&root);
+                }
+                Answer::Fail(Errno::IO)
+            }
+            _ => Answer::Pass,
+        }
+    });
+    sandbox.finish(command)
+}
+
+impl Affair {
+    fn take_name(&self, root: &Path) {
+        if let Ok(mut file) = File::create_new(root.join("a.tmp")) {
+            file.write_all(NEW.as_bytes()).unwrap();
+            *self.holder.lock().unwrap() = Some(file);
+        }
+    }
+
+    fn name_is_taken(&self) -> bool {
+        self.holder.lock().unwrap().is_some()
+    }
+
+    /// Nothing is lost: neither what the dead writer left nor what the live one writes.
+    fn check(&self, sandbox: &Sandbox, work: Work, what: &str) {
+        let removed = self.removed.load(Ordering::SeqCst);
+        assert!(!(removed && work.moves()), "{what}");
+        let old = copies(&sandbox.root(), OLD);
+        assert_eq!(old.len(), usize::from(!removed), "{what}: {old:?}");
+        if self.name_is_taken() {
+            let new = copies(&sandbox.root(), NEW);
+            assert_eq!(new, [sandbox.path("a.tmp")], "{what}");
+        }
+    }
+}
+
+/// Everything in the root that has this content.
+fn copies(dir: &Path, content: &str) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(copies(&path, content));
+        } else if fs::read(&path).unwrap() == content.as_bytes() {
+            found.push(path);
+        }
+    }
+    found
+}
+
+/// Claims, and folders without a file in them. (In the quarantine a file has the name that it had.)
+fn litter(dir: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap_or_default();
+        let stored = dir.components().any(|part| part.as_os_str() == ".orphand");
+        if name.to_string_lossy().starts_with(".orphand-") && !stored {
+            found.push(path);
+        } else if path.is_dir() {
+            match fs::read_dir(&path).unwrap().next() {
+                None => found.push(path),
+                Some(_) => found.extend(litter(&path)),
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn before_each_change() {
+    if !intercept::is_possible() {
+        return skipped("seccomp");
+    }
+    let kills = AtomicUsize::new(0);
+    let next = AtomicUsize::new(0);
+    // They mostly wait: for the second look, and for files to become old.
+    std::thread::scope(|scope| {
+        for _ in Work::ALL {
+            scope.spawn(|| {
+                while let Some(work) = Work::ALL.get(next.fetch_add(1, Ordering::SeqCst)) {
+                    let times = killed_twice(*work);
+                    println!("{work:?}: {times} kills");
+                    kills.fetch_add(times, Ordering::SeqCst);
+                }
+            });
+        }
+    });
+    // Each kind of work changes something, and most of them more than once.
+    assert!(kills.load(Ordering::SeqCst) > 3 * Work::ALL.len());
+}
+
+/// How often it was killed.
+fn killed_twice(work: Work) -> usize {
+    let mut kills = 0;
+    for first in 1.. {
+        let mut was_killed = false;
+        for second in 1.. {
+            let what = format!("{work:?}, killed before change {first}, then {second}");
+            let sandbox = work.sandbox();
+            let affair = Arc::<Affair>::default();
+            if work == Work::RecoveringTaken {
+                affair.take_name(&sandbox.root());
+            }
+            let ran = sweep(&sandbox, work, first, &affair);
+            was_killed = ran.code().is_none();
+            affair.check(&sandbox, work, &format!("{what}: {ran:?}"));
+            sandbox.age(AGE);
+            let again = sweep(&sandbox, work, second, &affair);
+            let again_killed = again.code().is_none();
+            let told = format!("{what}: {ran:?}, {again:?}");
+            affair.check(&sandbox, work, &told);
+            kills += usize::from(was_killed) + usize::from(again_killed);
+            put_right(&sandbox, work, &affair, &told);
+            if !again_killed {
+                break;
+            }
+        }
+        if !was_killed {
+            break;
+        }
+    }
+    kills
+}
+
+/// One more start, without a kill and without a fault, and all is as it should be.
+fn put_right(sandbox: &Sandbox, work: Work, affair: &Affair, what: &str) {
+    sandbox.run(SWEEP);
+    sandbox.age(AGE);
+    let last = sandbox.run(SWEEP).exit(0);
+    let what = format!("{what}, {last:?}");
+    assert_eq!(litter(&sandbox.root()), [] as [PathBuf; 0], "{what}");
+    let old = copies(&sandbox.root(), OLD);
+    let taken = affair.name_is_taken();
+    match work.moves() && (work != Work::PuttingBackTaken || taken) {
+        true => {
+            assert_eq!(old.len(), 1, "{what}");
+            assert!(
+                old[0].starts_with(sandbox.path(".orphand")),
+                "{what}: {old:?}"
+            );
+        }
+        false => assert!(old.is_empty(), "{what}: {old:?}"),
+    }
+    if taken {
+        let new = copies(&sandbox.root(), NEW);
+        assert_eq!(new, [sandbox.path("a.tmp")], "{what}");
+    }
+    if work != Work::Moving {
+        assert_eq!(sandbox.content("a"), "whole", "{what}");
+    }
+}
