@@ -20,7 +20,12 @@ mod watch_roots;
 #[cfg(target_os = "linux")]
 mod attacks;
 mod crashes;
+#[cfg(target_os = "linux")]
+mod file_systems;
 mod holders;
+// What happened to others, on Linux for the most part.
+#[cfg(target_os = "linux")]
+mod incidents;
 // Mounts, overlays, chattr(1) and ext4 are Linux's.
 #[cfg(target_os = "linux")]
 mod places;
