@@ -10,13 +10,13 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
-use orphand::decide::judge::Reason;
+use orphand::decide::judge::{Reason, Verdict};
 use orphand::event::Event;
 use orphand::look::Dir;
-use orphand::reap::Step;
 use orphand::reap::quarantine::Room;
+use orphand::reap::{Reaper, Step};
 use tempfile::TempDir;
 
 use crate::holders::{Hold, Holding};
@@ -81,6 +81,20 @@ impl Disk {
     fn stage(&self) -> Stage {
         Stage::within(TempDir::new_in(&self.at).unwrap())
     }
+
+    /// An orphan went. On overlayfs it is moved and not deleted unless every process was seen, which
+    /// is not so in a container, nor where they come faster than they can be looked at.
+    #[track_caller]
+    fn went(&self, event: &Event) {
+        match event {
+            Event::Reaped(_) => {}
+            Event::Quarantined { reason, .. } => {
+                let unseen = self.system == "overlayfs" && *reason == Some(Reason::CannotTell);
+                assert!(unseen, "{}: {event:?}", self.system);
+            }
+            _ => panic!("{}: {event:?}", self.system),
+        }
+    }
 }
 
 impl Drop for Disk {
@@ -118,13 +132,11 @@ fn an_orphan_goes() {
         let dir = Dir::open_root(&stage.root.path, None).unwrap();
         assert_eq!(*dir.place().file_system, *disk.system);
         let event = stage.judge(TEMP);
-        assert!(
-            matches!(event, Event::Reaped(_)),
-            "{}: {event:?}",
-            disk.system
-        );
+        disk.went(&event);
         stage.has_only(WHOLE, &stage.target, disk.system);
-        assert_eq!(stage.files().len(), 1, "{}", disk.system);
+        assert!(!stage.temp.exists(), "{}", disk.system);
+        let moved = usize::from(!matches!(event, Event::Reaped(_)));
+        assert_eq!(stage.files().len(), 1 + moved, "{}", disk.system);
     });
 }
 
@@ -220,17 +232,28 @@ fn another_name_keeps_it() {
 fn replaced_in_every_window() {
     on_each(16, |disk| {
         for step in Step::ALL {
-            let stage = disk.stage();
-            let temp = stage.temp.clone();
-            let stunt = Stunt::new(step, move || {
-                let other = temp.with_extension("new");
-                fs::write(&other, b"another file").unwrap();
-                fs::rename(&other, &temp).unwrap();
-            });
-            let outcome = stage.reap(stunt.hook);
-            let what = format!("{}, before {step:?}: {outcome:?}", disk.system);
-            stage.has_only(b"another file", &stage.temp, &what);
-            stage.is_tidy(&what);
+            // What the verdict is on overlayfs is known only when it is asked for.
+            let end = Instant::now() + LONG;
+            let verdicts = [Verdict::Reap, Verdict::Quarantine(Some(Reason::CannotTell))];
+            for verdict in verdicts.into_iter().cycle() {
+                let stage = disk.stage();
+                let temp = stage.temp.clone();
+                let stunt = Stunt::new(step, move || {
+                    let other = temp.with_extension("new");
+                    fs::write(&other, b"another file").unwrap();
+                    fs::rename(&other, &temp).unwrap();
+                });
+                let reaper = Reaper::new().with_hook(Some(stunt.hook.clone()));
+                let outcome = stage.reap_as(&reaper, verdict);
+                let what = format!("{}, before {step:?}: {outcome:?}", disk.system);
+                stage.is_tidy(&what);
+                if stunt.steps().contains(&step) {
+                    stage.has_only(b"another file", &stage.temp, &what);
+                    break;
+                }
+                assert_eq!(disk.system, "overlayfs", "{what}");
+                assert!(Instant::now() < end, "{what}");
+            }
         }
     });
 }
@@ -248,13 +271,21 @@ fn a_claim_of_a_crash_is_put_in_order() {
             fs::rename(&stage.temp, stage.dir.join(claim)).unwrap();
             let events = stage.sweep();
             let copies = stage.copies(OLD);
-            match sole {
-                false => assert!(copies.is_empty(), "{}: {events:?}", disk.system),
+            let moved = events
+                .iter()
+                .any(|event| matches!(event, Event::Quarantined { .. }));
+            match moved {
+                false => assert!(copies.is_empty() && !sole, "{}: {events:?}", disk.system),
                 true => {
                     assert_eq!(copies.len(), 1, "{}: {events:?}", disk.system);
                     assert!(copies[0].starts_with(stage.quarantine()), "{copies:?}");
                 }
             }
+            assert!(
+                sole || !moved || disk.system == "overlayfs",
+                "{}",
+                disk.system
+            );
             stage.is_tidy(disk.system);
         }
     });
@@ -273,9 +304,8 @@ fn a_full_disk() {
         }
         fill(&stage.outside);
         let events = stage.sweep();
-        let gone = |event: &&Event| matches!(event, Event::Reaped(_));
-        let reaped = events.iter().filter(gone).count();
-        assert_eq!(reaped, ORPHANS, "{}: {events:?}", disk.system);
+        assert_eq!(events.len(), ORPHANS, "{}: {events:?}", disk.system);
+        events.iter().for_each(|event| disk.went(event));
         stage.has_only(WHOLE, &stage.target, disk.system);
         assert_eq!(
             fs::read_dir(&stage.dir).unwrap().count(),
