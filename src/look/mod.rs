@@ -364,3 +364,61 @@ fn kind(mode: u32) -> Kind {
         _ => Kind::Other,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::symlink;
+
+    #[test]
+    fn the_way_to_a_root() {
+        let base = tempfile::tempdir().unwrap();
+        let base = std::fs::canonicalize(base.path()).unwrap();
+        let at = |name: &str| base.join(name);
+        std::fs::create_dir_all(at("a/b/root")).unwrap();
+        std::fs::create_dir(at("c")).unwrap();
+        for (name, to) in [
+            ("relative", "a/b"),
+            ("absolute", at("a").to_str().unwrap()),
+            ("c/up", "../a"),
+            ("twice", "c/up/b"),
+            ("loop", "loop"),
+            ("nowhere", "missing"),
+            ("a/b/last", "root"),
+        ] {
+            symlink(to, at(name)).unwrap();
+        }
+        let root = RootId::of(&at("a/b/root")).unwrap();
+        for way in [
+            "relative/root",
+            "absolute/b/root",
+            "c/up/b/root",
+            "twice/root",
+            "a/../c/up/../a/b/root",
+            "a/b/root/../../b/./root",
+        ] {
+            assert_eq!(RootId::of(&at(way)).ok(), Some(root), "{way}");
+        }
+        for (way, want) in [
+            ("loop/root", "it does not exist"),
+            ("nowhere/root", "it does not exist"),
+            ("a/b/none", "it does not exist"),
+            ("relative/last", "it is a symlink"),
+            ("relative", "it is a symlink"),
+        ] {
+            let error = RootId::of(&at(way)).expect_err(way).to_string();
+            assert_eq!(error, want, "{way}");
+        }
+        // Only the kernel knows where this one leads.
+        if let Some(proc) = PROC {
+            let way = Path::new(proc)
+                .join("self/root")
+                .join(at("a/b/root").strip_prefix("/").unwrap());
+            assert_eq!(RootId::of(&way).ok(), Some(root));
+        }
+        assert_eq!(
+            RootId::of(Path::new("/")).ok(),
+            RootId::of(Path::new("/..")).ok()
+        );
+    }
+}

@@ -59,7 +59,7 @@ const FILE: &str = "ORPHAND_TEST_FILE";
 const READY: &str = "it is held";
 
 /// Puts a process where it is to run.
-type Prepare = fn(&mut Command);
+pub(crate) type Prepare = fn(&mut Command);
 
 /// A process that holds a file until this is dropped.
 pub(crate) struct Holding {
@@ -73,7 +73,7 @@ impl Holding {
     }
 
     /// `prepare` may put the process into a namespace.
-    fn within(how: Hold, file: &Path, prepare: Prepare) -> Holding {
+    pub(crate) fn within(how: Hold, file: &Path, prepare: Prepare) -> Holding {
         let mut command = again("holders::the_holder");
         command.env(HOW, format!("{how:?}")).env(FILE, file);
         command

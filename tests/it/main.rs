@@ -34,6 +34,11 @@ mod holders;
 #[cfg(target_os = "linux")]
 mod kills;
 mod model;
+#[cfg(target_os = "linux")]
+mod file_systems;
+// What happened to others, on Linux for the most part.
+#[cfg(target_os = "linux")]
+mod incidents;
 // Mounts, overlays, chattr(1) and ext4 are Linux's.
 #[cfg(target_os = "linux")]
 mod places;

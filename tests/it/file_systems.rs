@@ -1,0 +1,357 @@
+//! The whole protocol on each file system that it is trusted on, and what becomes of a temp where
+//! the kernel gives no leases.
+//!
+//! Loop mounts in mounts of one's own: Linux's and root's. A file system for which the kernel or the
+//! program that makes one is missing is said to be skipped.
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::os::fd::AsFd;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant, SystemTime};
+
+use orphand::decide::judge::{Reason, Verdict};
+use orphand::event::Event;
+use orphand::look::Dir;
+use orphand::reap::quarantine::Room;
+use orphand::reap::{Reaper, Step};
+use tempfile::TempDir;
+
+use crate::holders::{Hold, Holding};
+use crate::incidents::refuse_leases;
+use crate::stage::*;
+
+/// The file systems of the list in docs/platforms.md.
+const SYSTEMS: [&str; 6] = ["ext4", "xfs", "btrfs", "f2fs", "tmpfs", "overlayfs"];
+
+/// A disk of one's own, mounted for as long as this process lives.
+struct Disk {
+    at: PathBuf,
+    system: &'static str,
+    _base: TempDir,
+}
+
+impl Disk {
+    /// `megabytes` are what is asked for; some need more than that to be made at all.
+    fn new(system: &'static str, megabytes: u64) -> Result<Disk, String> {
+        let base = TempDir::new().unwrap();
+        let path = |name: &str| base.path().join(name);
+        let at = path("disk");
+        fs::create_dir(&at).unwrap();
+        let (least, make): (u64, &[&str]) = match system {
+            "ext4" => (8, &["mkfs.ext4", "-q", "-m", "0"]),
+            "xfs" => (300, &["mkfs.xfs", "-q"]),
+            "btrfs" => (114, &["mkfs.btrfs", "-q"]),
+            "f2fs" => (64, &["mkfs.f2fs", "-q"]),
+            _ => (0, &[]),
+        };
+        let size = megabytes.max(least) << 20;
+        if let [program, options @ ..] = make {
+            let image = path("image");
+            File::create(&image).unwrap().set_len(size).unwrap();
+            done(Command::new(program).args(options).arg(&image))?;
+            done(
+                Command::new("mount")
+                    .args(["-o", "loop"])
+                    .args([&image, &at]),
+            )?;
+        } else {
+            try_mount("tmpfs", base.path(), "tmpfs", 0, &format!("size={size}"))
+                .map_err(|error| error.to_string())?;
+            fs::create_dir(&at).unwrap();
+        }
+        if system == "overlayfs" {
+            let layers = ["lower", "upper", "work"].map(|name| path(name));
+            for layer in &layers {
+                fs::create_dir(layer).unwrap();
+            }
+            let [lower, upper, work] = layers.map(|layer| layer.display().to_string());
+            let options = format!("lowerdir={lower},upperdir={upper},workdir={work}");
+            try_mount("overlay", &at, "overlay", 0, &options).map_err(|error| error.to_string())?;
+        }
+        Ok(Disk {
+            at,
+            system,
+            _base: base,
+        })
+    }
+
+    fn stage(&self) -> Stage {
+        Stage::within(TempDir::new_in(&self.at).unwrap())
+    }
+
+    /// An orphan went. On overlayfs it is moved and not deleted unless every process was seen, which
+    /// is not so in a container, nor where they come faster than they can be looked at.
+    #[track_caller]
+    fn went(&self, event: &Event) {
+        match event {
+            Event::Reaped(_) => {}
+            Event::Quarantined { reason, .. } => {
+                let unseen = self.system == "overlayfs" && *reason == Some(Reason::CannotTell);
+                assert!(unseen, "{}: {event:?}", self.system);
+            }
+            _ => panic!("{}: {event:?}", self.system),
+        }
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        let path = std::ffi::CString::new(self.at.to_str().unwrap()).unwrap();
+        // SAFETY: the path ends in NUL and outlives the call.
+        unsafe { libc::umount2(path.as_ptr(), libc::MNT_DETACH) };
+    }
+}
+
+fn done(command: &mut Command) -> Result<(), String> {
+    match command.output() {
+        Ok(output) if output.status.success() => Ok(()),
+        Ok(output) => Err(String::from_utf8_lossy(&output.stderr).trim().to_owned()),
+        Err(error) => Err(format!("{command:?}: {error}")),
+    }
+}
+
+/// Does `test` on each file system that can be had here.
+fn on_each(megabytes: u64, test: impl Fn(&Disk)) {
+    alone(&[As::Mounts], || {
+        for system in SYSTEMS {
+            match Disk::new(system, megabytes) {
+                Ok(disk) => test(&disk),
+                Err(why) => skipped(&format!("{system}: {why}")),
+            }
+        }
+    });
+}
+
+#[test]
+fn an_orphan_goes() {
+    on_each(16, |disk| {
+        let stage = disk.stage();
+        let dir = Dir::open_root(&stage.root.path, None).unwrap();
+        assert_eq!(*dir.place().file_system, *disk.system);
+        let event = stage.judge(TEMP);
+        disk.went(&event);
+        stage.has_only(WHOLE, &stage.target, disk.system);
+        assert!(!stage.temp.exists(), "{}", disk.system);
+        let moved = usize::from(!matches!(event, Event::Reaped(_)));
+        assert_eq!(stage.files().len(), 1 + moved, "{}", disk.system);
+    });
+}
+
+/// On overlayfs a mapping is not seen by the lease: the temp is moved, unless it is proven that
+/// nobody has one.
+#[test]
+fn what_is_held_stays() {
+    on_each(16, |disk| {
+        for (how, want) in [
+            (Hold::Read, Reason::InUse),
+            (Hold::Write, Reason::InUse),
+            (Hold::Map, Reason::InUse),
+            (Hold::MapToWrite, Reason::InUse),
+            (Hold::Flight, Reason::InUse),
+            (Hold::Flock, Reason::Locked),
+            (Hold::Posix, Reason::Locked),
+        ] {
+            let stage = disk.stage();
+            let what = format!("{}, {how:?}", disk.system);
+            let holding = Holding::new(how, &stage.temp);
+            let unseen = disk.system == "overlayfs" && matches!(how, Hold::Map | Hold::MapToWrite);
+            match stage.judge(TEMP) {
+                Event::Kept { reason, .. } if !unseen => {
+                    // btrfs and overlayfs number the devices of their files in their own way, and
+                    // the table of locks has the other number: it is held all the same.
+                    let said = reason == want || reason == Reason::InUse;
+                    assert!(said, "{what}: {reason}");
+                    stage.has_only(OLD, &stage.temp, &what);
+                }
+                Event::Quarantined { reason, .. } if unseen => {
+                    assert_eq!(reason, Some(Reason::CannotTell), "{what}");
+                    assert_eq!(stage.copies(OLD).len(), 1, "{what}");
+                }
+                event => panic!("{what}: {event:?}"),
+            }
+            drop(holding);
+        }
+    });
+}
+
+#[test]
+fn the_only_copy_is_moved_and_comes_back_as_it_was() {
+    on_each(16, |disk| {
+        let stage = disk.stage().with_sole_copy();
+        fs::set_permissions(&stage.temp, fs::Permissions::from_mode(0o640)).unwrap();
+        let file = File::options().write(true).open(&stage.temp).unwrap();
+        let long_ago = SystemTime::UNIX_EPOCH + Duration::new(1_600_000_000, 123_000_000);
+        file.set_modified(long_ago).unwrap();
+        drop(file);
+        std::os::unix::fs::lchown(&stage.temp, Some(NOBODY), Some(NOBODY)).unwrap();
+        let was = |path: &Path| {
+            let meta = fs::symlink_metadata(path).unwrap();
+            let whose = (meta.uid(), meta.gid(), meta.mode(), meta.len());
+            (
+                whose,
+                meta.mtime(),
+                meta.mtime_nsec(),
+                fs::read(path).unwrap(),
+            )
+        };
+        let before = was(&stage.temp);
+        let Event::Quarantined { id: Some(id), .. } = stage.judge(TEMP) else {
+            panic!("{}: it is not moved", disk.system);
+        };
+        let moved = stage.quarantine().join(&id).join(BELOW).join(TEMP);
+        assert_eq!(was(&moved), before, "{}", disk.system);
+        let room = Room::find(&stage.root.path, None).unwrap().unwrap();
+        let dir = Dir::open_below(&stage.root.path, None, Path::new(BELOW)).unwrap();
+        let back = room.restore(&id, dir.fd().as_fd(), TEMP.as_ref(), |_, _| {});
+        assert!(back.is_ok(), "{}: {back:?}", disk.system);
+        assert_eq!(was(&stage.temp), before, "{}", disk.system);
+        drop(room);
+        assert!(!stage.quarantine().exists(), "{}", disk.system);
+    });
+}
+
+#[test]
+fn another_name_keeps_it() {
+    on_each(16, |disk| {
+        let stage = disk.stage();
+        let other = stage.outside.join("other");
+        fs::hard_link(&stage.temp, &other).unwrap();
+        match stage.judge(TEMP) {
+            Event::Kept { reason, .. } => assert_eq!(reason, Reason::HardLinked),
+            event => panic!("{}: {event:?}", disk.system),
+        }
+        assert!(stage.temp.exists() && other.exists(), "{}", disk.system);
+    });
+}
+
+/// Whoever comes in a window finds the file, or makes another that stays.
+#[test]
+fn replaced_in_every_window() {
+    on_each(16, |disk| {
+        for step in Step::ALL {
+            // What the verdict is on overlayfs is known only when it is asked for.
+            let end = Instant::now() + LONG;
+            let verdicts = [Verdict::Reap, Verdict::Quarantine(Some(Reason::CannotTell))];
+            for verdict in verdicts.into_iter().cycle() {
+                let stage = disk.stage();
+                let temp = stage.temp.clone();
+                let stunt = Stunt::new(step, move || {
+                    let other = temp.with_extension("new");
+                    fs::write(&other, b"another file").unwrap();
+                    fs::rename(&other, &temp).unwrap();
+                });
+                let reaper = Reaper::new().with_hook(Some(stunt.hook.clone()));
+                let outcome = stage.reap_as(&reaper, verdict);
+                let what = format!("{}, before {step:?}: {outcome:?}", disk.system);
+                stage.is_tidy(&what);
+                if stunt.steps().contains(&step) {
+                    stage.has_only(b"another file", &stage.temp, &what);
+                    break;
+                }
+                assert_eq!(disk.system, "overlayfs", "{what}");
+                assert!(Instant::now() < end, "{what}");
+            }
+        }
+    });
+}
+
+/// What a killed orphand leaves has its name back at the next start, and goes as any other.
+#[test]
+fn a_claim_of_a_crash_is_put_in_order() {
+    on_each(16, |disk| {
+        for sole in [false, true] {
+            let stage = match sole {
+                false => disk.stage(),
+                true => disk.stage().with_sole_copy(),
+            };
+            let claim = format!(".orphand-0123456789abcdef-{TEMP}");
+            fs::rename(&stage.temp, stage.dir.join(claim)).unwrap();
+            let events = stage.sweep();
+            let copies = stage.copies(OLD);
+            let moved = events
+                .iter()
+                .any(|event| matches!(event, Event::Quarantined { .. }));
+            match moved {
+                false => assert!(copies.is_empty() && !sole, "{}: {events:?}", disk.system),
+                true => {
+                    assert_eq!(copies.len(), 1, "{}: {events:?}", disk.system);
+                    assert!(copies[0].starts_with(stage.quarantine()), "{copies:?}");
+                }
+            }
+            assert!(
+                sole || !moved || disk.system == "overlayfs",
+                "{}",
+                disk.system
+            );
+            stage.is_tidy(disk.system);
+        }
+    });
+}
+
+/// A disk without a free block: that is when it is needed.
+#[test]
+fn a_full_disk() {
+    const ORPHANS: usize = 200;
+    on_each(8, |disk| {
+        let stage = disk.stage();
+        fs::remove_file(&stage.temp).unwrap();
+        for n in 0..ORPHANS {
+            let temp = format!("{TARGET}.{n:08x}-2fa1-41d2-883f-0016d3cca427.tmp");
+            fs::write(stage.dir.join(temp), vec![b'x'; 5_000]).unwrap();
+        }
+        fill(&stage.outside);
+        let events = stage.sweep();
+        assert_eq!(events.len(), ORPHANS, "{}: {events:?}", disk.system);
+        events.iter().for_each(|event| disk.went(event));
+        stage.has_only(WHOLE, &stage.target, disk.system);
+        assert_eq!(
+            fs::read_dir(&stage.dir).unwrap().count(),
+            1,
+            "{}",
+            disk.system
+        );
+    });
+}
+
+/// Takes every free block.
+fn fill(dir: &Path) {
+    let mut ballast = File::create(dir.join("ballast")).unwrap();
+    for size in [1 << 20, 1 << 16, 1 << 12, 1] {
+        let some = vec![b'x'; size];
+        loop {
+            // Some take more than they have room for, and say so when it is written.
+            let wrote = ballast.write_all(&some).and_then(|()| match size {
+                1 => Ok(()),
+                _ => ballast.sync_data(),
+            });
+            if wrote.is_err() {
+                break;
+            }
+        }
+    }
+}
+
+/// Where the kernel gives no lease there is no proof: what would go stays, and so does what would
+/// be moved.
+#[test]
+fn where_leases_are_refused() {
+    on_each(16, |disk| {
+        let stages = [disk.stage(), disk.stage().with_sole_copy()];
+        let check = move || {
+            refuse_leases();
+            for stage in &stages {
+                match stage.judge(TEMP) {
+                    Event::Kept { reason, .. } => assert_eq!(reason, Reason::CannotTell),
+                    event => panic!("{event:?}"),
+                }
+                stage.has_only(OLD, &stage.temp, "");
+            }
+        };
+        // A thread that is refused them once is refused them for ever.
+        let checked = std::thread::scope(|scope| scope.spawn(check).join());
+        assert!(checked.is_ok(), "{}", disk.system);
+    });
+}

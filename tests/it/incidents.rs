@@ -1,0 +1,621 @@
+//! Incidents of others: cleaners that destroyed something, were led astray, or were caught just
+//! before. Each test is named after those that it replays, and says the rule that prevents them
+//! here; `tests/without-each-gate --incidents` takes each of these rules out and sees the test fail.
+//!
+//! Not here, because nothing of orphand's could fail in their way:
+//! - CVE-2000-0816 (tmpwatch), cc-reaper#18: names handed to a shell or compared as text; no program
+//!   is started and no path compared to find holders.
+//! - CVE-2022-21658 (std), RUSTSEC of `remove_dir_all`, dulwich#2336, TinyNvidiaUpdateChecker#289,
+//!   dycov#371, systemd#12596: directories deleted with all that is in them; there is no such call,
+//!   and what is no regular file is no temp (`verdicts::what_is_no_file`).
+//! - uutils 2026: a class of mistakes, most of which lints forbid here.
+//! - opencodex#2084: the age bound by the boot is kept twice, so neither can be missed alone.
+//! - the "leaks" of temp-name catalogues: what was left, not what was destroyed.
+//! - MiBeeNvr#803, owncloud#6119, watchman#525, notify#434: of records and of lost events; see
+//!   `history::` and `watch::lost_events_are_made_up_for`.
+
+use std::fs::{self, File};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::os::unix::process::CommandExt;
+use std::time::Duration;
+
+use orphand::decide::judge::{Reach, Reason, Verdict};
+use orphand::decide::observation::{Fingerprint, Hold as Held, Kind};
+use orphand::decide::policy::Open;
+use orphand::decide::time::{Mono, Now, Wall};
+use orphand::decide::tracker::{Look, Next, Origin, Tracked};
+use orphand::event::Event;
+use orphand::evidence;
+use orphand::reap::{Outcome, Reaper, Step};
+
+use crate::attacks;
+use crate::holders::{Hold, Holding};
+use crate::sandbox::{self, NOBODY, Sandbox, dead_pid, is_root};
+use crate::stage::*;
+
+const SHORT: [&str; 2] = ["--grace", "100ms"];
+const OLD_ENOUGH: Duration = Duration::from_millis(150);
+
+#[track_caller]
+fn kept(stage: &Stage, want: Reason) {
+    match stage.judge(TEMP) {
+        Event::Kept { reason, .. } => assert_eq!(reason, want),
+        event => panic!("{event:?}"),
+    }
+    stage.has_only(OLD, &stage.temp, "");
+}
+
+// --- Who holds it
+
+/// Rule: the lease. ownCloud's cleaner went by age while `lsof` showed the upload open; pi-lens
+/// waited for an error that POSIX never gives; DuckDB's second instance deleted the first one's
+/// spill files, JVMs and omnigent took a process of another pid namespace for a dead one, and
+/// dot-agent-deck one that had ended for the last that used its files.
+#[test]
+fn owncloud_36187_pi_lens_2686_duckdb_24758_jdk_8286030_omnigent_7495_dot_agent_deck_472_open_all_the_time()
+ {
+    alone(EVERYBODY, || {
+        let stage = Stage::new();
+        let holding = Holding::new(Hold::Write, &stage.temp);
+        kept(&stage, Reason::InUse);
+        drop(holding);
+        let stage = Stage::new();
+        let name = format!("{TARGET}.{}.1.tmp", dead_pid());
+        let temp = stage.dir.join(&name);
+        fs::rename(&stage.temp, &temp).unwrap();
+        let holding = Holding::new(Hold::Read, &temp);
+        let event = stage.judge(&name);
+        let in_use = matches!(
+            event,
+            Event::Kept {
+                reason: Reason::InUse,
+                ..
+            }
+        );
+        assert!(
+            in_use,
+            "its writer has ended, but not who has it open: {event:?}"
+        );
+        drop(holding);
+        if is_root() {
+            let holding = Holding::within(Hold::Write, &temp, |command| {
+                // SAFETY: between fork and exec only system calls are made.
+                unsafe { command.pre_exec(own_pids) };
+            });
+            let event = stage.judge(&name);
+            let in_use = matches!(
+                event,
+                Event::Kept {
+                    reason: Reason::InUse,
+                    ..
+                }
+            );
+            assert!(in_use, "of another namespace: {event:?}");
+            drop(holding);
+        }
+    });
+}
+
+/// Rule: the gate for locks. A lock file that its program had open and locked was removed after ten
+/// days, and two held "the" lock; dycov would have the lock decide, not the age.
+#[test]
+fn systemd_30760_dycov_371_a_file_that_is_locked() {
+    alone(EVERYBODY, || {
+        let stage = Stage::new();
+        fs::write(&stage.temp, "").unwrap();
+        let _holding = Holding::new(Hold::Flock, &stage.temp);
+        match stage.judge(TEMP) {
+            Event::Kept { reason, .. } => assert_eq!(reason, Reason::Locked),
+            event => panic!("{event:?}"),
+        }
+        assert!(stage.temp.exists());
+    });
+}
+
+/// Rule: an answer that is none keeps. Where `fuser` was missing or failed, tmpwatch took every file
+/// for free; Kubernetes read a directory that was not there as "no volumes".
+#[test]
+fn tmpwatch_without_fuser_kubernetes_27651_no_answer() {
+    alone(EVERYBODY, || {
+        refuse_leases();
+        kept(&Stage::new(), Reason::CannotTell);
+    });
+}
+
+/// Rule: a walk over the processes proves nothing unless it can see them all. KiroCrew's sweep was
+/// taken out again after it: `/proc` may hide, without an error.
+#[test]
+fn kirocrew_6268_a_proc_that_shows_a_part() {
+    alone(&[As::PidNamespace], || {
+        assert!(!evidence::census(&[], Reach::OpenersOnly).complete);
+    });
+}
+
+// --- What it is
+
+/// Rule: one link. A file of another's was reached by a hard link in a shared directory.
+#[test]
+fn cve_2017_18078_a_hard_link() {
+    alone(EVERYBODY, || {
+        let stage = Stage::new();
+        let elsewhere = stage.outside.join("passwd");
+        fs::hard_link(&stage.temp, &elsewhere).unwrap();
+        match stage.judge(TEMP) {
+            Event::Kept { reason, .. } => assert_eq!(reason, Reason::HardLinked),
+            event => panic!("{event:?}"),
+        }
+        assert!(stage.temp.exists() && elsewhere.exists());
+    });
+}
+
+/// Rule: the type first, and never an `open` that waits. The cleaner hung for ever on a FIFO.
+#[test]
+fn systemd_30690_a_fifo() {
+    alone(EVERYBODY, || {
+        let (say, said) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            let stage = Stage::new();
+            let (temp, other) = (stage.temp.clone(), stage.outside.join("fifo"));
+            let stunt = Stunt::new(Step::Open, move || {
+                sandbox::fifo(&other);
+                fs::rename(&other, &temp).unwrap();
+            });
+            let _ = say.send(format!("{:?}", stage.reap(stunt.hook)));
+        });
+        let said = said.recv_timeout(Duration::from_secs(20));
+        assert_eq!(said.as_deref(), Ok("Kept(Changed)"));
+    });
+}
+
+/// Rule: what is no regular file is no temp. Live sockets of X11 and screen went by their age, and
+/// so did quota files and `lost+found`; Prometheus and raft have directories of such names.
+#[test]
+fn systemd_35182_prometheus_8180_sockets_and_directories() {
+    alone(EVERYBODY, || {
+        let stage = Stage::new();
+        fs::remove_file(&stage.temp).unwrap();
+        let _socket = std::os::unix::net::UnixListener::bind(&stage.temp).unwrap();
+        fs::create_dir(stage.dir.join("01H8.tmp")).unwrap();
+        for name in [TEMP, "01H8.tmp"] {
+            let mut due = stage.due(name);
+            let events = stage.pass(&tools(None), &mut Default::default(), &mut due);
+            assert!(
+                events.is_empty() && due[0].temp.is_none(),
+                "{name}: {events:?}"
+            );
+            assert!(stage.dir.join(name).exists());
+        }
+    });
+}
+
+/// Rule: the proof is known to hold on this file system. Two hosts with one NFS home judged each
+/// other's processes.
+#[test]
+fn agmsg_938_processes_of_another_host() {
+    alone(&[As::Mounts], || {
+        let base = tempfile::tempdir().unwrap();
+        mount("ramfs", base.path(), "ramfs", 0, "");
+        let home = tempfile::TempDir::new_in(base.path()).unwrap();
+        kept(&Stage::within(home), Reason::NetworkFs);
+    });
+}
+
+// --- Where it is
+
+/// Rule: no symlink below the root. The parent was swapped while the cleaner was on its way.
+#[test]
+fn cve_2018_6954_cve_2017_1002102_bleachbit_385_a_symlink_below_the_root() {
+    alone(EVERYBODY, || {
+        let stage = Stage::new();
+        let mut due = stage.due(TEMP);
+        let elsewhere = stage.outside.join("elsewhere");
+        fs::rename(&stage.dir, &elsewhere).unwrap();
+        symlink("../outside/elsewhere", &stage.dir).unwrap();
+        let mut clocks = Default::default();
+        let events = stage.pass(&tools(None), &mut clocks, &mut due);
+        assert!(events.is_empty() && due[0].temp.is_none(), "{events:?}");
+        stage.has_only(OLD, &elsewhere.join(TEMP), "");
+    });
+}
+
+/// Rule: on the way to the root only symlinks of root's and our own. opentmpfiles followed those of
+/// whoever owned a directory on the way.
+#[test]
+fn cve_2017_18925_a_symlink_above_the_root() {
+    if !is_root() {
+        return eprintln!("skipped: to be somebody else needs root");
+    }
+    let sandbox = Sandbox::new()
+        .file("a", "whole")
+        .file("a.tmp", "not theirs");
+    let (way, link) = (sandbox.base().join("way"), sandbox.base().join("link"));
+    fs::create_dir(&way).unwrap();
+    symlink(sandbox.base(), way.join("theirs")).unwrap();
+    std::os::unix::fs::lchown(way.join("theirs"), Some(NOBODY), Some(NOBODY)).unwrap();
+    symlink(sandbox.base(), &link).unwrap();
+    sandbox.age(OLD_ENOUGH);
+    let sweep = |root: &str| sandbox.run(["sweep", "--yes", "--json", "--grace", "100ms", root]);
+    sweep("way/theirs/root").exit(1).complains("way/theirs");
+    assert_eq!(sandbox.content("a.tmp"), "not theirs");
+    // One of our own leads there all the same.
+    assert_eq!(sweep("link/root").exit(0).events().sums(), [1, 0, 0, 0]);
+}
+
+/// Rule: no other mount below the root. Volumes and an sshfs below a cleaned directory lost what
+/// was somebody else's.
+#[test]
+fn kubernetes_7317_systemd_12692_another_mount_below_the_root() {
+    alone(&[As::Mounts], || {
+        let stage = Stage::new();
+        let other = stage.dir.join("volume");
+        fs::create_dir(&other).unwrap();
+        mount("tmpfs", &other, "tmpfs", 0, "");
+        fs::write(other.join(TARGET), WHOLE).unwrap();
+        fs::write(other.join(TEMP), b"of the volume").unwrap();
+        let events = stage.sweep();
+        assert!(
+            matches!(events.as_slice(), [Event::Reaped(_)]),
+            "{events:?}"
+        );
+        stage.has_only(b"of the volume", &other.join(TEMP), "");
+    });
+}
+
+/// Rule: the walk keeps a list, no stack. One process, or one frame and one descriptor, for each
+/// level: 6,000 levels brought tmpwatch and systemd-tmpfiles down.
+#[test]
+fn cve_2000_0829_cve_2021_3997_a_deep_tree() {
+    let sandbox = Sandbox::ordinary();
+    attacks::deep(&sandbox, 6_000, &[1_500]);
+    std::thread::sleep(OLD_ENOUGH);
+    let ran = sandbox.sweep(["-r", "--grace", "100ms"]).exit(3);
+    let [reaped, ..] = ran.events().sums();
+    attacks::clear(&sandbox);
+    assert_eq!(reaped, 1, "{}", ran.stderr);
+}
+
+/// Rule: a quarantine that is not ours is none. tmpreaper's own rename could be made to put a file
+/// into `/etc/cron.d`.
+#[test]
+fn cve_2019_3461_a_quarantine_of_somebody_elses() {
+    if !is_root() {
+        return eprintln!("skipped: to be somebody else needs root");
+    }
+    let sandbox = Sandbox::new().dir(".orphand").file("sole.tmp", "precious");
+    let room = sandbox.path(".orphand");
+    fs::set_permissions(&room, fs::Permissions::from_mode(0o700)).unwrap();
+    std::os::unix::fs::lchown(&room, Some(NOBODY), Some(NOBODY)).unwrap();
+    sandbox.age(OLD_ENOUGH);
+    let events = sandbox.sweep(SHORT).exit(0).events();
+    assert_eq!(events.about("sole.tmp"), ["kept no-quarantine"]);
+}
+
+/// Rule: broad roots are refused. `tmpfiles --purge` took `/home`, other cleaners a user's folder;
+/// and in a `/tmp` of everybody's a name that was taken away is somebody else's next.
+#[test]
+fn systemd_33349_hellzerg_optimizer_63_tmpreaper_vhn_295582_too_much_at_once() {
+    let sandbox = Sandbox::new();
+    for root in ["/", "/home", "/tmp", "{base}/home"] {
+        let ran = sandbox.run(["sweep", "-n", "--json", root]);
+        ran.exit(2).complains("--allow-broad-root").silent();
+    }
+}
+
+/// Rule: without `-r` nothing below the root is read. A walk over the whole tree took minutes.
+#[test]
+fn mamba_103_the_whole_tree() {
+    let sandbox = Sandbox::new().file("below/a.tmp", "");
+    sandbox.age(OLD_ENOUGH);
+    assert_eq!(sandbox.sweep(SHORT).exit(0).events().sums(), [0, 0, 0, 0]);
+    assert!(sandbox.has("below/a.tmp"));
+}
+
+// --- Which it is
+
+/// Rule: what is claimed is compared with what was judged. A decoy is judged, the victim's new file
+/// takes its name, and is removed: "there is no known fix", said tmpreaper, and systemd-tmpfiles
+/// does it still when `unlinkat` is late.
+#[test]
+fn razor_2002_tmpreaper_systemd_tmpfiles_262_another_file_by_the_same_name() {
+    alone(EVERYBODY, || {
+        let stage = Stage::new();
+        let (temp, other) = (stage.temp.clone(), stage.dir.join("other"));
+        let stunt = Stunt::new(Step::Claim, move || {
+            fs::write(&other, "of the victim").unwrap();
+            fs::rename(&other, &temp).unwrap();
+        });
+        let outcome = stage.reap(stunt.hook);
+        stage.has_only(b"of the victim", &stage.temp, &format!("{outcome:?}"));
+    });
+}
+
+/// Rule: who waits for us is noticed, and the name given back before we let go. A fixed name is used
+/// again, and its file truncated and filled anew: containerd's `<path>.tmp`.
+#[test]
+fn containerd_atomicfile_the_same_file_once_more() {
+    alone(EVERYBODY, || {
+        let stage = Stage::new();
+        let (temp, ino) = (stage.temp.clone(), fs::metadata(&stage.temp).unwrap().ino());
+        let stunt = Stunt::new(Step::Claim, move || {
+            let opener = std::thread::spawn(move || std::mem::forget(File::open(temp)));
+            wait_until("it waits", || opener.is_finished() || waits_for_lease(ino));
+        });
+        let outcome = stage.reap(stunt.hook.clone());
+        let put_back = matches!(outcome, Outcome::Kept(Reason::InUse));
+        assert!(put_back, "{outcome:?}");
+        assert_eq!(stunt.steps().last(), Some(&Step::ProveAgain), "{outcome:?}");
+        stage.has_only(OLD, &stage.temp, "");
+    });
+}
+
+/// Rule: only what the rule names. A prefix also took a file under version control, other programs'
+/// temps, look-alikes with digits, and live sessions.
+#[test]
+fn opencode_swarm_2293_neko_2580_exarchos_1697_openclaw_45255_systemd_181_names_like_it() {
+    let names = [
+        ".tmp.user-data",
+        "cache.tmp.1234",
+        "state.json.tmp.bak",
+        "sessions.json",
+        "aquota.user",
+        "a.swap",
+        "a.tmp~",
+        "a.TMP",
+    ];
+    let sandbox = Sandbox::new();
+    for name in names {
+        sandbox.write(name, "data");
+    }
+    sandbox.age(OLD_ENOUGH);
+    assert_eq!(sandbox.sweep(SHORT).exit(0).events().sums(), [0, 0, 0, 0]);
+    assert_eq!(sandbox.listing().len(), names.len());
+}
+
+/// Rule: names that are kept ready, or resumed, are left alone. etcd's next log segments may lie
+/// there for days, syncthing's transfers for one.
+#[test]
+fn etcd_file_pipeline_syncthing_resumed_transfers() {
+    let names = ["0.tmp", "1.tmp", ".syncthing.film.mkv.tmp", ".tmp"];
+    let sandbox = Sandbox::new();
+    for name in names {
+        sandbox.write(name, "data");
+    }
+    sandbox.age(OLD_ENOUGH);
+    assert_eq!(sandbox.sweep(SHORT).exit(0).events().sums(), [0, 0, 0, 0]);
+    assert_eq!(sandbox.listing().len(), names.len());
+}
+
+// --- When it is
+
+/// Rule: both looks and the grace. Sweeps without an age ran beside writers, and what they had not
+/// finished looked like rubbish.
+#[test]
+fn rustrak_273_express_asset_57_jgit_246_beside_a_writer() {
+    let sandbox = Sandbox::new()
+        .file("a", "whole")
+        .file("a.tmp", "being written");
+    let events = sandbox.sweep(["--grace", "1h"]).exit(0).events();
+    assert_eq!(events.about("a.tmp"), ["kept young"]);
+    assert_eq!(sandbox.content("a.tmp"), "being written");
+}
+
+/// Rule: the newest of all dates. rsync and tar give a temp the date of its source before they
+/// rename it.
+#[test]
+fn rsync_finish_transfer_cpython_81831_an_old_date_on_a_young_file() {
+    let sandbox = Sandbox::new()
+        .file("a", "whole")
+        .file("a.tmp", "of last year");
+    let file = File::options()
+        .write(true)
+        .open(sandbox.path("a.tmp"))
+        .unwrap();
+    let last_year = std::time::SystemTime::now() - Duration::from_secs(365 * 86_400);
+    file.set_modified(last_year).unwrap();
+    drop(file);
+    let events = sandbox.sweep(["--grace", "1h"]).exit(0).events();
+    assert_eq!(events.about("a.tmp"), ["kept young"]);
+}
+
+/// Rule: no credit from before the clocks parted. The clock was stepped, and fresh files looked days
+/// old.
+#[test]
+fn systemd_4679_lorax_24_ccache_512_a_clock_that_was_set() {
+    const GRACE: Duration = Duration::from_secs(300);
+    let at = |seconds: u64| Mono(seconds * 1_000_000_000);
+    let fingerprint = Fingerprint {
+        dev: 1,
+        ino: 1,
+        kind: Kind::File,
+        size: 1,
+        mtime: Wall {
+            sec: 1_000,
+            nsec: 0,
+        },
+        ctime: Wall {
+            sec: 1_000,
+            nsec: 0,
+        },
+        btime: None,
+        links: 1,
+        uid: 0,
+    };
+    let mut temp = Tracked::found(at(10_000), Origin::Found);
+    // Closed three seconds ago, and the clock was set an hour forward two seconds ago.
+    let look = |mono: u64| Look {
+        now: Now {
+            mono: at(mono),
+            wall: Wall {
+                sec: 4_603 + mono as i64 - 10_000,
+                nsec: 0,
+            },
+        },
+        parted: Some(at(9_998)),
+        fingerprint,
+        hold: Held::Free,
+    };
+    let first = temp.look(&look(10_000), GRACE, Open::Keep);
+    assert_eq!(first, Next::LookAt(at(9_998).after(GRACE)));
+}
+
+/// Rule: after 24 hours without use a pid counts no more. In a container it is the same one after
+/// each restart: the lock of a dead one was alive for ever.
+#[test]
+fn openswarm_456_dot_agent_deck_727_a_pid_that_always_lives() {
+    let judged = |unused| {
+        let stage = Stage::new();
+        let uuid = "4f1c2d3e-5a6b-4c7d-8e9f-0a1b2c3d4e5f";
+        let name = format!("{TARGET}.{}.{uuid}.tmp", std::process::id());
+        let mut candidate = stage.candidate(Verdict::Reap);
+        fs::rename(&stage.temp, stage.dir.join(&name)).unwrap();
+        candidate.suspect.name = name.clone().into();
+        candidate.suspect.reading = stage.root.policy.names.read(name.as_ref());
+        candidate.suspect.expected = None;
+        candidate.suspect.quiet = candidate.suspect.quiet.max(unused);
+        candidate.suspect.unused = unused;
+        stage.reap_candidate(&Reaper::new(), candidate)
+    };
+    alone(EVERYBODY, || {
+        let young = judged(Duration::from_secs(86_399));
+        assert!(
+            matches!(young, Outcome::Kept(Reason::WriterAlive)),
+            "{young:?}"
+        );
+        let old = judged(Duration::from_secs(86_400));
+        assert!(matches!(old, Outcome::Reaped { .. }), "{old:?}");
+    });
+}
+
+/// Rule: a writer that lives keeps. lean-ctx went by the hour even where the pid was alive.
+#[test]
+fn lean_ctx_958_opencodex_499_its_writer_lives() {
+    let sandbox = Sandbox::new();
+    let name = format!("a.{}.1.tmp", std::process::id());
+    let sandbox = sandbox.file("a", "whole").file(&name, "x");
+    sandbox.age(OLD_ENOUGH);
+    let events = sandbox.sweep(SHORT).exit(0).events();
+    assert_eq!(events.about(&name), ["kept writer-alive"]);
+}
+
+// --- What is lost with it
+
+/// Rule: the only copy is moved, not deleted. After a failed swap both copies lay under such names
+/// on purpose; users asked for their uploads back.
+#[test]
+fn streamlit_15934_trvl_513_go_fastdfs_414_the_only_copy() {
+    alone(EVERYBODY, || {
+        let stage = Stage::new().with_sole_copy();
+        let event = stage.judge(TEMP);
+        assert!(matches!(event, Event::Quarantined { .. }), "{event:?}");
+        assert_eq!(stage.copies(OLD).len(), 1);
+    });
+}
+
+/// Rule: an empty target is no copy. `sessions.json` had 0 bytes, and its temps all there was.
+#[test]
+fn openclaw_77783_a_target_of_zero_bytes() {
+    alone(EVERYBODY, || {
+        let stage = Stage::new();
+        fs::write(&stage.target, "").unwrap();
+        let event = stage.judge(TEMP);
+        assert!(matches!(event, Event::Quarantined { .. }), "{event:?}");
+        assert_eq!(stage.copies(OLD).len(), 1);
+    });
+}
+
+// --- What is said and done
+
+/// Rule: a dry run disposes of nothing. In one case "--dry-run wasn't dry at all".
+#[test]
+fn systemd_33383_a_dry_run_that_was_not_dry() {
+    let sandbox = Sandbox::new()
+        .file("a", "whole")
+        .file("a.tmp", "x")
+        .file("sole.tmp", "x");
+    sandbox.age(OLD_ENOUGH);
+    let before = sandbox.snapshot();
+    let ran = sandbox.sweep(SHORT.iter().chain(&["-n"])).exit(0);
+    assert_eq!(ran.events().sums()[..2], [1, 1]);
+    assert_eq!(sandbox.snapshot(), before);
+}
+
+/// Rule: a dry run asks the kernel too. systemd-tmpfiles 262 tries no lock in one, BleachBit's
+/// preview differed from its run.
+#[test]
+fn systemd_tmpfiles_262_bleachbit_1889_a_dry_run_says_what_a_run_does() {
+    let sandbox = Sandbox::new()
+        .file("a", "whole")
+        .file("a.tmp", "x")
+        .file("b.tmp", "");
+    let mut shell = sandbox.shell();
+    assert!(shell.tell("exec 7<a.tmp; flock 7"));
+    sandbox.age(OLD_ENOUGH);
+    let dry = sandbox.sweep(SHORT.iter().chain(&["-n"])).exit(0).events();
+    let run = sandbox.sweep(SHORT).exit(0).events();
+    for events in [dry, run] {
+        assert_eq!(events.names("reaped"), ["b.tmp"]);
+        assert_eq!(events.about("a.tmp"), ["kept locked"]);
+    }
+}
+
+/// Rule: an unknown key is an error. An age that was not known was left out, and everything went.
+#[test]
+fn systemd_1633_a_setting_that_is_left_out() {
+    let sandbox = Sandbox::new().file("a.tmp", "");
+    fs::create_dir(sandbox.base().join("config/orphand")).unwrap();
+    let config = sandbox.base().join("config/orphand/config.toml");
+    fs::write(config, "[defaults]\ngrase = \"10d\"\n").unwrap();
+    sandbox.age(OLD_ENOUGH);
+    sandbox.sweep(SHORT).exit(78).complains("grase");
+    assert!(sandbox.has("a.tmp"));
+}
+
+/// Rule: names are escaped where people read them. A file's name moved the cursor of whoever listed
+/// it.
+#[test]
+fn kirocrew_4957_names_that_write_to_the_terminal() {
+    let sandbox = Sandbox::new().file("\u{1b}[2J\u{1b}]0;x\u{7}.tmp", "");
+    sandbox.age(OLD_ENOUGH);
+    let ran = sandbox
+        .run(["sweep", "--yes", "--grace", "100ms", "root"])
+        .exit(0);
+    let said = ran.stdout.clone() + &ran.stderr;
+    assert!(said.contains("[2J") && !said.contains('\u{1b}'), "{said:?}");
+}
+
+/// Rule: one at a time on a root. A second sccache on one folder would delete the first one's live
+/// temps at its start; tmpreaper stops itself after 55 seconds so that no two overlap.
+#[test]
+fn sccache_lru_disk_cache_init_two_at_once() {
+    let sandbox = Sandbox::new().file("a.tmp", "");
+    let watching = sandbox.watch(["--grace", "1h"]).ready();
+    sandbox.sweep(SHORT).exit(75);
+    assert!(sandbox.has("a.tmp"));
+    watching.stop().exit(0);
+}
+
+/// From here on this process is refused every lease, as on a file system that has none.
+pub(crate) fn refuse_leases() {
+    // seccomp(2): load the number of the call; on fcntl(2) load its second argument; on F_SETLEASE
+    // the answer is EINVAL.
+    let instruction = |code, jt, jf, k| libc::sock_filter { code, jt, jf, k };
+    let (load, equal, answer) = (0x20, 0x15, 0x06);
+    let filter = [
+        instruction(load, 0, 0, 0),
+        instruction(equal, 0, 3, libc::SYS_fcntl as u32),
+        instruction(load, 0, 0, 24),
+        instruction(equal, 0, 1, libc::F_SETLEASE as u32),
+        instruction(answer, 0, 0, libc::SECCOMP_RET_ERRNO | libc::EINVAL as u32),
+        instruction(answer, 0, 0, libc::SECCOMP_RET_ALLOW),
+    ];
+    let program = libc::sock_fprog {
+        len: filter.len() as u16,
+        filter: filter.as_ptr().cast_mut(),
+    };
+    // SAFETY: the program outlives the calls, and the process is this test's alone.
+    unsafe {
+        check(libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)).unwrap();
+        let (mode, program) = (libc::SECCOMP_MODE_FILTER, &raw const program);
+        check(libc::prctl(libc::PR_SET_SECCOMP, mode, program)).unwrap();
+    }
+}
