@@ -21,6 +21,8 @@ use translate::{By, Hint, Translator};
 
 pub mod debounce;
 pub mod file;
+pub mod mounts;
+mod parents;
 pub mod translate;
 
 #[cfg_attr(target_os = "linux", path = "linux.rs")]
@@ -28,6 +30,9 @@ pub mod translate;
 #[cfg_attr(not(any(target_os = "linux", target_os = "macos")), path = "other.rs")]
 mod system;
 
+use parents::Parents;
+
+pub use parents::Hearing;
 pub use system::{CLOSE_EVENTS, RECURSIVE};
 
 /// What the callback passes on, because it is rare.
@@ -37,8 +42,13 @@ pub enum Rare {
     Structure(PathBuf),
     /// A watched directory itself was moved, removed or unmounted.
     SelfGone(PathBuf),
-    /// Something happened to a parent of a root, or to a root.
-    Parent,
+    /// A root or a folder on the way to one came, went or moved; `None`: events about them were
+    /// lost.
+    Parent(Option<PathBuf>),
+    /// The permissions of a root, or of a folder on the way to one, have changed.
+    Shut,
+    /// Something was mounted or unmounted at these places.
+    Mounts(Vec<PathBuf>),
     /// Events were lost.
     Lost,
     /// notify said no.
@@ -52,9 +62,12 @@ pub enum Rare {
 pub enum Unwatched {
     /// It is not there, or is no directory.
     Gone,
-    /// The user's limit of watches or of inotify instances is reached. Linux reports the first as
-    /// ENOSPC, "no space left on device"; the disk has nothing to do with it.
-    Limit,
+    /// The user's limit of watches is reached. Linux reports that as ENOSPC, "no space left on
+    /// device"; the disk has nothing to do with it.
+    Watches,
+    /// The user's limit of inotify instances is reached, or that of open files. Linux does not say
+    /// which.
+    Instances,
     /// Anything else.
     Other(notify::Error),
 }
@@ -77,7 +90,7 @@ pub struct Kernel {
     inlet: Inlet,
     plain: Option<RecommendedWatcher>,
     closing: Option<RecommendedWatcher>,
-    parents: Option<RecommendedWatcher>,
+    parents: Parents,
     generation: u32,
 }
 
@@ -100,7 +113,7 @@ impl Kernel {
             inlet,
             plain: None,
             closing: None,
-            parents: None,
+            parents: Parents::default(),
             generation: 0,
         }
     }
@@ -132,26 +145,16 @@ impl Kernel {
         }
     }
 
-    /// Watches the parents of `root` as far as they exist, so that it is heard when the root comes,
-    /// goes, or one of them is moved.
-    pub fn watch_parents(&mut self, root: &Path) {
-        if self.parents.is_none() {
-            let inlet = self.inlet.clone();
-            let guard = Guard(inlet.rare.clone(), self.generation);
-            let handler = move |event: notify::Result<notify::Event>| {
-                let _guard = &guard;
-                inlet.parent(event);
-            };
-            self.parents = RecommendedWatcher::new(handler, config(NAMES)).ok();
-        }
-        let Some(watcher) = &mut self.parents else {
-            return;
-        };
-        for parent in root.ancestors().skip(1) {
-            // A parent that was deleted and made again is another directory with the same path.
-            let _ = watcher.unwatch(parent);
-            let _ = watcher.watch(parent, RecursiveMode::NonRecursive);
-        }
+    /// Watches the folders that lead to `root` as far as they exist, so that it is heard when the
+    /// root comes, goes, is shut or opened, or one of them is.
+    pub fn watch_parents(&mut self, root: &Path) -> Hearing {
+        self.parents.hear((&self.inlet, self.generation), root)
+    }
+
+    /// What is known of the watches on `path` and on the folders below it, all of them parents of
+    /// roots, is not to be trusted. `None`: of all of them.
+    pub fn doubt_parents(&mut self, path: Option<&Path>) {
+        self.parents.doubt(path);
     }
 
     /// Which generation of watchers this is. Those of an older one end later, and that is no news.
@@ -171,7 +174,7 @@ impl Kernel {
         self.generation = self.generation.wrapping_add(1);
         self.plain = None;
         self.closing = None;
-        self.parents = None;
+        self.parents = Parents::default();
     }
 }
 
@@ -200,14 +203,15 @@ impl From<notify::Error> for Unwatched {
     fn from(error: notify::Error) -> Unwatched {
         use notify::ErrorKind;
         let number = match &error.kind {
-            ErrorKind::MaxFilesWatch => return Unwatched::Limit,
+            ErrorKind::MaxFilesWatch => return Unwatched::Watches,
             ErrorKind::PathNotFound | ErrorKind::WatchNotFound => return Unwatched::Gone,
             ErrorKind::Io(io) => io.raw_os_error(),
             _ => None,
         };
         match number {
             Some(libc::ENOENT | libc::ENOTDIR) => Unwatched::Gone,
-            Some(libc::ENOSPC | libc::EMFILE) => Unwatched::Limit,
+            Some(libc::ENOSPC) => Unwatched::Watches,
+            Some(libc::EMFILE | libc::ENFILE) => Unwatched::Instances,
             _ => Unwatched::Other(error),
         }
     }
@@ -228,8 +232,14 @@ struct Callback {
     translator: Translator,
     /// Directories below a root matter.
     structure: bool,
+    /// How many errors have come in a row.
+    errors: u32,
     _guard: Guard,
 }
+
+/// After how many errors in a row a thread of notify's is given up: it would never listen to
+/// anything else again.
+const HOPELESS: u32 = 100;
 
 impl Callback {
     fn new(inlet: Inlet, generation: u32) -> Callback {
@@ -241,6 +251,7 @@ impl Callback {
                 .collect(),
             translator: Translator::default(),
             structure: inlet.roots.iter().any(|root| root.policy.recursive),
+            errors: 0,
             _guard: Guard(inlet.rare.clone(), generation),
             inlet,
         }
@@ -249,8 +260,9 @@ impl Callback {
     fn handle(&mut self, event: notify::Result<notify::Event>) {
         let event = match event {
             Ok(event) => event,
-            Err(error) => return self.rare(Rare::Error(error)),
+            Err(error) => return self.error(error),
         };
+        self.errors = 0;
         let (names, roots) = (&self.names, &self.inlet.roots);
         let hint = self
             .translator
@@ -284,6 +296,17 @@ impl Callback {
             Hint::Structure(_) => {}
             Hint::SelfGone(path) => self.rare(Rare::SelfGone(path)),
             Hint::Lost => self.rare(Rare::Lost),
+        }
+    }
+
+    /// notify reads on after an error, and hears no word of ours before it has read everything: where
+    /// every read fails its thread can be ended from here only. That is heard by its guard.
+    fn error(&mut self, error: notify::Error) {
+        self.errors += 1;
+        match self.errors {
+            1 => self.rare(Rare::Error(error)),
+            HOPELESS.. => std::panic::resume_unwind(Box::new(error)),
+            _ => {}
         }
     }
 
@@ -334,18 +357,4 @@ fn is_temp(path: &Path, names: &[Names], roots: &[Root]) -> bool {
             .parent()
             .is_some_and(|dir| roots.iter().any(|root| root.below(dir).is_some()))
             && !path.components().any(|part| is_own(part.as_os_str()))
-}
-
-impl Inlet {
-    /// An event in a parent of some root: it matters if it is about a root or a way to one.
-    fn parent(&self, event: notify::Result<notify::Event>) {
-        let concerns = |path: &PathBuf| self.roots.iter().any(|root| root.path.starts_with(path));
-        let matters = match &event {
-            Ok(event) => event.need_rescan() || event.paths.iter().any(concerns),
-            Err(_) => false,
-        };
-        if matters {
-            let _ = self.rare.send(Rare::Parent);
-        }
-    }
 }

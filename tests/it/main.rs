@@ -19,9 +19,15 @@ mod watch_roots;
 
 mod crashes;
 mod holders;
-// Mounts, overlays, chattr(1) and ext4 are Linux's.
+// Mounts, overlays, namespaces, chattr(1) and ext4 are Linux's.
+#[cfg(target_os = "linux")]
+mod clocks;
+#[cfg(target_os = "linux")]
+mod missed;
 #[cfg(target_os = "linux")]
 mod places;
 mod protocol;
 mod stage;
 mod verdicts;
+#[cfg(target_os = "linux")]
+mod world;
