@@ -13,7 +13,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Select, unbounded};
 
@@ -367,7 +367,11 @@ impl Keeper {
 
     /// The timer ends first: nothing is half done then. Then the watchers, and the last word.
     fn end(mut self, timer: JoinHandle<()>) {
-        self.shared.temps.wake();
+        // Rung again and again: a timer that slept for good takes the first ring for a new temp.
+        while !timer.is_finished() {
+            self.shared.temps.wake();
+            std::thread::sleep(Duration::from_millis(1));
+        }
         let _ = timer.join();
         self.kernel.clear();
         self.posts.clear();

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use crossbeam_channel::Sender;
 use notify::event::EventKindMask;
-use notify::{Config, RecommendedWatcher, RecursiveMode, WatchPathConfig, Watcher as _};
+use notify::{RecursiveMode, WatchPathConfig, Watcher as _};
 
 use crate::clock;
 use crate::decide::temp_name::Names;
@@ -20,6 +20,7 @@ use crate::temps::Temps;
 use translate::{By, Hint, Translator};
 
 pub mod debounce;
+mod ear;
 pub mod file;
 pub mod mounts;
 mod parents;
@@ -30,6 +31,7 @@ pub mod translate;
 #[cfg_attr(not(any(target_os = "linux", target_os = "macos")), path = "other.rs")]
 mod system;
 
+use ear::{Ear, Guard};
 use parents::Parents;
 
 pub use parents::Hearing;
@@ -88,8 +90,8 @@ pub struct Inlet {
 /// The kernel's eyes: watchers for the directories of the roots, and one for their parents.
 pub struct Kernel {
     inlet: Inlet,
-    plain: Option<RecommendedWatcher>,
-    closing: Option<RecommendedWatcher>,
+    plain: Option<Ear>,
+    closing: Option<Ear>,
     parents: Parents,
     generation: u32,
 }
@@ -122,7 +124,7 @@ impl Kernel {
     /// writer matters; such directories have a watcher of their own, for the mask is per watcher.
     pub fn watch(&mut self, dir: &Path, closes: bool) -> Result<(), Unwatched> {
         let inlet = (&self.inlet, self.generation);
-        let watcher = match closes {
+        let ear = match closes {
             true => started(
                 &mut self.closing,
                 inlet,
@@ -135,12 +137,16 @@ impl Kernel {
             false => RecursiveMode::NonRecursive,
         };
         let how = WatchPathConfig::new(mode).with_dereference_symlinks(false);
-        Ok(watcher.watch_with(dir, how)?)
+        match ear.watcher() {
+            Some(watcher) => Ok(watcher.watch_with(dir, how)?),
+            None => Err(Unwatched::Gone),
+        }
     }
 
     /// Watches no longer. That it was not watched any more anyway is fine.
     pub fn unwatch(&mut self, dir: &Path) {
-        for watcher in [&mut self.plain, &mut self.closing].into_iter().flatten() {
+        let ears = [&mut self.plain, &mut self.closing].into_iter().flatten();
+        for watcher in ears.filter_map(Ear::watcher) {
             let _ = watcher.unwatch(dir);
         }
     }
@@ -179,24 +185,20 @@ impl Kernel {
 }
 
 fn started<'a>(
-    slot: &'a mut Option<RecommendedWatcher>,
+    slot: &'a mut Option<Ear>,
     (inlet, generation): (&Inlet, u32),
     mask: EventKindMask,
-) -> Result<&'a mut RecommendedWatcher, Unwatched> {
+) -> Result<&'a mut Ear, Unwatched> {
     match slot {
-        Some(watcher) => Ok(watcher),
+        Some(ear) => Ok(ear),
         None => {
-            let mut callback = Callback::new(inlet.clone(), generation);
-            let handler = move |event| callback.handle(event);
-            Ok(slot.insert(RecommendedWatcher::new(handler, config(mask))?))
+            let ear = Ear::new((&inlet.rare, generation), mask, |guard| {
+                let mut callback = Callback::new(inlet.clone(), guard);
+                move |event| callback.handle(event)
+            })?;
+            Ok(slot.insert(ear))
         }
     }
-}
-
-fn config(mask: EventKindMask) -> Config {
-    Config::default()
-        .with_follow_symlinks(false)
-        .with_event_kinds(mask)
 }
 
 impl From<notify::Error> for Unwatched {
@@ -217,15 +219,6 @@ impl From<notify::Error> for Unwatched {
     }
 }
 
-/// Owned by a callback, and so by notify's thread: when that ends, for whatever reason, this does.
-struct Guard(Sender<Rare>, u32);
-
-impl Drop for Guard {
-    fn drop(&mut self) {
-        let _ = self.0.send(Rare::Dead(self.1));
-    }
-}
-
 struct Callback {
     inlet: Inlet,
     names: Vec<Names>,
@@ -242,7 +235,7 @@ struct Callback {
 const HOPELESS: u32 = 100;
 
 impl Callback {
-    fn new(inlet: Inlet, generation: u32) -> Callback {
+    fn new(inlet: Inlet, guard: Guard) -> Callback {
         Callback {
             names: inlet
                 .roots
@@ -252,7 +245,7 @@ impl Callback {
             translator: Translator::default(),
             structure: inlet.roots.iter().any(|root| root.policy.recursive),
             errors: 0,
-            _guard: Guard(inlet.rare.clone(), generation),
+            _guard: guard,
             inlet,
         }
     }

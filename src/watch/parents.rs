@@ -11,9 +11,10 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use notify::event::{EventKind, EventKindMask, ModifyKind};
-use notify::{RecommendedWatcher, RecursiveMode, Watcher as _};
+use notify::{RecursiveMode, Watcher as _};
 
-use super::{Guard, Inlet, NAMES, Rare, Unwatched, config};
+use super::ear::Ear;
+use super::{Inlet, NAMES, Rare, Unwatched};
 use crate::root::Root;
 
 /// How much is heard of what happens on the way to a root.
@@ -39,7 +40,7 @@ impl Hearing {
 /// The watcher of all folders above roots.
 #[derive(Default)]
 pub(super) struct Parents {
-    watcher: Option<RecommendedWatcher>,
+    ear: Option<Ear>,
     /// What each folder was when it was watched.
     known: HashMap<PathBuf, Identity>,
 }
@@ -51,17 +52,18 @@ impl Parents {
     /// Watches what leads to `root`, as far as it exists. Whoever looks at the root afterwards
     /// hears of everything that happens after that look.
     pub(super) fn hear(&mut self, (inlet, generation): (&Inlet, u32), root: &Path) -> Hearing {
-        if self.watcher.is_none() {
-            let inlet = inlet.clone();
-            let guard = Guard(inlet.rare.clone(), generation);
-            let handler = move |event: notify::Result<notify::Event>| {
-                let _guard = &guard;
-                inlet.parent(event);
-            };
+        if self.ear.is_none() {
             let mask = NAMES | EventKindMask::MODIFY_META;
-            self.watcher = RecommendedWatcher::new(handler, config(mask)).ok();
+            let ear = Ear::new((&inlet.rare, generation), mask, |guard| {
+                let inlet = inlet.clone();
+                move |event| {
+                    let _guard = &guard;
+                    inlet.parent(event);
+                }
+            });
+            self.ear = ear.ok();
         }
-        let Some(watcher) = &mut self.watcher else {
+        let Some(watcher) = self.ear.as_mut().and_then(Ear::watcher) else {
             return Hearing::Full;
         };
         let mut hearing = Hearing::Whole;

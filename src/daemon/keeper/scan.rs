@@ -69,7 +69,8 @@ impl Keeper {
                         if is_news
                             && cause == Cause::Periodic
                             && let Some(since) = heard_since(dir)
-                            && is_between(dir, name, since, now, patience)
+                            && now.since(since) > patience
+                            && is_old(dir, name, now, patience)
                         {
                             guard(&unheard).push(path);
                         }
@@ -88,7 +89,6 @@ impl Keeper {
             Met::Done(_) => shared.round(Whose::Keeper),
             Met::Claim(..) => {}
         });
-        drop(door);
         let (claims, denied) = (into_inner(claims), into_inner(denied));
         let (unwatched, unheard) = (into_inner(unwatched), into_inner(unheard));
         let dir = root.path.join(below);
@@ -215,14 +215,11 @@ fn is_older(dir: &Dir, name: &OsStr, began: Wall) -> bool {
     }
 }
 
-/// Whether a file came to its name after `since`, and long enough before `now` that this must have
-/// been heard. A clock that was set between the two makes a mistake here, which costs a scan.
-fn is_between(dir: &Dir, name: &OsStr, since: Wall, now: Wall, patience: Duration) -> bool {
+/// Whether a file came to its name so long before `now` that this must have been heard. A clock that
+/// was set meanwhile makes a mistake here, which costs a scan.
+fn is_old(dir: &Dir, name: &OsStr, now: Wall, patience: Duration) -> bool {
     match dir.observe(name) {
-        Ok(Some(seen)) => {
-            let changed = seen.fingerprint.ctime;
-            changed > since && now.since(changed) > patience
-        }
+        Ok(Some(seen)) => now.since(seen.fingerprint.ctime) > patience,
         _ => false,
     }
 }
