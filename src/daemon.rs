@@ -33,6 +33,7 @@ use crate::state::{Folders, LockError, RootLock};
 use crate::temps::{Temps, Waiting};
 use crate::watch::Inlet;
 
+mod gentle;
 mod keeper;
 mod timer;
 

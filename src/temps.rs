@@ -76,10 +76,14 @@ impl Temps {
         }
     }
 
-    /// A scan found it. What an event has said of it already stands.
-    pub fn found(&self, path: PathBuf, now: Mono, origin: Origin) {
-        if let Entry::Vacant(vacant) = self.map.entry(path) {
-            vacant.insert(Tracked::found(now, origin));
+    /// A scan found it. What an event has said of it already stands. Says whether it is news.
+    pub fn found(&self, path: PathBuf, now: Mono, origin: Origin) -> bool {
+        match self.map.entry(path) {
+            Entry::Vacant(vacant) => {
+                vacant.insert(Tracked::found(now, origin));
+                true
+            }
+            Entry::Occupied(_) => false,
         }
     }
 

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use crossbeam_channel::Sender;
 use notify::event::EventKindMask;
-use notify::{Config, RecommendedWatcher, RecursiveMode, WatchPathConfig, Watcher as _};
+use notify::{RecursiveMode, WatchPathConfig, Watcher as _};
 
 use crate::clock;
 use crate::decide::temp_name::Names;
@@ -20,7 +20,10 @@ use crate::temps::Temps;
 use translate::{By, Hint, Translator};
 
 pub mod debounce;
+mod ear;
 pub mod file;
+pub mod mounts;
+mod parents;
 pub mod translate;
 
 #[cfg_attr(target_os = "linux", path = "linux.rs")]
@@ -28,6 +31,10 @@ pub mod translate;
 #[cfg_attr(not(any(target_os = "linux", target_os = "macos")), path = "other.rs")]
 mod system;
 
+use ear::{Ear, Guard};
+use parents::Parents;
+
+pub use parents::Hearing;
 pub use system::{CLOSE_EVENTS, RECURSIVE};
 
 /// What the callback passes on, because it is rare.
@@ -37,8 +44,13 @@ pub enum Rare {
     Structure(PathBuf),
     /// A watched directory itself was moved, removed or unmounted.
     SelfGone(PathBuf),
-    /// Something happened to a parent of a root, or to a root.
-    Parent,
+    /// A root or a folder on the way to one came, went or moved; `None`: events about them were
+    /// lost.
+    Parent(Option<PathBuf>),
+    /// The permissions of a root, or of a folder on the way to one, have changed.
+    Shut,
+    /// Something was mounted or unmounted at these places.
+    Mounts(Vec<PathBuf>),
     /// Events were lost.
     Lost,
     /// notify said no.
@@ -52,9 +64,12 @@ pub enum Rare {
 pub enum Unwatched {
     /// It is not there, or is no directory.
     Gone,
-    /// The user's limit of watches or of inotify instances is reached. Linux reports the first as
-    /// ENOSPC, "no space left on device"; the disk has nothing to do with it.
-    Limit,
+    /// The user's limit of watches is reached. Linux reports that as ENOSPC, "no space left on
+    /// device"; the disk has nothing to do with it.
+    Watches,
+    /// The user's limit of inotify instances is reached, or that of open files. Linux does not say
+    /// which.
+    Instances,
     /// Anything else.
     Other(notify::Error),
 }
@@ -75,9 +90,9 @@ pub struct Inlet {
 /// The kernel's eyes: watchers for the directories of the roots, and one for their parents.
 pub struct Kernel {
     inlet: Inlet,
-    plain: Option<RecommendedWatcher>,
-    closing: Option<RecommendedWatcher>,
-    parents: Option<RecommendedWatcher>,
+    plain: Option<Ear>,
+    closing: Option<Ear>,
+    parents: Parents,
     generation: u32,
 }
 
@@ -100,7 +115,7 @@ impl Kernel {
             inlet,
             plain: None,
             closing: None,
-            parents: None,
+            parents: Parents::default(),
             generation: 0,
         }
     }
@@ -109,7 +124,7 @@ impl Kernel {
     /// writer matters; such directories have a watcher of their own, for the mask is per watcher.
     pub fn watch(&mut self, dir: &Path, closes: bool) -> Result<(), Unwatched> {
         let inlet = (&self.inlet, self.generation);
-        let watcher = match closes {
+        let ear = match closes {
             true => started(
                 &mut self.closing,
                 inlet,
@@ -122,36 +137,30 @@ impl Kernel {
             false => RecursiveMode::NonRecursive,
         };
         let how = WatchPathConfig::new(mode).with_dereference_symlinks(false);
-        Ok(watcher.watch_with(dir, how)?)
+        match ear.watcher() {
+            Some(watcher) => Ok(watcher.watch_with(dir, how)?),
+            None => Err(Unwatched::Gone),
+        }
     }
 
     /// Watches no longer. That it was not watched any more anyway is fine.
     pub fn unwatch(&mut self, dir: &Path) {
-        for watcher in [&mut self.plain, &mut self.closing].into_iter().flatten() {
+        let ears = [&mut self.plain, &mut self.closing].into_iter().flatten();
+        for watcher in ears.filter_map(Ear::watcher) {
             let _ = watcher.unwatch(dir);
         }
     }
 
-    /// Watches the parents of `root` as far as they exist, so that it is heard when the root comes,
-    /// goes, or one of them is moved.
-    pub fn watch_parents(&mut self, root: &Path) {
-        if self.parents.is_none() {
-            let inlet = self.inlet.clone();
-            let guard = Guard(inlet.rare.clone(), self.generation);
-            let handler = move |event: notify::Result<notify::Event>| {
-                let _guard = &guard;
-                inlet.parent(event);
-            };
-            self.parents = RecommendedWatcher::new(handler, config(NAMES)).ok();
-        }
-        let Some(watcher) = &mut self.parents else {
-            return;
-        };
-        for parent in root.ancestors().skip(1) {
-            // A parent that was deleted and made again is another directory with the same path.
-            let _ = watcher.unwatch(parent);
-            let _ = watcher.watch(parent, RecursiveMode::NonRecursive);
-        }
+    /// Watches the folders that lead to `root` as far as they exist, so that it is heard when the
+    /// root comes, goes, is shut or opened, or one of them is.
+    pub fn watch_parents(&mut self, root: &Path) -> Hearing {
+        self.parents.hear((&self.inlet, self.generation), root)
+    }
+
+    /// What is known of the watches on `path` and on the folders below it, all of them parents of
+    /// roots, is not to be trusted. `None`: of all of them.
+    pub fn doubt_parents(&mut self, path: Option<&Path>) {
+        self.parents.doubt(path);
     }
 
     /// Which generation of watchers this is. Those of an older one end later, and that is no news.
@@ -171,54 +180,42 @@ impl Kernel {
         self.generation = self.generation.wrapping_add(1);
         self.plain = None;
         self.closing = None;
-        self.parents = None;
+        self.parents = Parents::default();
     }
 }
 
 fn started<'a>(
-    slot: &'a mut Option<RecommendedWatcher>,
+    slot: &'a mut Option<Ear>,
     (inlet, generation): (&Inlet, u32),
     mask: EventKindMask,
-) -> Result<&'a mut RecommendedWatcher, Unwatched> {
+) -> Result<&'a mut Ear, Unwatched> {
     match slot {
-        Some(watcher) => Ok(watcher),
+        Some(ear) => Ok(ear),
         None => {
-            let mut callback = Callback::new(inlet.clone(), generation);
-            let handler = move |event| callback.handle(event);
-            Ok(slot.insert(RecommendedWatcher::new(handler, config(mask))?))
+            let ear = Ear::new((&inlet.rare, generation), mask, |guard| {
+                let mut callback = Callback::new(inlet.clone(), guard);
+                move |event| callback.handle(event)
+            })?;
+            Ok(slot.insert(ear))
         }
     }
-}
-
-fn config(mask: EventKindMask) -> Config {
-    Config::default()
-        .with_follow_symlinks(false)
-        .with_event_kinds(mask)
 }
 
 impl From<notify::Error> for Unwatched {
     fn from(error: notify::Error) -> Unwatched {
         use notify::ErrorKind;
         let number = match &error.kind {
-            ErrorKind::MaxFilesWatch => return Unwatched::Limit,
+            ErrorKind::MaxFilesWatch => return Unwatched::Watches,
             ErrorKind::PathNotFound | ErrorKind::WatchNotFound => return Unwatched::Gone,
             ErrorKind::Io(io) => io.raw_os_error(),
             _ => None,
         };
         match number {
             Some(libc::ENOENT | libc::ENOTDIR) => Unwatched::Gone,
-            Some(libc::ENOSPC | libc::EMFILE) => Unwatched::Limit,
+            Some(libc::ENOSPC) => Unwatched::Watches,
+            Some(libc::EMFILE | libc::ENFILE) => Unwatched::Instances,
             _ => Unwatched::Other(error),
         }
-    }
-}
-
-/// Owned by a callback, and so by notify's thread: when that ends, for whatever reason, this does.
-struct Guard(Sender<Rare>, u32);
-
-impl Drop for Guard {
-    fn drop(&mut self) {
-        let _ = self.0.send(Rare::Dead(self.1));
     }
 }
 
@@ -228,11 +225,17 @@ struct Callback {
     translator: Translator,
     /// Directories below a root matter.
     structure: bool,
+    /// How many errors have come in a row.
+    errors: u32,
     _guard: Guard,
 }
 
+/// After how many errors in a row a thread of notify's is given up: it would never listen to
+/// anything else again.
+const HOPELESS: u32 = 100;
+
 impl Callback {
-    fn new(inlet: Inlet, generation: u32) -> Callback {
+    fn new(inlet: Inlet, guard: Guard) -> Callback {
         Callback {
             names: inlet
                 .roots
@@ -241,7 +244,8 @@ impl Callback {
                 .collect(),
             translator: Translator::default(),
             structure: inlet.roots.iter().any(|root| root.policy.recursive),
-            _guard: Guard(inlet.rare.clone(), generation),
+            errors: 0,
+            _guard: guard,
             inlet,
         }
     }
@@ -249,8 +253,9 @@ impl Callback {
     fn handle(&mut self, event: notify::Result<notify::Event>) {
         let event = match event {
             Ok(event) => event,
-            Err(error) => return self.rare(Rare::Error(error)),
+            Err(error) => return self.error(error),
         };
+        self.errors = 0;
         let (names, roots) = (&self.names, &self.inlet.roots);
         let hint = self
             .translator
@@ -284,6 +289,17 @@ impl Callback {
             Hint::Structure(_) => {}
             Hint::SelfGone(path) => self.rare(Rare::SelfGone(path)),
             Hint::Lost => self.rare(Rare::Lost),
+        }
+    }
+
+    /// notify reads on after an error, and hears no word of ours before it has read everything: where
+    /// every read fails its thread can be ended from here only. That is heard by its guard.
+    fn error(&mut self, error: notify::Error) {
+        self.errors += 1;
+        match self.errors {
+            1 => self.rare(Rare::Error(error)),
+            HOPELESS.. => std::panic::resume_unwind(Box::new(error)),
+            _ => {}
         }
     }
 
@@ -334,18 +350,4 @@ fn is_temp(path: &Path, names: &[Names], roots: &[Root]) -> bool {
             .parent()
             .is_some_and(|dir| roots.iter().any(|root| root.below(dir).is_some()))
             && !path.components().any(|part| is_own(part.as_os_str()))
-}
-
-impl Inlet {
-    /// An event in a parent of some root: it matters if it is about a root or a way to one.
-    fn parent(&self, event: notify::Result<notify::Event>) {
-        let concerns = |path: &PathBuf| self.roots.iter().any(|root| root.path.starts_with(path));
-        let matters = match &event {
-            Ok(event) => event.need_rescan() || event.paths.iter().any(concerns),
-            Err(_) => false,
-        };
-        if matters {
-            let _ = self.rare.send(Rare::Parent);
-        }
-    }
 }

@@ -59,11 +59,12 @@ impl Translator {
             return Hint::Lost;
         }
         let tracker = event.tracker();
-        let unmounted = event.info() == Some("unmount") || event.info() == Some("root changed");
+        // inotify reports the end of a mount; FSEvents both, and what changed on the way to a root.
+        let remounted = matches!(event.info(), Some("mount" | "unmount" | "root changed"));
         let Some(path) = (!event.paths.is_empty()).then(|| event.paths.swap_remove(0)) else {
             return Hint::Nothing;
         };
-        if unmounted {
+        if remounted {
             return Hint::SelfGone(path);
         }
         match event.kind {
@@ -232,11 +233,13 @@ mod tests {
     }
 
     #[test]
-    fn an_unmount_is_the_end_of_a_directory() {
-        let mut gone = event(EventKind::Remove(RemoveKind::Other), "/r", None);
-        gone.attrs = EventAttributes::new();
-        gone = gone.set_info("unmount");
-        let hint = Translator::default().translate(gone, is_temp);
-        assert_eq!(hint, Hint::SelfGone("/r".into()));
+    fn a_mount_that_comes_or_goes_is_the_end_of_a_directory() {
+        for info in ["mount", "unmount", "root changed"] {
+            let mut gone = event(EventKind::Remove(RemoveKind::Other), "/r", None);
+            gone.attrs = EventAttributes::new();
+            gone = gone.set_info(info);
+            let hint = Translator::default().translate(gone, is_temp);
+            assert_eq!(hint, Hint::SelfGone("/r".into()), "{info}");
+        }
     }
 }

@@ -30,16 +30,21 @@ mod crashes;
 // seccomp(2) is Linux's.
 #[cfg(target_os = "linux")]
 mod faults;
+#[cfg(target_os = "linux")]
+mod file_systems;
 mod holders;
 #[cfg(target_os = "linux")]
 mod kills;
 mod model;
-#[cfg(target_os = "linux")]
-mod file_systems;
 // What happened to others, on Linux for the most part.
 #[cfg(target_os = "linux")]
 mod incidents;
 // Mounts, overlays, chattr(1) and ext4 are Linux's.
+// Mounts, overlays, namespaces, chattr(1) and ext4 are Linux's.
+#[cfg(target_os = "linux")]
+mod clocks;
+#[cfg(target_os = "linux")]
+mod missed;
 #[cfg(target_os = "linux")]
 mod places;
 
@@ -50,3 +55,5 @@ mod storm;
 #[cfg(target_os = "linux")]
 mod transcript;
 mod verdicts;
+#[cfg(target_os = "linux")]
+mod world;

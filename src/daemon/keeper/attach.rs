@@ -1,0 +1,276 @@
+//! Roots that come, go and change: what stands at a root's path is attached, what does no more is
+//! let go.
+
+use std::io;
+use std::path::Path;
+use std::time::Instant;
+
+use super::post::{no_room, poll_interval};
+use super::{Keeper, Post};
+use crate::event::{Cause, Event, RootState};
+use crate::look::{RootError, RootId};
+use crate::reap::quarantine::Room;
+use crate::root::Root;
+use crate::watch::{Hearing, Unwatched};
+
+impl Keeper {
+    /// Whether what stands at the root's path is still what was attached; if not, attaches that.
+    pub(super) fn check(&mut self, index: usize) {
+        let root = self.root(index);
+        let known = self.territory.id(index);
+        // What leads to it may have changed.
+        self.watch_parents(index, &root);
+        match (RootId::of(&root.path), known) {
+            (Ok(now), Some(known)) if now == known && self.is_watched(index, &root) => {}
+            (Err(RootError::Missing), None) if self.state(index) == Some(RootState::Gone) => {}
+            _ => self.attach(index, Cause::RootReturned),
+        }
+        self.visit_later(index, &root);
+    }
+
+    fn watch_parents(&mut self, index: usize, root: &Root) {
+        let hearing = self.kernel.watch_parents(&root.path);
+        if let Some(post) = self.posts.get_mut(index) {
+            if hearing == Hearing::Full && post.hearing != Hearing::Full {
+                log::warn!(
+                    "cannot watch the folders that lead to {:?}. {} Meanwhile it is looked every \
+                     {:?} whether it is still there",
+                    root.path,
+                    no_room(&Unwatched::Watches),
+                    poll_interval(root)
+                );
+            }
+            post.hearing = hearing;
+        }
+    }
+
+    fn is_watched(&self, index: usize, root: &Root) -> bool {
+        let path = &root.path;
+        let watched =
+            |post: &Post| post.watched.contains_key(path) || post.unwatched.contains(path);
+        self.posts.get(index).is_some_and(watched)
+    }
+
+    /// Watches a root and scans it. What was known of another directory at its path is forgotten.
+    pub(super) fn attach(&mut self, index: usize, cause: Cause) {
+        let root = self.root(index);
+        self.attach_root(index, &root, cause);
+        self.visit_later(index, &root);
+    }
+
+    fn attach_root(&mut self, index: usize, root: &Root, cause: Cause) {
+        self.watch_parents(index, root);
+        let id = match RootId::of(&root.path) {
+            Ok(id) => id,
+            Err(error) => return self.away(index, root, &error),
+        };
+        let replaced = self.territory.id(index).is_some_and(|known| known != id);
+        if replaced {
+            self.detach(index, root);
+        }
+        if !self.has_lock(index, root) {
+            self.set_state(index, RootState::Denied);
+            return;
+        }
+        self.territory.set_id(index, Some(id));
+        let was_away = matches!(self.state(index), Some(RootState::Gone | RootState::Denied));
+        let cause = match cause {
+            Cause::Periodic | Cause::Overflow if replaced || was_away => Cause::RootReturned,
+            cause => cause,
+        };
+        let Some(post) = self.posts.get_mut(index) else {
+            return;
+        };
+        post.is_broken = false;
+        post.unwatched.clear();
+        let watched = post.watch(&mut self.kernel, root, &root.path, id);
+        if let Err(Unwatched::Gone) = watched {
+            return self.away(index, root, &RootError::Missing);
+        }
+        let path = root.path.clone();
+        self.shared.tell(Event::Rescan { root: path, cause });
+        if cause == Cause::Startup && !root.policy.is_dry_run() {
+            // Nothing is tracked here yet, so nothing is on its way to the quarantine.
+            if let Ok(Some(room)) = Room::find(&root.path, Some(id)) {
+                room.tidy();
+            }
+        }
+        self.scan(index, root, Path::new(""), cause);
+        self.settle_state(index, root);
+    }
+
+    /// Says, if it is news, whether all of a root that is there is watched.
+    pub(super) fn settle_state(&mut self, index: usize, root: &Root) {
+        // It may have been found to be away meanwhile.
+        if self.territory.id(index).is_none() {
+            return;
+        }
+        let Some(post) = self.posts.get(index) else {
+            return;
+        };
+        let state = match post.is_deaf() {
+            true => RootState::Polling,
+            false => RootState::Watching,
+        };
+        let before = post.state;
+        if self.set_state(index, state) && before == RootState::Polling {
+            log::info!("all of {:?} is watched again", root.path);
+        }
+        if state == RootState::Watching
+            && let Some(post) = self.posts.get_mut(index)
+        {
+            post.said = false;
+        }
+    }
+
+    fn away(&mut self, index: usize, root: &Root, error: &RootError) {
+        self.detach(index, root);
+        let state = match error {
+            RootError::Missing | RootError::Replaced => RootState::Gone,
+            RootError::NotADirectory
+            | RootError::Symlink { .. }
+            | RootError::ForeignLink { .. }
+            | RootError::Io(_) => RootState::Denied,
+        };
+        if let Some(post) = self.posts.get_mut(index) {
+            // A file system that is out of order, or a lack of descriptors, ends without an event.
+            post.is_broken = match error {
+                RootError::Io(error) => error.kind() != io::ErrorKind::PermissionDenied,
+                _ => false,
+            };
+        }
+        if self.set_state(index, state) && state == RootState::Denied {
+            log::warn!("{:?} is not watched: {error}", root.path);
+        }
+    }
+
+    fn detach(&mut self, index: usize, root: &Root) {
+        self.territory.set_id(index, None);
+        self.shared.temps.forget_below(&root.path);
+        let Some(post) = self.posts.get_mut(index) else {
+            return;
+        };
+        for (dir, _) in post.watched.drain() {
+            self.kernel.unwatch(&dir);
+        }
+        post.unwatched.clear();
+        post.silent = 0;
+        post.unheard = None;
+        // The lock was on a directory that is not there any more.
+        post.lock = None;
+    }
+
+    fn has_lock(&mut self, index: usize, root: &Root) -> bool {
+        let Some(post) = self.posts.get_mut(index) else {
+            return false;
+        };
+        if post.lock.is_some() {
+            return true;
+        }
+        match crate::daemon::lock(root, self.shared.folders.runtime.as_deref()) {
+            Ok(lock) => {
+                post.lock = lock;
+                post.is_busy = false;
+            }
+            Err(pid) => {
+                if !std::mem::replace(&mut post.is_busy, true) {
+                    log::warn!("another orphand (pid {pid:?}) works on {:?}", root.path);
+                }
+            }
+        }
+        !post.is_busy
+    }
+
+    /// Something was mounted or unmounted at `place`: below a root it shuts or opens a directory.
+    /// The roots themselves have been checked.
+    pub(super) fn remounted(&mut self, place: &Path) {
+        for index in 0..self.posts.len() {
+            let root = self.root(index);
+            if !root.policy.recursive {
+                continue;
+            }
+            // The kernel's table knows no symlinks.
+            let Ok(real) = std::fs::canonicalize(&root.path) else {
+                continue;
+            };
+            match place.strip_prefix(real) {
+                Ok(below) if !below.as_os_str().is_empty() => {
+                    self.restructure(&root.path.join(below));
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// Has a root visited by time, where no event would tell that something has changed.
+    pub(super) fn visit_later(&mut self, index: usize, root: &Root) {
+        if self.posts.get(index).is_some_and(Post::needs_visits) {
+            self.alarm.poll_in(Instant::now(), poll_interval(root));
+        }
+    }
+
+    /// The visit: what is not watched is scanned, and watched if there is room again.
+    pub(super) fn visit(&mut self, index: usize) {
+        let root = self.root(index);
+        let Some(post) = self.posts.get_mut(index) else {
+            return;
+        };
+        if !post.needs_visits() {
+            return;
+        }
+        if post.is_silent() {
+            return self.attach(index, Cause::Periodic);
+        }
+        self.check(index);
+        let dirs = match self.posts.get_mut(index) {
+            Some(post) => post.take_unwatched(),
+            None => return,
+        };
+        if !dirs.is_empty() {
+            let path = root.path.clone();
+            let cause = Cause::Periodic;
+            self.shared.tell(Event::Rescan { root: path, cause });
+        }
+        for dir in dirs {
+            if let Ok(below) = dir.strip_prefix(&root.path) {
+                self.scan(index, &root, below, Cause::Periodic);
+            }
+        }
+        self.settle_state(index, &root);
+        self.visit_later(index, &root);
+    }
+
+    /// Everything was scanned by time. Where that has found what no event had told of, though it was
+    /// watched, the watches may be dead, whatever the kernel says: they are set anew.
+    pub(super) fn hear_silence(&mut self) {
+        let mut silent = Vec::new();
+        for (index, post) in self.posts.iter_mut().enumerate() {
+            let unheard = post.unheard.clone();
+            if post.hear_silence() {
+                silent.push(index);
+            }
+            if let Some(temp) = unheard {
+                log::error!(
+                    "{temp:?} was never heard of though its directory is watched; {}",
+                    match post.is_silent() {
+                        true => "its root is scanned by time, as if it were not",
+                        false => "all watches are set anew",
+                    }
+                );
+            }
+        }
+        for index in silent.iter().copied() {
+            self.set_state(index, RootState::Polling);
+        }
+        if !silent.is_empty() {
+            self.kernel.clear();
+            self.posts.iter_mut().for_each(Post::forget_watches);
+            self.rescan_all(Cause::Overflow);
+        }
+        for index in 0..self.posts.len() {
+            let root = self.root(index);
+            self.settle_state(index, &root);
+            self.visit_later(index, &root);
+        }
+    }
+}

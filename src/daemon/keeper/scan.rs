@@ -1,0 +1,229 @@
+//! Scanning for the keeper: what is below a root is watched, and what is there is tracked.
+
+use std::ffi::OsStr;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use super::post::{Watched, no_room, poll_interval};
+use super::{Existing, Gently, Keeper, Whose, guard};
+use crate::clock;
+use crate::decide::time::Wall;
+use crate::decide::tracker::Origin;
+use crate::event::{Cause, Event, Subject};
+use crate::ledger::Scan;
+use crate::look::{Dir, RootError};
+use crate::pass::{self, Ground};
+use crate::root::Root;
+use crate::scan::{self, Met};
+use crate::watch::{RECURSIVE, Unwatched};
+
+impl Keeper {
+    /// Scans the directory `below` a root: watches what is below it, and tracks what is there.
+    pub(super) fn scan(&mut self, index: usize, root: &Root, below: &Path, cause: Cause) {
+        let origin = match (cause, self.shared.existing) {
+            (Cause::Startup | Cause::RootReturned, Existing::Leave) => None,
+            // What comes back with its directory may have been there before, too.
+            (Cause::Startup | Cause::RootReturned, Existing::Wait) => Some(Origin::FoundToWait),
+            _ => Some(Origin::Found),
+        };
+        let (shared, started) = (Arc::clone(&self.shared), clock::mono());
+        let id = self.territory.id(index);
+        let recovers = !root.policy.is_dry_run();
+        let (began, now) = (self.began.wall, clock::wall());
+        let claims = Mutex::new(Vec::new());
+        let denied = Mutex::new(Vec::new());
+        let unheard = Mutex::new(Vec::new());
+        // The walk has several threads, the kernel's watcher has one door.
+        let unwatched = Mutex::new(Vec::new());
+        let Some(post) = self.posts.get_mut(index) else {
+            return;
+        };
+        post.begin_round();
+        let patience = post.patience(root);
+        let door = Mutex::new((&mut self.kernel, post));
+        // Since when a directory has been watched, where it has.
+        let heard_since = |dir: &Dir| {
+            let (_, post) = &*guard(&door);
+            post.watched.get(dir.path()).map(|watched| watched.since)
+        };
+        let walked = scan::scan(root, id, below, &|met| match met {
+            Met::Dir(dir) => {
+                if cause == Cause::Periodic {
+                    Gently::here();
+                }
+                if RECURSIVE && !dir.below().as_os_str().is_empty() {
+                    return;
+                }
+                let (kernel, post) = &mut *guard(&door);
+                if let Err(why) = post.watch(kernel, root, dir.path(), dir.id()) {
+                    guard(&unwatched).push((dir.path().to_owned(), why));
+                }
+            }
+            Met::Temp(dir, name) => {
+                let (path, at) = (dir.path().join(name), clock::mono());
+                match origin {
+                    Some(origin) => {
+                        let is_news = shared.temps.found(path.clone(), at, origin);
+                        if is_news
+                            && cause == Cause::Periodic
+                            && let Some(since) = heard_since(dir)
+                            && now.since(since) > patience
+                            && is_old(dir, name, now, patience)
+                        {
+                            guard(&unheard).push(path);
+                        }
+                    }
+                    None if is_older(dir, name, began) => shared.temps.leave(path, at),
+                    None => _ = shared.temps.found(path, at, Origin::Found),
+                }
+            }
+            Met::Claim(dir, name) if recovers => {
+                guard(&claims).push((dir.below().to_owned(), name.to_owned()));
+            }
+            Met::Denied(path, error) => {
+                guard(&denied).push((path.to_owned(), crate::error::copy(error)));
+            }
+            // A long walk is no hanging one.
+            Met::Done(_) => shared.round(Whose::Keeper),
+            Met::Claim(..) => {}
+        });
+        let (claims, denied) = (into_inner(claims), into_inner(denied));
+        let (unwatched, unheard) = (into_inner(unwatched), into_inner(unheard));
+        let dir = root.path.join(below);
+        let spared: Vec<&Path> = denied.iter().map(|(path, _)| path.as_path()).collect();
+        let mut directories = 0;
+        if let Some(post) = self.posts.get_mut(index) {
+            if walked.is_ok() {
+                post.give_up_unmet(&mut self.kernel, &dir, &spared);
+            }
+            if let Some(one) = unheard.into_iter().next() {
+                post.unheard.get_or_insert(one);
+            }
+            directories = post.watched.len();
+        }
+        for (below, name) in claims {
+            self.recover(index, root, &below, &name);
+        }
+        self.say_unwatched(index, root, &unwatched);
+        for (path, error) in denied {
+            self.failed(root, path, "read this directory", &error);
+        }
+        if let Err(RootError::Io(error)) = walked
+            && error.kind() == io::ErrorKind::PermissionDenied
+        {
+            self.failed(root, dir, "read this directory", &error);
+        }
+        let scan = Scan {
+            ended: clock::wall(),
+            took: clock::mono().since(started),
+        };
+        guard(&self.shared.ledger).scanned(&root.path, scan, directories);
+        self.shared.temps.wake();
+    }
+
+    /// Says once what cannot be watched, and nothing more until all of the root is watched again.
+    fn say_unwatched(&mut self, index: usize, root: &Root, unwatched: &[(PathBuf, Unwatched)]) {
+        let mut why = unwatched
+            .iter()
+            .filter(|(_, why)| !matches!(why, Unwatched::Gone));
+        let Some((first, reason)) = why.next() else {
+            return;
+        };
+        let Some(post) = self.posts.get_mut(index) else {
+            return;
+        };
+        if std::mem::replace(&mut post.said, true) {
+            return;
+        }
+        let more = why.count();
+        let every = poll_interval(root);
+        let reason = match reason {
+            Unwatched::Other(error) => error.to_string(),
+            limit => no_room(limit).to_owned(),
+        };
+        log::warn!(
+            "cannot watch {first:?} and {more} directories more in {:?}. {reason} Meanwhile they \
+             are scanned every {every:?}, and watched when that is possible: nothing is missed, only \
+             seen later",
+            root.path
+        );
+    }
+
+    fn failed(&self, root: &Root, path: PathBuf, doing: &str, error: &io::Error) {
+        self.shared.tell(Event::Failed {
+            subject: Subject {
+                path,
+                root: root.path.clone(),
+                bytes: None,
+            },
+            error: format!("cannot {doing}: {error}"),
+            errno: error.raw_os_error(),
+        });
+    }
+
+    fn recover(&self, index: usize, root: &Root, below: &Path, claim: &OsStr) {
+        let folder = root.path.join(below);
+        // A root inside another root has a rule of its own.
+        if self.territory.root_of(&folder).map(|(owner, _, _)| owner) != Some(index) {
+            return;
+        }
+        let id = self.territory.id(index);
+        let ground = Ground { root, id, below };
+        let mut tell = |event| self.shared.tell(event);
+        let back = pass::recover(&self.shared.tools, ground, &self.asker, claim, &mut tell);
+        if let Some(name) = back {
+            self.shared.temps.created(folder.join(name), clock::mono());
+        }
+    }
+
+    /// Something happened at `path`: it may be a directory now, or none any more.
+    pub(super) fn restructure(&mut self, path: &Path) {
+        let (shared, territory) = (Arc::clone(&self.shared), Arc::clone(&self.territory));
+        let Some((index, root, below)) = territory.root_of(path) else {
+            return;
+        };
+        if below.as_os_str().is_empty() {
+            return self.check(index);
+        }
+        let now = Dir::open_below(&root.path, territory.id(index), below).map(|dir| dir.id());
+        let is_it = |known: &Watched| now.as_ref().is_ok_and(|now| *now == known.id);
+        if let Some(post) = self.posts.get_mut(index)
+            && !post.watched.get(path).is_some_and(is_it)
+        {
+            for (dir, _) in post.watched.extract_if(|dir, _| dir.starts_with(path)) {
+                self.kernel.unwatch(&dir);
+                shared.temps.forget_below(&dir);
+            }
+            post.unwatched.retain(|dir| !dir.starts_with(path));
+        }
+        if now.is_ok() {
+            self.scan(index, root, below, Cause::RootReturned);
+        }
+        self.settle_state(index, root);
+        self.visit_later(index, root);
+    }
+}
+
+/// Whether a file was there before `began`, or that cannot be told. Moving the directory that it is
+/// in does not change its dates.
+fn is_older(dir: &Dir, name: &OsStr, began: Wall) -> bool {
+    match dir.observe(name) {
+        Ok(Some(seen)) => seen.fingerprint.ctime <= began,
+        _ => true,
+    }
+}
+
+/// Whether a file came to its name so long before `now` that this must have been heard. A clock that
+/// was set meanwhile makes a mistake here, which costs a scan.
+fn is_old(dir: &Dir, name: &OsStr, now: Wall, patience: Duration) -> bool {
+    match dir.observe(name) {
+        Ok(Some(seen)) => now.since(seen.fingerprint.ctime) > patience,
+        _ => false,
+    }
+}
+
+fn into_inner<T>(mutex: Mutex<T>) -> T {
+    mutex.into_inner().unwrap_or_else(PoisonError::into_inner)
+}

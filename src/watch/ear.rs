@@ -1,0 +1,74 @@
+//! A watcher of notify's, and whether its thread still lives.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crossbeam_channel::Sender;
+use notify::event::EventKindMask;
+use notify::{Config, RecommendedWatcher, Watcher as _};
+
+use super::Rare;
+
+/// A watcher that can be dropped whatever has become of its thread: notify's own panics then where
+/// that has ended (9.0.0-rc.7, its `inotify.rs:1395`).
+pub(super) struct Ear {
+    watcher: Option<RecommendedWatcher>,
+    is_dead: Arc<AtomicBool>,
+}
+
+/// Owned by a callback, and so by notify's thread: when that ends, for whatever reason, this does.
+pub(super) struct Guard {
+    rare: Sender<Rare>,
+    generation: u32,
+    is_dead: Arc<AtomicBool>,
+}
+
+impl Ear {
+    /// Starts a thread that hears what `mask` says. The handler that `make` makes must own the guard
+    /// that it is given.
+    pub(super) fn new<H: notify::EventHandler>(
+        (rare, generation): (&Sender<Rare>, u32),
+        mask: EventKindMask,
+        make: impl FnOnce(Guard) -> H,
+    ) -> notify::Result<Ear> {
+        let is_dead = Arc::new(AtomicBool::new(false));
+        let guard = Guard {
+            rare: rare.clone(),
+            generation,
+            is_dead: Arc::clone(&is_dead),
+        };
+        let config = Config::default()
+            .with_follow_symlinks(false)
+            .with_event_kinds(mask);
+        let watcher = RecommendedWatcher::new(make(guard), config)?;
+        Ok(Ear {
+            watcher: Some(watcher),
+            is_dead,
+        })
+    }
+
+    /// The watcher itself.
+    pub(super) fn watcher(&mut self) -> Option<&mut RecommendedWatcher> {
+        self.watcher.as_mut()
+    }
+}
+
+impl Drop for Ear {
+    fn drop(&mut self) {
+        let watcher = self.watcher.take();
+        if self.is_dead.load(Ordering::SeqCst) {
+            // A descriptor and some memory are lost with it, once for each thread that dies.
+            return std::mem::forget(watcher);
+        }
+        // RACE: its thread may end just now; worst case: a panic is printed that ends nothing.
+        let _ = catch_unwind(AssertUnwindSafe(|| drop(watcher)));
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        self.is_dead.store(true, Ordering::SeqCst);
+        let _ = self.rare.send(Rare::Dead(self.generation));
+    }
+}

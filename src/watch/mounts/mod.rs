@@ -1,0 +1,26 @@
+//! Hears when something is mounted or unmounted: no watch on a directory tells that another one
+//! has been put over it.
+
+use std::path::PathBuf;
+
+#[cfg_attr(target_os = "linux", path = "linux.rs")]
+#[cfg_attr(target_os = "macos", path = "macos.rs")]
+#[cfg_attr(not(any(target_os = "linux", target_os = "macos")), path = "other.rs")]
+mod system;
+
+/// What is called with the places where something was mounted or unmounted.
+pub type Tell = Box<dyn FnMut(Vec<PathBuf>) + Send>;
+
+/// Listens until it is dropped.
+#[derive(Debug)]
+pub struct Listener {
+    _system: system::Listener,
+}
+
+/// Begins to listen: what is mounted after this has returned is told. `None`: here it cannot be
+/// heard, or by other means only.
+#[must_use]
+pub fn listen(tell: Tell) -> Option<Listener> {
+    let system = system::listen(tell)?;
+    Some(Listener { _system: system })
+}

@@ -1,0 +1,252 @@
+//! Clocks that are wrong: whatever they say, nothing goes before its real grace, and everything goes
+//! in the end. The real time is this process's; the machine's clocks are not touched.
+
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use crate::sandbox::{Sandbox, Watching, is, kept};
+use crate::stage::skipped;
+use crate::world::World;
+
+const GRACE: Duration = Duration::from_secs(2);
+/// The longest time between two ticks, by which the kernel dates files.
+const TICK: Duration = Duration::from_millis(10);
+const WATCH: [&str; 5] = ["watch", "--json", "--grace", "2s", "root"];
+
+/// Takes a step while a temp waits.
+type Step = fn(&World, &mut Watching, &Sandbox);
+
+/// A step in the middle of its grace, and one when it is nearly over.
+fn steps() -> [(&'static str, Step); 6] {
+    fn nothing(_: &World, _: &mut Watching, _: &Sandbox) {}
+    fn forward(world: &World, _: &mut Watching, _: &Sandbox) {
+        world.set_clock(10);
+    }
+    fn back(world: &World, _: &mut Watching, _: &Sandbox) {
+        world.set_clock(-10);
+    }
+    fn there_and_back(world: &World, watching: &mut Watching, sandbox: &Sandbox) {
+        forward(world, watching, sandbox);
+        // Long enough that somebody looks at it.
+        std::thread::sleep(GRACE / 4);
+        back(world, watching, sandbox);
+    }
+    /// A scan finds it, with a date that is ten years old by now.
+    fn forward_and_lost(world: &World, watching: &mut Watching, sandbox: &Sandbox) {
+        forward(world, watching, sandbox);
+        lose(watching, sandbox);
+    }
+    fn back_and_lost(world: &World, watching: &mut Watching, sandbox: &Sandbox) {
+        back(world, watching, sandbox);
+        lose(watching, sandbox);
+    }
+    [
+        ("none", nothing),
+        ("forward by ten years", forward),
+        ("back by ten years", back),
+        ("forward, then back", there_and_back),
+        ("forward, and events are lost", forward_and_lost),
+        ("back, and events are lost", back_and_lost),
+    ]
+}
+
+/// More happens at once than the queue holds.
+fn lose(watching: &mut Watching, sandbox: &Sandbox) {
+    watching.signal(libc::SIGSTOP);
+    for n in 0..50 {
+        sandbox.write(n.to_string(), "");
+    }
+    watching.signal(libc::SIGCONT);
+    watching.wait_for(|event| event["cause"] == "overflow");
+}
+
+/// A temp that is made now goes, but not before its grace by the real clock.
+#[track_caller]
+fn goes_in_time(
+    watching: &mut Watching,
+    sandbox: &Sandbox,
+    temp: &str,
+    what: &str,
+    meanwhile: impl FnOnce(&mut Watching),
+) {
+    let made = Instant::now();
+    sandbox.write(temp, "");
+    meanwhile(watching);
+    watching.wait_for(is("reaped", temp));
+    let took = made.elapsed();
+    assert!(took >= GRACE, "{what}: {temp} was gone after {took:?}");
+}
+
+/// The wall clock is set while a temp waits, and stays so for the next one.
+#[test]
+fn the_wall_clock_is_set_by_years() {
+    for (what, step) in steps() {
+        let sandbox = Sandbox::new();
+        let world = match World::new(&sandbox) {
+            Ok(world) => world,
+            Err(why) => return skipped(&why),
+        };
+        world.set_queue(30);
+        let mut watching = Watching::start(world.holds(sandbox.command(WATCH))).ready();
+        goes_in_time(&mut watching, &sandbox, "a.tmp", what, |watching| {
+            std::thread::sleep(GRACE / 4);
+            step(&world, watching, &sandbox);
+        });
+        goes_in_time(&mut watching, &sandbox, "b.tmp", what, |_| {});
+        // Near the end of the grace, and after its last look but one.
+        goes_in_time(&mut watching, &sandbox, "c.tmp", what, |watching| {
+            std::thread::sleep(GRACE * 3 / 4);
+            world.set_clock(0);
+            step(&world, watching, &sandbox);
+        });
+        watching.stop().exit(0);
+    }
+}
+
+/// A temp whose event was lost, and whose date is ten years old for whoever finds it.
+#[test]
+fn a_temp_that_is_found_when_the_clock_was_set() {
+    for years in [10, -10] {
+        let sandbox = Sandbox::new();
+        let world = match World::new(&sandbox) {
+            Ok(world) => world,
+            Err(why) => return skipped(&why),
+        };
+        world.set_queue(8);
+        let mut watching = Watching::start(world.holds(sandbox.command(WATCH))).ready();
+        let what = format!("{years} years");
+        watching.signal(libc::SIGSTOP);
+        for n in 0..20 {
+            sandbox.write(n.to_string(), "");
+        }
+        world.set_clock(years);
+        goes_in_time(&mut watching, &sandbox, "a.tmp", &what, |watching| {
+            watching.signal(libc::SIGCONT);
+            watching.wait_for(|event| event["cause"] == "overflow");
+        });
+        watching.stop().exit(0);
+    }
+}
+
+/// One that is held, while the clock jumps: its grace begins when it is let go.
+#[test]
+fn a_held_temp_and_a_clock_that_jumps() {
+    let sandbox = Sandbox::new().file("a", "whole");
+    let world = match World::new(&sandbox) {
+        Ok(world) => world,
+        Err(why) => return skipped(&why),
+    };
+    let mut watching = Watching::start(world.holds(sandbox.command(WATCH))).ready();
+    let mut shell = sandbox.shell();
+    assert!(shell.tell("exec 3> a.tmp"));
+    watching.wait_for(kept("a.tmp", "in-use"));
+    world.set_clock(10);
+    assert!(shell.tell("exec 3>&-"));
+    let closed = Instant::now();
+    world.set_clock(-10);
+    watching.wait_for(is("reaped", "a.tmp"));
+    assert!(closed.elapsed() >= GRACE, "{:?}", closed.elapsed());
+    watching.stop().exit(0);
+}
+
+/// What lies in the quarantine for a week lies there for a week, not for one setting of the clock.
+#[test]
+fn a_clock_that_is_set_forward_empties_no_quarantine() {
+    let sandbox = Sandbox::new();
+    let world = match World::new(&sandbox) {
+        Ok(world) => world,
+        Err(why) => return skipped(&why),
+    };
+    let mut watching = Watching::start(world.holds(sandbox.command(WATCH))).ready();
+    for (n, years) in [0, 10, -10, 20].into_iter().enumerate() {
+        world.set_clock(years);
+        sandbox.write(format!("t{n}.tmp"), "the only copy");
+        // Whatever is moved there, all that lies there is looked at.
+        watching.wait_for(is("quarantined", &format!("t{n}.tmp")));
+    }
+    watching.stop().exit(0);
+    let list = sandbox.run(["quarantine", "list", "root"]).exit(0).stdout;
+    for n in 0..4 {
+        assert!(
+            list.contains(&format!("t{n}.tmp")),
+            "{n}.tmp is not in {list}"
+        );
+    }
+}
+
+/// A machine that has been awake for years, or for a moment: clocks of a time namespace.
+#[test]
+fn the_clocks_since_boot_are_years_off() {
+    Sandbox::each(|sandbox| {
+        let up = std::fs::read_to_string("/proc/uptime").unwrap();
+        let up: f64 = up.split(' ').next().unwrap().parse().unwrap();
+        let years = 10 * 365 * 24 * 60 * 60;
+        // The monotonic clock begins at 0 with the machine; a second of it is left in the last.
+        let just_booted = 1 - up as i64;
+        for (monotonic, boot) in [
+            (years, years),
+            (years, 0),
+            (0, years),
+            (just_booted, just_booted),
+        ] {
+            let Some(command) = shifted(&sandbox, monotonic, boot) else {
+                return;
+            };
+            let what = format!("monotonic {monotonic}, boot {boot}");
+            // One that lies there already, young: its date is true, what the clocks say is not.
+            let before = Instant::now();
+            sandbox.write("before.tmp", "");
+            let mut watching = Watching::start(command);
+            watching.wait_for(is("reaped", "before.tmp"));
+            // The kernel dates a file by its last tick: so much older does it look.
+            let took = before.elapsed() + TICK;
+            assert!(took >= GRACE, "{what}: gone after {took:?}");
+            goes_in_time(&mut watching, &sandbox, "a.tmp", &what, |_| {});
+            watching.stop().exit(0);
+        }
+    });
+}
+
+/// One that has been there for longer than the machine has been awake has to wait: dates from before
+/// that are by another clock.
+#[test]
+fn a_machine_that_has_just_booted() {
+    Sandbox::each(|sandbox| {
+        let sandbox = sandbox.file("a.tmp", "").aged(GRACE * 2);
+        let up = std::fs::read_to_string("/proc/uptime").unwrap();
+        let up: f64 = up.split(' ').next().unwrap().parse().unwrap();
+        // The clock reads less than this many seconds by now.
+        let Some(command) = shifted(&sandbox, -(up as i64), 0) else {
+            return;
+        };
+        let began = Instant::now();
+        let mut watching = Watching::start(command);
+        watching.wait_for(is("reaped", "a.tmp"));
+        let took = began.elapsed();
+        assert!(
+            took + Duration::from_secs(1) >= GRACE,
+            "gone after {took:?}"
+        );
+        watching.stop().exit(0);
+    });
+}
+
+/// orphand, watching the root, with clocks that are so many seconds ahead.
+fn shifted(sandbox: &Sandbox, monotonic: i64, boot: i64) -> Option<Command> {
+    let unshare = |program: &Path, args: &[&str]| {
+        let mut command = sandbox.program("unshare");
+        command.args(["--user", "--map-root-user", "--time"]);
+        command.args(["--monotonic", &monotonic.to_string()]);
+        command.args(["--boottime", &boot.to_string()]);
+        command.arg(program).args(args);
+        command
+    };
+    match unshare(Path::new("true"), &[]).output() {
+        Ok(ran) if ran.status.success() => Some(unshare(sandbox.binary(), &WATCH)),
+        other => {
+            skipped(&format!("no time namespace can be had: {other:?}"));
+            None
+        }
+    }
+}

@@ -1,0 +1,857 @@
+//! Nothing is missed: events that are lost, limits that are reached, threads that die or hear
+//! nothing, roots that go, are shut or are mounted over. No test here waits for the scan by time,
+//! which comes once an hour, unless it says so: what is noticed was heard.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use orphand::Watcher;
+use orphand::decide::policy::{Graces, Policy};
+use orphand::event::{Cause, Event, RootState};
+use serde_json::Value;
+
+use crate::sandbox::{DEADLINE, Sandbox, Watching, is, name, signal};
+use crate::stage::{As, EVERYBODY, alone, skipped};
+use crate::world::{Trouble, World};
+
+const SHORT: [&str; 2] = ["--grace", "200ms"];
+const DEEP: [&str; 3] = ["--grace", "200ms", "-r"];
+
+fn root_is(state: &str) -> impl Fn(&Value) -> bool + '_ {
+    move |event| event["event"] == "root" && event["state"] == state
+}
+
+fn rescan(cause: &str) -> impl Fn(&Value) -> bool + '_ {
+    move |event| event["event"] == "rescan" && event["cause"] == cause
+}
+
+fn count(watching: &Watching, wanted: impl Fn(&Value) -> bool) -> usize {
+    watching
+        .events()
+        .0
+        .iter()
+        .filter(|event| wanted(event))
+        .count()
+}
+
+/// A temp of this name is made, and taken.
+#[track_caller]
+fn takes(watching: &mut Watching, sandbox: &Sandbox, temp: &str) {
+    sandbox.write(temp, "");
+    taken(watching, sandbox, temp);
+}
+
+#[track_caller]
+fn taken(watching: &mut Watching, sandbox: &Sandbox, temp: &str) {
+    let path = sandbox.path(temp);
+    watching
+        .wait_for(|event| event["event"] == "reaped" && event["path"] == path.to_str().unwrap());
+}
+
+/// Waits until no temp is left below the root.
+#[track_caller]
+fn all_taken(watching: &Watching, sandbox: &Sandbox) {
+    let mut left = BTreeSet::new();
+    // As long as something goes there is no hurry.
+    let mut end = Instant::now() + DEADLINE;
+    loop {
+        let now = temps(&sandbox.root());
+        if now.is_empty() {
+            return;
+        }
+        if now != left {
+            left = now;
+            end = Instant::now() + DEADLINE;
+        }
+        assert!(
+            Instant::now() < end,
+            "{} are left: {:?}\n{}",
+            left.len(),
+            left.first(),
+            watching.stderr()
+        );
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+fn temps(dir: &Path) -> BTreeSet<PathBuf> {
+    let mut found = BTreeSet::new();
+    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+        let path = entry.path();
+        match path.extension().is_some_and(|end| end == "tmp") {
+            true => _ = found.insert(path),
+            false => found.extend(temps(&path)),
+        }
+    }
+    found
+}
+
+/// Stopped, until this is dropped.
+struct Stopped(u32);
+
+impl Stopped {
+    fn new(watching: &Watching) -> Stopped {
+        watching.signal(libc::SIGSTOP);
+        Stopped(watching.pid())
+    }
+}
+
+impl Drop for Stopped {
+    fn drop(&mut self) {
+        signal(self.0, libc::SIGCONT);
+    }
+}
+
+/// More than the queue of the kernel holds, while nobody reads it; directories among them come, go
+/// and change places.
+#[test]
+fn twenty_thousand_leaks_while_it_is_stopped() {
+    let sandbox = Sandbox::new()
+        .dir("gone")
+        .dir("left")
+        .dir("right")
+        .dir("old/deep");
+    let mut watching = sandbox.watch(["--grace", "1s", "-r"]).ready();
+    let queue = fs::read_to_string("/proc/sys/fs/inotify/max_queued_events").unwrap();
+    let leaks = queue.trim().parse::<usize>().unwrap().max(20_000) + 100;
+    let stopped = Stopped::new(&watching);
+    for n in 0..leaks {
+        fs::write(sandbox.path(format!("t{n}.tmp")), "").unwrap();
+    }
+    fs::remove_dir(sandbox.path("gone")).unwrap();
+    sandbox.write("gone/a.tmp", "");
+    fs::rename(sandbox.path("left"), sandbox.path("x")).unwrap();
+    fs::rename(sandbox.path("right"), sandbox.path("left")).unwrap();
+    fs::rename(sandbox.path("x"), sandbox.path("right")).unwrap();
+    fs::rename(sandbox.path("old"), sandbox.path("new")).unwrap();
+    for n in 0..200 {
+        sandbox.write(format!("made/{n}/deep/b.tmp"), "");
+    }
+    drop(stopped);
+    watching.wait_for(rescan("overflow"));
+    all_taken(&watching, &sandbox);
+    // Whatever was done to the directories, each is heard by its name of now.
+    for dir in ["gone", "left", "right", "new/deep", "made/7/deep", "old"] {
+        takes(&mut watching, &sandbox, &format!("{dir}/later.tmp"));
+    }
+    let stopped = watching.stop().exit(0);
+    assert_eq!(stopped.events.of("failed").len(), 0);
+    let rescans = stopped.events.of("rescan").len();
+    assert!(rescans <= 4, "one loss is one loss: {rescans} scans");
+}
+
+/// A queue of eight events: nearly everything is lost. Scans are bundled, and make none of it worse.
+#[test]
+fn a_queue_of_eight() {
+    let sandbox = Sandbox::new();
+    let world = match World::new(&sandbox) {
+        Ok(world) => world,
+        Err(why) => return skipped(&why),
+    };
+    world.set_queue(8);
+    let args = ["watch", "--json", "--grace", "200ms", "-r", "root"];
+    let mut watching = Watching::start(world.holds(sandbox.command(args))).ready();
+    let stopped = Stopped::new(&watching);
+    for n in 0..500 {
+        sandbox.write(format!("stopped/{n}/a.tmp"), "");
+        sandbox.write(format!("t{n}.tmp"), "");
+    }
+    drop(stopped);
+    all_taken(&watching, &sandbox);
+    // A writer that does not let go: every moment something is lost.
+    let mut shell = sandbox.shell();
+    let (began, before) = (Instant::now(), count(&watching, rescan("overflow")));
+    let mut rounds = 0;
+    while began.elapsed() < Duration::from_secs(4) {
+        rounds += 1;
+        let line = format!(
+            "mkdir -p storm/{rounds}; for i in 1 2 3 4 5 6 7 8 9 10 11 12; do : > \
+             storm/{rounds}/t$i.tmp; : > $i; mv $i $i.x; done"
+        );
+        assert!(shell.tell(&line));
+    }
+    all_taken(&watching, &sandbox);
+    takes(&mut watching, &sandbox, "storm/1/later.tmp");
+    let scans = count(&watching, rescan("overflow")) - before;
+    // 100 ms, doubled each time: five within four seconds, and some for the rest.
+    assert!(
+        (1..=10).contains(&scans),
+        "{scans} scans for {rounds} losses"
+    );
+    // They do not feed themselves: with a queue of eight the smallest event of theirs would show.
+    let before = count(&watching, rescan("overflow"));
+    for _ in 0..3 {
+        watching.outlive_a_sentinel(&sandbox);
+    }
+    assert_eq!(count(&watching, rescan("overflow")), before);
+    watching.stop().exit(0);
+}
+
+#[test]
+fn thousands_of_directories_at_once() {
+    let sandbox = Sandbox::new();
+    let mut watching = sandbox.watch(DEEP).ready();
+    let mut shell = sandbox.shell();
+    let make = "i=0; while [ $i -lt 3000 ]; do echo $((i % 30))/$i; i=$((i+1)); done > ../dirs; \
+                xargs mkdir -p < ../dirs; sed 's/$/\\/a.tmp/' ../dirs | xargs touch";
+    assert!(shell.tell(make));
+    all_taken(&watching, &sandbox);
+    for n in [0, 1, 1_499, 2_999] {
+        takes(&mut watching, &sandbox, &format!("{}/{n}/b.tmp", n % 30));
+    }
+    // And away with them, and some of them again.
+    assert!(shell.tell("rm -rf * && mkdir -p 7/7 29/2999"));
+    takes(&mut watching, &sandbox, "7/7/c.tmp");
+    takes(&mut watching, &sandbox, "29/2999/c.tmp");
+    let stopped = watching.stop().exit(0);
+    assert_eq!(stopped.events.of("failed").len(), 0);
+}
+
+/// Directories that are made, moved about, moved out, moved in and deleted, in no order: in the end
+/// no temp is left below the root, and outside of it all are.
+#[test]
+fn a_storm_of_directories() {
+    let sandbox = Sandbox::new().dir("../outside");
+    let mut watching = sandbox.watch(["--grace", "500ms", "-r"]).ready();
+    let outside = sandbox.base().join("outside");
+    // Any numbers will do, as long as they are the same each time.
+    let mut seed: u64 = 0x9E37_79B9_7F4A_7C15;
+    let mut random = |below: u64| {
+        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        (seed >> 33) % below
+    };
+    let mut made = 0;
+    for n in 0..3_000 {
+        let dir = |n: u64| match n % 3 {
+            0 => format!("d{}", n / 3 % 5),
+            1 => format!("d{}/e{}", n / 3 % 5, n / 15 % 3),
+            _ => format!("d{}/e{}/f", n / 3 % 5, n / 15 % 3),
+        };
+        let (one, other) = (dir(random(45)), dir(random(45)));
+        let (one, other) = (sandbox.path(one), sandbox.path(other));
+        // Half of these fail, because what they need is not there or not empty: so be it.
+        let _ = match random(12) {
+            0 => fs::remove_dir_all(&one),
+            1 | 2 => fs::rename(&one, &other),
+            3 => fs::rename(&one, outside.join(format!("o{}", random(4)))),
+            4 => fs::rename(outside.join(format!("o{}", random(4))), &one),
+            5..8 => fs::create_dir_all(&one),
+            _ => {
+                made += 1;
+                fs::write(one.join(format!("t{n}.tmp")), "")
+            }
+        };
+    }
+    assert!(made > 500);
+    let spared = temps(&outside);
+    assert!(!spared.is_empty(), "nothing was moved out: another seed");
+    all_taken(&watching, &sandbox);
+    // What is there is heard: no watch was lost on the way.
+    fs::create_dir_all(sandbox.path("d1/e1/f")).unwrap();
+    let dirs: Vec<PathBuf> = dirs(&sandbox.root());
+    for dir in &dirs {
+        fs::write(dir.join("last.tmp"), "").unwrap();
+    }
+    watching.wait_for_nth(dirs.len(), is("reaped", "last.tmp"));
+    watching.outlive_a_sentinel(&sandbox);
+    let (before, after) = (&spared, &temps(&outside));
+    assert_eq!(before, after, "what is outside is nobody's business");
+    watching.stop().exit(0);
+}
+
+fn dirs(dir: &Path) -> Vec<PathBuf> {
+    let mut found = vec![dir.to_owned()];
+    for entry in fs::read_dir(dir).unwrap().flatten() {
+        if entry.path().is_dir() && !entry.file_name().to_string_lossy().starts_with('.') {
+            found.extend(dirs(&entry.path()));
+        }
+    }
+    found
+}
+
+/// A user namespace has limits of its own, which whoever made it may set.
+struct Limited<'a>(&'a Sandbox);
+
+impl Limited<'_> {
+    /// orphand in a namespace with such a limit.
+    #[track_caller]
+    fn watch(&self, limit: &str, most: u32, args: &[&str]) -> Watching {
+        let script = format!("echo {most} > /proc/sys/user/{limit} && exec \"$@\"");
+        let mut command = self.0.program("unshare");
+        command.args(["--user", "--map-root-user", "sh", "-c", &script, "sh"]);
+        command.arg(self.0.binary()).args(["watch", "--json"]);
+        Watching::start({
+            command.args(args).arg("root");
+            command
+        })
+    }
+
+    /// Sets the limit of the namespace that a watcher runs in.
+    #[track_caller]
+    fn set(&self, watching: &Watching, limit: &str, most: u32) {
+        let mut command = self.0.program("nsenter");
+        let namespace = format!("--user=/proc/{}/ns/user", watching.pid());
+        let script = format!("echo {most} > /proc/sys/user/{limit}");
+        command.args([&namespace, "--preserve-credentials", "sh", "-c", &script]);
+        self.0.finish(command).exit(0);
+    }
+}
+
+/// Runs for every user, where user namespaces can be had.
+fn limited(test: impl Fn(&Sandbox, &Limited<'_>)) {
+    Sandbox::each(|sandbox| {
+        let mut command = sandbox.program("unshare");
+        command.args(["--user", "--map-root-user", "true"]);
+        match command.output() {
+            Ok(ran) if ran.status.success() => test(&sandbox, &Limited(&sandbox)),
+            other => skipped(&format!("no user namespace can be had: {other:?}")),
+        }
+    });
+}
+
+/// It was said once, in words that nobody can take for a full disk, and with the cure.
+#[track_caller]
+fn says_the_limit(stderr: &str, cure: &str) {
+    let said: Vec<&str> = stderr
+        .lines()
+        .filter(|line| line.contains("cannot watch"))
+        .collect();
+    let [said] = said.as_slice() else {
+        panic!("{} times: {stderr}", said.len());
+    };
+    assert!(said.contains("Disks have nothing to do with it"), "{said}");
+    assert!(said.contains(cure), "{said}");
+    for wrong in ["No space", "no space", "ENOSPC", "os error 28", "full"] {
+        assert!(!stderr.contains(wrong), "{wrong:?} in {stderr}");
+    }
+}
+
+#[test]
+fn no_room_for_another_watch() {
+    limited(|sandbox, limited| {
+        for n in 0..30 {
+            sandbox.make_dir(format!("{n}/deep"));
+        }
+        // Enough for the way to the root, the root, and a few more.
+        let room = sandbox.root().ancestors().count() + 5;
+        let limit = "max_inotify_watches";
+        let mut watching = limited.watch(limit, room as u32, &DEEP);
+        watching.wait_for(root_is("polling"));
+        let mut watching = watching.ready();
+        for n in 0..30 {
+            sandbox.write(format!("{n}/deep/a.tmp"), "");
+        }
+        // Directories that come meanwhile as well.
+        sandbox.write("later/deep/a.tmp", "");
+        watching.wait_for_nth(31, is("reaped", "a.tmp"));
+        watching.wait_for_nth(3, rescan("periodic"));
+        assert_eq!(count(&watching, root_is("polling")), 1, "once");
+        says_the_limit(&watching.stderr(), "sysctl fs.inotify.max_user_watches=");
+        limited.set(&watching, limit, 10_000);
+        watching.wait_for(root_is("watching"));
+        for n in 0..30 {
+            sandbox.write(format!("{n}/deep/b.tmp"), "");
+        }
+        watching.wait_for_nth(30, is("reaped", "b.tmp"));
+        // All is watched, so nothing is scanned any more.
+        let before = count(&watching, rescan("periodic"));
+        for _ in 0..3 {
+            watching.outlive_a_sentinel_in(sandbox, "29/deep");
+        }
+        assert_eq!(count(&watching, rescan("periodic")), before);
+        let stopped = watching.stop().exit(0);
+        let states = stopped.events.of("root");
+        let states: Vec<_> = states
+            .iter()
+            .map(|event| event["state"].as_str().unwrap())
+            .collect();
+        assert_eq!(states, ["polling", "watching"]);
+    });
+}
+
+#[test]
+fn no_room_for_the_root_or_the_way_to_it() {
+    limited(|sandbox, limited| {
+        for (limit, cure) in [
+            ("max_inotify_watches", "fs.inotify.max_user_watches="),
+            ("max_inotify_instances", "fs.inotify.max_user_instances="),
+        ] {
+            let mut watching = limited.watch(limit, 1, &SHORT);
+            watching.wait_for(root_is("polling"));
+            let mut watching = watching.ready();
+            takes(&mut watching, sandbox, "a.tmp");
+            let stderr = watching.stderr();
+            let about_root = stderr
+                .lines()
+                .filter(|line| !line.contains("folders that lead"));
+            says_the_limit(&about_root.collect::<Vec<_>>().join("\n"), cure);
+            // It is replaced, and nobody can hear that.
+            let away = sandbox.base().join(limit);
+            fs::rename(sandbox.root(), &away).unwrap();
+            sandbox.make_dir("");
+            takes(&mut watching, sandbox, "b.tmp");
+            fs::write(away.join("c.tmp"), "").unwrap();
+            limited.set(&watching, limit, 1_000);
+            watching.wait_for(root_is("watching"));
+            watching.outlive_a_sentinel(sandbox);
+            watching.outlive_a_sentinel(sandbox);
+            assert!(away.join("c.tmp").exists(), "no more at the root's path");
+            watching.stop().exit(0);
+        }
+    });
+}
+
+/// notify's thread ends over a system call that fails; another hears on.
+#[test]
+fn a_thread_of_notifys_that_dies() {
+    let sandbox = Sandbox::new().dir("sub");
+    let world = match World::new(&sandbox) {
+        Ok(world) => world,
+        Err(why) => return skipped(&why),
+    };
+    for trouble in [Trouble::Die, Trouble::Error, Trouble::Die] {
+        let args = ["watch", "--json", "--grace", "200ms", "-r", "root"];
+        let mut watching = Watching::start(world.holds(sandbox.command(args))).ready();
+        world.trouble(trouble);
+        // Its event is lost with the thread that was to hear it.
+        sandbox.write("sub/a.tmp", "");
+        watching.wait_for(rescan("overflow"));
+        taken(&mut watching, &sandbox, "sub/a.tmp");
+        assert!(world.has_struck());
+        takes(&mut watching, &sandbox, "sub/b.tmp");
+        takes(&mut watching, &sandbox, "new/c.tmp");
+        fs::remove_dir_all(sandbox.path("new")).unwrap();
+        let said = watching.stderr();
+        assert!(said.contains("anew"), "{said}");
+        watching.stop().exit(0);
+    }
+}
+
+/// The one that hears of the roots' parents dies: a root that goes and comes is heard all the same.
+#[test]
+fn the_thread_that_hears_of_parents_dies() {
+    let sandbox = Sandbox::new();
+    let world = match World::new(&sandbox) {
+        Ok(world) => world,
+        Err(why) => return skipped(&why),
+    };
+    let args = ["watch", "--json", "--grace", "200ms", "root"];
+    let mut watching = Watching::start(world.holds(sandbox.command(args))).ready();
+    world.trouble(Trouble::Die);
+    // Something in the parent that concerns nobody.
+    sandbox.write("../beside", "");
+    watching.wait_for(rescan("overflow"));
+    fs::remove_dir_all(sandbox.root()).unwrap();
+    watching.wait_for(root_is("gone"));
+    sandbox.make_dir("");
+    watching.wait_for(root_is("watching"));
+    takes(&mut watching, &sandbox, "a.tmp");
+    watching.stop().exit(0);
+}
+
+fn policy(grace: Duration) -> Policy {
+    Policy {
+        grace: Graces::both(grace),
+        ..Policy::default()
+    }
+}
+
+/// The next event for which this holds.
+#[track_caller]
+fn next(watcher: &Watcher, wanted: impl Fn(&Event) -> bool) -> Event {
+    let end = Instant::now() + DEADLINE;
+    loop {
+        match watcher.events().recv_deadline(end) {
+            Ok(event) if wanted(&event) => return event,
+            Ok(_) => {}
+            Err(why) => panic!("{why}: it did not come"),
+        }
+    }
+}
+
+/// All watches on a directory are gone from this process, as the kernel takes them away: nobody is
+/// told of it.
+fn silence(dir: &Path) {
+    use std::os::unix::fs::MetadataExt;
+    let inode = format!("ino:{:x} ", fs::metadata(dir).unwrap().ino());
+    let mut dropped = 0;
+    for entry in fs::read_dir("/proc/self/fdinfo").unwrap().flatten() {
+        let text = fs::read_to_string(entry.path()).unwrap_or_default();
+        let watches = text.lines().filter(|line| line.starts_with("inotify wd:"));
+        for line in watches.filter(|line| line.contains(&inode)) {
+            let wd = line["inotify wd:".len()..].split(' ').next().unwrap();
+            let fd: i32 = entry.file_name().to_str().unwrap().parse().unwrap();
+            let wd = i32::from_str_radix(wd, 16).unwrap();
+            // SAFETY: two numbers.
+            assert_eq!(unsafe { libc::inotify_rm_watch(fd, wd) }, 0);
+            dropped += 1;
+        }
+    }
+    assert!(dropped > 0, "{dir:?} was not watched");
+}
+
+/// A watch that is dead makes no event, not even about its end. The scan by time finds what it
+/// should have told of, and that is the proof.
+#[test]
+fn a_watch_that_has_gone_silent() {
+    alone(EVERYBODY, || {
+        let sandbox = Sandbox::new();
+        let grace = Duration::from_millis(500);
+        let watcher = Watcher::builder()
+            .root(sandbox.root(), policy(grace))
+            // Longer than the time after which a temp should have been heard of.
+            .rescan_every(Duration::from_secs(5))
+            .verbose(true)
+            .start()
+            .unwrap();
+        next(&watcher, |event| matches!(event, Event::Ready { .. }));
+        silence(&sandbox.root());
+        sandbox.write("a.tmp", "");
+        next(&watcher, |event| {
+            matches!(
+                event,
+                Event::Root {
+                    state: RootState::Polling,
+                    ..
+                }
+            )
+        });
+        next(&watcher, |event| {
+            matches!(
+                event,
+                Event::Rescan {
+                    cause: Cause::Overflow,
+                    ..
+                }
+            )
+        });
+        next(&watcher, |event| {
+            matches!(
+                event,
+                Event::Root {
+                    state: RootState::Watching,
+                    ..
+                }
+            )
+        });
+        sandbox.write("b.tmp", "");
+        // Only an event is told like this.
+        next(&watcher, |event| match event {
+            Event::Tracked { subject, .. } => subject.path.ends_with("b.tmp"),
+            _ => false,
+        });
+    });
+}
+
+/// What is scanned by time is read when nobody else wants to read; after that the thread is as it
+/// was.
+#[test]
+fn the_scan_by_time_gives_way() {
+    alone(EVERYBODY, || {
+        let sandbox = Sandbox::new();
+        for n in 0..300 {
+            sandbox.make_dir(n.to_string());
+        }
+        let recursive = Policy {
+            recursive: true,
+            ..policy(Duration::from_secs(60))
+        };
+        let watcher = Watcher::builder()
+            .root(sandbox.root(), recursive)
+            .rescan_every(Duration::from_millis(100))
+            .start()
+            .unwrap();
+        next(&watcher, |event| matches!(event, Event::Ready { .. }));
+        let keeper = thread("orphand-keeper");
+        let mut seen = BTreeSet::new();
+        let end = Instant::now() + DEADLINE;
+        while seen.len() < 3 {
+            assert!(Instant::now() < end, "{seen:?}");
+            // None, idle, none again.
+            let class = io_class(keeper);
+            let wanted = if seen.len() == 1 { 3 } else { 0 };
+            if class == wanted {
+                seen.insert((seen.len(), class));
+            }
+            while watcher.events().try_recv().is_ok() {}
+        }
+        // Its timer sleeps without a limit by now, or until half a minute is over.
+        let stopping = Instant::now();
+        drop(watcher);
+        let took = stopping.elapsed();
+        assert!(took < Duration::from_secs(10), "it took {took:?} to stop");
+    });
+}
+
+/// The thread of this process that has such a name.
+fn thread(name: &str) -> i32 {
+    let tasks = fs::read_dir("/proc/self/task").unwrap().flatten();
+    let is_it = |task: &fs::DirEntry| {
+        let said = fs::read_to_string(task.path().join("comm")).unwrap_or_default();
+        said.trim() == name
+    };
+    let task = tasks.into_iter().find(is_it).expect(name);
+    task.file_name().to_str().unwrap().parse().unwrap()
+}
+
+/// The class of I/O priority of a thread: 0 none, 3 idle (linux/ioprio.h).
+fn io_class(thread: i32) -> i64 {
+    const WHO_THREAD: i32 = 1;
+    // SAFETY: two numbers in, one out.
+    let priority = unsafe { libc::syscall(libc::SYS_ioprio_get, WHO_THREAD, thread) };
+    assert!(priority >= 0, "{}", std::io::Error::last_os_error());
+    priority >> 13
+}
+
+#[test]
+fn a_parent_that_is_renamed_away_and_replaced() {
+    let sandbox = Sandbox::new();
+    let (way, away) = (sandbox.path("a"), sandbox.path("away"));
+    sandbox.make_dir("a/b/c");
+    let args = ["--grace", "500ms", "root/a/b/c"];
+    let mut watching = sandbox.watch_dirs(args).ready();
+    for round in 1..=3 {
+        sandbox.write("a/b/c/kept.tmp", "");
+        fs::rename(&way, &away).unwrap();
+        sandbox.write(format!("a/b/c/t{round}.tmp"), "");
+        watching.wait_for(is("reaped", &format!("t{round}.tmp")));
+        let again = format!("t{round}.again.tmp");
+        takes(&mut watching, &sandbox, &format!("a/b/c/{again}"));
+        assert!(
+            away.join("b/c/kept.tmp").exists(),
+            "it is no more at the root's path"
+        );
+        fs::remove_dir_all(&away).unwrap();
+    }
+    // Back again, the very same: what was away is at the root's path again.
+    fs::rename(&way, &away).unwrap();
+    watching.wait_for(root_is("gone"));
+    fs::write(away.join("b/c/back.tmp"), "").unwrap();
+    fs::rename(&away, &way).unwrap();
+    watching.wait_for(is("reaped", "back.tmp"));
+    watching.stop().exit(0);
+}
+
+/// A root or a folder above it that may not be entered: said, left alone, and noticed when it may.
+#[test]
+fn a_root_that_is_shut_and_opened() {
+    let sandbox = Sandbox::ordinary();
+    sandbox.make_dir("way/in");
+    let mode = |path: &str, mode: u32| {
+        fs::set_permissions(sandbox.path(path), fs::Permissions::from_mode(mode)).unwrap();
+    };
+    mode("way/in", 0o000);
+    let mut watching = sandbox
+        .watch_dirs(["--grace", "200ms", "root/way/in"])
+        .ready();
+    watching.wait_for(root_is("denied"));
+    let mut slowest = Duration::ZERO;
+    for (round, shut) in ["way/in", "way/in", "way", "way"].into_iter().enumerate() {
+        mode(shut, 0o700);
+        let (watched, denied) = (round + 1, round + 2);
+        let since = Instant::now();
+        if round == 0 {
+            watching.wait_for(root_is("watching"));
+        } else {
+            mode("way/in", 0o700);
+            watching.wait_for_nth(watched, root_is("watching"));
+        }
+        slowest = slowest.max(since.elapsed());
+        takes(&mut watching, &sandbox, &format!("way/in/t{round}.tmp"));
+        let next = ["way/in", "way", "way", "way"][round];
+        let since = Instant::now();
+        mode(next, 0o000);
+        watching.wait_for_nth(denied, root_is("denied"));
+        slowest = slowest.max(since.elapsed());
+    }
+    mode("way", 0o700);
+    watching.wait_for_nth(5, root_is("watching"));
+    println!("a chmod was noticed within {slowest:?} at worst");
+    watching.stop().exit(0);
+}
+
+/// Waking up is what an idle watcher must not do: a chmod of what lies in a root is no news.
+#[test]
+fn what_does_not_matter_wakes_nobody() {
+    let sandbox = Sandbox::new().file("a", "x").file("b", "x").dir("sub");
+    let mut watching = sandbox.watch(SHORT).ready();
+    watching.outlive_a_sentinel(&sandbox);
+    let before = settled(watching.pid());
+    for n in 0..500 {
+        let mode = fs::Permissions::from_mode(0o600 + n % 2);
+        fs::set_permissions(sandbox.path("a"), mode).unwrap();
+        fs::write(sandbox.path("b"), n.to_string()).unwrap();
+        fs::write(sandbox.path("sub/c"), n.to_string()).unwrap();
+        fs::read_dir(sandbox.root()).unwrap().for_each(drop);
+    }
+    let after = settled(watching.pid());
+    // One file was made in a directory that nobody watches; nothing else could be heard at all.
+    assert_eq!(before, after, "how often its threads have slept");
+    watching.stop().exit(0);
+}
+
+/// How often the threads of a process have gone to sleep, once that number stays. The first of
+/// notify's is left out: it hears of the folders above the root, in which other tests are at work.
+fn settled(pid: u32) -> BTreeMap<String, u64> {
+    let now = || {
+        let tasks = fs::read_dir(format!("/proc/{pid}/task")).unwrap().flatten();
+        let sleeps = |task: fs::DirEntry| {
+            let status = fs::read_to_string(task.path().join("status")).ok()?;
+            let word = |of: &str| {
+                let line = status.lines().find(|line| line.starts_with(of))?;
+                Some(line[of.len()..].trim().to_owned())
+            };
+            let name = format!("{} {:>9}", word("Name:")?, word("Pid:")?);
+            let times = word("voluntary_ctxt_switches:")?;
+            Some((name, times.parse::<u64>().ok()?))
+        };
+        let mut threads: BTreeMap<String, u64> = tasks.filter_map(sleeps).collect();
+        let first = threads.keys().find(|name| name.starts_with("notify"));
+        let first = first.expect("a thread of notify's").clone();
+        threads.remove(&first);
+        threads
+    };
+    let end = Instant::now() + DEADLINE;
+    let mut last = (now(), Instant::now());
+    // Longer than everything that comes by itself after something has happened.
+    while last.1.elapsed() < Duration::from_secs(2) {
+        std::thread::sleep(Duration::from_millis(20));
+        let now = now();
+        assert!(Instant::now() < end, "it never sleeps: {now:?}");
+        if now != last.0 {
+            last = (now, Instant::now());
+        }
+    }
+    last.0
+}
+
+fn mount(what: &str, on: &Path) {
+    let mut command = Command::new("mount");
+    match what {
+        "tmpfs" => command.args(["-t", "tmpfs", "tmpfs"]),
+        other => command.args(["--bind", other]),
+    };
+    assert!(command.arg(on).status().unwrap().success());
+}
+
+fn umount(on: &Path, lazily: bool) {
+    let mut command = Command::new("umount");
+    if lazily {
+        command.arg("--lazy");
+    }
+    assert!(command.arg(on).status().unwrap().success());
+}
+
+/// What lies under a mount is not at the root's path: it is left alone until it is again.
+#[test]
+fn a_root_that_is_mounted_over_and_unmounted() {
+    alone(&[As::Mounts], || {
+        let sandbox = Sandbox::new().dir("way/in");
+        let root = sandbox.path("way/in");
+        let mut watching = sandbox.watch_dirs(["--grace", "1s", "root/way/in"]).ready();
+        let mut slowest = Duration::ZERO;
+        let mut returned = 0;
+        for lazily in [false, true] {
+            let under = format!("way/in/under-{lazily}.tmp");
+            sandbox.write(&under, "");
+            let since = Instant::now();
+            mount("tmpfs", &root);
+            returned += 1;
+            watching.wait_for_nth(returned, rescan("root-returned"));
+            slowest = slowest.max(since.elapsed());
+            takes(&mut watching, &sandbox, "way/in/over.tmp");
+            watching.outlive_a_sentinel_in(&sandbox, "way/in");
+            let about = watching.events().about(&format!("under-{lazily}.tmp"));
+            assert_eq!(about, [""; 0], "it is not there to be seen");
+            let open = fs::File::create(sandbox.path("way/in/open")).unwrap();
+            let since = Instant::now();
+            if !lazily {
+                drop(open);
+            }
+            umount(&root, lazily);
+            returned += 1;
+            watching.wait_for_nth(returned, rescan("root-returned"));
+            slowest = slowest.max(since.elapsed());
+            taken(&mut watching, &sandbox, &under);
+        }
+        // A folder on the way to it.
+        sandbox.write("way/in/under-way.tmp", "");
+        let since = Instant::now();
+        mount("tmpfs", &sandbox.path("way"));
+        watching.wait_for(root_is("gone"));
+        slowest = slowest.max(since.elapsed());
+        takes(&mut watching, &sandbox, "way/in/new.tmp");
+        let since = Instant::now();
+        umount(&sandbox.path("way"), false);
+        watching.wait_for(is("reaped", "under-way.tmp"));
+        println!(
+            "a mount was noticed within {slowest:?} at worst; the last one: {:?}",
+            since.elapsed()
+        );
+        takes(&mut watching, &sandbox, "way/in/end.tmp");
+        watching.stop().exit(0);
+    });
+}
+
+/// Below a root another mount is not entered; when it goes, what was under it is heard of again.
+#[test]
+fn a_directory_below_that_is_mounted_over() {
+    alone(&[As::Mounts], || {
+        let sandbox = Sandbox::new().dir("sub/deep").dir("with space");
+        let (sub, space) = (sandbox.path("sub"), sandbox.path("with space"));
+        mount("tmpfs", &space);
+        let mut watching = sandbox.watch(["--grace", "500ms", "-r"]).ready();
+        sandbox.write("sub/deep/under.tmp", "");
+        mount("tmpfs", &sub);
+        sandbox.write("sub/over.tmp", "");
+        sandbox.write("with space/over.tmp", "");
+        watching.outlive_a_sentinel(&sandbox);
+        watching.outlive_a_sentinel(&sandbox);
+        for file in ["under.tmp", "over.tmp"] {
+            assert_eq!(watching.events().about(file), [""; 0]);
+        }
+        umount(&sub, false);
+        taken(&mut watching, &sandbox, "sub/deep/under.tmp");
+        takes(&mut watching, &sandbox, "sub/deep/a.tmp");
+        // It was mounted over when the watch began.
+        umount(&space, false);
+        // Its watch stands within the moment; until then a temp is found by the scan after it.
+        takes(&mut watching, &sandbox, "with space/b.tmp");
+        let (outside, root) = (sandbox.base().join("outside"), sandbox.root());
+        fs::create_dir(&outside).unwrap();
+        fs::write(outside.join("bound.tmp"), "").unwrap();
+        mount(outside.to_str().unwrap(), &root.join("sub"));
+        watching.outlive_a_sentinel(&sandbox);
+        watching.outlive_a_sentinel(&sandbox);
+        assert!(outside.join("bound.tmp").exists());
+        watching.stop().exit(0);
+    });
+}
+
+/// A mount that has nothing to do with any root is looked at and forgotten.
+#[test]
+fn a_mount_elsewhere_is_no_news() {
+    alone(&[As::Mounts], || {
+        let sandbox = Sandbox::new().dir("../elsewhere");
+        let mut watching = sandbox.watch(DEEP).ready();
+        for _ in 0..5 {
+            mount("tmpfs", &sandbox.base().join("elsewhere"));
+            umount(&sandbox.base().join("elsewhere"), false);
+        }
+        watching.outlive_a_sentinel(&sandbox);
+        let events = watching.stop().exit(0).events;
+        assert_eq!(events.of("rescan").len(), 1, "the one at the start");
+        assert_eq!(events.of("root").len(), 0);
+        assert_eq!(events.of("reaped").len(), 1);
+        assert!(
+            events
+                .of("reaped")
+                .into_iter()
+                .all(|event| name(event).starts_with("sentinel"))
+        );
+    });
+}
