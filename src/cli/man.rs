@@ -174,12 +174,14 @@ fn see_also(cli: &Command) -> Vec<Inline> {
 }
 
 #[rustfmt::skip]
-const EXIT_STATUS: [Entry<'static>; 7] = [
+const EXIT_STATUS: [Entry<'static>; 9] = [
     ("0", "Done, also where temps were kept."),
     ("1", "Failed: a directory that is not there, or a restore onto something that exists."),
     ("2", "Wrong usage, or a directory that is refused."),
     ("3", "Something could not be read, removed or told, or was kept because nothing could be \
            proven; with doctor: orphand would not work, or would keep everything."),
+    ("4", "The service is not installed."),
+    ("5", "The service runs, but something keeps it from its work (service status)."),
     ("10", "With scan --exit-code: orphans were found."),
     ("75", "Another orphand works there; its pid is named."),
     ("78", "The configuration is wrong."),
