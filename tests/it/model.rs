@@ -386,6 +386,10 @@ impl Check {
     ];
 }
 
+// None is forgotten above.
+const _: () = assert!(Check::ALL.len() == Check::RecoveryLeavesHeldAlone as usize + 1);
+const _: () = assert!(Window::ALL.len() == Window::FullDiskInsideOpen as usize + 1);
+
 /// A window that is left, and that docs/safety.md names. While it is not opened, nobody acts in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Window {
