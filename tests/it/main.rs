@@ -31,5 +31,7 @@ mod incidents;
 mod places;
 mod protocol;
 mod stage;
+// Its rates and pauses were measured on Linux and nowhere else.
+#[cfg(target_os = "linux")]
 mod storm;
 mod verdicts;
