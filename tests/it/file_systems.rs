@@ -63,7 +63,7 @@ impl Disk {
             fs::create_dir(&at).unwrap();
         }
         if system == "overlayfs" {
-            let layers = ["lower", "upper", "work"].map(|name| path(name));
+            let layers = ["lower", "upper", "work"].map(path);
             for layer in &layers {
                 fs::create_dir(layer).unwrap();
             }

@@ -17,15 +17,18 @@
 use std::fs::{self, File};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::time::Duration;
 
+use orphand::clock;
 use orphand::decide::judge::{Reach, Reason, Verdict};
 use orphand::decide::observation::{Fingerprint, Hold as Held, Kind};
 use orphand::decide::policy::Open;
-use orphand::decide::time::{Mono, Now, Wall};
+use orphand::decide::time::{ClockWatch, Mono, Now, Wall};
 use orphand::decide::tracker::{Look, Next, Origin, Tracked};
 use orphand::event::Event;
-use orphand::evidence;
+use orphand::evidence::{self, Asker};
+use orphand::pass::{Ground, Pass};
 use orphand::reap::{Outcome, Reaper, Step};
 
 use crate::attacks;
@@ -174,7 +177,9 @@ fn systemd_35182_prometheus_8180_sockets_and_directories() {
     alone(EVERYBODY, || {
         let stage = Stage::new();
         fs::remove_file(&stage.temp).unwrap();
-        let _socket = std::os::unix::net::UnixListener::bind(&stage.temp).unwrap();
+        // Made as mknod(2) makes it: bind(2) takes no long path.
+        let (at, socket) = (rustix::fs::CWD, rustix::fs::FileType::Socket);
+        rustix::fs::mknodat(at, &stage.temp, socket, rustix::fs::Mode::RWXU, 0).unwrap();
         fs::create_dir(stage.dir.join("01H8.tmp")).unwrap();
         for name in [TEMP, "01H8.tmp"] {
             let mut due = stage.due(name);
@@ -207,14 +212,27 @@ fn agmsg_938_processes_of_another_host() {
 fn cve_2018_6954_cve_2017_1002102_bleachbit_385_a_symlink_below_the_root() {
     alone(EVERYBODY, || {
         let stage = Stage::new();
-        let mut due = stage.due(TEMP);
         let elsewhere = stage.outside.join("elsewhere");
-        fs::rename(&stage.dir, &elsewhere).unwrap();
-        symlink("../outside/elsewhere", &stage.dir).unwrap();
-        let mut clocks = Default::default();
-        let events = stage.pass(&tools(None), &mut clocks, &mut due);
-        assert!(events.is_empty() && due[0].temp.is_none(), "{events:?}");
-        stage.has_only(OLD, &elsewhere.join(TEMP), "");
+        fs::create_dir(&elsewhere).unwrap();
+        fs::rename(&stage.dir, elsewhere.join(BELOW)).unwrap();
+        symlink("../outside/elsewhere", stage.root.path.join("way")).unwrap();
+        let below = Path::new("way").join(BELOW);
+        let ground = Ground {
+            root: &stage.root,
+            id: None,
+            below: &below,
+        };
+        let (tools, asker, mut clocks) = (tools(None), Asker::new(), ClockWatch::default());
+        let mut due = stage.due(TEMP);
+        let mut events = Vec::new();
+        // Until it is forgotten, or gone.
+        while let Some(temp) = &due[0].temp {
+            std::thread::sleep(temp.due().since(clock::mono()));
+            Pass::new(&tools, ground, &asker, &mut |event| events.push(event))
+                .run(&mut clocks, &mut due);
+        }
+        assert!(events.is_empty(), "{events:?}");
+        stage.has_only(OLD, &elsewhere.join(BELOW).join(TEMP), "");
     });
 }
 

@@ -50,6 +50,8 @@ mod places;
 
 mod protocol;
 mod stage;
+// Its rates and pauses were measured on Linux and nowhere else.
+#[cfg(target_os = "linux")]
 mod storm;
 // The service in it is systemd's.
 #[cfg(target_os = "linux")]
