@@ -7,11 +7,13 @@
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{self, Write};
-use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::fs::FlockOperation;
+
+use crate::state::open_own;
 
 /// The file, which is opened for each append: it may be moved away at any time.
 #[derive(Debug)]
@@ -60,13 +62,12 @@ impl CappedFile {
             fs::create_dir_all(folder)?;
         }
         loop {
-            let open = File::options()
+            let options = File::options()
                 .read(true)
                 .append(true)
                 .create(true)
-                .mode(0o600)
-                .open(&self.path);
-            let mut file = open?;
+                .to_owned();
+            let mut file = open_own(options, &self.path)?;
             // One of several rotates, the others notice.
             rustix::fs::flock(&file, FlockOperation::LockExclusive)?;
             let ours = file.metadata()?;

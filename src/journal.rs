@@ -15,6 +15,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use serde_json::Value;
 
 use crate::capped::CappedFile;
+use crate::state::open_own;
 
 /// Its name in the state folder.
 pub const FILE: &str = "journal.jsonl";
@@ -95,7 +96,7 @@ impl Journal {
             return Ok(());
         };
         for path in [file.older(), file.path().to_owned()] {
-            let file = match File::open(&path) {
+            let file = match open_own(File::options().read(true).to_owned(), &path) {
                 Ok(file) => file,
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
                 Err(error) => return Err(error),

@@ -22,7 +22,7 @@ use crate::evidence::{self, Asker, Census, Circumstances, FileId, Proof, Suspect
 use crate::journal::{Journal, Line};
 use crate::json;
 use crate::look::{self, Dir, RootError, RootId};
-use crate::reap::{self, Candidate, Outcome, Reaper, Recovered, Scene, quarantine};
+use crate::reap::{self, Candidate, Outcome, Reaper, Recovered, Scene, claim, quarantine};
 use crate::root::Root;
 
 /// What every pass needs.
@@ -105,8 +105,13 @@ impl<'a> Pass<'a> {
             quarantine: self.has_quarantine(),
             census: None,
         };
+        let nameless = self.free_stranded(&dir);
         let mut ripe = Vec::new();
         for (index, one) in due.iter_mut().enumerate() {
+            if nameless.contains(&one.name) {
+                self.put_aside(one);
+                continue;
+            }
             let now = clock::now();
             let parted = clocks.read(now);
             match self.look(&dir, one, now, parted, circumstances) {
@@ -135,6 +140,21 @@ impl<'a> Pass<'a> {
             self.dispose(&dir, due, candidates, &mut kept, circumstances);
         }
         self.keep(&dir, due, kept);
+    }
+
+    /// Claims that could not be put back get their names back now, before those are looked for.
+    /// Those that still cannot are returned, by the names they should have.
+    fn free_stranded(&mut self, dir: &Dir) -> Vec<OsString> {
+        let claims = self.tools.reaper.claims();
+        let mut nameless = Vec::new();
+        for claim in claims.stranded(dir.id()) {
+            recover(self.tools, self.ground, self.asker, &claim, self.tell);
+            if !matches!(dir.observe(&claim), Ok(None)) {
+                claims.strand(dir.id(), &claim);
+                nameless.extend(claim::read(&claim).and_then(|claim| claim.original));
+            }
+        }
+        nameless
     }
 
     /// The directory itself cannot be worked in.

@@ -21,10 +21,7 @@ pub struct Root {
 #[derive(Debug, thiserror::Error)]
 pub enum Refused {
     /// It holds more than one program's files.
-    #[error(
-        "{path:?} is {what}: too much to let loose a tool that deletes; \
-         name the directory that the leaking program writes to, or say --allow-broad-root"
-    )]
+    #[error("{}", too_broad(.path, .what, "say --allow-broad-root"))]
     Broad {
         /// The root.
         path: PathBuf,
@@ -52,6 +49,24 @@ pub enum Refused {
         /// Why.
         error: PolicyError,
     },
+}
+
+impl Refused {
+    /// The same words, but where the command line has a flag for it this is the way out.
+    #[must_use]
+    pub fn with_way_out(&self, way_out: &str) -> String {
+        match self {
+            Refused::Broad { path, what } => too_broad(path, what, way_out),
+            refused => refused.to_string(),
+        }
+    }
+}
+
+fn too_broad(path: &Path, what: &str, way_out: &str) -> String {
+    format!(
+        "{path:?} is {what}: too much to let loose a tool that deletes; \
+         name the directory that the leaking program writes to, or {way_out}"
+    )
 }
 
 fn instead(leads_to: Option<&Path>) -> String {

@@ -1,7 +1,7 @@
 //! Where orphand keeps what is its own, and the lock that lets only one work on a root.
 
 use std::env;
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -45,6 +45,20 @@ impl Folders {
     }
 }
 
+/// Opens a file that orphand keeps for itself, by `options`.
+///
+/// Root may have been started in somebody else's environment, and the folder be theirs: what they
+/// put there must not have us write to a file elsewhere, nor wait for ever.
+pub fn open_own(mut options: OpenOptions, path: &Path) -> io::Result<File> {
+    let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY;
+    let file = options.mode(0o600).custom_flags(flags).open(path)?;
+    let seen = file.metadata()?;
+    match seen.is_file() && seen.nlink() <= 1 {
+        true => Ok(file),
+        false => Err(io::Error::other("it is not a file with one name")),
+    }
+}
+
 /// The lock on one root. It ends with the process, however that ends.
 #[derive(Debug)]
 pub struct RootLock {
@@ -85,15 +99,12 @@ impl RootLock {
             .create(runtime);
         make.map_err(unavailable)?;
         loop {
-            let mut file = File::options()
+            let options = File::options()
                 .read(true)
                 .write(true)
                 .create(true)
-                .truncate(false)
-                .mode(0o600)
-                .custom_flags(libc::O_NOFOLLOW)
-                .open(&path)
-                .map_err(unavailable)?;
+                .to_owned();
+            let mut file = open_own(options, &path).map_err(unavailable)?;
             match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
                 Ok(()) => {}
                 Err(Errno::WOULDBLOCK) => {

@@ -11,7 +11,7 @@ use crate::decide::time::ClockWatch;
 use crate::decide::tracker::{Origin, Tracked};
 use crate::event::{Event, Subject};
 use crate::evidence::Asker;
-use crate::look::RootError;
+use crate::look::{RootError, RootId};
 use crate::pass::{self, Due, Ground, Pass, Tools};
 use crate::reap;
 use crate::reap::quarantine::Room;
@@ -32,8 +32,10 @@ pub fn sweep(
     let asker = Asker::new();
     let mut clocks = ClockWatch::default();
     clocks.read(clock::now());
+    // What stands at the root's path may be swapped while this goes on.
+    let id = Some(RootId::of(&root.path)?);
     if !root.policy.is_dry_run() {
-        put_in_order(root, tools, &asker, &mut |event| _ = tell(event))?;
+        put_in_order(root, id, tools, &asker, &mut |event| _ = tell(event))?;
     }
     let mut denied = |path: &Path, error: &std::io::Error| {
         tell(Event::Failed {
@@ -83,11 +85,7 @@ pub fn sweep(
         }
         let mut done = 0;
         for (below, due) in &mut dirs {
-            let ground = Ground {
-                root,
-                id: None,
-                below,
-            };
+            let ground = Ground { root, id, below };
             for part in due.chunks_mut(reap::BATCH) {
                 if !listening.get() {
                     return Ok(());
@@ -144,15 +142,16 @@ fn wait_for(dirs: &[(PathBuf, Vec<Due>)], root: &Root) {
 /// Gives the claims that a crash left their names back.
 fn put_in_order(
     root: &Root,
+    id: Option<RootId>,
     tools: &Tools,
     asker: &Asker,
     tell: &mut dyn FnMut(Event),
 ) -> Result<(), RootError> {
-    if let Ok(Some(room)) = Room::find(&root.path, None) {
+    if let Ok(Some(room)) = Room::find(&root.path, id) {
         room.tidy();
     }
     let claims = std::sync::Mutex::new(Vec::new());
-    scan::scan(root, None, Path::new(""), &|met| {
+    scan::scan(root, id, Path::new(""), &|met| {
         if let Met::Claim(dir, name) = met {
             let mut claims = claims
                 .lock()
@@ -165,11 +164,7 @@ fn put_in_order(
         .unwrap_or_else(std::sync::PoisonError::into_inner);
     for (below, claim) in claims {
         let below = &below;
-        let ground = Ground {
-            root,
-            id: None,
-            below,
-        };
+        let ground = Ground { root, id, below };
         pass::recover(tools, ground, asker, &claim, tell);
     }
     Ok(())

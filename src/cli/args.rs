@@ -27,8 +27,8 @@ Examples:
   orphand explain ~/.app/sessions/x.json.tmp   every gate, its evidence, the verdict
 
 Exit: 0 done, also where temps were kept · 1 failed · 2 wrong usage or a refused directory ·
-3 something could not be read, removed or told · 10 orphans found (scan --exit-code) ·
-75 another orphand works there · 78 the configuration is wrong")]
+3 something could not be read, removed or told · 4, 5 see service --help ·
+10 orphans found (scan --exit-code) · 75 another orphand works there · 78 the configuration is wrong")]
 pub(crate) struct Cli {
     #[command(flatten)]
     pub(crate) look: Look,

@@ -183,9 +183,16 @@ pub(crate) fn is_blind(one: &Standing) -> bool {
 
 fn leak(left: &Disposed) -> Leak {
     let target = left.target.as_deref().and_then(|target| target.file_name());
+    let target = target.map(|target| target.to_string_lossy());
     let who = match (&left.writer, target) {
         (Some(program), _) => Who::Program(program.clone()),
-        (None, Some(target)) => Who::WriterOf(target.to_string_lossy().into_owned()),
+        (None, Some(target)) => {
+            // Where it is not certain that the digits are a pid, the target has them too: each temp
+            // would be another writer's.
+            let pid = left.writer_pid.map(|pid| format!(".{pid}"));
+            let name = pid.and_then(|pid| target.strip_suffix(&pid));
+            Who::WriterOf(name.unwrap_or(&target).to_owned())
+        }
         (None, None) => Who::Unknown,
     };
     Leak {

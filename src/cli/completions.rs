@@ -1,24 +1,24 @@
 //! `orphand completions`: for shells, out of the same definitions as the command line.
 
-use std::io;
-
 use clap::CommandFactory as _;
 
 use super::args::Cli;
-use super::{Exit, Failure};
+use super::{Exit, Failure, print};
 
 #[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  bash   orphand completions bash > ~/.local/share/bash-completion/completions/orphand
+  zsh    orphand completions zsh > ~/.zfunc/_orphand      (with ~/.zfunc in fpath)
+  fish   orphand completions fish > ~/.config/fish/completions/orphand.fish")]
 pub(crate) struct Completions {
     /// For which shell
     shell: clap_complete::Shell,
 }
 
 pub(super) fn run(command: &Completions) -> Result<Exit, Failure> {
-    clap_complete::generate(
-        command.shell,
-        &mut Cli::command(),
-        "orphand",
-        &mut io::stdout(),
-    );
-    Ok(Exit::Done)
+    // Not straight to stdout: clap panics where nobody reads that any more.
+    let mut script = Vec::new();
+    clap_complete::generate(command.shell, &mut Cli::command(), "orphand", &mut script);
+    Ok(print(&script)?)
 }

@@ -1,14 +1,243 @@
 //! `orphand config`: makes, checks and shows the configuration file.
 
+use std::path::{Path, PathBuf};
+
+use orphand::json::Object;
+use orphand::root::{Root, absolute};
+use serde_json::Value;
+
 use super::args::Look;
-use super::{Exit, Failure};
+use super::config_file::{self, ConfigError, RootsError, RuleSettings};
+use super::report::Report;
+use super::{Exit, Failure, list_writers, text, watch};
+use show::Options;
+use typed::Typed;
+
+mod init;
+mod show;
+mod typed;
+mod value;
 
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Config {
+    /// Write a file in which every setting is explained and none is changed; never overwrites
+    Init(Typed<Named>),
+    /// Say what the file is about, or its first mistake
+    Check(Typed<Named>),
+    /// Show what is in force for each directory, and where each value comes from
+    Show(Typed<Options>),
     /// Show where the file is looked for, and which is read
-    Path,
+    Path(Typed<Named>),
 }
 
-pub(super) fn run(_command: &Config, _look: &Look) -> Result<Exit, Failure> {
-    Err(Failure::new(Exit::Failed, "not there yet"))
+/// Which file.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Named {
+    /// This configuration file instead of the usual one
+    #[arg(long, value_name = "FILE", env = "ORPHAND_CONFIG")]
+    config: Option<PathBuf>,
+}
+
+pub(super) fn run(command: &Config, look: &Look) -> Result<Exit, Failure> {
+    let mut report = Report::new(look, Vec::new());
+    match command {
+        Config::Init(named) => init(place(named)?, look, &mut report),
+        Config::Check(named) => check(named.options.config.as_deref(), look, &mut report),
+        Config::Show(options) => show(options, look, &mut report),
+        Config::Path(named) => path(named, look, &mut report),
+    }
+}
+
+/// The file that is read if it is there.
+fn place(named: &Typed<Named>) -> Result<PathBuf, Failure> {
+    let named = named.options.config.as_deref().map(absolute);
+    let place = named.or_else(config_file::Config::usual_path);
+    place.ok_or_else(|| {
+        Failure::new(
+            Exit::Failed,
+            "there is no place for a configuration file: neither XDG_CONFIG_HOME nor HOME \
+             is set to an absolute path; name one: --config FILE",
+        )
+    })
+}
+
+fn init(path: PathBuf, look: &Look, report: &mut Report) -> Result<Exit, Failure> {
+    init::write(&path)?;
+    if look.json {
+        let made = Object::default().with_path("path", Some(&path));
+        report.line(&made.into_value().to_string())?;
+    } else if !look.quiet {
+        let path = text::escaped(&path);
+        report.line(&format!(
+            "wrote {path}: every setting is in it, and nothing is watched yet.\n\
+             next: name a directory in it (at [[watch]]), then: orphand config check"
+        ))?;
+    }
+    Ok(Exit::Done)
+}
+
+fn check(named: Option<&Path>, look: &Look, report: &mut Report) -> Result<Exit, Failure> {
+    let read = || -> Result<_, ConfigError> {
+        let config = config_file::Config::load(named)?;
+        match config.roots(&RuleSettings::default()) {
+            Ok(roots) => Ok((config.path, roots)),
+            Err(RootsError::File(error)) => Err(error),
+            // Nothing was typed, and rule by rule the file was read.
+            Err(RootsError::Typed(error)) => Err(ConfigError {
+                path: config.path.unwrap_or_default(),
+                place: None,
+                what: error.to_string(),
+            }),
+        }
+    };
+    match read() {
+        Ok((path, roots)) if look.json => {
+            let document = document(path.as_deref(), None, &roots);
+            report.line(&document.to_string())?;
+            Ok(Exit::Done)
+        }
+        Ok((path, roots)) => {
+            if !look.quiet {
+                summary(path.as_deref(), &roots)
+                    .iter()
+                    .try_for_each(|line| report.line(line))?;
+            }
+            Ok(Exit::Done)
+        }
+        Err(error) if look.json => {
+            let document = document(Some(&error.path), Some(&error), &[]);
+            report.line(&document.to_string())?;
+            Ok(Exit::Config)
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// `path`, whether it is right, its first mistake, and what it lists.
+fn document(path: Option<&Path>, error: Option<&ConfigError>, roots: &[Root]) -> Value {
+    let mistake = error.map(|error| {
+        Object::default()
+            .with("line", error.place.map(|(line, _)| line))
+            .with("column", error.place.map(|(_, column)| column))
+            .with("what", error.what.clone())
+            .into_value()
+    });
+    // They were written in UTF-8.
+    let roots = roots.iter().map(|root| root.path.to_string_lossy());
+    Object::default()
+        .with_path("path", path)
+        .with("ok", error.is_none())
+        .with("error", mistake)
+        .with("roots", roots.map(Value::from).collect::<Vec<_>>())
+        .into_value()
+}
+
+fn summary(path: Option<&Path>, roots: &[Root]) -> Vec<String> {
+    let Some(path) = path else {
+        let places = looked_at().into_iter().map(|(_, line)| line);
+        let head = "there is no configuration file, and none is needed; looked at:".to_owned();
+        return std::iter::once(head).chain(places).collect();
+    };
+    let path = text::escaped(path);
+    if roots.is_empty() {
+        return vec![format!(
+            "{path} is right, and lists no directory; to watch one: [[watch]] and its path"
+        )];
+    }
+    let number = text::counted(roots.len() as u64, "directory", "directories");
+    let rule = |root: &Root| {
+        let policy = &root.policy;
+        let deep = match policy.recursive {
+            true => "and below it",
+            false => "not below it",
+        };
+        let (names, grace) = (&policy.names, watch::grace(policy));
+        let excluded = match policy.exclude.is_empty() {
+            true => String::new(),
+            false => format!(", without {}", policy.exclude),
+        };
+        let there = match root.path.symlink_metadata() {
+            Ok(_) => "",
+            Err(_) => "; not there yet: it is waited for",
+        };
+        let path = text::escaped(&root.path);
+        format!("  {path} ({deep}{excluded}) for {names}; the grace is {grace}{there}")
+    };
+    let head = format!("{path} is right, and lists {number}:");
+    std::iter::once(head)
+        .chain(roots.iter().map(rule))
+        .collect()
+}
+
+fn show(options: &Typed<Options>, look: &Look, report: &mut Report) -> Result<Exit, Failure> {
+    if list_writers(&options.options.rule) {
+        return Ok(Exit::Done);
+    }
+    let config = config_file::Config::load(options.options.rule.config.as_deref())?;
+    let typed = options.options.settings();
+    // As a watcher would, so that nothing is shown as in force that is refused.
+    config.roots(&typed)?;
+    typed.clone().over(&config.defaults).policy()?;
+    let shown = show::sections(&config, &typed, &options.givers);
+    let shown = match look.json {
+        true => show::document(config.path.as_deref(), &shown).to_string(),
+        false => show::file(config.path.as_deref(), &shown),
+    };
+    report.line(&shown)?;
+    Ok(Exit::Done)
+}
+
+fn path(named: &Typed<Named>, look: &Look, report: &mut Report) -> Result<Exit, Failure> {
+    let path = place(named)?;
+    if look.json {
+        let document = Object::default()
+            .with_path("path", Some(&path))
+            .with("exists", path.exists());
+        report.line(&document.into_value().to_string())?;
+        return Ok(Exit::Done);
+    }
+    if !look.quiet {
+        let named = named.givers.get("config").map(|giver| {
+            let line = format!("  {giver}: {}", whether_there(&path));
+            (true, line)
+        });
+        let places = named.into_iter().chain(looked_at());
+        let mut found = false;
+        for (set, line) in places {
+            let mark = match set && !found {
+                true => "<- this one is read if it is there",
+                false => "",
+            };
+            found |= set;
+            anstream::eprintln!("{}", format!("{line}  {mark}").trim_end());
+        }
+    }
+    // As it is: a script is to find the file.
+    use std::io::Write as _;
+    use std::os::unix::ffi::OsStrExt as _;
+    let mut stdout = std::io::stdout().lock();
+    stdout.write_all(path.as_os_str().as_bytes())?;
+    stdout.write_all(b"\n")?;
+    Ok(Exit::Done)
+}
+
+/// The usual places, one line each, and whether what it depends on is set.
+fn looked_at() -> Vec<(bool, String)> {
+    let line = |(written, path): (&str, Option<PathBuf>)| match path {
+        Some(path) => (true, format!("  {written}: {}", whether_there(&path))),
+        None => (false, format!("  {written}: its variable is not set")),
+    };
+    config_file::Config::usual_paths()
+        .into_iter()
+        .map(line)
+        .collect()
+}
+
+fn whether_there(path: &Path) -> String {
+    let there = match path.try_exists() {
+        Ok(true) => "is there".to_owned(),
+        Ok(false) => "is not there".to_owned(),
+        Err(error) => format!("cannot be looked at: {error}"),
+    };
+    format!("{} {there}", text::escaped(path))
 }

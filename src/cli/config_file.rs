@@ -1,23 +1,35 @@
 //! The configuration file: TOML in, plain values out.
 //!
 //! The parsed table is walked by hand, not by serde: so each mistake has the place of the very key
-//! or value that is wrong, and names what was probably meant. Absent on purpose: the command line,
-//! which the caller lays over the file, and what stands at the paths; a root may come later.
+//! or value that is wrong, and names what was probably meant. To read it asks nothing of what stands
+//! at the paths, as a root may come later; whoever is to watch them does. Absent on purpose: the
+//! command line, which the caller lays over the file.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 use std::{env, fmt, fs, io};
 
-use entry::Mistake;
 use log::LevelFilter;
 use orphand::decide::exclude::{Exclude, ExcludeError};
 use orphand::decide::policy::{Action, Closed, Graces, Open, Policy, PolicyError, SoleCopy};
 use orphand::decide::retention::Limits;
 use orphand::decide::temp_name::{NameError, Names};
+use orphand::root::{Refused, Root};
 use orphand::watch::CLOSE_EVENTS;
 
+use super::text;
+use mistake::{Mistake, Place};
+use overlap::Overlap;
+
+pub(crate) use section::{Lines, SECTIONS, Section};
+
 mod entry;
+mod mistake;
+mod overlap;
 mod read;
+mod section;
 
 /// One rule's settings, each optional: what one place (the file, the command line) says.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -56,6 +68,9 @@ pub(crate) struct WatchRule {
     pub(crate) path: PathBuf,
     /// Without the `[defaults]`.
     pub(crate) settings: RuleSettings,
+    /// Where its path stands.
+    pub(crate) place: Place,
+    pub(crate) lines: Lines,
 }
 
 /// What the file says.
@@ -69,6 +84,8 @@ pub(crate) struct Config {
     pub(crate) metrics: MetricsSettings,
     /// The file that was read, if there was one.
     pub(crate) path: Option<PathBuf>,
+    /// Where the keys of each section stand, by its title; those of the rules are with them.
+    pub(crate) lines: BTreeMap<&'static str, Lines>,
 }
 
 /// The journal of what was done.
@@ -141,15 +158,25 @@ impl Default for MetricsSettings {
 /// The first mistake in the file, or why it cannot be read.
 #[derive(Debug)]
 pub(crate) struct ConfigError {
-    path: PathBuf,
-    /// Line and column, from 1; the column in characters.
-    place: Option<(usize, usize)>,
-    what: String,
+    pub(crate) path: PathBuf,
+    /// `None`: it is the whole file.
+    pub(crate) place: Option<Place>,
+    pub(crate) what: String,
+}
+
+/// Why the rules of the file cannot be followed as they are.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum RootsError {
+    /// What was typed makes no rule with what the file says.
+    #[error(transparent)]
+    Typed(#[from] SettingsError),
+    #[error(transparent)]
+    File(#[from] ConfigError),
 }
 
 impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:", self.path.display())?;
+        write!(f, "{}:", text::escaped(&self.path))?;
         if let Some((line, column)) = self.place {
             write!(f, "{line}:{column}:")?;
         }
@@ -232,11 +259,64 @@ impl Config {
         }
     }
 
+    /// The roots that the file lists, each with its own rule, below what is `typed`. Their paths are
+    /// looked at: what stands there may be refused, and two of them may lead to one directory.
+    pub(crate) fn roots(&self, typed: &RuleSettings) -> Result<Vec<Root>, RootsError> {
+        let mut roots: Vec<Root> = Vec::new();
+        let mut known: Vec<(&WatchRule, [Root; 2])> = Vec::new();
+        for rule in &self.watch {
+            let settings = rule.settings.clone().over(&self.defaults);
+            let settings = typed.clone().over(&settings);
+            let policy = Arc::new(settings.policy()?);
+            let broad = settings.broad.unwrap_or(false);
+            let root = Root::new(&rule.path, Arc::clone(&policy), broad)
+                .map_err(|refused| self.refused(rule, &refused))?;
+            let path = real(&root.path);
+            let both = [root.clone(), Root { path, policy }];
+            for (first, others) in &known {
+                let overlap = others.iter().zip(&both);
+                if let Some(overlap) = overlap.filter_map(|(a, b)| Overlap::of(a, b)).next() {
+                    return Err(self.mistake(rule, overlap.say(first, rule)).into());
+                }
+            }
+            known.push((rule, both));
+            roots.push(root);
+        }
+        Ok(roots)
+    }
+
+    /// In the file there is no flag to take a broad root with, but a key.
+    fn refused(&self, rule: &WatchRule, refused: &Refused) -> ConfigError {
+        self.mistake(rule, refused.with_way_out("set broad = true"))
+    }
+
+    fn mistake(&self, rule: &WatchRule, what: String) -> ConfigError {
+        ConfigError {
+            path: self.path.clone().unwrap_or_default(),
+            place: Some(rule.place),
+            what,
+        }
+    }
+
     /// Where the file is looked for when none is named, on every system.
     pub(crate) fn usual_path() -> Option<PathBuf> {
-        let folder = absolute_variable("XDG_CONFIG_HOME")
-            .or_else(|| Some(absolute_variable("HOME")?.join(".config")))?;
-        Some(folder.join("orphand/config.toml"))
+        Config::usual_paths().into_iter().find_map(|(_, path)| path)
+    }
+
+    /// The places for it, the first of which that is set counts: how each is written, and where it
+    /// is here, if what it depends on is set.
+    pub(crate) fn usual_paths() -> [(&'static str, Option<PathBuf>); 2] {
+        let file = |variable, below: &str| Some(absolute_variable(variable)?.join(below));
+        [
+            (
+                "$XDG_CONFIG_HOME/orphand/config.toml",
+                file("XDG_CONFIG_HOME", "orphand/config.toml"),
+            ),
+            (
+                "~/.config/orphand/config.toml",
+                file("HOME", ".config/orphand/config.toml"),
+            ),
+        ]
     }
 
     /// Reads `text`, the content of the file `path`.
@@ -253,6 +333,17 @@ impl Config {
             ..config
         })
     }
+}
+
+/// Where `path` leads as far as it is there; symlinks on the way may make two of one.
+fn real(path: &Path) -> PathBuf {
+    let lead = |there: &Path| {
+        let rest = path.strip_prefix(there).ok()?;
+        Some(fs::canonicalize(there).ok()?.join(rest))
+    };
+    let real = path.ancestors().find_map(lead);
+    // As roots are compared: without a slash at the end.
+    real.map_or_else(|| path.to_owned(), |real| real.components().collect())
 }
 
 /// A folder that the environment names. A relative one would mean another place in each directory

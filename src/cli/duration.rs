@@ -38,6 +38,25 @@ pub(crate) fn parse(text: &str) -> Result<Duration, String> {
         .ok_or_else(too_long)
 }
 
+/// As [`parse`] reads it: in the largest unit that loses nothing, down to milliseconds.
+pub(crate) fn typed(span: Duration) -> String {
+    let ms = span.as_millis();
+    let units = [
+        (86_400_000, "d"),
+        (3_600_000, "h"),
+        (60_000, "m"),
+        (1_000, "s"),
+    ];
+    let unit = units
+        .iter()
+        .find(|(unit, _)| ms >= *unit && ms.is_multiple_of(*unit));
+    match unit {
+        Some((unit, name)) => format!("{}{name}", ms / unit),
+        None if ms == 0 => "0s".to_owned(),
+        None => format!("{ms}ms"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -65,6 +84,15 @@ mod tests {
             ("١s", None),
         ] {
             assert_eq!(parse(text).ok().map(|d| d.as_millis()), want, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_typed_is_read_as_the_same() {
+        for text in [
+            "0s", "1ms", "1s", "1500ms", "90s", "5m", "1h", "25h", "7d", "90061s",
+        ] {
+            assert_eq!(typed(parse(text).expect(text)), text);
         }
     }
 

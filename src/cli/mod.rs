@@ -2,7 +2,7 @@
 
 use std::ffi::OsStr;
 use std::fmt;
-use std::io::{self, IsTerminal};
+use std::io::{self, IsTerminal, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -57,12 +57,21 @@ enum Exit {
     Usage = 2,
     /// Something could not be read, removed, or told.
     Partly = 3,
+    /// There is no service.
+    NotInstalled = 4,
+    /// The service runs, and something keeps it from its work.
+    Degraded = 5,
     /// Orphans were found, and the exit code was to say so.
     Found = 10,
     /// Another orphand works there.
     Busy = 75,
     /// The configuration is wrong.
     Config = 78,
+}
+
+impl Exit {
+    /// The service is installed and does not run: systemctl's number for it.
+    const STOPPED: Exit = Exit::Partly;
 }
 
 /// An error on its way to stderr: what, why, and what to do.
@@ -90,6 +99,15 @@ impl From<Refused> for Failure {
 impl From<config_file::ConfigError> for Failure {
     fn from(error: config_file::ConfigError) -> Failure {
         Failure::new(Exit::Config, error)
+    }
+}
+
+impl From<config_file::RootsError> for Failure {
+    fn from(error: config_file::RootsError) -> Failure {
+        match error {
+            config_file::RootsError::Typed(error) => error.into(),
+            config_file::RootsError::File(error) => error.into(),
+        }
     }
 }
 
@@ -212,6 +230,15 @@ fn confirmed(question: &str) -> bool {
 
 fn stdin_is_terminal() -> bool {
     io::stdin().is_terminal()
+}
+
+/// One text on stdout. That nobody reads it to its end (`| head`) is no failure.
+fn print(text: &[u8]) -> io::Result<Exit> {
+    let mut out = io::stdout().lock();
+    match out.write_all(text).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error),
+        _ => Ok(Exit::Done),
+    }
 }
 
 /// A missing directory, said where nobody waits for it.

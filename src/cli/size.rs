@@ -29,6 +29,16 @@ pub(crate) fn parse(text: &str) -> Result<u64, String> {
     number.checked_mul(unit).ok_or_else(too_large)
 }
 
+/// As [`parse`] reads it: in the largest unit that loses nothing.
+pub(crate) fn typed(bytes: u64) -> String {
+    match bytes {
+        0 => "0kB".to_owned(),
+        bytes if bytes.is_multiple_of(1_000_000_000) => format!("{}GB", bytes / 1_000_000_000),
+        bytes if bytes.is_multiple_of(1_000_000) => format!("{}MB", bytes / 1_000_000),
+        bytes => format!("{}kB", bytes / 1_000),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -64,5 +74,14 @@ mod tests {
     #[test]
     fn a_number_without_a_unit_is_named_with_one() {
         assert!(parse("16").unwrap_err().contains("16MB"));
+    }
+
+    #[test]
+    fn what_is_typed_is_read_as_the_same() {
+        for text in [
+            "0kB", "1kB", "999kB", "1MB", "1001kB", "16MB", "1GB", "1500MB",
+        ] {
+            assert_eq!(typed(parse(text).expect(text)), text);
+        }
     }
 }

@@ -3,12 +3,13 @@
 //! process stays in the foreground and ends on SIGTERM.
 
 use std::env;
+use std::fs::File;
 use std::io;
 use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
 use std::time::{Duration, Instant};
 
 use orphand::Watcher;
-use rustix::fs::fstat;
 use sd_notify::NotifyState;
 
 /// Whether `stream` ends in systemd's journal: `JOURNAL_STREAM` has its device and inode
@@ -19,10 +20,9 @@ pub(crate) fn is_journal(stream: impl AsFd) -> bool {
         return false;
     };
     let number = |text: &str| text.parse::<u64>().ok();
-    let seen = fstat(stream).ok();
-    seen.is_some_and(|seen| {
-        number(dev) == Some(seen.st_dev as u64) && number(ino) == Some(seen.st_ino)
-    })
+    let seen = stream.as_fd().try_clone_to_owned().map(File::from);
+    let seen = seen.and_then(|stream| stream.metadata());
+    seen.is_ok_and(|seen| number(dev) == Some(seen.dev()) && number(ino) == Some(seen.ino()))
 }
 
 /// systemd, if it started this process and wants to hear from it (sd_notify(3)).

@@ -181,6 +181,7 @@ fn moved(disposed: &Disposed, id: Option<&str>, reason: Option<Reason>) -> Strin
             let target = text::escaped(Path::new(target.file_name().unwrap_or_default()));
             let what = match disposed.target_is {
                 Target::Empty => format!("\"{target}\" has no content"),
+                Target::Foreign => format!("\"{target}\" is somebody else's"),
                 _ => format!("there is no \"{target}\""),
             };
             format!("{what}: it may be the only copy.")

@@ -172,6 +172,9 @@ pub enum Target {
     Absent,
     /// An empty file stands there, or something that is not a regular file.
     Empty,
+    /// A regular file of somebody who is neither the temp's owner nor root. In a sticky directory
+    /// anybody may make one beside another's temp, and no writer of the temp's has put it there.
+    Foreign,
     /// A regular file with content.
     Whole {
         /// It is the temp itself under its other name.
@@ -547,6 +550,7 @@ fn says_sole_copy(e: &Evidence) -> String {
         (_, Target::Unknown) => "its name does not say what it was to become",
         (_, Target::Absent) => "its target is missing",
         (_, Target::Empty) => "its target is empty, or not a regular file",
+        (_, Target::Foreign) => "its target is somebody else's",
         (_, Target::Whole { .. }) => "its target is there, with content",
     }
     .into()
@@ -822,6 +826,8 @@ mod tests {
         let moved = |reason| Verdict::Quarantine(Some(reason));
         let sole = with(|e| e.target = Target::Absent);
         check(&policy(), &sole, moved(Reason::SoleCopy));
+        let foreign = with(|e| e.target = Target::Foreign);
+        check(&policy(), &foreign, moved(Reason::SoleCopy));
         let unknown = with(|e| e.target = Target::Unknown);
         check(&policy(), &unknown, moved(Reason::SoleCopy));
         let overlay = with(|e| e.place.reach = Reach::OpenersOnly);

@@ -163,11 +163,14 @@ impl Proof {
         if !self.own() {
             return Hold::CannotTell;
         }
+        let hold = self.lease();
+        self.leased |= hold == Hold::Free;
+        hold
+    }
+
+    fn lease(&self) -> Hold {
         match self.set_lease(libc::F_WRLCK) {
-            Ok(()) => {
-                self.leased = true;
-                Hold::Free
-            }
+            Ok(()) => Hold::Free,
             Err(Errno::AGAIN | Errno::TXTBSY) => Hold::Held,
             Err(_) => Hold::CannotTell,
         }
@@ -178,10 +181,13 @@ impl Proof {
     /// lease a second time shows one that is past its look-up and parked before the lease is
     /// checked (by an on-access scanner, say).
     #[must_use]
-    pub fn holds(&self) -> bool {
+    pub fn again(&self) -> Hold {
         // SAFETY: F_GETLEASE takes no argument.
-        let now = unsafe { libc::fcntl(self.file.as_raw_fd(), libc::F_GETLEASE) };
-        now == libc::F_WRLCK && self.set_lease(libc::F_WRLCK).is_ok()
+        match unsafe { libc::fcntl(self.file.as_raw_fd(), libc::F_GETLEASE) } {
+            libc::F_WRLCK => self.lease(),
+            -1 => Hold::CannotTell,
+            _ => Hold::Held,
+        }
     }
 
     /// Lets the lease go and keeps the file open. Closing would not be enough while a forked child
@@ -463,10 +469,15 @@ pub(super) fn set_mark(file: BorrowedFd<'_>, mark: &[u8]) -> io::Result<()> {
     Ok(rustix::fs::fsetxattr(file, MARK, mark, flags)?)
 }
 
-/// The mark on `file`, if it bears one.
-pub(super) fn mark(file: BorrowedFd<'_>) -> Option<Vec<u8>> {
+/// The mark on `file`, if it bears one, or could.
+pub(super) fn mark(file: BorrowedFd<'_>) -> io::Result<Option<Vec<u8>>> {
     let mut found = vec![0; 128];
-    let length = rustix::fs::fgetxattr(file, MARK, &mut found[..]).ok()?;
-    found.truncate(length);
-    Some(found)
+    match rustix::fs::fgetxattr(file, MARK, &mut found[..]) {
+        Ok(length) => {
+            found.truncate(length);
+            Ok(Some(found))
+        }
+        Err(Errno::NODATA | Errno::OPNOTSUPP | Errno::NOSYS) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
 }

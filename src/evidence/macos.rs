@@ -122,8 +122,8 @@ impl Proof {
     /// long (a walk takes a tenth of a second or more). So it is not asked here: one walk that
     /// begins after the last claim of the batch answers for all ([`Proof::take`]).
     #[must_use]
-    pub fn holds(&self) -> bool {
-        true
+    pub fn again(&self) -> Hold {
+        Hold::Free
     }
 
     /// From now on only a new walk counts.
@@ -141,6 +141,13 @@ impl Proof {
     /// where it does not.
     pub(crate) fn unless_busy(&self) -> Option<AtFlags> {
         self.kernel_refuses.then_some(NO_DELETE_BUSY)
+    }
+
+    /// Whether the kernel itself refuses to remove this file's name while it is in use. Where it
+    /// does not, a walk over the processes is all there is.
+    #[must_use]
+    pub fn is_the_kernels(&self) -> bool {
+        self.kernel_refuses
     }
 
     /// Whether a walk that began after [`Proof::let_go`], or, where nothing was let go of, one that
@@ -880,10 +887,15 @@ pub(super) fn set_mark(file: BorrowedFd<'_>, mark: &[u8]) -> io::Result<()> {
     Ok(rustix::fs::fsetxattr(file, MARK, mark, flags)?)
 }
 
-/// The mark on `file`, if it bears one.
-pub(super) fn mark(file: BorrowedFd<'_>) -> Option<Vec<u8>> {
+/// The mark on `file`, if it bears one, or could.
+pub(super) fn mark(file: BorrowedFd<'_>) -> io::Result<Option<Vec<u8>>> {
     let mut found = vec![0; 128];
-    let length = rustix::fs::fgetxattr(file, MARK, &mut found[..]).ok()?;
-    found.truncate(length);
-    Some(found)
+    match rustix::fs::fgetxattr(file, MARK, &mut found[..]) {
+        Ok(length) => {
+            found.truncate(length);
+            Ok(Some(found))
+        }
+        Err(Errno::NOATTR | Errno::NOTSUP | Errno::OPNOTSUPP) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
 }

@@ -80,6 +80,10 @@ pub fn target(
     for (index, name) in reading.targets.iter().enumerate() {
         let found = dir.observe(name)?.map(|seen| seen.fingerprint);
         let whole = found.filter(|f| f.kind == Kind::File && f.size > 0);
+        // What somebody else has put there says nothing of the bytes in the temp.
+        if whole.is_some_and(|f| f.uid != temp.uid && f.uid != 0) {
+            return Ok((Target::Foreign, Some(index)));
+        }
         match (found, whole) {
             (_, Some(f)) => {
                 let same_file = FileId::from(&f) == FileId::from(temp);
@@ -154,6 +158,10 @@ pub fn gather(
         Hold::Held if is_locked(&fingerprint) => Hold::Locked,
         hold => hold,
     };
+    let restored = match proof {
+        Some(proof) => circumstances.marks.has(proof.file(), &fingerprint)?,
+        None => false,
+    };
     let file = FileId::from(&fingerprint);
     let evidence = Evidence {
         observation: seen,
@@ -173,7 +181,7 @@ pub fn gather(
             .census
             .is_some_and(|census| census.clears(file)),
         target,
-        restored: proof.is_some_and(|proof| circumstances.marks.has(proof.file(), &fingerprint)),
+        restored,
     };
     Ok((evidence, index))
 }

@@ -58,8 +58,8 @@ impl Proof {
 
     /// Never.
     #[must_use]
-    pub fn holds(&self) -> bool {
-        false
+    pub fn again(&self) -> Hold {
+        Hold::CannotTell
     }
 
     /// Nothing is held.
@@ -106,6 +106,6 @@ pub(super) fn set_mark(_: BorrowedFd<'_>, _: &[u8]) -> io::Result<()> {
 }
 
 /// Not relied on.
-pub(super) fn mark(_: BorrowedFd<'_>) -> Option<Vec<u8>> {
-    None
+pub(super) fn mark(_: BorrowedFd<'_>) -> io::Result<Option<Vec<u8>>> {
+    Ok(None)
 }

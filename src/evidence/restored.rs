@@ -4,13 +4,14 @@
 //! names the state that the file was in: any change of the content makes it void. Where a file
 //! system has no such attributes, a list in the state folder does the same for one user.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io::{self, Write};
 use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
 
 use super::system;
 use crate::decide::observation::Fingerprint;
+use crate::state::open_own;
 
 /// Where the marks are kept that a file cannot carry itself.
 #[derive(Clone, Debug)]
@@ -42,22 +43,37 @@ impl Marks {
             fs::create_dir_all(folder)?;
         }
         let line = format!("{} {mark}\n", seen.dev);
-        let mut list = fs::File::options().append(true).create(true).open(list)?;
+        let options = File::options().append(true).create(true).to_owned();
+        let mut list = open_own(options, list)?;
         list.write_all(line.as_bytes())
     }
 
     /// Whether `file` carries the mark of the very state that it is in.
-    #[must_use]
-    pub fn has(&self, file: BorrowedFd<'_>, seen: &Fingerprint) -> bool {
+    pub fn has(&self, file: BorrowedFd<'_>, seen: &Fingerprint) -> io::Result<bool> {
         let mark = mark(seen);
-        if let Some(found) = system::mark(file) {
-            return found == mark.as_bytes();
+        if let Some(found) = system::mark(file)? {
+            return Ok(found == mark.as_bytes());
         }
         let Some(list) = self.list.as_ref() else {
-            return false;
+            return Ok(false);
         };
         let line = format!("{} {mark}", seen.dev);
-        fs::read_to_string(list).is_ok_and(|list| list.lines().any(|l| l == line))
+        let read = open_own(File::options().read(true).to_owned(), list);
+        match read.and_then(io::read_to_string) {
+            Ok(list) => Ok(list.lines().any(|l| l == line)),
+            // A state folder that may not be read is done without.
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::NotFound
+                        | io::ErrorKind::NotADirectory
+                        | io::ErrorKind::PermissionDenied
+                ) =>
+            {
+                Ok(false)
+            }
+            Err(error) => Err(error),
+        }
     }
 }
 

@@ -1,14 +1,17 @@
 //! Looking on Linux: statx(2), openat2(2), statfs(2).
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::io;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStringExt;
 use std::path::Path;
 
-use rustix::fs::{AtFlags, Mode, ResolveFlags, Statx, StatxAttributes, StatxFlags};
+use rustix::fs::{
+    AtFlags, FileType, Mode, OFlags, ResolveFlags, Statx, StatxAttributes, StatxFlags,
+};
 use rustix::io::Errno;
 
-use super::{DIRECTORY, kind, open_step_by_step};
+use super::{DIRECTORY, Stands, kind, open_step_by_step};
 use crate::decide::judge::Reach;
 use crate::decide::observation::{Fingerprint, Observation};
 use crate::decide::time::Wall;
@@ -54,6 +57,32 @@ fn observation(seen: &Statx) -> Observation {
         protected: attributes.intersects(StatxAttributes::IMMUTABLE | StatxAttributes::APPEND),
         dataless: false,
     }
+}
+
+/// Flags for a directory on the way to a root: it need not be one that we may read.
+pub(super) const ON_THE_WAY: OFlags = DIRECTORY.union(OFlags::PATH);
+
+/// `PROC_SUPER_MAGIC` of linux/magic.h.
+const PROC_FS: u32 = 0x0000_9FA0;
+
+/// What stands at `name`. A symlink is held while it is asked whose it is and what it says, so both
+/// answers are of the same one.
+pub(super) fn stands(at: BorrowedFd<'_>, name: &OsStr) -> io::Result<Stands> {
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let there = rustix::fs::openat(at, name, flags, Mode::empty())?;
+    let seen = rustix::fs::fstat(&there)?;
+    if FileType::from_raw_mode(seen.st_mode) != FileType::Symlink {
+        return Ok(Stands::Plain);
+    }
+    // Links of /proc to a process's own directories say a path as that process sees it.
+    let says = match rustix::fs::fstatfs(there.as_fd())?.f_type as u32 {
+        PROC_FS => None,
+        _ => Some(rustix::fs::readlinkat(&there, "", Vec::new())?),
+    };
+    Ok(Stands::Link {
+        owner: seen.st_uid,
+        to: says.map(|says| OsString::from_vec(says.into_bytes())),
+    })
 }
 
 /// Opens `below` from `root`. The kernel refuses symlinks and other mounts by itself; where it has

@@ -2,9 +2,10 @@
 //!
 //! A directory is opened through its root, as it stands at this moment, and everything in it is
 //! asked for by that handle and a bare name. No path is resolved twice, no symlink followed below
-//! or at a root, no other mount and no other subvolume entered.
+//! or at a root, on the way to a root none that somebody else could turn elsewhere, no other mount
+//! and no other subvolume entered.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Component, Path, PathBuf};
@@ -63,6 +64,18 @@ pub enum RootError {
         /// Where it leads now.
         leads_to: Option<PathBuf>,
     },
+    /// A symlink on the way to it belongs to neither root nor us: its owner may turn it elsewhere
+    /// at any time, and with it everything that is done in the root.
+    #[error(
+        "the way to it leads through {link:?}, a symlink of uid {owner}, who may turn it elsewhere; \
+         give the directory that it leads to"
+    )]
+    ForeignLink {
+        /// The symlink.
+        link: PathBuf,
+        /// Whose it is.
+        owner: u32,
+    },
     /// It is no directory.
     #[error("it is not a directory")]
     NotADirectory,
@@ -104,13 +117,13 @@ impl RootId {
 }
 
 fn open_root(path: &Path) -> Result<OwnedFd, RootError> {
-    let error = match rustix::fs::open(path, DIRECTORY, Mode::empty()) {
-        Ok(fd) => return Ok(fd),
-        Err(error) => error,
+    let error = match walk_to(path) {
+        Err(RootError::Io(error)) => error,
+        answer => return answer,
     };
-    match error {
-        Errno::NOENT => Err(RootError::Missing),
-        Errno::LOOP | Errno::NOTDIR | Errno::MLINK => match std::fs::symlink_metadata(path) {
+    match Errno::from_io_error(&error) {
+        Some(Errno::NOENT) => Err(RootError::Missing),
+        Some(Errno::LOOP | Errno::NOTDIR | Errno::MLINK) => match std::fs::symlink_metadata(path) {
             Ok(meta) if meta.is_symlink() => Err(RootError::Symlink {
                 leads_to: std::fs::canonicalize(path).ok(),
             }),
@@ -118,8 +131,83 @@ fn open_root(path: &Path) -> Result<OwnedFd, RootError> {
             Err(_) => Err(RootError::Missing),
             Ok(_) => Err(RootError::NotADirectory),
         },
-        _ => Err(RootError::Io(error.into())),
+        _ => Err(RootError::Io(error)),
     }
+}
+
+/// As many symlinks as a path may lead through on Linux; elsewhere it is fewer.
+const MOST_LINKS: usize = 40;
+
+/// What stands at a name on the way to a root.
+enum Stands {
+    /// No symlink.
+    Plain,
+    /// A symlink.
+    Link {
+        /// Whose.
+        owner: u32,
+        /// What it says; `None` where only the system knows where it leads (`/proc/PID/root`).
+        to: Option<OsString>,
+    },
+}
+
+/// Opens the directory at `path`, part by part.
+///
+/// Where the way leads through a symlink, what that says is walked instead, and only if it belongs
+/// to root or to us. Whoever else may write to a directory on the way could turn it elsewhere, and
+/// have files deleted that only we may delete (CVE-2018-6954 and its like).
+fn walk_to(path: &Path) -> Result<OwnedFd, RootError> {
+    let us = rustix::process::geteuid().as_raw();
+    let open = |at: BorrowedFd<'_>, name: &OsStr, flags| {
+        rustix::fs::openat(at, name, flags, Mode::empty()).map_err(io::Error::from)
+    };
+    let start = |path: &Path| match path.is_absolute() {
+        true => open(rustix::fs::CWD, OsStr::new("/"), system::ON_THE_WAY),
+        false => open(rustix::fs::CWD, OsStr::new("."), system::ON_THE_WAY),
+    };
+    let parts = |path: &Path| -> Vec<OsString> {
+        let parts = path.components().rev();
+        let parts = parts.filter(|part| !matches!(part, Component::RootDir | Component::CurDir));
+        parts.map(|part| part.as_os_str().to_owned()).collect()
+    };
+    let mut at = start(path)?;
+    let mut rest = parts(path);
+    let mut links = 0;
+    // For people, and for nothing else.
+    let mut way = PathBuf::from(if path.is_absolute() { "/" } else { "." });
+    while let Some(name) = rest.pop() {
+        if rest.is_empty() {
+            return Ok(open(at.as_fd(), &name, DIRECTORY)?);
+        }
+        match system::stands(at.as_fd(), &name)? {
+            Stands::Plain => {
+                at = open(at.as_fd(), &name, system::ON_THE_WAY)?;
+                way.push(&name);
+            }
+            Stands::Link { owner, .. } if owner != 0 && owner != us => {
+                let link = way.join(&name);
+                return Err(RootError::ForeignLink { link, owner });
+            }
+            Stands::Link { to: Some(to), .. } => {
+                links += 1;
+                if links > MOST_LINKS {
+                    return Err(RootError::Io(Errno::LOOP.into()));
+                }
+                let to = Path::new(&to);
+                if to.is_absolute() {
+                    at = start(to)?;
+                    way = PathBuf::from("/");
+                }
+                rest.extend(parts(to));
+            }
+            Stands::Link { to: None, .. } => {
+                at = open(at.as_fd(), &name, system::ON_THE_WAY - OFlags::NOFOLLOW)?;
+                way.push(&name);
+            }
+        }
+    }
+    // Nothing but "/" or ".".
+    Ok(open(at.as_fd(), OsStr::new("."), DIRECTORY)?)
 }
 
 fn identify(fd: BorrowedFd<'_>) -> io::Result<(RootId, Observation)> {

@@ -10,6 +10,8 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use crate::look::RootId;
+
 const PREFIX: &[u8] = b".orphand-";
 const HEX: usize = 16;
 /// NAME_MAX of every file system that the proof is trusted on.
@@ -25,6 +27,8 @@ pub struct Claims {
     session: u32,
     next: AtomicU32,
     at_work: Mutex<HashSet<OsString>>,
+    /// Claims that could not be put back, by the directory that they lie in.
+    stranded: Mutex<Vec<(RootId, OsString)>>,
 }
 
 /// A claim name that is being worked on, until this is dropped.
@@ -42,6 +46,7 @@ impl Claims {
             session,
             next: AtomicU32::new(0),
             at_work: Mutex::default(),
+            stranded: Mutex::default(),
         }
     }
 
@@ -72,9 +77,26 @@ impl Claims {
         self.at_work().contains(claim)
     }
 
-    fn at_work(&self) -> MutexGuard<'_, HashSet<OsString>> {
-        self.at_work.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Notes that `claim` in the directory `dir` could not be put back.
+    pub(crate) fn strand(&self, dir: RootId, claim: &OsStr) {
+        guard(&self.stranded).push((dir, claim.to_owned()));
     }
+
+    /// Those in the directory `dir` that could not be put back: it is to be tried again.
+    #[must_use]
+    pub(crate) fn stranded(&self, dir: RootId) -> Vec<OsString> {
+        let stranded = &mut *guard(&self.stranded);
+        let here = stranded.extract_if(.., |(there, _)| *there == dir);
+        here.map(|(_, claim)| claim).collect()
+    }
+
+    fn at_work(&self) -> MutexGuard<'_, HashSet<OsString>> {
+        guard(&self.at_work)
+    }
+}
+
+fn guard<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Ticket<'_> {

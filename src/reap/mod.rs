@@ -33,9 +33,23 @@ pub mod quarantine;
 #[cfg_attr(not(any(target_os = "linux", target_os = "macos")), path = "other.rs")]
 mod calls;
 
-/// The steps of the protocol, in their order.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Step {
+/// Writes the enum and the list of all its variants from one list, so that neither can lack one.
+macro_rules! steps {
+    ($($(#[$what:meta])* $step:ident,)*) => {
+        /// The steps of the protocol, in their order.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum Step {
+            $($(#[$what])* $step,)*
+        }
+
+        impl Step {
+            /// All of them.
+            pub const ALL: [Step; [$(Step::$step),*].len()] = [$(Step::$step),*];
+        }
+    };
+}
+
+steps! {
     /// The directory is still what its path below the root leads to.
     Resolve,
     /// The name still stands for what was looked at.
@@ -60,24 +74,6 @@ pub enum Step {
     ProveLast,
     /// Remove the claim.
     Unlink,
-}
-
-impl Step {
-    /// All of them.
-    pub const ALL: [Step; 12] = [
-        Step::Resolve,
-        Step::Look,
-        Step::Open,
-        Step::Prove,
-        Step::Judge,
-        Step::Claim,
-        Step::Compare,
-        Step::ProveAgain,
-        Step::LetGo,
-        Step::Breathe,
-        Step::ProveLast,
-        Step::Unlink,
-    ];
 }
 
 /// Something to be called *before* each step of each temp: a test makes a window wide with it, or
@@ -276,7 +272,7 @@ impl Reaper {
         }
         if let Err(error) = scene.is_where_it_was() {
             for (index, _) in part {
-                set(index, refused(&error));
+                set(index, refused(Step::Resolve, &error));
             }
             return;
         }
@@ -308,16 +304,19 @@ impl Reaper {
         std::thread::sleep(self.breath);
         // RACE: the directory may be moved out of the root at any time. It is asked for once more
         // here; worst case, a temp that was judged in it is removed just after it was moved.
-        let still = scene.is_where_it_was().is_ok();
+        let still = scene.is_where_it_was();
         // By now the names are gone, so nobody new can come to map what is behind them.
         let after = examine();
         for (index, one) in claimed {
             let file = FileId::from(&one.after.fingerprint);
             let cleared = |census: &Census| census.clears(file) == one.evidence.mappings_examined;
-            let outcome = match still {
-                true if after.as_ref().is_none_or(cleared) => self.finish(scene, &rooms, one),
-                true => put_back(scene, &rooms, one, Reason::CannotTell),
-                false => put_back(scene, &rooms, one, Reason::Changed),
+            let outcome = match &still {
+                Ok(()) if after.as_ref().is_none_or(cleared) => self.finish(scene, &rooms, one),
+                Ok(()) => self.put_back(scene, &rooms, one, Reason::CannotTell),
+                Err(error) => {
+                    let why = refused(Step::Breathe, error);
+                    self.put_back_because(scene, &rooms, one, why)
+                }
             };
             set(index, outcome);
         }
@@ -395,14 +394,14 @@ impl Reaper {
             Ok(at) => at,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 // The name, or the slot that somebody took for litter?
-                let there = dir.observe(name).is_ok_and(|seen| seen.is_some());
-                return Err(match there {
-                    true => Outcome::Kept(Reason::NoQuarantine),
-                    false => Outcome::Settled,
+                return Err(match dir.observe(name) {
+                    Ok(Some(_)) => Outcome::Kept(Reason::NoQuarantine),
+                    Ok(None) => Outcome::Settled,
+                    Err(error) => failed(Step::Claim)(error),
                 });
             }
             Err(error) if is_full(&error) && proven && candidate.verdict == Verdict::Reap => {
-                return Err(unlink_unclaimed(dir, name, &proof, &judged));
+                return Err(self.unlink_unclaimed(dir, suspect, &proof, &evidence));
             }
             // No rename here that overwrites nothing: then there is no safe way to claim.
             Err(error) if error.kind() == io::ErrorKind::Unsupported => {
@@ -422,18 +421,20 @@ impl Reaper {
         self.at(Step::Compare, name);
         match one.look(dir) {
             Ok(Some(after)) if one.is_same(&after) => one.after = after,
-            Ok(Some(_)) => return Err(put_back(scene, rooms, one, Reason::Changed)),
+            Ok(Some(_)) => return Err(self.put_back(scene, rooms, one, Reason::Changed)),
             // RACE: somebody renamed or removed the claim itself. Nothing of ours is left.
             Ok(None) => return Err(Outcome::Settled),
             Err(error) => {
-                let _ = put_back(scene, rooms, one, Reason::Changed);
-                return Err(failed(Step::Compare)(error));
+                let why = failed(Step::Compare)(error);
+                return Err(self.put_back_because(scene, rooms, one, why));
             }
         }
 
         self.at(Step::ProveAgain, name);
-        if one.proven && !one.proof.holds() {
-            return Err(put_back(scene, rooms, one, Reason::InUse));
+        if one.proven {
+            if let Some(reason) = held(one.proof.again()) {
+                return Err(self.put_back(scene, rooms, one, reason));
+            }
         }
 
         self.at(Step::LetGo, name);
@@ -446,25 +447,27 @@ impl Reaper {
         let name = one.suspect.name.as_os_str();
         self.at(Step::ProveLast, name);
         if one.proven {
-            match one.proof.take() {
-                Hold::Free => {}
-                Hold::Held | Hold::Locked => return put_back(scene, rooms, one, Reason::InUse),
-                Hold::CannotTell => return put_back(scene, rooms, one, Reason::CannotTell),
+            if let Some(reason) = held(one.proof.take()) {
+                return self.put_back(scene, rooms, one, reason);
             }
         }
         match one.look(scene.dir) {
             Ok(Some(now)) if one.is_untouched(&now) => {}
-            Ok(Some(_)) => return put_back(scene, rooms, one, Reason::Changed),
+            Ok(Some(_)) => return self.put_back(scene, rooms, one, Reason::Changed),
             Ok(None) => return Outcome::Settled,
             Err(error) => {
-                let _ = put_back(scene, rooms, one, Reason::Changed);
-                return failed(Step::ProveLast)(error);
+                let why = failed(Step::ProveLast)(error);
+                return self.put_back_because(scene, rooms, one, why);
             }
         }
         // A temp that goes because its target is whole: it must still be.
-        let target = evidence::target(scene.dir, &one.suspect.reading, &one.after.fingerprint);
-        if target.map(|(target, _)| target).ok() != Some(one.evidence.target) {
-            return put_back(scene, rooms, one, Reason::Changed);
+        match evidence::target(scene.dir, &one.suspect.reading, &one.after.fingerprint) {
+            Ok((target, _)) if target == one.evidence.target => {}
+            Ok(_) => return self.put_back(scene, rooms, one, Reason::Changed),
+            Err(error) => {
+                let why = failed(Step::ProveLast)(error);
+                return self.put_back_because(scene, rooms, one, why);
+            }
         }
 
         self.at(Step::Unlink, name);
@@ -493,13 +496,131 @@ impl Reaper {
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => Outcome::Settled,
             Err(error) if error.kind() == io::ErrorKind::ResourceBusy => {
-                put_back(scene, rooms, one, Reason::InUse)
+                self.put_back(scene, rooms, one, Reason::InUse)
             }
             Err(error) => {
-                let _ = put_back(scene, rooms, one, Reason::Changed);
-                failed(Step::Unlink)(error)
+                let why = failed(Step::Unlink)(error);
+                self.put_back_because(scene, rooms, one, why)
             }
         }
+    }
+
+    /// Gives a claimed temp its name back, and only then lets go of it.
+    ///
+    /// The name may have a new owner: then the claim goes to the quarantine, and nothing is
+    /// overwritten or deleted.
+    fn put_back(
+        &self,
+        scene: Scene<'_>,
+        rooms: &Rooms<'_>,
+        one: Claimed<'_>,
+        reason: Reason,
+    ) -> Outcome {
+        let (dir, name) = (scene.dir, one.suspect.name.as_os_str());
+        let back = match &one.at {
+            At::Here(claim) => calls::rename(dir.fd(), claim.name(), dir.fd(), name),
+            At::Slot(slot) => calls::rename(slot.folder(), name, dir.fd(), name),
+        };
+        let error = match back {
+            Ok(()) => return Outcome::Kept(reason),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Outcome::Settled,
+            Err(error) => error,
+        };
+        let taken = error.kind() == io::ErrorKind::AlreadyExists;
+        let claim = match one.at {
+            At::Slot(slot) if taken => return Outcome::Quarantined { id: slot.keep() },
+            At::Slot(slot) => {
+                let id = slot.keep();
+                log::error!(
+                    "{name:?} could not be given its name back; it is in the quarantine: {id}"
+                );
+                return failed(Step::Claim)(error);
+            }
+            At::Here(claim) => claim,
+        };
+        let error = match taken.then(|| rooms.slot()) {
+            None => error,
+            Some(Err(Outcome::Failed { error, .. })) => error,
+            Some(Err(_)) => error,
+            Some(Ok(slot)) => match calls::rename(dir.fd(), claim.name(), slot.folder(), name) {
+                Ok(()) => return Outcome::Quarantined { id: slot.keep() },
+                Err(error) => error,
+            },
+        };
+        log::error!(
+            "{name:?} could not be given its name back, and is called {:?} until it can be",
+            claim.name()
+        );
+        self.claims.strand(dir.id(), claim.name());
+        failed(Step::Claim)(error)
+    }
+
+    /// The same because of `why`, which is what is told unless there is more to tell.
+    fn put_back_because(
+        &self,
+        scene: Scene<'_>,
+        rooms: &Rooms<'_>,
+        one: Claimed<'_>,
+        why: Outcome,
+    ) -> Outcome {
+        match self.put_back(scene, rooms, one, Reason::Changed) {
+            Outcome::Kept(_) => why,
+            more => more,
+        }
+    }
+
+    /// On a full disk a rename may find no room for its entry, while removing one always works.
+    /// Such a temp goes without a claim, under the proof.
+    ///
+    /// RACE: between the comparison and the unlink the name may come to stand for another file, and
+    /// somebody may be inside an `open` of it, past the look-up and not yet counted; worst case, a
+    /// file that was renamed onto it in these microseconds is lost, or what is written to the one
+    /// that was opened. That is why it is done only where the claim says ENOSPC or EDQUOT (1 of
+    /// 6,662 temps on a full ext4, 2 on xfs, 329 on btrfs).
+    fn unlink_unclaimed(
+        &self,
+        dir: &Dir,
+        suspect: &Suspect,
+        proof: &Proof,
+        evidence: &Evidence,
+    ) -> Outcome {
+        let (name, judged) = (suspect.name.as_os_str(), &evidence.observation);
+        self.at(Step::Compare, name);
+        match dir.observe(name) {
+            Ok(Some(now)) if now == *judged => {}
+            Ok(Some(_)) => return Outcome::Kept(Reason::Changed),
+            Ok(None) => return Outcome::Settled,
+            Err(error) => return failed(Step::Compare)(error),
+        }
+        match evidence::target(dir, &suspect.reading, &judged.fingerprint) {
+            Ok((target, _)) if target == evidence.target => {}
+            Ok(_) => return Outcome::Kept(Reason::Changed),
+            Err(error) => return failed(Step::Compare)(error),
+        }
+        self.at(Step::ProveAgain, name);
+        if let Some(reason) = held(proof.again()) {
+            return Outcome::Kept(reason);
+        }
+        self.at(Step::Unlink, name);
+        match calls::unlink_proven(dir.fd(), name, proof) {
+            Ok(()) => Outcome::Reaped {
+                freed: judged.fingerprint.size,
+            },
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Outcome::Settled,
+            Err(error) if error.kind() == io::ErrorKind::ResourceBusy => {
+                Outcome::Kept(Reason::InUse)
+            }
+            Err(error) => failed(Step::Unlink)(error),
+        }
+    }
+}
+
+/// Why a file stays of which the kernel has said this.
+fn held(hold: Hold) -> Option<Reason> {
+    match hold {
+        Hold::Free => None,
+        Hold::Held | Hold::Locked => Some(Reason::InUse),
+        Hold::CannotTell => Some(Reason::CannotTell),
     }
 }
 
@@ -528,66 +649,6 @@ impl Claimed<'_> {
             true => *now == self.after,
             false => self.is_same(now),
         }
-    }
-}
-
-/// Gives a claimed temp its name back, and only then lets go of it.
-///
-/// The name may have a new owner: then the claim goes to the quarantine, and nothing is
-/// overwritten or deleted.
-fn put_back(scene: Scene<'_>, rooms: &Rooms<'_>, one: Claimed<'_>, reason: Reason) -> Outcome {
-    let (dir, name) = (scene.dir, one.suspect.name.as_os_str());
-    let back = match &one.at {
-        At::Here(claim) => calls::rename(dir.fd(), claim.name(), dir.fd(), name),
-        At::Slot(slot) => calls::rename(slot.folder(), name, dir.fd(), name),
-    };
-    match (back, one.at) {
-        (Ok(()), _) => Outcome::Kept(reason),
-        (Err(error), _) if error.kind() == io::ErrorKind::NotFound => Outcome::Settled,
-        (Err(error), At::Slot(slot)) if error.kind() == io::ErrorKind::AlreadyExists => {
-            Outcome::Quarantined { id: slot.keep() }
-        }
-        (Err(error), At::Here(claim)) if error.kind() == io::ErrorKind::AlreadyExists => {
-            match rooms.slot() {
-                Ok(slot) => match calls::rename(dir.fd(), claim.name(), slot.folder(), name) {
-                    Ok(()) => Outcome::Quarantined { id: slot.keep() },
-                    Err(error) => failed(Step::Claim)(error),
-                },
-                Err(_) => failed(Step::Claim)(error),
-            }
-        }
-        (Err(error), At::Slot(slot)) => {
-            // It lies in the quarantine, and there it is found.
-            let _id = slot.keep();
-            failed(Step::Claim)(error)
-        }
-        (Err(error), At::Here(_)) => failed(Step::Claim)(error),
-    }
-}
-
-/// On a full disk a rename may find no room for its entry, while removing one always works. Such
-/// a temp goes without a claim, under the proof.
-///
-/// RACE: between the comparison and the unlink the name may come to stand for another file; worst
-/// case, a file that was renamed onto it in these microseconds is lost. That is why it is done only
-/// where the claim says ENOSPC or EDQUOT (1 of 6,662 temps on a full ext4, 2 on xfs, 329 on btrfs).
-fn unlink_unclaimed(dir: &Dir, name: &OsStr, proof: &Proof, judged: &Observation) -> Outcome {
-    match dir.observe(name) {
-        Ok(Some(now)) if now == *judged => {}
-        Ok(Some(_)) => return Outcome::Kept(Reason::Changed),
-        Ok(None) => return Outcome::Settled,
-        Err(error) => return failed(Step::Compare)(error),
-    }
-    if !proof.holds() {
-        return Outcome::Kept(Reason::InUse);
-    }
-    match calls::unlink_proven(dir.fd(), name, proof) {
-        Ok(()) => Outcome::Reaped {
-            freed: judged.fingerprint.size,
-        },
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Outcome::Settled,
-        Err(error) if error.kind() == io::ErrorKind::ResourceBusy => Outcome::Kept(Reason::InUse),
-        Err(error) => failed(Step::Unlink)(error),
     }
 }
 
@@ -624,7 +685,7 @@ pub fn recover(scene: Scene<'_>, asker: &Asker, claim: &OsStr) -> io::Result<Opt
         || scene
             .circumstances
             .marks
-            .has(proof.file(), &now.fingerprint)
+            .has(proof.file(), &now.fingerprint)?
     {
         return Ok(None);
     }
@@ -640,9 +701,10 @@ pub fn recover(scene: Scene<'_>, asker: &Asker, claim: &OsStr) -> io::Result<Opt
             Err(error) => return Err(error),
         }
     }
-    let slot = Rooms::new(scene)
-        .slot()
-        .map_err(|_| io::Error::from(Errno::NOENT))?;
+    let slot = Rooms::new(scene).slot().map_err(|outcome| match outcome {
+        Outcome::Failed { error, .. } => error,
+        _ => io::Error::other("it has a new owner, and there can be no quarantine here"),
+    })?;
     let name = read.original.unwrap_or_else(|| claim.to_owned());
     calls::rename(dir.fd(), claim, slot.folder(), &name)?;
     Ok(Some(Recovered::Quarantined {
@@ -687,7 +749,7 @@ impl Scene<'_> {
 /// The quarantine of a batch, opened when the first temp needs it.
 struct Rooms<'a> {
     scene: Scene<'a>,
-    room: OnceCell<Option<Arc<Room>>>,
+    room: OnceCell<Arc<Room>>,
 }
 
 impl<'a> Rooms<'a> {
@@ -698,15 +760,31 @@ impl<'a> Rooms<'a> {
         }
     }
 
+    /// A place for one file; why it stays where there is none.
     fn slot(&self) -> Result<Slot, Outcome> {
-        let open = || {
-            Room::make(self.scene.root, self.scene.id)
-                .ok()
-                .map(Arc::new)
+        let room = match self.room.get() {
+            Some(room) => room,
+            None => {
+                let made = Room::make(self.scene.root, self.scene.id);
+                let made = made.map_err(|error| match &error {
+                    RootError::Io(error) => no_room(crate::error::copy(error)),
+                    _ => Outcome::Kept(Reason::NoQuarantine),
+                })?;
+                self.room.get_or_init(|| Arc::new(made))
+            }
         };
-        let room = self.room.get_or_init(open).as_ref();
-        let slot = room.and_then(|room| room.slot(self.scene.dir.below()).ok());
-        slot.ok_or(Outcome::Kept(Reason::NoQuarantine))
+        room.slot(self.scene.dir.below()).map_err(no_room)
+    }
+}
+
+/// That there can be no quarantine here is a reason to keep. That the system fails, or runs out of
+/// what it lends to processes, is no answer.
+fn no_room(error: io::Error) -> Outcome {
+    match Errno::from_io_error(&error) {
+        Some(
+            Errno::IO | Errno::NFILE | Errno::MFILE | Errno::NOMEM | Errno::INTR | Errno::AGAIN,
+        ) => failed(Step::Claim)(error),
+        _ => Outcome::Kept(Reason::NoQuarantine),
     }
 }
 
@@ -731,9 +809,12 @@ fn failed(step: Step) -> impl Fn(io::Error) -> Outcome {
     move |error| Outcome::Failed { step, error }
 }
 
-fn refused(error: &RootError) -> Outcome {
+/// The directory is not what it was, or that could not be found out.
+fn refused(step: Step, error: &RootError) -> Outcome {
     match error {
-        RootError::Io(error) => failed(Step::Resolve)(crate::error::copy(error)),
+        RootError::Io(error) if !RootError::is_gone_by(error) => {
+            failed(step)(crate::error::copy(error))
+        }
         _ => Outcome::Kept(Reason::Changed),
     }
 }

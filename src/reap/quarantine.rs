@@ -269,7 +269,7 @@ impl Room {
             Reach::OpenersOnly => evidence::census(&[file], reach).clears(file),
             Reach::Unknown => false,
         };
-        hold == Hold::Free && same && seen_whole && proof.holds()
+        hold == Hold::Free && same && seen_whole && proof.again() == Hold::Free
     }
 
     /// Deletes the file `id` for good.

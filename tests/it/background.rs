@@ -138,7 +138,9 @@ fn a_wrong_file_leaves_the_rules_in_force_and_is_said() {
     // A file that is gone is no wish to stop either.
     fs::remove_file(&path).unwrap();
     until("the missing file on stderr", || {
-        watch.stderr().contains("there is no configuration file")
+        watch
+            .stderr()
+            .contains("no directory to watch: none was given, and there is no ")
     });
     watch.outlive_a_sentinel_in(&sandbox, "a");
     // Mended, it holds, and nothing is left of the mistake.

@@ -4,30 +4,49 @@
 #![cfg_attr(not(target_os = "linux"), allow(dead_code, unused_imports))]
 
 mod contract;
+#[cfg(target_os = "linux")]
+mod intercept;
 mod sandbox;
 
 mod background;
 mod cli;
+mod config;
+mod doctor;
 mod history;
+mod manual;
 mod names;
 mod quarantine;
 mod scan;
+mod service;
 mod sweep;
 mod users;
 mod watch;
 mod watch_roots;
 
-mod crashes;
-mod holders;
-// Mounts, overlays, namespaces, chattr(1) and ext4 are Linux's.
+// Other users, huge directories, deep trees: Linux tells what a process has open.
+#[cfg(target_os = "linux")]
+mod attacks;
+// A clock, limits, namespaces and mounts of one's own are Linux's.
 #[cfg(target_os = "linux")]
 mod clocks;
+mod crashes;
+// seccomp(2) is Linux's.
+#[cfg(target_os = "linux")]
+mod faults;
+mod holders;
 #[cfg(target_os = "linux")]
 mod missed;
+mod model;
+// Mounts, overlays, chattr(1) and ext4 are Linux's.
 #[cfg(target_os = "linux")]
 mod places;
+
 mod protocol;
 mod stage;
+mod storm;
+// The service in it is systemd's.
+#[cfg(target_os = "linux")]
+mod transcript;
 mod verdicts;
 #[cfg(target_os = "linux")]
 mod world;

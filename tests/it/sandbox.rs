@@ -79,10 +79,21 @@ impl Sandbox {
         }
     }
 
+    /// A sandbox of an ordinary user where writing is fastest: in memory, where there is such a place.
+    pub(crate) fn in_memory() -> Sandbox {
+        let memory = PathBuf::from("/dev/shm");
+        let place = if memory.is_dir() { memory } else { place() };
+        Sandbox::of_in(is_root().then_some(NOBODY), &place)
+    }
+
     fn of(user: Option<u32>) -> Sandbox {
+        Sandbox::of_in(user, &place())
+    }
+
+    fn of_in(user: Option<u32>, place: &Path) -> Sandbox {
         let dir = tempfile::Builder::new()
             .prefix("orphand-it-")
-            .tempdir_in(place())
+            .tempdir_in(place)
             .unwrap();
         let base = dir.path().to_owned();
         let mut sandbox = Sandbox {
@@ -175,6 +186,11 @@ impl Sandbox {
         if let Some(uid) = self.user {
             std::os::unix::fs::lchown(path, Some(uid), Some(uid)).unwrap();
         }
+    }
+
+    /// Whose it is, if not the one's who runs the tests.
+    pub(crate) fn user(&self) -> Option<u32> {
+        self.user
     }
 
     /// Waits until nothing in the root was touched for `age`. A change time cannot be set back, so
@@ -486,6 +502,13 @@ impl Ran {
             self.stderr
         );
         self
+    }
+
+    /// The code that it ended with by itself.
+    #[track_caller]
+    pub(crate) fn code(&self) -> i32 {
+        let code = self.status.code();
+        code.unwrap_or_else(|| panic!("{}: {}\n{}", self.said, self.status, self.stderr))
     }
 
     /// It said this on stderr.

@@ -288,7 +288,7 @@ fn a_name_that_only_another_roots_rule_takes_is_left_alone() {
     let rule = |path: &str, names: &str| {
         let path = sandbox.base().join(path);
         format!(
-            "[[watch]]\npath = {path:?}\nnames = [{names:?}]\ngrace = \"200ms\"\nsole_copy = \"reap\"\nrecursive = true\n"
+            "[[watch]]\npath = {path:?}\nnames = [{names:?}]\nexclude = [\"inner\"]\ngrace = \"200ms\"\nsole_copy = \"reap\"\nrecursive = true\n"
         )
     };
     let config = rule("root", "*.tmp") + &rule("logs", "*.log") + &rule("root/inner", "*.part");

@@ -10,83 +10,9 @@ use orphand::decide::temp_name::Names;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::ConfigError;
+use super::mistake::{Mistake, did_you_mean, place};
+use super::section::{Lines, SECTIONS, Section};
 use crate::cli::{duration, size};
-
-/// What is wrong, and at which byte of the text.
-#[derive(Debug)]
-pub(super) struct Mistake {
-    at: usize,
-    what: String,
-}
-
-impl Mistake {
-    pub(super) fn new(at: usize, what: impl fmt::Display) -> Mistake {
-        let what = what.to_string();
-        Mistake { at, what }
-    }
-
-    pub(super) fn in_file(self, path: &Path, text: &str) -> ConfigError {
-        ConfigError {
-            path: path.to_owned(),
-            place: Some(place(text, self.at)),
-            what: self.what,
-        }
-    }
-}
-
-pub(super) fn place(text: &str, at: usize) -> (usize, usize) {
-    // A place within a character is none of ours, but nothing to panic about either.
-    let at = at.min(text.len());
-    let before = (0..=at).rev().find_map(|at| text.get(..at)).unwrap_or("");
-    let lines = before.bytes().filter(|byte| *byte == b'\n').count();
-    let line = before.rsplit('\n').next().unwrap_or("");
-    (lines + 1, line.chars().count() + 1)
-}
-
-pub(super) struct Section {
-    pub(super) title: &'static str,
-    pub(super) keys: &'static [&'static str],
-}
-
-#[rustfmt::skip]
-pub(super) const WATCH: Section = Section {
-    title: "[[watch]]",
-    keys: &[
-        "path",
-        "names", "writers", "exclude", "recursive", "grace", "fixed_name_grace", "closed", "open",
-        "sole_copy", "action", "network", "broad",
-    ],
-};
-
-pub(super) const DEFAULTS: Section = Section {
-    title: "[defaults]",
-    // All of it but the path.
-    keys: WATCH.keys.split_at(1).1,
-};
-
-pub(super) const QUARANTINE: Section = Section {
-    title: "[quarantine]",
-    keys: &["keep", "percent"],
-};
-
-pub(super) const JOURNAL: Section = Section {
-    title: "[journal]",
-    keys: &["max_size"],
-};
-
-pub(super) const LOG: Section = Section {
-    title: "[log]",
-    keys: &["file", "max_size", "level", "leaks"],
-};
-
-pub(super) const METRICS: Section = Section {
-    title: "[metrics]",
-    keys: &["textfile", "every"],
-};
-
-/// `[defaults]` first: where a key fits two sections, that is the one to be told of.
-pub(super) const SECTIONS: [Section; 6] = [DEFAULTS, WATCH, QUARANTINE, JOURNAL, LOG, METRICS];
 
 /// A key and its value.
 #[derive(Clone, Copy)]
@@ -95,6 +21,15 @@ pub(super) struct Entry<'t> {
     /// Where the key stands.
     pub(super) at: usize,
     pub(super) value: &'t Spanned<DeValue<'t>>,
+}
+
+/// Where the keys of a table stand.
+pub(super) fn lines(section: &Section, table: &DeTable<'_>, text: &str) -> Lines {
+    let line = |entry: Entry<'_>| {
+        let key = section.keys.iter().find(|key| **key == entry.key)?;
+        Some((*key, place(text, entry.at).0))
+    };
+    entries(table).into_iter().filter_map(line).collect()
 }
 
 /// In the order of the file, so that the first mistake is said first.
@@ -113,7 +48,7 @@ pub(super) fn entries<'t>(table: &'t DeTable<'t>) -> Vec<Entry<'t>> {
 pub(super) const NONE: [&str; 0] = [];
 
 /// The shortest time between two of something that is done again and again.
-pub(super) const SHORTEST_INTERVAL: Duration = Duration::from_secs(1);
+const SHORTEST_INTERVAL: Duration = Duration::from_secs(1);
 
 impl Entry<'_> {
     pub(super) fn wrong(&self, what: impl fmt::Display) -> Mistake {
@@ -296,24 +231,12 @@ fn absolute(text: &str, home: Option<&Path>) -> Result<PathBuf, String> {
             ));
         }
     };
+    // Where it leads depends on what stands on the way, and paths are compared as they are.
+    if text.split('/').any(|part| part == "..") {
+        return Err(format!(
+            "the path {text:?} goes up by \"..\"; write the one that it leads to"
+        ));
+    }
     // As roots are compared: without a slash at the end.
     Ok(path.components().collect())
-}
-
-/// Asks for the one of `known` that is like `word`, or, if none is, for any. They are as written in
-/// the file; what encloses them there is not compared.
-fn did_you_mean(word: &str, known: impl Iterator<Item = String>) -> String {
-    let compared = |known: String| {
-        let name = known.trim_matches(['"', '[', ']']);
-        (strsim::levenshtein(word, name), name.len(), known)
-    };
-    let mut known: Vec<_> = known.map(compared).collect();
-    if let Some((edits, len, name)) = known.iter().min()
-        && edits * 2 <= *len
-    {
-        return format!("did you mean {name}?");
-    }
-    let last = known.pop().map(|(_, _, name)| name).unwrap_or_default();
-    let others: Vec<_> = known.into_iter().map(|(_, _, name)| name).collect();
-    format!("did you mean {} or {last}?", others.join(", "))
 }

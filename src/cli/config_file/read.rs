@@ -6,16 +6,17 @@ use std::time::Duration;
 use clap::ValueEnum;
 use log::LevelFilter;
 use orphand::decide::exclude::Exclude;
-use orphand::decide::policy::PolicyError;
+use orphand::decide::policy::{Policy, PolicyError};
 use orphand::decide::retention::Limits;
 use orphand::decide::temp_name::{NameError, Names};
+use orphand::root::Root;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::entry::{
-    DEFAULTS, Entry, JOURNAL, LOG, METRICS, Mistake, NONE, QUARANTINE, Section, WATCH, entries,
-    place,
-};
+use super::entry::{Entry, NONE, entries, lines};
+use super::mistake::{Mistake, place};
+use super::overlap::Overlap;
+use super::section::{DEFAULTS, JOURNAL, LOG, METRICS, QUARANTINE, SECTIONS, Section, WATCH};
 use super::{
     Config, JournalSettings, LogFile, LogSettings, MetricsSettings, RuleSettings, SettingsError,
     WatchRule,
@@ -27,6 +28,12 @@ pub(super) fn read(text: &str, home: Option<&Path>) -> Result<Config, Mistake> {
     let mut config = Config::default();
     let mut watch: &[Spanned<DeValue<'_>>] = &[];
     for entry in entries(document.get_ref()) {
+        let section = SECTIONS.iter().find(|section| section.is_called(entry.key));
+        if let (Some(section), DeValue::Table(table)) = (section, entry.value.get_ref()) {
+            config
+                .lines
+                .insert(section.title, lines(section, table, text));
+        }
         match (entry.key, entry.value.get_ref()) {
             ("defaults", DeValue::Table(table)) => {
                 config.defaults = rule(&DEFAULTS, table)?;
@@ -41,7 +48,7 @@ pub(super) fn read(text: &str, home: Option<&Path>) -> Result<Config, Mistake> {
         }
     }
     // Only now, as the defaults may stand below the rules that they hold for.
-    let mut lines = Vec::new();
+    let mut roots: Vec<Root> = Vec::new();
     for value in watch {
         let key = "watch";
         let at = value.span().start;
@@ -49,26 +56,28 @@ pub(super) fn read(text: &str, home: Option<&Path>) -> Result<Config, Mistake> {
             return Err(Entry { key, at, value }.unknown(None));
         };
         let settings = rule(&WATCH, table)?;
-        let Some(path) = table.get("path") else {
+        let Some(path) = entries(table).into_iter().find(|entry| entry.key == "path") else {
             let what = "this [[watch]] has no path; name the directory that it is for";
             return Err(Mistake::new(at, what));
         };
-        let at = path.span().start;
-        let key = "path";
-        let path = Entry {
-            key,
-            at,
-            value: path,
+        let at = path.value.span().start;
+        let path = path.path(home)?;
+        let policy = check(&settings.clone().over(&config.defaults), table)?.into();
+        let rule = WatchRule {
+            path,
+            settings,
+            place: place(text, at),
+            lines: lines(&WATCH, table, text),
+        };
+        let path = rule.path.clone();
+        let root = Root { path, policy };
+        for (first, other) in config.watch.iter().zip(&roots) {
+            if let Some(overlap) = Overlap::of(other, &root) {
+                return Err(Mistake::new(at, overlap.say(first, &rule)));
+            }
         }
-        .path(home)?;
-        let mut known = config.watch.iter().zip(&lines);
-        if let Some((_, line)) = known.find(|(rule, _)| rule.path == path) {
-            let what = format!("{path:?} has a rule already, in line {line}; make one of the two");
-            return Err(Mistake::new(at, what));
-        }
-        check(&settings.clone().over(&config.defaults), table)?;
-        lines.push(place(text, at).0);
-        config.watch.push(WatchRule { path, settings });
+        roots.push(root);
+        config.watch.push(rule);
     }
     Ok(config)
 }
@@ -120,9 +129,10 @@ fn rule(section: &Section, table: &DeTable<'_>) -> Result<RuleSettings, Mistake>
 /// where the last word on them was said.
 ///
 /// `[defaults]` must mean something alone: a directory on the command line has nothing else.
-fn check(settings: &RuleSettings, table: &DeTable<'_>) -> Result<(), Mistake> {
-    let Err(error) = settings.policy() else {
-        return Ok(());
+fn check(settings: &RuleSettings, table: &DeTable<'_>) -> Result<Policy, Mistake> {
+    let error = match settings.policy() {
+        Ok(policy) => return Ok(policy),
+        Err(error) => error,
     };
     let said = table.get("closed").or_else(|| table.get("open"));
     let at = said.map_or(0, |value| value.span().start);

@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 
-use super::entry::{LOG, QUARANTINE, SECTIONS, WATCH};
+use super::section::{LOG, QUARANTINE, WATCH};
 use super::*;
 
 const HOME: &str = "/home/ann";
@@ -162,9 +162,16 @@ fn mistakes_are_placed_and_say_what_was_meant() {
         ("[[watch]]\npath = '~'", "2:8: the path \"~\" must be absolute or begin with ~/; did you mean \"~/DIR\"?"),
         ("[[watch]]\npath = '~bob/x'", "2:8: the path \"~bob/x\" must be absolute or begin with ~/; did you mean \"~/x\"?"),
         ("[[watch]]\npath = '.a/../b'", "2:8: the path \".a/../b\" must be absolute or begin with ~/; did you mean \"~/.a/b\"?"),
+        ("[[watch]]\npath = '/a/b/../c'", "2:8: the path \"/a/b/../c\" goes up by \"..\"; write the one that it leads to"),
+        ("[[watch]]\npath = '~/..'", "2:8: the path \"~/..\" goes up by \"..\"; write the one that it leads to"),
         ("[[watch]]\npath = ''", "2:8: the path \"\" must be absolute or begin with ~/; did you mean \"~/DIR\"?"),
         ("[[watch]]\npath = '/a/b'\n[[watch]]\nbroad = true\npath = '/a//b/'", "5:8: \"/a/b\" has a rule already, in line 2; make one of the two"),
         ("[[watch]]\npath = '~/x'\n[[watch]]\npath = '/home/ann/x'", "4:8: \"/home/ann/x\" has a rule already, in line 2; make one of the two"),
+        // Two rules for one temp.
+        ("[[watch]]\npath = '/a'\nrecursive = true\n[[watch]]\npath = '/a/b'", "5:8: \"/a/b\" lies in \"/a\", whose rule in line 2 is recursive: a temp would have two rules; say exclude = [\"b/**\"] in that one, or make one of the two"),
+        ("[[watch]]\npath = '/a/b/c[1]'\n[[watch]]\n  path = '/a'\nrecursive = true", "4:10: \"/a\" is recursive and holds \"/a/b/c[1]\", which has a rule in line 2: a temp would have two rules; say exclude = [\"b/c[[]1[]]\"] in this one, or make one of the two"),
+        ("[defaults]\nrecursive = true\n[[watch]]\npath = '/x'\n[[watch]]\npath = '/a/b'\n[[watch]]\npath = '/a'", "8:8: \"/a\" is recursive and holds \"/a/b\", which has a rule in line 6: a temp would have two rules; say exclude = [\"b/**\"] in this one, or make one of the two"),
+        ("[[watch]]\npath = '/a'\nrecursive = true\nexclude = ['*.x', 'c']\n[[watch]]\npath = '/a/b'", "6:8: \"/a/b\" lies in \"/a\", whose rule in line 2 is recursive: a temp would have two rules; say exclude = [\"b/**\"] in that one, or make one of the two"),
         // Together.
         ("[defaults]\nopen = 'keep'\nclosed = 'settled'", "3:10: closed = \"settled\" with open = \"keep\" removes nothing, ever: what is closed is left alone and what is open is kept; did you mean open = \"reap\"?"),
         ("[[watch]]\npath = '/a'\nclosed = 'settled'\n[defaults]\ngrace = '1s'", "3:10: closed = \"settled\" with open = \"keep\" removes nothing, ever: what is closed is left alone and what is open is kept; did you mean open = \"reap\"?"),
@@ -175,6 +182,47 @@ fn mistakes_are_placed_and_say_what_was_meant() {
     }
     // An editor shows no byte order mark.
     assert_eq!(parse("\u{feff}x = 1").expect_err("x").place, Some((1, 1)));
+}
+
+/// Rules that lie within one another, and none of them decides over another's temps.
+#[test]
+fn rules_that_do_not_overlap() {
+    let deep = "recursive = true\n";
+    for (first, second) in [
+        (("/a", ""), ("/a/b", deep)),
+        (("/a", deep), ("/ab", deep)),
+        (("/a", "recursive = true\nexclude = ['b/**']"), ("/a/b", "")),
+        (("/a/b/c", ""), ("/a", "recursive = true\nexclude = ['b']")),
+        (
+            ("/a", "recursive = true\nexclude = ['b/c']"),
+            ("/a/b/c/d", deep),
+        ),
+    ] {
+        let rule = |(path, rest): (&str, &str)| format!("[[watch]]\npath = '{path}'\n{rest}\n");
+        for text in [rule(first) + &rule(second), rule(second) + &rule(first)] {
+            let config = parse(&text).map_err(|error| error.to_string());
+            assert_eq!(config.map(|config| config.watch.len()), Ok(2), "{text}");
+        }
+    }
+}
+
+/// What is proposed as a way out is one.
+#[test]
+fn what_is_to_be_excluded_is_proposed_as_a_glob_that_does_it() {
+    let rule = |path: &str| format!("[[watch]]\npath = '{path}'\n");
+    for way in ["b", "b/c", "*", "b[1]/{c}", "!x", "é"] {
+        let outer = rule("/a") + "recursive = true\n";
+        let inner = rule(&format!("/a/{way}"));
+        let error = parse(&(inner.clone() + &outer)).expect_err(way).to_string();
+        let (_, rest) = error.split_once("say ").expect("a way out");
+        let (exclude, _) = rest.split_once(" in this one").expect("a way out");
+        let mended = format!("{inner}{outer}{exclude}");
+        assert!(parse(&mended).is_ok(), "{mended}");
+        assert!(
+            parse(&format!("{mended}\n{}", rule("/a/x/b"))).is_err(),
+            "no more than that"
+        );
+    }
 }
 
 #[test]
@@ -204,6 +252,8 @@ fn files_that_are_right() {
     let rule = |path: &str, settings| WatchRule {
         path: path.into(),
         settings,
+        place: (0, 0),
+        lines: Lines::default(),
     };
     let none = RuleSettings::default;
     let full = RuleSettings {
@@ -289,12 +339,105 @@ fn files_that_are_right() {
             ),
         ),
     ] {
-        assert_eq!(
-            parse(text).map_err(|error| error.to_string()),
-            Ok(expected),
-            "{text}"
-        );
+        let mut config = parse(text).map_err(|error| error.to_string());
+        if let Ok(config) = &mut config {
+            forget_places(config);
+        }
+        assert_eq!(config, Ok(expected), "{text}");
     }
+}
+
+/// What stands where is in a test of its own.
+fn forget_places(config: &mut Config) {
+    config.lines.clear();
+    for rule in &mut config.watch {
+        (rule.place, rule.lines) = ((0, 0), Lines::default());
+    }
+}
+
+#[test]
+fn it_is_known_where_everything_stands() {
+    let text = "\u{feff}[[watch]]\n  grace = '1s'\n  path = '/a'\n[log]\n\n level = 'info'\n\
+                [defaults]\nnames = [\n'x',\n]\nopen = 'reap'";
+    let config = parse(text).expect("right");
+    assert_eq!(config.watch[0].place, (3, 10));
+    let rule = [("grace", 2), ("path", 3)];
+    assert_eq!(config.watch[0].lines, Lines::from(rule));
+    let sections = [
+        ("[defaults]", Lines::from([("names", 8), ("open", 11)])),
+        ("[log]", Lines::from([("level", 6)])),
+    ];
+    assert_eq!(config.lines, BTreeMap::from(sections));
+}
+
+#[test]
+fn roots_are_looked_at_where_they_are_watched() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let base = dir.path().canonicalize().expect("a path");
+    fs::create_dir_all(base.join("a/b")).expect("directories");
+    fs::write(base.join("file"), "").expect("written");
+    std::os::unix::fs::symlink("a", base.join("link")).expect("a link");
+    let base = base.to_str().expect("UTF-8");
+    let said = |text: &str, typed: &RuleSettings| {
+        let config = parse(&text.replace("{}", base)).expect(text);
+        match config.roots(typed) {
+            Ok(roots) => roots.len().to_string(),
+            Err(error) => error.to_string().replace(base, "{}"),
+        }
+    };
+    let none = RuleSettings::default();
+    let two = "[[watch]]\npath = '{}/a'\n[[watch]]\npath = ";
+    for (text, expected) in [
+        ("", "0"),
+        ("[[watch]]\npath = '{}/later/deep'", "1"),
+        (
+            "[[watch]]\npath = '{}/link'",
+            "c.toml:2:8: \"{}/link\" is a symlink, and what it leads to may change; give \"{}/a\" instead",
+        ),
+        (
+            "[[watch]]\npath = '{}/file'",
+            "c.toml:2:8: \"{}/file\" is not a directory; to see what orphand thinks of a file: orphand explain \"{}/file\"",
+        ),
+        (
+            "\n[[watch]]\n  path = '/usr'",
+            "c.toml:3:10: \"/usr\" is one of the system's own top folders: too much to let loose a tool that deletes; name the directory that the leaking program writes to, or set broad = true",
+        ),
+        ("[[watch]]\npath = '/usr'\nbroad = true", "1"),
+        ("defaults.broad = true\n[[watch]]\npath = '/usr'", "1"),
+        (&format!("{two}'{{}}/link/b'"), "2"),
+        (
+            &format!("{two}'{{}}/link/b'\n[defaults]\nrecursive = true"),
+            "c.toml:4:8: \"{}/link/b\" lies in \"{}/a\", whose rule in line 2 is recursive: a temp would have two rules; say exclude = [\"b/**\"] in that one, or make one of the two",
+        ),
+        (
+            &format!(
+                "{two}'{{}}/link/later'\n[defaults]\nrecursive = true\nexclude = ['later/**']"
+            ),
+            "2",
+        ),
+        (
+            "[[watch]]\npath = '{}/a/b'\n[[watch]]\npath = '{}/link/b'",
+            "c.toml:4:8: \"{}/link/b\" leads to the same directory as \"{}/a/b\", which has a rule already, in line 2; make one of the two",
+        ),
+    ] {
+        assert_eq!(said(text, &none), expected, "{text}");
+    }
+    let deep = RuleSettings {
+        recursive: Some(true),
+        ..none.clone()
+    };
+    let nested = format!("{two}'{{}}/a/b'");
+    assert_eq!(said(&nested, &none), "2");
+    assert!(said(&nested, &deep).starts_with("c.toml:4:8: \"{}/a/b\" lies in \"{}/a\""));
+    let settled = RuleSettings {
+        closed: Some(Closed::Settled),
+        ..none
+    };
+    let typed = said(&nested, &settled);
+    assert!(
+        typed.starts_with("closed = ") && typed.contains("--open reap"),
+        "{typed}"
+    );
 }
 
 #[test]

@@ -19,8 +19,6 @@ pub(crate) struct Running {
     pub(crate) pid: u32,
     /// Its version, which may be older than ours.
     pub(crate) version: String,
-    /// The path of its program, as it was started.
-    pub(crate) program: Option<PathBuf>,
     /// The program at that path is another one by now: an upgrade that it does not run yet.
     pub(crate) is_outdated: bool,
     /// It watches what the configuration file lists, not what somebody typed.
@@ -88,7 +86,6 @@ fn read(answer: Value) -> Running {
         pid: u32::try_from(pid).unwrap_or(0),
         version: text("version").unwrap_or_default(),
         is_outdated: program.is_replaced(),
-        program: program.path,
         is_background: answer.get("background").and_then(Value::as_bool) == Some(true),
         trouble: trouble.map(str::to_owned).collect(),
         answer,

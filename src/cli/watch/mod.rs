@@ -13,7 +13,7 @@ use orphand::watch::file::Changes;
 
 use super::args::{Look, Watch};
 use super::board::Board;
-use super::config_file::{Config, RuleSettings, WatchRule};
+use super::config_file::{Config, RuleSettings};
 use super::report::Report;
 use super::status::server::Server;
 use super::supervisor::Supervisor;
@@ -74,7 +74,12 @@ pub(super) fn run(command: &Watch, look: &Look) -> Result<Exit, Failure> {
     signals.stop(watcher.stopper());
     board.watches(watcher.observer());
     board.read(plan.config.path.clone(), None);
-    let _server = server.or_else(|| serve(&folders, &board));
+    // A trial leaves no trace, not even a folder for its socket.
+    let is_trial = !source.is_background() && plan.roots.iter().all(|r| r.policy.is_dry_run());
+    let _server = match is_trial {
+        true => None,
+        false => server.or_else(|| serve(&folders, &board)),
+    };
     let follow = Follow::new(&watcher, &mut report, &board, supervisor);
     follow.run(&source, &plan.config, &folders)
 }
@@ -121,7 +126,7 @@ impl Source<'_> {
             return plan(rule, self.typed.clone(), &self.command.dirs, Intent::Act);
         }
         let config = Config::load(rule.config.as_deref())?;
-        let roots = listed(&config, &self.typed)?;
+        let roots = config.roots(&self.typed)?;
         Ok(Plan { config, roots })
     }
 
@@ -201,18 +206,6 @@ fn wait_for_file(
     }
 }
 
-/// The roots that the configuration file lists, each with its own rule.
-fn listed(config: &Config, typed: &RuleSettings) -> Result<Vec<Root>, Failure> {
-    let root = |rule: &WatchRule| {
-        let settings = rule.settings.clone().over(&config.defaults);
-        let settings = typed.clone().over(&settings);
-        let broad = settings.broad.unwrap_or(false);
-        let policy = settings.policy()?;
-        Ok(Root::new(&rule.path, policy.into(), broad)?)
-    };
-    config.watch.iter().map(root).collect()
-}
-
 /// The first two lines on a terminal.
 fn greet(report: &mut Report, roots: &[Root], existing: Existing) -> Result<(), Failure> {
     for root in roots {
@@ -265,7 +258,8 @@ fn greet(report: &mut Report, roots: &[Root], existing: Existing) -> Result<(), 
     Ok(())
 }
 
-fn grace(policy: &Policy) -> String {
+/// The grace of a rule, for people.
+pub(super) fn grace(policy: &Policy) -> String {
     let (random, fixed) = (policy.grace.random, policy.grace.fixed);
     match random == fixed {
         true => text::span(random),
@@ -298,14 +292,17 @@ fn before(root: &Root) -> (u64, u64) {
 fn nothing_to_watch(config: &Config) -> Failure {
     let file = match &config.path {
         Some(path) => format!("{path:?} lists none"),
-        None => "there is no configuration file".to_owned(),
+        None => match Config::usual_path() {
+            Some(path) => format!("there is no {path:?}"),
+            None => "there is no configuration file".to_owned(),
+        },
     };
     Failure::new(
         Exit::Usage,
         format!(
             "no directory to watch: none was given, and {file}.\n\
              watch one now:       orphand watch DIR\n\
-             or list them:        [[watch]] in the configuration file, then: orphand watch"
+             or list them:        orphand config init, then a [[watch]] for each in that file"
         ),
     )
 }

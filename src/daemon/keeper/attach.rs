@@ -127,9 +127,10 @@ impl Keeper {
         self.detach(index, root);
         let state = match error {
             RootError::Missing | RootError::Replaced => RootState::Gone,
-            RootError::NotADirectory | RootError::Symlink { .. } | RootError::Io(_) => {
-                RootState::Denied
-            }
+            RootError::NotADirectory
+            | RootError::Symlink { .. }
+            | RootError::ForeignLink { .. }
+            | RootError::Io(_) => RootState::Denied,
         };
         if let Some(post) = self.posts.get_mut(index) {
             // A file system that is out of order, or a lack of descriptors, ends without an event.

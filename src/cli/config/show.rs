@@ -1,0 +1,192 @@
+//! What is in force, value by value, and who said so.
+
+use std::path::Path;
+
+use orphand::json::Object;
+use serde_json::Value;
+
+use super::typed::Givers;
+use super::value;
+use crate::cli::args::{Deed, Depth, Rule};
+use crate::cli::config_file::{Config, Lines, RuleSettings, SECTIONS, Section};
+use crate::cli::text;
+
+/// The options of `watch`, to see what a flag would do.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Options {
+    #[command(flatten)]
+    pub(super) rule: Rule,
+    #[command(flatten)]
+    depth: Depth,
+    #[command(flatten)]
+    deed: Deed,
+}
+
+impl Options {
+    pub(super) fn settings(&self) -> RuleSettings {
+        self.rule.settings(Some(&self.depth), Some(&self.deed))
+    }
+}
+
+/// A section of the file that says all that is in force.
+pub(super) struct Shown {
+    title: &'static str,
+    entries: Vec<Entry>,
+}
+
+struct Entry {
+    key: &'static str,
+    /// `None`: it has none, as it would without the file.
+    value: Option<Value>,
+    /// `line 3`, `--grace`, `ORPHAND_GRACE` or `default`.
+    origin: String,
+}
+
+const DEFAULT: &str = "default";
+
+/// Every section, in the order of the file that is made of them.
+pub(super) fn sections(config: &Config, typed: &RuleSettings, givers: &Givers) -> Vec<Shown> {
+    let mut shown = Vec::new();
+    let none = Lines::new();
+    let built_in = value::built_in();
+    for section in SECTIONS {
+        let lines = config.lines.get(section.title).unwrap_or(&none);
+        let simple = |of: &dyn Fn(&str) -> Option<Value>| Shown {
+            title: section.title,
+            entries: section
+                .keys
+                .iter()
+                .map(|&key| Entry {
+                    key,
+                    value: of(key),
+                    origin: lines.get(key).map_or(DEFAULT.to_owned(), line),
+                })
+                .collect(),
+        };
+        let typed = Layer(typed, &|key| giver(givers, key));
+        let defaults = Layer(&config.defaults, &|key| {
+            at(config.lines.get("[defaults]"), key)
+        });
+        let built_in = Layer(&built_in, &|_| DEFAULT.to_owned());
+        match section.title {
+            "[defaults]" => shown.push(rule(&section, &[typed, defaults, built_in])),
+            "[[watch]]" => {
+                for one in &config.watch {
+                    let own = Layer(&one.settings, &|key| at(Some(&one.lines), key));
+                    let mut rule = rule(&section, &[typed, own, defaults, built_in]);
+                    let path = Entry {
+                        key: "path",
+                        value: Some(value::path(&one.path)),
+                        origin: at(Some(&one.lines), "path"),
+                    };
+                    rule.entries.insert(0, path);
+                    shown.push(rule);
+                }
+            }
+            "[quarantine]" => {
+                shown.push(simple(&|key| value::quarantine(&config.quarantine, key)));
+            }
+            "[journal]" => shown.push(simple(&|key| value::journal(&config.journal, key))),
+            "[log]" => shown.push(simple(&|key| value::log(&config.log, key))),
+            "[metrics]" => shown.push(simple(&|key| value::metrics(&config.metrics, key))),
+            _ => {}
+        }
+    }
+    shown
+}
+
+/// What one place says, and where in it a key stands.
+#[derive(Clone, Copy)]
+struct Layer<'a>(&'a RuleSettings, &'a dyn Fn(&'static str) -> String);
+
+/// The uppermost layer that speaks wins.
+fn rule(section: &Section, layers: &[Layer<'_>]) -> Shown {
+    let entry = |&key: &&'static str| {
+        // A grace holds for every name, unless the same place says otherwise.
+        let speaks: &[&'static str] = match key {
+            "fixed_name_grace" => &["fixed_name_grace", "grace"],
+            "path" => &[],
+            _ => std::slice::from_ref(section.keys.iter().find(|known| **known == key)?),
+        };
+        let said = layers.iter().find_map(|Layer(settings, origin)| {
+            let value = |key: &&'static str| Some((value::rule(settings, key)?, origin(key)));
+            speaks.iter().find_map(value)
+        });
+        let (value, origin) = said?;
+        let value = Some(value);
+        Some(Entry { key, value, origin })
+    };
+    Shown {
+        title: section.title,
+        entries: section.keys.iter().filter_map(entry).collect(),
+    }
+}
+
+fn at(lines: Option<&Lines>, key: &str) -> String {
+    let number = lines.and_then(|lines| lines.get(key));
+    number.map(line).unwrap_or_default()
+}
+
+fn line(number: &usize) -> String {
+    format!("line {number}")
+}
+
+/// Who gave a key its value on the command line, where an option may have another name.
+fn giver(givers: &Givers, key: &str) -> String {
+    let options: &[&str] = match key {
+        "names" => &["name"],
+        "writers" => &["writer"],
+        "action" => &["dry_run", "action"],
+        "broad" => &["allow_broad_root"],
+        "fixed_name_grace" => &["grace"],
+        key => &[key],
+    };
+    let giver = options.iter().find_map(|option| givers.get(*option));
+    giver.cloned().unwrap_or_default()
+}
+
+/// As a file that could be used: each value with its origin behind it.
+pub(super) fn file(path: Option<&Path>, shown: &[Shown]) -> String {
+    let mut out = match path {
+        Some(path) => format!("# {}\n", text::escaped(path)),
+        None => "# no configuration file\n".to_owned(),
+    };
+    for section in shown {
+        out.push_str(&format!("\n{}\n", section.title));
+        let setting = |entry: &Entry| match &entry.value {
+            Some(value) => format!("{} = {}", entry.key, value::toml(value)),
+            None => format!("# {} is not set", entry.key),
+        };
+        let settings: Vec<String> = section.entries.iter().map(setting).collect();
+        let widths = settings.iter().map(|setting| setting.chars().count());
+        let width = widths.max().unwrap_or(0).min(48);
+        for (setting, entry) in settings.iter().zip(&section.entries) {
+            out.push_str(&format!("{setting:<width$}  # {}\n", entry.origin));
+        }
+    }
+    out.truncate(out.trim_end().len());
+    out
+}
+
+/// The same as one object; the rules are a list.
+pub(super) fn document(path: Option<&Path>, shown: &[Shown]) -> Value {
+    let object = |section: &Shown| {
+        let entries = section.entries.iter();
+        let with = |object: Object, entry: &Entry| {
+            let value = Object::default()
+                .with("value", entry.value.clone())
+                .with("origin", entry.origin.clone());
+            object.with(entry.key, value.into_value())
+        };
+        entries.fold(Object::default(), with).into_value()
+    };
+    let (rules, others): (Vec<_>, Vec<_>) = shown
+        .iter()
+        .partition(|section| section.title == "[[watch]]");
+    let rules: Vec<Value> = rules.into_iter().map(object).collect();
+    let mut document = Object::default().with_path("path", path);
+    for section in others {
+        document = document.with(section.title.trim_matches(['[', ']']), object(section));
+    }
+    document.with("watch", rules).into_value()
+}

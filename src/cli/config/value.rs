@@ -1,0 +1,187 @@
+//! Settings as the file writes them: key by key, the inverse of reading it.
+
+use std::path::Path;
+
+use clap::ValueEnum;
+use log::LevelFilter;
+use orphand::decide::policy::{FIXED_NAME_GRACE, GRACE};
+use orphand::decide::retention::Limits;
+use serde_json::{Value, json};
+
+use crate::cli::args::{ActionArg, ClosedArg, OpenArg, SoleCopyArg};
+use crate::cli::config_file::{
+    JournalSettings, LogFile, LogSettings, MetricsSettings, RuleSettings,
+};
+use crate::cli::{duration, size};
+
+/// What holds where nobody says anything: every key has a value.
+pub(super) fn built_in() -> RuleSettings {
+    RuleSettings {
+        names: Some(vec!["*.tmp".to_owned()]),
+        writers: Some(Vec::new()),
+        exclude: Some(Vec::new()),
+        recursive: Some(false),
+        grace: Some(GRACE),
+        fixed_name_grace: Some(FIXED_NAME_GRACE),
+        closed: Some(Default::default()),
+        open: Some(Default::default()),
+        sole_copy: Some(Default::default()),
+        action: Some(Default::default()),
+        network: Some(Vec::new()),
+        broad: Some(false),
+    }
+}
+
+/// The value of one key of a rule, if the settings have one.
+pub(super) fn rule(settings: &RuleSettings, key: &str) -> Option<Value> {
+    // A new setting is an error here until it is shown.
+    let RuleSettings {
+        names,
+        writers,
+        exclude,
+        recursive,
+        grace,
+        fixed_name_grace,
+        closed,
+        open,
+        sole_copy,
+        action,
+        network,
+        broad,
+    } = settings;
+    let list = |list: &Option<Vec<String>>| list.as_ref().map(|list| json!(list));
+    match key {
+        "names" => list(names),
+        "writers" => list(writers),
+        "exclude" => list(exclude),
+        "recursive" => recursive.map(Value::from),
+        "grace" => grace.map(|grace| duration::typed(grace).into()),
+        "fixed_name_grace" => fixed_name_grace.map(|grace| duration::typed(grace).into()),
+        "closed" => closed.map(word::<ClosedArg, _>),
+        "open" => open.map(word::<OpenArg, _>),
+        "sole_copy" => sole_copy.map(word::<SoleCopyArg, _>),
+        "action" => action.map(word::<ActionArg, _>),
+        "network" => list(network),
+        "broad" => broad.map(Value::from),
+        _ => None,
+    }
+}
+
+pub(super) fn quarantine(limits: &Limits, key: &str) -> Option<Value> {
+    match key {
+        "keep" => Some(duration::typed(limits.age).into()),
+        "percent" => Some(limits.percent.into()),
+        _ => None,
+    }
+}
+
+pub(super) fn journal(settings: &JournalSettings, key: &str) -> Option<Value> {
+    let JournalSettings { max_size } = settings;
+    (key == "max_size").then(|| size::typed(*max_size).into())
+}
+
+pub(super) fn log(settings: &LogSettings, key: &str) -> Option<Value> {
+    let LogSettings {
+        file,
+        max_size,
+        level,
+        leaks,
+    } = settings;
+    match (key, file) {
+        ("file", LogFile::Usual) => None,
+        ("file", LogFile::Off) => Some("none".into()),
+        ("file", LogFile::At(file)) => Some(path(file)),
+        ("max_size", _) => Some(size::typed(*max_size).into()),
+        ("level", _) => Some(level_word(*level)),
+        ("leaks", _) => Some(duration::typed(*leaks).into()),
+        _ => None,
+    }
+}
+
+pub(super) fn metrics(settings: &MetricsSettings, key: &str) -> Option<Value> {
+    let MetricsSettings { textfile, every } = settings;
+    match key {
+        "textfile" => textfile.as_deref().map(path),
+        "every" => Some(duration::typed(*every).into()),
+        _ => None,
+    }
+}
+
+/// A path of the file was written in UTF-8; the home directory it may begin with need not be.
+pub(super) fn path(path: &Path) -> Value {
+    path.to_string_lossy().into()
+}
+
+fn level_word(level: LevelFilter) -> Value {
+    level.as_str().to_ascii_lowercase().into()
+}
+
+/// The word that is read as `value`.
+fn word<A: ValueEnum + Into<T>, T: PartialEq>(value: T) -> Value {
+    let is_it = |choice: &&A| {
+        let choice: A = (*choice).clone();
+        choice.into() == value
+    };
+    let choice = A::value_variants().iter().find(is_it);
+    let word = choice.and_then(A::to_possible_value);
+    word.map_or(Value::Null, |word| word.get_name().into())
+}
+
+/// `value` in TOML. What would do something to a terminal is escaped.
+pub(super) fn toml(value: &Value) -> String {
+    match value {
+        Value::String(text) => quoted(text),
+        Value::Array(list) => {
+            let list: Vec<String> = list.iter().map(toml).collect();
+            format!("[{}]", list.join(", "))
+        }
+        value => value.to_string(),
+    }
+}
+
+fn quoted(text: &str) -> String {
+    let mut out = String::from('"');
+    for c in text.chars() {
+        match c {
+            '"' | '\\' => out.extend(['\\', c]),
+            '\'' => out.push(c),
+            // What Rust would not print as it is.
+            c if c.escape_debug().len() > 1 => out.push_str(&format!("\\U{:08X}", u32::from(c))),
+            c => out.push(c),
+        }
+    }
+    out.push('"');
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn strings_are_read_as_what_they_were() {
+        for (text, want) in [
+            ("/srv/größe", r#""/srv/größe""#),
+            (r#"it's "a\b""#, r#""it's \"a\\b\"""#),
+            ("a\nb\u{7f}", r#""a\U0000000Ab\U0000007F""#),
+            ("a\u{202e}b", r#""a\U0000202Eb""#),
+        ] {
+            let written = toml(&text.into());
+            assert_eq!(written, want);
+            let read = toml::from_str::<toml::Table>(&format!("a = {written}")).expect(want);
+            assert_eq!(read["a"].as_str(), Some(text));
+        }
+        assert_eq!(toml(&json!(["a", "b"])), r#"["a", "b"]"#);
+        assert_eq!(
+            (toml(&json!([])), toml(&json!(5))),
+            ("[]".into(), "5".into())
+        );
+    }
+
+    #[test]
+    fn what_nobody_gave_is_the_policy_of_everywhere() {
+        let shown = built_in().policy().expect("a rule");
+        let everywhere = RuleSettings::default().policy().expect("a rule");
+        assert_eq!(format!("{shown:?}"), format!("{everywhere:?}"));
+    }
+}

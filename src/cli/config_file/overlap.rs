@@ -1,0 +1,65 @@
+//! Two rules for one temp: which of them would decide is nobody's guess, so the file refuses it.
+
+use std::path::{Path, PathBuf};
+
+use orphand::root::Root;
+
+use super::WatchRule;
+
+/// How the directories of two rules lie to each other, where a temp would have both.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Overlap {
+    /// They are the same.
+    Same,
+    /// The first rule covers the second's directory, which lies this way below its own.
+    InFirst(PathBuf),
+    /// The other way round.
+    InSecond(PathBuf),
+}
+
+impl Overlap {
+    /// Whether a temp could have both rules. A directory that is excluded has one.
+    pub(super) fn of(first: &Root, second: &Root) -> Option<Overlap> {
+        let covers = |one: &Root, other: &Root| one.below(&other.path).map(Path::to_owned);
+        match (covers(first, second), covers(second, first)) {
+            (Some(way), _) if way.as_os_str().is_empty() => Some(Overlap::Same),
+            (Some(way), _) => Some(Overlap::InFirst(way)),
+            (None, Some(way)) => Some(Overlap::InSecond(way)),
+            (None, None) => None,
+        }
+    }
+
+    /// What is said at the path of the second rule.
+    pub(super) fn say(&self, first: &WatchRule, second: &WatchRule) -> String {
+        let (one, two, (line, _)) = (&first.path, &second.path, first.place);
+        match self {
+            Overlap::Same if one == two => {
+                format!("{two:?} has a rule already, in line {line}; make one of the two")
+            }
+            Overlap::Same => format!(
+                "{two:?} leads to the same directory as {one:?}, which has a rule already, \
+                 in line {line}; make one of the two"
+            ),
+            Overlap::InFirst(way) => format!(
+                "{two:?} lies in {one:?}, whose rule in line {line} is recursive: \
+                 a temp would have two rules; say exclude = [{:?}] in that one, or make one of the two",
+                glob(way)
+            ),
+            Overlap::InSecond(way) => format!(
+                "{two:?} is recursive and holds {one:?}, which has a rule in line {line}: \
+                 a temp would have two rules; say exclude = [{:?}] in this one, or make one of the two",
+                glob(way)
+            ),
+        }
+    }
+}
+
+/// What excludes this folder and no other.
+fn glob(way: &Path) -> String {
+    let glob = globset::escape(&way.to_string_lossy());
+    // Without a "/" it would be any part.
+    match glob.contains('/') {
+        true => glob,
+        false => format!("{glob}/**"),
+    }
+}

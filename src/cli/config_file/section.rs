@@ -1,0 +1,58 @@
+//! The sections that the file may have, and their keys.
+
+use std::collections::BTreeMap;
+
+/// The lines that the keys of one section stand in.
+pub(crate) type Lines = BTreeMap<&'static str, usize>;
+
+/// A table of the file.
+pub(crate) struct Section {
+    pub(crate) title: &'static str,
+    pub(crate) keys: &'static [&'static str],
+}
+
+impl Section {
+    /// Whether this is its key in the file: its title without what encloses it.
+    pub(super) fn is_called(&self, key: &str) -> bool {
+        self.title.trim_matches(['[', ']']) == key
+    }
+}
+
+#[rustfmt::skip]
+pub(super) const WATCH: Section = Section {
+    title: "[[watch]]",
+    keys: &[
+        "path",
+        "names", "writers", "exclude", "recursive", "grace", "fixed_name_grace", "closed", "open",
+        "sole_copy", "action", "network", "broad",
+    ],
+};
+
+pub(super) const DEFAULTS: Section = Section {
+    title: "[defaults]",
+    // All of it but the path.
+    keys: WATCH.keys.split_at(1).1,
+};
+
+pub(super) const QUARANTINE: Section = Section {
+    title: "[quarantine]",
+    keys: &["keep", "percent"],
+};
+
+pub(super) const JOURNAL: Section = Section {
+    title: "[journal]",
+    keys: &["max_size"],
+};
+
+pub(super) const LOG: Section = Section {
+    title: "[log]",
+    keys: &["file", "max_size", "level", "leaks"],
+};
+
+pub(super) const METRICS: Section = Section {
+    title: "[metrics]",
+    keys: &["textfile", "every"],
+};
+
+/// `[defaults]` first: where a key fits two sections, that is the one to be told of.
+pub(crate) const SECTIONS: [Section; 6] = [DEFAULTS, WATCH, QUARANTINE, JOURNAL, LOG, METRICS];

@@ -1,0 +1,298 @@
+//! Whether a root is there, and whether its files may be listed and removed.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use orphand::look::RootError;
+use orphand::root::Refused;
+use rustix::io::Errno;
+
+use super::super::text;
+use super::check::{Check, typed, words};
+
+/// What was seen of a root that could be opened.
+#[derive(Clone, Debug)]
+pub(super) struct Access {
+    /// Its owner.
+    pub(super) owner: u32,
+    /// Ours.
+    pub(super) uid: u32,
+    /// Its permissions.
+    pub(super) mode: u32,
+    /// Immutable or append-only.
+    pub(super) protected: bool,
+    /// Its first names could be read.
+    pub(super) listed: Result<(), Errno>,
+    /// A file of our own could be made and removed; or, where the disk was too full to try, the
+    /// permissions would have allowed it.
+    pub(super) written: Result<(), Errno>,
+}
+
+/// A root that orphand will not work on.
+pub(super) fn refused(refused: &Refused) -> Check {
+    let (what, cure) = match refused {
+        Refused::Broad { what, .. } => (
+            format!("it is {what}: too much to let loose a tool that deletes"),
+            "name the directory that the leaking program writes to\n\
+             if you mean all of this: --allow-broad-root, or broad = true in its rule"
+                .to_owned(),
+        ),
+        Refused::Symlink { path, leads_to } => (
+            "it is a symlink, and what it leads to may change".to_owned(),
+            match leads_to {
+                Some(path) => format!("give what it leads to: {}", typed(path)),
+                None => format!("it leads nowhere now: ls -ld {}", typed(path)),
+            },
+        ),
+        Refused::NotADirectory(path) => (
+            "it is not a directory".to_owned(),
+            format!(
+                "what orphand thinks of a file: orphand explain {}",
+                typed(path)
+            ),
+        ),
+        Refused::Policy { error, .. } => (
+            format!("its rule cannot mean anything: {error}"),
+            "orphand config check".to_owned(),
+        ),
+    };
+    Check::trouble("root", what, cure)
+}
+
+/// A root that cannot be opened. `stop` is the nearest folder on the way to it that could be looked
+/// at, and its owner.
+pub(super) fn unopened(path: &Path, error: &RootError, stop: Option<(PathBuf, u32)>) -> Check {
+    let denied = |error: &std::io::Error| error.kind() == std::io::ErrorKind::PermissionDenied;
+    match error {
+        RootError::Missing => Check::trouble(
+            "root",
+            "it does not exist: whether it can be written and the proof works there could not be \
+             tried; watch waits for it, sweep fails",
+            format!("check the name, or: mkdir -p {}", typed(path)),
+        ),
+        RootError::Io(error) if denied(error) => {
+            let (place, owner) = stop.unwrap_or((path.to_owned(), 0));
+            let cure = match owner == rustix::process::geteuid().as_raw() {
+                true => format!("chmod u+rwx {}", typed(&place)),
+                false => as_owner(owner, path),
+            };
+            Check::trouble(
+                "root",
+                format!(
+                    "it may not be opened: {} belongs to {} and lets you in no further",
+                    text::escaped(&place),
+                    user(owner)
+                ),
+                cure,
+            )
+        }
+        error => Check::trouble(
+            "root",
+            format!("it cannot be opened: {error}"),
+            format!("ls -ld {}", typed(path)),
+        ),
+    }
+}
+
+pub(super) fn judge(path: &Path, seen: &Access) -> Check {
+    if let Err(error) = seen.listed {
+        return denied(path, seen, "its names may not be listed", error);
+    }
+    match seen.written {
+        Ok(()) if seen.mode & STICKY != 0 && seen.uid != 0 && seen.owner != seen.uid => Check::ok(
+            "root",
+            "it may be listed and written; sticky: only what is yours can be removed, and \
+             orphand takes nothing else anyway",
+        ),
+        Ok(()) => Check::ok("root", "it may be listed and written"),
+        Err(_) if seen.protected => Check::trouble(
+            "root",
+            "it is immutable or append-only: nothing can be removed from it",
+            unprotect(path),
+        ),
+        Err(Errno::ROFS) => Check::trouble(
+            "root",
+            "its file system is mounted read-only: nothing can be removed from it",
+            "mount it for writing: sudo mount -o remount,rw the mount point that df shows\n\
+             if it was mounted so by itself, look why first: dmesg",
+        ),
+        Err(error) => denied(path, seen, "nothing may be removed from it", error),
+    }
+}
+
+/// `S_ISVTX` of stat(2).
+const STICKY: u32 = 0o1000;
+
+fn denied(path: &Path, seen: &Access, what: &str, error: Errno) -> Check {
+    let (owner, mode) = (user(seen.owner), seen.mode & 0o7777);
+    let what = format!(
+        "{what} ({}): it belongs to {owner}, mode {mode:04o}, and you are {}",
+        words(error),
+        user(seen.uid)
+    );
+    let cure = match seen.owner == seen.uid {
+        true => format!("chmod u+rwx {}", typed(path)),
+        false => as_owner(seen.owner, path),
+    };
+    Check::trouble("root", what, cure)
+}
+
+fn as_owner(owner: u32, path: &Path) -> String {
+    let name = name_of(owner).unwrap_or_else(|| format!("'#{owner}'"));
+    format!(
+        "run it as the owner: sudo -u {name} orphand watch {}",
+        typed(path)
+    )
+}
+
+fn unprotect(path: &Path) -> String {
+    match cfg!(target_os = "macos") {
+        true => format!("sudo chflags nouchg,nouappnd {}", typed(path)),
+        false => format!("sudo chattr -i -a {}", typed(path)),
+    }
+}
+
+fn user(uid: u32) -> String {
+    match name_of(uid) {
+        Some(name) => format!("{name} (uid {uid})"),
+        None => format!("uid {uid}"),
+    }
+}
+
+/// The name in the password file; other directories of people are not asked.
+fn name_of(uid: u32) -> Option<String> {
+    let passwd = fs::read_to_string("/etc/passwd").ok()?;
+    name_in(&passwd, uid).map(str::to_owned)
+}
+
+fn name_in(passwd: &str, uid: u32) -> Option<&str> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "_-.".contains(c);
+    passwd.lines().find_map(|line| {
+        let (name, rest) = line.split_once(':')?;
+        let has: u32 = rest.split(':').nth(1)?.parse().ok()?;
+        (has == uid && !name.is_empty() && name.chars().all(plain)).then_some(name)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::check::State;
+    use super::*;
+
+    const FINE: Access = Access {
+        owner: 501,
+        uid: 501,
+        mode: 0o755,
+        protected: false,
+        listed: Ok(()),
+        written: Ok(()),
+    };
+
+    #[test]
+    fn what_may_be_done_in_a_root() {
+        let denied = Err(Errno::ACCESS);
+        for (seen, state, words) in [
+            (FINE, State::Ok, ["listed and written", ""]),
+            (
+                Access {
+                    mode: 0o1777,
+                    owner: 77_777,
+                    ..FINE
+                },
+                State::Ok,
+                ["sticky", ""],
+            ),
+            // The owner of a sticky folder, and root, may remove anything.
+            (
+                Access {
+                    mode: 0o1777,
+                    ..FINE
+                },
+                State::Ok,
+                ["written", ""],
+            ),
+            (
+                Access {
+                    mode: 0o555,
+                    written: denied,
+                    ..FINE
+                },
+                State::Trouble,
+                ["mode 0555", "chmod u+rwx '/a b'"],
+            ),
+            (
+                Access {
+                    owner: 77_777,
+                    written: denied,
+                    ..FINE
+                },
+                State::Trouble,
+                ["uid 77777", "sudo -u '#77777' orphand watch '/a b'"],
+            ),
+            (
+                Access {
+                    owner: 77_777,
+                    listed: denied,
+                    written: denied,
+                    ..FINE
+                },
+                State::Trouble,
+                ["may not be listed", "sudo -u"],
+            ),
+            (
+                Access {
+                    protected: true,
+                    written: Err(Errno::PERM),
+                    ..FINE
+                },
+                State::Trouble,
+                ["immutable", "'/a b'"],
+            ),
+            (
+                Access {
+                    written: Err(Errno::ROFS),
+                    ..FINE
+                },
+                State::Trouble,
+                ["read-only", "remount,rw"],
+            ),
+        ] {
+            let check = judge(Path::new("/a b"), &seen);
+            assert_eq!(check.state, state, "{seen:?}: {check:?}");
+            let [what, cure] = words;
+            assert!(check.what.contains(what), "{seen:?}: {check:?}");
+            let said = check.cure.unwrap_or_default();
+            assert!(said.contains(cure), "{seen:?}: {said}");
+            assert_eq!(said.is_empty(), state == State::Ok, "{seen:?}");
+        }
+    }
+
+    #[test]
+    fn names_of_people() {
+        let passwd =
+            "root:x:0:0::/root:/bin/sh\n#c\nbad name:x:7:7::/:\nann:x:501:20::/h:/bin/zsh\n";
+        for (uid, want) in [(0, Some("root")), (501, Some("ann")), (7, None), (9, None)] {
+            assert_eq!(name_in(passwd, uid), want, "{uid}");
+        }
+    }
+
+    #[test]
+    fn a_root_that_cannot_be_opened() {
+        let path = Path::new("/srv/app");
+        let missing = unopened(path, &RootError::Missing, None);
+        assert_eq!(missing.state, State::Trouble);
+        assert!(missing.what.contains("could not be tried"), "{missing:?}");
+        let error = std::io::Error::from_raw_os_error(libc::EACCES);
+        let stop = Some((PathBuf::from("/srv"), 77_777));
+        let denied = unopened(path, &RootError::Io(error), stop);
+        assert!(
+            denied.what.contains("/srv belongs to uid 77777"),
+            "{denied:?}"
+        );
+        assert!(
+            denied
+                .cure
+                .is_some_and(|cure| cure.ends_with("orphand watch /srv/app"))
+        );
+    }
+}

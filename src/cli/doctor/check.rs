@@ -1,0 +1,167 @@
+//! What one check found: how it stands, the figure, and the cure.
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use orphand::json::Object;
+use rustix::io::Errno;
+use serde_json::Value;
+
+/// How something stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum State {
+    /// Nothing to do.
+    Ok,
+    /// orphand works, but later, with less, or with a limit that should be known.
+    Warning,
+    /// orphand does not work, or keeps everything.
+    Trouble,
+}
+
+impl State {
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            State::Ok => "ok",
+            State::Warning => "warning",
+            State::Trouble => "trouble",
+        }
+    }
+}
+
+/// One line of the report.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Check {
+    /// What was looked at: a short name that stays the same.
+    pub(super) name: &'static str,
+    /// The root that it is about; none where it is about the machine.
+    pub(super) root: Option<PathBuf>,
+    pub(super) state: State,
+    /// What was found, the figure with it; where something is wrong, also why that matters.
+    pub(super) what: String,
+    /// What to do, line by line: commands as they can be typed, as far as there is one.
+    pub(super) cure: Option<String>,
+}
+
+impl Check {
+    pub(super) fn ok(name: &'static str, what: impl Into<String>) -> Check {
+        Check {
+            name,
+            root: None,
+            state: State::Ok,
+            what: what.into(),
+            cure: None,
+        }
+    }
+
+    pub(super) fn warning(
+        name: &'static str,
+        what: impl Into<String>,
+        cure: impl Into<String>,
+    ) -> Check {
+        Check {
+            state: State::Warning,
+            cure: Some(cure.into()),
+            ..Check::ok(name, what)
+        }
+    }
+
+    pub(super) fn trouble(
+        name: &'static str,
+        what: impl Into<String>,
+        cure: impl Into<String>,
+    ) -> Check {
+        Check {
+            state: State::Trouble,
+            ..Check::warning(name, what, cure)
+        }
+    }
+
+    /// The same, of this root.
+    pub(super) fn of(self, root: &Path) -> Check {
+        Check {
+            root: Some(root.to_owned()),
+            ..self
+        }
+    }
+
+    pub(super) fn into_json(self) -> Value {
+        Object::default()
+            .with("check", self.name)
+            .with_path("root", self.root.as_deref())
+            .with("state", self.state.as_str())
+            .with("what", self.what)
+            .with("cure", self.cure)
+            .into_value()
+    }
+}
+
+/// What the system said, without its number.
+pub(super) fn words(error: Errno) -> String {
+    let said = error.to_string();
+    said.split(" (os error").next().unwrap_or(&said).to_owned()
+}
+
+/// `path` as it can be typed into a shell, whatever is in it.
+pub(super) fn typed(path: &Path) -> String {
+    let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"/._-+,:@".contains(byte);
+    let bytes = path.as_os_str().as_bytes();
+    if !bytes.is_empty() && bytes.iter().all(plain) {
+        return path.display().to_string();
+    }
+    let escaped = super::super::text::escaped(path);
+    // Only what needed no escape may stand as it is: a backslash of its own is one of those.
+    if OsStr::new(&escaped.replace(r"\\", r"\")).as_bytes() == bytes {
+        return format!("'{}'", path.display().to_string().replace('\'', r"'\''"));
+    }
+    let mut out = String::from("$'");
+    for byte in bytes {
+        match byte {
+            b'\'' | b'\\' => out.extend(['\\', char::from(*byte)]),
+            b' '..=b'~' => out.push(char::from(*byte)),
+            byte => out.push_str(&format!("\\x{byte:02x}")),
+        }
+    }
+    out.push('\'');
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_can_be_typed() {
+        for (path, want) in [
+            (&b"/srv/app"[..], "/srv/app"),
+            (b"/srv/my app", "'/srv/my app'"),
+            (b"/srv/$(reboot)", "'/srv/$(reboot)'"),
+            (b"/it's", r"'/it'\''s'"),
+            (br"/a\b", r"'/a\b'"),
+            ("/größe".as_bytes(), "'/größe'"),
+            (b"/a\nb c", r"$'/a\x0ab c'"),
+            (b"/\xff'", r"$'/\xff\''"),
+            ("/a\u{202e}b".as_bytes(), r"$'/a\xe2\x80\xaeb'"),
+            (b"", "''"),
+        ] {
+            assert_eq!(typed(Path::new(OsStr::from_bytes(path))), want, "{path:?}");
+        }
+    }
+
+    #[test]
+    fn every_field_is_always_there() {
+        let fine = Check::ok("disk", "12 % full").into_json();
+        assert_eq!(
+            fine.to_string(),
+            r#"{"check":"disk","root":null,"state":"ok","what":"12 % full","cure":null}"#
+        );
+        let bad = Check::trouble("root", "gone", "mkdir x")
+            .of(Path::new("/x"))
+            .into_json();
+        assert_eq!(
+            bad.to_string(),
+            r#"{"check":"root","root":"/x","state":"trouble","what":"gone","cure":"mkdir x"}"#
+        );
+        assert!(State::Ok < State::Warning && State::Warning < State::Trouble);
+    }
+}

@@ -1,0 +1,85 @@
+//! Whether the clock can be believed.
+
+use std::time::Duration;
+
+use orphand::decide::time::Wall;
+
+use super::super::text;
+use super::check::Check;
+use super::system::CLOCK_CURE;
+
+/// 2020-01-01: before that nobody runs this program.
+const OLDEST: i64 = 1_577_836_800;
+/// As far as two clocks may differ; orphand takes more than that for a clock that was set.
+const DOUBT: Duration = Duration::from_secs(2);
+
+/// The machine's own clock. `up`: for how long it has been running.
+pub(super) fn judge(wall: Wall, up: Duration) -> Check {
+    let now = jiff::Timestamp::from_second(wall.sec).map(|now| now.to_string());
+    let now = now.unwrap_or_else(|_| format!("{} s since 1970", wall.sec));
+    let up_seconds = i64::try_from(up.as_secs()).unwrap_or(i64::MAX);
+    let what = match wall.sec {
+        sec if sec < up_seconds => format!(
+            "{now}: by that the machine has run since before 1970. Files are judged by a clock \
+             that counts from the start, so they only wait longer; the journal has wrong dates"
+        ),
+        sec if sec < OLDEST => format!(
+            "{now}: before 2020. Files are judged by a clock that counts from the start, so they \
+             only wait longer; the journal has wrong dates"
+        ),
+        _ => return Check::ok("clock", format!("{now}, running for {}", text::span(up))),
+    };
+    Check::warning("clock", what, CLOCK_CURE)
+}
+
+/// The clock that dates the files of a root. `apart`: how far a file's date was from our clock.
+pub(super) fn judge_files(apart: Duration) -> Check {
+    match apart > DOUBT {
+        false => Check::ok("dates", "files get the dates of this machine's clock"),
+        true => Check::warning(
+            "dates",
+            format!(
+                "a file made just now is dated {} off this machine's clock, so how old a file was \
+                 when orphand starts is not known: it waits a whole grace, or counts as that much \
+                 older",
+                text::span(apart)
+            ),
+            format!("set the clocks of both machines: {CLOCK_CURE}"),
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::check::State;
+    use super::*;
+
+    #[test]
+    fn clocks() {
+        for (sec, up, state) in [
+            (1_800_000_000, 5, State::Ok),
+            (OLDEST, 5, State::Ok),
+            (OLDEST - 1, 5, State::Warning),
+            (100, 50, State::Warning),
+            (0, 60, State::Warning),
+            (-5, 60, State::Warning),
+            (i64::MAX, 5, State::Ok),
+        ] {
+            let check = judge(Wall { sec, nsec: 0 }, Duration::from_secs(up));
+            assert_eq!(check.state, state, "{check:?}");
+            assert_eq!(check.cure.is_some(), state != State::Ok);
+        }
+        let set = judge(Wall { sec: 0, nsec: 0 }, Duration::from_secs(60));
+        assert!(set.what.contains("before 1970"), "{set:?}");
+    }
+
+    #[test]
+    fn dates_of_files() {
+        for (ms, state) in [(0, State::Ok), (2_000, State::Ok), (2_001, State::Warning)] {
+            let check = judge_files(Duration::from_millis(ms));
+            assert_eq!(check.state, state, "{ms}");
+        }
+        let off = judge_files(Duration::from_secs(90));
+        assert!(off.what.contains("90 s off"), "{off:?}");
+    }
+}

@@ -1,0 +1,138 @@
+//! The folders of orphand's own: state, and locks.
+
+use std::path::{Path, PathBuf};
+
+use orphand::state::Folders;
+use rustix::fs::{Access, AtFlags, CWD};
+
+use super::super::text;
+use super::check::{Check, typed};
+
+/// What was found on the way to a folder.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Found {
+    /// It is there, and may be written.
+    Writable,
+    /// It is not there, and can be made in this one.
+    CanBeMade(PathBuf),
+    /// This one, itself or above it, may not be written or is no folder.
+    Blocked(PathBuf),
+}
+
+/// Looks; makes nothing.
+fn find(folder: &Path) -> Found {
+    for (above, path) in folder.ancestors().enumerate() {
+        let may = rustix::fs::accessat(
+            CWD,
+            path,
+            Access::WRITE_OK | Access::EXEC_OK,
+            AtFlags::EACCESS,
+        );
+        match may {
+            Ok(()) if !path.is_dir() => return Found::Blocked(path.to_owned()),
+            Ok(()) if above == 0 => return Found::Writable,
+            Ok(()) => return Found::CanBeMade(path.to_owned()),
+            Err(rustix::io::Errno::NOENT) => {}
+            Err(_) => return Found::Blocked(path.to_owned()),
+        }
+    }
+    Found::Blocked(folder.to_owned())
+}
+
+pub(super) fn checks(folders: &Folders) -> [Check; 2] {
+    let found = |folder: &Option<PathBuf>| {
+        let folder = folder.clone()?;
+        let found = find(&folder);
+        Some((folder, found))
+    };
+    [
+        judge("state", found(&folders.state)),
+        judge("locks", found(&folders.runtime)),
+    ]
+}
+
+fn judge(check: &'static str, found: Option<(PathBuf, Found)>) -> Check {
+    let loses = match check {
+        "state" => "there is no journal: history shows nothing, restored files are not remembered",
+        _ => "nothing keeps two orphands from working on one directory",
+    };
+    match found {
+        None => Check::warning(
+            check,
+            format!("no folder is known, as HOME is not set: {loses}"),
+            "set HOME, or XDG_STATE_HOME",
+        ),
+        Some((folder, Found::Writable)) => {
+            Check::ok(check, format!("{} may be written", text::escaped(&folder)))
+        }
+        Some((folder, Found::CanBeMade(_))) => Check::ok(
+            check,
+            format!("{} is made when it is needed", text::escaped(&folder)),
+        ),
+        Some((folder, Found::Blocked(at))) => {
+            let (shown, folder) = (text::escaped(&folder), typed(&folder));
+            Check::warning(
+                check,
+                format!(
+                    "{shown} cannot be written, because of {}: {loses}",
+                    text::escaped(&at)
+                ),
+                format!(
+                    "sudo install -d -m 700 -o \"$(id -un)\" {folder}\n\
+                     or name another folder: {}",
+                    match check {
+                        "state" => "XDG_STATE_HOME",
+                        _ =>
+                            "XDG_RUNTIME_DIR (after su or sudo it is still the other user's: unset it)",
+                    }
+                ),
+            )
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::check::State;
+    use super::*;
+
+    #[test]
+    fn folders() {
+        let at = |found| Some((PathBuf::from("/s/orphand"), found));
+        for (found, state, words) in [
+            (at(Found::Writable), State::Ok, "may be written"),
+            (at(Found::CanBeMade("/s".into())), State::Ok, "is made when"),
+            (
+                at(Found::Blocked("/s".into())),
+                State::Warning,
+                "because of /s",
+            ),
+            (None, State::Warning, "HOME"),
+        ] {
+            for check in ["state", "locks"] {
+                let check = judge(check, found.clone());
+                assert_eq!(check.state, state, "{check:?}");
+                assert!(check.what.contains(words), "{check:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_found_and_not_made() {
+        let there = tempfile::tempdir().unwrap();
+        let file = there.path().join("file");
+        std::fs::write(&file, "").unwrap();
+        for (path, want) in [
+            (there.path().to_owned(), Found::Writable),
+            (
+                there.path().join("a/b"),
+                Found::CanBeMade(there.path().to_owned()),
+            ),
+            (file.clone(), Found::Blocked(file.clone())),
+            (file.join("a"), Found::Blocked(file.join("a"))),
+        ] {
+            assert_eq!(find(&path), want, "{path:?}");
+        }
+        assert_eq!(std::fs::read_dir(there.path()).unwrap().count(), 1);
+    }
+}

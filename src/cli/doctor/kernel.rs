@@ -1,0 +1,58 @@
+//! The release of Linux, and what older ones lack.
+
+use super::check::Check;
+
+/// `release`: as uname(2) gives it.
+pub(super) fn judge(release: &str) -> Check {
+    let cure = "update the kernel when there is a chance";
+    match version(release) {
+        Some(version) if version < (5, 6) => Check::warning(
+            "kernel",
+            format!(
+                "Linux {release}, older than 5.6: folders below a root are opened part by part, \
+                 and mounts have no numbers, so a bind mount of the same file system below a root \
+                 is not told from a folder"
+            ),
+            cure,
+        ),
+        Some(version) if version < (5, 8) => Check::warning(
+            "kernel",
+            format!(
+                "Linux {release}, older than 5.8: mounts have no numbers; devices are compared \
+                 instead"
+            ),
+            cure,
+        ),
+        Some(_) => Check::ok("kernel", format!("Linux {release}")),
+        None => Check::ok("kernel", format!("Linux {release:?}, whichever that is")),
+    }
+}
+
+fn version(release: &str) -> Option<(u32, u32)> {
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit());
+    let mut next = || numbers.next()?.parse().ok();
+    Some((next()?, next()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::check::State;
+    use super::*;
+
+    #[test]
+    fn releases() {
+        for (release, state) in [
+            ("6.18.44-fc-v782", State::Ok),
+            ("5.8.0", State::Ok),
+            ("5.7.19-arch1", State::Warning),
+            ("5.6", State::Warning),
+            ("5.5.99", State::Warning),
+            ("4.18.0-553.el8", State::Warning),
+            ("10.0.1", State::Ok),
+            ("", State::Ok),
+            ("x.y", State::Ok),
+        ] {
+            assert_eq!(judge(release).state, state, "{release}");
+        }
+    }
+}

@@ -1,0 +1,210 @@
+//! What only Linux has to be asked: sysctls, inotify, namespaces, `/proc`.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use orphand::decide::judge::Reach;
+use orphand::evidence::{self, Proof};
+use orphand::look::Dir;
+use rustix::fs::inotify;
+use rustix::io::Errno;
+
+use super::check::Check;
+use super::kernel;
+use super::limits::{self, Limit, Tried};
+use super::sharing::octal;
+use super::sight::{self, Sight};
+use super::tree::Count;
+
+/// How a clock is set right.
+pub(super) const CLOCK_CURE: &str = "sudo timedatectl set-ntp true";
+
+/// What may stand behind a root that does not answer, and what to do.
+pub(super) const SILENT: (&str, &str) = (
+    "a file server that is away, or a disk that fails",
+    "look what it is: findmnt -T",
+);
+
+/// The checks of the machine. `need`: the directories of all roots.
+pub(super) fn machine(need: Count) -> Vec<Check> {
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let (instances, watches) = inotify_limits();
+    vec![
+        kernel::judge(release.trim()),
+        limits::leases(number("fs/leases-enable")),
+        limits::break_time(number("fs/lease-break-time")),
+        limits::watches(watches, need),
+        limits::instances(instances),
+        limits::queue(number("fs/inotify/max_queued_events")),
+        sight::judge(sight()),
+    ]
+}
+
+fn number(sysctl: &str) -> Option<u64> {
+    let text = fs::read_to_string(Path::new("/proc/sys").join(sysctl)).ok()?;
+    text.trim().parse().ok()
+}
+
+/// One instance and one watch are asked for and given back at once.
+fn inotify_limits() -> (Tried, Tried) {
+    let instance = inotify::init(inotify::CreateFlags::CLOEXEC);
+    let watch = match &instance {
+        Ok(instance) => {
+            inotify::add_watch(instance, "/", inotify::WatchFlags::DELETE_SELF).map(drop)
+        }
+        Err(_) => Ok(()),
+    };
+    let instances = Tried {
+        limit: lowest([
+            (
+                "fs.inotify.max_user_instances",
+                "fs/inotify/max_user_instances",
+            ),
+            ("user.max_inotify_instances", "user/max_inotify_instances"),
+        ]),
+        reached: instance.err() == Some(Errno::MFILE),
+    };
+    let watches = Tried {
+        limit: lowest([
+            ("fs.inotify.max_user_watches", "fs/inotify/max_user_watches"),
+            ("user.max_inotify_watches", "user/max_inotify_watches"),
+        ]),
+        reached: watch == Err(Errno::NOSPC),
+    };
+    (instances, watches)
+}
+
+/// The first is the machine's limit; the second is that of this user namespace, and the same
+/// number in the first one (kernel/ucount.c). The lower is in force.
+fn lowest(sysctls: [(&'static str, &str); 2]) -> Option<Limit> {
+    let limits = sysctls.into_iter().filter_map(|(name, file)| {
+        Some(Limit {
+            name,
+            value: number(file)?,
+        })
+    });
+    limits.min_by_key(|limit| limit.value)
+}
+
+/// The numbers are `PROC_PID_INIT_INO` and `PROC_USER_INIT_INO` of linux/proc_ns.h.
+fn sight() -> Sight {
+    let other = |name: &str, first: u64| {
+        fs::metadata(format!("/proc/self/ns/{name}")).is_ok_and(|meta| meta.ino() != first)
+    };
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    // The last one mounted there is the one that is seen.
+    let proc = mounts
+        .lines()
+        .filter_map(mount)
+        .rfind(|mount| mount.at == Path::new("/proc"));
+    Sight {
+        proc: Path::new("/proc/self/stat").exists(),
+        other_pids: other("pid", 0xEFFF_FFFC),
+        other_users: other("user", 0xEFFF_FFFD),
+        hidden: proc.is_some_and(|proc| sight::hides(proc.options)),
+        root: rustix::process::geteuid().is_root(),
+    }
+}
+
+/// A line of `/proc/self/mountinfo` (proc_pid_mountinfo(5)).
+struct Mount<'a> {
+    id: u64,
+    at: PathBuf,
+    kind: &'a str,
+    /// Those of the file system.
+    options: &'a str,
+}
+
+fn mount(line: &str) -> Option<Mount<'_>> {
+    let (mount, file_system) = line.split_once(" - ")?;
+    let mut mount = mount.split(' ');
+    let id = mount.next()?.parse().ok()?;
+    let at = octal(mount.nth(3)?);
+    let mut file_system = file_system.split(' ');
+    Some(Mount {
+        id,
+        at,
+        kind: file_system.next()?,
+        options: file_system.nth(1)?,
+    })
+}
+
+/// The type of the file system that `dir` is on, as it was mounted.
+pub(super) fn file_system_type(dir: &Dir) -> Option<String> {
+    let id = dir.place().mount?;
+    let mounts = fs::read_to_string("/proc/self/mountinfo").ok()?;
+    let found = mounts
+        .lines()
+        .filter_map(mount)
+        .find(|mount| mount.id == id)?;
+    Some(found.kind.to_owned())
+}
+
+/// Whether names in `dir` that differ in their capitals are one, by its own flag
+/// (`FS_CASEFOLD_FL` of linux/fs.h).
+pub(super) fn folds_case(dir: &Dir) -> Option<bool> {
+    const CASEFOLD: u32 = 0x4000_0000;
+    let flags = rustix::fs::ioctl_getflags(dir.fd()).ok()?;
+    Some(flags.bits() & CASEFOLD != 0)
+}
+
+/// Whether every process can be examined, down to its mappings.
+pub(super) fn sees_all() -> bool {
+    evidence::census(&[], Reach::OpenersOnly).complete
+}
+
+/// What stands behind a proof.
+pub(super) fn proof_by(_: &Proof) -> &'static str {
+    "a lease of the kernel's"
+}
+
+/// What is to be said of a root before it is opened.
+pub(super) fn beforehand(_: &Path) -> Option<Check> {
+    None
+}
+
+/// The processes of `orphand watch` that can be seen.
+pub(super) fn watchers() -> Vec<u32> {
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    let watches = |pid: &u32| {
+        let file = |name: &str| fs::read(format!("/proc/{pid}/{name}")).unwrap_or_default();
+        let mut args = file("cmdline");
+        args.push(0);
+        let mut args = args.split(|&byte| byte == 0).skip(1);
+        // Not ourselves, whatever the directories are called that we were given.
+        *pid != std::process::id()
+            && file("comm").trim_ascii_end() == b"orphand"
+            && args.any(|arg| arg == b"watch")
+    };
+    let mut watchers: Vec<u32> = pids.filter(watches).collect();
+    watchers.sort_unstable();
+    watchers
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mounts_are_read() {
+        let line = "36 35 98:0 /mnt1 /mnt\\0402 rw,noatime master:1 - fuse.sshfs h:/x rw,user=1";
+        let seen = mount(line).unwrap();
+        assert_eq!((seen.id, seen.at.as_path()), (36, Path::new("/mnt 2")));
+        assert_eq!((seen.kind, seen.options), ("fuse.sshfs", "rw,user=1"));
+        let plain = mount("22 1 0:21 / /proc rw - proc proc rw,hidepid=2").unwrap();
+        assert!(sight::hides(plain.options));
+        for broken in ["", "x", "36 35 98:0 / /x rw - ext4", "a b c d e f - g h i"] {
+            assert!(mount(broken).is_none(), "{broken}");
+        }
+    }
+
+    #[test]
+    fn the_lower_limit_counts() {
+        let none = [("a", "no/such"), ("b", "neither")];
+        assert_eq!(lowest(none), None);
+        let one = [("a", "no/such"), ("b", "fs/inotify/max_queued_events")];
+        assert_eq!(lowest(one).map(|limit| limit.name), Some("b"));
+    }
+}

@@ -1,0 +1,267 @@
+//! `orphand doctor`: what would keep it from working, each with its cure.
+//!
+//! Facts are gathered by a thin shell ([`visit`], and `system` for what differs between systems);
+//! what they mean is decided by one pure function a subject. Nothing that is there is changed, and
+//! nothing is made but one file in each root, which is gone again at once ([`trial`]).
+//!
+//! What is what:
+//!
+//! - **trouble**: orphand does not work on a root, or would keep everything in it. A wrong
+//!   configuration, a root that is missing, refused, silent, unreadable or not writable, a file
+//!   system on which nothing is proven, a proof that fails when it is tried, leases that are
+//!   switched off, a service file that starts nothing. Exit 3.
+//! - **warning**: it works, but later (inotify's limits: scanned by time instead), with less (no
+//!   names of holders, no journal, no lock, no quarantine; on overlayfs a quarantine instead of a
+//!   deletion), or with a risk that the proof cannot see (exported folders, trusted file systems,
+//!   wrong clocks). A full disk is one too: that is when deletions are wanted, and they still work.
+//! - **ok**: what was measured, and limits that nobody can do anything about and nobody need.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use anstyle::{AnsiColor, Style};
+use orphand::clock as time;
+use orphand::root::absolute;
+use orphand::state::Folders;
+use serde_json::{Value, json};
+
+use super::args::Look;
+use super::config_file::Config;
+use super::report::Report;
+use super::{Exit, Failure, text};
+use check::{Check, State};
+use visit::{Visited, Ward};
+
+mod access;
+mod check;
+mod clock;
+mod descriptors;
+mod disk;
+mod folders;
+#[cfg(any(target_os = "linux", test))]
+mod kernel;
+#[cfg(any(target_os = "linux", test))]
+mod limits;
+mod names;
+mod orphands;
+#[cfg(any(target_os = "macos", test))]
+mod privacy;
+mod proof;
+mod settings;
+mod sharing;
+#[cfg(any(target_os = "linux", test))]
+mod sight;
+mod tree;
+mod trial;
+mod visit;
+
+#[cfg_attr(target_os = "linux", path = "linux.rs")]
+#[cfg_attr(target_os = "macos", path = "macos.rs")]
+#[cfg_attr(not(any(target_os = "linux", target_os = "macos")), path = "other.rs")]
+mod system;
+
+/// What was typed.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Nothing that is there is changed. In each directory one empty file, .orphand-doctor-<random>, is made
+and removed again at once, to try whether the proof that nobody holds a file works there; of that the
+date of the directory remains.
+
+Exit: 0 where orphand works, also with warnings · 3 where it does not, or would keep everything
+
+Examples:
+  orphand doctor                 this machine, and what the configuration file lists
+  orphand doctor -q ~/.app       only what is wrong there
+  orphand doctor --json | jq '.checks[] | select(.state != \"ok\")'")]
+pub(crate) struct Doctor {
+    /// Read this configuration file
+    #[arg(long, value_name = "FILE", env = "ORPHAND_CONFIG")]
+    config: Option<PathBuf>,
+    /// The directories; without any, those of the configuration file
+    #[arg(value_name = "DIR")]
+    dirs: Vec<PathBuf>,
+}
+
+pub(super) fn run(command: &Doctor, look: &Look) -> Result<Exit, Failure> {
+    let folders = Folders::from_env();
+    let explicit = command.config.clone();
+    let file = explicit.clone().or_else(Config::usual_path);
+    let read = visit::within(move || Config::load(explicit.as_deref()));
+    let named = !command.dirs.is_empty();
+    let mut checks = vec![match &read {
+        Some(read) => settings::judge(read, file.as_deref(), named),
+        None => visit::silent("config", &file.unwrap_or_default()),
+    }];
+    let config = read.and_then(Result::ok).unwrap_or_default();
+    let wards = wards(command, &config)?;
+    let visited = visit::all(wards);
+    checks.extend(system::machine(visited.directories));
+    checks.extend(machine(&folders));
+    checks.extend(services(&folders));
+    let exit = match visit::worst(&checks).max(visit::worst(&visited.checks)) {
+        State::Trouble => Exit::Partly,
+        State::Ok | State::Warning => Exit::Done,
+    };
+    match tell(look, checks, visited) {
+        // Whoever has read enough is not told why the rest did not come.
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error.into()),
+        _ => Ok(exit),
+    }
+}
+
+/// The directories that were given, else those of the file. One that the file lists has its rule.
+fn wards(command: &Doctor, config: &Config) -> Result<Vec<Ward>, Failure> {
+    let paths: Vec<PathBuf> = match command.dirs.is_empty() {
+        true => config.watch.iter().map(|rule| rule.path.clone()).collect(),
+        false => command.dirs.iter().map(|dir| absolute(dir)).collect(),
+    };
+    let mut wards: Vec<Ward> = Vec::new();
+    for path in paths {
+        if wards.iter().any(|known| known.path == path) {
+            continue;
+        }
+        let rule = config.watch.iter().find(|rule| rule.path == path);
+        let settings = rule.map(|rule| rule.settings.clone()).unwrap_or_default();
+        let settings = settings.over(&config.defaults);
+        wards.push(Ward {
+            path,
+            policy: Arc::new(settings.policy()?),
+            // A default is meant for no directory in particular.
+            broad: rule.is_some() && settings.broad.unwrap_or(false),
+        });
+    }
+    Ok(wards)
+}
+
+/// What is asked on every system.
+fn machine(folders: &Folders) -> Vec<Check> {
+    let now = time::now();
+    let files = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    let mut checks = vec![
+        clock::judge(now.wall, now.mono.since_boot()),
+        descriptors::judge(files.current),
+        orphands::judge(&system::watchers()),
+    ];
+    let own = folders.clone();
+    match visit::within(move || folders::checks(&own)) {
+        Some(found) => checks.extend(found),
+        None => checks.push(visit::silent(
+            "state",
+            &folders.state.clone().unwrap_or_default(),
+        )),
+    }
+    checks
+}
+
+/// Service files that no longer start this program, or start it twice.
+fn services(folders: &Folders) -> Vec<Check> {
+    let problems = super::service::problems(folders).into_iter();
+    let check =
+        |problem: super::service::Problem| Check::trouble("service", problem.what, problem.cure);
+    problems.map(check).collect()
+}
+
+fn tell(look: &Look, machine: Vec<Check>, visited: Visited) -> std::io::Result<()> {
+    let mut report = Report::new(look, Vec::new());
+    let all = machine.into_iter().chain(visited.checks);
+    let told = all.filter(|check| !look.quiet || check.state != State::Ok);
+    if look.json {
+        let checks: Vec<Value> = told.map(Check::into_json).collect();
+        return report.line(&json!({ "checks": checks }).to_string());
+    }
+    let told: Vec<Check> = told.collect();
+    let mut about = None;
+    for check in &told {
+        if check.root != about {
+            about.clone_from(&check.root);
+            if let Some(root) = &about {
+                let root = text::escaped(root);
+                report.line(&report.paint(&root, Style::new().bold()))?;
+            }
+        }
+        for line in lines(check, |mark, style| report.paint(mark, style)) {
+            report.line(&line)?;
+        }
+    }
+    if !look.quiet {
+        report.line(&sum(&told))?;
+    }
+    Ok(())
+}
+
+/// One line, and those of the cure below it.
+fn lines(check: &Check, paint: impl Fn(&str, Style) -> String) -> Vec<String> {
+    let style = match check.state {
+        State::Ok => AnsiColor::Green,
+        State::Warning => AnsiColor::Yellow,
+        State::Trouble => AnsiColor::Red,
+    };
+    let mark = paint(&format!("{:<7}", check.state.as_str()), style.on_default());
+    let mut what = check.what.lines();
+    let first = what.next().unwrap_or_default();
+    let mut lines = vec![format!("  {mark}  {:<17}  {first}", check.name)];
+    lines.extend(what.map(|line| format!("{:30}{line}", "")));
+    for (index, line) in check.cure.iter().flat_map(|cure| cure.lines()).enumerate() {
+        let word = if index == 0 { "cure" } else { "" };
+        lines.push(format!("{:11}{word:<17}  {line}", ""));
+    }
+    lines
+}
+
+fn sum(checks: &[Check]) -> String {
+    let of = |state| checks.iter().filter(|check| check.state == state).count() as u64;
+    let warnings = match of(State::Warning) {
+        0 => String::new(),
+        number => format!("; {}", text::counted(number, "warning", "warnings")),
+    };
+    match of(State::Trouble) {
+        0 => format!("nothing is in orphand's way{warnings}"),
+        1 => format!("one thing is in orphand's way{warnings}"),
+        number => format!(
+            "{} things are in orphand's way{warnings}",
+            text::count(number)
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_for_people() {
+        let bad = Check::warning(
+            "inotify-queue",
+            "64 events: few",
+            "now: sudo x\nfor good: y",
+        );
+        let said = lines(&bad, |mark, _| format!("<{mark}>"));
+        let want = [
+            "  <warning>  inotify-queue      64 events: few",
+            "           cure               now: sudo x",
+            "                              for good: y",
+        ];
+        assert_eq!(said, want);
+    }
+
+    #[test]
+    fn the_last_line() {
+        let fine = || Check::ok("a", "");
+        let warned = || Check::warning("a", "", "");
+        let bad = || Check::trouble("a", "", "");
+        for (checks, want) in [
+            (vec![fine()], "nothing is in orphand's way"),
+            (
+                vec![fine(), warned()],
+                "nothing is in orphand's way; 1 warning",
+            ),
+            (
+                vec![bad(), warned(), warned()],
+                "one thing is in orphand's way; 2 warnings",
+            ),
+            (vec![bad(), bad()], "2 things are in orphand's way"),
+        ] {
+            assert_eq!(sum(&checks), want);
+        }
+    }
+}

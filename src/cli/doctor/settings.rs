@@ -1,0 +1,93 @@
+//! The configuration file.
+
+use std::path::Path;
+
+use super::super::config_file::{Config, ConfigError};
+use super::super::text;
+use super::check::{Check, typed};
+
+/// `usual`: where the file would be, `named`: whether directories were given.
+pub(super) fn judge(
+    read: &Result<Config, ConfigError>,
+    usual: Option<&Path>,
+    named: bool,
+) -> Check {
+    let check = "config";
+    let config = match read {
+        Ok(config) => config,
+        Err(error) => {
+            return Check::trouble(
+                check,
+                format!("{error}\nuntil that is mended nothing that it lists is watched"),
+                "mend that line, then: orphand config check",
+            );
+        }
+    };
+    let Some(path) = &config.path else {
+        let place = usual.map_or(
+            "no place for one is known, as HOME is not set".to_owned(),
+            |path| format!("{} would be read", text::escaped(path)),
+        );
+        let what = format!("there is none; {place}");
+        return match named {
+            true => Check::ok(check, what),
+            false => Check::warning(
+                check,
+                format!(
+                    "{what}: no directory is looked at, and watch without DIR has nothing to do"
+                ),
+                "orphand doctor DIR, or list directories: orphand config init",
+            ),
+        };
+    };
+    let roots = config.watch.len() as u64;
+    let what = format!(
+        "{}: right, {}",
+        text::escaped(path),
+        text::counted(roots, "directory", "directories")
+    );
+    match roots == 0 && !named {
+        false => Check::ok(check, what),
+        true => Check::warning(
+            check,
+            format!("{what}: watch without DIR has nothing to do"),
+            format!("add a [[watch]] with a path to {}", typed(path)),
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::check::State;
+    use super::*;
+
+    #[test]
+    fn the_configuration() {
+        let path = Path::new("/etc/o.toml");
+        let read = |text: &str| Config::parse(text, path, None);
+        let one = "[[watch]]\npath = \"/srv/app\"\n";
+        let wrong = "[[watch]]\npath = \"/srv/app\"\ngarce = \"10s\"\n";
+        for (read, named, state, words) in [
+            (
+                read(one),
+                false,
+                State::Ok,
+                "/etc/o.toml: right, 1 directory",
+            ),
+            (read(""), false, State::Warning, "0 directories"),
+            (read(""), true, State::Ok, "0 directories"),
+            (read(wrong), true, State::Trouble, "/etc/o.toml:3:1: "),
+            (
+                Ok(Config::default()),
+                false,
+                State::Warning,
+                "/usual would be read",
+            ),
+            (Ok(Config::default()), true, State::Ok, "there is none"),
+        ] {
+            let check = judge(&read, Some(Path::new("/usual")), named);
+            assert_eq!(check.state, state, "{check:?}");
+            assert!(check.what.contains(words), "{check:?}");
+        }
+    }
+}

@@ -1,0 +1,98 @@
+//! How many directories a root has: so many watches it needs where one watch covers one directory.
+
+use std::path::PathBuf;
+use std::time::Instant;
+
+use orphand::look::Dir;
+use orphand::root::{Root, is_own};
+use orphand::watch::RECURSIVE;
+use rustix::fs::{Dir as Entries, FileType};
+
+/// Directories that would be watched.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Count {
+    pub(super) directories: u64,
+    /// There may be more: the count took too long, or some could not be read.
+    pub(super) at_least: bool,
+}
+
+impl Count {
+    pub(super) fn plus(self, other: Count) -> Count {
+        Count {
+            directories: self.directories.saturating_add(other.directories),
+            at_least: self.at_least || other.at_least,
+        }
+    }
+}
+
+/// Counts, until `end` at the latest. As a scan walks: no symlink, no other mount, nothing of
+/// orphand's own.
+pub(super) fn count(root: &Root, end: Instant) -> Count {
+    let mut count = Count {
+        directories: 1,
+        at_least: false,
+    };
+    if RECURSIVE || !root.policy.recursive {
+        return count;
+    }
+    let mut todo = vec![PathBuf::new()];
+    while let Some(below) = todo.pop() {
+        if Instant::now() >= end {
+            count.at_least = true;
+            break;
+        }
+        let read = Dir::open_below(&root.path, None, &below)
+            .ok()
+            .and_then(|dir| Some((Entries::read_from(dir.fd()).ok()?, dir)));
+        let Some((entries, dir)) = read else {
+            count.at_least = true;
+            continue;
+        };
+        for entry in entries.flatten() {
+            use std::os::unix::ffi::OsStrExt;
+            let name = std::ffi::OsStr::from_bytes(entry.file_name().to_bytes());
+            let is_dir = entry.file_type() == FileType::Directory;
+            if is_dir && name != "." && name != ".." && !is_own(name) {
+                // Another mount is not entered; whether it is one shows when it is opened.
+                if dir.open_child(name).is_ok() {
+                    count.directories += 1;
+                    todo.push(below.join(name));
+                }
+            }
+        }
+    }
+    count
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+    use orphand::decide::policy::Policy;
+    use std::time::Duration;
+
+    #[test]
+    fn directories_are_counted_until_the_time_is_over() {
+        let folder = tempfile::tempdir().unwrap();
+        for dir in ["a/b/c", "d", ".orphand/7f3a/e"] {
+            std::fs::create_dir_all(folder.path().join(dir)).unwrap();
+        }
+        std::os::unix::fs::symlink("a", folder.path().join("link")).unwrap();
+        let root = |recursive| Root {
+            path: folder.path().to_owned(),
+            policy: std::sync::Arc::new(Policy {
+                recursive,
+                ..Policy::default()
+            }),
+        };
+        let soon = Instant::now() + Duration::from_secs(60);
+        let counted = |directories, at_least| Count {
+            directories,
+            at_least,
+        };
+        assert_eq!(count(&root(true), soon), counted(5, false));
+        assert_eq!(count(&root(false), soon), counted(1, false));
+        assert_eq!(count(&root(true), Instant::now()), counted(1, true));
+        let sum = counted(5, false).plus(counted(2, true));
+        assert_eq!(sum, counted(7, true));
+    }
+}

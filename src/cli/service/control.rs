@@ -1,0 +1,52 @@
+//! What can be asked of a supervisor, whichever it is.
+
+use super::launchctl::Launchctl;
+use super::place::{Place, Supervisor};
+use super::systemctl::Systemctl;
+use crate::cli::Failure;
+
+/// What a supervisor knows of the service. Installed, enabled, loaded and running are four things.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct State {
+    /// It knows the service file.
+    pub(super) loaded: bool,
+    /// It will start it by itself next time. None: it does not tell.
+    pub(super) enabled: Option<bool>,
+    /// None: it does not tell.
+    pub(super) running: Option<bool>,
+    pub(super) pid: Option<u32>,
+    /// How the last run ended, if that was not well; in words.
+    pub(super) end: Option<String>,
+    /// It knows another service file than the one that is there.
+    pub(super) is_stale: bool,
+    /// launchd's name for where it is loaded.
+    pub(super) domain: Option<String>,
+}
+
+/// The verbs. Each starts from the state that was found just before.
+pub(super) trait Control {
+    /// What it knows.
+    fn state(&self) -> Result<State, Failure>;
+    /// The same, with all that a person may want to know.
+    fn full_state(&self) -> Result<State, Failure>;
+    /// Takes the service file that was written just now, and starts what it says.
+    fn load(&self, found: &State) -> Result<(), Failure>;
+    /// Starts it.
+    fn start(&self, found: &State) -> Result<(), Failure>;
+    /// Ends it, and starts it again.
+    fn restart(&self, found: &State) -> Result<(), Failure>;
+    /// Ends it until the next login or boot.
+    fn stop(&self, found: &State) -> Result<(), Failure>;
+    /// Ends it for good; its file is removed next.
+    fn retire(&self, found: &State) -> Result<(), Failure>;
+    /// Its file was removed.
+    fn forget(&self) -> Result<(), Failure>;
+}
+
+/// The supervisor of a place.
+pub(super) fn of(place: &Place) -> Box<dyn Control + '_> {
+    match place.supervisor {
+        Supervisor::Launchd => Box::new(Launchctl::new(place)),
+        Supervisor::Systemd => Box::new(Systemctl::new(place)),
+    }
+}

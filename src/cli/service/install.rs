@@ -1,0 +1,349 @@
+//! `install` and `uninstall`.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use orphand::journal::Journal;
+use orphand::reap::quarantine::Room;
+use orphand::root::absolute;
+use orphand::state::Folders;
+use rustix::process::geteuid;
+
+use super::control::{self, State};
+use super::job::Scope;
+use super::place::{Place, Supervisor};
+use super::voice::Voice;
+use super::{file, program, quoted, start, systemd};
+use crate::cli::config_file::{Config, ConfigError};
+use crate::cli::text::{counted, escaped};
+use crate::cli::{Exit, Failure, restore};
+
+/// Writes the service file and starts what it says. Twice does no more than once.
+pub(super) fn install(
+    place: &Place,
+    config: Option<&Path>,
+    folders: &Folders,
+    voice: &Voice,
+) -> Result<Exit, Failure> {
+    let named = config.map(absolute);
+    let config = load(place, named.as_deref())?;
+    check_user(place, voice)?;
+    check_alone(place)?;
+    let job = place.job(program::ours()?, named.clone());
+    check_program(place, &job.program, voice)?;
+    let text = place.render(&job).map_err(failed)?;
+    let control = control::of(place);
+    let found = control.state()?;
+    let path = place.file();
+    let before = super::started(place);
+    let there = place
+        .installed()
+        .map_err(|error| unreadable(&path, &error))?;
+    let same = there.as_deref() == Some(text.as_bytes());
+    if same && is_as_wanted(&found) {
+        let pid = found
+            .pid
+            .map(|pid| format!(" (pid {pid})"))
+            .unwrap_or_default();
+        voice.line(&format!(
+            "Already up to date{pid}: {}. Nothing was changed.",
+            escaped(&path)
+        ));
+        voice.line(&config_line(place, &config, named.as_deref()));
+        return Ok(Exit::Done);
+    }
+    voice.line(&config_line(place, &config, named.as_deref()));
+    if !same {
+        put(place, &path, &text)?;
+    }
+    let noun = capital(place.noun());
+    let done = match before.filter(|before| before.program != job.program) {
+        Some(before) => format!("written; before, it started {}", escaped(&before.program)),
+        None if same => "unchanged".to_owned(),
+        None => "written".to_owned(),
+    };
+    voice.line(&format!("{noun:<10} {}  {done}", escaped(&path)));
+    let version = env!("CARGO_PKG_VERSION");
+    voice.line(&format!(
+        "Program    {}  ({version})",
+        escaped(&job.program)
+    ));
+    if let (Supervisor::Launchd, Some(log)) = (place.supervisor, place.log(folders)) {
+        voice.line(&format!("Log        {}", escaped(&log)));
+    }
+    control.load(&found)?;
+    start::confirm(place, folders, control.as_ref(), found.pid, voice)?;
+    voice.line("");
+    voice.line(farewell(place));
+    for (what, verb) in [
+        ("See it", "status"),
+        ("Stop it", "stop"),
+        ("Remove it", "uninstall"),
+    ] {
+        voice.line(&format!("{what:<10} {}", place.command(verb)));
+    }
+    Ok(Exit::Done)
+}
+
+fn put(place: &Place, path: &Path, text: &str) -> Result<(), Failure> {
+    check_own(place, path)?;
+    let crashes = place.crashes();
+    if let (Supervisor::Launchd, Some(folder)) = (place.supervisor, crashes.parent()) {
+        // Without it launchd starts nothing, and says 78.
+        fs::create_dir_all(folder).map_err(|error| unwritable(folder, &error))?;
+    }
+    file::write(path, text).map_err(|error| unwritable(path, &error))
+}
+
+fn is_as_wanted(state: &State) -> bool {
+    state.loaded && !state.is_stale && state.enabled != Some(false) && state.running != Some(false)
+}
+
+/// What the service will read: the named file, which must be there, or the usual one of its place.
+fn load(place: &Place, named: Option<&Path>) -> Result<Config, ConfigError> {
+    match (named, place.scope) {
+        (None, Scope::System) => match place.usual_config() {
+            Some(usual) if usual.exists() => Config::load(Some(&usual)),
+            _ => Ok(Config::default()),
+        },
+        (named, _) => Config::load(named),
+    }
+}
+
+fn config_line(place: &Place, config: &Config, named: Option<&Path>) -> String {
+    let usual = place.usual_config().unwrap_or_default();
+    let path = config.path.as_deref().or(named).unwrap_or(&usual);
+    let what = match (&config.path, config.watch.len() as u64) {
+        (None, _) => {
+            let variable = match place.scope {
+                Scope::User => String::new(),
+                Scope::System => format!("ORPHAND_CONFIG={} ", quoted(path)),
+            };
+            format!(
+                "is not there, so it watches nothing yet.   make it:   {variable}orphand config init"
+            )
+        }
+        (Some(_), 0) => "lists no directory, so it watches nothing until one is added".to_owned(),
+        (Some(_), rules) => format!("({})", counted(rules, "directory", "directories")),
+    };
+    format!("Config     {}  {what}", escaped(path))
+}
+
+/// Refuses what would end in a file that is not this user's.
+fn check_user(place: &Place, voice: &Voice) -> Result<(), Failure> {
+    let is_root = geteuid().is_root();
+    match place.scope {
+        Scope::System if !is_root => Err(Failure::new(
+            Exit::Failed,
+            format!(
+                "a service of the whole machine is root's to install:   sudo {}\n  \
+                 for this user alone:   orphand service install",
+                place.command("install")
+            ),
+        )),
+        Scope::User if !place.home_is_ours() => Err(Failure::new(
+            Exit::Failed,
+            format!(
+                "{:?} belongs to another user, and so would the service\n  \
+                 for that user:   orphand service install   (without sudo)\n  \
+                 for the whole machine:   sudo orphand service install --system",
+                place.home()
+            ),
+        )),
+        Scope::User if is_root => {
+            voice.warn(
+                "this is root's own service, and runs while root is logged in. One that runs from \
+                 boot on, for files of all users:   orphand service install --system",
+            );
+            Ok(())
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Refuses to be the second.
+fn check_alone(place: &Place) -> Result<(), Failure> {
+    let Some(theirs) = place.brewed() else {
+        return Ok(());
+    };
+    Err(Failure::new(
+        Exit::Busy,
+        format!(
+            "Homebrew has a service for orphand already: {theirs:?}. Two watchers on the same \
+             directories are not allowed\n  \
+             use that one:   brew services restart orphand\n  \
+             or this one:    brew services stop orphand && {}",
+            place.command("install")
+        ),
+    ))
+}
+
+/// Refuses a program that the supervisor would not start, and warns of one that will be gone.
+fn check_program(place: &Place, program: &Path, voice: &Voice) -> Result<(), Failure> {
+    let refused = place.supervisor == Supervisor::Systemd
+        && program
+            .to_str()
+            .is_some_and(|program| !systemd::starts(program));
+    if refused {
+        return Err(Failure::new(
+            Exit::Failed,
+            format!(
+                "systemd starts no program with a quote or a backslash in its path: {program:?}; \
+                 move it, then install again"
+            ),
+        ));
+    }
+    if let Some(doubt) = program::doubt(program) {
+        voice.warn(&format!(
+            "{program:?} lies in {doubt}; the service ends with it. Put orphand where it stays \
+             (cargo install does), and install from there"
+        ));
+    }
+    Ok(())
+}
+
+/// Refuses to replace a link: who keeps service files elsewhere wants to change them there.
+fn check_own(place: &Place, path: &Path) -> Result<(), Failure> {
+    let Ok(leads_to) = fs::read_link(path) else {
+        return Ok(());
+    };
+    Err(Failure::new(
+        Exit::Failed,
+        format!(
+            "{path:?} is a link to {leads_to:?}, and does not say what would be installed now\n  \
+             change it there:   {} > {}\n  \
+             or give it up:     rm {}",
+            place.command("print"),
+            quoted(&leads_to),
+            quoted(path)
+        ),
+    ))
+}
+
+fn farewell(place: &Place) -> &'static str {
+    match (place.supervisor, place.scope) {
+        (Supervisor::Launchd, _) => "macOS will show \"Background Items Added\"; that is this.",
+        (Supervisor::Systemd, Scope::User) => {
+            "It runs while you are logged in. On a server, to run it always:   loginctl enable-linger"
+        }
+        (Supervisor::Systemd, Scope::System) => "It starts by itself at every boot.",
+    }
+}
+
+/// Ends the service and removes its file, and says what stays.
+pub(super) fn uninstall(place: &Place, folders: &Folders, voice: &Voice) -> Result<Exit, Failure> {
+    check_user_to_remove(place)?;
+    let path = place.file();
+    let is_there = path.symlink_metadata().is_ok();
+    let started = super::started(place);
+    let control = control::of(place);
+    let found = control.state();
+    // launchd keeps a job whose file somebody has removed.
+    let is_left_over = matches!(&found, Ok(found) if found.domain.is_some());
+    if !is_there && !is_left_over {
+        voice.line(&format!(
+            "Not installed: there is no {}. Nothing was changed.",
+            escaped(&path)
+        ));
+        return Ok(Exit::Done);
+    }
+    control.retire(&found?)?;
+    if is_there {
+        fs::remove_file(&path).map_err(|error| unwritable(&path, &error))?;
+        control.forget()?;
+    }
+    voice.line(&format!("Removed    {}", escaped(&path)));
+    let config = started.and_then(|started| started.config);
+    let left = left(place, config, folders);
+    if !left.is_empty() {
+        voice.line("\nStill there, and how to remove it:");
+    }
+    for (what, command) in left {
+        voice.line(&format!("{what:<10} {command}"));
+    }
+    Ok(Exit::Done)
+}
+
+fn check_user_to_remove(place: &Place) -> Result<(), Failure> {
+    match place.scope == Scope::System && !geteuid().is_root() {
+        true => Err(Failure::new(
+            Exit::Failed,
+            format!(
+                "a service of the whole machine is root's to remove:   sudo {}",
+                place.command("uninstall")
+            ),
+        )),
+        false => Ok(()),
+    }
+}
+
+/// What the service leaves behind, each with the command that removes it.
+fn left(place: &Place, config: Option<PathBuf>, ours: &Folders) -> Vec<(&'static str, String)> {
+    let folders = place.folders(ours);
+    let path = config.or_else(|| place.usual_config());
+    let mut left = Vec::new();
+    // A wrong file names no roots; those of the journal are found all the same.
+    let config = path
+        .as_deref()
+        .and_then(|path| Config::load(Some(path)).ok());
+    let journal = Journal::new(folders.state.as_deref());
+    let roots = restore::roots(&config.unwrap_or_default(), &journal, None);
+    let held: usize = roots.iter().map(|root| held(root)).sum();
+    if held > 0 {
+        let files = counted(held as u64, "file", "files");
+        left.push((
+            "Quarantine",
+            format!("orphand quarantine purge   ({files})"),
+        ));
+    }
+    if let Some(path) = path.filter(|path| path.exists()) {
+        left.push(("Config", format!("rm {}", quoted(&path))));
+    }
+    let state = folders.state.filter(|state| state.exists());
+    if let Some(state) = &state {
+        left.push(("Journal", format!("rm -r {}", quoted(state))));
+    }
+    let logs = [place.log(ours), Some(place.crashes())]
+        .into_iter()
+        .flatten();
+    let mut logs: Vec<PathBuf> = logs
+        .filter_map(|log| log.parent().map(Path::to_owned))
+        .collect();
+    logs.dedup();
+    for logs in logs
+        .into_iter()
+        .filter(|logs| logs.exists() && Some(logs) != state.as_ref())
+    {
+        left.push(("Log", format!("rm -r {}", quoted(&logs))));
+    }
+    left
+}
+
+fn held(root: &Path) -> usize {
+    let Ok(Some(room)) = Room::find(root, None) else {
+        return 0;
+    };
+    room.stored().map_or(0, |stored| stored.len())
+}
+
+fn failed(error: impl std::fmt::Display) -> Failure {
+    Failure::new(Exit::Failed, error)
+}
+
+fn unreadable(path: &Path, error: &std::io::Error) -> Failure {
+    failed(format!(
+        "{path:?} cannot be read: {error}; check its permissions"
+    ))
+}
+
+fn unwritable(path: &Path, error: &std::io::Error) -> Failure {
+    failed(format!(
+        "{path:?} cannot be changed: {error}; check the permissions of its folder"
+    ))
+}
+
+fn capital(word: &str) -> String {
+    let mut chars = word.chars();
+    let first = chars.next().map(|c| c.to_ascii_uppercase());
+    first.into_iter().chain(chars).collect()
+}

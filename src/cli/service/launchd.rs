@@ -1,0 +1,172 @@
+//! The property list for launchd. Pure.
+
+use super::job::{Job, Scope, Started, Unwritable, text};
+use super::template::filled;
+
+/// Of the job, and the name of its file without `.plist`.
+pub(super) const LABEL: &str = "io.github.orphand";
+
+const TEMPLATE: &str = include_str!("templates/launchd.plist");
+
+const SESSIONS: &str = "
+\t<!-- Where somebody is logged in at the screen, and where only over the network. -->
+\t<key>LimitLoadToSessionType</key>
+\t<array>
+\t\t<string>Aqua</string>
+\t\t<string>Background</string>
+\t</array>
+";
+
+/// The file for `job`.
+pub(super) fn render(job: &Job) -> Result<String, Unwritable> {
+    let mut arguments = vec![string(text(&job.program)?)];
+    for argument in job.arguments() {
+        arguments.push(string(text(argument)?));
+    }
+    let crashes = escaped(text(&job.crashes)?);
+    let (start, sessions) = match job.scope {
+        Scope::User => ("login", SESSIONS),
+        Scope::System => ("boot", ""),
+    };
+    Ok(filled(
+        TEMPLATE,
+        &[
+            ("LABEL", LABEL),
+            ("ARGUMENTS", &arguments.join("\n")),
+            ("ENVIRONMENT", &environment(job)?),
+            ("START", start),
+            ("SESSIONS", sessions),
+            ("CRASHES", &crashes),
+        ],
+    ))
+}
+
+fn environment(job: &Job) -> Result<String, Unwritable> {
+    if job.environment.is_empty() {
+        return Ok(String::new());
+    }
+    let why = match job.scope {
+        Scope::User => {
+            "The folders that the shell knows which installed it; launchd reads no shell's files."
+        }
+        Scope::System => {
+            "Without a login there are none: these lead to its configuration and state."
+        }
+    };
+    let mut out = format!("\n\t<!-- {why} -->\n\t<key>EnvironmentVariables</key>\n\t<dict>\n");
+    for (name, value) in &job.environment {
+        let value = string(text(value)?);
+        out.push_str(&format!("\t\t<key>{name}</key>\n{value}\n"));
+    }
+    out.push_str("\t</dict>\n");
+    Ok(out)
+}
+
+fn string(text: &str) -> String {
+    format!("\t\t<string>{}</string>", escaped(text))
+}
+
+/// `&` first, or it would find those of the others.
+fn escaped(text: &str) -> String {
+    ENTITIES
+        .iter()
+        .fold(text.to_owned(), |text, (plain, entity)| {
+            text.replace(plain, entity)
+        })
+}
+
+fn unescaped(text: &str) -> String {
+    ENTITIES
+        .iter()
+        .rev()
+        .fold(text.to_owned(), |text, (plain, entity)| {
+            text.replace(entity, plain)
+        })
+}
+
+const ENTITIES: [(&str, &str); 5] = [
+    ("&", "&amp;"),
+    ("<", "&lt;"),
+    (">", "&gt;"),
+    ("\"", "&quot;"),
+    ("'", "&apos;"),
+];
+
+/// What a file of ours starts; none if it is somebody else's or was converted.
+pub(super) fn read(file: &str) -> Option<Started> {
+    let (_, rest) = file.split_once("<key>ProgramArguments</key>")?;
+    let (list, _) = rest.split_once("</array>")?;
+    let words = list.split("<string>").skip(1);
+    let words = words.filter_map(|word| Some(unescaped(word.split_once("</string>")?.0)));
+    Started::of(&words.collect::<Vec<_>>())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::{Path, PathBuf};
+
+    fn job(scope: Scope) -> Job {
+        Job {
+            scope,
+            program: "/opt/homebrew/opt/orphand/bin/orphand".into(),
+            config: None,
+            environment: Vec::new(),
+            crashes: "/Users/me/Library/Logs/orphand/crash.log".into(),
+            run_as: None,
+        }
+    }
+
+    #[test]
+    fn the_whole_agent() {
+        let want = include_str!("snapshots/agent.plist");
+        assert_eq!(render(&job(Scope::User)).unwrap(), want);
+    }
+
+    #[test]
+    fn the_whole_daemon() {
+        let daemon = Job {
+            environment: vec![
+                ("HOME", "/var/root".into()),
+                ("XDG_CONFIG_HOME", "/etc".into()),
+            ],
+            ..job(Scope::System)
+        };
+        let want = include_str!("snapshots/daemon.plist");
+        assert_eq!(render(&daemon).unwrap(), want);
+    }
+
+    #[test]
+    fn what_was_written_is_read_again() {
+        for path in [
+            "/a b/orphand",
+            "/a&b/<o>\"r'p/{{LABEL}}",
+            "/ü/&amp;/&lt;",
+            "/--/x",
+        ] {
+            let written = Job {
+                program: path.into(),
+                config: Some(PathBuf::from(path).join("c.toml")),
+                crashes: path.into(),
+                ..job(Scope::User)
+            };
+            let file = render(&written).unwrap();
+            let read = read(&file).unwrap();
+            assert_eq!(read.program, Path::new(path));
+            assert_eq!(read.config, written.config);
+        }
+        assert_eq!(read("bplist00"), None);
+    }
+
+    #[test]
+    fn a_path_that_xml_cannot_hold() {
+        for path in ["/a\nb", "/a\u{1b}b", "/a\u{ffff}b"] {
+            let job = Job {
+                program: path.into(),
+                ..job(Scope::User)
+            };
+            let error = render(&job).unwrap_err().to_string();
+            assert!(error.contains("control character"), "{error}");
+        }
+    }
+}

@@ -1,0 +1,158 @@
+//! `start`, `stop` and `restart`, and the wait for the watcher that was started.
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use orphand::state::Folders;
+
+use super::control::{self, Control};
+use super::place::{Place, Supervisor};
+use super::voice::Voice;
+use super::waits;
+use crate::cli::status::client::{self, Running};
+use crate::cli::{Exit, Failure};
+
+/// Between two questions whether it answers.
+const ASK: Duration = Duration::from_millis(100);
+
+pub(super) fn start(place: &Place, folders: &Folders, voice: &Voice) -> Result<Exit, Failure> {
+    installed(place)?;
+    let control = control::of(place);
+    let found = control.state()?;
+    if found.running == Some(true) {
+        let pid = found
+            .pid
+            .map(|pid| format!(" (pid {pid})"))
+            .unwrap_or_default();
+        voice.line(&format!(
+            "It runs already{pid}.   anew:   {}",
+            place.command("restart")
+        ));
+        return Ok(Exit::Done);
+    }
+    control.start(&found)?;
+    confirm(place, folders, control.as_ref(), None, voice)
+}
+
+pub(super) fn restart(place: &Place, folders: &Folders, voice: &Voice) -> Result<Exit, Failure> {
+    installed(place)?;
+    let control = control::of(place);
+    let found = control.state()?;
+    control.restart(&found)?;
+    confirm(place, folders, control.as_ref(), found.pid, voice)
+}
+
+pub(super) fn stop(place: &Place, voice: &Voice) -> Result<Exit, Failure> {
+    let control = control::of(place);
+    // What is loaded is stopped, also if somebody has removed its file.
+    let found = match installed(place) {
+        Ok(()) => control.state()?,
+        Err(missing) => match control.state() {
+            Ok(found) if found.domain.is_some() => found,
+            _ => return Err(missing),
+        },
+    };
+    let was_running = found.loaded && found.running != Some(false);
+    control.stop(&found)?;
+    let next = match place.supervisor {
+        Supervisor::Launchd => "it starts again at the next login or boot",
+        Supervisor::Systemd if found.enabled == Some(true) => {
+            "it starts again at the next login or boot"
+        }
+        Supervisor::Systemd => "it stays so until it is started",
+    };
+    voice.line(&format!(
+        "{}; {next}.   now:   {}   never:   {}",
+        if was_running {
+            "Stopped"
+        } else {
+            "It does not run"
+        },
+        place.command("start"),
+        place.command("uninstall")
+    ));
+    Ok(Exit::Done)
+}
+
+/// Says what to do where nothing is installed.
+pub(super) fn installed(place: &Place) -> Result<(), Failure> {
+    let file = place.file();
+    if file.exists() {
+        return Ok(());
+    }
+    let theirs = match place.brewed() {
+        Some(_) => "\n  it is Homebrew's here:   brew services info orphand",
+        None => "",
+    };
+    Err(Failure::new(
+        Exit::NotInstalled,
+        format!(
+            "not installed as a service: there is no {file:?}\n  \
+             install and start:   {}\n  \
+             just run it here:    orphand watch DIR{theirs}",
+            place.command("install")
+        ),
+    ))
+}
+
+/// Says how the watcher that was just started fares. launchd answers before it runs, so it is waited
+/// for; systemd has waited itself. `before` ended just now, and may still answer.
+pub(super) fn confirm(
+    place: &Place,
+    folders: &Folders,
+    control: &dyn Control,
+    before: Option<u32>,
+    voice: &Voice,
+) -> Result<Exit, Failure> {
+    if let Some(watcher) = answer(place, folders, before) {
+        voice.line(&format!(
+            "Started    pid {} ({})",
+            watcher.pid, watcher.version
+        ));
+        for trouble in &watcher.trouble {
+            voice.warn(trouble);
+        }
+        return Ok(Exit::Done);
+    }
+    let now = control.state()?;
+    let has_ended = now.running == Some(false) || now.end.is_some();
+    if has_ended {
+        let why = now
+            .end
+            .unwrap_or_else(|| format!("why:   {}", place.command("logs")));
+        return Err(Failure::new(
+            Exit::Failed,
+            format!("it was started and does not run\n  {why}"),
+        ));
+    }
+    let pid = now
+        .pid
+        .map(|pid| format!("pid {pid}; "))
+        .unwrap_or_default();
+    voice.line(&format!(
+        "Started    {pid}it has not answered yet.   how it fares:   {}",
+        place.command("status")
+    ));
+    Ok(Exit::Done)
+}
+
+fn answer(place: &Place, folders: &Folders, before: Option<u32>) -> Option<Running> {
+    let limit = match place.supervisor {
+        Supervisor::Launchd => waits::for_an_answer(),
+        Supervisor::Systemd => Duration::ZERO,
+    };
+    let end = Instant::now() + limit;
+    loop {
+        let watcher = watcher(place, folders).filter(|watcher| Some(watcher.pid) != before);
+        if watcher.is_some() || Instant::now() >= end {
+            return watcher;
+        }
+        thread::sleep(ASK);
+    }
+}
+
+/// The watcher that the service runs, if it answers.
+pub(super) fn watcher(place: &Place, folders: &Folders) -> Option<Running> {
+    let running = client::running(&place.folders(folders));
+    running.into_iter().find(|running| running.is_background)
+}

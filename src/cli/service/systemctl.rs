@@ -1,0 +1,366 @@
+//! The sequences of systemctl(1). `show` is its interface for programs.
+
+use std::env;
+use std::ffi::OsString;
+
+use super::control::{Control, State};
+use super::job::Scope;
+use super::place::Place;
+use super::systemd::UNIT;
+use super::tool::{Answer, Tool, ToolError};
+use crate::cli::text::escaped;
+use crate::cli::{Exit, Failure};
+
+const PROPERTIES: &str = "--property=LoadState,ActiveState,SubState,UnitFileState,MainPID,\
+                          NeedDaemonReload,Result,ExecMainStatus";
+
+pub(super) struct Systemctl<'p> {
+    tool: Tool,
+    place: &'p Place,
+}
+
+impl<'p> Systemctl<'p> {
+    pub(super) fn new(place: &'p Place) -> Systemctl<'p> {
+        let paths = [
+            "/usr/bin/systemctl",
+            "/bin/systemctl",
+            "/run/current-system/sw/bin/systemctl",
+        ];
+        Systemctl {
+            tool: Tool::find("systemctl", "ORPHAND_SYSTEMCTL", &paths),
+            place,
+        }
+    }
+
+    fn args(&self, args: &[&str]) -> Vec<OsString> {
+        let user = (self.place.scope == Scope::User).then_some("--user");
+        user.iter().chain(args).map(OsString::from).collect()
+    }
+
+    fn call(&self, args: &[&str]) -> Result<Answer, Failure> {
+        self.try_call(args).map_err(|error| {
+            let what = match &error {
+                ToolError::Start { .. } if self.tool.is_missing() => {
+                    "this system is not run by systemd, it seems. Let its own supervisor start \
+                     this:   orphand watch"
+                }
+                ToolError::Start { .. } => "check that this user may start it",
+                ToolError::Silent { .. } => "see what it waits for:   systemctl list-jobs",
+            };
+            Failure::new(Exit::Failed, format!("{error}\n  {what}"))
+        })
+    }
+
+    fn try_call(&self, args: &[&str]) -> Result<Answer, ToolError> {
+        self.tool.call(&self.args(args))
+    }
+
+    /// A call that has to go well.
+    fn must(&self, args: &[&str]) -> Result<Answer, Failure> {
+        let answer = self.call(args)?;
+        match answer.code {
+            0 => Ok(answer),
+            _ => Err(self.failure(args, &answer)),
+        }
+    }
+
+    /// Starts it, and returns when it is ready. A first scan that takes longer than we wait is no
+    /// failure.
+    fn begin(&self, verb: &str) -> Result<(), Failure> {
+        match self.try_call(&[verb, UNIT]) {
+            Ok(answer) if answer.code == 0 => Ok(()),
+            Ok(answer) => Err(self.failure(&[verb, UNIT], &answer)),
+            Err(ToolError::Silent { .. }) => Ok(()),
+            Err(ToolError::Start { .. }) => self.must(&[verb, UNIT]).map(drop),
+        }
+    }
+
+    fn failure(&self, args: &[&str], answer: &Answer) -> Failure {
+        let said = answer.stderr.trim();
+        // Nobody types what is asked for beside the unit.
+        let args: Vec<&str> = args
+            .iter()
+            .copied()
+            .filter(|arg| *arg != PROPERTIES)
+            .collect();
+        let call = self.tool.typed(&self.args(&args));
+        let text = format!(
+            "{call} has failed ({}): {}\n  {}",
+            answer.code,
+            escaped(said.as_ref()).replace("\\n", " "),
+            advice(said, self.place)
+        );
+        Failure::new(Exit::Failed, text)
+    }
+}
+
+/// What to do about what systemctl said.
+fn advice(said: &str, place: &Place) -> String {
+    let has = |words: &str| said.contains(words);
+    if has("Failed to connect to bus") || has("No medium found") {
+        return match place.scope {
+            Scope::User => {
+                "there is no systemd for this user: su and sudo make none. Log in as that user, or \
+                 let one run always:   sudo loginctl enable-linger USER"
+            }
+            Scope::System => {
+                "systemd does not run here, as in most containers. Let what runs instead start \
+                 this:   orphand watch"
+            }
+        }
+        .to_owned();
+    }
+    if has("not been booted with systemd") {
+        return "systemd does not run here, as in most containers. Let what runs instead start \
+                this:   orphand watch"
+            .to_owned();
+    }
+    if has("does not exist") || has("not found") {
+        let elsewhere = env::var_os("XDG_CONFIG_HOME").is_some() && place.scope == Scope::User;
+        return match elsewhere {
+            true => "systemd looks elsewhere, as it does not know this shell's XDG_CONFIG_HOME. \
+                     Tell it, then install again:   systemctl --user import-environment \
+                     XDG_CONFIG_HOME"
+                .to_owned(),
+            false => format!("install it anew:   {}", place.command("install")),
+        };
+    }
+    if has("is masked") {
+        let user = if place.scope == Scope::User {
+            "--user "
+        } else {
+            ""
+        };
+        return format!("somebody has masked it; undo that:   systemctl {user}unmask {UNIT}");
+    }
+    if has("ccess denied") || has("authentication required") || has("ermission denied") {
+        return "only root may do this; use sudo".to_owned();
+    }
+    format!("why:   {}", place.command("logs"))
+}
+
+/// How the last run ended, if that was not well.
+fn end(result: &str, status: &str, place: &Place) -> Option<String> {
+    let logs = place.command("logs");
+    let what = match (result, status) {
+        ("success" | "", _) => return None,
+        ("exit-code", "78") => {
+            "the configuration is wrong (78); what is wrong:   orphand config check".to_owned()
+        }
+        ("exit-code", "75") => {
+            "another orphand watches one of its directories (75); end that one".to_owned()
+        }
+        // systemd's own numbers for a program that it cannot start.
+        ("exit-code", "203") => format!(
+            "systemd cannot start the program (203); mend it:   {}",
+            place.command("install")
+        ),
+        ("exit-code", status) => format!("it ended with exit code {status}; why:   {logs}"),
+        ("watchdog", _) => format!("it did not answer for 120 s and was ended; why:   {logs}"),
+        ("timeout", _) => format!("it was not ready in time; why:   {logs}"),
+        ("oom-kill", _) => format!("the kernel ended it, as memory ran out; when:   {logs}"),
+        (result, _) => format!("systemd says {result:?}; why:   {logs}"),
+    };
+    Some(what)
+}
+
+/// What `systemctl show` says.
+fn told(shown: &str, place: &Place) -> State {
+    let field = |name: &str| {
+        let pairs = shown.lines().filter_map(|line| line.split_once('='));
+        pairs
+            .clone()
+            .find(|(key, _)| *key == name)
+            .map_or("", |(_, value)| value)
+    };
+    let pid = field("MainPID").parse().ok().filter(|pid| *pid != 0);
+    let running = match field("ActiveState") {
+        "active" | "reloading" => Some(true),
+        // Between two tries it has no process.
+        "activating" => Some(pid.is_some()),
+        "" => None,
+        _ => Some(false),
+    };
+    let enabled = match field("UnitFileState") {
+        "enabled" | "enabled-runtime" | "linked" | "linked-runtime" | "static" | "alias" => {
+            Some(true)
+        }
+        "" => None,
+        _ => Some(false),
+    };
+    State {
+        loaded: field("LoadState") == "loaded",
+        enabled,
+        running,
+        pid,
+        end: match running {
+            Some(true) => None,
+            _ => end(field("Result"), field("ExecMainStatus"), place),
+        },
+        is_stale: field("NeedDaemonReload") == "yes",
+        domain: None,
+    }
+}
+
+impl Control for Systemctl<'_> {
+    fn state(&self) -> Result<State, Failure> {
+        let answer = self.must(&["show", PROPERTIES, UNIT])?;
+        Ok(told(&answer.stdout, self.place))
+    }
+
+    fn full_state(&self) -> Result<State, Failure> {
+        self.state()
+    }
+
+    fn load(&self, _found: &State) -> Result<(), Failure> {
+        self.must(&["daemon-reload"])?;
+        self.must(&["enable", UNIT])?;
+        self.begin("restart")
+    }
+
+    fn start(&self, found: &State) -> Result<(), Failure> {
+        if found.is_stale || !found.loaded {
+            self.must(&["daemon-reload"])?;
+        }
+        self.begin("start")
+    }
+
+    fn restart(&self, found: &State) -> Result<(), Failure> {
+        if found.is_stale || !found.loaded {
+            self.must(&["daemon-reload"])?;
+        }
+        self.begin("restart")
+    }
+
+    fn stop(&self, found: &State) -> Result<(), Failure> {
+        match found.loaded {
+            true => self.must(&["stop", UNIT]).map(drop),
+            false => Ok(()),
+        }
+    }
+
+    fn retire(&self, found: &State) -> Result<(), Failure> {
+        match found.loaded {
+            true => self.must(&["disable", "--now", UNIT]).map(drop),
+            false => Ok(()),
+        }
+    }
+
+    fn forget(&self) -> Result<(), Failure> {
+        self.must(&["daemon-reload"]).map(drop)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::service::place::Supervisor;
+
+    fn place(scope: Scope) -> Place {
+        // The scope decides what is said, the folders do not.
+        let mut place = Place::new(Supervisor::Systemd, Scope::System).unwrap();
+        place.scope = scope;
+        place
+    }
+
+    #[test]
+    fn every_complaint_comes_with_a_way_on() {
+        for (scope, said, words) in [
+            (
+                Scope::User,
+                "Failed to connect to bus: No medium found",
+                "enable-linger",
+            ),
+            (
+                Scope::System,
+                "Failed to connect to bus: Host is down",
+                "orphand watch",
+            ),
+            (
+                Scope::System,
+                "System has not been booted with systemd as init system (PID 1). Can't operate.",
+                "orphand watch",
+            ),
+            (
+                Scope::System,
+                "Failed to enable unit: Unit file orphand.service does not exist.",
+                "service install",
+            ),
+            (
+                Scope::User,
+                "Failed to start: Unit orphand.service is masked.",
+                "--user unmask",
+            ),
+            (Scope::System, "Failed to stop: Access denied", "sudo"),
+            (
+                Scope::User,
+                "Job for orphand.service failed because the control process exited",
+                "service logs",
+            ),
+        ] {
+            let text = advice(said, &place(scope));
+            assert!(text.contains(words), "{words:?} in {text}");
+        }
+    }
+
+    #[test]
+    fn how_a_run_ended() {
+        for (result, status, words) in [
+            ("success", "0", None),
+            ("", "", None),
+            ("exit-code", "78", Some("config check")),
+            ("exit-code", "75", Some("another orphand")),
+            ("exit-code", "203", Some("service install")),
+            ("exit-code", "1", Some("exit code 1")),
+            ("watchdog", "6", Some("120 s")),
+            ("timeout", "0", Some("in time")),
+            ("oom-kill", "9", Some("memory")),
+            ("signal", "11", Some("\"signal\"")),
+        ] {
+            let text = end(result, status, &place(Scope::User));
+            assert_eq!(text.is_some(), words.is_some(), "{result}");
+            let text = text.unwrap_or_default();
+            assert!(
+                text.contains(words.unwrap_or_default()),
+                "{words:?} in {text}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_show_tells() {
+        let show = |active: &str, pid: u32| {
+            format!(
+                "MainPID={pid}\nLoadState=loaded\nActiveState={active}\nSubState=x\n\
+                 UnitFileState=enabled\nNeedDaemonReload=no\nResult=exit-code\nExecMainStatus=78\n"
+            )
+        };
+        for (active, pid, running) in [
+            ("active", 7, true),
+            ("activating", 7, true),
+            ("activating", 0, false),
+            ("failed", 0, false),
+            ("inactive", 0, false),
+            ("deactivating", 7, false),
+        ] {
+            let state = told(&show(active, pid), &place(Scope::User));
+            assert_eq!(state.running, Some(running), "{active}");
+            assert_eq!(state.end.is_some(), !running, "{active}");
+            assert_eq!(state.enabled, Some(true));
+            assert!(state.loaded && !state.is_stale);
+        }
+        let absent = told(
+            "MainPID=0\nLoadState=not-found\nActiveState=inactive\n",
+            &place(Scope::User),
+        );
+        assert_eq!(
+            (absent.loaded, absent.enabled, absent.running),
+            (false, None, Some(false))
+        );
+        let changed = told(
+            "LoadState=loaded\nNeedDaemonReload=yes\n",
+            &place(Scope::User),
+        );
+        assert!(changed.is_stale);
+    }
+}

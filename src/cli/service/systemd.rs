@@ -1,0 +1,200 @@
+//! The units for systemd. Pure.
+
+use super::job::{Job, Scope, Started, Unwritable, text};
+use super::template::filled;
+
+/// The name of the unit, and of its file.
+pub(super) const UNIT: &str = "orphand.service";
+
+const USER: &str = include_str!("templates/user.service");
+const SYSTEM: &str = include_str!("templates/system.service");
+
+const ROOT: &str = "\
+# It is root, for files of many users, and has of root's powers only these: to see who holds a file
+# (PTRACE), to take a lease on a file of somebody else's (LEASE), to get into their directories (DAC),
+# and to remove from directories with a sticky bit (FOWNER).
+CapabilityBoundingSet=CAP_SYS_PTRACE CAP_LEASE CAP_DAC_READ_SEARCH CAP_DAC_OVERRIDE CAP_FOWNER";
+
+const OWNER: &str = "\
+# The user whose programs leave the temps: the owner of a file may take a lease on it, which proves
+# that nobody holds it. So it needs no powers at all, and judges no file of anybody else's.
+User={{USER}}
+CapabilityBoundingSet=";
+
+/// The file for `job`.
+pub(super) fn render(job: &Job) -> Result<String, Unwritable> {
+    // systemd expands no variable in the program, and takes `$$` there for two.
+    let mut command = quoted(text(&job.program)?);
+    for argument in job.arguments() {
+        command.push(' ');
+        command.push_str(&word(&text(argument)?.replace('$', "$$")));
+    }
+    let mut environment = String::new();
+    if job.scope == Scope::User && !job.environment.is_empty() {
+        environment.push_str("# The folders that the shell knows which installed it; systemd reads no shell's files.\n");
+    }
+    for (name, value) in &job.environment {
+        let pair = word(&format!("{name}={}", text(value)?));
+        environment.push_str(&format!("Environment={pair}\n"));
+    }
+    let identity = match &job.run_as {
+        Some(user) => filled(OWNER, &[("USER", user)]),
+        None => ROOT.to_owned(),
+    };
+    let config = job.config.as_deref().map(text).transpose()?;
+    let template = match job.scope {
+        Scope::User => USER,
+        Scope::System => SYSTEM,
+    };
+    Ok(filled(
+        template,
+        &[
+            ("COMMAND", &command),
+            ("ENVIRONMENT", &environment),
+            ("IDENTITY", &identity),
+            ("CONFIG", config.unwrap_or("/etc/orphand/config.toml")),
+        ],
+    ))
+}
+
+/// The word, in quotes only where it needs them.
+fn word(text: &str) -> String {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "/._-+=:,@$".contains(c);
+    match text.chars().all(is_plain) {
+        true => text.to_owned(),
+        false => quoted(text),
+    }
+}
+
+fn quoted(text: &str) -> String {
+    let text = text
+        .replace('\\', "\\\\")
+        .replace('"', "\\\"")
+        .replace('%', "%%");
+    format!("\"{text}\"")
+}
+
+/// What a file of ours starts; none if it is somebody else's.
+pub(super) fn read(file: &str) -> Option<Started> {
+    let command = file
+        .lines()
+        .find_map(|line| line.strip_prefix("ExecStart="))?;
+    let mut words = words(command);
+    for argument in words.iter_mut().skip(1) {
+        *argument = argument.replace("$$", "$");
+    }
+    Started::of(&words)
+}
+
+/// The words of a command line, without quotes, escapes and doubled `%`.
+fn words(line: &str) -> Vec<String> {
+    let mut words = Vec::new();
+    let mut word: Option<String> = None;
+    let mut in_quotes = false;
+    let mut chars = line.chars().peekable();
+    while let Some(c) = chars.next() {
+        match c {
+            '"' => {
+                in_quotes = !in_quotes;
+                word.get_or_insert_default();
+            }
+            ' ' if !in_quotes => words.extend(word.take()),
+            '\\' => word.get_or_insert_default().extend(chars.next()),
+            '%' => {
+                chars.next_if_eq(&'%');
+                word.get_or_insert_default().push('%');
+            }
+            c => word.get_or_insert_default().push(c),
+        }
+    }
+    words.extend(word);
+    words
+}
+
+/// Whether systemd would start this program: it refuses names with quotes and backslashes, however
+/// they are written.
+pub(super) fn starts(program: &str) -> bool {
+    !program.contains(['"', '\'', '\\'])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::{Path, PathBuf};
+
+    fn job(scope: Scope) -> Job {
+        let system = [
+            ("XDG_CONFIG_HOME", "/etc"),
+            ("XDG_STATE_HOME", "/var/lib"),
+            ("XDG_RUNTIME_DIR", "/run"),
+        ];
+        let environment = system.map(|(name, value)| (name, value.into()));
+        Job {
+            scope,
+            program: "/usr/bin/orphand".into(),
+            config: None,
+            environment: match scope {
+                Scope::User => Vec::new(),
+                Scope::System => environment.into(),
+            },
+            crashes: PathBuf::new(),
+            run_as: None,
+        }
+    }
+
+    #[test]
+    fn the_whole_units() {
+        let owner = Job {
+            run_as: Some("app".into()),
+            ..job(Scope::System)
+        };
+        for (job, want) in [
+            (job(Scope::User), include_str!("snapshots/user.service")),
+            (job(Scope::System), include_str!("snapshots/system.service")),
+            (owner, include_str!("snapshots/owner.service")),
+        ] {
+            assert_eq!(render(&job).unwrap(), want);
+        }
+    }
+
+    #[test]
+    fn words_are_quoted_as_systemd_reads_them() {
+        for (program, config, want) in [
+            ("/usr/bin/orphand", None, r#""/usr/bin/orphand" watch"#),
+            ("/a b/100%/$x", None, r#""/a b/100%%/$x" watch"#),
+            (r#"/a"b\c"#, None, r#""/a\"b\\c" watch"#),
+            ("/o", Some("/c.toml"), r#""/o" watch --config /c.toml"#),
+            (
+                "/o",
+                Some("/a $b/{{USER}}%h"),
+                r#""/o" watch --config "/a $$b/{{USER}}%%h""#,
+            ),
+        ] {
+            let job = Job {
+                program: program.into(),
+                config: config.map(PathBuf::from),
+                ..job(Scope::User)
+            };
+            let file = render(&job).unwrap();
+            let line = format!("\nExecStart={want}\n");
+            assert!(file.contains(&line), "{line:?} in {file}");
+            let started = read(&file).unwrap();
+            assert_eq!(started.program, Path::new(program));
+            assert_eq!(started.config.as_deref(), config.map(Path::new));
+        }
+        assert_eq!(read("[Service]\nType=oneshot\n"), None);
+    }
+
+    #[test]
+    fn folders_of_the_shell_that_installs_it() {
+        let job = Job {
+            environment: vec![("XDG_STATE_HOME", "/a b/100%".into())],
+            ..job(Scope::User)
+        };
+        let file = render(&job).unwrap();
+        assert!(
+            file.contains("\nEnvironment=\"XDG_STATE_HOME=/a b/100%%\"\n"),
+            "{file}"
+        );
+    }
+}

@@ -1,0 +1,26 @@
+//! How long what is waited for may take. The variables are for tests.
+
+use std::env;
+use std::time::Duration;
+
+use crate::cli::duration;
+
+/// A call of launchctl or systemctl: both wait for a watcher that ends, which has 20 s.
+pub(super) fn limit() -> Duration {
+    variable("ORPHAND_SERVICE_LIMIT", Duration::from_secs(30))
+}
+
+/// Until a watcher that was started answers.
+pub(super) fn for_an_answer() -> Duration {
+    variable("ORPHAND_SERVICE_WAIT", Duration::from_secs(10))
+}
+
+fn variable(name: &str, usual: Duration) -> Duration {
+    let Ok(text) = env::var(name) else {
+        return usual;
+    };
+    duration::parse(&text).unwrap_or_else(|error| {
+        log::warn!("{name}: {error}");
+        usual
+    })
+}

@@ -1,0 +1,1371 @@
+//! The protocol as a model, explored to its end for small bounds.
+//!
+//! Names, inodes, leases, threads inside one `open`, writers that follow the rule (docs/safety.md,
+//! first paragraph) or die, a second writer by the same name, readers, a full disk, and a reaper
+//! that may be killed between any two of its calls: every order in which they can act is tried.
+//! What judges is the real judge, what compares is the real fingerprint, and the reaper goes through
+//! the real [`Step::ALL`]; a step without its part here does not compile.
+//!
+//! A model that finds nothing says little. So each check of the protocol is taken out in turn, and
+//! each window that docs/safety.md names is opened in turn, and a loss must be found then.
+//!
+//! The explorer is a breadth-first walk of fifty lines: stateright would do as well, and bring
+//! forty crates along, a web server among them.
+
+use std::collections::HashSet;
+use std::hash::{BuildHasherDefault, Hasher};
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use orphand::decide::judge::{Evidence, Place, Reach, Target, Verdict, Writer, judge};
+use orphand::decide::observation::{Fingerprint, Hold, Kind, Observation};
+use orphand::decide::policy::Policy;
+use orphand::decide::time::Wall;
+use orphand::reap::Step;
+
+/// A number that stands for an inode.
+type Ino = u8;
+
+/// The names that there are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Name {
+    Temp,
+    Target,
+    /// Another temp, that somebody renames onto the first.
+    Spare,
+    Claim(u8),
+    /// A place in the quarantine.
+    Slot(u8),
+}
+
+const CLAIMS: u8 = 2;
+const SLOTS: u8 = 3;
+const INODES: usize = 4;
+const NAMES: usize = 3 + CLAIMS as usize + SLOTS as usize;
+
+impl Name {
+    fn index(self) -> usize {
+        match self {
+            Name::Temp => 0,
+            Name::Target => 1,
+            Name::Spare => 2,
+            Name::Claim(n) => 3 + usize::from(n),
+            Name::Slot(n) => 3 + usize::from(CLAIMS + n),
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+enum Lease {
+    #[default]
+    None,
+    /// The reaper has it.
+    Held,
+    /// The reaper has it, and somebody has asked for the file.
+    Breaking,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+struct Inode {
+    /// Grows with each change of the content.
+    content: u8,
+    /// Grows with each rename.
+    renamed: u8,
+    empty: bool,
+    lease: Lease,
+}
+
+/// What a look sees.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+struct Seen {
+    ino: Ino,
+    content: u8,
+    renamed: u8,
+    empty: bool,
+}
+
+impl Seen {
+    fn observation(self) -> Observation {
+        let wall = |sec: u8, nsec: u8| Wall {
+            sec: i64::from(sec),
+            nsec: u32::from(nsec),
+        };
+        Observation {
+            fingerprint: Fingerprint {
+                dev: 1,
+                ino: u64::from(self.ino),
+                kind: Kind::File,
+                size: if self.empty { 0 } else { 7 },
+                mtime: wall(self.content, 0),
+                ctime: wall(self.content, self.renamed),
+                btime: None,
+                links: 1,
+                uid: 0,
+            },
+            mode: 0o600,
+            mount: Some(1),
+            mount_root: false,
+            protected: false,
+            dataless: false,
+        }
+    }
+
+    fn same_after_rename(self, judged: Seen) -> bool {
+        let (now, judged) = (self.observation(), judged.observation());
+        now.fingerprint.same_after_rename(&judged.fingerprint)
+    }
+}
+
+/// What others do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Op {
+    /// `O_CREAT | O_EXCL`; gives up where something is there.
+    Create(Name),
+    /// Opens the temp.
+    Open(How),
+    Write,
+    Close,
+    Rename(Name, Name),
+    Unlink(Name),
+    /// Moves the directory out of the root.
+    MoveDir,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum How {
+    /// `O_CREAT | O_TRUNC`
+    Truncate,
+    /// `O_CREAT | O_APPEND`
+    Append,
+    Read,
+    /// `O_NONBLOCK`
+    ReadWithoutWaiting,
+}
+
+type Script = &'static [Op];
+
+const WRITER: Script = &[
+    Op::Create(Name::Temp),
+    Op::Write,
+    Op::Close,
+    Op::Rename(Name::Temp, Name::Target),
+];
+const TRUNCATER: Script = &[
+    Op::Open(How::Truncate),
+    Op::Write,
+    Op::Close,
+    Op::Rename(Name::Temp, Name::Target),
+];
+const APPENDER: Script = &[
+    Op::Open(How::Append),
+    Op::Write,
+    Op::Close,
+    Op::Rename(Name::Temp, Name::Target),
+];
+const RENEWER: Script = &[
+    Op::Unlink(Name::Temp),
+    Op::Create(Name::Temp),
+    Op::Write,
+    Op::Close,
+    Op::Rename(Name::Temp, Name::Target),
+];
+const REPLACER: Script = &[
+    Op::Create(Name::Spare),
+    Op::Write,
+    Op::Close,
+    Op::Rename(Name::Spare, Name::Temp),
+    Op::Rename(Name::Temp, Name::Target),
+];
+const READER: Script = &[Op::Open(How::Read), Op::Close];
+const PEEPER: Script = &[Op::Open(How::ReadWithoutWaiting), Op::Close];
+const SPOILER: Script = &[Op::Unlink(Name::Target)];
+const MOVER: Script = &[Op::MoveDir];
+
+/// Where a thread is inside `open`. The kernel counts an opener before it looks for leases.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+enum Opening {
+    #[default]
+    Not,
+    /// It has found the inode behind the name.
+    Found(Ino),
+    /// A lease would be refused now.
+    Counted(Ino),
+    /// It waits for ours to end.
+    Waits(Ino),
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+struct Actor {
+    at: u8,
+    dead: bool,
+    open: Option<Ino>,
+    opening: Opening,
+    /// What it means to rename to the target.
+    pending: Option<Ino>,
+    /// How often it was looked at since it last changed the file, or was last seen holding it.
+    looks: u8,
+    /// It was inside `open` already when the reaper asked for the second time.
+    was_in: bool,
+}
+
+/// Where the reaper is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum At {
+    /// Killed, or not started.
+    Down,
+    /// Puts a claim in order; the call that is next.
+    Recover(u8, u8),
+    /// Waits for the next look.
+    Track,
+    /// The call of a step that is next.
+    Do(Step, u8),
+    /// The call that is next.
+    PutBack(u8),
+}
+
+/// What the reaper knows, and what is known of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Reaper {
+    at: At,
+    /// The last look, and whether somebody held the file.
+    known: Option<(Seen, bool)>,
+    attempts: u8,
+    lives: u8,
+    /// Claims that it left alone because somebody held them.
+    left: u8,
+    now: Attempt,
+}
+
+/// One temp on its way through the protocol.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+struct Attempt {
+    expected: Seen,
+    seen: Seen,
+    moves: bool,
+    opened: Ino,
+    free: bool,
+    judged: Seen,
+    whole: bool,
+    claim: Option<Claimed>,
+    after: Seen,
+    held: bool,
+    /// The disk is full: it is worked on by its own name.
+    unclaimed: bool,
+    /// From here on it is not part of the protocol, but of what is asked about it.
+    told: Told,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Claimed {
+    Claim(u8),
+    Slot(u8),
+}
+
+impl Claimed {
+    fn name(self) -> Name {
+        match self {
+            Claimed::Claim(n) => Name::Claim(n),
+            Claimed::Slot(n) => Name::Slot(n),
+        }
+    }
+}
+
+/// What was so at certain moments, for the properties.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+struct Told {
+    /// The directory was moved before the first step.
+    moved_before: bool,
+    /// It was moved before the last question for it.
+    moved_since: bool,
+    /// What the name stood for at the last comparison on a full disk.
+    compared: Option<Ino>,
+    /// There was a whole target at the last look.
+    whole_last: bool,
+    /// Somebody was turned away by our lease before it was asked for again.
+    turned_away: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct World {
+    names: [Option<Ino>; NAMES],
+    inodes: [Inode; INODES],
+    /// How many of them there are.
+    made: Ino,
+    dir_moved: bool,
+    actors: [Actor; 2],
+    reaper: Reaper,
+}
+
+/// What is lost.
+type Loss = &'static str;
+
+/// Who does something.
+#[derive(Clone, Copy, Debug)]
+enum Deed {
+    Acts(usize, Op, &'static str),
+    Dies(usize),
+    Reaps(At),
+    IsKilled,
+}
+
+/// What somebody does, and what comes of it.
+type Next = (Deed, Result<World, Loss>);
+
+/// A check that the protocol makes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Check {
+    TwoLooks,
+    HeldRestarts,
+    ChangedRestarts,
+    Resolve,
+    Look,
+    Opened,
+    Proof,
+    Judge,
+    Compare,
+    WaitsForUs,
+    CountedByNow,
+    Breath,
+    ResolvedAgain,
+    ProveLast,
+    Untouched,
+    TargetLast,
+    PutBackOverwritesNothing,
+    PutBackDeletesNothing,
+    FullDiskCompare,
+    FullDiskTarget,
+    FullDiskProve,
+    Recovery,
+    RecoveryOverwritesNothing,
+    RecoveryDeletesNothing,
+    RecoveryLeavesHeldAlone,
+}
+
+impl Check {
+    const ALL: [Check; 25] = [
+        Check::TwoLooks,
+        Check::HeldRestarts,
+        Check::ChangedRestarts,
+        Check::Resolve,
+        Check::Look,
+        Check::Opened,
+        Check::Proof,
+        Check::Judge,
+        Check::Compare,
+        Check::WaitsForUs,
+        Check::CountedByNow,
+        Check::Breath,
+        Check::ResolvedAgain,
+        Check::ProveLast,
+        Check::Untouched,
+        Check::TargetLast,
+        Check::PutBackOverwritesNothing,
+        Check::PutBackDeletesNothing,
+        Check::FullDiskCompare,
+        Check::FullDiskTarget,
+        Check::FullDiskProve,
+        Check::Recovery,
+        Check::RecoveryOverwritesNothing,
+        Check::RecoveryDeletesNothing,
+        Check::RecoveryLeavesHeldAlone,
+    ];
+}
+
+/// A window that is left, and that docs/safety.md names. While it is not opened, nobody acts in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Window {
+    /// A thread stays inside one `open` from before the claim until after the last proof.
+    InsideOpen,
+    /// A writer pauses for longer than the rule allows.
+    Pause,
+    /// A writer renames between the claim and the put-back.
+    Meanwhile,
+    /// The directory is moved out of the root after the last question for it.
+    MovedOut,
+    /// The target goes after the last look at it.
+    TargetGoes,
+    /// Full disk: another file takes the name after the comparison.
+    FullDiskReplaced,
+    /// Full disk: a thread is inside `open` when the file is removed.
+    FullDiskInsideOpen,
+}
+
+impl Window {
+    const ALL: [Window; 7] = [
+        Window::InsideOpen,
+        Window::Pause,
+        Window::Meanwhile,
+        Window::MovedOut,
+        Window::TargetGoes,
+        Window::FullDiskReplaced,
+        Window::FullDiskInsideOpen,
+    ];
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Model {
+    scripts: [Script; 2],
+    /// A temp of a dead writer lies there from the beginning.
+    orphan: bool,
+    /// So does a target.
+    target: bool,
+    /// A claim may find no room.
+    full: bool,
+    without: Option<Check>,
+    open: Option<Window>,
+}
+
+impl World {
+    fn at(&self, name: Name) -> Option<Ino> {
+        self.names[name.index()]
+    }
+
+    fn set(&mut self, name: Name, ino: Option<Ino>) {
+        self.names[name.index()] = ino;
+    }
+
+    fn inode(&mut self, ino: Ino) -> &mut Inode {
+        &mut self.inodes[usize::from(ino)]
+    }
+
+    fn look(&self, ino: Ino) -> Seen {
+        let inode = self.inodes[usize::from(ino)];
+        Seen {
+            ino,
+            content: inode.content,
+            renamed: inode.renamed,
+            empty: inode.empty,
+        }
+    }
+
+    fn look_at(&self, name: Name) -> Option<Seen> {
+        self.at(name).map(|ino| self.look(ino))
+    }
+
+    fn make(&mut self, name: Name) -> Ino {
+        let ino = self.made;
+        self.made += 1;
+        self.inode(ino).empty = true;
+        self.set(name, Some(ino));
+        ino
+    }
+
+    /// Renames, over whatever is there.
+    fn rename(&mut self, from: Name, to: Name) {
+        let ino = self.at(from);
+        self.set(from, None);
+        self.set(to, ino);
+        if let Some(ino) = ino {
+            self.inode(ino).renamed += 1;
+        }
+    }
+
+    fn target(&self) -> Target {
+        match self.look_at(Name::Target) {
+            None => Target::Absent,
+            Some(seen) if seen.empty => Target::Empty,
+            Some(_) => Target::Whole { same_file: false },
+        }
+    }
+
+    fn is_whole(&self) -> bool {
+        matches!(self.target(), Target::Whole { .. })
+    }
+
+    /// Whether a lease on it would be refused.
+    fn is_held(&self, ino: Ino) -> bool {
+        self.actors.iter().any(|actor| {
+            actor.open == Some(ino)
+                || matches!(actor.opening, Opening::Counted(i) | Opening::Waits(i) if i == ino)
+        })
+    }
+
+    /// Whether somebody who lives could still need it.
+    fn is_needed(&self, ino: Ino) -> bool {
+        self.actors.iter().any(|actor| {
+            let open = actor.open == Some(ino) || actor.pending == Some(ino);
+            open || actor.opening.of() == Some(ino)
+        })
+    }
+
+    /// Whether the reaper has taken its name away.
+    fn is_taken(&self, ino: Ino) -> bool {
+        self.names[Name::Claim(0).index()..].contains(&Some(ino))
+    }
+
+    fn free_slot(&self) -> u8 {
+        let free = (0..SLOTS).find(|n| self.at(Name::Slot(*n)).is_none());
+        free.expect("there are enough slots for all attempts")
+    }
+}
+
+impl Opening {
+    fn of(self) -> Option<Ino> {
+        match self {
+            Opening::Not => None,
+            Opening::Found(ino) | Opening::Counted(ino) | Opening::Waits(ino) => Some(ino),
+        }
+    }
+}
+
+impl Model {
+    fn has(&self, check: Check) -> bool {
+        self.without != Some(check)
+    }
+
+    fn is_shut(&self, window: Window) -> bool {
+        self.open != Some(window)
+    }
+
+    fn start(&self) -> World {
+        let mut world = World {
+            names: [None; NAMES],
+            inodes: [Inode::default(); INODES],
+            made: 0,
+            dir_moved: false,
+            actors: [Actor::default(); 2],
+            reaper: Reaper {
+                at: At::Track,
+                known: None,
+                attempts: 2,
+                lives: 1,
+                left: 0,
+                now: Attempt::default(),
+            },
+        };
+        for (name, there) in [(Name::Target, self.target), (Name::Temp, self.orphan)] {
+            if there {
+                let ino = world.make(name);
+                world.inode(ino).empty = false;
+            }
+        }
+        world
+    }
+
+    fn next(&self, world: &World, next: &mut Vec<Next>) {
+        for index in 0..world.actors.len() {
+            self.act(world, index, next);
+        }
+        self.reap(world, next);
+    }
+
+    /// What the actor may do now: go on, or die.
+    fn act(&self, world: &World, index: usize, next: &mut Vec<Next>) {
+        let me = world.actors[index];
+        let Some(op) = self.scripts[index].get(usize::from(me.at)) else {
+            return;
+        };
+        if me.dead {
+            return;
+        }
+        let mut dead = *world;
+        dead.actors[index] = Actor {
+            dead: true,
+            at: me.at,
+            ..Actor::default()
+        };
+        next.push((Deed::Dies(index), Ok(dead)));
+
+        let mut then = *world;
+        let end = self.scripts[index].len() as u8;
+        // Set on the copy through this, at the end of each arm.
+        let mut me = me;
+        let mut loss = None;
+        let mut what = "";
+        match *op {
+            Op::Create(name) if world.at(name).is_some() => {
+                me.at = end;
+                what = " gives up";
+            }
+            Op::Create(name) => {
+                let ino = then.make(name);
+                me.open = Some(ino);
+                me.pending = Some(ino);
+                me.looks = 0;
+                me.at += 1;
+            }
+            Op::Open(how) => match me.opening {
+                Opening::Not => match (world.at(Name::Temp), how) {
+                    (Some(ino), _) => {
+                        me.opening = Opening::Found(ino);
+                        what = " finds it";
+                    }
+                    (None, How::Truncate | How::Append) => {
+                        let ino = then.make(Name::Temp);
+                        me.open = Some(ino);
+                        me.pending = Some(ino);
+                        me.looks = 0;
+                        me.at += 1;
+                        what = " creates it";
+                    }
+                    (None, How::Read | How::ReadWithoutWaiting) => {
+                        me.at = end;
+                        what = " finds nothing";
+                    }
+                },
+                Opening::Found(ino) => {
+                    me.opening = Opening::Counted(ino);
+                    what = " is counted";
+                }
+                Opening::Counted(ino) | Opening::Waits(ino) => {
+                    match (world.inodes[usize::from(ino)].lease, me.opening) {
+                        (Lease::None, _) => {
+                            me.opening = Opening::Not;
+                            me.open = Some(ino);
+                            if matches!(how, How::Truncate | How::Append) {
+                                me.pending = Some(ino);
+                            }
+                            if how == How::Truncate {
+                                then.inode(ino).content += 1;
+                                then.inode(ino).empty = true;
+                                me.looks = 0;
+                            }
+                            me.at += 1;
+                        }
+                        // It goes on waiting.
+                        (_, Opening::Waits(_)) => return,
+                        _ => {
+                            then.inode(ino).lease = Lease::Breaking;
+                            if how == How::ReadWithoutWaiting {
+                                let before = match world.reaper.at {
+                                    At::Do(step, sub) => {
+                                        place(step) < place(Step::ProveAgain)
+                                            || (step, sub) == (Step::ProveAgain, 0)
+                                    }
+                                    _ => false,
+                                };
+                                then.reaper.now.told.turned_away |= before;
+                                me.opening = Opening::Not;
+                                me.at = end;
+                                what = " is turned away";
+                            } else {
+                                me.opening = Opening::Waits(ino);
+                                what = " waits";
+                            }
+                        }
+                    }
+                }
+            },
+            Op::Write => {
+                let ino = me.open.expect("it is open");
+                then.inode(ino).content += 1;
+                then.inode(ino).empty = false;
+                me.looks = 0;
+                me.at += 1;
+            }
+            Op::Close => {
+                me.open = None;
+                me.at += 1;
+            }
+            Op::Rename(from, to) => match world.at(from) {
+                Some(_) => {
+                    then.rename(from, to);
+                    me.looks = 0;
+                    if to == Name::Target {
+                        me.pending = None;
+                        me.was_in = false;
+                    }
+                    me.at += 1;
+                }
+                None => {
+                    let ours = me.pending.is_some_and(|ino| world.is_taken(ino));
+                    if ours && me.was_in {
+                        loss = Some("who was in before the second question finds no name");
+                    } else if ours && !self.is_shut(Window::Meanwhile) {
+                        loss = Some("a rename finds no name");
+                    }
+                    // It knows now, and tries again or tells.
+                    me.pending = None;
+                    me.was_in = false;
+                    me.at = end;
+                    what = " finds nothing";
+                }
+            },
+            Op::Unlink(name) => {
+                then.set(name, None);
+                me.at += 1;
+            }
+            Op::MoveDir => {
+                then.dir_moved = true;
+                me.at += 1;
+            }
+        }
+        then.actors[index] = me;
+        next.push((Deed::Acts(index, *op, what), loss.map_or(Ok(then), Err)));
+    }
+
+    fn reap(&self, world: &World, next: &mut Vec<Next>) {
+        let reaper = world.reaper;
+        let label = Deed::Reaps(reaper.at);
+        if reaper.at != At::Down && reaper.lives > 0 {
+            let mut killed = *world;
+            killed.reaper = Reaper {
+                at: At::Down,
+                known: None,
+                left: 0,
+                lives: reaper.lives - 1,
+                now: Attempt::default(),
+                ..reaper
+            };
+            for inode in &mut killed.inodes {
+                inode.lease = Lease::None;
+            }
+            // Till the next start nobody puts back what was claimed.
+            for actor in &mut killed.actors {
+                actor.was_in = false;
+            }
+            next.push((Deed::IsKilled, Ok(killed)));
+        }
+        match reaper.at {
+            At::Down => {
+                let mut then = *world;
+                then.reaper.at = match self.has(Check::Recovery) {
+                    true => At::Recover(0, 0),
+                    false => At::Track,
+                };
+                next.push((label, then.is_in_order()));
+            }
+            At::Recover(claim, call) => next.push((label, self.recover(world, claim, call))),
+            At::Track => {
+                if let Some(then) = self.track(world) {
+                    next.push((label, Ok(then)));
+                }
+            }
+            At::Do(step, call) => {
+                let mut thens = Vec::new();
+                self.step(*world, step, call, &mut thens);
+                next.extend(thens.into_iter().map(|then| (label, then)));
+            }
+            At::PutBack(call) => next.push((label, self.put_back(*world, call))),
+        }
+    }
+
+    /// One look, as the tracker takes it.
+    fn track(&self, world: &World) -> Option<World> {
+        let mut then = *world;
+        if world.reaper.attempts == 0 {
+            return None;
+        }
+        let Some(seen) = world.look_at(Name::Temp) else {
+            then.reaper.known = None;
+            return (then != *world).then_some(then);
+        };
+        let held = world.is_held(seen.ino);
+        for actor in &mut then.actors {
+            let pauses = actor.pending == Some(seen.ino) && actor.open.is_none();
+            if pauses && actor.looks >= 1 {
+                if self.is_shut(Window::Pause) {
+                    // By the rule it renames before this look comes.
+                    return None;
+                }
+            } else if pauses {
+                actor.looks += 1;
+            } else if actor.open == Some(seen.ino) {
+                actor.looks = 0;
+            }
+        }
+        let judged = match world.reaper.known {
+            None if self.has(Check::TwoLooks) => false,
+            None => true,
+            // Judging says so, and by whom.
+            _ if held => false,
+            Some((_, true)) if self.has(Check::HeldRestarts) => false,
+            Some((known, _)) if known != seen && self.has(Check::ChangedRestarts) => false,
+            Some(_) => true,
+        };
+        then.reaper.known = Some((seen, held));
+        if judged && !held {
+            let verdict = judge_as(seen, None, Hold::Free, world.target());
+            then.reaper.now = Attempt {
+                expected: seen,
+                moves: matches!(verdict, Verdict::Quarantine(_)),
+                ..Attempt::default()
+            };
+            then.reaper.attempts -= 1;
+            then.reaper.at = At::Do(Step::ALL[0], 0);
+        }
+        (then != *world).then_some(then)
+    }
+
+    /// One call of one step.
+    fn step(&self, mut world: World, step: Step, call: u8, thens: &mut Vec<Result<World, Loss>>) {
+        let now = world.reaper.now;
+        let claim = now.claim.map_or(Name::Temp, Claimed::name);
+        let mut go_on = |mut world: World| {
+            world.reaper.at = after(step);
+            thens.push(Ok(world));
+        };
+        match (step, call) {
+            (Step::Resolve, _) => {
+                if self.has(Check::Resolve) && world.dir_moved {
+                    return thens.push(Ok(world.ended(false)));
+                }
+                world.reaper.now.told.moved_before = world.dir_moved;
+                go_on(world);
+            }
+            (Step::Look, _) => match world.look_at(Name::Temp) {
+                None => thens.push(Ok(world.ended(false))),
+                Some(seen) if seen != now.expected && self.has(Check::Look) => {
+                    thens.push(Ok(world.ended(false)));
+                }
+                Some(seen) => {
+                    world.reaper.now.seen = seen;
+                    go_on(world);
+                }
+            },
+            (Step::Open, _) => match world.at(Name::Temp) {
+                None => thens.push(Ok(world.ended(false))),
+                Some(ino) => {
+                    world.reaper.now.opened = ino;
+                    go_on(world);
+                }
+            },
+            (Step::Prove, _) => {
+                let free = self.ask(&mut world, Check::Proof);
+                world.reaper.now.free = free;
+                go_on(world);
+            }
+            (Step::Judge, 0) => {
+                let judged = world.look(now.opened);
+                if judged != now.seen && self.has(Check::Opened) {
+                    return thens.push(Ok(world.ended(false)));
+                }
+                world.reaper.now.judged = judged;
+                world.reaper.at = At::Do(step, 1);
+                thens.push(Ok(world));
+            }
+            (Step::Judge, _) => {
+                let hold = if now.free { Hold::Free } else { Hold::Held };
+                let verdict = judge_as(now.judged, Some(now.expected), hold, world.target());
+                let as_before = match verdict {
+                    Verdict::Reap => !now.moves,
+                    Verdict::Quarantine(_) => now.moves,
+                    Verdict::Keep(_) => false,
+                };
+                if !as_before && self.has(Check::Judge) {
+                    return thens.push(Ok(world.ended(!now.free)));
+                }
+                world.reaper.now.whole = world.is_whole();
+                go_on(world);
+            }
+            (Step::Claim, _) => {
+                if world.at(Name::Temp).is_none() {
+                    return thens.push(Ok(world.ended(false)));
+                }
+                if now.told.moved_before {
+                    return thens.push(Err("what lies outside of the root is touched"));
+                }
+                if self.full && now.free && !now.moves {
+                    let mut unclaimed = world;
+                    unclaimed.reaper.now.unclaimed = true;
+                    go_on(unclaimed);
+                }
+                let claim = match now.moves {
+                    true => Claimed::Slot(world.free_slot()),
+                    // Their numbers are drawn at random, and never again.
+                    false => Claimed::Claim(world.reaper.attempts),
+                };
+                world.rename(Name::Temp, claim.name());
+                world.reaper.now.claim = Some(claim);
+                go_on(world);
+            }
+            (Step::Compare, 1) => {
+                if world.is_whole() != now.whole && self.has(Check::FullDiskTarget) {
+                    return thens.push(Ok(world.ended(false)));
+                }
+                world.reaper.now.told.whole_last = world.is_whole();
+                go_on(world);
+            }
+            (Step::Compare, _) => match world.look_at(claim) {
+                None => thens.push(Ok(world.ended(false))),
+                Some(seen) if now.unclaimed => {
+                    if seen != now.judged && self.has(Check::FullDiskCompare) {
+                        return thens.push(Ok(world.ended(false)));
+                    }
+                    world.reaper.now.told.compared = Some(seen.ino);
+                    world.reaper.at = At::Do(step, 1);
+                    thens.push(Ok(world));
+                }
+                Some(seen) => {
+                    if !seen.same_after_rename(now.judged) && self.has(Check::Compare) {
+                        return thens.push(Ok(world.back(false)));
+                    }
+                    world.reaper.now.after = seen;
+                    go_on(world);
+                }
+            },
+            (Step::ProveAgain, 0) => {
+                for actor in &mut world.actors {
+                    let of = actor.opening.of() == Some(now.opened);
+                    actor.was_in |= of && !matches!(actor.opening, Opening::Found(_));
+                }
+                let lease = world.inodes[usize::from(now.opened)].lease;
+                let check = match now.unclaimed {
+                    true => Check::FullDiskProve,
+                    false => Check::WaitsForUs,
+                };
+                if now.free && lease != Lease::Held && self.has(check) && self.has(Check::Proof) {
+                    return thens.push(Ok(world.stopped(true)));
+                }
+                world.reaper.at = At::Do(step, 1);
+                thens.push(Ok(world));
+            }
+            (Step::ProveAgain, _) => {
+                let check = match now.unclaimed {
+                    true => Check::FullDiskProve,
+                    false => Check::CountedByNow,
+                };
+                let held = world.is_held(now.opened) && self.has(Check::Proof);
+                if now.free && held && self.has(check) {
+                    return thens.push(Ok(world.stopped(true)));
+                }
+                // On a full disk nothing is claimed that others could wait for.
+                world.reaper.at = match now.unclaimed {
+                    true => At::Do(Step::Unlink, 0),
+                    false => after(step),
+                };
+                thens.push(Ok(world));
+            }
+            (Step::LetGo, _) => {
+                world.inode(now.opened).lease = Lease::None;
+                go_on(world);
+            }
+            (Step::Breathe, 0) => {
+                let ino = world.at(claim);
+                let inside = world
+                    .actors
+                    .iter()
+                    .any(|actor| ino.is_some_and(|ino| actor.opening == Opening::Found(ino)));
+                // Whoever was inside when it began is out when it ends.
+                if inside && self.has(Check::Breath) && self.is_shut(Window::InsideOpen) {
+                    return;
+                }
+                world.reaper.at = At::Do(step, 1);
+                thens.push(Ok(world));
+            }
+            (Step::Breathe, _) => {
+                if world.dir_moved && self.has(Check::ResolvedAgain) {
+                    return thens.push(Ok(world.back(false)));
+                }
+                world.reaper.now.told.moved_since = world.dir_moved;
+                go_on(world);
+            }
+            (Step::ProveLast, 0) => {
+                if now.free && self.has(Check::ProveLast) && !self.ask(&mut world, Check::Proof) {
+                    return thens.push(Ok(world.back(true)));
+                }
+                world.reaper.at = At::Do(step, 1);
+                thens.push(Ok(world));
+            }
+            (Step::ProveLast, 1) => match world.look_at(claim) {
+                None => thens.push(Ok(world.ended(false))),
+                Some(seen) if seen != now.after && self.has(Check::Untouched) => {
+                    thens.push(Ok(world.back(false)));
+                }
+                Some(_) => {
+                    world.reaper.at = At::Do(step, 2);
+                    thens.push(Ok(world));
+                }
+            },
+            (Step::ProveLast, _) => {
+                if world.is_whole() != now.whole && self.has(Check::TargetLast) {
+                    return thens.push(Ok(world.back(false)));
+                }
+                world.reaper.now.told.whole_last = world.is_whole();
+                go_on(world);
+            }
+            (Step::Unlink, _) => {
+                if let Some(then) = self.unlink(world, claim) {
+                    thens.push(then);
+                }
+            }
+        }
+    }
+
+    /// Asks for the lease.
+    fn ask(&self, world: &mut World, check: Check) -> bool {
+        let opened = world.reaper.now.opened;
+        if self.has(check) && world.is_held(opened) {
+            return false;
+        }
+        world.inode(opened).lease = Lease::Held;
+        true
+    }
+
+    /// The end of the protocol, where everything shows.
+    fn unlink(&self, mut world: World, name: Name) -> Option<Result<World, Loss>> {
+        let now = world.reaper.now;
+        let Some(ino) = world.at(name) else {
+            return Some(Ok(world.ended(false)));
+        };
+        if now.moves {
+            return Some(match world.is_needed(ino) {
+                true => Err("a file is taken away from who needs it"),
+                false => Ok(world.ended(false)),
+            });
+        }
+        if now.unclaimed {
+            let newly_inside = |actor: &Actor| actor.opening.of() == Some(ino) && !actor.was_in;
+            if self.is_shut(Window::FullDiskInsideOpen) && world.actors.iter().any(newly_inside) {
+                return None;
+            }
+            if self.is_shut(Window::FullDiskReplaced) && now.told.compared != Some(ino) {
+                return None;
+            }
+        }
+        let last_copy = !world.inodes[usize::from(ino)].empty
+            && match self.is_shut(Window::TargetGoes) {
+                true => !now.told.whole_last,
+                false => !world.is_whole(),
+            };
+        let outside = match self.is_shut(Window::MovedOut) {
+            true => now.told.moved_since,
+            false => world.dir_moved && !now.unclaimed,
+        };
+        let loss = if world.is_needed(ino) {
+            Some("a live writer's bytes are gone")
+        } else if world.look(ino).content != now.judged.content || ino != now.judged.ino {
+            Some("what was not judged is gone")
+        } else if last_copy {
+            Some("the only copy is gone")
+        } else if outside {
+            Some("what lies outside of the root is gone")
+        } else if now.told.turned_away {
+            Some("who was turned away finds nothing when they come again")
+        } else {
+            None
+        };
+        world.set(name, None);
+        Some(loss.map_or_else(|| Ok(world.ended(false)), Err))
+    }
+
+    fn put_back(&self, mut world: World, call: u8) -> Result<World, Loss> {
+        let now = world.reaper.now;
+        let claim = now.claim.expect("something was claimed");
+        if world.at(claim.name()).is_none() {
+            return Ok(world.ended(now.held));
+        }
+        match (call, claim) {
+            (0, _) => {
+                let taken = world.at(Name::Temp).is_some();
+                if taken && self.has(Check::PutBackOverwritesNothing) {
+                    // Its name has a new owner: it is found in the quarantine.
+                    for actor in &mut world.actors {
+                        actor.was_in = false;
+                    }
+                    // What lies in the quarantine stays there.
+                    if matches!(claim, Claimed::Slot(_)) {
+                        return Ok(world.ended(now.held));
+                    }
+                    world.reaper.at = At::PutBack(1);
+                    return Ok(world);
+                }
+                if taken {
+                    return Err("a put-back overwrites a file");
+                }
+                world.rename(claim.name(), Name::Temp);
+                Ok(world.ended(now.held))
+            }
+            _ if self.has(Check::PutBackDeletesNothing) => {
+                let slot = Name::Slot(world.free_slot());
+                world.rename(claim.name(), slot);
+                Ok(world.ended(now.held))
+            }
+            _ => Err("a put-back deletes a file"),
+        }
+    }
+
+    fn recover(&self, world: &World, number: u8, call: u8) -> Result<World, Loss> {
+        let mut then = *world;
+        let claim = Name::Claim(number);
+        let next = |mut then: World, ino: Option<Ino>| {
+            if let Some(ino) = ino {
+                then.inode(ino).lease = Lease::None;
+            }
+            then.reaper.at = match number + 1 {
+                CLAIMS => At::Track,
+                more => At::Recover(more, 0),
+            };
+            then.is_in_order()
+        };
+        let Some(ino) = world.at(claim) else {
+            return next(then, None);
+        };
+        match call {
+            0 if world.is_held(ino) && self.has(Check::RecoveryLeavesHeldAlone) => {
+                then.reaper.left |= 1 << number;
+                next(then, None)
+            }
+            0 => {
+                then.inode(ino).lease = Lease::Held;
+                then.reaper.at = At::Recover(number, 1);
+                Ok(then)
+            }
+            1 => match world.at(Name::Temp) {
+                Some(_) if self.has(Check::RecoveryOverwritesNothing) => {
+                    then.reaper.at = At::Recover(number, 2);
+                    Ok(then)
+                }
+                Some(_) => Err("a recovery overwrites a file"),
+                None => {
+                    then.rename(claim, Name::Temp);
+                    next(then, Some(ino))
+                }
+            },
+            _ if self.has(Check::RecoveryDeletesNothing) => {
+                let slot = Name::Slot(world.free_slot());
+                then.rename(claim, slot);
+                next(then, Some(ino))
+            }
+            _ => Err("a recovery deletes a file"),
+        }
+    }
+}
+
+impl World {
+    /// After a start no claim is left, but those that somebody holds.
+    fn is_in_order(self) -> Result<World, Loss> {
+        let left = |n: u8| self.at(Name::Claim(n)).is_some() && self.reaper.left & (1 << n) == 0;
+        match self.reaper.at == At::Track && (0..CLAIMS).any(left) {
+            true => Err("a claim is left behind"),
+            false => Ok(self),
+        }
+    }
+
+    /// The protocol is over for this temp.
+    fn ended(mut self, held: bool) -> World {
+        let opened = self.reaper.now.opened;
+        self.inode(opened).lease = Lease::None;
+        let known = self.reaper.known;
+        // Who was seen holding it restarts the grace; so does a change.
+        self.reaper.known = known.filter(|_| held).map(|(seen, _)| (seen, true));
+        self.reaper.now = Attempt::default();
+        self.reaper.at = At::Track;
+        self
+    }
+
+    /// It is to be put back.
+    fn back(mut self, held: bool) -> World {
+        self.reaper.now.held = held;
+        self.reaper.at = At::PutBack(0);
+        self
+    }
+
+    /// It stays: put back, where it was claimed.
+    fn stopped(self, held: bool) -> World {
+        match self.reaper.now.claim {
+            Some(_) => self.back(held),
+            None => self.ended(held),
+        }
+    }
+}
+
+fn place(step: Step) -> usize {
+    let place = Step::ALL.iter().position(|known| *known == step);
+    place.expect("all of them are there")
+}
+
+/// The step that comes after this one.
+fn after(step: Step) -> At {
+    At::Do(Step::ALL[place(step) + 1], 0)
+}
+
+/// Asks the real judge.
+fn judge_as(seen: Seen, expected: Option<Seen>, hold: Hold, target: Target) -> Verdict {
+    static ALIKE: OnceLock<(Policy, Place)> = OnceLock::new();
+    let (policy, place) = ALIKE.get_or_init(|| {
+        let place = Place {
+            dev: 1,
+            mount: Some(1),
+            file_system: "ext4".into(),
+            reach: Reach::Whole,
+            quarantine: true,
+        };
+        (Policy::default(), place)
+    });
+    let evidence = Evidence {
+        observation: seen.observation(),
+        expected: expected.map(|seen| seen.observation().fingerprint),
+        quiet: Duration::from_secs(9),
+        grace: Duration::from_secs(9),
+        unused: Duration::from_secs(9),
+        place: place.clone(),
+        our_uid: 0,
+        writer: Writer::Unnamed,
+        closed: false,
+        hold,
+        mappings_examined: false,
+        target,
+        restored: false,
+    };
+    judge(&evidence, policy)
+}
+
+/// What an exploration has seen.
+#[derive(Debug, Default)]
+struct Explored {
+    states: usize,
+    /// Which steps were taken, by their place in the order.
+    steps: [bool; Step::ALL.len()],
+    reaped: bool,
+}
+
+/// Walks through every state that can be reached, nearest first. The way to the first loss is the
+/// shortest.
+fn explore(model: &Model) -> Result<Explored, (Loss, Vec<Deed>)> {
+    let mut explored = Explored::default();
+    let mut known = HashSet::with_hasher(BuildHasherDefault::<Quick>::default());
+    known.insert(model.start());
+    // Each with where it came from, and how.
+    let mut worlds = vec![(model.start(), 0, Deed::IsKilled)];
+    let mut next = Vec::new();
+    let mut at = 0;
+    while let Some((world, _, _)) = worlds.get(at).copied() {
+        model.next(&world, &mut next);
+        for (deed, then) in next.drain(..) {
+            match then {
+                Ok(then) if known.insert(then) => {
+                    if let At::Do(step, _) = world.reaper.at {
+                        explored.steps[place(step)] = true;
+                        let gone = |name| world.at(name).is_some() && then.at(name).is_none();
+                        explored.reaped |=
+                            step == Step::Unlink && (0..CLAIMS).any(|n| gone(Name::Claim(n)));
+                    }
+                    worlds.push((then, at, deed));
+                }
+                Ok(_) => {}
+                Err(loss) => {
+                    let mut trace = vec![deed];
+                    while at != 0 {
+                        trace.push(worlds[at].2);
+                        at = worlds[at].1;
+                    }
+                    trace.reverse();
+                    return Err((loss, trace));
+                }
+            }
+        }
+        at += 1;
+    }
+    explored.states = worlds.len();
+    Ok(explored)
+}
+
+/// A hash for small numbers by the million, which nobody attacks.
+#[derive(Default)]
+struct Quick(u64);
+
+impl Hasher for Quick {
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|byte| self.write_u8(*byte));
+    }
+
+    fn write_u8(&mut self, byte: u8) {
+        self.0 = (self.0.rotate_left(5) ^ u64::from(byte)).wrapping_mul(0x517c_c1b7_2722_0a95);
+    }
+
+    fn write_isize(&mut self, discriminant: isize) {
+        self.write_u8(discriminant as u8);
+    }
+
+    fn write_usize(&mut self, length: usize) {
+        self.write_u8(length as u8);
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
+
+/// Who meets whom, and what is there before them.
+const SCENES: [([Script; 2], bool); 8] = [
+    ([WRITER, TRUNCATER], false),
+    ([WRITER, WRITER], false),
+    ([TRUNCATER, READER], true),
+    ([RENEWER, APPENDER], true),
+    ([REPLACER, TRUNCATER], true),
+    ([PEEPER, APPENDER], true),
+    ([TRUNCATER, SPOILER], true),
+    ([APPENDER, MOVER], true),
+];
+
+fn models(without: Option<Check>, open: Option<Window>) -> impl Iterator<Item = Model> {
+    SCENES.into_iter().flat_map(move |(scripts, orphan)| {
+        // Removed, moved, removed on a full disk.
+        [(true, false), (false, false), (true, true)].map(|(target, full)| Model {
+            scripts,
+            orphan,
+            target,
+            full,
+            without,
+            open,
+        })
+    })
+}
+
+/// No order in which they can act loses a byte that somebody could still need.
+#[test]
+fn nothing_is_lost() {
+    let mut all = Explored::default();
+    for model in models(None, None) {
+        match explore(&model) {
+            Ok(explored) => {
+                println!("{:>8} states: {model:?}", explored.states);
+                all.states += explored.states;
+                all.reaped |= explored.reaped;
+                for (all, step) in all.steps.iter_mut().zip(explored.steps) {
+                    *all |= step;
+                }
+            }
+            Err((loss, trace)) => panic!("{loss}: {model:?}{}", told(&trace)),
+        }
+    }
+    println!("{} states", all.states);
+    // Else nothing would be shown.
+    assert!(all.reaped, "orphans go");
+    assert_eq!(all.steps, [true; Step::ALL.len()], "each step is taken");
+}
+
+fn told(trace: &[Deed]) -> String {
+    let told = trace.iter().map(|deed| format!("\n  {deed:?}"));
+    told.collect()
+}
+
+/// The shortest way to a loss, if there is one.
+fn loss(without: Option<Check>, open: Option<Window>) -> Option<(Loss, Model, Vec<Deed>)> {
+    models(without, open).find_map(|model| {
+        let (loss, trace) = explore(&model).err()?;
+        Some((loss, model, trace))
+    })
+}
+
+/// Why a check can be taken out without a loss in this model.
+fn is_doubled(check: Check) -> Option<&'static str> {
+    let _ = check;
+    None
+}
+
+#[test]
+fn each_check_is_needed() {
+    for check in Check::ALL {
+        match (loss(Some(check), None), is_doubled(check)) {
+            (Some((loss, _, trace)), None) => {
+                println!("without {check:?}: {loss}, {} steps", trace.len())
+            }
+            (None, Some(why)) => println!("without {check:?}: {why}"),
+            (Some((loss, model, trace)), Some(_)) => {
+                println!("{check:?} is no double: {loss}: {model:?}{}", told(&trace))
+            }
+            (None, None) => println!("NOTHING is lost without {check:?}"),
+        }
+    }
+}
+
+#[test]
+fn each_window_is_one() {
+    for window in Window::ALL {
+        let loss = loss(None, Some(window));
+        let (loss, _, trace) = loss.unwrap_or_else(|| panic!("nothing is lost by {window:?}"));
+        println!("{window:?}: {loss}{}", told(&trace));
+    }
+}

@@ -1,0 +1,456 @@
+//! A storm of atomic writers, killed and stopped at random, under a watcher with a short grace.
+//!
+//! It lasts a few seconds, the ignored one an hour; `ORPHAND_STORM_SECONDS` says how long instead:
+//!
+//! ```text
+//! ORPHAND_STORM_SECONDS=900 cargo test --release --test it storm:: -- --ignored --nocapture
+//! ```
+//!
+//! Each writer is a process of its own and writes one target. Before and after each rename it says
+//! so in memory that outlives it, so what its target must hold is known however it ends. How long
+//! it really took from close to rename it measures itself: on a loaded machine a pause is longer
+//! than was asked for, and only a write that kept to the rule must not fail.
+
+use std::ffi::CString;
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Stdio};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::sandbox::{DEADLINE, Sandbox, signal};
+use crate::stage::again;
+
+const SECONDS: &str = "ORPHAND_STORM_SECONDS";
+const GRACE: Duration = Duration::from_millis(400);
+/// A live writer that needs less from close to rename loses nothing.
+const RULE: Duration = Duration::from_millis(200);
+
+/// How a writer behaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    /// As fast as it can.
+    Fast,
+    /// The same, with its pid in the name.
+    FastWithPid,
+    /// Pauses between close and rename, for up to four fifths of what the rule allows.
+    Pauses,
+    /// With its pid in the name it may pause for several graces: it lives.
+    PausesWithPid,
+    /// Has its temp open for up to four graces.
+    Holds,
+    /// Always the same name: whoever is killed leaves it to its successor.
+    FixedName,
+}
+
+const WRITERS: [Kind; 12] = [
+    Kind::Fast,
+    Kind::FastWithPid,
+    Kind::Fast,
+    Kind::FastWithPid,
+    Kind::Pauses,
+    Kind::Pauses,
+    Kind::Pauses,
+    Kind::PausesWithPid,
+    Kind::Holds,
+    Kind::Holds,
+    Kind::Holds,
+    Kind::FixedName,
+];
+
+/// What a writer has done so far; its successor goes on with it.
+#[derive(Clone, Copy, Debug)]
+enum Count {
+    /// Writes whose rename went well.
+    Renamed,
+    /// The number of the last of them.
+    Last,
+    /// The number of the one that is being written.
+    Trying,
+    /// Temps that it had open for longer than the grace, and renamed.
+    HeldPastGrace,
+    /// Renames that failed though it kept to the rule.
+    Lost,
+    /// Renames that failed after a pause that the rule does not cover.
+    TooLate,
+    /// What the last failure said, and after how many nanoseconds.
+    Errno,
+    Pause,
+    /// It is to end after its next write.
+    Stop,
+}
+
+/// One page of memory for each writer, in a file.
+struct Slates {
+    at: *mut AtomicU64,
+    count: usize,
+}
+
+/// Of 8 bytes each: a slate is a line of the processor's cache or two.
+const SLATE: usize = 16;
+
+impl Slates {
+    fn open(file: &Path, count: usize) -> Slates {
+        use std::os::fd::AsRawFd;
+        let file = fs::File::options()
+            .read(true)
+            .write(true)
+            .open(file)
+            .unwrap();
+        let length = count * SLATE * 8;
+        // SAFETY: a new shared mapping of an open file as long as that; nobody truncates it.
+        let at = unsafe {
+            let protection = libc::PROT_READ | libc::PROT_WRITE;
+            let (none, fd) = (std::ptr::null_mut(), file.as_raw_fd());
+            libc::mmap(none, length, protection, libc::MAP_SHARED, fd, 0)
+        };
+        assert_ne!(at, libc::MAP_FAILED, "{}", std::io::Error::last_os_error());
+        Slates {
+            at: at.cast(),
+            count,
+        }
+    }
+
+    fn of(&self, writer: usize, count: Count) -> &AtomicU64 {
+        assert!(writer < self.count);
+        // SAFETY: within the mapping, which is never unmapped; numbers of 8 bytes are atomic.
+        unsafe { &*self.at.add(writer * SLATE + count as usize) }
+    }
+
+    fn get(&self, writer: usize, count: Count) -> u64 {
+        self.of(writer, count).load(Ordering::SeqCst)
+    }
+
+    fn sum(&self, count: Count) -> u64 {
+        (0..self.count).map(|writer| self.get(writer, count)).sum()
+    }
+}
+
+/// Numbers that only look random: the same storm each time, but for the scheduler's part in it.
+struct Dice(u64);
+
+impl Dice {
+    fn throw(&mut self, sides: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % sides
+    }
+
+    fn up_to(&mut self, longest: Duration) -> Duration {
+        Duration::from_micros(self.throw(longest.as_micros() as u64 + 1))
+    }
+}
+
+const ROOT: &str = "ORPHAND_TEST_ROOT";
+const SLATES: &str = "ORPHAND_TEST_SLATES";
+const WRITER: &str = "ORPHAND_TEST_WRITER";
+
+/// The writer's part: not a test, but the process that the tests start. Alone it does nothing.
+#[test]
+fn the_writer() {
+    let (Some(root), Some(slates)) = (std::env::var_os(ROOT), std::env::var_os(SLATES)) else {
+        return;
+    };
+    let number: usize = std::env::var(WRITER).unwrap().parse().unwrap();
+    let slates = Slates::open(Path::new(&slates), WRITERS.len());
+    let count = |count| slates.of(number, count);
+    let kind = WRITERS[number];
+    let mut dice = Dice(u64::from(std::process::id()) << 20 | 0x9E37_79B9);
+    let target = c_path(&PathBuf::from(&root).join(target(number)));
+    let mut content = Vec::new();
+    while count(Count::Stop).load(Ordering::SeqCst) == 0 {
+        let turn = count(Count::Trying).load(Ordering::SeqCst) + 1;
+        let temp = c_path(&PathBuf::from(&root).join(temp(kind, number, turn)));
+        fill(&mut content, number, turn, dice.throw(600) as usize);
+        let opened = Instant::now();
+        // SAFETY: plain system calls on a path and bytes that outlive them.
+        let file = unsafe {
+            libc::open(
+                temp.as_ptr(),
+                libc::O_WRONLY | libc::O_CREAT | libc::O_TRUNC,
+                0o600,
+            )
+        };
+        assert!(file >= 0, "{temp:?}: {}", std::io::Error::last_os_error());
+        // SAFETY: as above.
+        let wrote = unsafe { libc::write(file, content.as_ptr().cast(), content.len()) };
+        assert_eq!(wrote, content.len() as isize);
+        if kind == Kind::Holds {
+            thread::sleep(dice.up_to(4 * GRACE));
+        }
+        let closed = Instant::now();
+        // SAFETY: it was opened above, and nobody else closes it.
+        unsafe { libc::close(file) };
+        match kind {
+            Kind::Pauses => thread::sleep(dice.up_to(RULE * 4 / 5)),
+            Kind::PausesWithPid => thread::sleep(dice.up_to(3 * GRACE)),
+            Kind::FixedName => thread::sleep(dice.up_to(RULE / 40)),
+            Kind::Fast | Kind::FastWithPid | Kind::Holds => {}
+        }
+        count(Count::Trying).store(turn, Ordering::SeqCst);
+        // SAFETY: both paths end in NUL and outlive the call.
+        let renamed = unsafe { libc::rename(temp.as_ptr(), target.as_ptr()) };
+        let pause = closed.elapsed();
+        if renamed == 0 {
+            count(Count::Last).store(turn, Ordering::SeqCst);
+            count(Count::Renamed).fetch_add(1, Ordering::SeqCst);
+            let held = closed - opened > GRACE;
+            count(Count::HeldPastGrace).fetch_add(u64::from(held), Ordering::SeqCst);
+            continue;
+        }
+        let errno = std::io::Error::last_os_error().raw_os_error().unwrap_or(0);
+        let covered = pause < RULE || matches!(kind, Kind::FastWithPid | Kind::PausesWithPid);
+        let which = if covered { Count::Lost } else { Count::TooLate };
+        count(which).fetch_add(1, Ordering::SeqCst);
+        count(Count::Errno).store(errno as u64, Ordering::SeqCst);
+        count(Count::Pause).store(pause.as_nanos() as u64, Ordering::SeqCst);
+    }
+    std::process::exit(0);
+}
+
+fn c_path(path: &Path) -> CString {
+    CString::new(path.as_os_str().as_bytes()).unwrap()
+}
+
+fn target(writer: usize) -> String {
+    format!("state-{writer}.json")
+}
+
+fn temp(kind: Kind, writer: usize, turn: u64) -> String {
+    let (target, pid) = (target(writer), std::process::id());
+    match kind {
+        Kind::FixedName => format!("{target}.tmp"),
+        Kind::FastWithPid => format!("{target}.{pid}.{turn}.tmp"),
+        Kind::PausesWithPid => format!("{target}.{pid}.{turn:08x}-2fa1-41d2-883f-0016d3cca427.tmp"),
+        _ => format!("{target}.{pid:08x}-2fa1-41d2-883f-{turn:012x}.tmp"),
+    }
+}
+
+/// What a target holds says whose it is, which write of theirs it was, and whether it is whole.
+fn fill(content: &mut Vec<u8>, writer: usize, turn: u64, length: usize) {
+    use std::io::Write;
+    content.clear();
+    write!(content, "{writer} {turn} {length} ").unwrap();
+    content.resize(content.len() + length, b'0' + (turn % 10) as u8);
+}
+
+#[track_caller]
+fn read(file: &Path, writer: usize) -> u64 {
+    let content = fs::read_to_string(file).unwrap();
+    let mut parts = content.split(' ');
+    let mut number = || parts.next().and_then(|part| part.parse::<u64>().ok());
+    let (Some(whose), Some(turn), Some(length)) = (number(), number(), number()) else {
+        panic!("{file:?}: {content:?}");
+    };
+    let mut whole = Vec::new();
+    fill(&mut whole, writer, turn, length as usize);
+    assert!(
+        whose == writer as u64 && whole == content.as_bytes(),
+        "{file:?}: {content:?}"
+    );
+    turn
+}
+
+/// A writer at work, and until when it is stopped.
+struct Writer {
+    child: Child,
+    asleep: Option<Instant>,
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+struct Storm {
+    sandbox: Sandbox,
+    slates: PathBuf,
+}
+
+impl Storm {
+    fn writer(&self, number: usize) -> Writer {
+        let mut command = again("storm::the_writer");
+        command
+            .env(ROOT, self.sandbox.root())
+            .env(SLATES, &self.slates);
+        command.env(WRITER, number.to_string());
+        command.stdin(Stdio::null()).stdout(Stdio::null());
+        if let Some(uid) = self.sandbox.user() {
+            command.uid(uid).gid(uid);
+        }
+        // SAFETY: one system call on a number.
+        unsafe {
+            command.pre_exec(|| {
+                // Whoever else is on this machine goes first.
+                libc::nice(5);
+                Ok(())
+            });
+        }
+        Writer {
+            child: command.spawn().unwrap(),
+            asleep: None,
+        }
+    }
+
+    /// The temps of one writer, or of all.
+    fn temps(&self, writer: Option<usize>) -> Vec<String> {
+        let whose = writer.map_or("state-".to_owned(), |writer| target(writer) + ".");
+        let mut names = self.sandbox.listing();
+        names.retain(|name| name.starts_with(&whose) && name.ends_with(".tmp"));
+        names
+    }
+}
+
+fn storm(sandbox: Sandbox, length: Duration) {
+    let slates = sandbox.base().join("slates");
+    fs::write(&slates, vec![0; WRITERS.len() * SLATE * 8]).unwrap();
+    sandbox.give(&slates);
+    let mut content = Vec::new();
+    for number in 0..WRITERS.len() {
+        fill(&mut content, number, 0, 0);
+        sandbox.write(target(number), &content);
+    }
+    let storm = Storm { sandbox, slates };
+    let seen = Slates::open(&storm.slates, WRITERS.len());
+    let grace = format!("{}ms", GRACE.as_millis());
+    let watching = storm.sandbox.watch(["--grace", &grace]).ready();
+    let mut writers: Vec<Writer> = (0..WRITERS.len())
+        .map(|number| storm.writer(number))
+        .collect();
+    let mut dice = Dice(0x2545_F491_4F6C_DD1D);
+    let (mut kills, mut stops, mut leaks) = (0, 0, 0);
+    let began = Instant::now();
+    while began.elapsed() < length {
+        thread::sleep(dice.up_to(Duration::from_millis(60)));
+        let now = Instant::now();
+        for (number, writer) in writers.iter_mut().enumerate() {
+            if writer.asleep.is_some_and(|until| until <= now) {
+                writer.asleep = None;
+                signal(writer.child.id(), libc::SIGCONT);
+            }
+            let ended = writer.child.try_wait().unwrap();
+            assert!(
+                ended.is_none(),
+                "writer {number}, {:?}: {ended:?}",
+                WRITERS[number]
+            );
+        }
+        let number = dice.throw(WRITERS.len() as u64) as usize;
+        if dice.throw(3) == 0 {
+            stops += 1;
+            signal(writers[number].child.id(), libc::SIGSTOP);
+            writers[number].asleep = Some(now + dice.up_to(4 * GRACE));
+            continue;
+        }
+        kills += 1;
+        writers[number].child.kill().unwrap();
+        writers[number].child.wait().unwrap();
+        // Nobody renames it any more; what has a fixed name the next one goes on with.
+        let leaked = storm.temps(Some(number)).len() as u64;
+        leaks += if WRITERS[number] == Kind::FixedName {
+            0
+        } else {
+            leaked.min(1)
+        };
+        writers[number] = storm.writer(number);
+    }
+    // Every second one ends by itself, the others as they are.
+    for (number, writer) in writers.iter_mut().enumerate() {
+        signal(writer.child.id(), libc::SIGCONT);
+        match number % 2 {
+            0 => seen.of(number, Count::Stop).store(1, Ordering::SeqCst),
+            _ => writer.child.kill().unwrap(),
+        }
+    }
+    for writer in &mut writers {
+        writer.child.wait().unwrap();
+    }
+    let over = Instant::now();
+    while !storm.temps(None).is_empty() {
+        let left = storm.temps(None);
+        assert!(
+            over.elapsed() < DEADLINE,
+            "left: {left:?}\n{}",
+            watching.stderr()
+        );
+        thread::sleep(Duration::from_millis(5));
+    }
+    let gone = over.elapsed();
+    let stopped = watching.stop().exit(0);
+    let [reaped, quarantined, _, failed] = stopped.events.sums();
+    let (writes, held) = (seen.sum(Count::Renamed), seen.sum(Count::HeldPastGrace));
+    println!(
+        "{writes} writes in {:.0?}; {kills} writers killed, {leaks} of them with a temp, {stops} stopped; \
+         {held} live writers held a temp past the grace; {reaped} removed, {quarantined} moved, \
+         the last {gone:.0?} after the end; {} renames too late by the rule, {} lost; {} rescans",
+        began.elapsed(),
+        seen.sum(Count::TooLate),
+        seen.sum(Count::Lost),
+        stopped.events.of("rescan").len(),
+    );
+    for (number, kind) in WRITERS.iter().enumerate() {
+        let get = |count| seen.get(number, count);
+        assert_eq!(
+            get(Count::Lost),
+            0,
+            "{kind:?} lost a write: errno {} after {:?}",
+            get(Count::Errno),
+            Duration::from_nanos(get(Count::Pause))
+        );
+        assert!(get(Count::Renamed) > 0, "{kind:?} wrote nothing");
+        let last = read(&storm.sandbox.path(target(number)), number);
+        // A writer that was killed just then may have renamed it without saying so.
+        let allowed = get(Count::Last)..=get(Count::Trying);
+        assert!(
+            allowed.contains(&last),
+            "{kind:?}: {last}, not in {allowed:?}"
+        );
+    }
+    assert!(
+        held > 0,
+        "no live writer held a temp past the grace: this proves nothing"
+    );
+    assert!(
+        leaks > 0,
+        "no writer was killed with a temp: this proves nothing"
+    );
+    assert!(
+        reaped + quarantined >= leaks,
+        "{leaks} leaked, {reaped} removed"
+    );
+    assert_eq!(failed, 0, "{}", stopped.stderr);
+    let targets = storm
+        .sandbox
+        .listing()
+        .into_iter()
+        .filter(|name| name.starts_with("state-"));
+    assert_eq!(targets.count(), WRITERS.len());
+}
+
+fn length(otherwise: u64) -> Duration {
+    let asked = std::env::var(SECONDS).map(|asked| asked.parse().expect(SECONDS));
+    Duration::from_secs(asked.unwrap_or(otherwise))
+}
+
+#[test]
+fn writers_lose_nothing_and_orphans_go() {
+    storm(Sandbox::in_memory(), length(5));
+}
+
+/// On a disk, where a writer is slow and a rename may wait for its data.
+#[test]
+fn on_a_disk_too() {
+    storm(Sandbox::ordinary(), length(3));
+}
+
+#[test]
+#[ignore = "takes an hour, or ORPHAND_STORM_SECONDS"]
+fn for_an_hour() {
+    storm(Sandbox::in_memory(), length(60 * 60));
+}
