@@ -164,6 +164,8 @@ fn a_clock_that_is_set_forward_empties_no_quarantine() {
         sandbox.write(format!("t{n}.tmp"), "the only copy");
         // Whatever is moved there, all that lies there is looked at.
         watching.wait_for(is("quarantined", &format!("t{n}.tmp")));
+        // The newest copy of what is missing would be kept whatever its age.
+        sandbox.write(format!("t{n}"), "whole");
     }
     watching.stop().exit(0);
     let list = sandbox.run(["quarantine", "list", "root"]).exit(0).stdout;
