@@ -12,7 +12,7 @@ use crate::world::World;
 const GRACE: Duration = Duration::from_secs(2);
 /// The longest time between two ticks, by which the kernel dates files.
 const TICK: Duration = Duration::from_millis(10);
-const WATCH: [&str; 5] = ["watch", "--json", "--grace", "2s", "root"];
+const WATCH: [&str; 5] = ["watch", "--json", "root", "--grace", "2s"];
 
 /// Takes a step while a temp waits.
 type Step = fn(&World, &mut Watching, &Sandbox);
@@ -164,6 +164,8 @@ fn a_clock_that_is_set_forward_empties_no_quarantine() {
         sandbox.write(format!("t{n}.tmp"), "the only copy");
         // Whatever is moved there, all that lies there is looked at.
         watching.wait_for(is("quarantined", &format!("t{n}.tmp")));
+        // The newest copy of what is missing would be kept whatever its age.
+        sandbox.write(format!("t{n}"), "whole");
     }
     watching.stop().exit(0);
     let list = sandbox.run(["quarantine", "list", "root"]).exit(0).stdout;
@@ -190,9 +192,10 @@ fn the_clocks_since_boot_are_years_off() {
             (0, years),
             (just_booted, just_booted),
         ] {
-            let Some(command) = shifted(&sandbox, monotonic, boot) else {
+            let Some(mut command) = shifted(&sandbox, monotonic, boot) else {
                 return;
             };
+            command.args(["--grace", "2s"]);
             let what = format!("monotonic {monotonic}, boot {boot}");
             // One that lies there already, young: its date is true, what the clocks say is not.
             let before = Instant::now();
@@ -212,14 +215,17 @@ fn the_clocks_since_boot_are_years_off() {
 /// that are by another clock.
 #[test]
 fn a_machine_that_has_just_booted() {
+    // Much longer than what any temp has to wait once it is found.
+    const GRACE: Duration = Duration::from_secs(5);
     Sandbox::each(|sandbox| {
-        let sandbox = sandbox.file("a.tmp", "").aged(GRACE * 2);
+        let sandbox = sandbox.file("a.tmp", "").aged(GRACE);
         let up = std::fs::read_to_string("/proc/uptime").unwrap();
         let up: f64 = up.split(' ').next().unwrap().parse().unwrap();
-        // The clock reads less than this many seconds by now.
-        let Some(command) = shifted(&sandbox, -(up as i64), 0) else {
+        // The clock reads less than a second, and goes on from there.
+        let Some(mut command) = shifted(&sandbox, -(up as i64), 0) else {
             return;
         };
+        command.args(["--grace", "5s"]);
         let began = Instant::now();
         let mut watching = Watching::start(command);
         watching.wait_for(is("reaped", "a.tmp"));
@@ -232,7 +238,7 @@ fn a_machine_that_has_just_booted() {
     });
 }
 
-/// orphand, watching the root, with clocks that are so many seconds ahead.
+/// orphand, watching the root, with clocks that are so many seconds ahead. Its grace is to follow.
 fn shifted(sandbox: &Sandbox, monotonic: i64, boot: i64) -> Option<Command> {
     let unshare = |program: &Path, args: &[&str]| {
         let mut command = sandbox.program("unshare");
@@ -243,7 +249,7 @@ fn shifted(sandbox: &Sandbox, monotonic: i64, boot: i64) -> Option<Command> {
         command
     };
     match unshare(Path::new("true"), &[]).output() {
-        Ok(ran) if ran.status.success() => Some(unshare(sandbox.binary(), &WATCH)),
+        Ok(ran) if ran.status.success() => Some(unshare(sandbox.binary(), &WATCH[..3])),
         other => {
             skipped(&format!("no time namespace can be had: {other:?}"));
             None

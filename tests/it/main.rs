@@ -26,6 +26,9 @@ mod watch_roots;
 // Other users, huge directories, deep trees: Linux tells what a process has open.
 #[cfg(target_os = "linux")]
 mod attacks;
+// A clock, limits, namespaces and mounts of one's own are Linux's.
+#[cfg(target_os = "linux")]
+mod clocks;
 mod crashes;
 // seccomp(2) is Linux's.
 #[cfg(target_os = "linux")]
@@ -39,12 +42,9 @@ mod model;
 // What happened to others, on Linux for the most part.
 #[cfg(target_os = "linux")]
 mod incidents;
-// Mounts, overlays, chattr(1) and ext4 are Linux's.
-// Mounts, overlays, namespaces, chattr(1) and ext4 are Linux's.
-#[cfg(target_os = "linux")]
-mod clocks;
 #[cfg(target_os = "linux")]
 mod missed;
+// Mounts, overlays, chattr(1) and ext4 are Linux's.
 #[cfg(target_os = "linux")]
 mod places;
 
