@@ -48,14 +48,19 @@ impl Folders {
 /// Opens a file that orphand keeps for itself, by `options`.
 ///
 /// Root may have been started in somebody else's environment, and the folder be theirs: what they
-/// put there must not have us write to a file elsewhere, nor wait for ever.
+/// put there must not have us write to a file elsewhere, nor wait for ever. What is no file of
+/// ours is [`io::ErrorKind::InvalidData`].
 pub fn open_own(mut options: OpenOptions, path: &Path) -> io::Result<File> {
     let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY;
-    let file = options.mode(0o600).custom_flags(flags).open(path)?;
+    let not_ours = || io::Error::new(io::ErrorKind::InvalidData, "it is not a file with one name");
+    let file = match options.mode(0o600).custom_flags(flags).open(path) {
+        Err(error) if error.raw_os_error() == Some(libc::ELOOP) => return Err(not_ours()),
+        opened => opened?,
+    };
     let seen = file.metadata()?;
     match seen.is_file() && seen.nlink() <= 1 {
         true => Ok(file),
-        false => Err(io::Error::other("it is not a file with one name")),
+        false => Err(not_ours()),
     }
 }
 

@@ -61,13 +61,14 @@ impl Marks {
         let read = open_own(File::options().read(true).to_owned(), list);
         match read.and_then(io::read_to_string) {
             Ok(list) => Ok(list.lines().any(|l| l == line)),
-            // A state folder that may not be read is done without.
+            // A state folder that may not be read is done without, and so is what we have not written.
             Err(error)
                 if matches!(
                     error.kind(),
                     io::ErrorKind::NotFound
                         | io::ErrorKind::NotADirectory
                         | io::ErrorKind::PermissionDenied
+                        | io::ErrorKind::InvalidData
                 ) =>
             {
                 Ok(false)

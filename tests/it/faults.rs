@@ -54,8 +54,10 @@ enum Course {
 /// The sorts of call that each step makes, in the order in which they are first made. What happens
 /// between two steps belongs to the first of them.
 fn calls(step: Step, fate: Fate) -> &'static [Call] {
+    // Each part of the way to the root is opened and looked at: it may be a symlink.
     const WAY: &[Call] = &[
         Call::OpenDir,
+        Call::OpenFile,
         Call::StatFd,
         Call::FileSystem,
         Call::OpenBelow,
@@ -65,6 +67,7 @@ fn calls(step: Step, fate: Fate) -> &'static [Call] {
         // The place in the quarantine is made before anything is held.
         (Step::Resolve, Fate::Moved) => &[
             Call::OpenDir,
+            Call::OpenFile,
             Call::StatFd,
             Call::FileSystem,
             Call::OpenBelow,

@@ -138,7 +138,7 @@ fn the_pages_are_right() {
     let pages = pages(&sandbox);
     let checkers: [&[&str]; 3] = [
         &["groff", "-ww", "-man", "-z"],
-        &["mandoc", "-Tlint", "-Wwarning"],
+        &["mandoc", "-Tlint", "-Werror"],
         // man-db's; BSD's has neither option.
         &["man", "--warnings", "-l"],
     ];

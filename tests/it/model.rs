@@ -24,6 +24,8 @@ use orphand::decide::policy::Policy;
 use orphand::decide::time::Wall;
 use orphand::reap::Step;
 
+use crate::stage::{As, alone};
+
 /// A number that stands for an inode.
 type Ino = u8;
 
@@ -1333,24 +1335,26 @@ fn models(
 /// No order in which they can act loses a byte that somebody could still need.
 #[test]
 fn nothing_is_lost() {
-    let mut all = Explored::default();
-    // Killed once, and once more while it puts in order what that left.
-    for model in models(2, &[], None) {
-        match explore(&model) {
-            Ok(explored) => {
-                all.states += explored.states;
-                all.reaped |= explored.reaped;
-                for (all, step) in all.steps.iter_mut().zip(explored.steps) {
-                    *all |= step;
+    alone(&[As::Us], || {
+        let mut all = Explored::default();
+        // Killed once, and once more while it puts in order what that left.
+        for model in models(2, &[], None) {
+            match explore(&model) {
+                Ok(explored) => {
+                    all.states += explored.states;
+                    all.reaped |= explored.reaped;
+                    for (all, step) in all.steps.iter_mut().zip(explored.steps) {
+                        *all |= step;
+                    }
                 }
+                Err((loss, trace)) => panic!("{loss}: {model:?}{}", told(&trace)),
             }
-            Err((loss, trace)) => panic!("{loss}: {model:?}{}", told(&trace)),
         }
-    }
-    println!("{} states", all.states);
-    // Else nothing would be shown.
-    assert!(all.reaped, "orphans go");
-    assert_eq!(all.steps, [true; Step::ALL.len()], "each step is taken");
+        println!("{} states", all.states);
+        // Else nothing would be shown.
+        assert!(all.reaped, "orphans go");
+        assert_eq!(all.steps, [true; Step::ALL.len()], "each step is taken");
+    });
 }
 
 fn told(trace: &[Deed]) -> String {
@@ -1388,41 +1392,45 @@ fn is_doubled(check: Check) -> Option<(&'static str, &'static [Check])> {
 /// Each check, alone or with those that double it.
 #[test]
 fn each_check_is_needed() {
-    for check in &Check::ALL {
-        let kills = match check {
-            Check::Recovery
-            | Check::RecoveryOverwritesNothing
-            | Check::RecoveryDeletesNothing
-            | Check::RecoveryLeavesHeldAlone => 1,
-            // It shows without a kill, and sooner.
-            _ => 0,
-        };
-        let alone = loss(kills, std::slice::from_ref(check), None);
-        match (alone, is_doubled(*check)) {
-            (Some((loss, _, trace)), None) => {
-                println!("without {check:?}: {loss}, after {} deeds", trace.len());
-            }
-            (None, Some((why, all))) => {
-                println!("without {check:?} nothing is lost: {why}");
-                assert!(
-                    all.is_empty() || loss(kills, all, None).is_some(),
-                    "{all:?}"
-                );
-            }
-            (None, None) => panic!("nothing is lost without {check:?}: what is it for?"),
-            (Some((loss, model, trace)), Some(_)) => {
-                panic!("{check:?} has no double: {loss}: {model:?}{}", told(&trace))
+    alone(&[As::Us], || {
+        for check in &Check::ALL {
+            let kills = match check {
+                Check::Recovery
+                | Check::RecoveryOverwritesNothing
+                | Check::RecoveryDeletesNothing
+                | Check::RecoveryLeavesHeldAlone => 1,
+                // It shows without a kill, and sooner.
+                _ => 0,
+            };
+            let alone = loss(kills, std::slice::from_ref(check), None);
+            match (alone, is_doubled(*check)) {
+                (Some((loss, _, trace)), None) => {
+                    println!("without {check:?}: {loss}, after {} deeds", trace.len());
+                }
+                (None, Some((why, all))) => {
+                    println!("without {check:?} nothing is lost: {why}");
+                    assert!(
+                        all.is_empty() || loss(kills, all, None).is_some(),
+                        "{all:?}"
+                    );
+                }
+                (None, None) => panic!("nothing is lost without {check:?}: what is it for?"),
+                (Some((loss, model, trace)), Some(_)) => {
+                    panic!("{check:?} has no double: {loss}: {model:?}{}", told(&trace))
+                }
             }
         }
-    }
+    });
 }
 
 /// Each window that is said to be left is one. While they are shut there is no other.
 #[test]
 fn each_window_is_one() {
-    for window in Window::ALL {
-        let loss = loss(0, &[], Some(window));
-        let (loss, _, trace) = loss.unwrap_or_else(|| panic!("nothing is lost by {window:?}"));
-        println!("{window:?}: {loss}{}", told(&trace));
-    }
+    alone(&[As::Us], || {
+        for window in Window::ALL {
+            let loss = loss(0, &[], Some(window));
+            let (loss, _, trace) = loss.unwrap_or_else(|| panic!("nothing is lost by {window:?}"));
+            println!("{window:?}: {loss}{}", told(&trace));
+        }
+    });
 }
