@@ -42,6 +42,8 @@ enum Kind {
     PausesWithPid,
     /// Has its temp open for up to four graces.
     Holds,
+    /// The same, and then pauses: a close changes nothing about a file but that nobody holds it.
+    HoldsThenPauses,
     /// Always the same name: whoever is killed leaves it to its successor.
     FixedName,
 }
@@ -53,11 +55,11 @@ const WRITERS: [Kind; 12] = [
     Kind::FastWithPid,
     Kind::Pauses,
     Kind::Pauses,
-    Kind::Pauses,
     Kind::PausesWithPid,
     Kind::Holds,
     Kind::Holds,
-    Kind::Holds,
+    Kind::HoldsThenPauses,
+    Kind::HoldsThenPauses,
     Kind::FixedName,
 ];
 
@@ -179,14 +181,14 @@ fn the_writer() {
         // SAFETY: as above.
         let wrote = unsafe { libc::write(file, content.as_ptr().cast(), content.len()) };
         assert_eq!(wrote, content.len() as isize);
-        if kind == Kind::Holds {
+        if matches!(kind, Kind::Holds | Kind::HoldsThenPauses) {
             thread::sleep(dice.up_to(4 * GRACE));
         }
         let closed = Instant::now();
         // SAFETY: it was opened above, and nobody else closes it.
         unsafe { libc::close(file) };
         match kind {
-            Kind::Pauses => thread::sleep(dice.up_to(RULE * 4 / 5)),
+            Kind::Pauses | Kind::HoldsThenPauses => thread::sleep(dice.up_to(RULE * 4 / 5)),
             Kind::PausesWithPid => thread::sleep(dice.up_to(3 * GRACE)),
             Kind::FixedName => thread::sleep(dice.up_to(RULE / 40)),
             Kind::Fast | Kind::FastWithPid | Kind::Holds => {}
