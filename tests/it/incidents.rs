@@ -3,16 +3,15 @@
 //! here; `tests/without-each-gate --incidents` takes each of these rules out and sees the test fail.
 //!
 //! Not here, because nothing of orphand's could fail in their way:
-//! - CVE-2000-0816 (tmpwatch), cc-reaper#18: names handed to a shell or compared as text; no program
-//!   is started and no path compared to find holders.
-//! - CVE-2022-21658 (std), RUSTSEC of `remove_dir_all`, dulwich#2336, TinyNvidiaUpdateChecker#289,
-//!   dycov#371, systemd#12596: directories deleted with all that is in them; there is no such call,
-//!   and what is no regular file is no temp (`verdicts::what_is_no_file`).
+//! - CVE-2000-0816 (tmpwatch), names handed to a shell: no program is ever started.
+//! - CVE-2022-21658 (std), RUSTSEC of `remove_dir_all`, dulwich#2336, systemd#32674: directories
+//!   deleted with all that is in them, or under a writer; no call here does that.
 //! - uutils 2026: a class of mistakes, most of which lints forbid here.
-//! - opencodex#2084: the age bound by the boot is kept twice, so neither can be missed alone.
-//! - the "leaks" of temp-name catalogues: what was left, not what was destroyed.
-//! - MiBeeNvr#803, owncloud#6119, watchman#525, notify#434: of records and of lost events; see
-//!   `history::` and `watch::lost_events_are_made_up_for`.
+//! - opencodex#2084, #2159, a temp older than the boot: a moment before the boot cannot be expressed.
+//! - pg_auto_failover#993, dot-agent-deck#461: of their own directories' scope and ages.
+//! - notify#434, watchman#525, owncloud#6119: events that were lost destroy nothing here; see
+//!   `watch::lost_events_are_made_up_for`.
+//! - What was left and not destroyed: the leaks, of which `sweep::` and `watch::` replay the largest.
 
 use std::fs::{self, File};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
@@ -134,6 +133,24 @@ fn kirocrew_6268_a_proc_that_shows_a_part() {
     });
 }
 
+/// Rule: a holder is known by device and inode. `lsof` said `/private/var`, `find` said `/var`, and
+/// every directory that was held read as free.
+#[test]
+fn cc_reaper_18_held_by_another_path() {
+    alone(EVERYBODY, || {
+        let stage = Stage::new();
+        symlink(&stage.dir, stage.outside.join("way")).unwrap();
+        let holding = Holding::new(Hold::Write, &stage.outside.join("way").join(TEMP));
+        match stage.judge(TEMP) {
+            Event::Kept { holders, .. } => {
+                let pids: Vec<u32> = holders.iter().map(|holder| holder.pid).collect();
+                assert_eq!(pids, [holding.pid]);
+            }
+            event => panic!("{event:?}"),
+        }
+    });
+}
+
 // --- What it is
 
 /// Rule: one link. A file of another's was reached by a hard link in a shared directory.
@@ -171,9 +188,10 @@ fn systemd_30690_a_fifo() {
 }
 
 /// Rule: what is no regular file is no temp. Live sockets of X11 and screen went by their age, and
-/// so did quota files and `lost+found`; Prometheus and raft have directories of such names.
+/// so did quota files and `lost+found`; Prometheus and raft have directories of such names, and a
+/// user's folder was taken for temporary files, with 500 GB in it.
 #[test]
-fn systemd_35182_prometheus_8180_sockets_and_directories() {
+fn systemd_35182_prometheus_8180_tinynvidiaupdatechecker_289_sockets_and_directories() {
     alone(EVERYBODY, || {
         let stage = Stage::new();
         fs::remove_file(&stage.temp).unwrap();
@@ -574,6 +592,33 @@ fn systemd_tmpfiles_262_bleachbit_1889_a_dry_run_says_what_a_run_does() {
         assert_eq!(events.names("reaped"), ["b.tmp"]);
         assert_eq!(events.about("a.tmp"), ["kept locked"]);
     }
+}
+
+/// Rule: what is done is written down before it is done, and why. A file was gone, and only by its
+/// age could the cleaner be cleared of it.
+#[test]
+fn mibeenvr_803_who_removed_it() {
+    let sandbox = Sandbox::new().file("a.tmp", "");
+    let ino = fs::metadata(sandbox.path("a.tmp")).unwrap().ino();
+    sandbox.age(OLD_ENOUGH);
+    sandbox.sweep(SHORT).exit(0);
+    let journal = sandbox.base().join("state/orphand/journal.jsonl");
+    let journal = fs::read_to_string(journal).unwrap();
+    let lines = journal
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap());
+    let lines: Vec<serde_json::Value> = lines.collect();
+    let kinds: Vec<_> = lines.iter().map(|line| line["journal"].clone()).collect();
+    assert_eq!(kinds, ["intent", "outcome"], "{journal}");
+    let intent = &lines[0];
+    assert!(
+        intent["path"].as_str().unwrap().ends_with("/root/a.tmp"),
+        "{journal}"
+    );
+    assert_eq!(
+        (intent["ino"].as_u64(), intent["grace_ms"].as_u64()),
+        (Some(ino), Some(100))
+    );
 }
 
 /// Rule: an unknown key is an error. An age that was not known was left out, and everything went.
