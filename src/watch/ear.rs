@@ -22,6 +22,8 @@ pub(super) struct Guard {
     rare: Sender<Rare>,
     generation: u32,
     is_dead: Arc<AtomicBool>,
+    /// There is a thread: before that only a callback ends, for which no thread could be had.
+    has_begun: Arc<AtomicBool>,
 }
 
 impl Ear {
@@ -33,15 +35,22 @@ impl Ear {
         make: impl FnOnce(Guard) -> H,
     ) -> notify::Result<Ear> {
         let is_dead = Arc::new(AtomicBool::new(false));
+        let has_begun = Arc::new(AtomicBool::new(false));
         let guard = Guard {
             rare: rare.clone(),
             generation,
             is_dead: Arc::clone(&is_dead),
+            has_begun: Arc::clone(&has_begun),
         };
         let config = Config::default()
             .with_follow_symlinks(false)
             .with_event_kinds(mask);
         let watcher = RecommendedWatcher::new(make(guard), config)?;
+        has_begun.store(true, Ordering::SeqCst);
+        if is_dead.load(Ordering::SeqCst) {
+            // It has ended already, before anybody could have known.
+            let _ = rare.send(Rare::Dead(generation));
+        }
         Ok(Ear {
             watcher: Some(watcher),
             is_dead,
@@ -69,6 +78,8 @@ impl Drop for Ear {
 impl Drop for Guard {
     fn drop(&mut self) {
         self.is_dead.store(true, Ordering::SeqCst);
-        let _ = self.rare.send(Rare::Dead(self.generation));
+        if self.has_begun.load(Ordering::SeqCst) {
+            let _ = self.rare.send(Rare::Dead(self.generation));
+        }
     }
 }
