@@ -33,6 +33,7 @@ use crate::state::{Folders, LockError, RootLock};
 use crate::temps::{Temps, Waiting};
 use crate::watch::Inlet;
 
+mod hand;
 mod keeper;
 mod timer;
 
@@ -438,7 +439,7 @@ impl Observer {
     #[must_use]
     pub fn roots(&self) -> Vec<Standing> {
         let territory = self.shared.territory();
-        let part = |path: &Path| Some(territory.root_of(path.parent()?)?.0);
+        let part = |folder: &Path| Some(territory.root_of(folder)?.0);
         let waiting = self.shared.temps.census_by(territory.roots.len(), part);
         let ledger = guard(&self.shared.ledger);
         let standing = |(root, waiting): (&Root, Waiting)| Standing {

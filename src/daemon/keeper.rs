@@ -528,9 +528,9 @@ impl Keeper {
             Met::Temp(dir, name) => {
                 let (path, now) = (dir.path().join(name), clock::mono());
                 match origin {
-                    Some(origin) => shared.temps.found(path, now, origin),
-                    None if is_older(dir, name, began) => shared.temps.leave(path, now),
-                    None => shared.temps.found(path, now, Origin::Found),
+                    Some(origin) => shared.temps.found(&path, now, origin),
+                    None if is_older(dir, name, began) => shared.temps.leave(&path, now),
+                    None => shared.temps.found(&path, now, Origin::Found),
                 }
             }
             Met::Claim(dir, name) if recovers => {
@@ -598,7 +598,7 @@ impl Keeper {
         let mut tell = |event| self.shared.tell(event);
         let back = pass::recover(&self.shared.tools, ground, &self.asker, claim, &mut tell);
         if let Some(name) = back {
-            self.shared.temps.created(folder.join(name), clock::mono());
+            self.shared.temps.created(&folder.join(name), clock::mono());
         }
     }
 
