@@ -11,7 +11,6 @@ use crate::decide::time::{ClockWatch, Mono};
 use crate::event::Event;
 use crate::evidence::Asker;
 use crate::pass::{Due, Ground, Pass};
-use crate::reap::BATCH;
 use crate::temps::{Folder, Key};
 
 /// What is due in a folder.
@@ -35,18 +34,6 @@ pub(super) struct Finished {
 
 /// How many are taken up at a time: the sooner the first ones are told of, the sooner a stop works.
 const AT_ONCE: usize = 512;
-
-/// The most hands at once: more would only wait for the same disk.
-const MOST: usize = 8;
-
-/// How many folders are worked on at once: one a core, but two where there is one core, for what holds
-/// up a hand is a disk. Each has up to three files open for each temp of a batch.
-pub(super) fn how_many() -> usize {
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
-    let limit = limit.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX));
-    cores.clamp(2, MOST).min(limit / (4 * BATCH)).max(1)
-}
 
 /// Has `job` done by a new thread. It comes back where there can be none.
 pub(super) fn start(
@@ -115,7 +102,14 @@ impl Job {
                 shared.tell(event);
             };
             let folder = self.folder.as_path();
-            pass_over(shared, &asker, &mut self.clocks, (folder, part), &mut tell, &mut left);
+            pass_over(
+                shared,
+                &asker,
+                &mut self.clocks,
+                (folder, part),
+                &mut tell,
+                &mut left,
+            );
         }
         let _ = self.done.send(Finished {
             folder: self.folder,

@@ -19,6 +19,7 @@ use super::hand::{self, Job};
 use super::{Shared, Whose, keeper};
 use crate::clock;
 use crate::decide::time::{ClockWatch, Mono};
+use crate::pass;
 use crate::temps::{Folder, Key};
 
 /// What is due soon, in order.
@@ -62,7 +63,7 @@ pub(super) fn run(shared: &Arc<Shared>, bell: &Receiver<()>, keeper: &Sender<kee
     let mut agenda = Agenda::default();
     let mut folders = Folders::default();
     let (done, finished) = unbounded();
-    let (mut hands, mut at_work) = (hand::how_many(), 0);
+    let (mut hands, mut at_work) = (pass::hands(), 0);
     while !shared.is_stopping() {
         shared.round(Whose::Timer);
         agenda.look_ahead(shared, &mut folders, clock::mono());
@@ -91,7 +92,11 @@ pub(super) fn run(shared: &Arc<Shared>, bell: &Receiver<()>, keeper: &Sender<kee
         }
         // While folders wait for a hand, nothing can be done before one is free.
         let is_busy = !folders.queue.is_empty();
-        let sleep = if is_busy { Mono(u64::MAX) } else { agenda.next() };
+        let sleep = if is_busy {
+            Mono(u64::MAX)
+        } else {
+            agenda.next()
+        };
         let half = shared.temps.shortest() / 2;
         let sleeps_long = !is_busy && sleep > clock::mono().after(half);
         if sleeps_long && !shared.temps.fall_asleep() {
@@ -131,7 +136,7 @@ pub(super) fn run(shared: &Arc<Shared>, bell: &Receiver<()>, keeper: &Sender<kee
             recv(alarm) -> _ => {}
         }
         if at_work == 0 {
-            hands = hand::how_many();
+            hands = pass::hands();
         }
     }
     // Whoever is at work ends after what it has begun; the channel ends with the last of them.

@@ -16,6 +16,8 @@ use crate::decide::observation::Fingerprint;
 #[derive(Clone, Debug)]
 pub struct Marks {
     list: Option<PathBuf>,
+    /// What the list said when it was read for all of a batch.
+    said: Option<String>,
 }
 
 impl Marks {
@@ -24,6 +26,21 @@ impl Marks {
     pub fn new(state: Option<&Path>) -> Marks {
         Marks {
             list: state.map(|state| state.join("restored")),
+            said: None,
+        }
+    }
+
+    /// The same, with the list as it is now: it is not read again for each file of a batch.
+    ///
+    /// A mark is put before the file gets its old name back, and giving that sets the time of its
+    /// last change. So a file that an *earlier* look saw in the state that it is in now was marked
+    /// before this call, if ever.
+    #[must_use]
+    pub fn read(&self) -> Marks {
+        let said = self.list.as_ref().map(fs::read_to_string);
+        Marks {
+            said: Some(said.and_then(Result::ok).unwrap_or_default()),
+            list: self.list.clone(),
         }
     }
 
@@ -53,11 +70,13 @@ impl Marks {
         if let Some(found) = system::mark(file) {
             return found == mark.as_bytes();
         }
-        let Some(list) = self.list.as_ref() else {
-            return false;
-        };
         let line = format!("{} {mark}", seen.dev);
-        fs::read_to_string(list).is_ok_and(|list| list.lines().any(|l| l == line))
+        let lists = |list: &str| list.lines().any(|known| known == line);
+        match (&self.said, &self.list) {
+            (Some(said), _) => lists(said),
+            (None, Some(list)) => fs::read_to_string(list).is_ok_and(|list| lists(&list)),
+            (None, None) => false,
+        }
     }
 }
 

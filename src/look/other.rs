@@ -5,13 +5,13 @@ use std::ffi::OsStr;
 use std::io;
 use std::os::fd::BorrowedFd;
 
-use rustix::fs::{AtFlags, Stat};
+use rustix::fs::{AtFlags, Dir as Entries, Stat};
 use rustix::io::Errno;
 
-use super::kind;
 pub(super) use super::open_step_by_step as open_beneath;
+use super::{entry_kind, kind};
 use crate::decide::judge::Reach;
-use crate::decide::observation::{Fingerprint, Observation};
+use crate::decide::observation::{Fingerprint, Kind, Observation};
 use crate::decide::time::Wall;
 
 /// Not relied on.
@@ -54,4 +54,21 @@ fn observation(seen: &Stat) -> Observation {
 
 pub(super) fn file_system(_: BorrowedFd<'_>) -> io::Result<(String, Reach)> {
     Ok((std::env::consts::OS.to_owned(), Reach::Unknown))
+}
+
+/// Nothing that is used again: the C library has a buffer of its own.
+#[derive(Debug, Default)]
+pub struct Buffer;
+
+/// Calls `each` with the names in `dir`.
+pub(super) fn read(
+    dir: BorrowedFd<'_>,
+    _: &mut Buffer,
+    each: &mut dyn FnMut(&[u8], Option<Kind>),
+) -> io::Result<()> {
+    for entry in Entries::read_from(dir)? {
+        let entry = entry?;
+        each(entry.file_name().to_bytes(), entry_kind(entry.file_type()));
+    }
+    Ok(())
 }

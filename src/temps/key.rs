@@ -249,7 +249,8 @@ impl Folders {
     /// Forgets those that no key needs any more.
     pub(super) fn shrink(&mut self) {
         self.last = None;
-        self.all.retain(|Shared(folder)| Arc::strong_count(folder) > 1);
+        self.all
+            .retain(|Shared(folder)| Arc::strong_count(folder) > 1);
         self.full_at = self.all.len() * 2;
         self.all.shrink_to(self.full_at);
     }
@@ -302,7 +303,10 @@ mod tests {
             let (one, other): (&dyn Parts, &dyn Parts) = (&key, &cut);
             assert!(one == other, "{path:?}");
             assert_eq!(hasher.hash_one(&key), hasher.hash_one(other), "{path:?}");
-            assert_eq!((cut.folder(), cut.name()), (Path::new(folder), OsStr::new(name)));
+            assert_eq!(
+                (cut.folder(), cut.name()),
+                (Path::new(folder), OsStr::new(name))
+            );
         }
         assert_ne!(key("/r", b"a.tmp"), key("/r", b"b.tmp"));
         assert_ne!(key("/r", b"a.tmp"), key("/q", b"a.tmp"));
@@ -320,6 +324,9 @@ mod tests {
             folders.get(Path::new(&format!("/{n}")));
         }
         assert!(folders.all.len() <= FEW, "{}", folders.all.len());
-        assert!(Arc::ptr_eq(&one, &folders.get(Path::new("/r"))), "still needed");
+        assert!(
+            Arc::ptr_eq(&one, &folders.get(Path::new("/r"))),
+            "still needed"
+        );
     }
 }
