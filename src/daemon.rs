@@ -34,6 +34,7 @@ use crate::temps::{Temps, Waiting};
 use crate::watch::Inlet;
 
 mod gentle;
+mod hand;
 mod keeper;
 mod timer;
 
@@ -439,7 +440,7 @@ impl Observer {
     #[must_use]
     pub fn roots(&self) -> Vec<Standing> {
         let territory = self.shared.territory();
-        let part = |path: &Path| Some(territory.root_of(path.parent()?)?.0);
+        let part = |folder: &Path| Some(territory.root_of(folder)?.0);
         let waiting = self.shared.temps.census_by(territory.roots.len(), part);
         let ledger = guard(&self.shared.ledger);
         let standing = |(root, waiting): (&Root, Waiting)| Standing {

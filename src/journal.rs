@@ -6,6 +6,7 @@
 //! Lines are of two kinds: `{"journal":"intent", …}` before the first step of a disposal, and
 //! `{"journal":"outcome","event":"reaped", …}` after its last.
 
+use std::fmt::{Display, Write as _};
 use std::fs::File;
 use std::io::{self, BufRead, BufReader};
 use std::path::Path;
@@ -66,14 +67,25 @@ impl Journal {
 
     /// Writes `objects`, with one call for all of them. What cannot be written goes to the log: a
     /// full disk must not stop a deletion that would free it.
-    pub fn write(&self, line: Line, objects: &[Value]) {
+    pub fn write(&self, line: Line, objects: &[impl Display]) {
         let (Some(file), false) = (&self.file, objects.is_empty()) else {
             return;
         };
         let mut text = String::new();
         for object in objects {
-            text.push_str(&render(line, object));
-            text.push('\n');
+            let start = text.len();
+            let kind = match line {
+                Line::Intent => "intent",
+                Line::Outcome => "outcome",
+            };
+            let _ = writeln!(text, "{object}");
+            // Every object begins with a brace, and what kind of line it is stands behind that.
+            let comma = if text[start..].starts_with("{}") {
+                ""
+            } else {
+                ","
+            };
+            text.insert_str(start + 1, &format!("\"journal\":\"{kind}\"{comma}"));
         }
         match file.append(text.as_bytes()) {
             Ok(()) => self.said.store(false, Ordering::Relaxed),
@@ -117,18 +129,6 @@ impl Journal {
     #[must_use]
     pub fn path(&self) -> Option<&Path> {
         self.file.as_ref().map(|file| file.path())
-    }
-}
-
-fn render(line: Line, object: &Value) -> String {
-    let kind = match line {
-        Line::Intent => "intent",
-        Line::Outcome => "outcome",
-    };
-    let rest = object.to_string();
-    match rest.strip_prefix('{') {
-        Some("}") | None => format!("{{\"journal\":\"{kind}\"}}"),
-        Some(rest) => format!("{{\"journal\":\"{kind}\",{rest}"),
     }
 }
 

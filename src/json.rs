@@ -3,38 +3,56 @@
 //! Paths are strings; a path that is not UTF-8 has U+FFFD in the string and its exact bytes in a
 //! field with `_b64` behind the name (standard base64 with padding), which is otherwise absent.
 
+use std::fmt;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use serde_json::{Map, Value, json};
+use serde::Serialize;
+use serde_json::{Value, json};
 
 use crate::decide::observation::Holder;
 use crate::decide::time::Wall;
 use crate::event::{Disposed, Event, Subject};
 
-/// A JSON object under construction.
+/// A JSON object, written as it is put together: there may be thousands a second.
 #[derive(Clone, Debug, Default)]
-pub struct Object(Map<String, Value>);
+pub struct Object {
+    /// All of it but the brace at its end.
+    text: Vec<u8>,
+}
 
 impl Object {
     /// With `value` under `key`.
     #[must_use]
     pub fn with(mut self, key: &str, value: impl Into<Value>) -> Object {
-        self.0.insert(key.to_owned(), value.into());
+        self.put(key, &value.into());
         self
+    }
+
+    fn put<T: Serialize + ?Sized>(&mut self, key: &str, value: &T) {
+        self.text
+            .push(if self.text.is_empty() { b'{' } else { b',' });
+        let key = serde_json::to_writer(&mut self.text, key);
+        self.text.push(b':');
+        let value = serde_json::to_writer(&mut self.text, value);
+        // Strings, numbers and lists of them always have a form, and memory takes what is written.
+        debug_assert!(key.is_ok() && value.is_ok());
     }
 
     /// With `path` under `key`, and its bytes beside it where it is not UTF-8.
     #[must_use]
-    pub fn with_path(self, key: &str, path: Option<&Path>) -> Object {
+    pub fn with_path(mut self, key: &str, path: Option<&Path>) -> Object {
         let Some(path) = path else {
             return self.with(key, Value::Null);
         };
         match path.to_str() {
-            Some(path) => self.with(key, path),
+            Some(path) => {
+                self.put(key, path);
+                self
+            }
             None => {
                 let bytes = STANDARD.encode(path.as_os_str().as_bytes());
                 self.with(key, path.to_string_lossy())
@@ -67,7 +85,18 @@ impl Object {
     /// Done.
     #[must_use]
     pub fn into_value(self) -> Value {
-        Value::Object(self.0)
+        serde_json::from_str(&self.to_string()).unwrap_or_default()
+    }
+}
+
+impl fmt::Display for Object {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match std::str::from_utf8(&self.text) {
+            Ok("") => f.write_str("{}"),
+            Ok(text) => write!(f, "{text}}}"),
+            // serde_json writes nothing but UTF-8.
+            Err(_) => Err(fmt::Error),
+        }
     }
 }
 
@@ -91,9 +120,9 @@ pub fn holders(holders: &[Holder]) -> Value {
 
 /// An event that happened at `at`, as the object that is printed and journalled.
 #[must_use]
-pub fn event(event: &Event, at: Wall) -> Value {
+pub fn event(event: &Event, at: Wall) -> Object {
     let new = |name: &str| Object::default().with("event", name).with("time", time(at));
-    let object = match event {
+    match event {
         Event::Ready { roots, tracked } => {
             let lossy = |path: &std::path::PathBuf| Value::from(path.to_string_lossy());
             let paths: Vec<Value> = roots.iter().map(lossy).collect();
@@ -155,6 +184,5 @@ pub fn event(event: &Event, at: Wall) -> Value {
             .with("kept", summary.kept)
             .with("failed", summary.failed)
             .with("bytes", summary.bytes),
-    };
-    object.into_value()
+    }
 }

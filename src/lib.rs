@@ -70,6 +70,7 @@ pub mod journal;
 pub mod json;
 pub mod ledger;
 pub mod look;
+mod memory;
 pub mod pass;
 pub mod reap;
 pub mod root;

@@ -7,8 +7,6 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use serde_json::Value;
-
 use crate::clock;
 use crate::decide::judge::{Evidence, Reach, Reason, Target, Verdict, judge};
 use crate::decide::observation::{Hold, Kind, Observation};
@@ -68,6 +66,41 @@ pub struct Pass<'a> {
     tell: &'a mut dyn FnMut(Event),
 }
 
+/// A temp that it is time to judge.
+struct Ripe {
+    /// Its place among what is due.
+    index: usize,
+    suspect: Suspect,
+    evidence: Evidence,
+    /// Which of the names that it may have been meant for is its target.
+    target: Option<usize>,
+}
+
+/// A temp that is to go: its place among what is due, what was seen of it, and what is said of it.
+struct Doomed {
+    index: usize,
+    observation: Observation,
+    disposed: Disposed,
+}
+
+/// How many threads may have passes of their own at once: two a core, because every batch waits for a
+/// while, and each may have three files open for each temp of it.
+#[must_use]
+pub fn hands() -> usize {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    let limit = limit.map_or(usize::MAX, |limit| {
+        usize::try_from(limit).unwrap_or(usize::MAX)
+    });
+    (2 * cores)
+        .min(MOST_HANDS)
+        .min(limit / (4 * reap::BATCH))
+        .max(1)
+}
+
+/// More would only wait for the same disk.
+const MOST_HANDS: usize = 8;
+
 /// What a look at a name came to.
 enum Seen {
     /// Nothing is there.
@@ -100,8 +133,9 @@ impl<'a> Pass<'a> {
             Ok(dir) => dir,
             Err(error) => return self.no_ground(&error, due),
         };
+        let marks = self.tools.marks.read();
         let circumstances = Circumstances {
-            marks: &self.tools.marks,
+            marks: &marks,
             quarantine: self.has_quarantine(),
             census: None,
         };
@@ -114,9 +148,9 @@ impl<'a> Pass<'a> {
             }
             let now = clock::now();
             let parted = clocks.read(now);
-            match self.look(&dir, one, now, parted, circumstances) {
+            match self.look(&dir, (index, one), now, parted, circumstances) {
                 Ok(None) => {}
-                Ok(Some((suspect, evidence))) => ripe.push((index, suspect, evidence)),
+                Ok(Some(one)) => ripe.push(one),
                 Err(error) => {
                     let subject = self.subject(&one.name, None);
                     self.fail(subject, "look at it", &error);
@@ -127,15 +161,23 @@ impl<'a> Pass<'a> {
         examine_mappings(&dir, &mut ripe);
         let mut candidates = Vec::new();
         let mut kept = Vec::new();
-        for (index, suspect, evidence) in ripe {
-            let observation = evidence.observation;
-            match judge(&evidence, &self.ground.root.policy) {
-                Verdict::Keep(reason) => kept.push((index, observation, reason)),
-                verdict => candidates.push((index, Candidate { suspect, verdict }, observation)),
+        for one in ripe {
+            let observation = one.evidence.observation;
+            match judge(&one.evidence, &self.ground.root.policy) {
+                Verdict::Keep(reason) => kept.push((one.index, observation, reason)),
+                verdict => {
+                    let doomed = Doomed {
+                        index: one.index,
+                        observation,
+                        disposed: self.disposed(&one),
+                    };
+                    let suspect = one.suspect;
+                    candidates.push((doomed, Candidate { suspect, verdict }));
+                }
             }
         }
         if self.ground.root.policy.is_dry_run() {
-            self.report(&dir, due, candidates);
+            self.report(due, candidates);
         } else {
             self.dispose(&dir, due, candidates, &mut kept, circumstances);
         }
@@ -188,11 +230,11 @@ impl<'a> Pass<'a> {
     fn look(
         &mut self,
         dir: &Dir,
-        one: &mut Due,
+        (index, one): (usize, &mut Due),
         now: Now,
         parted: Option<Mono>,
         circumstances: Circumstances<'_>,
-    ) -> io::Result<Option<(Suspect, Evidence)>> {
+    ) -> io::Result<Option<Ripe>> {
         let policy = &self.ground.root.policy;
         // The callback takes what any rule takes; what this one does not is not its temp.
         if !policy.takes(self.ground.below, &one.name) {
@@ -243,19 +285,20 @@ impl<'a> Pass<'a> {
             closed: temp.is_closed(),
         };
         let answer = (proof.as_ref(), hold);
-        let (evidence, _) = evidence::gather(dir, &suspect, observation, answer, circumstances)?;
-        Ok(Some((suspect, evidence)))
+        let (evidence, target) =
+            evidence::gather(dir, &suspect, observation, answer, circumstances)?;
+        Ok(Some(Ripe {
+            index,
+            suspect,
+            evidence,
+            target,
+        }))
     }
 
     /// The dry run: says what would be done.
-    fn report(
-        &mut self,
-        dir: &Dir,
-        due: &mut [Due],
-        candidates: Vec<(usize, Candidate, Observation)>,
-    ) {
-        for (index, candidate, observation) in candidates {
-            let Some(one) = due.get_mut(index) else {
+    fn report(&mut self, due: &mut [Due], candidates: Vec<(Doomed, Candidate)>) {
+        for (doomed, candidate) in candidates {
+            let Some(one) = due.get_mut(doomed.index) else {
                 continue;
             };
             let grace = candidate.suspect.grace;
@@ -266,8 +309,10 @@ impl<'a> Pass<'a> {
             if news != Some(true) {
                 continue;
             }
-            let mut disposed = self.disposed(dir, &candidate, &observation);
-            disposed.dry_run = true;
+            let disposed = Disposed {
+                dry_run: true,
+                ..doomed.disposed
+            };
             (self.tell)(match candidate.verdict {
                 Verdict::Quarantine(reason) => Event::Quarantined {
                     disposed,
@@ -284,18 +329,12 @@ impl<'a> Pass<'a> {
         &mut self,
         dir: &Dir,
         due: &mut [Due],
-        candidates: Vec<(usize, Candidate, Observation)>,
+        candidates: Vec<(Doomed, Candidate)>,
         kept: &mut Vec<(usize, Observation, Reason)>,
         circumstances: Circumstances<'_>,
     ) {
-        let mut places = Vec::with_capacity(candidates.len());
-        let mut batch = Vec::with_capacity(candidates.len());
-        for (index, candidate, observation) in candidates {
-            let disposed = self.disposed(dir, &candidate, &observation);
-            places.push((index, observation, disposed));
-            batch.push(candidate);
-        }
-        let intents: Vec<Value> = places.iter().zip(&batch).map(intent).collect();
+        let intents: Vec<json::Object> = candidates.iter().map(intent).collect();
+        let (doomed, batch): (Vec<Doomed>, Vec<Candidate>) = candidates.into_iter().unzip();
         self.tools.journal.write(Line::Intent, &intents);
         let scene = Scene {
             root: &self.ground.root.path,
@@ -307,9 +346,12 @@ impl<'a> Pass<'a> {
         let outcomes = self.tools.reaper.reap(scene, self.asker, &batch);
         let mut written = Vec::new();
         let mut told = Vec::new();
-        for (((index, observation, disposed), candidate), outcome) in
-            places.into_iter().zip(batch).zip(outcomes)
-        {
+        for ((doomed, candidate), outcome) in doomed.into_iter().zip(batch).zip(outcomes) {
+            let Doomed {
+                index,
+                observation,
+                disposed,
+            } = doomed;
             let Some(one) = due.get_mut(index) else {
                 continue;
             };
@@ -437,17 +479,15 @@ impl<'a> Pass<'a> {
         self.ground.root.path.join(self.ground.below).join(name)
     }
 
-    fn disposed(&self, dir: &Dir, candidate: &Candidate, seen: &Observation) -> Disposed {
-        let suspect = &candidate.suspect;
-        let target = evidence::target(dir, &suspect.reading, &seen.fingerprint);
-        let (target, index) = target.unwrap_or((Target::Unknown, None));
-        let name = evidence::target_name(&suspect.reading, index);
+    fn disposed(&self, one: &Ripe) -> Disposed {
+        let (suspect, seen) = (&one.suspect, &one.evidence.observation);
+        let name = evidence::target_name(&suspect.reading, one.target);
         let file = FileId::from(&seen.fingerprint);
         Disposed {
             subject: self.subject(&suspect.name, Some(seen)),
             quiet: suspect.quiet,
             target: name.map(|name| self.path(name)),
-            target_is: target,
+            target_is: one.evidence.target,
             writer_pid: suspect.reading.pid,
             writer: self.tools.writers.of(file, suspect.reading.pid),
             freed: 0,
@@ -525,14 +565,14 @@ pub fn recover(
 }
 
 /// Where the proof does not see mappings, one walk over all processes is made for all of `ripe`.
-fn examine_mappings(dir: &Dir, ripe: &mut [(usize, Suspect, Evidence)]) {
+fn examine_mappings(dir: &Dir, ripe: &mut [Ripe]) {
     if dir.reach() != Reach::OpenersOnly || ripe.is_empty() {
         return;
     }
     let file = |evidence: &Evidence| FileId::from(&evidence.observation.fingerprint);
-    let wanted: Vec<FileId> = ripe.iter().map(|(_, _, evidence)| file(evidence)).collect();
+    let wanted: Vec<FileId> = ripe.iter().map(|one| file(&one.evidence)).collect();
     let census = evidence::census(&wanted, dir.reach());
-    for (_, _, evidence) in ripe {
+    for Ripe { evidence, .. } in ripe {
         evidence.mappings_examined = census.clears(file(evidence));
     }
 }
@@ -632,9 +672,12 @@ pub struct Examined {
     pub verdict: Verdict,
 }
 
-fn intent(
-    ((_, seen, disposed), candidate): (&(usize, Observation, Disposed), &Candidate),
-) -> Value {
+fn intent((doomed, candidate): &(Doomed, Candidate)) -> json::Object {
+    let Doomed {
+        observation: seen,
+        disposed,
+        ..
+    } = doomed;
     let file = &seen.fingerprint;
     let suspect = &candidate.suspect;
     json::Object::default()
@@ -656,5 +699,4 @@ fn intent(
         .with("links", file.links)
         .with("mtime", json::time(file.mtime))
         .with("ctime", json::time(file.ctime))
-        .into_value()
 }

@@ -6,16 +6,14 @@
 
 use std::ffi::{OsStr, OsString};
 use std::io;
-use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
-use rustix::fs::{Dir as Entries, FileType};
 
 use crate::decide::observation::Kind;
 use crate::error;
-use crate::look::{Dir, RootError, RootId};
+use crate::look::{Buffer, Dir, RootError, RootId};
 use crate::reap::claim;
 use crate::root::{Root, is_own};
 
@@ -45,16 +43,21 @@ pub fn scan(
     met: &(dyn Fn(Met<'_>) + Sync),
 ) -> Result<(), RootError> {
     // The first directory says whether there is anything to walk at all.
-    let first = Dir::open_below(&root.path, id, below)?;
+    let base = Dir::open_root(&root.path, id)?;
+    let first = match below.as_os_str().is_empty() {
+        true => Dir::open_root(&root.path, Some(base.id()))?,
+        false => base.open_within(below)?,
+    };
     let (todo, next) = unbounded();
     let walk = Walk {
         root,
-        id,
+        base,
         met,
         todo,
         left: AtomicUsize::new(1),
     };
-    walk.read(&first);
+    walk.read(&first, &mut Buffer::default());
+    drop(first);
     walk.done_with_one();
     if walk.left.load(Ordering::SeqCst) > 0 {
         let threads = std::thread::available_parallelism().map_or(1, |n| n.get().min(MOST_THREADS));
@@ -70,7 +73,9 @@ pub fn scan(
 
 struct Walk<'a> {
     root: &'a Root,
-    id: Option<RootId>,
+    /// The root, held open for as long as the walk lasts: each directory is opened from there by its
+    /// way, so no more than one is open for each thread.
+    base: Dir,
     met: &'a (dyn Fn(Met<'_>) + Sync),
     todo: Sender<Option<PathBuf>>,
     left: AtomicUsize,
@@ -78,9 +83,10 @@ struct Walk<'a> {
 
 impl Walk<'_> {
     fn work(&self, next: &Receiver<Option<PathBuf>>) {
+        let mut buffer = Buffer::default();
         while let Ok(Some(below)) = next.recv() {
-            match Dir::open_below(&self.root.path, self.id, &below) {
-                Ok(dir) => self.read(&dir),
+            match self.base.open_within(&below) {
+                Ok(dir) => self.read(&dir, &mut buffer),
                 // Gone meanwhile, or replaced by something else: nothing to read.
                 Err(RootError::Io(error)) if !RootError::is_gone_by(&error) => {
                     (self.met)(Met::Denied(&self.path(&below), &error));
@@ -103,49 +109,35 @@ impl Walk<'_> {
         self.root.path.join(below)
     }
 
-    fn read(&self, dir: &Dir) {
+    fn read(&self, dir: &Dir, buffer: &mut Buffer) {
         (self.met)(Met::Dir(dir));
-        if let Err(error) = self.read_entries(dir) {
+        if let Err(error) = dir.read(buffer, &mut |name, kind| self.entry(dir, name, kind)) {
             (self.met)(Met::Denied(dir.path(), &error));
         }
         (self.met)(Met::Done(dir));
     }
 
-    fn read_entries(&self, dir: &Dir) -> io::Result<()> {
+    fn entry(&self, dir: &Dir, name: &OsStr, is: Option<Kind>) {
         let policy = &self.root.policy;
-        for entry in Entries::read_from(dir.fd())? {
-            let entry = entry?;
-            let name = OsStr::from_bytes(entry.file_name().to_bytes());
-            if name == "." || name == ".." {
-                continue;
+        if is_own(name) {
+            if claim::read(name).is_some() {
+                (self.met)(Met::Claim(dir, name));
             }
-            if is_own(name) {
-                if claim::read(name).is_some() {
-                    (self.met)(Met::Claim(dir, name));
-                }
-                continue;
-            }
-            let is_dir = match entry.file_type() {
-                FileType::Directory => true,
-                FileType::RegularFile => false,
-                // Some file systems do not say.
-                FileType::Unknown => kind(dir, name) == Some(Kind::Dir),
-                _ => continue,
-            };
-            match is_dir {
-                true if policy.recursive => {
-                    let below = dir.below().join(name);
-                    if !policy.exclude.excludes(&below) {
-                        self.later(below);
-                    }
-                }
-                false if policy.takes(dir.below(), name) => {
-                    (self.met)(Met::Temp(dir, name));
-                }
-                _ => {}
-            }
+            return;
         }
-        Ok(())
+        // Some file systems do not say: then it is looked at.
+        match is.or_else(|| kind(dir, name)) {
+            Some(Kind::Dir) if policy.recursive => {
+                let below = dir.below().join(name);
+                if !policy.exclude.excludes(&below) {
+                    self.later(below);
+                }
+            }
+            Some(Kind::File) if policy.takes(dir.below(), name) => {
+                (self.met)(Met::Temp(dir, name));
+            }
+            _ => {}
+        }
     }
 
     fn later(&self, below: PathBuf) {
@@ -161,38 +153,82 @@ fn kind(dir: &Dir, name: &OsStr) -> Option<Kind> {
         .map(|seen| seen.fingerprint.kind)
 }
 
+/// What lies below a root, directory by directory.
+#[derive(Debug, Default)]
+pub struct Found {
+    /// Directories that temps lie in, by their way from the root, and the names of those.
+    pub temps: Vec<(PathBuf, Vec<OsString>)>,
+    /// Claims, and the directories they lie in.
+    pub claims: Vec<(PathBuf, OsString)>,
+}
+
+impl Found {
+    /// Adds the temp `name` in the directory `below`.
+    pub fn add(&mut self, below: PathBuf, name: OsString) {
+        match self.temps.binary_search_by(|(known, _)| known.cmp(&below)) {
+            Ok(at) => self.temps[at].1.push(name),
+            Err(at) => self.temps.insert(at, (below, vec![name])),
+        }
+    }
+}
+
+/// All temps and claims below a root.
+pub fn find(
+    root: &Root,
+    denied: &mut dyn FnMut(&Path, &io::Error),
+    progress: &(dyn Fn(usize) + Sync),
+) -> Result<Found, RootError> {
+    enum Heard {
+        Temp(PathBuf, OsString),
+        Claim(PathBuf, OsString),
+        Denied(PathBuf, io::Error),
+    }
+    let (send, receive) = unbounded();
+    let count = AtomicUsize::new(0);
+    scan(root, None, Path::new(""), &|met| {
+        let heard = match met {
+            Met::Temp(dir, name) => Heard::Temp(dir.below().to_owned(), name.to_owned()),
+            Met::Claim(dir, name) => Heard::Claim(dir.below().to_owned(), name.to_owned()),
+            Met::Denied(path, error) => Heard::Denied(path.to_owned(), error::copy(error)),
+            Met::Done(_) => return progress(count.load(Ordering::Relaxed)),
+            Met::Dir(_) => return,
+        };
+        count.fetch_add(1, Ordering::Relaxed);
+        let _ = send.send(heard);
+    })?;
+    drop(send);
+    let mut found = Found::default();
+    let mut by_dir = std::collections::BTreeMap::<PathBuf, Vec<OsString>>::new();
+    // Mostly one directory after the other: only where it changes is it looked up.
+    let mut last: (PathBuf, Vec<OsString>) = Default::default();
+    let mut close = |(below, names): (PathBuf, Vec<OsString>)| {
+        if !names.is_empty() {
+            by_dir.entry(below).or_default().extend(names);
+        }
+    };
+    for heard in receive {
+        match heard {
+            Heard::Temp(below, name) if below.as_os_str() == last.0.as_os_str() => {
+                last.1.push(name);
+            }
+            Heard::Temp(below, name) => close(std::mem::replace(&mut last, (below, vec![name]))),
+            Heard::Claim(below, name) => found.claims.push((below, name)),
+            Heard::Denied(path, error) => denied(&path, &error),
+        }
+    }
+    close(last);
+    for names in by_dir.values_mut() {
+        names.sort_unstable();
+    }
+    found.temps = by_dir.into_iter().collect();
+    Ok(found)
+}
+
 /// All temps below a root, as the directories they lie in and their names.
 pub fn temps(
     root: &Root,
     denied: &mut dyn FnMut(&Path, &io::Error),
     progress: &(dyn Fn(usize) + Sync),
 ) -> Result<Vec<(PathBuf, Vec<OsString>)>, RootError> {
-    enum Found {
-        Temp(PathBuf, OsString),
-        Denied(PathBuf, io::Error),
-    }
-    let (send, receive) = unbounded();
-    let count = AtomicUsize::new(0);
-    scan(root, None, Path::new(""), &|met| {
-        let found = match met {
-            Met::Temp(dir, name) => Found::Temp(dir.below().to_owned(), name.to_owned()),
-            Met::Denied(path, error) => Found::Denied(path.to_owned(), error::copy(error)),
-            Met::Done(_) => return progress(count.load(Ordering::Relaxed)),
-            Met::Dir(_) | Met::Claim(..) => return,
-        };
-        count.fetch_add(1, Ordering::Relaxed);
-        let _ = send.send(found);
-    })?;
-    drop(send);
-    let mut by_dir = std::collections::BTreeMap::<PathBuf, Vec<OsString>>::new();
-    for found in receive {
-        match found {
-            Found::Temp(below, name) => by_dir.entry(below).or_default().push(name),
-            Found::Denied(path, error) => denied(&path, &error),
-        }
-    }
-    for names in by_dir.values_mut() {
-        names.sort_unstable();
-    }
-    Ok(by_dir.into_iter().collect())
+    Ok(find(root, denied, progress)?.temps)
 }

@@ -1,8 +1,12 @@
 //! One pass over what is there: look, wait a moment, look again, act, end.
 
 use std::cell::Cell;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
+
+use crossbeam_channel::bounded;
 
 use crate::clock;
 use crate::decide::judge::Reason;
@@ -16,7 +20,7 @@ use crate::pass::{self, Due, Ground, Pass, Tools};
 use crate::reap;
 use crate::reap::quarantine::Room;
 use crate::root::Root;
-use crate::scan::{self, Met};
+use crate::scan::{self, Found};
 
 /// Sweeps `root`: takes what is older than its grace, and does not wait for what is younger.
 ///
@@ -29,14 +33,10 @@ pub fn sweep(
     tell: &mut dyn FnMut(Event) -> bool,
     progress: &(dyn Fn(usize, usize) + Sync),
 ) -> Result<(), RootError> {
-    let asker = Asker::new();
     let mut clocks = ClockWatch::default();
     clocks.read(clock::now());
     // What stands at the root's path may be swapped while this goes on.
     let id = Some(RootId::of(&root.path)?);
-    if !root.policy.is_dry_run() {
-        put_in_order(root, id, tools, &asker, &mut |event| _ = tell(event))?;
-    }
     let mut denied = |path: &Path, error: &std::io::Error| {
         tell(Event::Failed {
             subject: Subject {
@@ -48,10 +48,12 @@ pub fn sweep(
             errno: error.raw_os_error(),
         });
     };
-    let found = scan::temps(root, &mut denied, &|count| progress(0, count))?;
-    let total = found.iter().map(|(_, names)| names.len()).sum();
-    let mut dirs: Vec<(PathBuf, Vec<Due>)> = Vec::with_capacity(found.len());
-    for (below, names) in found {
+    let mut found = scan::find(root, &mut denied, &|count| progress(0, count))?;
+    if !root.policy.is_dry_run() {
+        put_in_order((root, id), tools, &mut found, &mut |event| _ = tell(event));
+    }
+    let mut dirs: Vec<(PathBuf, Vec<Due>)> = Vec::with_capacity(found.temps.len());
+    for (below, names) in found.temps {
         let now = clock::mono();
         let temp = || Some(Tracked::found(now, Origin::Found));
         let due = |name| Due { name, temp: temp() };
@@ -83,17 +85,23 @@ pub fn sweep(
         if look == Looking::Again {
             wait_for(&dirs, root);
         }
-        let mut done = 0;
-        for (below, due) in &mut dirs {
-            let ground = Ground { root, id, below };
-            for part in due.chunks_mut(reap::BATCH) {
-                if !listening.get() {
-                    return Ok(());
-                }
-                Pass::new(tools, ground, &asker, &mut tell).run(&mut clocks, part);
-                done += part.len();
-                progress(done, total);
-            }
+        let parts = dirs.iter_mut().flat_map(|(below, due)| {
+            let below = &*below;
+            let part = move |due| Part { below, due };
+            due.chunks_mut(reap::BATCH).map(part)
+        });
+        let around = Around {
+            root,
+            id,
+            tools,
+            clocks,
+        };
+        side_by_side(around, parts.collect(), &listening, &mut tell, progress);
+        if !listening.get() {
+            return Ok(());
+        }
+        clocks.read(clock::now());
+        for (_, due) in &mut dirs {
             due.retain(|one| one.temp.is_some());
         }
     }
@@ -139,33 +147,125 @@ fn wait_for(dirs: &[(PathBuf, Vec<Due>)], root: &Root) {
     }
 }
 
+/// Temps of one directory that are passed over together.
+struct Part<'a> {
+    below: &'a Path,
+    due: &'a mut [Due],
+}
+
+/// What all parts have in common.
+#[derive(Clone, Copy)]
+struct Around<'a> {
+    root: &'a Root,
+    id: Option<RootId>,
+    tools: &'a Tools,
+    clocks: ClockWatch,
+}
+
+impl Around<'_> {
+    /// Passes over one part after the other, until there is none left or `told` says no: it is given
+    /// the part's number, what happened, and how many temps that were.
+    fn work<'a>(
+        mut self,
+        todo: &Mutex<impl Iterator<Item = (usize, Part<'a>)>>,
+        told: &mut dyn FnMut(usize, Vec<Event>, usize) -> bool,
+    ) {
+        let asker = Asker::new();
+        let next = || todo.lock().unwrap_or_else(PoisonError::into_inner).next();
+        while let Some((index, part)) = next() {
+            let ground = Ground {
+                root: self.root,
+                id: self.id,
+                below: part.below,
+            };
+            let mut events = Vec::new();
+            let mut tell = |event| events.push(event);
+            Pass::new(self.tools, ground, &asker, &mut tell).run(&mut self.clocks, part.due);
+            if !told(index, events, part.due.len()) {
+                return;
+            }
+        }
+    }
+}
+
+/// Passes over all parts by several threads, and tells what happens here, in the order of the parts.
+/// Each thread waits until its part was told: what cannot be told is not done.
+fn side_by_side(
+    around: Around<'_>,
+    parts: Vec<Part<'_>>,
+    listening: &Cell<bool>,
+    tell: &mut dyn FnMut(Event),
+    progress: &(dyn Fn(usize, usize) + Sync),
+) {
+    let total = parts.iter().map(|part| part.due.len()).sum();
+    let most = pass::hands().min(parts.len());
+    let todo = Mutex::new(parts.into_iter().enumerate());
+    let (send, receive) = bounded(most);
+    let mut done = 0;
+    std::thread::scope(|scope| {
+        let mut go_on = Vec::with_capacity(most);
+        // One part needs no other thread.
+        while most > 1 && go_on.len() < most {
+            let (go, may_go_on) = bounded(1);
+            let (todo, send, thread) = (&todo, send.clone(), go_on.len());
+            let work = move || {
+                around.work(todo, &mut |index, events, count| {
+                    let sent = send.send((index, thread, events, count));
+                    sent.is_ok() && may_go_on.recv().is_ok()
+                })
+            };
+            match std::thread::Builder::new().spawn_scoped(scope, work) {
+                Ok(_) => go_on.push(go),
+                Err(_) => break,
+            }
+        }
+        drop(send);
+        if go_on.is_empty() {
+            return around.work(&todo, &mut |_, events, count| {
+                events.into_iter().for_each(&mut *tell);
+                done += count;
+                progress(done, total);
+                listening.get()
+            });
+        }
+        let mut early = BTreeMap::new();
+        let mut next = 0;
+        for (index, thread, events, count) in receive {
+            early.insert(index, (thread, events, count));
+            while let Some((thread, events, count)) = early.remove(&next) {
+                next += 1;
+                events.into_iter().for_each(&mut *tell);
+                done += count;
+                progress(done, total);
+                match listening.get() {
+                    true => _ = go_on.get(thread).map(|go| go.send(())),
+                    // Whoever waits, or comes to wait, ends.
+                    false => go_on.clear(),
+                }
+            }
+        }
+    });
+}
+
 /// Gives the claims that a crash left their names back.
 fn put_in_order(
-    root: &Root,
-    id: Option<RootId>,
+    (root, id): (&Root, Option<RootId>),
     tools: &Tools,
-    asker: &Asker,
+    found: &mut Found,
     tell: &mut dyn FnMut(Event),
-) -> Result<(), RootError> {
+) {
     if let Ok(Some(room)) = Room::find(&root.path, id) {
         room.tidy();
     }
-    let claims = std::sync::Mutex::new(Vec::new());
-    scan::scan(root, id, Path::new(""), &|met| {
-        if let Met::Claim(dir, name) = met {
-            let mut claims = claims
-                .lock()
-                .unwrap_or_else(std::sync::PoisonError::into_inner);
-            claims.push((dir.below().to_owned(), name.to_owned()));
+    let asker = Asker::new();
+    for (below, claim) in std::mem::take(&mut found.claims) {
+        let ground = Ground {
+            root,
+            id,
+            below: &below,
+        };
+        if let Some(name) = pass::recover(tools, ground, &asker, &claim, tell) {
+            found.add(below, name);
         }
-    })?;
-    let claims = claims
-        .into_inner()
-        .unwrap_or_else(std::sync::PoisonError::into_inner);
-    for (below, claim) in claims {
-        let below = &below;
-        let ground = Ground { root, id, below };
-        pass::recover(tools, ground, asker, &claim, tell);
     }
-    Ok(())
 }

@@ -3,9 +3,10 @@
 //! The watcher's callback, the scanners and the timer thread meet in it. No guard of the map lives
 //! across another call to the map, a system call, a log line or a send that may block.
 
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::collections::{BTreeMap, BinaryHeap};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
@@ -14,18 +15,32 @@ use dashmap::mapref::entry::Entry;
 
 use crate::decide::time::Mono;
 use crate::decide::tracker::{Origin, Tracked};
+use crate::memory;
+use key::{Cut, Folders, Parts};
+
+pub use key::{Folder, Key};
+
+mod key;
 
 /// The map, and the bell that wakes the timer thread.
 #[derive(Debug)]
 pub struct Temps {
-    map: DashMap<PathBuf, Tracked>,
-    /// The timer thread sleeps without a limit, because the map was empty.
+    /// Two words an entry: a table that has just grown is half empty.
+    map: DashMap<Key, Box<Tracked>>,
+    folders: Mutex<Folders>,
+    /// The most that were known since memory was last given back.
+    peak: AtomicUsize,
+    /// The timer thread sleeps for so long that the next creation is to wake it.
     asleep: AtomicBool,
+    /// The bell was rung because the whole map is to be looked at again.
+    stale: AtomicBool,
     bell: Sender<()>,
     /// The shortest grace of any rule, nanoseconds.
     shortest: AtomicU64,
     /// When a temp was last created, nanoseconds of the monotonic clock; 0: none yet.
     heard: AtomicU64,
+    /// When the first temp was created since the last [`Temps::due_before`]; 0: none was.
+    news: AtomicU64,
 }
 
 impl Temps {
@@ -35,28 +50,47 @@ impl Temps {
         let (bell, rung) = bounded(1);
         let temps = Temps {
             map: DashMap::new(),
+            folders: Mutex::default(),
+            peak: AtomicUsize::new(0),
             asleep: AtomicBool::new(false),
+            stale: AtomicBool::new(false),
             bell,
             shortest: AtomicU64::new(0),
             heard: AtomicU64::new(0),
+            news: AtomicU64::new(0),
         };
         temps.set_shortest(shortest);
         (temps, rung)
     }
 
     /// A temp was created, or renamed to this name. Whatever was known under it is another file's.
-    pub fn created(&self, path: PathBuf, now: Mono) {
-        self.map
-            .insert(path, Tracked::created(now, self.shortest()));
+    pub fn created(&self, path: &Path, now: Mono) {
+        let temp = Tracked::created(now, self.shortest());
+        self.map.insert(self.key(path), Box::new(temp));
         self.heard.store(now.0, Ordering::Relaxed);
+        // After the insertion: `due_before` first clears this and then reads the map, so it either
+        // finds the temp or is told of it by this.
+        if self.news.load(Ordering::Relaxed) == 0 {
+            self.news.store(now.0.max(1), Ordering::SeqCst);
+        }
         if self.asleep.load(Ordering::SeqCst) && self.asleep.swap(false, Ordering::SeqCst) {
-            self.wake();
+            self.ring();
         }
     }
 
+    fn key(&self, path: &Path) -> Key {
+        let cut = Cut::new(path);
+        let folder = self.folders().get(cut.folder());
+        Key::new(folder, cut.name())
+    }
+
+    fn folders(&self) -> MutexGuard<'_, Folders> {
+        self.folders.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// A temp's name is there, and it may have been for long. What is known of it stands.
-    pub fn appeared(&self, path: PathBuf, now: Mono) {
-        if !self.map.contains_key(&path) {
+    pub fn appeared(&self, path: &Path, now: Mono) {
+        if !self.map.contains_key(&Cut::new(path) as &dyn Parts) {
             self.created(path, now);
         }
     }
@@ -65,22 +99,22 @@ impl Temps {
     /// disposed of stays: that is our own doing.
     pub fn gone(&self, path: &Path) -> bool {
         self.map
-            .remove_if(path, |_, temp| !temp.is_reaping())
+            .remove_if(&Cut::new(path) as &dyn Parts, |_, temp| !temp.is_reaping())
             .is_some()
     }
 
     /// A writer closed it.
     pub fn closed(&self, path: &Path) {
-        if let Some(mut temp) = self.map.get_mut(path) {
+        if let Some(mut temp) = self.map.get_mut(&Cut::new(path) as &dyn Parts) {
             temp.close();
         }
     }
 
     /// A scan found it. What an event has said of it already stands. Says whether it is news.
-    pub fn found(&self, path: PathBuf, now: Mono, origin: Origin) -> bool {
-        match self.map.entry(path) {
+    pub fn found(&self, path: &Path, now: Mono, origin: Origin) -> bool {
+        match self.map.entry(self.key(path)) {
             Entry::Vacant(vacant) => {
-                vacant.insert(Tracked::found(now, origin));
+                vacant.insert(Box::new(Tracked::found(now, origin)));
                 true
             }
             Entry::Occupied(_) => false,
@@ -88,30 +122,38 @@ impl Temps {
     }
 
     /// A scan found it, and it is to be left alone.
-    pub fn leave(&self, path: PathBuf, now: Mono) {
-        if let Entry::Vacant(vacant) = self.map.entry(path) {
-            vacant.insert(Tracked::left_alone(now));
+    pub fn leave(&self, path: &Path, now: Mono) {
+        if let Entry::Vacant(vacant) = self.map.entry(self.key(path)) {
+            vacant.insert(Box::new(Tracked::left_alone(now)));
         }
     }
 
     /// Forgets everything in `dir` and below it, but what is to be left alone.
     pub fn forget_below(&self, dir: &Path) {
-        self.map
-            .retain(|path, temp| temp.is_left_alone() || !path.starts_with(dir));
+        let itself: &dyn Parts = &Cut::new(dir);
+        self.map.retain(|key, temp| {
+            let key_parts: &dyn Parts = key;
+            temp.is_left_alone() || !(key.folder().starts_with(dir) || key_parts == itself)
+        });
     }
 
     /// New rules are in force: forgets what none of them covers, and makes all the rest due at once.
     /// A look that comes early is dull: each temp is armed again by its own new rule.
     pub fn review(&self, now: Mono, covers: impl Fn(&Path) -> bool) {
-        self.map.retain(|path, temp| {
+        self.map.retain(|key, temp| {
             temp.review(now);
-            covers(path)
+            covers(&key.path())
         });
         self.wake();
     }
 
     /// Makes the timer thread look at the whole map again.
     pub fn wake(&self) {
+        self.stale.store(true, Ordering::SeqCst);
+        self.ring();
+    }
+
+    fn ring(&self) {
         // A full bell has been rung already.
         let _ = self.bell.try_send(());
     }
@@ -147,63 +189,110 @@ impl Temps {
         (heard > 0).then_some(Mono(heard))
     }
 
-    /// Before the timer thread sleeps without a limit. `false`: something has come meanwhile.
+    /// Whether the bell was rung because the whole map is to be looked at again.
+    #[must_use]
+    pub fn is_stale(&self) -> bool {
+        self.stale.swap(false, Ordering::SeqCst)
+    }
+
+    /// When the first temp was created since the last [`Temps::due_before`], if one was.
+    #[must_use]
+    pub fn news(&self) -> Option<Mono> {
+        let first = self.news.load(Ordering::SeqCst);
+        (first > 0).then_some(Mono(first))
+    }
+
+    /// Before the timer thread sleeps for long: the next creation rings the bell. `false`: something
+    /// has come meanwhile.
     #[must_use]
     pub fn fall_asleep(&self) -> bool {
         self.asleep.store(true, Ordering::SeqCst);
-        let empty = self.map.is_empty();
-        if !empty {
+        let calm = self.news().is_none();
+        if !calm {
             self.asleep.store(false, Ordering::SeqCst);
         }
-        empty
+        calm
     }
 
-    /// All temps due before `horizon`, with their moments.
+    /// Temps due before `horizon`, the nearest `most` of them, and from when on there may be others.
+    /// What lies in a folder that is `in_hand` is left out.
     #[must_use]
-    pub fn due_before(&self, horizon: Mono) -> Vec<(Mono, PathBuf)> {
-        let early = self
-            .map
-            .iter()
-            .filter(|temp| temp.due() < horizon && !temp.is_reaping());
-        early.map(|temp| (temp.due(), temp.key().clone())).collect()
+    pub fn due_before(
+        &self,
+        horizon: Mono,
+        most: usize,
+        in_hand: impl Fn(&Folder) -> bool,
+    ) -> Nearest {
+        self.news.store(0, Ordering::SeqCst);
+        let mut due = BinaryHeap::new();
+        let (mut horizon, mut later) = (horizon, Mono(u64::MAX));
+        for temp in &self.map {
+            if temp.is_reaping() || in_hand(temp.key().folder()) {
+                continue;
+            }
+            if temp.due() >= horizon {
+                later = later.min(temp.due());
+                continue;
+            }
+            due.push((temp.due(), temp.key().clone()));
+            if due.len() > most
+                && let Some((last, _)) = due.pop()
+            {
+                horizon = last;
+                later = last;
+            }
+        }
+        Nearest {
+            due: due.into_vec(),
+            horizon,
+            later,
+        }
     }
 
-    /// Takes up `path` if it is due: what is heard of its name from now on is our own doing, until
+    /// Takes up a temp if it is due: what is heard of its name from now on is our own doing, until
     /// [`Temps::put_down`].
     #[must_use]
-    pub fn take_up(&self, path: &Path, now: Mono) -> Option<Tracked> {
-        let mut temp = self.map.get_mut(path)?;
+    pub fn take_up(&self, key: &Key, now: Mono) -> Option<Tracked> {
+        let mut temp = self.map.get_mut(key)?;
         if temp.due() > now || temp.is_reaping() {
             return None;
         }
         temp.start_reaping();
-        Some(temp.clone())
+        Some(Tracked::clone(&temp))
     }
 
     /// Puts down what was taken up: with what is known now, or for good. If its name was given to
     /// another file meanwhile, that one's entry stands.
-    pub fn put_down(&self, path: &Path, temp: Option<Tracked>) {
+    pub fn put_down(&self, key: &Key, temp: Option<Tracked>) {
         match temp {
             Some(temp) => {
-                if let Some(mut entry) = self.map.get_mut(path)
+                if let Some(mut entry) = self.map.get_mut(key)
                     && entry.is_reaping()
                 {
                     let closed = entry.is_closed();
-                    *entry = temp;
+                    **entry = temp;
                     if closed {
                         entry.close();
                     }
                 }
             }
             None => {
-                self.map.remove_if(path, |_, entry| entry.is_reaping());
+                self.map.remove_if(key, |_, entry| entry.is_reaping());
             }
         }
     }
 
-    /// Gives memory back after many have gone.
+    /// Gives memory back if many have gone since the most were known.
     pub fn shrink(&self) {
+        let now = self.len();
+        let peak = self.peak.fetch_max(now, Ordering::Relaxed);
+        if peak < WORTH_IT || now > peak / 4 {
+            return;
+        }
         self.map.shrink_to_fit();
+        self.folders().shrink();
+        memory::give_back();
+        self.peak.store(now, Ordering::Relaxed);
     }
 
     /// How many wait, how many are kept and why, and when the next one is due: for people.
@@ -212,7 +301,7 @@ impl Temps {
         self.census_by(1, |_| Some(0)).pop().unwrap_or_default()
     }
 
-    /// The same for each of `parts`; `part_of` says to which a path belongs. It must not call the
+    /// The same for each of `parts`; `part_of` says to which a folder belongs. It must not call the
     /// map.
     #[must_use]
     pub fn census_by(
@@ -222,13 +311,27 @@ impl Temps {
     ) -> Vec<Waiting> {
         let mut all = vec![Waiting::default(); parts];
         for temp in &self.map {
-            if let Some(waiting) = part_of(temp.key()).and_then(|part| all.get_mut(part)) {
+            if let Some(waiting) = part_of(temp.key().folder()).and_then(|part| all.get_mut(part)) {
                 waiting.count(&temp);
             }
         }
         all
     }
 }
+
+/// What [`Temps::due_before`] found.
+#[derive(Debug)]
+pub struct Nearest {
+    /// What is due when, in no order.
+    pub due: Vec<(Mono, Key)>,
+    /// All that is due before this is in it.
+    pub horizon: Mono,
+    /// Nothing else is due before this.
+    pub later: Mono,
+}
+
+/// How many temps must have been known for their memory to be worth giving back.
+const WORTH_IT: usize = 10_000;
 
 /// What the map holds, for a status line.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

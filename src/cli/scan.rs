@@ -141,7 +141,8 @@ fn document(roots: &[Root], rows: &[Row]) -> Value {
             tracked: 0,
         },
         orphand::clock::wall(),
-    );
+    )
+    .into_value();
     let temps: Vec<Value> = rows
         .iter()
         .map(|row| object(&row.examined).into_value())

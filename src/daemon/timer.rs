@@ -1,194 +1,265 @@
-//! The timer thread: sleeps until the nearest deadline, then passes over what is due.
+//! The timer thread: sleeps until the nearest deadline, then has what is due passed over.
 //!
 //! It never polls. A sweep over the map at time *t* collects everything that is due before
-//! *t + grace/2*; a temp that is created later cannot be due before that. So the map is swept once
-//! in half a grace, and not at all while it is empty.
+//! *t + grace/2*; a temp that is created later cannot be due before that. If none was created since
+//! the sweep, it also knows when the next one is due, however far that is, and sleeps until then: the
+//! next creation wakes it.
+//!
+//! It touches no file itself. Each folder in which something is due is passed over by a thread of its
+//! own, several folders at once, so that a slow disk holds up nobody else. A folder is in one hand at
+//! a time.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap};
-use std::path::{Path, PathBuf};
+use std::collections::{BinaryHeap, HashMap, VecDeque};
+use std::sync::Arc;
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
+use crossbeam_channel::{Receiver, Sender, at, never, select, unbounded};
 
+use super::hand::{self, Job};
 use super::{Shared, Whose, keeper};
 use crate::clock;
 use crate::decide::time::{ClockWatch, Mono};
-use crate::event::Event;
-use crate::evidence::Asker;
-use crate::pass::{Due, Ground, Pass};
+use crate::pass;
+use crate::temps::{Folder, Key};
 
 /// What is due soon, in order.
 #[derive(Default)]
 struct Agenda {
-    near: BinaryHeap<Reverse<(Mono, PathBuf)>>,
-    /// Everything that is due before this is in `near`.
+    near: BinaryHeap<Reverse<(Mono, Key)>>,
+    /// Everything that is due before this is in `near`, or in a folder that is in hand.
     horizon: Mono,
+    /// Nothing else is due before this, but what was created since the sweep.
+    later: Mono,
 }
 
-/// How many are taken up at a time: the sooner the first ones are told of, the sooner a stop works.
-const AT_ONCE: usize = 512;
+/// What is due, folder by folder.
+#[derive(Default)]
+struct Folders {
+    /// Those that wait for a hand, the one that has waited longest first.
+    queue: VecDeque<Folder>,
+    in_hand: HashMap<Folder, InHand>,
+}
 
-pub(super) fn run(shared: &Shared, bell: &Receiver<()>, keeper: &Sender<keeper::Word>) {
-    let _guard = Guard(shared, keeper);
-    let asker = Asker::new();
+/// A folder that waits for a hand, or has one.
+#[derive(Default)]
+struct InHand {
+    due: VecDeque<Key>,
+    is_worked_on: bool,
+    /// A sweep has passed it over meanwhile.
+    was_left_out: bool,
+}
+
+/// The most that a sweep collects. What is due beyond that is collected when these are through, so
+/// that a million that are due at once are not copied at once.
+const MOST: usize = 32_768;
+
+/// The most of one folder that a hand is given before others have their turn.
+const TURN: usize = 4_096;
+
+pub(super) fn run(shared: &Arc<Shared>, bell: &Receiver<()>, keeper: &Sender<keeper::Word>) {
+    let _guard = hand::Guard::new(Arc::clone(shared), keeper.clone());
     let mut clocks = ClockWatch::default();
     clocks.read(clock::now());
     let mut agenda = Agenda::default();
+    let mut folders = Folders::default();
+    let (done, finished) = unbounded();
+    let (mut hands, mut at_work) = (pass::hands(), 0);
     while !shared.is_stopping() {
         shared.round(Whose::Timer);
-        if clock::mono() >= agenda.horizon {
-            // Only here, half a grace after the last time, and not whenever the map is empty: else
-            // every healthy write would wake this thread.
-            if shared.temps.is_empty() && shared.temps.fall_asleep() {
-                shared.temps.shrink();
-                // The ring may be the one that says to stop: nothing rings after it.
-                if bell.recv().is_err() || shared.is_stopping() {
-                    return;
+        agenda.look_ahead(shared, &mut folders, clock::mono());
+        agenda.take(clock::mono(), &mut folders);
+        while at_work < hands
+            && let Some((folder, due)) = folders.next()
+        {
+            clocks.read(clock::now());
+            let job = Job {
+                folder,
+                due,
+                clocks,
+                done: done.clone(),
+            };
+            match hand::start(shared, keeper, job) {
+                Ok(()) => {}
+                // There can be no more threads now: those that are there have to do.
+                Err(job) if at_work > 0 => {
+                    folders.put_off(job);
+                    hands = at_work;
+                    break;
                 }
-                let _ = shared.stirring.try_send(());
+                Err(job) => job.run(shared),
             }
-            agenda.sweep(shared, clock::mono());
+            at_work += 1;
         }
-        let due = agenda.take(clock::mono());
-        if due.is_empty() {
-            match bell.recv_deadline(clock::instant(agenda.next())) {
-                Ok(()) => agenda.horizon = Mono::default(),
-                Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => return,
-            }
+        // While folders wait for a hand, nothing can be done before one is free.
+        let is_busy = !folders.queue.is_empty();
+        let sleep = if is_busy {
+            Mono(u64::MAX)
+        } else {
+            agenda.next()
+        };
+        let half = shared.temps.shortest() / 2;
+        let sleeps_long = !is_busy && sleep > clock::mono().after(half);
+        if sleeps_long && !shared.temps.fall_asleep() {
+            agenda.heard_of_news();
             continue;
         }
-        if pass_over(shared, &asker, &mut clocks, due, &mut agenda) {
-            let _ = keeper.send(keeper::Word::Quarantined);
+        let was_empty = sleeps_long && shared.temps.is_empty();
+        let alarm = match sleep {
+            Mono(u64::MAX) => never(),
+            moment => at(clock::instant(moment)),
+        };
+        select! {
+            recv(bell) -> _ => {
+                if shared.temps.is_stale() {
+                    agenda.forget();
+                } else {
+                    agenda.heard_of_news();
+                }
+                if was_empty {
+                    let _ = shared.stirring.try_send(());
+                }
+            }
+            recv(finished) -> one => {
+                if let Ok(one) = one {
+                    at_work -= 1;
+                    if one.moved {
+                        let _ = keeper.send(keeper::Word::Quarantined);
+                    }
+                    for (at, key) in one.left {
+                        agenda.put(at, key);
+                    }
+                    if folders.finish(&one.folder) {
+                        agenda.forget();
+                    }
+                }
+            }
+            recv(alarm) -> _ => {}
         }
-        if bell.try_recv().is_ok() {
-            agenda.horizon = Mono::default();
+        if at_work == 0 {
+            hands = pass::hands();
         }
     }
-}
-
-/// A timer thread that panics takes the whole watcher down with it, and says so: one that looks
-/// alive and removes nothing would be worse.
-struct Guard<'a>(&'a Shared, &'a Sender<keeper::Word>);
-
-impl Drop for Guard<'_> {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            log::error!("a mistake in orphand has ended its timer thread; the watch ends with it");
-            self.0
-                .stopping
-                .store(true, std::sync::atomic::Ordering::SeqCst);
-            super::guard(&self.0.ledger).total.failed += 1;
-            let _ = self.1.send(keeper::Word::Stop);
-        }
-    }
+    // Whoever is at work ends after what it has begun; the channel ends with the last of them.
+    drop(done);
+    while finished.recv().is_ok() {}
 }
 
 impl Agenda {
-    fn sweep(&mut self, shared: &Shared, now: Mono) {
-        self.horizon = now.after(shared.temps.shortest() / 2);
-        self.near = shared
-            .temps
-            .due_before(self.horizon)
-            .into_iter()
-            .map(Reverse)
-            .collect();
+    /// When the horizon has been reached: moves it on, by a new sweep where one is needed.
+    fn look_ahead(&mut self, shared: &Shared, folders: &mut Folders, now: Mono) {
+        if now < self.horizon || self.is_due(now) || !folders.queue.is_empty() {
+            return;
+        }
+        let temps = &shared.temps;
+        let half = temps.shortest() / 2;
+        temps.shrink();
+        // What was created first since the sweep is due after this, and the rest after that.
+        let news = temps.news().map_or(Mono(u64::MAX), |news| news.after(half));
+        self.horizon = self.later.min(news);
+        if now < self.horizon {
+            return;
+        }
+        let in_hand = |folder: &Folder| folders.in_hand.contains_key(folder);
+        let nothing_in_hand = folders.in_hand.is_empty();
+        let nearest = temps.due_before(now.after(half), MOST, |folder| {
+            !nothing_in_hand && in_hand(folder)
+        });
+        for folder in folders.in_hand.values_mut() {
+            folder.was_left_out = true;
+        }
+        self.near = nearest.due.into_iter().map(Reverse).collect();
+        self.horizon = nearest.horizon;
+        self.later = nearest.later;
     }
 
-    fn take(&mut self, now: Mono) -> Vec<PathBuf> {
-        let mut due = Vec::new();
-        while due.len() < AT_ONCE {
-            match self.near.peek() {
-                Some(Reverse((at, _))) if *at <= now => {}
-                _ => break,
+    /// Nothing is known any more of when what is due.
+    fn forget(&mut self) {
+        self.horizon = Mono::default();
+        self.later = Mono::default();
+    }
+
+    /// Something was created while the horizon was far away.
+    fn heard_of_news(&mut self) {
+        self.horizon = self.horizon.min(clock::mono());
+    }
+
+    fn is_due(&self, now: Mono) -> bool {
+        let first = self.near.peek();
+        first.is_some_and(|Reverse((at, _))| *at <= now)
+    }
+
+    fn take(&mut self, now: Mono, folders: &mut Folders) {
+        while self.is_due(now) {
+            if let Some(Reverse((_, key))) = self.near.pop() {
+                folders.add(key);
             }
-            due.extend(self.near.pop().map(|Reverse((_, path))| path));
         }
-        due
     }
 
     fn next(&self) -> Mono {
-        let nearest = self
-            .near
-            .peek()
-            .map_or(self.horizon, |Reverse((at, _))| *at);
-        nearest.min(self.horizon)
+        let nearest = self.near.peek();
+        nearest.map_or(self.horizon, |Reverse((at, _))| self.horizon.min(*at))
     }
 
-    fn put(&mut self, at: Mono, path: PathBuf) {
+    fn put(&mut self, at: Mono, key: Key) {
         if at < self.horizon {
-            self.near.push(Reverse((at, path)));
+            self.near.push(Reverse((at, key)));
+        } else {
+            self.later = self.later.min(at);
         }
     }
 }
 
-/// Passes over `due`, directory by directory. Says whether something was moved to a quarantine.
-fn pass_over(
-    shared: &Shared,
-    asker: &Asker,
-    clocks: &mut ClockWatch,
-    due: Vec<PathBuf>,
-    agenda: &mut Agenda,
-) -> bool {
-    let now = clock::mono();
-    let mut by_dir: BTreeMap<PathBuf, Vec<Due>> = BTreeMap::new();
-    for path in due {
-        let (Some(dir), Some(name)) = (path.parent(), path.file_name()) else {
-            continue;
-        };
-        let Some(temp) = shared.temps.take_up(&path, now) else {
-            continue;
-        };
-        let due = Due {
-            name: name.to_owned(),
-            temp: Some(temp),
-        };
-        match by_dir.get_mut(dir) {
-            Some(others) => others.push(due),
-            None => _ = by_dir.insert(dir.to_owned(), vec![due]),
-        }
-    }
-    let mut moved = false;
-    for (dir, mut due) in by_dir {
-        let mut tell = |event: Event| {
-            moved |= matches!(event, Event::Quarantined { .. });
-            shared.tell(event);
-        };
-        // A stop is heard between two directories; what is left is put down as it was.
-        if !shared.is_stopping() {
-            shared.round(Whose::Timer);
-            pass_over_one(shared, asker, clocks, &dir, &mut due, &mut tell);
-        }
-        for one in due {
-            let path = dir.join(&one.name);
-            let at = one.temp.as_ref().map(|temp| temp.due());
-            shared
-                .temps
-                .put_down(&path, one.temp.map(|temp| temp.settled_down()));
-            if let Some(at) = at {
-                agenda.put(at, path);
+impl Folders {
+    fn add(&mut self, key: Key) {
+        match self.in_hand.get_mut(key.folder()) {
+            Some(folder) => folder.due.push_back(key),
+            None => {
+                let folder = Arc::clone(key.folder());
+                self.queue.push_back(Arc::clone(&folder));
+                let due = VecDeque::from([key]);
+                let new = InHand {
+                    due,
+                    ..InHand::default()
+                };
+                self.in_hand.insert(folder, new);
             }
         }
     }
-    moved
-}
 
-fn pass_over_one(
-    shared: &Shared,
-    asker: &Asker,
-    clocks: &mut ClockWatch,
-    dir: &Path,
-    due: &mut [Due],
-    tell: &mut dyn FnMut(Event),
-) {
-    // A root that is away, or a directory that no rule covers any more: nothing is known of it.
-    let territory = shared.territory();
-    let ground = territory.root_of(dir).and_then(|(index, root, below)| {
-        let id = Some(territory.id(index)?);
-        Some(Ground { root, id, below })
-    });
-    match ground {
-        Some(ground) => Pass::new(&shared.tools, ground, asker, tell).run(clocks, due),
-        None => due.iter_mut().for_each(|one| one.temp = None),
+    /// The next folder to be worked on, and what is due in it, as much as it is given at a time.
+    fn next(&mut self) -> Option<(Folder, Vec<Key>)> {
+        let folder = self.queue.pop_front()?;
+        let known = self.in_hand.get_mut(&folder)?;
+        known.is_worked_on = true;
+        let turn = known.due.len().min(TURN);
+        Some((folder, known.due.drain(..turn).collect()))
+    }
+
+    /// It could not be worked on now.
+    fn put_off(&mut self, job: Job) {
+        if let Some(known) = self.in_hand.get_mut(&job.folder) {
+            known.is_worked_on = false;
+            job.due
+                .into_iter()
+                .rev()
+                .for_each(|key| known.due.push_front(key));
+            self.queue.push_front(job.folder);
+        }
+    }
+
+    /// Its hand is free again. Says whether there may be something due in it that nobody knows of.
+    fn finish(&mut self, folder: &Folder) -> bool {
+        let Some(known) = self.in_hand.get_mut(folder) else {
+            return false;
+        };
+        known.is_worked_on = false;
+        if !known.due.is_empty() {
+            self.queue.push_back(Arc::clone(folder));
+            return false;
+        }
+        self.in_hand
+            .remove(folder)
+            .is_some_and(|known| known.was_left_out)
     }
 }

@@ -97,7 +97,7 @@ impl Reason {
         matches!(self, Reason::InUse | Reason::Locked | Reason::WriterAlive)
     }
 
-    pub(crate) fn bit(self) -> u32 {
+    pub(crate) fn bit(self) -> u16 {
         1 << (self as u32)
     }
 }

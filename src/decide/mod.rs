@@ -8,6 +8,7 @@
 //! - [`policy`]: what the user wants for a root
 //! - [`exclude`]: what a rule leaves alone below it
 //! - [`observation`]: what looking at a name can say
+//! - [`packed`]: the same in as few bytes as it takes
 //! - [`retention`]: how long a quarantine keeps what lies in it
 //! - [`time`]: moments as values
 //! - [`tracker`]: *is it time?*
@@ -20,6 +21,7 @@ pub mod judge;
 pub mod leaks;
 pub mod macos_hold;
 pub mod observation;
+pub mod packed;
 pub mod policy;
 pub mod retention;
 pub mod temp_name;

@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use super::judge::Reason;
 use super::observation::{Fingerprint, Hold};
+use super::packed::Packed;
 use super::policy::{self, Open, confirm};
 use super::time::{Mono, Now};
 
@@ -28,33 +29,57 @@ pub enum Origin {
     FoundToWait,
 }
 
-/// What is known of one temp. Kept small: there may be a million of them.
+/// What is known of one temp. Kept small, and without a second allocation: there may be a million of
+/// them. What only a look can say means nothing until there was one.
 #[derive(Clone, Debug)]
 pub struct Tracked {
     seen: Mono,
     due: Mono,
-    looked: Option<Box<Looked>>,
+    /// By the last look.
+    quiet_since: Mono,
+    /// For how many milliseconds longer than that nobody has used it.
+    unused_before: u32,
+    /// By the last look.
+    fingerprint: Packed,
+    known: Known,
     said: Said,
     /// How often it was kept since it last changed.
     tries: u8,
-    origin: Origin,
-    closed: bool,
-    reaping: bool,
-}
-
-#[derive(Clone, Debug)]
-struct Looked {
-    fingerprint: Fingerprint,
-    quiet_since: Mono,
-    unused_since: Mono,
-    held: bool,
     /// Why it was kept when it was last judged.
     kept: Option<Reason>,
+    origin: Origin,
+    marks: Marks,
+}
+
+/// What the last look said of holders.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Known {
+    /// There was none yet.
+    Nothing,
+    Free,
+    Held,
+}
+
+/// Two yes-or-no marks, a bit each.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Marks(u8);
+
+impl Marks {
+    const CLOSED: u8 = 1;
+    const REAPING: u8 = 2;
+
+    fn has(self, mark: u8) -> bool {
+        self.0 & mark != 0
+    }
+
+    fn set(&mut self, mark: u8, on: bool) {
+        self.0 = if on { self.0 | mark } else { self.0 & !mark };
+    }
 }
 
 /// The reasons that were already reported for this temp.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Said(u32);
+struct Said(u16);
 
 /// One look at a temp, as the tracker needs it.
 #[derive(Clone, Copy, Debug)]
@@ -108,12 +133,15 @@ impl Tracked {
         Tracked {
             seen,
             due,
-            looked: None,
+            quiet_since: seen,
+            unused_before: 0,
+            fingerprint: Packed::NONE,
+            known: Known::Nothing,
             said: Said::default(),
             tries: 0,
+            kept: None,
             origin,
-            closed: false,
-            reaping: false,
+            marks: Marks::default(),
         }
     }
 
@@ -125,9 +153,13 @@ impl Tracked {
 
     /// Somebody held it after the look: its grace starts again at the first look that finds it free.
     pub fn was_held(&mut self) {
-        if let Some(known) = &mut self.looked {
-            known.held = true;
+        if self.was_looked_at() {
+            self.known = Known::Held;
         }
+    }
+
+    fn was_looked_at(&self) -> bool {
+        self.known != Known::Nothing
     }
 
     /// Whether it is left alone.
@@ -141,8 +173,7 @@ impl Tracked {
     pub fn start_over(&mut self, now: Mono, grace: Duration) {
         *self = Tracked {
             said: self.said,
-            closed: self.closed,
-            reaping: self.reaping,
+            marks: self.marks,
             ..Tracked::created(now, grace)
         };
     }
@@ -168,42 +199,41 @@ impl Tracked {
     /// Whether a close by a writer was reported.
     #[must_use]
     pub fn is_closed(&self) -> bool {
-        self.closed
+        self.marks.has(Marks::CLOSED)
     }
 
     /// Notes that a writer closed it.
     pub fn close(&mut self) {
-        self.closed = true;
+        self.marks.set(Marks::CLOSED, true);
     }
 
     /// Whether it is being disposed of right now: what is heard of its name then is our own doing.
     #[must_use]
     pub fn is_reaping(&self) -> bool {
-        self.reaping
+        self.marks.has(Marks::REAPING)
     }
 
     /// Marks it as being disposed of.
     pub fn start_reaping(&mut self) {
-        self.reaping = true;
+        self.marks.set(Marks::REAPING, true);
     }
 
     /// Its size at the last look.
     #[must_use]
     pub fn bytes(&self) -> Option<u64> {
-        self.looked.as_ref().map(|known| known.fingerprint.size)
+        self.was_looked_at().then(|| self.fingerprint.size())
     }
 
     /// Whether it was judged and kept.
     #[must_use]
     pub fn is_kept(&self) -> bool {
-        self.looked.is_some() && self.tries > 0
+        self.was_looked_at() && self.tries > 0
     }
 
     /// Why it was kept when it was last judged, if it was.
     #[must_use]
     pub fn kept_for(&self) -> Option<Reason> {
-        let known = self.looked.as_ref().filter(|_| self.tries > 0)?;
-        known.kept
+        self.kept.filter(|_| self.is_kept())
     }
 
     /// The rules have changed: it is looked at at once, and armed by the rule that holds now.
@@ -215,7 +245,7 @@ impl Tracked {
 
     /// Whether the first look, by the grace of its own rule, is still ahead; then it is put off.
     pub fn put_off(&mut self, grace: Duration, now: Mono) -> bool {
-        if self.looked.is_some() || self.origin != Origin::Created {
+        if self.was_looked_at() || self.origin != Origin::Created {
             return false;
         }
         let first = self.seen.after(grace / 2);
@@ -231,41 +261,32 @@ impl Tracked {
         let now = look.now.mono;
         // Only the wish to take what is open counts a holder for nothing.
         let held = look.hold.is_held() && open != Open::Reap;
-        let next = match self.looked.as_deref_mut() {
-            None => {
-                let first = self.first_look(look, grace, held);
-                let at = first.quiet_since.after(grace);
-                self.looked = Some(Box::new(first));
-                Next::LookAt(at)
-            }
-            Some(known) if held => {
-                known.fingerprint = look.fingerprint;
-                known.held = true;
+        let same = self.fingerprint == Packed::new(&look.fingerprint);
+        let next = match self.known {
+            Known::Nothing => self.first_look(look, grace, held),
+            Known::Free | Known::Held if held => {
+                self.fingerprint = Packed::new(&look.fingerprint);
+                self.known = Known::Held;
                 // It would be judged now but for its holder: judging says so, and by whom.
-                known.judge_at(now, grace)
+                self.judge_at(look, grace)
             }
-            Some(known) if known.held => {
-                *known = Looked {
-                    fingerprint: look.fingerprint,
-                    quiet_since: now,
-                    unused_since: now,
-                    held: false,
-                    kept: None,
-                };
+            Known::Held => {
+                self.fingerprint = Packed::new(&look.fingerprint);
+                self.known = Known::Free;
+                self.quiet_since = now;
+                self.unused_before = 0;
+                self.kept = None;
                 self.tries = 0;
                 Next::LookAt(now.after(grace))
             }
-            Some(known) if known.fingerprint != look.fingerprint => {
-                if known.fingerprint.ino != look.fingerprint.ino {
+            Known::Free if !same => {
+                if self.fingerprint.ino() != look.fingerprint.ino {
                     self.said = Said::default();
                 }
                 self.tries = 0;
-                let first = self.first_look(look, grace, held);
-                let at = first.quiet_since.after(grace);
-                self.looked = Some(Box::new(first));
-                Next::LookAt(at)
+                self.first_look(look, grace, held)
             }
-            Some(known) => known.judge_at(now, grace),
+            Known::Free => self.judge_at(look, grace),
         };
         if let Next::LookAt(at) = next {
             self.due = at;
@@ -274,7 +295,7 @@ impl Tracked {
     }
 
     /// The first look at a fingerprint, with the credit that its dates give it.
-    fn first_look(&self, look: &Look, grace: Duration, held: bool) -> Looked {
+    fn first_look(&mut self, look: &Look, grace: Duration, held: bool) -> Next {
         let now = look.now.mono;
         let mut unused = look.now.wall.since(look.fingerprint.newest());
         unused = unused.min(now.since_boot());
@@ -287,19 +308,33 @@ impl Tracked {
             Origin::FoundToWait => unused = unused.min(now.since(self.seen)),
         }
         let credit = unused.min(grace - confirm(grace));
-        Looked {
-            fingerprint: look.fingerprint,
-            quiet_since: now.before(credit),
-            unused_since: now.before(unused),
-            held,
-            kept: None,
+        self.fingerprint = Packed::new(&look.fingerprint);
+        self.known = if held { Known::Held } else { Known::Free };
+        self.quiet_since = now.before(credit);
+        // Rounded down: never older than it is. 49 days are enough for a limit of one.
+        self.unused_before = u32::try_from((unused - credit).as_millis()).unwrap_or(u32::MAX);
+        self.kept = None;
+        Next::LookAt(self.quiet_since.after(grace))
+    }
+
+    fn judge_at(&self, look: &Look, grace: Duration) -> Next {
+        let now = look.now.mono;
+        let due = self.quiet_since.after(grace);
+        if now < due {
+            return Next::LookAt(due);
         }
+        let quiet = now.since(self.quiet_since);
+        Next::Judge(Quiet {
+            quiet,
+            unused: quiet + Duration::from_millis(u64::from(self.unused_before)),
+            fingerprint: look.fingerprint,
+        })
     }
 
     /// The same, not being disposed of any more.
     #[must_use]
     pub fn settled_down(mut self) -> Tracked {
-        self.reaping = false;
+        self.marks.set(Marks::REAPING, false);
         self
     }
 
@@ -309,12 +344,12 @@ impl Tracked {
         let again = self.said != Said::default();
         let news = self.said.note(reason.bit());
         let retry = policy::retry(grace, reason.ends_silently(), u32::from(self.tries));
-        if let Some(known) = &mut self.looked {
-            known.kept = Some(reason);
+        if self.was_looked_at() {
+            self.kept = Some(reason);
         }
         self.tries = self.tries.saturating_add(1);
         self.due = now.after(retry);
-        self.reaping = false;
+        self.marks.set(Marks::REAPING, false);
         Kept { news, again, retry }
     }
 
@@ -336,22 +371,8 @@ pub struct Kept {
     pub retry: Duration,
 }
 
-impl Looked {
-    fn judge_at(&self, now: Mono, grace: Duration) -> Next {
-        let due = self.quiet_since.after(grace);
-        if now < due {
-            return Next::LookAt(due);
-        }
-        Next::Judge(Quiet {
-            quiet: now.since(self.quiet_since),
-            unused: now.since(self.unused_since),
-            fingerprint: self.fingerprint,
-        })
-    }
-}
-
 impl Said {
-    fn note(&mut self, bit: u32) -> bool {
+    fn note(&mut self, bit: u16) -> bool {
         let news = self.0 & bit == 0;
         self.0 |= bit;
         news

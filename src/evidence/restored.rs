@@ -8,15 +8,19 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::system;
 use crate::decide::observation::Fingerprint;
+use crate::error;
 use crate::state::open_own;
 
 /// Where the marks are kept that a file cannot carry itself.
 #[derive(Clone, Debug)]
 pub struct Marks {
     list: Option<PathBuf>,
+    /// What the list said when it was read for all of a batch.
+    said: Option<Arc<io::Result<String>>>,
 }
 
 impl Marks {
@@ -25,6 +29,20 @@ impl Marks {
     pub fn new(state: Option<&Path>) -> Marks {
         Marks {
             list: state.map(|state| state.join("restored")),
+            said: None,
+        }
+    }
+
+    /// The same, with the list as it is now: it is not read again for each file of a batch.
+    ///
+    /// A mark is put before the file gets its old name back, and giving that sets the time of its
+    /// last change. So a file that an *earlier* look saw in the state that it is in now was marked
+    /// before this call, if ever.
+    #[must_use]
+    pub fn read(&self) -> Marks {
+        Marks {
+            said: Some(Arc::new(self.list())),
+            list: self.list.clone(),
         }
     }
 
@@ -48,20 +66,14 @@ impl Marks {
         list.write_all(line.as_bytes())
     }
 
-    /// Whether `file` carries the mark of the very state that it is in.
-    pub fn has(&self, file: BorrowedFd<'_>, seen: &Fingerprint) -> io::Result<bool> {
-        let mark = mark(seen);
-        if let Some(found) = system::mark(file)? {
-            return Ok(found == mark.as_bytes());
-        }
-        let Some(list) = self.list.as_ref() else {
-            return Ok(false);
+    /// The list as it is. A state folder that may not be read is done without, and so is what we have
+    /// not written.
+    fn list(&self) -> io::Result<String> {
+        let Some(list) = &self.list else {
+            return Ok(String::new());
         };
-        let line = format!("{} {mark}", seen.dev);
         let read = open_own(File::options().read(true).to_owned(), list);
         match read.and_then(io::read_to_string) {
-            Ok(list) => Ok(list.lines().any(|l| l == line)),
-            // A state folder that may not be read is done without, and so is what we have not written.
             Err(error)
                 if matches!(
                     error.kind(),
@@ -71,9 +83,26 @@ impl Marks {
                         | io::ErrorKind::InvalidData
                 ) =>
             {
-                Ok(false)
+                Ok(String::new())
             }
-            Err(error) => Err(error),
+            answer => answer,
+        }
+    }
+
+    /// Whether `file` carries the mark of the very state that it is in.
+    pub fn has(&self, file: BorrowedFd<'_>, seen: &Fingerprint) -> io::Result<bool> {
+        let mark = mark(seen);
+        if let Some(found) = system::mark(file)? {
+            return Ok(found == mark.as_bytes());
+        }
+        let line = format!("{} {mark}", seen.dev);
+        let lists = |list: &str| list.lines().any(|known| known == line);
+        match &self.said {
+            Some(said) => match said.as_ref() {
+                Ok(list) => Ok(lists(list)),
+                Err(error) => Err(error::copy(error)),
+            },
+            None => Ok(lists(&self.list()?)),
         }
     }
 }

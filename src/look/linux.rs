@@ -2,18 +2,19 @@
 
 use std::ffi::{OsStr, OsString};
 use std::io;
+use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
 use std::path::Path;
 
 use rustix::fs::{
-    AtFlags, FileType, Mode, OFlags, ResolveFlags, Statx, StatxAttributes, StatxFlags,
+    AtFlags, FileType, Mode, OFlags, RawDir, ResolveFlags, Statx, StatxAttributes, StatxFlags,
 };
 use rustix::io::Errno;
 
-use super::{DIRECTORY, Stands, kind, open_step_by_step};
+use super::{DIRECTORY, Stands, entry_kind, kind, open_step_by_step};
 use crate::decide::judge::Reach;
-use crate::decide::observation::{Fingerprint, Observation};
+use crate::decide::observation::{Fingerprint, Kind, Observation};
 use crate::decide::time::Wall;
 
 /// Where processes can be looked at.
@@ -97,6 +98,31 @@ pub(super) fn open_beneath(root: BorrowedFd<'_>, below: &Path) -> io::Result<Own
         Err(Errno::NOSYS | Errno::PERM) => open_step_by_step(root, below),
         Err(error) => Err(error.into()),
     }
+}
+
+/// Where the kernel puts names, as many as go in at a time. Used again for the next directory.
+#[derive(Debug)]
+pub struct Buffer(Vec<MaybeUninit<u8>>);
+
+impl Default for Buffer {
+    fn default() -> Buffer {
+        Buffer(vec![MaybeUninit::uninit(); 64 * 1024])
+    }
+}
+
+/// Calls `each` with the names in `dir`, straight from getdents64(2): the C library's way would open
+/// the directory a second time, because it wants to own what it reads from.
+pub(super) fn read(
+    dir: BorrowedFd<'_>,
+    buffer: &mut Buffer,
+    each: &mut dyn FnMut(&[u8], Option<Kind>),
+) -> io::Result<()> {
+    let mut entries = RawDir::new(dir, &mut buffer.0);
+    while let Some(entry) = entries.next() {
+        let entry = entry?;
+        each(entry.file_name().to_bytes(), entry_kind(entry.file_type()));
+    }
+    Ok(())
 }
 
 /// The magic numbers of statfs(2) and linux/magic.h, for the file systems on which it was measured

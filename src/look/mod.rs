@@ -8,9 +8,10 @@
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::Errno;
 
 use crate::decide::judge::{Place, Reach};
@@ -22,7 +23,7 @@ use crate::decide::time::Wall;
 #[cfg_attr(not(any(target_os = "linux", target_os = "macos")), path = "other.rs")]
 mod system;
 
-pub use system::PROC;
+pub use system::{Buffer, PROC};
 
 /// Flags with which a directory is opened: never through a symlink, never inherited.
 const DIRECTORY: OFlags = OFlags::RDONLY
@@ -242,8 +243,14 @@ impl Dir {
         if below.as_os_str().is_empty() {
             return Ok(root_dir);
         }
-        let fd = system::open_beneath(root_dir.fd(), below)?;
-        root_dir.adopt(fd, below.to_owned())
+        root_dir.open_within(below)
+    }
+
+    /// Opens the directory `below` this one, which is a root's, under the same conditions. For a walk
+    /// that ends soon: as long as the handle of a root lives, its file system cannot be unmounted.
+    pub fn open_within(&self, below: &Path) -> Result<Dir, RootError> {
+        let fd = system::open_beneath(self.fd(), below)?;
+        self.adopt(fd, below.to_owned())
     }
 
     /// Opens the directory `name` in this one, under the same conditions.
@@ -264,7 +271,14 @@ impl Dir {
         if let Ok(more) = below.strip_prefix(&self.below) {
             path.push(more);
         }
-        Ok(Dir::new(fd, path, below, id)?)
+        // The same mount is the same file system.
+        Ok(Dir {
+            fd,
+            path,
+            below,
+            place: self.place.clone(),
+            id,
+        })
     }
 
     fn new(fd: OwnedFd, path: PathBuf, below: PathBuf, id: RootId) -> io::Result<Dir> {
@@ -321,6 +335,20 @@ impl Dir {
         self.place.reach
     }
 
+    /// Calls `each` with every name in it and what kind of thing it is, where the file system says so.
+    /// Once only: what has been read of a handle is not read again.
+    pub fn read(
+        &self,
+        buffer: &mut Buffer,
+        each: &mut dyn FnMut(&OsStr, Option<Kind>),
+    ) -> io::Result<()> {
+        system::read(self.fd(), buffer, &mut |name, kind| {
+            if name != b"." && name != b".." {
+                each(OsStr::from_bytes(name), kind);
+            }
+        })
+    }
+
     /// What stands at `name`, not followed; `None` where nothing does.
     pub fn observe(&self, name: &OsStr) -> io::Result<Option<Observation>> {
         match system::observe_at(self.fd(), name) {
@@ -356,12 +384,17 @@ fn open_step_by_step(root: BorrowedFd<'_>, below: &Path) -> io::Result<OwnedFd> 
 }
 
 fn kind(mode: u32) -> Kind {
-    use rustix::fs::FileType;
-    match FileType::from_raw_mode(mode as rustix::fs::RawMode) {
-        FileType::RegularFile => Kind::File,
-        FileType::Directory => Kind::Dir,
-        FileType::Symlink => Kind::Symlink,
-        _ => Kind::Other,
+    entry_kind(FileType::from_raw_mode(mode as rustix::fs::RawMode)).unwrap_or(Kind::Other)
+}
+
+/// `None` where the file system does not say.
+fn entry_kind(kind: FileType) -> Option<Kind> {
+    match kind {
+        FileType::RegularFile => Some(Kind::File),
+        FileType::Directory => Some(Kind::Dir),
+        FileType::Symlink => Some(Kind::Symlink),
+        FileType::Unknown => None,
+        _ => Some(Kind::Other),
     }
 }
 

@@ -6,11 +6,11 @@ use std::io;
 use std::os::fd::BorrowedFd;
 use std::os::unix::ffi::OsStringExt;
 
-use rustix::fs::{AtFlags, OFlags, Stat};
+use rustix::fs::{AtFlags, Dir as Entries, OFlags, Stat};
 use rustix::io::Errno;
 
 pub(super) use super::open_step_by_step as open_beneath;
-use super::{DIRECTORY, Stands, kind};
+use super::{DIRECTORY, Stands, entry_kind, kind};
 use crate::decide::judge::Reach;
 use crate::decide::observation::{Fingerprint, Kind, Observation};
 use crate::decide::time::Wall;
@@ -78,4 +78,21 @@ pub(super) fn stands(at: BorrowedFd<'_>, name: &OsStr) -> io::Result<Stands> {
 
 pub(super) fn file_system(_: BorrowedFd<'_>) -> io::Result<(String, Reach)> {
     Ok((std::env::consts::OS.to_owned(), Reach::Unknown))
+}
+
+/// Nothing that is used again: the C library has a buffer of its own.
+#[derive(Debug, Default)]
+pub struct Buffer;
+
+/// Calls `each` with the names in `dir`.
+pub(super) fn read(
+    dir: BorrowedFd<'_>,
+    _: &mut Buffer,
+    each: &mut dyn FnMut(&[u8], Option<Kind>),
+) -> io::Result<()> {
+    for entry in Entries::read_from(dir)? {
+        let entry = entry?;
+        each(entry.file_name().to_bytes(), entry_kind(entry.file_type()));
+    }
+    Ok(())
 }

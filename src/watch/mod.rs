@@ -268,7 +268,7 @@ impl Callback {
                     self.rare(Rare::Structure(path.clone()));
                 }
                 self.tell(&path, |subject, due| Event::Tracked { subject, due });
-                self.inlet.temps.created(path, clock::mono());
+                self.inlet.temps.created(&path, clock::mono());
             }
             Hint::Gone(path, how) => {
                 if self.inlet.temps.gone(&path) {
@@ -280,7 +280,7 @@ impl Callback {
                 }
             }
             Hint::Unsure(path) => match path.symlink_metadata() {
-                Ok(_) => self.inlet.temps.appeared(path, clock::mono()),
+                Ok(_) => self.inlet.temps.appeared(&path, clock::mono()),
                 Err(_) => _ = self.inlet.temps.gone(&path),
             },
             Hint::Closed(path) => self.inlet.temps.closed(&path),

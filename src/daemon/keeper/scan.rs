@@ -65,7 +65,7 @@ impl Keeper {
                 let (path, at) = (dir.path().join(name), clock::mono());
                 match origin {
                     Some(origin) => {
-                        let is_news = shared.temps.found(path.clone(), at, origin);
+                        let is_news = shared.temps.found(&path, at, origin);
                         if is_news
                             && cause == Cause::Periodic
                             && let Some(since) = heard_since(dir)
@@ -75,8 +75,8 @@ impl Keeper {
                             guard(&unheard).push(path);
                         }
                     }
-                    None if is_older(dir, name, began) => shared.temps.leave(path, at),
-                    None => _ = shared.temps.found(path, at, Origin::Found),
+                    None if is_older(dir, name, began) => shared.temps.leave(&path, at),
+                    None => _ = shared.temps.found(&path, at, Origin::Found),
                 }
             }
             Met::Claim(dir, name) if recovers => {
@@ -174,7 +174,7 @@ impl Keeper {
         let mut tell = |event| self.shared.tell(event);
         let back = pass::recover(&self.shared.tools, ground, &self.asker, claim, &mut tell);
         if let Some(name) = back {
-            self.shared.temps.created(folder.join(name), clock::mono());
+            self.shared.temps.created(&folder.join(name), clock::mono());
         }
     }
 

@@ -1,0 +1,332 @@
+//! The path of a temp as the map's key: one word, in which all temps of a folder share its path.
+//!
+//! A million paths that begin alike would take more than all else that is known of them. So a key is
+//! one allocation with a reference to the folder and the base name behind it, and nothing in the
+//! table but the pointer to that: a hash table that has just grown is half empty, and what lies in
+//! its slots counts twice.
+
+use std::alloc::{self, Layout};
+use std::borrow::Borrow;
+use std::cmp::Ordering;
+use std::collections::HashSet;
+use std::ffi::OsStr;
+use std::fmt;
+use std::hash::{Hash, Hasher};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::ptr::NonNull;
+use std::sync::Arc;
+
+/// A folder's path, the same one for all temps in it.
+pub type Folder = Arc<PathBuf>;
+
+/// The folder and the base name of a temp.
+pub struct Key(NonNull<Head>);
+
+/// What the allocation of a key begins with; the name follows.
+#[repr(C)]
+struct Head {
+    folder: Folder,
+    length: u32,
+}
+
+/// Where the name begins.
+const NAME: usize = std::mem::offset_of!(Head, length) + size_of::<u32>();
+
+fn layout(length: u32) -> Layout {
+    let size = (NAME + length as usize).max(size_of::<Head>());
+    // SAFETY: the alignment is a type's, and 4 GiB and a bit is less than isize::MAX where pointers
+    // have 64 bits; where they have 32, no name is so long that it could be in memory.
+    unsafe { Layout::from_size_align_unchecked(size, align_of::<Head>()) }
+}
+
+impl Key {
+    /// The temp `name` in `folder`.
+    #[must_use]
+    pub fn new(folder: Folder, name: &OsStr) -> Key {
+        let name = name.as_bytes();
+        // No file system has names of 4 GiB.
+        let length = u32::try_from(name.len()).unwrap_or(u32::MAX);
+        let layout = layout(length);
+        // SAFETY: the layout is that of a `Head` at least, so it is not empty.
+        let Some(head) = NonNull::new(unsafe { alloc::alloc(layout) }) else {
+            alloc::handle_alloc_error(layout)
+        };
+        let head = head.cast::<Head>();
+        // SAFETY: the allocation has room for a `Head`, for which it is aligned, and for `length`
+        // bytes from `NAME` on; `name` has at least so many.
+        unsafe {
+            head.write(Head { folder, length });
+            let to = head.cast::<u8>().add(NAME);
+            to.copy_from_nonoverlapping(NonNull::from(name).cast(), length as usize);
+        }
+        Key(head)
+    }
+
+    /// The folder.
+    #[must_use]
+    pub fn folder(&self) -> &Folder {
+        // SAFETY: `new` wrote it, and only `drop` ends it.
+        unsafe { &(*self.0.as_ptr()).folder }
+    }
+
+    /// The base name.
+    #[must_use]
+    pub fn name(&self) -> &OsStr {
+        // SAFETY: `new` wrote `length` bytes there, and nobody changes them.
+        let name = unsafe {
+            let length = (*self.0.as_ptr()).length as usize;
+            std::slice::from_raw_parts(self.0.cast::<u8>().add(NAME).as_ptr(), length)
+        };
+        OsStr::from_bytes(name)
+    }
+
+    /// The whole path.
+    #[must_use]
+    pub fn path(&self) -> PathBuf {
+        self.folder().join(self.name())
+    }
+}
+
+impl Drop for Key {
+    fn drop(&mut self) {
+        // SAFETY: `new` allocated it with this layout and wrote the `Head`; nobody uses it any more.
+        unsafe {
+            let layout = layout((*self.0.as_ptr()).length);
+            self.0.drop_in_place();
+            alloc::dealloc(self.0.as_ptr().cast(), layout);
+        }
+    }
+}
+
+// SAFETY: a key owns its allocation, which nobody changes; an `Arc<PathBuf>` may go to and be seen by
+// any thread.
+unsafe impl Send for Key {}
+// SAFETY: as above.
+unsafe impl Sync for Key {}
+
+impl Clone for Key {
+    fn clone(&self) -> Key {
+        Key::new(Arc::clone(self.folder()), self.name())
+    }
+}
+
+impl fmt::Debug for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.path().fmt(f)
+    }
+}
+
+/// What a key can be looked up by without making one: bytes of the folder's path, and of the name.
+pub(super) trait Parts {
+    fn parts(&self) -> (&[u8], &[u8]);
+}
+
+impl Parts for Key {
+    fn parts(&self) -> (&[u8], &[u8]) {
+        (self.folder().as_os_str().as_bytes(), self.name().as_bytes())
+    }
+}
+
+/// A path, cut before its base name.
+pub(super) struct Cut<'a>(&'a [u8], &'a [u8]);
+
+impl<'a> Cut<'a> {
+    /// Paths of temps come from a folder's path and a name, so they are as short as can be.
+    pub(super) fn new(path: &'a Path) -> Cut<'a> {
+        let path = path.as_os_str().as_bytes();
+        match path.iter().rposition(|&byte| byte == b'/') {
+            Some(0) => Cut(b"/", path.get(1..).unwrap_or_default()),
+            Some(slash) => {
+                let (folder, name) = path.split_at(slash);
+                Cut(folder, name.get(1..).unwrap_or_default())
+            }
+            None => Cut(b"", path),
+        }
+    }
+
+    pub(super) fn folder(&self) -> &'a Path {
+        Path::new(OsStr::from_bytes(self.0))
+    }
+
+    pub(super) fn name(&self) -> &'a OsStr {
+        OsStr::from_bytes(self.1)
+    }
+}
+
+impl Parts for Cut<'_> {
+    fn parts(&self) -> (&[u8], &[u8]) {
+        (self.0, self.1)
+    }
+}
+
+impl<'a> Borrow<dyn Parts + 'a> for Key {
+    fn borrow(&self) -> &(dyn Parts + 'a) {
+        self
+    }
+}
+
+impl Hash for dyn Parts + '_ {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let (folder, name) = self.parts();
+        state.write(folder);
+        state.write_u8(b'/');
+        state.write(name);
+    }
+}
+
+impl PartialEq for dyn Parts + '_ {
+    fn eq(&self, other: &Self) -> bool {
+        let ((folder, name), (other_folder, other_name)) = (self.parts(), other.parts());
+        name == other_name && folder == other_folder
+    }
+}
+
+impl Eq for dyn Parts + '_ {}
+
+impl Hash for Key {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let parts: &dyn Parts = self;
+        parts.hash(state);
+    }
+}
+
+impl PartialEq for Key {
+    fn eq(&self, other: &Key) -> bool {
+        self.parts() == other.parts()
+    }
+}
+
+impl Eq for Key {}
+
+impl PartialOrd for Key {
+    fn partial_cmp(&self, other: &Key) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Key {
+    fn cmp(&self, other: &Key) -> Ordering {
+        self.parts().cmp(&other.parts())
+    }
+}
+
+/// The folders of all keys, each once.
+#[derive(Debug, Default)]
+pub(super) struct Folders {
+    all: HashSet<Shared>,
+    /// Most events come from where the last one came from.
+    last: Option<Folder>,
+    /// At how many folders those are looked for that nobody needs any more.
+    full_at: usize,
+}
+
+/// The fewest folders for which that is worth it.
+const FEW: usize = 64;
+
+impl Folders {
+    /// The one for `path`.
+    pub(super) fn get(&mut self, path: &Path) -> Folder {
+        let path = path.as_os_str();
+        if let Some(last) = self.last.as_ref().filter(|last| last.as_os_str() == path) {
+            return Arc::clone(last);
+        }
+        let folder = match self.all.get(path) {
+            Some(Shared(known)) => Arc::clone(known),
+            None => {
+                if self.all.len() >= self.full_at.max(FEW) {
+                    self.shrink();
+                }
+                let new = Arc::new(PathBuf::from(path));
+                self.all.insert(Shared(Arc::clone(&new)));
+                new
+            }
+        };
+        self.last = Some(Arc::clone(&folder));
+        folder
+    }
+
+    /// Forgets those that no key needs any more.
+    pub(super) fn shrink(&mut self) {
+        self.last = None;
+        self.all
+            .retain(|Shared(folder)| Arc::strong_count(folder) > 1);
+        self.full_at = self.all.len() * 2;
+        self.all.shrink_to(self.full_at);
+    }
+}
+
+/// To be found by the bytes of its path: a `Path` would be compared part by part.
+#[derive(Debug, PartialEq, Eq)]
+struct Shared(Folder);
+
+impl Borrow<OsStr> for Shared {
+    fn borrow(&self) -> &OsStr {
+        self.0.as_os_str()
+    }
+}
+
+impl Hash for Shared {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.0.as_os_str().hash(state);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::hash::{BuildHasher, RandomState};
+
+    fn key(folder: &str, name: &[u8]) -> Key {
+        Key::new(Arc::new(folder.into()), OsStr::from_bytes(name))
+    }
+
+    #[test]
+    fn a_key_gives_back_what_it_was_made_of() {
+        for name in [&b""[..], b"a", b"a.tmp", b"\xff\n.tmp", &[b'x'; 255]] {
+            let key = key("/r/b", name);
+            let copy = key.clone();
+            drop(key);
+            assert_eq!(copy.name().as_bytes(), name);
+            assert_eq!(**copy.folder(), Path::new("/r/b"));
+            assert_eq!(copy.path(), Path::new("/r/b").join(OsStr::from_bytes(name)));
+        }
+    }
+
+    #[test]
+    fn it_is_found_by_its_path() {
+        let hasher = RandomState::new();
+        for (folder, name) in [("/r", "a.tmp"), ("/", "a.tmp"), ("", "a.tmp"), ("/r/b", "")] {
+            let key = key(folder, name.as_bytes());
+            let path = key.path();
+            let cut = Cut::new(&path);
+            let (one, other): (&dyn Parts, &dyn Parts) = (&key, &cut);
+            assert!(one == other, "{path:?}");
+            assert_eq!(hasher.hash_one(&key), hasher.hash_one(other), "{path:?}");
+            assert_eq!(
+                (cut.folder(), cut.name()),
+                (Path::new(folder), OsStr::new(name))
+            );
+        }
+        assert_ne!(key("/r", b"a.tmp"), key("/r", b"b.tmp"));
+        assert_ne!(key("/r", b"a.tmp"), key("/q", b"a.tmp"));
+    }
+
+    #[test]
+    fn one_word_and_one_folder_for_all() {
+        assert_eq!(size_of::<Option<Key>>(), size_of::<usize>());
+        let mut folders = Folders::default();
+        let (one, two) = (folders.get(Path::new("/r")), folders.get(Path::new("/q")));
+        assert!(Arc::ptr_eq(&one, &folders.get(Path::new("/r"))));
+        assert!(!Arc::ptr_eq(&one, &two));
+        drop(two);
+        for n in 0..10 * FEW {
+            folders.get(Path::new(&format!("/{n}")));
+        }
+        assert!(folders.all.len() <= FEW, "{}", folders.all.len());
+        assert!(
+            Arc::ptr_eq(&one, &folders.get(Path::new("/r"))),
+            "still needed"
+        );
+    }
+}
