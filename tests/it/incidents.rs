@@ -32,6 +32,7 @@ use orphand::reap::{Outcome, Reaper, Step};
 
 use crate::attacks;
 use crate::holders::{Hold, Holding};
+use crate::places::Mounted;
 use crate::sandbox::{self, NOBODY, Sandbox, dead_pid, is_root};
 use crate::stage::*;
 
@@ -217,7 +218,7 @@ fn systemd_35182_prometheus_8180_tinynvidiaupdatechecker_289_sockets_and_directo
 fn agmsg_938_processes_of_another_host() {
     alone(&[As::Mounts], || {
         let base = tempfile::tempdir().unwrap();
-        mount("ramfs", base.path(), "ramfs", 0, "");
+        let _mounted = Mounted::new("ramfs", base.path(), "ramfs", 0, "");
         let home = tempfile::TempDir::new_in(base.path()).unwrap();
         kept(&Stage::within(home), Reason::NetworkFs);
     });
@@ -285,7 +286,7 @@ fn kubernetes_7317_systemd_12692_another_mount_below_the_root() {
         let stage = Stage::new();
         let other = stage.dir.join("volume");
         fs::create_dir(&other).unwrap();
-        mount("tmpfs", &other, "tmpfs", 0, "");
+        let _mounted = Mounted::new("tmpfs", &other, "tmpfs", 0, "");
         fs::write(other.join(TARGET), WHOLE).unwrap();
         fs::write(other.join(TEMP), b"of the volume").unwrap();
         let events = stage.sweep();
