@@ -181,7 +181,9 @@ fn systemd_30690_a_fifo() {
                 sandbox::fifo(&other);
                 fs::rename(&other, &temp).unwrap();
             });
-            let _ = say.send(format!("{:?}", stage.reap(stunt.hook)));
+            let outcome = format!("{:?}", stage.reap(stunt.hook));
+            drop(stage);
+            let _ = say.send(outcome);
         });
         let said = said.recv_timeout(Duration::from_secs(20));
         assert_eq!(said.as_deref(), Ok("Kept(Changed)"));
