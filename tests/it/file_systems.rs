@@ -30,7 +30,7 @@ const SYSTEMS: [&str; 6] = ["ext4", "xfs", "btrfs", "f2fs", "tmpfs", "overlayfs"
 struct Disk {
     at: PathBuf,
     system: &'static str,
-    _base: TempDir,
+    base: TempDir,
 }
 
 impl Disk {
@@ -71,11 +71,7 @@ impl Disk {
             let options = format!("lowerdir={lower},upperdir={upper},workdir={work}");
             try_mount("overlay", &at, "overlay", 0, &options).map_err(|error| error.to_string())?;
         }
-        Ok(Disk {
-            at,
-            system,
-            _base: base,
-        })
+        Ok(Disk { at, system, base })
     }
 
     fn stage(&self) -> Stage {
@@ -99,9 +95,11 @@ impl Disk {
 
 impl Drop for Disk {
     fn drop(&mut self) {
-        let path = std::ffi::CString::new(self.at.to_str().unwrap()).unwrap();
-        // SAFETY: the path ends in NUL and outlives the call.
-        unsafe { libc::umount2(path.as_ptr(), libc::MNT_DETACH) };
+        for path in [&self.at, self.base.path()] {
+            let path = std::ffi::CString::new(path.to_str().unwrap()).unwrap();
+            // SAFETY: the path ends in NUL and outlives the call. Nothing may be mounted there.
+            unsafe { libc::umount2(path.as_ptr(), libc::MNT_DETACH) };
+        }
     }
 }
 

@@ -32,6 +32,7 @@ use orphand::reap::{Outcome, Reaper, Step};
 
 use crate::attacks;
 use crate::holders::{Hold, Holding};
+use crate::places::Mounted;
 use crate::sandbox::{self, NOBODY, Sandbox, dead_pid, is_root};
 use crate::stage::*;
 
@@ -180,7 +181,9 @@ fn systemd_30690_a_fifo() {
                 sandbox::fifo(&other);
                 fs::rename(&other, &temp).unwrap();
             });
-            let _ = say.send(format!("{:?}", stage.reap(stunt.hook)));
+            let outcome = format!("{:?}", stage.reap(stunt.hook));
+            drop(stage);
+            let _ = say.send(outcome);
         });
         let said = said.recv_timeout(Duration::from_secs(20));
         assert_eq!(said.as_deref(), Ok("Kept(Changed)"));
@@ -217,7 +220,7 @@ fn systemd_35182_prometheus_8180_tinynvidiaupdatechecker_289_sockets_and_directo
 fn agmsg_938_processes_of_another_host() {
     alone(&[As::Mounts], || {
         let base = tempfile::tempdir().unwrap();
-        mount("ramfs", base.path(), "ramfs", 0, "");
+        let _mounted = Mounted::new("ramfs", base.path(), "ramfs", 0, "");
         let home = tempfile::TempDir::new_in(base.path()).unwrap();
         kept(&Stage::within(home), Reason::NetworkFs);
     });
@@ -285,7 +288,7 @@ fn kubernetes_7317_systemd_12692_another_mount_below_the_root() {
         let stage = Stage::new();
         let other = stage.dir.join("volume");
         fs::create_dir(&other).unwrap();
-        mount("tmpfs", &other, "tmpfs", 0, "");
+        let _mounted = Mounted::new("tmpfs", &other, "tmpfs", 0, "");
         fs::write(other.join(TARGET), WHOLE).unwrap();
         fs::write(other.join(TEMP), b"of the volume").unwrap();
         let events = stage.sweep();

@@ -19,10 +19,10 @@ use crate::holders::{Hold, Holding};
 use crate::stage::*;
 
 /// Something that is mounted until this is dropped.
-struct Mounted(PathBuf);
+pub(crate) struct Mounted(PathBuf);
 
 impl Mounted {
-    fn new(what: &str, on: &Path, kind: &str, flags: u64, options: &str) -> Mounted {
+    pub(crate) fn new(what: &str, on: &Path, kind: &str, flags: u64, options: &str) -> Mounted {
         mount(what, on, kind, flags, options);
         Mounted(on.to_owned())
     }
