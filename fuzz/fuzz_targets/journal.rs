@@ -24,11 +24,12 @@ fuzz_target!(|data: &[u8]| {
     let mut whole: Vec<Value> = Vec::new();
     for (index, rubbish) in data.split(|byte| *byte == 0xff).take(8).enumerate() {
         if index % 2 == 1 {
-            // The line before, without its "\n" or with less.
             let length = file.metadata().expect("its size").len();
             let torn = u64::from(rubbish.first().map_or(1, |byte| byte % 8));
             file.set_len(length.saturating_sub(torn)).expect("torn");
-            if torn > 0 {
+            // Without its "\n" the line before is whole, unless the rubbish runs on from it.
+            let runs_on = rubbish.first().is_some_and(|byte| *byte != b'\n');
+            if torn > 1 || (torn == 1 && runs_on) {
                 whole.pop();
             }
         }
