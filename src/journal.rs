@@ -135,8 +135,10 @@ impl Journal {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
     use serde_json::json;
     use std::fs;
+    use std::io::Write;
 
     fn read(journal: &Journal) -> Vec<Value> {
         let mut all = Vec::new();
@@ -176,6 +178,65 @@ mod tests {
             let after = read(&journal);
             assert_eq!(after.last(), Some(&json!({"n": 4})), "cut at {cut}");
             assert!(after.len() > before.len(), "cut at {cut}");
+        }
+    }
+
+    /// What happens to the file between two lines.
+    #[derive(Clone, Debug)]
+    enum Between {
+        /// Others write to it, and crashes leave blocks of zeros.
+        Rubbish(Vec<u8>),
+        /// The last bytes are lost, and with any of them the last line.
+        Torn(u64),
+    }
+
+    fn between() -> impl Strategy<Value = Between> {
+        let start =
+            prop::sample::select(&["", "\n", "\0\0\0", "{\"journal\":\"outcome\"", "[{\n"][..]);
+        let bytes = prop::collection::vec(any::<u8>(), 0..40);
+        prop_oneof![
+            (start, bytes)
+                .prop_map(|(start, end)| Between::Rubbish([start.as_bytes(), &end].concat())),
+            (1..20u64).prop_map(Between::Torn),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn no_rubbish_and_no_tear_costs_another_line(
+            all in prop::collection::vec(between(), 0..12),
+        ) {
+            let folder = tempfile::tempdir().unwrap();
+            let journal = Journal::new(Some(folder.path()));
+            let mut whole = Vec::new();
+            for (n, between) in all.iter().enumerate() {
+                let line = json!({"n": n, "path": "a line longer than what is torn off"});
+                journal.write(Line::Outcome, std::slice::from_ref(&line));
+                let path = journal.path().unwrap();
+                let mut file = File::options().append(true).open(path).unwrap();
+                match between {
+                    Between::Rubbish(bytes) => {
+                        file.write_all(b"\n").unwrap();
+                        file.write_all(bytes).unwrap();
+                        whole.push(line);
+                    }
+                    Between::Torn(bytes) => {
+                        let length = file.metadata().unwrap().len();
+                        file.set_len(length - bytes).unwrap();
+                        // The "\n" alone may go: the line is whole without it.
+                        if *bytes == 1 {
+                            whole.push(line);
+                        }
+                    }
+                }
+            }
+            let last = json!({"n": "last"});
+            journal.write(Line::Outcome, std::slice::from_ref(&last));
+            whole.push(last);
+            let mut all = read(&journal);
+            // Rubbish may be lines as well.
+            all.retain(|line| line.get("n").is_some());
+            prop_assert_eq!(all, whole);
         }
     }
 

@@ -9,6 +9,8 @@ use std::path::Path;
 
 use globset::{Candidate, GlobBuilder, GlobSet};
 
+use super::temp_name::why;
+
 /// What a rule leaves alone, compiled. By default nothing.
 #[derive(Clone, Debug, Default)]
 pub struct Exclude {
@@ -115,7 +117,7 @@ impl Excluding {
             .and_then(|parsed| GlobSet::new([parsed]));
         let set = set.map_err(|error| ExcludeError::Bad {
             glob: glob.to_owned(),
-            why: error.kind().to_string(),
+            why: why(&error),
         })?;
         let text = glob.to_owned();
         Ok(Excluding { text, set, way })
@@ -138,9 +140,10 @@ fn no_way(glob: &str) -> ExcludeError {
     let told = !parts.is_empty()
         && !glob.starts_with('/')
         && !parts.iter().any(|part| matches!(*part, ".." | "~"));
+    let instead = told.then(|| parts.join("/"));
     ExcludeError::NoWay {
         glob: glob.to_owned(),
-        instead: told.then(|| parts.join("/")),
+        instead: instead.filter(|glob| Excluding::new(glob).is_ok()),
     }
 }
 
@@ -220,6 +223,8 @@ mod tests {
             ("/", no_way("/", None)),
             ("cache/", no_way("cache/", Some("cache"))),
             ("./a//b", no_way("./a//b", Some("a/b"))),
+            // Nothing is proposed that would be refused in turn.
+            ("./{a//b", no_way("./{a//b", None)),
             ("../a", no_way("../a", None)),
             ("~/a", no_way("~/a", None)),
             (".", no_way(".", None)),

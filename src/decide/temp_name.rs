@@ -282,7 +282,7 @@ impl NameGlob {
         let set = Glob::new(glob).and_then(|parsed| GlobSet::new([parsed]));
         let set = set.map_err(|error| NameError::BadGlob {
             glob: glob.to_owned(),
-            why: error.kind().to_string(),
+            why: why(&error),
         })?;
         // With "/" no file can have these names: a glob that takes one was not written for it.
         let generic = ["any/thing.tmp", ".any/thing.any/thing.tmp"]
@@ -291,6 +291,16 @@ impl NameGlob {
         let text = glob.to_owned();
         Ok(NameGlob { text, set, generic })
     }
+}
+
+/// What is wrong with a glob. A range names its two ends as they are: what a terminal obeys is
+/// escaped.
+pub(super) fn why(error: &globset::Error) -> String {
+    let shown = |char: char| match char.is_control() {
+        true => char.escape_default().to_string(),
+        false => char.to_string(),
+    };
+    error.kind().to_string().chars().map(shown).collect()
 }
 
 fn unknown_writer(name: &str) -> NameError {
@@ -642,6 +652,7 @@ mod tests {
             ("cache/", "", &["write \"*.tmp\""]),
             ("{a/[b,c}", "", &["write \"*.tmp\""]),
             ("[a", "", &["\"[a\"", "unclosed character class", "backslash"]),
+            ("[b-\x1b]", "", &["'b' > '\\u{1b}'"]),
             ("*.tmp", "claude", &["\"claude\"", "did you mean \"claude-code\"", "--writer list"]),
             ("*.tmp", "Git", &["did you mean \"git\""]),
             ("*.tmp", "atomicaly", &["did you mean \"atomically\""]),

@@ -56,7 +56,8 @@ impl Overlap {
 
 /// What excludes this folder and no other.
 fn glob(way: &Path) -> String {
-    let glob = globset::escape(&way.to_string_lossy());
+    // `globset::escape` leaves a backslash as it is, and in a glob that takes the next character.
+    let glob = globset::escape(&way.to_string_lossy()).replace('\\', r"\\");
     // Without a "/" it would be any part.
     match glob.contains('/') {
         true => glob,
