@@ -17,8 +17,8 @@ mod cli {
     mod size;
     mod text;
 
-    /// The words of the command line that the file has too. The rest of it has no part in reading;
-    /// one word more or less there is an error here.
+    /// The words of the command line that the file has too. The rest of it has no part in
+    /// reading. A word that is new there is not tried here before it stands here too.
     mod args {
         use clap::ValueEnum;
         use orphand::decide::policy::{Action, Closed, Open, SoleCopy};
