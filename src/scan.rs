@@ -111,8 +111,12 @@ impl Walk<'_> {
 
     fn read(&self, dir: &Dir, buffer: &mut Buffer) {
         (self.met)(Met::Dir(dir));
-        if let Err(error) = dir.read(buffer, &mut |name, kind| self.entry(dir, name, kind)) {
-            (self.met)(Met::Denied(dir.path(), &error));
+        match dir.read(buffer, &mut |name, kind| self.entry(dir, name, kind)) {
+            // ENOENT: it was removed while it was read (getdents(2)).
+            Err(error) if !RootError::is_gone_by(&error) => {
+                (self.met)(Met::Denied(dir.path(), &error));
+            }
+            _ => {}
         }
         (self.met)(Met::Done(dir));
     }
