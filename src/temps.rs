@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BinaryHeap};
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -28,8 +28,6 @@ pub struct Temps {
     /// Two words an entry: a table that has just grown is half empty.
     map: DashMap<Key, Box<Tracked>>,
     folders: Mutex<Folders>,
-    /// The most that were known since memory was last given back.
-    peak: AtomicUsize,
     /// The timer thread sleeps for so long that the next creation is to wake it.
     asleep: AtomicBool,
     /// The bell was rung because the whole map is to be looked at again.
@@ -51,7 +49,6 @@ impl Temps {
         let temps = Temps {
             map: DashMap::new(),
             folders: Mutex::default(),
-            peak: AtomicUsize::new(0),
             asleep: AtomicBool::new(false),
             stale: AtomicBool::new(false),
             bell,
@@ -282,17 +279,15 @@ impl Temps {
         }
     }
 
-    /// Gives memory back if many have gone since the most were known.
+    /// Gives memory back where there is room for many more than are known.
     pub fn shrink(&self) {
-        let now = self.len();
-        let peak = self.peak.fetch_max(now, Ordering::Relaxed);
-        if peak < WORTH_IT || now > peak / 4 {
+        let room = self.map.capacity();
+        if room < WORTH_IT || self.len() > room / 4 {
             return;
         }
         self.map.shrink_to_fit();
         self.folders().shrink();
         memory::give_back();
-        self.peak.store(now, Ordering::Relaxed);
     }
 
     /// How many wait, how many are kept and why, and when the next one is due: for people.
@@ -330,7 +325,7 @@ pub struct Nearest {
     pub later: Mono,
 }
 
-/// How many temps must have been known for their memory to be worth giving back.
+/// For how many temps there must be room for it to be worth giving back.
 const WORTH_IT: usize = 10_000;
 
 /// What the map holds, for a status line.

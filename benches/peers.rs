@@ -1,0 +1,377 @@
+//! orphand beside its peers, on the same work, in one run.
+//!
+//!     cargo bench --bench peers                  all of the following
+//!     cargo bench --bench peers -- scan          a tree with 500,000 entries: fd, find
+//!     cargo bench --bench peers -- sweep         10,000 orphans in one directory: find, tmpreaper,
+//!                                                systemd-tmpfiles, fuser, lsof
+//!     cargo bench --bench peers -- grow          1 to 1,000 directories, 1,000 to 100,000 temps
+//!     cargo bench --bench peers -- memory [N]    bytes for each of N temps that are tracked
+//!
+//! Each figure is the median of three rounds, in each of which all take their turn. What is not
+//! installed is said. `DIR` in the environment is where the files are made; by default on the file
+//! system of temporary files.
+
+#[cfg(not(target_os = "linux"))]
+fn main() {
+    println!("this benchmark compares with programs of Linux");
+}
+
+#[cfg(target_os = "linux")]
+fn main() {
+    linux::main();
+}
+
+#[cfg(target_os = "linux")]
+mod linux {
+    use std::path::{Path, PathBuf};
+    use std::process::{Command, Stdio};
+    use std::time::{Duration, Instant};
+    use std::{env, fs};
+
+    use orphand::decide::policy::{Graces, Policy};
+    use tempfile::TempDir;
+
+    const ROUNDS: usize = 3;
+    const GRACE: Duration = Duration::from_millis(200);
+    /// What a sweep sleeps between its two looks.
+    const CONFIRM: Duration = Duration::from_millis(100);
+
+    pub(super) fn main() {
+        let args: Vec<String> = env::args().skip(1).filter(|arg| arg != "--bench").collect();
+        let args: Vec<&str> = args.iter().map(String::as_str).collect();
+        if args.first() != Some(&"child") {
+            conditions();
+        }
+        match args.as_slice() {
+            ["child", how, count] => track(how, number(count)),
+            ["scan", ..] => scan(),
+            ["sweep", ..] => sweep(),
+            ["grow", ..] => grow(),
+            ["memory", rest @ ..] => memory(rest.first().map_or(1_000_000, |n| number(n))),
+            _ => {
+                scan();
+                sweep();
+                grow();
+                memory(1_000_000);
+            }
+        }
+    }
+
+    fn number(text: &str) -> usize {
+        text.parse().expect("a number")
+    }
+
+    fn conditions() {
+        let read = |path| fs::read_to_string(path).unwrap_or_default();
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let (kernel, load) = (read("/proc/sys/kernel/osrelease"), read("/proc/loadavg"));
+        println!(
+            "Linux {}, {cores} cores, load {}",
+            kernel.trim(),
+            load.trim()
+        );
+    }
+
+    fn folder() -> TempDir {
+        match env::var_os("DIR") {
+            Some(dir) => tempfile::tempdir_in(dir),
+            None => tempfile::tempdir(),
+        }
+        .expect("a directory")
+    }
+
+    /// A program, with its arguments; `{}` stands for the directory.
+    struct Peer {
+        name: &'static str,
+        command: Vec<String>,
+        /// What of its time is not its work.
+        sleeps: Duration,
+    }
+
+    fn peer(name: &'static str, command: &[&str]) -> Peer {
+        Peer {
+            name,
+            command: command.iter().map(|&word| word.to_owned()).collect(),
+            sleeps: Duration::ZERO,
+        }
+    }
+
+    impl Peer {
+        fn is_installed(&self) -> bool {
+            let path = env::var_os("PATH").unwrap_or_default();
+            let there = |dir: PathBuf| dir.join(&self.command[0]).is_file();
+            env::split_paths(&path).any(there)
+        }
+
+        /// How long it takes, milliseconds.
+        fn run(&self, dir: &Path) -> f64 {
+            let word = |word: &String| word.replace("{}", dir.to_str().expect("a plain path"));
+            let words: Vec<String> = self.command.iter().map(word).collect();
+            let state = dir.with_extension("state");
+            let began = Instant::now();
+            let status = Command::new(&words[0])
+                .args(&words[1..])
+                .env("XDG_STATE_HOME", &state)
+                .env("XDG_RUNTIME_DIR", &state)
+                .stdout(Stdio::null())
+                .stderr(Stdio::null())
+                .status();
+            let took = began.elapsed().saturating_sub(self.sleeps);
+            status.expect(self.name);
+            took.as_secs_f64() * 1e3
+        }
+    }
+
+    fn ours(args: &[&str]) -> Peer {
+        let mut command = vec![env!("CARGO_BIN_EXE_orphand")];
+        command.extend_from_slice(args);
+        peer("orphand", &command)
+    }
+
+    /// All take turns; the medians, the first one's ratio to each.
+    fn compare(title: &str, peers: &[Peer], prepare: &dyn Fn() -> PathBuf) {
+        println!("\n{title}");
+        let mut times = vec![Vec::new(); peers.len()];
+        for _ in 0..ROUNDS {
+            for (peer, times) in peers.iter().zip(&mut times) {
+                if peer.is_installed() || peer.name == "orphand" {
+                    times.push(peer.run(&prepare()));
+                }
+            }
+        }
+        let medians: Vec<Option<f64>> = times.into_iter().map(median).collect();
+        let first = medians[0].expect("ours");
+        for (peer, median) in peers.iter().zip(medians) {
+            match median {
+                Some(ms) => println!(
+                    "{:<18} {ms:>9.1} ms   ours / it {:.2}",
+                    peer.name,
+                    first / ms
+                ),
+                None => println!("{:<18} is not installed", peer.name),
+            }
+        }
+    }
+
+    fn median(mut all: Vec<f64>) -> Option<f64> {
+        all.sort_by(f64::total_cmp);
+        all.get(all.len() / 2).copied()
+    }
+
+    /// `directories` with `files` entries each, every hundredth of them a temp.
+    fn tree(at: &Path, directories: usize, files: usize) {
+        for d in 0..directories {
+            let dir = at.join(format!("a{}/b{d}", d % 50));
+            fs::create_dir_all(&dir).expect("a directory");
+            for f in 0..files {
+                let suffix = if f % 100 == 0 { ".tmp" } else { "" };
+                fs::write(dir.join(format!("file-{f:05}.json{suffix}")), "").expect("a file");
+            }
+        }
+    }
+
+    /// `count` orphans beside a healthy file, older than the grace.
+    fn orphans(dir: &Path, count: usize) {
+        fs::create_dir_all(dir).expect("a directory");
+        fs::write(dir.join("sessions.json"), "{}").expect("a target");
+        for n in 0..count {
+            let name = format!("sessions.json.3f2504e0-4f89-41d3-9a0c-{n:012x}.tmp");
+            fs::write(dir.join(name), "{").expect("a temp");
+        }
+        std::thread::sleep(GRACE);
+    }
+
+    fn scan() {
+        let folder = folder();
+        let dir = folder.path().join("tree");
+        tree(&dir, 5_000, 100);
+        let fd = if which("fd") { "fd" } else { "fdfind" };
+        let peers = [
+            ours(&["scan", "-r", "{}"]),
+            peer("find", &["find", "{}", "-name", "*.tmp"]),
+            peer("fd", &[fd, "-u", "-g", "*.tmp", "{}"]),
+        ];
+        compare(
+            "scan: 500,000 entries in 5,000 directories, 5,000 temps; ours gives verdicts too",
+            &peers,
+            &|| dir.clone(),
+        );
+    }
+
+    fn which(name: &str) -> bool {
+        peer("", &[name]).is_installed()
+    }
+
+    fn sweep() {
+        const COUNT: usize = 10_000;
+        let folder = folder();
+        let dir = folder.path().join("sessions");
+        let rules = folder.path().join("rules.conf");
+        // Subsecond ages are beyond most of them: they take all.
+        fs::write(&rules, format!("e {} - - - 0\n", dir.display())).expect("rules");
+        let rules = rules.to_str().expect("a plain path");
+        let peers = [
+            sweeping(),
+            peer("find -delete", &["find", "{}", "-name", "*.tmp", "-delete"]),
+            peer(
+                "tmpreaper",
+                &["tmpreaper", "--protect", "*.json", "0s", "{}"],
+            ),
+            peer("systemd-tmpfiles", &["systemd-tmpfiles", "--clean", rules]),
+        ];
+        compare(
+            "sweep: 10,000 orphans in one directory; ours with all proofs and the journal, confirm not \
+             counted",
+            &peers,
+            &|| {
+                orphans(&dir, COUNT);
+                dir.clone()
+            },
+        );
+        orphans(&dir, COUNT);
+        let one = dir.join("sessions.json");
+        let ask = [
+            peer("fuser, one file", &["fuser", "{}"]),
+            peer("lsof, one file", &["lsof", "{}"]),
+        ];
+        let began = sweeping().run(&dir);
+        let each = began / COUNT as f64;
+        println!("orphand, one file  {each:>9.3} ms");
+        for peer in ask {
+            if !peer.is_installed() {
+                println!("{:<18} is not installed", peer.name);
+                continue;
+            }
+            let ms = median((0..ROUNDS).map(|_| peer.run(&one)).collect()).expect("rounds");
+            println!(
+                "{:<18} {ms:>9.1} ms   {:.0} times ours",
+                peer.name,
+                ms / each
+            );
+        }
+    }
+
+    fn sweeping() -> Peer {
+        let mut ours = ours(&["sweep", "-r", "--yes", "--grace", "200ms", "{}"]);
+        ours.sleeps = CONFIRM;
+        ours
+    }
+
+    fn grow() {
+        println!("\ngrowth of a sweep, 10,000 orphans in all");
+        for directories in [1, 10, 100, 1_000] {
+            growth(directories, 10_000);
+        }
+        println!("growth of a sweep, one directory");
+        for temps in [1_000, 10_000, 100_000] {
+            growth(1, temps);
+        }
+    }
+
+    fn growth(directories: usize, temps: usize) {
+        let mut ms = Vec::new();
+        for _ in 0..ROUNDS {
+            let folder = folder();
+            for d in 0..directories {
+                let dir = folder.path().join(format!("root/{d}"));
+                fs::create_dir_all(&dir).expect("a directory");
+                fs::write(dir.join("s.json"), "{}").expect("a target");
+                for n in 0..temps / directories {
+                    fs::write(dir.join(format!("s.json.{n}-{n:08x}.tmp")), "{").expect("a temp");
+                }
+            }
+            std::thread::sleep(GRACE);
+            ms.push(sweeping().run(&folder.path().join("root")));
+        }
+        let ms = median(ms).expect("rounds");
+        let each = ms * 1e3 / temps as f64;
+        println!("{directories:>5} directories {temps:>8} temps {ms:>9.1} ms {each:>8.1} µs each");
+    }
+
+    /// What a million tracked temps take, each way of getting to know them in a process of its own.
+    fn memory(count: usize) {
+        println!("\nmemory of {count} temps on tmpfs, their names of 54 bytes");
+        for how in ["made", "found"] {
+            let status = Command::new(env::current_exe().expect("this program"))
+                .args(["child", how, &count.to_string()])
+                .status();
+            assert!(status.expect("a child").success());
+        }
+    }
+
+    /// Watches a directory in which temps are made, or were made before, and are removed again.
+    fn track(how: &str, count: usize) {
+        // As many as the kernel's queue takes at a time.
+        const STEP: usize = 4_000;
+        let folder = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir());
+        let folder = folder.expect("a directory");
+        let dir = folder.path();
+        let name = |n| {
+            dir.join(format!(
+                "sessions.json.3f2504e0-4f89-41d3-9a0c-{n:012x}.tmp"
+            ))
+        };
+        let make = |n| fs::write(name(n), "").expect("a temp");
+        let found = how == "found";
+        if found {
+            (0..count).for_each(make);
+        }
+        let policy = Policy {
+            grace: Graces::both(Duration::from_secs(24 * 3600)),
+            ..Policy::default()
+        };
+        let empty = resident();
+        let watcher = orphand::Watcher::builder().root(dir, policy).start();
+        let watcher = watcher.expect("a watcher");
+        while !matches!(watcher.events().recv(), Ok(orphand::Event::Ready { .. })) {}
+        for start in (0..count).step_by(STEP).filter(|_| !found) {
+            let end = count.min(start + STEP);
+            (start..end).for_each(make);
+            wait_until(|| watcher.tracked() >= end);
+        }
+        // What was found is looked at, until it is calm.
+        let mut last = 0;
+        wait_until(|| {
+            std::thread::sleep(Duration::from_secs(2));
+            std::mem::replace(&mut last, busy()) + 50_000 > last
+        });
+        let full = resident();
+        for start in (0..count).step_by(STEP) {
+            let end = count.min(start + STEP);
+            (start..end).for_each(|n| fs::remove_file(name(n)).expect("a temp"));
+            wait_until(|| watcher.tracked() <= count - end);
+        }
+        let _ = watcher.rounds();
+        let each = full.saturating_sub(empty) as f64 / count as f64;
+        let mb = |bytes: usize| bytes as f64 / 1e6;
+        wait_until(|| resident() < empty + (full - empty) / 10 + (4 << 20));
+        println!(
+            "{how:<6} {each:>5.0} bytes each; resident {:.1} MB, then {:.1} MB, and {:.1} MB when they \
+             are gone",
+            mb(empty),
+            mb(full),
+            mb(resident()),
+        );
+    }
+
+    fn wait_until(mut is_so: impl FnMut() -> bool) {
+        let deadline = Instant::now() + Duration::from_secs(1_800);
+        while !is_so() {
+            assert!(Instant::now() < deadline, "it takes too long");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    /// Resident memory of this process, bytes.
+    fn resident() -> usize {
+        let statm = fs::read_to_string("/proc/self/statm").expect("procfs");
+        let pages = statm.split(' ').nth(1).map_or(0, number);
+        pages * rustix::param::page_size()
+    }
+
+    /// CPU time of this process, microseconds.
+    fn busy() -> i64 {
+        let at = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+        at.tv_sec * 1_000_000 + at.tv_nsec / 1_000
+    }
+}
