@@ -112,11 +112,12 @@ impl Walk<'_> {
     fn read(&self, dir: &Dir, buffer: &mut Buffer) {
         (self.met)(Met::Dir(dir));
         match dir.read(buffer, &mut |name, kind| self.entry(dir, name, kind)) {
-            // ENOENT: it was removed while it was read (getdents(2)).
-            Err(error) if !RootError::is_gone_by(&error) => {
+            // It was removed while it was read (getdents(2)).
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => {
                 (self.met)(Met::Denied(dir.path(), &error));
             }
-            _ => {}
+            Ok(()) => {}
         }
         (self.met)(Met::Done(dir));
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crossbeam_channel::Sender;
 
-use super::{Shared, Whose, keeper};
+use super::{Shared, keeper};
 use crate::clock;
 use crate::decide::time::{ClockWatch, Mono};
 use crate::event::Event;
@@ -97,7 +97,6 @@ impl Job {
             if shared.is_stopping() {
                 break;
             }
-            shared.round(Whose::Timer);
             let mut tell = |event: Event| {
                 moved |= matches!(event, Event::Quarantined { .. });
                 shared.tell(event);

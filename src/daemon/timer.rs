@@ -65,11 +65,8 @@ pub(super) fn run(shared: &Arc<Shared>, bell: &Receiver<()>, keeper: &Sender<kee
     let (done, finished) = unbounded();
     let (mut hands, mut at_work) = (pass::hands(), 0);
     while !shared.is_stopping() {
-        // While hands are at work it is they who say that they come round: a dead one must not look
-        // alive because this thread is.
-        if at_work == 0 {
-            shared.round(Whose::Timer);
-        }
+        // Also while a hand hangs: a disk that does not answer is not mended by a new start.
+        shared.round(Whose::Timer);
         agenda.look_ahead(shared, &mut folders, clock::mono());
         agenda.take(clock::mono(), &mut folders);
         while at_work < hands
