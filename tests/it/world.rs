@@ -11,7 +11,7 @@ use crate::sandbox::Sandbox;
 
 /// What the program believes is kept in a file that it has mapped.
 pub(crate) struct World {
-    library: PathBuf,
+    shim: PathBuf,
     file: PathBuf,
     shared: File,
 }
@@ -30,24 +30,24 @@ const YEAR: i64 = 365 * 24 * 60 * 60;
 impl World {
     /// A world like the real one. Says why where none can be made.
     pub(crate) fn new(sandbox: &Sandbox) -> Result<World, String> {
-        let (library, file) = (
+        let (shim, file) = (
             sandbox.base().join("world.so"),
             sandbox.base().join("world"),
         );
         let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/world.c");
         let mut cc = Command::new("cc");
         cc.args(["-shared", "-fPIC", "-O1", "-Wall", "-Werror", "-o"]);
-        let made = cc.arg(&library).args([source, "-ldl"]).output();
+        let made = cc.arg(&shim).args([source, "-ldl"]).output();
         let made = made.map_err(|error| format!("no C compiler: {error}"))?;
         let said = String::from_utf8_lossy(&made.stderr);
         assert!(made.status.success(), "{said}");
         let shared = File::create_new(&file).unwrap();
         shared.set_len(24).unwrap();
-        for path in [&library, &file] {
+        for path in [&shim, &file] {
             sandbox.give(path);
         }
         Ok(World {
-            library,
+            shim,
             file,
             shared,
         })
@@ -55,7 +55,7 @@ impl World {
 
     /// Has `command` run in it.
     pub(crate) fn holds(&self, mut command: Command) -> Command {
-        command.env("LD_PRELOAD", &self.library);
+        command.env("LD_PRELOAD", &self.shim);
         command.env("ORPHAND_TEST_WORLD", &self.file);
         command
     }
