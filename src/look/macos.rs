@@ -109,7 +109,7 @@ pub(super) fn file_system(dir: BorrowedFd<'_>) -> io::Result<(String, Reach)> {
 
 /// Nothing that is used again: the C library has a buffer of its own.
 #[derive(Debug, Default)]
-pub struct Buffer;
+pub struct Buffer(());
 
 /// Calls `each` with the names in `dir`.
 pub(super) fn read(

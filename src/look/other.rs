@@ -82,7 +82,7 @@ pub(super) fn file_system(_: BorrowedFd<'_>) -> io::Result<(String, Reach)> {
 
 /// Nothing that is used again: the C library has a buffer of its own.
 #[derive(Debug, Default)]
-pub struct Buffer;
+pub struct Buffer(());
 
 /// Calls `each` with the names in `dir`.
 pub(super) fn read(
