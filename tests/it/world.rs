@@ -46,11 +46,7 @@ impl World {
         for path in [&shim, &file] {
             sandbox.give(path);
         }
-        Ok(World {
-            shim,
-            file,
-            shared,
-        })
+        Ok(World { shim, file, shared })
     }
 
     /// Has `command` run in it.
