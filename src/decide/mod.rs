@@ -7,6 +7,7 @@
 //! - [`temp_name`]: what a name says about its writer and its target
 //! - [`policy`]: what the user wants for a root
 //! - [`exclude`]: what a rule leaves alone below it
+//! - [`heat`]: *is a directory hot?*
 //! - [`observation`]: what looking at a name can say
 //! - [`packed`]: the same in as few bytes as it takes
 //! - [`retention`]: how long a quarantine keeps what lies in it
@@ -17,6 +18,7 @@
 #![deny(clippy::disallowed_methods)]
 
 pub mod exclude;
+pub mod heat;
 pub mod judge;
 pub mod leaks;
 pub mod macos_hold;
