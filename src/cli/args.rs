@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use orphand::daemon::Existing;
-use orphand::decide::policy::{Action, Closed, Open, SoleCopy};
+use orphand::decide::policy::{Action, Closed, Hot, Open, SoleCopy};
 
 use super::config_file::RuleSettings;
 use super::duration;
@@ -288,6 +288,10 @@ choice!(ActionArg for Action {
     Quarantine "it is moved to the quarantine",
     Report "it is only reported",
 });
+choice!(HotArg for Hot {
+    Scan "it is scanned twice in each grace, until it is calm again",
+    Watch "it is watched like any other",
+});
 choice!(ExistingArg for Existing {
     Take "they go as soon as it is proven that they may",
     Wait "they wait for a whole grace",
@@ -313,6 +317,7 @@ impl Rule {
             open: self.open.map(Into::into),
             sole_copy: self.sole_copy.map(Into::into),
             action,
+            hot: None,
             network: None,
             exclude: None,
             broad: self.allow_broad_root.then_some(true),

@@ -13,7 +13,7 @@ use std::{env, fmt, fs, io};
 
 use log::LevelFilter;
 use orphand::decide::exclude::{Exclude, ExcludeError};
-use orphand::decide::policy::{Action, Closed, Graces, Open, Policy, PolicyError, SoleCopy};
+use orphand::decide::policy::{Action, Closed, Graces, Hot, Open, Policy, PolicyError, SoleCopy};
 use orphand::decide::retention::Limits;
 use orphand::decide::temp_name::{NameError, Names};
 use orphand::root::{Refused, Root};
@@ -45,6 +45,7 @@ pub(crate) struct RuleSettings {
     pub(crate) open: Option<Open>,
     pub(crate) sole_copy: Option<SoleCopy>,
     pub(crate) action: Option<Action>,
+    pub(crate) hot: Option<Hot>,
     /// File systems on which the proof is trusted too.
     pub(crate) network: Option<Vec<String>>,
     pub(crate) broad: Option<bool>,
@@ -202,6 +203,7 @@ impl RuleSettings {
             open: self.open.or(lower.open),
             sole_copy: self.sole_copy.or(lower.sole_copy),
             action: self.action.or(lower.action),
+            hot: self.hot.or(lower.hot),
             network: self.network.or_else(|| lower.network.clone()),
             broad: self.broad.or(lower.broad),
         }
@@ -225,6 +227,7 @@ impl RuleSettings {
             sole_copy: self.sole_copy.unwrap_or_default(),
             action: self.action.unwrap_or_default(),
             recursive: self.recursive.unwrap_or_default(),
+            hot: self.hot.unwrap_or_default(),
             trusted_file_systems: self.network.clone().unwrap_or_default(),
         };
         policy.check(CLOSE_EVENTS)?;

@@ -54,6 +54,18 @@ pub enum Action {
     Report,
 }
 
+/// How a directory is followed in which thousands of temps are created every second
+/// ([`super::heat`]).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Hot {
+    /// It is scanned twice in each grace instead of being watched, until it is calm again: its
+    /// writers are not slowed, and an orphan goes at the same time.
+    #[default]
+    Scan,
+    /// It is watched like any other.
+    Watch,
+}
+
 /// The shortest grace that is taken, in any rule.
 pub const SHORTEST_GRACE: Duration = Duration::from_millis(100);
 
@@ -90,6 +102,8 @@ pub struct Policy {
     pub action: Action,
     /// Whether directories below the root are watched too.
     pub recursive: bool,
+    /// How a hot directory is followed.
+    pub hot: Hot,
     /// File systems, by the name that the kernel gives them, on which the proof is trusted beside
     /// those where it is known to hold.
     pub trusted_file_systems: Vec<String>,

@@ -48,6 +48,7 @@ const SECTIONS: &[About] = &[
             ("open", "What happens to a temp that a live process holds: \"keep\", \"quarantine\", or \"reap\" without any proof."),
             ("sole_copy", "What happens to a temp that may be the only copy: \"quarantine\", \"keep\" or \"reap\"."),
             ("action", "What happens to an orphan: \"delete\", \"quarantine\" or \"report\"."),
+            ("hot", "How a directory is followed in which thousands of temps are made a second: \"scan\" (faster) or \"watch\"."),
             ("network", "Further file systems on which the proof is trusted, by the kernel's name for them."),
             ("broad", "Whether a directory that holds more than one program's files is taken."),
         ],

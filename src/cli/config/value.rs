@@ -8,7 +8,7 @@ use orphand::decide::policy::{FIXED_NAME_GRACE, GRACE};
 use orphand::decide::retention::Limits;
 use serde_json::{Value, json};
 
-use crate::cli::args::{ActionArg, ClosedArg, OpenArg, SoleCopyArg};
+use crate::cli::args::{ActionArg, ClosedArg, HotArg, OpenArg, SoleCopyArg};
 use crate::cli::config_file::{
     JournalSettings, LogFile, LogSettings, MetricsSettings, RuleSettings,
 };
@@ -27,6 +27,7 @@ pub(super) fn built_in() -> RuleSettings {
         open: Some(Default::default()),
         sole_copy: Some(Default::default()),
         action: Some(Default::default()),
+        hot: Some(Default::default()),
         network: Some(Vec::new()),
         broad: Some(false),
     }
@@ -46,6 +47,7 @@ pub(super) fn rule(settings: &RuleSettings, key: &str) -> Option<Value> {
         open,
         sole_copy,
         action,
+        hot,
         network,
         broad,
     } = settings;
@@ -61,6 +63,7 @@ pub(super) fn rule(settings: &RuleSettings, key: &str) -> Option<Value> {
         "open" => open.map(word::<OpenArg, _>),
         "sole_copy" => sole_copy.map(word::<SoleCopyArg, _>),
         "action" => action.map(word::<ActionArg, _>),
+        "hot" => hot.map(word::<HotArg, _>),
         "network" => list(network),
         "broad" => broad.map(Value::from),
         _ => None,

@@ -21,7 +21,7 @@ use super::{
     Config, JournalSettings, LogFile, LogSettings, MetricsSettings, RuleSettings, SettingsError,
     WatchRule,
 };
-use crate::cli::args::{ActionArg, ClosedArg, OpenArg, SoleCopyArg};
+use crate::cli::args::{ActionArg, ClosedArg, HotArg, OpenArg, SoleCopyArg};
 
 pub(super) fn read(text: &str, home: Option<&Path>) -> Result<Config, Mistake> {
     let document = DeTable::parse(text).map_err(|error| syntax(&error, text))?;
@@ -117,6 +117,7 @@ fn rule(section: &Section, table: &DeTable<'_>) -> Result<RuleSettings, Mistake>
             "open" => rule.open = Some(entry.choice::<OpenArg, _>()?),
             "sole_copy" => rule.sole_copy = Some(entry.choice::<SoleCopyArg, _>()?),
             "action" => rule.action = Some(entry.choice::<ActionArg, _>()?),
+            "hot" => rule.hot = Some(entry.choice::<HotArg, _>()?),
             "network" => rule.network = Some(entry.list(|_| Ok::<_, NameError>(()))?),
             "broad" => rule.broad = Some(entry.flag()?),
             _ => {}

@@ -25,6 +25,7 @@ closed = "orphan"
 open = "quarantine"
 sole_copy = "keep"
 action = "report"
+hot = "watch"
 network = ["nfs4"]
 broad = false
 
@@ -83,7 +84,7 @@ fn mistakes_are_placed_and_say_what_was_meant() {
         // Keys.
         ("[defaults]\ngrase = 1", "2:1: unknown key \"grase\" in [defaults]; did you mean \"grace\"?"),
         ("[defaults]\n'sole-copy' = 1", "2:1: unknown key \"sole-copy\" in [defaults]; did you mean \"sole_copy\"?"),
-        ("[defaults]\n\"\\u001b[2J\" = 1", "2:1: unknown key \"\\u{1b}[2J\" in [defaults]; did you mean \"names\", \"writers\", \"exclude\", \"recursive\", \"grace\", \"fixed_name_grace\", \"closed\", \"open\", \"sole_copy\", \"action\", \"network\" or \"broad\"?"),
+        ("[defaults]\n\"\\u001b[2J\" = 1", "2:1: unknown key \"\\u{1b}[2J\" in [defaults]; did you mean \"names\", \"writers\", \"exclude\", \"recursive\", \"grace\", \"fixed_name_grace\", \"closed\", \"open\", \"sole_copy\", \"action\", \"hot\", \"network\" or \"broad\"?"),
         ("defaults.é = 1", "1:10: invalid unquoted key, expected letters, numbers, `-`, `_`"),
         ("[[watch]]\npath = '/a'\nname = 1", "3:1: unknown key \"name\" in [[watch]]; did you mean \"names\"?"),
         ("[quarantine]\nkeeep = 1", "2:1: unknown key \"keeep\" in [quarantine]; did you mean \"keep\"?"),
@@ -98,7 +99,7 @@ fn mistakes_are_placed_and_say_what_was_meant() {
         ("[defaults]\npath = '/a'", "2:1: \"path\" means nothing here; did you mean to put it in [[watch]]?"),
         ("[defaults]\npercent = 1", "2:1: \"percent\" means nothing here; did you mean to put it in [quarantine]?"),
         // The first in the file, not in the alphabet.
-        ("[defaults]\nzzz = 1\naaa = 1\nopen = 1\n[quarantine]\nx = 1", "2:1: unknown key \"zzz\" in [defaults]; did you mean \"names\", \"writers\", \"exclude\", \"recursive\", \"grace\", \"fixed_name_grace\", \"closed\", \"open\", \"sole_copy\", \"action\", \"network\" or \"broad\"?"),
+        ("[defaults]\nzzz = 1\naaa = 1\nopen = 1\n[quarantine]\nx = 1", "2:1: unknown key \"zzz\" in [defaults]; did you mean \"names\", \"writers\", \"exclude\", \"recursive\", \"grace\", \"fixed_name_grace\", \"closed\", \"open\", \"sole_copy\", \"action\", \"hot\", \"network\" or \"broad\"?"),
         ("[quarantine]\nkeep = 1\n[defaults]\nopen = 1", "2:8: 1 has no unit; did you mean \"1s\"?"),
         // Values.
         ("[defaults]\nrecursive = 'yes'", "2:13: recursive must be true or false, not this string"),
@@ -267,6 +268,7 @@ fn files_that_are_right() {
         open: Some(Open::Quarantine),
         sole_copy: Some(SoleCopy::Keep),
         action: Some(Action::Report),
+        hot: Some(Hot::Watch),
         network: strings(&["nfs4"]),
         broad: Some(false),
     };
