@@ -7,6 +7,7 @@
 //! - [`alarm`]: what it does by itself, and when
 //! - [`post`]: one root, as it stands
 //! - [`attach`]: roots that come, go and change
+//! - [`hot`]: directories that are scanned because they are written too fast to be watched
 //! - [`scan`]: watches and tracks what is below a root
 
 use std::collections::BTreeSet;
@@ -34,6 +35,7 @@ use post::Post;
 
 mod alarm;
 mod attach;
+mod hot;
 mod post;
 mod scan;
 
@@ -174,7 +176,7 @@ impl Keeper {
     /// Takes in all hints that are there: a storm of them is answered once.
     fn on_hints(&mut self, rare: &Receiver<Rare>) {
         let mut check = false;
-        let mut mounted = BTreeSet::new();
+        let (mut mounted, mut hot) = (BTreeSet::new(), BTreeSet::new());
         for hint in rare.try_iter() {
             match hint {
                 Rare::Structure(path) | Rare::SelfGone(path) => {
@@ -192,6 +194,7 @@ impl Keeper {
                 }
                 Rare::Shut => check = true,
                 Rare::Mounts(places) => mounted.extend(places),
+                Rare::Hot(dir) => _ = hot.insert(dir),
                 Rare::Lost => self.lost(),
                 Rare::Error(error) => {
                     log::warn!("watching: {error}; all watches are set anew");
@@ -221,6 +224,9 @@ impl Keeper {
         for place in mounted {
             self.remounted(&place);
         }
+        for dir in hot {
+            self.heat_up(&dir);
+        }
     }
 
     /// The watch on `path` may be dead with the directory that it was on, even where the next one
@@ -239,7 +245,8 @@ impl Keeper {
     }
 
     fn next_alarm(&self) -> Option<Instant> {
-        let times = [self.alarm.next(), self.calmer.rests_at()];
+        let hot = self.posts.iter().filter_map(Post::next_hot).min();
+        let times = [self.alarm.next(), self.calmer.rests_at(), hot];
         times.into_iter().flatten().min()
     }
 
@@ -267,6 +274,9 @@ impl Keeper {
             for index in 0..self.posts.len() {
                 self.visit(index);
             }
+        }
+        for index in 0..self.posts.len() {
+            self.tend_hot(index);
         }
     }
 

@@ -5,6 +5,7 @@
 //! is rare goes to a channel. No stat (but on macOS, where events are merged), no log line, nothing
 //! that blocks, nothing that can panic.
 
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -13,6 +14,8 @@ use notify::event::EventKindMask;
 use notify::{RecursiveMode, WatchPathConfig, Watcher as _};
 
 use crate::clock;
+use crate::decide::heat::Heat;
+use crate::decide::policy::Hot;
 use crate::decide::temp_name::Names;
 use crate::event::{Event, How, Subject};
 use crate::root::{Root, is_own};
@@ -24,6 +27,7 @@ mod ear;
 pub mod file;
 pub mod mounts;
 mod parents;
+mod sample;
 pub mod translate;
 
 #[cfg_attr(target_os = "linux", path = "linux.rs")]
@@ -35,6 +39,7 @@ use ear::{Ear, Guard};
 use parents::Parents;
 
 pub use parents::Hearing;
+pub use sample::Sample;
 pub use system::{CLOSE_EVENTS, RECURSIVE};
 
 /// What the callback passes on, because it is rare.
@@ -51,6 +56,8 @@ pub enum Rare {
     Shut,
     /// Something was mounted or unmounted at these places.
     Mounts(Vec<PathBuf>),
+    /// Temps are created in this directory faster than it is worth hearing of each.
+    Hot(PathBuf),
     /// Events were lost.
     Lost,
     /// notify said no.
@@ -151,6 +158,14 @@ impl Kernel {
         }
     }
 
+    /// Listens for a while how many temps are created in the directory `dir`, whether it is watched or
+    /// not, and does nothing else with what it hears.
+    pub fn sample(&self, dir: &Path) -> Result<Sample, Unwatched> {
+        // Of no generation that counts: that it ends is no news.
+        let generation = self.generation.wrapping_sub(1);
+        Sample::begin((&self.inlet, generation), dir)
+    }
+
     /// Watches the folders that lead to `root` as far as they exist, so that it is heard when the
     /// root comes, goes, is shut or opened, or one of them is.
     pub fn watch_parents(&mut self, root: &Path) -> Hearing {
@@ -225,6 +240,9 @@ struct Callback {
     translator: Translator,
     /// Directories below a root matter.
     structure: bool,
+    /// `None` where no directory leaves the event path: one watch may cover a whole tree, or no rule
+    /// wants it.
+    heat: Option<Heat>,
     /// How many errors have come in a row.
     errors: u32,
     _guard: Guard,
@@ -244,6 +262,8 @@ impl Callback {
                 .collect(),
             translator: Translator::default(),
             structure: inlet.roots.iter().any(|root| root.policy.recursive),
+            heat: (!RECURSIVE && inlet.roots.iter().any(|root| root.policy.hot == Hot::Scan))
+                .then(Heat::default),
             errors: 0,
             _guard: guard,
             inlet,
@@ -268,7 +288,14 @@ impl Callback {
                     self.rare(Rare::Structure(path.clone()));
                 }
                 self.tell(&path, |subject, due| Event::Tracked { subject, due });
-                self.inlet.temps.created(&path, clock::mono());
+                let now = clock::mono();
+                self.inlet.temps.created(&path, now);
+                if let Some(heat) = &mut self.heat
+                    && let Some(dir) = path.parent()
+                    && heat.count(dir.as_os_str().as_bytes(), now)
+                {
+                    self.rare(Rare::Hot(dir.to_owned()));
+                }
             }
             Hint::Gone(path, how) => {
                 if self.inlet.temps.gone(&path) {
@@ -337,7 +364,6 @@ impl Callback {
 }
 
 fn is_temp(path: &Path, names: &[Names], roots: &[Root]) -> bool {
-    use std::os::unix::ffi::OsStrExt;
     let Some(name) = path.file_name() else {
         return false;
     };

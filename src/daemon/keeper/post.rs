@@ -13,10 +13,12 @@ use crate::root::Root;
 use crate::state::RootLock;
 use crate::watch::{Hearing, Kernel, Unwatched};
 
+use super::hot::Heat;
+
 pub(super) struct Post {
     pub(super) state: RootState,
     pub(super) lock: Option<RootLock>,
-    /// Directories that are watched.
+    /// Directories that are watched, or scanned because they are hot.
     pub(super) watched: HashMap<PathBuf, Watched>,
     /// Directories that should be, and cannot.
     pub(super) unwatched: BTreeSet<PathBuf>,
@@ -36,12 +38,14 @@ pub(super) struct Post {
     round: u64,
 }
 
-/// A directory that is watched.
+/// A directory that is watched, or was until it became hot.
 pub(super) struct Watched {
     /// What it was then.
     pub(super) id: RootId,
     /// When that was.
     pub(super) since: Wall,
+    /// Whether it is hot: then it is scanned, and its watch is taken away.
+    pub(super) heat: Heat,
     /// The last scan that met it.
     round: u64,
 }
@@ -151,10 +155,28 @@ impl Post {
         let watched = Watched {
             id,
             since: clock::wall(),
+            heat: Heat::default(),
             round: self.round,
         };
         self.watched.insert(dir.to_owned(), watched);
         Ok(false)
+    }
+
+    /// Watches a directory again that was scanned because it was hot.
+    pub(super) fn watch_again(
+        &mut self,
+        kernel: &mut Kernel,
+        root: &Root,
+        dir: &Path,
+    ) -> Result<(), Unwatched> {
+        let Some(known) = self.watched.remove(dir) else {
+            return Ok(());
+        };
+        self.watch(kernel, root, dir, known.id)?;
+        if let Some(now) = self.watched.get_mut(dir) {
+            now.heat = known.heat;
+        }
+        Ok(())
     }
 
     /// Gives up what stands below `dir` and was not met by the scan that has just ended, but what is

@@ -46,7 +46,8 @@ impl Keeper {
         // Since when a directory has been watched, where it has.
         let heard_since = |dir: &Dir| {
             let (_, post) = &*guard(&door);
-            post.watched.get(dir.path()).map(|watched| watched.since)
+            let watched = post.watched.get(dir.path())?;
+            (!watched.heat.is_hot()).then_some(watched.since)
         };
         let walked = scan::scan(root, id, below, &|met| match met {
             Met::Dir(dir) => {

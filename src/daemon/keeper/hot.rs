@@ -1,0 +1,340 @@
+//! Hot directories: those in which temps are created faster than it is worth hearing of each
+//! ([`crate::decide::heat`]). Their watch is taken away, they are scanned twice in each grace, and
+//! listened to for a moment at growing intervals; once they are calm they are watched again.
+//!
+//! Nothing is missed and nothing is late. A scan follows the end of the watch, so what no event has
+//! told of is found; each later orphan is found before half its grace has passed, and is then armed
+//! for its exact end by its own dates. What was heard of before and renamed since is found gone when
+//! it is looked at. At the end the watch comes first and a last scan second.
+//!
+//! A directory that was made below a hot one is found by the scan; one that goes is heard of by its
+//! parent's watch, which stays.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use super::{Keeper, Post};
+use crate::decide::heat::{CALM, SAMPLE};
+use crate::decide::policy::{Closed, Hot};
+use crate::event::Cause;
+use crate::root::Root;
+use crate::watch::{Sample, Unwatched};
+
+/// How hot a watched directory is. Moments come in as arguments.
+#[derive(Default)]
+pub(super) struct Heat {
+    scanned: Option<Scanned>,
+    /// How long it was waited before the last sample, and when it was watched again.
+    before: Option<(Duration, Instant)>,
+    /// It stays watched until then, however hot it is.
+    refused: Option<Instant>,
+}
+
+/// A directory that is scanned because it is hot.
+struct Scanned {
+    /// When it is scanned next.
+    at: Instant,
+    /// How often that is.
+    every: Duration,
+    /// It is listened to again after a scan from then on.
+    sample_at: Instant,
+    /// How long it is waited after a sample that was not calm.
+    pause: Duration,
+    /// It is listened to until then.
+    sample: Option<(Sample, Instant)>,
+}
+
+/// The first wait before it is listened to again.
+const FIRST_PAUSE: Duration = Duration::from_secs(2);
+
+/// The longest.
+const LONGEST_PAUSE: Duration = Duration::from_secs(5 * 60);
+
+/// The shortest grace of a rule whose directories may be hot: scans twice in each that were more
+/// frequent would cost more than the events.
+const SHORTEST_GRACE: Duration = Duration::from_secs(1);
+
+/// For how long a directory is not taken for hot again whose scans take too long.
+const REFUSED: Duration = Duration::from_secs(10 * 60);
+
+impl Heat {
+    /// Whether it is scanned instead of being watched.
+    pub(super) fn is_hot(&self) -> bool {
+        self.scanned.is_some()
+    }
+
+    /// It is hot, and scanned every so often from now on. Says whether that is so: not, while it is
+    /// refused or already is.
+    fn begin(&mut self, every: Duration, now: Instant) -> bool {
+        if self.is_hot() || self.refused.is_some_and(|until| now < until) {
+            return false;
+        }
+        self.refused = None;
+        // Hot again soon after it was calm: the next sample can wait for longer.
+        let pause = match self.before {
+            Some((pause, cooled)) if now.saturating_duration_since(cooled) < pause * 4 => {
+                (pause * 2).min(LONGEST_PAUSE)
+            }
+            _ => FIRST_PAUSE,
+        };
+        self.scanned = Some(Scanned {
+            at: now,
+            every,
+            sample_at: now + pause,
+            pause,
+            sample: None,
+        });
+        true
+    }
+
+    /// It is watched again.
+    fn end(&mut self, now: Instant) {
+        if let Some(scanned) = self.scanned.take() {
+            self.before = Some((scanned.pause, now));
+        }
+    }
+
+    fn refuse(&mut self, now: Instant) {
+        self.end(now);
+        self.refused = Some(now + REFUSED);
+    }
+
+    fn next(&self) -> Option<Instant> {
+        let scanned = self.scanned.as_ref()?;
+        let sample = scanned.sample.as_ref().map(|(_, until)| *until);
+        Some(sample.map_or(scanned.at, |until| until.min(scanned.at)))
+    }
+
+    /// Whether its scan is due; the next one is due half a grace after this.
+    fn is_due(&mut self, now: Instant) -> bool {
+        let due = self.scanned.as_mut().filter(|scanned| scanned.at <= now);
+        due.map(|scanned| scanned.at = now + scanned.every)
+            .is_some()
+    }
+
+    /// Whether a scan that took so long leaves time for anything else.
+    fn is_too_slow(&self, took: Duration) -> bool {
+        self.scanned
+            .as_ref()
+            .is_some_and(|scanned| took * 4 > scanned.every)
+    }
+
+    /// Whether it is to be listened to after a scan.
+    fn wants_sample(&self, now: Instant) -> bool {
+        let scanned = self.scanned.as_ref();
+        scanned.is_some_and(|scanned| scanned.sample.is_none() && scanned.sample_at <= now)
+    }
+
+    fn listen(&mut self, sample: Option<Sample>, now: Instant) {
+        if let Some(scanned) = &mut self.scanned {
+            scanned.sample_at = now + scanned.pause;
+            scanned.sample = sample.map(|sample| (sample, now + SAMPLE));
+        }
+    }
+
+    /// What was heard, if a sample has come to its end. One that was not calm has the next one wait
+    /// for longer.
+    fn sampled(&mut self, now: Instant) -> Option<u32> {
+        let scanned = self.scanned.as_mut()?;
+        let (sample, _) = scanned.sample.take_if(|(_, until)| *until <= now)?;
+        let heard = sample.created();
+        if heard >= CALM {
+            scanned.pause = (scanned.pause * 2).min(LONGEST_PAUSE);
+            scanned.sample_at = now + scanned.pause;
+        }
+        Some(heard)
+    }
+}
+
+/// How often a hot directory is scanned: often enough that each temp is found before half its grace
+/// is over. `None`: it is not to be scanned instead of being watched.
+fn every(root: &Root) -> Option<Duration> {
+    let policy = &root.policy;
+    let shortest = policy.grace.shortest();
+    // Where a close matters, scans cannot tell of it.
+    (policy.hot == Hot::Scan && policy.closed == Closed::Orphan && shortest >= SHORTEST_GRACE)
+        .then_some(shortest / 2)
+}
+
+impl Post {
+    /// When something is to be done about a hot directory of it.
+    pub(super) fn next_hot(&self) -> Option<Instant> {
+        let times = self
+            .watched
+            .values()
+            .filter_map(|watched| watched.heat.next());
+        times.min()
+    }
+}
+
+impl Keeper {
+    /// A directory has become hot: its watch is taken away, and it is scanned at once.
+    pub(super) fn heat_up(&mut self, dir: &Path) {
+        let watching = |post: &Post| post.watched.contains_key(dir);
+        // One watch may stand for two roots; it stays then.
+        if self.posts.iter().filter(|post| watching(post)).count() != 1 {
+            return;
+        }
+        let Some(index) = self.posts.iter().position(watching) else {
+            return;
+        };
+        let root = self.root(index);
+        let Some(every) = every(&root) else {
+            return;
+        };
+        let Some(watched) = self
+            .posts
+            .get_mut(index)
+            .and_then(|post| post.watched.get_mut(dir))
+        else {
+            return;
+        };
+        if !watched.heat.begin(every, Instant::now()) {
+            return;
+        }
+        self.kernel.unwatch(dir);
+        log::info!(
+            "{dir:?} is hot: it is scanned every {every:?} instead of being watched, until it is calm"
+        );
+        self.tend_hot(index);
+    }
+
+    /// Scans and listens to the hot directories of a root that are due.
+    pub(super) fn tend_hot(&mut self, index: usize) {
+        let Some(post) = self.posts.get_mut(index) else {
+            return;
+        };
+        let now = Instant::now();
+        let is_due = |heat: &super::hot::Heat| heat.next().is_some_and(|at| at <= now);
+        let due = post
+            .watched
+            .iter()
+            .filter(|(_, watched)| is_due(&watched.heat));
+        let due: Vec<PathBuf> = due.map(|(dir, _)| dir.clone()).collect();
+        if due.is_empty() {
+            return;
+        }
+        let root = self.root(index);
+        for dir in due {
+            self.tend_one(index, &root, &dir);
+        }
+    }
+
+    fn tend_one(&mut self, index: usize, root: &Root, dir: &Path) {
+        let Some(heard) = self
+            .heat(index, dir)
+            .map(|heat| heat.sampled(Instant::now()))
+        else {
+            return;
+        };
+        if let Some(heard) = heard
+            && heard < CALM
+        {
+            log::info!("{dir:?} is calm ({heard} temps in {SAMPLE:?}): it is watched again");
+            return self.cool_down(index, root, dir, Heat::end);
+        }
+        let began = Instant::now();
+        if !self.heat(index, dir).is_some_and(|heat| heat.is_due(began)) {
+            return;
+        }
+        self.scan_hot(index, root, dir);
+        let now = Instant::now();
+        let took = now.saturating_duration_since(began);
+        let Some(heat) = self.heat(index, dir) else {
+            return;
+        };
+        if heat.is_too_slow(took) {
+            log::warn!(
+                "{dir:?} is hot, but one scan of it takes {took:?}: it is watched again, which slows \
+                 its writers"
+            );
+            return self.cool_down(index, root, dir, Heat::refuse);
+        }
+        if heat.wants_sample(now) {
+            // No room for it now: it is tried again after the next pause.
+            let sample = self.kernel.sample(dir).ok();
+            if let Some(heat) = self.heat(index, dir) {
+                heat.listen(sample, now);
+            }
+        }
+    }
+
+    fn heat(&mut self, index: usize, dir: &Path) -> Option<&mut Heat> {
+        let watched = self.posts.get_mut(index)?.watched.get_mut(dir)?;
+        watched.heat.is_hot().then_some(&mut watched.heat)
+    }
+
+    fn scan_hot(&mut self, index: usize, root: &Root, dir: &Path) {
+        if let Ok(below) = dir.strip_prefix(&root.path) {
+            self.scan(index, root, below, Cause::Periodic);
+        }
+    }
+
+    /// Watches a directory again, then scans it: what was created before the watch stood is found.
+    fn cool_down(&mut self, index: usize, root: &Root, dir: &Path, how: fn(&mut Heat, Instant)) {
+        if let Some(heat) = self.heat(index, dir) {
+            how(heat, Instant::now());
+        }
+        let Some(post) = self.posts.get_mut(index) else {
+            return;
+        };
+        // Where there is no room for the watch it is scanned by time, like all that has none.
+        if let Err(Unwatched::Gone) = post.watch_again(&mut self.kernel, root, dir) {
+            return match dir == root.path {
+                true => self.check(index),
+                false => self.restructure(dir),
+            };
+        }
+        self.scan_hot(index, root, dir);
+        self.settle_state(index, root);
+        self.visit_later(index, root);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const S: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn it_is_scanned_at_once_and_then_twice_in_each_grace() {
+        let start = Instant::now();
+        let mut heat = Heat::default();
+        assert_eq!((heat.is_hot(), heat.next()), (false, None));
+        assert!(heat.begin(S * 5, start) && !heat.begin(S * 5, start));
+        assert!(heat.is_due(start) && !heat.is_due(start));
+        assert_eq!(heat.next(), Some(start + S * 5));
+        assert!(!heat.is_due(start + S * 4) && heat.is_due(start + S * 5));
+        assert!(heat.is_too_slow(S * 2) && !heat.is_too_slow(S));
+    }
+
+    #[test]
+    fn whoever_comes_and_goes_is_listened_to_ever_more_rarely() {
+        let mut now = Instant::now();
+        let (mut heat, mut waits) = (Heat::default(), Vec::new());
+        for _ in 0..10 {
+            assert!(heat.begin(S, now));
+            let wait = (1..).find(|n| heat.wants_sample(now + S * *n)).unwrap();
+            waits.push(wait);
+            now += S * wait;
+            heat.end(now);
+            now += S * 3;
+        }
+        assert_eq!(waits, [2, 4, 8, 16, 32, 64, 128, 256, 300, 300]);
+        // After a long calm it begins anew.
+        now += LONGEST_PAUSE * 4;
+        assert!(heat.begin(S, now));
+        assert!(heat.wants_sample(now + FIRST_PAUSE));
+    }
+
+    #[test]
+    fn where_a_scan_takes_too_long_it_stays_watched() {
+        let start = Instant::now();
+        let mut heat = Heat::default();
+        assert!(heat.begin(S, start));
+        heat.refuse(start);
+        assert!(!heat.is_hot() && !heat.begin(S, start + REFUSED - S));
+        assert!(heat.begin(S, start + REFUSED));
+    }
+}
