@@ -36,6 +36,9 @@ mod faults;
 #[cfg(target_os = "linux")]
 mod file_systems;
 mod holders;
+// Directories leave the event path where each has a watch of its own: on Linux.
+#[cfg(target_os = "linux")]
+mod hot;
 #[cfg(target_os = "linux")]
 mod kills;
 mod model;
