@@ -4,7 +4,9 @@
 //!
 //! Three watchers, each in a process of its own, one after the other in each round: orphand, the
 //! leanest handler on the same notify, mask and map, and a bare inotify read loop that keeps the
-//! same names in a hash map. A fourth process writes. Only Linux has the last one.
+//! same names in a hash map. A fourth process writes; at full speed with two threads, and then one
+//! more run has nobody watch, so that it shows what being watched costs the writer. Only Linux has
+//! inotify.
 
 #[cfg(not(target_os = "linux"))]
 fn main() {
@@ -21,6 +23,7 @@ mod linux {
     use std::collections::HashMap;
     use std::ffi::OsStr;
     use std::io::{BufRead, BufReader, Read, Write};
+    use std::ops::Range;
     use std::os::unix::ffi::OsStrExt;
     use std::path::{Path, PathBuf};
     use std::process::{Child, Command, Stdio};
@@ -34,7 +37,21 @@ mod linux {
     use rustix::fs::inotify;
 
     const ROUNDS: usize = 3;
-    const WATCHERS: [&str; 3] = ["orphand", "notify", "inotify"];
+    const WATCHERS: [&str; 4] = ["orphand", "notify", "inotify", "nobody"];
+
+    /// Short enough that what a hot directory leaves in the map is gone soon after the end.
+    const GRACE: Duration = Duration::from_secs(10);
+
+    /// What a run with one of them showed.
+    #[derive(Clone, Copy)]
+    struct Run {
+        /// CPU of the watching process for each write, microseconds.
+        cpu: f64,
+        /// How long the writer took for each, microseconds.
+        wall: f64,
+        /// The most memory that the watching process ever had, MB.
+        peak: f64,
+    }
 
     pub(super) fn main() {
         let args: Vec<String> = env::args().skip(1).filter(|arg| arg != "--bench").collect();
@@ -58,32 +75,52 @@ mod linux {
 
     fn compare(writes: u64, rate: u64) {
         println!(
-            "{writes} atomic writes, {rate} a second (0: as fast as it goes); µs of CPU per write"
+            "{writes} atomic writes, {rate} a second (0: as fast as two threads can); each write, µs"
         );
-        let mut all: HashMap<&str, Vec<f64>> = HashMap::new();
+        println!(
+            "{:<14} {:>12} {:>12} {:>9}",
+            "", "watcher CPU", "writer", "peak MB"
+        );
+        let mut all: HashMap<&str, Vec<Run>> = HashMap::new();
         for round in 0..ROUNDS {
             for watcher in WATCHERS {
-                let micros = run(watcher, writes, rate);
-                println!("round {round}  {watcher:<8} {micros:6.2}");
-                all.entry(watcher).or_default().push(micros);
+                let run = run(watcher, writes, rate);
+                print(&format!("{round} {watcher}"), run);
+                all.entry(watcher).or_default().push(run);
             }
         }
-        let median = |watcher: &str| {
-            let mut runs = all[watcher].clone();
+        let median = |watcher: &str, what: fn(&Run) -> f64| {
+            let mut runs: Vec<f64> = all[watcher].iter().map(what).collect();
             runs.sort_by(f64::total_cmp);
             runs[runs.len() / 2]
         };
-        let (ours, lean, bare) = (median("orphand"), median("notify"), median("inotify"));
-        println!("median    orphand {ours:.2}, notify {lean:.2}, inotify {bare:.2}");
+        for watcher in WATCHERS {
+            let (cpu, wall) = (
+                median(watcher, |run| run.cpu),
+                median(watcher, |run| run.wall),
+            );
+            let peak = median(watcher, |run| run.peak);
+            print(&format!("median {watcher}"), Run { cpu, wall, peak });
+        }
+        let cpu = |watcher| median(watcher, |run| run.cpu);
         println!(
-            "ratio     to notify {:.2}, to inotify {:.2}",
-            ours / lean,
-            ours / bare
+            "CPU of orphand: {:.2} of notify's, {:.2} of inotify's",
+            cpu("orphand") / cpu("notify"),
+            cpu("orphand") / cpu("inotify"),
         );
+        let wall = |watcher| median(watcher, |run| run.wall);
+        for watcher in WATCHERS {
+            let speed = 100.0 * wall("nobody") / wall(watcher);
+            println!("speed of the writer, watched by {watcher}: {speed:.0} %");
+        }
     }
 
-    /// Microseconds of CPU that `watcher` takes for each of `writes` writes.
-    fn run(watcher: &str, writes: u64, rate: u64) -> f64 {
+    fn print(what: &str, run: Run) {
+        let Run { cpu, wall, peak } = run;
+        println!("{what:<14} {cpu:>12.2} {wall:>12.2} {peak:>9.1}");
+    }
+
+    fn run(watcher: &str, writes: u64, rate: u64) -> Run {
         let dir = tempfile::tempdir_in("/dev/shm")
             .or_else(|_| tempfile::tempdir())
             .expect("a directory");
@@ -92,29 +129,30 @@ mod linux {
         let mut line = String::new();
         out.read_line(&mut line).expect("ready");
         let before: f64 = line.trim().parse().expect("CPU at the start");
-        let (writes_arg, rate_arg) = (writes.to_string(), rate.to_string());
+        let began = Instant::now();
         let mut writer = Command::new(env::current_exe().expect("this program"))
             .args(["child", "writer"])
             .arg(dir.path())
-            .args([&writes_arg, &rate_arg])
+            .args([writes.to_string(), rate.to_string()])
             .spawn()
             .expect("a writer");
+        // It ends with an error where one rename fails.
         assert!(writer.wait().expect("the writer").success());
+        let wall = began.elapsed().as_secs_f64() * 1e6;
         drop(watching.stdin.take());
         let mut rest = String::new();
         out.read_to_string(&mut rest).expect("the end");
         watching.wait().expect("the watcher");
-        let mut numbers = rest.split_whitespace();
-        let after: f64 = numbers
-            .next()
-            .and_then(|n| n.parse().ok())
-            .expect("CPU at the end");
-        let left: u64 = numbers
-            .next()
-            .and_then(|n| n.parse().ok())
-            .expect("temps left");
-        assert_eq!(left, 0, "{watcher} must know of no temp afterwards");
-        (after - before) / writes as f64
+        let numbers: Vec<f64> = rest.split_whitespace().flat_map(str::parse).collect();
+        let [after, peak, left] = numbers[..] else {
+            panic!("{watcher} said {rest:?}");
+        };
+        assert_eq!(left, 0.0, "{watcher} must know of no temp afterwards");
+        Run {
+            cpu: (after - before) / writes as f64,
+            wall: wall / writes as f64,
+            peak: peak / 1e3,
+        }
     }
 
     fn child(args: &[&str], dir: &Path) -> Child {
@@ -128,13 +166,24 @@ mod linux {
     }
 
     fn write(dir: &Path, writes: u64, rate: u64) {
+        if rate > 0 {
+            return write_one_after_the_other(dir, 0..writes, rate);
+        }
+        std::thread::scope(|scope| {
+            scope.spawn(|| write_one_after_the_other(dir, 0..writes / 2, 0));
+            write_one_after_the_other(dir, writes / 2..writes, 0);
+        });
+    }
+
+    fn write_one_after_the_other(dir: &Path, writes: Range<u64>, rate: u64) {
         let start = Instant::now();
-        for n in 0..writes {
+        let target = dir.join(format!("sessions-{}.json", writes.start));
+        for n in writes {
             let temp = dir.join(format!(
                 "sessions.json.3f2504e0-4f89-41d3-9a0c-{n:012x}.tmp"
             ));
             fs::write(&temp, b"{}").expect("write");
-            fs::rename(&temp, dir.join("sessions.json")).expect("rename");
+            fs::rename(&temp, &target).expect("rename");
             if let Some(nanos) = (n * 1_000_000_000).checked_div(rate) {
                 let due = Duration::from_nanos(nanos);
                 if let Some(early) = due.checked_sub(start.elapsed()) {
@@ -149,7 +198,7 @@ mod linux {
         let left: Box<dyn Fn() -> usize> = match watcher {
             "orphand" => {
                 let policy = Policy {
-                    grace: Graces::both(Duration::from_secs(300)),
+                    grace: Graces::both(GRACE),
                     ..Policy::default()
                 };
                 let watcher = orphand::Watcher::builder()
@@ -167,6 +216,7 @@ mod linux {
                     map.len()
                 })
             }
+            "nobody" => Box::new(|| 0),
             _ => {
                 let map: &'static DashMap<Vec<u8>, Instant> = Box::leak(Box::default());
                 bare(dir, map);
@@ -178,12 +228,11 @@ mod linux {
         std::io::stdin()
             .read_to_end(&mut nothing)
             .expect("the end of input");
-        let deadline = Instant::now() + Duration::from_secs(20);
+        let deadline = Instant::now() + GRACE * 3;
         while left() > 0 && Instant::now() < deadline {
             std::thread::sleep(Duration::from_millis(20));
         }
-        let took = cpu();
-        println!("{took} {}", left());
+        println!("{} {} {}", cpu(), peak(), left());
         std::io::stdout().flush().expect("told");
         std::process::exit(0);
     }
@@ -254,5 +303,14 @@ mod linux {
         };
         let micros = |t: libc::timeval| t.tv_sec as f64 * 1e6 + t.tv_usec as f64;
         micros(usage.ru_utime) + micros(usage.ru_stime)
+    }
+
+    /// The most memory that it ever had, kB (proc_pid_status(5); getrusage(2) would count what it was
+    /// started from).
+    fn peak() -> u64 {
+        let status = fs::read_to_string("/proc/self/status").expect("procfs");
+        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let peak = peak.and_then(|peak| peak.trim().strip_suffix(" kB"));
+        peak.and_then(|peak| peak.parse().ok()).expect("a peak")
     }
 }
