@@ -27,6 +27,9 @@ pub enum Origin {
     Found,
     /// A scan found it, and it is to wait a whole grace whatever its dates say.
     FoundToWait,
+    /// A scan found it, one of those that come twice in each grace instead of events: its dates say
+    /// no more than half a grace, so that its writer has as long as where its creation is seen.
+    FoundInTime,
 }
 
 /// What is known of one temp. Kept small, and without a second allocation: there may be a million of
@@ -306,8 +309,13 @@ impl Tracked {
             Origin::Created => unused = unused.min(now.since(self.seen)),
             Origin::Found => {}
             Origin::FoundToWait => unused = unused.min(now.since(self.seen)),
+            Origin::FoundInTime => {}
         }
-        let credit = unused.min(grace - confirm(grace));
+        let most = match self.origin {
+            Origin::FoundInTime => grace / 2,
+            _ => grace - confirm(grace),
+        };
+        let credit = unused.min(most);
         self.fingerprint = Packed::new(&look.fingerprint);
         self.known = if held { Known::Held } else { Known::Free };
         self.quiet_since = now.before(credit);

@@ -4,7 +4,8 @@
 //!
 //! Nothing is missed and nothing is late. A scan follows the end of the watch, so what no event has
 //! told of is found; each later orphan is found before half its grace has passed, and is then armed
-//! for its exact end by its own dates. What was heard of before and renamed since is found gone when
+//! for its exact end by its own dates. These say no more than half a grace ([`Origin::FoundInTime`]):
+//! where a scan comes late, its orphans go late, and no writer has less time for it. What was heard of before and renamed since is found gone when
 //! it is looked at. At the end the watch comes first and a last scan second.
 //!
 //! A directory that was made below a hot one is found by the scan; one that goes is heard of by its
@@ -16,6 +17,7 @@ use std::time::{Duration, Instant};
 use super::{Keeper, Post};
 use crate::decide::heat::{CALM, SAMPLE};
 use crate::decide::policy::{Closed, Hot};
+use crate::decide::tracker::Origin;
 use crate::event::Cause;
 use crate::root::Root;
 use crate::watch::{Sample, Unwatched};
@@ -47,7 +49,8 @@ struct Scanned {
 /// The first wait before it is listened to again.
 const FIRST_PAUSE: Duration = Duration::from_secs(2);
 
-/// The longest.
+/// The longest; and for how long after it is calm a directory that is hot again counts as one that
+/// comes and goes.
 const LONGEST_PAUSE: Duration = Duration::from_secs(5 * 60);
 
 /// The shortest grace of a rule whose directories may be hot: scans twice in each that were more
@@ -72,7 +75,7 @@ impl Heat {
         self.refused = None;
         // Hot again soon after it was calm: the next sample can wait for longer.
         let pause = match self.before {
-            Some((pause, cooled)) if now.saturating_duration_since(cooled) < pause * 4 => {
+            Some((pause, cooled)) if now.saturating_duration_since(cooled) < LONGEST_PAUSE => {
                 (pause * 2).min(LONGEST_PAUSE)
             }
             _ => FIRST_PAUSE,
@@ -132,17 +135,23 @@ impl Heat {
         }
     }
 
-    /// What was heard, if a sample has come to its end. One that was not calm has the next one wait
-    /// for longer.
+    /// How many temps were created during a sample, if one has come to its end.
     fn sampled(&mut self, now: Instant) -> Option<u32> {
         let scanned = self.scanned.as_mut()?;
         let (sample, _) = scanned.sample.take_if(|(_, until)| *until <= now)?;
-        let heard = sample.created();
-        if heard >= CALM {
+        Some(sample.created())
+    }
+
+    /// Whether a sample in which so many were created was calm. If not, the next one waits for longer.
+    fn is_calm(&mut self, heard: u32, now: Instant) -> bool {
+        if heard < CALM {
+            return true;
+        }
+        if let Some(scanned) = &mut self.scanned {
             scanned.pause = (scanned.pause * 2).min(LONGEST_PAUSE);
             scanned.sample_at = now + scanned.pause;
         }
-        Some(heard)
+        false
     }
 }
 
@@ -228,7 +237,8 @@ impl Keeper {
             return;
         };
         if let Some(heard) = heard
-            && heard < CALM
+            && let Some(heat) = self.heat(index, dir)
+            && heat.is_calm(heard, Instant::now())
         {
             log::info!("{dir:?} is calm ({heard} temps in {SAMPLE:?}): it is watched again");
             return self.cool_down(index, root, dir, Heat::end);
@@ -266,7 +276,13 @@ impl Keeper {
 
     fn scan_hot(&mut self, index: usize, root: &Root, dir: &Path) {
         if let Ok(below) = dir.strip_prefix(&root.path) {
-            self.scan(index, root, below, Cause::Periodic);
+            self.scan_as(
+                index,
+                root,
+                below,
+                Cause::Periodic,
+                Some(Origin::FoundInTime),
+            );
         }
     }
 
@@ -293,9 +309,37 @@ impl Keeper {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
+    use crate::decide::heat;
+    use crate::decide::policy::{Graces, Policy};
+    use crate::decide::time::Mono;
 
     const S: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn a_rule_may_keep_its_directories_watched() {
+        let every = |grace, policy: Policy| {
+            let grace = Graces::both(grace);
+            let policy = Arc::new(Policy { grace, ..policy });
+            super::every(&Root {
+                path: "/d".into(),
+                policy,
+            })
+        };
+        let usual = Policy::default;
+        assert_eq!(every(S * 300, usual()), Some(S * 150));
+        assert_eq!(every(S, usual()), Some(S / 2));
+        assert_eq!(every(S - Duration::from_millis(1), usual()), None, "short");
+        let (hot, closed) = (Hot::Watch, Closed::Settled);
+        assert_eq!(every(S, Policy { hot, ..usual() }), None);
+        assert_eq!(
+            every(S, Policy { closed, ..usual() }),
+            None,
+            "closes matter"
+        );
+    }
 
     #[test]
     fn it_is_scanned_at_once_and_then_twice_in_each_grace() {
@@ -326,6 +370,80 @@ mod tests {
         now += LONGEST_PAUSE * 4;
         assert!(heat.begin(S, now));
         assert!(heat.wants_sample(now + FIRST_PAUSE));
+    }
+
+    /// A writer of so many temps in each millisecond of a minute, over and over for 20. Says how
+    /// often its directory became hot, and for how much of the time it was.
+    fn twenty_minutes(rate: impl Fn(u64) -> u32) -> (u32, f64) {
+        let start = Instant::now();
+        let mut counted = heat::Heat::default();
+        let (mut heat, mut sample) = (Heat::default(), None);
+        let (mut times, mut hot) = (0, 0_u64);
+        for ms in 0..1_200_000 {
+            let (now, created) = (start + Duration::from_millis(ms), rate(ms % 60_000));
+            let mono = Mono(1_000_000_000_000).after(Duration::from_millis(ms));
+            if heat.is_hot() {
+                hot += 1;
+            } else {
+                let says = (0..created).fold(false, |says, _| counted.count(b"/d", mono) || says);
+                times += u32::from(says && heat.begin(S * 5, now));
+            }
+            sample = match sample {
+                Some((heard, until)) if until <= now => {
+                    if heat.is_calm(heard, now) {
+                        heat.end(now);
+                    }
+                    None
+                }
+                Some((heard, until)) => Some((heard + created, until)),
+                None if heat.is_hot() && heat.is_due(now) && heat.wants_sample(now) => {
+                    heat.listen(None, now);
+                    Some((0, now + SAMPLE))
+                }
+                None => None,
+            };
+        }
+        (times, hot as f64 / f64::from(1_200_000))
+    }
+
+    #[test]
+    fn the_threshold_does_not_flap() {
+        let check =
+            |what: &str, most: u32, share: std::ops::RangeInclusive<f64>, story: (u32, f64)| {
+                let (times, hot) = story;
+                assert!(times <= most, "{what}: hot {times} times");
+                assert!(share.contains(&hot), "{what}: hot for {hot:.3} of the time");
+            };
+        check(
+            "below it",
+            0,
+            0.0..=0.0,
+            twenty_minutes(|ms| u32::from(ms % 2 == 0) * 3),
+        );
+        check("just above it", 1, 0.99..=1.0, twenty_minutes(|_| 3));
+        let around = |ms: u64| 1 + (ms % 2) as u32 + (ms / 5_000 % 2) as u32 * 3;
+        check(
+            "1,500 and 4,500 in turn",
+            1,
+            0.99..=1.0,
+            twenty_minutes(around),
+        );
+        let in_bursts = |ms: u64| u32::from(ms % 20_000 < 4_000) * 10;
+        check("4 of 20 s", 12, 0.0..=1.0, twenty_minutes(in_bursts));
+        let once_a_minute = |ms: u64| u32::from(ms < 1_000) * 40;
+        check(
+            "full speed, once a minute",
+            25,
+            0.0..=1.0,
+            twenty_minutes(once_a_minute),
+        );
+        let rarely_calm = |ms: u64| u32::from(ms > 5_000) * 10;
+        check(
+            "calm for 5 s a minute",
+            12,
+            0.5..=1.0,
+            twenty_minutes(rarely_calm),
+        );
     }
 
     #[test]

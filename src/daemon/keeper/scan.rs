@@ -28,6 +28,18 @@ impl Keeper {
             (Cause::Startup | Cause::RootReturned, Existing::Wait) => Some(Origin::FoundToWait),
             _ => Some(Origin::Found),
         };
+        self.scan_as(index, root, below, cause, origin);
+    }
+
+    /// The same, with what is found treated like that; `None` leaves what was there before alone.
+    pub(super) fn scan_as(
+        &mut self,
+        index: usize,
+        root: &Root,
+        below: &Path,
+        cause: Cause,
+        origin: Option<Origin>,
+    ) {
         let (shared, started) = (Arc::clone(&self.shared), clock::mono());
         let id = self.territory.id(index);
         let recovers = !root.policy.is_dry_run();

@@ -200,6 +200,8 @@ fn when_it_is_judged() {
         ("found at 9 s: looked at a whole confirm later", Found, 9_000, &[], Some(1_000)),
         ("found at 9.5 s: the same", Found, 9_500, &[], Some(1_000)),
         ("found, and to wait", FoundToWait, YEAR, &[], Some(10_000)),
+        ("found in time", FoundInTime, 4_000, &[], Some(6_000)),
+        ("found by a scan that came late", FoundInTime, 9_000, &[], Some(5_000)),
         // What is old and renamed into the directory was still seen coming only now.
         ("moved in, a year old", Created, YEAR, &[], Some(10_000)),
         // Touched: the grace starts there.
@@ -253,13 +255,14 @@ fn what_bounds_the_credit() {
     let s = Duration::from_secs;
     let no_jump: Script<'_> = &[];
     #[rustfmt::skip]
-    let rows: [(&str, Origin, i64, u64, Script<'_>, Duration, u64); 8] = [
+    let rows: [(&str, Origin, i64, u64, Script<'_>, Duration, u64); 9] = [
         ("its age", Found, 4_000, UP, no_jump, s(10), 6_000),
         ("grace - confirm", Found, YEAR, UP, no_jump, s(10), 1_000),
         ("grace - confirm, short", Found, YEAR, UP, no_jump, Duration::from_millis(200), 100),
         ("since boot", Found, YEAR, 3_000, no_jump, s(10), 7_000),
         ("since its creation was seen", Created, YEAR, UP, no_jump, s(10), 10_000),
         ("since it is to wait", FoundToWait, YEAR, UP, no_jump, s(10), 10_000),
+        ("half a grace", FoundInTime, YEAR, UP, no_jump, s(10), 5_000),
         ("since the clocks parted", Found, YEAR, UP, &[(0, SetClock(HOUR))], s(10), 10_000),
         ("never below zero", Found, -YEAR, UP, no_jump, s(10), 10_000),
     ];
@@ -314,21 +317,25 @@ fn when_it_is_looked_at() {
 }
 
 /// For how long its writer may hold it, and how much later rename it: the promise is less than half
-/// a grace from close to rename, for one whose creation was seen.
+/// a grace from close to rename, for one whose creation was seen, and where scans come in the place
+/// of events, however late they are.
 #[test]
 fn a_writer_that_closes_and_renames_in_time_loses_nothing() {
-    for close in (0..=40_000).step_by(50) {
-        let rename = close + 4_999;
-        for write in [None, Some(0), Some(close / 2), Some(close)] {
-            let mut script = vec![(0, Grab), (close, LetGo), (rename, Gone)];
-            script.extend(write.map(|at| (at, Write)));
-            script.sort_by_key(|(at, _)| *at);
-            let mut story = Story::new(Origin::Created, 0, UP, GRACE);
-            let judged = story.judged(&script);
-            assert_eq!(
-                judged, None,
-                "closed at {close}, written at {write:?}, renamed at {rename}"
-            );
+    let ages = [0, 4_000, 5_000, 9_000, YEAR].map(|age| (Origin::FoundInTime, age));
+    for (origin, age) in [(Origin::Created, 0)].into_iter().chain(ages) {
+        for close in (0..=40_000).step_by(50) {
+            let rename = close + 4_999;
+            for write in [None, Some(0), Some(close / 2), Some(close)] {
+                let mut script = vec![(0, Grab), (close, LetGo), (rename, Gone)];
+                script.extend(write.map(|at| (at, Write)));
+                script.sort_by_key(|(at, _)| *at);
+                let mut story = Story::new(origin, age, UP, GRACE);
+                let judged = story.judged(&script);
+                assert_eq!(
+                    judged, None,
+                    "{origin:?} at {age}, closed at {close}, written at {write:?}, renamed at {rename}"
+                );
+            }
         }
     }
 }
@@ -694,11 +701,14 @@ impl Model {
         let since = |moment: Mono| look.now.mono.since(moment);
         let mut bounds = vec![
             age.unwrap(),
-            self.grace - confirm(self.grace),
+            match self.origin {
+                Origin::FoundInTime => self.grace / 2,
+                _ => self.grace - confirm(self.grace),
+            },
             since(Mono(0)),
         ];
         bounds.extend(look.parted.map(since));
-        if self.origin != Origin::Found {
+        if matches!(self.origin, Origin::Created | Origin::FoundToWait) {
             bounds.push(since(self.seen));
         }
         bounds.into_iter().min().unwrap()
@@ -706,7 +716,12 @@ impl Model {
 }
 
 fn origins() -> impl Strategy<Value = Origin> {
-    prop::sample::select(vec![Origin::Created, Origin::Found, Origin::FoundToWait])
+    prop::sample::select(vec![
+        Origin::Created,
+        Origin::Found,
+        Origin::FoundToWait,
+        Origin::FoundInTime,
+    ])
 }
 
 fn graces() -> impl Strategy<Value = Duration> {
