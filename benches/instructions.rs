@@ -43,7 +43,7 @@ mod linux {
     use orphand::reap::Reaper;
     use orphand::root::Root;
     use orphand::sweep::sweep;
-    use orphand::temps::Temps;
+    use orphand::temps::{self, Temps};
     use orphand::watch::translate::{Hint, Translator};
 
     /// By how many percent a count may exceed the stored one.
@@ -125,7 +125,7 @@ mod linux {
     /// What the callback does with the events of so many healthy writes.
     fn write(times: u64) {
         let names = Policy::default().names;
-        let (temps, _bell) = Temps::new(Duration::from_secs(30));
+        let (temps, _bell) = Temps::new(Duration::from_secs(30), temps::MOST);
         let mut translator = Translator::default();
         let mut hear = |event: Event| {
             let is_temp = |path: &Path| {
@@ -133,7 +133,7 @@ mod linux {
                 names.matches(name.as_encoded_bytes())
             };
             match translator.translate(event, is_temp) {
-                Hint::Appeared(path, _) => temps.created(&path, clock::mono()),
+                Hint::Appeared(path, _) => assert!(temps.created(&path, clock::mono())),
                 Hint::Gone(path, _) => assert!(temps.gone(&path)),
                 _ => {}
             }

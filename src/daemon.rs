@@ -30,7 +30,7 @@ use crate::pass::Tools;
 use crate::reap::{Hook, Reaper};
 use crate::root::{Refused, Root};
 use crate::state::{Folders, LockError, RootLock};
-use crate::temps::{Temps, Waiting};
+use crate::temps::{self, Temps, Waiting};
 use crate::watch::Inlet;
 
 mod gentle;
@@ -71,6 +71,7 @@ pub struct Builder {
     rescan: Duration,
     verbose: bool,
     hook: Option<Hook>,
+    most: usize,
 }
 
 /// Why a watcher does not start.
@@ -156,6 +157,7 @@ impl Default for Builder {
             rescan: Duration::from_secs(60 * 60),
             verbose: false,
             hook: None,
+            most: temps::MOST,
         }
     }
 }
@@ -224,6 +226,14 @@ impl Builder {
         self
     }
 
+    /// About how many temps are kept track of at once, 2 million by default, which take half a gigabyte.
+    /// What is more than that is found by scans when there is room again.
+    #[must_use]
+    pub fn most_tracked(mut self, most: usize) -> Builder {
+        self.most = most;
+        self
+    }
+
     /// Calls `hook` before each step of the reaping protocol.
     #[must_use]
     pub fn hook(mut self, hook: Option<Hook>) -> Builder {
@@ -237,7 +247,7 @@ impl Builder {
         let territory = Territory::new(&self.rules)?;
         let shortest = territory.shortest().ok_or(StartError::NoRoot)?;
         let locks = lock_all(&territory.roots, self.folders.runtime.as_deref())?;
-        let (temps, rung) = Temps::new(shortest);
+        let (temps, rung) = Temps::new(shortest, self.most);
         let temps = Arc::new(temps);
         let (send, events) = bounded(EVENTS);
         let (rare, heard) = unbounded();

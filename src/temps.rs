@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BinaryHeap};
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -39,12 +39,24 @@ pub struct Temps {
     heard: AtomicU64,
     /// When the first temp was created since the last [`Temps::due_before`]; 0: none was.
     news: AtomicU64,
+    /// No more than about this many are kept.
+    most: usize,
+    /// How many were put in since the beginning.
+    put_in: AtomicUsize,
+    /// There are so many.
+    is_full: AtomicBool,
+    /// Some were turned away because of that.
+    turned_away: AtomicBool,
 }
 
+/// How many temps are kept track of, unless the builder says otherwise: 2 million take half a
+/// gigabyte.
+pub const MOST: usize = 2_000_000;
+
 impl Temps {
-    /// An empty map, and what the timer thread is woken by.
+    /// An empty map that keeps no more than about `most`, and what the timer thread is woken by.
     #[must_use]
-    pub fn new(shortest: Duration) -> (Temps, Receiver<()>) {
+    pub fn new(shortest: Duration, most: usize) -> (Temps, Receiver<()>) {
         let (bell, rung) = bounded(1);
         let temps = Temps {
             map: DashMap::new(),
@@ -55,13 +67,22 @@ impl Temps {
             shortest: AtomicU64::new(0),
             heard: AtomicU64::new(0),
             news: AtomicU64::new(0),
+            most,
+            put_in: AtomicUsize::new(0),
+            is_full: AtomicBool::new(false),
+            turned_away: AtomicBool::new(false),
         };
         temps.set_shortest(shortest);
         (temps, rung)
     }
 
     /// A temp was created, or renamed to this name. Whatever was known under it is another file's.
-    pub fn created(&self, path: &Path, now: Mono) {
+    /// `false`: there is no room for it, and none was turned away before.
+    pub fn created(&self, path: &Path, now: Mono) -> bool {
+        // What was known of this very name is replaced all the same.
+        if self.is_full() && !self.map.contains_key(&Cut::new(path) as &dyn Parts) {
+            return self.turned_away.swap(true, Ordering::SeqCst);
+        }
         let temp = Tracked::created(now, self.shortest());
         self.map.insert(self.key(path), Box::new(temp));
         self.heard.store(now.0, Ordering::Relaxed);
@@ -73,6 +94,35 @@ impl Temps {
         if self.asleep.load(Ordering::SeqCst) && self.asleep.swap(false, Ordering::SeqCst) {
             self.ring();
         }
+        true
+    }
+
+    /// Asked before each that is put in. To count them takes a look at all parts of the map, so it is
+    /// done now and then.
+    fn is_full(&self) -> bool {
+        let put_in = self.put_in.fetch_add(1, Ordering::Relaxed);
+        if put_in.is_multiple_of((self.most / 64).max(1)) {
+            let is_full = self.map.len() >= self.most;
+            self.is_full.store(is_full, Ordering::Relaxed);
+        }
+        self.is_full.load(Ordering::Relaxed)
+    }
+
+    /// Whether there was no room for some temps. They are to be found by a scan when there is.
+    #[must_use]
+    pub fn has_turned_away(&self) -> bool {
+        self.turned_away.load(Ordering::SeqCst)
+    }
+
+    /// Whether there was no room for some temps, and is now: a quarter of it, so that it does not come
+    /// and go. Says so once.
+    #[must_use]
+    pub fn has_room_again(&self) -> bool {
+        let has_room = self.len() <= self.most - self.most / 4;
+        if has_room {
+            self.is_full.store(false, Ordering::Relaxed);
+        }
+        has_room && self.turned_away.swap(false, Ordering::SeqCst)
     }
 
     fn key(&self, path: &Path) -> Key {
@@ -86,10 +136,9 @@ impl Temps {
     }
 
     /// A temp's name is there, and it may have been for long. What is known of it stands.
-    pub fn appeared(&self, path: &Path, now: Mono) {
-        if !self.map.contains_key(&Cut::new(path) as &dyn Parts) {
-            self.created(path, now);
-        }
+    /// `false` as from [`Temps::created`].
+    pub fn appeared(&self, path: &Path, now: Mono) -> bool {
+        self.map.contains_key(&Cut::new(path) as &dyn Parts) || self.created(path, now)
     }
 
     /// The name is gone: renamed away or removed. Says whether it was known. One that is being
@@ -109,6 +158,12 @@ impl Temps {
 
     /// A scan found it. What an event has said of it already stands. Says whether it is news.
     pub fn found(&self, path: &Path, now: Mono, origin: Origin) -> bool {
+        if self.is_full() {
+            if !self.map.contains_key(&Cut::new(path) as &dyn Parts) {
+                self.turned_away.store(true, Ordering::SeqCst);
+            }
+            return false;
+        }
         match self.map.entry(self.key(path)) {
             Entry::Vacant(vacant) => {
                 vacant.insert(Box::new(Tracked::found(now, origin)));
@@ -118,7 +173,8 @@ impl Temps {
         }
     }
 
-    /// A scan found it, and it is to be left alone.
+    /// A scan found it, and it is to be left alone. For this there is always room: whoever is not
+    /// known would be taken by the next scan.
     pub fn leave(&self, path: &Path, now: Mono) {
         if let Entry::Vacant(vacant) = self.map.entry(self.key(path)) {
             vacant.insert(Box::new(Tracked::left_alone(now)));

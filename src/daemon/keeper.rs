@@ -52,6 +52,9 @@ pub(super) enum Word {
     Stop,
 }
 
+/// How often it is seen whether there is room again for temps that were turned away.
+const CROWDED: Duration = Duration::from_secs(1);
+
 struct Keeper {
     shared: Arc<Shared>,
     /// The rules in force. Only this thread changes them.
@@ -62,6 +65,8 @@ struct Keeper {
     /// Claims left by a crash are put in order under this thread's leases.
     asker: Asker,
     alarm: Alarm,
+    /// There was no room for some temps; when it is seen whether there is now.
+    crowded: Option<Instant>,
     /// No watch is to be trusted: all are set anew before the next scan of everything.
     distrust: bool,
     clocks: ClockWatch,
@@ -93,6 +98,7 @@ pub(super) fn run(
         calmer: Calmer::new(calm),
         asker: Asker::new(),
         alarm: Alarm::default(),
+        crowded: None,
         distrust: false,
         clocks,
         began,
@@ -195,6 +201,7 @@ impl Keeper {
                 Rare::Shut => check = true,
                 Rare::Mounts(places) => mounted.extend(places),
                 Rare::Hot(dir) => _ = hot.insert(dir),
+                Rare::Full => self.crowd(),
                 Rare::Lost => self.lost(),
                 Rare::Error(error) => {
                     log::warn!("watching: {error}; all watches are set anew");
@@ -244,15 +251,39 @@ impl Keeper {
         self.alarm.lost(Instant::now());
     }
 
+    /// Some temps were turned away because too many are known: once there is room, all is scanned.
+    fn crowd(&mut self) {
+        if self.crowded.is_none() {
+            log::warn!(
+                "{} temps are known, and for more there is no room: those are found by a scan when these \
+                 are fewer",
+                self.shared.temps.len()
+            );
+            self.crowded = Some(Instant::now() + CROWDED);
+        }
+    }
+
+    fn tend_crowd(&mut self, now: Instant) {
+        if self.crowded.is_none_or(|at| now < at) {
+            return;
+        }
+        self.crowded = Some(now + CROWDED);
+        if self.shared.temps.has_room_again() {
+            self.crowded = None;
+            self.lost();
+        }
+    }
+
     fn next_alarm(&self) -> Option<Instant> {
         let hot = self.posts.iter().filter_map(Post::next_hot).min();
-        let times = [self.alarm.next(), self.calmer.rests_at(), hot];
+        let times = [self.alarm.next(), self.calmer.rests_at(), hot, self.crowded];
         times.into_iter().flatten().min()
     }
 
     fn on_alarm(&mut self) {
         let now = Instant::now();
         self.calmer.rest();
+        self.tend_crowd(now);
         if self.alarm.is_lost(now) {
             if std::mem::take(&mut self.distrust) {
                 self.kernel.clear();

@@ -58,6 +58,8 @@ pub enum Rare {
     Mounts(Vec<PathBuf>),
     /// Temps are created in this directory faster than it is worth hearing of each.
     Hot(PathBuf),
+    /// There was no room for some temps.
+    Full,
     /// Events were lost.
     Lost,
     /// notify said no.
@@ -289,7 +291,9 @@ impl Callback {
                 }
                 self.tell(&path, |subject, due| Event::Tracked { subject, due });
                 let now = clock::mono();
-                self.inlet.temps.created(&path, now);
+                if !self.inlet.temps.created(&path, now) {
+                    self.rare(Rare::Full);
+                }
                 if let Some(heat) = &mut self.heat
                     && let Some(dir) = path.parent()
                     && heat.count(dir.as_os_str().as_bytes(), now)
@@ -307,7 +311,11 @@ impl Callback {
                 }
             }
             Hint::Unsure(path) => match path.symlink_metadata() {
-                Ok(_) => self.inlet.temps.appeared(&path, clock::mono()),
+                Ok(_) => {
+                    if !self.inlet.temps.appeared(&path, clock::mono()) {
+                        self.rare(Rare::Full);
+                    }
+                }
                 Err(_) => _ = self.inlet.temps.gone(&path),
             },
             Hint::Closed(path) => self.inlet.temps.closed(&path),

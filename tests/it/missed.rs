@@ -475,7 +475,7 @@ fn policy(grace: Duration) -> Policy {
 
 /// The next event for which this holds.
 #[track_caller]
-fn next(watcher: &Watcher, wanted: impl Fn(&Event) -> bool) -> Event {
+fn next(watcher: &Watcher, mut wanted: impl FnMut(&Event) -> bool) -> Event {
     let end = Instant::now() + DEADLINE;
     loop {
         match watcher.events().recv_deadline(end) {
@@ -505,6 +505,36 @@ fn silence(dir: &Path) {
         }
     }
     assert!(dropped > 0, "{dir:?} was not watched");
+}
+
+/// More leaks than are kept track of: the rest is found when there is room again.
+#[test]
+fn more_than_there_is_room_for() {
+    alone(EVERYBODY, || {
+        let sandbox = Sandbox::new();
+        for n in 0..100 {
+            sandbox.write(format!("before-{n}.tmp"), "");
+        }
+        let watcher = Watcher::builder()
+            .root(sandbox.root(), policy(Duration::from_millis(500)))
+            .most_tracked(64)
+            .start()
+            .unwrap();
+        next(&watcher, |event| matches!(event, Event::Ready { .. }));
+        assert!(watcher.tracked() <= 65, "{}", watcher.tracked());
+        for n in 0..200 {
+            sandbox.write(format!("after-{n}.tmp"), "");
+            assert!(watcher.tracked() <= 65, "{}", watcher.tracked());
+        }
+        let mut left: BTreeSet<PathBuf> = temps(&sandbox.root());
+        while !left.is_empty() {
+            next(&watcher, |event| match event {
+                Event::Reaped(reaped) => left.remove(&reaped.subject.path),
+                _ => false,
+            });
+        }
+        assert!(temps(&sandbox.root()).is_empty());
+    });
 }
 
 /// A watch that is dead makes no event, not even about its end. The scan by time finds what it

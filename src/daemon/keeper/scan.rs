@@ -133,6 +133,9 @@ impl Keeper {
             took: clock::mono().since(started),
         };
         guard(&self.shared.ledger).scanned(&root.path, scan, directories);
+        if self.shared.temps.has_turned_away() {
+            self.crowd();
+        }
         self.shared.temps.wake();
     }
 
@@ -187,7 +190,7 @@ impl Keeper {
         let mut tell = |event| self.shared.tell(event);
         let back = pass::recover(&self.shared.tools, ground, &self.asker, claim, &mut tell);
         if let Some(name) = back {
-            self.shared.temps.created(&folder.join(name), clock::mono());
+            _ = self.shared.temps.created(&folder.join(name), clock::mono());
         }
     }
 
