@@ -147,7 +147,12 @@ mod linux {
         let [after, peak, left] = numbers[..] else {
             panic!("{watcher} said {rest:?}");
         };
-        assert_eq!(left, 0.0, "{watcher} must know of no temp afterwards");
+        // The others keep what they knew of when the kernel had to drop events.
+        match watcher {
+            "orphand" => assert_eq!(left, 0.0, "orphand must know of no temp afterwards"),
+            _ if left > 0.0 => println!("  {watcher} knows of {left} temps that are gone"),
+            _ => {}
+        }
         Run {
             cpu: (after - before) / writes as f64,
             wall: wall / writes as f64,
