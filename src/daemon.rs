@@ -17,6 +17,7 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, SendTimeoutError, Sender, bounded, unbounded};
 
 use crate::clock;
+use crate::decide::heat::Threshold;
 use crate::decide::policy::Policy;
 use crate::decide::retention::Limits;
 use crate::decide::time::Wall;
@@ -72,6 +73,7 @@ pub struct Builder {
     verbose: bool,
     hook: Option<Hook>,
     most: usize,
+    hot_from: Threshold,
 }
 
 /// Why a watcher does not start.
@@ -158,6 +160,7 @@ impl Default for Builder {
             verbose: false,
             hook: None,
             most: temps::MOST,
+            hot_from: Threshold::default(),
         }
     }
 }
@@ -234,6 +237,13 @@ impl Builder {
         self
     }
 
+    /// What makes a directory hot: 2,000 temps created a second by default.
+    #[must_use]
+    pub fn hot_from(mut self, threshold: Threshold) -> Builder {
+        self.hot_from = threshold;
+        self
+    }
+
     /// Calls `hook` before each step of the reaping protocol.
     #[must_use]
     pub fn hook(mut self, hook: Option<Hook>) -> Builder {
@@ -258,6 +268,7 @@ impl Builder {
             temps: Arc::clone(&temps),
             rare,
             roots: Arc::clone(&territory.roots),
+            hot_from: self.hot_from,
             tell: self.verbose.then(|| send.clone()),
         };
         let state = self.folders.state.as_deref();

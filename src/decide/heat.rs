@@ -11,31 +11,48 @@ use super::time::Mono;
 
 /// So many temps created in one directory within a second, and in each of [`SECONDS`] running, make
 /// it hot.
-pub const PER_SECOND: u32 = 2_000;
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Threshold(pub u32);
 
 /// For how many seconds running.
 pub const SECONDS: u8 = 3;
 
-/// So many within one second make it hot at once: a directory that is written at full speed would
-/// cost more in three seconds of events than in minutes of scans.
-pub const AT_ONCE: u32 = 20_000;
-
 /// For how long a hot directory is listened to again, to hear whether it is calm.
 pub const SAMPLE: Duration = Duration::from_millis(100);
 
-/// Fewer than this within [`SAMPLE`] are calm: half of what makes a directory hot, so that one at
-/// the threshold does not come and go.
-pub const CALM: u32 = PER_SECOND / 20;
+impl Default for Threshold {
+    fn default() -> Threshold {
+        Threshold(2_000)
+    }
+}
 
-/// Directories are told apart from so many in all of them within a second on. What came before is
-/// not counted for any of them.
-const WARM: u32 = PER_SECOND / 2;
+impl Threshold {
+    /// So many within one second make it hot at once: a directory that is written at full speed would
+    /// cost more in three seconds of events than in minutes of scans.
+    fn at_once(self) -> u32 {
+        self.0.saturating_mul(10)
+    }
+
+    /// Directories are told apart from so many in all of them within a second on. What came before is
+    /// not counted for any of them.
+    fn warm(self) -> u32 {
+        self.0 / 2
+    }
+
+    /// Whether so many within [`SAMPLE`] are calm: fewer than half of what makes a directory hot, so
+    /// that one at the threshold does not come and go.
+    #[must_use]
+    pub fn is_calm(self, created: u32) -> bool {
+        created < self.0.div_ceil(20)
+    }
+}
 
 const SECOND: Duration = Duration::from_secs(1);
 
 /// Counts the temps that are created, second by second.
 #[derive(Clone, Debug, Default)]
 pub struct Heat {
+    threshold: Threshold,
     /// When the second began that is counted now.
     began: Mono,
     /// In all directories.
@@ -48,11 +65,20 @@ pub struct Heat {
 struct Count {
     /// In this second.
     created: u32,
-    /// How many full seconds running came up to [`PER_SECOND`] before it.
+    /// How many full seconds running came up to the threshold before it.
     running: u8,
 }
 
 impl Heat {
+    /// Nothing was counted yet.
+    #[must_use]
+    pub fn new(threshold: Threshold) -> Heat {
+        Heat {
+            threshold,
+            ..Heat::default()
+        }
+    }
+
     /// A temp was created in the directory `dir`. Says whether that makes it hot; at most twice a
     /// second for each.
     pub fn count(&mut self, dir: &[u8], now: Mono) -> bool {
@@ -60,7 +86,7 @@ impl Heat {
             self.turn(now);
         }
         self.total = self.total.saturating_add(1);
-        if self.total <= WARM && self.dirs.is_empty() {
+        if self.total <= self.threshold.warm() && self.dirs.is_empty() {
             return false;
         }
         let Some(count) = self.dirs.get_mut(dir) else {
@@ -72,7 +98,8 @@ impl Heat {
             return false;
         };
         count.created = count.created.saturating_add(1);
-        count.created == AT_ONCE || (count.created == PER_SECOND && count.running + 1 >= SECONDS)
+        count.created == self.threshold.at_once()
+            || (count.created == self.threshold.0 && count.running + 1 >= SECONDS)
     }
 
     /// The second is over. One in which nothing was created ends all that was running.
@@ -85,7 +112,7 @@ impl Heat {
             return;
         }
         self.dirs.retain(|_, count| {
-            let goes_on = count.created >= PER_SECOND;
+            let goes_on = count.created >= self.threshold.0;
             count.running = count.running.saturating_add(1).min(SECONDS);
             count.created = 0;
             goes_on

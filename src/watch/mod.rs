@@ -14,7 +14,7 @@ use notify::event::EventKindMask;
 use notify::{RecursiveMode, WatchPathConfig, Watcher as _};
 
 use crate::clock;
-use crate::decide::heat::Heat;
+use crate::decide::heat::{Heat, Threshold};
 use crate::decide::policy::Hot;
 use crate::decide::temp_name::Names;
 use crate::event::{Event, How, Subject};
@@ -92,6 +92,8 @@ pub struct Inlet {
     pub rare: Sender<Rare>,
     /// All roots.
     pub roots: Arc<[Root]>,
+    /// What makes a directory hot.
+    pub hot_from: Threshold,
     /// Where each single temp is reported, if anybody wants to know.
     pub tell: Option<Sender<Event>>,
 }
@@ -166,6 +168,12 @@ impl Kernel {
         // Of no generation that counts: that it ends is no news.
         let generation = self.generation.wrapping_sub(1);
         Sample::begin((&self.inlet, generation), dir)
+    }
+
+    /// What makes a directory hot.
+    #[must_use]
+    pub fn hot_from(&self) -> Threshold {
+        self.inlet.hot_from
     }
 
     /// Watches the folders that lead to `root` as far as they exist, so that it is heard when the
@@ -265,7 +273,7 @@ impl Callback {
             translator: Translator::default(),
             structure: inlet.roots.iter().any(|root| root.policy.recursive),
             heat: (!RECURSIVE && inlet.roots.iter().any(|root| root.policy.hot == Hot::Scan))
-                .then(Heat::default),
+                .then(|| Heat::new(inlet.hot_from)),
             errors: 0,
             _guard: guard,
             inlet,

@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::{Keeper, Post};
-use crate::decide::heat::{CALM, SAMPLE};
+use crate::decide::heat::SAMPLE;
 use crate::decide::policy::{Closed, Hot};
 use crate::decide::tracker::Origin;
 use crate::event::Cause;
@@ -142,16 +142,12 @@ impl Heat {
         Some(sample.created())
     }
 
-    /// Whether a sample in which so many were created was calm. If not, the next one waits for longer.
-    fn is_calm(&mut self, heard: u32, now: Instant) -> bool {
-        if heard < CALM {
-            return true;
-        }
+    /// A sample was not calm: the next one waits for longer.
+    fn goes_on(&mut self, now: Instant) {
         if let Some(scanned) = &mut self.scanned {
             scanned.pause = (scanned.pause * 2).min(LONGEST_PAUSE);
             scanned.sample_at = now + scanned.pause;
         }
-        false
     }
 }
 
@@ -239,12 +235,14 @@ impl Keeper {
         else {
             return;
         };
-        if let Some(heard) = heard
-            && let Some(heat) = self.heat(index, dir)
-            && heat.is_calm(heard, Instant::now())
-        {
-            log::info!("{dir:?} is calm ({heard} temps in {SAMPLE:?}): it is watched again");
-            return self.cool_down(index, root, dir, Heat::end);
+        if let Some(heard) = heard {
+            if self.kernel.hot_from().is_calm(heard) {
+                log::info!("{dir:?} is calm ({heard} temps in {SAMPLE:?}): it is watched again");
+                return self.cool_down(index, root, dir, Heat::end);
+            }
+            if let Some(heat) = self.heat(index, dir) {
+                heat.goes_on(Instant::now());
+            }
         }
         let began = Instant::now();
         if !self.heat(index, dir).is_some_and(|heat| heat.is_due(began)) {
@@ -393,8 +391,9 @@ mod tests {
             }
             sample = match sample {
                 Some((heard, until)) if until <= now => {
-                    if heat.is_calm(heard, now) {
-                        heat.end(now);
+                    match heat::Threshold::default().is_calm(heard) {
+                        true => heat.end(now),
+                        false => heat.goes_on(now),
                     }
                     None
                 }
