@@ -417,3 +417,30 @@ impl Waiting {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::PathBuf;
+
+    #[test]
+    fn what_is_left_after_a_storm_is_still_known() {
+        let (temps, _bell) = Temps::new(Duration::from_secs(1), MOST);
+        let path = |n: usize| PathBuf::from(format!("/r/{}/{n}.tmp", n % 100));
+        for n in 0..30_000 {
+            temps.created(&path(n), Mono(1));
+        }
+        let room = temps.map.capacity();
+        temps.shrink();
+        assert_eq!(temps.map.capacity(), room, "it is needed");
+        for n in 10..30_000 {
+            assert!(temps.gone(&path(n)));
+        }
+        temps.shrink();
+        assert!(temps.map.capacity() < WORTH_IT);
+        for n in 0..10 {
+            assert!(temps.gone(&path(n)), "{n}");
+        }
+        assert!(temps.is_empty());
+    }
+}

@@ -22,6 +22,7 @@ use config_file::{Config, RuleSettings};
 
 mod args;
 mod board;
+mod choices;
 mod completions;
 mod config;
 mod config_file;

@@ -35,6 +35,22 @@ pub(crate) fn one_line(text: &str) -> String {
     out
 }
 
+/// `text` as a string in TOML, in one line. What would do something to a terminal is escaped.
+pub(crate) fn quoted(text: &str) -> String {
+    let mut out = String::from('"');
+    for c in text.chars() {
+        match c {
+            '"' | '\\' => out.extend(['\\', c]),
+            '\'' => out.push(c),
+            // What Rust would not print as it is.
+            c if c.escape_debug().len() > 1 => out.push_str(&format!("\\U{:08X}", u32::from(c))),
+            c => out.push(c),
+        }
+    }
+    out.push('"');
+    out
+}
+
 /// Characters that change how others are shown and cannot be seen themselves: line and paragraph
 /// separators, zero widths, and the marks that turn the direction of text.
 fn is_invisible(c: char) -> bool {

@@ -276,6 +276,10 @@ impl Hash for Shared {
 mod tests {
     use super::*;
     use std::hash::{BuildHasher, RandomState};
+    use std::thread;
+
+    use dashmap::DashMap;
+    use proptest::prelude::*;
 
     fn key(folder: &str, name: &[u8]) -> Key {
         Key::new(Arc::new(folder.into()), OsStr::from_bytes(name))
@@ -328,5 +332,106 @@ mod tests {
             Arc::ptr_eq(&one, &folders.get(Path::new("/r"))),
             "still needed"
         );
+    }
+
+    /// What is done to a few keys, one after the other.
+    #[derive(Clone, Debug)]
+    enum Step {
+        Make(Vec<u8>),
+        Copy(usize),
+        Drop(usize),
+        Move(usize),
+    }
+
+    fn steps() -> impl Strategy<Value = Vec<Step>> {
+        let name = || prop::collection::vec(any::<u8>(), 0..40);
+        let step = prop_oneof![
+            name().prop_map(Step::Make),
+            any::<usize>().prop_map(Step::Copy),
+            any::<usize>().prop_map(Step::Drop),
+            any::<usize>().prop_map(Step::Move),
+        ];
+        prop::collection::vec(step, 1..60)
+    }
+
+    proptest! {
+        /// Short names share the padding of what stands before them: each length is another layout.
+        #[test]
+        fn each_key_has_a_share_in_its_folder_and_a_name_of_its_own(steps in steps()) {
+            let folder = Folder::new("/r/b".into());
+            let mut all: Vec<(Key, Vec<u8>)> = Vec::new();
+            for step in steps {
+                let which = |n: usize| n.checked_rem(all.len());
+                match step {
+                    Step::Make(name) => {
+                        all.push((Key::new(Arc::clone(&folder), OsStr::from_bytes(&name)), name));
+                    }
+                    Step::Copy(n) => {
+                        if let Some((key, name)) = which(n).map(|n| &all[n]) {
+                            let copy = (key.clone(), name.clone());
+                            let at = |key: &Key| key.name().as_bytes().as_ptr();
+                            prop_assert_ne!(at(&copy.0), at(key));
+                            all.push(copy);
+                        }
+                    }
+                    Step::Drop(n) => {
+                        if let Some(n) = which(n) {
+                            all.swap_remove(n);
+                        }
+                    }
+                    Step::Move(n) => {
+                        if let Some(n) = which(n) {
+                            let (key, name) = all.swap_remove(n);
+                            let key = thread::spawn(move || key).join().unwrap();
+                            all.push((key, name));
+                        }
+                    }
+                }
+                prop_assert_eq!(Arc::strong_count(&folder), 1 + all.len());
+                for (key, name) in &all {
+                    prop_assert_eq!(key.name().as_bytes(), &name[..]);
+                    prop_assert!(Arc::ptr_eq(key.folder(), &folder));
+                }
+            }
+        }
+    }
+
+    /// As the callback, the scanners and the timer thread do it, each with names that the others
+    /// have too: whoever takes a key out last ends it, and each is ended once.
+    #[test]
+    fn threads_put_in_and_take_out_and_nothing_is_left() {
+        const NAMES: usize = 50;
+        let map: DashMap<Key, usize> = DashMap::new();
+        let folder = Folder::new("/r".into());
+        let paths: Vec<PathBuf> = (0..NAMES).map(|n| format!("/r/{n}.tmp").into()).collect();
+        let find = |path| -> Option<Key> {
+            let found = map.get(&Cut::new(path) as &dyn Parts)?;
+            Some(found.key().clone())
+        };
+        thread::scope(|scope| {
+            for who in 0..4 {
+                let (map, folder, paths, find) = (&map, &folder, &paths, &find);
+                scope.spawn(move || {
+                    for n in 0..2_000 {
+                        let path = &paths[(n * (who + 1)) % NAMES];
+                        let name = path.file_name().unwrap();
+                        match (n + who) % 3 {
+                            0 => _ = map.insert(Key::new(Arc::clone(folder), name), who),
+                            1 => {
+                                if let Some(key) = find(path) {
+                                    assert_eq!((key.name(), key.folder()), (name, folder));
+                                }
+                            }
+                            _ => _ = map.remove(&Cut::new(path) as &dyn Parts),
+                        }
+                    }
+                });
+            }
+        });
+        assert_eq!(Arc::strong_count(&folder), 1 + map.len());
+        map.retain(|key, _| key.name() == "7.tmp");
+        assert!(map.len() <= 1);
+        drop(map);
+        assert_eq!(Arc::strong_count(&folder), 1);
     }
 }

@@ -19,26 +19,36 @@ pub(super) struct Ear {
 
 /// Owned by a callback, and so by notify's thread: when that ends, for whatever reason, this does.
 pub(super) struct Guard {
-    rare: Sender<Rare>,
-    generation: u32,
+    ended: Arc<dyn Fn() + Send + Sync>,
     is_dead: Arc<AtomicBool>,
     /// There is a thread: before that only a callback ends, for which no thread could be had.
     has_begun: Arc<AtomicBool>,
 }
 
 impl Ear {
-    /// Starts a thread that hears what `mask` says. The handler that `make` makes must own the guard
-    /// that it is given.
+    /// Starts a thread that hears what `mask` says, and whose end is rare news. The handler that `make`
+    /// makes must own the guard that it is given.
     pub(super) fn new<H: notify::EventHandler>(
         (rare, generation): (&Sender<Rare>, u32),
         mask: EventKindMask,
         make: impl FnOnce(Guard) -> H,
     ) -> notify::Result<Ear> {
+        let rare = rare.clone();
+        let ended = move || _ = rare.send(Rare::Dead(generation));
+        Ear::telling(ended, mask, make)
+    }
+
+    /// The same; when the thread ends, `ended` is called, in it.
+    pub(super) fn telling<H: notify::EventHandler>(
+        ended: impl Fn() + Send + Sync + 'static,
+        mask: EventKindMask,
+        make: impl FnOnce(Guard) -> H,
+    ) -> notify::Result<Ear> {
+        let ended: Arc<dyn Fn() + Send + Sync> = Arc::new(ended);
         let is_dead = Arc::new(AtomicBool::new(false));
         let has_begun = Arc::new(AtomicBool::new(false));
         let guard = Guard {
-            rare: rare.clone(),
-            generation,
+            ended: Arc::clone(&ended),
             is_dead: Arc::clone(&is_dead),
             has_begun: Arc::clone(&has_begun),
         };
@@ -49,12 +59,17 @@ impl Ear {
         has_begun.store(true, Ordering::SeqCst);
         if is_dead.load(Ordering::SeqCst) {
             // It has ended already, before anybody could have known.
-            let _ = rare.send(Rare::Dead(generation));
+            ended();
         }
         Ok(Ear {
             watcher: Some(watcher),
             is_dead,
         })
+    }
+
+    /// Its thread has ended: nothing is heard any more.
+    pub(super) fn is_dead(&self) -> bool {
+        self.is_dead.load(Ordering::SeqCst)
     }
 
     /// The watcher itself.
@@ -66,7 +81,7 @@ impl Ear {
 impl Drop for Ear {
     fn drop(&mut self) {
         let watcher = self.watcher.take();
-        if self.is_dead.load(Ordering::SeqCst) {
+        if self.is_dead() {
             // A descriptor and some memory are lost with it, once for each thread that dies.
             return std::mem::forget(watcher);
         }
@@ -79,7 +94,7 @@ impl Drop for Guard {
     fn drop(&mut self) {
         self.is_dead.store(true, Ordering::SeqCst);
         if self.has_begun.load(Ordering::SeqCst) {
-            let _ = self.rare.send(Rare::Dead(self.generation));
+            (self.ended)();
         }
     }
 }

@@ -4,18 +4,26 @@ use std::path::{Path, PathBuf};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 use notify::event::EventKindMask;
-use notify::{Config, RecommendedWatcher, RecursiveMode, Watcher as _};
+use notify::{RecursiveMode, Watcher as _};
 
-use super::{CLOSE_EVENTS, NAMES};
+use super::ear::{Ear, Guard};
+use super::{CLOSE_EVENTS, HOPELESS, NAMES};
 
 /// Rings when something may have happened to a file.
 pub struct Changes {
-    watcher: Option<RecommendedWatcher>,
+    ear: Option<Ear>,
+    /// How often its thread may still be started anew.
+    revivals: u8,
     path: PathBuf,
     /// The folder that is watched.
     folder: Option<PathBuf>,
+    /// Kept, so that the end of the last thread is not heard as a ring without end.
+    ring: Sender<()>,
     rung: Receiver<()>,
 }
+
+/// What ends a thread more often than this would end it again.
+const REVIVALS: u8 = 10;
 
 impl std::fmt::Debug for Changes {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -28,15 +36,31 @@ impl Changes {
     #[must_use]
     pub fn of(path: &Path) -> Changes {
         let (ring, rung) = bounded(1);
-        let handler = handler(path.to_owned(), ring);
         let mut changes = Changes {
-            watcher: RecommendedWatcher::new(handler, config()).ok(),
+            ear: None,
+            revivals: REVIVALS,
             path: path.to_owned(),
             folder: None,
+            ring,
             rung,
         };
+        changes.start();
         changes.listen();
         changes
+    }
+
+    fn start(&mut self) {
+        self.folder = None;
+        // The end of the thread is a ring too: what was to be heard then is lost.
+        let ring = self.ring.clone();
+        let ended = move || _ = ring.try_send(());
+        let ear = Ear::telling(ended, mask(), |guard| {
+            handler(self.path.clone(), self.ring.clone(), guard)
+        });
+        if let Err(error) = &ear {
+            log::warn!("changes of {:?} will not be heard: {error}", self.path);
+        }
+        self.ear = ear.ok();
     }
 
     /// Rung when something may have happened.
@@ -48,7 +72,17 @@ impl Changes {
     /// Watches the folder of the file or, while that is missing, the next one above it that is
     /// there. To be called again after each ring, before the file is read.
     pub fn listen(&mut self) {
-        let Some(watcher) = &mut self.watcher else {
+        if self.ear.as_ref().is_some_and(Ear::is_dead) {
+            self.ear = None;
+            match self.revivals.checked_sub(1) {
+                Some(left) => {
+                    self.revivals = left;
+                    self.start();
+                }
+                None => log::error!("changes of {:?} will not be heard any more", self.path),
+            }
+        }
+        let Some(watcher) = self.ear.as_mut().and_then(Ear::watcher) else {
             return;
         };
         if let Some(folder) = self.folder.take() {
@@ -68,20 +102,31 @@ impl Changes {
 
 /// Names, and what tells that a file was written in place: where closes are reported, the close, so
 /// that no half of a file is read.
-fn config() -> Config {
+fn mask() -> EventKindMask {
     let written = match CLOSE_EVENTS {
         true => EventKindMask::ACCESS_CLOSE,
         false => EventKindMask::MODIFY_DATA,
     };
-    Config::default().with_event_kinds(NAMES | written)
+    NAMES | written
 }
 
-fn handler(path: PathBuf, ring: Sender<()>) -> impl notify::EventHandler {
+fn handler(path: PathBuf, ring: Sender<()>, guard: Guard) -> impl notify::EventHandler {
+    let mut errors = 0;
     move |event: notify::Result<notify::Event>| {
-        let concerns = |other: &PathBuf| path.starts_with(other);
-        let matters =
-            event.is_ok_and(|event| event.need_rescan() || event.paths.iter().any(concerns));
-        if matters {
+        let _owned = &guard;
+        let event = match event {
+            Ok(event) => event,
+            Err(error) => {
+                errors += 1;
+                if errors >= HOPELESS {
+                    // As for the watchers of roots: it would read nothing but errors for ever.
+                    std::panic::resume_unwind(Box::new(error));
+                }
+                return;
+            }
+        };
+        errors = 0;
+        if event.need_rescan() || event.paths.iter().any(|other| path.starts_with(other)) {
             // A full channel has been rung already.
             let _ = ring.try_send(());
         }
@@ -91,6 +136,7 @@ fn handler(path: PathBuf, ring: Sender<()>) -> impl notify::EventHandler {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crossbeam_channel::TryRecvError;
     use std::fs;
     use std::time::Duration;
 
@@ -109,5 +155,16 @@ mod tests {
         while changes.rung().try_recv().is_ok() {}
         fs::write(&path, "x").unwrap();
         heard(&changes);
+    }
+
+    /// What could not be had, or has ended for good, must not wake anybody for ever.
+    #[test]
+    fn where_nothing_can_be_heard_nothing_rings() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut changes = Changes::of(&dir.path().join("config.toml"));
+        changes.ear = None;
+        while changes.rung().try_recv().is_ok() {}
+        changes.listen();
+        assert_eq!(changes.rung().try_recv(), Err(TryRecvError::Empty));
     }
 }

@@ -35,7 +35,7 @@ pub mod translate;
 #[cfg_attr(not(any(target_os = "linux", target_os = "macos")), path = "other.rs")]
 mod system;
 
-use ear::{Ear, Guard};
+use ear::Ear;
 use parents::Parents;
 
 pub use parents::Hearing;
@@ -218,12 +218,23 @@ fn started<'a>(
         Some(ear) => Ok(ear),
         None => {
             let ear = Ear::new((&inlet.rare, generation), mask, |guard| {
-                let mut callback = Callback::new(inlet.clone(), guard);
-                move |event| callback.handle(event)
+                let mut hear = callback(inlet.clone());
+                move |event| {
+                    let _owned = &guard;
+                    hear(event);
+                }
             })?;
             Ok(slot.insert(ear))
         }
     }
+}
+
+/// What the thread of a watcher calls with each event. To be called without one where it is counted
+/// what that costs.
+#[doc(hidden)]
+pub fn callback(inlet: Inlet) -> impl FnMut(notify::Result<notify::Event>) + Send + 'static {
+    let mut callback = Callback::new(inlet);
+    move |event| callback.handle(event)
 }
 
 impl From<notify::Error> for Unwatched {
@@ -255,7 +266,6 @@ struct Callback {
     heat: Option<Heat>,
     /// How many errors have come in a row.
     errors: u32,
-    _guard: Guard,
 }
 
 /// After how many errors in a row a thread of notify's is given up: it would never listen to
@@ -263,7 +273,7 @@ struct Callback {
 const HOPELESS: u32 = 100;
 
 impl Callback {
-    fn new(inlet: Inlet, guard: Guard) -> Callback {
+    fn new(inlet: Inlet) -> Callback {
         Callback {
             names: inlet
                 .roots
@@ -275,7 +285,6 @@ impl Callback {
             heat: (!RECURSIVE && inlet.roots.iter().any(|root| root.policy.hot == Hot::Scan))
                 .then(|| Heat::new(inlet.hot_from)),
             errors: 0,
-            _guard: guard,
             inlet,
         }
     }

@@ -17,6 +17,7 @@ mod manual;
 mod names;
 mod quarantine;
 mod scan;
+mod seeds;
 mod service;
 mod sweep;
 mod users;

@@ -466,6 +466,37 @@ fn the_thread_that_hears_of_parents_dies() {
     watching.stop().exit(0);
 }
 
+/// The one that hears of the configuration file dies: what changes just then is read, and what changes
+/// later is heard.
+#[test]
+fn the_thread_that_hears_of_the_configuration_dies() {
+    let sandbox = Sandbox::new().dir("a").dir("b");
+    let world = match World::new(&sandbox) {
+        Ok(world) => world,
+        Err(why) => return skipped(&why),
+    };
+    let folder = sandbox.base().join("config/orphand");
+    fs::create_dir_all(&folder).unwrap();
+    let configure = |name: &str| {
+        let path = sandbox.path(name);
+        let text = format!("[defaults]\ngrace = \"200ms\"\n[[watch]]\npath = {path:?}\n");
+        fs::write(folder.join("config.toml"), text).unwrap();
+    };
+    configure("a");
+    sandbox.write("b/y.tmp", "");
+    let command = sandbox.command(["watch", "--json"]);
+    let mut watching = Watching::start(world.holds(command)).ready();
+    // Nobody else hears anything now.
+    world.trouble(Trouble::Die);
+    configure("b");
+    taken(&mut watching, &sandbox, "b/y.tmp");
+    assert!(world.has_struck());
+    sandbox.write("a/z.tmp", "");
+    configure("a");
+    taken(&mut watching, &sandbox, "a/z.tmp");
+    watching.stop().exit(0);
+}
+
 fn policy(grace: Duration) -> Policy {
     Policy {
         grace: Graces::both(grace),

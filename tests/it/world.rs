@@ -7,7 +7,7 @@ use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::process::Command;
 
-use crate::sandbox::Sandbox;
+use crate::sandbox::{Sandbox, is_sanitized};
 
 /// What the program believes is kept in a file that it has mapped.
 pub(crate) struct World {
@@ -30,6 +30,9 @@ const YEAR: i64 = 365 * 24 * 60 * 60;
 impl World {
     /// A world like the real one. Says why where none can be made.
     pub(crate) fn new(sandbox: &Sandbox) -> Result<World, String> {
+        if is_sanitized() {
+            return Err("under a sanitizer nothing else can be preloaded".to_owned());
+        }
         let (shim, file) = (
             sandbox.base().join("world.so"),
             sandbox.base().join("world"),

@@ -8,11 +8,11 @@ use orphand::decide::policy::{FIXED_NAME_GRACE, GRACE};
 use orphand::decide::retention::Limits;
 use serde_json::{Value, json};
 
-use crate::cli::args::{ActionArg, ClosedArg, HotArg, OpenArg, SoleCopyArg};
+use crate::cli::choices::{ActionArg, ClosedArg, HotArg, OpenArg, SoleCopyArg};
 use crate::cli::config_file::{
     JournalSettings, LogFile, LogSettings, MetricsSettings, RuleSettings,
 };
-use crate::cli::{duration, size};
+use crate::cli::{duration, size, text};
 
 /// What holds where nobody says anything: every key has a value.
 pub(super) fn built_in() -> RuleSettings {
@@ -133,28 +133,13 @@ fn word<A: ValueEnum + Into<T>, T: PartialEq>(value: T) -> Value {
 /// `value` in TOML. What would do something to a terminal is escaped.
 pub(super) fn toml(value: &Value) -> String {
     match value {
-        Value::String(text) => quoted(text),
+        Value::String(text) => text::quoted(text),
         Value::Array(list) => {
             let list: Vec<String> = list.iter().map(toml).collect();
             format!("[{}]", list.join(", "))
         }
         value => value.to_string(),
     }
-}
-
-fn quoted(text: &str) -> String {
-    let mut out = String::from('"');
-    for c in text.chars() {
-        match c {
-            '"' | '\\' => out.extend(['\\', c]),
-            '\'' => out.push(c),
-            // What Rust would not print as it is.
-            c if c.escape_debug().len() > 1 => out.push_str(&format!("\\U{:08X}", u32::from(c))),
-            c => out.push(c),
-        }
-    }
-    out.push('"');
-    out
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use orphand::root::Root;
 
 use super::WatchRule;
+use crate::cli::text::quoted;
 
 /// How the directories of two rules lie to each other, where a temp would have both.
 #[derive(Clone, Debug, PartialEq)]
@@ -42,25 +43,46 @@ impl Overlap {
             ),
             Overlap::InFirst(way) => format!(
                 "{two:?} lies in {one:?}, whose rule in line {line} is recursive: \
-                 a temp would have two rules; say exclude = [{:?}] in that one, or make one of the two",
-                glob(way)
+                 a temp would have two rules; {}make one of the two",
+                exclude(way, "in that one")
             ),
             Overlap::InSecond(way) => format!(
                 "{two:?} is recursive and holds {one:?}, which has a rule in line {line}: \
-                 a temp would have two rules; say exclude = [{:?}] in this one, or make one of the two",
-                glob(way)
+                 a temp would have two rules; {}make one of the two",
+                exclude(way, "in this one")
             ),
         }
     }
 }
 
+/// What to say in the rule of the folder above, as the file has it. No text excludes a name that is
+/// not UTF-8 and nothing else.
+fn exclude(way: &Path, here: &str) -> String {
+    let exclude = |way| format!("say exclude = [{}] {here}, or ", quoted(&glob(way)));
+    way.to_str().map(exclude).unwrap_or_default()
+}
+
 /// What excludes this folder and no other.
-fn glob(way: &Path) -> String {
+fn glob(way: &str) -> String {
     // `globset::escape` leaves a backslash as it is, and in a glob that takes the next character.
-    let glob = globset::escape(&way.to_string_lossy()).replace('\\', r"\\");
+    let glob = globset::escape(way).replace('\\', r"\\");
     // Without a "/" it would be any part.
     match glob.contains('/') {
         true => glob,
         false => format!("{glob}/**"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt;
+
+    #[test]
+    fn what_no_text_can_name_is_not_proposed() {
+        let way = |bytes| exclude(Path::new(OsStr::from_bytes(bytes)), "here");
+        assert_eq!(way(b"a\xff"), "");
+        assert_eq!(way(b"a"), "say exclude = [\"a/**\"] here, or ");
     }
 }

@@ -21,7 +21,7 @@ use super::{
     Config, JournalSettings, LogFile, LogSettings, MetricsSettings, RuleSettings, SettingsError,
     WatchRule,
 };
-use crate::cli::args::{ActionArg, ClosedArg, HotArg, OpenArg, SoleCopyArg};
+use crate::cli::choices::{ActionArg, ClosedArg, HotArg, OpenArg, SoleCopyArg};
 
 pub(super) fn read(text: &str, home: Option<&Path>) -> Result<Config, Mistake> {
     let document = DeTable::parse(text).map_err(|error| syntax(&error, text))?;

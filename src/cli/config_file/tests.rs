@@ -5,6 +5,9 @@ use proptest::prelude::*;
 use super::section::{LOG, QUARANTINE, WATCH};
 use super::*;
 
+#[path = "../../../tests/fuzzed/config.rs"]
+mod fuzzed;
+
 const HOME: &str = "/home/ann";
 
 fn parse(text: &str) -> Result<Config, ConfigError> {
@@ -211,7 +214,20 @@ fn rules_that_do_not_overlap() {
 #[test]
 fn what_is_to_be_excluded_is_proposed_as_a_glob_that_does_it() {
     let rule = |path: &str| format!("[[watch]]\npath = '{path}'\n");
-    for way in ["b", "b/c", "*", "b[1]/{c}", "!x", "é"] {
+    for way in [
+        "b",
+        "b/c",
+        "*",
+        "b[1]/{c}",
+        "!x",
+        "é",
+        r"b\c",
+        r"b\\*/\n",
+        "b\u{301}",
+        "a\u{202e}b",
+        "tab\tbed",
+        "\"b\"",
+    ] {
         let outer = rule("/a") + "recursive = true\n";
         let inner = rule(&format!("/a/{way}"));
         let error = parse(&(inner.clone() + &outer)).expect_err(way).to_string();
@@ -569,4 +585,18 @@ proptest! {
             prop_assert!(line <= text.split('\n').count() && column <= text.chars().count() + 1);
         }
     }
+}
+
+/// What the fuzzer begins with goes through the same checks here; they assert.
+#[test]
+fn what_the_fuzzer_begins_with() {
+    let seeds = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fuzzed/seeds/config");
+    let mut some = false;
+    for seed in std::fs::read_dir(seeds).expect("seeds") {
+        let seed = seed.expect("a seed").path();
+        println!("{}", seed.display());
+        fuzzed::check(&std::fs::read(&seed).expect("a seed"));
+        some = true;
+    }
+    assert!(some, "no seed");
 }

@@ -1,0 +1,106 @@
+//! Base names, as any bytes. Whoever reads a target wrongly takes the wrong file for the temp's
+//! content, and whoever reads a pid wrongly takes a live writer for a dead one.
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::sync::LazyLock;
+
+use orphand::decide::temp_name::{self, Names, Reading};
+
+const NONE: [&str; 0] = [];
+
+/// Linux' `PID_MAX_LIMIT`.
+const PID_MAX: u32 = 4_194_304;
+
+static WITH_WRITERS: LazyLock<Names> = LazyLock::new(|| {
+    let writers: Vec<_> = temp_name::writers().map(|writer| writer.name).collect();
+    Names::new(&NONE, &writers).expect("writers of the table")
+});
+
+static DEFAULT: LazyLock<Names> = LazyLock::new(Names::default);
+
+pub(crate) fn check(name: &[u8]) {
+    // No file has such a name.
+    if name.iter().any(|byte| matches!(byte, 0 | b'/')) {
+        return;
+    }
+    taken(name);
+    for names in [&DEFAULT, &WITH_WRITERS] {
+        possible(name, &names.read(OsStr::from_bytes(name)));
+    }
+    target_is_what_stands_before(name);
+}
+
+/// A rule takes no name that it cannot read, none of ours, and with more writers not fewer.
+fn taken(name: &[u8]) {
+    let read = |names: &Names| names.read(OsStr::from_bytes(name)).grammar.is_some();
+    for names in [&DEFAULT, &WITH_WRITERS] {
+        assert!(read(names) || !names.matches(name), "taken, not read");
+    }
+    assert!(!DEFAULT.matches(name) || name.ends_with(b".tmp"));
+    assert!(!DEFAULT.matches(name) || WITH_WRITERS.matches(name));
+    assert!(!WITH_WRITERS.matches(name) || !name.starts_with(b".orphand"));
+}
+
+/// All that is read stands in the name.
+fn possible(name: &[u8], reading: &Reading) {
+    let Some(grammar) = reading.grammar else {
+        assert_eq!(*reading, Reading::default());
+        return;
+    };
+    assert_eq!(reading.random, grammar != "<t>.tmp", "{grammar}");
+    assert_eq!(
+        reading.pid.is_some(),
+        grammar.contains("<pid>"),
+        "{grammar}"
+    );
+    if let Some(pid) = reading.pid {
+        assert!((1..=PID_MAX).contains(&pid));
+        let digits = format!(".{pid}.");
+        let stands = name
+            .windows(digits.len())
+            .any(|part| part == digits.as_bytes());
+        assert!(stands, "{pid} is not a part of the name");
+    }
+    let bare = name.strip_prefix(b".").unwrap_or(name);
+    for target in reading.targets.iter().map(|target| target.as_bytes()) {
+        assert!(!matches!(target, b"" | b"." | b".."));
+        assert!(target.len() < name.len());
+        assert!(name.starts_with(target) || bare.starts_with(target));
+    }
+    if let [best, other] = &reading.targets[..] {
+        assert_eq!(best.as_bytes().strip_prefix(b"."), Some(other.as_bytes()));
+    }
+    assert!(reading.targets.len() <= 2);
+}
+
+/// What was written for a target is read as for that target.
+fn target_is_what_stands_before(target: &[u8]) {
+    if matches!(target, b"" | b"." | b"..") {
+        return;
+    }
+    let best = |end: &str| {
+        let name = [target, end.as_bytes()].concat();
+        let reading = DEFAULT.read(OsStr::from_bytes(&name));
+        assert!(DEFAULT.matches(&name) || target.starts_with(b".") || target[0].is_ascii_digit());
+        let best = reading
+            .targets
+            .first()
+            .map(|best| best.as_bytes().to_owned());
+        (reading.grammar.unwrap_or_default(), reading.pid, best)
+    };
+    // Unless the target's own end reads as a writer's random part.
+    let (grammar, _, read) = best(".tmp");
+    assert!(
+        grammar.contains("<uuid>") || read.as_deref() == Some(target),
+        "{grammar}"
+    );
+    // Beside a uuid digits count as the pid.
+    let (grammar, pid, read) = best(".01234567-89ab-cdef-0123-456789abcdef.tmp");
+    let digits = pid.map(|pid| format!(".{pid}")).unwrap_or_default();
+    let whole = read.map(|read| [&read, digits.as_bytes()].concat());
+    let nameless = [b".".as_slice(), b".."]
+        .iter()
+        .any(|dots| target == [dots, digits.as_bytes()].concat());
+    assert!(nameless || whole.as_deref() == Some(target), "{grammar}");
+}
