@@ -319,7 +319,9 @@ mod linux {
             fs::create_dir_all(&dir).expect("a directory");
             fs::write(dir.join("s.json"), "{}").expect("a target");
             for n in 0..temps / directories {
-                fs::write(dir.join(format!("s.json.{n}-{n:08x}.tmp")), "{").expect("a temp");
+                // A name whose target stands there: what may be the only copy is moved, not removed.
+                let name = format!("s.json.3f2504e0-4f89-41d3-9a0c-{n:012x}.tmp");
+                fs::write(dir.join(name), "{").expect("a temp");
             }
         }
     }
