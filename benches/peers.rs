@@ -4,7 +4,8 @@
 //!     cargo bench --bench peers -- scan          a tree with 500,000 entries: fd, find
 //!     cargo bench --bench peers -- sweep         10,000 orphans in one directory: find, tmpreaper,
 //!                                                systemd-tmpfiles, fuser, lsof
-//!     cargo bench --bench peers -- grow          1 to 1,000 directories, 1,000 to 100,000 temps
+//!     cargo bench --bench peers -- where         where the time of one temp goes, call by call
+//!     cargo bench --bench peers -- grow          1 to 1,000 directories, 1,000 to 1,000,000 temps
 //!     cargo bench --bench peers -- memory [N]    bytes for each of N temps that are tracked
 //!
 //! Each figure is the median of three rounds, in each of which all take their turn. What is not
@@ -22,6 +23,10 @@ fn main() {
 }
 
 #[cfg(target_os = "linux")]
+#[path = "peers/calls.rs"]
+mod calls;
+
+#[cfg(target_os = "linux")]
 mod linux {
     use std::path::{Path, PathBuf};
     use std::process::{Command, Stdio};
@@ -30,6 +35,8 @@ mod linux {
 
     use orphand::decide::policy::{Graces, Policy};
     use tempfile::TempDir;
+
+    use super::calls;
 
     const ROUNDS: usize = 3;
     const GRACE: Duration = Duration::from_millis(200);
@@ -43,14 +50,18 @@ mod linux {
             conditions();
         }
         match args.as_slice() {
+            ["child", "calls", dir] => calls::make(Path::new(dir)),
+            ["child", "watch", dir] => watch(Path::new(dir)),
             ["child", how, count] => track(how, number(count)),
             ["scan", ..] => scan(),
             ["sweep", ..] => sweep(),
+            ["where", ..] => where_it_goes(),
             ["grow", ..] => grow(),
             ["memory", rest @ ..] => memory(rest.first().map_or(1_000_000, |n| number(n))),
             _ => {
                 scan();
                 sweep();
+                where_it_goes();
                 grow();
                 memory(1_000_000);
             }
@@ -210,8 +221,11 @@ mod linux {
         // Subsecond ages are beyond most of them: they take all.
         fs::write(&rules, format!("e {} - - - 0\n", dir.display())).expect("rules");
         let rules = rules.to_str().expect("a plain path");
+        let this = env::current_exe().expect("this program");
+        let this = this.to_str().expect("a plain path");
         let peers = [
             sweeping(),
+            peer("its calls alone", &[this, "child", "calls", "{}"]),
             peer("find -delete", &["find", "{}", "-name", "*.tmp", "-delete"]),
             peer(
                 "tmpreaper",
@@ -257,35 +271,90 @@ mod linux {
         ours
     }
 
+    /// The calls of a sweep in their order, by one thread, and how long each of them takes.
+    fn where_it_goes() {
+        const COUNT: usize = 10_000;
+        let folder = folder();
+        let dir = folder.path().join("sessions");
+        println!("\nwhere the time of one of {COUNT} temps goes, one thread");
+        orphans(&dir, COUNT);
+        calls::table(&dir);
+        orphans(&dir, COUNT);
+        let find = peer("find", &["find", "{}", "-name", "*.tmp", "-delete"]);
+        let each = find.run(&dir) * 1e3 / COUNT as f64;
+        println!("find -delete: {each:.1} µs a temp");
+    }
+
     fn grow() {
+        const DIRECTORIES: [usize; 4] = [1, 10, 100, 1_000];
         println!("\ngrowth of a sweep, 10,000 orphans in all");
-        for directories in [1, 10, 100, 1_000] {
-            growth(directories, 10_000);
+        for directories in DIRECTORIES {
+            growth(directories, 10_000, ROUNDS);
         }
         println!("growth of a sweep, one directory");
-        for temps in [1_000, 10_000, 100_000] {
-            growth(1, temps);
+        for (temps, rounds) in [
+            (1_000, ROUNDS),
+            (10_000, ROUNDS),
+            (100_000, ROUNDS),
+            (1_000_000, 1),
+        ] {
+            growth(1, temps, rounds);
+        }
+        println!("growth of a watcher, 10,000 temps in all, from its start to ready");
+        for directories in DIRECTORIES {
+            let folder = folder();
+            leaks(&folder.path().join("root"), directories, 10_000);
+            let child = Command::new(env::current_exe().expect("this program"))
+                .args(["child", "watch"])
+                .arg(folder.path().join("root"))
+                .status();
+            assert!(child.expect("a child").success());
         }
     }
 
-    fn growth(directories: usize, temps: usize) {
-        let mut ms = Vec::new();
-        for _ in 0..ROUNDS {
-            let folder = folder();
-            for d in 0..directories {
-                let dir = folder.path().join(format!("root/{d}"));
-                fs::create_dir_all(&dir).expect("a directory");
-                fs::write(dir.join("s.json"), "{}").expect("a target");
-                for n in 0..temps / directories {
-                    fs::write(dir.join(format!("s.json.{n}-{n:08x}.tmp")), "{").expect("a temp");
-                }
+    /// `temps` temps beside their targets, in so many directories.
+    fn leaks(root: &Path, directories: usize, temps: usize) {
+        for d in 0..directories {
+            let dir = root.join(d.to_string());
+            fs::create_dir_all(&dir).expect("a directory");
+            fs::write(dir.join("s.json"), "{}").expect("a target");
+            for n in 0..temps / directories {
+                // A name whose target stands there: what may be the only copy is moved, not removed.
+                let name = format!("s.json.3f2504e0-4f89-41d3-9a0c-{n:012x}.tmp");
+                fs::write(dir.join(name), "{").expect("a temp");
             }
+        }
+    }
+
+    fn growth(directories: usize, temps: usize, rounds: usize) {
+        let mut ms = Vec::new();
+        for _ in 0..rounds {
+            let folder = folder();
+            let root = folder.path().join("root");
+            leaks(&root, directories, temps);
             std::thread::sleep(GRACE);
-            ms.push(sweeping().run(&folder.path().join("root")));
+            ms.push(sweeping().run(&root));
         }
         let ms = median(ms).expect("rounds");
         let each = ms * 1e3 / temps as f64;
         println!("{directories:>5} directories {temps:>8} temps {ms:>9.1} ms {each:>8.1} µs each");
+    }
+
+    /// Watches the directory and what is below it until that is ready, in a process of its own.
+    fn watch(dir: &Path) {
+        let directories = fs::read_dir(dir).expect("a directory").count();
+        let policy = Policy {
+            grace: Graces::both(Duration::from_secs(24 * 3600)),
+            recursive: true,
+            ..Policy::default()
+        };
+        let (empty, began) = (resident(), Instant::now());
+        let watcher = orphand::Watcher::builder().root(dir, policy).start();
+        let watcher = watcher.expect("a watcher");
+        while !matches!(watcher.events().recv(), Ok(orphand::Event::Ready { .. })) {}
+        let (ms, temps) = (began.elapsed().as_secs_f64() * 1e3, watcher.tracked());
+        let kb = resident().saturating_sub(empty) as f64 / 1e3;
+        println!("{directories:>5} directories {temps:>8} temps {ms:>9.1} ms {kb:>8.0} kB more");
     }
 
     /// What a million tracked temps take, each way of getting to know them in a process of its own.

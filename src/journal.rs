@@ -71,21 +71,20 @@ impl Journal {
         let (Some(file), false) = (&self.file, objects.is_empty()) else {
             return;
         };
+        let kind = match line {
+            Line::Intent => "\"journal\":\"intent\",",
+            Line::Outcome => "\"journal\":\"outcome\",",
+        };
         let mut text = String::new();
         for object in objects {
             let start = text.len();
-            let kind = match line {
-                Line::Intent => "intent",
-                Line::Outcome => "outcome",
-            };
             let _ = writeln!(text, "{object}");
             // Every object begins with a brace, and what kind of line it is stands behind that.
-            let comma = if text[start..].starts_with("{}") {
-                ""
-            } else {
-                ","
+            let kind = match text[start..].starts_with("{}") {
+                true => kind.trim_end_matches(','),
+                false => kind,
             };
-            text.insert_str(start + 1, &format!("\"journal\":\"{kind}\"{comma}"));
+            text.insert_str(start + 1, kind);
         }
         match file.append(text.as_bytes()) {
             Ok(()) => self.said.store(false, Ordering::Relaxed),

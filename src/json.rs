@@ -3,7 +3,7 @@
 //! Paths are strings; a path that is not UTF-8 has U+FFFD in the string and its exact bytes in a
 //! field with `_b64` behind the name (standard base64 with padding), which is otherwise absent.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::time::Duration;
@@ -17,6 +17,9 @@ use crate::decide::observation::Holder;
 use crate::decide::time::Wall;
 use crate::event::{Disposed, Event, Subject};
 
+/// As many bytes as an object about a file with a long path takes: it grows beyond that if need be.
+const USUAL: usize = 1024;
+
 /// A JSON object, written as it is put together: there may be thousands a second.
 #[derive(Clone, Debug, Default)]
 pub struct Object {
@@ -25,21 +28,28 @@ pub struct Object {
 }
 
 impl Object {
-    /// With `value` under `key`.
+    /// With `value` under `key`, which is put there as it is: keys are ours, and plain words.
     #[must_use]
-    pub fn with(mut self, key: &str, value: impl Into<Value>) -> Object {
-        self.put(key, &value.into());
+    pub fn with(mut self, key: &str, value: impl Serialize) -> Object {
+        self.put(key, &value);
         self
     }
 
     fn put<T: Serialize + ?Sized>(&mut self, key: &str, value: &T) {
-        self.text
-            .push(if self.text.is_empty() { b'{' } else { b',' });
-        let key = serde_json::to_writer(&mut self.text, key);
-        self.text.push(b':');
+        debug_assert!(key.bytes().all(|b| b == b'_' || b.is_ascii_alphanumeric()));
+        let start: &[u8] = match self.text.is_empty() {
+            true => {
+                self.text.reserve(USUAL);
+                b"{\""
+            }
+            false => b",\"",
+        };
+        self.text.extend_from_slice(start);
+        self.text.extend_from_slice(key.as_bytes());
+        self.text.extend_from_slice(b"\":");
         let value = serde_json::to_writer(&mut self.text, value);
         // Strings, numbers and lists of them always have a form, and memory takes what is written.
-        debug_assert!(key.is_ok() && value.is_ok());
+        debug_assert!(value.is_ok());
     }
 
     /// With `path` under `key`, and its bytes beside it where it is not UTF-8.
@@ -93,7 +103,10 @@ impl fmt::Display for Object {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match std::str::from_utf8(&self.text) {
             Ok("") => f.write_str("{}"),
-            Ok(text) => write!(f, "{text}}}"),
+            Ok(text) => {
+                f.write_str(text)?;
+                f.write_char('}')
+            }
             // serde_json writes nothing but UTF-8.
             Err(_) => Err(fmt::Error),
         }

@@ -64,6 +64,8 @@ pub struct Pass<'a> {
     ground: Ground<'a>,
     asker: &'a Asker,
     tell: &'a mut dyn FnMut(Event),
+    /// The directory's path, for people.
+    folder: PathBuf,
 }
 
 /// A temp that it is time to judge.
@@ -74,6 +76,8 @@ struct Ripe {
     evidence: Evidence,
     /// Which of the names that it may have been meant for is its target.
     target: Option<usize>,
+    /// The file, nothing held of it: for the protocol, which would open it again.
+    opened: Option<Proof>,
 }
 
 /// A temp that is to go: its place among what is due, what was seen of it, and what is said of it.
@@ -124,19 +128,21 @@ impl<'a> Pass<'a> {
             ground,
             asker,
             tell,
+            folder: ground.root.path.join(ground.below),
         }
     }
 
     /// Looks at everything in `due`, and deals with what it is time for.
     pub fn run(&mut self, clocks: &mut ClockWatch, due: &mut [Due]) {
-        let dir = match Dir::open_below(&self.ground.root.path, self.ground.id, self.ground.below) {
-            Ok(dir) => dir,
+        let (dir, quarantine) = match self.open() {
+            Ok(opened) => opened,
             Err(error) => return self.no_ground(&error, due),
         };
         let marks = self.tools.marks.read();
         let circumstances = Circumstances {
+            our_uid: us(),
             marks: &marks,
-            quarantine: self.has_quarantine(),
+            quarantine,
             census: None,
         };
         let nameless = self.free_stranded(&dir);
@@ -150,7 +156,13 @@ impl<'a> Pass<'a> {
             let parted = clocks.read(now);
             match self.look(&dir, (index, one), now, parted, circumstances) {
                 Ok(None) => {}
-                Ok(Some(one)) => ripe.push(one),
+                Ok(Some(mut one)) => {
+                    // No more files are open than the protocol has open anyway.
+                    one.opened = one
+                        .opened
+                        .filter(|_| ripe.len() < self.tools.reaper.batch());
+                    ripe.push(one);
+                }
                 Err(error) => {
                     let subject = self.subject(&one.name, None);
                     self.fail(subject, "look at it", &error);
@@ -171,8 +183,13 @@ impl<'a> Pass<'a> {
                         observation,
                         disposed: self.disposed(&one),
                     };
-                    let suspect = one.suspect;
-                    candidates.push((doomed, Candidate { suspect, verdict }));
+                    let (suspect, opened) = (one.suspect, one.opened);
+                    let candidate = Candidate {
+                        suspect,
+                        verdict,
+                        opened,
+                    };
+                    candidates.push((doomed, candidate));
                 }
             }
         }
@@ -221,9 +238,15 @@ impl<'a> Pass<'a> {
         }
     }
 
-    fn has_quarantine(&self) -> bool {
-        let root = Dir::open_root(&self.ground.root.path, self.ground.id);
-        root.is_ok_and(|root| quarantine::is_possible(&root))
+    /// Opens the directory, and says whether its root has a quarantine, or could have.
+    fn open(&self) -> Result<(Dir, bool), RootError> {
+        let root = Dir::open_root(&self.ground.root.path, self.ground.id)?;
+        let quarantine = quarantine::is_possible(&root);
+        let dir = match self.ground.below.as_os_str().is_empty() {
+            true => root,
+            false => root.open_within(self.ground.below)?,
+        };
+        Ok((dir, quarantine))
     }
 
     /// Looks at one temp. `Some` if it is time to judge it: with the evidence.
@@ -249,17 +272,18 @@ impl<'a> Pass<'a> {
         if temp.put_off(grace, now.mono) {
             return Ok(None);
         }
-        let (observation, hold, proof) = match see(dir, self.asker, &one.name)? {
-            Seen::File(observation, hold, proof) => (observation, hold, proof),
-            Seen::Nothing => {
-                self.settle(one);
-                return Ok(None);
-            }
-            Seen::NoTemp => {
-                one.temp = None;
-                return Ok(None);
-            }
-        };
+        let (observation, hold, mut proof) =
+            match see(dir, self.asker, circumstances.our_uid, &one.name)? {
+                Seen::File(observation, hold, proof) => (observation, hold, proof),
+                Seen::Nothing => {
+                    self.settle(one);
+                    return Ok(None);
+                }
+                Seen::NoTemp => {
+                    one.temp = None;
+                    return Ok(None);
+                }
+            };
         if let Some(pid) = reading.pid {
             // For people; it may be dead by the time that this is judged.
             self.tools.writers.meet(pid, observation.fingerprint.uid);
@@ -287,11 +311,17 @@ impl<'a> Pass<'a> {
         let answer = (proof.as_ref(), hold);
         let (evidence, target) =
             evidence::gather(dir, &suspect, observation, answer, circumstances)?;
+        if let Some(proof) = &mut proof {
+            proof.let_go();
+        }
+        // Another name of it may be due as well, and would be found held: by us.
+        let opened = proof.filter(|_| observation.fingerprint.links == 1);
         Ok(Some(Ripe {
             index,
             suspect,
             evidence,
             target,
+            opened,
         }))
     }
 
@@ -334,7 +364,7 @@ impl<'a> Pass<'a> {
         circumstances: Circumstances<'_>,
     ) {
         let intents: Vec<json::Object> = candidates.iter().map(intent).collect();
-        let (doomed, batch): (Vec<Doomed>, Vec<Candidate>) = candidates.into_iter().unzip();
+        let (doomed, mut batch): (Vec<Doomed>, Vec<Candidate>) = candidates.into_iter().unzip();
         self.tools.journal.write(Line::Intent, &intents);
         let scene = Scene {
             root: &self.ground.root.path,
@@ -343,7 +373,7 @@ impl<'a> Pass<'a> {
             policy: &self.ground.root.policy,
             circumstances,
         };
-        let outcomes = self.tools.reaper.reap(scene, self.asker, &batch);
+        let outcomes = self.tools.reaper.reap(scene, self.asker, &mut batch);
         let mut written = Vec::new();
         let mut told = Vec::new();
         for ((doomed, candidate), outcome) in doomed.into_iter().zip(batch).zip(outcomes) {
@@ -476,7 +506,7 @@ impl<'a> Pass<'a> {
     }
 
     fn path(&self, name: &OsStr) -> PathBuf {
-        self.ground.root.path.join(self.ground.below).join(name)
+        self.folder.join(name)
     }
 
     fn disposed(&self, one: &Ripe) -> Disposed {
@@ -516,6 +546,7 @@ pub fn recover(
         dir: &dir,
         policy: &ground.root.policy,
         circumstances: Circumstances {
+            our_uid: us(),
             marks: &tools.marks,
             quarantine: true,
             census: None,
@@ -577,8 +608,13 @@ fn examine_mappings(dir: &Dir, ripe: &mut [Ripe]) {
     }
 }
 
+/// As whom everything is asked. Once for a pass: the kernel itself asks again at each call.
+fn us() -> u32 {
+    rustix::process::geteuid().as_raw()
+}
+
 /// Looks at `name`: what it is, and, if it can be a temp of ours, who holds it.
-fn see(dir: &Dir, asker: &Asker, name: &OsStr) -> io::Result<Seen> {
+fn see(dir: &Dir, asker: &Asker, our_uid: u32, name: &OsStr) -> io::Result<Seen> {
     let Some(first) = dir.observe(name)? else {
         return Ok(Seen::Nothing);
     };
@@ -586,8 +622,7 @@ fn see(dir: &Dir, asker: &Asker, name: &OsStr) -> io::Result<Seen> {
     if file.kind != Kind::File {
         return Ok(Seen::NoTemp);
     }
-    let us = rustix::process::geteuid();
-    let ours = us.is_root() || file.uid == us.as_raw();
+    let ours = our_uid == 0 || file.uid == our_uid;
     // Another's file gives no lease; one whose bytes are elsewhere would be fetched by opening it;
     // and on a file system where no proof is known there is nothing to ask.
     if !ours || first.dataless || dir.reach() == Reach::Unknown {
@@ -622,7 +657,8 @@ pub fn examine(
     let policy = &ground.root.policy;
     let reading = policy.names.read(name);
     let grace = policy.grace.of(&reading).max(SHORTEST_GRACE);
-    let Seen::File(observation, hold, proof) = see(dir, asker, name)? else {
+    let our_uid = us();
+    let Seen::File(observation, hold, proof) = see(dir, asker, our_uid, name)? else {
         return Ok(None);
     };
     let now = clock::now();
@@ -640,6 +676,7 @@ pub fn examine(
     let census = (dir.reach() == Reach::OpenersOnly && hold == Hold::Free)
         .then(|| evidence::census(&[FileId::from(&observation.fingerprint)], dir.reach()));
     let circumstances = Circumstances {
+        our_uid,
         marks: &tools.marks,
         quarantine,
         census: census.as_ref(),

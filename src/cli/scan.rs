@@ -66,7 +66,14 @@ fn scan_root(index: usize, root: &Root, look: &Look, rows: &mut Vec<Row>) -> Res
         log::error!("cannot read {path:?}: {error}");
     };
     let found = orphand::scan::temps(root, &mut denied, &|count| bar.set_length(count as u64));
-    let found = found.map_err(|error| cannot_scan(root, &error))?;
+    let found = match found {
+        // The same of the root itself: the others are read all the same.
+        Err(RootError::Io(error)) if !RootError::is_gone_by(&error) => {
+            log::error!("cannot read {:?}: {error}", root.path);
+            return Ok(true);
+        }
+        found => found.map_err(|error| cannot_scan(root, &error))?,
+    };
     let asker = Asker::new();
     let has_quarantine =
         Dir::open_root(&root.path, None).is_ok_and(|dir| quarantine::is_possible(&dir));

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use orphand::daemon;
 use orphand::decide::retention::Trust;
-use orphand::event::{Event, Summary};
+use orphand::event::{Event, Subject, Summary};
 use orphand::evidence::Asker;
-use orphand::look::RootId;
+use orphand::look::{RootError, RootId};
 use orphand::reap::quarantine::{self, Keeping};
 use orphand::root::Root;
 use orphand::state::Folders;
@@ -28,7 +28,7 @@ pub(super) fn run(command: &Sweep, look: &Look) -> Result<Exit, Failure> {
         .settings(Some(&command.depth), Some(&command.deed));
     let plan = plan(&command.rule, typed, &command.dirs, Intent::Act)?;
     for root in &plan.roots {
-        if RootId::of(&root.path).is_err() && !root.path.exists() {
+        if let Err(RootError::Missing) = RootId::of(&root.path) {
             return Err(missing(&root.path));
         }
     }
@@ -61,7 +61,14 @@ pub(super) fn run(command: &Sweep, look: &Look) -> Result<Exit, Failure> {
         };
         let swept = orphand::sweep::sweep(root, &tools, &mut tell, &progress);
         bar.finish_and_clear();
-        swept.map_err(|error| cannot_scan(root, &error))?;
+        match swept {
+            // A directory that cannot be read is no reason to leave the others as they are.
+            Err(RootError::Io(error)) if !RootError::is_gone_by(&error) => {
+                tell(unreadable(root, &error));
+                continue;
+            }
+            swept => swept.map_err(|error| cannot_scan(root, &error))?,
+        }
         if !root.policy.is_dry_run() {
             let keeping = Keeping {
                 limits: plan.config.quarantine,
@@ -87,6 +94,19 @@ pub(super) fn run(command: &Sweep, look: &Look) -> Result<Exit, Failure> {
         true => Exit::Partly,
         false => Exit::Done,
     })
+}
+
+/// What is said of a root that is there and may not be opened.
+fn unreadable(root: &Root, error: &std::io::Error) -> Event {
+    Event::Failed {
+        subject: Subject {
+            path: root.path.clone(),
+            root: root.path.clone(),
+            bytes: None,
+        },
+        error: format!("cannot read this directory: {error}"),
+        errno: error.raw_os_error(),
+    }
 }
 
 /// Asks, where somebody can answer. Where nobody can, it needs to have been said.

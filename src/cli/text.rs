@@ -7,8 +7,14 @@ use std::time::Duration;
 /// `path` as it can be printed: what could move a cursor, hide or reverse text, or end a line is
 /// escaped. The names come from anybody who may write to a watched directory.
 pub(crate) fn escaped(path: &Path) -> String {
-    let mut out = String::new();
-    for chunk in path.as_os_str().as_bytes().utf8_chunks() {
+    let bytes = path.as_os_str().as_bytes();
+    // Nearly all names: nothing in them needs a closer look.
+    let is_plain = |b: &u8| (b' '..=b'~').contains(b) && *b != b'\\';
+    if let (true, Ok(plain)) = (bytes.iter().all(is_plain), std::str::from_utf8(bytes)) {
+        return plain.to_owned();
+    }
+    let mut out = String::with_capacity(bytes.len());
+    for chunk in bytes.utf8_chunks() {
         for c in chunk.valid().chars() {
             if c == '\\' || c.is_control() || is_invisible(c) {
                 out.extend(c.escape_default());

@@ -131,7 +131,11 @@ impl Words {
     /// A path as short as it can be told apart.
     pub(crate) fn name(&self, path: &Path, root: &Path) -> String {
         let below = match self.roots.as_slice() {
-            [_] => path.strip_prefix(root).unwrap_or(path),
+            // A root has no name below itself.
+            [_] => match path.strip_prefix(root) {
+                Ok(below) if !below.as_os_str().is_empty() => below,
+                _ => path,
+            },
             _ => path,
         };
         text::escaped(below)

@@ -88,6 +88,12 @@ impl Asker {
         };
         (proof.take(), proof)
     }
+
+    /// Asks the same of a file that was asked about before, maybe in another thread, and let go of.
+    pub fn ask_again(&self, proof: &mut Proof) -> Hold {
+        proof.tid = self.tid;
+        proof.take()
+    }
 }
 
 impl Drop for Asker {
@@ -471,12 +477,9 @@ pub(super) fn set_mark(file: BorrowedFd<'_>, mark: &[u8]) -> io::Result<()> {
 
 /// The mark on `file`, if it bears one, or could.
 pub(super) fn mark(file: BorrowedFd<'_>) -> io::Result<Option<Vec<u8>>> {
-    let mut found = vec![0; 128];
+    let mut found = [0; 128];
     match rustix::fs::fgetxattr(file, MARK, &mut found[..]) {
-        Ok(length) => {
-            found.truncate(length);
-            Ok(Some(found))
-        }
+        Ok(length) => Ok(found.get(..length).map(<[u8]>::to_vec)),
         Err(Errno::NODATA | Errno::OPNOTSUPP | Errno::NOSYS) => Ok(None),
         Err(error) => Err(error.into()),
     }

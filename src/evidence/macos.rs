@@ -99,6 +99,13 @@ impl Asker {
         };
         (proof.take(), proof)
     }
+
+    /// Asks the same of a file that was asked about before. As for the first question, a walk counts
+    /// that another file was answered by.
+    pub fn ask_again(&self, proof: &mut Proof) -> Hold {
+        proof.let_go = None;
+        proof.take()
+    }
 }
 
 /// An open file, and what can be asked about its holders. Nothing is held that could delay anybody.

@@ -128,6 +128,8 @@ pub struct Suspect {
 /// What holds for all temps of one directory.
 #[derive(Clone, Copy, Debug)]
 pub struct Circumstances<'a> {
+    /// As whom the files are judged.
+    pub our_uid: u32,
     /// Where restored files are marked.
     pub marks: &'a Marks,
     /// A quarantine is there, or could be.
@@ -173,7 +175,7 @@ pub fn gather(
             quarantine: circumstances.quarantine,
             ..dir.place().clone()
         },
-        our_uid: rustix::process::geteuid().as_raw(),
+        our_uid: circumstances.our_uid,
         writer,
         closed: suspect.closed,
         hold,

@@ -91,12 +91,16 @@ impl Marks {
 
     /// Whether `file` carries the mark of the very state that it is in.
     pub fn has(&self, file: BorrowedFd<'_>, seen: &Fingerprint) -> io::Result<bool> {
-        let mark = mark(seen);
         if let Some(found) = system::mark(file)? {
-            return Ok(found == mark.as_bytes());
+            return Ok(found == mark(seen).as_bytes());
         }
-        let line = format!("{} {mark}", seen.dev);
-        let lists = |list: &str| list.lines().any(|known| known == line);
+        let lists = |list: &str| {
+            // Mostly there is nothing in it to be compared with.
+            !list.is_empty() && {
+                let line = format!("{} {}", seen.dev, mark(seen));
+                list.lines().any(|known| known == line)
+            }
+        };
         match &self.said {
             Some(said) => match said.as_ref() {
                 Ok(list) => Ok(lists(list)),

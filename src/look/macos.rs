@@ -1,15 +1,14 @@
 //! Looking on macOS: fstatat(2), openat(2), fstatfs(2). Type-checked only; see docs/platforms.md.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsStr;
 use std::io;
 use std::os::fd::BorrowedFd;
-use std::os::unix::ffi::OsStringExt;
 
 use rustix::fs::{AtFlags, Dir as Entries, OFlags, Stat};
 use rustix::io::Errno;
 
-pub(super) use super::open_step_by_step as open_beneath;
-use super::{DIRECTORY, Stands, entry_kind, kind};
+use super::{DIRECTORY, entry_kind, kind};
+pub(super) use super::{open_step_by_step as open_beneath, stands_by_name as stands};
 use crate::decide::judge::Reach;
 use crate::decide::observation::{Fingerprint, Kind, Observation};
 use crate::decide::time::Wall;
@@ -69,26 +68,6 @@ fn observation(seen: &Stat) -> Observation {
 /// Flags for a directory on the way to a root: it need not be one that we may read. `O_SEARCH` of
 /// fcntl.h is `O_EXEC | O_DIRECTORY`.
 pub(super) const ON_THE_WAY: OFlags = DIRECTORY.union(OFlags::from_bits_retain(0x4000_0000));
-
-/// What stands at `name`, asked by name. `RACE:` a symlink may be swapped and swapped back between
-/// the calls; worst case, within one tick of the file system's clock, what another one says is
-/// taken for what one of ours says.
-pub(super) fn stands(at: BorrowedFd<'_>, name: &OsStr) -> io::Result<Stands> {
-    let look =
-        || rustix::fs::statat(at, name, AtFlags::SYMLINK_NOFOLLOW).map(|seen| observation(&seen));
-    let seen = look()?;
-    if seen.fingerprint.kind != Kind::Symlink {
-        return Ok(Stands::Plain);
-    }
-    let says = rustix::fs::readlinkat(at, name, Vec::new())?;
-    if look()? != seen {
-        return Err(Errno::LOOP.into());
-    }
-    Ok(Stands::Link {
-        owner: seen.fingerprint.uid,
-        to: Some(OsString::from_vec(says.into_bytes())),
-    })
-}
 
 /// By `f_fstypename`: APFS and HFS+ are on every Mac's own disks.
 pub(super) fn file_system(dir: BorrowedFd<'_>) -> io::Result<(String, Reach)> {

@@ -152,6 +152,26 @@ enum Stands {
     },
 }
 
+/// What stands at `name`, asked by name: for systems that cannot hold a symlink while it is asked.
+/// `RACE:` a symlink may be swapped and swapped back between the calls; worst case, within one tick
+/// of the file system's clock, what another one says is taken for what one of ours says.
+#[cfg(not(target_os = "linux"))]
+fn stands_by_name(at: BorrowedFd<'_>, name: &OsStr) -> io::Result<Stands> {
+    use std::os::unix::ffi::OsStringExt;
+    let seen = system::observe_at(at, name)?;
+    if seen.fingerprint.kind != Kind::Symlink {
+        return Ok(Stands::Plain);
+    }
+    let says = rustix::fs::readlinkat(at, name, Vec::new())?;
+    if system::observe_at(at, name)? != seen {
+        return Err(Errno::LOOP.into());
+    }
+    Ok(Stands::Link {
+        owner: seen.fingerprint.uid,
+        to: Some(OsString::from_vec(says.into_bytes())),
+    })
+}
+
 /// Opens the directory at `path`, part by part.
 ///
 /// Where the way leads through a symlink, what that says is walked instead, and only if it belongs

@@ -1,16 +1,15 @@
 //! Looking on any other Unix. No proof is known there, so every file system has the reach
 //! `Unknown` and every temp is kept.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsStr;
 use std::io;
 use std::os::fd::BorrowedFd;
-use std::os::unix::ffi::OsStringExt;
 
 use rustix::fs::{AtFlags, Dir as Entries, OFlags, Stat};
 use rustix::io::Errno;
 
-pub(super) use super::open_step_by_step as open_beneath;
-use super::{DIRECTORY, Stands, entry_kind, kind};
+use super::{DIRECTORY, entry_kind, kind};
+pub(super) use super::{open_step_by_step as open_beneath, stands_by_name as stands};
 use crate::decide::judge::Reach;
 use crate::decide::observation::{Fingerprint, Kind, Observation};
 use crate::decide::time::Wall;
@@ -55,26 +54,6 @@ fn observation(seen: &Stat) -> Observation {
 
 /// Flags for a directory on the way to a root.
 pub(super) const ON_THE_WAY: OFlags = DIRECTORY;
-
-/// What stands at `name`, asked by name. `RACE:` a symlink may be swapped and swapped back between
-/// the calls; worst case, within one tick of the file system's clock, what another one says is
-/// taken for what one of ours says.
-pub(super) fn stands(at: BorrowedFd<'_>, name: &OsStr) -> io::Result<Stands> {
-    let look =
-        || rustix::fs::statat(at, name, AtFlags::SYMLINK_NOFOLLOW).map(|seen| observation(&seen));
-    let seen = look()?;
-    if seen.fingerprint.kind != Kind::Symlink {
-        return Ok(Stands::Plain);
-    }
-    let says = rustix::fs::readlinkat(at, name, Vec::new())?;
-    if look()? != seen {
-        return Err(Errno::LOOP.into());
-    }
-    Ok(Stands::Link {
-        owner: seen.fingerprint.uid,
-        to: Some(OsString::from_vec(says.into_bytes())),
-    })
-}
 
 pub(super) fn file_system(_: BorrowedFd<'_>) -> io::Result<(String, Reach)> {
     Ok((std::env::consts::OS.to_owned(), Reach::Unknown))

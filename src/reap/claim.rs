@@ -6,6 +6,7 @@
 
 use std::collections::HashSet;
 use std::ffi::{OsStr, OsString};
+use std::io::Write as _;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -54,8 +55,10 @@ impl Claims {
     #[must_use]
     pub fn name(&self, name: &OsStr) -> Ticket<'_> {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
-        let mut claim = PREFIX.to_vec();
-        claim.extend_from_slice(format!("{:08x}{number:08x}-", self.session).as_bytes());
+        let mut claim = Vec::with_capacity(LONGEST);
+        claim.extend_from_slice(PREFIX);
+        // Memory takes what is written.
+        let _ = write!(claim, "{:08x}{number:08x}-", self.session);
         let room = LONGEST - claim.len();
         let name = name.as_bytes();
         if name.len() <= room {

@@ -166,6 +166,9 @@ pub struct Candidate {
     pub suspect: Suspect,
     /// What it was sentenced to.
     pub verdict: Verdict,
+    /// The file as the look opened it that it was sentenced by, and nothing held: then it is not
+    /// opened again. Whether its name still stands for it is asked all the same.
+    pub opened: Option<Proof>,
 }
 
 /// A temp that has lost its name.
@@ -221,6 +224,12 @@ impl Reaper {
         self
     }
 
+    /// How many go through the protocol together.
+    #[must_use]
+    pub fn batch(&self) -> usize {
+        self.batch
+    }
+
     /// The names it gives.
     #[must_use]
     pub fn claims(&self) -> &Claims {
@@ -237,14 +246,16 @@ impl Reaper {
     ///
     /// What is to be deleted goes before what is to be moved: on a full disk that makes the room
     /// which the quarantine may need.
-    pub fn reap(&self, scene: Scene<'_>, asker: &Asker, batch: &[Candidate]) -> Vec<Outcome> {
+    pub fn reap(&self, scene: Scene<'_>, asker: &Asker, batch: &mut [Candidate]) -> Vec<Outcome> {
+        let mut opened: Vec<Option<Proof>> = batch.iter_mut().map(|c| c.opened.take()).collect();
+        let batch = &*batch;
         let mut outcomes: Vec<Option<Outcome>> = batch.iter().map(|_| None).collect();
         let mut order: Vec<usize> = (0..batch.len()).collect();
         order.sort_by_key(|&i| batch.get(i).is_some_and(|c| c.verdict != Verdict::Reap));
         for part in order.chunks(self.batch) {
             let part = part
                 .iter()
-                .filter_map(|&i| Some((i, batch.get(i)?)))
+                .filter_map(|&i| Some((i, batch.get(i)?, opened.get_mut(i)?.take())))
                 .collect();
             self.reap_part(scene, asker, part, &mut outcomes);
         }
@@ -259,7 +270,7 @@ impl Reaper {
         &self,
         scene: Scene<'_>,
         asker: &Asker,
-        part: Vec<(usize, &Candidate)>,
+        part: Vec<(usize, &Candidate, Option<Proof>)>,
         outcomes: &mut [Option<Outcome>],
     ) {
         let mut set = |index: usize, outcome| {
@@ -267,17 +278,17 @@ impl Reaper {
                 *slot = Some(outcome);
             }
         };
-        if let Some((_, first)) = part.first() {
+        if let Some((_, first, _)) = part.first() {
             self.at(Step::Resolve, &first.suspect.name);
         }
         if let Err(error) = scene.is_where_it_was() {
-            for (index, _) in part {
+            for (index, ..) in part {
                 set(index, refused(Step::Resolve, &error));
             }
             return;
         }
         // Where the proof does not see mappings, every process is asked before and after the claim.
-        let expected = part.iter().filter_map(|(_, one)| one.suspect.expected);
+        let expected = part.iter().filter_map(|(_, one, _)| one.suspect.expected);
         let files: Vec<FileId> = expected.map(|file| FileId::from(&file)).collect();
         let blind = scene.dir.reach() == Reach::OpenersOnly;
         let examine = || blind.then(|| evidence::census(&files, scene.dir.reach()));
@@ -291,8 +302,8 @@ impl Reaper {
         };
         let rooms = Rooms::new(scene);
         let mut claimed = Vec::with_capacity(part.len());
-        for (index, candidate) in part {
-            match self.claim(scene, &rooms, asker, candidate) {
+        for (index, candidate, opened) in part {
+            match self.claim(scene, &rooms, asker, candidate, opened) {
                 Ok(one) => claimed.push((index, one)),
                 Err(outcome) => set(index, outcome),
             }
@@ -329,6 +340,7 @@ impl Reaper {
         rooms: &Rooms<'_>,
         asker: &Asker,
         candidate: &'a Candidate,
+        opened: Option<Proof>,
     ) -> Result<Claimed<'a>, Outcome> {
         let suspect = &candidate.suspect;
         let (dir, name) = (scene.dir, suspect.name.as_os_str());
@@ -354,15 +366,25 @@ impl Reaper {
         }
 
         self.at(Step::Open, name);
-        let file = evidence::open_to_ask(dir, name).map_err(|error| match error.kind() {
-            io::ErrorKind::NotFound => Outcome::Settled,
-            // Somebody else's lease is in the way: that is a holder.
-            io::ErrorKind::WouldBlock => Outcome::Kept(Reason::InUse),
-            _ => failed(Step::Open)(error),
-        })?;
+        // One that was opened by the look cannot be another file by now, as long as it is open: so
+        // it is what the name stands for, if Step::Judge finds it to be what Step::Look has seen.
+        let opened = match opened {
+            Some(proof) => Ok(proof),
+            None => Err(
+                evidence::open_to_ask(dir, name).map_err(|error| match error.kind() {
+                    io::ErrorKind::NotFound => Outcome::Settled,
+                    // Somebody else's lease is in the way: that is a holder.
+                    io::ErrorKind::WouldBlock => Outcome::Kept(Reason::InUse),
+                    _ => failed(Step::Open)(error),
+                })?,
+            ),
+        };
 
         self.at(Step::Prove, name);
-        let (hold, proof) = asker.ask(file);
+        let (hold, proof) = match opened {
+            Ok(mut proof) => (asker.ask_again(&mut proof), proof),
+            Err(file) => asker.ask(file),
+        };
 
         self.at(Step::Judge, name);
         let judged = look::observe_fd(proof.file()).map_err(failed(Step::Judge))?;

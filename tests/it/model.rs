@@ -836,13 +836,19 @@ impl Model {
                     go_on(world);
                 }
             },
-            (Step::Open, _) => match world.at(Name::Temp) {
-                None => thens.push(Ok(world.ended(false))),
-                Some(ino) => {
-                    world.reaper.now.opened = ino;
-                    go_on(world);
+            // What a look has opened, the same is asked about again; what it has not, is opened now.
+            (Step::Open, _) => {
+                let mut before = world;
+                before.reaper.now.opened = now.expected.ino;
+                go_on(before);
+                match world.at(Name::Temp) {
+                    None => thens.push(Ok(world.ended(false))),
+                    Some(ino) => {
+                        world.reaper.now.opened = ino;
+                        go_on(world);
+                    }
                 }
-            },
+            }
             (Step::Prove, _) => {
                 let free = self.ask(&mut world, Check::Proof);
                 world.reaper.now.free = free;

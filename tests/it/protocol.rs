@@ -14,6 +14,7 @@ use std::thread::JoinHandle;
 use orphand::clock;
 use orphand::decide::judge::{Reason, Verdict};
 use orphand::event::Event;
+use orphand::evidence::Asker;
 use orphand::reap::{Outcome, Reaper, Step};
 
 use crate::stage::*;
@@ -155,21 +156,21 @@ impl Attacker {
 }
 
 /// Lets `attack` happen before each step, each way, to a temp that is to be removed and to one that
-/// is to be moved, and looks what is left.
+/// is to be moved, opened by the look before or only then, and looks what is left.
 fn at_every_step(attack: fn(&Attacker) -> Vec<Must>) {
     alone(EVERYBODY, || {
         for step in Step::ALL {
             for way in Way::ALL {
-                for sole in [false, true] {
-                    attacked(attack, step, *way, sole);
+                for (sole, opened) in [(false, false), (false, true), (true, false), (true, true)] {
+                    attacked(attack, step, *way, sole, opened);
                 }
             }
         }
     });
 }
 
-fn attacked(attack: fn(&Attacker) -> Vec<Must>, step: Step, way: Way, sole: bool) {
-    let what = format!("before {step:?}, by {way:?}, sole copy: {sole}");
+fn attacked(attack: fn(&Attacker) -> Vec<Must>, step: Step, way: Way, sole: bool, opened: bool) {
+    let what = format!("before {step:?}, by {way:?}, sole copy: {sole}, opened before: {opened}");
     let stage = match sole {
         false => Stage::new(),
         true => Stage::new().with_sole_copy(),
@@ -181,7 +182,10 @@ fn attacked(attack: fn(&Attacker) -> Vec<Must>, step: Step, way: Way, sole: bool
         let musts = attack(&attacker);
         *result.lock().unwrap() = Some(musts);
     });
-    let outcome = stage.reap(stunt.hook.clone());
+    let outcome = match opened {
+        false => stage.reap(stunt.hook.clone()),
+        true => stage.reap_opened(stunt.hook.clone()),
+    };
     let steps = stunt.steps();
     let musts = musts.lock().unwrap().take();
     let musts = musts.unwrap_or_else(|| panic!("{what}: it ended before, {outcome:?}, {steps:?}"));
@@ -807,11 +811,16 @@ fn each_check_stops_it_there() {
             #[cfg(target_os = "linux")]
             (Step::ProveAgain, try_claim, Step::ProveAgain, Reason::InUse),
         ];
-        for (step, act, last, want) in rows {
+        for ((step, act, last, want), opened) in
+            rows.into_iter().flat_map(|row| [(row, false), (row, true)])
+        {
             let stage = Stage::new();
             let attacker = Attacker::new(&stage, step, Way::Name);
             let stunt = Stunt::new(step, move || act(&attacker));
-            let outcome = stage.reap(stunt.hook.clone());
+            let outcome = match opened {
+                false => stage.reap(stunt.hook.clone()),
+                true => stage.reap_opened(stunt.hook.clone()),
+            };
             assert_eq!(
                 stunt.steps().last(),
                 Some(&last),
@@ -827,7 +836,10 @@ fn each_check_stops_it_there() {
 #[test]
 fn replaced_without_an_earlier_look() {
     alone(EVERYBODY, || {
-        for step in Step::ALL {
+        for (step, opened) in Step::ALL
+            .into_iter()
+            .flat_map(|step| [(step, false), (step, true)])
+        {
             let stage = Stage::new();
             let temp = stage.temp.clone();
             let stunt = Stunt::new(step, move || {
@@ -835,12 +847,16 @@ fn replaced_without_an_earlier_look() {
                 fs::write(&other, NEW).unwrap();
                 fs::rename(&other, &temp).unwrap();
             });
-            let mut candidate = stage.candidate(Verdict::Reap);
+            let asker = Asker::new();
+            let mut candidate = match opened {
+                false => stage.candidate(Verdict::Reap),
+                true => stage.opened(&asker, Verdict::Reap),
+            };
             candidate.suspect.expected = None;
             let reaper = Reaper::new().with_hook(Some(stunt.hook));
-            let outcome = stage.reap_candidate(&reaper, candidate);
-            // Before the first step there is only one file.
-            if !matches!(step, Step::Resolve | Step::Look) {
+            let outcome = stage.reap_asking(&asker, &reaper, candidate);
+            // Before the first step there is only one file, unless that is open.
+            if opened || !matches!(step, Step::Resolve | Step::Look) {
                 stage.has_only(NEW, &stage.temp, &format!("{step:?}: {outcome:?}"));
             }
         }

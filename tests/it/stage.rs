@@ -23,7 +23,7 @@ use orphand::decide::tracker::{Origin, Tracked};
 use orphand::event::Event;
 use orphand::evidence::restored::Marks;
 use orphand::evidence::writers::Writers;
-use orphand::evidence::{Asker, Circumstances, Suspect};
+use orphand::evidence::{self, Asker, Circumstances, Suspect};
 use orphand::journal::Journal;
 use orphand::look::Dir;
 use orphand::pass::{Due, Ground, Pass, Tools};
@@ -195,11 +195,21 @@ impl Stage {
     }
 
     pub(crate) fn reap_by(&self, reaper: &Reaper) -> Outcome {
-        let verdict = match self.target.exists() {
+        self.reap_as(reaper, self.verdict())
+    }
+
+    /// The same of one that the look before has opened already.
+    pub(crate) fn reap_opened(&self, hook: Hook) -> Outcome {
+        let asker = Asker::new();
+        let reaper = Reaper::new().with_hook(Some(hook));
+        self.reap_asking(&asker, &reaper, self.opened(&asker, self.verdict()))
+    }
+
+    fn verdict(&self) -> Verdict {
+        match self.target.exists() {
             true => Verdict::Reap,
             false => Verdict::Quarantine(Some(Reason::SoleCopy)),
-        };
-        self.reap_as(reaper, verdict)
+        }
     }
 
     pub(crate) fn reap_as(&self, reaper: &Reaper, verdict: Verdict) -> Outcome {
@@ -220,10 +230,37 @@ impl Stage {
             created: None,
             closed: false,
         };
-        Candidate { suspect, verdict }
+        Candidate {
+            suspect,
+            verdict,
+            opened: None,
+        }
+    }
+
+    /// The same, opened by the look, as a pass hands it on.
+    pub(crate) fn opened(&self, asker: &Asker, verdict: Verdict) -> Candidate {
+        let candidate = self.candidate(verdict);
+        let dir = Dir::open_below(&self.root.path, None, Path::new(BELOW)).unwrap();
+        let file = evidence::open_to_ask(&dir, &candidate.suspect.name).unwrap();
+        let (_, mut proof) = asker.ask(file);
+        proof.let_go();
+        Candidate {
+            opened: Some(proof),
+            ..candidate
+        }
     }
 
     pub(crate) fn reap_candidate(&self, reaper: &Reaper, candidate: Candidate) -> Outcome {
+        self.reap_asking(&Asker::new(), reaper, candidate)
+    }
+
+    /// By somebody who asked about it before.
+    pub(crate) fn reap_asking(
+        &self,
+        asker: &Asker,
+        reaper: &Reaper,
+        candidate: Candidate,
+    ) -> Outcome {
         let root_dir = Dir::open_root(&self.root.path, None).unwrap();
         let dir = Dir::open_below(&self.root.path, None, Path::new(BELOW)).unwrap();
         let marks = Marks::new(None);
@@ -233,12 +270,13 @@ impl Stage {
             dir: &dir,
             policy: &self.root.policy,
             circumstances: Circumstances {
+                our_uid: rustix::process::geteuid().as_raw(),
                 marks: &marks,
                 quarantine: quarantine::is_possible(&root_dir),
                 census: None,
             },
         };
-        let mut outcomes = reaper.reap(scene, &Asker::new(), &[candidate]);
+        let mut outcomes = reaper.reap(scene, asker, &mut [candidate]);
         assert_eq!(outcomes.len(), 1);
         outcomes.remove(0)
     }

@@ -422,3 +422,51 @@ fn a_locked_temp_is_kept_as_locked() {
     assert_eq!(events.one("kept")["holders"][0]["pid"], std::process::id());
     assert!(sandbox.has("a.tmp"));
 }
+
+/// A root that may not be opened is said and is exit 3; the next one is swept all the same. One that
+/// is not there is exit 1.
+#[test]
+fn a_root_that_may_not_be_opened() {
+    let sandbox = Sandbox::ordinary()
+        .file("shut/a.tmp", "")
+        .file("way/in/b.tmp", "")
+        .file("open/c.tmp", "")
+        .aged(OLD);
+    let mode = |path: &str, mode: u32| {
+        fs::set_permissions(sandbox.path(path), fs::Permissions::from_mode(mode)).unwrap();
+    };
+    for (shut, door) in [("root/shut", "shut"), ("root/way/in", "way")] {
+        sandbox.write("open/c.tmp", "");
+        sandbox.age(OLD);
+        mode(door, 0o000);
+        let sweep = ["sweep", "--yes", "--json", "--grace", "100ms"];
+        let ran = sandbox.run(sweep.into_iter().chain([shut, "root/open"]));
+        let events = ran.exit(3).events();
+        assert_eq!(events.sums(), [1, 0, 0, 1], "{shut}");
+        assert_eq!(events.names("reaped"), ["c.tmp"], "{shut}");
+        let failed = events.one("failed");
+        assert_eq!(failed["errno"], libc::EACCES, "{failed}");
+        assert_eq!(failed["path"], failed["root"], "{failed}");
+        let scan = ["scan", "--json", shut, "root/open"];
+        let ran = sandbox.run(scan).exit(3).complains("cannot read");
+        assert_eq!(ran.stdout_json()["total"]["temps"], 0, "{shut}");
+        mode(door, 0o700);
+    }
+    let missing = ["sweep", "--yes", "--json", "root/nowhere"];
+    sandbox.run(missing).exit(1).silent();
+    assert_eq!(sandbox.listing(), ["open", "shut", "way"]);
+    assert!(sandbox.has("shut/a.tmp") && sandbox.has("way/in/b.tmp"));
+}
+
+/// Two names of one file, both of them temps, and one the target of the other: looking at the first
+/// is no reason to find the second held.
+#[test]
+fn two_temps_that_are_one_file() {
+    let sandbox = Sandbox::new().file("a", "whole").file("a.tmp", "one");
+    fs::hard_link(sandbox.path("a.tmp"), sandbox.path("a.tmp.tmp")).unwrap();
+    sandbox.age(OLD);
+    let events = sandbox.sweep(SHORT).exit(0).events();
+    assert_eq!(events.about("a.tmp"), ["kept hard-linked"]);
+    assert_eq!(events.names("reaped"), ["a.tmp.tmp"]);
+    assert_eq!(sandbox.listing(), ["a", "a.tmp"]);
+}

@@ -1,0 +1,246 @@
+//! The calls that a sweep makes for each temp, in their order, and nothing else: no decision, no
+//! journal, no answer is looked at. What they take is the floor under a sweep.
+//!
+//! They are those of `src/pass.rs` (the looks) and `src/reap/mod.rs` (the steps); what is done once
+//! for a batch is left out. `strace -f -c` on a sweep of 1,000 and of 2,000 shows whether they still
+//! are.
+
+use std::collections::VecDeque;
+use std::ffi::OsString;
+use std::fs;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::path::Path;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags, StatxFlags};
+
+/// The target of all of them.
+const TARGET: &str = "sessions.json";
+/// As many go through the protocol together.
+const BATCH: usize = orphand::reap::BATCH;
+
+/// What was spent on one call of one step.
+struct Spent {
+    step: &'static str,
+    call: &'static str,
+    times: u32,
+    took: Duration,
+}
+
+/// Makes them for all temps in `dir`, by as many threads as a sweep.
+pub(crate) fn make(dir: &Path) {
+    let names = temps(dir);
+    let hands = orphand::pass::hands();
+    for look in [Hand::look_first as fn(&mut Hand, &[OsString]), Hand::reap] {
+        let todo: Mutex<VecDeque<&[OsString]>> = Mutex::new(names.chunks(BATCH).collect());
+        std::thread::scope(|scope| {
+            for _ in 0..hands {
+                scope.spawn(|| {
+                    let mut hand = Hand::new(dir, false);
+                    let next = || todo.lock().expect("no panic").pop_front();
+                    while let Some(batch) = next() {
+                        look(&mut hand, batch);
+                    }
+                });
+            }
+        });
+    }
+}
+
+/// Makes them for all temps in `dir`, one after the other, and prints what each took.
+pub(crate) fn table(dir: &Path) {
+    let names = temps(dir);
+    let mut hand = Hand::new(dir, true);
+    names.chunks(BATCH).for_each(|batch| hand.look_first(batch));
+    names.chunks(BATCH).for_each(|batch| hand.reap(batch));
+    let (mut calls, mut all) = (0, 0.0);
+    for spent in &hand.spent {
+        let each = spent.took.as_secs_f64() * 1e6 / names.len() as f64;
+        let times = spent.times as usize / names.len();
+        println!("{:<12} {:<22} {each:>6.2} µs", spent.step, spent.call);
+        calls += times;
+        all += each;
+    }
+    println!("{calls} calls: {all:.1} µs a temp");
+}
+
+fn temps(dir: &Path) -> Vec<OsString> {
+    let entries = fs::read_dir(dir).expect("a directory").flatten();
+    let mut names: Vec<OsString> = entries.map(|entry| entry.file_name()).collect();
+    names.retain(|name| name.as_encoded_bytes().ends_with(b".tmp"));
+    names.sort_unstable();
+    names
+}
+
+/// One thread.
+struct Hand {
+    dir: OwnedFd,
+    tid: i32,
+    is_timed: bool,
+    spent: Vec<Spent>,
+    step: &'static str,
+}
+
+impl Hand {
+    fn new(dir: &Path, is_timed: bool) -> Hand {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        Hand {
+            dir: rustix::fs::open(dir, flags, Mode::empty()).expect("a directory"),
+            tid: rustix::thread::gettid().as_raw_nonzero().get(),
+            is_timed,
+            spent: Vec::new(),
+            step: "",
+        }
+    }
+
+    fn look_first(&mut self, batch: &[OsString]) {
+        for name in batch {
+            self.step = "first look";
+            let file = self.open(name);
+            self.lease(&file);
+            self.statx_fd(&file);
+            self.let_go(&file);
+            self.close(file);
+        }
+    }
+
+    fn reap(&mut self, batch: &[OsString]) {
+        let mut files = Vec::with_capacity(BATCH);
+        for name in batch {
+            self.step = "second look";
+            let file = self.open(name);
+            self.lease(&file);
+            self.gather(&file);
+            self.let_go(&file);
+            files.push(file);
+        }
+        for (name, file) in batch.iter().zip(&files) {
+            self.step = "Look";
+            self.statx(name, "statx, its name");
+            self.step = "Prove";
+            self.lease(file);
+            self.step = "Judge";
+            self.gather(file);
+            self.step = "Claim";
+            let claim = claim(name);
+            self.call("renameat2", |hand| {
+                let (dir, flags) = (hand.dir.as_fd(), RenameFlags::NOREPLACE);
+                rustix::fs::renameat_with(dir, name, dir, &claim, flags).expect("a claim");
+            });
+            self.step = "Compare";
+            self.statx(&claim, "statx, the claim");
+            self.step = "ProveAgain";
+            self.fcntl("F_GETLEASE", file, libc::F_GETLEASE, 0);
+            self.fcntl("F_SETLEASE", file, libc::F_SETLEASE, libc::F_WRLCK);
+            self.step = "LetGo";
+            self.let_go(file);
+        }
+        std::thread::sleep(orphand::reap::BREATH);
+        for (name, file) in batch.iter().zip(files) {
+            let claim = claim(name);
+            self.step = "ProveLast";
+            self.lease(&file);
+            self.statx(&claim, "statx, the claim");
+            self.statx(&TARGET.into(), "statx, its target");
+            self.step = "Unlink";
+            self.call("unlinkat", |hand| {
+                rustix::fs::unlinkat(&hand.dir, &claim, AtFlags::empty()).expect("a claim");
+            });
+            self.statx_fd(&file);
+            self.let_go(&file);
+            self.close(file);
+        }
+    }
+
+    fn call<T>(&mut self, call: &'static str, make: impl FnOnce(&Hand) -> T) -> T {
+        if !self.is_timed {
+            return make(self);
+        }
+        let began = Instant::now();
+        let answer = make(self);
+        let took = began.elapsed();
+        let step = self.step;
+        let mut known = self.spent.iter_mut();
+        match known.find(|spent| spent.step == step && spent.call == call) {
+            Some(spent) => {
+                spent.times += 1;
+                spent.took += took;
+            }
+            None => self.spent.push(Spent {
+                step,
+                call,
+                times: 1,
+                took,
+            }),
+        }
+        answer
+    }
+
+    fn statx(&mut self, name: &OsString, call: &'static str) {
+        self.call(call, |hand| {
+            let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT;
+            rustix::fs::statx(&hand.dir, name, flags, wanted()).expect("a file")
+        });
+    }
+
+    fn statx_fd(&mut self, file: &OwnedFd) {
+        self.call("statx, what is open", |_| {
+            rustix::fs::statx(file, "", AtFlags::EMPTY_PATH, wanted()).expect("a file")
+        });
+    }
+
+    fn open(&mut self, name: &OsString) -> OwnedFd {
+        self.statx(name, "statx, its name");
+        self.call("openat", |hand| {
+            let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+            rustix::fs::openat(&hand.dir, name, flags | OFlags::NOATIME, Mode::empty())
+                .expect("a file of ours")
+        })
+    }
+
+    fn lease(&mut self, file: &OwnedFd) {
+        const F_SETOWN_EX: i32 = 15;
+        let owner: [i32; 2] = [0, self.tid];
+        self.call("F_SETOWN_EX", |_| {
+            // SAFETY: F_SETOWN_EX reads one `struct f_owner_ex`, which is two of these.
+            unsafe { libc::fcntl(file.as_raw_fd(), F_SETOWN_EX, owner.as_ptr()) }
+        });
+        self.fcntl("F_SETLEASE", file, libc::F_SETLEASE, libc::F_WRLCK);
+    }
+
+    fn let_go(&mut self, file: &OwnedFd) {
+        self.fcntl("F_SETLEASE, F_UNLCK", file, libc::F_SETLEASE, libc::F_UNLCK);
+    }
+
+    fn fcntl(&mut self, call: &'static str, file: &OwnedFd, command: i32, with: i32) {
+        // SAFETY: these two take an int, or nothing.
+        let answer = self.call(call, |_| unsafe {
+            libc::fcntl(file.as_raw_fd(), command, with)
+        });
+        assert!(answer >= 0, "{call}: {}", std::io::Error::last_os_error());
+    }
+
+    fn gather(&mut self, file: &OwnedFd) {
+        self.statx_fd(file);
+        self.statx(&TARGET.into(), "statx, its target");
+        self.call("fgetxattr", |_| {
+            let mut mark = [0; 128];
+            let _ = rustix::fs::fgetxattr(file, "user.orphand.restored", &mut mark[..]);
+        });
+    }
+
+    fn close(&mut self, file: OwnedFd) {
+        self.call("close", |_| drop(file));
+    }
+}
+
+fn claim(name: &OsString) -> OsString {
+    let mut claim = OsString::from(".orphand-0123456789abcdef-");
+    claim.push(name);
+    claim
+}
+
+fn wanted() -> StatxFlags {
+    StatxFlags::BASIC_STATS | StatxFlags::BTIME | StatxFlags::MNT_ID
+}
