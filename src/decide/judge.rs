@@ -941,28 +941,52 @@ mod tests {
     #[test]
     fn what_is_said_is_what_is_so() {
         #[track_caller]
-        fn says(gate: &str, evidence: &Evidence, part: &str) {
+        fn says(gate: &str, evidence: &Evidence, end: &str) {
             let gate = GATES.iter().find(|g| g.name == gate).expect("a gate");
             let said = gate.says(evidence);
-            assert!(said.contains(part), "{}: {said:?}, not {part:?}", gate.name);
+            assert!(said.ends_with(end), "{}: {said:?}, not {end:?}", gate.name);
         }
 
-        says("not brought back by restore", &orphan(), "no mark");
+        says(
+            "not brought back by restore",
+            &orphan(),
+            "no mark of a restored file",
+        );
         let restored = with(|e| e.restored = true);
-        says("not brought back by restore", &restored, "brought it back");
-        says("quiet for its grace", &orphan(), "quiet for 300.0s");
+        says(
+            "not brought back by restore",
+            &restored,
+            "has not changed since",
+        );
+        says(
+            "quiet for its grace",
+            &orphan(),
+            "quiet for 300.0s, its grace is 300s",
+        );
 
-        says("still what was looked at", &orphan(), "two looks, the same");
+        says(
+            "still what was looked at",
+            &orphan(),
+            "the same: inode 7, 10 bytes",
+        );
         let once = with(|e| e.expected = None);
-        says("still what was looked at", &once, "one look");
+        says(
+            "still what was looked at",
+            &once,
+            "one look: inode 7, 10 bytes",
+        );
         let grown = with(|e| e.observation.fingerprint.size = 11);
-        says("still what was looked at", &grown, "two looks that differ");
+        says(
+            "still what was looked at",
+            &grown,
+            "differ: inode 7, 11 bytes",
+        );
 
         for (kind, word) in [
-            (Kind::File, "regular"),
+            (Kind::File, "regular file"),
             (Kind::Dir, "directory"),
             (Kind::Symlink, "symbolic link"),
-            (Kind::Other, "FIFO"),
+            (Kind::Other, "a FIFO, a socket or a device"),
         ] {
             let other = with(|e| e.observation.fingerprint.kind = kind);
             says("a regular file", &other, word);
@@ -972,7 +996,11 @@ mod tests {
         let mounts = "file on mount unnumbered, directory on mount 3";
         says("on its directory's mount", &elsewhere, mounts);
 
-        says("not protected", &orphan(), "neither");
+        says(
+            "not protected",
+            &orphan(),
+            "neither immutable nor append-only",
+        );
         let immutable = with(|e| e.observation.protected = true);
         says("not protected", &immutable, "immutable or append-only");
         let dataless = with(|e| e.observation.dataless = true);
@@ -991,7 +1019,7 @@ mod tests {
             says("no other name", &linked, words);
         }
 
-        says("on a file system with proof", &orphan(), "ext4");
+        says("on a file system with proof", &orphan(), "file system ext4");
         let owner = "owned by uid 1000; this is uid 5";
         says("ours to judge", &with(|e| e.our_uid = 5), owner);
 
@@ -1006,7 +1034,7 @@ mod tests {
             (Writer::Unnamed, GRACE, "no pid"),
             (Writer::Gone(7), GRACE, "pid 7 is gone"),
             (Writer::Alive(7), just_before, "pid 7 lives"),
-            (Writer::Alive(7), PID_FORGOTTEN, "24 h"),
+            (Writer::Alive(7), PID_FORGOTTEN, "nobody used this for 24 h"),
         ] {
             says("writer gone", &pid(writer, unused), words);
         }
@@ -1026,10 +1054,18 @@ mod tests {
         }
 
         for (hold, holder, proof) in [
-            (Hold::Free, "nobody on this kernel", "and answered"),
-            (Hold::Held, "somebody has it open", "and answered"),
-            (Hold::Locked, "a lock", "and answered"),
-            (Hold::CannotTell, "nobody was seen", "no answer"),
+            (
+                Hold::Free,
+                "nobody on this kernel has it open or mapped",
+                "answered",
+            ),
+            (Hold::Held, "somebody has it open or mapped", "answered"),
+            (Hold::Locked, "a lock on it", "answered"),
+            (
+                Hold::CannotTell,
+                "nobody was seen holding it",
+                "answer that proves it",
+            ),
         ] {
             let held = with(|e| e.hold = hold);
             says("nobody locks it", &held, holder);
@@ -1038,9 +1074,13 @@ mod tests {
         }
 
         for (reach, examined, words) in [
-            (Reach::Whole, false, "covers mappings"),
-            (Reach::OpenersOnly, true, "every process was examined"),
-            (Reach::OpenersOnly, false, "not every process"),
+            (Reach::Whole, false, "the proof covers mappings here"),
+            (Reach::OpenersOnly, true, "none has it mapped"),
+            (
+                Reach::OpenersOnly,
+                false,
+                "not every process could be examined for mappings",
+            ),
         ] {
             let mapped = with(|e| {
                 e.place.reach = reach;
@@ -1052,7 +1092,7 @@ mod tests {
         let same_file = false;
         for (size, target, words) in [
             (0, Target::Absent, "it is empty"),
-            (1, Target::Unknown, "does not say"),
+            (1, Target::Unknown, "what it was to become"),
             (1, Target::Absent, "is missing"),
             (1, Target::Empty, "empty, or not a regular file"),
             (1, Target::Foreign, "somebody else's"),

@@ -7,12 +7,13 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::{Arc, Mutex};
 
 use orphand::decide::judge::{Reach, Reason, Verdict};
 use orphand::event::Event;
 use orphand::evidence::{self, FileId};
 use orphand::look::Dir;
-use orphand::reap::{Outcome, Reaper, Step};
+use orphand::reap::{Hook, Outcome, Reaper, Step};
 use tempfile::TempDir;
 
 use crate::holders::{Hold, Holding};
@@ -519,6 +520,61 @@ fn mapped_on_overlayfs() {
             );
             drop(holding);
         }
+    });
+}
+
+/// The lease sees no mapping here, so every process is asked, before the claim and after it.
+#[test]
+fn a_walk_before_the_claim_and_one_after_it() {
+    alone(&[As::Mounts], || {
+        let overlay = match Overlay::new(Layers::Together) {
+            Ok(overlay) => overlay,
+            Err(error) => return skipped(&format!("overlayfs: {error}")),
+        };
+        // A walk is incomplete while processes come faster than it goes: then there is no proof.
+        let proven = |hook: &dyn Fn(&Stage) -> Hook| {
+            for _ in 0..20 {
+                let stage = overlay.stage();
+                let candidate = stage.candidate(Verdict::Reap);
+                let file = FileId::from(&candidate.suspect.expected.unwrap());
+                let examined = || evidence::census(&[file], Reach::OpenersOnly).clears(file);
+                let reaper = Reaper::new().with_hook(Some(hook(&stage)));
+                let (before, outcome) = (examined(), stage.reap_candidate(&reaper, candidate));
+                match outcome {
+                    Outcome::Kept(Reason::Changed) => {}
+                    outcome if before => return Some((stage, outcome)),
+                    _ => {}
+                }
+            }
+            None
+        };
+        let Some((stage, outcome)) = proven(&|_| Hook::new(|_, _| {})) else {
+            let temp = overlay.stage().candidate(Verdict::Reap);
+            let file = FileId::from(&temp.suspect.expected.unwrap());
+            let seen = evidence::census(&[file], Reach::OpenersOnly).clears(file);
+            assert!(!seen, "every process is seen, and nothing goes");
+            return skipped("not every process can be examined");
+        };
+        assert!(matches!(outcome, Outcome::Reaped { .. }), "{outcome:?}");
+        assert!(!stage.temp.exists());
+
+        let mapping = Arc::new(Mutex::new(None));
+        let (stage, outcome) = proven(&|stage| {
+            let (mapping, dir) = (Arc::clone(&mapping), stage.dir.clone());
+            Hook::new(move |step, _| {
+                if step == Step::Breathe {
+                    let is_claim = |path: &PathBuf| path.to_string_lossy().contains(".orphand-");
+                    let mut names = fs::read_dir(&dir).unwrap().map(|e| e.unwrap().path());
+                    let claim = names.find(is_claim).unwrap();
+                    *mapping.lock().unwrap() = Some(Holding::new(Hold::Map, &claim));
+                }
+            })
+        })
+        .expect("as before");
+        let kept = matches!(outcome, Outcome::Kept(Reason::CannotTell));
+        assert!(kept, "{outcome:?}");
+        stage.has_only(OLD, &stage.temp, "");
+        drop(mapping.lock().unwrap().take());
     });
 }
 

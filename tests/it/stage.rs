@@ -207,8 +207,12 @@ impl Stage {
     }
 
     pub(crate) fn candidate(&self, verdict: Verdict) -> Candidate {
+        self.candidate_called(TEMP, verdict)
+    }
+
+    pub(crate) fn candidate_called(&self, name: &str, verdict: Verdict) -> Candidate {
         let dir = Dir::open_below(&self.root.path, None, Path::new(BELOW)).unwrap();
-        let name = OsStr::new(TEMP);
+        let name = OsStr::new(name);
         let seen = dir.observe(name).unwrap().expect("the temp");
         let suspect = Suspect {
             name: name.to_owned(),
@@ -224,6 +228,12 @@ impl Stage {
     }
 
     pub(crate) fn reap_candidate(&self, reaper: &Reaper, candidate: Candidate) -> Outcome {
+        let mut outcomes = self.reap_batch(reaper, &[candidate]);
+        assert_eq!(outcomes.len(), 1);
+        outcomes.remove(0)
+    }
+
+    pub(crate) fn reap_batch(&self, reaper: &Reaper, batch: &[Candidate]) -> Vec<Outcome> {
         let root_dir = Dir::open_root(&self.root.path, None).unwrap();
         let dir = Dir::open_below(&self.root.path, None, Path::new(BELOW)).unwrap();
         let marks = Marks::new(None);
@@ -238,9 +248,7 @@ impl Stage {
                 census: None,
             },
         };
-        let mut outcomes = reaper.reap(scene, &Asker::new(), &[candidate]);
-        assert_eq!(outcomes.len(), 1);
-        outcomes.remove(0)
+        reaper.reap(scene, &Asker::new(), batch)
     }
 
     /// Looks at `name` in the directory until something is said of it.
