@@ -601,8 +601,12 @@ fn what_it_remembers() {
         assert!(temp.is_closed() && temp.is_reaping());
     }
     assert!(!temp.clone().settled_down().is_reaping());
-    let (ripe, _) = ripe();
-    assert_eq!(ripe.bytes(), Some(0));
+    let mut story = Story::new(Origin::Found, YEAR, UP, GRACE);
+    for size in 0..2 {
+        story.look();
+        assert_eq!(story.temp.bytes(), Some(size));
+        story.happen(Write);
+    }
 }
 
 /// What was touched while it was being disposed of is somebody's: nothing of the looks before
