@@ -854,6 +854,30 @@ fn what_is_deleted_goes_before_what_is_moved() {
     });
 }
 
+/// Each temp of a batch is open until its end: a batch takes no more of them than there may be.
+#[test]
+fn a_batch_leaves_descriptors_for_others() {
+    alone(&[As::Us], || {
+        let stage = Stage::new();
+        let name = |n: u32| format!("sessions.json.{n:08x}-5a6b-4c7d-8e9f-0a1b2c3d4e5f.tmp");
+        let batch: Vec<_> = (0..100)
+            .map(|n| {
+                fs::write(stage.dir.join(name(n)), OLD).unwrap();
+                stage.candidate_called(&name(n), Verdict::Reap)
+            })
+            .collect();
+        use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+        let few = Rlimit {
+            current: Some(64),
+            ..getrlimit(Resource::Nofile)
+        };
+        setrlimit(Resource::Nofile, few).unwrap();
+        let outcomes = stage.reap_batch(&Reaper::new(), &batch);
+        let reaped = |outcome: &Outcome| matches!(outcome, Outcome::Reaped { .. });
+        assert!(outcomes.iter().all(reaped), "{outcomes:?}");
+    });
+}
+
 /// Whoever is inside an `open` when the proof is let go of has a breath to come out of it.
 #[test]
 fn it_lets_a_breath_pass() {

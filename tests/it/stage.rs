@@ -27,7 +27,7 @@ use orphand::evidence::{Asker, Circumstances, Suspect};
 use orphand::journal::Journal;
 use orphand::look::Dir;
 use orphand::pass::{Due, Ground, Pass, Tools};
-use orphand::reap::{Candidate, Hook, Outcome, Reaper, Scene, Step, quarantine};
+use orphand::reap::{Candidate, Hook, Outcome, Reaper, Recovered, Scene, Step, quarantine};
 use orphand::root::Root;
 use tempfile::TempDir;
 
@@ -234,10 +234,19 @@ impl Stage {
     }
 
     pub(crate) fn reap_batch(&self, reaper: &Reaper, batch: &[Candidate]) -> Vec<Outcome> {
+        self.on_scene(|scene| reaper.reap(scene, &Asker::new(), batch))
+    }
+
+    /// Puts a claim in order, as what a crash left.
+    pub(crate) fn recover(&self, claim: &str) -> io::Result<Option<Recovered>> {
+        self.on_scene(|scene| orphand::reap::recover(scene, &Asker::new(), OsStr::new(claim)))
+    }
+
+    fn on_scene<T>(&self, act: impl FnOnce(Scene<'_>) -> T) -> T {
         let root_dir = Dir::open_root(&self.root.path, None).unwrap();
         let dir = Dir::open_below(&self.root.path, None, Path::new(BELOW)).unwrap();
         let marks = Marks::new(None);
-        let scene = Scene {
+        act(Scene {
             root: &self.root.path,
             id: Some(root_dir.id()),
             dir: &dir,
@@ -247,8 +256,7 @@ impl Stage {
                 quarantine: quarantine::is_possible(&root_dir),
                 census: None,
             },
-        };
-        reaper.reap(scene, &Asker::new(), batch)
+        })
     }
 
     /// Looks at `name` in the directory until something is said of it.

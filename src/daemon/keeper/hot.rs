@@ -294,6 +294,7 @@ impl Keeper {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::decide::policy::{Graces, Policy};
 
     const S: Duration = Duration::from_secs(1);
 
@@ -306,7 +307,7 @@ mod tests {
         assert!(heat.is_due(start) && !heat.is_due(start));
         assert_eq!(heat.next(), Some(start + S * 5));
         assert!(!heat.is_due(start + S * 4) && heat.is_due(start + S * 5));
-        assert!(heat.is_too_slow(S * 2) && !heat.is_too_slow(S));
+        assert!(heat.is_too_slow(S * 2) && !heat.is_too_slow(S * 5 / 4));
     }
 
     #[test]
@@ -323,7 +324,7 @@ mod tests {
         }
         assert_eq!(waits, [2, 4, 8, 16, 32, 64, 128, 256, 300, 300]);
         // After a long calm it begins anew.
-        now += LONGEST_PAUSE * 4;
+        now += LONGEST_PAUSE * 4 - S * 3;
         assert!(heat.begin(S, now));
         assert!(heat.wants_sample(now + FIRST_PAUSE));
     }
@@ -336,5 +337,44 @@ mod tests {
         heat.refuse(start);
         assert!(!heat.is_hot() && !heat.begin(S, start + REFUSED - S));
         assert!(heat.begin(S, start + REFUSED));
+    }
+
+    #[test]
+    fn where_there_is_no_room_to_listen_it_waits_for_as_long_as_before() {
+        let start = Instant::now();
+        let mut heat = Heat::default();
+        assert!(heat.begin(S, start));
+        let now = start + FIRST_PAUSE;
+        assert!(heat.wants_sample(now));
+        heat.listen(None, now);
+        assert!(!heat.wants_sample(now + FIRST_PAUSE - S));
+        assert!(heat.wants_sample(now + FIRST_PAUSE));
+        assert_eq!(heat.sampled(now + LONGEST_PAUSE), None);
+    }
+
+    #[test]
+    fn what_is_scanned_instead_of_being_watched() {
+        let rule = |random, fixed, closed, hot| Root {
+            path: "/r".into(),
+            policy: std::sync::Arc::new(Policy {
+                grace: Graces { random, fixed },
+                closed,
+                hot,
+                ..Policy::default()
+            }),
+        };
+        let (orphan, settled) = (Closed::Orphan, Closed::Settled);
+        let just_less = SHORTEST_GRACE - Duration::from_nanos(1);
+        for (random, fixed, closed, hot, want) in [
+            (S * 300, S * 10, orphan, Hot::Scan, Some(S * 5)),
+            (S * 10, S * 300, orphan, Hot::Scan, Some(S * 5)),
+            (S * 300, SHORTEST_GRACE, orphan, Hot::Scan, Some(S / 2)),
+            (S * 300, just_less, orphan, Hot::Scan, None),
+            (S * 300, S * 10, orphan, Hot::Watch, None),
+            (S * 300, S * 10, settled, Hot::Scan, None),
+        ] {
+            let root = rule(random, fixed, closed, hot);
+            assert_eq!(every(&root), want, "{:?}", root.policy);
+        }
     }
 }
