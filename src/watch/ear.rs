@@ -57,6 +57,15 @@ impl Ear {
         })
     }
 
+    /// One that hears nothing.
+    #[cfg(test)]
+    pub(super) fn deaf() -> Ear {
+        Ear {
+            watcher: None,
+            is_dead: Arc::default(),
+        }
+    }
+
     /// The watcher itself.
     pub(super) fn watcher(&mut self) -> Option<&mut RecommendedWatcher> {
         self.watcher.as_mut()

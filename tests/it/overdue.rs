@@ -46,6 +46,25 @@ fn stored() -> (Stage, PathBuf) {
     (stage, at)
 }
 
+/// Stores another file beside the one at `at`, which is older then.
+fn store_beside(at: &Path, name: &str, bytes: &[u8]) -> PathBuf {
+    let beside = at.ancestors().nth(2).unwrap().with_file_name("q0123abc");
+    fs::create_dir_all(beside.join(BELOW)).unwrap();
+    for folder in [&beside, &beside.join(BELOW)] {
+        fs::set_permissions(folder, fs::Permissions::from_mode(0o700)).unwrap();
+    }
+    let file = beside.join(BELOW).join(name);
+    let changed = |file: &Path| {
+        let meta = fs::metadata(file).unwrap();
+        (meta.ctime(), meta.ctime_nsec())
+    };
+    wait_until("it is newer", || {
+        fs::write(&file, bytes).unwrap();
+        changed(&file) > changed(at)
+    });
+    file
+}
+
 fn tend(stage: &Stage, age: Duration) -> Vec<Event> {
     let journal = Journal::new(Some(&stage.home().join("state")));
     let keeping = Keeping {
@@ -121,17 +140,25 @@ fn the_only_copy_beside_it_stays() {
     const SOLE: &str = "index.json.4f1c2d3e-5a6b-4c7d-8e9f-0a1b2c3d4e5f.tmp";
     alone(EVERYBODY, || {
         let (stage, at) = stored();
-        let beside = at.ancestors().nth(2).unwrap().with_file_name("q0123abc");
-        fs::create_dir_all(beside.join(BELOW)).unwrap();
-        for folder in [&beside, &beside.join(BELOW)] {
-            fs::set_permissions(folder, fs::Permissions::from_mode(0o700)).unwrap();
-        }
-        let sole = beside.join(BELOW).join(SOLE);
-        fs::write(&sole, b"there is no index.json").unwrap();
+        let sole = store_beside(&at, SOLE, b"there is no index.json");
         let events = tend(&stage, AT_ONCE);
         assert_eq!(dropped(&events), [stage.temp.clone()]);
         assert_eq!(stage.copies(OLD), [PathBuf::new(); 0]);
         stage.has_only(b"there is no index.json", &sole, "");
+    });
+}
+
+/// Where the directory is gone with the target, its newest copy stays, and only that.
+#[test]
+fn of_the_copies_for_one_target_the_newest_stays() {
+    const NEWER: &str = "sessions.json.00000000-5a6b-4c7d-8e9f-0a1b2c3d4e5f.tmp";
+    alone(EVERYBODY, || {
+        let (stage, at) = stored();
+        let newer = store_beside(&at, NEWER, b"written later");
+        fs::remove_dir_all(&stage.dir).unwrap();
+        let events = tend(&stage, AT_ONCE);
+        assert_eq!(dropped(&events), [stage.temp.clone()]);
+        stage.has_only(b"written later", &newer, "");
     });
 }
 

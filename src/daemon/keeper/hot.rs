@@ -340,6 +340,30 @@ mod tests {
     }
 
     #[test]
+    fn a_sample_that_is_not_calm_is_followed_by_a_longer_wait() {
+        let start = Instant::now();
+        let just_before = |at: Instant| at - Duration::from_nanos(1);
+        for heard in [0, CALM - 1, CALM, u32::MAX] {
+            let mut heat = Heat::default();
+            assert!(heat.begin(S * 60, start) && heat.is_due(start));
+            let now = start + FIRST_PAUSE;
+            let end = now + SAMPLE;
+            heat.listen(Some(Sample::of(heard)), now);
+            assert_eq!(heat.next(), Some(end));
+            assert!(!heat.wants_sample(now + LONGEST_PAUSE), "one at a time");
+            assert_eq!(heat.sampled(just_before(end)), None);
+            assert_eq!(heat.sampled(end), Some(heard));
+            assert_eq!(heat.sampled(end), None, "once");
+            let again = match heard >= CALM {
+                true => end + FIRST_PAUSE * 2,
+                false => now + FIRST_PAUSE,
+            };
+            assert!(!heat.wants_sample(just_before(again)), "{heard}");
+            assert!(heat.wants_sample(again), "{heard}");
+        }
+    }
+
+    #[test]
     fn where_there_is_no_room_to_listen_it_waits_for_as_long_as_before() {
         let start = Instant::now();
         let mut heat = Heat::default();
