@@ -274,6 +274,9 @@ mod tests {
         assert_eq!(letter.check(true), Ok(()));
         assert_eq!(letter.check(false), Err(PolicyError::NoCloseEvents));
         let ms = Duration::from_millis;
+        let one = ms(99);
+        let (random, fixed) = (one, one);
+        assert_eq!(Graces::both(one), Graces { random, fixed });
         for (random, fixed, want) in [
             (100, 100, Ok(())),
             (99, 100, Err(PolicyError::GraceTooShort(ms(99)))),

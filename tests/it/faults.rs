@@ -322,8 +322,9 @@ fn errors_with_a_meaning() {
     alone(&[As::Us], || {
         use Fate::*;
         // Which calls of their sort fail, and how; and what becomes of it.
+        type Faults = &'static [(Call, usize, Errno)];
         #[rustfmt::skip]
-        let rows: [(&str, Fate, &[(Call, usize, Errno)], &str); 8] = [
+        let rows: [(&str, Fate, Faults, &str); 8] = [
             ("no rename that overwrites nothing", Removed, &[(Call::Rename, 0, Errno::OPNOTSUPP)], "Kept(CannotTell)"),
             ("busy", Removed, &[(Call::Unlink, 0, Errno::BUSY)], "Kept(InUse)"),
             ("gone", Removed, &[(Call::Unlink, 0, Errno::NOENT)], "Settled"),
