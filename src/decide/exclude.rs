@@ -242,5 +242,13 @@ mod tests {
         let exclude = Exclude::new(&["cache", "a/**"]).expect("globs");
         assert_eq!(exclude.to_string(), "cache, a/**");
         assert_eq!(Exclude::default().to_string(), "");
+        assert!(Exclude::default().is_empty() && !exclude.is_empty());
+    }
+
+    #[test]
+    fn what_was_meant_is_said_where_that_can_be_told() {
+        let says = |glob| Exclude::new(&[glob]).expect_err("a mistake").to_string();
+        assert!(says("cache/").ends_with(r#"; did you mean "cache"?"#));
+        assert!(says("/srv").ends_with(r#"without ".", ".." or "~""#));
     }
 }

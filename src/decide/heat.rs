@@ -173,6 +173,12 @@ mod tests {
         check(&[21_001], 0, &[0], "full speed");
         check(&[60_000], 0, &[0], "and that is said once a second");
         check(&[3_001; 5], 0, &[2, 3, 4], "again for as long as it lasts");
+        check(
+            &[2_500; 10],
+            0,
+            &[],
+            "what came before it was warm counts not",
+        );
         check(&[1_000; 10], 1_900, &[], "others do not make it hot");
         check(
             &[3_001, 2_001, 2_001],
@@ -180,6 +186,14 @@ mod tests {
             &[2],
             "nor keep it from being hot",
         );
+    }
+
+    #[test]
+    fn calm_is_half_of_what_makes_it_hot() {
+        let samples = u32::try_from(SECOND.as_millis() / SAMPLE.as_millis()).unwrap();
+        let (threshold, calm) = (Threshold(2_000), 2_000 / samples / 2);
+        assert!(threshold.is_calm(calm - 1) && !threshold.is_calm(calm));
+        assert!(Threshold(1).is_calm(0) && !Threshold(1).is_calm(1));
     }
 
     #[test]

@@ -891,6 +891,8 @@ mod tests {
         for hold in [Hold::Held, Hold::CannotTell, Hold::Free] {
             check(&letter, &with(|e| e.hold = hold), Verdict::Reap);
         }
+        let unexamined = with(|e| e.place.reach = Reach::OpenersOnly);
+        check(&letter, &unexamined, Verdict::Reap);
         check(&settled(), &with(|e| e.hold = Hold::Held), Verdict::Reap);
     }
 
@@ -933,5 +935,193 @@ mod tests {
                 gate.name
             );
         }
+    }
+
+    /// `orphand explain` prints these: they must not say the opposite of what the gate answers.
+    #[test]
+    fn what_is_said_is_what_is_so() {
+        #[track_caller]
+        fn says(gate: &str, evidence: &Evidence, end: &str) {
+            let gate = GATES.iter().find(|g| g.name == gate).expect("a gate");
+            let said = gate.says(evidence);
+            assert!(said.ends_with(end), "{}: {said:?}, not {end:?}", gate.name);
+        }
+
+        says(
+            "not brought back by restore",
+            &orphan(),
+            "no mark of a restored file",
+        );
+        let restored = with(|e| e.restored = true);
+        says(
+            "not brought back by restore",
+            &restored,
+            "has not changed since",
+        );
+        says(
+            "quiet for its grace",
+            &orphan(),
+            "quiet for 300.0s, its grace is 300s",
+        );
+
+        says(
+            "still what was looked at",
+            &orphan(),
+            "the same: inode 7, 10 bytes",
+        );
+        let once = with(|e| e.expected = None);
+        says(
+            "still what was looked at",
+            &once,
+            "one look: inode 7, 10 bytes",
+        );
+        let grown = with(|e| e.observation.fingerprint.size = 11);
+        says(
+            "still what was looked at",
+            &grown,
+            "differ: inode 7, 11 bytes",
+        );
+
+        for (kind, word) in [
+            (Kind::File, "regular file"),
+            (Kind::Dir, "directory"),
+            (Kind::Symlink, "symbolic link"),
+            (Kind::Other, "a FIFO, a socket or a device"),
+        ] {
+            let other = with(|e| e.observation.fingerprint.kind = kind);
+            says("a regular file", &other, word);
+        }
+
+        let elsewhere = with(|e| e.observation.mount = None);
+        let mounts = "file on mount unnumbered, directory on mount 3";
+        says("on its directory's mount", &elsewhere, mounts);
+
+        says(
+            "not protected",
+            &orphan(),
+            "neither immutable nor append-only",
+        );
+        let immutable = with(|e| e.observation.protected = true);
+        says("not protected", &immutable, "immutable or append-only");
+        let dataless = with(|e| e.observation.dataless = true);
+        says("not protected", &dataless, "not on this machine");
+
+        for (links, same_file, words) in [
+            (1, false, "one link"),
+            (2, true, "the other is its target"),
+            (2, false, "2 links"),
+            (3, true, "3 links"),
+        ] {
+            let linked = with(|e| {
+                e.observation.fingerprint.links = links;
+                e.target = Target::Whole { same_file };
+            });
+            says("no other name", &linked, words);
+        }
+
+        says("on a file system with proof", &orphan(), "file system ext4");
+        let owner = "owned by uid 1000; this is uid 5";
+        says("ours to judge", &with(|e| e.our_uid = 5), owner);
+
+        let pid = |writer, unused| {
+            with(|e| {
+                e.writer = writer;
+                e.unused = unused;
+            })
+        };
+        let just_before = PID_FORGOTTEN - Duration::from_nanos(1);
+        for (writer, unused, words) in [
+            (Writer::Unnamed, GRACE, "no pid"),
+            (Writer::Gone(7), GRACE, "pid 7 is gone"),
+            (Writer::Alive(7), just_before, "pid 7 lives"),
+            (Writer::Alive(7), PID_FORGOTTEN, "nobody used this for 24 h"),
+        ] {
+            says("writer gone", &pid(writer, unused), words);
+        }
+
+        let close = |closed, hold| {
+            with(|e| {
+                e.closed = closed;
+                e.hold = hold;
+            })
+        };
+        for (closed, hold, words) in [
+            (true, Hold::Held, "a close was seen"),
+            (false, Hold::Free, "nobody has it open"),
+            (false, Hold::Held, "no close was seen"),
+        ] {
+            says("not settled by a close", &close(closed, hold), words);
+        }
+
+        for (hold, holder, proof) in [
+            (
+                Hold::Free,
+                "nobody on this kernel has it open or mapped",
+                "answered",
+            ),
+            (Hold::Held, "somebody has it open or mapped", "answered"),
+            (Hold::Locked, "a lock on it", "answered"),
+            (
+                Hold::CannotTell,
+                "nobody was seen holding it",
+                "answer that proves it",
+            ),
+        ] {
+            let held = with(|e| e.hold = hold);
+            says("nobody locks it", &held, holder);
+            says("nobody holds it", &held, holder);
+            says("that is proven", &held, proof);
+        }
+
+        for (reach, examined, words) in [
+            (Reach::Whole, false, "the proof covers mappings here"),
+            (Reach::OpenersOnly, true, "none has it mapped"),
+            (
+                Reach::OpenersOnly,
+                false,
+                "not every process could be examined for mappings",
+            ),
+        ] {
+            let mapped = with(|e| {
+                e.place.reach = reach;
+                e.mappings_examined = examined;
+            });
+            says("mappings seen as well", &mapped, words);
+        }
+
+        let same_file = false;
+        for (size, target, words) in [
+            (0, Target::Absent, "it is empty"),
+            (1, Target::Unknown, "what it was to become"),
+            (1, Target::Absent, "is missing"),
+            (1, Target::Empty, "empty, or not a regular file"),
+            (1, Target::Foreign, "somebody else's"),
+            (1, Target::Whole { same_file }, "there, with content"),
+        ] {
+            let copy = with(|e| {
+                e.observation.fingerprint.size = size;
+                e.target = target;
+            });
+            says("not the only copy", &copy, words);
+        }
+    }
+
+    #[test]
+    fn a_verdict_has_its_word_and_its_reason() {
+        let (held, sole) = (Reason::InUse, Reason::SoleCopy);
+        for (verdict, word, reason) in [
+            (Verdict::Reap, "reap", None),
+            (Verdict::Quarantine(None), "quarantine", None),
+            (Verdict::Quarantine(Some(sole)), "quarantine", Some(sole)),
+            (Verdict::Keep(held), "keep", Some(held)),
+        ] {
+            assert_eq!((verdict.as_str(), verdict.reason()), (word, reason));
+        }
+        assert_eq!(held.to_string(), "in-use");
+        assert_eq!(Writer::Unnamed.pid(), None);
+        assert_eq!(
+            [Writer::Gone(7).pid(), Writer::Alive(8).pid()],
+            [Some(7), Some(8)]
+        );
     }
 }

@@ -112,3 +112,43 @@ impl Hold {
         matches!(self, Hold::Held | Hold::Locked)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The claim is compared with what was judged by this alone: all but the two dates that a
+    /// rename may change must be equal.
+    #[test]
+    fn what_a_rename_changes_and_what_makes_it_another_file() {
+        let later = Wall { sec: 9, nsec: 0 };
+        let judged = Fingerprint {
+            dev: 1,
+            ino: 7,
+            kind: Kind::File,
+            size: 10,
+            mtime: Wall::default(),
+            ctime: Wall::default(),
+            btime: Some(Wall::default()),
+            links: 1,
+            uid: 1000,
+        };
+        #[rustfmt::skip]
+        let rows: [(&str, Fingerprint, bool); 11] = [
+            ("nothing", judged, true),
+            ("ctime", Fingerprint { ctime: later, ..judged }, true),
+            ("birth", Fingerprint { btime: Some(later), ..judged }, true),
+            ("birth, not known any more", Fingerprint { btime: None, ..judged }, true),
+            ("device", Fingerprint { dev: 2, ..judged }, false),
+            ("inode", Fingerprint { ino: 8, ..judged }, false),
+            ("kind", Fingerprint { kind: Kind::Other, ..judged }, false),
+            ("size", Fingerprint { size: 11, ..judged }, false),
+            ("mtime", Fingerprint { mtime: later, ..judged }, false),
+            ("links", Fingerprint { links: 2, ..judged }, false),
+            ("owner", Fingerprint { uid: 0, ..judged }, false),
+        ];
+        for (changed, now, want) in rows {
+            assert_eq!(now.same_after_rename(&judged), want, "{changed}");
+        }
+    }
+}

@@ -273,14 +273,69 @@ mod tests {
         };
         assert_eq!(letter.check(true), Ok(()));
         assert_eq!(letter.check(false), Err(PolicyError::NoCloseEvents));
-        let hasty = Policy {
-            grace: Graces::both(Duration::from_millis(99)),
+        let ms = Duration::from_millis;
+        let one = ms(99);
+        let (random, fixed) = (one, one);
+        assert_eq!(Graces::both(one), Graces { random, fixed });
+        for (random, fixed, want) in [
+            (100, 100, Ok(())),
+            (99, 100, Err(PolicyError::GraceTooShort(ms(99)))),
+            (100, 99, Err(PolicyError::GraceTooShort(ms(99)))),
+        ] {
+            let (random, fixed) = (ms(random), ms(fixed));
+            let hasty = Policy {
+                grace: Graces { random, fixed },
+                ..Policy::default()
+            };
+            assert_eq!(hasty.check(true), want);
+        }
+        assert_eq!(Policy::default().check(false), Ok(()));
+    }
+
+    /// The figures that the manual gives.
+    #[test]
+    fn what_holds_without_a_rule() {
+        let policy = Policy::default();
+        let grace = |name: &str| policy.grace.of(&policy.names.read(OsStr::new(name)));
+        let s = Duration::from_secs;
+        assert_eq!(grace("a.1b4e28ba-2fa1-4d3b-a3f5-ef19b5a7633b.tmp"), s(300));
+        assert_eq!(grace("a.tmp"), s(3_600));
+        assert_eq!(policy.grace.shortest(), s(300));
+        assert_eq!(PID_FORGOTTEN, s(86_400));
+    }
+
+    #[test]
+    fn what_a_rule_takes_below_its_root() {
+        let excluding = Policy {
+            exclude: Exclude::new(&["cache"]).expect("a glob"),
             ..Policy::default()
         };
-        assert_eq!(
-            hasty.check(true),
-            Err(PolicyError::GraceTooShort(Duration::from_millis(99)))
-        );
-        assert_eq!(Policy::default().check(false), Ok(()));
+        for (policy, below, name, want) in [
+            (&Policy::default(), "cache", "a.tmp", true),
+            (&Policy::default(), "", "a.txt", false),
+            (&excluding, "", "a.tmp", true),
+            (&excluding, "a", "a.tmp", true),
+            (&excluding, "a", "a.txt", false),
+            (&excluding, "cache/b", "a.tmp", false),
+            (&excluding, "cache", "a.txt", false),
+        ] {
+            let taken = policy.takes(Path::new(below), OsStr::new(name));
+            assert_eq!(taken, want, "{:?} {below} {name}", policy.exclude);
+        }
+    }
+
+    #[test]
+    fn only_a_report_is_a_dry_run() {
+        for (action, want) in [
+            (Action::Delete, false),
+            (Action::Quarantine, false),
+            (Action::Report, true),
+        ] {
+            let policy = Policy {
+                action,
+                ..Policy::default()
+            };
+            assert_eq!(policy.is_dry_run(), want, "{action:?}");
+        }
     }
 }

@@ -196,11 +196,20 @@ mod tests {
         let week_old = [entry("a", 8, 1, "x", true)];
         let dropped = |trust| overdue(&week_old, Limits::default(), now, trust, 1_000);
         assert_eq!(dropped(TRUST), week_old);
-        let just_started = Trust {
-            running: SETTLING - Duration::from_secs(1),
+        let started = |seconds| Trust {
+            running: Duration::from_secs(seconds),
             ..TRUST
         };
-        assert_eq!(dropped(just_started), []);
+        assert_eq!(dropped(started(59 * 60)), []);
+        assert_eq!(dropped(started(60 * 60)), week_old);
+        let an_hour = Limits {
+            age: Duration::from_secs(60 * 60),
+            ..Limits::default()
+        };
+        for (minutes, want) in [(5, &[][..]), (6, &week_old)] {
+            let dropped = overdue(&week_old, an_hour, now, started(minutes * 60), 1_000);
+            assert_eq!(dropped, want, "a tenth of the limit, {minutes} min");
+        }
         let jumped = Trust {
             since_parted: Some(Duration::from_secs(6 * 24 * 60 * 60)),
             ..TRUST

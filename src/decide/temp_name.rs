@@ -644,6 +644,15 @@ mod tests {
     }
 
     #[test]
+    fn they_are_shown_as_given() {
+        let all = names(&["*.part", "*.tmp"], &["git"]);
+        let want = "*.tmp, *.part, tmp_obj_<alnum:6>, tmp_pack_<alnum:6>";
+        assert_eq!(all.to_string(), want);
+        assert_eq!(Names::default().to_string(), "*.tmp");
+        assert_eq!(names(&["*.part"], &NONE).to_string(), "*.part");
+    }
+
+    #[test]
     #[rustfmt::skip] // one row a line
     fn errors_say_what_to_do() {
         let rows: &[(&str, &str, &[&str])] = &[

@@ -172,17 +172,35 @@ mod tests {
     fn a_long_name_is_cut_in_the_middle_and_not_guessed() {
         let claims = Claims::new(7);
         for length in [229, 230, 255] {
-            let name = "x".repeat(length - 4) + ".tmp";
+            let name = "sessions.json".to_owned() + &"x".repeat(length - 17) + ".tmp";
             let ticket = claims.name(OsStr::new(&name));
             let claim = ticket.name();
             assert_eq!(claim.len(), LONGEST, "{length}");
             assert!(claim.as_bytes().ends_with(b".tmp"), "{length}");
+            let kept = claim.as_bytes().split_at(PREFIX.len() + HEX + 1).1;
+            assert!(kept.starts_with(b"sessions.json"), "{length}");
             assert_eq!(
                 read(claim).expect("a claim name").original,
                 None,
                 "{length}"
             );
         }
+    }
+
+    #[test]
+    fn what_could_not_be_put_back_is_told_once_to_its_directory() {
+        let (here, there) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let dir = |dir: &tempfile::TempDir| {
+            RootId::of(&dir.path().canonicalize().unwrap()).expect("a directory")
+        };
+        let (here, there) = (dir(&here), dir(&there));
+        let claims = Claims::new(7);
+        claims.strand(here, OsStr::new("a"));
+        claims.strand(there, OsStr::new("b"));
+        claims.strand(here, OsStr::new("c"));
+        assert_eq!(claims.stranded(here), ["a", "c"]);
+        assert!(claims.stranded(here).is_empty());
+        assert_eq!(claims.stranded(there), ["b"]);
     }
 
     #[test]

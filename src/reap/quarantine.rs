@@ -36,6 +36,11 @@ const DIRECTORY: OFlags = OFlags::RDONLY
     .union(OFlags::NOFOLLOW)
     .union(OFlags::CLOEXEC);
 
+const FILE: OFlags = OFlags::RDONLY
+    .union(OFlags::NOFOLLOW)
+    .union(OFlags::NONBLOCK)
+    .union(OFlags::CLOEXEC);
+
 /// How deep below its id a quarantined file may lie. A walk goes no deeper.
 const DEEPEST: usize = 256;
 
@@ -237,9 +242,8 @@ impl Room {
     ) -> io::Result<Observation> {
         let (below, folder, seen) = self.find_file(id)?.ok_or(Errno::NOENT)?;
         let stored = below.file_name().ok_or(Errno::NOENT)?;
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         // Who may not read it can still have it back, without the mark.
-        if let Ok(file) = rustix::fs::openat(&folder, stored, flags, Mode::empty()) {
+        if let Ok(file) = rustix::fs::openat(&folder, stored, FILE, Mode::empty()) {
             mark(file.as_fd(), &seen);
         }
         calls::rename(folder.as_fd(), stored, to, name)?;
@@ -256,8 +260,7 @@ impl Room {
         let Some(name) = below.file_name() else {
             return false;
         };
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let Ok(file) = rustix::fs::openat(&folder, name, flags, Mode::empty()) else {
+        let Ok(file) = rustix::fs::openat(&folder, name, FILE, Mode::empty()) else {
             return false;
         };
         let (hold, proof) = asker.ask(file);
@@ -465,4 +468,98 @@ fn names(dir: BorrowedFd<'_>) -> io::Result<Vec<OsString>> {
         }
     }
     Ok(names)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt;
+
+    fn folder() -> (tempfile::TempDir, PathBuf) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().canonicalize().unwrap();
+        (folder, path)
+    }
+
+    #[test]
+    fn where_there_is_one_and_where_one_could_be() {
+        type Make = fn(&Path);
+        fn with_mode(at: &Path, mode: u32) {
+            fs::create_dir(at).unwrap();
+            fs::set_permissions(at, fs::Permissions::from_mode(mode)).unwrap();
+        }
+        let rows: [(&str, Make, bool, Option<bool>); 5] = [
+            ("none", |_| {}, true, Some(false)),
+            ("ours", |at| with_mode(at, 0o700), true, Some(true)),
+            ("its group's too", |at| with_mode(at, 0o750), false, None),
+            ("a file", |at| fs::write(at, "").unwrap(), false, None),
+            (
+                "a symlink",
+                |at| std::os::unix::fs::symlink(".", at).unwrap(),
+                false,
+                None,
+            ),
+        ];
+        for (what, make, possible, found) in rows {
+            let (_folder, path) = folder();
+            make(&path.join(FOLDER));
+            let root = Dir::open_root(&path, None).unwrap();
+            assert_eq!(is_possible(&root), possible, "{what}");
+            let find = Room::find(&path, None).ok();
+            assert_eq!(find.map(|room| room.is_some()), found, "{what}");
+        }
+    }
+
+    #[test]
+    fn no_place_is_made_that_would_not_be_found_again() {
+        let (_folder, path) = folder();
+        let room = Arc::new(Room::make(&path, None).unwrap());
+        let deep = |parts: usize| PathBuf::from_iter(vec!["d"; parts]);
+        let error = room.slot(&deep(DEEPEST - 1)).expect_err("too deep");
+        assert_eq!(Errno::from_io_error(&error), Some(Errno::NAMETOOLONG));
+
+        let slot = room.slot(&deep(DEEPEST - 2)).unwrap();
+        let made = rustix::fs::openat(
+            slot.folder(),
+            "a.tmp",
+            OFlags::CREATE | OFlags::WRONLY,
+            Mode::RUSR,
+        );
+        drop(made.unwrap());
+        let id = slot.keep();
+        let stored = room.stored().unwrap();
+        let found: Vec<_> = stored.iter().map(|one| (&one.id, &one.below)).collect();
+        assert_eq!(found, [(&id, &deep(DEEPEST - 2).join("a.tmp"))]);
+    }
+
+    #[test]
+    fn where_the_folder_is_gone_there_is_no_place() {
+        let (_folder, path) = folder();
+        let room = Arc::new(Room::make(&path, None).unwrap());
+        fs::remove_dir(path.join(FOLDER)).unwrap();
+        let error = room.slot(Path::new("")).expect_err("no folder");
+        assert_eq!(error.kind(), io::ErrorKind::NotFound);
+    }
+
+    #[test]
+    fn ids() {
+        for (id, given, possible) in [
+            ("q0123abc", true, true),
+            ("x0123abc", false, true),
+            ("q0123abg", false, true),
+            ("q0123ABC", false, true),
+            ("q0123ab", false, true),
+            ("q0123abcd", false, true),
+            ("0123456789abcdeF", false, true),
+            ("0123456789abcdef0", false, false),
+            ("", false, false),
+            ("a/b", false, false),
+            ("..", false, false),
+            ("é", false, false),
+        ] {
+            assert_eq!((is_new_id(id), is_id(id)), (given, possible), "{id:?}");
+        }
+        assert!(is_new_id(&new_id()));
+    }
 }

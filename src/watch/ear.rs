@@ -72,6 +72,15 @@ impl Ear {
         self.is_dead.load(Ordering::SeqCst)
     }
 
+    /// One that hears nothing.
+    #[cfg(test)]
+    pub(super) fn deaf() -> Ear {
+        Ear {
+            watcher: None,
+            is_dead: Arc::default(),
+        }
+    }
+
     /// The watcher itself.
     pub(super) fn watcher(&mut self) -> Option<&mut RecommendedWatcher> {
         self.watcher.as_mut()

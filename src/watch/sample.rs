@@ -58,6 +58,15 @@ impl Sample {
         Ok(Sample { created, _ear: ear })
     }
 
+    /// One that has heard of so many, and hears of no more.
+    #[cfg(test)]
+    pub(crate) fn of(created: u32) -> Sample {
+        Sample {
+            created: Arc::new(AtomicU32::new(created)),
+            _ear: Ear::deaf(),
+        }
+    }
+
     /// How many it has heard of so far.
     #[must_use]
     pub fn created(&self) -> u32 {

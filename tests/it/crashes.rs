@@ -3,6 +3,7 @@
 use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::Path;
 use std::time::Instant;
 
 use orphand::daemon::Watcher;
@@ -207,6 +208,44 @@ fn a_claim_that_is_held_is_left_alone() {
         let mut read = Vec::new();
         holder.read_to_end(&mut read).unwrap();
         assert_eq!(read, OLD);
+    });
+}
+
+/// Anybody may make something by such a name: what is no file of ours is not even opened.
+#[test]
+fn what_only_has_the_name_of_a_claim_is_left_alone() {
+    const HOME: &str = "ORPHAND_TEST_HOME";
+    let claim = format!(".orphand-0123456789abcdef-{TEMP}");
+    let left_alone = |stage: &Stage, what: &str| {
+        let recovered = stage.recover(&claim);
+        assert!(matches!(recovered, Ok(None)), "{what}: {recovered:?}");
+    };
+    alone(&[As::Us], || {
+        if let Some(home) = std::env::var_os(HOME) {
+            return left_alone(&Stage::at(home.into()), "somebody else's");
+        }
+        type Make = fn(&Path);
+        let makes: [(&str, Make); 2] = [
+            ("a symlink", |at| symlink(TEMP, at).unwrap()),
+            ("a folder", |at| fs::create_dir(at).unwrap()),
+        ];
+        for (what, make) in makes {
+            let stage = Stage::new();
+            make(&stage.dir.join(&claim));
+            left_alone(&stage, what);
+            stage.has_only(OLD, &stage.temp, what);
+        }
+        if rustix::process::geteuid().is_root() {
+            let stage = Stage::new();
+            let at = stage.dir.join(&claim);
+            fs::rename(&stage.temp, &at).unwrap();
+            fs::set_permissions(&at, fs::Permissions::from_mode(0o600)).unwrap();
+            fs::set_permissions(stage.home(), fs::Permissions::from_mode(0o755)).unwrap();
+            let mut other = again(&this_test());
+            other.env(HOME, stage.home());
+            run(other, As::Nobody);
+            stage.has_only(OLD, &at, "somebody else's");
+        }
     });
 }
 

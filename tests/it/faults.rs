@@ -279,7 +279,11 @@ impl Fault {
                             || (call, errno) == (Call::Rename, Errno::OPNOTSUPP)
                             || (call, errno) == (Call::Rename, Errno::NOSYS)
                     }
-                    Reason::NoQuarantine => step == Step::Resolve && fate == Fate::Moved,
+                    // That the system fails, or lends nothing more, is no answer.
+                    Reason::NoQuarantine => {
+                        let lent = [Errno::IO, Errno::MFILE, Errno::NOMEM, Errno::INTR];
+                        step == Step::Resolve && fate == Fate::Moved && !lent.contains(&errno)
+                    }
                     Reason::Changed => errno == Errno::XDEV,
                     _ => false,
                 };
@@ -310,6 +314,91 @@ impl Fault {
         }
         stage.is_tidy(&what);
     }
+}
+
+/// Errors that say what has happened meanwhile.
+#[test]
+fn errors_with_a_meaning() {
+    alone(&[As::Us], || {
+        use Fate::*;
+        // Which calls of their sort fail, and how; and what becomes of it.
+        type Faults = &'static [(Call, usize, Errno)];
+        #[rustfmt::skip]
+        let rows: [(&str, Fate, Faults, &str); 8] = [
+            ("no rename that overwrites nothing", Removed, &[(Call::Rename, 0, Errno::OPNOTSUPP)], "Kept(CannotTell)"),
+            ("busy", Removed, &[(Call::Unlink, 0, Errno::BUSY)], "Kept(InUse)"),
+            ("gone", Removed, &[(Call::Unlink, 0, Errno::NOENT)], "Settled"),
+            ("gone when it was to be put back", Removed,
+                &[(Call::Unlink, 0, Errno::IO), (Call::Rename, 1, Errno::NOENT)], "Settled"),
+            ("busy on a full disk", Removed,
+                &[(Call::Rename, 0, Errno::NOSPC), (Call::Unlink, 0, Errno::BUSY)], "Kept(InUse)"),
+            ("gone on a full disk", Removed,
+                &[(Call::Rename, 0, Errno::NOSPC), (Call::Unlink, 0, Errno::NOENT)], "Settled"),
+            ("a fault on a full disk", Removed,
+                &[(Call::Rename, 0, Errno::NOSPC), (Call::Unlink, 0, Errno::IO)], "Failed { step: Unlink"),
+            // The first one makes the quarantine.
+            ("the id is taken", Moved, &[(Call::MakeDir, 1, Errno::EXIST)], "Quarantined"),
+        ];
+        for (what, fate, faults, want) in rows {
+            let made = Mutex::new(Vec::new());
+            let trial = attempt(fate, move |_, asked| {
+                let mut made = made.lock().unwrap();
+                let before = made.iter().filter(|call| **call == asked).count();
+                made.push(asked);
+                let fault = faults
+                    .iter()
+                    .find(|(call, n, _)| (*call, *n) == (asked, before));
+                fault.map(|(_, _, errno)| *errno)
+            });
+            let Some(Trial { outcome, .. }) = trial else {
+                return;
+            };
+            let outcome = format!("{outcome:?}");
+            assert!(outcome.starts_with(want), "{what}: {outcome}");
+        }
+
+        // Somebody else's lease is in the way; or it is gone.
+        let opened = (Step::Open, Call::OpenFile);
+        for (errno, want) in [(Errno::AGAIN, "Kept(InUse)"), (Errno::NOENT, "Settled")] {
+            let Some(healthy) = attempt(Removed, |_, _| None) else {
+                return;
+            };
+            let at = healthy.log.iter().position(|call| *call == opened);
+            let trial = attempt(Removed, move |now, _| (Some(now) == at).then_some(errno));
+            let outcome = format!("{:?}", trial.unwrap().outcome);
+            assert_eq!(outcome, want, "{errno:?}");
+        }
+    });
+}
+
+/// A claim that a crash left stays as it is when it cannot be put in order, and why is told.
+#[test]
+fn a_claim_that_cannot_be_put_in_order() {
+    alone(&[As::Us], || {
+        for (taken, call, errno) in [
+            (false, Call::Rename, Errno::ACCESS),
+            (true, Call::MakeDir, Errno::IO),
+        ] {
+            let stage = Arc::new(Stage::new());
+            let claim = format!(".orphand-0123456789abcdef-{TEMP}");
+            let at = stage.dir.join(&claim);
+            fs::rename(&stage.temp, &at).unwrap();
+            if taken {
+                fs::write(&stage.temp, "another file").unwrap();
+            }
+            let (actor, met) = (Arc::clone(&stage), AtomicBool::new(false));
+            let once = move |asked: &Asked| match asked.call == call {
+                true if !met.swap(true, Ordering::SeqCst) => Answer::Fail(errno),
+                _ => Answer::Pass,
+            };
+            let error = match intercept::thread(move || actor.recover(&claim), once) {
+                Ok(recovered) => recovered.unwrap().expect_err("it fails"),
+                Err(error) => return skipped(&format!("seccomp: {error}")),
+            };
+            assert_eq!(Errno::from_io_error(&error), Some(errno), "{call:?}");
+            stage.has_only(OLD, &at, "");
+        }
+    });
 }
 
 /// On a full disk a temp goes by its own name. What is looked at there is looked at last.

@@ -48,6 +48,9 @@ mod model;
 mod incidents;
 #[cfg(target_os = "linux")]
 mod missed;
+// Leases and seccomp(2) are Linux's.
+#[cfg(target_os = "linux")]
+mod overdue;
 // Mounts, overlays, chattr(1) and ext4 are Linux's.
 #[cfg(target_os = "linux")]
 mod places;

@@ -7,12 +7,14 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
 
 use orphand::decide::judge::{Reach, Reason, Verdict};
 use orphand::event::Event;
 use orphand::evidence::{self, FileId};
 use orphand::look::Dir;
-use orphand::reap::{Outcome, Reaper, Step};
+use orphand::reap::{Hook, Outcome, Reaper, Step};
 use tempfile::TempDir;
 
 use crate::holders::{Hold, Holding};
@@ -519,6 +521,84 @@ fn mapped_on_overlayfs() {
             );
             drop(holding);
         }
+    });
+}
+
+/// Hides the processes that not even root may look into here, such as the first one of a container:
+/// to a walk they have ended. For who is alone with the mounts.
+fn without_those_that_nobody_may_examine() -> Vec<Mounted> {
+    let processes = fs::read_dir("/proc").unwrap().map(|e| e.unwrap().path());
+    let closed = |process: &PathBuf| {
+        let maps = fs::read(process.join("maps"));
+        let fds = fs::read_dir(process.join("fd"));
+        [maps.err(), fds.err()]
+            .into_iter()
+            .flatten()
+            .any(|e| e.kind() == io::ErrorKind::PermissionDenied)
+    };
+    let hidden = processes.filter(closed).collect::<Vec<_>>().into_iter();
+    hidden
+        .map(|process| Mounted::new("tmpfs", &process, "tmpfs", 0, ""))
+        .collect()
+}
+
+/// The lease sees no mapping here, so every process is asked, before the claim and after it.
+#[test]
+fn a_walk_before_the_claim_and_one_after_it() {
+    alone(&[As::Mounts], || {
+        let overlay = match Overlay::new(Layers::Together) {
+            Ok(overlay) => overlay,
+            Err(error) => return skipped(&format!("overlayfs: {error}")),
+        };
+        let _hidden = without_those_that_nobody_may_examine();
+        // A walk is incomplete while processes come faster than it goes: then it proves nothing, and
+        // what was claimed on the word of the one before is put back.
+        let proven = |hook: &dyn Fn(&Stage) -> Hook, wanted: fn(&Outcome) -> bool| {
+            let end = Instant::now() + LONG;
+            while Instant::now() < end {
+                let stage = overlay.stage();
+                let candidate = stage.candidate(Verdict::Reap);
+                let reaper = Reaper::new().with_hook(Some(hook(&stage)));
+                let outcome = stage.reap_candidate(&reaper, candidate);
+                if wanted(&outcome) {
+                    return Some((stage, outcome));
+                }
+            }
+            None
+        };
+        let Some((stage, outcome)) = proven(&|_| Hook::new(|_, _| {}), |outcome| {
+            !matches!(outcome, Outcome::Kept(Reason::Changed | Reason::CannotTell))
+        }) else {
+            let temp = overlay.stage().candidate(Verdict::Reap);
+            let file = FileId::from(&temp.suspect.expected.unwrap());
+            let seen = evidence::census(&[file], Reach::OpenersOnly).clears(file);
+            assert!(!seen, "every process is seen, and nothing goes");
+            return skipped("not every process can be examined");
+        };
+        assert!(matches!(outcome, Outcome::Reaped { .. }), "{outcome:?}");
+        assert!(!stage.temp.exists());
+
+        let mapping = Arc::new(Mutex::new(None));
+        let (stage, outcome) = proven(
+            &|stage| {
+                let (mapping, dir) = (Arc::clone(&mapping), stage.dir.clone());
+                Hook::new(move |step, _| {
+                    if step == Step::Breathe {
+                        let is_claim =
+                            |path: &PathBuf| path.to_string_lossy().contains(".orphand-");
+                        let mut names = fs::read_dir(&dir).unwrap().map(|e| e.unwrap().path());
+                        let claim = names.find(is_claim).unwrap();
+                        *mapping.lock().unwrap() = Some(Holding::new(Hold::Map, &claim));
+                    }
+                })
+            },
+            |outcome| !matches!(outcome, Outcome::Kept(Reason::Changed)),
+        )
+        .expect("as before");
+        let kept = matches!(outcome, Outcome::Kept(Reason::CannotTell));
+        assert!(kept, "{outcome:?}");
+        stage.has_only(OLD, &stage.temp, "");
+        drop(mapping.lock().unwrap().take());
     });
 }
 

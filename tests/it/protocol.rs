@@ -3,6 +3,7 @@
 //! Before each step an attacker acts. Afterwards no byte of a file that is in use, or that took the
 //! name meanwhile, may be lost: it lies under its name, or in the quarantine.
 
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, symlink};
@@ -10,12 +11,13 @@ use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use orphand::clock;
 use orphand::decide::judge::{Reason, Verdict};
 use orphand::event::Event;
 use orphand::evidence::Asker;
-use orphand::reap::{Outcome, Reaper, Step};
+use orphand::reap::{Hook, Outcome, Reaper, Step};
 
 use crate::stage::*;
 
@@ -829,6 +831,80 @@ fn each_check_stops_it_there() {
             let kept = matches!(outcome, Outcome::Kept(reason) if reason == want);
             assert!(kept, "before {step:?}: {outcome:?}");
         }
+    });
+}
+
+/// On a full disk what is deleted makes the room that the quarantine needs. The answers keep the
+/// order of the batch.
+#[test]
+fn what_is_deleted_goes_before_what_is_moved() {
+    const SOLE: &str = "index.json.4f1c2d3e-5a6b-4c7d-8e9f-0a1b2c3d4e5f.tmp";
+    alone(EVERYBODY, || {
+        let stage = Stage::new();
+        fs::write(stage.dir.join(SOLE), NEW).unwrap();
+        let claimed = Arc::new(Mutex::new(Vec::new()));
+        let names = Arc::clone(&claimed);
+        let hook = Hook::new(move |step, name: &OsStr| {
+            if step == Step::Claim {
+                names.lock().unwrap().push(name.to_owned());
+            }
+        });
+        let mut batch = [
+            stage.candidate_called(SOLE, Verdict::Quarantine(Some(Reason::SoleCopy))),
+            stage.candidate(Verdict::Reap),
+        ];
+        let outcomes = stage.reap_batch(&Reaper::new().with_hook(Some(hook)), &mut batch);
+        let done = matches!(
+            outcomes.as_slice(),
+            [Outcome::Quarantined { .. }, Outcome::Reaped { .. }]
+        );
+        assert!(done, "{outcomes:?}");
+        assert_eq!(*claimed.lock().unwrap(), [TEMP, SOLE]);
+    });
+}
+
+/// Each temp of a batch is open until its end: a batch takes no more of them than there may be.
+#[test]
+fn a_batch_leaves_descriptors_for_others() {
+    alone(&[As::Us], || {
+        let stage = Stage::new();
+        let name = |n: u32| format!("sessions.json.{n:08x}-5a6b-4c7d-8e9f-0a1b2c3d4e5f.tmp");
+        let mut batch: Vec<_> = (0..100)
+            .map(|n| {
+                fs::write(stage.dir.join(name(n)), OLD).unwrap();
+                stage.candidate_called(&name(n), Verdict::Reap)
+            })
+            .collect();
+        use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+        let few = Rlimit {
+            current: Some(64),
+            ..getrlimit(Resource::Nofile)
+        };
+        setrlimit(Resource::Nofile, few).unwrap();
+        let outcomes = stage.reap_batch(&Reaper::new(), &mut batch);
+        let reaped = |outcome: &Outcome| matches!(outcome, Outcome::Reaped { .. });
+        assert!(outcomes.iter().all(reaped), "{outcomes:?}");
+    });
+}
+
+/// Whoever is inside an `open` when the proof is let go of has a breath to come out of it.
+#[test]
+fn it_lets_a_breath_pass() {
+    alone(EVERYBODY, || {
+        let breath = Duration::from_millis(200);
+        let stage = Stage::new();
+        let steps = Arc::new(Mutex::new(Vec::new()));
+        let begun = Arc::clone(&steps);
+        let hook = Hook::new(move |step, _: &OsStr| {
+            begun.lock().unwrap().push((step, Instant::now()));
+        });
+        let reaper = Reaper::new().with_breath(breath).with_hook(Some(hook));
+        let outcome = stage.reap_by(&reaper);
+        assert!(matches!(outcome, Outcome::Reaped { .. }), "{outcome:?}");
+        let steps = steps.lock().unwrap();
+        let at = |step| steps.iter().find(|(begun, _)| *begun == step).unwrap().1;
+        let waited = at(Step::ProveLast) - at(Step::Breathe);
+        assert!(waited >= breath, "{waited:?}");
     });
 }
 

@@ -27,7 +27,7 @@ use orphand::evidence::{self, Asker, Circumstances, Suspect};
 use orphand::journal::Journal;
 use orphand::look::Dir;
 use orphand::pass::{Due, Ground, Pass, Tools};
-use orphand::reap::{Candidate, Hook, Outcome, Reaper, Scene, Step, quarantine};
+use orphand::reap::{Candidate, Hook, Outcome, Reaper, Recovered, Scene, Step, quarantine};
 use orphand::root::Root;
 use tempfile::TempDir;
 
@@ -217,8 +217,12 @@ impl Stage {
     }
 
     pub(crate) fn candidate(&self, verdict: Verdict) -> Candidate {
+        self.candidate_called(TEMP, verdict)
+    }
+
+    pub(crate) fn candidate_called(&self, name: &str, verdict: Verdict) -> Candidate {
         let dir = Dir::open_below(&self.root.path, None, Path::new(BELOW)).unwrap();
-        let name = OsStr::new(TEMP);
+        let name = OsStr::new(name);
         let seen = dir.observe(name).unwrap().expect("the temp");
         let suspect = Suspect {
             name: name.to_owned(),
@@ -261,10 +265,25 @@ impl Stage {
         reaper: &Reaper,
         candidate: Candidate,
     ) -> Outcome {
+        let mut outcomes = self.on_scene(|scene| reaper.reap(scene, asker, &mut [candidate]));
+        assert_eq!(outcomes.len(), 1);
+        outcomes.remove(0)
+    }
+
+    pub(crate) fn reap_batch(&self, reaper: &Reaper, batch: &mut [Candidate]) -> Vec<Outcome> {
+        self.on_scene(|scene| reaper.reap(scene, &Asker::new(), batch))
+    }
+
+    /// Puts a claim in order, as what a crash left.
+    pub(crate) fn recover(&self, claim: &str) -> io::Result<Option<Recovered>> {
+        self.on_scene(|scene| orphand::reap::recover(scene, &Asker::new(), OsStr::new(claim)))
+    }
+
+    fn on_scene<T>(&self, act: impl FnOnce(Scene<'_>) -> T) -> T {
         let root_dir = Dir::open_root(&self.root.path, None).unwrap();
         let dir = Dir::open_below(&self.root.path, None, Path::new(BELOW)).unwrap();
         let marks = Marks::new(None);
-        let scene = Scene {
+        act(Scene {
             root: &self.root.path,
             id: Some(root_dir.id()),
             dir: &dir,
@@ -275,10 +294,7 @@ impl Stage {
                 quarantine: quarantine::is_possible(&root_dir),
                 census: None,
             },
-        };
-        let mut outcomes = reaper.reap(scene, asker, &mut [candidate]);
-        assert_eq!(outcomes.len(), 1);
-        outcomes.remove(0)
+        })
     }
 
     /// Looks at `name` in the directory until something is said of it.

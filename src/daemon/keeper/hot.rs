@@ -310,37 +310,12 @@ impl Keeper {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
     use crate::decide::heat;
     use crate::decide::policy::{Graces, Policy};
     use crate::decide::time::Mono;
 
     const S: Duration = Duration::from_secs(1);
-
-    #[test]
-    fn a_rule_may_keep_its_directories_watched() {
-        let every = |grace, policy: Policy| {
-            let grace = Graces::both(grace);
-            let policy = Arc::new(Policy { grace, ..policy });
-            super::every(&Root {
-                path: "/d".into(),
-                policy,
-            })
-        };
-        let usual = Policy::default;
-        assert_eq!(every(S * 300, usual()), Some(S * 150));
-        assert_eq!(every(S, usual()), Some(S / 2));
-        assert_eq!(every(S - Duration::from_millis(1), usual()), None, "short");
-        let (hot, closed) = (Hot::Watch, Closed::Settled);
-        assert_eq!(every(S, Policy { hot, ..usual() }), None);
-        assert_eq!(
-            every(S, Policy { closed, ..usual() }),
-            None,
-            "closes matter"
-        );
-    }
 
     #[test]
     fn it_is_scanned_at_once_and_then_twice_in_each_grace() {
@@ -351,7 +326,7 @@ mod tests {
         assert!(heat.is_due(start) && !heat.is_due(start));
         assert_eq!(heat.next(), Some(start + S * 5));
         assert!(!heat.is_due(start + S * 4) && heat.is_due(start + S * 5));
-        assert!(heat.is_too_slow(S * 2) && !heat.is_too_slow(S));
+        assert!(heat.is_too_slow(S * 2) && !heat.is_too_slow(S * 5 / 4));
     }
 
     #[test]
@@ -368,7 +343,7 @@ mod tests {
         }
         assert_eq!(waits, [2, 4, 8, 16, 32, 64, 128, 256, 300, 300]);
         // After a long calm it begins anew.
-        now += LONGEST_PAUSE * 4;
+        now += LONGEST_PAUSE * 4 - S * 3;
         assert!(heat.begin(S, now));
         assert!(heat.wants_sample(now + FIRST_PAUSE));
     }
@@ -456,5 +431,68 @@ mod tests {
         heat.refuse(start);
         assert!(!heat.is_hot() && !heat.begin(S, start + REFUSED - S));
         assert!(heat.begin(S, start + REFUSED));
+    }
+
+    #[test]
+    fn a_sample_that_is_not_calm_is_followed_by_a_longer_wait() {
+        let start = Instant::now();
+        let just_before = |at: Instant| at - Duration::from_nanos(1);
+        for heard in [0, u32::MAX] {
+            let mut heat = Heat::default();
+            assert!(heat.begin(S * 60, start) && heat.is_due(start));
+            let now = start + FIRST_PAUSE;
+            let end = now + SAMPLE;
+            heat.listen(Some(Sample::of(heard)), now);
+            assert_eq!(heat.next(), Some(end));
+            assert!(!heat.wants_sample(now + LONGEST_PAUSE), "one at a time");
+            assert_eq!(heat.sampled(just_before(end)), None);
+            assert_eq!(heat.sampled(end), Some(heard));
+            assert_eq!(heat.sampled(end), None, "once");
+        }
+        let mut heat = Heat::default();
+        assert!(heat.begin(S * 60, start));
+        let end = start + FIRST_PAUSE + SAMPLE;
+        heat.goes_on(end);
+        let again = end + FIRST_PAUSE * 2;
+        assert!(!heat.wants_sample(just_before(again)) && heat.wants_sample(again));
+    }
+
+    #[test]
+    fn where_there_is_no_room_to_listen_it_waits_for_as_long_as_before() {
+        let start = Instant::now();
+        let mut heat = Heat::default();
+        assert!(heat.begin(S, start));
+        let now = start + FIRST_PAUSE;
+        assert!(heat.wants_sample(now));
+        heat.listen(None, now);
+        assert!(!heat.wants_sample(now + FIRST_PAUSE - S));
+        assert!(heat.wants_sample(now + FIRST_PAUSE));
+        assert_eq!(heat.sampled(now + LONGEST_PAUSE), None);
+    }
+
+    #[test]
+    fn what_is_scanned_instead_of_being_watched() {
+        let rule = |random, fixed, closed, hot| Root {
+            path: "/r".into(),
+            policy: std::sync::Arc::new(Policy {
+                grace: Graces { random, fixed },
+                closed,
+                hot,
+                ..Policy::default()
+            }),
+        };
+        let (orphan, settled) = (Closed::Orphan, Closed::Settled);
+        let just_less = SHORTEST_GRACE - Duration::from_nanos(1);
+        for (random, fixed, closed, hot, want) in [
+            (S * 300, S * 10, orphan, Hot::Scan, Some(S * 5)),
+            (S * 10, S * 300, orphan, Hot::Scan, Some(S * 5)),
+            (S * 300, SHORTEST_GRACE, orphan, Hot::Scan, Some(S / 2)),
+            (S * 300, just_less, orphan, Hot::Scan, None),
+            (S * 300, S * 10, orphan, Hot::Watch, None),
+            (S * 300, S * 10, settled, Hot::Scan, None),
+        ] {
+            let root = rule(random, fixed, closed, hot);
+            assert_eq!(every(&root), want, "{:?}", root.policy);
+        }
     }
 }

@@ -601,12 +601,19 @@ fn what_it_remembers() {
         (seen, Origin::Created, None)
     );
     assert!(!temp.is_closed() && !temp.is_reaping() && !temp.is_kept());
-    temp.close();
-    temp.start_reaping();
-    assert!(temp.is_closed() && temp.is_reaping());
+    // A file may be closed by several writers, one after the other.
+    for _ in 0..2 {
+        temp.close();
+        temp.start_reaping();
+        assert!(temp.is_closed() && temp.is_reaping());
+    }
     assert!(!temp.clone().settled_down().is_reaping());
-    let (ripe, _) = ripe();
-    assert_eq!(ripe.bytes(), Some(0));
+    let mut story = Story::new(Origin::Found, YEAR, UP, GRACE);
+    for size in 0..2 {
+        story.look();
+        assert_eq!(story.temp.bytes(), Some(size));
+        story.happen(Write);
+    }
 }
 
 /// What was touched while it was being disposed of is somebody's: nothing of the looks before
@@ -638,7 +645,52 @@ fn it_starts_over() {
 #[test]
 fn what_is_left_alone_is_never_due() {
     let now = Mono(UP * MS);
-    assert_eq!(Tracked::left_alone(now).due(), Mono(u64::MAX));
+    let mut temp = Tracked::left_alone(now);
+    temp.review(now);
+    assert_eq!(temp.due(), Mono(u64::MAX), "whatever the rules say now");
+    assert!(temp.is_left_alone());
+    assert!(!Tracked::found(now, Origin::Found).is_left_alone());
+}
+
+#[test]
+fn a_new_rule_is_asked_at_once() {
+    let (mut temp, now) = ripe();
+    _ = temp.keep(Reason::HardLinked, GRACE, now);
+    temp.review(now);
+    assert_eq!(temp.due(), now);
+    temp.review(now.after(GRACE));
+    assert_eq!(temp.due(), now, "what is due before that stays due");
+}
+
+/// `orphand status` says why a temp stays for as long as it was judged last for that.
+#[test]
+fn why_it_was_kept() {
+    let now = Mono(UP * MS);
+    let mut unseen = Tracked::found(now, Origin::Found);
+    _ = unseen.put_aside(GRACE, now);
+    assert_eq!((unseen.is_kept(), unseen.kept_for()), (false, None));
+
+    let (mut temp, now) = ripe();
+    assert_eq!((temp.is_kept(), temp.kept_for()), (false, None));
+    assert!(!temp.keep(Reason::InUse, GRACE, now).again);
+    assert_eq!(temp.kept_for(), Some(Reason::InUse));
+    assert!(temp.keep(Reason::HardLinked, GRACE, now).again);
+    assert_eq!(temp.kept_for(), Some(Reason::HardLinked));
+}
+
+/// Whoever was met only by the protocol is a holder like one that a look has met.
+#[test]
+fn a_holder_that_comes_after_the_look_counts_too() {
+    let mut story = Story::new(Origin::Found, YEAR, UP, GRACE);
+    story.temp.was_held();
+    story.look();
+    story.at = 1_000;
+    assert!(
+        matches!(story.look(), Next::Judge(_)),
+        "there was no look yet"
+    );
+    story.temp.was_held();
+    assert_eq!(story.look(), Next::LookAt(Mono((UP + 11_000) * MS)));
 }
 
 /// There may be a million of them.

@@ -1,0 +1,210 @@
+//! What has lain in the quarantine for too long is dropped, under the same proof as any other
+//! removal: some of it is there *because* nobody could prove that it is unused.
+
+use std::fs::{self, File};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use orphand::clock;
+use orphand::decide::judge::Verdict;
+use orphand::decide::policy::{Action, Policy};
+use orphand::decide::retention::{Limits, Trust};
+use orphand::decide::time::Wall;
+use orphand::event::Event;
+use orphand::evidence::Asker;
+use orphand::journal::Journal;
+use orphand::reap::quarantine::{self, Keeping};
+use orphand::reap::{Outcome, Reaper};
+
+use crate::intercept::{self, Answer, Asked, Call};
+use crate::stage::*;
+
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+/// Everything is older.
+const AT_ONCE: Duration = Duration::from_nanos(1);
+
+/// A stage on which the temp lies in the quarantine, and where.
+fn stored() -> (Stage, PathBuf) {
+    let stage = Stage::new().with_policy(Policy {
+        action: Action::Quarantine,
+        ..Stage::policy()
+    });
+    let moved = stage.reap_as(&Reaper::new(), Verdict::Quarantine(None));
+    let Outcome::Quarantined { id } = moved else {
+        panic!("{moved:?}");
+    };
+    let at = stage.quarantine().join(id).join(BELOW).join(TEMP);
+    let meta = fs::metadata(&at).unwrap();
+    let since = Wall {
+        sec: meta.ctime(),
+        nsec: meta.ctime_nsec() as u32,
+    };
+    wait_until("it is older than nothing", || clock::wall() > since);
+    (stage, at)
+}
+
+/// Stores another file beside the one at `at`, which is older then.
+fn store_beside(at: &Path, name: &str, bytes: &[u8]) -> PathBuf {
+    let beside = at.ancestors().nth(2).unwrap().with_file_name("q0123abc");
+    fs::create_dir_all(beside.join(BELOW)).unwrap();
+    for folder in [&beside, &beside.join(BELOW)] {
+        fs::set_permissions(folder, fs::Permissions::from_mode(0o700)).unwrap();
+    }
+    let file = beside.join(BELOW).join(name);
+    let changed = |file: &Path| {
+        let meta = fs::metadata(file).unwrap();
+        (meta.ctime(), meta.ctime_nsec())
+    };
+    wait_until("it is newer", || {
+        fs::write(&file, bytes).unwrap();
+        changed(&file) > changed(at)
+    });
+    file
+}
+
+fn tend(stage: &Stage, age: Duration) -> Vec<Event> {
+    let journal = Journal::new(Some(&stage.home().join("state")));
+    let keeping = Keeping {
+        limits: Limits { age, percent: 0 },
+        journal: &journal,
+        asker: &Asker::new(),
+        trust: Trust {
+            running: DAY,
+            since_parted: None,
+        },
+    };
+    quarantine::tend(&stage.root, None, keeping)
+}
+
+fn dropped(events: &[Event]) -> Vec<PathBuf> {
+    let path = |event: &Event| match event {
+        Event::Purged { subject, .. } => subject.path.clone(),
+        event => panic!("{event:?}"),
+    };
+    events.iter().map(path).collect()
+}
+
+#[test]
+fn what_is_unused_and_not_the_only_copy_goes() {
+    alone(EVERYBODY, || {
+        type Act = fn(&Stage, &Path) -> Option<File>;
+        let rows: [(&str, Duration, Act, bool); 5] = [
+            ("unused", AT_ONCE, |_, _| None, true),
+            ("not overdue", DAY, |_, _| None, false),
+            ("open", AT_ONCE, |_, at| File::open(at).ok(), false),
+            (
+                "its target is gone",
+                AT_ONCE,
+                |stage, _| fs::remove_file(&stage.target).map(|()| None).unwrap(),
+                false,
+            ),
+            (
+                "its target is empty",
+                AT_ONCE,
+                |stage, _| File::create(&stage.target).map(|_| None).unwrap(),
+                false,
+            ),
+        ];
+        for (what, age, act, goes) in rows {
+            let (stage, at) = stored();
+            let held = act(&stage, &at);
+            let events = tend(&stage, age);
+            drop(held);
+            let mut written = Vec::new();
+            let journal = Journal::new(Some(&stage.home().join("state")));
+            journal.outcomes(|line| written.push(line)).unwrap();
+            match goes {
+                true => {
+                    assert_eq!(
+                        dropped(&events),
+                        std::slice::from_ref(&stage.temp),
+                        "{what}"
+                    );
+                    assert!(stage.copies(OLD).is_empty(), "{what}");
+                    assert!(!stage.quarantine().exists(), "{what}");
+                    assert_eq!(written.len(), 1, "{what}: {written:?}");
+                    assert_eq!(written[0]["event"], "purged", "{what}");
+                }
+                false => {
+                    assert!(events.is_empty(), "{what}: {events:?}");
+                    assert!(written.is_empty(), "{what}: {written:?}");
+                    stage.has_only(OLD, &at, what);
+                }
+            }
+        }
+    });
+}
+
+/// What is dropped is what was found overdue, and not what lies beside it.
+#[test]
+fn the_only_copy_beside_it_stays() {
+    const SOLE: &str = "index.json.4f1c2d3e-5a6b-4c7d-8e9f-0a1b2c3d4e5f.tmp";
+    alone(EVERYBODY, || {
+        let (stage, at) = stored();
+        let sole = store_beside(&at, SOLE, b"there is no index.json");
+        let events = tend(&stage, AT_ONCE);
+        assert_eq!(dropped(&events), std::slice::from_ref(&stage.temp));
+        assert!(stage.copies(OLD).is_empty());
+        stage.has_only(b"there is no index.json", &sole, "");
+    });
+}
+
+/// Where the directory is gone with the target, its newest copy stays, and only that.
+#[test]
+fn of_the_copies_for_one_target_the_newest_stays() {
+    const NEWER: &str = "sessions.json.00000000-5a6b-4c7d-8e9f-0a1b2c3d4e5f.tmp";
+    alone(EVERYBODY, || {
+        let (stage, at) = stored();
+        let newer = store_beside(&at, NEWER, b"written later");
+        fs::remove_dir_all(&stage.dir).unwrap();
+        let events = tend(&stage, AT_ONCE);
+        assert_eq!(dropped(&events), std::slice::from_ref(&stage.temp));
+        stage.has_only(b"written later", &newer, "");
+    });
+}
+
+/// Whoever comes between the list and the proof, or under the proof, keeps it.
+#[test]
+fn somebody_comes_just_then() {
+    alone(EVERYBODY, || {
+        type Act = fn(&Path);
+        let touch: Act = |at| fs::set_permissions(at, fs::Permissions::from_mode(0o640)).unwrap();
+        let try_it: Act = |at| {
+            let options = File::options()
+                .read(true)
+                .custom_flags(rustix::fs::OFlags::NONBLOCK.bits() as i32)
+                .clone();
+            assert!(options.open(at).is_err(), "it waits for our lease");
+        };
+        // Before which of the calls of its sort on the stored file.
+        for (what, call, number, act) in [
+            ("touched", Call::StatName, 1, touch),
+            ("opened", Call::GetLease, 0, try_it),
+        ] {
+            let (stage, at) = stored();
+            let stage = Arc::new(stage);
+            let (actor, path) = (Arc::clone(&stage), at.clone());
+            let asked_before = Arc::new(AtomicUsize::new(0));
+            let met = Arc::clone(&asked_before);
+            let answer = move |asked: &Asked| {
+                if asked.call == call
+                    && asked.path() == path
+                    && met.fetch_add(1, Ordering::SeqCst) == number
+                {
+                    act(&path);
+                }
+                Answer::Pass
+            };
+            let events = match intercept::thread(move || tend(&actor, AT_ONCE), answer) {
+                Ok(events) => events.unwrap(),
+                Err(error) => return skipped(&format!("seccomp: {error}")),
+            };
+            assert!(asked_before.load(Ordering::SeqCst) > number, "{what}");
+            assert!(events.is_empty(), "{what}: {events:?}");
+            stage.has_only(OLD, &at, what);
+        }
+    });
+}
