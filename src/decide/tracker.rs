@@ -311,8 +311,10 @@ impl Tracked {
             Origin::FoundToWait => unused = unused.min(now.since(self.seen)),
             Origin::FoundInTime => {}
         }
+        // Since the look before, whoever has changed it may have held it until just now.
         let most = match self.origin {
             Origin::FoundInTime => grace / 2,
+            _ if self.was_looked_at() => grace / 2,
             _ => grace - confirm(grace),
         };
         let credit = unused.min(most);

@@ -321,8 +321,14 @@ impl Callback {
             Hint::Gone(path, how) => {
                 if self.inlet.temps.gone(&path) {
                     self.tell(&path, |subject, _| Event::Settled { subject, how });
-                } else if how == How::Renamed && self.structure {
-                    // It was not known as a file: it may have been a directory.
+                } else if how == How::Renamed
+                    && self.structure
+                    && !self.inlet.temps.has_turned_away()
+                {
+                    // It was not known as a file: it may have been a directory. Where some files are
+                    // not known either, each healthy write would be taken for one; a directory
+                    // with such a name then tells of its move by its own watch, and is found at its
+                    // new name by the scan that follows.
                     self.translator.forget();
                     self.rare(Rare::Structure(path));
                 }
@@ -401,4 +407,50 @@ fn is_temp(path: &Path, names: &[Names], roots: &[Root]) -> bool {
             .parent()
             .is_some_and(|dir| roots.iter().any(|root| root.below(dir).is_some()))
             && !path.components().any(|part| is_own(part.as_os_str()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::decide::policy::Policy;
+    use crossbeam_channel::unbounded;
+    use notify::event::{CreateKind, EventKind, ModifyKind, RenameMode};
+    use std::time::Duration;
+
+    /// What is told of a temp's creation and its rename, of the `n`-th temp.
+    fn write(hear: &mut impl FnMut(notify::Result<notify::Event>), n: usize) {
+        let path = PathBuf::from(format!("/r/t{n}.tmp"));
+        let created = EventKind::Create(CreateKind::File);
+        hear(Ok(notify::Event::new(created).add_path(path.clone())));
+        let renamed = EventKind::Modify(ModifyKind::Name(RenameMode::From));
+        let renamed = notify::Event::new(renamed).add_path(path);
+        hear(Ok(renamed.set_tracker(n)));
+    }
+
+    /// Where there is no room for a temp its rename is no news of a directory.
+    #[test]
+    fn a_healthy_write_is_no_rare_thing_where_there_is_no_room() {
+        let (temps, _bell) = Temps::new(Duration::from_secs(1), 1);
+        let (rare, heard) = unbounded();
+        let policy = Policy {
+            recursive: true,
+            ..Policy::default()
+        };
+        let roots = [Root {
+            path: "/r".into(),
+            policy: Arc::new(policy),
+        }];
+        let mut hear = callback(Inlet {
+            temps: Arc::new(temps),
+            rare,
+            roots: roots.into(),
+            hot_from: Threshold::default(),
+            tell: None,
+        });
+        let left = EventKind::Create(CreateKind::File);
+        hear(Ok(notify::Event::new(left).add_path("/r/left.tmp".into())));
+        (0..100).for_each(|n| write(&mut hear, n));
+        let heard: Vec<Rare> = heard.try_iter().collect();
+        assert!(matches!(heard.as_slice(), [Rare::Full]), "{heard:?}");
+    }
 }

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use notify::event::{EventKind, EventKindMask};
 use notify::{RecursiveMode, WatchPathConfig, Watcher as _};
@@ -15,6 +15,18 @@ use super::{Inlet, Unwatched, is_temp};
 pub struct Sample {
     created: Arc<AtomicU32>,
     _ear: Ear,
+    /// After the watcher: its thread is told the usual way first.
+    _over: Over,
+}
+
+/// Says when it is dropped that the sample is over. notify hears no word of ours before it has read
+/// everything; where a writer is faster than that, its thread would go on for as long as the writer.
+struct Over(Arc<AtomicBool>);
+
+impl Drop for Over {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
 }
 
 impl std::fmt::Debug for Sample {
@@ -29,24 +41,13 @@ impl Sample {
         dir: &Path,
     ) -> Result<Sample, Unwatched> {
         let created = Arc::new(AtomicU32::new(0));
-        let (count, roots) = (Arc::clone(&created), Arc::clone(&inlet.roots));
-        let names: Vec<_> = roots.iter().map(|root| root.policy.names.clone()).collect();
+        let over = Over(Arc::default());
+        let mut count = counter(inlet, Arc::clone(&created), Arc::clone(&over.0));
         let mask = EventKindMask::CREATE;
         let mut ear = Ear::new((&inlet.rare, generation), mask, |guard| {
             move |event: notify::Result<notify::Event>| {
                 let _alive = &guard;
-                let Ok(event) = event else { return };
-                let is_one = matches!(event.kind, EventKind::Create(_))
-                    && event
-                        .paths
-                        .first()
-                        .is_some_and(|path| is_temp(path, &names, &roots));
-                if event.need_rescan() {
-                    // More than the kernel's queue holds is not calm.
-                    count.store(u32::MAX / 2, Ordering::Relaxed);
-                } else if is_one {
-                    count.fetch_add(1, Ordering::Relaxed);
-                }
+                count(event);
             }
         })?;
         let how =
@@ -55,7 +56,11 @@ impl Sample {
             Some(watcher) => watcher.watch_with(dir, how)?,
             None => return Err(Unwatched::Gone),
         }
-        Ok(Sample { created, _ear: ear })
+        Ok(Sample {
+            created,
+            _ear: ear,
+            _over: over,
+        })
     }
 
     /// One that has heard of so many, and hears of no more.
@@ -71,5 +76,72 @@ impl Sample {
     #[must_use]
     pub fn created(&self) -> u32 {
         self.created.load(Ordering::Relaxed)
+    }
+}
+
+/// What notify's thread calls with each event. It ends that thread once the sample is over.
+fn counter(
+    inlet: &Inlet,
+    created: Arc<AtomicU32>,
+    over: Arc<AtomicBool>,
+) -> impl FnMut(notify::Result<notify::Event>) + Send + 'static {
+    let roots = Arc::clone(&inlet.roots);
+    let names: Vec<_> = roots.iter().map(|root| root.policy.names.clone()).collect();
+    move |event| {
+        if over.load(Ordering::Relaxed) {
+            std::panic::resume_unwind(Box::new("the sample is over"));
+        }
+        let Ok(event) = event else { return };
+        let is_one = matches!(event.kind, EventKind::Create(_))
+            && event
+                .paths
+                .first()
+                .is_some_and(|path| is_temp(path, &names, &roots));
+        if event.need_rescan() {
+            // More than the kernel's queue holds is not calm.
+            created.store(u32::MAX / 2, Ordering::Relaxed);
+        } else if is_one {
+            created.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::decide::heat::Threshold;
+    use crate::root::Root;
+    use crate::temps::Temps;
+    use crossbeam_channel::unbounded;
+    use notify::event::CreateKind;
+    use std::time::Duration;
+
+    /// Whatever is still to be read: whoever does not count any more does not slow the writers.
+    #[test]
+    fn its_thread_ends_with_it_however_fast_the_events_come() {
+        let (temps, _bell) = Temps::new(Duration::from_secs(1), 1);
+        let root = Root {
+            path: "/r".into(),
+            policy: Arc::default(),
+        };
+        let inlet = Inlet {
+            temps: Arc::new(temps),
+            rare: unbounded().0,
+            roots: [root].into(),
+            hot_from: Threshold::default(),
+            tell: None,
+        };
+        let (created, over) = (Arc::<AtomicU32>::default(), Over(Arc::default()));
+        let mut count = counter(&inlet, Arc::clone(&created), Arc::clone(&over.0));
+        let event = || {
+            let created = EventKind::Create(CreateKind::File);
+            Ok(notify::Event::new(created).add_path("/r/a.tmp".into()))
+        };
+        count(event());
+        assert_eq!(created.load(Ordering::Relaxed), 1);
+        drop(over);
+        let thread = std::thread::spawn(move || count(event()));
+        assert!(thread.join().is_err(), "it reads on");
+        assert_eq!(created.load(Ordering::Relaxed), 1);
     }
 }

@@ -616,6 +616,23 @@ fn what_it_remembers() {
     }
 }
 
+/// Between two looks that are further apart than half a grace its writer may open it again, write, and
+/// hold it until just before the second one: that look takes no more than half a grace for granted.
+#[test]
+fn what_has_changed_since_a_look_gets_half_a_grace() {
+    for origin in [Origin::Created, Origin::Found] {
+        let script = [
+            (9_990, Write),
+            (10_100, Grab),
+            (10_100, Write),
+            (19_900, LetGo),
+            (19_900 + 4_900, Gone),
+        ];
+        let mut story = Story::new(origin, 0, UP, GRACE);
+        assert_eq!(story.judged(&script), None, "{origin:?}: {:?}", story.looks);
+    }
+}
+
 /// What was touched while it was being disposed of is somebody's: nothing of the looks before
 /// counts, and nothing is said twice.
 #[test]
@@ -736,6 +753,8 @@ impl Model {
         let look = &history[first];
         let credit = match was_held {
             true => Duration::ZERO,
+            // It has changed since a look before.
+            false if first > 0 => self.credit(look).min(self.grace / 2),
             false => self.credit(look),
         };
         let quiet = look.now.mono.before(credit).after(self.grace);
