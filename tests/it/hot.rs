@@ -131,10 +131,15 @@ const IS_CALM: &str = ": it is watched again";
 #[derive(Clone, Copy)]
 enum Pace {
     FullSpeed,
-    /// Ten a second.
+    /// Ten a second; of who forgets, [`BETWEEN`] apart, and each is forgotten.
     Calm,
     Stop,
 }
+
+/// From one forgotten temp to the next. Some fall into each moment of which no event tells and that
+/// no scan by time sees: from the last scan of a hot directory, which is followed by a sample of
+/// 100 ms, to its watch.
+const BETWEEN: Duration = Duration::from_millis(40);
 
 /// Two healthy writers of which one forgets a temp now and then.
 struct Writers {
@@ -161,6 +166,11 @@ impl Writers {
 
     fn go(&self, pace: Pace) {
         self.pace.store(pace as u8, Ordering::SeqCst);
+    }
+
+    /// What one of them has forgotten so far, and when.
+    fn forgotten(&self) -> Vec<(PathBuf, Timestamp)> {
+        self.forgotten.lock().unwrap().clone()
     }
 
     /// How much they wrote, and what one of them forgot and when.
@@ -194,9 +204,12 @@ fn write(
         ));
         let began = Timestamp::now();
         let wrote = fs::write(&temp, "");
-        if who == "a" && forgot.elapsed() > Duration::from_millis(40) && wrote.is_ok() {
+        if who == "a" && forgot.elapsed() >= BETWEEN && wrote.is_ok() {
             forgot = Instant::now();
             forgotten.lock().unwrap().push((temp, began));
+            if pace == Pace::Calm as u8 {
+                thread::sleep(BETWEEN);
+            }
             continue;
         }
         match wrote.and_then(|()| fs::rename(&temp, &target)) {
@@ -220,11 +233,14 @@ fn no_orphan_is_missed_or_late_when_it_becomes_hot_and_calm() {
         let watch = Watch::start(&sandbox.root());
         let writers = Writers::start(&sandbox.root());
         watch.says(IS_HOT, 1);
-        // Hot for some graces, calm for one, and once more.
+        // Hot for some graces, calm until all is gone that was forgotten before, and once more.
         thread::sleep(3 * GRACE);
         writers.go(Pace::Calm);
         watch.says(IS_CALM, 1);
-        thread::sleep(GRACE);
+        // While it is watched: becoming hot once more, it would be scanned.
+        for (temp, _) in writers.forgotten() {
+            watch.takes(&temp);
+        }
         let changes = said(IS_HOT);
         writers.go(Pace::FullSpeed);
         watch.says(IS_HOT, changes + 1);

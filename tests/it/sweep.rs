@@ -247,8 +247,11 @@ fn claims_that_a_crash_left_are_put_in_order() {
         );
 
         drop(held);
-        sandbox.age(OLD);
-        sandbox.sweep(SHORT).exit(0);
+        // Long enough that none of it passes between putting back and the second look, half of it
+        // later, on a slow machine either.
+        const GRACE: Duration = Duration::from_secs(2);
+        sandbox.age(GRACE);
+        sandbox.sweep(["--grace", "2s"]).exit(0);
         assert!(!sandbox.has("free.tmp") && !sandbox.has("taken.tmp"));
         assert_eq!(
             sandbox.content("held.tmp"),
