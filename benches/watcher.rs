@@ -155,6 +155,11 @@ mod linux {
         let place = Place::new();
         let mut watch = place.watch(&["--grace", "2s"]);
         watch.next("ready");
+        // They are read as they come: orphand waits for whoever does not listen.
+        let reader = thread::spawn(move || {
+            let events: Vec<Value> = (0..LEAKS).map(|_| watch.next("reaped")).collect();
+            events
+        });
         let closed: HashMap<PathBuf, Timestamp> = (0..LEAKS)
             .map(|n| {
                 thread::sleep(Duration::from_millis(10));
@@ -162,11 +167,12 @@ mod linux {
                 (place.temp(n), Timestamp::now())
             })
             .collect();
-        let mut late: Vec<f64> = (0..LEAKS)
-            .map(|_| {
-                let event = watch.next("reaped");
+        let events = reader.join().expect("the events");
+        let mut late: Vec<f64> = events
+            .iter()
+            .map(|event| {
                 let path = Path::new(event["path"].as_str().expect("a path"));
-                let after = when(&event).duration_since(closed[path]);
+                let after = when(event).duration_since(closed[path]);
                 (after.as_secs_f64() - GRACE.as_secs_f64()) * 1e3
             })
             .collect();

@@ -55,6 +55,9 @@ pub(super) enum Word {
 /// How often it is seen whether there is room again for temps that were turned away.
 const CROWDED: Duration = Duration::from_secs(1);
 
+/// The most hints that are taken in at a time: a stop is heard in between.
+const MOST_HINTS: usize = 4_096;
+
 struct Keeper {
     shared: Arc<Shared>,
     /// The rules in force. Only this thread changes them.
@@ -153,6 +156,10 @@ impl Keeper {
     ) {
         while !self.shared.is_stopping() {
             self.shared.round(Whose::Keeper);
+            // Also where there is always something to hear.
+            if self.next_alarm().is_some_and(|at| at <= Instant::now()) {
+                self.on_alarm();
+            }
             let mut select = Select::new();
             let word = select.recv(words);
             let hint = select.recv(rare);
@@ -183,7 +190,7 @@ impl Keeper {
     fn on_hints(&mut self, rare: &Receiver<Rare>) {
         let mut check = false;
         let (mut mounted, mut hot) = (BTreeSet::new(), BTreeSet::new());
-        for hint in rare.try_iter() {
+        for hint in rare.try_iter().take(MOST_HINTS) {
             match hint {
                 Rare::Structure(path) | Rare::SelfGone(path) => {
                     check |= self
@@ -208,6 +215,14 @@ impl Keeper {
                     self.distrust = true;
                     self.lost();
                 }
+                Rare::Outrun(generation) if generation == self.kernel.generation() => {
+                    log::warn!(
+                        "writers are faster than their events are read: all watches are set anew"
+                    );
+                    self.distrust = true;
+                    self.lost();
+                }
+                Rare::Outrun(_) => {}
                 Rare::Dead(generation) if generation == self.kernel.generation() => {
                     if self.shared.is_stopping() {
                         return;
@@ -287,7 +302,9 @@ impl Keeper {
         if self.alarm.is_lost(now) {
             if std::mem::take(&mut self.distrust) {
                 self.kernel.clear();
-                self.posts.iter_mut().for_each(|post| post.watched.clear());
+                // What is hot stays so: its watch is what was too much.
+                let posts = self.posts.iter_mut();
+                posts.for_each(|post| post.watched.retain(|_, watched| watched.heat.is_hot()));
             }
             self.rescan_all(Cause::Overflow);
             self.alarm.recovered(now, Instant::now());

@@ -27,8 +27,9 @@ pub enum Origin {
     Found,
     /// A scan found it, and it is to wait a whole grace whatever its dates say.
     FoundToWait,
-    /// A scan found it, one of those that come twice in each grace instead of events: its dates say
-    /// no more than half a grace, so that its writer has as long as where its creation is seen.
+    /// A scan found it of which an event should have told, or would have where a directory is not hot:
+    /// its dates say no more than half a grace, so that its writer has as long as where its creation is
+    /// seen.
     FoundInTime,
 }
 

@@ -1,26 +1,56 @@
 //! A watcher of notify's, and whether its thread still lives.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
 use crossbeam_channel::Sender;
 use notify::event::EventKindMask;
 use notify::{Config, RecommendedWatcher, Watcher as _};
 
 use super::Rare;
+use crate::clock;
+use crate::decide::time::Mono;
 
 /// A watcher that can be dropped whatever has become of its thread: notify's own panics then where
 /// that has ended (9.0.0-rc.7, its `inotify.rs:1395`).
 pub(super) struct Ear {
     watcher: Option<RecommendedWatcher>,
     is_dead: Arc<AtomicBool>,
+    asked: Arc<Asked>,
+}
+
+/// Since when notify's thread is asked for something, nanoseconds of the monotonic clock; 0: it is not.
+///
+/// That thread hears of nothing before it has read all events (9.0.0-rc.7, its `inotify.rs:384`). Where
+/// writers are faster than it reads, it never has, and whoever asked would wait for as long as they
+/// write: so it ends then, by its own hand, at the next event.
+#[derive(Debug, Default)]
+struct Asked {
+    since: AtomicU64,
+    was_outrun: AtomicBool,
+}
+
+/// For how long an answer is waited for: 16,384 events, all that the kernel's queue holds, are read in a
+/// fifth of a second.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+impl Asked {
+    fn check(&self) {
+        let since = self.since.load(Ordering::Relaxed);
+        if since != 0 && clock::mono().since(Mono(since)) > PATIENCE {
+            self.was_outrun.store(true, Ordering::SeqCst);
+            resume_unwind(Box::new("writers are faster than their events are read"));
+        }
+    }
 }
 
 /// Owned by a callback, and so by notify's thread: when that ends, for whatever reason, this does.
 pub(super) struct Guard {
-    ended: Arc<dyn Fn() + Send + Sync>,
+    ended: Arc<dyn Fn(bool) + Send + Sync>,
     is_dead: Arc<AtomicBool>,
+    asked: Arc<Asked>,
     /// There is a thread: before that only a callback ends, for which no thread could be had.
     has_begun: Arc<AtomicBool>,
 }
@@ -34,36 +64,50 @@ impl Ear {
         make: impl FnOnce(Guard) -> H,
     ) -> notify::Result<Ear> {
         let rare = rare.clone();
-        let ended = move || _ = rare.send(Rare::Dead(generation));
+        let ended = move |was_outrun| {
+            if was_outrun {
+                let _ = rare.send(Rare::Outrun(generation));
+            }
+            let _ = rare.send(Rare::Dead(generation));
+        };
         Ear::telling(ended, mask, make)
     }
 
-    /// The same; when the thread ends, `ended` is called, in it.
+    /// The same; when the thread ends, `ended` is called, in it: with `true`, where it could not read
+    /// events as fast as they came.
     pub(super) fn telling<H: notify::EventHandler>(
-        ended: impl Fn() + Send + Sync + 'static,
+        ended: impl Fn(bool) + Send + Sync + 'static,
         mask: EventKindMask,
         make: impl FnOnce(Guard) -> H,
     ) -> notify::Result<Ear> {
-        let ended: Arc<dyn Fn() + Send + Sync> = Arc::new(ended);
+        let ended: Arc<dyn Fn(bool) + Send + Sync> = Arc::new(ended);
+        let asked = Arc::<Asked>::default();
         let is_dead = Arc::new(AtomicBool::new(false));
         let has_begun = Arc::new(AtomicBool::new(false));
         let guard = Guard {
             ended: Arc::clone(&ended),
             is_dead: Arc::clone(&is_dead),
+            asked: Arc::clone(&asked),
             has_begun: Arc::clone(&has_begun),
         };
         let config = Config::default()
             .with_follow_symlinks(false)
             .with_event_kinds(mask);
-        let watcher = RecommendedWatcher::new(make(guard), config)?;
+        let (mut handler, check) = (make(guard), Arc::clone(&asked));
+        let handler = move |event| {
+            check.check();
+            handler.handle_event(event);
+        };
+        let watcher = RecommendedWatcher::new(handler, config)?;
         has_begun.store(true, Ordering::SeqCst);
         if is_dead.load(Ordering::SeqCst) {
             // It has ended already, before anybody could have known.
-            ended();
+            ended(false);
         }
         Ok(Ear {
             watcher: Some(watcher),
             is_dead,
+            asked,
         })
     }
 
@@ -78,12 +122,25 @@ impl Ear {
         Ear {
             watcher: None,
             is_dead: Arc::default(),
+            asked: Arc::default(),
         }
     }
 
-    /// The watcher itself.
-    pub(super) fn watcher(&mut self) -> Option<&mut RecommendedWatcher> {
-        self.watcher.as_mut()
+    /// Has notify's thread do something. Where it cannot, because writers outrun it, it ends, and that
+    /// is the error.
+    pub(super) fn ask<T>(
+        &mut self,
+        act: impl FnOnce(&mut RecommendedWatcher) -> notify::Result<T>,
+    ) -> notify::Result<T> {
+        let Some(watcher) = &mut self.watcher else {
+            return Err(notify::Error::watch_not_found());
+        };
+        self.asked
+            .since
+            .store(clock::mono().0.max(1), Ordering::SeqCst);
+        let done = act(watcher);
+        self.asked.since.store(0, Ordering::SeqCst);
+        done
     }
 }
 
@@ -103,7 +160,28 @@ impl Drop for Guard {
     fn drop(&mut self) {
         self.is_dead.store(true, Ordering::SeqCst);
         if self.has_begun.load(Ordering::SeqCst) {
-            (self.ended)();
+            (self.ended)(self.asked.was_outrun.load(Ordering::SeqCst));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_thread_that_is_outrun_ends_when_it_is_asked() {
+        let asked = |since: Option<Mono>| {
+            let since = AtomicU64::new(since.map_or(0, |since| since.0));
+            let was_outrun = AtomicBool::new(false);
+            let asked = Asked { since, was_outrun };
+            let ended = catch_unwind(AssertUnwindSafe(|| asked.check())).is_err();
+            assert_eq!(asked.was_outrun.load(Ordering::SeqCst), ended);
+            ended
+        };
+        let now = clock::mono();
+        assert!(!asked(None), "nobody asks");
+        assert!(!asked(Some(now)), "it has time");
+        assert!(asked(Some(now.before(PATIENCE * 2))));
     }
 }

@@ -53,7 +53,7 @@ impl Changes {
         self.folder = None;
         // The end of the thread is a ring too: what was to be heard then is lost.
         let ring = self.ring.clone();
-        let ended = move || _ = ring.try_send(());
+        let ended = move |_| _ = ring.try_send(());
         let ear = Ear::telling(ended, mask(), |guard| {
             handler(self.path.clone(), self.ring.clone(), guard)
         });
@@ -82,12 +82,12 @@ impl Changes {
                 None => log::error!("changes of {:?} will not be heard any more", self.path),
             }
         }
-        let Some(watcher) = self.ear.as_mut().and_then(Ear::watcher) else {
+        let Some(ear) = &mut self.ear else {
             return;
         };
         if let Some(folder) = self.folder.take() {
             // It may be another one with the same path by now.
-            let _ = watcher.unwatch(&folder);
+            let _ = ear.ask(|watcher| watcher.unwatch(&folder));
         }
         // RACE: a folder may come between two of these attempts; worst case: the one above it is
         // watched, which rings when anything else comes there, and the file is read late.
@@ -95,7 +95,10 @@ impl Changes {
             .path
             .ancestors()
             .skip(1)
-            .find(|folder| watcher.watch(folder, RecursiveMode::NonRecursive).is_ok())
+            .find(|folder| {
+                let watched = ear.ask(|watcher| watcher.watch(folder, RecursiveMode::NonRecursive));
+                watched.is_ok()
+            })
             .map(Path::to_owned);
     }
 }

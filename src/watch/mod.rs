@@ -60,6 +60,8 @@ pub enum Rare {
     Hot(PathBuf),
     /// There was no room for some temps.
     Full,
+    /// Events come faster than a thread reads them, and it had to end to be heard; its generation.
+    Outrun(u32),
     /// Events were lost.
     Lost,
     /// notify said no.
@@ -148,18 +150,17 @@ impl Kernel {
             false => RecursiveMode::NonRecursive,
         };
         let how = WatchPathConfig::new(mode).with_dereference_symlinks(false);
-        match ear.watcher() {
-            Some(watcher) => Ok(watcher.watch_with(dir, how)?),
-            None => Err(Unwatched::Gone),
-        }
+        Ok(ear.ask(|watcher| watcher.watch_with(dir, how))?)
     }
 
-    /// Watches no longer. That it was not watched any more anyway is fine.
-    pub fn unwatch(&mut self, dir: &Path) {
+    /// Watches no longer. That it was not watched any more anyway is fine. `false`: writers outran
+    /// a thread, and it has ended with all its watches; [`Rare::Outrun`] says so as well.
+    pub fn unwatch(&mut self, dir: &Path) -> bool {
         let ears = [&mut self.plain, &mut self.closing].into_iter().flatten();
-        for watcher in ears.filter_map(Ear::watcher) {
-            let _ = watcher.unwatch(dir);
-        }
+        ears.fold(true, |hears, ear| {
+            let _ = ear.ask(|watcher| watcher.unwatch(dir));
+            hears && !ear.is_dead()
+        })
     }
 
     /// Listens for a while how many temps are created in the directory `dir`, whether it is watched or

@@ -63,7 +63,7 @@ impl Parents {
             });
             self.ear = ear.ok();
         }
-        let Some(watcher) = self.ear.as_mut().and_then(Ear::watcher) else {
+        let Some(ear) = &mut self.ear else {
             return Hearing::Full;
         };
         let mut hearing = Hearing::Whole;
@@ -82,8 +82,8 @@ impl Parents {
             }
             // A folder that was deleted and made again is another one with the same path.
             self.known.remove(way);
-            let _ = watcher.unwatch(way);
-            match watcher.watch(way, RecursiveMode::NonRecursive) {
+            let _ = ear.ask(|watcher| watcher.unwatch(way));
+            match ear.ask(|watcher| watcher.watch(way, RecursiveMode::NonRecursive)) {
                 Ok(()) => _ = now.map(|now| self.known.insert(way.to_owned(), now)),
                 Err(error) => match Unwatched::from(error) {
                     // It is heard when it comes: what it lies in is watched already.

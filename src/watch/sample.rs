@@ -52,10 +52,7 @@ impl Sample {
         })?;
         let how =
             WatchPathConfig::new(RecursiveMode::NonRecursive).with_dereference_symlinks(false);
-        match ear.watcher() {
-            Some(watcher) => watcher.watch_with(dir, how)?,
-            None => return Err(Unwatched::Gone),
-        }
+        ear.ask(|watcher| watcher.watch_with(dir, how))?;
         Ok(Sample {
             created,
             _ear: ear,
@@ -69,6 +66,7 @@ impl Sample {
         Sample {
             created: Arc::new(AtomicU32::new(created)),
             _ear: Ear::deaf(),
+            _over: Over(Arc::default()),
         }
     }
 

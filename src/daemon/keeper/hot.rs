@@ -4,7 +4,7 @@
 //!
 //! Nothing is missed and nothing is late. A scan follows the end of the watch, so what no event has
 //! told of is found; each later orphan is found before half its grace has passed, and is then armed
-//! for its exact end by its own dates. These say no more than half a grace ([`Origin::FoundInTime`]):
+//! for its exact end by its own dates. These say no more than half a grace (`Origin::FoundInTime`):
 //! where a scan comes late, its orphans go late, and no writer has less time for it. What was heard of before and renamed since is found gone when
 //! it is looked at. At the end the watch comes first and a last scan second.
 //!
@@ -17,7 +17,6 @@ use std::time::{Duration, Instant};
 use super::{Keeper, Post};
 use crate::decide::heat::SAMPLE;
 use crate::decide::policy::{Closed, Hot};
-use crate::decide::tracker::Origin;
 use crate::event::Cause;
 use crate::root::Root;
 use crate::watch::{Sample, Unwatched};
@@ -200,11 +199,14 @@ impl Keeper {
         // RACE: events that are not read yet end with the watch. A temp that one of them was about is
         // found by the scan; one that was renamed since stays in the map until its next look, and is
         // told of as settled by nobody. No worse: looking is the truth.
-        self.kernel.unwatch(dir);
+        let hears = self.kernel.unwatch(dir);
         log::info!(
             "{dir:?} is hot: it is scanned every {every:?} instead of being watched, until it is calm"
         );
-        self.tend_hot(index);
+        // Otherwise all that is watched is scanned in a moment, and this with it.
+        if hears {
+            self.tend_hot(index);
+        }
     }
 
     /// Scans and listens to the hot directories of a root that are due.
@@ -248,12 +250,16 @@ impl Keeper {
         if !self.heat(index, dir).is_some_and(|heat| heat.is_due(began)) {
             return;
         }
-        self.scan_hot(index, root, dir);
+        let was_read = self.scan_hot(index, root, dir);
         let now = Instant::now();
         let took = now.saturating_duration_since(began);
         let Some(heat) = self.heat(index, dir) else {
             return;
         };
+        if !was_read {
+            // It is treated as any other that cannot be read.
+            return self.cool_down(index, root, dir, Heat::refuse);
+        }
         if heat.is_too_slow(took) {
             log::warn!(
                 "{dir:?} is hot, but one scan of it takes {took:?}: it is watched again, which slows \
@@ -275,16 +281,10 @@ impl Keeper {
         watched.heat.is_hot().then_some(&mut watched.heat)
     }
 
-    fn scan_hot(&mut self, index: usize, root: &Root, dir: &Path) {
-        if let Ok(below) = dir.strip_prefix(&root.path) {
-            self.scan_as(
-                index,
-                root,
-                below,
-                Cause::Periodic,
-                Some(Origin::FoundInTime),
-            );
-        }
+    /// Says whether it could be read.
+    fn scan_hot(&mut self, index: usize, root: &Root, dir: &Path) -> bool {
+        let below = dir.strip_prefix(&root.path);
+        below.is_ok_and(|below| self.scan(index, root, below, Cause::Periodic))
     }
 
     /// Watches a directory again, then scans it: what was created before the watch stood is found.

@@ -21,25 +21,16 @@ use crate::watch::{RECURSIVE, Unwatched};
 
 impl Keeper {
     /// Scans the directory `below` a root: watches what is below it, and tracks what is there.
-    pub(super) fn scan(&mut self, index: usize, root: &Root, below: &Path, cause: Cause) {
+    /// Says whether that directory itself could be read.
+    pub(super) fn scan(&mut self, index: usize, root: &Root, below: &Path, cause: Cause) -> bool {
         let origin = match (cause, self.shared.existing) {
             (Cause::Startup | Cause::RootReturned, Existing::Leave) => None,
             // What comes back with its directory may have been there before, too.
             (Cause::Startup | Cause::RootReturned, Existing::Wait) => Some(Origin::FoundToWait),
-            _ => Some(Origin::Found),
+            (Cause::Startup | Cause::RootReturned, Existing::Take) => Some(Origin::Found),
+            // An event should have told of it, and its writer has as long as if one had.
+            _ => Some(Origin::FoundInTime),
         };
-        self.scan_as(index, root, below, cause, origin);
-    }
-
-    /// The same, with what is found treated like that; `None` leaves what was there before alone.
-    pub(super) fn scan_as(
-        &mut self,
-        index: usize,
-        root: &Root,
-        below: &Path,
-        cause: Cause,
-        origin: Option<Origin>,
-    ) {
         let (shared, started) = (Arc::clone(&self.shared), clock::mono());
         let id = self.territory.id(index);
         let recovers = !root.policy.is_dry_run();
@@ -50,7 +41,7 @@ impl Keeper {
         // The walk has several threads, the kernel's watcher has one door.
         let unwatched = Mutex::new(Vec::new());
         let Some(post) = self.posts.get_mut(index) else {
-            return;
+            return false;
         };
         post.begin_round();
         let patience = post.patience(root);
@@ -106,6 +97,7 @@ impl Keeper {
         let (unwatched, unheard) = (into_inner(unwatched), into_inner(unheard));
         let dir = root.path.join(below);
         let spared: Vec<&Path> = denied.iter().map(|(path, _)| path.as_path()).collect();
+        let was_read = walked.is_ok() && !denied.iter().any(|(path, _)| *path == dir);
         let mut directories = 0;
         if let Some(post) = self.posts.get_mut(index) {
             if walked.is_ok() {
@@ -137,6 +129,7 @@ impl Keeper {
             self.crowd();
         }
         self.shared.temps.wake();
+        was_read
     }
 
     /// Says once what cannot be watched, and nothing more until all of the root is watched again.
