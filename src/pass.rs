@@ -12,7 +12,7 @@ use crate::decide::judge::{Evidence, Reach, Reason, Target, Verdict, judge};
 use crate::decide::observation::{Hold, Kind, Observation};
 use crate::decide::policy::SHORTEST_GRACE;
 use crate::decide::time::{ClockWatch, Mono, Now};
-use crate::decide::tracker::{Look, Next, Origin, Tracked};
+use crate::decide::tracker::{Look, Next, Tracked};
 use crate::event::{Disposed, Event, How, Subject};
 use crate::evidence::restored::Marks;
 use crate::evidence::writers::Writers;
@@ -305,7 +305,7 @@ impl<'a> Pass<'a> {
             quiet: quiet.quiet,
             unused: quiet.unused,
             grace,
-            created: (temp.origin() == Origin::Created).then(|| temp.seen()),
+            created: temp.created_at(&look),
             closed: temp.is_closed(),
         };
         let answer = (proof.as_ref(), hold);

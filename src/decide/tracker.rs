@@ -200,6 +200,19 @@ impl Tracked {
         self.origin
     }
 
+    /// When the creation of the very file that was looked at was seen, where it was. A file that is
+    /// younger than that has come by this name unheard: in a directory that was hot meanwhile, say. One
+    /// whose birth is not known may be such a one.
+    #[must_use]
+    pub fn created_at(&self, look: &Look) -> Option<Mono> {
+        // Covers the coarseness of the kernel's dates.
+        const DOUBT: Duration = Duration::from_secs(1);
+        let since = look.now.mono.since(self.seen);
+        let born = look.fingerprint.btime?;
+        let is_it = look.now.wall.since(born) + DOUBT >= since;
+        (self.origin == Origin::Created && is_it).then_some(self.seen)
+    }
+
     /// Whether a close by a writer was reported.
     #[must_use]
     pub fn is_closed(&self) -> bool {

@@ -633,6 +633,47 @@ fn what_has_changed_since_a_look_gets_half_a_grace() {
     }
 }
 
+/// A pid counts as another's only by the moment at which this very file was seen being created.
+#[test]
+fn whose_creation_was_seen() {
+    let seen = |origin, age: i64, waits: u64, born: Option<i64>| {
+        let mut story = Story::new(origin, age, UP, GRACE);
+        story.at = waits;
+        story.file.btime = born.map(wall);
+        let look = Look {
+            now: Now {
+                mono: story.mono(),
+                wall: story.wall(),
+            },
+            parted: None,
+            fingerprint: story.file,
+            hold: Hold::Free,
+        };
+        story.temp.created_at(&look)
+    };
+    let known = Some(Mono(UP * MS));
+    assert_eq!(seen(Origin::Created, 0, 10_000, Some(0)), known);
+    assert_eq!(
+        seen(Origin::Created, 0, 10_000, Some(1_000)),
+        known,
+        "coarse"
+    );
+    assert_eq!(
+        seen(Origin::Created, 0, 10_000, Some(1_001)),
+        None,
+        "younger"
+    );
+    assert_eq!(
+        seen(Origin::Created, 0, 10_000, Some(-YEAR)),
+        known,
+        "moved in"
+    );
+    assert_eq!(seen(Origin::Created, 0, 10_000, None), None);
+    for origin in [Origin::Found, Origin::FoundToWait, Origin::FoundInTime] {
+        assert_eq!(seen(origin, 0, 10_000, Some(0)), None, "{origin:?}");
+    }
+}
+
 /// What was touched while it was being disposed of is somebody's: nothing of the looks before
 /// counts, and nothing is said twice.
 #[test]
