@@ -37,6 +37,8 @@ struct Asked {
 const PATIENCE: Duration = Duration::from_secs(2);
 
 impl Asked {
+    /// RACE: the answer may come just now; worst case: a thread ends that need not have, and all watches
+    /// are set anew.
     fn check(&self) {
         let since = self.since.load(Ordering::Relaxed);
         if since != 0 && clock::mono().since(Mono(since)) > PATIENCE {

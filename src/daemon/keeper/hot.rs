@@ -5,11 +5,12 @@
 //! Nothing is missed and nothing is late. A scan follows the end of the watch, so what no event has
 //! told of is found; each later orphan is found before half its grace has passed, and is then armed
 //! for its exact end by its own dates. These say no more than half a grace (`Origin::FoundInTime`):
-//! where a scan comes late, its orphans go late, and no writer has less time for it. What was heard of before and renamed since is found gone when
-//! it is looked at. At the end the watch comes first and a last scan second.
+//! where a scan comes late, its orphans go late, and no writer has less time for it. What was heard of
+//! before and renamed since is found gone when it is looked at. At the end the watch comes first and a
+//! last scan second.
 //!
-//! A directory that was made below a hot one is found by the scan; one that goes is heard of by its
-//! parent's watch, which stays.
+//! A directory that was made below a hot one is found by the scan; that the hot one itself goes is heard
+//! of by the watch on its parent or, where that is hot too, found by the parent's scan.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -215,7 +216,7 @@ impl Keeper {
             return;
         };
         let now = Instant::now();
-        let is_due = |heat: &super::hot::Heat| heat.next().is_some_and(|at| at <= now);
+        let is_due = |heat: &Heat| heat.next().is_some_and(|at| at <= now);
         let due = post
             .watched
             .iter()
