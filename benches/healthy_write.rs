@@ -2,11 +2,11 @@
 //!
 //!     cargo bench --bench healthy_write -- [WRITES] [WRITES_PER_SECOND]
 //!
-//! Three watchers, each in a process of its own, one after the other in each round: orphand, the
-//! leanest handler on the same notify, mask and map, and a bare inotify read loop that keeps the
-//! same names in a hash map. A fourth process writes; at full speed with two threads, and then one
-//! more run has nobody watch, so that it shows what being watched costs the writer. Only Linux has
-//! inotify.
+//! The watchers take turns, each in a process of its own: orphand; the leanest handler on the same
+//! notify, mask and map, and one with notify's default mask; a bare inotify read loop that keeps the
+//! same names in a hash map; inotifywait and watchman, where they are installed. Another process
+//! writes, at full speed with two threads; in one run nobody watches, which shows what being watched
+//! costs the writer. Only Linux has inotify.
 
 #[cfg(not(target_os = "linux"))]
 fn main() {
@@ -19,28 +19,22 @@ fn main() {
 }
 
 #[cfg(target_os = "linux")]
+#[path = "healthy_write/watchers.rs"]
+mod watchers;
+
+#[cfg(target_os = "linux")]
 mod linux {
     use std::collections::HashMap;
-    use std::ffi::OsStr;
-    use std::io::{BufRead, BufReader, Read, Write};
+    use std::io::{BufRead, BufReader, Read};
     use std::ops::Range;
-    use std::os::unix::ffi::OsStrExt;
-    use std::path::{Path, PathBuf};
+    use std::path::Path;
     use std::process::{Child, Command, Stdio};
     use std::time::{Duration, Instant};
     use std::{env, fs};
 
-    use dashmap::DashMap;
-    use notify::event::{CreateKind, EventKindMask, ModifyKind, RenameMode};
-    use notify::{Config, EventKind, RecommendedWatcher, RecursiveMode, Watcher as _};
-    use orphand::decide::policy::{Graces, Policy};
-    use rustix::fs::inotify;
+    use super::watchers::{self, INOTIFY, NOBODY, NOTIFY, ORPHAND};
 
     const ROUNDS: usize = 3;
-    const WATCHERS: [&str; 4] = ["orphand", "notify", "inotify", "nobody"];
-
-    /// Short enough that what a hot directory leaves in the map is gone soon after the end.
-    const GRACE: Duration = Duration::from_secs(10);
 
     /// What a run with one of them showed.
     #[derive(Clone, Copy)]
@@ -60,7 +54,7 @@ mod linux {
             ["child", "writer", dir, writes, rate] => {
                 write(Path::new(dir), number(writes), number(rate))
             }
-            ["child", watcher, dir] => watch(watcher, Path::new(dir)),
+            ["child", watcher, dir] => watchers::watch(watcher, Path::new(dir)),
             rest => {
                 let writes = rest.first().map_or(30_000, |n| number(n));
                 let rate = rest.get(1).map_or(500, |n| number(n));
@@ -78,12 +72,13 @@ mod linux {
             "{writes} atomic writes, {rate} a second (0: as fast as two threads can); each write, µs"
         );
         println!(
-            "{:<14} {:>12} {:>12} {:>9}",
+            "{:<22} {:>12} {:>12} {:>9}",
             "", "watcher CPU", "writer", "peak MB"
         );
+        let there: Vec<&str> = watchers::there().collect();
         let mut all: HashMap<&str, Vec<Run>> = HashMap::new();
         for round in 0..ROUNDS {
-            for watcher in WATCHERS {
+            for &watcher in &there {
                 let run = run(watcher, writes, rate);
                 print(&format!("{round} {watcher}"), run);
                 all.entry(watcher).or_default().push(run);
@@ -94,7 +89,7 @@ mod linux {
             runs.sort_by(f64::total_cmp);
             runs[runs.len() / 2]
         };
-        for watcher in WATCHERS {
+        for &watcher in &there {
             let (cpu, wall) = (
                 median(watcher, |run| run.cpu),
                 median(watcher, |run| run.wall),
@@ -104,20 +99,20 @@ mod linux {
         }
         let cpu = |watcher| median(watcher, |run| run.cpu);
         println!(
-            "CPU of orphand: {:.2} of notify's, {:.2} of inotify's",
-            cpu("orphand") / cpu("notify"),
-            cpu("orphand") / cpu("inotify"),
+            "CPU of orphand: {:.2} of {NOTIFY}'s, {:.2} of {INOTIFY}'s",
+            cpu(ORPHAND) / cpu(NOTIFY),
+            cpu(ORPHAND) / cpu(INOTIFY),
         );
         let wall = |watcher| median(watcher, |run| run.wall);
-        for watcher in WATCHERS {
-            let speed = 100.0 * wall("nobody") / wall(watcher);
+        for &watcher in &there {
+            let speed = 100.0 * wall(NOBODY) / wall(watcher);
             println!("speed of the writer, watched by {watcher}: {speed:.0} %");
         }
     }
 
     fn print(what: &str, run: Run) {
         let Run { cpu, wall, peak } = run;
-        println!("{what:<14} {cpu:>12.2} {wall:>12.2} {peak:>9.1}");
+        println!("{what:<22} {cpu:>12.2} {wall:>12.2} {peak:>9.1}");
     }
 
     fn run(watcher: &str, writes: u64, rate: u64) -> Run {
@@ -149,7 +144,7 @@ mod linux {
         };
         // The others keep what they knew of when the kernel had to drop events.
         match watcher {
-            "orphand" => assert_eq!(left, 0.0, "orphand must know of no temp afterwards"),
+            ORPHAND => assert_eq!(left, 0.0, "orphand must know of no temp afterwards"),
             _ if left > 0.0 => println!("  {watcher} knows of {left} temps that are gone"),
             _ => {}
         }
@@ -196,126 +191,5 @@ mod linux {
                 }
             }
         }
-    }
-
-    /// Watches until its standard input ends, and says what CPU it took before and after.
-    fn watch(watcher: &str, dir: &Path) {
-        let left: Box<dyn Fn() -> usize> = match watcher {
-            "orphand" => {
-                let policy = Policy {
-                    grace: Graces::both(GRACE),
-                    ..Policy::default()
-                };
-                let watcher = orphand::Watcher::builder()
-                    .root(dir, policy)
-                    .start()
-                    .expect("start");
-                while !matches!(watcher.events().recv(), Ok(orphand::Event::Ready { .. })) {}
-                Box::new(move || watcher.tracked())
-            }
-            "notify" => {
-                let map: &'static DashMap<PathBuf, Instant> = Box::leak(Box::default());
-                let watcher = lean(dir, map);
-                Box::new(move || {
-                    let _ = &watcher;
-                    map.len()
-                })
-            }
-            "nobody" => Box::new(|| 0),
-            _ => {
-                let map: &'static DashMap<Vec<u8>, Instant> = Box::leak(Box::default());
-                bare(dir, map);
-                Box::new(|| map.len())
-            }
-        };
-        println!("{}", cpu());
-        let mut nothing = Vec::new();
-        std::io::stdin()
-            .read_to_end(&mut nothing)
-            .expect("the end of input");
-        let deadline = Instant::now() + GRACE * 3;
-        while left() > 0 && Instant::now() < deadline {
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        println!("{} {} {}", cpu(), peak(), left());
-        std::io::stdout().flush().expect("told");
-        std::process::exit(0);
-    }
-
-    /// The leanest handler that keeps the same map from the same events.
-    fn lean(dir: &Path, map: &'static DashMap<PathBuf, Instant>) -> RecommendedWatcher {
-        let handler = move |event: notify::Result<notify::Event>| {
-            let Ok(mut event) = event else { return };
-            let Some(path) = event.paths.pop() else {
-                return;
-            };
-            let is_temp = path.as_os_str().as_bytes().ends_with(b".tmp");
-            match event.kind {
-                EventKind::Create(CreateKind::File) if is_temp => {
-                    map.insert(path, Instant::now());
-                }
-                EventKind::Modify(ModifyKind::Name(RenameMode::From)) | EventKind::Remove(_)
-                    if is_temp =>
-                {
-                    map.remove(&path);
-                }
-                _ => {}
-            }
-        };
-        let mask = EventKindMask::CREATE | EventKindMask::REMOVE | EventKindMask::MODIFY_NAME;
-        let config = Config::default().with_event_kinds(mask);
-        let mut watcher = RecommendedWatcher::new(handler, config).expect("a watcher");
-        watcher
-            .watch(dir, RecursiveMode::NonRecursive)
-            .expect("a watch");
-        watcher
-    }
-
-    fn bare(dir: &Path, map: &'static DashMap<Vec<u8>, Instant>) {
-        use inotify::{CreateFlags, ReadFlags, WatchFlags};
-        let fd = inotify::init(CreateFlags::CLOEXEC).expect("inotify");
-        let mask =
-            WatchFlags::CREATE | WatchFlags::DELETE | WatchFlags::MOVED_FROM | WatchFlags::MOVED_TO;
-        inotify::add_watch(&fd, dir, mask).expect("a watch");
-        std::thread::spawn(move || {
-            let mut buffer = [const { std::mem::MaybeUninit::uninit() }; 64 * 1024];
-            let mut reader = inotify::Reader::new(fd, &mut buffer);
-            while let Ok(event) = reader.next() {
-                let name = event
-                    .file_name()
-                    .map(|name| name.to_bytes())
-                    .unwrap_or_default();
-                if !name.ends_with(b".tmp") {
-                    continue;
-                }
-                let flags = event.events();
-                if flags.intersects(ReadFlags::CREATE | ReadFlags::MOVED_TO) {
-                    map.insert(name.to_vec(), Instant::now());
-                } else {
-                    map.remove(OsStr::from_bytes(name).as_bytes());
-                }
-            }
-        });
-    }
-
-    /// CPU that this process has taken, microseconds.
-    fn cpu() -> f64 {
-        // SAFETY: `usage` is valid for the call, which fills it.
-        let usage = unsafe {
-            let mut usage = std::mem::zeroed::<libc::rusage>();
-            libc::getrusage(libc::RUSAGE_SELF, &raw mut usage);
-            usage
-        };
-        let micros = |t: libc::timeval| t.tv_sec as f64 * 1e6 + t.tv_usec as f64;
-        micros(usage.ru_utime) + micros(usage.ru_stime)
-    }
-
-    /// The most memory that it ever had, kB (proc_pid_status(5); getrusage(2) would count what it was
-    /// started from).
-    fn peak() -> u64 {
-        let status = fs::read_to_string("/proc/self/status").expect("procfs");
-        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-        let peak = peak.and_then(|peak| peak.trim().strip_suffix(" kB"));
-        peak.and_then(|peak| peak.parse().ok()).expect("a peak")
     }
 }

@@ -80,7 +80,7 @@ impl Temps {
     /// `false`: there is no room for it, and none was turned away before.
     pub fn created(&self, path: &Path, now: Mono) -> bool {
         // What was known of this very name is replaced all the same.
-        if self.is_full() && !self.map.contains_key(&Cut::new(path) as &dyn Parts) {
+        if self.is_full() && !self.knows(path) {
             return self.turned_away.swap(true, Ordering::SeqCst);
         }
         let temp = Tracked::created(now, self.shortest());
@@ -135,10 +135,16 @@ impl Temps {
         self.folders.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Whether there is anything under this name.
+    #[must_use]
+    pub fn knows(&self, path: &Path) -> bool {
+        self.map.contains_key(&Cut::new(path) as &dyn Parts)
+    }
+
     /// A temp's name is there, and it may have been for long. What is known of it stands.
     /// `false` as from [`Temps::created`].
     pub fn appeared(&self, path: &Path, now: Mono) -> bool {
-        self.map.contains_key(&Cut::new(path) as &dyn Parts) || self.created(path, now)
+        self.knows(path) || self.created(path, now)
     }
 
     /// The name is gone: renamed away or removed. Says whether it was known. One that is being
@@ -159,7 +165,7 @@ impl Temps {
     /// A scan found it. What an event has said of it already stands. Says whether it is news.
     pub fn found(&self, path: &Path, now: Mono, origin: Origin) -> bool {
         if self.is_full() {
-            if !self.map.contains_key(&Cut::new(path) as &dyn Parts) {
+            if !self.knows(path) {
                 self.turned_away.store(true, Ordering::SeqCst);
             }
             return false;

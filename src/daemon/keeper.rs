@@ -266,6 +266,11 @@ impl Keeper {
         self.alarm.lost(Instant::now());
     }
 
+    /// Whether nothing was lost or turned away that no scan has made good yet.
+    fn has_heard_all(&self) -> bool {
+        self.alarm.has_heard_all() && self.crowded.is_none() && !self.shared.temps.has_turned_away()
+    }
+
     /// Some temps were turned away because too many are known: once there is room, all is scanned.
     fn crowd(&mut self) {
         if self.crowded.is_none() {

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use orphand::Watcher;
+use orphand::daemon::Existing;
 use orphand::decide::heat::Threshold;
 use orphand::decide::policy::{Graces, Policy};
 use orphand::event::Event;
@@ -54,6 +55,11 @@ struct Watch {
 impl Watch {
     #[track_caller]
     fn start(root: &Path) -> Watch {
+        Watch::with(root, Existing::Take)
+    }
+
+    #[track_caller]
+    fn with(root: &Path, existing: Existing) -> Watch {
         static ONCE: OnceLock<()> = OnceLock::new();
         ONCE.get_or_init(|| {
             log::set_logger(&SAID).unwrap();
@@ -67,6 +73,7 @@ impl Watch {
         let watcher = Watcher::builder()
             .root(root, policy)
             .hot_from(HOT)
+            .existing(existing)
             .start()
             .unwrap();
         let (events, gone) = (
@@ -125,7 +132,7 @@ fn said(words: &str) -> usize {
 }
 
 const IS_HOT: &str = " is hot: it is scanned every 1s instead of being watched";
-const IS_CALM: &str = ": it is watched again";
+const IS_CALM: &str = " temps in 100ms): it is watched again";
 
 /// What the writers do just now.
 #[derive(Clone, Copy)]
@@ -293,6 +300,46 @@ fn directories_below_a_hot_one_come_and_go() {
         watch.says(IS_CALM, 1);
         takes("made/later.tmp");
         writers.stop();
+    });
+}
+
+/// A temp that was there before the start is moved into a hot directory, with the directory that it is
+/// in: no event tells of it there. `then` is told when that was.
+fn moved_into_a_hot_one(existing: Existing, then: impl FnOnce(&Sandbox, &Watch, Timestamp)) {
+    alone(&[As::Us], || {
+        let sandbox = Sandbox::new();
+        let old = sandbox.base().join("old");
+        fs::create_dir(&old).unwrap();
+        fs::write(old.join("before.tmp"), "").unwrap();
+        // Longer than the grace: it would be taken at once.
+        thread::sleep(GRACE + GRACE / 2);
+        let watch = Watch::with(&sandbox.root(), existing);
+        let writers = Writers::start(&sandbox.root());
+        watch.says(IS_HOT, 1);
+        // The next scan is to come soon: what it gives less than a whole grace must show.
+        thread::sleep(GRACE * 3 / 8);
+        let moved = Timestamp::now();
+        fs::rename(&old, sandbox.path("old")).unwrap();
+        then(&sandbox, &watch, moved);
+        writers.stop();
+    });
+}
+
+#[test]
+fn what_is_to_be_left_alone_comes_into_a_hot_one() {
+    moved_into_a_hot_one(Existing::Leave, |sandbox, watch, _| {
+        sandbox.write("old/later.tmp", "");
+        watch.takes(&sandbox.path("old/later.tmp"));
+        assert!(sandbox.has("old/before.tmp"), "it was not to be touched");
+    });
+}
+
+#[test]
+fn what_is_to_have_its_whole_grace_comes_into_a_hot_one() {
+    moved_into_a_hot_one(Existing::Wait, |sandbox, watch, moved| {
+        let gone = watch.takes(&sandbox.path("old/before.tmp"));
+        let had = Duration::try_from(gone.duration_since(moved)).unwrap();
+        assert!(had + TICK >= GRACE, "it went after {had:?}");
     });
 }
 

@@ -44,6 +44,11 @@ impl Alarm {
         is_due(self.lost, now)
     }
 
+    /// Whether all that there is was heard of or has been scanned since.
+    pub(super) fn has_heard_all(&self) -> bool {
+        self.lost.is_none()
+    }
+
     /// Everything was scanned, which took from `began` to `ended`.
     pub(super) fn recovered(&mut self, began: Instant, ended: Instant) {
         self.lost = None;

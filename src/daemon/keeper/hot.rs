@@ -44,6 +44,8 @@ struct Scanned {
     pause: Duration,
     /// It is listened to until then.
     sample: Option<(Sample, Instant)>,
+    /// How long its last scan took.
+    took: Duration,
 }
 
 /// The first wait before it is listened to again.
@@ -56,6 +58,10 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5 * 60);
 /// The shortest grace of a rule whose directories may be hot: scans twice in each that were more
 /// frequent would cost more than the events.
 const SHORTEST_GRACE: Duration = Duration::from_secs(1);
+
+/// The share of the keeper's time that scans of all hot directories may take together: it has other
+/// things to do.
+const MOST_SHARE: f64 = 0.25;
 
 /// For how long a directory is not taken for hot again whose scans take too long.
 const REFUSED: Duration = Duration::from_secs(10 * 60);
@@ -86,6 +92,7 @@ impl Heat {
             sample_at: now + pause,
             pause,
             sample: None,
+            took: Duration::ZERO,
         });
         true
     }
@@ -115,11 +122,17 @@ impl Heat {
             .is_some()
     }
 
-    /// Whether a scan that took so long leaves time for anything else.
-    fn is_too_slow(&self, took: Duration) -> bool {
-        self.scanned
-            .as_ref()
-            .is_some_and(|scanned| took * 4 > scanned.every)
+    /// A scan of it took so long.
+    fn has_taken(&mut self, took: Duration) {
+        if let Some(scanned) = &mut self.scanned {
+            scanned.took = took;
+        }
+    }
+
+    /// The share of all time that its scans take.
+    fn share(&self) -> f64 {
+        let scanned = self.scanned.as_ref();
+        scanned.map_or(0.0, |scanned| scanned.took.div_duration_f64(scanned.every))
     }
 
     /// Whether it is to be listened to after a scan.
@@ -162,41 +175,41 @@ fn every(root: &Root) -> Option<Duration> {
 }
 
 impl Post {
-    /// When something is to be done about a hot directory of it.
+    /// What it knows of its hot directories.
+    fn heats(&self) -> impl Iterator<Item = (&PathBuf, &Heat)> {
+        let heat = |dir| Some((dir, &self.watched.get(dir)?.heat));
+        self.hot.iter().filter_map(heat)
+    }
+
+    /// When something is to be done about one of them.
     pub(super) fn next_hot(&self) -> Option<Instant> {
-        let times = self
-            .watched
-            .values()
-            .filter_map(|watched| watched.heat.next());
-        times.min()
+        self.heats().filter_map(|(_, heat)| heat.next()).min()
     }
 }
 
 impl Keeper {
     /// A directory has become hot: its watch is taken away, and it is scanned at once.
     pub(super) fn heat_up(&mut self, dir: &Path) {
-        let watching = |post: &Post| post.watched.contains_key(dir);
-        // One watch may stand for two roots; it stays then.
-        if self.posts.iter().filter(|post| watching(post)).count() != 1 {
-            return;
-        }
-        let Some(index) = self.posts.iter().position(watching) else {
-            return;
-        };
-        let root = self.root(index);
-        let Some(every) = every(&root) else {
-            return;
-        };
-        let Some(watched) = self
+        let mut watching = self
             .posts
-            .get_mut(index)
-            .and_then(|post| post.watched.get_mut(dir))
-        else {
+            .iter_mut()
+            .enumerate()
+            .filter_map(|(index, post)| {
+                let watched = post.watched.get_mut(dir)?;
+                Some((index, watched, &mut post.hot))
+            });
+        // One watch may stand for two roots; it stays then.
+        let (Some((index, watched, hot)), None) = (watching.next(), watching.next()) else {
+            return;
+        };
+        let root = self.territory.roots.get(index);
+        let Some(every) = root.and_then(every) else {
             return;
         };
         if !watched.heat.begin(every, Instant::now()) {
             return;
         }
+        hot.insert(dir.to_owned());
         // RACE: events that are not read yet end with the watch. A temp that one of them was about is
         // found by the scan; one that was renamed since stays in the map until its next look, and is
         // told of as settled by nobody. No worse: looking is the truth.
@@ -215,16 +228,17 @@ impl Keeper {
         let Some(post) = self.posts.get_mut(index) else {
             return;
         };
-        let now = Instant::now();
-        let is_due = |heat: &Heat| heat.next().is_some_and(|at| at <= now);
-        let due = post
-            .watched
-            .iter()
-            .filter(|(_, watched)| is_due(&watched.heat));
-        let due: Vec<PathBuf> = due.map(|(dir, _)| dir.clone()).collect();
-        if due.is_empty() {
+        if post.hot.is_empty() {
             return;
         }
+        let watched = &post.watched;
+        let is_hot = |dir: &PathBuf| watched.get(dir).is_some_and(|known| known.heat.is_hot());
+        post.hot.retain(is_hot);
+        let now = Instant::now();
+        let due = post
+            .heats()
+            .filter(|(_, heat)| heat.next().is_some_and(|at| at <= now));
+        let due: Vec<PathBuf> = due.map(|(dir, _)| dir.clone()).collect();
         let root = self.root(index);
         for dir in due {
             self.tend_one(index, &root, &dir);
@@ -261,20 +275,30 @@ impl Keeper {
             // It is treated as any other that cannot be read.
             return self.cool_down(index, root, dir, Heat::refuse);
         }
-        if heat.is_too_slow(took) {
+        heat.has_taken(took);
+        if self.hot_share() > MOST_SHARE {
             log::warn!(
-                "{dir:?} is hot, but one scan of it takes {took:?}: it is watched again, which slows \
-                 its writers"
+                "{dir:?} is hot, but scans of it, and of what else is hot, take too long (this one \
+                 {took:?}): it is watched again, which slows its writers"
             );
             return self.cool_down(index, root, dir, Heat::refuse);
         }
-        if heat.wants_sample(now) {
+        if self
+            .heat(index, dir)
+            .is_some_and(|heat| heat.wants_sample(now))
+        {
             // No room for it now: it is tried again after the next pause.
             let sample = self.kernel.sample(dir).ok();
             if let Some(heat) = self.heat(index, dir) {
                 heat.listen(sample, now);
             }
         }
+    }
+
+    /// The share of its time that scans of all hot directories take.
+    fn hot_share(&self) -> f64 {
+        let heats = self.posts.iter().flat_map(Post::heats);
+        heats.map(|(_, heat)| heat.share()).sum()
     }
 
     fn heat(&mut self, index: usize, dir: &Path) -> Option<&mut Heat> {
@@ -327,7 +351,10 @@ mod tests {
         assert!(heat.is_due(start) && !heat.is_due(start));
         assert_eq!(heat.next(), Some(start + S * 5));
         assert!(!heat.is_due(start + S * 4) && heat.is_due(start + S * 5));
-        assert!(heat.is_too_slow(S * 2) && !heat.is_too_slow(S * 5 / 4));
+        heat.has_taken(S);
+        assert!((heat.share() - 0.2).abs() < 1e-9);
+        heat.end(start);
+        assert!(heat.share() <= 0.0, "it is not scanned any more");
     }
 
     #[test]

@@ -20,6 +20,8 @@ pub(super) struct Post {
     pub(super) lock: Option<RootLock>,
     /// Directories that are watched, or scanned because they are hot.
     pub(super) watched: HashMap<PathBuf, Watched>,
+    /// Those of them that have become hot. What is so no more is dropped when that is noticed.
+    pub(super) hot: BTreeSet<PathBuf>,
     /// Directories that should be, and cannot.
     pub(super) unwatched: BTreeSet<PathBuf>,
     /// How much is heard of the way to it.
@@ -62,6 +64,7 @@ impl Post {
             state: RootState::Watching,
             lock,
             watched: HashMap::new(),
+            hot: BTreeSet::new(),
             unwatched: BTreeSet::new(),
             hearing: Hearing::Whole,
             is_busy: false,

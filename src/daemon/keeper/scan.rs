@@ -23,14 +23,10 @@ impl Keeper {
     /// Scans the directory `below` a root: watches what is below it, and tracks what is there.
     /// Says whether that directory itself could be read.
     pub(super) fn scan(&mut self, index: usize, root: &Root, below: &Path, cause: Cause) -> bool {
-        let origin = match (cause, self.shared.existing) {
-            (Cause::Startup | Cause::RootReturned, Existing::Leave) => None,
-            // What comes back with its directory may have been there before, too.
-            (Cause::Startup | Cause::RootReturned, Existing::Wait) => Some(Origin::FoundToWait),
-            (Cause::Startup | Cause::RootReturned, Existing::Take) => Some(Origin::Found),
-            // An event should have told of it, and its writer has as long as if one had.
-            _ => Some(Origin::FoundInTime),
-        };
+        let is_first = matches!(cause, Cause::Startup | Cause::RootReturned);
+        let existing = self.shared.existing;
+        // There were events or scans for all of it: what none has told of now had to be heard of.
+        let hears = cause == Cause::Periodic && self.has_heard_all();
         let (shared, started) = (Arc::clone(&self.shared), clock::mono());
         let id = self.territory.id(index);
         let recovers = !root.policy.is_dry_run();
@@ -67,20 +63,26 @@ impl Keeper {
             }
             Met::Temp(dir, name) => {
                 let (path, at) = (dir.path().join(name), clock::mono());
-                match origin {
-                    Some(origin) => {
-                        let is_news = shared.temps.found(&path, at, origin);
-                        if is_news
-                            && cause == Cause::Periodic
-                            && let Some(since) = heard_since(dir)
-                            && now.since(since) > patience
-                            && is_old(dir, name, now, patience)
-                        {
-                            guard(&unheard).push(path);
-                        }
-                    }
-                    None if is_older(dir, name, began) => shared.temps.leave(&path, at),
-                    None => _ = shared.temps.found(&path, at, Origin::Found),
+                if shared.temps.knows(&path) {
+                    return;
+                }
+                // What was there before may come later, with the directory that it is in.
+                let was_there = existing != Existing::Take && is_older(dir, name, began);
+                let origin = match existing {
+                    Existing::Leave if was_there => return shared.temps.leave(&path, at),
+                    Existing::Wait if is_first || was_there => Origin::FoundToWait,
+                    _ if is_first => Origin::Found,
+                    // An event should have told of it, and its writer has as long as if one had.
+                    _ => Origin::FoundInTime,
+                };
+                let is_news = shared.temps.found(&path, at, origin);
+                if is_news
+                    && hears
+                    && let Some(since) = heard_since(dir)
+                    && now.since(since) > patience
+                    && is_old(dir, name, now, patience)
+                {
+                    guard(&unheard).push(path);
                 }
             }
             Met::Claim(dir, name) if recovers => {
