@@ -45,10 +45,17 @@ impl Report {
             words: Words {
                 color: color && !look.json,
                 dated: !journal,
+                once: false,
                 roots,
             },
             status: None,
         }
+    }
+
+    /// What is told of happens once, not for as long as a watch lasts.
+    pub(crate) fn once(mut self) -> Report {
+        self.words.once = true;
+        self
     }
 
     /// People sit in front of it.
@@ -64,7 +71,7 @@ impl Report {
     /// Tells of `event`. The answer says whether anybody can still read it.
     pub(crate) fn event(&mut self, event: &Event) -> io::Result<()> {
         if log::path().is_some()
-            && let Some(line) = Words::default().of(event)
+            && let Some(line) = self.words.plain().of(event)
         {
             log::also(&line);
         }

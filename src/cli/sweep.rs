@@ -38,10 +38,8 @@ pub(super) fn run(command: &Sweep, look: &Look) -> Result<Exit, Failure> {
     }
     let folders = Folders::from_env();
     let _locks = lock_all(&plan.roots, &folders)?;
-    let mut report = Report::new(
-        look,
-        plan.roots.iter().map(|root| root.path.clone()).collect(),
-    );
+    let roots = plan.roots.iter().map(|root| root.path.clone());
+    let mut report = Report::new(look, roots.collect()).once();
     let tools = tools(&folders, look.verbose > 0)?;
     let asker = Asker::new();
     let mut summary = Summary::default();

@@ -16,11 +16,21 @@ pub(crate) struct Words {
     pub(crate) color: bool,
     /// A line begins with the time of day.
     pub(crate) dated: bool,
+    /// Nothing comes after it: what went wrong is not tried again.
+    pub(crate) once: bool,
     /// Names are told from here.
     pub(crate) roots: Vec<PathBuf>,
 }
 
 impl Words {
+    /// The same for a file.
+    pub(crate) fn plain(&self) -> Words {
+        Words {
+            once: self.once,
+            ..Words::default()
+        }
+    }
+
     pub(crate) fn paint(&self, text: &str, style: Style) -> String {
         match self.color {
             true => format!("{style}{text}{style:#}"),
@@ -88,7 +98,11 @@ impl Words {
                 self.row("purged", AnsiColor::Green.on_default(), subject, &rest)
             }
             Event::Failed { subject, error, .. } => {
-                let rest = format!("{error}; it is tried again later");
+                let again = match self.once {
+                    true => "the next sweep tries again",
+                    false => "it is tried again later",
+                };
+                let rest = format!("{error}; {again}");
                 self.row("failed", AnsiColor::Red.on_default(), subject, &rest)
             }
             Event::Rescan { root, cause } => {
@@ -241,6 +255,28 @@ pub(crate) fn kept(reason: Reason, by: &str, retry: Option<Duration>) -> String 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_who_stays_promises_to_try_again() {
+        let event = Event::Failed {
+            subject: Subject {
+                path: "/r/a.tmp".into(),
+                root: "/r".into(),
+                bytes: None,
+            },
+            error: "cannot unlink: EIO".into(),
+            errno: None,
+        };
+        for (once, want) in [(true, "the next sweep tries"), (false, "tried again later")] {
+            let words = Words {
+                once,
+                ..Words::default()
+            };
+            let file = words.plain();
+            assert!(words.of(&event).is_some_and(|line| line.contains(want)));
+            assert!(file.of(&event).is_some_and(|line| line.contains(want)));
+        }
+    }
 
     #[test]
     fn every_reason_has_words() {

@@ -36,6 +36,10 @@ struct Asked {
 /// fifth of a second.
 const PATIENCE: Duration = Duration::from_secs(2);
 
+/// After how many errors in a row a thread is given up. notify reads on after an error, and where every
+/// read fails it never hears a word of ours, so its thread can be ended from inside only.
+const HOPELESS: u32 = 100;
+
 impl Asked {
     /// RACE: the answer may come just now; worst case: a thread ends that need not have, and all watches
     /// are set anew.
@@ -96,8 +100,13 @@ impl Ear {
             .with_follow_symlinks(false)
             .with_event_kinds(mask);
         let (mut handler, check) = (make(guard), Arc::clone(&asked));
-        let handler = move |event| {
+        let mut errors = 0;
+        let handler = move |event: notify::Result<notify::Event>| {
             check.check();
+            errors = if event.is_ok() { 0 } else { errors + 1 };
+            if errors >= HOPELESS {
+                resume_unwind(Box::new("nothing but errors is read"));
+            }
             handler.handle_event(event);
         };
         let watcher = RecommendedWatcher::new(handler, config)?;

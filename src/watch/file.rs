@@ -7,7 +7,7 @@ use notify::event::EventKindMask;
 use notify::{RecursiveMode, Watcher as _};
 
 use super::ear::{Ear, Guard};
-use super::{CLOSE_EVENTS, HOPELESS, NAMES};
+use super::{CLOSE_EVENTS, NAMES};
 
 /// Rings when something may have happened to a file.
 pub struct Changes {
@@ -114,21 +114,9 @@ fn mask() -> EventKindMask {
 }
 
 fn handler(path: PathBuf, ring: Sender<()>, guard: Guard) -> impl notify::EventHandler {
-    let mut errors = 0;
     move |event: notify::Result<notify::Event>| {
         let _owned = &guard;
-        let event = match event {
-            Ok(event) => event,
-            Err(error) => {
-                errors += 1;
-                if errors >= HOPELESS {
-                    // As for the watchers of roots: it would read nothing but errors for ever.
-                    std::panic::resume_unwind(Box::new(error));
-                }
-                return;
-            }
-        };
-        errors = 0;
+        let Ok(event) = event else { return };
         if event.need_rescan() || event.paths.iter().any(|other| path.starts_with(other)) {
             // A full channel has been rung already.
             let _ = ring.try_send(());

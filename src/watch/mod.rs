@@ -265,13 +265,9 @@ struct Callback {
     /// `None` where no directory leaves the event path: one watch may cover a whole tree, or no rule
     /// wants it.
     heat: Option<Heat>,
-    /// How many errors have come in a row.
-    errors: u32,
+    /// The last that came was an error.
+    fails: bool,
 }
-
-/// After how many errors in a row a thread of notify's is given up: it would never listen to
-/// anything else again.
-const HOPELESS: u32 = 100;
 
 impl Callback {
     fn new(inlet: Inlet) -> Callback {
@@ -285,7 +281,7 @@ impl Callback {
             structure: inlet.roots.iter().any(|root| root.policy.recursive),
             heat: (!RECURSIVE && inlet.roots.iter().any(|root| root.policy.hot == Hot::Scan))
                 .then(|| Heat::new(inlet.hot_from)),
-            errors: 0,
+            fails: false,
             inlet,
         }
     }
@@ -295,7 +291,7 @@ impl Callback {
             Ok(event) => event,
             Err(error) => return self.error(error),
         };
-        self.errors = 0;
+        self.fails = false;
         let (names, roots) = (&self.names, &self.inlet.roots);
         let hint = self
             .translator
@@ -351,14 +347,10 @@ impl Callback {
         }
     }
 
-    /// notify reads on after an error, and hears no word of ours before it has read everything: where
-    /// every read fails its thread can be ended from here only. That is heard by its guard.
+    /// One says it for all that follow it.
     fn error(&mut self, error: notify::Error) {
-        self.errors += 1;
-        match self.errors {
-            1 => self.rare(Rare::Error(error)),
-            HOPELESS.. => std::panic::resume_unwind(Box::new(error)),
-            _ => {}
+        if !std::mem::replace(&mut self.fails, true) {
+            self.rare(Rare::Error(error));
         }
     }
 
