@@ -164,6 +164,11 @@ impl Heat {
     }
 }
 
+/// Whether the scans of all hot directories leave too little time for anything else.
+fn take_too_long<'a>(heats: impl Iterator<Item = &'a Heat>) -> bool {
+    heats.map(Heat::share).sum::<f64>() > MOST_SHARE
+}
+
 /// How often a hot directory is scanned: often enough that each temp is found before half its grace
 /// is over. `None`: it is not to be scanned instead of being watched.
 fn every(root: &Root) -> Option<Duration> {
@@ -276,7 +281,8 @@ impl Keeper {
             return self.cool_down(index, root, dir, Heat::refuse);
         }
         heat.has_taken(took);
-        if self.hot_share() > MOST_SHARE {
+        let all = self.posts.iter().flat_map(Post::heats);
+        if take_too_long(all.map(|(_, heat)| heat)) {
             log::warn!(
                 "{dir:?} is hot, but scans of it, and of what else is hot, take too long (this one \
                  {took:?}): it is watched again, which slows its writers"
@@ -293,12 +299,6 @@ impl Keeper {
                 heat.listen(sample, now);
             }
         }
-    }
-
-    /// The share of its time that scans of all hot directories take.
-    fn hot_share(&self) -> f64 {
-        let heats = self.posts.iter().flat_map(Post::heats);
-        heats.map(|(_, heat)| heat.share()).sum()
     }
 
     fn heat(&mut self, index: usize, dir: &Path) -> Option<&mut Heat> {
@@ -351,10 +351,30 @@ mod tests {
         assert!(heat.is_due(start) && !heat.is_due(start));
         assert_eq!(heat.next(), Some(start + S * 5));
         assert!(!heat.is_due(start + S * 4) && heat.is_due(start + S * 5));
-        heat.has_taken(S);
-        assert!((heat.share() - 0.2).abs() < 1e-9);
-        heat.end(start);
-        assert!(heat.share() <= 0.0, "it is not scanned any more");
+    }
+
+    #[test]
+    fn scans_of_all_that_is_hot_take_a_quarter_of_the_time_at_most() {
+        let start = Instant::now();
+        let hot = |took| {
+            let mut heat = Heat::default();
+            assert!(heat.begin(S * 4, start));
+            heat.has_taken(took);
+            heat
+        };
+        let check = |took: &[Duration], want: bool| {
+            let mut heats: Vec<Heat> = took.iter().map(|took| hot(*took)).collect();
+            assert_eq!(take_too_long(heats.iter()), want, "{took:?} every 4 s");
+            for heat in &mut heats {
+                heat.end(start);
+            }
+            assert!(!take_too_long(heats.iter()), "they are watched again");
+        };
+        check(&[], false);
+        check(&[S], false);
+        check(&[S + S / 8], true);
+        check(&[S / 2, S / 2], false);
+        check(&[S / 2, S / 2, S / 8], true);
     }
 
     #[test]
