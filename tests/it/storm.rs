@@ -26,9 +26,15 @@ use crate::sandbox::{DEADLINE, Sandbox, signal};
 use crate::stage::again;
 
 const SECONDS: &str = "ORPHAND_STORM_SECONDS";
-const GRACE: Duration = Duration::from_millis(400);
+/// The grace of most storms: many of them pass within each.
+const SHORT: Duration = Duration::from_millis(400);
+/// One that is long enough for a directory to be scanned instead of being watched.
+const LONG: Duration = Duration::from_secs(2);
+
 /// A live writer that needs less from close to rename loses nothing.
-const RULE: Duration = Duration::from_millis(200);
+fn rule(grace: Duration) -> Duration {
+    grace / 2
+}
 
 /// Within this long after the end every orphan is gone. By its events it goes with its grace; where
 /// the kernel had to drop events, it is found by a scan, for which a watcher that is flooded waits
@@ -156,6 +162,8 @@ impl Dice {
 const ROOT: &str = "ORPHAND_TEST_ROOT";
 const SLATES: &str = "ORPHAND_TEST_SLATES";
 const WRITER: &str = "ORPHAND_TEST_WRITER";
+/// Milliseconds.
+const GRACE: &str = "ORPHAND_TEST_GRACE";
 
 /// The writer's part: not a test, but the process that the tests start. Alone it does nothing.
 #[test]
@@ -163,7 +171,9 @@ fn the_writer() {
     let (Some(root), Some(slates)) = (std::env::var_os(ROOT), std::env::var_os(SLATES)) else {
         return;
     };
-    let number: usize = std::env::var(WRITER).unwrap().parse().unwrap();
+    let number = |name| std::env::var(name).unwrap().parse::<u64>().unwrap();
+    let grace = Duration::from_millis(number(GRACE));
+    let number = number(WRITER) as usize;
     let slates = Slates::open(Path::new(&slates), WRITERS.len());
     let count = |count| slates.of(number, count);
     let kind = WRITERS[number];
@@ -188,15 +198,15 @@ fn the_writer() {
         let wrote = unsafe { libc::write(file, content.as_ptr().cast(), content.len()) };
         assert_eq!(wrote, content.len() as isize);
         if matches!(kind, Kind::Holds | Kind::HoldsThenPauses) {
-            thread::sleep(dice.up_to(4 * GRACE));
+            thread::sleep(dice.up_to(4 * grace));
         }
         let closed = Instant::now();
         // SAFETY: it was opened above, and nobody else closes it.
         unsafe { libc::close(file) };
         match kind {
-            Kind::Pauses | Kind::HoldsThenPauses => thread::sleep(dice.up_to(RULE * 4 / 5)),
-            Kind::PausesWithPid => thread::sleep(dice.up_to(3 * GRACE)),
-            Kind::FixedName => thread::sleep(dice.up_to(RULE / 40)),
+            Kind::Pauses | Kind::HoldsThenPauses => thread::sleep(dice.up_to(rule(grace) * 4 / 5)),
+            Kind::PausesWithPid => thread::sleep(dice.up_to(3 * grace)),
+            Kind::FixedName => thread::sleep(dice.up_to(rule(grace) / 40)),
             Kind::Fast | Kind::FastWithPid | Kind::Holds => {}
         }
         count(Count::Trying).store(turn, Ordering::SeqCst);
@@ -206,12 +216,13 @@ fn the_writer() {
         if renamed == 0 {
             count(Count::Last).store(turn, Ordering::SeqCst);
             count(Count::Renamed).fetch_add(1, Ordering::SeqCst);
-            let held = closed - opened > GRACE;
+            let held = closed - opened > grace;
             count(Count::HeldPastGrace).fetch_add(u64::from(held), Ordering::SeqCst);
             continue;
         }
         let errno = std::io::Error::last_os_error().raw_os_error().unwrap_or(0);
-        let covered = pause < RULE || matches!(kind, Kind::FastWithPid | Kind::PausesWithPid);
+        let covered =
+            pause < rule(grace) || matches!(kind, Kind::FastWithPid | Kind::PausesWithPid);
         let which = if covered { Count::Lost } else { Count::TooLate };
         count(which).fetch_add(1, Ordering::SeqCst);
         count(Count::Errno).store(errno as u64, Ordering::SeqCst);
@@ -279,6 +290,7 @@ impl Drop for Writer {
 struct Storm {
     sandbox: Sandbox,
     slates: PathBuf,
+    grace: Duration,
 }
 
 impl Storm {
@@ -287,7 +299,9 @@ impl Storm {
         command
             .env(ROOT, self.sandbox.root())
             .env(SLATES, &self.slates);
-        command.env(WRITER, number.to_string());
+        command
+            .env(WRITER, number.to_string())
+            .env(GRACE, self.grace.as_millis().to_string());
         command.stdin(Stdio::null()).stdout(Stdio::null());
         if let Some(uid) = self.sandbox.user() {
             command.uid(uid).gid(uid);
@@ -315,7 +329,8 @@ impl Storm {
     }
 }
 
-fn storm(sandbox: Sandbox, length: Duration) {
+/// With a [`LONG`] grace it proves something only where the directory became hot.
+fn storm(sandbox: Sandbox, grace: Duration, length: Duration) {
     let slates = sandbox.base().join("slates");
     fs::write(&slates, vec![0; WRITERS.len() * SLATE * 8]).unwrap();
     sandbox.give(&slates);
@@ -324,10 +339,14 @@ fn storm(sandbox: Sandbox, length: Duration) {
         fill(&mut content, number, 0, 0);
         sandbox.write(target(number), &content);
     }
-    let storm = Storm { sandbox, slates };
+    let storm = Storm {
+        sandbox,
+        slates,
+        grace,
+    };
     let seen = Slates::open(&storm.slates, WRITERS.len());
-    let grace = format!("{}ms", GRACE.as_millis());
-    let watching = storm.sandbox.watch(["--grace", &grace]).ready();
+    let text = format!("{}ms", grace.as_millis());
+    let watching = storm.sandbox.watch(["-v", "--grace", &text]).ready();
     let mut writers: Vec<Writer> = (0..WRITERS.len())
         .map(|number| storm.writer(number))
         .collect();
@@ -336,13 +355,16 @@ fn storm(sandbox: Sandbox, length: Duration) {
     let mut leaked = HashSet::new();
     let began = Instant::now();
     // On a machine with much else to do it goes on until it proves something.
+    let was_hot = || grace < LONG || watching.stderr().contains(" is hot: ");
     let proves = |leaks: usize| {
         let wrote = |number| seen.get(number, Count::Renamed) > 0;
-        leaks > 0 && seen.sum(Count::HeldPastGrace) > 0 && (0..WRITERS.len()).all(wrote)
+        let all_wrote = (0..WRITERS.len()).all(wrote);
+        leaks > 0 && seen.sum(Count::HeldPastGrace) > 0 && all_wrote && was_hot()
     };
     while began.elapsed() < length || (!proves(leaked.len()) && began.elapsed() < length + DEADLINE)
     {
-        thread::sleep(dice.up_to(Duration::from_millis(60)));
+        // Often, and not so often that nobody lives for longer than a grace.
+        thread::sleep(dice.up_to(grace * 3 / 20));
         let now = Instant::now();
         for (number, writer) in writers.iter_mut().enumerate() {
             if writer.asleep.is_some_and(|until| until <= now) {
@@ -360,7 +382,7 @@ fn storm(sandbox: Sandbox, length: Duration) {
         if dice.throw(3) == 0 {
             stops += 1;
             signal(writers[number].child.id(), libc::SIGSTOP);
-            writers[number].asleep = Some(now + dice.up_to(4 * GRACE));
+            writers[number].asleep = Some(now + dice.up_to(4 * grace));
             continue;
         }
         kills += 1;
@@ -395,6 +417,7 @@ fn storm(sandbox: Sandbox, length: Duration) {
         thread::sleep(Duration::from_millis(5));
     }
     let gone = over.elapsed();
+    let was_hot = was_hot();
     let stopped = watching.stop().exit(0);
     let [reaped, quarantined, _, failed] = stopped.events.sums();
     let (writes, held) = (seen.sum(Count::Renamed), seen.sum(Count::HeldPastGrace));
@@ -426,6 +449,10 @@ fn storm(sandbox: Sandbox, length: Duration) {
         );
     }
     assert!(
+        was_hot,
+        "it was not scanned instead of being watched: this proves nothing"
+    );
+    assert!(
         held > 0,
         "no live writer held a temp past the grace: this proves nothing"
     );
@@ -453,17 +480,24 @@ fn length(otherwise: u64) -> Duration {
 
 #[test]
 fn writers_lose_nothing_and_orphans_go() {
-    storm(Sandbox::in_memory(), length(5));
+    storm(Sandbox::in_memory(), SHORT, length(5));
 }
 
 /// On a disk, where a writer is slow and a rename may wait for its data.
 #[test]
 fn on_a_disk_too() {
-    storm(Sandbox::ordinary(), length(3));
+    storm(Sandbox::ordinary(), SHORT, length(3));
+}
+
+#[test]
+fn where_it_is_hot_too() {
+    storm(Sandbox::in_memory(), LONG, length(10));
 }
 
 #[test]
 #[ignore = "takes an hour, or ORPHAND_STORM_SECONDS"]
 fn for_an_hour() {
-    storm(Sandbox::in_memory(), length(60 * 60));
+    for grace in [SHORT, LONG] {
+        storm(Sandbox::in_memory(), grace, length(60 * 60) / 2);
+    }
 }
