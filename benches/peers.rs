@@ -29,7 +29,7 @@ mod calls;
 #[cfg(target_os = "linux")]
 mod linux {
     use std::path::{Path, PathBuf};
-    use std::process::{Command, Stdio};
+    use std::process::{Child, Command, Stdio};
     use std::time::{Duration, Instant};
     use std::{env, fs};
 
@@ -251,18 +251,49 @@ mod linux {
         let began = sweeping().run(&dir);
         let each = began / COUNT as f64;
         println!("orphand, one file  {each:>9.3} ms");
-        for peer in ask {
-            if !peer.is_installed() {
-                println!("{:<18} is not installed", peer.name);
-                continue;
+        // They look at each process there is, so it matters how many there are.
+        for more in [0, 500] {
+            let _asleep: Vec<Asleep> = (0..more).map(|_| Asleep::begin()).collect();
+            println!("beside {} processes", processes());
+            for peer in &ask {
+                if !peer.is_installed() {
+                    println!("{:<18} is not installed", peer.name);
+                    continue;
+                }
+                let ms = median((0..ROUNDS).map(|_| peer.run(&one)).collect()).expect("rounds");
+                println!(
+                    "{:<18} {ms:>9.1} ms   {:.0} times ours",
+                    peer.name,
+                    ms / each
+                );
             }
-            let ms = median((0..ROUNDS).map(|_| peer.run(&one)).collect()).expect("rounds");
-            println!(
-                "{:<18} {ms:>9.1} ms   {:.0} times ours",
-                peer.name,
-                ms / each
-            );
         }
+    }
+
+    /// A process that does nothing until this is dropped.
+    struct Asleep(Child);
+
+    impl Asleep {
+        fn begin() -> Asleep {
+            Asleep(Command::new("sleep").arg("3600").spawn().expect("sleep"))
+        }
+    }
+
+    impl Drop for Asleep {
+        fn drop(&mut self) {
+            self.0.kill().expect("still asleep");
+            self.0.wait().expect("its end");
+        }
+    }
+
+    fn processes() -> usize {
+        let is_pid = |entry: &fs::DirEntry| {
+            let name = entry.file_name();
+            name.to_str()
+                .is_some_and(|name| name.parse::<u32>().is_ok())
+        };
+        let entries = fs::read_dir("/proc").expect("procfs").flatten();
+        entries.filter(is_pid).count()
     }
 
     fn sweeping() -> Peer {

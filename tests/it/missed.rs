@@ -871,6 +871,75 @@ fn a_root_that_is_mounted_over_and_unmounted() {
     });
 }
 
+/// A folder on the way to the root whose file system went and came back before anybody looked: it is
+/// the same in all that can be seen of it, but its watch ended with the mount.
+#[test]
+fn a_parent_that_is_unmounted_and_mounted_again() {
+    alone(&[As::Mounts], || {
+        let sandbox = Sandbox::new().dir("way").dir("other");
+        let disk = match Loop::new(&sandbox.base().join("image")) {
+            Ok(disk) => disk,
+            Err(why) => return skipped(&why),
+        };
+        let (way, root) = (sandbox.path("way"), sandbox.path("way/in"));
+        disk.mount(&way);
+        fs::create_dir(&root).unwrap();
+        let args = ["--grace", "500ms", "root/way/in", "root/other"];
+        let mut watching = sandbox.watch_dirs(args).ready();
+        signal(watching.pid(), libc::SIGSTOP);
+        umount(&way, false);
+        disk.mount(&way);
+        signal(watching.pid(), libc::SIGCONT);
+        watching.wait_for(rescan("root-returned"));
+        takes(&mut watching, &sandbox, "way/in/a.tmp");
+        fs::remove_dir(&root).unwrap();
+        watching.wait_for(root_is("gone"));
+        // What follows from its going has been done then: only the watch on its parent tells of what
+        // comes.
+        watching.outlive_a_sentinel_in(&sandbox, "other");
+        fs::create_dir(&root).unwrap();
+        takes(&mut watching, &sandbox, "way/in/b.tmp");
+        watching.stop().exit(0);
+        umount(&way, true);
+    });
+}
+
+/// A small disk, always the same device, until this is dropped.
+struct Loop(String);
+
+impl Loop {
+    fn new(image: &Path) -> Result<Loop, String> {
+        fs::File::create(image).unwrap().set_len(8 << 20).unwrap();
+        let done = |command: &mut Command| match command.output() {
+            Ok(done) if done.status.success() => Ok(done.stdout),
+            Ok(done) => Err(String::from_utf8_lossy(&done.stderr).into_owned()),
+            Err(error) => Err(format!("{command:?}: {error}")),
+        };
+        done(Command::new("mkfs.ext4").arg("-q").arg(image))?;
+        let device = done(
+            Command::new("losetup")
+                .args(["--find", "--show"])
+                .arg(image),
+        )?;
+        Ok(Loop(String::from_utf8(device).unwrap().trim().to_owned()))
+    }
+
+    fn mount(&self, on: &Path) {
+        let mounted = Command::new("mount").arg(&self.0).arg(on).status();
+        assert!(mounted.unwrap().success());
+    }
+}
+
+impl Drop for Loop {
+    fn drop(&mut self) {
+        // Where it is still mounted it goes with the mount, and that with this process.
+        let _ = Command::new("losetup")
+            .arg("--detach")
+            .arg(&self.0)
+            .status();
+    }
+}
+
 /// Below a root another mount is not entered; when it goes, what was under it is heard of again.
 #[test]
 fn a_directory_below_that_is_mounted_over() {
