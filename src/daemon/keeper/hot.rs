@@ -322,10 +322,7 @@ impl Keeper {
         };
         // Where there is no room for the watch it is scanned by time, like all that has none.
         if let Err(Unwatched::Gone) = post.watch_again(&mut self.kernel, root, dir) {
-            return match dir == root.path {
-                true => self.check(index),
-                false => self.restructure(dir),
-            };
+            return self.restructure(dir);
         }
         self.scan_hot(index, root, dir);
         self.settle_state(index, root);
