@@ -63,7 +63,9 @@ pub fn scan(
         let threads = std::thread::available_parallelism().map_or(1, |n| n.get().min(MOST_THREADS));
         std::thread::scope(|scope| {
             for _ in 1..threads {
-                scope.spawn(|| walk.work(&next));
+                // Where there can be no more threads this one does it all.
+                let thread = std::thread::Builder::new();
+                let _ = thread.spawn_scoped(scope, || walk.work(&next));
             }
             walk.work(&next);
         });

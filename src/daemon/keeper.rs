@@ -70,6 +70,8 @@ struct Keeper {
     alarm: Alarm,
     /// There was no room for some temps; when it is seen whether there is now.
     crowded: Option<Instant>,
+    /// A scan could not read all, for want of descriptors or memory.
+    starved: bool,
     /// No watch is to be trusted: all are set anew before the next scan of everything.
     distrust: bool,
     clocks: ClockWatch,
@@ -102,6 +104,7 @@ pub(super) fn run(
         asker: Asker::new(),
         alarm: Alarm::default(),
         crowded: None,
+        starved: false,
         distrust: false,
         clocks,
         began,
@@ -156,6 +159,10 @@ impl Keeper {
     ) {
         while !self.shared.is_stopping() {
             self.shared.round(Whose::Keeper);
+            // What a scan has left out the next one finds, after a wait that grows.
+            if std::mem::take(&mut self.starved) {
+                self.lost();
+            }
             // Also where there is always something to hear.
             if self.next_alarm().is_some_and(|at| at <= Instant::now()) {
                 self.on_alarm();

@@ -325,11 +325,11 @@ impl Tracked {
             Origin::FoundToWait => unused = unused.min(now.since(self.seen)),
             Origin::FoundInTime => {}
         }
-        // Since the look before, whoever has changed it may have held it until just now.
+        // Whoever wrote it may have held it until just now, however late this look is: half a grace is
+        // left to them. Not where it was there before anybody could hear of it.
         let most = match self.origin {
-            Origin::FoundInTime => grace / 2,
-            _ if self.was_looked_at() => grace / 2,
-            _ => grace - confirm(grace),
+            Origin::Found if !self.was_looked_at() => grace - confirm(grace),
+            _ => grace / 2,
         };
         let credit = unused.min(most);
         self.fingerprint = Packed::new(&look.fingerprint);

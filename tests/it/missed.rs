@@ -217,6 +217,63 @@ fn scans_for_lost_events_do_not_feed_themselves() {
     watching.stop().exit(0);
 }
 
+/// The scan for lost events finds no descriptor to read the root with: it is made again.
+#[test]
+fn a_scan_for_lost_events_that_cannot_read() {
+    let sandbox = Sandbox::new();
+    let world = match World::new(&sandbox) {
+        Ok(world) => world,
+        Err(why) => return skipped(&why),
+    };
+    world.set_queue(8);
+    let args = ["watch", "--json", "--grace", "200ms", "root"];
+    let mut watching = Watching::start(world.holds(sandbox.command(args))).ready();
+    let stopped = Stopped::new(&watching);
+    for n in 0..50 {
+        sandbox.write(format!("t{n}.tmp"), "");
+    }
+    // Enough to see that the root is there, and not to read it.
+    let before = descriptors(watching.pid(), |taken| {
+        (0..)
+            .filter(|number| !taken.contains(number))
+            .nth(2)
+            .unwrap()
+    });
+    drop(stopped);
+    watching.wait_for(|event| {
+        let error = event["error"].as_str().unwrap_or_default();
+        event["event"] == "failed" && error.contains("Too many open files")
+    });
+    descriptors(watching.pid(), |_| before);
+    all_taken(&watching, &sandbox);
+    watching.stop().exit(3);
+}
+
+/// Limits the descriptors of a process to numbers below what `choose` says, which is told those that it
+/// has. The limit before.
+fn descriptors(pid: u32, choose: impl FnOnce(&BTreeSet<u64>) -> u64) -> u64 {
+    let taken = fs::read_dir(format!("/proc/{pid}/fd")).unwrap().flatten();
+    let number = |entry: fs::DirEntry| entry.file_name().to_str()?.parse().ok();
+    let taken: BTreeSet<u64> = taken.filter_map(number).collect();
+    let pid = libc::pid_t::try_from(pid).unwrap();
+    let mut limit = libc::rlimit {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
+    // SAFETY: each is valid for its call; a null one is not touched.
+    let done = unsafe {
+        let (none, resource) = (std::ptr::null(), libc::RLIMIT_NOFILE);
+        let asked = libc::prlimit(pid, resource, none, &raw mut limit);
+        let before = limit.rlim_cur;
+        limit.rlim_cur = choose(&taken);
+        let set = libc::prlimit(pid, resource, &raw const limit, std::ptr::null_mut());
+        limit.rlim_cur = before;
+        (asked, set)
+    };
+    assert_eq!(done, (0, 0), "{}", std::io::Error::last_os_error());
+    limit.rlim_cur
+}
+
 #[test]
 fn thousands_of_directories_at_once() {
     let sandbox = Sandbox::new();

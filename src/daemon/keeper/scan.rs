@@ -23,6 +23,7 @@ impl Keeper {
     /// Scans the directory `below` a root: watches what is below it, and tracks what is there.
     /// Says whether that directory itself could be read.
     pub(super) fn scan(&mut self, index: usize, root: &Root, below: &Path, cause: Cause) -> bool {
+        let is_start = cause == Cause::Startup;
         let is_first = matches!(cause, Cause::Startup | Cause::RootReturned);
         let existing = self.shared.existing;
         // There were events or scans for all of it: what none has told of now had to be heard of.
@@ -67,12 +68,21 @@ impl Keeper {
                     return;
                 }
                 // What was there before may come later, with the directory that it is in.
-                let was_there = existing != Existing::Take && is_older(dir, name, began);
+                // RACE: a writer may rename it just after this look; worst case: with `leave`, an orphan
+                // of that very name is left alone too, until a creation of it is heard of.
+                let was_there = match existing {
+                    Existing::Take => false,
+                    _ => match is_older(dir, name, began) {
+                        Some(older) => older || is_start,
+                        None => return,
+                    },
+                };
                 let origin = match existing {
                     Existing::Leave if was_there => return shared.temps.leave(&path, at),
                     Existing::Wait if is_first || was_there => Origin::FoundToWait,
-                    _ if is_first => Origin::Found,
-                    // An event should have told of it, and its writer has as long as if one had.
+                    _ if is_start => Origin::Found,
+                    // An event should have told of it or of its directory, and its writer has as long as
+                    // if one had.
                     _ => Origin::FoundInTime,
                 };
                 let is_news = shared.temps.found(&path, at, origin);
@@ -97,6 +107,12 @@ impl Keeper {
         });
         let (claims, denied) = (into_inner(claims), into_inner(denied));
         let (unwatched, unheard) = (into_inner(unwatched), into_inner(unheard));
+        let failed = denied.iter().map(|(_, error)| error);
+        let failed = failed.chain(match &walked {
+            Err(RootError::Io(error)) => Some(error),
+            _ => None,
+        });
+        self.starved |= failed.into_iter().any(is_want);
         let dir = root.path.join(below);
         let spared: Vec<&Path> = denied.iter().map(|(path, _)| path.as_path()).collect();
         let was_read = walked.is_ok() && !denied.iter().any(|(path, _)| *path == dir);
@@ -118,7 +134,7 @@ impl Keeper {
             self.failed(root, path, "read this directory", &error);
         }
         if let Err(RootError::Io(error)) = walked
-            && error.kind() == io::ErrorKind::PermissionDenied
+            && (error.kind() == io::ErrorKind::PermissionDenied || is_want(&error))
         {
             self.failed(root, dir, "read this directory", &error);
         }
@@ -217,12 +233,13 @@ impl Keeper {
     }
 }
 
-/// Whether a file was there before `began`, or that cannot be told. Moving the directory that it is
-/// in does not change its dates.
-fn is_older(dir: &Dir, name: &OsStr, began: Wall) -> bool {
+/// Whether a file was there before `began`, or that cannot be told; `None`: it is there no more.
+/// Moving the directory that it is in does not change its dates.
+fn is_older(dir: &Dir, name: &OsStr, began: Wall) -> Option<bool> {
     match dir.observe(name) {
-        Ok(Some(seen)) => seen.fingerprint.ctime <= began,
-        _ => true,
+        Ok(Some(seen)) => Some(seen.fingerprint.ctime <= began),
+        Ok(None) => None,
+        Err(_) => Some(true),
     }
 }
 
@@ -233,6 +250,14 @@ fn is_old(dir: &Dir, name: &OsStr, now: Wall, patience: Duration) -> bool {
         Ok(Some(seen)) => now.since(seen.fingerprint.ctime) > patience,
         _ => false,
     }
+}
+
+/// Whether something failed for want of what there may be again in a moment: no event tells of that.
+fn is_want(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM | libc::EAGAIN | libc::EINTR)
+    )
 }
 
 fn into_inner<T>(mutex: Mutex<T>) -> T {

@@ -296,6 +296,32 @@ fn the_clocks_parted_some_time_ago() {
     }
 }
 
+/// A look may come late: a disk hangs, or orphand is stopped. Its writer may have closed it just then.
+#[test]
+fn a_late_look_leaves_half_a_grace() {
+    for origin in [Origin::Created, Origin::FoundToWait, Origin::FoundInTime] {
+        for late in [5_000, 9_000, 9_999, 10_000, 30_000, YEAR as u64] {
+            let mut story = Story::new(origin, 0, UP, GRACE);
+            let now = Now {
+                mono: story.mono().after(Duration::from_millis(late)),
+                wall: wall(late as i64),
+            };
+            let look = Look {
+                now,
+                parted: None,
+                fingerprint: story.file,
+                hold: Hold::Free,
+            };
+            let half = Next::LookAt(now.mono.after(GRACE / 2));
+            assert_eq!(
+                story.temp.look(&look, GRACE, Open::Keep),
+                half,
+                "{origin:?} {late} ms"
+            );
+        }
+    }
+}
+
 #[test]
 fn when_it_is_looked_at() {
     let looks = |origin, age| {
@@ -814,8 +840,8 @@ impl Model {
         let mut bounds = vec![
             age.unwrap(),
             match self.origin {
-                Origin::FoundInTime => self.grace / 2,
-                _ => self.grace - confirm(self.grace),
+                Origin::Found => self.grace - confirm(self.grace),
+                _ => self.grace / 2,
             },
             since(Mono(0)),
         ];
