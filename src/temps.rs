@@ -179,8 +179,8 @@ impl Temps {
         }
     }
 
-    /// A scan found it, and it is to be left alone. For this there is always room: whoever is not
-    /// known would be taken by the next scan.
+    /// A scan found it, and it is to be left alone. For this there is always room: its dates may change,
+    /// and whoever is not known then is taken by the next scan.
     pub fn leave(&self, path: &Path, now: Mono) {
         if let Entry::Vacant(vacant) = self.map.entry(self.key(path)) {
             vacant.insert(Box::new(Tracked::left_alone(now)));

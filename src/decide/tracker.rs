@@ -28,8 +28,8 @@ pub enum Origin {
     /// A scan found it, and it is to wait a whole grace whatever its dates say.
     FoundToWait,
     /// A scan found it of which an event should have told, or would have where a directory is not hot:
-    /// its dates say no more than half a grace, so that its writer has as long as where its creation is
-    /// seen.
+    /// its dates count, and say no more than half a grace, so that its writer has as long as where its
+    /// creation is seen.
     FoundInTime,
 }
 
