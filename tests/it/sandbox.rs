@@ -488,10 +488,19 @@ fn our_peak() -> u64 {
     peak.unwrap_or(0) * 1024
 }
 
-/// Sends a signal to a process that this test has started.
+/// Sends a signal to a process that this test has started. After SIGSTOP it stands still, with all its
+/// threads: they may run on for a moment after kill(2) has returned.
 pub(crate) fn signal(pid: u32, signal: i32) {
     // SAFETY: kill(2) takes any numbers.
     unsafe { libc::kill(pid as libc::pid_t, signal) };
+    if signal == libc::SIGSTOP {
+        let how = libc::WSTOPPED | libc::WEXITED | libc::WNOWAIT;
+        // SAFETY: what is told of it is valid for the call, which fills it.
+        unsafe {
+            let mut about = std::mem::zeroed::<libc::siginfo_t>();
+            libc::waitid(libc::P_PID, pid, &raw mut about, how);
+        }
+    }
 }
 
 /// A run of orphand that has ended.
