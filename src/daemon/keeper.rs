@@ -275,7 +275,7 @@ impl Keeper {
 
     /// Whether nothing was lost or turned away that no scan has made good yet.
     fn has_heard_all(&self) -> bool {
-        self.alarm.has_heard_all() && self.crowded.is_none() && !self.shared.temps.has_turned_away()
+        self.alarm.has_heard_all() && !self.shared.temps.has_turned_away()
     }
 
     /// Some temps were turned away because too many are known: once there is room, all is scanned.

@@ -969,10 +969,10 @@ fn a_parent_that_is_unmounted_and_mounted_again() {
         fs::create_dir(&root).unwrap();
         let args = ["--grace", "500ms", "root/way/in", "root/other"];
         let mut watching = sandbox.watch_dirs(args).ready();
-        signal(watching.pid(), libc::SIGSTOP);
+        let stopped = Stopped::new(&watching);
         umount(&way, false);
         disk.mount(&way);
-        signal(watching.pid(), libc::SIGCONT);
+        drop(stopped);
         watching.wait_for(rescan("root-returned"));
         takes(&mut watching, &sandbox, "way/in/a.tmp");
         fs::remove_dir(&root).unwrap();
