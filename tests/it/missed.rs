@@ -294,6 +294,25 @@ fn thousands_of_directories_at_once() {
     assert_eq!(stopped.events.of("failed").len(), 0);
 }
 
+/// Only what is there at the start may go after the moment between two looks: the writer of a temp that
+/// comes with its directory has half a grace.
+#[test]
+fn a_directory_that_comes_later_has_half_a_grace() {
+    const GRACE: Duration = Duration::from_secs(4);
+    let sandbox = Sandbox::new().dir("../outside");
+    let outside = sandbox.base().join("outside");
+    fs::write(outside.join("old.tmp"), "").unwrap();
+    let mut watching = sandbox.watch(["--grace", "4s", "-r"]).ready();
+    // As old as it has to be, by its dates.
+    std::thread::sleep(GRACE);
+    let moved = Instant::now();
+    fs::rename(&outside, sandbox.path("inside")).unwrap();
+    watching.wait_for(is("reaped", "old.tmp"));
+    let had = moved.elapsed();
+    assert!(had >= GRACE / 2, "it went after {had:?}");
+    watching.stop().exit(0);
+}
+
 /// Directories that are made, moved about, moved out, moved in and deleted, in no order: in the end
 /// no temp is left below the root, and outside of it all are.
 #[test]
