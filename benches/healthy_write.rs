@@ -2,11 +2,16 @@
 //!
 //!     cargo bench --bench healthy_write -- [WRITES] [WRITES_PER_SECOND]
 //!
-//! The watchers take turns, each in a process of its own: orphand; the leanest handler on the same
-//! notify, mask and map, and one with notify's default mask; a bare inotify read loop that keeps the
-//! same names in a hash map; inotifywait and watchman, where they are installed. Another process
-//! writes, at full speed with two threads; in one run nobody watches, which shows what being watched
-//! costs the writer. Only Linux has inotify.
+//! The watchers, each in a process of its own: orphand; the leanest handler on the same notify, mask
+//! and map, and one with notify's default mask; a bare inotify read loop that keeps the same names in a
+//! hash map; inotifywait and watchman, where they are installed. Only Linux has inotify.
+//!
+//! At full speed they take turns, and another process writes with two threads; in one run nobody
+//! watches, which shows what being watched costs the writer.
+//!
+//! At a rate all of them are there, each with its own directory, and one after the other is written to for
+//! a second: what a machine that others use does to one of them, it does to the next a second later, so
+//! that their ratio is known better than what each of them takes.
 
 #[cfg(not(target_os = "linux"))]
 fn main() {
@@ -28,7 +33,7 @@ mod linux {
     use std::io::{BufRead, BufReader, Read};
     use std::ops::Range;
     use std::path::Path;
-    use std::process::{Child, Command, Stdio};
+    use std::process::{Child, ChildStdout, Command, Stdio};
     use std::time::{Duration, Instant};
     use std::{env, fs};
 
@@ -51,14 +56,14 @@ mod linux {
         let args: Vec<String> = env::args().skip(1).filter(|arg| arg != "--bench").collect();
         let args: Vec<&str> = args.iter().map(String::as_str).collect();
         match args.as_slice() {
-            ["child", "writer", dir, writes, rate] => {
-                write(Path::new(dir), number(writes), number(rate))
-            }
+            ["child", "writer", dir, writes] => write(Path::new(dir), number(writes)),
             ["child", watcher, dir] => watchers::watch(watcher, Path::new(dir)),
             rest => {
                 let writes = rest.first().map_or(30_000, |n| number(n));
-                let rate = rest.get(1).map_or(500, |n| number(n));
-                compare(writes, rate);
+                match rest.get(1).map_or(500, |n| number(n)) {
+                    0 => compare(writes),
+                    rate => compare_by_the_second(writes, rate),
+                }
             }
         }
     }
@@ -67,10 +72,8 @@ mod linux {
         text.parse().expect("a number")
     }
 
-    fn compare(writes: u64, rate: u64) {
-        println!(
-            "{writes} atomic writes, {rate} a second (0: as fast as two threads can); each write, µs"
-        );
+    fn compare(writes: u64) {
+        println!("{writes} atomic writes, as fast as two threads can; each write, µs");
         println!(
             "{:<22} {:>12} {:>12} {:>9}",
             "", "watcher CPU", "writer", "peak MB"
@@ -79,7 +82,7 @@ mod linux {
         let mut all: HashMap<&str, Vec<Run>> = HashMap::new();
         for round in 0..ROUNDS {
             for &watcher in &there {
-                let run = run(watcher, writes, rate);
+                let run = run(watcher, writes);
                 print(&format!("{round} {watcher}"), run);
                 all.entry(watcher).or_default().push(run);
             }
@@ -115,43 +118,124 @@ mod linux {
         println!("{what:<22} {cpu:>12.2} {wall:>12.2} {peak:>9.1}");
     }
 
-    fn run(watcher: &str, writes: u64, rate: u64) -> Run {
-        let dir = tempfile::tempdir_in("/dev/shm")
-            .or_else(|_| tempfile::tempdir())
-            .expect("a directory");
-        let mut watching = child(&["child", watcher], dir.path());
-        let mut out = BufReader::new(watching.stdout.take().expect("its output"));
-        let mut line = String::new();
-        out.read_line(&mut line).expect("ready");
-        let before: f64 = line.trim().parse().expect("CPU at the start");
+    /// A watcher at work, and the directory that it watches.
+    struct Watched {
+        watcher: &'static str,
+        dir: tempfile::TempDir,
+        child: Child,
+        says: BufReader<ChildStdout>,
+        /// The process whose CPU is measured.
+        pid: u32,
+        /// What that had taken at the start, microseconds.
+        before: f64,
+    }
+
+    impl Watched {
+        fn by(watcher: &'static str) -> Watched {
+            let dir = tempfile::tempdir_in("/dev/shm")
+                .or_else(|_| tempfile::tempdir())
+                .expect("a directory");
+            let mut child = child(&["child", watcher], dir.path());
+            let mut says = BufReader::new(child.stdout.take().expect("its output"));
+            let mut line = String::new();
+            says.read_line(&mut line).expect("ready");
+            let pid = line.trim().parse().expect("a pid");
+            Watched {
+                watcher,
+                dir,
+                child,
+                says,
+                pid,
+                before: watchers::cpu(pid),
+            }
+        }
+
+        /// CPU that it took, microseconds, and the most memory that it had, MB.
+        fn end(mut self) -> (f64, f64) {
+            drop(self.child.stdin.take());
+            let mut rest = String::new();
+            self.says.read_to_string(&mut rest).expect("the end");
+            self.child.wait().expect("the watcher");
+            let numbers: Vec<f64> = rest.split_whitespace().flat_map(str::parse).collect();
+            let watcher = self.watcher;
+            let [after, peak, left] = numbers[..] else {
+                panic!("{watcher} said {rest:?}");
+            };
+            // The others keep what they knew of when the kernel had to drop events.
+            match watcher {
+                ORPHAND => assert_eq!(left, 0.0, "orphand must know of no temp afterwards"),
+                _ if left > 0.0 => println!("  {watcher} knows of {left} temps that are gone"),
+                _ => {}
+            }
+            (after - self.before, peak / 1e3)
+        }
+    }
+
+    fn compare_by_the_second(writes: u64, rate: u64) {
+        println!("{writes} atomic writes, {rate} a second; CPU of each watcher for one, µs");
+        let there = watchers::there().filter(|&watcher| watcher != NOBODY);
+        let mut all: Vec<Watched> = there.map(Watched::by).collect();
+        let mut taken: HashMap<&str, Vec<f64>> = HashMap::new();
+        for _ in 0..writes / rate {
+            for Watched {
+                watcher, dir, pid, ..
+            } in &all
+            {
+                let before = watchers::cpu(*pid);
+                write_one_after_the_other(dir.path(), 0..rate, rate);
+                std::thread::sleep(SETTLE);
+                let each = (watchers::cpu(*pid) - before) / rate as f64;
+                taken.entry(watcher).or_default().push(each);
+            }
+            // Whoever is the first of a round is another one each time.
+            all.rotate_left(1);
+        }
+        println!(
+            "{:<22} {:>8} {:>16} {:>9}",
+            "", "median", "middle half", "peak MB"
+        );
+        for watched in all {
+            let (watcher, (_, peak)) = (watched.watcher, watched.end());
+            let [low, median, high] = quartiles(taken[watcher].clone());
+            println!("{watcher:<22} {median:>8.2} {low:>8.2}–{high:<7.2} {peak:>9.1}");
+        }
+        for other in [NOTIFY, INOTIFY] {
+            let ratios = taken[ORPHAND].iter().zip(&taken[other]);
+            let [low, median, high] = quartiles(ratios.map(|(ours, its)| ours / its).collect());
+            let sum = |watcher| taken[watcher].iter().sum::<f64>();
+            let whole = sum(ORPHAND) / sum(other);
+            println!(
+                "orphand to {other}: {whole:.2} in all; second by second {median:.2}, middle half {low:.2}–{high:.2}"
+            );
+        }
+    }
+
+    /// After a second's writes: until whoever watches has nothing left to do.
+    const SETTLE: Duration = Duration::from_millis(50);
+
+    /// What a quarter, half and three quarters of them do not exceed.
+    fn quartiles(mut of: Vec<f64>) -> [f64; 3] {
+        of.sort_by(f64::total_cmp);
+        [1, 2, 3].map(|quarter| of[of.len() * quarter / 4])
+    }
+
+    fn run(watcher: &'static str, writes: u64) -> Run {
+        let watched = Watched::by(watcher);
         let began = Instant::now();
         let mut writer = Command::new(env::current_exe().expect("this program"))
             .args(["child", "writer"])
-            .arg(dir.path())
-            .args([writes.to_string(), rate.to_string()])
+            .arg(watched.dir.path())
+            .arg(writes.to_string())
             .spawn()
             .expect("a writer");
         // It ends with an error where one rename fails.
         assert!(writer.wait().expect("the writer").success());
         let wall = began.elapsed().as_secs_f64() * 1e6;
-        drop(watching.stdin.take());
-        let mut rest = String::new();
-        out.read_to_string(&mut rest).expect("the end");
-        watching.wait().expect("the watcher");
-        let numbers: Vec<f64> = rest.split_whitespace().flat_map(str::parse).collect();
-        let [after, peak, left] = numbers[..] else {
-            panic!("{watcher} said {rest:?}");
-        };
-        // The others keep what they knew of when the kernel had to drop events.
-        match watcher {
-            ORPHAND => assert_eq!(left, 0.0, "orphand must know of no temp afterwards"),
-            _ if left > 0.0 => println!("  {watcher} knows of {left} temps that are gone"),
-            _ => {}
-        }
+        let (cpu, peak) = watched.end();
         Run {
-            cpu: (after - before) / writes as f64,
+            cpu: cpu / writes as f64,
             wall: wall / writes as f64,
-            peak: peak / 1e3,
+            peak,
         }
     }
 
@@ -165,10 +249,7 @@ mod linux {
             .expect("a child")
     }
 
-    fn write(dir: &Path, writes: u64, rate: u64) {
-        if rate > 0 {
-            return write_one_after_the_other(dir, 0..writes, rate);
-        }
+    fn write(dir: &Path, writes: u64) {
         std::thread::scope(|scope| {
             scope.spawn(|| write_one_after_the_other(dir, 0..writes / 2, 0));
             write_one_after_the_other(dir, writes / 2..writes, 0);
@@ -178,13 +259,13 @@ mod linux {
     fn write_one_after_the_other(dir: &Path, writes: Range<u64>, rate: u64) {
         let start = Instant::now();
         let target = dir.join(format!("sessions-{}.json", writes.start));
-        for n in writes {
+        for n in writes.clone() {
             let temp = dir.join(format!(
                 "sessions.json.3f2504e0-4f89-41d3-9a0c-{n:012x}.tmp"
             ));
             fs::write(&temp, b"{}").expect("write");
             fs::rename(&temp, &target).expect("rename");
-            if let Some(nanos) = (n * 1_000_000_000).checked_div(rate) {
+            if let Some(nanos) = ((n - writes.start) * 1_000_000_000).checked_div(rate) {
                 let due = Duration::from_nanos(nanos);
                 if let Some(early) = due.checked_sub(start.elapsed()) {
                     std::thread::sleep(early);

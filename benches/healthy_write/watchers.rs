@@ -78,7 +78,8 @@ impl Watching {
     }
 }
 
-/// Watches until its standard input ends, and says what CPU it took before and after.
+/// Says which process watches, and when its standard input ends, what CPU and memory that has taken,
+/// and of how many temps it knows.
 pub(crate) fn watch(watcher: &str, dir: &Path) {
     let own = tempfile::tempdir().expect("a directory");
     let mut watching = match watcher {
@@ -93,7 +94,7 @@ pub(crate) fn watch(watcher: &str, dir: &Path) {
         WATCHMAN => watchman(dir, own.path()),
         _ => Watching::here(|| 0),
     };
-    println!("{}", cpu(watching.pid));
+    println!("{}", watching.pid);
     let mut nothing = Vec::new();
     let mut until = std::io::stdin();
     until.read_to_end(&mut nothing).expect("the end of input");
@@ -261,7 +262,7 @@ fn with_us(command: &mut Command) -> &mut Command {
 }
 
 /// CPU that a process has taken, with all its threads, microseconds (clock_getcpuclockid(3)).
-fn cpu(pid: u32) -> f64 {
+pub(crate) fn cpu(pid: u32) -> f64 {
     // SAFETY: both are valid for the calls, which fill them.
     unsafe {
         let (mut clock, mut time) = (0, std::mem::zeroed::<libc::timespec>());
