@@ -16,8 +16,9 @@ use dashmap::mapref::entry::Entry;
 use crate::decide::time::Mono;
 use crate::decide::tracker::{Origin, Tracked};
 use crate::memory;
-use key::{Cut, Folders, Parts};
+use key::{Folders, Parts};
 
+pub(crate) use key::Cut;
 pub use key::{Folder, Key};
 
 mod key;

@@ -129,13 +129,13 @@ impl Parts for Key {
 }
 
 /// A path, cut before its base name.
-pub(super) struct Cut<'a>(&'a [u8], &'a [u8]);
+pub(crate) struct Cut<'a>(&'a [u8], &'a [u8]);
 
 impl<'a> Cut<'a> {
     /// Paths of temps come from a folder's path and a name, so they are as short as can be.
-    pub(super) fn new(path: &'a Path) -> Cut<'a> {
+    pub(crate) fn new(path: &'a Path) -> Cut<'a> {
         let path = path.as_os_str().as_bytes();
-        match path.iter().rposition(|&byte| byte == b'/') {
+        match memchr::memrchr(b'/', path) {
             Some(0) => Cut(b"/", path.get(1..).unwrap_or_default()),
             Some(slash) => {
                 let (folder, name) = path.split_at(slash);
@@ -145,11 +145,11 @@ impl<'a> Cut<'a> {
         }
     }
 
-    pub(super) fn folder(&self) -> &'a Path {
+    pub(crate) fn folder(&self) -> &'a Path {
         Path::new(OsStr::from_bytes(self.0))
     }
 
-    pub(super) fn name(&self) -> &'a OsStr {
+    pub(crate) fn name(&self) -> &'a OsStr {
         OsStr::from_bytes(self.1)
     }
 }

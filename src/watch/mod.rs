@@ -19,7 +19,7 @@ use crate::decide::policy::Hot;
 use crate::decide::temp_name::Names;
 use crate::event::{Event, How, Subject};
 use crate::root::{Root, is_own};
-use crate::temps::Temps;
+use crate::temps::{Cut, Temps};
 use translate::{By, Hint, Translator};
 
 pub mod debounce;
@@ -309,10 +309,9 @@ impl Callback {
                     self.rare(Rare::Full);
                 }
                 if let Some(heat) = &mut self.heat
-                    && let Some(dir) = path.parent()
-                    && heat.count(dir.as_os_str().as_bytes(), now)
+                    && heat.count(Cut::new(&path).folder().as_os_str().as_bytes(), now)
                 {
-                    self.rare(Rare::Hot(dir.to_owned()));
+                    self.rare(Rare::Hot(Cut::new(&path).folder().to_owned()));
                 }
             }
             Hint::Gone(path, how) => {
@@ -388,10 +387,9 @@ impl Callback {
 }
 
 fn is_temp(path: &Path, names: &[Names], roots: &[Root]) -> bool {
-    let Some(name) = path.file_name() else {
-        return false;
-    };
-    if !names.iter().any(|names| names.matches(name.as_bytes())) {
+    // Asked for every event. To take a path apart into components would be a third of all that is done.
+    let name = Cut::new(path).name().as_bytes();
+    if !names.iter().any(|names| names.matches(name)) {
         return false;
     }
     // Where one watch covers a whole tree, its events come from directories that no rule covers.
