@@ -1,13 +1,13 @@
 //! What a healthy atomic write costs whoever watches: CPU time of a watching process, per write.
 //!
-//!     cargo bench --bench healthy_write -- [WRITES] [WRITES_PER_SECOND]
+//!     cargo bench --bench healthy_write -- [WRITES [WRITES_PER_SECOND [ROUNDS [WATCHER]]]]
 //!
 //! The watchers, each in a process of its own: orphand; the leanest handler on the same notify, mask
 //! and map, and one with notify's default mask; a bare inotify read loop that keeps the same names in a
 //! hash map; inotifywait and watchman, where they are installed. Only Linux has inotify.
 //!
-//! At full speed they take turns, and another process writes with two threads; in one run nobody
-//! watches, which shows what being watched costs the writer.
+//! At full speed (0 a second) they take turns, and another process writes with two threads; after each of
+//! them nobody watches for one run, which shows what being watched costs the writer.
 //!
 //! At a rate all of them are there, each with its own directory, and one after the other is written to for
 //! a second: what a machine that others use does to one of them, it does to the next a second later, so
@@ -39,8 +39,6 @@ mod linux {
 
     use super::watchers::{self, INOTIFY, NOBODY, NOTIFY, ORPHAND};
 
-    const ROUNDS: usize = 3;
-
     /// What a run with one of them showed.
     #[derive(Clone, Copy)]
     struct Run {
@@ -50,6 +48,15 @@ mod linux {
         wall: f64,
         /// The most memory that the watching process ever had, MB.
         peak: f64,
+        /// The writer's speed, percent of what it was in the next run, which nobody watched.
+        speed: f64,
+    }
+
+    impl Run {
+        fn beside(self, unwatched: Run) -> Run {
+            let speed = 100.0 * unwatched.wall / self.wall;
+            Run { speed, ..self }
+        }
     }
 
     pub(super) fn main() {
@@ -61,7 +68,10 @@ mod linux {
             rest => {
                 let writes = rest.first().map_or(30_000, |n| number(n));
                 match rest.get(1).map_or(500, |n| number(n)) {
-                    0 => compare(writes),
+                    0 => {
+                        let rounds = rest.get(2).map_or(3, |n| number(n));
+                        compare(writes, rounds, rest.get(3).copied());
+                    }
                     rate => compare_by_the_second(writes, rate),
                 }
             }
@@ -72,50 +82,54 @@ mod linux {
         text.parse().expect("a number")
     }
 
-    fn compare(writes: u64) {
+    fn compare(writes: u64, rounds: u64, only: Option<&str>) {
         println!("{writes} atomic writes, as fast as two threads can; each write, µs");
         println!(
-            "{:<22} {:>12} {:>12} {:>9}",
-            "", "watcher CPU", "writer", "peak MB"
+            "{:<22} {:>12} {:>12} {:>9} {:>22}",
+            "", "watcher CPU", "writer", "peak MB", "speed of the unwatched"
         );
-        let there: Vec<&str> = watchers::there().collect();
+        let there: Vec<&str> = watchers::there()
+            .filter(|&watcher| watcher != NOBODY && only.is_none_or(|only| only == watcher))
+            .collect();
         let mut all: HashMap<&str, Vec<Run>> = HashMap::new();
-        for round in 0..ROUNDS {
+        for round in 0..rounds {
             for &watcher in &there {
-                let run = run(watcher, writes);
+                let run = run(watcher, writes).beside(run(NOBODY, writes));
                 print(&format!("{round} {watcher}"), run);
                 all.entry(watcher).or_default().push(run);
             }
         }
         let median = |watcher: &str, what: fn(&Run) -> f64| {
-            let mut runs: Vec<f64> = all[watcher].iter().map(what).collect();
-            runs.sort_by(f64::total_cmp);
-            runs[runs.len() / 2]
+            let [_, median, _] = quartiles(all[watcher].iter().map(what).collect());
+            median
         };
         for &watcher in &there {
-            let (cpu, wall) = (
-                median(watcher, |run| run.cpu),
-                median(watcher, |run| run.wall),
-            );
-            let peak = median(watcher, |run| run.peak);
-            print(&format!("median {watcher}"), Run { cpu, wall, peak });
+            let run = Run {
+                cpu: median(watcher, |run| run.cpu),
+                wall: median(watcher, |run| run.wall),
+                peak: median(watcher, |run| run.peak),
+                speed: median(watcher, |run| run.speed),
+            };
+            print(&format!("median {watcher}"), run);
         }
-        let cpu = |watcher| median(watcher, |run| run.cpu);
-        println!(
-            "CPU of orphand: {:.2} of {NOTIFY}'s, {:.2} of {INOTIFY}'s",
-            cpu(ORPHAND) / cpu(NOTIFY),
-            cpu(ORPHAND) / cpu(INOTIFY),
-        );
-        let wall = |watcher| median(watcher, |run| run.wall);
-        for &watcher in &there {
-            let speed = 100.0 * wall(NOBODY) / wall(watcher);
-            println!("speed of the writer, watched by {watcher}: {speed:.0} %");
+        if only.is_none() {
+            let cpu = |watcher| median(watcher, |run| run.cpu);
+            println!(
+                "CPU of orphand: {:.2} of {NOTIFY}'s, {:.2} of {INOTIFY}'s",
+                cpu(ORPHAND) / cpu(NOTIFY),
+                cpu(ORPHAND) / cpu(INOTIFY),
+            );
         }
     }
 
     fn print(what: &str, run: Run) {
-        let Run { cpu, wall, peak } = run;
-        println!("{what:<22} {cpu:>12.2} {wall:>12.2} {peak:>9.1}");
+        let Run {
+            cpu,
+            wall,
+            peak,
+            speed,
+        } = run;
+        println!("{what:<22} {cpu:>12.2} {wall:>12.2} {peak:>9.1} {speed:>20.0} %");
     }
 
     /// A watcher at work, and the directory that it watches.
@@ -236,6 +250,7 @@ mod linux {
             cpu: cpu / writes as f64,
             wall: wall / writes as f64,
             peak,
+            speed: 100.0,
         }
     }
 
