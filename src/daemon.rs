@@ -93,9 +93,13 @@ pub enum StartError {
         /// The other's pid, if it could be read.
         pid: Option<u32>,
     },
-    /// The system said no.
-    #[error("cannot start: {0}")]
-    Io(#[from] io::Error),
+    /// There can be no more threads: pthread_create(3) says EAGAIN at the user's limit of processes, which
+    /// counts threads, and at that of the control group.
+    #[error(
+        "cannot start a thread: {0}. Raise the limit of processes (ulimit -u, TasksMax= of a unit, \
+         NumberOfProcesses of an agent)"
+    )]
+    Thread(#[from] io::Error),
 }
 
 /// Watches directories and removes what is orphaned, until it is stopped or dropped.
@@ -301,16 +305,19 @@ impl Builder {
             let timer = std::thread::Builder::new().name("orphand-timer".into());
             timer.spawn(move || timer::run(&shared, &rung, &bell))?
         };
+        let stopper = Stopper { stopping, bell };
         let keeper = {
             let shared = Arc::clone(&shared);
             let keeper = std::thread::Builder::new().name("orphand-keeper".into());
-            keeper.spawn(move || keeper::run(shared, inlet, locks, timer, &heard, &words))?
+            keeper.spawn(move || keeper::run(shared, inlet, locks, timer, &heard, &words))
         };
+        // Else the timer would wait for ever.
+        let keeper = keeper.inspect_err(|_| stopper.stop())?;
         Ok(Watcher {
             events,
             stirred,
             shared,
-            stopper: Stopper { stopping, bell },
+            stopper,
             keeper: Some(keeper),
         })
     }

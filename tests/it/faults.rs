@@ -17,7 +17,7 @@ use orphand::root::Root;
 use rustix::io::Errno;
 
 use crate::intercept::{self, Answer, Asked, Call};
-use crate::sandbox::{Sandbox, Watching};
+use crate::sandbox::{Sandbox, Watching, is_root};
 use crate::stage::*;
 
 const ERRORS: [Errno; 10] = [
@@ -736,3 +736,51 @@ fn a_watcher_tries_again() {
         assert_eq!(sandbox.listing(), ["a"], "{what}");
     }
 }
+
+/// Where a user can have no more threads one does it all; a watch that could not be stopped is not begun,
+/// one that cannot hear of anything scans by time. Nothing is left, and nothing hangs.
+#[test]
+fn no_more_threads() {
+    if !is_root() {
+        return skipped("a user of its own needs root");
+    }
+    let sandbox = Sandbox::threads(1)
+        .file("a", "whole")
+        .file("a.tmp", "x")
+        .file("b/b.tmp", "")
+        .file("b/c/c.tmp", "")
+        .aged(Duration::from_millis(150));
+    let options = ["-r", "--grace", "100ms"];
+    let temps = sandbox.scan(options).exit(0).stdout_json()["temps"].clone();
+    assert_eq!(temps.as_array().map(Vec::len), Some(3), "{temps}");
+    let events = sandbox.sweep(options).exit(0).events();
+    assert_eq!(events.of("reaped").len(), 3, "{events:?}");
+
+    let mut began = Vec::new();
+    for most in 1..=9 {
+        let sandbox = Sandbox::threads(most).file("b/a", "whole");
+        let options = ["watch", "--json", "-r", "--grace", "400ms", "root"];
+        let command = sandbox.command(options);
+        if most < ENOUGH {
+            sandbox.finish(command).exit(1).complains("ulimit -u");
+            continue;
+        }
+        let mut watching = Watching::start(command).ready();
+        sandbox.write("b/a.tmp", "x");
+        watching.outlive_a_sentinel_in(&sandbox, "b");
+        watching.wait_for(crate::sandbox::is("reaped", "a.tmp"));
+        let stopped = watching.stop();
+        began.push((most, stopped.stderr.contains("cannot watch")));
+        assert_eq!(sandbox.content("b/a"), "whole", "{most} threads");
+    }
+    assert_eq!(began.first(), Some(&(ENOUGH, true)), "it scans by time");
+    assert_eq!(
+        began.last(),
+        Some(&(9, false)),
+        "it can have all that it wants"
+    );
+}
+
+/// The main thread, ctrlc's and the one that is told by it, the timer and the keeper: without one of them
+/// there is no watch.
+const ENOUGH: u64 = 5;

@@ -4,8 +4,9 @@
 use std::collections::HashMap;
 use std::fs;
 use std::io::ErrorKind;
+use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -17,8 +18,9 @@ use orphand::decide::heat::Threshold;
 use orphand::decide::policy::{Graces, Policy};
 use orphand::event::Event;
 
+use crate::intercept::{self, Answer, Asked, Call};
 use crate::sandbox::{DEADLINE, Sandbox};
-use crate::stage::{As, alone};
+use crate::stage::{As, alone, skipped, wait_until};
 
 const GRACE: Duration = Duration::from_secs(2);
 
@@ -275,6 +277,53 @@ fn no_orphan_is_missed_or_late_when_it_becomes_hot_and_calm() {
         assert_eq!(sandbox.listing(), ["a.json", "b.json"]);
     });
 }
+
+/// Scans of a hot directory that take too much of the time are given up: it is watched again.
+#[test]
+fn one_that_is_scanned_too_slowly_is_watched() {
+    alone(&[As::Us], || {
+        if !intercept::is_possible() {
+            return skipped("calls cannot be handed over here");
+        }
+        let sandbox = Sandbox::new();
+        let writers = Writers::start(&sandbox.root());
+        writers.go(Pace::Calm);
+        let (pace, forgotten) = (Arc::clone(&writers.pace), Arc::clone(&writers.forgotten));
+        let (root, slow) = (sandbox.root(), Arc::new(AtomicBool::new(false)));
+        let (hot, is_slow) = (root.clone(), Arc::clone(&slow));
+        let watch = move || {
+            let watch = Watch::start(&root);
+            slow.store(true, Ordering::SeqCst);
+            pace.store(Pace::FullSpeed as u8, Ordering::SeqCst);
+            watch.says(TOO_SLOW, 1);
+            slow.store(false, Ordering::SeqCst);
+            pace.store(Pace::Calm as u8, Ordering::SeqCst);
+            let before = forgotten.lock().unwrap().clone();
+            for (temp, _) in &before {
+                watch.takes(temp);
+            }
+            // It hears of what comes then.
+            let comes = || forgotten.lock().unwrap().get(before.len() + 10).cloned();
+            wait_until("more is forgotten", || comes().is_some());
+            watch.takes(&comes().unwrap().0);
+            assert_eq!((said(IS_HOT), said(IS_CALM)), (1, 0));
+        };
+        let answer = move |asked: &Asked| {
+            if asked.call == Call::List && is_slow.load(Ordering::SeqCst) && asked.path() == hot {
+                thread::sleep(SLOW);
+            }
+            Answer::Pass
+        };
+        let watched = intercept::thread(watch, answer).unwrap();
+        writers.stop();
+        watched.unwrap_or_else(|panic| resume_unwind(panic));
+    });
+}
+
+const TOO_SLOW: &str = " is hot, but scans of it, and of what else is hot, take too long";
+
+/// Longer than a quarter of a second, for which one that is scanned every second may be read.
+const SLOW: Duration = Duration::from_millis(300);
 
 /// No event tells of a directory that is made in a hot one: a scan does, and then it is watched.
 #[test]

@@ -19,6 +19,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant, SystemTime};
 
+use rustix::process::{Resource, Rlimit, setrlimit};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -53,11 +54,21 @@ pub(crate) struct Sandbox {
     base: PathBuf,
     user: Option<u32>,
     descriptors: u64,
+    threads: Option<u64>,
     env: BTreeMap<&'static str, OsString>,
     binary: PathBuf,
     #[cfg(target_os = "linux")]
     disk: Option<Disk>,
     _dir: TempDir,
+}
+
+/// Limits this process, with one system call: it may be called between fork and exec.
+fn limit(resource: Resource, most: u64) -> std::io::Result<()> {
+    let most = Rlimit {
+        current: Some(most),
+        maximum: Some(most),
+    };
+    Ok(setrlimit(resource, most)?)
 }
 
 impl Sandbox {
@@ -91,6 +102,19 @@ impl Sandbox {
         Sandbox::of_in(is_root().then_some(NOBODY), &place)
     }
 
+    /// A sandbox of a user who has nothing else, and of whose each process may have so many threads at most.
+    /// Only root can make one.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn threads(most: u64) -> Sandbox {
+        static USER: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
+        let number = USER.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        // No system gives out such numbers by itself, and no other test run uses the same.
+        let user = 1_500_000_000 + std::process::id() % 4_000_000 * 100 + number;
+        let mut sandbox = Sandbox::of(Some(user));
+        sandbox.threads = Some(most);
+        sandbox
+    }
+
     fn of(user: Option<u32>) -> Sandbox {
         Sandbox::of_in(user, &place())
     }
@@ -104,6 +128,7 @@ impl Sandbox {
         let mut sandbox = Sandbox {
             user,
             descriptors: MOST_DESCRIPTORS,
+            threads: None,
             env: BTreeMap::new(),
             binary: PathBuf::from(env!("CARGO_BIN_EXE_orphand")),
             #[cfg(target_os = "linux")]
@@ -323,7 +348,7 @@ impl Sandbox {
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
-        let most = self.descriptors;
+        let (most, threads) = (self.descriptors, self.threads);
         #[cfg(target_os = "linux")]
         let entering = self.disk.as_ref().map(|disk| disk.entering(self));
         // SAFETY: only async-signal-safe calls between fork and exec, on values made before.
@@ -331,12 +356,9 @@ impl Sandbox {
             command.pre_exec(move || {
                 // The tests may run under nohup.
                 libc::signal(libc::SIGHUP, libc::SIG_DFL);
-                let most = libc::rlimit {
-                    rlim_cur: most,
-                    rlim_max: most,
-                };
-                if libc::setrlimit(libc::RLIMIT_NOFILE, &raw const most) != 0 {
-                    return Err(std::io::Error::last_os_error());
+                limit(Resource::Nofile, most)?;
+                if let Some(threads) = threads {
+                    limit(Resource::Nproc, threads)?;
                 }
                 #[cfg(target_os = "linux")]
                 if let Some(entering) = &entering {

@@ -113,7 +113,8 @@ fn wait(child: &mut Child, limit: Duration) -> Option<ExitStatus> {
 
 fn drain(from: Option<impl Read + Send + 'static>) -> Receiver<Vec<u8>> {
     let (send, all) = channel();
-    thread::spawn(move || {
+    // Where there can be no more threads nothing is read, as if nothing were printed.
+    let _ = thread::Builder::new().spawn(move || {
         let mut bytes = Vec::new();
         if let Some(mut from) = from {
             let _ = from.read_to_end(&mut bytes);

@@ -117,7 +117,8 @@ impl Disk {
     fn of(root: &Path) -> Option<Disk> {
         let (send, answer) = bounded(1);
         let root = root.to_owned();
-        std::thread::spawn(move || send.send(Disk::ask(&root)));
+        let thread = std::thread::Builder::new().name("orphand-disk".into());
+        let _ = thread.spawn(move || send.send(Disk::ask(&root)));
         answer.recv_timeout(PATIENCE).ok().flatten()
     }
 

@@ -311,6 +311,6 @@ fn failed(error: &StartError) -> Failure {
     match error {
         StartError::Busy { .. } => Failure::new(Exit::Busy, error),
         StartError::Refused(_) | StartError::NoRoot => Failure::new(Exit::Usage, error),
-        StartError::Io(_) => Failure::new(Exit::Failed, error),
+        StartError::Thread(_) => Failure::new(Exit::Failed, error),
     }
 }

@@ -1,20 +1,24 @@
 //! SIGINT, SIGTERM and SIGHUP end the watch; a second one ends it at once.
 
+use std::io::ErrorKind;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use orphand::daemon::Stopper;
+use crossbeam_channel::{Receiver, Sender, bounded};
+use orphand::daemon::{StartError, Stopper};
 
+use super::failed;
 use crate::cli::{Exit, Failure};
 
 pub(super) struct Signals {
-    pub(super) arrived: crossbeam_channel::Receiver<()>,
+    pub(super) arrived: Receiver<()>,
+    stopper: Sender<Stopper>,
 }
 
 impl Signals {
     pub(super) fn listen() -> Result<Signals, Failure> {
         let hangup_ignored = hangup_is_ignored();
-        let (send, arrived) = crossbeam_channel::bounded(1);
+        let (send, arrived) = bounded(1);
         let count = AtomicU32::new(0);
         ctrlc::set_handler(move || {
             if count.fetch_add(1, Ordering::SeqCst) > 0 {
@@ -22,30 +26,44 @@ impl Signals {
             }
             let _ = send.try_send(());
         })
-        .map_err(|error| {
-            Failure::new(Exit::Failed, format!("cannot listen for signals: {error}"))
+        .map_err(|error| match error {
+            // EAGAIN: it starts a thread.
+            ctrlc::Error::System(error) if error.kind() == ErrorKind::WouldBlock => {
+                failed(&StartError::Thread(error))
+            }
+            ctrlc::Error::System(error) => unheard(&error),
+            error => unheard(&error),
         })?;
         if hangup_ignored {
             // nohup's wish, which ctrlc does not see.
             ignore_hangup();
         }
-        Ok(Signals { arrived })
-    }
-
-    pub(super) fn stop(self, stopper: Stopper) {
+        let (stopper, to_stop) = bounded::<Stopper>(1);
+        let heard = arrived.clone();
         let thread = std::thread::Builder::new().name("orphand-signals".into());
         let spawned = thread.spawn(move || {
-            if self.arrived.recv().is_ok() {
+            let Ok(stopper) = to_stop.recv() else { return };
+            if heard.recv().is_ok() {
                 stopper.stop();
                 // Whoever should read our lines does not: nothing is half done by now.
                 std::thread::sleep(Duration::from_secs(20));
                 std::process::exit(Exit::Failed as i32);
             }
         });
-        if let Err(error) = spawned {
-            log::error!("signals will not be heard: {error}");
-        }
+        // Before anything is watched: what cannot hear a signal can only be killed.
+        spawned.map_err(|error| failed(&StartError::Thread(error)))?;
+        Ok(Signals { arrived, stopper })
     }
+
+    /// From now on a signal stops this.
+    pub(super) fn stop(self, stopper: Stopper) {
+        // There is room for one, and the thread waits for it.
+        let _ = self.stopper.send(stopper);
+    }
+}
+
+fn unheard(error: &dyn std::fmt::Display) -> Failure {
+    Failure::new(Exit::Failed, format!("cannot listen for signals: {error}"))
 }
 
 fn hangup_is_ignored() -> bool {
