@@ -18,6 +18,8 @@ use crate::decide::time::Mono;
 pub(super) struct Ear {
     watcher: Option<RecommendedWatcher>,
     is_dead: Arc<AtomicBool>,
+    /// No thread could be had; notify says nothing about that (9.0.0-rc.7, its `inotify.rs:243`).
+    is_stillborn: bool,
     asked: Arc<Asked>,
 }
 
@@ -39,6 +41,9 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// After how many errors in a row a thread is given up. notify reads on after an error, and where every
 /// read fails it never hears a word of ours, so its thread can be ended from inside only.
 const HOPELESS: u32 = 100;
+
+const NO_THREAD: &str = "There can be no more threads. The cure: a higher limit of processes (ulimit -u, \
+                         TasksMax= of a unit).";
 
 impl Asked {
     /// RACE: the answer may come just now; worst case: a thread ends that need not have, and all watches
@@ -111,13 +116,15 @@ impl Ear {
         };
         let watcher = RecommendedWatcher::new(handler, config)?;
         has_begun.store(true, Ordering::SeqCst);
-        if is_dead.load(Ordering::SeqCst) {
+        let is_stillborn = is_dead.load(Ordering::SeqCst);
+        if is_stillborn {
             // It has ended already, before anybody could have known.
             ended(false);
         }
         Ok(Ear {
             watcher: Some(watcher),
             is_dead,
+            is_stillborn,
             asked,
         })
     }
@@ -133,6 +140,7 @@ impl Ear {
         Ear {
             watcher: None,
             is_dead: Arc::default(),
+            is_stillborn: false,
             asked: Arc::default(),
         }
     }
@@ -146,6 +154,9 @@ impl Ear {
         let Some(watcher) = &mut self.watcher else {
             return Err(notify::Error::watch_not_found());
         };
+        if self.is_stillborn {
+            return Err(notify::Error::generic(NO_THREAD));
+        }
         self.asked
             .since
             .store(clock::mono().0.max(1), Ordering::SeqCst);
