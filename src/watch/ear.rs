@@ -18,7 +18,8 @@ use crate::decide::time::Mono;
 pub(super) struct Ear {
     watcher: Option<RecommendedWatcher>,
     is_dead: Arc<AtomicBool>,
-    /// No thread could be had; notify says nothing about that (9.0.0-rc.7, its `inotify.rs:243`).
+    /// No thread could be had, for which pthread_create(3) says EAGAIN; notify passes that over on Linux
+    /// (9.0.0-rc.7, its `inotify.rs:243`).
     is_stillborn: bool,
     asked: Arc<Asked>,
 }
@@ -41,9 +42,6 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// After how many errors in a row a thread is given up. notify reads on after an error, and where every
 /// read fails it never hears a word of ours, so its thread can be ended from inside only.
 const HOPELESS: u32 = 100;
-
-const NO_THREAD: &str = "There can be no more threads. The cure: a higher limit of processes (ulimit -u, \
-                         TasksMax= of a unit).";
 
 impl Asked {
     /// RACE: the answer may come just now; worst case: a thread ends that need not have, and all watches
@@ -155,7 +153,8 @@ impl Ear {
             return Err(notify::Error::watch_not_found());
         };
         if self.is_stillborn {
-            return Err(notify::Error::generic(NO_THREAD));
+            let why = std::io::Error::from_raw_os_error(libc::EAGAIN);
+            return Err(notify::Error::io(why));
         }
         self.asked
             .since

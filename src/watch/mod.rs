@@ -81,6 +81,8 @@ pub enum Unwatched {
     /// The user's limit of inotify instances is reached, or that of open files. Linux does not say
     /// which.
     Instances,
+    /// There can be no more threads.
+    Threads,
     /// Anything else.
     Other(notify::Error),
 }
@@ -251,6 +253,7 @@ impl From<notify::Error> for Unwatched {
             Some(libc::ENOENT | libc::ENOTDIR) => Unwatched::Gone,
             Some(libc::ENOSPC) => Unwatched::Watches,
             Some(libc::EMFILE | libc::ENFILE) => Unwatched::Instances,
+            Some(libc::EAGAIN) => Unwatched::Threads,
             _ => Unwatched::Other(error),
         }
     }

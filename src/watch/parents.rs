@@ -89,7 +89,9 @@ impl Parents {
                     // It is heard when it comes: what it lies in is watched already.
                     Unwatched::Gone => return hearing,
                     Unwatched::Watches | Unwatched::Instances => hearing = Hearing::Full,
-                    Unwatched::Other(_) => hearing = hearing.or(Hearing::Shut),
+                    Unwatched::Threads | Unwatched::Other(_) => {
+                        hearing = hearing.or(Hearing::Shut);
+                    }
                 },
             }
         }

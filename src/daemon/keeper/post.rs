@@ -224,6 +224,10 @@ pub(super) fn no_room(why: &Unwatched) -> &'static str {
              this process no more open files. Disks have nothing to do with it. The cure: sudo sysctl \
              fs.inotify.max_user_instances=1024, or a higher limit of open files."
         }
+        Unwatched::Threads => {
+            "There can be no more threads. The cure: a higher limit of processes (ulimit -u, TasksMax= \
+             of a unit)."
+        }
         _ => {
             "A limit of the kernel's is reached: this user may watch no more directories. Disks have \
              nothing to do with it. The cure: sudo sysctl fs.inotify.max_user_watches=524288."
