@@ -197,8 +197,8 @@ impl Temps {
         });
     }
 
-    /// New rules are in force: forgets what none of them covers, and makes all the rest due at once.
-    /// A look that comes early is dull: each temp is armed again by its own new rule.
+    /// New rules are in force: forgets what none of them covers, and makes all the rest due at once,
+    /// also what is taken up just now. Each is armed again by its own new rule.
     pub fn review(&self, now: Mono, covers: impl Fn(&Path) -> bool) {
         self.map.retain(|key, temp| {
             temp.review(now);
@@ -317,8 +317,7 @@ impl Temps {
         if temp.due() > now || temp.is_reaping() {
             return None;
         }
-        temp.start_reaping();
-        Some(Tracked::clone(&temp))
+        Some(temp.hand_over())
     }
 
     /// Puts down what was taken up: with what is known now, or for good. If its name was given to
@@ -329,10 +328,13 @@ impl Temps {
                 if let Some(mut entry) = self.map.get_mut(key)
                     && entry.is_reaping()
                 {
-                    let closed = entry.is_closed();
-                    **entry = temp;
-                    if closed {
+                    let before = std::mem::replace(&mut **entry, temp);
+                    if before.is_closed() {
                         entry.close();
+                    }
+                    // It may have been looked at by the old rules.
+                    if before.is_reviewed() {
+                        entry.review(before.due());
                     }
                 }
             }
@@ -449,5 +451,34 @@ mod tests {
             assert!(temps.gone(&path(n)), "{n}");
         }
         assert!(temps.is_empty());
+    }
+
+    /// What a hand has taken up may be looked at there by the old rules.
+    #[test]
+    fn other_rules_reach_what_is_in_a_hand() {
+        for in_hand in [false, true] {
+            let (temps, _bell) = Temps::new(Duration::from_secs(1), MOST);
+            let path = PathBuf::from("/r/a.tmp");
+            let (now, late) = (Mono(1_000), Mono(u64::MAX / 2));
+            temps.found(&path, now, Origin::Found);
+            let key = temps.key(&path);
+            let taken = temps.take_up(&key, now).expect("it is due");
+            if in_hand {
+                temps.review(now, |_| true);
+            }
+            let mut taken = taken.settled_down();
+            taken.keep(
+                crate::decide::judge::Reason::Young,
+                Duration::from_secs(9),
+                now,
+            );
+            temps.put_down(&key, Some(taken));
+            let taken = temps.take_up(&key, late).expect("it was put down");
+            assert_eq!(taken.is_reviewed(), in_hand);
+            assert_eq!(taken.due() <= now, in_hand, "at once");
+            temps.put_down(&key, Some(taken.settled_down()));
+            let again = temps.take_up(&key, late).expect("it was put down");
+            assert_eq!(again.is_reviewed(), in_hand, "nobody has looked");
+        }
     }
 }

@@ -64,13 +64,14 @@ enum Known {
     Held,
 }
 
-/// Two yes-or-no marks, a bit each.
+/// Yes-or-no marks, a bit each.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Marks(u8);
 
 impl Marks {
     const CLOSED: u8 = 1;
     const REAPING: u8 = 2;
+    const REVIEWED: u8 = 4;
 
     fn has(self, mark: u8) -> bool {
         self.0 & mark != 0
@@ -230,11 +231,6 @@ impl Tracked {
         self.marks.has(Marks::REAPING)
     }
 
-    /// Marks it as being disposed of.
-    pub fn start_reaping(&mut self) {
-        self.marks.set(Marks::REAPING, true);
-    }
-
     /// Its size at the last look.
     #[must_use]
     pub fn bytes(&self) -> Option<u64> {
@@ -254,10 +250,29 @@ impl Tracked {
     }
 
     /// The rules have changed: it is looked at at once, and armed by the rule that holds now.
+    ///
+    /// What it was given credit for was measured by the old rule, and so was the time until that look. By a
+    /// shorter grace both would be enough at once, and whoever closed it a moment ago would have no time
+    /// left: that look gives no more than half the new grace.
     pub fn review(&mut self, now: Mono) {
         if !self.is_left_alone() {
             self.due = self.due.min(now);
+            self.marks.set(Marks::REVIEWED, true);
         }
+    }
+
+    /// Whether the rules have changed since it was looked at.
+    #[must_use]
+    pub fn is_reviewed(&self) -> bool {
+        self.marks.has(Marks::REVIEWED)
+    }
+
+    /// What is asked of it is asked of a copy from here on.
+    pub fn hand_over(&mut self) -> Tracked {
+        self.marks.set(Marks::REAPING, true);
+        let copy = self.clone();
+        self.marks.set(Marks::REVIEWED, false);
+        copy
     }
 
     /// Whether the first look, by the grace of its own rule, is still ahead; then it is put off.
@@ -276,18 +291,28 @@ impl Tracked {
     /// Takes one look into account.
     pub fn look(&mut self, look: &Look, grace: Duration, open: Open) -> Next {
         let now = look.now.mono;
-        // Only the wish to take what is open counts a holder for nothing.
-        let held = look.hold.is_held() && open != Open::Reap;
+        if self.is_reviewed() {
+            self.marks.set(Marks::REVIEWED, false);
+            let most = now.before(grace / 2);
+            let taken = most.since(self.quiet_since);
+            self.quiet_since = self.quiet_since.max(most);
+            self.unused_before = self.unused_before.saturating_add(millis(taken));
+        }
+        // What nobody can tell is no "nobody".
+        let held = look.hold != Hold::Free;
+        // Only the wish to take what is open counts a holder for nothing. It is remembered all the same:
+        // that wish may end.
+        let counts = open != Open::Reap;
         let same = self.fingerprint == Packed::new(&look.fingerprint);
         let next = match self.known {
             Known::Nothing => self.first_look(look, grace, held),
-            Known::Free | Known::Held if held => {
+            Known::Free | Known::Held if held && counts => {
                 self.fingerprint = Packed::new(&look.fingerprint);
                 self.known = Known::Held;
                 // It would be judged now but for its holder: judging says so, and by whom.
                 self.judge_at(look, grace)
             }
-            Known::Held => {
+            Known::Held if counts => {
                 self.fingerprint = Packed::new(&look.fingerprint);
                 self.known = Known::Free;
                 self.quiet_since = now;
@@ -296,14 +321,17 @@ impl Tracked {
                 self.tries = 0;
                 Next::LookAt(now.after(grace))
             }
-            Known::Free if !same => {
+            Known::Free | Known::Held if !same => {
                 if self.fingerprint.ino() != look.fingerprint.ino {
                     self.said = Said::default();
                 }
                 self.tries = 0;
                 self.first_look(look, grace, held)
             }
-            Known::Free => self.judge_at(look, grace),
+            Known::Free | Known::Held => {
+                self.known = if held { Known::Held } else { Known::Free };
+                self.judge_at(look, grace)
+            }
         };
         if let Next::LookAt(at) = next {
             self.due = at;
@@ -335,8 +363,7 @@ impl Tracked {
         self.fingerprint = Packed::new(&look.fingerprint);
         self.known = if held { Known::Held } else { Known::Free };
         self.quiet_since = now.before(credit);
-        // Rounded down: never older than it is. 49 days are enough for a limit of one.
-        self.unused_before = u32::try_from((unused - credit).as_millis()).unwrap_or(u32::MAX);
+        self.unused_before = millis(unused - credit);
         self.kept = None;
         Next::LookAt(self.quiet_since.after(grace))
     }
@@ -393,6 +420,11 @@ pub struct Kept {
     pub again: bool,
     /// In what time it is looked at again.
     pub retry: Duration,
+}
+
+/// Rounded down: never longer than it is. 49 days are enough for a limit of one.
+fn millis(span: Duration) -> u32 {
+    u32::try_from(span.as_millis()).unwrap_or(u32::MAX)
 }
 
 impl Said {

@@ -95,6 +95,30 @@ fn what_is_known_of_a_temp_stands_when_its_rule_changes() {
     watch.stop();
 }
 
+/// What a temp was given credit for by the old rule is no more than half the new grace: whoever closed it
+/// before the first look has half of that left when the rules change.
+#[test]
+fn a_shorter_grace_leaves_its_writer_half_of_it() {
+    let (name, half) = (
+        "a.1b4e28ba-2fa1-4d3b-a3f5-ef19b5a7633b.tmp",
+        Duration::from_millis(2_500),
+    );
+    let sandbox = two_roots();
+    config(&sandbox, "10s", &["a"], "fixed_name_grace = \"5s\"");
+    let mut watch = watch(&sandbox).ready();
+    let path = format!("a/{name}");
+    sandbox.write(&path, "");
+    sandbox.write("a/looked.tmp", "");
+    // Half the other one's grace is over then, and it was looked at.
+    watch.wait_for(is("reaped", "looked.tmp"));
+    let changed = Instant::now();
+    config(&sandbox, "5s", &["a"], "");
+    watch.wait_for(is("reaped", name));
+    let left = changed.elapsed();
+    assert!(left >= half, "gone {left:?} after the rules had changed");
+    watch.stop();
+}
+
 #[test]
 fn the_new_rule_holds_for_what_it_forbids() {
     let sandbox = two_roots();

@@ -34,6 +34,8 @@ enum Do {
     Sleep(i64),
     /// It is renamed or removed.
     Gone,
+    /// The rules are read again: this is the grace now, in milliseconds, and this befalls what is open.
+    Rule(u64, Open),
 }
 use Do::*;
 
@@ -126,6 +128,11 @@ impl Story {
             LetGo => self.held = false,
             SetClock(by) | Sleep(by) => self.parted_by += by,
             Gone => self.gone = true,
+            Rule(grace, open) => {
+                self.grace = Duration::from_millis(grace);
+                self.open = open;
+                self.temp.review(self.mono());
+            }
         }
     }
 
@@ -153,12 +160,15 @@ impl Story {
         let mut script = script.iter().peekable();
         let the_end = 100 * self.grace.as_millis() as u64;
         while self.at < the_end {
-            let due = (self.temp.due().0 / MS)
+            let mut due = (self.temp.due().0 / MS)
                 .saturating_sub(self.up)
                 .max(self.at);
             while let Some((at, what)) = script.next_if(|(at, _)| *at <= due) {
                 self.at = *at;
                 self.happen(*what);
+                if matches!(what, Rule(..)) {
+                    due = self.at;
+                }
             }
             self.at = due;
             if self.gone {
@@ -361,6 +371,30 @@ fn a_writer_that_closes_and_renames_in_time_loses_nothing() {
                     judged, None,
                     "{origin:?} at {age}, closed at {close}, written at {write:?}, renamed at {rename}"
                 );
+            }
+        }
+    }
+}
+
+/// Nor where a shorter grace comes into force meanwhile: the promise is half of that.
+#[test]
+fn a_writer_that_renames_in_time_loses_nothing_to_other_rules() {
+    for grace in [200, 2_000, 8_000] {
+        for close in (0..=21_000).step_by(300) {
+            let rename = close + grace / 2 - 1;
+            for rule in (0..=rename).step_by(100) {
+                let mut script = vec![
+                    (0, Grab),
+                    (close, LetGo),
+                    (rename, Gone),
+                    (rule, Rule(grace, Open::Keep)),
+                ];
+                script.sort_by_key(|(at, _)| *at);
+                for origin in [Origin::Created, Origin::FoundInTime] {
+                    let mut story = Story::new(origin, 0, UP, GRACE);
+                    let judged = story.judged(&script);
+                    assert_eq!(judged, None, "{origin:?}: {script:?}; {:?}", story.looks);
+                }
             }
         }
     }
@@ -601,7 +635,7 @@ fn what_was_said_is_said_again_only_of_another_file() {
 #[test]
 fn put_aside() {
     let (mut temp, now) = ripe();
-    temp.start_reaping();
+    let _ = temp.hand_over();
     let kept = temp.put_aside(GRACE, now);
     assert!(kept.news && !temp.is_reaping());
     assert_eq!(temp.due(), now.after(GRACE));
@@ -630,7 +664,7 @@ fn what_it_remembers() {
     // A file may be closed by several writers, one after the other.
     for _ in 0..2 {
         temp.close();
-        temp.start_reaping();
+        let _ = temp.hand_over();
         assert!(temp.is_closed() && temp.is_reaping());
     }
     assert!(!temp.clone().settled_down().is_reaping());
@@ -706,9 +740,9 @@ fn whose_creation_was_seen() {
 fn it_starts_over() {
     let (mut temp, now) = ripe();
     temp.close();
-    temp.start_reaping();
+    let _ = temp.hand_over();
     assert!(temp.keep(Reason::Changed, GRACE, now).news);
-    temp.start_reaping();
+    let _ = temp.hand_over();
     temp.start_over(now, GRACE);
     assert!(
         temp.is_closed() && temp.is_reaping(),
@@ -724,6 +758,107 @@ fn it_starts_over() {
     let mut story = Story::new(Origin::Found, YEAR, UP, GRACE);
     story.temp.start_over(story.mono(), GRACE);
     assert_eq!(story.judged(&[]), Some(10_000), "whatever its dates say");
+}
+
+/// The rules are read again between two looks, or before the first. Its writer has as long from then on
+/// as the new grace gives it, whatever the old one gave.
+#[test]
+fn when_it_is_judged_by_other_rules() {
+    use Origin::*;
+    let (keep, reap) = (Open::Keep, Open::Reap);
+    let closed = |at, script: &[(u64, Do)]| [&[(0, Grab), (at, LetGo)], script].concat();
+    #[rustfmt::skip]
+    let rows: &[(&str, Origin, i64, &[(u64, Do)], Option<u64>)] = &[
+        // Closed just before the first look, which took half of the old grace for granted.
+        ("shorter", Created, 0, &closed(4_900, &[(5_100, Rule(2_000, keep))]), Some(6_100)),
+        ("shorter, renamed within half of it", Created, 0,
+            &closed(4_900, &[(5_100, Rule(2_000, keep)), (5_800, Gone)]), None),
+        ("shorter, found", Found, YEAR, &[(500, Rule(200, keep))], Some(600)),
+        ("shorter, then the same once more", Created, 0,
+            &closed(4_900, &[(5_100, Rule(2_000, keep)), (5_600, Rule(2_000, keep))]), Some(6_600)),
+        ("shorter before the first look", Created, 0, &[(3_000, Rule(2_000, keep))], Some(4_000)),
+        ("shorter before the first look, and that is ahead", Created, 0, &[(500, Rule(2_000, keep))], Some(2_000)),
+        ("shorter, and held", Created, 0,
+            &[(0, Grab), (5_100, Rule(2_000, keep)), (5_200, LetGo)], Some(8_100)),
+        ("shorter, and written to", Created, 0, &[(5_100, Write), (5_100, Rule(2_000, keep))], Some(7_100)),
+        ("longer", Created, 0, &closed(4_900, &[(5_100, Rule(30_000, keep))]), Some(30_000)),
+        ("longer, late", Created, 0, &[(8_000, Rule(12_000, keep))], Some(14_000)),
+        // Held when it was looked at, while that counted for nothing: it counts now.
+        ("keep instead of reap", Created, 0,
+            &[(0, Rule(10_000, reap)), (0, Grab), (5_500, LetGo), (5_600, Rule(10_000, keep))], Some(15_600)),
+        ("keep instead of reap, held by the second look", Created, 0,
+            &[(0, Rule(10_000, reap)), (5_100, Grab), (5_200, Rule(10_000, reap)), (5_500, LetGo),
+              (5_600, Rule(10_000, keep))], Some(15_600)),
+        ("reap instead of keep", Created, 0,
+            &[(0, Grab), (5_500, LetGo), (5_600, Rule(10_000, reap))], Some(10_600)),
+    ];
+    for (name, origin, age, script, want) in rows {
+        let mut story = Story::new(*origin, *age, UP, GRACE);
+        let judged = story.judged(script);
+        assert_eq!(judged, *want, "{name}; looked at {:?}", story.looks);
+    }
+}
+
+/// The hours after which a pid counts no more are not begun again by other rules.
+#[test]
+fn other_rules_do_not_make_it_used() {
+    let mut story = Story::new(Origin::Found, YEAR, UP, GRACE);
+    let unused = |next| match next {
+        Next::Judge(quiet) => quiet.unused,
+        Next::LookAt(at) => panic!("{at:?}"),
+    };
+    story.look();
+    story.at = 1_000;
+    let before = unused(story.look());
+    story.happen(Rule(8_000, Open::Keep));
+    assert_eq!(
+        story.look(),
+        Next::LookAt(story.mono().after(GRACE * 2 / 5))
+    );
+    story.at = 5_000;
+    assert_eq!(unused(story.look()), before + Duration::from_secs(4));
+}
+
+/// What is in a hand when the rules change may be looked at there by the old ones.
+#[test]
+fn other_rules_hold_for_what_is_in_a_hand() {
+    let (mut temp, now) = ripe();
+    temp.review(now);
+    assert!(temp.hand_over().is_reviewed() && temp.is_reaping());
+    assert!(
+        !temp.is_reviewed(),
+        "it is the copy that is looked at by them"
+    );
+    temp.review(now);
+    assert!(temp.is_reviewed());
+}
+
+/// A look at which nobody could tell who holds it says nothing: its grace begins when one can.
+#[test]
+fn who_cannot_tell_has_not_seen_nobody() {
+    let mut story = Story::new(Origin::Found, YEAR, UP, GRACE);
+    let mut look = |at, hold| {
+        story.at = at;
+        let now = Now {
+            mono: story.mono(),
+            wall: story.wall(),
+        };
+        let look = Look {
+            now,
+            parted: None,
+            fingerprint: story.file,
+            hold,
+        };
+        story.temp.look(&look, GRACE, Open::Keep)
+    };
+    assert!(matches!(look(0, Hold::CannotTell), Next::LookAt(_)));
+    assert!(
+        matches!(look(1_000, Hold::CannotTell), Next::Judge(_)),
+        "so that it is said"
+    );
+    let free = look(2_000, Hold::Free);
+    assert_eq!(free, Next::LookAt(Mono((UP + 12_000) * MS)));
+    assert!(matches!(look(12_000, Hold::Free), Next::Judge(_)));
 }
 
 #[test]
