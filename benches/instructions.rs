@@ -42,6 +42,7 @@ mod linux {
     use orphand::decide::heat::{Heat, Threshold};
     use orphand::decide::policy::{Graces, Policy};
     use orphand::decide::time::Mono;
+    use orphand::evidence::namespaces::Nested;
     use orphand::evidence::restored::Marks;
     use orphand::evidence::writers::Writers;
     use orphand::journal::Journal;
@@ -207,6 +208,7 @@ mod linux {
             journal: Journal::new(Some(&state)),
             marks: Marks::new(Some(&state)),
             writers: Writers::default(),
+            nested: Nested::default(),
             verbose: false,
         };
         let mut reaped = 0;

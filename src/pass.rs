@@ -14,6 +14,7 @@ use crate::decide::policy::SHORTEST_GRACE;
 use crate::decide::time::{ClockWatch, Mono, Now};
 use crate::decide::tracker::{Look, Next, Tracked};
 use crate::event::{Disposed, Event, How, Subject};
+use crate::evidence::namespaces::Nested;
 use crate::evidence::restored::Marks;
 use crate::evidence::writers::Writers;
 use crate::evidence::{self, Asker, Census, Circumstances, FileId, Proof, Suspect};
@@ -34,6 +35,8 @@ pub struct Tools {
     pub marks: Marks,
     /// Knows who wrote what.
     pub writers: Writers,
+    /// Knows who goes by which pid in a container.
+    pub nested: Nested,
     /// Whether settled temps are reported.
     pub verbose: bool,
 }
@@ -142,6 +145,7 @@ impl<'a> Pass<'a> {
         let circumstances = Circumstances {
             our_uid: us(),
             marks: &marks,
+            nested: &self.tools.nested,
             quarantine,
             census: None,
         };
@@ -548,6 +552,7 @@ pub fn recover(
         circumstances: Circumstances {
             our_uid: us(),
             marks: &tools.marks,
+            nested: &tools.nested,
             quarantine: true,
             census: None,
         },
@@ -678,6 +683,7 @@ pub fn examine(
     let circumstances = Circumstances {
         our_uid,
         marks: &tools.marks,
+        nested: &tools.nested,
         quarantine,
         census: census.as_ref(),
     };

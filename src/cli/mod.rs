@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use clap::Parser as _;
 use orphand::decide::temp_name;
+use orphand::evidence::namespaces::Nested;
 use orphand::evidence::restored::Marks;
 use orphand::evidence::writers::Writers;
 use orphand::journal::Journal;
@@ -217,6 +218,7 @@ fn tools(folders: &Folders, verbose: bool) -> Result<Tools, Failure> {
         journal: Journal::new(state),
         marks: Marks::new(state),
         writers: Writers::default(),
+        nested: Nested::default(),
         verbose,
     })
 }

@@ -150,6 +150,8 @@ pub enum Writer {
     Gone(u32),
     /// A process with that pid lives, or may.
     Alive(u32),
+    /// A process lives that goes by that pid in a pid namespace below ours: in a container.
+    Nested(u32),
 }
 
 impl Writer {
@@ -158,7 +160,7 @@ impl Writer {
     pub fn pid(self) -> Option<u32> {
         match self {
             Writer::Unnamed => None,
-            Writer::Gone(pid) | Writer::Alive(pid) => Some(pid),
+            Writer::Gone(pid) | Writer::Alive(pid) | Writer::Nested(pid) => Some(pid),
         }
     }
 }
@@ -454,8 +456,8 @@ fn says_foreign_owner(e: &Evidence) -> String {
 }
 
 fn writer_alive(e: &Evidence, _: &Policy) -> Answer {
-    let alive = matches!(e.writer, Writer::Alive(_)) && e.unused < PID_FORGOTTEN;
-    keep_if(alive, Reason::WriterAlive)
+    let alive = matches!(e.writer, Writer::Alive(_) | Writer::Nested(_));
+    keep_if(alive && e.unused < PID_FORGOTTEN, Reason::WriterAlive)
 }
 
 fn says_writer_alive(e: &Evidence) -> String {
@@ -464,6 +466,12 @@ fn says_writer_alive(e: &Evidence) -> String {
         Writer::Gone(pid) => format!("pid {pid} is gone"),
         Writer::Alive(pid) if e.unused < PID_FORGOTTEN => format!("pid {pid} lives"),
         Writer::Alive(pid) => format!("pid {pid} lives, but nobody used this for 24 h"),
+        Writer::Nested(pid) if e.unused < PID_FORGOTTEN => {
+            format!("a process in a container, where it is pid {pid}, lives")
+        }
+        Writer::Nested(pid) => {
+            format!("pid {pid} of a container lives, but nobody used this for 24 h")
+        }
     }
 }
 
@@ -641,7 +649,7 @@ mod tests {
     #[test]
     fn each_gate_alone_keeps() {
         let keep = Verdict::Keep;
-        let cases: [(&str, Policy, Evidence, Verdict); 24] = [
+        let cases: [(&str, Policy, Evidence, Verdict); 25] = [
             (
                 "restored",
                 policy(),
@@ -740,6 +748,15 @@ mod tests {
                 "live writer",
                 policy(),
                 with(|e| e.writer = Writer::Alive(4711)),
+                keep(Reason::WriterAlive),
+            ),
+            (
+                "live writer in a container",
+                policy(),
+                with(|e| {
+                    e.writer = Writer::Nested(7);
+                    e.unused = PID_FORGOTTEN - Duration::from_nanos(1);
+                }),
                 keep(Reason::WriterAlive),
             ),
             (
@@ -866,6 +883,11 @@ mod tests {
             e.unused = PID_FORGOTTEN;
         });
         check(&policy(), &pid_of_yesterday, Verdict::Reap);
+        let container_of_yesterday = with(|e| {
+            e.writer = Writer::Nested(7);
+            e.unused = PID_FORGOTTEN;
+        });
+        check(&policy(), &container_of_yesterday, Verdict::Reap);
         let examined = with(|e| {
             e.place.reach = Reach::OpenersOnly;
             e.mappings_examined = true;
@@ -1035,6 +1057,12 @@ mod tests {
             (Writer::Gone(7), GRACE, "pid 7 is gone"),
             (Writer::Alive(7), just_before, "pid 7 lives"),
             (Writer::Alive(7), PID_FORGOTTEN, "nobody used this for 24 h"),
+            (Writer::Nested(7), just_before, "where it is pid 7, lives"),
+            (
+                Writer::Nested(7),
+                PID_FORGOTTEN,
+                "pid 7 of a container lives, but nobody used this for 24 h",
+            ),
         ] {
             says("writer gone", &pid(writer, unused), words);
         }
@@ -1120,8 +1148,8 @@ mod tests {
         assert_eq!(held.to_string(), "in-use");
         assert_eq!(Writer::Unnamed.pid(), None);
         assert_eq!(
-            [Writer::Gone(7).pid(), Writer::Alive(8).pid()],
-            [Some(7), Some(8)]
+            [Writer::Gone(7), Writer::Alive(8), Writer::Nested(9)].map(Writer::pid),
+            [Some(7), Some(8), Some(9)]
         );
     }
 }

@@ -242,6 +242,31 @@ pub fn writer(pid: u32, seen: Option<Mono>) -> Writer {
     }
 }
 
+/// Processes in pid namespaces below ours: by the numbers that they have there, those that they have here
+/// (`NSpid` of proc_pid_status(5): one number for each namespace, ours first). Everybody may read that,
+/// except under hidepid; who cannot be seen is not told of.
+pub(super) fn nested() -> HashMap<u32, Vec<u32>> {
+    let mut known: HashMap<u32, Vec<u32>> = HashMap::new();
+    // A process that was there before this began is met: they are listed in the order of their numbers.
+    for here in numbers(Path::new("/proc")) {
+        let status = fs::read(format!("/proc/{here}/status")).unwrap_or_default();
+        for there in numbers_below(&status) {
+            known.entry(there).or_default().push(here);
+        }
+    }
+    known
+}
+
+/// The numbers behind the first one of the line `NSpid`.
+fn numbers_below(status: &[u8]) -> impl Iterator<Item = u32> {
+    let line = status
+        .split(|&b| b == b'\n')
+        .find_map(|line| line.strip_prefix(b"NSpid:"));
+    let line = std::str::from_utf8(line.unwrap_or_default()).unwrap_or_default();
+    let numbers = line.split_ascii_whitespace().skip(1);
+    numbers.filter_map(|number| number.parse().ok())
+}
+
 fn task(pid: u32) -> PathBuf {
     PathBuf::from(format!("/proc/{pid}/task"))
 }
@@ -482,5 +507,25 @@ pub(super) fn mark(file: BorrowedFd<'_>) -> io::Result<Option<Vec<u8>>> {
         Ok(length) => Ok(found.get(..length).map(<[u8]>::to_vec)),
         Err(Errno::NODATA | Errno::OPNOTSUPP | Errno::NOSYS) => Ok(None),
         Err(error) => Err(error.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_in_other_namespaces() {
+        for (status, want) in [
+            ("Name:\tx\nNSpid:\t4711\nNSpgid:\t4711\t9\n", &[][..]),
+            ("Name:\tx\nNSpid:\t4711\t7\nNSpgid:\t4711\t8\n", &[7]),
+            ("NSpid:\t4711\t70\t1\n", &[70, 1]),
+            ("NSpid:\t4711\t7", &[7]),
+            ("NSpid:\n", &[]),
+            ("", &[]),
+        ] {
+            let found: Vec<u32> = numbers_below(status.as_bytes()).collect();
+            assert_eq!(found, want, "{status:?}");
+        }
     }
 }

@@ -208,6 +208,11 @@ pub fn writer(pid: u32, _: Option<Mono>) -> Writer {
     }
 }
 
+/// There are no pid namespaces here.
+pub(super) fn nested() -> HashMap<u32, Vec<u32>> {
+    HashMap::new()
+}
+
 /// Not known from a fingerprint: there is no table of locks to read. [`Asker::ask`] has the open
 /// file, asks it, and answers [`Hold::Locked`] by itself.
 #[must_use]

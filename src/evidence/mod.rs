@@ -11,9 +11,11 @@ use std::time::Duration;
 
 use crate::decide::judge::{Evidence, Place, Target, Writer};
 use crate::decide::observation::{Fingerprint, Hold, Holder, Kind, Observation};
+use crate::decide::policy;
 use crate::decide::temp_name::Reading;
 use crate::decide::time::Mono;
 use crate::look::Dir;
+use namespaces::Nested;
 use restored::Marks;
 
 #[cfg_attr(target_os = "linux", path = "linux.rs")]
@@ -21,6 +23,7 @@ use restored::Marks;
 #[cfg_attr(not(any(target_os = "linux", target_os = "macos")), path = "other.rs")]
 mod system;
 
+pub mod namespaces;
 pub mod restored;
 pub mod writers;
 
@@ -132,10 +135,26 @@ pub struct Circumstances<'a> {
     pub our_uid: u32,
     /// Where restored files are marked.
     pub marks: &'a Marks,
+    /// Who goes by which pid in namespaces below ours.
+    pub nested: &'a Nested,
     /// A quarantine is there, or could be.
     pub quarantine: bool,
     /// A walk over the processes, where the proof does not see mappings.
     pub census: Option<&'a Census>,
+}
+
+/// Whether the process that goes by `pid`, here or in a namespace below ours, can have written it.
+fn writer_of(pid: u32, suspect: &Suspect, nested: &Nested) -> Writer {
+    let can_have = |pid| matches!(writer(pid, suspect.created), Writer::Alive(_));
+    if can_have(pid) {
+        return Writer::Alive(pid);
+    }
+    // It stood for that long between the two looks.
+    let stood = policy::confirm(suspect.grace);
+    match nested.called(pid, stood).into_iter().any(can_have) {
+        true => Writer::Nested(pid),
+        false => Writer::Gone(pid),
+    }
 }
 
 /// Puts together what the verdict rests on. `answer` is what the kernel was asked with, if it was,
@@ -154,7 +173,7 @@ pub fn gather(
     let (target, index) = target(dir, &suspect.reading, &fingerprint)?;
     let writer = match suspect.reading.pid {
         None => Writer::Unnamed,
-        Some(pid) => writer(pid, suspect.created),
+        Some(pid) => writer_of(pid, suspect, circumstances.nested),
     };
     let hold = match hold {
         Hold::Held if is_locked(&fingerprint) => Hold::Locked,

@@ -89,6 +89,11 @@ pub fn writer(pid: u32, _: Option<Mono>) -> Writer {
 }
 
 /// Not known.
+pub(super) fn nested() -> HashMap<u32, Vec<u32>> {
+    HashMap::new()
+}
+
+/// Not known.
 pub(super) fn writer_name(_: u32, _: u32) -> Option<String> {
     None
 }

@@ -374,13 +374,16 @@ fn a_shared_lock_keeps_it_too() {
 /// Namespaces, `/proc` and signals by descriptor are Linux's.
 #[cfg(target_os = "linux")]
 mod linux {
+    use std::io::Write;
     use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
     use std::os::unix::process::CommandExt;
     use std::sync::atomic::{AtomicUsize, Ordering};
     use std::sync::{Arc, Mutex};
+    use std::time::Duration;
 
     use orphand::daemon::Watcher;
-    use orphand::decide::judge::Reach;
+    use orphand::decide::judge::{Reach, Writer};
+    use orphand::evidence::namespaces::Nested;
     use orphand::evidence::{self, FileId};
     use orphand::reap::{Outcome, Step};
 
@@ -532,6 +535,84 @@ mod linux {
                 "its writer is gone: {event:?}"
             );
         });
+    }
+
+    /// A writer in a container puts the number into the name by which it knows itself, and here that is
+    /// nobody's.
+    #[test]
+    fn a_writer_in_a_pid_namespace_below() {
+        alone(EVERYBODY, || {
+            let stage = Stage::new();
+            let Some(mut inside) = Inside::new() else {
+                return skipped("no pid namespace can be made here");
+            };
+            let pid = inside.pid;
+            let name = format!("{TARGET}.{pid}.4f1c2d3e-5a6b-4c7d-8e9f-0a1b2c3d4e5f.tmp");
+            fs::rename(&stage.temp, stage.dir.join(&name)).unwrap();
+            match stage.judge(&name) {
+                Event::Kept { reason, .. } => assert_eq!(reason, Reason::WriterAlive),
+                event => panic!("its writer lives: {event:?}"),
+            }
+            inside.end();
+            let event = stage.judge(&name);
+            assert!(
+                matches!(event, Event::Reaped(_)),
+                "its writer is gone: {event:?}"
+            );
+        });
+    }
+
+    /// A process in a pid namespace of its own, whose number there is nobody's here.
+    struct Inside {
+        unshare: std::process::Child,
+        pid: u32,
+    }
+
+    impl Inside {
+        /// `None` where this user may have no such namespace.
+        fn new() -> Option<Inside> {
+            // One after the other gets the next number, until one is told to stay.
+            let script =
+                "while :; do sh -c 'echo $$; read a; test $a = go || exec sleep 600'; done";
+            let mut command = Command::new("unshare");
+            command.args(["--fork", "--pid", "--kill-child"]);
+            if !rustix::process::geteuid().is_root() {
+                command.arg("--user");
+            }
+            command.args(["sh", "-c", script]);
+            command.stdin(Stdio::piped()).stdout(Stdio::piped());
+            let mut unshare = command.stderr(Stdio::null()).spawn().ok()?;
+            let mut answer = unshare.stdin.take()?;
+            let numbers = BufReader::new(unshare.stdout.take()?).lines();
+            for number in numbers.map_while(Result::ok) {
+                let pid: u32 = number.parse().unwrap();
+                let is_nobody = evidence::writer(pid, None) == Writer::Gone(pid);
+                let word = if is_nobody { "stay" } else { "go" };
+                writeln!(answer, "{word}").unwrap();
+                if is_nobody {
+                    return Some(Inside { unshare, pid });
+                }
+            }
+            unshare.wait().unwrap();
+            None
+        }
+
+        fn end(&mut self) {
+            let _ = self.unshare.kill();
+            self.unshare.wait().unwrap();
+            wait_until("it is gone", || {
+                let nested = Nested::default();
+                let mut left = nested.called(self.pid, Duration::ZERO).into_iter();
+                left.all(|pid| evidence::writer(pid, None) == Writer::Gone(pid))
+            });
+        }
+    }
+
+    impl Drop for Inside {
+        fn drop(&mut self) {
+            let _ = self.unshare.kill();
+            let _ = self.unshare.wait();
+        }
     }
 
     /// A writer that was killed, and whose parent does not ask for it.

@@ -21,6 +21,7 @@ use orphand::decide::policy::{Graces, Policy};
 use orphand::decide::time::ClockWatch;
 use orphand::decide::tracker::{Origin, Tracked};
 use orphand::event::Event;
+use orphand::evidence::namespaces::Nested;
 use orphand::evidence::restored::Marks;
 use orphand::evidence::writers::Writers;
 use orphand::evidence::{self, Asker, Circumstances, Suspect};
@@ -291,6 +292,7 @@ impl Stage {
             circumstances: Circumstances {
                 our_uid: rustix::process::geteuid().as_raw(),
                 marks: &marks,
+                nested: &Nested::default(),
                 quarantine: quarantine::is_possible(&root_dir),
                 census: None,
             },
@@ -386,6 +388,7 @@ pub(crate) fn tools(hook: Option<Hook>) -> Tools {
         journal: Journal::new(None),
         marks: Marks::new(None),
         writers: Writers::default(),
+        nested: Nested::default(),
         verbose: false,
     }
 }

@@ -768,7 +768,7 @@ fn when_it_is_judged_by_other_rules() {
     let (keep, reap) = (Open::Keep, Open::Reap);
     let closed = |at, script: &[(u64, Do)]| [&[(0, Grab), (at, LetGo)], script].concat();
     #[rustfmt::skip]
-    let rows: &[(&str, Origin, i64, &[(u64, Do)], Option<u64>)] = &[
+    let rows: &[(&str, Origin, i64, Script<'_>, Option<u64>)] = &[
         // Closed just before the first look, which took half of the old grace for granted.
         ("shorter", Created, 0, &closed(4_900, &[(5_100, Rule(2_000, keep))]), Some(6_100)),
         ("shorter, renamed within half of it", Created, 0,

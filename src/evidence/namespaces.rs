@@ -1,0 +1,64 @@
+//! Processes in pid namespaces below ours (containers): by the numbers that they have there.
+//!
+//! A writer puts the number into its temp's name by which it knows itself (getpid(2)). Here that
+//! number is another process's or nobody's: asked for by it alone, a live writer would count as dead.
+//! What is not seen: a writer in a namespace that is not below ours, where this is a container itself.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use super::system;
+use crate::clock;
+use crate::decide::time::Mono;
+
+/// Which processes have which numbers in namespaces below ours, as it was a moment ago. To see that
+/// takes a walk over all processes (18 µs each, measured on Linux 6.18), so one walk answers for all that it can.
+#[derive(Debug, Default)]
+pub struct Nested(Mutex<Walked>);
+
+#[derive(Debug, Default)]
+struct Walked {
+    at: Option<Mono>,
+    /// By the number there, the numbers here.
+    numbers: HashMap<u32, Vec<u32>>,
+}
+
+impl Nested {
+    /// The pids, as this process sees them, of those that go by `pid` in a namespace below ours.
+    ///
+    /// `stood` says for how long what is asked for has stood unchanged, at the least: who made it
+    /// was there before that, and a walk of that time or later has met it if it lives.
+    #[must_use]
+    pub fn called(&self, pid: u32, stood: Duration) -> Vec<u32> {
+        let mut walked = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let begun = clock::mono();
+        if walked.at.is_none_or(|at| begun.since(at) >= stood) {
+            walked.numbers = system::nested();
+            walked.at = Some(begun);
+        }
+        walked.numbers.get(&pid).cloned().unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_walk_answers_for_what_has_stood_longer() {
+        let nested = Nested::default();
+        let walked = || nested.0.lock().unwrap().at;
+        assert!(
+            nested
+                .called(u32::MAX, Duration::from_secs(3_600))
+                .is_empty()
+        );
+        let first = walked();
+        assert!(first.is_some());
+        let _ = nested.called(1, Duration::from_secs(3_600));
+        assert_eq!(walked(), first);
+        let _ = nested.called(1, Duration::ZERO);
+        assert_ne!(walked(), first);
+    }
+}
