@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use orphand::clock;
 use orphand::journal::{Journal, Line};
 use orphand::json;
-use orphand::reap::quarantine::{Room, purged};
+use orphand::reap::quarantine::{FOLDER, Room, purged};
 use orphand::root::absolute;
 use orphand::state::Folders;
 
@@ -66,6 +66,25 @@ fn list(command: &Rooms, look: &Look) -> Result<Exit, Failure> {
     Ok(Exit::Done)
 }
 
+/// A root that was copied with its quarantine has the same ids: which file is meant cannot be told.
+fn only_one(id: &str, wanted: &[(PathBuf, Room, String)]) -> Result<(), Failure> {
+    let of_it = wanted.iter().filter(|(_, _, other)| other == id);
+    let places: Vec<String> = of_it
+        .map(|(root, ..)| format!("{:?}", root.join(FOLDER).join(id)))
+        .collect();
+    if places.len() < 2 {
+        return Ok(());
+    }
+    Err(Failure::new(
+        Exit::Failed,
+        format!(
+            "{id:?} is in more than one quarantine, and nothing was deleted: {}; remove the one \
+             that is not wanted by hand",
+            places.join(", ")
+        ),
+    ))
+}
+
 fn purge(command: &Purge, look: &Look) -> Result<Exit, Failure> {
     let config = Config::load(command.config.as_deref())?;
     let journal = Journal::new(Folders::from_env().state.as_deref());
@@ -90,6 +109,9 @@ fn purge(command: &Purge, look: &Look) -> Result<Exit, Failure> {
             Exit::Failed,
             format!("nothing in quarantine is {id:?}; what there is: orphand quarantine list"),
         ));
+    }
+    for id in &command.ids {
+        only_one(id, &wanted)?;
     }
     // An id says exactly what is meant; everything is asked for once.
     if command.ids.is_empty() && !command.yes && !wanted.is_empty() {

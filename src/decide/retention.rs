@@ -1,6 +1,6 @@
 //! How long a quarantine keeps what lies in it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -18,9 +18,14 @@ pub struct Entry {
     pub bytes: u64,
     /// When it was moved here.
     pub since: Wall,
+    /// When it was written last, as far as its `mtime` says so.
+    pub written: Wall,
     /// What it may be a copy of: its target's way from the root, or its own where the target is
     /// not known.
     pub copy_of: PathBuf,
+    /// The pid in its name. It may be the end of the target's name as well (`page.4711` beside
+    /// `page.4712`), so those of different numbers are no copies of one.
+    pub pid: Option<u32>,
     /// That target exists and has content, so this is not the only copy.
     pub target_whole: bool,
 }
@@ -60,7 +65,9 @@ const SETTLING: Duration = Duration::from_secs(60 * 60);
 
 /// What is to be dropped, oldest first: what is too old, then as much as is over the size.
 ///
-/// Never dropped is the newest copy for a target that is missing or empty.
+/// Never dropped is the newest copy for a target that is missing or empty. Where two cannot be put in
+/// order, both are: several are moved within one tick of the clock, and anybody can set an `mtime`. So one
+/// is older only if it was written before the other, and not moved after it.
 #[must_use]
 pub fn overdue(
     entries: &[Entry],
@@ -69,19 +76,14 @@ pub fn overdue(
     trust: Trust,
     file_system: u64,
 ) -> Vec<Entry> {
-    let mut newest: HashMap<&PathBuf, &Entry> = HashMap::new();
+    let mut copies: HashMap<(&PathBuf, Option<u32>), Vec<&Entry>> = HashMap::new();
     for entry in entries.iter().filter(|entry| !entry.target_whole) {
-        let best = newest.entry(&entry.copy_of).or_insert(entry);
-        if (entry.since, &entry.id) > (best.since, &best.id) {
-            *best = entry;
-        }
+        let of = (&entry.copy_of, entry.pid);
+        copies.entry(of).or_default().push(entry);
     }
-    let spared = |entry: &Entry| {
-        newest
-            .get(&entry.copy_of)
-            .is_some_and(|best| *best == entry)
-    };
-    let mut old: Vec<&Entry> = entries.iter().filter(|entry| !spared(entry)).collect();
+    let spared: HashSet<&OsString> = copies.into_values().flat_map(newest).collect();
+    let is_spared = |entry: &&Entry| spared.contains(&entry.id);
+    let mut old: Vec<&Entry> = entries.iter().filter(|entry| !is_spared(entry)).collect();
     old.sort_by(|a, b| (a.since, &a.id).cmp(&(b.since, &b.id)));
 
     // Only what may be dropped counts: dropping the rest because the spared ones are large would
@@ -111,6 +113,20 @@ pub fn overdue(
     dropped
 }
 
+/// The ids of those copies of one target than which none is known to be newer.
+fn newest(mut copies: Vec<&Entry>) -> Vec<&OsString> {
+    copies.sort_by_key(|entry| std::cmp::Reverse(entry.written));
+    let mut newest = Vec::new();
+    // When the last one was moved of all that were written later.
+    let mut last: Option<Wall> = None;
+    for at_once in copies.chunk_by(|a, b| a.written == b.written) {
+        let is_newest = |entry: &&&Entry| last.is_none_or(|last| last < entry.since);
+        newest.extend(at_once.iter().filter(is_newest).map(|entry| &entry.id));
+        last = last.max(at_once.iter().map(|entry| entry.since).max());
+    }
+    newest
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -122,15 +138,21 @@ mod tests {
         since_parted: None,
     };
 
+    fn day(days_ago: i64) -> Wall {
+        Wall {
+            sec: (100 - days_ago) * DAY,
+            nsec: 0,
+        }
+    }
+
     fn entry(id: &str, days_ago: i64, bytes: u64, copy_of: &str, target_whole: bool) -> Entry {
         Entry {
             id: id.into(),
             below: format!("{copy_of}.tmp").into(),
             bytes,
-            since: Wall {
-                sec: (100 - days_ago) * DAY,
-                nsec: 0,
-            },
+            since: day(days_ago),
+            written: day(days_ago),
+            pid: None,
             copy_of: copy_of.into(),
             target_whole,
         }
@@ -174,6 +196,53 @@ mod tests {
         check(&large, limits, &["b"]);
         let exactly = [entry("a", 1, 100, "x", true)];
         check(&exactly, limits, &[]);
+    }
+
+    /// Each row is copies for one missing target: when they were written and moved, in days.
+    #[test]
+    fn which_copies_are_the_newest() {
+        for (copies, want) in [
+            (&[(9, 9), (8, 8)][..], &["0"][..]),
+            (&[(8, 8), (9, 9)], &["1"]),
+            // All are moved in the same tick.
+            (&[(9, 8), (8, 8)], &["0"]),
+            (&[(8, 8), (9, 8)], &["1"]),
+            (&[(8, 8), (9, 8), (10, 8)], &["2", "1"]),
+            // Nobody can tell.
+            (&[(9, 8), (9, 8)], &[]),
+            (&[(9, 9), (9, 8)], &[]),
+            (&[(10, 8), (9, 9)], &[]),
+            (&[(10, 8), (9, 9), (11, 9)], &["2"]),
+        ] {
+            let entries: Vec<Entry> = copies
+                .iter()
+                .enumerate()
+                .map(|(id, (written, moved))| Entry {
+                    written: day(*written),
+                    ..entry(&id.to_string(), *moved, 1, "x", false)
+                })
+                .collect();
+            let dropped = overdue(&entries, Limits::default(), day(0), TRUST, 1_000);
+            let mut ids: Vec<_> = dropped.iter().map(|one| one.id.to_str().unwrap()).collect();
+            let mut want = want.to_vec();
+            ids.sort_unstable();
+            want.sort_unstable();
+            assert_eq!(ids, want, "{copies:?}");
+        }
+    }
+
+    #[test]
+    fn other_numbers_may_be_other_targets() {
+        let numbered = |id, days_ago, pid| Entry {
+            pid: Some(pid),
+            ..entry(id, days_ago, 1, "x", false)
+        };
+        let entries = [
+            numbered("a", 10, 1),
+            numbered("b", 9, 2),
+            numbered("c", 8, 1),
+        ];
+        check(&entries, Limits::default(), &["a"]);
     }
 
     #[test]

@@ -74,6 +74,9 @@ impl Census {
 /// The target of a temp: which of the names it may have been meant for stands in `dir`.
 ///
 /// Where none of them does, the first is the name to speak of.
+///
+/// What no name can tell: a target whose own name ends like a temp's. `app.<uuid>.tmp` is read as one of
+/// `app`, as its writers name it; where `app` stands, nothing shows that `app.<uuid>` was meant.
 pub fn target(
     dir: &Dir,
     reading: &Reading,
@@ -90,6 +93,11 @@ pub fn target(
         match (found, whole) {
             (_, Some(f)) => {
                 let same_file = FileId::from(&f) == FileId::from(temp);
+                // `.config.tmp` beside `config` alone: it may as well be all that there is of `.config`. No
+                // random part says that a writer of `config` has made a hidden temp.
+                if index > 0 && !reading.random && !same_file {
+                    return Ok((Target::Unknown, Some(index)));
+                }
                 return Ok((Target::Whole { same_file }, Some(index)));
             }
             // The one that exists is the target, though it is empty or no file.

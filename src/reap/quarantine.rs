@@ -424,6 +424,8 @@ fn entry(root: &Root, id: Option<RootId>, stored: &Stored) -> Entry {
         below: stored.below.clone(),
         bytes: stored.seen.fingerprint.size,
         since: stored.since(),
+        written: stored.seen.fingerprint.mtime,
+        pid: reading.pid,
         copy_of: folder.join(target_name),
         target_whole: matches!(target, Target::Whole { .. }),
     }

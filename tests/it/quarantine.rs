@@ -272,6 +272,36 @@ fn the_same_name_twice() {
     assert_eq!(sandbox.content("older"), "first");
 }
 
+/// A root that was copied has the same ids.
+#[test]
+fn an_id_that_is_in_two_quarantines() {
+    let sandbox = Sandbox::new().file("sub/a.tmp", "precious").aged(OLD);
+    let within = |command: &[&str]| {
+        let mut command = sandbox.command(command);
+        command.current_dir(sandbox.path("copy"));
+        sandbox.finish(command)
+    };
+    let ran = sandbox
+        .run(["sweep", "--yes", "--json", "--grace", "100ms", "root/sub"])
+        .exit(0);
+    let events = ran.events();
+    let id = id(events.one("quarantined"));
+    let copied = sandbox
+        .program("cp")
+        .args(["-a", "root/sub", "root/copy"])
+        .status();
+    assert!(copied.unwrap().success());
+    for command in [&["quarantine", "purge", id][..], &["restore", id]] {
+        within(command)
+            .exit(1)
+            .complains("more than one quarantine");
+    }
+    for root in ["sub", "copy"] {
+        let path = format!("{root}/.orphand/{id}/a.tmp");
+        assert_eq!(sandbox.content(path), "precious");
+    }
+}
+
 /// Every file that is quarantined has a folder of its own, gone with it, while a watcher runs.
 #[test]
 fn the_room_comes_and_goes_beside_a_watcher() {
