@@ -78,10 +78,14 @@ pub enum RootState {
 /// What a watch or a sweep came to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Summary {
-    /// Temps removed.
+    /// Temps removed, or that would have been in a dry run.
     pub reaped: u64,
-    /// Temps moved to the quarantine.
+    /// Temps moved to the quarantine, or that would have been in a dry run.
     pub quarantined: u64,
+    /// How many of those removed were only said to be.
+    pub would_reap: u64,
+    /// How many of those moved were only said to be.
+    pub would_quarantine: u64,
     /// Temps kept.
     pub kept: u64,
     /// Temps that could not be dealt with, and directories that could not be read.
@@ -227,12 +231,16 @@ impl Summary {
         match event {
             Event::Reaped(disposed) => {
                 self.reaped += 1;
+                self.would_reap += u64::from(disposed.dry_run);
                 self.bytes = self.bytes.saturating_add(disposed.freed);
             }
             Event::Quarantined { disposed, .. } => {
                 self.quarantined += 1;
-                let bytes = disposed.subject.bytes.unwrap_or(0);
-                self.held_back = self.held_back.saturating_add(bytes);
+                self.would_quarantine += u64::from(disposed.dry_run);
+                if !disposed.dry_run {
+                    let bytes = disposed.subject.bytes.unwrap_or(0);
+                    self.held_back = self.held_back.saturating_add(bytes);
+                }
             }
             Event::Kept { reason, again, .. } => {
                 self.kept += u64::from(!again);

@@ -156,17 +156,30 @@ impl Words {
     }
 
     fn summary(&self, summary: &Summary) -> String {
-        let mut parts = vec![format!(
-            "{} removed ({} freed)",
-            text::count(summary.reaped),
-            text::size(summary.bytes)
-        )];
-        if summary.quarantined > 0 {
+        let mut parts = Vec::new();
+        let (would_reap, would_move) = (summary.would_reap, summary.would_quarantine);
+        let reaped = summary.reaped - would_reap;
+        if reaped > 0 || would_reap + would_move == 0 {
+            parts.push(format!(
+                "{} removed ({} freed)",
+                text::count(reaped),
+                text::size(summary.bytes)
+            ));
+        }
+        let moved = summary.quarantined - would_move;
+        if moved > 0 {
             parts.push(format!(
                 "{} moved to the quarantine ({}; emptied by: orphand quarantine purge)",
-                text::count(summary.quarantined),
+                text::count(moved),
                 text::size(summary.held_back)
             ));
+        }
+        if would_reap > 0 {
+            parts.push(format!("{} would be removed", text::count(would_reap)));
+        }
+        if would_move > 0 {
+            let would_move = text::count(would_move);
+            parts.push(format!("{would_move} would be moved to the quarantine"));
         }
         parts.push(format!("{} kept", text::count(summary.kept)));
         if summary.failed > 0 {
@@ -275,6 +288,25 @@ mod tests {
             let file = words.plain();
             assert!(words.of(&event).is_some_and(|line| line.contains(want)));
             assert!(file.of(&event).is_some_and(|line| line.contains(want)));
+        }
+    }
+
+    #[test]
+    fn what_would_be_done_is_not_said_to_be_done() {
+        let none = Summary::default();
+        #[rustfmt::skip]
+        let rows = [
+            (none, "0 removed (0 B freed) · 0 kept"),
+            (Summary { reaped: 2, bytes: 7, kept: 1, ..none }, "2 removed (7 B freed) · 1 kept"),
+            (Summary { reaped: 2, would_reap: 2, kept: 1, ..none }, "2 would be removed · 1 kept"),
+            (Summary { quarantined: 1, would_quarantine: 1, ..none }, "1 would be moved to the quarantine · 0 kept"),
+            (Summary { reaped: 3, would_reap: 2, bytes: 7, ..none },
+                "1 removed (7 B freed) · 2 would be removed · 0 kept"),
+            (Summary { quarantined: 1, held_back: 7, failed: 1, ..none },
+                "0 removed (0 B freed) · 1 moved to the quarantine (7 B; emptied by: orphand quarantine purge) · 0 kept · 1 failed"),
+        ];
+        for (summary, want) in rows {
+            assert_eq!(Words::default().summary(&summary), want);
         }
     }
 

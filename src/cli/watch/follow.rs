@@ -300,7 +300,7 @@ fn status(watcher: &Watcher) -> String {
     if waiting.held > 0 {
         parts.push(format!("{} held", text::count(waiting.held as u64)));
     }
-    if summary.reaped > 0 {
+    if summary.reaped > summary.would_reap {
         parts.push(format!("freed {}", text::size(summary.bytes)));
     }
     if summary.held_back > 0 {
