@@ -98,6 +98,13 @@ impl Temps {
         true
     }
 
+    /// Something was renamed to this name: as [`Temps::created`], but where we have given it back ourselves.
+    pub fn renamed_here(&self, path: &Path, now: Mono) -> bool {
+        let known = self.map.get_mut(&Cut::new(path) as &dyn Parts);
+        let is_ours = known.is_some_and(|mut temp| temp.has_returned());
+        is_ours || self.created(path, now)
+    }
+
     /// Asked before each that is put in. To count them takes a look at all parts of the map, so it is
     /// done now and then.
     fn is_full(&self) -> bool {
@@ -185,6 +192,18 @@ impl Temps {
     pub fn leave(&self, path: &Path, now: Mono) {
         if let Entry::Vacant(vacant) = self.map.entry(self.key(path)) {
             vacant.insert(Box::new(Tracked::left_alone(now)));
+        }
+    }
+
+    /// A claim is about to get this name back, and is to be left alone then. Says whether nothing was
+    /// known under it.
+    pub fn leave_returning(&self, path: &Path, now: Mono) -> bool {
+        match self.map.entry(self.key(path)) {
+            Entry::Vacant(vacant) => {
+                vacant.insert(Box::new(Tracked::returning(now)));
+                true
+            }
+            Entry::Occupied(_) => false,
         }
     }
 

@@ -72,6 +72,7 @@ impl Marks {
     const CLOSED: u8 = 1;
     const REAPING: u8 = 2;
     const REVIEWED: u8 = 4;
+    const RETURNS: u8 = 8;
 
     fn has(self, mark: u8) -> bool {
         self.0 & mark != 0
@@ -154,6 +155,21 @@ impl Tracked {
     #[must_use]
     pub fn left_alone(now: Mono) -> Tracked {
         Tracked::new(now, Mono(u64::MAX), Origin::Found)
+    }
+
+    /// The same, of one that is about to have its name back from us.
+    #[must_use]
+    pub fn returning(now: Mono) -> Tracked {
+        let mut temp = Tracked::left_alone(now);
+        temp.marks.set(Marks::RETURNS, true);
+        temp
+    }
+
+    /// Something was renamed to its name. Says whether that was to be expected: we have given it back.
+    pub fn has_returned(&mut self) -> bool {
+        let is_it = self.marks.has(Marks::RETURNS);
+        self.marks.set(Marks::RETURNS, false);
+        is_it
     }
 
     /// Somebody held it after the look: its grace starts again at the first look that finds it free.

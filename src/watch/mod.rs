@@ -308,7 +308,12 @@ impl Callback {
                 }
                 self.tell(&path, |subject, due| Event::Tracked { subject, due });
                 let now = clock::mono();
-                if !self.inlet.temps.created(&path, now) {
+                let temps = &self.inlet.temps;
+                let has_room = match by {
+                    By::Creation => temps.created(&path, now),
+                    By::Rename => temps.renamed_here(&path, now),
+                };
+                if !has_room {
                     self.rare(Rare::Full);
                 }
                 if let Some(heat) = &mut self.heat

@@ -119,6 +119,22 @@ fn a_shorter_grace_leaves_its_writer_half_of_it() {
     watch.stop();
 }
 
+/// What was there before is left alone by other rules too.
+#[test]
+fn what_is_left_alone_is_left_alone_by_other_rules() {
+    let sandbox = two_roots();
+    sandbox.write("a/a.tmp", "");
+    config(&sandbox, "1h", &["a"], "");
+    let leaving = sandbox.command(["watch", "--json", "--existing", "leave"]);
+    let mut watch = Watching::start(leaving).ready();
+    sandbox.write("a/new.tmp", "");
+    config(&sandbox, "200ms", &["a"], "");
+    watch.wait_for(is("reaped", "new.tmp"));
+    watch.outlive_a_sentinel_in(&sandbox, "a");
+    assert!(sandbox.has("a/a.tmp"));
+    watch.stop();
+}
+
 #[test]
 fn the_new_rule_holds_for_what_it_forbids() {
     let sandbox = two_roots();

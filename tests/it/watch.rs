@@ -223,6 +223,26 @@ fn what_is_left_alone_is_left_alone_by_later_scans() {
     assert!(sandbox.has("a.tmp"), "{:?}", watching.events());
 }
 
+/// So is what lies there under the name of a claim, because an orphand was killed.
+#[test]
+fn what_a_crash_has_left_is_left_alone_on_wish() {
+    let claim = ".orphand-0123456789abcdef-a.tmp";
+    let sandbox = Sandbox::new()
+        .file("a", "whole")
+        .file(claim, "x")
+        .aged(GRACE);
+    let mut watching = sandbox.watch(with(SHORT, &["--existing", "leave"])).ready();
+    assert!(sandbox.has("a.tmp"), "it has its name back");
+    watching.outlive_a_sentinel(&sandbox);
+    watching.outlive_a_sentinel(&sandbox);
+    assert!(sandbox.has("a.tmp"));
+    // What has its name after it is another.
+    sandbox.write("new", "x");
+    fs::rename(sandbox.path("new"), sandbox.path("a.tmp")).unwrap();
+    watching.wait_for(is("reaped", "a.tmp"));
+    watching.stop().exit(0);
+}
+
 #[test]
 fn a_held_temp_is_kept_once_and_its_holder_named() {
     Sandbox::each(|sandbox| {

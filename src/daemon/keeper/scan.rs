@@ -1,6 +1,6 @@
 //! Scanning for the keeper: what is below a root is watched, and what is there is tracked.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,6 +15,7 @@ use crate::event::{Cause, Event, Subject};
 use crate::ledger::Scan;
 use crate::look::{Dir, RootError};
 use crate::pass::{self, Ground};
+use crate::reap::claim;
 use crate::root::Root;
 use crate::scan::{self, Met};
 use crate::watch::{RECURSIVE, Unwatched};
@@ -198,11 +199,31 @@ impl Keeper {
         }
         let id = self.territory.id(index);
         let ground = Ground { root, id, below };
+        let temps = &self.shared.temps;
+        let left = self
+            .was_left(ground, claim)
+            .map(|name| folder.join(name))
+            .filter(|path| temps.leave_returning(path, clock::mono()));
         let mut tell = |event| self.shared.tell(event);
         let back = pass::recover(&self.shared.tools, ground, &self.asker, claim, &mut tell);
-        if let Some(name) = back {
-            _ = self.shared.temps.created(&folder.join(name), clock::mono());
+        match (back, left) {
+            (Some(_), Some(_)) | (None, None) => {}
+            (Some(name), None) => {
+                _ = temps.created(&folder.join(name), clock::mono());
+            }
+            (None, Some(path)) => _ = temps.gone(&path),
         }
+    }
+
+    /// The name that a claim is to have back, if what was there before this watch is to be left alone and it
+    /// was. Giving its name back changes its dates.
+    fn was_left(&self, ground: Ground<'_>, claim: &OsStr) -> Option<OsString> {
+        if self.shared.existing != Existing::Leave {
+            return None;
+        }
+        let dir = Dir::open_below(&ground.root.path, ground.id, ground.below).ok()?;
+        let was_there = is_older(&dir, claim, self.began.wall)?;
+        claim::read(claim)?.original.filter(|_| was_there)
     }
 
     /// Something happened at `path`: it may be a directory now, or none any more.
