@@ -399,9 +399,6 @@ impl Watcher {
     ///
     /// `RACE:` a pass over one directory that has begun ends by the rule that it began with; worst
     /// case: one batch is still removed by the old rule.
-    ///
-    /// What a temp was credited by the grace before stands under a shorter one, so it may be judged before half
-    /// the new grace is over: docs/safety.md, what is known to be wrong.
     pub fn reload(&self, rules: &Rules) -> Result<(), Refused> {
         let territory = Territory::new(rules)?;
         let _ = self.stopper.bell.send(keeper::Word::Territory(territory));

@@ -700,7 +700,19 @@ pub fn recover(scene: Scene<'_>, asker: &Asker, claim: &OsStr) -> io::Result<Opt
         Some(seen) if seen.fingerprint.kind == Kind::File && is_ours(&seen) => {}
         _ => return Ok(None),
     }
-    let (hold, proof) = asker.ask(evidence::open_to_ask(dir, claim)?);
+    let opened = match evidence::open_to_ask(dir, claim) {
+        // Whoever was at work on it has ended that meanwhile, or holds it.
+        Err(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::NotFound | io::ErrorKind::WouldBlock
+            ) =>
+        {
+            return Ok(None);
+        }
+        opened => opened?,
+    };
+    let (hold, proof) = asker.ask(opened);
     let now = look::observe_fd(proof.file())?;
     // What a person brought back stays, even under such a name.
     if hold != Hold::Free
@@ -720,6 +732,7 @@ pub fn recover(scene: Scene<'_>, asker: &Asker, claim: &OsStr) -> io::Result<Opt
         match calls::rename(dir.fd(), claim, dir.fd(), name) {
             Ok(()) => return Ok(Some(Recovered::PutBack(name.clone()))),
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(error),
         }
     }
