@@ -10,7 +10,7 @@
 //! - [`hot`]: directories that are scanned because they are written too fast to be watched
 //! - [`scan`]: watches and tracks what is below a root
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -21,6 +21,7 @@ use crossbeam_channel::{Receiver, Select, unbounded};
 use super::gentle::Gently;
 use super::{Existing, Shared, Territory, Whose, guard};
 use crate::clock;
+use crate::decide::observation::Fingerprint;
 use crate::decide::retention::Trust;
 use crate::decide::time::{ClockWatch, Now};
 use crate::event::{Cause, Event, RootState};
@@ -77,6 +78,11 @@ struct Keeper {
     clocks: ClockWatch,
     /// When the watch began.
     began: Now,
+    /// What was there before that has been found. A root that is listed later was there while this one
+    /// ran, and may have been listed before.
+    has_begun: bool,
+    /// What was there before, is to be left alone, and has a newer date because we gave it its name back.
+    returned: HashSet<Fingerprint>,
 }
 
 pub(super) fn run(
@@ -108,6 +114,8 @@ pub(super) fn run(
         distrust: false,
         clocks,
         began,
+        has_begun: false,
+        returned: HashSet::new(),
         territory: shared.territory(),
         shared,
     };
@@ -138,6 +146,7 @@ impl Keeper {
         for index in 0..self.posts.len() {
             self.attach(index, Cause::Startup);
         }
+        self.has_begun = true;
         self.tend_quarantines();
         self.shared.tell(Event::Ready {
             roots: self

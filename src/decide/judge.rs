@@ -233,6 +233,8 @@ pub struct Evidence {
     pub closed: bool,
     /// Who holds it.
     pub hold: Hold,
+    /// Whether a lock on it would be seen.
+    pub locks_seen: bool,
     /// Where the proof does not see mappings: whether every process could be examined otherwise,
     /// and none had it mapped.
     pub mappings_examined: bool,
@@ -297,7 +299,7 @@ pub static GATES: &[Gate] = &[
     gate("ours to judge", foreign_owner, says_foreign_owner),
     gate("writer gone", writer_alive, says_writer_alive),
     gate("not settled by a close", closed, says_closed),
-    gate("nobody locks it", locked, says_hold),
+    gate("nobody locks it", locked, says_locked),
     gate("nobody holds it", in_use, says_hold),
     gate("that is proven", cannot_tell, says_proof),
     gate("mappings seen as well", unseen_mapping, says_mappings),
@@ -489,8 +491,22 @@ fn says_closed(e: &Evidence) -> String {
     .into()
 }
 
-fn locked(e: &Evidence, _: &Policy) -> Answer {
-    keep_if(e.hold == Hold::Locked, Reason::Locked)
+/// Where what is open may go, a lock is all that keeps it.
+fn locked(e: &Evidence, policy: &Policy) -> Answer {
+    match e.hold {
+        Hold::Locked => Answer::Keep(Reason::Locked),
+        Hold::Held | Hold::CannotTell if !e.locks_seen && policy.open != Open::Keep => {
+            Answer::Keep(Reason::CannotTell)
+        }
+        Hold::Held | Hold::CannotTell | Hold::Free => Answer::Pass,
+    }
+}
+
+fn says_locked(e: &Evidence) -> String {
+    match (e.hold, e.locks_seen) {
+        (Hold::Held | Hold::CannotTell, false) => "whether it is locked cannot be seen here".into(),
+        _ => says_hold(e),
+    }
 }
 
 fn in_use(e: &Evidence, policy: &Policy) -> Answer {
@@ -609,6 +625,7 @@ mod tests {
             writer: Writer::Gone(4711),
             closed: false,
             hold: Hold::Free,
+            locks_seen: true,
             mappings_examined: false,
             target: Target::Whole { same_file: false },
             restored: false,
@@ -649,7 +666,7 @@ mod tests {
     #[test]
     fn each_gate_alone_keeps() {
         let keep = Verdict::Keep;
-        let cases: [(&str, Policy, Evidence, Verdict); 25] = [
+        let cases: [(&str, Policy, Evidence, Verdict); 28] = [
             (
                 "restored",
                 policy(),
@@ -783,6 +800,39 @@ mod tests {
                 },
                 with(|e| e.hold = Hold::Locked),
                 keep(Reason::Locked),
+            ),
+            (
+                "locked, for all that can be seen",
+                Policy {
+                    open: Open::Quarantine,
+                    ..policy()
+                },
+                with(|e| {
+                    e.hold = Hold::Held;
+                    e.locks_seen = false;
+                }),
+                keep(Reason::CannotTell),
+            ),
+            (
+                "the same, though open ones may go",
+                Policy {
+                    open: Open::Reap,
+                    ..policy()
+                },
+                with(|e| {
+                    e.hold = Hold::CannotTell;
+                    e.locks_seen = false;
+                }),
+                keep(Reason::CannotTell),
+            ),
+            (
+                "held, and locks cannot be seen",
+                policy(),
+                with(|e| {
+                    e.hold = Hold::Held;
+                    e.locks_seen = false;
+                }),
+                keep(Reason::InUse),
             ),
             (
                 "held",
@@ -1100,6 +1150,14 @@ mod tests {
             says("nobody holds it", &held, holder);
             says("that is proven", &held, proof);
         }
+
+        let unseen = with(|e| {
+            e.hold = Hold::Held;
+            e.locks_seen = false;
+        });
+        says("nobody locks it", &unseen, "cannot be seen here");
+        let unlocked = with(|e| e.locks_seen = false);
+        says("nobody locks it", &unlocked, "has it open or mapped");
 
         for (reach, examined, words) in [
             (Reach::Whole, false, "the proof covers mappings here"),

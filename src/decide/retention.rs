@@ -18,7 +18,7 @@ pub struct Entry {
     pub bytes: u64,
     /// When it was moved here.
     pub since: Wall,
-    /// When it was written last, as far as its `mtime` says so.
+    /// When it was written last, as far as its `mtime` and its birth say so.
     pub written: Wall,
     /// What it may be a copy of: its target's way from the root, or its own where the target is
     /// not known.
@@ -65,9 +65,9 @@ const SETTLING: Duration = Duration::from_secs(60 * 60);
 
 /// What is to be dropped, oldest first: what is too old, then as much as is over the size.
 ///
-/// Never dropped is the newest copy for a target that is missing or empty. Where two cannot be put in
-/// order, both are: several are moved within one tick of the clock, and anybody can set an `mtime`. So one
-/// is older only if it was written before the other, and not moved after it.
+/// Never dropped is the newest copy for a target that is missing or empty, nor one that may be: several are
+/// moved within one tick of the clock, and anybody can set an `mtime`. So one is older only if it was
+/// written before the other and also moved before it.
 #[must_use]
 pub fn overdue(
     entries: &[Entry],
@@ -120,7 +120,7 @@ fn newest(mut copies: Vec<&Entry>) -> Vec<&OsString> {
     // When the last one was moved of all that were written later.
     let mut last: Option<Wall> = None;
     for at_once in copies.chunk_by(|a, b| a.written == b.written) {
-        let is_newest = |entry: &&&Entry| last.is_none_or(|last| last < entry.since);
+        let is_newest = |entry: &&&Entry| last.is_none_or(|last| last <= entry.since);
         newest.extend(at_once.iter().filter(is_newest).map(|entry| &entry.id));
         last = last.max(at_once.iter().map(|entry| entry.since).max());
     }
@@ -205,9 +205,8 @@ mod tests {
             (&[(9, 9), (8, 8)][..], &["0"][..]),
             (&[(8, 8), (9, 9)], &["1"]),
             // All are moved in the same tick.
-            (&[(9, 8), (8, 8)], &["0"]),
-            (&[(8, 8), (9, 8)], &["1"]),
-            (&[(8, 8), (9, 8), (10, 8)], &["2", "1"]),
+            (&[(9, 8), (8, 8)], &[]),
+            (&[(9, 8), (8, 8), (10, 9)], &["2"]),
             // Nobody can tell.
             (&[(9, 8), (9, 8)], &[]),
             (&[(9, 9), (9, 8)], &[]),

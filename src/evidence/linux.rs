@@ -234,7 +234,7 @@ pub fn writer(pid: u32, seen: Option<Mono>) -> Writer {
     };
     match process_stat(&stat) {
         // The first thread of a process may end before the others.
-        Some(('Z' | 'X', _)) if numbers(&task(pid)).nth(1).is_none() => Writer::Gone(pid),
+        Some(('Z' | 'X', _)) if is_its_last_thread(pid) => Writer::Gone(pid),
         Some((_, ticks)) if seen.is_some_and(|seen| started_after(ticks, seen)) => {
             Writer::Gone(pid)
         }
@@ -244,17 +244,47 @@ pub fn writer(pid: u32, seen: Option<Mono>) -> Writer {
 
 /// Processes in pid namespaces below ours: by the numbers that they have there, those that they have here
 /// (`NSpid` of proc_pid_status(5): one number for each namespace, ours first). Everybody may read that,
-/// except under hidepid; who cannot be seen is not told of.
-pub(super) fn nested() -> HashMap<u32, Vec<u32>> {
+/// except under hidepid; who cannot be seen is not told of. Threads count too: kill(2) knows their numbers as well.
+pub(super) fn nested() -> io::Result<HashMap<u32, Vec<u32>>> {
     let mut known: HashMap<u32, Vec<u32>> = HashMap::new();
     // A process that was there before this began is met: they are listed in the order of their numbers.
-    for here in numbers(Path::new("/proc")) {
-        let status = fs::read(format!("/proc/{here}/status")).unwrap_or_default();
-        for there in numbers_below(&status) {
-            known.entry(there).or_default().push(here);
+    for here in listed(Path::new("/proc"))? {
+        if numbers_there(&PathBuf::from(format!("/proc/{here}")))?.is_empty() {
+            continue;
+        }
+        let threads = match listed(&task(here)) {
+            Err(error) if has_ended(&error) => continue,
+            threads => threads?,
+        };
+        for thread in threads {
+            for there in numbers_there(&task(here).join(thread.to_string()))? {
+                known.entry(there).or_default().push(here);
+            }
         }
     }
-    known
+    Ok(known)
+}
+
+/// By which numbers the process or thread at `at` goes below our namespace.
+fn numbers_there(at: &Path) -> io::Result<Vec<u32>> {
+    match fs::read(at.join("status")) {
+        Ok(status) => Ok(numbers_below(&status).collect()),
+        Err(error) if has_ended(&error) => Ok(Vec::new()),
+        Err(error) => Err(error),
+    }
+}
+
+/// Whether something of `/proc` could not be read because its process has ended.
+fn has_ended(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(libc::ESRCH)
+}
+
+/// Whether no thread of the process `pid` is left but its first, for all that can be known.
+fn is_its_last_thread(pid: u32) -> bool {
+    match listed(&task(pid)) {
+        Ok(threads) => threads.len() < 2,
+        Err(error) => has_ended(&error),
+    }
 }
 
 /// The numbers behind the first one of the line `NSpid`.
@@ -317,15 +347,28 @@ fn started_after(ticks: u64, seen: Mono) -> bool {
     Duration::from_millis(started) > seen + Duration::from_secs(1)
 }
 
-/// Whether somebody holds a BSD or POSIX lock on a file that is already known to be held. For
-/// people: it tells one reason to keep from another, and is not asked for anything else.
+/// Whether somebody holds a BSD or POSIX lock on a file that nobody could prove to be free; `None` where
+/// that cannot be told: below the first pid namespace the kernel leaves out the locks of those who have
+/// no number there (proc_locks(5)).
 #[must_use]
-pub fn is_locked(file: &Fingerprint) -> bool {
-    let Ok(locks) = fs::read_to_string("/proc/locks") else {
-        return false;
-    };
+pub fn is_locked(file: &Fingerprint) -> Option<bool> {
+    let locks = fs::read_to_string("/proc/locks").ok()?;
+    let is_locked = is_among(file, &locks);
+    (is_locked || is_first_namespace("pid", FIRST_PIDS)).then_some(is_locked)
+}
+
+/// Whether `locks`, which is `/proc/locks`, tells of one on `file`.
+fn is_among(file: &Fingerprint, locks: &str) -> bool {
     let (major, minor) = (rustix::fs::major(file.dev), rustix::fs::minor(file.dev));
-    let id = format!("{major:02x}:{minor:02x}:{}", file.ino);
+    let device = format!("{major:02x}:{minor:02x}");
+    // Where a file system has no device of its own (btrfs, with a number for each subvolume) stat(2) may give
+    // another number than this. Two files of one number are taken for one then, which keeps.
+    let any_device = major == 0;
+    let number = file.ino.to_string();
+    let is_it = |id: &str| {
+        let (of, ino) = id.rsplit_once(':').unwrap_or_default();
+        ino == number && (any_device || of == device)
+    };
     locks.lines().any(|line| {
         let mut words = line
             .split_ascii_whitespace()
@@ -334,7 +377,7 @@ pub fn is_locked(file: &Fingerprint) -> bool {
         let kind = words.next().unwrap_or_default();
         let known = matches!(kind, "FLOCK" | "POSIX" | "OFDLCK");
         // kind, ADVISORY, READ or WRITE, pid, device:inode
-        known && words.nth(3) == Some(id.as_str())
+        known && words.nth(3).is_some_and(is_it)
     })
 }
 
@@ -428,10 +471,7 @@ impl Walk {
         let has_memory = *maps.as_ref().unwrap_or(&false);
         let is_examined = |answer: io::Result<()>| match answer {
             Ok(()) => true,
-            // It ended meanwhile.
-            Err(error) => {
-                error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(libc::ESRCH)
-            }
+            Err(error) => has_ended(&error),
         };
         (is_examined(fds) && is_examined(maps.map(drop)), has_memory)
     }
@@ -475,6 +515,20 @@ fn device_number(word: &[u8]) -> Option<u64> {
     Some(rustix::fs::makedev(number(major)?, number(minor)?))
 }
 
+/// The numbers among the names in a folder of `/proc`: all of them, or an error.
+fn listed(folder: &Path) -> io::Result<Vec<u32>> {
+    let mut numbers = Vec::new();
+    for entry in fs::read_dir(folder)? {
+        numbers.extend(
+            entry?
+                .file_name()
+                .to_str()
+                .and_then(|name| name.parse::<u32>().ok()),
+        );
+    }
+    Ok(numbers)
+}
+
 /// The numbers among the names in a folder of `/proc`.
 fn numbers(folder: &Path) -> impl Iterator<Item = u32> + use<> {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
@@ -482,13 +536,19 @@ fn numbers(folder: &Path) -> impl Iterator<Item = u32> + use<> {
 }
 
 /// Whether this process is root in the first pid and user namespaces: in any other it sees only a
-/// part of the processes, without an error. The numbers are `PROC_PID_INIT_INO` and
-/// `PROC_USER_INIT_INO` of linux/proc_ns.h.
+/// part of the processes, without an error.
 fn sees_every_process() -> bool {
-    let first = |name: &str, number: u64| {
-        fs::metadata(format!("/proc/self/ns/{name}")).is_ok_and(|meta| meta.ino() == number)
-    };
-    rustix::process::geteuid().is_root() && first("pid", 0xEFFF_FFFC) && first("user", 0xEFFF_FFFD)
+    rustix::process::geteuid().is_root()
+        && is_first_namespace("pid", FIRST_PIDS)
+        && is_first_namespace("user", FIRST_USERS)
+}
+
+/// `PROC_PID_INIT_INO` and `PROC_USER_INIT_INO` of linux/proc_ns.h.
+const FIRST_PIDS: u64 = 0xEFFF_FFFC;
+const FIRST_USERS: u64 = 0xEFFF_FFFD;
+
+fn is_first_namespace(kind: &str, number: u64) -> bool {
+    fs::metadata(format!("/proc/self/ns/{kind}")).is_ok_and(|meta| meta.ino() == number)
 }
 
 /// The extended attribute that marks a restored file.
@@ -513,6 +573,43 @@ pub(super) fn mark(file: BorrowedFd<'_>) -> io::Result<Option<Vec<u8>>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::decide::observation::Kind;
+    use crate::decide::time::Wall;
+
+    #[test]
+    fn locks() {
+        const TABLE: &str = "1: POSIX  ADVISORY  WRITE 708 08:01:123 0 EOF\n\
+            2: FLOCK  ADVISORY  WRITE 709 00:27:77 0 EOF\n\
+            2: -> FLOCK  ADVISORY  WRITE 710 00:27:78 0 EOF\n\
+            3: LEASE  ACTIVE    READ 711 08:01:124 0 EOF\n";
+        let file = |major, minor, ino| Fingerprint {
+            dev: rustix::fs::makedev(major, minor),
+            ino,
+            kind: Kind::File,
+            size: 0,
+            mtime: Wall::default(),
+            ctime: Wall::default(),
+            btime: None,
+            links: 1,
+            uid: 0,
+        };
+        for (what, file, want) in [
+            ("locked", file(8, 1, 123), true),
+            ("of another disk", file(8, 2, 123), false),
+            ("another file", file(8, 1, 12), false),
+            ("a lease", file(8, 1, 124), false),
+            (
+                "of a subvolume, which stat(2) numbers otherwise",
+                file(0, 0x40, 77),
+                true,
+            ),
+            ("waited for", file(0, 0x27, 78), true),
+            ("of a disk with that number", file(8, 0x27, 77), false),
+            ("another of a subvolume", file(0, 0x40, 7), false),
+        ] {
+            assert_eq!(is_among(&file, TABLE), want, "{what}");
+        }
+    }
 
     #[test]
     fn numbers_in_other_namespaces() {

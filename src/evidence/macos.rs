@@ -209,15 +209,15 @@ pub fn writer(pid: u32, _: Option<Mono>) -> Writer {
 }
 
 /// There are no pid namespaces here.
-pub(super) fn nested() -> HashMap<u32, Vec<u32>> {
-    HashMap::new()
+pub(super) fn nested() -> io::Result<HashMap<u32, Vec<u32>>> {
+    Ok(HashMap::new())
 }
 
-/// Not known from a fingerprint: there is no table of locks to read. [`Asker::ask`] has the open
+/// Not of those that [`Asker::ask`] has not told of: there is no table of locks to read. That has the open
 /// file, asks it, and answers [`Hold::Locked`] by itself.
 #[must_use]
-pub fn is_locked(_: &Fingerprint) -> bool {
-    false
+pub fn is_locked(_: &Fingerprint) -> Option<bool> {
+    Some(false)
 }
 
 /// `F_GETLK` tells of another process's POSIX lock and of anybody's flock(2). It can only add a

@@ -93,9 +93,8 @@ pub fn target(
         match (found, whole) {
             (_, Some(f)) => {
                 let same_file = FileId::from(&f) == FileId::from(temp);
-                // `.config.tmp` beside `config` alone: it may as well be all that there is of `.config`. No
-                // random part says that a writer of `config` has made a hidden temp.
-                if index > 0 && !reading.random && !same_file {
+                // `.config.tmp` beside `config` alone: it may as well be all that there is of `.config`.
+                if index > 0 && !same_file {
                     return Ok((Target::Unknown, Some(index)));
                 }
                 return Ok((Target::Whole { same_file }, Some(index)));
@@ -159,9 +158,11 @@ fn writer_of(pid: u32, suspect: &Suspect, nested: &Nested) -> Writer {
     }
     // It stood for that long between the two looks.
     let stood = policy::confirm(suspect.grace);
-    match nested.called(pid, stood).into_iter().any(can_have) {
-        true => Writer::Nested(pid),
-        false => Writer::Gone(pid),
+    match nested.called(pid, stood) {
+        Ok(called) if called.iter().copied().any(can_have) => Writer::Nested(pid),
+        Ok(_) => Writer::Gone(pid),
+        // It may.
+        Err(_) => Writer::Alive(pid),
     }
 }
 
@@ -183,9 +184,14 @@ pub fn gather(
         None => Writer::Unnamed,
         Some(pid) => writer_of(pid, suspect, circumstances.nested),
     };
-    let hold = match hold {
-        Hold::Held if is_locked(&fingerprint) => Hold::Locked,
-        hold => hold,
+    let locked = match hold {
+        Hold::Held | Hold::CannotTell => is_locked(&fingerprint),
+        // Nobody who locks it lets it be free.
+        Hold::Locked | Hold::Free => Some(false),
+    };
+    let hold = match locked {
+        Some(true) => Hold::Locked,
+        _ => hold,
     };
     let restored = match proof {
         Some(proof) => circumstances.marks.has(proof.file(), &fingerprint)?,
@@ -206,6 +212,7 @@ pub fn gather(
         writer,
         closed: suspect.closed,
         hold,
+        locks_seen: locked.is_some(),
         mappings_examined: circumstances
             .census
             .is_some_and(|census| census.clears(file)),

@@ -5,6 +5,7 @@
 //! What is not seen: a writer in a namespace that is not below ours, where this is a container itself.
 
 use std::collections::HashMap;
+use std::io;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -29,15 +30,18 @@ impl Nested {
     ///
     /// `stood` says for how long what is asked for has stood unchanged, at the least: who made it
     /// was there before that, and a walk of that time or later has met it if it lives.
-    #[must_use]
-    pub fn called(&self, pid: u32, stood: Duration) -> Vec<u32> {
+    ///
+    /// # Errors
+    ///
+    /// Not all could be looked at, for want of descriptors, say. That answers nothing, and is not remembered.
+    pub fn called(&self, pid: u32, stood: Duration) -> io::Result<Vec<u32>> {
         let mut walked = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let begun = clock::mono();
         if walked.at.is_none_or(|at| begun.since(at) >= stood) {
-            walked.numbers = system::nested();
+            walked.numbers = system::nested()?;
             walked.at = Some(begun);
         }
-        walked.numbers.get(&pid).cloned().unwrap_or_default()
+        Ok(walked.numbers.get(&pid).cloned().unwrap_or_default())
     }
 }
 
@@ -49,16 +53,13 @@ mod tests {
     fn one_walk_answers_for_what_has_stood_longer() {
         let nested = Nested::default();
         let walked = || nested.0.lock().unwrap().at;
-        assert!(
-            nested
-                .called(u32::MAX, Duration::from_secs(3_600))
-                .is_empty()
-        );
+        let nobody = nested.called(u32::MAX, Duration::from_secs(3_600));
+        assert!(nobody.unwrap().is_empty());
         let first = walked();
         assert!(first.is_some());
-        let _ = nested.called(1, Duration::from_secs(3_600));
+        nested.called(1, Duration::from_secs(3_600)).unwrap();
         assert_eq!(walked(), first);
-        let _ = nested.called(1, Duration::ZERO);
+        nested.called(1, Duration::ZERO).unwrap();
         assert_ne!(walked(), first);
     }
 }

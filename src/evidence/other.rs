@@ -1,6 +1,7 @@
 //! Evidence on any other Unix: none. There is no proof that nobody holds a file, so nobody's temp
 //! is ever removed; the rest tells what can be told.
 
+use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -89,8 +90,8 @@ pub fn writer(pid: u32, _: Option<Mono>) -> Writer {
 }
 
 /// Not known.
-pub(super) fn nested() -> HashMap<u32, Vec<u32>> {
-    HashMap::new()
+pub(super) fn nested() -> io::Result<HashMap<u32, Vec<u32>>> {
+    Ok(HashMap::new())
 }
 
 /// Not known.
@@ -98,10 +99,10 @@ pub(super) fn writer_name(_: u32, _: u32) -> Option<String> {
     None
 }
 
-/// Not known. It would only tell one reason to keep from another.
+/// Not known.
 #[must_use]
-pub fn is_locked(_: &Fingerprint) -> bool {
-    false
+pub fn is_locked(_: &Fingerprint) -> Option<bool> {
+    None
 }
 
 /// Nobody is seen, and that proves nothing.

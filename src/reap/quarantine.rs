@@ -18,7 +18,7 @@ use rustix::io::Errno;
 use super::calls;
 use crate::clock;
 use crate::decide::judge::{Reach, Target};
-use crate::decide::observation::{Hold, Kind, Observation};
+use crate::decide::observation::{Fingerprint, Hold, Kind, Observation};
 use crate::decide::retention::{self, Entry, Limits, Trust};
 use crate::decide::time::Wall;
 use crate::event::{Event, Subject};
@@ -424,11 +424,16 @@ fn entry(root: &Root, id: Option<RootId>, stored: &Stored) -> Entry {
         below: stored.below.clone(),
         bytes: stored.seen.fingerprint.size,
         since: stored.since(),
-        written: stored.seen.fingerprint.mtime,
+        written: written(&stored.seen.fingerprint),
         pid: reading.pid,
         copy_of: folder.join(target_name),
         target_whole: matches!(target, Target::Whole { .. }),
     }
+}
+
+/// The newest date of a file that moving it does not change.
+fn written(seen: &Fingerprint) -> Wall {
+    seen.btime.map_or(seen.mtime, |born| born.max(seen.mtime))
 }
 
 /// A letter that is no hexadecimal digit, so that it is no date and no number, and seven digits of

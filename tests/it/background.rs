@@ -119,6 +119,23 @@ fn a_shorter_grace_leaves_its_writer_half_of_it() {
     watch.stop();
 }
 
+/// A root that is listed later, or again, may have live writers who never heard of the end of their grace.
+#[test]
+fn a_root_that_is_listed_later_leaves_its_writers_half_a_grace() {
+    let sandbox = two_roots();
+    config(&sandbox, "4s", &["a"], "");
+    let mut watch = watch(&sandbox).ready();
+    sandbox.write("b/old.tmp", "");
+    sandbox.write("a/a.tmp", "");
+    watch.wait_for(is("reaped", "a.tmp"));
+    let listed = Instant::now();
+    config(&sandbox, "4s", &["a", "b"], "");
+    watch.wait_for(is("reaped", "old.tmp"));
+    let left = listed.elapsed();
+    assert!(left >= Duration::from_secs(2), "gone after {left:?}");
+    watch.stop();
+}
+
 /// What was there before is left alone by other rules too.
 #[test]
 fn what_is_left_alone_is_left_alone_by_other_rules() {

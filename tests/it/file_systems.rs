@@ -13,6 +13,7 @@ use std::process::Command;
 use std::time::{Duration, Instant, SystemTime};
 
 use orphand::decide::judge::{Reason, Verdict};
+use orphand::decide::policy::{Open, Policy};
 use orphand::event::Event;
 use orphand::look::Dir;
 use orphand::reap::quarantine::Room;
@@ -222,6 +223,24 @@ fn another_name_keeps_it() {
             event => panic!("{}: {event:?}", disk.system),
         }
         assert!(stage.temp.exists() && other.exists(), "{}", disk.system);
+    });
+}
+
+/// A lock keeps it though it may go while it is open, by whatever number the table of locks knows its disk.
+#[test]
+fn a_lock_keeps_it() {
+    on_each(16, |disk| {
+        let stage = disk.stage().with_policy(Policy {
+            open: Open::Reap,
+            ..Stage::policy()
+        });
+        let holding = Holding::new(Hold::Flock, &stage.temp);
+        match stage.judge(TEMP) {
+            Event::Kept { reason, .. } => assert_eq!(reason, Reason::Locked, "{}", disk.system),
+            event => panic!("{}: {event:?}", disk.system),
+        }
+        drop(holding);
+        assert!(stage.temp.exists(), "{}", disk.system);
     });
 }
 

@@ -383,6 +383,7 @@ mod linux {
 
     use orphand::daemon::Watcher;
     use orphand::decide::judge::{Reach, Writer};
+    use orphand::decide::policy::{Open, Policy};
     use orphand::evidence::namespaces::Nested;
     use orphand::evidence::{self, FileId};
     use orphand::reap::{Outcome, Step};
@@ -562,6 +563,77 @@ mod linux {
         });
     }
 
+    /// Threads have numbers too, and kill(2) knows them.
+    #[test]
+    fn a_thread_in_a_pid_namespace_below() {
+        alone(&[As::Us], || {
+            if !rustix::process::geteuid().is_root() {
+                return skipped("a pid namespace needs root");
+            }
+            let stage = Stage::new();
+            let _holding = Holding::within(Hold::MapInThread, &stage.temp, |command| {
+                // SAFETY: between fork and exec only system calls are made.
+                unsafe { command.pre_exec(own_pids) };
+            });
+            let called = |pid| Nested::default().called(pid, Duration::ZERO).unwrap();
+            let first = called(1);
+            let both = called(2).into_iter().filter(|pid| first.contains(pid));
+            assert_ne!(both.count(), 0, "it goes by two numbers");
+        });
+    }
+
+    /// For want of descriptors nobody is seen. That says nothing of anybody, also later.
+    #[test]
+    fn a_walk_that_cannot_be_made() {
+        alone(EVERYBODY, || {
+            let nested = Nested::default();
+            let long = Duration::from_secs(3_600);
+            let before = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+            let limit = |most| {
+                let limit = rustix::process::Rlimit {
+                    current: most,
+                    ..before
+                };
+                rustix::process::setrlimit(rustix::process::Resource::Nofile, limit).unwrap();
+            };
+            limit(Some(0));
+            let seen = nested.called(1, long);
+            limit(before.current);
+            assert!(seen.is_err(), "{seen:?}");
+            assert!(nested.called(1, long).is_ok());
+        });
+    }
+
+    /// Locks of processes outside are not seen in a pid namespace: where what is open may go, they might be
+    /// all that keeps it.
+    #[test]
+    fn locked_outside_of_a_pid_namespace() {
+        const HOME: &str = "ORPHAND_TEST_HOME";
+        let policy = |open| Policy {
+            open,
+            ..Stage::policy()
+        };
+        alone(&[As::Us], || {
+            if let Some(home) = std::env::var_os(HOME) {
+                for open in [Open::Reap, Open::Quarantine] {
+                    let stage = Stage::at(home.clone().into()).with_policy(policy(open));
+                    assert_eq!(kept(&stage).0, Reason::CannotTell, "{open:?}");
+                }
+                return;
+            }
+            if !rustix::process::geteuid().is_root() {
+                return skipped("a pid namespace needs root");
+            }
+            let stage = Stage::new();
+            let holding = Holding::new(Hold::Flock, &stage.temp);
+            let mut inside = again(&this_test());
+            inside.env(HOME, stage.home());
+            run(inside, As::PidNamespace);
+            assert!(stage.temp.exists());
+            drop(holding);
+        });
+    }
+
     /// A process in a pid namespace of its own, whose number there is nobody's here.
     struct Inside {
         unshare: std::process::Child,
@@ -602,7 +674,7 @@ mod linux {
             self.unshare.wait().unwrap();
             wait_until("it is gone", || {
                 let nested = Nested::default();
-                let mut left = nested.called(self.pid, Duration::ZERO).into_iter();
+                let mut left = nested.called(self.pid, Duration::ZERO).unwrap().into_iter();
                 left.all(|pid| evidence::writer(pid, None) == Writer::Gone(pid))
             });
         }

@@ -230,12 +230,21 @@ fn what_a_crash_has_left_is_left_alone_on_wish() {
     let sandbox = Sandbox::new()
         .file("a", "whole")
         .file(claim, "x")
+        .file("sub/b", "whole")
+        .file("sub/.orphand-0123456789abcdef-b.tmp", "x")
         .aged(GRACE);
-    let mut watching = sandbox.watch(with(SHORT, &["--existing", "leave"])).ready();
+    let leave = ["-r", "--existing", "leave"];
+    let mut watching = sandbox.watch(with(SHORT, &leave)).ready();
     assert!(sandbox.has("a.tmp"), "it has its name back");
+    assert!(sandbox.has("sub/b.tmp"), "it has its name back");
     watching.outlive_a_sentinel(&sandbox);
     watching.outlive_a_sentinel(&sandbox);
     assert!(sandbox.has("a.tmp"));
+    // Nor is it taken for a new one where its folder has another name.
+    fs::rename(sandbox.path("sub"), sandbox.path("other")).unwrap();
+    watching.outlive_a_sentinel_in(&sandbox, "other");
+    watching.outlive_a_sentinel_in(&sandbox, "other");
+    assert!(sandbox.has("other/b.tmp"));
     // What has its name after it is another.
     sandbox.write("new", "x");
     fs::rename(sandbox.path("new"), sandbox.path("a.tmp")).unwrap();
