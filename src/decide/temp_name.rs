@@ -24,9 +24,12 @@ const OURS: &[u8] = b".orphand";
 /// Linux' `PID_MAX_LIMIT`; no other system goes higher. More than this is a time or a hash.
 const PID_MAX: u32 = 4_194_304;
 
+/// See [`Reading::is_hidden`].
+const HIDDEN: &str = "<t>.<pid>.<uuid>.tmp";
+
 /// Tried in this order for every rule; the first that fits wins.
 const BUILT_IN: [&str; 5] = [
-    "<t>.<pid>.<uuid>.tmp",
+    HIDDEN,
     "<t>.<uuid>.tmp",
     "<t>.<pid>.<n>.tmp",
     "<t>.<pid>.tmp",
@@ -94,6 +97,15 @@ pub struct Reading {
     pub pid: Option<u32>,
     /// Each write makes another such name, so they pile up; a fixed name (`<t>.tmp`) does not.
     pub random: bool,
+}
+
+impl Reading {
+    /// Whether a leading dot is known to be the writer's: of all that name their temps so, those that hide
+    /// them (pnpm, and openclaw until it left the dot away).
+    #[must_use]
+    pub fn is_hidden(&self) -> bool {
+        self.grammar == Some(HIDDEN)
+    }
 }
 
 /// Why names cannot be compiled.

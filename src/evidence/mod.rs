@@ -94,7 +94,7 @@ pub fn target(
             (_, Some(f)) => {
                 let same_file = FileId::from(&f) == FileId::from(temp);
                 // `.config.tmp` beside `config` alone: it may as well be all that there is of `.config`.
-                if index > 0 && !same_file {
+                if index > 0 && !same_file && !reading.is_hidden() {
                     return Ok((Target::Unknown, Some(index)));
                 }
                 return Ok((Target::Whole { same_file }, Some(index)));

@@ -204,8 +204,8 @@ fn the_only_copy() {
     });
 }
 
-/// `.config.tmp` may be all that there is of `.config`, whatever stands at `config`, and whatever else is in the
-/// name. One file under both names is `config`.
+/// `.config.tmp` may be all that there is of `.config`, whatever stands at `config`. With pid and uuid it is
+/// known whose the dot is, and one file under both names is `config`.
 #[test]
 fn the_only_copy_beside_a_namesake() {
     let uuid = "4f1c2d3e-5a6b-4c7d-8e9f-0a1b2c3d4e5f";
@@ -216,6 +216,7 @@ fn the_only_copy_beside_a_namesake() {
         (format!("{hidden}.tmp"), None, true, false),
         (format!("{hidden}.{uuid}.tmp"), None, false, true),
         (format!("{hidden}.{uuid}.tmp"), Some(&hidden), false, false),
+        (format!("{hidden}.4194000.{uuid}.tmp"), None, false, false),
         (format!("{TARGET}.tmp"), None, false, false),
     ] {
         let stage = Stage::new();
