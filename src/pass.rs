@@ -146,6 +146,7 @@ impl<'a> Pass<'a> {
             our_uid: us(),
             marks: &marks,
             nested: &self.tools.nested,
+            since: clock::mono(),
             quarantine,
             census: None,
         };
@@ -553,6 +554,7 @@ pub fn recover(
             our_uid: us(),
             marks: &tools.marks,
             nested: &tools.nested,
+            since: clock::mono(),
             quarantine: true,
             census: None,
         },
@@ -684,6 +686,7 @@ pub fn examine(
         our_uid,
         marks: &tools.marks,
         nested: &tools.nested,
+        since: now.mono,
         quarantine,
         census: census.as_ref(),
     };

@@ -10,7 +10,7 @@
 //! - [`hot`]: directories that are scanned because they are written too fast to be watched
 //! - [`scan`]: watches and tracks what is below a root
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -21,7 +21,6 @@ use crossbeam_channel::{Receiver, Select, unbounded};
 use super::gentle::Gently;
 use super::{Existing, Shared, Territory, Whose, guard};
 use crate::clock;
-use crate::decide::observation::Fingerprint;
 use crate::decide::retention::Trust;
 use crate::decide::time::{ClockWatch, Now};
 use crate::event::{Cause, Event, RootState};
@@ -81,8 +80,6 @@ struct Keeper {
     /// What was there before that has been found. A root that is listed later was there while this one
     /// ran, and may have been listed before.
     has_begun: bool,
-    /// What was there before, is to be left alone, and has a newer date because we gave it its name back.
-    returned: HashSet<Fingerprint>,
 }
 
 pub(super) fn run(
@@ -115,7 +112,6 @@ pub(super) fn run(
         clocks,
         began,
         has_begun: false,
-        returned: HashSet::new(),
         territory: shared.territory(),
         shared,
     };

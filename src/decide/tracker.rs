@@ -322,6 +322,14 @@ impl Tracked {
         let same = self.fingerprint == Packed::new(&look.fingerprint);
         let next = match self.known {
             Known::Nothing => self.first_look(look, grace, held),
+            // It may be taken while it is held, but not while it is written.
+            Known::Free | Known::Held if held && open == Open::Quarantine && !same => {
+                self.fingerprint = Packed::new(&look.fingerprint);
+                self.known = Known::Held;
+                self.quiet_since = now;
+                self.unused_before = 0;
+                Next::LookAt(now.after(grace))
+            }
             Known::Free | Known::Held if held && counts => {
                 self.fingerprint = Packed::new(&look.fingerprint);
                 self.known = Known::Held;

@@ -253,7 +253,7 @@ pub(super) fn nested() -> io::Result<HashMap<u32, Vec<u32>>> {
             continue;
         }
         let threads = match listed(&task(here)) {
-            Err(error) if has_ended(&error) => continue,
+            Err(error) if has_ended(&error) || is_hidden(&error) => continue,
             threads => threads?,
         };
         for thread in threads {
@@ -269,9 +269,14 @@ pub(super) fn nested() -> io::Result<HashMap<u32, Vec<u32>>> {
 fn numbers_there(at: &Path) -> io::Result<Vec<u32>> {
     match fs::read(at.join("status")) {
         Ok(status) => Ok(numbers_below(&status).collect()),
-        Err(error) if has_ended(&error) => Ok(Vec::new()),
+        Err(error) if has_ended(&error) || is_hidden(&error) => Ok(Vec::new()),
         Err(error) => Err(error),
     }
+}
+
+/// Whether something of `/proc` may not be read by us (hidepid, a profile).
+fn is_hidden(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::PermissionDenied
 }
 
 /// Whether something of `/proc` could not be read because its process has ended.
@@ -397,9 +402,13 @@ pub fn census(wanted: &[FileId], reach: Reach) -> Census {
     // A process that was forked behind the reading position is found by reading again. Who forks
     // faster than this reads leaves the walk incomplete.
     for round in 0..4 {
-        let news: Vec<u32> = numbers(Path::new("/proc"))
-            .filter(|pid| walked.insert(*pid))
-            .collect();
+        let Ok(mut news) = listed(Path::new("/proc")) else {
+            walk.complete = false;
+            break;
+        };
+        // At the least we are there ourselves.
+        walk.complete &= !news.is_empty();
+        news.retain(|pid| walked.insert(*pid));
         if news.is_empty() {
             break;
         }
@@ -440,7 +449,9 @@ impl Walk {
         if !has_memory {
             // A kernel thread, or a process whose first thread has ended: the others may live on, and
             // only they show what it has.
-            for thread in numbers(&at.join("task")) {
+            let threads = listed(&at.join("task"));
+            examined &= threads.as_ref().err().is_none_or(has_ended);
+            for thread in threads.unwrap_or_default() {
                 let thread = at.join("task").join(thread.to_string());
                 examined &= self.look_into(pid, &thread, &mut held).0;
             }
@@ -527,12 +538,6 @@ fn listed(folder: &Path) -> io::Result<Vec<u32>> {
         );
     }
     Ok(numbers)
-}
-
-/// The numbers among the names in a folder of `/proc`.
-fn numbers(folder: &Path) -> impl Iterator<Item = u32> + use<> {
-    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
-    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
 }
 
 /// Whether this process is root in the first pid and user namespaces: in any other it sees only a

@@ -9,6 +9,7 @@ use std::ffi::{OsStr, OsString};
 use std::io;
 use std::time::Duration;
 
+use crate::clock;
 use crate::decide::judge::{Evidence, Place, Target, Writer};
 use crate::decide::observation::{Fingerprint, Hold, Holder, Kind, Observation};
 use crate::decide::policy;
@@ -95,7 +96,7 @@ pub fn target(
                 let same_file = FileId::from(&f) == FileId::from(temp);
                 // `.config.tmp` beside `config` alone: it may as well be all that there is of `.config`.
                 if index > 0 && !same_file && !reading.is_hidden() {
-                    return Ok((Target::Unknown, Some(index)));
+                    return Ok((Target::Unknown, Some(0)));
                 }
                 return Ok((Target::Whole { same_file }, Some(index)));
             }
@@ -144,6 +145,8 @@ pub struct Circumstances<'a> {
     pub marks: &'a Marks,
     /// Who goes by which pid in namespaces below ours.
     pub nested: &'a Nested,
+    /// What is judged was looked at before this too, and was the same.
+    pub since: Mono,
     /// A quarantine is there, or could be.
     pub quarantine: bool,
     /// A walk over the processes, where the proof does not see mappings.
@@ -151,14 +154,15 @@ pub struct Circumstances<'a> {
 }
 
 /// Whether the process that goes by `pid`, here or in a namespace below ours, can have written it.
-fn writer_of(pid: u32, suspect: &Suspect, nested: &Nested) -> Writer {
+fn writer_of(pid: u32, suspect: &Suspect, circumstances: Circumstances<'_>) -> Writer {
     let can_have = |pid| matches!(writer(pid, suspect.created), Writer::Alive(_));
     if can_have(pid) {
         return Writer::Alive(pid);
     }
-    // It stood for that long between the two looks.
-    let stood = policy::confirm(suspect.grace);
-    match nested.called(pid, stood) {
+    // That long it stood between the two looks at the least.
+    let between = policy::confirm(suspect.grace);
+    let since = circumstances.since.min(clock::mono().before(between));
+    match circumstances.nested.called(pid, since) {
         Ok(called) if called.iter().copied().any(can_have) => Writer::Nested(pid),
         Ok(_) => Writer::Gone(pid),
         // It may.
@@ -182,7 +186,7 @@ pub fn gather(
     let (target, index) = target(dir, &suspect.reading, &fingerprint)?;
     let writer = match suspect.reading.pid {
         None => Writer::Unnamed,
-        Some(pid) => writer_of(pid, suspect, circumstances.nested),
+        Some(pid) => writer_of(pid, suspect, circumstances),
     };
     let locked = match hold {
         Hold::Held | Hold::CannotTell => is_locked(&fingerprint),

@@ -4,14 +4,12 @@
 //! number is another process's or nobody's: asked for by it alone, a live writer would count as dead.
 //! What is not seen: a writer in a namespace that is not below ours, where this is a container itself.
 
-use std::collections::HashMap;
-use std::io;
-use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
-
 use super::system;
 use crate::clock;
 use crate::decide::time::Mono;
+use std::collections::HashMap;
+use std::io;
+use std::sync::{Mutex, PoisonError};
 
 /// Which processes have which numbers in namespaces below ours, as it was a moment ago. To see that
 /// takes a walk over all processes (18 µs each, measured on Linux 6.18), so one walk answers for all that it can.
@@ -28,16 +26,16 @@ struct Walked {
 impl Nested {
     /// The pids, as this process sees them, of those that go by `pid` in a namespace below ours.
     ///
-    /// `stood` says for how long what is asked for has stood unchanged, at the least: who made it
-    /// was there before that, and a walk of that time or later has met it if it lives.
+    /// What is asked for has stood unchanged `since` then, at the least: who made it was there before
+    /// that, and a walk that began then or later has met it if it lives.
     ///
     /// # Errors
     ///
     /// Not all could be looked at, for want of descriptors, say. That answers nothing, and is not remembered.
-    pub fn called(&self, pid: u32, stood: Duration) -> io::Result<Vec<u32>> {
+    pub fn called(&self, pid: u32, since: Mono) -> io::Result<Vec<u32>> {
         let mut walked = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let begun = clock::mono();
-        if walked.at.is_none_or(|at| begun.since(at) >= stood) {
+        if walked.at.is_none_or(|at| at < since) {
+            let begun = clock::mono();
             walked.numbers = system::nested()?;
             walked.at = Some(begun);
         }
@@ -53,13 +51,13 @@ mod tests {
     fn one_walk_answers_for_what_has_stood_longer() {
         let nested = Nested::default();
         let walked = || nested.0.lock().unwrap().at;
-        let nobody = nested.called(u32::MAX, Duration::from_secs(3_600));
-        assert!(nobody.unwrap().is_empty());
-        let first = walked();
-        assert!(first.is_some());
-        nested.called(1, Duration::from_secs(3_600)).unwrap();
-        assert_eq!(walked(), first);
-        nested.called(1, Duration::ZERO).unwrap();
-        assert_ne!(walked(), first);
+        let before = clock::mono();
+        assert!(nested.called(u32::MAX, before).unwrap().is_empty());
+        let first = walked().unwrap();
+        assert!(first >= before);
+        nested.called(1, first).unwrap();
+        assert_eq!(walked(), Some(first));
+        nested.called(1, Mono(first.0 + 1)).unwrap();
+        assert!(walked() > Some(first));
     }
 }

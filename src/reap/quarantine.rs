@@ -416,9 +416,9 @@ fn entry(root: &Root, id: Option<RootId>, stored: &Stored) -> Entry {
     let reading = root.policy.names.read(name);
     let target = Dir::open_below(&root.path, id, folder)
         .and_then(|dir| Ok(evidence::target(&dir, &reading, &stored.seen.fingerprint)?));
-    let (target, index) =
-        target.unwrap_or((Target::Absent, (!reading.targets.is_empty()).then_some(0)));
-    let target_name = evidence::target_name(&reading, index).unwrap_or(name);
+    let target = target.map_or(Target::Absent, |(target, _)| target);
+    // The longest that could be meant: what stands under a shorter name is no copy of that.
+    let target_name = evidence::target_name(&reading, Some(0)).unwrap_or(name);
     Entry {
         id: stored.id.clone().into(),
         below: stored.below.clone(),

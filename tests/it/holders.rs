@@ -379,11 +379,12 @@ mod linux {
     use std::os::unix::process::CommandExt;
     use std::sync::atomic::{AtomicUsize, Ordering};
     use std::sync::{Arc, Mutex};
-    use std::time::Duration;
 
+    use orphand::clock;
     use orphand::daemon::Watcher;
     use orphand::decide::judge::{Reach, Writer};
     use orphand::decide::policy::{Open, Policy};
+    use orphand::decide::time::Mono;
     use orphand::evidence::namespaces::Nested;
     use orphand::evidence::{self, FileId};
     use orphand::reap::{Outcome, Step};
@@ -575,7 +576,7 @@ mod linux {
                 // SAFETY: between fork and exec only system calls are made.
                 unsafe { command.pre_exec(own_pids) };
             });
-            let called = |pid| Nested::default().called(pid, Duration::ZERO).unwrap();
+            let called = |pid| Nested::default().called(pid, clock::mono()).unwrap();
             let first = called(1);
             let both = called(2).into_iter().filter(|pid| first.contains(pid));
             assert_ne!(both.count(), 0, "it goes by two numbers");
@@ -587,7 +588,8 @@ mod linux {
     fn a_walk_that_cannot_be_made() {
         alone(EVERYBODY, || {
             let nested = Nested::default();
-            let long = Duration::from_secs(3_600);
+            let long_ago = Mono::default();
+            let file = FileId { dev: 0, ino: 0 };
             let before = rustix::process::getrlimit(rustix::process::Resource::Nofile);
             let limit = |most| {
                 let limit = rustix::process::Rlimit {
@@ -597,10 +599,12 @@ mod linux {
                 rustix::process::setrlimit(rustix::process::Resource::Nofile, limit).unwrap();
             };
             limit(Some(0));
-            let seen = nested.called(1, long);
+            let seen = nested.called(1, long_ago);
+            let census = evidence::census(&[file], Reach::OpenersOnly);
             limit(before.current);
             assert!(seen.is_err(), "{seen:?}");
-            assert!(nested.called(1, long).is_ok());
+            assert!(nested.called(1, long_ago).is_ok());
+            assert!(!census.clears(file), "{census:?}");
         });
     }
 
@@ -674,7 +678,7 @@ mod linux {
             self.unshare.wait().unwrap();
             wait_until("it is gone", || {
                 let nested = Nested::default();
-                let mut left = nested.called(self.pid, Duration::ZERO).unwrap().into_iter();
+                let mut left = nested.called(self.pid, clock::mono()).unwrap().into_iter();
                 left.all(|pid| evidence::writer(pid, None) == Writer::Gone(pid))
             });
         }

@@ -166,6 +166,23 @@ fn of_the_copies_for_one_target_the_newest_stays() {
     });
 }
 
+/// What stands under a name without its dot, and copies for that, are no copies of it.
+#[test]
+fn the_only_copy_for_a_dotted_target_stays() {
+    const HIDDEN: &str = ".sessions.json.00000000-5a6b-4c7d-8e9f-0a1b2c3d4e5f.tmp";
+    const NEWER: &str = "sessions.json.00000000-5a6b-4c7d-8e9f-0a1b2c3d4e5f.tmp";
+    alone(EVERYBODY, || {
+        let (stage, at) = stored();
+        let hidden = at.with_file_name(HIDDEN);
+        fs::rename(&at, &hidden).unwrap();
+        fs::write(&stage.target, "").unwrap();
+        let newer = store_beside(&hidden, NEWER, b"written later, for another");
+        assert!(dropped(&tend(&stage, AT_ONCE)).is_empty());
+        stage.has_only(b"written later, for another", &newer, "");
+        assert!(hidden.exists());
+    });
+}
+
 /// Whoever comes between the list and the proof, or under the proof, keeps it.
 #[test]
 fn somebody_comes_just_then() {

@@ -293,6 +293,7 @@ impl Stage {
                 our_uid: rustix::process::geteuid().as_raw(),
                 marks: &marks,
                 nested: &Nested::default(),
+                since: clock::mono(),
                 quarantine: quarantine::is_possible(&root_dir),
                 census: None,
             },

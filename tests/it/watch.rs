@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::fs::symlink;
 use std::process::Command;
 use std::thread;
@@ -221,6 +222,30 @@ fn what_is_left_alone_is_left_alone_by_later_scans() {
     watching.outlive_a_sentinel(&sandbox);
     watching.outlive_a_sentinel(&sandbox);
     assert!(sandbox.has("a.tmp"), "{:?}", watching.events());
+}
+
+/// Neither a change of its mode nor another name of its folder makes it new.
+#[test]
+fn what_is_left_alone_is_not_new_by_its_dates() {
+    let sandbox = Sandbox::new()
+        .file("sub/a", "whole")
+        .file("sub/a.tmp", "x")
+        .aged(GRACE);
+    if fs::metadata(sandbox.path("sub/a.tmp"))
+        .unwrap()
+        .created()
+        .is_err()
+    {
+        return eprintln!("skipped: no file has a birth here");
+    }
+    let leave = ["-r", "--existing", "leave"];
+    let mut watching = sandbox.watch(with(SHORT, &leave)).ready();
+    fs::set_permissions(sandbox.path("sub/a.tmp"), fs::Permissions::from_mode(0o600)).unwrap();
+    fs::rename(sandbox.path("sub"), sandbox.path("other")).unwrap();
+    watching.outlive_a_sentinel_in(&sandbox, "other");
+    watching.outlive_a_sentinel_in(&sandbox, "other");
+    assert!(sandbox.has("other/a.tmp"));
+    watching.stop().exit(0);
 }
 
 /// So is what lies there under the name of a claim, because an orphand was killed.

@@ -1,6 +1,5 @@
 //! Scanning for the keeper: what is below a root is watched, and what is there is tracked.
 
-use std::collections::HashSet;
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -10,7 +9,6 @@ use std::time::Duration;
 use super::post::{Watched, no_room, poll_interval};
 use super::{Existing, Gently, Keeper, Whose, guard};
 use crate::clock;
-use crate::decide::observation::Fingerprint;
 use crate::decide::time::Wall;
 use crate::decide::tracker::Origin;
 use crate::event::{Cause, Event, Subject};
@@ -29,7 +27,6 @@ impl Keeper {
         let is_start = cause == Cause::Startup;
         let is_first = matches!(cause, Cause::Startup | Cause::RootReturned);
         let (existing, has_begun) = (self.shared.existing, self.has_begun);
-        let returned = &self.returned;
         // There were events or scans for all of it: what none has told of now had to be heard of.
         let hears = cause == Cause::Periodic && self.has_heard_all();
         let (shared, started) = (Arc::clone(&self.shared), clock::mono());
@@ -76,7 +73,7 @@ impl Keeper {
                 // of that very name is left alone too, until a creation of it is heard of.
                 let was_there = match existing {
                     Existing::Take => false,
-                    _ => match was_before(dir, name, began, returned) {
+                    _ => match was_before(dir, name, began) {
                         Some(older) => older || is_start,
                         None => return,
                     },
@@ -194,7 +191,7 @@ impl Keeper {
         });
     }
 
-    fn recover(&mut self, index: usize, root: &Root, below: &Path, claim: &OsStr) {
+    fn recover(&self, index: usize, root: &Root, below: &Path, claim: &OsStr) {
         let folder = root.path.join(below);
         // A root inside another root has a rule of its own.
         if self.territory.root_of(&folder).map(|(owner, _, _)| owner) != Some(index) {
@@ -210,13 +207,7 @@ impl Keeper {
         let mut tell = |event| self.shared.tell(event);
         let back = pass::recover(&self.shared.tools, ground, &self.asker, claim, &mut tell);
         match (back, left) {
-            (None, None) => {}
-            (Some(name), Some(_)) => {
-                // RACE: somebody may take the name before this look; worst case: theirs is left alone too.
-                let dir = Dir::open_below(&root.path, id, below);
-                let now = dir.ok().and_then(|dir| dir.observe(&name).ok()?);
-                self.returned.extend(now.map(|now| now.fingerprint));
-            }
+            (Some(_), Some(_)) | (None, None) => {}
             (Some(name), None) => {
                 _ = temps.created(&folder.join(name), clock::mono());
             }
@@ -231,7 +222,7 @@ impl Keeper {
             return None;
         }
         let dir = Dir::open_below(&ground.root.path, ground.id, ground.below).ok()?;
-        let was_there = was_before(&dir, claim, self.began.wall, &self.returned)?;
+        let was_there = was_before(&dir, claim, self.began.wall)?;
         claim::read(claim)?.original.filter(|_| was_there)
     }
 
@@ -265,16 +256,12 @@ impl Keeper {
 
 /// Whether a file was there before `began`, or that cannot be told; `None`: it is there no more.
 /// Moving the directory that it is in does not change its dates.
-/// That we have given it its name back does, and such ones are in `returned`.
-fn was_before(
-    dir: &Dir,
-    name: &OsStr,
-    began: Wall,
-    returned: &HashSet<Fingerprint>,
-) -> Option<bool> {
+/// Giving it its name back does, as others do that change no content: where its birth is known, that counts too.
+fn was_before(dir: &Dir, name: &OsStr, began: Wall) -> Option<bool> {
     match dir.observe(name) {
         Ok(Some(seen)) => {
-            Some(seen.fingerprint.ctime <= began || returned.contains(&seen.fingerprint))
+            let seen = seen.fingerprint;
+            Some(seen.ctime <= began || seen.btime.is_some_and(|born| born <= began))
         }
         Ok(None) => None,
         Err(_) => Some(true),

@@ -422,6 +422,22 @@ fn who_may_take_what_is_open_does_not_wait_for_its_holder() {
     }
 }
 
+/// Though it may be moved while it is held: whoever writes is not done, and its grace begins again.
+#[test]
+fn what_is_held_and_written_to_is_not_quiet() {
+    let writes = [(0, Grab), (4_000, Write), (9_000, Write), (18_000, Write)];
+    for (open, want) in [(Open::Reap, 28_000), (Open::Quarantine, 34_000)] {
+        let mut story = Story::new(Origin::Created, 0, UP, GRACE);
+        story.open = open;
+        assert_eq!(
+            story.judged(&writes),
+            Some(want),
+            "{open:?}: {:?}",
+            story.looks
+        );
+    }
+}
+
 /// A look that comes too soon changes nothing: neither the moment nor, by looking again and again,
 /// the proof that two looks lie confirm apart.
 #[test]
