@@ -99,6 +99,9 @@ impl Temps {
     }
 
     /// Something was renamed to this name: as [`Temps::created`], but where we have given it back ourselves.
+    ///
+    /// `RACE:` the event of our own rename may be lost, or come after that of another's; worst case: what
+    /// somebody else renames here is taken for it, and left alone until the watch ends.
     pub fn renamed_here(&self, path: &Path, now: Mono) -> bool {
         let known = self.map.get_mut(&Cut::new(path) as &dyn Parts);
         let is_ours = known.is_some_and(|mut temp| temp.has_returned());

@@ -523,20 +523,25 @@ mod linux {
         alone(EVERYBODY, || {
             let stage = Stage::new();
             let holding = Holding::new(Hold::MapInThread, &stage.target);
-            let pid = holding.pid;
-            let name = format!("{TARGET}.{pid}.4f1c2d3e-5a6b-4c7d-8e9f-0a1b2c3d4e5f.tmp");
-            fs::rename(&stage.temp, stage.dir.join(&name)).unwrap();
-            match stage.judge(&name) {
-                Event::Kept { reason, .. } => assert_eq!(reason, Reason::WriterAlive),
-                event => panic!("its writer lives: {event:?}"),
-            }
-            drop(holding);
-            let event = stage.judge(&name);
-            assert!(
-                matches!(event, Event::Reaped(_)),
-                "its writer is gone: {event:?}"
-            );
+            stays_while_its_writer_lives(&stage, holding.pid, || drop(holding));
         });
+    }
+
+    /// A temp whose name carries `pid` stays, and goes when `end` has ended that process.
+    #[track_caller]
+    fn stays_while_its_writer_lives(stage: &Stage, pid: u32, end: impl FnOnce()) {
+        let name = format!("{TARGET}.{pid}.4f1c2d3e-5a6b-4c7d-8e9f-0a1b2c3d4e5f.tmp");
+        fs::rename(&stage.temp, stage.dir.join(&name)).unwrap();
+        match stage.judge(&name) {
+            Event::Kept { reason, .. } => assert_eq!(reason, Reason::WriterAlive),
+            event => panic!("its writer lives: {event:?}"),
+        }
+        end();
+        let event = stage.judge(&name);
+        assert!(
+            matches!(event, Event::Reaped(_)),
+            "its writer is gone: {event:?}"
+        );
     }
 
     /// A writer in a container puts the number into the name by which it knows itself, and here that is
@@ -548,19 +553,7 @@ mod linux {
             let Some(mut inside) = Inside::new() else {
                 return skipped("no pid namespace can be made here");
             };
-            let pid = inside.pid;
-            let name = format!("{TARGET}.{pid}.4f1c2d3e-5a6b-4c7d-8e9f-0a1b2c3d4e5f.tmp");
-            fs::rename(&stage.temp, stage.dir.join(&name)).unwrap();
-            match stage.judge(&name) {
-                Event::Kept { reason, .. } => assert_eq!(reason, Reason::WriterAlive),
-                event => panic!("its writer lives: {event:?}"),
-            }
-            inside.end();
-            let event = stage.judge(&name);
-            assert!(
-                matches!(event, Event::Reaped(_)),
-                "its writer is gone: {event:?}"
-            );
+            stays_while_its_writer_lives(&stage, inside.pid, || inside.end());
         });
     }
 

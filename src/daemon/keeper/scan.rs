@@ -255,8 +255,8 @@ impl Keeper {
 }
 
 /// Whether a file was there before `began`, or that cannot be told; `None`: it is there no more.
-/// Moving the directory that it is in does not change its dates.
-/// Giving it its name back does, as others do that change no content: where its birth is known, that counts too.
+/// Moving the directory that it is in does not change its dates; giving it its name back does, as a change of
+/// its mode would. Where its birth is known, that counts too.
 fn was_before(dir: &Dir, name: &OsStr, began: Wall) -> Option<bool> {
     match dir.observe(name) {
         Ok(Some(seen)) => {
