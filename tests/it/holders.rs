@@ -374,6 +374,7 @@ fn a_shared_lock_keeps_it_too() {
 /// Namespaces, `/proc` and signals by descriptor are Linux's.
 #[cfg(target_os = "linux")]
 mod linux {
+    use std::ffi::OsStr;
     use std::io::Write;
     use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
     use std::os::unix::process::CommandExt;
@@ -382,7 +383,7 @@ mod linux {
 
     use orphand::clock;
     use orphand::daemon::Watcher;
-    use orphand::decide::judge::{Reach, Writer};
+    use orphand::decide::judge::{Reach, Verdict, Writer};
     use orphand::decide::policy::{Open, Policy};
     use orphand::decide::time::Mono;
     use orphand::evidence::namespaces::Nested;
@@ -580,6 +581,11 @@ mod linux {
     #[test]
     fn a_walk_that_cannot_be_made() {
         alone(EVERYBODY, || {
+            let stage = Stage::new();
+            let pid = crate::sandbox::dead_pid();
+            let name = format!("{TARGET}.{pid}.4f1c2d3e-5a6b-4c7d-8e9f-0a1b2c3d4e5f.tmp");
+            fs::rename(&stage.temp, stage.dir.join(&name)).unwrap();
+            let suspect = stage.candidate_called(&name, Verdict::Reap).suspect;
             let nested = Nested::default();
             let long_ago = Mono::default();
             let file = FileId { dev: 0, ino: 0 };
@@ -591,6 +597,19 @@ mod linux {
                 };
                 rustix::process::setrlimit(rustix::process::Resource::Nofile, limit).unwrap();
             };
+            let writer = |most| {
+                stage.on_scene(|scene| {
+                    let seen = scene.dir.observe(OsStr::new(&name)).unwrap().unwrap();
+                    let free = (None, orphand::decide::observation::Hold::Free);
+                    limit(most);
+                    let gathered =
+                        evidence::gather(scene.dir, &suspect, seen, free, scene.circumstances);
+                    limit(before.current);
+                    gathered.unwrap().0.writer
+                })
+            };
+            assert_eq!(writer(before.current), Writer::Gone(pid));
+            assert_eq!(writer(Some(0)), Writer::Alive(pid), "it may live");
             limit(Some(0));
             let seen = nested.called(1, long_ago);
             let census = evidence::census(&[file], Reach::OpenersOnly);

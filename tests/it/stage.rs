@@ -280,7 +280,7 @@ impl Stage {
         self.on_scene(|scene| orphand::reap::recover(scene, &Asker::new(), OsStr::new(claim)))
     }
 
-    fn on_scene<T>(&self, act: impl FnOnce(Scene<'_>) -> T) -> T {
+    pub(crate) fn on_scene<T>(&self, act: impl FnOnce(Scene<'_>) -> T) -> T {
         let root_dir = Dir::open_root(&self.root.path, None).unwrap();
         let dir = Dir::open_below(&self.root.path, None, Path::new(BELOW)).unwrap();
         let marks = Marks::new(None);
