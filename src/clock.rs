@@ -11,6 +11,12 @@ const AWAKE: libc::clockid_t = libc::CLOCK_UPTIME_RAW;
 #[cfg(not(target_os = "macos"))]
 const AWAKE: libc::clockid_t = libc::CLOCK_MONOTONIC;
 
+/// What a file system takes its dates from.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+const DATES: libc::clockid_t = libc::CLOCK_REALTIME_COARSE;
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+const DATES: libc::clockid_t = libc::CLOCK_REALTIME;
+
 /// The monotonic clock now.
 #[must_use]
 pub fn mono() -> Mono {
@@ -28,7 +34,15 @@ pub fn wall() -> Wall {
     read(libc::CLOCK_REALTIME)
 }
 
-/// Both.
+/// The wall clock as it dates what is made now: no file made after this call has an earlier date, where the
+/// file system keeps nanoseconds. Linux dates files by its last tick, up to 10 ms ago (`current_time` in its
+/// fs/inode.c).
+#[must_use]
+pub fn dates() -> Wall {
+    read(DATES)
+}
+
+/// The monotonic clock and the wall clock.
 #[must_use]
 pub fn now() -> Now {
     Now {
@@ -57,5 +71,30 @@ fn read(clock: libc::clockid_t) -> Wall {
     Wall {
         sec: t.tv_sec,
         nsec: u32::try_from(t.tv_nsec).unwrap_or(0),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::look::Dir;
+
+    /// By the wall clock itself nearly each of these would be older.
+    #[test]
+    fn what_is_made_is_not_older_than_the_moment_before() {
+        let temp = tempfile::tempdir().unwrap();
+        let dir = Dir::open_root(&temp.path().canonicalize().unwrap(), None).unwrap();
+        for n in 0..200 {
+            let name = format!("{n}.tmp");
+            let before = dates();
+            std::fs::write(temp.path().join(&name), "x").unwrap();
+            let seen = dir.observe(name.as_ref()).unwrap().unwrap().fingerprint;
+            assert!(seen.ctime >= before, "{before:?} {seen:?}");
+            assert!(
+                seen.btime.is_none_or(|born| born >= before),
+                "{before:?} {seen:?}"
+            );
+            assert!(seen.ctime <= wall());
+        }
     }
 }

@@ -22,7 +22,7 @@ use super::gentle::Gently;
 use super::{Existing, Shared, Territory, Whose, guard};
 use crate::clock;
 use crate::decide::retention::Trust;
-use crate::decide::time::{ClockWatch, Now};
+use crate::decide::time::{ClockWatch, Mono, Wall};
 use crate::event::{Cause, Event, RootState};
 use crate::evidence::Asker;
 use crate::reap::quarantine::{self, Keeping};
@@ -75,8 +75,10 @@ struct Keeper {
     /// No watch is to be trusted: all are set anew before the next scan of everything.
     distrust: bool,
     clocks: ClockWatch,
-    /// When the watch began.
-    began: Now,
+    /// When the watch began, by the monotonic clock.
+    began: Mono,
+    /// The same by the clock that dates files.
+    began_dates: Wall,
     /// What was there before that has been found. A root that is listed later was there while this one
     /// ran, and may have been listed before.
     has_begun: bool,
@@ -92,9 +94,9 @@ pub(super) fn run(
 ) {
     let (calm, calmed) = unbounded();
     let _guard = Guard(Arc::clone(&shared));
-    let began = clock::now();
+    let (now, began_dates) = (clock::now(), clock::dates());
     let mut clocks = ClockWatch::default();
-    clocks.read(began);
+    clocks.read(now);
     let mounted = inlet.rare.clone();
     // Before anything is looked at. It ends with this function.
     let _mounts = mounts::listen(Box::new(move |places| {
@@ -110,7 +112,8 @@ pub(super) fn run(
         starved: false,
         distrust: false,
         clocks,
-        began,
+        began: now.mono,
+        began_dates,
         has_begun: false,
         territory: shared.territory(),
         shared,
@@ -419,7 +422,7 @@ impl Keeper {
         let now = clock::now();
         let parted = self.clocks.read(now);
         let trust = Trust {
-            running: now.mono.since(self.began.mono),
+            running: now.mono.since(self.began),
             since_parted: parted.map(|parted| now.mono.since(parted)),
         };
         for (index, root) in self.territory.roots.iter().enumerate() {

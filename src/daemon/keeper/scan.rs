@@ -32,7 +32,7 @@ impl Keeper {
         let (shared, started) = (Arc::clone(&self.shared), clock::mono());
         let id = self.territory.id(index);
         let recovers = !root.policy.is_dry_run();
-        let (began, now) = (self.began.wall, clock::wall());
+        let (began, now) = (self.began_dates, clock::wall());
         let claims = Mutex::new(Vec::new());
         let denied = Mutex::new(Vec::new());
         let unheard = Mutex::new(Vec::new());
@@ -222,7 +222,7 @@ impl Keeper {
             return None;
         }
         let dir = Dir::open_below(&ground.root.path, ground.id, ground.below).ok()?;
-        let was_there = was_before(&dir, claim, self.began.wall)?;
+        let was_there = was_before(&dir, claim, self.began_dates)?;
         claim::read(claim)?.original.filter(|_| was_there)
     }
 
@@ -254,14 +254,17 @@ impl Keeper {
     }
 }
 
-/// Whether a file was there before `began`, or that cannot be told; `None`: it is there no more.
+/// Whether a file was there before `began`, a moment of the clock that dates files, or that cannot be told; `None`: it is there no more.
 /// Moving the directory that it is in does not change its dates; giving it its name back does, as a change of
 /// its mode would. Where its birth is known, that counts too.
+///
+/// `RACE:` what has the date of `began` itself may be older by a tick of that clock; worst case: one that
+/// is met only later, with the directory that it is in, passes for new and has its time as such.
 fn was_before(dir: &Dir, name: &OsStr, began: Wall) -> Option<bool> {
     match dir.observe(name) {
         Ok(Some(seen)) => {
             let seen = seen.fingerprint;
-            Some(seen.ctime <= began || seen.btime.is_some_and(|born| born <= began))
+            Some(seen.ctime < began || seen.btime.is_some_and(|born| born < began))
         }
         Ok(None) => None,
         Err(_) => Some(true),
