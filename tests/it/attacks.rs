@@ -123,7 +123,7 @@ impl Arena {
         let folder = rustix::fs::open(folder, OFlags::PATH | OFlags::DIRECTORY, Mode::empty());
         let folder = folder.unwrap();
         let mut attack = self.attack(play);
-        let end = Instant::now() + 4 * sandbox::DEADLINE;
+        let end = Instant::now() + 10 * sandbox::DEADLINE;
         let (mut leaked, mut rounds) = (0, 0);
         while attack.lasts() {
             // A name is there once, so that all but the last of each have been removed.
