@@ -385,6 +385,11 @@ pub fn tend(root: &Root, id: Option<RootId>, keeping: Keeping<'_>) -> Vec<Event>
         if !room.is_proven_unused(one, keeping.asker) {
             continue;
         }
+        // What was a second copy when this began is the last one if its target has gone meanwhile.
+        // RACE: the target may go between this look and the removal; worst case: both are gone.
+        if overdue.target_whole && !entry(root, id, one).target_whole {
+            continue;
+        }
         let event = purged(root.path.as_path(), one);
         let line = |event: &Event| json::event(event, clock::wall());
         keeping.journal.write(Line::Intent, &[line(&event)]);

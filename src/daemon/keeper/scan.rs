@@ -223,7 +223,9 @@ impl Keeper {
         }
         let dir = Dir::open_below(&ground.root.path, ground.id, ground.below).ok()?;
         let was_there = was_before(&dir, claim, self.began_dates)?;
-        claim::read(claim)?.original.filter(|_| was_there)
+        claim::read(claim)?
+            .original
+            .filter(|_| was_there || !self.has_begun)
     }
 
     /// Something happened at `path`: it may be a directory now, or none any more.
