@@ -674,12 +674,12 @@ fn more_than_there_is_room_for() {
         let names = names.chain((0..200).map(|n| format!("after-{n}.tmp")));
         // Not what is there: on a slow machine some are gone by now, and some go by their claims' names.
         let mut left: BTreeSet<PathBuf> = names.map(|name| sandbox.path(name)).collect();
-        let mut take = |event: &Event| match event {
+        let take = |left: &mut BTreeSet<PathBuf>, event: &Event| match event {
             Event::Reaped(reaped) => left.remove(&reaped.subject.path),
             _ => false,
         };
         next(&watcher, |event| {
-            take(event);
+            take(&mut left, event);
             matches!(event, Event::Ready { .. })
         });
         assert!(watcher.tracked() <= 65, "{}", watcher.tracked());
@@ -688,10 +688,7 @@ fn more_than_there_is_room_for() {
             assert!(watcher.tracked() <= 65, "{}", watcher.tracked());
         }
         while !left.is_empty() {
-            next(&watcher, |event| match event {
-                Event::Reaped(reaped) => left.remove(&reaped.subject.path),
-                _ => false,
-            });
+            next(&watcher, |event| take(&mut left, event));
         }
         assert!(temps(&sandbox.root()).is_empty());
     });

@@ -256,7 +256,8 @@ impl Keeper {
     }
 }
 
-/// Whether a file was there before `began`, a moment of the clock that dates files, or that cannot be told; `None`: it is there no more.
+/// Whether a file was there before `began`, a moment of the clock that dates files, or that cannot be told;
+/// `None`: it is there no more.
 /// Moving the directory that it is in does not change its dates; giving it its name back does, as a change of
 /// its mode would. Where its birth is known, that counts too.
 ///
