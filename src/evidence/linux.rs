@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::ffi::OsStr;
 use std::fs;
-use std::io;
+use std::io::{self, Read};
 use std::marker::PhantomData;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -11,7 +11,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::process::Pid;
 
@@ -85,6 +85,7 @@ impl Asker {
             file,
             tid: self.tid,
             leased: false,
+            locked: false,
         };
         (proof.take(), proof)
     }
@@ -125,14 +126,17 @@ fn sigio() -> libc::sigset_t {
     }
 }
 
-/// An open file, and the lease on it while that is held. An opener waits while it is (for at most
-/// `/proc/sys/fs/lease-break-time`, 45 s, if this process is stopped just then).
+/// An open file, and the lease or the lock on it while that is held. An opener waits while it is leased (for
+/// at most `/proc/sys/fs/lease-break-time`, 45 s, if this process is stopped just then), and who wants
+/// to lock it while it is locked.
 #[derive(Debug)]
 pub struct Proof {
     file: OwnedFd,
     /// The thread that asks: SIGIO is blocked there.
     tid: libc::pid_t,
     leased: bool,
+    /// By us.
+    locked: bool,
 }
 
 /// `struct f_owner_ex` of fcntl(2).
@@ -196,11 +200,35 @@ impl Proof {
         }
     }
 
-    /// Lets the lease go and keeps the file open. Closing would not be enough while a forked child
+    /// Whether somebody else holds a BSD or POSIX lock on it. If not, nobody gets a BSD lock before
+    /// [`Proof::let_go`].
+    ///
+    /// For files alone that are to go though somebody may hold them: there is no asking for a BSD lock but
+    /// by taking it (`/proc/locks` leaves some out), and a live program's own `LOCK_NB` fails meanwhile.
+    ///
+    /// RACE: a POSIX lock may be taken right after this; worst case: a file goes by the user's wish that was
+    /// locked a moment before.
+    ///
+    /// # Errors
+    ///
+    /// The kernel does not say: it has no memory left, say.
+    pub fn lock(&mut self) -> io::Result<bool> {
+        match rustix::fs::flock(&self.file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => self.locked = true,
+            Err(Errno::WOULDBLOCK) => return Ok(true),
+            Err(error) => return Err(error.into()),
+        }
+        has_posix_lock(self.file())
+    }
+
+    /// Lets lease and lock go and keeps the file open. Closing would not be enough while a forked child
     /// has the descriptor.
     pub fn let_go(&mut self) {
         if std::mem::take(&mut self.leased) {
             let _ = self.set_lease(libc::F_UNLCK);
+        }
+        if std::mem::take(&mut self.locked) {
+            let _ = rustix::fs::flock(&self.file, FlockOperation::Unlock);
         }
     }
 
@@ -352,14 +380,61 @@ fn started_after(ticks: u64, seen: Mono) -> bool {
     Duration::from_millis(started) > seen + Duration::from_secs(1)
 }
 
-/// Whether somebody holds a BSD or POSIX lock on a file that nobody could prove to be free; `None` where
-/// that cannot be told: below the first pid namespace the kernel leaves out the locks of those who have
-/// no number there (proc_locks(5)).
+/// Whether somebody is seen to hold a BSD or POSIX lock on a file that nobody could prove to be free. That
+/// nobody is proves nothing: [`Proof::lock`] does.
 #[must_use]
-pub fn is_locked(file: &Fingerprint) -> Option<bool> {
-    let locks = fs::read_to_string("/proc/locks").ok()?;
-    let is_locked = is_among(file, &locks);
-    (is_locked || is_first_namespace("pid", FIRST_PIDS)).then_some(is_locked)
+pub fn is_locked(proof: Option<&Proof>, file: &Fingerprint) -> bool {
+    match proof {
+        // Nobody else can, and what is seen is our own.
+        Some(proof) if proof.locked => false,
+        Some(proof) if has_posix_lock(proof.file()).is_ok_and(|locked| locked) => true,
+        _ => is_in_the_table(file),
+    }
+}
+
+fn is_in_the_table(file: &Fingerprint) -> bool {
+    const READINGS: usize = 4;
+    for _ in 0..READINGS {
+        match table_of_locks() {
+            Ok((locks, _)) if is_among(file, &locks) => return true,
+            Ok((_, all_at_once)) if !all_at_once => {}
+            _ => break,
+        }
+    }
+    false
+}
+
+/// What `/proc/locks` says, and whether it said that all at once. The kernel gives a page at a time, and where
+/// a lock ends between two of them, another one is left out (measured on Linux 6.18).
+fn table_of_locks() -> io::Result<(String, bool)> {
+    let mut file = fs::File::open("/proc/locks")?;
+    let (mut table, mut page, mut pages) = (Vec::new(), vec![0; 16 << 10], 0);
+    loop {
+        let length = file.read(&mut page)?;
+        let Some(read @ [_, ..]) = page.get(..length) else {
+            break;
+        };
+        table.extend_from_slice(read);
+        pages += 1;
+    }
+    Ok((String::from_utf8_lossy(&table).into_owned(), pages < 2))
+}
+
+/// Whether somebody else holds a POSIX lock on it. The question is that of an open file which holds none:
+/// so the locks of this process count too.
+fn has_posix_lock(file: BorrowedFd<'_>) -> io::Result<bool> {
+    let mut lock = libc::flock {
+        l_type: libc::F_WRLCK as libc::c_short,
+        l_whence: libc::SEEK_SET as libc::c_short,
+        l_start: 0,
+        l_len: 0,
+        l_pid: 0,
+    };
+    // SAFETY: F_OFD_GETLK reads and writes one `struct flock`, which outlives the call.
+    match unsafe { libc::fcntl(file.as_raw_fd(), libc::F_OFD_GETLK, &raw mut lock) } {
+        0 => Ok(lock.l_type != libc::F_UNLCK as libc::c_short),
+        _ => Err(io::Error::last_os_error()),
+    }
 }
 
 /// Whether `locks`, which is `/proc/locks`, tells of one on `file`.

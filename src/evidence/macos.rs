@@ -133,6 +133,18 @@ impl Proof {
         Hold::Free
     }
 
+    /// Whether somebody else holds a BSD or POSIX lock on it.
+    ///
+    /// RACE: one may be taken right after this; worst case: a file goes by the user's wish that was locked a
+    /// moment before.
+    ///
+    /// # Errors
+    ///
+    /// The kernel does not say.
+    pub fn lock(&mut self) -> io::Result<bool> {
+        is_locked_by_others(self.file())
+    }
+
     /// From now on only a new walk counts.
     pub fn let_go(&mut self) {
         self.let_go = Some(Instant::now());
@@ -178,7 +190,8 @@ impl Proof {
         let (held, examined) = self.walks.ask(wanted, id.ino);
         macos_hold::hold(&Facts {
             seen: held,
-            locked: is_locked_by_others(self.file()),
+            // Here it can only add a reason to keep.
+            locked: is_locked_by_others(self.file()).unwrap_or(false),
             examined,
             kernel_refuses: self.kernel_refuses,
             owner: seen.st_uid,
@@ -213,16 +226,15 @@ pub(super) fn nested() -> io::Result<HashMap<u32, Vec<u32>>> {
     Ok(HashMap::new())
 }
 
-/// Not of those that [`Asker::ask`] has not told of: there is no table of locks to read. That has the open
-/// file, asks it, and answers [`Hold::Locked`] by itself.
+/// There is no table of locks to read. [`Asker::ask`] has the open file, asks it, and answers
+/// [`Hold::Locked`] by itself.
 #[must_use]
-pub fn is_locked(_: &Fingerprint) -> Option<bool> {
-    Some(false)
+pub fn is_locked(_: Option<&Proof>, _: &Fingerprint) -> bool {
+    false
 }
 
-/// `F_GETLK` tells of another process's POSIX lock and of anybody's flock(2). It can only add a
-/// reason to keep.
-fn is_locked_by_others(file: BorrowedFd<'_>) -> bool {
+/// `F_GETLK` tells of another process's POSIX lock and of anybody's flock(2).
+fn is_locked_by_others(file: BorrowedFd<'_>) -> io::Result<bool> {
     let mut lock = libc::flock {
         l_start: 0,
         l_len: 0,
@@ -231,8 +243,10 @@ fn is_locked_by_others(file: BorrowedFd<'_>) -> bool {
         l_whence: libc::SEEK_SET as libc::c_short,
     };
     // SAFETY: F_GETLK reads and writes one `struct flock`, which outlives the call.
-    let answer = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_GETLK, &raw mut lock) };
-    answer == 0 && lock.l_type != libc::F_UNLCK
+    match unsafe { libc::fcntl(file.as_raw_fd(), libc::F_GETLK, &raw mut lock) } {
+        0 => Ok(lock.l_type != libc::F_UNLCK),
+        _ => Err(io::Error::last_os_error()),
+    }
 }
 
 /// Whether an access control list may let others write. "None" is told by ENOENT (acl_get_fd_np

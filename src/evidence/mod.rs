@@ -188,13 +188,9 @@ pub fn gather(
         None => Writer::Unnamed,
         Some(pid) => writer_of(pid, suspect, circumstances),
     };
-    let locked = match hold {
-        Hold::Held | Hold::CannotTell => is_locked(&fingerprint),
+    let hold = match hold {
+        Hold::Held | Hold::CannotTell if is_locked(proof, &fingerprint) => Hold::Locked,
         // Nobody who locks it lets it be free.
-        Hold::Locked | Hold::Free => Some(false),
-    };
-    let hold = match locked {
-        Some(true) => Hold::Locked,
         _ => hold,
     };
     let restored = match proof {
@@ -216,7 +212,7 @@ pub fn gather(
         writer,
         closed: suspect.closed,
         hold,
-        locks_seen: locked.is_some(),
+        locks_seen: proof.is_some(),
         mappings_examined: circumstances
             .census
             .is_some_and(|census| census.clears(file)),

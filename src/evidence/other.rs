@@ -68,6 +68,15 @@ impl Proof {
         Hold::CannotTell
     }
 
+    /// Not known.
+    ///
+    /// # Errors
+    ///
+    /// Always.
+    pub fn lock(&mut self) -> io::Result<bool> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
     /// Nothing is held.
     pub fn let_go(&mut self) {}
 
@@ -101,8 +110,8 @@ pub(super) fn writer_name(_: u32, _: u32) -> Option<String> {
 
 /// Not known.
 #[must_use]
-pub fn is_locked(_: &Fingerprint) -> Option<bool> {
-    None
+pub fn is_locked(_: Option<&Proof>, _: &Fingerprint) -> bool {
+    false
 }
 
 /// Nobody is seen, and that proves nothing.

@@ -19,7 +19,7 @@ use rustix::io::Errno;
 
 use crate::decide::judge::{Evidence, Reach, Reason, Verdict, judge};
 use crate::decide::observation::{Hold, Kind, Observation};
-use crate::decide::policy::Policy;
+use crate::decide::policy::{Open, Policy};
 use crate::evidence::{self, Asker, Census, Circumstances, FileId, Proof, Suspect};
 use crate::look::{self, Dir, RootError, RootId};
 use claim::{Claims, Ticket};
@@ -381,10 +381,17 @@ impl Reaper {
         };
 
         self.at(Step::Prove, name);
-        let (hold, proof) = match opened {
+        let (mut hold, mut proof) = match opened {
             Ok(mut proof) => (asker.ask_again(&mut proof), proof),
             Err(file) => asker.ask(file),
         };
+        // Where what is open may go, a lock is all that keeps it.
+        if matches!(hold, Hold::Held | Hold::CannotTell)
+            && scene.policy.open != Open::Keep
+            && proof.lock().map_err(failed(Step::Prove))?
+        {
+            hold = Hold::Locked;
+        }
 
         self.at(Step::Judge, name);
         let judged = look::observe_fd(proof.file()).map_err(failed(Step::Judge))?;
@@ -468,10 +475,13 @@ impl Reaper {
     fn finish(&self, scene: Scene<'_>, rooms: &Rooms<'_>, mut one: Claimed<'_>) -> Outcome {
         let name = one.suspect.name.as_os_str();
         self.at(Step::ProveLast, name);
-        if one.proven
-            && let Some(reason) = held(one.proof.take())
-        {
-            return self.put_back(scene, rooms, one, reason);
+        match one.ask_again() {
+            Ok(None) => {}
+            Ok(Some(reason)) => return self.put_back(scene, rooms, one, reason),
+            Err(error) => {
+                let why = failed(Step::ProveLast)(error);
+                return self.put_back_because(scene, rooms, one, why);
+            }
         }
         match one.look(scene.dir) {
             Ok(Some(now)) if one.is_untouched(&now) => {}
@@ -647,6 +657,14 @@ fn held(hold: Hold) -> Option<Reason> {
 }
 
 impl Claimed<'_> {
+    /// Why it stays, if it does: somebody holds it, or has locked what goes by the user's wish.
+    fn ask_again(&mut self) -> io::Result<Option<Reason>> {
+        if self.proven {
+            return Ok(held(self.proof.take()));
+        }
+        Ok(self.proof.lock()?.then_some(Reason::Locked))
+    }
+
     /// What stands at the claim now.
     fn look(&self, dir: &Dir) -> io::Result<Option<Observation>> {
         match &self.at {

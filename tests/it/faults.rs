@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use orphand::decide::judge::Reason;
-use orphand::decide::policy::{Graces, Policy};
+use orphand::decide::policy::{Graces, Open, Policy};
 use orphand::reap::{Hook, Outcome, Step};
 use orphand::root::Root;
 use rustix::io::Errno;
@@ -38,6 +38,8 @@ const ERRORS: [Errno; 10] = [
 enum Fate {
     Removed,
     Moved,
+    /// Removed though it is open, by the user's wish.
+    Taken,
 }
 
 /// How the fault goes on.
@@ -63,7 +65,7 @@ fn calls(step: Step, fate: Fate) -> &'static [Call] {
         Call::OpenBelow,
     ];
     match (step, fate) {
-        (Step::Resolve, Fate::Removed) => WAY,
+        (Step::Resolve, Fate::Removed | Fate::Taken) => WAY,
         // The place in the quarantine is made before anything is held.
         (Step::Resolve, Fate::Moved) => &[
             Call::OpenDir,
@@ -75,15 +77,20 @@ fn calls(step: Step, fate: Fate) -> &'static [Call] {
         ],
         (Step::Look, _) => &[Call::StatName],
         (Step::Open, _) => &[Call::OpenFile],
+        (Step::Prove, Fate::Taken) => &[Call::SetOwner, Call::SetLease, Call::Lock, Call::AskLock],
         (Step::Prove, _) => &[Call::SetOwner, Call::SetLease],
         (Step::Judge, _) => &[Call::StatFd, Call::StatName, Call::Mark],
         (Step::Claim, _) => &[Call::Rename],
         (Step::Compare, _) => &[Call::StatName],
+        (Step::ProveAgain, Fate::Taken) => &[],
         (Step::ProveAgain, _) => &[Call::GetLease, Call::SetLease],
+        (Step::LetGo, Fate::Taken) => &[Call::Unlock],
         (Step::LetGo, _) => &[Call::EndLease],
         (Step::Breathe, _) => WAY,
+        (Step::ProveLast, Fate::Taken) => &[Call::Lock, Call::AskLock, Call::StatName],
         (Step::ProveLast, _) => &[Call::SetOwner, Call::SetLease, Call::StatName],
         (Step::Unlink, Fate::Removed) => &[Call::Unlink, Call::StatFd, Call::EndLease],
+        (Step::Unlink, Fate::Taken) => &[Call::Unlink, Call::StatFd, Call::Unlock],
         (Step::Unlink, Fate::Moved) => &[Call::EndLease, Call::RemoveDir],
     }
 }
@@ -92,7 +99,9 @@ fn calls(step: Step, fate: Fate) -> &'static [Call] {
 fn is_harmless(step: Step, call: Call, errno: Errno, fate: Fate) -> bool {
     match (step, call) {
         // It ends when the file is closed, and till then an opener waits.
-        (Step::LetGo | Step::Unlink, Call::EndLease) => true,
+        (Step::LetGo | Step::Unlink, Call::EndLease | Call::Unlock) => true,
+        // Whether it is held or that cannot be told is the same to this wish.
+        (Step::Prove, Call::SetOwner | Call::SetLease) => fate == Fate::Taken,
         // It is gone already, and this only counts what was freed; or an empty folder stays.
         (Step::Unlink, Call::StatFd | Call::RemoveDir) => true,
         // No such call in this kernel, or in this sandbox: there is another way.
@@ -122,7 +131,12 @@ fn attempt(
     let stage = Arc::new(match fate {
         Fate::Removed => Stage::new(),
         Fate::Moved => Stage::new().with_sole_copy(),
+        Fate::Taken => Stage::new().with_policy(Policy {
+            open: Open::Reap,
+            ..Stage::policy()
+        }),
     });
+    let holder = (fate == Fate::Taken).then(|| File::open(&stage.temp).unwrap());
     let log = Log::default();
     let at = Arc::new(AtomicUsize::new(usize::MAX));
     let now = Arc::clone(&at);
@@ -147,6 +161,7 @@ fn attempt(
             return None;
         }
     };
+    drop(holder);
     let log = std::mem::take(&mut *log.lock().unwrap());
     Some(Trial {
         stage,
@@ -173,7 +188,7 @@ struct Fault {
 fn each_call_of_each_step() {
     alone(&[As::Us], || {
         let mut faults = Vec::new();
-        for fate in [Fate::Removed, Fate::Moved] {
+        for fate in [Fate::Removed, Fate::Moved, Fate::Taken] {
             let Some(healthy) = attempt(fate, |_, _| None) else {
                 return;
             };
@@ -254,12 +269,12 @@ impl Fault {
         );
         let what = format!("{what}: {outcome:?}");
         let copies = stage.copies(OLD);
-        if fate == Fate::Removed {
+        if fate != Fate::Moved {
             stage.has_only(WHOLE, &stage.target, &what);
         }
         let harmless = is_harmless(step, call, errno, fate);
         match (&outcome, harmless, fate) {
-            (Outcome::Reaped { freed }, true, Fate::Removed) => {
+            (Outcome::Reaped { freed }, true, Fate::Removed | Fate::Taken) => {
                 assert_eq!(*freed, OLD.len() as u64, "{what}");
                 assert!(copies.is_empty(), "{what}: {copies:?}");
             }
@@ -299,13 +314,13 @@ impl Fault {
         stage.is_tidy(&what);
         let copies = stage.copies(OLD);
         match copies.as_slice() {
-            [] => assert!(harmless && fate == Fate::Removed, "{what}"),
+            [] => assert!(harmless && fate != Fate::Moved, "{what}"),
             [one] if one.starts_with(stage.quarantine()) => {}
             [one] => {
                 assert_eq!(*one, stage.temp, "{what}");
                 let outcome = stage.reap(Hook::new(|_, _| {}));
                 let went = match fate {
-                    Fate::Removed => matches!(outcome, Outcome::Reaped { .. }),
+                    Fate::Removed | Fate::Taken => matches!(outcome, Outcome::Reaped { .. }),
                     Fate::Moved => matches!(outcome, Outcome::Quarantined { .. }),
                 };
                 assert!(went, "{what}, then {outcome:?}");

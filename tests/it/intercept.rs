@@ -51,6 +51,8 @@ pub(crate) enum Call {
     Mark,
     /// flock(2).
     Lock,
+    /// The same with `LOCK_UN`.
+    Unlock,
     /// write(2).
     Write,
     /// ftruncate(2).
@@ -63,6 +65,8 @@ pub(crate) enum Call {
     Unlink,
     /// unlinkat(2) of a directory.
     RemoveDir,
+    /// fcntl(2), `F_OFD_GETLK`.
+    AskLock,
     /// Another command of fcntl(2).
     Other,
 }
@@ -91,6 +95,8 @@ impl Call {
             | Call::EndLease
             | Call::Mark
             | Call::Lock
+            | Call::Unlock
+            | Call::AskLock
             | Call::Other => false,
         }
     }
@@ -226,10 +232,14 @@ fn classify(number: libc::c_long, args: &[u64; 6]) -> Call {
             (libc::F_SETLEASE, libc::F_UNLCK) => Call::EndLease,
             (libc::F_SETLEASE, _) => Call::SetLease,
             (libc::F_GETLEASE, _) => Call::GetLease,
+            (libc::F_OFD_GETLK, _) => Call::AskLock,
             _ => Call::Other,
         },
         libc::SYS_fgetxattr => Call::Mark,
-        libc::SYS_flock => Call::Lock,
+        libc::SYS_flock => match args[1] as i32 {
+            libc::LOCK_UN => Call::Unlock,
+            _ => Call::Lock,
+        },
         libc::SYS_write => Call::Write,
         libc::SYS_ftruncate => Call::Truncate,
         libc::SYS_renameat | libc::SYS_renameat2 => Call::Rename,

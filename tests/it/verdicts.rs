@@ -159,6 +159,68 @@ fn open_and_to_be_taken_but_replaced() {
     });
 }
 
+/// Nor one that is locked meanwhile: until its last step the protocol sees it, or the lock is not to be had.
+/// (What it cannot keep anybody from is a POSIX lock in the last window.)
+#[cfg(target_os = "linux")]
+#[test]
+fn open_and_to_be_taken_but_locked() {
+    use rustix::fs::{FlockOperation, fcntl_lock, flock};
+    use std::sync::mpsc::channel;
+    type Lock = fn(&File) -> rustix::io::Result<()>;
+    let ways: [(&str, Lock); 3] = [
+        ("flock", |file| {
+            flock(file, FlockOperation::NonBlockingLockExclusive)
+        }),
+        ("flock, shared", |file| {
+            flock(file, FlockOperation::NonBlockingLockShared)
+        }),
+        ("POSIX", |file| {
+            fcntl_lock(file, FlockOperation::NonBlockingLockExclusive)
+        }),
+    ];
+    alone(EVERYBODY, || {
+        for open in [Open::Reap, Open::Quarantine] {
+            for (step, (way, lock)) in Step::ALL
+                .into_iter()
+                .flat_map(|step| ways.map(|way| (step, way)))
+            {
+                let stage = Stage::new().with_policy(Policy {
+                    open,
+                    ..Stage::policy()
+                });
+                let holder = File::options().append(true).open(&stage.temp).unwrap();
+                let (has_it, it_has) = channel();
+                let stunt = Stunt::new(step, move || {
+                    let locked = lock(&holder);
+                    // Held on to until the test ends.
+                    has_it.send((holder, locked)).unwrap();
+                });
+                let verdict = match open {
+                    Open::Reap => Verdict::Reap,
+                    _ => Verdict::Quarantine(Some(Reason::InUse)),
+                };
+                let reaper = Reaper::new().with_hook(Some(stunt.hook));
+                let outcome = stage.reap_candidate(&reaper, stage.candidate(verdict));
+                let (_holder, locked) = it_has.recv().unwrap();
+                let what = format!("{way} before {step:?}: {locked:?}, {outcome:?}");
+                match locked {
+                    Ok(()) if step == Step::Unlink => assert_eq!(way, "POSIX", "{what}"),
+                    Ok(()) => {
+                        assert!(matches!(outcome, Outcome::Kept(Reason::Locked)), "{what}");
+                        stage.has_only(OLD, &stage.temp, &what);
+                    }
+                    Err(error) => {
+                        assert_eq!(error, rustix::io::Errno::AGAIN, "{what}");
+                        let is_away = [Step::Breathe, Step::ProveLast].contains(&step);
+                        assert!(way != "POSIX" && !is_away, "{what}");
+                    }
+                }
+                stage.is_tidy(&what);
+            }
+        }
+    });
+}
+
 /// One's own file that one may not read: nothing can be asked, so nothing is proven.
 #[test]
 fn a_file_that_cannot_be_opened() {
