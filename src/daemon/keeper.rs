@@ -358,9 +358,12 @@ impl Keeper {
         for (index, root) in territory.roots.iter().enumerate() {
             let before = old.roots.iter().position(|old| old.path == root.path);
             let post = before.and_then(|before| posts.get_mut(before)?.take());
-            territory.set_id(index, before.and_then(|before| old.id(before)));
             known.push(post.is_some());
             let mut post = post.unwrap_or_else(|| Post::new(None));
+            // The timer works on it meanwhile, if it may: a report becomes more only with a lock.
+            if root.policy.is_dry_run() || post.lock.is_some() {
+                territory.set_id(index, before.and_then(|before| old.id(before)));
+            }
             post.forget_watches();
             self.posts.push(post);
         }

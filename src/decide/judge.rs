@@ -152,6 +152,8 @@ pub enum Writer {
     Alive(u32),
     /// A process lives that goes by that pid in a pid namespace below ours: in a container.
     Nested(u32),
+    /// Whether one lives that goes by that pid in a container cannot be seen.
+    Unseen(u32),
 }
 
 impl Writer {
@@ -160,7 +162,9 @@ impl Writer {
     pub fn pid(self) -> Option<u32> {
         match self {
             Writer::Unnamed => None,
-            Writer::Gone(pid) | Writer::Alive(pid) | Writer::Nested(pid) => Some(pid),
+            Writer::Gone(pid) | Writer::Alive(pid) | Writer::Nested(pid) | Writer::Unseen(pid) => {
+                Some(pid)
+            }
         }
     }
 }
@@ -458,8 +462,11 @@ fn says_foreign_owner(e: &Evidence) -> String {
 }
 
 fn writer_alive(e: &Evidence, _: &Policy) -> Answer {
-    let alive = matches!(e.writer, Writer::Alive(_) | Writer::Nested(_));
-    keep_if(alive && e.unused < PID_FORGOTTEN, Reason::WriterAlive)
+    let may_live = match e.writer {
+        Writer::Unnamed | Writer::Gone(_) => false,
+        Writer::Alive(_) | Writer::Nested(_) | Writer::Unseen(_) => true,
+    };
+    keep_if(may_live && e.unused < PID_FORGOTTEN, Reason::WriterAlive)
 }
 
 fn says_writer_alive(e: &Evidence) -> String {
@@ -473,6 +480,12 @@ fn says_writer_alive(e: &Evidence) -> String {
         }
         Writer::Nested(pid) => {
             format!("pid {pid} of a container lives, but nobody used this for 24 h")
+        }
+        Writer::Unseen(pid) if e.unused < PID_FORGOTTEN => {
+            format!("whether a process in a container is pid {pid} there cannot be seen")
+        }
+        Writer::Unseen(pid) => {
+            format!("pid {pid} of a container may live, but nobody used this for 24 h")
         }
     }
 }
@@ -666,7 +679,7 @@ mod tests {
     #[test]
     fn each_gate_alone_keeps() {
         let keep = Verdict::Keep;
-        let cases: [(&str, Policy, Evidence, Verdict); 28] = [
+        let cases: [(&str, Policy, Evidence, Verdict); 29] = [
             (
                 "restored",
                 policy(),
@@ -772,6 +785,15 @@ mod tests {
                 policy(),
                 with(|e| {
                     e.writer = Writer::Nested(7);
+                    e.unused = PID_FORGOTTEN - Duration::from_nanos(1);
+                }),
+                keep(Reason::WriterAlive),
+            ),
+            (
+                "a writer in a container that cannot be seen",
+                policy(),
+                with(|e| {
+                    e.writer = Writer::Unseen(7);
                     e.unused = PID_FORGOTTEN - Duration::from_nanos(1);
                 }),
                 keep(Reason::WriterAlive),
@@ -933,11 +955,13 @@ mod tests {
             e.unused = PID_FORGOTTEN;
         });
         check(&policy(), &pid_of_yesterday, Verdict::Reap);
-        let container_of_yesterday = with(|e| {
-            e.writer = Writer::Nested(7);
-            e.unused = PID_FORGOTTEN;
-        });
-        check(&policy(), &container_of_yesterday, Verdict::Reap);
+        for writer in [Writer::Nested(7), Writer::Unseen(7)] {
+            let container_of_yesterday = with(|e| {
+                e.writer = writer;
+                e.unused = PID_FORGOTTEN;
+            });
+            check(&policy(), &container_of_yesterday, Verdict::Reap);
+        }
         let examined = with(|e| {
             e.place.reach = Reach::OpenersOnly;
             e.mappings_examined = true;
@@ -1113,6 +1137,16 @@ mod tests {
                 PID_FORGOTTEN,
                 "pid 7 of a container lives, but nobody used this for 24 h",
             ),
+            (
+                Writer::Unseen(7),
+                just_before,
+                "is pid 7 there cannot be seen",
+            ),
+            (
+                Writer::Unseen(7),
+                PID_FORGOTTEN,
+                "pid 7 of a container may live, but nobody used this for 24 h",
+            ),
         ] {
             says("writer gone", &pid(writer, unused), words);
         }
@@ -1209,5 +1243,6 @@ mod tests {
             [Writer::Gone(7), Writer::Alive(8), Writer::Nested(9)].map(Writer::pid),
             [Some(7), Some(8), Some(9)]
         );
+        assert_eq!(Writer::Unseen(7).pid(), Some(7));
     }
 }

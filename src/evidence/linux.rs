@@ -257,8 +257,10 @@ pub fn writer(pid: u32, seen: Option<Mono>) -> Writer {
     if rustix::process::test_kill_process(process) == Err(Errno::SRCH) {
         return Writer::Gone(pid);
     }
-    let Ok(stat) = fs::read(format!("/proc/{pid}/stat")) else {
-        return Writer::Alive(pid);
+    let stat = match fs::read(format!("/proc/{pid}/stat")) {
+        Ok(stat) if shows_our_processes() => stat,
+        // What that tells of may be another process of that number.
+        _ => return Writer::Alive(pid),
     };
     match process_stat(&stat) {
         // The first thread of a process may end before the others.
@@ -270,10 +272,34 @@ pub fn writer(pid: u32, seen: Option<Mono>) -> Writer {
     }
 }
 
+/// Whether `/proc` shows the processes of our pid namespace, by the numbers that they have in it. It is one
+/// namespace's for ever: a chroot may have another's, or none, and so has `unshare --pid` by itself.
+#[must_use]
+pub fn shows_our_processes() -> bool {
+    let us = std::process::id();
+    let Ok(status) = fs::read("/proc/self/status") else {
+        return false;
+    };
+    // One number for each namespace, from that of `/proc` down to ours.
+    let mut numbers = numbers(&status);
+    match (numbers.next(), numbers.next()) {
+        (first, None) if first == Some(us) => true,
+        (Some(_), _) => false,
+        // A kernel without namespaces.
+        (None, _) => {
+            let us = us.to_string();
+            fs::read_link("/proc/self").is_ok_and(|link| link == Path::new(&us))
+        }
+    }
+}
+
 /// Processes in pid namespaces below ours: by the numbers that they have there, those that they have here
 /// (`NSpid` of proc_pid_status(5): one number for each namespace, ours first). Everybody may read that,
 /// except under hidepid; who cannot be seen is not told of. Threads count too: kill(2) knows their numbers as well.
 pub(super) fn nested() -> io::Result<HashMap<u32, Vec<u32>>> {
+    if !shows_our_processes() {
+        return Err(io::Error::other("/proc is not that of this pid namespace"));
+    }
     let mut known: HashMap<u32, Vec<u32>> = HashMap::new();
     // A process that was there before this began is met: they are listed in the order of their numbers.
     for here in listed(Path::new("/proc"))? {
@@ -296,7 +322,7 @@ pub(super) fn nested() -> io::Result<HashMap<u32, Vec<u32>>> {
 /// By which numbers the process or thread at `at` goes below our namespace.
 fn numbers_there(at: &Path) -> io::Result<Vec<u32>> {
     match fs::read(at.join("status")) {
-        Ok(status) => Ok(numbers_below(&status).collect()),
+        Ok(status) => Ok(numbers(&status).skip(1).collect()),
         Err(error) if has_ended(&error) || is_hidden(&error) => Ok(Vec::new()),
         Err(error) => Err(error),
     }
@@ -320,13 +346,13 @@ fn is_its_last_thread(pid: u32) -> bool {
     }
 }
 
-/// The numbers behind the first one of the line `NSpid`.
-fn numbers_below(status: &[u8]) -> impl Iterator<Item = u32> {
+/// The numbers of the line `NSpid`.
+fn numbers(status: &[u8]) -> impl Iterator<Item = u32> {
     let line = status
         .split(|&b| b == b'\n')
         .find_map(|line| line.strip_prefix(b"NSpid:"));
     let line = std::str::from_utf8(line.unwrap_or_default()).unwrap_or_default();
-    let numbers = line.split_ascii_whitespace().skip(1);
+    let numbers = line.split_ascii_whitespace();
     numbers.filter_map(|number| number.parse().ok())
 }
 
@@ -694,14 +720,14 @@ mod tests {
     #[test]
     fn numbers_in_other_namespaces() {
         for (status, want) in [
-            ("Name:\tx\nNSpid:\t4711\nNSpgid:\t4711\t9\n", &[][..]),
-            ("Name:\tx\nNSpid:\t4711\t7\nNSpgid:\t4711\t8\n", &[7]),
-            ("NSpid:\t4711\t70\t1\n", &[70, 1]),
-            ("NSpid:\t4711\t7", &[7]),
+            ("Name:\tx\nNSpid:\t4711\nNSpgid:\t4711\t9\n", &[4711][..]),
+            ("Name:\tx\nNSpid:\t4711\t7\nNSpgid:\t4711\t8\n", &[4711, 7]),
+            ("NSpid:\t4711\t70\t1\n", &[4711, 70, 1]),
+            ("NSpid:\t4711\t7", &[4711, 7]),
             ("NSpid:\n", &[]),
             ("", &[]),
         ] {
-            let found: Vec<u32> = numbers_below(status.as_bytes()).collect();
+            let found: Vec<u32> = numbers(status.as_bytes()).collect();
             assert_eq!(found, want, "{status:?}");
         }
     }

@@ -28,6 +28,8 @@ pub mod namespaces;
 pub mod restored;
 pub mod writers;
 
+#[cfg(target_os = "linux")]
+pub use system::shows_our_processes;
 pub use system::{Asker, Proof, census, is_locked, open_to_ask, writer};
 
 /// A file, as the kernel's tables name it.
@@ -165,8 +167,7 @@ fn writer_of(pid: u32, suspect: &Suspect, circumstances: Circumstances<'_>) -> W
     match circumstances.nested.called(pid, since) {
         Ok(called) if called.iter().copied().any(can_have) => Writer::Nested(pid),
         Ok(_) => Writer::Gone(pid),
-        // It may.
-        Err(_) => Writer::Alive(pid),
+        Err(_) => Writer::Unseen(pid),
     }
 }
 

@@ -163,6 +163,44 @@ fn the_new_rule_holds_for_what_it_forbids() {
     watch.stop();
 }
 
+/// A report needs no lock. Where another orphand has that, no report becomes more.
+#[test]
+fn a_root_that_another_works_on_is_not_ours_by_a_reload() {
+    let sandbox = two_roots();
+    let other = sandbox.command(["watch", "--json", "--grace", "1h", "root/a"]);
+    let other = Watching::start(other).ready();
+    config(&sandbox, "300ms", &["a", "b"], "action = \"report\"");
+    let mut watch = watch(&sandbox).ready();
+    sandbox.write("a/a.tmp", "");
+    watch.wait_for(is("reaped", "a.tmp"));
+    config(&sandbox, "300ms", &["a", "b"], "");
+    let a = sandbox.path("a").to_str().unwrap().to_owned();
+    let is_a = |state| {
+        let a = a.clone();
+        move |event: &Value| {
+            event["event"] == "root" && event["root"] == a && event["state"] == state
+        }
+    };
+    watch.wait_for(is_a("denied"));
+    sandbox.write("b/b.tmp", "");
+    let reaped = watch.wait_for(is("reaped", "b.tmp"));
+    assert_eq!(reaped["dry_run"], false);
+    watch.outlive_a_sentinel_in(&sandbox, "b");
+    assert!(sandbox.has("a/a.tmp"), "the other one's grace is an hour");
+    other.stop();
+    watch.wait_for_nth(2, is("reaped", "a.tmp"));
+    assert!(!sandbox.has("a/a.tmp"));
+    let stopped = watch.stop();
+    let states: Vec<&str> = stopped
+        .events
+        .of("root")
+        .into_iter()
+        .filter(|event| event["root"] == a)
+        .filter_map(|event| event["state"].as_str())
+        .collect();
+    assert_eq!(states, ["denied", "watching"]);
+}
+
 /// Makes temps until one of them is only reported: the rule has changed by then.
 fn until_reported(watch: &mut Watching, sandbox: &Sandbox) {
     for n in 0.. {

@@ -365,7 +365,12 @@ mod linux {
         let sandbox = configured(Sandbox::new());
         let mounts = ["--user", "--map-root-user", "--mount"];
         if let Some(checks) = apart(&sandbox, &mounts, "mount -t tmpfs none /proc", 0) {
-            stands(&checks, "sight", "warning", "there is no /proc");
+            stands(
+                &checks,
+                "sight",
+                "warning",
+                "there is no /proc of this pid namespace",
+            );
             stands(&checks, "proof", "ok", "refused while");
         }
     }

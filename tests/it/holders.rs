@@ -528,15 +528,22 @@ mod linux {
         });
     }
 
-    /// A temp whose name carries `pid` stays, and goes when `end` has ended that process.
+    /// A temp whose name carries `pid` stays. Its name.
     #[track_caller]
-    fn stays_while_its_writer_lives(stage: &Stage, pid: u32, end: impl FnOnce()) {
+    fn stays_while_its_writer_may_live(stage: &Stage, pid: u32) -> String {
         let name = format!("{TARGET}.{pid}.4f1c2d3e-5a6b-4c7d-8e9f-0a1b2c3d4e5f.tmp");
         fs::rename(&stage.temp, stage.dir.join(&name)).unwrap();
         match stage.judge(&name) {
             Event::Kept { reason, .. } => assert_eq!(reason, Reason::WriterAlive),
-            event => panic!("its writer lives: {event:?}"),
+            event => panic!("its writer may live: {event:?}"),
         }
+        name
+    }
+
+    /// A temp whose name carries `pid` stays, and goes when `end` has ended that process.
+    #[track_caller]
+    fn stays_while_its_writer_lives(stage: &Stage, pid: u32, end: impl FnOnce()) {
+        let name = stays_while_its_writer_may_live(stage, pid);
         end();
         let event = stage.judge(&name);
         assert!(
@@ -577,6 +584,59 @@ mod linux {
         });
     }
 
+    /// Where `/proc` is empty, or not that of the own pid namespace, it tells of no writer that it is gone.
+    #[test]
+    fn a_proc_that_is_not_ours() {
+        alone(&[As::Mounts], || {
+            let stage = Stage::new();
+            let Some(inside) = Inside::new() else {
+                return skipped("no pid namespace can be made here");
+            };
+            mount("none", Path::new("/proc"), "tmpfs", 0, "");
+            stays_while_its_writer_may_live(&stage, inside.pid);
+        });
+    }
+
+    /// The number of a live writer is another process's too, in the namespace that `/proc` shows: one that
+    /// started later than the temp was made.
+    #[test]
+    fn a_proc_of_another_pid_namespace() {
+        const WITHIN: &str = "ORPHAND_TEST_WITHIN";
+        alone(&[As::Us], || {
+            if std::env::var_os(WITHIN).is_none() {
+                if !rustix::process::geteuid().is_root() {
+                    return skipped("a pid namespace needs root");
+                }
+                let mut inside = again(&this_test());
+                inside.env(WITHIN, "");
+                // SAFETY: between fork and exec only system calls are made.
+                unsafe { inside.pre_exec(own_pids) };
+                return run(inside, As::Us);
+            }
+            // The number that we have outside; the process that has it here is made now.
+            let pid: u32 = fs::read_link("/proc/self")
+                .unwrap()
+                .to_string_lossy()
+                .parse()
+                .unwrap();
+            assert_ne!(pid, std::process::id());
+            let last = "/proc/sys/kernel/ns_last_pid";
+            if let Err(error) = fs::write(last, (pid - 1).to_string()) {
+                return skipped(&format!("{last}: {error}"));
+            }
+            let mut writer = Command::new("sleep").arg("600").spawn().unwrap();
+            assert_eq!(writer.id(), pid);
+            let before_us = Some(Mono::default());
+            assert_eq!(evidence::writer(pid, before_us), Writer::Alive(pid));
+            writer.kill().unwrap();
+            writer.wait().unwrap();
+            assert_eq!(evidence::writer(pid, before_us), Writer::Gone(pid));
+            // The one that is seen is no answer to whether one lives below.
+            let stage = Stage::new();
+            stays_while_its_writer_may_live(&stage, pid);
+        });
+    }
+
     /// For want of descriptors nobody is seen. That says nothing of anybody, also later.
     #[test]
     fn a_walk_that_cannot_be_made() {
@@ -609,7 +669,7 @@ mod linux {
                 })
             };
             assert_eq!(writer(before.current), Writer::Gone(pid));
-            assert_eq!(writer(Some(0)), Writer::Alive(pid), "it may live");
+            assert_eq!(writer(Some(0)), Writer::Unseen(pid), "it may live");
             limit(Some(0));
             let seen = nested.called(1, long_ago);
             let census = evidence::census(&[file], Reach::OpenersOnly);

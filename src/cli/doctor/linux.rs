@@ -99,7 +99,7 @@ fn sight() -> Sight {
         .filter_map(mount)
         .rfind(|mount| mount.at == Path::new("/proc"));
     Sight {
-        proc: Path::new("/proc/self/stat").exists(),
+        proc: evidence::shows_our_processes(),
         other_pids: other("pid", 0xEFFF_FFFC),
         other_users: other("user", 0xEFFF_FFFD),
         hidden: proc.is_some_and(|proc| sight::hides(proc.options)),

@@ -5,7 +5,7 @@ use super::check::Check;
 /// Where this process stands.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Sight {
-    /// `/proc` is there.
+    /// `/proc` is there, and that of our pid namespace.
     pub(super) proc: bool,
     /// In a pid namespace below the first.
     pub(super) other_pids: bool,
@@ -21,8 +21,9 @@ pub(super) fn judge(seen: Sight) -> Check {
     if !seen.proc {
         return Check::warning(
             check,
-            "there is no /proc: the proof still holds, but who holds a file is not named, and a \
-             process whose pid a temp carries counts as alive if any has that number",
+            "there is no /proc of this pid namespace: the proof still holds, but who holds a file \
+             is not named, and a temp with a pid in its name stays until nobody has used it for 24 h, \
+             because its writer may live in a container",
             "mount -t proc proc /proc",
         );
     }

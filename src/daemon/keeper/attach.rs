@@ -69,6 +69,11 @@ impl Keeper {
             self.detach(index, root);
         }
         if !self.has_lock(index, root) {
+            // The rules may have changed from a report, which needs no lock: nothing that it was told of is
+            // ours to remove.
+            if self.state(index) != Some(RootState::Denied) {
+                self.detach(index, root);
+            }
             self.set_state(index, RootState::Denied);
             return;
         }
