@@ -1,6 +1,6 @@
 //! How long a quarantine keeps what lies in it.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -63,7 +63,17 @@ pub struct Trust {
 /// The longest time that [`Trust::running`] must reach.
 const SETTLING: Duration = Duration::from_secs(60 * 60);
 
-/// What is to be dropped, oldest first: what is too old, then as much as is over the size.
+/// Where the bytes are of which a stored file is a copy no longer needed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Better {
+    /// At its target.
+    Target,
+    /// In the newer copy with this id, which stays.
+    Copy(OsString),
+}
+
+/// What is to be dropped, oldest first: what is too old, then as much as is over the size. Each with what
+/// makes it dispensable, as long as that is there.
 ///
 /// Never dropped is the newest copy for a target that is missing or empty, nor one that may be: several are
 /// moved within one tick of the clock, and anybody can set an `mtime`. So one is older only if it was
@@ -75,22 +85,22 @@ pub fn overdue(
     now: Wall,
     trust: Trust,
     file_system: u64,
-) -> Vec<Entry> {
+) -> Vec<(Entry, Better)> {
     let mut copies: HashMap<(&PathBuf, Option<u32>), Vec<&Entry>> = HashMap::new();
     for entry in entries.iter().filter(|entry| !entry.target_whole) {
         let of = (&entry.copy_of, entry.pid);
         copies.entry(of).or_default().push(entry);
     }
-    let spared: HashSet<&OsString> = copies.into_values().flat_map(newest).collect();
-    let is_spared = |entry: &&Entry| spared.contains(&entry.id);
-    let mut old: Vec<&Entry> = entries.iter().filter(|entry| !is_spared(entry)).collect();
-    old.sort_by(|a, b| (a.since, &a.id).cmp(&(b.since, &b.id)));
+    let whole = entries.iter().filter(|entry| entry.target_whole);
+    let mut old: Vec<(&Entry, Better)> = whole.map(|entry| (entry, Better::Target)).collect();
+    old.extend(copies.into_values().flat_map(outdated));
+    old.sort_by(|(a, _), (b, _)| (a.since, &a.id).cmp(&(b.since, &b.id)));
 
     // Only what may be dropped counts: dropping the rest because the spared ones are large would
     // destroy it and help nobody.
     let mut left = old
         .iter()
-        .fold(0u64, |sum, entry| sum.saturating_add(entry.bytes));
+        .fold(0u64, |sum, (entry, _)| sum.saturating_add(entry.bytes));
     let room = match limits.percent {
         0 => u64::MAX,
         // A file system that does not say how large it is has no tenth.
@@ -104,27 +114,37 @@ pub fn overdue(
         !limits.age.is_zero() && settled && age >= limits.age
     };
     let mut dropped = Vec::new();
-    for entry in old {
+    for (entry, better) in old {
         if left > room || too_old(entry) {
             left = left.saturating_sub(entry.bytes);
-            dropped.push(entry.clone());
+            dropped.push((entry.clone(), better));
         }
     }
     dropped
 }
 
-/// The ids of those copies of one target than which none is known to be newer.
-fn newest(mut copies: Vec<&Entry>) -> Vec<&OsString> {
+/// Those copies of one target than which one is known to be newer; and the one of these that is newest and
+/// than which none is.
+fn outdated(mut copies: Vec<&Entry>) -> Vec<(&Entry, Better)> {
     copies.sort_by_key(|entry| std::cmp::Reverse(entry.written));
-    let mut newest = Vec::new();
-    // When the last one was moved of all that were written later.
-    let mut last: Option<Wall> = None;
+    let mut outdated = Vec::new();
+    // The one that was moved last of all that were written later. None is newer than it: that would have
+    // been moved later still.
+    let mut last: Option<&Entry> = None;
     for at_once in copies.chunk_by(|a, b| a.written == b.written) {
-        let is_newest = |entry: &&&Entry| last.is_none_or(|last| last <= entry.since);
-        newest.extend(at_once.iter().filter(is_newest).map(|entry| &entry.id));
-        last = last.max(at_once.iter().map(|entry| entry.since).max());
+        if let Some(last) = last {
+            let is_older = |entry: &&&Entry| entry.since < last.since;
+            let better = || Better::Copy(last.id.clone());
+            let older = at_once.iter().filter(is_older);
+            outdated.extend(older.map(|entry| (*entry, better())));
+        }
+        let latest = at_once.iter().copied().max_by_key(|entry| entry.since);
+        last = [last, latest]
+            .into_iter()
+            .flatten()
+            .max_by_key(|entry| entry.since);
     }
-    newest
+    outdated
 }
 
 #[cfg(test)]
@@ -167,7 +187,7 @@ mod tests {
         let dropped = overdue(entries, limits, now, TRUST, 1_000);
         let ids: Vec<_> = dropped
             .iter()
-            .map(|entry| entry.id.to_str().unwrap())
+            .map(|(entry, _)| entry.id.to_str().unwrap())
             .collect();
         assert_eq!(ids, want);
     }
@@ -198,20 +218,24 @@ mod tests {
         check(&exactly, limits, &[]);
     }
 
-    /// Each row is copies for one missing target: when they were written and moved, in days.
+    /// Each row is copies for one missing target: when they were written and moved, in days; and which of
+    /// them go because of which.
     #[test]
     fn which_copies_are_the_newest() {
         for (copies, want) in [
-            (&[(9, 9), (8, 8)][..], &["0"][..]),
-            (&[(8, 8), (9, 9)], &["1"]),
+            (&[(9, 9), (8, 8)][..], &[(0, 1)][..]),
+            (&[(8, 8), (9, 9)], &[(1, 0)]),
+            (&[(9, 9), (10, 10), (8, 8)], &[(0, 2), (1, 2)]),
             // All are moved in the same tick.
             (&[(9, 8), (8, 8)], &[]),
-            (&[(9, 8), (8, 8), (10, 9)], &["2"]),
+            (&[(9, 8), (8, 8), (10, 9)], &[(2, 0)]),
             // Nobody can tell.
             (&[(9, 8), (9, 8)], &[]),
             (&[(9, 9), (9, 8)], &[]),
             (&[(10, 8), (9, 9)], &[]),
-            (&[(10, 8), (9, 9), (11, 9)], &["2"]),
+            (&[(10, 8), (9, 9), (11, 9)], &[(2, 0)]),
+            (&[(8, 9), (9, 8), (10, 10)], &[(2, 1)]),
+            (&[(8, 10), (8, 9), (9, 10)], &[(2, 1)]),
         ] {
             let entries: Vec<Entry> = copies
                 .iter()
@@ -222,11 +246,17 @@ mod tests {
                 })
                 .collect();
             let dropped = overdue(&entries, Limits::default(), day(0), TRUST, 1_000);
-            let mut ids: Vec<_> = dropped.iter().map(|one| one.id.to_str().unwrap()).collect();
-            let mut want = want.to_vec();
-            ids.sort_unstable();
-            want.sort_unstable();
-            assert_eq!(ids, want, "{copies:?}");
+            let mut found: Vec<_> = dropped
+                .into_iter()
+                .map(|(one, better)| (one.id, better))
+                .collect();
+            found.sort_by(|(a, _), (b, _)| a.cmp(b));
+            let better = |(id, better): &(u8, u8)| {
+                let copy = Better::Copy(better.to_string().into());
+                (id.to_string().into(), copy)
+            };
+            let want: Vec<(OsString, Better)> = want.iter().map(better).collect();
+            assert_eq!(found, want, "{copies:?}");
         }
     }
 
@@ -250,9 +280,11 @@ mod tests {
             sec: 100 * DAY,
             nsec: 0,
         };
-        let one = [entry("a", 1, 100, "x", true)];
+        let a = entry("a", 1, 100, "x", true);
+        let one = [a.clone()];
         assert_eq!(overdue(&one, Limits::default(), now, TRUST, 0), []);
-        assert_eq!(overdue(&one, Limits::default(), now, TRUST, 999), one);
+        let one_goes = [(a, Better::Target)];
+        assert_eq!(overdue(&one, Limits::default(), now, TRUST, 999), one_goes);
     }
 
     #[test]
@@ -262,19 +294,20 @@ mod tests {
             nsec: 0,
         };
         let week_old = [entry("a", 8, 1, "x", true)];
+        let it_goes = [(entry("a", 8, 1, "x", true), Better::Target)];
         let dropped = |trust| overdue(&week_old, Limits::default(), now, trust, 1_000);
-        assert_eq!(dropped(TRUST), week_old);
+        assert_eq!(dropped(TRUST), it_goes);
         let started = |seconds| Trust {
             running: Duration::from_secs(seconds),
             ..TRUST
         };
         assert_eq!(dropped(started(59 * 60)), []);
-        assert_eq!(dropped(started(60 * 60)), week_old);
+        assert_eq!(dropped(started(60 * 60)), it_goes);
         let an_hour = Limits {
             age: Duration::from_secs(60 * 60),
             ..Limits::default()
         };
-        for (minutes, want) in [(5, &[][..]), (6, &week_old)] {
+        for (minutes, want) in [(5, &[][..]), (6, &it_goes)] {
             let dropped = overdue(&week_old, an_hour, now, started(minutes * 60), 1_000);
             assert_eq!(dropped, want, "a tenth of the limit, {minutes} min");
         }

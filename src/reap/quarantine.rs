@@ -5,6 +5,7 @@
 //! needed and removed when it is empty. It must be ours and closed to everybody else; otherwise
 //! there is no quarantine in this root.
 
+use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -19,7 +20,7 @@ use super::calls;
 use crate::clock;
 use crate::decide::judge::{Reach, Target};
 use crate::decide::observation::{Fingerprint, Hold, Kind, Observation};
-use crate::decide::retention::{self, Entry, Limits, Trust};
+use crate::decide::retention::{self, Better, Entry, Limits, Trust};
 use crate::decide::time::Wall;
 use crate::event::{Event, Subject};
 use crate::evidence::{self, Asker, FileId};
@@ -275,6 +276,12 @@ impl Room {
         hold == Hold::Free && same && seen_whole && proof.again() == Hold::Free
     }
 
+    /// Whether `one` is still there as it was.
+    fn has(&self, one: &Stored) -> bool {
+        self.find_file(&one.id)
+            .is_ok_and(|found| found.is_some_and(|(_, _, seen)| seen == one.seen))
+    }
+
     /// Deletes the file `id` for good.
     pub fn purge(&self, id: &str) -> io::Result<Stored> {
         let (below, folder, seen) = self.find_file(id)?.ok_or(Errno::NOENT)?;
@@ -377,17 +384,27 @@ pub fn tend(root: &Root, id: Option<RootId>, keeping: Keeping<'_>) -> Vec<Event>
     let size = rustix::fs::fstatvfs(room.root.fd());
     let size = size.map_or(0, |fs| fs.f_blocks.saturating_mul(fs.f_frsize));
     let mut events = Vec::new();
-    for overdue in retention::overdue(&entries, keeping.limits, clock::wall(), keeping.trust, size)
-    {
-        let Some(one) = stored.iter().find(|one| OsStr::new(&one.id) == overdue.id) else {
+    let overdue = retention::overdue(&entries, keeping.limits, clock::wall(), keeping.trust, size);
+    let by_id: HashMap<&OsStr, &Stored> = stored
+        .iter()
+        .map(|one| (OsStr::new(&one.id), one))
+        .collect();
+    for (one, better) in overdue {
+        let Some(one) = by_id.get(one.id.as_os_str()) else {
             continue;
         };
         if !room.is_proven_unused(one, keeping.asker) {
             continue;
         }
-        // What was a second copy when this began is the last one if its target has gone meanwhile.
-        // RACE: the target may go between this look and the removal; worst case: both are gone.
-        if overdue.target_whole && !entry(root, id, one).target_whole {
+        // What was a second copy when this began is the last one if the better one has gone meanwhile.
+        // RACE: that may go between this look and the removal; worst case: both are gone.
+        let is_there = match better {
+            Better::Target => entry(root, id, one).target_whole,
+            Better::Copy(newer) => by_id
+                .get(newer.as_os_str())
+                .is_some_and(|copy| room.has(copy)),
+        };
+        if !is_there {
             continue;
         }
         let event = purged(root.path.as_path(), one);

@@ -183,6 +183,58 @@ fn the_only_copy_for_a_dotted_target_stays() {
     });
 }
 
+/// What makes it dispensable goes while it is being dropped: its target, or its newer copy.
+#[test]
+fn the_better_copy_goes_just_then() {
+    const NEWER: &str = "sessions.json.00000000-5a6b-4c7d-8e9f-0a1b2c3d4e5f.tmp";
+    alone(EVERYBODY, || {
+        for has_target in [true, false] {
+            let (stage, at) = stored();
+            let better = match has_target {
+                true => stage.target.clone(),
+                false => {
+                    fs::remove_file(&stage.target).unwrap();
+                    store_beside(&at, NEWER, b"written later")
+                }
+            };
+            let stage = Arc::new(stage);
+            let act = move |_| fs::remove_file(&better).unwrap();
+            let Some((events, met)) = tend_while(&stage, Call::GetLease, &at, act) else {
+                return;
+            };
+            assert_eq!(met, 1, "its target: {has_target}");
+            assert!(events.is_empty(), "its target: {has_target}: {events:?}");
+            stage.has_only(OLD, &at, &format!("its target: {has_target}"));
+        }
+    });
+}
+
+/// Tends the quarantine; `act` is told before each `call` on the file `at` how many there were before. How
+/// many there were in the end. `None`: it is skipped.
+fn tend_while(
+    stage: &Arc<Stage>,
+    call: Call,
+    at: &Path,
+    mut act: impl FnMut(usize) + Send + 'static,
+) -> Option<(Vec<Event>, usize)> {
+    let (actor, path) = (Arc::clone(stage), at.to_owned());
+    let made = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&made);
+    let answer = move |asked: &Asked| {
+        if asked.call == call && asked.path() == path {
+            act(counted.fetch_add(1, Ordering::SeqCst));
+        }
+        Answer::Pass
+    };
+    match intercept::thread(move || tend(&actor, AT_ONCE), answer) {
+        Ok(events) => Some((events.unwrap(), made.load(Ordering::SeqCst))),
+        Err(error) => {
+            skipped(&format!("seccomp: {error}"));
+            None
+        }
+    }
+}
+
 /// Whoever comes between the list and the proof, or under the proof, keeps it.
 #[test]
 fn somebody_comes_just_then() {
@@ -203,23 +255,16 @@ fn somebody_comes_just_then() {
         ] {
             let (stage, at) = stored();
             let stage = Arc::new(stage);
-            let (actor, path) = (Arc::clone(&stage), at.clone());
-            let asked_before = Arc::new(AtomicUsize::new(0));
-            let met = Arc::clone(&asked_before);
-            let answer = move |asked: &Asked| {
-                if asked.call == call
-                    && asked.path() == path
-                    && met.fetch_add(1, Ordering::SeqCst) == number
-                {
+            let path = at.clone();
+            let act = move |before| {
+                if before == number {
                     act(&path);
                 }
-                Answer::Pass
             };
-            let events = match intercept::thread(move || tend(&actor, AT_ONCE), answer) {
-                Ok(events) => events.unwrap(),
-                Err(error) => return skipped(&format!("seccomp: {error}")),
+            let Some((events, made)) = tend_while(&stage, call, &at, act) else {
+                return;
             };
-            assert!(asked_before.load(Ordering::SeqCst) > number, "{what}");
+            assert!(made > number, "{what}");
             assert!(events.is_empty(), "{what}: {events:?}");
             stage.has_only(OLD, &at, what);
         }
