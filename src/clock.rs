@@ -34,12 +34,19 @@ pub fn wall() -> Wall {
     read(libc::CLOCK_REALTIME)
 }
 
-/// The wall clock as it dates what is made now: no file made after this call has an earlier date, where the
-/// file system keeps nanoseconds. Linux dates files by its last tick, up to 10 ms ago (`current_time` in its
-/// fs/inode.c).
+/// A moment that tells files by their dates: none made before this call has a later one, and none made after
+/// it has this one or an earlier one, where the file system keeps nanoseconds.
+///
+/// Linux dates files by its last tick, up to 10 ms ago (`current_time` in its fs/inode.c); so this waits for
+/// the next one. A clock that is set back just then leaves what is made soon after it with earlier dates.
 #[must_use]
-pub fn dates() -> Wall {
-    read(DATES)
+pub fn boundary() -> Wall {
+    const MOST: Duration = Duration::from_millis(100);
+    let (moment, begun) = (wall(), Instant::now());
+    while read(DATES) <= moment && begun.elapsed() < MOST {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    moment
 }
 
 /// The monotonic clock and the wall clock.
@@ -79,22 +86,21 @@ mod tests {
     use super::*;
     use crate::look::Dir;
 
-    /// By the wall clock itself nearly each of these would be older.
     #[test]
-    fn what_is_made_is_not_older_than_the_moment_before() {
+    fn a_date_tells_what_was_there_before() {
         let temp = tempfile::tempdir().unwrap();
         let dir = Dir::open_root(&temp.path().canonicalize().unwrap(), None).unwrap();
-        for n in 0..200 {
-            let name = format!("{n}.tmp");
-            let before = dates();
+        let made = |name: String| {
             std::fs::write(temp.path().join(&name), "x").unwrap();
             let seen = dir.observe(name.as_ref()).unwrap().unwrap().fingerprint;
-            assert!(seen.ctime >= before, "{before:?} {seen:?}");
-            assert!(
-                seen.btime.is_none_or(|born| born >= before),
-                "{before:?} {seen:?}"
-            );
-            assert!(seen.ctime <= wall());
+            [Some(seen.ctime), seen.btime]
+        };
+        for n in 0..100 {
+            let before = made(format!("{n}.before"));
+            let moment = boundary();
+            let after = made(format!("{n}.after"));
+            assert!(before.into_iter().flatten().all(|date| date <= moment));
+            assert!(after.into_iter().flatten().all(|date| date > moment));
         }
     }
 }

@@ -210,6 +210,14 @@ impl Temps {
         }
     }
 
+    /// The claim has not got this name back: what was to be left alone is forgotten, and what somebody has
+    /// made here meanwhile is not.
+    pub fn does_not_return(&self, path: &Path) {
+        let is_awaited = |temp: &mut Box<Tracked>| temp.has_returned();
+        self.map
+            .remove_if_mut(&Cut::new(path) as &dyn Parts, |_, temp| is_awaited(temp));
+    }
+
     /// Forgets everything in `dir` and below it, but what is to be left alone.
     pub fn forget_below(&self, dir: &Path) {
         let itself: &dyn Parts = &Cut::new(dir);
@@ -473,6 +481,20 @@ mod tests {
             assert!(temps.gone(&path(n)), "{n}");
         }
         assert!(temps.is_empty());
+    }
+
+    #[test]
+    fn what_somebody_makes_is_not_what_was_to_return() {
+        let path = Path::new("/r/a.tmp");
+        for (made, known) in [(false, false), (true, true)] {
+            let (temps, _bell) = Temps::new(Duration::from_secs(1), MOST);
+            assert!(temps.leave_returning(path, Mono(1)));
+            if made {
+                temps.created(path, Mono(2));
+            }
+            temps.does_not_return(path);
+            assert_eq!(temps.knows(path), known);
+        }
     }
 
     /// What a hand has taken up may be looked at there by the old rules.

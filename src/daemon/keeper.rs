@@ -77,8 +77,8 @@ struct Keeper {
     clocks: ClockWatch,
     /// When the watch began, by the monotonic clock.
     began: Mono,
-    /// The same by the clock that dates files.
-    began_dates: Wall,
+    /// The same by the dates of files.
+    boundary: Wall,
     /// What was there before that has been found. A root that is listed later was there while this one
     /// ran, and may have been listed before.
     has_begun: bool,
@@ -94,7 +94,7 @@ pub(super) fn run(
 ) {
     let (calm, calmed) = unbounded();
     let _guard = Guard(Arc::clone(&shared));
-    let (now, began_dates) = (clock::now(), clock::dates());
+    let (now, boundary) = (clock::now(), clock::boundary());
     let mut clocks = ClockWatch::default();
     clocks.read(now);
     let mounted = inlet.rare.clone();
@@ -113,7 +113,7 @@ pub(super) fn run(
         distrust: false,
         clocks,
         began: now.mono,
-        began_dates,
+        boundary,
         has_begun: false,
         territory: shared.territory(),
         shared,

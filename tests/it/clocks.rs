@@ -104,6 +104,33 @@ fn the_wall_clock_is_set_by_years() {
     }
 }
 
+/// What was there at the start is left alone on wish, though all of its dates are later than the start.
+#[test]
+fn what_is_left_alone_is_of_the_future() {
+    let claim = ".orphand-0123456789abcdef-b.tmp";
+    let sandbox = Sandbox::new().file("a.tmp", "").file(claim, "");
+    let world = match World::new(&sandbox) {
+        Ok(world) => world,
+        Err(why) => return skipped(&why),
+    };
+    world.set_clock(-10);
+    let leave = [
+        "watch",
+        "--json",
+        "root",
+        "--grace",
+        "200ms",
+        "--existing",
+        "leave",
+    ];
+    let mut watching = Watching::start(world.holds(sandbox.command(leave))).ready();
+    watching.outlive_a_sentinel(&sandbox);
+    watching.outlive_a_sentinel(&sandbox);
+    assert!(sandbox.has("a.tmp"));
+    assert!(sandbox.has("b.tmp"), "a claim has its name back");
+    watching.stop().exit(0);
+}
+
 /// A temp whose event was lost, and whose date is ten years old for whoever finds it.
 #[test]
 fn a_temp_that_is_found_when_the_clock_was_set() {

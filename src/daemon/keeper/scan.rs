@@ -32,7 +32,7 @@ impl Keeper {
         let (shared, started) = (Arc::clone(&self.shared), clock::mono());
         let id = self.territory.id(index);
         let recovers = !root.policy.is_dry_run();
-        let (began, now) = (self.began_dates, clock::wall());
+        let (boundary, now) = (self.boundary, clock::wall());
         let claims = Mutex::new(Vec::new());
         let denied = Mutex::new(Vec::new());
         let unheard = Mutex::new(Vec::new());
@@ -68,12 +68,13 @@ impl Keeper {
                 if shared.temps.knows(&path) {
                     return;
                 }
-                // What was there before may come later, with the directory that it is in.
+                // What was there before may come later, with the directory that it is in; and it may have
+                // a later date, where the clock was set back.
                 // RACE: a writer may rename it just after this look; worst case: with `leave`, an orphan
                 // of that very name is left alone too, until a creation of it is heard of.
                 let was_there = match existing {
                     Existing::Take => false,
-                    _ => match was_before(dir, name, began) {
+                    _ => match was_before(dir, name, boundary) {
                         Some(older) => older || is_start,
                         None => return,
                     },
@@ -211,7 +212,7 @@ impl Keeper {
             (Some(name), None) => {
                 _ = temps.created(&folder.join(name), clock::mono());
             }
-            (None, Some(path)) => _ = temps.gone(&path),
+            (None, Some(path)) => temps.does_not_return(&path),
         }
     }
 
@@ -222,7 +223,7 @@ impl Keeper {
             return None;
         }
         let dir = Dir::open_below(&ground.root.path, ground.id, ground.below).ok()?;
-        let was_there = was_before(&dir, claim, self.began_dates)?;
+        let was_there = was_before(&dir, claim, self.boundary)?;
         claim::read(claim)?
             .original
             .filter(|_| was_there || !self.has_begun)
@@ -256,18 +257,14 @@ impl Keeper {
     }
 }
 
-/// Whether a file was there before `began`, a moment of the clock that dates files, or that cannot be told;
-/// `None`: it is there no more.
+/// Whether a file was there before a [`clock::boundary`], or that cannot be told; `None`: it is there no more.
 /// Moving the directory that it is in does not change its dates; giving it its name back does, as a change of
 /// its mode would. Where its birth is known, that counts too.
-///
-/// `RACE:` what has the date of `began` itself may be older by a tick of that clock; worst case: one that
-/// is met only later, with the directory that it is in, passes for new and has its time as such.
-fn was_before(dir: &Dir, name: &OsStr, began: Wall) -> Option<bool> {
+fn was_before(dir: &Dir, name: &OsStr, boundary: Wall) -> Option<bool> {
     match dir.observe(name) {
         Ok(Some(seen)) => {
             let seen = seen.fingerprint;
-            Some(seen.ctime < began || seen.btime.is_some_and(|born| born < began))
+            Some(seen.ctime <= boundary || seen.btime.is_some_and(|born| born <= boundary))
         }
         Ok(None) => None,
         Err(_) => Some(true),
