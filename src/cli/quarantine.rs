@@ -28,7 +28,7 @@ fn list(command: &Rooms, look: &Look) -> Result<Exit, Failure> {
     let mut report = Report::new(look, Vec::new());
     let (mut files, mut bytes) = (0, 0);
     let roots = match command.dirs.is_empty() {
-        true => roots(&config, &journal, None),
+        true => roots(&config, &journal),
         false => command.dirs.iter().map(|dir| absolute(dir)).collect(),
     };
     for root in roots {
@@ -90,7 +90,7 @@ fn purge(command: &Purge, look: &Look) -> Result<Exit, Failure> {
     let journal = Journal::new(Folders::from_env().state.as_deref());
     let mut wanted: Vec<(PathBuf, Room, String)> = Vec::new();
     let (mut found, mut bytes) = (Vec::new(), 0);
-    for root in roots(&config, &journal, None) {
+    for root in roots(&config, &journal) {
         let Ok(Some(room)) = Room::find(&root, None) else {
             continue;
         };

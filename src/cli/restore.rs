@@ -1,6 +1,6 @@
 //! `orphand restore`: out of the quarantine, to where it was or elsewhere. It never overwrites.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeSet, HashMap};
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -117,14 +117,25 @@ fn find(which: &Path, config: &Config, journal: &Journal) -> Result<(Room, Store
     let id = which.to_str().filter(|id| is_id(id));
     let path = absolute(which);
     let mut found: Vec<(Room, Stored)> = Vec::new();
-    for root in roots(config, journal, Some(&path)) {
-        let Ok(Some(room)) = Room::find(&root, None) else {
+    for paths in known_roots(config, journal, Some(&path)) {
+        // By which of its paths the file is named, if by its path.
+        let by_path = |one: &Stored| paths.iter().find(|root| root.join(&one.below) == path);
+        let named = |one: &Stored| match Some(one.id.as_str()) == id {
+            true => paths.first(),
+            false => by_path(one),
+        };
+        let Some(Ok(Some(room))) = paths.first().map(|root| Room::find(root, None)) else {
             continue;
         };
         let stored = room.stored().unwrap_or_default();
-        let named = |one: &Stored| Some(one.id.as_str()) == id || root.join(&one.below) == path;
         // Several may have had the same path: the newest is the one that is meant.
-        if let Some(one) = stored.into_iter().rfind(named) {
+        let one = stored
+            .into_iter()
+            .rev()
+            .find_map(|one| Some((named(&one)?, one)));
+        if let Some((root, one)) = one
+            && let Ok(Some(room)) = Room::find(root, None)
+        {
             found.push((room, one));
         }
     }
@@ -144,9 +155,18 @@ fn find(which: &Path, config: &Config, journal: &Journal) -> Result<(Room, Store
     }
 }
 
+/// Where a quarantine may be, each directory once.
+pub(super) fn roots(config: &Config, journal: &Journal) -> Vec<PathBuf> {
+    let known = known_roots(config, journal, None);
+    known
+        .into_iter()
+        .filter_map(|paths| paths.into_iter().next())
+        .collect()
+}
+
 /// Where a quarantine may be: the roots of the journal and the configuration, this directory, and
-/// all parents of `path`; each directory once, by whatever paths it is known.
-pub(super) fn roots(config: &Config, journal: &Journal, path: Option<&Path>) -> Vec<PathBuf> {
+/// all parents of `path`; each directory once, with all paths by which it is known.
+fn known_roots(config: &Config, journal: &Journal, path: Option<&Path>) -> Vec<Vec<PathBuf>> {
     let mut roots: BTreeSet<PathBuf> = config.watch.iter().map(|rule| rule.path.clone()).collect();
     roots.extend(std::env::current_dir());
     roots.extend(
@@ -161,9 +181,18 @@ pub(super) fn roots(config: &Config, journal: &Journal, path: Option<&Path>) -> 
     if let Err(error) = read {
         log::warn!("the journal cannot be read ({error}); its roots are not searched");
     }
-    let mut known = HashSet::new();
-    roots.retain(|root| RootId::of(root).is_ok_and(|id| known.insert(id)));
-    roots.into_iter().collect()
+    let (mut known, mut places) = (Vec::<Vec<PathBuf>>::new(), HashMap::new());
+    for root in roots {
+        let Ok(id) = RootId::of(&root) else {
+            continue;
+        };
+        let place = *places.entry(id).or_insert(known.len());
+        match known.get_mut(place) {
+            Some(paths) => paths.push(root),
+            None => known.push(vec![root]),
+        }
+    }
+    known
 }
 
 /// A path out of an object on the wire, exact also where it is not UTF-8.

@@ -490,13 +490,15 @@ fn is_among(file: &Fingerprint, locks: &str) -> bool {
 /// Walks over all processes and notes who has one of `wanted` open or mapped.
 ///
 /// `reach` says how to compare: on overlayfs a mapping may carry the device number of a layer
-/// below, so the inode number alone counts there.
+/// below, so the inode number alone makes a file doubtful there. It names nobody: strangers hold files with
+/// the same number.
 #[must_use]
 pub fn census(wanted: &[FileId], reach: Reach) -> Census {
     let mut walk = Walk {
         wanted: by_number(wanted),
         any_device: reach == Reach::OpenersOnly,
         holders: HashMap::new(),
+        doubtful: HashSet::new(),
         complete: sees_every_process(),
     };
     let mut walked = HashSet::new();
@@ -522,6 +524,7 @@ pub fn census(wanted: &[FileId], reach: Reach) -> Census {
     }
     Census {
         holders: walk.holders,
+        doubtful: walk.doubtful,
         complete: walk.complete,
     }
 }
@@ -539,13 +542,22 @@ struct Walk {
     wanted: HashMap<u64, Vec<FileId>>,
     any_device: bool,
     holders: HashMap<FileId, Vec<Holder>>,
+    doubtful: HashSet<FileId>,
     complete: bool,
+}
+
+/// What one process holds of what is wanted.
+#[derive(Default)]
+struct Held {
+    certain: HashSet<FileId>,
+    /// Files with the number of a wanted one, on another device.
+    doubtful: HashSet<FileId>,
 }
 
 impl Walk {
     fn process(&mut self, pid: u32) {
         let at = PathBuf::from(format!("/proc/{pid}"));
-        let mut held = HashSet::new();
+        let mut held = Held::default();
         let (mut examined, has_memory) = self.look_into(pid, &at, &mut held);
         if !has_memory {
             // A kernel thread, or a process whose first thread has ended: the others may live on, and
@@ -558,11 +570,12 @@ impl Walk {
             }
         }
         self.complete &= examined;
-        if held.is_empty() {
+        self.doubtful.extend(held.doubtful);
+        if held.certain.is_empty() {
             return;
         }
         let name = comm(&at);
-        for file in held {
+        for file in held.certain {
             let holder = Holder {
                 pid,
                 name: name.clone(),
@@ -573,7 +586,7 @@ impl Walk {
 
     /// Notes what the process or thread at `at` holds. Says whether all of it could be examined, and
     /// whether it has any memory.
-    fn look_into(&self, pid: u32, at: &Path, held: &mut HashSet<FileId>) -> (bool, bool) {
+    fn look_into(&self, pid: u32, at: &Path, held: &mut Held) -> (bool, bool) {
         // Our own descriptors are those that we ask with; our mappings are not.
         let fds = match pid == std::process::id() {
             true => Ok(()),
@@ -588,15 +601,21 @@ impl Walk {
         (is_examined(fds) && is_examined(maps.map(drop)), has_memory)
     }
 
-    fn wants(&self, dev: u64, ino: u64) -> impl Iterator<Item = FileId> {
-        let by_number = self.wanted.get(&ino).into_iter().flatten().copied();
-        by_number.filter(move |file| self.any_device || file.dev == dev)
+    /// Somebody has the file with these numbers.
+    fn meet(&self, dev: u64, ino: u64, held: &mut Held) {
+        for file in self.wanted.get(&ino).into_iter().flatten() {
+            if file.dev == dev {
+                held.certain.insert(*file);
+            } else if self.any_device {
+                held.doubtful.insert(*file);
+            }
+        }
     }
 
-    fn descriptors(&self, process: &Path, held: &mut HashSet<FileId>) -> io::Result<()> {
+    fn descriptors(&self, process: &Path, held: &mut Held) -> io::Result<()> {
         for entry in fs::read_dir(process.join("fd"))? {
             match fs::metadata(entry?.path()) {
-                Ok(meta) => held.extend(self.wants(meta.dev(), meta.ino())),
+                Ok(meta) => self.meet(meta.dev(), meta.ino(), held),
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => return Err(error),
             }
@@ -605,7 +624,7 @@ impl Walk {
     }
 
     /// Lines of `/proc/PID/maps`: range, permissions, offset, `major:minor`, inode, path.
-    fn mappings(&self, process: &Path, held: &mut HashSet<FileId>) -> io::Result<bool> {
+    fn mappings(&self, process: &Path, held: &mut Held) -> io::Result<bool> {
         let maps = fs::read(process.join("maps"))?;
         for line in maps.split(|&b| b == b'\n') {
             let mut words = line.split(|&b| b == b' ').filter(|w| !w.is_empty());
@@ -614,7 +633,7 @@ impl Walk {
                 .next()
                 .and_then(|w| std::str::from_utf8(w).ok()?.parse().ok());
             if let (Some(dev), Some(ino)) = (device, inode) {
-                held.extend(self.wants(dev, ino));
+                self.meet(dev, ino, held);
             }
         }
         Ok(!maps.is_empty())

@@ -4,7 +4,7 @@
 //! holds it), [`census`] (who does, for people), [`is_locked`], [`writer`], [`open_to_ask`]. What a
 //! system cannot prove it says so, and the temp stays.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::time::Duration;
@@ -55,6 +55,9 @@ impl From<&Fingerprint> for FileId {
 pub struct Census {
     /// Who was seen holding which of the files that were asked for.
     pub holders: HashMap<FileId, Vec<Holder>>,
+    /// Those that somebody may hold who is not among them: a file with the same number is held, on a device
+    /// that may be the same one by another name.
+    pub doubtful: HashSet<FileId>,
     /// Every process on this machine was examined, descriptors and mappings, and none of them
     /// could hide. Only then does an absence here prove anything.
     pub complete: bool,
@@ -70,7 +73,8 @@ impl Census {
     /// Whether it is proven that nobody has `file` mapped.
     #[must_use]
     pub fn clears(&self, file: FileId) -> bool {
-        self.complete && !self.holders.contains_key(&file)
+        let is_held = self.holders.contains_key(&file) || self.doubtful.contains(&file);
+        self.complete && !is_held
     }
 }
 

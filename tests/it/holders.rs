@@ -484,6 +484,16 @@ mod linux {
                     let census = evidence::census(&[held, free], reach);
                     assert_eq!(pids(&census, held), [holding.pid], "{how:?}");
                     assert!(!census.clears(held), "{how:?}");
+                    // One with the same number on another device: nobody is named, and it may be the same.
+                    let namesake = FileId {
+                        dev: held.dev + 1,
+                        ..held
+                    };
+                    let census = evidence::census(&[namesake, free], reach);
+                    assert!(census.of(namesake).is_empty(), "{how:?}");
+                    let is_it = census.doubtful.contains(&namesake);
+                    assert_eq!(is_it, reach == Reach::OpenersOnly, "{how:?}");
+                    assert!(!census.clears(namesake) || !is_it, "{how:?}");
                     if reach == Reach::Whole {
                         assert!(census.of(free).is_empty(), "{how:?}");
                         assert_eq!(census.clears(free), census.complete);

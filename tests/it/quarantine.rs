@@ -178,6 +178,23 @@ fn ways_to_name_what_is_to_come_back() {
     fs::remove_dir_all(sandbox.base().join("state")).unwrap();
     sandbox.run(["restore", "root/sub/a.tmp"]).exit(0);
     assert!(sandbox.has("sub/a.tmp"));
+    // By a path that leads there though the configuration knows another one.
+    let event = again(&sandbox);
+    fs::remove_dir_all(sandbox.base().join("state")).unwrap();
+    std::os::unix::fs::symlink(".", sandbox.base().join("alias")).unwrap();
+    let rule = format!(
+        "[[watch]]\npath = {:?}\n",
+        sandbox.base().join("alias/root")
+    );
+    let folder = sandbox.base().join("config/orphand");
+    fs::create_dir_all(&folder).unwrap();
+    fs::write(folder.join("config.toml"), rule).unwrap();
+    sandbox
+        .run(["restore", event["path"].as_str().unwrap()])
+        .exit(0)
+        .says("root/sub/a.tmp");
+    assert!(sandbox.has("sub/a.tmp"));
+    fs::remove_dir_all(&folder).unwrap();
     // Several at once.
     sandbox.write("b.tmp", "b");
     sandbox.write("c.tmp", "c");

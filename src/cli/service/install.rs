@@ -287,7 +287,7 @@ fn left(place: &Place, config: Option<PathBuf>, ours: &Folders) -> Vec<(&'static
         .as_deref()
         .and_then(|path| Config::load(Some(path)).ok());
     let journal = Journal::new(folders.state.as_deref());
-    let roots = restore::roots(&config.unwrap_or_default(), &journal, None);
+    let roots = restore::roots(&config.unwrap_or_default(), &journal);
     let held: usize = roots.iter().map(|root| held(root)).sum();
     if held > 0 {
         let files = counted(held as u64, "file", "files");
