@@ -19,7 +19,7 @@ use orphand::event::Event;
 use orphand::reap::Step;
 use rustix::fs::{Mode, OFlags};
 
-use crate::sandbox::{self, NOBODY, Ran, Sandbox, is_root};
+use crate::sandbox::{self, Begin, NOBODY, Ran, Sandbox, is_root};
 use crate::stage::{self, BELOW, GRACE, LONG, OLD, Stage, Stunt, TEMP, WHOLE, alone, wait_until};
 
 /// Who attacks an orphand of root's, and who attacks one of that user's.
@@ -102,7 +102,7 @@ impl Arena {
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped());
-        Attack(command.spawn().unwrap())
+        Attack(command.begin().unwrap())
     }
 
     /// A sweep beside a watcher: with a folder for locks of its own, so that nothing tells the two
@@ -123,7 +123,7 @@ impl Arena {
         let folder = rustix::fs::open(folder, OFlags::PATH | OFlags::DIRECTORY, Mode::empty());
         let folder = folder.unwrap();
         let mut attack = self.attack(play);
-        let end = Instant::now() + 10 * sandbox::DEADLINE;
+        let end = Instant::now() + 4 * sandbox::DEADLINE;
         let (mut leaked, mut rounds) = (0, 0);
         while attack.lasts() {
             // A name is there once, so that all but the last of each have been removed.
@@ -732,7 +732,7 @@ pub(crate) fn clear(sandbox: &Sandbox) {
     let done = Command::new("rm")
         .arg("-rf")
         .arg(sandbox.path("d"))
-        .status()
+        .ended()
         .unwrap();
     assert!(done.success());
 }

@@ -14,7 +14,7 @@ use orphand::decide::policy::{Graces, Policy};
 use orphand::reap::Hook;
 use serde_json::Value;
 
-use crate::sandbox::{DEADLINE, Sandbox, Watching, is, is_root, kept};
+use crate::sandbox::{Begin, DEADLINE, Sandbox, Watching, is, is_root, kept};
 
 /// A configuration file for the roots `names`, all with the grace `grace`.
 fn config(sandbox: &Sandbox, grace: &str, names: &[&str], more: &str) -> PathBuf {
@@ -548,7 +548,7 @@ fn a_watcher_that_nobody_reads_gives_no_sign_of_life() {
     let (reader, writer) = rustix::pipe::pipe().unwrap();
     rustix::pipe::fcntl_setpipe_size(&writer, 4096).unwrap();
     command.stdout(writer);
-    let mut child = command.spawn().unwrap();
+    let mut child = command.begin().unwrap();
     drop(command);
     systemd.hear("WATCHDOG=1");
     for n in 0..100 {
@@ -625,7 +625,7 @@ fn promtool(file: &std::path::Path) {
     let run = std::process::Command::new(program)
         .args(["check", "metrics"])
         .stdin(fs::File::open(file).unwrap())
-        .output();
+        .said();
     match run {
         Ok(run) => {
             let said = String::from_utf8_lossy(&run.stderr).into_owned();
@@ -699,7 +699,7 @@ fn lines_for_the_journal_begin_with_how_much_they_matter() {
     command.env("JOURNAL_STREAM", format!("{}:{}", seen.st_dev, seen.st_ino));
     command.stderr(writer.try_clone().unwrap());
     command.stdout(writer);
-    let mut child = command.spawn().unwrap();
+    let mut child = command.begin().unwrap();
     drop(command);
     sandbox.write("a/x.tmp", "");
     until("its removal", || !sandbox.has("a/x.tmp"));

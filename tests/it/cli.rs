@@ -7,7 +7,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use crate::contract;
-use crate::sandbox::{MOST_MEMORY, Sandbox, Watching, fifo, terminal};
+use crate::sandbox::{Begin, MOST_MEMORY, Sandbox, Watching, fifo, terminal};
 
 /// What is expected of a stream.
 #[derive(Clone, Copy, Debug)]
@@ -620,7 +620,7 @@ fn a_closed_stdout_is_no_crash() {
         drop(reader);
         let mut command = sandbox.command(args);
         command.stdout(writer);
-        let mut child = command.spawn().unwrap();
+        let mut child = command.begin().unwrap();
         let mut stderr = String::new();
         child
             .stderr

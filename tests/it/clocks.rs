@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use crate::sandbox::{Sandbox, Watching, is, kept};
+use crate::sandbox::{Begin, Sandbox, Watching, is, kept};
 use crate::stage::skipped;
 use crate::world::World;
 
@@ -275,7 +275,7 @@ fn shifted(sandbox: &Sandbox, monotonic: i64, boot: i64) -> Option<Command> {
         command.arg(program).args(args);
         command
     };
-    match unshare(Path::new("true"), &[]).output() {
+    match unshare(Path::new("true"), &[]).said() {
         Ok(ran) if ran.status.success() => Some(unshare(sandbox.binary(), &WATCH[..3])),
         other => {
             skipped(&format!("no time namespace can be had: {other:?}"));

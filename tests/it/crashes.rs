@@ -110,7 +110,7 @@ fn killed_at_any_step() {
                 };
                 let mut victim = again(&this_test());
                 victim.env(STEP, index.to_string()).env(HOME, stage.home());
-                let ended = victim.env(WAY, number.to_string()).output().unwrap();
+                let ended = victim.env(WAY, number.to_string()).said().unwrap();
                 use std::os::unix::process::ExitStatusExt;
                 if !way.has(step) {
                     let out = String::from_utf8_lossy(&ended.stderr);

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use crate::sandbox::{Ran, Sandbox};
+use crate::sandbox::{Begin, Ran, Sandbox};
 
 /// The checks of a run with `--json`, each of them whole.
 #[track_caller]
@@ -280,7 +280,7 @@ mod linux {
             command
         };
         if !unshare(&["true"])
-            .status()
+            .ended()
             .is_ok_and(|status| status.success())
         {
             skipped(&format!("unshare {namespaces:?} does not work here"));
@@ -541,7 +541,7 @@ mod linux {
         stands(&doctor(), "names", "ok", "capitals matter");
         let mut chattr = std::process::Command::new("chattr");
         chattr.arg("+F").arg(sandbox.on_it("root"));
-        if !chattr.status().is_ok_and(|status| status.success()) {
+        if !chattr.ended().is_ok_and(|status| status.success()) {
             return skipped("chattr +F");
         }
         stands(&doctor(), "names", "ok", "*.tmp does not take X.TMP");

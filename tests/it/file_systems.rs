@@ -105,7 +105,7 @@ impl Drop for Disk {
 }
 
 fn done(command: &mut Command) -> Result<(), String> {
-    match command.output() {
+    match command.said() {
         Ok(output) if output.status.success() => Ok(()),
         Ok(output) => Err(String::from_utf8_lossy(&output.stderr).trim().to_owned()),
         Err(error) => Err(format!("{command:?}: {error}")),
@@ -361,7 +361,14 @@ fn where_leases_are_refused() {
             refuse_leases();
             for stage in &stages {
                 match stage.judge(TEMP) {
-                    Event::Kept { reason, .. } => assert_eq!(reason, Reason::CannotTell),
+                    Event::Kept { reason, .. } => {
+                        // Where the table of locks may know the disk by another number, somebody else's
+                        // lock on a file with the same number counts.
+                        let any_device =
+                            rustix::fs::major(fs::metadata(&stage.temp).unwrap().dev()) == 0;
+                        let may_seem_locked = any_device && reason == Reason::Locked;
+                        assert!(reason == Reason::CannotTell || may_seem_locked, "{reason}");
+                    }
                     event => panic!("{event:?}"),
                 }
                 stage.has_only(OLD, &stage.temp, "");

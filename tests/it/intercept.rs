@@ -19,6 +19,7 @@ use std::process::Command;
 use std::thread::{self, JoinHandle};
 
 use rustix::io::Errno;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// What a program asks of the kernel, as far as files are concerned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -423,8 +424,13 @@ pub(crate) fn process(
     // SAFETY: only system calls between fork and exec, on values made before.
     unsafe {
         command.pre_exec(move || {
+            // All descriptors of the tests are still open, more than the program may have.
+            let limit = getrlimit(Resource::Nofile);
+            let current = limit.maximum;
+            setrlimit(Resource::Nofile, Rlimit { current, ..limit })?;
             let listener = filter.install()?;
-            send_fd(theirs.as_raw_fd(), listener.as_raw_fd())
+            send_fd(theirs.as_raw_fd(), listener.as_raw_fd())?;
+            Ok(setrlimit(Resource::Nofile, limit)?)
         });
     }
     thread::spawn(move || {

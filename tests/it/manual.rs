@@ -178,7 +178,7 @@ fn a_reader_that_has_gone_is_no_failure() {
 fn script(sandbox: &Sandbox, shell: &str) -> PathBuf {
     let script = sandbox.run(["completions", shell]).exit(0).stdout;
     let path = sandbox.base().join(format!("completion.{shell}"));
-    fs::write(&path, script).unwrap();
+    crate::sandbox::write(&path, script);
     path
 }
 

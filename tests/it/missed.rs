@@ -14,7 +14,7 @@ use orphand::decide::policy::{Graces, Policy};
 use orphand::event::{Cause, Event, RootState};
 use serde_json::Value;
 
-use crate::sandbox::{DEADLINE, Sandbox, Watching, is, name, signal};
+use crate::sandbox::{Begin, DEADLINE, Sandbox, Watching, is, name, signal};
 use crate::stage::{As, EVERYBODY, alone, skipped};
 use crate::world::{Trouble, World};
 
@@ -137,7 +137,7 @@ fn twenty_thousand_leaks_while_it_is_stopped() {
     let leaks = queue.trim().parse::<usize>().unwrap().max(20_000) + 100;
     let stopped = Stopped::new(&watching);
     for n in 0..leaks {
-        fs::write(sandbox.path(format!("t{n}.tmp")), "").unwrap();
+        crate::sandbox::write(&sandbox.path(format!("t{n}.tmp")), "");
     }
     fs::remove_dir(sandbox.path("gone")).unwrap();
     sandbox.write("gone/a.tmp", "");
@@ -425,7 +425,7 @@ fn limited(test: impl Fn(&Sandbox, &Limited<'_>)) {
     Sandbox::each(|sandbox| {
         let mut command = sandbox.program("unshare");
         command.args(["--user", "--map-root-user", "true"]);
-        match command.output() {
+        match command.said() {
             Ok(ran) if ran.status.success() => test(&sandbox, &Limited(&sandbox)),
             other => skipped(&format!("no user namespace can be had: {other:?}")),
         }
@@ -884,8 +884,8 @@ fn what_does_not_matter_wakes_nobody() {
     for n in 0..500 {
         let mode = fs::Permissions::from_mode(0o600 + n % 2);
         fs::set_permissions(sandbox.path("a"), mode).unwrap();
-        fs::write(sandbox.path("b"), n.to_string()).unwrap();
-        fs::write(sandbox.path("sub/c"), n.to_string()).unwrap();
+        sandbox.write("b", n.to_string());
+        sandbox.write("sub/c", n.to_string());
         fs::read_dir(sandbox.root()).unwrap().for_each(drop);
     }
     let after = settled(watching.pid());
@@ -935,7 +935,7 @@ fn mount(what: &str, on: &Path) {
         "tmpfs" => command.args(["-t", "tmpfs", "tmpfs"]),
         other => command.args(["--bind", other]),
     };
-    assert!(command.arg(on).status().unwrap().success());
+    assert!(command.arg(on).ended().unwrap().success());
 }
 
 fn umount(on: &Path, lazily: bool) {
@@ -943,7 +943,7 @@ fn umount(on: &Path, lazily: bool) {
     if lazily {
         command.arg("--lazy");
     }
-    assert!(command.arg(on).status().unwrap().success());
+    assert!(command.arg(on).ended().unwrap().success());
 }
 
 /// What lies under a mount is not at the root's path: it is left alone until it is again.
@@ -1036,7 +1036,7 @@ struct Loop(String);
 impl Loop {
     fn new(image: &Path) -> Result<Loop, String> {
         fs::File::create(image).unwrap().set_len(8 << 20).unwrap();
-        let done = |command: &mut Command| match command.output() {
+        let done = |command: &mut Command| match command.said() {
             Ok(done) if done.status.success() => Ok(done.stdout),
             Ok(done) => Err(String::from_utf8_lossy(&done.stderr).into_owned()),
             Err(error) => Err(format!("{command:?}: {error}")),
@@ -1051,7 +1051,7 @@ impl Loop {
     }
 
     fn mount(&self, on: &Path) {
-        let mounted = Command::new("mount").arg(&self.0).arg(on).status();
+        let mounted = Command::new("mount").arg(&self.0).arg(on).ended();
         assert!(mounted.unwrap().success());
     }
 }
@@ -1059,10 +1059,7 @@ impl Loop {
 impl Drop for Loop {
     fn drop(&mut self) {
         // Where it is still mounted it goes with the mount, and that with this process.
-        let _ = Command::new("losetup")
-            .arg("--detach")
-            .arg(&self.0)
-            .status();
+        let _ = Command::new("losetup").arg("--detach").arg(&self.0).ended();
     }
 }
 

@@ -638,7 +638,7 @@ fn no_room_for_a_claim() {
             fs::create_dir(&disk).unwrap();
             File::create(&image).unwrap().set_len(4 << 20).unwrap();
             let run = |program: &str, args: &[&str]| {
-                let output = Command::new(program).args(args).output();
+                let output = Command::new(program).args(args).said();
                 match output {
                     Ok(output) if output.status.success() => Ok(()),
                     Ok(output) => Err(String::from_utf8_lossy(&output.stderr).into_owned()),

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use serde_json::Value;
 
-use crate::sandbox::{Ran, Sandbox, is, kept, mode};
+use crate::sandbox::{Begin, Ran, Sandbox, is, kept, mode};
 
 const SHORT: [&str; 2] = ["--grace", "100ms"];
 const OLD: Duration = Duration::from_millis(150);
@@ -306,7 +306,7 @@ fn an_id_that_is_in_two_quarantines() {
     let copied = sandbox
         .program("cp")
         .args(["-a", "root/sub", "root/copy"])
-        .status();
+        .ended();
     assert!(copied.unwrap().success());
     for command in [&["quarantine", "purge", id][..], &["restore", id]] {
         within(command)

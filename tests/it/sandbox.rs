@@ -13,13 +13,15 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Output, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant, SystemTime};
 
-use rustix::process::{Resource, Rlimit, setrlimit};
+use orphand::clock;
+use orphand::evidence::namespaces::Nested;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -27,7 +29,7 @@ use crate::contract;
 
 /// How long anything may take that is waited for. Generous: it is only there so that a test that
 /// waits for what never comes ends and says so.
-pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(90);
 
 /// An ordinary user that every system has, and that owns nothing.
 pub(crate) const NOBODY: u32 = 65_534;
@@ -62,13 +64,49 @@ pub(crate) struct Sandbox {
     _dir: TempDir,
 }
 
-/// Limits this process, with one system call: it may be called between fork and exec.
+/// Limits this process, with system calls alone: it may be called between fork and exec.
 fn limit(resource: Resource, most: u64) -> std::io::Result<()> {
     let most = Rlimit {
         current: Some(most),
-        maximum: Some(most),
+        ..getrlimit(resource)
     };
     Ok(setrlimit(resource, most)?)
+}
+
+/// Held by whoever has a file open that orphand may look at; alone by whoever starts a program. Until that
+/// has begun it has all descriptors of this process, and orphand would see a holder.
+static STARTS: RwLock<()> = RwLock::new(());
+
+/// How the tests start programs.
+pub(crate) trait Begin {
+    /// Starts it; it has begun when this returns.
+    fn begin(&mut self) -> std::io::Result<Child>;
+
+    /// Waits for its end.
+    fn ended(&mut self) -> std::io::Result<ExitStatus> {
+        self.begin()?.wait()
+    }
+
+    /// Waits for its end, and reads all it says.
+    fn said(&mut self) -> std::io::Result<Output>;
+}
+
+impl Begin for Command {
+    fn begin(&mut self) -> std::io::Result<Child> {
+        let _alone = STARTS.write().unwrap_or_else(PoisonError::into_inner);
+        self.spawn()
+    }
+
+    fn said(&mut self) -> std::io::Result<Output> {
+        self.stdout(Stdio::piped()).stderr(Stdio::piped());
+        self.begin()?.wait_with_output()
+    }
+}
+
+/// Writes a file that no program which starts meanwhile has open.
+pub(crate) fn write(path: &Path, content: impl AsRef<[u8]>) {
+    let _nobody_starts = STARTS.read().unwrap_or_else(PoisonError::into_inner);
+    fs::write(path, content).unwrap();
 }
 
 impl Sandbox {
@@ -194,7 +232,7 @@ impl Sandbox {
     pub(crate) fn write(&self, name: impl AsRef<Path>, content: impl AsRef<[u8]>) {
         let path = self.path(name);
         self.make_dir_at(path.parent().unwrap());
-        fs::write(&path, content).unwrap();
+        write(&path, content);
         self.give(&path);
     }
 
@@ -384,7 +422,7 @@ impl Sandbox {
         let said = format!("{command:?}");
         let ours = our_peak();
         let mut child = command
-            .spawn()
+            .begin()
             .unwrap_or_else(|error| panic!("{said}: {error}"));
         let stdout = drain(child.stdout.take());
         let stderr = drain(child.stderr.take());
@@ -694,7 +732,7 @@ impl Watching {
     /// Starts `command`, which prints events.
     #[track_caller]
     pub(crate) fn start(mut command: Command) -> Watching {
-        let mut child = command.spawn().unwrap();
+        let mut child = command.begin().unwrap();
         let stdout = BufReader::new(child.stdout.take().unwrap());
         let (send, lines) = channel();
         thread::spawn(move || {
@@ -905,7 +943,7 @@ impl Shell {
             .current_dir(sandbox.root())
             .stdin(Stdio::piped())
             .stderr(Stdio::inherit());
-        let mut child = command.spawn().unwrap();
+        let mut child = command.begin().unwrap();
         Shell {
             input: child.stdin.take().unwrap(),
             output: BufReader::new(child.stdout.take().unwrap()),
@@ -944,11 +982,16 @@ impl Drop for Shell {
     }
 }
 
-/// A pid that no process has: that of a child which has ended and was waited for.
+/// A pid that no process has, here or in a container: that of a child which has ended and was waited for.
 pub(crate) fn dead_pid() -> u32 {
-    let mut child = Command::new("true").spawn().unwrap();
-    child.wait().unwrap();
-    child.id()
+    loop {
+        let mut child = Command::new("true").begin().unwrap();
+        child.wait().unwrap();
+        let called = Nested::default().called(child.id(), clock::mono());
+        if called.is_ok_and(|called| called.is_empty()) {
+            return child.id();
+        }
+    }
 }
 
 /// Both ends of a terminal: ours, and the one for a program's standard input.
@@ -1024,7 +1067,7 @@ impl Sandbox {
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
         let mut holder = command
-            .spawn()
+            .begin()
             .map_err(|error| format!("unshare: {error}"))?;
         let mut said = String::new();
         BufReader::new(holder.stdout.take().unwrap())

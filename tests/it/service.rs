@@ -9,7 +9,7 @@ use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::sandbox::{DEADLINE, Ran, Sandbox, is_root, mode, raw, signal};
+use crate::sandbox::{Begin, DEADLINE, Ran, Sandbox, is_root, mode, raw, signal};
 
 const LAUNCHCTL: &str = include_str!("service/launchctl.sh");
 const SYSTEMCTL: &str = include_str!("service/systemctl.sh");
@@ -59,7 +59,7 @@ impl Stage {
             ("tail", "#!/bin/sh\necho \"tail $*\"\n"),
         ] {
             let path = base.join(name);
-            fs::write(&path, script).unwrap();
+            crate::sandbox::write(&path, script);
             fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
         }
         let at = base.join(which.trim_start_matches('-'));
@@ -92,7 +92,7 @@ impl Stage {
     /// Gives the supervisor a piece of state.
     fn put(&self, name: &str, content: &str) {
         let path = self.at.join(name);
-        fs::write(&path, content).unwrap();
+        crate::sandbox::write(&path, content);
         self.sandbox.give(&path);
     }
 
@@ -194,7 +194,7 @@ fn plist(file: &str) -> serde_json::Value {
     command
         .args(["-c", script])
         .stdin(fs::File::open(sandbox.path("x.plist")).unwrap());
-    let out = command.output().expect("python3");
+    let out = command.said().expect("python3");
     let why = String::from_utf8_lossy(&out.stderr);
     serde_json::from_slice(&out.stdout).unwrap_or_else(|_| panic!("{why}\n{file}"))
 }
@@ -418,13 +418,13 @@ fn paths_that_no_service_file_can_hold() {
 fn analyze(name: &str, unit: &str, args: &[&str]) -> Option<(i32, String)> {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join(name);
-    fs::write(&path, unit).unwrap();
+    crate::sandbox::write(&path, unit);
     let mut command = Command::new("systemd-analyze");
     command
         .args(args)
         .arg(&path)
         .env("XDG_RUNTIME_DIR", dir.path());
-    let Ok(out) = command.output() else {
+    let Ok(out) = command.said() else {
         eprintln!("no systemd-analyze: {args:?} is not tried");
         return None;
     };

@@ -15,6 +15,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+pub(crate) use crate::sandbox::Begin;
 use orphand::clock;
 use orphand::decide::judge::{Reach, Reason, Verdict};
 use orphand::decide::policy::{Graces, Policy};
@@ -554,7 +555,7 @@ pub(crate) fn run(mut test: Command, who: As) {
     test.stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
-    let mut child = test.spawn().unwrap();
+    let mut child = test.begin().unwrap();
     let (out, err) = (drain(child.stdout.take()), drain(child.stderr.take()));
     let status = wait_or_kill(&mut child, 3 * LONG);
     let (out, err) = (join(out), join(err));

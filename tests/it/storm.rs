@@ -22,7 +22,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::sandbox::{DEADLINE, Sandbox, signal};
+use crate::sandbox::{Begin, DEADLINE, Sandbox, signal};
 use crate::stage::again;
 
 const SECONDS: &str = "ORPHAND_STORM_SECONDS";
@@ -315,7 +315,7 @@ impl Storm {
             });
         }
         Writer {
-            child: command.spawn().unwrap(),
+            child: command.begin().unwrap(),
             asleep: None,
         }
     }

@@ -24,7 +24,7 @@ fn what_is_older_goes_and_what_is_younger_stays() {
         sandbox.write("young.tmp", "x");
         scope.spawn(|| {
             while !stop.load(Ordering::SeqCst) {
-                fs::write(sandbox.path("young.tmp"), "y").unwrap();
+                sandbox.write("young.tmp", "y");
                 thread::sleep(Duration::from_millis(5));
             }
         });

@@ -12,7 +12,7 @@ use rustix::fs::FlockOperation;
 use serde_json::Value;
 
 use crate::contract;
-use crate::sandbox::{Sandbox, Watching, is, kept, name};
+use crate::sandbox::{Begin, Sandbox, Watching, is, kept, name};
 
 /// Short, but long enough that a test on a loaded machine does something before it is over.
 const GRACE: Duration = Duration::from_secs(1);
@@ -648,7 +648,7 @@ fn it_ends_when_nobody_can_read_it_any_more() {
     let sandbox = Sandbox::new();
     let mut child = sandbox
         .command(["watch", "--json", "--grace", "200ms", "root"])
-        .spawn()
+        .begin()
         .unwrap();
     let mut stdout = std::io::BufReader::new(child.stdout.take().unwrap());
     let mut line = String::new();
@@ -689,7 +689,7 @@ fn lines_for_people() {
         .file("a.tmp", "x")
         .file("b.tmp", "xx");
     let command = sandbox.command(["watch", "--grace", "200ms", "root"]);
-    let mut child = { command }.spawn().unwrap();
+    let mut child = { command }.begin().unwrap();
     let mut stdout = std::io::BufReader::new(child.stdout.take().unwrap());
     let mut watching = Ended(child);
     let mut lines = Vec::new();
@@ -782,7 +782,7 @@ fn lost_events_are_made_up_for() {
     for n in 0..=limit {
         // Two events each; a name of its own, because the kernel merges what repeats itself.
         let path = sandbox.path(format!("flood-{n}"));
-        fs::write(&path, "").unwrap();
+        crate::sandbox::write(&path, "");
         fs::remove_file(&path).unwrap();
     }
     sandbox.write("lost.tmp", "");
@@ -816,7 +816,7 @@ fn a_process_that_only_inherited_the_file_holds_it() {
     let child = Command::new("sleep")
         .arg("1000")
         .stdout(file)
-        .spawn()
+        .begin()
         .unwrap();
     let mut holder = Ended(child);
     let said = watching.wait_for(kept("a.tmp", "in-use"));

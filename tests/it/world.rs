@@ -7,7 +7,7 @@ use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::process::Command;
 
-use crate::sandbox::{Sandbox, is_sanitized};
+use crate::sandbox::{Begin, Sandbox, is_sanitized};
 
 /// What the program believes is kept in a file that it has mapped.
 pub(crate) struct World {
@@ -40,7 +40,7 @@ impl World {
         let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/world.c");
         let mut cc = Command::new("cc");
         cc.args(["-shared", "-fPIC", "-O1", "-Wall", "-Werror", "-o"]);
-        let made = cc.arg(&shim).args([source, "-ldl"]).output();
+        let made = cc.arg(&shim).args([source, "-ldl"]).said();
         let made = made.map_err(|error| format!("no C compiler: {error}"))?;
         let said = String::from_utf8_lossy(&made.stderr);
         assert!(made.status.success(), "{said}");
