@@ -167,13 +167,17 @@ fn the_new_rule_holds_for_what_it_forbids() {
 #[test]
 fn a_root_that_another_works_on_is_not_ours_by_a_reload() {
     let sandbox = two_roots();
+    // To take up the new rules takes longer than the grace.
+    (0..10_000).for_each(|n| fs::create_dir(sandbox.path(format!("b/{n}"))).unwrap());
     let other = sandbox.command(["watch", "--json", "--grace", "1h", "root/a"]);
     let other = Watching::start(other).ready();
-    config(&sandbox, "300ms", &["a", "b"], "action = \"report\"");
+    let rules = "recursive = true\nsole_copy = \"reap\"\n";
+    let report = format!("{rules}action = \"report\"");
+    config(&sandbox, "100ms", &["b", "a"], &report);
     let mut watch = watch(&sandbox).ready();
     sandbox.write("a/a.tmp", "");
     watch.wait_for(is("reaped", "a.tmp"));
-    config(&sandbox, "300ms", &["a", "b"], "");
+    config(&sandbox, "100ms", &["b", "a"], rules);
     let a = sandbox.path("a").to_str().unwrap().to_owned();
     let is_a = |state| {
         let a = a.clone();
@@ -199,6 +203,42 @@ fn a_root_that_another_works_on_is_not_ours_by_a_reload() {
         .filter_map(|event| event["state"].as_str())
         .collect();
     assert_eq!(states, ["denied", "watching"]);
+}
+
+/// Where no lock could be made, another one may be able to make it later.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_root_that_another_works_on_by_now_is_let_go() {
+    use crate::world::World;
+    let sandbox = two_roots();
+    let world = match World::new(&sandbox) {
+        Ok(world) => world,
+        Err(why) => return crate::stage::skipped(&why),
+    };
+    world.set_queue(8);
+    let locks = sandbox.base().join("runtime/orphand");
+    fs::create_dir_all(locks.parent().unwrap()).unwrap();
+    sandbox.give(locks.parent().unwrap());
+    fs::write(&locks, "no folder").unwrap();
+    let watch = sandbox.command(["watch", "--json", "--grace", "400ms", "root/a", "root/b"]);
+    let mut watch = Watching::start(world.holds(watch)).ready();
+    fs::remove_file(&locks).unwrap();
+    let other = sandbox.command(["watch", "--json", "--grace", "1h", "root/a"]);
+    let other = Watching::start(other).ready();
+    // Known before events are lost, which makes it look at everything anew.
+    watch.signal(libc::SIGSTOP);
+    sandbox.write("a/a", "whole");
+    sandbox.write("a/a.tmp", "");
+    for n in 0..50 {
+        sandbox.write(format!("a/{n}"), "");
+    }
+    watch.signal(libc::SIGCONT);
+    watch.wait_for(|event| event["event"] == "root" && event["state"] == "denied");
+    watch.outlive_a_sentinel_in(&sandbox, "b");
+    watch.outlive_a_sentinel_in(&sandbox, "b");
+    assert!(sandbox.has("a/a.tmp"), "the other one's grace is an hour");
+    watch.stop();
+    other.stop();
 }
 
 /// Makes temps until one of them is only reported: the rule has changed by then.

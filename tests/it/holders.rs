@@ -712,10 +712,15 @@ mod linux {
             }
             let stage = Stage::new();
             let holding = Holding::new(Hold::Flock, &stage.temp);
+            let changed = || {
+                let meta = fs::metadata(&stage.temp).unwrap();
+                (meta.ctime(), meta.ctime_nsec())
+            };
+            let before = changed();
             let mut inside = again(&this_test());
             inside.env(HOME, stage.home());
             run(inside, As::PidNamespace);
-            assert!(stage.temp.exists());
+            assert_eq!(changed(), before, "its name was taken from it for a moment");
             drop(holding);
         });
     }

@@ -69,8 +69,8 @@ impl Keeper {
             self.detach(index, root);
         }
         if !self.has_lock(index, root) {
-            // The rules may have changed from a report, which needs no lock: nothing that it was told of is
-            // ours to remove.
+            // It may have been worked on without a lock, because none could be made: what is known of it is
+            // not ours to remove any more.
             if self.state(index) != Some(RootState::Denied) {
                 self.detach(index, root);
             }
