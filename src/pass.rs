@@ -157,6 +157,9 @@ impl<'a> Pass<'a> {
                 self.put_aside(one);
                 continue;
             }
+            if let Some(temp) = &mut one.temp {
+                temp.has_its_name();
+            }
             let now = clock::now();
             let parted = clocks.read(now);
             match self.look(&dir, (index, one), now, parted, circumstances) {
@@ -421,6 +424,10 @@ impl<'a> Pass<'a> {
                     let subject = disposed.subject;
                     self.fail(subject, &format!("remove it (step {step:?})"), &error);
                     self.put_aside(one);
+                    // The event of its claim may still be on its way.
+                    if let Some(temp) = &mut one.temp {
+                        temp.may_be_nameless();
+                    }
                     continue;
                 }
             };

@@ -159,10 +159,11 @@ impl Temps {
     }
 
     /// The name is gone: renamed away or removed. Says whether it was known. One that is being
-    /// disposed of stays: that is our own doing.
+    /// disposed of stays, or that could not be: that is our own doing.
     pub fn gone(&self, path: &Path) -> bool {
+        let is_theirs = |temp: &Tracked| !temp.is_ours_to_name();
         self.map
-            .remove_if(&Cut::new(path) as &dyn Parts, |_, temp| !temp.is_reaping())
+            .remove_if(&Cut::new(path) as &dyn Parts, |_, temp| is_theirs(temp))
             .is_some()
     }
 
@@ -495,6 +496,24 @@ mod tests {
             temps.does_not_return(path);
             assert_eq!(temps.knows(path), known);
         }
+    }
+
+    /// The event of the claim may come when the hand has put it down already.
+    #[test]
+    fn what_could_not_get_its_name_back_is_not_gone() {
+        let (temps, _bell) = Temps::new(Duration::from_secs(1), MOST);
+        let (path, late) = (Path::new("/r/a.tmp"), Mono(u64::MAX / 2));
+        temps.created(path, Mono(1));
+        let key = temps.key(path);
+        let mut taken = temps.take_up(&key, late).expect("it is due");
+        assert!(!temps.gone(path), "it is in a hand");
+        taken.may_be_nameless();
+        temps.put_down(&key, Some(taken.settled_down()));
+        assert!(!temps.gone(path), "it is looked for again");
+        let mut taken = temps.take_up(&key, late).expect("it is due");
+        taken.has_its_name();
+        temps.put_down(&key, Some(taken.settled_down()));
+        assert!(temps.gone(path));
     }
 
     /// What a hand has taken up may be looked at there by the old rules.

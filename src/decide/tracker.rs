@@ -73,6 +73,7 @@ impl Marks {
     const REAPING: u8 = 2;
     const REVIEWED: u8 = 4;
     const RETURNS: u8 = 8;
+    const NAMELESS: u8 = 16;
 
     fn has(self, mark: u8) -> bool {
         self.0 & mark != 0
@@ -170,6 +171,23 @@ impl Tracked {
         let is_it = self.marks.has(Marks::RETURNS);
         self.marks.set(Marks::RETURNS, false);
         is_it
+    }
+
+    /// Its claim could not be removed, and maybe not put back either: until it is looked for again, that
+    /// nothing stands at its name is our own doing.
+    pub fn may_be_nameless(&mut self) {
+        self.marks.set(Marks::NAMELESS, true);
+    }
+
+    /// No claim of it is left.
+    pub fn has_its_name(&mut self) {
+        self.marks.set(Marks::NAMELESS, false);
+    }
+
+    /// Whether it is our own doing if its name is gone.
+    #[must_use]
+    pub fn is_ours_to_name(&self) -> bool {
+        self.is_reaping() || self.marks.has(Marks::NAMELESS)
     }
 
     /// Somebody held it after the look: its grace starts again at the first look that finds it free.

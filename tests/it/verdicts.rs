@@ -270,37 +270,39 @@ fn the_only_copy() {
 /// known whose the dot is, and one file under both names is `config`.
 #[test]
 fn the_only_copy_beside_a_namesake() {
-    let uuid = "4f1c2d3e-5a6b-4c7d-8e9f-0a1b2c3d4e5f";
-    let hidden = format!(".{TARGET}");
-    for (name, beside, is_linked, moved) in [
-        (format!("{hidden}.tmp"), None, false, true),
-        (format!("{hidden}.tmp"), Some(&hidden), false, false),
-        (format!("{hidden}.tmp"), None, true, false),
-        (format!("{hidden}.{uuid}.tmp"), None, false, true),
-        (format!("{hidden}.{uuid}.tmp"), Some(&hidden), false, false),
-        (format!("{hidden}.4194000.{uuid}.tmp"), None, false, false),
-        (format!("{TARGET}.tmp"), None, false, false),
-    ] {
-        let stage = Stage::new();
-        let temp = stage.dir.join(&name);
-        fs::rename(&stage.temp, &temp).unwrap();
-        if let Some(beside) = beside {
-            fs::copy(&stage.target, stage.dir.join(beside)).unwrap();
+    alone(EVERYBODY, || {
+        let uuid = "4f1c2d3e-5a6b-4c7d-8e9f-0a1b2c3d4e5f";
+        let hidden = format!(".{TARGET}");
+        for (name, beside, is_linked, moved) in [
+            (format!("{hidden}.tmp"), None, false, true),
+            (format!("{hidden}.tmp"), Some(&hidden), false, false),
+            (format!("{hidden}.tmp"), None, true, false),
+            (format!("{hidden}.{uuid}.tmp"), None, false, true),
+            (format!("{hidden}.{uuid}.tmp"), Some(&hidden), false, false),
+            (format!("{hidden}.4194000.{uuid}.tmp"), None, false, false),
+            (format!("{TARGET}.tmp"), None, false, false),
+        ] {
+            let stage = Stage::new();
+            let temp = stage.dir.join(&name);
+            fs::rename(&stage.temp, &temp).unwrap();
+            if let Some(beside) = beside {
+                fs::copy(&stage.target, stage.dir.join(beside)).unwrap();
+            }
+            if is_linked {
+                fs::remove_file(&stage.target).unwrap();
+                fs::hard_link(&temp, &stage.target).unwrap();
+            }
+            let event = stage.judge(&name);
+            let reason = Some(Reason::SoleCopy);
+            let was_moved = matches!(event, Event::Quarantined { reason: r, .. } if r == reason);
+            let was_reaped = matches!(event, Event::Reaped(_));
+            assert_eq!(
+                (was_moved, was_reaped),
+                (moved, !moved),
+                "{name}: {event:?}"
+            );
         }
-        if is_linked {
-            fs::remove_file(&stage.target).unwrap();
-            fs::hard_link(&temp, &stage.target).unwrap();
-        }
-        let event = stage.judge(&name);
-        let reason = Some(Reason::SoleCopy);
-        let was_moved = matches!(event, Event::Quarantined { reason: r, .. } if r == reason);
-        let was_reaped = matches!(event, Event::Reaped(_));
-        assert_eq!(
-            (was_moved, was_reaped),
-            (moved, !moved),
-            "{name}: {event:?}"
-        );
-    }
+    });
 }
 
 /// Whatever is not a regular file is no temp, whatever its name: it is not even looked at for long.
