@@ -557,7 +557,7 @@ pub(crate) fn run(mut test: Command, who: As) {
         .stderr(Stdio::piped());
     let mut child = test.begin().unwrap();
     let (out, err) = (drain(child.stdout.take()), drain(child.stderr.take()));
-    let status = wait_or_kill(&mut child, 3 * LONG);
+    let status = wait_or_kill(&mut child, 10 * LONG);
     let (out, err) = (join(out), join(err));
     for line in err.lines().filter(|line| line.starts_with("SKIPPED")) {
         let _ = writeln!(io::stderr(), "{line}");

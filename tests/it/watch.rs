@@ -820,7 +820,10 @@ fn a_process_that_only_inherited_the_file_holds_it() {
         .unwrap();
     let mut holder = Ended(child);
     let said = watching.wait_for(kept("a.tmp", "in-use"));
-    assert_eq!(said["holders"][0]["pid"], holder.0.id());
+    // Another program of the tests may be about to begin, with this file open too.
+    let holders = said["holders"].as_array().unwrap();
+    let is_it = |seen: &serde_json::Value| seen["pid"] == holder.0.id();
+    assert!(holders.iter().any(is_it), "{said}");
     holder.0.kill().unwrap();
     watching.wait_for(is("reaped", "a.tmp"));
     watching.stop().exit(0);
