@@ -244,7 +244,7 @@ pub(crate) fn kept(reason: Reason, by: &str, retry: Option<Duration>) -> String 
         Reason::HardLinked => "it has another name".to_owned(),
         Reason::NetworkFs => "its file system is not one where it can be proven unused".to_owned(),
         Reason::ForeignOwner => "it belongs to somebody else".to_owned(),
-        Reason::WriterAlive => "the process in its name lives".to_owned(),
+        Reason::WriterAlive => "the process in its name lives, or may".to_owned(),
         Reason::Closed => "closed, and --closed settled leaves such temps alone".to_owned(),
         Reason::Locked if by.is_empty() => "locked".to_owned(),
         Reason::Locked => format!("locked by {by}"),

@@ -191,6 +191,8 @@ fn a_root_that_another_works_on_is_not_ours_by_a_reload() {
     assert_eq!(reaped["dry_run"], false);
     watch.outlive_a_sentinel_in(&sandbox, "b");
     assert!(sandbox.has("a/a.tmp"), "the other one's grace is an hour");
+    let by = format!("another orphand (pid {}) works on", other.pid());
+    assert!(watch.stderr().contains(&by), "{}", watch.stderr());
     other.stop();
     watch.wait_for_nth(2, is("reaped", "a.tmp"));
     assert!(!sandbox.has("a/a.tmp"));

@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use super::post::{no_room, poll_interval};
 use super::{Keeper, Post};
+use crate::daemon::StartError;
 use crate::event::{Cause, Event, RootState};
 use crate::look::{RootError, RootId};
 use crate::reap::quarantine::Room;
@@ -179,7 +180,8 @@ impl Keeper {
             }
             Err(pid) => {
                 if !std::mem::replace(&mut post.is_busy, true) {
-                    log::warn!("another orphand (pid {pid:?}) works on {:?}", root.path);
+                    let root = root.path.clone();
+                    log::warn!("{}", StartError::Busy { root, pid });
                 }
             }
         }
