@@ -123,7 +123,7 @@ impl Arena {
         let folder = rustix::fs::open(folder, OFlags::PATH | OFlags::DIRECTORY, Mode::empty());
         let folder = folder.unwrap();
         let mut attack = self.attack(play);
-        let end = Instant::now() + 4 * sandbox::DEADLINE;
+        let end = Instant::now() + 5 * sandbox::DEADLINE;
         let (mut leaked, mut rounds) = (0, 0);
         while attack.lasts() {
             // A name is there once, so that all but the last of each have been removed.
@@ -761,12 +761,10 @@ fn sixty_four_descriptors() {
         watching.wait_for_nth(600, |event| event["event"] == "reaped");
         watching.wait_for_nth(100, |event| event["event"] == "quarantined");
         let stopped = watching.stop().exit(0);
-        assert_eq!(
-            stopped.events.sums(),
-            [600, 100, 0, 0],
-            "{}",
-            stopped.stderr
-        );
+        // On a slow machine one may be looked at while it is being written, and is kept for a grace.
+        let [reaped, quarantined, _, failed] = stopped.events.sums();
+        let sums = (reaped, quarantined, failed);
+        assert_eq!(sums, (600, 100, 0), "{}", stopped.stderr);
     });
 }
 
