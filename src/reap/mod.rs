@@ -429,7 +429,13 @@ impl Reaper {
                     Err(error) => failed(Step::Claim)(error),
                 });
             }
-            Err(error) if is_full(&error) && proven && candidate.verdict == Verdict::Reap => {
+            // Not where mappings must be looked for once more behind the claim.
+            Err(error)
+                if is_full(&error)
+                    && proven
+                    && candidate.verdict == Verdict::Reap
+                    && dir.reach() == Reach::Whole =>
+            {
                 return Err(self.unlink_unclaimed(dir, suspect, &proof, &evidence));
             }
             // No rename here that overwrites nothing: then there is no safe way to claim.
