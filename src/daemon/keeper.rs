@@ -94,7 +94,12 @@ pub(super) fn run(
 ) {
     let (calm, calmed) = unbounded();
     let _guard = Guard(Arc::clone(&shared));
-    let (now, boundary) = (clock::now(), clock::boundary());
+    let now = clock::now();
+    // Who takes all has nothing to tell apart, and waits for no tick.
+    let boundary = match shared.existing {
+        Existing::Take => now.wall,
+        Existing::Leave | Existing::Wait => clock::boundary(),
+    };
     let mut clocks = ClockWatch::default();
     clocks.read(now);
     let mounted = inlet.rare.clone();

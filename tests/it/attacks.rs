@@ -765,6 +765,9 @@ fn sixty_four_descriptors() {
         let [reaped, quarantined, _, failed] = stopped.events.sums();
         let sums = (reaped, quarantined, failed);
         assert_eq!(sums, (600, 100, 0), "{}", stopped.stderr);
+        let kept = stopped.events.of("kept");
+        let is_held = |event: &&serde_json::Value| event["reason"] == "in-use";
+        assert!(kept.iter().all(is_held), "{kept:?}");
     });
 }
 
