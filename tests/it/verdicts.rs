@@ -229,13 +229,19 @@ fn a_file_that_cannot_be_opened() {
             // Root opens everything.
             return;
         }
-        let stage = Stage::new();
-        fs::set_permissions(&stage.temp, fs::Permissions::from_mode(0o000)).unwrap();
-        match stage.judge(TEMP) {
-            Event::Kept { reason, .. } => assert_eq!(reason, Reason::CannotTell),
-            event => panic!("{event:?}"),
+        // Nor can it be asked for the locks that would keep it where what is open may go.
+        for open in [Open::Keep, Open::Quarantine, Open::Reap] {
+            let stage = Stage::new().with_policy(Policy {
+                open,
+                ..Stage::policy()
+            });
+            fs::set_permissions(&stage.temp, fs::Permissions::from_mode(0o000)).unwrap();
+            match stage.judge(TEMP) {
+                Event::Kept { reason, .. } => assert_eq!(reason, Reason::CannotTell, "{open:?}"),
+                event => panic!("{open:?}: {event:?}"),
+            }
+            assert!(stage.temp.exists());
         }
-        assert!(stage.temp.exists());
     });
 }
 
