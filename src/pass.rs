@@ -218,7 +218,7 @@ impl<'a> Pass<'a> {
             recover(self.tools, self.ground, self.asker, &claim, self.tell);
             if !matches!(dir.observe(&claim), Ok(None)) {
                 claims.strand(dir.id(), &claim);
-                nameless.extend(claim::read(&claim).and_then(|claim| claim.original));
+                nameless.extend(claim::read(&claim).and_then(claim::Claim::original));
             }
         }
         nameless

@@ -320,7 +320,8 @@ impl Reaper {
         let after = examine();
         for (index, one) in claimed {
             let file = FileId::from(&one.after.fingerprint);
-            let cleared = |census: &Census| census.clears(file) == one.evidence.mappings_examined;
+            // What no walk had to clear before needs none now.
+            let cleared = |census: &Census| !one.evidence.mappings_examined || census.clears(file);
             let outcome = match &still {
                 Ok(()) if after.as_ref().is_none_or(cleared) => self.finish(scene, &rooms, one),
                 Ok(()) => self.put_back(scene, &rooms, one, Reason::CannotTell),
@@ -457,7 +458,8 @@ impl Reaper {
         match one.look(dir) {
             Ok(Some(after)) if one.is_same(&after) => one.after = after,
             Ok(Some(_)) => return Err(self.put_back(scene, rooms, one, Reason::Changed)),
-            // RACE: somebody renamed or removed the claim itself. Nothing of ours is left.
+            // RACE: somebody renamed or removed the claim itself. Worst case, it has a name of
+            // theirs now; nothing is done to it.
             Ok(None) => return Err(Outcome::Settled),
             Err(error) => {
                 let why = failed(Step::Compare)(error);
@@ -748,11 +750,11 @@ pub fn recover(scene: Scene<'_>, asker: &Asker, claim: &OsStr) -> io::Result<Opt
         return Ok(None);
     }
     // A name of this form can be given by anybody: what this rule would not have claimed stays.
-    let takes = |name| scene.policy.takes(dir.below(), name);
-    if read.original.as_deref().is_some_and(|name| !takes(name)) {
+    if !scene.policy.takes(dir.below(), &read.name) {
         return Ok(None);
     }
-    if let Some(name) = &read.original {
+    let original = read.original();
+    if let Some(name) = &original {
         match calls::rename(dir.fd(), claim, dir.fd(), name) {
             Ok(()) => return Ok(Some(Recovered::PutBack(name.clone()))),
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
@@ -764,7 +766,7 @@ pub fn recover(scene: Scene<'_>, asker: &Asker, claim: &OsStr) -> io::Result<Opt
         Outcome::Failed { error, .. } => error,
         _ => io::Error::other("it has a new owner, and there can be no quarantine here"),
     })?;
-    let name = read.original.unwrap_or_else(|| claim.to_owned());
+    let name = original.unwrap_or_else(|| claim.to_owned());
     calls::rename(dir.fd(), claim, slot.folder(), &name)?;
     Ok(Some(Recovered::Quarantined {
         id: slot.keep(),

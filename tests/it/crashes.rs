@@ -9,7 +9,7 @@ use std::time::Instant;
 use orphand::daemon::Watcher;
 use orphand::decide::judge::{Reason, Verdict};
 use orphand::event::Event;
-use orphand::reap::{Hook, Outcome, Reaper, Step};
+use orphand::reap::{Hook, Outcome, Reaper, Recovered, Step};
 
 use crate::stage::*;
 
@@ -245,6 +245,40 @@ fn what_only_has_the_name_of_a_claim_is_left_alone() {
             other.env(HOME, stage.home());
             run(other, As::Nobody);
             stage.has_only(OLD, &at, "somebody else's");
+        }
+    });
+}
+
+/// A name of that form can be given by anybody: only what this rule takes is put in order.
+#[test]
+fn a_claim_that_this_rule_would_not_have_made() {
+    alone(EVERYBODY, || {
+        // As long as a name may be: a longer one may have been cut to this.
+        let long = |suffix: &str| format!("{:x<1$}{suffix}", "report", 229 - suffix.len());
+        let rows = [
+            ("its name is whole", "report.tmp".to_owned(), true),
+            ("whole, and no temp's", "report.doc".into(), false),
+            ("its name may have been cut", long(".tmp"), true),
+            ("cut, and no temp's", long(".doc"), false),
+        ];
+        for (what, name, takes) in rows {
+            let stage = Stage::new();
+            let claim = format!(".orphand-0123456789abcdef-{name}");
+            fs::rename(&stage.temp, stage.dir.join(&claim)).unwrap();
+            let recovered = stage.recover(&claim);
+            match (&recovered, takes) {
+                (Ok(None), false) => stage.has_only(OLD, &stage.dir.join(&claim), what),
+                (Ok(Some(Recovered::PutBack(back))), true) => {
+                    assert_eq!(*back, *name, "{what}");
+                    stage.has_only(OLD, &stage.dir.join(name), what);
+                }
+                (Ok(Some(Recovered::Quarantined { name, .. })), true) => {
+                    assert_eq!(*name, *claim, "{what}");
+                    assert_eq!(claim.len(), 255, "{what}");
+                }
+                _ => panic!("{what}: {recovered:?}"),
+            }
+            assert_eq!(stage.copies(OLD).len(), 1, "{what}");
         }
     });
 }

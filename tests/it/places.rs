@@ -281,7 +281,7 @@ fn owned_by_somebody_else() {
     });
 }
 
-/// The layers of an overlayfs, on a tmpfs.
+/// An overlayfs.
 struct Overlay {
     _merged: Mounted,
     _lower: Option<Mounted>,
@@ -303,8 +303,13 @@ enum Layers {
 impl Overlay {
     fn new(how: Layers) -> io::Result<Overlay> {
         let base = empty();
-        let at = |name: &str| base.path().join(name);
         let layers = Mounted::new("tmpfs", base.path(), "tmpfs", 0, "");
+        Overlay::on(base, layers, how)
+    }
+
+    /// With the layers on what is mounted at `base`.
+    fn on(base: TempDir, layers: Mounted, how: Layers) -> io::Result<Overlay> {
+        let at = |name: &str| base.path().join(name);
         for name in ["lower", "upper", "work", "merged"] {
             fs::create_dir(at(name))?;
         }
@@ -633,36 +638,31 @@ fn in_a_lower_layer() {
     });
 }
 
+/// An ext4 of 4 MiB, mounted on a folder of its own.
+fn small_disk() -> Result<(TempDir, Mounted), String> {
+    let (base, on) = (empty(), empty());
+    let image = base.path().join("image");
+    File::create(&image).unwrap().set_len(4 << 20).unwrap();
+    let run = |program: &str, args: &[&str]| match Command::new(program).args(args).said() {
+        Ok(output) if output.status.success() => Ok(()),
+        Ok(output) => Err(String::from_utf8_lossy(&output.stderr).into_owned()),
+        Err(error) => Err(format!("{program}: {error}")),
+    };
+    let (image, disk) = (image.to_str().unwrap(), on.path().to_str().unwrap());
+    let features = "^has_journal,^metadata_csum,^dir_index,^inline_data";
+    run(
+        "mkfs.ext4",
+        &["-q", "-b", "1024", "-m", "0", "-O", features, image],
+    )?;
+    run("mount", &["-o", "loop", image, disk])?;
+    let mounted = Mounted(disk.into());
+    Ok((on, mounted))
+}
+
 /// A small ext4 without room for one more block, in which a claim finds no room for its name.
 #[test]
 fn no_room_for_a_claim() {
     alone(&[As::Mounts], || {
-        let full = |what: &str| {
-            let base = empty();
-            let (image, disk) = (base.path().join("image"), base.path().join("disk"));
-            fs::create_dir(&disk).unwrap();
-            File::create(&image).unwrap().set_len(4 << 20).unwrap();
-            let run = |program: &str, args: &[&str]| {
-                let output = Command::new(program).args(args).said();
-                match output {
-                    Ok(output) if output.status.success() => Ok(()),
-                    Ok(output) => Err(String::from_utf8_lossy(&output.stderr).into_owned()),
-                    Err(error) => Err(format!("{program}: {error}")),
-                }
-            };
-            let (image, disk) = (image.to_str().unwrap(), disk.to_str().unwrap());
-            let features = "^has_journal,^metadata_csum,^dir_index,^inline_data";
-            let make = ["-q", "-b", "1024", "-m", "0", "-O", features, image];
-            let made =
-                run("mkfs.ext4", &make).and_then(|()| run("mount", &["-o", "loop", image, disk]));
-            if let Err(error) = made {
-                skipped(&format!("{what}: {error}"));
-                return None;
-            }
-            let mounted = Mounted(disk.into());
-            let stage = Stage::within(TempDir::new_in(disk).unwrap());
-            Some((base, mounted, stage))
-        };
         type Then = Option<(Step, fn(&Path))>;
         let rows: [(&str, bool, Then); 4] = [
             ("left alone", false, None),
@@ -687,9 +687,11 @@ fn no_room_for_a_claim() {
             ),
         ];
         for (what, sole, then) in rows {
-            let Some((_base, _mounted, stage)) = full(what) else {
-                return;
+            let (base, _mounted) = match small_disk() {
+                Ok(disk) => disk,
+                Err(error) => return skipped(&format!("{what}: {error}")),
             };
+            let stage = Stage::within(TempDir::new_in(base.path()).unwrap());
             if sole {
                 fs::remove_file(&stage.target).unwrap();
             }
@@ -744,11 +746,61 @@ fn no_room_for_a_claim() {
     });
 }
 
+/// Only the walk behind the claim would see who has mapped it since the one before it, and on a full
+/// disk there is no claim: then it stays, though it might have made room.
+#[test]
+fn no_room_for_a_claim_on_overlayfs() {
+    alone(&[As::Mounts], || {
+        let overlay = small_disk().and_then(|(base, disk)| {
+            Overlay::on(base, disk, Layers::Together).map_err(|error| error.to_string())
+        });
+        let overlay = match overlay {
+            Ok(overlay) => overlay,
+            Err(error) => return skipped(&format!("overlayfs on a full disk: {error}")),
+        };
+        let _hidden = without_those_that_nobody_may_examine();
+        let stage = overlay.stage();
+        fill(&stage.dir);
+        let end = Instant::now() + LONG;
+        let (outcome, _mapping) = loop {
+            let mapping = Arc::new(Mutex::new(None));
+            let (later, temp) = (Arc::clone(&mapping), stage.temp.clone());
+            // After the first walk, and before the lease that would see who opens it.
+            let stunt = Stunt::new(Step::Look, move || {
+                *later.lock().unwrap() = Some(Holding::new(Hold::Map, &temp));
+            });
+            let outcome = stage.reap(stunt.hook.clone());
+            stage.has_only(OLD, &stage.temp, &format!("{outcome:?}"));
+            if stunt.steps().contains(&Step::Claim) {
+                break (outcome, mapping);
+            }
+            if Instant::now() > end {
+                let file = FileId::from(&stage.candidate(Verdict::Reap).suspect.expected.unwrap());
+                drop(mapping.lock().unwrap().take());
+                let seen = evidence::census(&[file], Reach::OpenersOnly).clears(file);
+                assert!(!seen, "every process is seen, and it came to no claim");
+                return skipped("not every process can be examined");
+            }
+        };
+        assert!(
+            matches!(
+                &outcome,
+                Outcome::Failed { step: Step::Claim, error }
+                    if error.kind() == io::ErrorKind::StorageFull
+            ),
+            "{outcome:?}"
+        );
+        stage.is_tidy("");
+    });
+}
+
 /// Takes every free block, and then every gap in the directory that would hold a claim's name.
 fn fill(dir: &Path) {
     let mut ballast = File::create(dir.join("ballast")).unwrap();
     for size in [1 << 16, 1 << 10, 1] {
         while ballast.write_all(&vec![b'x'; size]).is_ok() {}
+        // What was kept back until it was known where the blocks lie is free from here on.
+        ballast.sync_all().unwrap();
     }
     let length = TEMP.len() + ".orphand-0123456789abcdef-".len();
     for number in 0.. {
