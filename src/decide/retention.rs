@@ -26,6 +26,8 @@ pub struct Entry {
     /// The pid in its name. It may be the end of the target's name as well (`page.4711` beside
     /// `page.4712`), so those of different numbers are no copies of one.
     pub pid: Option<u32>,
+    /// Whose it is. What anybody else may put beside it is no copy of it.
+    pub uid: u32,
     /// That target exists and has content, so this is not the only copy.
     pub target_whole: bool,
 }
@@ -75,8 +77,8 @@ pub enum Better {
 /// What is to be dropped, oldest first: what is too old, then as much as is over the size. Each with what
 /// makes it dispensable, as long as that is there.
 ///
-/// Never dropped is the newest copy for a target that is missing or empty, nor one that may be: several are
-/// moved within one tick of the clock, and anybody can set an `mtime`. So one is older only if it was
+/// Never dropped is the newest copy for a target that is missing or empty, nor the newest with content, nor one
+/// that may be: several are moved within one tick of the clock, and anybody can set an `mtime`. So one is older only if it was
 /// written before the other and also moved before it.
 #[must_use]
 pub fn overdue(
@@ -86,14 +88,25 @@ pub fn overdue(
     trust: Trust,
     file_system: u64,
 ) -> Vec<(Entry, Better)> {
-    let mut copies: HashMap<(&PathBuf, Option<u32>), Vec<&Entry>> = HashMap::new();
+    let mut copies: HashMap<(&PathBuf, Option<u32>, u32), Vec<&Entry>> = HashMap::new();
     for entry in entries.iter().filter(|entry| !entry.target_whole) {
-        let of = (&entry.copy_of, entry.pid);
+        let of = (&entry.copy_of, entry.pid, entry.uid);
         copies.entry(of).or_default().push(entry);
     }
     let whole = entries.iter().filter(|entry| entry.target_whole);
     let mut old: Vec<(&Entry, Better)> = whole.map(|entry| (entry, Better::Target)).collect();
-    old.extend(copies.into_values().flat_map(outdated));
+    for copies in copies.into_values() {
+        // An empty file is better than nothing, and than no other.
+        let has_content = |entry: &&Entry| entry.bytes > 0;
+        old.extend(outdated(
+            copies.iter().copied().filter(has_content).collect(),
+        ));
+        old.extend(
+            outdated(copies)
+                .into_iter()
+                .filter(|(entry, _)| !has_content(entry)),
+        );
+    }
     old.sort_by(|(a, _), (b, _)| (a.since, &a.id).cmp(&(b.since, &b.id)));
 
     // Only what may be dropped counts: dropping the rest because the spared ones are large would
@@ -173,6 +186,7 @@ mod tests {
             since: day(days_ago),
             written: day(days_ago),
             pid: None,
+            uid: 0,
             copy_of: copy_of.into(),
             target_whole,
         }
@@ -218,6 +232,22 @@ mod tests {
         check(&exactly, limits, &[]);
     }
 
+    /// Which of them go because of which.
+    #[track_caller]
+    fn which(entries: &[Entry], want: &[(u8, u8)]) {
+        let mut found: Vec<_> = overdue(entries, Limits::default(), day(0), TRUST, 1_000)
+            .into_iter()
+            .map(|(one, better)| (one.id, better))
+            .collect();
+        found.sort_by(|(a, _), (b, _)| a.cmp(b));
+        let better = |(id, better): &(u8, u8)| {
+            let copy = Better::Copy(better.to_string().into());
+            (id.to_string().into(), copy)
+        };
+        let want: Vec<(OsString, Better)> = want.iter().map(better).collect();
+        assert_eq!(found, want, "{entries:?}");
+    }
+
     /// Each row is copies for one missing target: when they were written and moved, in days; and which of
     /// them go because of which.
     #[test]
@@ -245,19 +275,38 @@ mod tests {
                     ..entry(&id.to_string(), *moved, 1, "x", false)
                 })
                 .collect();
-            let dropped = overdue(&entries, Limits::default(), day(0), TRUST, 1_000);
-            let mut found: Vec<_> = dropped
-                .into_iter()
-                .map(|(one, better)| (one.id, better))
-                .collect();
-            found.sort_by(|(a, _), (b, _)| a.cmp(b));
-            let better = |(id, better): &(u8, u8)| {
-                let copy = Better::Copy(better.to_string().into());
-                (id.to_string().into(), copy)
-            };
-            let want: Vec<(OsString, Better)> = want.iter().map(better).collect();
-            assert_eq!(found, want, "{copies:?}");
+            which(&entries, want);
         }
+    }
+
+    /// Each row is copies for one missing target, moved one day after the other: how large they are, and
+    /// which of them go because of which.
+    #[test]
+    fn an_empty_copy_is_better_than_none() {
+        for (sizes, want) in [
+            (&[1, 0][..], &[][..]),
+            (&[0, 1], &[(0, 1)]),
+            (&[0, 0, 0], &[(0, 2), (1, 2)]),
+            (&[1, 1, 0], &[(0, 1)]),
+            (&[0, 1, 0], &[(0, 2)]),
+        ] {
+            let entries: Vec<Entry> = sizes
+                .iter()
+                .zip(0i64..)
+                .map(|(&bytes, n)| entry(&n.to_string(), 20 - n, bytes, "x", false))
+                .collect();
+            which(&entries, want);
+        }
+    }
+
+    #[test]
+    fn what_is_anybody_elses_is_no_copy() {
+        let by = |id, days_ago, uid| Entry {
+            uid,
+            ..entry(id, days_ago, 1, "x", false)
+        };
+        let entries = [by("0", 10, 1), by("1", 9, 2), by("2", 8, 1), by("3", 7, 0)];
+        which(&entries, &[(0, 2)]);
     }
 
     #[test]

@@ -448,6 +448,7 @@ fn entry(root: &Root, id: Option<RootId>, stored: &Stored) -> Entry {
         since: stored.since(),
         written: written(&stored.seen.fingerprint),
         pid: reading.pid,
+        uid: stored.seen.fingerprint.uid,
         copy_of: folder.join(target_name),
         target_whole: matches!(target, Target::Whole { .. }),
     }

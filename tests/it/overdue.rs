@@ -152,17 +152,45 @@ fn the_only_copy_beside_it_stays() {
     });
 }
 
-/// Where the directory is gone with the target, its newest copy stays, and only that.
+/// Where the directory is gone with the target, its newest copy stays, and only that; if it is one.
 #[test]
 fn of_the_copies_for_one_target_the_newest_stays() {
     const NEWER: &str = "sessions.json.00000000-5a6b-4c7d-8e9f-0a1b2c3d4e5f.tmp";
+    type Act = fn(&Path);
+    let rows: [(&str, &[u8], Act, bool); 3] = [
+        ("written later", b"written later", |_| {}, true),
+        ("without content", b"", |_| {}, false),
+        (
+            "anybody's",
+            b"written later",
+            |newer| std::os::unix::fs::chown(newer, Some(NOBODY), None).unwrap(),
+            false,
+        ),
+    ];
     alone(EVERYBODY, || {
-        let (stage, at) = stored();
-        let newer = store_beside(&at, NEWER, b"written later");
-        fs::remove_dir_all(&stage.dir).unwrap();
-        let events = tend(&stage, AT_ONCE);
-        assert_eq!(dropped(&events), std::slice::from_ref(&stage.temp));
-        stage.has_only(b"written later", &newer, "");
+        for (what, bytes, act, is_copy) in rows {
+            if what == "anybody's" && !rustix::process::geteuid().is_root() {
+                skipped("only root can give files away");
+                continue;
+            }
+            let (stage, at) = stored();
+            let newer = store_beside(&at, NEWER, bytes);
+            act(&newer);
+            fs::remove_dir_all(&stage.dir).unwrap();
+            let events = tend(&stage, AT_ONCE);
+            match is_copy {
+                true => assert_eq!(
+                    dropped(&events),
+                    std::slice::from_ref(&stage.temp),
+                    "{what}"
+                ),
+                false => {
+                    assert!(events.is_empty(), "{what}: {events:?}");
+                    stage.has_only(OLD, &at, what);
+                }
+            }
+            stage.has_only(bytes, &newer, what);
+        }
     });
 }
 
