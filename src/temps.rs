@@ -219,12 +219,13 @@ impl Temps {
             .remove_if_mut(&Cut::new(path) as &dyn Parts, |_, temp| is_awaited(temp));
     }
 
-    /// Forgets everything in `dir` and below it, but what is to be left alone.
-    pub fn forget_below(&self, dir: &Path) {
+    /// Forgets everything in `dir` and in those folders below it that `is_its`, but what is to be left alone.
+    pub fn forget_below(&self, dir: &Path, is_its: impl Fn(&Path) -> bool) {
         let itself: &dyn Parts = &Cut::new(dir);
         self.map.retain(|key, temp| {
-            let key_parts: &dyn Parts = key;
-            temp.is_left_alone() || !(key.folder().starts_with(dir) || key_parts == itself)
+            let (folder, key_parts): (&Path, &dyn Parts) = (key.folder(), key);
+            let goes = (folder.starts_with(dir) && is_its(folder)) || key_parts == itself;
+            temp.is_left_alone() || !goes
         });
     }
 

@@ -365,9 +365,10 @@ impl Keeper {
             let post = before.and_then(|before| posts.get_mut(before)?.take());
             known.push(post.is_some());
             let mut post = post.unwrap_or_else(|| Post::new(None));
-            // The timer works on it meanwhile, if it may: a report becomes more only with a lock.
-            if root.policy.is_dry_run() || post.lock.is_some() {
-                territory.set_id(index, before.and_then(|before| old.id(before)));
+            // The timer works on it from here on. A report becomes more only where nobody else works.
+            let id = before.and_then(|before| old.id(before));
+            if id.is_some() && post.may_work(root, self.shared.folders.runtime.as_deref()) {
+                territory.set_id(index, id);
             }
             post.forget_watches();
             self.posts.push(post);

@@ -207,6 +207,63 @@ fn a_root_that_another_works_on_is_not_ours_by_a_reload() {
     assert_eq!(states, ["denied", "watching"]);
 }
 
+/// The root inside of it has a lock of its own, and may have been scanned already.
+#[test]
+fn a_root_that_another_works_on_takes_nothing_from_one_inside_of_it() {
+    let sandbox = Sandbox::new().dir("a").dir("a/inner");
+    let other = sandbox.command(["watch", "--json", "--grace", "1h", "root/a"]);
+    let other = Watching::start(other).ready();
+    let (outer, inner) = (sandbox.path("a"), sandbox.path("a/inner"));
+    let rules = format!(
+        "[defaults]\ngrace = \"200ms\"\nsole_copy = \"reap\"\n[[watch]]\npath = {inner:?}\n"
+    );
+    put(&sandbox, &rules);
+    let mut watch = watch(&sandbox).ready();
+    let mut shell = sandbox.shell();
+    shell.tell("exec 9>>a/inner/held.tmp");
+    watch.wait_for(kept("held.tmp", "in-use"));
+    let more = "recursive = true\nexclude = [\"inner/**\"]\n";
+    put(
+        &sandbox,
+        &format!("{rules}[[watch]]\npath = {outer:?}\n{more}"),
+    );
+    watch.wait_for(|event| event["event"] == "root" && event["state"] == "denied");
+    shell.tell("exec 9>&-");
+    watch.wait_for(is("reaped", "held.tmp"));
+    watch.stop();
+    other.stop();
+}
+
+/// What is known of its temps stands though it has no lock: of each is said once why it is kept.
+#[test]
+fn a_root_without_a_lock_is_worked_on_by_other_rules_too() {
+    let sandbox = two_roots();
+    // To take up the new rules takes longer than the grace.
+    (0..10_000).for_each(|n| fs::create_dir(sandbox.path(format!("b/{n}"))).unwrap());
+    let locks = sandbox.base().join("runtime/orphand");
+    fs::create_dir_all(locks.parent().unwrap()).unwrap();
+    sandbox.give(locks.parent().unwrap());
+    fs::write(&locks, "no folder").unwrap();
+    let rules = "recursive = true\nsole_copy = \"reap\"\n";
+    config(&sandbox, "100ms", &["b", "a"], rules);
+    let mut watch = watch(&sandbox).ready();
+    let mut shell = sandbox.shell();
+    shell.tell("exec 9>>a/held.tmp");
+    watch.wait_for(kept("held.tmp", "in-use"));
+    config(&sandbox, "110ms", &["b", "a"], rules);
+    watch.wait_for_nth(2, |event| {
+        event["event"] == "rescan" && event["root"] == sandbox.path("a").to_str().unwrap()
+    });
+    watch.outlive_a_sentinel_in(&sandbox, "a");
+    let stopped = watch.stop();
+    assert_eq!(stopped.events.names("kept"), ["held.tmp"]);
+    assert!(
+        stopped.stderr.contains("without a lock"),
+        "{}",
+        stopped.stderr
+    );
+}
+
 /// Where no lock could be made, another one may be able to make it later.
 #[cfg(target_os = "linux")]
 #[test]

@@ -7,7 +7,6 @@ use std::time::Instant;
 
 use super::post::{no_room, poll_interval};
 use super::{Keeper, Post};
-use crate::daemon::StartError;
 use crate::event::{Cause, Event, RootState};
 use crate::look::{RootError, RootId};
 use crate::reap::quarantine::Room;
@@ -69,7 +68,9 @@ impl Keeper {
         if replaced {
             self.detach(index, root);
         }
-        if !self.has_lock(index, root) {
+        let runtime = self.shared.folders.runtime.as_deref();
+        let post = self.posts.get_mut(index);
+        if !post.is_some_and(|post| post.may_work(root, runtime)) {
             // It may have been worked on without a lock, because none could be made: what is known of it is
             // not ours to remove any more.
             if self.state(index) != Some(RootState::Denied) {
@@ -152,7 +153,13 @@ impl Keeper {
 
     fn detach(&mut self, index: usize, root: &Root) {
         self.territory.set_id(index, None);
-        self.shared.temps.forget_below(&root.path);
+        let territory = &self.territory;
+        let is_its = |folder: &Path| {
+            let covering = territory.root_of(folder);
+            covering.is_none_or(|(covering, ..)| covering == index)
+        };
+        // A root inside of it is not gone with it: that is looked for by itself.
+        self.shared.temps.forget_below(&root.path, is_its);
         let Some(post) = self.posts.get_mut(index) else {
             return;
         };
@@ -164,28 +171,6 @@ impl Keeper {
         post.unheard = None;
         // The lock was on a directory that is not there any more.
         post.lock = None;
-    }
-
-    fn has_lock(&mut self, index: usize, root: &Root) -> bool {
-        let Some(post) = self.posts.get_mut(index) else {
-            return false;
-        };
-        if post.lock.is_some() {
-            return true;
-        }
-        match crate::daemon::lock(root, self.shared.folders.runtime.as_deref()) {
-            Ok(lock) => {
-                post.lock = lock;
-                post.is_busy = false;
-            }
-            Err(pid) => {
-                if !std::mem::replace(&mut post.is_busy, true) {
-                    let root = root.path.clone();
-                    log::warn!("{}", StartError::Busy { root, pid });
-                }
-            }
-        }
-        !post.is_busy
     }
 
     /// Something was mounted or unmounted at `place`: below a root it shuts or opens a directory.

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::clock;
+use crate::daemon::{self, StartError};
 use crate::decide::policy::Closed;
 use crate::decide::time::Wall;
 use crate::event::RootState;
@@ -74,6 +75,26 @@ impl Post {
             silent: 0,
             round: 0,
         }
+    }
+
+    /// Whether nobody else works on it. Locks it, if it is not and can be.
+    pub(super) fn may_work(&mut self, root: &Root, runtime: Option<&Path>) -> bool {
+        if self.lock.is_some() {
+            return true;
+        }
+        match daemon::lock(root, runtime) {
+            Ok(lock) => {
+                self.lock = lock;
+                self.is_busy = false;
+            }
+            Err(pid) => {
+                if !std::mem::replace(&mut self.is_busy, true) {
+                    let root = root.path.clone();
+                    log::warn!("{}", StartError::Busy { root, pid });
+                }
+            }
+        }
+        !self.is_busy
     }
 
     /// Nothing of it is watched any more.

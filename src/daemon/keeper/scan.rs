@@ -245,7 +245,7 @@ impl Keeper {
         {
             for (dir, _) in post.watched.extract_if(|dir, _| dir.starts_with(path)) {
                 self.kernel.unwatch(&dir);
-                shared.temps.forget_below(&dir);
+                shared.temps.forget_below(&dir, |_| true);
             }
             post.unwatched.retain(|dir| !dir.starts_with(path));
         }
