@@ -10,7 +10,7 @@ use std::time::Duration;
 use crate::clock;
 use crate::decide::judge::{Evidence, Reach, Reason, Target, Verdict, judge};
 use crate::decide::observation::{Hold, Kind, Observation};
-use crate::decide::policy::SHORTEST_GRACE;
+use crate::decide::policy::{Policy, SHORTEST_GRACE};
 use crate::decide::time::{ClockWatch, Mono, Now};
 use crate::decide::tracker::{Look, Next, Tracked};
 use crate::event::{Disposed, Event, How, Subject};
@@ -281,7 +281,7 @@ impl<'a> Pass<'a> {
             return Ok(None);
         }
         let (observation, hold, mut proof) =
-            match see(dir, self.asker, circumstances.our_uid, &one.name)? {
+            match see((dir, &one.name), policy, self.asker, circumstances.our_uid)? {
                 Seen::File(observation, hold, proof) => (observation, hold, proof),
                 Seen::Nothing => {
                     self.settle(one);
@@ -628,7 +628,12 @@ fn us() -> u32 {
 }
 
 /// Looks at `name`: what it is, and, if it can be a temp of ours, who holds it.
-fn see(dir: &Dir, asker: &Asker, our_uid: u32, name: &OsStr) -> io::Result<Seen> {
+fn see(
+    (dir, name): (&Dir, &OsStr),
+    policy: &Policy,
+    asker: &Asker,
+    our_uid: u32,
+) -> io::Result<Seen> {
     let Some(first) = dir.observe(name)? else {
         return Ok(Seen::Nothing);
     };
@@ -638,8 +643,8 @@ fn see(dir: &Dir, asker: &Asker, our_uid: u32, name: &OsStr) -> io::Result<Seen>
     }
     let ours = our_uid == 0 || file.uid == our_uid;
     // Another's file gives no lease; one whose bytes are elsewhere would be fetched by opening it;
-    // and on a file system where no proof is known there is nothing to ask.
-    if !ours || first.dataless || dir.reach() == Reach::Unknown {
+    // and where the proof does not count there is nothing to ask.
+    if !ours || first.dataless || !dir.place().has_proof(policy) {
         return Ok(Seen::File(first, Hold::CannotTell, None));
     }
     let opened = match evidence::open_to_ask(dir, name) {
@@ -672,7 +677,7 @@ pub fn examine(
     let reading = policy.names.read(name);
     let grace = policy.grace.of(&reading).max(SHORTEST_GRACE);
     let our_uid = us();
-    let Seen::File(observation, hold, proof) = see(dir, asker, our_uid, name)? else {
+    let Seen::File(observation, hold, proof) = see((dir, name), policy, asker, our_uid)? else {
         return Ok(None);
     };
     let now = clock::now();

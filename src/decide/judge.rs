@@ -214,6 +214,15 @@ pub struct Place {
     pub quarantine: bool,
 }
 
+impl Place {
+    /// Whether the proof counts here: it is known to hold, or the rule trusts it.
+    #[must_use]
+    pub fn has_proof(&self, policy: &Policy) -> bool {
+        let mut trusted = policy.trusted_file_systems.iter();
+        self.reach != Reach::Unknown || trusted.any(|name| **name == *self.file_system)
+    }
+}
+
 /// Everything that the verdict rests on, gathered at the last moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Evidence {
@@ -437,14 +446,7 @@ fn says_hard_linked(e: &Evidence) -> String {
 }
 
 fn network_fs(e: &Evidence, policy: &Policy) -> Answer {
-    let trusted = policy
-        .trusted_file_systems
-        .iter()
-        .any(|name| **name == *e.place.file_system);
-    keep_if(
-        e.place.reach == Reach::Unknown && !trusted,
-        Reason::NetworkFs,
-    )
+    keep_if(!e.place.has_proof(policy), Reason::NetworkFs)
 }
 
 fn says_network_fs(e: &Evidence) -> String {

@@ -20,6 +20,7 @@ use super::calls;
 use crate::clock;
 use crate::decide::judge::{Reach, Target};
 use crate::decide::observation::{Fingerprint, Hold, Kind, Observation};
+use crate::decide::policy::Policy;
 use crate::decide::retention::{self, Better, Entry, Limits, Trust};
 use crate::decide::time::Wall;
 use crate::event::{Event, Subject};
@@ -254,7 +255,7 @@ impl Room {
     }
 
     /// Whether it is proven that nobody holds `one`, and it is still what it was.
-    fn is_proven_unused(&self, one: &Stored, asker: &Asker) -> bool {
+    fn is_proven_unused(&self, one: &Stored, policy: &Policy, asker: &Asker) -> bool {
         let Ok(Some((below, folder, seen))) = self.find_file(&one.id) else {
             return false;
         };
@@ -271,7 +272,7 @@ impl Room {
         let seen_whole = match reach {
             Reach::Whole => true,
             Reach::OpenersOnly => evidence::census(&[file], reach).clears(file),
-            Reach::Unknown => false,
+            Reach::Unknown => self.root.place().has_proof(policy),
         };
         hold == Hold::Free && same && seen_whole && proof.again() == Hold::Free
     }
@@ -393,7 +394,7 @@ pub fn tend(root: &Root, id: Option<RootId>, keeping: Keeping<'_>) -> Vec<Event>
         let Some(one) = by_id.get(one.id.as_os_str()) else {
             continue;
         };
-        if !room.is_proven_unused(one, keeping.asker) {
+        if !room.is_proven_unused(one, &root.policy, keeping.asker) {
             continue;
         }
         // What was a second copy when this began is the last one if the better one has gone meanwhile.

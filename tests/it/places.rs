@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use orphand::decide::judge::{Reach, Reason, Verdict};
+use orphand::decide::policy::Policy;
 use orphand::event::Event;
 use orphand::evidence::{self, Census, FileId};
 use orphand::look::Dir;
@@ -887,5 +888,17 @@ fn a_file_system_that_nobody_has_tried() {
             "{outcome:?}"
         );
         stage.has_only(OLD, &stage.temp, "");
+
+        // Who knows that it holds there says so in the rule. What is held stays.
+        let stage = stage.with_policy(Policy {
+            trusted_file_systems: vec!["ramfs".to_owned()],
+            ..Stage::policy()
+        });
+        let holding = Holding::new(Hold::Map, &stage.temp);
+        stays(&stage, Reason::InUse, "mapped");
+        drop(holding);
+        let event = stage.judge(TEMP);
+        assert!(matches!(event, Event::Reaped(_)), "{event:?}");
+        stage.has_only(WHOLE, &stage.target, "");
     });
 }
