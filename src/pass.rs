@@ -218,7 +218,7 @@ impl<'a> Pass<'a> {
             recover(self.tools, self.ground, self.asker, &claim, self.tell);
             if !matches!(dir.observe(&claim), Ok(None)) {
                 claims.strand(dir.id(), &claim);
-                nameless.extend(claim::read(&claim).and_then(claim::Claim::original));
+                nameless.extend(claim::read(&claim).and_then(|claim| claim.original));
             }
         }
         nameless
@@ -313,7 +313,7 @@ impl<'a> Pass<'a> {
             quiet: quiet.quiet,
             unused: quiet.unused,
             grace,
-            created: temp.created_at(&look),
+            written: temp.written_by(&look),
             closed: temp.is_closed(),
         };
         let answer = (proof.as_ref(), hold);
@@ -689,7 +689,7 @@ pub fn examine(
         quiet,
         unused: quiet.min(now.mono.since_boot()),
         grace,
-        created: None,
+        written: None,
         closed: false,
     };
     let census = (dir.reach() == Reach::OpenersOnly && hold == Hold::Free)

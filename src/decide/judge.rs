@@ -246,8 +246,8 @@ pub struct Evidence {
     pub closed: bool,
     /// Who holds it.
     pub hold: Hold,
-    /// Whether a lock on it would be seen.
-    pub locks_seen: bool,
+    /// It could be opened: so it can be asked for locks.
+    pub opened: bool,
     /// Where the proof does not see mappings: whether every process could be examined otherwise,
     /// and none had it mapped.
     pub mappings_examined: bool,
@@ -510,7 +510,7 @@ fn says_closed(e: &Evidence) -> String {
 fn locked(e: &Evidence, policy: &Policy) -> Answer {
     match e.hold {
         Hold::Locked => Answer::Keep(Reason::Locked),
-        Hold::Held | Hold::CannotTell if !e.locks_seen && policy.open != Open::Keep => {
+        Hold::Held | Hold::CannotTell if !e.opened && policy.open != Open::Keep => {
             Answer::Keep(Reason::CannotTell)
         }
         Hold::Held | Hold::CannotTell | Hold::Free => Answer::Pass,
@@ -518,8 +518,11 @@ fn locked(e: &Evidence, policy: &Policy) -> Answer {
 }
 
 fn says_locked(e: &Evidence) -> String {
-    match (e.hold, e.locks_seen) {
-        (Hold::Held | Hold::CannotTell, false) => "whether it is locked cannot be seen here".into(),
+    match (e.hold, e.opened) {
+        (Hold::Held | Hold::CannotTell, false) => "it cannot be asked for locks".into(),
+        (Hold::Held | Hold::CannotTell, true) => {
+            "no lock on it is seen; before it goes it is asked for one".into()
+        }
         _ => says_hold(e),
     }
 }
@@ -640,7 +643,7 @@ mod tests {
             writer: Writer::Gone(4711),
             closed: false,
             hold: Hold::Free,
-            locks_seen: true,
+            opened: true,
             mappings_examined: false,
             target: Target::Whole { same_file: false },
             restored: false,
@@ -833,7 +836,7 @@ mod tests {
                 },
                 with(|e| {
                     e.hold = Hold::Held;
-                    e.locks_seen = false;
+                    e.opened = false;
                 }),
                 keep(Reason::CannotTell),
             ),
@@ -845,7 +848,7 @@ mod tests {
                 },
                 with(|e| {
                     e.hold = Hold::CannotTell;
-                    e.locks_seen = false;
+                    e.opened = false;
                 }),
                 keep(Reason::CannotTell),
             ),
@@ -854,7 +857,7 @@ mod tests {
                 policy(),
                 with(|e| {
                     e.hold = Hold::Held;
-                    e.locks_seen = false;
+                    e.opened = false;
                 }),
                 keep(Reason::InUse),
             ),
@@ -1182,17 +1185,21 @@ mod tests {
             ),
         ] {
             let held = with(|e| e.hold = hold);
-            says("nobody locks it", &held, holder);
+            let lock = match hold {
+                Hold::Free | Hold::Locked => holder,
+                Hold::Held | Hold::CannotTell => "before it goes it is asked for one",
+            };
+            says("nobody locks it", &held, lock);
             says("nobody holds it", &held, holder);
             says("that is proven", &held, proof);
         }
 
         let unseen = with(|e| {
             e.hold = Hold::Held;
-            e.locks_seen = false;
+            e.opened = false;
         });
-        says("nobody locks it", &unseen, "cannot be seen here");
-        let unlocked = with(|e| e.locks_seen = false);
+        says("nobody locks it", &unseen, "cannot be asked for locks");
+        let unlocked = with(|e| e.opened = false);
         says("nobody locks it", &unlocked, "has it open or mapped");
 
         for (reach, examined, words) in [

@@ -83,7 +83,7 @@ pub struct ClockWatch {
 }
 
 /// By how much the two clocks may drift apart between two readings before it counts as a jump.
-const PARTED: Duration = Duration::from_secs(2);
+pub(super) const PARTED: Duration = Duration::from_secs(2);
 
 impl ClockWatch {
     /// Takes a reading and says when the clocks last parted, if that was noticed.

@@ -16,7 +16,7 @@ use super::judge::Reason;
 use super::observation::{Fingerprint, Hold};
 use super::packed::Packed;
 use super::policy::{self, Open, confirm};
-use super::time::{Mono, Now};
+use super::time::{Mono, Now, PARTED};
 
 /// How a temp came to be known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -235,17 +235,18 @@ impl Tracked {
         self.origin
     }
 
-    /// When the creation of the very file that was looked at was seen, where it was. A file that is
-    /// younger than that has come by this name unheard: in a directory that was hot meanwhile, say. One
-    /// whose birth is not known may be such a one.
+    /// When the file that was looked at was changed last, at the latest: nobody who started after that can
+    /// have written it. Known where its creation was seen, and no clock has jumped since.
+    ///
+    /// A name may be opened again, by a process with the number of the one that made it: in a container each
+    /// start may give the same.
     #[must_use]
-    pub fn created_at(&self, look: &Look) -> Option<Mono> {
-        // Covers the coarseness of the kernel's dates.
-        const DOUBT: Duration = Duration::from_secs(1);
-        let since = look.now.mono.since(self.seen);
-        let born = look.fingerprint.btime?;
-        let is_it = look.now.wall.since(born) + DOUBT >= since;
-        (self.origin == Origin::Created && is_it).then_some(self.seen)
+    pub fn written_by(&self, look: &Look) -> Option<Mono> {
+        let jumped = look.parted.is_some_and(|at| at >= self.seen);
+        let age = look.now.wall.since(look.fingerprint.newest());
+        // What is no jump yet may have aged it.
+        let written = look.now.mono.before(age.saturating_sub(PARTED));
+        (self.origin == Origin::Created && !jumped).then_some(self.seen.max(written))
     }
 
     /// Whether a close by a writer was reported.

@@ -248,9 +248,9 @@ impl Drop for Proof {
 /// Whether the process whose pid a name carries can have written the temp.
 ///
 /// It is gone if there is no such process, if it is a zombie, or if it started after the temp was
-/// seen being created. `seen` is that moment, where it is known.
+/// changed last. `written` is that moment at the latest, where it is known.
 #[must_use]
-pub fn writer(pid: u32, seen: Option<Mono>) -> Writer {
+pub fn writer(pid: u32, written: Option<Mono>) -> Writer {
     let Some(process) = i32::try_from(pid).ok().and_then(Pid::from_raw) else {
         return Writer::Alive(pid);
     };
@@ -265,7 +265,7 @@ pub fn writer(pid: u32, seen: Option<Mono>) -> Writer {
     match process_stat(&stat) {
         // The first thread of a process may end before the others.
         Some(('Z' | 'X', _)) if is_its_last_thread(pid) => Writer::Gone(pid),
-        Some((_, ticks)) if seen.is_some_and(|seen| started_after(ticks, seen)) => {
+        Some((_, ticks)) if written.is_some_and(|written| started_after(ticks, written)) => {
             Writer::Gone(pid)
         }
         _ => Writer::Alive(pid),
@@ -367,7 +367,7 @@ pub(super) fn writer_name(pid: u32, uid: u32) -> Option<String> {
     let is_its = fs::metadata(&at).is_ok_and(|meta| meta.uid() == uid);
     // Threads of the kernel have no memory of their own, and so no command line.
     let has_memory = fs::read(at.join("cmdline")).is_ok_and(|line| !line.is_empty());
-    (is_its && has_memory).then(|| comm(&at))
+    (is_its && has_memory && shows_our_processes()).then(|| comm(&at))
 }
 
 fn comm(process: &Path) -> String {
@@ -386,24 +386,24 @@ fn process_stat(stat: &[u8]) -> Option<(char, u64)> {
     Some((state, start))
 }
 
-/// Whether a process that started at `ticks` of the boot clock did so after `seen`.
+/// Whether a process that started at `ticks` of the boot clock did so after `moment`.
 ///
-/// The boot clock runs through a suspend, ours does not. All time slept so far is added to `seen`,
-/// also what was slept after it: that moves `seen` too late rather than too early, and keeps.
-fn started_after(ticks: u64, seen: Mono) -> bool {
+/// The boot clock runs through a suspend, ours does not. All time slept so far is added to `moment`,
+/// also what was slept after it: that moves `moment` too late rather than too early, and keeps.
+fn started_after(ticks: u64, moment: Mono) -> bool {
     let boot = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
     let boot = Duration::new(
         u64::try_from(boot.tv_sec).unwrap_or(0),
         u32::try_from(boot.tv_nsec).unwrap_or(0),
     );
     let slept = boot.saturating_sub(clock::mono().since_boot());
-    let seen = seen.since_boot() + slept;
+    let moment = moment.since_boot() + slept;
     let rate = rustix::param::clock_ticks_per_second();
     let Some(started) = ticks.checked_mul(1_000).and_then(|ms| ms.checked_div(rate)) else {
         return false;
     };
     // A second of doubt covers the coarseness of both.
-    Duration::from_millis(started) > seen + Duration::from_secs(1)
+    Duration::from_millis(started) > moment + Duration::from_secs(1)
 }
 
 /// Whether somebody is seen to hold a BSD or POSIX lock on a file that nobody could prove to be free. That
@@ -446,8 +446,8 @@ fn table_of_locks() -> io::Result<(String, bool)> {
     Ok((String::from_utf8_lossy(&table).into_owned(), pages < 2))
 }
 
-/// Whether somebody else holds a POSIX lock on it. The question is that of an open file which holds none:
-/// so the locks of this process count too.
+/// Whether somebody else holds a POSIX lock on it. The question is that of an open file which holds none: so
+/// those of this process count too; but it loses them when it closes the file, as each look does (fcntl(2)).
 fn has_posix_lock(file: BorrowedFd<'_>) -> io::Result<bool> {
     let mut lock = libc::flock {
         l_type: libc::F_WRLCK as libc::c_short,
@@ -521,6 +521,12 @@ pub fn census(wanted: &[FileId], reach: Reach) -> Census {
         for pid in news {
             walk.process(pid);
         }
+    }
+    let are_ours = shows_our_processes();
+    if !are_ours {
+        // The numbers there are other processes' here.
+        walk.doubtful
+            .extend(walk.holders.drain().map(|(file, _)| file));
     }
     Census {
         holders: walk.holders,

@@ -136,8 +136,8 @@ pub struct Suspect {
     pub unused: Duration,
     /// How long it must be quiet.
     pub grace: Duration,
-    /// When its creation was seen, if it was.
-    pub created: Option<Mono>,
+    /// When it was changed last, at the latest, if that is known.
+    pub written: Option<Mono>,
     /// Whether a close by a writer was reported.
     pub closed: bool,
 }
@@ -161,7 +161,7 @@ pub struct Circumstances<'a> {
 
 /// Whether the process that goes by `pid`, here or in a namespace below ours, can have written it.
 fn writer_of(pid: u32, suspect: &Suspect, circumstances: Circumstances<'_>) -> Writer {
-    let can_have = |pid| matches!(writer(pid, suspect.created), Writer::Alive(_));
+    let can_have = |pid| matches!(writer(pid, suspect.written), Writer::Alive(_));
     if can_have(pid) {
         return Writer::Alive(pid);
     }
@@ -217,7 +217,7 @@ pub fn gather(
         writer,
         closed: suspect.closed,
         hold,
-        locks_seen: proof.is_some(),
+        opened: proof.is_some(),
         mappings_examined: circumstances
             .census
             .is_some_and(|census| census.clears(file)),

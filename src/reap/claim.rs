@@ -119,18 +119,8 @@ impl Drop for Ticket<'_> {
 /// A claim name, read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Claim {
-    /// The name that the file had; without its middle, where it may have been cut.
-    pub name: OsString,
-    /// Whether nothing was cut.
-    pub whole: bool,
-}
-
-impl Claim {
-    /// The name that the file had; `None` if that cannot be told any more.
-    #[must_use]
-    pub fn original(self) -> Option<OsString> {
-        self.whole.then_some(self.name)
-    }
+    /// The name that the file had; `None` if it may have been cut and cannot be told any more.
+    pub original: Option<OsString>,
 }
 
 /// Reads a claim name; `None` if it is none.
@@ -142,13 +132,12 @@ pub fn read(name: &OsStr) -> Option<Claim> {
     let lower = hex
         .iter()
         .all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(b));
-    let bears = rest.strip_prefix(b"-")?;
-    if !lower || bears.is_empty() || bears == b"." || bears == b".." {
+    let original = rest.strip_prefix(b"-")?;
+    if !lower || original.is_empty() || original == b"." || original == b".." {
         return None;
     }
     Some(Claim {
-        name: OsString::from_vec(bears.to_vec()),
-        whole: name.len() < LONGEST,
+        original: (name.len() < LONGEST).then(|| OsString::from_vec(original.to_vec())),
     })
 }
 
@@ -168,7 +157,7 @@ mod tests {
         ] {
             let claim = claims.name(OsStr::new(&name));
             let read = read(claim.name()).expect("a claim name");
-            assert_eq!(read.original().as_deref(), Some(OsStr::new(&name)));
+            assert_eq!(read.original.as_deref(), Some(OsStr::new(&name)));
             let name = claim.name().to_owned();
             assert!(claims.is_at_work(&name));
             drop(claim);
@@ -176,7 +165,7 @@ mod tests {
         }
         let bytes = OsStr::from_bytes(b"\xff\xfe.tmp");
         let read = read(claims.name(bytes).name()).expect("a claim name");
-        assert_eq!(read.original().as_deref(), Some(bytes));
+        assert_eq!(read.original.as_deref(), Some(bytes));
     }
 
     #[test]
@@ -191,7 +180,7 @@ mod tests {
             let kept = claim.as_bytes().split_at(PREFIX.len() + HEX + 1).1;
             assert!(kept.starts_with(b"sessions.json"), "{length}");
             assert_eq!(
-                read(claim).expect("a claim name").original(),
+                read(claim).expect("a claim name").original,
                 None,
                 "{length}"
             );

@@ -749,12 +749,13 @@ pub fn recover(scene: Scene<'_>, asker: &Asker, claim: &OsStr) -> io::Result<Opt
     {
         return Ok(None);
     }
-    // A name of this form can be given by anybody: what this rule would not have claimed stays.
-    if !scene.policy.takes(dir.below(), &read.name) {
+    // A name of this form can be given by anybody: what this rule would not have claimed stays. One that was
+    // cut fits other rules than it did whole: it is moved, for it would never be found again.
+    let takes = |name| scene.policy.takes(dir.below(), name);
+    if read.original.as_deref().is_some_and(|name| !takes(name)) {
         return Ok(None);
     }
-    let original = read.original();
-    if let Some(name) = &original {
+    if let Some(name) = &read.original {
         match calls::rename(dir.fd(), claim, dir.fd(), name) {
             Ok(()) => return Ok(Some(Recovered::PutBack(name.clone()))),
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
@@ -766,7 +767,7 @@ pub fn recover(scene: Scene<'_>, asker: &Asker, claim: &OsStr) -> io::Result<Opt
         Outcome::Failed { error, .. } => error,
         _ => io::Error::other("it has a new owner, and there can be no quarantine here"),
     })?;
-    let name = original.unwrap_or_else(|| claim.to_owned());
+    let name = read.original.unwrap_or_else(|| claim.to_owned());
     calls::rename(dir.fd(), claim, slot.folder(), &name)?;
     Ok(Some(Recovered::Quarantined {
         id: slot.keep(),

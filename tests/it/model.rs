@@ -1224,7 +1224,7 @@ fn judge_as(seen: Seen, expected: Option<Seen>, hold: Hold, target: Target) -> V
         writer: Writer::Unnamed,
         closed: false,
         hold,
-        locks_seen: true,
+        opened: true,
         mappings_examined: false,
         target,
         restored: false,

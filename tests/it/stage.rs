@@ -233,7 +233,7 @@ impl Stage {
             quiet: GRACE,
             unused: GRACE,
             grace: GRACE,
-            created: None,
+            written: None,
             closed: false,
         };
         Candidate {

@@ -225,7 +225,7 @@ impl Keeper {
         let dir = Dir::open_below(&ground.root.path, ground.id, ground.below).ok()?;
         let was_there = was_before(&dir, claim, self.boundary)?;
         claim::read(claim)?
-            .original()
+            .original
             .filter(|_| was_there || !self.has_begun)
     }
 

@@ -136,13 +136,13 @@ impl Story {
         }
     }
 
-    fn look(&mut self) -> Next {
+    /// What a look sees now.
+    fn see(&mut self) -> Look {
         let now = Now {
             mono: self.mono(),
             wall: self.wall(),
         };
-        self.looks.push(self.at);
-        let look = Look {
+        Look {
             now,
             parted: self.clocks.read(now),
             fingerprint: self.file,
@@ -150,7 +150,12 @@ impl Story {
                 true => Hold::Held,
                 false => Hold::Free,
             },
-        };
+        }
+    }
+
+    fn look(&mut self) -> Next {
+        self.looks.push(self.at);
+        let look = self.see();
         self.temp.look(&look, self.grace, self.open)
     }
 
@@ -709,44 +714,38 @@ fn what_has_changed_since_a_look_gets_half_a_grace() {
     }
 }
 
-/// A pid counts as another's only by the moment at which this very file was seen being created.
+/// A pid counts as another's only where its process started after the last change to this very file.
 #[test]
-fn whose_creation_was_seen() {
-    let seen = |origin, age: i64, waits: u64, born: Option<i64>| {
+fn who_can_have_written_it() {
+    let written = |origin, age: i64, script: Script<'_>| {
         let mut story = Story::new(origin, age, UP, GRACE);
-        story.at = waits;
-        story.file.btime = born.map(wall);
-        let look = Look {
-            now: Now {
-                mono: story.mono(),
-                wall: story.wall(),
-            },
-            parted: None,
-            fingerprint: story.file,
-            hold: Hold::Free,
-        };
-        story.temp.created_at(&look)
+        for &(at, what) in script {
+            story.at = at;
+            story.happen(what);
+        }
+        story.at = 20_000;
+        let look = story.see();
+        let Mono(written) = story.temp.written_by(&look)?;
+        Some(written / MS - UP)
     };
-    let known = Some(Mono(UP * MS));
-    assert_eq!(seen(Origin::Created, 0, 10_000, Some(0)), known);
+    let created = |script: Script<'_>| written(Origin::Created, 0, script);
+    assert_eq!(created(&[]), Some(2_000), "the clocks may differ by that");
+    assert_eq!(created(&[(9_000, Write)]), Some(11_000));
+    assert_eq!(created(&[(9_000, WriteAndDateBack)]), Some(11_000));
+    assert_eq!(created(&[(9_000, Replace)]), Some(11_000), "unheard");
     assert_eq!(
-        seen(Origin::Created, 0, 10_000, Some(1_000)),
-        known,
-        "coarse"
+        created(&[(19_500, Write)]),
+        Some(20_000),
+        "not later than now"
     );
-    assert_eq!(
-        seen(Origin::Created, 0, 10_000, Some(1_001)),
-        None,
-        "younger"
-    );
-    assert_eq!(
-        seen(Origin::Created, 0, 10_000, Some(-YEAR)),
-        known,
-        "moved in"
-    );
-    assert_eq!(seen(Origin::Created, 0, 10_000, None), None);
+    let aged = written(Origin::Created, YEAR, &[]);
+    assert_eq!(aged, Some(0), "not before it was seen");
+    for jump in [Sleep(HOUR), SetClock(HOUR), SetClock(-HOUR)] {
+        let script = [(9_000, Write), (9_500, jump)];
+        assert_eq!(created(&script), None, "{jump:?}");
+    }
     for origin in [Origin::Found, Origin::FoundToWait, Origin::FoundInTime] {
-        assert_eq!(seen(origin, 0, 10_000, Some(0)), None, "{origin:?}");
+        assert_eq!(written(origin, 0, &[]), None, "{origin:?}");
     }
 }
 
