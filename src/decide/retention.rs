@@ -1,7 +1,8 @@
 //! How long a quarantine keeps what lies in it.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::ffi::OsString;
+use std::ops::Bound;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -77,9 +78,10 @@ pub enum Better {
 /// What is to be dropped, oldest first: what is too old, then as much as is over the size. Each with what
 /// makes it dispensable, as long as that is there.
 ///
-/// Never dropped is the newest copy for a target that is missing or empty, nor the newest with content, nor one
-/// that may be: several are moved within one tick of the clock, and anybody can set an `mtime`. So one is older only if it was
-/// written before the other and also moved before it.
+/// Never dropped is the newest copy for a target that is missing or empty, nor one that may be: several are
+/// moved within one tick of the clock, and anybody can set an `mtime`. So one is older only if it was written
+/// before the other and also moved before it. Nor is one that is larger than all newer ones: a killed writer
+/// leaves what it had written so far, and only the copy before that may be whole.
 #[must_use]
 pub fn overdue(
     entries: &[Entry],
@@ -95,18 +97,7 @@ pub fn overdue(
     }
     let whole = entries.iter().filter(|entry| entry.target_whole);
     let mut old: Vec<(&Entry, Better)> = whole.map(|entry| (entry, Better::Target)).collect();
-    for copies in copies.into_values() {
-        // An empty file is better than nothing, and than no other.
-        let has_content = |entry: &&Entry| entry.bytes > 0;
-        old.extend(outdated(
-            copies.iter().copied().filter(has_content).collect(),
-        ));
-        old.extend(
-            outdated(copies)
-                .into_iter()
-                .filter(|(entry, _)| !has_content(entry)),
-        );
-    }
+    old.extend(copies.into_values().flat_map(outdated));
     old.sort_by(|(a, _), (b, _)| (a.since, &a.id).cmp(&(b.since, &b.id)));
 
     // Only what may be dropped counts: dropping the rest because the spared ones are large would
@@ -136,32 +127,46 @@ pub fn overdue(
     dropped
 }
 
-/// Those copies of one target than which one is known to be newer; and the one of these that is newest and
-/// than which none is.
+/// Those copies of one target than which one is known to be newer, and is no smaller; and such a one, which
+/// stays itself.
 fn outdated(mut copies: Vec<&Entry>) -> Vec<(&Entry, Better)> {
     copies.sort_by_key(|entry| std::cmp::Reverse(entry.written));
     let mut outdated = Vec::new();
-    // The one that was moved last of all that were written later. None is newer than it: that would have
-    // been moved later still.
-    let mut last: Option<&Entry> = None;
+    // Of those that were written later and stay, by when they were moved: the later, the smaller. Of all that
+    // were moved after a moment, so, the first is the largest.
+    let mut stay: BTreeMap<Wall, &Entry> = BTreeMap::new();
     for at_once in copies.chunk_by(|a, b| a.written == b.written) {
-        if let Some(last) = last {
-            let is_older = |entry: &&&Entry| entry.since < last.since;
-            let better = || Better::Copy(last.id.clone());
-            let older = at_once.iter().filter(is_older);
-            outdated.extend(older.map(|entry| (*entry, better())));
+        let mut newest = Vec::new();
+        for &entry in at_once {
+            let after = (Bound::Excluded(entry.since), Bound::Unbounded);
+            match stay.range(after).next() {
+                Some((_, copy)) if copy.bytes >= entry.bytes => {
+                    outdated.push((entry, Better::Copy(copy.id.clone())));
+                }
+                _ => newest.push(entry),
+            }
         }
-        let latest = at_once.iter().copied().max_by_key(|entry| entry.since);
-        last = [last, latest]
-            .into_iter()
-            .flatten()
-            .max_by_key(|entry| entry.since);
+        for entry in newest {
+            let next = stay.range(entry.since..).next();
+            if next.is_some_and(|(_, copy)| copy.bytes >= entry.bytes) {
+                continue;
+            }
+            while let Some((&since, copy)) = stay.range(..=entry.since).next_back()
+                && copy.bytes <= entry.bytes
+            {
+                stay.remove(&since);
+            }
+            stay.insert(entry.since, entry);
+        }
     }
     outdated
 }
 
 #[cfg(test)]
 mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
     use super::*;
 
     const DAY: i64 = 24 * 60 * 60;
@@ -258,7 +263,7 @@ mod tests {
             (&[(9, 9), (10, 10), (8, 8)], &[(0, 2), (1, 2)]),
             // All are moved in the same tick.
             (&[(9, 8), (8, 8)], &[]),
-            (&[(9, 8), (8, 8), (10, 9)], &[(2, 0)]),
+            (&[(9, 8), (8, 8), (10, 9)], &[(2, 1)]),
             // Nobody can tell.
             (&[(9, 8), (9, 8)], &[]),
             (&[(9, 9), (9, 8)], &[]),
@@ -282,13 +287,19 @@ mod tests {
     /// Each row is copies for one missing target, moved one day after the other: how large they are, and
     /// which of them go because of which.
     #[test]
-    fn an_empty_copy_is_better_than_none() {
+    fn a_smaller_copy_is_no_better() {
         for (sizes, want) in [
             (&[1, 0][..], &[][..]),
             (&[0, 1], &[(0, 1)]),
             (&[0, 0, 0], &[(0, 2), (1, 2)]),
             (&[1, 1, 0], &[(0, 1)]),
-            (&[0, 1, 0], &[(0, 2)]),
+            (&[0, 1, 0], &[(0, 1)]),
+            // Its writer may have died in the middle of it.
+            (&[9, 1], &[]),
+            (&[1, 9], &[(0, 1)]),
+            (&[5, 9, 3], &[(0, 1)]),
+            (&[5, 3, 9], &[(0, 2), (1, 2)]),
+            (&[9, 5, 3, 5, 3], &[(1, 3), (2, 3)]),
         ] {
             let entries: Vec<Entry> = sizes
                 .iter()
@@ -296,6 +307,34 @@ mod tests {
                 .map(|(&bytes, n)| entry(&n.to_string(), 20 - n, bytes, "x", false))
                 .collect();
             which(&entries, want);
+        }
+    }
+
+    proptest! {
+        /// A copy goes if any other is better, and only because of one that stays.
+        #[test]
+        fn what_is_better_stays(copies in vec((0i64..6, 0i64..6, 0u64..6), 0..12)) {
+            let copy = |(n, &(written, moved, bytes)): (usize, &(i64, i64, u64))| Entry {
+                written: day(20 - written),
+                ..entry(&n.to_string(), 20 - moved, bytes, "x", false)
+            };
+            let entries: Vec<Entry> = copies.iter().enumerate().map(copy).collect();
+            let is_better = |a: &Entry, b: &Entry| {
+                a.written > b.written && a.since > b.since && a.bytes >= b.bytes
+            };
+            let mut goes: HashMap<OsString, Better> = HashMap::new();
+            for (one, better) in overdue(&entries, Limits::default(), day(0), TRUST, 1_000) {
+                goes.insert(one.id, better);
+            }
+            for one in &entries {
+                let any = entries.iter().any(|other| is_better(other, one));
+                prop_assert_eq!(goes.contains_key(&one.id), any);
+                if let Some(better) = goes.get(&one.id) {
+                    let is_it = |other: &&Entry| *better == Better::Copy(other.id.clone());
+                    let better = entries.iter().find(is_it).unwrap();
+                    prop_assert!(is_better(better, one) && !goes.contains_key(&better.id));
+                }
+            }
         }
     }
 

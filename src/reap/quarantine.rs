@@ -277,12 +277,6 @@ impl Room {
         hold == Hold::Free && same && seen_whole && proof.again() == Hold::Free
     }
 
-    /// Whether `one` is still there as it was.
-    fn has(&self, one: &Stored) -> bool {
-        self.find_file(&one.id)
-            .is_ok_and(|found| found.is_some_and(|(_, _, seen)| seen == one.seen))
-    }
-
     /// Deletes the file `id` for good.
     pub fn purge(&self, id: &str) -> io::Result<Stored> {
         let (below, folder, seen) = self.find_file(id)?.ok_or(Errno::NOENT)?;
@@ -397,13 +391,14 @@ pub fn tend(root: &Root, id: Option<RootId>, keeping: Keeping<'_>) -> Vec<Event>
         if !room.is_proven_unused(one, &root.policy, keeping.asker) {
             continue;
         }
-        // What was a second copy when this began is the last one if the better one has gone meanwhile.
+        // What was a second copy when this began is the last one if the better one has gone meanwhile, or is
+        // one that somebody may still change.
         // RACE: that may go between this look and the removal; worst case: both are gone.
         let is_there = match better {
             Better::Target => entry(root, id, one).target_whole,
             Better::Copy(newer) => by_id
                 .get(newer.as_os_str())
-                .is_some_and(|copy| room.has(copy)),
+                .is_some_and(|copy| room.is_proven_unused(copy, &root.policy, keeping.asker)),
         };
         if !is_there {
             continue;

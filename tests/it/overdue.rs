@@ -4,8 +4,8 @@
 use std::fs::{self, File};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use orphand::clock;
@@ -22,6 +22,8 @@ use orphand::reap::{Outcome, Reaper};
 use crate::intercept::{self, Answer, Asked, Call};
 use crate::stage::*;
 
+/// No shorter than [`OLD`].
+const LATER: &[u8] = b"what a later writer wrote, and died";
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 /// Everything is older.
 const AT_ONCE: Duration = Duration::from_nanos(1);
@@ -157,12 +159,13 @@ fn the_only_copy_beside_it_stays() {
 fn of_the_copies_for_one_target_the_newest_stays() {
     const NEWER: &str = "sessions.json.00000000-5a6b-4c7d-8e9f-0a1b2c3d4e5f.tmp";
     type Act = fn(&Path);
-    let rows: [(&str, &[u8], Act, bool); 3] = [
-        ("written later", b"written later", |_| {}, true),
+    let rows: [(&str, &[u8], Act, bool); 4] = [
+        ("written later", LATER, |_| {}, true),
         ("without content", b"", |_| {}, false),
+        ("only begun", b"what a", |_| {}, false),
         (
             "anybody's",
-            b"written later",
+            LATER,
             |newer| std::os::unix::fs::chown(newer, Some(NOBODY), None).unwrap(),
             false,
         ),
@@ -204,9 +207,9 @@ fn the_only_copy_for_a_dotted_target_stays() {
         let hidden = at.with_file_name(HIDDEN);
         fs::rename(&at, &hidden).unwrap();
         fs::write(&stage.target, "").unwrap();
-        let newer = store_beside(&hidden, NEWER, b"written later, for another");
+        let newer = store_beside(&hidden, NEWER, LATER);
         assert!(dropped(&tend(&stage, AT_ONCE)).is_empty());
-        stage.has_only(b"written later, for another", &newer, "");
+        stage.has_only(LATER, &newer, "");
         assert!(hidden.exists());
     });
 }
@@ -216,23 +219,32 @@ fn the_only_copy_for_a_dotted_target_stays() {
 fn the_better_copy_goes_just_then() {
     const NEWER: &str = "sessions.json.00000000-5a6b-4c7d-8e9f-0a1b2c3d4e5f.tmp";
     alone(EVERYBODY, || {
-        for has_target in [true, false] {
+        for (what, has_target, goes) in [
+            ("its target", true, true),
+            ("its newer copy", false, true),
+            ("its newer copy, which somebody may write to", false, false),
+        ] {
             let (stage, at) = stored();
             let better = match has_target {
                 true => stage.target.clone(),
                 false => {
                     fs::remove_file(&stage.target).unwrap();
-                    store_beside(&at, NEWER, b"written later")
+                    store_beside(&at, NEWER, LATER)
                 }
             };
             let stage = Arc::new(stage);
-            let act = move |_| fs::remove_file(&better).unwrap();
+            let held = Arc::new(Mutex::new(None));
+            let holder = Arc::clone(&held);
+            let act = move |_| match goes {
+                true => fs::remove_file(&better).unwrap(),
+                false => *holder.lock().unwrap() = Some(File::open(&better).unwrap()),
+            };
             let Some((events, met)) = tend_while(&stage, Call::GetLease, &at, act) else {
                 return;
             };
-            assert_eq!(met, 1, "its target: {has_target}");
-            assert!(events.is_empty(), "its target: {has_target}: {events:?}");
-            stage.has_only(OLD, &at, &format!("its target: {has_target}"));
+            assert_eq!(met, 1, "{what}");
+            assert!(events.is_empty(), "{what}: {events:?}");
+            stage.has_only(OLD, &at, what);
         }
     });
 }
