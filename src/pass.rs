@@ -151,10 +151,17 @@ impl<'a> Pass<'a> {
             census: None,
         };
         let nameless = self.free_stranded(&dir);
+        let returns = |name: &OsStr| nameless.iter().find(|(nameless, _)| nameless == name);
         let mut ripe = Vec::new();
         for (index, one) in due.iter_mut().enumerate() {
-            if nameless.contains(&one.name) {
-                self.put_aside(one);
+            if let Some((_, returned)) = returns(&one.name) {
+                match (returned, &mut one.temp) {
+                    (Returned::Kept(reason), Some(temp)) => {
+                        let grace = self.ground.root.policy.grace.shortest();
+                        _ = temp.keep(*reason, grace, clock::mono());
+                    }
+                    _ => self.put_aside(one),
+                }
                 continue;
             }
             if let Some(temp) = &mut one.temp {
@@ -211,14 +218,15 @@ impl<'a> Pass<'a> {
 
     /// Claims that could not be put back get their names back now, before those are looked for.
     /// Those that still cannot are returned, by the names they should have.
-    fn free_stranded(&mut self, dir: &Dir) -> Vec<OsString> {
+    fn free_stranded(&mut self, dir: &Dir) -> Vec<(OsString, Returned)> {
         let claims = self.tools.reaper.claims();
         let mut nameless = Vec::new();
         for claim in claims.stranded(dir.id()) {
-            recover(self.tools, self.ground, self.asker, &claim, self.tell);
+            let returned = recover(self.tools, self.ground, self.asker, &claim, self.tell);
             if !matches!(dir.observe(&claim), Ok(None)) {
                 claims.strand(dir.id(), &claim);
-                nameless.extend(claim::read(&claim).and_then(|claim| claim.original));
+                let original = claim::read(&claim).and_then(|claim| claim.original);
+                nameless.extend(original.map(|name| (name, returned)));
             }
         }
         nameless
@@ -538,20 +546,34 @@ impl<'a> Pass<'a> {
     }
 }
 
+/// What became of a claim that was to be put in order.
+#[derive(Debug)]
+pub enum Returned {
+    /// It has this name again.
+    Back(OsString),
+    /// It stays for now, because of this: it is to be tried again.
+    Kept(Reason),
+    /// It could not be done, which was told: it is to be tried again.
+    Failed,
+    /// There is nothing to be done, or not any more.
+    Done,
+}
+
 /// Puts a claim in order that nobody is at work on: a crash left it, or it could not be put back.
-/// The name that it has again, if it has.
 pub fn recover(
     tools: &Tools,
     ground: Ground<'_>,
     asker: &Asker,
     claim: &OsStr,
     tell: &mut dyn FnMut(Event),
-) -> Option<OsString> {
+) -> Returned {
     if tools.reaper.claims().is_at_work(claim) {
-        return None;
+        return Returned::Done;
     }
     let (root, below) = (&ground.root.path, ground.below);
-    let dir = Dir::open_below(root, ground.id, below).ok()?;
+    let Ok(dir) = Dir::open_below(root, ground.id, below) else {
+        return Returned::Done;
+    };
     let scene = Scene {
         root,
         id: ground.id,
@@ -574,8 +596,9 @@ pub fn recover(
     match reap::recover(scene, asker, claim) {
         Ok(Some(Recovered::PutBack(name))) => {
             log::info!("{name:?} was being removed when orphand ended; it has its name back");
-            Some(name)
+            Returned::Back(name)
         }
+        Ok(Some(Recovered::Kept(reason))) => Returned::Kept(reason),
         Ok(Some(Recovered::Quarantined { id, name, bytes })) => {
             let event = Event::Quarantined {
                 disposed: Disposed {
@@ -595,17 +618,38 @@ pub fn recover(
                 .journal
                 .write(Line::Outcome, &[json::event(&event, clock::wall())]);
             tell(event);
-            None
+            Returned::Done
         }
-        Ok(None) => None,
+        Ok(None) => Returned::Done,
         Err(error) => {
             tell(Event::Failed {
                 subject: subject(claim, None),
                 error: format!("cannot give this claim its name back: {error}"),
                 errno: error.raw_os_error(),
             });
-            None
+            Returned::Failed
         }
+    }
+}
+
+/// Says that a claim stays, and when it is tried again, if it is.
+#[must_use]
+pub fn kept_claim(
+    ground: Ground<'_>,
+    claim: &OsStr,
+    reason: Reason,
+    retry: Option<Duration>,
+) -> Event {
+    Event::Kept {
+        subject: Subject {
+            path: ground.root.path.join(ground.below).join(claim),
+            root: ground.root.path.clone(),
+            bytes: None,
+        },
+        reason,
+        holders: Vec::new(),
+        retry,
+        again: false,
     }
 }
 

@@ -16,7 +16,7 @@ use crate::decide::tracker::{Origin, Tracked};
 use crate::event::{Event, Subject};
 use crate::evidence::Asker;
 use crate::look::{RootError, RootId};
-use crate::pass::{self, Due, Ground, Pass, Tools};
+use crate::pass::{self, Due, Ground, Pass, Returned, Tools};
 use crate::reap;
 use crate::reap::quarantine::Room;
 use crate::root::Root;
@@ -264,8 +264,10 @@ fn put_in_order(
             id,
             below: &below,
         };
-        if let Some(name) = pass::recover(tools, ground, &asker, &claim, tell) {
-            found.add(below, name);
+        match pass::recover(tools, ground, &asker, &claim, tell) {
+            Returned::Back(name) => found.add(below, name),
+            Returned::Kept(reason) => tell(pass::kept_claim(ground, &claim, reason, None)),
+            Returned::Failed | Returned::Done => {}
         }
     }
 }

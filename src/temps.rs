@@ -85,7 +85,13 @@ impl Temps {
             return self.turned_away.swap(true, Ordering::SeqCst);
         }
         let temp = Tracked::created(now, self.shortest());
-        self.map.insert(self.key(path), Box::new(temp));
+        let before = self.map.insert(self.key(path), Box::new(temp));
+        // Whoever took the name of a claim lets go of it too, some time.
+        if before.is_some_and(|before| before.may_come_back())
+            && let Some(mut temp) = self.map.get_mut(&Cut::new(path) as &dyn Parts)
+        {
+            temp.may_be_nameless();
+        }
         self.heard.store(now.0, Ordering::Relaxed);
         // After the insertion: `due_before` first clears this and then reads the map, so it either
         // finds the temp or is told of it by this.
@@ -208,6 +214,16 @@ impl Temps {
                 true
             }
             Entry::Occupied(_) => false,
+        }
+    }
+
+    /// A claim of it waits to have this name back.
+    pub fn nameless(&self, path: &Path, now: Mono) {
+        if !self.knows(path) {
+            _ = self.created(path, now);
+        }
+        if let Some(mut temp) = self.map.get_mut(&Cut::new(path) as &dyn Parts) {
+            temp.may_be_nameless();
         }
     }
 
@@ -510,6 +526,9 @@ mod tests {
         assert!(!temps.gone(path), "it is in a hand");
         taken.may_be_nameless();
         temps.put_down(&key, Some(taken.settled_down()));
+        assert!(!temps.gone(path), "it is looked for again");
+        // Whoever takes its name meanwhile, and gives it up.
+        temps.created(path, Mono(2));
         assert!(!temps.gone(path), "it is looked for again");
         let mut taken = temps.take_up(&key, late).expect("it is due");
         taken.has_its_name();

@@ -184,10 +184,16 @@ impl Tracked {
         self.marks.set(Marks::NAMELESS, false);
     }
 
+    /// Whether a claim of it may be left.
+    #[must_use]
+    pub fn may_come_back(&self) -> bool {
+        self.marks.has(Marks::NAMELESS)
+    }
+
     /// Whether it is our own doing if its name is gone.
     #[must_use]
     pub fn is_ours_to_name(&self) -> bool {
-        self.is_reaping() || self.marks.has(Marks::NAMELESS)
+        self.is_reaping() || self.may_come_back()
     }
 
     /// Somebody held it after the look: its grace starts again at the first look that finds it free.

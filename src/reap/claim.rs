@@ -80,9 +80,15 @@ impl Claims {
         self.at_work().contains(claim)
     }
 
-    /// Notes that `claim` in the directory `dir` could not be put back.
-    pub(crate) fn strand(&self, dir: RootId, claim: &OsStr) {
-        guard(&self.stranded).push((dir, claim.to_owned()));
+    /// Notes that `claim` in the directory `dir` could not be put back. Says whether that is news.
+    pub(crate) fn strand(&self, dir: RootId, claim: &OsStr) -> bool {
+        let stranded = &mut *guard(&self.stranded);
+        let one = (dir, claim.to_owned());
+        let is_news = !stranded.contains(&one);
+        if is_news {
+            stranded.push(one);
+        }
+        is_news
     }
 
     /// Those in the directory `dir` that could not be put back: it is to be tried again.

@@ -715,8 +715,7 @@ fn close(proof: Proof, bytes: u64) {
 /// What a crash left behind is put in order: a claim gets its name back, and is then a temp like
 /// any other; where the name has a new owner, or cannot be told, the claim goes to the quarantine.
 ///
-/// A claim that is held is left alone: it may be another orphand's, at work. `None`: nothing was
-/// done.
+/// A claim that is held is left alone: it may be another orphand's, at work. `None`: it is none of ours.
 pub fn recover(scene: Scene<'_>, asker: &Asker, claim: &OsStr) -> io::Result<Option<Recovered>> {
     let Some(read) = claim::read(claim) else {
         return Ok(None);
@@ -727,26 +726,18 @@ pub fn recover(scene: Scene<'_>, asker: &Asker, claim: &OsStr) -> io::Result<Opt
         _ => return Ok(None),
     }
     let opened = match evidence::open_to_ask(dir, claim) {
-        // Whoever was at work on it has ended that meanwhile, or holds it.
-        Err(error)
-            if matches!(
-                error.kind(),
-                io::ErrorKind::NotFound | io::ErrorKind::WouldBlock
-            ) =>
-        {
-            return Ok(None);
+        // Whoever was at work on it has ended that meanwhile.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+            return Ok(Some(Recovered::Kept(Reason::InUse)));
         }
         opened => opened?,
     };
     let (hold, proof) = asker.ask(opened);
     let now = look::observe_fd(proof.file())?;
     // What a person brought back stays, even under such a name.
-    if hold != Hold::Free
-        || scene
-            .circumstances
-            .marks
-            .has(proof.file(), &now.fingerprint)?
-    {
+    let marks = scene.circumstances.marks;
+    if marks.has(proof.file(), &now.fingerprint)? {
         return Ok(None);
     }
     // A name of this form can be given by anybody: what this rule would not have claimed stays. One that was
@@ -754,6 +745,9 @@ pub fn recover(scene: Scene<'_>, asker: &Asker, claim: &OsStr) -> io::Result<Opt
     let takes = |name| scene.policy.takes(dir.below(), name);
     if read.original.as_deref().is_some_and(|name| !takes(name)) {
         return Ok(None);
+    }
+    if let Some(reason) = held(hold) {
+        return Ok(Some(Recovered::Kept(reason)));
     }
     if let Some(name) = &read.original {
         match calls::rename(dir.fd(), claim, dir.fd(), name) {
@@ -784,6 +778,8 @@ fn is_ours(seen: &Observation) -> bool {
 /// What became of a claim that a crash left.
 #[derive(Debug)]
 pub enum Recovered {
+    /// It stays as it is: somebody holds it, or that cannot be told.
+    Kept(Reason),
     /// It has this name again.
     PutBack(OsString),
     /// Its name has a new owner, or cannot be told: it is in the quarantine.

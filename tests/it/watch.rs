@@ -277,6 +277,30 @@ fn what_a_crash_has_left_is_left_alone_on_wish() {
     watching.stop().exit(0);
 }
 
+/// One that is held is not put in order at the start, but as soon as it is let go of.
+#[test]
+fn what_a_crash_has_left_and_somebody_holds_comes_back_later() {
+    let claim = ".orphand-0123456789abcdef-a.tmp";
+    Sandbox::each(|sandbox| {
+        let sandbox = sandbox.file("a", "whole").file(claim, "x").aged(GRACE);
+        let mut holder = sandbox.shell();
+        assert!(holder.tell(&format!("exec 3>> {claim}")));
+        let swept = sandbox.sweep(SHORT).exit(0).events();
+        assert_eq!(swept.names("kept"), [claim]);
+        let mut watching = sandbox.watch(SHORT).ready();
+        let said = watching.wait_for(kept(claim, "in-use"));
+        assert_eq!(ms(&said, "retry_ms"), 200, "looked at every grace");
+        for _ in 0..3 {
+            watching.outlive_a_sentinel(&sandbox);
+        }
+        assert!(sandbox.has(claim));
+        assert!(holder.tell("exec 3>&-"));
+        watching.wait_for(is("reaped", "a.tmp"));
+        let ended = watching.stop().exit(0);
+        assert_eq!(ended.events.names("kept"), [claim], "once");
+    });
+}
+
 #[test]
 fn a_held_temp_is_kept_once_and_its_holder_named() {
     Sandbox::each(|sandbox| {

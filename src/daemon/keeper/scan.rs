@@ -9,12 +9,13 @@ use std::time::Duration;
 use super::post::{Watched, no_room, poll_interval};
 use super::{Existing, Gently, Keeper, Whose, guard};
 use crate::clock;
+use crate::decide::policy;
 use crate::decide::time::Wall;
 use crate::decide::tracker::Origin;
 use crate::event::{Cause, Event, Subject};
 use crate::ledger::Scan;
 use crate::look::{Dir, RootError};
-use crate::pass::{self, Ground};
+use crate::pass::{self, Ground, Returned};
 use crate::reap::claim;
 use crate::root::Root;
 use crate::scan::{self, Met};
@@ -208,12 +209,35 @@ impl Keeper {
         let mut tell = |event| self.shared.tell(event);
         let back = pass::recover(&self.shared.tools, ground, &self.asker, claim, &mut tell);
         match (back, left) {
-            (Some(_), Some(_)) | (None, None) => {}
-            (Some(name), None) => {
+            (Returned::Back(_), Some(_)) | (Returned::Done, None) => {}
+            (Returned::Back(name), None) => {
                 _ = temps.created(&folder.join(name), clock::mono());
             }
-            (None, Some(path)) => temps.does_not_return(&path),
+            // What is left alone is not waited for: the next scan of everything finds it again.
+            (_, Some(path)) => temps.does_not_return(&path),
+            (Returned::Kept(reason), None) => {
+                if self.try_again(ground, claim) {
+                    let retry =
+                        policy::retry(root.policy.grace.shortest(), reason.ends_silently(), 0);
+                    let event = pass::kept_claim(ground, claim, reason, Some(retry));
+                    self.shared.tell(event);
+                }
+            }
+            (Returned::Failed, None) => _ = self.try_again(ground, claim),
         }
+    }
+
+    /// Has the claim tried again with the passes of the temp that it was. Says whether that is news.
+    fn try_again(&self, ground: Ground<'_>, claim: &OsStr) -> bool {
+        let dir = Dir::open_below(&ground.root.path, ground.id, ground.below);
+        let original = claim::read(claim).and_then(|claim| claim.original);
+        let (Ok(dir), Some(original)) = (dir, original) else {
+            return false;
+        };
+        let is_news = self.shared.tools.reaper.claims().strand(dir.id(), claim);
+        let path = ground.root.path.join(ground.below).join(original);
+        self.shared.temps.nameless(&path, clock::mono());
+        is_news
     }
 
     /// The name that a claim is to have back, if what was there before this watch is to be left alone and it
