@@ -42,6 +42,7 @@ mod linux {
     use orphand::decide::heat::{Heat, Threshold};
     use orphand::decide::policy::{Graces, Policy};
     use orphand::decide::time::Mono;
+    use orphand::evidence::locks::Locks;
     use orphand::evidence::namespaces::Nested;
     use orphand::evidence::restored::Marks;
     use orphand::evidence::writers::Writers;
@@ -209,6 +210,7 @@ mod linux {
             marks: Marks::new(Some(&state)),
             writers: Writers::default(),
             nested: Nested::default(),
+            locks: Locks::default(),
             verbose: false,
         };
         let mut reaped = 0;

@@ -22,6 +22,7 @@ use crate::decide::policy::Policy;
 use crate::decide::retention::Limits;
 use crate::decide::time::Wall;
 use crate::event::{Event, Summary};
+use crate::evidence::locks::Locks;
 use crate::evidence::namespaces::Nested;
 use crate::evidence::restored::Marks;
 use crate::evidence::writers::Writers;
@@ -290,6 +291,7 @@ impl Builder {
                 marks: Marks::new(state),
                 writers: Writers::default(),
                 nested: Nested::default(),
+                locks: Locks::default(),
                 verbose: self.verbose,
             },
             folders: self.folders.clone(),

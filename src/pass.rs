@@ -14,6 +14,7 @@ use crate::decide::policy::{Policy, SHORTEST_GRACE};
 use crate::decide::time::{ClockWatch, Mono, Now};
 use crate::decide::tracker::{Look, Next, Tracked};
 use crate::event::{Disposed, Event, How, Subject};
+use crate::evidence::locks::Locks;
 use crate::evidence::namespaces::Nested;
 use crate::evidence::restored::Marks;
 use crate::evidence::writers::Writers;
@@ -37,6 +38,8 @@ pub struct Tools {
     pub writers: Writers,
     /// Knows who goes by which pid in a container.
     pub nested: Nested,
+    /// Knows which files are seen to be locked.
+    pub locks: Locks,
     /// Whether settled temps are reported.
     pub verbose: bool,
 }
@@ -146,6 +149,7 @@ impl<'a> Pass<'a> {
             our_uid: us(),
             marks: &marks,
             nested: &self.tools.nested,
+            locks: &self.tools.locks,
             since: clock::mono(),
             quarantine,
             census: None,
@@ -583,6 +587,7 @@ pub fn recover(
             our_uid: us(),
             marks: &tools.marks,
             nested: &tools.nested,
+            locks: &tools.locks,
             since: clock::mono(),
             quarantine: true,
             census: None,
@@ -742,6 +747,7 @@ pub fn examine(
         our_uid,
         marks: &tools.marks,
         nested: &tools.nested,
+        locks: &tools.locks,
         since: now.mono,
         quarantine,
         census: census.as_ref(),

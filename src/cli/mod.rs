@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use clap::Parser as _;
 use orphand::decide::temp_name;
+use orphand::evidence::locks::Locks;
 use orphand::evidence::namespaces::Nested;
 use orphand::evidence::restored::Marks;
 use orphand::evidence::writers::Writers;
@@ -219,6 +220,7 @@ fn tools(folders: &Folders, verbose: bool) -> Result<Tools, Failure> {
         marks: Marks::new(state),
         writers: Writers::default(),
         nested: Nested::default(),
+        locks: Locks::default(),
         verbose,
     })
 }

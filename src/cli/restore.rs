@@ -186,7 +186,7 @@ fn known_roots(config: &Config, journal: &Journal, path: Option<&Path>) -> Vec<V
         let Ok(id) = RootId::of(&root) else {
             continue;
         };
-        let place = *places.entry(id).or_insert(known.len());
+        let place = *places.entry(id.by_any_mount()).or_insert(known.len());
         match known.get_mut(place) {
             Some(paths) => paths.push(root),
             None => known.push(vec![root]),

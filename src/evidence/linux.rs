@@ -18,7 +18,7 @@ use rustix::process::Pid;
 use super::{Census, FileId};
 use crate::clock;
 use crate::decide::judge::{Reach, Writer};
-use crate::decide::observation::{Fingerprint, Hold, Holder};
+use crate::decide::observation::{Hold, Holder};
 use crate::decide::time::Mono;
 use crate::look::Dir;
 
@@ -200,14 +200,14 @@ impl Proof {
         }
     }
 
-    /// Whether somebody else holds a BSD or POSIX lock on it. If not, nobody gets a BSD lock before
-    /// [`Proof::let_go`].
+    /// Whether somebody else holds a BSD or POSIX lock on it. If not, nobody gets a BSD lock, nor a POSIX or
+    /// OFD lock to write, before [`Proof::let_go`].
     ///
     /// For files alone that are to go though somebody may hold them: there is no asking for a BSD lock but
-    /// by taking it (`/proc/locks` leaves some out), and a live program's own `LOCK_NB` fails meanwhile.
+    /// by taking it (`/proc/locks` leaves some out), and a live program's own attempt fails meanwhile.
     ///
-    /// RACE: a POSIX lock may be taken right after this; worst case: a file goes by the user's wish that was
-    /// locked a moment before.
+    /// RACE: a POSIX lock to read may be taken right after this (a file that is open for reading alone can be
+    /// locked against no readers); worst case: a file goes by the user's wish that was locked a moment before.
     ///
     /// # Errors
     ///
@@ -218,7 +218,11 @@ impl Proof {
             Err(Errno::WOULDBLOCK) => return Ok(true),
             Err(error) => return Err(error.into()),
         }
-        has_posix_lock(self.file())
+        match lock_range(self.file(), libc::F_OFD_SETLK, libc::F_RDLCK) {
+            Ok(_) => has_posix_lock(self.file()),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(true),
+            Err(error) => Err(error),
+        }
     }
 
     /// Lets lease and lock go and keeps the file open. Closing would not be enough while a forked child
@@ -228,6 +232,7 @@ impl Proof {
             let _ = self.set_lease(libc::F_UNLCK);
         }
         if std::mem::take(&mut self.locked) {
+            let _ = lock_range(self.file(), libc::F_OFD_SETLK, libc::F_UNLCK);
             let _ = rustix::fs::flock(&self.file, FlockOperation::Unlock);
         }
     }
@@ -406,84 +411,83 @@ fn started_after(ticks: u64, moment: Mono) -> bool {
     Duration::from_millis(started) > moment + Duration::from_secs(1)
 }
 
-/// Whether somebody is seen to hold a BSD or POSIX lock on a file that nobody could prove to be free. That
-/// nobody is proves nothing: [`Proof::lock`] does.
-#[must_use]
-pub fn is_locked(proof: Option<&Proof>, file: &Fingerprint) -> bool {
-    match proof {
-        // Nobody else can, and what is seen is our own.
-        Some(proof) if proof.locked => false,
-        Some(proof) if has_posix_lock(proof.file()).is_ok_and(|locked| locked) => true,
-        _ => is_in_the_table(file),
-    }
+/// Whether somebody holds a BSD or POSIX lock on it, as far as the open file says so.
+pub(super) fn is_locked(proof: Option<&Proof>) -> Option<bool> {
+    let proof = proof?;
+    // Nobody else can, and what is seen is our own.
+    let not = proof.locked.then_some(false);
+    not.or_else(|| has_posix_lock(proof.file()).ok().filter(|locked| *locked))
 }
 
-fn is_in_the_table(file: &Fingerprint) -> bool {
+/// The files that `/proc/locks` tells to be locked. It gives a page at a time, and where a lock ends between two
+/// of them, another one is left out (measured on Linux 6.18): then it is read several times.
+pub(super) fn locked_files() -> io::Result<Vec<FileId>> {
     const READINGS: usize = 4;
+    let mut locked = Vec::new();
     for _ in 0..READINGS {
-        match table_of_locks() {
-            Ok((locks, _)) if is_among(file, &locks) => return true,
-            Ok((_, all_at_once)) if !all_at_once => {}
-            _ => break,
+        let mut file = fs::File::open("/proc/locks")?;
+        let (mut table, mut page, mut pages) = (Vec::new(), vec![0; 16 << 10], 0);
+        loop {
+            let length = file.read(&mut page)?;
+            let Some(read @ [_, ..]) = page.get(..length) else {
+                break;
+            };
+            table.extend_from_slice(read);
+            pages += 1;
+        }
+        locked.extend(
+            String::from_utf8_lossy(&table)
+                .lines()
+                .filter_map(locked_file),
+        );
+        if pages < 2 {
+            break;
         }
     }
-    false
-}
-
-/// What `/proc/locks` says, and whether it said that all at once. The kernel gives a page at a time, and where
-/// a lock ends between two of them, another one is left out (measured on Linux 6.18).
-fn table_of_locks() -> io::Result<(String, bool)> {
-    let mut file = fs::File::open("/proc/locks")?;
-    let (mut table, mut page, mut pages) = (Vec::new(), vec![0; 16 << 10], 0);
-    loop {
-        let length = file.read(&mut page)?;
-        let Some(read @ [_, ..]) = page.get(..length) else {
-            break;
-        };
-        table.extend_from_slice(read);
-        pages += 1;
-    }
-    Ok((String::from_utf8_lossy(&table).into_owned(), pages < 2))
+    locked.sort_unstable_by_key(|file| (file.ino, file.dev));
+    locked.dedup();
+    Ok(locked)
 }
 
 /// Whether somebody else holds a POSIX lock on it. The question is that of an open file which holds none: so
 /// those of this process count too; but it loses them when it closes the file, as each look does (fcntl(2)).
 fn has_posix_lock(file: BorrowedFd<'_>) -> io::Result<bool> {
+    let found = lock_range(file, libc::F_OFD_GETLK, libc::F_WRLCK)?;
+    Ok(found != libc::F_UNLCK)
+}
+
+/// `command` of fcntl(2) with a lock of the sort `kind` on all of the file. The kind that comes back.
+fn lock_range(
+    file: BorrowedFd<'_>,
+    command: libc::c_int,
+    kind: libc::c_int,
+) -> io::Result<libc::c_int> {
     let mut lock = libc::flock {
-        l_type: libc::F_WRLCK as libc::c_short,
+        l_type: kind as libc::c_short,
         l_whence: libc::SEEK_SET as libc::c_short,
         l_start: 0,
         l_len: 0,
         l_pid: 0,
     };
-    // SAFETY: F_OFD_GETLK reads and writes one `struct flock`, which outlives the call.
-    match unsafe { libc::fcntl(file.as_raw_fd(), libc::F_OFD_GETLK, &raw mut lock) } {
-        0 => Ok(lock.l_type != libc::F_UNLCK as libc::c_short),
+    // SAFETY: these commands read and write one `struct flock`, which outlives the call.
+    match unsafe { libc::fcntl(file.as_raw_fd(), command, &raw mut lock) } {
+        0 => Ok(lock.l_type.into()),
         _ => Err(io::Error::last_os_error()),
     }
 }
 
-/// Whether `locks`, which is `/proc/locks`, tells of one on `file`.
-fn is_among(file: &Fingerprint, locks: &str) -> bool {
-    let (major, minor) = (rustix::fs::major(file.dev), rustix::fs::minor(file.dev));
-    let device = format!("{major:02x}:{minor:02x}");
-    // Where a file system has no device of its own (btrfs, with a number for each subvolume) stat(2) may give
-    // another number than this. Two files of one number are taken for one then, which keeps.
-    let any_device = major == 0;
-    let number = file.ino.to_string();
-    let is_it = |id: &str| {
-        let (of, ino) = id.rsplit_once(':').unwrap_or_default();
-        ino == number && (any_device || of == device)
-    };
-    locks.lines().any(|line| {
-        let mut words = line
-            .split_ascii_whitespace()
-            .skip(1)
-            .skip_while(|w| *w == "->");
-        let kind = words.next().unwrap_or_default();
-        let known = matches!(kind, "FLOCK" | "POSIX" | "OFDLCK");
-        // kind, ADVISORY, READ or WRITE, pid, device:inode
-        known && words.nth(3).is_some_and(is_it)
+/// The file that a line of `/proc/locks` tells of (proc_locks(5)): number, `->` if it is waited for, kind,
+/// ADVISORY, READ or WRITE, pid, `major:minor:inode`.
+fn locked_file(line: &str) -> Option<FileId> {
+    let mut words = line
+        .split_ascii_whitespace()
+        .skip(1)
+        .skip_while(|w| *w == "->");
+    let kind = words.next()?;
+    let (device, ino) = words.nth(3)?.rsplit_once(':')?;
+    matches!(kind, "FLOCK" | "POSIX" | "OFDLCK").then_some(FileId {
+        dev: device_number(device.as_bytes())?,
+        ino: ino.parse().ok()?,
     })
 }
 
@@ -704,41 +708,35 @@ pub(super) fn mark(file: BorrowedFd<'_>) -> io::Result<Option<Vec<u8>>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::decide::observation::Kind;
-    use crate::decide::time::Wall;
 
     #[test]
-    fn locks() {
-        const TABLE: &str = "1: POSIX  ADVISORY  WRITE 708 08:01:123 0 EOF\n\
-            2: FLOCK  ADVISORY  WRITE 709 00:27:77 0 EOF\n\
-            2: -> FLOCK  ADVISORY  WRITE 710 00:27:78 0 EOF\n\
-            3: LEASE  ACTIVE    READ 711 08:01:124 0 EOF\n";
-        let file = |major, minor, ino| Fingerprint {
-            dev: rustix::fs::makedev(major, minor),
-            ino,
-            kind: Kind::File,
-            size: 0,
-            mtime: Wall::default(),
-            ctime: Wall::default(),
-            btime: None,
-            links: 1,
-            uid: 0,
-        };
-        for (what, file, want) in [
-            ("locked", file(8, 1, 123), true),
-            ("of another disk", file(8, 2, 123), false),
-            ("another file", file(8, 1, 12), false),
-            ("a lease", file(8, 1, 124), false),
+    fn lines_of_locks() {
+        for (line, want) in [
             (
-                "of a subvolume, which stat(2) numbers otherwise",
-                file(0, 0x40, 77),
-                true,
+                "1: POSIX  ADVISORY  WRITE 708 08:01:123 0 EOF",
+                Some((8, 1, 123)),
             ),
-            ("waited for", file(0, 0x27, 78), true),
-            ("of a disk with that number", file(8, 0x27, 77), false),
-            ("another of a subvolume", file(0, 0x40, 7), false),
+            (
+                "2: FLOCK  ADVISORY  READ 709 00:27:77 0 EOF",
+                Some((0, 0x27, 77)),
+            ),
+            (
+                "2: -> FLOCK  ADVISORY  WRITE 710 00:27:78 0 EOF",
+                Some((0, 0x27, 78)),
+            ),
+            (
+                "4: OFDLCK ADVISORY  READ -1 fd:00:9 0 EOF",
+                Some((0xfd, 0, 9)),
+            ),
+            ("3: LEASE  ACTIVE    READ 711 08:01:124 0 EOF", None),
+            ("3: POSIX  ADVISORY  READ 711 08:01", None),
+            ("", None),
         ] {
-            assert_eq!(is_among(&file, TABLE), want, "{what}");
+            let want = want.map(|(major, minor, ino)| FileId {
+                dev: rustix::fs::makedev(major, minor),
+                ino,
+            });
+            assert_eq!(locked_file(line), want, "{line}");
         }
     }
 

@@ -30,7 +30,7 @@ use rustix::process::Pid;
 use super::{Census, FileId};
 use crate::decide::judge::{Reach, Writer};
 use crate::decide::macos_hold::{self, Facts};
-use crate::decide::observation::{Fingerprint, Hold, Holder};
+use crate::decide::observation::{Hold, Holder};
 use crate::decide::time::Mono;
 use crate::look::Dir;
 
@@ -226,11 +226,14 @@ pub(super) fn nested() -> io::Result<HashMap<u32, Vec<u32>>> {
     Ok(HashMap::new())
 }
 
-/// There is no table of locks to read. [`Asker::ask`] has the open file, asks it, and answers
-/// [`Hold::Locked`] by itself.
-#[must_use]
-pub fn is_locked(_: Option<&Proof>, _: &Fingerprint) -> bool {
-    false
+/// Not asked here: [`Asker::ask`] has the open file, asks it, and answers [`Hold::Locked`] by itself.
+pub(super) fn is_locked(_: Option<&Proof>) -> Option<bool> {
+    None
+}
+
+/// There is no table of locks.
+pub(super) fn locked_files() -> io::Result<Vec<FileId>> {
+    Ok(Vec::new())
 }
 
 /// `F_GETLK` tells of another process's POSIX lock and of anybody's flock(2).

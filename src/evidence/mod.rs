@@ -1,7 +1,7 @@
 //! Evidence: who holds a file, whether its writer lives, what it was to replace.
 //!
 //! Each system answers in its own file, with the same functions: [`Asker`] and [`Proof`] (nobody
-//! holds it), [`census`] (who does, for people), [`is_locked`], [`writer`], [`open_to_ask`]. What a
+//! holds it), [`census`] (who does, for people), [`writer`], [`open_to_ask`]. What a
 //! system cannot prove it says so, and the temp stays.
 
 use std::collections::{HashMap, HashSet};
@@ -16,6 +16,7 @@ use crate::decide::policy;
 use crate::decide::temp_name::Reading;
 use crate::decide::time::Mono;
 use crate::look::Dir;
+use locks::Locks;
 use namespaces::Nested;
 use restored::Marks;
 
@@ -24,13 +25,14 @@ use restored::Marks;
 #[cfg_attr(not(any(target_os = "linux", target_os = "macos")), path = "other.rs")]
 mod system;
 
+pub mod locks;
 pub mod namespaces;
 pub mod restored;
 pub mod writers;
 
 #[cfg(target_os = "linux")]
 pub use system::shows_our_processes;
-pub use system::{Asker, Proof, census, is_locked, open_to_ask, writer};
+pub use system::{Asker, Proof, census, open_to_ask, writer};
 
 /// A file, as the kernel's tables name it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -151,6 +153,8 @@ pub struct Circumstances<'a> {
     pub marks: &'a Marks,
     /// Who goes by which pid in namespaces below ours.
     pub nested: &'a Nested,
+    /// Which files are seen to be locked.
+    pub locks: &'a Locks,
     /// What is judged was looked at before this too, and was the same.
     pub since: Mono,
     /// A quarantine is there, or could be.
@@ -193,8 +197,12 @@ pub fn gather(
         None => Writer::Unnamed,
         Some(pid) => writer_of(pid, suspect, circumstances),
     };
+    let is_locked = || {
+        let asked = system::is_locked(proof);
+        asked.unwrap_or_else(|| circumstances.locks.tell_of(&fingerprint))
+    };
     let hold = match hold {
-        Hold::Held | Hold::CannotTell if is_locked(proof, &fingerprint) => Hold::Locked,
+        Hold::Held | Hold::CannotTell if is_locked() => Hold::Locked,
         // Nobody who locks it lets it be free.
         _ => hold,
     };

@@ -12,7 +12,7 @@ use rustix::process::Pid;
 
 use super::{Census, FileId};
 use crate::decide::judge::{Reach, Writer};
-use crate::decide::observation::{Fingerprint, Hold};
+use crate::decide::observation::Hold;
 use crate::decide::time::Mono;
 use crate::look::Dir;
 
@@ -109,9 +109,13 @@ pub(super) fn writer_name(_: u32, _: u32) -> Option<String> {
 }
 
 /// Not known.
-#[must_use]
-pub fn is_locked(_: Option<&Proof>, _: &Fingerprint) -> bool {
-    false
+pub(super) fn is_locked(_: Option<&Proof>) -> Option<bool> {
+    None
+}
+
+/// Not known.
+pub(super) fn locked_files() -> io::Result<Vec<FileId>> {
+    Ok(Vec::new())
 }
 
 /// Nobody is seen, and that proves nothing.

@@ -77,20 +77,30 @@ fn calls(step: Step, fate: Fate) -> &'static [Call] {
         ],
         (Step::Look, _) => &[Call::StatName],
         (Step::Open, _) => &[Call::OpenFile],
-        (Step::Prove, Fate::Taken) => &[Call::SetOwner, Call::SetLease, Call::Lock, Call::AskLock],
+        (Step::Prove, Fate::Taken) => &[
+            Call::SetOwner,
+            Call::SetLease,
+            Call::Lock,
+            Call::LockRange,
+            Call::AskLock,
+        ],
         (Step::Prove, _) => &[Call::SetOwner, Call::SetLease],
         (Step::Judge, _) => &[Call::StatFd, Call::StatName, Call::Mark],
         (Step::Claim, _) => &[Call::Rename],
         (Step::Compare, _) => &[Call::StatName],
         (Step::ProveAgain, Fate::Taken) => &[],
         (Step::ProveAgain, _) => &[Call::GetLease, Call::SetLease],
-        (Step::LetGo, Fate::Taken) => &[Call::Unlock],
+        (Step::LetGo, Fate::Taken) => &[Call::UnlockRange, Call::Unlock],
         (Step::LetGo, _) => &[Call::EndLease],
         (Step::Breathe, _) => WAY,
-        (Step::ProveLast, Fate::Taken) => &[Call::Lock, Call::AskLock, Call::StatName],
+        (Step::ProveLast, Fate::Taken) => {
+            &[Call::Lock, Call::LockRange, Call::AskLock, Call::StatName]
+        }
         (Step::ProveLast, _) => &[Call::SetOwner, Call::SetLease, Call::StatName],
         (Step::Unlink, Fate::Removed) => &[Call::Unlink, Call::StatFd, Call::EndLease],
-        (Step::Unlink, Fate::Taken) => &[Call::Unlink, Call::StatFd, Call::Unlock],
+        (Step::Unlink, Fate::Taken) => {
+            &[Call::Unlink, Call::StatFd, Call::UnlockRange, Call::Unlock]
+        }
         (Step::Unlink, Fate::Moved) => &[Call::EndLease, Call::RemoveDir],
     }
 }
@@ -99,7 +109,7 @@ fn calls(step: Step, fate: Fate) -> &'static [Call] {
 fn is_harmless(step: Step, call: Call, errno: Errno, fate: Fate) -> bool {
     match (step, call) {
         // It ends when the file is closed, and till then an opener waits.
-        (Step::LetGo | Step::Unlink, Call::EndLease | Call::Unlock) => true,
+        (Step::LetGo | Step::Unlink, Call::EndLease | Call::UnlockRange | Call::Unlock) => true,
         // Whether it is held or that cannot be told is the same to this wish.
         (Step::Prove, Call::SetOwner | Call::SetLease) => fate == Fate::Taken,
         // It is gone already, and this only counts what was freed; or an empty folder stays.

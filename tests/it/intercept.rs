@@ -68,6 +68,10 @@ pub(crate) enum Call {
     RemoveDir,
     /// fcntl(2), `F_OFD_GETLK`.
     AskLock,
+    /// fcntl(2), `F_OFD_SETLK`.
+    LockRange,
+    /// The same with `F_UNLCK`.
+    UnlockRange,
     /// Another command of fcntl(2).
     Other,
 }
@@ -98,6 +102,8 @@ impl Call {
             | Call::Lock
             | Call::Unlock
             | Call::AskLock
+            | Call::LockRange
+            | Call::UnlockRange
             | Call::Other => false,
         }
     }
@@ -168,6 +174,14 @@ impl Asked {
         fs::read_link(format!("/proc/{}/fd/{}", self.tid, fd as i32)).unwrap_or_default()
     }
 
+    /// What a `struct flock` begins with.
+    fn kind_of_lock(&self) -> libc::c_short {
+        let mut kind = [0; 2];
+        let memory = File::open(format!("/proc/{}/mem", self.tid)).unwrap();
+        memory.read_exact_at(&mut kind, self.args[2]).unwrap();
+        libc::c_short::from_ne_bytes(kind)
+    }
+
     fn string(&self, at: u64) -> PathBuf {
         let mut bytes = vec![0; 4096];
         let memory = File::open(format!("/proc/{}/mem", self.tid));
@@ -234,6 +248,7 @@ fn classify(number: libc::c_long, args: &[u64; 6]) -> Call {
             (libc::F_SETLEASE, _) => Call::SetLease,
             (libc::F_GETLEASE, _) => Call::GetLease,
             (libc::F_OFD_GETLK, _) => Call::AskLock,
+            (libc::F_OFD_SETLK, _) => Call::LockRange,
             _ => Call::Other,
         },
         libc::SYS_fgetxattr => Call::Mark,
@@ -352,12 +367,15 @@ fn serve(listener: &OwnedFd, mut answer: impl FnMut(&Asked) -> Answer) {
             }
         };
         let number = libc::c_long::from(asked.data.nr);
-        let call = Asked {
+        let mut call = Asked {
             call: classify(number, &asked.data.args),
             tid: asked.pid,
             number,
             args: asked.data.args,
         };
+        if call.call == Call::LockRange && call.kind_of_lock() == libc::F_UNLCK as libc::c_short {
+            call.call = Call::UnlockRange;
+        }
         let mut response = libc::seccomp_notif_resp {
             id: asked.id,
             val: 0,

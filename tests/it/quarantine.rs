@@ -204,6 +204,38 @@ fn ways_to_name_what_is_to_come_back() {
     assert_eq!(sandbox.content("b.tmp") + &sandbox.content("c.tmp"), "bc");
 }
 
+/// One quarantine, by whatever mount it is seen.
+#[cfg(target_os = "linux")]
+#[test]
+fn two_mounts_of_one_root() {
+    use crate::places::Mounted;
+    use crate::stage::{As, alone};
+    alone(&[As::Mounts], || {
+        let sandbox = Sandbox::new();
+        let other = sandbox.base().join("other");
+        fs::create_dir(&other).unwrap();
+        let root = sandbox.root();
+        let _mounted = Mounted::new(root.to_str().unwrap(), &other, "", libc::MS_BIND, "");
+        let (one, two) = ("one.tmp", "two.tmp");
+        sandbox.write(one, "one");
+        sandbox.write(two, "two");
+        sandbox.age(OLD);
+        let swept = sandbox.sweep(SHORT).exit(0).events();
+        let ids: Vec<&str> = swept.of("quarantined").into_iter().map(id).collect();
+        assert_eq!(ids.len(), 2, "{swept:?}");
+        // From here on the journal knows both paths.
+        sandbox.run(["restore", "other/one.tmp"]).exit(0);
+        let left = ids.iter().find(|id| sandbox.has(format!(".orphand/{id}")));
+        let left = left.expect("one is left");
+        sandbox
+            .run(["quarantine", "list"])
+            .exit(0)
+            .says("1 file, 3 B");
+        sandbox.run(["restore", left]).exit(0);
+        assert_eq!(sandbox.content(one) + &sandbox.content(two), "onetwo");
+    });
+}
+
 /// A directory that led to the old place may be a symlink by now.
 #[test]
 fn restore_does_not_leave_the_root() {

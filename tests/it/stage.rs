@@ -22,6 +22,7 @@ use orphand::decide::policy::{Graces, Policy};
 use orphand::decide::time::ClockWatch;
 use orphand::decide::tracker::{Origin, Tracked};
 use orphand::event::Event;
+use orphand::evidence::locks::Locks;
 use orphand::evidence::namespaces::Nested;
 use orphand::evidence::restored::Marks;
 use orphand::evidence::writers::Writers;
@@ -294,6 +295,7 @@ impl Stage {
                 our_uid: rustix::process::geteuid().as_raw(),
                 marks: &marks,
                 nested: &Nested::default(),
+                locks: &Locks::default(),
                 since: clock::mono(),
                 quarantine: quarantine::is_possible(&root_dir),
                 census: None,
@@ -391,6 +393,7 @@ pub(crate) fn tools(hook: Option<Hook>) -> Tools {
         marks: Marks::new(None),
         writers: Writers::default(),
         nested: Nested::default(),
+        locks: Locks::default(),
         verbose: false,
     }
 }

@@ -160,14 +160,14 @@ fn open_and_to_be_taken_but_replaced() {
 }
 
 /// Nor one that is locked meanwhile: until its last step the protocol sees it, or the lock is not to be had.
-/// (What it cannot keep anybody from is a POSIX lock in the last window.)
+/// (What it cannot keep anybody from is a POSIX lock to read in the last window.)
 #[cfg(target_os = "linux")]
 #[test]
 fn open_and_to_be_taken_but_locked() {
     use rustix::fs::{FlockOperation, fcntl_lock, flock};
     use std::sync::mpsc::channel;
     type Lock = fn(&File) -> rustix::io::Result<()>;
-    let ways: [(&str, Lock); 3] = [
+    let ways: [(&str, Lock); 4] = [
         ("flock", |file| {
             flock(file, FlockOperation::NonBlockingLockExclusive)
         }),
@@ -176,6 +176,9 @@ fn open_and_to_be_taken_but_locked() {
         }),
         ("POSIX", |file| {
             fcntl_lock(file, FlockOperation::NonBlockingLockExclusive)
+        }),
+        ("POSIX, shared", |file| {
+            fcntl_lock(file, FlockOperation::NonBlockingLockShared)
         }),
     ];
     alone(EVERYBODY, || {
@@ -188,7 +191,11 @@ fn open_and_to_be_taken_but_locked() {
                     open,
                     ..Stage::policy()
                 });
-                let holder = File::options().append(true).open(&stage.temp).unwrap();
+                let holder = File::options()
+                    .read(true)
+                    .append(true)
+                    .open(&stage.temp)
+                    .unwrap();
                 let (has_it, it_has) = channel();
                 let stunt = Stunt::new(step, move || {
                     let locked = lock(&holder);
@@ -204,7 +211,7 @@ fn open_and_to_be_taken_but_locked() {
                 let (_holder, locked) = it_has.recv().unwrap();
                 let what = format!("{way} before {step:?}: {locked:?}, {outcome:?}");
                 match locked {
-                    Ok(()) if step == Step::Unlink => assert_eq!(way, "POSIX", "{what}"),
+                    Ok(()) if step == Step::Unlink => assert_eq!(way, "POSIX, shared", "{what}"),
                     Ok(()) => {
                         assert!(matches!(outcome, Outcome::Kept(Reason::Locked)), "{what}");
                         stage.has_only(OLD, &stage.temp, &what);
@@ -212,7 +219,7 @@ fn open_and_to_be_taken_but_locked() {
                     Err(error) => {
                         assert_eq!(error, rustix::io::Errno::AGAIN, "{what}");
                         let is_away = [Step::Breathe, Step::ProveLast].contains(&step);
-                        assert!(way != "POSIX" && !is_away, "{what}");
+                        assert!(way != "POSIX, shared" && !is_away, "{what}");
                     }
                 }
                 stage.is_tidy(&what);

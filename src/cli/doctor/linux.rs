@@ -98,12 +98,15 @@ fn sight() -> Sight {
         .lines()
         .filter_map(mount)
         .rfind(|mount| mount.at == Path::new("/proc"));
+    let root = rustix::process::geteuid().is_root();
     Sight {
         proc: evidence::shows_our_processes(),
         other_pids: other("pid", 0xEFFF_FFFC),
         other_users: other("user", 0xEFFF_FFFD),
         hidden: proc.is_some_and(|proc| sight::hides(proc.options)),
-        root: rustix::process::geteuid().is_root(),
+        root,
+        // One that came too fast for the first walk is met by the second.
+        all: root && (sees_all() || sees_all()),
     }
 }
 

@@ -14,6 +14,8 @@ pub(super) struct Sight {
     /// `/proc` hides other users' processes.
     pub(super) hidden: bool,
     pub(super) root: bool,
+    /// Each process can be examined, down to its mappings. Asked for root alone.
+    pub(super) all: bool,
 }
 
 pub(super) fn judge(seen: Sight) -> Check {
@@ -38,7 +40,13 @@ pub(super) fn judge(seen: Sight) -> Check {
         because.push("/proc mounted with hidepid");
     }
     match (because.as_slice(), seen.root) {
-        ([], true) => Check::ok(check, "every process can be examined"),
+        ([], true) if seen.all => Check::ok(check, "every process can be examined"),
+        ([], true) => Check::warning(
+            check,
+            "there are processes that not even root may look into here: the proof still holds, but not \
+             every holder is named. On overlayfs orphans are moved to the quarantine instead of being deleted",
+            "nothing needs to be done for deletions; to see names, run orphand outside of the container",
+        ),
         ([], false) => Check::ok(
             check,
             "not root: the proof holds for your files whoever has them open; what other users' \
@@ -87,12 +95,14 @@ mod tests {
             other_users: false,
             hidden: false,
             root: false,
+            all: false,
         };
         for (seen, state, words) in [
             (PLAIN, State::Ok, "not root"),
             (
                 Sight {
                     root: true,
+                    all: true,
                     ..PLAIN
                 },
                 State::Ok,
@@ -101,6 +111,15 @@ mod tests {
             (
                 Sight {
                     root: true,
+                    ..PLAIN
+                },
+                State::Warning,
+                "not even root",
+            ),
+            (
+                Sight {
+                    root: true,
+                    all: true,
                     hidden: true,
                     ..PLAIN
                 },
