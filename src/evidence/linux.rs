@@ -476,6 +476,14 @@ fn lock_range(
     }
 }
 
+/// Whether the table of locks may mean by `listed` the device that stat(2) calls `dev`.
+///
+/// Where a file system has no device of its own (btrfs, with a number for each subvolume) stat(2) may give another
+/// number than the table. Two files of one number are taken for one then, which keeps.
+pub(super) fn may_be_device(listed: u64, dev: u64) -> bool {
+    rustix::fs::major(dev) == 0 || listed == dev
+}
+
 /// The file that a line of `/proc/locks` tells of (proc_locks(5)): number, `->` if it is waited for, kind,
 /// ADVISORY, READ or WRITE, pid, `major:minor:inode`.
 fn locked_file(line: &str) -> Option<FileId> {

@@ -26,9 +26,6 @@ const SPARING: u32 = 9;
 
 impl Locks {
     /// Whether `file` is seen to be locked, or somebody to wait for a lock on it.
-    ///
-    /// Where a file system has no device of its own (btrfs, with a number for each subvolume) stat(2) may give
-    /// another number than the table. Two files of one number are taken for one then, which keeps.
     #[must_use]
     pub fn tell_of(&self, file: &Fingerprint) -> bool {
         let mut table = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -38,8 +35,7 @@ impl Locks {
             let read = clock::mono();
             table.until = read.after(read.since(now) * SPARING);
         }
-        let any_device = rustix::fs::major(file.dev) == 0;
-        let is_it = |device: &u64| any_device || *device == file.dev;
+        let is_it = |device: &u64| system::may_be_device(*device, file.dev);
         let devices = table.files.get(&file.ino);
         devices.is_some_and(|devices| devices.iter().any(is_it))
     }
@@ -53,7 +49,7 @@ fn by_number(locked: Vec<FileId>) -> HashMap<u64, Vec<u64>> {
     files
 }
 
-#[cfg(test)]
+#[cfg(all(test, target_os = "linux"))]
 mod tests {
     use super::*;
     use crate::decide::observation::Kind;

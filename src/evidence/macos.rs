@@ -236,6 +236,11 @@ pub(super) fn locked_files() -> io::Result<Vec<FileId>> {
     Ok(Vec::new())
 }
 
+/// One device, one number.
+pub(super) fn may_be_device(listed: u64, dev: u64) -> bool {
+    listed == dev
+}
+
 /// `F_GETLK` tells of another process's POSIX lock and of anybody's flock(2).
 fn is_locked_by_others(file: BorrowedFd<'_>) -> io::Result<bool> {
     let mut lock = libc::flock {
