@@ -22,7 +22,7 @@ use crate::evidence::{self, Asker, Census, Circumstances, FileId, Proof, Suspect
 use crate::journal::{Journal, Line};
 use crate::json;
 use crate::look::{self, Dir, RootError, RootId};
-use crate::reap::{self, Candidate, Outcome, Reaper, Recovered, Scene, claim, quarantine};
+use crate::reap::{self, Candidate, Outcome, Reaper, Recovered, Scene, quarantine};
 use crate::root::Root;
 
 /// What every pass needs.
@@ -154,19 +154,19 @@ impl<'a> Pass<'a> {
             quarantine,
             census: None,
         };
-        let nameless = self.free_stranded(&dir);
-        let returns = |name: &OsStr| nameless.iter().find(|(nameless, _)| nameless == name);
         let mut ripe = Vec::new();
         for (index, one) in due.iter_mut().enumerate() {
-            if let Some((_, returned)) = returns(&one.name) {
-                match (returned, &mut one.temp) {
-                    (Returned::Kept(reason), Some(temp)) => {
-                        let grace = self.ground.root.policy.grace.shortest();
-                        _ = temp.keep(*reason, grace, clock::mono());
-                    }
-                    _ => self.put_aside(one),
+            match (self.free_stranded(&dir, &one.name), &mut one.temp) {
+                (None, _) => {}
+                (Some(Returned::Kept(reason)), Some(temp)) => {
+                    let grace = self.ground.root.policy.grace.shortest();
+                    _ = temp.keep(reason, grace, clock::mono());
+                    continue;
                 }
-                continue;
+                _ => {
+                    self.put_aside(one);
+                    continue;
+                }
             }
             if let Some(temp) = &mut one.temp {
                 temp.has_its_name();
@@ -220,20 +220,21 @@ impl<'a> Pass<'a> {
         self.keep(&dir, due, kept);
     }
 
-    /// Claims that could not be put back get their names back now, before those are looked for.
-    /// Those that still cannot are returned, by the names they should have.
-    fn free_stranded(&mut self, dir: &Dir) -> Vec<(OsString, Returned)> {
+    /// Claims of `name` that could not be put back get it back now, before it is looked for. `None`: none is
+    /// left.
+    ///
+    /// Only when it is time for that name: one that cannot be put back for long is tried as seldom as the temp.
+    fn free_stranded(&mut self, dir: &Dir, name: &OsStr) -> Option<Returned> {
         let claims = self.tools.reaper.claims();
-        let mut nameless = Vec::new();
-        for claim in claims.stranded(dir.id()) {
+        let mut left = None;
+        for claim in claims.stranded(dir.id(), name) {
             let returned = recover(self.tools, self.ground, self.asker, &claim, self.tell);
             if !matches!(dir.observe(&claim), Ok(None)) {
-                claims.strand(dir.id(), &claim);
-                let original = claim::read(&claim).and_then(|claim| claim.original);
-                nameless.extend(original.map(|name| (name, returned)));
+                claims.strand(dir.id(), name, &claim);
+                left = Some(returned);
             }
         }
-        nameless
+        left
     }
 
     /// The directory itself cannot be worked in.

@@ -10,7 +10,7 @@ use orphand::event::{Event, Subject};
 use orphand::evidence::restored::Marks;
 use orphand::journal::{Journal, Line};
 use orphand::json;
-use orphand::look::{Dir, RootId};
+use orphand::look::Dir;
 use orphand::reap::quarantine::{Room, Stored, is_id};
 use orphand::root::absolute;
 use orphand::state::Folders;
@@ -155,7 +155,7 @@ fn find(which: &Path, config: &Config, journal: &Journal) -> Result<(Room, Store
     }
 }
 
-/// Where a quarantine may be, each directory once.
+/// Where there is a quarantine, each once.
 pub(super) fn roots(config: &Config, journal: &Journal) -> Vec<PathBuf> {
     let known = known_roots(config, journal, None);
     known
@@ -164,8 +164,8 @@ pub(super) fn roots(config: &Config, journal: &Journal) -> Vec<PathBuf> {
         .collect()
 }
 
-/// Where a quarantine may be: the roots of the journal and the configuration, this directory, and
-/// all parents of `path`; each directory once, with all paths by which it is known.
+/// Where a quarantine is: among the roots of the journal and the configuration, this directory, and all parents
+/// of `path`; each quarantine once, with all roots by which it is reached.
 fn known_roots(config: &Config, journal: &Journal, path: Option<&Path>) -> Vec<Vec<PathBuf>> {
     let mut roots: BTreeSet<PathBuf> = config.watch.iter().map(|rule| rule.path.clone()).collect();
     roots.extend(std::env::current_dir());
@@ -183,10 +183,12 @@ fn known_roots(config: &Config, journal: &Journal, path: Option<&Path>) -> Vec<V
     }
     let (mut known, mut places) = (Vec::<Vec<PathBuf>>::new(), HashMap::new());
     for root in roots {
-        let Ok(id) = RootId::of(&root) else {
+        // Two mounts may show the same one; and one of them may be covered by a third.
+        let room = Room::find(&root, None).ok().flatten();
+        let Some(folder) = room.and_then(|room| room.folder().ok()) else {
             continue;
         };
-        let place = *places.entry(id.by_any_mount()).or_insert(known.len());
+        let place = *places.entry(folder).or_insert(known.len());
         match known.get_mut(place) {
             Some(paths) => paths.push(root),
             None => known.push(vec![root]),

@@ -6,6 +6,7 @@ use std::time::Duration;
 use anstyle::{AnsiColor, Style};
 use orphand::decide::judge::{Reason, Target};
 use orphand::event::{Cause, Disposed, Event, RootState, Subject, Summary};
+use orphand::reap::claim;
 
 use super::text;
 
@@ -65,7 +66,12 @@ impl Words {
                     .take(3)
                     .map(|h| format!("{}[{}]", text::escaped(Path::new(&h.name)), h.pid))
                     .collect();
-                let rest = kept(*reason, &by.join(", "), *retry);
+                let by = by.join(", ");
+                let rest = match claim::is_claim(&subject.path) {
+                    // Another orphand may be at work on it: no wish takes it while it is open.
+                    true => stays(*reason, &by, *retry),
+                    false => kept(*reason, &by, *retry),
+                };
                 self.row("kept", AnsiColor::Yellow.on_default(), subject, &rest)
             }
             Event::Reaped(disposed) => {
@@ -233,7 +239,7 @@ fn moved(disposed: &Disposed, id: Option<&str>, reason: Option<Reason>) -> Strin
 }
 
 /// Why it stays, when it is looked at again, and what to do about it.
-pub(crate) fn kept(reason: Reason, by: &str, retry: Option<Duration>) -> String {
+fn stays(reason: Reason, by: &str, retry: Option<Duration>) -> String {
     let why = match reason {
         Reason::Restored => "it was restored, and has not changed since".to_owned(),
         Reason::Young => "not yet unused for its grace".to_owned(),
@@ -257,12 +263,17 @@ pub(crate) fn kept(reason: Reason, by: &str, retry: Option<Duration>) -> String 
         }
     };
     let again = retry.map(|retry| format!("; looked at every {}", text::span(retry)));
+    format!("{why}{}", again.unwrap_or_default())
+}
+
+/// The same, and what could be done about it.
+pub(crate) fn kept(reason: Reason, by: &str, retry: Option<Duration>) -> String {
     let hint = match reason {
         Reason::InUse => ".  take it though it is open: --open reap",
         Reason::SoleCopy => ".  move such temps: --sole-copy quarantine",
         _ => "",
     };
-    format!("{why}{}{hint}", again.unwrap_or_default())
+    stays(reason, by, retry) + hint
 }
 
 #[cfg(test)]

@@ -1,8 +1,7 @@
 //! How long a quarantine keeps what lies in it.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::ffi::OsString;
-use std::ops::Bound;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -17,6 +16,8 @@ pub struct Entry {
     pub below: PathBuf,
     /// `st_size`, bytes.
     pub bytes: u64,
+    /// How much of the file system it takes, bytes: less than that where its length was set before it was written.
+    pub allocated: u64,
     /// When it was moved here.
     pub since: Wall,
     /// When it was written last, as far as its `mtime` and its birth say so.
@@ -127,37 +128,32 @@ pub fn overdue(
     dropped
 }
 
+/// So many that may be better are looked at for each copy. With more of them, each larger than the next, one that
+/// could go may stay.
+const COMPARED: usize = 1_000;
+
 /// Those copies of one target than which one is known to be newer, and is no smaller; and such a one, which
 /// stays itself.
 fn outdated(mut copies: Vec<&Entry>) -> Vec<(&Entry, Better)> {
     copies.sort_by_key(|entry| std::cmp::Reverse(entry.written));
     let mut outdated = Vec::new();
-    // Of those that were written later and stay, by when they were moved: the later, the smaller. Of all that
-    // were moved after a moment, so, the first is the largest.
-    let mut stay: BTreeMap<Wall, &Entry> = BTreeMap::new();
+    // Those that were written later, and stay. Nothing is better than them, so what any copy is worse than is
+    // worse than one of these.
+    let mut stay: Vec<&Entry> = Vec::new();
     for at_once in copies.chunk_by(|a, b| a.written == b.written) {
         let mut newest = Vec::new();
         for &entry in at_once {
-            let after = (Bound::Excluded(entry.since), Bound::Unbounded);
-            match stay.range(after).next() {
-                Some((_, copy)) if copy.bytes >= entry.bytes => {
-                    outdated.push((entry, Better::Copy(copy.id.clone())));
-                }
-                _ => newest.push(entry),
+            let is_better = |copy: &&&Entry| {
+                copy.since > entry.since
+                    && copy.bytes >= entry.bytes
+                    && copy.allocated >= entry.allocated
+            };
+            match stay.iter().take(COMPARED).find(is_better) {
+                Some(copy) => outdated.push((entry, Better::Copy(copy.id.clone()))),
+                None => newest.push(entry),
             }
         }
-        for entry in newest {
-            let next = stay.range(entry.since..).next();
-            if next.is_some_and(|(_, copy)| copy.bytes >= entry.bytes) {
-                continue;
-            }
-            while let Some((&since, copy)) = stay.range(..=entry.since).next_back()
-                && copy.bytes <= entry.bytes
-            {
-                stay.remove(&since);
-            }
-            stay.insert(entry.since, entry);
-        }
+        stay.extend(newest);
     }
     outdated
 }
@@ -188,6 +184,7 @@ mod tests {
             id: id.into(),
             below: format!("{copy_of}.tmp").into(),
             bytes,
+            allocated: 0,
             since: day(days_ago),
             written: day(days_ago),
             pid: None,
@@ -269,7 +266,7 @@ mod tests {
             (&[(9, 9), (9, 8)], &[]),
             (&[(10, 8), (9, 9)], &[]),
             (&[(10, 8), (9, 9), (11, 9)], &[(2, 0)]),
-            (&[(8, 9), (9, 8), (10, 10)], &[(2, 1)]),
+            (&[(8, 9), (9, 8), (10, 10)], &[(2, 0)]),
             (&[(8, 10), (8, 9), (9, 10)], &[(2, 1)]),
         ] {
             let entries: Vec<Entry> = copies
@@ -293,13 +290,13 @@ mod tests {
             (&[0, 1], &[(0, 1)]),
             (&[0, 0, 0], &[(0, 2), (1, 2)]),
             (&[1, 1, 0], &[(0, 1)]),
-            (&[0, 1, 0], &[(0, 1)]),
+            (&[0, 1, 0], &[(0, 2)]),
             // Its writer may have died in the middle of it.
             (&[9, 1], &[]),
             (&[1, 9], &[(0, 1)]),
             (&[5, 9, 3], &[(0, 1)]),
             (&[5, 3, 9], &[(0, 2), (1, 2)]),
-            (&[9, 5, 3, 5, 3], &[(1, 3), (2, 3)]),
+            (&[9, 5, 3, 5, 3], &[(1, 3), (2, 4)]),
         ] {
             let entries: Vec<Entry> = sizes
                 .iter()
@@ -313,14 +310,16 @@ mod tests {
     proptest! {
         /// A copy goes if any other is better, and only because of one that stays.
         #[test]
-        fn what_is_better_stays(copies in vec((0i64..6, 0i64..6, 0u64..6), 0..12)) {
-            let copy = |(n, &(written, moved, bytes)): (usize, &(i64, i64, u64))| Entry {
+        fn what_is_better_stays(copies in vec((0i64..6, 0i64..6, 0u64..6, 0u64..3), 0..12)) {
+            let copy = |(n, &(written, moved, bytes, allocated)): (usize, &(_, i64, _, _))| Entry {
                 written: day(20 - written),
+                allocated,
                 ..entry(&n.to_string(), 20 - moved, bytes, "x", false)
             };
             let entries: Vec<Entry> = copies.iter().enumerate().map(copy).collect();
             let is_better = |a: &Entry, b: &Entry| {
-                a.written > b.written && a.since > b.since && a.bytes >= b.bytes
+                let is_newer = a.written > b.written && a.since > b.since;
+                is_newer && a.bytes >= b.bytes && a.allocated >= b.allocated
             };
             let mut goes: HashMap<OsString, Better> = HashMap::new();
             for (one, better) in overdue(&entries, Limits::default(), day(0), TRUST, 1_000) {
@@ -336,6 +335,17 @@ mod tests {
                 }
             }
         }
+    }
+
+    /// Whoever sets the length first may be killed before anything is written.
+    #[test]
+    fn a_copy_of_which_less_was_written_is_no_better() {
+        let of = |id, days_ago, allocated| Entry {
+            allocated,
+            ..entry(id, days_ago, 1 << 20, "x", false)
+        };
+        let entries = [of("0", 10, 1 << 20), of("1", 9, 0), of("2", 8, 4_096)];
+        which(&entries, &[(1, 2)]);
     }
 
     #[test]

@@ -110,15 +110,6 @@ impl RootError {
 }
 
 impl RootId {
-    /// The same for every mount that shows this directory.
-    #[must_use]
-    pub fn by_any_mount(self) -> RootId {
-        RootId {
-            mount: None,
-            ..self
-        }
-    }
-
     /// What stands at `path` now.
     pub fn of(path: &Path) -> Result<RootId, RootError> {
         let fd = open_root(path)?;

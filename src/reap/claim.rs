@@ -4,10 +4,11 @@
 //! suffix stays, so whoever ignores temps ignores it. What it is and where it came from is told by
 //! the name alone, so that a crash can be put in order without any other record.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::ffi::{OsStr, OsString};
 use std::io::Write as _;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -28,8 +29,8 @@ pub struct Claims {
     session: u32,
     next: AtomicU32,
     at_work: Mutex<HashSet<OsString>>,
-    /// Claims that could not be put back, by the directory that they lie in.
-    stranded: Mutex<Vec<(RootId, OsString)>>,
+    /// Claims that could not be put back, by the directory that they lie in and the temp's name.
+    stranded: Mutex<HashMap<(RootId, OsString), BTreeSet<OsString>>>,
 }
 
 /// A claim name that is being worked on, until this is dropped.
@@ -80,23 +81,23 @@ impl Claims {
         self.at_work().contains(claim)
     }
 
-    /// Notes that `claim` in the directory `dir` could not be put back. Says whether that is news.
-    pub(crate) fn strand(&self, dir: RootId, claim: &OsStr) -> bool {
-        let stranded = &mut *guard(&self.stranded);
-        let one = (dir, claim.to_owned());
-        let is_news = !stranded.contains(&one);
-        if is_news {
-            stranded.push(one);
-        }
-        is_news
+    /// Notes that `claim` in the directory `dir` could not be put back. It is to be tried again when it is time
+    /// for the temp `name`. Says whether that is news.
+    pub(crate) fn strand(&self, dir: RootId, name: &OsStr, claim: &OsStr) -> bool {
+        let mut stranded = guard(&self.stranded);
+        let of_name = stranded.entry((dir, name.to_owned())).or_default();
+        of_name.insert(claim.to_owned())
     }
 
-    /// Those in the directory `dir` that could not be put back: it is to be tried again.
+    /// Those of the temp `name` in the directory `dir` that could not be put back: it is to be tried again.
     #[must_use]
-    pub(crate) fn stranded(&self, dir: RootId) -> Vec<OsString> {
-        let stranded = &mut *guard(&self.stranded);
-        let here = stranded.extract_if(.., |(there, _)| *there == dir);
-        here.map(|(_, claim)| claim).collect()
+    pub(crate) fn stranded(&self, dir: RootId, name: &OsStr) -> BTreeSet<OsString> {
+        let mut stranded = guard(&self.stranded);
+        // Nearly always.
+        if stranded.is_empty() {
+            return BTreeSet::new();
+        }
+        stranded.remove(&(dir, name.to_owned())).unwrap_or_default()
     }
 
     fn at_work(&self) -> MutexGuard<'_, HashSet<OsString>> {
@@ -127,6 +128,12 @@ impl Drop for Ticket<'_> {
 pub struct Claim {
     /// The name that the file had; `None` if it may have been cut and cannot be told any more.
     pub original: Option<OsString>,
+}
+
+/// Whether the file at `path` has a claim's name.
+#[must_use]
+pub fn is_claim(path: &Path) -> bool {
+    path.file_name().is_some_and(|name| read(name).is_some())
 }
 
 /// Reads a claim name; `None` if it is none.
@@ -194,19 +201,25 @@ mod tests {
     }
 
     #[test]
-    fn what_could_not_be_put_back_is_told_once_to_its_directory() {
+    fn what_could_not_be_put_back_is_told_once_to_its_name() {
         let (here, there) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let dir = |dir: &tempfile::TempDir| {
             RootId::of(&dir.path().canonicalize().unwrap()).expect("a directory")
         };
         let (here, there) = (dir(&here), dir(&there));
         let claims = Claims::new(7);
-        claims.strand(here, OsStr::new("a"));
-        claims.strand(there, OsStr::new("b"));
-        claims.strand(here, OsStr::new("c"));
-        assert_eq!(claims.stranded(here), ["a", "c"]);
-        assert!(claims.stranded(here).is_empty());
-        assert_eq!(claims.stranded(there), ["b"]);
+        let strand =
+            |dir, name: &str, claim: &str| claims.strand(dir, name.as_ref(), claim.as_ref());
+        assert!(strand(here, "a", "1"));
+        assert!(strand(there, "a", "2"));
+        assert!(strand(here, "a", "3"));
+        assert!(strand(here, "b", "4"));
+        assert!(!strand(here, "b", "4"), "no news");
+        let stranded = |dir, name: &str| Vec::from_iter(claims.stranded(dir, name.as_ref()));
+        assert_eq!(stranded(here, "a"), ["1", "3"]);
+        assert!(stranded(here, "a").is_empty());
+        assert_eq!(stranded(there, "a"), ["2"]);
+        assert_eq!(stranded(here, "b"), ["4"]);
     }
 
     #[test]

@@ -591,7 +591,7 @@ impl Reaper {
             "{name:?} could not be given its name back, and is called {:?} until it can be",
             claim.name()
         );
-        self.claims.strand(dir.id(), claim.name());
+        self.claims.strand(dir.id(), name, claim.name());
         failed(Step::Claim)(error)
     }
 

@@ -124,6 +124,13 @@ impl Room {
         Ok(Room { root, fd })
     }
 
+    /// Which folder it is, by whatever mount.
+    pub fn folder(&self) -> io::Result<FileId> {
+        Ok(FileId::from(
+            &look::observe_fd(self.fd.as_fd())?.fingerprint,
+        ))
+    }
+
     /// The root that it is in.
     #[must_use]
     pub fn root(&self) -> &Dir {
@@ -277,6 +284,22 @@ impl Room {
         hold == Hold::Free && same && seen_whole && proof.again() == Hold::Free
     }
 
+    /// How much of the file system `one` takes, bytes; 0 if that cannot be told.
+    fn allocated(&self, one: &Stored) -> u64 {
+        const BLOCK: u64 = 512;
+        let stat = |(below, folder, _): (PathBuf, OwnedFd, Observation)| {
+            rustix::fs::statat(
+                folder,
+                below.file_name()?,
+                rustix::fs::AtFlags::SYMLINK_NOFOLLOW,
+            )
+            .ok()
+        };
+        let stat = self.find_file(&one.id).ok().flatten().and_then(stat);
+        let blocks = stat.and_then(|stat| u64::try_from(stat.st_blocks).ok());
+        blocks.unwrap_or(0).saturating_mul(BLOCK)
+    }
+
     /// Deletes the file `id` for good.
     pub fn purge(&self, id: &str) -> io::Result<Stored> {
         let (below, folder, seen) = self.find_file(id)?.ok_or(Errno::NOENT)?;
@@ -375,7 +398,8 @@ pub fn tend(root: &Root, id: Option<RootId>, keeping: Keeping<'_>) -> Vec<Event>
     let Ok(stored) = room.stored() else {
         return Vec::new();
     };
-    let entries: Vec<Entry> = stored.iter().map(|one| entry(root, id, one)).collect();
+    let entry = |one: &Stored| entry(root, id, one, room.allocated(one));
+    let entries: Vec<Entry> = stored.iter().map(entry).collect();
     let size = rustix::fs::fstatvfs(room.root.fd());
     let size = size.map_or(0, |fs| fs.f_blocks.saturating_mul(fs.f_frsize));
     let mut events = Vec::new();
@@ -395,7 +419,7 @@ pub fn tend(root: &Root, id: Option<RootId>, keeping: Keeping<'_>) -> Vec<Event>
         // one that somebody may still change.
         // RACE: that may go between this look and the removal; worst case: both are gone.
         let is_there = match better {
-            Better::Target => entry(root, id, one).target_whole,
+            Better::Target => entry(one).target_whole,
             Better::Copy(newer) => by_id
                 .get(newer.as_os_str())
                 .is_some_and(|copy| room.is_proven_unused(copy, &root.policy, keeping.asker)),
@@ -428,7 +452,7 @@ pub fn purged(root: &Path, stored: &Stored) -> Event {
 }
 
 /// What the limits need to know of a stored file.
-fn entry(root: &Root, id: Option<RootId>, stored: &Stored) -> Entry {
+fn entry(root: &Root, id: Option<RootId>, stored: &Stored, allocated: u64) -> Entry {
     let folder = stored.below.parent().unwrap_or(Path::new(""));
     let name = stored.below.file_name().unwrap_or_default();
     let reading = root.policy.names.read(name);
@@ -441,6 +465,7 @@ fn entry(root: &Root, id: Option<RootId>, stored: &Stored) -> Entry {
         id: stored.id.clone().into(),
         below: stored.below.clone(),
         bytes: stored.seen.fingerprint.size,
+        allocated,
         since: stored.since(),
         written: written(&stored.seen.fingerprint),
         pid: reading.pid,

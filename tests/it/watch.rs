@@ -259,7 +259,11 @@ fn what_a_crash_has_left_is_left_alone_on_wish() {
         .file("sub/.orphand-0123456789abcdef-b.tmp", "x")
         .aged(GRACE);
     let leave = ["-r", "--existing", "leave"];
+    let mut holder = sandbox.shell();
+    let held = ".orphand-0123456789abcdef-c.tmp";
+    assert!(holder.tell(&format!("exec 3> {held}")));
     let mut watching = sandbox.watch(with(SHORT, &leave)).ready();
+    watching.wait_for(kept(held, "in-use"));
     assert!(sandbox.has("a.tmp"), "it has its name back");
     assert!(sandbox.has("sub/b.tmp"), "it has its name back");
     watching.outlive_a_sentinel(&sandbox);
@@ -274,6 +278,21 @@ fn what_a_crash_has_left_is_left_alone_on_wish() {
     sandbox.write("new", "x");
     fs::rename(sandbox.path("new"), sandbox.path("a.tmp")).unwrap();
     watching.wait_for(is("reaped", "a.tmp"));
+    watching.stop().exit(0);
+}
+
+/// One whose name was cut is moved to the quarantine, as soon as it is let go of.
+#[test]
+fn what_a_crash_has_left_by_a_part_of_its_name_and_somebody_holds() {
+    let claim = format!(".orphand-0123456789abcdef-{}.tmp", "x".repeat(225));
+    assert_eq!(claim.len(), 255);
+    let sandbox = Sandbox::new().file(&claim, "x").aged(GRACE);
+    let mut holder = sandbox.shell();
+    assert!(holder.tell(&format!("exec 3>> {claim}")));
+    let mut watching = sandbox.watch(SHORT).ready();
+    watching.wait_for(kept(&claim, "in-use"));
+    assert!(holder.tell("exec 3>&-"));
+    watching.wait_for(is("quarantined", &claim));
     watching.stop().exit(0);
 }
 

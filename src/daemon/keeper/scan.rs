@@ -214,7 +214,13 @@ impl Keeper {
                 _ = temps.created(&folder.join(name), clock::mono());
             }
             // What is left alone is not waited for: the next scan of everything finds it again.
-            (_, Some(path)) => temps.does_not_return(&path),
+            (returned, Some(path)) => {
+                temps.does_not_return(&path);
+                if let Returned::Kept(reason) = returned {
+                    self.shared
+                        .tell(pass::kept_claim(ground, claim, reason, None));
+                }
+            }
             (Returned::Kept(reason), None) => {
                 if self.try_again(ground, claim) {
                     let retry =
@@ -227,15 +233,17 @@ impl Keeper {
         }
     }
 
-    /// Has the claim tried again with the passes of the temp that it was. Says whether that is news.
+    /// Has the claim tried again when it is time for the temp that it was. Says whether that is news.
     fn try_again(&self, ground: Ground<'_>, claim: &OsStr) -> bool {
-        let dir = Dir::open_below(&ground.root.path, ground.id, ground.below);
-        let original = claim::read(claim).and_then(|claim| claim.original);
-        let (Ok(dir), Some(original)) = (dir, original) else {
+        let Ok(dir) = Dir::open_below(&ground.root.path, ground.id, ground.below) else {
             return false;
         };
-        let is_news = self.shared.tools.reaper.claims().strand(dir.id(), claim);
-        let path = ground.root.path.join(ground.below).join(original);
+        let original = claim::read(claim).and_then(|claim| claim.original);
+        // What was cut is waited for by the name that it has now.
+        let name = original.as_deref().unwrap_or(claim);
+        let claims = self.shared.tools.reaper.claims();
+        let is_news = claims.strand(dir.id(), name, claim);
+        let path = ground.root.path.join(ground.below).join(name);
         self.shared.temps.nameless(&path, clock::mono());
         is_news
     }
