@@ -38,6 +38,9 @@
 //! Nothing is printed, no signal is touched, and without [`daemon::Builder::folders`] no file is
 //! written but in the quarantine. The `orphand` binary is made of the same parts.
 //!
+//! A look opens a temp and closes it, and with any close of a file a process loses all its POSIX locks on it
+//! (fcntl(2)). A program that watches its own temps locks them by flock(2) or by OFD locks instead.
+//!
 //! # The map
 //!
 //! An event is only a hint; looking is the truth; two pure decisions stand between a look and a
