@@ -87,6 +87,8 @@ impl Temps {
         let temp = Tracked::created(now, self.shortest());
         let before = self.map.insert(self.key(path), Box::new(temp));
         // Whoever took the name of a claim lets go of it too, some time.
+        // RACE: that may be heard of before the mark is set; worst case: the claim is forgotten with it, until
+        // the next scan of everything.
         if before.is_some_and(|before| before.may_come_back())
             && let Some(mut temp) = self.map.get_mut(&Cut::new(path) as &dyn Parts)
         {

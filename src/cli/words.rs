@@ -238,7 +238,7 @@ fn moved(disposed: &Disposed, id: Option<&str>, reason: Option<Reason>) -> Strin
     line
 }
 
-/// Why it stays, when it is looked at again, and what to do about it.
+/// Why it stays, and when it is looked at again.
 fn stays(reason: Reason, by: &str, retry: Option<Duration>) -> String {
     let why = match reason {
         Reason::Restored => "it was restored, and has not changed since".to_owned(),

@@ -534,11 +534,10 @@ pub fn census(wanted: &[FileId], reach: Reach) -> Census {
             walk.process(pid);
         }
     }
-    let are_ours = shows_our_processes();
-    if !are_ours {
+    if !shows_our_processes() {
         // The numbers there are other processes' here.
-        walk.doubtful
-            .extend(walk.holders.drain().map(|(file, _)| file));
+        let held = walk.holders.drain().map(|(file, _)| file);
+        walk.doubtful.extend(held);
     }
     Census {
         holders: walk.holders,

@@ -372,6 +372,15 @@ impl Stored {
     pub fn since(&self) -> Wall {
         self.seen.fingerprint.ctime
     }
+
+    /// The folder that it was in, from the root.
+    fn folder(&self) -> &Path {
+        self.below.parent().unwrap_or(Path::new(""))
+    }
+
+    fn name(&self) -> &OsStr {
+        self.below.file_name().unwrap_or_default()
+    }
 }
 
 /// What it takes to keep a quarantine within its limits.
@@ -398,8 +407,15 @@ pub fn tend(root: &Root, id: Option<RootId>, keeping: Keeping<'_>) -> Vec<Event>
     let Ok(stored) = room.stored() else {
         return Vec::new();
     };
-    let entry = |one: &Stored| entry(root, id, one, room.allocated(one));
-    let entries: Vec<Entry> = stored.iter().map(entry).collect();
+    let is_whole = |one: &Stored| has_whole_target(root, id, one);
+    let entries: Vec<Entry> = stored
+        .iter()
+        .map(|one| match is_whole(one) {
+            // Its target is what makes it dispensable, whatever it takes itself.
+            true => entry(root, one, true, 0),
+            false => entry(root, one, false, room.allocated(one)),
+        })
+        .collect();
     let size = rustix::fs::fstatvfs(room.root.fd());
     let size = size.map_or(0, |fs| fs.f_blocks.saturating_mul(fs.f_frsize));
     let mut events = Vec::new();
@@ -417,9 +433,10 @@ pub fn tend(root: &Root, id: Option<RootId>, keeping: Keeping<'_>) -> Vec<Event>
         }
         // What was a second copy when this began is the last one if the better one has gone meanwhile, or is
         // one that somebody may still change.
-        // RACE: that may go between this look and the removal; worst case: both are gone.
+        // RACE: that may go between this look and the removal; worst case: both are gone. And who opens the
+        // one that goes, by its path in here, which only we can, loses its name.
         let is_there = match better {
-            Better::Target => entry(one).target_whole,
+            Better::Target => is_whole(one),
             Better::Copy(newer) => by_id
                 .get(newer.as_os_str())
                 .is_some_and(|copy| room.is_proven_unused(copy, &root.policy, keeping.asker)),
@@ -451,14 +468,18 @@ pub fn purged(root: &Path, stored: &Stored) -> Event {
     }
 }
 
-/// What the limits need to know of a stored file.
-fn entry(root: &Root, id: Option<RootId>, stored: &Stored, allocated: u64) -> Entry {
-    let folder = stored.below.parent().unwrap_or(Path::new(""));
-    let name = stored.below.file_name().unwrap_or_default();
-    let reading = root.policy.names.read(name);
+/// Whether its target stands, with content.
+fn has_whole_target(root: &Root, id: Option<RootId>, stored: &Stored) -> bool {
+    let (folder, reading) = (stored.folder(), root.policy.names.read(stored.name()));
     let target = Dir::open_below(&root.path, id, folder)
         .and_then(|dir| Ok(evidence::target(&dir, &reading, &stored.seen.fingerprint)?));
-    let target = target.map_or(Target::Absent, |(target, _)| target);
+    matches!(target, Ok((Target::Whole { .. }, _)))
+}
+
+/// What the limits need to know of a stored file.
+fn entry(root: &Root, stored: &Stored, target_whole: bool, allocated: u64) -> Entry {
+    let name = stored.name();
+    let reading = root.policy.names.read(name);
     // The longest that could be meant: what stands under a shorter name is no copy of that.
     let target_name = evidence::target_name(&reading, Some(0)).unwrap_or(name);
     Entry {
@@ -470,8 +491,8 @@ fn entry(root: &Root, id: Option<RootId>, stored: &Stored, allocated: u64) -> En
         written: written(&stored.seen.fingerprint),
         pid: reading.pid,
         uid: stored.seen.fingerprint.uid,
-        copy_of: folder.join(target_name),
-        target_whole: matches!(target, Target::Whole { .. }),
+        copy_of: stored.folder().join(target_name),
+        target_whole,
     }
 }
 

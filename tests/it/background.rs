@@ -42,6 +42,16 @@ fn watch(sandbox: &Sandbox) -> Watching {
     Watching::start(sandbox.command(["watch", "--json"]))
 }
 
+/// Puts something in the place of the folder of locks, so that none can be made.
+fn no_locks(sandbox: &Sandbox) -> PathBuf {
+    let runtime = sandbox.base().join("runtime");
+    fs::create_dir_all(&runtime).unwrap();
+    sandbox.give(&runtime);
+    let locks = runtime.join("orphand");
+    fs::write(&locks, "no folder").unwrap();
+    locks
+}
+
 fn two_roots() -> Sandbox {
     Sandbox::new().dir("a").dir("b")
 }
@@ -240,10 +250,7 @@ fn a_root_without_a_lock_is_worked_on_by_other_rules_too() {
     let sandbox = two_roots();
     // To take up the new rules takes longer than the grace.
     (0..10_000).for_each(|n| fs::create_dir(sandbox.path(format!("b/{n}"))).unwrap());
-    let locks = sandbox.base().join("runtime/orphand");
-    fs::create_dir_all(locks.parent().unwrap()).unwrap();
-    sandbox.give(locks.parent().unwrap());
-    fs::write(&locks, "no folder").unwrap();
+    no_locks(&sandbox);
     let rules = "recursive = true\nsole_copy = \"reap\"\n";
     config(&sandbox, "100ms", &["b", "a"], rules);
     let mut watch = watch(&sandbox).ready();
@@ -275,10 +282,7 @@ fn a_root_that_another_works_on_by_now_is_let_go() {
         Err(why) => return crate::stage::skipped(&why),
     };
     world.set_queue(8);
-    let locks = sandbox.base().join("runtime/orphand");
-    fs::create_dir_all(locks.parent().unwrap()).unwrap();
-    sandbox.give(locks.parent().unwrap());
-    fs::write(&locks, "no folder").unwrap();
+    let locks = no_locks(&sandbox);
     let watch = sandbox.command(["watch", "--json", "--grace", "400ms", "root/a", "root/b"]);
     let mut watch = Watching::start(world.holds(watch)).ready();
     fs::remove_file(&locks).unwrap();

@@ -553,6 +553,16 @@ fn without_those_that_nobody_may_examine() -> Vec<Mounted> {
         .collect()
 }
 
+/// Says that this is why the temp has not gone, if it is.
+#[track_caller]
+fn not_examined(stage: &Stage) {
+    let temp = stage.candidate(Verdict::Reap);
+    let file = FileId::from(&temp.suspect.expected.unwrap());
+    let seen = evidence::census(&[file], Reach::OpenersOnly).clears(file);
+    assert!(!seen, "every process is seen, and it came to nothing");
+    skipped("not every process can be examined");
+}
+
 /// The lease sees no mapping here, so every process is asked, before the claim and after it.
 #[test]
 fn a_walk_before_the_claim_and_one_after_it() {
@@ -580,11 +590,7 @@ fn a_walk_before_the_claim_and_one_after_it() {
         let Some((stage, outcome)) = proven(&|_| Hook::new(|_, _| {}), |outcome| {
             !matches!(outcome, Outcome::Kept(Reason::Changed | Reason::CannotTell))
         }) else {
-            let temp = overlay.stage().candidate(Verdict::Reap);
-            let file = FileId::from(&temp.suspect.expected.unwrap());
-            let seen = evidence::census(&[file], Reach::OpenersOnly).clears(file);
-            assert!(!seen, "every process is seen, and nothing goes");
-            return skipped("not every process can be examined");
+            return not_examined(&overlay.stage());
         };
         assert!(matches!(outcome, Outcome::Reaped { .. }), "{outcome:?}");
         assert!(!stage.temp.exists());
@@ -776,11 +782,8 @@ fn no_room_for_a_claim_on_overlayfs() {
                 break (outcome, mapping);
             }
             if Instant::now() > end {
-                let file = FileId::from(&stage.candidate(Verdict::Reap).suspect.expected.unwrap());
                 drop(mapping.lock().unwrap().take());
-                let seen = evidence::census(&[file], Reach::OpenersOnly).clears(file);
-                assert!(!seen, "every process is seen, and it came to no claim");
-                return skipped("not every process can be examined");
+                return not_examined(&stage);
             }
         };
         assert!(

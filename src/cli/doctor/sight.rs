@@ -39,14 +39,11 @@ pub(super) fn judge(seen: Sight) -> Check {
     if seen.hidden && !seen.root {
         because.push("/proc mounted with hidepid");
     }
+    if because.is_empty() && seen.root && !seen.all {
+        because.push("processes that not even root may look into");
+    }
     match (because.as_slice(), seen.root) {
-        ([], true) if seen.all => Check::ok(check, "every process can be examined"),
-        ([], true) => Check::warning(
-            check,
-            "there are processes that not even root may look into here: the proof still holds, but not \
-             every holder is named. On overlayfs orphans are moved to the quarantine instead of being deleted",
-            "nothing needs to be done for deletions; to see names, run orphand outside of the container",
-        ),
+        ([], true) => Check::ok(check, "every process can be examined"),
         ([], false) => Check::ok(
             check,
             "not root: the proof holds for your files whoever has them open; what other users' \
