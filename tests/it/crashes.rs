@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{Read, Write};
+use std::os::fd::AsFd;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 use std::time::Instant;
@@ -9,6 +10,8 @@ use std::time::Instant;
 use orphand::daemon::Watcher;
 use orphand::decide::judge::{Reason, Verdict};
 use orphand::event::Event;
+use orphand::evidence::restored::Marks;
+use orphand::look;
 use orphand::reap::{Hook, Outcome, Reaper, Recovered, Step};
 
 use crate::stage::*;
@@ -280,6 +283,35 @@ fn a_claim_that_this_rule_would_not_have_made() {
                 _ => panic!("{what}: {recovered:?}"),
             }
             assert_eq!(stage.copies(OLD).len(), 1, "{what}");
+        }
+    });
+}
+
+/// What a person brought back stays, even under such a name.
+#[test]
+fn a_restored_file_by_the_name_of_a_claim() {
+    alone(EVERYBODY, || {
+        let claim = format!(".orphand-0123456789abcdef-{TEMP}");
+        for marked in [true, false] {
+            let stage = Stage::new();
+            let at = stage.dir.join(&claim);
+            fs::rename(&stage.temp, &at).unwrap();
+            if marked {
+                let file = File::open(&at).unwrap();
+                let seen = look::observe_fd(file.as_fd()).unwrap().fingerprint;
+                Marks::new(None).put(file.as_fd(), &seen).unwrap();
+            }
+            let recovered = stage.recover(&claim);
+            match marked {
+                true => {
+                    assert!(matches!(recovered, Ok(None)), "{recovered:?}");
+                    stage.has_only(OLD, &at, "");
+                }
+                false => {
+                    let back = matches!(recovered, Ok(Some(Recovered::PutBack(_))));
+                    assert!(back, "{recovered:?}");
+                }
+            }
         }
     });
 }

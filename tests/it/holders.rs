@@ -376,6 +376,7 @@ fn a_shared_lock_keeps_it_too() {
 mod linux {
     use std::ffi::OsStr;
     use std::io::Write;
+    use std::os::fd::AsFd;
     use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
     use std::os::unix::process::CommandExt;
     use std::sync::atomic::{AtomicUsize, Ordering};
@@ -388,6 +389,7 @@ mod linux {
     use orphand::decide::time::Mono;
     use orphand::evidence::namespaces::Nested;
     use orphand::evidence::{self, FileId};
+    use orphand::look;
     use orphand::reap::{Outcome, Step};
 
     use super::*;
@@ -641,8 +643,21 @@ mod linux {
             writer.kill().unwrap();
             writer.wait().unwrap();
             assert_eq!(evidence::writer(pid, before_us), Writer::Gone(pid));
-            // The one that is seen is no answer to whether one lives below.
+            // Whoever holds it is known by a number that is another's here: nobody is named, and nothing proven.
             let stage = Stage::new();
+            let held = File::open(&stage.temp).unwrap();
+            let file = FileId::from(&look::observe_fd(held.as_fd()).unwrap().fingerprint);
+            let mut holder = Command::new("sleep")
+                .arg("600")
+                .stdin(held)
+                .begin()
+                .unwrap();
+            let census = evidence::census(&[file], Reach::Whole);
+            holder.kill().unwrap();
+            holder.wait().unwrap();
+            assert_eq!(census.of(file), [], "{census:?}");
+            assert!(census.doubtful.contains(&file), "{census:?}");
+            // The one that is seen is no answer to whether one lives below.
             stays_while_its_writer_may_live(&stage, pid);
         });
     }

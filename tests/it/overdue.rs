@@ -319,3 +319,37 @@ fn somebody_comes_just_then() {
         }
     });
 }
+
+/// Where no proof is known to hold nothing is dropped, until the rule trusts it.
+#[cfg(target_os = "linux")]
+#[test]
+fn where_nothing_is_proven() {
+    use crate::places::Mounted;
+    alone(&[As::Mounts], || {
+        let base = tempfile::tempdir().unwrap();
+        let _mounted = Mounted::new("ramfs", base.path(), "ramfs", 0, "");
+        let stage = Stage::within(tempfile::tempdir_in(base.path()).unwrap());
+        let at = stage.quarantine().join("q0123abc").join(BELOW);
+        fs::create_dir_all(&at).unwrap();
+        for folder in at.ancestors().take(3) {
+            fs::set_permissions(folder, fs::Permissions::from_mode(0o700)).unwrap();
+        }
+        let at = at.join(TEMP);
+        fs::rename(&stage.temp, &at).unwrap();
+        let meta = fs::metadata(&at).unwrap();
+        let moved = Wall {
+            sec: meta.ctime(),
+            nsec: meta.ctime_nsec() as u32,
+        };
+        wait_until("it is older than nothing", || clock::wall() > moved);
+        let events = tend(&stage, AT_ONCE);
+        assert!(events.is_empty(), "{events:?}");
+        stage.has_only(OLD, &at, "");
+        let stage = stage.with_policy(Policy {
+            trusted_file_systems: vec!["ramfs".to_owned()],
+            ..Stage::policy()
+        });
+        assert_eq!(dropped(&tend(&stage, AT_ONCE)).len(), 1);
+        assert!(!at.exists());
+    });
+}
