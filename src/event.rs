@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::decide::judge::{Reason, Target};
-use crate::decide::observation::Holder;
+use crate::decide::observation::{FileSize, Holder};
 
 /// A file that an event is about.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -13,8 +13,8 @@ pub struct Subject {
     pub path: PathBuf,
     /// The root's path, as given and made absolute.
     pub root: PathBuf,
-    /// `st_size`, where somebody looked.
-    pub bytes: Option<u64>,
+    /// Its size, where it was looked at.
+    pub size: Option<FileSize>,
 }
 
 /// What is said of a temp that is gone.
@@ -32,8 +32,8 @@ pub struct Disposed {
     pub writer_pid: Option<u32>,
     /// The program that wrote it, where that was learnt while it lived.
     pub writer: Option<String>,
-    /// Bytes that came free.
-    pub freed: u64,
+    /// The size of what was removed; zero where another link keeps the data.
+    pub freed: FileSize,
     /// Nothing was done.
     pub dry_run: bool,
 }
@@ -90,10 +90,10 @@ pub struct Summary {
     pub kept: u64,
     /// Temps that could not be dealt with, and directories that could not be read.
     pub failed: u64,
-    /// Bytes that removing them freed.
-    pub bytes: u64,
-    /// Bytes moved to the quarantine; they are not free.
-    pub held_back: u64,
+    /// The sizes of what was removed.
+    pub freed: FileSize,
+    /// The sizes of what was moved to the quarantine; its space is not free.
+    pub held_back: FileSize,
     /// Something was kept because it cannot be told whether it is used.
     pub cannot_tell: bool,
 }
@@ -232,14 +232,14 @@ impl Summary {
             Event::Reaped(disposed) => {
                 self.reaped += 1;
                 self.would_reap += u64::from(disposed.dry_run);
-                self.bytes = self.bytes.saturating_add(disposed.freed);
+                self.freed = self.freed.plus(disposed.freed);
             }
             Event::Quarantined { disposed, .. } => {
                 self.quarantined += 1;
                 self.would_quarantine += u64::from(disposed.dry_run);
                 if !disposed.dry_run {
-                    let bytes = disposed.subject.bytes.unwrap_or(0);
-                    self.held_back = self.held_back.saturating_add(bytes);
+                    let size = disposed.subject.size.unwrap_or_default();
+                    self.held_back = self.held_back.plus(size);
                 }
             }
             Event::Kept { reason, again, .. } => {

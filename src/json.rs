@@ -81,7 +81,8 @@ impl Object {
     fn with_subject(self, subject: &Subject) -> Object {
         self.with_path("path", Some(&subject.path))
             .with_path("root", Some(&subject.root))
-            .with("bytes", subject.bytes)
+            .with("bytes", subject.size.map(|size| size.bytes))
+            .with("disk_bytes", subject.size.map(|size| size.disk_bytes))
     }
 
     fn with_disposed(self, disposed: &Disposed) -> Object {
@@ -196,6 +197,7 @@ pub fn event(event: &Event, at: Wall) -> Object {
             .with("quarantined", summary.quarantined)
             .with("kept", summary.kept)
             .with("failed", summary.failed)
-            .with("bytes", summary.bytes),
+            .with("bytes", summary.freed.bytes)
+            .with("disk_bytes", summary.freed.disk_bytes),
     }
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use crate::clock;
 use crate::decide::judge::{Evidence, Reach, Reason, Target, Verdict, judge};
-use crate::decide::observation::{Hold, Kind, Observation};
+use crate::decide::observation::{FileSize, Hold, Kind, Observation};
 use crate::decide::policy::{Policy, SHORTEST_GRACE};
 use crate::decide::time::{ClockWatch, Mono, Now};
 use crate::decide::tracker::{Look, Next, Tracked};
@@ -253,7 +253,7 @@ impl<'a> Pass<'a> {
             let subject = Subject {
                 path,
                 root,
-                bytes: None,
+                size: None,
             };
             self.fail(subject, "open this directory", error);
         }
@@ -526,7 +526,7 @@ impl<'a> Pass<'a> {
         Subject {
             path: self.path(name),
             root: self.ground.root.path.clone(),
-            bytes: seen.map(|seen| seen.fingerprint.size),
+            size: seen.map(Observation::size),
         }
     }
 
@@ -545,7 +545,7 @@ impl<'a> Pass<'a> {
             target_is: one.evidence.target,
             writer_pid: suspect.reading.pid,
             writer: self.tools.writers.of(file, suspect.reading.pid),
-            freed: 0,
+            freed: FileSize::default(),
             dry_run: false,
         }
     }
@@ -594,10 +594,10 @@ pub fn recover(
             census: None,
         },
     };
-    let subject = |name: &OsStr, bytes| Subject {
+    let subject = |name: &OsStr, size| Subject {
         path: root.join(below).join(name),
         root: root.clone(),
-        bytes,
+        size,
     };
     match reap::recover(scene, asker, claim) {
         Ok(Some(Recovered::PutBack(name))) => {
@@ -605,16 +605,16 @@ pub fn recover(
             Returned::Back(name)
         }
         Ok(Some(Recovered::Kept(reason))) => Returned::Kept(reason),
-        Ok(Some(Recovered::Quarantined { id, name, bytes })) => {
+        Ok(Some(Recovered::Quarantined { id, name, size })) => {
             let event = Event::Quarantined {
                 disposed: Disposed {
-                    subject: subject(&name, Some(bytes)),
+                    subject: subject(&name, Some(size)),
                     quiet: Duration::ZERO,
                     target: None,
                     target_is: Target::Unknown,
                     writer_pid: None,
                     writer: None,
-                    freed: 0,
+                    freed: FileSize::default(),
                     dry_run: false,
                 },
                 id: Some(id),
@@ -650,7 +650,7 @@ pub fn kept_claim(
         subject: Subject {
             path: ground.root.path.join(ground.below).join(claim),
             root: ground.root.path.clone(),
-            bytes: None,
+            size: None,
         },
         reason,
         holders: Vec::new(),
@@ -794,6 +794,7 @@ fn intent((doomed, candidate): &(Doomed, Candidate)) -> json::Object {
         .with_path("path", Some(&disposed.subject.path))
         .with_path("root", Some(&disposed.subject.root))
         .with("bytes", file.size)
+        .with("disk_bytes", seen.allocated)
         .with("verdict", candidate.verdict.as_str())
         .with("reason", candidate.verdict.reason().map(Reason::as_str))
         .with("grammar", suspect.reading.grammar)

@@ -10,12 +10,13 @@ use crossbeam_channel::bounded;
 
 use crate::clock;
 use crate::decide::judge::Reason;
+use crate::decide::observation::Observation;
 use crate::decide::policy::confirm;
 use crate::decide::time::ClockWatch;
 use crate::decide::tracker::{Origin, Tracked};
 use crate::event::{Event, Subject};
 use crate::evidence::Asker;
-use crate::look::{RootError, RootId};
+use crate::look::{Dir, RootError, RootId};
 use crate::pass::{self, Due, Ground, Pass, Returned, Tools};
 use crate::reap;
 use crate::reap::quarantine::Room;
@@ -42,7 +43,7 @@ pub fn sweep(
             subject: Subject {
                 path: path.to_owned(),
                 root: root.path.clone(),
-                bytes: None,
+                size: None,
             },
             error: format!("cannot read this directory: {error}"),
             errno: error.raw_os_error(),
@@ -106,15 +107,17 @@ pub fn sweep(
         }
     }
     for (below, due) in &dirs {
+        let dir = Dir::open_below(&root.path, id, below).ok();
         for one in due
             .iter()
             .filter(|one| one.temp.as_ref().is_some_and(|t| !t.is_kept()))
         {
             let path = root.path.join(below).join(&one.name);
-            let bytes = one.temp.as_ref().and_then(Tracked::bytes);
+            let seen = dir.as_ref().and_then(|dir| dir.observe(&one.name).ok()?);
+            let size = seen.as_ref().map(Observation::size);
             let root = root.path.clone();
             tell(Event::Kept {
-                subject: Subject { path, root, bytes },
+                subject: Subject { path, root, size },
                 reason: Reason::Young,
                 holders: Vec::new(),
                 retry: None,

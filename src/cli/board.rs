@@ -78,7 +78,7 @@ impl Board {
         let (Event::Reaped(left) | Event::Quarantined { disposed: left, .. }) = event else {
             return false;
         };
-        let bytes = left.subject.bytes.unwrap_or(0);
+        let bytes = left.subject.size.map_or(0, |size| size.bytes);
         self.content().leaks.note(clock::mono(), leak(left), bytes);
         true
     }
@@ -161,7 +161,7 @@ impl Snapshot {
             "watching {roots}, {} waiting, {} kept, {} freed",
             text::count(waiting as u64),
             text::count(held as u64),
-            text::size(self.summary.bytes)
+            text::size(self.summary.freed.disk_bytes)
         );
         if self.mistake.is_some() {
             line.push_str("; the configuration file has a mistake: orphand status");

@@ -208,7 +208,7 @@ fn families(seen: &Snapshot, since: Wall) -> Vec<Family> {
         counter(
             "orphand_reclaimed_bytes_total",
             "Bytes that removing them freed.",
-            each(&|one| one.tally.summary.bytes as f64),
+            each(&|one| one.tally.summary.freed.disk_bytes as f64),
         ),
         counter(
             "orphand_quarantined_files_total",
@@ -218,7 +218,7 @@ fn families(seen: &Snapshot, since: Wall) -> Vec<Family> {
         counter(
             "orphand_quarantined_bytes_total",
             "Their bytes, which are not free.",
-            each(&|one| one.tally.summary.held_back as f64),
+            each(&|one| one.tally.summary.held_back.disk_bytes as f64),
         ),
         counter(
             "orphand_kept_total",

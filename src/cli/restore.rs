@@ -6,6 +6,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use orphand::clock;
+use orphand::decide::observation::Observation;
 use orphand::event::{Event, Subject};
 use orphand::evidence::restored::Marks;
 use orphand::journal::{Journal, Line};
@@ -45,7 +46,7 @@ pub(super) fn run(command: &Restore, look: &Look) -> Result<Exit, Failure> {
             subject: Subject {
                 path: to,
                 root,
-                bytes: Some(seen),
+                size: Some(seen.size()),
             },
             id: stored.id,
         };
@@ -61,7 +62,7 @@ fn bring_back(
     to: &Path,
     to_old_place: bool,
     marks: &Marks,
-) -> Result<u64, Failure> {
+) -> Result<Observation, Failure> {
     let (Some(parent), Some(name)) = (to.parent(), to.file_name()) else {
         return Err(Failure::new(
             Exit::Usage,
@@ -93,7 +94,7 @@ fn bring_back(
     let dir = dir.map_err(|error| failed(&error))?;
     let restored = room.restore(&stored.id, dir.fd().as_fd(), name, mark);
     match restored {
-        Ok(seen) => Ok(seen.fingerprint.size),
+        Ok(seen) => Ok(seen),
         Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Err(failed(
             &"something exists there already, and nothing is overwritten",
         )),
@@ -107,7 +108,7 @@ fn bring_back(
 fn put(
     marks: &Marks,
     file: std::os::fd::BorrowedFd<'_>,
-    seen: &orphand::decide::observation::Observation,
+    seen: &Observation,
 ) -> std::io::Result<()> {
     marks.put(file, &seen.fingerprint)
 }

@@ -100,7 +100,7 @@ fn unreadable(root: &Root, error: &std::io::Error) -> Event {
         subject: Subject {
             path: root.path.clone(),
             root: root.path.clone(),
-            bytes: None,
+            size: None,
         },
         error: format!("cannot read this directory: {error}"),
         errno: error.raw_os_error(),

@@ -144,7 +144,10 @@ impl Words {
         let width = if word.starts_with("would") { 12 } else { 8 };
         let word = self.paint(&format!("{word:<width$}"), style);
         let name = self.name(&subject.path, &subject.root);
-        let bytes = subject.bytes.map(text::size).unwrap_or_default();
+        let bytes = subject
+            .size
+            .map(|size| text::size(size.bytes))
+            .unwrap_or_default();
         format!("{}{word} {name:<24} {bytes:>8}  {rest}", self.now())
     }
 
@@ -169,7 +172,7 @@ impl Words {
             parts.push(format!(
                 "{} removed ({} freed)",
                 text::count(reaped),
-                text::size(summary.bytes)
+                text::size(summary.freed.disk_bytes)
             ));
         }
         let moved = summary.quarantined - would_move;
@@ -177,7 +180,7 @@ impl Words {
             parts.push(format!(
                 "{} moved to the quarantine ({}; emptied by: orphand quarantine purge)",
                 text::count(moved),
-                text::size(summary.held_back)
+                text::size(summary.held_back.disk_bytes)
             ));
         }
         if would_reap > 0 {
@@ -206,7 +209,7 @@ impl Words {
 
 fn because(disposed: &Disposed) -> String {
     let quiet = text::span(disposed.quiet);
-    match disposed.subject.bytes {
+    match disposed.subject.size.map(|size| size.bytes) {
         Some(0) => format!("empty, unused for {quiet}"),
         _ => format!("unused for {quiet}"),
     }
@@ -261,6 +264,14 @@ fn stays(reason: Reason, by: &str, retry: Option<Duration>) -> String {
         Reason::NoQuarantine => {
             "it may be the only copy, and there can be no quarantine here".to_owned()
         }
+        Reason::QuarantineFull => {
+            "it may be the only copy, and the quarantine is full; to make room: \
+             orphand quarantine purge"
+                .to_owned()
+        }
+        Reason::Reserved => {
+            "its name is reserved: a pattern that is this broad does not take it".to_owned()
+        }
     };
     let again = retry.map(|retry| format!("; looked at every {}", text::span(retry)));
     format!("{why}{}", again.unwrap_or_default())
@@ -278,6 +289,8 @@ pub(crate) fn kept(reason: Reason, by: &str, retry: Option<Duration>) -> String 
 
 #[cfg(test)]
 mod tests {
+    use orphand::decide::observation::FileSize;
+
     use super::*;
 
     #[test]
@@ -286,7 +299,7 @@ mod tests {
             subject: Subject {
                 path: "/r/a.tmp".into(),
                 root: "/r".into(),
-                bytes: None,
+                size: None,
             },
             error: "cannot unlink: EIO".into(),
             errno: None,
@@ -305,15 +318,19 @@ mod tests {
     #[test]
     fn what_would_be_done_is_not_said_to_be_done() {
         let none = Summary::default();
+        let seven = FileSize {
+            bytes: 9,
+            disk_bytes: 7,
+        };
         #[rustfmt::skip]
         let rows = [
             (none, "0 removed (0 B freed) · 0 kept"),
-            (Summary { reaped: 2, bytes: 7, kept: 1, ..none }, "2 removed (7 B freed) · 1 kept"),
+            (Summary { reaped: 2, freed: seven, kept: 1, ..none }, "2 removed (7 B freed) · 1 kept"),
             (Summary { reaped: 2, would_reap: 2, kept: 1, ..none }, "2 would be removed · 1 kept"),
             (Summary { quarantined: 1, would_quarantine: 1, ..none }, "1 would be moved to the quarantine · 0 kept"),
-            (Summary { reaped: 3, would_reap: 2, bytes: 7, ..none },
+            (Summary { reaped: 3, would_reap: 2, freed: seven, ..none },
                 "1 removed (7 B freed) · 2 would be removed · 0 kept"),
-            (Summary { quarantined: 1, held_back: 7, failed: 1, ..none },
+            (Summary { quarantined: 1, held_back: seven, failed: 1, ..none },
                 "0 removed (0 B freed) · 1 moved to the quarantine (7 B; emptied by: orphand quarantine purge) · 0 kept · 1 failed"),
         ];
         for (summary, want) in rows {

@@ -44,11 +44,15 @@ pub enum Reason {
     SoleCopy,
     /// It would be moved to the quarantine, and there can be none here.
     NoQuarantine,
+    /// It would be moved to the quarantine, which is full and from which nothing may be dropped.
+    QuarantineFull,
+    /// Its name is reserved: for locks, databases, transfers or backups, or for the target of another temp.
+    Reserved,
 }
 
 impl Reason {
     /// Every reason there is.
-    pub const ALL: [Reason; 16] = [
+    pub const ALL: [Reason; 18] = [
         Reason::Restored,
         Reason::Young,
         Reason::Changed,
@@ -65,6 +69,8 @@ impl Reason {
         Reason::CannotTell,
         Reason::SoleCopy,
         Reason::NoQuarantine,
+        Reason::QuarantineFull,
+        Reason::Reserved,
     ];
 
     /// The word that events and JSON carry.
@@ -87,6 +93,8 @@ impl Reason {
             Reason::CannotTell => "cannot-tell",
             Reason::SoleCopy => "sole-copy",
             Reason::NoQuarantine => "no-quarantine",
+            Reason::QuarantineFull => "quarantine-full",
+            Reason::Reserved => "reserved",
         }
     }
 
@@ -97,7 +105,7 @@ impl Reason {
         matches!(self, Reason::InUse | Reason::Locked | Reason::WriterAlive)
     }
 
-    pub(crate) fn bit(self) -> u16 {
+    pub(crate) fn bit(self) -> u32 {
         1 << (self as u32)
     }
 }
@@ -627,6 +635,7 @@ mod tests {
                 mount_root: false,
                 protected: false,
                 dataless: false,
+                allocated: 4096,
             },
             expected: Some(fingerprint),
             quiet: GRACE,

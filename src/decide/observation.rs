@@ -67,7 +67,7 @@ impl Fingerprint {
 }
 
 /// Everything that one look at a name says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug)]
 pub struct Observation {
     /// The state of the file.
     pub fingerprint: Fingerprint,
@@ -81,6 +81,63 @@ pub struct Observation {
     pub protected: bool,
     /// Its bytes are elsewhere (macOS `SF_DATALESS`): opening it would fetch them.
     pub dataless: bool,
+    /// Bytes that the file takes on the disk (`512 * st_blocks`): less than its size where it has holes.
+    pub allocated: u64,
+}
+
+/// Two observations are equal if nothing has touched the file between them. `allocated` is not compared: delayed
+/// allocation and compression change it when the kernel writes the data back, without any access to the file.
+impl PartialEq for Observation {
+    fn eq(&self, other: &Observation) -> bool {
+        let Observation {
+            fingerprint,
+            mode,
+            mount,
+            mount_root,
+            protected,
+            dataless,
+            allocated: _,
+        } = *self;
+        fingerprint == other.fingerprint
+            && mode == other.mode
+            && mount == other.mount
+            && mount_root == other.mount_root
+            && protected == other.protected
+            && dataless == other.dataless
+    }
+}
+
+impl Eq for Observation {}
+
+impl Observation {
+    /// The size of the file.
+    #[must_use]
+    pub fn size(&self) -> FileSize {
+        FileSize {
+            bytes: self.fingerprint.size,
+            disk_bytes: self.allocated,
+        }
+    }
+}
+
+/// The size of a file, or the sum of several.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FileSize {
+    /// Length (`st_size`), in bytes.
+    pub bytes: u64,
+    /// Space on the disk (`512 * st_blocks`), in bytes: what a removal gives back.
+    pub disk_bytes: u64,
+}
+
+impl FileSize {
+    /// The sum of both, at most `u64::MAX` each.
+    #[must_use]
+    pub fn plus(self, other: FileSize) -> FileSize {
+        FileSize {
+            bytes: self.bytes.saturating_add(other.bytes),
+            disk_bytes: self.disk_bytes.saturating_add(other.disk_bytes),
+        }
+    }
 }
 
 /// A process that holds a file.

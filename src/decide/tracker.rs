@@ -51,7 +51,6 @@ pub struct Tracked {
     tries: u8,
     /// Why it was kept when it was last judged.
     kept: Option<Reason>,
-    origin: Origin,
     marks: Marks,
 }
 
@@ -64,8 +63,8 @@ enum Known {
     Held,
 }
 
-/// Yes-or-no marks, a bit each.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// Yes-or-no marks, a bit each, and the origin in two bits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Marks(u8);
 
 impl Marks {
@@ -74,6 +73,27 @@ impl Marks {
     const REVIEWED: u8 = 4;
     const RETURNS: u8 = 8;
     const NAMELESS: u8 = 16;
+    /// The two bits of the origin.
+    const ORIGIN: u8 = 32 | 64;
+
+    /// No mark is set.
+    fn new(origin: Origin) -> Marks {
+        Marks(match origin {
+            Origin::Created => 0,
+            Origin::Found => 32,
+            Origin::FoundToWait => 64,
+            Origin::FoundInTime => 32 | 64,
+        })
+    }
+
+    fn origin(self) -> Origin {
+        match self.0 & Marks::ORIGIN {
+            0 => Origin::Created,
+            32 => Origin::Found,
+            64 => Origin::FoundToWait,
+            _ => Origin::FoundInTime,
+        }
+    }
 
     fn has(self, mark: u8) -> bool {
         self.0 & mark != 0
@@ -84,9 +104,9 @@ impl Marks {
     }
 }
 
-/// The reasons that were already reported for this temp.
+/// The reasons that were already reported for this temp: a bit each, in as few bytes as they take.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Said(u16);
+struct Said([u8; 3]);
 
 /// One look at a temp, as the tracker needs it.
 #[derive(Clone, Copy, Debug)]
@@ -147,8 +167,7 @@ impl Tracked {
             said: Said::default(),
             tries: 0,
             kept: None,
-            origin,
-            marks: Marks::default(),
+            marks: Marks::new(origin),
         }
     }
 
@@ -238,7 +257,7 @@ impl Tracked {
     /// How it came to be known.
     #[must_use]
     pub fn origin(&self) -> Origin {
-        self.origin
+        self.marks.origin()
     }
 
     /// When the file that was looked at was changed last, at the latest: nobody who started after that can
@@ -252,7 +271,7 @@ impl Tracked {
         let age = look.now.wall.since(look.fingerprint.newest());
         // What is no jump yet may have aged it.
         let written = look.now.mono.before(age.saturating_sub(PARTED));
-        (self.origin == Origin::Created && !jumped).then_some(self.seen.max(written))
+        (self.origin() == Origin::Created && !jumped).then_some(self.seen.max(written))
     }
 
     /// Whether a close by a writer was reported.
@@ -318,7 +337,7 @@ impl Tracked {
 
     /// Whether the first look, by the grace of its own rule, is still ahead; then it is put off.
     pub fn put_off(&mut self, grace: Duration, now: Mono) -> bool {
-        if self.was_looked_at() || self.origin != Origin::Created {
+        if self.was_looked_at() || self.origin() != Origin::Created {
             return false;
         }
         let first = self.seen.after(grace / 2);
@@ -396,7 +415,7 @@ impl Tracked {
         if let Some(parted) = look.parted {
             unused = unused.min(now.since(parted));
         }
-        match self.origin {
+        match self.origin() {
             Origin::Created => unused = unused.min(now.since(self.seen)),
             Origin::Found => {}
             Origin::FoundToWait => unused = unused.min(now.since(self.seen)),
@@ -404,7 +423,7 @@ impl Tracked {
         }
         // Whoever wrote it may have held it until just now, however late this look is: half a grace is
         // left to them. Not where it was there before anybody could hear of it.
-        let most = match self.origin {
+        let most = match self.origin() {
             Origin::Found if !self.was_looked_at() => grace - confirm(grace),
             _ => grace / 2,
         };
@@ -477,10 +496,12 @@ fn millis(span: Duration) -> u32 {
 }
 
 impl Said {
-    fn note(&mut self, bit: u16) -> bool {
-        let news = self.0 & bit == 0;
-        self.0 |= bit;
-        news
+    fn note(&mut self, bit: u32) -> bool {
+        let [a, b, c] = self.0;
+        let before = u32::from_le_bytes([a, b, c, 0]);
+        let [a, b, c, _] = (before | bit).to_le_bytes();
+        self.0 = [a, b, c];
+        before & bit == 0
     }
 }
 

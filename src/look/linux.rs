@@ -12,7 +12,7 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
-use super::{DIRECTORY, Stands, entry_kind, kind, open_step_by_step};
+use super::{BLOCK, DIRECTORY, Stands, entry_kind, kind, open_step_by_step};
 use crate::decide::judge::Reach;
 use crate::decide::observation::{Fingerprint, Kind, Observation};
 use crate::decide::time::Wall;
@@ -57,6 +57,7 @@ fn observation(seen: &Statx) -> Observation {
         mount_root: attributes.contains(StatxAttributes::MOUNT_ROOT),
         protected: attributes.intersects(StatxAttributes::IMMUTABLE | StatxAttributes::APPEND),
         dataless: false,
+        allocated: seen.stx_blocks.saturating_mul(BLOCK),
     }
 }
 

@@ -7,7 +7,7 @@ use std::os::fd::BorrowedFd;
 use rustix::fs::{AtFlags, Dir as Entries, OFlags, Stat};
 use rustix::io::Errno;
 
-use super::{DIRECTORY, entry_kind, kind};
+use super::{BLOCK, DIRECTORY, entry_kind, kind};
 pub(super) use super::{open_step_by_step as open_beneath, stands_by_name as stands};
 use crate::decide::judge::Reach;
 use crate::decide::observation::{Fingerprint, Kind, Observation};
@@ -62,6 +62,9 @@ fn observation(seen: &Stat) -> Observation {
         mount_root: false,
         protected: flags & PROTECTED != 0,
         dataless: flags & SF_DATALESS != 0,
+        allocated: u64::try_from(seen.st_blocks)
+            .unwrap_or(0)
+            .saturating_mul(BLOCK),
     }
 }
 

@@ -31,6 +31,9 @@ const DIRECTORY: OFlags = OFlags::RDONLY
     .union(OFlags::NOFOLLOW)
     .union(OFlags::CLOEXEC);
 
+/// The unit of `st_blocks`, in bytes, whatever the file system's own block size is: stat(2).
+const BLOCK: u64 = 512;
+
 /// What a directory was when it was opened as a root. No handle is kept: that would pin its mount.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct RootId {

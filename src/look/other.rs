@@ -8,7 +8,7 @@ use std::os::fd::BorrowedFd;
 use rustix::fs::{AtFlags, Dir as Entries, OFlags, Stat};
 use rustix::io::Errno;
 
-use super::{DIRECTORY, entry_kind, kind};
+use super::{BLOCK, DIRECTORY, entry_kind, kind};
 pub(super) use super::{open_step_by_step as open_beneath, stands_by_name as stands};
 use crate::decide::judge::Reach;
 use crate::decide::observation::{Fingerprint, Kind, Observation};
@@ -49,6 +49,9 @@ fn observation(seen: &Stat) -> Observation {
         mount_root: false,
         protected: false,
         dataless: false,
+        allocated: u64::try_from(seen.st_blocks)
+            .unwrap_or(0)
+            .saturating_mul(BLOCK),
     }
 }
 

@@ -18,7 +18,7 @@ use std::time::Duration;
 use rustix::io::Errno;
 
 use crate::decide::judge::{Evidence, Reach, Reason, Verdict, judge};
-use crate::decide::observation::{Hold, Kind, Observation};
+use crate::decide::observation::{FileSize, Hold, Kind, Observation};
 use crate::decide::policy::{Open, Policy};
 use crate::evidence::{self, Asker, Census, Circumstances, FileId, Proof, Suspect};
 use crate::look::{self, Dir, RootError, RootId};
@@ -100,10 +100,10 @@ impl fmt::Debug for Hook {
 #[derive(Debug)]
 #[must_use]
 pub enum Outcome {
-    /// It is gone; so many bytes were freed (none where another name is left).
+    /// It is gone; this was freed (nothing where another name is left).
     Reaped {
         /// Bytes.
-        freed: u64,
+        freed: FileSize,
     },
     /// It is in the quarantine, under this id.
     Quarantined {
@@ -525,13 +525,17 @@ impl Reaper {
         };
         match gone {
             Ok(()) => {
-                let bytes = one.after.fingerprint.size;
+                let size = one.after.size();
                 let other_name =
                     look::observe_fd(one.proof.file()).is_ok_and(|left| left.fingerprint.links > 0);
                 // Before another thread closes it: what announces a broken lease is blocked in this.
                 one.proof.let_go();
-                close(one.proof, bytes);
-                let freed = if other_name { 0 } else { bytes };
+                close(one.proof, size.bytes);
+                let freed = if other_name {
+                    FileSize::default()
+                } else {
+                    size
+                };
                 Outcome::Reaped { freed }
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => Outcome::Settled,
@@ -644,7 +648,7 @@ impl Reaper {
         self.at(Step::Unlink, name);
         match calls::unlink_proven(dir.fd(), name, proof) {
             Ok(()) => Outcome::Reaped {
-                freed: judged.fingerprint.size,
+                freed: judged.size(),
             },
             Err(error) if error.kind() == io::ErrorKind::NotFound => Outcome::Settled,
             Err(error) if error.kind() == io::ErrorKind::ResourceBusy => {
@@ -766,7 +770,7 @@ pub fn recover(scene: Scene<'_>, asker: &Asker, claim: &OsStr) -> io::Result<Opt
     Ok(Some(Recovered::Quarantined {
         id: slot.keep(),
         name,
-        bytes: now.fingerprint.size,
+        size: now.size(),
     }))
 }
 
@@ -789,7 +793,7 @@ pub enum Recovered {
         /// The name that it has there: the one it had, where that can be told.
         name: OsString,
         /// Its size.
-        bytes: u64,
+        size: FileSize,
     },
 }
 

@@ -462,7 +462,7 @@ pub fn purged(root: &Path, stored: &Stored) -> Event {
         subject: Subject {
             path: root.join(&stored.below),
             root: root.to_owned(),
-            bytes: Some(stored.seen.fingerprint.size),
+            size: Some(stored.seen.size()),
         },
         id: stored.id.clone(),
     }

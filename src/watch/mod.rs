@@ -386,7 +386,7 @@ impl Callback {
             let subject = Subject {
                 path: path.to_owned(),
                 root: root.path.clone(),
-                bytes: None,
+                size: None,
             };
             // Where nobody reads fast enough a line is lost rather than an event of the kernel.
             let _ = tell.try_send(event(subject, root.policy.grace.shortest() / 2));

@@ -34,7 +34,12 @@ use Is::*;
 
 type Fields = &'static [(&'static str, Is)];
 
-const FILE: Fields = &[("path", Path), ("root", Path), ("bytes", MaybeCount)];
+const FILE: Fields = &[
+    ("path", Path),
+    ("root", Path),
+    ("bytes", MaybeCount),
+    ("disk_bytes", MaybeCount),
+];
 
 pub(crate) const REASONS: &[&str] = &[
     "restored",
@@ -53,6 +58,8 @@ pub(crate) const REASONS: &[&str] = &[
     "cannot-tell",
     "sole-copy",
     "no-quarantine",
+    "quarantine-full",
+    "reserved",
 ];
 
 const VERDICTS: &[&str] = &["reap", "quarantine", "keep"];
@@ -108,6 +115,7 @@ const EVENTS: &[(&str, bool, Fields)] = &[
             ("kept", Count),
             ("failed", Count),
             ("bytes", Count),
+            ("disk_bytes", Count),
         ],
     ),
 ];

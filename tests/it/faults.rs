@@ -285,7 +285,7 @@ impl Fault {
         let harmless = is_harmless(step, call, errno, fate);
         match (&outcome, harmless, fate) {
             (Outcome::Reaped { freed }, true, Fate::Removed | Fate::Taken) => {
-                assert_eq!(*freed, OLD.len() as u64, "{what}");
+                assert_eq!(freed.bytes, OLD.len() as u64, "{what}");
                 assert!(copies.is_empty(), "{what}: {copies:?}");
             }
             (Outcome::Quarantined { id }, true, Fate::Moved) => {

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use orphand::decide::judge::Reason;
-use orphand::decide::observation::Holder;
+use orphand::decide::observation::{FileSize, Holder};
 use orphand::event::Event;
 
 use crate::stage::*;
@@ -348,7 +348,7 @@ fn its_target_as_its_other_name() {
         fs::remove_file(&stage.target).unwrap();
         fs::hard_link(&stage.temp, &stage.target).unwrap();
         match stage.judge(TEMP) {
-            Event::Reaped(disposed) => assert_eq!(disposed.freed, 0),
+            Event::Reaped(disposed) => assert_eq!(disposed.freed, FileSize::default()),
             event => panic!("{event:?}"),
         }
         stage.has_only(OLD, &stage.target, "");

@@ -110,6 +110,7 @@ impl Seen {
             mount_root: false,
             protected: false,
             dataless: false,
+            allocated: 0,
         }
     }
 

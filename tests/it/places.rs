@@ -714,7 +714,7 @@ fn no_room_for_a_claim() {
                 "left alone" => {
                     let freed = OLD.len() as u64;
                     assert!(
-                        matches!(outcome, Outcome::Reaped { freed: f } if f == freed),
+                        matches!(outcome, Outcome::Reaped { freed: f } if f.bytes == freed),
                         "{outcome:?}"
                     );
                     let after = stunt

@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use orphand::clock;
 use orphand::decide::judge::{Reason, Verdict};
+use orphand::decide::observation::FileSize;
 use orphand::event::Event;
 use orphand::evidence::Asker;
 use orphand::reap::{Hook, Outcome, Reaper, Step};
@@ -282,7 +283,7 @@ fn nobody_comes() {
             let outcome = stage.reap(stunt.hook.clone());
             let freed = OLD.len() as u64;
             assert!(
-                matches!(outcome, Outcome::Reaped { freed: f } if f == freed),
+                matches!(outcome, Outcome::Reaped { freed: f } if f.bytes == freed),
                 "{outcome:?}"
             );
             assert_eq!(stunt.steps(), Step::ALL);
@@ -473,8 +474,11 @@ fn what_has_another_name_frees_nothing() {
                 });
                 let outcome = stage.reap(stunt.hook);
                 match (*linked.lock().unwrap(), outcome) {
-                    (false, Outcome::Reaped { freed }) => assert_eq!(freed, OLD.len() as u64),
-                    (true, Outcome::Reaped { freed: 0 }) => assert_eq!(step, Step::Unlink),
+                    (false, Outcome::Reaped { freed }) => assert_eq!(freed.bytes, OLD.len() as u64),
+                    (true, Outcome::Reaped { freed }) => {
+                        assert_eq!(freed, FileSize::default());
+                        assert_eq!(step, Step::Unlink);
+                    }
                     (true, Outcome::Kept(Reason::HardLinked | Reason::Changed)) => {
                         assert_ne!(step, Step::Unlink);
                         assert_eq!(stage.copies(OLD).len(), 2, "{step:?}");
@@ -1047,7 +1051,7 @@ fn a_watcher_puts_back_too() {
         let Event::Reaped(disposed) = reaped else {
             unreachable!();
         };
-        assert_eq!(disposed.freed, (OLD.len() + MORE.len()) as u64);
+        assert_eq!(disposed.freed.bytes, (OLD.len() + MORE.len()) as u64);
         stage.is_tidy("");
         stage.has_only(WHOLE, &stage.target, "");
     });

@@ -89,7 +89,8 @@ impl Past {
             let time = line.get("time").and_then(Value::as_str);
             past.since = past.since.take().or_else(|| time.map(str::to_owned));
             past.reaped += 1;
-            let bytes = line.get("bytes").and_then(Value::as_u64).unwrap_or(0);
+            let bytes = line.get("disk_bytes").or_else(|| line.get("bytes"));
+            let bytes = bytes.and_then(Value::as_u64).unwrap_or(0);
             past.bytes = past.bytes.saturating_add(bytes);
         });
         if let Err(error) = read {
@@ -126,7 +127,7 @@ impl Disk {
         let system = rustix::fs::statvfs(root).ok()?;
         let room = Room::find(root, None).ok().flatten();
         let stored = room.and_then(|room| room.stored().ok()).unwrap_or_default();
-        let bytes = stored.iter().map(|one| one.seen.fingerprint.size);
+        let bytes = stored.iter().map(|one| one.seen.allocated);
         Some(Disk {
             total: system.f_blocks.saturating_mul(system.f_frsize),
             used: (system.f_blocks.saturating_sub(system.f_bfree)).saturating_mul(system.f_frsize),

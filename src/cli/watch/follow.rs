@@ -301,10 +301,13 @@ fn status(watcher: &Watcher) -> String {
         parts.push(format!("{} held", text::count(waiting.held as u64)));
     }
     if summary.reaped > summary.would_reap {
-        parts.push(format!("freed {}", text::size(summary.bytes)));
+        parts.push(format!("freed {}", text::size(summary.freed.disk_bytes)));
     }
-    if summary.held_back > 0 {
-        parts.push(format!("{} in quarantine", text::size(summary.held_back)));
+    if summary.held_back.disk_bytes > 0 {
+        parts.push(format!(
+            "{} in quarantine",
+            text::size(summary.held_back.disk_bytes)
+        ));
     }
     parts.join(" · ")
 }

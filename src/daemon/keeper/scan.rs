@@ -186,7 +186,7 @@ impl Keeper {
             subject: Subject {
                 path,
                 root: root.path.clone(),
-                bytes: None,
+                size: None,
             },
             error: format!("cannot {doing}: {error}"),
             errno: error.raw_os_error(),
