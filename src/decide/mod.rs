@@ -11,6 +11,7 @@
 //! - [`observation`]: what looking at a name can say
 //! - [`packed`]: the same in as few bytes as it takes
 //! - [`retention`]: how long a quarantine keeps what lies in it
+//! - [`target`]: when a target counts
 //! - [`time`]: moments as values
 //! - [`tracker`]: *is it time?*
 //! - [`macos_hold`]: *does anybody hold it?*, where no kernel says so by itself
@@ -26,6 +27,7 @@ pub mod observation;
 pub mod packed;
 pub mod policy;
 pub mod retention;
+pub mod target;
 pub mod temp_name;
 pub mod time;
 pub mod tracker;

@@ -29,7 +29,7 @@ use crate::contract;
 
 /// How long anything may take that is waited for. Generous: it is only there so that a test that
 /// waits for what never comes ends and says so.
-pub(crate) const DEADLINE: Duration = Duration::from_secs(180);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(40);
 
 /// An ordinary user that every system has, and that owns nothing.
 pub(crate) const NOBODY: u32 = 65_534;
@@ -805,7 +805,11 @@ impl Watching {
     #[track_caller]
     pub(crate) fn outlive_a_sentinel_in(&mut self, sandbox: &Sandbox, below: &str) {
         self.sentinels += 1;
-        let file = format!("sentinel-{}.tmp", self.sentinels);
+        // An empty file with a random name is no copy of anything.
+        let file = format!(
+            "sentinel-{}.4f1c2d3e-5a6b-4c7d-8e9f-0a1b2c3d4e5f.tmp",
+            self.sentinels
+        );
         sandbox.write(Path::new(below).join(&file), "");
         self.wait_for(is("reaped", &file));
     }
