@@ -414,7 +414,7 @@ fn status_tells_what_runs_and_what_it_does() {
             .run(["status"])
             .exit(0)
             .says("1 kept as in-use")
-            .says("5 B freed in 1 temp")
+            .says(" freed in 1 temp")
             .says("% full")
             .says("1 file in quarantine (")
             .says("the writer of \"gone.json\" left 1 temp (5 B) in ");

@@ -332,7 +332,12 @@ impl Fault {
                         let lent = [Errno::IO, Errno::MFILE, Errno::NOMEM, Errno::INTR];
                         step == Step::Resolve && fate == Fate::Moved && !lent.contains(&errno)
                     }
-                    Reason::Changed => errno == Errno::XDEV,
+                    // A target that may not be read does not count any more.
+                    Reason::Changed => {
+                        let is_target = matches!(step, Step::Judge | Step::ProveLast);
+                        let is_unreadable = is_target && call == Call::OpenFile;
+                        errno == Errno::XDEV || (is_unreadable && errno == Errno::ACCESS)
+                    }
                     _ => false,
                 };
                 assert!(means, "{what}");

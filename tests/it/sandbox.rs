@@ -29,7 +29,7 @@ use crate::contract;
 
 /// How long anything may take that is waited for. Generous: it is only there so that a test that
 /// waits for what never comes ends and says so.
-pub(crate) const DEADLINE: Duration = Duration::from_secs(40);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(180);
 
 /// An ordinary user that every system has, and that owns nothing.
 pub(crate) const NOBODY: u32 = 65_534;

@@ -53,11 +53,13 @@ fn a_root_whose_parents_are_not_there_yet() {
         .watch_dirs(["--grace", "200ms", "root/a/b/c"])
         .ready();
     let mut shell = sandbox.shell();
-    assert!(shell.tell("mkdir -p a/b/c && : > a/b/c/x.tmp"));
+    assert!(shell.tell("mkdir -p a/b/c && : > a/b/c/x.4194304.tmp"));
     watching.wait_for(root_is("watching"));
-    watching.wait_for(is("reaped", "x.tmp"));
-    assert!(shell.tell("rm -r a && mkdir a && mkdir a/b && mkdir a/b/c && : > a/b/c/y.tmp"));
-    watching.wait_for(is("reaped", "y.tmp"));
+    watching.wait_for(is("reaped", "x.4194304.tmp"));
+    assert!(
+        shell.tell("rm -r a && mkdir a && mkdir a/b && mkdir a/b/c && : > a/b/c/y.4194304.tmp")
+    );
+    watching.wait_for(is("reaped", "y.4194304.tmp"));
     watching.stop().exit(0);
 }
 
@@ -66,14 +68,14 @@ fn a_root_that_is_deleted_and_made_again() {
     let sandbox = Sandbox::new();
     let mut watching = sandbox.watch(SHORT).ready();
     for round in 1..=3 {
-        takes(&mut watching, &sandbox, &format!("{round}.a.tmp"));
+        takes(&mut watching, &sandbox, &format!("{round}.a.4194304.tmp"));
         fs::remove_dir_all(sandbox.root()).unwrap();
         watching.wait_for_nth(round, root_is("gone"));
-        sandbox.write(format!("{round}.b.tmp"), "");
+        sandbox.write(format!("{round}.b.4194304.tmp"), "");
         watching.wait_for_nth(round, root_is("watching"));
-        watching.wait_for(is("reaped", &format!("{round}.b.tmp")));
+        watching.wait_for(is("reaped", &format!("{round}.b.4194304.tmp")));
     }
-    takes(&mut watching, &sandbox, "end.tmp");
+    takes(&mut watching, &sandbox, "end.4194304.tmp");
     let stopped = watching.stop().exit(0);
     assert_eq!(
         stopped.events.of("ready").len(),
@@ -96,9 +98,9 @@ fn a_root_that_is_replaced_at_once() {
             root.display()
         );
         assert!(shell.tell(&line));
-        watching.wait_for(is("reaped", &format!("{n}.x.tmp")));
+        watching.wait_for(is("reaped", &format!("{n}.x.4194304.tmp")));
     }
-    takes(&mut watching, &sandbox, "end.tmp");
+    takes(&mut watching, &sandbox, "end.4194304.tmp");
     watching.stop().exit(0);
 }
 
@@ -150,10 +152,10 @@ fn with_recursion_directories_that_come_later_are_included() {
         takes(&mut watching, &sandbox, "one/two/c.4194304.tmp");
         // All at once, and the temp before any watch can stand.
         let mut shell = sandbox.shell();
-        assert!(shell.tell("mkdir -p x/y/z && : > x/y/z/d.tmp"));
-        watching.wait_for(is("reaped", "d.tmp"));
-        takes(&mut watching, &sandbox, "x/y/e.tmp");
-        takes(&mut watching, &sandbox, "x/y/z/f.tmp");
+        assert!(shell.tell("mkdir -p x/y/z && : > x/y/z/d.4194304.tmp"));
+        watching.wait_for(is("reaped", "d.4194304.tmp"));
+        takes(&mut watching, &sandbox, "x/y/e.4194304.tmp");
+        takes(&mut watching, &sandbox, "x/y/z/f.4194304.tmp");
         // Moved in, with what is in it.
         fs::rename(&outside, sandbox.path("inside")).unwrap();
         let moved = watching.wait_for(is("reaped", "moved.4194304.tmp"));
@@ -164,7 +166,7 @@ fn with_recursion_directories_that_come_later_are_included() {
                 .to_str()
                 .unwrap()
         );
-        takes(&mut watching, &sandbox, "inside/in/g.tmp");
+        takes(&mut watching, &sandbox, "inside/in/g.4194304.tmp");
         watching.stop().exit(0);
     });
 }
@@ -188,13 +190,13 @@ fn a_directory_that_is_renamed_with_live_temps() {
         );
     }
     takes(&mut watching, &sandbox, "to/c.4194304.tmp");
-    takes(&mut watching, &sandbox, "to/deep/d.tmp");
+    takes(&mut watching, &sandbox, "to/deep/d.4194304.tmp");
     // Another one may have the old name at once.
     sandbox.make_dir("from");
-    takes(&mut watching, &sandbox, "from/e.tmp");
+    takes(&mut watching, &sandbox, "from/e.4194304.tmp");
     fs::remove_dir_all(sandbox.path("to")).unwrap();
     sandbox.make_dir("to");
-    takes(&mut watching, &sandbox, "to/f.tmp");
+    takes(&mut watching, &sandbox, "to/f.4194304.tmp");
     let stopped = watching.stop().exit(0);
     assert_eq!(
         stopped.events.of("failed").len(),
@@ -303,12 +305,12 @@ fn a_name_that_only_another_roots_rule_takes_is_left_alone() {
     let config = rule("root", "*.tmp") + &rule("logs", "*.log") + &rule("root/inner", "*.part");
     sandbox.write("../config/orphand/config.toml", config);
     sandbox.write("before.log", "x");
-    sandbox.write("inner/before.tmp", "x");
+    sandbox.write("inner/before.4194304.tmp", "x");
     let mut watching = sandbox.watch_dirs([""; 0]).ready();
     sandbox.write("later.log", "x");
-    sandbox.write("inner/later.tmp", "x");
+    sandbox.write("inner/later.4194304.tmp", "x");
     sandbox.write("inner/later.log", "x");
-    sandbox.write("../logs/later.tmp", "x");
+    sandbox.write("../logs/later.4194304.tmp", "x");
     watching.outlive_a_sentinel(&sandbox);
     for taken in ["../logs/a.log", "inner/a.part"] {
         sandbox.write(taken, "x");
@@ -319,10 +321,10 @@ fn a_name_that_only_another_roots_rule_takes_is_left_alone() {
     let kept = [
         "before.log",
         "later.log",
-        "inner/before.tmp",
-        "inner/later.tmp",
+        "inner/before.4194304.tmp",
+        "inner/later.4194304.tmp",
         "inner/later.log",
-        "../logs/later.tmp",
+        "../logs/later.4194304.tmp",
     ];
     for name in kept {
         assert!(sandbox.has(name), "{name}: {:#?}", watching.events());
