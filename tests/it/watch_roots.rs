@@ -94,7 +94,7 @@ fn a_root_that_is_replaced_at_once() {
     let root = sandbox.root();
     for n in 0..5 {
         let line = format!(
-            "rm -rf '{0}' && mkdir '{0}' && : > '{0}/{n}.x.tmp'",
+            "rm -rf '{0}' && mkdir '{0}' && : > '{0}/{n}.x.4194304.tmp'",
             root.display()
         );
         assert!(shell.tell(&line));
