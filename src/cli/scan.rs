@@ -7,6 +7,7 @@ use anstyle::{AnsiColor, Style};
 use orphand::decide::judge::{Reason, Verdict};
 use orphand::event::Event;
 use orphand::evidence::Asker;
+use orphand::evidence::siblings::Listings;
 use orphand::json::Object;
 use orphand::look::{Dir, RootError};
 use orphand::pass::{self, Examined, Ground};
@@ -58,7 +59,8 @@ pub(super) fn run(command: &Scan, look: &Look) -> Result<Exit, Failure> {
 
 /// Examines every temp of one root. Says whether something could not be read.
 fn scan_root(index: usize, root: &Root, look: &Look, rows: &mut Vec<Row>) -> Result<bool, Failure> {
-    let tools = tools(&Folders::from_env(), false)?;
+    let mut tools = tools(&Folders::from_env(), false)?;
+    tools.listings = Listings::for_one_look();
     let bar = progress_bar(look, "temps examined");
     let denials = AtomicU64::new(0);
     let mut denied = |path: &std::path::Path, error: &std::io::Error| {
@@ -237,6 +239,10 @@ fn why(examined: &Examined) -> String {
     let quiet = text::span(examined.suspect.quiet);
     match examined.verdict {
         Verdict::Reap => format!("unused for {quiet}"),
+        Verdict::Keep(Reason::Reserved) => match &examined.evidence.reserved {
+            Some(reserved) => reserved.to_string(),
+            None => words::kept(Reason::Reserved, "", None),
+        },
         Verdict::Keep(reason) => words::kept(reason, "", None),
         Verdict::Quarantine(Some(Reason::SoleCopy)) => {
             format!("unused for {quiet}; it may be the only copy")

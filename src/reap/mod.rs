@@ -20,6 +20,7 @@ use rustix::io::Errno;
 use crate::decide::judge::{Evidence, Reach, Reason, Verdict, judge};
 use crate::decide::observation::{FileSize, Hold, Kind, Observation};
 use crate::decide::policy::{Open, Policy};
+use crate::evidence::siblings::{self, Fresh};
 use crate::evidence::{self, Asker, Census, Circumstances, FileId, Proof, Suspect};
 use crate::look::{self, Dir, RootError, RootId};
 use claim::{Claims, Ticket};
@@ -315,16 +316,20 @@ impl Reaper {
         std::thread::sleep(self.breath);
         // RACE: the directory may be moved out of the root at any time. It is asked for once more
         // here; worst case, a temp that was judged in it is removed just after it was moved.
-        let still = scene.is_where_it_was();
+        let mut still = scene
+            .is_where_it_was()
+            .map(|dir| Fresh::new(dir, claimed.len()));
         // By now the names are gone, so nobody new can come to map what is behind them.
         let after = examine();
         for (index, one) in claimed {
             let file = FileId::from(&one.after.fingerprint);
             // What no walk had to clear before needs none now.
             let cleared = |census: &Census| !one.evidence.mappings_examined || census.clears(file);
-            let outcome = match &still {
-                Ok(()) if after.as_ref().is_none_or(cleared) => self.finish(scene, &rooms, one),
-                Ok(()) => self.put_back(scene, &rooms, one, Reason::CannotTell),
+            let outcome = match &mut still {
+                Ok(fresh) if after.as_ref().is_none_or(cleared) => {
+                    self.finish(scene, &rooms, one, fresh)
+                }
+                Ok(_) => self.put_back(scene, &rooms, one, Reason::CannotTell),
                 Err(error) => {
                     let why = refused(Step::Breathe, error);
                     self.put_back_because(scene, &rooms, one, why)
@@ -480,7 +485,13 @@ impl Reaper {
     }
 
     /// Everything after [`Step::Breathe`].
-    fn finish(&self, scene: Scene<'_>, rooms: &Rooms<'_>, mut one: Claimed<'_>) -> Outcome {
+    fn finish(
+        &self,
+        scene: Scene<'_>,
+        rooms: &Rooms<'_>,
+        mut one: Claimed<'_>,
+        fresh: &mut Fresh,
+    ) -> Outcome {
         let name = one.suspect.name.as_os_str();
         self.at(Step::ProveLast, name);
         match one.ask_again() {
@@ -504,6 +515,16 @@ impl Reaper {
         match evidence::target(scene.dir, &one.suspect.reading, &one.after.fingerprint) {
             Ok((target, _)) if target == one.evidence.target => {}
             Ok(_) => return self.put_back(scene, rooms, one, Reason::Changed),
+            Err(error) => {
+                let why = failed(Step::ProveLast)(error);
+                return self.put_back_because(scene, rooms, one, why);
+            }
+        }
+
+        // Nothing that protects it has come to lie beside its name.
+        match fresh.protect(&scene.policy.names, name) {
+            Ok(None) => {}
+            Ok(Some(_)) => return self.put_back(scene, rooms, one, Reason::Reserved),
             Err(error) => {
                 let why = failed(Step::ProveLast)(error);
                 return self.put_back_because(scene, rooms, one, why);
@@ -639,6 +660,11 @@ impl Reaper {
         match evidence::target(dir, &suspect.reading, &judged.fingerprint) {
             Ok((target, _)) if target == evidence.target => {}
             Ok(_) => return Outcome::Kept(Reason::Changed),
+            Err(error) => return failed(Step::Compare)(error),
+        }
+        match siblings::companion(dir, name) {
+            Ok(None) => {}
+            Ok(Some(_)) => return Outcome::Kept(Reason::Reserved),
             Err(error) => return failed(Step::Compare)(error),
         }
         self.at(Step::ProveAgain, name);
@@ -798,11 +824,11 @@ pub enum Recovered {
 }
 
 impl Scene<'_> {
-    /// Whether the directory is still what its path below the root leads to.
-    fn is_where_it_was(&self) -> Result<(), RootError> {
+    /// The directory, opened again, if it is still what its path below the root leads to.
+    fn is_where_it_was(&self) -> Result<Dir, RootError> {
         let now = Dir::open_below(self.root, self.id, self.dir.below())?;
         match now.id() == self.dir.id() {
-            true => Ok(()),
+            true => Ok(now),
             false => Err(RootError::Replaced),
         }
     }

@@ -1229,6 +1229,7 @@ fn judge_as(seen: Seen, expected: Option<Seen>, hold: Hold, target: Target) -> V
         mappings_examined: false,
         target,
         restored: false,
+        reserved: None,
     };
     judge(&evidence, policy)
 }
