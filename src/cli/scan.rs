@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anstyle::{AnsiColor, Style};
 use orphand::decide::judge::{Reason, Verdict};
+use orphand::decide::temp_name::Names;
 use orphand::event::Event;
 use orphand::evidence::Asker;
 use orphand::evidence::siblings::Listings;
@@ -49,6 +50,11 @@ pub(super) fn run(command: &Scan, look: &Look) -> Result<Exit, Failure> {
         report.line(&document(&plan.roots, &rows).to_string())?;
     } else {
         print(&mut report, &plan.roots, &rows, look.quiet)?;
+    }
+    if !look.quiet {
+        for note in narrower(&plan.roots, &rows) {
+            anstream::eprintln!("note: {note}");
+        }
     }
     Ok(match (failed, orphans) {
         (true, _) => Exit::Partly,
@@ -233,6 +239,31 @@ fn print(report: &mut Report, roots: &[Root], rows: &[Row], quiet: bool) -> Resu
         roots.join(" ")
     ))?;
     Ok(())
+}
+
+/// Patterns that would take reserved names, each with one that takes all the other temps here as well.
+fn narrower(roots: &[Root], rows: &[Row]) -> Vec<String> {
+    let names = |glob: &str| Names::allowing_broad(&[glob], &[] as &[&str]);
+    let mut notes = Vec::new();
+    for (index, root) in roots.iter().enumerate() {
+        for one in root.policy.names.narrower() {
+            let (Ok(glob), Ok(instead)) = (names(&one.glob), names(&one.instead)) else {
+                continue;
+            };
+            let bytes = |row: &Row| row.examined.suspect.name.as_encoded_bytes().to_vec();
+            let fits = |row: &&Row| row.root == index && glob.matches(&bytes(row));
+            let (reserved, temps): (Vec<&Row>, Vec<&Row>) = rows
+                .iter()
+                .filter(fits)
+                .partition(|row| row.examined.evidence.reserved.is_some());
+            let is_enough = temps.iter().all(|row| instead.matches(&bytes(row)));
+            let note = one.to_string();
+            if !reserved.is_empty() && is_enough && !notes.contains(&note) {
+                notes.push(note);
+            }
+        }
+    }
+    notes
 }
 
 fn why(examined: &Examined) -> String {

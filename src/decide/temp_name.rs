@@ -417,8 +417,8 @@ impl fmt::Display for Narrower {
         } = self;
         write!(
             f,
-            "{glob:?} is broader than needed: it fits {file:?} too, which is kept as reserved; \
-             for the temps of {file:?} alone write {instead:?}"
+            "the name pattern {glob:?} also fits {file:?}, which is kept as reserved; \
+             where all its temps end in \".tmp\", {instead:?} is enough"
         )
     }
 }
@@ -991,7 +991,7 @@ mod tests {
         assert_eq!(instead, ["sessions.json.*.tmp"]);
         let says = narrower.first().map(ToString::to_string);
         let says = says.unwrap_or_default();
-        assert!(says.contains("\"sessions.json\" too"), "{says}");
+        assert!(says.contains("also fits \"sessions.json\""), "{says}");
         assert_eq!(names(&NONE, &NONE).narrower(), []);
     }
 
