@@ -93,10 +93,14 @@ fn calls(step: Step, fate: Fate) -> &'static [Call] {
         (Step::LetGo, Fate::Taken) => &[Call::UnlockRange, Call::Unlock],
         (Step::LetGo, _) => &[Call::EndLease],
         (Step::Breathe, _) => WAY,
-        (Step::ProveLast, Fate::Taken) => {
-            &[Call::Lock, Call::LockRange, Call::AskLock, Call::StatName]
-        }
-        (Step::ProveLast, _) => &[Call::SetOwner, Call::SetLease, Call::StatName],
+        (Step::ProveLast, Fate::Taken) => &[
+            Call::Lock,
+            Call::LockRange,
+            Call::AskLock,
+            Call::StatName,
+            Call::List,
+        ],
+        (Step::ProveLast, _) => &[Call::SetOwner, Call::SetLease, Call::StatName, Call::List],
         (Step::Unlink, Fate::Removed) => &[Call::Unlink, Call::StatFd, Call::EndLease],
         (Step::Unlink, Fate::Taken) => {
             &[Call::Unlink, Call::StatFd, Call::UnlockRange, Call::Unlock]

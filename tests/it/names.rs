@@ -556,7 +556,7 @@ fn names_that_are_left_alone() {
     for names in [
         &[][..],
         &["--name", "*.tmp"],
-        &["--name", "*"],
+        &["--name", "*", "--allow-broad-name"],
         &["--name", "*.t*"],
     ] {
         let scan = sandbox
@@ -587,11 +587,13 @@ fn names_replace_the_default() {
     let sandbox = Sandbox::new()
         .file("a.tmp", "")
         .file("b.part", "")
-        .file("c.swp", "")
+        .file("c.temp", "")
         .aged(OLD);
-    let args = SHORT.iter().chain(&["--name", "*.part", "--name", "*.swp"]);
+    let args = SHORT
+        .iter()
+        .chain(&["--name", "*.part", "--name", "*.temp"]);
     let events = sandbox.sweep(args).exit(0).events();
-    assert_eq!(events.names("reaped"), ["b.part", "c.swp"]);
+    assert_eq!(events.names("reaped"), ["b.part", "c.temp"]);
     assert_eq!(sandbox.listing(), ["a.tmp"]);
 }
 
