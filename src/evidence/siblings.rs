@@ -95,17 +95,17 @@ pub fn companion(dir: &Dir, name: &OsStr) -> io::Result<Option<Reserved>> {
 
 /// The siblings of a batch of temps, asked for at the last moment.
 #[derive(Debug)]
-pub struct Fresh {
-    dir: Dir,
+pub struct Fresh<'a> {
+    dir: &'a Dir,
     temps: usize,
     /// Once it was listed; `None` in it: it is too large for that.
     listed: Option<Option<Siblings>>,
 }
 
-impl Fresh {
-    /// `dir` was opened for this, and holds `temps` that are to be asked about.
+impl<'a> Fresh<'a> {
+    /// `temps` temps of `dir` are to be asked about.
     #[must_use]
-    pub fn new(dir: Dir, temps: usize) -> Fresh {
+    pub fn new(dir: &'a Dir, temps: usize) -> Fresh<'a> {
         Fresh {
             dir,
             temps,
@@ -118,12 +118,12 @@ impl Fresh {
     pub fn protect(&mut self, names: &Names, name: &OsStr) -> io::Result<Option<Reserved>> {
         if self.listed.is_none() {
             let most = self.temps.saturating_mul(LISTED_PER_TEMP);
-            let (siblings, count) = Siblings::read(&self.dir, names, most)?;
+            let (siblings, count) = Siblings::read(self.dir, names, most)?;
             self.listed = Some((count <= most).then_some(siblings));
         }
         match &self.listed {
             Some(Some(siblings)) => Ok(siblings.protect(name)),
-            _ => companion(&self.dir, name),
+            _ => companion(self.dir, name),
         }
     }
 }

@@ -316,20 +316,19 @@ impl Reaper {
         std::thread::sleep(self.breath);
         // RACE: the directory may be moved out of the root at any time. It is asked for once more
         // here; worst case, a temp that was judged in it is removed just after it was moved.
-        let mut still = scene
-            .is_where_it_was()
-            .map(|dir| Fresh::new(dir, claimed.len()));
+        let still = scene.is_where_it_was();
         // By now the names are gone, so nobody new can come to map what is behind them.
         let after = examine();
+        let mut fresh = Fresh::new(scene.dir, claimed.len());
         for (index, one) in claimed {
             let file = FileId::from(&one.after.fingerprint);
             // What no walk had to clear before needs none now.
             let cleared = |census: &Census| !one.evidence.mappings_examined || census.clears(file);
-            let outcome = match &mut still {
-                Ok(fresh) if after.as_ref().is_none_or(cleared) => {
-                    self.finish(scene, &rooms, one, fresh)
+            let outcome = match &still {
+                Ok(()) if after.as_ref().is_none_or(cleared) => {
+                    self.finish(scene, &rooms, one, &mut fresh)
                 }
-                Ok(_) => self.put_back(scene, &rooms, one, Reason::CannotTell),
+                Ok(()) => self.put_back(scene, &rooms, one, Reason::CannotTell),
                 Err(error) => {
                     let why = refused(Step::Breathe, error);
                     self.put_back_because(scene, &rooms, one, why)
@@ -490,7 +489,7 @@ impl Reaper {
         scene: Scene<'_>,
         rooms: &Rooms<'_>,
         mut one: Claimed<'_>,
-        fresh: &mut Fresh,
+        fresh: &mut Fresh<'_>,
     ) -> Outcome {
         let name = one.suspect.name.as_os_str();
         self.at(Step::ProveLast, name);
@@ -824,11 +823,11 @@ pub enum Recovered {
 }
 
 impl Scene<'_> {
-    /// The directory, opened again, if it is still what its path below the root leads to.
-    fn is_where_it_was(&self) -> Result<Dir, RootError> {
+    /// Whether the directory is still what its path below the root leads to.
+    fn is_where_it_was(&self) -> Result<(), RootError> {
         let now = Dir::open_below(self.root, self.id, self.dir.below())?;
         match now.id() == self.dir.id() {
-            true => Ok(now),
+            true => Ok(()),
             false => Err(RootError::Replaced),
         }
     }
