@@ -219,19 +219,21 @@ impl Names {
         globs: &[G],
         writers: &[W],
     ) -> Result<Names, NameError> {
-        let names = Names::allowing_broad(globs, writers)?;
-        match names.globs.iter().find(|glob| glob.broad) {
-            Some(glob) => Err(NameError::BroadGlob {
-                glob: glob.text.clone(),
-            }),
-            None => Ok(names),
-        }
+        Names::compile(globs, writers, false)
     }
 
     /// The same without that refusal.
     pub fn allowing_broad<G: AsRef<str>, W: AsRef<str>>(
         globs: &[G],
         writers: &[W],
+    ) -> Result<Names, NameError> {
+        Names::compile(globs, writers, true)
+    }
+
+    fn compile<G: AsRef<str>, W: AsRef<str>>(
+        globs: &[G],
+        writers: &[W],
+        allow_broad: bool,
     ) -> Result<Names, NameError> {
         let mut names = Names {
             tmp: globs.is_empty(),
@@ -241,7 +243,12 @@ impl Names {
             if glob == DEFAULT {
                 names.tmp = true;
             } else {
-                names.globs.push(NameGlob::new(glob)?);
+                let compiled = NameGlob::new(glob)?;
+                if compiled.broad && !allow_broad {
+                    let glob = glob.to_owned();
+                    return Err(NameError::BroadGlob { glob });
+                }
+                names.globs.push(compiled);
             }
         }
         for name in writers.iter().map(AsRef::as_ref) {
@@ -451,7 +458,7 @@ impl NameGlob {
             return Err(NameError::EmptyGlob);
         }
         if let Some((_, last)) = glob.rsplit_once('/') {
-            let usable = !last.is_empty() && Glob::new(last).is_ok();
+            let usable = NameGlob::new(last).is_ok_and(|last| !last.broad);
             let instead = if usable { last } else { DEFAULT }.to_owned();
             return Err(NameError::PathGlob {
                 glob: glob.to_owned(),
