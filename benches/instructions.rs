@@ -45,6 +45,7 @@ mod linux {
     use orphand::evidence::locks::Locks;
     use orphand::evidence::namespaces::Nested;
     use orphand::evidence::restored::Marks;
+    use orphand::evidence::siblings::Listings;
     use orphand::evidence::writers::Writers;
     use orphand::journal::Journal;
     use orphand::pass::Tools;
@@ -211,6 +212,7 @@ mod linux {
             writers: Writers::default(),
             nested: Nested::default(),
             locks: Locks::default(),
+            listings: Listings::default(),
             verbose: false,
         };
         let mut reaped = 0;

@@ -25,6 +25,7 @@ use crate::event::{Event, Summary};
 use crate::evidence::locks::Locks;
 use crate::evidence::namespaces::Nested;
 use crate::evidence::restored::Marks;
+use crate::evidence::siblings::Listings;
 use crate::evidence::writers::Writers;
 use crate::journal::Journal;
 use crate::ledger::{Ledger, Tally};
@@ -292,6 +293,7 @@ impl Builder {
                 writers: Writers::default(),
                 nested: Nested::default(),
                 locks: Locks::default(),
+                listings: Listings::default(),
                 verbose: self.verbose,
             },
             folders: self.folders.clone(),

@@ -4,19 +4,23 @@
 
 use std::ffi::{OsStr, OsString};
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::clock;
 use crate::decide::judge::{Evidence, Reach, Reason, Target, Verdict, judge};
 use crate::decide::observation::{FileSize, Hold, Kind, Observation};
 use crate::decide::policy::Policy;
+use crate::decide::reserved::Reserved;
 use crate::decide::time::{ClockWatch, Mono, Now};
 use crate::decide::tracker::{Look, Next, Tracked};
 use crate::event::{Disposed, Event, How, Subject};
 use crate::evidence::locks::Locks;
 use crate::evidence::namespaces::Nested;
 use crate::evidence::restored::Marks;
+use crate::evidence::siblings::{Listings, Siblings};
 use crate::evidence::writers::Writers;
 use crate::evidence::{self, Asker, Census, Circumstances, FileId, Proof, Suspect};
 use crate::journal::{Journal, Line};
@@ -40,6 +44,8 @@ pub struct Tools {
     pub nested: Nested,
     /// Knows which files are seen to be locked.
     pub locks: Locks,
+    /// Knows what lies beside temps.
+    pub listings: Listings,
     /// Whether settled temps are reported.
     pub verbose: bool,
 }
@@ -72,6 +78,10 @@ pub struct Pass<'a> {
     tell: &'a mut dyn FnMut(Event),
     /// The directory's path, for people.
     folder: PathBuf,
+    /// How many are due.
+    due: usize,
+    /// What lies beside the temps, once one is to be judged.
+    siblings: Option<Arc<Siblings>>,
 }
 
 /// A temp that it is time to judge.
@@ -135,6 +145,8 @@ impl<'a> Pass<'a> {
             asker,
             tell,
             folder: ground.root.path.join(ground.below),
+            due: 0,
+            siblings: None,
         }
     }
 
@@ -144,13 +156,16 @@ impl<'a> Pass<'a> {
             Ok(opened) => opened,
             Err(error) => return self.no_ground(&error, due),
         };
+        self.due = due.len();
         let marks = self.tools.marks.read();
+        let no_siblings = Siblings::default();
         let circumstances = Circumstances {
             policy: &self.ground.root.policy,
             our_uid: us(),
             marks: &marks,
             nested: &self.tools.nested,
             locks: &self.tools.locks,
+            siblings: &no_siblings,
             since: clock::mono(),
             quarantine,
             census: None,
@@ -216,6 +231,11 @@ impl<'a> Pass<'a> {
         if self.ground.root.policy.is_dry_run() {
             self.report(due, candidates);
         } else {
+            let siblings = self.siblings.clone().unwrap_or_default();
+            let circumstances = Circumstances {
+                siblings: &siblings,
+                ..circumstances
+            };
             self.dispose(&dir, due, candidates, &mut kept, circumstances);
         }
         self.keep(&dir, due, kept);
@@ -328,8 +348,17 @@ impl<'a> Pass<'a> {
             Next::LookAt(_) => return Ok(None),
             Next::Judge(quiet) => quiet,
         };
+        let siblings = self.siblings(dir)?;
+        let circumstances = Circumstances {
+            siblings: &siblings,
+            ..circumstances
+        };
         let suspect = Suspect {
             name: one.name.clone(),
+            reserved: match temp.was_target() {
+                true => Some(Reserved::WasTarget),
+                false => policy.names.reserved(one.name.as_bytes()),
+            },
             reading,
             expected: Some(quiet.fingerprint),
             quiet: quiet.quiet,
@@ -341,6 +370,10 @@ impl<'a> Pass<'a> {
         let answer = (proof.as_ref(), hold);
         let (evidence, found) =
             evidence::gather(dir, &suspect, observation, answer, circumstances)?;
+        // That other temp may be gone by the next look, by our own doing.
+        if let Some(Reserved::TargetOf(_)) = evidence.reserved {
+            temp.is_a_target();
+        }
         if let Some(proof) = &mut proof {
             proof.let_go();
         }
@@ -353,6 +386,18 @@ impl<'a> Pass<'a> {
             target: found.index,
             opened,
         }))
+    }
+
+    /// What lies beside the temps of this pass.
+    fn siblings(&mut self, dir: &Dir) -> io::Result<Arc<Siblings>> {
+        let siblings = match &self.siblings {
+            Some(siblings) => Arc::clone(siblings),
+            None => {
+                let policy = &self.ground.root.policy;
+                self.tools.listings.of(dir, policy, self.due)?
+            }
+        };
+        Ok(Arc::clone(self.siblings.insert(siblings)))
     }
 
     /// The dry run: says what would be done.
@@ -597,6 +642,7 @@ pub fn recover(
             marks: &tools.marks,
             nested: &tools.nested,
             locks: &tools.locks,
+            siblings: &Siblings::default(),
             since: clock::mono(),
             quarantine: true,
             census: None,
@@ -742,8 +788,10 @@ pub fn examine(
     let lag = dir.place().dates.lag(file);
     let grace = policy.grace_of(&reading, file.size == 0, lag);
     let quiet = now.wall.since(file.newest()).saturating_sub(lag);
+    let siblings = tools.listings.of(dir, policy, 1)?;
     let suspect = Suspect {
         name: name.to_owned(),
+        reserved: policy.names.reserved(name.as_bytes()),
         reading,
         expected: None,
         quiet,
@@ -760,6 +808,7 @@ pub fn examine(
         marks: &tools.marks,
         nested: &tools.nested,
         locks: &tools.locks,
+        siblings: &siblings,
         since: now.mono,
         quarantine,
         census: census.as_ref(),

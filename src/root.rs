@@ -1,7 +1,8 @@
 //! Roots: the directories that the user listed. Nothing outside of them is ever touched.
 
 use std::env;
-use std::fs;
+use std::fs::{self, Metadata};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -99,16 +100,42 @@ const SYSTEM: &[&str] = &[
     "/private/var",
 ];
 
+/// Folders whose files belong to the system, with all that is below them.
+const SYSTEM_TREES: &[&str] = &[
+    "/usr",
+    "/etc",
+    "/boot",
+    "/bin",
+    "/sbin",
+    "/var/lib/dpkg",
+    "/var/lib/rpm",
+    "/System",
+    "/Library",
+    "/private/etc",
+    "/private/var/lib/dpkg",
+    "/private/var/lib/rpm",
+];
+
+/// Folders for the temporary files of every program; `$TMPDIR` is another one.
+const TEMPORARY: &[&str] = &[
+    "/tmp",
+    "/var/tmp",
+    "/dev/shm",
+    "/private/tmp",
+    "/private/var/tmp",
+];
+
 impl Root {
     /// The root at `path`, with a rule. What stands there now is looked at; that nothing does is
-    /// no reason to refuse it.
+    /// no reason to refuse it. A rule that only reports takes any directory.
     pub fn new(path: &Path, policy: Arc<Policy>, allow_broad: bool) -> Result<Root, Refused> {
         let root = Root::to_look_at(path, policy)?;
-        if !allow_broad {
-            let homes = homes();
-            let canonical = fs::canonicalize(&root.path).ok();
-            let real = canonical.and_then(|real| broad(&real, &homes));
-            let what = broad(&root.path, &homes).or(real);
+        if !allow_broad && !root.policy.is_dry_run() {
+            let machine = Machine::now();
+            let shared = fs::metadata(&root.path).is_ok_and(|seen| is_shared(&seen));
+            let real = fs::canonicalize(&root.path).ok();
+            let real = real.and_then(|real| machine.broad(&real, shared));
+            let what = machine.broad(&root.path, shared).or(real);
             if let Some(what) = what {
                 let path = root.path;
                 return Err(Refused::Broad { path, what });
@@ -170,19 +197,59 @@ pub fn absolute(path: &Path) -> PathBuf {
     path.components().collect()
 }
 
-fn broad(path: &Path, homes: &[PathBuf]) -> Option<&'static str> {
-    let parent = path.parent();
-    if SYSTEM.iter().any(|system| path == Path::new(system)) {
-        return Some("one of the system's own top folders");
+/// Whether users other than the owner may write to a directory. A group of the owner's own, as many systems
+/// give each user one, has the number of its user.
+fn is_shared(dir: &Metadata) -> bool {
+    let by_others = dir.mode() & 0o002 != 0;
+    let by_group = dir.mode() & 0o020 != 0;
+    by_others || (by_group && dir.gid() != dir.uid())
+}
+
+/// Directories of this machine that are broad because of its users and its environment.
+struct Machine {
+    homes: Vec<PathBuf>,
+    temporary: Vec<PathBuf>,
+}
+
+impl Machine {
+    fn now() -> Machine {
+        let given = env::var_os("TMPDIR").map(PathBuf::from);
+        let given = given.filter(|dir| dir.is_absolute());
+        let real = given.as_ref().and_then(|dir| fs::canonicalize(dir).ok());
+        let fixed = TEMPORARY.iter().map(PathBuf::from);
+        Machine {
+            homes: homes(),
+            temporary: fixed.chain(given).chain(real).collect(),
+        }
     }
-    let in_homes = |parent: &Path| parent == Path::new("/home") || parent == Path::new("/Users");
-    if homes.iter().any(|home| home == path) || parent.is_some_and(in_homes) {
-        return Some("a home directory");
+
+    /// What `path` is, if that is too broad; `shared`: other users may write to it.
+    fn broad(&self, path: &Path, shared: bool) -> Option<&'static str> {
+        let parent = path.parent();
+        if SYSTEM.iter().any(|system| path == Path::new(system)) {
+            return Some("one of the system's own top folders");
+        }
+        // "/lib" and "/lib64", and what else begins so.
+        let library = path.strip_prefix("/").is_ok_and(|rest| {
+            use std::os::unix::ffi::OsStrExt;
+            rest.as_os_str().as_bytes().starts_with(b"lib")
+        });
+        if library || SYSTEM_TREES.iter().any(|tree| path.starts_with(tree)) {
+            return Some("in one of the system's own folders");
+        }
+        if shared && self.temporary.iter().any(|dir| path.starts_with(dir)) {
+            return Some("in a folder for temporary files, and other users may write to it");
+        }
+        let in_homes =
+            |parent: &Path| parent == Path::new("/home") || parent == Path::new("/Users");
+        if self.homes.iter().any(|home| home == path) || parent.is_some_and(in_homes) {
+            return Some("a home directory");
+        }
+        if self.homes.iter().any(|home| home.starts_with(path)) {
+            return Some("a folder that holds a home directory");
+        }
+        None
     }
-    if homes.iter().any(|home| home.starts_with(path)) {
-        return Some("a folder that holds a home directory");
-    }
-    None
 }
 
 /// Home directories: this user's, root's, and those of the people in the password file. Accounts
@@ -215,10 +282,14 @@ fn homes() -> Vec<PathBuf> {
 mod tests {
     use super::*;
     use crate::decide::exclude::Exclude;
+    use crate::decide::policy::Action;
 
     #[test]
     fn what_is_too_broad() {
-        let homes = [PathBuf::from("/srv/people/ann")];
+        let machine = Machine {
+            homes: vec!["/srv/people/ann".into()],
+            temporary: vec!["/tmp".into(), "/dev/shm".into(), "/scratch".into()],
+        };
         for (path, refused) in [
             ("/", true),
             ("/tmp", true),
@@ -234,9 +305,68 @@ mod tests {
             ("/srv", true),
             ("/srv/people/ann/.app/sessions", false),
             ("/srv/app", false),
+            ("/usr/share/app", true),
+            ("/etc/app.d", true),
+            ("/boot/efi", true),
+            ("/bin/x", true),
+            ("/sbin/x", true),
+            ("/lib/x", true),
+            ("/lib64/x/y", true),
+            ("/var/lib/dpkg/info", true),
+            ("/var/lib/rpm", true),
+            ("/var/lib/dpkg-app", false),
+            ("/System/x", true),
+            ("/Library/Caches/x", true),
+            ("/Users/bob/Library/Caches", false),
+            ("/usrx", false),
+            ("/dev/shm/x", false),
+            ("/scratch", false),
         ] {
-            assert_eq!(broad(Path::new(path), &homes).is_some(), refused, "{path}");
+            let what = machine.broad(Path::new(path), false);
+            assert_eq!(what.is_some(), refused, "{path}");
         }
+        for (path, refused) in [
+            ("/tmp/x", true),
+            ("/tmp/x/y", true),
+            ("/dev/shm/x", true),
+            ("/scratch", true),
+            ("/scratch/x", true),
+            ("/srv/app", false),
+            ("/tmpx", false),
+        ] {
+            let what = machine.broad(Path::new(path), true);
+            assert_eq!(what.is_some(), refused, "{path}, which others may write to");
+        }
+    }
+
+    #[test]
+    fn a_directory_that_other_users_may_write_to() {
+        let dir = tempfile::tempdir().unwrap();
+        let refused = |mode, action| {
+            let mode = std::os::unix::fs::PermissionsExt::from_mode(mode);
+            fs::set_permissions(dir.path(), mode).unwrap();
+            let policy = Policy {
+                action,
+                ..Policy::default()
+            };
+            let root = Root::new(dir.path(), Arc::new(policy), false);
+            matches!(root, Err(Refused::Broad { .. }))
+        };
+        for (mode, want) in [
+            (0o700, false),
+            (0o755, false),
+            (0o777, true),
+            (0o1777, true),
+            (0o703, true),
+        ] {
+            assert_eq!(refused(mode, Action::Delete), want, "{mode:o}");
+            assert!(
+                !refused(mode, Action::Report),
+                "{mode:o}: it changes nothing"
+            );
+        }
+        let root = Root::new(Path::new("/usr"), Arc::default(), false);
+        assert!(matches!(root, Err(Refused::Broad { .. })));
     }
 
     #[test]

@@ -59,8 +59,19 @@ pub fn sweep(
     let mut dirs: Vec<(PathBuf, Vec<Due>)> = Vec::with_capacity(found.temps.len());
     for (below, names) in found.temps {
         let now = clock::mono();
-        let temp = || Some(Tracked::found(now, Origin::Found));
-        let due = |name| Due { name, temp: temp() };
+        // What is a target now is one to the end of the sweep, which may remove the temp that says so.
+        let targets = root
+            .policy
+            .names
+            .targets_among(names.iter().map(AsRef::as_ref));
+        let due = |name| {
+            let mut temp = Tracked::found(now, Origin::Found);
+            if targets.contains_key(&name) {
+                temp.is_a_target();
+            }
+            let temp = Some(temp);
+            Due { name, temp }
+        };
         dirs.push((below, names.into_iter().map(due).collect()));
     }
     let listening = Cell::new(true);

@@ -116,6 +116,13 @@ impl Temps {
         is_ours || self.created(path, now)
     }
 
+    /// The name that is known at `path` is the target of another temp.
+    pub fn is_a_target(&self, path: &Path) {
+        if let Some(mut temp) = self.map.get_mut(&Cut::new(path) as &dyn Parts) {
+            temp.is_a_target();
+        }
+    }
+
     /// Asked before each that is put in. To count them takes a look at all parts of the map, so it is
     /// done now and then.
     fn is_full(&self) -> bool {

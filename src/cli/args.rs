@@ -127,6 +127,9 @@ pub(crate) struct Rule {
     /// Take directories that hold more than one program's files, too
     #[arg(long)]
     pub(crate) allow_broad_root: bool,
+    /// Take name patterns without any letter or digit of their own, too, like "*"
+    #[arg(long)]
+    allow_broad_name: bool,
 }
 
 #[derive(Clone, Debug, Args)]
@@ -280,6 +283,7 @@ impl Rule {
             network: None,
             exclude: None,
             broad: self.allow_broad_root.then_some(true),
+            broad_names: self.allow_broad_name.then_some(true),
         }
     }
 }

@@ -164,9 +164,13 @@ fn summary(path: Option<&Path>, roots: &[Root]) -> Vec<String> {
         format!("  {path} ({deep}{excluded}) for {names}; the grace is {grace}{there}")
     };
     let head = format!("{path} is right, and lists {number}:");
-    std::iter::once(head)
-        .chain(roots.iter().map(rule))
-        .collect()
+    let mut lines = vec![head];
+    for root in roots {
+        lines.push(rule(root));
+        let narrower = root.policy.names.narrower();
+        lines.extend(narrower.iter().map(|one| format!("    note: {one}")));
+    }
+    lines
 }
 
 fn show(options: &Typed<Options>, look: &Look, report: &mut Report) -> Result<Exit, Failure> {

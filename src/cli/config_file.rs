@@ -49,6 +49,8 @@ pub(crate) struct RuleSettings {
     /// File systems on which the proof is trusted too.
     pub(crate) network: Option<Vec<String>>,
     pub(crate) broad: Option<bool>,
+    /// Globs without a literal character of their own are taken, too.
+    pub(crate) broad_names: Option<bool>,
 }
 
 /// Settings that make no rule.
@@ -206,6 +208,7 @@ impl RuleSettings {
             hot: self.hot.or(lower.hot),
             network: self.network.or_else(|| lower.network.clone()),
             broad: self.broad.or(lower.broad),
+            broad_names: self.broad_names.or(lower.broad_names),
         }
     }
 
@@ -216,7 +219,10 @@ impl RuleSettings {
         let exclude = self.exclude.as_deref().unwrap_or_default();
         let given = self.grace.map(Graces::both).unwrap_or_default();
         let policy = Policy {
-            names: Names::new(names, writers)?,
+            names: match self.broad_names {
+                Some(true) => Names::allowing_broad(names, writers)?,
+                _ => Names::new(names, writers)?,
+            },
             exclude: Exclude::new(exclude)?,
             grace: Graces {
                 random: given.random,

@@ -12,6 +12,7 @@ use orphand::decide::temp_name;
 use orphand::evidence::locks::Locks;
 use orphand::evidence::namespaces::Nested;
 use orphand::evidence::restored::Marks;
+use orphand::evidence::siblings::Listings;
 use orphand::evidence::writers::Writers;
 use orphand::journal::Journal;
 use orphand::pass::Tools;
@@ -221,6 +222,7 @@ fn tools(folders: &Folders, verbose: bool) -> Result<Tools, Failure> {
         writers: Writers::default(),
         nested: Nested::default(),
         locks: Locks::default(),
+        listings: Listings::default(),
         verbose,
     })
 }

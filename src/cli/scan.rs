@@ -6,8 +6,10 @@ use std::time::Duration;
 use anstyle::{AnsiColor, Style};
 use orphand::decide::judge::{Reason, Verdict};
 use orphand::decide::observation::FileSize;
+use orphand::decide::temp_name::Names;
 use orphand::event::Event;
 use orphand::evidence::Asker;
+use orphand::evidence::siblings::Listings;
 use orphand::json::Object;
 use orphand::look::{Dir, RootError};
 use orphand::pass::{self, Examined, Ground};
@@ -50,6 +52,11 @@ pub(super) fn run(command: &Scan, look: &Look) -> Result<Exit, Failure> {
     } else {
         print(&mut report, &plan.roots, &rows, look.quiet)?;
     }
+    if !look.quiet {
+        for note in narrower(&plan.roots, &rows) {
+            anstream::eprintln!("note: {note}");
+        }
+    }
     Ok(match (failed, orphans) {
         (true, _) => Exit::Partly,
         (false, 1..) if command.exit_code => Exit::Found,
@@ -59,7 +66,8 @@ pub(super) fn run(command: &Scan, look: &Look) -> Result<Exit, Failure> {
 
 /// Examines every temp of one root. Says whether something could not be read.
 fn scan_root(index: usize, root: &Root, look: &Look, rows: &mut Vec<Row>) -> Result<bool, Failure> {
-    let tools = tools(&Folders::from_env(), false)?;
+    let mut tools = tools(&Folders::from_env(), false)?;
+    tools.listings = Listings::for_one_look();
     let bar = progress_bar(look, "temps examined");
     let denials = AtomicU64::new(0);
     let mut denied = |path: &std::path::Path, error: &std::io::Error| {
@@ -251,10 +259,39 @@ fn print(report: &mut Report, roots: &[Root], rows: &[Row], quiet: bool) -> Resu
     Ok(())
 }
 
+/// Patterns that would take reserved names, each with one that takes all the other temps here as well.
+fn narrower(roots: &[Root], rows: &[Row]) -> Vec<String> {
+    let names = |glob: &str| Names::allowing_broad(&[glob], &[] as &[&str]);
+    let mut notes = Vec::new();
+    for (index, root) in roots.iter().enumerate() {
+        for one in root.policy.names.narrower() {
+            let (Ok(glob), Ok(instead)) = (names(&one.glob), names(&one.instead)) else {
+                continue;
+            };
+            let bytes = |row: &Row| row.examined.suspect.name.as_encoded_bytes().to_vec();
+            let fits = |row: &&Row| row.root == index && glob.matches(&bytes(row));
+            let (reserved, temps): (Vec<&Row>, Vec<&Row>) = rows
+                .iter()
+                .filter(fits)
+                .partition(|row| row.examined.evidence.reserved.is_some());
+            let is_enough = temps.iter().all(|row| instead.matches(&bytes(row)));
+            let note = one.to_string();
+            if !reserved.is_empty() && is_enough && !notes.contains(&note) {
+                notes.push(note);
+            }
+        }
+    }
+    notes
+}
+
 fn why(examined: &Examined) -> String {
     let quiet = text::span(examined.suspect.quiet);
     match examined.verdict {
         Verdict::Reap => format!("unused for {quiet}"),
+        Verdict::Keep(Reason::Reserved) => match &examined.evidence.reserved {
+            Some(reserved) => reserved.to_string(),
+            None => words::kept(Reason::Reserved, "", None),
+        },
         Verdict::Keep(reason) => words::kept(reason, "", None),
         Verdict::Quarantine(Some(Reason::SoleCopy)) => {
             format!("unused for {quiet}; it may be the only copy")

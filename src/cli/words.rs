@@ -269,7 +269,9 @@ fn stays(reason: Reason, by: &str, retry: Option<Duration>) -> String {
                 .to_owned()
         }
         Reason::Reserved => {
-            "its name is reserved: a pattern that is this broad does not take it".to_owned()
+            "its name is reserved (a lock, a database, a transfer, a backup, the target of another \
+             temp), or a companion lies beside it; which of these: orphand explain"
+                .to_owned()
         }
     };
     let again = retry.map(|retry| format!("; looked at every {}", text::span(retry)));

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::observation::{Fingerprint, Hold, Kind, Observation};
 use super::policy::{Action, Closed, Open, PID_FORGOTTEN, Policy, SoleCopy};
+use super::reserved::Reserved;
 
 /// Why a temp stays. A closed list: scripts rely on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -375,6 +376,8 @@ pub struct Evidence {
     pub random_name: bool,
     /// It carries the mark of a restored file that has not changed since.
     pub restored: bool,
+    /// Why its name is reserved, if it is.
+    pub reserved: Option<Reserved>,
 }
 
 /// What a gate says of a temp.
@@ -422,6 +425,7 @@ const fn gate(
 /// at a time and names the test that notices.
 pub static GATES: &[Gate] = &[
     gate("not brought back by restore", restored, says_restored),
+    gate("a name that is not reserved", reserved, says_reserved),
     gate("quiet for its grace", young, says_young),
     gate("still what was looked at", changed, says_changed),
     gate("a regular file", not_regular, says_not_regular),
@@ -475,6 +479,17 @@ fn says_restored(e: &Evidence) -> String {
     match e.restored {
         true => "orphand restore brought it back, and it has not changed since".into(),
         false => "it carries no mark of a restored file".into(),
+    }
+}
+
+fn reserved(e: &Evidence, _: &Policy) -> Answer {
+    keep_if(e.reserved.is_some(), Reason::Reserved)
+}
+
+fn says_reserved(e: &Evidence) -> String {
+    match &e.reserved {
+        Some(reserved) => reserved.to_string(),
+        None => "its name is not reserved, and no companion lies beside it".into(),
     }
 }
 
@@ -780,6 +795,7 @@ mod tests {
             target: Target::Whole { same_file: false },
             random_name: true,
             restored: false,
+            reserved: None,
         }
     }
 
@@ -817,12 +833,18 @@ mod tests {
     #[test]
     fn each_gate_alone_keeps() {
         let keep = Verdict::Keep;
-        let cases: [(&str, Policy, Evidence, Verdict); 29] = [
+        let cases: [(&str, Policy, Evidence, Verdict); 30] = [
             (
                 "restored",
                 policy(),
                 with(|e| e.restored = true),
                 keep(Reason::Restored),
+            ),
+            (
+                "reserved",
+                policy(),
+                with(|e| e.reserved = Some(Reserved::WasTarget)),
+                keep(Reason::Reserved),
             ),
             (
                 "young",

@@ -5,6 +5,7 @@
 //! sleep and without a file, and a dry run cannot decide otherwise than a real one.
 //!
 //! - [`temp_name`]: what a name says about its writer and its target
+//! - [`reserved`]: names that are no leftovers, as a list
 //! - [`policy`]: what the user wants for a root
 //! - [`exclude`]: what a rule leaves alone below it
 //! - [`heat`]: *is a directory hot?*
@@ -19,6 +20,7 @@
 #![deny(clippy::disallowed_methods)]
 
 pub mod exclude;
+mod glob;
 pub mod heat;
 pub mod judge;
 pub mod leaks;
@@ -26,6 +28,7 @@ pub mod macos_hold;
 pub mod observation;
 pub mod packed;
 pub mod policy;
+pub mod reserved;
 pub mod retention;
 pub mod target;
 pub mod temp_name;

@@ -9,10 +9,13 @@
 //! `<digits:10>` and `<alnum:6>` that many lower-case hex digits, decimal digits or ASCII letters
 //! and digits. The rest stands for itself.
 
+use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::os::unix::ffi::OsStrExt;
 
+use super::glob::{self, Alternative};
+use super::reserved::{self, Reserved, TakenBy};
 use globset::{Candidate, Glob, GlobSet};
 
 /// The names of a rule that gives none.
@@ -136,6 +139,16 @@ pub enum NameError {
         /// What is wrong with it.
         why: String,
     },
+    /// A glob that fits names of every kind.
+    #[error(
+        "the name pattern {glob:?} is too broad: it takes names without any letter or digit of its \
+         own; write what the temps' names have in common, like \"*.tmp\", or allow it: \
+         --allow-broad-name (in the file: broad_names = true)"
+    )]
+    BroadGlob {
+        /// As given.
+        glob: String,
+    },
     /// A writer that is not in the table.
     #[error(
         "no writer is called {name:?}; did you mean {nearest:?}? `--writer list` shows them all"
@@ -168,6 +181,16 @@ struct NameGlob {
     set: GlobSet,
     /// Takes just any temp, so it names none of those left alone.
     generic: bool,
+    /// The names that it gives in full, without any wildcard.
+    whole: Vec<String>,
+    /// The literal text at the end of each of its alternatives.
+    endings: Vec<String>,
+    /// What it is without the `*` at its end, if it ends so.
+    without_star: Option<GlobSet>,
+    /// One of its alternatives ends in `*`.
+    has_open_end: bool,
+    /// One of its alternatives has no literal character that counts.
+    broad: bool,
 }
 
 impl Default for Names {
@@ -188,9 +211,29 @@ impl Default for Names {
 
 impl Names {
     /// Compiles a rule's globs (none: `*.tmp`) and the writers that it turns on.
+    ///
+    /// A glob without a literal character other than `.`, `-`, `_` and `~` is refused, because it fits names
+    /// of every kind. Wildcards and classes are no literals, an escaped character is one; of alternatives in
+    /// braces each must have one.
     pub fn new<G: AsRef<str>, W: AsRef<str>>(
         globs: &[G],
         writers: &[W],
+    ) -> Result<Names, NameError> {
+        Names::compile(globs, writers, false)
+    }
+
+    /// The same without that refusal.
+    pub fn allowing_broad<G: AsRef<str>, W: AsRef<str>>(
+        globs: &[G],
+        writers: &[W],
+    ) -> Result<Names, NameError> {
+        Names::compile(globs, writers, true)
+    }
+
+    fn compile<G: AsRef<str>, W: AsRef<str>>(
+        globs: &[G],
+        writers: &[W],
+        allow_broad: bool,
     ) -> Result<Names, NameError> {
         let mut names = Names {
             tmp: globs.is_empty(),
@@ -200,7 +243,12 @@ impl Names {
             if glob == DEFAULT {
                 names.tmp = true;
             } else {
-                names.globs.push(NameGlob::new(glob)?);
+                let compiled = NameGlob::new(glob)?;
+                if compiled.broad && !allow_broad {
+                    let glob = glob.to_owned();
+                    return Err(NameError::BroadGlob { glob });
+                }
+                names.globs.push(compiled);
             }
         }
         for name in writers.iter().map(AsRef::as_ref) {
@@ -224,12 +272,16 @@ impl Names {
         if name.starts_with(OURS) {
             return false;
         }
-        (self.tmp && name.ends_with(b".tmp") && !left_alone(name))
-            || self
-                .writers
-                .iter()
-                .any(|writer| writer.parts(name).is_some())
-            || self.glob_takes(name)
+        self.takes_by_default(name) || self.writer_takes(name) || self.glob_takes(name)
+    }
+
+    fn takes_by_default(&self, name: &[u8]) -> bool {
+        self.tmp && name.ends_with(b".tmp") && !left_alone(name)
+    }
+
+    fn writer_takes(&self, name: &[u8]) -> bool {
+        let mut writers = self.writers.iter();
+        writers.any(|writer| writer.parts(name).is_some())
     }
 
     fn glob_takes(&self, name: &[u8]) -> bool {
@@ -243,6 +295,104 @@ impl Names {
             .any(|glob| !(left_alone && glob.generic) && glob.set.is_match_candidate(&candidate))
     }
 
+    /// Why a name that the rule takes is reserved, as far as the name and the rule alone tell.
+    ///
+    /// A writer's grammar frees no name of the list: the list wins.
+    #[must_use]
+    pub fn reserved(&self, name: &[u8]) -> Option<Reserved> {
+        if self.globs.iter().any(|glob| glob.is_whole(name)) {
+            return None;
+        }
+        let frees = |row: &reserved::Row, glob: &NameGlob| {
+            let mut endings = glob.endings.iter();
+            row.taken_by == TakenBy::Ending
+                && endings.any(|ending| row.has_ending(ending.as_bytes()))
+                && glob.set.is_match_candidate(&Candidate::from_bytes(name))
+        };
+        let is_freed = |row: &reserved::Row| self.globs.iter().any(|glob| frees(row, glob));
+        if let Some(row) = reserved::rows(name).find(|row| !is_freed(row)) {
+            return Some(Reserved::Listed(row));
+        }
+        let fits = |set: &GlobSet| set.is_match_candidate(&Candidate::from_bytes(name));
+        let star = |glob: &&NameGlob| glob.without_star.as_ref().is_some_and(fits);
+        let glob = self.globs.iter().find(star)?;
+        let mut others = self.globs.iter().filter(|glob| !glob.has_open_end);
+        let is_taken_otherwise = self.takes_by_default(name)
+            || self.writer_takes(name)
+            || others.any(|glob| fits(&glob.set));
+        (!is_taken_otherwise).then(|| Reserved::EmptyStar(glob.text.clone()))
+    }
+
+    /// Of the names in a directory those that another of them may be meant for, each with that other one.
+    /// Both are names that the rule takes.
+    ///
+    /// Every grammar that fits counts here, not only the first, and every target that it may mean.
+    pub fn targets_among<'n>(
+        &self,
+        names: impl Iterator<Item = &'n OsStr>,
+    ) -> HashMap<OsString, OsString> {
+        let mut targets = HashMap::new();
+        for name in names {
+            self.each_target(name.as_bytes(), &mut |target| {
+                targets.insert(OsStr::from_bytes(target).to_owned(), name.to_owned());
+            });
+        }
+        targets
+    }
+
+    /// Whether the rule takes `name`, and may take what it is meant for as well. With the default names that is
+    /// rare: the target would end in `.tmp` too.
+    #[must_use]
+    pub fn may_have_target(&self, name: &[u8]) -> bool {
+        let is_default = self.globs.is_empty() && self.writers.is_empty();
+        let stem = name.strip_suffix(b".tmp").unwrap_or_default();
+        (!is_default || stem.windows(4).any(|part| part == b".tmp")) && self.matches(name)
+    }
+
+    /// Calls `each` with every name that the rule takes and that `name`, which it takes too, may be meant for.
+    fn each_target(&self, name: &[u8], each: &mut dyn FnMut(&[u8])) {
+        if !self.may_have_target(name) {
+            return;
+        }
+        for grammar in self.writers.iter().chain(&self.built_in) {
+            let Some(parts) = grammar.parts(name) else {
+                continue;
+            };
+            let end = grammar.tokens.last();
+            let longest = match end {
+                Some(Token::Literal(end)) => name.strip_suffix(end.as_bytes()),
+                _ => None,
+            };
+            for target in [parts.target, longest].into_iter().flatten() {
+                let without_dot = target.strip_prefix(b".").unwrap_or_default();
+                for target in [target, without_dot] {
+                    if self.matches(target) {
+                        each(target);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Patterns that end in `*` and also fit the very file that they were written for, each with a narrower
+    /// one.
+    #[must_use]
+    pub fn narrower(&self) -> Vec<Narrower> {
+        let narrower = |glob: &NameGlob| {
+            let stem = glob.text.strip_suffix('*')?;
+            let is_plain = |c: char| !r"*?[]{}\".contains(c);
+            let is_file = stem.ends_with(char::is_alphanumeric)
+                && !stem.ends_with(".tmp")
+                && stem.chars().all(is_plain);
+            is_file.then(|| Narrower {
+                glob: glob.text.clone(),
+                file: stem.to_owned(),
+                instead: format!("{stem}.*.tmp"),
+            })
+        };
+        self.globs.iter().filter_map(narrower).collect()
+    }
+
     /// Reads a base name by the rule's writers first, then by the built-in grammars.
     #[must_use]
     pub fn read(&self, name: &OsStr) -> Reading {
@@ -251,6 +401,32 @@ impl Names {
             .chain(&self.built_in)
             .find_map(|grammar| grammar.read(name.as_bytes()))
             .unwrap_or_default()
+    }
+}
+
+/// A pattern that is broader than needed, and what to write instead.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Narrower {
+    /// As given.
+    pub glob: String,
+    /// A file that it fits and that is no temp.
+    pub file: String,
+    /// The narrower one.
+    pub instead: String,
+}
+
+impl fmt::Display for Narrower {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Narrower {
+            glob,
+            file,
+            instead,
+        } = self;
+        write!(
+            f,
+            "the name pattern {glob:?} also fits {file:?}, which is kept as reserved; \
+             where all its temps end in \".tmp\", {instead:?} is enough"
+        )
     }
 }
 
@@ -282,7 +458,7 @@ impl NameGlob {
             return Err(NameError::EmptyGlob);
         }
         if let Some((_, last)) = glob.rsplit_once('/') {
-            let usable = !last.is_empty() && Glob::new(last).is_ok();
+            let usable = NameGlob::new(last).is_ok_and(|last| !last.broad);
             let instead = if usable { last } else { DEFAULT }.to_owned();
             return Err(NameError::PathGlob {
                 glob: glob.to_owned(),
@@ -300,8 +476,36 @@ impl NameGlob {
         let generic = ["any/thing.tmp", ".any/thing.any/thing.tmp"]
             .iter()
             .any(|name| set.is_match_candidate(&Candidate::from_bytes(name)));
-        let text = glob.to_owned();
-        Ok(NameGlob { text, set, generic })
+        let bad = |why: String| NameError::BadGlob {
+            glob: glob.to_owned(),
+            why,
+        };
+        let all =
+            glob::alternatives(glob).ok_or_else(|| bad("it has too many alternatives".into()))?;
+        let starless = all.iter().filter_map(Alternative::without_star);
+        let starless: Vec<Glob> = starless
+            .map(|one| Glob::new(&one.text()))
+            .collect::<Result<_, _>>()
+            .map_err(|error| bad(why(&error)))?;
+        let without_star = match starless.is_empty() {
+            true => None,
+            false => Some(GlobSet::new(starless).map_err(|error| bad(why(&error)))?),
+        };
+        Ok(NameGlob {
+            text: glob.to_owned(),
+            set,
+            generic,
+            whole: all.iter().filter_map(Alternative::whole_name).collect(),
+            endings: all.iter().map(Alternative::ending).collect(),
+            without_star,
+            has_open_end: all.iter().any(Alternative::has_open_end),
+            broad: !all.iter().all(Alternative::has_literal),
+        })
+    }
+
+    /// Whether it gives this name in full.
+    fn is_whole(&self, name: &[u8]) -> bool {
+        self.whole.iter().any(|whole| whole.as_bytes() == name)
     }
 }
 
@@ -454,7 +658,8 @@ fn before(bytes: &[u8], len: usize, wanted: fn(&u8) -> bool) -> Option<&[u8]> {
     end.iter().all(wanted).then_some(before)
 }
 
-fn before_uuid(bytes: &[u8]) -> Option<&[u8]> {
+/// What stands before the uuid at the end.
+pub(super) fn before_uuid(bytes: &[u8]) -> Option<&[u8]> {
     let first_group = [12, 4, 4, 4].iter().try_fold(bytes, |rest, len| {
         before(rest, *len, u8::is_ascii_hexdigit)?.strip_suffix(b"-")
     });
@@ -493,7 +698,7 @@ mod tests {
     const T: Option<&str> = Some("<t>.tmp");
 
     fn names(globs: &[&str], writers: &[&str]) -> Names {
-        Names::new(globs, writers).expect("a rule of these tests")
+        Names::allowing_broad(globs, writers).expect("a rule of these tests")
     }
 
     type Row<'a> = (&'a str, Option<&'a str>, &'a [&'a str], Option<u32>, bool);
@@ -653,6 +858,148 @@ mod tests {
         for (_, _, name, expected) in rows.iter().filter(|row| row.0.is_empty() && row.1.is_empty()) {
             assert_eq!(Names::default().matches(name), *expected, "{}", name.escape_ascii());
         }
+    }
+
+    #[test]
+    fn a_glob_needs_a_literal_character() {
+        for (glob, broad) in [
+            ("*", true),
+            ("**", true),
+            ("?*", true),
+            ("*.*", true),
+            ("*-*", true),
+            ("*_~.*", true),
+            ("[a-z]*", true),
+            ("[a]", true),
+            ("{*,a*}", true),
+            ("{*.tmp,*.*}", true),
+            ("*.tmp", false),
+            ("a*", false),
+            ("*.{tmp,part}", false),
+            ("{a,b}*", false),
+            (r"\**", false),
+            ("*#", false),
+            ("*é", false),
+        ] {
+            let refused = NameError::BroadGlob { glob: glob.into() };
+            let want = broad.then_some(refused);
+            assert_eq!(Names::new(&[glob], &NONE).err(), want, "{glob}");
+            assert!(Names::allowing_broad(&[glob], &NONE).is_ok(), "{glob}");
+        }
+        let error = Names::new(&["*.tmp", "*"], &NONE).expect_err("one of them is broad");
+        let error = error.to_string();
+        assert!(error.contains("--allow-broad-name"), "{error}");
+        let many = "{a,b}".repeat(12);
+        let error = Names::new(&[many], &NONE).expect_err("too many");
+        assert!(error.to_string().contains("alternatives"), "{error}");
+    }
+
+    #[test]
+    #[rustfmt::skip] // one row a line
+    fn names_that_are_reserved() {
+        type Row<'a> = (&'a [&'a str], &'a [&'a str], &'a str, Option<&'a str>);
+        let rows: &[Row<'_>] = &[
+            (&[], &[], "a.tmp", None),
+            (&[], &[], "CFNetworkDownload_x.tmp", Some("CFNetworkDownload_*.tmp")),
+            (&["*.tmp"], &[], "CFNetworkDownload_x.tmp", Some("CFNetworkDownload_*.tmp")),
+            (&["CFNetworkDownload_*.tmp"], &[], "CFNetworkDownload_x.tmp", Some("CFNetworkDownload_*.tmp")),
+            (&["CFNetworkDownload_x.tmp"], &[], "CFNetworkDownload_x.tmp", None),
+            (&[], &[], ".nfs0001.tmp", Some(".nfs*")),
+            (&["*-journal"], &[], "app.db-journal", Some("*-journal")),
+            (&["app.db-journal"], &[], "app.db-journal", None),
+            (&["app.db-*"], &[], "app.db-journal", Some("*-journal")),
+            (&["*.lock"], &[], "a.lock", Some("*.lock")),
+            (&["*.LOCK"], &[], "a.LOCK", Some("*.lock")),
+            (&["{a,b}.lock"], &[], "b.lock", None),
+            (&[r"a\.lock"], &[], "a.lock", None),
+            (&["?.lock"], &[], "a.lock", Some("*.lock")),
+            (&["[a].lock"], &[], "a.lock", Some("*.lock")),
+            (&["*"], &[], "a.lock", Some("*.lock")),
+            (&["*.part"], &[], "a.part", None),
+            (&["*.{part,tmp}"], &[], "a.part", None),
+            (&["a*.part"], &[], "a.part", None),
+            (&["a.part"], &[], "a.part", None),
+            (&["a*"], &[], "a.part", Some("*.part")),
+            (&["*part"], &[], "a.part", Some("*.part")),
+            (&["*.par?"], &[], "a.part", Some("*.part")),
+            (&["b*.part", "a*"], &[], "a.part", Some("*.part")),
+            (&["*~"], &[], "a~", None),
+            (&["*"], &[], "a~", Some("*~")),
+            (&["*.bak"], &[], ".nfs1.bak", Some(".nfs*")),
+            (&["*.bak~"], &[], "a.bak~", None),
+            (&["*-partial-7"], &[], "a-partial-7", None),
+            (&["*-partial-*"], &[], "a-partial-7", Some("*-partial-<n>")),
+            (&["*.backup-*"], &[], "a.backup-1b4e28ba-2fa1-4d3b-A3f5-ef19b5a7633b", Some("*.backup-<uuid>")),
+            // The list wins over a writer's grammar too.
+            (&[], &["claude-code"], "~$a.tmp.7.1da311f03c01", Some("~$*")),
+            (&[], &["claude-code"], "a.tmp.7.1da311f03c01", None),
+            // Nothing for the star.
+            (&["sessions.json*"], &[], "sessions.json", Some("sessions.json*")),
+            (&["sessions.json**"], &[], "sessions.json", Some("sessions.json**")),
+            (&["sessions.json*"], &[], "sessions.json.1.tmp", None),
+            (&["{sessions,data}.json*"], &[], "data.json", Some("{sessions,data}.json*")),
+            (&["s*.json*"], &[], "sessions.json", Some("s*.json*")),
+            (&["sessions.json", "sessions.json*"], &[], "sessions.json", None),
+            (&["sessions.json*", "*.json"], &[], "sessions.json", None),
+            (&["sessions.json*", "*"], &[], "sessions.json", Some("sessions.json*")),
+            (&["*.tmp", "a*"], &[], "a", Some("a*")),
+            (&["*.tmp", "a.tmp*"], &[], "a.tmp", None),
+            (&["a.tmp*"], &[], "a.tmp", Some("a.tmp*")),
+        ];
+        for (globs, writers, name, want) in rows {
+            let names = names(globs, writers);
+            assert!(names.matches(name.as_bytes()), "{globs:?} {name}");
+            let reserved = match names.reserved(name.as_bytes()) {
+                Some(Reserved::Listed(row)) => Some(row.pattern.to_owned()),
+                Some(Reserved::EmptyStar(glob)) => Some(glob),
+                Some(other) => panic!("{globs:?} {name}: {other:?}"),
+                None => None,
+            };
+            assert_eq!(reserved.as_deref(), *want, "{globs:?} {writers:?} {name}");
+        }
+    }
+
+    #[test]
+    #[rustfmt::skip] // one row a line
+    fn targets_among_the_names_of_a_directory() {
+        type Row<'a> = (&'a [&'a str], &'a [&'a str], &'a [&'a str], &'a [&'a str]);
+        let rows: &[Row<'_>] = &[
+            (&[], &[], &["a", "a.tmp", "b.7.U.tmp"], &[]),
+            (&[], &[], &["a.tmp.tmp"], &["a.tmp"]),
+            (&[], &[], &["a.tmp.U.tmp"], &["a.tmp"]),
+            (&[], &[], &["a.tmp.7.tmp"], &["a.tmp"]),
+            (&[], &[], &[".a.tmp.tmp"], &[".a.tmp", "a.tmp"]),
+            (&[], &[], &["a.tmp.tmp.tmp"], &["a.tmp.tmp"]),
+            (&[], &[], &["a.tmp~"], &[]),
+            (&["sessions.json*"], &[], &["sessions.json.U.tmp"], &["sessions.json", "sessions.json.U"]),
+            (&["s*"], &[], &["s.2024.tmp"], &["s", "s.2024"]),
+            (&["*.json", "*.tmp"], &[], &["a.json.tmp", "b.tmp"], &["a.json"]),
+            (&["*.json"], &[], &["a.json.tmp"], &[]),
+            (&["*.json"], &["claude-code"], &["a.json.tmp.7.1da311f03c01"], &["a.json"]),
+        ];
+        for (globs, writers, there, want) in rows {
+            let there: Vec<OsString> = there.iter().map(|name| name.replace('U', UUID).into()).collect();
+            let targets = names(globs, writers).targets_among(there.iter().map(AsRef::as_ref));
+            let mut targets: Vec<OsString> = targets.into_keys().collect();
+            targets.sort();
+            let want: Vec<OsString> = want.iter().map(|name| name.replace('U', UUID).into()).collect();
+            assert_eq!(targets, want, "{globs:?} {there:?}");
+        }
+    }
+
+    #[test]
+    fn a_narrower_glob_for_one_file() {
+        let all = names(
+            &["sessions.json*", "*.part", "a*b*", "x.tmp*", "a.*", "*"],
+            &NONE,
+        );
+        let narrower = all.narrower();
+        let instead: Vec<&str> = narrower.iter().map(|one| one.instead.as_str()).collect();
+        assert_eq!(instead, ["sessions.json.*.tmp"]);
+        let says = narrower.first().map(ToString::to_string);
+        let says = says.unwrap_or_default();
+        assert!(says.contains("also fits \"sessions.json\""), "{says}");
+        assert_eq!(names(&NONE, &NONE).narrower(), []);
     }
 
     #[test]

@@ -73,6 +73,7 @@ impl Marks {
     const REVIEWED: u8 = 4;
     const RETURNS: u8 = 8;
     const NAMELESS: u8 = 16;
+    const TARGET: u8 = 128;
     /// The two bits of the origin.
     const ORIGIN: u8 = 32 | 64;
 
@@ -225,6 +226,17 @@ impl Tracked {
     #[must_use]
     pub fn is_ours_to_name(&self) -> bool {
         self.is_reaping() || self.may_come_back()
+    }
+
+    /// Another temp was meant for its name: it is no leftover, for as long as it is there.
+    pub fn is_a_target(&mut self) {
+        self.marks.set(Marks::TARGET, true);
+    }
+
+    /// Whether another temp was meant for its name.
+    #[must_use]
+    pub fn was_target(&self) -> bool {
+        self.marks.has(Marks::TARGET)
     }
 
     /// Somebody held it after the look: its grace starts again at the first look that finds it free.

@@ -13,12 +13,14 @@ use crate::clock;
 use crate::decide::judge::{Evidence, Place, Writer};
 use crate::decide::observation::{Fingerprint, Hold, Holder, Observation};
 use crate::decide::policy::{self, Policy};
+use crate::decide::reserved::Reserved;
 use crate::decide::temp_name::Reading;
 use crate::decide::time::Mono;
 use crate::look::Dir;
 use locks::Locks;
 use namespaces::Nested;
 use restored::Marks;
+use siblings::Siblings;
 
 #[cfg_attr(target_os = "linux", path = "linux.rs")]
 #[cfg_attr(target_os = "macos", path = "macos.rs")]
@@ -27,6 +29,7 @@ mod system;
 pub mod locks;
 pub mod namespaces;
 pub mod restored;
+pub mod siblings;
 mod target;
 pub mod writers;
 
@@ -88,6 +91,8 @@ pub struct Suspect {
     pub name: OsString,
     /// What that says.
     pub reading: Reading,
+    /// Why that is reserved, as far as the rule tells and what was seen of it before.
+    pub reserved: Option<Reserved>,
     /// What the earlier look saw; `None` where there was none.
     pub expected: Option<Fingerprint>,
     /// How long it has been quiet.
@@ -115,6 +120,8 @@ pub struct Circumstances<'a> {
     pub nested: &'a Nested,
     /// Which files are seen to be locked.
     pub locks: &'a Locks,
+    /// What lies beside them.
+    pub siblings: &'a Siblings,
     /// What is judged was looked at before this too, and was the same.
     pub since: Mono,
     /// A quarantine is there, or could be.
@@ -175,6 +182,8 @@ pub fn gather(
         Some(proof) => circumstances.marks.has(proof.file(), &fingerprint)?,
         None => false,
     };
+    let by_name = suspect.reserved.clone();
+    let reserved = by_name.or_else(|| circumstances.siblings.protect(&suspect.name));
     let file = FileId::from(&fingerprint);
     let evidence = Evidence {
         observation: seen,
@@ -197,6 +206,7 @@ pub fn gather(
         target: found.target,
         random_name: suspect.reading.random,
         restored,
+        reserved,
     };
     Ok((evidence, found))
 }

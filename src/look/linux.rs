@@ -116,17 +116,19 @@ impl Default for Buffer {
     }
 }
 
-/// Calls `each` with the names in `dir`, straight from getdents64(2): the C library's way would open
+/// Calls `each` with the names in `dir` as long as it says so, straight from getdents64(2): the C library's way would open
 /// the directory a second time, because it wants to own what it reads from.
 pub(super) fn read(
     dir: BorrowedFd<'_>,
     buffer: &mut Buffer,
-    each: &mut dyn FnMut(&[u8], Option<Kind>),
+    each: &mut dyn FnMut(&[u8], Option<Kind>) -> bool,
 ) -> io::Result<()> {
     let mut entries = RawDir::new(dir, &mut buffer.0);
     while let Some(entry) = entries.next() {
         let entry = entry?;
-        each(entry.file_name().to_bytes(), entry_kind(entry.file_type()));
+        if !each(entry.file_name().to_bytes(), entry_kind(entry.file_type())) {
+            break;
+        }
     }
     Ok(())
 }

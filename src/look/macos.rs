@@ -102,15 +102,17 @@ pub(super) fn file_system(dir: BorrowedFd<'_>) -> io::Result<FileSystem> {
 #[derive(Debug, Default)]
 pub struct Buffer(());
 
-/// Calls `each` with the names in `dir`.
+/// Calls `each` with the names in `dir` as long as it says so.
 pub(super) fn read(
     dir: BorrowedFd<'_>,
     _: &mut Buffer,
-    each: &mut dyn FnMut(&[u8], Option<Kind>),
+    each: &mut dyn FnMut(&[u8], Option<Kind>) -> bool,
 ) -> io::Result<()> {
     for entry in Entries::read_from(dir)? {
         let entry = entry?;
-        each(entry.file_name().to_bytes(), entry_kind(entry.file_type()));
+        if !each(entry.file_name().to_bytes(), entry_kind(entry.file_type())) {
+            break;
+        }
     }
     Ok(())
 }

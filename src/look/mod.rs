@@ -384,10 +384,31 @@ impl Dir {
         buffer: &mut Buffer,
         each: &mut dyn FnMut(&OsStr, Option<Kind>),
     ) -> io::Result<()> {
+        let mut each = |name: &OsStr, kind| {
+            each(name, kind);
+            true
+        };
+        self.read_on(buffer, &mut each)
+    }
+
+    /// Calls `each` with the names in it from the first one on, also where it was read before, as long as
+    /// `each` says so.
+    pub fn read_while(
+        &self,
+        buffer: &mut Buffer,
+        each: &mut dyn FnMut(&OsStr, Option<Kind>) -> bool,
+    ) -> io::Result<()> {
+        rustix::fs::seek(&self.fd, rustix::fs::SeekFrom::Start(0))?;
+        self.read_on(buffer, each)
+    }
+
+    fn read_on(
+        &self,
+        buffer: &mut Buffer,
+        each: &mut dyn FnMut(&OsStr, Option<Kind>) -> bool,
+    ) -> io::Result<()> {
         system::read(self.fd(), buffer, &mut |name, kind| {
-            if name != b"." && name != b".." {
-                each(OsStr::from_bytes(name), kind);
-            }
+            name == b"." || name == b".." || each(OsStr::from_bytes(name), kind)
         })
     }
 

@@ -20,6 +20,7 @@ use rustix::io::Errno;
 use crate::decide::judge::{Evidence, Reach, Reason, Target, Verdict, judge};
 use crate::decide::observation::{FileSize, Hold, Kind, Observation};
 use crate::decide::policy::Open;
+use crate::evidence::siblings::{self, Fresh};
 use crate::evidence::{
     self, Asker, Census, Circumstances, Compared, FileId, Found, Proof, Suspect,
 };
@@ -329,12 +330,15 @@ impl Reaper {
         let still = scene.is_where_it_was();
         // By now the names are gone, so nobody new can come to map what is behind them.
         let after = examine();
+        let mut fresh = Fresh::new(scene.dir, claimed.len());
         for (index, one) in claimed {
             let file = FileId::from(&one.after.fingerprint);
             // What no walk had to clear before needs none now.
             let cleared = |census: &Census| !one.evidence.mappings_examined || census.clears(file);
             let outcome = match &still {
-                Ok(()) if after.as_ref().is_none_or(cleared) => self.finish(scene, &rooms, one),
+                Ok(()) if after.as_ref().is_none_or(cleared) => {
+                    self.finish(scene, &rooms, one, &mut fresh)
+                }
                 Ok(()) => self.put_back(scene, &rooms, one, Reason::CannotTell),
                 Err(error) => {
                     let why = refused(Step::Breathe, error);
@@ -502,7 +506,13 @@ impl Reaper {
     }
 
     /// Everything after [`Step::Breathe`].
-    fn finish(&self, scene: Scene<'_>, rooms: &Rooms<'_>, mut one: Claimed<'_>) -> Outcome {
+    fn finish(
+        &self,
+        scene: Scene<'_>,
+        rooms: &Rooms<'_>,
+        mut one: Claimed<'_>,
+        fresh: &mut Fresh<'_>,
+    ) -> Outcome {
         let name = one.suspect.name.as_os_str();
         self.at(Step::ProveLast, name);
         match one.ask_again() {
@@ -528,6 +538,16 @@ impl Reaper {
             // A symlink that led to the temp leads to nothing now. Nothing is lost by a move where still none counts.
             Ok(target) if matches!(one.at, At::Slot(_)) && !target.counts() => {}
             Ok(_) => return self.put_back(scene, rooms, one, Reason::Changed),
+            Err(error) => {
+                let why = failed(Step::ProveLast)(error);
+                return self.put_back_because(scene, rooms, one, why);
+            }
+        }
+
+        // Nothing that protects it has come to lie beside its name.
+        match fresh.protect(&scene.circumstances.policy.names, name) {
+            Ok(None) => {}
+            Ok(Some(_)) => return self.put_back(scene, rooms, one, Reason::Reserved),
             Err(error) => {
                 let why = failed(Step::ProveLast)(error);
                 return self.put_back_because(scene, rooms, one, why);
@@ -668,6 +688,11 @@ impl Reaper {
         match evidence::target_again(dir, policy, &suspect.reading, temp, &target) {
             Ok(now) if now == target.target => {}
             Ok(_) => return Outcome::Kept(Reason::Changed),
+            Err(error) => return failed(Step::Compare)(error),
+        }
+        match siblings::companion(dir, name) {
+            Ok(None) => {}
+            Ok(Some(_)) => return Outcome::Kept(Reason::Reserved),
             Err(error) => return failed(Step::Compare)(error),
         }
         self.at(Step::ProveAgain, name);

@@ -310,8 +310,11 @@ impl Callback {
                 let temps = &self.inlet.temps;
                 let has_room = match by {
                     By::Creation => temps.created(&path, now),
-                    By::Rename => temps.renamed_here(&path, now),
+                    By::Rename | By::TempRename => temps.renamed_here(&path, now),
                 };
+                if by == By::TempRename {
+                    temps.is_a_target(&path);
+                }
                 if !has_room {
                     self.rare(Rare::Full);
                 }

@@ -37,6 +37,8 @@ pub enum By {
     Creation,
     /// A rename, of a file or of a directory.
     Rename,
+    /// A rename of another temp: this name is its target.
+    TempRename,
 }
 
 /// Translates one event after the other. It remembers which rename took a temp away: the name that
@@ -87,12 +89,12 @@ impl Translator {
                 Some(_) => Hint::Structure(path),
             },
             EventKind::Modify(ModifyKind::Name(RenameMode::To)) => {
-                if is_temp(&path) {
-                    Hint::Appeared(path, By::Rename)
-                } else if tracker.is_some() && tracker == self.renamed {
-                    Hint::Nothing
-                } else {
-                    Hint::Structure(path)
+                let is_temps = tracker.is_some() && tracker == self.renamed;
+                match (is_temp(&path), is_temps) {
+                    (true, true) => Hint::Appeared(path, By::TempRename),
+                    (true, false) => Hint::Appeared(path, By::Rename),
+                    (false, true) => Hint::Nothing,
+                    (false, false) => Hint::Structure(path),
                 }
             }
             // FSEvents says that one side of a rename is here, not which.
@@ -225,6 +227,11 @@ mod tests {
         translator.translate(event(name(RenameMode::From), "/r/a.tmp", Some(7)), is_temp);
         let same = event(name(RenameMode::To), "/r/a", Some(7));
         assert_eq!(translator.translate(same, is_temp), Hint::Nothing);
+        let temp = event(name(RenameMode::To), "/r/b.tmp", Some(7));
+        assert_eq!(
+            translator.translate(temp, is_temp),
+            Hint::Appeared("/r/b.tmp".into(), By::TempRename)
+        );
         let another = event(name(RenameMode::To), "/r/d", Some(8));
         assert_eq!(
             translator.translate(another, is_temp),

@@ -40,6 +40,22 @@ fn names(globs: &[&str], name: &[u8]) {
             let taken = all.matches(name);
             assert_eq!(taken, each.iter().any(|names| names.matches(name)));
             assert!(!taken || !name.starts_with(b".orphand"));
+            // What a narrower glob takes, the broader one takes too, and reserves the file itself.
+            for one in all.narrower() {
+                let narrower =
+                    Names::new(&[&one.instead], &NONE).expect("what is proposed is right");
+                assert!(taken || !narrower.matches(name), "{one}");
+                assert!(
+                    all.matches(one.file.as_bytes()) || one.file.starts_with(".orphand"),
+                    "{one}"
+                );
+            }
+            assert!(
+                taken
+                    || all
+                        .targets_among([OsStr::from_bytes(name)].into_iter())
+                        .is_empty()
+            );
             for (glob, names) in globs.iter().zip(each) {
                 if !glob.contains(SPECIAL) {
                     let itself = name == glob.as_bytes() && !name.starts_with(b".orphand");
@@ -62,8 +78,10 @@ fn names(globs: &[&str], name: &[u8]) {
         .filter(|text| !text.is_empty())
     {
         let ours = name.starts_with(b".orphand");
-        let names = Names::new(&[escaped(text)], &NONE).expect("a name as a glob");
+        let names = Names::allowing_broad(&[escaped(text)], &NONE).expect("a name as a glob");
         assert_eq!(names.matches(name), !ours, "{text:?}");
+        // So it is not reserved either.
+        assert_eq!(names.reserved(name), None, "{text:?}");
     }
 }
 

@@ -221,10 +221,11 @@ fn unknown_words() {
     }
 }
 
-/// Everything here is a dry run: if the guard ever failed, nothing would be lost by this test.
+/// If the guard ever failed, nothing would be lost by this test: no file has such a name.
 #[test]
 fn roots_that_are_too_broad() {
     let sandbox = sandbox();
+    let none = ["--name", "no-such-temp-of-orphands-tests.*"];
     let folders = [
         "/", "/usr", "/etc", "/var", "/boot", "/dev", "/proc", "/sys", "/run", "/tmp", "/home",
     ];
@@ -241,24 +242,25 @@ fn roots_that_are_too_broad() {
     ]
     .map(str::to_owned);
     for dir in system.chain(home) {
-        for verb in ["sweep", "watch"] {
-            let ran = sandbox.run([verb, "-n", &dir]).exit(2).silent();
+        for verb in [&["sweep", "--yes"][..], &["watch"]] {
+            let args = [verb, &none, &[&dir]].concat();
+            let ran = sandbox.run(args).exit(2).silent();
             assert!(
                 ran.stderr.contains("--allow-broad-root"),
-                "{verb} {dir}: {}",
+                "{verb:?} {dir}: {}",
                 ran.stderr
             );
         }
     }
     for case in [
         case(
-            &["sweep", "-n", "--allow-broad-root", "home"],
+            &["sweep", "--yes", "--allow-broad-root", "home"],
             0,
             Anything,
             Nothing,
         ),
         case(
-            &["sweep", "-n", "--allow-broad-root", "."],
+            &["sweep", "--yes", "--allow-broad-root", "."],
             0,
             Anything,
             Nothing,
@@ -268,6 +270,8 @@ fn roots_that_are_too_broad() {
         case(&["scan", "."], 0, Anything, Nothing),
         case(&["explain", "-rf.4194304.tmp"], 2, Nothing, Anything),
         case(&["explain", "./-rf.4194304.tmp"], 0, Anything, Nothing),
+        case(&["sweep", "-n", "home"], 0, Anything, Nothing),
+        case(&["sweep", "-n", "."], 0, Anything, Nothing),
         // One folder below a home is what people name.
         case(
             &["sweep", "-n", "--name", "*.tmp", "root"],

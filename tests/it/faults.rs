@@ -110,6 +110,7 @@ fn calls(step: Step, fate: Fate) -> &'static [Call] {
             Call::OpenFile,
             Call::StatFd,
             Call::Seek,
+            Call::List,
         ],
         (Step::ProveLast, Fate::Removed) => &[
             Call::SetOwner,
@@ -118,8 +119,11 @@ fn calls(step: Step, fate: Fate) -> &'static [Call] {
             Call::OpenFile,
             Call::StatFd,
             Call::Seek,
+            Call::List,
         ],
-        (Step::ProveLast, Fate::Moved) => &[Call::SetOwner, Call::SetLease, Call::StatName],
+        (Step::ProveLast, Fate::Moved) => {
+            &[Call::SetOwner, Call::SetLease, Call::StatName, Call::List]
+        }
         (Step::Unlink, Fate::Removed) => &[Call::Unlink, Call::StatFd, Call::EndLease],
         (Step::Unlink, Fate::Taken) => {
             &[Call::Unlink, Call::StatFd, Call::UnlockRange, Call::Unlock]
@@ -469,11 +473,15 @@ fn on_a_full_disk_somebody_comes() {
         let touch: Act = |stage| {
             fs::set_permissions(&stage.temp, fs::Permissions::from_mode(0o640)).unwrap();
         };
-        for (name, act) in [
-            ("replaced", replace),
-            ("its target goes", lose_target),
-            ("its target is emptied", empty_target),
-            ("touched", touch),
+        let companion: Act = |stage| {
+            fs::write(stage.dir.join(format!("{TEMP}-wal")), "the rest of it").unwrap();
+        };
+        for (name, act, reason) in [
+            ("replaced", replace, Reason::Changed),
+            ("its target goes", lose_target, Reason::Changed),
+            ("its target is emptied", empty_target, Reason::Changed),
+            ("touched", touch, Reason::Changed),
+            ("a companion comes", companion, Reason::Reserved),
         ] {
             let stage = Arc::new(Stage::new());
             let old = File::open(&stage.temp).unwrap().metadata().unwrap().ino();
@@ -493,7 +501,7 @@ fn on_a_full_disk_somebody_comes() {
                 Ok(outcome) => outcome.unwrap(),
                 Err(error) => return skipped(&format!("seccomp: {error}")),
             };
-            let kept = matches!(outcome, Outcome::Kept(Reason::Changed));
+            let kept = matches!(outcome, Outcome::Kept(why) if why == reason);
             assert!(kept, "{name}: {outcome:?}");
             let there = stage
                 .files()

@@ -1231,6 +1231,7 @@ fn judge_as(seen: Seen, expected: Option<Seen>, hold: Hold, target: Target) -> V
         target,
         random_name: true,
         restored: false,
+        reserved: None,
     };
     judge(&evidence, policy)
 }

@@ -562,7 +562,7 @@ fn names_that_are_left_alone() {
     for names in [
         &[][..],
         &["--name", "*.tmp"],
-        &["--name", "*"],
+        &["--name", "*", "--allow-broad-name"],
         &["--name", "*.t*"],
     ] {
         let scan = sandbox

@@ -25,6 +25,7 @@ use orphand::event::Event;
 use orphand::evidence::locks::Locks;
 use orphand::evidence::namespaces::Nested;
 use orphand::evidence::restored::Marks;
+use orphand::evidence::siblings::{Listings, Siblings};
 use orphand::evidence::writers::Writers;
 use orphand::evidence::{self, Asker, Circumstances, Suspect};
 use orphand::journal::Journal;
@@ -236,6 +237,7 @@ impl Stage {
             grace: GRACE,
             written: None,
             closed: false,
+            reserved: None,
         };
         Candidate {
             suspect,
@@ -296,6 +298,7 @@ impl Stage {
                 marks: &marks,
                 nested: &Nested::default(),
                 locks: &Locks::default(),
+                siblings: &Siblings::default(),
                 since: clock::mono(),
                 quarantine: quarantine::is_possible(&root_dir),
                 census: None,
@@ -394,6 +397,7 @@ pub(crate) fn tools(hook: Option<Hook>) -> Tools {
         writers: Writers::default(),
         nested: Nested::default(),
         locks: Locks::default(),
+        listings: Listings::default(),
         verbose: false,
     }
 }

@@ -51,6 +51,7 @@ const SECTIONS: &[About] = &[
             ("hot", "How a directory is followed in which thousands of temps are made a second: \"scan\" (faster) or \"watch\"."),
             ("network", "Further file systems on which the proof is trusted, by the kernel's name for them."),
             ("broad", "Whether a directory that holds more than one program's files is taken."),
+            ("broad_names", "Whether names may be patterns without any letter or digit of their own, like \"*\"."),
         ],
     },
     About {

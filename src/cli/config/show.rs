@@ -138,6 +138,7 @@ fn giver(givers: &Givers, key: &str) -> String {
         "writers" => &["writer"],
         "action" => &["dry_run", "action"],
         "broad" => &["allow_broad_root"],
+        "broad_names" => &["allow_broad_name"],
         "fixed_name_grace" => &["grace"],
         key => &[key],
     };

@@ -30,6 +30,7 @@ pub(super) fn built_in() -> RuleSettings {
         hot: Some(Default::default()),
         network: Some(Vec::new()),
         broad: Some(false),
+        broad_names: Some(false),
     }
 }
 
@@ -50,6 +51,7 @@ pub(super) fn rule(settings: &RuleSettings, key: &str) -> Option<Value> {
         hot,
         network,
         broad,
+        broad_names,
     } = settings;
     let list = |list: &Option<Vec<String>>| list.as_ref().map(|list| json!(list));
     match key {
@@ -66,6 +68,7 @@ pub(super) fn rule(settings: &RuleSettings, key: &str) -> Option<Value> {
         "hot" => hot.map(word::<HotArg, _>),
         "network" => list(network),
         "broad" => broad.map(Value::from),
+        "broad_names" => broad_names.map(Value::from),
         _ => None,
     }
 }

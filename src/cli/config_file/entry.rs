@@ -193,8 +193,16 @@ impl Entry<'_> {
         list.iter().map(string).collect()
     }
 
+    /// Where the string `text` stands in a list.
+    pub(super) fn place_of(&self, text: &str) -> usize {
+        let list = self.value.get_ref().as_array().into_iter().flatten();
+        let mut found = list.filter(|value| value.get_ref().as_str() == Some(text));
+        found.next().unwrap_or(self.value).span().start
+    }
+
     pub(super) fn names(&self) -> Result<Vec<String>, Mistake> {
-        let names = self.list(|glob| Names::new(&[glob], &NONE))?;
+        // Whether a broad one is allowed may stand elsewhere.
+        let names = self.list(|glob| Names::allowing_broad(&[glob], &NONE))?;
         // It reads as "no names", and would be the usual ones.
         if names.is_empty() {
             let what = "names is empty; did you mean [\"*.tmp\"], as without this line?";

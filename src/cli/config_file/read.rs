@@ -120,6 +120,7 @@ fn rule(section: &Section, table: &DeTable<'_>) -> Result<RuleSettings, Mistake>
             "hot" => rule.hot = Some(entry.choice::<HotArg, _>()?),
             "network" => rule.network = Some(entry.list(|_| Ok::<_, NameError>(()))?),
             "broad" => rule.broad = Some(entry.flag()?),
+            "broad_names" => rule.broad_names = Some(entry.flag()?),
             _ => {}
         }
     }
@@ -144,6 +145,15 @@ fn check(settings: &RuleSettings, table: &DeTable<'_>) -> Result<Policy, Mistake
             "closed = \"settled\" with open = \"keep\" removes nothing, ever: what is closed is \
              left alone and what is open is kept; did you mean open = \"reap\"?",
         ),
+        // Without its own names this rule has those of [defaults], and says otherwise of what is allowed.
+        SettingsError::Names(NameError::BroadGlob { glob }) => {
+            let entries = entries(table);
+            let entry = |key| entries.iter().find(|entry| entry.key == key);
+            let said = entry("names").map(|entry| entry.place_of(&glob));
+            let said = said.or_else(|| entry("broad_names").map(|entry| entry.at));
+            let at = said.unwrap_or(at);
+            Mistake::new(at, NameError::BroadGlob { glob })
+        }
         error => Mistake::new(at, error),
     })
 }

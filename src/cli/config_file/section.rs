@@ -24,7 +24,7 @@ pub(super) const WATCH: Section = Section {
     keys: &[
         "path",
         "names", "writers", "exclude", "recursive", "grace", "fixed_name_grace", "closed", "open",
-        "sole_copy", "action", "hot", "network", "broad",
+        "sole_copy", "action", "hot", "network", "broad", "broad_names",
     ],
 };
 

@@ -31,6 +31,7 @@ action = "report"
 hot = "watch"
 network = ["nfs4"]
 broad = false
+broad_names = true
 
 [quarantine]
 keep = "3d"
@@ -87,7 +88,7 @@ fn mistakes_are_placed_and_say_what_was_meant() {
         // Keys.
         ("[defaults]\ngrase = 1", "2:1: unknown key \"grase\" in [defaults]; did you mean \"grace\"?"),
         ("[defaults]\n'sole-copy' = 1", "2:1: unknown key \"sole-copy\" in [defaults]; did you mean \"sole_copy\"?"),
-        ("[defaults]\n\"\\u001b[2J\" = 1", "2:1: unknown key \"\\u{1b}[2J\" in [defaults]; did you mean \"names\", \"writers\", \"exclude\", \"recursive\", \"grace\", \"fixed_name_grace\", \"closed\", \"open\", \"sole_copy\", \"action\", \"hot\", \"network\" or \"broad\"?"),
+        ("[defaults]\n\"\\u001b[2J\" = 1", "2:1: unknown key \"\\u{1b}[2J\" in [defaults]; did you mean \"names\", \"writers\", \"exclude\", \"recursive\", \"grace\", \"fixed_name_grace\", \"closed\", \"open\", \"sole_copy\", \"action\", \"hot\", \"network\", \"broad\" or \"broad_names\"?"),
         ("defaults.é = 1", "1:10: invalid unquoted key, expected letters, numbers, `-`, `_`"),
         ("[[watch]]\npath = '/a'\nname = 1", "3:1: unknown key \"name\" in [[watch]]; did you mean \"names\"?"),
         ("[quarantine]\nkeeep = 1", "2:1: unknown key \"keeep\" in [quarantine]; did you mean \"keep\"?"),
@@ -102,10 +103,12 @@ fn mistakes_are_placed_and_say_what_was_meant() {
         ("[defaults]\npath = '/a'", "2:1: \"path\" means nothing here; did you mean to put it in [[watch]]?"),
         ("[defaults]\npercent = 1", "2:1: \"percent\" means nothing here; did you mean to put it in [quarantine]?"),
         // The first in the file, not in the alphabet.
-        ("[defaults]\nzzz = 1\naaa = 1\nopen = 1\n[quarantine]\nx = 1", "2:1: unknown key \"zzz\" in [defaults]; did you mean \"names\", \"writers\", \"exclude\", \"recursive\", \"grace\", \"fixed_name_grace\", \"closed\", \"open\", \"sole_copy\", \"action\", \"hot\", \"network\" or \"broad\"?"),
+        ("[defaults]\nzzz = 1\naaa = 1\nopen = 1\n[quarantine]\nx = 1", "2:1: unknown key \"zzz\" in [defaults]; did you mean \"names\", \"writers\", \"exclude\", \"recursive\", \"grace\", \"fixed_name_grace\", \"closed\", \"open\", \"sole_copy\", \"action\", \"hot\", \"network\", \"broad\" or \"broad_names\"?"),
         ("[quarantine]\nkeep = 1\n[defaults]\nopen = 1", "2:8: 1 has no unit; did you mean \"1s\"?"),
         // Values.
         ("[defaults]\nrecursive = 'yes'", "2:13: recursive must be true or false, not this string"),
+        ("[defaults]\nbroad_names = 1", "2:15: broad_names must be true or false, not this integer"),
+        ("[defaults]\nbroad_name = true", "2:1: unknown key \"broad_name\" in [defaults]; did you mean \"broad_names\"?"),
         ("[defaults]\nbroad = 1", "2:9: broad must be true or false, not this integer"),
         ("[defaults]\ngrace = 30", "2:9: 30 has no unit; did you mean \"30s\"?"),
         ("[defaults]\ngrace = '30'", "2:9: \"30\" has no unit; did you mean 30s?"),
@@ -287,6 +290,7 @@ fn files_that_are_right() {
         hot: Some(Hot::Watch),
         network: strings(&["nfs4"]),
         broad: Some(false),
+        broad_names: Some(true),
     };
     let hasty = RuleSettings {
         writers: strings(&[]),
@@ -456,6 +460,38 @@ fn roots_are_looked_at_where_they_are_watched() {
         typed.starts_with("closed = ") && typed.contains("--open reap"),
         "{typed}"
     );
+}
+
+#[test]
+fn a_broad_name_is_refused_where_it_stands() {
+    for (text, place) in [
+        ("[defaults]\nnames = ['*.part', '*']", Some("2:20")),
+        (
+            "[defaults]\nnames = ['*']\nbroad_names = false",
+            Some("2:10"),
+        ),
+        ("[defaults]\nnames = ['*']\nbroad_names = true", None),
+        ("[[watch]]\npath = '/a'\nnames = ['*.*']", Some("3:10")),
+        (
+            "[[watch]]\npath = '/a'\nnames = ['*.*']\n[defaults]\nbroad_names = true",
+            None,
+        ),
+        (
+            "[[watch]]\npath = '/a'\nbroad_names = false\n[defaults]\nnames = ['*']\nbroad_names = true",
+            Some("3:1"),
+        ),
+    ] {
+        match (parse(text), place) {
+            (Ok(_), None) => {}
+            (Err(error), Some(place)) => {
+                let error = error.to_string();
+                let start = format!("c.toml:{place}: the name pattern \"*");
+                assert!(error.starts_with(&start), "{text}: {error}");
+                assert!(error.contains("broad_names = true"), "{error}");
+            }
+            (parsed, _) => panic!("{text}: {parsed:?}"),
+        }
+    }
 }
 
 #[test]

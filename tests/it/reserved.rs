@@ -1,0 +1,402 @@
+//! Names that no pattern takes by accident: reserved ones, targets, and temps with a companion.
+
+use std::fs;
+use std::time::Duration;
+
+use orphand::decide::judge::{Reason, Verdict};
+use orphand::event::Event;
+use orphand::reap::{Outcome, Reaper, Step};
+
+use crate::sandbox::{Sandbox, is, kept, name};
+use crate::stage::*;
+
+const SHORT: [&str; 2] = ["--grace", "100ms"];
+const OLD_ENOUGH: Duration = Duration::from_millis(150);
+const UUID: &str = "1b4e28ba-2fa1-11d2-883f-0016d3cca427";
+
+fn with<'a>(some: &[&'a str], more: &[&'a str]) -> Vec<&'a str> {
+    [some, more].concat()
+}
+
+#[test]
+fn a_glob_without_a_literal_character_is_refused() {
+    let sandbox = Sandbox::new().file("a", "x").aged(OLD_ENOUGH);
+    for glob in ["*", "**", "*.*", "?*", "[a-z]*", "*-_.~"] {
+        for args in [
+            &["sweep", "--yes", "--name", glob, "root"][..],
+            &["scan", "--name", glob, "root"],
+            &["watch", "-n", "--name", glob, "root"],
+            &["explain", "--name", glob, "root/a"],
+        ] {
+            let ran = sandbox.run(args).exit(2).silent();
+            ran.complains(glob).complains("--allow-broad-name");
+        }
+    }
+    assert!(sandbox.has("a"));
+    // It is a wish that can be said; a flag of the file's is meant for what stands in the file.
+    let broad = ["--name", "*", "--allow-broad-name"];
+    sandbox
+        .run(with(&["explain"], &with(&broad, &["root/a"])))
+        .exit(0);
+    let rows = sandbox.scan(with(&broad, &SHORT)).exit(0).stdout_json();
+    assert_eq!(rows["temps"][0]["verdict"], "quarantine");
+    let config = sandbox.base().join("config/orphand/config.toml");
+    fs::create_dir_all(config.parent().unwrap()).unwrap();
+    let root = sandbox.root();
+    for (more, line) in [("", true), ("broad_names = true", false)] {
+        let text = format!("[[watch]]\npath = {root:?}\nnames = ['*.tmp', '*']\n{more}");
+        fs::write(&config, text).unwrap();
+        let ran = sandbox.run(["config", "check"]);
+        match line {
+            true => {
+                _ = ran
+                    .exit(78)
+                    .complains(":3:19: ")
+                    .complains("broad_names = true")
+            }
+            false => _ = ran.exit(0),
+        }
+    }
+}
+
+#[test]
+fn reserved_names_are_kept_and_said() {
+    let files = [
+        "app.db-journal",
+        "app.db-wal",
+        "a.lock",
+        "a.part",
+        "a~",
+        "CFNetworkDownload_x.tmp",
+    ];
+    let sandbox = Sandbox::new();
+    for file in files {
+        sandbox.write(file, "needed");
+    }
+    sandbox.age(OLD_ENOUGH);
+    let broad = [
+        "--name",
+        "*-journal",
+        "--name",
+        "app*",
+        "--name",
+        "a*",
+        "--name",
+        "*.lock",
+        "--name",
+        "*.tmp",
+    ];
+    let rows = sandbox.scan(with(&broad, &SHORT)).exit(0).stdout_json();
+    let rows = rows["temps"].as_array().unwrap();
+    assert_eq!(rows.len(), files.len(), "{rows:?}");
+    for row in rows {
+        assert_eq!(
+            (&row["verdict"], &row["reason"]),
+            (&"keep".into(), &"reserved".into())
+        );
+    }
+    for way in [&["-n"][..], &[]] {
+        let events = sandbox
+            .sweep(with(&with(&broad, &SHORT), way))
+            .exit(0)
+            .events();
+        for file in files {
+            assert_eq!(events.about(file), ["kept reserved"], "{file}");
+        }
+    }
+    assert_eq!(sandbox.listing().len(), files.len());
+    let explained = sandbox.run(["explain", "--name", "*-journal", "root/app.db-journal"]);
+    explained
+        .exit(0)
+        .says("the rollback journal of a database")
+        .says("keep: reserved");
+    // The default names as well.
+    let events = sandbox.sweep(SHORT).exit(0).events();
+    assert_eq!(events.names("kept"), ["CFNetworkDownload_x.tmp"]);
+    let mut watching = sandbox.watch(with(&broad, &SHORT)).ready();
+    watching.wait_for(kept("app.db-journal", "reserved"));
+    watching.wait_for(kept("CFNetworkDownload_x.tmp", "reserved"));
+    watching.stop();
+    assert_eq!(sandbox.listing().len(), files.len());
+}
+
+#[test]
+fn a_reserved_name_is_taken_by_its_whole_name_or_its_ending() {
+    let sandbox = Sandbox::new()
+        .file("a.lock", "")
+        .file("b.lock", "")
+        .file("a.part", "x")
+        .file("a.backup-x", "x")
+        .aged(OLD_ENOUGH);
+    let names = [
+        "--name",
+        "a.lock",
+        "--name",
+        "*.part",
+        "--name",
+        "a.backup-*",
+    ];
+    let sole = ["--sole-copy", "reap"];
+    let events = sandbox
+        .sweep(with(&with(&names, &sole), &SHORT))
+        .exit(0)
+        .events();
+    assert_eq!(events.names("reaped"), ["a.backup-x", "a.lock", "a.part"]);
+    assert_eq!(sandbox.listing(), ["b.lock"]);
+}
+
+#[test]
+fn the_target_of_another_temp_is_reserved() {
+    let temp = format!("sessions.json.{UUID}.tmp");
+    for (names, target, other) in [
+        (
+            &["--name", "sessions.json*"][..],
+            "sessions.json",
+            temp.as_str(),
+        ),
+        (
+            &["--name", "s*.json", "--name", "*.tmp"],
+            "sessions.json",
+            &temp,
+        ),
+        (&[], "x.tmp", "x.tmp.tmp"),
+        (&["--name", "*.tm?"], "x.tmp", ".x.tmp.tmp"),
+    ] {
+        let sandbox = Sandbox::new()
+            .file(target, "the last good state")
+            .file(other, "half")
+            .aged(OLD_ENOUGH);
+        let options = with(&with(names, &SHORT), &["--sole-copy", "reap"]);
+        let rows = sandbox.scan(&options).exit(0).stdout_json();
+        let rows = rows["temps"].as_array().unwrap();
+        let row = rows.iter().find(|row| name(row) == target).unwrap();
+        assert_eq!(row["reason"], "reserved", "{names:?}");
+        let path = format!("root/{target}");
+        let explain = with(&with(&["explain"], &options), &[&path]);
+        sandbox.run(explain).exit(0).says("keep: reserved");
+        let events = sandbox.sweep(&options).exit(0).events();
+        assert_eq!(events.about(target), ["kept reserved"], "{names:?}");
+        assert_eq!(events.about(other), ["reaped"], "{names:?}");
+        assert_eq!(sandbox.content(target), "the last good state");
+    }
+}
+
+/// The temp that says so goes first, in another batch.
+#[test]
+fn a_target_stays_one_to_the_end_of_a_sweep() {
+    let sandbox = Sandbox::new()
+        .file("x.tmp", "the last good state")
+        .file(".x.tmp.tmp", "half");
+    for n in 0..2_000 {
+        sandbox.write(format!("m{n:04}.tmp"), "");
+    }
+    sandbox.age(OLD_ENOUGH);
+    let options = with(&SHORT, &["--sole-copy", "reap"]);
+    let events = sandbox.sweep(options).exit(0).events();
+    assert_eq!(events.about(".x.tmp.tmp"), ["reaped"]);
+    assert_eq!(events.about("x.tmp"), ["kept reserved"]);
+    assert_eq!(sandbox.listing(), ["x.tmp"]);
+}
+
+/// Also once that temp is gone, by our own doing.
+#[test]
+fn a_target_stays_one_to_the_end_of_a_watch() {
+    let sandbox = Sandbox::new()
+        .file("x.tmp", "the last good state")
+        .file("x.tmp.tmp", "half")
+        .aged(OLD_ENOUGH);
+    let options = with(&SHORT, &["--sole-copy", "reap"]);
+    let mut watching = sandbox.watch(options).ready();
+    watching.wait_for(is("reaped", "x.tmp.tmp"));
+    watching.wait_for(kept("x.tmp", "reserved"));
+    // Several more looks at it.
+    for _ in 0..3 {
+        watching.outlive_a_sentinel(&sandbox);
+    }
+    let stopped = watching.stop();
+    assert_eq!(stopped.events.about("x.tmp"), ["kept reserved"]);
+    assert!(sandbox.has("x.tmp"));
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_name_that_a_watch_saw_a_temp_renamed_to_is_reserved() {
+    let sandbox = Sandbox::new();
+    let options = with(&SHORT, &["--sole-copy", "reap"]);
+    let mut watching = sandbox.watch(options).ready();
+    sandbox.write("new.tmp", "the next good state");
+    fs::rename(sandbox.path("new.tmp"), sandbox.path("data.tmp")).unwrap();
+    watching.wait_for(kept("data.tmp", "reserved"));
+    watching.outlive_a_sentinel(&sandbox);
+    assert_eq!(sandbox.content("data.tmp"), "the next good state");
+    // Until that file is gone; another one of this name is a temp like any other.
+    fs::remove_file(sandbox.path("data.tmp")).unwrap();
+    sandbox.write("data.tmp", "half");
+    watching.wait_for(is("reaped", "data.tmp"));
+    watching.stop();
+}
+
+#[test]
+fn a_temp_with_a_companion_is_kept() {
+    for ending in ["-wal", "-shm", "-journal"] {
+        let companion = format!("cache.tmp{ending}");
+        let sandbox = Sandbox::new()
+            .file("cache", "whole")
+            .file("cache.tmp", "half")
+            .file(&companion, "the rest of it")
+            .aged(OLD_ENOUGH);
+        let rows = sandbox.scan(SHORT).exit(0).stdout_json();
+        assert_eq!(rows["temps"][0]["reason"], "reserved", "{ending}");
+        let explained = sandbox.run(["explain", "--grace", "100ms", "root/cache.tmp"]);
+        explained.exit(0).says(&companion).says("keep: reserved");
+        for way in [&["-n"][..], &[]] {
+            let events = sandbox.sweep(with(&SHORT, way)).exit(0).events();
+            assert_eq!(events.about("cache.tmp"), ["kept reserved"], "{ending}");
+        }
+        let mut watching = sandbox.watch(SHORT).ready();
+        watching.wait_for(kept("cache.tmp", "reserved"));
+        assert!(sandbox.has("cache.tmp") && sandbox.has(&companion));
+        // Alone it is a temp like any other.
+        fs::remove_file(sandbox.path(&companion)).unwrap();
+        watching.wait_for(is("reaped", "cache.tmp"));
+        watching.stop();
+    }
+}
+
+/// Whether the directory is listed for it, or too large for that.
+#[test]
+fn a_companion_that_appears_puts_the_temp_back() {
+    alone(EVERYBODY, || {
+        for (step, others, has_target) in Step::ALL.into_iter().flat_map(|step| {
+            [(0, true), (0, false), (200, true)].map(|(others, target)| (step, others, target))
+        }) {
+            let stage = match has_target {
+                true => Stage::new(),
+                false => Stage::new().with_sole_copy(),
+            };
+            for n in 0..others {
+                fs::write(stage.dir.join(format!("other-{n}")), "").unwrap();
+            }
+            let companion = stage.dir.join(format!("{TEMP}-wal"));
+            let stunt = Stunt::new(step, move || {
+                fs::write(companion, "the rest of it").unwrap()
+            });
+            let outcome = stage.reap_by(&Reaper::new().with_hook(Some(stunt.hook.clone())));
+            let what = format!("{step:?} {others} {has_target}");
+            match (&outcome, step) {
+                (Outcome::Reaped { .. } | Outcome::Quarantined { .. }, Step::Unlink) => {}
+                (Outcome::Kept(Reason::Reserved), _) => stage.has_only(OLD, &stage.temp, &what),
+                _ => panic!("{what}: {outcome:?}"),
+            }
+            stage.is_tidy(&what);
+        }
+    });
+}
+
+/// A directory with many names is listed once for many looks; the look before the removal is its own.
+#[test]
+fn a_companion_in_a_large_directory() {
+    alone(EVERYBODY, || {
+        let stage = Stage::new();
+        for n in 0..5_000 {
+            fs::write(stage.dir.join(format!("other-{n}")), "").unwrap();
+        }
+        let companion = stage.dir.join(format!("{TEMP}-journal"));
+        fs::write(&companion, "the rest of it").unwrap();
+        let event = stage.judge(TEMP);
+        let is_kept = matches!(
+            event,
+            Event::Kept {
+                reason: Reason::Reserved,
+                ..
+            }
+        );
+        assert!(is_kept, "{event:?}");
+        fs::remove_file(companion).unwrap();
+        let outcome = stage.reap_as(&Reaper::new(), Verdict::Reap);
+        assert!(matches!(outcome, Outcome::Reaped { .. }), "{outcome:?}");
+    });
+}
+
+#[test]
+fn a_narrower_pattern_is_proposed() {
+    let temp = format!("sessions.json.{UUID}.tmp");
+    let sandbox = Sandbox::new()
+        .file("sessions.json", "whole")
+        .file(&temp, "half")
+        .aged(OLD_ENOUGH);
+    let narrower = "\"sessions.json.*.tmp\" is enough";
+    let scan = |glob: &str| sandbox.scan(["--name", glob]).exit(0);
+    scan("sessions.json*").complains(narrower);
+    assert_eq!(scan("sessions.json.*.tmp").stderr, "");
+    // Not where it would lose a temp.
+    sandbox.write("sessions.json.new", "half");
+    assert_eq!(scan("sessions.json*").stderr, "");
+    let config = sandbox.base().join("config/orphand/config.toml");
+    fs::create_dir_all(config.parent().unwrap()).unwrap();
+    let root = sandbox.root();
+    let text = format!("[[watch]]\npath = {root:?}\nnames = ['sessions.json*']");
+    fs::write(config, text).unwrap();
+    sandbox.run(["config", "check"]).exit(0).says(narrower);
+}
+
+/// Nothing would be lost here if the guard ever failed: no file has such a name.
+#[test]
+fn folders_of_the_system_are_refused_at_any_depth() {
+    let sandbox = Sandbox::new();
+    let none = [
+        "--name",
+        "no-such-temp-of-orphands-tests.*",
+        "--grace",
+        "7d",
+    ];
+    for dir in [
+        "/usr/share",
+        "/etc",
+        "/usr/lib/",
+        "/usr/local/bin",
+        "/var/lib/dpkg",
+    ] {
+        if !std::path::Path::new(dir).is_dir() {
+            continue;
+        }
+        for verb in [&["sweep", "--yes"][..], &["watch"]] {
+            let ran = sandbox.run(with(&with(verb, &none), &[dir]));
+            ran.exit(2).complains("--allow-broad-root").silent();
+        }
+        // What changes nothing takes any directory, by whichever way it is said.
+        sandbox
+            .run(with(&with(&["sweep", "-n"], &none), &[dir]))
+            .exit(0);
+        sandbox
+            .run(with(
+                &with(&["sweep", "--yes", "--action", "report"], &none),
+                &[dir],
+            ))
+            .exit(0);
+        sandbox.run(with(&with(&["scan"], &none), &[dir])).exit(0);
+    }
+}
+
+#[test]
+fn a_folder_for_temporary_files_is_refused_where_others_may_write() {
+    use std::os::unix::fs::PermissionsExt;
+    let sandbox = Sandbox::new().file("a.tmp", "").aged(OLD_ENOUGH);
+    let base = sandbox.base().to_owned();
+    // Wherever the sandbox lies, it is in this one.
+    let sandbox = sandbox.env("TMPDIR", base);
+    let mode =
+        |mode| fs::set_permissions(sandbox.root(), fs::Permissions::from_mode(mode)).unwrap();
+    for refused in [0o777, 0o1777] {
+        mode(refused);
+        sandbox
+            .sweep(SHORT)
+            .exit(2)
+            .complains("other users may write to it");
+        sandbox.sweep(with(&SHORT, &["-n"])).exit(0);
+        assert!(sandbox.has("a.tmp"));
+    }
+    mode(0o755);
+    let events = sandbox.sweep(SHORT).exit(0).events();
+    assert_eq!(events.names("reaped"), ["a.tmp"]);
+}
