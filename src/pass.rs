@@ -359,7 +359,7 @@ impl<'a> Pass<'a> {
                 true => Some(Reserved::WasTarget),
                 false => policy.names.reserved(one.name.as_bytes()),
             },
-            reading,
+            reading: siblings.reading(reading),
             expected: Some(quiet.fingerprint),
             quiet: quiet.quiet,
             unused: quiet.unused,
@@ -792,7 +792,7 @@ pub fn examine(
     let suspect = Suspect {
         name: name.to_owned(),
         reserved: policy.names.reserved(name.as_bytes()),
-        reading,
+        reading: siblings.reading(reading),
         expected: None,
         quiet,
         unused: quiet.min(now.mono.since_boot()),

@@ -438,3 +438,24 @@ fn a_process_that_gave_up_root_is_believed() {
     process.wait().unwrap();
     assert_eq!(swept(&sandbox, &name), "reaped");
 }
+
+/// Digits before a uuid are the end of the target's name if they read as a date, or if another file's name ends so.
+#[test]
+fn digits_before_a_uuid_may_be_the_targets() {
+    const OTHER: &str = "0f8fad5b-d9cb-469f-a165-70867728950e";
+    for (number, beside, want) in [
+        ("4194304", "unrelated", "reaped"),
+        ("2024", "unrelated", "quarantined"),
+        ("202411", "unrelated", "quarantined"),
+        ("4194304", "metrics.4194303", "quarantined"),
+        ("4194304", &format!("metrics.{OTHER}"), "quarantined"),
+        ("4194304", "other.4194303", "reaped"),
+    ] {
+        let sandbox = Sandbox::new()
+            .file("metrics", "the metrics of another year")
+            .file(beside, "x")
+            .file(format!("metrics.{number}.{UUID}.tmp"), "new metrics");
+        let name = format!("metrics.{number}.{UUID}.tmp");
+        assert_eq!(swept(&sandbox, &name), want, "{number} beside {beside}");
+    }
+}
