@@ -102,9 +102,9 @@ pub(crate) enum Command {
 /// The rule for the directories.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct Rule {
-    /// How long nobody may have used a temp: 250ms, 30s, 5m, 1h, 7d
+    /// How long no process may have used a temp: 250ms, 1.5s, 30s, 5m, 1h30m, 7d
     /// [default: 5m, and 1h for names without a random part]
-    #[arg(long, value_name = "TIME", value_parser = duration::parse, env = "ORPHAND_GRACE")]
+    #[arg(long, value_name = "TIME", value_parser = duration::grace, env = "ORPHAND_GRACE")]
     grace: Option<Duration>,
     /// Which names are temps, instead of *.tmp; may be repeated
     #[arg(long, value_name = "GLOB")]

@@ -111,7 +111,9 @@ fn durations_without_a_unit_or_too_short() {
         refused(&["watch", "--grace", "99ms", "root"], &["100ms"]),
         refused(&["sweep", "--yes", "--grace", "99ms", "root"], &["100ms"]),
         refused(&["sweep", "--yes", "--grace", "0s", "root"], &["100ms"]),
-        refused(&["sweep", "--yes", "--grace", "1.5s", "root"], &["1.5s"]),
+        refused(&["sweep", "--yes", "--grace", "1.5", "root"], &["1.5s"]),
+        refused(&["sweep", "--yes", "--grace", "1h30", "root"], &["30s"]),
+        refused(&["watch", "--grace", "30m1h", "root"], &["1h30m"]),
         refused(
             &["sweep", "--yes", "--grace", "1w", "root"],
             &["ms, s, m, h"],
@@ -130,6 +132,18 @@ fn durations_without_a_unit_or_too_short() {
         case(
             &["sweep", "-n", "--grace", "213503982334d", "root"],
             0,
+            Anything,
+            Nothing,
+        ),
+        case(
+            &["sweep", "-n", "--grace", "1h30m", "root"],
+            0,
+            Anything,
+            Nothing,
+        ),
+        case(
+            &["scan", "--exit-code", "--grace", "0.1s", "root"],
+            10,
             Anything,
             Nothing,
         ),

@@ -7,6 +7,7 @@ use std::time::Duration;
 use clap::ValueEnum;
 use orphand::decide::policy::{PolicyError, SHORTEST_GRACE};
 use orphand::decide::temp_name::Names;
+use orphand::decide::time::typed;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
@@ -95,7 +96,7 @@ impl Entry<'_> {
             (_, Some(number)) => {
                 Err(self.wrong(format!("{number} has no unit; did you mean \"{number}s\"?")))
             }
-            _ => Err(self.wrong_type("a whole number and a unit, like \"30s\"")),
+            _ => Err(self.wrong_type("numbers with units, like \"30s\"")),
         }
     }
 
@@ -105,7 +106,9 @@ impl Entry<'_> {
             every if every < SHORTEST_INTERVAL => {
                 let key = self.key;
                 Err(self.wrong(format!(
-                    "{key} = {every:?} is too often; the shortest is 1s"
+                    "{key} = {} is too often; the shortest is {}",
+                    typed(every),
+                    typed(SHORTEST_INTERVAL)
                 )))
             }
             every => Ok(every),

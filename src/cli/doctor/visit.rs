@@ -97,9 +97,9 @@ pub(super) fn silent(check: &'static str, path: &Path) -> Check {
     Check::trouble(
         check,
         format!(
-            "{} does not answer: nothing came for {} s. Behind that is {why}",
+            "{} does not answer: nothing came for {}. Behind that is {why}",
             text::escaped(path),
-            PATIENCE.as_secs()
+            text::span(PATIENCE)
         ),
         format!("{cure} {}", typed(path)),
     )

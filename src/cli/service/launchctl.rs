@@ -18,7 +18,7 @@ use super::job::Scope;
 use super::place::Place;
 use super::tool::{Answer, Tool, ToolError};
 use super::{launchd, waits};
-use crate::cli::text::escaped;
+use crate::cli::text::{escaped, span};
 use crate::cli::{Exit, Failure};
 
 /// Between a call that answered 5 and the next try.
@@ -117,9 +117,9 @@ impl<'p> Launchctl<'p> {
         while self.is_loaded(domain)? {
             if Instant::now() >= end {
                 let text = format!(
-                    "orphand was told to end and has not done so for {} s\n  \
+                    "orphand was told to end and has not done so for {}\n  \
                      end it at once:   launchctl kill SIGKILL {}",
-                    limit.as_secs(),
+                    span(limit),
                     target(domain)
                 );
                 return Err(Failure::new(Exit::Failed, text));

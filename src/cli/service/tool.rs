@@ -10,6 +10,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::waits;
+use crate::cli::text;
 
 /// A program of the system, by its absolute path: what stands first in PATH may be anybody's.
 #[derive(Clone, Debug)]
@@ -32,7 +33,7 @@ pub(super) struct Answer {
 pub(super) enum ToolError {
     #[error("{path:?} cannot be started: {error}")]
     Start { path: PathBuf, error: io::Error },
-    #[error("{call:?} has not answered for {} s", limit.as_secs())]
+    #[error("{call:?} has not answered for {}", text::span(*limit))]
     Silent { call: String, limit: Duration },
 }
 

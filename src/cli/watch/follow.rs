@@ -291,7 +291,8 @@ fn status(watcher: &Watcher) -> String {
     let mut parts = Vec::new();
     if waiting.waiting > 0 {
         let next = waiting.next.map(|next| next.since(clock::mono()).as_secs());
-        let next = next.map(|s| format!(", next in {s} s")).unwrap_or_default();
+        let next = next.map(|s| format!(", next in {}", text::span(Duration::from_secs(s))));
+        let next = next.unwrap_or_default();
         parts.push(format!(
             "{} waiting{next}",
             text::count(waiting.waiting as u64)
