@@ -5,10 +5,12 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use orphand::decide::policy::Action;
+use orphand::decide::time::typed;
 
 use super::choices::{ActionArg, ClosedArg, ExistingArg, OpenArg, SoleCopyArg};
 use super::config_file::RuleSettings;
 use super::duration;
+use super::shell::Suggestion;
 
 /// Finds the temp files that killed atomic writers left behind, and removes them once it is proven
 /// that nobody holds them, writes them, or needs them as the only copy.
@@ -131,9 +133,27 @@ pub(crate) struct Rule {
 
 #[derive(Clone, Debug, Args)]
 pub(crate) struct Depth {
-    /// Below the directories too
-    #[arg(short, long, env = "ORPHAND_RECURSIVE")]
-    recursive: bool,
+    /// Below the directories too; --recursive=false: not, whatever the configuration says
+    #[arg(
+        short,
+        long,
+        value_name = "true|false",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "true",
+        value_parser = flag,
+        env = "ORPHAND_RECURSIVE"
+    )]
+    recursive: Option<bool>,
+}
+
+/// Reads a variable that is on or off.
+fn flag(text: &str) -> Result<bool, String> {
+    match text.to_ascii_lowercase().as_str() {
+        "1" | "true" | "yes" | "on" => Ok(true),
+        "0" | "false" | "no" | "off" => Ok(false),
+        _ => Err("say 1, true, yes or on, or 0, false, no or off".to_owned()),
+    }
 }
 
 #[derive(Clone, Debug, Args)]
@@ -257,7 +277,63 @@ pub(crate) struct Purge {
     pub(crate) ids: Vec<String>,
 }
 
+/// Returns the word that is typed for `value`.
+fn word<V: ValueEnum>(value: V) -> String {
+    let word = value.to_possible_value();
+    word.map(|word| word.get_name().to_owned())
+        .unwrap_or_default()
+}
+
+impl Depth {
+    /// Returns `command` with this option.
+    pub(crate) fn repeat(&self, command: Suggestion) -> Suggestion {
+        match self.recursive {
+            Some(false) => command.flag("--recursive=false", true),
+            recursive => command.flag("-r", recursive.is_some()),
+        }
+    }
+}
+
+impl Deed {
+    /// Returns `command` with what is to happen to an orphan, but for a dry run. `only_reports`: without an
+    /// option it would be one.
+    pub(crate) fn repeat(&self, command: Suggestion, only_reports: bool) -> Suggestion {
+        let deletes = only_reports.then_some(ActionArg::Delete);
+        let given = self
+            .action
+            .filter(|action| !matches!(action, ActionArg::Report));
+        command.option("--action", given.or(deletes).map(word))
+    }
+}
+
 impl Rule {
+    /// Returns `command` with every option of these that a verdict depends on.
+    pub(crate) fn repeat(&self, command: Suggestion) -> Suggestion {
+        // A new option is an error here until it is repeated.
+        let Rule {
+            grace,
+            name,
+            writer,
+            closed,
+            open,
+            sole_copy,
+            config,
+            allow_broad_root,
+        } = self;
+        let each = |command: Suggestion, option, values: &[String]| {
+            let one = |command: Suggestion, value| command.option(option, Some(value));
+            values.iter().fold(command, one)
+        };
+        let command = command.option("--grace", grace.map(typed));
+        let command = each(command, "--name", name);
+        each(command, "--writer", writer)
+            .option("--closed", closed.map(word))
+            .option("--open", open.map(word))
+            .option("--sole-copy", sole_copy.map(word))
+            .config(config.as_deref())
+            .flag("--allow-broad-root", *allow_broad_root)
+    }
+
     /// What was typed, as settings.
     pub(crate) fn settings(&self, depth: Option<&Depth>, deed: Option<&Deed>) -> RuleSettings {
         let list = |list: &Vec<String>| (!list.is_empty()).then(|| list.clone());
@@ -268,7 +344,7 @@ impl Rule {
         RuleSettings {
             names: list(&self.name),
             writers: list(&self.writer),
-            recursive: depth.and_then(|depth| depth.recursive.then_some(true)),
+            recursive: depth.and_then(|depth| depth.recursive),
             grace: self.grace,
             // A grace that is typed holds for every name.
             fixed_name_grace: self.grace,

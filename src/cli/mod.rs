@@ -7,7 +7,6 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use clap::Parser as _;
 use orphand::decide::temp_name;
 use orphand::evidence::locks::Locks;
 use orphand::evidence::namespaces::Nested;
@@ -19,7 +18,7 @@ use orphand::reap::Reaper;
 use orphand::root::{Refused, Root};
 use orphand::state::Folders;
 
-use args::{Cli, Command, Rule};
+use args::{Command, Rule};
 use config_file::{Config, RuleSettings};
 
 mod args;
@@ -41,11 +40,13 @@ mod report;
 mod restore;
 mod scan;
 mod service;
+mod shell;
 mod size;
 mod status;
 mod supervisor;
 mod sweep;
 mod text;
+mod variables;
 mod watch;
 mod words;
 
@@ -128,7 +129,7 @@ impl From<io::Error> for Failure {
 
 /// Runs what the command line says.
 pub(crate) fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = variables::parse().unwrap_or_else(|error| error.exit());
     log::start(&cli.look);
     let look = cli.look;
     let end = match cli.command {

@@ -222,7 +222,10 @@ fn print(report: &mut Report, roots: &[Root], rows: &[Row], quiet: bool) -> Resu
         .map(|row| row.examined.suspect.quiet)
         .max()
         .unwrap_or(Duration::ZERO);
-    let roots: Vec<String> = roots.iter().map(|root| shell_word(&root.path)).collect();
+    let roots: Vec<String> = roots
+        .iter()
+        .map(|root| super::shell::word(&root.path))
+        .collect();
     report.line(&format!(
         "{}, {}, the oldest {}.   remove them: orphand sweep {}",
         text::counted(orphans, "orphan", "orphans"),
@@ -242,47 +245,5 @@ fn why(examined: &Examined) -> String {
             format!("unused for {quiet}; it may be the only copy")
         }
         Verdict::Quarantine(_) => format!("unused for {quiet}; it would be moved"),
-    }
-}
-
-/// A path as a shell takes it; with `$'…'` (bash, zsh, ksh) where it has to be escaped.
-fn shell_word(path: &std::path::Path) -> String {
-    use std::os::unix::ffi::OsStrExt;
-    let text = text::escaped(path);
-    let plain = |c: char| c.is_alphanumeric() || "/._-+,:@%".contains(c);
-    if text.chars().all(plain) {
-        return text;
-    }
-    let bytes = path.as_os_str().as_bytes();
-    if std::str::from_utf8(bytes) == Ok(text.as_str()) {
-        return format!("'{}'", text.replace('\'', r"'\''"));
-    }
-    let byte = |b: &u8| match b {
-        b'\'' | b'\\' | 0..0x20 | 0x7f.. => format!("\\x{b:02x}"),
-        b => char::from(*b).to_string(),
-    };
-    format!("$'{}'", bytes.iter().map(byte).collect::<String>())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::ffi::OsStr;
-    use std::os::unix::ffi::OsStrExt;
-
-    #[test]
-    fn words_that_a_shell_takes() {
-        for (path, want) in [
-            (&b"/srv/app-1"[..], "/srv/app-1"),
-            (b"/a b", "'/a b'"),
-            (b"/it's", r"'/it'\''s'"),
-            (b"/a\nb", r"$'/a\x0ab'"),
-            (b"/\xff", r"$'/\xff'"),
-        ] {
-            assert_eq!(
-                shell_word(std::path::Path::new(OsStr::from_bytes(path))),
-                want
-            );
-        }
     }
 }

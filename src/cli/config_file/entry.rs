@@ -218,21 +218,7 @@ fn absolute(text: &str, home: Option<&Path>) -> Result<PathBuf, String> {
             ));
         }
         (None, _) if text.starts_with('/') => PathBuf::from(text),
-        (None, _) => {
-            let strange =
-                |part: &&str| matches!(*part, "" | "." | "..") || part.starts_with(['~', '$']);
-            let parts: Vec<&str> = text.split('/').filter(|part| !strange(part)).collect();
-            // Never the home directory itself.
-            let below_home = if parts.is_empty() {
-                "DIR".to_owned()
-            } else {
-                parts.join("/")
-            };
-            let meant = format!("~/{below_home}");
-            return Err(format!(
-                "the path {text:?} must be absolute or begin with ~/; did you mean {meant:?}?"
-            ));
-        }
+        (None, _) => return Err(not_absolute(text)),
     };
     // Where it leads depends on what stands on the way, and paths are compared as they are.
     if text.split('/').any(|part| part == "..") {
@@ -242,4 +228,34 @@ fn absolute(text: &str, home: Option<&Path>) -> Result<PathBuf, String> {
     }
     // As roots are compared: without a slash at the end.
     Ok(path.components().collect())
+}
+
+/// What is said of a path that is neither absolute nor below `~/`. `~/` is proposed only where it means the
+/// same.
+fn not_absolute(text: &str) -> String {
+    let first = text.split('/').next().unwrap_or_default();
+    let rest = text.get(first.len()..).unwrap_or_default();
+    let only_a_shell = |what: &str| {
+        format!(
+            "{text:?} begins with {what}, which only a shell expands; write the absolute path that it stands for"
+        )
+    };
+    let below_home = match first {
+        "~" | "$HOME" | "${HOME}" => rest,
+        user if user.starts_with('~') => return only_a_shell("another user's home directory"),
+        variable if variable.starts_with('$') => return only_a_shell("a variable"),
+        _ => text,
+    };
+    let strange = |part: &&str| matches!(*part, "" | "." | "..");
+    let parts: Vec<&str> = below_home
+        .split('/')
+        .filter(|part| !strange(part))
+        .collect();
+    // Never the home directory itself.
+    let below_home = match parts.is_empty() {
+        true => "DIR".to_owned(),
+        false => parts.join("/"),
+    };
+    let meant = format!("~/{below_home}");
+    format!("the path {text:?} must be absolute or begin with ~/; did you mean {meant:?}?")
 }

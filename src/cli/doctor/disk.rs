@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-use super::super::text;
-use super::check::{Check, typed};
+use super::super::{shell, text};
+use super::check::Check;
 
 /// A file system's room, as statvfs(3) tells it.
 #[derive(Clone, Copy, Debug)]
@@ -59,7 +59,7 @@ pub(super) fn judge(root: &Path, room: Room, held_back: u64) -> [Check; 2] {
 }
 
 fn cure(root: &Path, held_back: u64) -> String {
-    let root = typed(root);
+    let root = shell::word(root);
     let sweep = format!("see what would go: orphand scan {root}");
     match held_back {
         0 => sweep,
@@ -93,7 +93,7 @@ pub(super) fn quarantine(root: &Path, held_back: Option<(u64, u64)>) -> Check {
                 "{}, {}: orphand quarantine list {}",
                 text::counted(files, "file", "files"),
                 text::size(bytes),
-                typed(root)
+                shell::word(root)
             ),
         ),
         None => Check::warning(
@@ -103,7 +103,10 @@ pub(super) fn quarantine(root: &Path, held_back: Option<(u64, u64)>) -> Check {
                  copy stays where it is (no-quarantine)",
                 text::escaped(&folder)
             ),
-            format!("look at it, then move it away: ls -la {}", typed(&folder)),
+            format!(
+                "look at it, then move it away: ls -la {}",
+                shell::word(&folder)
+            ),
         ),
     }
 }

@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use super::super::config_file::{Config, ConfigError};
-use super::super::text;
-use super::check::{Check, typed};
+use super::super::{shell, text};
+use super::check::Check;
 
 /// `usual`: where the file would be, `named`: whether directories were given.
 pub(super) fn judge(
@@ -51,7 +51,7 @@ pub(super) fn judge(
         true => Check::warning(
             check,
             format!("{what}: watch without DIR has nothing to do"),
-            format!("add a [[watch]] with a path to {}", typed(path)),
+            format!("add a [[watch]] with a path to {}", shell::word(path)),
         ),
     }
 }

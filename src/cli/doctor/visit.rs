@@ -16,9 +16,9 @@ use orphand::root::Root;
 use rustix::fs::{Access as May, AtFlags, Dir as Entries};
 use rustix::io::Errno;
 
-use super::super::text;
+use super::super::{shell, text};
 use super::access::Access;
-use super::check::{Check, State, typed};
+use super::check::{Check, State};
 use super::disk::Room;
 use super::proof::FileSystem;
 use super::tree::Count;
@@ -101,7 +101,7 @@ pub(super) fn silent(check: &'static str, path: &Path) -> Check {
             text::escaped(path),
             text::span(PATIENCE)
         ),
-        format!("{cure} {}", typed(path)),
+        format!("{cure} {}", shell::word(path)),
     )
 }
 

@@ -13,10 +13,10 @@ use super::control::{self, State};
 use super::job::Scope;
 use super::place::{Place, Supervisor};
 use super::voice::Voice;
-use super::{file, program, quoted, start, systemd};
+use super::{file, program, start, systemd};
 use crate::cli::config_file::{Config, ConfigError};
 use crate::cli::text::{counted, escaped};
-use crate::cli::{Exit, Failure, restore};
+use crate::cli::{Exit, Failure, restore, shell};
 
 /// Writes the service file and starts what it says. Twice does no more than once.
 pub(super) fn install(
@@ -117,7 +117,7 @@ fn config_line(place: &Place, config: &Config, named: Option<&Path>) -> String {
         (None, _) => {
             let variable = match place.scope {
                 Scope::User => String::new(),
-                Scope::System => format!("ORPHAND_CONFIG={} ", quoted(path)),
+                Scope::System => format!("ORPHAND_CONFIG={} ", shell::word(path)),
             };
             format!(
                 "is not there, so it watches nothing yet.   make it:   {variable}orphand config init"
@@ -214,8 +214,8 @@ fn check_own(place: &Place, path: &Path) -> Result<(), Failure> {
              change it there:   {} > {}\n  \
              or give it up:     rm {}",
             place.command("print"),
-            quoted(&leads_to),
-            quoted(path)
+            shell::word(&leads_to),
+            shell::word(path)
         ),
     ))
 }
@@ -297,11 +297,11 @@ fn left(place: &Place, config: Option<PathBuf>, ours: &Folders) -> Vec<(&'static
         ));
     }
     if let Some(path) = path.filter(|path| path.exists()) {
-        left.push(("Config", format!("rm {}", quoted(&path))));
+        left.push(("Config", format!("rm {}", shell::word(&path))));
     }
     let state = folders.state.filter(|state| state.exists());
     if let Some(state) = &state {
-        left.push(("Journal", format!("rm -r {}", quoted(state))));
+        left.push(("Journal", format!("rm -r {}", shell::word(state))));
     }
     let logs = [place.log(ours), Some(place.crashes())]
         .into_iter()
@@ -314,7 +314,7 @@ fn left(place: &Place, config: Option<PathBuf>, ours: &Folders) -> Vec<(&'static
         .into_iter()
         .filter(|logs| logs.exists() && Some(logs) != state.as_ref())
     {
-        left.push(("Log", format!("rm -r {}", quoted(&logs))));
+        left.push(("Log", format!("rm -r {}", shell::word(&logs))));
     }
     left
 }
