@@ -6,6 +6,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use orphand::decide::policy::Action;
 use orphand::decide::time::typed;
+use orphand::root::absolute;
 
 use super::choices::{ActionArg, ClosedArg, ExistingArg, OpenArg, SoleCopyArg};
 use super::config_file::RuleSettings;
@@ -193,8 +194,8 @@ pub(crate) struct Scan {
     /// Exit with 10 if there are orphans
     #[arg(long)]
     pub(crate) exit_code: bool,
-    /// The directories
-    #[arg(value_name = "DIR", required_unless_present = "writer")]
+    /// The directories; without any, those of the configuration file
+    #[arg(value_name = "DIR")]
     pub(crate) dirs: Vec<PathBuf>,
 }
 
@@ -209,8 +210,8 @@ pub(crate) struct Sweep {
     /// Do not ask
     #[arg(long)]
     pub(crate) yes: bool,
-    /// The directories
-    #[arg(value_name = "DIR", required_unless_present = "writer")]
+    /// The directories; without any, those of the configuration file
+    #[arg(value_name = "DIR")]
     pub(crate) dirs: Vec<PathBuf>,
 }
 
@@ -294,7 +295,29 @@ impl Depth {
     }
 }
 
+/// Returns the command that sweeps what these options and directories say, but for `-n` and `--yes`.
+/// `only_reports`: the configuration would make a dry run of it.
+pub(crate) fn sweep(
+    rule: &Rule,
+    depth: &Depth,
+    deed: &Deed,
+    dirs: &[PathBuf],
+    only_reports: bool,
+) -> Suggestion {
+    let command = depth.repeat(Suggestion::new("sweep"));
+    let command = deed.repeat(rule.repeat(command), only_reports);
+    command.args(dirs.iter().map(|dir| absolute(dir)))
+}
+
 impl Deed {
+    /// The same without a dry run.
+    pub(crate) fn for_real(&self) -> Deed {
+        Deed {
+            dry_run: false,
+            ..self.clone()
+        }
+    }
+
     /// Returns `command` with what is to happen to an orphan, but for a dry run. `only_reports`: without an
     /// option it would be one.
     pub(crate) fn repeat(&self, command: Suggestion, only_reports: bool) -> Suggestion {

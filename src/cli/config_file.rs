@@ -23,8 +23,10 @@ use super::text;
 use mistake::{Mistake, Place};
 use overlap::Overlap;
 
+pub(crate) use covering::{Covered, RuleAt};
 pub(crate) use section::{Lines, SECTIONS, Section};
 
+mod covering;
 mod entry;
 mod mistake;
 mod overlap;

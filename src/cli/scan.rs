@@ -15,10 +15,13 @@ use orphand::root::Root;
 use orphand::state::Folders;
 use serde_json::Value;
 
-use super::args::{Look, Scan};
+use super::args::{self, Look, Scan};
+use super::config_file::RuleAt;
 use super::report::Report;
 use super::words;
-use super::{Exit, Failure, Intent, list_writers, missing, plan, progress_bar, text, tools};
+use super::{
+    Exit, Failure, Intent, Plan, list_writers, listed, missing, plan, progress_bar, text, tools,
+};
 
 /// A temp and the root it was found in.
 struct Row {
@@ -30,10 +33,14 @@ pub(super) fn run(command: &Scan, look: &Look) -> Result<Exit, Failure> {
     if list_writers(&command.rule) {
         return Ok(Exit::Done);
     }
-    let typed = command
-        .rule
-        .settings(Some(&command.depth), Some(&command.deed));
-    let plan = plan(&command.rule, typed, &command.dirs, Intent::Look)?;
+    // Nothing is changed anyway: what counts is what would be done.
+    let deed = command.deed.for_real();
+    let typed = command.rule.settings(Some(&command.depth), Some(&deed));
+    let plan = match command.dirs.is_empty() {
+        true => listed(&command.rule, &typed, "scan")?,
+        false => plan(&command.rule, typed, &command.dirs, Intent::Look)?,
+    };
+    plan.name_rules(look);
     let paths = plan.roots.iter().map(|root| root.path.clone()).collect();
     let mut report = Report::new(look, paths);
     let (mut rows, mut failed) = (Vec::new(), false);
@@ -45,9 +52,10 @@ pub(super) fn run(command: &Scan, look: &Look) -> Result<Exit, Failure> {
         .any(|row: &Row| row.examined.verdict == Verdict::Keep(Reason::CannotTell));
     let orphans = rows.iter().filter(|row| is_orphan(&row.examined)).count();
     if look.json {
-        report.line(&document(&plan.roots, &rows).to_string())?;
+        report.line(&document(&plan, &rows).to_string())?;
     } else {
-        print(&mut report, &plan.roots, &rows, look.quiet)?;
+        print(&mut report, &plan, &rows, look.quiet)?;
+        report.line(&closing(command, &plan, &rows))?;
     }
     Ok(match (failed, orphans) {
         (true, _) => Exit::Partly,
@@ -128,23 +136,37 @@ pub(super) fn is_orphan(examined: &Examined) -> bool {
     !matches!(examined.verdict, Verdict::Keep(_))
 }
 
-/// The fields that a temp has in every document.
-pub(super) fn object(examined: &Examined) -> Object {
-    let verdict = examined.verdict;
+/// The fields that a temp has in every document. `verdict`: none where it is no temp.
+pub(super) fn object(
+    examined: &Examined,
+    verdict: Option<Verdict>,
+    rule: Option<&RuleAt>,
+) -> Object {
     Object::default()
         .with_path("path", Some(&examined.path))
         .with("bytes", examined.evidence.observation.fingerprint.size)
         .with_ms("quiet_ms", Some(examined.suspect.quiet))
-        .with("verdict", verdict.as_str())
-        .with("reason", verdict.reason().map(Reason::as_str))
+        .with("verdict", verdict.map(Verdict::as_str))
+        .with(
+            "reason",
+            verdict.and_then(Verdict::reason).map(Reason::as_str),
+        )
         .with_path("target", examined.target.as_deref())
         .with("writer_pid", examined.suspect.reading.pid)
+        .with("rule", rule_object(rule))
 }
 
-fn document(roots: &[Root], rows: &[Row]) -> Value {
+/// The file and line of a `[[watch]]` rule.
+pub(super) fn rule_object(rule: Option<&RuleAt>) -> Option<Value> {
+    let rule = rule?;
+    let object = Object::default().with_path("file", Some(&rule.file));
+    Some(object.with("line", rule.line).into_value())
+}
+
+fn document(plan: &Plan, rows: &[Row]) -> Value {
     let roots = orphand::json::event(
         &Event::Ready {
-            roots: roots.iter().map(|root| root.path.clone()).collect(),
+            roots: plan.roots.iter().map(|root| root.path.clone()).collect(),
             tracked: 0,
         },
         orphand::clock::wall(),
@@ -152,7 +174,10 @@ fn document(roots: &[Root], rows: &[Row]) -> Value {
     .into_value();
     let temps: Vec<Value> = rows
         .iter()
-        .map(|row| object(&row.examined).into_value())
+        .map(|row| {
+            let rule = plan.roots.get(row.root).and_then(|root| plan.rule(root));
+            object(&row.examined, Some(row.examined.verdict), rule).into_value()
+        })
         .collect();
     let (all, orphans) = totals(rows);
     let total = Object::default()
@@ -185,9 +210,9 @@ fn totals(rows: &[Row]) -> ((u64, u64), (u64, u64)) {
     (all, orphans)
 }
 
-fn print(report: &mut Report, roots: &[Root], rows: &[Row], quiet: bool) -> Result<(), Failure> {
+fn print(report: &mut Report, plan: &Plan, rows: &[Row], quiet: bool) -> Result<(), Failure> {
     let name = |row: &Row| {
-        let root = roots.get(row.root).map(|root| root.path.as_path());
+        let root = plan.roots.get(row.root).map(|root| root.path.as_path());
         report.name(&row.examined.path, root.unwrap_or(&row.examined.path))
     };
     let names: Vec<String> = rows.iter().map(name).collect();
@@ -211,29 +236,60 @@ fn print(report: &mut Report, roots: &[Root], rows: &[Row], quiet: bool) -> Resu
         let line = format!("{word}  {name:<width$}  {bytes:>8}  {}", why(&row.examined));
         report.line(line.trim_end())?;
     }
+    Ok(())
+}
+
+/// The last line: the total, and the command that acts on it.
+fn closing(command: &Scan, plan: &Plan, rows: &[Row]) -> String {
     let ((temps, _), (orphans, bytes)) = totals(rows);
     if orphans == 0 {
         let temps = text::counted(temps, "temp", "temps");
-        report.line(&format!("no orphans ({temps})"))?;
-        return Ok(());
+        return format!("no orphans ({temps})");
     }
-    let oldest = rows.iter().filter(|row| is_orphan(&row.examined));
-    let oldest = oldest
-        .map(|row| row.examined.suspect.quiet)
-        .max()
-        .unwrap_or(Duration::ZERO);
-    let roots: Vec<String> = roots
-        .iter()
-        .map(|root| super::shell::word(&root.path))
-        .collect();
-    report.line(&format!(
-        "{}, {}, the oldest {}.   remove them: orphand sweep {}",
+    let found = || rows.iter().filter(|row| is_orphan(&row.examined));
+    let oldest = found().map(|row| row.examined.suspect.quiet).max();
+    let sum = format!(
+        "{}, {}, the oldest {}.",
         text::counted(orphans, "orphan", "orphans"),
         text::size(bytes),
-        text::span(oldest),
-        roots.join(" ")
-    ))?;
-    Ok(())
+        text::span(oldest.unwrap_or(Duration::ZERO))
+    );
+    if let Some(refused) = plan.roots.iter().find_map(|root| plan.refuses_to_act(root)) {
+        return format!("{sum}   sweep removes nothing there: {refused}");
+    }
+    let only_reports = |row: &Row| {
+        let root = plan.roots.get(row.root);
+        root.is_some_and(|root| root.policy.is_dry_run())
+    };
+    let reported = found().filter(|row| only_reports(row)).count() as u64;
+    // Where all is only reported, the command says that it is meant.
+    let all = reported == orphans;
+    let (mut removed, mut moved) = (0, 0);
+    for row in found().filter(|row| all || !only_reports(row)) {
+        match row.examined.verdict {
+            Verdict::Quarantine(_) => moved += 1,
+            _ => removed += 1,
+        }
+    }
+    let what = match (removed, moved) {
+        (_, 0) => "remove them".to_owned(),
+        (0, _) => "move them to quarantine".to_owned(),
+        (removed, moved) => format!(
+            "remove {} and move {} to quarantine",
+            text::count(removed),
+            text::count(moved)
+        ),
+    };
+    let but = match reported {
+        reported if reported > 0 && !all => format!(
+            " ({} are only reported, by action = \"report\")",
+            text::count(reported)
+        ),
+        _ => String::new(),
+    };
+    let deed = command.deed.for_real();
+    let sweep = args::sweep(&command.rule, &command.depth, &deed, &command.dirs, all);
+    format!("{sum}   {what}{but}: {sweep}")
 }
 
 fn why(examined: &Examined) -> String {
