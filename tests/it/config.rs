@@ -541,7 +541,12 @@ fn a_file_that_is_excluded_is_explained_as_none_of_ours() {
     let sandbox = with_exclude("");
     let ran = sandbox.run(["explain", "root/keep.tmp"]).exit(0);
     let last = ran.stdout.lines().last();
-    assert_eq!(last, Some("not a temp: excluded by keep.*"), "{}", ran.stdout);
+    assert_eq!(
+        last,
+        Some("not a temp: excluded by keep.*"),
+        "{}",
+        ran.stdout
+    );
     for (file, matches) in [("keep.tmp", false), ("e.tmp", true)] {
         let file = format!("root/{file}");
         let ran = sandbox.run(["explain", "--json", &file]).exit(0);

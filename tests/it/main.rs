@@ -16,6 +16,7 @@ mod history;
 mod manual;
 mod names;
 mod quarantine;
+mod rules;
 mod scan;
 mod seeds;
 mod service;
