@@ -11,6 +11,7 @@ use orphand::root::absolute;
 use super::choices::{ActionArg, ClosedArg, ExistingArg, OpenArg, SoleCopyArg};
 use super::config_file::RuleSettings;
 use super::duration;
+use super::moment::{self, Moment};
 use super::shell::Suggestion;
 
 /// Finds the temp files that killed atomic writers left behind, and removes them once it is proven
@@ -229,9 +230,24 @@ pub(crate) struct Explain {
 
 #[derive(Debug, Args)]
 pub(crate) struct History {
-    /// Only what was done in this time
-    #[arg(long, value_name = "TIME", value_parser = duration::parse)]
-    pub(crate) since: Option<Duration>,
+    /// Only the last N lines
+    #[arg(short = 'n', value_name = "N", value_parser = number)]
+    pub(crate) last: Option<usize>,
+    /// Only from then on: 90m or 7d ago, today, yesterday, 2026-11-28, 2026-11-28T09:30:00Z
+    #[arg(long, value_name = "WHEN", value_parser = moment::parse)]
+    pub(crate) since: Option<Moment>,
+    /// Only until then; a day is its beginning, at 00:00 local time
+    #[arg(long, value_name = "WHEN", value_parser = moment::parse)]
+    pub(crate) until: Option<Moment>,
+    /// Only what was done in these directories and below them
+    #[arg(value_name = "DIR")]
+    pub(crate) dirs: Vec<PathBuf>,
+}
+
+/// Reads how many lines.
+fn number(text: &str) -> Result<usize, String> {
+    text.parse()
+        .map_err(|_| "say a whole number, like 20".to_owned())
 }
 
 #[derive(Debug, Args)]

@@ -37,6 +37,7 @@ mod history;
 mod log;
 mod man;
 mod metrics;
+mod moment;
 mod program;
 mod quarantine;
 mod report;

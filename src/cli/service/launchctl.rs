@@ -266,7 +266,7 @@ fn meaning(verb: &str, code: i32, place: &Place, uid: u32) -> String {
              {noun} ({code})\n  \
              it starts by itself at the next login there. Now, until you log out or in:\n  \
              launchctl bootstrap user/{uid} {}",
-            shell::word(&place.file())
+            shell::word(place.file())
         ),
         1 if place.scope == Scope::System => {
             format!("launchd does not let this user {verb} a daemon of the whole machine; use sudo")
