@@ -356,7 +356,7 @@ impl Rule {
             closed,
             open,
             sole_copy,
-            config,
+            config: _,
             allow_broad_root,
         } = self;
         let each = |command: Suggestion, option, values: &[String]| {
@@ -369,7 +369,7 @@ impl Rule {
             .option("--closed", closed.map(word))
             .option("--open", open.map(word))
             .option("--sole-copy", sole_copy.map(word))
-            .config(config.as_deref())
+            .configured()
             .flag("--allow-broad-root", *allow_broad_root)
     }
 

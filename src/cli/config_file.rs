@@ -19,6 +19,7 @@ use orphand::decide::temp_name::{NameError, Names};
 use orphand::root::{Refused, Root};
 use orphand::watch::CLOSE_EVENTS;
 
+use super::shell::Suggestion;
 use super::text;
 use mistake::{Mistake, Place};
 use overlap::Overlap;
@@ -292,7 +293,13 @@ impl Config {
 
     /// In the file there is no flag to take a broad root with, but a key.
     fn refused(&self, rule: &WatchRule, refused: &Refused) -> ConfigError {
-        self.mistake(rule, refused.with_way_out("set broad = true"))
+        let what = match refused {
+            Refused::NotADirectory(_) => {
+                crate::cli::refused(refused, Suggestion::new("explain").configured())
+            }
+            refused => refused.with_way_out("set broad = true"),
+        };
+        self.mistake(rule, what)
     }
 
     fn mistake(&self, rule: &WatchRule, what: String) -> ConfigError {

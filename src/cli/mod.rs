@@ -98,9 +98,14 @@ impl Failure {
     }
 }
 
-impl From<Refused> for Failure {
-    fn from(refused: Refused) -> Failure {
-        Failure::new(Exit::Usage, refused)
+/// What is said of a root that is refused. `explain`: the options to explain a file with.
+fn refused(refused: &Refused, explain: Suggestion) -> String {
+    match refused {
+        Refused::NotADirectory(path) => format!(
+            "{refused}; to see what orphand thinks of a file: {}",
+            explain.arg(path)
+        ),
+        refused => refused.to_string(),
     }
 }
 
@@ -250,9 +255,13 @@ fn plan(
     for one in covered {
         let policy = Arc::new(one.policy);
         let root = match intent {
-            Intent::Look => Root::to_look_at(&one.path, policy)?,
-            Intent::Act | Intent::Watch => Root::new(&one.path, policy, typed_broad || one.broad)?,
+            Intent::Look => Root::to_look_at(&one.path, policy),
+            Intent::Act | Intent::Watch => Root::new(&one.path, policy, typed_broad || one.broad),
         };
+        let root = root.map_err(|why| {
+            let explain = rule.repeat(Suggestion::new("explain"));
+            Failure::new(Exit::Usage, refused(&why, explain))
+        })?;
         rules.extend(one.rule.map(|rule| (root.path.clone(), rule)));
         broad.extend((typed_broad || one.broad).then(|| root.path.clone()));
         if roots.iter().all(|known| known.path != root.path) {
@@ -272,7 +281,7 @@ fn listed(rule: &Rule, typed: &RuleSettings, verb: &str) -> Result<Plan, Failure
     let config = Config::load(rule.config.as_deref())?;
     let mut roots = config.roots(typed)?;
     if roots.is_empty() {
-        return Err(nothing_listed(&config, rule, verb));
+        return Err(nothing_listed(&config, verb));
     }
     let places = config.watch.iter().map(|rule| config.place_of(rule));
     let rules = roots.iter().map(|root| root.path.clone()).zip(places);
@@ -296,7 +305,7 @@ fn listed(rule: &Rule, typed: &RuleSettings, verb: &str) -> Result<Plan, Failure
 }
 
 /// No directory was given, and the file lists none: both ways out are named.
-fn nothing_listed(config: &Config, rule: &Rule, verb: &str) -> Failure {
+fn nothing_listed(config: &Config, verb: &str) -> Failure {
     let file = match &config.path {
         Some(path) => format!("{path:?} lists none"),
         None => match Config::usual_path() {
@@ -305,7 +314,7 @@ fn nothing_listed(config: &Config, rule: &Rule, verb: &str) -> Failure {
         },
     };
     let one = format!("{verb} one now:");
-    let init = Suggestion::new("config init").config(rule.config.as_deref());
+    let init = Suggestion::new("config init").configured();
     let next = match config.path {
         Some(_) => "a [[watch]] for each in that file".to_owned(),
         None => format!("{init}, then a [[watch]] for each in that file"),

@@ -6,7 +6,10 @@
 use std::ffi::OsStr;
 use std::fmt;
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+
+use orphand::root::absolute;
 
 use super::text;
 
@@ -43,6 +46,15 @@ pub(crate) fn word(word: impl AsRef<OsStr>) -> String {
     out
 }
 
+/// The configuration file that was named, by an option or a variable.
+static CONFIG: OnceLock<PathBuf> = OnceLock::new();
+
+/// Remembers the configuration file that was named.
+pub(super) fn config_is(file: &Path) {
+    // Options are parsed once.
+    let _ = CONFIG.set(absolute(file));
+}
+
 /// A command of orphand, quoted for a shell.
 #[derive(Clone, Debug)]
 pub(crate) struct Suggestion(String);
@@ -77,9 +89,10 @@ impl Suggestion {
         self
     }
 
-    /// With the configuration file that was named, by its absolute path.
-    pub(crate) fn config(self, config: Option<&Path>) -> Suggestion {
-        self.option("--config", config.map(orphand::root::absolute))
+    /// With the configuration file that was named when this program was started, by its absolute path. For a
+    /// command that reads it.
+    pub(crate) fn configured(self) -> Suggestion {
+        self.option("--config", CONFIG.get())
     }
 
     /// With a path, or any other word.
@@ -135,7 +148,7 @@ mod tests {
             .option("--name", Some("-x*"))
             .option("--name", Some("*.part"))
             .option("--grace", None::<&str>)
-            .config(Some(Path::new("/my c.toml")))
+            .option("--config", Some("/my c.toml"))
             .args(["/a b", "/c"]);
         assert_eq!(
             command.to_string(),

@@ -3,11 +3,13 @@
 
 use std::env;
 use std::ffi::OsString;
+use std::path::PathBuf;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
-use clap::{Arg, Command, CommandFactory as _, Error, FromArgMatches as _};
+use clap::{Arg, ArgMatches, Command, CommandFactory as _, Error, FromArgMatches as _};
 
 use super::args::Cli;
+use super::shell;
 
 /// Parses the command line and the variables.
 pub(super) fn parse() -> Result<Cli, Error> {
@@ -17,8 +19,19 @@ pub(super) fn parse() -> Result<Cli, Error> {
     command
         .clone()
         .try_get_matches_from(&args)
-        .and_then(|matches| Cli::from_arg_matches(&matches))
+        .and_then(|matches| {
+            if let Some(file) = config(&matches) {
+                shell::config_is(file);
+            }
+            Cli::from_arg_matches(&matches)
+        })
         .map_err(|error| blame(error, command, &args))
+}
+
+/// Returns the configuration file that was named, by whichever command.
+fn config(matches: &ArgMatches) -> Option<&PathBuf> {
+    let here = matches.try_get_one("config").ok().flatten();
+    here.or_else(|| config(matches.subcommand()?.1))
 }
 
 /// Returns the value of a variable, unless it is empty.

@@ -292,11 +292,10 @@ fn scanned(sandbox: &Sandbox, args: &[&str], variables: &[(&str, &str)]) -> (Vec
 
 /// Does what was pasted into a shell, in another directory and without the variables of the scan.
 fn pasted(sandbox: &Sandbox, line: &str) -> Ran {
-    let at = line
-        .find("orphand ")
-        .unwrap_or_else(|| panic!("no command: {line}"));
+    let at = line.find("orphand ");
+    let at = at.unwrap_or_else(|| panic!("no command: {line}"));
     let mut shell = sandbox.program("sh");
-    shell.args(["-c", &format!("{} --yes --json", &line[at..])]);
+    shell.args(["-c", &line[at..]]);
     let folder = sandbox.binary().parent().unwrap().to_str().unwrap();
     shell.env(
         "PATH",
@@ -380,7 +379,7 @@ fn the_suggested_command_does_what_was_listed() {
         let (listed, last) = scanned(&sandbox, &args, variables);
         assert_eq!(listed.len(), count, "{args:?}: {listed:#?}");
         assert!(last.contains(words), "{words:?} for {args:?}: {last}");
-        let ran = pasted(&sandbox, &last).exit(0);
+        let ran = pasted(&sandbox, &format!("{last} --yes --json")).exit(0);
         let events = ran.events();
         let done = |event: &str, verdict: &str| {
             let done = events.of(event).into_iter();
@@ -423,8 +422,7 @@ fn a_sweep_that_cannot_ask_names_the_whole_command() {
             .find(|line| line.starts_with(word))
             .unwrap();
         assert!(line.ends_with(option), "{line}");
-        let line = line.trim_end_matches(" --yes");
-        let events = pasted(&sandbox, line).exit(0).events();
+        let events = pasted(&sandbox, &format!("{line} --json")).exit(0).events();
         assert_eq!(events.names("reaped"), ["c d.tmp"], "{line}");
         if option == " --yes" {
             sandbox.write(format!("../{ODD}/c d.tmp"), "");
@@ -495,4 +493,56 @@ fn a_directory_is_no_file_to_explain() {
         sandbox.base().display()
     );
     ran.complains(&want);
+}
+
+/// Also where the file says where to look.
+#[test]
+fn every_hint_repeats_the_configuration_file() {
+    let sandbox = odd();
+    let sweep = ["sweep", "--yes", "--config", "my config.toml", ODD];
+    let ran = sandbox.run(sweep).exit(0);
+    // Without its journal, a copy is found by the directories of the file alone.
+    fs::remove_dir_all(sandbox.base().join("state/orphand")).unwrap();
+    let text = format!("[[watch]]\npath = {:?}\n", sandbox.base().join(ODD));
+    sandbox.write("../my config.toml", text);
+    let moved = ran.stdout.lines().find(|line| line.contains("  back: "));
+    let moved = moved.unwrap_or_else(|| panic!("{}", ran.stdout));
+    let (back, purge) = moved.split_once("   for good: ").unwrap();
+    assert!(
+        ran.stdout
+            .contains("emptied by: orphand quarantine purge --config '")
+    );
+    pasted(&sandbox, back).exit(0);
+    assert_eq!(sandbox.content(format!("../{ODD}/b.tmp")), "only copy");
+    // The copy is not there any more, and what there is is to be seen.
+    let ran = pasted(&sandbox, purge).exit(1);
+    let list = ran.stderr.split_once("what there is: ").unwrap().1;
+    pasted(&sandbox, list)
+        .exit(0)
+        .says("nothing is in quarantine");
+    let init = ["config", "init", "--config", "a new.toml"];
+    let ran = sandbox.run(init).exit(0);
+    let check = ran.stdout.split_once("then: ").unwrap().1;
+    pasted(&sandbox, check).exit(0).says("a new.toml is right");
+    let ran = sandbox.run(["scan", "--config", "a new.toml"]).exit(2);
+    ran.complains("a new.toml").complains("[[watch]]");
+    // And a file instead of a directory.
+    let file = sandbox.base().join(ODD).join("b.part");
+    let scan = ["scan", "--config", "my config.toml", "--name", "*.part"];
+    let ran = sandbox.run(
+        scan.iter()
+            .map(std::ffi::OsStr::new)
+            .chain([file.as_os_str()]),
+    );
+    let explain = ran
+        .exit(2)
+        .stderr
+        .split_once("of a file: ")
+        .unwrap()
+        .1
+        .to_owned();
+    pasted(&sandbox, &explain)
+        .exit(0)
+        .says("b.part")
+        .says("keep: young");
 }

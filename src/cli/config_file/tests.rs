@@ -418,7 +418,7 @@ fn roots_are_looked_at_where_they_are_watched() {
         ),
         (
             "[[watch]]\npath = '{}/file'",
-            "c.toml:2:8: \"{}/file\" is not a directory; to see what orphand thinks of a file: orphand explain \"{}/file\"",
+            "c.toml:2:8: \"{}/file\" is not a directory; to see what orphand thinks of a file: orphand explain {}/file",
         ),
         (
             "\n[[watch]]\n  path = '/usr'",

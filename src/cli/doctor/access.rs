@@ -7,7 +7,8 @@ use orphand::look::RootError;
 use orphand::root::Refused;
 use rustix::io::Errno;
 
-use super::super::{shell, text};
+use super::super::shell::{self, Suggestion};
+use super::super::text;
 use super::check::{Check, words};
 
 /// What was seen of a root that could be opened.
@@ -47,13 +48,13 @@ pub(super) fn refused(refused: &Refused) -> Check {
         Refused::NotADirectory(path) => (
             "it is not a directory".to_owned(),
             format!(
-                "what orphand thinks of a file: orphand explain {}",
-                shell::word(path)
+                "what orphand thinks of a file: {}",
+                Suggestion::new("explain").configured().arg(path)
             ),
         ),
         Refused::Policy { error, .. } => (
             format!("its rule cannot mean anything: {error}"),
-            "orphand config check".to_owned(),
+            Suggestion::new("config check").configured().to_string(),
         ),
     };
     Check::trouble("root", what, cure)
@@ -140,8 +141,8 @@ fn denied(path: &Path, seen: &Access, what: &str, error: Errno) -> Check {
 fn as_owner(owner: u32, path: &Path) -> String {
     let name = name_of(owner).unwrap_or_else(|| format!("'#{owner}'"));
     format!(
-        "run it as the owner: sudo -u {name} orphand watch {}",
-        shell::word(path)
+        "run it as the owner: sudo -u {name} {}",
+        Suggestion::new("watch").configured().arg(path)
     )
 }
 

@@ -3,7 +3,8 @@
 use std::path::Path;
 
 use super::super::config_file::{Config, ConfigError};
-use super::super::{shell, text};
+use super::super::shell::{self, Suggestion};
+use super::super::text;
 use super::check::Check;
 
 /// `usual`: where the file would be, `named`: whether directories were given.
@@ -19,7 +20,10 @@ pub(super) fn judge(
             return Check::trouble(
                 check,
                 format!("{error}\nuntil that is mended nothing that it lists is watched"),
-                "mend that line, then: orphand config check",
+                format!(
+                    "mend that line, then: {}",
+                    Suggestion::new("config check").configured()
+                ),
             );
         }
     };
@@ -36,7 +40,10 @@ pub(super) fn judge(
                 format!(
                     "{what}: no directory is looked at, and watch without DIR has nothing to do"
                 ),
-                "orphand doctor DIR, or list directories: orphand config init",
+                format!(
+                    "orphand doctor DIR, or list directories: {}",
+                    Suggestion::new("config init").configured()
+                ),
             ),
         };
     };

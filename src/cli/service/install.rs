@@ -15,8 +15,9 @@ use super::place::{Place, Supervisor};
 use super::voice::Voice;
 use super::{file, program, start, systemd};
 use crate::cli::config_file::{Config, ConfigError};
+use crate::cli::shell::{self, Suggestion};
 use crate::cli::text::{counted, escaped};
-use crate::cli::{Exit, Failure, restore, shell};
+use crate::cli::{Exit, Failure, restore};
 
 /// Writes the service file and starts what it says. Twice does no more than once.
 pub(super) fn install(
@@ -115,13 +116,12 @@ fn config_line(place: &Place, config: &Config, named: Option<&Path>) -> String {
     let path = config.path.as_deref().or(named).unwrap_or(&usual);
     let what = match (&config.path, config.watch.len() as u64) {
         (None, _) => {
-            let variable = match place.scope {
-                Scope::User => String::new(),
-                Scope::System => format!("ORPHAND_CONFIG={} ", shell::word(path)),
+            let init = Suggestion::new("config init");
+            let init = match place.scope {
+                Scope::User => init.configured().to_string(),
+                Scope::System => format!("ORPHAND_CONFIG={} {init}", shell::word(path)),
             };
-            format!(
-                "is not there, so it watches nothing yet.   make it:   {variable}orphand config init"
-            )
+            format!("is not there, so it watches nothing yet.   make it:   {init}")
         }
         (Some(_), 0) => "lists no directory, so it watches nothing until one is added".to_owned(),
         (Some(_), rules) => format!("({})", counted(rules, "directory", "directories")),

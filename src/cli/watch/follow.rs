@@ -237,7 +237,9 @@ impl<'a> Follow<'a> {
     fn reload(&mut self, source: &Source<'_>, folders: &Folders) {
         let read = source.reread().and_then(|plan| match &plan.config.path {
             // Editors and package managers take a file away before they put the next one there.
-            None if source.is_background() => Err(source.nothing_listed(&plan.config)),
+            None if source.is_background() => {
+                Err(crate::cli::nothing_listed(&plan.config, "watch"))
+            }
             _ => Ok(plan),
         });
         let mistake = match read {

@@ -116,13 +116,9 @@ impl Source<'_> {
     fn read(&self) -> Result<Plan, Failure> {
         let plan = self.reread()?;
         match plan.roots.is_empty() {
-            true => Err(self.nothing_listed(&plan.config)),
+            true => Err(nothing_listed(&plan.config, "watch")),
             false => Ok(plan),
         }
-    }
-
-    fn nothing_listed(&self, config: &Config) -> Failure {
-        nothing_listed(config, &self.command.rule, "watch")
     }
 
     /// The same while something is watched: an empty list is a wish like any other, a file that is
