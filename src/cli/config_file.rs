@@ -19,7 +19,7 @@ use orphand::decide::temp_name::{NameError, Names};
 use orphand::root::{Refused, Root};
 use orphand::watch::CLOSE_EVENTS;
 
-use super::shell::Suggestion;
+use super::shell::{self, Suggestion};
 use super::text;
 use mistake::{Mistake, Place};
 use overlap::Overlap;
@@ -295,7 +295,7 @@ impl Config {
     fn refused(&self, rule: &WatchRule, refused: &Refused) -> ConfigError {
         let what = match refused {
             Refused::NotADirectory(_) => {
-                crate::cli::refused(refused, Suggestion::new("explain").configured())
+                shell::refused(refused, Suggestion::new("explain").configured())
             }
             refused => refused.with_way_out("set broad = true"),
         };

@@ -98,17 +98,6 @@ impl Failure {
     }
 }
 
-/// What is said of a root that is refused. `explain`: the options to explain a file with.
-fn refused(refused: &Refused, explain: Suggestion) -> String {
-    match refused {
-        Refused::NotADirectory(path) => format!(
-            "{refused}; to see what orphand thinks of a file: {}",
-            explain.arg(path)
-        ),
-        refused => refused.to_string(),
-    }
-}
-
 impl From<config_file::ConfigError> for Failure {
     fn from(error: config_file::ConfigError) -> Failure {
         Failure::new(Exit::Config, error)
@@ -260,7 +249,7 @@ fn plan(
         };
         let root = root.map_err(|why| {
             let explain = rule.repeat(Suggestion::new("explain"));
-            Failure::new(Exit::Usage, refused(&why, explain))
+            Failure::new(Exit::Usage, shell::refused(&why, explain))
         })?;
         rules.extend(one.rule.map(|rule| (root.path.clone(), rule)));
         broad.extend((typed_broad || one.broad).then(|| root.path.clone()));

@@ -9,7 +9,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-use orphand::root::absolute;
+use orphand::root::{Refused, absolute};
 
 use super::text;
 
@@ -111,6 +111,17 @@ impl Suggestion {
 impl fmt::Display for Suggestion {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
+    }
+}
+
+/// Returns what is said of a root that is refused. `explain`: the command to explain a file with.
+pub(crate) fn refused(refused: &Refused, explain: Suggestion) -> String {
+    match refused {
+        Refused::NotADirectory(path) => format!(
+            "{refused}; to see what orphand thinks of a file: {}",
+            explain.arg(path)
+        ),
+        refused => refused.to_string(),
     }
 }
 
