@@ -136,7 +136,7 @@ pub(super) fn is_orphan(examined: &Examined) -> bool {
     !matches!(examined.verdict, Verdict::Keep(_))
 }
 
-/// The fields that a temp has in every document. `verdict`: none where it is no temp.
+/// The fields that a temp has in every document. `verdict`: none for a file that is not a temp.
 pub(super) fn object(
     examined: &Examined,
     verdict: Option<Verdict>,
@@ -262,7 +262,7 @@ fn closing(command: &Scan, plan: &Plan, rows: &[Row]) -> String {
         root.is_some_and(|root| root.policy.is_dry_run())
     };
     let reported = found().filter(|row| only_reports(row)).count() as u64;
-    // Where all is only reported, the command says that it is meant.
+    // If every orphan is only reported, the command overrides that.
     let all = reported == orphans;
     let (mut removed, mut moved) = (0, 0);
     for row in found().filter(|row| all || !only_reports(row)) {

@@ -114,7 +114,7 @@ impl fmt::Display for Suggestion {
     }
 }
 
-/// Returns what is said of a root that is refused. `explain`: the command to explain a file with.
+/// Returns the error for a root that is refused. `explain`: the command to explain a file with.
 pub(crate) fn refused(refused: &Refused, explain: Suggestion) -> String {
     match refused {
         Refused::NotADirectory(path) => format!(

@@ -86,7 +86,7 @@ type Inner = (PathBuf, PathBuf);
 
 impl Rules<'_> {
     fn of(config: &Config) -> Rules<'_> {
-        // What no watcher would watch has no rule.
+        // A watcher refuses these, so their rules hold nowhere.
         let is_root = |rule: &&WatchRule| {
             let root = RootId::of(&rule.path);
             !matches!(
@@ -185,7 +185,7 @@ impl Rules<'_> {
     }
 }
 
-/// Whether the directory `way` below `root` is on another mount: no rule for `root` comes there.
+/// Returns whether the directory `way` below `root` is on another mount, which a rule for `root` does not cover.
 fn is_elsewhere(root: &Path, way: &Path) -> bool {
     match Dir::open_below(root, None, way) {
         Err(RootError::Io(error)) => error.kind() == std::io::ErrorKind::CrossesDevices,

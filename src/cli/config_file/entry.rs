@@ -230,8 +230,8 @@ fn absolute(text: &str, home: Option<&Path>) -> Result<PathBuf, String> {
     Ok(path.components().collect())
 }
 
-/// What is said of a path that is neither absolute nor below `~/`. `~/` is proposed only where it means the
-/// same.
+/// Returns the error for a path that is neither absolute nor below `~/`. It proposes `~/` only if that means
+/// the same.
 fn not_absolute(text: &str) -> String {
     let first = text.split('/').next().unwrap_or_default();
     let rest = text.get(first.len()..).unwrap_or_default();
