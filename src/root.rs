@@ -39,9 +39,7 @@ pub enum Refused {
         leads_to: Option<PathBuf>,
     },
     /// It is a file.
-    #[error(
-        "{0:?} is not a directory; to see what orphand thinks of a file: orphand explain {0:?}"
-    )]
+    #[error("{0:?} is not a directory")]
     NotADirectory(PathBuf),
     /// Its rule means nothing.
     #[error("the rule for {path:?} cannot mean anything: {error}")]

@@ -11,6 +11,7 @@ mod cli {
     mod choices;
     pub(crate) mod config_file;
     mod duration;
+    pub(crate) mod shell;
     mod size;
     mod text;
 }

@@ -5,10 +5,14 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use orphand::decide::policy::Action;
+use orphand::decide::time::typed;
+use orphand::root::absolute;
 
 use super::choices::{ActionArg, ClosedArg, ExistingArg, OpenArg, SoleCopyArg};
 use super::config_file::RuleSettings;
 use super::duration;
+use super::moment::{self, Moment};
+use super::shell::Suggestion;
 
 /// Finds the temp files that killed atomic writers left behind, and removes them once it is proven
 /// that nobody holds them, writes them, or needs them as the only copy.
@@ -102,9 +106,9 @@ pub(crate) enum Command {
 /// The rule for the directories.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct Rule {
-    /// How long nobody may have used a temp: 250ms, 30s, 5m, 1h, 7d
+    /// How long no process may have used a temp: 250ms, 1.5s, 30s, 5m, 1h30m, 7d
     /// [default: 5m, and 1h for names without a random part]
-    #[arg(long, value_name = "TIME", value_parser = duration::parse, env = "ORPHAND_GRACE")]
+    #[arg(long, value_name = "TIME", value_parser = duration::grace, env = "ORPHAND_GRACE")]
     grace: Option<Duration>,
     /// Which names are temps, instead of *.tmp; may be repeated
     #[arg(long, value_name = "GLOB")]
@@ -134,9 +138,27 @@ pub(crate) struct Rule {
 
 #[derive(Clone, Debug, Args)]
 pub(crate) struct Depth {
-    /// Below the directories too
-    #[arg(short, long, env = "ORPHAND_RECURSIVE")]
-    recursive: bool,
+    /// Below the directories too; --recursive=false: not, whatever the configuration says
+    #[arg(
+        short,
+        long,
+        value_name = "true|false",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "true",
+        value_parser = flag,
+        env = "ORPHAND_RECURSIVE"
+    )]
+    recursive: Option<bool>,
+}
+
+/// Reads a variable that is on or off.
+fn flag(text: &str) -> Result<bool, String> {
+    match text.to_ascii_lowercase().as_str() {
+        "1" | "true" | "yes" | "on" => Ok(true),
+        "0" | "false" | "no" | "off" => Ok(false),
+        _ => Err("say 1, true, yes or on, or 0, false, no or off".to_owned()),
+    }
 }
 
 #[derive(Clone, Debug, Args)]
@@ -176,8 +198,8 @@ pub(crate) struct Scan {
     /// Exit with 10 if there are orphans
     #[arg(long)]
     pub(crate) exit_code: bool,
-    /// The directories
-    #[arg(value_name = "DIR", required_unless_present = "writer")]
+    /// The directories; without any, those of the configuration file
+    #[arg(value_name = "DIR")]
     pub(crate) dirs: Vec<PathBuf>,
 }
 
@@ -192,8 +214,8 @@ pub(crate) struct Sweep {
     /// Do not ask
     #[arg(long)]
     pub(crate) yes: bool,
-    /// The directories
-    #[arg(value_name = "DIR", required_unless_present = "writer")]
+    /// The directories; without any, those of the configuration file
+    #[arg(value_name = "DIR")]
     pub(crate) dirs: Vec<PathBuf>,
 }
 
@@ -211,9 +233,24 @@ pub(crate) struct Explain {
 
 #[derive(Debug, Args)]
 pub(crate) struct History {
-    /// Only what was done in this time
-    #[arg(long, value_name = "TIME", value_parser = duration::parse)]
-    pub(crate) since: Option<Duration>,
+    /// Only the last N lines
+    #[arg(short = 'n', value_name = "N", value_parser = number)]
+    pub(crate) last: Option<usize>,
+    /// Only from then on: 90m or 7d ago, today, yesterday, 2026-11-28, 2026-11-28T09:30:00Z
+    #[arg(long, value_name = "WHEN", value_parser = moment::parse)]
+    pub(crate) since: Option<Moment>,
+    /// Only until then; a day is its beginning, at 00:00 local time
+    #[arg(long, value_name = "WHEN", value_parser = moment::parse)]
+    pub(crate) until: Option<Moment>,
+    /// Only what was done in these directories and below them
+    #[arg(value_name = "DIR")]
+    pub(crate) dirs: Vec<PathBuf>,
+}
+
+/// Reads how many lines.
+fn number(text: &str) -> Result<usize, String> {
+    text.parse()
+        .map_err(|_| "say a whole number, like 20".to_owned())
 }
 
 #[derive(Debug, Args)]
@@ -260,7 +297,87 @@ pub(crate) struct Purge {
     pub(crate) ids: Vec<String>,
 }
 
+/// Returns the word that is typed for `value`.
+fn word<V: ValueEnum>(value: V) -> String {
+    let word = value.to_possible_value();
+    word.map(|word| word.get_name().to_owned())
+        .unwrap_or_default()
+}
+
+impl Depth {
+    /// Returns `command` with this option.
+    pub(crate) fn repeat(&self, command: Suggestion) -> Suggestion {
+        match self.recursive {
+            Some(false) => command.flag("--recursive=false", true),
+            recursive => command.flag("-r", recursive.is_some()),
+        }
+    }
+}
+
+/// Returns the command that sweeps what these options and directories say, but for `-n` and `--yes`.
+/// `only_reports`: the configuration would make a dry run of it.
+pub(crate) fn sweep(
+    rule: &Rule,
+    depth: &Depth,
+    deed: &Deed,
+    dirs: &[PathBuf],
+    only_reports: bool,
+) -> Suggestion {
+    let command = depth.repeat(Suggestion::new("sweep"));
+    let command = deed.repeat(rule.repeat(command), only_reports);
+    command.args(dirs.iter().map(|dir| absolute(dir)))
+}
+
+impl Deed {
+    /// The same without a dry run.
+    pub(crate) fn for_real(&self) -> Deed {
+        Deed {
+            dry_run: false,
+            ..self.clone()
+        }
+    }
+
+    /// Returns `command` with what is to happen to an orphan, but for a dry run. `only_reports`: without an
+    /// option it would be one.
+    pub(crate) fn repeat(&self, command: Suggestion, only_reports: bool) -> Suggestion {
+        let deletes = only_reports.then_some(ActionArg::Delete);
+        let given = self
+            .action
+            .filter(|action| !matches!(action, ActionArg::Report));
+        command.option("--action", given.or(deletes).map(word))
+    }
+}
+
 impl Rule {
+    /// Returns `command` with every option of these that a verdict depends on.
+    pub(crate) fn repeat(&self, command: Suggestion) -> Suggestion {
+        // A new option is an error here until it is repeated.
+        let Rule {
+            grace,
+            name,
+            writer,
+            closed,
+            open,
+            sole_copy,
+            config: _,
+            allow_broad_root,
+            allow_broad_name,
+        } = self;
+        let each = |command: Suggestion, option, values: &[String]| {
+            let one = |command: Suggestion, value| command.option(option, Some(value));
+            values.iter().fold(command, one)
+        };
+        let command = command.option("--grace", grace.map(typed));
+        let command = each(command, "--name", name);
+        each(command, "--writer", writer)
+            .option("--closed", closed.map(word))
+            .option("--open", open.map(word))
+            .option("--sole-copy", sole_copy.map(word))
+            .configured()
+            .flag("--allow-broad-root", *allow_broad_root)
+            .flag("--allow-broad-name", *allow_broad_name)
+    }
+
     /// What was typed, as settings.
     pub(crate) fn settings(&self, depth: Option<&Depth>, deed: Option<&Deed>) -> RuleSettings {
         let list = |list: &Vec<String>| (!list.is_empty()).then(|| list.clone());
@@ -271,7 +388,7 @@ impl Rule {
         RuleSettings {
             names: list(&self.name),
             writers: list(&self.writer),
-            recursive: depth.and_then(|depth| depth.recursive.then_some(true)),
+            recursive: depth.and_then(|depth| depth.recursive),
             grace: self.grace,
             // A grace that is typed holds for every name.
             fixed_name_grace: self.grace,

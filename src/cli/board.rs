@@ -11,6 +11,7 @@ use orphand::decide::time::Wall;
 use orphand::event::{Disposed, Event, RootState, Summary};
 
 use super::program::Program;
+use super::shell::Suggestion;
 use super::text;
 
 /// What is shown. The watch writes it, and whoever asks reads it.
@@ -116,6 +117,7 @@ impl Snapshot {
     /// What keeps it from its work, in words; empty where nothing does.
     pub(crate) fn trouble(&self) -> Vec<String> {
         let mut trouble = Vec::new();
+        let doctor = Suggestion::new("doctor").configured();
         if let Some(mistake) = &self.mistake {
             let then = match self.is_waiting {
                 true => "nothing is watched or removed until it is mended",
@@ -128,18 +130,18 @@ impl Snapshot {
             match state(one) {
                 RootState::Watching | RootState::Gone => {}
                 RootState::Polling => trouble.push(format!(
-                    "{root} cannot be watched, it is scanned by time; why: orphand doctor"
+                    "{root} cannot be watched, it is scanned by time; why: {doctor}"
                 )),
                 RootState::Denied => trouble.push(format!(
-                    "{root} may not be opened, or is another orphand's; why: orphand doctor"
+                    "{root} may not be opened, or is another orphand's; why: {doctor}"
                 )),
                 RootState::Blind => {
-                    trouble.push(format!("{root} cannot be judged; why: orphand doctor"));
+                    trouble.push(format!("{root} cannot be judged; why: {doctor}"));
                 }
             }
             if is_blind(one) {
                 trouble.push(format!(
-                    "{root} has temps of which nobody can tell whether they are used; why: orphand doctor"
+                    "{root} has temps of which nobody can tell whether they are used; why: {doctor}"
                 ));
             }
         }

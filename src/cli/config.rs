@@ -9,6 +9,7 @@ use serde_json::Value;
 use super::args::Look;
 use super::config_file::{self, ConfigError, RootsError, RuleSettings};
 use super::report::Report;
+use super::shell::Suggestion;
 use super::{Exit, Failure, list_writers, text, watch};
 use show::Options;
 use typed::Typed;
@@ -70,7 +71,8 @@ fn init(path: PathBuf, look: &Look, report: &mut Report) -> Result<Exit, Failure
         let path = text::escaped(&path);
         report.line(&format!(
             "wrote {path}: every setting is in it, and nothing is watched yet.\n\
-             next: name a directory in it (at [[watch]]), then: orphand config check"
+             next: name a directory in it (at [[watch]]), then: {}",
+            Suggestion::new("config check").configured()
         ))?;
     }
     Ok(Exit::Done)

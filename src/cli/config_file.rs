@@ -19,12 +19,15 @@ use orphand::decide::temp_name::{NameError, Names};
 use orphand::root::{Refused, Root};
 use orphand::watch::CLOSE_EVENTS;
 
+use super::shell::{self, Suggestion};
 use super::text;
 use mistake::{Mistake, Place};
 use overlap::Overlap;
 
+pub(crate) use covering::{Covered, RuleAt};
 pub(crate) use section::{Lines, SECTIONS, Section};
 
+mod covering;
 mod entry;
 mod mistake;
 mod overlap;
@@ -296,7 +299,13 @@ impl Config {
 
     /// In the file there is no flag to take a broad root with, but a key.
     fn refused(&self, rule: &WatchRule, refused: &Refused) -> ConfigError {
-        self.mistake(rule, refused.with_way_out("set broad = true"))
+        let what = match refused {
+            Refused::NotADirectory(_) => {
+                shell::refused(refused, Suggestion::new("explain").configured())
+            }
+            refused => refused.with_way_out("set broad = true"),
+        };
+        self.mistake(rule, what)
     }
 
     fn mistake(&self, rule: &WatchRule, what: String) -> ConfigError {

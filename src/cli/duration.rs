@@ -1,60 +1,122 @@
-//! Durations as people type them: a whole number and a unit.
+//! Durations as people type them: numbers with units.
+//!
+//! No library reads exactly this: those that are there take months, signs, spaces, or other units too.
 
 use std::time::Duration;
 
-/// Reads `30s`, `5m`, `1h`, `7d`, `250ms`. A number without a unit is an error that names it with
-/// one: guessing wrong by a factor of sixty would delete what is still needed.
+use orphand::decide::policy::{PolicyError, SHORTEST_GRACE};
+
+/// The units, largest first, in milliseconds.
+const UNITS: [(&str, u64); 5] = [
+    ("d", 86_400_000),
+    ("h", 3_600_000),
+    ("m", 60_000),
+    ("s", 1_000),
+    ("ms", 1),
+];
+
+/// Reads `30s`, `5m`, `1h30m`, `1.5s`, `7d`, `250ms`: each unit once, the larger before the smaller, and only
+/// the last number with a fraction. A number without a unit is an error that names the number with one: a
+/// wrong guess by a factor of sixty would delete what is still needed.
 pub(crate) fn parse(text: &str) -> Result<Duration, String> {
-    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
-    let (number, unit) = text.split_at(digits);
-    if number.is_empty() {
-        return Err(format!(
-            "{text:?} is not a duration; say a whole number and a unit, like 30s (ms, s, m, h or d)"
-        ));
-    }
-    let too_long = || {
-        format!(
-            "{text:?} is too long; the longest is {}d",
-            u64::MAX / 86_400_000
-        )
-    };
-    let number: u64 = number.parse().map_err(|_| too_long())?;
-    let unit = match unit {
-        "ms" => 1,
-        "s" => 1_000,
-        "m" => 60_000,
-        "h" => 3_600_000,
-        "d" => 86_400_000,
-        "" => return Err(format!("{text:?} has no unit; did you mean {text}s?")),
-        _ => {
+    let mut units = UNITS.iter();
+    let mut total = 0;
+    let mut rest = text;
+    while !rest.is_empty() || text.is_empty() {
+        let (number, after) = number(rest).ok_or_else(|| not_a_duration(text))?;
+        let letters = after.find(|c: char| c.is_ascii_digit() || c == '.');
+        let (unit, after) = after.split_at(letters.unwrap_or(after.len()));
+        let Some(&(_, unit_ms)) = UNITS.iter().find(|(name, _)| *name == unit) else {
+            return Err(match unit {
+                "" if number.len() < text.len() => {
+                    format!("{number:?} at the end of {text:?} has no unit; did you mean {text}s?")
+                }
+                "" => format!("{text:?} has no unit; did you mean {text}s?"),
+                unit => format!("{unit:?} is not a unit; there are ms, s, m, h and d"),
+            });
+        };
+        if !units.any(|(name, _)| *name == unit) {
             return Err(format!(
-                "{unit:?} is not a unit; there are ms, s, m, h and d"
+                "the units of {text:?} are not in order; say each once, the largest first, like 1h30m"
             ));
         }
-    };
-    number
-        .checked_mul(unit)
-        .map(Duration::from_millis)
-        .ok_or_else(too_long)
+        if number.contains('.') && !after.is_empty() {
+            return Err(format!(
+                "only the last number of {text:?} may have a fraction; say for example 1h30m or 1.5h"
+            ));
+        }
+        let ms = milliseconds(number, unit_ms).map_err(|wrong| wrong.say(text))?;
+        total = ms
+            .checked_add(total)
+            .ok_or_else(|| Wrong::TooLong.say(text))?;
+        rest = after;
+    }
+    Ok(Duration::from_millis(total))
 }
 
-/// As [`parse`] reads it: in the largest unit that loses nothing, down to milliseconds.
-pub(crate) fn typed(span: Duration) -> String {
-    let ms = span.as_millis();
-    let units = [
-        (86_400_000, "d"),
-        (3_600_000, "h"),
-        (60_000, "m"),
-        (1_000, "s"),
-    ];
-    let unit = units
-        .iter()
-        .find(|(unit, _)| ms >= *unit && ms.is_multiple_of(*unit));
-    match unit {
-        Some((unit, name)) => format!("{}{name}", ms / unit),
-        None if ms == 0 => "0s".to_owned(),
-        None => format!("{ms}ms"),
+/// Reads a grace: a duration that is long enough to prove something.
+pub(crate) fn grace(text: &str) -> Result<Duration, String> {
+    match parse(text)? {
+        grace if grace < SHORTEST_GRACE => Err(PolicyError::GraceTooShort(grace).to_string()),
+        grace => Ok(grace),
     }
+}
+
+/// Splits `text` behind the number that it begins with: digits, and perhaps a point and more digits.
+fn number(text: &str) -> Option<(&str, &str)> {
+    let digits = |text: &str| text.bytes().take_while(u8::is_ascii_digit).count();
+    let whole = digits(text);
+    let fraction = match text.get(whole..).and_then(|rest| rest.strip_prefix('.')) {
+        Some(rest) => digits(rest) + 1,
+        None => 0,
+    };
+    let (number, rest) = text.split_at(whole + fraction);
+    (whole > 0 && fraction != 1).then_some((number, rest))
+}
+
+fn not_a_duration(text: &str) -> String {
+    format!(
+        "{text:?} is not a duration; say numbers with units, like 30s or 1h30m (ms, s, m, h or d)"
+    )
+}
+
+/// Why a number makes no duration.
+enum Wrong {
+    TooLong,
+    TooFine,
+}
+
+impl Wrong {
+    fn say(self, text: &str) -> String {
+        match self {
+            Wrong::TooLong => format!(
+                "{text:?} is too long; the longest is {}d",
+                u64::MAX / 86_400_000
+            ),
+            Wrong::TooFine => {
+                format!("{text:?} is finer than a millisecond; leave out the last digits")
+            }
+        }
+    }
+}
+
+/// Returns `number` of `unit_ms` in milliseconds, exactly.
+fn milliseconds(number: &str, unit_ms: u64) -> Result<u64, Wrong> {
+    let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
+    let whole: u64 = whole.parse().map_err(|_| Wrong::TooLong)?;
+    let mut ms = whole.checked_mul(unit_ms).ok_or(Wrong::TooLong)?;
+    let fraction = fraction.trim_end_matches('0');
+    if !fraction.is_empty() {
+        let digits = u32::try_from(fraction.len()).map_err(|_| Wrong::TooFine)?;
+        let part: u64 = fraction.parse().map_err(|_| Wrong::TooFine)?;
+        let of = 10u64.checked_pow(digits).ok_or(Wrong::TooFine)?;
+        let part = part.checked_mul(unit_ms).ok_or(Wrong::TooFine)?;
+        if !part.is_multiple_of(of) {
+            return Err(Wrong::TooFine);
+        }
+        ms = ms.checked_add(part / of).ok_or(Wrong::TooLong)?;
+    }
+    Ok(ms)
 }
 
 #[cfg(test)]
@@ -70,17 +132,38 @@ mod tests {
             ("5m", Some(300_000)),
             ("1h", Some(3_600_000)),
             ("7d", Some(604_800_000)),
+            ("1h30m", Some(5_400_000)),
+            ("1d2h3m4s5ms", Some(93_784_005)),
+            ("1.5s", Some(1_500)),
+            ("1m1.25s", Some(61_250)),
+            ("0.1h", Some(360_000)),
+            ("1.50s", Some(1_500)),
+            ("213503982334d", Some(18_446_744_073_657_600_000)),
             ("30", None),
             ("", None),
             ("s", None),
-            ("1.5s", None),
+            (".5s", None),
+            ("1.s", None),
+            ("1.5", None),
+            ("1.5h30m", None),
+            ("1.0001s", None),
+            ("1.5ms", None),
+            ("30m1h", None),
+            ("1s1s", None),
+            ("1h30", None),
+            ("1h 30m", None),
+            ("1..5s", None),
             ("-1s", None),
             ("+1s", None),
             ("1 s", None),
             ("1S", None),
             ("1w", None),
+            ("1e3s", None),
             ("99999999999999999999s", None),
             ("18446744073709551615d", None),
+            ("213503982334d1d", None),
+            ("213503982334d23h59m59s999ms1", None),
+            ("0.99999999999999999999s", None),
             ("١s", None),
         ] {
             assert_eq!(parse(text).ok().map(|d| d.as_millis()), want, "{text:?}");
@@ -89,6 +172,7 @@ mod tests {
 
     #[test]
     fn what_is_typed_is_read_as_the_same() {
+        use orphand::decide::time::typed;
         for text in [
             "0s", "1ms", "1s", "1500ms", "90s", "5m", "1h", "25h", "7d", "90061s",
         ] {
@@ -98,6 +182,22 @@ mod tests {
 
     #[test]
     fn a_number_without_a_unit_is_named_with_one() {
-        assert!(parse("30").unwrap_err().contains("30s"));
+        for (text, named) in [("30", "30s"), ("1.5", "1.5s"), ("1h30", "1h30s")] {
+            assert!(parse(text).unwrap_err().contains(named), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_wrong_duration_names_what_is_right() {
+        for (text, words) in [
+            ("soon", "like 30s or 1h30m (ms, s, m, h or d)"),
+            ("1w", "there are ms, s, m, h and d"),
+            ("30m1h", "the largest first, like 1h30m"),
+            ("1.5h30m", "1h30m or 1.5h"),
+        ] {
+            let said = parse(text).unwrap_err();
+            assert!(said.contains(words), "{text}: {said}");
+        }
+        assert!(grace("99ms").unwrap_err().contains("the shortest is 100ms"));
     }
 }

@@ -1,6 +1,8 @@
 //! `orphand explain`: every gate, its evidence, the verdict.
 
+use std::ffi::OsStr;
 use std::fs::Metadata;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
@@ -8,6 +10,7 @@ use anstyle::AnsiColor;
 use orphand::clock;
 use orphand::decide::judge::{Answer, GATES, Reason, Verdict};
 use orphand::decide::observation::Holder;
+use orphand::decide::policy::Policy;
 use orphand::decide::time::Wall;
 use orphand::evidence::{self, Asker, FileId};
 use orphand::json;
@@ -19,10 +22,12 @@ use orphand::state::Folders;
 use serde_json::{Value, json};
 
 use super::args::{Explain, Look};
+use super::config_file::RuleAt;
 use super::report::Report;
-use super::scan::object;
+use super::scan::{object, rule_object};
+use super::shell::Suggestion;
 use super::words;
-use super::{Exit, Failure, Intent, list_writers, lossy, missing, plan, text, tools};
+use super::{Exit, Failure, Intent, Plan, list_writers, lossy, missing, plan, text, tools};
 
 pub(super) fn run(command: &Explain, look: &Look) -> Result<Exit, Failure> {
     if list_writers(&command.rule) {
@@ -42,27 +47,41 @@ pub(super) fn run(command: &Explain, look: &Look) -> Result<Exit, Failure> {
             continue;
         };
         if path.is_dir() && !path.is_symlink() {
+            let scan = command.rule.repeat(Suggestion::new("scan")).arg(&path);
             return Err(Failure::new(
                 Exit::Usage,
-                format!("{path:?} is a directory; to see what is in it: orphand scan {path:?}"),
+                format!("{path:?} is a directory; to see what is in it: {scan}"),
             ));
         }
-        let examined = examine(root, name)?;
-        match examined {
+        let subject = Explained {
+            path: &path,
+            root,
+            rule: plan.rule(root),
+            no_temp: no_temp(&root.policy, name),
+        };
+        match examine(&subject, name)? {
             Some((examined, holders)) => {
-                cannot_tell |= examined.verdict == Verdict::Keep(Reason::CannotTell);
+                let cannot_be_told = examined.verdict == Verdict::Keep(Reason::CannotTell);
+                cannot_tell |= cannot_be_told && subject.no_temp.is_none();
                 match look.json {
-                    true => documents.push(document(root, &examined, &holders)),
-                    false => print(&mut report, root, &examined, &holders)?,
+                    true => documents.push(document(&subject, &examined, &holders)),
+                    false => {
+                        head(&mut report, &subject, &plan)?;
+                        print(&mut report, &subject, &examined, &holders)?;
+                    }
                 }
             }
             None => match (look.json, path.symlink_metadata()) {
                 (_, Err(_)) => return Err(missing(&path)),
-                (true, Ok(seen)) => documents.push(not_regular(root, &path, &seen)),
-                (false, Ok(_)) => report.line(&format!(
-                    "{}\nkeep: not-regular. It is no regular file, so it is never a temp.",
-                    text::escaped(&path)
-                ))?,
+                (true, Ok(seen)) => documents.push(not_regular(&subject, &seen)),
+                (false, Ok(_)) => {
+                    head(&mut report, &subject, &plan)?;
+                    report.line(&match &subject.no_temp {
+                        Some(why) => format!("not a temp: {why}"),
+                        None => "keep: not-regular. It is no regular file, so it is never a temp."
+                            .to_owned(),
+                    })?;
+                }
             },
         }
     }
@@ -76,10 +95,52 @@ pub(super) fn run(command: &Explain, look: &Look) -> Result<Exit, Failure> {
     })
 }
 
+/// A file, and what holds where it is.
+struct Explained<'a> {
+    path: &'a Path,
+    /// Its directory.
+    root: &'a Root,
+    /// The `[[watch]]` rule that covers it.
+    rule: Option<&'a RuleAt>,
+    /// Why the rule does not take it for a temp at all.
+    no_temp: Option<String>,
+}
+
+/// Returns why `policy` does not take a file of this name for a temp, if it does not.
+fn no_temp(policy: &Policy, name: &OsStr) -> Option<String> {
+    if !policy.names.matches(name.as_bytes()) {
+        let names = policy.names.to_string();
+        let but = match name.as_bytes().ends_with(b".tmp") && names.contains("*.tmp") {
+            true => " (*.tmp leaves .syncthing.*.tmp, <digits>.tmp and .tmp alone)",
+            false => "",
+        };
+        return Some(format!("its name does not match {names}{but}"));
+    }
+    let glob = policy.exclude.glob(Path::new(name))?;
+    Some(format!("excluded by {glob}"))
+}
+
+/// The first lines: which file, and by which rule it is judged.
+fn head(report: &mut Report, subject: &Explained<'_>, plan: &Plan) -> Result<(), Failure> {
+    report.line(&text::escaped(subject.path))?;
+    match subject.rule {
+        Some(rule) => {
+            let root = text::escaped(&rule.root);
+            report.line(&format!("by the [[watch]] rule for {root} at {rule}"))?;
+        }
+        None if !plan.config.watch.is_empty() => {
+            report.line("no [[watch]] rule covers it: by the [defaults]")?;
+        }
+        None => {}
+    }
+    Ok(())
+}
+
 fn examine(
-    root: &Root,
-    name: &std::ffi::OsStr,
+    subject: &Explained<'_>,
+    name: &OsStr,
 ) -> Result<Option<(Examined, Vec<Holder>)>, Failure> {
+    let root = subject.root;
     let tools = tools(&Folders::from_env(), false)?;
     let failed = |error: &dyn std::fmt::Display| {
         Failure::new(
@@ -100,7 +161,13 @@ fn examine(
         id: None,
         below: Path::new(""),
     };
-    let has_quarantine = quarantine::is_possible(&dir);
+    // A watcher has one quarantine for all that the rule covers.
+    let has_quarantine = match subject.rule {
+        Some(rule) => {
+            Dir::open_root(&rule.root, None).is_ok_and(|dir| quarantine::is_possible(&dir))
+        }
+        None => quarantine::is_possible(&dir),
+    };
     let asker = Asker::new();
     let examined = pass::examine(&tools, ground, &dir, &asker, name, has_quarantine);
     let Some(examined) = examined.map_err(|error| failed(&error))? else {
@@ -116,7 +183,8 @@ fn examine(
     Ok(Some((examined, holders)))
 }
 
-fn document(root: &Root, examined: &Examined, holders: &[Holder]) -> Value {
+fn document(subject: &Explained<'_>, examined: &Examined, holders: &[Holder]) -> Value {
+    let root = subject.root;
     let gate = |gate: &orphand::decide::judge::Gate| {
         let (passes, reason) = match gate.ask(&examined.evidence, &root.policy) {
             Answer::Pass => (true, None),
@@ -130,65 +198,61 @@ fn document(root: &Root, examined: &Examined, holders: &[Holder]) -> Value {
         })
     };
     let gates: Vec<Value> = GATES.iter().map(gate).collect();
-    object(examined)
+    let verdict = match subject.no_temp {
+        Some(_) => None,
+        None => Some(examined.verdict),
+    };
+    object(examined, verdict, subject.rule)
         .with_path("root", Some(&root.path))
         .with_ms("grace_ms", Some(examined.suspect.grace))
         .with("grammar", examined.suspect.reading.grammar)
         .with("holders", json::holders(holders))
-        .with("matches", matches(root, examined))
+        .with("matches", subject.no_temp.is_none())
         .with("gates", gates)
         .into_value()
 }
 
 /// What is said of something that is never a temp: the same fields, as far as they have values.
-fn not_regular(root: &Root, path: &Path, seen: &Metadata) -> Value {
+fn not_regular(subject: &Explained<'_>, seen: &Metadata) -> Value {
+    let verdict = match subject.no_temp {
+        Some(_) => None,
+        None => Some(Verdict::Keep(Reason::NotRegular)),
+    };
     let newest = Wall {
         sec: seen.mtime().max(seen.ctime()),
         nsec: 0,
     };
     orphand::json::Object::default()
-        .with_path("path", Some(path))
+        .with_path("path", Some(subject.path))
         .with("bytes", seen.len())
         .with("disk_bytes", seen.blocks().saturating_mul(512))
         .with_ms("quiet_ms", Some(clock::wall().since(newest)))
-        .with("verdict", "keep")
-        .with("reason", Reason::NotRegular.as_str())
+        .with("verdict", verdict.map(Verdict::as_str))
+        .with(
+            "reason",
+            verdict.and_then(Verdict::reason).map(Reason::as_str),
+        )
         .with("target", Value::Null)
         .with("writer_pid", Value::Null)
-        .with_path("root", Some(&root.path))
+        .with("rule", rule_object(subject.rule))
+        .with_path("root", Some(&subject.root.path))
         .with("grace_ms", Value::Null)
         .with("grammar", Value::Null)
         .with("holders", json::holders(&[]))
-        .with("matches", Value::Null)
+        .with("matches", subject.no_temp.is_none())
         .with("gates", Vec::<Value>::new())
         .into_value()
 }
 
-fn matches(root: &Root, examined: &Examined) -> bool {
-    root.policy.takes(Path::new(""), &examined.suspect.name)
-}
-
 fn print(
     report: &mut Report,
-    root: &Root,
+    subject: &Explained<'_>,
     examined: &Examined,
     holders: &[Holder],
 ) -> Result<(), Failure> {
-    report.line(&text::escaped(&examined.path))?;
-    let policy = &root.policy;
-    if policy.exclude.excludes(Path::new(&examined.suspect.name)) {
-        report.line(&format!(
-            "the rule excludes it ({}): it is left alone",
-            policy.exclude
-        ))?;
-    } else if !matches(root, examined) {
-        let names = &policy.names;
-        report.line(&format!(
-            "its name is none that the rule takes ({names}): it is left alone"
-        ))?;
-    }
+    let policy = &subject.root.policy;
     for gate in GATES {
-        let (mark, style) = match gate.ask(&examined.evidence, &root.policy) {
+        let (mark, style) = match gate.ask(&examined.evidence, policy) {
             Answer::Pass => ("passes", AnsiColor::Green.on_default()),
             Answer::Keep(_) => ("keeps", AnsiColor::Yellow.on_default()),
             Answer::Quarantine(_) => ("moves", AnsiColor::Cyan.on_default()),
@@ -203,6 +267,10 @@ fn print(
     for holder in holders {
         let name = text::escaped(Path::new(&holder.name));
         report.line(&format!("  held by {name}[{}]", holder.pid))?;
+    }
+    if let Some(why) = &subject.no_temp {
+        report.line(&format!("not a temp: {why}"))?;
+        return Ok(());
     }
     let verdict = match examined.verdict {
         Verdict::Reap => "reap: nothing stands against removing it".to_owned(),

@@ -1,14 +1,18 @@
 //! `orphand history`: what was done, from the journal.
 
-use std::time::Duration;
+use std::collections::VecDeque;
+use std::fs;
+use std::path::{Path, PathBuf};
 
-use orphand::clock;
 use orphand::journal::Journal;
+use orphand::root::absolute;
 use orphand::state::Folders;
 use serde_json::Value;
 
 use super::args::{History, Look};
+use super::moment::Moment;
 use super::report::Report;
+use super::restore::path_of;
 use super::{Exit, Failure, text};
 
 /// The events that are history; what else a journal may hold is its own business.
@@ -17,26 +21,40 @@ const TOLD: [&str; 4] = ["reaped", "quarantined", "restored", "purged"];
 pub(super) fn run(command: &History, look: &Look) -> Result<Exit, Failure> {
     let journal = Journal::new(Folders::from_env().state.as_deref());
     let mut report = Report::new(look, Vec::new());
-    let from = command.since.map(since);
+    let filter = Filter::new(command);
+    let mut chosen = VecDeque::new();
     let (mut told, mut bytes, mut end) = (0u64, 0u64, Ok(()));
-    let read = journal.outcomes(|object| {
-        let word = |key: &str| object.get(key).and_then(Value::as_str).unwrap_or_default();
-        let late = from.as_deref().is_some_and(|from| word("time") < from);
-        if end.is_err() || late || !TOLD.contains(&word("event")) {
+    let mut tell = |object: &Value| {
+        if end.is_err() {
             return;
         }
         told += 1;
-        if word("event") == "reaped" {
+        if word(object, "event") == "reaped" {
             let freed = object.get("bytes").and_then(Value::as_u64);
             bytes = freed.unwrap_or(0).saturating_add(bytes);
         }
         end = match look.json {
             true => report.line(&object.to_string()),
-            false => report.line(&line(&object)),
+            false => report.line(&line(object)),
         };
+    };
+    let read = journal.outcomes(|object| {
+        if !filter.takes(&object) {
+            return;
+        }
+        match command.last {
+            None => tell(&object),
+            Some(most) => {
+                chosen.push_back(object);
+                while chosen.len() > most {
+                    chosen.pop_front();
+                }
+            }
+        }
     });
+    chosen.iter().for_each(&mut tell);
     read.map_err(|error| {
-        let path = journal.path().unwrap_or(std::path::Path::new(""));
+        let path = journal.path().unwrap_or(Path::new(""));
         Failure::new(
             Exit::Failed,
             format!("cannot read the journal {path:?}: {error}"),
@@ -45,7 +63,8 @@ pub(super) fn run(command: &History, look: &Look) -> Result<Exit, Failure> {
     end?;
     if !look.json && !look.quiet {
         let sum = match told {
-            0 => "nothing was done yet".to_owned(),
+            0 if filter.takes_all() => "nothing was done yet".to_owned(),
+            0 => "nothing was done there in that time".to_owned(),
             told => format!(
                 "{}, {} freed",
                 text::counted(told, "line", "lines"),
@@ -57,18 +76,54 @@ pub(super) fn run(command: &History, look: &Look) -> Result<Exit, Failure> {
     Ok(Exit::Done)
 }
 
-/// The moment `span` ago. Times of one format compare as text.
-fn since(span: Duration) -> String {
-    let now = clock::wall();
-    let secs = i64::try_from(span.as_secs()).unwrap_or(i64::MAX);
-    orphand::json::time(orphand::decide::time::Wall {
-        sec: now.sec.saturating_sub(secs).max(0),
-        nsec: now.nsec,
-    })
+/// Which lines of the journal are wanted.
+struct Filter {
+    /// In the form of the journal, which compares as text.
+    since: Option<String>,
+    until: Option<String>,
+    /// Each by the path that was given, and by the path that it really has.
+    dirs: Vec<PathBuf>,
+}
+
+impl Filter {
+    fn new(command: &History) -> Filter {
+        let time = |moment: Moment| orphand::json::time(moment.wall());
+        let names = |dir: &PathBuf| {
+            let real = fs::canonicalize(dir).ok();
+            std::iter::once(absolute(dir)).chain(real)
+        };
+        Filter {
+            since: command.since.map(time),
+            until: command.until.map(time),
+            dirs: command.dirs.iter().flat_map(names).collect(),
+        }
+    }
+
+    fn takes_all(&self) -> bool {
+        self.since.is_none() && self.until.is_none() && self.dirs.is_empty()
+    }
+
+    fn takes(&self, object: &Value) -> bool {
+        let time = word(object, "time");
+        let early = self.until.as_deref().is_some_and(|until| time > until);
+        let late = self.since.as_deref().is_some_and(|since| time < since);
+        TOLD.contains(&word(object, "event")) && !early && !late && self.is_in(object)
+    }
+
+    /// A file that was restored elsewhere belongs to its root as well.
+    fn is_in(&self, object: &Value) -> bool {
+        let paths = ["path", "root"].map(|key| path_of(object, key));
+        let below = |dir: &PathBuf| paths.iter().flatten().any(|path| path.starts_with(dir));
+        self.dirs.is_empty() || self.dirs.iter().any(below)
+    }
+}
+
+fn word<'v>(object: &'v Value, key: &str) -> &'v str {
+    object.get(key).and_then(Value::as_str).unwrap_or_default()
 }
 
 fn line(object: &Value) -> String {
-    let word = |key: &str| object.get(key).and_then(Value::as_str).unwrap_or_default();
+    let word = |key: &str| word(object, key);
     let time = word("time").parse::<jiff::Timestamp>().map_or_else(
         |_| word("time").to_owned(),
         |time| {

@@ -15,7 +15,7 @@ use orphand::state::Folders;
 
 use super::args::Look;
 use super::config_file::{LogFile, LogSettings};
-use super::supervisor;
+use super::{supervisor, variables};
 
 /// The name of the file in its folder.
 pub(crate) const FILE: &str = "orphand.log";
@@ -39,7 +39,7 @@ pub(crate) fn start(look: &Look) {
         (false, 1) => Some(LevelFilter::Info),
         (false, _) => Some(LevelFilter::Debug),
     };
-    let variable = std::env::var_os("ORPHAND_LOG").is_some();
+    let variable = is_chosen();
     let mut builder = env_logger::Builder::new();
     builder
         .filter_level(LevelFilter::Trace)
@@ -69,6 +69,38 @@ pub(crate) fn start(look: &Look) {
     if log::set_logger(both).is_ok() {
         log::set_max_level(most);
     }
+}
+
+/// Whether `ORPHAND_LOG` says how much is logged. A word in it that is no level would mute everything.
+fn is_chosen() -> bool {
+    let Some(filter) = variables::set("ORPHAND_LOG") else {
+        return false;
+    };
+    let filter = filter.to_string_lossy();
+    let wrong = wrong_level(&filter);
+    if let Some(word) = wrong {
+        let _ = writeln!(
+            io::stderr(),
+            "ORPHAND_LOG has no effect: {word:?} is not a level; say off, error, warn, info, debug or trace, \
+             or a module and a level, like notify=debug"
+        );
+    }
+    wrong.is_none()
+}
+
+/// Returns the first word of a filter that is neither a level nor a module.
+fn wrong_level(filter: &str) -> Option<&str> {
+    let levels = filter.split('/').next().unwrap_or_default();
+    let words = levels.split(',').map(str::trim);
+    words.filter(|word| !word.is_empty()).find_map(|word| {
+        let is_module = word.starts_with("orphand") || word.starts_with("notify");
+        let level = match word.split_once('=') {
+            Some((_, level)) => level.trim(),
+            None if is_module => return None,
+            None => word,
+        };
+        (!level.is_empty() && level.parse::<LevelFilter>().is_err()).then_some(level)
+    })
 }
 
 /// From now on a background watcher logs as the configuration says.
@@ -158,5 +190,28 @@ impl Log for Both {
 
     fn flush(&self) {
         self.stderr.flush();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::wrong_level;
+
+    #[test]
+    fn a_filter_has_levels_and_modules() {
+        for (filter, wrong) in [
+            ("info", None),
+            ("WARN", None),
+            ("off", None),
+            ("info,notify=debug", None),
+            ("notify", None),
+            ("orphand::daemon=trace", None),
+            ("info/regex", None),
+            ("bogus", Some("bogus")),
+            ("info,bogus", Some("bogus")),
+            ("notify=loud", Some("loud")),
+        ] {
+            assert_eq!(wrong_level(filter), wrong, "{filter}");
+        }
     }
 }

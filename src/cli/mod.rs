@@ -1,5 +1,6 @@
 //! The command line: parse, build, run. One file for each command.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::fmt;
 use std::io::{self, IsTerminal, Write as _};
@@ -7,7 +8,6 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use clap::Parser as _;
 use orphand::decide::temp_name;
 use orphand::evidence::locks::Locks;
 use orphand::evidence::namespaces::Nested;
@@ -15,13 +15,15 @@ use orphand::evidence::restored::Marks;
 use orphand::evidence::siblings::Listings;
 use orphand::evidence::writers::Writers;
 use orphand::journal::Journal;
+use orphand::look::{RootError, RootId};
 use orphand::pass::Tools;
 use orphand::reap::Reaper;
-use orphand::root::{Refused, Root};
+use orphand::root::{Refused, Root, absolute};
 use orphand::state::Folders;
 
-use args::{Cli, Command, Rule};
-use config_file::{Config, RuleSettings};
+use args::{Command, Rule};
+use config_file::{Config, Covered, RuleAt, RuleSettings};
+use shell::Suggestion;
 
 mod args;
 mod board;
@@ -36,17 +38,20 @@ mod history;
 mod log;
 mod man;
 mod metrics;
+mod moment;
 mod program;
 mod quarantine;
 mod report;
 mod restore;
 mod scan;
 mod service;
+mod shell;
 mod size;
 mod status;
 mod supervisor;
 mod sweep;
 mod text;
+mod variables;
 mod watch;
 mod words;
 
@@ -94,12 +99,6 @@ impl Failure {
     }
 }
 
-impl From<Refused> for Failure {
-    fn from(refused: Refused) -> Failure {
-        Failure::new(Exit::Usage, refused)
-    }
-}
-
 impl From<config_file::ConfigError> for Failure {
     fn from(error: config_file::ConfigError) -> Failure {
         Failure::new(Exit::Config, error)
@@ -129,7 +128,7 @@ impl From<io::Error> for Failure {
 
 /// Runs what the command line says.
 pub(crate) fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = variables::parse().unwrap_or_else(|error| error.exit());
     log::start(&cli.look);
     let look = cli.look;
     let end = match cli.command {
@@ -164,11 +163,55 @@ pub(crate) fn main() -> ExitCode {
 struct Plan {
     config: Config,
     roots: Vec<Root>,
+    /// The `[[watch]]` rules that hold in roots, by their paths.
+    rules: BTreeMap<PathBuf, RuleAt>,
+    /// The roots that may be broad ones.
+    broad: BTreeSet<PathBuf>,
+}
+
+impl Plan {
+    /// Returns the rule that holds in a root.
+    fn rule(&self, root: &Root) -> Option<&RuleAt> {
+        self.rules.get(&root.path)
+    }
+
+    /// Returns why a root may only be looked at, if it may not be changed.
+    fn refuses_to_act(&self, root: &Root) -> Option<Refused> {
+        let broad = self.broad.contains(&root.path);
+        Root::new(&root.path, Arc::clone(&root.policy), broad).err()
+    }
+
+    /// Says which rule of the configuration file holds where.
+    fn name_rules(&self, look: &args::Look) {
+        const MOST: usize = 20;
+        let named = self.roots.iter().filter_map(|root| {
+            let path = text::escaped(&root.path);
+            let rule = self.rule(root)?;
+            Some(match &rule.excluded {
+                Some(glob) => format!(
+                    "nothing in {path} is taken: the [[watch]] rule at {rule} excludes it ({glob})"
+                ),
+                None => format!("{path} has its [[watch]] rule at {rule}"),
+            })
+        });
+        let mut named: Vec<String> = named.collect();
+        let more = named.len().saturating_sub(MOST);
+        named.truncate(MOST);
+        if more > 0 {
+            named.push(format!("and {more} more directories have theirs"));
+        }
+        for line in named.iter().filter(|_| !look.quiet) {
+            // It only goes with the data.
+            let _ = writeln!(io::stderr(), "{line}");
+        }
+    }
 }
 
 /// For what a directory is given.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Intent {
+    /// To be watched: by the `[defaults]`, whatever rule it has.
+    Watch,
     /// To be changed.
     Act,
     /// To be looked at.
@@ -183,21 +226,97 @@ fn plan(
 ) -> Result<Plan, Failure> {
     let config = Config::load(rule.config.as_deref())?;
     // What is typed here is meant for these directories; a default is not.
-    let broad = typed.broad.unwrap_or(false);
-    let settings = typed.over(&config.defaults);
-    let policy = Arc::new(settings.policy()?);
+    let typed_broad = typed.broad.unwrap_or(false);
+    let covered = match intent {
+        Intent::Watch => {
+            let policy = typed.over(&config.defaults).policy()?;
+            let covered = |dir: &PathBuf| Covered {
+                path: absolute(dir),
+                policy: policy.clone(),
+                rule: None,
+                broad: false,
+            };
+            dirs.iter().map(covered).collect()
+        }
+        Intent::Act | Intent::Look => config.covered(dirs, &typed)?,
+    };
     let mut roots: Vec<Root> = Vec::new();
-    for dir in dirs {
-        let policy = Arc::clone(&policy);
+    let (mut rules, mut broad) = (BTreeMap::new(), BTreeSet::new());
+    for one in covered {
+        let policy = Arc::new(one.policy);
         let root = match intent {
-            Intent::Act => Root::new(dir, policy, broad)?,
-            Intent::Look => Root::to_look_at(dir, policy)?,
+            Intent::Look => Root::to_look_at(&one.path, policy),
+            Intent::Act | Intent::Watch => Root::new(&one.path, policy, typed_broad || one.broad),
         };
+        let root = root.map_err(|why| {
+            let explain = rule.repeat(Suggestion::new("explain"));
+            Failure::new(Exit::Usage, shell::refused(&why, explain))
+        })?;
+        rules.extend(one.rule.map(|rule| (root.path.clone(), rule)));
+        broad.extend((typed_broad || one.broad).then(|| root.path.clone()));
         if roots.iter().all(|known| known.path != root.path) {
             roots.push(root);
         }
     }
-    Ok(Plan { config, roots })
+    Ok(Plan {
+        config,
+        roots,
+        rules,
+        broad,
+    })
+}
+
+/// The same for the directories that the configuration file lists. `verb` is what is to be done with them.
+fn listed(rule: &Rule, typed: &RuleSettings, verb: &str) -> Result<Plan, Failure> {
+    let config = Config::load(rule.config.as_deref())?;
+    let mut roots = config.roots(typed)?;
+    if roots.is_empty() {
+        return Err(nothing_listed(&config, verb));
+    }
+    let places = config.watch.iter().map(|rule| config.place_of(rule));
+    let rules = roots.iter().map(|root| root.path.clone()).zip(places);
+    let rules = rules.collect();
+    // Each was asked about already, by its own rule.
+    let broad = roots.iter().map(|root| root.path.clone()).collect();
+    // A watcher waits for those that are not there; here nothing waits.
+    roots.retain(|root| {
+        let is_there = !matches!(RootId::of(&root.path), Err(RootError::Missing));
+        if !is_there {
+            ::log::warn!("{:?} does not exist, and is left out", root.path);
+        }
+        is_there
+    });
+    Ok(Plan {
+        config,
+        roots,
+        rules,
+        broad,
+    })
+}
+
+/// No directory was given, and the file lists none: both ways out are named.
+fn nothing_listed(config: &Config, verb: &str) -> Failure {
+    let file = match &config.path {
+        Some(path) => format!("{path:?} lists none"),
+        None => match Config::usual_path() {
+            Some(path) => format!("there is no {path:?}"),
+            None => "there is no configuration file".to_owned(),
+        },
+    };
+    let one = format!("{verb} one now:");
+    let init = Suggestion::new("config init").configured();
+    let next = match config.path {
+        Some(_) => "a [[watch]] for each in that file".to_owned(),
+        None => format!("{init}, then a [[watch]] for each in that file"),
+    };
+    Failure::new(
+        Exit::Usage,
+        format!(
+            "no directory to {verb}: none was given, and {file}.\n\
+             {one:<20} orphand {verb} DIR\n\
+             or list them:        {next}"
+        ),
+    )
 }
 
 /// `--writer list`: the named grammars, and whose they are.

@@ -13,6 +13,7 @@ use super::args::{Look, Purge, Quarantine, Rooms};
 use super::config_file::Config;
 use super::report::Report;
 use super::restore::{line, roots};
+use super::shell::Suggestion;
 use super::{Exit, Failure, confirmed, stdin_is_terminal, text};
 
 pub(super) fn run(command: &Quarantine, look: &Look) -> Result<Exit, Failure> {
@@ -56,9 +57,11 @@ fn list(command: &Rooms, look: &Look) -> Result<Exit, Failure> {
         let text = match files {
             0 => "nothing is in quarantine".to_owned(),
             files => format!(
-                "{}, {}.   back: orphand restore ID   for good: orphand quarantine purge [ID]",
+                "{}, {}.   back: {} ID   for good: {} [ID]",
                 text::counted(files, "file", "files"),
-                text::size(bytes)
+                text::size(bytes),
+                Suggestion::new("restore").configured(),
+                Suggestion::new("quarantine purge").configured()
             ),
         };
         report.line(&text)?;
@@ -107,7 +110,10 @@ fn purge(command: &Purge, look: &Look) -> Result<Exit, Failure> {
     if let Some(id) = command.ids.iter().find(|id| !found.contains(id)) {
         return Err(Failure::new(
             Exit::Failed,
-            format!("nothing in quarantine is {id:?}; what there is: orphand quarantine list"),
+            format!(
+                "nothing in quarantine is {id:?}; what there is: {}",
+                Suggestion::new("quarantine list").configured()
+            ),
         ));
     }
     for id in &command.ids {

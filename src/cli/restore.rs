@@ -20,6 +20,7 @@ use serde_json::Value;
 use super::args::{Look, Restore};
 use super::config_file::Config;
 use super::report::Report;
+use super::shell::Suggestion;
 use super::{Exit, Failure, text};
 
 pub(super) fn run(command: &Restore, look: &Look) -> Result<Exit, Failure> {
@@ -145,8 +146,9 @@ fn find(which: &Path, config: &Config, journal: &Journal) -> Result<(Room, Store
         (0, _) | (_, None) => Err(Failure::new(
             Exit::Failed,
             format!(
-                "nothing in quarantine is {which:?}; what there is: orphand quarantine list. \
-                 (Searched: the roots of the journal and of the configuration, and here.)"
+                "nothing in quarantine is {which:?}; what there is: {}. \
+                 (Searched: the roots of the journal and of the configuration, and here.)",
+                Suggestion::new("quarantine list").configured()
             ),
         )),
         (_, Some(_)) => Err(Failure::new(

@@ -18,10 +18,13 @@ use orphand::root::Root;
 use orphand::state::Folders;
 use serde_json::Value;
 
-use super::args::{Look, Scan};
+use super::args::{self, Look, Scan};
+use super::config_file::RuleAt;
 use super::report::Report;
 use super::words;
-use super::{Exit, Failure, Intent, list_writers, missing, plan, progress_bar, text, tools};
+use super::{
+    Exit, Failure, Intent, Plan, list_writers, listed, missing, plan, progress_bar, text, tools,
+};
 
 /// A temp and the root it was found in.
 struct Row {
@@ -33,10 +36,14 @@ pub(super) fn run(command: &Scan, look: &Look) -> Result<Exit, Failure> {
     if list_writers(&command.rule) {
         return Ok(Exit::Done);
     }
-    let typed = command
-        .rule
-        .settings(Some(&command.depth), Some(&command.deed));
-    let plan = plan(&command.rule, typed, &command.dirs, Intent::Look)?;
+    // Nothing is changed anyway: what counts is what would be done.
+    let deed = command.deed.for_real();
+    let typed = command.rule.settings(Some(&command.depth), Some(&deed));
+    let plan = match command.dirs.is_empty() {
+        true => listed(&command.rule, &typed, "scan")?,
+        false => plan(&command.rule, typed, &command.dirs, Intent::Look)?,
+    };
+    plan.name_rules(look);
     let paths = plan.roots.iter().map(|root| root.path.clone()).collect();
     let mut report = Report::new(look, paths);
     let (mut rows, mut failed) = (Vec::new(), false);
@@ -48,9 +55,10 @@ pub(super) fn run(command: &Scan, look: &Look) -> Result<Exit, Failure> {
         .any(|row: &Row| row.examined.verdict == Verdict::Keep(Reason::CannotTell));
     let orphans = rows.iter().filter(|row| is_orphan(&row.examined)).count();
     if look.json {
-        report.line(&document(&plan.roots, &rows).to_string())?;
+        report.line(&document(&plan, &rows).to_string())?;
     } else {
-        print(&mut report, &plan.roots, &rows, look.quiet)?;
+        print(&mut report, &plan, &rows, look.quiet)?;
+        report.line(&closing(command, &plan, &rows))?;
     }
     if !look.quiet {
         for note in narrower(&plan.roots, &rows) {
@@ -139,24 +147,38 @@ pub(super) fn is_orphan(examined: &Examined) -> bool {
     !matches!(examined.verdict, Verdict::Keep(_))
 }
 
-/// The fields that a temp has in every document.
-pub(super) fn object(examined: &Examined) -> Object {
-    let verdict = examined.verdict;
+/// The fields that a temp has in every document. `verdict`: none for a file that is not a temp.
+pub(super) fn object(
+    examined: &Examined,
+    verdict: Option<Verdict>,
+    rule: Option<&RuleAt>,
+) -> Object {
     Object::default()
         .with_path("path", Some(&examined.path))
         .with("bytes", examined.evidence.observation.fingerprint.size)
         .with("disk_bytes", examined.evidence.observation.allocated)
         .with_ms("quiet_ms", Some(examined.suspect.quiet))
-        .with("verdict", verdict.as_str())
-        .with("reason", verdict.reason().map(Reason::as_str))
+        .with("verdict", verdict.map(Verdict::as_str))
+        .with(
+            "reason",
+            verdict.and_then(Verdict::reason).map(Reason::as_str),
+        )
         .with_path("target", examined.target.as_deref())
         .with("writer_pid", examined.suspect.reading.pid)
+        .with("rule", rule_object(rule))
 }
 
-fn document(roots: &[Root], rows: &[Row]) -> Value {
+/// The file and line of a `[[watch]]` rule.
+pub(super) fn rule_object(rule: Option<&RuleAt>) -> Option<Value> {
+    let rule = rule?;
+    let object = Object::default().with_path("file", Some(&rule.file));
+    Some(object.with("line", rule.line).into_value())
+}
+
+fn document(plan: &Plan, rows: &[Row]) -> Value {
     let roots = orphand::json::event(
         &Event::Ready {
-            roots: roots.iter().map(|root| root.path.clone()).collect(),
+            roots: plan.roots.iter().map(|root| root.path.clone()).collect(),
             tracked: 0,
         },
         orphand::clock::wall(),
@@ -164,7 +186,10 @@ fn document(roots: &[Root], rows: &[Row]) -> Value {
     .into_value();
     let temps: Vec<Value> = rows
         .iter()
-        .map(|row| object(&row.examined).into_value())
+        .map(|row| {
+            let rule = plan.roots.get(row.root).and_then(|root| plan.rule(root));
+            object(&row.examined, Some(row.examined.verdict), rule).into_value()
+        })
         .collect();
     let total = Total::of(rows);
     let total = Object::default()
@@ -211,9 +236,9 @@ impl Total {
     }
 }
 
-fn print(report: &mut Report, roots: &[Root], rows: &[Row], quiet: bool) -> Result<(), Failure> {
+fn print(report: &mut Report, plan: &Plan, rows: &[Row], quiet: bool) -> Result<(), Failure> {
     let name = |row: &Row| {
-        let root = roots.get(row.root).map(|root| root.path.as_path());
+        let root = plan.roots.get(row.root).map(|root| root.path.as_path());
         report.name(&row.examined.path, root.unwrap_or(&row.examined.path))
     };
     let names: Vec<String> = rows.iter().map(name).collect();
@@ -237,26 +262,61 @@ fn print(report: &mut Report, roots: &[Root], rows: &[Row], quiet: bool) -> Resu
         let line = format!("{word}  {name:<width$}  {bytes:>8}  {}", why(&row.examined));
         report.line(line.trim_end())?;
     }
-    let total = Total::of(rows);
-    if total.orphans == 0 {
-        let temps = text::counted(total.temps, "temp", "temps");
-        report.line(&format!("no orphans ({temps})"))?;
-        return Ok(());
-    }
-    let oldest = rows.iter().filter(|row| is_orphan(&row.examined));
-    let oldest = oldest
-        .map(|row| row.examined.suspect.quiet)
-        .max()
-        .unwrap_or(Duration::ZERO);
-    let roots: Vec<String> = roots.iter().map(|root| shell_word(&root.path)).collect();
-    report.line(&format!(
-        "{}, {}, the oldest {}.   remove them: orphand sweep {}",
-        text::counted(total.orphans, "orphan", "orphans"),
-        text::size(total.orphan_size.disk_bytes),
-        text::span(oldest),
-        roots.join(" ")
-    ))?;
     Ok(())
+}
+
+/// The last line: the total, and the command that acts on it.
+fn closing(command: &Scan, plan: &Plan, rows: &[Row]) -> String {
+    let total = Total::of(rows);
+    let orphans = total.orphans;
+    if orphans == 0 {
+        let temps = text::counted(total.temps, "temp", "temps");
+        return format!("no orphans ({temps})");
+    }
+    let found = || rows.iter().filter(|row| is_orphan(&row.examined));
+    let oldest = found().map(|row| row.examined.suspect.quiet).max();
+    let sum = format!(
+        "{}, {}, the oldest {}.",
+        text::counted(orphans, "orphan", "orphans"),
+        text::size(total.orphan_size.disk_bytes),
+        text::span(oldest.unwrap_or(Duration::ZERO))
+    );
+    if let Some(refused) = plan.roots.iter().find_map(|root| plan.refuses_to_act(root)) {
+        return format!("{sum}   sweep removes nothing there: {refused}");
+    }
+    let only_reports = |row: &Row| {
+        let root = plan.roots.get(row.root);
+        root.is_some_and(|root| root.policy.is_dry_run())
+    };
+    let reported = found().filter(|row| only_reports(row)).count() as u64;
+    // If every orphan is only reported, the command overrides that.
+    let all = reported == orphans;
+    let (mut removed, mut moved) = (0, 0);
+    for row in found().filter(|row| all || !only_reports(row)) {
+        match row.examined.verdict {
+            Verdict::Quarantine(_) => moved += 1,
+            _ => removed += 1,
+        }
+    }
+    let what = match (removed, moved) {
+        (_, 0) => "remove them".to_owned(),
+        (0, _) => "move them to quarantine".to_owned(),
+        (removed, moved) => format!(
+            "remove {} and move {} to quarantine",
+            text::count(removed),
+            text::count(moved)
+        ),
+    };
+    let but = match reported {
+        reported if reported > 0 && !all => format!(
+            " ({} are only reported, by action = \"report\")",
+            text::count(reported)
+        ),
+        _ => String::new(),
+    };
+    let deed = command.deed.for_real();
+    let sweep = args::sweep(&command.rule, &command.depth, &deed, &command.dirs, all);
+    format!("{sum}   {what}{but}: {sweep}")
 }
 
 /// Patterns that would take reserved names, each with one that takes all the other temps here as well.
@@ -297,47 +357,5 @@ fn why(examined: &Examined) -> String {
             format!("unused for {quiet}; it may be the only copy")
         }
         Verdict::Quarantine(_) => format!("unused for {quiet}; it would be moved"),
-    }
-}
-
-/// A path as a shell takes it; with `$'…'` (bash, zsh, ksh) where it has to be escaped.
-fn shell_word(path: &std::path::Path) -> String {
-    use std::os::unix::ffi::OsStrExt;
-    let text = text::escaped(path);
-    let plain = |c: char| c.is_alphanumeric() || "/._-+,:@%".contains(c);
-    if text.chars().all(plain) {
-        return text;
-    }
-    let bytes = path.as_os_str().as_bytes();
-    if std::str::from_utf8(bytes) == Ok(text.as_str()) {
-        return format!("'{}'", text.replace('\'', r"'\''"));
-    }
-    let byte = |b: &u8| match b {
-        b'\'' | b'\\' | 0..0x20 | 0x7f.. => format!("\\x{b:02x}"),
-        b => char::from(*b).to_string(),
-    };
-    format!("$'{}'", bytes.iter().map(byte).collect::<String>())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::ffi::OsStr;
-    use std::os::unix::ffi::OsStrExt;
-
-    #[test]
-    fn words_that_a_shell_takes() {
-        for (path, want) in [
-            (&b"/srv/app-1"[..], "/srv/app-1"),
-            (b"/a b", "'/a b'"),
-            (b"/it's", r"'/it'\''s'"),
-            (b"/a\nb", r"$'/a\x0ab'"),
-            (b"/\xff", r"$'/\xff'"),
-        ] {
-            assert_eq!(
-                shell_word(std::path::Path::new(OsStr::from_bytes(path))),
-                want
-            );
-        }
     }
 }

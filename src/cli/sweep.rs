@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use orphand::daemon;
+use orphand::decide::policy::{Action, Open, SoleCopy};
 use orphand::decide::retention::Trust;
 use orphand::event::{Event, Subject, Summary};
 use orphand::evidence::Asker;
@@ -11,12 +12,13 @@ use orphand::reap::quarantine::{self, Keeping};
 use orphand::root::Root;
 use orphand::state::Folders;
 
-use super::args::{Look, Sweep};
+use super::args::{self, Look, Sweep};
 use super::report::Report;
 use super::scan::cannot_scan;
+use super::shell::Suggestion;
 use super::{
-    Exit, Failure, Intent, confirmed, list_writers, missing, plan, progress_bar, stdin_is_terminal,
-    text, tools,
+    Exit, Failure, Intent, confirmed, list_writers, listed, missing, plan, progress_bar,
+    stdin_is_terminal, text, tools,
 };
 
 pub(super) fn run(command: &Sweep, look: &Look) -> Result<Exit, Failure> {
@@ -26,18 +28,22 @@ pub(super) fn run(command: &Sweep, look: &Look) -> Result<Exit, Failure> {
     let typed = command
         .rule
         .settings(Some(&command.depth), Some(&command.deed));
-    let plan = plan(&command.rule, typed, &command.dirs, Intent::Act)?;
+    let plan = match command.dirs.is_empty() {
+        true => listed(&command.rule, &typed, "sweep")?,
+        false => plan(&command.rule, typed, &command.dirs, Intent::Act)?,
+    };
+    plan.name_rules(look);
     for root in &plan.roots {
         if let Err(RootError::Missing) = RootId::of(&root.path) {
             return Err(missing(&root.path));
         }
     }
-    let dry_run = plan.roots.iter().all(|root| root.policy.is_dry_run());
-    if !dry_run && !command.yes && !may_go_on(&plan.roots, look)? {
+    let dry_run = !plan.roots.is_empty() && plan.roots.iter().all(|root| root.policy.is_dry_run());
+    if !dry_run && !command.yes && !may_go_on(command, &plan.roots, look)? {
         return Ok(Exit::Done);
     }
     let folders = Folders::from_env();
-    let _locks = lock_all(&plan.roots, &folders)?;
+    let _locks = lock_all(command, &plan.roots, &folders)?;
     let roots = plan.roots.iter().map(|root| root.path.clone());
     let mut report = Report::new(look, roots.collect()).once();
     let tools = tools(&folders, look.verbose > 0)?;
@@ -107,16 +113,43 @@ fn unreadable(root: &Root, error: &std::io::Error) -> Event {
     }
 }
 
+/// The same command, with this option too.
+fn again(command: &Sweep, option: &str) -> Suggestion {
+    let Sweep {
+        rule, depth, deed, ..
+    } = command;
+    args::sweep(rule, depth, deed, &command.dirs, false).flag(option, true)
+}
+
 /// Asks, where somebody can answer. Where nobody can, it needs to have been said.
-fn may_go_on(roots: &[Root], look: &Look) -> Result<bool, Failure> {
+fn may_go_on(command: &Sweep, roots: &[Root], look: &Look) -> Result<bool, Failure> {
     if !stdin_is_terminal() || look.json {
         return Err(Failure::new(
             Exit::Usage,
-            "sweep removes files, and nobody can be asked here: say --yes, or -n to see what would go",
+            format!(
+                "sweep removes files, and no person can be asked here: say --yes, or -n to see what would \
+                 be done\n\
+                 do it:   {}\n\
+                 see it:  {}",
+                again(command, "--yes"),
+                again(command, "-n")
+            ),
         ));
     }
     let names: Vec<String> = roots.iter().map(|root| text::escaped(&root.path)).collect();
     let (mut temps, mut grace) = (0, Duration::MAX);
+    let moves = |root: &Root| {
+        let policy = &root.policy;
+        policy.action == Action::Quarantine
+            || policy.sole_copy == SoleCopy::Quarantine
+            || policy.open == Open::Quarantine
+    };
+    let deletes = |root: &Root| root.policy.action == Action::Delete;
+    let what = match (roots.iter().any(deletes), roots.iter().any(moves)) {
+        (true, false) => "remove those",
+        (true, true) => "remove, or move to quarantine, those",
+        (false, _) => "move to quarantine those",
+    };
     for root in roots {
         let found = orphand::scan::temps(root, &mut |_, _| {}, &|_| {});
         let found = found.map_err(|error| cannot_scan(root, &error))?;
@@ -130,7 +163,7 @@ fn may_go_on(roots: &[Root], look: &Look) -> Result<bool, Failure> {
         return Ok(true);
     }
     Ok(confirmed(&format!(
-        "{} in {}: remove those that nobody has used for {}?",
+        "{} in {}: {what} that no process has used for {}?",
         text::counted(temps, "temp", "temps"),
         names.join(", "),
         text::span(grace)
@@ -138,6 +171,7 @@ fn may_go_on(roots: &[Root], look: &Look) -> Result<bool, Failure> {
 }
 
 fn lock_all(
+    command: &Sweep,
     roots: &[Root],
     folders: &Folders,
 ) -> Result<Vec<Option<orphand::state::RootLock>>, Failure> {
@@ -148,8 +182,10 @@ fn lock_all(
                 Exit::Busy,
                 format!(
                     "another orphand{who} works on {:?}. the watcher does this by itself; \
-                     to hurry it: orphand sweep -n shows what waits",
-                    root.path
+                     to hurry it: orphand sweep -n shows what waits\n\
+                     see it:  {}",
+                    root.path,
+                    again(command, "-n")
                 ),
             )
         })

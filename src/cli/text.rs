@@ -2,7 +2,8 @@
 
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
-use std::time::Duration;
+
+pub(crate) use orphand::decide::time::span;
 
 /// `path` as it can be printed: what could move a cursor, hide or reverse text, or end a line is
 /// escaped. The names come from anybody who may write to a watched directory.
@@ -105,21 +106,6 @@ pub(crate) fn counted(number: u64, one: &str, many: &str) -> String {
     format!("{} {}", count(number), if number == 1 { one } else { many })
 }
 
-/// `10 s`, `5 min`, `3 months`: one number and one unit.
-pub(crate) fn span(span: Duration) -> String {
-    let seconds = span.as_secs();
-    let (number, unit) = match seconds {
-        0 => return format!("{} ms", span.as_millis()),
-        1..120 => (seconds, "s"),
-        120..7_200 => (seconds / 60, "min"),
-        7_200..172_800 => (seconds / 3_600, "h"),
-        172_800..5_184_000 => (seconds / 86_400, "days"),
-        5_184_000..63_072_000 => (seconds / 2_592_000, "months"),
-        _ => (seconds / 31_536_000, "years"),
-    };
-    format!("{} {unit}", count(number))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -158,23 +144,11 @@ mod tests {
     }
 
     #[test]
-    fn counts_and_spans() {
+    fn counts() {
         assert_eq!(count(0), "0");
         assert_eq!(count(999), "999");
         assert_eq!(count(8_662), "8,662");
         assert_eq!(count(1_234_567), "1,234,567");
         assert_eq!(counted(1, "temp", "temps"), "1 temp");
-        for (seconds, want) in [
-            (1, "1 s"),
-            (119, "119 s"),
-            (120, "2 min"),
-            (7_200, "2 h"),
-            (200_000, "2 days"),
-            (7_800_000, "3 months"),
-            (70_000_000, "2 years"),
-        ] {
-            assert_eq!(span(Duration::from_secs(seconds)), want);
-        }
-        assert_eq!(span(Duration::from_millis(100)), "100 ms");
     }
 }

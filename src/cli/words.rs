@@ -8,6 +8,7 @@ use orphand::decide::judge::Reason;
 use orphand::event::{Cause, Disposed, Event, RootState, Subject, Summary};
 use orphand::reap::claim;
 
+use super::shell::Suggestion;
 use super::text;
 
 /// How they are put. By default as a file wants them: without colour, without a time of day, and
@@ -178,9 +179,10 @@ impl Words {
         let moved = summary.quarantined - would_move;
         if moved > 0 {
             parts.push(format!(
-                "{} moved to the quarantine ({}; emptied by: orphand quarantine purge)",
+                "{} moved to the quarantine ({}; emptied by: {})",
                 text::count(moved),
-                text::size(summary.held_back.disk_bytes)
+                text::size(summary.held_back.disk_bytes),
+                Suggestion::new("quarantine purge").configured()
             ));
         }
         if would_reap > 0 {
@@ -234,7 +236,9 @@ fn moved(disposed: &Disposed, id: Option<&str>, reason: Option<Reason>) -> Strin
     };
     if let Some(id) = id {
         line.push_str(&format!(
-            "  back: orphand restore {id}   for good: orphand quarantine purge {id}"
+            "  back: {}   for good: {}",
+            Suggestion::new("restore").configured().arg(id),
+            Suggestion::new("quarantine purge").configured().arg(id)
         ));
     }
     line
@@ -264,9 +268,10 @@ fn stays(reason: Reason, by: &str, retry: Option<Duration>) -> String {
             "it may be the only copy, and there can be no quarantine here".to_owned()
         }
         Reason::QuarantineFull => {
-            "it may be the only copy, and the quarantine is full; to make room: \
-             orphand quarantine purge"
-                .to_owned()
+            format!(
+                "it may be the only copy, and the quarantine is full; to make room: {}",
+                Suggestion::new("quarantine purge").configured()
+            )
         }
         Reason::Reserved => {
             "its name is reserved (a lock, a database, a transfer, a backup, the target of another \

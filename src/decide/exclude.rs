@@ -4,8 +4,9 @@
 //! with the whole way, or the way to a folder on it. As bytes, and case counts. What could never
 //! match anything is an error: whoever wrote it believes that something is safe.
 
+use std::borrow::Cow;
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use globset::{Candidate, GlobBuilder, GlobSet};
 
@@ -15,6 +16,10 @@ use super::temp_name::why;
 #[derive(Clone, Debug, Default)]
 pub struct Exclude {
     globs: Vec<Excluding>,
+    /// The way from the directory that the globs are meant for to the root.
+    base: PathBuf,
+    /// Folders below the root, by their ways from it, that are left to other rules.
+    folders: Vec<PathBuf>,
 }
 
 #[derive(Clone, Debug)]
@@ -67,21 +72,50 @@ impl Exclude {
         let globs = globs.iter().map(|glob| Excluding::new(glob.as_ref()));
         Ok(Exclude {
             globs: globs.collect::<Result<_, _>>()?,
+            ..Exclude::default()
         })
+    }
+
+    /// Returns the same for a root that lies at `base` below the directory that the globs are meant for.
+    #[must_use]
+    pub fn within(self, base: &Path) -> Exclude {
+        Exclude {
+            base: self.base.join(base),
+            ..self
+        }
+    }
+
+    /// Leaves the folder `below`, the way to it from the root, to another rule.
+    pub fn leave(&mut self, below: PathBuf) {
+        self.folders.push(below);
     }
 
     /// Whether the file or folder at `below`, the way to it from the root, is excluded by itself or
     /// by a folder that it is in. The root itself never is.
     #[must_use]
     pub fn excludes(&self, below: &Path) -> bool {
-        let excluded = |way: &Path| self.globs.iter().any(|glob| glob.matches(way));
-        !self.is_empty() && below.ancestors().any(excluded)
+        self.folders.iter().any(|folder| below.starts_with(folder)) || self.glob(below).is_some()
+    }
+
+    /// Returns the glob that excludes `below`, as it was given.
+    #[must_use]
+    pub fn glob(&self, below: &Path) -> Option<&str> {
+        if self.globs.is_empty() {
+            return None;
+        }
+        let way = match self.base.as_os_str().is_empty() {
+            true => Cow::Borrowed(below),
+            false => Cow::Owned(self.base.join(below)),
+        };
+        let globs = self.globs.iter();
+        let mut excluding = globs.filter(|glob| way.ancestors().any(|way| glob.matches(way)));
+        excluding.next().map(|glob| glob.text.as_str())
     }
 
     /// Whether nothing is excluded, as in nearly every rule.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.globs.is_empty()
+        self.globs.is_empty() && self.folders.is_empty()
     }
 }
 
@@ -234,6 +268,41 @@ mod tests {
         for glob in ["[a", "a/{b", r"a\"] {
             let error = Exclude::new(&["b", glob]).err();
             assert!(matches!(error, Some(ExcludeError::Bad { glob: bad, .. }) if bad == glob));
+        }
+    }
+
+    #[test]
+    fn a_root_below_the_directory_of_the_globs() {
+        let exclude = Exclude::new(&["a/b/*.tmp", "cache"]).expect("globs");
+        let exclude = exclude.within(Path::new("a"));
+        for (way, glob) in [
+            ("b/x.tmp", Some("a/b/*.tmp")),
+            ("cache/x.tmp", Some("cache")),
+            ("x.tmp", None),
+            ("a/b/x.tmp", None),
+        ] {
+            assert_eq!(exclude.glob(Path::new(way)), glob, "{way}");
+            assert_eq!(exclude.excludes(Path::new(way)), glob.is_some(), "{way}");
+        }
+        let within = Exclude::new(&["cache"]).expect("a glob");
+        let within = within.within(Path::new("cache"));
+        assert_eq!(within.glob(Path::new("x.tmp")), Some("cache"));
+        assert_eq!(within.glob(Path::new("")), Some("cache"));
+    }
+
+    #[test]
+    fn a_folder_that_is_left_to_another_rule() {
+        let mut exclude = Exclude::default();
+        exclude.leave("a/b".into());
+        assert!(!exclude.is_empty());
+        for (way, want) in [
+            ("a/b", true),
+            ("a/b/c.tmp", true),
+            ("a/bc", false),
+            ("a", false),
+        ] {
+            assert_eq!(exclude.excludes(Path::new(way)), want, "{way}");
+            assert_eq!(exclude.glob(Path::new(way)), None, "no glob says so");
         }
     }
 

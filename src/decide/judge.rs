@@ -9,6 +9,7 @@ use std::time::Duration;
 use super::observation::{Fingerprint, Hold, Kind, Observation};
 use super::policy::{Action, Closed, Open, PID_FORGOTTEN, Policy, SoleCopy};
 use super::reserved::Reserved;
+use super::time::span;
 
 /// Why a temp stays. A closed list: scripts rely on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -498,7 +499,11 @@ fn young(e: &Evidence, _: &Policy) -> Answer {
 }
 
 fn says_young(e: &Evidence) -> String {
-    format!("quiet for {:.1?}, its grace is {:?}", e.quiet, e.grace)
+    format!(
+        "quiet for {}, its grace is {}",
+        span(e.quiet),
+        span(e.grace)
+    )
 }
 
 fn changed(e: &Evidence, _: &Policy) -> Answer {
@@ -1241,7 +1246,7 @@ mod tests {
         says(
             "quiet for its grace",
             &orphan(),
-            "quiet for 300.0s, its grace is 300s",
+            "quiet for 5 min, its grace is 5 min",
         );
 
         says(

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::exclude::Exclude;
 use super::temp_name::{Names, Reading};
+use super::time::typed;
 
 /// What a close means (`--closed`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -174,7 +175,11 @@ pub enum PolicyError {
     )]
     NoCloseEvents,
     /// Shorter than [`SHORTEST_GRACE`].
-    #[error("a grace of {0:?} is too short to prove anything; the shortest is 100ms")]
+    #[error(
+        "a grace of {} is too short to prove anything; the shortest is {}",
+        typed(*.0),
+        typed(SHORTEST_GRACE)
+    )]
     GraceTooShort(Duration),
 }
 

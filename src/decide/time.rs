@@ -35,6 +35,58 @@ impl Mono {
     }
 }
 
+/// Returns `span` in words for people: `250 ms`, `1.5 s`, `1 min 30 s`, `1 h`, `2 days 7 h`, `3 months`.
+///
+/// The two largest units, without one that is zero; below 10 s with a tenth. What is left is cut off.
+#[must_use]
+pub fn span(span: Duration) -> String {
+    const MINUTE: u64 = 60;
+    const HOUR: u64 = 60 * MINUTE;
+    const DAY: u64 = 24 * HOUR;
+    let seconds = span.as_secs();
+    let two = |(unit, name): (u64, &str), (next, next_name): (u64, &str)| {
+        let (number, rest) = (seconds / unit, seconds % unit / next);
+        match rest {
+            0 => format!("{number} {name}"),
+            rest => format!("{number} {name} {rest} {next_name}"),
+        }
+    };
+    match seconds {
+        0 => format!("{} ms", span.as_millis()),
+        1..10 if span.subsec_millis() >= 100 => {
+            format!("{seconds}.{} s", span.subsec_millis() / 100)
+        }
+        1..MINUTE => format!("{seconds} s"),
+        MINUTE..HOUR => two((MINUTE, "min"), (1, "s")),
+        HOUR..DAY => two((HOUR, "h"), (MINUTE, "min")),
+        DAY..172_800 => two((DAY, "day"), (HOUR, "h")),
+        172_800..5_184_000 => two((DAY, "days"), (HOUR, "h")),
+        5_184_000..63_072_000 => format!("{} months", seconds / (30 * DAY)),
+        _ => format!("{} years", seconds / (365 * DAY)),
+    }
+}
+
+/// Returns `span` as the command line and the configuration file read it: `250ms`, `90s`, `1h`. In the
+/// largest unit that loses nothing, down to milliseconds.
+#[must_use]
+pub fn typed(span: Duration) -> String {
+    let ms = span.as_millis();
+    let units = [
+        (86_400_000, "d"),
+        (3_600_000, "h"),
+        (60_000, "m"),
+        (1_000, "s"),
+    ];
+    let unit = units
+        .iter()
+        .find(|(unit, _)| ms >= *unit && ms.is_multiple_of(*unit));
+    match unit {
+        Some((unit, name)) => format!("{}{name}", ms / unit),
+        None if ms == 0 => "0s".to_owned(),
+        None => format!("{ms}ms"),
+    }
+}
+
 fn nanos(span: Duration) -> u64 {
     u64::try_from(span.as_nanos()).unwrap_or(u64::MAX)
 }
@@ -135,6 +187,49 @@ mod tests {
         };
         assert_eq!(past.since(far), Duration::ZERO);
         assert_eq!(far.since(past), Duration::from_nanos(u64::MAX));
+    }
+
+    #[test]
+    fn spans_in_words() {
+        for (ms, want) in [
+            (0, "0 ms"),
+            (100, "100 ms"),
+            (1_000, "1 s"),
+            (1_040, "1 s"),
+            (1_500, "1.5 s"),
+            (10_900, "10 s"),
+            (59_999, "59 s"),
+            (60_000, "1 min"),
+            (90_000, "1 min 30 s"),
+            (300_000, "5 min"),
+            (3_599_000, "59 min 59 s"),
+            (3_600_000, "1 h"),
+            (3_601_000, "1 h"),
+            (5_400_000, "1 h 30 min"),
+            (86_400_000, "1 day"),
+            (90_000_000, "1 day 1 h"),
+            (200_000_000, "2 days 7 h"),
+            (7_800_000_000, "3 months"),
+            (70_000_000_000, "2 years"),
+        ] {
+            assert_eq!(span(Duration::from_millis(ms)), want, "{ms} ms");
+        }
+    }
+
+    #[test]
+    fn spans_as_they_are_typed() {
+        for (ms, want) in [
+            (0, "0s"),
+            (99, "99ms"),
+            (1_500, "1500ms"),
+            (90_000, "90s"),
+            (300_000, "5m"),
+            (3_600_000, "1h"),
+            (90_000_000, "25h"),
+            (604_800_000, "7d"),
+        ] {
+            assert_eq!(typed(Duration::from_millis(ms)), want, "{ms} ms");
+        }
     }
 
     #[test]

@@ -111,7 +111,9 @@ fn durations_without_a_unit_or_too_short() {
         refused(&["watch", "--grace", "99ms", "root"], &["100ms"]),
         refused(&["sweep", "--yes", "--grace", "99ms", "root"], &["100ms"]),
         refused(&["sweep", "--yes", "--grace", "0s", "root"], &["100ms"]),
-        refused(&["sweep", "--yes", "--grace", "1.5s", "root"], &["1.5s"]),
+        refused(&["sweep", "--yes", "--grace", "1.5", "root"], &["1.5s"]),
+        refused(&["sweep", "--yes", "--grace", "1h30", "root"], &["30s"]),
+        refused(&["watch", "--grace", "30m1h", "root"], &["1h30m"]),
         refused(
             &["sweep", "--yes", "--grace", "1w", "root"],
             &["ms, s, m, h"],
@@ -130,6 +132,18 @@ fn durations_without_a_unit_or_too_short() {
         case(
             &["sweep", "-n", "--grace", "213503982334d", "root"],
             0,
+            Anything,
+            Nothing,
+        ),
+        case(
+            &["sweep", "-n", "--grace", "1h30m", "root"],
+            0,
+            Anything,
+            Nothing,
+        ),
+        case(
+            &["scan", "--exit-code", "--grace", "0.1s", "root"],
+            10,
             Anything,
             Nothing,
         ),
@@ -587,6 +601,112 @@ fn the_environment_stands_between_flags_and_file() {
     let kept = short().env("ORPHAND_ACTION", "report");
     kept.run(["sweep", "--yes", "root"]).exit(0);
     assert_eq!(kept.listing(), ["a", "a.tmp", "b.4194304.tmp"]);
+}
+
+#[test]
+fn a_wrong_variable_is_named() {
+    for (name, value, says) in [
+        ("ORPHAND_GRACE", "bogus", "like 30s or 1h30m"),
+        ("ORPHAND_GRACE", "30", "30s"),
+        ("ORPHAND_GRACE", "50ms", "100ms"),
+        ("ORPHAND_OPEN", "maybe", "keep, quarantine, reap"),
+        ("ORPHAND_CLOSED", "maybe", "orphan, settled"),
+        ("ORPHAND_SOLE_COPY", "maybe", "quarantine, keep, reap"),
+        ("ORPHAND_ACTION", "maybe", "delete, quarantine, report"),
+        ("ORPHAND_COLOR", "maybe", "auto, always, never"),
+        ("ORPHAND_RECURSIVE", "maybe", "1, true, yes or on"),
+    ] {
+        let wrong = sandbox().env(name, value);
+        let ran = wrong.run(["scan", "root"]).exit(2).silent();
+        assert!(!ran.stderr.contains("for '--"), "{name}: {}", ran.stderr);
+        ran.complains(&format!("'{value}' for '{name}'"))
+            .complains(says);
+    }
+    // A flag is blamed where it is the flag's.
+    let typed = sandbox().env("ORPHAND_GRACE", "bogus");
+    let ran = typed.run(["scan", "--grace", "nonsense", "root"]).exit(2);
+    ran.complains("'nonsense' for '--grace <TIME>'");
+    let both = sandbox().env("ORPHAND_GRACE", "7");
+    let ran = both.run(["scan", "--grace", "7", "root"]).exit(2);
+    ran.complains("'7' for '--grace <TIME>'");
+    // And the right one of two that have the same value.
+    let two = sandbox()
+        .env("ORPHAND_OPEN", "x")
+        .env("ORPHAND_CLOSED", "x");
+    let ran = two.run(["scan", "--closed", "orphan", "root"]).exit(2);
+    ran.complains("'x' for 'ORPHAND_OPEN'");
+    use std::os::unix::ffi::OsStringExt;
+    let bytes = std::ffi::OsString::from_vec(vec![0xff]);
+    let ran = sandbox().env("ORPHAND_GRACE", bytes).run(["scan", "root"]);
+    ran.exit(2).complains("ORPHAND_GRACE is not UTF-8");
+    let ran = sandbox().env("ORPHAND_LOG", "bogus").run(["scan", "root"]);
+    ran.exit(0).complains("ORPHAND_LOG").complains("warn");
+}
+
+#[test]
+fn an_empty_variable_counts_as_not_set() {
+    let names = [
+        "ORPHAND_GRACE",
+        "ORPHAND_CLOSED",
+        "ORPHAND_OPEN",
+        "ORPHAND_SOLE_COPY",
+        "ORPHAND_ACTION",
+        "ORPHAND_CONFIG",
+        "ORPHAND_RECURSIVE",
+        "ORPHAND_COLOR",
+        "ORPHAND_LOG",
+    ];
+    let empty = names
+        .iter()
+        .fold(sandbox(), |sandbox, name| sandbox.env(name, ""));
+    for args in [
+        &["scan", "--exit-code", "--grace", "100ms", "root"][..],
+        &["scan", "--exit-code", "-r", "--grace", "100ms", "root"],
+    ] {
+        let ran = empty.run(args).exit(10);
+        assert_eq!(ran.stderr, "", "{args:?}");
+    }
+    empty.run(["explain", "root/a.tmp"]).exit(0).says("young");
+    empty.run(["quarantine", "list"]).exit(0);
+    let shown = empty.run(["config", "show"]).exit(0);
+    assert!(!shown.stdout.contains("ORPHAND_"), "{}", shown.stdout);
+}
+
+#[test]
+fn recursion_is_switched_by_flag_variable_and_file() {
+    let sandbox = || {
+        sandbox()
+            .file("below/c.tmp", "")
+            .aged(Duration::from_millis(200))
+    };
+    let orphans = |sandbox: &Sandbox, args: &[&str]| {
+        let all = ["scan", "--json", "--grace", "100ms"];
+        let ran = sandbox.run(all.iter().chain(args).chain(&["root"])).exit(0);
+        ran.stdout_json()["total"]["orphans"].as_u64().unwrap()
+    };
+    for on in ["1", "true", "yes", "on", "TRUE"] {
+        let sandbox = sandbox().env("ORPHAND_RECURSIVE", on);
+        assert_eq!(orphans(&sandbox, &[]), 3, "{on}");
+        assert_eq!(orphans(&sandbox, &["--recursive=false"]), 2, "{on}");
+    }
+    let deep = "[defaults]\nrecursive = true\n";
+    for off in ["0", "false", "no", "off"] {
+        let sandbox = sandbox()
+            .file("../config/orphand/config.toml", deep)
+            .env("ORPHAND_RECURSIVE", off);
+        assert_eq!(orphans(&sandbox, &[]), 2, "{off}");
+        assert_eq!(orphans(&sandbox, &["-r"]), 3, "{off}");
+        assert_eq!(orphans(&sandbox, &["--recursive=yes"]), 3, "{off}");
+    }
+    // The flag alone, among others, and before the directory.
+    for args in [&["-rv"][..], &["-vr"], &["--recursive"], &["-r"]] {
+        assert_eq!(orphans(&sandbox(), args), 3, "{args:?}");
+    }
+    let filed = sandbox().file("../config/orphand/config.toml", deep);
+    assert_eq!(orphans(&filed, &[]), 3);
+    let ran = filed.run(["scan", "--recursive=perhaps", "root"]).exit(2);
+    ran.complains("'--recursive")
+        .complains("say 1, true, yes or on");
 }
 
 /// A wrong configuration stops every command that reads it, and says where it is wrong.

@@ -248,7 +248,7 @@ fn names_that_would_do_something_to_a_terminal() {
     assert!(!people.contains('\u{1b}'), "{people:?}");
     let missing = format!("{name}/missing");
     let cured = sandbox.run(["doctor", "-q", &missing]).exit(3).stdout;
-    assert!(cured.contains(r"a\x1b[2J\x0ab/missing'"), "{cured}");
+    assert!(cured.contains(r"a\033[2J\012b/missing'"), "{cured}");
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! The journal: what was done, before and after it happened.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde_json::Value;
@@ -117,6 +117,144 @@ fn since() {
     assert_eq!(told(&history(&sandbox, &["--since", "7d"])), LIFE);
     assert_eq!(told(&history(&sandbox, &["--since", "26h"])), LIFE);
     assert_eq!(told(&history(&sandbox, &["--since", "24h"])), LIFE[3..]);
+}
+
+/// Gives the lines of the journal these times, in their order: hours before now.
+fn dated(sandbox: &Sandbox, hours: &[i64]) {
+    let path = journal(sandbox);
+    let now = jiff::Timestamp::now();
+    let mut hours = hours.iter();
+    let lines = written(&fs::read_to_string(&path).unwrap());
+    let dated = lines.into_iter().map(|mut line| {
+        if line["event"].is_string() {
+            let hours = hours.next().expect("a time for each");
+            let at = now - jiff::SignedDuration::from_hours(*hours);
+            line["time"] = format!("{at:.3}").into();
+        }
+        format!("{line}\n")
+    });
+    fs::write(&path, dated.collect::<String>()).unwrap();
+}
+
+#[test]
+fn the_last_lines() {
+    let sandbox = a_life();
+    for (n, want) in [
+        ("0", &LIFE[5..]),
+        ("2", &LIFE[3..]),
+        ("5", &LIFE),
+        ("99", &LIFE),
+    ] {
+        assert_eq!(told(&history(&sandbox, &["-n", n])), want, "{n}");
+    }
+    let people = sandbox.run(["history", "-n2"]).exit(0);
+    people.says("2 lines, 0 B freed");
+    for wrong in ["-1", "x", "1.5", ""] {
+        let ran = sandbox.run(["history", &format!("-n={wrong}")]).exit(2);
+        ran.silent().complains("a whole number, like 20");
+    }
+}
+
+#[test]
+fn from_then_on_and_until_then() {
+    let sandbox = a_life();
+    let zone = jiff::tz::TimeZone::UTC;
+    let now = jiff::Timestamp::now().to_zoned(zone);
+    let date = |days: i64| {
+        let day = now.date() - jiff::SignedDuration::from_hours(24 * days);
+        day.to_string()
+    };
+    // Three days ago, then a little more than two, and just now.
+    let noon = i64::from(now.hour());
+    dated(&sandbox, &[72 + noon, 48 + noon, 24 + noon, 2 + noon, 0]);
+    let sandbox = sandbox.env("TZ", "UTC");
+    let all = |args: &[&str]| told(&history(&sandbox, args));
+    for (args, want) in [
+        (&["--since", "yesterday"][..], &LIFE[2..]),
+        (&["--since", "today"], &LIFE[4..]),
+        (&["--until", "today"], &LIFE[..4]),
+        (&["--until", "yesterday"], &LIFE[..2]),
+        (&["--since", "yesterday", "--until", "today"], &LIFE[2..4]),
+        (&["--since", &date(2)], &LIFE[1..]),
+        (&["--until", &date(2)], &LIFE[..1]),
+        (&["--since", &date(3), "--until", &date(2)], &LIFE[..1]),
+        (&["--since", &format!("{}T00:00:00Z", date(0))], &LIFE[4..]),
+        (
+            &["--since", &format!("{}T01:00:00+01:00", date(0))],
+            &LIFE[4..],
+        ),
+        (&["--until", "1h30m"], &LIFE[..4]),
+        (&["--until", "365d"], &LIFE[5..]),
+        (&["--since", "yesterday", "-n", "1"], &LIFE[4..]),
+    ] {
+        assert_eq!(all(args), want, "{args:?}");
+    }
+    sandbox
+        .run(["history", "--until", "365d"])
+        .exit(0)
+        .says("nothing was done there in that time");
+    // The day is one of the zone that is set, by rule or by name.
+    let mut zones = vec![("XXX14", -14)];
+    if Path::new("/usr/share/zoneinfo/Pacific/Kiritimati").exists() {
+        zones.push(("Pacific/Kiritimati", 14));
+    }
+    for (zone, hours) in zones {
+        let there = a_life();
+        dated(&there, &[72, 48, 24, 24, 0]);
+        let first = jiff::Timestamp::now() - jiff::SignedDuration::from_hours(72);
+        let offset = jiff::tz::TimeZone::fixed(jiff::tz::offset(hours));
+        let local = first.to_zoned(offset).date();
+        let (before, after) = (local.to_string(), local.tomorrow().unwrap().to_string());
+        let there = there.env("TZ", zone);
+        let args = ["--since", &before, "--until", &after];
+        assert_eq!(told(&history(&there, &args)), LIFE[..1], "{zone}");
+    }
+    for wrong in ["soon", "2026-13-01", "12"] {
+        for option in ["--since", "--until"] {
+            let ran = sandbox.run(["history", option, wrong]).exit(2).silent();
+            ran.complains(wrong);
+        }
+    }
+    let ran = sandbox.run(["history", "--since", "soon"]).exit(2);
+    ran.complains("today, yesterday, a date (2026-11-28)");
+}
+
+#[test]
+fn of_a_directory_and_what_is_below_it() {
+    let sandbox = Sandbox::new()
+        .file("in/a.tmp", "")
+        .file("in/deep/b.tmp", "")
+        .file("inner/c.tmp", "x")
+        .file("d.tmp", "")
+        .aged(OLD);
+    sandbox.sweep(SHORT.iter().chain(&["-r"])).exit(0);
+    let all = |args: &[&str]| {
+        let mut told = told(&history(&sandbox, args));
+        told.sort();
+        told
+    };
+    assert_eq!(all(&["root/in"]), ["reaped a.tmp", "reaped b.tmp"]);
+    assert_eq!(all(&["./root/in/deep/"]), ["reaped b.tmp"]);
+    assert_eq!(all(&["root/inner"]), ["quarantined c.tmp"]);
+    assert_eq!(all(&["root/inner", "root/in/deep"]).len(), 2);
+    assert_eq!(all(&["root"]).len(), 4);
+    assert_eq!(all(&["{base}"]).len(), 4);
+    assert_eq!(all(&["elsewhere"]), [""; 0]);
+    std::os::unix::fs::symlink("root/in", sandbox.base().join("alias")).unwrap();
+    assert_eq!(all(&["alias"]).len(), 2);
+    // It was restored elsewhere, and is what was done in its directory all the same.
+    fs::create_dir(sandbox.base().join("out")).unwrap();
+    let restored = ["restore", "--to", "out/c", "root/inner/c.tmp"];
+    sandbox.run(restored).exit(0);
+    for (dir, restored) in [("root/inner", false), ("root", true), ("out", true)] {
+        let ran = sandbox.run(["history", dir]).exit(0);
+        assert_eq!(
+            ran.stdout.contains("restored"),
+            restored,
+            "{dir}: {}",
+            ran.stdout
+        );
+    }
 }
 
 /// The intent is there before anything happens, the outcome after it.

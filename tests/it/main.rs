@@ -17,6 +17,7 @@ mod manual;
 mod names;
 mod quarantine;
 mod reserved;
+mod rules;
 mod scan;
 mod seeds;
 mod service;

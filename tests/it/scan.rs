@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::contract;
-use crate::sandbox::{Sandbox, name};
+use crate::sandbox::{Ran, Sandbox, dead_pid, name};
 
 const SHORT: [&str; 2] = ["--grace", "100ms"];
 const OLD: Duration = Duration::from_millis(150);
@@ -242,4 +242,307 @@ fn quiet_and_json() {
         .run(["sweep", "-n", "--grace", "100ms", "root"])
         .exit(0)
         .says("a.4194304.tmp");
+}
+
+/// A directory that a shell would take apart.
+const ODD: &str = "root/it's a dir";
+
+/// Temps of several kinds in the directory [`ODD`], and what stands beside them.
+fn odd() -> Sandbox {
+    let file = |name: &str| format!("../{ODD}/{name}");
+    Sandbox::new()
+        .file(file("a"), "whole")
+        .file(file("a.tmp"), "orphan")
+        .file(file("b.part"), "only copy")
+        .file(file("b.tmp"), "only copy")
+        .file(file("c d.tmp"), "")
+        .file(file("below/e.tmp"), "")
+        .file(file(&format!("a.tmp.{}.0123456789ab", dead_pid())), "x")
+        .file(file("held.tmp"), "")
+        .file("../my config.toml", "[defaults]\ngrace = \"100ms\"\n")
+        .file(
+            "../moving config.toml",
+            "[defaults]\ngrace = \"100ms\"\naction = \"quarantine\"\n",
+        )
+        .aged(OLD)
+}
+
+/// What `scan` says of each orphan, and its command.
+fn scanned(sandbox: &Sandbox, args: &[&str], variables: &[(&str, &str)]) -> (Vec<String>, String) {
+    let run = |more: &[&str]| {
+        let args = ["scan"].iter().chain(args).chain(more).chain(&[ODD]);
+        let mut command = sandbox.command(args);
+        command.envs(variables.iter().copied());
+        sandbox.finish(command).exit(0)
+    };
+    let document = run(&["--json"]).stdout_json();
+    let temps = document["temps"].as_array().unwrap().iter();
+    let orphans = temps.filter(|temp| temp["verdict"] != "keep");
+    let mut orphans: Vec<String> = orphans
+        .map(|temp| {
+            let word = |key: &str| temp[key].as_str().unwrap();
+            format!("{} {}", word("verdict"), word("path"))
+        })
+        .collect();
+    orphans.sort();
+    let people = run(&[]).stdout;
+    let last = people.lines().last().unwrap().to_owned();
+    (orphans, last)
+}
+
+/// Does what was pasted into a shell, in another directory and without the variables of the scan.
+fn pasted(sandbox: &Sandbox, line: &str) -> Ran {
+    let at = line.find("orphand ");
+    let at = at.unwrap_or_else(|| panic!("no command: {line}"));
+    let mut shell = sandbox.program("sh");
+    shell.args(["-c", &line[at..]]);
+    let folder = sandbox.binary().parent().unwrap().to_str().unwrap();
+    shell.env(
+        "PATH",
+        format!("{folder}:{}", std::env::var("PATH").unwrap()),
+    );
+    shell.current_dir("/");
+    sandbox.finish(shell)
+}
+
+/// What a shell does with the command that `scan` suggests is what `scan` has listed, and nothing else.
+#[test]
+fn the_suggested_command_does_what_was_listed() {
+    let short = ["--grace", "100ms"];
+    let with = |args: &[&'static str]| [&short[..], args].concat();
+    type Variables = &'static [(&'static str, &'static str)];
+    let cases: [(Vec<&str>, Variables, usize, &str); 15] = [
+        (with(&[]), &[], 3, "remove 2 and move 1 to quarantine: "),
+        (with(&["-r"]), &[], 4, " -r "),
+        (
+            with(&["--name", "*.part"]),
+            &[],
+            1,
+            "move them to quarantine: ",
+        ),
+        (
+            with(&["--name", "c*", "--name", "a.tmp"]),
+            &[],
+            2,
+            "remove them: ",
+        ),
+        (
+            with(&["--writer", "claude-code"]),
+            &[],
+            4,
+            "--writer claude-code",
+        ),
+        (with(&["--sole-copy", "reap"]), &[], 3, "remove them: "),
+        (with(&["--sole-copy", "keep"]), &[], 2, "remove them: "),
+        (with(&["--open", "reap"]), &[], 4, "--open reap"),
+        (
+            with(&["--closed", "settled", "--open", "reap"]),
+            &[],
+            1,
+            "--closed settled --open reap",
+        ),
+        (
+            with(&["--action", "quarantine"]),
+            &[],
+            3,
+            "move them to quarantine: ",
+        ),
+        (with(&["-n"]), &[], 3, "remove 2"),
+        (
+            vec!["--config", "my config.toml"],
+            &[],
+            3,
+            "my config.toml' ",
+        ),
+        (
+            vec!["-n", "--config", "moving config.toml"],
+            &[],
+            3,
+            "move them to quarantine: ",
+        ),
+        (
+            vec![],
+            &[("ORPHAND_GRACE", "0.1s"), ("ORPHAND_RECURSIVE", "1")],
+            4,
+            " -r --grace 100ms ",
+        ),
+        (
+            vec!["--recursive=false"],
+            &[("ORPHAND_GRACE", "100ms"), ("ORPHAND_ACTION", "report")],
+            3,
+            "--action delete",
+        ),
+    ];
+    for (args, variables, count, words) in cases {
+        let sandbox = odd();
+        let held = fs::File::open(sandbox.base().join(ODD).join("held.tmp")).unwrap();
+        let (listed, last) = scanned(&sandbox, &args, variables);
+        assert_eq!(listed.len(), count, "{args:?}: {listed:#?}");
+        assert!(last.contains(words), "{words:?} for {args:?}: {last}");
+        let ran = pasted(&sandbox, &format!("{last} --yes --json")).exit(0);
+        let events = ran.events();
+        let done = |event: &str, verdict: &str| {
+            let done = events.of(event).into_iter();
+            done.map(|event| format!("{verdict} {}", event["path"].as_str().unwrap()))
+                .collect::<Vec<_>>()
+        };
+        let mut all = [done("reaped", "reap"), done("quarantined", "quarantine")].concat();
+        all.sort();
+        assert_eq!(all, listed, "{args:?} {variables:?}: {last}");
+        drop(held);
+    }
+}
+
+/// No option is slipped in that the person did not give.
+#[test]
+fn no_command_is_suggested_that_would_be_refused() {
+    let sandbox = Sandbox::new().file("a.tmp", "").aged(OLD);
+    let home = sandbox.root();
+    let sandbox = sandbox.env("HOME", home);
+    let ran = sandbox.run(["scan", "--grace", "100ms", "root"]).exit(0);
+    let last = ran.stdout.lines().last().unwrap();
+    assert!(!last.contains("orphand sweep"), "{last}");
+    assert!(
+        last.contains("sweep removes nothing there") && last.contains("home directory"),
+        "{last}"
+    );
+    let typed = ["scan", "--allow-broad-root", "--grace", "100ms", "root"];
+    sandbox.run(typed).exit(0).says("--allow-broad-root");
+}
+
+#[test]
+fn a_sweep_that_cannot_ask_names_the_whole_command() {
+    let sandbox = odd();
+    let ran = sandbox.run(["sweep", "--grace", "100ms", "--name", "c*", ODD]);
+    let ran = ran.exit(2).silent();
+    for (word, option) in [("do it:", " --yes"), ("see it:", " -n")] {
+        let line = ran
+            .stderr
+            .lines()
+            .find(|line| line.starts_with(word))
+            .unwrap();
+        assert!(line.ends_with(option), "{line}");
+        let events = pasted(&sandbox, &format!("{line} --json")).exit(0).events();
+        assert_eq!(events.names("reaped"), ["c d.tmp"], "{line}");
+        if option == " --yes" {
+            sandbox.write(format!("../{ODD}/c d.tmp"), "");
+            sandbox.age(OLD);
+        }
+    }
+}
+
+#[test]
+fn a_file_that_is_no_temp_has_no_verdict() {
+    let sandbox = Sandbox::new()
+        .file("sessions.json", "precious")
+        .file("sessions.json.tmp", "x")
+        .file("0.tmp", "x")
+        .aged(OLD);
+    symlink("sessions.json", sandbox.path("link")).unwrap();
+    symlink("sessions.json", sandbox.path("link.tmp")).unwrap();
+    let short = ["--grace", "100ms"];
+    for (file, last) in [
+        ("sessions.json", "not a temp: its name does not match *.tmp"),
+        ("link", "not a temp: its name does not match *.tmp"),
+        (
+            "0.tmp",
+            "not a temp: its name does not match *.tmp (*.tmp leaves .syncthing.*.tmp, <digits>.tmp and .tmp alone)",
+        ),
+    ] {
+        let path = format!("root/{file}");
+        let ran = sandbox.run(["explain"].iter().chain(&short).chain(&[&*path]));
+        assert_eq!(ran.exit(0).stdout.lines().last(), Some(last));
+        let ran = sandbox.run(["explain", "--json"].iter().chain(&short).chain(&[&*path]));
+        let temp = &ran.exit(0).stdout_json()["temps"][0];
+        for key in ["verdict", "reason"] {
+            assert_eq!(temp.get(key), Some(&Value::Null), "{key} of {temp}");
+        }
+        assert_eq!(temp["matches"], false, "{temp}");
+    }
+    for (file, verdict) in [("sessions.json.tmp", "reap"), ("link.tmp", "keep")] {
+        let path = format!("root/{file}");
+        let ran = sandbox.run(["explain", "--json"].iter().chain(&short).chain(&[&*path]));
+        let temp = &ran.exit(0).stdout_json()["temps"][0];
+        assert_eq!(
+            (&temp["verdict"], &temp["matches"]),
+            (&verdict.into(), &true.into())
+        );
+    }
+    let named = [
+        "explain",
+        "--name",
+        "*.part",
+        "--writer",
+        "git",
+        "root/sessions.json.tmp",
+    ];
+    let ran = sandbox.run(named).exit(0);
+    ran.says("not a temp: its name does not match *.part, tmp_obj_");
+}
+
+/// The directory is quoted, and the options are repeated.
+#[test]
+fn a_directory_is_no_file_to_explain() {
+    let sandbox = odd();
+    let ran = sandbox
+        .run(["explain", "--name", "c*", ODD])
+        .exit(2)
+        .silent();
+    let want = format!(
+        r"orphand scan --name 'c*' '{}/root/it'\''s a dir'",
+        sandbox.base().display()
+    );
+    ran.complains(&want);
+}
+
+/// Also where the file says where to look.
+#[test]
+fn every_hint_repeats_the_configuration_file() {
+    let sandbox = odd();
+    let sweep = ["sweep", "--yes", "--config", "my config.toml", ODD];
+    let ran = sandbox.run(sweep).exit(0);
+    // Without its journal, a copy is found by the directories of the file alone.
+    fs::remove_dir_all(sandbox.base().join("state/orphand")).unwrap();
+    let text = format!("[[watch]]\npath = {:?}\n", sandbox.base().join(ODD));
+    sandbox.write("../my config.toml", text);
+    let moved = ran.stdout.lines().find(|line| line.contains("  back: "));
+    let moved = moved.unwrap_or_else(|| panic!("{}", ran.stdout));
+    let (back, purge) = moved.split_once("   for good: ").unwrap();
+    assert!(
+        ran.stdout
+            .contains("emptied by: orphand quarantine purge --config '")
+    );
+    pasted(&sandbox, back).exit(0);
+    assert_eq!(sandbox.content(format!("../{ODD}/b.tmp")), "only copy");
+    // The copy is not there any more, and what there is is to be seen.
+    let ran = pasted(&sandbox, purge).exit(1);
+    let list = ran.stderr.split_once("what there is: ").unwrap().1;
+    pasted(&sandbox, list)
+        .exit(0)
+        .says("nothing is in quarantine");
+    let init = ["config", "init", "--config", "a new.toml"];
+    let ran = sandbox.run(init).exit(0);
+    let check = ran.stdout.split_once("then: ").unwrap().1;
+    pasted(&sandbox, check).exit(0).says("a new.toml is right");
+    let ran = sandbox.run(["scan", "--config", "a new.toml"]).exit(2);
+    ran.complains("a new.toml").complains("[[watch]]");
+    // And a file instead of a directory.
+    let file = sandbox.base().join(ODD).join("b.part");
+    let scan = ["scan", "--config", "my config.toml", "--name", "*.part"];
+    let ran = sandbox.run(
+        scan.iter()
+            .map(std::ffi::OsStr::new)
+            .chain([file.as_os_str()]),
+    );
+    let explain = ran
+        .exit(2)
+        .stderr
+        .split_once("of a file: ")
+        .unwrap()
+        .1
+        .to_owned();
+    pasted(&sandbox, &explain)
+        .exit(0)
+        .says("b.part")
+        .says("keep: young");
 }

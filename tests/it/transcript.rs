@@ -52,7 +52,7 @@ const FORMS: &[(&str, &str)] = &[
     (r"\b\d\d:\d\d:\d\d\b", "TIME"),
     (r"\bpid \d+", "pid PID"),
     (r"\bq[0-9a-f]{7}\b", "ID"),
-    (r"\b\d+ (ms|s|min|h|days)\b", "SPAN"),
+    (r"\b[0-9.]+ (ms|s|min|h|days?)( \d+ (s|min|h))?\b", "SPAN"),
     (r"\d+ % full, [0-9.]+ [kMGT]?B (free|left)", "DISK"),
     (r"\b\d+\.\d+\.\d+\b", "VERSION"),
     (r" +", " "),

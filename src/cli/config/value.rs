@@ -6,13 +6,14 @@ use clap::ValueEnum;
 use log::LevelFilter;
 use orphand::decide::policy::{FIXED_NAME_GRACE, GRACE};
 use orphand::decide::retention::Limits;
+use orphand::decide::time::typed;
 use serde_json::{Value, json};
 
 use crate::cli::choices::{ActionArg, ClosedArg, HotArg, OpenArg, SoleCopyArg};
 use crate::cli::config_file::{
     JournalSettings, LogFile, LogSettings, MetricsSettings, RuleSettings,
 };
-use crate::cli::{duration, size, text};
+use crate::cli::{size, text};
 
 /// What holds where nobody says anything: every key has a value.
 pub(super) fn built_in() -> RuleSettings {
@@ -59,8 +60,8 @@ pub(super) fn rule(settings: &RuleSettings, key: &str) -> Option<Value> {
         "writers" => list(writers),
         "exclude" => list(exclude),
         "recursive" => recursive.map(Value::from),
-        "grace" => grace.map(|grace| duration::typed(grace).into()),
-        "fixed_name_grace" => fixed_name_grace.map(|grace| duration::typed(grace).into()),
+        "grace" => grace.map(|grace| typed(grace).into()),
+        "fixed_name_grace" => fixed_name_grace.map(|grace| typed(grace).into()),
         "closed" => closed.map(word::<ClosedArg, _>),
         "open" => open.map(word::<OpenArg, _>),
         "sole_copy" => sole_copy.map(word::<SoleCopyArg, _>),
@@ -75,7 +76,7 @@ pub(super) fn rule(settings: &RuleSettings, key: &str) -> Option<Value> {
 
 pub(super) fn quarantine(limits: &Limits, key: &str) -> Option<Value> {
     match key {
-        "keep" => Some(duration::typed(limits.age).into()),
+        "keep" => Some(typed(limits.age).into()),
         "percent" => Some(limits.percent.into()),
         _ => None,
     }
@@ -99,7 +100,7 @@ pub(super) fn log(settings: &LogSettings, key: &str) -> Option<Value> {
         ("file", LogFile::At(file)) => Some(path(file)),
         ("max_size", _) => Some(size::typed(*max_size).into()),
         ("level", _) => Some(level_word(*level)),
-        ("leaks", _) => Some(duration::typed(*leaks).into()),
+        ("leaks", _) => Some(typed(*leaks).into()),
         _ => None,
     }
 }
@@ -108,7 +109,7 @@ pub(super) fn metrics(settings: &MetricsSettings, key: &str) -> Option<Value> {
     let MetricsSettings { textfile, every } = settings;
     match key {
         "textfile" => textfile.as_deref().map(path),
-        "every" => Some(duration::typed(*every).into()),
+        "every" => Some(typed(*every).into()),
         _ => None,
     }
 }

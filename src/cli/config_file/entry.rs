@@ -7,6 +7,7 @@ use std::time::Duration;
 use clap::ValueEnum;
 use orphand::decide::policy::{PolicyError, SHORTEST_GRACE};
 use orphand::decide::temp_name::Names;
+use orphand::decide::time::typed;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
@@ -95,7 +96,7 @@ impl Entry<'_> {
             (_, Some(number)) => {
                 Err(self.wrong(format!("{number} has no unit; did you mean \"{number}s\"?")))
             }
-            _ => Err(self.wrong_type("a whole number and a unit, like \"30s\"")),
+            _ => Err(self.wrong_type("numbers with units, like \"30s\"")),
         }
     }
 
@@ -105,7 +106,9 @@ impl Entry<'_> {
             every if every < SHORTEST_INTERVAL => {
                 let key = self.key;
                 Err(self.wrong(format!(
-                    "{key} = {every:?} is too often; the shortest is 1s"
+                    "{key} = {} is too often; the shortest is {}",
+                    typed(every),
+                    typed(SHORTEST_INTERVAL)
                 )))
             }
             every => Ok(every),
@@ -223,21 +226,7 @@ fn absolute(text: &str, home: Option<&Path>) -> Result<PathBuf, String> {
             ));
         }
         (None, _) if text.starts_with('/') => PathBuf::from(text),
-        (None, _) => {
-            let strange =
-                |part: &&str| matches!(*part, "" | "." | "..") || part.starts_with(['~', '$']);
-            let parts: Vec<&str> = text.split('/').filter(|part| !strange(part)).collect();
-            // Never the home directory itself.
-            let below_home = if parts.is_empty() {
-                "DIR".to_owned()
-            } else {
-                parts.join("/")
-            };
-            let meant = format!("~/{below_home}");
-            return Err(format!(
-                "the path {text:?} must be absolute or begin with ~/; did you mean {meant:?}?"
-            ));
-        }
+        (None, _) => return Err(not_absolute(text)),
     };
     // Where it leads depends on what stands on the way, and paths are compared as they are.
     if text.split('/').any(|part| part == "..") {
@@ -247,4 +236,34 @@ fn absolute(text: &str, home: Option<&Path>) -> Result<PathBuf, String> {
     }
     // As roots are compared: without a slash at the end.
     Ok(path.components().collect())
+}
+
+/// Returns the error for a path that is neither absolute nor below `~/`. It proposes `~/` only if that means
+/// the same.
+fn not_absolute(text: &str) -> String {
+    let first = text.split('/').next().unwrap_or_default();
+    let rest = text.get(first.len()..).unwrap_or_default();
+    let only_a_shell = |what: &str| {
+        format!(
+            "{text:?} begins with {what}, which only a shell expands; write the absolute path that it stands for"
+        )
+    };
+    let below_home = match first {
+        "~" | "$HOME" | "${HOME}" => rest,
+        user if user.starts_with('~') => return only_a_shell("another user's home directory"),
+        variable if variable.starts_with('$') => return only_a_shell("a variable"),
+        _ => text,
+    };
+    let strange = |part: &&str| matches!(*part, "" | "." | "..");
+    let parts: Vec<&str> = below_home
+        .split('/')
+        .filter(|part| !strange(part))
+        .collect();
+    // Never the home directory itself.
+    let below_home = match parts.is_empty() {
+        true => "DIR".to_owned(),
+        false => parts.join("/"),
+    };
+    let meant = format!("~/{below_home}");
+    format!("the path {text:?} must be absolute or begin with ~/; did you mean {meant:?}?")
 }

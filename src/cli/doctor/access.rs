@@ -7,8 +7,9 @@ use orphand::look::RootError;
 use orphand::root::Refused;
 use rustix::io::Errno;
 
+use super::super::shell::{self, Suggestion};
 use super::super::text;
-use super::check::{Check, typed, words};
+use super::check::{Check, words};
 
 /// What was seen of a root that could be opened.
 #[derive(Clone, Debug)]
@@ -40,20 +41,20 @@ pub(super) fn refused(refused: &Refused) -> Check {
         Refused::Symlink { path, leads_to } => (
             "it is a symlink, and what it leads to may change".to_owned(),
             match leads_to {
-                Some(path) => format!("give what it leads to: {}", typed(path)),
-                None => format!("it leads nowhere now: ls -ld {}", typed(path)),
+                Some(path) => format!("give what it leads to: {}", shell::word(path)),
+                None => format!("it leads nowhere now: ls -ld {}", shell::word(path)),
             },
         ),
         Refused::NotADirectory(path) => (
             "it is not a directory".to_owned(),
             format!(
-                "what orphand thinks of a file: orphand explain {}",
-                typed(path)
+                "what orphand thinks of a file: {}",
+                Suggestion::new("explain").configured().arg(path)
             ),
         ),
         Refused::Policy { error, .. } => (
             format!("its rule cannot mean anything: {error}"),
-            "orphand config check".to_owned(),
+            Suggestion::new("config check").configured().to_string(),
         ),
     };
     Check::trouble("root", what, cure)
@@ -68,12 +69,12 @@ pub(super) fn unopened(path: &Path, error: &RootError, stop: Option<(PathBuf, u3
             "root",
             "it does not exist: whether it can be written and the proof works there could not be \
              tried; watch waits for it, sweep fails",
-            format!("check the name, or: mkdir -p {}", typed(path)),
+            format!("check the name, or: mkdir -p {}", shell::word(path)),
         ),
         RootError::Io(error) if denied(error) => {
             let (place, owner) = stop.unwrap_or((path.to_owned(), 0));
             let cure = match owner == rustix::process::geteuid().as_raw() {
-                true => format!("chmod u+rwx {}", typed(&place)),
+                true => format!("chmod u+rwx {}", shell::word(&place)),
                 false => as_owner(owner, path),
             };
             Check::trouble(
@@ -89,7 +90,7 @@ pub(super) fn unopened(path: &Path, error: &RootError, stop: Option<(PathBuf, u3
         error => Check::trouble(
             "root",
             format!("it cannot be opened: {error}"),
-            format!("ls -ld {}", typed(path)),
+            format!("ls -ld {}", shell::word(path)),
         ),
     }
 }
@@ -131,7 +132,7 @@ fn denied(path: &Path, seen: &Access, what: &str, error: Errno) -> Check {
         user(seen.uid)
     );
     let cure = match seen.owner == seen.uid {
-        true => format!("chmod u+rwx {}", typed(path)),
+        true => format!("chmod u+rwx {}", shell::word(path)),
         false => as_owner(seen.owner, path),
     };
     Check::trouble("root", what, cure)
@@ -140,15 +141,15 @@ fn denied(path: &Path, seen: &Access, what: &str, error: Errno) -> Check {
 fn as_owner(owner: u32, path: &Path) -> String {
     let name = name_of(owner).unwrap_or_else(|| format!("'#{owner}'"));
     format!(
-        "run it as the owner: sudo -u {name} orphand watch {}",
-        typed(path)
+        "run it as the owner: sudo -u {name} {}",
+        Suggestion::new("watch").configured().arg(path)
     )
 }
 
 fn unprotect(path: &Path) -> String {
     match cfg!(target_os = "macos") {
-        true => format!("sudo chflags nouchg,nouappnd {}", typed(path)),
-        false => format!("sudo chattr -i -a {}", typed(path)),
+        true => format!("sudo chflags nouchg,nouappnd {}", shell::word(path)),
+        false => format!("sudo chattr -i -a {}", shell::word(path)),
     }
 }
 

@@ -1,7 +1,5 @@
 //! What one check found: how it stands, the figure, and the cure.
 
-use std::ffi::OsStr;
-use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use orphand::json::Object;
@@ -102,51 +100,9 @@ pub(super) fn words(error: Errno) -> String {
     said.split(" (os error").next().unwrap_or(&said).to_owned()
 }
 
-/// `path` as it can be typed into a shell, whatever is in it.
-pub(super) fn typed(path: &Path) -> String {
-    let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"/._-+,:@".contains(byte);
-    let bytes = path.as_os_str().as_bytes();
-    if !bytes.is_empty() && bytes.iter().all(plain) {
-        return path.display().to_string();
-    }
-    let escaped = super::super::text::escaped(path);
-    // Only what needed no escape may stand as it is: a backslash of its own is one of those.
-    if OsStr::new(&escaped.replace(r"\\", r"\")).as_bytes() == bytes {
-        return format!("'{}'", path.display().to_string().replace('\'', r"'\''"));
-    }
-    let mut out = String::from("$'");
-    for byte in bytes {
-        match byte {
-            b'\'' | b'\\' => out.extend(['\\', char::from(*byte)]),
-            b' '..=b'~' => out.push(char::from(*byte)),
-            byte => out.push_str(&format!("\\x{byte:02x}")),
-        }
-    }
-    out.push('\'');
-    out
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn paths_can_be_typed() {
-        for (path, want) in [
-            (&b"/srv/app"[..], "/srv/app"),
-            (b"/srv/my app", "'/srv/my app'"),
-            (b"/srv/$(reboot)", "'/srv/$(reboot)'"),
-            (b"/it's", r"'/it'\''s'"),
-            (br"/a\b", r"'/a\b'"),
-            ("/größe".as_bytes(), "'/größe'"),
-            (b"/a\nb c", r"$'/a\x0ab c'"),
-            (b"/\xff'", r"$'/\xff\''"),
-            ("/a\u{202e}b".as_bytes(), r"$'/a\xe2\x80\xaeb'"),
-            (b"", "''"),
-        ] {
-            assert_eq!(typed(Path::new(OsStr::from_bytes(path))), want, "{path:?}");
-        }
-    }
 
     #[test]
     fn every_field_is_always_there() {

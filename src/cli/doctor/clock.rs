@@ -80,6 +80,6 @@ mod tests {
             assert_eq!(check.state, state, "{ms}");
         }
         let off = judge_files(Duration::from_secs(90));
-        assert!(off.what.contains("90 s off"), "{off:?}");
+        assert!(off.what.contains("1 min 30 s off"), "{off:?}");
     }
 }

@@ -2,8 +2,9 @@
 
 use std::path::Path;
 
+use super::super::shell::{self, Suggestion};
 use super::super::text;
-use super::check::{Check, typed};
+use super::check::Check;
 
 /// A file system's room, as statvfs(3) tells it.
 #[derive(Clone, Copy, Debug)]
@@ -59,14 +60,16 @@ pub(super) fn judge(root: &Path, room: Room, held_back: u64) -> [Check; 2] {
 }
 
 fn cure(root: &Path, held_back: u64) -> String {
-    let root = typed(root);
-    let sweep = format!("see what would go: orphand scan {root}");
+    let suggest = |command| Suggestion::new(command).configured();
+    let sweep = format!("see what would go: {}", suggest("scan").arg(root));
     match held_back {
         0 => sweep,
         bytes => format!(
             "{sweep}\n{} lie in its quarantine; look, then delete for good: \
-             orphand quarantine list {root}; orphand quarantine purge",
-            text::size(bytes)
+             {}; {}",
+            text::size(bytes),
+            suggest("quarantine list").arg(root),
+            suggest("quarantine purge")
         ),
     }
 }
@@ -90,10 +93,10 @@ pub(super) fn quarantine(root: &Path, held_back: Option<(u64, u64)>) -> Check {
         Some((files, bytes)) => Check::ok(
             "quarantine",
             format!(
-                "{}, {}: orphand quarantine list {}",
+                "{}, {}: {}",
                 text::counted(files, "file", "files"),
                 text::size(bytes),
-                typed(root)
+                Suggestion::new("quarantine list").configured().arg(root)
             ),
         ),
         None => Check::warning(
@@ -103,7 +106,10 @@ pub(super) fn quarantine(root: &Path, held_back: Option<(u64, u64)>) -> Check {
                  copy stays where it is (no-quarantine)",
                 text::escaped(&folder)
             ),
-            format!("look at it, then move it away: ls -la {}", typed(&folder)),
+            format!(
+                "look at it, then move it away: ls -la {}",
+                shell::word(&folder)
+            ),
         ),
     }
 }

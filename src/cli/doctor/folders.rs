@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use orphand::state::Folders;
 use rustix::fs::{Access, AtFlags, CWD};
 
-use super::super::text;
-use super::check::{Check, typed};
+use super::super::{shell, text};
+use super::check::Check;
 
 /// What was found on the way to a folder.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -70,7 +70,7 @@ fn judge(check: &'static str, found: Option<(PathBuf, Found)>) -> Check {
             format!("{} is made when it is needed", text::escaped(&folder)),
         ),
         Some((folder, Found::Blocked(at))) => {
-            let (shown, folder) = (text::escaped(&folder), typed(&folder));
+            let (shown, folder) = (text::escaped(&folder), shell::word(&folder));
             Check::warning(
                 check,
                 format!(

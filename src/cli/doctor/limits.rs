@@ -1,5 +1,7 @@
 //! What Linux allows: inotify's watches, instances and queue, and leases.
 
+use std::time::Duration;
+
 use super::super::text;
 use super::check::Check;
 use super::tree::Count;
@@ -131,7 +133,8 @@ pub(super) fn break_time(seconds: Option<u64>) -> Check {
         Some(seconds) => Check::ok(
             check,
             format!(
-                "{seconds} s: the longest that an opener could wait, should orphand be stopped"
+                "{}: the longest that an opener could wait, should orphand be stopped",
+                text::span(Duration::from_secs(seconds))
             ),
         ),
         None => Check::ok(check, "the time cannot be read"),

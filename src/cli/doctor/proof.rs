@@ -4,6 +4,7 @@ use orphand::decide::judge::Reach;
 use orphand::decide::observation::Hold;
 use rustix::io::Errno;
 
+use super::super::shell::Suggestion;
 use super::check::{Check, words};
 use super::trial::Trial;
 
@@ -112,7 +113,7 @@ pub(super) fn trial(seen: &Result<Trial, Errno>) -> Check {
             return Check::warning(
                 check,
                 "it could not be tried: there is no room for an empty file",
-                "make room, then: orphand doctor",
+                format!("make room, then: {}", doctor()),
             );
         }
         Err(error) => {
@@ -122,7 +123,7 @@ pub(super) fn trial(seen: &Result<Trial, Errno>) -> Check {
                     "it could not be tried, as no file can be made here: {}",
                     words(*error)
                 ),
-                "mend what is said of the root, then: orphand doctor",
+                format!("mend what is said of the root, then: {}", doctor()),
             );
         }
     };
@@ -155,6 +156,11 @@ pub(super) fn trial(seen: &Result<Trial, Errno>) -> Check {
              fcntl(F_SETLEASE) does this too",
         ),
     }
+}
+
+/// The command to try again with.
+fn doctor() -> Suggestion {
+    Suggestion::new("doctor").configured()
 }
 
 #[cfg(test)]

@@ -3,8 +3,9 @@
 use std::path::Path;
 
 use super::super::config_file::{Config, ConfigError};
+use super::super::shell::{self, Suggestion};
 use super::super::text;
-use super::check::{Check, typed};
+use super::check::Check;
 
 /// `usual`: where the file would be, `named`: whether directories were given.
 pub(super) fn judge(
@@ -19,7 +20,10 @@ pub(super) fn judge(
             return Check::trouble(
                 check,
                 format!("{error}\nuntil that is mended nothing that it lists is watched"),
-                "mend that line, then: orphand config check",
+                format!(
+                    "mend that line, then: {}",
+                    Suggestion::new("config check").configured()
+                ),
             );
         }
     };
@@ -36,7 +40,10 @@ pub(super) fn judge(
                 format!(
                     "{what}: no directory is looked at, and watch without DIR has nothing to do"
                 ),
-                "orphand doctor DIR, or list directories: orphand config init",
+                format!(
+                    "orphand doctor DIR, or list directories: {}",
+                    Suggestion::new("config init").configured()
+                ),
             ),
         };
     };
@@ -51,7 +58,7 @@ pub(super) fn judge(
         true => Check::warning(
             check,
             format!("{what}: watch without DIR has nothing to do"),
-            format!("add a [[watch]] with a path to {}", typed(path)),
+            format!("add a [[watch]] with a path to {}", shell::word(path)),
         ),
     }
 }

@@ -16,9 +16,9 @@ use orphand::root::Root;
 use rustix::fs::{Access as May, AtFlags, Dir as Entries};
 use rustix::io::Errno;
 
-use super::super::text;
+use super::super::{shell, text};
 use super::access::Access;
-use super::check::{Check, State, typed};
+use super::check::{Check, State};
 use super::disk::Room;
 use super::proof::FileSystem;
 use super::tree::Count;
@@ -97,11 +97,11 @@ pub(super) fn silent(check: &'static str, path: &Path) -> Check {
     Check::trouble(
         check,
         format!(
-            "{} does not answer: nothing came for {} s. Behind that is {why}",
+            "{} does not answer: nothing came for {}. Behind that is {why}",
             text::escaped(path),
-            PATIENCE.as_secs()
+            text::span(PATIENCE)
         ),
-        format!("{cure} {}", typed(path)),
+        format!("{cure} {}", shell::word(path)),
     )
 }
 

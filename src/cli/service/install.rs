@@ -13,8 +13,9 @@ use super::control::{self, State};
 use super::job::Scope;
 use super::place::{Place, Supervisor};
 use super::voice::Voice;
-use super::{file, program, quoted, start, systemd};
+use super::{file, program, start, systemd};
 use crate::cli::config_file::{Config, ConfigError};
+use crate::cli::shell::{self, Suggestion};
 use crate::cli::text::{counted, escaped};
 use crate::cli::{Exit, Failure, restore};
 
@@ -115,13 +116,12 @@ fn config_line(place: &Place, config: &Config, named: Option<&Path>) -> String {
     let path = config.path.as_deref().or(named).unwrap_or(&usual);
     let what = match (&config.path, config.watch.len() as u64) {
         (None, _) => {
-            let variable = match place.scope {
-                Scope::User => String::new(),
-                Scope::System => format!("ORPHAND_CONFIG={} ", quoted(path)),
+            let init = Suggestion::new("config init");
+            let init = match place.scope {
+                Scope::User => init.configured().to_string(),
+                Scope::System => format!("ORPHAND_CONFIG={} {init}", shell::word(path)),
             };
-            format!(
-                "is not there, so it watches nothing yet.   make it:   {variable}orphand config init"
-            )
+            format!("is not there, so it watches nothing yet.   make it:   {init}")
         }
         (Some(_), 0) => "lists no directory, so it watches nothing until one is added".to_owned(),
         (Some(_), rules) => format!("({})", counted(rules, "directory", "directories")),
@@ -214,8 +214,8 @@ fn check_own(place: &Place, path: &Path) -> Result<(), Failure> {
              change it there:   {} > {}\n  \
              or give it up:     rm {}",
             place.command("print"),
-            quoted(&leads_to),
-            quoted(path)
+            shell::word(&leads_to),
+            shell::word(path)
         ),
     ))
 }
@@ -297,11 +297,11 @@ fn left(place: &Place, config: Option<PathBuf>, ours: &Folders) -> Vec<(&'static
         ));
     }
     if let Some(path) = path.filter(|path| path.exists()) {
-        left.push(("Config", format!("rm {}", quoted(&path))));
+        left.push(("Config", format!("rm {}", shell::word(&path))));
     }
     let state = folders.state.filter(|state| state.exists());
     if let Some(state) = &state {
-        left.push(("Journal", format!("rm -r {}", quoted(state))));
+        left.push(("Journal", format!("rm -r {}", shell::word(state))));
     }
     let logs = [place.log(ours), Some(place.crashes())]
         .into_iter()
@@ -314,7 +314,7 @@ fn left(place: &Place, config: Option<PathBuf>, ours: &Folders) -> Vec<(&'static
         .into_iter()
         .filter(|logs| logs.exists() && Some(logs) != state.as_ref())
     {
-        left.push(("Log", format!("rm -r {}", quoted(&logs))));
+        left.push(("Log", format!("rm -r {}", shell::word(&logs))));
     }
     left
 }

@@ -18,8 +18,8 @@ use super::job::Scope;
 use super::place::Place;
 use super::tool::{Answer, Tool, ToolError};
 use super::{launchd, waits};
-use crate::cli::text::escaped;
-use crate::cli::{Exit, Failure};
+use crate::cli::text::{escaped, span};
+use crate::cli::{Exit, Failure, shell};
 
 /// Between a call that answered 5 and the next try.
 const BACK_OFF: [Duration; 3] = [
@@ -117,9 +117,9 @@ impl<'p> Launchctl<'p> {
         while self.is_loaded(domain)? {
             if Instant::now() >= end {
                 let text = format!(
-                    "orphand was told to end and has not done so for {} s\n  \
+                    "orphand was told to end and has not done so for {}\n  \
                      end it at once:   launchctl kill SIGKILL {}",
-                    limit.as_secs(),
+                    span(limit),
                     target(domain)
                 );
                 return Err(Failure::new(Exit::Failed, text));
@@ -200,13 +200,13 @@ impl<'p> Launchctl<'p> {
                     "{file:?} belongs to uid {}; it must be yours:   sudo chown {} {}",
                     meta.uid(),
                     self.uid,
-                    super::quoted(&file)
+                    shell::word(&file)
                 ));
             }
             if meta.mode() & 0o022 != 0 {
                 causes.push(format!(
                     "others may write {file:?}, so launchd does not take it:   chmod 644 {}",
-                    super::quoted(&file)
+                    shell::word(&file)
                 ));
             }
         }
@@ -266,7 +266,7 @@ fn meaning(verb: &str, code: i32, place: &Place, uid: u32) -> String {
              {noun} ({code})\n  \
              it starts by itself at the next login there. Now, until you log out or in:\n  \
              launchctl bootstrap user/{uid} {}",
-            super::quoted(&place.file())
+            shell::word(place.file())
         ),
         1 if place.scope == Scope::System => {
             format!("launchd does not let this user {verb} a daemon of the whole machine; use sudo")

@@ -15,7 +15,7 @@ use orphand::state::Folders;
 use super::args::Look;
 use super::status::client::{self, Running};
 use super::text::escaped;
-use super::{Exit, Failure};
+use super::{Exit, Failure, shell};
 use job::{Scope, Started};
 use place::{Place, Supervisor};
 use tool::Tool;
@@ -295,7 +295,7 @@ fn problems_at(place: &Place) -> Vec<Problem> {
         Err(error) => {
             add(
                 format!("{path:?} cannot be read: {error}"),
-                format!("ls -l {}", quoted(&path)),
+                format!("ls -l {}", shell::word(&path)),
             );
             return problems;
         }
@@ -310,7 +310,11 @@ fn problems_at(place: &Place) -> Vec<Problem> {
         return problems;
     };
     let install = match &started.config {
-        Some(config) => format!("{} --config {}", place.command("install"), quoted(config)),
+        Some(config) => format!(
+            "{} --config {}",
+            place.command("install"),
+            shell::word(config)
+        ),
         None => place.command("install"),
     };
     if !started.program.exists() {
@@ -363,14 +367,4 @@ fn outdated(running: &Running, place: &Place) -> Option<Problem> {
 /// What the installed file starts, if there is one that can be read.
 fn started(place: &Place) -> Option<Started> {
     place.read(&String::from_utf8(place.installed().ok()??).ok()?)
-}
-
-/// `path` as a shell reads it.
-fn quoted(path: &Path) -> String {
-    let text = path.to_string_lossy();
-    let is_plain = |c: char| c.is_alphanumeric() || "/._-+=:,@".contains(c);
-    match text.chars().all(is_plain) {
-        true => text.into_owned(),
-        false => format!("'{}'", text.replace('\'', r"'\''")),
-    }
 }

@@ -1,6 +1,5 @@
 //! The sequences of systemctl(1). `show` is its interface for programs.
 
-use std::env;
 use std::ffi::OsString;
 
 use super::control::{Control, State};
@@ -9,7 +8,7 @@ use super::place::Place;
 use super::systemd::UNIT;
 use super::tool::{Answer, Tool, ToolError};
 use crate::cli::text::escaped;
-use crate::cli::{Exit, Failure};
+use crate::cli::{Exit, Failure, variables};
 
 const PROPERTIES: &str = "--property=LoadState,ActiveState,SubState,UnitFileState,MainPID,\
                           NeedDaemonReload,Result,ExecMainStatus";
@@ -116,7 +115,7 @@ fn advice(said: &str, place: &Place) -> String {
             .to_owned();
     }
     if has("does not exist") || has("not found") {
-        let elsewhere = env::var_os("XDG_CONFIG_HOME").is_some() && place.scope == Scope::User;
+        let elsewhere = variables::set("XDG_CONFIG_HOME").is_some() && place.scope == Scope::User;
         return match elsewhere {
             true => "systemd looks elsewhere, as it does not know this shell's XDG_CONFIG_HOME. \
                      Tell it, then install again:   systemctl --user import-environment \

@@ -1,6 +1,5 @@
 //! Programs of the system: launchctl, systemctl, journalctl. Each call has a time limit.
 
-use std::env;
 use std::ffi::{OsStr, OsString};
 use std::io::{self, Read};
 use std::path::PathBuf;
@@ -10,6 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::waits;
+use crate::cli::{text, variables};
 
 /// A program of the system, by its absolute path: what stands first in PATH may be anybody's.
 #[derive(Clone, Debug)]
@@ -32,7 +32,7 @@ pub(super) struct Answer {
 pub(super) enum ToolError {
     #[error("{path:?} cannot be started: {error}")]
     Start { path: PathBuf, error: io::Error },
-    #[error("{call:?} has not answered for {} s", limit.as_secs())]
+    #[error("{call:?} has not answered for {}", text::span(*limit))]
     Silent { call: String, limit: Duration },
 }
 
@@ -41,9 +41,7 @@ impl Tool {
     pub(super) fn find(name: &'static str, variable: &str, paths: &[&str]) -> Tool {
         let there = paths.iter().map(PathBuf::from).find(|path| path.exists());
         let usual = there.or_else(|| paths.first().map(PathBuf::from));
-        let path = env::var_os(variable)
-            .filter(|path| !path.is_empty())
-            .map(PathBuf::from);
+        let path = variables::set(variable).map(PathBuf::from);
         Tool {
             path: path.or(usual).unwrap_or_default(),
             name,

@@ -1,9 +1,8 @@
 //! How long what is waited for may take. The variables are for tests.
 
-use std::env;
 use std::time::Duration;
 
-use crate::cli::duration;
+use crate::cli::{duration, variables};
 
 /// A call of launchctl or systemctl: both wait for a watcher that ends, which has 20 s.
 pub(super) fn limit() -> Duration {
@@ -16,10 +15,10 @@ pub(super) fn for_an_answer() -> Duration {
 }
 
 fn variable(name: &str, usual: Duration) -> Duration {
-    let Ok(text) = env::var(name) else {
+    let Some(text) = variables::set(name) else {
         return usual;
     };
-    duration::parse(&text).unwrap_or_else(|error| {
+    duration::parse(&text.to_string_lossy()).unwrap_or_else(|error| {
         log::warn!("{name}: {error}");
         usual
     })

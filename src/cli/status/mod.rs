@@ -19,6 +19,7 @@ use serde_json::Value;
 use super::args::Look;
 use super::config_file::Config;
 use super::report::Report;
+use super::shell::Suggestion;
 use super::{Exit, Failure, text};
 use client::Running;
 
@@ -54,7 +55,10 @@ pub(super) fn run(command: &Status, look: &Look) -> Result<Exit, Failure> {
         watcher(one, &mut report)?;
     }
     if running.is_empty() {
-        report.line("no orphand is watching.   in the background: orphand service install   here: orphand watch DIR")?;
+        report.line(&format!(
+            "no orphand is watching.   in the background: {}   here: orphand watch DIR",
+            Suggestion::new("service install").configured()
+        ))?;
         for root in &listed {
             report.line(&format!("  {}", text::escaped(root)))?;
             disk(root, &mut report)?;
@@ -235,9 +239,10 @@ fn disk(root: &Path, report: &mut Report) -> Result<(), Failure> {
     );
     if disk.quarantined > 0 {
         line.push_str(&format!(
-            " · {} in quarantine ({}; to be rid of them: orphand quarantine purge)",
+            " · {} in quarantine ({}; to be rid of them: {})",
             text::counted(disk.quarantined, "file", "files"),
-            text::size(disk.held_back.disk_bytes)
+            text::size(disk.held_back.disk_bytes),
+            Suggestion::new("quarantine purge").configured()
         ));
     }
     report.line(&line)?;

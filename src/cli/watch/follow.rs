@@ -237,7 +237,9 @@ impl<'a> Follow<'a> {
     fn reload(&mut self, source: &Source<'_>, folders: &Folders) {
         let read = source.reread().and_then(|plan| match &plan.config.path {
             // Editors and package managers take a file away before they put the next one there.
-            None if source.is_background() => Err(super::nothing_to_watch(&plan.config)),
+            None if source.is_background() => {
+                Err(crate::cli::nothing_listed(&plan.config, "watch"))
+            }
             _ => Ok(plan),
         });
         let mistake = match read {
@@ -291,7 +293,8 @@ fn status(watcher: &Watcher) -> String {
     let mut parts = Vec::new();
     if waiting.waiting > 0 {
         let next = waiting.next.map(|next| next.since(clock::mono()).as_secs());
-        let next = next.map(|s| format!(", next in {s} s")).unwrap_or_default();
+        let next = next.map(|s| format!(", next in {}", text::span(Duration::from_secs(s))));
+        let next = next.unwrap_or_default();
         parts.push(format!(
             "{} waiting{next}",
             text::count(waiting.waiting as u64)

@@ -1,5 +1,6 @@
 //! `orphand watch`: the loop that launchd, systemd and people start alike.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
@@ -17,7 +18,9 @@ use super::config_file::{Config, RuleSettings};
 use super::report::Report;
 use super::status::server::Server;
 use super::supervisor::Supervisor;
-use super::{Exit, Failure, Intent, Plan, list_writers, log, plan, stdin_is_terminal, text};
+use super::{
+    Exit, Failure, Intent, Plan, list_writers, log, nothing_listed, plan, stdin_is_terminal, text,
+};
 use follow::Follow;
 use signals::Signals;
 
@@ -113,7 +116,7 @@ impl Source<'_> {
     fn read(&self) -> Result<Plan, Failure> {
         let plan = self.reread()?;
         match plan.roots.is_empty() {
-            true => Err(nothing_to_watch(&plan.config)),
+            true => Err(nothing_listed(&plan.config, "watch")),
             false => Ok(plan),
         }
     }
@@ -123,11 +126,16 @@ impl Source<'_> {
     fn reread(&self) -> Result<Plan, Failure> {
         let rule = &self.command.rule;
         if !self.is_background() {
-            return plan(rule, self.typed.clone(), &self.command.dirs, Intent::Act);
+            return plan(rule, self.typed.clone(), &self.command.dirs, Intent::Watch);
         }
         let config = Config::load(rule.config.as_deref())?;
         let roots = config.roots(&self.typed)?;
-        Ok(Plan { config, roots })
+        Ok(Plan {
+            config,
+            roots,
+            rules: BTreeMap::new(),
+            broad: BTreeSet::new(),
+        })
     }
 
     /// Listens for changes of the file. One that need not be there and is not is nothing to listen
@@ -287,24 +295,6 @@ fn before(root: &Root) -> (u64, u64) {
         }
     }
     (temps, bytes)
-}
-
-fn nothing_to_watch(config: &Config) -> Failure {
-    let file = match &config.path {
-        Some(path) => format!("{path:?} lists none"),
-        None => match Config::usual_path() {
-            Some(path) => format!("there is no {path:?}"),
-            None => "there is no configuration file".to_owned(),
-        },
-    };
-    Failure::new(
-        Exit::Usage,
-        format!(
-            "no directory to watch: none was given, and {file}.\n\
-             watch one now:       orphand watch DIR\n\
-             or list them:        orphand config init, then a [[watch]] for each in that file"
-        ),
-    )
 }
 
 fn failed(error: &StartError) -> Failure {

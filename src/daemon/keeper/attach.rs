@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use super::post::{no_room, poll_interval};
 use super::{Keeper, Post};
+use crate::decide::time::span;
 use crate::event::{Cause, Event, RootState};
 use crate::look::{Dir, RootError, RootId};
 use crate::reap::quarantine::Room;
@@ -34,10 +35,10 @@ impl Keeper {
             if hearing == Hearing::Full && post.hearing != Hearing::Full {
                 log::warn!(
                     "cannot watch the folders that lead to {:?}. {} Meanwhile it is looked every \
-                     {:?} whether it is still there",
+                     {} whether it is still there",
                     root.path,
                     no_room(&Unwatched::Watches),
-                    poll_interval(root)
+                    span(poll_interval(root))
                 );
             }
             post.hearing = hearing;

@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 use super::{Keeper, Post};
 use crate::decide::heat::SAMPLE;
 use crate::decide::policy::{Closed, Hot};
+use crate::decide::time::span;
 use crate::event::Cause;
 use crate::root::Root;
 use crate::watch::{Sample, Unwatched};
@@ -220,7 +221,8 @@ impl Keeper {
         // told of as settled by nobody. No worse: looking is the truth.
         let hears = self.kernel.unwatch(dir);
         log::info!(
-            "{dir:?} is hot: it is scanned every {every:?} instead of being watched, until it is calm"
+            "{dir:?} is hot: it is scanned every {} instead of being watched, until it is calm",
+            span(every)
         );
         // Otherwise all that is watched is scanned in a moment, and this with it.
         if hears {
@@ -285,7 +287,8 @@ impl Keeper {
         if take_too_long(all.map(|(_, heat)| heat)) {
             log::warn!(
                 "{dir:?} is hot, but scans of it, and of what else is hot, take too long (this one \
-                 {took:?}): it is watched again, which slows its writers"
+                 {}): it is watched again, which slows its writers",
+                span(took)
             );
             return self.cool_down(index, root, dir, Heat::refuse);
         }

@@ -10,7 +10,7 @@ use super::post::{Watched, no_room, poll_interval};
 use super::{Existing, Gently, Keeper, Whose, guard};
 use crate::clock;
 use crate::decide::policy;
-use crate::decide::time::Wall;
+use crate::decide::time::{Wall, span};
 use crate::decide::tracker::Origin;
 use crate::event::{Cause, Event, Subject};
 use crate::ledger::Scan;
@@ -168,14 +168,14 @@ impl Keeper {
             return;
         }
         let more = why.count();
-        let every = poll_interval(root);
+        let every = span(poll_interval(root));
         let reason = match reason {
             Unwatched::Other(error) => error.to_string(),
             limit => no_room(limit).to_owned(),
         };
         log::warn!(
             "cannot watch {first:?} and {more} directories more in {:?}. {reason} Meanwhile they \
-             are scanned every {every:?}, and watched when that is possible: nothing is missed, only \
+             are scanned every {every}, and watched when that is possible: nothing is missed, only \
              seen later",
             root.path
         );
