@@ -50,6 +50,7 @@ mod linux {
     use orphand::pass::Tools;
     use orphand::reap::Reaper;
     use orphand::root::Root;
+    use orphand::stop::Stop;
     use orphand::sweep::sweep;
     use orphand::temps::{self, Temps};
     use orphand::watch::{self, Inlet};
@@ -216,9 +217,8 @@ mod linux {
         let mut reaped = 0;
         let mut tell = |event: orphand::Event| {
             reaped += u64::from(matches!(event, orphand::Event::Reaped(_)));
-            true
         };
-        sweep(&root, &tools, &mut tell, &|_, _| {}).expect("a sweep");
+        sweep(&root, &tools, &Stop::default(), &mut tell, &|_, _| {}).expect("a sweep");
         assert_eq!(reaped, times, "all of them must go");
     }
     fn folder() -> tempfile::TempDir {

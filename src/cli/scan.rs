@@ -27,7 +27,7 @@ struct Row {
 }
 
 pub(super) fn run(command: &Scan, look: &Look) -> Result<Exit, Failure> {
-    if list_writers(&command.rule) {
+    if list_writers(&command.rule)? {
         return Ok(Exit::Done);
     }
     let typed = command

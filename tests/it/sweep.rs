@@ -1,12 +1,14 @@
 //! `orphand sweep`: one pass, and what is left after it.
 
 use std::fs;
+use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
+use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::sandbox::{Sandbox, kept};
+use crate::sandbox::{Begin, DEADLINE, Ran, Sandbox, Watching, kept, signal};
 
 const SHORT: [&str; 2] = ["--grace", "100ms"];
 const OLD: Duration = Duration::from_millis(150);
@@ -472,4 +474,196 @@ fn two_temps_that_are_one_file() {
     assert_eq!(events.about("a.tmp"), ["kept hard-linked"]);
     assert_eq!(events.names("reaped"), ["a.tmp.tmp"]);
     assert_eq!(sandbox.listing(), ["a", "a.tmp"]);
+}
+
+/// Many orphans, where writing is fastest.
+fn many_orphans(count: usize) -> Sandbox {
+    let sandbox = Sandbox::in_memory().file("a", "whole");
+    for n in 0..count {
+        sandbox.write(format!("a.{n:08x}-2fa1-11d2-883f-0016d3cca427.tmp"), "x");
+    }
+    sandbox.aged(OLD)
+}
+
+/// The names of claims in the root, and how many temps are left there.
+fn left_in(sandbox: &Sandbox) -> (Vec<String>, usize) {
+    let names = sandbox.listing();
+    let claims = names.iter().filter(|name| name.starts_with(".orphand-"));
+    let temps = names.iter().filter(|name| name.starts_with("a."));
+    (claims.cloned().collect(), temps.count())
+}
+
+/// Waits until the process has a handler of its own for this signal.
+#[cfg(target_os = "linux")]
+fn wait_until_it_hears(pid: u32, number: i32) {
+    crate::stage::wait_until("it has a handler", || {
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+        let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
+        let caught = u64::from_str_radix(caught.unwrap().trim(), 16).unwrap();
+        caught & 1 << (number - 1) != 0
+    });
+}
+
+const ENDING: [(i32, i32); 3] = [
+    (libc::SIGINT, 130),
+    (libc::SIGTERM, 143),
+    (libc::SIGHUP, 129),
+];
+
+/// The batch in flight is finished or put back, the summary is the last line, and the exit code names the
+/// signal.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_signal_ends_a_sweep_in_order() {
+    const ORPHANS: usize = 2_000;
+    for (number, code) in ENDING {
+        // While it starts, scans or waits; and after so many removals.
+        for after in [0, 1, 300, 900] {
+            let sandbox = many_orphans(ORPHANS);
+            let args = ["sweep", "--yes", "--json", "--grace", "100ms", "root"];
+            let mut sweeping = Watching::start(sandbox.command(args));
+            match after {
+                0 => wait_until_it_hears(sweeping.pid(), number),
+                after => _ = sweeping.wait_for_nth(after, |event| event["event"] == "reaped"),
+            }
+            sweeping.signal(number);
+            let ended = sweeping.end().exit(code);
+            let [reaped, moved, kept, failed] = ended.events.sums();
+            let (claims, left) = left_in(&sandbox);
+            assert_eq!(claims, [""; 0], "signal {number} after {after}");
+            assert_eq!(
+                [moved, kept, failed],
+                [0; 3],
+                "signal {number} after {after}"
+            );
+            assert_eq!(
+                reaped as usize + left,
+                ORPHANS,
+                "signal {number} after {after}"
+            );
+            assert!(reaped as usize >= after && left > 0, "{left} are left");
+            assert!(ended.stderr.contains("stopped by SIG"), "{}", ended.stderr);
+            sandbox.sweep(SHORT).exit(0);
+            assert_eq!(sandbox.listing(), ["a"], "the rest, by the next sweep");
+        }
+    }
+}
+
+/// The second signal does not wait for whoever should read the output. No claim is left either.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_second_signal_ends_a_sweep_at_once() {
+    const ORPHANS: usize = 3_000;
+    for (number, code) in ENDING {
+        let sandbox = many_orphans(ORPHANS);
+        let args = ["sweep", "--yes", "--json", "--grace", "100ms", "root"];
+        // Nothing is read of what it prints, so it waits for a reader before long.
+        let mut child = sandbox.command(args).stderr(Stdio::null()).begin().unwrap();
+        crate::stage::wait_until("it removes", || left_in(&sandbox).1 < ORPHANS);
+        let end = Instant::now() + DEADLINE;
+        let status = loop {
+            if let Some(status) = child.try_wait().unwrap() {
+                break status;
+            }
+            assert!(Instant::now() < end, "it does not end");
+            signal(child.id(), number);
+            thread::sleep(Duration::from_millis(1));
+        };
+        assert_eq!(status.code(), Some(code), "{status}");
+        let (claims, left) = left_in(&sandbox);
+        assert_eq!(claims, [""; 0], "signal {number}");
+        assert!(left > 0, "it waited for its reader");
+    }
+}
+
+/// Starts a sweep on a terminal, and returns how it ended after `number` came at its question.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_signal_ends_the_question_of_a_sweep() {
+    for (number, code) in ENDING {
+        let sandbox = Sandbox::new().file("a.tmp", "").aged(OLD);
+        let (_ours, theirs) = crate::sandbox::terminal();
+        let mut command = sandbox.command(["sweep", "--grace", "100ms", "root"]);
+        command.stdin(theirs);
+        let mut child = command.begin().unwrap();
+        let mut stderr = child.stderr.take().unwrap();
+        let mut said = Vec::new();
+        while !String::from_utf8_lossy(&said).contains("[y/N]") {
+            let mut some = [0; 256];
+            let length = stderr.read(&mut some).unwrap();
+            assert!(length > 0, "it asks nothing: {said:?}");
+            said.extend_from_slice(&some[..length]);
+        }
+        signal(child.id(), number);
+        let ended = child.wait_with_output().unwrap();
+        assert_eq!(ended.status.code(), Some(code), "{:?}", ended.status);
+        let out = String::from_utf8(ended.stdout).unwrap();
+        assert_eq!(out, "0 removed (0 B freed) · 0 kept\n");
+        assert!(sandbox.has("a.tmp"));
+    }
+}
+
+/// Under nohup a hang-up changes nothing.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_sweep_under_nohup_goes_on() {
+    const ORPHANS: usize = 1_000;
+    let sandbox = many_orphans(ORPHANS);
+    let mut command = sandbox.program("sh");
+    command
+        .args(["-c", "trap '' HUP; exec \"$@\"", "sh"])
+        .arg(sandbox.binary())
+        .args(["sweep", "--yes", "--json", "--grace", "100ms", "root"]);
+    let mut sweeping = Watching::start(command);
+    sweeping.wait_for(|event| event["event"] == "reaped");
+    sweeping.signal(libc::SIGHUP);
+    let ended = sweeping.end().exit(0);
+    assert_eq!(ended.events.sums(), [ORPHANS as u64, 0, 0, 0]);
+}
+
+/// Runs `command` with a stdout whose reader has closed it.
+fn unread(sandbox: &Sandbox, args: &[&str]) -> Ran {
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let mut command = sandbox.command(args);
+    command.stdout(writer);
+    sandbox.finish(command)
+}
+
+/// A closed pipe ends the output without a message, and nothing else.
+#[test]
+fn a_sweep_whose_output_is_not_read_goes_on_to_its_end() {
+    for options in [&["--json"][..], &[], &["-v"], &["-q"]] {
+        let sandbox = many_orphans(600);
+        let args = ["sweep", "--yes", "--grace", "100ms", "root"];
+        let ran = unread(&sandbox, &[&args, options].concat()).exit(0);
+        assert_eq!(sandbox.listing(), ["a"], "{options:?}");
+        assert_eq!(ran.stderr, "", "{options:?}");
+    }
+    // The reader ends in the middle, as head(1) does.
+    let sandbox = many_orphans(2_000);
+    let mut child = sandbox
+        .command(["sweep", "--yes", "--json", "--grace", "100ms", "root"])
+        .begin()
+        .unwrap();
+    let mut first = [0; 1];
+    child.stdout.take().unwrap().read_exact(&mut first).unwrap();
+    let ended = child.wait_with_output().unwrap();
+    assert_eq!(ended.status.code(), Some(0), "{:?}", ended.status);
+    assert_eq!(String::from_utf8_lossy(&ended.stderr), "");
+    assert_eq!(sandbox.listing(), ["a"]);
+}
+
+/// Output that cannot be written for another reason is a failure of the output alone.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_sweep_whose_output_finds_no_room_goes_on_to_its_end() {
+    let sandbox = many_orphans(600);
+    let mut command = sandbox.command(["sweep", "--yes", "--json", "--grace", "100ms", "root"]);
+    command.stdout(fs::File::options().write(true).open("/dev/full").unwrap());
+    sandbox
+        .finish(command)
+        .exit(1)
+        .complains("cannot write the output");
+    assert_eq!(sandbox.listing(), ["a"]);
 }

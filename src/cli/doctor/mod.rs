@@ -102,11 +102,8 @@ pub(super) fn run(command: &Doctor, look: &Look) -> Result<Exit, Failure> {
         State::Trouble => Exit::Partly,
         State::Ok | State::Warning => Exit::Done,
     };
-    match tell(look, checks, visited) {
-        // Whoever has read enough is not told why the rest did not come.
-        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error.into()),
-        _ => Ok(exit),
-    }
+    tell(look, checks, visited)?;
+    Ok(exit)
 }
 
 /// The directories that were given, else those of the file. One that the file lists has its rule.

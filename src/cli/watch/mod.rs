@@ -22,10 +22,10 @@ use follow::Follow;
 use signals::Signals;
 
 mod follow;
-mod signals;
+pub(super) mod signals;
 
 pub(super) fn run(command: &Watch, look: &Look) -> Result<Exit, Failure> {
-    if list_writers(&command.rule) {
+    if list_writers(&command.rule)? {
         return Ok(Exit::Done);
     }
     let source = Source::new(command);
