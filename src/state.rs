@@ -3,7 +3,7 @@
 use std::env;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::FlockOperation;
@@ -62,6 +62,58 @@ pub fn open_own(mut options: OpenOptions, path: &Path) -> io::Result<File> {
         true => Ok(file),
         false => Err(not_ours()),
     }
+}
+
+/// Reads the regular file at `path`, which may have `most` bytes.
+///
+/// A FIFO would be waited for, and a device may have no end: what is not a regular file is
+/// [`io::ErrorKind::InvalidInput`], and what is too large [`io::ErrorKind::FileTooLarge`].
+pub fn read_regular(path: &Path, most: u64) -> io::Result<Vec<u8>> {
+    // Before it is opened: to open a device may do something.
+    is_regular(&fs::metadata(path)?)?;
+    let flags = libc::O_NONBLOCK | libc::O_NOCTTY;
+    let file = File::options().read(true).custom_flags(flags).open(path)?;
+    let seen = file.metadata()?;
+    is_regular(&seen)?;
+    read_at_most(file, seen.len(), most)
+}
+
+/// Reads a file of orphand's own, as [`open_own`] opens it, which may have `most` bytes.
+pub fn read_own(path: &Path, most: u64) -> io::Result<Vec<u8>> {
+    let file = open_own(File::options().read(true).to_owned(), path)?;
+    let length = file.metadata()?.len();
+    read_at_most(file, length, most)
+}
+
+fn read_at_most(file: File, length: u64, most: u64) -> io::Result<Vec<u8>> {
+    let too_large = |has: &str| {
+        let what = format!("it has {has} bytes, and {most} is the most");
+        Err(io::Error::new(io::ErrorKind::FileTooLarge, what))
+    };
+    if length > most {
+        return too_large(&length.to_string());
+    }
+    let mut bytes = Vec::new();
+    // It may grow meanwhile, and a file of /proc has no length.
+    file.take(most.saturating_add(1)).read_to_end(&mut bytes)?;
+    match bytes.len() as u64 > most {
+        true => too_large(&format!("more than {most}")),
+        false => Ok(bytes),
+    }
+}
+
+fn is_regular(seen: &fs::Metadata) -> io::Result<()> {
+    let kind = seen.file_type();
+    let kind = match () {
+        () if kind.is_file() => return Ok(()),
+        () if kind.is_dir() => "a directory",
+        () if kind.is_fifo() => "a FIFO",
+        () if kind.is_socket() => "a socket",
+        () if kind.is_char_device() => "a character device",
+        () => "a block device",
+    };
+    let what = format!("it is {kind}, not a regular file");
+    Err(io::Error::new(io::ErrorKind::InvalidInput, what))
 }
 
 /// The lock on one root. It ends with the process, however that ends.

@@ -157,6 +157,9 @@ pub(crate) struct Watch {
     /// What becomes of temps that were there before [default: wait on a terminal, else take]
     #[arg(long, value_enum)]
     pub(crate) existing: Option<ExistingArg>,
+    /// Wait for a DIR that does not exist yet; without a terminal that needs no option
+    #[arg(long)]
+    pub(crate) wait: bool,
     /// The directories; without any, those of the configuration file
     #[arg(value_name = "DIR")]
     pub(crate) dirs: Vec<PathBuf>,

@@ -3,8 +3,8 @@
 //! Labels are roots and reasons out of closed lists, never a path below a root and never a pid: what
 //! a leaking program makes up must not become a series.
 
-use std::fs;
-use std::io;
+use std::fs::{self, File};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -76,7 +76,12 @@ fn replace(path: &Path, text: &str) -> io::Result<()> {
     name.push(path.file_name().unwrap_or_default());
     name.push(".new");
     let new = path.with_file_name(name);
-    fs::write(&new, text)?;
+    // What else has that name, a FIFO or a symlink say, is not opened.
+    match fs::remove_file(&new) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    File::create_new(&new)?.write_all(text.as_bytes())?;
     fs::rename(&new, path)
 }
 

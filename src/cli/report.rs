@@ -108,6 +108,15 @@ impl Report {
         out.flush()
     }
 
+    /// One line that is no event, at once, also in the log.
+    pub(crate) fn note(&mut self, line: &str) -> io::Result<()> {
+        log::also(line);
+        match self.journal {
+            true => self.line(&format!("<6>{line}")),
+            false => self.line(line),
+        }
+    }
+
     /// Sets the line at the bottom of a terminal; an empty one takes it away.
     pub(crate) fn status(&mut self, status: String) {
         if !self.is_live() || self.quiet || self.status.as_deref().unwrap_or("") == status {

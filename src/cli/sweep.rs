@@ -50,6 +50,7 @@ pub(super) fn run(command: &Sweep, look: &Look) -> Result<Exit, Failure> {
     let roots = plan.roots.iter().map(|root| root.path.clone());
     let mut report = Report::new(look, roots.collect()).once();
     let tools = tools(&folders, look.verbose > 0)?;
+    tools.journal.set_cap(plan.config.journal.max_size);
     let asker = Asker::new();
     let mut summary = Summary::default();
     let (mut told, mut left) = (Ok(()), 0);
