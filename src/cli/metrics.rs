@@ -270,3 +270,26 @@ fn escaped(value: &str) -> String {
     let value = value.replace('\\', r"\\").replace('"', "\\\"");
     value.replace('\n', r"\n")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A file that is opened to be written may be one that is waited for, or another file.
+    #[test]
+    fn what_stands_at_the_name_before_is_not_opened() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        let made = std::process::Command::new("mkfifo")
+            .arg(path(".a.prom.new"))
+            .status();
+        assert!(made.unwrap().success());
+        replace(&path("a.prom"), "one").unwrap();
+        fs::write(path("other"), "another file").unwrap();
+        std::os::unix::fs::symlink("other", path(".a.prom.new")).unwrap();
+        replace(&path("a.prom"), "two").unwrap();
+        assert_eq!(fs::read_to_string(path("a.prom")).unwrap(), "two");
+        assert_eq!(fs::read_to_string(path("other")).unwrap(), "another file");
+        assert!(!path("a.prom").is_symlink());
+    }
+}

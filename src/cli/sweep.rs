@@ -195,18 +195,9 @@ fn lock_all(
     roots: &[Root],
     folders: &Folders,
 ) -> Result<Vec<Option<orphand::state::RootLock>>, Failure> {
-    let lock = |root: &Root| {
-        daemon::lock(root, folders.runtime.as_deref()).map_err(|pid| {
-            let who = pid.map(|pid| format!(" (pid {pid})")).unwrap_or_default();
-            Failure::new(
-                Exit::Busy,
-                format!(
-                    "another orphand{who} works on {:?}. the watcher does this by itself; \
-                     to hurry it: orphand sweep -n shows what waits",
-                    root.path
-                ),
-            )
-        })
-    };
-    roots.iter().map(lock).collect()
+    daemon::lock(roots, folders.runtime.as_deref()).map_err(|busy| {
+        let hint =
+            "the watcher does this by itself; to hurry it: orphand sweep -n shows what waits";
+        Failure::new(Exit::Busy, format!("{busy}. {hint}"))
+    })
 }

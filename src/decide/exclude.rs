@@ -78,6 +78,11 @@ impl Exclude {
         !self.is_empty() && below.ancestors().any(excluded)
     }
 
+    /// The globs, as they were given.
+    pub fn globs(&self) -> impl Iterator<Item = &str> {
+        self.globs.iter().map(|glob| glob.text.as_str())
+    }
+
     /// Whether nothing is excluded, as in nearly every rule.
     #[must_use]
     pub fn is_empty(&self) -> bool {

@@ -440,6 +440,129 @@ fn two_on_one_root() {
     sandbox.sweep(SHORT).exit(0);
 }
 
+/// A directory is worked on once, also where one rule reaches it from above.
+#[test]
+fn directories_that_overlap_are_one_orphands() {
+    let sandbox = Sandbox::new().dir("in/deep").dir("in-side");
+    symlink(sandbox.base(), sandbox.base().join("alias")).unwrap();
+    let (above, below): (&[&str], &[&str]) = (&["-r", "root"], &["root/in"]);
+    for (first, seconds) in [
+        (
+            above,
+            &[below, &["alias/root/in/deep"], &["-r", "root/in"]][..],
+        ),
+        (below, &[above, &["-r", "alias/root"]]),
+    ] {
+        let mut watching = sandbox.watch_dirs(with(SHORT, first)).ready();
+        let dir = sandbox.base().join(first[first.len() - 1]);
+        let named = [
+            format!("(pid {})", watching.pid()),
+            format!("works on {dir:?}, which overlaps with"),
+        ];
+        for second in seconds {
+            for verb in [&["watch", "--json"][..], &["sweep", "--yes", "--json"]] {
+                let ran = sandbox.run(verb.iter().chain(*second)).exit(75).silent();
+                for words in &named {
+                    assert!(ran.stderr.contains(words), "{second:?}: {}", ran.stderr);
+                }
+            }
+            // What changes nothing works beside it.
+            sandbox.run(["sweep", "-n"].iter().chain(*second)).exit(0);
+            sandbox.run(["scan"].iter().chain(*second)).exit(0);
+        }
+        let locks = fs::read_dir(sandbox.base().join("runtime/orphand")).unwrap();
+        assert_eq!(locks.count(), 2, "its lock and its socket");
+        watching.outlive_a_sentinel_in(&sandbox, "in");
+        watching.stop().exit(0);
+    }
+}
+
+/// A rule that does not reach the other's directory shares nothing with it.
+#[test]
+fn directories_that_do_not_overlap_are_several_orphands() {
+    let sandbox = Sandbox::new().dir("in").dir("in-side").dir("out").file(
+        "../config/orphand/config.toml",
+        "[defaults]\nexclude = [\"out/**\"]\n",
+    );
+    let sweep = ["sweep", "--yes", "--json", "--grace", "100ms"];
+    let inner = sandbox.watch_dirs(with(SHORT, &["root/in"])).ready();
+    for other in [&["root"][..], &["-r", "root/in-side"], &["root/out"]] {
+        sandbox.run(sweep.iter().chain(other)).exit(0);
+    }
+    inner.stop().exit(0);
+    let outer = sandbox.watch_dirs(with(SHORT, &["-r", "root"])).ready();
+    sandbox.run(sweep.iter().chain(&["root/out"])).exit(0);
+    sandbox.run(sweep.iter().chain(&["root/in"])).exit(75);
+    outer.stop().exit(0);
+    // Of one process they may overlap.
+    sandbox
+        .run(sweep.iter().chain(&["-r", "root", "root/in"]))
+        .exit(0);
+}
+
+/// Nothing is killed by the wrong advice: watchers of other directories are not named.
+#[test]
+fn doctor_advises_to_end_no_watcher_of_another_directory() {
+    let sandbox = Sandbox::new().dir("a").dir("b");
+    let one = sandbox.watch_dirs(with(SHORT, &["root/a"])).ready();
+    let other = sandbox.watch_dirs(with(SHORT, &["root/b"])).ready();
+    let orphands = |sandbox: &Sandbox, dir: &str| {
+        let said = sandbox.run(["doctor", "--json", dir]).stdout_json();
+        let checks = said["checks"].as_array().unwrap().clone();
+        let of = |check: &Value| check["check"] == "orphands" || check["name"] == "orphands";
+        checks.into_iter().find(of).unwrap()
+    };
+    for dir in ["root/a", "root/b", "root"] {
+        assert_eq!(orphands(&sandbox, dir)["state"], "ok");
+    }
+    // With a folder for locks of its own it is not seen by the first.
+    let mut command = sandbox.command(["watch", "--json", "--grace", "200ms", "root/a"]);
+    command.env("XDG_RUNTIME_DIR", sandbox.base().join("home"));
+    let third = Watching::start(command).ready();
+    let said = orphands(&sandbox, "root/a");
+    if cfg!(target_os = "linux") {
+        assert_eq!(said["state"], "warning", "{said}");
+        let said = said.to_string();
+        for (watching, named) in [(&one, true), (&third, true), (&other, false)] {
+            let is_named = said.contains(&watching.pid().to_string());
+            assert_eq!(is_named, named, "{}: {said}", watching.pid());
+        }
+    }
+    assert_eq!(orphands(&sandbox, "root/b")["state"], "ok");
+    for watching in [one, other, third] {
+        watching.stop().exit(0);
+    }
+}
+
+/// A rule that comes to reach further needs a lock for that.
+#[test]
+fn a_rule_that_is_made_recursive_waits_for_the_orphand_below() {
+    let sandbox = Sandbox::new().dir("in");
+    let rule = |more: &str| {
+        let root = sandbox.root();
+        let text = format!("[[watch]]\npath = {root:?}\ngrace = \"200ms\"\n{more}");
+        sandbox.write("../config/orphand/config.toml", text);
+    };
+    rule("");
+    let mut watching = Watching::start(sandbox.command(["watch", "--json"])).ready();
+    let inner = sandbox.watch_dirs(with(SHORT, &["root/in"])).ready();
+    watching.outlive_a_sentinel(&sandbox);
+    rule("recursive = true\n");
+    let state = |state: &'static str| {
+        move |event: &Value| event["event"] == "root" && event["state"] == state
+    };
+    watching.wait_for(state("denied"));
+    inner.stop().exit(0);
+    watching.wait_for(state("watching"));
+    watching.outlive_a_sentinel_in(&sandbox, "in");
+    let stopped = watching.stop();
+    assert!(
+        stopped.stderr.contains("which overlaps with"),
+        "{}",
+        stopped.stderr
+    );
+}
+
 /// The lock ends with its process, however that ends.
 #[test]
 fn a_lock_does_not_outlive_its_process() {

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use orphand::evidence::Proof;
 use orphand::look::Dir;
+use orphand::root::Root;
 
 use super::check::Check;
 use super::tree::Count;
@@ -56,5 +57,10 @@ pub(super) fn beforehand(_: &Path) -> Option<Check> {
 
 /// Not known.
 pub(super) fn watchers() -> Vec<u32> {
+    Vec::new()
+}
+
+/// What a watcher works on, where the folder of locks does not say: not known.
+pub(super) fn worked_on(_: u32) -> Vec<Root> {
     Vec::new()
 }
