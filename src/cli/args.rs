@@ -29,7 +29,8 @@ Examples:
 Exit: 0 done, also where temps were kept · 1 failed · 2 wrong usage or a refused directory ·
 3 something could not be read, removed or told · 4 the service is not installed ·
 5 it runs, but not as it should · 10 orphans found (scan --exit-code) ·
-75 another orphand works there · 78 the configuration is wrong")]
+75 another orphand works there · 78 the configuration is wrong ·
+129 SIGHUP ended a sweep · 130 SIGINT did · 143 SIGTERM did")]
 pub(crate) struct Cli {
     #[command(flatten)]
     pub(crate) look: Look,

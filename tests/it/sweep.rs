@@ -667,3 +667,68 @@ fn a_sweep_whose_output_finds_no_room_goes_on_to_its_end() {
         .complains("cannot write the output");
     assert_eq!(sandbox.listing(), ["a"]);
 }
+
+/// A killed orphand leaves claims: they are counted, with the command that puts them in order.
+#[test]
+fn claims_that_a_killed_orphand_left_are_counted() {
+    let sandbox = Sandbox::new()
+        .file("a", "whole")
+        .file("a.tmp", "x")
+        .file(".orphand-0123456789abcdef-b.tmp", "12")
+        .file("below/.orphand-0123456789abcdef-c.tmp", "345")
+        .file(".orphand-nonsense", "no claim");
+    for (options, claims, bytes) in [(&[][..], 1, 2), (&["-r"], 2, 5)] {
+        let document = sandbox.scan(options).exit(0).stdout_json();
+        assert_eq!(document["claims"]["count"], claims, "{document}");
+        assert_eq!(document["claims"]["bytes"], bytes, "{document}");
+        let temps = &document["total"]["temps"];
+        assert_eq!(*temps, 1, "a claim is no temp: {document}");
+        let root = sandbox.root();
+        let ran = sandbox.run(["scan"].iter().chain(options).chain(&["root"]));
+        let deep = if claims == 2 { "-r " } else { "" };
+        ran.says(&format!("orphand sweep {deep}{}", root.display()));
+    }
+    let said = |sandbox: &Sandbox| {
+        let ran = sandbox.run(["doctor", "--json", "root"]);
+        let said = ran.stdout_json()["checks"].as_array().unwrap().clone();
+        let claims = said
+            .into_iter()
+            .find(|check| check.to_string().contains("\"claims\""));
+        claims.unwrap()
+    };
+    let warned = said(&sandbox);
+    assert_eq!(warned["state"], "warning", "{warned}");
+    assert!(warned.to_string().contains("orphand sweep "), "{warned}");
+    sandbox.sweep(["-r", "--grace", "1d"]).exit(0);
+    let document = sandbox.scan(["-r"]).exit(0).stdout_json();
+    assert_eq!(document["claims"]["count"], 0);
+    assert_eq!(document["total"]["temps"], 3);
+    assert_eq!(said(&sandbox)["state"], "ok");
+}
+
+/// What a kill leaves in the middle of a sweep, and what puts it in order.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_sweep_that_is_killed_leaves_claims_that_the_next_one_puts_in_order() {
+    const ORPHANS: usize = 2_000;
+    let mut found = 0;
+    for _ in 0..20 {
+        let sandbox = many_orphans(ORPHANS);
+        let args = ["sweep", "--yes", "--json", "--grace", "100ms", "root"];
+        let mut sweeping = Watching::start(sandbox.command(args));
+        sweeping.wait_for_nth(200, |event| event["event"] == "reaped");
+        sweeping.signal(libc::SIGKILL);
+        drop(sweeping);
+        let (claims, _) = left_in(&sandbox);
+        let scan = sandbox.scan([""; 0]).exit(0).stdout_json();
+        assert_eq!(scan["claims"]["count"], claims.len());
+        found += claims.len();
+        sandbox.age(OLD);
+        sandbox.sweep(["--grace", "1d"]).exit(0);
+        assert_eq!(left_in(&sandbox).0, [""; 0]);
+        if found > 0 {
+            return;
+        }
+    }
+    panic!("no kill came in the middle of a batch");
+}

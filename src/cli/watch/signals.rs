@@ -91,6 +91,8 @@ fn hear(
     again: impl Fn() + Send + 'static,
 ) -> Result<(), Failure> {
     let hangup_ignored = hangup_is_ignored();
+    // One that comes between the two handlers would be handled without being noted.
+    let _held_back = HeldBack::new();
     let count = AtomicU32::new(0);
     ctrlc::set_handler(move || match count.fetch_add(1, Ordering::SeqCst) {
         0 => first(),
@@ -108,7 +110,7 @@ fn hear(
         // nohup's wish, which ctrlc does not see.
         ignore_hangup();
     }
-    for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP] {
+    for signal in ENDING {
         if signal != libc::SIGHUP || !hangup_ignored {
             note_which(signal);
         }
@@ -133,6 +135,42 @@ fn ignore_hangup() {
     // SAFETY: SIG_IGN is a valid disposition, and no handler of ours stands on SIGHUP but ctrlc's.
     unsafe {
         libc::signal(libc::SIGHUP, libc::SIG_IGN);
+    }
+}
+
+const ENDING: [libc::c_int; 3] = [libc::SIGINT, libc::SIGTERM, libc::SIGHUP];
+
+/// While this lives, this thread and those that it starts get none of these signals. They come afterwards.
+struct HeldBack {
+    before: libc::sigset_t,
+}
+
+impl HeldBack {
+    fn new() -> HeldBack {
+        // SAFETY: all zeroes are a valid set; both sets are valid for the calls, which fill them.
+        unsafe {
+            let mut before = std::mem::zeroed::<libc::sigset_t>();
+            let mut ending = std::mem::zeroed::<libc::sigset_t>();
+            libc::sigemptyset(&raw mut ending);
+            for signal in ENDING {
+                libc::sigaddset(&raw mut ending, signal);
+            }
+            libc::pthread_sigmask(libc::SIG_BLOCK, &raw const ending, &raw mut before);
+            HeldBack { before }
+        }
+    }
+}
+
+impl Drop for HeldBack {
+    fn drop(&mut self) {
+        // SAFETY: the set is valid for the call, and what was before may be null.
+        unsafe {
+            libc::pthread_sigmask(
+                libc::SIG_SETMASK,
+                &raw const self.before,
+                std::ptr::null_mut(),
+            );
+        }
     }
 }
 
