@@ -51,6 +51,7 @@ mod linux {
     use orphand::pass::Tools;
     use orphand::reap::Reaper;
     use orphand::root::Root;
+    use orphand::stop::Stop;
     use orphand::sweep::sweep;
     use orphand::temps::{self, Temps};
     use orphand::watch::{self, Inlet};
@@ -218,9 +219,8 @@ mod linux {
         let mut reaped = 0;
         let mut tell = |event: orphand::Event| {
             reaped += u64::from(matches!(event, orphand::Event::Reaped(_)));
-            true
         };
-        sweep(&root, &tools, &mut tell, &|_, _| {}).expect("a sweep");
+        sweep(&root, &tools, &Stop::default(), &mut tell, &|_, _| {}).expect("a sweep");
         assert_eq!(reaped, times, "all of them must go");
     }
     fn folder() -> tempfile::TempDir {

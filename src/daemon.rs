@@ -33,7 +33,7 @@ use crate::look::RootId;
 use crate::pass::Tools;
 use crate::reap::{Hook, Reaper};
 use crate::root::{Refused, Root};
-use crate::state::{Folders, LockError, RootLock};
+use crate::state::{Folders, Held, LockError, Locker, RootLock};
 use crate::temps::{self, Temps, Waiting};
 use crate::watch::Inlet;
 
@@ -88,13 +88,13 @@ pub enum StartError {
     /// A root is refused.
     #[error(transparent)]
     Refused(#[from] Refused),
-    /// Another orphand works on a root.
-    #[error("another orphand{} works on {root:?}", pid.map(|pid| format!(" (pid {pid})")).unwrap_or_default())]
+    /// Another orphand works on a root, or on a directory that overlaps with it.
+    #[error("{}", busy(.root, .other))]
     Busy {
         /// The root.
         root: PathBuf,
-        /// The other's pid, if it could be read.
-        pid: Option<u32>,
+        /// The other's lock.
+        other: Held,
     },
     /// There can be no more threads: pthread_create(3) says EAGAIN at the user's limit of processes, which
     /// counts threads, and at that of the control group.
@@ -263,7 +263,7 @@ impl Builder {
     pub fn start(self) -> Result<Watcher, StartError> {
         let territory = Territory::new(&self.rules)?;
         let shortest = territory.shortest().ok_or(StartError::NoRoot)?;
-        let locks = lock_all(&territory.roots, self.folders.runtime.as_deref())?;
+        let locks = lock(&territory.roots, self.folders.runtime.as_deref())?;
         let (temps, rung) = Temps::new(shortest, self.most);
         let temps = Arc::new(temps);
         let (send, events) = bounded(EVENTS);
@@ -329,35 +329,49 @@ impl Builder {
     }
 }
 
-fn lock_all(roots: &[Root], runtime: Option<&Path>) -> Result<Vec<Option<RootLock>>, StartError> {
-    let mut locks = Vec::new();
-    for root in roots {
-        locks.push(match lock(root, runtime) {
-            Ok(lock) => lock,
-            Err(pid) => {
-                let root = root.path.clone();
-                return Err(StartError::Busy { root, pid });
-            }
-        });
-    }
-    Ok(locks)
-}
-
-/// Locks `root`, if it is there and a lock can be made. `Err` with a pid: somebody else has it.
-pub fn lock(root: &Root, runtime: Option<&Path>) -> Result<Option<RootLock>, Option<u32>> {
-    let (Some(runtime), Ok(id), false) =
-        (runtime, RootId::of(&root.path), root.policy.is_dry_run())
-    else {
-        return Ok(None);
-    };
-    match RootLock::take(runtime, id) {
-        Ok(lock) => Ok(Some(lock)),
-        Err(LockError::Busy { pid }) => Err(pid),
-        Err(error) => {
-            log::warn!("{:?} is worked on without a lock: {error}", root.path);
-            Ok(None)
+fn busy(root: &Path, other: &Held) -> String {
+    let pid = other.pid.map(|pid| format!(" (pid {pid})"));
+    let pid = pid.unwrap_or_default();
+    let path = other.root.as_ref().map(|root| &root.path);
+    match path.filter(|path| !is_same(path, root)) {
+        None => format!("another orphand{pid} works on {root:?}"),
+        Some(path) => {
+            format!("another orphand{pid} works on {path:?}, which overlaps with {root:?}")
         }
     }
+}
+
+fn is_same(path: &Path, root: &Path) -> bool {
+    path == root || std::fs::canonicalize(root).is_ok_and(|root| root == path)
+}
+
+/// Locks those of `roots` that are there and for which a lock can be made. An error: another process
+/// works on one of them, or on a directory that overlaps with it.
+pub fn lock(roots: &[Root], runtime: Option<&Path>) -> Result<Vec<Option<RootLock>>, StartError> {
+    // The folder of locks is read once for all of them, and not where none is needed.
+    let mut locker = None;
+    let mut locks = Vec::with_capacity(roots.len());
+    for root in roots {
+        let (Some(runtime), Ok(id), false) =
+            (runtime, RootId::of(&root.path), root.policy.is_dry_run())
+        else {
+            locks.push(None);
+            continue;
+        };
+        let locker = locker.get_or_insert_with(|| Locker::new(runtime));
+        match locker.take(root, id) {
+            Ok(lock) => locks.push(Some(lock)),
+            Err(LockError::Busy(other)) => {
+                let root = root.path.clone();
+                return Err(StartError::Busy { root, other });
+            }
+            Err(error) => {
+                log::warn!("{:?} is worked on without a lock: {error}", root.path);
+                locks.push(None);
+            }
+        }
+    }
+    Ok(locks)
 }
 
 impl Watcher {

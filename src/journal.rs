@@ -8,7 +8,7 @@
 
 use std::fmt::{Display, Write as _};
 use std::fs::File;
-use std::io::{self, BufRead, BufReader};
+use std::io::{self, BufRead, BufReader, Read};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -23,6 +23,9 @@ pub const FILE: &str = "journal.jsonl";
 
 /// The size at which it is rotated, bytes; one older file is kept beside it.
 const CAP: u64 = 16 << 20;
+
+/// More than any line has, bytes: a path has 4 kB at most.
+const LONGEST: u64 = 1 << 20;
 
 /// Where disposals are written down.
 #[derive(Clone, Debug)]
@@ -112,8 +115,15 @@ impl Journal {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
                 Err(error) => return Err(error),
             };
-            for line in BufReader::new(file).split(b'\n') {
-                let Ok(Value::Object(mut object)) = serde_json::from_slice(&line?) else {
+            let (mut reader, mut line) = (BufReader::new(file), Vec::new());
+            loop {
+                line.clear();
+                // What is longer is read in parts, of which none is an object.
+                let part = reader.by_ref().take(LONGEST).read_until(b'\n', &mut line)?;
+                if part == 0 {
+                    break;
+                }
+                let Ok(Value::Object(mut object)) = serde_json::from_slice(&line) else {
                     continue;
                 };
                 if object.remove("journal") == Some("outcome".into()) {
@@ -178,6 +188,16 @@ mod tests {
             assert_eq!(after.last(), Some(&json!({"n": 4})), "cut at {cut}");
             assert!(after.len() > before.len(), "cut at {cut}");
         }
+    }
+
+    #[test]
+    fn a_line_without_an_end_is_read_in_parts() {
+        let folder = tempfile::tempdir().unwrap();
+        let journal = Journal::new(Some(folder.path()));
+        let path = journal.path().unwrap();
+        fs::write(path, vec![0; 3 * LONGEST as usize + 7]).unwrap();
+        journal.write(Line::Outcome, &[json!({"n": 1})]);
+        assert_eq!(read(&journal), [json!({"n": 1})]);
     }
 
     /// What happens to the file between two lines.

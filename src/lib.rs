@@ -84,6 +84,7 @@ pub mod reap;
 pub mod root;
 pub mod scan;
 pub mod state;
+pub mod stop;
 pub mod sweep;
 pub mod temps;
 pub mod watch;

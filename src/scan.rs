@@ -35,12 +35,13 @@ pub enum Met<'a> {
 const MOST_THREADS: usize = 8;
 
 /// Walks from the directory `below` the root, and below it where the rule says so. `met` is called
-/// from several threads at once.
+/// from several threads at once. The walk ends early once `is_stopped` says so.
 pub fn scan(
     root: &Root,
     id: Option<RootId>,
     below: &Path,
     met: &(dyn Fn(Met<'_>) + Sync),
+    is_stopped: &(dyn Fn() -> bool + Sync),
 ) -> Result<(), RootError> {
     // The first directory says whether there is anything to walk at all.
     let base = Dir::open_root(&root.path, id)?;
@@ -53,6 +54,7 @@ pub fn scan(
         root,
         base,
         met,
+        is_stopped,
         todo,
         left: AtomicUsize::new(1),
     };
@@ -79,6 +81,7 @@ struct Walk<'a> {
     /// way, so no more than one is open for each thread.
     base: Dir,
     met: &'a (dyn Fn(Met<'_>) + Sync),
+    is_stopped: &'a (dyn Fn() -> bool + Sync),
     todo: Sender<Option<PathBuf>>,
     left: AtomicUsize,
 }
@@ -87,6 +90,11 @@ impl Walk<'_> {
     fn work(&self, next: &Receiver<Option<PathBuf>>) {
         let mut buffer = Buffer::default();
         while let Ok(Some(below)) = next.recv() {
+            // Directories that are left are taken off the list, so that every thread ends.
+            if (self.is_stopped)() {
+                self.done_with_one();
+                continue;
+            }
             match self.base.open_within(&below) {
                 Ok(dir) => self.read(&dir, &mut buffer),
                 // Gone meanwhile, or replaced by something else: nothing to read.
@@ -125,6 +133,9 @@ impl Walk<'_> {
     }
 
     fn entry(&self, dir: &Dir, name: &OsStr, is: Option<Kind>) {
+        if (self.is_stopped)() {
+            return;
+        }
         let policy = &self.root.policy;
         if is_own(name) {
             if claim::read(name).is_some() {
@@ -179,11 +190,12 @@ impl Found {
     }
 }
 
-/// All temps and claims below a root.
+/// All temps and claims below a root, or those that were met before `is_stopped` said so.
 pub fn find(
     root: &Root,
     denied: &mut dyn FnMut(&Path, &io::Error),
     progress: &(dyn Fn(usize) + Sync),
+    is_stopped: &(dyn Fn() -> bool + Sync),
 ) -> Result<Found, RootError> {
     enum Heard {
         Temp(PathBuf, OsString),
@@ -192,7 +204,7 @@ pub fn find(
     }
     let (send, receive) = unbounded();
     let count = AtomicUsize::new(0);
-    scan(root, None, Path::new(""), &|met| {
+    let met = |met: Met<'_>| {
         let heard = match met {
             Met::Temp(dir, name) => Heard::Temp(dir.below().to_owned(), name.to_owned()),
             Met::Claim(dir, name) => Heard::Claim(dir.below().to_owned(), name.to_owned()),
@@ -202,7 +214,8 @@ pub fn find(
         };
         count.fetch_add(1, Ordering::Relaxed);
         let _ = send.send(heard);
-    })?;
+    };
+    scan(root, None, Path::new(""), &met, is_stopped)?;
     drop(send);
     let mut found = Found::default();
     let mut by_dir = std::collections::BTreeMap::<PathBuf, Vec<OsString>>::new();
@@ -237,5 +250,5 @@ pub fn temps(
     denied: &mut dyn FnMut(&Path, &io::Error),
     progress: &(dyn Fn(usize) + Sync),
 ) -> Result<Vec<(PathBuf, Vec<OsString>)>, RootError> {
-    Ok(find(root, denied, progress)?.temps)
+    Ok(find(root, denied, progress, &|| false)?.temps)
 }

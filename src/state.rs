@@ -1,15 +1,23 @@
 //! Where orphand keeps what is its own, and the lock that lets only one work on a root.
 
+use std::collections::BTreeSet;
 use std::env;
+use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use rustix::fs::FlockOperation;
 use rustix::io::Errno;
 
-use crate::look::RootId;
+use crate::decide::exclude::Exclude;
+use crate::decide::policy::Policy;
+use crate::look::{Dir, RootId};
+use crate::root::Root;
 
 /// The folders of orphand's own.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -64,22 +72,84 @@ pub fn open_own(mut options: OpenOptions, path: &Path) -> io::Result<File> {
     }
 }
 
+/// Reads the regular file at `path`, which may have `most` bytes.
+///
+/// A FIFO would be waited for, and a device may have no end: what is not a regular file is
+/// [`io::ErrorKind::InvalidInput`], and what is too large [`io::ErrorKind::FileTooLarge`].
+pub fn read_regular(path: &Path, most: u64) -> io::Result<Vec<u8>> {
+    // Before it is opened: to open a device may do something.
+    is_regular(&fs::metadata(path)?)?;
+    let flags = libc::O_NONBLOCK | libc::O_NOCTTY;
+    let file = File::options().read(true).custom_flags(flags).open(path)?;
+    let seen = file.metadata()?;
+    is_regular(&seen)?;
+    read_at_most(file, seen.len(), most)
+}
+
+/// Reads a file of orphand's own, as [`open_own`] opens it, which may have `most` bytes.
+pub fn read_own(path: &Path, most: u64) -> io::Result<Vec<u8>> {
+    let file = open_own(File::options().read(true).to_owned(), path)?;
+    let length = file.metadata()?.len();
+    read_at_most(file, length, most)
+}
+
+fn read_at_most(file: File, length: u64, most: u64) -> io::Result<Vec<u8>> {
+    let too_large = |has: &str| {
+        let what = format!("it has {has} bytes, and {most} is the most");
+        Err(io::Error::new(io::ErrorKind::FileTooLarge, what))
+    };
+    if length > most {
+        return too_large(&length.to_string());
+    }
+    let mut bytes = Vec::new();
+    // It may grow meanwhile, and a file of /proc has no length.
+    file.take(most.saturating_add(1)).read_to_end(&mut bytes)?;
+    match bytes.len() as u64 > most {
+        true => too_large(&format!("more than {most}")),
+        false => Ok(bytes),
+    }
+}
+
+fn is_regular(seen: &fs::Metadata) -> io::Result<()> {
+    let kind = seen.file_type();
+    let kind = match () {
+        () if kind.is_file() => return Ok(()),
+        () if kind.is_dir() => "a directory",
+        () if kind.is_fifo() => "a FIFO",
+        () if kind.is_socket() => "a socket",
+        () if kind.is_char_device() => "a character device",
+        () => "a block device",
+    };
+    let what = format!("it is {kind}, not a regular file");
+    Err(io::Error::new(io::ErrorKind::InvalidInput, what))
+}
+
 /// The lock on one root. It ends with the process, however that ends.
+///
+/// Its file says what is worked on, so that no other process takes a root that overlaps with it. The roots of one
+/// process may overlap.
 #[derive(Debug)]
 pub struct RootLock {
     file: File,
     path: PathBuf,
 }
 
+/// A lock that a live process has.
+#[derive(Clone, Debug)]
+pub struct Held {
+    /// Its process, if that could be read.
+    pub pid: Option<u32>,
+    /// What is worked on: its path without symlinks, and how far the rule reaches below it. `None` where that
+    /// could not be read.
+    pub root: Option<Root>,
+}
+
 /// Why a root cannot be locked.
 #[derive(Debug, thiserror::Error)]
 pub enum LockError {
-    /// Another orphand works on it.
+    /// Another orphand works on it, or on a directory that overlaps with it.
     #[error("another orphand works on it")]
-    Busy {
-        /// Which, if it could be read.
-        pid: Option<u32>,
-    },
+    Busy(Held),
     /// No lock can be made here. Nothing depends on it but that two orphands share the work.
     #[error("its lock {path:?} cannot be made: {error}")]
     Unavailable {
@@ -90,20 +160,54 @@ pub enum LockError {
     },
 }
 
-impl RootLock {
-    /// Locks the root `id`, in the folder `runtime`.
-    pub fn take(runtime: &Path, id: RootId) -> Result<RootLock, LockError> {
-        let path = runtime.join(format!("root-{:x}-{:x}.lock", id.dev, id.ino));
-        let unavailable = |error| LockError::Unavailable {
-            path: path.clone(),
-            error,
-        };
+/// The lock files that this process has.
+static OURS: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
+
+/// Takes locks in one folder. While this lives, no other process takes one there.
+#[derive(Debug)]
+pub struct Locker {
+    runtime: PathBuf,
+    /// The folder, under a lock of its own.
+    _alone: Option<File>,
+    /// What the other processes have, once it was asked for.
+    others: Option<Vec<Held>>,
+}
+
+/// How long another process may take its locks before it is not waited for any more.
+const TAKING: Duration = Duration::from_secs(1);
+
+/// More than a lock file has, bytes.
+const LARGEST_LOCK: u64 = 1 << 20;
+
+impl Locker {
+    /// Locks are to be taken in the folder `runtime`.
+    #[must_use]
+    pub fn new(runtime: &Path) -> Locker {
         let make = fs::DirBuilder::new()
             .recursive(true)
             .mode(0o700)
             .create(runtime);
-        make.map_err(unavailable)?;
-        loop {
+        Locker {
+            _alone: make.ok().and_then(|()| alone(runtime)),
+            runtime: runtime.to_owned(),
+            others: None,
+        }
+    }
+
+    /// Locks `root`, which is `id`.
+    pub fn take(&mut self, root: &Root, id: RootId) -> Result<RootLock, LockError> {
+        let path = self
+            .runtime
+            .join(format!("{PREFIX}{:x}-{:x}{SUFFIX}", id.dev, id.ino));
+        let unavailable = |error| LockError::Unavailable {
+            path: path.clone(),
+            error,
+        };
+        let root = Root {
+            path: fs::canonicalize(&root.path).unwrap_or_else(|_| root.path.clone()),
+            policy: Arc::clone(&root.policy),
+        };
+        let lock = loop {
             let options = File::options()
                 .read(true)
                 .write(true)
@@ -112,13 +216,7 @@ impl RootLock {
             let mut file = open_own(options, &path).map_err(unavailable)?;
             match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
                 Ok(()) => {}
-                Err(Errno::WOULDBLOCK) => {
-                    let mut text = String::new();
-                    let _ = file.read_to_string(&mut text);
-                    return Err(LockError::Busy {
-                        pid: text.trim().parse().ok(),
-                    });
-                }
+                Err(Errno::WOULDBLOCK) => return Err(LockError::Busy(read_held(file))),
                 Err(error) => return Err(unavailable(error.into())),
             }
             // Whoever had it may have removed the file between our open and our lock.
@@ -126,17 +224,152 @@ impl RootLock {
             if fs::metadata(&path).map(|there| there.ino()).ok() != Some(ours) {
                 continue;
             }
-            // On a full disk there is no room for the pid. The lock holds all the same.
+            // On a full disk there is no room for what it says. The lock holds all the same.
             let _ = file.set_len(0);
             let _ = file.rewind();
-            let _ = write!(file, "{}", std::process::id());
-            return Ok(RootLock { file, path });
+            let _ = file.write_all(&written(&root));
+            ours_are().insert(path.clone());
+            break RootLock { file, path };
+        };
+        // RACE: where another process does not let the folder go, two may take overlapping roots at the same
+        // time. Each has its own lock by now, so that one of them sees the other, or both do and neither begins.
+        // Worst case, where what the other works on was not written yet: two passes over one directory, which
+        // the protocol allows for; the work is done twice.
+        let others = self.others.get_or_insert_with(|| others(&self.runtime));
+        let overlaps = |held: &&Held| {
+            held.root
+                .as_ref()
+                .is_some_and(|other| overlap(other, &root))
+        };
+        match others.iter().find(overlaps) {
+            Some(held) => Err(LockError::Busy(held.clone())),
+            None => Ok(lock),
         }
     }
 }
 
+const PREFIX: &str = "root-";
+const SUFFIX: &str = ".lock";
+
+/// What other live processes have locked in the folder `runtime`. Makes nothing.
+#[must_use]
+pub fn held(runtime: &Path) -> Vec<Held> {
+    // To ask for a lock is to have it for a moment: no other process is to find it taken.
+    let _alone = alone(runtime);
+    others(runtime)
+}
+
+/// The folder, locked. `None` where it cannot be, or another process has it for too long.
+fn alone(runtime: &Path) -> Option<File> {
+    let folder = File::open(runtime).ok()?;
+    let end = Instant::now() + TAKING;
+    loop {
+        match rustix::fs::flock(&folder, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Some(folder),
+            Err(Errno::WOULDBLOCK) if Instant::now() < end => {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            Err(_) => return None,
+        }
+    }
+}
+
+fn others(runtime: &Path) -> Vec<Held> {
+    let entries = fs::read_dir(runtime).into_iter().flatten().flatten();
+    let is_lock = |path: &PathBuf| {
+        let name = path.file_name().and_then(|name| name.to_str());
+        name.is_some_and(is_lock_name) && !ours_are().contains(path)
+    };
+    let held = |path: PathBuf| {
+        let file = open_own(File::options().read(true).to_owned(), &path).ok()?;
+        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockShared) {
+            // Its process was killed.
+            Ok(()) => None,
+            Err(Errno::WOULDBLOCK) => Some(read_held(file)),
+            Err(_) => None,
+        }
+    };
+    entries
+        .map(|entry| entry.path())
+        .filter(is_lock)
+        .filter_map(held)
+        .collect()
+}
+
+/// Whether a file of this name is a lock on a root.
+#[must_use]
+pub fn is_lock_name(name: &str) -> bool {
+    name.starts_with(PREFIX) && name.ends_with(SUFFIX)
+}
+
+fn ours_are() -> MutexGuard<'static, BTreeSet<PathBuf>> {
+    OURS.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Whether some directory is worked on by both rules. Paths are without symlinks.
+#[must_use]
+pub fn overlap(one: &Root, other: &Root) -> bool {
+    covers(one, other) || covers(other, one)
+}
+
+fn covers(above: &Root, root: &Root) -> bool {
+    match above.below(&root.path) {
+        None => false,
+        Some(way) if way.as_os_str().is_empty() => true,
+        // What lies on another mount is not entered from above. What cannot be told counts.
+        Some(way) => match Dir::open_below(&above.path, None, way) {
+            Ok(_) => true,
+            Err(error) => !error.is_gone(),
+        },
+    }
+}
+
+/// What the lock file of `root` says: pid, depth, path and globs, which hold no NUL.
+fn written(root: &Root) -> Vec<u8> {
+    let depth = match root.policy.recursive {
+        true => DEEP,
+        false => FLAT,
+    };
+    let pid = std::process::id().to_string();
+    let mut parts = vec![pid.as_bytes(), depth, root.path.as_os_str().as_bytes()];
+    parts.extend(root.policy.exclude.globs().map(str::as_bytes));
+    parts.join(&0)
+}
+
+const DEEP: &[u8] = b"recursive";
+const FLAT: &[u8] = b"flat";
+
+/// What a lock file says.
+#[must_use]
+pub fn read_held(file: File) -> Held {
+    let mut bytes = Vec::new();
+    let _ = file.take(LARGEST_LOCK).read_to_end(&mut bytes);
+    let mut parts = bytes.split(|byte| *byte == 0);
+    let pid = parts.next().and_then(|pid| std::str::from_utf8(pid).ok());
+    Held {
+        pid: pid.and_then(|pid| pid.trim().parse().ok()),
+        root: read_root(parts),
+    }
+}
+
+fn read_root<'a>(mut parts: impl Iterator<Item = &'a [u8]>) -> Option<Root> {
+    let depth = parts.next().filter(|depth| [DEEP, FLAT].contains(depth))?;
+    let path = PathBuf::from(OsStr::from_bytes(parts.next()?));
+    let globs: Result<Vec<&str>, _> = parts.map(std::str::from_utf8).collect();
+    let policy = Policy {
+        recursive: depth == DEEP,
+        exclude: Exclude::new(&globs.ok()?).ok()?,
+        ..Policy::default()
+    };
+    Some(Root {
+        path,
+        policy: Arc::new(policy),
+    })
+}
+
 impl Drop for RootLock {
     fn drop(&mut self) {
+        ours_are().remove(&self.path);
         // Removed while it is still held, so that nobody locks a file without a name for long:
         // `take` notices.
         let _ = fs::remove_file(&self.path);
@@ -149,17 +382,77 @@ mod tests {
     use super::*;
 
     #[test]
+    fn only_a_regular_file_that_is_not_too_large_is_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        fs::write(path("file"), "12345").unwrap();
+        std::os::unix::fs::symlink("file", path("link")).unwrap();
+        for name in ["file", "link"] {
+            assert_eq!(read_regular(&path(name), 5).unwrap(), b"12345");
+            let error = read_regular(&path(name), 4).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::FileTooLarge);
+            assert!(error.to_string().contains("5 bytes"), "{error}");
+        }
+        let made = std::process::Command::new("mkfifo")
+            .arg(path("fifo"))
+            .status();
+        assert!(made.unwrap().success());
+        for (path, words) in [
+            (path("fifo"), "a FIFO"),
+            (path("."), "a directory"),
+            ("/dev/zero".into(), "a character device"),
+        ] {
+            let error = read_regular(&path, 5).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
+            assert!(error.to_string().contains(words), "{error}");
+        }
+        assert_eq!(read_own(&path("file"), 5).unwrap(), b"12345");
+        assert!(read_own(&path("file"), 4).is_err());
+        assert!(read_own(&path("link"), 5).is_err());
+        assert!(read_own(&path("fifo"), 5).is_err());
+    }
+
+    /// A file of /proc says that it has no bytes, and is read all the same, up to the most.
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_file_without_a_length_is_read_up_to_the_most() {
+        let path = Path::new("/proc/self/status");
+        assert!(!read_regular(path, 1 << 20).unwrap().is_empty());
+        let error = read_regular(path, 5).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::FileTooLarge);
+    }
+
+    fn root(path: &Path, recursive: bool, exclude: &[&str]) -> Root {
+        let policy = Policy {
+            recursive,
+            exclude: Exclude::new(exclude).unwrap(),
+            ..Policy::default()
+        };
+        Root {
+            path: fs::canonicalize(path).unwrap(),
+            policy: Arc::new(policy),
+        }
+    }
+
+    #[test]
     fn the_second_is_told_who_was_first_and_gets_it_afterwards() {
         let runtime = tempfile::tempdir().unwrap();
-        let root = tempfile::tempdir().unwrap();
-        let id = RootId::of(root.path()).unwrap();
-        let first = RootLock::take(runtime.path(), id).unwrap();
-        match RootLock::take(runtime.path(), id) {
-            Err(LockError::Busy { pid }) => assert_eq!(pid, Some(std::process::id())),
+        let dir = tempfile::tempdir().unwrap();
+        let root = root(dir.path(), true, &["a/**", "b"]);
+        let id = RootId::of(&root.path).unwrap();
+        let first = Locker::new(runtime.path()).take(&root, id).unwrap();
+        match Locker::new(runtime.path()).take(&root, id) {
+            Err(LockError::Busy(held)) => {
+                assert_eq!(held.pid, Some(std::process::id()));
+                let seen = held.root.unwrap();
+                assert_eq!(seen.path, root.path);
+                assert!(seen.policy.recursive);
+                assert_eq!(seen.policy.exclude.to_string(), "a/**, b");
+            }
             other => panic!("{other:?}"),
         }
         drop(first);
-        let again = RootLock::take(runtime.path(), id);
+        let again = Locker::new(runtime.path()).take(&root, id);
         assert!(again.is_ok(), "{again:?}");
         drop(again);
         assert_eq!(
@@ -167,5 +460,49 @@ mod tests {
             0,
             "no litter"
         );
+    }
+
+    #[test]
+    fn what_overlaps() {
+        let base = tempfile::tempdir().unwrap();
+        let path = |way: &str| base.path().join(way);
+        fs::create_dir_all(path("in/deep")).unwrap();
+        fs::create_dir_all(path("in-side")).unwrap();
+        fs::create_dir_all(path(".orphand/x")).unwrap();
+        let above = |recursive, exclude: &[&str]| root(base.path(), recursive, exclude);
+        let below = |way: &str| root(&path(way), false, &[]);
+        for (one, other, want) in [
+            (above(false, &[]), above(false, &[]), true),
+            (above(false, &[]), below("in"), false),
+            (above(true, &[]), below("in"), true),
+            (above(true, &[]), below("in/deep"), true),
+            (above(true, &["in/**"]), below("in"), false),
+            (above(true, &["in/**"]), below("in/deep"), false),
+            (above(true, &["in/**"]), below("in-side"), true),
+            (above(true, &["deep"]), below("in"), true),
+            (above(true, &[]), below(".orphand/x"), false),
+            (root(&path("in"), true, &[]), below("in-side"), false),
+        ] {
+            assert_eq!(overlap(&one, &other), want, "{one:?} {other:?}");
+            assert_eq!(overlap(&other, &one), want, "{other:?} {one:?}");
+        }
+    }
+
+    /// Another version may have written it, or nothing on a full disk.
+    #[test]
+    fn a_lock_file_that_says_nothing_more_than_a_pid() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("lock");
+        for (text, pid) in [
+            (&b""[..], None),
+            (b"4711", Some(4711)),
+            (b"4711\0recursive", Some(4711)),
+            (b"\xff\0flat\0/a\0[", None),
+        ] {
+            fs::write(&path, text).unwrap();
+            let held = read_held(File::open(&path).unwrap());
+            assert_eq!(held.pid, pid);
+            assert!(held.root.is_none(), "{text:?}");
+        }
     }
 }

@@ -1,6 +1,5 @@
 //! One pass over what is there: look, wait a moment, look again, act, end.
 
-use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
@@ -22,18 +21,20 @@ use crate::reap;
 use crate::reap::quarantine::Room;
 use crate::root::Root;
 use crate::scan::{self, Found};
+use crate::stop::Stop;
 
 /// Sweeps `root`: takes what is older than its grace, and does not wait for what is younger.
 ///
-/// `tell` is called with what happens, and says whether it could be told: what cannot is not done,
-/// and the sweep ends. `progress` is called now and then with how many temps were looked at
-/// and how many there are.
+/// `tell` is called with what happens. `progress` is called now and then with how many temps were
+/// looked at and how many there are. `stop` ends the sweep early. Returns how many of the temps that
+/// were found are left because of that.
 pub fn sweep(
     root: &Root,
     tools: &Tools,
-    tell: &mut dyn FnMut(Event) -> bool,
+    stop: &Stop,
+    tell: &mut dyn FnMut(Event),
     progress: &(dyn Fn(usize, usize) + Sync),
-) -> Result<(), RootError> {
+) -> Result<usize, RootError> {
     let mut clocks = ClockWatch::default();
     clocks.read(clock::now());
     // What stands at the root's path may be swapped while this goes on.
@@ -52,9 +53,17 @@ pub fn sweep(
             errno: error.raw_os_error(),
         });
     };
-    let mut found = scan::find(root, &mut denied, &|count| progress(0, count))?;
+    let is_stopped = || stop.is_stopped();
+    let mut found = scan::find(root, &mut denied, &|count| progress(0, count), &is_stopped)?;
+    let around = Around {
+        root,
+        id,
+        tools,
+        stop,
+        clocks,
+    };
     if !root.policy.is_dry_run() {
-        put_in_order((root, id), tools, &mut found, &mut |event| _ = tell(event));
+        put_in_order(around, &mut found, tell);
     }
     let mut dirs: Vec<(PathBuf, Vec<Due>)> = Vec::with_capacity(found.temps.len());
     for (below, names) in found.temps {
@@ -74,11 +83,6 @@ pub fn sweep(
         };
         dirs.push((below, names.into_iter().map(due).collect()));
     }
-    let listening = Cell::new(true);
-    let mut tell = |event| {
-        let told = tell(event);
-        listening.set(listening.get() && told);
-    };
     let mut tell = |event| match event {
         // Nobody looks again.
         Event::Kept {
@@ -98,34 +102,27 @@ pub fn sweep(
     };
     for look in [Looking::First, Looking::Again] {
         if look == Looking::Again {
-            wait_for(&dirs, root, lag);
+            wait_for(&dirs, root, lag, stop);
         }
         let parts = dirs.iter_mut().flat_map(|(below, due)| {
             let below = &*below;
             let part = move |due| Part { below, due };
             due.chunks_mut(reap::BATCH).map(part)
         });
-        let around = Around {
-            root,
-            id,
-            tools,
-            clocks,
-        };
-        side_by_side(around, parts.collect(), &listening, &mut tell, progress);
-        if !listening.get() {
-            return Ok(());
-        }
+        let around = Around { clocks, ..around };
+        side_by_side(around, parts.collect(), &mut tell, progress);
         clocks.read(clock::now());
         for (_, due) in &mut dirs {
             due.retain(|one| one.temp.is_some());
         }
+        if stop.is_stopped() {
+            let due = dirs.iter().flat_map(|(_, due)| due);
+            return Ok(due.filter(|one| is_untold(one)).count());
+        }
     }
     for (below, due) in &dirs {
         let dir = Dir::open_below(&root.path, id, below).ok();
-        for one in due
-            .iter()
-            .filter(|one| one.temp.as_ref().is_some_and(|t| !t.is_kept()))
-        {
+        for one in due.iter().filter(|one| is_untold(one)) {
             let path = root.path.join(below).join(&one.name);
             let seen = dir.as_ref().and_then(|dir| dir.observe(&one.name).ok()?);
             let size = seen.as_ref().map(Observation::size);
@@ -139,7 +136,12 @@ pub fn sweep(
             });
         }
     }
-    Ok(())
+    Ok(0)
+}
+
+/// Whether the temp is still there as far as is known, and no event has said so.
+fn is_untold(one: &Due) -> bool {
+    one.temp.as_ref().is_some_and(|temp| !temp.is_kept())
 }
 
 #[derive(PartialEq, Eq, Clone, Copy)]
@@ -148,8 +150,9 @@ enum Looking {
     Again,
 }
 
-/// Sleeps until the second look is due for everything that it can be due for.
-fn wait_for(dirs: &[(PathBuf, Vec<Due>)], root: &Root, lag: Duration) {
+/// Sleeps until the second look is due for everything that it can be due for, or until the end is asked
+/// for.
+fn wait_for(dirs: &[(PathBuf, Vec<Due>)], root: &Root, lag: Duration, stop: &Stop) {
     let longest = root.policy.grace.random.max(root.policy.grace.fixed);
     let now = clock::mono();
     // Where dates are of whole seconds, looks are further apart: by a second and a half at most.
@@ -161,7 +164,7 @@ fn wait_for(dirs: &[(PathBuf, Vec<Due>)], root: &Root, lag: Duration) {
     let last = temps.map(Tracked::due).filter(|due| *due <= soon).max();
     if let Some(last) = last {
         // A millisecond more, because a sleep may end a little early by another clock.
-        std::thread::sleep(last.since(now) + Duration::from_millis(1));
+        stop.sleep(last.since(now) + Duration::from_millis(1));
     }
 }
 
@@ -177,12 +180,13 @@ struct Around<'a> {
     root: &'a Root,
     id: Option<RootId>,
     tools: &'a Tools,
+    stop: &'a Stop,
     clocks: ClockWatch,
 }
 
 impl Around<'_> {
-    /// Passes over one part after the other, until there is none left or `told` says no: it is given
-    /// the part's number, what happened, and how many temps that were.
+    /// Processes one part after the other, until there is none left, the end is asked for, or `told` says
+    /// no: it is given the part's number, what happened, and how many temps that were.
     fn work<'a>(
         mut self,
         todo: &Mutex<impl Iterator<Item = (usize, Part<'a>)>>,
@@ -190,7 +194,10 @@ impl Around<'_> {
     ) {
         let asker = Asker::new();
         let next = || todo.lock().unwrap_or_else(PoisonError::into_inner).next();
-        while let Some((index, part)) = next() {
+        // A part that is taken is processed to its end: the parts before it are.
+        while let Some(batch) = self.stop.begin()
+            && let Some((index, part)) = next()
+        {
             let ground = Ground {
                 root: self.root,
                 id: self.id,
@@ -199,6 +206,7 @@ impl Around<'_> {
             let mut events = Vec::new();
             let mut tell = |event| events.push(event);
             Pass::new(self.tools, ground, &asker, &mut tell).run(&mut self.clocks, part.due);
+            drop(batch);
             if !told(index, events, part.due.len()) {
                 return;
             }
@@ -207,11 +215,10 @@ impl Around<'_> {
 }
 
 /// Passes over all parts by several threads, and tells what happens here, in the order of the parts.
-/// Each thread waits until its part was told: what cannot be told is not done.
+/// Each thread waits until its part was told, so that no more is done than can be told meanwhile.
 fn side_by_side(
     around: Around<'_>,
     parts: Vec<Part<'_>>,
-    listening: &Cell<bool>,
     tell: &mut dyn FnMut(Event),
     progress: &(dyn Fn(usize, usize) + Sync),
 ) {
@@ -243,7 +250,7 @@ fn side_by_side(
                 events.into_iter().for_each(&mut *tell);
                 done += count;
                 progress(done, total);
-                listening.get()
+                true
             });
         }
         let mut early = BTreeMap::new();
@@ -255,28 +262,32 @@ fn side_by_side(
                 events.into_iter().for_each(&mut *tell);
                 done += count;
                 progress(done, total);
-                match listening.get() {
-                    true => _ = go_on.get(thread).map(|go| go.send(())),
-                    // Whoever waits, or comes to wait, ends.
-                    false => go_on.clear(),
-                }
+                _ = go_on.get(thread).map(|go| go.send(()));
             }
         }
     });
 }
 
 /// Gives the claims that a crash left their names back.
-fn put_in_order(
-    (root, id): (&Root, Option<RootId>),
-    tools: &Tools,
-    found: &mut Found,
-    tell: &mut dyn FnMut(Event),
-) {
+fn put_in_order(around: Around<'_>, found: &mut Found, tell: &mut dyn FnMut(Event)) {
+    let Around {
+        root,
+        id,
+        tools,
+        stop,
+        ..
+    } = around;
+    if stop.is_stopped() {
+        return;
+    }
     if let Ok(Some(room)) = Room::find(&root.path, id) {
         room.tidy();
     }
     let asker = Asker::new();
     for (below, claim) in std::mem::take(&mut found.claims) {
+        let Some(_batch) = stop.begin() else {
+            return;
+        };
         let ground = Ground {
             root,
             id,

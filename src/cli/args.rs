@@ -33,7 +33,8 @@ Examples:
 Exit: 0 done, also where temps were kept · 1 failed · 2 wrong usage or a refused directory ·
 3 something could not be read, removed or told · 4 the service is not installed ·
 5 it runs, but not as it should · 10 orphans found (scan --exit-code) ·
-75 another orphand works there · 78 the configuration is wrong")]
+75 another orphand works there · 78 the configuration is wrong ·
+129 SIGHUP ended a sweep · 130 SIGINT did · 143 SIGTERM did")]
 pub(crate) struct Cli {
     #[command(flatten)]
     pub(crate) look: Look,
@@ -182,6 +183,9 @@ pub(crate) struct Watch {
     /// What becomes of temps that were there before [default: wait on a terminal, else take]
     #[arg(long, value_enum)]
     pub(crate) existing: Option<ExistingArg>,
+    /// Wait for a DIR that does not exist yet; without a terminal that needs no option
+    #[arg(long)]
+    pub(crate) wait: bool,
     /// The directories; without any, those of the configuration file
     #[arg(value_name = "DIR")]
     pub(crate) dirs: Vec<PathBuf>,

@@ -1,5 +1,6 @@
 //! `orphand config`: makes, checks and shows the configuration file.
 
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use orphand::json::Object;
@@ -10,7 +11,7 @@ use super::args::Look;
 use super::config_file::{self, ConfigError, RootsError, RuleSettings};
 use super::report::Report;
 use super::shell::Suggestion;
-use super::{Exit, Failure, list_writers, text, watch};
+use super::{Exit, Failure, list_writers, print, text, watch};
 use show::Options;
 use typed::Typed;
 
@@ -176,7 +177,7 @@ fn summary(path: Option<&Path>, roots: &[Root]) -> Vec<String> {
 }
 
 fn show(options: &Typed<Options>, look: &Look, report: &mut Report) -> Result<Exit, Failure> {
-    if list_writers(&options.options.rule) {
+    if list_writers(&options.options.rule)? {
         return Ok(Exit::Done);
     }
     let config = config_file::Config::load(options.options.rule.config.as_deref())?;
@@ -215,16 +216,13 @@ fn path(named: &Typed<Named>, look: &Look, report: &mut Report) -> Result<Exit, 
                 false => "",
             };
             found |= set;
-            anstream::eprintln!("{}", format!("{line}  {mark}").trim_end());
+            let line = format!("{line}  {mark}");
+            let _ = writeln!(anstream::stderr(), "{}", line.trim_end());
         }
     }
     // As it is: a script is to find the file.
-    use std::io::Write as _;
     use std::os::unix::ffi::OsStrExt as _;
-    let mut stdout = std::io::stdout().lock();
-    stdout.write_all(path.as_os_str().as_bytes())?;
-    stdout.write_all(b"\n")?;
-    Ok(Exit::Done)
+    Ok(print(&[path.as_os_str().as_bytes(), b"\n"].concat())?)
 }
 
 /// The usual places, one line each, and whether what it depends on is set.

@@ -17,12 +17,13 @@ use orphand::decide::policy::{Action, Closed, Graces, Hot, Open, Policy, PolicyE
 use orphand::decide::retention::Limits;
 use orphand::decide::temp_name::{NameError, Names};
 use orphand::root::{Refused, Root};
+use orphand::state::read_regular;
 use orphand::watch::CLOSE_EVENTS;
 
 use super::shell::{self, Suggestion};
 use super::text;
 use mistake::{Mistake, Place};
-use overlap::Overlap;
+use overlap::Known;
 
 pub(crate) use covering::{Covered, RuleAt};
 pub(crate) use section::{Lines, SECTIONS, Section};
@@ -93,6 +94,9 @@ pub(crate) struct Config {
     /// Where the keys of each section stand, by its title; those of the rules are with them.
     pub(crate) lines: BTreeMap<&'static str, Lines>,
 }
+
+/// The most that the file may have: bytes.
+const LARGEST: u64 = 1_000_000;
 
 /// The journal of what was done.
 #[derive(Clone, Debug, PartialEq)]
@@ -250,13 +254,23 @@ impl Config {
         let Some(path) = explicit.map(Path::to_owned).or_else(Config::usual_path) else {
             return Ok(Config::default());
         };
-        let bytes = match fs::read(&path) {
+        let bytes = match read_regular(&path, LARGEST) {
             Ok(bytes) => bytes,
             Err(error) if explicit.is_none() && error.kind() == io::ErrorKind::NotFound => {
                 return Ok(Config::default());
             }
             Err(error) => {
-                let what = format!("cannot be read: {error}");
+                let fix = match error.kind() {
+                    io::ErrorKind::InvalidInput => {
+                        "; write the configuration to a file and name that: a pipe, <(...) or a \
+                         device is not read"
+                    }
+                    io::ErrorKind::FileTooLarge => {
+                        "; name the configuration file, or make fewer rules of it"
+                    }
+                    _ => "",
+                };
+                let what = format!("cannot be read: {error}{fix}");
                 let place = None;
                 return Err(ConfigError { path, place, what });
             }
@@ -275,7 +289,8 @@ impl Config {
     /// looked at: what stands there may be refused, and two of them may lead to one directory.
     pub(crate) fn roots(&self, typed: &RuleSettings) -> Result<Vec<Root>, RootsError> {
         let mut roots: Vec<Root> = Vec::new();
-        let mut known: Vec<(&WatchRule, [Root; 2])> = Vec::new();
+        // By the paths as they are written, and by those that they lead to.
+        let mut known = [Known::default(), Known::default()];
         for rule in &self.watch {
             let settings = rule.settings.clone().over(&self.defaults);
             let settings = typed.clone().over(&settings);
@@ -285,13 +300,18 @@ impl Config {
                 .map_err(|refused| self.refused(rule, &refused))?;
             let path = real(&root.path);
             let both = [root.clone(), Root { path, policy }];
-            for (first, others) in &known {
-                let overlap = others.iter().zip(&both);
-                if let Some(overlap) = overlap.filter_map(|(a, b)| Overlap::of(a, b)).next() {
-                    return Err(self.mistake(rule, overlap.say(first, rule)).into());
-                }
+            let overlaps = known.iter().zip(&both);
+            let overlaps = overlaps.filter_map(|(known, root)| known.overlap(root));
+            // The first rule in the file is named, and by its path as it is written.
+            let first = overlaps.min_by_key(|(first, _)| *first);
+            if let Some((first, overlap)) = first
+                && let Some(first) = self.watch.get(first)
+            {
+                return Err(self.mistake(rule, overlap.say(first, rule)).into());
             }
-            known.push((rule, both));
+            for (known, root) in known.iter_mut().zip(both) {
+                known.add(root);
+            }
             roots.push(root);
         }
         Ok(roots)

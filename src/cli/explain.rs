@@ -30,7 +30,7 @@ use super::words;
 use super::{Exit, Failure, Intent, Plan, list_writers, lossy, missing, plan, text, tools};
 
 pub(super) fn run(command: &Explain, look: &Look) -> Result<Exit, Failure> {
-    if list_writers(&command.rule) {
+    if list_writers(&command.rule)? {
         return Ok(Exit::Done);
     }
     let mut report = Report::new(look, Vec::new());

@@ -4,10 +4,12 @@
 //! disk is full must not fill it: the file of our own is capped, and a disk without room stops
 //! nothing.
 
+use std::collections::HashMap;
 use std::io::{self, Write as _};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
 
 use log::{Level, LevelFilter, Log, Metadata, Record};
 use orphand::capped::CappedFile;
@@ -27,6 +29,57 @@ struct Both {
     said: AtomicBool,
     /// Somebody said on the command line or in `ORPHAND_LOG` how much is to be logged.
     chosen: bool,
+    repeats: Mutex<Repeats>,
+}
+
+/// Messages about single temps that were written to stderr, by the place in the source that they come from. On a
+/// full disk there may be one for each temp.
+#[derive(Default)]
+struct Repeats(HashMap<(String, u32), Repeated>);
+
+struct Repeated {
+    since: Instant,
+    count: u32,
+}
+
+/// What is done with a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Repeat {
+    Write,
+    /// It is written, and so is that those which follow are not.
+    WriteAsLast,
+    Leave,
+}
+
+/// How many messages of one kind are written in `WINDOW`.
+const MOST: u32 = 8;
+const WINDOW: Duration = Duration::from_secs(60 * 60);
+
+/// The modules whose messages are about single temps.
+const OF_TEMPS: [&str; 4] = [
+    "orphand::reap",
+    "orphand::pass",
+    "orphand::journal",
+    "orphand::evidence",
+];
+
+impl Repeats {
+    fn count(&mut self, place: (String, u32), now: Instant) -> Repeat {
+        let new = || Repeated {
+            since: now,
+            count: 0,
+        };
+        let seen = self.0.entry(place).or_insert_with(new);
+        if now.saturating_duration_since(seen.since) >= WINDOW {
+            *seen = new();
+        }
+        seen.count = seen.count.saturating_add(1);
+        match seen.count.cmp(&MOST) {
+            std::cmp::Ordering::Less => Repeat::Write,
+            std::cmp::Ordering::Equal => Repeat::WriteAsLast,
+            std::cmp::Ordering::Greater => Repeat::Leave,
+        }
+    }
 }
 
 static LOG: OnceLock<Both> = OnceLock::new();
@@ -65,6 +118,7 @@ pub(crate) fn start(look: &Look) {
         file: Mutex::new(None),
         said: AtomicBool::new(false),
         chosen: variable || typed.is_some(),
+        repeats: Mutex::default(),
     });
     if log::set_logger(both).is_ok() {
         log::set_max_level(most);
@@ -151,6 +205,19 @@ fn is_kept_elsewhere() -> bool {
 }
 
 impl Both {
+    fn repeat(&self, record: &Record<'_>) -> Repeat {
+        let is_of_temps = |module: &&str| record.target().starts_with(*module);
+        if record.level() > Level::Warn || !OF_TEMPS.iter().any(is_of_temps) {
+            return Repeat::Write;
+        }
+        let place = (
+            record.file().unwrap_or_default().to_owned(),
+            record.line().unwrap_or_default(),
+        );
+        let mut repeats = self.repeats.lock().unwrap_or_else(PoisonError::into_inner);
+        repeats.count(place, Instant::now())
+    }
+
     fn append(&self, line: &str) {
         let file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(file) = file.as_ref() else {
@@ -178,7 +245,16 @@ impl Log for Both {
         if !self.stderr.matches(record) {
             return;
         }
-        self.stderr.log(record);
+        let repeat = self.repeat(record);
+        if repeat != Repeat::Leave {
+            self.stderr.log(record);
+        }
+        if repeat == Repeat::WriteAsLast {
+            let more = format_args!("more messages of this kind are not shown for an hour");
+            let builder = &mut Record::builder();
+            self.stderr
+                .log(&builder.level(record.level()).args(more).build());
+        }
         let word = match record.level() {
             Level::Error => "error",
             Level::Warn => "warning",
@@ -195,7 +271,7 @@ impl Log for Both {
 
 #[cfg(test)]
 mod tests {
-    use super::wrong_level;
+    use super::*;
 
     #[test]
     fn a_filter_has_levels_and_modules() {
@@ -213,5 +289,23 @@ mod tests {
         ] {
             assert_eq!(wrong_level(filter), wrong, "{filter}");
         }
+    }
+
+    /// However many temps there are, and however many kinds of messages about each.
+    #[test]
+    fn messages_about_single_temps_are_not_repeated_without_end() {
+        let began = Instant::now();
+        let mut repeats = Repeats::default();
+        let place = |line| ("src/reap/mod.rs".to_owned(), line);
+        for line in [1, 2] {
+            let told = (0..1_000).map(|_| repeats.count(place(line), began));
+            let told: Vec<Repeat> = told.collect();
+            let written = told.iter().filter(|told| **told != Repeat::Leave);
+            assert_eq!(written.count(), MOST as usize);
+            assert_eq!(told[MOST as usize - 1], Repeat::WriteAsLast);
+        }
+        let later = began + WINDOW;
+        assert_eq!(repeats.count(place(1), later), Repeat::Write);
+        assert_eq!(repeats.count(place(3), began), Repeat::Write);
     }
 }

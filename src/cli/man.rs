@@ -174,7 +174,7 @@ fn see_also(cli: &Command) -> Vec<Inline> {
 }
 
 #[rustfmt::skip]
-const EXIT_STATUS: [Entry<'static>; 9] = [
+const EXIT_STATUS: [Entry<'static>; 12] = [
     ("0", "Done, also where temps were kept."),
     ("1", "Failed: a directory that is not there, or a restore onto something that exists."),
     ("2", "Wrong usage, or a directory that is refused."),
@@ -183,8 +183,11 @@ const EXIT_STATUS: [Entry<'static>; 9] = [
     ("4", "The service is not installed."),
     ("5", "The service runs, but something keeps it from its work (service status)."),
     ("10", "With scan --exit-code: orphans were found."),
-    ("75", "Another orphand works there; its pid is named."),
+    ("75", "Another orphand works there, or on a directory that overlaps with it; its pid is named."),
     ("78", "The configuration is wrong."),
+    ("129", "SIGHUP ended a sweep in order."),
+    ("130", "SIGINT ended a sweep in order, or a second signal ended a watch at once."),
+    ("143", "SIGTERM ended a sweep in order."),
 ];
 
 #[rustfmt::skip]

@@ -3,8 +3,8 @@
 //! Labels are roots and reasons out of closed lists, never a path below a root and never a pid: what
 //! a leaking program makes up must not become a series.
 
-use std::fs;
-use std::io;
+use std::fs::{self, File};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -76,7 +76,12 @@ fn replace(path: &Path, text: &str) -> io::Result<()> {
     name.push(path.file_name().unwrap_or_default());
     name.push(".new");
     let new = path.with_file_name(name);
-    fs::write(&new, text)?;
+    // What else has that name, a FIFO or a symlink say, is not opened.
+    match fs::remove_file(&new) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    File::create_new(&new)?.write_all(text.as_bytes())?;
     fs::rename(&new, path)
 }
 
@@ -269,4 +274,27 @@ fn labels(one: &orphand::daemon::Standing, reason: Option<&str>) -> String {
 fn escaped(value: &str) -> String {
     let value = value.replace('\\', r"\\").replace('"', "\\\"");
     value.replace('\n', r"\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A file that is opened to be written may be one that is waited for, or another file.
+    #[test]
+    fn what_stands_at_the_name_before_is_not_opened() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        let made = std::process::Command::new("mkfifo")
+            .arg(path(".a.prom.new"))
+            .status();
+        assert!(made.unwrap().success());
+        replace(&path("a.prom"), "one").unwrap();
+        fs::write(path("other"), "another file").unwrap();
+        std::os::unix::fs::symlink("other", path(".a.prom.new")).unwrap();
+        replace(&path("a.prom"), "two").unwrap();
+        assert_eq!(fs::read_to_string(path("a.prom")).unwrap(), "two");
+        assert_eq!(fs::read_to_string(path("other")).unwrap(), "another file");
+        assert!(!path("a.prom").is_symlink());
+    }
 }

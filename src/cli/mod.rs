@@ -76,6 +76,12 @@ enum Exit {
     Busy = 75,
     /// The configuration is wrong.
     Config = 78,
+    /// SIGHUP ended it in order.
+    HungUp = 129,
+    /// SIGINT ended it in order, or a second signal at once.
+    Interrupted = 130,
+    /// SIGTERM ended it in order.
+    Terminated = 143,
 }
 
 impl Exit {
@@ -153,7 +159,8 @@ pub(crate) fn main() -> ExitCode {
         } else {
             "orphand: "
         };
-        anstream::eprintln!("{who}{}", failure.text);
+        // Where stderr cannot be written there is nowhere left to say so.
+        let _ = writeln!(anstream::stderr(), "{who}{}", failure.text);
         failure.exit
     });
     ExitCode::from(exit as u8)
@@ -319,16 +326,17 @@ fn nothing_listed(config: &Config, verb: &str) -> Failure {
     )
 }
 
-/// `--writer list`: the named grammars, and whose they are.
-fn list_writers(rule: &Rule) -> bool {
+/// `--writer list`: the named grammars, and whose they are. Says whether that was asked for.
+fn list_writers(rule: &Rule) -> Result<bool, Failure> {
     let wanted = rule.writer.iter().any(|writer| writer == "list");
     if wanted {
-        for writer in temp_name::writers() {
-            println!("{:<12} {}", writer.name, writer.patterns.join("  "));
-            println!("{:<12} {}", "", writer.producer);
-        }
+        let rows = temp_name::writers().map(|writer| {
+            let (name, patterns) = (writer.name, writer.patterns.join("  "));
+            format!("{name:<12} {patterns}\n{:<12} {}\n", "", writer.producer)
+        });
+        print(rows.collect::<String>().as_bytes())?;
     }
-    wanted
+    Ok(wanted)
 }
 
 /// The tools of a command that works by itself, without a watcher.
@@ -348,7 +356,7 @@ fn tools(folders: &Folders, verbose: bool) -> Result<Tools, Failure> {
 
 /// Asks a yes-or-no question on the terminal. Anything but yes is no.
 fn confirmed(question: &str) -> bool {
-    eprint!("{question} [y/N] ");
+    let _ = write!(io::stderr(), "{question} [y/N] ");
     let mut answer = String::new();
     let read = io::stdin().read_line(&mut answer).is_ok();
     read && matches!(answer.trim(), "y" | "Y" | "yes" | "Yes")
@@ -358,12 +366,23 @@ fn stdin_is_terminal() -> bool {
     io::stdin().is_terminal()
 }
 
-/// One text on stdout. That nobody reads it to its end (`| head`) is no failure.
+/// Writes `text` to stdout. That its reader has ended (`| head`) is no failure.
 fn print(text: &[u8]) -> io::Result<Exit> {
     let mut out = io::stdout().lock();
-    match out.write_all(text).and_then(|()| out.flush()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error),
-        _ => Ok(Exit::Done),
+    let written = out.write_all(text).and_then(|()| out.flush());
+    is_read(written).map(|_| Exit::Done)
+}
+
+/// Whether the output still has a reader, by the answer to a write. A pipe that its reader has closed is
+/// no error: the output ends, and nothing else changes.
+fn is_read(written: io::Result<()>) -> io::Result<bool> {
+    match written {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
+        Err(error) => {
+            let what = format!("cannot write the output: {error}");
+            Err(io::Error::new(error.kind(), what))
+        }
     }
 }
 
@@ -371,7 +390,7 @@ fn print(text: &[u8]) -> io::Result<Exit> {
 fn missing(path: &Path) -> Failure {
     Failure::new(
         Exit::Failed,
-        format!("{path:?} does not exist; check the name (watch would wait for it)"),
+        format!("{path:?} does not exist; check the name (orphand watch --wait waits for it)"),
     )
 }
 

@@ -91,6 +91,7 @@ fn only_one(id: &str, wanted: &[(PathBuf, Room, String)]) -> Result<(), Failure>
 fn purge(command: &Purge, look: &Look) -> Result<Exit, Failure> {
     let config = Config::load(command.config.as_deref())?;
     let journal = Journal::new(Folders::from_env().state.as_deref());
+    journal.set_cap(config.journal.max_size);
     let mut wanted: Vec<(PathBuf, Room, String)> = Vec::new();
     let (mut found, mut bytes) = (Vec::new(), 0);
     for root in roots(&config, &journal) {

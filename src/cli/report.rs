@@ -11,7 +11,7 @@ use orphand::root::Root;
 
 use super::args::{Color, Look};
 use super::words::Words;
-use super::{log, supervisor};
+use super::{is_read, log, supervisor};
 
 /// Where everything that a person or a program is to read goes out.
 pub(crate) struct Report {
@@ -23,6 +23,8 @@ pub(crate) struct Report {
     words: Words,
     /// The line at the bottom, if one stands there.
     status: Option<String>,
+    /// The reader of stdout has closed it: nothing is written any more.
+    closed: bool,
 }
 
 impl Report {
@@ -49,6 +51,7 @@ impl Report {
                 roots,
             },
             status: None,
+            closed: false,
         }
     }
 
@@ -68,7 +71,7 @@ impl Report {
         self.words.roots = roots.iter().map(|root| root.path.clone()).collect();
     }
 
-    /// Tells of `event`. The answer says whether anybody can still read it.
+    /// Tells of `event`. A reader that has closed the pipe is no error.
     pub(crate) fn event(&mut self, event: &Event) -> io::Result<()> {
         if log::path().is_some()
             && let Some(line) = self.words.plain().of(event)
@@ -88,14 +91,30 @@ impl Report {
         }
     }
 
-    /// One line on stdout, at once.
+    /// One line on stdout, at once; nothing where the reader has closed the pipe.
     pub(crate) fn line(&mut self, line: &str) -> io::Result<()> {
+        if !self.closed {
+            self.closed = !is_read(self.write(line))?;
+        }
+        Ok(())
+    }
+
+    fn write(&mut self, line: &str) -> io::Result<()> {
         let mut out = io::stdout().lock();
         if self.status.take().is_some() {
             write!(out, "\r\x1b[K")?;
         }
         writeln!(out, "{line}")?;
         out.flush()
+    }
+
+    /// One line that is no event, at once, also in the log.
+    pub(crate) fn note(&mut self, line: &str) -> io::Result<()> {
+        log::also(line);
+        match self.journal {
+            true => self.line(&format!("<6>{line}")),
+            false => self.line(line),
+        }
     }
 
     /// Sets the line at the bottom of a terminal; an empty one takes it away.

@@ -32,7 +32,7 @@ pub(super) fn run(command: &Restore, look: &Look) -> Result<Exit, Failure> {
     }
     let config = Config::load(command.config.as_deref())?;
     let folders = Folders::from_env();
-    let journal = Journal::new(folders.state.as_deref());
+    let journal = Journal::new(folders.state.as_deref()).with_cap(config.journal.max_size);
     let marks = Marks::new(folders.state.as_deref());
     let mut report = Report::new(look, Vec::new());
     for which in &command.which {

@@ -1,5 +1,7 @@
 //! `orphand scan`: what is there, with the verdict that each temp would get now.
 
+use std::ffi::OsString;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -21,6 +23,7 @@ use serde_json::Value;
 use super::args::{self, Look, Scan};
 use super::config_file::RuleAt;
 use super::report::Report;
+use super::shell::Suggestion;
 use super::words;
 use super::{
     Exit, Failure, Intent, Plan, list_writers, listed, missing, plan, progress_bar, text, tools,
@@ -33,7 +36,7 @@ struct Row {
 }
 
 pub(super) fn run(command: &Scan, look: &Look) -> Result<Exit, Failure> {
-    if list_writers(&command.rule) {
+    if list_writers(&command.rule)? {
         return Ok(Exit::Done);
     }
     // Nothing is changed anyway: what counts is what would be done.
@@ -46,18 +49,23 @@ pub(super) fn run(command: &Scan, look: &Look) -> Result<Exit, Failure> {
     plan.name_rules(look);
     let paths = plan.roots.iter().map(|root| root.path.clone()).collect();
     let mut report = Report::new(look, paths);
-    let (mut rows, mut failed) = (Vec::new(), false);
+    let (mut rows, mut claims, mut failed) = (Vec::new(), Vec::new(), false);
     for (index, root) in plan.roots.iter().enumerate() {
-        failed |= scan_root(index, root, look, &mut rows)?;
+        let (incomplete, left) = scan_root(index, root, look, &mut rows)?;
+        failed |= incomplete;
+        claims.push((root, left));
     }
     failed |= rows
         .iter()
         .any(|row: &Row| row.examined.verdict == Verdict::Keep(Reason::CannotTell));
     let orphans = rows.iter().filter(|row| is_orphan(&row.examined)).count();
     if look.json {
-        report.line(&document(&plan, &rows).to_string())?;
+        report.line(&document(&plan, &rows, total(&claims)).to_string())?;
     } else {
         print(&mut report, &plan, &rows, look.quiet)?;
+        if let Some(line) = left_over(command, &claims) {
+            report.line(&line)?;
+        }
         report.line(&closing(command, &plan, &rows))?;
     }
     if !look.quiet {
@@ -72,8 +80,13 @@ pub(super) fn run(command: &Scan, look: &Look) -> Result<Exit, Failure> {
     })
 }
 
-/// Examines every temp of one root. Says whether something could not be read.
-fn scan_root(index: usize, root: &Root, look: &Look, rows: &mut Vec<Row>) -> Result<bool, Failure> {
+/// Examines every temp of one root. Returns whether something could not be read, and the claims.
+fn scan_root(
+    index: usize,
+    root: &Root,
+    look: &Look,
+    rows: &mut Vec<Row>,
+) -> Result<(bool, Claims), Failure> {
     let mut tools = tools(&Folders::from_env(), false)?;
     tools.listings = Listings::for_one_look();
     let bar = progress_bar(look, "temps examined");
@@ -82,12 +95,13 @@ fn scan_root(index: usize, root: &Root, look: &Look, rows: &mut Vec<Row>) -> Res
         denials.fetch_add(1, Ordering::Relaxed);
         log::error!("cannot read {path:?}: {error}");
     };
-    let found = orphand::scan::temps(root, &mut denied, &|count| bar.set_length(count as u64));
+    let progress = |count| bar.set_length(count as u64);
+    let found = orphand::scan::find(root, &mut denied, &progress, &|| false);
     let found = match found {
         // The same of the root itself: the others are read all the same.
         Err(RootError::Io(error)) if !RootError::is_gone_by(&error) => {
             log::error!("cannot read {:?}: {error}", root.path);
-            return Ok(true);
+            return Ok((true, Claims::default()));
         }
         found => found.map_err(|error| cannot_scan(root, &error))?,
     };
@@ -97,7 +111,7 @@ fn scan_root(index: usize, root: &Root, look: &Look, rows: &mut Vec<Row>) -> Res
         quarantine::is_possible(&dir)
     });
     let mut failed = false;
-    for (below, names) in found {
+    for (below, names) in found.temps {
         let ground = Ground {
             root,
             id: None,
@@ -127,7 +141,80 @@ fn scan_root(index: usize, root: &Root, look: &Look, rows: &mut Vec<Row>) -> Res
         }
     }
     bar.finish_and_clear();
-    Ok(failed || denials.into_inner() > 0)
+    let claims = Claims::among(root, &found.claims);
+    Ok((failed || denials.into_inner() > 0, claims))
+}
+
+/// Temps that still have the name of their removal: the orphand that removed them was killed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Claims {
+    pub(super) files: u64,
+    pub(super) bytes: u64,
+}
+
+/// For so long at least a claim has stayed that is counted. One that is at work on is gone after a few
+/// milliseconds.
+const AT_WORK: Duration = Duration::from_millis(250);
+
+impl Claims {
+    /// Those of `found`, by the folders below the root that they lie in, that are still there.
+    pub(super) fn among(root: &Root, found: &[(PathBuf, OsString)]) -> Claims {
+        if !found.is_empty() {
+            std::thread::sleep(AT_WORK);
+        }
+        let mut claims = Claims::default();
+        for (below, name) in found {
+            let dir = Dir::open_below(&root.path, None, below);
+            if let Some(seen) = dir.ok().and_then(|dir| dir.observe(name).ok()?) {
+                claims.files += 1;
+                claims.bytes = seen.fingerprint.size.saturating_add(claims.bytes);
+            }
+        }
+        claims
+    }
+
+    /// How many there are, in words.
+    pub(super) fn said(self) -> String {
+        let (files, size) = (
+            text::counted(self.files, "temp", "temps"),
+            text::size(self.bytes),
+        );
+        let have = if self.files == 1 { "has" } else { "have" };
+        format!(
+            "{files} ({size}) still {have} the name .orphand-… of a removal: the orphand that removed \
+             it was killed"
+        )
+    }
+}
+
+/// The command that gives claims in a root their names back, where its rule is the configured one.
+pub(super) fn puts_back(root: &Root) -> String {
+    Suggestion::new("sweep")
+        .flag("-r", root.policy.recursive)
+        .configured()
+        .arg(&root.path)
+        .to_string()
+}
+
+fn total(claims: &[(&Root, Claims)]) -> Claims {
+    claims
+        .iter()
+        .fold(Claims::default(), |sum, (_, more)| Claims {
+            files: sum.files + more.files,
+            bytes: sum.bytes.saturating_add(more.bytes),
+        })
+}
+
+/// What is said of claims, where there are any.
+fn left_over(command: &Scan, claims: &[(&Root, Claims)]) -> Option<String> {
+    let with = claims.iter().filter(|(_, claims)| claims.files > 0);
+    let roots: Vec<PathBuf> = with.map(|(root, _)| root.path.clone()).collect();
+    (!roots.is_empty()).then(|| {
+        let deed = command.deed.for_real();
+        let sweep = args::sweep(&command.rule, &command.depth, &deed, &roots, false);
+        let said = total(claims).said();
+        format!("{said}.   give them their names back: {sweep}")
+    })
 }
 
 pub(super) fn cannot_scan(root: &Root, error: &RootError) -> Failure {
@@ -175,7 +262,7 @@ pub(super) fn rule_object(rule: Option<&RuleAt>) -> Option<Value> {
     Some(object.with("line", rule.line).into_value())
 }
 
-fn document(plan: &Plan, rows: &[Row]) -> Value {
+fn document(plan: &Plan, rows: &[Row], claims: Claims) -> Value {
     let roots = orphand::json::event(
         &Event::Ready {
             roots: plan.roots.iter().map(|root| root.path.clone()).collect(),
@@ -199,6 +286,9 @@ fn document(plan: &Plan, rows: &[Row]) -> Value {
         .with("orphans", total.orphans)
         .with("orphan_bytes", total.orphan_size.bytes)
         .with("orphan_disk_bytes", total.orphan_size.disk_bytes);
+    let claims = Object::default()
+        .with("count", claims.files)
+        .with("bytes", claims.bytes);
     let mut document = Object::default();
     for key in ["roots", "roots_b64"] {
         if let Some(value) = roots.get(key) {
@@ -208,6 +298,7 @@ fn document(plan: &Plan, rows: &[Row]) -> Value {
     document
         .with("temps", temps)
         .with("total", total.into_value())
+        .with("claims", claims.into_value())
         .into_value()
 }
 

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crossbeam_channel::{RecvTimeoutError, bounded};
 use orphand::daemon;
 use orphand::decide::policy::{Action, Open, SoleCopy};
 use orphand::decide::retention::Trust;
@@ -11,20 +12,25 @@ use orphand::look::{RootError, RootId};
 use orphand::reap::quarantine::{self, Keeping};
 use orphand::root::Root;
 use orphand::state::Folders;
+use orphand::stop::Stop;
 
 use super::args::{self, Look, Sweep};
 use super::report::Report;
 use super::scan::cannot_scan;
 use super::shell::Suggestion;
+use super::watch::signals;
 use super::{
     Exit, Failure, Intent, confirmed, list_writers, listed, missing, plan, progress_bar,
     stdin_is_terminal, text, tools,
 };
 
 pub(super) fn run(command: &Sweep, look: &Look) -> Result<Exit, Failure> {
-    if list_writers(&command.rule) {
+    if list_writers(&command.rule)? {
         return Ok(Exit::Done);
     }
+    let stop = Stop::default();
+    // Before anything else, so that no signal ends it half-way.
+    signals::end_sweep(stop.clone())?;
     let typed = command
         .rule
         .settings(Some(&command.depth), Some(&command.deed));
@@ -39,31 +45,37 @@ pub(super) fn run(command: &Sweep, look: &Look) -> Result<Exit, Failure> {
         }
     }
     let dry_run = !plan.roots.is_empty() && plan.roots.iter().all(|root| root.policy.is_dry_run());
-    if !dry_run && !command.yes && !may_go_on(command, &plan.roots, look)? {
-        return Ok(Exit::Done);
-    }
+    let may_go_on = dry_run || command.yes || may_go_on(command, &plan.roots, look, &stop)?;
+    let to_sweep: &[Root] = match may_go_on {
+        true => &plan.roots,
+        false if stop.is_stopped() => &[],
+        false => return Ok(Exit::Done),
+    };
     let folders = Folders::from_env();
-    let _locks = lock_all(command, &plan.roots, &folders)?;
+    let _locks = lock_all(command, to_sweep, &folders)?;
     let roots = plan.roots.iter().map(|root| root.path.clone());
     let mut report = Report::new(look, roots.collect()).once();
     let tools = tools(&folders, look.verbose > 0)?;
+    tools.journal.set_cap(plan.config.journal.max_size);
     let asker = Asker::new();
     let mut summary = Summary::default();
-    let mut told = Ok(());
-    for root in &plan.roots {
+    let (mut told, mut left) = (Ok(()), 0);
+    for root in to_sweep {
+        if stop.is_stopped() {
+            break;
+        }
         let bar = progress_bar(look, "temps looked at");
         let mut tell = |event: Event| {
             summary.count(&event);
-            if told.is_ok() {
-                told = bar.suspend(|| report.event(&event));
-            }
-            told.is_ok()
+            // Output that cannot be written changes nothing of what is done.
+            let now = bar.suspend(|| report.event(&event));
+            told = std::mem::replace(&mut told, Ok(())).and(now);
         };
         let progress = |done: usize, total: usize| {
             bar.set_length(total as u64);
             bar.set_position(done as u64);
         };
-        let swept = orphand::sweep::sweep(root, &tools, &mut tell, &progress);
+        let swept = orphand::sweep::sweep(root, &tools, &stop, &mut tell, &progress);
         bar.finish_and_clear();
         match swept {
             // A directory that cannot be read is no reason to leave the others as they are.
@@ -71,9 +83,9 @@ pub(super) fn run(command: &Sweep, look: &Look) -> Result<Exit, Failure> {
                 tell(unreadable(root, &error));
                 continue;
             }
-            swept => swept.map_err(|error| cannot_scan(root, &error))?,
+            swept => left += swept.map_err(|error| cannot_scan(root, &error))?,
         }
-        if !root.policy.is_dry_run() {
+        if !root.policy.is_dry_run() && !stop.is_stopped() {
             let keeping = Keeping {
                 limits: plan.config.quarantine,
                 journal: &tools.journal,
@@ -85,12 +97,18 @@ pub(super) fn run(command: &Sweep, look: &Look) -> Result<Exit, Failure> {
                 },
             };
             for event in quarantine::tend(root, None, keeping) {
-                report.event(&event)?;
+                told = told.and(report.event(&event));
             }
         }
     }
+    told = told.and(report.event(&Event::Summary(summary)));
+    if stop.is_stopped()
+        && let Some((exit, signal)) = signals::first()
+    {
+        log::warn!("{}", stopped_by(signal, left));
+        return Ok(exit);
+    }
     told?;
-    report.event(&Event::Summary(summary))?;
     if dry_run && !look.json && !look.quiet {
         report.line("Nothing was changed (dry run).")?;
     }
@@ -98,6 +116,17 @@ pub(super) fn run(command: &Sweep, look: &Look) -> Result<Exit, Failure> {
         true => Exit::Partly,
         false => Exit::Done,
     })
+}
+
+/// What is said of a sweep that a signal has ended.
+fn stopped_by(signal: &str, left: usize) -> String {
+    match left {
+        0 => format!("stopped by {signal} before everything was looked at"),
+        left => format!(
+            "stopped by {signal}; {} that were found are left as they were",
+            text::counted(left as u64, "temp", "temps")
+        ),
+    }
 }
 
 /// What is said of a root that is there and may not be opened.
@@ -121,8 +150,8 @@ fn again(command: &Sweep, option: &str) -> Suggestion {
     args::sweep(rule, depth, deed, &command.dirs, false).flag(option, true)
 }
 
-/// Asks, where somebody can answer. Where nobody can, it needs to have been said.
-fn may_go_on(command: &Sweep, roots: &[Root], look: &Look) -> Result<bool, Failure> {
+/// Asks on the terminal whether to go on. Without one, `--yes` is needed. A signal counts as no.
+fn may_go_on(command: &Sweep, roots: &[Root], look: &Look, stop: &Stop) -> Result<bool, Failure> {
     if !stdin_is_terminal() || look.json {
         return Err(Failure::new(
             Exit::Usage,
@@ -151,23 +180,48 @@ fn may_go_on(command: &Sweep, roots: &[Root], look: &Look) -> Result<bool, Failu
         (false, _) => "move to quarantine those",
     };
     for root in roots {
-        let found = orphand::scan::temps(root, &mut |_, _| {}, &|_| {});
+        let is_stopped = || stop.is_stopped();
+        let found = orphand::scan::find(root, &mut |_, _| {}, &|_| {}, &is_stopped);
         let found = found.map_err(|error| cannot_scan(root, &error))?;
         temps += found
+            .temps
             .iter()
             .map(|(_, names)| names.len() as u64)
             .sum::<u64>();
         grace = grace.min(root.policy.grace.shortest());
     }
+    if stop.is_stopped() {
+        return Ok(false);
+    }
     if temps == 0 {
         return Ok(true);
     }
-    Ok(confirmed(&format!(
+    let question = format!(
         "{} in {}: {what} that no process has used for {}?",
         text::counted(temps, "temp", "temps"),
         names.join(", "),
         text::span(grace)
-    )))
+    );
+    Ok(answered(question, stop))
+}
+
+/// How often it is seen whether a signal has ended the wait for an answer.
+const ASKING: Duration = Duration::from_millis(50);
+
+/// Whether the answer to `question` is yes. The answer is read by a thread, which the end of the process
+/// ends: a signal does not end a read from the terminal.
+fn answered(question: String, stop: &Stop) -> bool {
+    let (send, answer) = bounded(1);
+    let thread = std::thread::Builder::new().name("orphand-question".into());
+    // Without the thread there is no answer, and that is no.
+    let _ = thread.spawn(move || send.send(confirmed(&question)));
+    loop {
+        match answer.recv_timeout(ASKING) {
+            Ok(yes) => return yes && !stop.is_stopped(),
+            Err(RecvTimeoutError::Timeout) if !stop.is_stopped() => {}
+            Err(_) => return false,
+        }
+    }
 }
 
 fn lock_all(
@@ -175,20 +229,12 @@ fn lock_all(
     roots: &[Root],
     folders: &Folders,
 ) -> Result<Vec<Option<orphand::state::RootLock>>, Failure> {
-    let lock = |root: &Root| {
-        daemon::lock(root, folders.runtime.as_deref()).map_err(|pid| {
-            let who = pid.map(|pid| format!(" (pid {pid})")).unwrap_or_default();
-            Failure::new(
-                Exit::Busy,
-                format!(
-                    "another orphand{who} works on {:?}. the watcher does this by itself; \
-                     to hurry it: orphand sweep -n shows what waits\n\
-                     see it:  {}",
-                    root.path,
-                    again(command, "-n")
-                ),
-            )
-        })
-    };
-    roots.iter().map(lock).collect()
+    daemon::lock(roots, folders.runtime.as_deref()).map_err(|busy| {
+        let message = format!(
+            "{busy}. the watcher does this by itself; to hurry it: orphand sweep -n shows what waits\n\
+             see it:  {}",
+            again(command, "-n")
+        );
+        Failure::new(Exit::Busy, message)
+    })
 }

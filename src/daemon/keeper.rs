@@ -52,6 +52,12 @@ pub(super) enum Word {
     Stop,
 }
 
+/// How far a rule reaches below its root.
+fn reach(root: Option<&Root>) -> Option<(bool, String)> {
+    let policy = &root?.policy;
+    Some((policy.recursive, policy.exclude.to_string()))
+}
+
 /// How often it is seen whether there is room again for temps that were turned away.
 const CROWDED: Duration = Duration::from_secs(1);
 
@@ -365,6 +371,12 @@ impl Keeper {
             let post = before.and_then(|before| posts.get_mut(before)?.take());
             known.push(post.is_some());
             let mut post = post.unwrap_or_else(|| Post::new(None));
+            if before.is_some_and(|before| reach(old.roots.get(before)) != reach(Some(root))) {
+                // Another orphand may work on what the rule reaches now.
+                // RACE: another one may take the lock before it is taken again below; worst case: this root
+                // waits until that one ends.
+                post.lock = None;
+            }
             // The timer works on it from here on. A report becomes more only where nobody else works.
             let id = before.and_then(|before| old.id(before));
             if id.is_some() && post.may_work(root, self.shared.folders.runtime.as_deref()) {

@@ -112,6 +112,11 @@ impl Exclude {
         excluding.next().map(|glob| glob.text.as_str())
     }
 
+    /// The globs, as they were given.
+    pub fn globs(&self) -> impl Iterator<Item = &str> {
+        self.globs.iter().map(|glob| glob.text.as_str())
+    }
+
     /// Whether nothing is excluded, as in nearly every rule.
     #[must_use]
     pub fn is_empty(&self) -> bool {

@@ -13,7 +13,10 @@ use std::sync::Arc;
 use super::system;
 use crate::decide::observation::Fingerprint;
 use crate::error;
-use crate::state::open_own;
+use crate::state::{open_own, read_own};
+
+/// The most that the list may have, bytes. One that is larger is not read, and every file in question is kept.
+const LARGEST: u64 = 64_000_000;
 
 /// Where the marks are kept that a file cannot carry itself.
 #[derive(Clone, Debug)]
@@ -72,8 +75,11 @@ impl Marks {
         let Some(list) = &self.list else {
             return Ok(String::new());
         };
-        let read = open_own(File::options().read(true).to_owned(), list);
-        match read.and_then(io::read_to_string) {
+        let text = |bytes| {
+            String::from_utf8(bytes)
+                .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
+        };
+        match read_own(list, LARGEST).and_then(text) {
             Err(error)
                 if matches!(
                     error.kind(),

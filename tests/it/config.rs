@@ -719,3 +719,83 @@ fn what_is_excluded_is_not_reaped_either() {
     assert!(matches!(outcome, Outcome::Reaped { .. }), "{outcome:?}");
     assert!(!stage.temp.exists());
 }
+
+/// A FIFO would be waited for, and a device has no end.
+#[test]
+fn a_configuration_file_is_a_regular_file_of_at_most_1_mb() {
+    let sandbox = Sandbox::new().file("a.tmp", "");
+    crate::sandbox::fifo(&sandbox.base().join("fifo"));
+    let text = |bytes: usize| "#".repeat(bytes - 1) + "\n";
+    sandbox.write("../large.toml", text(1_000_001));
+    sandbox.write("../largest.toml", text(1_000_000));
+    let fix = "write the configuration to a file";
+    let wrong: [(&str, &[&str]); 5] = [
+        ("{base}/fifo", &["a FIFO", fix]),
+        ("/dev/zero", &["a character device", fix]),
+        ("/dev/stdin", &["a FIFO", fix]),
+        ("{base}", &["a directory", fix]),
+        (
+            "{base}/large.toml",
+            &["1000001 bytes", "1000000 is the most"],
+        ),
+    ];
+    let verbs: [&[&str]; 6] = [
+        &["config", "check"],
+        &["config", "show"],
+        &["scan", "root"],
+        &["sweep", "--yes", "root"],
+        &["watch", "--json", "root"],
+        &["quarantine", "list"],
+    ];
+    for (file, words) in wrong {
+        for verb in verbs {
+            let mut command = sandbox.command(verb.iter().chain(&["--config", file]));
+            // It stays open, as that of a terminal or of a program that goes on.
+            let (reader, _writer) = std::io::pipe().unwrap();
+            command.stdin(reader);
+            let ran = sandbox.finish(command).exit(78).silent();
+            for word in words {
+                assert!(ran.stderr.contains(word), "{verb:?} {file}: {}", ran.stderr);
+            }
+        }
+    }
+    sandbox
+        .run(["config", "check", "--config", "{base}/largest.toml"])
+        .exit(0);
+    sandbox
+        .run(["scan", "root", "--config", "{base}/largest.toml"])
+        .exit(0);
+}
+
+/// Whichever verb writes it.
+#[test]
+fn the_journal_is_rotated_at_its_size_by_every_verb() {
+    let config = "[journal]\nmax_size = \"2kB\"\n[defaults]\ngrace = \"100ms\"\n";
+    for verb in ["sweep", "watch", "restore", "purge"] {
+        let sandbox = Sandbox::new()
+            .file("../config/orphand/config.toml", config)
+            .file("a.tmp", "the only copy")
+            .aged(Duration::from_millis(150));
+        if matches!(verb, "restore" | "purge") {
+            sandbox.run(["sweep", "--yes", "root"]).exit(0);
+        }
+        let journal = sandbox.base().join("state/orphand/journal.jsonl");
+        let before = fs::read_to_string(&journal).unwrap_or_default();
+        let filler = "{\"journal\":\"intent\"}\n".repeat(200);
+        sandbox.write("../state/orphand/journal.jsonl", before + &filler);
+        match verb {
+            "sweep" => _ = sandbox.run(["sweep", "--yes", "root"]).exit(0),
+            "restore" => _ = sandbox.run(["restore", "{base}/root/a.tmp"]).exit(0),
+            "purge" => _ = sandbox.run(["quarantine", "purge", "--yes"]).exit(0),
+            _ => {
+                let mut watching = sandbox.watch([""; 0]).ready();
+                watching.wait_for(crate::sandbox::is("quarantined", "a.tmp"));
+                watching.stop().exit(0);
+            }
+        }
+        let older = fs::read_to_string(journal.with_extension("jsonl.1"));
+        assert!(older.is_ok_and(|text| text.ends_with(&filler)), "{verb}");
+        let now = fs::read_to_string(&journal).unwrap();
+        assert!(now.lines().count() <= 3 && !now.is_empty(), "{verb}: {now}");
+    }
+}

@@ -179,6 +179,8 @@ pub(crate) fn check_scan(document: &Value) {
         .unwrap_or_else(|| panic!("no temps: {document}"));
     temps.iter().for_each(check_temp);
     check_fields(document["total"].as_object().expect("a total"), TOTAL);
+    let claims = document["claims"].as_object().expect("claims");
+    check_fields(claims, &[("count", Count), ("bytes", Count)]);
 }
 
 /// Panics unless `temp` is one of a document of `scan` or `explain`.

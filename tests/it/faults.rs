@@ -14,6 +14,7 @@ use orphand::decide::judge::Reason;
 use orphand::decide::policy::{Graces, Open, Policy};
 use orphand::reap::{Hook, Outcome, Step};
 use orphand::root::Root;
+use orphand::stop::Stop;
 use rustix::io::Errno;
 
 use crate::intercept::{self, Answer, Asked, Call};
@@ -520,7 +521,8 @@ fn put_in_order(stage: &Stage) {
         ..Stage::policy()
     };
     let root = Root::new(&stage.root.path, Arc::new(policy), true).unwrap();
-    orphand::sweep::sweep(&root, &tools(None), &mut |_| true, &|_, _| {}).unwrap();
+    let stop = Stop::default();
+    orphand::sweep::sweep(&root, &tools(None), &stop, &mut |_| {}, &|_, _| {}).unwrap();
 }
 
 /// A call of the whole program, from its start to its end.

@@ -33,6 +33,7 @@ use orphand::look::Dir;
 use orphand::pass::{Due, Ground, Pass, Tools};
 use orphand::reap::{Candidate, Hook, Outcome, Reaper, Recovered, Scene, Step, quarantine};
 use orphand::root::Root;
+use orphand::stop::Stop;
 use tempfile::TempDir;
 
 /// What a killed writer left.
@@ -362,10 +363,8 @@ impl Stage {
             orphand::sweep::sweep(
                 &self.root,
                 &tools(None),
-                &mut |e| {
-                    events.push(e);
-                    true
-                },
+                &Stop::default(),
+                &mut |e| events.push(e),
                 &|_, _| {},
             )
             .unwrap();

@@ -1,12 +1,14 @@
 //! `orphand sweep`: one pass, and what is left after it.
 
 use std::fs;
+use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
+use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::sandbox::{Sandbox, kept};
+use crate::sandbox::{Begin, DEADLINE, Ran, Sandbox, Watching, kept, signal};
 
 const SHORT: [&str; 2] = ["--grace", "100ms"];
 const OLD: Duration = Duration::from_millis(150);
@@ -477,4 +479,263 @@ fn two_temps_that_are_one_file() {
     assert_eq!(events.about("a.tmp"), ["kept hard-linked"]);
     assert_eq!(events.names("reaped"), ["a.tmp.tmp"]);
     assert_eq!(sandbox.listing(), ["a", "a.tmp"]);
+}
+
+/// Many orphans, where writing is fastest.
+fn many_orphans(count: usize) -> Sandbox {
+    let sandbox = Sandbox::in_memory().file("a", "whole");
+    for n in 0..count {
+        sandbox.write(format!("a.{n:08x}-2fa1-11d2-883f-0016d3cca427.tmp"), "x");
+    }
+    sandbox.aged(OLD)
+}
+
+/// The names of claims in the root, and how many temps are left there.
+fn left_in(sandbox: &Sandbox) -> (Vec<String>, usize) {
+    let names = sandbox.listing();
+    let claims = names.iter().filter(|name| name.starts_with(".orphand-"));
+    let temps = names.iter().filter(|name| name.starts_with("a."));
+    (claims.cloned().collect(), temps.count())
+}
+
+/// Waits until the process has a handler of its own for this signal.
+#[cfg(target_os = "linux")]
+fn wait_until_it_hears(pid: u32, number: i32) {
+    crate::stage::wait_until("it has a handler", || {
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+        let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
+        let caught = u64::from_str_radix(caught.unwrap().trim(), 16).unwrap();
+        caught & 1 << (number - 1) != 0
+    });
+}
+
+const ENDING: [(i32, i32); 3] = [
+    (libc::SIGINT, 130),
+    (libc::SIGTERM, 143),
+    (libc::SIGHUP, 129),
+];
+
+/// The batch in flight is finished or put back, the summary is the last line, and the exit code names the
+/// signal.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_signal_ends_a_sweep_in_order() {
+    const ORPHANS: usize = 2_000;
+    for (number, code) in ENDING {
+        // While it starts, scans or waits; and after so many removals.
+        for after in [0, 1, 300, 900] {
+            let sandbox = many_orphans(ORPHANS);
+            let args = ["sweep", "--yes", "--json", "--grace", "100ms", "root"];
+            let mut sweeping = Watching::start(sandbox.command(args));
+            match after {
+                0 => wait_until_it_hears(sweeping.pid(), number),
+                after => _ = sweeping.wait_for_nth(after, |event| event["event"] == "reaped"),
+            }
+            sweeping.signal(number);
+            let ended = sweeping.end().exit(code);
+            let [reaped, moved, kept, failed] = ended.events.sums();
+            let (claims, left) = left_in(&sandbox);
+            assert_eq!(claims, [""; 0], "signal {number} after {after}");
+            assert_eq!(
+                [moved, kept, failed],
+                [0; 3],
+                "signal {number} after {after}"
+            );
+            assert_eq!(
+                reaped as usize + left,
+                ORPHANS,
+                "signal {number} after {after}"
+            );
+            assert!(reaped as usize >= after && left > 0, "{left} are left");
+            sandbox.sweep(SHORT).exit(0);
+            assert_eq!(sandbox.listing(), ["a"], "the rest, by the next sweep");
+        }
+    }
+}
+
+/// The second signal does not wait for whoever should read the output. No claim is left either.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_second_signal_ends_a_sweep_at_once() {
+    const ORPHANS: usize = 3_000;
+    for (number, code) in ENDING {
+        let sandbox = many_orphans(ORPHANS);
+        let args = ["sweep", "--yes", "--json", "--grace", "100ms", "root"];
+        // Nothing is read of what it prints, so it waits for a reader before long.
+        let mut child = sandbox.command(args).stderr(Stdio::null()).begin().unwrap();
+        crate::stage::wait_until("it removes", || left_in(&sandbox).1 < ORPHANS);
+        let end = Instant::now() + DEADLINE;
+        let status = loop {
+            if let Some(status) = child.try_wait().unwrap() {
+                break status;
+            }
+            assert!(Instant::now() < end, "it does not end");
+            signal(child.id(), number);
+            thread::sleep(Duration::from_millis(1));
+        };
+        assert_eq!(status.code(), Some(code), "{status}");
+        let (claims, left) = left_in(&sandbox);
+        assert_eq!(claims, [""; 0], "signal {number}");
+        assert!(left > 0, "it waited for its reader");
+    }
+}
+
+/// While it asks on a terminal, too: nothing is done then.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_signal_ends_the_question_of_a_sweep() {
+    for (number, code) in ENDING {
+        let sandbox = Sandbox::new().file("a.tmp", "").aged(OLD);
+        let (_ours, theirs) = crate::sandbox::terminal();
+        let mut command = sandbox.command(["sweep", "--grace", "100ms", "root"]);
+        command.stdin(theirs);
+        let mut child = command.begin().unwrap();
+        let mut stderr = child.stderr.take().unwrap();
+        let mut said = Vec::new();
+        while !String::from_utf8_lossy(&said).contains("[y/N]") {
+            let mut some = [0; 256];
+            let length = stderr.read(&mut some).unwrap();
+            assert!(length > 0, "it asks nothing: {said:?}");
+            said.extend_from_slice(&some[..length]);
+        }
+        signal(child.id(), number);
+        let ended = child.wait_with_output().unwrap();
+        assert_eq!(ended.status.code(), Some(code), "{:?}", ended.status);
+        let out = String::from_utf8(ended.stdout).unwrap();
+        assert_eq!(out, "0 removed (0 B freed) · 0 kept\n");
+        let mut said = String::new();
+        stderr.read_to_string(&mut said).unwrap();
+        assert!(said.contains("stopped by SIG"), "{said}");
+        assert!(sandbox.has("a.tmp"));
+    }
+}
+
+/// Under nohup a hang-up changes nothing.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_sweep_under_nohup_goes_on() {
+    const ORPHANS: usize = 1_000;
+    let sandbox = many_orphans(ORPHANS);
+    let mut command = sandbox.program("sh");
+    command
+        .args(["-c", "trap '' HUP; exec \"$@\"", "sh"])
+        .arg(sandbox.binary())
+        .args(["sweep", "--yes", "--json", "--grace", "100ms", "root"]);
+    let mut sweeping = Watching::start(command);
+    sweeping.wait_for(|event| event["event"] == "reaped");
+    sweeping.signal(libc::SIGHUP);
+    let ended = sweeping.end().exit(0);
+    assert_eq!(ended.events.sums(), [ORPHANS as u64, 0, 0, 0]);
+}
+
+/// Runs `command` with a stdout whose reader has closed it.
+fn unread(sandbox: &Sandbox, args: &[&str]) -> Ran {
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let mut command = sandbox.command(args);
+    command.stdout(writer);
+    sandbox.finish(command)
+}
+
+/// A closed pipe ends the output without a message, and nothing else.
+#[test]
+fn a_sweep_whose_output_is_not_read_goes_on_to_its_end() {
+    for options in [&["--json"][..], &[], &["-v"], &["-q"]] {
+        let sandbox = many_orphans(600);
+        let args = ["sweep", "--yes", "--grace", "100ms", "root"];
+        let ran = unread(&sandbox, &[&args, options].concat()).exit(0);
+        assert_eq!(sandbox.listing(), ["a"], "{options:?}");
+        assert_eq!(ran.stderr, "", "{options:?}");
+    }
+    // The reader ends in the middle, as head(1) does.
+    let sandbox = many_orphans(2_000);
+    let mut child = sandbox
+        .command(["sweep", "--yes", "--json", "--grace", "100ms", "root"])
+        .begin()
+        .unwrap();
+    let mut first = [0; 1];
+    child.stdout.take().unwrap().read_exact(&mut first).unwrap();
+    let ended = child.wait_with_output().unwrap();
+    assert_eq!(ended.status.code(), Some(0), "{:?}", ended.status);
+    assert_eq!(String::from_utf8_lossy(&ended.stderr), "");
+    assert_eq!(sandbox.listing(), ["a"]);
+}
+
+/// Output that cannot be written for another reason is a failure of the output alone.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_sweep_whose_output_finds_no_room_goes_on_to_its_end() {
+    let sandbox = many_orphans(600);
+    let mut command = sandbox.command(["sweep", "--yes", "--json", "--grace", "100ms", "root"]);
+    command.stdout(fs::File::options().write(true).open("/dev/full").unwrap());
+    sandbox
+        .finish(command)
+        .exit(1)
+        .complains("cannot write the output");
+    assert_eq!(sandbox.listing(), ["a"]);
+}
+
+/// A killed orphand leaves claims: they are counted, with the command that puts them in order.
+#[test]
+fn claims_that_a_killed_orphand_left_are_counted() {
+    let sandbox = Sandbox::new()
+        .file("a", "whole")
+        .file("a.tmp", "x")
+        .file(".orphand-0123456789abcdef-b.tmp", "12")
+        .file("below/.orphand-0123456789abcdef-c.tmp", "345")
+        .file(".orphand-nonsense", "no claim");
+    for (options, claims, bytes) in [(&[][..], 1, 2), (&["-r"], 2, 5)] {
+        let document = sandbox.scan(options).exit(0).stdout_json();
+        assert_eq!(document["claims"]["count"], claims, "{document}");
+        assert_eq!(document["claims"]["bytes"], bytes, "{document}");
+        let temps = &document["total"]["temps"];
+        assert_eq!(*temps, 1, "a claim is no temp: {document}");
+        let root = sandbox.root();
+        let ran = sandbox.run(["scan"].iter().chain(options).chain(&["root"]));
+        let deep = if claims == 2 { "-r " } else { "" };
+        ran.says(&format!("orphand sweep {deep}{}", root.display()));
+    }
+    let said = |sandbox: &Sandbox| {
+        let ran = sandbox.run(["doctor", "--json", "root"]);
+        let said = ran.stdout_json()["checks"].as_array().unwrap().clone();
+        let claims = said
+            .into_iter()
+            .find(|check| check.to_string().contains("\"claims\""));
+        claims.unwrap()
+    };
+    let warned = said(&sandbox);
+    assert_eq!(warned["state"], "warning", "{warned}");
+    assert!(warned.to_string().contains("orphand sweep "), "{warned}");
+    sandbox.sweep(["-r", "--grace", "1d"]).exit(0);
+    let document = sandbox.scan(["-r"]).exit(0).stdout_json();
+    assert_eq!(document["claims"]["count"], 0);
+    assert_eq!(document["total"]["temps"], 3);
+    assert_eq!(said(&sandbox)["state"], "ok");
+}
+
+/// What a kill leaves in the middle of a sweep, and what puts it in order.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_sweep_that_is_killed_leaves_claims_that_the_next_one_puts_in_order() {
+    const ORPHANS: usize = 2_000;
+    let mut found = 0;
+    for _ in 0..20 {
+        let sandbox = many_orphans(ORPHANS);
+        let args = ["sweep", "--yes", "--json", "--grace", "100ms", "root"];
+        let mut sweeping = Watching::start(sandbox.command(args));
+        sweeping.wait_for_nth(200, |event| event["event"] == "reaped");
+        sweeping.signal(libc::SIGKILL);
+        drop(sweeping);
+        let (claims, _) = left_in(&sandbox);
+        let scan = sandbox.scan([""; 0]).exit(0).stdout_json();
+        assert_eq!(scan["claims"]["count"], claims.len());
+        found += claims.len();
+        sandbox.age(OLD);
+        sandbox.sweep(["--grace", "1d"]).exit(0);
+        assert_eq!(left_in(&sandbox).0, [""; 0]);
+        if found > 0 {
+            return;
+        }
+    }
+    panic!("no kill came in the middle of a batch");
 }

@@ -455,6 +455,129 @@ fn two_on_one_root() {
     sandbox.sweep(SHORT).exit(0);
 }
 
+/// A directory is worked on once, also where one rule reaches it from above.
+#[test]
+fn directories_that_overlap_are_one_orphands() {
+    let sandbox = Sandbox::new().dir("in/deep").dir("in-side");
+    symlink(sandbox.base(), sandbox.base().join("alias")).unwrap();
+    let (above, below): (&[&str], &[&str]) = (&["-r", "root"], &["root/in"]);
+    for (first, seconds) in [
+        (
+            above,
+            &[below, &["alias/root/in/deep"], &["-r", "root/in"]][..],
+        ),
+        (below, &[above, &["-r", "alias/root"]]),
+    ] {
+        let mut watching = sandbox.watch_dirs(with(SHORT, first)).ready();
+        let dir = sandbox.base().join(first[first.len() - 1]);
+        let named = [
+            format!("(pid {})", watching.pid()),
+            format!("works on {dir:?}, which overlaps with"),
+        ];
+        for second in seconds {
+            for verb in [&["watch", "--json"][..], &["sweep", "--yes", "--json"]] {
+                let ran = sandbox.run(verb.iter().chain(*second)).exit(75).silent();
+                for words in &named {
+                    assert!(ran.stderr.contains(words), "{second:?}: {}", ran.stderr);
+                }
+            }
+            // What changes nothing works beside it.
+            sandbox.run(["sweep", "-n"].iter().chain(*second)).exit(0);
+            sandbox.run(["scan"].iter().chain(*second)).exit(0);
+        }
+        let locks = fs::read_dir(sandbox.base().join("runtime/orphand")).unwrap();
+        assert_eq!(locks.count(), 2, "its lock and its socket");
+        watching.outlive_a_sentinel_in(&sandbox, "in");
+        watching.stop().exit(0);
+    }
+}
+
+/// A rule that does not reach the other's directory shares nothing with it.
+#[test]
+fn directories_that_do_not_overlap_are_several_orphands() {
+    let sandbox = Sandbox::new().dir("in").dir("in-side").dir("out").file(
+        "../config/orphand/config.toml",
+        "[defaults]\nexclude = [\"out/**\"]\n",
+    );
+    let sweep = ["sweep", "--yes", "--json", "--grace", "100ms"];
+    let inner = sandbox.watch_dirs(with(SHORT, &["root/in"])).ready();
+    for other in [&["root"][..], &["-r", "root/in-side"], &["root/out"]] {
+        sandbox.run(sweep.iter().chain(other)).exit(0);
+    }
+    inner.stop().exit(0);
+    let outer = sandbox.watch_dirs(with(SHORT, &["-r", "root"])).ready();
+    sandbox.run(sweep.iter().chain(&["root/out"])).exit(0);
+    sandbox.run(sweep.iter().chain(&["root/in"])).exit(75);
+    outer.stop().exit(0);
+    // Of one process they may overlap.
+    sandbox
+        .run(sweep.iter().chain(&["-r", "root", "root/in"]))
+        .exit(0);
+}
+
+/// Nothing is killed by the wrong advice: watchers of other directories are not named.
+#[test]
+fn doctor_advises_to_end_no_watcher_of_another_directory() {
+    let sandbox = Sandbox::new().dir("a").dir("b");
+    let one = sandbox.watch_dirs(with(SHORT, &["root/a"])).ready();
+    let other = sandbox.watch_dirs(with(SHORT, &["root/b"])).ready();
+    let orphands = |sandbox: &Sandbox, dir: &str| {
+        let said = sandbox.run(["doctor", "--json", dir]).stdout_json();
+        let checks = said["checks"].as_array().unwrap().clone();
+        let of = |check: &Value| check["check"] == "orphands" || check["name"] == "orphands";
+        checks.into_iter().find(of).unwrap()
+    };
+    for dir in ["root/a", "root/b", "root"] {
+        assert_eq!(orphands(&sandbox, dir)["state"], "ok");
+    }
+    // With a folder for locks of its own it is not seen by the first.
+    let mut command = sandbox.command(["watch", "--json", "--grace", "200ms", "root/a"]);
+    command.env("XDG_RUNTIME_DIR", sandbox.base().join("home"));
+    let third = Watching::start(command).ready();
+    let said = orphands(&sandbox, "root/a");
+    if cfg!(target_os = "linux") {
+        assert_eq!(said["state"], "warning", "{said}");
+        let said = said.to_string();
+        for (watching, named) in [(&one, true), (&third, true), (&other, false)] {
+            let is_named = said.contains(&watching.pid().to_string());
+            assert_eq!(is_named, named, "{}: {said}", watching.pid());
+        }
+    }
+    assert_eq!(orphands(&sandbox, "root/b")["state"], "ok");
+    for watching in [one, other, third] {
+        watching.stop().exit(0);
+    }
+}
+
+/// A rule that comes to reach further needs a lock for that.
+#[test]
+fn a_rule_that_is_made_recursive_waits_for_the_orphand_below() {
+    let sandbox = Sandbox::new().dir("in");
+    let rule = |more: &str| {
+        let root = sandbox.root();
+        let text = format!("[[watch]]\npath = {root:?}\ngrace = \"200ms\"\n{more}");
+        sandbox.write("../config/orphand/config.toml", text);
+    };
+    rule("");
+    let mut watching = Watching::start(sandbox.command(["watch", "--json"])).ready();
+    let inner = sandbox.watch_dirs(with(SHORT, &["root/in"])).ready();
+    watching.outlive_a_sentinel(&sandbox);
+    rule("recursive = true\n");
+    let state = |state: &'static str| {
+        move |event: &Value| event["event"] == "root" && event["state"] == state
+    };
+    watching.wait_for(state("denied"));
+    inner.stop().exit(0);
+    watching.wait_for(state("watching"));
+    watching.outlive_a_sentinel_in(&sandbox, "in");
+    let stopped = watching.stop();
+    assert!(
+        stopped.stderr.contains("which overlaps with"),
+        "{}",
+        stopped.stderr
+    );
+}
+
 /// The lock ends with its process, however that ends.
 #[test]
 fn a_lock_does_not_outlive_its_process() {
@@ -709,32 +832,143 @@ fn without_verbose_healthy_writes_are_not_told() {
     assert_eq!(stopped.events.of("settled").len(), 0);
 }
 
-/// Whoever cannot tell what it does any more stops doing it.
+/// A closed pipe ends the output, and nothing else.
 #[test]
-fn it_ends_when_nobody_can_read_it_any_more() {
-    let sandbox = Sandbox::new();
-    let mut child = sandbox
-        .command(["watch", "--json", "--grace", "200ms", "root"])
-        .begin()
-        .unwrap();
-    let mut stdout = std::io::BufReader::new(child.stdout.take().unwrap());
-    let mut line = String::new();
-    while !line.contains("\"ready\"") {
-        line.clear();
-        std::io::BufRead::read_line(&mut stdout, &mut line).unwrap();
-    }
-    drop(stdout);
-    let mut watching = Ended(child);
-    let end = Instant::now() + crate::sandbox::DEADLINE;
-    for n in 0.. {
-        if let Some(status) = watching.0.try_wait().unwrap() {
-            assert_eq!(status.code(), Some(1), "neither a signal nor a panic");
-            return;
+fn it_goes_on_when_its_output_is_not_read_any_more() {
+    for json in [true, false] {
+        let sandbox = Sandbox::new();
+        let options = ["--grace", "200ms", "root", "--json"];
+        let options = &options[..if json { 4 } else { 3 }];
+        let mut child = sandbox
+            .command(["watch"].iter().chain(options))
+            .begin()
+            .unwrap();
+        let mut stdout = std::io::BufReader::new(child.stdout.take().unwrap());
+        let mut stderr = child.stderr.take().unwrap();
+        let mut watching = Ended(child);
+        sandbox.write("first.tmp", "");
+        let mut line = String::new();
+        while !line.contains("first.tmp") {
+            line.clear();
+            assert!(std::io::BufRead::read_line(&mut stdout, &mut line).unwrap() > 0);
         }
-        assert!(Instant::now() < end, "it goes on though nobody reads");
-        // Something to tell, until it notices.
-        sandbox.write(format!("{n}.x.tmp"), "");
-        thread::sleep(Duration::from_millis(100));
+        drop(stdout);
+        // One that finds out, and one after that.
+        for name in ["second.tmp", "third.tmp"] {
+            sandbox.write(name, "");
+            crate::stage::wait_until("it is removed", || !sandbox.has(name));
+        }
+        crate::sandbox::signal(watching.0.id(), libc::SIGTERM);
+        assert_eq!(watching.0.wait().unwrap().code(), Some(0));
+        let mut said = String::new();
+        std::io::Read::read_to_string(&mut stderr, &mut said).unwrap();
+        assert_eq!(said, "");
+    }
+}
+
+/// A disk without room for the output is no reason to stop making room.
+#[cfg(target_os = "linux")]
+#[test]
+fn it_goes_on_when_its_output_finds_no_room() {
+    let sandbox = Sandbox::new();
+    let mut command = sandbox.command(["watch", "--grace", "200ms", "root"]);
+    command.stdout(fs::File::options().write(true).open("/dev/full").unwrap());
+    let mut watching = Ended(command.begin().unwrap());
+    for name in ["first.tmp", "second.tmp"] {
+        sandbox.write(name, "");
+        crate::stage::wait_until("it is removed", || !sandbox.has(name));
+    }
+    crate::sandbox::signal(watching.0.id(), libc::SIGTERM);
+    assert_eq!(watching.0.wait().unwrap().code(), Some(1));
+    let mut said = String::new();
+    let mut stderr = watching.0.stderr.take().unwrap();
+    std::io::Read::read_to_string(&mut stderr, &mut said).unwrap();
+    assert_eq!(said.matches("cannot write the output").count(), 1, "{said}");
+}
+
+/// In a pipe, a file or a container's log as well: else a quiet watch looks like one that hangs.
+#[test]
+fn a_watch_begins_with_a_line_that_says_what_it_does() {
+    for (options, does) in [
+        (
+            &["--grace", "10s"][..],
+            "(without subfolders): removes *.tmp files unused for 10 s",
+        ),
+        (
+            &["-r", "-n", "--grace", "1m", "--name", "*.part"],
+            "(with subfolders): only reports *.part files unused for 60 s",
+        ),
+        (
+            &["--action", "quarantine", "--grace", "1h"],
+            "(without subfolders): moves *.tmp files unused for 60 min to the quarantine",
+        ),
+        (&["--json"], ""),
+        (&["-q"], ""),
+    ] {
+        let sandbox = Sandbox::new();
+        let args = ["watch"].iter().chain(options).chain(&["root"]);
+        let mut child = sandbox.command(args).begin().unwrap();
+        let mut stdout = std::io::BufReader::new(child.stdout.take().unwrap());
+        let mut watching = Ended(child);
+        let mut first = String::new();
+        if !does.is_empty() || options == ["--json"] {
+            std::io::BufRead::read_line(&mut stdout, &mut first).unwrap();
+        }
+        let root = sandbox.root();
+        match does {
+            "" => assert!(!first.contains("watching "), "{options:?}: {first}"),
+            does => assert_eq!(first, format!("watching {} {does}\n", root.display())),
+        }
+        crate::stage::wait_until("it can be asked", || {
+            sandbox.run(["status"]).code() == Some(0) || options.contains(&"-n")
+        });
+        crate::sandbox::signal(watching.0.id(), libc::SIGTERM);
+        assert_eq!(watching.0.wait().unwrap().code(), Some(0));
+        let mut rest = String::new();
+        std::io::Read::read_to_string(&mut stdout, &mut rest).unwrap();
+        assert!(!rest.contains("watching "), "{options:?}: once, not {rest}");
+        assert!(options != ["-q"] || rest.is_empty(), "{rest}");
+    }
+}
+
+/// A person who has mistyped a name would wait in vain; a service waits for its directory.
+#[test]
+fn a_directory_that_is_not_there_is_an_error_on_a_terminal() {
+    let sandbox = Sandbox::new();
+    for options in [&[][..], &["--json"], &["-n"]] {
+        let (ours, theirs) = crate::sandbox::terminal();
+        let mut command = sandbox.command(["watch"].iter().chain(options).chain(&["DIR"]));
+        command.stdin(theirs);
+        let ran = sandbox.finish(command).exit(1).silent();
+        drop(ours);
+        let dir = sandbox.base().join("DIR");
+        ran.complains(&format!("{dir:?} does not exist"))
+            .complains("--wait");
+    }
+    for on_a_terminal in [true, false] {
+        let wait = ["--wait"];
+        let wait = &wait[..usize::from(on_a_terminal)];
+        let later = if on_a_terminal {
+            "later"
+        } else {
+            "later still"
+        };
+        let mut command = sandbox.command(
+            ["watch", "--json", "--grace", "200ms"]
+                .iter()
+                .chain(wait)
+                .chain(&[later]),
+        );
+        let (_ours, theirs) = crate::sandbox::terminal();
+        if on_a_terminal {
+            command.stdin(theirs);
+        }
+        let mut watching = Watching::start(command);
+        watching.wait_for(|event| event["event"] == "root" && event["state"] == "gone");
+        watching = watching.ready();
+        sandbox.write(format!("../{later}/a.tmp"), "");
+        watching.wait_for(is("reaped", "a.tmp"));
+        watching.stop().exit(0);
     }
 }
 
@@ -760,7 +994,7 @@ fn lines_for_people() {
     let mut stdout = std::io::BufReader::new(child.stdout.take().unwrap());
     let mut watching = Ended(child);
     let mut lines = Vec::new();
-    while lines.len() < 2 {
+    while lines.len() < 3 {
         let mut line = String::new();
         assert!(std::io::BufRead::read_line(&mut stdout, &mut line).unwrap() > 0);
         lines.push(line);

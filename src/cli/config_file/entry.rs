@@ -11,7 +11,7 @@ use orphand::decide::time::typed;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::mistake::{Mistake, did_you_mean, place};
+use super::mistake::{Mistake, Places, did_you_mean};
 use super::section::{Lines, SECTIONS, Section};
 use crate::cli::{duration, size};
 
@@ -25,10 +25,10 @@ pub(super) struct Entry<'t> {
 }
 
 /// Where the keys of a table stand.
-pub(super) fn lines(section: &Section, table: &DeTable<'_>, text: &str) -> Lines {
+pub(super) fn lines(section: &Section, table: &DeTable<'_>, places: &Places<'_>) -> Lines {
     let line = |entry: Entry<'_>| {
         let key = section.keys.iter().find(|key| **key == entry.key)?;
-        Some((*key, place(text, entry.at).0))
+        Some((*key, places.of(entry.at).0))
     };
     entries(table).into_iter().filter_map(line).collect()
 }

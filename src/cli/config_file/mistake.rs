@@ -24,20 +24,38 @@ impl Mistake {
     pub(super) fn in_file(self, path: &Path, text: &str) -> ConfigError {
         ConfigError {
             path: path.to_owned(),
-            place: Some(place(text, self.at)),
+            place: Some(Places::new(text).of(self.at)),
             what: self.what,
         }
     }
 }
 
-/// Where the byte `at` of the text stands.
-pub(super) fn place(text: &str, at: usize) -> Place {
-    // A place within a character is none of ours, but nothing to panic about either.
-    let at = at.min(text.len());
-    let before = (0..=at).rev().find_map(|at| text.get(..at)).unwrap_or("");
-    let lines = before.bytes().filter(|byte| *byte == b'\n').count();
-    let line = before.rsplit('\n').next().unwrap_or("");
-    (lines + 1, line.chars().count() + 1)
+/// The lines of a text, found once: a long file has many keys.
+pub(super) struct Places<'t> {
+    text: &'t str,
+    /// At which byte each line begins.
+    starts: Vec<usize>,
+}
+
+impl<'t> Places<'t> {
+    pub(super) fn new(text: &'t str) -> Places<'t> {
+        let ends = text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n');
+        let starts = std::iter::once(0).chain(ends.map(|(at, _)| at + 1));
+        Places {
+            text,
+            starts: starts.collect(),
+        }
+    }
+
+    /// Where the byte `at` of the text stands.
+    pub(super) fn of(&self, at: usize) -> Place {
+        let line = self.starts.partition_point(|start| *start <= at).max(1);
+        let start = self.starts.get(line - 1).copied().unwrap_or(0);
+        // A place within a character is none of ours, but nothing to panic about either.
+        let at = at.min(self.text.len());
+        let before = (start..=at).rev().find_map(|at| self.text.get(start..at));
+        (line, before.unwrap_or("").chars().count() + 1)
+    }
 }
 
 /// Asks for the one of `known` that is like `word`, or, if none is, for any. They are as written in

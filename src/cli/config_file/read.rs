@@ -14,8 +14,8 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::entry::{Entry, NONE, entries, lines};
-use super::mistake::{Mistake, place};
-use super::overlap::Overlap;
+use super::mistake::{Mistake, Places};
+use super::overlap::Known;
 use super::section::{DEFAULTS, JOURNAL, LOG, METRICS, QUARANTINE, SECTIONS, Section, WATCH};
 use super::{
     Config, JournalSettings, LogFile, LogSettings, MetricsSettings, RuleSettings, SettingsError,
@@ -25,6 +25,7 @@ use crate::cli::choices::{ActionArg, ClosedArg, HotArg, OpenArg, SoleCopyArg};
 
 pub(super) fn read(text: &str, home: Option<&Path>) -> Result<Config, Mistake> {
     let document = DeTable::parse(text).map_err(|error| syntax(&error, text))?;
+    let places = Places::new(text);
     let mut config = Config::default();
     let mut watch: &[Spanned<DeValue<'_>>] = &[];
     for entry in entries(document.get_ref()) {
@@ -32,7 +33,7 @@ pub(super) fn read(text: &str, home: Option<&Path>) -> Result<Config, Mistake> {
         if let (Some(section), DeValue::Table(table)) = (section, entry.value.get_ref()) {
             config
                 .lines
-                .insert(section.title, lines(section, table, text));
+                .insert(section.title, lines(section, table, &places));
         }
         match (entry.key, entry.value.get_ref()) {
             ("defaults", DeValue::Table(table)) => {
@@ -48,7 +49,7 @@ pub(super) fn read(text: &str, home: Option<&Path>) -> Result<Config, Mistake> {
         }
     }
     // Only now, as the defaults may stand below the rules that they hold for.
-    let mut roots: Vec<Root> = Vec::new();
+    let mut known = Known::default();
     for value in watch {
         let key = "watch";
         let at = value.span().start;
@@ -66,17 +67,17 @@ pub(super) fn read(text: &str, home: Option<&Path>) -> Result<Config, Mistake> {
         let rule = WatchRule {
             path,
             settings,
-            place: place(text, at),
-            lines: lines(&WATCH, table, text),
+            place: places.of(at),
+            lines: lines(&WATCH, table, &places),
         };
         let path = rule.path.clone();
         let root = Root { path, policy };
-        for (first, other) in config.watch.iter().zip(&roots) {
-            if let Some(overlap) = Overlap::of(other, &root) {
-                return Err(Mistake::new(at, overlap.say(first, &rule)));
-            }
+        if let Some((first, overlap)) = known.overlap(&root)
+            && let Some(first) = config.watch.get(first)
+        {
+            return Err(Mistake::new(at, overlap.say(first, &rule)));
         }
-        roots.push(root);
+        known.add(root);
         config.watch.push(rule);
     }
     Ok(config)

@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 use orphand::decide::judge::Reach;
 use orphand::evidence::{self, Proof};
 use orphand::look::Dir;
+use orphand::root::Root;
+use orphand::state::{is_lock_name, read_held};
 use rustix::fs::inotify;
 use rustix::io::Errno;
 
@@ -184,6 +186,22 @@ pub(super) fn watchers() -> Vec<u32> {
     let mut watchers: Vec<u32> = pids.filter(watches).collect();
     watchers.sort_unstable();
     watchers
+}
+
+/// What a watcher works on, by the lock files that it has open. Of another user's processes only root is told.
+pub(super) fn worked_on(pid: u32) -> Vec<Root> {
+    let open = fs::read_dir(format!("/proc/{pid}/fd"));
+    let open = open.into_iter().flatten().flatten();
+    let lock = |entry: fs::DirEntry| {
+        let path = fs::read_link(entry.path()).ok()?;
+        let name = path.file_name()?.to_str()?;
+        // The name says that it is a regular file: another one is not opened.
+        let is_lock = is_lock_name(name) && fs::metadata(entry.path()).ok()?.is_file();
+        let file = is_lock.then(|| fs::File::open(entry.path()).ok())??;
+        let held = read_held(file);
+        held.root.filter(|_| held.pid == Some(pid))
+    };
+    open.filter_map(lock).collect()
 }
 
 #[cfg(test)]

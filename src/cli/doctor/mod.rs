@@ -93,19 +93,17 @@ pub(super) fn run(command: &Doctor, look: &Look) -> Result<Exit, Failure> {
     }];
     let config = read.and_then(Result::ok).unwrap_or_default();
     let wards = wards(command, &config)?;
+    let dirs: Vec<PathBuf> = wards.iter().map(|ward| ward.path.clone()).collect();
     let visited = visit::all(wards);
     checks.extend(system::machine(visited.directories));
-    checks.extend(machine(&folders));
+    checks.extend(machine(&folders, &dirs));
     checks.extend(services(&folders));
     let exit = match visit::worst(&checks).max(visit::worst(&visited.checks)) {
         State::Trouble => Exit::Partly,
         State::Ok | State::Warning => Exit::Done,
     };
-    match tell(look, checks, visited) {
-        // Whoever has read enough is not told why the rest did not come.
-        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error.into()),
-        _ => Ok(exit),
-    }
+    tell(look, checks, visited)?;
+    Ok(exit)
 }
 
 /// The directories that were given, else those of the file. One that the file lists has its rule.
@@ -133,14 +131,24 @@ fn wards(command: &Doctor, config: &Config) -> Result<Vec<Ward>, Failure> {
 }
 
 /// What is asked on every system.
-fn machine(folders: &Folders) -> Vec<Check> {
+fn machine(folders: &Folders, dirs: &[PathBuf]) -> Vec<Check> {
     let now = time::now();
     let files = rustix::process::getrlimit(rustix::process::Resource::Nofile);
     let mut checks = vec![
         clock::judge(now.wall, now.mono.since_boot()),
         descriptors::judge(files.current),
-        orphands::judge(&system::watchers()),
     ];
+    let (runtime, dirs) = (folders.runtime.clone(), dirs.to_owned());
+    let pids = system::watchers();
+    let orphands = visit::within(move || {
+        let held = runtime.as_deref().map(orphand::state::held);
+        // Locks have paths without symlinks.
+        let real = |dir: PathBuf| std::fs::canonicalize(&dir).unwrap_or(dir);
+        let dirs: Vec<PathBuf> = dirs.into_iter().map(real).collect();
+        let watchers = orphands::watchers(&pids, &held.unwrap_or_default());
+        orphands::judge(&watchers, &dirs)
+    });
+    checks.extend(orphands);
     let own = folders.clone();
     match visit::within(move || folders::checks(&own)) {
         Some(found) => checks.extend(found),

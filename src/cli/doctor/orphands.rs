@@ -1,48 +1,166 @@
 //! Other orphands on this machine.
 
-use super::check::Check;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
 
-/// `watchers`: the processes that watch, as far as they can be seen.
-pub(super) fn judge(watchers: &[u32]) -> Check {
+use orphand::root::Root;
+use orphand::state::{Held, overlap};
+
+use super::super::text;
+use super::check::Check;
+use super::system;
+
+/// A process that watches, and what it works on by its locks, as far as they can be read.
+#[derive(Clone, Debug)]
+pub(super) struct Watcher {
+    pub(super) pid: u32,
+    pub(super) roots: Vec<Root>,
+}
+
+/// The watchers with these pids. `held`: the locks that are known without asking each.
+pub(super) fn watchers(pids: &[u32], held: &[Held]) -> Vec<Watcher> {
+    let known = |pid: u32| {
+        let of_it = held.iter().filter(|held| held.pid == Some(pid));
+        of_it
+            .filter_map(|held| held.root.clone())
+            .collect::<Vec<_>>()
+    };
+    let watcher = |&pid: &u32| {
+        let roots = match known(pid) {
+            roots if roots.is_empty() => system::worked_on(pid),
+            roots => roots,
+        };
+        Watcher { pid, roots }
+    };
+    pids.iter().map(watcher).collect()
+}
+
+/// `dirs`: the directories that the answer is for; without any, all count.
+pub(super) fn judge(watchers: &[Watcher], dirs: &[PathBuf]) -> Check {
     let check = "orphands";
-    match watchers {
-        [] => Check::ok(check, "none watches, as far as can be seen"),
-        [pid] => Check::ok(check, format!("one watches: pid {pid}")),
-        pids => {
-            let list: Vec<String> = pids.iter().map(u32::to_string).collect();
-            let (number, list) = (pids.len(), list.join(" "));
-            Check::warning(
-                check,
-                format!(
-                    "{number} watch: pids {list}. Of one user only one works on a directory; those \
-                     of two users do not see each other's locks and do the same work twice"
-                ),
-                format!(
-                    "look what each is for: ps -o pid,user,args -p {}\nend those too many: kill PID",
-                    list.replace(' ', ",")
-                ),
-            )
+    let concerns = |root: &Root| {
+        let near = |dir: &PathBuf| root.path.starts_with(dir) || dir.starts_with(&root.path);
+        dirs.is_empty() || dirs.iter().any(near)
+    };
+    let mut twice = BTreeMap::<&Path, BTreeSet<u32>>::new();
+    for (index, one) in watchers.iter().enumerate() {
+        for other in watchers.iter().skip(index + 1) {
+            for (here, there) in one
+                .roots
+                .iter()
+                .flat_map(|a| other.roots.iter().map(move |b| (a, b)))
+            {
+                if overlap(here, there) && (concerns(here) || concerns(there)) {
+                    // The inner one of the two is what both work on.
+                    let inner = [here, there]
+                        .into_iter()
+                        .max_by_key(|root| root.path.as_os_str().len());
+                    let inner = inner.unwrap_or(here);
+                    twice
+                        .entry(&inner.path)
+                        .or_default()
+                        .extend([one.pid, other.pid]);
+                }
+            }
         }
     }
+    if twice.is_empty() {
+        let pids: Vec<String> = watchers.iter().map(|one| one.pid.to_string()).collect();
+        return Check::ok(
+            check,
+            match pids.as_slice() {
+                [] => "none watches, as far as can be seen".to_owned(),
+                [pid] => format!("one watches: pid {pid}"),
+                pids => format!(
+                    "{} watch: pids {}; no two of them the same directory, as far as can be seen",
+                    pids.len(),
+                    pids.join(" ")
+                ),
+            },
+        );
+    }
+    let list = |pids: &BTreeSet<u32>, by: &str| {
+        let pids: Vec<String> = pids.iter().map(u32::to_string).collect();
+        pids.join(by)
+    };
+    let lines = twice.iter().map(|(path, pids)| {
+        let (number, pids) = (pids.len(), list(pids, " "));
+        format!("{number} watch {}: pids {pids}", text::escaped(path))
+    });
+    let all: BTreeSet<u32> = twice.values().flatten().copied().collect();
+    Check::warning(
+        check,
+        format!(
+            "{}. Two orphands of one user never share a directory; those of different users, or with \
+             different folders for locks, do not see each other's locks and repeat each other's work",
+            lines.collect::<Vec<_>>().join("\n")
+        ),
+        format!(
+            "look what each is for: ps -o pid,user,args -p {}\nend those too many: kill PID",
+            list(&all, ",")
+        ),
+    )
 }
 
 #[cfg(test)]
 mod tests {
     use super::super::check::State;
     use super::*;
+    use orphand::decide::policy::Policy;
+    use std::sync::Arc;
+
+    fn watcher(pid: u32, roots: &[(&str, bool)]) -> Watcher {
+        let root = |(path, recursive): &(&str, bool)| Root {
+            path: path.into(),
+            policy: Arc::new(Policy {
+                recursive: *recursive,
+                ..Policy::default()
+            }),
+        };
+        Watcher {
+            pid,
+            roots: roots.iter().map(root).collect(),
+        }
+    }
 
     #[test]
     fn how_many_there_are() {
-        for (pids, state, words) in [
-            (&[][..], State::Ok, "none"),
-            (&[7], State::Ok, "pid 7"),
-            (&[7, 9], State::Warning, "2 watch: pids 7 9"),
+        let elsewhere = watcher(9, &[("/srv/b", false)]);
+        let unknown = watcher(11, &[]);
+        for (watchers, words) in [
+            (vec![], "none"),
+            (vec![watcher(7, &[("/srv/a", false)])], "pid 7"),
+            (
+                vec![watcher(7, &[("/srv/a", false)]), elsewhere],
+                "pids 7 9",
+            ),
+            (vec![watcher(7, &[("/srv/a", true)]), unknown], "pids 7 11"),
         ] {
-            let check = judge(pids);
-            assert_eq!(check.state, state);
+            let check = judge(&watchers, &[]);
+            assert_eq!(check.state, State::Ok, "{check:?}");
             assert!(check.what.contains(words), "{check:?}");
         }
-        let cure = judge(&[7, 9]).cure.unwrap();
-        assert!(cure.contains("-p 7,9"), "{cure}");
+    }
+
+    /// Watchers of other directories are no trouble, and are not to be ended.
+    #[test]
+    fn only_watchers_of_one_directory_are_named() {
+        let watchers = [
+            watcher(7, &[("/srv/a", false), ("/srv/c", false)]),
+            watcher(9, &[("/srv/b", false)]),
+            watcher(11, &[("/srv/a", false)]),
+        ];
+        let check = judge(&watchers, &[]);
+        assert_eq!(check.state, State::Warning);
+        assert!(
+            check.what.starts_with("2 watch /srv/a: pids 7 11."),
+            "{check:?}"
+        );
+        let cure = check.cure.unwrap();
+        assert!(cure.contains("-p 7,11\n"), "{cure}");
+        let about = |dir: &str| judge(&watchers, &[dir.into()]).state;
+        assert_eq!(about("/srv/a"), State::Warning);
+        assert_eq!(about("/srv/b"), State::Ok);
+        assert_eq!(about("/srv"), State::Warning);
     }
 }

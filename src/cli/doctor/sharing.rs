@@ -1,7 +1,8 @@
 //! Roots that programs on other machines reach: exported by NFS, shared by Samba.
 
-use std::fs;
 use std::path::{Path, PathBuf};
+
+use orphand::state::read_regular;
 
 use super::super::text;
 use super::check::Check;
@@ -9,15 +10,22 @@ use super::check::Check;
 /// A folder that other machines reach, and the file that says so.
 type Shared = (PathBuf, &'static str);
 
+/// The most that such a file is read of: bytes.
+const LARGEST: u64 = 16_000_000;
+
 /// What this machine shares, as far as its files may be read.
 pub(super) fn shared() -> Vec<Shared> {
     let mut all = Vec::new();
+    let read = |table: &str| {
+        let bytes = read_regular(Path::new(table), LARGEST).unwrap_or_default();
+        String::from_utf8(bytes).unwrap_or_default()
+    };
     for table in ["/proc/fs/nfs/exports", "/etc/exports"] {
-        let text = fs::read_to_string(table).unwrap_or_default();
+        let text = read(table);
         all.extend(exported(&text).into_iter().map(|path| (path, table)));
     }
     for table in ["/etc/samba/smb.conf", "/usr/local/etc/smb.conf"] {
-        let text = fs::read_to_string(table).unwrap_or_default();
+        let text = read(table);
         all.extend(served(&text).into_iter().map(|path| (path, table)));
     }
     all

@@ -16,6 +16,7 @@ use orphand::root::Root;
 use rustix::fs::{Access as May, AtFlags, Dir as Entries};
 use rustix::io::Errno;
 
+use super::super::scan::{Claims, puts_back};
 use super::super::{shell, text};
 use super::access::Access;
 use super::check::{Check, State};
@@ -114,10 +115,26 @@ fn look(ward: &Ward, found: &Sender<Found>) {
     }
     if let Some((root, dir)) = open(ward, &tell) {
         examine(ward, &dir, &tell);
-        let count = tree::count(&root, began + COUNTING);
+        let end = began + COUNTING;
+        tell(claims(&root, end));
+        let count = tree::count(&root, end);
         let _ = found.send(Found::Directories(count));
     }
     let _ = found.send(Found::End);
+}
+
+/// What a killed orphand has left, as far as it is found until `end`.
+fn claims(root: &Root, end: Instant) -> Check {
+    let is_over = || Instant::now() >= end;
+    let found = orphand::scan::find(root, &mut |_, _| {}, &|_| {}, &is_over).unwrap_or_default();
+    let claims = Claims::among(root, &found.claims);
+    match claims.files {
+        0 => Check::ok(
+            "claims",
+            "no temp has the name of a removal that was cut off",
+        ),
+        _ => Check::warning("claims", claims.said(), puts_back(root)),
+    }
 }
 
 fn open(ward: &Ward, tell: &dyn Fn(Check)) -> Option<(Root, Dir)> {

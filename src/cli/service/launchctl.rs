@@ -11,6 +11,7 @@ use std::os::unix::fs::MetadataExt;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use orphand::state::read_regular;
 use rustix::process::geteuid;
 
 use super::control::{Control, State};
@@ -210,8 +211,9 @@ impl<'p> Launchctl<'p> {
                 ));
             }
         }
-        let started = fs::read_to_string(&file)
+        let started = read_regular(&file, super::place::LARGEST)
             .ok()
+            .and_then(|bytes| String::from_utf8(bytes).ok())
             .and_then(|file| launchd::read(&file));
         if let Some(started) = started.filter(|started| !started.program.exists()) {
             causes.push(format!(

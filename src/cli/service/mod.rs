@@ -5,7 +5,6 @@
 
 use std::ffi::OsString;
 use std::fs;
-use std::io::{self, Write};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 
@@ -192,8 +191,7 @@ fn print(place: &Place, config: Option<&Path>, run_as: Option<String>) -> Result
     };
     let text = place.render(&job);
     let text = text.map_err(|error| Failure::new(Exit::Failed, error))?;
-    io::stdout().write_all(text.as_bytes())?;
-    Ok(Exit::Done)
+    Ok(crate::cli::print(text.as_bytes())?)
 }
 
 /// Becomes the program that shows the log.

@@ -6,12 +6,15 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use orphand::state::Folders;
+use orphand::state::{Folders, read_regular};
 use rustix::process::geteuid;
 
 use super::job::{Job, Scope, Started, Unwritable};
 use super::{launchd, systemd};
 use crate::cli::config_file::Config;
+
+/// The most that a service file is read of: bytes.
+pub(super) const LARGEST: u64 = 1_000_000;
 
 /// Who starts the service, and starts it again when it fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -270,7 +273,7 @@ impl Place {
 
     /// The service file that is there. None where there is none.
     pub(super) fn installed(&self) -> io::Result<Option<Vec<u8>>> {
-        match fs::read(self.file()) {
+        match read_regular(&self.file(), LARGEST) {
             Ok(bytes) => Ok(Some(bytes)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),

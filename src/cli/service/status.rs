@@ -1,6 +1,5 @@
 //! `service status`: installed, enabled, loaded and running, and what is wrong with it.
 
-use std::io::{self, Write};
 use std::path::PathBuf;
 
 use orphand::json::Object;
@@ -29,12 +28,12 @@ struct Report {
 
 pub(super) fn run(place: &Place, folders: &Folders, look: &Look) -> Result<Exit, Failure> {
     let report = Report::of(place, folders);
-    let mut out = io::stdout().lock();
-    match look.json {
-        true => writeln!(out, "{}", report.json(place))?,
-        false if look.quiet => {}
-        false => out.write_all(report.text(place).as_bytes())?,
-    }
+    let text = match look.json {
+        true => format!("{}\n", report.json(place)),
+        false if look.quiet => String::new(),
+        false => report.text(place),
+    };
+    crate::cli::print(text.as_bytes())?;
     match &report.error {
         // Where nothing is installed there was nothing to ask.
         Some(error) if report.installed => Err(Failure::new(Exit::Failed, error)),

@@ -32,6 +32,9 @@ pub(crate) struct Running {
 /// How long an answer may take. It is out of memory: a watcher that takes longer hangs.
 const PATIENCE: Duration = Duration::from_secs(2);
 
+/// More than any answer has: bytes.
+const LARGEST: u64 = 64_000_000;
+
 /// Every watcher of this user that answers, the background one first.
 pub(crate) fn running(folders: &Folders) -> Vec<Running> {
     let Some(runtime) = &folders.runtime else {
@@ -66,10 +69,10 @@ fn sockets(runtime: &Path) -> Vec<PathBuf> {
 }
 
 fn ask(socket: &Path) -> io::Result<Value> {
-    let mut stream = UnixStream::connect(socket)?;
+    let stream = UnixStream::connect(socket)?;
     stream.set_read_timeout(Some(PATIENCE))?;
     let mut text = Vec::new();
-    stream.read_to_end(&mut text)?;
+    stream.take(LARGEST).read_to_end(&mut text)?;
     Ok(serde_json::from_slice(&text)?)
 }
 

@@ -41,6 +41,8 @@ pub(super) struct Follow<'a> {
     due: Due,
     is_ready: bool,
     failed: bool,
+    /// Some of the output could not be written, which was said.
+    unwritten: bool,
     ended: bool,
 }
 
@@ -76,6 +78,7 @@ impl<'a> Follow<'a> {
             due: Due::default(),
             is_ready: false,
             failed: false,
+            unwritten: false,
             ended: false,
         }
     }
@@ -92,11 +95,7 @@ impl<'a> Follow<'a> {
         self.due.reread = self.changes.as_ref().map(|_| Instant::now());
         self.heed(source, config);
         while !self.ended {
-            if self.listen().is_err() {
-                // Nobody reads any more: what cannot be told is not done.
-                self.watcher.stopper().stop();
-                return Ok(Exit::Failed);
-            }
+            self.listen();
             self.on_time(source, folders);
         }
         if self.due.leaks.is_some() {
@@ -104,6 +103,9 @@ impl<'a> Follow<'a> {
         }
         if let Some(metrics) = &mut self.metrics {
             metrics.write(self.board);
+        }
+        if self.unwritten {
+            return Ok(Exit::Failed);
         }
         let summary = self.watcher.summary();
         let partly = self.failed || summary.failed > 0 || summary.cannot_tell;
@@ -121,7 +123,7 @@ impl<'a> Follow<'a> {
     }
 
     /// Sleeps until something happens or is due, and tells what has happened.
-    fn listen(&mut self) -> std::io::Result<()> {
+    fn listen(&mut self) {
         let live = self.report.is_live();
         // The line at the bottom is worth a wake-up a second only while something waits.
         if live && self.due.line.is_none() && self.watcher.tracked() > 0 {
@@ -160,11 +162,10 @@ impl<'a> Follow<'a> {
             changes.listen();
             self.due.reread = Some(Instant::now() + SETTLING);
         }
-        Ok(())
     }
 
     /// Tells the events that are there.
-    fn tell(&mut self) -> std::io::Result<()> {
+    fn tell(&mut self) {
         for _ in 0..AT_ONCE {
             let event = match self.watcher.events().try_recv() {
                 Ok(event) => event,
@@ -182,7 +183,12 @@ impl<'a> Follow<'a> {
             self.failed |= matches!(event, Event::Failed { .. });
             let ready = matches!(event, Event::Ready { .. });
             let left = self.board.hears(&event);
-            self.report.event(&event)?;
+            // Output that cannot be written changes nothing of what is done.
+            if let Err(error) = self.report.event(&event)
+                && !std::mem::replace(&mut self.unwritten, true)
+            {
+                ::log::error!("{error}; the watch goes on");
+            }
             if ready {
                 self.is_ready = true;
                 if let Some(metrics) = &mut self.metrics {
@@ -203,7 +209,6 @@ impl<'a> Follow<'a> {
         if self.report.is_live() {
             self.due.line.get_or_insert_with(Instant::now);
         }
-        Ok(())
     }
 
     /// Does what is due.

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use orphand::daemon::{Existing, Rules, StartError, Watcher};
-use orphand::decide::policy::Policy;
+use orphand::decide::policy::{Action, Policy};
+use orphand::look::{RootError, RootId};
 use orphand::root::{Root, absolute};
 use orphand::scan;
 use orphand::state::Folders;
@@ -25,10 +26,10 @@ use follow::Follow;
 use signals::Signals;
 
 mod follow;
-mod signals;
+pub(super) mod signals;
 
 pub(super) fn run(command: &Watch, look: &Look) -> Result<Exit, Failure> {
-    if list_writers(&command.rule) {
+    if list_writers(&command.rule)? {
         return Ok(Exit::Done);
     }
     let source = Source::new(command);
@@ -63,9 +64,12 @@ pub(super) fn run(command: &Watch, look: &Look) -> Result<Exit, Failure> {
             true => Existing::Wait,
             false => Existing::Take,
         });
-    if report.is_live() && !look.quiet {
-        greet(&mut report, &plan.roots, existing)?;
+    if !source.is_background() && !command.wait && stdin_is_terminal() {
+        are_there(&plan.roots)?;
     }
+    let tells = !look.quiet && !look.json;
+    // Counted before the start, which may remove some of them.
+    let before = (tells && report.is_live()).then(|| were_before(&plan.roots, existing));
     let watcher = Watcher::builder()
         .rules(rules(&plan))
         .existing(existing)
@@ -75,6 +79,12 @@ pub(super) fn run(command: &Watch, look: &Look) -> Result<Exit, Failure> {
         .start()
         .map_err(|error| failed(&error))?;
     signals.stop(watcher.stopper());
+    // Told after the start: another orphand may work there.
+    let first = begin(&plan.roots, report.is_live()).into_iter();
+    for line in first.chain(before.flatten()).filter(|_| tells) {
+        // Output that cannot be written is found out by the first event.
+        let _ = report.note(&line);
+    }
     board.watches(watcher.observer());
     board.read(plan.config.path.clone(), None);
     // A trial leaves no trace, not even a folder for its socket.
@@ -214,56 +224,86 @@ fn wait_for_file(
     }
 }
 
-/// The first two lines on a terminal.
-fn greet(report: &mut Report, roots: &[Root], existing: Existing) -> Result<(), Failure> {
-    for root in roots {
-        let policy = &root.policy;
-        let deep = if policy.recursive {
-            "and below it"
-        } else {
-            "not below it"
-        };
-        let path = text::escaped(&root.path);
-        let names = policy.names.to_string();
-        let grace = grace(policy);
-        let deed = if policy.is_dry_run() {
-            "is told"
-        } else {
-            "goes"
-        };
-        report.line(&format!(
-            "watching {path} ({deep}) for {names}; what nobody has used for {grace} {deed}. Ctrl-C ends"
-        ))?;
+/// Refuses directories that do not exist: a person who has mistyped one would wait in vain.
+fn are_there(roots: &[Root]) -> Result<(), Failure> {
+    let is_missing = |root: &&Root| matches!(RootId::of(&root.path), Err(RootError::Missing));
+    match roots.iter().find(is_missing) {
+        None => Ok(()),
+        Some(root) => Err(Failure::new(
+            Exit::Failed,
+            format!(
+                "{:?} does not exist; check the name, or add --wait to wait for it",
+                root.path
+            ),
+        )),
     }
+}
+
+/// How many directories a watch names when it begins.
+const NAMED: usize = 20;
+
+/// The lines that a watch begins with.
+fn begin(roots: &[Root], is_live: bool) -> Vec<String> {
+    let named = roots.iter().take(NAMED).map(|root| begins(root, is_live));
+    let more = roots.len().saturating_sub(NAMED) as u64;
+    let rest = (more > 0).then(|| {
+        let more = text::counted(more, "directory", "directories");
+        format!("watching {more} more")
+    });
+    named.chain(rest).collect()
+}
+
+/// The line that a watch of `root` begins with.
+fn begins(root: &Root, is_live: bool) -> String {
+    let policy = &root.policy;
+    let (deep, path) = (depth(policy), text::escaped(&root.path));
+    let files = format!("{} files unused for {}", policy.names, grace(policy));
+    let does = match policy.action {
+        Action::Delete => format!("removes {files}"),
+        Action::Quarantine => format!("moves {files} to the quarantine"),
+        Action::Report => format!("only reports {files}"),
+    };
+    let end = if is_live { ". Ctrl-C to stop" } else { "" };
+    format!("watching {path} ({deep}): {does}{end}")
+}
+
+/// How deep a rule reaches, for people.
+fn depth(policy: &Policy) -> &'static str {
+    match policy.recursive {
+        true => "with subfolders",
+        false => "without subfolders",
+    }
+}
+
+/// The second line on a terminal, where there were temps before.
+fn were_before(roots: &[Root], existing: Existing) -> Option<String> {
     let (mut temps, mut bytes) = (0, 0);
     for root in roots {
         let (more, size) = before(root);
         temps += more;
         bytes = size.saturating_add(bytes);
     }
-    if temps > 0 {
-        let (were, they, go, use_them) = match temps {
-            1 => ("was", "it", "goes", "it"),
-            _ => ("were", "they", "go", "them"),
-        };
-        let what = match (existing, roots) {
-            (Existing::Take, _) => {
-                format!("{they} {go} once it is proven that nobody uses {use_them}")
-            }
-            (Existing::Wait, [root]) => {
-                let grace = grace(&root.policy);
-                format!("{they} {go} in {grace} unless somebody uses {use_them}")
-            }
-            (Existing::Wait, _) => {
-                format!("{they} {go} after the grace unless somebody uses {use_them}")
-            }
-            (Existing::Leave, _) => format!("left alone until something happens to {use_them}"),
-        };
-        let size = text::size(bytes);
-        let temps = text::counted(temps, "temp", "temps");
-        report.line(&format!("{temps} ({size}) {were} here before; {what}"))?;
-    }
-    Ok(())
+    let (were, they, go, use_them) = match temps {
+        0 => return None,
+        1 => ("was", "it", "goes", "it"),
+        _ => ("were", "they", "go", "them"),
+    };
+    let what = match (existing, roots) {
+        (Existing::Take, _) => {
+            format!("{they} {go} once it is proven that nobody uses {use_them}")
+        }
+        (Existing::Wait, [root]) => {
+            let grace = grace(&root.policy);
+            format!("{they} {go} in {grace} unless somebody uses {use_them}")
+        }
+        (Existing::Wait, _) => {
+            format!("{they} {go} after the grace unless somebody uses {use_them}")
+        }
+        (Existing::Leave, _) => format!("left alone until something happens to {use_them}"),
+    };
+    let size = text::size(bytes);
+    let temps = text::counted(temps, "temp", "temps");
+    Some(format!("{temps} ({size}) {were} here before; {what}"))
 }
 
 /// The grace of a rule, for people.

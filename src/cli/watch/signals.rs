@@ -1,14 +1,22 @@
-//! SIGINT, SIGTERM and SIGHUP end the watch; a second one ends it at once.
+//! SIGINT, SIGTERM and SIGHUP end a watch or a sweep in order; a second one ends it at once.
 
 use std::io::ErrorKind;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::process::exit;
+use std::sync::atomic::{AtomicI32, AtomicU32, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 use orphand::daemon::{StartError, Stopper};
+use orphand::stop::Stop;
 
 use super::failed;
 use crate::cli::{Exit, Failure};
+
+/// How long a watch or a sweep may take to end in order, where its lines are not read.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// How long a second signal waits for the batches in flight: a temp that has its claim's name is
+/// removed or put back.
+const IN_FLIGHT: Duration = Duration::from_secs(1);
 
 pub(super) struct Signals {
     pub(super) arrived: Receiver<()>,
@@ -17,27 +25,11 @@ pub(super) struct Signals {
 
 impl Signals {
     pub(super) fn listen() -> Result<Signals, Failure> {
-        let hangup_ignored = hangup_is_ignored();
         let (send, arrived) = bounded(1);
-        let count = AtomicU32::new(0);
-        ctrlc::set_handler(move || {
-            if count.fetch_add(1, Ordering::SeqCst) > 0 {
-                std::process::exit(130);
-            }
-            let _ = send.try_send(());
-        })
-        .map_err(|error| match error {
-            // EAGAIN: it starts a thread.
-            ctrlc::Error::System(error) if error.kind() == ErrorKind::WouldBlock => {
-                failed(&StartError::Thread(error))
-            }
-            ctrlc::Error::System(error) => unheard(&error),
-            error => unheard(&error),
-        })?;
-        if hangup_ignored {
-            // nohup's wish, which ctrlc does not see.
-            ignore_hangup();
-        }
+        hear(
+            move || _ = send.try_send(()),
+            || exit(Exit::Interrupted as i32),
+        )?;
         let (stopper, to_stop) = bounded::<Stopper>(1);
         let heard = arrived.clone();
         let thread = std::thread::Builder::new().name("orphand-signals".into());
@@ -46,8 +38,8 @@ impl Signals {
             if heard.recv().is_ok() {
                 stopper.stop();
                 // Whoever should read our lines does not: nothing is half done by now.
-                std::thread::sleep(Duration::from_secs(20));
-                std::process::exit(Exit::Failed as i32);
+                std::thread::sleep(PATIENCE);
+                exit(Exit::Failed as i32);
             }
         });
         // Before anything is watched: what cannot hear a signal can only be killed.
@@ -60,6 +52,70 @@ impl Signals {
         // There is room for one, and the thread waits for it.
         let _ = self.stopper.send(stopper);
     }
+}
+
+/// From now on the first signal asks `stop` for the end of a sweep, and a second one ends the process as
+/// soon as no temp has a claim's name.
+pub(in crate::cli) fn end_sweep(stop: Stop) -> Result<(), Failure> {
+    let leave = |stop: &Stop, longest| {
+        let _ = stop.settle(longest);
+        exit(first().map_or(Exit::Interrupted, |(exit, _)| exit) as i32);
+    };
+    let at_once = stop.clone();
+    let in_order = move || {
+        stop.stop();
+        let stop = stop.clone();
+        let thread = std::thread::Builder::new().name("orphand-signals".into());
+        // Without the thread a second signal is needed where the lines are not read.
+        let _ = thread.spawn(move || {
+            std::thread::sleep(PATIENCE);
+            leave(&stop, Duration::MAX);
+        });
+    };
+    hear(in_order, move || leave(&at_once, IN_FLIGHT))
+}
+
+/// The signal that arrived first: the exit code for it, and its name.
+pub(in crate::cli) fn first() -> Option<(Exit, &'static str)> {
+    match FIRST.load(Ordering::SeqCst) {
+        libc::SIGINT => Some((Exit::Interrupted, "SIGINT")),
+        libc::SIGTERM => Some((Exit::Terminated, "SIGTERM")),
+        libc::SIGHUP => Some((Exit::HungUp, "SIGHUP")),
+        _ => None,
+    }
+}
+
+/// Calls `first` when the first signal arrives, and `again` for each other one.
+fn hear(
+    mut first: impl FnMut() + Send + 'static,
+    again: impl Fn() + Send + 'static,
+) -> Result<(), Failure> {
+    let hangup_ignored = hangup_is_ignored();
+    // One that comes between the two handlers would be handled without being noted.
+    let _held_back = HeldBack::new();
+    let count = AtomicU32::new(0);
+    ctrlc::set_handler(move || match count.fetch_add(1, Ordering::SeqCst) {
+        0 => first(),
+        _ => again(),
+    })
+    .map_err(|error| match error {
+        // EAGAIN: it starts a thread.
+        ctrlc::Error::System(error) if error.kind() == ErrorKind::WouldBlock => {
+            failed(&StartError::Thread(error))
+        }
+        ctrlc::Error::System(error) => unheard(&error),
+        error => unheard(&error),
+    })?;
+    if hangup_ignored {
+        // nohup's wish, which ctrlc does not see.
+        ignore_hangup();
+    }
+    for signal in ENDING {
+        if signal != libc::SIGHUP || !hangup_ignored {
+            note_which(signal);
+        }
+    }
+    Ok(())
 }
 
 fn unheard(error: &dyn std::fmt::Display) -> Failure {
@@ -79,5 +135,70 @@ fn ignore_hangup() {
     // SAFETY: SIG_IGN is a valid disposition, and no handler of ours stands on SIGHUP but ctrlc's.
     unsafe {
         libc::signal(libc::SIGHUP, libc::SIG_IGN);
+    }
+}
+
+const ENDING: [libc::c_int; 3] = [libc::SIGINT, libc::SIGTERM, libc::SIGHUP];
+
+/// While this lives, this thread and those that it starts get none of these signals. They come afterwards.
+struct HeldBack {
+    before: libc::sigset_t,
+}
+
+impl HeldBack {
+    fn new() -> HeldBack {
+        // SAFETY: all zeroes are a valid set; both sets are valid for the calls, which fill them.
+        unsafe {
+            let mut before = std::mem::zeroed::<libc::sigset_t>();
+            let mut ending = std::mem::zeroed::<libc::sigset_t>();
+            libc::sigemptyset(&raw mut ending);
+            for signal in ENDING {
+                libc::sigaddset(&raw mut ending, signal);
+            }
+            libc::pthread_sigmask(libc::SIG_BLOCK, &raw const ending, &raw mut before);
+            HeldBack { before }
+        }
+    }
+}
+
+impl Drop for HeldBack {
+    fn drop(&mut self) {
+        // SAFETY: the set is valid for the call, and what was before may be null.
+        unsafe {
+            libc::pthread_sigmask(
+                libc::SIG_SETMASK,
+                &raw const self.before,
+                std::ptr::null_mut(),
+            );
+        }
+    }
+}
+
+/// The signal that arrived first; 0 before.
+static FIRST: AtomicI32 = AtomicI32::new(0);
+/// The handler of ctrlc, which does not say which signal it handles.
+static CTRLC: AtomicUsize = AtomicUsize::new(0);
+
+/// Notes which signal arrived, in front of the handler of ctrlc.
+fn note_which(signal: libc::c_int) {
+    // SAFETY: `action` is valid for both calls; the first fills it. Only the handler in it is changed, to
+    // a function of the same kind: ctrlc sets no SA_SIGINFO.
+    unsafe {
+        let mut action = std::mem::zeroed::<libc::sigaction>();
+        if libc::sigaction(signal, std::ptr::null(), &raw mut action) == 0 {
+            CTRLC.store(action.sa_sigaction, Ordering::SeqCst);
+            action.sa_sigaction = noted as extern "C" fn(libc::c_int) as libc::sighandler_t;
+            libc::sigaction(signal, &raw const action, std::ptr::null_mut());
+        }
+    }
+}
+
+/// A signal handler: it touches nothing but atomic numbers.
+extern "C" fn noted(signal: libc::c_int) {
+    let _ = FIRST.compare_exchange(0, signal, Ordering::SeqCst, Ordering::SeqCst);
+    // SAFETY: `note_which` has stored the handler that stood here before this one.
+    unsafe {
+        let next: extern "C" fn(libc::c_int) = std::mem::transmute(CTRLC.load(Ordering::SeqCst));
+        next(signal);
     }
 }

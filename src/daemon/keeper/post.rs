@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::clock;
-use crate::daemon::{self, StartError};
+use crate::daemon;
 use crate::decide::policy::Closed;
 use crate::decide::time::Wall;
 use crate::event::RootState;
@@ -82,15 +82,14 @@ impl Post {
         if self.lock.is_some() {
             return true;
         }
-        match daemon::lock(root, runtime) {
-            Ok(lock) => {
-                self.lock = lock;
+        match daemon::lock(std::slice::from_ref(root), runtime) {
+            Ok(locks) => {
+                self.lock = locks.into_iter().next().flatten();
                 self.is_busy = false;
             }
-            Err(pid) => {
+            Err(busy) => {
                 if !std::mem::replace(&mut self.is_busy, true) {
-                    let root = root.path.clone();
-                    log::warn!("{}", StartError::Busy { root, pid });
+                    log::warn!("{busy}");
                 }
             }
         }

@@ -51,7 +51,7 @@ impl Keeper {
             let watched = post.watched.get(dir.path())?;
             (!watched.heat.is_hot()).then_some(watched.since)
         };
-        let walked = scan::scan(root, id, below, &|met| match met {
+        let met = |met: Met<'_>| match met {
             Met::Dir(dir) => {
                 if cause == Cause::Periodic {
                     Gently::here();
@@ -107,7 +107,8 @@ impl Keeper {
             // A long walk is no hanging one.
             Met::Done(_) => shared.round(Whose::Keeper),
             Met::Claim(..) => {}
-        });
+        };
+        let walked = scan::scan(root, id, below, &met, &|| false);
         let (claims, denied) = (into_inner(claims), into_inner(denied));
         let (unwatched, unheard) = (into_inner(unwatched), into_inner(unheard));
         let failed = denied.iter().map(|(_, error)| error);
