@@ -22,9 +22,9 @@
 //! for event in watcher.events() {
 //!     match event {
 //!         // Its writer was killed before it wrote anything.
-//!         Event::Ready { .. } => std::fs::write(dir.path().join("sessions.json.tmp"), "")?,
+//!         Event::Ready { .. } => std::fs::write(dir.path().join("sessions.json.4711.tmp"), "")?,
 //!         Event::Reaped(temp) => {
-//!             assert!(temp.subject.path.ends_with("sessions.json.tmp"));
+//!             assert!(temp.subject.path.ends_with("sessions.json.4711.tmp"));
 //!             break;
 //!         }
 //!         _ => {}
@@ -61,6 +61,11 @@
 //!
 //! `docs/architecture.md` follows one event through all of it; `docs/safety.md` argues for each
 //! removal and names every window that is left.
+
+#[cfg(not(any(target_os = "linux", target_os = "macos")))]
+compile_error!(
+    "orphand works on Linux and on macOS: elsewhere it could not prove that a file is unused"
+);
 
 pub mod capped;
 pub mod clock;

@@ -12,7 +12,7 @@ use std::time::Duration;
 use crate::clock;
 use crate::decide::judge::{Evidence, Reach, Reason, Target, Verdict, judge};
 use crate::decide::observation::{FileSize, Hold, Kind, Observation};
-use crate::decide::policy::{Policy, SHORTEST_GRACE};
+use crate::decide::policy::Policy;
 use crate::decide::reserved::Reserved;
 use crate::decide::time::{ClockWatch, Mono, Now};
 use crate::decide::tracker::{Look, Next, Tracked};
@@ -160,6 +160,7 @@ impl<'a> Pass<'a> {
         let marks = self.tools.marks.read();
         let no_siblings = Siblings::default();
         let circumstances = Circumstances {
+            policy: &self.ground.root.policy,
             our_uid: us(),
             marks: &marks,
             nested: &self.tools.nested,
@@ -306,11 +307,12 @@ impl<'a> Pass<'a> {
             return Ok(None);
         }
         let reading = policy.names.read(&one.name);
-        let grace = policy.grace.of(&reading).max(SHORTEST_GRACE);
         let Some(temp) = one.temp.as_mut() else {
             return Ok(None);
         };
-        if temp.put_off(grace, now.mono) {
+        // Only a look tells whether it is empty. Until then the shorter grace holds.
+        let grace = |is_empty| policy.grace_of(&reading, is_empty, Duration::ZERO);
+        if temp.put_off(grace(true).min(grace(false)), now.mono) {
             return Ok(None);
         }
         let (observation, hold, mut proof) =
@@ -325,6 +327,12 @@ impl<'a> Pass<'a> {
                     return Ok(None);
                 }
             };
+        let file = &observation.fingerprint;
+        let lag = dir.place().dates.lag(file);
+        let grace = policy.grace_of(&reading, file.size == 0, lag);
+        if temp.put_off(grace, now.mono) {
+            return Ok(None);
+        }
         if let Some(pid) = reading.pid {
             // For people; it may be dead by the time that this is judged.
             self.tools.writers.meet(pid, observation.fingerprint.uid);
@@ -333,6 +341,7 @@ impl<'a> Pass<'a> {
             now,
             parted,
             fingerprint: observation.fingerprint,
+            lag,
             hold,
         };
         let quiet = match temp.look(&look, grace, policy.open) {
@@ -350,7 +359,7 @@ impl<'a> Pass<'a> {
                 true => Some(Reserved::WasTarget),
                 false => policy.names.reserved(one.name.as_bytes()),
             },
-            reading,
+            reading: siblings.reading(reading),
             expected: Some(quiet.fingerprint),
             quiet: quiet.quiet,
             unused: quiet.unused,
@@ -359,7 +368,7 @@ impl<'a> Pass<'a> {
             closed: temp.is_closed(),
         };
         let answer = (proof.as_ref(), hold);
-        let (evidence, target) =
+        let (evidence, found) =
             evidence::gather(dir, &suspect, observation, answer, circumstances)?;
         // The next look may come after the removal of that other temp.
         if let Some(Reserved::TargetOf(_)) = evidence.reserved {
@@ -374,7 +383,7 @@ impl<'a> Pass<'a> {
             index,
             suspect,
             evidence,
-            target,
+            target: found.index,
             opened,
         }))
     }
@@ -436,7 +445,6 @@ impl<'a> Pass<'a> {
             root: &self.ground.root.path,
             id: self.ground.id,
             dir,
-            policy: &self.ground.root.policy,
             circumstances,
         };
         let outcomes = self.tools.reaper.reap(scene, self.asker, &mut batch);
@@ -508,10 +516,10 @@ impl<'a> Pass<'a> {
             let Some(temp) = one.temp.as_mut() else {
                 continue;
             };
-            let grace = policy
-                .grace
-                .of(&policy.names.read(&one.name))
-                .max(SHORTEST_GRACE);
+            let file = &observation.fingerprint;
+            let lag = dir.place().dates.lag(file);
+            let reading = policy.names.read(&one.name);
+            let grace = policy.grace_of(&reading, file.size == 0, lag);
             let answer = temp.keep(reason, grace, clock::mono());
             if answer.news {
                 news.push((one.name.clone(), observation, reason, answer));
@@ -628,8 +636,8 @@ pub fn recover(
         root,
         id: ground.id,
         dir: &dir,
-        policy: &ground.root.policy,
         circumstances: Circumstances {
+            policy: &ground.root.policy,
             our_uid: us(),
             marks: &tools.marks,
             nested: &tools.nested,
@@ -771,18 +779,20 @@ pub fn examine(
 ) -> io::Result<Option<Examined>> {
     let policy = &ground.root.policy;
     let reading = policy.names.read(name);
-    let grace = policy.grace.of(&reading).max(SHORTEST_GRACE);
     let our_uid = us();
     let Seen::File(observation, hold, proof) = see((dir, name), policy, asker, our_uid)? else {
         return Ok(None);
     };
     let now = clock::now();
-    let quiet = now.wall.since(observation.fingerprint.newest());
+    let file = &observation.fingerprint;
+    let lag = dir.place().dates.lag(file);
+    let grace = policy.grace_of(&reading, file.size == 0, lag);
+    let quiet = now.wall.since(file.newest()).saturating_sub(lag);
     let siblings = tools.listings.of(dir, policy, 1)?;
     let suspect = Suspect {
         name: name.to_owned(),
         reserved: policy.names.reserved(name.as_bytes()),
-        reading,
+        reading: siblings.reading(reading),
         expected: None,
         quiet,
         unused: quiet.min(now.mono.since_boot()),
@@ -793,6 +803,7 @@ pub fn examine(
     let census = (dir.reach() == Reach::OpenersOnly && hold == Hold::Free)
         .then(|| evidence::census(&[FileId::from(&observation.fingerprint)], dir.reach()));
     let circumstances = Circumstances {
+        policy,
         our_uid,
         marks: &tools.marks,
         nested: &tools.nested,
@@ -803,11 +814,11 @@ pub fn examine(
         census: census.as_ref(),
     };
     let answer = (proof.as_ref(), hold);
-    let (evidence, index) = evidence::gather(dir, &suspect, observation, answer, circumstances)?;
+    let (evidence, found) = evidence::gather(dir, &suspect, observation, answer, circumstances)?;
     let verdict = judge(&evidence, policy);
     let folder = ground.root.path.join(ground.below);
     Ok(Some(Examined {
-        target: evidence::target_name(&suspect.reading, index).map(|name| folder.join(name)),
+        target: evidence::target_name(&suspect.reading, found.index).map(|name| folder.join(name)),
         path: folder.join(name),
         suspect,
         evidence,

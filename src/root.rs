@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use rustix::fs::StatVfsMountFlags;
 
+use crate::decide::judge::Dates;
 use crate::decide::policy::{Policy, PolicyError};
 use crate::look::{RootError, RootId};
 
@@ -155,6 +156,20 @@ impl Root {
             Err(RootError::Symlink { leads_to }) => Err(Refused::Symlink { path, leads_to }),
             Err(RootError::NotADirectory) => Err(Refused::NotADirectory(path)),
             _ => Ok(Root { path, policy }),
+        }
+    }
+
+    /// Logs that a short grace is raised, where the dates on the root's file system are that coarse.
+    pub fn report_coarse_dates(&self, dates: Dates) {
+        let lag = dates.usual_lag();
+        if let Some(raised) = self.policy.raised_grace(lag) {
+            log::warn!(
+                "the file system of {:?} keeps dates of {} s, so two changes within that time look like one: \
+                 a grace below {} s is raised to that",
+                self.path,
+                lag.as_secs(),
+                raised.as_secs()
+            );
         }
     }
 

@@ -38,6 +38,9 @@ pub fn sweep(
     clocks.read(clock::now());
     // What stands at the root's path may be swapped while this goes on.
     let id = Some(RootId::of(&root.path)?);
+    let dates = Dir::open_root(&root.path, id)?.place().dates;
+    root.report_coarse_dates(dates);
+    let lag = dates.usual_lag();
     let mut denied = |path: &Path, error: &std::io::Error| {
         tell(Event::Failed {
             subject: Subject {
@@ -95,7 +98,7 @@ pub fn sweep(
     };
     for look in [Looking::First, Looking::Again] {
         if look == Looking::Again {
-            wait_for(&dirs, root);
+            wait_for(&dirs, root, lag);
         }
         let parts = dirs.iter_mut().flat_map(|(below, due)| {
             let below = &*below;
@@ -146,10 +149,11 @@ enum Looking {
 }
 
 /// Sleeps until the second look is due for everything that it can be due for.
-fn wait_for(dirs: &[(PathBuf, Vec<Due>)], root: &Root) {
+fn wait_for(dirs: &[(PathBuf, Vec<Due>)], root: &Root, lag: Duration) {
     let longest = root.policy.grace.random.max(root.policy.grace.fixed);
     let now = clock::mono();
-    let soon = now.after(confirm(longest));
+    // Where dates are of whole seconds, looks are further apart: by a second and a half at most.
+    let soon = now.after(confirm(longest.max(lag * 3), lag));
     let temps = dirs
         .iter()
         .flat_map(|(_, due)| due)

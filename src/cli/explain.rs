@@ -149,6 +149,7 @@ fn not_regular(root: &Root, path: &Path, seen: &Metadata) -> Value {
     orphand::json::Object::default()
         .with_path("path", Some(path))
         .with("bytes", seen.len())
+        .with("disk_bytes", seen.blocks().saturating_mul(512))
         .with_ms("quiet_ms", Some(clock::wall().since(newest)))
         .with("verdict", "keep")
         .with("reason", Reason::NotRegular.as_str())

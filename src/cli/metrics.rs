@@ -207,7 +207,12 @@ fn families(seen: &Snapshot, since: Wall) -> Vec<Family> {
         ),
         counter(
             "orphand_reclaimed_bytes_total",
-            "Bytes that removing them freed.",
+            "Their bytes.",
+            each(&|one| one.tally.summary.freed.bytes as f64),
+        ),
+        counter(
+            "orphand_reclaimed_disk_bytes_total",
+            "Bytes on the disk that removing them freed.",
             each(&|one| one.tally.summary.freed.disk_bytes as f64),
         ),
         counter(
@@ -218,7 +223,7 @@ fn families(seen: &Snapshot, since: Wall) -> Vec<Family> {
         counter(
             "orphand_quarantined_bytes_total",
             "Their bytes, which are not free.",
-            each(&|one| one.tally.summary.held_back.disk_bytes as f64),
+            each(&|one| one.tally.summary.held_back.bytes as f64),
         ),
         counter(
             "orphand_kept_total",

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anstyle::{AnsiColor, Style};
 use orphand::decide::judge::{Reason, Verdict};
+use orphand::decide::observation::FileSize;
 use orphand::decide::temp_name::Names;
 use orphand::event::Event;
 use orphand::evidence::Asker;
@@ -83,8 +84,10 @@ fn scan_root(index: usize, root: &Root, look: &Look, rows: &mut Vec<Row>) -> Res
         found => found.map_err(|error| cannot_scan(root, &error))?,
     };
     let asker = Asker::new();
-    let has_quarantine =
-        Dir::open_root(&root.path, None).is_ok_and(|dir| quarantine::is_possible(&dir));
+    let has_quarantine = Dir::open_root(&root.path, None).is_ok_and(|dir| {
+        root.report_coarse_dates(dir.place().dates);
+        quarantine::is_possible(&dir)
+    });
     let mut failed = false;
     for (below, names) in found {
         let ground = Ground {
@@ -142,6 +145,7 @@ pub(super) fn object(examined: &Examined) -> Object {
     Object::default()
         .with_path("path", Some(&examined.path))
         .with("bytes", examined.evidence.observation.fingerprint.size)
+        .with("disk_bytes", examined.evidence.observation.allocated)
         .with_ms("quiet_ms", Some(examined.suspect.quiet))
         .with("verdict", verdict.as_str())
         .with("reason", verdict.reason().map(Reason::as_str))
@@ -162,12 +166,14 @@ fn document(roots: &[Root], rows: &[Row]) -> Value {
         .iter()
         .map(|row| object(&row.examined).into_value())
         .collect();
-    let (all, orphans) = totals(rows);
+    let total = Total::of(rows);
     let total = Object::default()
-        .with("temps", all.0)
-        .with("bytes", all.1)
-        .with("orphans", orphans.0)
-        .with("orphan_bytes", orphans.1);
+        .with("temps", total.temps)
+        .with("bytes", total.size.bytes)
+        .with("disk_bytes", total.size.disk_bytes)
+        .with("orphans", total.orphans)
+        .with("orphan_bytes", total.orphan_size.bytes)
+        .with("orphan_disk_bytes", total.orphan_size.disk_bytes);
     let mut document = Object::default();
     for key in ["roots", "roots_b64"] {
         if let Some(value) = roots.get(key) {
@@ -180,17 +186,29 @@ fn document(roots: &[Root], rows: &[Row]) -> Value {
         .into_value()
 }
 
-/// Number and bytes of all temps, and of the orphans among them.
-fn totals(rows: &[Row]) -> ((u64, u64), (u64, u64)) {
-    let (mut all, mut orphans) = ((0, 0), (0, 0));
-    for row in rows {
-        let bytes = row.examined.evidence.observation.fingerprint.size;
-        all = (all.0 + 1, bytes.saturating_add(all.1));
-        if is_orphan(&row.examined) {
-            orphans = (orphans.0 + 1, bytes.saturating_add(orphans.1));
+/// The sums of a scan.
+#[derive(Default)]
+struct Total {
+    temps: u64,
+    size: FileSize,
+    orphans: u64,
+    orphan_size: FileSize,
+}
+
+impl Total {
+    fn of(rows: &[Row]) -> Total {
+        let mut total = Total::default();
+        for row in rows {
+            let size = row.examined.evidence.observation.size();
+            total.temps += 1;
+            total.size = total.size.plus(size);
+            if is_orphan(&row.examined) {
+                total.orphans += 1;
+                total.orphan_size = total.orphan_size.plus(size);
+            }
         }
+        total
     }
-    (all, orphans)
 }
 
 fn print(report: &mut Report, roots: &[Root], rows: &[Row], quiet: bool) -> Result<(), Failure> {
@@ -219,9 +237,9 @@ fn print(report: &mut Report, roots: &[Root], rows: &[Row], quiet: bool) -> Resu
         let line = format!("{word}  {name:<width$}  {bytes:>8}  {}", why(&row.examined));
         report.line(line.trim_end())?;
     }
-    let ((temps, _), (orphans, bytes)) = totals(rows);
-    if orphans == 0 {
-        let temps = text::counted(temps, "temp", "temps");
+    let total = Total::of(rows);
+    if total.orphans == 0 {
+        let temps = text::counted(total.temps, "temp", "temps");
         report.line(&format!("no orphans ({temps})"))?;
         return Ok(());
     }
@@ -233,8 +251,8 @@ fn print(report: &mut Report, roots: &[Root], rows: &[Row], quiet: bool) -> Resu
     let roots: Vec<String> = roots.iter().map(|root| shell_word(&root.path)).collect();
     report.line(&format!(
         "{}, {}, the oldest {}.   remove them: orphand sweep {}",
-        text::counted(orphans, "orphan", "orphans"),
-        text::size(bytes),
+        text::counted(total.orphans, "orphan", "orphans"),
+        text::size(total.orphan_size.disk_bytes),
         text::span(oldest),
         roots.join(" ")
     ))?;

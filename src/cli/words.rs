@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anstyle::{AnsiColor, Style};
-use orphand::decide::judge::{Reason, Target};
+use orphand::decide::judge::Reason;
 use orphand::event::{Cause, Disposed, Event, RootState, Subject, Summary};
 use orphand::reap::claim;
 
@@ -219,10 +219,9 @@ fn moved(disposed: &Disposed, id: Option<&str>, reason: Option<Reason>) -> Strin
     let mut line = match (reason, &disposed.target) {
         (Some(Reason::SoleCopy), Some(target)) => {
             let target = text::escaped(Path::new(target.file_name().unwrap_or_default()));
-            let what = match disposed.target_is {
-                Target::Empty => format!("\"{target}\" has no content"),
-                Target::Foreign => format!("\"{target}\" is somebody else's"),
-                _ => format!("there is no \"{target}\""),
+            let what = match disposed.target_is.fault() {
+                None | Some("is missing") => format!("there is no \"{target}\""),
+                Some(fault) => format!("\"{target}\" {fault}"),
             };
             format!("{what}: it may be the only copy.")
         }

@@ -4,10 +4,6 @@ use std::marker::PhantomData;
 
 #[cfg_attr(target_os = "linux", path = "gentle/linux.rs")]
 #[cfg_attr(target_os = "macos", path = "gentle/macos.rs")]
-#[cfg_attr(
-    not(any(target_os = "linux", target_os = "macos")),
-    path = "gentle/other.rs"
-)]
 mod system;
 
 /// While it lives, this thread's reading waits for everybody else's. A thread that it starts

@@ -185,17 +185,125 @@ pub enum Target {
     Unknown,
     /// Nothing stands there.
     Absent,
-    /// An empty file stands there, or something that is not a regular file.
+    /// A regular file without data: it is empty, a hole, or space that is only reserved.
     Empty,
+    /// A regular file that cannot be opened, or the data of which is not on this disk.
+    Unreadable,
+    /// A directory, a FIFO, a socket or a device.
+    NotRegular(Kind),
+    /// A symlink that does not lead to a file that counts.
+    Link(LinkFault),
     /// A regular file of somebody who is neither the temp's owner nor root. In a sticky directory
     /// anybody may make one beside another's temp, and no writer of the temp's has put it there.
     Foreign,
-    /// A regular file with content.
+    /// A regular file with less than a sixteenth of the temp's data.
+    Dwarfed,
+    /// A regular file with less data than the temp, and not known to be older than the temp's last write: a program
+    /// that lost its file may have written it anew, or a copy of the temp was cut off.
+    Short,
+    /// A regular file that counts: with it there, the temp is not the only copy.
     Whole {
         /// It is the temp itself under its other name.
         same_file: bool,
     },
 }
+
+impl Target {
+    /// Whether the temp is not the only copy.
+    #[must_use]
+    pub fn counts(self) -> bool {
+        matches!(self, Target::Whole { .. })
+    }
+
+    /// Why the target does not count, as a predicate: `is missing`. `None` where it counts, and where it is not known.
+    #[must_use]
+    pub fn fault(self) -> Option<&'static str> {
+        Some(match self {
+            Target::Unknown | Target::Whole { .. } => return None,
+            Target::Absent => "is missing",
+            Target::Empty => "has no content",
+            Target::Unreadable => "cannot be read",
+            Target::NotRegular(Kind::Dir) => "is a directory",
+            Target::NotRegular(_) => "is a FIFO, a socket or a device",
+            Target::Link(LinkFault::Dangling) => "is a symlink that leads to nothing",
+            Target::Link(LinkFault::Foreign) => "leads through a symlink of another user",
+            Target::Link(LinkFault::Writable) => {
+                "is a symlink through a directory that other users can write"
+            }
+            Target::Link(LinkFault::OtherMount) => "is a symlink to another mount",
+            Target::Link(LinkFault::Temp) => "is a symlink to another temp",
+            Target::Foreign => "belongs to another user",
+            Target::Dwarfed => "has less than a sixteenth of its data",
+            Target::Short => "has less data, and is not older",
+        })
+    }
+}
+
+/// Why a symlink does not count as a target.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum LinkFault {
+    /// It leads to nothing, or in a circle.
+    Dangling,
+    /// It, or another symlink on the way, belongs to neither the temp's owner nor root.
+    Foreign,
+    /// A directory on the way can be written by other users, or cannot be searched.
+    Writable,
+    /// The way crosses a mount.
+    OtherMount,
+    /// It leads to a file that the rule takes, or into the quarantine.
+    Temp,
+}
+
+/// How exact the dates of a file system are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Dates {
+    /// Nanoseconds, by a clock that never runs backwards: of two changes the later one never has the earlier date.
+    Fine,
+    /// Fine for a file that has a birth time, else whole seconds. ext4 has no room for either the birth time or the
+    /// fraction of a second in an inode of 128 bytes, ext2 never has, and overlayfs shows what lies below it.
+    FineIfBorn,
+    /// Whole seconds.
+    WholeSeconds,
+    /// Not known.
+    Unknown,
+}
+
+impl Dates {
+    /// How far apart two different dates of files are, at the least. Only of two changes with different dates is it
+    /// known which was the later one.
+    #[must_use]
+    pub fn step(self, file: &Fingerprint) -> Duration {
+        match (self, file.btime) {
+            (Dates::Fine, _) | (Dates::FineIfBorn, Some(_)) => NANOSECOND,
+            (Dates::FineIfBorn, None) | (Dates::WholeSeconds, _) => Duration::from_secs(1),
+            // FAT's: the longest of any file system that Linux or macOS has.
+            (Dates::Unknown, _) => Duration::from_secs(2),
+        }
+    }
+
+    /// By how much later than its dates a file may have changed, where that matters for its grace: the step of coarse
+    /// dates, else zero.
+    #[must_use]
+    pub fn lag(self, file: &Fingerprint) -> Duration {
+        match self.step(file) {
+            NANOSECOND => Duration::ZERO,
+            step => step,
+        }
+    }
+
+    /// The lag of files in a directory with these dates, as far as the file system tells without one of them.
+    #[must_use]
+    pub fn usual_lag(self) -> Duration {
+        match self {
+            Dates::Fine | Dates::FineIfBorn => Duration::ZERO,
+            Dates::WholeSeconds => Duration::from_secs(1),
+            Dates::Unknown => Duration::from_secs(2),
+        }
+    }
+}
+
+/// The step of fine dates.
+const NANOSECOND: Duration = Duration::from_nanos(1);
 
 /// How far the proof that nobody holds a file reaches on a file system.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -219,6 +327,8 @@ pub struct Place {
     pub file_system: std::sync::Arc<str>,
     /// How far the proof reaches there.
     pub reach: Reach,
+    /// How exact its dates are.
+    pub dates: Dates,
     /// A quarantine is there, or could be.
     pub quarantine: bool,
 }
@@ -262,6 +372,8 @@ pub struct Evidence {
     pub mappings_examined: bool,
     /// What it was to replace.
     pub target: Target,
+    /// Its name has a random part by a grammar.
+    pub random_name: bool,
     /// It carries the mark of a restored file that has not changed since.
     pub restored: bool,
     /// Why its name is reserved, if it is.
@@ -600,8 +712,11 @@ fn says_mappings(e: &Evidence) -> String {
     .into()
 }
 
+/// An empty file may be a flag or a claim of a lock: it passes only if its name has a random part, or if it replaces a
+/// file that is there.
 fn sole_copy(e: &Evidence, policy: &Policy) -> Answer {
-    let sole = e.observation.fingerprint.size > 0 && !matches!(e.target, Target::Whole { .. });
+    let says_nothing = e.observation.fingerprint.size == 0 && e.random_name;
+    let sole = !says_nothing && !e.target.counts();
     match (sole, policy.sole_copy) {
         (false, _) | (true, SoleCopy::Reap) => Answer::Pass,
         (true, SoleCopy::Quarantine) => Answer::Quarantine(Reason::SoleCopy),
@@ -611,14 +726,21 @@ fn sole_copy(e: &Evidence, policy: &Policy) -> Answer {
 
 fn says_sole_copy(e: &Evidence) -> String {
     match (e.observation.fingerprint.size, e.target) {
-        (0, _) => "it is empty",
-        (_, Target::Unknown) => "its name does not say what it was to become",
-        (_, Target::Absent) => "its target is missing",
-        (_, Target::Empty) => "its target is empty, or not a regular file",
-        (_, Target::Foreign) => "its target is somebody else's",
-        (_, Target::Whole { .. }) => "its target is there, with content",
+        (0, _) if e.random_name => "it is empty, and its name has a random part".into(),
+        (0, target) if !target.counts() => {
+            format!("it is empty, and may be a flag: {}", says_target(target))
+        }
+        (_, target) => says_target(target),
     }
-    .into()
+}
+
+/// What is at the target, as the end of a sentence.
+fn says_target(target: Target) -> String {
+    match target {
+        Target::Unknown => "its name does not tell its target".into(),
+        Target::Whole { .. } => "its target is there, with content".into(),
+        target => format!("its target {}", target.fault().unwrap_or_default()),
+    }
 }
 
 #[cfg(test)]
@@ -661,6 +783,7 @@ mod tests {
                 mount: Some(3),
                 file_system: "ext4".into(),
                 reach: Reach::Whole,
+                dates: Dates::Fine,
                 quarantine: true,
             },
             our_uid: 1000,
@@ -670,6 +793,7 @@ mod tests {
             opened: true,
             mappings_examined: false,
             target: Target::Whole { same_file: false },
+            random_name: true,
             restored: false,
             reserved: None,
         }
@@ -970,6 +1094,30 @@ mod tests {
         check(&move_held, &held, moved(Reason::InUse));
     }
 
+    /// An empty file with a fixed name may be a flag or the claim of a lock.
+    #[test]
+    fn an_empty_file_with_a_fixed_name_is_removed_only_beside_its_target() {
+        let moved = Verdict::Quarantine(Some(Reason::SoleCopy));
+        let whole = Target::Whole { same_file: false };
+        for (random_name, target, want) in [
+            (true, Target::Absent, Verdict::Reap),
+            (true, Target::Unknown, Verdict::Reap),
+            (false, whole, Verdict::Reap),
+            (false, Target::Absent, moved),
+            (false, Target::Unknown, moved),
+            (false, Target::Empty, moved),
+            (false, Target::Foreign, moved),
+        ] {
+            let empty = with(|e| {
+                e.observation.fingerprint.size = 0;
+                e.expected = None;
+                e.random_name = random_name;
+                e.target = target;
+            });
+            check(&policy(), &empty, want);
+        }
+    }
+
     #[test]
     fn what_may_go_all_the_same() {
         let empty = with(|e| {
@@ -1250,16 +1398,33 @@ mod tests {
         }
 
         let same_file = false;
-        for (size, target, words) in [
-            (0, Target::Absent, "it is empty"),
-            (1, Target::Unknown, "what it was to become"),
-            (1, Target::Absent, "is missing"),
-            (1, Target::Empty, "empty, or not a regular file"),
-            (1, Target::Foreign, "somebody else's"),
-            (1, Target::Whole { same_file }, "there, with content"),
-        ] {
+        let link = Target::Link;
+        #[rustfmt::skip]
+        let rows = [
+            (0, true, Target::Absent, "its name has a random part"),
+            (0, false, Target::Absent, "it is empty, and may be a flag: its target is missing"),
+            (0, false, Target::Unknown, "may be a flag: its name does not tell its target"),
+            (0, false, Target::Whole { same_file }, "its target is there, with content"),
+            (1, true, Target::Unknown, "its name does not tell its target"),
+            (1, true, Target::Absent, "its target is missing"),
+            (1, true, Target::Empty, "its target has no content"),
+            (1, true, Target::Unreadable, "its target cannot be read"),
+            (1, true, Target::NotRegular(Kind::Dir), "its target is a directory"),
+            (1, true, Target::NotRegular(Kind::Other), "its target is a FIFO, a socket or a device"),
+            (1, true, link(LinkFault::Dangling), "is a symlink that leads to nothing"),
+            (1, true, link(LinkFault::Foreign), "leads through a symlink of another user"),
+            (1, true, link(LinkFault::Writable), "a directory that other users can write"),
+            (1, true, link(LinkFault::OtherMount), "is a symlink to another mount"),
+            (1, true, link(LinkFault::Temp), "is a symlink to another temp"),
+            (1, true, Target::Foreign, "its target belongs to another user"),
+            (1, true, Target::Dwarfed, "has less than a sixteenth of its data"),
+            (1, true, Target::Short, "has less data, and is not older"),
+            (1, true, Target::Whole { same_file }, "its target is there, with content"),
+        ];
+        for (size, random_name, target, words) in rows {
             let copy = with(|e| {
                 e.observation.fingerprint.size = size;
+                e.random_name = random_name;
                 e.target = target;
             });
             says("not the only copy", &copy, words);

@@ -12,6 +12,7 @@
 //! - [`observation`]: what looking at a name can say
 //! - [`packed`]: the same in as few bytes as it takes
 //! - [`retention`]: how long a quarantine keeps what lies in it
+//! - [`target`]: when a target counts
 //! - [`time`]: moments as values
 //! - [`tracker`]: *is it time?*
 //! - [`macos_hold`]: *does anybody hold it?*, where no kernel says so by itself
@@ -29,6 +30,7 @@ pub mod packed;
 pub mod policy;
 pub mod reserved;
 pub mod retention;
+pub mod target;
 pub mod temp_name;
 pub mod time;
 pub mod tracker;

@@ -76,6 +76,9 @@ pub const GRACE: Duration = Duration::from_secs(5 * 60);
 /// without holding it in between, and fixed names never pile up.
 pub const FIXED_NAME_GRACE: Duration = Duration::from_secs(60 * 60);
 
+/// So many times the lag of a file's dates its grace is, at the least: then half of it is longer than the lag.
+const LAGS: u32 = 3;
+
 /// How often a temp that somebody holds is looked at again, at the most.
 const HELD_RETRY: Duration = Duration::from_secs(60);
 
@@ -199,6 +202,27 @@ impl Policy {
             && (self.exclude.is_empty() || !self.exclude.excludes(&below.join(name)))
     }
 
+    /// Returns how long a temp must be quiet: one with a name that says `reading`.
+    ///
+    /// The grace of fixed names is for files with content, to which a script appends. An empty one waits no longer than
+    /// one with a random name: it may keep its own program from starting. Where a file may have changed by `lag` later
+    /// than its dates say, the grace is three times as long at the least.
+    #[must_use]
+    pub fn grace_of(&self, reading: &Reading, is_empty: bool, lag: Duration) -> Duration {
+        let grace = match is_empty {
+            true => self.grace.random,
+            false => self.grace.of(reading),
+        };
+        grace.max(SHORTEST_GRACE).max(lag * LAGS)
+    }
+
+    /// Returns the grace that short ones are raised to where files may have changed by `lag` later than their dates say;
+    /// `None` where none is shorter.
+    #[must_use]
+    pub fn raised_grace(&self, lag: Duration) -> Option<Duration> {
+        Some(lag * LAGS).filter(|least| self.grace.shortest() < *least)
+    }
+
     /// Whether nothing is to be changed on disk.
     #[must_use]
     pub fn is_dry_run(&self) -> bool {
@@ -206,10 +230,11 @@ impl Policy {
     }
 }
 
-/// The span between the two looks that a temp found by a scan gets.
+/// The span between the two looks that a temp found by a scan gets. `lag` is by how much later than its dates say a
+/// file may have changed: the looks are further apart than that, or the second one could not see a change.
 #[must_use]
-pub fn confirm(grace: Duration) -> Duration {
-    (grace / 2).min(Duration::from_secs(1))
+pub fn confirm(grace: Duration, lag: Duration) -> Duration {
+    (grace / 2).min(Duration::from_secs(1).max(lag + lag / 2))
 }
 
 /// How long until a temp that was kept for `reason_ends_silently` is looked at again.
@@ -253,11 +278,48 @@ mod tests {
 
     #[test]
     fn confirms() {
-        assert_eq!(
-            confirm(Duration::from_millis(100)),
-            Duration::from_millis(50)
-        );
-        assert_eq!(confirm(Duration::from_secs(300)), Duration::from_secs(1));
+        let ms = Duration::from_millis;
+        for (grace, lag, want) in [
+            (100, 0, 50),
+            (300_000, 0, 1_000),
+            (3_000, 1_000, 1_500),
+            (300_000, 1_000, 1_500),
+            (6_000, 2_000, 3_000),
+        ] {
+            let found = confirm(ms(grace), ms(lag));
+            assert_eq!(found, ms(want), "{grace} {lag}");
+            assert!(found > ms(lag), "{grace} {lag}: a change would not be seen");
+        }
+    }
+
+    #[test]
+    fn which_grace_holds() {
+        let (s, ms) = (Duration::from_secs, Duration::from_millis);
+        let default = Policy::default();
+        let short = Policy {
+            grace: Graces::both(ms(500)),
+            ..Policy::default()
+        };
+        let uuid = "a.1b4e28ba-2fa1-4d3b-a3f5-ef19b5a7633b.tmp";
+        for (policy, name, is_empty, lag, want) in [
+            (&default, uuid, false, 0, s(300)),
+            (&default, uuid, true, 0, s(300)),
+            (&default, "a.tmp", false, 0, s(3_600)),
+            // An empty one may keep its program from starting.
+            (&default, "a.tmp", true, 0, s(300)),
+            (&short, "a.tmp", false, 0, ms(500)),
+            // Dates of whole seconds.
+            (&short, "a.tmp", false, 1, s(3)),
+            (&short, uuid, true, 2, s(6)),
+            (&default, uuid, false, 1, s(300)),
+        ] {
+            let reading = policy.names.read(OsStr::new(name));
+            let found = policy.grace_of(&reading, is_empty, s(lag));
+            assert_eq!(found, want, "{name} {is_empty} {lag}");
+        }
+        assert_eq!(short.raised_grace(s(1)), Some(s(3)));
+        assert_eq!(short.raised_grace(Duration::ZERO), None);
+        assert_eq!(default.raised_grace(s(1)), None);
     }
 
     #[test]

@@ -96,6 +96,9 @@ pub struct Reading {
     /// A leading dot may be the target's or the writer's, so `.t` is followed by `t`. Digits that
     /// may be a pid or the end of the target stay in it: it is the longest that could be meant.
     pub targets: Vec<OsString>,
+    /// The same with the digits before a uuid, which are the pid unless something in the directory says otherwise.
+    /// Empty where there are none.
+    pub numbered: Vec<OsString>,
     /// The writer, where the grammar says that digits are a pid.
     pub pid: Option<u32>,
     /// Each write makes another such name, so they pile up; a fixed name (`<t>.tmp`) does not.
@@ -108,6 +111,16 @@ impl Reading {
     #[must_use]
     pub fn is_hidden(&self) -> bool {
         self.grammar == Some(HIDDEN)
+    }
+
+    /// The same name, with the digits before its uuid read as the end of its target.
+    #[must_use]
+    pub fn with_numbered_targets(self) -> Reading {
+        Reading {
+            targets: self.numbered,
+            numbered: Vec::new(),
+            ..self
+        }
     }
 }
 
@@ -644,20 +657,54 @@ impl Grammar {
             }
             _ => target,
         };
-        Some(Reading {
+        let reading = Reading {
             grammar: Some(self.pattern),
             targets: target.map(target_names).unwrap_or_default(),
+            numbered: Vec::new(),
             pid,
             random: self.tokens.iter().any(Token::is_random),
+        };
+        let (Some(target), Some(pid), true) = (target, pid, self.tokens.contains(&Token::Uuid))
+        else {
+            return Some(reading);
+        };
+        let longest = [target, b".", pid.to_string().as_bytes()].concat();
+        let reading = Reading {
+            numbered: target_names(&longest),
+            ..reading
+        };
+        Some(match reads_as_date(pid) {
+            true => reading.with_numbered_targets(),
+            false => reading,
         })
     }
 
-    /// `report.2024.tmp` may be for `report`, by process 2024, or for `report.2024`. Beside a uuid
-    /// digits count as the pid: that is how openclaw writes `sessions.json.4711.<uuid>.tmp`.
+    /// `report.2024.tmp` may be for `report`, by process 2024, or for `report.2024`. Beside a uuid digits that read as no
+    /// date count as the pid: that is how openclaw writes `sessions.json.4711.<uuid>.tmp`.
     fn digits_may_be_the_targets(&self) -> bool {
         let pid_is_next = [Token::Target, Token::Literal("."), Token::Pid];
         self.tokens.starts_with(&pid_is_next) && !self.tokens.contains(&Token::Uuid)
     }
+}
+
+/// Whether a number reads as a year from 1900 to 2100, or as a date: `YYYYMM` or `YYMMDD`. A date of eight digits is no
+/// pid anyway.
+fn reads_as_date(number: u32) -> bool {
+    let is_year = |year| (1900..=2100).contains(&year);
+    let (first, last) = (number / 100, number % 100);
+    let is_month = |month| (1..=12).contains(&month);
+    let year_and_month = is_year(first) && is_month(last);
+    let is_six_digits = (100_000..1_000_000).contains(&number);
+    let year_month_and_day = is_six_digits && is_month(first % 100) && (1..=31).contains(&last);
+    is_year(number) || year_and_month || year_month_and_day
+}
+
+/// What stands before a number or a uuid at the end of `name`: `metrics` of `metrics.2023`.
+#[must_use]
+pub fn before_number(name: &[u8]) -> Option<&[u8]> {
+    let digits = split_digits(name).and_then(|(before, _)| before.strip_suffix(b"."));
+    let stem = digits.or_else(|| before_uuid(name)?.strip_suffix(b"."))?;
+    (!stem.is_empty()).then_some(stem)
 }
 
 /// The readings of `<t>`, without those that no file can have as its name.
@@ -731,7 +778,9 @@ mod tests {
         let names = names(&NONE, writers);
         for (name, grammar, targets, pid, random) in rows {
             let name = name.replace('U', UUID);
+            let read = names.read(OsStr::new(&name));
             let expected = Reading {
+                numbered: read.numbered.clone(),
                 grammar: patterns().find(|pattern| Some(*pattern) == *grammar),
                 targets: targets
                     .iter()
@@ -741,7 +790,62 @@ mod tests {
                 random: *random,
             };
             assert_eq!(expected.grammar, *grammar, "a row names an unknown grammar");
-            assert_eq!(names.read(OsStr::new(&name)), expected, "{name:?}");
+            assert_eq!(read, expected, "{name:?}");
+        }
+    }
+
+    /// Digits before a uuid: the target by the name alone, and with the digits if they may belong to it.
+    #[test]
+    fn digits_that_may_be_the_end_of_the_target() {
+        let names = names(&NONE, &NONE);
+        #[rustfmt::skip]
+        let rows = [
+            ("metrics.4711", "metrics", Some("metrics.4711")),
+            ("metrics.1900", "metrics.1900", None),
+            ("metrics.2024", "metrics.2024", None),
+            ("metrics.2100", "metrics.2100", None),
+            ("metrics.1899", "metrics", Some("metrics.1899")),
+            ("metrics.2101", "metrics", Some("metrics.2101")),
+            ("metrics.202411", "metrics.202411", None),
+            ("metrics.202413", "metrics", Some("metrics.202413")),
+            ("metrics.202400", "metrics", Some("metrics.202400")),
+            ("metrics.241129", "metrics.241129", None),
+            ("metrics.241132", "metrics", Some("metrics.241132")),
+            ("metrics.241329", "metrics", Some("metrics.241329")),
+            ("metrics.20241129", "metrics.20241129", None),
+            ("metrics.007", "metrics.007", None),
+            ("metrics", "metrics", None),
+        ];
+        for (stem, target, numbered) in rows {
+            let read = names.read(OsStr::new(&format!("{stem}.{UUID}.tmp")));
+            let first = |names: &[OsString]| names.first().cloned();
+            assert_eq!(first(&read.targets), Some(target.into()), "{stem}");
+            assert_eq!(
+                first(&read.numbered),
+                numbered.map(OsString::from),
+                "{stem}"
+            );
+            if let Some(numbered) = numbered {
+                let longer = read.with_numbered_targets();
+                assert_eq!(first(&longer.targets), Some(numbered.into()), "{stem}");
+                assert!(longer.pid.is_some() && longer.random, "{stem}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_stands_before_a_number() {
+        for (name, want) in [
+            ("metrics.2023", Some("metrics")),
+            ("metrics.1", Some("metrics")),
+            (&*format!("metrics.{UUID}"), Some("metrics")),
+            ("metrics2023", None),
+            ("metrics", None),
+            (".2023", None),
+            ("", None),
+        ] {
+            let found = before_number(name.as_bytes()).map(|stem| str::from_utf8(stem).unwrap());
+            assert_eq!(found, want, "{name}");
         }
     }
 

@@ -64,7 +64,7 @@ enum Known {
 }
 
 /// Yes-or-no marks, a bit each, and the origin in two bits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Marks(u8);
 
 impl Marks {
@@ -77,14 +77,15 @@ impl Marks {
     /// The two bits of the origin.
     const ORIGIN: u8 = 32 | 64;
 
-    /// No mark is set.
-    fn new(origin: Origin) -> Marks {
-        Marks(match origin {
+    /// The same marks and another origin.
+    fn with(self, origin: Origin) -> Marks {
+        let origin = match origin {
             Origin::Created => 0,
             Origin::Found => 32,
             Origin::FoundToWait => 64,
             Origin::FoundInTime => 32 | 64,
-        })
+        };
+        Marks(self.0 & !Marks::ORIGIN | origin)
     }
 
     fn origin(self) -> Origin {
@@ -118,8 +119,19 @@ pub struct Look {
     pub parted: Option<Mono>,
     /// What was there.
     pub fingerprint: Fingerprint,
+    /// By how much later than its dates say it may have changed.
+    pub lag: Duration,
     /// Who held it.
     pub hold: Hold,
+}
+
+impl Look {
+    /// From when on it can have been quiet at the earliest: from the end of the second that its dates name, where they
+    /// are of whole seconds. Until then it could change without another date.
+    fn quiet_from(&self) -> Mono {
+        let age = self.now.wall.since(self.fingerprint.newest());
+        self.now.mono.after(self.lag.saturating_sub(age))
+    }
 }
 
 /// What is to be done with a temp after a look.
@@ -168,7 +180,7 @@ impl Tracked {
             said: Said::default(),
             tries: 0,
             kept: None,
-            marks: Marks::new(origin),
+            marks: Marks::default().with(origin),
         }
     }
 
@@ -249,7 +261,7 @@ impl Tracked {
     pub fn start_over(&mut self, now: Mono, grace: Duration) {
         *self = Tracked {
             said: self.said,
-            marks: self.marks,
+            marks: self.marks.with(Origin::Created),
             ..Tracked::created(now, grace)
         };
     }
@@ -282,7 +294,7 @@ impl Tracked {
         let jumped = look.parted.is_some_and(|at| at >= self.seen);
         let age = look.now.wall.since(look.fingerprint.newest());
         // What is no jump yet may have aged it.
-        let written = look.now.mono.before(age.saturating_sub(PARTED));
+        let written = look.now.mono.before(age.saturating_sub(PARTED + look.lag));
         (self.origin() == Origin::Created && !jumped).then_some(self.seen.max(written))
     }
 
@@ -382,9 +394,9 @@ impl Tracked {
             Known::Free | Known::Held if held && open == Open::Quarantine && !same => {
                 self.fingerprint = Packed::new(&look.fingerprint);
                 self.known = Known::Held;
-                self.quiet_since = now;
+                self.quiet_since = look.quiet_from();
                 self.unused_before = 0;
-                Next::LookAt(now.after(grace))
+                Next::LookAt(self.quiet_since.after(grace))
             }
             Known::Free | Known::Held if held && counts => {
                 self.fingerprint = Packed::new(&look.fingerprint);
@@ -395,11 +407,11 @@ impl Tracked {
             Known::Held if counts => {
                 self.fingerprint = Packed::new(&look.fingerprint);
                 self.known = Known::Free;
-                self.quiet_since = now;
+                self.quiet_since = look.quiet_from();
                 self.unused_before = 0;
                 self.kept = None;
                 self.tries = 0;
-                Next::LookAt(now.after(grace))
+                Next::LookAt(self.quiet_since.after(grace))
             }
             Known::Free | Known::Held if !same => {
                 if self.fingerprint.ino() != look.fingerprint.ino {
@@ -422,8 +434,8 @@ impl Tracked {
     /// The first look at a fingerprint, with the credit that its dates give it.
     fn first_look(&mut self, look: &Look, grace: Duration, held: bool) -> Next {
         let now = look.now.mono;
-        let mut unused = look.now.wall.since(look.fingerprint.newest());
-        unused = unused.min(now.since_boot());
+        let age = look.now.wall.since(look.fingerprint.newest());
+        let mut unused = age.saturating_sub(look.lag).min(now.since_boot());
         if let Some(parted) = look.parted {
             unused = unused.min(now.since(parted));
         }
@@ -436,13 +448,13 @@ impl Tracked {
         // Whoever wrote it may have held it until just now, however late this look is: half a grace is
         // left to them. Not where it was there before anybody could hear of it.
         let most = match self.origin() {
-            Origin::Found if !self.was_looked_at() => grace - confirm(grace),
+            Origin::Found if !self.was_looked_at() => grace - confirm(grace, look.lag),
             _ => grace / 2,
         };
         let credit = unused.min(most);
         self.fingerprint = Packed::new(&look.fingerprint);
         self.known = if held { Known::Held } else { Known::Free };
-        self.quiet_since = now.before(credit);
+        self.quiet_since = look.quiet_from().before(credit);
         self.unused_before = millis(unused - credit);
         self.kept = None;
         Next::LookAt(self.quiet_since.after(grace))

@@ -254,8 +254,11 @@ impl Drop for Proof {
 ///
 /// It is gone if there is no such process, if it is a zombie, or if it started after the temp was
 /// changed last. `written` is that moment at the latest, where it is known.
+///
+/// Nor can a thread of the kernel have written it, nor init, nor a process that has always run as a user who is neither
+/// root nor `owner`, whose file it is: such a process has the number by chance.
 #[must_use]
-pub fn writer(pid: u32, written: Option<Mono>) -> Writer {
+pub fn writer(pid: u32, owner: u32, written: Option<Mono>) -> Writer {
     let Some(process) = i32::try_from(pid).ok().and_then(Pid::from_raw) else {
         return Writer::Alive(pid);
     };
@@ -267,14 +270,63 @@ pub fn writer(pid: u32, written: Option<Mono>) -> Writer {
         // What that tells of may be another process of that number.
         _ => return Writer::Alive(pid),
     };
-    match process_stat(&stat) {
-        // The first thread of a process may end before the others.
-        Some(('Z' | 'X', _)) if is_its_last_thread(pid) => Writer::Gone(pid),
-        Some((_, ticks)) if written.is_some_and(|written| started_after(ticks, written)) => {
-            Writer::Gone(pid)
-        }
-        _ => Writer::Alive(pid),
+    let Some(stat) = ProcessStat::read(&stat) else {
+        return Writer::Alive(pid);
+    };
+    // The first thread of a process may end before the others.
+    let has_ended = matches!(stat.state, 'Z' | 'X') && is_its_last_thread(pid);
+    let is_younger = written.is_some_and(|written| started_after(stat.started, written));
+    match has_ended
+        || is_younger
+        || stat.is_kernel_thread()
+        || is_init(pid)
+        || is_of_another_user(pid, owner)
+    {
+        true => Writer::Gone(pid),
+        false => Writer::Alive(pid),
     }
+}
+
+/// Whether `pid` is the machine's own first process. In a container that number is the program's that runs there: only
+/// the initial pid namespace has the one that never writes a temp with its number (`PROC_PID_INIT_INO` of
+/// linux/proc_ns.h).
+fn is_init(pid: u32) -> bool {
+    const INITIAL: &str = "pid:[4026531836]";
+    pid == 1 && fs::read_link("/proc/self/ns/pid").is_ok_and(|space| space == Path::new(INITIAL))
+}
+
+/// Whether the process `pid` has run as a user who is neither root nor `owner` for as long as it has run its program.
+///
+/// A process that gave up root may have written as root before. The kernel shows that: the files in /proc/PID belong to
+/// root then, and not to the process's user, until it runs another program (proc(5), "dumpable"). Where `fs.suid_dumpable` is 1 it
+/// does not show. Nor is anything told of a process in a namespace below ours, where a mount may map users, nor where
+/// not every user has a number here.
+fn is_of_another_user(pid: u32, owner: u32) -> bool {
+    let read = |path: &str| fs::read(path).unwrap_or_default();
+    if read("/proc/sys/fs/suid_dumpable").trim_ascii() == b"1" {
+        return false;
+    }
+    let map = read("/proc/self/uid_map");
+    if !map
+        .split(u8::is_ascii_whitespace)
+        .filter(|word| !word.is_empty())
+        .eq([&b"0"[..], b"0", b"4294967295"])
+    {
+        return false;
+    }
+    let at = format!("/proc/{pid}/status");
+    let (Ok(whose), status) = (fs::metadata(&at), read(&at)) else {
+        return false;
+    };
+    let users: Vec<u32> = line_of(&status, b"Uid:").collect();
+    let [real, effective, saved, file_system] = users[..] else {
+        return false;
+    };
+    numbers(&status).count() == 1
+        && whose.uid() == effective
+        && [real, effective, saved, file_system]
+            .iter()
+            .all(|uid| *uid != 0 && *uid != owner)
 }
 
 /// Whether `/proc` shows the processes of our pid namespace, by the numbers that they have in it. It is one
@@ -353,9 +405,14 @@ fn is_its_last_thread(pid: u32) -> bool {
 
 /// The numbers of the line `NSpid`.
 fn numbers(status: &[u8]) -> impl Iterator<Item = u32> {
+    line_of(status, b"NSpid:")
+}
+
+/// The numbers of the line that begins with `word`.
+fn line_of<'s>(status: &'s [u8], word: &[u8]) -> impl Iterator<Item = u32> + use<'s> {
     let line = status
         .split(|&b| b == b'\n')
-        .find_map(|line| line.strip_prefix(b"NSpid:"));
+        .find_map(|line| line.strip_prefix(word));
     let line = std::str::from_utf8(line.unwrap_or_default()).unwrap_or_default();
     let numbers = line.split_ascii_whitespace();
     numbers.filter_map(|number| number.parse().ok())
@@ -380,15 +437,32 @@ fn comm(process: &Path) -> String {
     String::from_utf8_lossy(name.trim_ascii_end()).into_owned()
 }
 
-/// State and start time (in ticks of the boot clock) out of `/proc/PID/stat` (proc_pid_stat(5)).
-/// The command name before them may hold spaces and parentheses.
-fn process_stat(stat: &[u8]) -> Option<(char, u64)> {
-    let after_name = stat.iter().rposition(|&b| b == b')')? + 1;
-    let rest = std::str::from_utf8(stat.get(after_name..)?).ok()?;
-    let mut fields = rest.split_ascii_whitespace();
-    let state = fields.next()?.chars().next()?;
-    let start = fields.nth(18)?.parse().ok()?;
-    Some((state, start))
+/// A line of `/proc/PID/stat` (proc_pid_stat(5)).
+struct ProcessStat {
+    state: char,
+    /// `PF_…` of linux/sched.h.
+    flags: u32,
+    /// When it started, in ticks of the boot clock.
+    started: u64,
+}
+
+impl ProcessStat {
+    /// The command name before the rest may hold spaces and parentheses.
+    fn read(stat: &[u8]) -> Option<ProcessStat> {
+        let after_name = stat.iter().rposition(|&b| b == b')')? + 1;
+        let rest = std::str::from_utf8(stat.get(after_name..)?).ok()?;
+        let mut fields = rest.split_ascii_whitespace();
+        Some(ProcessStat {
+            state: fields.next()?.chars().next()?,
+            flags: fields.nth(5)?.parse().ok()?,
+            started: fields.nth(12)?.parse().ok()?,
+        })
+    }
+
+    fn is_kernel_thread(&self) -> bool {
+        const PF_KTHREAD: u32 = 0x0020_0000;
+        self.flags & PF_KTHREAD != 0
+    }
 }
 
 /// Whether a process that started at `ticks` of the boot clock did so after `moment`.

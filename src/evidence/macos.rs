@@ -206,8 +206,14 @@ impl Proof {
 ///
 /// Start times are not compared. macOS keeps them by the wall clock (`p_start` is the time of day
 /// at the fork), and a clock that was set would make a live writer younger than its own temp.
+///
+/// Nor can the kernel or launchd have written it, nor a process that has always run as a user who is neither root nor
+/// `owner`, whose file it is: such a process has the number by chance. `PROC_FLAG_PSUGID` marks one that has changed its
+/// user since it runs its program.
 #[must_use]
-pub fn writer(pid: u32, _: Option<Mono>) -> Writer {
+pub fn writer(pid: u32, owner: u32, _: Option<Mono>) -> Writer {
+    /// `PROC_FLAG_PSUGID` of sys/proc_info.h.
+    const PSUGID: u32 = 0x2000;
     let Some(process) = i32::try_from(pid).ok().and_then(Pid::from_raw) else {
         return Writer::Alive(pid);
     };
@@ -217,7 +223,16 @@ pub fn writer(pid: u32, _: Option<Mono>) -> Writer {
     }
     match short_info(process.as_raw_nonzero().get()) {
         Ok(info) if info.pbsi_status == libc::SZOMB => Writer::Gone(pid),
-        _ => Writer::Alive(pid),
+        Ok(_) if pid <= 1 => Writer::Gone(pid),
+        Ok(info) => {
+            let users = [info.pbsi_uid, info.pbsi_ruid, info.pbsi_svuid];
+            let by_chance = users.iter().all(|uid| *uid != 0 && *uid != owner);
+            match by_chance && info.pbsi_flags & PSUGID == 0 {
+                true => Writer::Gone(pid),
+                false => Writer::Alive(pid),
+            }
+        }
+        Err(_) => Writer::Alive(pid),
     }
 }
 

@@ -5,14 +5,14 @@
 //! system cannot prove it says so, and the temp stays.
 
 use std::collections::{HashMap, HashSet};
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::io;
 use std::time::Duration;
 
 use crate::clock;
-use crate::decide::judge::{Evidence, Place, Target, Writer};
-use crate::decide::observation::{Fingerprint, Hold, Holder, Kind, Observation};
-use crate::decide::policy;
+use crate::decide::judge::{Evidence, Place, Writer};
+use crate::decide::observation::{Fingerprint, Hold, Holder, Observation};
+use crate::decide::policy::{self, Policy};
 use crate::decide::reserved::Reserved;
 use crate::decide::temp_name::Reading;
 use crate::decide::time::Mono;
@@ -24,18 +24,19 @@ use siblings::Siblings;
 
 #[cfg_attr(target_os = "linux", path = "linux.rs")]
 #[cfg_attr(target_os = "macos", path = "macos.rs")]
-#[cfg_attr(not(any(target_os = "linux", target_os = "macos")), path = "other.rs")]
 mod system;
 
 pub mod locks;
 pub mod namespaces;
 pub mod restored;
 pub mod siblings;
+mod target;
 pub mod writers;
 
 #[cfg(target_os = "linux")]
 pub use system::shows_our_processes;
 pub use system::{Asker, Proof, census, open_to_ask, writer};
+pub use target::{Compared, Found, target, target_again, target_name};
 
 /// A file, as the kernel's tables name it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -83,49 +84,6 @@ impl Census {
     }
 }
 
-/// The target of a temp: which of the names it may have been meant for stands in `dir`.
-///
-/// Where none of them does, the first is the name to speak of.
-///
-/// What no name can tell: a target whose own name ends like a temp's. `app.<uuid>.tmp` is read as one of
-/// `app`, as its writers name it; where `app` stands, nothing shows that `app.<uuid>` was meant.
-pub fn target(
-    dir: &Dir,
-    reading: &Reading,
-    temp: &Fingerprint,
-) -> io::Result<(Target, Option<usize>)> {
-    let mut best = (Target::Unknown, None);
-    for (index, name) in reading.targets.iter().enumerate() {
-        let found = dir.observe(name)?.map(|seen| seen.fingerprint);
-        let whole = found.filter(|f| f.kind == Kind::File && f.size > 0);
-        // What somebody else has put there says nothing of the bytes in the temp.
-        if whole.is_some_and(|f| f.uid != temp.uid && f.uid != 0) {
-            return Ok((Target::Foreign, Some(index)));
-        }
-        match (found, whole) {
-            (_, Some(f)) => {
-                let same_file = FileId::from(&f) == FileId::from(temp);
-                // `.config.tmp` beside `config` alone: it may as well be all that there is of `.config`.
-                if index > 0 && !same_file && !reading.is_hidden() {
-                    return Ok((Target::Unknown, Some(0)));
-                }
-                return Ok((Target::Whole { same_file }, Some(index)));
-            }
-            // The one that exists is the target, though it is empty or no file.
-            (Some(_), None) => return Ok((Target::Empty, Some(index))),
-            (None, None) if best.1.is_none() => best = (Target::Absent, Some(index)),
-            (None, None) => {}
-        }
-    }
-    Ok(best)
-}
-
-/// The base name that `target` speaks of.
-#[must_use]
-pub fn target_name(reading: &Reading, index: Option<usize>) -> Option<&OsStr> {
-    reading.targets.get(index?).map(AsRef::as_ref)
-}
-
 /// A temp on its way to a verdict: what is known of it beside what stands on disk.
 #[derive(Clone, Debug)]
 pub struct Suspect {
@@ -152,6 +110,8 @@ pub struct Suspect {
 /// What holds for all temps of one directory.
 #[derive(Clone, Copy, Debug)]
 pub struct Circumstances<'a> {
+    /// The rule.
+    pub policy: &'a Policy,
     /// As whom the files are judged.
     pub our_uid: u32,
     /// Where restored files are marked.
@@ -170,14 +130,15 @@ pub struct Circumstances<'a> {
     pub census: Option<&'a Census>,
 }
 
-/// Whether the process that goes by `pid`, here or in a namespace below ours, can have written it.
-fn writer_of(pid: u32, suspect: &Suspect, circumstances: Circumstances<'_>) -> Writer {
-    let can_have = |pid| matches!(writer(pid, suspect.written), Writer::Alive(_));
+/// Whether the process that goes by `pid`, here or in a namespace below ours, can have written a file
+/// that belongs to `owner`.
+fn writer_of(pid: u32, owner: u32, suspect: &Suspect, circumstances: Circumstances<'_>) -> Writer {
+    let can_have = |pid| matches!(writer(pid, owner, suspect.written), Writer::Alive(_));
     if can_have(pid) {
         return Writer::Alive(pid);
     }
     // That long it stood between the two looks at the least.
-    let between = policy::confirm(suspect.grace);
+    let between = policy::confirm(suspect.grace, Duration::ZERO);
     let since = circumstances.since.min(clock::mono().before(between));
     match circumstances.nested.called(pid, since) {
         Ok(called) if called.iter().copied().any(can_have) => Writer::Nested(pid),
@@ -189,20 +150,24 @@ fn writer_of(pid: u32, suspect: &Suspect, circumstances: Circumstances<'_>) -> W
 /// Puts together what the verdict rests on. `answer` is what the kernel was asked with, if it was,
 /// and what it answered; `seen` is the newest look.
 ///
-/// Returns the index of the target among the readings too.
+/// Returns what was found at the name of its target, too.
 pub fn gather(
     dir: &Dir,
     suspect: &Suspect,
     seen: Observation,
     answer: (Option<&Proof>, Hold),
     circumstances: Circumstances<'_>,
-) -> io::Result<(Evidence, Option<usize>)> {
+) -> io::Result<(Evidence, Found)> {
     let (proof, hold) = answer;
     let fingerprint = seen.fingerprint;
-    let (target, index) = target(dir, &suspect.reading, &fingerprint)?;
+    let temp = Compared {
+        seen: &seen,
+        file: proof.map(Proof::file),
+    };
+    let found = target(dir, circumstances.policy, &suspect.reading, temp)?;
     let writer = match suspect.reading.pid {
         None => Writer::Unnamed,
-        Some(pid) => writer_of(pid, suspect, circumstances),
+        Some(pid) => writer_of(pid, fingerprint.uid, suspect, circumstances),
     };
     let is_locked = || {
         let asked = system::is_locked(proof);
@@ -238,9 +203,10 @@ pub fn gather(
         mappings_examined: circumstances
             .census
             .is_some_and(|census| census.clears(file)),
-        target,
+        target: found.target,
+        random_name: suspect.reading.random,
         restored,
         reserved,
     };
-    Ok((evidence, index))
+    Ok((evidence, found))
 }

@@ -8,13 +8,14 @@
 use std::collections::{HashMap, HashSet};
 use std::ffi::{OsStr, OsString};
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::clock;
 use crate::decide::policy::Policy;
 use crate::decide::reserved::{self, Reserved};
-use crate::decide::temp_name::Names;
+use crate::decide::temp_name::{Names, Reading, before_number};
 use crate::decide::time::Mono;
 use crate::look::{Buffer, Dir, RootId};
 
@@ -32,6 +33,8 @@ pub struct Siblings {
     companions: HashSet<OsString>,
     /// Names that another name may be meant for, and that other one.
     targets: HashMap<OsString, OsString>,
+    /// What stands before a number or a uuid at the end of names that are no temps.
+    numbered: HashSet<OsString>,
 }
 
 impl Siblings {
@@ -39,6 +42,7 @@ impl Siblings {
     fn read(dir: &Dir, names: &Names, most: usize) -> io::Result<(Siblings, usize)> {
         let mut companions = HashSet::new();
         let mut taken = Vec::new();
+        let mut numbered = HashSet::new();
         let mut count = 0;
         let listed = dir.read_while(&mut Buffer::default(), &mut |name, _| {
             count += 1;
@@ -46,8 +50,13 @@ impl Siblings {
             if reserved::companion_of(name).is_some_and(is_companion) {
                 companions.insert(name.to_owned());
             }
-            if names.may_have_target(name.as_encoded_bytes()) {
+            let bytes = name.as_encoded_bytes();
+            if names.may_have_target(bytes) {
                 taken.push(name.to_owned());
+            } else if let Some(stem) = before_number(bytes)
+                && !numbered.contains(OsStr::from_bytes(stem))
+            {
+                numbered.insert(OsStr::from_bytes(stem).to_owned());
             }
             count <= most
         });
@@ -60,8 +69,21 @@ impl Siblings {
         let siblings = Siblings {
             companions,
             targets,
+            numbered,
         };
         Ok((siblings, count))
+    }
+
+    /// Returns what a temp's name says, in view of the other names: digits before a uuid belong to the target where
+    /// another file shows that targets end in such numbers. `metrics.4711.<uuid>.tmp` beside `metrics.4710` is one of
+    /// `metrics.4711`.
+    #[must_use]
+    pub fn reading(&self, reading: Reading) -> Reading {
+        let mut targets = reading.targets.iter();
+        match !reading.numbered.is_empty() && targets.any(|name| self.numbered.contains(name)) {
+            true => reading.with_numbered_targets(),
+            false => reading,
+        }
     }
 
     /// Returns the sibling for which the temp `name` is reserved, if there is one.

@@ -12,8 +12,8 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
-use super::{BLOCK, DIRECTORY, Stands, entry_kind, kind, open_step_by_step};
-use crate::decide::judge::Reach;
+use super::{BLOCK, DIRECTORY, FileSystem, Stands, entry_kind, kind, open_step_by_step};
+use crate::decide::judge::{Dates, Reach};
 use crate::decide::observation::{Fingerprint, Kind, Observation};
 use crate::decide::time::Wall;
 
@@ -59,6 +59,11 @@ fn observation(seen: &Statx) -> Observation {
         dataless: false,
         allocated: seen.stx_blocks.saturating_mul(BLOCK),
     }
+}
+
+/// Whether a file's blocks do not tell how much data it holds. On btrfs and f2fs they do: a compressed file has fewer.
+pub(super) fn is_compressed(_: BorrowedFd<'_>) -> io::Result<bool> {
+    Ok(false)
 }
 
 /// Flags for a directory on the way to a root: it need not be one that we may read.
@@ -132,24 +137,28 @@ pub(super) fn read(
 /// that a lease is refused while anybody has a file open or mapped. Everything else is named by
 /// its number: a granted lease proves nothing there (before Linux 7.0 a file system that says
 /// nothing about leases grants them, even one that does not see its other clients).
-pub(super) fn file_system(dir: BorrowedFd<'_>) -> io::Result<(String, Reach)> {
+pub(super) fn file_system(dir: BorrowedFd<'_>) -> io::Result<FileSystem> {
     let magic = rustix::fs::fstatfs(dir)?.f_type as u32;
-    let (name, reach) = match magic {
-        0x0000_EF53 => ("ext4", Reach::Whole), // ext2 and ext3 as well
-        0x5846_5342 => ("xfs", Reach::Whole),
-        0x9123_683E => ("btrfs", Reach::Whole),
-        0xF2F5_2010 => ("f2fs", Reach::Whole),
-        0x0102_1994 => ("tmpfs", Reach::Whole),
-        0x794C_7630 => ("overlayfs", Reach::OpenersOnly),
-        0x0000_6969 => ("nfs", Reach::Unknown),
-        0xFF53_4D42 | 0xFE53_4D42 => ("cifs", Reach::Unknown),
-        0x0102_1997 => ("9p", Reach::Unknown),
-        0x6573_5546 => ("fuse", Reach::Unknown),
-        0x2FC1_2FC1 => ("zfs", Reach::Unknown),
-        0x00C3_6400 => ("ceph", Reach::Unknown),
-        0xCA45_1A4E => ("bcachefs", Reach::Unknown),
-        0x8584_58F6 => ("ramfs", Reach::Unknown),
-        _ => return Ok((format!("{magic:#x}"), Reach::Unknown)),
+    let (name, reach, dates) = match magic {
+        0x0000_EF53 => ("ext4", Reach::Whole, Dates::FineIfBorn), // ext2 and ext3 as well
+        0x5846_5342 => ("xfs", Reach::Whole, Dates::Fine),
+        0x9123_683E => ("btrfs", Reach::Whole, Dates::Fine),
+        0xF2F5_2010 => ("f2fs", Reach::Whole, Dates::Fine),
+        0x0102_1994 => ("tmpfs", Reach::Whole, Dates::Fine),
+        0x794C_7630 => ("overlayfs", Reach::OpenersOnly, Dates::FineIfBorn),
+        0x0000_6969 => ("nfs", Reach::Unknown, Dates::Unknown),
+        0xFF53_4D42 | 0xFE53_4D42 => ("cifs", Reach::Unknown, Dates::Unknown),
+        0x0102_1997 => ("9p", Reach::Unknown, Dates::Unknown),
+        0x6573_5546 => ("fuse", Reach::Unknown, Dates::Unknown),
+        0x2FC1_2FC1 => ("zfs", Reach::Unknown, Dates::Fine),
+        0x00C3_6400 => ("ceph", Reach::Unknown, Dates::Unknown),
+        0xCA45_1A4E => ("bcachefs", Reach::Unknown, Dates::Fine),
+        0x8584_58F6 => ("ramfs", Reach::Unknown, Dates::Fine),
+        _ => (&*format!("{magic:#x}"), Reach::Unknown, Dates::Unknown),
     };
-    Ok((name.to_owned(), reach))
+    Ok(FileSystem {
+        name: name.to_owned(),
+        reach,
+        dates,
+    })
 }

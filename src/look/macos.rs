@@ -7,9 +7,9 @@ use std::os::fd::BorrowedFd;
 use rustix::fs::{AtFlags, Dir as Entries, OFlags, Stat};
 use rustix::io::Errno;
 
-use super::{BLOCK, DIRECTORY, entry_kind, kind};
+use super::{BLOCK, DIRECTORY, FileSystem, entry_kind, kind};
 pub(super) use super::{open_step_by_step as open_beneath, stands_by_name as stands};
-use crate::decide::judge::Reach;
+use crate::decide::judge::{Dates, Reach};
 use crate::decide::observation::{Fingerprint, Kind, Observation};
 use crate::decide::time::Wall;
 
@@ -68,12 +68,20 @@ fn observation(seen: &Stat) -> Observation {
     }
 }
 
+/// `UF_COMPRESSED` of sys/stat.h: the data lies compressed in an extended attribute or the resource fork.
+const UF_COMPRESSED: u32 = 0x0000_0020;
+
+/// Whether a file's blocks do not tell how much data it holds.
+pub(super) fn is_compressed(file: BorrowedFd<'_>) -> io::Result<bool> {
+    Ok(rustix::fs::fstat(file)?.st_flags & UF_COMPRESSED != 0)
+}
+
 /// Flags for a directory on the way to a root: it need not be one that we may read. `O_SEARCH` of
 /// fcntl.h is `O_EXEC | O_DIRECTORY`.
 pub(super) const ON_THE_WAY: OFlags = DIRECTORY.union(OFlags::from_bits_retain(0x4000_0000));
 
 /// By `f_fstypename`: APFS and HFS+ are on every Mac's own disks.
-pub(super) fn file_system(dir: BorrowedFd<'_>) -> io::Result<(String, Reach)> {
+pub(super) fn file_system(dir: BorrowedFd<'_>) -> io::Result<FileSystem> {
     let seen = rustix::fs::fstatfs(dir)?;
     let bytes: Vec<u8> = seen
         .f_fstypename
@@ -82,11 +90,12 @@ pub(super) fn file_system(dir: BorrowedFd<'_>) -> io::Result<(String, Reach)> {
         .map(|&c| c as u8)
         .collect();
     let name = String::from_utf8_lossy(&bytes).into_owned();
-    let reach = match name.as_str() {
-        "apfs" | "hfs" => Reach::Whole,
-        _ => Reach::Unknown,
+    let (reach, dates) = match name.as_str() {
+        "apfs" => (Reach::Whole, Dates::Fine),
+        "hfs" => (Reach::Whole, Dates::WholeSeconds),
+        _ => (Reach::Unknown, Dates::Unknown),
     };
-    Ok((name, reach))
+    Ok(FileSystem { name, reach, dates })
 }
 
 /// Nothing that is used again: the C library has a buffer of its own.

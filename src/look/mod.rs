@@ -14,15 +14,19 @@ use std::path::{Component, Path, PathBuf};
 use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::Errno;
 
-use crate::decide::judge::{Place, Reach};
+use crate::decide::judge::{Dates, Place, Reach};
 use crate::decide::observation::{Kind, Observation};
 use crate::decide::time::Wall;
 
 #[cfg_attr(target_os = "linux", path = "linux.rs")]
 #[cfg_attr(target_os = "macos", path = "macos.rs")]
-#[cfg_attr(not(any(target_os = "linux", target_os = "macos")), path = "other.rs")]
 mod system;
 
+mod data;
+mod follow;
+
+pub use data::{data_at_least, data_at_most};
+pub use follow::Followed;
 pub use system::{Buffer, PROC};
 
 /// Flags with which a directory is opened: never through a symlink, never inherited.
@@ -33,6 +37,16 @@ const DIRECTORY: OFlags = OFlags::RDONLY
 
 /// The unit of `st_blocks`, in bytes, whatever the file system's own block size is: stat(2).
 const BLOCK: u64 = 512;
+
+/// What is known of a file system.
+struct FileSystem {
+    /// The kernel's name of it.
+    name: String,
+    /// How far the proof reaches on it.
+    reach: Reach,
+    /// How exact its dates are.
+    dates: Dates,
+}
 
 /// What a directory was when it was opened as a root. No handle is kept: that would pin its mount.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -305,12 +319,17 @@ impl Dir {
     }
 
     fn new(fd: OwnedFd, path: PathBuf, below: PathBuf, id: RootId) -> io::Result<Dir> {
-        let (file_system, reach) = system::file_system(fd.as_fd())?;
+        let FileSystem { name, reach, dates } = system::file_system(fd.as_fd())?;
         let place = Place {
             dev: id.dev,
             mount: id.mount,
-            file_system: file_system.into(),
+            file_system: name.into(),
             reach,
+            // Directories have inodes of the same size as files.
+            dates: match dates {
+                Dates::FineIfBorn if id.born.is_none() => Dates::WholeSeconds,
+                dates => dates,
+            },
             quarantine: false,
         };
         Ok(Dir {
@@ -400,6 +419,22 @@ impl Dir {
             Err(Errno::NOENT) => Ok(None),
             Err(error) => Err(error.into()),
         }
+    }
+}
+
+/// Opens the regular file `name` in `at` to ask how much data it holds. Returns `None` where it may not be opened, and
+/// where opening it would break a lease of another process.
+///
+/// # Errors
+///
+/// The system has no answer; nothing stands at `name` any more.
+pub fn open_to_measure(at: BorrowedFd<'_>, name: &OsStr) -> io::Result<Option<OwnedFd>> {
+    let flags =
+        OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    match rustix::fs::openat(at, name, flags, Mode::empty()) {
+        Ok(file) => Ok(Some(file)),
+        Err(Errno::ACCESS | Errno::PERM | Errno::AGAIN | Errno::NXIO) => Ok(None),
+        Err(error) => Err(error.into()),
     }
 }
 

@@ -17,11 +17,13 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 
-use crate::decide::judge::{Evidence, Reach, Reason, Verdict, judge};
+use crate::decide::judge::{Evidence, Reach, Reason, Target, Verdict, judge};
 use crate::decide::observation::{FileSize, Hold, Kind, Observation};
-use crate::decide::policy::{Open, Policy};
+use crate::decide::policy::Open;
 use crate::evidence::siblings::{self, Fresh};
-use crate::evidence::{self, Asker, Census, Circumstances, FileId, Proof, Suspect};
+use crate::evidence::{
+    self, Asker, Census, Circumstances, Compared, FileId, Found, Proof, Suspect,
+};
 use crate::look::{self, Dir, RootError, RootId};
 use claim::{Claims, Ticket};
 use quarantine::{Room, Slot};
@@ -31,7 +33,6 @@ pub mod quarantine;
 
 #[cfg_attr(target_os = "linux", path = "linux.rs")]
 #[cfg_attr(target_os = "macos", path = "macos.rs")]
-#[cfg_attr(not(any(target_os = "linux", target_os = "macos")), path = "other.rs")]
 mod calls;
 
 /// Writes the enum and the list of all its variants from one list, so that neither can lack one.
@@ -154,8 +155,6 @@ pub struct Scene<'a> {
     pub id: Option<RootId>,
     /// The directory that the temps lie in.
     pub dir: &'a Dir,
-    /// The rule.
-    pub policy: &'a Policy,
     /// What holds for all of them.
     pub circumstances: Circumstances<'a>,
 }
@@ -180,9 +179,21 @@ struct Claimed<'a> {
     proven: bool,
     /// What it was judged by.
     evidence: Evidence,
+    /// What was found at its target.
+    target: Found,
     /// What it was right after the claim.
     after: Observation,
     at: At<'a>,
+}
+
+/// A temp that is to be removed by its own name, without a claim.
+struct Unclaimed<'a> {
+    suspect: &'a Suspect,
+    proof: &'a Proof,
+    /// What it was when it was judged.
+    judged: Observation,
+    /// What was found at its target then.
+    target: Found,
 }
 
 /// Where a claimed temp lies.
@@ -350,7 +361,8 @@ impl Reaper {
         let suspect = &candidate.suspect;
         let (dir, name) = (scene.dir, suspect.name.as_os_str());
         // Asked at the last door too: what the rule does not name is not touched.
-        if !scene.policy.takes(dir.below(), name) {
+        let policy = scene.circumstances.policy;
+        if !policy.takes(dir.below(), name) {
             return Err(Outcome::Settled);
         }
         // The quarantine's folders are made before anything is held: that takes time.
@@ -392,7 +404,7 @@ impl Reaper {
         };
         // Where what is open may go, a lock is all that keeps it.
         if matches!(hold, Hold::Held | Hold::CannotTell)
-            && scene.policy.open != Open::Keep
+            && policy.open != Open::Keep
             && proof.lock().map_err(failed(Step::Prove))?
         {
             hold = Hold::Locked;
@@ -404,9 +416,10 @@ impl Reaper {
             return Err(Outcome::Kept(Reason::Changed));
         }
         let answer = (Some(&proof), hold);
-        let (evidence, _) = evidence::gather(dir, suspect, judged, answer, scene.circumstances)
-            .map_err(failed(Step::Judge))?;
-        match judge(&evidence, scene.policy) {
+        let (evidence, target) =
+            evidence::gather(dir, suspect, judged, answer, scene.circumstances)
+                .map_err(failed(Step::Judge))?;
+        match judge(&evidence, policy) {
             verdict if verdict == candidate.verdict => {}
             Verdict::Keep(reason) => return Err(Outcome::Kept(reason)),
             // It was sentenced to something else: it goes through all of this again, later.
@@ -441,7 +454,15 @@ impl Reaper {
                     && candidate.verdict == Verdict::Reap
                     && dir.reach() == Reach::Whole =>
             {
-                return Err(self.unlink_unclaimed(dir, suspect, &proof, &evidence));
+                return Err(self.unlink_unclaimed(
+                    scene,
+                    Unclaimed {
+                        suspect,
+                        proof: &proof,
+                        judged,
+                        target,
+                    },
+                ));
             }
             // No rename here that overwrites nothing: then there is no safe way to claim.
             Err(error) if error.kind() == io::ErrorKind::Unsupported => {
@@ -454,6 +475,7 @@ impl Reaper {
             proof,
             proven,
             evidence,
+            target,
             after: judged,
             at,
         };
@@ -511,8 +533,10 @@ impl Reaper {
             }
         }
         // A temp that goes because its target is whole: it must still be.
-        match evidence::target(scene.dir, &one.suspect.reading, &one.after.fingerprint) {
-            Ok((target, _)) if target == one.evidence.target => {}
+        match one.target_now(scene) {
+            Ok(target) if target == one.evidence.target => {}
+            // A symlink that led to the temp leads to nothing now. Nothing is lost by a move where still none counts.
+            Ok(target) if matches!(one.at, At::Slot(_)) && !target.counts() => {}
             Ok(_) => return self.put_back(scene, rooms, one, Reason::Changed),
             Err(error) => {
                 let why = failed(Step::ProveLast)(error);
@@ -521,7 +545,7 @@ impl Reaper {
         }
 
         // Nothing that protects it has come to lie beside its name.
-        match fresh.protect(&scene.policy.names, name) {
+        match fresh.protect(&scene.circumstances.policy.names, name) {
             Ok(None) => {}
             Ok(Some(_)) => return self.put_back(scene, rooms, one, Reason::Reserved),
             Err(error) => {
@@ -641,23 +665,28 @@ impl Reaper {
     /// file that was renamed onto it in these microseconds is lost, or what is written to the one
     /// that was opened. That is why it is done only where the claim says ENOSPC or EDQUOT (1 of
     /// 6,662 temps on a full ext4, 2 on xfs, 329 on btrfs).
-    fn unlink_unclaimed(
-        &self,
-        dir: &Dir,
-        suspect: &Suspect,
-        proof: &Proof,
-        evidence: &Evidence,
-    ) -> Outcome {
-        let (name, judged) = (suspect.name.as_os_str(), &evidence.observation);
+    fn unlink_unclaimed(&self, scene: Scene<'_>, one: Unclaimed<'_>) -> Outcome {
+        let Unclaimed {
+            suspect,
+            proof,
+            judged,
+            target,
+        } = one;
+        let (dir, name) = (scene.dir, suspect.name.as_os_str());
         self.at(Step::Compare, name);
         match dir.observe(name) {
-            Ok(Some(now)) if now == *judged => {}
+            Ok(Some(now)) if now == judged => {}
             Ok(Some(_)) => return Outcome::Kept(Reason::Changed),
             Ok(None) => return Outcome::Settled,
             Err(error) => return failed(Step::Compare)(error),
         }
-        match evidence::target(dir, &suspect.reading, &judged.fingerprint) {
-            Ok((target, _)) if target == evidence.target => {}
+        let temp = Compared {
+            seen: &judged,
+            file: Some(proof.file()),
+        };
+        let policy = scene.circumstances.policy;
+        match evidence::target_again(dir, policy, &suspect.reading, temp, &target) {
+            Ok(now) if now == target.target => {}
             Ok(_) => return Outcome::Kept(Reason::Changed),
             Err(error) => return failed(Step::Compare)(error),
         }
@@ -700,6 +729,16 @@ impl Claimed<'_> {
             return Ok(held(self.proof.take()));
         }
         Ok(self.proof.lock()?.then_some(Reason::Locked))
+    }
+
+    /// What is at its target now. The temp is compared as it was judged: the claim has set its ctime.
+    fn target_now(&self, scene: Scene<'_>) -> io::Result<Target> {
+        let temp = Compared {
+            seen: &self.evidence.observation,
+            file: Some(self.proof.file()),
+        };
+        let policy = scene.circumstances.policy;
+        evidence::target_again(scene.dir, policy, &self.suspect.reading, temp, &self.target)
     }
 
     /// What stands at the claim now.
@@ -771,7 +810,7 @@ pub fn recover(scene: Scene<'_>, asker: &Asker, claim: &OsStr) -> io::Result<Opt
     }
     // A name of this form can be given by anybody: what this rule would not have claimed stays. One that was
     // cut fits other rules than it did whole: it is moved, for it would never be found again.
-    let takes = |name| scene.policy.takes(dir.below(), name);
+    let takes = |name| scene.circumstances.policy.takes(dir.below(), name);
     if read.original.as_deref().is_some_and(|name| !takes(name)) {
         return Ok(None);
     }

@@ -18,13 +18,13 @@ use rustix::io::Errno;
 
 use super::calls;
 use crate::clock;
-use crate::decide::judge::{Reach, Target};
+use crate::decide::judge::Reach;
 use crate::decide::observation::{Fingerprint, Hold, Kind, Observation};
 use crate::decide::policy::Policy;
 use crate::decide::retention::{self, Better, Entry, Limits, Trust};
 use crate::decide::time::Wall;
 use crate::event::{Event, Subject};
-use crate::evidence::{self, Asker, FileId};
+use crate::evidence::{self, Asker, Compared, FileId};
 use crate::journal::{Journal, Line};
 use crate::json;
 use crate::look::{self, Dir, RootError, RootId};
@@ -471,9 +471,13 @@ pub fn purged(root: &Path, stored: &Stored) -> Event {
 /// Whether its target stands, with content.
 fn has_whole_target(root: &Root, id: Option<RootId>, stored: &Stored) -> bool {
     let (folder, reading) = (stored.folder(), root.policy.names.read(stored.name()));
+    let temp = Compared {
+        seen: &stored.seen,
+        file: None,
+    };
     let target = Dir::open_below(&root.path, id, folder)
-        .and_then(|dir| Ok(evidence::target(&dir, &reading, &stored.seen.fingerprint)?));
-    matches!(target, Ok((Target::Whole { .. }, _)))
+        .and_then(|dir| Ok(evidence::target(&dir, &root.policy, &reading, temp)?));
+    target.is_ok_and(|found| found.target.counts())
 }
 
 /// What the limits need to know of a stored file.

@@ -144,10 +144,10 @@ impl Arena {
         }
         self.is_unharmed(play);
         // Still at work, and whatever was found before the end of the attack has been judged.
-        let last = self.sandbox.base().join(root).join("the-last.tmp");
+        let last = self.sandbox.base().join(root).join("the-last.4194304.tmp");
         fs::write(&last, "").unwrap();
         self.sandbox.give(&last);
-        watching.wait_for(sandbox::is("reaped", "the-last.tmp"));
+        watching.wait_for(sandbox::is("reaped", "the-last.4194304.tmp"));
         self.is_unharmed(play);
         let stopped = watching.stop();
         assert!(matches!(stopped.status.code(), Some(0 | 3)), "{stopped:#?}");
@@ -166,7 +166,7 @@ impl Arena {
             rustix::io::write(&file, content.as_bytes()).unwrap();
             true
         };
-        make(format!("own{n}"), "whole");
+        make(format!("own{n}"), "whole, to the last byte of it");
         make(format!("own{n}.tmp"), "an orphan")
     }
 
@@ -356,7 +356,10 @@ fn a_fifo_for_a_name(ground: &Ground, n: usize) -> Option<()> {
 
 fn another_file_for_a_name(ground: &Ground, n: usize) -> Option<()> {
     anew(ground, &ground.root.join(format!("f{n}.tmp")))?;
-    put(&ground.root.join(format!("f{n}")), "whole")
+    put(
+        &ground.root.join(format!("f{n}")),
+        "whole, to the last byte of it",
+    )
 }
 
 fn another_name_for_a_file(ground: &Ground, n: usize) -> Option<()> {
@@ -376,7 +379,7 @@ fn a_link_for_a_parent(ground: &Ground, n: usize) -> Option<()> {
     let away = ground.theirs.join(format!("d{}", n % 3));
     let _ = fs::create_dir(&dir);
     put(&dir.join(temp(n)), "of somebody else's");
-    put(&dir.join(target(n)), "whole");
+    put(&dir.join(target(n)), "whole, to the last byte of it");
     fs::rename(&dir, &away).ok()?;
     symlink(&ground.victims, &dir).ok()?;
     std::thread::sleep(Duration::from_millis(n as u64));
@@ -389,7 +392,7 @@ fn a_parent_goes_out(ground: &Ground, n: usize) -> Option<()> {
     let away = ground.theirs.join(format!("out{}", n % 3));
     let _ = fs::create_dir(&dir);
     put(&dir.join(temp(n)), "of somebody else's");
-    put(&dir.join(target(n)), "whole");
+    put(&dir.join(target(n)), "whole, to the last byte of it");
     std::thread::sleep(Duration::from_millis(n as u64 * 3));
     fs::rename(&dir, &away).ok()?;
     fs::rename(away, dir).ok()
@@ -436,7 +439,7 @@ fn targets_come_and_go(ground: &Ground, n: usize) -> Option<()> {
     let (target, temp) = (format!("g{n}"), format!("g{n}.tmp"));
     put(&ground.root.join(temp), "of somebody else's")?;
     match n % 2 {
-        0 => put(&ground.root.join(target), "whole"),
+        0 => put(&ground.root.join(target), "whole, to the last byte of it"),
         _ => fs::remove_file(ground.root.join(target)).ok(),
     }
 }
@@ -485,7 +488,10 @@ fn above_the_root() {
         fs::create_dir_all(&root).unwrap();
         arena.sandbox.give(&root);
         for n in 0..NAMES {
-            for (name, content) in [(temp(n), "an orphan"), (target(n), "whole")] {
+            for (name, content) in [
+                (temp(n), "an orphan"),
+                (target(n), "whole, to the last byte of it"),
+            ] {
                 fs::write(root.join(&name), content).unwrap();
                 arena.sandbox.give(&root.join(&name));
             }
@@ -511,7 +517,9 @@ fn a_target_of_somebody_elses() {
         let sandbox = sandbox
             .file("sole.tmp", "the only copy")
             .file("sole", "not by its writer");
-        let sandbox = sandbox.file("by-root.tmp", "x").file("by-root", "whole");
+        let sandbox = sandbox
+            .file("by-root.tmp", "x")
+            .file("by-root", "whole, to the last byte of it");
         sandbox.age(GRACE + GRACE / 2);
         let whose = |name: &str, uid| {
             std::os::unix::fs::lchown(sandbox.path(name), Some(uid), Some(uid)).unwrap();
@@ -538,7 +546,7 @@ fn a_state_folder_of_somebody_elses() {
     ];
     for (what, plant) in plants {
         let sandbox = Sandbox::new()
-            .file("a.tmp", "")
+            .file("a.4194304.tmp", "")
             .file("sole.tmp", "the only copy");
         let victim = sandbox.base().join("victim");
         fs::write(&victim, "precious").unwrap();
@@ -671,7 +679,7 @@ fn two_hundred_thousand_entries() {
     for n in 0..ENTRIES {
         if n % 200 == 0 {
             temps += 1;
-            sandbox.write(format!("{n:08x}-2fa1-11d2-883f-0016d3cca427.tmp"), "");
+            sandbox.write(format!("f.{n:08x}-2fa1-11d2-883f-0016d3cca427.tmp"), "");
             continue;
         }
         // Names, and few files: that is much faster, and a file has no more than 65,000 of them.
@@ -721,8 +729,8 @@ pub(crate) fn deep(sandbox: &Sandbox, levels: usize, temps: &[usize]) {
     for level in 0..=levels {
         if temps.contains(&level) {
             let (write, mode) = (OFlags::CREATE | OFlags::WRONLY, Mode::RUSR | Mode::WUSR);
-            rustix::fs::openat(&at, "a.tmp", write, mode).unwrap();
-            give(&at, "a.tmp");
+            rustix::fs::openat(&at, "a.4194304.tmp", write, mode).unwrap();
+            give(&at, "a.4194304.tmp");
         }
         rustix::fs::mkdirat(&at, "d", Mode::RWXU).unwrap();
         give(&at, "d");
@@ -744,12 +752,17 @@ pub(crate) fn clear(sandbox: &Sandbox) {
 #[test]
 fn sixty_four_descriptors() {
     Sandbox::each(|sandbox| {
-        let sandbox = sandbox.descriptors(64).file("whole", "whole");
+        let sandbox = sandbox
+            .descriptors(64)
+            .file("whole", "whole, to the last byte of it");
         let fill = || {
             for n in 0..300 {
                 let uuid = format!("{n:08x}-2fa1-11d2-883f-0016d3cca427");
                 sandbox.write(format!("whole.{uuid}.tmp"), "an orphan");
-                sandbox.write(format!("{}/{}/empty-{n}.tmp", n % 7, n % 5), "");
+                sandbox.write(
+                    format!("{}/{}/empty.{}.tmp", n % 7, n % 5, 4_194_304 - n),
+                    "",
+                );
                 if n % 3 == 0 {
                     sandbox.write(format!("sole.{uuid}.tmp"), "the only copy");
                 }

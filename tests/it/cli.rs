@@ -51,10 +51,10 @@ const FEW: u64 = 40;
 fn sandbox() -> Sandbox {
     let sandbox = Sandbox::new()
         .descriptors(FEW)
-        .file("a", "whole")
+        .file("a", "whole, to the last byte of it")
         .file("a.tmp", "partial")
-        .file("b.tmp", "")
-        .file("../-rf.tmp", "")
+        .file("b.4194304.tmp", "")
+        .file("../-rf.4194304.tmp", "")
         .file("../empty/nothing", "")
         .file(
             "../wrong.toml",
@@ -268,10 +268,10 @@ fn roots_that_are_too_broad() {
         // What changes nothing takes any directory.
         case(&["scan", "home"], 0, Anything, Nothing),
         case(&["scan", "."], 0, Anything, Nothing),
+        case(&["explain", "-rf.4194304.tmp"], 2, Nothing, Anything),
+        case(&["explain", "./-rf.4194304.tmp"], 0, Anything, Nothing),
         case(&["sweep", "-n", "home"], 0, Anything, Nothing),
         case(&["sweep", "-n", "."], 0, Anything, Nothing),
-        case(&["explain", "-rf.tmp"], 2, Nothing, Anything),
-        case(&["explain", "./-rf.tmp"], 0, Anything, Nothing),
         // One folder below a home is what people name.
         case(
             &["sweep", "-n", "--name", "*.tmp", "root"],
@@ -323,7 +323,7 @@ fn roots_that_are_none() {
         let sandbox = sandbox();
         check_in(&sandbox, &case);
         assert!(
-            sandbox.has("a.tmp") && sandbox.has("b.tmp"),
+            sandbox.has("a.tmp") && sandbox.has("b.4194304.tmp"),
             "{:?}",
             case.args
         );
@@ -346,7 +346,11 @@ fn sweep_asks_nobody_where_nobody_is() {
             true => _ = ran.exit(0),
             false => _ = ran.exit(2).silent().complains("--yes"),
         }
-        assert_eq!(sandbox.listing(), ["a", "a.tmp", "b.tmp"], "{args:?}");
+        assert_eq!(
+            sandbox.listing(),
+            ["a", "a.tmp", "b.4194304.tmp"],
+            "{args:?}"
+        );
     }
     let sandbox = sandbox();
     sandbox.run(["sweep", "--yes"].iter().chain(&short)).exit(0);
@@ -371,7 +375,7 @@ fn sweep_on_a_terminal_asks() {
         command.stdin(theirs);
         let ran = sandbox.finish(command).exit(exit);
         assert_eq!(sandbox.has("a.tmp"), left, "{args:?} {answer:?}: {ran:?}");
-        assert_eq!(sandbox.has("b.tmp"), left, "{args:?} {answer:?}");
+        assert_eq!(sandbox.has("b.4194304.tmp"), left, "{args:?} {answer:?}");
     }
 }
 
@@ -452,7 +456,7 @@ fn scan_and_its_exit_code() {
     sandbox()
         .run(["scan", "--grace", "100ms", "root"])
         .exit(0)
-        .says("2 orphans, 7 B")
+        .says("2 orphans, ")
         .says("remove them: orphand sweep");
 }
 
@@ -467,7 +471,13 @@ fn explain_anything() {
             Nothing,
         ),
         case(
-            &["explain", "--grace", "100ms", "root/a", "root/b.tmp"],
+            &[
+                "explain",
+                "--grace",
+                "100ms",
+                "root/a",
+                "root/b.4194304.tmp",
+            ],
             0,
             Anything,
             Nothing,
@@ -482,7 +492,12 @@ fn explain_anything() {
         refused(&["explain", "root"], &["orphand scan"]),
         case(&["explain", "fifo.tmp"], 0, All(&["not-regular"]), Nothing),
         case(&["explain", "link.tmp"], 0, All(&["not-regular"]), Nothing),
-        case(&["explain", "--", "-rf.tmp"], 0, All(&["-rf.tmp"]), Nothing),
+        case(
+            &["explain", "--", "-rf.4194304.tmp"],
+            0,
+            All(&["-rf.4194304.tmp"]),
+            Nothing,
+        ),
         case(
             &["sweep", "-n", "--", "-r"],
             1,
@@ -497,7 +512,7 @@ fn explain_anything() {
 #[test]
 fn explain_json_has_every_field_whatever_the_file_is() {
     let sandbox = sandbox();
-    let files = ["root/a.tmp", "root/b.tmp", "fifo.tmp", "link.tmp"];
+    let files = ["root/a.tmp", "root/b.4194304.tmp", "fifo.tmp", "link.tmp"];
     let document = sandbox
         .run(["explain", "--json"].iter().chain(&files))
         .exit(0)
@@ -571,7 +586,7 @@ fn the_environment_stands_between_flags_and_file() {
     wrong.run(["scan", "root"]).exit(2).complains("30s");
     let kept = short().env("ORPHAND_ACTION", "report");
     kept.run(["sweep", "--yes", "root"]).exit(0);
-    assert_eq!(kept.listing(), ["a", "a.tmp", "b.tmp"]);
+    assert_eq!(kept.listing(), ["a", "a.tmp", "b.4194304.tmp"]);
 }
 
 /// A wrong configuration stops every command that reads it, and says where it is wrong.

@@ -89,13 +89,13 @@ fn the_wall_clock_is_set_by_years() {
         };
         world.set_queue(30);
         let mut watching = Watching::start(world.holds(sandbox.command(WATCH))).ready();
-        goes_in_time(&mut watching, &sandbox, "a.tmp", what, |watching| {
+        goes_in_time(&mut watching, &sandbox, "a.4194304.tmp", what, |watching| {
             std::thread::sleep(GRACE / 4);
             step(&world, watching, &sandbox);
         });
-        goes_in_time(&mut watching, &sandbox, "b.tmp", what, |_| {});
+        goes_in_time(&mut watching, &sandbox, "b.4194304.tmp", what, |_| {});
         // Near the end of the grace, and after its last look but one.
-        goes_in_time(&mut watching, &sandbox, "c.tmp", what, |watching| {
+        goes_in_time(&mut watching, &sandbox, "c.4194304.tmp", what, |watching| {
             std::thread::sleep(GRACE * 3 / 4);
             world.set_clock(0);
             step(&world, watching, &sandbox);
@@ -107,8 +107,8 @@ fn the_wall_clock_is_set_by_years() {
 /// What was there at the start is left alone on wish, though all of its dates are later than the start.
 #[test]
 fn what_is_left_alone_is_of_the_future() {
-    let claim = ".orphand-0123456789abcdef-b.tmp";
-    let sandbox = Sandbox::new().file("a.tmp", "").file(claim, "");
+    let claim = ".orphand-0123456789abcdef-b.4194304.tmp";
+    let sandbox = Sandbox::new().file("a.4194304.tmp", "").file(claim, "");
     let world = match World::new(&sandbox) {
         Ok(world) => world,
         Err(why) => return skipped(&why),
@@ -126,8 +126,8 @@ fn what_is_left_alone_is_of_the_future() {
     let mut watching = Watching::start(world.holds(sandbox.command(leave))).ready();
     watching.outlive_a_sentinel(&sandbox);
     watching.outlive_a_sentinel(&sandbox);
-    assert!(sandbox.has("a.tmp"));
-    assert!(sandbox.has("b.tmp"), "a claim has its name back");
+    assert!(sandbox.has("a.4194304.tmp"));
+    assert!(sandbox.has("b.4194304.tmp"), "a claim has its name back");
     watching.stop().exit(0);
 }
 
@@ -148,10 +148,16 @@ fn a_temp_that_is_found_when_the_clock_was_set() {
             sandbox.write(n.to_string(), "");
         }
         world.set_clock(years);
-        goes_in_time(&mut watching, &sandbox, "a.tmp", &what, |watching| {
-            watching.signal(libc::SIGCONT);
-            watching.wait_for(|event| event["cause"] == "overflow");
-        });
+        goes_in_time(
+            &mut watching,
+            &sandbox,
+            "a.4194304.tmp",
+            &what,
+            |watching| {
+                watching.signal(libc::SIGCONT);
+                watching.wait_for(|event| event["cause"] == "overflow");
+            },
+        );
         watching.stop().exit(0);
     }
 }
@@ -159,20 +165,20 @@ fn a_temp_that_is_found_when_the_clock_was_set() {
 /// One that is held, while the clock jumps: its grace begins when it is let go.
 #[test]
 fn a_held_temp_and_a_clock_that_jumps() {
-    let sandbox = Sandbox::new().file("a", "whole");
+    let sandbox = Sandbox::new().file("a", "whole, to the last byte of it");
     let world = match World::new(&sandbox) {
         Ok(world) => world,
         Err(why) => return skipped(&why),
     };
     let mut watching = Watching::start(world.holds(sandbox.command(WATCH))).ready();
     let mut shell = sandbox.shell();
-    assert!(shell.tell("exec 3> a.tmp"));
-    watching.wait_for(kept("a.tmp", "in-use"));
+    assert!(shell.tell("exec 3> a.4194304.tmp"));
+    watching.wait_for(kept("a.4194304.tmp", "in-use"));
     world.set_clock(10);
     assert!(shell.tell("exec 3>&-"));
     let closed = Instant::now();
     world.set_clock(-10);
-    watching.wait_for(is("reaped", "a.tmp"));
+    watching.wait_for(is("reaped", "a.4194304.tmp"));
     assert!(closed.elapsed() >= GRACE, "{:?}", closed.elapsed());
     watching.stop().exit(0);
 }
@@ -188,17 +194,17 @@ fn a_clock_that_is_set_forward_empties_no_quarantine() {
     let mut watching = Watching::start(world.holds(sandbox.command(WATCH))).ready();
     for (n, years) in [0, 10, -10, 20].into_iter().enumerate() {
         world.set_clock(years);
-        sandbox.write(format!("t{n}.tmp"), "the only copy");
+        sandbox.write(format!("t{n}.4194304.tmp"), "the only copy");
         // Whatever is moved there, all that lies there is looked at.
-        watching.wait_for(is("quarantined", &format!("t{n}.tmp")));
+        watching.wait_for(is("quarantined", &format!("t{n}.4194304.tmp")));
         // The newest copy of what is missing would be kept whatever its age.
-        sandbox.write(format!("t{n}"), "whole");
+        sandbox.write(format!("t{n}"), "whole, to the last byte of it");
     }
     watching.stop().exit(0);
     let list = sandbox.run(["quarantine", "list", "root"]).exit(0).stdout;
     for n in 0..4 {
         assert!(
-            list.contains(&format!("t{n}.tmp")),
+            list.contains(&format!("t{n}.4194304.tmp")),
             "{n}.tmp is not in {list}"
         );
     }
@@ -226,13 +232,13 @@ fn the_clocks_since_boot_are_years_off() {
             let what = format!("monotonic {monotonic}, boot {boot}");
             // One that lies there already, young: its date is true, what the clocks say is not.
             let before = Instant::now();
-            sandbox.write("before.tmp", "");
+            sandbox.write("before.4194304.tmp", "");
             let mut watching = Watching::start(command);
-            watching.wait_for(is("reaped", "before.tmp"));
+            watching.wait_for(is("reaped", "before.4194304.tmp"));
             // The kernel dates a file by its last tick: so much older does it look.
             let took = before.elapsed() + TICK;
             assert!(took >= GRACE, "{what}: gone after {took:?}");
-            goes_in_time(&mut watching, &sandbox, "a.tmp", &what, |_| {});
+            goes_in_time(&mut watching, &sandbox, "a.4194304.tmp", &what, |_| {});
             watching.stop().exit(0);
         }
     });
@@ -245,7 +251,7 @@ fn a_machine_that_has_just_booted() {
     // Much longer than what any temp has to wait once it is found.
     const GRACE: Duration = Duration::from_secs(5);
     Sandbox::each(|sandbox| {
-        let sandbox = sandbox.file("a.tmp", "").aged(GRACE);
+        let sandbox = sandbox.file("a.4194304.tmp", "").aged(GRACE);
         let up = std::fs::read_to_string("/proc/uptime").unwrap();
         let up: f64 = up.split(' ').next().unwrap().parse().unwrap();
         // The clock reads less than a second, and goes on from there.
@@ -255,7 +261,7 @@ fn a_machine_that_has_just_booted() {
         command.args(["--grace", "5s"]);
         let began = Instant::now();
         let mut watching = Watching::start(command);
-        watching.wait_for(is("reaped", "a.tmp"));
+        watching.wait_for(is("reaped", "a.4194304.tmp"));
         let took = began.elapsed();
         assert!(
             took + Duration::from_secs(1) >= GRACE,

@@ -186,7 +186,7 @@ fn the_first_mistake_has_a_line_and_a_column() {
 #[test]
 fn rules_that_overlap() {
     let text = rule("root", "recursive = true") + "\n" + &rule("root/inner", "");
-    let sandbox = configured(Sandbox::new().file("a.tmp", ""), &text).aged(OLD_ENOUGH);
+    let sandbox = configured(Sandbox::new().file("a.4194304.tmp", ""), &text).aged(OLD_ENOUGH);
     let words = &[
         "line 2",
         "exclude = [\"inner/**\"]",
@@ -197,7 +197,7 @@ fn rules_that_overlap() {
         &["config", "show"],
         &["scan", "root"],
         &["sweep", "--yes", "--grace", "100ms", "root"],
-        &["explain", "root/a.tmp"],
+        &["explain", "root/a.4194304.tmp"],
         &["watch", "root"],
         &["quarantine", "list"],
     ] {
@@ -208,7 +208,7 @@ fn rules_that_overlap() {
     command.stdin(theirs);
     wrong(sandbox.finish(command), "6:8", words);
     drop(ours);
-    assert!(sandbox.has("a.tmp"));
+    assert!(sandbox.has("a.4194304.tmp"));
     // Where it is looked for goes on working: it is how one finds the file to mend.
     sandbox.run(["config", "path"]).exit(0);
     // On the command line directories may lie in one another: they have one rule.
@@ -463,17 +463,17 @@ const EXCLUDE: &str = "exclude = [\"cache\", \"keep.*\", \"sub/a/**\", \"sub/*.x
 const KEPT: [&str; 6] = [
     "keep.tmp",
     "sub/keep.tmp",
-    "cache/a.tmp",
-    "sub/deep/cache/b.tmp",
+    "cache/a.4194304.tmp",
+    "sub/deep/cache/b.4194304.tmp",
     "sub/a/c.tmp",
     "sub/d.x.tmp",
 ];
 const TAKEN: [&str; 5] = [
-    "e.tmp",
-    "sub/f.tmp",
-    "sub/deep/a/g.tmp",
-    "h.x.tmp",
-    "a/i.tmp",
+    "e.4194304.tmp",
+    "sub/f.4194304.tmp",
+    "sub/deep/a/g.4194304.tmp",
+    "h.x.4194304.tmp",
+    "a/i.4194304.tmp",
 ];
 
 fn with_exclude(rest: &str) -> Sandbox {
@@ -505,7 +505,16 @@ fn a_scan_does_not_list_what_is_excluded() {
         .map(name)
         .collect();
     names.sort_unstable();
-    assert_eq!(names, ["e.tmp", "f.tmp", "g.tmp", "h.x.tmp", "i.tmp"]);
+    assert_eq!(
+        names,
+        [
+            "e.4194304.tmp",
+            "f.4194304.tmp",
+            "g.4194304.tmp",
+            "h.x.4194304.tmp",
+            "i.4194304.tmp"
+        ]
+    );
 }
 
 /// An excluded folder is not walked: that it may not be read is nobody's business.
@@ -541,7 +550,7 @@ fn a_file_that_is_excluded_is_explained_as_none_of_ours() {
     let sandbox = with_exclude("");
     let ran = sandbox.run(["explain", "root/keep.tmp"]).exit(0);
     ran.says("the rule excludes it (cache, keep.*, sub/a/**, sub/*.x.tmp): it is left alone");
-    for (file, matches) in [("keep.tmp", false), ("e.tmp", true)] {
+    for (file, matches) in [("keep.tmp", false), ("e.4194304.tmp", true)] {
         let file = format!("root/{file}");
         let ran = sandbox.run(["explain", "--json", &file]).exit(0);
         assert_eq!(ran.stdout_json()["temps"][0]["matches"], matches, "{file}");
@@ -558,21 +567,21 @@ fn a_watch_leaves_what_is_excluded() {
         // The same of what comes later, in folders that were there, are new, and are renamed.
         for file in [
             "keep.2.tmp",
-            "cache/j.tmp",
+            "cache/j.4194304.tmp",
             "sub/k.x.tmp",
             "new/cache/l.tmp",
             "sub/a/m.tmp",
         ] {
             sandbox.write(file, "");
         }
-        sandbox.write("new/n.tmp", "");
-        watching.wait_for(is("reaped", "n.tmp"));
+        sandbox.write("new/n.4194304.tmp", "");
+        watching.wait_for(is("reaped", "n.4194304.tmp"));
         watching.outlive_a_sentinel(sandbox);
         watching.outlive_a_sentinel_in(sandbox, "sub");
         watching.outlive_a_sentinel_in(sandbox, "new");
         for file in [
             "keep.2.tmp",
-            "cache/j.tmp",
+            "cache/j.4194304.tmp",
             "sub/k.x.tmp",
             "new/cache/l.tmp",
             "sub/a/m.tmp",
@@ -582,8 +591,8 @@ fn a_watch_leaves_what_is_excluded() {
         only_those_that_are_excluded_are_left(sandbox);
         // By another name it is excluded no longer.
         fs::rename(sandbox.path("cache"), sandbox.path("open")).unwrap();
-        watching.wait_for(is("reaped", "a.tmp"));
-        watching.wait_for(is("reaped", "j.tmp"));
+        watching.wait_for(is("reaped", "a.4194304.tmp"));
+        watching.wait_for(is("reaped", "j.4194304.tmp"));
         let stopped = watching.stop().exit(0);
         assert_eq!(stopped.events.of("failed").len(), 0);
         assert_eq!(stopped.events.about("keep.tmp"), [""; 0]);
@@ -600,16 +609,19 @@ fn a_folder_that_gets_an_excluded_name() {
     let text = "[defaults]\nrecursive = true\nexclude = [\"cache\"]\n";
     let sandbox = configured(Sandbox::new().dir("sub"), text);
     let mut watching = sandbox.watch(["--grace", "1s"]).ready();
-    sandbox.write("sub/a.tmp", "");
+    sandbox.write("sub/a.4194304.tmp", "");
     fs::rename(sandbox.path("sub"), sandbox.path("cache")).unwrap();
-    sandbox.write("cache/b.tmp", "");
+    sandbox.write("cache/b.4194304.tmp", "");
     watching.outlive_a_sentinel(&sandbox);
     watching.outlive_a_sentinel(&sandbox);
-    assert!(sandbox.has("cache/a.tmp") && sandbox.has("cache/b.tmp"));
+    assert!(sandbox.has("cache/a.4194304.tmp") && sandbox.has("cache/b.4194304.tmp"));
     let stopped = watching.stop().exit(0);
     assert_eq!(
         stopped.events.names("reaped"),
-        ["sentinel-1.tmp", "sentinel-2.tmp"]
+        [
+            "sentinel-1.4f1c2d3e-5a6b-4c7d-8e9f-0a1b2c3d4e5f.tmp",
+            "sentinel-2.4f1c2d3e-5a6b-4c7d-8e9f-0a1b2c3d4e5f.tmp"
+        ]
     );
 }
 
@@ -626,18 +638,18 @@ fn a_directory_in_another_one_has_its_own_rule() {
     let sandbox = configured(Sandbox::new().dir("inner/deep").dir("a/inner"), &text);
     let mut watching = sandbox.watch_dirs([""; 0]).ready();
     for kept in [
-        "inner/a.tmp",
-        "inner/deep/b.tmp",
+        "inner/a.4194304.tmp",
+        "inner/deep/b.4194304.tmp",
         "inner/deep/c.part",
         "a/d.part",
     ] {
         sandbox.write(kept, "x");
     }
     sandbox.write("inner/e.part", "x");
-    sandbox.write("a/inner/f.tmp", "");
+    sandbox.write("a/inner/f.4194304.tmp", "");
     let gone = watching.wait_for(is("reaped", "e.part"));
     assert_eq!(gone["root"], sandbox.path("inner").to_str().unwrap());
-    let gone = watching.wait_for(is("reaped", "f.tmp"));
+    let gone = watching.wait_for(is("reaped", "f.4194304.tmp"));
     assert_eq!(
         gone["root"],
         sandbox.root().to_str().unwrap(),
@@ -646,8 +658,8 @@ fn a_directory_in_another_one_has_its_own_rule() {
     watching.outlive_a_sentinel(&sandbox);
     watching.outlive_a_sentinel(&sandbox);
     for kept in [
-        "inner/a.tmp",
-        "inner/deep/b.tmp",
+        "inner/a.4194304.tmp",
+        "inner/deep/b.4194304.tmp",
         "inner/deep/c.part",
         "a/d.part",
     ] {

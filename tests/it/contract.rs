@@ -124,6 +124,7 @@ const EVENTS: &[(&str, bool, Fields)] = &[
 const TEMP: Fields = &[
     ("path", Path),
     ("bytes", Count),
+    ("disk_bytes", Count),
     ("quiet_ms", Count),
     ("verdict", Word(VERDICTS)),
     ("target", MaybePath),
@@ -135,6 +136,8 @@ const TOTAL: Fields = &[
     ("bytes", Count),
     ("orphans", Count),
     ("orphan_bytes", Count),
+    ("disk_bytes", Count),
+    ("orphan_disk_bytes", Count),
 ];
 
 /// Panics unless `event` is one of the contract's, whole.

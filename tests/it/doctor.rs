@@ -70,7 +70,10 @@ fn snapshot(sandbox: &Sandbox) -> Vec<String> {
 #[test]
 fn a_root_where_all_is_well() {
     Sandbox::each(|sandbox| {
-        let sandbox = sandbox.file("a", "whole").file("a.tmp", "x").dir("below");
+        let sandbox = sandbox
+            .file("a", "whole, to the last byte of it")
+            .file("a.tmp", "x")
+            .dir("below");
         let before = snapshot(&sandbox);
         let people = sandbox.run(["doctor", "root"]).exit(0);
         let people = people.says("nothing is in orphand's way");
@@ -139,8 +142,8 @@ fn beside_a_watcher() {
             .to_owned();
         assert!(said.contains(&pid), "{pid}: {said}");
     }
-    sandbox.write("sentinel.tmp", "");
-    watching.wait_for(crate::sandbox::is("reaped", "sentinel.tmp"));
+    sandbox.write("sentinel.4194304.tmp", "");
+    watching.wait_for(crate::sandbox::is("reaped", "sentinel.4194304.tmp"));
     let stopped = watching.stop().exit(0);
     let other = stopped.events.0.iter().find(|event| {
         event["path"]

@@ -85,7 +85,15 @@ fn calls(step: Step, fate: Fate) -> &'static [Call] {
             Call::AskLock,
         ],
         (Step::Prove, _) => &[Call::SetOwner, Call::SetLease],
-        (Step::Judge, _) => &[Call::StatFd, Call::StatName, Call::Mark],
+        (Step::Judge, Fate::Moved) => &[Call::StatFd, Call::StatName, Call::Mark],
+        // The target is opened, and asked how much data it holds.
+        (Step::Judge, _) => &[
+            Call::StatFd,
+            Call::StatName,
+            Call::OpenFile,
+            Call::Seek,
+            Call::Mark,
+        ],
         (Step::Claim, _) => &[Call::Rename],
         (Step::Compare, _) => &[Call::StatName],
         (Step::ProveAgain, Fate::Taken) => &[],
@@ -93,14 +101,29 @@ fn calls(step: Step, fate: Fate) -> &'static [Call] {
         (Step::LetGo, Fate::Taken) => &[Call::UnlockRange, Call::Unlock],
         (Step::LetGo, _) => &[Call::EndLease],
         (Step::Breathe, _) => WAY,
+        // A target that changed in the last seconds is measured again.
         (Step::ProveLast, Fate::Taken) => &[
             Call::Lock,
             Call::LockRange,
             Call::AskLock,
             Call::StatName,
+            Call::OpenFile,
+            Call::StatFd,
+            Call::Seek,
             Call::List,
         ],
-        (Step::ProveLast, _) => &[Call::SetOwner, Call::SetLease, Call::StatName, Call::List],
+        (Step::ProveLast, Fate::Removed) => &[
+            Call::SetOwner,
+            Call::SetLease,
+            Call::StatName,
+            Call::OpenFile,
+            Call::StatFd,
+            Call::Seek,
+            Call::List,
+        ],
+        (Step::ProveLast, Fate::Moved) => {
+            &[Call::SetOwner, Call::SetLease, Call::StatName, Call::List]
+        }
         (Step::Unlink, Fate::Removed) => &[Call::Unlink, Call::StatFd, Call::EndLease],
         (Step::Unlink, Fate::Taken) => {
             &[Call::Unlink, Call::StatFd, Call::UnlockRange, Call::Unlock]
@@ -313,7 +336,12 @@ impl Fault {
                         let lent = [Errno::IO, Errno::MFILE, Errno::NOMEM, Errno::INTR];
                         step == Step::Resolve && fate == Fate::Moved && !lent.contains(&errno)
                     }
-                    Reason::Changed => errno == Errno::XDEV,
+                    // A target that may not be read does not count any more.
+                    Reason::Changed => {
+                        let is_target = matches!(step, Step::Judge | Step::ProveLast);
+                        let is_unreadable = is_target && call == Call::OpenFile;
+                        errno == Errno::XDEV || (is_unreadable && errno == Errno::ACCESS)
+                    }
                     _ => false,
                 };
                 assert!(means, "{what}");
@@ -673,7 +701,7 @@ fn each_call_of_a_sweep() {
 fn a_sweep_with(place: &'static Place, errno: Errno) {
     let what = format!("{}: {errno:?}", place.name);
     let sandbox = Sandbox::new()
-        .file("a", "whole")
+        .file("a", "whole, to the last byte of it")
         .file("a.tmp", "xyz")
         .aged(Duration::from_millis(150));
     let met = Arc::new(AtomicUsize::new(0));
@@ -692,7 +720,11 @@ fn a_sweep_with(place: &'static Place, errno: Errno) {
     let ran = sandbox.finish(command);
     assert!(met.load(Ordering::SeqCst) > 0, "{what}: it was not met");
     let said = format!("{what}: {ran:?}");
-    assert_eq!(sandbox.content("a"), "whole", "{said}");
+    assert_eq!(
+        sandbox.content("a"),
+        "whole, to the last byte of it",
+        "{said}"
+    );
     let harmless = (place.is_harmless)(errno) || errno == Errno::INTR;
     // Nobody could tell at the first look who holds it. Its grace begins at the second.
     let unanswered =
@@ -745,7 +777,7 @@ fn a_watcher_tries_again() {
     ];
     for (name, errno, strands) in rows {
         let what = format!("{name}: {errno:?}, strands: {strands}");
-        let sandbox = Sandbox::new().file("a", "whole");
+        let sandbox = Sandbox::new().file("a", "whole, to the last byte of it");
         let mut command = sandbox.command(["watch", "--json", "--grace", "200ms", "root"]);
         let lasts = Arc::new(AtomicBool::new(false));
         let (is, fault) = (named(name), Arc::clone(&lasts));
@@ -788,10 +820,10 @@ fn no_more_threads() {
         return skipped("a sanitizer has threads of its own");
     }
     let sandbox = Sandbox::threads(1)
-        .file("a", "whole")
+        .file("a", "whole, to the last byte of it")
         .file("a.tmp", "x")
-        .file("b/b.tmp", "")
-        .file("b/c/c.tmp", "")
+        .file("b/b.4194304.tmp", "")
+        .file("b/c/c.4194304.tmp", "")
         .aged(Duration::from_millis(150));
     let options = ["-r", "--grace", "100ms"];
     let temps = sandbox.scan(options).exit(0).stdout_json()["temps"].clone();
@@ -801,7 +833,7 @@ fn no_more_threads() {
 
     let mut began = Vec::new();
     for most in (1..=9).chain([64]) {
-        let sandbox = Sandbox::threads(most).file("b/a", "whole");
+        let sandbox = Sandbox::threads(most).file("b/a", "whole, to the last byte of it");
         let options = ["watch", "--json", "-r", "--grace", "400ms", "root"];
         let command = sandbox.command(options);
         if most < ENOUGH {
@@ -817,7 +849,11 @@ fn no_more_threads() {
             most,
             stopped.stderr.contains("There can be no more threads."),
         ));
-        assert_eq!(sandbox.content("b/a"), "whole", "{most} threads");
+        assert_eq!(
+            sandbox.content("b/a"),
+            "whole, to the last byte of it",
+            "{most} threads"
+        );
     }
     assert_eq!(began.first(), Some(&(ENOUGH, true)), "it scans by time");
     assert_eq!(began.last(), Some(&(64, false)), "it watches");

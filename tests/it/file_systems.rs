@@ -319,11 +319,13 @@ fn a_full_disk() {
             let temp = format!("{TARGET}.{n:08x}-2fa1-41d2-883f-0016d3cca427.tmp");
             fs::write(stage.dir.join(temp), vec![b'x'; 5_000]).unwrap();
         }
+        let whole = vec![b'y'; 5_000];
+        fs::write(&stage.target, &whole).unwrap();
         fill(&stage.outside);
         let events = stage.sweep();
         assert_eq!(events.len(), ORPHANS, "{}: {events:?}", disk.system);
         events.iter().for_each(|event| disk.went(event));
-        stage.has_only(WHOLE, &stage.target, disk.system);
+        stage.has_only(&whole, &stage.target, disk.system);
         assert_eq!(
             fs::read_dir(&stage.dir).unwrap().count(),
             1,
@@ -377,5 +379,89 @@ fn where_leases_are_refused() {
         // A thread that is refused them once is refused them for ever.
         let checked = std::thread::scope(|scope| scope.spawn(check).join());
         assert!(checked.is_ok(), "{}", disk.system);
+    });
+}
+
+/// ext4 with inodes of 128 bytes: there is no room for the fraction of a second.
+fn whole_seconds() -> Result<Disk, String> {
+    let base = TempDir::new().unwrap();
+    let (at, image) = (base.path().join("disk"), base.path().join("image"));
+    fs::create_dir(&at).unwrap();
+    File::create(&image).unwrap().set_len(16 << 20).unwrap();
+    let mut make = Command::new("mkfs.ext4");
+    done(make.args(["-q", "-m", "0", "-I", "128"]).arg(&image))?;
+    done(
+        Command::new("mount")
+            .args(["-o", "loop"])
+            .args([&image, &at]),
+    )?;
+    Ok(Disk {
+        at,
+        system: "ext4",
+        base,
+    })
+}
+
+/// A writer that replaces its temp with one of equal length within the same second changes none of its dates. It loses
+/// nothing, though its temp is older than a short grace whenever it is looked at.
+#[test]
+fn a_rewriter_of_equal_length_loses_nothing_where_dates_are_of_whole_seconds() {
+    alone(&[As::Mounts], || {
+        let disk = match whole_seconds() {
+            Ok(disk) => disk,
+            Err(why) => return skipped(&why),
+        };
+        let grace = Duration::from_millis(500);
+        let policy = Policy {
+            grace: orphand::decide::policy::Graces::both(grace),
+            ..Stage::policy()
+        };
+        let stage = disk.stage().with_policy(policy);
+        let dir = Dir::open_root(&stage.root.path, None).unwrap();
+        assert_eq!(
+            dir.place().dates,
+            orphand::decide::judge::Dates::WholeSeconds
+        );
+        let writer = {
+            let (temp, target) = (stage.temp.clone(), stage.target.clone());
+            std::thread::spawn(move || {
+                let end = Instant::now() + Duration::from_secs(8);
+                let (mut writes, mut lost) = (0, 0);
+                while Instant::now() < end {
+                    fs::write(&temp, OLD).unwrap();
+                    // Longer than half the grace that was asked for, shorter than half of the raised one.
+                    std::thread::sleep(Duration::from_millis(700));
+                    writes += 1;
+                    lost += usize::from(fs::rename(&temp, &target).is_err());
+                }
+                (writes, lost)
+            })
+        };
+        let mut reaped = Vec::new();
+        while !writer.is_finished() {
+            let events = stage.sweep();
+            reaped.extend(
+                events
+                    .into_iter()
+                    .filter(|event| matches!(event, Event::Reaped(_))),
+            );
+        }
+        let (writes, lost) = join(writer);
+        assert!(writes > 5, "{writes}");
+        assert_eq!(
+            (lost, reaped.len()),
+            (0, 0),
+            "of {writes} writes: {reaped:?}"
+        );
+        // What is left for good is removed all the same, when its raised grace is over.
+        fs::write(&stage.temp, OLD).unwrap();
+        let written = Instant::now();
+        let event = stage.judge(TEMP);
+        assert!(matches!(event, Event::Reaped(_)), "{event:?}");
+        assert!(
+            written.elapsed() >= 3 * Duration::from_secs(1),
+            "{:?}",
+            written.elapsed()
+        );
     });
 }

@@ -41,7 +41,7 @@ fn told(events: &Events) -> Vec<String> {
 /// One of each sort, in this order.
 fn a_life() -> Sandbox {
     let sandbox = Sandbox::new()
-        .file("a", "whole")
+        .file("a", "whole, to the last byte of it")
         .file("a.tmp", "xyz")
         .aged(OLD);
     sandbox.sweep(SHORT).exit(0);
@@ -79,7 +79,7 @@ fn everything_that_was_done_oldest_first() {
     assert_eq!(reaped["path"], sandbox.path("a.tmp").to_str().unwrap());
     assert_eq!(reaped["target"], sandbox.path("a").to_str().unwrap());
     // A dry run, a look and what was kept are no history.
-    sandbox.write("d.tmp", "");
+    sandbox.write("d.4194304.tmp", "");
     sandbox.age(OLD);
     sandbox.sweep(SHORT.iter().chain(&["-n"])).exit(0);
     sandbox.sweep(["--grace", "1d"]).exit(0);
@@ -123,7 +123,7 @@ fn since() {
 #[test]
 fn a_line_before_and_a_line_after() {
     let sandbox = Sandbox::new()
-        .file("a", "whole")
+        .file("a", "whole, to the last byte of it")
         .file("a.tmp", "xyz")
         .aged(OLD);
     sandbox.sweep(SHORT).exit(0);
@@ -159,23 +159,29 @@ fn a_torn_line() {
     text.truncate(text.len() - 10);
     fs::write(&path, text).unwrap();
     assert_eq!(told(&history(&sandbox, &[])), LIFE[..4]);
-    sandbox.write("d.tmp", "");
+    sandbox.write("d.4194304.tmp", "");
     sandbox.age(OLD);
     sandbox.sweep(SHORT).exit(0);
     let told = told(&history(&sandbox, &[]));
     assert_eq!(told[..4], LIFE[..4]);
-    assert_eq!(told[4..], ["reaped d.tmp"]);
+    assert_eq!(told[4..], ["reaped d.4194304.tmp"]);
 }
 
 /// What the watcher does is written down like anything else.
 #[test]
 fn of_a_watcher() {
-    let sandbox = Sandbox::new().file("a", "whole");
+    let sandbox = Sandbox::new().file("a", "whole, to the last byte of it");
     let mut watching = sandbox.watch(["--grace", "200ms"]).ready();
     sandbox.write("a.tmp", "x");
     watching.outlive_a_sentinel(&sandbox);
     watching.stop().exit(0);
     let mut told = told(&history(&sandbox, &[]));
     told.sort();
-    assert_eq!(told, ["reaped a.tmp", "reaped sentinel-1.tmp"]);
+    assert_eq!(
+        told,
+        [
+            "reaped a.tmp",
+            "reaped sentinel-1.4f1c2d3e-5a6b-4c7d-8e9f-0a1b2c3d4e5f.tmp"
+        ]
+    );
 }

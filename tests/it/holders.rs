@@ -394,6 +394,10 @@ mod linux {
 
     use super::*;
 
+    fn us() -> u32 {
+        rustix::process::geteuid().as_raw()
+    }
+
     fn in_own_pids(command: &mut Command) {
         // SAFETY: between fork and exec only system calls are made.
         unsafe { command.pre_exec(own_pids) };
@@ -639,10 +643,10 @@ mod linux {
             let mut writer = Command::new("sleep").arg("600").begin().unwrap();
             assert_eq!(writer.id(), pid);
             let before_us = Some(Mono::default());
-            assert_eq!(evidence::writer(pid, before_us), Writer::Alive(pid));
+            assert_eq!(evidence::writer(pid, us(), before_us), Writer::Alive(pid));
             writer.kill().unwrap();
             writer.wait().unwrap();
-            assert_eq!(evidence::writer(pid, before_us), Writer::Gone(pid));
+            assert_eq!(evidence::writer(pid, us(), before_us), Writer::Gone(pid));
             // Whoever holds it is known by a number that is another's here: nobody is named, and nothing proven.
             let stage = Stage::new();
             let held = File::open(&stage.temp).unwrap();
@@ -671,6 +675,8 @@ mod linux {
             let name = format!("{TARGET}.{pid}.4f1c2d3e-5a6b-4c7d-8e9f-0a1b2c3d4e5f.tmp");
             fs::rename(&stage.temp, stage.dir.join(&name)).unwrap();
             let suspect = stage.candidate_called(&name, Verdict::Reap).suspect;
+            // There is no descriptor to measure a target with, either.
+            fs::remove_file(&stage.target).unwrap();
             let nested = Nested::default();
             let long_ago = Mono::default();
             let file = FileId { dev: 0, ino: 0 };
@@ -766,7 +772,7 @@ mod linux {
                 let pid: u32 = number.parse().unwrap();
                 // Nor that of a process in another container that runs here.
                 let called = Nested::default().called(pid, clock::mono()).unwrap();
-                let is_nobody = evidence::writer(pid, None) == Writer::Gone(pid);
+                let is_nobody = evidence::writer(pid, us(), None) == Writer::Gone(pid);
                 let is_nobody = is_nobody && called.len() == 1;
                 let word = if is_nobody { "stay" } else { "go" };
                 writeln!(answer, "{word}").unwrap();
@@ -784,7 +790,7 @@ mod linux {
             wait_until("it is gone", || {
                 let nested = Nested::default();
                 let mut left = nested.called(self.pid, clock::mono()).unwrap().into_iter();
-                left.all(|pid| evidence::writer(pid, None) == Writer::Gone(pid))
+                left.all(|pid| evidence::writer(pid, us(), None) == Writer::Gone(pid))
             });
         }
     }

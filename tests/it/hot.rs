@@ -338,17 +338,17 @@ fn directories_below_a_hot_one_come_and_go() {
             sandbox.write(temp, "");
             watch.takes(&sandbox.path(temp));
         };
-        sandbox.write("new/deep/first.tmp", "");
-        takes("old/heard.tmp");
-        watch.takes(&sandbox.path("new/deep/first.tmp"));
-        takes("new/deep/second.tmp");
+        sandbox.write("new/deep/first.4194304.tmp", "");
+        takes("old/heard.4194304.tmp");
+        watch.takes(&sandbox.path("new/deep/first.4194304.tmp"));
+        takes("new/deep/second.4194304.tmp");
         // One that takes another's place is another.
         fs::rename(sandbox.path("old"), sandbox.base().join("away")).unwrap();
         fs::rename(sandbox.path("new"), sandbox.path("old")).unwrap();
-        takes("old/third.tmp");
+        takes("old/third.4194304.tmp");
         writers.go(Pace::Calm);
         watch.says(IS_CALM, 1);
-        takes("made/later.tmp");
+        takes("made/later.4194304.tmp");
         writers.stop();
     });
 }
@@ -360,7 +360,7 @@ fn moved_into_a_hot_one(existing: Existing, then: impl FnOnce(&Sandbox, &Watch, 
         let sandbox = Sandbox::new();
         let old = sandbox.base().join("old");
         fs::create_dir(&old).unwrap();
-        fs::write(old.join("before.tmp"), "").unwrap();
+        fs::write(old.join("before.4194304.tmp"), "").unwrap();
         // Longer than the grace: it would be taken at once.
         thread::sleep(GRACE + GRACE / 2);
         let watch = Watch::with(&sandbox.root(), existing);
@@ -378,16 +378,19 @@ fn moved_into_a_hot_one(existing: Existing, then: impl FnOnce(&Sandbox, &Watch, 
 #[test]
 fn what_is_to_be_left_alone_comes_into_a_hot_one() {
     moved_into_a_hot_one(Existing::Leave, |sandbox, watch, _| {
-        sandbox.write("old/later.tmp", "");
-        watch.takes(&sandbox.path("old/later.tmp"));
-        assert!(sandbox.has("old/before.tmp"), "it was not to be touched");
+        sandbox.write("old/later.4194304.tmp", "");
+        watch.takes(&sandbox.path("old/later.4194304.tmp"));
+        assert!(
+            sandbox.has("old/before.4194304.tmp"),
+            "it was not to be touched"
+        );
     });
 }
 
 #[test]
 fn what_is_to_have_its_whole_grace_comes_into_a_hot_one() {
     moved_into_a_hot_one(Existing::Wait, |sandbox, watch, moved| {
-        let gone = watch.takes(&sandbox.path("old/before.tmp"));
+        let gone = watch.takes(&sandbox.path("old/before.4194304.tmp"));
         let had = Duration::try_from(gone.duration_since(moved)).unwrap();
         assert!(had + TICK >= GRACE, "it went after {had:?}");
     });
@@ -404,14 +407,14 @@ fn a_hot_root_that_is_replaced_is_watched() {
         let (root, away) = (sandbox.root(), sandbox.base().join("away"));
         fs::rename(&root, &away).unwrap();
         writers.stop();
-        fs::write(away.join("spared.tmp"), "").unwrap();
+        fs::write(away.join("spared.4194304.tmp"), "").unwrap();
         fs::create_dir(&root).unwrap();
         let takes = |temp: &str| {
             sandbox.write(temp, "");
             watch.takes(&sandbox.path(temp));
         };
-        takes("taken.tmp");
-        takes("heard.tmp");
+        takes("taken.4194304.tmp");
+        takes("heard.4194304.tmp");
         // A second writer makes that one hot, too.
         let hot = said(IS_HOT);
         let writers = Writers::start(&root);
@@ -419,8 +422,11 @@ fn a_hot_root_that_is_replaced_is_watched() {
         writers.stop();
         fs::remove_dir_all(&root).unwrap();
         fs::create_dir(&root).unwrap();
-        takes("taken-too.tmp");
-        assert!(away.join("spared.tmp").exists(), "it is at no root's path");
+        takes("taken-too.4194304.tmp");
+        assert!(
+            away.join("spared.4194304.tmp").exists(),
+            "it is at no root's path"
+        );
         assert!(watch.watcher.tracked() < 10);
     });
 }

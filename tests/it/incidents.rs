@@ -265,7 +265,7 @@ fn cve_2017_18925_a_symlink_above_the_root() {
         return eprintln!("skipped: to be somebody else needs root");
     }
     let sandbox = Sandbox::new()
-        .file("a", "whole")
+        .file("a", "whole and theirs")
         .file("a.tmp", "not theirs");
     let (way, link) = (sandbox.base().join("way"), sandbox.base().join("link"));
     fs::create_dir(&way).unwrap();
@@ -345,10 +345,10 @@ fn systemd_33349_hellzerg_optimizer_63_tmpreaper_vhn_295582_too_much_at_once() {
 /// Rule: without `-r` nothing below the root is read. A walk over the whole tree took minutes.
 #[test]
 fn mamba_103_the_whole_tree() {
-    let sandbox = Sandbox::new().file("below/a.tmp", "");
+    let sandbox = Sandbox::new().file("below/a.4194304.tmp", "");
     sandbox.age(OLD_ENOUGH);
     assert_eq!(sandbox.sweep(SHORT).exit(0).events().sums(), [0, 0, 0, 0]);
-    assert!(sandbox.has("below/a.tmp"));
+    assert!(sandbox.has("below/a.4194304.tmp"));
 }
 
 // --- Which it is
@@ -400,7 +400,7 @@ fn opencode_swarm_2293_neko_2580_exarchos_1697_openclaw_45255_systemd_181_names_
         "sessions.json",
         "aquota.user",
         "a.swap",
-        "a.tmp~",
+        "a.4194304.tmp~",
         "a.TMP",
     ];
     let sandbox = Sandbox::new();
@@ -433,11 +433,11 @@ fn etcd_file_pipeline_syncthing_resumed_transfers() {
 #[test]
 fn rustrak_273_express_asset_57_jgit_246_beside_a_writer() {
     let sandbox = Sandbox::new()
-        .file("a", "whole")
-        .file("a.tmp", "being written");
+        .file("a", "whole, to the last byte of it")
+        .file("a.4194304.tmp", "being written");
     let events = sandbox.sweep(["--grace", "1h"]).exit(0).events();
-    assert_eq!(events.about("a.tmp"), ["kept young"]);
-    assert_eq!(sandbox.content("a.tmp"), "being written");
+    assert_eq!(events.about("a.4194304.tmp"), ["kept young"]);
+    assert_eq!(sandbox.content("a.4194304.tmp"), "being written");
 }
 
 /// Rule: the newest of all dates. rsync and tar give a temp the date of its source before they
@@ -445,17 +445,17 @@ fn rustrak_273_express_asset_57_jgit_246_beside_a_writer() {
 #[test]
 fn rsync_finish_transfer_cpython_81831_an_old_date_on_a_young_file() {
     let sandbox = Sandbox::new()
-        .file("a", "whole")
-        .file("a.tmp", "of last year");
+        .file("a", "whole, to the last byte of it")
+        .file("a.4194304.tmp", "of last year");
     let file = File::options()
         .write(true)
-        .open(sandbox.path("a.tmp"))
+        .open(sandbox.path("a.4194304.tmp"))
         .unwrap();
     let last_year = std::time::SystemTime::now() - Duration::from_secs(365 * 86_400);
     file.set_modified(last_year).unwrap();
     drop(file);
     let events = sandbox.sweep(["--grace", "1h"]).exit(0).events();
-    assert_eq!(events.about("a.tmp"), ["kept young"]);
+    assert_eq!(events.about("a.4194304.tmp"), ["kept young"]);
 }
 
 /// Rule: no credit from before the clocks parted. The clock was stepped, and fresh files looked days
@@ -493,6 +493,7 @@ fn systemd_4679_lorax_24_ccache_512_a_clock_that_was_set() {
         },
         parted: Some(at(9_998)),
         fingerprint,
+        lag: Duration::ZERO,
         hold: Held::Free,
     };
     let first = temp.look(&look(10_000), GRACE, Open::Keep);
@@ -532,7 +533,9 @@ fn openswarm_456_dot_agent_deck_727_a_pid_that_always_lives() {
 fn lean_ctx_958_opencodex_499_its_writer_lives() {
     let sandbox = Sandbox::new();
     let name = format!("a.{}.1.tmp", std::process::id());
-    let sandbox = sandbox.file("a", "whole").file(&name, "x");
+    let sandbox = sandbox
+        .file("a", "whole, to the last byte of it")
+        .file(&name, "x");
     sandbox.age(OLD_ENOUGH);
     let events = sandbox.sweep(SHORT).exit(0).events();
     assert_eq!(events.about(&name), ["kept writer-alive"]);
@@ -570,7 +573,7 @@ fn openclaw_77783_a_target_of_zero_bytes() {
 #[test]
 fn systemd_33383_a_dry_run_that_was_not_dry() {
     let sandbox = Sandbox::new()
-        .file("a", "whole")
+        .file("a", "whole, to the last byte of it")
         .file("a.tmp", "x")
         .file("sole.tmp", "x");
     sandbox.age(OLD_ENOUGH);
@@ -585,17 +588,17 @@ fn systemd_33383_a_dry_run_that_was_not_dry() {
 #[test]
 fn systemd_tmpfiles_262_bleachbit_1889_a_dry_run_says_what_a_run_does() {
     let sandbox = Sandbox::new()
-        .file("a", "whole")
-        .file("a.tmp", "x")
-        .file("b.tmp", "");
+        .file("a", "whole, to the last byte of it")
+        .file("a.4194304.tmp", "x")
+        .file("b.4194304.tmp", "");
     let mut shell = sandbox.shell();
-    assert!(shell.tell("exec 7<a.tmp; flock 7"));
+    assert!(shell.tell("exec 7<a.4194304.tmp; flock 7"));
     sandbox.age(OLD_ENOUGH);
     let dry = sandbox.sweep(SHORT.iter().chain(&["-n"])).exit(0).events();
     let run = sandbox.sweep(SHORT).exit(0).events();
     for events in [dry, run] {
-        assert_eq!(events.names("reaped"), ["b.tmp"]);
-        assert_eq!(events.about("a.tmp"), ["kept locked"]);
+        assert_eq!(events.names("reaped"), ["b.4194304.tmp"]);
+        assert_eq!(events.about("a.4194304.tmp"), ["kept locked"]);
     }
 }
 
@@ -603,8 +606,8 @@ fn systemd_tmpfiles_262_bleachbit_1889_a_dry_run_says_what_a_run_does() {
 /// age could the cleaner be cleared of it.
 #[test]
 fn mibeenvr_803_who_removed_it() {
-    let sandbox = Sandbox::new().file("a.tmp", "");
-    let ino = fs::metadata(sandbox.path("a.tmp")).unwrap().ino();
+    let sandbox = Sandbox::new().file("a.4194304.tmp", "");
+    let ino = fs::metadata(sandbox.path("a.4194304.tmp")).unwrap().ino();
     sandbox.age(OLD_ENOUGH);
     sandbox.sweep(SHORT).exit(0);
     let journal = sandbox.base().join("state/orphand/journal.jsonl");
@@ -617,7 +620,10 @@ fn mibeenvr_803_who_removed_it() {
     assert_eq!(kinds, ["intent", "outcome"], "{journal}");
     let intent = &lines[0];
     assert!(
-        intent["path"].as_str().unwrap().ends_with("/root/a.tmp"),
+        intent["path"]
+            .as_str()
+            .unwrap()
+            .ends_with("/root/a.4194304.tmp"),
         "{journal}"
     );
     assert_eq!(
@@ -629,13 +635,13 @@ fn mibeenvr_803_who_removed_it() {
 /// Rule: an unknown key is an error. An age that was not known was left out, and everything went.
 #[test]
 fn systemd_1633_a_setting_that_is_left_out() {
-    let sandbox = Sandbox::new().file("a.tmp", "");
+    let sandbox = Sandbox::new().file("a.4194304.tmp", "");
     fs::create_dir(sandbox.base().join("config/orphand")).unwrap();
     let config = sandbox.base().join("config/orphand/config.toml");
     fs::write(config, "[defaults]\ngrase = \"10d\"\n").unwrap();
     sandbox.age(OLD_ENOUGH);
     sandbox.sweep(SHORT).exit(78).complains("grase");
-    assert!(sandbox.has("a.tmp"));
+    assert!(sandbox.has("a.4194304.tmp"));
 }
 
 /// Rule: names are escaped where people read them. A file's name moved the cursor of whoever listed
@@ -655,10 +661,10 @@ fn kirocrew_4957_names_that_write_to_the_terminal() {
 /// temps at its start; tmpreaper stops itself after 55 seconds so that no two overlap.
 #[test]
 fn sccache_lru_disk_cache_init_two_at_once() {
-    let sandbox = Sandbox::new().file("a.tmp", "");
+    let sandbox = Sandbox::new().file("a.4194304.tmp", "");
     let watching = sandbox.watch(["--grace", "1h"]).ready();
     sandbox.sweep(SHORT).exit(75);
-    assert!(sandbox.has("a.tmp"));
+    assert!(sandbox.has("a.4194304.tmp"));
     watching.stop().exit(0);
 }
 

@@ -48,6 +48,8 @@ pub(crate) enum Call {
     GetLease,
     /// fcntl(2), `F_SETLEASE` with `F_UNLCK`.
     EndLease,
+    /// lseek(2): where data and holes begin.
+    Seek,
     /// fgetxattr(2).
     Mark,
     /// flock(2).
@@ -98,6 +100,7 @@ impl Call {
             | Call::SetLease
             | Call::GetLease
             | Call::EndLease
+            | Call::Seek
             | Call::Mark
             | Call::Lock
             | Call::Unlock
@@ -206,6 +209,7 @@ const CALLS: &[libc::c_long] = &[
     libc::SYS_openat,
     libc::SYS_openat2,
     libc::SYS_statx,
+    libc::SYS_lseek,
     libc::SYS_fstatfs,
     libc::SYS_getdents64,
     libc::SYS_fcntl,
@@ -240,6 +244,7 @@ fn classify(number: libc::c_long, args: &[u64; 6]) -> Call {
             true => Call::StatFd,
             false => Call::StatName,
         },
+        libc::SYS_lseek => Call::Seek,
         libc::SYS_fstatfs => Call::FileSystem,
         libc::SYS_getdents64 => Call::List,
         libc::SYS_fcntl => match (args[1] as i32, args[2] as i32) {

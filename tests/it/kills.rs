@@ -57,7 +57,7 @@ impl Work {
     fn sandbox(self) -> Sandbox {
         let sandbox = match self {
             Work::Moving => Sandbox::new(),
-            _ => Sandbox::new().file("a", "whole"),
+            _ => Sandbox::new().file("a", "whole, to the last byte of it"),
         };
         match self {
             Work::Recovering | Work::RecoveringTaken => sandbox.write(CLAIM, OLD),
@@ -267,6 +267,10 @@ fn put_right(sandbox: &Sandbox, work: Work, affair: &Affair, what: &str) {
         assert_eq!(new, [sandbox.path("a.tmp")], "{what}");
     }
     if work != Work::Moving {
-        assert_eq!(sandbox.content("a"), "whole", "{what}");
+        assert_eq!(
+            sandbox.content("a"),
+            "whole, to the last byte of it",
+            "{what}"
+        );
     }
 }

@@ -21,6 +21,7 @@ mod scan;
 mod seeds;
 mod service;
 mod sweep;
+mod targets;
 mod users;
 mod watch;
 mod watch_roots;

@@ -137,23 +137,23 @@ fn twenty_thousand_leaks_while_it_is_stopped() {
     let leaks = queue.trim().parse::<usize>().unwrap().max(20_000) + 100;
     let stopped = Stopped::new(&watching);
     for n in 0..leaks {
-        crate::sandbox::write(&sandbox.path(format!("t{n}.tmp")), "");
+        crate::sandbox::write(&sandbox.path(format!("t{n}.4194304.tmp")), "");
     }
     fs::remove_dir(sandbox.path("gone")).unwrap();
-    sandbox.write("gone/a.tmp", "");
+    sandbox.write("gone/a.4194304.tmp", "");
     fs::rename(sandbox.path("left"), sandbox.path("x")).unwrap();
     fs::rename(sandbox.path("right"), sandbox.path("left")).unwrap();
     fs::rename(sandbox.path("x"), sandbox.path("right")).unwrap();
     fs::rename(sandbox.path("old"), sandbox.path("new")).unwrap();
     for n in 0..200 {
-        sandbox.write(format!("made/{n}/deep/b.tmp"), "");
+        sandbox.write(format!("made/{n}/deep/b.4194304.tmp"), "");
     }
     drop(stopped);
     watching.wait_for(rescan("overflow"));
     all_taken(&watching, &sandbox);
     // Whatever was done to the directories, each is heard by its name of now.
     for dir in ["gone", "left", "right", "new/deep", "made/7/deep", "old"] {
-        takes(&mut watching, &sandbox, &format!("{dir}/later.tmp"));
+        takes(&mut watching, &sandbox, &format!("{dir}/later.4194304.tmp"));
     }
     let stopped = watching.stop().exit(0);
     assert_eq!(stopped.events.of("failed").len(), 0);
@@ -174,8 +174,8 @@ fn a_queue_of_eight() {
     let mut watching = Watching::start(world.holds(sandbox.command(args))).ready();
     let stopped = Stopped::new(&watching);
     for n in 0..500 {
-        sandbox.write(format!("stopped/{n}/a.tmp"), "");
-        sandbox.write(format!("t{n}.tmp"), "");
+        sandbox.write(format!("stopped/{n}/a.4194304.tmp"), "");
+        sandbox.write(format!("t{n}.4194304.tmp"), "");
     }
     drop(stopped);
     all_taken(&watching, &sandbox);
@@ -187,12 +187,12 @@ fn a_queue_of_eight() {
         rounds += 1;
         let line = format!(
             "mkdir -p storm/{rounds}; for i in 1 2 3 4 5 6 7 8 9 10 11 12; do : > \
-             storm/{rounds}/t$i.tmp; : > $i; mv $i $i.x; done"
+             storm/{rounds}/t$i.4194304.tmp; : > $i; mv $i $i.x; done"
         );
         assert!(shell.tell(&line));
     }
     all_taken(&watching, &sandbox);
-    takes(&mut watching, &sandbox, "storm/1/later.tmp");
+    takes(&mut watching, &sandbox, "storm/1/later.4194304.tmp");
     let scans = count(&watching, rescan("overflow")) - before;
     // 100 ms, doubled each time: five within four seconds, and some for the rest.
     assert!(
@@ -247,7 +247,7 @@ fn a_scan_for_lost_events_that_cannot_read() {
     let mut watching = Watching::start(world.holds(sandbox.command(args))).ready();
     let stopped = Stopped::new(&watching);
     for n in 0..50 {
-        sandbox.write(format!("t{n}.tmp"), "");
+        sandbox.write(format!("t{n}.4194304.tmp"), "");
     }
     // Enough to see that the root is there, and not to read it.
     let before = descriptors(watching.pid(), |taken| {
@@ -297,16 +297,20 @@ fn thousands_of_directories_at_once() {
     let mut watching = sandbox.watch(DEEP).ready();
     let mut shell = sandbox.shell();
     let make = "i=0; while [ $i -lt 3000 ]; do echo $((i % 30))/$i; i=$((i+1)); done > ../dirs; \
-                xargs mkdir -p < ../dirs; sed 's/$/\\/a.tmp/' ../dirs | xargs touch";
+                xargs mkdir -p < ../dirs; sed 's/$/\\/a.4194304.tmp/' ../dirs | xargs touch";
     assert!(shell.tell(make));
     all_taken(&watching, &sandbox);
     for n in [0, 1, 1_499, 2_999] {
-        takes(&mut watching, &sandbox, &format!("{}/{n}/b.tmp", n % 30));
+        takes(
+            &mut watching,
+            &sandbox,
+            &format!("{}/{n}/b.4194304.tmp", n % 30),
+        );
     }
     // And away with them, and some of them again.
     assert!(shell.tell("rm -rf * && mkdir -p 7/7 29/2999"));
-    takes(&mut watching, &sandbox, "7/7/c.tmp");
-    takes(&mut watching, &sandbox, "29/2999/c.tmp");
+    takes(&mut watching, &sandbox, "7/7/c.4194304.tmp");
+    takes(&mut watching, &sandbox, "29/2999/c.4194304.tmp");
     let stopped = watching.stop().exit(0);
     assert_eq!(stopped.events.of("failed").len(), 0);
 }
@@ -318,13 +322,13 @@ fn a_directory_that_comes_later_has_half_a_grace() {
     const GRACE: Duration = Duration::from_secs(4);
     let sandbox = Sandbox::new().dir("../outside");
     let outside = sandbox.base().join("outside");
-    fs::write(outside.join("old.tmp"), "").unwrap();
+    fs::write(outside.join("old.4194304.tmp"), "").unwrap();
     let mut watching = sandbox.watch(["--grace", "4s", "-r"]).ready();
     // As old as it has to be, by its dates.
     std::thread::sleep(GRACE);
     let moved = Instant::now();
     fs::rename(&outside, sandbox.path("inside")).unwrap();
-    watching.wait_for(is("reaped", "old.tmp"));
+    watching.wait_for(is("reaped", "old.4194304.tmp"));
     let had = moved.elapsed();
     assert!(had >= GRACE / 2, "it went after {had:?}");
     watching.stop().exit(0);
@@ -361,7 +365,7 @@ fn a_storm_of_directories() {
             5..8 => fs::create_dir_all(&one),
             _ => {
                 made += 1;
-                fs::write(one.join(format!("t{n}.tmp")), "")
+                fs::write(one.join(format!("t{n}.4194304.tmp")), "")
             }
         };
     }
@@ -373,9 +377,9 @@ fn a_storm_of_directories() {
     fs::create_dir_all(sandbox.path("d1/e1/f")).unwrap();
     let dirs: Vec<PathBuf> = dirs(&sandbox.root());
     for dir in &dirs {
-        fs::write(dir.join("last.tmp"), "").unwrap();
+        fs::write(dir.join("last.4194304.tmp"), "").unwrap();
     }
-    watching.wait_for_nth(dirs.len(), is("reaped", "last.tmp"));
+    watching.wait_for_nth(dirs.len(), is("reaped", "last.4194304.tmp"));
     watching.outlive_a_sentinel(&sandbox);
     let (before, after) = (&spared, &temps(&outside));
     assert_eq!(before, after, "what is outside is nobody's business");
@@ -462,20 +466,20 @@ fn no_room_for_another_watch() {
         watching.wait_for(root_is("polling"));
         let mut watching = watching.ready();
         for n in 0..30 {
-            sandbox.write(format!("{n}/deep/a.tmp"), "");
+            sandbox.write(format!("{n}/deep/a.4194304.tmp"), "");
         }
         // Directories that come meanwhile as well.
-        sandbox.write("later/deep/a.tmp", "");
-        watching.wait_for_nth(31, is("reaped", "a.tmp"));
+        sandbox.write("later/deep/a.4194304.tmp", "");
+        watching.wait_for_nth(31, is("reaped", "a.4194304.tmp"));
         watching.wait_for_nth(3, rescan("periodic"));
         assert_eq!(count(&watching, root_is("polling")), 1, "once");
         says_the_limit(&watching.stderr(), "sysctl fs.inotify.max_user_watches=");
         limited.set(&watching, limit, 10_000);
         watching.wait_for(root_is("watching"));
         for n in 0..30 {
-            sandbox.write(format!("{n}/deep/b.tmp"), "");
+            sandbox.write(format!("{n}/deep/b.4194304.tmp"), "");
         }
-        watching.wait_for_nth(30, is("reaped", "b.tmp"));
+        watching.wait_for_nth(30, is("reaped", "b.4194304.tmp"));
         // All is watched, so nothing is scanned any more.
         let before = count(&watching, rescan("periodic"));
         for _ in 0..3 {
@@ -502,7 +506,7 @@ fn no_room_for_the_root_or_the_way_to_it() {
             let mut watching = limited.watch(limit, 1, &SHORT);
             watching.wait_for(root_is("polling"));
             let mut watching = watching.ready();
-            takes(&mut watching, sandbox, "a.tmp");
+            takes(&mut watching, sandbox, "a.4194304.tmp");
             let stderr = watching.stderr();
             let about_root = stderr
                 .lines()
@@ -512,13 +516,16 @@ fn no_room_for_the_root_or_the_way_to_it() {
             let away = sandbox.base().join(limit);
             fs::rename(sandbox.root(), &away).unwrap();
             sandbox.make_dir("");
-            takes(&mut watching, sandbox, "b.tmp");
-            fs::write(away.join("c.tmp"), "").unwrap();
+            takes(&mut watching, sandbox, "b.4194304.tmp");
+            fs::write(away.join("c.4194304.tmp"), "").unwrap();
             limited.set(&watching, limit, 1_000);
             watching.wait_for(root_is("watching"));
             watching.outlive_a_sentinel(sandbox);
             watching.outlive_a_sentinel(sandbox);
-            assert!(away.join("c.tmp").exists(), "no more at the root's path");
+            assert!(
+                away.join("c.4194304.tmp").exists(),
+                "no more at the root's path"
+            );
             watching.stop().exit(0);
         }
     });
@@ -537,12 +544,12 @@ fn a_thread_of_notifys_that_dies() {
         let mut watching = Watching::start(world.holds(sandbox.command(args))).ready();
         world.trouble(trouble);
         // Its event is lost with the thread that was to hear it.
-        sandbox.write("sub/a.tmp", "");
+        sandbox.write("sub/a.4194304.tmp", "");
         watching.wait_for(rescan("overflow"));
-        taken(&mut watching, &sandbox, "sub/a.tmp");
+        taken(&mut watching, &sandbox, "sub/a.4194304.tmp");
         assert!(world.has_struck());
-        takes(&mut watching, &sandbox, "sub/b.tmp");
-        takes(&mut watching, &sandbox, "new/c.tmp");
+        takes(&mut watching, &sandbox, "sub/b.4194304.tmp");
+        takes(&mut watching, &sandbox, "new/c.4194304.tmp");
         fs::remove_dir_all(sandbox.path("new")).unwrap();
         let said = watching.stderr();
         assert!(said.contains("anew"), "{said}");
@@ -581,7 +588,7 @@ fn the_thread_that_hears_of_parents_dies() {
     watching.wait_for(root_is("gone"));
     sandbox.make_dir("");
     watching.wait_for(root_is("watching"));
-    takes(&mut watching, &sandbox, "a.tmp");
+    takes(&mut watching, &sandbox, "a.4194304.tmp");
     watching.stop().exit(0);
 }
 
@@ -602,17 +609,17 @@ fn the_thread_that_hears_of_the_configuration_dies() {
         fs::write(folder.join("config.toml"), text).unwrap();
     };
     configure("a");
-    sandbox.write("b/y.tmp", "");
+    sandbox.write("b/y.4194304.tmp", "");
     let command = sandbox.command(["watch", "--json"]);
     let mut watching = Watching::start(world.holds(command)).ready();
     // Nobody else hears anything now.
     world.trouble(Trouble::Die);
     configure("b");
-    taken(&mut watching, &sandbox, "b/y.tmp");
+    taken(&mut watching, &sandbox, "b/y.4194304.tmp");
     assert!(world.has_struck());
-    sandbox.write("a/z.tmp", "");
+    sandbox.write("a/z.4194304.tmp", "");
     configure("a");
-    taken(&mut watching, &sandbox, "a/z.tmp");
+    taken(&mut watching, &sandbox, "a/z.4194304.tmp");
     watching.stop().exit(0);
 }
 
@@ -663,15 +670,15 @@ fn more_than_there_is_room_for() {
     alone(EVERYBODY, || {
         let sandbox = Sandbox::new();
         for n in 0..100 {
-            sandbox.write(format!("before-{n}.tmp"), "");
+            sandbox.write(format!("before-{n}.4194304.tmp"), "");
         }
         let watcher = Watcher::builder()
             .root(sandbox.root(), policy(Duration::from_millis(500)))
             .most_tracked(64)
             .start()
             .unwrap();
-        let names = (0..100).map(|n| format!("before-{n}.tmp"));
-        let names = names.chain((0..200).map(|n| format!("after-{n}.tmp")));
+        let names = (0..100).map(|n| format!("before-{n}.4194304.tmp"));
+        let names = names.chain((0..200).map(|n| format!("after-{n}.4194304.tmp")));
         // Not what is there: on a slow machine some are gone by now, and some go by their claims' names.
         let mut left: BTreeSet<PathBuf> = names.map(|name| sandbox.path(name)).collect();
         let take = |left: &mut BTreeSet<PathBuf>, event: &Event| match event {
@@ -684,7 +691,7 @@ fn more_than_there_is_room_for() {
         });
         assert!(watcher.tracked() <= 65, "{}", watcher.tracked());
         for n in 0..200 {
-            sandbox.write(format!("after-{n}.tmp"), "");
+            sandbox.write(format!("after-{n}.4194304.tmp"), "");
             assert!(watcher.tracked() <= 65, "{}", watcher.tracked());
         }
         while !left.is_empty() {
@@ -710,7 +717,7 @@ fn a_watch_that_has_gone_silent() {
             .unwrap();
         next(&watcher, |event| matches!(event, Event::Ready { .. }));
         silence(&sandbox.root());
-        sandbox.write("a.tmp", "");
+        sandbox.write("a.4194304.tmp", "");
         next(&watcher, |event| {
             matches!(
                 event,
@@ -738,10 +745,10 @@ fn a_watch_that_has_gone_silent() {
                 }
             )
         });
-        sandbox.write("b.tmp", "");
+        sandbox.write("b.4194304.tmp", "");
         // Only an event is told like this.
         next(&watcher, |event| match event {
-            Event::Tracked { subject, .. } => subject.path.ends_with("b.tmp"),
+            Event::Tracked { subject, .. } => subject.path.ends_with("b.4194304.tmp"),
             _ => false,
         });
     });
@@ -815,14 +822,14 @@ fn a_parent_that_is_renamed_away_and_replaced() {
     let args = ["--grace", "500ms", "root/a/b/c"];
     let mut watching = sandbox.watch_dirs(args).ready();
     for round in 1..=3 {
-        sandbox.write("a/b/c/kept.tmp", "");
+        sandbox.write("a/b/c/kept.4194304.tmp", "");
         fs::rename(&way, &away).unwrap();
-        sandbox.write(format!("a/b/c/t{round}.tmp"), "");
-        watching.wait_for(is("reaped", &format!("t{round}.tmp")));
-        let again = format!("t{round}.again.tmp");
+        sandbox.write(format!("a/b/c/t{round}.4194304.tmp"), "");
+        watching.wait_for(is("reaped", &format!("t{round}.4194304.tmp")));
+        let again = format!("t{round}.again.4194304.tmp");
         takes(&mut watching, &sandbox, &format!("a/b/c/{again}"));
         assert!(
-            away.join("b/c/kept.tmp").exists(),
+            away.join("b/c/kept.4194304.tmp").exists(),
             "it is no more at the root's path"
         );
         fs::remove_dir_all(&away).unwrap();
@@ -830,9 +837,9 @@ fn a_parent_that_is_renamed_away_and_replaced() {
     // Back again, the very same: what was away is at the root's path again.
     fs::rename(&way, &away).unwrap();
     watching.wait_for(root_is("gone"));
-    fs::write(away.join("b/c/back.tmp"), "").unwrap();
+    fs::write(away.join("b/c/back.4194304.tmp"), "").unwrap();
     fs::rename(&away, &way).unwrap();
-    watching.wait_for(is("reaped", "back.tmp"));
+    watching.wait_for(is("reaped", "back.4194304.tmp"));
     watching.stop().exit(0);
 }
 
@@ -861,7 +868,11 @@ fn a_root_that_is_shut_and_opened() {
             watching.wait_for_nth(watched, root_is("watching"));
         }
         slowest = slowest.max(since.elapsed());
-        takes(&mut watching, &sandbox, &format!("way/in/t{round}.tmp"));
+        takes(
+            &mut watching,
+            &sandbox,
+            &format!("way/in/t{round}.4194304.tmp"),
+        );
         let next = ["way/in", "way", "way", "way"][round];
         let since = Instant::now();
         mode(next, 0o000);
@@ -956,16 +967,18 @@ fn a_root_that_is_mounted_over_and_unmounted() {
         let mut slowest = Duration::ZERO;
         let mut returned = 0;
         for lazily in [false, true] {
-            let under = format!("way/in/under-{lazily}.tmp");
+            let under = format!("way/in/under-{lazily}.4194304.tmp");
             sandbox.write(&under, "");
             let since = Instant::now();
             mount("tmpfs", &root);
             returned += 1;
             watching.wait_for_nth(returned, rescan("root-returned"));
             slowest = slowest.max(since.elapsed());
-            takes(&mut watching, &sandbox, "way/in/over.tmp");
+            takes(&mut watching, &sandbox, "way/in/over.4194304.tmp");
             watching.outlive_a_sentinel_in(&sandbox, "way/in");
-            let about = watching.events().about(&format!("under-{lazily}.tmp"));
+            let about = watching
+                .events()
+                .about(&format!("under-{lazily}.4194304.tmp"));
             assert_eq!(about, [""; 0], "it is not there to be seen");
             let open = fs::File::create(sandbox.path("way/in/open")).unwrap();
             let since = Instant::now();
@@ -979,20 +992,20 @@ fn a_root_that_is_mounted_over_and_unmounted() {
             taken(&mut watching, &sandbox, &under);
         }
         // A folder on the way to it.
-        sandbox.write("way/in/under-way.tmp", "");
+        sandbox.write("way/in/under-way.4194304.tmp", "");
         let since = Instant::now();
         mount("tmpfs", &sandbox.path("way"));
         watching.wait_for(root_is("gone"));
         slowest = slowest.max(since.elapsed());
-        takes(&mut watching, &sandbox, "way/in/new.tmp");
+        takes(&mut watching, &sandbox, "way/in/new.4194304.tmp");
         let since = Instant::now();
         umount(&sandbox.path("way"), false);
-        watching.wait_for(is("reaped", "under-way.tmp"));
+        watching.wait_for(is("reaped", "under-way.4194304.tmp"));
         println!(
             "a mount was noticed within {slowest:?} at worst; the last one: {:?}",
             since.elapsed()
         );
-        takes(&mut watching, &sandbox, "way/in/end.tmp");
+        takes(&mut watching, &sandbox, "way/in/end.4194304.tmp");
         watching.stop().exit(0);
     });
 }
@@ -1017,14 +1030,14 @@ fn a_parent_that_is_unmounted_and_mounted_again() {
         disk.mount(&way);
         drop(stopped);
         watching.wait_for(rescan("root-returned"));
-        takes(&mut watching, &sandbox, "way/in/a.tmp");
+        takes(&mut watching, &sandbox, "way/in/a.4194304.tmp");
         fs::remove_dir(&root).unwrap();
         watching.wait_for(root_is("gone"));
         // What follows from its going has been done then: only the watch on its parent tells of what
         // comes.
         watching.outlive_a_sentinel_in(&sandbox, "other");
         fs::create_dir(&root).unwrap();
-        takes(&mut watching, &sandbox, "way/in/b.tmp");
+        takes(&mut watching, &sandbox, "way/in/b.4194304.tmp");
         watching.stop().exit(0);
         umount(&way, true);
     });
@@ -1071,29 +1084,29 @@ fn a_directory_below_that_is_mounted_over() {
         let (sub, space) = (sandbox.path("sub"), sandbox.path("with space"));
         mount("tmpfs", &space);
         let mut watching = sandbox.watch(["--grace", "500ms", "-r"]).ready();
-        sandbox.write("sub/deep/under.tmp", "");
+        sandbox.write("sub/deep/under.4194304.tmp", "");
         mount("tmpfs", &sub);
-        sandbox.write("sub/over.tmp", "");
-        sandbox.write("with space/over.tmp", "");
+        sandbox.write("sub/over.4194304.tmp", "");
+        sandbox.write("with space/over.4194304.tmp", "");
         watching.outlive_a_sentinel(&sandbox);
         watching.outlive_a_sentinel(&sandbox);
-        for file in ["under.tmp", "over.tmp"] {
+        for file in ["under.4194304.tmp", "over.4194304.tmp"] {
             assert_eq!(watching.events().about(file), [""; 0]);
         }
         umount(&sub, false);
-        taken(&mut watching, &sandbox, "sub/deep/under.tmp");
-        takes(&mut watching, &sandbox, "sub/deep/a.tmp");
+        taken(&mut watching, &sandbox, "sub/deep/under.4194304.tmp");
+        takes(&mut watching, &sandbox, "sub/deep/a.4194304.tmp");
         // It was mounted over when the watch began.
         umount(&space, false);
         // Its watch stands within the moment; until then a temp is found by the scan after it.
-        takes(&mut watching, &sandbox, "with space/b.tmp");
+        takes(&mut watching, &sandbox, "with space/b.4194304.tmp");
         let (outside, root) = (sandbox.base().join("outside"), sandbox.root());
         fs::create_dir(&outside).unwrap();
-        fs::write(outside.join("bound.tmp"), "").unwrap();
+        fs::write(outside.join("bound.4194304.tmp"), "").unwrap();
         mount(outside.to_str().unwrap(), &root.join("sub"));
         watching.outlive_a_sentinel(&sandbox);
         watching.outlive_a_sentinel(&sandbox);
-        assert!(outside.join("bound.tmp").exists());
+        assert!(outside.join("bound.4194304.tmp").exists());
         watching.stop().exit(0);
     });
 }

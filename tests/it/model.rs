@@ -18,7 +18,7 @@ use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use orphand::decide::judge::{Evidence, Place, Reach, Target, Verdict, Writer, judge};
+use orphand::decide::judge::{Dates, Evidence, Place, Reach, Target, Verdict, Writer, judge};
 use orphand::decide::observation::{Fingerprint, Hold, Kind, Observation};
 use orphand::decide::policy::Policy;
 use orphand::decide::time::Wall;
@@ -1210,6 +1210,7 @@ fn judge_as(seen: Seen, expected: Option<Seen>, hold: Hold, target: Target) -> V
             mount: Some(1),
             file_system: "ext4".into(),
             reach: Reach::Whole,
+            dates: Dates::Fine,
             quarantine: true,
         };
         (Policy::default(), place)
@@ -1228,6 +1229,7 @@ fn judge_as(seen: Seen, expected: Option<Seen>, hold: Hold, target: Target) -> V
         opened: true,
         mappings_examined: false,
         target,
+        random_name: true,
         restored: false,
         reserved: None,
     };

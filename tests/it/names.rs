@@ -84,7 +84,7 @@ fn every_name_is_taken_and_none_is_printed_raw() {
     let names = names();
     let sandbox = Sandbox::new();
     for target in &names {
-        sandbox.write(target, "whole");
+        sandbox.write(target, "whole, to the last byte of it");
         sandbox.write(temp(target), "x");
     }
     let sandbox = sandbox.aged(OLD);
@@ -151,7 +151,7 @@ fn every_name_is_taken_and_none_is_printed_raw() {
         "the targets, and nothing else"
     );
     for target in first.iter().chain(second) {
-        assert_eq!(sandbox.content(target), "whole");
+        assert_eq!(sandbox.content(target), "whole, to the last byte of it");
     }
     harmless(sandbox.run(["history"]).exit(0));
     let history = sandbox.run(["history", "--json"]).exit(0).events();
@@ -281,7 +281,7 @@ fn devices(_: &Sandbox) -> Vec<&'static str> {
 fn what_is_no_regular_file_is_untouched() {
     Sandbox::each(|sandbox| {
         let sandbox = sandbox
-            .file("../outside", "whole")
+            .file("../outside", "whole, to the last byte of it")
             .file("dir.tmp/inside", "x");
         fifo(&sandbox.path("fifo.tmp"));
         let _socket = UnixListener::bind(sandbox.path("socket.tmp")).unwrap();
@@ -326,7 +326,10 @@ fn what_is_no_regular_file_is_untouched() {
         let stopped = watching.stop().exit(0);
         assert_eq!(
             stopped.events.names("reaped"),
-            ["sentinel-1.tmp", "sentinel-2.tmp"]
+            [
+                "sentinel-1.4f1c2d3e-5a6b-4c7d-8e9f-0a1b2c3d4e5f.tmp",
+                "sentinel-2.4f1c2d3e-5a6b-4c7d-8e9f-0a1b2c3d4e5f.tmp"
+            ]
         );
         assert_eq!(stopped.events.sums(), [2, 0, 0, 0]);
         for name in special
@@ -341,7 +344,10 @@ fn what_is_no_regular_file_is_untouched() {
                 .file_type()
                 .is_fifo()
         );
-        assert_eq!(sandbox.content("../outside"), "whole");
+        assert_eq!(
+            sandbox.content("../outside"),
+            "whole, to the last byte of it"
+        );
         assert_eq!(sandbox.content("dir.tmp/inside"), "x");
     });
 }
@@ -474,10 +480,10 @@ fn pids_and_targets() {
         ),
     ] {
         let sandbox = Sandbox::new()
-            .file("a", "whole")
-            .file("report", "whole")
-            .file(".hidden", "whole")
-            .file("hidden", "whole")
+            .file("a", "whole, to the last byte of it")
+            .file("report", "whole, to the last byte of it")
+            .file(".hidden", "whole, to the last byte of it")
+            .file("hidden", "whole, to the last byte of it")
             .file(&temp, content)
             .aged(OLD);
         let events = sandbox.sweep(SHORT).exit(0).events();
@@ -494,7 +500,7 @@ fn pids_and_targets() {
             assert_eq!(event["writer_pid"], pid, "{temp}");
         }
         for whole in ["a", "report", ".hidden", "hidden"] {
-            assert_eq!(sandbox.content(whole), "whole");
+            assert_eq!(sandbox.content(whole), "whole, to the last byte of it");
         }
     }
 }
@@ -506,11 +512,11 @@ fn a_year_is_no_reason_to_delete() {
     for year in ["1987", "1999", "2024", "2055"] {
         let temp = format!("report.{year}.tmp");
         let sandbox = Sandbox::new()
-            .file("report", "whole")
+            .file("report", "whole, to the last byte of it")
             .file(&temp, "x")
             .aged(OLD);
         let events = sandbox.sweep(SHORT).exit(0).events();
-        assert_eq!(sandbox.content("report"), "whole");
+        assert_eq!(sandbox.content("report"), "whole, to the last byte of it");
         match events.about(&temp).as_slice() {
             [kept] if kept == "kept writer-alive" => {}
             said => return assert_eq!(said, ["quarantined"]),
@@ -522,7 +528,7 @@ fn a_year_is_no_reason_to_delete() {
 /// A zombie writes nothing any more.
 #[test]
 fn a_writer_that_nobody_has_waited_for_is_gone() {
-    let sandbox = Sandbox::new().file("a", "whole");
+    let sandbox = Sandbox::new().file("a", "whole, to the last byte of it");
     let mut child = std::process::Command::new("sleep")
         .arg("1000")
         .begin()
@@ -548,7 +554,7 @@ fn names_that_are_left_alone() {
         ".syncthing.x.tmp",
         ".syncthing..tmp",
     ];
-    let mut sandbox = Sandbox::new().file("x.tmp", "");
+    let mut sandbox = Sandbox::new().file("x.4194304.tmp", "");
     for name in left {
         sandbox = sandbox.file(name, "x");
     }
@@ -564,13 +570,19 @@ fn names_that_are_left_alone() {
             .exit(0)
             .stdout_json();
         let listed: Vec<&str> = scan["temps"].as_array().unwrap().iter().map(name).collect();
-        assert_eq!(listed, ["x.tmp"], "{names:?}");
+        assert_eq!(listed, ["x.4194304.tmp"], "{names:?}");
     }
     let mut watching = sandbox.watch(["--grace", "200ms"]).ready();
     sandbox.write("2.tmp", "");
     watching.outlive_a_sentinel(&sandbox);
     let stopped = watching.stop().exit(0);
-    assert_eq!(stopped.events.names("reaped"), ["sentinel-1.tmp", "x.tmp"]);
+    assert_eq!(
+        stopped.events.names("reaped"),
+        [
+            "sentinel-1.4f1c2d3e-5a6b-4c7d-8e9f-0a1b2c3d4e5f.tmp",
+            "x.4194304.tmp"
+        ]
+    );
     for name in left.iter().chain(&["2.tmp"]) {
         assert!(sandbox.has(name), "{name}");
     }
@@ -587,14 +599,15 @@ fn names_replace_the_default() {
     let sandbox = Sandbox::new()
         .file("a.tmp", "")
         .file("b.part", "")
-        .file("c.temp", "")
+        .file("c.partly", "")
         .aged(OLD);
     let args = SHORT
         .iter()
-        .chain(&["--name", "*.part", "--name", "*.temp"]);
+        .chain(&["--name", "*.part", "--name", "*.partly"]);
     let events = sandbox.sweep(args).exit(0).events();
-    assert_eq!(events.names("reaped"), ["b.part", "c.temp"]);
-    assert_eq!(sandbox.listing(), ["a.tmp"]);
+    // Nothing tells what they are: they are moved.
+    assert_eq!(events.names("quarantined"), ["b.part", "c.partly"]);
+    assert_eq!(sandbox.listing(), [".orphand", "a.tmp"]);
 }
 
 /// Named grammars are off until a rule turns them on.
@@ -624,8 +637,8 @@ fn writers_on_wish() {
         ("git", "tmp_pack_aB3xYz".to_owned(), "quarantined", None),
     ] {
         let sandbox = Sandbox::new()
-            .file(".claude.json", "whole")
-            .file("config.json", "whole")
+            .file(".claude.json", "whole, to the last byte of it")
+            .file("config.json", "whole, to the last byte of it")
             .file(&temp, "x")
             .aged(OLD);
         let events = sandbox.sweep(SHORT).exit(0).events();
@@ -640,6 +653,9 @@ fn writers_on_wish() {
             let target = sandbox.path(target);
             assert_eq!(events.one("reaped")["target"], target.to_str().unwrap());
         }
-        assert_eq!(sandbox.content(".claude.json"), "whole");
+        assert_eq!(
+            sandbox.content(".claude.json"),
+            "whole, to the last byte of it"
+        );
     }
 }

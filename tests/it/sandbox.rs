@@ -805,7 +805,11 @@ impl Watching {
     #[track_caller]
     pub(crate) fn outlive_a_sentinel_in(&mut self, sandbox: &Sandbox, below: &str) {
         self.sentinels += 1;
-        let file = format!("sentinel-{}.tmp", self.sentinels);
+        // An empty file with a random name is no copy of anything.
+        let file = format!(
+            "sentinel-{}.4f1c2d3e-5a6b-4c7d-8e9f-0a1b2c3d4e5f.tmp",
+            self.sentinels
+        );
         sandbox.write(Path::new(below).join(&file), "");
         self.wait_for(is("reaped", &file));
     }

@@ -30,10 +30,10 @@ fn temps(document: &Value) -> Vec<(&str, String)> {
 #[test]
 fn everything_is_listed_with_its_verdict() {
     let sandbox = Sandbox::new()
-        .file("a", "whole")
+        .file("a", "whole, to the last byte of it")
         .file("a.tmp", "orphan")
         .file("sole.tmp", "precious")
-        .file("empty.tmp", "")
+        .file("empty.4194304.tmp", "")
         .file("held.tmp", "x")
         .file("linked.tmp", "x")
         .file("not a temp", "x")
@@ -49,7 +49,7 @@ fn everything_is_listed_with_its_verdict() {
     contract::check_scan(&document);
     let want = [
         ("a.tmp", "reap -"),
-        ("empty.tmp", "reap -"),
+        ("empty.4194304.tmp", "reap -"),
         ("held.tmp", "keep in-use"),
         ("linked.tmp", "keep hard-linked"),
         ("sole.tmp", "quarantine sole-copy"),
@@ -107,10 +107,10 @@ fn everything_is_listed_with_its_verdict() {
 #[test]
 fn scan_and_sweep_agree() {
     let sandbox = Sandbox::new()
-        .file("a", "whole")
+        .file("a", "whole, to the last byte of it")
         .file("a.tmp", "orphan")
         .file("sole.tmp", "precious")
-        .file("empty.tmp", "")
+        .file("empty.4194304.tmp", "")
         .file(format!("a.{}.7.tmp", std::process::id()), "x")
         .aged(OLD);
     let scan = sandbox.scan(SHORT).exit(0).stdout_json();
@@ -138,10 +138,10 @@ fn a_scan_of_nothing() {
 
 #[test]
 fn quiet_is_counted_from_the_newest_date() {
-    let sandbox = Sandbox::new().file("a.tmp", "").aged(OLD);
+    let sandbox = Sandbox::new().file("a.4194304.tmp", "").aged(OLD);
     let file = fs::File::options()
         .write(true)
-        .open(sandbox.path("a.tmp"))
+        .open(sandbox.path("a.4194304.tmp"))
         .unwrap();
     // rsync and tar set it back: that alone makes nothing old.
     file.set_modified(std::time::SystemTime::UNIX_EPOCH)
@@ -158,7 +158,7 @@ fn quiet_is_counted_from_the_newest_date() {
 #[test]
 fn explain_shows_every_gate() {
     let sandbox = Sandbox::new()
-        .file("a", "whole")
+        .file("a", "whole, to the last byte of it")
         .file("a.tmp", "x")
         .aged(OLD);
     let holder = fs::File::open(sandbox.path("a.tmp")).unwrap();
@@ -204,7 +204,7 @@ fn explain_shows_every_gate() {
 /// A terminal or not, colours are only where they are asked for.
 #[test]
 fn colours_on_wish() {
-    let sandbox = Sandbox::new().file("a.tmp", "").aged(OLD);
+    let sandbox = Sandbox::new().file("a.4194304.tmp", "").aged(OLD);
     for (args, coloured) in [
         (&["scan", "--grace", "100ms", "root"][..], false),
         (
@@ -231,7 +231,7 @@ fn colours_on_wish() {
 /// Nothing but data on stdout, nothing but words on stderr.
 #[test]
 fn quiet_and_json() {
-    let sandbox = Sandbox::new().file("a.tmp", "").aged(OLD);
+    let sandbox = Sandbox::new().file("a.4194304.tmp", "").aged(OLD);
     let ran = sandbox.sweep(SHORT.iter().chain(&["-n", "-v"])).exit(0);
     assert_eq!(ran.events().sums(), [1, 0, 0, 0]);
     sandbox
@@ -241,5 +241,5 @@ fn quiet_and_json() {
     sandbox
         .run(["sweep", "-n", "--grace", "100ms", "root"])
         .exit(0)
-        .says("a.tmp");
+        .says("a.4194304.tmp");
 }

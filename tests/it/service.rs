@@ -1546,7 +1546,7 @@ fn an_agent_that_really_runs() {
         String::from_utf8_lossy(raw(&root))
     ));
     let orphan = |stage: &Stage, name: &str| {
-        stage.sandbox.write("a", "whole");
+        stage.sandbox.write("a", "whole, to the last byte of it");
         stage.sandbox.write(name, "");
         until(name, || !stage.sandbox.has(name));
     };

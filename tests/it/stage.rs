@@ -41,8 +41,8 @@ pub(crate) const OLD: &[u8] = b"what the dead writer wrote";
 pub(crate) const TEMP: &str = "sessions.json.4f1c2d3e-5a6b-4c7d-8e9f-0a1b2c3d4e5f.tmp";
 /// The name that it was to get.
 pub(crate) const TARGET: &str = "sessions.json";
-/// What stands there.
-pub(crate) const WHOLE: &[u8] = b"the last good state";
+/// What stands there: no less than the temp holds, because both are written within one tick of the clock.
+pub(crate) const WHOLE: &[u8] = b"the last good state, from the first byte to the last";
 /// The directory that they lie in, below the root.
 pub(crate) const BELOW: &str = "agent";
 /// No condition of these tests takes longer to come, on however slow a machine.
@@ -292,8 +292,8 @@ impl Stage {
             root: &self.root.path,
             id: Some(root_dir.id()),
             dir: &dir,
-            policy: &self.root.policy,
             circumstances: Circumstances {
+                policy: &self.root.policy,
                 our_uid: rustix::process::geteuid().as_raw(),
                 marks: &marks,
                 nested: &Nested::default(),

@@ -15,7 +15,7 @@ const OLD: Duration = Duration::from_millis(150);
 fn what_is_older_goes_and_what_is_younger_stays() {
     let grace = Duration::from_secs(2);
     let sandbox = Sandbox::new()
-        .file("a", "whole")
+        .file("a", "whole, to the last byte of it")
         .file("a.tmp", "old")
         .aged(grace);
     let stop = AtomicBool::new(false);
@@ -44,10 +44,10 @@ fn what_is_older_goes_and_what_is_younger_stays() {
 /// It does not wait for what is younger.
 #[test]
 fn a_long_grace_is_not_waited_for() {
-    let sandbox = Sandbox::new().file("a.tmp", "").file("b.tmp", "x");
+    let sandbox = Sandbox::new().file("a.4194304.tmp", "").file("b.tmp", "x");
     let events = sandbox.sweep(["--grace", "1d"]).exit(0).events();
     assert_eq!(events.sums(), [0, 0, 2, 0]);
-    assert_eq!(events.names("kept"), ["a.tmp", "b.tmp"]);
+    assert_eq!(events.names("kept"), ["a.4194304.tmp", "b.tmp"]);
     // By default as well: five minutes, or an hour for a fixed name.
     let events = sandbox.sweep([""; 0]).exit(0).events();
     assert_eq!(events.sums(), [0, 0, 2, 0]);
@@ -84,14 +84,14 @@ fn eight_thousand_orphans_beside_a_healthy_file() {
 
 fn a_bit_of_everything() -> Sandbox {
     let sandbox = Sandbox::new()
-        .file("whole", "whole")
+        .file("whole", "whole, to the last byte of it")
         .file("whole.tmp", "x")
         .file("sole.tmp", "x")
-        .file("empty.tmp", "")
+        .file("empty.4194304.tmp", "")
         .file("linked.tmp", "x")
         .file(format!("whole.{}.1.tmp", std::process::id()), "x")
         .file("held.tmp", "x")
-        .file("sub/deep/whole", "whole")
+        .file("sub/deep/whole", "whole, to the last byte of it")
         .file("sub/deep/whole.tmp", "xyz");
     fs::hard_link(sandbox.path("linked.tmp"), sandbox.path("another name")).unwrap();
     sandbox
@@ -188,14 +188,14 @@ fn what_is_kept_and_why() {
 /// Two names, and the other one is the target itself: linked, then killed before the unlink.
 #[test]
 fn a_second_name_of_its_own_target() {
-    let sandbox = Sandbox::new().file("a", "whole");
+    let sandbox = Sandbox::new().file("a", "whole, to the last byte of it");
     fs::hard_link(sandbox.path("a"), sandbox.path("a.tmp")).unwrap();
     let sandbox = sandbox.aged(OLD);
     let events = sandbox.sweep(SHORT).exit(0).events();
     assert_eq!(events.about("a.tmp"), ["reaped"]);
-    assert_eq!(events.one("reaped")["bytes"], 5, "st_size");
+    assert_eq!(events.one("reaped")["bytes"], 30, "st_size");
     assert_eq!(events.summary()["bytes"], 0, "nothing came free");
-    assert_eq!(sandbox.content("a"), "whole");
+    assert_eq!(sandbox.content("a"), "whole, to the last byte of it");
     assert_eq!(sandbox.listing(), ["a"]);
 }
 
@@ -207,8 +207,8 @@ fn claims_that_a_crash_left_are_put_in_order() {
     const HELD: &str = ".orphand-fedcba9876543210-held.tmp";
     Sandbox::each(|sandbox| {
         let sandbox = sandbox
-            .file("free", "whole")
-            .file("taken", "whole")
+            .file("free", "whole, to the last byte of it")
+            .file("taken", "whole, to the last byte of it")
             .file(FREE, "free")
             .file(TAKEN, "claimed")
             .file("taken.tmp", "another's")
@@ -265,7 +265,7 @@ fn claims_that_a_crash_left_are_put_in_order() {
 #[test]
 fn claims_that_a_crash_left_are_put_in_order_by_a_watcher() {
     let sandbox = Sandbox::new()
-        .file("a", "whole")
+        .file("a", "whole, to the last byte of it")
         .file(".orphand-0123456789abcdef-a.tmp", "x")
         .file("sub/.orphand-0123456789abcdef-b.tmp", "precious");
     let mut watching = sandbox.watch(["--grace", "200ms", "-r"]).ready();
@@ -277,9 +277,9 @@ fn claims_that_a_crash_left_are_put_in_order_by_a_watcher() {
 #[test]
 fn a_directory_that_may_not_be_read_is_exit_3() {
     let sandbox = Sandbox::ordinary()
-        .file("a.tmp", "")
-        .file("shut/b.tmp", "")
-        .file("open/c.tmp", "")
+        .file("a.4194304.tmp", "")
+        .file("shut/b.4194304.tmp", "")
+        .file("open/c.4194304.tmp", "")
         .aged(OLD);
     let shut = sandbox.path("shut");
     fs::set_permissions(&shut, fs::Permissions::from_mode(0o0)).unwrap();
@@ -295,38 +295,38 @@ fn a_directory_that_may_not_be_read_is_exit_3() {
     assert_eq!(failed["errno"], libc::EACCES);
     assert_eq!(
         events.names("reaped"),
-        ["a.tmp", "c.tmp"],
+        ["a.4194304.tmp", "c.4194304.tmp"],
         "the rest is done"
     );
     assert_eq!(events.sums(), [2, 0, 0, 1]);
     assert_eq!(dry.sums(), events.sums());
     assert_eq!(scan.stdout_json()["temps"].as_array().unwrap().len(), 0);
     scan.complains(shut.to_str().unwrap());
-    assert!(sandbox.has("shut/b.tmp"));
+    assert!(sandbox.has("shut/b.4194304.tmp"));
 }
 
 /// A directory that may be read but not changed.
 #[test]
 fn a_directory_that_may_not_be_changed_is_exit_3() {
     let sandbox = Sandbox::ordinary()
-        .file("ro/a.tmp", "")
-        .file("b.tmp", "")
+        .file("ro/a.4194304.tmp", "")
+        .file("b.4194304.tmp", "")
         .aged(OLD);
     let shut = sandbox.path("ro");
     fs::set_permissions(&shut, fs::Permissions::from_mode(0o500)).unwrap();
     let events = sandbox.sweep(SHORT.iter().chain(&["-r"])).exit(3).events();
     fs::set_permissions(&shut, fs::Permissions::from_mode(0o700)).unwrap();
-    assert_eq!(events.about("a.tmp"), ["failed"]);
-    assert_eq!(events.about("b.tmp"), ["reaped"]);
+    assert_eq!(events.about("a.4194304.tmp"), ["failed"]);
+    assert_eq!(events.about("b.4194304.tmp"), ["reaped"]);
     assert_eq!(events.sums(), [1, 0, 0, 1]);
-    assert!(sandbox.has("ro/a.tmp"));
+    assert!(sandbox.has("ro/a.4194304.tmp"));
 }
 
 /// Nobody may read it, not even its owner: that nobody holds it cannot be asked.
 #[test]
 fn a_file_that_may_not_be_read_cannot_be_told() {
     let sandbox = Sandbox::ordinary()
-        .file("a", "whole")
+        .file("a", "whole, to the last byte of it")
         .file("a.tmp", "x")
         .aged(OLD);
     fs::set_permissions(sandbox.path("a.tmp"), fs::Permissions::from_mode(0o0)).unwrap();
@@ -339,8 +339,8 @@ fn a_file_that_may_not_be_read_cannot_be_told() {
 #[test]
 fn several_roots_end_in_one_summary() {
     let sandbox = Sandbox::new()
-        .file("a.tmp", "")
-        .file("../other/b.tmp", "")
+        .file("a.4194304.tmp", "")
+        .file("../other/b.4194304.tmp", "")
         .aged(OLD);
     sandbox.age(OLD);
     let events = sandbox
@@ -349,14 +349,17 @@ fn several_roots_end_in_one_summary() {
         ])
         .exit(0)
         .events();
-    assert_eq!(events.names("reaped"), ["a.tmp", "b.tmp"]);
+    assert_eq!(events.names("reaped"), ["a.4194304.tmp", "b.4194304.tmp"]);
     assert_eq!(events.sums(), [2, 0, 0, 0]);
 }
 
 /// `.orphand` stands there only as long as something lies in it.
 #[test]
 fn the_quarantine_is_gone_when_it_is_empty() {
-    let sandbox = Sandbox::new().dir(".orphand").file("a.tmp", "").aged(OLD);
+    let sandbox = Sandbox::new()
+        .dir(".orphand")
+        .file("a.4194304.tmp", "")
+        .aged(OLD);
     fs::set_permissions(sandbox.path(".orphand"), fs::Permissions::from_mode(0o700)).unwrap();
     sandbox.sweep(SHORT).exit(0);
     assert_eq!(sandbox.listing(), [""; 0]);
@@ -375,7 +378,7 @@ fn no_quarantine() {
     ] {
         let sandbox = Sandbox::new()
             .file("sole.tmp", "precious")
-            .file("b.tmp", "")
+            .file("b.4194304.tmp", "")
             .aged(OLD);
         make(&sandbox.path(".orphand"));
         for dry_run in [&["-n"][..], &[]] {
@@ -385,7 +388,7 @@ fn no_quarantine() {
                 ["kept no-quarantine"],
                 "{dry_run:?}"
             );
-            assert_eq!(events.about("b.tmp"), ["reaped"]);
+            assert_eq!(events.about("b.4194304.tmp"), ["reaped"]);
         }
         assert_eq!(sandbox.content("sole.tmp"), "precious");
         assert!(sandbox.has(".orphand"), "it is not ours to remove");
@@ -395,7 +398,7 @@ fn no_quarantine() {
 /// Everything that orphand wants for itself may fail: it is said, and stops nothing.
 #[test]
 fn a_state_folder_that_cannot_be_written_stops_nothing() {
-    let sandbox = Sandbox::ordinary().file("a.tmp", "").aged(OLD);
+    let sandbox = Sandbox::ordinary().file("a.4194304.tmp", "").aged(OLD);
     for folder in ["state", "runtime", "home"] {
         let folder = sandbox.base().join(folder);
         fs::set_permissions(&folder, fs::Permissions::from_mode(0o500)).unwrap();
@@ -415,7 +418,7 @@ fn a_state_folder_that_cannot_be_written_stops_nothing() {
 #[test]
 fn a_locked_temp_is_kept_as_locked() {
     let sandbox = Sandbox::new()
-        .file("a", "whole")
+        .file("a", "whole, to the last byte of it")
         .file("a.tmp", "x")
         .aged(OLD);
     let file = fs::File::open(sandbox.path("a.tmp")).unwrap();
@@ -431,22 +434,22 @@ fn a_locked_temp_is_kept_as_locked() {
 #[test]
 fn a_root_that_may_not_be_opened() {
     let sandbox = Sandbox::ordinary()
-        .file("shut/a.tmp", "")
-        .file("way/in/b.tmp", "")
-        .file("open/c.tmp", "")
+        .file("shut/a.4194304.tmp", "")
+        .file("way/in/b.4194304.tmp", "")
+        .file("open/c.4194304.tmp", "")
         .aged(OLD);
     let mode = |path: &str, mode: u32| {
         fs::set_permissions(sandbox.path(path), fs::Permissions::from_mode(mode)).unwrap();
     };
     for (shut, door) in [("root/shut", "shut"), ("root/way/in", "way")] {
-        sandbox.write("open/c.tmp", "");
+        sandbox.write("open/c.4194304.tmp", "");
         sandbox.age(OLD);
         mode(door, 0o000);
         let sweep = ["sweep", "--yes", "--json", "--grace", "100ms"];
         let ran = sandbox.run(sweep.into_iter().chain([shut, "root/open"]));
         let events = ran.exit(3).events();
         assert_eq!(events.sums(), [1, 0, 0, 1], "{shut}");
-        assert_eq!(events.names("reaped"), ["c.tmp"], "{shut}");
+        assert_eq!(events.names("reaped"), ["c.4194304.tmp"], "{shut}");
         let failed = events.one("failed");
         assert_eq!(failed["errno"], libc::EACCES, "{failed}");
         assert_eq!(failed["path"], failed["root"], "{failed}");
@@ -465,7 +468,9 @@ fn a_root_that_may_not_be_opened() {
 /// is no reason to find the second held.
 #[test]
 fn two_temps_that_are_one_file() {
-    let sandbox = Sandbox::new().file("a", "whole").file("a.tmp", "one");
+    let sandbox = Sandbox::new()
+        .file("a", "whole, to the last byte of it")
+        .file("a.tmp", "one");
     fs::hard_link(sandbox.path("a.tmp"), sandbox.path("a.tmp.tmp")).unwrap();
     sandbox.age(OLD);
     let events = sandbox.sweep(SHORT).exit(0).events();

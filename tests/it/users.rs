@@ -15,8 +15,8 @@ fn what_belongs_to_somebody_else_is_kept() {
         return eprintln!("skipped: giving a file to somebody else needs root");
     }
     let sandbox = Sandbox::ordinary()
-        .file("a", "whole")
-        .file("own.tmp", "")
+        .file("a", "whole, to the last byte of it")
+        .file("own.4194304.tmp", "")
         .file("a.tmp", "x");
     std::os::unix::fs::lchown(sandbox.path("a.tmp"), Some(0), Some(0)).unwrap();
     sandbox.age(OLD);
@@ -45,7 +45,7 @@ fn root_takes_what_belongs_to_anybody() {
         return eprintln!("skipped: not root");
     }
     let sandbox = Sandbox::new()
-        .file("a", "whole")
+        .file("a", "whole, to the last byte of it")
         .file("a.tmp", "x")
         .file("sole.tmp", "precious");
     for temp in ["a.tmp", "sole.tmp"] {
@@ -113,7 +113,7 @@ fn full_disk(sandbox: &Sandbox, system: &str) {
     const ORPHANS: u64 = 300;
     let on_it = |name: &str| sandbox.on_it(name);
     let give = |name: &str| sandbox.give(&on_it(name));
-    fs::write(on_it("root/a"), "whole").unwrap();
+    fs::write(on_it("root/a"), "y".repeat(700)).unwrap();
     for n in 0..ORPHANS {
         let temp = format!("root/a.{n:08x}-2fa1-11d2-883f-0016d3cca427.tmp");
         fs::write(on_it(&temp), "x".repeat(600)).unwrap();
@@ -143,7 +143,10 @@ fn full_disk(sandbox: &Sandbox, system: &str) {
         .map(|e| e.unwrap().file_name())
         .collect();
     assert_eq!(left, ["a"], "{system}");
-    assert_eq!(fs::read_to_string(on_it("root/a")).unwrap(), "whole");
+    assert_eq!(
+        fs::read_to_string(on_it("root/a")).unwrap(),
+        "whole, to the last byte of it"
+    );
     assert!(
         !ran.stderr.is_empty(),
         "{system}: what could not be written down is said"

@@ -129,7 +129,10 @@ fn nobody_loses_anything(options: &[&str]) {
             assert_eq!(sandbox.content(name), "new", "{name}");
         }
         let stopped = watching.stop();
-        assert_eq!(stopped.events.names("reaped"), ["sentinel-1.tmp"]);
+        assert_eq!(
+            stopped.events.names("reaped"),
+            ["sentinel-1.4f1c2d3e-5a6b-4c7d-8e9f-0a1b2c3d4e5f.tmp"]
+        );
         assert_eq!(stopped.events.names("quarantined"), [""; 0]);
         return;
     }
@@ -169,7 +172,7 @@ fn what_was_there_before() {
         (&["--existing", "wait"], false),
     ] {
         let sandbox = Sandbox::new()
-            .file("a", "whole")
+            .file("a", "whole, to the last byte of it")
             .file("a.tmp", "x")
             .aged(GRACE * 2);
         let started = jiff::Timestamp::now();
@@ -187,7 +190,14 @@ fn what_was_there_before() {
         }
         let stopped = watching.stop().exit(0);
         let order: Vec<&str> = stopped.events.of("reaped").into_iter().map(name).collect();
-        assert_eq!(order, ["a.tmp", "sentinel-1.tmp"], "{existing:?}");
+        assert_eq!(
+            order,
+            [
+                "a.tmp",
+                "sentinel-1.4f1c2d3e-5a6b-4c7d-8e9f-0a1b2c3d4e5f.tmp"
+            ],
+            "{existing:?}"
+        );
         assert_eq!(stopped.events.one("ready")["tracked"], 1, "{existing:?}");
         assert_eq!(stopped.events.one("rescan")["cause"], "startup");
     }
@@ -196,7 +206,7 @@ fn what_was_there_before() {
 #[test]
 fn what_was_there_before_is_left_alone_on_wish() {
     let sandbox = Sandbox::new()
-        .file("a", "whole")
+        .file("a", "whole, to the last byte of it")
         .file("a.tmp", "x")
         .aged(GRACE);
     let mut watching = sandbox.watch(with(SHORT, &["--existing", "leave"])).ready();
@@ -210,7 +220,7 @@ fn what_was_there_before_is_left_alone_on_wish() {
 #[test]
 fn what_is_left_alone_is_left_alone_by_later_scans() {
     let sandbox = Sandbox::new()
-        .file("a", "whole")
+        .file("a", "whole, to the last byte of it")
         .file("a.tmp", "x")
         .aged(GRACE);
     let mut watching = sandbox.watch(with(SHORT, &["--existing", "leave"])).ready();
@@ -228,7 +238,7 @@ fn what_is_left_alone_is_left_alone_by_later_scans() {
 #[test]
 fn what_is_left_alone_is_not_new_by_its_dates() {
     let sandbox = Sandbox::new()
-        .file("sub/a", "whole")
+        .file("sub/a", "whole, to the last byte of it")
         .file("sub/a.tmp", "x")
         .aged(GRACE);
     if fs::metadata(sandbox.path("sub/a.tmp"))
@@ -253,9 +263,9 @@ fn what_is_left_alone_is_not_new_by_its_dates() {
 fn what_a_crash_has_left_is_left_alone_on_wish() {
     let claim = ".orphand-0123456789abcdef-a.tmp";
     let sandbox = Sandbox::new()
-        .file("a", "whole")
+        .file("a", "whole, to the last byte of it")
         .file(claim, "x")
-        .file("sub/b", "whole")
+        .file("sub/b", "whole, to the last byte of it")
         .file("sub/.orphand-0123456789abcdef-b.tmp", "x")
         .aged(GRACE);
     let leave = ["-r", "--existing", "leave"];
@@ -301,7 +311,10 @@ fn what_a_crash_has_left_by_a_part_of_its_name_and_somebody_holds() {
 fn what_a_crash_has_left_and_somebody_holds_comes_back_later() {
     let claim = ".orphand-0123456789abcdef-a.tmp";
     Sandbox::each(|sandbox| {
-        let sandbox = sandbox.file("a", "whole").file(claim, "x").aged(GRACE);
+        let sandbox = sandbox
+            .file("a", "whole, to the last byte of it")
+            .file(claim, "x")
+            .aged(GRACE);
         let mut holder = sandbox.shell();
         assert!(holder.tell(&format!("exec 3>> {claim}")));
         let swept = sandbox.sweep(SHORT).exit(0).events();
@@ -323,7 +336,7 @@ fn what_a_crash_has_left_and_somebody_holds_comes_back_later() {
 #[test]
 fn a_held_temp_is_kept_once_and_its_holder_named() {
     Sandbox::each(|sandbox| {
-        let sandbox = sandbox.file("a", "whole");
+        let sandbox = sandbox.file("a", "whole, to the last byte of it");
         let mut watching = sandbox.watch(SHORT).ready();
         let mut holder = sandbox.shell();
         assert!(holder.tell("exec 3> a.tmp; printf x >&3"));
@@ -409,7 +422,9 @@ fn a_hangup_that_was_ignored_stays_ignored() {
 
 #[test]
 fn two_on_one_root() {
-    let sandbox = Sandbox::new().file("a", "whole").file("a.tmp", "x");
+    let sandbox = Sandbox::new()
+        .file("a", "whole, to the last byte of it")
+        .file("a.tmp", "x");
     // One root by two names: the lock knows it by device and inode.
     symlink(sandbox.base(), sandbox.base().join("alias")).unwrap();
     let holder = fs::File::options()
@@ -457,8 +472,8 @@ fn the_letter() {
     Sandbox::each(|sandbox| {
         let sandbox = sandbox
             .file("before.tmp", "x")
-            .file("a", "whole")
-            .file("b", "whole");
+            .file("a", "whole, to the last byte of it")
+            .file("b", "whole, to the last byte of it");
         let options = ["--closed", "settled", "--open", "reap"];
         let mut watching = sandbox.watch(with(SHORT, &options)).ready();
         watching.wait_for(kept("before.tmp", "closed"));
@@ -472,13 +487,13 @@ fn the_letter() {
             "its holder is not disturbed"
         );
         // Made after it and closed at once: its grace is over later.
-        sandbox.write("late.tmp", "");
-        watching.wait_for(kept("late.tmp", "closed"));
+        sandbox.write("late.4194304.tmp", "");
+        watching.wait_for(kept("late.4194304.tmp", "closed"));
         let stopped = watching.stop().exit(0);
         assert_eq!(stopped.events.names("reaped"), ["a.tmp"]);
         assert_eq!(
             sandbox.listing(),
-            ["a", "b", "b.tmp", "before.tmp", "late.tmp"]
+            ["a", "b", "b.tmp", "before.tmp", "late.4194304.tmp"]
         );
         assert_eq!(sandbox.content("b.tmp"), "closed");
     });
@@ -489,7 +504,7 @@ fn the_letter() {
 #[cfg(target_os = "linux")]
 #[test]
 fn the_letter_takes_nothing_that_was_closed_once() {
-    let sandbox = Sandbox::new().file("a", "whole");
+    let sandbox = Sandbox::new().file("a", "whole, to the last byte of it");
     let options = ["--closed", "settled", "--open", "reap"];
     let mut watching = sandbox.watch(with(SHORT, &options)).ready();
     sandbox.write("a.tmp", "closed");
@@ -507,7 +522,7 @@ fn what_becomes_of_an_open_temp() {
         ("quarantine", "quarantined"),
         ("reap", "reaped"),
     ] {
-        let sandbox = Sandbox::new().file("a", "whole");
+        let sandbox = Sandbox::new().file("a", "whole, to the last byte of it");
         let mut watching = sandbox.watch(with(SHORT, &["--open", open])).ready();
         let mut holder = sandbox.shell();
         assert!(holder.tell("exec 3> a.tmp; printf one >&3"));
@@ -520,7 +535,7 @@ fn what_becomes_of_an_open_temp() {
             assert_eq!(sandbox.content(format!(".orphand/{id}/a.tmp")), "onetwo");
         }
         watching.stop().exit(0);
-        assert_eq!(sandbox.content("a"), "whole");
+        assert_eq!(sandbox.content("a"), "whole, to the last byte of it");
     }
 }
 
@@ -551,7 +566,12 @@ fn what_becomes_of_a_sole_copy() {
         }
         // An empty one holds nothing that could be lost.
         let stopped = watching.stop().exit(0);
-        assert_eq!(stopped.events.about("sentinel-1.tmp"), ["reaped"]);
+        assert_eq!(
+            stopped
+                .events
+                .about("sentinel-1.4f1c2d3e-5a6b-4c7d-8e9f-0a1b2c3d4e5f.tmp"),
+            ["reaped"]
+        );
         let freed = if want == "reaped" { 32 } else { 0 };
         assert_eq!(
             stopped.events.summary()["bytes"],
@@ -570,7 +590,9 @@ fn what_becomes_of_an_orphan() {
         (&["-n"], "reaped", true),
         (&["--dry-run"], "reaped", true),
     ] {
-        let sandbox = Sandbox::new().file("a", "whole").file("a.tmp", "x");
+        let sandbox = Sandbox::new()
+            .file("a", "whole, to the last byte of it")
+            .file("a.tmp", "x");
         let mut watching = sandbox.watch(with(SHORT, options)).ready();
         let said = watching.wait_for(is(event, "a.tmp"));
         assert_eq!(said["dry_run"], stays, "{options:?}");
@@ -590,10 +612,10 @@ fn what_becomes_of_an_orphan() {
 #[test]
 fn a_dry_run_and_a_run_say_the_same() {
     let sandbox = Sandbox::new()
-        .file("whole", "whole")
+        .file("whole", "whole, to the last byte of it")
         .file("whole.tmp", "x")
         .file("sole.tmp", "x")
-        .file("empty.tmp", "")
+        .file("empty.4194304.tmp", "")
         .file("linked.tmp", "x")
         .file("whole.1b4e28ba-2fa1-11d2-883f-0016d3cca427.tmp", "x")
         .file(format!("whole.{}.1.tmp", std::process::id()), "x")
@@ -679,7 +701,9 @@ fn without_verbose_healthy_writes_are_not_told() {
     watching.outlive_a_sentinel(&sandbox);
     let stopped = watching.stop().exit(0);
     assert_eq!(
-        stopped.events.about("sentinel-1.tmp"),
+        stopped
+            .events
+            .about("sentinel-1.4f1c2d3e-5a6b-4c7d-8e9f-0a1b2c3d4e5f.tmp"),
         ["tracked", "reaped"]
     );
     assert_eq!(stopped.events.of("settled").len(), 0);
@@ -728,7 +752,7 @@ impl Drop for Ended {
 #[test]
 fn lines_for_people() {
     let sandbox = Sandbox::new()
-        .file("a", "whole")
+        .file("a", "whole, to the last byte of it")
         .file("a.tmp", "x")
         .file("b.tmp", "xx");
     let command = sandbox.command(["watch", "--grace", "200ms", "root"]);
@@ -762,7 +786,9 @@ fn lines_for_people() {
 
 #[test]
 fn paths_are_told_as_they_were_given() {
-    let sandbox = Sandbox::new().file("a", "whole").file("a.tmp", "x");
+    let sandbox = Sandbox::new()
+        .file("a", "whole, to the last byte of it")
+        .file("a.tmp", "x");
     symlink(sandbox.base(), sandbox.base().join("alias")).unwrap();
     // Relative, through a symlink above it, with dots and a slash at the end.
     let given = "./alias/root/";
@@ -791,7 +817,7 @@ fn names_that_are_not_text_are_told_exactly() {
     use crate::sandbox::{bytes, raw};
     let sandbox = Sandbox::new();
     let (target, temp) = (bytes(b"caf\xe9"), bytes(b"caf\xe9.tmp"));
-    sandbox.write(&target, "whole");
+    sandbox.write(&target, "whole, to the last byte of it");
     sandbox.write(&temp, "x");
     let mut watching = sandbox.watch(SHORT).ready();
     let reaped = watching.wait_for(|event| event["event"] == "reaped");
@@ -819,7 +845,9 @@ fn lost_events_are_made_up_for() {
     if limit > 100_000 {
         return eprintln!("skipped: {limit} events fit the kernel's queue here");
     }
-    let sandbox = Sandbox::new().file("old", "whole").file("old.tmp", "x");
+    let sandbox = Sandbox::new()
+        .file("old", "whole, to the last byte of it")
+        .file("old.tmp", "x");
     let mut watching = sandbox.watch(with(SHORT, &["--existing", "leave"])).ready();
     watching.signal(libc::SIGSTOP);
     for n in 0..=limit {
@@ -828,10 +856,10 @@ fn lost_events_are_made_up_for() {
         crate::sandbox::write(&path, "");
         fs::remove_file(&path).unwrap();
     }
-    sandbox.write("lost.tmp", "");
+    sandbox.write("lost.4194304.tmp", "");
     watching.signal(libc::SIGCONT);
     watching.wait_for(|event| event["event"] == "rescan" && event["cause"] == "overflow");
-    watching.wait_for(is("reaped", "lost.tmp"));
+    watching.wait_for(is("reaped", "lost.4194304.tmp"));
     watching.outlive_a_sentinel(&sandbox);
     assert!(sandbox.has("old.tmp"), "left alone, as was asked for");
     watching.stop().exit(0);
@@ -853,7 +881,7 @@ fn a_thousand_orphans_leave_no_trace() {
 /// `sleep` is a program that ignores what it is given: this one holds a temp by its stdout alone.
 #[test]
 fn a_process_that_only_inherited_the_file_holds_it() {
-    let sandbox = Sandbox::new().file("a", "whole");
+    let sandbox = Sandbox::new().file("a", "whole, to the last byte of it");
     let mut watching = sandbox.watch(SHORT).ready();
     let file = fs::File::create(sandbox.path("a.tmp")).unwrap();
     let child = Command::new("sleep")

@@ -39,7 +39,7 @@ fn a_root_that_is_not_there_yet_is_waited_for() {
         assert!(position(events, root_is("gone")) < position(events, |e| e["event"] == "ready"));
         sandbox.make_dir("");
         watching.wait_for(root_is("watching"));
-        takes(&mut watching, &sandbox, "a.tmp");
+        takes(&mut watching, &sandbox, "a.4194304.tmp");
         let stopped = watching.stop().exit(0);
         assert_eq!(stopped.events.one("rescan")["cause"], "root-returned");
     });
@@ -53,11 +53,13 @@ fn a_root_whose_parents_are_not_there_yet() {
         .watch_dirs(["--grace", "200ms", "root/a/b/c"])
         .ready();
     let mut shell = sandbox.shell();
-    assert!(shell.tell("mkdir -p a/b/c && : > a/b/c/x.tmp"));
+    assert!(shell.tell("mkdir -p a/b/c && : > a/b/c/x.4194304.tmp"));
     watching.wait_for(root_is("watching"));
-    watching.wait_for(is("reaped", "x.tmp"));
-    assert!(shell.tell("rm -r a && mkdir a && mkdir a/b && mkdir a/b/c && : > a/b/c/y.tmp"));
-    watching.wait_for(is("reaped", "y.tmp"));
+    watching.wait_for(is("reaped", "x.4194304.tmp"));
+    assert!(
+        shell.tell("rm -r a && mkdir a && mkdir a/b && mkdir a/b/c && : > a/b/c/y.4194304.tmp")
+    );
+    watching.wait_for(is("reaped", "y.4194304.tmp"));
     watching.stop().exit(0);
 }
 
@@ -66,14 +68,14 @@ fn a_root_that_is_deleted_and_made_again() {
     let sandbox = Sandbox::new();
     let mut watching = sandbox.watch(SHORT).ready();
     for round in 1..=3 {
-        takes(&mut watching, &sandbox, &format!("{round}.a.tmp"));
+        takes(&mut watching, &sandbox, &format!("{round}.a.4194304.tmp"));
         fs::remove_dir_all(sandbox.root()).unwrap();
         watching.wait_for_nth(round, root_is("gone"));
-        sandbox.write(format!("{round}.b.tmp"), "");
+        sandbox.write(format!("{round}.b.4194304.tmp"), "");
         watching.wait_for_nth(round, root_is("watching"));
-        watching.wait_for(is("reaped", &format!("{round}.b.tmp")));
+        watching.wait_for(is("reaped", &format!("{round}.b.4194304.tmp")));
     }
-    takes(&mut watching, &sandbox, "end.tmp");
+    takes(&mut watching, &sandbox, "end.4194304.tmp");
     let stopped = watching.stop().exit(0);
     assert_eq!(
         stopped.events.of("ready").len(),
@@ -92,13 +94,13 @@ fn a_root_that_is_replaced_at_once() {
     let root = sandbox.root();
     for n in 0..5 {
         let line = format!(
-            "rm -rf '{0}' && mkdir '{0}' && : > '{0}/{n}.x.tmp'",
+            "rm -rf '{0}' && mkdir '{0}' && : > '{0}/{n}.x.4194304.tmp'",
             root.display()
         );
         assert!(shell.tell(&line));
-        watching.wait_for(is("reaped", &format!("{n}.x.tmp")));
+        watching.wait_for(is("reaped", &format!("{n}.x.4194304.tmp")));
     }
-    takes(&mut watching, &sandbox, "end.tmp");
+    takes(&mut watching, &sandbox, "end.4194304.tmp");
     watching.stop().exit(0);
 }
 
@@ -107,61 +109,64 @@ fn a_root_that_is_replaced_at_once() {
 fn a_root_that_is_moved_away() {
     let sandbox = Sandbox::new();
     let mut watching = sandbox.watch(["--grace", "1s"]).ready();
-    sandbox.write("a", "whole");
-    sandbox.write("a.tmp", "x");
+    sandbox.write("a", "whole, to the last byte of it");
+    sandbox.write("a.4194304.tmp", "x");
     let away = sandbox.base().join("away");
     fs::rename(sandbox.root(), &away).unwrap();
     watching.wait_for(root_is("gone"));
     sandbox.make_dir("");
     watching.wait_for(root_is("watching"));
-    fs::write(away.join("b.tmp"), "").unwrap();
+    fs::write(away.join("b.4194304.tmp"), "").unwrap();
     watching.outlive_a_sentinel(&sandbox);
     watching.outlive_a_sentinel(&sandbox);
-    assert!(away.join("a.tmp").exists() && away.join("b.tmp").exists());
+    assert!(away.join("a.4194304.tmp").exists() && away.join("b.4194304.tmp").exists());
     let stopped = watching.stop().exit(0);
-    assert_eq!(stopped.events.about("a.tmp"), [""; 0]);
+    assert_eq!(stopped.events.about("a.4194304.tmp"), [""; 0]);
 }
 
 #[test]
 fn without_recursion_nothing_below_is_touched() {
-    let sandbox = Sandbox::new().file("before/a.tmp", "");
+    let sandbox = Sandbox::new().file("before/a.4194304.tmp", "");
     let mut watching = sandbox.watch(SHORT).ready();
-    sandbox.write("later/a.tmp", "");
+    sandbox.write("later/a.4194304.tmp", "");
     watching.outlive_a_sentinel(&sandbox);
     watching.outlive_a_sentinel(&sandbox);
     let stopped = watching.stop().exit(0);
-    assert_eq!(stopped.events.about("a.tmp"), [""; 0]);
-    assert!(sandbox.has("before/a.tmp") && sandbox.has("later/a.tmp"));
+    assert_eq!(stopped.events.about("a.4194304.tmp"), [""; 0]);
+    assert!(sandbox.has("before/a.4194304.tmp") && sandbox.has("later/a.4194304.tmp"));
 }
 
 #[test]
 fn with_recursion_directories_that_come_later_are_included() {
     Sandbox::each(|sandbox| {
-        let sandbox = sandbox.file("before/deep/a.tmp", "");
+        let sandbox = sandbox.file("before/deep/a.4194304.tmp", "");
         let outside = sandbox.base().join("outside");
         sandbox.make_dir("../outside/in/there");
-        sandbox.write("../outside/in/there/moved.tmp", "");
+        sandbox.write("../outside/in/there/moved.4194304.tmp", "");
         let mut watching = sandbox.watch(DEEP).ready();
-        watching.wait_for(is("reaped", "a.tmp"));
+        watching.wait_for(is("reaped", "a.4194304.tmp"));
         // One after the other, with time in between.
         sandbox.make_dir("one");
-        takes(&mut watching, &sandbox, "one/b.tmp");
+        takes(&mut watching, &sandbox, "one/b.4194304.tmp");
         sandbox.make_dir("one/two");
-        takes(&mut watching, &sandbox, "one/two/c.tmp");
+        takes(&mut watching, &sandbox, "one/two/c.4194304.tmp");
         // All at once, and the temp before any watch can stand.
         let mut shell = sandbox.shell();
-        assert!(shell.tell("mkdir -p x/y/z && : > x/y/z/d.tmp"));
-        watching.wait_for(is("reaped", "d.tmp"));
-        takes(&mut watching, &sandbox, "x/y/e.tmp");
-        takes(&mut watching, &sandbox, "x/y/z/f.tmp");
+        assert!(shell.tell("mkdir -p x/y/z && : > x/y/z/d.4194304.tmp"));
+        watching.wait_for(is("reaped", "d.4194304.tmp"));
+        takes(&mut watching, &sandbox, "x/y/e.4194304.tmp");
+        takes(&mut watching, &sandbox, "x/y/z/f.4194304.tmp");
         // Moved in, with what is in it.
         fs::rename(&outside, sandbox.path("inside")).unwrap();
-        let moved = watching.wait_for(is("reaped", "moved.tmp"));
+        let moved = watching.wait_for(is("reaped", "moved.4194304.tmp"));
         assert_eq!(
             moved["path"],
-            sandbox.path("inside/in/there/moved.tmp").to_str().unwrap()
+            sandbox
+                .path("inside/in/there/moved.4194304.tmp")
+                .to_str()
+                .unwrap()
         );
-        takes(&mut watching, &sandbox, "inside/in/g.tmp");
+        takes(&mut watching, &sandbox, "inside/in/g.4194304.tmp");
         watching.stop().exit(0);
     });
 }
@@ -170,10 +175,13 @@ fn with_recursion_directories_that_come_later_are_included() {
 fn a_directory_that_is_renamed_with_live_temps() {
     let sandbox = Sandbox::new().dir("from/deep");
     let mut watching = sandbox.watch(["--grace", "1s", "-r"]).ready();
-    sandbox.write("from/a.tmp", "");
-    sandbox.write("from/deep/b.tmp", "");
+    sandbox.write("from/a.4194304.tmp", "");
+    sandbox.write("from/deep/b.4194304.tmp", "");
     fs::rename(sandbox.path("from"), sandbox.path("to")).unwrap();
-    for (temp, at) in [("a.tmp", "to/a.tmp"), ("b.tmp", "to/deep/b.tmp")] {
+    for (temp, at) in [
+        ("a.4194304.tmp", "to/a.4194304.tmp"),
+        ("b.4194304.tmp", "to/deep/b.4194304.tmp"),
+    ] {
         let gone = watching.wait_for(is("reaped", temp));
         assert_eq!(
             gone["path"],
@@ -181,14 +189,14 @@ fn a_directory_that_is_renamed_with_live_temps() {
             "by its name of now"
         );
     }
-    takes(&mut watching, &sandbox, "to/c.tmp");
-    takes(&mut watching, &sandbox, "to/deep/d.tmp");
+    takes(&mut watching, &sandbox, "to/c.4194304.tmp");
+    takes(&mut watching, &sandbox, "to/deep/d.4194304.tmp");
     // Another one may have the old name at once.
     sandbox.make_dir("from");
-    takes(&mut watching, &sandbox, "from/e.tmp");
+    takes(&mut watching, &sandbox, "from/e.4194304.tmp");
     fs::remove_dir_all(sandbox.path("to")).unwrap();
     sandbox.make_dir("to");
-    takes(&mut watching, &sandbox, "to/f.tmp");
+    takes(&mut watching, &sandbox, "to/f.4194304.tmp");
     let stopped = watching.stop().exit(0);
     assert_eq!(
         stopped.events.of("failed").len(),
@@ -201,19 +209,22 @@ fn a_directory_that_is_renamed_with_live_temps() {
 /// Moved out of the root, a directory is none of ours any more.
 #[test]
 fn a_directory_that_is_moved_out() {
-    let sandbox = Sandbox::new().file("sub/a", "whole");
+    let sandbox = Sandbox::new().file("sub/a", "whole, to the last byte of it");
     let mut watching = sandbox.watch(["--grace", "1s", "-r"]).ready();
-    sandbox.write("sub/a.tmp", "x");
+    sandbox.write("sub/a.4194304.tmp", "x");
     let out = sandbox.base().join("out");
     fs::rename(sandbox.path("sub"), &out).unwrap();
-    fs::write(out.join("b.tmp"), "").unwrap();
+    fs::write(out.join("b.4194304.tmp"), "").unwrap();
     watching.outlive_a_sentinel(&sandbox);
     watching.outlive_a_sentinel(&sandbox);
-    assert!(out.join("a.tmp").exists() && out.join("b.tmp").exists());
+    assert!(out.join("a.4194304.tmp").exists() && out.join("b.4194304.tmp").exists());
     let stopped = watching.stop().exit(0);
     assert_eq!(
         stopped.events.names("reaped"),
-        ["sentinel-1.tmp", "sentinel-2.tmp"]
+        [
+            "sentinel-1.4f1c2d3e-5a6b-4c7d-8e9f-0a1b2c3d4e5f.tmp",
+            "sentinel-2.4f1c2d3e-5a6b-4c7d-8e9f-0a1b2c3d4e5f.tmp"
+        ]
     );
 }
 
@@ -221,20 +232,20 @@ fn a_directory_that_is_moved_out() {
 #[test]
 fn symlinks_below_the_root_are_not_followed() {
     let sandbox = Sandbox::new().dir("sub");
-    sandbox.write("../outside/a.tmp", "");
-    sandbox.write("../outside/b", "whole");
-    sandbox.write("../outside/b.tmp", "x");
+    sandbox.write("../outside/a.4194304.tmp", "");
+    sandbox.write("../outside/b", "whole, to the last byte of it");
+    sandbox.write("../outside/b.4194304.tmp", "x");
     let outside = sandbox.base().join("outside");
     std::os::unix::fs::symlink(&outside, sandbox.path("before")).unwrap();
     let mut watching = sandbox.watch(DEEP).ready();
     std::os::unix::fs::symlink(&outside, sandbox.path("later")).unwrap();
-    sandbox.write("sub/b.tmp", "");
+    sandbox.write("sub/b.4194304.tmp", "");
     fs::rename(sandbox.path("sub"), sandbox.base().join("sub")).unwrap();
     std::os::unix::fs::symlink(&outside, sandbox.path("sub")).unwrap();
-    fs::write(outside.join("c.tmp"), "").unwrap();
+    fs::write(outside.join("c.4194304.tmp"), "").unwrap();
     watching.outlive_a_sentinel(&sandbox);
     watching.outlive_a_sentinel(&sandbox);
-    for temp in ["a.tmp", "b.tmp", "c.tmp"] {
+    for temp in ["a.4194304.tmp", "b.4194304.tmp", "c.4194304.tmp"] {
         assert!(
             outside.join(temp).exists(),
             "{temp}: {:#?}",
@@ -258,10 +269,10 @@ fn several_roots_and_one_inside_another() {
         "./other/.",
     ];
     let mut watching = sandbox.watch_dirs(args).ready();
-    sandbox.write("a.tmp", "");
-    sandbox.write("inner/b.tmp", "");
-    sandbox.write("../other/c.tmp", "");
-    for temp in ["a.tmp", "b.tmp", "c.tmp"] {
+    sandbox.write("a.4194304.tmp", "");
+    sandbox.write("inner/b.4194304.tmp", "");
+    sandbox.write("../other/c.4194304.tmp", "");
+    for temp in ["a.4194304.tmp", "b.4194304.tmp", "c.4194304.tmp"] {
         watching.wait_for(is("reaped", temp));
     }
     let stopped = watching.stop().exit(0);
@@ -274,7 +285,7 @@ fn several_roots_and_one_inside_another() {
         .events
         .of("reaped")
         .into_iter()
-        .find(|event| name(event) == "b.tmp");
+        .find(|event| name(event) == "b.4194304.tmp");
     assert_eq!(
         inner.unwrap()["root"],
         base.join("root/inner").to_str().unwrap()
@@ -294,12 +305,12 @@ fn a_name_that_only_another_roots_rule_takes_is_left_alone() {
     let config = rule("root", "*.tmp") + &rule("logs", "*.log") + &rule("root/inner", "*.part");
     sandbox.write("../config/orphand/config.toml", config);
     sandbox.write("before.log", "x");
-    sandbox.write("inner/before.tmp", "x");
+    sandbox.write("inner/before.4194304.tmp", "x");
     let mut watching = sandbox.watch_dirs([""; 0]).ready();
     sandbox.write("later.log", "x");
-    sandbox.write("inner/later.tmp", "x");
+    sandbox.write("inner/later.4194304.tmp", "x");
     sandbox.write("inner/later.log", "x");
-    sandbox.write("../logs/later.tmp", "x");
+    sandbox.write("../logs/later.4194304.tmp", "x");
     watching.outlive_a_sentinel(&sandbox);
     for taken in ["../logs/a.log", "inner/a.part"] {
         sandbox.write(taken, "x");
@@ -310,10 +321,10 @@ fn a_name_that_only_another_roots_rule_takes_is_left_alone() {
     let kept = [
         "before.log",
         "later.log",
-        "inner/before.tmp",
-        "inner/later.tmp",
+        "inner/before.4194304.tmp",
+        "inner/later.4194304.tmp",
         "inner/later.log",
-        "../logs/later.tmp",
+        "../logs/later.4194304.tmp",
     ];
     for name in kept {
         assert!(sandbox.has(name), "{name}: {:#?}", watching.events());
@@ -325,30 +336,32 @@ fn a_name_that_only_another_roots_rule_takes_is_left_alone() {
 #[test]
 fn a_directory_below_that_may_not_be_read() {
     use std::os::unix::fs::PermissionsExt;
-    let sandbox = Sandbox::ordinary().file("shut/a.tmp", "");
+    let sandbox = Sandbox::ordinary().file("shut/a.4194304.tmp", "");
     let shut = sandbox.path("shut");
     fs::set_permissions(&shut, fs::Permissions::from_mode(0o0)).unwrap();
     let mut watching = sandbox.watch(DEEP).ready();
     let failed = watching.wait_for(|event| event["event"] == "failed");
     assert_eq!(failed["path"], shut.to_str().unwrap());
     assert_eq!(failed["errno"], libc::EACCES);
-    takes(&mut watching, &sandbox, "b.tmp");
+    takes(&mut watching, &sandbox, "b.4194304.tmp");
     let stopped = watching.stop().exit(3);
     assert_eq!(stopped.events.sums(), [1, 0, 0, 1]);
     fs::set_permissions(&shut, fs::Permissions::from_mode(0o700)).unwrap();
-    assert!(sandbox.has("shut/a.tmp"));
+    assert!(sandbox.has("shut/a.4194304.tmp"));
 }
 
 /// What lies in `.orphand` is not looked at, whoever put it there.
 #[test]
 fn the_quarantine_is_not_watched() {
     use std::os::unix::fs::PermissionsExt;
-    let sandbox = Sandbox::new().file(".orphand/0001/a.tmp", "");
+    let sandbox = Sandbox::new().file(".orphand/0001/a.4194304.tmp", "");
     fs::set_permissions(sandbox.path(".orphand"), fs::Permissions::from_mode(0o700)).unwrap();
     let mut watching = sandbox.watch(DEEP).ready();
-    sandbox.write(".orphand/0002/b.tmp", "");
+    sandbox.write(".orphand/0002/b.4194304.tmp", "");
     watching.outlive_a_sentinel(&sandbox);
     watching.outlive_a_sentinel(&sandbox);
-    assert!(sandbox.has(".orphand/0001/a.tmp") && sandbox.has(".orphand/0002/b.tmp"));
+    assert!(
+        sandbox.has(".orphand/0001/a.4194304.tmp") && sandbox.has(".orphand/0002/b.4194304.tmp")
+    );
     assert_eq!(watching.stop().exit(0).events.sums(), [2, 0, 0, 0]);
 }

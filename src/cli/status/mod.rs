@@ -9,6 +9,7 @@ use crossbeam_channel::bounded;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use orphand::clock;
+use orphand::decide::observation::FileSize;
 use orphand::journal::Journal;
 use orphand::json::Object;
 use orphand::reap::quarantine::Room;
@@ -60,7 +61,7 @@ pub(super) fn run(command: &Status, look: &Look) -> Result<Exit, Failure> {
         }
     }
     if let Some(since) = &past.since {
-        let freed = text::size(past.bytes);
+        let freed = text::size(past.freed.disk_bytes);
         let files = text::counted(past.reaped, "temp", "temps");
         report.line(&format!(
             "freed {freed} in {files} since {}; what was done: orphand history",
@@ -76,7 +77,7 @@ struct Past {
     /// When the first of it was done.
     since: Option<String>,
     reaped: u64,
-    bytes: u64,
+    freed: FileSize,
 }
 
 impl Past {
@@ -89,9 +90,11 @@ impl Past {
             let time = line.get("time").and_then(Value::as_str);
             past.since = past.since.take().or_else(|| time.map(str::to_owned));
             past.reaped += 1;
-            let bytes = line.get("disk_bytes").or_else(|| line.get("bytes"));
-            let bytes = bytes.and_then(Value::as_u64).unwrap_or(0);
-            past.bytes = past.bytes.saturating_add(bytes);
+            let number = |key: &str| line.get(key).and_then(Value::as_u64);
+            let bytes = number("bytes").unwrap_or(0);
+            // An older orphand did not write it down.
+            let disk_bytes = number("disk_bytes").unwrap_or(bytes);
+            past.freed = past.freed.plus(FileSize { bytes, disk_bytes });
         });
         if let Err(error) = read {
             ::log::warn!("the journal cannot be read: {error}");
@@ -108,7 +111,7 @@ struct Disk {
     /// For this user: some is kept for root.
     free: u64,
     quarantined: u64,
-    held_back: u64,
+    held_back: FileSize,
 }
 
 /// How long a file system may take to say so. One that hangs must not keep the rest from being said.
@@ -127,13 +130,13 @@ impl Disk {
         let system = rustix::fs::statvfs(root).ok()?;
         let room = Room::find(root, None).ok().flatten();
         let stored = room.and_then(|room| room.stored().ok()).unwrap_or_default();
-        let bytes = stored.iter().map(|one| one.seen.allocated);
+        let sizes = stored.iter().map(|one| one.seen.size());
         Some(Disk {
             total: system.f_blocks.saturating_mul(system.f_frsize),
             used: (system.f_blocks.saturating_sub(system.f_bfree)).saturating_mul(system.f_frsize),
             free: system.f_bavail.saturating_mul(system.f_frsize),
             quarantined: stored.len() as u64,
-            held_back: bytes.fold(0, u64::saturating_add),
+            held_back: sizes.fold(FileSize::default(), FileSize::plus),
         })
     }
 
@@ -206,7 +209,7 @@ fn root(root: &Value, report: &mut Report) -> Result<(), Failure> {
     }
     parts.push(format!(
         "{} freed in {}",
-        text::size(number("bytes")),
+        text::size(number("disk_bytes")),
         text::counted(number("reaped"), "temp", "temps")
     ));
     if number("failed") > 0 {
@@ -234,7 +237,7 @@ fn disk(root: &Path, report: &mut Report) -> Result<(), Failure> {
         line.push_str(&format!(
             " · {} in quarantine ({}; to be rid of them: orphand quarantine purge)",
             text::counted(disk.quarantined, "file", "files"),
-            text::size(disk.held_back)
+            text::size(disk.held_back.disk_bytes)
         ));
     }
     report.line(&line)?;
@@ -268,7 +271,11 @@ fn json(running: &[Running], past: &Past, listed: &[PathBuf]) -> Value {
                 .with("free", disk.map(|disk| disk.free))
                 .with("percent", disk.map(|disk| disk.percent()))
                 .with("quarantined", disk.map(|disk| disk.quarantined))
-                .with("quarantined_bytes", disk.map(|disk| disk.held_back))
+                .with("quarantined_bytes", disk.map(|disk| disk.held_back.bytes))
+                .with(
+                    "quarantined_disk_bytes",
+                    disk.map(|disk| disk.held_back.disk_bytes),
+                )
                 .into_value()
         })
         .collect();
@@ -279,7 +286,8 @@ fn json(running: &[Running], past: &Past, listed: &[PathBuf]) -> Value {
         .with("disks", disks)
         .with("freed_since", past.since.as_deref())
         .with("freed_temps", past.reaped)
-        .with("freed_bytes", past.bytes)
+        .with("freed_bytes", past.freed.bytes)
+        .with("freed_disk_bytes", past.freed.disk_bytes)
         .into_value()
 }
 

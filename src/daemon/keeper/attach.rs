@@ -8,7 +8,7 @@ use std::time::Instant;
 use super::post::{no_room, poll_interval};
 use super::{Keeper, Post};
 use crate::event::{Cause, Event, RootState};
-use crate::look::{RootError, RootId};
+use crate::look::{Dir, RootError, RootId};
 use crate::reap::quarantine::Room;
 use crate::root::Root;
 use crate::watch::{Hearing, Unwatched};
@@ -80,6 +80,9 @@ impl Keeper {
             return;
         }
         self.territory.set_id(index, Some(id));
+        if let Ok(dir) = Dir::open_root(&root.path, Some(id)) {
+            root.report_coarse_dates(dir.place().dates);
+        }
         let was_away = matches!(self.state(index), Some(RootState::Gone | RootState::Denied));
         let cause = match cause {
             Cause::Periodic | Cause::Overflow if replaced || was_away => Cause::RootReturned,

@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::decide::judge::Dates;
 use crate::decide::observation::Kind;
 use crate::decide::time::{ClockWatch, Wall};
 
@@ -20,6 +21,8 @@ const YEAR: i64 = 365 * 24 * HOUR;
 enum Do {
     /// Somebody writes.
     Write,
+    /// A process writes the file anew, with the same length, and closes it.
+    Rewrite,
     /// Somebody writes and sets `mtime` back, as rsync and tar do.
     WriteAndDateBack,
     /// Another file takes the name.
@@ -53,6 +56,8 @@ struct Story {
     file: Fingerprint,
     held: bool,
     gone: bool,
+    /// Its file system keeps dates of whole seconds.
+    whole_seconds: bool,
     grace: Duration,
     open: Open,
     temp: Tracked,
@@ -88,6 +93,7 @@ impl Story {
             },
             held: false,
             gone: false,
+            whole_seconds: false,
             grace,
             open: Open::Keep,
             temp: match origin {
@@ -117,6 +123,10 @@ impl Story {
                     _ => wall(-YEAR),
                 };
             }
+            Rewrite => {
+                self.file.mtime = now;
+                self.file.ctime = now;
+            }
             Replace => {
                 self.file.ino += 1;
                 self.file.size = 0;
@@ -142,10 +152,24 @@ impl Story {
             mono: self.mono(),
             wall: self.wall(),
         };
+        let kept = |date: Wall| match self.whole_seconds {
+            true => Wall { nsec: 0, ..date },
+            false => date,
+        };
+        let file = Fingerprint {
+            mtime: kept(self.file.mtime),
+            ctime: kept(self.file.ctime),
+            btime: self.file.btime.filter(|_| !self.whole_seconds),
+            ..self.file
+        };
         Look {
             now,
             parted: self.clocks.read(now),
-            fingerprint: self.file,
+            fingerprint: file,
+            lag: match self.whole_seconds {
+                true => Dates::FineIfBorn.lag(&file),
+                false => Duration::ZERO,
+            },
             hold: match self.held {
                 true => Hold::Held,
                 false => Hold::Free,
@@ -300,6 +324,7 @@ fn the_clocks_parted_some_time_ago() {
             now,
             parted: Some(now.mono.before(Duration::from_millis(ago))),
             fingerprint: story.file,
+            lag: Duration::ZERO,
             hold: Hold::Free,
         };
         let want = Next::LookAt(now.mono.after(Duration::from_millis(want)));
@@ -325,6 +350,7 @@ fn a_late_look_leaves_half_a_grace() {
                 now,
                 parted: None,
                 fingerprint: story.file,
+                lag: Duration::ZERO,
                 hold: Hold::Free,
             };
             let half = Next::LookAt(now.mono.after(GRACE / 2));
@@ -457,6 +483,51 @@ fn looking_early_does_not_hurry_it() {
     assert!(matches!(story.look(), Next::Judge(_)));
 }
 
+/// A file system with dates of whole seconds does not show a second write within one second. Its writer loses nothing
+/// as long as it renames within half a grace of its last write; within a second and a half, where a scan found it.
+#[test]
+fn dates_of_whole_seconds_hide_no_writer() {
+    let grace = Duration::from_secs(3);
+    for (origin, pause) in [(Origin::Created, 1_499), (Origin::Found, 1_499)] {
+        for phase in (0..1_000).step_by(97) {
+            for first in (0..1_500).step_by(53) {
+                for again in [1, 250, 600, 950] {
+                    let (one, two) = (phase + first, phase + first + again);
+                    let script = [(one, Rewrite), (two, Rewrite), (two + pause, Gone)];
+                    let mut story = Story::new(origin, 0, UP, grace);
+                    story.whole_seconds = true;
+                    story.at = phase;
+                    story.temp = match origin {
+                        Origin::Created => Tracked::created(story.mono(), grace),
+                        found => Tracked::found(story.mono(), found),
+                    };
+                    let judged = story.judged(&script);
+                    assert_eq!(judged, None, "{origin:?} {script:?}: {:?}", story.looks);
+                }
+            }
+        }
+    }
+}
+
+/// It is still removed, later by the second that its dates do not tell.
+#[test]
+fn dates_of_whole_seconds_give_less_credit() {
+    let grace = Duration::from_secs(3);
+    #[rustfmt::skip]
+    let rows = [
+        (Origin::Found, 0, Some(4_000)),
+        (Origin::Found, 2_000, Some(2_000)),
+        (Origin::Found, YEAR, Some(1_500)),
+        (Origin::Created, 0, Some(4_000)),
+    ];
+    for (origin, age, want) in rows {
+        let mut story = Story::new(origin, age, UP, grace);
+        story.whole_seconds = true;
+        let judged = story.judged(&[]);
+        assert_eq!(judged, want, "{origin:?} {age}: {:?}", story.looks);
+    }
+}
+
 /// It is judged, so that a gate keeps it and says so.
 #[test]
 fn a_doubt_is_judged() {
@@ -468,6 +539,7 @@ fn a_doubt_is_judged() {
         },
         parted: None,
         fingerprint: story.file,
+        lag: Duration::ZERO,
         hold: Hold::CannotTell,
     };
     _ = story.temp.look(&look, GRACE, Open::Keep);
@@ -486,6 +558,7 @@ fn a_lock_counts_as_a_holder() {
         },
         parted: None,
         fingerprint: story.file,
+        lag: Duration::ZERO,
         hold,
     };
     let temp = &mut story.temp;
@@ -862,6 +935,7 @@ fn who_cannot_tell_has_not_seen_nobody() {
             now,
             parted: None,
             fingerprint: story.file,
+            lag: Duration::ZERO,
             hold,
         };
         story.temp.look(&look, GRACE, Open::Keep)
@@ -975,7 +1049,7 @@ impl Model {
             false => self.credit(look),
         };
         let quiet = look.now.mono.before(credit).after(self.grace);
-        quiet.max(look.now.mono.after(confirm(self.grace)))
+        quiet.max(look.now.mono.after(confirm(self.grace, Duration::ZERO)))
     }
 
     fn credit(&self, look: &Look) -> Duration {
@@ -990,7 +1064,7 @@ impl Model {
         let mut bounds = vec![
             age.unwrap(),
             match self.origin {
-                Origin::Found => self.grace - confirm(self.grace),
+                Origin::Found => self.grace - confirm(self.grace, Duration::ZERO),
                 _ => self.grace / 2,
             },
             since(Mono(0)),
@@ -1018,7 +1092,10 @@ fn graces() -> impl Strategy<Value = Duration> {
 
 /// Delays that meet every boundary of a rule, and some between.
 fn delays(grace: Duration) -> impl Strategy<Value = u64> {
-    let (grace, confirm) = (grace.as_millis() as u64, confirm(grace).as_millis() as u64);
+    let (grace, confirm) = (
+        grace.as_millis() as u64,
+        confirm(grace, Duration::ZERO).as_millis() as u64,
+    );
     let marks = vec![
         0,
         1,
@@ -1107,7 +1184,7 @@ proptest! {
             // A copy of the watch, so that both hear the same of the clocks.
             let parted = story.clocks.clone().read(now);
             let hold = if step.held { Hold::Held } else { Hold::Free };
-            model.history.push(Look { now, parted, fingerprint: story.file, hold });
+            model.history.push(Look { now, parted, fingerprint: story.file, lag: Duration::ZERO, hold });
             let next = story.look();
             if step.held {
                 // It is judged early at the most for its holder to be named: the gates keep it.
@@ -1148,7 +1225,7 @@ proptest! {
             match (story.look(), first) {
                 (Next::LookAt(at), None) => {
                     let now = story.mono();
-                    prop_assert!(at >= now.after(confirm(grace)) && at <= now.after(grace));
+                    prop_assert!(at >= now.after(confirm(grace, Duration::ZERO)) && at <= now.after(grace));
                     first = Some(at);
                 }
                 (Next::Judge(_), Some(due)) => prop_assert!(story.mono() >= due),

@@ -5,7 +5,6 @@ use std::path::PathBuf;
 
 #[cfg_attr(target_os = "linux", path = "linux.rs")]
 #[cfg_attr(target_os = "macos", path = "macos.rs")]
-#[cfg_attr(not(any(target_os = "linux", target_os = "macos")), path = "other.rs")]
 mod system;
 
 /// What is called with the places where something was mounted or unmounted.

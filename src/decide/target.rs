@@ -1,0 +1,166 @@
+//! When a target counts: whether the file at a temp's target makes the temp dispensable.
+//!
+//! A target with less data than the temp does not count unless it is the older one. A program that lost its file
+//! starts with an empty state and writes that; a copy of the temp that was cut off is short as well.
+
+use std::time::Duration;
+
+use super::judge::Target;
+use super::time::Wall;
+
+/// From so much data on, in bytes, a temp can dwarf its target.
+const LARGE: u64 = 4096;
+
+/// A temp with so many times the data of its target dwarfs it.
+const DWARFS: u64 = 16;
+
+/// A regular file at the name of a target.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TargetFile {
+    /// Owner.
+    pub uid: u32,
+    /// Bytes of data; at least so many, where that is enough to decide.
+    pub data: u64,
+    /// Last change of content, name or metadata: the newer of mtime and ctime.
+    pub changed: Wall,
+}
+
+/// The temp that the target is compared with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TempFile {
+    /// Owner.
+    pub uid: u32,
+    /// Bytes of data; at most so many, where that is enough to decide.
+    pub data: u64,
+    /// When its content was last written. `None` where its dates do not tell: an mtime later than ctime was set by
+    /// hand.
+    pub written: Option<Wall>,
+}
+
+impl TempFile {
+    /// Returns when a file with these dates was last written, if they tell.
+    ///
+    /// A rename sets ctime, also our own. So mtime alone says it, and only where it is not later than ctime.
+    #[must_use]
+    pub fn written(mtime: Wall, ctime: Wall) -> Option<Wall> {
+        (mtime <= ctime).then_some(mtime)
+    }
+}
+
+/// Returns whether `target` counts for `temp`. `step` is how far apart two different dates are at the least.
+#[must_use]
+pub fn weigh(target: &TargetFile, temp: &TempFile, now: Wall, step: Duration) -> Target {
+    if target.uid != temp.uid && target.uid != 0 {
+        return Target::Foreign;
+    }
+    if target.data == 0 {
+        return Target::Empty;
+    }
+    if temp.data >= LARGE && target.data.saturating_mul(DWARFS) < temp.data {
+        return Target::Dwarfed;
+    }
+    let is_older = temp
+        .written
+        .is_some_and(|written| written <= now && written.since(target.changed) >= step);
+    match target.data < temp.data && !is_older {
+        true => Target::Short,
+        false => Target::Whole { same_file: false },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(ms: i64) -> Wall {
+        Wall {
+            sec: ms.div_euclid(1_000),
+            nsec: u32::try_from(ms.rem_euclid(1_000)).unwrap() * 1_000_000,
+        }
+    }
+
+    const WHOLE: Target = Target::Whole { same_file: false };
+
+    /// Each row: data of the target and of the temp; when the target was changed and the temp written, in ms.
+    #[test]
+    fn which_targets_count() {
+        let (now, step) = (at(10_000), Duration::from_millis(10));
+        #[rustfmt::skip]
+        let rows = [
+            // As large: whatever the dates say.
+            (7, 7, 2_000, Some(1_000), WHOLE),
+            (8, 7, 2_000, None, WHOLE),
+            // No data.
+            (0, 7, 1_000, Some(2_000), Target::Empty),
+            (0, 0, 1_000, Some(2_000), Target::Empty),
+            // Less data: only if it is older.
+            (6, 7, 1_000, Some(2_000), WHOLE),
+            (6, 7, 2_000, Some(1_000), Target::Short),
+            (6, 7, 1_000, Some(1_010), WHOLE),
+            (6, 7, 1_000, Some(1_009), Target::Short),
+            (6, 7, 1_000, Some(1_000), Target::Short),
+            (6, 7, 1_000, None, Target::Short),
+            // A temp of the future is never the later one.
+            (6, 7, 1_000, Some(10_000), WHOLE),
+            (6, 7, 1_000, Some(10_001), Target::Short),
+            // Dwarfed: whatever the dates say, from 4 KiB on.
+            (255, 4_096, 1_000, Some(2_000), Target::Dwarfed),
+            (256, 4_096, 1_000, Some(2_000), WHOLE),
+            (1, 4_095, 1_000, Some(2_000), WHOLE),
+            (2, 20_000, 3_000, Some(2_000), Target::Dwarfed),
+            (u64::MAX, u64::MAX, 1_000, Some(2_000), WHOLE),
+        ];
+        for (target, temp, changed, written, want) in rows {
+            let row = (target, temp, changed, written);
+            let target = TargetFile {
+                uid: 1000,
+                data: target,
+                changed: at(changed),
+            };
+            let temp = TempFile {
+                uid: 1000,
+                data: temp,
+                written: written.map(at),
+            };
+            assert_eq!(weigh(&target, &temp, now, step), want, "{row:?}");
+        }
+    }
+
+    #[test]
+    fn a_target_of_another_user_does_not_count() {
+        for (target, temp, want) in [
+            (1000, 1000, WHOLE),
+            (0, 1000, WHOLE),
+            (0, 0, WHOLE),
+            (1001, 1000, Target::Foreign),
+            (1000, 0, Target::Foreign),
+        ] {
+            let (data, changed) = (7, at(1_000));
+            let file = TargetFile {
+                uid: target,
+                data,
+                changed,
+            };
+            let other = TempFile {
+                uid: temp,
+                data,
+                written: None,
+            };
+            let found = weigh(&file, &other, at(2_000), Duration::ZERO);
+            assert_eq!(found, want, "{target} {temp}");
+        }
+    }
+
+    /// A rename sets ctime: it must not make the temp later.
+    #[test]
+    fn a_rename_is_no_write() {
+        for (mtime, ctime, want) in [
+            (1_000, 1_000, Some(1_000)),
+            (1_000, 5_000, Some(1_000)),
+            (5_000, 1_000, None),
+        ] {
+            let found = TempFile::written(at(mtime), at(ctime));
+            assert_eq!(found, want.map(at), "{mtime} {ctime}");
+        }
+    }
+}

@@ -1,0 +1,187 @@
+//! How much data a file holds: its length without holes and without space that is only reserved.
+//!
+//! Nothing is flushed, and nothing is read but the first byte of a file without blocks.
+
+use std::io;
+use std::os::fd::BorrowedFd;
+
+use rustix::fs::SeekFrom;
+use rustix::io::Errno;
+
+use super::system;
+use crate::decide::observation::Observation;
+
+/// The longest file, in bytes, that a file system keeps in the inode, so that it has no blocks of its own
+/// (`inline_data` of ext4: less than an inode, of which 4 KiB is the largest).
+const INLINE: u64 = 4096;
+
+/// So many ranges are counted. A file with more of them is sparse by design.
+const RANGES: usize = 1_000;
+
+/// Returns how many bytes of data `file` holds at the least; `seen` was observed of it. Counting stops where `enough`
+/// is reached.
+///
+/// # Errors
+///
+/// The file system does not answer.
+pub fn data_at_least(file: BorrowedFd<'_>, seen: &Observation, enough: u64) -> io::Result<u64> {
+    if system::is_compressed(file)? {
+        return Ok(0);
+    }
+    let size = seen.fingerprint.size;
+    match seen.allocated {
+        // lseek(2) reports data in an inode, and also where a file system does not know its holes.
+        0 if size > INLINE || !begins_with_content(file)? => Ok(0),
+        0 => Ok(ranges(file, size, enough)?.sum),
+        allocated => Ok(ranges(file, size, enough)?.sum.min(allocated)),
+    }
+}
+
+/// Returns how many bytes of data `file` holds at the most; `seen` was observed of it.
+///
+/// # Errors
+///
+/// The file system does not answer.
+pub fn data_at_most(file: BorrowedFd<'_>, seen: &Observation) -> io::Result<u64> {
+    let size = seen.fingerprint.size;
+    if system::is_compressed(file)? {
+        return Ok(size);
+    }
+    match seen.allocated {
+        0 if size <= INLINE => Ok(size),
+        0 => Ok(0),
+        allocated => Ok(match ranges(file, size, u64::MAX)? {
+            Ranges { sum, all: true } => sum.min(allocated),
+            Ranges { all: false, .. } => size.min(allocated),
+        }),
+    }
+}
+
+/// The ranges of a file that are no holes.
+struct Ranges {
+    /// Their length, in bytes.
+    sum: u64,
+    /// All of them were counted.
+    all: bool,
+}
+
+fn ranges(file: BorrowedFd<'_>, size: u64, enough: u64) -> io::Result<Ranges> {
+    let (mut sum, mut at) = (0u64, 0u64);
+    for _ in 0..RANGES {
+        if at >= size {
+            return Ok(Ranges { sum, all: true });
+        }
+        if sum >= enough {
+            break;
+        }
+        let start = match rustix::fs::seek(file, SeekFrom::Data(at)) {
+            Ok(start) => start,
+            // No data from here on.
+            Err(Errno::NXIO) => return Ok(Ranges { sum, all: true }),
+            Err(error) => return Err(error.into()),
+        };
+        at = rustix::fs::seek(file, SeekFrom::Hole(start))?;
+        if at <= start {
+            break;
+        }
+        sum = sum.saturating_add(at.min(size).saturating_sub(start));
+    }
+    Ok(Ranges { sum, all: false })
+}
+
+fn begins_with_content(file: BorrowedFd<'_>) -> io::Result<bool> {
+    let mut first = [0u8];
+    match rustix::io::pread(file, &mut first, 0) {
+        Ok(read) => Ok(read == 1 && first != [0]),
+        Err(error) => Err(error.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::os::fd::AsFd;
+    use std::os::unix::fs::FileExt;
+
+    use super::*;
+    use crate::look;
+
+    const MIB: u64 = 1 << 20;
+
+    #[track_caller]
+    fn check(what: &str, make: impl Fn(&File), want: std::ops::RangeInclusive<u64>) {
+        let file = tempfile::tempfile().unwrap();
+        make(&file);
+        let seen = look::observe_fd(file.as_fd()).unwrap();
+        let least = data_at_least(file.as_fd(), &seen, u64::MAX).unwrap();
+        let most = data_at_most(file.as_fd(), &seen).unwrap();
+        assert!(want.contains(&least), "{what}: {least} at the least");
+        assert!(
+            least <= most && most <= seen.fingerprint.size,
+            "{what}: {most}"
+        );
+    }
+
+    #[test]
+    fn what_is_data() {
+        check("empty", |_| {}, 0..=0);
+        check(
+            "a word",
+            |file| file.write_all_at(b"word", 0).unwrap(),
+            4..=4,
+        );
+        check("a hole", |file| file.set_len(20_000).unwrap(), 0..=0);
+        check("a short hole", |file| file.set_len(2).unwrap(), 0..=0);
+        let one_byte = |file: &File| {
+            file.set_len(MIB).unwrap();
+            file.write_all_at(b"x", MIB / 2).unwrap();
+        };
+        check("one byte in a hole", one_byte, 1..=64 << 10);
+        let many = |file: &File| {
+            for n in 0..3 {
+                file.write_all_at(b"x", n * MIB).unwrap();
+            }
+        };
+        check("three bytes, far apart", many, 3..=192 << 10);
+        let written = |file: &File| file.write_all_at(&vec![7; 3 << 20], 0).unwrap();
+        check("3 MiB", written, 3 * MIB..=3 * MIB);
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn space_that_is_only_reserved_is_no_data() {
+        use rustix::fs::FallocateFlags;
+        let reserve = |file: &File| {
+            rustix::fs::fallocate(file, FallocateFlags::empty(), 0, 20_000).unwrap();
+        };
+        check("reserved", reserve, 0..=0);
+    }
+
+    /// It stops where it has seen enough.
+    #[test]
+    fn no_more_is_counted_than_is_asked_for() {
+        let file = tempfile::tempfile().unwrap();
+        for n in 0..9 {
+            file.write_all_at(b"x", n * MIB).unwrap();
+        }
+        let seen = look::observe_fd(file.as_fd()).unwrap();
+        let all = data_at_least(file.as_fd(), &seen, u64::MAX).unwrap();
+        let some = data_at_least(file.as_fd(), &seen, 1).unwrap();
+        assert!((1..all).contains(&some), "{some} of {all}");
+    }
+
+    /// A file with very many holes: the bounds differ, and the truth lies between them.
+    #[test]
+    fn where_there_are_too_many_ranges_both_bounds_are_safe() {
+        const HOLES: u64 = 1_500;
+        let file = tempfile::tempfile().unwrap();
+        for n in 0..HOLES {
+            file.write_all_at(b"x", n * (64 << 10)).unwrap();
+        }
+        let seen = look::observe_fd(file.as_fd()).unwrap();
+        let least = data_at_least(file.as_fd(), &seen, u64::MAX).unwrap();
+        let most = data_at_most(file.as_fd(), &seen).unwrap();
+        assert!(least <= seen.allocated && least < most, "{least} {most}");
+        assert!(most >= HOLES, "{most}");
+    }
+}

@@ -1,0 +1,162 @@
+//! Following a symlink at the name of a target, and only where no other user can turn it elsewhere.
+
+use std::ffi::{OsStr, OsString};
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Component, Path};
+
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+
+use super::{Dir, MOST_LINKS, Stands, system};
+use crate::decide::judge::LinkFault;
+use crate::decide::observation::{Kind, Observation};
+
+/// The file that a symlink leads to.
+#[derive(Debug)]
+pub struct Followed {
+    /// The directory that it lies in, open for look-ups only.
+    pub dir: OwnedFd,
+    /// Its base name there.
+    pub name: OsString,
+    /// It, as it was observed there.
+    pub seen: Observation,
+}
+
+/// A directory on the way, open for look-ups only.
+struct At<'a> {
+    start: &'a Dir,
+    owner: u32,
+    fd: OwnedFd,
+}
+
+impl Dir {
+    /// Follows the symlink `name`. It and each further symlink must belong to `owner` or root. Each directory on the
+    /// way, this one included, must belong to `owner` or root, and no other user may write to it. No mount is crossed.
+    ///
+    /// `RACE:` each part is opened by name and then asked for by handle, so only the last name can be exchanged
+    /// between two calls; worst case, within the microseconds before a removal, by `owner` or root.
+    ///
+    /// # Errors
+    ///
+    /// The system does not answer.
+    pub fn follow(&self, name: &OsStr, owner: u32) -> io::Result<Result<Followed, LinkFault>> {
+        match self.walk(name, owner) {
+            Ok(found) => Ok(Ok(found)),
+            Err(Stop::Fault(fault)) => Ok(Err(fault)),
+            Err(Stop::Io(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::NAMETOOLONG)) => {
+                Ok(Err(LinkFault::Dangling))
+            }
+            Err(Stop::Io(Errno::ACCESS | Errno::PERM)) => Ok(Err(LinkFault::Writable)),
+            Err(Stop::Io(error)) => Err(error.into()),
+        }
+    }
+
+    fn walk(&self, name: &OsStr, owner: u32) -> Result<Followed, Stop> {
+        let mut at = At::new(self, owner)?;
+        let mut rest = vec![name.to_owned()];
+        let mut links = 0;
+        while let Some(name) = rest.pop() {
+            let stands = system::stands(at.fd.as_fd(), &name).map_err(Stop::of)?;
+            let Stands::Link { owner: whose, to } = stands else {
+                if rest.is_empty() {
+                    return at.end(name);
+                }
+                if name.as_encoded_bytes().starts_with(b".orphand") {
+                    return Err(Stop::Fault(LinkFault::Temp));
+                }
+                at.enter(&name)?;
+                continue;
+            };
+            // Only the kernel knows where a link of /proc leads.
+            let to = to.ok_or(Stop::Fault(LinkFault::OtherMount))?;
+            if whose != owner && whose != 0 {
+                return Err(Stop::Fault(LinkFault::Foreign));
+            }
+            links += 1;
+            if links > MOST_LINKS {
+                return Err(Stop::Fault(LinkFault::Dangling));
+            }
+            let to = Path::new(&to);
+            if to.is_absolute() {
+                at.enter(OsStr::new("/"))?;
+            }
+            let parts = to.components().rev();
+            let parts =
+                parts.filter(|part| !matches!(part, Component::RootDir | Component::CurDir));
+            rest.extend(parts.map(|part| part.as_os_str().to_owned()));
+        }
+        // Nothing but "/" or ".": a directory.
+        at.end(OsString::from("."))
+    }
+}
+
+/// Why a walk ends without a file.
+enum Stop {
+    Fault(LinkFault),
+    Io(Errno),
+}
+
+impl Stop {
+    fn of(error: io::Error) -> Stop {
+        Stop::Io(Errno::from_io_error(&error).unwrap_or(Errno::IO))
+    }
+}
+
+impl<'a> At<'a> {
+    fn new(start: &'a Dir, owner: u32) -> Result<At<'a>, Stop> {
+        let fd = rustix::fs::openat(&start.fd, ".", system::ON_THE_WAY, Mode::empty());
+        let at = At {
+            start,
+            owner,
+            fd: fd.map_err(Stop::Io)?,
+        };
+        at.check()?;
+        Ok(at)
+    }
+
+    fn enter(&mut self, name: &OsStr) -> Result<(), Stop> {
+        let flags = system::ON_THE_WAY | OFlags::NOFOLLOW;
+        let fd = rustix::fs::openat(&self.fd, name, flags, Mode::empty());
+        self.fd = fd.map_err(Stop::Io)?;
+        self.check()
+    }
+
+    /// Refuses a directory that another user could change, and one on another mount.
+    fn check(&self) -> Result<(), Stop> {
+        const BY_OTHERS: u32 = 0o022;
+        let seen = system::observe_fd(self.fd.as_fd()).map_err(Stop::Io)?;
+        self.on_same_mount(&seen)?;
+        let uid = seen.fingerprint.uid;
+        match (uid == self.owner || uid == 0) && seen.mode & BY_OTHERS == 0 {
+            true => Ok(()),
+            false => Err(Stop::Fault(LinkFault::Writable)),
+        }
+    }
+
+    fn on_same_mount(&self, seen: &Observation) -> Result<(), Stop> {
+        let place = &self.start.place;
+        let same = match (seen.mount, place.mount) {
+            (Some(there), Some(here)) => there == here,
+            _ => seen.fingerprint.dev == place.dev,
+        };
+        match same {
+            true => Ok(()),
+            false => Err(Stop::Fault(LinkFault::OtherMount)),
+        }
+    }
+
+    fn end(self, name: OsString) -> Result<Followed, Stop> {
+        let seen = system::observe_at(self.fd.as_fd(), &name).map_err(Stop::Io)?;
+        self.on_same_mount(&seen)?;
+        // It was no symlink a moment ago.
+        if seen.fingerprint.kind == Kind::Symlink {
+            return Err(Stop::Fault(LinkFault::Dangling));
+        }
+        Ok(Followed {
+            dir: self.fd,
+            name,
+            seen,
+        })
+    }
+}

@@ -1,0 +1,461 @@
+//! When a target counts, on real files: with data, of the right user, old enough, or behind a symlink that no other
+//! user can turn elsewhere.
+
+use std::fs::{self, File};
+use std::os::unix::fs::{FileExt, PermissionsExt, symlink};
+use std::path::Path;
+use std::time::Duration;
+
+use crate::sandbox::*;
+
+const UUID: &str = "4f1c2d3e-5a6b-4c7d-8e9f-0a1b2c3d4e5f";
+const GRACE: &str = "100ms";
+/// Longer than the grace, and than a tick of the clock that dates files.
+const AGE: Duration = Duration::from_millis(120);
+const MIB: u64 = 1 << 20;
+
+fn temp() -> String {
+    format!("t.{UUID}.tmp")
+}
+
+/// Sweeps, and returns what became of the temp: `reaped`, `quarantined`, or `kept` with its reason.
+#[track_caller]
+fn swept(sandbox: &Sandbox, name: &str) -> String {
+    sandbox.age(AGE);
+    let about = sandbox.sweep(["--grace", GRACE]).events().about(name);
+    match &about[..] {
+        [one] => one.clone(),
+        _ => panic!("{name}: {about:?}"),
+    }
+}
+
+/// What `explain` says of the gate against only copies.
+#[track_caller]
+fn explained(sandbox: &Sandbox, name: &str) -> String {
+    let ran = sandbox.run(["explain", "--json", &format!("root/{name}")]);
+    let document = ran.exit(0).stdout_json();
+    let gates = document["temps"][0]["gates"].as_array().unwrap().clone();
+    let gate = gates
+        .iter()
+        .find(|gate| gate["gate"] == "not the only copy")
+        .unwrap();
+    gate["evidence"].as_str().unwrap().to_owned()
+}
+
+type Make = fn(&Path);
+
+/// Each row: how the target is made beside a temp of 20,000 bytes; what becomes of the temp; what `explain` says.
+#[track_caller]
+fn check(rows: &[(&str, Make, &str, &str)]) {
+    Sandbox::each(|sandbox| {
+        for (what, make, want, says) in rows {
+            let (name, target) = (temp(), sandbox.path("t"));
+            make(&target);
+            if target.symlink_metadata().is_ok() {
+                sandbox.give(&target);
+            }
+            // Written after the target, so that a target with less data may be the older version.
+            sandbox.age(AGE);
+            sandbox.write(&name, vec![b'x'; 20_000]);
+            let said = explained(&sandbox, &name);
+            assert!(said.contains(says), "{what}: {said}");
+            assert_eq!(swept(&sandbox, &name), *want, "{what}");
+            assert!(!sandbox.has(&name), "{what}");
+            for left in [target, sandbox.path(".orphand")] {
+                let _ = fs::remove_file(&left);
+                let _ = fs::remove_dir_all(&left);
+            }
+        }
+    });
+}
+
+fn sized(path: &Path, size: u64) -> File {
+    let file = File::create(path).unwrap();
+    file.set_len(size).unwrap();
+    file
+}
+
+#[test]
+fn a_target_without_data_does_not_count() {
+    check(&[
+        ("empty", |t| write(t, ""), "quarantined", "has no content"),
+        (
+            "a hole",
+            |t| drop(sized(t, 20_000)),
+            "quarantined",
+            "has no content",
+        ),
+        (
+            "a short hole",
+            |t| drop(sized(t, 2)),
+            "quarantined",
+            "has no content",
+        ),
+        (
+            "whole",
+            |t| write(t, vec![b'y'; 20_000]),
+            "reaped",
+            "is there, with content",
+        ),
+        (
+            "older and shorter",
+            |t| write(t, vec![b'y'; 15_000]),
+            "reaped",
+            "is there, with content",
+        ),
+        (
+            "a word",
+            |t| write(t, "{}"),
+            "quarantined",
+            "less than a sixteenth",
+        ),
+        (
+            "a directory",
+            |t| fs::create_dir(t).unwrap(),
+            "quarantined",
+            "is a directory",
+        ),
+        (
+            "a FIFO",
+            fifo,
+            "quarantined",
+            "is a FIFO, a socket or a device",
+        ),
+    ]);
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn space_that_is_only_reserved_is_no_data() {
+    use rustix::fs::{FallocateFlags, fallocate};
+    check(&[(
+        "reserved",
+        |t| fallocate(File::create(t).unwrap(), FallocateFlags::empty(), 0, 20_000).unwrap(),
+        "quarantined",
+        "has no content",
+    )]);
+}
+
+/// A hole of 1 MiB with one byte in it, beside a temp of 1 MiB.
+#[test]
+fn a_target_that_is_nearly_all_hole_does_not_count() {
+    Sandbox::each(|sandbox| {
+        let name = temp();
+        let target = sized(&sandbox.path("t"), MIB);
+        target.write_all_at(b"x", MIB / 2).unwrap();
+        drop(target);
+        sandbox.give(&sandbox.path("t"));
+        sandbox.age(AGE);
+        sandbox.write(&name, vec![b'x'; 1 << 20]);
+        assert_eq!(swept(&sandbox, &name), "quarantined");
+    });
+}
+
+/// The program that lost its file starts anew and writes an empty state; or a copy of the temp is cut off.
+#[test]
+fn a_target_that_came_later_and_is_shorter_does_not_count() {
+    let whole = vec![b'x'; 20_000];
+    for (what, later, want) in [
+        ("an empty state", &b"{}"[..], "quarantined"),
+        (
+            "a copy that was cut off at 60 %",
+            &whole[..12_000],
+            "quarantined",
+        ),
+        ("a copy that lacks a byte", &whole[..19_999], "quarantined"),
+        ("a whole copy", &whole[..], "reaped"),
+    ] {
+        Sandbox::each(|sandbox| {
+            sandbox.write(temp(), &whole);
+            sandbox.age(AGE);
+            sandbox.write("t", later);
+            assert_eq!(swept(&sandbox, &temp()), want, "{what}");
+        });
+    }
+}
+
+/// A flag, or the claim of a lock: only a random name or a target says that an empty file is nothing.
+#[test]
+fn an_empty_temp_with_a_fixed_name_is_moved() {
+    for (name, target, want) in [
+        ("maintenance.tmp", None, "quarantined"),
+        ("maintenance.tmp", Some("on"), "reaped"),
+        ("maintenance.tmp", Some(""), "quarantined"),
+        (&*temp(), None, "reaped"),
+    ] {
+        Sandbox::each(|sandbox| {
+            sandbox.write(name, "");
+            if let Some(content) = target {
+                sandbox.write("maintenance", content);
+            }
+            assert_eq!(swept(&sandbox, name), want, "{name} {target:?}");
+        });
+    }
+}
+
+/// The grace of fixed names is for files with content.
+#[test]
+fn an_empty_temp_does_not_wait_for_the_grace_of_fixed_names() {
+    Sandbox::each(|sandbox| {
+        let config = "[defaults]\ngrace = \"100ms\"\nfixed_name_grace = \"1h\"\n";
+        sandbox.write("../config/orphand/config.toml", config);
+        for target in ["empty", "full"] {
+            sandbox.write(target, "content");
+        }
+        sandbox.write("empty.tmp", "");
+        sandbox.write("full.tmp", "more content");
+        sandbox.age(AGE);
+        let events = sandbox.sweep([] as [&str; 0]).events();
+        assert_eq!(events.about("empty.tmp"), ["reaped"]);
+        assert_eq!(events.about("full.tmp"), ["kept young"]);
+
+        let mut watch = sandbox.watch([] as [&str; 0]).ready();
+        sandbox.write("empty.tmp", "");
+        watch.wait_for(is("reaped", "empty.tmp"));
+        watch.stop().exit(0);
+        assert!(sandbox.has("full.tmp"));
+    });
+}
+
+/// A symlink counts if it leads, by the owner's or root's own steps, to a file that counts.
+#[test]
+fn a_symlink_to_a_good_file_counts() {
+    check(&[
+        (
+            "to a file beside it",
+            |t| {
+                write(&t.with_file_name("real"), vec![b'y'; 20_000]);
+                symlink("real", t).unwrap();
+            },
+            "reaped",
+            "is there, with content",
+        ),
+        (
+            "through a folder and another symlink",
+            |t| {
+                let below = t.with_file_name("below");
+                let _ = fs::create_dir(&below);
+                write(&below.join("real"), vec![b'y'; 20_000]);
+                let _ = fs::remove_file(t.with_file_name("further"));
+                symlink("below/../below/real", t.with_file_name("further")).unwrap();
+                symlink("further", t).unwrap();
+            },
+            "reaped",
+            "is there, with content",
+        ),
+        (
+            "to nothing",
+            |t| symlink("missing", t).unwrap(),
+            "quarantined",
+            "is a symlink that leads to nothing",
+        ),
+        (
+            "to itself",
+            |t| symlink("t", t).unwrap(),
+            "quarantined",
+            "is a symlink that leads to nothing",
+        ),
+        (
+            "to a short file",
+            |t| {
+                write(&t.with_file_name("real"), "{}");
+                symlink("real", t).unwrap();
+            },
+            "quarantined",
+            "less than a sixteenth",
+        ),
+        (
+            "to a directory",
+            |t| symlink(".", t).unwrap(),
+            "quarantined",
+            "is a directory",
+        ),
+        (
+            "to the temp itself",
+            |t| symlink(temp(), t).unwrap(),
+            "quarantined",
+            "is a symlink to another temp",
+        ),
+        (
+            "to another mount",
+            |t| symlink("/proc/self/status", t).unwrap(),
+            "quarantined",
+            "is a symlink",
+        ),
+        (
+            "through a folder that others can write",
+            |t| {
+                let below = t.with_file_name("open");
+                let _ = fs::create_dir(&below);
+                fs::set_permissions(&below, fs::Permissions::from_mode(0o777)).unwrap();
+                write(&below.join("real"), vec![b'y'; 20_000]);
+                symlink("open/real", t).unwrap();
+            },
+            "quarantined",
+            "a directory that other users can write",
+        ),
+    ]);
+}
+
+/// Root alone can make a symlink of another user.
+#[test]
+fn a_symlink_of_another_user_does_not_count() {
+    const STRANGER: u32 = 64_321;
+    if !is_root() {
+        return eprintln!("not root: skipped");
+    }
+    Sandbox::each(|sandbox| {
+        let (name, link) = (temp(), sandbox.path("t"));
+        sandbox.write("real", vec![b'y'; 20_000]);
+        symlink("real", &link).unwrap();
+        std::os::unix::fs::lchown(&link, Some(STRANGER), Some(STRANGER)).unwrap();
+        sandbox.age(AGE);
+        sandbox.write(&name, vec![b'x'; 20_000]);
+        let said = explained(&sandbox, &name);
+        assert!(said.contains("a symlink of another user"), "{said}");
+        assert_eq!(swept(&sandbox, &name), "quarantined");
+    });
+}
+
+/// A sparse file takes less space than its length, and gives back no more.
+#[test]
+fn what_a_sparse_temp_frees_is_what_it_took() {
+    Sandbox::each(|sandbox| {
+        let (name, long) = (temp(), 50_000 * MIB);
+        sandbox.write("t", vec![b'y'; 1 << 20]);
+        sandbox.age(AGE);
+        let file = sized(&sandbox.path(&name), long);
+        file.write_all_at(b"x", 0).unwrap();
+        drop(file);
+        sandbox.give(&sandbox.path(&name));
+        sandbox.age(AGE);
+        let total = &sandbox.scan(["--grace", GRACE]).exit(0).stdout_json()["total"];
+        assert_eq!(total["orphan_bytes"], long);
+        assert!(
+            total["orphan_disk_bytes"].as_u64().unwrap() <= MIB,
+            "{total}"
+        );
+        let ran = sandbox
+            .run(["sweep", "--yes", "--grace", GRACE, "root"])
+            .exit(0);
+        let said = &ran.stdout;
+        assert!(
+            said.contains("1 removed") && !said.contains("GB freed"),
+            "{said}"
+        );
+
+        let file = sized(&sandbox.path(&name), long);
+        file.write_all_at(b"x", 0).unwrap();
+        drop(file);
+        sandbox.give(&sandbox.path(&name));
+        sandbox.age(AGE);
+        let events = sandbox.sweep(["--grace", GRACE]).events();
+        let reaped = events.one("reaped");
+        assert_eq!(reaped["bytes"], long);
+        assert!(reaped["disk_bytes"].as_u64().unwrap() <= MIB, "{reaped}");
+        assert_eq!(events.summary()["disk_bytes"], reaped["disk_bytes"]);
+    });
+}
+
+/// A number in a name is the writer's only if that process can have written the file.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_pid_is_believed_only_of_a_process_that_can_have_written_it() {
+    use std::os::unix::process::CommandExt;
+    use std::process::Command;
+    const STRANGER: u32 = 64_322;
+    if !is_root() {
+        return eprintln!("not root: skipped");
+    }
+    let process = |uid: u32| {
+        let mut command = Command::new("sleep");
+        command.arg("600").uid(uid).gid(uid);
+        command.begin().unwrap()
+    };
+    let [root, stranger, nobody] = [0, STRANGER, NOBODY].map(process);
+    let is_there = |pid: u32| Path::new(&format!("/proc/{pid}/stat")).exists();
+    let is_kernels =
+        |pid: u32| fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| line.is_empty());
+    let own = fs::read_link("/proc/self/ns/pid").unwrap();
+    let mut rows = vec![
+        (root.id(), NOBODY, "kept writer-alive"),
+        (root.id(), 0, "kept writer-alive"),
+        (nobody.id(), NOBODY, "kept writer-alive"),
+        (nobody.id(), 0, "reaped"),
+        (stranger.id(), NOBODY, "reaped"),
+    ];
+    if is_there(2) && is_kernels(2) {
+        rows.push((2, 0, "reaped"));
+    }
+    if own == Path::new("pid:[4026531836]") {
+        rows.push((1, 0, "reaped"));
+    }
+    let sandbox = Sandbox::new();
+    sandbox.write("t", "whole, to the last byte of it");
+    for (pid, owner, want) in rows {
+        let name = format!("t.{pid}.{UUID}.tmp");
+        sandbox.write(&name, "old");
+        let path = sandbox.path(&name);
+        std::os::unix::fs::lchown(&path, Some(owner), Some(owner)).unwrap();
+        std::os::unix::fs::lchown(sandbox.path("t"), Some(owner), Some(owner)).unwrap();
+        assert_eq!(swept(&sandbox, &name), want, "pid {pid}, owner {owner}");
+        let _ = fs::remove_file(path);
+    }
+    for mut process in [root, stranger, nobody] {
+        process.kill().unwrap();
+        process.wait().unwrap();
+    }
+}
+
+/// Who gave up root may have written as root before.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_process_that_gave_up_root_is_believed() {
+    use std::io::Read;
+    use std::process::{Command, Stdio};
+    if !is_root() {
+        return eprintln!("not root: skipped");
+    }
+    let script = "import os,sys; os.setgroups([]); os.setresgid(65534,65534,65534); \
+                  os.setresuid(65534,65534,65534); sys.stdout.write('x'); sys.stdout.flush(); sys.stdin.read()";
+    let mut command = Command::new("python3");
+    command.args(["-c", script]);
+    let Ok(mut process) = command.stdin(Stdio::piped()).stdout(Stdio::piped()).begin() else {
+        return eprintln!("no python3: skipped");
+    };
+    process
+        .stdout
+        .as_mut()
+        .unwrap()
+        .read_exact(&mut [0])
+        .unwrap();
+    let sandbox = Sandbox::new();
+    sandbox.write("t", "whole, to the last byte of it");
+    let name = format!("t.{}.{UUID}.tmp", process.id());
+    sandbox.write(&name, "old");
+    assert_eq!(swept(&sandbox, &name), "kept writer-alive");
+    drop(process.stdin.take());
+    process.wait().unwrap();
+    assert_eq!(swept(&sandbox, &name), "reaped");
+}
+
+/// Digits before a uuid are the end of the target's name if they read as a date, or if another file's name ends so.
+#[test]
+fn digits_before_a_uuid_may_be_the_targets() {
+    const OTHER: &str = "0f8fad5b-d9cb-469f-a165-70867728950e";
+    for (number, beside, want) in [
+        ("4194304", "unrelated", "reaped"),
+        ("2024", "unrelated", "quarantined"),
+        ("202411", "unrelated", "quarantined"),
+        ("4194304", "metrics.4194303", "quarantined"),
+        ("4194304", &format!("metrics.{OTHER}"), "quarantined"),
+        ("4194304", "other.4194303", "reaped"),
+    ] {
+        let sandbox = Sandbox::new()
+            .file("metrics", "the metrics of another year")
+            .file(beside, "x")
+            .file(format!("metrics.{number}.{UUID}.tmp"), "new metrics");
+        let name = format!("metrics.{number}.{UUID}.tmp");
+        assert_eq!(swept(&sandbox, &name), want, "{number} beside {beside}");
+    }
+}
