@@ -78,9 +78,9 @@ pub struct Pass<'a> {
     tell: &'a mut dyn FnMut(Event),
     /// The directory's path, for people.
     folder: PathBuf,
-    /// How many are due.
+    /// The number of temps that are due.
     due: usize,
-    /// What lies beside the temps, once one is to be judged.
+    /// Siblings of the temps; read when the first of them is to be judged.
     siblings: Option<Arc<Siblings>>,
 }
 
@@ -370,7 +370,7 @@ impl<'a> Pass<'a> {
         let answer = (proof.as_ref(), hold);
         let (evidence, found) =
             evidence::gather(dir, &suspect, observation, answer, circumstances)?;
-        // That other temp may be gone by the next look, by our own doing.
+        // The next look may come after the removal of that other temp.
         if let Some(Reserved::TargetOf(_)) = evidence.reserved {
             temp.is_a_target();
         }
@@ -388,7 +388,7 @@ impl<'a> Pass<'a> {
         }))
     }
 
-    /// What lies beside the temps of this pass.
+    /// Returns the siblings of the temps of this pass.
     fn siblings(&mut self, dir: &Dir) -> io::Result<Arc<Siblings>> {
         let siblings = match &self.siblings {
             Some(siblings) => Arc::clone(siblings),

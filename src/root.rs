@@ -6,6 +6,8 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use rustix::fs::StatVfsMountFlags;
+
 use crate::decide::judge::Dates;
 use crate::decide::policy::{Policy, PolicyError};
 use crate::look::{RootError, RootId};
@@ -130,7 +132,7 @@ impl Root {
         let root = Root::to_look_at(path, policy)?;
         if !allow_broad && !root.policy.is_dry_run() {
             let machine = Machine::now();
-            let shared = fs::metadata(&root.path).is_ok_and(|seen| is_shared(&seen));
+            let shared = is_shared(&root.path);
             let real = fs::canonicalize(&root.path).ok();
             let real = real.and_then(|real| machine.broad(&real, shared));
             let what = machine.broad(&root.path, shared).or(real);
@@ -195,12 +197,21 @@ pub fn absolute(path: &Path) -> PathBuf {
     path.components().collect()
 }
 
-/// Whether users other than the owner may write to a directory. A group of the owner's own, as many systems
-/// give each user one, has the number of its user.
-fn is_shared(dir: &Metadata) -> bool {
-    let by_others = dir.mode() & 0o002 != 0;
-    let by_group = dir.mode() & 0o020 != 0;
-    by_others || (by_group && dir.gid() != dir.uid())
+/// Returns true if users other than the owner may write to a directory and can reach it. Many systems give each
+/// user a group of the same number, and only that user is in it.
+fn is_shared(dir: &Path) -> bool {
+    let is_writable = |seen: Metadata| {
+        let by_group = seen.mode() & 0o020 != 0 && seen.gid() != seen.uid();
+        by_group || seen.mode() & 0o002 != 0
+    };
+    let can_be_entered = |dir: &Path| fs::metadata(dir).is_ok_and(|seen| seen.mode() & 0o011 != 0);
+    let is_read_only = |dir: &Path| {
+        let seen = rustix::fs::statvfs(dir);
+        seen.is_ok_and(|seen| seen.f_flag.contains(StatVfsMountFlags::RDONLY))
+    };
+    fs::metadata(dir).is_ok_and(is_writable)
+        && dir.ancestors().skip(1).all(can_be_entered)
+        && !is_read_only(dir)
 }
 
 /// Directories of this machine that are broad because of its users and its environment.
@@ -362,6 +373,17 @@ mod tests {
                 !refused(mode, Action::Report),
                 "{mode:o}: it changes nothing"
             );
+        }
+        // Not one that they cannot reach.
+        let inner = dir.path().join("inner");
+        fs::create_dir(&inner).unwrap();
+        let mode = |mode| std::os::unix::fs::PermissionsExt::from_mode(mode);
+        fs::set_permissions(&inner, mode(0o777)).unwrap();
+        for (outer, want) in [(0o700, false), (0o711, true)] {
+            fs::set_permissions(dir.path(), mode(outer)).unwrap();
+            let root = Root::new(&inner, Arc::default(), false);
+            let refused = matches!(root, Err(Refused::Broad { .. }));
+            assert_eq!(refused, want, "{outer:o}");
         }
         let root = Root::new(Path::new("/usr"), Arc::default(), false);
         assert!(matches!(root, Err(Refused::Broad { .. })));

@@ -68,7 +68,7 @@ pub fn sweep(
     let mut dirs: Vec<(PathBuf, Vec<Due>)> = Vec::with_capacity(found.temps.len());
     for (below, names) in found.temps {
         let now = clock::mono();
-        // What is a target now is one to the end of the sweep, which may remove the temp that says so.
+        // The sweep may remove the temp that shows that another one is its target.
         let targets = root
             .policy
             .names

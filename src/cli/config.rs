@@ -172,6 +172,14 @@ fn summary(path: Option<&Path>, roots: &[Root]) -> Vec<String> {
         lines.push(rule(root));
         let narrower = root.policy.names.narrower();
         lines.extend(narrower.iter().map(|one| format!("    note: {one}")));
+        let without = root.policy.names.without_effect();
+        lines.extend(without.iter().map(|(glob, row)| {
+            format!(
+                "    note: the name pattern {glob:?} takes nothing: {} is reserved ({}); \
+                 write the whole name of the file",
+                row.pattern, row.kind
+            )
+        }));
     }
     lines
 }

@@ -1,6 +1,6 @@
 //! The parts of a glob: its alternatives, without braces, and the literal text in them.
 //!
-//! Whether a glob is right is for `globset` to say; here one is taken apart that is.
+//! The syntax is `globset`'s, which has already accepted the glob.
 
 use std::iter::Peekable;
 use std::str::Chars;
@@ -21,7 +21,7 @@ enum Piece {
     Wild(String),
 }
 
-/// All alternatives of a glob; `None`: there are too many.
+/// Returns all alternatives of a glob, or `None` if there are too many.
 pub(super) fn alternatives(glob: &str) -> Option<Vec<Alternative>> {
     let all = sequences(&mut glob.chars().peekable(), 0)?;
     Some(all.into_iter().map(Alternative).collect())
@@ -92,7 +92,7 @@ fn is_star(piece: &Piece) -> bool {
 }
 
 impl Alternative {
-    /// Whether a literal character other than `.`, `-`, `_` and `~` is in it.
+    /// Returns true if it contains a literal character other than `.`, `-`, `_` and `~`.
     pub(super) fn has_literal(&self) -> bool {
         let counts = |piece: &Piece| match piece {
             Piece::Literal(char) => !matches!(char, '.' | '-' | '_' | '~'),
@@ -101,13 +101,13 @@ impl Alternative {
         self.0.iter().any(counts)
     }
 
-    /// The only name that it fits, if there is only one.
+    /// Returns the only name that it fits, if there is only one.
     pub(super) fn whole_name(&self) -> Option<String> {
         let end = self.ending();
         (end.chars().count() == self.0.len()).then_some(end)
     }
 
-    /// The literal text at its end.
+    /// Returns the literal text at its end.
     pub(super) fn ending(&self) -> String {
         let end = self.0.iter().rev().map_while(|piece| match piece {
             Piece::Literal(char) => Some(*char),
@@ -117,12 +117,12 @@ impl Alternative {
         end.into_iter().rev().collect()
     }
 
-    /// Whether it ends in `*`.
+    /// Returns true if it ends in `*`.
     pub(super) fn has_open_end(&self) -> bool {
         self.0.last().is_some_and(is_star)
     }
 
-    /// The same without the `*` at its end, if it ends so and there is anything else.
+    /// Returns the alternative without the `*` at its end, if it ends in one and is not only that.
     pub(super) fn without_star(&self) -> Option<Alternative> {
         let stars = self.0.iter().rev().take_while(|piece| is_star(piece));
         let kept = self.0.len() - stars.count();
@@ -131,7 +131,7 @@ impl Alternative {
             .map(|kept| Alternative(kept.to_vec()))
     }
 
-    /// As a glob.
+    /// Returns it as a glob.
     pub(super) fn text(&self) -> String {
         let text = |piece: &Piece| match piece {
             Piece::Literal(char) if r"*?[]{},\!".contains(*char) => format!("\\{char}"),

@@ -10,7 +10,7 @@ use std::os::unix::ffi::OsStrExt;
 
 use super::temp_name::before_uuid;
 
-/// How a rule can take a reserved name all the same.
+/// The patterns of a rule that take a reserved name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TakenBy {
     /// Only by a pattern that is the whole name, without any wildcard.
@@ -26,7 +26,7 @@ pub struct Row {
     pub pattern: &'static str,
     /// Kind of file, for people.
     pub kind: &'static str,
-    /// How a rule can take it.
+    /// The patterns that take it.
     pub taken_by: TakenBy,
 }
 
@@ -84,10 +84,10 @@ pub const LIST: &[Row] = &[
     row("*.dpkg-dist",             "a configuration file that a package brought", Ending),
 ];
 
-/// What a name must end in, behind a temp's whole name, to be a companion of that temp.
+/// Suffixes of companions: each follows the whole name of the temp.
 pub const COMPANIONS: [&str; 3] = ["-wal", "-shm", "-journal"];
 
-/// Why a name is reserved.
+/// The cause for which a name is reserved.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reserved {
     /// It fits a row of [`LIST`].
@@ -132,21 +132,21 @@ impl fmt::Display for Reserved {
     }
 }
 
-/// The rows of the list that `name` fits.
+/// Returns the rows of the list that `name` fits.
 pub fn rows(name: &[u8]) -> impl Iterator<Item = &'static Row> {
     LIST.iter()
         .filter(move |row| fits(row.pattern.as_bytes(), name))
 }
 
 impl Row {
-    /// Whether the names of this row end like `ending`: then a pattern that ends so means them.
+    /// Returns true if `ending`, the literal end of a pattern, fits the row: the pattern then means such names.
     #[must_use]
     pub fn has_ending(&self, ending: &[u8]) -> bool {
         fits(self.pattern.as_bytes(), ending)
     }
 }
 
-/// The temp whose companion `name` would be.
+/// Returns the temp whose companion `name` would be.
 #[must_use]
 pub fn companion_of(name: &OsStr) -> Option<&OsStr> {
     let temp = |ending: &&str| name.as_bytes().strip_suffix(ending.as_bytes());
@@ -154,7 +154,7 @@ pub fn companion_of(name: &OsStr) -> Option<&OsStr> {
     (!temp.is_empty()).then(|| OsStr::from_bytes(temp))
 }
 
-/// The names that companions of `temp` would have.
+/// Returns the names that companions of `temp` would have.
 pub fn companions(temp: &OsStr) -> impl Iterator<Item = OsString> {
     COMPANIONS.iter().map(move |ending| {
         let mut name = temp.to_owned();

@@ -15,7 +15,7 @@ use std::fmt;
 use std::os::unix::ffi::OsStrExt;
 
 use super::glob::{self, Alternative};
-use super::reserved::{self, Reserved, TakenBy};
+use super::reserved::{self, Reserved, Row, TakenBy};
 use globset::{Candidate, Glob, GlobSet};
 
 /// The names of a rule that gives none.
@@ -194,11 +194,11 @@ struct NameGlob {
     set: GlobSet,
     /// Takes just any temp, so it names none of those left alone.
     generic: bool,
-    /// The names that it gives in full, without any wildcard.
+    /// The alternatives that are whole names, without any wildcard.
     whole: Vec<String>,
     /// The literal text at the end of each of its alternatives.
     endings: Vec<String>,
-    /// What it is without the `*` at its end, if it ends so.
+    /// The same glob without the `*` at its end, if it ends in one.
     without_star: Option<GlobSet>,
     /// One of its alternatives ends in `*`.
     has_open_end: bool,
@@ -308,7 +308,7 @@ impl Names {
             .any(|glob| !(left_alone && glob.generic) && glob.set.is_match_candidate(&candidate))
     }
 
-    /// Why a name that the rule takes is reserved, as far as the name and the rule alone tell.
+    /// Returns the cause for which a name that the rule takes is reserved, as far as name and rule alone tell.
     ///
     /// A writer's grammar frees no name of the list: the list wins.
     #[must_use]
@@ -336,8 +336,8 @@ impl Names {
         (!is_taken_otherwise).then(|| Reserved::EmptyStar(glob.text.clone()))
     }
 
-    /// Of the names in a directory those that another of them may be meant for, each with that other one.
-    /// Both are names that the rule takes.
+    /// Returns the names that one of `names` may be meant for, each with that one. Both are names that the rule
+    /// takes.
     ///
     /// Every grammar that fits counts here, not only the first, and every target that it may mean.
     pub fn targets_among<'n>(
@@ -353,8 +353,8 @@ impl Names {
         targets
     }
 
-    /// Whether the rule takes `name`, and may take what it is meant for as well. With the default names that is
-    /// rare: the target would end in `.tmp` too.
+    /// Returns true if the rule takes `name` and may take its target too. With the default names that is rare:
+    /// the target would have to end in `.tmp`.
     #[must_use]
     pub fn may_have_target(&self, name: &[u8]) -> bool {
         let is_default = self.globs.is_empty() && self.writers.is_empty();
@@ -385,6 +385,24 @@ impl Names {
                 }
             }
         }
+    }
+
+    /// Returns patterns that take nothing, because every name that they fit is reserved, each with its row.
+    #[must_use]
+    pub fn without_effect(&self) -> Vec<(&str, &'static Row)> {
+        let row = |glob: &&NameGlob| {
+            let is_it = |row: &&Row| row.taken_by == TakenBy::WholeName;
+            let row_of = |ending: &String| {
+                let mut rows = reserved::LIST.iter().filter(is_it);
+                rows.find(|row| row.has_ending(ending.as_bytes()))
+            };
+            let rows: Option<Vec<&Row>> = glob.endings.iter().map(row_of).collect();
+            rows?.first().copied().filter(|_| glob.whole.is_empty())
+        };
+        let globs = self.globs.iter();
+        globs
+            .filter_map(|glob| Some((glob.text.as_str(), row(&glob)?)))
+            .collect()
     }
 
     /// Patterns that end in `*` and also fit the very file that they were written for, each with a narrower
@@ -422,7 +440,7 @@ impl Names {
 pub struct Narrower {
     /// As given.
     pub glob: String,
-    /// A file that it fits and that is no temp.
+    /// The file that it was written for, which it fits too.
     pub file: String,
     /// The narrower one.
     pub instead: String,
@@ -516,7 +534,7 @@ impl NameGlob {
         })
     }
 
-    /// Whether it gives this name in full.
+    /// Returns true if the glob is this name, without any wildcard.
     fn is_whole(&self, name: &[u8]) -> bool {
         self.whole.iter().any(|whole| whole.as_bytes() == name)
     }
@@ -705,7 +723,7 @@ fn before(bytes: &[u8], len: usize, wanted: fn(&u8) -> bool) -> Option<&[u8]> {
     end.iter().all(wanted).then_some(before)
 }
 
-/// What stands before the uuid at the end.
+/// Returns the text before the uuid at the end.
 pub(super) fn before_uuid(bytes: &[u8]) -> Option<&[u8]> {
     let first_group = [12, 4, 4, 4].iter().try_fold(bytes, |rest, len| {
         before(rest, *len, u8::is_ascii_hexdigit)?.strip_suffix(b"-")
@@ -1089,6 +1107,24 @@ mod tests {
             let want: Vec<OsString> = want.iter().map(|name| name.replace('U', UUID).into()).collect();
             assert_eq!(targets, want, "{globs:?} {there:?}");
         }
+    }
+
+    #[test]
+    fn globs_that_take_nothing() {
+        let all = names(
+            &[
+                "*-journal",
+                "*.{lock,pid}",
+                "*.{lock,part}",
+                "a.lock",
+                "*.part",
+                "a*",
+                "*",
+            ],
+            &NONE,
+        );
+        let without: Vec<&str> = all.without_effect().iter().map(|one| one.0).collect();
+        assert_eq!(without, ["*-journal", "*.{lock,pid}"]);
     }
 
     #[test]

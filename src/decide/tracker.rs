@@ -233,7 +233,7 @@ impl Tracked {
         self.marks.set(Marks::TARGET, true);
     }
 
-    /// Whether another temp was meant for its name.
+    /// Returns true if another temp was meant for its name.
     #[must_use]
     pub fn was_target(&self) -> bool {
         self.marks.has(Marks::TARGET)

@@ -19,15 +19,15 @@ use crate::decide::temp_name::{Names, Reading, before_number};
 use crate::decide::time::Mono;
 use crate::look::{Buffer, Dir, RootId};
 
-/// To ask for the three companions of a temp takes as long as to list so many names (ext4: 9 µs, and
+/// Looking up the three companions of a temp takes as long as listing this number of names (ext4: 9 µs, and
 /// 280 ns for each name).
 const LISTED_PER_TEMP: usize = 32;
-/// The listing of a large directory is used again for so many times as long as it took.
+/// The listing of a large directory is reused for this multiple of the time that it took.
 const USED_FOR: u32 = 50;
-/// No more listings of large directories are kept.
+/// The largest number of listings that are kept.
 const MOST_KEPT: usize = 16;
 
-/// What protects temps of one directory.
+/// The names that protect temps of one directory.
 #[derive(Clone, Debug, Default)]
 pub struct Siblings {
     companions: HashSet<OsString>,
@@ -38,7 +38,7 @@ pub struct Siblings {
 }
 
 impl Siblings {
-    /// Lists `dir`, and says how many names are in it; ends early where they are more than `most`.
+    /// Lists `dir` and counts its names; stops early where there are more than `most`.
     fn read(dir: &Dir, names: &Names, most: usize) -> io::Result<(Siblings, usize)> {
         let mut companions = HashSet::new();
         let mut taken = Vec::new();
@@ -86,7 +86,7 @@ impl Siblings {
         }
     }
 
-    /// Why the temp `name` is reserved because of what lies beside it.
+    /// Returns the sibling for which the temp `name` is reserved, if there is one.
     #[must_use]
     pub fn protect(&self, name: &OsStr) -> Option<Reserved> {
         let temp = self.targets.get(name);
@@ -101,7 +101,7 @@ impl Siblings {
     }
 }
 
-/// The companion of the temp `name` that is there now.
+/// Looks up the companions of the temp `name`.
 pub fn companion(dir: &Dir, name: &OsStr) -> io::Result<Option<Reserved>> {
     for companion in reserved::companions(name) {
         match dir.observe(&companion) {
@@ -135,8 +135,8 @@ impl<'a> Fresh<'a> {
         }
     }
 
-    /// Why the temp `name` is reserved because of what lies beside it now, by the first call of those for a
-    /// batch.
+    /// Returns the sibling for which the temp `name` is reserved, if there is one. The first call of a batch
+    /// lists the directory.
     pub fn protect(&mut self, names: &Names, name: &OsStr) -> io::Result<Option<Reserved>> {
         if self.listed.is_none() {
             let most = self.temps.saturating_mul(LISTED_PER_TEMP);
@@ -175,7 +175,7 @@ impl Listings {
         }
     }
 
-    /// The siblings of `temps` temps in `dir`.
+    /// Returns the siblings of `temps` temps in `dir`.
     pub fn of(&self, dir: &Dir, policy: &Arc<Policy>, temps: usize) -> io::Result<Arc<Siblings>> {
         let started = clock::mono();
         let is_it =

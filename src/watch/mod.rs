@@ -302,7 +302,7 @@ impl Callback {
             Hint::Nothing => {}
             Hint::Appeared(path, by) => {
                 // A rename does not say whether it moved a file or a directory.
-                if by == By::Rename && self.structure {
+                if by != By::Creation && self.structure {
                     self.rare(Rare::Structure(path.clone()));
                 }
                 self.tell(&path, |subject, due| Event::Tracked { subject, due });

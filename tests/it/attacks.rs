@@ -108,7 +108,9 @@ impl Arena {
     /// A sweep beside a watcher: with a folder for locks of its own, so that nothing tells the two
     /// of each other.
     fn sweep(&self, root: &str) -> Ran {
-        let args = ["sweep", "--yes", "--json"].iter().chain(&SHORT);
+        // Others may write to it: that is what is tried.
+        let args = ["sweep", "--yes", "--json", "--allow-broad-root"];
+        let args = args.iter().chain(&SHORT);
         let mut command = self.sandbox.command(args.chain([&root]));
         command.env("XDG_RUNTIME_DIR", self.sandbox.base().join("other-locks"));
         self.sandbox.finish(command)
@@ -118,7 +120,8 @@ impl Arena {
     /// meanwhile have been removed meanwhile, however slow the machine is. Otherwise nobody was at
     /// work, and nothing was attacked.
     fn under(&self, play: &str, root: &str) {
-        let mut watching = self.sandbox.watch_dirs(SHORT.iter().chain([&root])).ready();
+        let args = SHORT.iter().chain([&"--allow-broad-root", &root]);
+        let mut watching = self.sandbox.watch_dirs(args).ready();
         let folder = self.sandbox.base().join(root);
         let folder = rustix::fs::open(folder, OFlags::PATH | OFlags::DIRECTORY, Mode::empty());
         let folder = folder.unwrap();

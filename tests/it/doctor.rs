@@ -127,7 +127,9 @@ fn a_root_where_all_is_well() {
 #[test]
 fn beside_a_watcher() {
     let sandbox = Sandbox::new();
-    let mut watching = sandbox.watch(["--grace", "200ms", "--name", "*"]).ready();
+    let mut watching = sandbox
+        .watch(["--grace", "200ms", "--name", "*", "--allow-broad-name"])
+        .ready();
     let checks = checks(&sandbox.run(["doctor", "--json", "root"]).exit(0));
     stands(&checks, "root", "ok", "written");
     #[cfg(target_os = "linux")]

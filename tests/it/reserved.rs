@@ -336,8 +336,12 @@ fn a_narrower_pattern_is_proposed() {
     fs::create_dir_all(config.parent().unwrap()).unwrap();
     let root = sandbox.root();
     let text = format!("[[watch]]\npath = {root:?}\nnames = ['sessions.json*']");
-    fs::write(config, text).unwrap();
+    fs::write(&config, text).unwrap();
     sandbox.run(["config", "check"]).exit(0).says(narrower);
+    let text = format!("[[watch]]\npath = {root:?}\nnames = ['*-journal']");
+    fs::write(&config, text).unwrap();
+    let checked = sandbox.run(["config", "check"]).exit(0);
+    checked.says("\"*-journal\" takes nothing");
 }
 
 /// Nothing would be lost here if the guard ever failed: no file has such a name.
@@ -383,6 +387,7 @@ fn a_folder_for_temporary_files_is_refused_where_others_may_write() {
     use std::os::unix::fs::PermissionsExt;
     let sandbox = Sandbox::new().file("a.tmp", "").aged(OLD_ENOUGH);
     let base = sandbox.base().to_owned();
+    fs::set_permissions(&base, fs::Permissions::from_mode(0o711)).unwrap();
     // Wherever the sandbox lies, it is in this one.
     let sandbox = sandbox.env("TMPDIR", base);
     let mode =
