@@ -60,7 +60,7 @@ pub(super) fn watchers() -> Vec<u32> {
     Vec::new()
 }
 
-/// What a watcher works on, where the folder of locks does not say: not known.
+/// Returns the directories of a watcher that the folder of locks does not show: unknown on this system.
 pub(super) fn worked_on(_: u32) -> Vec<Root> {
     Vec::new()
 }
