@@ -118,7 +118,7 @@ impl Journal {
             let (mut reader, mut line) = (BufReader::new(file), Vec::new());
             loop {
                 line.clear();
-                // What is longer is read in parts, of which none is an object.
+                // A longer line is read in parts, none of which is an object.
                 let part = reader.by_ref().take(LONGEST).read_until(b'\n', &mut line)?;
                 if part == 0 {
                     break;

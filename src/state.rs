@@ -139,8 +139,8 @@ pub struct RootLock {
 pub struct Held {
     /// Its process, if that could be read.
     pub pid: Option<u32>,
-    /// What is worked on: its path without symlinks, and how far the rule reaches below it. `None` where that
-    /// could not be read.
+    /// The directory, by its path without symlinks, and how far the rule reaches below it. `None` if that could
+    /// not be read.
     pub root: Option<Root>,
 }
 
@@ -169,11 +169,11 @@ pub struct Locker {
     runtime: PathBuf,
     /// The folder, under a lock of its own.
     _alone: Option<File>,
-    /// What the other processes have, once it was asked for.
+    /// The locks of other processes, once they were read.
     others: Option<Vec<Held>>,
 }
 
-/// How long another process may take its locks before it is not waited for any more.
+/// The longest wait for another process that takes its locks.
 const TAKING: Duration = Duration::from_secs(1);
 
 /// More than a lock file has, bytes.
@@ -224,7 +224,7 @@ impl Locker {
             if fs::metadata(&path).map(|there| there.ino()).ok() != Some(ours) {
                 continue;
             }
-            // On a full disk there is no room for what it says. The lock holds all the same.
+            // On a full disk the content cannot be written. The lock is valid without it.
             let _ = file.set_len(0);
             let _ = file.rewind();
             let _ = file.write_all(&written(&root));
@@ -233,8 +233,8 @@ impl Locker {
         };
         // RACE: where another process does not let the folder go, two may take overlapping roots at the same
         // time. Each has its own lock by now, so that one of them sees the other, or both do and neither begins.
-        // Worst case, where what the other works on was not written yet: two passes over one directory, which
-        // the protocol allows for; the work is done twice.
+        // Worst case, if the content of the other lock was not written yet: two passes over one directory. The
+        // protocol allows for that; the work is done twice.
         let others = self.others.get_or_insert_with(|| others(&self.runtime));
         let overlaps = |held: &&Held| {
             held.root
@@ -251,7 +251,7 @@ impl Locker {
 const PREFIX: &str = "root-";
 const SUFFIX: &str = ".lock";
 
-/// What other live processes have locked in the folder `runtime`. Makes nothing.
+/// Returns the locks of other live processes in the folder `runtime`. Creates nothing.
 #[must_use]
 pub fn held(runtime: &Path) -> Vec<Held> {
     // To ask for a lock is to have it for a moment: no other process is to find it taken.
@@ -296,7 +296,7 @@ fn others(runtime: &Path) -> Vec<Held> {
         .collect()
 }
 
-/// Whether a file of this name is a lock on a root.
+/// Returns whether a file of this name is a lock on a root.
 #[must_use]
 pub fn is_lock_name(name: &str) -> bool {
     name.starts_with(PREFIX) && name.ends_with(SUFFIX)
@@ -306,7 +306,7 @@ fn ours_are() -> MutexGuard<'static, BTreeSet<PathBuf>> {
     OURS.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Whether some directory is worked on by both rules. Paths are without symlinks.
+/// Returns whether both rules cover some directory. Their paths have no symlinks.
 #[must_use]
 pub fn overlap(one: &Root, other: &Root) -> bool {
     covers(one, other) || covers(other, one)
@@ -316,7 +316,7 @@ fn covers(above: &Root, root: &Root) -> bool {
     match above.below(&root.path) {
         None => false,
         Some(way) if way.as_os_str().is_empty() => true,
-        // What lies on another mount is not entered from above. What cannot be told counts.
+        // A directory on another mount is not entered from above. An unknown answer counts as an overlap.
         Some(way) => match Dir::open_below(&above.path, None, way) {
             Ok(_) => true,
             Err(error) => !error.is_gone(),
@@ -324,7 +324,7 @@ fn covers(above: &Root, root: &Root) -> bool {
     }
 }
 
-/// What the lock file of `root` says: pid, depth, path and globs, which hold no NUL.
+/// Returns the content of the lock file of `root`: pid, depth, path and globs, separated by NUL.
 fn written(root: &Root) -> Vec<u8> {
     let depth = match root.policy.recursive {
         true => DEEP,
@@ -339,7 +339,7 @@ fn written(root: &Root) -> Vec<u8> {
 const DEEP: &[u8] = b"recursive";
 const FLAT: &[u8] = b"flat";
 
-/// What a lock file says.
+/// Reads the content of a lock file.
 #[must_use]
 pub fn read_held(file: File) -> Held {
     let mut bytes = Vec::new();
@@ -412,7 +412,7 @@ mod tests {
         assert!(read_own(&path("fifo"), 5).is_err());
     }
 
-    /// A file of /proc says that it has no bytes, and is read all the same, up to the most.
+    /// A file of /proc has the length 0 and some content.
     #[cfg(target_os = "linux")]
     #[test]
     fn a_file_without_a_length_is_read_up_to_the_most() {

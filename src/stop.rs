@@ -12,7 +12,7 @@ pub struct Stop(Arc<State>);
 #[derive(Debug, Default)]
 struct State {
     stopped: AtomicBool,
-    /// How many batches are in flight.
+    /// The number of batches in flight.
     busy: Mutex<usize>,
     changed: Condvar,
 }
@@ -30,7 +30,7 @@ impl Stop {
         self.0.changed.notify_all();
     }
 
-    /// Whether the end was asked for.
+    /// Returns whether the end was asked for.
     #[must_use]
     pub fn is_stopped(&self) -> bool {
         self.0.stopped.load(Ordering::SeqCst)

@@ -139,7 +139,7 @@ pub fn sweep(
     Ok(0)
 }
 
-/// Whether the temp is still there as far as is known, and no event has said so.
+/// Returns whether no event was sent for the temp, which still exists as far as is known.
 fn is_untold(one: &Due) -> bool {
     one.temp.as_ref().is_some_and(|temp| !temp.is_kept())
 }
@@ -215,7 +215,7 @@ impl Around<'_> {
 }
 
 /// Passes over all parts by several threads, and tells what happens here, in the order of the parts.
-/// Each thread waits until its part was told, so that no more is done than can be told meanwhile.
+/// Each thread waits until the events of its part were told.
 fn side_by_side(
     around: Around<'_>,
     parts: Vec<Part<'_>>,

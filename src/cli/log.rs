@@ -42,7 +42,7 @@ struct Repeated {
     count: u32,
 }
 
-/// What is done with a message.
+/// The decision about one message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Repeat {
     Write,
@@ -51,7 +51,7 @@ enum Repeat {
     Leave,
 }
 
-/// How many messages of one kind are written in `WINDOW`.
+/// The largest number of messages of one kind that are written in `WINDOW`.
 const MOST: u32 = 8;
 const WINDOW: Duration = Duration::from_secs(60 * 60);
 

@@ -76,7 +76,7 @@ fn replace(path: &Path, text: &str) -> io::Result<()> {
     name.push(path.file_name().unwrap_or_default());
     name.push(".new");
     let new = path.with_file_name(name);
-    // What else has that name, a FIFO or a symlink say, is not opened.
+    // Another thing of that name, for example a FIFO or a symlink, is not opened.
     match fs::remove_file(&new) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}

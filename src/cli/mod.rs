@@ -159,7 +159,7 @@ pub(crate) fn main() -> ExitCode {
         } else {
             "orphand: "
         };
-        // Where stderr cannot be written there is nowhere left to say so.
+        // If stderr cannot be written, there is no other place for the message.
         let _ = writeln!(anstream::stderr(), "{who}{}", failure.text);
         failure.exit
     });
@@ -373,8 +373,8 @@ fn print(text: &[u8]) -> io::Result<Exit> {
     is_read(written).map(|_| Exit::Done)
 }
 
-/// Whether the output still has a reader, by the answer to a write. A pipe that its reader has closed is
-/// no error: the output ends, and nothing else changes.
+/// Returns whether the output still has a reader, by the result of a write. A pipe that its reader has
+/// closed is no error: the output ends, and nothing else changes.
 fn is_read(written: io::Result<()>) -> io::Result<bool> {
     match written {
         Ok(()) => Ok(true),

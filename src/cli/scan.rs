@@ -173,7 +173,7 @@ impl Claims {
         claims
     }
 
-    /// How many there are, in words.
+    /// Returns the number of claims, in words.
     pub(super) fn said(self) -> String {
         let (files, size) = (
             text::counted(self.files, "temp", "temps"),
@@ -205,7 +205,7 @@ fn total(claims: &[(&Root, Claims)]) -> Claims {
         })
 }
 
-/// What is said of claims, where there are any.
+/// Returns the line about claims, if there are any.
 fn left_over(command: &Scan, claims: &[(&Root, Claims)]) -> Option<String> {
     let with = claims.iter().filter(|(_, claims)| claims.files > 0);
     let roots: Vec<PathBuf> = with.map(|(root, _)| root.path.clone()).collect();

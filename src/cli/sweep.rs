@@ -118,7 +118,7 @@ pub(super) fn run(command: &Sweep, look: &Look) -> Result<Exit, Failure> {
     })
 }
 
-/// What is said of a sweep that a signal has ended.
+/// Returns the message about a sweep that a signal has ended.
 fn stopped_by(signal: &str, left: usize) -> String {
     match left {
         0 => format!("stopped by {signal} before everything was looked at"),
@@ -205,11 +205,11 @@ fn may_go_on(command: &Sweep, roots: &[Root], look: &Look, stop: &Stop) -> Resul
     Ok(answered(question, stop))
 }
 
-/// How often it is seen whether a signal has ended the wait for an answer.
+/// The interval at which the wait for an answer checks for a signal.
 const ASKING: Duration = Duration::from_millis(50);
 
-/// Whether the answer to `question` is yes. The answer is read by a thread, which the end of the process
-/// ends: a signal does not end a read from the terminal.
+/// Asks `question` and returns whether the answer is yes. A thread reads the answer, because a signal does
+/// not interrupt a read from the terminal; the end of the process ends the thread.
 fn answered(question: String, stop: &Stop) -> bool {
     let (send, answer) = bounded(1);
     let thread = std::thread::Builder::new().name("orphand-question".into());

@@ -52,7 +52,7 @@ pub(super) enum Word {
     Stop,
 }
 
-/// How far a rule reaches below its root.
+/// Returns how far a rule reaches below its root.
 fn reach(root: Option<&Root>) -> Option<(bool, String)> {
     let policy = &root?.policy;
     Some((policy.recursive, policy.exclude.to_string()))

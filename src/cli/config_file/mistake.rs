@@ -47,7 +47,7 @@ impl<'t> Places<'t> {
         }
     }
 
-    /// Where the byte `at` of the text stands.
+    /// Returns line and column of the byte `at`.
     pub(super) fn of(&self, at: usize) -> Place {
         let line = self.starts.partition_point(|start| *start <= at).max(1);
         let start = self.starts.get(line - 1).copied().unwrap_or(0);

@@ -188,7 +188,8 @@ pub(super) fn watchers() -> Vec<u32> {
     watchers
 }
 
-/// What a watcher works on, by the lock files that it has open. Of another user's processes only root is told.
+/// Returns the directories of a watcher, by the lock files that it has open. Only root can read those of
+/// another user's process.
 pub(super) fn worked_on(pid: u32) -> Vec<Root> {
     let open = fs::read_dir(format!("/proc/{pid}/fd"));
     let open = open.into_iter().flatten().flatten();

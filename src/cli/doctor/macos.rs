@@ -94,7 +94,7 @@ fn is_orphand(pid: libc::pid_t) -> bool {
     name.get(..length) == Some(b"orphand")
 }
 
-/// What a watcher works on, where the folder of locks does not say: not known.
+/// Returns the directories of a watcher that the folder of locks does not show: unknown on this system.
 pub(super) fn worked_on(_: u32) -> Vec<Root> {
     Vec::new()
 }

@@ -123,7 +123,7 @@ fn look(ward: &Ward, found: &Sender<Found>) {
     let _ = found.send(Found::End);
 }
 
-/// What a killed orphand has left, as far as it is found until `end`.
+/// Counts the claims that a killed orphand left. The search stops at `end`.
 fn claims(root: &Root, end: Instant) -> Check {
     let is_over = || Instant::now() >= end;
     let found = orphand::scan::find(root, &mut |_, _| {}, &|_| {}, &is_over).unwrap_or_default();

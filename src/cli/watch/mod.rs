@@ -239,7 +239,7 @@ fn are_there(roots: &[Root]) -> Result<(), Failure> {
     }
 }
 
-/// How many directories a watch names when it begins.
+/// The largest number of directories that a watch names when it begins.
 const NAMED: usize = 20;
 
 /// The lines that a watch begins with.
@@ -267,7 +267,7 @@ fn begins(root: &Root, is_live: bool) -> String {
     format!("watching {path} ({deep}): {does}{end}")
 }
 
-/// How deep a rule reaches, for people.
+/// Returns how deep a rule reaches, for people.
 fn depth(policy: &Policy) -> &'static str {
     match policy.recursive {
         true => "with subfolders",

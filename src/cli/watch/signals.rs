@@ -12,10 +12,10 @@ use orphand::stop::Stop;
 use super::failed;
 use crate::cli::{Exit, Failure};
 
-/// How long a watch or a sweep may take to end in order, where its lines are not read.
+/// The longest time that a watch or a sweep takes to end in order if its output is not read.
 const PATIENCE: Duration = Duration::from_secs(20);
-/// How long a second signal waits for the batches in flight: a temp that has its claim's name is
-/// removed or put back.
+/// The longest time that a second signal waits for the batches in flight, so that no temp keeps its claim's
+/// name.
 const IN_FLIGHT: Duration = Duration::from_secs(1);
 
 pub(super) struct Signals {
