@@ -11,6 +11,7 @@ use crate::clock;
 use crate::decide::judge::{Evidence, Reach, Reason, Target, Verdict, judge};
 use crate::decide::observation::{FileSize, Hold, Kind, Observation};
 use crate::decide::policy::{Policy, SHORTEST_GRACE};
+use crate::decide::retention::Trust;
 use crate::decide::time::{ClockWatch, Mono, Now};
 use crate::decide::tracker::{Look, Next, Tracked};
 use crate::event::{Disposed, Event, How, Subject};
@@ -22,6 +23,7 @@ use crate::evidence::{self, Asker, Census, Circumstances, FileId, Proof, Suspect
 use crate::journal::{Journal, Line};
 use crate::json;
 use crate::look::{self, Dir, RootError, RootId};
+use crate::reap::quarantine::Keeping;
 use crate::reap::{self, Candidate, Outcome, Reaper, Recovered, Scene, quarantine};
 use crate::root::Root;
 
@@ -384,6 +386,7 @@ impl<'a> Pass<'a> {
         kept: &mut Vec<(usize, Observation, Reason)>,
         circumstances: Circumstances<'_>,
     ) {
+        self.make_room(&candidates);
         let intents: Vec<json::Object> = candidates.iter().map(intent).collect();
         let (doomed, mut batch): (Vec<Doomed>, Vec<Candidate>) = candidates.into_iter().unzip();
         self.tools.journal.write(Line::Intent, &intents);
@@ -450,6 +453,34 @@ impl<'a> Pass<'a> {
         }
         self.tools.journal.write(Line::Outcome, &written);
         told.into_iter().for_each(&mut *self.tell);
+    }
+
+    /// Drops from the quarantine what its limits let go, if what is to be moved there has no room.
+    fn make_room(&mut self, candidates: &[(Doomed, Candidate)]) {
+        let moves = candidates
+            .iter()
+            .filter(|(_, candidate)| matches!(candidate.verdict, Verdict::Quarantine(_)));
+        let wanted = moves.map(|(doomed, _)| doomed.observation.allocated);
+        let wanted = wanted.fold(0, u64::saturating_add);
+        let (stock, ground) = (self.tools.reaper.stock(), self.ground);
+        if wanted == 0 || !stock.is_short_of(&ground.root.path, ground.id, wanted) {
+            return;
+        }
+        let keeping = Keeping {
+            stock,
+            journal: &self.tools.journal,
+            asker: self.asker,
+            // Nothing is dropped for its age here.
+            trust: Trust::default(),
+            wanted,
+        };
+        loop {
+            let tended = quarantine::tend(ground.root, ground.id, keeping);
+            tended.events.into_iter().for_each(&mut *self.tell);
+            if !tended.has_more {
+                return;
+            }
+        }
     }
 
     /// Says what stays and why, once per temp and reason.

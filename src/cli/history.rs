@@ -8,6 +8,7 @@ use orphand::state::Folders;
 use serde_json::Value;
 
 use super::args::{History, Look};
+use super::quarantines::path_of;
 use super::report::Report;
 use super::{Exit, Failure, text};
 
@@ -78,7 +79,8 @@ fn line(object: &Value) -> String {
                 .to_string()
         },
     );
-    let path = text::escaped(std::path::Path::new(word("path")));
+    // The exact bytes, also where they are not UTF-8.
+    let path = text::escaped(&path_of(object, "path").unwrap_or_default());
     let bytes = object
         .get("bytes")
         .and_then(Value::as_u64)

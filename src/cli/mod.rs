@@ -37,6 +37,7 @@ mod man;
 mod metrics;
 mod program;
 mod quarantine;
+mod quarantines;
 mod report;
 mod restore;
 mod scan;

@@ -1,6 +1,5 @@
 //! `orphand restore`: out of the quarantine, to where it was or elsewhere. It never overwrites.
 
-use std::collections::{BTreeSet, HashMap};
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -15,33 +14,91 @@ use orphand::look::Dir;
 use orphand::reap::quarantine::{Room, Stored, is_id};
 use orphand::root::absolute;
 use orphand::state::Folders;
-use serde_json::Value;
 
 use super::args::{Look, Restore};
 use super::config_file::Config;
+use super::quarantines::{Quarantines, Sum};
 use super::report::Report;
 use super::{Exit, Failure, text};
 
 pub(super) fn run(command: &Restore, look: &Look) -> Result<Exit, Failure> {
-    if command.to.is_some() && command.which.len() > 1 {
+    let to_folder = command.to.as_deref().is_some_and(is_folder);
+    if command.to.is_some() && command.which.len() > 1 && !to_folder {
         return Err(Failure::new(
             Exit::Usage,
-            "--to names one path, and several files were named; restore them one by one",
+            "--to names one path, and several files were named; name a directory, or restore them one by one",
         ));
     }
     let config = Config::load(command.config.as_deref())?;
     let folders = Folders::from_env();
-    let journal = Journal::new(folders.state.as_deref());
-    let marks = Marks::new(folders.state.as_deref());
+    let restoring = Restoring {
+        journal: Journal::new(folders.state.as_deref()),
+        marks: Marks::new(folders.state.as_deref()),
+        to: command.to.as_deref().map(absolute),
+        to_folder,
+        config,
+    };
     let mut report = Report::new(look, Vec::new());
+    let mut sum = Sum {
+        asked: command.which.len(),
+        ..Sum::default()
+    };
+    // That nobody reads what is said stops nothing.
+    let mut told = Ok(());
     for which in &command.which {
-        let (room, stored) = find(which, &config, &journal)?;
+        match restoring.restore(which) {
+            Ok(event) => {
+                sum.done += 1;
+                told = told.and_then(|()| report.event(&event));
+            }
+            Err(failure) if sum.asked == 1 => return Err(failure),
+            Err(failure) => {
+                sum.failed += 1;
+                log::error!("{}", failure.text);
+            }
+        }
+    }
+    if sum.asked > 1 {
+        match look.json {
+            true => eprintln!("{}", sum.line("restored")),
+            false if !look.quiet => {
+                told = told.and_then(|()| report.line(&sum.line("restored")));
+            }
+            false => {}
+        }
+    }
+    told?;
+    Ok(match sum.failed {
+        0 => Exit::Done,
+        _ => Exit::Partly,
+    })
+}
+
+/// Whether a path that was typed means a directory that files are put into.
+fn is_folder(typed: &Path) -> bool {
+    typed.as_os_str().as_bytes().ends_with(b"/") || typed.is_dir()
+}
+
+/// What holds for all files that are brought back.
+struct Restoring {
+    config: Config,
+    journal: Journal,
+    marks: Marks,
+    to: Option<PathBuf>,
+    /// `to` is a directory.
+    to_folder: bool,
+}
+
+impl Restoring {
+    fn restore(&self, which: &Path) -> Result<Event, Failure> {
+        let (room, stored) = find(which, &self.config, &self.journal)?;
         let root = room.root().path().to_owned();
-        let to = match &command.to {
-            Some(to) => absolute(to),
+        let to = match &self.to {
+            Some(to) if self.to_folder => to.join(stored.below.file_name().unwrap_or_default()),
+            Some(to) => to.clone(),
             None => root.join(&stored.below),
         };
-        let seen = bring_back(&room, &stored, &to, command.to.is_none(), &marks)?;
+        let seen = bring_back(&room, &stored, &to, self.to.is_none(), &self.marks)?;
         let event = Event::Restored {
             subject: Subject {
                 path: to,
@@ -50,10 +107,10 @@ pub(super) fn run(command: &Restore, look: &Look) -> Result<Exit, Failure> {
             },
             id: stored.id,
         };
-        journal.write(Line::Outcome, &[json::event(&event, clock::wall())]);
-        report.event(&event)?;
+        let line = json::event(&event, clock::wall());
+        self.journal.write(Line::Outcome, &[line]);
+        Ok(event)
     }
-    Ok(Exit::Done)
 }
 
 fn bring_back(
@@ -92,14 +149,11 @@ fn bring_back(
         false => Dir::open_root(parent, None),
     };
     let dir = dir.map_err(|error| failed(&error))?;
-    let restored = room.restore(&stored.id, dir.fd().as_fd(), name, mark);
+    let restored = room.restore(stored, dir.fd().as_fd(), name, mark);
     match restored {
         Ok(seen) => Ok(seen),
         Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Err(failed(
             &"something exists there already, and nothing is overwritten",
-        )),
-        Err(error) if error.kind() == std::io::ErrorKind::CrossesDevices => Err(failed(
-            &"it is on another file system; name a path on the same one",
         )),
         Err(error) => Err(failed(&error)),
     }
@@ -118,7 +172,9 @@ fn find(which: &Path, config: &Config, journal: &Journal) -> Result<(Room, Store
     let id = which.to_str().filter(|id| is_id(id));
     let path = absolute(which);
     let mut found: Vec<(Room, Stored)> = Vec::new();
-    for paths in known_roots(config, journal, Some(&path)) {
+    let quarantines = Quarantines::known(config, journal, Some(&path));
+    quarantines.say_what_failed();
+    for paths in &quarantines.found {
         // By which of its paths the file is named, if by its path.
         let by_path = |one: &Stored| paths.iter().find(|root| root.join(&one.below) == path);
         let named = |one: &Stored| match Some(one.id.as_str()) == id {
@@ -145,71 +201,14 @@ fn find(which: &Path, config: &Config, journal: &Journal) -> Result<(Room, Store
         (0, _) | (_, None) => Err(Failure::new(
             Exit::Failed,
             format!(
-                "nothing in quarantine is {which:?}; what there is: orphand quarantine list. \
-                 (Searched: the roots of the journal and of the configuration, and here.)"
+                "nothing in quarantine is {which:?}; what there is: orphand quarantine list ({})",
+                quarantines.searched()
             ),
         )),
         (_, Some(_)) => Err(Failure::new(
             Exit::Failed,
             format!("{which:?} is in more than one quarantine; name it by the path that it had"),
         )),
-    }
-}
-
-/// Where there is a quarantine, each once.
-pub(super) fn roots(config: &Config, journal: &Journal) -> Vec<PathBuf> {
-    let known = known_roots(config, journal, None);
-    known
-        .into_iter()
-        .filter_map(|paths| paths.into_iter().next())
-        .collect()
-}
-
-/// Where a quarantine is: among the roots of the journal and the configuration, this directory, and all parents
-/// of `path`; each quarantine once, with all roots by which it is reached.
-fn known_roots(config: &Config, journal: &Journal, path: Option<&Path>) -> Vec<Vec<PathBuf>> {
-    let mut roots: BTreeSet<PathBuf> = config.watch.iter().map(|rule| rule.path.clone()).collect();
-    roots.extend(std::env::current_dir());
-    roots.extend(
-        path.into_iter()
-            .flat_map(Path::ancestors)
-            .skip(1)
-            .map(Path::to_owned),
-    );
-    let read = journal.outcomes(|object| {
-        roots.extend(path_of(&object, "root"));
-    });
-    if let Err(error) = read {
-        log::warn!("the journal cannot be read ({error}); its roots are not searched");
-    }
-    let (mut known, mut places) = (Vec::<Vec<PathBuf>>::new(), HashMap::new());
-    for root in roots {
-        // Two mounts may show the same one; and one of them may be covered by a third.
-        let room = Room::find(&root, None).ok().flatten();
-        let Some(folder) = room.and_then(|room| room.folder().ok()) else {
-            continue;
-        };
-        let place = *places.entry(folder).or_insert(known.len());
-        match known.get_mut(place) {
-            Some(paths) => paths.push(root),
-            None => known.push(vec![root]),
-        }
-    }
-    known
-}
-
-/// A path out of an object on the wire, exact also where it is not UTF-8.
-pub(super) fn path_of(object: &Value, key: &str) -> Option<PathBuf> {
-    use base64::Engine as _;
-    let text = |key: &str| object.get(key).and_then(Value::as_str);
-    match text(&format!("{key}_b64")) {
-        Some(encoded) => {
-            let bytes = base64::engine::general_purpose::STANDARD
-                .decode(encoded)
-                .ok()?;
-            Some(PathBuf::from(std::ffi::OsStr::from_bytes(&bytes)))
-        }
-        None => text(key).map(PathBuf::from),
     }
 }
 

@@ -41,6 +41,7 @@ pub(super) fn run(command: &Sweep, look: &Look) -> Result<Exit, Failure> {
     let roots = plan.roots.iter().map(|root| root.path.clone());
     let mut report = Report::new(look, roots.collect()).once();
     let tools = tools(&folders, look.verbose > 0)?;
+    tools.reaper.stock().set_limits(plan.config.quarantine);
     let asker = Asker::new();
     let mut summary = Summary::default();
     let mut told = Ok(());
@@ -69,17 +70,21 @@ pub(super) fn run(command: &Sweep, look: &Look) -> Result<Exit, Failure> {
         }
         if !root.policy.is_dry_run() {
             let keeping = Keeping {
-                limits: plan.config.quarantine,
+                stock: tools.reaper.stock(),
                 journal: &tools.journal,
                 asker: &asker,
-                // A sweep has just begun: it drops for want of room, not for age.
-                trust: Trust {
-                    running: Duration::ZERO,
-                    since_parted: None,
-                },
+                // A sweep has just begun: it takes no date for true unless the clocks are known to be steady.
+                trust: Trust::default(),
+                wanted: 0,
             };
-            for event in quarantine::tend(root, None, keeping) {
-                report.event(&event)?;
+            loop {
+                let tended = quarantine::tend(root, None, keeping);
+                for event in tended.events {
+                    report.event(&event)?;
+                }
+                if !tended.has_more {
+                    break;
+                }
             }
         }
     }

@@ -16,7 +16,7 @@ use orphand::decide::time::Wall;
 use orphand::event::Event;
 use orphand::evidence::Asker;
 use orphand::journal::Journal;
-use orphand::reap::quarantine::{self, Keeping};
+use orphand::reap::quarantine::{self, Keeping, Room, Stock};
 use orphand::reap::{Outcome, Reaper};
 
 use crate::intercept::{self, Answer, Asked, Call};
@@ -25,6 +25,11 @@ use crate::stage::*;
 /// No shorter than [`OLD`].
 const LATER: &[u8] = b"what a later writer wrote, and died";
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+const NO_LIMITS: Limits = Limits {
+    age: Duration::ZERO,
+    percent: 0,
+    min_free: 0,
+};
 /// Everything is older.
 const AT_ONCE: Duration = Duration::from_nanos(1);
 
@@ -50,12 +55,7 @@ fn stored() -> (Stage, PathBuf) {
 
 /// Stores another file beside the one at `at`, which is older then.
 fn store_beside(at: &Path, name: &str, bytes: &[u8]) -> PathBuf {
-    let beside = at.ancestors().nth(2).unwrap().with_file_name("q0123abc");
-    fs::create_dir_all(beside.join(BELOW)).unwrap();
-    for folder in [&beside, &beside.join(BELOW)] {
-        fs::set_permissions(folder, fs::Permissions::from_mode(0o700)).unwrap();
-    }
-    let file = beside.join(BELOW).join(name);
+    let file = at.with_file_name(name);
     let changed = |file: &Path| {
         let meta = fs::metadata(file).unwrap();
         (meta.ctime(), meta.ctime_nsec())
@@ -69,16 +69,19 @@ fn store_beside(at: &Path, name: &str, bytes: &[u8]) -> PathBuf {
 
 fn tend(stage: &Stage, age: Duration) -> Vec<Event> {
     let journal = Journal::new(Some(&stage.home().join("state")));
+    let stock = Stock::default();
+    stock.set_limits(Limits { age, ..NO_LIMITS });
     let keeping = Keeping {
-        limits: Limits { age, percent: 0 },
+        stock: &stock,
         journal: &journal,
         asker: &Asker::new(),
         trust: Trust {
             running: DAY,
             since_parted: None,
         },
+        wanted: 0,
     };
-    quarantine::tend(&stage.root, None, keeping)
+    quarantine::tend(&stage.root, None, keeping).events
 }
 
 fn dropped(events: &[Event]) -> Vec<PathBuf> {
@@ -329,12 +332,13 @@ fn where_nothing_is_proven() {
         let base = tempfile::tempdir().unwrap();
         let _mounted = Mounted::new("ramfs", base.path(), "ramfs", 0, "");
         let stage = Stage::within(tempfile::tempdir_in(base.path()).unwrap());
-        let at = stage.quarantine().join("q0123abc").join(BELOW);
-        fs::create_dir_all(&at).unwrap();
-        for folder in at.ancestors().take(3) {
+        let room = Arc::new(Room::make(&stage.root.path, None).unwrap());
+        let slot = room.place(&Path::new(BELOW).join(TEMP)).unwrap();
+        let at = stage.quarantine().join(slot.keep()).join(BELOW).join(TEMP);
+        fs::create_dir_all(at.parent().unwrap()).unwrap();
+        for folder in at.ancestors().skip(1).take(2) {
             fs::set_permissions(folder, fs::Permissions::from_mode(0o700)).unwrap();
         }
-        let at = at.join(TEMP);
         fs::rename(&stage.temp, &at).unwrap();
         let meta = fs::metadata(&at).unwrap();
         let moved = Wall {

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::clock;
 use crate::daemon::{self, StartError};
@@ -37,8 +37,25 @@ pub(super) struct Post {
     pub(super) unheard: Option<PathBuf>,
     /// How many scans of everything by time in a row have found one.
     pub(super) silent: u32,
+    /// When its quarantine is looked at next, if it may hold files.
+    pub(super) tending: Option<Tending>,
     /// How often it was scanned.
     round: u64,
+}
+
+/// When a quarantine is looked at next.
+#[derive(Clone, Copy)]
+pub(super) struct Tending {
+    /// For files that are too old by then; `None`: there will be none.
+    pub(super) due: Option<Instant>,
+    /// For the space on the file system.
+    pub(super) look: Instant,
+}
+
+impl Tending {
+    pub(super) fn next(&self) -> Instant {
+        self.due.map_or(self.look, |due| due.min(self.look))
+    }
 }
 
 /// A directory that is watched, or was until it became hot.
@@ -73,6 +90,7 @@ impl Post {
             said: false,
             unheard: None,
             silent: 0,
+            tending: None,
             round: 0,
         }
     }
