@@ -82,8 +82,9 @@ fn list(command: &Rooms, look: &Look) -> Result<Exit, Failure> {
         let text = match files {
             0 => format!("nothing is in quarantine ({})", quarantines.searched()),
             files => format!(
-                "{}, {}.   back: orphand restore ID   for good: orphand quarantine purge [ID]",
+                "{}, {} ({} on the disk).   back: orphand restore ID   for good: orphand quarantine purge [ID]",
                 text::counted(files, "file", "files"),
+                text::size(size.bytes),
                 text::size(size.disk_bytes)
             ),
         };

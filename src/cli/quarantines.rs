@@ -57,13 +57,18 @@ impl Quarantines {
     }
 
     /// Those that are known: of the configuration, of the journal, of this directory and of those above it; and of
-    /// those above `path`.
-    pub(super) fn known(config: &Config, journal: &Journal, path: Option<&Path>) -> Quarantines {
+    /// those above `paths`.
+    pub(super) fn known<'p>(
+        config: &Config,
+        journal: &Journal,
+        paths: impl IntoIterator<Item = &'p Path>,
+    ) -> Quarantines {
         let mut roots = known_roots(config, journal);
         let here = std::env::current_dir().unwrap_or_default();
         roots.extend(here.ancestors().map(Path::to_owned));
-        let above = path.into_iter().flat_map(Path::ancestors).skip(1);
-        roots.extend(above.map(Path::to_owned));
+        for path in paths {
+            roots.extend(path.ancestors().skip(1).map(Path::to_owned));
+        }
         roots.retain(|root| root.is_absolute());
         Quarantines::of(roots)
     }

@@ -1,5 +1,6 @@
 //! `orphand restore`: out of the quarantine, to where it was or elsewhere. It never overwrites.
 
+use std::collections::HashMap;
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -31,12 +32,15 @@ pub(super) fn run(command: &Restore, look: &Look) -> Result<Exit, Failure> {
     }
     let config = Config::load(command.config.as_deref())?;
     let folders = Folders::from_env();
-    let restoring = Restoring {
-        journal: Journal::new(folders.state.as_deref()),
+    let journal = Journal::new(folders.state.as_deref());
+    let paths: Vec<PathBuf> = command.which.iter().map(|which| absolute(which)).collect();
+    let quarantines = Quarantines::known(&config, &journal, paths.iter().map(PathBuf::as_path));
+    let mut restoring = Restoring {
         marks: Marks::new(folders.state.as_deref()),
         to: command.to.as_deref().map(absolute),
         to_folder,
-        config,
+        shelves: Shelves::read(quarantines),
+        journal,
     };
     let mut report = Report::new(look, Vec::new());
     let mut sum = Sum {
@@ -81,7 +85,7 @@ fn is_folder(typed: &Path) -> bool {
 
 /// What holds for all files that are brought back.
 struct Restoring {
-    config: Config,
+    shelves: Shelves,
     journal: Journal,
     marks: Marks,
     to: Option<PathBuf>,
@@ -90,9 +94,16 @@ struct Restoring {
 }
 
 impl Restoring {
-    fn restore(&self, which: &Path) -> Result<Event, Failure> {
-        let (room, stored) = find(which, &self.config, &self.journal)?;
-        let root = room.root().path().to_owned();
+    fn restore(&mut self, which: &Path) -> Result<Event, Failure> {
+        let (root, stored) = self.shelves.take(which)?;
+        let room = match Room::find(&root, None) {
+            Ok(Some(room)) => room,
+            _ => {
+                let what =
+                    format!("the quarantine of {root:?} is gone; there is nothing to restore");
+                return Err(Failure::new(Exit::Failed, what));
+            }
+        };
         let to = match &self.to {
             Some(to) if self.to_folder => to.join(stored.below.file_name().unwrap_or_default()),
             Some(to) => to.clone(),
@@ -167,48 +178,102 @@ fn put(
     marks.put(file, &seen.fingerprint)
 }
 
-/// Finds what `which` names: an id, or the path that the file had.
-fn find(which: &Path, config: &Config, journal: &Journal) -> Result<(Room, Stored), Failure> {
-    let id = which.to_str().filter(|id| is_id(id));
-    let path = absolute(which);
-    let mut found: Vec<(Room, Stored)> = Vec::new();
-    let quarantines = Quarantines::known(config, journal, Some(&path));
-    quarantines.say_what_failed();
-    for paths in &quarantines.found {
-        // By which of its paths the file is named, if by its path.
-        let by_path = |one: &Stored| paths.iter().find(|root| root.join(&one.below) == path);
-        let named = |one: &Stored| match Some(one.id.as_str()) == id {
-            true => paths.first(),
-            false => by_path(one),
+/// All that lies in the quarantines that are known, and how it is named.
+struct Shelves {
+    quarantines: Quarantines,
+    /// One for each quarantine.
+    shelves: Vec<Shelf>,
+}
+
+struct Shelf {
+    /// The root's paths.
+    paths: Vec<PathBuf>,
+    /// `None`: it was brought back already.
+    stored: Vec<Option<Stored>>,
+    by_id: HashMap<String, usize>,
+    /// The oldest first.
+    by_path: HashMap<PathBuf, Vec<usize>>,
+}
+
+impl Shelves {
+    fn read(quarantines: Quarantines) -> Shelves {
+        quarantines.say_what_failed();
+        let shelf = |paths: &Vec<PathBuf>| {
+            let root = paths.first()?;
+            let room = Room::find(root, None).ok()??;
+            let stored = match room.stored() {
+                Ok(stored) => stored,
+                Err(error) => {
+                    let root = text::escaped(root);
+                    log::error!("the quarantine of {root} cannot be read: {error}");
+                    return None;
+                }
+            };
+            let mut shelf = Shelf {
+                paths: paths.clone(),
+                by_id: HashMap::new(),
+                by_path: HashMap::new(),
+                stored: Vec::new(),
+            };
+            for (index, one) in stored.into_iter().enumerate() {
+                shelf.by_id.insert(one.id.clone(), index);
+                let of_path = shelf.by_path.entry(one.below.clone());
+                of_path.or_default().push(index);
+                shelf.stored.push(Some(one));
+            }
+            Some(shelf)
         };
-        let Some(Ok(Some(room))) = paths.first().map(|root| Room::find(root, None)) else {
-            continue;
-        };
-        let stored = room.stored().unwrap_or_default();
-        // Several may have had the same path: the newest is the one that is meant.
-        let one = stored
-            .into_iter()
-            .rev()
-            .find_map(|one| Some((named(&one)?, one)));
-        if let Some((root, one)) = one
-            && let Ok(Some(room)) = Room::find(root, None)
-        {
-            found.push((room, one));
+        let shelves = quarantines.found.iter().filter_map(shelf).collect();
+        Shelves {
+            quarantines,
+            shelves,
         }
     }
-    match (found.len(), found.pop()) {
-        (1, Some(one)) => Ok(one),
-        (0, _) | (_, None) => Err(Failure::new(
-            Exit::Failed,
-            format!(
-                "nothing in quarantine is {which:?}; what there is: orphand quarantine list ({})",
-                quarantines.searched()
-            ),
-        )),
-        (_, Some(_)) => Err(Failure::new(
-            Exit::Failed,
-            format!("{which:?} is in more than one quarantine; name it by the path that it had"),
-        )),
+
+    /// Takes out what `which` names, an id or the path that the file had; with the root by which it is named.
+    fn take(&mut self, which: &Path) -> Result<(PathBuf, Stored), Failure> {
+        let id = which.to_str().filter(|id| is_id(id));
+        let path = absolute(which);
+        let mut found = Vec::new();
+        for (number, shelf) in self.shelves.iter().enumerate() {
+            let by_id = id.and_then(|id| Some((shelf.paths.first()?, *shelf.by_id.get(id)?)));
+            let by_path = |root: &'_ PathBuf| {
+                // Several may have had the same path: the newest is the one that is meant.
+                let all = shelf.by_path.get(path.strip_prefix(root).ok()?)?;
+                let is_there =
+                    |index: &&usize| shelf.stored.get(**index).is_some_and(Option::is_some);
+                all.iter().rev().find(is_there).copied()
+            };
+            let by_path = || {
+                shelf
+                    .paths
+                    .iter()
+                    .find_map(|root| Some((root, by_path(root)?)))
+            };
+            if let Some((root, index)) = by_id.or_else(by_path) {
+                found.push((number, root.clone(), index));
+            }
+        }
+        let nothing = format!(
+            "nothing in quarantine is {which:?}; what there is: orphand quarantine list ({})",
+            self.quarantines.searched()
+        );
+        match (found.len(), found.pop()) {
+            (1, Some((number, root, index))) => {
+                let slot = self.shelves.get_mut(number);
+                let slot = slot.and_then(|shelf| shelf.stored.get_mut(index));
+                let one = slot.and_then(Option::take);
+                let one = one.ok_or_else(|| Failure::new(Exit::Failed, nothing))?;
+                Ok((root, one))
+            }
+            (0, _) | (_, None) => Err(Failure::new(Exit::Failed, nothing)),
+            (_, Some(_)) => Err(Failure::new(
+                Exit::Failed,
+                format!(
+                    "{which:?} is in more than one quarantine; name it by the path that it had"
+                ),
+            )),
+        }
     }
 }
 

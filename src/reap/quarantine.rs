@@ -221,7 +221,7 @@ impl Room {
     /// may be at work in this root.
     pub fn tidy(&self) {
         for folder in names(self.fd.as_fd()).unwrap_or_default() {
-            let is_ours = folder.to_str().is_some_and(|name| is_folder(name));
+            let is_ours = folder.to_str().is_some_and(is_folder);
             let Ok(top) = open_dir(self.fd.as_fd(), &folder) else {
                 continue;
             };

