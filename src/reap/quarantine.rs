@@ -225,7 +225,8 @@ impl Room {
             let Ok(top) = open_dir(self.fd.as_fd(), &folder) else {
                 continue;
             };
-            if !is_ours || !lock(&top, FlockOperation::NonBlockingLockExclusive) {
+            let locked = || lock(&top, FlockOperation::NonBlockingLockExclusive);
+            if !is_ours || !locked().unwrap_or(false) {
                 continue;
             }
             prune(top.as_fd(), 0);
@@ -428,7 +429,7 @@ impl Room {
         let Ok(top) = open_dir(self.fd.as_fd(), OsStr::new(folder)) else {
             return;
         };
-        if !lock(&top, FlockOperation::NonBlockingLockExclusive) {
+        if !lock(&top, FlockOperation::NonBlockingLockExclusive).unwrap_or(false) {
             return;
         }
         let mut at = PathBuf::from(folder).join(below);
@@ -470,14 +471,15 @@ impl Place {
         let Some(top) = usable(open_dir(room.fd.as_fd(), name))? else {
             return Ok(None);
         };
-        if !lock(&top, FlockOperation::NonBlockingLockShared) {
+        if !lock(&top, FlockOperation::NonBlockingLockShared)? {
             return Ok(None);
         }
         // It may have been removed before it was locked.
         let opened = FileId::from(&look::observe_fd(top.as_fd())?.fingerprint);
-        let there = observe(room.fd.as_fd(), name).map(|seen| FileId::from(&seen.fingerprint));
-        if there.ok() != Some(opened) {
-            return Ok(None);
+        match observe(room.fd.as_fd(), name) {
+            Ok(there) if FileId::from(&there.fingerprint) == opened => {}
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => return Ok(None),
         }
         let below = below.parent().unwrap_or(Path::new(""));
         let mut place = Place {
@@ -532,7 +534,7 @@ impl Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        lock(&self.top, FlockOperation::Unlock);
+        let _ = lock(&self.top, FlockOperation::Unlock);
         self.room.clear(&self.folder, &self.below);
     }
 }
@@ -1045,8 +1047,13 @@ fn prune(dir: BorrowedFd<'_>, depth: usize) {
     }
 }
 
-fn lock(folder: &OwnedFd, how: FlockOperation) -> bool {
-    rustix::fs::flock(folder, how).is_ok()
+/// Locks a folder; says no where somebody else has locked it. On a file system without locks it is locked by nobody.
+fn lock(folder: &OwnedFd, how: FlockOperation) -> io::Result<bool> {
+    match rustix::fs::flock(folder, how) {
+        Ok(()) | Err(Errno::NOSYS | Errno::OPNOTSUPP | Errno::NOLCK) => Ok(true),
+        Err(Errno::WOULDBLOCK) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
 }
 
 fn open_dir(at: BorrowedFd<'_>, name: &OsStr) -> io::Result<OwnedFd> {
