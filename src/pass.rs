@@ -11,7 +11,7 @@ use crate::clock;
 use crate::decide::judge::{Evidence, Reach, Reason, Target, Verdict, judge};
 use crate::decide::observation::{FileSize, Hold, Kind, Observation};
 use crate::decide::policy::{Policy, SHORTEST_GRACE};
-use crate::decide::retention::Trust;
+use crate::decide::retention::{Trust, Wanted};
 use crate::decide::time::{ClockWatch, Mono, Now};
 use crate::decide::tracker::{Look, Next, Tracked};
 use crate::event::{Disposed, Event, How, Subject};
@@ -460,10 +460,13 @@ impl<'a> Pass<'a> {
         let moves = candidates
             .iter()
             .filter(|(_, candidate)| matches!(candidate.verdict, Verdict::Quarantine(_)));
-        let wanted = moves.map(|(doomed, _)| doomed.observation.allocated);
-        let wanted = wanted.fold(0, u64::saturating_add);
+        let bytes = moves.map(|(doomed, _)| doomed.observation.allocated);
+        let wanted = Wanted {
+            all: bytes.clone().fold(0, u64::saturating_add),
+            least: bytes.min().unwrap_or(0),
+        };
         let (stock, ground) = (self.tools.reaper.stock(), self.ground);
-        if wanted == 0 || !stock.is_short_of(&ground.root.path, ground.id, wanted) {
+        if wanted.all == 0 || !stock.is_short_of(&ground.root.path, ground.id, wanted.all) {
             return;
         }
         let keeping = Keeping {

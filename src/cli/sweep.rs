@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use orphand::daemon;
-use orphand::decide::retention::Trust;
+use orphand::decide::retention::{Trust, Wanted};
 use orphand::event::{Event, Subject, Summary};
 use orphand::evidence::Asker;
 use orphand::look::{RootError, RootId};
@@ -75,7 +75,7 @@ pub(super) fn run(command: &Sweep, look: &Look) -> Result<Exit, Failure> {
                 asker: &asker,
                 // A sweep has just begun: it takes no date for true unless the clocks are known to be steady.
                 trust: Trust::default(),
-                wanted: 0,
+                wanted: Wanted::default(),
             };
             loop {
                 let tended = quarantine::tend(root, None, keeping);

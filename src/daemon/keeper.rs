@@ -21,7 +21,7 @@ use crossbeam_channel::{Receiver, Select, unbounded};
 use super::gentle::Gently;
 use super::{Existing, Shared, Territory, Whose, guard};
 use crate::clock;
-use crate::decide::retention::Trust;
+use crate::decide::retention::{Trust, Wanted};
 use crate::decide::time::{ClockWatch, Mono, Wall};
 use crate::event::{Cause, Event, RootState};
 use crate::evidence::Asker;
@@ -500,7 +500,7 @@ impl Keeper {
                 journal: &self.shared.tools.journal,
                 asker: &self.asker,
                 trust,
-                wanted: 0,
+                wanted: Wanted::default(),
             };
             let tended = quarantine::tend(&root, id, keeping);
             tended

@@ -28,7 +28,7 @@ use crate::clock;
 use crate::decide::judge::{Reach, Target};
 use crate::decide::observation::{Hold, Kind, Observation};
 use crate::decide::policy::Policy;
-use crate::decide::retention::{self, Better, Entry, Limits, Space, Stands, Trust};
+use crate::decide::retention::{self, Better, Entry, Limits, Space, Stands, Trust, Wanted};
 use crate::decide::time::{Mono, Now, Wall};
 use crate::event::{Event, Subject};
 use crate::evidence::{self, Asker, FileId};
@@ -738,7 +738,7 @@ fn space(fd: BorrowedFd<'_>) -> Space {
         free: seen.f_bavail.saturating_mul(seen.f_frsize),
         inodes: seen.f_files,
         inodes_free: seen.f_ffree,
-        wanted: 0,
+        wanted: Wanted::default(),
     }
 }
 
@@ -761,8 +761,8 @@ pub struct Keeping<'a> {
     pub asker: &'a Asker,
     /// How far dates can be trusted.
     pub trust: Trust,
-    /// Bytes that are to be moved there now.
-    pub wanted: u64,
+    /// What is to be moved there now.
+    pub wanted: Wanted,
 }
 
 /// What came of keeping a quarantine within its limits.

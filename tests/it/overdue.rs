@@ -11,7 +11,7 @@ use std::time::Duration;
 use orphand::clock;
 use orphand::decide::judge::Verdict;
 use orphand::decide::policy::{Action, Policy};
-use orphand::decide::retention::{Limits, Trust};
+use orphand::decide::retention::{Limits, Trust, Wanted};
 use orphand::decide::time::Wall;
 use orphand::event::Event;
 use orphand::evidence::Asker;
@@ -79,7 +79,7 @@ fn tend(stage: &Stage, age: Duration) -> Vec<Event> {
             running: DAY,
             since_parted: None,
         },
-        wanted: 0,
+        wanted: Wanted::default(),
     };
     quarantine::tend(&stage.root, None, keeping).events
 }
@@ -139,6 +139,31 @@ fn what_is_unused_and_not_the_only_copy_goes() {
                     stage.has_only(OLD, &at, what);
                 }
             }
+        }
+    });
+}
+
+/// A program that has lost its file makes another one: that says nothing of the copy that was moved before.
+#[test]
+fn a_target_that_came_after_the_move_frees_no_copy() {
+    alone(EVERYBODY, || {
+        type Act = fn(&Path);
+        let acts: [(&str, Act); 2] = [
+            ("changed", |target| {
+                fs::write(target, [LATER, LATER].concat()).unwrap()
+            }),
+            ("replaced", |target| {
+                let other = target.with_file_name("other");
+                fs::copy(target, &other).unwrap();
+                fs::rename(other, target).unwrap();
+            }),
+        ];
+        for (what, act) in acts {
+            let (stage, at) = stored();
+            act(&stage.target);
+            let events = tend(&stage, AT_ONCE);
+            assert!(events.is_empty(), "{what}: {events:?}");
+            stage.has_only(OLD, &at, what);
         }
     });
 }
