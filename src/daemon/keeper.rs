@@ -56,8 +56,9 @@ pub(super) enum Word {
 /// How often it is seen whether there is room again for temps that were turned away.
 const CROWDED: Duration = Duration::from_secs(1);
 
-/// How often the space on the file system of a quarantine that holds files is looked at.
-const LOOK_FOR_SPACE: Duration = Duration::from_secs(60);
+/// How often the space on the file system of a quarantine that holds files is looked at. For want of it only what was
+/// moved long before is dropped.
+const LOOK_FOR_SPACE: Duration = Duration::from_secs(5 * 60);
 
 /// The most hints that are taken in at a time: a stop is heard in between.
 const MOST_HINTS: usize = 4_096;

@@ -168,6 +168,30 @@ fn a_target_that_came_after_the_move_frees_no_copy() {
     });
 }
 
+/// Digits before a uuid are a pid, unless a name stands there that is the target with digits behind it.
+#[test]
+fn other_numbers_may_be_other_targets() {
+    const OLDER: &str = "page.4000001.00000000-5a6b-4c7d-8e9f-0a1b2c3d4e5f.tmp";
+    const NEWER: &str = "page.4000002.00000000-5a6b-4c7d-8e9f-0a1b2c3d4e5f.tmp";
+    alone(EVERYBODY, || {
+        for sibling in [None, Some("page.4711"), Some("page.1.2"), Some("page.x")] {
+            let (stage, at) = stored();
+            let older = store_beside(&at, OLDER, OLD);
+            store_beside(&older, NEWER, LATER);
+            fs::remove_file(&at).unwrap();
+            if let Some(sibling) = sibling {
+                fs::write(stage.dir.join(sibling), "").unwrap();
+            }
+            let is_dropped = dropped(&tend(&stage, AT_ONCE)).len();
+            let wanted = match sibling {
+                None | Some("page.x") => 1,
+                _ => 0,
+            };
+            assert_eq!(is_dropped, wanted, "{sibling:?}");
+        }
+    });
+}
+
 /// What is dropped is what was found overdue, and not what lies beside it.
 #[test]
 fn the_only_copy_beside_it_stays() {

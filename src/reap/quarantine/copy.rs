@@ -122,3 +122,25 @@ fn compare(from: &File, copy: &File, length: u64) -> io::Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_copy_that_differs_is_no_copy() {
+        let file = |bytes: &[u8]| {
+            let mut file = tempfile::tempfile().unwrap();
+            file.write_all(bytes).unwrap();
+            file
+        };
+        let long = vec![7; CHUNK + 5];
+        let mut other = long.clone();
+        other[CHUNK + 3] = 8;
+        let compared = |ours: &[u8], theirs: &[u8]| {
+            compare(&file(ours), &file(theirs), ours.len() as u64).is_ok()
+        };
+        assert!(compared(b"", b"") && compared(&long, &long));
+        assert!(!compared(&long, &other) && !compared(&long, &long[1..]));
+    }
+}
