@@ -1,7 +1,7 @@
 //! The journal: what was about to be done, and what came of it, one JSON object a line.
 //!
 //! It is a record, not a crutch: nothing is ever put in order by it, and nothing waits for it. It
-//! is not synced, it is size-capped and rotated, and that lines cannot be written is logged once.
+//! is not synced, it is size-capped and rotated, and a failure to write is logged once an hour.
 //!
 //! Lines are of two kinds: `{"journal":"intent", …}` before the first step of a disposal, and
 //! `{"journal":"outcome","event":"reaped", …}` after its last.
@@ -31,20 +31,20 @@ pub struct Journal {
     missing: Arc<Missing>,
 }
 
-/// How many lines could not be written. On a full disk these are many, and nobody is to read each: it is said once an
-/// hour, and at the end.
+/// The number of lines that could not be written. It is reported at most once an hour, and at the end: on a full disk
+/// there is one for each temp.
 #[derive(Debug, Default)]
 struct Missing(Mutex<Count>);
 
 #[derive(Debug, Default)]
 struct Count {
     lines: u64,
-    /// How many of them were told of, and when.
+    /// The number that was reported, and when.
     told: u64,
     at: Option<Instant>,
 }
 
-/// How often it is said that lines are missing.
+/// The shortest time between two reports.
 const EVERY: Duration = Duration::from_secs(60 * 60);
 
 impl Missing {

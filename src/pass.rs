@@ -455,7 +455,7 @@ impl<'a> Pass<'a> {
         told.into_iter().for_each(&mut *self.tell);
     }
 
-    /// Drops from the quarantine what its limits let go, if what is to be moved there has no room.
+    /// Makes room in the quarantine, as far as its limits permit, if the temps to be moved have none.
     fn make_room(&mut self, candidates: &[(Doomed, Candidate)]) {
         let moves = candidates
             .iter()

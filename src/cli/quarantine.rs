@@ -25,7 +25,7 @@ pub(super) fn run(command: &Quarantine, look: &Look) -> Result<Exit, Failure> {
     }
 }
 
-/// Reads all quarantines. What cannot be read is said, and the answer tells whether there was such.
+/// Reads all quarantines, reports those that cannot be read, and returns whether there were any.
 fn read(quarantines: &Quarantines) -> (Vec<(PathBuf, Vec<Stored>)>, bool) {
     let mut failed = quarantines.say_what_failed();
     let mut all = Vec::new();
@@ -115,7 +115,7 @@ fn only_one(id: &str, places: &[&PathBuf]) -> Result<(), Failure> {
     ))
 }
 
-/// What is to be deleted, by root.
+/// Returns the files to delete, by root.
 fn wanted(
     command: &Purge,
     all: Vec<(PathBuf, Vec<Stored>)>,
@@ -193,12 +193,12 @@ fn purge(command: &Purge, look: &Look) -> Result<Exit, Failure> {
         }
     }
     let mut report = Report::new(look, Vec::new());
-    // That nobody reads what is said stops nothing.
+    // A closed pipe does not stop the command.
     let mut told = Ok(());
     for (root, stored) in wanted {
         let room = match Room::find(&root, None) {
             Ok(Some(room)) => room,
-            // All of it is left.
+            // All files of this root are left.
             _ => continue,
         };
         for one in stored {

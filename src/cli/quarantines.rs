@@ -1,5 +1,5 @@
-//! Where there are quarantines: in the directories that are named, in those of the configuration and of the
-//! journal, in this directory and in those above it.
+//! The search for quarantines: in the directories that are named, in those of the configuration and of the
+//! journal, in the current directory and in those above it.
 
 use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
@@ -15,16 +15,16 @@ use super::text;
 /// The quarantines that were found.
 #[derive(Debug, Default)]
 pub(super) struct Quarantines {
-    /// Each once, with all roots by which it is reached.
+    /// One item for each, with all paths of its root.
     pub(super) found: Vec<Vec<PathBuf>>,
     /// Those that could not be opened, and why.
     pub(super) failed: Vec<(PathBuf, RootError)>,
-    /// Where they were looked for.
+    /// The directories that were searched.
     searched: BTreeSet<PathBuf>,
 }
 
 impl Quarantines {
-    /// Those in `dirs` and nowhere else.
+    /// Returns those in `dirs` and nowhere else.
     pub(super) fn of(dirs: impl IntoIterator<Item = PathBuf>) -> Quarantines {
         let mut quarantines = Quarantines::default();
         let mut places = HashMap::new();
@@ -56,7 +56,7 @@ impl Quarantines {
         quarantines
     }
 
-    /// Those that are known: of the configuration, of the journal, of this directory and of those above it; and of
+    /// Returns those of the configuration, of the journal, of the current directory and of those above it, and of
     /// those above `paths`.
     pub(super) fn known<'p>(
         config: &Config,
@@ -78,7 +78,7 @@ impl Quarantines {
         self.found.iter().filter_map(|paths| paths.first())
     }
 
-    /// Says what could not be opened, and whether there was such.
+    /// Reports the quarantines that could not be opened, and returns whether there were any.
     pub(super) fn say_what_failed(&self) -> bool {
         for (root, error) in &self.failed {
             ::log::error!(
@@ -89,7 +89,7 @@ impl Quarantines {
         !self.failed.is_empty()
     }
 
-    /// Where they were looked for, for people.
+    /// Returns the list of searched directories, for people.
     pub(super) fn searched(&self) -> String {
         const SHOWN: usize = 20;
         let shown: Vec<String> = self
@@ -134,7 +134,7 @@ pub(super) fn path_of(object: &Value, key: &str) -> Option<PathBuf> {
     }
 }
 
-/// What came of a command for several files.
+/// The result of a command for several files.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Sum {
     pub(super) asked: usize,

@@ -47,7 +47,7 @@ pub(super) fn run(command: &Restore, look: &Look) -> Result<Exit, Failure> {
         asked: command.which.len(),
         ..Sum::default()
     };
-    // That nobody reads what is said stops nothing.
+    // A closed pipe does not stop the command.
     let mut told = Ok(());
     for which in &command.which {
         match restoring.restore(which) {
@@ -78,12 +78,12 @@ pub(super) fn run(command: &Restore, look: &Look) -> Result<Exit, Failure> {
     })
 }
 
-/// Whether a path that was typed means a directory that files are put into.
+/// Returns whether a typed path names a directory to put files into.
 fn is_folder(typed: &Path) -> bool {
     typed.as_os_str().as_bytes().ends_with(b"/") || typed.is_dir()
 }
 
-/// What holds for all files that are brought back.
+/// The options and folders that are the same for all files.
 struct Restoring {
     shelves: Shelves,
     journal: Journal,
@@ -178,7 +178,7 @@ fn put(
     marks.put(file, &seen.fingerprint)
 }
 
-/// All that lies in the quarantines that are known, and how it is named.
+/// The files in all known quarantines, by id and by path.
 struct Shelves {
     quarantines: Quarantines,
     /// One for each quarantine.
@@ -230,7 +230,8 @@ impl Shelves {
         }
     }
 
-    /// Takes out what `which` names, an id or the path that the file had; with the root by which it is named.
+    /// Removes the file that `which` names from the list: an id, or the path that the file had. Returns it with the
+    /// root's path.
     fn take(&mut self, which: &Path) -> Result<(PathBuf, Stored), Failure> {
         let id = which.to_str().filter(|id| is_id(id));
         let path = absolute(which);

@@ -56,8 +56,8 @@ pub(super) enum Word {
 /// How often it is seen whether there is room again for temps that were turned away.
 const CROWDED: Duration = Duration::from_secs(1);
 
-/// How often the space on the file system of a quarantine that holds files is looked at. For want of it only what was
-/// moved long before is dropped.
+/// The interval at which the free space beside a quarantine with files is checked. For lack of space only files are
+/// dropped that were moved more than an hour ago.
 const LOOK_FOR_SPACE: Duration = Duration::from_secs(5 * 60);
 
 /// The most hints that are taken in at a time: a stop is heard in between.
@@ -442,15 +442,15 @@ impl Keeper {
         self.territory.roots[index].clone()
     }
 
-    /// Keeps each quarantine within its limits.
+    /// Applies the limits to each quarantine.
     fn tend_quarantines(&mut self) {
         for index in 0..self.posts.len() {
             self.tend_quarantine(index);
         }
     }
 
-    /// Something was moved to a quarantine: it is looked at when the first of that is too old. That it has room was
-    /// seen before the move.
+    /// Schedules a look at the quarantines for the moment when a file that was moved now is too old. The space was
+    /// checked before the move.
     fn expect_files(&mut self) {
         let now = Instant::now();
         let age = self.territory.limits.age;
@@ -462,7 +462,7 @@ impl Keeper {
         }
     }
 
-    /// Keeps the quarantine of a root within its limits, if it is time for that.
+    /// Applies the limits to the quarantine of a root if a look at it is due.
     fn tend_in_time(&mut self, index: usize, now: Instant) {
         let Some(tending) = self.posts.get(index).and_then(|post| post.tending) else {
             return;

@@ -16,7 +16,7 @@ pub struct Entry {
     pub below: PathBuf,
     /// `st_size`, bytes.
     pub bytes: u64,
-    /// How much of the file system it takes, bytes: less than that where its length was set before it was written.
+    /// The space that it takes on the disk, bytes: less than that where its length was set before it was written.
     pub allocated: u64,
     /// When it was moved here, at the latest. `None`: that is not known, and counts as just now.
     pub moved: Option<Wall>,
@@ -26,18 +26,17 @@ pub struct Entry {
     pub born: Option<Wall>,
     /// When it was written last (`mtime`).
     pub written: Wall,
-    /// What it may be a copy of: its target's way from the root, or the shape of its name in its directory where
-    /// the target is not known.
+    /// The target, as a path from the root; or the shape of the name in its directory, if the target is not known.
     pub copy_of: PathBuf,
     /// The shape of its name in its directory, if that is a known one.
     pub shape: Option<PathBuf>,
     /// Whose it is. What anybody else may put beside it is no copy of it.
     pub uid: u32,
-    /// What stands at its target now.
+    /// The state of its target now.
     pub target: Stands,
 }
 
-/// What stands at the target of a stored file.
+/// The state of the target of a stored file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stands {
     /// A file that counts, and has not changed since before the move: so the stored file is not the only copy.
@@ -89,18 +88,18 @@ impl Limits {
     }
 }
 
-/// How full a file system is.
+/// The space on a file system.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Space {
     /// All of its bytes; 0 where it does not say.
     pub size: u64,
     /// Bytes that are free.
     pub free: u64,
-    /// How many files there may be; 0 where that has no limit.
+    /// All of its inodes; 0 where their number has no limit.
     pub inodes: u64,
-    /// How many more there may be.
+    /// Inodes that are free.
     pub inodes_free: u64,
-    /// What is to be moved into the quarantine now.
+    /// The files to be moved into the quarantine now.
     pub wanted: Wanted,
 }
 
@@ -128,11 +127,11 @@ pub struct Trust {
 /// The longest time that [`Trust::running`] must reach.
 const SETTLING: Duration = Duration::from_secs(60 * 60);
 
-/// What was moved less than so long ago is not dropped for the sake of free space.
+/// The shortest time since its move after which a file may be dropped to free space.
 const FRESH: Duration = Duration::from_secs(60 * 60);
 
-/// So many of one shape in one directory are never dropped for want of room, and each that is has as many that are
-/// newer and no smaller.
+/// The number of newest copies of one shape in one directory that are never dropped for lack of room. Each copy that is
+/// dropped has this many that are newer and no smaller.
 pub const SPARED: usize = 8;
 
 impl Trust {
@@ -169,24 +168,24 @@ pub enum Better {
     Copies(Vec<OsString>),
 }
 
-/// What the limits ask for.
+/// The result of applying the limits.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Plan {
-    /// What is to be dropped, each with what makes it dispensable as long as that is there.
+    /// The files to drop, each with the better copies that must still exist then.
     pub drops: Vec<(Entry, Better)>,
-    /// After which time the next file is too old.
+    /// The time until the next file is too old.
     pub next: Option<Duration>,
 }
 
-/// Returns what is to be dropped: what is too old, and for want of room copies of known shapes, from the shape and
+/// Returns the files to drop: those that are too old, and for lack of room copies of known shapes, from the shape and
 /// directory with the most bytes first, the oldest first.
 ///
 /// Never dropped is the newest copy for a target that is missing or does not count, nor one that may be. One copy is
 /// newer than another by its birth, then by its last write, then by its name; where there are no births only if it
-/// was written and also moved later: several are moved within one tick of the clock, and anybody can set an
-/// `mtime`. Nor is a copy dropped that is larger than all newer ones: a killed writer leaves what it had written so
-/// far, and only the copy before that may be whole. For want of room the newest [`SPARED`] of a shape stay, and each
-/// that has fewer than so many that are newer and no smaller.
+/// was written and also moved later: several are moved within one tick of the clock, and an `mtime` can
+/// be set to any date. Nor is a copy dropped that is larger than all newer ones: a killed writer leaves what it had written so
+/// far, and only the copy before that may be whole. For lack of room the newest [`SPARED`] of a shape stay, and each
+/// with fewer than that many that are newer and no smaller.
 #[must_use]
 pub fn plan(entries: &[Entry], limits: Limits, space: Space, now: Wall, trust: Trust) -> Plan {
     let mut plan = Plan::default();
@@ -223,7 +222,7 @@ pub fn plan(entries: &[Entry], limits: Limits, space: Space, now: Wall, trust: T
     let mut shapes = Shapes::of(&left);
     let room = limits.room(space.size);
     let over = |wanted: u64| used.saturating_add(wanted).saturating_sub(room);
-    // Dropping something for what finds no room after all would help nobody.
+    // Nothing is dropped for temps that would not fit even then.
     let droppable = shapes.droppable();
     let over = match over(space.wanted.least) <= droppable {
         true => over(space.wanted.all).min(droppable),
@@ -246,7 +245,7 @@ pub fn plan(entries: &[Entry], limits: Limits, space: Space, now: Wall, trust: T
     plan
 }
 
-/// What may be dropped for want of room, by shape and directory.
+/// The copies that may be dropped for lack of room, by shape and directory.
 struct Shapes<'a> {
     /// The bytes of all copies of one shape, and those that may be dropped, the newest first.
     groups: BinaryHeap<Group<'a>>,
@@ -308,7 +307,7 @@ impl<'a> Shapes<'a> {
         all.fold(0, |sum, (entry, _)| sum.saturating_add(entry.allocated))
     }
 
-    /// Moves entries to `goes` until so many bytes and files are freed, and returns how many bytes that were.
+    /// Moves entries to `goes` until `bytes` and `files` are freed, and returns the number of freed bytes.
     fn take(
         &mut self,
         bytes: u64,
@@ -343,8 +342,8 @@ impl<'a> Shapes<'a> {
 /// could go may stay.
 const COMPARED: usize = 1_000;
 
-/// Returns those copies than which `enough` others are newer and no smaller, the newest first; each with so many
-/// such ones, which have fewer than `enough` better ones themselves.
+/// Returns the copies for which `enough` others are newer and no smaller, the newest first; each with `enough` such
+/// others, which have fewer than `enough` better ones themselves.
 fn outdated(mut copies: Vec<&Entry>, enough: usize) -> Vec<(&Entry, Better)> {
     let has_births = copies.iter().all(|entry| entry.born.is_some());
     match has_births {

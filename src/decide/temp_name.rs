@@ -324,7 +324,7 @@ fn form_without_grammar(name: &[u8]) -> OsString {
     OsStr::from_bytes(&form).to_owned()
 }
 
-/// Whether digits are likely a part of a name instead of a pid: a year from 1900 to 2100, with or without a
+/// Returns whether digits are likely a part of a name instead of a pid: a year from 1900 to 2100, with or without a
 /// month, or a date of six digits; or they begin with 0.
 fn reads_as_date(digits: &[u8]) -> bool {
     let number =

@@ -232,7 +232,7 @@ impl Reaper {
         self.batch
     }
 
-    /// What is known of the quarantines that it moves temps to, and their limits. A new one has none.
+    /// The limits of the quarantines that it moves temps to, and their sizes. A new reaper has no limits.
     #[must_use]
     pub fn stock(&self) -> &Stock {
         &self.stock

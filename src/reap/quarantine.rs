@@ -1,15 +1,15 @@
 //! The quarantine: `.orphand/` in the root, mode 0700, for what may not be destroyed.
 //!
 //! A file lies there as `.orphand/<folder>/<its path below the root>`, with the bytes, mode, owner and
-//! times that it had. Where it came from is told by that path alone, and when it was moved by the name
-//! of the folder ([`stamp`]), so that neither needs a record that could fail to be written. What is
-//! moved within one hour shares a folder, as long as no two of its files had the same path. Each file
-//! has an id of its own, which follows from the folder's name and the path.
+//! times that it had. The path shows where it came from, and the name of the folder ([`stamp`]) when it
+//! was moved, so that neither needs a record that could fail to be written. Files that are moved within
+//! one hour share a folder, as long as no two of them had the same path. Each file has an id of its own,
+//! which follows from the folder's name and the path.
 //!
 //! Older versions gave each file a folder, whose name is the file's id; these are read as well.
 //!
 //! The quarantine is made when it is needed and removed when it is empty. It must be ours and closed to
-//! everybody else; otherwise there is no quarantine in this root.
+//! other users; otherwise there is no quarantine in this root.
 
 use std::collections::{HashMap, HashSet};
 use std::ffi::{OsStr, OsString};
@@ -54,10 +54,10 @@ const FILE: OFlags = OFlags::RDONLY
     .union(OFlags::NONBLOCK)
     .union(OFlags::CLOEXEC);
 
-/// How deep below its folder a quarantined file may lie. A walk goes no deeper.
+/// The greatest depth of a quarantined file below its folder. A walk goes no deeper.
 const DEEPEST: usize = 256;
 
-/// So many of the youngest folders are tried before another one is made.
+/// The number of the youngest folders that are tried before another one is made.
 const TRIED: usize = 8;
 
 /// The most files that are dropped at a time: other work goes on in between.
@@ -77,7 +77,7 @@ pub struct Place {
     /// The folder's name.
     folder: String,
     stamp: Stamp,
-    /// The folder, locked: whoever clears away empty ones leaves it alone.
+    /// The folder, locked, so that it is not removed as an empty one.
     top: OwnedFd,
     /// The directory's way from the root.
     below: PathBuf,
@@ -90,7 +90,7 @@ pub struct Place {
 pub struct Slot {
     place: Arc<Place>,
     id: String,
-    /// What is counted for it, until it is kept.
+    /// The space that is counted for it, until it is kept.
     reserved: Option<(Arc<Stock>, u64)>,
 }
 
@@ -202,7 +202,7 @@ impl Room {
             let place = match Place::open(self, &name, below) {
                 Ok(Some(place)) => Arc::new(place),
                 failed => {
-                    // What was made is removed again.
+                    // Removes the new folder again.
                     self.clear(&name, below.parent().unwrap_or(Path::new("")));
                     failed?;
                     continue;
@@ -341,7 +341,7 @@ impl Room {
         Ok(())
     }
 
-    /// Opens the directory that `one` lies in, and returns its name there and what stands there now. Every
+    /// Opens the directory that `one` lies in, and returns its name there and a new observation of it. Every
     /// directory on the way must be ours alone, and the file still a file.
     fn locate<'s>(&self, one: &'s Stored) -> io::Result<(OwnedFd, &'s OsStr, Observation)> {
         let mut at = open_dir(self.fd.as_fd(), OsStr::new(&one.folder))?;
@@ -423,7 +423,8 @@ impl Room {
         Ok(())
     }
 
-    /// Removes the empty directories of `folder`, from `below` outwards, unless somebody is about to use them.
+    /// Removes the empty directories of `folder`, from `below` outwards, unless another thread or process is about to
+    /// use them.
     fn clear(&self, folder: &str, below: &Path) {
         let Ok(top) = open_dir(self.fd.as_fd(), OsStr::new(folder)) else {
             return;
@@ -545,7 +546,7 @@ impl Slot {
         self.place.inner.as_fd()
     }
 
-    /// Where other files of the same directory have their places.
+    /// The place for other files of the same directory.
     pub(super) fn place(&self) -> &Arc<Place> {
         &self.place
     }
@@ -555,7 +556,7 @@ impl Slot {
         self.place.observe(name)
     }
 
-    /// Counts `bytes` for it. Says no where the quarantine has no room for that.
+    /// Counts `bytes` for it. Returns `false` if the quarantine has no room for them.
     pub(super) fn reserve(&mut self, stock: &Arc<Stock>, bytes: u64) -> io::Result<bool> {
         if !stock.take(&self.place.room, bytes)? {
             return Ok(false);
@@ -564,7 +565,7 @@ impl Slot {
         Ok(true)
     }
 
-    /// Its file is to stay. The id.
+    /// Keeps its file, and returns the id.
     #[must_use]
     pub fn keep(mut self) -> String {
         self.reserved = None;
@@ -597,7 +598,7 @@ impl Stored {
     }
 }
 
-/// How much lies in the quarantines that this process works on, so that not every move needs a look at all of it.
+/// The limits and sizes of the quarantines that this process works on, so that not every move needs a count.
 #[derive(Debug)]
 pub struct Stock {
     limits: Mutex<Limits>,
@@ -669,7 +670,7 @@ impl Stock {
             && (known.is_none() || count.is_stale())
     }
 
-    /// Counts `bytes` more in `room`; says no where they have no room.
+    /// Counts `bytes` more in `room`; returns `false` if they have no room.
     fn take(&self, room: &Room, bytes: u64) -> io::Result<bool> {
         let limits = self.limits();
         if limits.percent == 0 {
@@ -680,7 +681,7 @@ impl Stock {
         let known = self.counts().get(&id).copied();
         match known {
             Some(count) if fits(&count) || !count.is_stale() => {}
-            // Some of it may have been taken out by others.
+            // Another process may have removed files.
             _ => _ = self.count(room)?,
         }
         let mut counts = self.counts();
@@ -727,7 +728,7 @@ impl Count {
     }
 }
 
-/// How full the file system of `fd` is.
+/// Returns the space on the file system of `fd`.
 fn space(fd: BorrowedFd<'_>) -> Space {
     let Ok(seen) = rustix::fs::fstatvfs(fd) else {
         return Space::default();
@@ -741,7 +742,7 @@ fn space(fd: BorrowedFd<'_>) -> Space {
     }
 }
 
-/// Whether the file system of `root` has less free than `limits` want.
+/// Returns whether the file system of `root` has less free than `limits` ask for.
 #[must_use]
 pub fn lacks_space(root: &Dir, limits: Limits) -> bool {
     let space = space(root.fd());
@@ -752,7 +753,7 @@ pub fn lacks_space(root: &Dir, limits: Limits) -> bool {
 /// What it takes to keep a quarantine within its limits.
 #[derive(Clone, Copy, Debug)]
 pub struct Keeping<'a> {
-    /// How much it may keep, and what is known of how much lies there.
+    /// The limits, and the sizes that are known.
     pub stock: &'a Stock,
     /// Where each drop is written down, before and after.
     pub journal: &'a Journal,
@@ -760,20 +761,20 @@ pub struct Keeping<'a> {
     pub asker: &'a Asker,
     /// How far dates can be trusted.
     pub trust: Trust,
-    /// What is to be moved there now.
+    /// The files to be moved there now.
     pub wanted: Wanted,
 }
 
-/// What came of keeping a quarantine within its limits.
+/// The result of applying the limits to a quarantine.
 #[derive(Debug, Default)]
 pub struct Tended {
-    /// What was dropped.
+    /// The dropped files.
     pub events: Vec<Event>,
-    /// Whether anything is left.
+    /// Files are left in it.
     pub holds_files: bool,
-    /// Whether there is more to drop, which was left for the next time.
+    /// There is more to drop, which was left for the next call.
     pub has_more: bool,
-    /// After which time the next file is too old.
+    /// The time until the next file is too old.
     pub next: Option<Duration>,
 }
 
@@ -785,7 +786,7 @@ pub fn tend(root: &Root, id: Option<RootId>, keeping: Keeping<'_>) -> Tended {
     let mut tended = Tended::default();
     let began = clock::mono();
     let Ok(Some(room)) = Room::find(&root.path, id) else {
-        // Where there is none, none is counted.
+        // Without a quarantine there is no size to know.
         keeping.stock.counts().retain(|known, _| Some(*known) != id);
         return tended;
     };
@@ -886,7 +887,7 @@ pub fn purged(root: &Path, stored: &Stored) -> Event {
 struct Targets<'a> {
     root: &'a Root,
     id: Option<RootId>,
-    /// For each directory, the targets beside which a name stands that may be a target with digits.
+    /// For each directory, the names that also exist with digits or a uuid behind them; `None`: not readable.
     siblings: HashMap<PathBuf, Option<HashSet<OsString>>>,
 }
 
@@ -899,7 +900,7 @@ impl<'a> Targets<'a> {
         }
     }
 
-    /// What stands at the target of `one` now.
+    /// Returns the state of the target of `one`.
     fn stands(&self, one: &Stored) -> Stands {
         let reading = self.root.policy.names.read(one.name());
         let dir = match Dir::open_below(&self.root.path, self.id, one.folder()) {
@@ -914,7 +915,7 @@ impl<'a> Targets<'a> {
             Ok((Target::Whole { .. }, index)) => {
                 let name = evidence::target_name(&reading, index);
                 let seen = name.and_then(|name| dir.observe(name).ok()?);
-                // What was born or changed after the move says nothing of what was there before it.
+                // A target that was born or changed after the move may have been made after a loss.
                 let since = Stamp::read(&one.folder).and_then(Stamp::since);
                 let is_older = seen.zip(since).is_some_and(|(seen, since)| {
                     seen.fingerprint.kind == Kind::File && seen.fingerprint.newest() < since
@@ -928,13 +929,13 @@ impl<'a> Targets<'a> {
         }
     }
 
-    /// Whether a name stands beside `target` that is it with digits or a uuid behind it: then digits in a temp's
-    /// name may be a part of its target's name too.
+    /// Returns whether the directory has a name that is `target` with digits or a uuid behind it. Then digits in a
+    /// temp's name may be a part of its target's name too.
     fn has_sibling(&mut self, folder: &Path, target: &OsStr) -> bool {
         let (root, id) = (&self.root.path, self.id);
         let siblings = self.siblings.entry(folder.to_owned());
         let siblings = siblings.or_insert_with(|| siblings_in(root, id, folder));
-        // Where the directory cannot be read, it may have one.
+        // A directory that cannot be read may have one.
         siblings.as_ref().is_none_or(|all| all.contains(target))
     }
 }
@@ -1024,7 +1025,7 @@ pub fn is_id(id: &str) -> bool {
     (1..=16).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_alphanumeric())
 }
 
-/// Whether both are the same file, whatever was done to it meanwhile.
+/// Returns whether both are the same file, changed or not.
 fn is_same(now: &Observation, before: &Observation) -> bool {
     FileId::from(&now.fingerprint) == FileId::from(&before.fingerprint)
 }
@@ -1046,7 +1047,8 @@ fn prune(dir: BorrowedFd<'_>, depth: usize) {
     }
 }
 
-/// Locks a folder; says no where somebody else has locked it. On a file system without locks it is locked by nobody.
+/// Locks a folder; returns `false` if another process or thread has locked it. On a file system without locks every
+/// attempt succeeds.
 fn lock(folder: &OwnedFd, how: FlockOperation) -> io::Result<bool> {
     match rustix::fs::flock(folder, how) {
         Ok(()) | Err(Errno::NOSYS | Errno::OPNOTSUPP | Errno::NOLCK) => Ok(true),
@@ -1178,7 +1180,7 @@ mod tests {
         assert!(!path.join(FOLDER).exists());
     }
 
-    /// What lies in a folder and was not put there by us is left out, and stays.
+    /// Entries of a folder that we did not put there are left out, and stay.
     #[test]
     fn what_is_not_ours_in_a_folder() {
         let (_folder, path) = folder();
@@ -1202,7 +1204,7 @@ mod tests {
         assert!(at.join("sub/a.tmp").exists() && at.join("open/b.tmp").exists());
     }
 
-    /// Empty folders are removed, but not while somebody is about to move a file into one.
+    /// Empty folders are removed, but not while a file is about to be moved into one.
     #[test]
     fn empty_folders_are_cleared_unless_they_are_in_use() {
         let (_folder, path) = folder();

@@ -64,7 +64,7 @@ pub(super) fn run(command: &Status, look: &Look) -> Result<Exit, Failure> {
         }
         roots.extend(listed.iter().cloned());
     }
-    // What sweeps have moved, or a watcher that has ended.
+    // Files moved by sweeps, or by a watcher that has ended.
     let others = listed.iter().chain(&past.roots);
     for (root, is) in holding(others.filter(|root| !roots.contains(*root))) {
         report.line(&format!("  {}", text::escaped(root)))?;
@@ -88,7 +88,7 @@ struct Past {
     since: Option<String>,
     reaped: u64,
     bytes: u64,
-    /// Where anything was done.
+    /// The roots of all events.
     roots: BTreeSet<PathBuf>,
 }
 
@@ -259,7 +259,7 @@ fn disk(root: &Path, report: &mut Report) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Those of `roots` that have files in quarantine, each quarantine once.
+/// Returns those of `roots` that have files in quarantine.
 fn holding<'r>(roots: impl Iterator<Item = &'r PathBuf>) -> Vec<(&'r PathBuf, Disk)> {
     let roots: BTreeSet<&PathBuf> = roots.collect();
     let disk = |root: &'r PathBuf| Some((root, Disk::of(root)?));

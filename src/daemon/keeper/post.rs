@@ -37,18 +37,18 @@ pub(super) struct Post {
     pub(super) unheard: Option<PathBuf>,
     /// How many scans of everything by time in a row have found one.
     pub(super) silent: u32,
-    /// When its quarantine is looked at next, if it may hold files.
+    /// The next look at its quarantine, if that may hold files.
     pub(super) tending: Option<Tending>,
     /// How often it was scanned.
     round: u64,
 }
 
-/// When a quarantine is looked at next.
+/// The next look at a quarantine.
 #[derive(Clone, Copy)]
 pub(super) struct Tending {
-    /// For files that are too old by then; `None`: there will be none.
+    /// The moment when a file becomes too old; `None`: none will.
     pub(super) due: Option<Instant>,
-    /// For the space on the file system.
+    /// The moment to check the free space.
     pub(super) look: Instant,
 }
 

@@ -14,7 +14,7 @@ use crate::decide::time::Wall;
 use crate::look;
 use crate::reap::calls;
 
-/// How much is read at a time. What is all zeros is left out, so that holes stay holes.
+/// The number of bytes that are read at a time. Blocks of zeros are skipped, so that holes stay holes.
 const CHUNK: usize = 1 << 16;
 
 /// Copies `from` to `name` in `to`, overwriting nothing, and calls `mark` with the copy. If anything fails, the copy
@@ -48,7 +48,7 @@ pub(super) fn across(
             Ok(())
         }
         Err(error) => {
-            // RACE: the name may have been given to another file meanwhile; worst case, a file that appeared there
+            // RACE: the name may be given to another file at any time; worst case, a file that appeared there
             // between this look and the removal is lost.
             let there = look::observe_at(to, name).map(|now| now.fingerprint);
             if there.is_ok_and(|now| (now.dev, now.ino) == (made.dev, made.ino)) {
@@ -85,7 +85,7 @@ fn fill(mut from: &File, mut copy: &File, seen: &Observation) -> io::Result<()> 
     if file.uid != rustix::process::geteuid().as_raw() {
         rustix::fs::fchown(copy, Some(Uid::from_raw(file.uid)), Some(group))?;
     } else {
-        // Who is not in that group cannot give it to the copy.
+        // A user who is not in that group cannot give it to the copy.
         let _ = rustix::fs::fchown(copy, None, Some(group));
     }
     rustix::fs::fchmod(
@@ -103,7 +103,7 @@ fn fill(mut from: &File, mut copy: &File, seen: &Observation) -> io::Result<()> 
     Ok(rustix::fs::futimens(copy, &times)?)
 }
 
-/// Whether both hold the same `length` bytes; an error if not.
+/// Returns an error if the files do not hold the same `length` bytes.
 fn compare(from: &File, copy: &File, length: u64) -> io::Result<()> {
     let (mut ours, mut theirs) = (vec![0; CHUNK], vec![0; CHUNK]);
     let mut at = 0;

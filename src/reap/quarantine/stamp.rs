@@ -24,7 +24,7 @@ const WALL: u32 = 45;
 /// 2020-01-01: what is dated before that was moved while the clock was not set.
 const EPOCH: i64 = 1_577_836_800;
 
-/// The wall clock is kept in units of so many nanoseconds: 45 bits are seventy years.
+/// The unit of the wall clock, in nanoseconds: 45 bits are seventy years.
 const TICK: u32 = 62_500;
 
 /// The monotonic clock is kept in units of this many seconds: 24 bits are two years.
@@ -52,7 +52,7 @@ impl Stamp {
     pub(super) fn new(now: Now, number: u64, below: &Path) -> Stamp {
         let since = now.wall.as_nanos() - i128::from(EPOCH) * 1_000_000_000;
         let ticks = u64::try_from(since / i128::from(TICK)).unwrap_or(0);
-        // Where that is not known, it must stay so.
+        // A clock outside of the range is recorded as unknown.
         let known = ticks > 0 && ticks <= mask(WALL);
         Stamp {
             // Rather too early: what has changed since then is taken to have changed after the moves.
@@ -110,7 +110,7 @@ impl Stamp {
         })
     }
 
-    /// Whether the clocks have not parted since it was made, as far as they show now.
+    /// Returns whether wall clock and monotonic clock have advanced alike since it was made.
     pub(super) fn is_steady(self, now: Now) -> bool {
         let Some(since) = self.since().filter(|_| self.mono < mask(MONO)) else {
             return false;
@@ -126,13 +126,13 @@ impl Stamp {
         (monos - i128::from(unit) - DRIFT..=monos + DRIFT).contains(&walls)
     }
 
-    /// Whether more files may come in.
+    /// Returns whether more files may be moved in.
     pub(super) fn is_open(self, now: Now) -> bool {
         let is_young = |since: Wall| since <= now.wall && now.wall.since(since) < OPEN;
         self.is_steady(now) && self.since().is_some_and(is_young)
     }
 
-    /// Whether the folder was made for the file at `below`.
+    /// Returns whether the folder was made for the file at `below`.
     pub(super) fn is_made_for(self, below: &Path) -> bool {
         self.tag == tag(below)
     }
