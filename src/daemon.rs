@@ -280,11 +280,13 @@ impl Builder {
         };
         let state = self.folders.state.as_deref();
         let journal = Journal::new(state);
+        let reaper = Reaper::new().with_hook(self.hook);
+        reaper.stock().set_limits(territory.limits);
         let shared = Arc::new(Shared {
             territory: RwLock::new(Arc::new(territory)),
             temps,
             tools: Tools {
-                reaper: Reaper::new().with_hook(self.hook),
+                reaper,
                 journal: match self.journal_cap {
                     Some(bytes) => journal.with_cap(bytes),
                     None => journal,

@@ -1,7 +1,7 @@
 //! The journal: what was about to be done, and what came of it, one JSON object a line.
 //!
 //! It is a record, not a crutch: nothing is ever put in order by it, and nothing waits for it. It
-//! is not synced, it is size-capped and rotated, and a line that cannot be written is logged.
+//! is not synced, it is size-capped and rotated, and a failure to write is logged once an hour.
 //!
 //! Lines are of two kinds: `{"journal":"intent", …}` before the first step of a disposal, and
 //! `{"journal":"outcome","event":"reaped", …}` after its last.
@@ -10,8 +10,8 @@ use std::fmt::{Display, Write as _};
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
@@ -31,8 +31,48 @@ const LONGEST: u64 = 1 << 20;
 #[derive(Clone, Debug)]
 pub struct Journal {
     file: Option<Arc<CappedFile>>,
-    /// That it cannot be written was said.
-    said: Arc<AtomicBool>,
+    missing: Arc<Missing>,
+}
+
+/// The number of lines that could not be written. It is reported at most once an hour, and at the end: on a full disk
+/// there is one for each temp.
+#[derive(Debug, Default)]
+struct Missing(Mutex<Count>);
+
+#[derive(Debug, Default)]
+struct Count {
+    lines: u64,
+    /// The number that was reported, and when.
+    told: u64,
+    at: Option<Instant>,
+}
+
+/// The shortest time between two reports.
+const EVERY: Duration = Duration::from_secs(60 * 60);
+
+impl Missing {
+    fn count(&self, lines: usize, path: &Path, error: &io::Error) {
+        let mut count = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        count.lines += lines as u64;
+        if count.at.is_some_and(|at| at.elapsed() < EVERY) {
+            return;
+        }
+        log::error!(
+            "the journal {path:?} cannot be written: {error}; removals go on, and history will not show them \
+             until there is room, or the permission, to write it"
+        );
+        count.told = count.lines;
+        count.at = Some(Instant::now());
+    }
+}
+
+impl Drop for Missing {
+    fn drop(&mut self) {
+        let count = self.0.get_mut().unwrap_or_else(PoisonError::into_inner);
+        if count.lines > count.told {
+            log::error!("{} lines of the journal could not be written", count.lines);
+        }
+    }
 }
 
 /// What a line is.
@@ -50,7 +90,7 @@ impl Journal {
     pub fn new(state: Option<&Path>) -> Journal {
         Journal {
             file: state.map(|state| Arc::new(CappedFile::new(state.join(FILE), CAP))),
-            said: Arc::default(),
+            missing: Arc::default(),
         }
     }
 
@@ -68,8 +108,8 @@ impl Journal {
         }
     }
 
-    /// Writes `objects`, with one call for all of them. What cannot be written goes to the log: a
-    /// full disk must not stop a deletion that would free it.
+    /// Writes `objects`, with one call for all of them. What cannot be written is counted: a full disk must not stop
+    /// a deletion that would free it.
     pub fn write(&self, line: Line, objects: &[impl Display]) {
         let (Some(file), false) = (&self.file, objects.is_empty()) else {
             return;
@@ -89,17 +129,8 @@ impl Journal {
             };
             text.insert_str(start + 1, kind);
         }
-        match file.append(text.as_bytes()) {
-            Ok(()) => self.said.store(false, Ordering::Relaxed),
-            Err(error) => {
-                if !self.said.swap(true, Ordering::Relaxed) {
-                    let path = file.path();
-                    log::error!(
-                        "the journal {path:?} cannot be written: {error}; its lines go here"
-                    );
-                }
-                text.lines().for_each(|line| log::error!("journal: {line}"));
-            }
+        if let Err(error) = file.append(text.as_bytes()) {
+            self.missing.count(objects.len(), file.path(), &error);
         }
     }
 

@@ -14,6 +14,7 @@ use crate::decide::judge::{Evidence, Reach, Reason, Target, Verdict, judge};
 use crate::decide::observation::{FileSize, Hold, Kind, Observation};
 use crate::decide::policy::Policy;
 use crate::decide::reserved::Reserved;
+use crate::decide::retention::{Trust, Wanted};
 use crate::decide::time::{ClockWatch, Mono, Now};
 use crate::decide::tracker::{Look, Next, Tracked};
 use crate::event::{Disposed, Event, How, Subject};
@@ -26,6 +27,7 @@ use crate::evidence::{self, Asker, Census, Circumstances, FileId, Proof, Suspect
 use crate::journal::{Journal, Line};
 use crate::json;
 use crate::look::{self, Dir, RootError, RootId};
+use crate::reap::quarantine::Keeping;
 use crate::reap::{self, Candidate, Outcome, Reaper, Recovered, Scene, quarantine};
 use crate::root::Root;
 
@@ -438,6 +440,7 @@ impl<'a> Pass<'a> {
         kept: &mut Vec<(usize, Observation, Reason)>,
         circumstances: Circumstances<'_>,
     ) {
+        self.make_room(&candidates);
         let intents: Vec<json::Object> = candidates.iter().map(intent).collect();
         let (doomed, mut batch): (Vec<Doomed>, Vec<Candidate>) = candidates.into_iter().unzip();
         self.tools.journal.write(Line::Intent, &intents);
@@ -503,6 +506,37 @@ impl<'a> Pass<'a> {
         }
         self.tools.journal.write(Line::Outcome, &written);
         told.into_iter().for_each(&mut *self.tell);
+    }
+
+    /// Makes room in the quarantine, as far as its limits permit, if the temps to be moved have none.
+    fn make_room(&mut self, candidates: &[(Doomed, Candidate)]) {
+        let moves = candidates
+            .iter()
+            .filter(|(_, candidate)| matches!(candidate.verdict, Verdict::Quarantine(_)));
+        let bytes = moves.map(|(doomed, _)| doomed.observation.allocated);
+        let wanted = Wanted {
+            all: bytes.clone().fold(0, u64::saturating_add),
+            least: bytes.min().unwrap_or(0),
+        };
+        let (stock, ground) = (self.tools.reaper.stock(), self.ground);
+        if wanted.all == 0 || !stock.is_short_of(&ground.root.path, ground.id, wanted.all) {
+            return;
+        }
+        let keeping = Keeping {
+            stock,
+            journal: &self.tools.journal,
+            asker: self.asker,
+            // Nothing is dropped for its age here.
+            trust: Trust::default(),
+            wanted,
+        };
+        loop {
+            let tended = quarantine::tend(ground.root, ground.id, keeping);
+            tended.events.into_iter().for_each(&mut *self.tell);
+            if !tended.has_more {
+                return;
+            }
+        }
     }
 
     /// Says what stays and why, once per temp and reason.

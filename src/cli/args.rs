@@ -259,7 +259,7 @@ fn number(text: &str) -> Result<usize, String> {
 
 #[derive(Debug, Args)]
 pub(crate) struct Restore {
-    /// To this path instead of the one it had
+    /// To this path instead of the one it had; into it, if it is a directory
     #[arg(long, value_name = "PATH")]
     pub(crate) to: Option<PathBuf>,
     /// Read this configuration file
@@ -283,7 +283,7 @@ pub(crate) struct Rooms {
     /// Read this configuration file
     #[arg(long, value_name = "FILE", env = "ORPHAND_CONFIG")]
     pub(crate) config: Option<PathBuf>,
-    /// The directories; without any, those of the journal, of the configuration and this one
+    /// The directories; without any, those of the journal, of the configuration, this one and those above it
     #[arg(value_name = "DIR")]
     pub(crate) dirs: Vec<PathBuf>,
 }
@@ -296,9 +296,10 @@ pub(crate) struct Purge {
     /// Do not ask
     #[arg(long)]
     pub(crate) yes: bool,
-    /// Ids; without any, everything
-    #[arg(value_name = "ID")]
-    pub(crate) ids: Vec<String>,
+    /// Ids, or directories to purge; without any, everything that is found in those of the journal, of the
+    /// configuration, in this one and in those above it
+    #[arg(value_name = "ID|DIR")]
+    pub(crate) ids: Vec<PathBuf>,
 }
 
 /// Returns the word that is typed for `value`.

@@ -11,8 +11,8 @@ use serde_json::Value;
 
 use super::args::{History, Look};
 use super::moment::Moment;
+use super::quarantines::path_of;
 use super::report::Report;
-use super::restore::path_of;
 use super::{Exit, Failure, text};
 
 /// The events that are history; what else a journal may hold is its own business.
@@ -133,7 +133,8 @@ fn line(object: &Value) -> String {
                 .to_string()
         },
     );
-    let path = text::escaped(std::path::Path::new(word("path")));
+    // The exact bytes, also where they are not UTF-8.
+    let path = text::escaped(&path_of(object, "path").unwrap_or_default());
     let bytes = object
         .get("bytes")
         .and_then(Value::as_u64)

@@ -41,6 +41,7 @@ mod metrics;
 mod moment;
 mod program;
 mod quarantine;
+mod quarantines;
 mod report;
 mod restore;
 mod scan;

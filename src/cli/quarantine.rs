@@ -1,18 +1,21 @@
 //! `orphand quarantine`: what is held back, and how to be rid of it.
 
+use std::collections::HashMap;
 use std::path::PathBuf;
 
 use orphand::clock;
+use orphand::decide::observation::FileSize;
 use orphand::journal::{Journal, Line};
 use orphand::json;
-use orphand::reap::quarantine::{FOLDER, Room, purged};
+use orphand::reap::quarantine::{FOLDER, Room, Stored, purged};
 use orphand::root::absolute;
 use orphand::state::Folders;
 
 use super::args::{Look, Purge, Quarantine, Rooms};
 use super::config_file::Config;
+use super::quarantines::{Quarantines, Sum};
 use super::report::Report;
-use super::restore::{line, roots};
+use super::restore::line;
 use super::shell::Suggestion;
 use super::{Exit, Failure, confirmed, stdin_is_terminal, text};
 
@@ -23,61 +26,88 @@ pub(super) fn run(command: &Quarantine, look: &Look) -> Result<Exit, Failure> {
     }
 }
 
+/// Reads all quarantines, reports those that cannot be read, and returns whether there were any.
+fn read(quarantines: &Quarantines) -> (Vec<(PathBuf, Vec<Stored>)>, bool) {
+    let mut failed = quarantines.say_what_failed();
+    let mut all = Vec::new();
+    for root in quarantines.roots() {
+        let stored = match Room::find(root, None) {
+            Ok(Some(room)) => room.stored(),
+            // It has gone meanwhile.
+            _ => continue,
+        };
+        match stored {
+            Ok(stored) => all.push((root.clone(), stored)),
+            Err(error) => {
+                failed = true;
+                log::error!(
+                    "the quarantine {} cannot be read: {error}",
+                    text::escaped(&root.join(FOLDER))
+                );
+            }
+        }
+    }
+    (all, failed)
+}
+
 fn list(command: &Rooms, look: &Look) -> Result<Exit, Failure> {
     let config = Config::load(command.config.as_deref())?;
     let journal = Journal::new(Folders::from_env().state.as_deref());
     let mut report = Report::new(look, Vec::new());
-    let (mut files, mut bytes) = (0, 0);
-    let roots = match command.dirs.is_empty() {
-        true => roots(&config, &journal),
-        false => command.dirs.iter().map(|dir| absolute(dir)).collect(),
+    let (mut files, mut size) = (0, FileSize::default());
+    let quarantines = match command.dirs.is_empty() {
+        true => Quarantines::known(&config, &journal, None),
+        false => Quarantines::of(command.dirs.iter().map(|dir| absolute(dir))),
     };
-    for root in roots {
-        let Ok(Some(room)) = Room::find(&root, None) else {
-            continue;
-        };
-        for stored in room.stored()? {
+    let (all, failed) = read(&quarantines);
+    for (root, stored) in &all {
+        for stored in stored {
             files += 1;
-            bytes = stored.seen.fingerprint.size.saturating_add(bytes);
+            size = size.plus(stored.seen.size());
             let text = match look.json {
                 true => json::Object::default()
                     .with("id", stored.id.as_str())
                     .with_path("path", Some(&root.join(&stored.below)))
-                    .with_path("root", Some(&root))
+                    .with_path("root", Some(root))
                     .with("bytes", stored.seen.fingerprint.size)
+                    .with("disk_bytes", stored.seen.allocated)
                     .with("time", json::time(stored.since()))
                     .into_value()
                     .to_string(),
-                false => line(&root, &stored),
+                false => line(root, stored),
             };
             report.line(&text)?;
         }
     }
     if !look.json && !look.quiet {
         let text = match files {
-            0 => "nothing is in quarantine".to_owned(),
+            0 => format!("nothing is in quarantine ({})", quarantines.searched()),
             files => format!(
-                "{}, {}.   back: {} ID   for good: {} [ID]",
+                "{}, {} ({} on the disk).   back: {} ID   for good: {} [ID]",
                 text::counted(files, "file", "files"),
-                text::size(bytes),
+                text::size(size.bytes),
+                text::size(size.disk_bytes),
                 Suggestion::new("restore").configured(),
                 Suggestion::new("quarantine purge").configured()
             ),
         };
         report.line(&text)?;
     }
-    Ok(Exit::Done)
+    Ok(match failed {
+        true => Exit::Partly,
+        false => Exit::Done,
+    })
 }
 
 /// A root that was copied with its quarantine has the same ids: which file is meant cannot be told.
-fn only_one(id: &str, wanted: &[(PathBuf, Room, String)]) -> Result<(), Failure> {
-    let of_it = wanted.iter().filter(|(_, _, other)| other == id);
-    let places: Vec<String> = of_it
-        .map(|(root, ..)| format!("{:?}", root.join(FOLDER).join(id)))
-        .collect();
+fn only_one(id: &str, places: &[&PathBuf]) -> Result<(), Failure> {
     if places.len() < 2 {
         return Ok(());
     }
+    let places: Vec<String> = places
+        .iter()
+        .map(|root| format!("{:?}", root.join(FOLDER)))
+        .collect();
     Err(Failure::new(
         Exit::Failed,
         format!(
@@ -88,65 +118,128 @@ fn only_one(id: &str, wanted: &[(PathBuf, Room, String)]) -> Result<(), Failure>
     ))
 }
 
+/// Returns the files to delete, by root.
+fn wanted(
+    command: &Purge,
+    all: Vec<(PathBuf, Vec<Stored>)>,
+    quarantines: &Quarantines,
+) -> Result<Vec<(PathBuf, Vec<Stored>)>, Failure> {
+    if command.ids.is_empty() {
+        return Ok(all);
+    }
+    let mut places: HashMap<&str, Vec<&PathBuf>> = HashMap::new();
+    for (root, stored) in &all {
+        for one in stored {
+            places.entry(&one.id).or_default().push(root);
+        }
+    }
+    for id in &command.ids {
+        match id.to_str().and_then(|id| Some((id, places.get(id)?))) {
+            Some((id, places)) => only_one(id, places)?,
+            None => {
+                return Err(Failure::new(
+                    Exit::Failed,
+                    format!(
+                        "nothing in quarantine is {id:?}; what there is: {} ({})",
+                        Suggestion::new("quarantine list").configured(),
+                        quarantines.searched()
+                    ),
+                ));
+            }
+        }
+    }
+    let asked: std::collections::HashSet<&str> =
+        command.ids.iter().filter_map(|id| id.to_str()).collect();
+    let of_root = |(root, stored): (PathBuf, Vec<Stored>)| {
+        let stored: Vec<Stored> = stored
+            .into_iter()
+            .filter(|one| asked.contains(one.id.as_str()))
+            .collect();
+        (!stored.is_empty()).then_some((root, stored))
+    };
+    Ok(all.into_iter().filter_map(of_root).collect())
+}
+
 fn purge(command: &Purge, look: &Look) -> Result<Exit, Failure> {
     let config = Config::load(command.config.as_deref())?;
     let journal = Journal::new(Folders::from_env().state.as_deref());
     journal.set_cap(config.journal.max_size);
-    let mut wanted: Vec<(PathBuf, Room, String)> = Vec::new();
-    let (mut found, mut bytes) = (Vec::new(), 0);
-    for root in roots(&config, &journal) {
-        let Ok(Some(room)) = Room::find(&root, None) else {
-            continue;
-        };
-        for stored in room.stored()? {
-            if command.ids.is_empty() || command.ids.contains(&stored.id) {
-                bytes = stored.seen.fingerprint.size.saturating_add(bytes);
-                found.push(stored.id.clone());
-                if let Ok(Some(room)) = Room::find(&root, None) {
-                    wanted.push((root.clone(), room, stored.id));
-                }
-            }
-        }
-    }
-    if let Some(id) = command.ids.iter().find(|id| !found.contains(id)) {
-        return Err(Failure::new(
-            Exit::Failed,
-            format!(
-                "nothing in quarantine is {id:?}; what there is: {}",
-                Suggestion::new("quarantine list").configured()
-            ),
-        ));
-    }
-    for id in &command.ids {
-        only_one(id, &wanted)?;
+    // A directory is where to look.
+    let is_dir = |given: &&PathBuf| given.is_dir();
+    let (dirs, ids): (Vec<&PathBuf>, Vec<&PathBuf>) = command.ids.iter().partition(is_dir);
+    let quarantines = match dirs.is_empty() {
+        true => Quarantines::known(&config, &journal, None),
+        false => Quarantines::of(dirs.iter().map(|dir| absolute(dir))),
+    };
+    let (all, mut failed) = read(&quarantines);
+    let command = &Purge {
+        config: None,
+        yes: command.yes,
+        ids: ids.into_iter().cloned().collect(),
+    };
+    let wanted = wanted(command, all, &quarantines)?;
+    let mut sum = Sum::default();
+    let mut bytes = 0u64;
+    for stored in wanted.iter().flat_map(|(_, stored)| stored) {
+        sum.asked += 1;
+        bytes = bytes.saturating_add(stored.seen.allocated);
     }
     // An id says exactly what is meant; everything is asked for once.
-    if command.ids.is_empty() && !command.yes && !wanted.is_empty() {
+    if command.ids.is_empty() && !command.yes && sum.asked > 0 {
         if !stdin_is_terminal() || look.json {
             return Err(Failure::new(
                 Exit::Usage,
                 "purge deletes for good, and nobody can be asked here: say --yes, or name the ids",
             ));
         }
-        let files = text::counted(wanted.len() as u64, "file", "files");
+        let files = text::counted(sum.asked as u64, "file", "files");
         if !confirmed(&format!("Delete {files} ({}) for good?", text::size(bytes))) {
             return Ok(Exit::Done);
         }
     }
     let mut report = Report::new(look, Vec::new());
-    let mut exit = Exit::Done;
-    for (root, room, id) in wanted {
-        match room.purge(&id) {
-            Ok(stored) => {
-                let event = purged(&root, &stored);
-                journal.write(Line::Outcome, &[json::event(&event, clock::wall())]);
-                report.event(&event)?;
-            }
-            Err(error) => {
-                log::error!("{id} in {root:?} cannot be deleted: {error}");
-                exit = Exit::Partly;
+    // A closed pipe does not stop the command.
+    let mut told = Ok(());
+    for (root, stored) in wanted {
+        let room = match Room::find(&root, None) {
+            Ok(Some(room)) => room,
+            // All files of this root are left.
+            _ => continue,
+        };
+        for one in stored {
+            match room.purge(&one) {
+                Ok(()) => {
+                    sum.done += 1;
+                    let event = purged(&root, &one);
+                    journal.write(Line::Outcome, &[json::event(&event, clock::wall())]);
+                    told = told.and_then(|()| report.event(&event));
+                }
+                Err(error) => {
+                    sum.failed += 1;
+                    log::error!(
+                        "{} cannot be deleted from the quarantine of {}: {error}",
+                        one.id,
+                        text::escaped(&root)
+                    );
+                }
             }
         }
     }
-    Ok(exit)
+    failed |= sum.failed > 0 || sum.done < sum.asked;
+    let line = match sum.asked {
+        0 => format!("nothing is in quarantine ({})", quarantines.searched()),
+        _ => sum.line("deleted"),
+    };
+    match look.json {
+        true if sum.asked > 1 => eprintln!("{line}"),
+        false if sum.asked != 1 && !look.quiet => {
+            told = told.and_then(|()| report.line(&line));
+        }
+        _ => {}
+    }
+    told?;
+    Ok(match failed {
+        true => Exit::Partly,
+        false => Exit::Done,
+    })
 }

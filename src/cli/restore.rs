@@ -1,6 +1,6 @@
 //! `orphand restore`: out of the quarantine, to where it was or elsewhere. It never overwrites.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -15,34 +15,102 @@ use orphand::look::Dir;
 use orphand::reap::quarantine::{Room, Stored, is_id};
 use orphand::root::absolute;
 use orphand::state::Folders;
-use serde_json::Value;
 
 use super::args::{Look, Restore};
 use super::config_file::Config;
+use super::quarantines::{Quarantines, Sum};
 use super::report::Report;
 use super::shell::Suggestion;
 use super::{Exit, Failure, text};
 
 pub(super) fn run(command: &Restore, look: &Look) -> Result<Exit, Failure> {
-    if command.to.is_some() && command.which.len() > 1 {
+    let to_folder = command.to.as_deref().is_some_and(is_folder);
+    if command.to.is_some() && command.which.len() > 1 && !to_folder {
         return Err(Failure::new(
             Exit::Usage,
-            "--to names one path, and several files were named; restore them one by one",
+            "--to names one path, and several files were named; name a directory, or restore them one by one",
         ));
     }
     let config = Config::load(command.config.as_deref())?;
     let folders = Folders::from_env();
     let journal = Journal::new(folders.state.as_deref()).with_cap(config.journal.max_size);
-    let marks = Marks::new(folders.state.as_deref());
+    let paths: Vec<PathBuf> = command.which.iter().map(|which| absolute(which)).collect();
+    let quarantines = Quarantines::known(&config, &journal, paths.iter().map(PathBuf::as_path));
+    let mut restoring = Restoring {
+        marks: Marks::new(folders.state.as_deref()),
+        to: command.to.as_deref().map(absolute),
+        to_folder,
+        shelves: Shelves::read(quarantines),
+        journal,
+    };
     let mut report = Report::new(look, Vec::new());
+    let mut sum = Sum {
+        asked: command.which.len(),
+        ..Sum::default()
+    };
+    // A closed pipe does not stop the command.
+    let mut told = Ok(());
     for which in &command.which {
-        let (room, stored) = find(which, &config, &journal)?;
-        let root = room.root().path().to_owned();
-        let to = match &command.to {
-            Some(to) => absolute(to),
+        match restoring.restore(which) {
+            Ok(event) => {
+                sum.done += 1;
+                told = told.and_then(|()| report.event(&event));
+            }
+            Err(failure) if sum.asked == 1 => return Err(failure),
+            Err(failure) => {
+                sum.failed += 1;
+                log::error!("{}", failure.text);
+            }
+        }
+    }
+    if sum.asked > 1 {
+        match look.json {
+            true => eprintln!("{}", sum.line("restored")),
+            false if !look.quiet => {
+                told = told.and_then(|()| report.line(&sum.line("restored")));
+            }
+            false => {}
+        }
+    }
+    told?;
+    Ok(match sum.failed {
+        0 => Exit::Done,
+        _ => Exit::Partly,
+    })
+}
+
+/// Returns whether a typed path names a directory to put files into.
+fn is_folder(typed: &Path) -> bool {
+    typed.as_os_str().as_bytes().ends_with(b"/") || typed.is_dir()
+}
+
+/// The options and folders that are the same for all files.
+struct Restoring {
+    shelves: Shelves,
+    journal: Journal,
+    marks: Marks,
+    to: Option<PathBuf>,
+    /// `to` is a directory.
+    to_folder: bool,
+}
+
+impl Restoring {
+    fn restore(&mut self, which: &Path) -> Result<Event, Failure> {
+        let (root, stored) = self.shelves.take(which)?;
+        let room = match Room::find(&root, None) {
+            Ok(Some(room)) => room,
+            _ => {
+                let what =
+                    format!("the quarantine of {root:?} is gone; there is nothing to restore");
+                return Err(Failure::new(Exit::Failed, what));
+            }
+        };
+        let to = match &self.to {
+            Some(to) if self.to_folder => to.join(stored.below.file_name().unwrap_or_default()),
+            Some(to) => to.clone(),
             None => root.join(&stored.below),
         };
-        let seen = bring_back(&room, &stored, &to, command.to.is_none(), &marks)?;
+        let seen = bring_back(&room, &stored, &to, self.to.is_none(), &self.marks)?;
         let event = Event::Restored {
             subject: Subject {
                 path: to,
@@ -51,10 +119,10 @@ pub(super) fn run(command: &Restore, look: &Look) -> Result<Exit, Failure> {
             },
             id: stored.id,
         };
-        journal.write(Line::Outcome, &[json::event(&event, clock::wall())]);
-        report.event(&event)?;
+        let line = json::event(&event, clock::wall());
+        self.journal.write(Line::Outcome, &[line]);
+        Ok(event)
     }
-    Ok(Exit::Done)
 }
 
 fn bring_back(
@@ -93,14 +161,11 @@ fn bring_back(
         false => Dir::open_root(parent, None),
     };
     let dir = dir.map_err(|error| failed(&error))?;
-    let restored = room.restore(&stored.id, dir.fd().as_fd(), name, mark);
+    let restored = room.restore(stored, dir.fd().as_fd(), name, mark);
     match restored {
         Ok(seen) => Ok(seen),
         Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Err(failed(
             &"something exists there already, and nothing is overwritten",
-        )),
-        Err(error) if error.kind() == std::io::ErrorKind::CrossesDevices => Err(failed(
-            &"it is on another file system; name a path on the same one",
         )),
         Err(error) => Err(failed(&error)),
     }
@@ -114,104 +179,104 @@ fn put(
     marks.put(file, &seen.fingerprint)
 }
 
-/// Finds what `which` names: an id, or the path that the file had.
-fn find(which: &Path, config: &Config, journal: &Journal) -> Result<(Room, Stored), Failure> {
-    let id = which.to_str().filter(|id| is_id(id));
-    let path = absolute(which);
-    let mut found: Vec<(Room, Stored)> = Vec::new();
-    for paths in known_roots(config, journal, Some(&path)) {
-        // By which of its paths the file is named, if by its path.
-        let by_path = |one: &Stored| paths.iter().find(|root| root.join(&one.below) == path);
-        let named = |one: &Stored| match Some(one.id.as_str()) == id {
-            true => paths.first(),
-            false => by_path(one),
-        };
-        let Some(Ok(Some(room))) = paths.first().map(|root| Room::find(root, None)) else {
-            continue;
-        };
-        let stored = room.stored().unwrap_or_default();
-        // Several may have had the same path: the newest is the one that is meant.
-        let one = stored
-            .into_iter()
-            .rev()
-            .find_map(|one| Some((named(&one)?, one)));
-        if let Some((root, one)) = one
-            && let Ok(Some(room)) = Room::find(root, None)
-        {
-            found.push((room, one));
-        }
-    }
-    match (found.len(), found.pop()) {
-        (1, Some(one)) => Ok(one),
-        (0, _) | (_, None) => Err(Failure::new(
-            Exit::Failed,
-            format!(
-                "nothing in quarantine is {which:?}; what there is: {}. \
-                 (Searched: the roots of the journal and of the configuration, and here.)",
-                Suggestion::new("quarantine list").configured()
-            ),
-        )),
-        (_, Some(_)) => Err(Failure::new(
-            Exit::Failed,
-            format!("{which:?} is in more than one quarantine; name it by the path that it had"),
-        )),
-    }
+/// The files in all known quarantines, by id and by path.
+struct Shelves {
+    quarantines: Quarantines,
+    /// One for each quarantine.
+    shelves: Vec<Shelf>,
 }
 
-/// Where there is a quarantine, each once.
-pub(super) fn roots(config: &Config, journal: &Journal) -> Vec<PathBuf> {
-    let known = known_roots(config, journal, None);
-    known
-        .into_iter()
-        .filter_map(|paths| paths.into_iter().next())
-        .collect()
+struct Shelf {
+    /// The root's paths.
+    paths: Vec<PathBuf>,
+    /// `None`: it was brought back already.
+    stored: Vec<Option<Stored>>,
+    by_id: HashMap<String, usize>,
+    /// The oldest first.
+    by_path: HashMap<PathBuf, Vec<usize>>,
 }
 
-/// Where a quarantine is: among the roots of the journal and the configuration, this directory, and all parents
-/// of `path`; each quarantine once, with all roots by which it is reached.
-fn known_roots(config: &Config, journal: &Journal, path: Option<&Path>) -> Vec<Vec<PathBuf>> {
-    let mut roots: BTreeSet<PathBuf> = config.watch.iter().map(|rule| rule.path.clone()).collect();
-    roots.extend(std::env::current_dir());
-    roots.extend(
-        path.into_iter()
-            .flat_map(Path::ancestors)
-            .skip(1)
-            .map(Path::to_owned),
-    );
-    let read = journal.outcomes(|object| {
-        roots.extend(path_of(&object, "root"));
-    });
-    if let Err(error) = read {
-        log::warn!("the journal cannot be read ({error}); its roots are not searched");
-    }
-    let (mut known, mut places) = (Vec::<Vec<PathBuf>>::new(), HashMap::new());
-    for root in roots {
-        // Two mounts may show the same one; and one of them may be covered by a third.
-        let room = Room::find(&root, None).ok().flatten();
-        let Some(folder) = room.and_then(|room| room.folder().ok()) else {
-            continue;
+impl Shelves {
+    fn read(quarantines: Quarantines) -> Shelves {
+        quarantines.say_what_failed();
+        let shelf = |paths: &Vec<PathBuf>| {
+            let root = paths.first()?;
+            let room = Room::find(root, None).ok()??;
+            let stored = match room.stored() {
+                Ok(stored) => stored,
+                Err(error) => {
+                    let root = text::escaped(root);
+                    log::error!("the quarantine of {root} cannot be read: {error}");
+                    return None;
+                }
+            };
+            let mut shelf = Shelf {
+                paths: paths.clone(),
+                by_id: HashMap::new(),
+                by_path: HashMap::new(),
+                stored: Vec::new(),
+            };
+            for (index, one) in stored.into_iter().enumerate() {
+                shelf.by_id.insert(one.id.clone(), index);
+                let of_path = shelf.by_path.entry(one.below.clone());
+                of_path.or_default().push(index);
+                shelf.stored.push(Some(one));
+            }
+            Some(shelf)
         };
-        let place = *places.entry(folder).or_insert(known.len());
-        match known.get_mut(place) {
-            Some(paths) => paths.push(root),
-            None => known.push(vec![root]),
+        let shelves = quarantines.found.iter().filter_map(shelf).collect();
+        Shelves {
+            quarantines,
+            shelves,
         }
     }
-    known
-}
 
-/// A path out of an object on the wire, exact also where it is not UTF-8.
-pub(super) fn path_of(object: &Value, key: &str) -> Option<PathBuf> {
-    use base64::Engine as _;
-    let text = |key: &str| object.get(key).and_then(Value::as_str);
-    match text(&format!("{key}_b64")) {
-        Some(encoded) => {
-            let bytes = base64::engine::general_purpose::STANDARD
-                .decode(encoded)
-                .ok()?;
-            Some(PathBuf::from(std::ffi::OsStr::from_bytes(&bytes)))
+    /// Removes the file that `which` names from the list: an id, or the path that the file had. Returns it with the
+    /// root's path.
+    fn take(&mut self, which: &Path) -> Result<(PathBuf, Stored), Failure> {
+        let id = which.to_str().filter(|id| is_id(id));
+        let path = absolute(which);
+        let mut found = Vec::new();
+        for (number, shelf) in self.shelves.iter().enumerate() {
+            let by_id = id.and_then(|id| Some((shelf.paths.first()?, *shelf.by_id.get(id)?)));
+            let by_path = |root: &'_ PathBuf| {
+                // Several may have had the same path: the newest is the one that is meant.
+                let all = shelf.by_path.get(path.strip_prefix(root).ok()?)?;
+                let is_there =
+                    |index: &&usize| shelf.stored.get(**index).is_some_and(Option::is_some);
+                all.iter().rev().find(is_there).copied()
+            };
+            let by_path = || {
+                shelf
+                    .paths
+                    .iter()
+                    .find_map(|root| Some((root, by_path(root)?)))
+            };
+            if let Some((root, index)) = by_id.or_else(by_path) {
+                found.push((number, root.clone(), index));
+            }
         }
-        None => text(key).map(PathBuf::from),
+        let nothing = format!(
+            "nothing in quarantine is {which:?}; what there is: {} ({})",
+            Suggestion::new("quarantine list").configured(),
+            self.quarantines.searched()
+        );
+        match (found.len(), found.pop()) {
+            (1, Some((number, root, index))) => {
+                let slot = self.shelves.get_mut(number);
+                let slot = slot.and_then(|shelf| shelf.stored.get_mut(index));
+                let one = slot.and_then(Option::take);
+                let one = one.ok_or_else(|| Failure::new(Exit::Failed, nothing))?;
+                Ok((root, one))
+            }
+            (0, _) | (_, None) => Err(Failure::new(Exit::Failed, nothing)),
+            (_, Some(_)) => Err(Failure::new(
+                Exit::Failed,
+                format!(
+                    "{which:?} is in more than one quarantine; name it by the path that it had"
+                ),
+            )),
+        }
     }
 }
 

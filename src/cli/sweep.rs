@@ -5,7 +5,7 @@ use std::time::Duration;
 use crossbeam_channel::{RecvTimeoutError, bounded};
 use orphand::daemon;
 use orphand::decide::policy::{Action, Open, SoleCopy};
-use orphand::decide::retention::Trust;
+use orphand::decide::retention::{Trust, Wanted};
 use orphand::event::{Event, Subject, Summary};
 use orphand::evidence::Asker;
 use orphand::look::{RootError, RootId};
@@ -57,6 +57,7 @@ pub(super) fn run(command: &Sweep, look: &Look) -> Result<Exit, Failure> {
     let mut report = Report::new(look, roots.collect()).once();
     let tools = tools(&folders, look.verbose > 0)?;
     tools.journal.set_cap(plan.config.journal.max_size);
+    tools.reaper.stock().set_limits(plan.config.quarantine);
     let asker = Asker::new();
     let mut summary = Summary::default();
     let (mut told, mut left) = (Ok(()), 0);
@@ -87,17 +88,21 @@ pub(super) fn run(command: &Sweep, look: &Look) -> Result<Exit, Failure> {
         }
         if !root.policy.is_dry_run() && !stop.is_stopped() {
             let keeping = Keeping {
-                limits: plan.config.quarantine,
+                stock: tools.reaper.stock(),
                 journal: &tools.journal,
                 asker: &asker,
-                // A sweep has just begun: it drops for want of room, not for age.
-                trust: Trust {
-                    running: Duration::ZERO,
-                    since_parted: None,
-                },
+                // A sweep has just begun: it takes no date for true unless the clocks are known to be steady.
+                trust: Trust::default(),
+                wanted: Wanted::default(),
             };
-            for event in quarantine::tend(root, None, keeping) {
-                told = told.and(report.event(&event));
+            loop {
+                let tended = quarantine::tend(root, None, keeping);
+                for event in tended.events {
+                    told = told.and(report.event(&event));
+                }
+                if !tended.has_more || stop.is_stopped() {
+                    break;
+                }
             }
         }
     }

@@ -21,17 +21,18 @@ use crossbeam_channel::{Receiver, Select, unbounded};
 use super::gentle::Gently;
 use super::{Existing, Shared, Territory, Whose, guard};
 use crate::clock;
-use crate::decide::retention::Trust;
+use crate::decide::retention::{Trust, Wanted};
 use crate::decide::time::{ClockWatch, Mono, Wall};
 use crate::event::{Cause, Event, RootState};
 use crate::evidence::Asker;
-use crate::reap::quarantine::{self, Keeping};
+use crate::look::Dir;
+use crate::reap::quarantine::{self, Keeping, Room};
 use crate::root::Root;
 use crate::state::RootLock;
 use crate::watch::debounce::Calmer;
 use crate::watch::{Inlet, Kernel, Rare, mounts};
 use alarm::Alarm;
-use post::Post;
+use post::{Post, Tending};
 
 mod alarm;
 mod attach;
@@ -60,6 +61,10 @@ fn reach(root: Option<&Root>) -> Option<(bool, String)> {
 
 /// How often it is seen whether there is room again for temps that were turned away.
 const CROWDED: Duration = Duration::from_secs(1);
+
+/// The interval at which the free space beside a quarantine with files is checked. For lack of space only files are
+/// dropped that were moved more than an hour ago.
+const LOOK_FOR_SPACE: Duration = Duration::from_secs(5 * 60);
 
 /// The most hints that are taken in at a time: a stop is heard in between.
 const MOST_HINTS: usize = 4_096;
@@ -197,7 +202,7 @@ impl Keeper {
             match ready {
                 None => self.on_alarm(),
                 Some(i) if i == word => match words.try_recv() {
-                    Ok(Word::Quarantined) => self.tend_quarantines(),
+                    Ok(Word::Quarantined) => self.expect_files(),
                     Ok(Word::Territory(territory)) => self.reload(territory),
                     Ok(Word::Stop) => return,
                     Ok(Word::Round) | Err(_) => {}
@@ -322,7 +327,15 @@ impl Keeper {
 
     fn next_alarm(&self) -> Option<Instant> {
         let hot = self.posts.iter().filter_map(Post::next_hot).min();
-        let times = [self.alarm.next(), self.calmer.rests_at(), hot, self.crowded];
+        let tending = self.posts.iter().filter_map(|post| post.tending);
+        let tending = tending.map(|tending| tending.next()).min();
+        let times = [
+            self.alarm.next(),
+            self.calmer.rests_at(),
+            hot,
+            self.crowded,
+            tending,
+        ];
         times.into_iter().flatten().min()
     }
 
@@ -356,6 +369,7 @@ impl Keeper {
         }
         for index in 0..self.posts.len() {
             self.tend_hot(index);
+            self.tend_in_time(index, now);
         }
     }
 
@@ -387,6 +401,8 @@ impl Keeper {
         }
         // The locks of roots that are listed no more end here.
         drop(posts);
+        let stock = self.shared.tools.reaper.stock();
+        stock.set_limits(territory.limits);
         if let Some(shortest) = territory.shortest() {
             self.shared.temps.set_shortest(shortest);
         }
@@ -438,29 +454,84 @@ impl Keeper {
         self.territory.roots[index].clone()
     }
 
-    /// Drops from each quarantine what has lain there for too long or takes too much.
+    /// Applies the limits to each quarantine.
     fn tend_quarantines(&mut self) {
+        for index in 0..self.posts.len() {
+            self.tend_quarantine(index);
+        }
+    }
+
+    /// Schedules a look at the quarantines for the moment when a file that was moved now is too old. The space was
+    /// checked before the move.
+    fn expect_files(&mut self) {
+        let now = Instant::now();
+        let age = self.territory.limits.age;
+        let due = (!age.is_zero()).then(|| now.checked_add(age)).flatten();
+        for post in &mut self.posts {
+            let look = now + LOOK_FOR_SPACE;
+            let tending = post.tending.get_or_insert(Tending { due, look });
+            tending.due = tending.due.or(due);
+        }
+    }
+
+    /// Applies the limits to the quarantine of a root if a look at it is due.
+    fn tend_in_time(&mut self, index: usize, now: Instant) {
+        let Some(tending) = self.posts.get(index).and_then(|post| post.tending) else {
+            return;
+        };
+        if tending.next() > now {
+            return;
+        }
+        let is_due = tending.due.is_some_and(|due| due <= now);
+        let (path, id) = (self.root(index).path, self.territory.id(index));
+        let lacks_space = || {
+            let dir = Dir::open_root(&path, id);
+            dir.is_ok_and(|dir| quarantine::lacks_space(&dir, self.territory.limits))
+        };
+        if is_due || lacks_space() {
+            return self.tend_quarantine(index);
+        }
+        let is_there = matches!(Room::find(&path, id), Ok(Some(_)));
+        if let Some(post) = self.posts.get_mut(index) {
+            let look = now + LOOK_FOR_SPACE;
+            post.tending = is_there.then_some(Tending { look, ..tending });
+        }
+    }
+
+    fn tend_quarantine(&mut self, index: usize) {
         let now = clock::now();
         let parted = self.clocks.read(now);
         let trust = Trust {
             running: now.mono.since(self.began),
             since_parted: parted.map(|parted| now.mono.since(parted)),
         };
-        for (index, root) in self.territory.roots.iter().enumerate() {
-            let id = self.territory.id(index);
-            if root.policy.is_dry_run() || id.is_none() {
-                continue;
-            }
+        let (root, id) = (self.root(index), self.territory.id(index));
+        let mut tending = None;
+        if !root.policy.is_dry_run() && id.is_some() {
             let keeping = Keeping {
-                limits: self.territory.limits,
+                stock: self.shared.tools.reaper.stock(),
                 journal: &self.shared.tools.journal,
                 asker: &self.asker,
                 trust,
+                wanted: Wanted::default(),
             };
-            let dropped = quarantine::tend(root, id, keeping);
-            for one in dropped {
-                self.shared.tell(one);
-            }
+            let tended = quarantine::tend(&root, id, keeping);
+            tended
+                .events
+                .into_iter()
+                .for_each(|event| self.shared.tell(event));
+            let now = Instant::now();
+            let next = match tended.has_more {
+                true => Some(Duration::ZERO),
+                false => tended.next,
+            };
+            tending = tended.holds_files.then(|| Tending {
+                due: next.and_then(|next| now.checked_add(next)),
+                look: now + LOOK_FOR_SPACE,
+            });
+        }
+        if let Some(post) = self.posts.get_mut(index) {
+            post.tending = tending;
         }
     }
 

@@ -461,6 +461,99 @@ impl fmt::Display for Narrower {
     }
 }
 
+/// The form that the names of one writer's temps have in common: `sessions.json.<uuid>.tmp`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Shape {
+    /// The name with its random parts replaced by what they are.
+    pub form: OsString,
+    /// The shortest target that may be meant: without digits that may be a pid.
+    pub target: Option<OsString>,
+    /// The same with those digits, where there are any.
+    pub longer: Option<OsString>,
+    /// A built-in grammar with a uuid, or a writer that the rule turns on.
+    pub is_known: bool,
+}
+
+impl Names {
+    /// Returns the shape of a base name, by the grammar that [`Names::read`] reads it with.
+    ///
+    /// Digits that read as a date stay as they are: `log.2024.<uuid>.tmp` is no copy of `log.2025`.
+    #[must_use]
+    pub fn shape(&self, name: &OsStr) -> Shape {
+        let writers = self.writers.iter().map(|grammar| (grammar, true));
+        let built_in = self.built_in.iter().map(|grammar| (grammar, false));
+        writers
+            .chain(built_in)
+            .find_map(|(grammar, is_writers)| grammar.shape(name.as_bytes(), is_writers))
+            .unwrap_or_else(|| Shape {
+                form: form_without_grammar(name.as_bytes()),
+                target: None,
+                longer: None,
+                is_known: false,
+            })
+    }
+}
+
+/// Replaces what counts or is drawn at random in a name that no grammar reads.
+fn form_without_grammar(name: &[u8]) -> OsString {
+    let mut form = Vec::with_capacity(name.len());
+    let mut rest = name;
+    while let Some((&first, others)) = rest.split_first() {
+        // A uuid begins only where no letter or digit stands before it.
+        let starts = !form.last().is_some_and(u8::is_ascii_alphanumeric);
+        if let Some((_, after)) = rest.split_at_checked(36).filter(|(uuid, after)| {
+            starts
+                && before_uuid(uuid).is_some_and(<[u8]>::is_empty)
+                && !after.first().is_some_and(u8::is_ascii_alphanumeric)
+        }) {
+            form.extend_from_slice(b"<uuid>");
+            rest = after;
+            continue;
+        }
+        if !first.is_ascii_alphanumeric() {
+            form.push(first);
+            rest = others;
+            continue;
+        }
+        let end = rest
+            .iter()
+            .take_while(|b| b.is_ascii_alphanumeric())
+            .count();
+        let (run, after) = rest.split_at(end);
+        let digits = run.iter().filter(|b| b.is_ascii_digit()).count();
+        form.extend_from_slice(match run.len() {
+            len if len == digits => b"<n>",
+            6.. if digits > 0 && run.iter().all(is_lower_hex) => b"<hex>",
+            _ => run,
+        });
+        rest = after;
+    }
+    OsStr::from_bytes(&form).to_owned()
+}
+
+/// Returns whether digits are likely a part of a name instead of a pid: a year from 1900 to 2100, with or without a
+/// month, or a date of six digits; or they begin with 0.
+fn reads_as_date(digits: &[u8]) -> bool {
+    let number =
+        |part: Option<&[u8]>| -> Option<u32> { std::str::from_utf8(part?).ok()?.parse().ok() };
+    let within = |part: Option<&[u8]>, range: std::ops::RangeInclusive<u32>| {
+        number(part).is_some_and(|number| range.contains(&number))
+    };
+    let year = |part| within(part, 1900..=2100);
+    let month = |part| within(part, 1..=12);
+    let day = |part| within(part, 1..=31);
+    digits.starts_with(b"0")
+        || match digits.len() {
+            4 => year(Some(digits)),
+            6 => {
+                (year(digits.get(..4)) && month(digits.get(4..)))
+                    || (month(digits.get(2..4)) && day(digits.get(4..)))
+            }
+            8 => year(digits.get(..4)) && month(digits.get(4..6)) && day(digits.get(6..)),
+            _ => false,
+        }
+}
+
 impl fmt::Display for Names {
     /// The globs and the patterns of the writers, as they were given.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -673,9 +766,53 @@ impl Grammar {
             numbered: target_names(&longest),
             ..reading
         };
-        Some(match reads_as_date(pid) {
+        Some(match reads_as_date(pid.to_string().as_bytes()) {
             true => reading.with_numbered_targets(),
             false => reading,
+        })
+    }
+
+    /// The shape of a name that it fits.
+    fn shape(&self, name: &[u8], is_writers: bool) -> Option<Shape> {
+        let Parts { target, .. } = self.parts(name)?;
+        let is_cut = self.cuts_at.is_some_and(|len| name.len() >= len);
+        let target = target.filter(|_| !is_cut);
+        let pid_is_next = [Token::Target, Token::Literal("."), Token::Pid];
+        // Behind the target and its dot: the pid, and the number behind that.
+        let digits = target
+            .filter(|_| self.tokens.starts_with(&pid_is_next))
+            .and_then(|target| {
+                let rest = name.get(target.len() + 1..)?;
+                let numbers = rest.split(|b| *b == b'.');
+                let numbers = numbers.take_while(|part| part.iter().all(u8::is_ascii_digit));
+                let length: usize = numbers.map(|part| part.len() + 1).sum();
+                rest.get(..length.checked_sub(1)?)
+            });
+        let longer = target
+            .zip(digits)
+            .map(|(target, digits)| [target, b".", digits].concat());
+        let is_date = digits.is_some_and(|digits| digits.split(|b| *b == b'.').any(reads_as_date));
+        let target = match (&longer, is_date) {
+            (Some(longer), true) => Some(longer.as_slice()),
+            _ => target,
+        };
+        let mut form = Vec::new();
+        let mut rest = self.pattern.as_bytes();
+        if let Some(target) = target {
+            rest = rest.strip_prefix(b"<t>")?;
+            form.extend_from_slice(target);
+        }
+        if is_date {
+            rest = rest.strip_prefix(b".<pid>")?;
+            rest = rest.strip_prefix(b".<n>").unwrap_or(rest);
+        }
+        form.extend_from_slice(rest);
+        let name_of = |bytes: &[u8]| OsStr::from_bytes(bytes).to_owned();
+        Some(Shape {
+            form: name_of(&form),
+            target: target.map(name_of),
+            longer: longer.as_deref().map(name_of),
+            is_known: is_writers || self.tokens.contains(&Token::Uuid),
         })
     }
 
@@ -685,18 +822,6 @@ impl Grammar {
         let pid_is_next = [Token::Target, Token::Literal("."), Token::Pid];
         self.tokens.starts_with(&pid_is_next) && !self.tokens.contains(&Token::Uuid)
     }
-}
-
-/// Whether a number reads as a year from 1900 to 2100, or as a date: `YYYYMM` or `YYMMDD`. A date of eight digits is no
-/// pid anyway.
-fn reads_as_date(number: u32) -> bool {
-    let is_year = |year| (1900..=2100).contains(&year);
-    let (first, last) = (number / 100, number % 100);
-    let is_month = |month| (1..=12).contains(&month);
-    let year_and_month = is_year(first) && is_month(last);
-    let is_six_digits = (100_000..1_000_000).contains(&number);
-    let year_month_and_day = is_six_digits && is_month(first % 100) && (1..=31).contains(&last);
-    is_year(number) || year_and_month || year_month_and_day
 }
 
 /// What stands before a number or a uuid at the end of `name`: `metrics` of `metrics.2023`.
@@ -764,6 +889,79 @@ mod tests {
 
     fn names(globs: &[&str], writers: &[&str]) -> Names {
         Names::allowing_broad(globs, writers).expect("a rule of these tests")
+    }
+
+    /// In each row `U` stands for a uuid, and `*` before a form for a shape that is known.
+    #[test]
+    fn names_of_one_writer_have_one_shape() {
+        let names = names(&NONE, &["git", "claude-code"]);
+        for (name, form, target, longer) in [
+            ("s.json.U.tmp", "*s.json.<uuid>.tmp", Some("s.json"), None),
+            (
+                "s.json.47.U.tmp",
+                "*s.json.<pid>.<uuid>.tmp",
+                Some("s.json"),
+                Some("s.json.47"),
+            ),
+            (
+                "log.2024.U.tmp",
+                "*log.2024.<uuid>.tmp",
+                Some("log.2024"),
+                Some("log.2024"),
+            ),
+            (
+                "log.0123.U.tmp",
+                "*log.0123.<uuid>.tmp",
+                Some("log.0123"),
+                None,
+            ),
+            (
+                "log.20240131.U.tmp",
+                "*log.20240131.<uuid>.tmp",
+                Some("log.20240131"),
+                None,
+            ),
+            (
+                "log.240131.tmp",
+                "log.240131.tmp",
+                Some("log.240131"),
+                Some("log.240131"),
+            ),
+            (
+                "log.202413.tmp",
+                "log.<pid>.tmp",
+                Some("log"),
+                Some("log.202413"),
+            ),
+            ("a.47.2.tmp", "a.<pid>.<n>.tmp", Some("a"), Some("a.47.2")),
+            (
+                "a.47.2024.tmp",
+                "a.47.2024.tmp",
+                Some("a.47.2024"),
+                Some("a.47.2024"),
+            ),
+            ("a.tmp", "a.tmp", Some("a"), None),
+            (
+                "c.json.tmp.47.0123456789ab",
+                "*c.json.tmp.<pid>.<hex:12>",
+                Some("c.json"),
+                None,
+            ),
+            ("tmp_obj_aB3dE6", "*tmp_obj_<alnum:6>", None, None),
+            ("blob-U", "blob-<uuid>", None, None),
+            ("blob-017", "blob-<n>", None, None),
+            ("blob-01ab7f", "blob-<hex>", None, None),
+            ("film1.part", "film1.part", None, None),
+        ] {
+            let shape = names.shape(OsStr::new(&name.replace('U', UUID)));
+            let star = if shape.is_known { "*" } else { "" };
+            let shown = format!("{star}{}", shape.form.to_str().unwrap());
+            let text =
+                |name: &Option<OsString>| name.as_ref().map(|n| n.to_str().unwrap().to_owned());
+            assert_eq!(shown, form, "{name}");
+            assert_eq!(text(&shape.target).as_deref(), target, "{name}");
+            assert_eq!(text(&shape.longer).as_deref(), longer, "{name}");
+        }
     }
 
     type Row<'a> = (&'a str, Option<&'a str>, &'a [&'a str], Option<u32>, bool);

@@ -7,7 +7,7 @@
 //!
 //! [`Step`] lists the steps; docs/safety.md argues for each of them.
 
-use std::cell::OnceCell;
+use std::cell::RefCell;
 use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::io;
@@ -26,7 +26,7 @@ use crate::evidence::{
 };
 use crate::look::{self, Dir, RootError, RootId};
 use claim::{Claims, Ticket};
-use quarantine::{Room, Slot};
+use quarantine::{Place, Room, Slot, Stock};
 
 pub mod claim;
 pub mod quarantine;
@@ -144,6 +144,7 @@ pub struct Reaper {
     breath: Duration,
     batch: usize,
     hook: Option<Hook>,
+    stock: Arc<Stock>,
 }
 
 /// Where a batch is reaped.
@@ -219,6 +220,7 @@ impl Reaper {
             breath: BREATH,
             batch: affordable(),
             hook: None,
+            stock: Arc::default(),
         }
     }
 
@@ -240,6 +242,12 @@ impl Reaper {
     #[must_use]
     pub fn batch(&self) -> usize {
         self.batch
+    }
+
+    /// The limits of the quarantines that it moves temps to, and their sizes. A new reaper has no limits.
+    #[must_use]
+    pub fn stock(&self) -> &Stock {
+        &self.stock
     }
 
     /// The names it gives.
@@ -366,9 +374,9 @@ impl Reaper {
             return Err(Outcome::Settled);
         }
         // The quarantine's folders are made before anything is held: that takes time.
-        let slot = match candidate.verdict {
+        let mut slot = match candidate.verdict {
             Verdict::Reap => None,
-            Verdict::Quarantine(_) => Some(rooms.slot()?),
+            Verdict::Quarantine(_) => Some(rooms.slot(name)?),
             Verdict::Keep(reason) => return Err(Outcome::Kept(reason)),
         };
 
@@ -380,6 +388,13 @@ impl Reaper {
             .is_some_and(|expected| expected != seen.fingerprint)
         {
             return Err(Outcome::Kept(Reason::Changed));
+        }
+        if let Some(slot) = &mut slot
+            && !slot
+                .reserve(&self.stock, seen.allocated)
+                .map_err(failed(Step::Look))?
+        {
+            return Err(Outcome::Kept(Reason::QuarantineFull));
         }
 
         self.at(Step::Open, name);
@@ -626,7 +641,7 @@ impl Reaper {
             }
             At::Here(claim) => claim,
         };
-        let error = match taken.then(|| rooms.slot()) {
+        let error = match taken.then(|| rooms.slot(name)) {
             None => error,
             Some(Err(Outcome::Failed { error, .. })) => error,
             Some(Err(_)) => error,
@@ -825,11 +840,12 @@ pub fn recover(scene: Scene<'_>, asker: &Asker, claim: &OsStr) -> io::Result<Opt
             Err(error) => return Err(error),
         }
     }
-    let slot = Rooms::new(scene).slot().map_err(|outcome| match outcome {
+    let name = read.original.unwrap_or_else(|| claim.to_owned());
+    let slot = Rooms::new(scene).slot(&name);
+    let slot = slot.map_err(|outcome| match outcome {
         Outcome::Failed { error, .. } => error,
         _ => io::Error::other("it has a new owner, and there can be no quarantine here"),
     })?;
-    let name = read.original.unwrap_or_else(|| claim.to_owned());
     calls::rename(dir.fd(), claim, slot.folder(), &name)?;
     Ok(Some(Recovered::Quarantined {
         id: slot.keep(),
@@ -875,31 +891,55 @@ impl Scene<'_> {
 /// The quarantine of a batch, opened when the first temp needs it.
 struct Rooms<'a> {
     scene: Scene<'a>,
-    room: OnceCell<Arc<Room>>,
+    room: RefCell<Option<Arc<Room>>>,
+    /// The place of the batch's directory, where one temp has found room already.
+    place: RefCell<Option<Arc<Place>>>,
 }
 
 impl<'a> Rooms<'a> {
     fn new(scene: Scene<'a>) -> Rooms<'a> {
         Rooms {
             scene,
-            room: OnceCell::new(),
+            room: RefCell::default(),
+            place: RefCell::default(),
         }
     }
 
-    /// A place for one file; why it stays where there is none.
-    fn slot(&self) -> Result<Slot, Outcome> {
-        let room = match self.room.get() {
-            Some(room) => room,
-            None => {
-                let made = Room::make(self.scene.root, self.scene.id);
-                let made = made.map_err(|error| match &error {
-                    RootError::Io(error) => no_room(crate::error::copy(error)),
-                    _ => Outcome::Kept(Reason::NoQuarantine),
-                })?;
-                self.room.get_or_init(|| Arc::new(made))
+    /// A place for the temp `name`; why it stays where there is none.
+    fn slot(&self, name: &OsStr) -> Result<Slot, Outcome> {
+        let below = self.scene.dir.below().join(name);
+        let known = self.place.borrow().as_ref().map(Arc::clone);
+        if let Some(place) = known
+            && let Some(slot) = place.slot(&below).map_err(no_room)?
+        {
+            return Ok(slot);
+        }
+        let mut tries = 3;
+        let slot = loop {
+            match self.room()?.place(&below) {
+                // Another thread or process has emptied the quarantine and removed it.
+                Err(error) if error.kind() == io::ErrorKind::NotFound && tries > 0 => {
+                    tries -= 1;
+                    self.room.take();
+                }
+                slot => break slot.map_err(no_room)?,
             }
         };
-        room.slot(self.scene.dir.below()).map_err(no_room)
+        self.place.replace(Some(Arc::clone(slot.place())));
+        Ok(slot)
+    }
+
+    fn room(&self) -> Result<Arc<Room>, Outcome> {
+        if let Some(room) = &*self.room.borrow() {
+            return Ok(Arc::clone(room));
+        }
+        let made = Room::make(self.scene.root, self.scene.id);
+        let made = Arc::new(made.map_err(|error| match &error {
+            RootError::Io(error) => no_room(crate::error::copy(error)),
+            _ => Outcome::Kept(Reason::NoQuarantine),
+        })?);
+        self.room.replace(Some(Arc::clone(&made)));
+        Ok(made)
     }
 }
 

@@ -1,34 +1,46 @@
 //! The quarantine: `.orphand/` in the root, mode 0700, for what may not be destroyed.
 //!
-//! A file lies there as `.orphand/<id>/<its path below the root>`, with the bytes, mode, owner and
-//! times that it had. Where it came from is told by that path alone. The folder is made when it is
-//! needed and removed when it is empty. It must be ours and closed to everybody else; otherwise
-//! there is no quarantine in this root.
+//! A file lies there as `.orphand/<folder>/<its path below the root>`, with the bytes, mode, owner and
+//! times that it had. The path shows where it came from, and the name of the folder ([`stamp`]) when it
+//! was moved, so that neither needs a record that could fail to be written. Files that are moved within
+//! one hour share a folder, as long as no two of them had the same path. Each file has an id of its own,
+//! which follows from the folder's name and the path.
+//!
+//! Older versions gave each file a folder, whose name is the file's id; these are read as well.
+//!
+//! The quarantine is made when it is needed and removed when it is empty. It must be ours and closed to
+//! other users; otherwise there is no quarantine in this root.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
-use rustix::fs::{Dir as Entries, Mode, OFlags};
+use rustix::fs::{Dir as Entries, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::calls;
 use crate::clock;
-use crate::decide::judge::Reach;
-use crate::decide::observation::{Fingerprint, Hold, Kind, Observation};
+use crate::decide::judge::{Reach, Target};
+use crate::decide::observation::{Hold, Kind, Observation};
 use crate::decide::policy::Policy;
-use crate::decide::retention::{self, Better, Entry, Limits, Trust};
-use crate::decide::time::Wall;
+use crate::decide::retention::{self, Better, Entry, Limits, Space, Stands, Trust, Wanted};
+use crate::decide::temp_name::before_number;
+use crate::decide::time::{Mono, Now, Wall};
 use crate::event::{Event, Subject};
 use crate::evidence::{self, Asker, Compared, FileId};
 use crate::journal::{Journal, Line};
 use crate::json;
 use crate::look::{self, Dir, RootError, RootId};
 use crate::root::Root;
+use stamp::Stamp;
+
+mod copy;
+mod stamp;
 
 /// The name of the folder.
 pub const FOLDER: &str = ".orphand";
@@ -43,8 +55,14 @@ const FILE: OFlags = OFlags::RDONLY
     .union(OFlags::NONBLOCK)
     .union(OFlags::CLOEXEC);
 
-/// How deep below its id a quarantined file may lie. A walk goes no deeper.
+/// The greatest depth of a quarantined file below its folder. A walk goes no deeper.
 const DEEPEST: usize = 256;
+
+/// The number of the youngest folders that are tried before another one is made.
+const TRIED: usize = 8;
+
+/// The most files that are dropped at a time: other work goes on in between.
+const AT_ONCE: usize = 256;
 
 /// The quarantine of one root, open.
 #[derive(Debug)]
@@ -53,15 +71,28 @@ pub struct Room {
     fd: OwnedFd,
 }
 
+/// A directory in a quarantine that files can be moved to: the place of one directory of the root.
+#[derive(Debug)]
+pub struct Place {
+    room: Arc<Room>,
+    /// The folder's name.
+    folder: String,
+    stamp: Stamp,
+    /// The folder, locked, so that it is not removed as an empty one.
+    top: OwnedFd,
+    /// The directory's way from the root.
+    below: PathBuf,
+    /// The directory in the folder.
+    inner: OwnedFd,
+}
+
 /// A place in a quarantine that one file may be moved to.
 #[derive(Debug)]
 pub struct Slot {
-    room: Arc<Room>,
+    place: Arc<Place>,
     id: String,
-    /// The folders below the id.
-    below: PathBuf,
-    folder: OwnedFd,
-    kept: bool,
+    /// The space that is counted for it, until it is kept.
+    reserved: Option<(Arc<Stock>, u64)>,
 }
 
 /// A file in a quarantine.
@@ -73,6 +104,8 @@ pub struct Stored {
     pub below: PathBuf,
     /// What it is.
     pub seen: Observation,
+    /// The folder that it lies in.
+    folder: String,
 }
 
 /// Whether a quarantine is in `root`, or could be made there. Changes nothing.
@@ -137,36 +170,50 @@ impl Room {
         &self.root
     }
 
-    /// Makes a place for one file that lies in the directory `below` the root.
-    pub fn slot(self: &Arc<Room>, below: &Path) -> io::Result<Slot> {
+    /// Returns a place for the file that lies at `below` the root: in a folder that others are in already, if it
+    /// can have its path there, else in a new one.
+    pub fn place(self: &Arc<Room>, below: &Path) -> io::Result<Slot> {
         // What lies deeper would never be found again.
-        if below.components().count() + 1 >= DEEPEST {
+        if below.components().count() >= DEEPEST {
             return Err(Errno::NAMETOOLONG.into());
         }
-        for _ in 0..8 {
-            let id = new_id();
-            match calls::make_dir(self.fd.as_fd(), OsStr::new(&id)) {
+        let now = clock::now();
+        let mut folders: Vec<(Stamp, String)> = Vec::new();
+        for name in names(self.fd.as_fd())? {
+            let Some(name) = name.to_str() else { continue };
+            let stamp = Stamp::read(name).filter(|stamp| stamp.is_open(now));
+            folders.extend(stamp.map(|stamp| (stamp, name.to_owned())));
+        }
+        folders.sort_by_key(|(stamp, _)| std::cmp::Reverse(stamp.since()));
+        for (_, name) in folders.into_iter().take(TRIED) {
+            if let Some(place) = Place::open(self, &name, below)?
+                && let Some(slot) = Arc::new(place).slot(below)?
+            {
+                return Ok(slot);
+            }
+        }
+        for number in 0..8 {
+            let stamp = Stamp::new(now, number, below);
+            let name = stamp.name();
+            match calls::make_dir(self.fd.as_fd(), OsStr::new(&name)) {
                 Ok(()) => {}
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
                 Err(error) => return Err(error),
             }
-            // From here on what was made is removed again if this fails half-way.
-            let mut slot = Slot {
-                folder: open_dir(self.fd.as_fd(), OsStr::new(&id))?,
-                room: Arc::clone(self),
-                id,
-                below: PathBuf::new(),
-                kept: false,
+            let place = match Place::open(self, &name, below) {
+                Ok(Some(place)) => Arc::new(place),
+                failed => {
+                    // Removes the new folder again.
+                    self.clear(&name, below.parent().unwrap_or(Path::new("")));
+                    failed?;
+                    continue;
+                }
             };
-            for part in below.components() {
-                let Component::Normal(name) = part else {
-                    return Err(Errno::INVAL.into());
-                };
-                calls::make_dir(slot.folder(), name)?;
-                slot.below.push(name);
-                slot.folder = open_dir(slot.folder(), name)?;
-            }
-            return Ok(slot);
+            return Ok(Slot {
+                id: stamp.id(&name, below),
+                place,
+                reserved: None,
+            });
         }
         Err(Errno::EXIST.into())
     }
@@ -174,21 +221,18 @@ impl Room {
     /// Removes the empty folders that a crash left between making a place and using it. Nobody else
     /// may be at work in this root.
     pub fn tidy(&self) {
-        for id in names(self.fd.as_fd()).unwrap_or_default() {
-            let Some(id) = id.to_str().filter(|id| is_new_id(id)) else {
+        for folder in names(self.fd.as_fd()).unwrap_or_default() {
+            let is_ours = folder.to_str().is_some_and(is_folder);
+            let Ok(top) = open_dir(self.fd.as_fd(), &folder) else {
                 continue;
             };
-            let mut below = PathBuf::new();
-            while below.components().count() < DEEPEST {
-                let at = self.open_inner(&PathBuf::from(id).join(&below));
-                let inside = at.and_then(|at| names(at.as_fd())).unwrap_or_default();
-                match inside.as_slice() {
-                    [] => break,
-                    [one, ..] => below.push(one),
-                }
+            let locked = || lock(&top, FlockOperation::NonBlockingLockExclusive);
+            if !is_ours || !locked().unwrap_or(false) {
+                continue;
             }
+            prune(top.as_fd(), 0);
             // Whatever is not an empty folder stays.
-            self.clear(id, &below);
+            let _ = calls::remove_empty_dir(self.fd.as_fd(), &folder);
         }
     }
 
@@ -200,73 +244,160 @@ impl Room {
             })
     }
 
-    /// Everything that lies in it. What cannot be read is passed over.
+    /// Everything that lies in it, the oldest first. What was not put there by us is left out.
     pub fn stored(&self) -> io::Result<Vec<Stored>> {
         let mut stored = Vec::new();
-        for id in names(self.fd.as_fd())? {
-            let Some(id) = id.to_str().filter(|id| is_new_id(id)).map(str::to_owned) else {
+        for folder in names(self.fd.as_fd())? {
+            let Some(folder) = folder.to_str() else {
                 continue;
             };
-            if let Ok(Some((below, _, seen))) = self.find_file(&id) {
-                stored.push(Stored { id, below, seen });
+            let read = match Stamp::read(folder) {
+                Some(stamp) => self.read_folder(folder, stamp, &mut stored),
+                None if is_old_id(folder) => self.read_old(folder, &mut stored),
+                None => Ok(()),
+            };
+            match read {
+                // It has gone meanwhile.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                read => read?,
             }
         }
         stored.sort_by(|a, b| (a.since(), &a.id).cmp(&(b.since(), &b.id)));
         Ok(stored)
     }
 
-    /// The one file below `id`: its way from the root, the folder it lies in, and what it is.
-    fn find_file(&self, id: &str) -> io::Result<Option<(PathBuf, OwnedFd, Observation)>> {
+    /// Reads a folder that several files may share. Each directory in it must be ours alone, and what is neither
+    /// that nor a file is no business of ours.
+    fn read_folder(&self, folder: &str, stamp: Stamp, stored: &mut Vec<Stored>) -> io::Result<()> {
+        let top = open_dir(self.fd.as_fd(), OsStr::new(folder))?;
+        let mut found = Vec::new();
+        self.walk(top.as_fd(), &mut PathBuf::new(), &mut found)?;
+        stored.extend(found.into_iter().map(|(below, seen)| Stored {
+            id: stamp.id(folder, &below),
+            below,
+            seen,
+            folder: folder.to_owned(),
+        }));
+        Ok(())
+    }
+
+    fn walk(
+        &self,
+        at: BorrowedFd<'_>,
+        below: &mut PathBuf,
+        found: &mut Vec<(PathBuf, Observation)>,
+    ) -> io::Result<()> {
+        if !is_ours(&self.root, &look::observe_fd(at)?) || below.components().count() >= DEEPEST {
+            return Ok(());
+        }
+        for name in names(at)? {
+            let seen = match observe(at, &name) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                seen => seen?,
+            };
+            below.push(&name);
+            match seen.fingerprint.kind {
+                Kind::File => found.push((below.clone(), seen)),
+                Kind::Dir => match open_dir(at, &name) {
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                    inner => self.walk(inner?.as_fd(), below, found)?,
+                },
+                Kind::Symlink | Kind::Other => {}
+            }
+            below.pop();
+        }
+        Ok(())
+    }
+
+    /// Reads a folder of an older version, which holds one file: one name in each folder, each folder ours alone.
+    /// Anything else was not put there by us.
+    fn read_old(&self, id: &str, stored: &mut Vec<Stored>) -> io::Result<()> {
         let mut folder = open_dir(self.fd.as_fd(), OsStr::new(id))?;
         let mut below = PathBuf::new();
         for _ in 0..DEEPEST {
-            // One name in each folder, each folder ours alone: anything else was not put here by us.
             let folder_is = look::observe_fd(folder.as_fd())?;
             let mut names = names(folder.as_fd())?;
             let (Some(name), true) = (names.pop(), is_ours(&self.root, &folder_is)) else {
-                return Ok(None);
+                return Ok(());
             };
             if !names.is_empty() {
-                return Ok(None);
+                return Ok(());
             }
             let seen = observe(folder.as_fd(), &name)?;
             below.push(&name);
             match seen.fingerprint.kind {
                 Kind::Dir => folder = open_dir(folder.as_fd(), &name)?,
-                Kind::File => return Ok(Some((below, folder, seen))),
-                Kind::Symlink | Kind::Other => return Ok(None),
+                Kind::File => {
+                    stored.push(Stored {
+                        id: id.to_owned(),
+                        below,
+                        seen,
+                        folder: id.to_owned(),
+                    });
+                    return Ok(());
+                }
+                Kind::Symlink | Kind::Other => return Ok(()),
             }
         }
-        Ok(None)
+        Ok(())
     }
 
-    /// Brings the file `id` back to `name` in `to`, overwriting nothing. `mark` is called with the
-    /// open file before it has its name back.
+    /// Opens the directory that `one` lies in, and returns its name there and a new observation of it. Every
+    /// directory on the way must be ours alone, and the file still a file.
+    fn locate<'s>(&self, one: &'s Stored) -> io::Result<(OwnedFd, &'s OsStr, Observation)> {
+        let mut at = open_dir(self.fd.as_fd(), OsStr::new(&one.folder))?;
+        let check = |at: &OwnedFd| match is_ours(&self.root, &look::observe_fd(at.as_fd())?) {
+            true => Ok(()),
+            false => Err(io::Error::from(Errno::PERM)),
+        };
+        check(&at)?;
+        for part in one.folder().components() {
+            at = open_dir(at.as_fd(), part.as_os_str())?;
+            check(&at)?;
+        }
+        let seen = observe(at.as_fd(), one.name())?;
+        match seen.fingerprint.kind == Kind::File && is_same(&seen, &one.seen) {
+            true => Ok((at, one.name(), seen)),
+            false => Err(Errno::NOENT.into()),
+        }
+    }
+
+    /// Brings `one` back to `name` in `to`, overwriting nothing. `mark` is called with the open file before it has
+    /// its name back. Where `to` is on another file system, the file is copied, compared and then removed here.
     pub fn restore(
         &self,
-        id: &str,
+        one: &Stored,
         to: BorrowedFd<'_>,
         name: &OsStr,
-        mark: impl FnOnce(BorrowedFd<'_>, &Observation),
+        mark: impl Fn(BorrowedFd<'_>, &Observation),
     ) -> io::Result<Observation> {
-        let (below, folder, seen) = self.find_file(id)?.ok_or(Errno::NOENT)?;
-        let stored = below.file_name().ok_or(Errno::NOENT)?;
+        let (folder, stored, seen) = self.locate(one)?;
+        let file = rustix::fs::openat(&folder, stored, FILE, Mode::empty());
         // Who may not read it can still have it back, without the mark.
-        if let Ok(file) = rustix::fs::openat(&folder, stored, FILE, Mode::empty()) {
+        if let Ok(file) = &file {
             mark(file.as_fd(), &seen);
         }
-        calls::rename(folder.as_fd(), stored, to, name)?;
+        match calls::rename(folder.as_fd(), stored, to, name) {
+            Err(error) if error.kind() == io::ErrorKind::CrossesDevices => {
+                copy::across(file?.into(), &seen, to, name, &mark)?;
+                // Only what was copied is removed.
+                let (folder, stored, now) = self.locate(one)?;
+                let of = |seen: &Observation| (seen.fingerprint.size, seen.fingerprint.mtime);
+                if of(&now) != of(&seen) {
+                    return Err(Errno::BUSY.into());
+                }
+                calls::unlink(folder.as_fd(), stored)?;
+            }
+            moved => moved?,
+        }
         drop(folder);
-        self.clear(id, below.parent().unwrap_or(Path::new("")));
+        self.clear(&one.folder, one.folder());
         Ok(seen)
     }
 
     /// Whether it is proven that nobody holds `one`, and it is still what it was.
     fn is_proven_unused(&self, one: &Stored, policy: &Policy, asker: &Asker) -> bool {
-        let Ok(Some((below, folder, seen))) = self.find_file(&one.id) else {
-            return false;
-        };
-        let Some(name) = below.file_name() else {
+        let Ok((folder, name, seen)) = self.locate(one) else {
             return false;
         };
         let Ok(file) = rustix::fs::openat(&folder, name, FILE, Mode::empty()) else {
@@ -284,36 +415,25 @@ impl Room {
         hold == Hold::Free && same && seen_whole && proof.again() == Hold::Free
     }
 
-    /// How much of the file system `one` takes, bytes; 0 if that cannot be told.
-    fn allocated(&self, one: &Stored) -> u64 {
-        const BLOCK: u64 = 512;
-        let stat = |(below, folder, _): (PathBuf, OwnedFd, Observation)| {
-            rustix::fs::statat(
-                folder,
-                below.file_name()?,
-                rustix::fs::AtFlags::SYMLINK_NOFOLLOW,
-            )
-            .ok()
-        };
-        let stat = self.find_file(&one.id).ok().flatten().and_then(stat);
-        let blocks = stat.and_then(|stat| u64::try_from(stat.st_blocks).ok());
-        blocks.unwrap_or(0).saturating_mul(BLOCK)
-    }
-
-    /// Deletes the file `id` for good.
-    pub fn purge(&self, id: &str) -> io::Result<Stored> {
-        let (below, folder, seen) = self.find_file(id)?.ok_or(Errno::NOENT)?;
-        let name = below.file_name().ok_or(Errno::NOENT)?;
+    /// Deletes `one` for good.
+    pub fn purge(&self, one: &Stored) -> io::Result<()> {
+        let (folder, name, _) = self.locate(one)?;
         calls::unlink(folder.as_fd(), name)?;
         drop(folder);
-        self.clear(id, below.parent().unwrap_or(Path::new("")));
-        let id = id.to_owned();
-        Ok(Stored { id, below, seen })
+        self.clear(&one.folder, one.folder());
+        Ok(())
     }
 
-    /// Removes the empty folders of `id`, from the innermost outwards.
-    fn clear(&self, id: &str, below: &Path) {
-        let mut at = PathBuf::from(id).join(below);
+    /// Removes the empty directories of `folder`, from `below` outwards, unless another thread or process is about to
+    /// use them.
+    fn clear(&self, folder: &str, below: &Path) {
+        let Ok(top) = open_dir(self.fd.as_fd(), OsStr::new(folder)) else {
+            return;
+        };
+        if !lock(&top, FlockOperation::NonBlockingLockExclusive).unwrap_or(false) {
+            return;
+        }
+        let mut at = PathBuf::from(folder).join(below);
         while let Some(name) = at.file_name().map(OsStr::to_owned) {
             at.pop();
             let Ok(parent) = self.open_inner(&at) else {
@@ -334,34 +454,130 @@ impl Drop for Room {
     }
 }
 
-impl Slot {
-    /// The folder that the file is to be moved into, under its own name.
-    #[must_use]
-    pub fn folder(&self) -> BorrowedFd<'_> {
-        self.folder.as_fd()
+impl Place {
+    /// Opens the directory of the file at `below` in `folder`, and makes what is missing of it. `None`: it cannot be
+    /// used, because it is being cleared away, is not ours, or a file stands where a directory is needed.
+    fn open(room: &Arc<Room>, folder: &str, below: &Path) -> io::Result<Option<Place>> {
+        let Some(stamp) = Stamp::read(folder) else {
+            return Ok(None);
+        };
+        let usable = |opened: io::Result<OwnedFd>| match opened {
+            Ok(fd) => Ok(is_ours(&room.root, &look::observe_fd(fd.as_fd())?).then_some(fd)),
+            Err(error) => match Errno::from_io_error(&error) {
+                Some(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::MLINK) => Ok(None),
+                _ => Err(error),
+            },
+        };
+        let name = OsStr::new(folder);
+        let Some(top) = usable(open_dir(room.fd.as_fd(), name))? else {
+            return Ok(None);
+        };
+        if !lock(&top, FlockOperation::NonBlockingLockShared)? {
+            return Ok(None);
+        }
+        // It may have been removed before it was locked.
+        let opened = FileId::from(&look::observe_fd(top.as_fd())?.fingerprint);
+        match observe(room.fd.as_fd(), name) {
+            Ok(there) if FileId::from(&there.fingerprint) == opened => {}
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => return Ok(None),
+        }
+        let below = below.parent().unwrap_or(Path::new(""));
+        let mut place = Place {
+            room: Arc::clone(room),
+            folder: folder.to_owned(),
+            stamp,
+            inner: top.try_clone()?,
+            top,
+            below: PathBuf::new(),
+        };
+        // From here on what was made is removed again if this fails half-way.
+        for part in below.components() {
+            let Component::Normal(name) = part else {
+                return Err(Errno::INVAL.into());
+            };
+            match calls::make_dir(place.inner.as_fd(), name) {
+                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+                _ => {}
+            }
+            place.below.push(name);
+            match usable(open_dir(place.inner.as_fd(), name))? {
+                Some(inner) => place.inner = inner,
+                None => return Ok(None),
+            }
+        }
+        Ok(Some(place))
     }
 
-    /// What stands at `name` in it.
-    pub fn observe(&self, name: &OsStr) -> io::Result<Option<Observation>> {
-        match observe(self.folder(), name) {
+    /// Returns a place for another file of the same directory; `None` where it cannot have its path here.
+    pub fn slot(self: &Arc<Place>, below: &Path) -> io::Result<Option<Slot>> {
+        let name = below.file_name().unwrap_or_default();
+        // The one file whose id is the folder's name is the one that the folder was made for.
+        let is_first = self.stamp.is_made_for(below);
+        if is_first || below.parent() != Some(&self.below) || self.observe(name)?.is_some() {
+            return Ok(None);
+        }
+        Ok(Some(Slot {
+            place: Arc::clone(self),
+            id: self.stamp.id(&self.folder, below),
+            reserved: None,
+        }))
+    }
+
+    fn observe(&self, name: &OsStr) -> io::Result<Option<Observation>> {
+        match observe(self.inner.as_fd(), name) {
             Ok(seen) => Ok(Some(seen)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),
         }
     }
+}
 
-    /// Its file is to stay. The id.
+impl Drop for Place {
+    fn drop(&mut self) {
+        let _ = lock(&self.top, FlockOperation::Unlock);
+        self.room.clear(&self.folder, &self.below);
+    }
+}
+
+impl Slot {
+    /// The directory that the file is to be moved into, under its own name.
+    #[must_use]
+    pub fn folder(&self) -> BorrowedFd<'_> {
+        self.place.inner.as_fd()
+    }
+
+    /// The place for other files of the same directory.
+    pub(super) fn place(&self) -> &Arc<Place> {
+        &self.place
+    }
+
+    /// What stands at `name` in it.
+    pub fn observe(&self, name: &OsStr) -> io::Result<Option<Observation>> {
+        self.place.observe(name)
+    }
+
+    /// Counts `bytes` for it. Returns `false` if the quarantine has no room for them.
+    pub(super) fn reserve(&mut self, stock: &Arc<Stock>, bytes: u64) -> io::Result<bool> {
+        if !stock.take(&self.place.room, bytes)? {
+            return Ok(false);
+        }
+        self.reserved = Some((Arc::clone(stock), bytes));
+        Ok(true)
+    }
+
+    /// Keeps its file, and returns the id.
     #[must_use]
     pub fn keep(mut self) -> String {
-        self.kept = true;
+        self.reserved = None;
         std::mem::take(&mut self.id)
     }
 }
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        if !self.kept {
-            self.room.clear(&self.id, &self.below);
+        if let Some((stock, bytes)) = self.reserved.take() {
+            stock.give_back(self.place.room.root.id(), bytes);
         }
     }
 }
@@ -383,52 +599,239 @@ impl Stored {
     }
 }
 
+/// The limits and sizes of the quarantines that this process works on, so that not every move needs a count.
+#[derive(Debug)]
+pub struct Stock {
+    limits: Mutex<Limits>,
+    counted: Mutex<HashMap<RootId, Count>>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Count {
+    /// Bytes on the disk.
+    used: u64,
+    /// Those of the whole file system.
+    size: u64,
+    /// When that was counted, and how long it took.
+    at: Mono,
+    took: Duration,
+}
+
+/// A quarantine that was found full is not counted again within this time, nor within twenty times what the count
+/// took.
+const RECOUNT: Duration = Duration::from_millis(500);
+
+impl Default for Stock {
+    /// Without limits.
+    fn default() -> Stock {
+        let limits = Limits {
+            age: Duration::ZERO,
+            percent: 0,
+            min_free: 0,
+        };
+        Stock {
+            limits: Mutex::new(limits),
+            counted: Mutex::default(),
+        }
+    }
+}
+
+impl Stock {
+    /// From now on these are the limits.
+    pub fn set_limits(&self, limits: Limits) {
+        *self.limits.lock().unwrap_or_else(PoisonError::into_inner) = limits;
+    }
+
+    /// The limits.
+    #[must_use]
+    pub fn limits(&self) -> Limits {
+        *self.limits.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether `bytes` more have no room in the quarantine of `root`, as far as is known, and it is time to see
+    /// whether room can be made.
+    #[must_use]
+    pub fn is_short_of(&self, root: &Path, id: Option<RootId>, bytes: u64) -> bool {
+        let limits = self.limits();
+        if limits.percent == 0 {
+            return false;
+        }
+        let known = id.and_then(|id| self.counts().get(&id).copied());
+        let count = match known {
+            Some(count) => count,
+            None => match Room::find(root, id) {
+                Ok(Some(room)) => match self.count(&room) {
+                    Ok(count) => count,
+                    Err(_) => return false,
+                },
+                _ => return false,
+            },
+        };
+        count.used.saturating_add(bytes) > limits.room(count.size)
+            && (known.is_none() || count.is_stale())
+    }
+
+    /// Counts `bytes` more in `room`; returns `false` if they have no room.
+    fn take(&self, room: &Room, bytes: u64) -> io::Result<bool> {
+        let limits = self.limits();
+        if limits.percent == 0 {
+            return Ok(true);
+        }
+        let id = room.root.id();
+        let fits = |count: &Count| count.used.saturating_add(bytes) <= limits.room(count.size);
+        let known = self.counts().get(&id).copied();
+        match known {
+            Some(count) if fits(&count) || !count.is_stale() => {}
+            // Another process may have removed files.
+            _ => _ = self.count(room)?,
+        }
+        let mut counts = self.counts();
+        let has_room = counts.get_mut(&id).filter(|count| fits(count));
+        Ok(has_room
+            .map(|count| count.used = count.used.saturating_add(bytes))
+            .is_some())
+    }
+
+    fn give_back(&self, id: RootId, bytes: u64) {
+        if let Some(count) = self.counts().get_mut(&id) {
+            count.used = count.used.saturating_sub(bytes);
+        }
+    }
+
+    fn count(&self, room: &Room) -> io::Result<Count> {
+        let began = clock::mono();
+        let stored = room.stored()?;
+        Ok(self.note(room, &stored, began))
+    }
+
+    /// Notes how much lies in `room`.
+    fn note(&self, room: &Room, stored: &[Stored], began: Mono) -> Count {
+        let bytes = stored.iter().map(|one| one.seen.allocated);
+        let at = clock::mono();
+        let count = Count {
+            used: bytes.fold(0, u64::saturating_add),
+            size: space(room.root.fd()).size,
+            at,
+            took: at.since(began),
+        };
+        self.counts().insert(room.root.id(), count);
+        count
+    }
+
+    fn counts(&self) -> std::sync::MutexGuard<'_, HashMap<RootId, Count>> {
+        self.counted.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Count {
+    fn is_stale(&self) -> bool {
+        clock::mono().since(self.at) >= RECOUNT.max(self.took * 20)
+    }
+}
+
+/// Returns the space on the file system of `fd`.
+fn space(fd: BorrowedFd<'_>) -> Space {
+    let Ok(seen) = rustix::fs::fstatvfs(fd) else {
+        return Space::default();
+    };
+    Space {
+        size: seen.f_blocks.saturating_mul(seen.f_frsize),
+        free: seen.f_bavail.saturating_mul(seen.f_frsize),
+        inodes: seen.f_files,
+        inodes_free: seen.f_ffree,
+        wanted: Wanted::default(),
+    }
+}
+
+/// Returns whether the file system of `root` has less free than `limits` ask for.
+#[must_use]
+pub fn lacks_space(root: &Dir, limits: Limits) -> bool {
+    let space = space(root.fd());
+    limits.lacking(space.size, space.free) > 0
+        || limits.lacking(space.inodes, space.inodes_free) > 0
+}
+
 /// What it takes to keep a quarantine within its limits.
 #[derive(Clone, Copy, Debug)]
 pub struct Keeping<'a> {
-    /// How much it may keep.
-    pub limits: Limits,
+    /// The limits, and the sizes that are known.
+    pub stock: &'a Stock,
     /// Where each drop is written down, before and after.
     pub journal: &'a Journal,
     /// Proves that nobody holds what is dropped.
     pub asker: &'a Asker,
     /// How far dates can be trusted.
     pub trust: Trust,
+    /// The files to be moved there now.
+    pub wanted: Wanted,
 }
 
-/// Drops from the quarantine of `root` what is overdue, and says what that was.
+/// The result of applying the limits to a quarantine.
+#[derive(Debug, Default)]
+pub struct Tended {
+    /// The dropped files.
+    pub events: Vec<Event>,
+    /// Files are left in it.
+    pub holds_files: bool,
+    /// There is more to drop, which was left for the next call.
+    pub has_more: bool,
+    /// The time until the next file is too old.
+    pub next: Option<Duration>,
+}
+
+/// Drops from the quarantine of `root` what its limits ask for, and says what that was.
 ///
 /// Some of it may have been moved here *because* nobody could prove that it is unused, or though it
 /// was in use: so nothing is dropped but under the same proof as any other removal.
-pub fn tend(root: &Root, id: Option<RootId>, keeping: Keeping<'_>) -> Vec<Event> {
+pub fn tend(root: &Root, id: Option<RootId>, keeping: Keeping<'_>) -> Tended {
+    let mut tended = Tended::default();
+    let began = clock::mono();
     let Ok(Some(room)) = Room::find(&root.path, id) else {
-        return Vec::new();
+        // Without a quarantine there is no size to know.
+        keeping.stock.counts().retain(|known, _| Some(*known) != id);
+        return tended;
     };
-    let Ok(stored) = room.stored() else {
-        return Vec::new();
+    let stored = match room.stored() {
+        Ok(stored) => stored,
+        Err(error) => {
+            log::warn!("the quarantine of {:?} cannot be read: {error}", root.path);
+            return tended;
+        }
     };
-    let is_whole = |one: &Stored| has_whole_target(root, id, one);
+    let limits = keeping.stock.limits();
+    let now = clock::now();
+    let mut targets = Targets::new(root, id);
     let entries: Vec<Entry> = stored
         .iter()
-        .map(|one| match is_whole(one) {
-            // Its target is what makes it dispensable, whatever it takes itself.
-            true => entry(root, one, true, 0),
-            false => entry(root, one, false, room.allocated(one)),
-        })
+        .map(|one| entry(&mut targets, one, now))
         .collect();
-    let size = rustix::fs::fstatvfs(room.root.fd());
-    let size = size.map_or(0, |fs| fs.f_blocks.saturating_mul(fs.f_frsize));
-    let mut events = Vec::new();
-    let overdue = retention::overdue(&entries, keeping.limits, clock::wall(), keeping.trust, size);
-    let by_id: HashMap<&OsStr, &Stored> = stored
-        .iter()
-        .map(|one| (OsStr::new(&one.id), one))
-        .collect();
-    for (one, better) in overdue {
-        let Some(one) = by_id.get(one.id.as_os_str()) else {
+    let space = Space {
+        wanted: keeping.wanted,
+        ..space(room.root.fd())
+    };
+    let plan = retention::plan(&entries, limits, space, now.wall, keeping.trust);
+    let mut by_id: HashMap<&OsStr, Vec<&Stored>> = HashMap::new();
+    for one in &stored {
+        by_id.entry(OsStr::new(&one.id)).or_default().push(one);
+    }
+    // An id that two files have names neither.
+    let find = |id: &OsStr| match by_id.get(id).map(Vec::as_slice) {
+        Some([one]) => Some(*one),
+        _ => None,
+    };
+    let is_unused = |one: &Stored| room.is_proven_unused(one, &root.policy, keeping.asker);
+    tended.next = plan.next;
+    let mut dropped = HashSet::new();
+    for (one, better) in plan.drops {
+        if dropped.len() >= AT_ONCE {
+            tended.has_more = true;
+            break;
+        }
+        let before = one.target;
+        let Some(one) = find(&one.id) else {
             continue;
         };
-        if !room.is_proven_unused(one, &root.policy, keeping.asker) {
+        if !is_unused(one) {
             continue;
         }
         // What was a second copy when this began is the last one if the better one has gone meanwhile, or is
@@ -436,10 +839,11 @@ pub fn tend(root: &Root, id: Option<RootId>, keeping: Keeping<'_>) -> Vec<Event>
         // RACE: that may go between this look and the removal; worst case: both are gone. And who opens the
         // one that goes, by its path in here, which only we can, loses its name.
         let is_there = match better {
-            Better::Target => is_whole(one),
-            Better::Copy(newer) => by_id
-                .get(newer.as_os_str())
-                .is_some_and(|copy| room.is_proven_unused(copy, &root.policy, keeping.asker)),
+            Better::Target => targets.stands(one) == Stands::Counts,
+            Better::Copies(newer) => {
+                let is_there = |id: &OsString| find(id).is_some_and(is_unused);
+                newer.iter().all(is_there) && targets.stands(one) == before
+            }
         };
         if !is_there {
             continue;
@@ -447,12 +851,24 @@ pub fn tend(root: &Root, id: Option<RootId>, keeping: Keeping<'_>) -> Vec<Event>
         let event = purged(root.path.as_path(), one);
         let line = |event: &Event| json::event(event, clock::wall());
         keeping.journal.write(Line::Intent, &[line(&event)]);
-        if room.purge(&one.id).is_ok() {
+        if room.purge(one).is_ok() {
             keeping.journal.write(Line::Outcome, &[line(&event)]);
-            events.push(event);
+            tended.events.push(event);
+            dropped.insert(one.id.as_str());
         }
     }
-    events
+    drop(entries);
+    let size = |one: &Stored| match dropped.contains(one.id.as_str()) {
+        true => 0,
+        false => one.seen.allocated,
+    };
+    tended.holds_files = dropped.len() < stored.len();
+    let used = stored.iter().map(size).fold(0, u64::saturating_add);
+    keeping.stock.note(&room, &stored, began);
+    if let Some(count) = keeping.stock.counts().get_mut(&room.root.id()) {
+        count.used = used;
+    }
+    tended
 }
 
 /// What is said of a file that was deleted for good.
@@ -468,51 +884,134 @@ pub fn purged(root: &Path, stored: &Stored) -> Event {
     }
 }
 
-/// Whether its target stands, with content.
-fn has_whole_target(root: &Root, id: Option<RootId>, stored: &Stored) -> bool {
-    let (folder, reading) = (stored.folder(), root.policy.names.read(stored.name()));
-    let temp = Compared {
-        seen: &stored.seen,
-        file: None,
-    };
-    let target = Dir::open_below(&root.path, id, folder)
-        .and_then(|dir| Ok(evidence::target(&dir, &root.policy, &reading, temp)?));
-    target.is_ok_and(|found| found.target.counts())
+/// Looks at the targets of stored files.
+struct Targets<'a> {
+    root: &'a Root,
+    id: Option<RootId>,
+    /// For each directory, the names that also exist with digits or a uuid behind them; `None`: not readable.
+    siblings: HashMap<PathBuf, Option<HashSet<OsString>>>,
 }
 
-/// What the limits need to know of a stored file.
-fn entry(root: &Root, stored: &Stored, target_whole: bool, allocated: u64) -> Entry {
-    let name = stored.name();
-    let reading = root.policy.names.read(name);
-    // The longest that could be meant: what stands under a shorter name is no copy of that.
-    let target_name = evidence::target_name(&reading, Some(0)).unwrap_or(name);
-    Entry {
-        id: stored.id.clone().into(),
-        below: stored.below.clone(),
-        bytes: stored.seen.fingerprint.size,
-        allocated,
-        since: stored.since(),
-        written: written(&stored.seen.fingerprint),
-        pid: reading.pid,
-        uid: stored.seen.fingerprint.uid,
-        copy_of: stored.folder().join(target_name),
-        target_whole,
+impl<'a> Targets<'a> {
+    fn new(root: &'a Root, id: Option<RootId>) -> Targets<'a> {
+        Targets {
+            root,
+            id,
+            siblings: HashMap::new(),
+        }
+    }
+
+    /// Returns the state of the target of `one`.
+    fn stands(&mut self, one: &Stored) -> Stands {
+        let mut reading = self.root.policy.names.read(one.name());
+        if !reading.numbered.is_empty() {
+            let targets = reading.targets.clone();
+            let mut targets = targets.iter();
+            if targets.any(|target| self.has_sibling(one.folder(), target)) {
+                reading = reading.with_numbered_targets();
+            }
+        }
+        let dir = match Dir::open_below(&self.root.path, self.id, one.folder()) {
+            Ok(dir) => dir,
+            Err(RootError::Io(error)) if error.kind() == io::ErrorKind::NotFound => {
+                return Stands::Nothing;
+            }
+            Err(_) => return Stands::Other,
+        };
+        let temp = Compared {
+            seen: &one.seen,
+            file: None,
+        };
+        match evidence::target(&dir, &self.root.policy, &reading, temp) {
+            Ok(found) if matches!(found.target, Target::Absent | Target::Unknown) => {
+                Stands::Nothing
+            }
+            Ok(found) if found.target.counts() => {
+                // A target that was born or changed after the move may have been made after a loss.
+                let since = Stamp::read(&one.folder).and_then(Stamp::since);
+                let is_older = found
+                    .newest()
+                    .zip(since)
+                    .is_some_and(|(newest, since)| newest < since);
+                match is_older {
+                    true => Stands::Counts,
+                    false => Stands::Other,
+                }
+            }
+            _ => Stands::Other,
+        }
+    }
+
+    /// Returns whether the directory has a name that is `target` with digits or a uuid behind it. Then digits in a
+    /// temp's name may be a part of its target's name too.
+    fn has_sibling(&mut self, folder: &Path, target: &OsStr) -> bool {
+        let (root, id) = (&self.root.path, self.id);
+        let siblings = self.siblings.entry(folder.to_owned());
+        let siblings = siblings.or_insert_with(|| siblings_in(root, id, folder));
+        // A directory that cannot be read may have one.
+        siblings.as_ref().is_none_or(|all| all.contains(target))
     }
 }
 
-/// The newest date of a file that moving it does not change.
-fn written(seen: &Fingerprint) -> Wall {
-    seen.btime.map_or(seen.mtime, |born| born.max(seen.mtime))
+/// The names in a directory that have a sibling with digits or a uuid behind them; `None`: it cannot be read.
+fn siblings_in(root: &Path, id: Option<RootId>, folder: &Path) -> Option<HashSet<OsString>> {
+    let dir = match Dir::open_below(root, id, folder) {
+        Ok(dir) => dir,
+        Err(RootError::Io(error)) if error.kind() == io::ErrorKind::NotFound => {
+            return Some(HashSet::new());
+        }
+        Err(_) => return None,
+    };
+    let mut all = HashSet::new();
+    for name in names(dir.fd()).ok()? {
+        let mut rest = name.as_bytes();
+        while let Some(before) = before_number(rest) {
+            all.insert(OsStr::from_bytes(before).to_owned());
+            rest = before;
+        }
+    }
+    Some(all)
 }
 
-/// A letter that is no hexadecimal digit, so that it is no date and no number, and seven digits of
-/// hexadecimal, drawn at random.
-fn new_id() -> String {
-    format!("q{:07x}", super::random() & 0x0FFF_FFFF)
+/// What the limits need to know of a stored file.
+fn entry(targets: &mut Targets<'_>, stored: &Stored, now: Now) -> Entry {
+    let (folder, seen) = (stored.folder(), &stored.seen.fingerprint);
+    let shape = targets.root.policy.names.shape(stored.name());
+    let stamp = Stamp::read(&stored.folder);
+    let since = stamp.and_then(Stamp::since);
+    // Digits may be a part of the target's name.
+    let longer = shape.longer.filter(|longer| {
+        let target = shape.target.as_deref();
+        target.is_some_and(|target| target != longer && targets.has_sibling(folder, target))
+    });
+    let is_known = shape.is_known && longer.is_none();
+    let copy_of = longer
+        .or(shape.target)
+        .unwrap_or_else(|| shape.form.clone());
+    Entry {
+        id: stored.id.clone().into(),
+        below: stored.below.clone(),
+        bytes: seen.size,
+        allocated: stored.seen.allocated,
+        moved: since.map(|since| since.max(seen.ctime)),
+        is_steady: stamp.is_some_and(|stamp| stamp.is_steady(now)),
+        born: seen.btime,
+        written: seen.mtime,
+        uid: seen.uid,
+        copy_of: folder.join(copy_of),
+        shape: is_known.then(|| folder.join(&shape.form)),
+        target: targets.stands(stored),
+    }
 }
 
-/// Whether `id` is of the form that [`Room::slot`] gives.
-fn is_new_id(id: &str) -> bool {
+/// Whether `folder` is of a form that we give, or that older versions gave.
+fn is_folder(folder: &str) -> bool {
+    Stamp::read(folder).is_some() || is_old_id(folder)
+}
+
+/// Whether `id` is of the form that older versions gave: a letter that is no hexadecimal digit, so that it is no date
+/// and no number, and seven digits of hexadecimal.
+fn is_old_id(id: &str) -> bool {
     let hex = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
     id.len() == 8
         && id
@@ -524,6 +1023,38 @@ fn is_new_id(id: &str) -> bool {
 #[must_use]
 pub fn is_id(id: &str) -> bool {
     (1..=16).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_alphanumeric())
+}
+
+/// Returns whether both are the same file, changed or not.
+fn is_same(now: &Observation, before: &Observation) -> bool {
+    FileId::from(&now.fingerprint) == FileId::from(&before.fingerprint)
+}
+
+/// Removes all empty directories in `dir`.
+fn prune(dir: BorrowedFd<'_>, depth: usize) {
+    if depth >= DEEPEST {
+        return;
+    }
+    for name in names(dir).unwrap_or_default() {
+        let is_dir = |seen: Observation| seen.fingerprint.kind == Kind::Dir;
+        if !observe(dir, &name).is_ok_and(is_dir) {
+            continue;
+        }
+        if let Ok(inner) = open_dir(dir, &name) {
+            prune(inner.as_fd(), depth + 1);
+        }
+        let _ = calls::remove_empty_dir(dir, &name);
+    }
+}
+
+/// Locks a folder; returns `false` if another process or thread has locked it. On a file system without locks every
+/// attempt succeeds.
+fn lock(folder: &OwnedFd, how: FlockOperation) -> io::Result<bool> {
+    match rustix::fs::flock(folder, how) {
+        Ok(()) | Err(Errno::NOSYS | Errno::OPNOTSUPP | Errno::NOLCK) => Ok(true),
+        Err(Errno::WOULDBLOCK) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
 }
 
 fn open_dir(at: BorrowedFd<'_>, name: &OsStr) -> io::Result<OwnedFd> {
@@ -591,22 +1122,166 @@ mod tests {
     fn no_place_is_made_that_would_not_be_found_again() {
         let (_folder, path) = folder();
         let room = Arc::new(Room::make(&path, None).unwrap());
-        let deep = |parts: usize| PathBuf::from_iter(vec!["d"; parts]);
-        let error = room.slot(&deep(DEEPEST - 1)).expect_err("too deep");
+        let deep = |parts: usize| PathBuf::from_iter(vec!["d"; parts]).join("a.tmp");
+        let error = room.place(&deep(DEEPEST - 1)).expect_err("too deep");
         assert_eq!(Errno::from_io_error(&error), Some(Errno::NAMETOOLONG));
 
-        let slot = room.slot(&deep(DEEPEST - 2)).unwrap();
-        let made = rustix::fs::openat(
-            slot.folder(),
-            "a.tmp",
-            OFlags::CREATE | OFlags::WRONLY,
-            Mode::RUSR,
-        );
-        drop(made.unwrap());
+        let slot = room.place(&deep(DEEPEST - 2)).unwrap();
+        make(&slot, "a.tmp");
         let id = slot.keep();
         let stored = room.stored().unwrap();
         let found: Vec<_> = stored.iter().map(|one| (&one.id, &one.below)).collect();
-        assert_eq!(found, [(&id, &deep(DEEPEST - 2).join("a.tmp"))]);
+        assert_eq!(found, [(&id, &deep(DEEPEST - 2))]);
+    }
+
+    fn make(slot: &Slot, name: &str) {
+        let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY;
+        rustix::fs::openat(slot.folder(), name, flags, Mode::RUSR).unwrap();
+    }
+
+    fn folders(path: &Path) -> usize {
+        fs::read_dir(path.join(FOLDER)).unwrap().count()
+    }
+
+    /// Files of one hour share a folder, each under an id of its own; two with one path do not.
+    #[test]
+    fn files_share_a_folder() {
+        let (_folder, path) = folder();
+        let room = Arc::new(Room::make(&path, None).unwrap());
+        let mut ids = HashSet::new();
+        for name in ["a.tmp", "b.tmp", "sub/a.tmp", "sub/deep/a.tmp"] {
+            let slot = room.place(Path::new(name)).unwrap();
+            make(
+                &slot,
+                Path::new(name).file_name().unwrap().to_str().unwrap(),
+            );
+            ids.insert(slot.keep());
+        }
+        assert_eq!(folders(&path), 1);
+        let slot = room.place(Path::new("a.tmp")).unwrap();
+        make(&slot, "a.tmp");
+        ids.insert(slot.keep());
+        assert_eq!(folders(&path), 2);
+        // A file stands where a directory would have to be.
+        let slot = room.place(Path::new("b.tmp/c.tmp")).unwrap();
+        make(&slot, "c.tmp");
+        ids.insert(slot.keep());
+        assert_eq!((folders(&path), ids.len()), (2, 6));
+        assert!(ids.iter().all(|id| is_id(id)), "{ids:?}");
+
+        let stored = room.stored().unwrap();
+        let found: HashSet<String> = stored.iter().map(|one| one.id.clone()).collect();
+        assert_eq!(found, ids);
+        for one in &stored {
+            room.purge(one).unwrap();
+        }
+        assert_eq!(folders(&path), 0);
+        drop(room);
+        assert!(!path.join(FOLDER).exists());
+    }
+
+    /// Entries of a folder that we did not put there are left out, and stay.
+    #[test]
+    fn what_is_not_ours_in_a_folder() {
+        let (_folder, path) = folder();
+        let room = Arc::new(Room::make(&path, None).unwrap());
+        let slot = room.place(Path::new("sub/a.tmp")).unwrap();
+        make(&slot, "a.tmp");
+        let at = path.join(FOLDER).join(&slot.place.folder);
+        let id = slot.keep();
+        std::os::unix::fs::symlink("a.tmp", at.join("link")).unwrap();
+        fs::create_dir(at.join("open")).unwrap();
+        fs::set_permissions(at.join("open"), fs::Permissions::from_mode(0o755)).unwrap();
+        fs::write(at.join("open/b.tmp"), "").unwrap();
+        let stored = room.stored().unwrap();
+        assert_eq!(stored.iter().map(|one| &one.id).collect::<Vec<_>>(), [&id]);
+        fs::set_permissions(at.join("sub"), fs::Permissions::from_mode(0o750)).unwrap();
+        assert!(room.stored().unwrap().is_empty());
+        assert!(room.purge(&stored[0]).is_err());
+        fs::set_permissions(at.join("sub"), fs::Permissions::from_mode(0o700)).unwrap();
+        fs::set_permissions(&at, fs::Permissions::from_mode(0o701)).unwrap();
+        assert!(room.stored().unwrap().is_empty());
+        assert!(at.join("sub/a.tmp").exists() && at.join("open/b.tmp").exists());
+    }
+
+    /// Empty folders are removed, but not while a file is about to be moved into one.
+    #[test]
+    fn empty_folders_are_cleared_unless_they_are_in_use() {
+        let (_folder, path) = folder();
+        let room = Arc::new(Room::make(&path, None).unwrap());
+        let slot = room.place(Path::new("sub/deep/a.tmp")).unwrap();
+        for _ in 0..2 {
+            room.tidy();
+            room.clear(&slot.place.folder, &slot.place.below);
+        }
+        make(&slot, "a.tmp");
+        drop(slot.keep());
+        assert_eq!(room.stored().unwrap().len(), 1);
+        room.tidy();
+        assert_eq!(room.stored().unwrap().len(), 1);
+        room.purge(&room.stored().unwrap()[0]).unwrap();
+        drop(room.place(Path::new("sub/b.tmp")).unwrap());
+        assert_eq!(folders(&path), 0);
+        fs::create_dir_all(path.join(FOLDER).join("q0123abc/sub/deep")).unwrap();
+        room.tidy();
+        assert_eq!(folders(&path), 0);
+    }
+
+    #[test]
+    fn a_stock_is_counted_once_and_again_when_it_seems_full() {
+        let (_folder, path) = folder();
+        let room = Arc::new(Room::make(&path, None).unwrap());
+        let stock = Arc::new(Stock::default());
+        let id = room.root.id();
+        let size = space(room.root.fd()).size;
+        assert!(stock.take(&room, u64::MAX).unwrap(), "no limit");
+        stock.set_limits(Limits {
+            percent: 10,
+            ..Limits::default()
+        });
+        let tenth = size / 100 * 10;
+        assert!(!stock.take(&room, tenth + 1).unwrap());
+        let mut slot = room.place(Path::new("a.tmp")).unwrap();
+        assert!(slot.reserve(&stock, tenth).unwrap());
+        assert!(!stock.take(&room, 1).unwrap());
+        drop(slot);
+        assert!(stock.take(&room, tenth).unwrap(), "given back");
+        // By now nothing of it is there.
+        let used = |at| {
+            stock.counts().insert(
+                id,
+                Count {
+                    used: tenth,
+                    size,
+                    at,
+                    took: Duration::ZERO,
+                },
+            )
+        };
+        used(clock::mono());
+        assert!(!stock.take(&room, 1).unwrap());
+        used(clock::mono().before(RECOUNT));
+        assert!(stock.take(&room, 1).unwrap());
+    }
+
+    #[test]
+    fn names_with_digits_behind_them_are_siblings() {
+        let (_folder, path) = folder();
+        let uuid = "1b4e28ba-2fa1-4d3b-a3f5-ef19b5a7633b";
+        for name in ["a.1", "b.1.2", &format!("c.{uuid}"), "d.tmp", "e.1x", "f."] {
+            fs::write(path.join(name), "").unwrap();
+        }
+        let mut found: Vec<_> = siblings_in(&path, None, Path::new(""))
+            .unwrap()
+            .into_iter()
+            .collect();
+        found.sort();
+        assert_eq!(found, ["a", "b", "b.1", "c"]);
+        assert_eq!(
+            siblings_in(&path, None, Path::new("gone")),
+            Some(HashSet::new())
+        );
+        assert_eq!(siblings_in(&path, None, Path::new("a.1")), None);
     }
 
     #[test]
@@ -614,7 +1289,7 @@ mod tests {
         let (_folder, path) = folder();
         let room = Arc::new(Room::make(&path, None).unwrap());
         fs::remove_dir(path.join(FOLDER)).unwrap();
-        let error = room.slot(Path::new("")).expect_err("no folder");
+        let error = room.place(Path::new("a.tmp")).expect_err("no folder");
         assert_eq!(error.kind(), io::ErrorKind::NotFound);
     }
 
@@ -634,8 +1309,7 @@ mod tests {
             ("..", false, false),
             ("é", false, false),
         ] {
-            assert_eq!((is_new_id(id), is_id(id)), (given, possible), "{id:?}");
+            assert_eq!((is_old_id(id), is_id(id)), (given, possible), "{id:?}");
         }
-        assert!(is_new_id(&new_id()));
     }
 }

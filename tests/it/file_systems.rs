@@ -204,7 +204,12 @@ fn the_only_copy_is_moved_and_comes_back_as_it_was() {
         assert_eq!(was(&moved), before, "{}", disk.system);
         let room = Room::find(&stage.root.path, None).unwrap().unwrap();
         let dir = Dir::open_below(&stage.root.path, None, Path::new(BELOW)).unwrap();
-        let back = room.restore(&id, dir.fd().as_fd(), TEMP.as_ref(), |_, _| {});
+        let stored = room.stored().unwrap();
+        assert!(
+            matches!(stored.as_slice(), [one] if one.id == id),
+            "{stored:?}"
+        );
+        let back = room.restore(&stored[0], dir.fd().as_fd(), TEMP.as_ref(), |_, _| {});
         assert!(back.is_ok(), "{}: {back:?}", disk.system);
         assert_eq!(was(&stage.temp), before, "{}", disk.system);
         drop(room);

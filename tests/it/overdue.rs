@@ -11,12 +11,12 @@ use std::time::Duration;
 use orphand::clock;
 use orphand::decide::judge::Verdict;
 use orphand::decide::policy::{Action, Policy};
-use orphand::decide::retention::{Limits, Trust};
+use orphand::decide::retention::{Limits, Trust, Wanted};
 use orphand::decide::time::Wall;
 use orphand::event::Event;
 use orphand::evidence::Asker;
 use orphand::journal::Journal;
-use orphand::reap::quarantine::{self, Keeping};
+use orphand::reap::quarantine::{self, Keeping, Room, Stock};
 use orphand::reap::{Outcome, Reaper};
 
 use crate::intercept::{self, Answer, Asked, Call};
@@ -25,6 +25,11 @@ use crate::stage::*;
 /// No shorter than [`OLD`].
 const LATER: &[u8] = b"what a later writer wrote, and died";
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+const NO_LIMITS: Limits = Limits {
+    age: Duration::ZERO,
+    percent: 0,
+    min_free: 0,
+};
 /// Everything is older.
 const AT_ONCE: Duration = Duration::from_nanos(1);
 
@@ -50,12 +55,7 @@ fn stored() -> (Stage, PathBuf) {
 
 /// Stores another file beside the one at `at`, which is older then.
 fn store_beside(at: &Path, name: &str, bytes: &[u8]) -> PathBuf {
-    let beside = at.ancestors().nth(2).unwrap().with_file_name("q0123abc");
-    fs::create_dir_all(beside.join(BELOW)).unwrap();
-    for folder in [&beside, &beside.join(BELOW)] {
-        fs::set_permissions(folder, fs::Permissions::from_mode(0o700)).unwrap();
-    }
-    let file = beside.join(BELOW).join(name);
+    let file = at.with_file_name(name);
     let changed = |file: &Path| {
         let meta = fs::metadata(file).unwrap();
         (meta.ctime(), meta.ctime_nsec())
@@ -69,16 +69,19 @@ fn store_beside(at: &Path, name: &str, bytes: &[u8]) -> PathBuf {
 
 fn tend(stage: &Stage, age: Duration) -> Vec<Event> {
     let journal = Journal::new(Some(&stage.home().join("state")));
+    let stock = Stock::default();
+    stock.set_limits(Limits { age, ..NO_LIMITS });
     let keeping = Keeping {
-        limits: Limits { age, percent: 0 },
+        stock: &stock,
         journal: &journal,
         asker: &Asker::new(),
         trust: Trust {
             running: DAY,
             since_parted: None,
         },
+        wanted: Wanted::default(),
     };
-    quarantine::tend(&stage.root, None, keeping)
+    quarantine::tend(&stage.root, None, keeping).events
 }
 
 fn dropped(events: &[Event]) -> Vec<PathBuf> {
@@ -136,6 +139,55 @@ fn what_is_unused_and_not_the_only_copy_goes() {
                     stage.has_only(OLD, &at, what);
                 }
             }
+        }
+    });
+}
+
+/// A program that has lost its file makes another one: that says nothing of the copy that was moved before.
+#[test]
+fn a_target_that_came_after_the_move_frees_no_copy() {
+    alone(EVERYBODY, || {
+        type Act = fn(&Path);
+        let acts: [(&str, Act); 2] = [
+            ("changed", |target| {
+                fs::write(target, [LATER, LATER].concat()).unwrap()
+            }),
+            ("replaced", |target| {
+                let other = target.with_file_name("other");
+                fs::copy(target, &other).unwrap();
+                fs::rename(other, target).unwrap();
+            }),
+        ];
+        for (what, act) in acts {
+            let (stage, at) = stored();
+            act(&stage.target);
+            let events = tend(&stage, AT_ONCE);
+            assert!(events.is_empty(), "{what}: {events:?}");
+            stage.has_only(OLD, &at, what);
+        }
+    });
+}
+
+/// Digits before a uuid are a pid, unless a name stands there that is the target with digits behind it.
+#[test]
+fn other_numbers_may_be_other_targets() {
+    const OLDER: &str = "page.4000001.00000000-5a6b-4c7d-8e9f-0a1b2c3d4e5f.tmp";
+    const NEWER: &str = "page.4000002.00000000-5a6b-4c7d-8e9f-0a1b2c3d4e5f.tmp";
+    alone(EVERYBODY, || {
+        for sibling in [None, Some("page.4711"), Some("page.1.2"), Some("page.x")] {
+            let (stage, at) = stored();
+            let older = store_beside(&at, OLDER, OLD);
+            store_beside(&older, NEWER, LATER);
+            fs::remove_file(&at).unwrap();
+            if let Some(sibling) = sibling {
+                fs::write(stage.dir.join(sibling), "").unwrap();
+            }
+            let is_dropped = dropped(&tend(&stage, AT_ONCE)).len();
+            let wanted = match sibling {
+                None | Some("page.x") => 1,
+                _ => 0,
+            };
+            assert_eq!(is_dropped, wanted, "{sibling:?}");
         }
     });
 }
@@ -329,12 +381,13 @@ fn where_nothing_is_proven() {
         let base = tempfile::tempdir().unwrap();
         let _mounted = Mounted::new("ramfs", base.path(), "ramfs", 0, "");
         let stage = Stage::within(tempfile::tempdir_in(base.path()).unwrap());
-        let at = stage.quarantine().join("q0123abc").join(BELOW);
-        fs::create_dir_all(&at).unwrap();
-        for folder in at.ancestors().take(3) {
+        let room = Arc::new(Room::make(&stage.root.path, None).unwrap());
+        let slot = room.place(&Path::new(BELOW).join(TEMP)).unwrap();
+        let at = stage.quarantine().join(slot.keep()).join(BELOW).join(TEMP);
+        fs::create_dir_all(at.parent().unwrap()).unwrap();
+        for folder in at.ancestors().skip(1).take(2) {
             fs::set_permissions(folder, fs::Permissions::from_mode(0o700)).unwrap();
         }
-        let at = at.join(TEMP);
         fs::rename(&stage.temp, &at).unwrap();
         let meta = fs::metadata(&at).unwrap();
         let moved = Wall {

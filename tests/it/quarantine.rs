@@ -225,8 +225,12 @@ fn two_mounts_of_one_root() {
         assert_eq!(ids.len(), 2, "{swept:?}");
         // From here on the journal knows both paths.
         sandbox.run(["restore", "other/one.tmp"]).exit(0);
-        let left = ids.iter().find(|id| sandbox.has(format!(".orphand/{id}")));
-        let left = left.expect("one is left");
+        let left = listed(&sandbox.run(["quarantine", "list", "--json"]).exit(0));
+        assert!(
+            matches!(left.as_slice(), [one] if ids.contains(&id(one))),
+            "{left:?}"
+        );
+        let left = id(&left[0]);
         sandbox
             .run(["quarantine", "list"])
             .exit(0)
@@ -365,4 +369,450 @@ fn the_room_comes_and_goes_beside_a_watcher() {
         assert!(!sandbox.has(".orphand"));
     }
     watching.stop().exit(0);
+}
+
+/// Writes the configuration of the sandbox.
+fn configure(sandbox: &Sandbox, text: &str) {
+    let folder = sandbox.base().join("config/orphand");
+    fs::create_dir_all(&folder).unwrap();
+    fs::write(folder.join("config.toml"), text).unwrap();
+}
+
+/// The paths that lie in the quarantine, below the root.
+#[track_caller]
+fn held(sandbox: &Sandbox) -> Vec<String> {
+    let ran = sandbox
+        .run(["quarantine", "list", "--json", "root"])
+        .exit(0);
+    let root = format!("{}/", sandbox.root().display());
+    let path = |one: &Value| one["path"].as_str().unwrap().replace(&root, "");
+    let mut paths: Vec<String> = listed(&ran).iter().map(path).collect();
+    paths.sort();
+    paths
+}
+
+/// Names with a pid, and names without a target: of each only the newest copy outlives `keep`, and those that are
+/// larger than it. That is so in a sweep, too, whose clock has not been set since the move.
+#[test]
+fn the_limits_hold_whatever_names_are_used() {
+    let sandbox = Sandbox::new();
+    configure(
+        &sandbox,
+        "[quarantine]\nkeep = \"300ms\"\n[defaults]\nwriters = [\"git\"]\n",
+    );
+    let names = |n: u32| {
+        [
+            format!("a.json.{}.tmp", 4_000_000 + n),
+            format!("b.json.{}.{n}.tmp", 4_000_000 + n),
+            format!(
+                "c.json.{}.1b4e28ba-2fa1-4d3b-a3f5-ef19b5a7633{n}.tmp",
+                4_000_000 + n
+            ),
+            format!("tmp_obj_aB3dE{n}"),
+            format!("log.{}.tmp", 2_020 + n),
+        ]
+    };
+    let moves = |n: u32, size: usize| {
+        for name in names(n) {
+            sandbox.write(name, "x".repeat(size));
+        }
+        sandbox.age(OLD);
+        let events = sandbox.sweep(SHORT).exit(0).events();
+        assert_eq!(events.of("quarantined").len(), 5, "{events:?}");
+    };
+    moves(1, 20_000);
+    moves(2, 5_000);
+    moves(3, 5_000);
+    sandbox.age(OLD * 4);
+    sandbox.sweep(SHORT).exit(0);
+    let mut want: Vec<String> = [1, 3].into_iter().flat_map(names).collect();
+    // A year is a part of the name: that is the only copy of "log.2022".
+    want.push("log.2022.tmp".into());
+    want.sort();
+    assert_eq!(held(&sandbox), want);
+}
+
+/// No move, no sweep, no scan: the time alone.
+#[test]
+fn the_limits_hold_by_time() {
+    let sandbox = Sandbox::new();
+    let config = "[quarantine]\nkeep = \"1s\"\n";
+    configure(&sandbox, config);
+    let mut watching = sandbox.watch(["--grace", "200ms"]).ready();
+    for n in 1..=2 {
+        let temp = format!("a.json.400000{n}.tmp");
+        sandbox.write(&temp, "precious");
+        watching.wait_for(is("quarantined", &temp));
+    }
+    watching.wait_for(is("purged", "a.json.4000001.tmp"));
+    watching.stop().exit(0);
+    assert_eq!(held(&sandbox), ["a.json.4000002.tmp"]);
+}
+
+/// What is moved takes no directory of its own, and lies where its path says.
+#[test]
+fn a_sweep_makes_few_folders() {
+    let sandbox = Sandbox::new();
+    for n in 0..300 {
+        sandbox.write(format!("sub/{n}.json.tmp"), "precious");
+    }
+    sandbox.age(OLD);
+    let events = sandbox.sweep(["--grace", "100ms", "-r"]).exit(0).events();
+    assert_eq!(events.sums(), [0, 300, 0, 0]);
+    let mut ids: Vec<&str> = events.of("quarantined").into_iter().map(id).collect();
+    ids.sort_unstable();
+    ids.dedup();
+    assert_eq!(ids.len(), 300, "each has an id of its own");
+    let mut folders = 0;
+    let mut files = 0;
+    let mut todo = vec![sandbox.path(".orphand")];
+    while let Some(folder) = todo.pop() {
+        folders += 1;
+        assert_eq!(mode(&folder), 0o700);
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            match path.is_dir() {
+                true => todo.push(path),
+                false => files += 1,
+            }
+        }
+    }
+    assert_eq!(files, 300);
+    assert!(folders < 20, "{folders} folders");
+}
+
+/// Every verb with 64 descriptors, and the bulk verbs with a sum at their end.
+#[test]
+fn every_verb_works_with_few_descriptors() {
+    const FILES: usize = 400;
+    let sandbox = Sandbox::new().descriptors(64);
+    for n in 0..FILES {
+        sandbox.write(format!("sub/{n}.json.tmp"), "x");
+    }
+    sandbox.age(OLD);
+    let swept = sandbox.sweep(["--grace", "100ms", "-r"]).exit(0).events();
+    assert_eq!(swept.sums(), [0, FILES as u64, 0, 0]);
+    let list = sandbox.run(["quarantine", "list"]).exit(0);
+    list.says("400 files, 400 B");
+    sandbox
+        .run(["status"])
+        .exit(1)
+        .says("400 files in quarantine");
+    let all: Vec<String> = (0..4).map(|n| format!("root/sub/{n}.json.tmp")).collect();
+    let args = ["restore".to_owned(), "root/nothing.tmp".into()];
+    let restored = sandbox.run(args.iter().chain(&all)).exit(3);
+    restored
+        .says("5 files: 4 restored, 1 failed, 0 left")
+        .complains("nothing.tmp");
+    sandbox.scan(["-r"]).exit(0);
+    sandbox
+        .run(["quarantine", "purge"])
+        .exit(2)
+        .complains("--yes");
+    let purged = sandbox.run(["quarantine", "purge", "--yes"]).exit(0);
+    purged.says("396 files: 396 deleted, 0 failed, 0 left");
+    assert!(!sandbox.has(".orphand"));
+    assert!(sandbox.has("sub/0.json.tmp"));
+}
+
+/// What fails is counted, said, and shows in the exit code.
+#[test]
+fn what_cannot_be_deleted_is_said() {
+    if crate::sandbox::is_root() {
+        eprintln!("root may delete anything: tried as an ordinary user");
+    }
+    let sandbox = Sandbox::ordinary()
+        .file("a.tmp", "1")
+        .file("sub/b.tmp", "2");
+    moved_all(&sandbox);
+    let held = walk_to(&sandbox, "a.tmp");
+    let folder = held.parent().unwrap();
+    fs::set_permissions(folder, fs::Permissions::from_mode(0o500)).unwrap();
+    let ran = sandbox.run(["quarantine", "purge", "--yes"]).exit(3);
+    ran.says("2 files: 1 deleted, 1 failed, 0 left")
+        .complains("cannot be deleted");
+    fs::set_permissions(folder, fs::Permissions::from_mode(0o700)).unwrap();
+    assert!(held.exists());
+}
+
+#[track_caller]
+fn moved_all(sandbox: &Sandbox) {
+    sandbox.age(OLD);
+    sandbox.sweep(SHORT.iter().chain(&["-r"])).exit(0);
+}
+
+/// Where the file that was at `below` lies in the quarantine.
+#[track_caller]
+fn walk_to(sandbox: &Sandbox, below: &str) -> std::path::PathBuf {
+    let folders = fs::read_dir(sandbox.path(".orphand")).unwrap();
+    let mut paths = folders.map(|entry| entry.unwrap().path().join(below));
+    paths.find(|path| path.exists()).expect("it is there")
+}
+
+/// Each of an older version lies in a folder of its own. When it was moved there is not known: it is never too old.
+#[test]
+fn a_quarantine_of_an_older_version() {
+    let sandbox = Sandbox::new();
+    configure(&sandbox, "[quarantine]\nkeep = \"100ms\"\n");
+    let old = |id: &str, below: &str| {
+        sandbox.write(format!(".orphand/{id}/{below}"), "precious");
+        let mut folder = sandbox.path(format!(".orphand/{id}/{below}"));
+        while folder.pop() && folder != sandbox.root() {
+            fs::set_permissions(&folder, fs::Permissions::from_mode(0o700)).unwrap();
+        }
+    };
+    old("q0000001", "sub/a.tmp");
+    old("q0000002", "sub/a.tmp");
+    old("q0000003", "b.tmp");
+    sandbox.age(OLD * 2);
+    sandbox.sweep(SHORT).exit(0);
+    assert_eq!(held(&sandbox), ["b.tmp", "sub/a.tmp", "sub/a.tmp"]);
+    let within = |args: &[&str]| {
+        let mut command = sandbox.command(args);
+        command.current_dir(sandbox.root());
+        sandbox.finish(command)
+    };
+    sandbox.make_dir("sub");
+    within(&["restore", "q0000002"]).exit(0);
+    assert_eq!(sandbox.content("sub/a.tmp"), "precious");
+    within(&["quarantine", "purge", "q0000001"]).exit(0);
+    within(&["quarantine", "purge", "--yes"]).exit(0);
+    assert!(!sandbox.has(".orphand"));
+}
+
+/// Into a directory, each under its own name.
+#[test]
+fn restore_into_a_directory() {
+    let sandbox = Sandbox::new().file("sub/a.tmp", "a").file("b.tmp", "b");
+    moved_all(&sandbox);
+    let ran = sandbox
+        .run(["restore", "--to", "root/new/", "root/b.tmp"])
+        .exit(1);
+    ran.silent();
+    sandbox.make_dir("out");
+    sandbox
+        .run([
+            "restore",
+            "--to",
+            "root/out",
+            "root/sub/a.tmp",
+            "root/b.tmp",
+        ])
+        .exit(0)
+        .says("2 files: 2 restored, 0 failed, 0 left");
+    assert_eq!(
+        sandbox.content("out/a.tmp") + &sandbox.content("out/b.tmp"),
+        "ab"
+    );
+    assert!(!sandbox.has(".orphand"));
+    sandbox.write("sub/b.tmp", "other");
+    moved_all(&sandbox);
+    sandbox
+        .run(["restore", "--to", "root/out/", "root/sub/b.tmp"])
+        .exit(1)
+        .complains("exists there already");
+    assert_eq!(sandbox.content("out/b.tmp"), "b");
+}
+
+/// To another file system it is copied, compared and then removed: with its bytes, mode, owner and times.
+#[cfg(target_os = "linux")]
+#[test]
+fn restore_to_another_file_system() {
+    use crate::places::Mounted;
+    use crate::stage::{As, alone};
+    alone(&[As::Mounts], || {
+        let sandbox = Sandbox::new();
+        sandbox.make_dir("../other");
+        let other = sandbox.base().join("other");
+        let _mounted = Mounted::new("tmpfs", &other, "tmpfs", 0, "size=1m");
+        let mut bytes = vec![7; 100_000];
+        bytes.extend(vec![0; 200_000]);
+        bytes.extend(b"the end");
+        sandbox.write("a.tmp", &bytes);
+        let path = sandbox.path("a.tmp");
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
+        std::os::unix::fs::chown(&path, Some(1_234), Some(4_321)).unwrap();
+        let file = fs::File::options().write(true).open(&path).unwrap();
+        let then = SystemTime::UNIX_EPOCH + Duration::new(1_000_000_000, 123_456_000);
+        file.set_modified(then).unwrap();
+        drop(file);
+        let of = |path: &std::path::Path| {
+            let meta = fs::metadata(path).unwrap();
+            (
+                meta.mode(),
+                meta.uid(),
+                meta.gid(),
+                meta.mtime(),
+                meta.mtime_nsec(),
+            )
+        };
+        let before = of(&path);
+        let moved = moved(&sandbox);
+        // There is no room for it.
+        fs::write(other.join("fill"), vec![1; 900_000]).unwrap();
+        sandbox
+            .run(["restore", "--to", "other/", id(&moved)])
+            .exit(1)
+            .silent();
+        assert!(!other.join("a.tmp").exists());
+        assert_eq!(held(&sandbox), ["a.tmp"]);
+        fs::remove_file(other.join("fill")).unwrap();
+        sandbox
+            .run(["restore", "--to", "other/", id(&moved)])
+            .exit(0);
+        assert_eq!(of(&other.join("a.tmp")), before);
+        assert!(
+            fs::read(other.join("a.tmp")).unwrap() == bytes,
+            "other bytes"
+        );
+        assert!(!sandbox.has(".orphand"));
+    });
+}
+
+/// It is full before the move: what has no room stays, and says why. Copies of a known shape make room.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_full_quarantine_takes_no_more() {
+    use crate::places::Mounted;
+    use crate::stage::{As, alone};
+    alone(&[As::Mounts], || {
+        let sandbox = Sandbox::new();
+        configure(&sandbox, "[quarantine]\nmin_free = \"0\"\n");
+        let _mounted = Mounted::new("tmpfs", &sandbox.root(), "tmpfs", 0, "size=10m");
+        const PIECE: usize = 100 << 10;
+        for n in 0..12 {
+            sandbox.write(format!("{n:02}.json.tmp"), vec![n; PIECE]);
+        }
+        sandbox.age(OLD);
+        let events = sandbox.sweep(SHORT).exit(0).events();
+        assert_eq!(events.sums(), [0, 10, 2, 0], "a tenth of 10 MiB");
+        let kept = events.of("kept");
+        assert!(
+            kept.iter().all(|one| one["reason"] == "quarantine-full"),
+            "{kept:?}"
+        );
+        assert!(events.of("purged").is_empty(), "nothing of that may go");
+        sandbox.run(["quarantine", "purge", "--yes"]).exit(0);
+        let events = sandbox.sweep(SHORT).exit(0).events();
+        assert_eq!(events.sums(), [0, 2, 0, 0], "there is room again");
+
+        sandbox.run(["quarantine", "purge", "--yes"]).exit(0);
+        let name = |n: u8| format!("s.json.1b4e28ba-2fa1-4d3b-a3f5-ef19b5a7{n:04}.tmp");
+        for n in 0..14 {
+            sandbox.write(name(n), vec![n; PIECE]);
+            sandbox.age(Duration::from_millis(1));
+            if n == 9 {
+                moved_all(&sandbox);
+            }
+        }
+        sandbox.age(OLD);
+        let events = sandbox.sweep(SHORT).exit(0).events();
+        // So much has room as was dropped: eight stay.
+        assert_eq!(events.sums(), [0, 2, 2, 0]);
+        let mut dropped: Vec<&str> = events
+            .of("purged")
+            .into_iter()
+            .map(|one| one["path"].as_str().unwrap())
+            .collect();
+        dropped.sort_unstable();
+        let ends = |(path, n): (&&str, u8)| path.ends_with(&name(n));
+        assert_eq!(dropped.len(), 2, "{events:?}");
+        assert!(dropped.iter().zip(0..).all(ends), "the oldest: {dropped:?}");
+        // Two more of the old ones have eight that are newer by now.
+        let events = sandbox.sweep(SHORT).exit(0).events();
+        assert_eq!(events.sums(), [0, 2, 0, 0]);
+        let newest: Vec<String> = (4..14).map(name).collect();
+        assert_eq!(held(&sandbox), newest);
+    });
+}
+
+/// Without a free inode nothing fills the rest, and the journal that cannot be written is said once.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_disk_without_inodes_or_room() {
+    use crate::places::Mounted;
+    use crate::stage::{As, alone};
+    alone(&[As::Mounts], || {
+        for options in ["size=4m,nr_inodes=200", "size=2m,nr_inodes=2k"] {
+            let sandbox = Sandbox::new();
+            let _mounted = Mounted::new("tmpfs", &sandbox.root(), "tmpfs", 0, options);
+            sandbox.make_dir("state");
+            for n in 0..150 {
+                sandbox.write(format!("{n}.json.tmp"), "x");
+            }
+            for n in 0..100 {
+                if fs::write(sandbox.path(format!("{n}.fill")), "x").is_err() {
+                    break;
+                }
+            }
+            // The first of these may be the last inode.
+            let mut fill = fs::File::create(sandbox.path("0.fill")).unwrap();
+            while std::io::Write::write_all(&mut fill, &[1; 1 << 10]).is_ok() {}
+            sandbox.age(OLD);
+            let state = sandbox.path("state");
+            let sandbox = sandbox.env("XDG_STATE_HOME", state);
+            let ran = sandbox.sweep(SHORT).exit(0);
+            let sums = ran.events().sums();
+            assert_eq!(sums[0] + sums[1] + sums[2], 150, "{options}: {sums:?}");
+            let lines = ran.stderr.lines().count();
+            assert!(lines <= 20, "{options}: {lines} lines: {}", ran.stderr);
+        }
+    });
+}
+
+/// A name that is not UTF-8 is shown by all verbs alike.
+#[test]
+fn history_escapes_names_as_the_others_do() {
+    use std::os::unix::ffi::OsStrExt as _;
+    let name = std::ffi::OsStr::from_bytes(b"a\xff\x1b.tmp");
+    let sandbox = Sandbox::new().file(name, "precious");
+    moved_all(&sandbox);
+    let escaped = r"a\xff\u{1b}.tmp";
+    for verb in [&["quarantine", "list"][..], &["history"]] {
+        sandbox.run(verb).exit(0).says(escaped);
+    }
+}
+
+/// With another state folder, from a directory below the root; and what is said where nothing is found.
+#[test]
+fn where_quarantines_are_looked_for() {
+    let sandbox = Sandbox::new().file("sub/a.tmp", "precious");
+    moved_all(&sandbox);
+    let status = sandbox.run(["status"]).exit(1);
+    status.says("1 file in quarantine");
+    let json = sandbox.run(["status", "--json"]).exit(1).stdout_json();
+    assert_eq!(json["disks"][0]["quarantined"], 1, "{json}");
+    let other = sandbox.base().join("home/other-state");
+    let sandbox = sandbox.env("XDG_STATE_HOME", other);
+    let within = |dir: &str, args: &[&str]| {
+        let mut command = sandbox.command(args);
+        command.current_dir(sandbox.base().join(dir));
+        sandbox.finish(command)
+    };
+    for verb in ["list", "purge"] {
+        let ran = within("home", &["quarantine", verb]).exit(0);
+        ran.says("nothing is in quarantine (looked in /, ")
+            .says(sandbox.base().join("home").to_str().unwrap());
+    }
+    within("root/sub", &["quarantine", "list"])
+        .exit(0)
+        .says("root/sub/a.tmp");
+    within("home", &["quarantine", "list", "../root"])
+        .exit(0)
+        .says("root/sub/a.tmp");
+    configure(
+        &sandbox,
+        &format!("[[watch]]\npath = {:?}\n", sandbox.root()),
+    );
+    within("home", &["quarantine", "list"])
+        .exit(0)
+        .says("root/sub/a.tmp");
+    within("home", &["status"])
+        .exit(1)
+        .says("1 file in quarantine");
+    fs::remove_dir_all(sandbox.base().join("config/orphand")).unwrap();
+    within("home", &["quarantine", "purge", "--yes", "../root"])
+        .exit(0)
+        .says("deleted");
+    assert!(!sandbox.has(".orphand"));
 }

@@ -51,7 +51,7 @@ const FORMS: &[(&str, &str)] = &[
     (r"\d{4}-\d\d-\d\d([ T]\d\d:\d\d(:\d\d)?(\.\d+)?Z?)?", "DATE"),
     (r"\b\d\d:\d\d:\d\d\b", "TIME"),
     (r"\bpid \d+", "pid PID"),
-    (r"\bq[0-9a-f]{7}\b", "ID"),
+    (r"\b(m[0-9A-Za-z]{15}|n[0-9a-z]{13})\b", "ID"),
     (r"\b[0-9.]+ (ms|s|min|h|days?)( \d+ (s|min|h))?\b", "SPAN"),
     (r"\d+ % full, [0-9.]+ [kMGT]?B (free|left)", "DISK"),
     (r"\b\d+\.\d+\.\d+\b", "VERSION"),

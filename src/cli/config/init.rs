@@ -65,6 +65,7 @@ const SECTIONS: &[About] = &[
         keys: &[
             ("keep", "How long; 0s is for ever."),
             ("percent", "How much of the file system it may take; 0 is no limit."),
+            ("min_free", "The part of the bytes and of the inodes that is to be free; with less, copies are dropped; 0% is no limit."),
         ],
     },
     About {

@@ -75,9 +75,16 @@ pub(super) fn rule(settings: &RuleSettings, key: &str) -> Option<Value> {
 }
 
 pub(super) fn quarantine(limits: &Limits, key: &str) -> Option<Value> {
+    // A new setting is an error here until it is shown.
+    let Limits {
+        age,
+        percent,
+        min_free,
+    } = limits;
     match key {
-        "keep" => Some(typed(limits.age).into()),
-        "percent" => Some(limits.percent.into()),
+        "keep" => Some(typed(*age).into()),
+        "percent" => Some((*percent).into()),
+        "min_free" => Some(format!("{min_free}%").into()),
         _ => None,
     }
 }

@@ -159,6 +159,18 @@ fn check(settings: &RuleSettings, table: &DeTable<'_>) -> Result<Policy, Mistake
     })
 }
 
+/// Reads "5%"; "0" is the same as "0%".
+fn percent(text: &str) -> Option<u8> {
+    let number = match text.strip_suffix('%') {
+        Some(number) => number,
+        None if text == "0" => text,
+        None => return None,
+    };
+    let digits = !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit());
+    let number: u8 = digits.then(|| number.parse().ok()).flatten()?;
+    (number <= 100).then_some(number)
+}
+
 fn quarantine(table: &DeTable<'_>) -> Result<Limits, Mistake> {
     let mut limits = Limits::default();
     for entry in entries(table) {
@@ -170,6 +182,15 @@ fn quarantine(table: &DeTable<'_>) -> Result<Limits, Mistake> {
                 let what = "percent must be a whole number from 1 to 100, or 0 for no limit";
                 return Err(entry.wrong(what));
             }
+            ("min_free", Some(0)) => limits.min_free = 0,
+            ("min_free", _) => match entry.value.get_ref().as_str().and_then(percent) {
+                Some(percent) => limits.min_free = percent,
+                None => {
+                    let what = "min_free must be a part of the file system from \"1%\" to \"100%\", \
+                                or \"0\" for no limit";
+                    return Err(entry.wrong(what));
+                }
+            },
             _ => return Err(entry.unknown(Some(&QUARANTINE))),
         }
     }

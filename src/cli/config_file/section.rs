@@ -36,7 +36,7 @@ pub(super) const DEFAULTS: Section = Section {
 
 pub(super) const QUARANTINE: Section = Section {
     title: "[quarantine]",
-    keys: &["keep", "percent"],
+    keys: &["keep", "percent", "min_free"],
 };
 
 pub(super) const JOURNAL: Section = Section {

@@ -36,6 +36,7 @@ broad_names = true
 [quarantine]
 keep = "3d"
 percent = 0x5
+min_free = "12%"
 
 [journal]
 max_size = "500kB"
@@ -92,7 +93,7 @@ fn mistakes_are_placed_and_say_what_was_meant() {
         ("defaults.é = 1", "1:10: invalid unquoted key, expected letters, numbers, `-`, `_`"),
         ("[[watch]]\npath = '/a'\nname = 1", "3:1: unknown key \"name\" in [[watch]]; did you mean \"names\"?"),
         ("[quarantine]\nkeeep = 1", "2:1: unknown key \"keeep\" in [quarantine]; did you mean \"keep\"?"),
-        ("[quarantine]\nsize = 1", "2:1: unknown key \"size\" in [quarantine]; did you mean \"keep\" or \"percent\"?"),
+        ("[quarantine]\nsize = 1", "2:1: unknown key \"size\" in [quarantine]; did you mean \"keep\", \"percent\" or \"min_free\"?"),
         ("[journal]\nmaxsize = 1", "2:1: unknown key \"maxsize\" in [journal]; did you mean \"max_size\"?"),
         ("[log]\nlevle = 1", "2:1: unknown key \"levle\" in [log]; did you mean \"level\"?"),
         ("[metrics]\nsocket = 1", "2:1: unknown key \"socket\" in [metrics]; did you mean \"textfile\" or \"every\"?"),
@@ -160,6 +161,10 @@ fn mistakes_are_placed_and_say_what_was_meant() {
         ("[quarantine]\nkeep = 7", "2:8: 7 has no unit; did you mean \"7s\"?"),
         ("[quarantine]\npercent = 101", "2:11: percent must be a whole number from 1 to 100, or 0 for no limit"),
         ("[quarantine]\npercent = '10%'", "2:11: percent must be a whole number from 1 to 100, or 0 for no limit"),
+        ("[quarantine]\nmin_free = 5", "2:12: min_free must be a part of the file system from \"1%\" to \"100%\", or \"0\" for no limit"),
+        ("[quarantine]\nmin_free = '5'", "2:12: min_free must be a part of the file system from \"1%\" to \"100%\", or \"0\" for no limit"),
+        ("[quarantine]\nmin_free = '101%'", "2:12: min_free must be a part of the file system from \"1%\" to \"100%\", or \"0\" for no limit"),
+        ("[quarantine]\nmin_free = '+5%'", "2:12: min_free must be a part of the file system from \"1%\" to \"100%\", or \"0\" for no limit"),
         // Paths.
         ("[[watch]]\ngrace = '1s'\n", "1:1: this [[watch]] has no path; name the directory that it is for"),
         ("[[watch]]\npath = 1", "2:8: path must be a string, not this integer"),
@@ -312,6 +317,7 @@ fn files_that_are_right() {
     let limits = |seconds, percent| Limits {
         age: second(seconds),
         percent,
+        ..Limits::default()
     };
     for (text, expected) in [
         ("", config(none(), vec![], Limits::default())),
@@ -334,7 +340,14 @@ fn files_that_are_right() {
                     textfile: Some("/srv/metrics/orphand.prom".into()),
                     every: second(60),
                 },
-                ..config(full, rules, limits(3 * 24 * 60 * 60, 5))
+                ..config(
+                    full,
+                    rules,
+                    Limits {
+                        min_free: 12,
+                        ..limits(3 * 24 * 60 * 60, 5)
+                    },
+                )
             },
         ),
         (
@@ -350,6 +363,17 @@ fn files_that_are_right() {
         (
             "quarantine = { keep = 0, percent = 0 }",
             config(none(), vec![], limits(0, 0)),
+        ),
+        (
+            "quarantine.min_free = '0'",
+            config(
+                none(),
+                vec![],
+                Limits {
+                    min_free: 0,
+                    ..Limits::default()
+                },
+            ),
         ),
         (
             "quarantine.keep = '0s'",

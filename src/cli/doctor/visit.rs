@@ -238,7 +238,7 @@ fn listed(dir: &Dir) -> Result<(), Errno> {
     rustix::fs::accessat(dir.fd(), ".", May::EXEC_OK, AtFlags::EACCESS)
 }
 
-/// Files and bytes in the quarantine; `None` where there can be none.
+/// Files in the quarantine, and the space that they take; `None` where there can be none.
 fn held_back(dir: &Dir) -> Option<(u64, u64)> {
     if !quarantine::is_possible(dir) {
         return None;
@@ -248,7 +248,7 @@ fn held_back(dir: &Dir) -> Option<(u64, u64)> {
         Some(room) => room.stored().ok()?,
         None => Vec::new(),
     };
-    let bytes = stored.iter().map(|stored| stored.seen.fingerprint.size);
+    let bytes = stored.iter().map(|stored| stored.seen.allocated);
     Some((stored.len() as u64, bytes.fold(0, u64::saturating_add)))
 }
 

@@ -15,9 +15,10 @@ use super::place::{Place, Supervisor};
 use super::voice::Voice;
 use super::{file, program, start, systemd};
 use crate::cli::config_file::{Config, ConfigError};
+use crate::cli::quarantines::Quarantines;
 use crate::cli::shell::{self, Suggestion};
 use crate::cli::text::{counted, escaped};
-use crate::cli::{Exit, Failure, restore};
+use crate::cli::{Exit, Failure};
 
 /// Writes the service file and starts what it says. Twice does no more than once.
 pub(super) fn install(
@@ -287,8 +288,8 @@ fn left(place: &Place, config: Option<PathBuf>, ours: &Folders) -> Vec<(&'static
         .as_deref()
         .and_then(|path| Config::load(Some(path)).ok());
     let journal = Journal::new(folders.state.as_deref());
-    let roots = restore::roots(&config.unwrap_or_default(), &journal);
-    let held: usize = roots.iter().map(|root| held(root)).sum();
+    let quarantines = Quarantines::known(&config.unwrap_or_default(), &journal, None);
+    let held: usize = quarantines.roots().map(|root| held(root)).sum();
     if held > 0 {
         let files = counted(held as u64, "file", "files");
         left.push((

@@ -44,11 +44,15 @@ pub(super) fn run(command: &Status, look: &Look) -> Result<Exit, Failure> {
     };
     let mut report = Report::new(look, Vec::new());
     // A wrong file is said by the watcher that has read it; here it only names roots.
-    let config = Config::load(command.config.as_deref());
-    let listed = config.map(|config| config.watch).unwrap_or_default();
-    let listed: Vec<PathBuf> = listed.into_iter().map(|rule| rule.path).collect();
+    let config = Config::load(command.config.as_deref()).unwrap_or_default();
+    let listed: Vec<PathBuf> = config.watch.into_iter().map(|rule| rule.path).collect();
+    let mut roots = running
+        .iter()
+        .flat_map(|one| array(&one.answer, "roots"))
+        .map(|root| path(root, "root"))
+        .collect::<BTreeSet<PathBuf>>();
     if look.json {
-        report.line(&json(&running, &past, &listed).to_string())?;
+        report.line(&json(&running, &past, roots, &listed).to_string())?;
         return Ok(exit);
     }
     for one in &running {
@@ -63,6 +67,13 @@ pub(super) fn run(command: &Status, look: &Look) -> Result<Exit, Failure> {
             report.line(&format!("  {}", text::escaped(root)))?;
             disk(root, &mut report)?;
         }
+        roots.extend(listed.iter().cloned());
+    }
+    // Files moved by sweeps, or by a watcher that has ended.
+    let others = listed.iter().chain(&past.roots);
+    for (root, is) in holding(others.filter(|root| !roots.contains(*root))) {
+        report.line(&format!("  {}", text::escaped(root)))?;
+        report.line(&is.line())?;
     }
     if let Some(since) = &past.since {
         let freed = text::size(past.freed.disk_bytes);
@@ -82,12 +93,16 @@ struct Past {
     since: Option<String>,
     reaped: u64,
     freed: FileSize,
+    /// The roots of all events.
+    roots: BTreeSet<PathBuf>,
 }
 
 impl Past {
     fn read(journal: &Journal) -> Past {
         let mut past = Past::default();
         let read = journal.outcomes(|line| {
+            past.roots
+                .extend(super::quarantines::path_of(&line, "root"));
             if line.get("event").and_then(Value::as_str) != Some("reaped") {
                 return;
             }
@@ -142,6 +157,23 @@ impl Disk {
             quarantined: stored.len() as u64,
             held_back: sizes.fold(FileSize::default(), FileSize::plus),
         })
+    }
+
+    fn line(&self) -> String {
+        let mut line = format!(
+            "      disk {} % full, {} free",
+            self.percent(),
+            text::size(self.free)
+        );
+        if self.quarantined > 0 {
+            line.push_str(&format!(
+                " · {} in quarantine ({}; to be rid of them: {})",
+                text::counted(self.quarantined, "file", "files"),
+                text::size(self.held_back.disk_bytes),
+                Suggestion::new("quarantine purge").configured()
+            ));
+        }
+        line
     }
 
     /// As df(1) has it: of what this user can have, and rounded up.
@@ -228,28 +260,27 @@ fn root(root: &Value, report: &mut Report) -> Result<(), Failure> {
 }
 
 fn disk(root: &Path, report: &mut Report) -> Result<(), Failure> {
-    let Some(disk) = Disk::of(root) else {
-        report.line("      its disk does not answer, or it is not there")?;
-        return Ok(());
-    };
-    let mut line = format!(
-        "      disk {} % full, {} free",
-        disk.percent(),
-        text::size(disk.free)
-    );
-    if disk.quarantined > 0 {
-        line.push_str(&format!(
-            " · {} in quarantine ({}; to be rid of them: {})",
-            text::counted(disk.quarantined, "file", "files"),
-            text::size(disk.held_back.disk_bytes),
-            Suggestion::new("quarantine purge").configured()
-        ));
+    match Disk::of(root) {
+        Some(disk) => report.line(&disk.line())?,
+        None => report.line("      its disk does not answer, or it is not there")?,
     }
-    report.line(&line)?;
     Ok(())
 }
 
-fn json(running: &[Running], past: &Past, listed: &[PathBuf]) -> Value {
+/// Returns those of `roots` that have files in quarantine.
+fn holding<'r>(roots: impl Iterator<Item = &'r PathBuf>) -> Vec<(&'r PathBuf, Disk)> {
+    let roots: BTreeSet<&PathBuf> = roots.collect();
+    let disk = |root: &'r PathBuf| Some((root, Disk::of(root)?));
+    let holds = |(_, disk): &(_, Disk)| disk.quarantined > 0;
+    roots.into_iter().filter_map(disk).filter(holds).collect()
+}
+
+fn json(
+    running: &[Running],
+    past: &Past,
+    mut roots: BTreeSet<PathBuf>,
+    listed: &[PathBuf],
+) -> Value {
     let watchers: Vec<Value> = running
         .iter()
         .map(|one| {
@@ -260,12 +291,10 @@ fn json(running: &[Running], past: &Past, listed: &[PathBuf]) -> Value {
             answer
         })
         .collect();
-    let mut roots: BTreeSet<PathBuf> = running
-        .iter()
-        .flat_map(|one| array(&one.answer, "roots"))
-        .map(|root| path(root, "root"))
-        .collect();
     roots.extend(listed.iter().cloned());
+    let others = holding(past.roots.iter().filter(|root| !roots.contains(*root)));
+    let others: Vec<PathBuf> = others.into_iter().map(|(root, _)| root.clone()).collect();
+    roots.extend(others);
     let disks: Vec<Value> = roots
         .iter()
         .map(|root| {
@@ -306,7 +335,7 @@ fn array<'v>(value: &'v Value, key: &str) -> impl Iterator<Item = &'v Value> {
 
 /// A path out of an answer, exact also where it is not UTF-8.
 fn path(object: &Value, key: &str) -> PathBuf {
-    super::restore::path_of(object, key).unwrap_or_default()
+    super::quarantines::path_of(object, key).unwrap_or_default()
 }
 
 /// A moment as the wire has it, in this machine's time zone.

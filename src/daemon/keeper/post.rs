@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::clock;
 use crate::daemon;
@@ -37,8 +37,25 @@ pub(super) struct Post {
     pub(super) unheard: Option<PathBuf>,
     /// How many scans of everything by time in a row have found one.
     pub(super) silent: u32,
+    /// The next look at its quarantine, if that may hold files.
+    pub(super) tending: Option<Tending>,
     /// How often it was scanned.
     round: u64,
+}
+
+/// The next look at a quarantine.
+#[derive(Clone, Copy)]
+pub(super) struct Tending {
+    /// The moment when a file becomes too old; `None`: none will.
+    pub(super) due: Option<Instant>,
+    /// The moment to check the free space.
+    pub(super) look: Instant,
+}
+
+impl Tending {
+    pub(super) fn next(&self) -> Instant {
+        self.due.map_or(self.look, |due| due.min(self.look))
+    }
 }
 
 /// A directory that is watched, or was until it became hot.
@@ -73,6 +90,7 @@ impl Post {
             said: false,
             unheard: None,
             silent: 0,
+            tending: None,
             round: 0,
         }
     }

@@ -1,0 +1,295 @@
+//! The names of the folders in a quarantine: when what lies in one was moved there.
+//!
+//! A name is a letter and fifteen characters in base 62. They hold the wall clock at the moment when the folder was
+//! made, the monotonic clock at the same moment, which tells later whether either was set since, and a few bits of
+//! the path of the file that the folder was made for: that file's id is the folder's name. The rest is a check sum,
+//! so that other names are not taken for ours.
+
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::time::Duration;
+
+use crate::decide::time::{Mono, Now, Wall};
+
+const PREFIX: char = 'm';
+const DIGITS: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
+const LENGTH: usize = 15;
+
+/// Bits of the parts of a name, from the lowest.
+const CHECK: u32 = 12;
+const TAG: u32 = 8;
+const MONO: u32 = 24;
+const WALL: u32 = 45;
+
+/// 2020-01-01: what is dated before that was moved while the clock was not set.
+const EPOCH: i64 = 1_577_836_800;
+
+/// The unit of the wall clock, in nanoseconds: 45 bits are seventy years.
+const TICK: u32 = 62_500;
+
+/// The monotonic clock is kept in units of this many seconds: 24 bits are two years.
+const UNIT: u64 = 4;
+
+/// For how long a folder takes more files.
+const OPEN: Duration = Duration::from_secs(60 * 60);
+
+/// By how much the clocks may differ from what a folder's name says.
+const DRIFT: i128 = 2_000_000_000;
+
+/// A folder's name, read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Stamp {
+    /// In [`TICK`]s since [`EPOCH`]; 0: not known.
+    wall: u64,
+    /// In [`UNIT`]s; the highest value: not known.
+    mono: u64,
+    /// Of the path of the file that the folder was made for.
+    tag: u64,
+}
+
+impl Stamp {
+    /// The stamp of a folder that is made now for the file at `below`. `number` tells folders of one moment apart.
+    pub(super) fn new(now: Now, number: u64, below: &Path) -> Stamp {
+        let since = now.wall.as_nanos() - i128::from(EPOCH) * 1_000_000_000;
+        let ticks = u64::try_from(since / i128::from(TICK)).unwrap_or(0);
+        // A clock outside of the range is recorded as unknown.
+        let known = ticks > 0 && ticks <= mask(WALL);
+        Stamp {
+            // Rather too early: what has changed since then is taken to have changed after the moves.
+            wall: if known {
+                ticks.saturating_sub(number).max(1)
+            } else {
+                0
+            },
+            mono: (now.mono.0 / 1_000_000_000 / UNIT).min(mask(MONO)),
+            tag: tag(below) ^ if known { 0 } else { number },
+        }
+    }
+
+    /// Reads a folder's name; `None` if it is none.
+    pub(super) fn read(name: &str) -> Option<Stamp> {
+        let digits = name.strip_prefix(PREFIX)?;
+        if digits.len() != LENGTH {
+            return None;
+        }
+        let bits = digits.bytes().try_fold(0u128, |bits, digit| {
+            let value = DIGITS.iter().position(|known| *known == digit)?;
+            Some(bits * 62 + value as u128)
+        })?;
+        let part = |shift: u32, length: u32| (bits >> shift) as u64 & mask(length);
+        let stamp = Stamp {
+            wall: part(CHECK + TAG + MONO, WALL),
+            mono: part(CHECK + TAG, MONO),
+            tag: part(CHECK, TAG),
+        };
+        (stamp.name() == name).then_some(stamp)
+    }
+
+    /// The name of the folder.
+    pub(super) fn name(&self) -> String {
+        let bits = u128::from(self.wall) << MONO | u128::from(self.mono);
+        let bits = bits << TAG | u128::from(self.tag);
+        let check = hash(&bits.to_be_bytes()) & mask(CHECK);
+        let mut bits = bits << CHECK | u128::from(check);
+        let mut digits = [0; LENGTH];
+        for digit in digits.iter_mut().rev() {
+            *digit = DIGITS.get((bits % 62) as usize).copied().unwrap_or(b'0');
+            bits /= 62;
+        }
+        let digits = digits.iter().map(|digit| char::from(*digit));
+        std::iter::once(PREFIX).chain(digits).collect()
+    }
+
+    /// When it was made, if that is known. Nothing in it was moved earlier.
+    pub(super) fn since(self) -> Option<Wall> {
+        const SECOND: u64 = 1_000_000_000 / TICK as u64;
+        let sec = EPOCH.checked_add_unsigned(self.wall / SECOND)?;
+        (self.wall > 0).then_some(Wall {
+            sec,
+            nsec: (self.wall % SECOND) as u32 * TICK,
+        })
+    }
+
+    /// Returns whether wall clock and monotonic clock have advanced alike since it was made.
+    pub(super) fn is_steady(self, now: Now) -> bool {
+        let Some(since) = self.since().filter(|_| self.mono < mask(MONO)) else {
+            return false;
+        };
+        let unit = UNIT * 1_000_000_000;
+        let made = Mono(self.mono * unit);
+        if now.mono < made {
+            return false;
+        }
+        let walls = now.wall.as_nanos() - since.as_nanos();
+        let monos = i128::from(now.mono.0 - made.0);
+        // It was made up to a unit later than its name says.
+        (monos - i128::from(unit) - DRIFT..=monos + DRIFT).contains(&walls)
+    }
+
+    /// Returns whether more files may be moved in.
+    pub(super) fn is_open(self, now: Now) -> bool {
+        let is_young = |since: Wall| since <= now.wall && now.wall.since(since) < OPEN;
+        self.is_steady(now) && self.since().is_some_and(is_young)
+    }
+
+    /// Returns whether the folder was made for the file at `below`.
+    pub(super) fn is_made_for(self, below: &Path) -> bool {
+        self.tag == tag(below)
+    }
+
+    /// The id of the file at `below` in the folder with this `name`.
+    pub(super) fn id(self, name: &str, below: &Path) -> String {
+        if self.is_made_for(below) {
+            return name.to_owned();
+        }
+        const BASE: u64 = 36;
+        let text = [name.as_bytes(), b"/", below.as_os_str().as_bytes()].concat();
+        let (mut bits, mut digits) = (hash(&text), [b'0'; 13]);
+        for digit in digits.iter_mut().rev() {
+            *digit = b"0123456789abcdefghijklmnopqrstuvwxyz"
+                .get((bits % BASE) as usize)
+                .copied()
+                .unwrap_or(b'0');
+            bits /= BASE;
+        }
+        let digits = digits.iter().map(|digit| char::from(*digit));
+        std::iter::once('n').chain(digits).collect()
+    }
+}
+
+fn mask(bits: u32) -> u64 {
+    (1 << bits) - 1
+}
+
+fn tag(below: &Path) -> u64 {
+    hash(below.as_os_str().as_bytes()) & mask(TAG)
+}
+
+/// FNV-1a, with its bits mixed at the end: names are written by one version and read by another.
+fn hash(bytes: &[u8]) -> u64 {
+    let fnv = bytes.iter().fold(0xcbf2_9ce4_8422_2325u64, |hash, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
+    });
+    let mixed = (fnv ^ (fnv >> 32)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    mixed ^ (mixed >> 29)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn at(wall: i64, mono: u64) -> Now {
+        Now {
+            wall: Wall {
+                sec: wall,
+                nsec: 7_000_000,
+            },
+            mono: Mono(mono * 1_000_000_000),
+        }
+    }
+
+    const NOON: i64 = 1_764_000_000;
+
+    fn stamp(now: Now) -> Stamp {
+        Stamp::new(now, 0, Path::new("sub/a.tmp"))
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_written_is_read(wall in 0u64..1 << WALL, mono in 0u64..1 << MONO, tag in 0u64..1 << TAG) {
+            let stamp = Stamp { wall, mono, tag };
+            prop_assert_eq!(stamp.name().len(), 16);
+            prop_assert!(stamp.name().bytes().all(|b| b.is_ascii_alphanumeric()));
+            prop_assert_eq!(Stamp::read(&stamp.name()), Some(stamp));
+        }
+
+        #[test]
+        fn a_moment_is_kept_to_the_ticksecond(sec in EPOCH + 1..EPOCH + 2_000_000_000, mono in 0u64..60_000_000) {
+            let now = at(sec, mono);
+            prop_assert_eq!(stamp(now).since(), Some(now.wall));
+            prop_assert!(stamp(now).is_steady(now) && stamp(now).is_open(now));
+        }
+    }
+
+    #[test]
+    fn other_names_are_not_ours() {
+        let name = stamp(at(NOON, 5)).name();
+        assert!(Stamp::read(&name).is_some());
+        let changed = name.replace(name.chars().last().unwrap(), "-");
+        for other in [
+            "",
+            "m",
+            "meetingnotes2024",
+            "q0123abc",
+            &changed,
+            &name[1..],
+            &format!("{name}0"),
+        ] {
+            assert_eq!(Stamp::read(other), None, "{other:?}");
+        }
+        assert_eq!(Stamp::read(&format!("M{}", &name[1..])), None);
+    }
+
+    #[test]
+    fn a_clock_that_was_set_since_is_noticed() {
+        let made = stamp(at(NOON, 1_000));
+        for (wall, mono, steady) in [
+            (NOON, 1_000, true),
+            (NOON + 600_000, 601_000, true),
+            (NOON + 600_002, 601_000, true),
+            (NOON + 600_007, 601_000, false),
+            (NOON + 599_990, 601_000, false),
+            (NOON + 31_536_000, 1_010, false),
+            // Booted again.
+            (NOON + 2_000, 60, false),
+        ] {
+            assert_eq!(made.is_steady(at(wall, mono)), steady, "{wall} {mono}");
+        }
+        for (seconds, open) in [(3_599, true), (3_601, false)] {
+            let now = at(NOON + seconds as i64, 1_000 + seconds);
+            assert_eq!(made.is_open(now), open, "{seconds}");
+        }
+    }
+
+    #[test]
+    fn a_clock_that_was_not_set_tells_nothing() {
+        for wall in [0, EPOCH - 1, -5, i64::MAX] {
+            let made = stamp(at(wall, 5));
+            assert_eq!(made.since(), None, "{wall}");
+            assert!(
+                !made.is_steady(at(wall, 5)) && !made.is_open(at(wall, 5)),
+                "{wall}"
+            );
+            assert!(Stamp::read(&made.name()).is_some());
+        }
+        assert_ne!(
+            Stamp::new(at(0, 5), 0, Path::new("a")).name(),
+            Stamp::new(at(0, 5), 1, Path::new("a")).name()
+        );
+        // Nor does one that has run for longer than the name can hold.
+        assert!(!stamp(at(NOON, 1 << 30)).is_steady(at(NOON, 1 << 30)));
+    }
+
+    #[test]
+    fn an_id_follows_from_the_folder_and_the_path() {
+        let (one, other) = (stamp(at(NOON, 5)), stamp(at(NOON + 1, 5)));
+        let id = |stamp: Stamp, below: &str| stamp.id(&stamp.name(), Path::new(below));
+        assert_eq!(id(one, "sub/a.tmp"), one.name());
+        let ids = [
+            id(one, "sub/b.tmp"),
+            id(one, "sub/c.tmp"),
+            id(other, "sub/b.tmp"),
+        ];
+        for id in &ids {
+            assert_eq!(id.len(), 14, "{id}");
+            assert!(
+                id.starts_with('n') && id.bytes().all(|b| b.is_ascii_alphanumeric()),
+                "{id}"
+            );
+        }
+        assert!(ids[0] != ids[1] && ids[0] != ids[2], "{ids:?}");
+        // Written down somewhere: it must not change.
+        assert_eq!(ids[0], "n0zgtv1llgkm4s");
+    }
+}
