@@ -30,7 +30,7 @@ pub(super) fn run(command: &Sweep, look: &Look) -> Result<Exit, Failure> {
     }
     let stop = Stop::default();
     // Before anything else, so that no signal ends it half-way.
-    signals::end_sweep(stop.clone())?;
+    signals::end_sweep(stop.clone());
     let typed = command
         .rule
         .settings(Some(&command.depth), Some(&command.deed));
@@ -218,8 +218,10 @@ const ASKING: Duration = Duration::from_millis(50);
 fn answered(question: String, stop: &Stop) -> bool {
     let (send, answer) = bounded(1);
     let thread = std::thread::Builder::new().name("orphand-question".into());
-    // Without the thread there is no answer, and that is no.
-    let _ = thread.spawn(move || send.send(confirmed(&question)));
+    let asks = question.clone();
+    if thread.spawn(move || send.send(confirmed(&asks))).is_err() {
+        return confirmed(&question);
+    }
     loop {
         match answer.recv_timeout(ASKING) {
             Ok(yes) => return yes && !stop.is_stopped(),

@@ -713,29 +713,30 @@ fn claims_that_a_killed_orphand_left_are_counted() {
     assert_eq!(said(&sandbox)["state"], "ok");
 }
 
-/// What a kill leaves in the middle of a sweep, and what puts it in order.
+/// A kill in the middle of a batch leaves claims, and the next sweep puts them in order.
 #[cfg(target_os = "linux")]
 #[test]
 fn a_sweep_that_is_killed_leaves_claims_that_the_next_one_puts_in_order() {
-    const ORPHANS: usize = 2_000;
-    let mut found = 0;
-    for _ in 0..20 {
-        let sandbox = many_orphans(ORPHANS);
-        let args = ["sweep", "--yes", "--json", "--grace", "100ms", "root"];
-        let mut sweeping = Watching::start(sandbox.command(args));
-        sweeping.wait_for_nth(200, |event| event["event"] == "reaped");
-        sweeping.signal(libc::SIGKILL);
-        drop(sweeping);
-        let (claims, _) = left_in(&sandbox);
-        let scan = sandbox.scan([""; 0]).exit(0).stdout_json();
-        assert_eq!(scan["claims"]["count"], claims.len());
-        found += claims.len();
-        sandbox.age(OLD);
-        sandbox.sweep(["--grace", "1d"]).exit(0);
-        assert_eq!(left_in(&sandbox).0, [""; 0]);
-        if found > 0 {
-            return;
+    const ORPHANS: usize = 4_000;
+    let sandbox = many_orphans(ORPHANS);
+    let args = ["sweep", "--yes", "--json", "--grace", "100ms", "root"];
+    let mut sweeping = Watching::start(sandbox.command(args));
+    sweeping.wait_for(|event| event["event"] == "reaped");
+    let mut claims = Vec::new();
+    crate::stage::wait_until("it is in the middle of a batch", || {
+        sweeping.signal(libc::SIGSTOP);
+        claims = left_in(&sandbox).0;
+        if claims.is_empty() {
+            sweeping.signal(libc::SIGCONT);
         }
-    }
-    panic!("no kill came in the middle of a batch");
+        !claims.is_empty()
+    });
+    sweeping.signal(libc::SIGKILL);
+    drop(sweeping);
+    let scan = sandbox.scan([""; 0]).exit(0).stdout_json();
+    assert_eq!(scan["claims"]["count"], claims.len());
+    sandbox.sweep(["--grace", "1d"]).exit(0);
+    assert_eq!(left_in(&sandbox).0, [""; 0]);
+    let scan = sandbox.scan([""; 0]).exit(0).stdout_json();
+    assert_eq!(scan["claims"]["count"], 0);
 }

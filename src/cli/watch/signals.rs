@@ -56,7 +56,9 @@ impl Signals {
 
 /// From now on the first signal asks `stop` for the end of a sweep, and a second one ends the process as
 /// soon as no temp has a claim's name.
-pub(in crate::cli) fn end_sweep(stop: Stop) -> Result<(), Failure> {
+///
+/// A sweep that cannot listen for signals goes on: then the first one kills it.
+pub(in crate::cli) fn end_sweep(stop: Stop) {
     let leave = |stop: &Stop, longest| {
         let _ = stop.settle(longest);
         exit(first().map_or(Exit::Interrupted, |(exit, _)| exit) as i32);
@@ -72,7 +74,9 @@ pub(in crate::cli) fn end_sweep(stop: Stop) -> Result<(), Failure> {
             leave(&stop, Duration::MAX);
         });
     };
-    hear(in_order, move || leave(&at_once, IN_FLIGHT))
+    if let Err(failure) = hear(in_order, move || leave(&at_once, IN_FLIGHT)) {
+        ::log::warn!("{}; a signal kills this sweep at once", failure.text);
+    }
 }
 
 /// The signal that arrived first: the exit code for it, and its name.
@@ -93,19 +97,26 @@ fn hear(
     let hangup_ignored = hangup_is_ignored();
     // One that comes between the two handlers would be handled without being noted.
     let _held_back = HeldBack::new();
+    let before = ENDING.map(action);
     let count = AtomicU32::new(0);
-    ctrlc::set_handler(move || match count.fetch_add(1, Ordering::SeqCst) {
+    let set = ctrlc::set_handler(move || match count.fetch_add(1, Ordering::SeqCst) {
         0 => first(),
         _ => again(),
-    })
-    .map_err(|error| match error {
-        // EAGAIN: it starts a thread.
-        ctrlc::Error::System(error) if error.kind() == ErrorKind::WouldBlock => {
-            failed(&StartError::Thread(error))
+    });
+    if let Err(error) = set {
+        // It may have set its handler, which no thread listens to.
+        for (signal, before) in ENDING.into_iter().zip(before) {
+            set_action(signal, before);
         }
-        ctrlc::Error::System(error) => unheard(&error),
-        error => unheard(&error),
-    })?;
+        return Err(match error {
+            // EAGAIN: it starts a thread.
+            ctrlc::Error::System(error) if error.kind() == ErrorKind::WouldBlock => {
+                failed(&StartError::Thread(error))
+            }
+            ctrlc::Error::System(error) => unheard(&error),
+            error => unheard(&error),
+        });
+    }
     if hangup_ignored {
         // nohup's wish, which ctrlc does not see.
         ignore_hangup();
@@ -123,12 +134,7 @@ fn unheard(error: &dyn std::fmt::Display) -> Failure {
 }
 
 fn hangup_is_ignored() -> bool {
-    // SAFETY: a null `act` only asks; `old` is valid for the call, which fills it.
-    unsafe {
-        let mut old = std::mem::zeroed::<libc::sigaction>();
-        libc::sigaction(libc::SIGHUP, std::ptr::null(), &raw mut old) == 0
-            && old.sa_sigaction == libc::SIG_IGN
-    }
+    action(libc::SIGHUP).is_some_and(|action| action.sa_sigaction == libc::SIG_IGN)
 }
 
 fn ignore_hangup() {
@@ -181,13 +187,26 @@ static CTRLC: AtomicUsize = AtomicUsize::new(0);
 
 /// Notes which signal arrived, in front of the handler of ctrlc.
 fn note_which(signal: libc::c_int) {
-    // SAFETY: `action` is valid for both calls; the first fills it. Only the handler in it is changed, to
-    // a function of the same kind: ctrlc sets no SA_SIGINFO.
+    if let Some(mut action) = action(signal) {
+        CTRLC.store(action.sa_sigaction, Ordering::SeqCst);
+        // A function of the same kind: ctrlc sets no SA_SIGINFO.
+        action.sa_sigaction = noted as extern "C" fn(libc::c_int) as libc::sighandler_t;
+        set_action(signal, Some(action));
+    }
+}
+
+fn action(signal: libc::c_int) -> Option<libc::sigaction> {
+    // SAFETY: a null `act` only asks; `action` is valid for the call, which fills it.
     unsafe {
         let mut action = std::mem::zeroed::<libc::sigaction>();
-        if libc::sigaction(signal, std::ptr::null(), &raw mut action) == 0 {
-            CTRLC.store(action.sa_sigaction, Ordering::SeqCst);
-            action.sa_sigaction = noted as extern "C" fn(libc::c_int) as libc::sighandler_t;
+        (libc::sigaction(signal, std::ptr::null(), &raw mut action) == 0).then_some(action)
+    }
+}
+
+fn set_action(signal: libc::c_int, action: Option<libc::sigaction>) {
+    if let Some(action) = action {
+        // SAFETY: it was read by `action`, and at most its handler was replaced by `noted`.
+        unsafe {
             libc::sigaction(signal, &raw const action, std::ptr::null_mut());
         }
     }
