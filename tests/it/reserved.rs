@@ -385,7 +385,10 @@ fn folders_of_the_system_are_refused_at_any_depth() {
 #[test]
 fn a_folder_for_temporary_files_is_refused_where_others_may_write() {
     use std::os::unix::fs::PermissionsExt;
-    let sandbox = Sandbox::new().file("a.tmp", "").aged(OLD_ENOUGH);
+    let sandbox = Sandbox::new()
+        .file("a", "whole")
+        .file("a.tmp", "half")
+        .aged(OLD_ENOUGH);
     let base = sandbox.base().to_owned();
     fs::set_permissions(&base, fs::Permissions::from_mode(0o711)).unwrap();
     // Wherever the sandbox lies, it is in this one.

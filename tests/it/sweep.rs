@@ -476,7 +476,8 @@ fn two_temps_that_are_one_file() {
     fs::hard_link(sandbox.path("a.tmp"), sandbox.path("a.tmp.tmp")).unwrap();
     sandbox.age(OLD);
     let events = sandbox.sweep(SHORT).exit(0).events();
-    assert_eq!(events.about("a.tmp"), ["kept hard-linked"]);
+    // Because of its name already: the other one may be meant for it.
+    assert_eq!(events.about("a.tmp"), ["kept reserved"]);
     assert_eq!(events.names("reaped"), ["a.tmp.tmp"]);
     assert_eq!(sandbox.listing(), ["a", "a.tmp"]);
 }
