@@ -603,6 +603,39 @@ fn the_environment_stands_between_flags_and_file() {
     assert_eq!(kept.listing(), ["a", "a.tmp", "b.4194304.tmp"]);
 }
 
+/// One duration is said in one way, by whatever command.
+#[test]
+fn a_duration_is_said_in_one_way() {
+    for (grace, said, typed) in [
+        ("60m", "1 h", "1h"),
+        ("1h30m", "1 h 30 min", "90m"),
+        ("90s", "1 min 30 s", "90s"),
+        ("1.5s", "1.5 s", "1500ms"),
+    ] {
+        let sandbox = sandbox();
+        let rule = |grace| {
+            format!(
+                "[[watch]]\npath = {:?}\ngrace = \"{grace}\"\n",
+                sandbox.root()
+            )
+        };
+        sandbox.write("../config/orphand/config.toml", rule(grace));
+        let grace_is = format!("the grace is {said}\n");
+        sandbox.run(["config", "check"]).exit(0).says(&grace_is);
+        let explained = sandbox.run(["explain", "root/a.tmp"]).exit(0);
+        explained.says(&format!("its grace is {said}\n"));
+        let shown = sandbox.run(["config", "show"]).exit(0);
+        shown.says(&format!("grace = \"{typed}\""));
+    }
+    let sandbox = sandbox();
+    let (mut ours, theirs) = terminal();
+    ours.write_all(b"n\n").unwrap();
+    let mut command = sandbox.command(["sweep", "--grace", "60m", "root"]);
+    command.stdin(theirs);
+    let asked = sandbox.finish(command).exit(0);
+    asked.complains("that no process has used for 1 h?");
+}
+
 #[test]
 fn a_wrong_variable_is_named() {
     for (name, value, says) in [
