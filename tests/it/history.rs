@@ -222,10 +222,10 @@ fn from_then_on_and_until_then() {
 #[test]
 fn of_a_directory_and_what_is_below_it() {
     let sandbox = Sandbox::new()
-        .file("in/a.tmp", "")
-        .file("in/deep/b.tmp", "")
+        .file("in/a.4194304.tmp", "")
+        .file("in/deep/b.4194304.tmp", "")
         .file("inner/c.tmp", "x")
-        .file("d.tmp", "")
+        .file("d.4194304.tmp", "")
         .aged(OLD);
     sandbox.sweep(SHORT.iter().chain(&["-r"])).exit(0);
     let all = |args: &[&str]| {
@@ -233,8 +233,11 @@ fn of_a_directory_and_what_is_below_it() {
         told.sort();
         told
     };
-    assert_eq!(all(&["root/in"]), ["reaped a.tmp", "reaped b.tmp"]);
-    assert_eq!(all(&["./root/in/deep/"]), ["reaped b.tmp"]);
+    assert_eq!(
+        all(&["root/in"]),
+        ["reaped a.4194304.tmp", "reaped b.4194304.tmp"]
+    );
+    assert_eq!(all(&["./root/in/deep/"]), ["reaped b.4194304.tmp"]);
     assert_eq!(all(&["root/inner"]), ["quarantined c.tmp"]);
     assert_eq!(all(&["root/inner", "root/in/deep"]).len(), 2);
     assert_eq!(all(&["root"]).len(), 4);

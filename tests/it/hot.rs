@@ -133,7 +133,7 @@ fn said(words: &str) -> usize {
     SAID.0.lock().unwrap().matches(words).count()
 }
 
-const IS_HOT: &str = " is hot: it is scanned every 1s instead of being watched";
+const IS_HOT: &str = " is hot: it is scanned every 1 s instead of being watched";
 const IS_CALM: &str = " temps in 100ms): it is watched again";
 
 /// What the writers do just now.
