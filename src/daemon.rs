@@ -28,10 +28,10 @@ use crate::evidence::restored::Marks;
 use crate::evidence::writers::Writers;
 use crate::journal::Journal;
 use crate::ledger::{Ledger, Tally};
-use crate::look::RootId;
+use crate::look::{RootId, answer};
 use crate::pass::Tools;
 use crate::reap::{Hook, Reaper};
-use crate::root::{Refused, Root};
+use crate::root::{Refused, Root, absolute};
 use crate::state::{Folders, LockError, RootLock};
 use crate::temps::{self, Temps, Waiting};
 use crate::watch::Inlet;
@@ -343,9 +343,11 @@ fn lock_all(roots: &[Root], runtime: Option<&Path>) -> Result<Vec<Option<RootLoc
 
 /// Locks `root`, if it is there and a lock can be made. `Err` with a pid: somebody else has it.
 pub fn lock(root: &Root, runtime: Option<&Path>) -> Result<Option<RootLock>, Option<u32>> {
-    let (Some(runtime), Ok(id), false) =
-        (runtime, RootId::of(&root.path), root.policy.is_dry_run())
-    else {
+    // One that does not answer is locked when it does.
+    if root.policy.is_dry_run() || !answer::answers(&root.path) {
+        return Ok(None);
+    }
+    let (Some(runtime), Ok(id)) = (runtime, RootId::of(&root.path)) else {
         return Ok(None);
     };
     match RootLock::take(runtime, id) {
@@ -576,6 +578,9 @@ enum Whose {
 
 impl Territory {
     fn new(rules: &Rules) -> Result<Territory, Refused> {
+        // All at once: those that do not answer are waited for together.
+        let paths: Vec<PathBuf> = rules.roots.iter().map(|(path, _)| absolute(path)).collect();
+        let _ = answer::silent(paths.iter().map(PathBuf::as_path));
         let mut roots: Vec<Root> = Vec::new();
         for (path, policy) in &rules.roots {
             let root = Root::new(path, Arc::clone(policy), rules.allow_broad_roots)?;

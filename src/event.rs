@@ -73,6 +73,8 @@ pub enum RootState {
     Denied,
     /// What happens in it cannot be told.
     Blind,
+    /// Its file system does not answer.
+    NoAnswer,
 }
 
 /// What a watch or a sweep came to.
@@ -221,6 +223,7 @@ impl RootState {
             RootState::Polling => "polling",
             RootState::Denied => "denied",
             RootState::Blind => "blind",
+            RootState::NoAnswer => "no-answer",
         }
     }
 }

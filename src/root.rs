@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::decide::policy::{Policy, PolicyError};
-use crate::look::{RootError, RootId};
+use crate::look::{RootError, RootId, answer};
 
 /// A root and its rule.
 #[derive(Clone, Debug)]
@@ -100,13 +100,14 @@ const SYSTEM: &[&str] = &[
 
 impl Root {
     /// The root at `path`, with a rule. What stands there now is looked at; that nothing does is
-    /// no reason to refuse it.
+    /// no reason to refuse it, nor is that its file system does not answer.
     pub fn new(path: &Path, policy: Arc<Policy>, allow_broad: bool) -> Result<Root, Refused> {
         let root = Root::to_look_at(path, policy)?;
         if !allow_broad {
             let homes = homes();
-            let canonical = fs::canonicalize(&root.path).ok();
-            let real = canonical.and_then(|real| broad(&real, &homes));
+            // Where it does not answer, the watcher looks at it when it does: `leads_to_broad`.
+            let canonical = answer::answers(&root.path).then(|| fs::canonicalize(&root.path));
+            let real = canonical.and_then(|real| broad(&real.ok()?, &homes));
             let what = broad(&root.path, &homes).or(real);
             if let Some(what) = what {
                 let path = root.path;
@@ -121,6 +122,9 @@ impl Root {
         let path = absolute(path);
         if let Err(error) = policy.check(crate::watch::CLOSE_EVENTS) {
             return Err(Refused::Policy { path, error });
+        }
+        if !answer::answers(&path) {
+            return Ok(Root { path, policy });
         }
         match RootId::of(&path) {
             Err(RootError::Symlink { leads_to }) => Err(Refused::Symlink { path, leads_to }),
@@ -139,6 +143,14 @@ impl Root {
                 && !self.policy.exclude.excludes(below));
         covered.then_some(below)
     }
+}
+
+/// Returns what makes the directory too broad to which `path` leads through a symlink, if anything does: for
+/// a root that could not be looked at when it was given.
+#[must_use]
+pub(crate) fn leads_to_broad(path: &Path) -> Option<&'static str> {
+    let real = fs::canonicalize(path).ok()?;
+    (real != path).then(|| broad(&real, &homes())).flatten()
 }
 
 /// Whether `name` is one of orphand's own: the quarantine, or a claim.
@@ -188,8 +200,11 @@ fn homes() -> Vec<PathBuf> {
             homes.push(PathBuf::from(home));
         }
     }
+    // A home on a server that is gone must not stop everything.
+    let silent = answer::silent(homes.iter().map(PathBuf::as_path));
     let real = homes
         .iter()
+        .filter(|home| !silent.contains(home.as_path()))
         .filter_map(|home| fs::canonicalize(home).ok())
         .collect::<Vec<_>>();
     homes.extend(real);

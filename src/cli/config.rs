@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use orphand::json::Object;
+use orphand::look::answer;
 use orphand::root::{Root, absolute};
 use serde_json::Value;
 
@@ -156,9 +157,10 @@ fn summary(path: Option<&Path>, roots: &[Root]) -> Vec<String> {
             true => String::new(),
             false => format!(", without {}", policy.exclude),
         };
-        let there = match root.path.symlink_metadata() {
-            Ok(_) => "",
-            Err(_) => "; not there yet: it is waited for",
+        let there = match answer::answers(&root.path) {
+            false => "; it does not answer: it is watched when it does",
+            true if root.path.symlink_metadata().is_err() => "; not there yet: it is waited for",
+            true => "",
         };
         let path = text::escaped(&root.path);
         format!("  {path} ({deep}{excluded}) for {names}; the grace is {grace}{there}")

@@ -11,7 +11,7 @@ use orphand::decide::observation::Holder;
 use orphand::decide::time::Wall;
 use orphand::evidence::{self, Asker, FileId};
 use orphand::json;
-use orphand::look::Dir;
+use orphand::look::{Dir, answer};
 use orphand::pass::{self, Examined, Ground};
 use orphand::reap::quarantine;
 use orphand::root::{Root, absolute};
@@ -22,7 +22,7 @@ use super::args::{Explain, Look};
 use super::report::Report;
 use super::scan::object;
 use super::words;
-use super::{Exit, Failure, Intent, list_writers, lossy, missing, plan, text, tools};
+use super::{Exit, Failure, Intent, list_writers, lossy, missing, no_answer, plan, text, tools};
 
 pub(super) fn run(command: &Explain, look: &Look) -> Result<Exit, Failure> {
     if list_writers(&command.rule) {
@@ -41,6 +41,9 @@ pub(super) fn run(command: &Explain, look: &Look) -> Result<Exit, Failure> {
         let Some(root) = plan.roots.first() else {
             continue;
         };
+        if !answer::answers(&root.path) {
+            return Err(Failure::new(Exit::Failed, no_answer(&root.path)));
+        }
         if path.is_dir() && !path.is_symlink() {
             return Err(Failure::new(
                 Exit::Usage,

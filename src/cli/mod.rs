@@ -14,9 +14,10 @@ use orphand::evidence::namespaces::Nested;
 use orphand::evidence::restored::Marks;
 use orphand::evidence::writers::Writers;
 use orphand::journal::Journal;
+use orphand::look::answer;
 use orphand::pass::Tools;
 use orphand::reap::Reaper;
-use orphand::root::{Refused, Root};
+use orphand::root::{Refused, Root, absolute};
 use orphand::state::Folders;
 
 use args::{Cli, Command, Rule};
@@ -186,6 +187,9 @@ fn plan(
     let settings = typed.over(&config.defaults);
     let policy = Arc::new(settings.policy()?);
     let mut roots: Vec<Root> = Vec::new();
+    // All at once: those that do not answer are waited for together.
+    let paths: Vec<PathBuf> = dirs.iter().map(|dir| absolute(dir)).collect();
+    let _ = answer::silent(paths.iter().map(PathBuf::as_path));
     for dir in dirs {
         let policy = Arc::clone(&policy);
         let root = match intent {
@@ -251,6 +255,15 @@ fn missing(path: &Path) -> Failure {
     Failure::new(
         Exit::Failed,
         format!("{path:?} does not exist; check the name (watch would wait for it)"),
+    )
+}
+
+/// Says that the file system of `path` does not answer, and how to find out why.
+fn no_answer(path: &Path) -> String {
+    format!(
+        "{path:?} does not answer: nothing came from its file system for {} s; to see what it is: \
+         orphand doctor {path:?}",
+        answer::PATIENCE.as_secs()
     )
 }
 

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use orphand::clock;
 use orphand::journal::{Journal, Line};
 use orphand::json;
+use orphand::look::answer;
 use orphand::reap::quarantine::{FOLDER, Room, purged};
 use orphand::root::absolute;
 use orphand::state::Folders;
@@ -13,7 +14,7 @@ use super::args::{Look, Purge, Quarantine, Rooms};
 use super::config_file::Config;
 use super::report::Report;
 use super::restore::{line, roots};
-use super::{Exit, Failure, confirmed, stdin_is_terminal, text};
+use super::{Exit, Failure, confirmed, no_answer, stdin_is_terminal, text};
 
 pub(super) fn run(command: &Quarantine, look: &Look) -> Result<Exit, Failure> {
     match command {
@@ -26,12 +27,17 @@ fn list(command: &Rooms, look: &Look) -> Result<Exit, Failure> {
     let config = Config::load(command.config.as_deref())?;
     let journal = Journal::new(Folders::from_env().state.as_deref());
     let mut report = Report::new(look, Vec::new());
-    let (mut files, mut bytes) = (0, 0);
+    let (mut files, mut bytes, mut exit) = (0, 0, Exit::Done);
     let roots = match command.dirs.is_empty() {
         true => roots(&config, &journal),
         false => command.dirs.iter().map(|dir| absolute(dir)).collect(),
     };
     for root in roots {
+        if !answer::answers(&root) {
+            log::error!("{}", no_answer(&root));
+            exit = Exit::Partly;
+            continue;
+        }
         let Ok(Some(room)) = Room::find(&root, None) else {
             continue;
         };
@@ -63,7 +69,7 @@ fn list(command: &Rooms, look: &Look) -> Result<Exit, Failure> {
         };
         report.line(&text)?;
     }
-    Ok(Exit::Done)
+    Ok(exit)
 }
 
 /// A root that was copied with its quarantine has the same ids: which file is meant cannot be told.

@@ -11,7 +11,7 @@ use orphand::event::{Event, Subject};
 use orphand::evidence::restored::Marks;
 use orphand::journal::{Journal, Line};
 use orphand::json;
-use orphand::look::Dir;
+use orphand::look::{Dir, answer};
 use orphand::reap::quarantine::{Room, Stored, is_id};
 use orphand::root::absolute;
 use orphand::state::Folders;
@@ -20,7 +20,7 @@ use serde_json::Value;
 use super::args::{Look, Restore};
 use super::config_file::Config;
 use super::report::Report;
-use super::{Exit, Failure, text};
+use super::{Exit, Failure, no_answer, text};
 
 pub(super) fn run(command: &Restore, look: &Look) -> Result<Exit, Failure> {
     if command.to.is_some() && command.which.len() > 1 {
@@ -183,7 +183,12 @@ fn known_roots(config: &Config, journal: &Journal, path: Option<&Path>) -> Vec<V
         log::warn!("the journal cannot be read ({error}); its roots are not searched");
     }
     let (mut known, mut places) = (Vec::<Vec<PathBuf>>::new(), HashMap::new());
-    for root in roots {
+    let silent = answer::silent(roots.iter().map(PathBuf::as_path));
+    for root in &silent {
+        log::warn!("{}", no_answer(root));
+    }
+    let answering = roots.iter().filter(|root| !silent.contains(root.as_path()));
+    for root in answering.cloned() {
         // Two mounts may show the same one; and one of them may be covered by a third.
         let room = Room::find(&root, None).ok().flatten();
         let Some(folder) = room.and_then(|room| room.folder().ok()) else {

@@ -8,7 +8,7 @@ use orphand::decide::judge::{Reason, Verdict};
 use orphand::event::Event;
 use orphand::evidence::Asker;
 use orphand::json::Object;
-use orphand::look::{Dir, RootError};
+use orphand::look::{Dir, RootError, answer};
 use orphand::pass::{self, Examined, Ground};
 use orphand::reap::quarantine;
 use orphand::root::Root;
@@ -18,7 +18,9 @@ use serde_json::Value;
 use super::args::{Look, Scan};
 use super::report::Report;
 use super::words;
-use super::{Exit, Failure, Intent, list_writers, missing, plan, progress_bar, text, tools};
+use super::{
+    Exit, Failure, Intent, list_writers, missing, no_answer, plan, progress_bar, text, tools,
+};
 
 /// A temp and the root it was found in.
 struct Row {
@@ -58,6 +60,10 @@ pub(super) fn run(command: &Scan, look: &Look) -> Result<Exit, Failure> {
 
 /// Examines every temp of one root. Says whether something could not be read.
 fn scan_root(index: usize, root: &Root, look: &Look, rows: &mut Vec<Row>) -> Result<bool, Failure> {
+    if !answer::answers(&root.path) {
+        log::error!("{}", no_answer(&root.path));
+        return Ok(true);
+    }
     let tools = tools(&Folders::from_env(), false)?;
     let bar = progress_bar(look, "temps examined");
     let denials = AtomicU64::new(0);

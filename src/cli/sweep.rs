@@ -6,7 +6,7 @@ use orphand::daemon;
 use orphand::decide::retention::Trust;
 use orphand::event::{Event, Subject, Summary};
 use orphand::evidence::Asker;
-use orphand::look::{RootError, RootId};
+use orphand::look::{RootError, RootId, answer};
 use orphand::reap::quarantine::{self, Keeping};
 use orphand::root::Root;
 use orphand::state::Folders;
@@ -15,8 +15,8 @@ use super::args::{Look, Sweep};
 use super::report::Report;
 use super::scan::cannot_scan;
 use super::{
-    Exit, Failure, Intent, confirmed, list_writers, missing, plan, progress_bar, stdin_is_terminal,
-    text, tools,
+    Exit, Failure, Intent, confirmed, list_writers, missing, no_answer, plan, progress_bar,
+    stdin_is_terminal, text, tools,
 };
 
 pub(super) fn run(command: &Sweep, look: &Look) -> Result<Exit, Failure> {
@@ -28,7 +28,8 @@ pub(super) fn run(command: &Sweep, look: &Look) -> Result<Exit, Failure> {
         .settings(Some(&command.depth), Some(&command.deed));
     let plan = plan(&command.rule, typed, &command.dirs, Intent::Act)?;
     for root in &plan.roots {
-        if let Err(RootError::Missing) = RootId::of(&root.path) {
+        let answers = answer::answers(&root.path);
+        if answers && matches!(RootId::of(&root.path), Err(RootError::Missing)) {
             return Err(missing(&root.path));
         }
     }
@@ -57,12 +58,17 @@ pub(super) fn run(command: &Sweep, look: &Look) -> Result<Exit, Failure> {
             bar.set_length(total as u64);
             bar.set_position(done as u64);
         };
+        if !answer::answers(&root.path) {
+            tell(unreadable(root, &no_answer(&root.path), None));
+            continue;
+        }
         let swept = orphand::sweep::sweep(root, &tools, &mut tell, &progress);
         bar.finish_and_clear();
         match swept {
             // A directory that cannot be read is no reason to leave the others as they are.
             Err(RootError::Io(error)) if !RootError::is_gone_by(&error) => {
-                tell(unreadable(root, &error));
+                let what = format!("cannot read this directory: {error}");
+                tell(unreadable(root, &what, error.raw_os_error()));
                 continue;
             }
             swept => swept.map_err(|error| cannot_scan(root, &error))?,
@@ -95,15 +101,15 @@ pub(super) fn run(command: &Sweep, look: &Look) -> Result<Exit, Failure> {
 }
 
 /// What is said of a root that is there and may not be opened.
-fn unreadable(root: &Root, error: &std::io::Error) -> Event {
+fn unreadable(root: &Root, what: &str, errno: Option<i32>) -> Event {
     Event::Failed {
         subject: Subject {
             path: root.path.clone(),
             root: root.path.clone(),
             size: None,
         },
-        error: format!("cannot read this directory: {error}"),
-        errno: error.raw_os_error(),
+        error: what.to_owned(),
+        errno,
     }
 }
 
@@ -118,6 +124,9 @@ fn may_go_on(roots: &[Root], look: &Look) -> Result<bool, Failure> {
     let names: Vec<String> = roots.iter().map(|root| text::escaped(&root.path)).collect();
     let (mut temps, mut grace) = (0, Duration::MAX);
     for root in roots {
+        if !answer::answers(&root.path) {
+            continue;
+        }
         let found = orphand::scan::temps(root, &mut |_, _| {}, &|_| {});
         let found = found.map_err(|error| cannot_scan(root, &error))?;
         temps += found

@@ -130,6 +130,9 @@ impl Words {
                     RootState::Gone => "is not there; it is waited for",
                     RootState::Polling => "cannot be watched; it is scanned by time instead",
                     RootState::Denied => "may not be opened, or is another orphand's",
+                    RootState::NoAnswer => {
+                        "does not answer: its file system gave no answer; it is watched when it does"
+                    }
                     RootState::Blind => "cannot be judged; nothing is removed there",
                 };
                 format!("{}{} {what}", self.now(), text::escaped(root))

@@ -23,6 +23,8 @@ use crate::decide::time::Wall;
 #[cfg_attr(not(any(target_os = "linux", target_os = "macos")), path = "other.rs")]
 mod system;
 
+pub mod answer;
+
 pub use system::{Buffer, PROC};
 
 /// Flags with which a directory is opened: never through a symlink, never inherited.

@@ -11,6 +11,7 @@ use jiff::tz::TimeZone;
 use orphand::clock;
 use orphand::journal::Journal;
 use orphand::json::Object;
+use orphand::look::answer::{answers, silent};
 use orphand::reap::quarantine::Room;
 use orphand::state::Folders;
 use serde_json::Value;
@@ -45,8 +46,13 @@ pub(super) fn run(command: &Status, look: &Look) -> Result<Exit, Failure> {
     let config = Config::load(command.config.as_deref());
     let listed = config.map(|config| config.watch).unwrap_or_default();
     let listed: Vec<PathBuf> = listed.into_iter().map(|rule| rule.path).collect();
+    let watched = running.iter().flat_map(|one| array(&one.answer, "roots"));
+    let mut roots: BTreeSet<PathBuf> = watched.map(|root| path(root, "root")).collect();
+    roots.extend(listed.iter().cloned());
+    // All at once: those that do not answer are waited for together.
+    let _ = silent(roots.iter().map(PathBuf::as_path));
     if look.json {
-        report.line(&json(&running, &past, &listed).to_string())?;
+        report.line(&json(&running, &past, &roots).to_string())?;
         return Ok(exit);
     }
     for one in &running {
@@ -116,6 +122,9 @@ const PATIENCE: Duration = Duration::from_secs(2);
 
 impl Disk {
     fn of(root: &Path) -> Option<Disk> {
+        if !answers(root) {
+            return None;
+        }
         let (send, answer) = bounded(1);
         let root = root.to_owned();
         let thread = std::thread::Builder::new().name("orphand-disk".into());
@@ -222,7 +231,11 @@ fn root(root: &Value, report: &mut Report) -> Result<(), Failure> {
 
 fn disk(root: &Path, report: &mut Report) -> Result<(), Failure> {
     let Some(disk) = Disk::of(root) else {
-        report.line("      its disk does not answer, or it is not there")?;
+        let why = match answers(root) {
+            true => "it is not there, or its disk does not answer",
+            false => "its file system does not answer; why: orphand doctor",
+        };
+        report.line(&format!("      {why}"))?;
         return Ok(());
     };
     let mut line = format!(
@@ -241,7 +254,7 @@ fn disk(root: &Path, report: &mut Report) -> Result<(), Failure> {
     Ok(())
 }
 
-fn json(running: &[Running], past: &Past, listed: &[PathBuf]) -> Value {
+fn json(running: &[Running], past: &Past, roots: &BTreeSet<PathBuf>) -> Value {
     let watchers: Vec<Value> = running
         .iter()
         .map(|one| {
@@ -252,12 +265,6 @@ fn json(running: &[Running], past: &Past, listed: &[PathBuf]) -> Value {
             answer
         })
         .collect();
-    let mut roots: BTreeSet<PathBuf> = running
-        .iter()
-        .flat_map(|one| array(&one.answer, "roots"))
-        .map(|root| path(root, "root"))
-        .collect();
-    roots.extend(listed.iter().cloned());
     let disks: Vec<Value> = roots
         .iter()
         .map(|root| {

@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use orphand::daemon::{Existing, Rules, StartError, Watcher};
 use orphand::decide::policy::Policy;
+use orphand::look::answer;
 use orphand::root::{Root, absolute};
 use orphand::scan;
 use orphand::state::Folders;
@@ -274,6 +275,9 @@ pub(super) fn grace(policy: &Policy) -> String {
 /// How many temps are there already, and how large they are.
 fn before(root: &Root) -> (u64, u64) {
     let (mut temps, mut bytes) = (0, 0);
+    if !answer::answers(&root.path) {
+        return (temps, bytes);
+    }
     let found = scan::temps(root, &mut |_, _| {}, &|_| {}).unwrap_or_default();
     for (below, names) in found {
         let Ok(dir) = orphand::look::Dir::open_below(&root.path, None, &below) else {

@@ -38,6 +38,7 @@ impl Signals {
             // nohup's wish, which ctrlc does not see.
             ignore_hangup();
         }
+        leave_to_handler();
         let (stopper, to_stop) = bounded::<Stopper>(1);
         let heard = arrived.clone();
         let thread = std::thread::Builder::new().name("orphand-signals".into());
@@ -72,6 +73,20 @@ fn hangup_is_ignored() -> bool {
         let mut old = std::mem::zeroed::<libc::sigaction>();
         libc::sigaction(libc::SIGHUP, std::ptr::null(), &raw mut old) == 0
             && old.sa_sigaction == libc::SIG_IGN
+    }
+}
+
+/// Blocks the signals in this thread and in all that it starts, so that ctrlc's thread takes them. The kernel
+/// prefers the main thread, and leaves a signal pending there for as long as that hangs in a system call.
+fn leave_to_handler() {
+    // SAFETY: the set is filled before it is read, and both calls get valid pointers.
+    unsafe {
+        let mut set = std::mem::zeroed::<libc::sigset_t>();
+        libc::sigemptyset(&raw mut set);
+        for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP] {
+            libc::sigaddset(&raw mut set, signal);
+        }
+        libc::pthread_sigmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut());
     }
 }
 

@@ -136,6 +136,7 @@ impl Post {
     pub(super) fn needs_visits(&self) -> bool {
         let is_away = matches!(self.state, RootState::Gone | RootState::Denied);
         self.is_deaf()
+            || self.state == RootState::NoAnswer
             || self.is_busy
             || self.is_broken
             || self.hearing == Hearing::Full
@@ -320,6 +321,11 @@ mod tests {
             "nor its being replaced",
         );
         check(|post| post.is_busy = true, true, "a lock makes no event");
+        check(
+            |post| post.state = RootState::NoAnswer,
+            true,
+            "an answer makes no event",
+        );
         check(|post| post.silent = 1, false, "its watches were set anew");
         check(|post| post.silent = 2, true, "that did not help");
     }
