@@ -15,6 +15,8 @@ mod doctor;
 mod history;
 mod manual;
 mod names;
+#[cfg(target_os = "linux")]
+mod no_answer;
 mod quarantine;
 mod scan;
 mod seeds;

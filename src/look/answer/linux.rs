@@ -146,12 +146,7 @@ fn reap(process: RawFd) {
     unsafe {
         let mut info = std::mem::zeroed::<libc::siginfo_t>();
         let options = libc::WEXITED | libc::WNOHANG | libc::__WALL;
-        libc::waitid(
-            libc::P_PIDFD,
-            process as libc::id_t,
-            &raw mut info,
-            options,
-        );
+        libc::waitid(libc::P_PIDFD, process as libc::id_t, &raw mut info, options);
     }
 }
 

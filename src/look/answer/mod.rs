@@ -28,9 +28,12 @@ pub const PATIENCE: Duration = Duration::from_secs(3);
 /// The time after which the paths that follow a slow one get probes of their own.
 const STALL: Duration = Duration::from_millis(250);
 
-/// The time for which an answer holds. It is longer than the interval at which a silent root is asked about,
-/// so that a late answer is still known then.
-const FRESH: Duration = Duration::from_secs(3);
+/// The time for which an answer holds.
+const FRESH: Duration = Duration::from_secs(1);
+
+/// The same for an answer that came late. It is longer than the interval at which a silent root is asked about
+/// again, so that a slow file system is served.
+const LATE: Duration = Duration::from_secs(3);
 
 /// The largest number of probes that are started at a time, each of which may be left behind. Paths beyond
 /// that are asked about the next time.
@@ -51,6 +54,7 @@ struct Known {
 enum State {
     /// The probe that has not come back yet.
     Asked(Probe),
+    /// The answer holds until then.
     Answered(Instant),
 }
 
@@ -102,12 +106,12 @@ impl Known {
     fn is_known(&mut self, path: &Path, now: Instant) -> bool {
         match self.states.get_mut(path) {
             None => false,
-            Some(State::Answered(at)) => now.saturating_duration_since(*at) < FRESH,
+            Some(State::Answered(until)) => now < *until,
             Some(state) => {
                 if let State::Asked(probe) = state
                     && probe.has_ended(now)
                 {
-                    *state = State::Answered(now);
+                    *state = State::Answered(now + LATE);
                 }
                 true
             }
@@ -118,7 +122,7 @@ impl Known {
     fn forget_stale(&mut self, now: Instant) {
         self.states.retain(|_, state| match state {
             State::Asked(_) => true,
-            State::Answered(at) => now.saturating_duration_since(*at) < FRESH,
+            State::Answered(until) => now < *until,
         });
     }
 
@@ -178,8 +182,8 @@ impl Known {
 
     /// Notes that `paths` answer: their probe came back, or none can be made here.
     fn take_on_trust(&mut self, paths: Vec<PathBuf>) {
-        let now = Instant::now();
-        let answered = paths.into_iter().map(|path| (path, State::Answered(now)));
+        let until = Instant::now() + FRESH;
+        let answered = paths.into_iter().map(|path| (path, State::Answered(until)));
         self.states.extend(answered);
     }
 }
