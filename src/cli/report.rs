@@ -1,11 +1,12 @@
 //! Where what happens is told: lines for people, JSON for programs.
 
+use std::collections::HashMap;
 use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 
 use anstyle::Style;
 use orphand::clock;
-use orphand::event::Event;
+use orphand::event::{Cause, Event, RootState};
 use orphand::json;
 use orphand::root::Root;
 
@@ -23,6 +24,8 @@ pub(crate) struct Report {
     words: Words,
     /// The line at the bottom, if one stands there.
     status: Option<String>,
+    /// Roots that are scanned by time, and whether that was told.
+    polled: HashMap<PathBuf, bool>,
 }
 
 impl Report {
@@ -49,6 +52,7 @@ impl Report {
                 roots,
             },
             status: None,
+            polled: HashMap::new(),
         }
     }
 
@@ -70,6 +74,9 @@ impl Report {
 
     /// Tells of `event`. The answer says whether anybody can still read it.
     pub(crate) fn event(&mut self, event: &Event) -> io::Result<()> {
+        if !self.json && self.is_told_already(event) {
+            return Ok(());
+        }
         if log::path().is_some()
             && let Some(line) = self.words.plain().of(event)
         {
@@ -85,6 +92,28 @@ impl Report {
                 false => self.line(&line),
             },
             _ => Ok(()),
+        }
+    }
+
+    /// Whether `event` is one of the scans by time of a root that cannot be watched, and not the first since
+    /// its state has changed.
+    fn is_told_already(&mut self, event: &Event) -> bool {
+        match event {
+            Event::Root { root, state } => {
+                match state {
+                    RootState::Polling => _ = self.polled.insert(root.clone(), false),
+                    _ => _ = self.polled.remove(root),
+                }
+                false
+            }
+            Event::Rescan {
+                root,
+                cause: Cause::Periodic,
+            } => self
+                .polled
+                .get_mut(root)
+                .is_some_and(|told| std::mem::replace(told, true)),
+            _ => false,
         }
     }
 
@@ -130,5 +159,40 @@ fn priority(event: &Event) -> &'static str {
         Event::Root { .. } => "<4>",
         Event::Kept { .. } | Event::Tracked { .. } | Event::Settled { .. } => "<7>",
         _ => "<6>",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn scans_by_time_are_told_once_and_again_when_the_state_changes() {
+        let look = Look {
+            json: false,
+            color: Color::Never,
+            quiet: false,
+            verbose: 0,
+        };
+        let mut report = Report::new(&look, Vec::new());
+        let mut told = |event: Event| !report.is_told_already(&event);
+        let scan = |root: &str| Event::Rescan {
+            root: root.into(),
+            cause: Cause::Periodic,
+        };
+        let state = |state| Event::Root {
+            root: "/r".into(),
+            state,
+        };
+        assert!(told(scan("/r")) && told(scan("/r")), "it is watched");
+        assert!(told(state(RootState::Polling)));
+        assert!(told(scan("/r")), "the first");
+        assert!(
+            !told(scan("/r")) && !told(scan("/r")),
+            "nothing has changed"
+        );
+        assert!(told(scan("/other")));
+        assert!(told(state(RootState::Watching)) && told(scan("/r")));
+        assert!(told(state(RootState::Polling)) && told(scan("/r")) && !told(scan("/r")));
     }
 }

@@ -37,12 +37,14 @@ impl Keeper {
     fn watch_parents(&mut self, index: usize, root: &Root) {
         let hearing = self.kernel.watch_parents(&root.path);
         if let Some(post) = self.posts.get_mut(index) {
-            if hearing == Hearing::Full && post.hearing != Hearing::Full {
+            if let Hearing::Full(limit) = hearing
+                && !matches!(post.hearing, Hearing::Full(_))
+            {
                 log::warn!(
                     "cannot watch the folders that lead to {:?}. {} Meanwhile it is looked every \
                      {:?} whether it is still there",
                     root.path,
-                    no_room(&Unwatched::Watches),
+                    no_room(limit),
                     poll_interval(root)
                 );
             }

@@ -12,7 +12,7 @@ use crate::event::RootState;
 use crate::look::RootId;
 use crate::root::Root;
 use crate::state::RootLock;
-use crate::watch::{Hearing, Kernel, Unwatched};
+use crate::watch::{Hearing, Kernel, Limit, Unwatched};
 
 use super::hot::Heat;
 
@@ -139,7 +139,7 @@ impl Post {
             || self.state == RootState::NoAnswer
             || self.is_busy
             || self.is_broken
-            || self.hearing == Hearing::Full
+            || matches!(self.hearing, Hearing::Full(_))
             || (self.hearing == Hearing::Shut && is_away)
     }
 
@@ -238,21 +238,26 @@ pub(super) fn poll_interval(root: &Root) -> Duration {
     (root.policy.grace.shortest() / 2).clamp(Duration::from_millis(200), Duration::from_secs(60))
 }
 
-/// What it means that there is no room for another watch, and the cure.
-pub(super) fn no_room(why: &Unwatched) -> &'static str {
-    match why {
-        Unwatched::Instances => {
-            "A limit of the kernel's is reached: this user may have no more inotify instances, or \
-             this process no more open files. Disks have nothing to do with it. The cure: sudo sysctl \
-             fs.inotify.max_user_instances=1024, or a higher limit of open files."
+/// Says which limit leaves no room for another watch, and how to raise it.
+pub(super) fn no_room(limit: Limit) -> &'static str {
+    match limit {
+        Limit::Instances => {
+            "A limit of the kernel's is reached: this user may have no more inotify instances. Disks have \
+             nothing to do with it. The cure: sudo sysctl fs.inotify.max_user_instances=1024 (in a user \
+             namespace also user.max_inotify_instances)."
         }
-        Unwatched::Threads => {
+        Limit::Files => {
+            "A limit is reached: there can be no more open files. The cure: a higher limit (ulimit -n, \
+             LimitNOFILE= of a unit; of the whole system: sysctl fs.file-max)."
+        }
+        Limit::Threads => {
             "There can be no more threads. The cure: a higher limit of processes (ulimit -u, TasksMax= \
              of a unit)."
         }
-        _ => {
+        Limit::Watches => {
             "A limit of the kernel's is reached: this user may watch no more directories. Disks have \
-             nothing to do with it. The cure: sudo sysctl fs.inotify.max_user_watches=524288."
+             nothing to do with it. The cure: sudo sysctl fs.inotify.max_user_watches=524288 (in a user \
+             namespace also user.max_inotify_watches)."
         }
     }
 }
@@ -316,7 +321,7 @@ mod tests {
         };
         check(shut, true, "its coming is not heard");
         check(
-            |post| post.hearing = Hearing::Full,
+            |post| post.hearing = Hearing::Full(Limit::Watches),
             true,
             "nor its being replaced",
         );

@@ -170,8 +170,10 @@ impl Keeper {
         let more = why.count();
         let every = poll_interval(root);
         let reason = match reason {
+            Unwatched::Limit(limit) => no_room(*limit).to_owned(),
             Unwatched::Other(error) => error.to_string(),
-            limit => no_room(limit).to_owned(),
+            // Those are left out above.
+            Unwatched::Gone => String::new(),
         };
         log::warn!(
             "cannot watch {first:?} and {more} directories more in {:?}. {reason} Meanwhile they \
