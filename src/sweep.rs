@@ -14,7 +14,7 @@ use crate::decide::observation::Observation;
 use crate::decide::policy::confirm;
 use crate::decide::time::ClockWatch;
 use crate::decide::tracker::{Origin, Tracked};
-use crate::event::{Event, Subject};
+use crate::event::{Details, Event, Subject};
 use crate::evidence::Asker;
 use crate::look::{Dir, RootError, RootId};
 use crate::pass::{self, Due, Ground, Pass, Returned, Tools};
@@ -50,6 +50,9 @@ pub fn sweep(
         });
     };
     let mut found = scan::find(root, &mut denied, &|count| progress(0, count))?;
+    if let Some(what) = scan::not_entered(root, &found.elsewhere) {
+        log::warn!("{what}");
+    }
     if !root.policy.is_dry_run() {
         put_in_order((root, id), tools, &mut found, &mut |event| _ = tell(event));
     }
@@ -72,6 +75,7 @@ pub fn sweep(
             reason,
             holders,
             again,
+            details,
             ..
         } => tell(Event::Kept {
             subject,
@@ -79,6 +83,7 @@ pub fn sweep(
             holders,
             retry: None,
             again,
+            details,
         }),
         event => tell(event),
     };
@@ -115,6 +120,13 @@ pub fn sweep(
             let path = root.path.join(below).join(&one.name);
             let seen = dir.as_ref().and_then(|dir| dir.observe(&one.name).ok()?);
             let size = seen.as_ref().map(Observation::size);
+            let details = match (&dir, &seen) {
+                (Some(dir), Some(seen)) => {
+                    let young = Reason::Young;
+                    pass::details(tools, &root.policy, dir, &one.name, seen, young)
+                }
+                _ => Details::default(),
+            };
             let root = root.path.clone();
             tell(Event::Kept {
                 subject: Subject { path, root, size },
@@ -122,6 +134,7 @@ pub fn sweep(
                 holders: Vec::new(),
                 retry: None,
                 again: false,
+                details,
             });
         }
     }

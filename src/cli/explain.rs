@@ -208,9 +208,15 @@ fn print(
     }
     let verdict = match examined.verdict {
         Verdict::Reap => "reap: nothing stands against removing it".to_owned(),
-        Verdict::Keep(reason) => format!("keep: {reason} ({})", words::kept(reason, "", None)),
+        Verdict::Keep(reason) => format!(
+            "keep: {reason} ({})",
+            words::kept(reason, "", None, &examined.details)
+        ),
         Verdict::Quarantine(Some(reason)) => {
-            format!("quarantine: {reason} ({})", words::kept(reason, "", None))
+            format!(
+                "quarantine: {reason} ({})",
+                words::kept(reason, "", None, &examined.details)
+            )
         }
         Verdict::Quarantine(None) => "quarantine".to_owned(),
     };

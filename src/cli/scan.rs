@@ -1,5 +1,6 @@
 //! `orphand scan`: what is there, with the verdict that each temp would get now.
 
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -28,6 +29,18 @@ struct Row {
     examined: Examined,
 }
 
+/// Everything that a scan has seen.
+#[derive(Default)]
+struct Seen {
+    rows: Vec<Row>,
+    /// Directories that were not entered: other mounts and subvolumes.
+    skipped: Vec<PathBuf>,
+    /// The number of directories that could not be read.
+    unread: u64,
+    /// A temp could not be examined.
+    failed: bool,
+}
+
 pub(super) fn run(command: &Scan, look: &Look) -> Result<Exit, Failure> {
     if list_writers(&command.rule) {
         return Ok(Exit::Done);
@@ -38,18 +51,21 @@ pub(super) fn run(command: &Scan, look: &Look) -> Result<Exit, Failure> {
     let plan = plan(&command.rule, typed, &command.dirs, Intent::Look)?;
     let paths = plan.roots.iter().map(|root| root.path.clone()).collect();
     let mut report = Report::new(look, paths);
-    let (mut rows, mut failed) = (Vec::new(), false);
+    let mut seen = Seen::default();
     for (index, root) in plan.roots.iter().enumerate() {
-        failed |= scan_root(index, root, look, &mut rows)?;
+        seen.unread += scan_root(index, root, look, &mut seen)?;
     }
-    failed |= rows
-        .iter()
-        .any(|row: &Row| row.examined.verdict == Verdict::Keep(Reason::CannotTell));
+    let rows = &seen.rows;
+    let failed = seen.failed || seen.unread > 0;
+    let failed = failed
+        || rows
+            .iter()
+            .any(|row: &Row| row.examined.verdict == Verdict::Keep(Reason::CannotTell));
     let orphans = rows.iter().filter(|row| is_orphan(&row.examined)).count();
     if look.json {
-        report.line(&document(&plan.roots, &rows).to_string())?;
+        report.line(&document(&plan.roots, &seen).to_string())?;
     } else {
-        print(&mut report, &plan.roots, &rows, look.quiet)?;
+        print(&mut report, &plan.roots, &seen, look.quiet)?;
     }
     Ok(match (failed, orphans) {
         (true, _) => Exit::Partly,
@@ -58,11 +74,11 @@ pub(super) fn run(command: &Scan, look: &Look) -> Result<Exit, Failure> {
     })
 }
 
-/// Examines every temp of one root. Says whether something could not be read.
-fn scan_root(index: usize, root: &Root, look: &Look, rows: &mut Vec<Row>) -> Result<bool, Failure> {
+/// Examines every temp of one root. Returns the number of directories that could not be read.
+fn scan_root(index: usize, root: &Root, look: &Look, seen: &mut Seen) -> Result<u64, Failure> {
     if !answer::answers(&root.path) {
         log::error!("{}", no_answer(&root.path));
-        return Ok(true);
+        return Ok(1);
     }
     let tools = tools(&Folders::from_env(), false)?;
     let bar = progress_bar(look, "temps examined");
@@ -71,20 +87,24 @@ fn scan_root(index: usize, root: &Root, look: &Look, rows: &mut Vec<Row>) -> Res
         denials.fetch_add(1, Ordering::Relaxed);
         log::error!("cannot read {path:?}: {error}");
     };
-    let found = orphand::scan::temps(root, &mut denied, &|count| bar.set_length(count as u64));
+    let found = orphand::scan::find(root, &mut denied, &|count| bar.set_length(count as u64));
     let found = match found {
         // The same of the root itself: the others are read all the same.
         Err(RootError::Io(error)) if !RootError::is_gone_by(&error) => {
             log::error!("cannot read {:?}: {error}", root.path);
-            return Ok(true);
+            return Ok(1);
         }
         found => found.map_err(|error| cannot_scan(root, &error))?,
     };
+    if let Some(what) = orphand::scan::not_entered(root, &found.elsewhere) {
+        log::warn!("{what}");
+    }
+    seen.skipped.extend(found.elsewhere);
     let asker = Asker::new();
     let has_quarantine =
         Dir::open_root(&root.path, None).is_ok_and(|dir| quarantine::is_possible(&dir));
-    let mut failed = false;
-    for (below, names) in found {
+    let mut failed = 0;
+    for (below, names) in found.temps {
         let ground = Ground {
             root,
             id: None,
@@ -94,27 +114,27 @@ fn scan_root(index: usize, root: &Root, look: &Look, rows: &mut Vec<Row>) -> Res
             Ok(dir) => dir,
             Err(error) => {
                 log::error!("cannot open {:?}: {error}", root.path.join(&below));
-                failed = true;
+                failed += 1;
                 continue;
             }
         };
         for name in names {
             bar.inc(1);
             match pass::examine(&tools, ground, &dir, &asker, &name, has_quarantine) {
-                Ok(Some(examined)) => rows.push(Row {
+                Ok(Some(examined)) => seen.rows.push(Row {
                     root: index,
                     examined,
                 }),
                 Ok(None) => {}
                 Err(error) => {
                     log::error!("cannot examine {:?}: {error}", dir.path().join(&name));
-                    failed = true;
+                    seen.failed = true;
                 }
             }
         }
     }
     bar.finish_and_clear();
-    Ok(failed || denials.into_inner() > 0)
+    Ok(failed + denials.into_inner())
 }
 
 pub(super) fn cannot_scan(root: &Root, error: &RootError) -> Failure {
@@ -147,7 +167,8 @@ pub(super) fn object(examined: &Examined) -> Object {
         .with("writer_pid", examined.suspect.reading.pid)
 }
 
-fn document(roots: &[Root], rows: &[Row]) -> Value {
+fn document(roots: &[Root], seen: &Seen) -> Value {
+    let rows = &seen.rows;
     let roots = orphand::json::event(
         &Event::Ready {
             roots: roots.iter().map(|root| root.path.clone()).collect(),
@@ -172,8 +193,15 @@ fn document(roots: &[Root], rows: &[Row]) -> Value {
             document = document.with(key, value.clone());
         }
     }
+    let skipped = seen.skipped.iter().map(|path| {
+        Object::default()
+            .with_path("path", Some(path))
+            .with("why", "other-mount")
+            .into_value()
+    });
     document
         .with("temps", temps)
+        .with("skipped", skipped.collect::<Vec<_>>())
         .with("total", total.into_value())
         .into_value()
 }
@@ -191,7 +219,8 @@ fn totals(rows: &[Row]) -> ((u64, u64), (u64, u64)) {
     (all, orphans)
 }
 
-fn print(report: &mut Report, roots: &[Root], rows: &[Row], quiet: bool) -> Result<(), Failure> {
+fn print(report: &mut Report, roots: &[Root], seen: &Seen, quiet: bool) -> Result<(), Failure> {
+    let rows = &seen.rows;
     let name = |row: &Row| {
         let root = roots.get(row.root).map(|root| root.path.as_path());
         report.name(&row.examined.path, root.unwrap_or(&row.examined.path))
@@ -218,10 +247,19 @@ fn print(report: &mut Report, roots: &[Root], rows: &[Row], quiet: bool) -> Resu
         report.line(line.trim_end())?;
     }
     let ((temps, _), (orphans, bytes)) = totals(rows);
+    let unread = text::counted(seen.unread, "directory", "directories");
     if orphans == 0 {
         let temps = text::counted(temps, "temp", "temps");
-        report.line(&format!("no orphans ({temps})"))?;
+        report.line(&match seen.unread {
+            0 => format!("no orphans ({temps})"),
+            _ => format!("no orphans found ({temps}), but {unread} could not be read"),
+        })?;
         return Ok(());
+    }
+    if seen.unread > 0 {
+        report.line(&format!(
+            "{unread} could not be read, and may hold more orphans"
+        ))?;
     }
     let oldest = rows.iter().filter(|row| is_orphan(&row.examined));
     let oldest = oldest
@@ -243,7 +281,7 @@ fn why(examined: &Examined) -> String {
     let quiet = text::span(examined.suspect.quiet);
     match examined.verdict {
         Verdict::Reap => format!("unused for {quiet}"),
-        Verdict::Keep(reason) => words::kept(reason, "", None),
+        Verdict::Keep(reason) => words::kept(reason, "", None, &examined.details),
         Verdict::Quarantine(Some(Reason::SoleCopy)) => {
             format!("unused for {quiet}; it may be the only copy")
         }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use super::post::{no_room, poll_interval};
 use super::{Keeper, Post};
 use crate::event::{Cause, Event, RootState};
-use crate::look::{RootError, RootId, answer};
+use crate::look::{Dir, RootError, RootId, answer};
 use crate::reap::quarantine::Room;
 use crate::root::{Root, leads_to_broad};
 use crate::watch::{Hearing, Unwatched};
@@ -147,8 +147,30 @@ impl Keeper {
                 room.tidy();
             }
         }
+        self.say_no_proof(index, root, id);
         self.scan(index, root, Path::new(""), cause);
         self.settle_state(index, root);
+    }
+
+    /// Says once of a root that its file system is none on which a file can be proven unused.
+    fn say_no_proof(&mut self, index: usize, root: &Root, id: RootId) {
+        let Ok(dir) = Dir::open_root(&root.path, Some(id)) else {
+            return;
+        };
+        let Some(post) = self.posts.get_mut(index) else {
+            return;
+        };
+        let place = dir.place();
+        let is_news = !place.has_proof(&root.policy);
+        if is_news && !std::mem::replace(&mut post.said_no_proof, is_news) {
+            let name = &place.file_system;
+            log::warn!(
+                "{:?} is on {name}: on this file system nothing can prove that a file is unused, and every temp is \
+                 kept as network-fs. To trust it: network = [{:?}] in the configuration file",
+                root.path,
+                &**name
+            );
+        }
     }
 
     /// Says, if it is news, whether all of a root that is there is watched.

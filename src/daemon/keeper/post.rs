@@ -25,6 +25,10 @@ pub(super) struct Post {
     pub(super) hot: BTreeSet<PathBuf>,
     /// Directories that should be, and cannot.
     pub(super) unwatched: BTreeSet<PathBuf>,
+    /// Mounts and subvolumes below it of which it was said that they are not entered.
+    pub(super) not_entered: BTreeSet<PathBuf>,
+    /// It was said that nothing proves a file unused on its file system.
+    pub(super) said_no_proof: bool,
     /// How much is heard of the way to it.
     pub(super) hearing: Hearing,
     /// Another orphand works on it.
@@ -67,6 +71,8 @@ impl Post {
             watched: HashMap::new(),
             hot: BTreeSet::new(),
             unwatched: BTreeSet::new(),
+            not_entered: BTreeSet::new(),
+            said_no_proof: false,
             hearing: Hearing::Whole,
             is_busy: false,
             is_broken: false,
