@@ -142,7 +142,8 @@ fn summary(path: Option<&Path>, roots: &[Root]) -> Vec<String> {
     let path = text::escaped(path);
     if roots.is_empty() {
         return vec![format!(
-            "{path} is right, and lists no directory; to watch one: [[watch]] and its path"
+            "{path} is right, and lists no directory: watch has nothing to do until it does; to watch one: \
+             [[watch]] and its path"
         )];
     }
     let number = text::counted(roots.len() as u64, "directory", "directories");

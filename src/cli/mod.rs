@@ -229,12 +229,24 @@ fn tools(folders: &Folders, verbose: bool) -> Result<Tools, Failure> {
     })
 }
 
-/// Asks a yes-or-no question on the terminal. Anything but yes is no.
+/// Asks a yes-or-no question on the terminal, again where the answer is neither. No answer is no, which is said.
 fn confirmed(question: &str) -> bool {
+    let mut lines = io::stdin().lines();
     eprint!("{question} [y/N] ");
-    let mut answer = String::new();
-    let read = io::stdin().read_line(&mut answer).is_ok();
-    read && matches!(answer.trim(), "y" | "Y" | "yes" | "Yes")
+    loop {
+        let answer = lines.next().and_then(Result::ok);
+        let is_end = answer.is_none();
+        match answer.unwrap_or_default().trim().to_lowercase().as_str() {
+            "y" | "yes" => return true,
+            "" | "n" | "no" => {
+                // Ctrl-D ends no line.
+                let end = if is_end { "\n" } else { "" };
+                eprintln!("{end}nothing was removed");
+                return false;
+            }
+            _ => eprint!("answer y or n: {question} [y/N] "),
+        }
+    }
 }
 
 fn stdin_is_terminal() -> bool {

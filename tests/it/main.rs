@@ -17,6 +17,7 @@ mod manual;
 mod names;
 #[cfg(target_os = "linux")]
 mod no_answer;
+mod notices;
 mod quarantine;
 mod scan;
 mod seeds;

@@ -179,12 +179,21 @@ fn wait_for_file(
     let mut changes = Changes::of(&path);
     loop {
         if failure.text != said {
-            ::log::error!(
-                "{}\ndegraded: nothing is watched or removed until {path:?} is mended",
-                failure.text
-            );
+            // The file is right, and `config check` says so too: there is nothing to fix in it.
+            let lists_none = failure.exit == Exit::Usage && path.is_file();
+            match lists_none {
+                true => ::log::warn!(
+                    "{}\nidle: nothing is watched until {path:?} lists a directory",
+                    failure.text
+                ),
+                false => ::log::error!(
+                    "{}\ndegraded: nothing is watched or removed until {path:?} is fixed",
+                    failure.text
+                ),
+            }
+            let word = if lists_none { "idle" } else { "degraded" };
             board.read(None, Some(failure.text.clone()));
-            supervisor.is_ready(&format!("degraded: {}", failure.text));
+            supervisor.is_ready(&format!("{word}: {}", failure.text));
             said = failure.text;
         }
         // It may have been mended before anybody listened: look once more, and then each time.

@@ -161,8 +161,7 @@ impl Keeper {
             return;
         };
         let place = dir.place();
-        let is_news = !place.has_proof(&root.policy);
-        if is_news && !std::mem::replace(&mut post.said_no_proof, is_news) {
+        if !place.has_proof(&root.policy) && !std::mem::replace(&mut post.said_no_proof, true) {
             let name = &place.file_system;
             log::warn!(
                 "{:?} is on {name}: on this file system nothing can prove that a file is unused, and every temp is \
