@@ -105,7 +105,7 @@ impl Root {
         let root = Root::to_look_at(path, policy)?;
         if !allow_broad {
             let homes = homes();
-            // Where it does not answer, the watcher looks at it when it does: `leads_to_broad`.
+            // A root that does not answer is looked at by the watcher when it does: `leads_to_broad`.
             let canonical = answer::answers(&root.path).then(|| fs::canonicalize(&root.path));
             let real = canonical.and_then(|real| broad(&real.ok()?, &homes));
             let what = broad(&root.path, &homes).or(real);

@@ -13,7 +13,7 @@ use crate::reap::quarantine::Room;
 use crate::root::{Root, leads_to_broad};
 use crate::watch::{Hearing, Unwatched};
 
-/// How often it is seen whether a root answers that did not.
+/// The interval at which a root that does not answer is asked about again.
 const NO_ANSWER: Duration = Duration::from_secs(1);
 
 impl Keeper {
@@ -68,7 +68,7 @@ impl Keeper {
         }
     }
 
-    /// Whether the file system of a root answers. One that does not is let go until it does: a call on it may
+    /// Returns whether the file system of a root answers. One that does not is detached until it does: a call on it may
     /// never return, and this thread serves all roots.
     pub(super) fn does_answer(&mut self, index: usize, root: &Root) -> bool {
         if answer::answers(&root.path) {

@@ -208,7 +208,7 @@ unsafe fn look(paths: &[CString], progress: &Progress) -> ! {
             libc::_exit(0);
         }
         libc::prctl(libc::PR_SET_NAME, c"orphand-probe".as_ptr());
-        // Where the parent ends first this is of no use any more.
+        // A probe without its parent is of no use.
         libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
         let mut names = [0_u64; 512];
         let mut system = std::mem::zeroed::<libc::statfs>();

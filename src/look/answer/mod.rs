@@ -1,4 +1,4 @@
-//! Whether the file system behind a path answers.
+//! Asks whether the file system behind a path answers.
 //!
 //! A call on a file system whose server is gone (FUSE, NFS) may never return, and a thread in such a call
 //! cannot be ended: the process that it belongs to cannot end either. So a path is asked about by a probe,
@@ -39,7 +39,7 @@ const LATE: Duration = Duration::from_secs(3);
 /// that are asked about the next time.
 const MOST: usize = 256;
 
-/// What is known of the paths that were asked about.
+/// The paths that were asked about, and their answers.
 static KNOWN: Mutex<Known> = Mutex::new(Known {
     states: BTreeMap::new(),
     were_silent: BTreeSet::new(),
@@ -102,7 +102,7 @@ impl Known {
         silent
     }
 
-    /// Whether `path` is known to answer or to be silent. Takes in the answer if it has come since.
+    /// Returns whether `path` is known to answer or to be silent. Takes in the answer if it has come since.
     fn is_known(&mut self, path: &Path, now: Instant) -> bool {
         match self.states.get_mut(path) {
             None => false,
@@ -126,7 +126,7 @@ impl Known {
         });
     }
 
-    /// Whether the way to `path` leads through a directory that does not answer: no probe comes back from
+    /// Returns whether the way to `path` leads through a directory that does not answer: no probe comes back from
     /// there.
     fn is_below_silent(&mut self, path: &Path, now: Instant) -> bool {
         let mut above = path.ancestors().skip(1);
