@@ -29,10 +29,10 @@ use crate::evidence::siblings::Listings;
 use crate::evidence::writers::Writers;
 use crate::journal::Journal;
 use crate::ledger::{Ledger, Tally};
-use crate::look::RootId;
+use crate::look::{RootId, answer};
 use crate::pass::Tools;
 use crate::reap::{Hook, Reaper};
-use crate::root::{Refused, Root};
+use crate::root::{Refused, Root, absolute};
 use crate::state::{Folders, Held, LockError, Locker, RootLock};
 use crate::temps::{self, Temps, Waiting};
 use crate::watch::Inlet;
@@ -344,7 +344,8 @@ fn busy(root: &Path, other: &Held) -> String {
 }
 
 fn is_same(path: &Path, root: &Path) -> bool {
-    path == root || std::fs::canonicalize(root).is_ok_and(|root| root == path)
+    path == root
+        || (answer::answers(root) && std::fs::canonicalize(root).is_ok_and(|root| root == path))
 }
 
 /// Locks those of `roots` that are there and for which a lock can be made. An error: another process
@@ -354,9 +355,12 @@ pub fn lock(roots: &[Root], runtime: Option<&Path>) -> Result<Vec<Option<RootLoc
     let mut locker = None;
     let mut locks = Vec::with_capacity(roots.len());
     for root in roots {
-        let (Some(runtime), Ok(id), false) =
-            (runtime, RootId::of(&root.path), root.policy.is_dry_run())
-        else {
+        // One that does not answer is locked when it does.
+        if root.policy.is_dry_run() || !answer::answers(&root.path) {
+            locks.push(None);
+            continue;
+        }
+        let (Some(runtime), Ok(id)) = (runtime, RootId::of(&root.path)) else {
             locks.push(None);
             continue;
         };
@@ -594,6 +598,9 @@ enum Whose {
 
 impl Territory {
     fn new(rules: &Rules) -> Result<Territory, Refused> {
+        // All at once: those that do not answer are waited for together.
+        let paths: Vec<PathBuf> = rules.roots.iter().map(|(path, _)| absolute(path)).collect();
+        let _ = answer::silent(paths.iter().map(PathBuf::as_path));
         let mut roots: Vec<Root> = Vec::new();
         for (path, policy) in &rules.roots {
             let root = Root::new(path, Arc::clone(policy), rules.allow_broad_roots)?;

@@ -38,6 +38,23 @@ pub struct Disposed {
     pub dry_run: bool,
 }
 
+/// Details of a kept temp, for people.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Details {
+    /// The name of its file system, as the key `network` of a rule has it.
+    pub file_system: String,
+    /// The pid in its name.
+    pub writer_pid: Option<u32>,
+    /// The name of that process, if it is known.
+    pub writer: Option<String>,
+    /// Its data is not on this disk.
+    pub is_dataless: bool,
+    /// The time since it was last changed.
+    pub quiet: Duration,
+    /// Its grace.
+    pub grace: Duration,
+}
+
 /// How a temp came to its end without us.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum How {
@@ -73,6 +90,8 @@ pub enum RootState {
     Denied,
     /// What happens in it cannot be told.
     Blind,
+    /// Its file system does not answer.
+    NoAnswer,
 }
 
 /// What a watch or a sweep came to.
@@ -134,6 +153,8 @@ pub enum Event {
         retry: Option<Duration>,
         /// It was reported before, for another reason.
         again: bool,
+        /// Details for people.
+        details: Details,
     },
     /// A temp was removed.
     Reaped(Disposed),
@@ -221,6 +242,7 @@ impl RootState {
             RootState::Polling => "polling",
             RootState::Denied => "denied",
             RootState::Blind => "blind",
+            RootState::NoAnswer => "no-answer",
         }
     }
 }

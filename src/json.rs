@@ -163,6 +163,7 @@ pub fn event(event: &Event, at: Wall) -> Object {
             holders: by,
             retry,
             again: _,
+            details: _,
         } => new("kept")
             .with_subject(subject)
             .with("reason", reason.as_str())

@@ -17,7 +17,7 @@ use crate::decide::reserved::Reserved;
 use crate::decide::retention::{Trust, Wanted};
 use crate::decide::time::{ClockWatch, Mono, Now};
 use crate::decide::tracker::{Look, Next, Tracked};
-use crate::event::{Disposed, Event, How, Subject};
+use crate::event::{Details, Disposed, Event, How, Subject};
 use crate::evidence::locks::Locks;
 use crate::evidence::namespaces::Nested;
 use crate::evidence::restored::Marks;
@@ -575,12 +575,14 @@ impl<'a> Pass<'a> {
             let holders = census.of(file);
             self.tools.writers.holds(file, &holders);
             let subject = self.subject(&name, Some(&observation));
+            let details = details(self.tools, policy, dir, &name, &observation, reason);
             (self.tell)(Event::Kept {
                 subject,
                 reason,
                 holders,
                 retry: Some(answer.retry),
                 again: answer.again,
+                details,
             });
         }
     }
@@ -744,6 +746,35 @@ pub fn kept_claim(
         holders: Vec::new(),
         retry,
         again: false,
+        details: Details::default(),
+    }
+}
+
+/// Returns what people are told of a temp that is kept for `reason`.
+pub(crate) fn details(
+    tools: &Tools,
+    policy: &Policy,
+    dir: &Dir,
+    name: &OsStr,
+    seen: &Observation,
+    reason: Reason,
+) -> Details {
+    let reading = policy.names.read(name);
+    let pid = reading.pid.filter(|_| reason == Reason::WriterAlive);
+    let writer = pid.and_then(|pid| {
+        tools.writers.meet(pid, seen.fingerprint.uid);
+        tools.writers.of(FileId::from(&seen.fingerprint), Some(pid))
+    });
+    Details {
+        file_system: dir.place().file_system.to_string(),
+        writer_pid: pid,
+        writer,
+        is_dataless: seen.dataless,
+        quiet: clock::wall().since(seen.fingerprint.newest()),
+        grace: {
+            let file = &seen.fingerprint;
+            policy.grace_of(&reading, file.size == 0, dir.place().dates.lag(file))
+        },
     }
 }
 
@@ -852,6 +883,12 @@ pub fn examine(
     let verdict = judge(&evidence, policy);
     let folder = ground.root.path.join(ground.below);
     Ok(Some(Examined {
+        details: match verdict {
+            Verdict::Keep(reason) => {
+                details(tools, policy, dir, name, &evidence.observation, reason)
+            }
+            _ => Details::default(),
+        },
         target: evidence::target_name(&suspect.reading, found.index).map(|name| folder.join(name)),
         path: folder.join(name),
         suspect,
@@ -873,6 +910,8 @@ pub struct Examined {
     pub evidence: Evidence,
     /// The verdict.
     pub verdict: Verdict,
+    /// Details for people.
+    pub details: Details,
 }
 
 fn intent((doomed, candidate): &(Doomed, Candidate)) -> json::Object {

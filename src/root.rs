@@ -10,7 +10,7 @@ use rustix::fs::StatVfsMountFlags;
 
 use crate::decide::judge::Dates;
 use crate::decide::policy::{Policy, PolicyError};
-use crate::look::{RootError, RootId};
+use crate::look::{RootError, RootId, answer};
 
 /// A root and its rule.
 #[derive(Clone, Debug)]
@@ -127,14 +127,16 @@ const TEMPORARY: &[&str] = &[
 
 impl Root {
     /// The root at `path`, with a rule. What stands there now is looked at; that nothing does is
-    /// no reason to refuse it. A rule that only reports takes any directory.
+    /// no reason to refuse it, nor is that its file system does not answer. A rule that only reports takes any directory.
     pub fn new(path: &Path, policy: Arc<Policy>, allow_broad: bool) -> Result<Root, Refused> {
         let root = Root::to_look_at(path, policy)?;
         if !allow_broad && !root.policy.is_dry_run() {
             let machine = Machine::now();
-            let shared = is_shared(&root.path);
-            let real = fs::canonicalize(&root.path).ok();
-            let real = real.and_then(|real| machine.broad(&real, shared));
+            // A root that does not answer is looked at by the watcher when it does: `leads_to_broad`.
+            let answers = answer::answers(&root.path);
+            let shared = answers && is_shared(&root.path);
+            let real = answers.then(|| fs::canonicalize(&root.path));
+            let real = real.and_then(|real| machine.broad(&real.ok()?, shared));
             let what = machine.broad(&root.path, shared).or(real);
             if let Some(what) = what {
                 let path = root.path;
@@ -149,6 +151,9 @@ impl Root {
         let path = absolute(path);
         if let Err(error) = policy.check(crate::watch::CLOSE_EVENTS) {
             return Err(Refused::Policy { path, error });
+        }
+        if !answer::answers(&path) {
+            return Ok(Root { path, policy });
         }
         match RootId::of(&path) {
             Err(RootError::Symlink { leads_to }) => Err(Refused::Symlink { path, leads_to }),
@@ -181,6 +186,17 @@ impl Root {
                 && !self.policy.exclude.excludes(below));
         covered.then_some(below)
     }
+}
+
+/// Returns what makes the directory too broad to which `path` leads through a symlink, if anything does: for
+/// a root that could not be looked at when it was given.
+#[must_use]
+pub(crate) fn leads_to_broad(path: &Path) -> Option<&'static str> {
+    let real = fs::canonicalize(path).ok()?;
+    let is_shared = is_shared(&real);
+    (real != path)
+        .then(|| Machine::now().broad(&real, is_shared))
+        .flatten()
 }
 
 /// Whether `name` is one of orphand's own: the quarantine, or a claim.
@@ -279,8 +295,11 @@ fn homes() -> Vec<PathBuf> {
             homes.push(PathBuf::from(home));
         }
     }
+    // A home on a server that is gone must not stop everything.
+    let silent = answer::silent(homes.iter().map(PathBuf::as_path));
     let real = homes
         .iter()
+        .filter(|home| !silent.contains(home.as_path()))
         .filter_map(|home| fs::canonicalize(home).ok())
         .collect::<Vec<_>>();
     homes.extend(real);

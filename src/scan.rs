@@ -29,6 +29,8 @@ pub enum Met<'a> {
     Done(&'a Dir),
     /// This directory cannot be read.
     Denied(&'a Path, &'a io::Error),
+    /// This directory is another mount or subvolume, which a walk does not enter.
+    Elsewhere(&'a Path),
 }
 
 /// The largest number of threads that one walk uses.
@@ -100,6 +102,9 @@ impl Walk<'_> {
                 // Gone meanwhile, or replaced by something else: nothing to read.
                 Err(RootError::Io(error)) if !RootError::is_gone_by(&error) => {
                     (self.met)(Met::Denied(&self.path(&below), &error));
+                }
+                Err(RootError::Io(error)) if error.raw_os_error() == Some(libc::EXDEV) => {
+                    (self.met)(Met::Elsewhere(&self.path(&below)));
                 }
                 Err(_) => {}
             }
@@ -178,6 +183,8 @@ pub struct Found {
     pub temps: Vec<(PathBuf, Vec<OsString>)>,
     /// Claims, and the directories they lie in.
     pub claims: Vec<(PathBuf, OsString)>,
+    /// Directories that were not entered, because they are other mounts or subvolumes.
+    pub elsewhere: Vec<PathBuf>,
 }
 
 impl Found {
@@ -201,6 +208,7 @@ pub fn find(
         Temp(PathBuf, OsString),
         Claim(PathBuf, OsString),
         Denied(PathBuf, io::Error),
+        Elsewhere(PathBuf),
     }
     let (send, receive) = unbounded();
     let count = AtomicUsize::new(0);
@@ -209,6 +217,7 @@ pub fn find(
             Met::Temp(dir, name) => Heard::Temp(dir.below().to_owned(), name.to_owned()),
             Met::Claim(dir, name) => Heard::Claim(dir.below().to_owned(), name.to_owned()),
             Met::Denied(path, error) => Heard::Denied(path.to_owned(), error::copy(error)),
+            Met::Elsewhere(path) => Heard::Elsewhere(path.to_owned()),
             Met::Done(_) => return progress(count.load(Ordering::Relaxed)),
             Met::Dir(_) => return,
         };
@@ -234,6 +243,7 @@ pub fn find(
             Heard::Temp(below, name) => close(std::mem::replace(&mut last, (below, vec![name]))),
             Heard::Claim(below, name) => found.claims.push((below, name)),
             Heard::Denied(path, error) => denied(&path, &error),
+            Heard::Elsewhere(path) => found.elsewhere.push(path),
         }
     }
     close(last);
@@ -241,7 +251,35 @@ pub fn find(
         names.sort_unstable();
     }
     found.temps = by_dir.into_iter().collect();
+    found.elsewhere.sort_unstable();
     Ok(found)
+}
+
+/// Says of directories below a root that they were not entered, and how to have them looked at. Returns `None`
+/// where there are none.
+#[must_use]
+pub fn not_entered(root: &Root, elsewhere: &[PathBuf]) -> Option<String> {
+    const NAMED: usize = 3;
+    let names: Vec<String> = elsewhere
+        .iter()
+        .take(NAMED)
+        .map(|path| format!("{path:?}"))
+        .collect();
+    let first = names.join(", ");
+    let more = match elsewhere.len().saturating_sub(NAMED) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    let what = match elsewhere.len() {
+        0 => return None,
+        1 => "1 directory is another mount or subvolume and was".to_owned(),
+        count => format!("{count} directories are other mounts or subvolumes and were"),
+    };
+    Some(format!(
+        "below {:?}, {what} not entered: {first}{more}. Give such a directory as a root of its own to have it \
+         looked at",
+        root.path
+    ))
 }
 
 /// All temps below a root, as the directories they lie in and their names.

@@ -13,7 +13,7 @@ use crate::decide::observation::Observation;
 use crate::decide::policy::confirm;
 use crate::decide::time::ClockWatch;
 use crate::decide::tracker::{Origin, Tracked};
-use crate::event::{Event, Subject};
+use crate::event::{Details, Event, Subject};
 use crate::evidence::Asker;
 use crate::look::{Dir, RootError, RootId};
 use crate::pass::{self, Due, Ground, Pass, Returned, Tools};
@@ -55,6 +55,9 @@ pub fn sweep(
     };
     let is_stopped = || stop.is_stopped();
     let mut found = scan::find(root, &mut denied, &|count| progress(0, count), &is_stopped)?;
+    if let Some(what) = scan::not_entered(root, &found.elsewhere) {
+        log::warn!("{what}");
+    }
     let around = Around {
         root,
         id,
@@ -90,6 +93,7 @@ pub fn sweep(
             reason,
             holders,
             again,
+            details,
             ..
         } => tell(Event::Kept {
             subject,
@@ -97,6 +101,7 @@ pub fn sweep(
             holders,
             retry: None,
             again,
+            details,
         }),
         event => tell(event),
     };
@@ -126,6 +131,13 @@ pub fn sweep(
             let path = root.path.join(below).join(&one.name);
             let seen = dir.as_ref().and_then(|dir| dir.observe(&one.name).ok()?);
             let size = seen.as_ref().map(Observation::size);
+            let details = match (&dir, &seen) {
+                (Some(dir), Some(seen)) => {
+                    let young = Reason::Young;
+                    pass::details(tools, &root.policy, dir, &one.name, seen, young)
+                }
+                _ => Details::default(),
+            };
             let root = root.path.clone();
             tell(Event::Kept {
                 subject: Subject { path, root, size },
@@ -133,6 +145,7 @@ pub fn sweep(
                 holders: Vec::new(),
                 retry: None,
                 again: false,
+                details,
             });
         }
     }

@@ -135,6 +135,9 @@ impl Snapshot {
                 RootState::Denied => trouble.push(format!(
                     "{root} may not be opened, or is another orphand's; why: {doctor}"
                 )),
+                RootState::NoAnswer => trouble.push(format!(
+                    "the file system of {root} does not answer; it is watched when it does. Why: orphand doctor"
+                )),
                 RootState::Blind => {
                     trouble.push(format!("{root} cannot be judged; why: {doctor}"));
                 }

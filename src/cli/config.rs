@@ -4,6 +4,7 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use orphand::json::Object;
+use orphand::look::answer;
 use orphand::root::{Root, absolute};
 use serde_json::Value;
 
@@ -144,7 +145,8 @@ fn summary(path: Option<&Path>, roots: &[Root]) -> Vec<String> {
     let path = text::escaped(path);
     if roots.is_empty() {
         return vec![format!(
-            "{path} is right, and lists no directory; to watch one: [[watch]] and its path"
+            "{path} is right, and lists no directory: watch has nothing to do until it does; to watch one: \
+             [[watch]] and its path"
         )];
     }
     let number = text::counted(roots.len() as u64, "directory", "directories");
@@ -159,9 +161,10 @@ fn summary(path: Option<&Path>, roots: &[Root]) -> Vec<String> {
             true => String::new(),
             false => format!(", without {}", policy.exclude),
         };
-        let there = match root.path.symlink_metadata() {
-            Ok(_) => "",
-            Err(_) => "; not there yet: it is waited for",
+        let there = match answer::answers(&root.path) {
+            false => "; it does not answer: it is watched when it does",
+            true if root.path.symlink_metadata().is_err() => "; not there yet: it is waited for",
+            true => "",
         };
         let path = text::escaped(&root.path);
         format!("  {path} ({deep}{excluded}) for {names}; the grace is {grace}{there}")

@@ -16,6 +16,7 @@ use orphand::decide::exclude::{Exclude, ExcludeError};
 use orphand::decide::policy::{Action, Closed, Graces, Hot, Open, Policy, PolicyError, SoleCopy};
 use orphand::decide::retention::Limits;
 use orphand::decide::temp_name::{NameError, Names};
+use orphand::look::answer;
 use orphand::root::{Refused, Root};
 use orphand::state::read_regular;
 use orphand::watch::CLOSE_EVENTS;
@@ -291,6 +292,8 @@ impl Config {
         let mut roots: Vec<Root> = Vec::new();
         // By the paths as they are written, and by those that they lead to.
         let mut known = [Known::default(), Known::default()];
+        // All at once: those that do not answer are waited for together.
+        let _ = answer::silent(self.watch.iter().map(|rule| rule.path.as_path()));
         for rule in &self.watch {
             let settings = rule.settings.clone().over(&self.defaults);
             let settings = typed.clone().over(&settings);
@@ -375,6 +378,9 @@ impl Config {
 
 /// Where `path` leads as far as it is there; symlinks on the way may make two of one.
 fn real(path: &Path) -> PathBuf {
+    if !answer::answers(path) {
+        return path.to_owned();
+    }
     let lead = |there: &Path| {
         let rest = path.strip_prefix(there).ok()?;
         Some(fs::canonicalize(there).ok()?.join(rest))

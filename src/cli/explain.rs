@@ -14,7 +14,7 @@ use orphand::decide::policy::Policy;
 use orphand::decide::time::Wall;
 use orphand::evidence::{self, Asker, FileId};
 use orphand::json;
-use orphand::look::Dir;
+use orphand::look::{Dir, answer};
 use orphand::pass::{self, Examined, Ground};
 use orphand::reap::quarantine;
 use orphand::root::{Root, absolute};
@@ -27,7 +27,9 @@ use super::report::Report;
 use super::scan::{object, rule_object};
 use super::shell::Suggestion;
 use super::words;
-use super::{Exit, Failure, Intent, Plan, list_writers, lossy, missing, plan, text, tools};
+use super::{
+    Exit, Failure, Intent, Plan, list_writers, lossy, missing, no_answer, plan, text, tools,
+};
 
 pub(super) fn run(command: &Explain, look: &Look) -> Result<Exit, Failure> {
     if list_writers(&command.rule)? {
@@ -46,6 +48,9 @@ pub(super) fn run(command: &Explain, look: &Look) -> Result<Exit, Failure> {
         let Some(root) = plan.roots.first() else {
             continue;
         };
+        if !answer::answers(&root.path) {
+            return Err(Failure::new(Exit::Failed, no_answer(&root.path)));
+        }
         if path.is_dir() && !path.is_symlink() {
             let scan = command.rule.repeat(Suggestion::new("scan")).arg(&path);
             return Err(Failure::new(
@@ -274,9 +279,15 @@ fn print(
     }
     let verdict = match examined.verdict {
         Verdict::Reap => "reap: nothing stands against removing it".to_owned(),
-        Verdict::Keep(reason) => format!("keep: {reason} ({})", words::kept(reason, "", None)),
+        Verdict::Keep(reason) => format!(
+            "keep: {reason} ({})",
+            words::kept(reason, "", None, &examined.details)
+        ),
         Verdict::Quarantine(Some(reason)) => {
-            format!("quarantine: {reason} ({})", words::kept(reason, "", None))
+            format!(
+                "quarantine: {reason} ({})",
+                words::kept(reason, "", None, &examined.details)
+            )
         }
         Verdict::Quarantine(None) => "quarantine".to_owned(),
     };

@@ -93,12 +93,13 @@ struct Family {
     samples: Vec<(String, f64)>,
 }
 
-const STATES: [RootState; 5] = [
+const STATES: [RootState; 6] = [
     RootState::Watching,
     RootState::Gone,
     RootState::Polling,
     RootState::Denied,
     RootState::Blind,
+    RootState::NoAnswer,
 ];
 
 /// The text format of Prometheus, version 0.0.4.

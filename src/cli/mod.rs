@@ -15,7 +15,7 @@ use orphand::evidence::restored::Marks;
 use orphand::evidence::siblings::Listings;
 use orphand::evidence::writers::Writers;
 use orphand::journal::Journal;
-use orphand::look::{RootError, RootId};
+use orphand::look::{RootError, RootId, answer};
 use orphand::pass::Tools;
 use orphand::reap::Reaper;
 use orphand::root::{Refused, Root, absolute};
@@ -249,6 +249,8 @@ fn plan(
         Intent::Act | Intent::Look => config.covered(dirs, &typed)?,
     };
     let mut roots: Vec<Root> = Vec::new();
+    // All at once: those that do not answer are waited for together.
+    let _ = answer::silent(covered.iter().map(|one| one.path.as_path()));
     let (mut rules, mut broad) = (BTreeMap::new(), BTreeSet::new());
     for one in covered {
         let policy = Arc::new(one.policy);
@@ -288,7 +290,8 @@ fn listed(rule: &Rule, typed: &RuleSettings, verb: &str) -> Result<Plan, Failure
     let broad = roots.iter().map(|root| root.path.clone()).collect();
     // A watcher waits for those that are not there; here nothing waits.
     roots.retain(|root| {
-        let is_there = !matches!(RootId::of(&root.path), Err(RootError::Missing));
+        let is_there = !answer::answers(&root.path)
+            || !matches!(RootId::of(&root.path), Err(RootError::Missing));
         if !is_there {
             ::log::warn!("{:?} does not exist, and is left out", root.path);
         }
@@ -355,12 +358,24 @@ fn tools(folders: &Folders, verbose: bool) -> Result<Tools, Failure> {
     })
 }
 
-/// Asks a yes-or-no question on the terminal. Anything but yes is no.
+/// Asks a yes-or-no question on the terminal, again where the answer is neither. No answer is no, which is said.
 fn confirmed(question: &str) -> bool {
+    let mut lines = io::stdin().lines();
     let _ = write!(io::stderr(), "{question} [y/N] ");
-    let mut answer = String::new();
-    let read = io::stdin().read_line(&mut answer).is_ok();
-    read && matches!(answer.trim(), "y" | "Y" | "yes" | "Yes")
+    loop {
+        let answer = lines.next().and_then(Result::ok);
+        let is_end = answer.is_none();
+        match answer.unwrap_or_default().trim().to_lowercase().as_str() {
+            "y" | "yes" => return true,
+            "" | "n" | "no" => {
+                // Ctrl-D ends no line.
+                let end = if is_end { "\n" } else { "" };
+                let _ = writeln!(io::stderr(), "{end}nothing was removed");
+                return false;
+            }
+            _ => _ = write!(io::stderr(), "answer y or n: {question} [y/N] "),
+        }
+    }
 }
 
 fn stdin_is_terminal() -> bool {
@@ -392,6 +407,15 @@ fn missing(path: &Path) -> Failure {
     Failure::new(
         Exit::Failed,
         format!("{path:?} does not exist; check the name (orphand watch --wait waits for it)"),
+    )
+}
+
+/// Says that the file system of `path` does not answer, and how to find out why.
+fn no_answer(path: &Path) -> String {
+    format!(
+        "{path:?} does not answer: nothing came from its file system for {} s; to see what it is: \
+         orphand doctor {path:?}",
+        answer::PATIENCE.as_secs()
     )
 }
 

@@ -5,12 +5,12 @@ use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 
 use orphand::journal::Journal;
-use orphand::look::RootError;
+use orphand::look::{RootError, answer};
 use orphand::reap::quarantine::{FOLDER, Room};
 use serde_json::Value;
 
 use super::config_file::Config;
-use super::text;
+use super::{no_answer, text};
 
 /// The quarantines that were found.
 #[derive(Debug, Default)]
@@ -19,6 +19,8 @@ pub(super) struct Quarantines {
     pub(super) found: Vec<Vec<PathBuf>>,
     /// Those that could not be opened, and why.
     pub(super) failed: Vec<(PathBuf, RootError)>,
+    /// Those of which the file system does not answer.
+    pub(super) silent: Vec<PathBuf>,
     /// The directories that were searched.
     searched: BTreeSet<PathBuf>,
 }
@@ -28,7 +30,12 @@ impl Quarantines {
     pub(super) fn of(dirs: impl IntoIterator<Item = PathBuf>) -> Quarantines {
         let mut quarantines = Quarantines::default();
         let mut places = HashMap::new();
-        for root in dirs {
+        let dirs: Vec<PathBuf> = dirs.into_iter().collect();
+        // All at once: those that do not answer are waited for together.
+        let silent = answer::silent(dirs.iter().map(PathBuf::as_path));
+        quarantines.silent = silent.iter().map(|root| root.to_path_buf()).collect();
+        let silent: BTreeSet<PathBuf> = quarantines.silent.iter().cloned().collect();
+        for root in dirs.into_iter().filter(|root| !silent.contains(root)) {
             if !quarantines.searched.insert(root.clone()) {
                 continue;
             }
@@ -86,7 +93,10 @@ impl Quarantines {
                 text::escaped(&root.join(FOLDER))
             );
         }
-        !self.failed.is_empty()
+        for root in &self.silent {
+            ::log::error!("{}", no_answer(root));
+        }
+        !self.failed.is_empty() || !self.silent.is_empty()
     }
 
     /// Returns the list of searched directories, for people.

@@ -1,11 +1,13 @@
 //! Where what happens is told: lines for people, JSON for programs.
 
+use std::collections::HashMap;
 use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 
 use anstyle::Style;
 use orphand::clock;
-use orphand::event::Event;
+use orphand::decide::judge::Reason;
+use orphand::event::{Cause, Event, RootState};
 use orphand::json;
 use orphand::root::Root;
 
@@ -25,6 +27,24 @@ pub(crate) struct Report {
     status: Option<String>,
     /// The reader of stdout has closed it: nothing is written any more.
     closed: bool,
+    /// Roots that are scanned by time, and whether that was told.
+    polled: HashMap<PathBuf, bool>,
+    /// How often a temp was kept because of a live process, by reason, directory and process.
+    kept: HashMap<(Reason, PathBuf, u32), u64>,
+    /// Each single temp that is kept is told.
+    verbose: bool,
+}
+
+/// The most processes for which it is remembered that their temps are kept. Beyond that all are forgotten.
+const MOST_KEPT: usize = 1024;
+
+/// How often a line about a kept temp is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Telling {
+    Whole,
+    /// The last line of its kind.
+    Last,
+    Not,
 }
 
 impl Report {
@@ -52,6 +72,9 @@ impl Report {
             },
             status: None,
             closed: false,
+            polled: HashMap::new(),
+            kept: HashMap::new(),
+            verbose: look.verbose > 0,
         }
     }
 
@@ -73,21 +96,83 @@ impl Report {
 
     /// Tells of `event`. A reader that has closed the pipe is no error.
     pub(crate) fn event(&mut self, event: &Event) -> io::Result<()> {
+        if !self.json && self.is_told_already(event) {
+            return Ok(());
+        }
+        let telling = self.telling(event);
         if log::path().is_some()
+            && telling != Telling::Not
             && let Some(line) = self.words.plain().of(event)
         {
-            log::also(&line);
+            log::also(&with_last(line, telling));
         }
         if self.json {
             return self.line(&json::event(event, clock::wall()).to_string());
         }
+        if telling == Telling::Not {
+            return Ok(());
+        }
         let failed = matches!(event, Event::Failed { .. });
-        match self.words.of(event) {
+        let line = self.words.of(event);
+        match line.map(|line| with_last(line, telling)) {
             Some(line) if !self.quiet || failed => match self.journal {
                 true => self.line(&format!("{}{line}", priority(event))),
                 false => self.line(&line),
             },
             _ => Ok(()),
+        }
+    }
+
+    /// A live writer whose temps have changing names has one line in each directory, not one for each name.
+    fn telling(&mut self, event: &Event) -> Telling {
+        let Event::Kept {
+            subject,
+            reason: reason @ (Reason::InUse | Reason::Locked | Reason::WriterAlive),
+            holders,
+            details,
+            ..
+        } = event
+        else {
+            return Telling::Whole;
+        };
+        let holder = holders.first().map(|holder| holder.pid);
+        let (Some(pid), Some(dir)) = (holder.or(details.writer_pid), subject.path.parent()) else {
+            return Telling::Whole;
+        };
+        if self.verbose {
+            return Telling::Whole;
+        }
+        if self.kept.len() >= MOST_KEPT {
+            self.kept.clear();
+        }
+        let times = self.kept.entry((*reason, dir.to_owned(), pid)).or_default();
+        *times += 1;
+        match *times {
+            ..SINGLY => Telling::Whole,
+            SINGLY => Telling::Last,
+            _ => Telling::Not,
+        }
+    }
+
+    /// Whether `event` is one of the scans by time of a root that cannot be watched, and not the first since
+    /// its state has changed.
+    fn is_told_already(&mut self, event: &Event) -> bool {
+        match event {
+            Event::Root { root, state } => {
+                match state {
+                    RootState::Polling => _ = self.polled.insert(root.clone(), false),
+                    _ => _ = self.polled.remove(root),
+                }
+                false
+            }
+            Event::Rescan {
+                root,
+                cause: Cause::Periodic,
+            } => self
+                .polled
+                .get_mut(root)
+                .is_some_and(|told| std::mem::replace(told, true)),
+            _ => false,
         }
     }
 
@@ -141,6 +226,20 @@ impl Report {
     }
 }
 
+/// How many temps of one live process in one directory have a line of their own.
+const SINGLY: u64 = 3;
+
+fn with_last(line: String, telling: Telling) -> String {
+    match telling {
+        Telling::Last => {
+            format!(
+                "{line}.  More of this process here are kept without a line each (-v shows them)"
+            )
+        }
+        _ => line,
+    }
+}
+
 /// How much a line about `event` matters to the journal (sd-daemon(3)): `<5>` is a notice.
 fn priority(event: &Event) -> &'static str {
     match event {
@@ -149,5 +248,76 @@ fn priority(event: &Event) -> &'static str {
         Event::Root { .. } => "<4>",
         Event::Kept { .. } | Event::Tracked { .. } | Event::Settled { .. } => "<7>",
         _ => "<6>",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use orphand::decide::observation::Holder;
+    use orphand::event::{Details, Subject};
+
+    #[test]
+    fn a_live_writer_with_changing_names_has_few_lines() {
+        let look = Look {
+            json: false,
+            color: Color::Never,
+            quiet: false,
+            verbose: 0,
+        };
+        let mut report = Report::new(&look, Vec::new());
+        let kept = |name: &str, pid: u32| Event::Kept {
+            subject: Subject {
+                path: format!("/r/{name}").into(),
+                root: "/r".into(),
+                size: None,
+            },
+            reason: Reason::InUse,
+            holders: vec![Holder {
+                pid,
+                name: "bash".to_owned(),
+            }],
+            retry: None,
+            again: false,
+            details: Details::default(),
+        };
+        let mut told = |name: &str, pid| report.telling(&kept(name, pid));
+        let first: Vec<Telling> = (0..5).map(|n| told(&format!("{n}.tmp"), 1)).collect();
+        let (whole, not) = (Telling::Whole, Telling::Not);
+        assert_eq!(first, [whole, whole, Telling::Last, not, not]);
+        assert_eq!(told("a.tmp", 2), Telling::Whole, "another process");
+        assert_eq!(told("below/a.tmp", 1), Telling::Whole, "another directory");
+        report.verbose = true;
+        assert_eq!(report.telling(&kept("b.tmp", 1)), Telling::Whole);
+    }
+
+    #[test]
+    fn scans_by_time_are_told_once_and_again_when_the_state_changes() {
+        let look = Look {
+            json: false,
+            color: Color::Never,
+            quiet: false,
+            verbose: 0,
+        };
+        let mut report = Report::new(&look, Vec::new());
+        let mut told = |event: Event| !report.is_told_already(&event);
+        let scan = |root: &str| Event::Rescan {
+            root: root.into(),
+            cause: Cause::Periodic,
+        };
+        let state = |state| Event::Root {
+            root: "/r".into(),
+            state,
+        };
+        assert!(told(scan("/r")) && told(scan("/r")), "it is watched");
+        assert!(told(state(RootState::Polling)));
+        assert!(told(scan("/r")), "the first");
+        assert!(
+            !told(scan("/r")) && !told(scan("/r")),
+            "nothing has changed"
+        );
+        assert!(told(scan("/other")));
+        assert!(told(state(RootState::Watching)) && told(scan("/r")));
+        assert!(told(state(RootState::Polling)) && told(scan("/r")) && !told(scan("/r")));
     }
 }

@@ -13,7 +13,7 @@ use orphand::event::Event;
 use orphand::evidence::Asker;
 use orphand::evidence::siblings::Listings;
 use orphand::json::Object;
-use orphand::look::{Dir, RootError};
+use orphand::look::{Dir, RootError, answer};
 use orphand::pass::{self, Examined, Ground};
 use orphand::reap::quarantine;
 use orphand::root::Root;
@@ -26,13 +26,28 @@ use super::report::Report;
 use super::shell::Suggestion;
 use super::words;
 use super::{
-    Exit, Failure, Intent, Plan, list_writers, listed, missing, plan, progress_bar, text, tools,
+    Exit, Failure, Intent, Plan, list_writers, listed, missing, no_answer, plan, progress_bar,
+    text, tools,
 };
 
 /// A temp and the root it was found in.
 struct Row {
     root: usize,
     examined: Examined,
+}
+
+/// Everything that a scan has seen.
+#[derive(Default)]
+struct Seen {
+    rows: Vec<Row>,
+    /// Directories that were not entered: other mounts and subvolumes.
+    skipped: Vec<PathBuf>,
+    /// The claims in each root.
+    claims: Vec<(PathBuf, Claims)>,
+    /// The number of directories that could not be read.
+    unread: u64,
+    /// A temp could not be examined.
+    failed: bool,
 }
 
 pub(super) fn run(command: &Scan, look: &Look) -> Result<Exit, Failure> {
@@ -49,27 +64,29 @@ pub(super) fn run(command: &Scan, look: &Look) -> Result<Exit, Failure> {
     plan.name_rules(look);
     let paths = plan.roots.iter().map(|root| root.path.clone()).collect();
     let mut report = Report::new(look, paths);
-    let (mut rows, mut claims, mut failed) = (Vec::new(), Vec::new(), false);
+    let mut seen = Seen::default();
     for (index, root) in plan.roots.iter().enumerate() {
-        let (incomplete, left) = scan_root(index, root, look, &mut rows)?;
-        failed |= incomplete;
-        claims.push((root, left));
+        let claims = scan_root(index, root, look, &mut seen)?;
+        seen.claims.push((root.path.clone(), claims));
     }
-    failed |= rows
-        .iter()
-        .any(|row: &Row| row.examined.verdict == Verdict::Keep(Reason::CannotTell));
+    let rows = &seen.rows;
+    let failed = seen.failed || seen.unread > 0;
+    let failed = failed
+        || rows
+            .iter()
+            .any(|row: &Row| row.examined.verdict == Verdict::Keep(Reason::CannotTell));
     let orphans = rows.iter().filter(|row| is_orphan(&row.examined)).count();
     if look.json {
-        report.line(&document(&plan, &rows, total(&claims)).to_string())?;
+        report.line(&document(&plan, &seen).to_string())?;
     } else {
-        print(&mut report, &plan, &rows, look.quiet)?;
-        if let Some(line) = left_over(command, &claims) {
+        print(&mut report, &plan, rows, look.quiet)?;
+        if let Some(line) = left_over(command, &seen.claims) {
             report.line(&line)?;
         }
-        report.line(&closing(command, &plan, &rows))?;
+        report.line(&closing(command, &plan, &seen))?;
     }
     if !look.quiet {
-        for note in narrower(&plan.roots, &rows) {
+        for note in narrower(&plan.roots, rows) {
             anstream::eprintln!("note: {note}");
         }
     }
@@ -80,13 +97,13 @@ pub(super) fn run(command: &Scan, look: &Look) -> Result<Exit, Failure> {
     })
 }
 
-/// Examines every temp of one root. Returns whether something could not be read, and the claims.
-fn scan_root(
-    index: usize,
-    root: &Root,
-    look: &Look,
-    rows: &mut Vec<Row>,
-) -> Result<(bool, Claims), Failure> {
+/// Examines every temp of one root. Returns the claims.
+fn scan_root(index: usize, root: &Root, look: &Look, seen: &mut Seen) -> Result<Claims, Failure> {
+    if !answer::answers(&root.path) {
+        log::error!("{}", no_answer(&root.path));
+        seen.unread += 1;
+        return Ok(Claims::default());
+    }
     let mut tools = tools(&Folders::from_env(), false)?;
     tools.listings = Listings::for_one_look();
     let bar = progress_bar(look, "temps examined");
@@ -101,16 +118,20 @@ fn scan_root(
         // The same of the root itself: the others are read all the same.
         Err(RootError::Io(error)) if !RootError::is_gone_by(&error) => {
             log::error!("cannot read {:?}: {error}", root.path);
-            return Ok((true, Claims::default()));
+            seen.unread += 1;
+            return Ok(Claims::default());
         }
         found => found.map_err(|error| cannot_scan(root, &error))?,
     };
+    if let Some(what) = orphand::scan::not_entered(root, &found.elsewhere) {
+        log::warn!("{what}");
+    }
+    seen.skipped.extend(found.elsewhere);
     let asker = Asker::new();
     let has_quarantine = Dir::open_root(&root.path, None).is_ok_and(|dir| {
         root.report_coarse_dates(dir.place().dates);
         quarantine::is_possible(&dir)
     });
-    let mut failed = false;
     for (below, names) in found.temps {
         let ground = Ground {
             root,
@@ -121,28 +142,29 @@ fn scan_root(
             Ok(dir) => dir,
             Err(error) => {
                 log::error!("cannot open {:?}: {error}", root.path.join(&below));
-                failed = true;
+                seen.unread += 1;
                 continue;
             }
         };
         for name in names {
             bar.inc(1);
             match pass::examine(&tools, ground, &dir, &asker, &name, has_quarantine) {
-                Ok(Some(examined)) => rows.push(Row {
+                Ok(Some(examined)) => seen.rows.push(Row {
                     root: index,
                     examined,
                 }),
                 Ok(None) => {}
                 Err(error) => {
                     log::error!("cannot examine {:?}: {error}", dir.path().join(&name));
-                    failed = true;
+                    seen.failed = true;
                 }
             }
         }
     }
     bar.finish_and_clear();
     let claims = Claims::among(root, &found.claims);
-    Ok((failed || denials.into_inner() > 0, claims))
+    seen.unread += denials.into_inner();
+    Ok(claims)
 }
 
 /// Temps that still have the name of their removal: the orphand that removed them was killed.
@@ -196,7 +218,7 @@ pub(super) fn puts_back(root: &Root) -> String {
         .to_string()
 }
 
-fn total(claims: &[(&Root, Claims)]) -> Claims {
+fn total(claims: &[(PathBuf, Claims)]) -> Claims {
     claims
         .iter()
         .fold(Claims::default(), |sum, (_, more)| Claims {
@@ -206,9 +228,9 @@ fn total(claims: &[(&Root, Claims)]) -> Claims {
 }
 
 /// Returns the line about claims, if there are any.
-fn left_over(command: &Scan, claims: &[(&Root, Claims)]) -> Option<String> {
+fn left_over(command: &Scan, claims: &[(PathBuf, Claims)]) -> Option<String> {
     let with = claims.iter().filter(|(_, claims)| claims.files > 0);
-    let roots: Vec<PathBuf> = with.map(|(root, _)| root.path.clone()).collect();
+    let roots: Vec<PathBuf> = with.map(|(root, _)| root.clone()).collect();
     (!roots.is_empty()).then(|| {
         let deed = command.deed.for_real();
         let sweep = args::sweep(&command.rule, &command.depth, &deed, &roots, false);
@@ -262,7 +284,9 @@ pub(super) fn rule_object(rule: Option<&RuleAt>) -> Option<Value> {
     Some(object.with("line", rule.line).into_value())
 }
 
-fn document(plan: &Plan, rows: &[Row], claims: Claims) -> Value {
+fn document(plan: &Plan, seen: &Seen) -> Value {
+    let rows = &seen.rows;
+    let claims = total(&seen.claims);
     let roots = orphand::json::event(
         &Event::Ready {
             roots: plan.roots.iter().map(|root| root.path.clone()).collect(),
@@ -295,8 +319,15 @@ fn document(plan: &Plan, rows: &[Row], claims: Claims) -> Value {
             document = document.with(key, value.clone());
         }
     }
+    let skipped = seen.skipped.iter().map(|path| {
+        Object::default()
+            .with_path("path", Some(path))
+            .with("why", "other-mount")
+            .into_value()
+    });
     document
         .with("temps", temps)
+        .with("skipped", skipped.collect::<Vec<_>>())
         .with("total", total.into_value())
         .with("claims", claims.into_value())
         .into_value()
@@ -357,17 +388,26 @@ fn print(report: &mut Report, plan: &Plan, rows: &[Row], quiet: bool) -> Result<
 }
 
 /// The last line: the total, and the command that acts on it.
-fn closing(command: &Scan, plan: &Plan, rows: &[Row]) -> String {
+fn closing(command: &Scan, plan: &Plan, seen: &Seen) -> String {
+    let rows = &seen.rows;
     let total = Total::of(rows);
     let orphans = total.orphans;
+    let unread = text::counted(seen.unread, "directory", "directories");
     if orphans == 0 {
         let temps = text::counted(total.temps, "temp", "temps");
-        return format!("no orphans ({temps})");
+        return match seen.unread {
+            0 => format!("no orphans ({temps})"),
+            _ => format!("no orphans found ({temps}), but {unread} could not be read"),
+        };
     }
     let found = || rows.iter().filter(|row| is_orphan(&row.examined));
     let oldest = found().map(|row| row.examined.suspect.quiet).max();
+    let more = match seen.unread {
+        0 => String::new(),
+        _ => format!("{unread} could not be read, and may hold more orphans\n"),
+    };
     let sum = format!(
-        "{}, {}, the oldest {}.",
+        "{more}{}, {}, the oldest {}.",
         text::counted(orphans, "orphan", "orphans"),
         text::size(total.orphan_size.disk_bytes),
         text::span(oldest.unwrap_or(Duration::ZERO))
@@ -441,9 +481,9 @@ fn why(examined: &Examined) -> String {
         Verdict::Reap => format!("unused for {quiet}"),
         Verdict::Keep(Reason::Reserved) => match &examined.evidence.reserved {
             Some(reserved) => reserved.to_string(),
-            None => words::kept(Reason::Reserved, "", None),
+            None => words::kept(Reason::Reserved, "", None, &examined.details),
         },
-        Verdict::Keep(reason) => words::kept(reason, "", None),
+        Verdict::Keep(reason) => words::kept(reason, "", None, &examined.details),
         Verdict::Quarantine(Some(Reason::SoleCopy)) => {
             format!("unused for {quiet}; it may be the only copy")
         }

@@ -8,7 +8,7 @@ use orphand::decide::policy::{Action, Open, SoleCopy};
 use orphand::decide::retention::{Trust, Wanted};
 use orphand::event::{Event, Subject, Summary};
 use orphand::evidence::Asker;
-use orphand::look::{RootError, RootId};
+use orphand::look::{RootError, RootId, answer};
 use orphand::reap::quarantine::{self, Keeping};
 use orphand::root::Root;
 use orphand::state::Folders;
@@ -20,7 +20,7 @@ use super::scan::cannot_scan;
 use super::shell::Suggestion;
 use super::watch::signals;
 use super::{
-    Exit, Failure, Intent, confirmed, list_writers, listed, missing, plan, progress_bar,
+    Exit, Failure, Intent, confirmed, list_writers, listed, missing, no_answer, plan, progress_bar,
     stdin_is_terminal, text, tools,
 };
 
@@ -40,7 +40,8 @@ pub(super) fn run(command: &Sweep, look: &Look) -> Result<Exit, Failure> {
     };
     plan.name_rules(look);
     for root in &plan.roots {
-        if let Err(RootError::Missing) = RootId::of(&root.path) {
+        let answers = answer::answers(&root.path);
+        if answers && matches!(RootId::of(&root.path), Err(RootError::Missing)) {
             return Err(missing(&root.path));
         }
     }
@@ -76,12 +77,17 @@ pub(super) fn run(command: &Sweep, look: &Look) -> Result<Exit, Failure> {
             bar.set_length(total as u64);
             bar.set_position(done as u64);
         };
+        if !answer::answers(&root.path) {
+            tell(unreadable(root, &no_answer(&root.path), None));
+            continue;
+        }
         let swept = orphand::sweep::sweep(root, &tools, &stop, &mut tell, &progress);
         bar.finish_and_clear();
         match swept {
             // A directory that cannot be read is no reason to leave the others as they are.
             Err(RootError::Io(error)) if !RootError::is_gone_by(&error) => {
-                tell(unreadable(root, &error));
+                let what = format!("cannot read this directory: {error}");
+                tell(unreadable(root, &what, error.raw_os_error()));
                 continue;
             }
             swept => left += swept.map_err(|error| cannot_scan(root, &error))?,
@@ -135,15 +141,15 @@ fn stopped_by(signal: &str, left: usize) -> String {
 }
 
 /// What is said of a root that is there and may not be opened.
-fn unreadable(root: &Root, error: &std::io::Error) -> Event {
+fn unreadable(root: &Root, what: &str, errno: Option<i32>) -> Event {
     Event::Failed {
         subject: Subject {
             path: root.path.clone(),
             root: root.path.clone(),
             size: None,
         },
-        error: format!("cannot read this directory: {error}"),
-        errno: error.raw_os_error(),
+        error: what.to_owned(),
+        errno,
     }
 }
 
@@ -185,6 +191,9 @@ fn may_go_on(command: &Sweep, roots: &[Root], look: &Look, stop: &Stop) -> Resul
         (false, _) => "move to quarantine those",
     };
     for root in roots {
+        if !answer::answers(&root.path) {
+            continue;
+        }
         let is_stopped = || stop.is_stopped();
         let found = orphand::scan::find(root, &mut |_, _| {}, &|_| {}, &is_stopped);
         let found = found.map_err(|error| cannot_scan(root, &error))?;

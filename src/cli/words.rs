@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anstyle::{AnsiColor, Style};
 use orphand::decide::judge::Reason;
-use orphand::event::{Cause, Disposed, Event, RootState, Subject, Summary};
+use orphand::event::{Cause, Details, Disposed, Event, RootState, Subject, Summary};
 use orphand::reap::claim;
 
 use super::shell::Suggestion;
@@ -61,6 +61,7 @@ impl Words {
                 holders,
                 retry,
                 again: _,
+                details,
             } => {
                 let by: Vec<String> = holders
                     .iter()
@@ -69,9 +70,9 @@ impl Words {
                     .collect();
                 let by = by.join(", ");
                 let rest = match claim::is_claim(&subject.path) {
-                    // Another orphand may be at work on it: no wish takes it while it is open.
-                    true => stays(*reason, &by, *retry),
-                    false => kept(*reason, &by, *retry),
+                    // Another orphand may be at work on it: no option moves it.
+                    true => stays(*reason, &by, details) + &again(*retry),
+                    false => kept(*reason, &by, *retry, details),
                 };
                 self.row("kept", AnsiColor::Yellow.on_default(), subject, &rest)
             }
@@ -131,6 +132,9 @@ impl Words {
                     RootState::Gone => "is not there; it is waited for",
                     RootState::Polling => "cannot be watched; it is scanned by time instead",
                     RootState::Denied => "may not be opened, or is another orphand's",
+                    RootState::NoAnswer => {
+                        "does not answer: its file system gave no answer; it is watched when it does"
+                    }
                     RootState::Blind => "cannot be judged; nothing is removed there",
                 };
                 format!("{}{} {what}", self.now(), text::escaped(root))
@@ -244,19 +248,42 @@ fn moved(disposed: &Disposed, id: Option<&str>, reason: Option<Reason>) -> Strin
     line
 }
 
-/// Why it stays, and when it is looked at again.
-fn stays(reason: Reason, by: &str, retry: Option<Duration>) -> String {
-    let why = match reason {
+/// Returns when a kept temp is looked at again.
+fn again(retry: Option<Duration>) -> String {
+    let again = retry.map(|retry| format!("; looked at every {}", text::span(retry)));
+    again.unwrap_or_default()
+}
+
+/// Returns why a temp stays.
+fn stays(reason: Reason, by: &str, details: &Details) -> String {
+    match reason {
         Reason::Restored => "it was restored, and has not changed since".to_owned(),
-        Reason::Young => "not yet unused for its grace".to_owned(),
+        Reason::Young => format!(
+            "used {} ago; its grace is {}",
+            text::span(details.quiet),
+            text::span(details.grace)
+        ),
         Reason::Changed => "it was touched just now".to_owned(),
         Reason::NotRegular => "not a regular file".to_owned(),
         Reason::OtherMount => "on another mount than its directory".to_owned(),
-        Reason::Protected => "immutable, append-only or not on this machine".to_owned(),
+        Reason::Protected if details.is_dataless => {
+            "its data is in the cloud, not on this disk".to_owned()
+        }
+        Reason::Protected => "protected: immutable or append-only".to_owned(),
         Reason::HardLinked => "it has another name".to_owned(),
-        Reason::NetworkFs => "its file system is not one where it can be proven unused".to_owned(),
+        Reason::NetworkFs => format!(
+            "on this file system ({}) nothing can prove that it is unused",
+            text::escaped(Path::new(&details.file_system))
+        ),
         Reason::ForeignOwner => "it belongs to somebody else".to_owned(),
-        Reason::WriterAlive => "the process in its name lives, or may".to_owned(),
+        Reason::WriterAlive => match (details.writer_pid, &details.writer) {
+            (Some(pid), Some(program)) => {
+                let program = text::escaped(Path::new(program));
+                format!("pid {pid} from its name is running ({program})")
+            }
+            (Some(pid), None) => format!("pid {pid} from its name is running, or may be"),
+            (None, _) => "the process in its name is running, or may be".to_owned(),
+        },
         Reason::Closed => "closed, and --closed settled leaves such temps alone".to_owned(),
         Reason::Locked if by.is_empty() => "locked".to_owned(),
         Reason::Locked => format!("locked by {by}"),
@@ -278,19 +305,25 @@ fn stays(reason: Reason, by: &str, retry: Option<Duration>) -> String {
              temp), or a companion lies beside it; which of these: orphand explain"
                 .to_owned()
         }
-    };
-    let again = retry.map(|retry| format!("; looked at every {}", text::span(retry)));
-    format!("{why}{}", again.unwrap_or_default())
+    }
 }
 
-/// The same, and what could be done about it.
-pub(crate) fn kept(reason: Reason, by: &str, retry: Option<Duration>) -> String {
+/// Returns why a temp stays, when it is looked at again, and what could be done about it.
+pub(crate) fn kept(reason: Reason, by: &str, retry: Option<Duration>, details: &Details) -> String {
     let hint = match reason {
-        Reason::InUse => ".  take it though it is open: --open reap",
-        Reason::SoleCopy => ".  move such temps: --sole-copy quarantine",
-        _ => "",
+        Reason::NetworkFs => format!(
+            ".  to trust it: {} in the configuration file",
+            trusts(&details.file_system)
+        ),
+        Reason::SoleCopy => ".  move such temps: --sole-copy quarantine".to_owned(),
+        _ => String::new(),
     };
-    stays(reason, by, retry) + hint
+    stays(reason, by, details) + &again(retry) + &hint
+}
+
+/// Returns the key that trusts a file system, as the configuration file has it.
+fn trusts(file_system: &str) -> String {
+    format!("network = [{}]", text::quoted(file_system))
 }
 
 #[cfg(test)]
@@ -347,11 +380,37 @@ mod tests {
     #[test]
     fn every_reason_has_words() {
         for reason in Reason::ALL {
-            assert!(!kept(reason, "", None).is_empty(), "{reason}");
+            assert!(
+                !kept(reason, "", None, &Details::default()).is_empty(),
+                "{reason}"
+            );
         }
-        assert_eq!(
-            kept(Reason::InUse, "bash[4711]", Some(Duration::from_secs(10))),
-            "open in bash[4711]; looked at every 10 s.  take it though it is open: --open reap"
-        );
+        let details = Details {
+            file_system: "nfs".to_owned(),
+            writer_pid: Some(24_917),
+            writer: Some("bash".to_owned()),
+            is_dataless: false,
+            quiet: Duration::from_secs(3),
+            grace: Duration::from_secs(300),
+        };
+        let dataless = Details {
+            is_dataless: true,
+            ..details.clone()
+        };
+        let soon = Some(Duration::from_secs(10));
+        #[rustfmt::skip]
+        let rows = [
+            (Reason::InUse, soon, &details, "open in bash[4711]; looked at every 10 s"),
+            (Reason::Young, None, &details, "used 3 s ago; its grace is 5 min"),
+            (Reason::WriterAlive, None, &details, "pid 24917 from its name is running (bash)"),
+            (Reason::Protected, None, &details, "protected: immutable or append-only"),
+            (Reason::Protected, None, &dataless, "its data is in the cloud, not on this disk"),
+            (Reason::NetworkFs, None, &details,
+                "on this file system (nfs) nothing can prove that it is unused.  to trust it: network = [\"nfs\"] in \
+                 the configuration file"),
+        ];
+        for (reason, retry, details, want) in rows {
+            assert_eq!(kept(reason, "bash[4711]", retry, details), want);
+        }
     }
 }

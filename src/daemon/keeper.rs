@@ -25,7 +25,7 @@ use crate::decide::retention::{Trust, Wanted};
 use crate::decide::time::{ClockWatch, Mono, Wall};
 use crate::event::{Cause, Event, RootState};
 use crate::evidence::Asker;
-use crate::look::Dir;
+use crate::look::{Dir, answer};
 use crate::reap::quarantine::{self, Keeping, Room};
 use crate::root::Root;
 use crate::state::RootLock;
@@ -158,6 +158,7 @@ impl Drop for Guard {
 
 impl Keeper {
     fn start(&mut self) {
+        self.ask_all();
         for index in 0..self.posts.len() {
             self.attach(index, Cause::Startup);
         }
@@ -412,6 +413,7 @@ impl Keeper {
             path.parent()
                 .is_some_and(|dir| territory.root_of(dir).is_some())
         });
+        self.ask_all();
         for (index, known) in known.into_iter().enumerate() {
             self.attach(
                 index,
@@ -425,7 +427,14 @@ impl Keeper {
         self.tend_quarantines();
     }
 
+    /// Asks all roots at once whether they answer: those that do not are waited for together.
+    fn ask_all(&self) {
+        let roots = self.territory.roots.iter();
+        let _ = answer::silent(roots.map(|root| root.path.as_path()));
+    }
+
     fn rescan_all(&mut self, cause: Cause) {
+        self.ask_all();
         for index in 0..self.posts.len() {
             self.attach(index, cause);
         }

@@ -22,6 +22,7 @@ use crate::decide::time::Wall;
 #[cfg_attr(target_os = "macos", path = "macos.rs")]
 mod system;
 
+pub mod answer;
 mod data;
 mod follow;
 

@@ -18,9 +18,6 @@ use crate::decide::time::Mono;
 pub(super) struct Ear {
     watcher: Option<RecommendedWatcher>,
     is_dead: Arc<AtomicBool>,
-    /// No thread could be had, for which pthread_create(3) says EAGAIN; notify passes that over on Linux
-    /// (9.0.0-rc.7, its `inotify.rs:243`).
-    is_stillborn: bool,
     asked: Arc<Asked>,
 }
 
@@ -89,12 +86,11 @@ impl Ear {
         mask: EventKindMask,
         make: impl FnOnce(Guard) -> H,
     ) -> notify::Result<Ear> {
-        let ended: Arc<dyn Fn(bool) + Send + Sync> = Arc::new(ended);
         let asked = Arc::<Asked>::default();
         let is_dead = Arc::new(AtomicBool::new(false));
         let has_begun = Arc::new(AtomicBool::new(false));
         let guard = Guard {
-            ended: Arc::clone(&ended),
+            ended: Arc::new(ended),
             is_dead: Arc::clone(&is_dead),
             asked: Arc::clone(&asked),
             has_begun: Arc::clone(&has_begun),
@@ -112,17 +108,22 @@ impl Ear {
             }
             handler.handle_event(event);
         };
+        // Where there can be no more threads pthread_create(3) says EAGAIN, and notify ignores that on Linux
+        // (9.0.0-rc.7, its `inotify.rs:243`). A watcher without a thread cannot be dropped, and would cost a
+        // descriptor at each attempt: a thread of our own is tried first.
+        let trial = std::thread::Builder::new().name("orphand-trial".into());
+        let _ = trial.spawn(|| {}).map_err(notify::Error::io)?.join();
         let watcher = RecommendedWatcher::new(handler, config)?;
         has_begun.store(true, Ordering::SeqCst);
-        let is_stillborn = is_dead.load(Ordering::SeqCst);
-        if is_stillborn {
-            // It has ended already, before anybody could have known.
-            ended(false);
+        if is_dead.load(Ordering::SeqCst) {
+            // RACE: another thread took the place of the trial; worst case: a descriptor is lost.
+            std::mem::forget(watcher);
+            let why = std::io::Error::from_raw_os_error(libc::EAGAIN);
+            return Err(notify::Error::io(why));
         }
         Ok(Ear {
             watcher: Some(watcher),
             is_dead,
-            is_stillborn,
             asked,
         })
     }
@@ -138,7 +139,6 @@ impl Ear {
         Ear {
             watcher: None,
             is_dead: Arc::default(),
-            is_stillborn: false,
             asked: Arc::default(),
         }
     }
@@ -152,10 +152,6 @@ impl Ear {
         let Some(watcher) = &mut self.watcher else {
             return Err(notify::Error::watch_not_found());
         };
-        if self.is_stillborn {
-            let why = std::io::Error::from_raw_os_error(libc::EAGAIN);
-            return Err(notify::Error::io(why));
-        }
         self.asked
             .since
             .store(clock::mono().0.max(1), Ordering::SeqCst);

@@ -74,16 +74,24 @@ pub enum Rare {
 pub enum Unwatched {
     /// It is not there, or is no directory.
     Gone,
-    /// The user's limit of watches is reached. Linux reports that as ENOSPC, "no space left on
-    /// device"; the disk has nothing to do with it.
-    Watches,
-    /// The user's limit of inotify instances is reached, or that of open files. Linux does not say
-    /// which.
-    Instances,
-    /// There can be no more threads.
-    Threads,
+    /// A limit is reached.
+    Limit(Limit),
     /// Anything else.
     Other(notify::Error),
+}
+
+/// A limit that leaves no room for another watch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Limit {
+    /// The user's limit of watches. Linux reports that as ENOSPC, "no space left on device"; the disk has
+    /// nothing to do with it.
+    Watches,
+    /// The user's limit of inotify instances.
+    Instances,
+    /// The limit of open files, of this process or of the system.
+    Files,
+    /// The limit of threads.
+    Threads,
 }
 
 /// Passed to the callback of every watcher.
@@ -243,16 +251,21 @@ impl From<notify::Error> for Unwatched {
     fn from(error: notify::Error) -> Unwatched {
         use notify::ErrorKind;
         let number = match &error.kind {
-            ErrorKind::MaxFilesWatch => return Unwatched::Watches,
+            ErrorKind::MaxFilesWatch => return Unwatched::Limit(Limit::Watches),
             ErrorKind::PathNotFound | ErrorKind::WatchNotFound => return Unwatched::Gone,
             ErrorKind::Io(io) => io.raw_os_error(),
             _ => None,
         };
         match number {
             Some(libc::ENOENT | libc::ENOTDIR) => Unwatched::Gone,
-            Some(libc::ENOSPC) => Unwatched::Watches,
-            Some(libc::EMFILE | libc::ENFILE) => Unwatched::Instances,
-            Some(libc::EAGAIN) => Unwatched::Threads,
+            Some(libc::ENOSPC) => Unwatched::Limit(Limit::Watches),
+            Some(libc::ENFILE) => Unwatched::Limit(Limit::Files),
+            // Linux says the same where the user may have no more inotify instances.
+            Some(libc::EMFILE) => match std::fs::File::open("/dev/null") {
+                Ok(_) => Unwatched::Limit(Limit::Instances),
+                Err(_) => Unwatched::Limit(Limit::Files),
+            },
+            Some(libc::EAGAIN) => Unwatched::Limit(Limit::Threads),
             _ => Unwatched::Other(error),
         }
     }

@@ -14,7 +14,7 @@ use notify::event::{EventKind, EventKindMask, ModifyKind};
 use notify::{RecursiveMode, Watcher as _};
 
 use super::ear::Ear;
-use super::{Inlet, NAMES, Rare, Unwatched};
+use super::{Inlet, Limit, NAMES, Rare, Unwatched};
 use crate::root::Root;
 
 /// How much is heard of what happens on the way to a root.
@@ -24,8 +24,8 @@ pub enum Hearing {
     Whole,
     /// One of them may be passed through but not be read, or is a symlink that leads elsewhere.
     Shut,
-    /// There was no room for another watch.
-    Full,
+    /// A limit leaves no room for another watch.
+    Full(Limit),
 }
 
 impl Hearing {
@@ -61,10 +61,14 @@ impl Parents {
                     inlet.parent(event);
                 }
             });
-            self.ear = ear.ok();
+            match ear.map_err(Unwatched::from) {
+                Ok(ear) => self.ear = Some(ear),
+                Err(Unwatched::Limit(limit)) => return Hearing::Full(limit),
+                Err(_) => return Hearing::Shut,
+            }
         }
         let Some(ear) = &mut self.ear else {
-            return Hearing::Full;
+            return Hearing::Shut;
         };
         let mut hearing = Hearing::Whole;
         let mut ways: Vec<&Path> = root.ancestors().skip(1).collect();
@@ -88,10 +92,8 @@ impl Parents {
                 Err(error) => match Unwatched::from(error) {
                     // It is heard when it comes: what it lies in is watched already.
                     Unwatched::Gone => return hearing,
-                    Unwatched::Watches | Unwatched::Instances => hearing = Hearing::Full,
-                    Unwatched::Threads | Unwatched::Other(_) => {
-                        hearing = hearing.or(Hearing::Shut);
-                    }
+                    Unwatched::Limit(limit) => hearing = Hearing::Full(limit),
+                    Unwatched::Other(_) => hearing = hearing.or(Hearing::Shut),
                 },
             }
         }

@@ -65,7 +65,14 @@ pub(crate) const REASONS: &[&str] = &[
 const VERDICTS: &[&str] = &["reap", "quarantine", "keep"];
 const HOW: &[&str] = &["renamed", "removed"];
 const CAUSES: &[&str] = &["startup", "overflow", "periodic", "root-returned"];
-const STATES: &[&str] = &["watching", "gone", "polling", "denied", "blind"];
+const STATES: &[&str] = &[
+    "watching",
+    "gone",
+    "polling",
+    "denied",
+    "blind",
+    "no-answer",
+];
 
 /// Event, whether it concerns a file, and its own fields.
 const EVENTS: &[(&str, bool, Fields)] = &[

@@ -863,6 +863,12 @@ fn no_more_threads() {
         watching.outlive_a_sentinel_in(&sandbox, "b");
         watching.wait_for(crate::sandbox::is("reaped", "a.tmp"));
         let stopped = watching.stop();
+        // The threads that hear events did not end: they never began. That is told once of the root, and once
+        // of the way to it.
+        let said = &stopped.stderr;
+        assert!(!said.contains("has ended"), "{most} threads: {said}");
+        let causes = said.matches("There can be no more threads.").count();
+        assert!(causes <= 2, "{most} threads: {said}");
         began.push((
             most,
             stopped.stderr.contains("There can be no more threads."),

@@ -15,6 +15,9 @@ mod doctor;
 mod history;
 mod manual;
 mod names;
+#[cfg(target_os = "linux")]
+mod no_answer;
+mod notices;
 mod quarantine;
 mod reserved;
 mod rules;

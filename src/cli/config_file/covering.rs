@@ -5,7 +5,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use orphand::decide::policy::Policy;
-use orphand::look::{Dir, RootError, RootId};
+use orphand::look::{Dir, RootError, RootId, answer};
 use orphand::root::{absolute, is_own};
 
 use super::{Config, RuleSettings, SettingsError, WatchRule, real};
@@ -86,8 +86,13 @@ type Inner = (PathBuf, PathBuf);
 
 impl Rules<'_> {
     fn of(config: &Config) -> Rules<'_> {
+        // All at once: those that do not answer are waited for together.
+        let _ = answer::silent(config.watch.iter().map(|rule| rule.path.as_path()));
         // A watcher refuses these, so their rules hold nowhere.
         let is_root = |rule: &&WatchRule| {
+            if !answer::answers(&rule.path) {
+                return true;
+            }
             let root = RootId::of(&rule.path);
             !matches!(
                 root,

@@ -1,6 +1,6 @@
 //! A look at one root: the thin shell that gathers the facts and lets each subject judge them.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use orphand::decide::judge::Reach;
 use orphand::decide::policy::Policy;
-use orphand::look::{Dir, RootError, observe_fd};
+use orphand::look::{Dir, RootError, answer, observe_fd};
 use orphand::reap::quarantine;
 use orphand::root::Root;
 use rustix::fs::{Access as May, AtFlags, Dir as Entries};
@@ -56,9 +56,18 @@ enum Found {
 /// Looks at all of them at once, each in a thread of its own: a dead mount holds up nobody but its
 /// own thread, which the end of the process takes along.
 pub(super) fn all(wards: Vec<Ward>) -> Visited {
-    let end = Instant::now() + PATIENCE;
     let mut threads: VecDeque<(PathBuf, Receiver<Found>)> = VecDeque::new();
+    // A thread that hangs may keep the process from ending.
+    let no_answer = answer::silent(wards.iter().map(|ward| ward.path.as_path()));
+    let no_answer: BTreeSet<PathBuf> = no_answer.into_iter().map(Path::to_owned).collect();
+    let end = Instant::now() + PATIENCE;
     for ward in wards {
+        if no_answer.contains(&ward.path) {
+            // Nothing is sent, which is reported like silence.
+            let (_, found) = unbounded();
+            threads.push_back((ward.path, found));
+            continue;
+        }
         let (send, found) = unbounded();
         threads.push_back((ward.path.clone(), found));
         let thread = std::thread::Builder::new().name("orphand-doctor".into());

@@ -12,6 +12,7 @@ use orphand::clock;
 use orphand::decide::observation::FileSize;
 use orphand::journal::Journal;
 use orphand::json::Object;
+use orphand::look::answer::{answers, silent};
 use orphand::reap::quarantine::Room;
 use orphand::state::Folders;
 use serde_json::Value;
@@ -46,11 +47,11 @@ pub(super) fn run(command: &Status, look: &Look) -> Result<Exit, Failure> {
     // A wrong file is said by the watcher that has read it; here it only names roots.
     let config = Config::load(command.config.as_deref()).unwrap_or_default();
     let listed: Vec<PathBuf> = config.watch.into_iter().map(|rule| rule.path).collect();
-    let mut roots = running
-        .iter()
-        .flat_map(|one| array(&one.answer, "roots"))
-        .map(|root| path(root, "root"))
-        .collect::<BTreeSet<PathBuf>>();
+    let watched = running.iter().flat_map(|one| array(&one.answer, "roots"));
+    let mut roots: BTreeSet<PathBuf> = watched.map(|root| path(root, "root")).collect();
+    // All at once: those that do not answer are waited for together.
+    let all = roots.iter().chain(&listed).chain(&past.roots);
+    let _ = silent(all.map(PathBuf::as_path));
     if look.json {
         report.line(&json(&running, &past, roots, &listed).to_string())?;
         return Ok(exit);
@@ -138,6 +139,9 @@ const PATIENCE: Duration = Duration::from_secs(2);
 
 impl Disk {
     fn of(root: &Path) -> Option<Disk> {
+        if !answers(root) {
+            return None;
+        }
         let (send, answer) = bounded(1);
         let root = root.to_owned();
         let thread = std::thread::Builder::new().name("orphand-disk".into());
@@ -262,7 +266,10 @@ fn root(root: &Value, report: &mut Report) -> Result<(), Failure> {
 fn disk(root: &Path, report: &mut Report) -> Result<(), Failure> {
     match Disk::of(root) {
         Some(disk) => report.line(&disk.line())?,
-        None => report.line("      its disk does not answer, or it is not there")?,
+        None => report.line(match answers(root) {
+            true => "      it is not there, or its disk does not answer",
+            false => "      its file system does not answer; why: orphand doctor",
+        })?,
     }
     Ok(())
 }

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use orphand::daemon::{Existing, Rules, StartError, Watcher};
 use orphand::decide::policy::{Action, Policy};
-use orphand::look::{RootError, RootId};
+use orphand::look::{RootError, RootId, answer};
 use orphand::root::{Root, absolute};
 use orphand::scan;
 use orphand::state::Folders;
@@ -196,12 +196,21 @@ fn wait_for_file(
     let mut changes = Changes::of(&path);
     loop {
         if failure.text != said {
-            ::log::error!(
-                "{}\ndegraded: nothing is watched or removed until {path:?} is mended",
-                failure.text
-            );
+            // The file is right, and `config check` says so too: there is nothing to fix in it.
+            let lists_none = failure.exit == Exit::Usage && path.is_file();
+            match lists_none {
+                true => ::log::warn!(
+                    "{}\nidle: nothing is watched until {path:?} lists a directory",
+                    failure.text
+                ),
+                false => ::log::error!(
+                    "{}\ndegraded: nothing is watched or removed until {path:?} is fixed",
+                    failure.text
+                ),
+            }
+            let word = if lists_none { "idle" } else { "degraded" };
             board.read(None, Some(failure.text.clone()));
-            supervisor.is_ready(&format!("degraded: {}", failure.text));
+            supervisor.is_ready(&format!("{word}: {}", failure.text));
             said = failure.text;
         }
         // It may have been mended before anybody listened: look once more, and then each time.
@@ -226,7 +235,9 @@ fn wait_for_file(
 
 /// Refuses directories that do not exist: a person who has mistyped one would wait in vain.
 fn are_there(roots: &[Root]) -> Result<(), Failure> {
-    let is_missing = |root: &&Root| matches!(RootId::of(&root.path), Err(RootError::Missing));
+    let is_missing = |root: &&Root| {
+        answer::answers(&root.path) && matches!(RootId::of(&root.path), Err(RootError::Missing))
+    };
     match roots.iter().find(is_missing) {
         None => Ok(()),
         Some(root) => Err(Failure::new(
@@ -322,6 +333,9 @@ pub(super) fn grace(policy: &Policy) -> String {
 /// How many temps are there already, and how large they are.
 fn before(root: &Root) -> (u64, u64) {
     let (mut temps, mut bytes) = (0, 0);
+    if !answer::answers(&root.path) {
+        return (temps, bytes);
+    }
     let found = scan::temps(root, &mut |_, _| {}, &|_| {}).unwrap_or_default();
     for (below, names) in found {
         let Ok(dir) = orphand::look::Dir::open_below(&root.path, None, &below) else {

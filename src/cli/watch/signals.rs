@@ -30,6 +30,7 @@ impl Signals {
             move || _ = send.try_send(()),
             || exit(Exit::Interrupted as i32),
         )?;
+        leave_to_handler();
         let (stopper, to_stop) = bounded::<Stopper>(1);
         let heard = arrived.clone();
         let thread = std::thread::Builder::new().name("orphand-signals".into());
@@ -135,6 +136,20 @@ fn unheard(error: &dyn std::fmt::Display) -> Failure {
 
 fn hangup_is_ignored() -> bool {
     action(libc::SIGHUP).is_some_and(|action| action.sa_sigaction == libc::SIG_IGN)
+}
+
+/// Blocks the signals in this thread and in all that it starts, so that ctrlc's thread takes them. The kernel
+/// prefers the main thread, and leaves a signal pending there for as long as that hangs in a system call.
+fn leave_to_handler() {
+    // SAFETY: the set is filled before it is read, and both calls get valid pointers.
+    unsafe {
+        let mut set = std::mem::zeroed::<libc::sigset_t>();
+        libc::sigemptyset(&raw mut set);
+        for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP] {
+            libc::sigaddset(&raw mut set, signal);
+        }
+        libc::pthread_sigmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut());
+    }
 }
 
 fn ignore_hangup() {

@@ -3,21 +3,27 @@
 
 use std::io;
 use std::path::Path;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::post::{no_room, poll_interval};
 use super::{Keeper, Post};
 use crate::decide::time::span;
 use crate::event::{Cause, Event, RootState};
-use crate::look::{Dir, RootError, RootId};
+use crate::look::{Dir, RootError, RootId, answer};
 use crate::reap::quarantine::Room;
-use crate::root::Root;
+use crate::root::{Root, leads_to_broad};
 use crate::watch::{Hearing, Unwatched};
+
+/// The interval at which a root that does not answer is asked about again.
+const NO_ANSWER: Duration = Duration::from_secs(1);
 
 impl Keeper {
     /// Whether what stands at the root's path is still what was attached; if not, attaches that.
     pub(super) fn check(&mut self, index: usize) {
         let root = self.root(index);
+        if !self.does_answer(index, &root) {
+            return;
+        }
         let known = self.territory.id(index);
         // What leads to it may have changed.
         self.watch_parents(index, &root);
@@ -32,12 +38,14 @@ impl Keeper {
     fn watch_parents(&mut self, index: usize, root: &Root) {
         let hearing = self.kernel.watch_parents(&root.path);
         if let Some(post) = self.posts.get_mut(index) {
-            if hearing == Hearing::Full && post.hearing != Hearing::Full {
+            if let Hearing::Full(limit) = hearing
+                && !matches!(post.hearing, Hearing::Full(_))
+            {
                 log::warn!(
                     "cannot watch the folders that lead to {:?}. {} Meanwhile it is looked every \
                      {} whether it is still there",
                     root.path,
-                    no_room(&Unwatched::Watches),
+                    no_room(limit),
                     span(poll_interval(root))
                 );
             }
@@ -55,8 +63,28 @@ impl Keeper {
     /// Watches a root and scans it. What was known of another directory at its path is forgotten.
     pub(super) fn attach(&mut self, index: usize, cause: Cause) {
         let root = self.root(index);
-        self.attach_root(index, &root, cause);
-        self.visit_later(index, &root);
+        if self.does_answer(index, &root) {
+            self.attach_root(index, &root, cause);
+            self.visit_later(index, &root);
+        }
+    }
+
+    /// Returns whether the file system of a root answers. One that does not is detached until it does: a call on it may
+    /// never return, and this thread serves all roots.
+    pub(super) fn does_answer(&mut self, index: usize, root: &Root) -> bool {
+        if answer::answers(&root.path) {
+            return true;
+        }
+        if self.state(index) != Some(RootState::NoAnswer) {
+            self.detach(index, root);
+            self.set_state(index, RootState::NoAnswer);
+            log::warn!(
+                "the file system of {:?} does not answer; the directory is left alone until it does",
+                root.path
+            );
+        }
+        self.visit_later(index, root);
+        false
     }
 
     fn attach_root(&mut self, index: usize, root: &Root, cause: Cause) {
@@ -65,6 +93,20 @@ impl Keeper {
             Ok(id) => id,
             Err(error) => return self.away(index, root, &error),
         };
+        // It could not be looked at when it was given.
+        if answer::was_silent(&root.path)
+            && let Some(what) = leads_to_broad(&root.path)
+        {
+            self.detach(index, root);
+            if self.set_state(index, RootState::Denied) {
+                log::error!(
+                    "{:?} is not watched: it did not answer when the watch began, and leads to {what}; name the \
+                     directory that the leaking program writes to",
+                    root.path
+                );
+            }
+            return;
+        }
         let replaced = self.territory.id(index).is_some_and(|known| known != id);
         if replaced {
             self.detach(index, root);
@@ -84,7 +126,10 @@ impl Keeper {
         if let Ok(dir) = Dir::open_root(&root.path, Some(id)) {
             root.report_coarse_dates(dir.place().dates);
         }
-        let was_away = matches!(self.state(index), Some(RootState::Gone | RootState::Denied));
+        let was_away = matches!(
+            self.state(index),
+            Some(RootState::Gone | RootState::Denied | RootState::NoAnswer)
+        );
         let cause = match cause {
             Cause::Periodic | Cause::Overflow if replaced || was_away => Cause::RootReturned,
             cause => cause,
@@ -106,8 +151,29 @@ impl Keeper {
                 room.tidy();
             }
         }
+        self.say_no_proof(index, root, id);
         self.scan(index, root, Path::new(""), cause);
         self.settle_state(index, root);
+    }
+
+    /// Says once of a root that its file system is none on which a file can be proven unused.
+    fn say_no_proof(&mut self, index: usize, root: &Root, id: RootId) {
+        let Ok(dir) = Dir::open_root(&root.path, Some(id)) else {
+            return;
+        };
+        let Some(post) = self.posts.get_mut(index) else {
+            return;
+        };
+        let place = dir.place();
+        if !place.has_proof(&root.policy) && !std::mem::replace(&mut post.said_no_proof, true) {
+            let name = &place.file_system;
+            log::warn!(
+                "{:?} is on {name}: on this file system nothing can prove that a file is unused, and every temp is \
+                 kept as network-fs. To trust it: network = [{:?}] in the configuration file",
+                root.path,
+                &**name
+            );
+        }
     }
 
     /// Says, if it is news, whether all of a root that is there is watched.
@@ -182,7 +248,7 @@ impl Keeper {
     pub(super) fn remounted(&mut self, place: &Path) {
         for index in 0..self.posts.len() {
             let root = self.root(index);
-            if !root.policy.recursive {
+            if !root.policy.recursive || !self.does_answer(index, &root) {
                 continue;
             }
             // The kernel's table knows no symlinks.
@@ -200,8 +266,15 @@ impl Keeper {
 
     /// Has a root visited by time, where no event would tell that something has changed.
     pub(super) fn visit_later(&mut self, index: usize, root: &Root) {
-        if self.posts.get(index).is_some_and(Post::needs_visits) {
-            self.alarm.poll_in(Instant::now(), poll_interval(root));
+        let Some(post) = self.posts.get(index) else {
+            return;
+        };
+        if post.needs_visits() {
+            let interval = match post.state {
+                RootState::NoAnswer => poll_interval(root).min(NO_ANSWER),
+                _ => poll_interval(root),
+            };
+            self.alarm.poll_in(Instant::now(), interval);
         }
     }
 
@@ -211,9 +284,12 @@ impl Keeper {
         let Some(post) = self.posts.get_mut(index) else {
             return;
         };
-        if !post.needs_visits() {
+        if !post.needs_visits() || !self.does_answer(index, &root) {
             return;
         }
+        let Some(post) = self.posts.get_mut(index) else {
+            return;
+        };
         if post.is_silent() {
             return self.attach(index, Cause::Periodic);
         }

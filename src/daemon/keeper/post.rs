@@ -12,7 +12,7 @@ use crate::event::RootState;
 use crate::look::RootId;
 use crate::root::Root;
 use crate::state::RootLock;
-use crate::watch::{Hearing, Kernel, Unwatched};
+use crate::watch::{Hearing, Kernel, Limit, Unwatched};
 
 use super::hot::Heat;
 
@@ -25,6 +25,10 @@ pub(super) struct Post {
     pub(super) hot: BTreeSet<PathBuf>,
     /// Directories that should be, and cannot.
     pub(super) unwatched: BTreeSet<PathBuf>,
+    /// Mounts and subvolumes below it of which it was said that they are not entered.
+    pub(super) not_entered: BTreeSet<PathBuf>,
+    /// It was said that nothing proves a file unused on its file system.
+    pub(super) said_no_proof: bool,
     /// How much is heard of the way to it.
     pub(super) hearing: Hearing,
     /// Another orphand works on it.
@@ -84,6 +88,8 @@ impl Post {
             watched: HashMap::new(),
             hot: BTreeSet::new(),
             unwatched: BTreeSet::new(),
+            not_entered: BTreeSet::new(),
+            said_no_proof: false,
             hearing: Hearing::Whole,
             is_busy: false,
             is_broken: false,
@@ -153,9 +159,10 @@ impl Post {
     pub(super) fn needs_visits(&self) -> bool {
         let is_away = matches!(self.state, RootState::Gone | RootState::Denied);
         self.is_deaf()
+            || self.state == RootState::NoAnswer
             || self.is_busy
             || self.is_broken
-            || self.hearing == Hearing::Full
+            || matches!(self.hearing, Hearing::Full(_))
             || (self.hearing == Hearing::Shut && is_away)
     }
 
@@ -254,21 +261,26 @@ pub(super) fn poll_interval(root: &Root) -> Duration {
     (root.policy.grace.shortest() / 2).clamp(Duration::from_millis(200), Duration::from_secs(60))
 }
 
-/// What it means that there is no room for another watch, and the cure.
-pub(super) fn no_room(why: &Unwatched) -> &'static str {
-    match why {
-        Unwatched::Instances => {
-            "A limit of the kernel's is reached: this user may have no more inotify instances, or \
-             this process no more open files. Disks have nothing to do with it. The cure: sudo sysctl \
-             fs.inotify.max_user_instances=1024, or a higher limit of open files."
+/// Says which limit leaves no room for another watch, and how to raise it.
+pub(super) fn no_room(limit: Limit) -> &'static str {
+    match limit {
+        Limit::Instances => {
+            "A limit of the kernel's is reached: this user may have no more inotify instances. Disks have \
+             nothing to do with it. The cure: sudo sysctl fs.inotify.max_user_instances=1024 (in a user \
+             namespace also user.max_inotify_instances)."
         }
-        Unwatched::Threads => {
+        Limit::Files => {
+            "A limit is reached: there can be no more open files. The cure: a higher limit (ulimit -n, \
+             LimitNOFILE= of a unit; of the whole system: sysctl fs.file-max)."
+        }
+        Limit::Threads => {
             "There can be no more threads. The cure: a higher limit of processes (ulimit -u, TasksMax= \
              of a unit)."
         }
-        _ => {
+        Limit::Watches => {
             "A limit of the kernel's is reached: this user may watch no more directories. Disks have \
-             nothing to do with it. The cure: sudo sysctl fs.inotify.max_user_watches=524288."
+             nothing to do with it. The cure: sudo sysctl fs.inotify.max_user_watches=524288 (in a user \
+             namespace also user.max_inotify_watches)."
         }
     }
 }
@@ -332,11 +344,16 @@ mod tests {
         };
         check(shut, true, "its coming is not heard");
         check(
-            |post| post.hearing = Hearing::Full,
+            |post| post.hearing = Hearing::Full(Limit::Watches),
             true,
             "nor its being replaced",
         );
         check(|post| post.is_busy = true, true, "a lock makes no event");
+        check(
+            |post| post.state = RootState::NoAnswer,
+            true,
+            "an answer makes no event",
+        );
         check(|post| post.silent = 1, false, "its watches were set anew");
         check(|post| post.silent = 2, true, "that did not help");
     }

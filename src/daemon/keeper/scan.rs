@@ -37,6 +37,7 @@ impl Keeper {
         let claims = Mutex::new(Vec::new());
         let denied = Mutex::new(Vec::new());
         let unheard = Mutex::new(Vec::new());
+        let elsewhere = Mutex::new(Vec::new());
         // The walk has several threads, the kernel's watcher has one door.
         let unwatched = Mutex::new(Vec::new());
         let Some(post) = self.posts.get_mut(index) else {
@@ -104,6 +105,7 @@ impl Keeper {
             Met::Denied(path, error) => {
                 guard(&denied).push((path.to_owned(), crate::error::copy(error)));
             }
+            Met::Elsewhere(path) => guard(&elsewhere).push(path.to_owned()),
             // A long walk is no hanging one.
             Met::Done(_) => shared.round(Whose::Keeper),
             Met::Claim(..) => {}
@@ -134,6 +136,7 @@ impl Keeper {
             self.recover(index, root, &below, &name);
         }
         self.say_unwatched(index, root, &unwatched);
+        self.say_not_entered(index, root, into_inner(elsewhere));
         for (path, error) in denied {
             self.failed(root, path, "read this directory", &error);
         }
@@ -171,8 +174,10 @@ impl Keeper {
         let more = why.count();
         let every = span(poll_interval(root));
         let reason = match reason {
+            Unwatched::Limit(limit) => no_room(*limit).to_owned(),
             Unwatched::Other(error) => error.to_string(),
-            limit => no_room(limit).to_owned(),
+            // Those are left out above.
+            Unwatched::Gone => String::new(),
         };
         log::warn!(
             "cannot watch {first:?} and {more} directories more in {:?}. {reason} Meanwhile they \
@@ -180,6 +185,18 @@ impl Keeper {
              seen later",
             root.path
         );
+    }
+
+    /// Says once of each mount and subvolume below a root that it is not entered.
+    fn say_not_entered(&mut self, index: usize, root: &Root, mut elsewhere: Vec<PathBuf>) {
+        let Some(post) = self.posts.get_mut(index) else {
+            return;
+        };
+        elsewhere.retain(|path| post.not_entered.insert(path.clone()));
+        elsewhere.sort_unstable();
+        if let Some(what) = scan::not_entered(root, &elsewhere) {
+            log::warn!("{what}");
+        }
     }
 
     fn failed(&self, root: &Root, path: PathBuf, doing: &str, error: &io::Error) {

@@ -1,0 +1,3 @@
+//! A probe on macOS: a thread.
+
+pub(super) use super::thread::Probe;

@@ -1,0 +1,68 @@
+//! A probe by a thread, where a process cannot be cloned safely.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Instant;
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
+
+/// A thread that looks at paths, one after the other.
+pub(super) struct Probe {
+    ended: Receiver<()>,
+    progress: Arc<Progress>,
+    has_ended: bool,
+}
+
+#[derive(Default)]
+struct Progress {
+    /// The number of paths that have answered.
+    reached: AtomicUsize,
+    /// The probe is to end after the path that it is at.
+    stop: AtomicBool,
+}
+
+impl Probe {
+    /// Starts a probe of `paths`. Returns `None` where there can be no more threads.
+    pub(super) fn start(paths: &[PathBuf]) -> Option<Probe> {
+        let (end, ended) = bounded::<()>(1);
+        let progress = Arc::<Progress>::default();
+        let (paths, shared) = (paths.to_vec(), Arc::clone(&progress));
+        let thread = std::thread::Builder::new().name("orphand-probe".into());
+        let look = move || {
+            let _end = end;
+            for path in paths {
+                let entries = std::fs::read_dir(path);
+                let _ = entries.map(|mut entries| entries.next().is_some());
+                shared.reached.fetch_add(1, Ordering::SeqCst);
+                if shared.stop.load(Ordering::SeqCst) {
+                    break;
+                }
+            }
+        };
+        thread.spawn(look).ok()?;
+        Some(Probe {
+            ended,
+            progress,
+            has_ended: false,
+        })
+    }
+
+    /// Waits until `deadline` for the end of the probe. Returns whether it has come.
+    pub(super) fn has_ended(&mut self, deadline: Instant) -> bool {
+        let waited = |ended: &Receiver<()>| ended.recv_deadline(deadline);
+        // Nothing is ever sent: the channel ends with the thread.
+        self.has_ended |= waited(&self.ended) != Err(RecvTimeoutError::Timeout);
+        self.has_ended
+    }
+
+    /// Returns the number of paths that have answered.
+    pub(super) fn reached(&self) -> usize {
+        self.progress.reached.load(Ordering::SeqCst)
+    }
+
+    /// Has the probe end after the path that it is at.
+    pub(super) fn stop(&self) {
+        self.progress.stop.store(true, Ordering::SeqCst);
+    }
+}

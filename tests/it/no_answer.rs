@@ -1,0 +1,363 @@
+//! A directory on a file system that does not answer: a FUSE mount in mounts of one's own, whose server is
+//! this test.
+
+use std::fs::{self, File};
+use std::io::{Read, Write};
+use std::os::fd::AsRawFd;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use serde_json::Value;
+
+use crate::sandbox::{Sandbox, is};
+use crate::stage::{As, alone, skipped, try_mount};
+
+/// A mount whose server reads every request and answers none, until it is told to.
+struct Silent {
+    at: PathBuf,
+    answers: Arc<AtomicBool>,
+    is_deaf: Arc<AtomicBool>,
+    ends: Arc<AtomicBool>,
+    server: Option<JoinHandle<()>>,
+}
+
+impl Silent {
+    /// Mounts it at a new directory of the sandbox. Returns `None`, and says so, where there is no FUSE.
+    fn mount(sandbox: &Sandbox) -> Option<Silent> {
+        let at = sandbox.base().join("silent");
+        fs::create_dir(&at).unwrap();
+        let device = File::options().read(true).write(true).open("/dev/fuse");
+        let device = match device {
+            Ok(device) => device,
+            Err(error) => {
+                skipped(&format!("/dev/fuse: {error}"));
+                return None;
+            }
+        };
+        let options = format!(
+            "fd={},rootmode=40000,user_id=0,group_id=0",
+            device.as_raw_fd()
+        );
+        if let Err(error) = try_mount("silent", &at, "fuse", 0, &options) {
+            skipped(&format!("no FUSE mount: {error}"));
+            return None;
+        }
+        let flag = Arc::<AtomicBool>::default;
+        let (answers, is_deaf, ends) = (flag(), flag(), flag());
+        let flags = [&answers, &is_deaf, &ends].map(Arc::clone);
+        let server = std::thread::spawn(move || serve(device, flags.each_ref().map(|one| &**one)));
+        Some(Silent {
+            at,
+            answers,
+            is_deaf,
+            ends,
+            server: Some(server),
+        })
+    }
+
+    fn path(&self) -> &str {
+        self.at.to_str().unwrap()
+    }
+
+    fn answer(&self) {
+        self.answers.store(true, Ordering::SeqCst);
+    }
+
+    fn state_is<'a>(&'a self, state: &'a str) -> impl Fn(&Value) -> bool + 'a {
+        move |event| {
+            event["event"] == "root" && event["root"] == self.path() && event["state"] == state
+        }
+    }
+}
+
+impl Drop for Silent {
+    /// Whoever waits for an answer gets an error when the device is closed.
+    fn drop(&mut self) {
+        self.ends.store(true, Ordering::SeqCst);
+        let _ = self.server.take().map(JoinHandle::join);
+        let at = std::ffi::CString::new(self.path()).unwrap();
+        // SAFETY: the path ends in NUL and outlives the call.
+        unsafe { libc::umount2(at.as_ptr(), libc::MNT_DETACH) };
+    }
+}
+
+/// Reads requests; answers them, also those from before, once it is told to.
+fn serve(mut device: File, [answers, is_deaf, ends]: [&AtomicBool; 3]) {
+    let mut waiting = Vec::new();
+    let mut request = vec![0; 1 << 20];
+    while !ends.load(Ordering::SeqCst) {
+        let timeout = Timespec {
+            tv_sec: 0,
+            tv_nsec: 5_000_000,
+        };
+        let mut fds = [PollFd::new(&device, PollFlags::IN)];
+        let ready = poll(&mut fds, Some(&timeout)).is_ok_and(|ready| ready > 0);
+        if ready
+            && !is_deaf.load(Ordering::SeqCst)
+            && let Ok(40..) = device.read(&mut request)
+        {
+            let number = |at: usize| u32::from_ne_bytes(request[at..at + 4].try_into().unwrap());
+            waiting.push((number(4), request[8..16].to_vec()));
+        }
+        // The first request opens the connection: without an answer to it nothing else is asked.
+        let is_open = |(code, _): &(u32, Vec<u8>)| *code == INIT || answers.load(Ordering::SeqCst);
+        for (code, unique) in waiting.extract_if(.., |one| is_open(one)) {
+            if let Some((error, body)) = reply(code) {
+                let mut out = u32::to_ne_bytes(16 + body.len() as u32).to_vec();
+                out.extend(i32::to_ne_bytes(-error));
+                out.extend(unique);
+                out.extend(body);
+                let _ = device.write(&out);
+            }
+        }
+    }
+}
+
+const INIT: u32 = 26;
+
+/// What linux/fuse.h asks for: one empty directory.
+fn reply(code: u32) -> Option<(i32, Vec<u8>)> {
+    let mut body = Vec::new();
+    let mut put = |numbers: &[u32]| {
+        body.extend(numbers.iter().flat_map(|number| number.to_ne_bytes()));
+    };
+    let error = match code {
+        // FORGET, INTERRUPT, BATCH_FORGET
+        2 | 36 | 42 => return None,
+        INIT => {
+            put(&[7, 31, 0, 0, 0, 4096]);
+            put(&[0; 10]);
+            0
+        }
+        // GETATTR: valid for no time; inode 1, a directory of root's.
+        3 => {
+            put(&[0; 4]);
+            put(&[1, 0]);
+            put(&[0; 10]);
+            put(&[0, 0, 0, 0o40755, 2, 0, 0, 0, 4096, 0]);
+            0
+        }
+        // OPENDIR
+        27 => {
+            put(&[1, 0, 0, 0]);
+            0
+        }
+        // READDIR, RELEASEDIR
+        28 | 29 => 0,
+        // STATFS
+        17 => {
+            put(&[0; 20]);
+            0
+        }
+        // LOOKUP
+        1 => libc::ENOENT,
+        _ => libc::ENOSYS,
+    };
+    Some((error, body))
+}
+
+const SHORT: [&str; 2] = ["--grace", "200ms"];
+
+#[test]
+fn a_root_that_does_not_answer_stops_no_other() {
+    alone(&[As::Mounts], || {
+        let sandbox = Sandbox::new();
+        let Some(silent) = Silent::mount(&sandbox) else {
+            return;
+        };
+        let args = SHORT.into_iter().chain([silent.path(), "root"]);
+        let mut watching = sandbox.watch_dirs(args).ready();
+        watching.wait_for(silent.state_is("no-answer"));
+        sandbox.write("a.tmp", "");
+        watching.wait_for(is("reaped", "a.tmp"));
+        assert!(watching.stderr().contains("does not answer"));
+        let status = sandbox.run(["status"]).exit(0).says("no-answer");
+        assert!(status.stdout.contains("its file system does not answer"));
+        silent.answer();
+        watching.wait_for(silent.state_is("watching"));
+        let returned = |event: &Value| {
+            event["event"] == "rescan"
+                && event["root"] == silent.path()
+                && event["cause"] == "root-returned"
+        };
+        watching.wait_for(returned);
+        sandbox.write("b.tmp", "");
+        watching.wait_for(is("reaped", "b.tmp"));
+        watching.stop().exit(0);
+    });
+}
+
+/// A root that falls silent is let go, and watched again when it answers.
+#[test]
+fn a_watched_root_that_falls_silent_is_let_go() {
+    alone(&[As::Mounts], || {
+        let sandbox = Sandbox::new();
+        let Some(silent) = Silent::mount(&sandbox) else {
+            return;
+        };
+        silent.answer();
+        let config = |grace: &str| {
+            let root = sandbox.root();
+            format!(
+                "[defaults]\ngrace = {grace:?}\n[[watch]]\npath = {:?}\n[[watch]]\npath = {root:?}\n",
+                silent.path()
+            )
+        };
+        let file = "../config/orphand/config.toml";
+        sandbox.write(file, config("4s"));
+        let mut watching = sandbox.watch_dirs([""; 0]).ready();
+        // An answer holds for a moment, which is over when a grace is.
+        watching.outlive_a_sentinel(&sandbox);
+        silent.answers.store(false, Ordering::SeqCst);
+        // A changed rule has every root looked at again.
+        sandbox.write(file, config("200ms"));
+        watching.wait_for(silent.state_is("no-answer"));
+        silent.answer();
+        watching.wait_for(silent.state_is("watching"));
+        watching.stop().exit(0);
+    });
+}
+
+/// The server has read the request and never answers it: a thread of the process itself could not end then.
+#[test]
+fn signals_end_a_watch_whose_only_root_does_not_answer() {
+    alone(&[As::Mounts], || {
+        for signals in 1..=2 {
+            let sandbox = Sandbox::new();
+            let Some(silent) = Silent::mount(&sandbox) else {
+                return;
+            };
+            let args = SHORT.into_iter().chain([silent.path()]);
+            let mut watching = sandbox.watch_dirs(args);
+            watching.wait_for(silent.state_is("no-answer"));
+            for _ in 0..signals {
+                watching.signal(libc::SIGTERM);
+            }
+            let stopped = watching.end();
+            let code = stopped.status.code();
+            assert!(
+                code == Some(0) || (signals == 2 && code == Some(130)),
+                "{stopped:?}"
+            );
+        }
+    });
+}
+
+/// The main thread is in a system call that does not return: the signals are another thread's.
+#[test]
+fn two_signals_end_a_watch_that_hangs_in_its_configuration() {
+    alone(&[As::Mounts], || {
+        let sandbox = Sandbox::new();
+        let Some(silent) = Silent::mount(&sandbox) else {
+            return;
+        };
+        // No request is read, so a process that waits for an answer can be killed.
+        silent.is_deaf.store(true, Ordering::SeqCst);
+        let file = silent.at.join("config.toml");
+        let args = ["--config", file.to_str().unwrap(), "root"];
+        let mut watching = sandbox.watch_dirs(args);
+        let hangs = format!("/proc/{}/wchan", watching.pid());
+        let end = Instant::now() + Duration::from_secs(60);
+        while !fs::read_to_string(&hangs)
+            .unwrap_or_default()
+            .contains("fuse")
+        {
+            if !watching.is_running() {
+                // A configuration that does not answer may be refused.
+                return;
+            }
+            assert!(Instant::now() < end, "it does not hang");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        // Two that arrive at once count as one.
+        while watching.is_running() {
+            assert!(Instant::now() < end, "it does not end");
+            watching.signal(libc::SIGTERM);
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    });
+}
+
+/// Each command says which directory does not answer, and does its work on the others.
+#[test]
+fn no_command_hangs_on_a_directory_that_does_not_answer() {
+    alone(&[As::Mounts], || {
+        let sandbox = Sandbox::new()
+            .file("a.tmp", "")
+            .aged(Duration::from_millis(300));
+        let Some(silent) = Silent::mount(&sandbox) else {
+            return;
+        };
+        let config = format!("[[watch]]\npath = {:?}\n", silent.path());
+        sandbox.write("../config/orphand/config.toml", config);
+        let says = |said: &str| {
+            let named = said.contains(silent.path()) && said.contains("does not answer");
+            assert!(named, "{said}");
+        };
+        let grace = ["--grace", "200ms"];
+        let run = |verb: &[&str], dirs: &[&str]| {
+            sandbox.run(verb.iter().chain(&grace).chain(dirs).copied())
+        };
+
+        let ran = sandbox.run(["config", "check"]).exit(0);
+        says(&ran.stdout);
+        says(&sandbox.run(["doctor"]).exit(3).stdout);
+        let ran = sandbox.run(["status"]).exit(1);
+        assert!(ran.stdout.contains("does not answer"), "{}", ran.stdout);
+        says(&sandbox.run(["quarantine", "list"]).exit(0).stderr);
+        says(
+            &sandbox
+                .run(["quarantine", "list", silent.path()])
+                .exit(3)
+                .stderr,
+        );
+        let file = silent.at.join("x.tmp");
+        says(
+            &sandbox
+                .run(["explain", file.to_str().unwrap()])
+                .exit(1)
+                .stderr,
+        );
+
+        says(&run(&["scan"], &[silent.path()]).exit(3).stderr);
+        let ran = run(&["scan"], &[silent.path(), "root"]).exit(3);
+        says(&ran.stderr);
+        assert!(ran.stdout.contains("a.tmp"), "{}", ran.stdout);
+        let ran = run(&["sweep", "--yes"], &[silent.path()]).exit(3);
+        says(&ran.stdout);
+        let ran = run(&["sweep", "--yes", "--json"], &[silent.path(), "root"]).exit(3);
+        let events = ran.events();
+        assert_eq!(events.names("reaped"), ["a.tmp"], "{events:?}");
+        assert_eq!(events.one("failed")["root"], silent.path());
+    });
+}
+
+/// A probe is a process of its own; no other file of the watch is open in it.
+#[test]
+fn the_probe_that_is_left_holds_no_file() {
+    alone(&[As::Mounts], || {
+        let sandbox = Sandbox::new();
+        let Some(silent) = Silent::mount(&sandbox) else {
+            return;
+        };
+        let args = SHORT.into_iter().chain([silent.path(), "root"]);
+        let watching = sandbox.watch_dirs(args).ready();
+        let children = |pid: u32| -> Vec<u32> {
+            let tasks = fs::read_dir(format!("/proc/{pid}/task")).unwrap().flatten();
+            let children = |task: &Path| fs::read_to_string(task.join("children")).unwrap();
+            let text: String = tasks.map(|task| children(&task.path())).collect();
+            text.split_whitespace()
+                .map(|pid| pid.parse().unwrap())
+                .collect()
+        };
+        let left = children(watching.pid());
+        assert_eq!(left.len(), 1, "one for each root: {left:?}");
+        let open = fs::read_dir(format!("/proc/{}/fd", left[0])).unwrap();
+        assert_eq!(open.count(), 0);
+        watching.stop().exit(0);
+    });
+}
