@@ -512,7 +512,9 @@ impl Systemd {
     /// The next line that begins so.
     #[track_caller]
     fn hear(&mut self, start: &str) -> String {
+        let end = Instant::now() + DEADLINE;
         loop {
+            assert!(Instant::now() < end, "no {start}: {:?}", self.heard);
             if let Some(at) = self.heard.iter().position(|line| line.starts_with(start)) {
                 return self.heard.drain(..=at).next_back().unwrap();
             }
@@ -552,8 +554,8 @@ fn systemd_hears_when_it_is_ready_that_it_lives_and_that_it_ends() {
     sandbox.write("a/x.json", "whole, to the last byte of it");
     sandbox.write("a/x.json.tmp", "12");
     assert_eq!(
-        systemd.hear("STATUS=watching 2 roots, 0 waiting, 0 kept, 2 B"),
-        "STATUS=watching 2 roots, 0 waiting, 0 kept, 2 B freed"
+        systemd.hear("STATUS=watching 2 roots, 0 waiting, 0 kept, 4"),
+        "STATUS=watching 2 roots, 0 waiting, 0 kept, 4.1 kB freed"
     );
     watch.signal(libc::SIGTERM);
     systemd.hear("STOPPING=1");

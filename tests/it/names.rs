@@ -197,7 +197,9 @@ fn a_watcher_prints_no_name_raw() {
     let mut round = 0;
     // Its watch may not stand yet: then it is the first scan that finds them.
     for target in &names {
-        sandbox.write(temp(target), "");
+        let mut random = target.clone();
+        random.push(".4194304");
+        sandbox.write(temp(&random), "");
     }
     while round < names.len() {
         let mut line = String::new();
