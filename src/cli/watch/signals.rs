@@ -30,11 +30,14 @@ impl Signals {
             move || _ = send.try_send(()),
             || exit(Exit::Interrupted as i32),
         )?;
-        leave_to_handler();
+        // The kernel prefers the main thread, and leaves a signal pending there for as long as that hangs in a system
+        // call. So only the thread that waits below takes signals: it never hangs.
+        mask(libc::SIG_BLOCK);
         let (stopper, to_stop) = bounded::<Stopper>(1);
         let heard = arrived.clone();
         let thread = std::thread::Builder::new().name("orphand-signals".into());
         let spawned = thread.spawn(move || {
+            mask(libc::SIG_UNBLOCK);
             let Ok(stopper) = to_stop.recv() else { return };
             if heard.recv().is_ok() {
                 stopper.stop();
@@ -138,20 +141,6 @@ fn hangup_is_ignored() -> bool {
     action(libc::SIGHUP).is_some_and(|action| action.sa_sigaction == libc::SIG_IGN)
 }
 
-/// Blocks the signals in this thread and in all that it starts, so that ctrlc's thread takes them. The kernel
-/// prefers the main thread, and leaves a signal pending there for as long as that hangs in a system call.
-fn leave_to_handler() {
-    // SAFETY: the set is filled before it is read, and both calls get valid pointers.
-    unsafe {
-        let mut set = std::mem::zeroed::<libc::sigset_t>();
-        libc::sigemptyset(&raw mut set);
-        for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP] {
-            libc::sigaddset(&raw mut set, signal);
-        }
-        libc::pthread_sigmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut());
-    }
-}
-
 fn ignore_hangup() {
     // SAFETY: SIG_IGN is a valid disposition, and no handler of ours stands on SIGHUP but ctrlc's.
     unsafe {
@@ -168,17 +157,25 @@ struct HeldBack {
 
 impl HeldBack {
     fn new() -> HeldBack {
-        // SAFETY: all zeroes are a valid set; both sets are valid for the calls, which fill them.
-        unsafe {
-            let mut before = std::mem::zeroed::<libc::sigset_t>();
-            let mut ending = std::mem::zeroed::<libc::sigset_t>();
-            libc::sigemptyset(&raw mut ending);
-            for signal in ENDING {
-                libc::sigaddset(&raw mut ending, signal);
-            }
-            libc::pthread_sigmask(libc::SIG_BLOCK, &raw const ending, &raw mut before);
-            HeldBack { before }
+        HeldBack {
+            before: mask(libc::SIG_BLOCK),
         }
+    }
+}
+
+/// Blocks or unblocks these signals in this thread, and in those that it starts from now on. Returns what was blocked
+/// before.
+fn mask(how: libc::c_int) -> libc::sigset_t {
+    // SAFETY: all zeroes are a valid set; both sets are valid for the calls, which fill them.
+    unsafe {
+        let mut before = std::mem::zeroed::<libc::sigset_t>();
+        let mut ending = std::mem::zeroed::<libc::sigset_t>();
+        libc::sigemptyset(&raw mut ending);
+        for signal in ENDING {
+            libc::sigaddset(&raw mut ending, signal);
+        }
+        libc::pthread_sigmask(how, &raw const ending, &raw mut before);
+        before
     }
 }
 
