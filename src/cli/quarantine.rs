@@ -140,9 +140,9 @@ fn wanted(
                 return Err(Failure::new(
                     Exit::Failed,
                     format!(
-                        "nothing in quarantine is {id:?}; what there is: {} ({})",
-                        Suggestion::new("quarantine list").configured(),
-                        quarantines.searched()
+                        "nothing in quarantine is {id:?} ({}); what there is: {}",
+                        quarantines.searched(),
+                        Suggestion::new("quarantine list").configured()
                     ),
                 ));
             }

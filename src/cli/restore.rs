@@ -257,9 +257,9 @@ impl Shelves {
             }
         }
         let nothing = format!(
-            "nothing in quarantine is {which:?}; what there is: {} ({})",
-            Suggestion::new("quarantine list").configured(),
-            self.quarantines.searched()
+            "nothing in quarantine is {which:?} ({}); what there is: {}",
+            self.quarantines.searched(),
+            Suggestion::new("quarantine list").configured()
         );
         match (found.len(), found.pop()) {
             (1, Some((number, root, index))) => {

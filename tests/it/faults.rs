@@ -125,9 +125,13 @@ fn calls(step: Step, fate: Fate) -> &'static [Call] {
             Call::Seek,
             Call::List,
         ],
-        (Step::ProveLast, Fate::Moved) => {
-            &[Call::SetOwner, Call::SetLease, Call::StatName, Call::List]
-        }
+        (Step::ProveLast, Fate::Moved) => &[
+            Call::SetOwner,
+            Call::SetLease,
+            Call::StatName,
+            Call::Seek,
+            Call::List,
+        ],
         (Step::Unlink, Fate::Removed) => &[Call::Unlink, Call::StatFd, Call::EndLease],
         (Step::Unlink, Fate::Taken) => {
             &[Call::Unlink, Call::StatFd, Call::UnlockRange, Call::Unlock]

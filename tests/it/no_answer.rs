@@ -172,8 +172,8 @@ fn a_root_that_does_not_answer_stops_no_other() {
         let args = SHORT.into_iter().chain([silent.path(), "root"]);
         let mut watching = sandbox.watch_dirs(args).ready();
         watching.wait_for(silent.state_is("no-answer"));
-        sandbox.write("a.tmp", "");
-        watching.wait_for(is("reaped", "a.tmp"));
+        sandbox.write("a.4194304.tmp", "");
+        watching.wait_for(is("reaped", "a.4194304.tmp"));
         assert!(watching.stderr().contains("does not answer"));
         let status = sandbox.run(["status"]).exit(0).says("no-answer");
         assert!(status.stdout.contains("its file system does not answer"));
@@ -185,8 +185,8 @@ fn a_root_that_does_not_answer_stops_no_other() {
                 && event["cause"] == "root-returned"
         };
         watching.wait_for(returned);
-        sandbox.write("b.tmp", "");
-        watching.wait_for(is("reaped", "b.tmp"));
+        sandbox.write("b.4194304.tmp", "");
+        watching.wait_for(is("reaped", "b.4194304.tmp"));
         watching.stop().exit(0);
     });
 }
@@ -287,7 +287,7 @@ fn two_signals_end_a_watch_that_hangs_in_its_configuration() {
 fn no_command_hangs_on_a_directory_that_does_not_answer() {
     alone(&[As::Mounts], || {
         let sandbox = Sandbox::new()
-            .file("a.tmp", "")
+            .file("a.4194304.tmp", "")
             .aged(Duration::from_millis(300));
         let Some(silent) = Silent::mount(&sandbox) else {
             return;
@@ -308,7 +308,7 @@ fn no_command_hangs_on_a_directory_that_does_not_answer() {
         says(&sandbox.run(["doctor"]).exit(3).stdout);
         let ran = sandbox.run(["status"]).exit(1);
         assert!(ran.stdout.contains("does not answer"), "{}", ran.stdout);
-        says(&sandbox.run(["quarantine", "list"]).exit(0).stderr);
+        says(&sandbox.run(["quarantine", "list"]).exit(3).stderr);
         says(
             &sandbox
                 .run(["quarantine", "list", silent.path()])
@@ -326,12 +326,12 @@ fn no_command_hangs_on_a_directory_that_does_not_answer() {
         says(&run(&["scan"], &[silent.path()]).exit(3).stderr);
         let ran = run(&["scan"], &[silent.path(), "root"]).exit(3);
         says(&ran.stderr);
-        assert!(ran.stdout.contains("a.tmp"), "{}", ran.stdout);
+        assert!(ran.stdout.contains("a.4194304.tmp"), "{}", ran.stdout);
         let ran = run(&["sweep", "--yes"], &[silent.path()]).exit(3);
         says(&ran.stdout);
         let ran = run(&["sweep", "--yes", "--json"], &[silent.path(), "root"]).exit(3);
         let events = ran.events();
-        assert_eq!(events.names("reaped"), ["a.tmp"], "{events:?}");
+        assert_eq!(events.names("reaped"), ["a.4194304.tmp"], "{events:?}");
         assert_eq!(events.one("failed")["root"], silent.path());
     });
 }

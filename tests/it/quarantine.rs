@@ -678,7 +678,7 @@ fn a_full_quarantine_takes_no_more() {
     alone(&[As::Mounts], || {
         let sandbox = Sandbox::new();
         configure(&sandbox, "[quarantine]\nmin_free = \"0\"\n");
-        let _mounted = Mounted::new("tmpfs", &sandbox.root(), "tmpfs", 0, "size=10m");
+        let _mounted = Mounted::new("tmpfs", &sandbox.root(), "tmpfs", 0, "size=10m,mode=755");
         const PIECE: usize = 100 << 10;
         for n in 0..12 {
             sandbox.write(format!("{n:02}.json.tmp"), vec![n; PIECE]);
@@ -733,7 +733,10 @@ fn a_disk_without_inodes_or_room() {
     use crate::places::Mounted;
     use crate::stage::{As, alone};
     alone(&[As::Mounts], || {
-        for options in ["size=4m,nr_inodes=200", "size=2m,nr_inodes=2k"] {
+        for options in [
+            "size=4m,nr_inodes=200,mode=755",
+            "size=2m,nr_inodes=2k,mode=755",
+        ] {
             let sandbox = Sandbox::new();
             let _mounted = Mounted::new("tmpfs", &sandbox.root(), "tmpfs", 0, options);
             sandbox.make_dir("state");

@@ -63,13 +63,13 @@ const DEEP: &str = "recursive = true\nnames = [\"*.new\"]\ngrace = \"100ms\"\n\
 fn deep() -> Sandbox {
     let sandbox = Sandbox::new()
         .file("a.new", "x")
-        .file("a.tmp", "")
+        .file("a.4194304.tmp", "")
         .file("sub/b.new", "x")
         .file("sub/b.x.new", "x")
-        .file("sub/b.tmp", "")
+        .file("sub/b.4194304.tmp", "")
         .file("sub/more/c.new", "x")
         .file("cache/d.new", "x")
-        .file("cache/d.tmp", "");
+        .file("cache/d.4194304.tmp", "");
     configured(sandbox, &format!("\n{}", rule("root", DEEP)))
 }
 
@@ -103,7 +103,10 @@ fn the_rule_that_covers_a_directory_holds_there_and_is_named() {
         ("sub/b.new", "reap: nothing stands against removing it"),
         ("sub/b.x.new", "not a temp: excluded by sub/*.x.new"),
         ("cache/d.new", "not a temp: excluded by cache"),
-        ("sub/b.tmp", "not a temp: its name does not match *.new"),
+        (
+            "sub/b.4194304.tmp",
+            "not a temp: its name does not match *.new",
+        ),
     ] {
         let file = format!("root/{file}");
         let ran = sandbox.run(["explain", &file]).exit(0);
@@ -125,7 +128,7 @@ fn the_rule_that_covers_a_directory_holds_there_and_is_named() {
 #[test]
 fn the_command_line_wins_over_the_rule() {
     let sandbox = deep();
-    let empty = [("root/a.tmp", 3), ("root/sub/b.tmp", 3)];
+    let empty = [("root/a.4194304.tmp", 3), ("root/sub/b.4194304.tmp", 3)];
     found(&sandbox, &["--name", "*.tmp", "root"], &empty);
     found(
         &sandbox,
@@ -145,18 +148,20 @@ fn the_command_line_wins_over_the_rule() {
 fn a_rule_covers_nothing_below_that_is_not_recursive() {
     let text = "[defaults]\ngrace = \"100ms\"\n".to_owned() + &rule("root", "names = [\"*.new\"]");
     let sandbox = Sandbox::new()
-        .file("a.tmp", "")
-        .file("sub/b.tmp", "")
+        .file("a.4194304.tmp", "")
+        .file("sub/b.4194304.tmp", "")
         .file("b.new", "");
     let sandbox = configured(sandbox, &text);
     found(&sandbox, &["root"], &[("root/b.new", 4)]);
-    found(&sandbox, &["root/sub"], &[("root/sub/b.tmp", 0)]);
+    found(&sandbox, &["root/sub"], &[("root/sub/b.4194304.tmp", 0)]);
     let ran = sandbox.run(["scan", "root/sub"]).exit(0);
     assert_eq!(ran.stderr, "");
-    let ran = sandbox.run(["explain", "root/sub/b.tmp"]).exit(0);
+    let ran = sandbox.run(["explain", "root/sub/b.4194304.tmp"]).exit(0);
     ran.says("no [[watch]] rule covers it: by the [defaults]")
         .says("reap");
-    let ran = sandbox.run(["explain", "--json", "root/sub/b.tmp"]).exit(0);
+    let ran = sandbox
+        .run(["explain", "--json", "root/sub/b.4194304.tmp"])
+        .exit(0);
     assert_eq!(
         ran.stdout_json()["temps"][0].get("rule"),
         Some(&Value::Null)
@@ -182,11 +187,15 @@ fn a_rule_covers_a_directory_by_any_of_its_names() {
     // A symlink below the root of a rule leads out of it: no watcher goes there.
     let outside = Sandbox::new()
         .file("../elsewhere/in/b.new", "")
-        .file("../elsewhere/in/c.tmp", "");
+        .file("../elsewhere/in/c.4194304.tmp", "");
     symlink("../elsewhere", outside.path("link")).unwrap();
     let text = "[defaults]\ngrace = \"100ms\"\n".to_owned() + &rule("root", rest);
     let outside = configured(outside, &text);
-    found(&outside, &["root/link/in"], &[("root/link/in/c.tmp", 0)]);
+    found(
+        &outside,
+        &["root/link/in"],
+        &[("root/link/in/c.4194304.tmp", 0)],
+    );
 }
 
 /// What is excluded is left alone, though it is named.
@@ -195,7 +204,7 @@ fn a_directory_that_the_rule_excludes_is_left_alone() {
     let sandbox = deep();
     for dir in ["root/cache", "{base}/root/cache"] {
         let swept = [
-            "sweep", "--yes", "--json", "--name", "*", "--grace", "100ms", dir,
+            "sweep", "--yes", "--json", "--name", "*.tmp", "--grace", "100ms", dir,
         ];
         let swept = sandbox.run(swept).exit(0);
         let swept = swept
@@ -203,7 +212,7 @@ fn a_directory_that_the_rule_excludes_is_left_alone() {
             .complains("config.toml:3 excludes it (cache)");
         assert_eq!(swept.events().sums(), [0; 4]);
     }
-    assert!(sandbox.has("cache/d.new") && sandbox.has("cache/d.tmp"));
+    assert!(sandbox.has("cache/d.new") && sandbox.has("cache/d.4194304.tmp"));
     found(&sandbox, &["root/cache"], &[]);
 }
 
@@ -214,21 +223,23 @@ fn the_nearest_of_two_rules_holds() {
         "recursive = true\ngrace = \"100ms\"\nexclude = [\"in/**\"]",
     ) + &rule("root/in", "names = [\"*.new\"]\ngrace = \"100ms\"");
     let sandbox = Sandbox::new()
-        .file("a.tmp", "")
-        .file("in/b.tmp", "")
+        .file("a.4194304.tmp", "")
+        .file("in/b.4194304.tmp", "")
         .file("in/b.new", "")
-        .file("in/below/c.tmp", "");
+        .file("in/below/c.4194304.tmp", "");
     let sandbox = configured(sandbox, &text);
     found(&sandbox, &["root/in"], &[("root/in/b.new", 7)]);
-    found(&sandbox, &["root"], &[("root/a.tmp", 2)]);
+    found(&sandbox, &["root"], &[("root/a.4194304.tmp", 2)]);
     found(
         &sandbox,
         &["root", "root/in"],
-        &[("root/a.tmp", 2), ("root/in/b.new", 7)],
+        &[("root/a.4194304.tmp", 2), ("root/in/b.new", 7)],
     );
     // Excluded by the one, and not covered by the other.
     found(&sandbox, &["root/in/below"], &[]);
-    let ran = sandbox.run(["explain", "root/in/below/c.tmp"]).exit(0);
+    let ran = sandbox
+        .run(["explain", "root/in/below/c.4194304.tmp"])
+        .exit(0);
     ran.says("not a temp: excluded by in/**");
 }
 
@@ -238,28 +249,28 @@ fn folders_below_a_directory_are_judged_by_their_own_rules() {
     let text = "[defaults]\ngrace = \"100ms\"\n".to_owned()
         + &rule(
             "root/app/in",
-            "exclude = [\"keep.tmp\"]\nsole_copy = \"keep\"",
+            "exclude = [\"keep.4194304.tmp\"]\nsole_copy = \"keep\"",
         )
         + &rule("root/app/in/deeper", "grace = \"1d\"")
         + &rule("root/slow", "grace = \"1d\"")
         + &rule("root/not there", "")
         + &rule("elsewhere", "");
     let sandbox = Sandbox::new()
-        .file("a.tmp", "x")
-        .file("app/b.tmp", "")
-        .file("app/in/c.tmp", "")
-        .file("app/in/keep.tmp", "")
+        .file("a.4194304.tmp", "x")
+        .file("app/b.4194304.tmp", "")
+        .file("app/in/c.4194304.tmp", "")
+        .file("app/in/keep.4194304.tmp", "")
         .file("app/in/sole.tmp", "x")
-        .file("app/in/below/d.tmp", "")
-        .file("app/in/deeper/e.tmp", "")
-        .file("slow/f.tmp", "")
-        .file("slow/below/g.tmp", "");
+        .file("app/in/below/d.4194304.tmp", "")
+        .file("app/in/deeper/e.4194304.tmp", "")
+        .file("slow/f.4194304.tmp", "")
+        .file("slow/below/g.4194304.tmp", "");
     let sandbox = configured(sandbox, &text);
     let want = [
-        ("root/a.tmp", 0),
-        ("root/app/b.tmp", 0),
-        ("root/app/in/below/d.tmp", 4),
-        ("root/app/in/c.tmp", 4),
+        ("root/a.4194304.tmp", 0),
+        ("root/app/b.4194304.tmp", 0),
+        ("root/app/in/below/d.4194304.tmp", 4),
+        ("root/app/in/c.4194304.tmp", 4),
     ];
     found(&sandbox, &["-r", "root"], &want);
     found(&sandbox, &["root"], &want[..1]);
@@ -277,37 +288,42 @@ fn folders_below_a_directory_are_judged_by_their_own_rules() {
     let swept = sandbox
         .run(["sweep", "-r", "--yes", "--json", "root"])
         .exit(0);
-    assert_eq!(swept.events().names("reaped"), ["b.tmp", "c.tmp", "d.tmp"]);
-    assert_eq!(swept.events().names("quarantined"), ["a.tmp"]);
+    assert_eq!(
+        swept.events().names("reaped"),
+        ["b.4194304.tmp", "c.4194304.tmp", "d.4194304.tmp"]
+    );
+    assert_eq!(swept.events().names("quarantined"), ["a.4194304.tmp"]);
     for kept in [
-        "app/in/keep.tmp",
+        "app/in/keep.4194304.tmp",
         "app/in/sole.tmp",
-        "app/in/deeper/e.tmp",
-        "slow/f.tmp",
-        "slow/below/g.tmp",
+        "app/in/deeper/e.4194304.tmp",
+        "slow/f.4194304.tmp",
+        "slow/below/g.4194304.tmp",
     ] {
         assert!(sandbox.has(kept), "{kept}");
     }
     // One that the directory's own globs exclude is not come to.
     let text = "[defaults]\ngrace = \"100ms\"\nexclude = [\"slow\"]\n".to_owned()
         + &rule("root/slow", "grace = \"100ms\"\nexclude = []");
-    let other = Sandbox::new().file("slow/a.tmp", "").file("b.tmp", "");
+    let other = Sandbox::new()
+        .file("slow/a.4194304.tmp", "")
+        .file("b.4194304.tmp", "");
     let other = configured(other, &text);
-    found(&other, &["-r", "root"], &[("root/b.tmp", 0)]);
-    found(&other, &["root/slow"], &[("root/slow/a.tmp", 5)]);
+    found(&other, &["-r", "root"], &[("root/b.4194304.tmp", 0)]);
+    found(&other, &["root/slow"], &[("root/slow/a.4194304.tmp", 5)]);
 }
 
 /// The locks are those of the directories that are swept.
 #[test]
 fn a_sweep_beside_a_watcher_of_a_folder_below() {
-    let sandbox = Sandbox::new().file("in/a.tmp", "");
+    let sandbox = Sandbox::new().file("in/a.4194304.tmp", "");
     let sandbox = configured(sandbox, &rule("root/in", "grace = \"1d\""));
     let watching = sandbox.watch_dirs([""; 0]).ready();
     let swept = ["sweep", "-r", "--yes", "--json", "--grace", "100ms", "root"];
     let ran = sandbox.run(swept).exit(75).silent();
     ran.complains(&watching.pid().to_string())
         .complains("orphand sweep -r --grace 100ms ");
-    assert!(sandbox.has("in/a.tmp"));
+    assert!(sandbox.has("in/a.4194304.tmp"));
     watching.stop().exit(0);
 }
 
@@ -318,14 +334,21 @@ fn without_a_directory_those_of_the_file_are_taken() {
         + &rule("not there", "");
     let sandbox = Sandbox::new()
         .file("a.new", "")
-        .file("a.tmp", "")
-        .file("../other/b.tmp", "");
+        .file("a.4194304.tmp", "")
+        .file("../other/b.4194304.tmp", "");
     let sandbox = configured(sandbox, &text);
-    found(&sandbox, &[], &[("other/b.tmp", 6), ("root/a.new", 2)]);
+    found(
+        &sandbox,
+        &[],
+        &[("other/b.4194304.tmp", 6), ("root/a.new", 2)],
+    );
     let ran = sandbox.run(["scan"]).exit(0);
     let ran = ran.complains("not there\" does not exist, and is left out");
     let last = ran.stdout.lines().last().unwrap();
-    assert!(last.ends_with("remove them: orphand sweep"), "{last}");
+    assert!(
+        last.ends_with("remove 1 and move 1 to quarantine: orphand sweep"),
+        "{last}"
+    );
     sandbox
         .run(["sweep", "--json"])
         .exit(2)
@@ -333,8 +356,8 @@ fn without_a_directory_those_of_the_file_are_taken() {
         .complains("--yes");
     found(&sandbox, &["--grace", "1d"], &[]);
     let swept = sandbox.run(["sweep", "--yes", "--json"]).exit(0);
-    assert_eq!(swept.events().names("reaped"), ["a.new", "b.tmp"]);
-    assert!(sandbox.has("a.tmp"));
+    assert_eq!(swept.events().names("reaped"), ["a.new", "b.4194304.tmp"]);
+    assert!(sandbox.has("a.4194304.tmp"));
     // Nothing is listed, or there is no file: both ways out are named.
     for text in [None, Some("")] {
         let sandbox = Sandbox::new();
@@ -364,8 +387,8 @@ fn a_watch_of_a_typed_directory_takes_no_rule() {
         + &rule("root", "names = [\"*.new\"]\ngrace = \"1d\"");
     let sandbox = configured(Sandbox::new().file("a.new", ""), &text);
     let mut watching = sandbox.watch([""; 0]).ready();
-    sandbox.write("b.tmp", "");
-    watching.wait_for(|event| event["event"] == "reaped" && name(event) == "b.tmp");
+    sandbox.write("b.4194304.tmp", "");
+    watching.wait_for(|event| event["event"] == "reaped" && name(event) == "b.4194304.tmp");
     watching.stop().exit(0);
     assert!(sandbox.has("a.new"));
 }

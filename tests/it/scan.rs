@@ -60,7 +60,11 @@ fn everything_is_listed_with_its_verdict() {
     );
     assert_eq!(
         document["total"],
-        serde_json::json!({"temps": 5, "bytes": 16, "orphans": 3, "orphan_bytes": 14})
+        serde_json::json!({
+            "temps": 5, "bytes": 16, "disk_bytes": document["total"]["disk_bytes"],
+            "orphans": 3, "orphan_bytes": 14,
+            "orphan_disk_bytes": document["total"]["orphan_disk_bytes"],
+        })
     );
     assert_eq!(
         document["roots"],
@@ -94,7 +98,7 @@ fn everything_is_listed_with_its_verdict() {
     // For people one line each, and the total.
     let people = sandbox.run(["scan", "--grace", "100ms", "root"]).exit(0);
     assert_eq!(people.stdout.lines().count(), 6, "{}", people.stdout);
-    people.says("3 orphans, 14 B").says("orphand sweep");
+    people.says("3 orphans, ").says("orphand sweep");
     assert_eq!(
         sandbox.snapshot(),
         before,
@@ -251,14 +255,14 @@ const ODD: &str = "root/it's a dir";
 fn odd() -> Sandbox {
     let file = |name: &str| format!("../{ODD}/{name}");
     Sandbox::new()
-        .file(file("a"), "whole")
+        .file(file("a"), "whole, to the last byte of it")
         .file(file("a.tmp"), "orphan")
         .file(file("b.part"), "only copy")
         .file(file("b.tmp"), "only copy")
-        .file(file("c d.tmp"), "")
-        .file(file("below/e.tmp"), "")
+        .file(file("c d.4194304.tmp"), "")
+        .file(file("below/e.4194304.tmp"), "")
         .file(file(&format!("a.tmp.{}.0123456789ab", dead_pid())), "x")
-        .file(file("held.tmp"), "")
+        .file(file("held.4194304.tmp"), "")
         .file("../my config.toml", "[defaults]\ngrace = \"100ms\"\n")
         .file(
             "../moving config.toml",
@@ -375,7 +379,7 @@ fn the_suggested_command_does_what_was_listed() {
     ];
     for (args, variables, count, words) in cases {
         let sandbox = odd();
-        let held = fs::File::open(sandbox.base().join(ODD).join("held.tmp")).unwrap();
+        let held = fs::File::open(sandbox.base().join(ODD).join("held.4194304.tmp")).unwrap();
         let (listed, last) = scanned(&sandbox, &args, variables);
         assert_eq!(listed.len(), count, "{args:?}: {listed:#?}");
         assert!(last.contains(words), "{words:?} for {args:?}: {last}");
@@ -396,7 +400,7 @@ fn the_suggested_command_does_what_was_listed() {
 /// No option is slipped in that the person did not give.
 #[test]
 fn no_command_is_suggested_that_would_be_refused() {
-    let sandbox = Sandbox::new().file("a.tmp", "").aged(OLD);
+    let sandbox = Sandbox::new().file("a.4194304.tmp", "").aged(OLD);
     let home = sandbox.root();
     let sandbox = sandbox.env("HOME", home);
     let ran = sandbox.run(["scan", "--grace", "100ms", "root"]).exit(0);
@@ -423,9 +427,9 @@ fn a_sweep_that_cannot_ask_names_the_whole_command() {
             .unwrap();
         assert!(line.ends_with(option), "{line}");
         let events = pasted(&sandbox, &format!("{line} --json")).exit(0).events();
-        assert_eq!(events.names("reaped"), ["c d.tmp"], "{line}");
+        assert_eq!(events.names("reaped"), ["c d.4194304.tmp"], "{line}");
         if option == " --yes" {
-            sandbox.write(format!("../{ODD}/c d.tmp"), "");
+            sandbox.write(format!("../{ODD}/c d.4194304.tmp"), "");
             sandbox.age(OLD);
         }
     }

@@ -896,11 +896,11 @@ fn a_watch_begins_with_a_line_that_says_what_it_does() {
         ),
         (
             &["-r", "-n", "--grace", "1m", "--name", "*.part"],
-            "(with subfolders): only reports *.part files unused for 60 s",
+            "(with subfolders): only reports *.part files unused for 1 min",
         ),
         (
             &["--action", "quarantine", "--grace", "1h"],
-            "(without subfolders): moves *.tmp files unused for 60 min to the quarantine",
+            "(without subfolders): moves *.tmp files unused for 1 h to the quarantine",
         ),
         (&["--json"], ""),
         (&["-q"], ""),
@@ -966,8 +966,8 @@ fn a_directory_that_is_not_there_is_an_error_on_a_terminal() {
         let mut watching = Watching::start(command);
         watching.wait_for(|event| event["event"] == "root" && event["state"] == "gone");
         watching = watching.ready();
-        sandbox.write(format!("../{later}/a.tmp"), "");
-        watching.wait_for(is("reaped", "a.tmp"));
+        sandbox.write(format!("../{later}/a.4194304.tmp"), "");
+        watching.wait_for(is("reaped", "a.4194304.tmp"));
         watching.stop().exit(0);
     }
 }
@@ -1105,7 +1105,7 @@ fn a_thousand_orphans_leave_no_trace() {
     let sandbox = Sandbox::new();
     let mut watching = sandbox.watch(SHORT).ready();
     for n in 0..1000 {
-        sandbox.write(format!("{n}.x.tmp"), "");
+        sandbox.write(format!("{n}.x.4194304.tmp"), "");
     }
     watching.wait_for_nth(1000, |event| event["event"] == "reaped");
     assert_eq!(watching.stop().exit(0).events.sums(), [1000, 0, 0, 0]);
