@@ -134,8 +134,28 @@ impl fmt::Display for Reserved {
 
 /// Returns the rows of the list that `name` fits.
 pub fn rows(name: &[u8]) -> impl Iterator<Item = &'static Row> {
-    LIST.iter()
-        .filter(move |row| fits(row.pattern.as_bytes(), name))
+    LIST.iter().filter(move |row| {
+        let pattern = row.pattern.as_bytes();
+        may_fit(pattern, name) && fits(pattern, name)
+    })
+}
+
+/// Returns false if the first or the last byte of `name` shows that it does not fit: nearly all names end here.
+fn may_fit(pattern: &[u8], name: &[u8]) -> bool {
+    let (Some(first), Some(last)) = (name.first(), name.last()) else {
+        return true;
+    };
+    let begins = match pattern.first() {
+        Some(b'*' | b'<') | None => true,
+        Some(wanted) => wanted.eq_ignore_ascii_case(first),
+    };
+    begins
+        && match pattern.last() {
+            Some(b'*') | None => true,
+            // A uuid or a number.
+            Some(b'>') => last.is_ascii_hexdigit(),
+            Some(wanted) => wanted.eq_ignore_ascii_case(last),
+        }
 }
 
 impl Row {
@@ -149,6 +169,10 @@ impl Row {
 /// Returns the temp whose companion `name` would be.
 #[must_use]
 pub fn companion_of(name: &OsStr) -> Option<&OsStr> {
+    // The last letters of the three.
+    if !matches!(name.as_bytes().last(), Some(b'l' | b'm')) {
+        return None;
+    }
     let temp = |ending: &&str| name.as_bytes().strip_suffix(ending.as_bytes());
     let temp = COMPANIONS.iter().find_map(temp)?;
     (!temp.is_empty()).then(|| OsStr::from_bytes(temp))
@@ -171,7 +195,15 @@ fn fits(pattern: &[u8], name: &[u8]) -> bool {
             let end = at.and_then(|at| name.get(at..));
             return end.is_some_and(|end| end.eq_ignore_ascii_case(rest));
         }
-        let rests = (0..=name.len()).filter_map(|at| name.get(at..));
+        // Where the next byte has no case, only its places count.
+        let next = rest
+            .first()
+            .copied()
+            .filter(|byte| byte.is_ascii_punctuation());
+        let next = next.filter(|byte| !matches!(byte, b'*' | b'<'));
+        let is_place = |at: &usize| next.is_none() || name.get(*at).copied() == next;
+        let rests = (0..=name.len()).filter(is_place);
+        let rests = rests.filter_map(|at| name.get(at..));
         return rests.into_iter().any(|end| fits(rest, end));
     }
     if let Some(rest) = pattern.strip_prefix(b"<uuid>") {
@@ -202,6 +234,15 @@ mod tests {
 
     fn patterns(name: &str) -> Vec<&'static str> {
         rows(name.as_bytes()).map(|row| row.pattern).collect()
+    }
+
+    /// The short cut of [`companion_of`] holds for all of them.
+    #[test]
+    fn every_companion_is_one() {
+        for companion in companions(OsStr::new("x.tmp")) {
+            assert_eq!(companion_of(&companion), Some(OsStr::new("x.tmp")));
+        }
+        assert_eq!(companion_of(OsStr::new("-wal")), None);
     }
 
     #[test]

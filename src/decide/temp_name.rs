@@ -359,7 +359,11 @@ impl Names {
     pub fn may_have_target(&self, name: &[u8]) -> bool {
         let is_default = self.globs.is_empty() && self.writers.is_empty();
         let stem = name.strip_suffix(b".tmp").unwrap_or_default();
-        (!is_default || stem.windows(4).any(|part| part == b".tmp")) && self.matches(name)
+        let has_tmp = |at| {
+            stem.get(at..)
+                .is_some_and(|rest: &[u8]| rest.starts_with(b".tmp"))
+        };
+        (!is_default || memchr::memchr_iter(b'.', stem).any(has_tmp)) && self.matches(name)
     }
 
     /// Calls `each` with every name that the rule takes and that `name`, which it takes too, may be meant for.
