@@ -102,6 +102,9 @@ impl Quarantines {
     /// Returns the list of searched directories, for people.
     pub(super) fn searched(&self) -> String {
         const SHOWN: usize = 20;
+        if self.searched.is_empty() {
+            return "no directory could be searched".into();
+        }
         let shown: Vec<String> = self
             .searched
             .iter()

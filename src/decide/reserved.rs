@@ -1,8 +1,8 @@
 //! Reserved names: files that are no leftovers, although a rule's patterns fit their names.
 //!
 //! [`LIST`] is data. A new row is a line in it, and nothing else changes. In a pattern `*` stands for
-//! any text, also for none, `<uuid>` for 8-4-4-4-12 hex digits and `<n>` for decimal digits; the rest
-//! stands for itself, in upper or lower case.
+//! any text, also for none, `<uuid>` for 8-4-4-4-12 hex digits, `<n>` for decimal digits and `<x>` for one hex digit; the
+//! rest stands for itself, in upper or lower case.
 
 use std::ffi::{OsStr, OsString};
 use std::fmt;
@@ -47,6 +47,7 @@ pub const LIST: &[Row] = &[
     row("*.lock",                  "a lock file",                              WholeName),
     row("*.pid",                   "a pid file",                               WholeName),
     row("*-journal",               "the rollback journal of a database",       WholeName),
+    row("*-mj<x><x><x><x><x><x>9<x><x>", "the super-journal of a database",  WholeName),
     row("*-wal",                   "the write-ahead log of a database",        WholeName),
     row("*-shm",                   "the shared memory of a database",          WholeName),
     row("*.sqlite-*",              "a part of an SQLite database",             WholeName),
@@ -212,6 +213,12 @@ fn fits(pattern: &[u8], name: &[u8]) -> bool {
         };
         return before_uuid(uuid).is_some_and(<[u8]>::is_empty) && fits(rest, end);
     }
+    if let Some(rest) = pattern.strip_prefix(b"<x>") {
+        return match name.split_first() {
+            Some((digit, end)) => digit.is_ascii_hexdigit() && fits(rest, end),
+            None => false,
+        };
+    }
     if let Some(rest) = pattern.strip_prefix(b"<n>") {
         let digits = name.iter().take_while(|byte| byte.is_ascii_digit()).count();
         let end = name.get(digits..).unwrap_or_default();
@@ -232,6 +239,11 @@ mod tests {
 
     const UUID: &str = "1b4e28ba-2fa1-4d3b-A3f5-ef19b5a7633b";
 
+    fn filled(pattern: &str) -> String {
+        let name = pattern.replace("<uuid>", UUID).replace("<n>", "12");
+        name.replace("<x>", "c")
+    }
+
     fn patterns(name: &str) -> Vec<&'static str> {
         rows(name.as_bytes()).map(|row| row.pattern).collect()
     }
@@ -249,12 +261,12 @@ mod tests {
     fn every_row_fits_what_it_is_for_and_nothing_like_it() {
         for row in LIST {
             let name = row.pattern.replace('*', "x y");
-            let name = name.replace("<uuid>", UUID).replace("<n>", "12");
+            let name = filled(&name);
             for name in [name.clone(), name.to_ascii_uppercase()] {
                 assert!(patterns(&name).contains(&row.pattern), "{name}");
             }
             let nothing = row.pattern.replace('*', "");
-            let nothing = nothing.replace("<uuid>", UUID).replace("<n>", "12");
+            let nothing = filled(&nothing);
             assert!(patterns(&nothing).contains(&row.pattern), "{nothing}");
             let open_end = row.pattern.ends_with('*');
             assert_eq!(
@@ -274,6 +286,9 @@ mod tests {
             "a-partial-",
             "a-partial-x",
             "x~$a",
+            "a.db-mj12345690",
+            "a.db-mj1234567890",
+            "a.db-mj123456x90",
             "sessions.json.1b4e28ba-2fa1-4d3b-A3f5-ef19b5a7633b.tmp",
             "",
         ] {

@@ -21,8 +21,9 @@ pub struct TargetFile {
     pub uid: u32,
     /// Bytes of data; at least so many, where that is enough to decide.
     pub data: u64,
-    /// Last change of content, name or metadata: the newer of mtime and ctime.
-    pub changed: Wall,
+    /// Last change of content, name or metadata: the newer of mtime and ctime. `None` where that does not tell since
+    /// when the file is the target: a symlink leads to it, or it is a mount point.
+    pub changed: Option<Wall>,
 }
 
 /// The temp that the target is compared with.
@@ -59,9 +60,10 @@ pub fn weigh(target: &TargetFile, temp: &TempFile, now: Wall, step: Duration) ->
     if temp.data >= LARGE && target.data.saturating_mul(DWARFS) < temp.data {
         return Target::Dwarfed;
     }
-    let is_older = temp
-        .written
-        .is_some_and(|written| written <= now && written.since(target.changed) >= step);
+    let is_older = match (temp.written, target.changed) {
+        (Some(written), Some(changed)) => written <= now && written.since(changed) >= step,
+        _ => false,
+    };
     match target.data < temp.data && !is_older {
         true => Target::Short,
         false => Target::Whole { same_file: false },
@@ -115,7 +117,7 @@ mod tests {
             let target = TargetFile {
                 uid: 1000,
                 data: target,
-                changed: at(changed),
+                changed: Some(at(changed)),
             };
             let temp = TempFile {
                 uid: 1000,
@@ -123,6 +125,25 @@ mod tests {
                 written: written.map(at),
             };
             assert_eq!(weigh(&target, &temp, now, step), want, "{row:?}");
+        }
+    }
+
+    /// A symlink or a mount may have been turned to an old file after the temp was written.
+    #[test]
+    fn a_target_of_unknown_age_is_not_the_older_one() {
+        for (data, want) in [(6, Target::Short), (7, WHOLE)] {
+            let target = TargetFile {
+                uid: 1000,
+                data,
+                changed: None,
+            };
+            let temp = TempFile {
+                uid: 1000,
+                data: 7,
+                written: Some(at(2_000)),
+            };
+            let found = weigh(&target, &temp, at(3_000), Duration::ZERO);
+            assert_eq!(found, want, "{data}");
         }
     }
 
@@ -135,7 +156,7 @@ mod tests {
             (1001, 1000, Target::Foreign),
             (1000, 0, Target::Foreign),
         ] {
-            let (data, changed) = (7, at(1_000));
+            let (data, changed) = (7, Some(at(1_000)));
             let file = TargetFile {
                 uid: target,
                 data,

@@ -255,10 +255,10 @@ impl Drop for Proof {
 /// It is gone if there is no such process, if it is a zombie, or if it started after the temp was
 /// changed last. `written` is that moment at the latest, where it is known.
 ///
-/// Nor can a thread of the kernel have written it, nor init, nor a process that has always run as a user who is neither
-/// root nor `owner`, whose file it is: such a process has the number by chance.
+/// Nor can a thread of the kernel have written it, nor init. A process of another user can: it may have given up root
+/// since, or have given the file away (`CAP_CHOWN`), and no file in `/proc` shows that for certain.
 #[must_use]
-pub fn writer(pid: u32, owner: u32, written: Option<Mono>) -> Writer {
+pub fn writer(pid: u32, written: Option<Mono>) -> Writer {
     let Some(process) = i32::try_from(pid).ok().and_then(Pid::from_raw) else {
         return Writer::Alive(pid);
     };
@@ -276,12 +276,7 @@ pub fn writer(pid: u32, owner: u32, written: Option<Mono>) -> Writer {
     // The first thread of a process may end before the others.
     let has_ended = matches!(stat.state, 'Z' | 'X') && is_its_last_thread(pid);
     let is_younger = written.is_some_and(|written| started_after(stat.started, written));
-    match has_ended
-        || is_younger
-        || stat.is_kernel_thread()
-        || is_init(pid)
-        || is_of_another_user(pid, owner)
-    {
+    match has_ended || is_younger || stat.is_kernel_thread() || is_init(pid) {
         true => Writer::Gone(pid),
         false => Writer::Alive(pid),
     }
@@ -293,40 +288,6 @@ pub fn writer(pid: u32, owner: u32, written: Option<Mono>) -> Writer {
 fn is_init(pid: u32) -> bool {
     const INITIAL: &str = "pid:[4026531836]";
     pid == 1 && fs::read_link("/proc/self/ns/pid").is_ok_and(|space| space == Path::new(INITIAL))
-}
-
-/// Whether the process `pid` has run as a user who is neither root nor `owner` for as long as it has run its program.
-///
-/// A process that gave up root may have written as root before. The kernel shows that: the files in /proc/PID belong to
-/// root then, and not to the process's user, until it runs another program (proc(5), "dumpable"). Where `fs.suid_dumpable` is 1 it
-/// does not show. Nor is anything told of a process in a namespace below ours, where a mount may map users, nor where
-/// not every user has a number here.
-fn is_of_another_user(pid: u32, owner: u32) -> bool {
-    let read = |path: &str| fs::read(path).unwrap_or_default();
-    if read("/proc/sys/fs/suid_dumpable").trim_ascii() == b"1" {
-        return false;
-    }
-    let map = read("/proc/self/uid_map");
-    if !map
-        .split(u8::is_ascii_whitespace)
-        .filter(|word| !word.is_empty())
-        .eq([&b"0"[..], b"0", b"4294967295"])
-    {
-        return false;
-    }
-    let at = format!("/proc/{pid}/status");
-    let (Ok(whose), status) = (fs::metadata(&at), read(&at)) else {
-        return false;
-    };
-    let users: Vec<u32> = line_of(&status, b"Uid:").collect();
-    let [real, effective, saved, file_system] = users[..] else {
-        return false;
-    };
-    numbers(&status).count() == 1
-        && whose.uid() == effective
-        && [real, effective, saved, file_system]
-            .iter()
-            .all(|uid| *uid != 0 && *uid != owner)
 }
 
 /// Whether `/proc` shows the processes of our pid namespace, by the numbers that they have in it. It is one
@@ -405,14 +366,9 @@ fn is_its_last_thread(pid: u32) -> bool {
 
 /// The numbers of the line `NSpid`.
 fn numbers(status: &[u8]) -> impl Iterator<Item = u32> {
-    line_of(status, b"NSpid:")
-}
-
-/// The numbers of the line that begins with `word`.
-fn line_of<'s>(status: &'s [u8], word: &[u8]) -> impl Iterator<Item = u32> + use<'s> {
     let line = status
         .split(|&b| b == b'\n')
-        .find_map(|line| line.strip_prefix(word));
+        .find_map(|line| line.strip_prefix(b"NSpid:"));
     let line = std::str::from_utf8(line.unwrap_or_default()).unwrap_or_default();
     let numbers = line.split_ascii_whitespace();
     numbers.filter_map(|number| number.parse().ok())
@@ -768,18 +724,21 @@ fn is_first_namespace(kind: &str, number: u64) -> bool {
 }
 
 /// The extended attribute that marks a restored file.
-const MARK: &str = "user.orphand.restored";
+pub(super) const RESTORED: &str = "user.orphand.restored";
 
-/// Puts `mark` on `file`.
-pub(super) fn set_mark(file: BorrowedFd<'_>, mark: &[u8]) -> io::Result<()> {
+/// The extended attribute of a directory in a quarantine that says which directory its files lay in.
+pub const ORIGIN: &str = "user.orphand.origin";
+
+/// Puts the extended attribute `name` on `file`.
+pub fn set_mark(file: BorrowedFd<'_>, name: &str, mark: &[u8]) -> io::Result<()> {
     let flags = rustix::fs::XattrFlags::empty();
-    Ok(rustix::fs::fsetxattr(file, MARK, mark, flags)?)
+    Ok(rustix::fs::fsetxattr(file, name, mark, flags)?)
 }
 
-/// The mark on `file`, if it bears one, or could.
-pub(super) fn mark(file: BorrowedFd<'_>) -> io::Result<Option<Vec<u8>>> {
+/// The extended attribute `name` of `file`, if it bears one, or could.
+pub fn mark(file: BorrowedFd<'_>, name: &str) -> io::Result<Option<Vec<u8>>> {
     let mut found = [0; 128];
-    match rustix::fs::fgetxattr(file, MARK, &mut found[..]) {
+    match rustix::fs::fgetxattr(file, name, &mut found[..]) {
         Ok(length) => Ok(found.get(..length).map(<[u8]>::to_vec)),
         Err(Errno::NODATA | Errno::OPNOTSUPP | Errno::NOSYS) => Ok(None),
         Err(error) => Err(error.into()),

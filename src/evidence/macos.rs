@@ -207,13 +207,10 @@ impl Proof {
 /// Start times are not compared. macOS keeps them by the wall clock (`p_start` is the time of day
 /// at the fork), and a clock that was set would make a live writer younger than its own temp.
 ///
-/// Nor can the kernel or launchd have written it, nor a process that has always run as a user who is neither root nor
-/// `owner`, whose file it is: such a process has the number by chance. `PROC_FLAG_PSUGID` marks one that has changed its
-/// user since it runs its program.
+/// Nor can the kernel or launchd have written it. A process of another user can: it may have given up root since, or
+/// have given the file away.
 #[must_use]
-pub fn writer(pid: u32, owner: u32, _: Option<Mono>) -> Writer {
-    /// `PROC_FLAG_PSUGID` of sys/proc_info.h.
-    const PSUGID: u32 = 0x2000;
+pub fn writer(pid: u32, _: Option<Mono>) -> Writer {
     let Some(process) = i32::try_from(pid).ok().and_then(Pid::from_raw) else {
         return Writer::Alive(pid);
     };
@@ -224,15 +221,7 @@ pub fn writer(pid: u32, owner: u32, _: Option<Mono>) -> Writer {
     match short_info(process.as_raw_nonzero().get()) {
         Ok(info) if info.pbsi_status == libc::SZOMB => Writer::Gone(pid),
         Ok(_) if pid <= 1 => Writer::Gone(pid),
-        Ok(info) => {
-            let users = [info.pbsi_uid, info.pbsi_ruid, info.pbsi_svuid];
-            let by_chance = users.iter().all(|uid| *uid != 0 && *uid != owner);
-            match by_chance && info.pbsi_flags & PSUGID == 0 {
-                true => Writer::Gone(pid),
-                false => Writer::Alive(pid),
-            }
-        }
-        Err(_) => Writer::Alive(pid),
+        Ok(_) | Err(_) => Writer::Alive(pid),
     }
 }
 
@@ -928,18 +917,21 @@ fn bytes(text: &[libc::c_char]) -> Vec<u8> {
 }
 
 /// The extended attribute that marks a restored file.
-const MARK: &str = "org.orphand.restored";
+pub(super) const RESTORED: &str = "org.orphand.restored";
 
-/// Puts `mark` on `file`.
-pub(super) fn set_mark(file: BorrowedFd<'_>, mark: &[u8]) -> io::Result<()> {
+/// The extended attribute of a directory in a quarantine that says which directory its files lay in.
+pub const ORIGIN: &str = "org.orphand.origin";
+
+/// Puts the extended attribute `name` on `file`.
+pub fn set_mark(file: BorrowedFd<'_>, name: &str, mark: &[u8]) -> io::Result<()> {
     let flags = rustix::fs::XattrFlags::empty();
-    Ok(rustix::fs::fsetxattr(file, MARK, mark, flags)?)
+    Ok(rustix::fs::fsetxattr(file, name, mark, flags)?)
 }
 
-/// The mark on `file`, if it bears one, or could.
-pub(super) fn mark(file: BorrowedFd<'_>) -> io::Result<Option<Vec<u8>>> {
+/// The extended attribute `name` of `file`, if it bears one, or could.
+pub fn mark(file: BorrowedFd<'_>, name: &str) -> io::Result<Option<Vec<u8>>> {
     let mut found = vec![0; 128];
-    match rustix::fs::fgetxattr(file, MARK, &mut found[..]) {
+    match rustix::fs::fgetxattr(file, name, &mut found[..]) {
         Ok(length) => {
             found.truncate(length);
             Ok(Some(found))

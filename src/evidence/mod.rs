@@ -35,7 +35,7 @@ pub mod writers;
 
 #[cfg(target_os = "linux")]
 pub use system::shows_our_processes;
-pub use system::{Asker, Proof, census, open_to_ask, writer};
+pub use system::{Asker, ORIGIN, Proof, census, mark, open_to_ask, set_mark, writer};
 pub use target::{Compared, Found, target, target_again, target_name};
 
 /// A file, as the kernel's tables name it.
@@ -130,10 +130,9 @@ pub struct Circumstances<'a> {
     pub census: Option<&'a Census>,
 }
 
-/// Whether the process that goes by `pid`, here or in a namespace below ours, can have written a file
-/// that belongs to `owner`.
-fn writer_of(pid: u32, owner: u32, suspect: &Suspect, circumstances: Circumstances<'_>) -> Writer {
-    let can_have = |pid| matches!(writer(pid, owner, suspect.written), Writer::Alive(_));
+/// Whether the process that goes by `pid`, here or in a namespace below ours, can have written the temp.
+fn writer_of(pid: u32, suspect: &Suspect, circumstances: Circumstances<'_>) -> Writer {
+    let can_have = |pid| matches!(writer(pid, suspect.written), Writer::Alive(_));
     if can_have(pid) {
         return Writer::Alive(pid);
     }
@@ -167,7 +166,7 @@ pub fn gather(
     let found = target(dir, circumstances.policy, &suspect.reading, temp)?;
     let writer = match suspect.reading.pid {
         None => Writer::Unnamed,
-        Some(pid) => writer_of(pid, fingerprint.uid, suspect, circumstances),
+        Some(pid) => writer_of(pid, suspect, circumstances),
     };
     let is_locked = || {
         let asked = system::is_locked(proof);
@@ -182,6 +181,10 @@ pub fn gather(
         Some(proof) => circumstances.marks.has(proof.file(), &fingerprint)?,
         None => false,
     };
+    // Digits that read as a date may be a part of a flag's name. Only an empty file is asked whether it is one.
+    let random_name = suspect.reading.random
+        && (fingerprint.size > 0
+            || circumstances.policy.names.shape(&suspect.name).form != suspect.name);
     let by_name = suspect.reserved.clone();
     let reserved = by_name.or_else(|| circumstances.siblings.protect(&suspect.name));
     let file = FileId::from(&fingerprint);
@@ -204,7 +207,7 @@ pub fn gather(
             .census
             .is_some_and(|census| census.clears(file)),
         target: found.target,
-        random_name: suspect.reading.random,
+        random_name,
         restored,
         reserved,
     };

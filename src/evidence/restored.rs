@@ -52,7 +52,7 @@ impl Marks {
     /// Marks `file`, which is in the state `seen`.
     pub fn put(&self, file: BorrowedFd<'_>, seen: &Fingerprint) -> io::Result<()> {
         let mark = mark(seen);
-        match system::set_mark(file, mark.as_bytes()) {
+        match system::set_mark(file, system::RESTORED, mark.as_bytes()) {
             Ok(()) => Ok(()),
             Err(error) => self.note(seen, &mark).map_err(|_| error),
         }
@@ -97,7 +97,7 @@ impl Marks {
 
     /// Whether `file` carries the mark of the very state that it is in.
     pub fn has(&self, file: BorrowedFd<'_>, seen: &Fingerprint) -> io::Result<bool> {
-        if let Some(found) = system::mark(file)? {
+        if let Some(found) = system::mark(file, system::RESTORED)? {
             return Ok(found == mark(seen).as_bytes());
         }
         let lists = |list: &str| {

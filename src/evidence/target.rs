@@ -74,7 +74,14 @@ pub fn target(
             continue;
         };
         let target = match seen.fingerprint.kind {
-            Kind::File => at(dir, dir.fd(), name, &seen, temp)?,
+            Kind::File => {
+                let place = TargetPlace {
+                    at: dir.fd(),
+                    name,
+                    by_link: false,
+                };
+                weighed(dir, place, &seen, temp)?
+            }
             Kind::Symlink => behind(dir, policy, name, temp)?,
             kind => Target::NotRegular(kind),
         };
@@ -124,11 +131,21 @@ pub fn target_name(reading: &Reading, index: Option<usize>) -> Option<&OsStr> {
     reading.targets.get(index?).map(AsRef::as_ref)
 }
 
-/// Weighs the regular file `name` in `at`, which was observed as `seen`, against `temp` in `dir`.
-fn at(
+/// A name that leads to a target.
+#[derive(Clone, Copy)]
+struct TargetPlace<'a> {
+    /// The directory.
+    at: BorrowedFd<'a>,
+    /// The name in it.
+    name: &'a OsStr,
+    /// A symlink at the target's own name leads there.
+    by_link: bool,
+}
+
+/// Weighs the regular file at `place`, which was observed as `seen`, against `temp` in `dir`.
+fn weighed(
     dir: &Dir,
-    at: BorrowedFd<'_>,
-    name: &OsStr,
+    place: TargetPlace<'_>,
     seen: &Observation,
     temp: Compared<'_>,
 ) -> io::Result<Target> {
@@ -147,7 +164,8 @@ fn at(
     let mut target = TargetFile {
         uid: file.uid,
         data: 0,
-        changed: file.mtime.max(file.ctime),
+        // The file's dates do not tell when the symlink was turned to it, nor when it was mounted.
+        changed: (!place.by_link && !seen.mount_root).then(|| file.mtime.max(file.ctime)),
     };
     let mut compared = TempFile {
         uid: other.uid,
@@ -161,7 +179,7 @@ fn at(
     if file.size == 0 {
         return Ok(Target::Empty);
     }
-    let opened = match look::open_to_measure(at, name) {
+    let opened = match look::open_to_measure(place.at, place.name) {
         // It is gone, or something else stands there now: the caller asks again.
         Err(error) if matches!(error.kind(), io::ErrorKind::NotFound) => return Ok(Target::Absent),
         opened => opened?,
@@ -194,7 +212,14 @@ fn behind(dir: &Dir, policy: &Policy, name: &OsStr, temp: Compared<'_>) -> io::R
         return Ok(Target::Link(LinkFault::Temp));
     }
     match found.seen.fingerprint.kind {
-        Kind::File => at(dir, found.dir.as_fd(), &found.name, &found.seen, temp),
+        Kind::File => {
+            let place = TargetPlace {
+                at: found.dir.as_fd(),
+                name: &found.name,
+                by_link: true,
+            };
+            weighed(dir, place, &found.seen, temp)
+        }
         kind => Ok(Target::NotRegular(kind)),
     }
 }

@@ -128,6 +128,14 @@ impl RootError {
 }
 
 impl RootId {
+    /// The directory itself, wherever it stands and however it is mounted: its inode number and birth. `None` where the
+    /// file system keeps no births: the next directory may get the same number.
+    #[must_use]
+    pub fn inode(&self) -> Option<String> {
+        let Wall { sec, nsec } = self.born?;
+        Some(format!("1 {} {sec}.{nsec:09}", self.ino))
+    }
+
     /// What stands at `path` now.
     pub fn of(path: &Path) -> Result<RootId, RootError> {
         let fd = open_root(path)?;

@@ -496,17 +496,42 @@ impl Place {
             let Component::Normal(name) = part else {
                 return Err(Errno::INVAL.into());
             };
-            match calls::make_dir(place.inner.as_fd(), name) {
-                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
-                _ => {}
-            }
+            let is_new = match calls::make_dir(place.inner.as_fd(), name) {
+                Ok(()) => true,
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => false,
+                Err(error) => return Err(error),
+            };
             place.below.push(name);
             match usable(open_dir(place.inner.as_fd(), name))? {
                 Some(inner) => place.inner = inner,
                 None => return Ok(None),
             }
+            if !place.is_of_this_directory(is_new) {
+                return Ok(None);
+            }
         }
         Ok(Some(place))
+    }
+
+    /// Notes at the directory which directory of the root its files lie in. Where that cannot be noted, none of them
+    /// ever becomes old by its target. Returns `false` if another directory is noted there.
+    fn is_of_this_directory(&self, is_new: bool) -> bool {
+        let inner = self.inner.as_fd();
+        // RACE: the directory is replaced between the look at the temp and this one (µs to ms). Its successor is noted.
+        // Worst case: a file that counts in the successor frees the copy after `keep`.
+        let dir = self.room.root.open_within(&self.below);
+        let origin = dir.ok().and_then(|dir| dir.id().inode());
+        let origin = origin.unwrap_or_default();
+        match evidence::mark(inner, evidence::ORIGIN) {
+            Ok(Some(noted)) => noted == origin.as_bytes(),
+            Ok(None) if is_new => {
+                if let Err(error) = evidence::set_mark(inner, evidence::ORIGIN, origin.as_bytes()) {
+                    log::debug!("the origin of {:?} cannot be noted: {error}", self.below);
+                }
+                true
+            }
+            Ok(None) | Err(_) => true,
+        }
     }
 
     /// Returns a place for another file of the same directory; `None` where it cannot have its path here.
@@ -800,7 +825,7 @@ pub fn tend(root: &Root, id: Option<RootId>, keeping: Keeping<'_>) -> Tended {
     };
     let limits = keeping.stock.limits();
     let now = clock::now();
-    let mut targets = Targets::new(root, id);
+    let mut targets = Targets::new(root, &room, id);
     let entries: Vec<Entry> = stored
         .iter()
         .map(|one| entry(&mut targets, one, now))
@@ -887,15 +912,17 @@ pub fn purged(root: &Path, stored: &Stored) -> Event {
 /// Looks at the targets of stored files.
 struct Targets<'a> {
     root: &'a Root,
+    room: &'a Room,
     id: Option<RootId>,
     /// For each directory, the names that also exist with digits or a uuid behind them; `None`: not readable.
     siblings: HashMap<PathBuf, Option<HashSet<OsString>>>,
 }
 
 impl<'a> Targets<'a> {
-    fn new(root: &'a Root, id: Option<RootId>) -> Targets<'a> {
+    fn new(root: &'a Root, room: &'a Room, id: Option<RootId>) -> Targets<'a> {
         Targets {
             root,
+            room,
             id,
             siblings: HashMap::new(),
         }
@@ -933,13 +960,27 @@ impl<'a> Targets<'a> {
                     .newest()
                     .zip(since)
                     .is_some_and(|(newest, since)| newest < since);
-                match is_older {
+                match is_older && self.is_origin(&dir, one) {
                     true => Stands::Counts,
                     false => Stands::Other,
                 }
             }
             _ => Stands::Other,
         }
+    }
+
+    /// Returns whether `dir` is the directory that `one` was moved from. Another one may have been given its name since,
+    /// with files that are older than the move.
+    fn is_origin(&self, dir: &Dir, one: &Stored) -> bool {
+        let folder = one.folder();
+        if folder.as_os_str().is_empty() {
+            // The quarantine lies in it.
+            return true;
+        }
+        let noted = self.room.open_inner(&Path::new(&one.folder).join(folder));
+        let noted = noted.and_then(|inner| evidence::mark(inner.as_fd(), evidence::ORIGIN));
+        noted.is_ok_and(|noted| noted == dir.id().inode().map(String::into_bytes))
+            && dir.id().inode().is_some()
     }
 
     /// Returns whether the directory has a name that is `target` with digits or a uuid behind it. Then digits in a

@@ -394,10 +394,6 @@ mod linux {
 
     use super::*;
 
-    fn us() -> u32 {
-        rustix::process::geteuid().as_raw()
-    }
-
     fn in_own_pids(command: &mut Command) {
         // SAFETY: between fork and exec only system calls are made.
         unsafe { command.pre_exec(own_pids) };
@@ -643,10 +639,10 @@ mod linux {
             let mut writer = Command::new("sleep").arg("600").begin().unwrap();
             assert_eq!(writer.id(), pid);
             let before_us = Some(Mono::default());
-            assert_eq!(evidence::writer(pid, us(), before_us), Writer::Alive(pid));
+            assert_eq!(evidence::writer(pid, before_us), Writer::Alive(pid));
             writer.kill().unwrap();
             writer.wait().unwrap();
-            assert_eq!(evidence::writer(pid, us(), before_us), Writer::Gone(pid));
+            assert_eq!(evidence::writer(pid, before_us), Writer::Gone(pid));
             // Whoever holds it is known by a number that is another's here: nobody is named, and nothing proven.
             let stage = Stage::new();
             let held = File::open(&stage.temp).unwrap();
@@ -772,7 +768,7 @@ mod linux {
                 let pid: u32 = number.parse().unwrap();
                 // Nor that of a process in another container that runs here.
                 let called = Nested::default().called(pid, clock::mono()).unwrap();
-                let is_nobody = evidence::writer(pid, us(), None) == Writer::Gone(pid);
+                let is_nobody = evidence::writer(pid, None) == Writer::Gone(pid);
                 let is_nobody = is_nobody && called.len() == 1;
                 let word = if is_nobody { "stay" } else { "go" };
                 writeln!(answer, "{word}").unwrap();
@@ -790,7 +786,7 @@ mod linux {
             wait_until("it is gone", || {
                 let nested = Nested::default();
                 let mut left = nested.called(self.pid, clock::mono()).unwrap().into_iter();
-                left.all(|pid| evidence::writer(pid, us(), None) == Writer::Gone(pid))
+                left.all(|pid| evidence::writer(pid, None) == Writer::Gone(pid))
             });
         }
     }

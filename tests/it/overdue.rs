@@ -35,10 +35,16 @@ const AT_ONCE: Duration = Duration::from_nanos(1);
 
 /// A stage on which the temp lies in the quarantine, and where.
 fn stored() -> (Stage, PathBuf) {
+    stored_after(|_| {})
+}
+
+/// The same, after something else is done.
+fn stored_after(act: impl FnOnce(&Stage)) -> (Stage, PathBuf) {
     let stage = Stage::new().with_policy(Policy {
         action: Action::Quarantine,
         ..Stage::policy()
     });
+    act(&stage);
     let moved = stage.reap_as(&Reaper::new(), Verdict::Quarantine(None));
     let Outcome::Quarantined { id } = moved else {
         panic!("{moved:?}");
@@ -165,6 +171,37 @@ fn a_target_that_came_after_the_move_frees_no_copy() {
             assert!(events.is_empty(), "{what}: {events:?}");
             stage.has_only(OLD, &at, what);
         }
+    });
+}
+
+/// Another directory may get the name of the one that a copy was moved from, with files older than the move.
+#[test]
+fn a_target_in_another_directory_frees_no_copy() {
+    alone(EVERYBODY, || {
+        let other = |stage: &Stage| stage.dir.with_file_name("other");
+        let (stage, at) = stored_after(|stage| {
+            fs::create_dir(other(stage)).unwrap();
+            let name = stage.target.file_name().unwrap();
+            fs::copy(&stage.target, other(stage).join(name)).unwrap();
+        });
+        let first = stage.dir.with_file_name("first");
+        fs::rename(&stage.dir, &first).unwrap();
+        fs::rename(other(&stage), &stage.dir).unwrap();
+        assert!(tend(&stage, AT_ONCE).is_empty());
+        assert_eq!(fs::read(&at).unwrap(), OLD);
+        // A move from the other one goes to another folder.
+        let room = Arc::new(Room::make(&stage.root.path, None).unwrap());
+        let slot = room.place(&Path::new(BELOW).join("next.tmp")).unwrap();
+        assert_ne!(
+            slot.keep(),
+            at.iter().rev().nth(2).unwrap().to_str().unwrap()
+        );
+        fs::rename(&stage.dir, other(&stage)).unwrap();
+        fs::rename(first, &stage.dir).unwrap();
+        assert_eq!(
+            dropped(&tend(&stage, AT_ONCE)),
+            std::slice::from_ref(&stage.temp)
+        );
     });
 }
 
@@ -381,13 +418,14 @@ fn where_nothing_is_proven() {
         let base = tempfile::tempdir().unwrap();
         let _mounted = Mounted::new("ramfs", base.path(), "ramfs", 0, "");
         let stage = Stage::within(tempfile::tempdir_in(base.path()).unwrap());
+        // This file system keeps no births: only the root itself is known to be the directory from before the move.
+        fs::rename(&stage.target, stage.root.path.join(TARGET)).unwrap();
         let room = Arc::new(Room::make(&stage.root.path, None).unwrap());
-        let slot = room.place(&Path::new(BELOW).join(TEMP)).unwrap();
-        let at = stage.quarantine().join(slot.keep()).join(BELOW).join(TEMP);
-        fs::create_dir_all(at.parent().unwrap()).unwrap();
-        for folder in at.ancestors().skip(1).take(2) {
-            fs::set_permissions(folder, fs::Permissions::from_mode(0o700)).unwrap();
-        }
+        let slot = room.place(Path::new(TEMP)).unwrap();
+        let at = stage.quarantine().join(slot.keep()).join(TEMP);
+        let folder = at.parent().unwrap();
+        fs::create_dir_all(folder).unwrap();
+        fs::set_permissions(folder, fs::Permissions::from_mode(0o700)).unwrap();
         fs::rename(&stage.temp, &at).unwrap();
         let meta = fs::metadata(&at).unwrap();
         let moved = Wall {
