@@ -1,8 +1,8 @@
 //! Reserved names: files that are no leftovers, although a rule's patterns fit their names.
 //!
 //! [`LIST`] is data. A new row is a line in it, and nothing else changes. In a pattern `*` stands for
-//! any text, also for none, `<uuid>` for 8-4-4-4-12 hex digits, `<n>` for decimal digits and `<x>` for one hex digit; the
-//! rest stands for itself, in upper or lower case.
+//! any text, also for none, `<uuid>` for 8-4-4-4-12 hex digits, `<n>` for decimal digits and `<x>`
+//! for one hex digit; the rest stands for itself, in upper or lower case.
 
 use std::ffi::{OsStr, OsString};
 use std::fmt;
