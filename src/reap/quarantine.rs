@@ -506,7 +506,7 @@ impl Place {
                 Some(inner) => place.inner = inner,
                 None => return Ok(None),
             }
-            if !place.is_of_this_directory(is_new) {
+            if !place.is_of_this_directory(is_new)? {
                 return Ok(None);
             }
         }
@@ -515,23 +515,27 @@ impl Place {
 
     /// Notes at the directory which directory of the root its files lie in. Where that cannot be noted, none of them
     /// ever becomes old by its target. Returns `false` if another directory is noted there.
-    fn is_of_this_directory(&self, is_new: bool) -> bool {
+    fn is_of_this_directory(&self, is_new: bool) -> io::Result<bool> {
         let inner = self.inner.as_fd();
         // RACE: the directory is replaced between the look at the temp and this one (µs to ms). Its successor is noted.
         // Worst case: a file that counts in the successor frees the copy after `keep`.
-        let dir = self.room.root.open_within(&self.below);
-        let origin = dir.ok().and_then(|dir| dir.id().inode());
-        let origin = origin.unwrap_or_default();
-        match evidence::mark(inner, evidence::ORIGIN) {
-            Ok(Some(noted)) => noted == origin.as_bytes(),
-            Ok(None) if is_new => {
+        let origin = match self.room.root.open_within(&self.below) {
+            Ok(dir) => dir.id().inode().unwrap_or_default(),
+            Err(RootError::Io(error)) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(error);
+            }
+            Err(_) => String::new(),
+        };
+        Ok(match evidence::mark(inner, evidence::ORIGIN)? {
+            Some(noted) => noted == origin.as_bytes(),
+            None if is_new => {
                 if let Err(error) = evidence::set_mark(inner, evidence::ORIGIN, origin.as_bytes()) {
                     log::debug!("the origin of {:?} cannot be noted: {error}", self.below);
                 }
                 true
             }
-            Ok(None) | Err(_) => true,
-        }
+            None => true,
+        })
     }
 
     /// Returns a place for another file of the same directory; `None` where it cannot have its path here.

@@ -78,6 +78,7 @@ fn calls(step: Step, fate: Fate) -> &'static [Call] {
             Call::List,
             Call::Lock,
             Call::StatName,
+            Call::Mark,
         ],
         (Step::Look, _) => &[Call::StatName],
         (Step::Open, _) => &[Call::OpenFile],
@@ -162,7 +163,9 @@ fn is_harmless(step: Step, call: Call, errno: Errno, fate: Fate) -> bool {
         // No such call in this kernel, or in this sandbox: there is another way.
         (Step::Resolve | Step::Breathe, Call::OpenBelow) => errno == Errno::NOSYS,
         // No such attributes on this file system.
-        (Step::Judge, Call::Mark) => matches!(errno, Errno::NOSYS | Errno::OPNOTSUPP),
+        (Step::Judge | Step::Resolve, Call::Mark) => {
+            matches!(errno, Errno::NOSYS | Errno::OPNOTSUPP)
+        }
         // On a full disk it goes without a claim; what is to be moved needs one.
         (Step::Claim, Call::Rename) => errno == Errno::NOSPC && fate == Fate::Removed,
         _ => false,
