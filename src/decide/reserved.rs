@@ -296,6 +296,15 @@ mod tests {
         }
     }
 
+    /// sqlite3.c names it by `-mj%06X9%02X`.
+    #[test]
+    fn a_super_journal_of_sqlite() {
+        assert_eq!(
+            patterns("a.db-mj0123AB9CD"),
+            ["*-mj<x><x><x><x><x><x>9<x><x>"]
+        );
+    }
+
     #[test]
     fn a_companion_names_its_temp() {
         for (name, temp) in [
