@@ -1,7 +1,7 @@
 //! The quarantine: `.orphand/` in the root, mode 0700, for what may not be destroyed.
 //!
 //! A file lies there as `.orphand/<folder>/<its path below the root>`, with the bytes, mode, owner and
-//! times that it had. The path shows where it came from, and the name of the folder ([`stamp`]) when it
+//! times that it had. The path shows where it came from, and the name of the folder (`stamp.rs`) when it
 //! was moved, so that neither needs a record that could fail to be written. Files that are moved within
 //! one hour share a folder, as long as no two of them had the same path. Each file has an id of its own,
 //! which follows from the folder's name and the path.

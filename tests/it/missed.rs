@@ -245,6 +245,14 @@ fn a_scan_for_lost_events_that_cannot_read() {
     world.set_queue(8);
     let args = ["watch", "--json", "--grace", "200ms", "root"];
     let mut watching = Watching::start(world.holds(sandbox.command(args))).ready();
+    // One that is open for a moment only would count as taken.
+    let (mut last, mut same) = (BTreeSet::new(), 0);
+    crate::stage::wait_until("its descriptors rest", || {
+        let now = open_descriptors(watching.pid());
+        same = if now == last { same + 1 } else { 0 };
+        last = now;
+        same >= 200
+    });
     let stopped = Stopped::new(&watching);
     for n in 0..50 {
         sandbox.write(format!("t{n}.4194304.tmp"), "");
@@ -269,9 +277,7 @@ fn a_scan_for_lost_events_that_cannot_read() {
 /// Limits the descriptors of a process to numbers below what `choose` says, which is told those that it
 /// has. The limit before.
 fn descriptors(pid: u32, choose: impl FnOnce(&BTreeSet<u64>) -> u64) -> u64 {
-    let taken = fs::read_dir(format!("/proc/{pid}/fd")).unwrap().flatten();
-    let number = |entry: fs::DirEntry| entry.file_name().to_str()?.parse().ok();
-    let taken: BTreeSet<u64> = taken.filter_map(number).collect();
+    let taken = open_descriptors(pid);
     let pid = libc::pid_t::try_from(pid).unwrap();
     let mut limit = libc::rlimit {
         rlim_cur: 0,
@@ -289,6 +295,12 @@ fn descriptors(pid: u32, choose: impl FnOnce(&BTreeSet<u64>) -> u64) -> u64 {
     };
     assert_eq!(done, (0, 0), "{}", std::io::Error::last_os_error());
     limit.rlim_cur
+}
+
+fn open_descriptors(pid: u32) -> BTreeSet<u64> {
+    let taken = fs::read_dir(format!("/proc/{pid}/fd")).unwrap().flatten();
+    let number = |entry: fs::DirEntry| entry.file_name().to_str()?.parse().ok();
+    taken.filter_map(number).collect()
 }
 
 #[test]
