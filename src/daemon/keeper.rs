@@ -184,13 +184,14 @@ impl Keeper {
     ) {
         while !self.shared.is_stopping() {
             self.shared.round(Whose::Keeper);
-            // What a scan has left out the next one finds, after a wait that grows.
-            if std::mem::take(&mut self.starved) {
-                self.lost();
-            }
             // Also where there is always something to hear.
             if self.next_alarm().is_some_and(|at| at <= Instant::now()) {
                 self.on_alarm();
+            }
+            // What a scan has left out the next one finds, after a wait that grows. This comes last before the wait: a
+            // scan of the alarm above may have left something out too.
+            if std::mem::take(&mut self.starved) {
+                self.lost();
             }
             let mut select = Select::new();
             let word = select.recv(words);
