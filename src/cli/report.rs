@@ -257,15 +257,20 @@ mod tests {
     use orphand::decide::observation::Holder;
     use orphand::event::{Details, Subject};
 
-    #[test]
-    fn a_live_writer_with_changing_names_has_few_lines() {
+    /// One for people, without colors.
+    fn plain() -> Report {
         let look = Look {
             json: false,
             color: Color::Never,
             quiet: false,
             verbose: 0,
         };
-        let mut report = Report::new(&look, Vec::new());
+        Report::new(&look, Vec::new())
+    }
+
+    #[test]
+    fn a_live_writer_with_changing_names_has_few_lines() {
+        let mut report = plain();
         let kept = |name: &str, pid: u32| Event::Kept {
             subject: Subject {
                 path: format!("/r/{name}").into(),
@@ -293,13 +298,7 @@ mod tests {
 
     #[test]
     fn scans_by_time_are_told_once_and_again_when_the_state_changes() {
-        let look = Look {
-            json: false,
-            color: Color::Never,
-            quiet: false,
-            verbose: 0,
-        };
-        let mut report = Report::new(&look, Vec::new());
+        let mut report = plain();
         let mut told = |event: Event| !report.is_told_already(&event);
         let scan = |root: &str| Event::Rescan {
             root: root.into(),

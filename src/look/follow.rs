@@ -35,7 +35,8 @@ impl Dir {
     /// way, this one included, must belong to `owner` or root, and no other user may write to it. No mount is crossed.
     ///
     /// `RACE:` each part is opened by name and then asked for by handle, so only the last name can be exchanged
-    /// between two calls; worst case, within the microseconds before a removal, by `owner` or root.
+    /// between two calls, by `owner` or root. Worst case: that happens in the microseconds before a removal, and the
+    /// temp is removed beside a symlink that leads elsewhere by then.
     ///
     /// # Errors
     ///

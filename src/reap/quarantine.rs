@@ -981,10 +981,12 @@ impl<'a> Targets<'a> {
             // The quarantine lies in it.
             return true;
         }
+        let Some(origin) = dir.id().inode() else {
+            return false;
+        };
         let noted = self.room.open_inner(&Path::new(&one.folder).join(folder));
         let noted = noted.and_then(|inner| evidence::mark(inner.as_fd(), evidence::ORIGIN));
-        noted.is_ok_and(|noted| noted == dir.id().inode().map(String::into_bytes))
-            && dir.id().inode().is_some()
+        noted.is_ok_and(|noted| noted == Some(origin.into_bytes()))
     }
 
     /// Returns whether the directory has a name that is `target` with digits or a uuid behind it. Then digits in a
