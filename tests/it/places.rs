@@ -57,6 +57,31 @@ fn stays(stage: &Stage, want: Reason, what: &str) {
     assert!(stage.temp.exists(), "{what}");
 }
 
+/// A mounted file may be older than the temp, and yet have been mounted later: it counts only if it is as large.
+#[test]
+fn an_older_file_mounted_on_the_target() {
+    alone(&[As::Mounts], || {
+        for (content, is_moved) in [(&b"an older state"[..], true), (WHOLE, false)] {
+            let stage = Stage::new();
+            let older = stage.outside.join("older");
+            fs::write(&older, content).unwrap();
+            let changed = |path: &Path| fs::metadata(path).unwrap().modified().unwrap();
+            wait_until("the temp is newer by more than a tick", || {
+                fs::write(&stage.temp, OLD).unwrap();
+                changed(&stage.temp) > changed(&older) + std::time::Duration::from_millis(100)
+            });
+            let _mounted = Mounted::bind(&older, &stage.target);
+            let event = stage.judge(TEMP);
+            assert_eq!(
+                matches!(event, Event::Quarantined { .. }),
+                is_moved,
+                "{event:?}"
+            );
+            assert!(!stage.temp.exists(), "{event:?}");
+        }
+    });
+}
+
 #[test]
 fn a_file_mounted_on_the_temp() {
     alone(&[As::Mounts], || {
