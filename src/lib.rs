@@ -67,6 +67,9 @@ compile_error!(
     "orphand works on Linux and on macOS: elsewhere it could not prove that a file is unused"
 );
 
+#[macro_use]
+mod rule;
+
 pub mod capped;
 pub mod clock;
 pub mod daemon;

@@ -2,6 +2,9 @@
 
 use std::process::ExitCode;
 
+#[macro_use]
+mod rule;
+
 mod cli;
 
 fn main() -> ExitCode {

@@ -404,7 +404,7 @@ impl Gate {
     /// Asks the gate.
     #[must_use]
     pub fn ask(&self, evidence: &Evidence, policy: &Policy) -> Answer {
-        (self.ask)(evidence, policy)
+        rule!(self.name, (self.ask)(evidence, policy), without: Answer::Pass)
     }
 
     /// What the gate's answer rests on, in words.

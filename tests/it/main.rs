@@ -21,6 +21,7 @@ mod notices;
 mod quarantine;
 mod reserved;
 mod rules;
+mod safety_rules;
 mod scan;
 mod seeds;
 mod service;
