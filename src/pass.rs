@@ -230,7 +230,10 @@ impl<'a> Pass<'a> {
                 }
             }
         }
-        if self.ground.root.policy.is_dry_run() {
+        if rule!(
+            "dry-run-disposes-of-nothing",
+            self.ground.root.policy.is_dry_run()
+        ) {
             self.report(due, candidates);
         } else {
             let siblings = self.siblings.clone().unwrap_or_default();
@@ -443,7 +446,11 @@ impl<'a> Pass<'a> {
         self.make_room(&candidates);
         let intents: Vec<json::Object> = candidates.iter().map(intent).collect();
         let (doomed, mut batch): (Vec<Doomed>, Vec<Candidate>) = candidates.into_iter().unzip();
-        self.tools.journal.write(Line::Intent, &intents);
+        rule!(
+            "intents-are-written-first",
+            self.tools.journal.write(Line::Intent, &intents),
+            without: (),
+        );
         let scene = Scene {
             root: &self.ground.root.path,
             id: self.ground.id,
@@ -807,7 +814,7 @@ fn see(
         return Ok(Seen::Nothing);
     };
     let file = &first.fingerprint;
-    if file.kind != Kind::File {
+    if rule!("only-files-are-temps", file.kind != Kind::File) {
         return Ok(Seen::NoTemp);
     }
     let ours = our_uid == 0 || file.uid == our_uid;

@@ -150,10 +150,17 @@ impl Walk<'_> {
         }
         // Some file systems do not say: then it is looked at.
         match is.or_else(|| kind(dir, name)) {
-            Some(Kind::Dir) if policy.recursive => {
+            Some(Kind::Dir) if rule!("deeper-only-if-told", policy.recursive, without: true) => {
                 let below = dir.below().join(name);
                 if !policy.exclude.excludes(&below) {
-                    self.later(below);
+                    rule!(
+                        "walk-keeps-a-list",
+                        self.later(below),
+                        without: drop(
+                            dir.open_child(name)
+                                .map(|dir| self.read(&dir, &mut Buffer::default())),
+                        ),
+                    );
                 }
             }
             Some(Kind::File) if policy.takes(dir.below(), name) => {

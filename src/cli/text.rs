@@ -17,7 +17,10 @@ pub(crate) fn escaped(path: &Path) -> String {
     let mut out = String::with_capacity(bytes.len());
     for chunk in bytes.utf8_chunks() {
         for c in chunk.valid().chars() {
-            if c == '\\' || c.is_control() || is_invisible(c) {
+            if rule!(
+                "names-are-escaped",
+                c == '\\' || c.is_control() || is_invisible(c)
+            ) {
                 out.extend(c.escape_default());
             } else {
                 out.push(c);

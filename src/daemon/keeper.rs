@@ -395,7 +395,10 @@ impl Keeper {
             }
             // The timer works on it from here on. A report becomes more only where nobody else works.
             let id = before.and_then(|before| old.id(before));
-            if id.is_some() && post.may_work(root, self.shared.folders.runtime.as_deref()) {
+            let runtime = self.shared.folders.runtime.as_deref();
+            if id.is_some()
+                && rule!("no-more-without-a-lock", post.may_work(root, runtime), without: true)
+            {
                 territory.set_id(index, id);
             }
             post.forget_watches();

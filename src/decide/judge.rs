@@ -495,7 +495,10 @@ fn says_reserved(e: &Evidence) -> String {
 }
 
 fn young(e: &Evidence, _: &Policy) -> Answer {
-    keep_if(e.quiet < e.grace, Reason::Young)
+    keep_if(
+        rule!("both-looks-and-the-grace", e.quiet < e.grace),
+        Reason::Young,
+    )
 }
 
 fn says_young(e: &Evidence) -> String {
@@ -608,7 +611,8 @@ fn writer_alive(e: &Evidence, _: &Policy) -> Answer {
         Writer::Unnamed | Writer::Gone(_) => false,
         Writer::Alive(_) | Writer::Nested(_) | Writer::Unseen(_) => true,
     };
-    keep_if(may_live && e.unused < PID_FORGOTTEN, Reason::WriterAlive)
+    let counts = rule!("pid-counts-for-a-day", e.unused < PID_FORGOTTEN, without: true);
+    keep_if(may_live && counts, Reason::WriterAlive)
 }
 
 fn says_writer_alive(e: &Evidence) -> String {

@@ -48,7 +48,8 @@ impl Fingerprint {
     #[must_use]
     pub fn newest(&self) -> Wall {
         let newest = self.mtime.max(self.ctime);
-        self.btime.map_or(newest, |b| newest.max(b))
+        let newest = self.btime.map_or(newest, |b| newest.max(b));
+        rule!("newest-of-all-dates", newest, without: self.mtime)
     }
 
     /// Whether `self`, seen after a rename, can be the file that was judged as `judged`.

@@ -285,7 +285,9 @@ impl Names {
         if name.starts_with(OURS) {
             return false;
         }
-        self.takes_by_default(name) || self.writer_takes(name) || self.glob_takes(name)
+        let is_taken =
+            self.takes_by_default(name) || self.writer_takes(name) || self.glob_takes(name);
+        rule!("only-names-of-the-rule", is_taken, without: true)
     }
 
     fn takes_by_default(&self, name: &[u8]) -> bool {
@@ -576,8 +578,13 @@ impl fmt::Display for Names {
 /// its next log segments, syncthing resumes a transfer from `.syncthing.<t>.tmp` and clears those
 /// away itself, and a bare `.tmp` has no target.
 fn left_alone(name: &[u8]) -> bool {
-    name.strip_suffix(b".tmp")
-        .is_some_and(|stem| stem.iter().all(u8::is_ascii_digit) || stem.starts_with(b".syncthing."))
+    name.strip_suffix(b".tmp").is_some_and(|stem| {
+        let is_number = stem.iter().all(u8::is_ascii_digit);
+        rule!(
+            "kept-ready-or-resumed",
+            is_number || stem.starts_with(b".syncthing.")
+        )
+    })
 }
 
 impl NameGlob {

@@ -457,12 +457,13 @@ impl Tracked {
         self.quiet_since = look.quiet_from().before(credit);
         self.unused_before = millis(unused - credit);
         self.kept = None;
-        Next::LookAt(self.quiet_since.after(grace))
+        let due = self.quiet_since.after(grace);
+        Next::LookAt(rule!("both-looks-and-the-grace", due, without: now))
     }
 
     fn judge_at(&self, look: &Look, grace: Duration) -> Next {
         let now = look.now.mono;
-        let due = self.quiet_since.after(grace);
+        let due = rule!("both-looks-and-the-grace", self.quiet_since.after(grace), without: now);
         if now < due {
             return Next::LookAt(due);
         }

@@ -29,8 +29,8 @@ use crate::look::Dir;
 /// worst case: a device special file that somebody with the right to make one put there is opened
 /// and closed.
 pub fn open_to_ask(dir: &Dir, name: &OsStr) -> io::Result<OwnedFd> {
-    let flags =
-        OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let no_wait = rule!("open-never-waits", OFlags::NONBLOCK, without: OFlags::empty());
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | no_wait | OFlags::NOCTTY | OFlags::CLOEXEC;
     // O_NOATIME needs the owner's uid; whoever lacks that leaves an access time behind.
     match rustix::fs::openat(dir.fd(), name, flags | OFlags::NOATIME, Mode::empty()) {
         Err(Errno::PERM) => Ok(rustix::fs::openat(dir.fd(), name, flags, Mode::empty())?),
@@ -63,7 +63,9 @@ impl Asker {
         let sigio = sigio();
         // SAFETY: both sets are valid for the call, which fills `before` (pthread_sigmask(3)).
         let before = unsafe {
-            libc::pthread_sigmask(libc::SIG_BLOCK, &raw const sigio, before.as_mut_ptr());
+            let blocked =
+                rule!("sigio-is-blocked-here", &raw const sigio, without: std::ptr::null());
+            libc::pthread_sigmask(libc::SIG_BLOCK, blocked, before.as_mut_ptr());
             before.assume_init()
         };
         Asker {
@@ -152,7 +154,11 @@ impl Proof {
     fn own(&self) -> bool {
         let owner = Owner {
             kind: F_OWNER_TID,
-            pid: self.tid,
+            pid: rule!(
+                "sigio-to-this-thread",
+                self.tid,
+                without: std::process::id() as libc::pid_t,
+            ),
         };
         // SAFETY: F_SETOWN_EX reads one `struct f_owner_ex`, which outlives the call.
         unsafe { libc::fcntl(self.file.as_raw_fd(), F_SETOWN_EX, &raw const owner) == 0 }
@@ -181,8 +187,10 @@ impl Proof {
     fn lease(&self) -> Hold {
         match self.set_lease(libc::F_WRLCK) {
             Ok(()) => Hold::Free,
-            Err(Errno::AGAIN | Errno::TXTBSY) => Hold::Held,
-            Err(_) => Hold::CannotTell,
+            Err(Errno::AGAIN | Errno::TXTBSY) => {
+                rule!("refused-lease-is-held", Hold::Held, without: Hold::Free)
+            }
+            Err(_) => rule!("no-answer-is-not-free", Hold::CannotTell, without: Hold::Free),
         }
     }
 
@@ -194,9 +202,13 @@ impl Proof {
     pub fn again(&self) -> Hold {
         // SAFETY: F_GETLEASE takes no argument.
         match unsafe { libc::fcntl(self.file.as_raw_fd(), libc::F_GETLEASE) } {
-            libc::F_WRLCK => self.lease(),
+            libc::F_WRLCK => rule!("opener-past-its-lookup", self.lease(), without: Hold::Free),
             -1 => Hold::CannotTell,
-            _ => Hold::Held,
+            _ => rule!(
+                "opener-that-waits",
+                rule!("refused-lease-is-held", Hold::Held, without: Hold::Free),
+                without: self.lease(),
+            ),
         }
     }
 
@@ -214,12 +226,22 @@ impl Proof {
     /// The kernel does not say: it has no memory left, say.
     pub fn lock(&mut self) -> io::Result<bool> {
         match rustix::fs::flock(&self.file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => self.locked = true,
+            Ok(()) => rule!(
+                "locked-to-the-end",
+                self.locked = true,
+                without: _ = rustix::fs::flock(&self.file, FlockOperation::Unlock),
+            ),
             Err(Errno::WOULDBLOCK) => return Ok(true),
             Err(error) => return Err(error.into()),
         }
-        match lock_range(self.file(), libc::F_OFD_SETLK, libc::F_RDLCK) {
-            Ok(_) => has_posix_lock(self.file()),
+        match rule!(
+            "no-lock-to-write-meanwhile",
+            lock_range(self.file(), libc::F_OFD_SETLK, libc::F_RDLCK),
+            without: Ok(0),
+        ) {
+            Ok(_) => {
+                rule!("posix-locks-are-asked-for", has_posix_lock(self.file()), without: Ok(false))
+            }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(true),
             Err(error) => Err(error),
         }
@@ -266,7 +288,9 @@ pub fn writer(pid: u32, written: Option<Mono>) -> Writer {
         return Writer::Gone(pid);
     }
     let stat = match fs::read(format!("/proc/{pid}/stat")) {
-        Ok(stat) if shows_our_processes() => stat,
+        Ok(stat) if rule!("foreign-proc-shows-no-writer", shows_our_processes(), without: true) => {
+            stat
+        }
         // What that tells of may be another process of that number.
         _ => return Writer::Alive(pid),
     };
@@ -274,7 +298,8 @@ pub fn writer(pid: u32, written: Option<Mono>) -> Writer {
         return Writer::Alive(pid);
     };
     // The first thread of a process may end before the others.
-    let has_ended = matches!(stat.state, 'Z' | 'X') && is_its_last_thread(pid);
+    let has_ended = matches!(stat.state, 'Z' | 'X')
+        && rule!("ended-with-its-last-thread", is_its_last_thread(pid), without: true);
     let is_younger = written.is_some_and(|written| started_after(stat.started, written));
     match has_ended || is_younger || stat.is_kernel_thread() || is_init(pid) {
         true => Writer::Gone(pid),
@@ -315,7 +340,7 @@ pub fn shows_our_processes() -> bool {
 /// (`NSpid` of proc_pid_status(5): one number for each namespace, ours first). Everybody may read that,
 /// except under hidepid; who cannot be seen is not told of. Threads count too: kill(2) knows their numbers as well.
 pub(super) fn nested() -> io::Result<HashMap<u32, Vec<u32>>> {
-    if !shows_our_processes() {
+    if rule!("foreign-proc-shows-no-container", !shows_our_processes()) {
         return Err(io::Error::other("/proc is not that of this pid namespace"));
     }
     let mut known: HashMap<u32, Vec<u32>> = HashMap::new();
@@ -328,7 +353,7 @@ pub(super) fn nested() -> io::Result<HashMap<u32, Vec<u32>>> {
             Err(error) if has_ended(&error) || is_hidden(&error) => continue,
             threads => threads?,
         };
-        for thread in threads {
+        for thread in rule!("threads-have-numbers-too", threads, without: vec![here]) {
             for there in numbers_there(&task(here).join(thread.to_string()))? {
                 known.entry(there).or_default().push(here);
             }
@@ -511,7 +536,10 @@ fn lock_range(
 /// Where a file system has no device of its own (btrfs, with a number for each subvolume) stat(2) may give another
 /// number than the table. Two files of one number are taken for one then, which keeps.
 pub(super) fn may_be_device(listed: u64, dev: u64) -> bool {
-    rustix::fs::major(dev) == 0 || listed == dev
+    rule!(
+        "disk-of-a-lock-has-two-numbers",
+        rustix::fs::major(dev) == 0
+    ) || listed == dev
 }
 
 /// The file that a line of `/proc/locks` tells of (proc_locks(5)): number, `->` if it is waited for, kind,
@@ -541,14 +569,14 @@ pub fn census(wanted: &[FileId], reach: Reach) -> Census {
         any_device: reach == Reach::OpenersOnly,
         holders: HashMap::new(),
         doubtful: HashSet::new(),
-        complete: sees_every_process(),
+        complete: rule!("walk-must-see-all-processes", sees_every_process(), without: true),
     };
     let mut walked = HashSet::new();
     // A process that was forked behind the reading position is found by reading again. Who forks
     // faster than this reads leaves the walk incomplete.
     for round in 0..4 {
         let Ok(mut news) = listed(Path::new("/proc")) else {
-            walk.complete = false;
+            walk.complete = rule!("no-list-clears-nobody", false, without: walk.complete);
             break;
         };
         // At the least we are there ourselves.
@@ -564,7 +592,7 @@ pub fn census(wanted: &[FileId], reach: Reach) -> Census {
             walk.process(pid);
         }
     }
-    if !shows_our_processes() {
+    if rule!("foreign-proc-names-no-holder", !shows_our_processes()) {
         // The numbers there are other processes' here.
         let held = walk.holders.drain().map(|(file, _)| file);
         walk.doubtful.extend(held);
@@ -606,7 +634,7 @@ impl Walk {
         let at = PathBuf::from(format!("/proc/{pid}"));
         let mut held = Held::default();
         let (mut examined, has_memory) = self.look_into(pid, &at, &mut held);
-        if !has_memory {
+        if rule!("walk-asks-other-threads", !has_memory) {
             // A kernel thread, or a process whose first thread has ended: the others may live on, and
             // only they show what it has.
             let threads = listed(&at.join("task"));
@@ -639,7 +667,10 @@ impl Walk {
             true => Ok(()),
             false => self.descriptors(at, held),
         };
-        let maps = self.mappings(at, held);
+        let maps = match pid == std::process::id() {
+            true => rule!("walk-sees-our-mappings", self.mappings(at, held), without: Ok(true)),
+            false => self.mappings(at, held),
+        };
         let has_memory = *maps.as_ref().unwrap_or(&false);
         let is_examined = |answer: io::Result<()>| match answer {
             Ok(()) => true,
@@ -653,7 +684,7 @@ impl Walk {
         for file in self.wanted.get(&ino).into_iter().flatten() {
             if file.dev == dev {
                 held.certain.insert(*file);
-            } else if self.any_device {
+            } else if rule!("file-number-alone-keeps", self.any_device) {
                 held.doubtful.insert(*file);
             }
         }
@@ -662,7 +693,11 @@ impl Walk {
     fn descriptors(&self, process: &Path, held: &mut Held) -> io::Result<()> {
         for entry in fs::read_dir(process.join("fd"))? {
             match fs::metadata(entry?.path()) {
-                Ok(meta) => self.meet(meta.dev(), meta.ino(), held),
+                Ok(meta) => rule!(
+                    "descriptors-make-holders",
+                    self.meet(meta.dev(), meta.ino(), held),
+                    without: (),
+                ),
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => return Err(error),
             }
@@ -741,7 +776,7 @@ pub fn mark(file: BorrowedFd<'_>, name: &str) -> io::Result<Option<Vec<u8>>> {
     match rustix::fs::fgetxattr(file, name, &mut found[..]) {
         Ok(length) => Ok(found.get(..length).map(<[u8]>::to_vec)),
         Err(Errno::NODATA | Errno::OPNOTSUPP | Errno::NOSYS) => Ok(None),
-        Err(error) => Err(error.into()),
+        Err(error) => rule!("unreadable-mark-keeps", Err(error.into()), without: Ok(None)),
     }
 }
 

@@ -140,9 +140,16 @@ fn writer_of(pid: u32, suspect: &Suspect, circumstances: Circumstances<'_>) -> W
     let between = policy::confirm(suspect.grace, Duration::ZERO);
     let since = circumstances.since.min(clock::mono().before(between));
     match circumstances.nested.called(pid, since) {
-        Ok(called) if called.iter().copied().any(can_have) => Writer::Nested(pid),
+        Ok(called)
+            if rule!(
+                "writer-in-a-container-lives",
+                called.iter().copied().any(can_have)
+            ) =>
+        {
+            Writer::Nested(pid)
+        }
         Ok(_) => Writer::Gone(pid),
-        Err(_) => Writer::Unseen(pid),
+        Err(_) => rule!("failed-walk-keeps", Writer::Unseen(pid), without: Writer::Gone(pid)),
     }
 }
 
@@ -183,8 +190,12 @@ pub fn gather(
     };
     // Digits that read as a date may be a part of a flag's name. Only an empty file is asked whether it is one.
     let random_name = suspect.reading.random
-        && (fingerprint.size > 0
-            || circumstances.policy.names.shape(&suspect.name).form != suspect.name);
+        && rule!(
+            "empty-file-may-be-a-flag",
+            fingerprint.size > 0
+                || circumstances.policy.names.shape(&suspect.name).form != suspect.name,
+            without: true,
+        );
     let by_name = suspect.reserved.clone();
     let reserved = by_name.or_else(|| circumstances.siblings.protect(&suspect.name));
     let file = FileId::from(&fingerprint);
@@ -202,7 +213,7 @@ pub fn gather(
         writer,
         closed: suspect.closed,
         hold,
-        opened: proof.is_some(),
+        opened: rule!("unopened-is-not-asked", proof.is_some(), without: true),
         mappings_examined: circumstances
             .census
             .is_some_and(|census| census.clears(file)),

@@ -34,9 +34,16 @@ impl Nested {
     /// Not all could be looked at, for want of descriptors, say. That answers nothing, and is not remembered.
     pub fn called(&self, pid: u32, since: Mono) -> io::Result<Vec<u32>> {
         let mut walked = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if walked.at.is_none_or(|at| at < since) {
+        if walked
+            .at
+            .is_none_or(|at| rule!("walk-answers-for-older-temps", at < since))
+        {
             let begun = clock::mono();
-            walked.numbers = system::nested()?;
+            walked.numbers = rule!(
+                "failed-walk-is-forgotten",
+                system::nested()?,
+                without: system::nested().unwrap_or_default(),
+            );
             walked.at = Some(begun);
         }
         Ok(walked.numbers.get(&pid).cloned().unwrap_or_default())

@@ -80,7 +80,9 @@ impl Siblings {
     #[must_use]
     pub fn reading(&self, reading: Reading) -> Reading {
         let mut targets = reading.targets.iter();
-        match !reading.numbered.is_empty() && targets.any(|name| self.numbered.contains(name)) {
+        let is_numbered =
+            !reading.numbered.is_empty() && targets.any(|name| self.numbered.contains(name));
+        match rule!("digits-like-another-files", is_numbered) {
             true => reading.with_numbered_targets(),
             false => reading,
         }
@@ -89,7 +91,7 @@ impl Siblings {
     /// Returns the sibling for which the temp `name` is reserved, if there is one.
     #[must_use]
     pub fn protect(&self, name: &OsStr) -> Option<Reserved> {
-        let temp = self.targets.get(name);
+        let temp = rule!("target-of-another-temp", self.targets.get(name), without: None);
         temp.cloned().map(Reserved::TargetOf).or_else(|| {
             // Nearly always.
             if self.companions.is_empty() {
@@ -145,7 +147,11 @@ impl<'a> Fresh<'a> {
         }
         match &self.listed {
             Some(Some(siblings)) => Ok(siblings.protect(name)),
-            _ => companion(self.dir, name),
+            _ => rule!(
+                "companions-in-a-large-directory",
+                companion(self.dir, name),
+                without: Ok(None),
+            ),
         }
     }
 }

@@ -87,7 +87,8 @@ pub fn target(
         };
         // `.config.tmp` beside `config` alone: it may as well be all that there is of `.config`.
         let is_guess = index > 0 && !reading.is_hidden();
-        if is_guess && target == (Target::Whole { same_file: false }) {
+        if rule!("namesake-is-no-copy", is_guess) && target == (Target::Whole { same_file: false })
+        {
             return Ok(Found::plain(Target::Unknown, Some(0)));
         }
         // The one that exists is the target, though it does not count.
@@ -165,7 +166,9 @@ fn weighed(
         uid: file.uid,
         data: 0,
         // The file's dates do not tell when the symlink was turned to it, nor when it was mounted.
-        changed: (!place.by_link && !seen.mount_root).then(|| file.mtime.max(file.ctime)),
+        changed: (rule!("link-may-have-been-turned", !place.by_link, without: true)
+            && rule!("mount-may-be-later", !seen.mount_root, without: true))
+        .then(|| file.mtime.max(file.ctime)),
     };
     let mut compared = TempFile {
         uid: other.uid,
@@ -206,8 +209,10 @@ fn behind(dir: &Dir, policy: &Policy, name: &OsStr, temp: Compared<'_>) -> io::R
         Ok(found) => found,
         Err(fault) => return Ok(Target::Link(fault)),
     };
-    if policy.names.matches(found.name.as_encoded_bytes())
-        || FileId::from(&found.seen.fingerprint) == FileId::from(&temp.seen.fingerprint)
+    if rule!(
+        "link-to-a-temp",
+        policy.names.matches(found.name.as_encoded_bytes())
+    ) || FileId::from(&found.seen.fingerprint) == FileId::from(&temp.seen.fingerprint)
     {
         return Ok(Target::Link(LinkFault::Temp));
     }

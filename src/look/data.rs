@@ -31,9 +31,14 @@ pub fn data_at_least(file: BorrowedFd<'_>, seen: &Observation, enough: u64) -> i
     let size = seen.fingerprint.size;
     match seen.allocated {
         // lseek(2) reports data in an inode, and also where a file system does not know its holes.
-        0 if size > INLINE || !begins_with_content(file)? => Ok(0),
+        0 if size > INLINE || !begins_with_content(file)? => {
+            Ok(rule!("hole-is-no-data", 0, without: size))
+        }
         0 => Ok(ranges(file, size, enough)?.sum),
-        allocated => Ok(ranges(file, size, enough)?.sum.min(allocated)),
+        allocated => {
+            let data = ranges(file, size, enough)?.sum;
+            Ok(rule!("reserved-space-is-no-data", data, without: size).min(allocated))
+        }
     }
 }
 

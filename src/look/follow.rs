@@ -71,7 +71,7 @@ impl Dir {
             };
             // Only the kernel knows where a link of /proc leads.
             let to = to.ok_or(Stop::Fault(LinkFault::OtherMount))?;
-            if whose != owner && whose != 0 {
+            if rule!("link-of-another-user", whose != owner && whose != 0) {
                 return Err(Stop::Fault(LinkFault::Foreign));
             }
             links += 1;
@@ -129,7 +129,8 @@ impl<'a> At<'a> {
         let seen = system::observe_fd(self.fd.as_fd()).map_err(Stop::Io)?;
         self.on_same_mount(&seen)?;
         let uid = seen.fingerprint.uid;
-        match (uid == self.owner || uid == 0) && seen.mode & BY_OTHERS == 0 {
+        let is_closed = rule!("others-write-on-the-way", seen.mode & BY_OTHERS == 0, without: true);
+        match (uid == self.owner || uid == 0) && is_closed {
             true => Ok(()),
             false => Err(Stop::Fault(LinkFault::Writable)),
         }
@@ -141,7 +142,7 @@ impl<'a> At<'a> {
             (Some(there), Some(here)) => there == here,
             _ => seen.fingerprint.dev == place.dev,
         };
-        match same {
+        match rule!("link-crosses-no-mount", same, without: true) {
             true => Ok(()),
             false => Err(Stop::Fault(LinkFault::OtherMount)),
         }

@@ -95,10 +95,11 @@ pub(super) fn stands(at: BorrowedFd<'_>, name: &OsStr) -> io::Result<Stands> {
 /// Opens `below` from `root`. The kernel refuses symlinks and other mounts by itself; where it has
 /// no openat2(2) (before 5.6, or a seccomp filter that hides it) each part is opened in turn.
 pub(super) fn open_beneath(root: BorrowedFd<'_>, below: &Path) -> io::Result<OwnedFd> {
-    let how = ResolveFlags::BENEATH
-        | ResolveFlags::NO_SYMLINKS
-        | ResolveFlags::NO_MAGICLINKS
-        | ResolveFlags::NO_XDEV;
+    let no_symlinks =
+        ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+    let no_mounts = ResolveFlags::NO_XDEV;
+    let how = rule!("no-symlink-below-the-root", no_symlinks, without: ResolveFlags::empty())
+        | rule!("no-mount-below-the-root", no_mounts, without: ResolveFlags::empty());
     match rustix::fs::openat2(root, below, DIRECTORY, Mode::empty(), how) {
         Ok(fd) => Ok(fd),
         Err(Errno::NOSYS | Errno::PERM) => open_step_by_step(root, below),

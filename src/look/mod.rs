@@ -231,7 +231,9 @@ fn walk_to(path: &Path) -> Result<OwnedFd, RootError> {
                 at = open(at.as_fd(), &name, system::ON_THE_WAY)?;
                 way.push(&name);
             }
-            Stands::Link { owner, .. } if owner != 0 && owner != us => {
+            Stands::Link { owner, .. }
+                if rule!("links-to-the-root-are-ours", owner != 0 && owner != us) =>
+            {
                 let link = way.join(&name);
                 return Err(RootError::ForeignLink { link, owner });
             }
@@ -310,7 +312,8 @@ impl Dir {
         let (id, seen) = identify(fd.as_fd())?;
         // A subvolume has its own device number on the same mount, a bind mount its own mount
         // number on the same device: both must be the root's.
-        if id.dev != self.id.dev || id.mount != self.id.mount || seen.mount_root {
+        let is_elsewhere = id.dev != self.id.dev || id.mount != self.id.mount || seen.mount_root;
+        if rule!("no-mount-below-the-root", is_elsewhere) {
             return Err(RootError::Io(Errno::XDEV.into()));
         }
         let mut path = self.path.clone();
@@ -336,7 +339,9 @@ impl Dir {
             reach,
             // Directories have inodes of the same size as files.
             dates: match dates {
-                Dates::FineIfBorn if id.born.is_none() => Dates::WholeSeconds,
+                Dates::FineIfBorn if id.born.is_none() => {
+                    rule!("no-birth-no-fraction", Dates::WholeSeconds, without: Dates::Fine)
+                }
                 dates => dates,
             },
             quarantine: false,

@@ -325,7 +325,7 @@ impl Callback {
                     By::Creation => temps.created(&path, now),
                     By::Rename | By::TempRename => temps.renamed_here(&path, now),
                 };
-                if by == By::TempRename {
+                if rule!("renamed-temp-tells-a-target", by == By::TempRename) {
                     temps.is_a_target(&path);
                 }
                 if !has_room {

@@ -107,7 +107,9 @@ fn rule(section: &Section, table: &DeTable<'_>) -> Result<RuleSettings, Mistake>
     let mut rule = RuleSettings::default();
     for entry in entries(table) {
         match entry.key {
-            key if !section.keys.contains(&key) => return Err(entry.unknown(Some(section))),
+            key if rule!("unknown-key-is-an-error", !section.keys.contains(&key)) => {
+                return Err(entry.unknown(Some(section)));
+            }
             "names" => rule.names = Some(entry.names()?),
             "writers" => rule.writers = Some(entry.list(|name| Names::new(&NONE, &[name]))?),
             "exclude" => rule.exclude = Some(entry.list(|glob| Exclude::new(&[glob]))?),

@@ -116,7 +116,10 @@ impl Keeper {
         if !post.is_some_and(|post| post.may_work(root, runtime)) {
             // It may have been worked on without a lock, because none could be made: what is known of it is
             // not ours to remove any more.
-            if self.state(index) != Some(RootState::Denied) {
+            if rule!(
+                "root-of-another-is-let-go",
+                self.state(index) != Some(RootState::Denied)
+            ) {
                 self.detach(index, root);
             }
             self.set_state(index, RootState::Denied);
@@ -226,7 +229,9 @@ impl Keeper {
         let territory = &self.territory;
         let is_its = |folder: &Path| {
             let covering = territory.root_of(folder);
-            covering.is_none_or(|(covering, ..)| covering == index)
+            covering.is_none_or(|(covering, ..)| {
+                rule!("inner-root-keeps-its-temps", covering == index, without: true)
+            })
         };
         // A root inside of it is not gone with it: that is looked for by itself.
         self.shared.temps.forget_below(&root.path, is_its);

@@ -327,7 +327,9 @@ impl Keeper {
         if let Err(Unwatched::Gone) = post.watch_again(&mut self.kernel, root, dir) {
             return self.restructure(dir);
         }
-        self.scan_hot(index, root, dir);
+        if rule!("scan-once-watched-again", true) {
+            self.scan_hot(index, root, dir);
+        }
         self.settle_state(index, root);
         self.visit_later(index, root);
     }

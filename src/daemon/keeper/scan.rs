@@ -77,14 +77,18 @@ impl Keeper {
                 let was_there = match existing {
                     Existing::Take => false,
                     _ => match was_before(dir, name, boundary) {
-                        Some(older) => older || is_start,
+                        Some(older) => older || rule!("at-start-whatever-its-date", is_start),
                         None => return,
                     },
                 };
                 let origin = match existing {
                     Existing::Leave if was_there => return shared.temps.leave(&path, at),
                     Existing::Wait if is_first || was_there => Origin::FoundToWait,
-                    _ if is_start && !has_begun => Origin::Found,
+                    _ if is_start
+                        && rule!("later-root-has-no-start", !has_begun, without: true) =>
+                    {
+                        Origin::Found
+                    }
                     // An event should have told of it or of its directory, and its writer has as long as
                     // if one had.
                     _ => Origin::FoundInTime,
@@ -262,21 +266,26 @@ impl Keeper {
         let claims = self.shared.tools.reaper.claims();
         let is_news = claims.strand(dir.id(), name, claim);
         let path = ground.root.path.join(ground.below).join(name);
-        self.shared.temps.nameless(&path, clock::mono());
+        rule!(
+            "held-claim-is-tried-again",
+            self.shared.temps.nameless(&path, clock::mono()),
+            without: (),
+        );
         is_news
     }
 
     /// The name that a claim is to have back, if what was there before this watch is to be left alone and it
     /// was. Giving its name back changes its dates.
     fn was_left(&self, ground: Ground<'_>, claim: &OsStr) -> Option<OsString> {
-        if self.shared.existing != Existing::Leave {
+        let takes = self.shared.existing != Existing::Leave;
+        if rule!("leftover-of-a-crash-is-left", takes, without: true) {
             return None;
         }
         let dir = Dir::open_below(&ground.root.path, ground.id, ground.below).ok()?;
         let was_there = was_before(&dir, claim, self.boundary)?;
         claim::read(claim)?
             .original
-            .filter(|_| was_there || !self.has_begun)
+            .filter(|_| was_there || rule!("claim-at-start-whatever-its-date", !self.has_begun))
     }
 
     /// Something happened at `path`: it may be a directory now, or none any more.
@@ -314,7 +323,8 @@ fn was_before(dir: &Dir, name: &OsStr, boundary: Wall) -> Option<bool> {
     match dir.observe(name) {
         Ok(Some(seen)) => {
             let seen = seen.fingerprint;
-            Some(seen.ctime <= boundary || seen.btime.is_some_and(|born| born <= boundary))
+            let born_before = seen.btime.is_some_and(|born| born <= boundary);
+            Some(seen.ctime <= boundary || rule!("returned-is-as-old-as-before", born_before))
         }
         Ok(None) => None,
         Err(_) => Some(true),
