@@ -215,7 +215,7 @@ impl Locker {
                 .to_owned();
             let mut file = open_own(options, &path).map_err(unavailable)?;
             let locked = rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive);
-            match rule!("one-at-a-time-on-a-root", locked, without: Ok(())) {
+            match rule!("one-orphand-per-root", locked, without: Ok(())) {
                 Ok(()) => {}
                 Err(Errno::WOULDBLOCK) => return Err(LockError::Busy(read_held(file))),
                 Err(error) => return Err(unavailable(error.into())),

@@ -536,10 +536,7 @@ fn lock_range(
 /// Where a file system has no device of its own (btrfs, with a number for each subvolume) stat(2) may give another
 /// number than the table. Two files of one number are taken for one then, which keeps.
 pub(super) fn may_be_device(listed: u64, dev: u64) -> bool {
-    rule!(
-        "disk-of-a-lock-has-two-numbers",
-        rustix::fs::major(dev) == 0
-    ) || listed == dev
+    rule!("lock-disk-has-two-numbers", rustix::fs::major(dev) == 0) || listed == dev
 }
 
 /// The file that a line of `/proc/locks` tells of (proc_locks(5)): number, `->` if it is waited for, kind,
@@ -576,7 +573,7 @@ pub fn census(wanted: &[FileId], reach: Reach) -> Census {
     // faster than this reads leaves the walk incomplete.
     for round in 0..4 {
         let Ok(mut news) = listed(Path::new("/proc")) else {
-            walk.complete = rule!("no-list-clears-nobody", false, without: walk.complete);
+            walk.complete = rule!("no-list-clears-no-file", false, without: walk.complete);
             break;
         };
         // At the least we are there ourselves.

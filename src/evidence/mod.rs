@@ -191,7 +191,7 @@ pub fn gather(
     // Digits that read as a date may be a part of a flag's name. Only an empty file is asked whether it is one.
     let random_name = suspect.reading.random
         && rule!(
-            "empty-file-may-be-a-flag",
+            "empty-file-may-be-flag",
             fingerprint.size > 0
                 || circumstances.policy.names.shape(&suspect.name).form != suspect.name,
             without: true,

@@ -232,7 +232,7 @@ fn walk_to(path: &Path) -> Result<OwnedFd, RootError> {
                 way.push(&name);
             }
             Stands::Link { owner, .. }
-                if rule!("links-to-the-root-are-ours", owner != 0 && owner != us) =>
+                if rule!("root-links-are-ours", owner != 0 && owner != us) =>
             {
                 let link = way.join(&name);
                 return Err(RootError::ForeignLink { link, owner });

@@ -117,7 +117,7 @@ impl Keeper {
             // It may have been worked on without a lock, because none could be made: what is known of it is
             // not ours to remove any more.
             if rule!(
-                "root-of-another-is-let-go",
+                "taken-root-is-let-go",
                 self.state(index) != Some(RootState::Denied)
             ) {
                 self.detach(index, root);

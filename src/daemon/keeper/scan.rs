@@ -278,14 +278,14 @@ impl Keeper {
     /// was. Giving its name back changes its dates.
     fn was_left(&self, ground: Ground<'_>, claim: &OsStr) -> Option<OsString> {
         let takes = self.shared.existing != Existing::Leave;
-        if rule!("leftover-of-a-crash-is-left", takes, without: true) {
+        if rule!("crash-leftover-is-left-alone", takes, without: true) {
             return None;
         }
         let dir = Dir::open_below(&ground.root.path, ground.id, ground.below).ok()?;
         let was_there = was_before(&dir, claim, self.boundary)?;
         claim::read(claim)?
             .original
-            .filter(|_| was_there || rule!("claim-at-start-whatever-its-date", !self.has_begun))
+            .filter(|_| was_there || rule!("claim-at-start-whatever-date", !self.has_begun))
     }
 
     /// Something happened at `path`: it may be a directory now, or none any more.
@@ -324,7 +324,7 @@ fn was_before(dir: &Dir, name: &OsStr, boundary: Wall) -> Option<bool> {
         Ok(Some(seen)) => {
             let seen = seen.fingerprint;
             let born_before = seen.btime.is_some_and(|born| born <= boundary);
-            Some(seen.ctime <= boundary || rule!("returned-is-as-old-as-before", born_before))
+            Some(seen.ctime <= boundary || rule!("returned-keeps-its-age", born_before))
         }
         Ok(None) => None,
         Err(_) => Some(true),
