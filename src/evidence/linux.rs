@@ -226,11 +226,13 @@ impl Proof {
     /// The kernel does not say: it has no memory left, say.
     pub fn lock(&mut self) -> io::Result<bool> {
         match rustix::fs::flock(&self.file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => rule!(
-                "locked-to-the-end",
-                self.locked = true,
-                without: _ = rustix::fs::flock(&self.file, FlockOperation::Unlock),
-            ),
+            Ok(()) => {
+                self.locked = rule!(
+                    "locked-to-the-end",
+                    true,
+                    without: rustix::fs::flock(&self.file, FlockOperation::Unlock).is_ok(),
+                );
+            }
             Err(Errno::WOULDBLOCK) => return Ok(true),
             Err(error) => return Err(error.into()),
         }

@@ -454,7 +454,7 @@ fn rsync_finish_transfer_cpython_81831_an_old_date_on_a_young_file() {
     let last_year = std::time::SystemTime::now() - Duration::from_secs(365 * 86_400);
     file.set_modified(last_year).unwrap();
     drop(file);
-    let events = sandbox.sweep(["--grace", "1h"]).exit(0).events();
+    let events = sandbox.sweep(["--grace", "1m"]).exit(0).events();
     assert_eq!(events.about("a.4194304.tmp"), ["kept young"]);
 }
 

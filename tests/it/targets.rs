@@ -290,9 +290,21 @@ fn a_symlink_to_a_good_file_counts() {
         ),
         (
             "to another mount",
-            |t| symlink("/proc/self/status", t).unwrap(),
+            |t| symlink("/proc/version", t).unwrap(),
             "quarantined",
-            "is a symlink",
+            match cfg!(target_os = "linux") {
+                true => "is a symlink to another mount",
+                false => "is a symlink",
+            },
+        ),
+        (
+            "to another temp",
+            |t| {
+                write(&t.with_file_name("other.tmp"), vec![b'y'; 20_000]);
+                symlink("other.tmp", t).unwrap();
+            },
+            "quarantined",
+            "is a symlink to another temp",
         ),
         (
             "through a folder that others can write",
