@@ -1,6 +1,6 @@
 //! Incidents of others: cleaners that destroyed something, were led astray, or were caught just
 //! before. Each test is named after those that it replays, and says the rule that prevents them
-//! here; `tests/without-each-gate --incidents` takes each of these rules out and sees the test fail.
+//! here; `tests/without-each-rule` leaves each of these rules out and sees the test fail.
 //!
 //! Not here, because nothing of orphand's could fail in their way:
 //! - CVE-2000-0816 (tmpwatch), names handed to a shell: no program is ever started.
