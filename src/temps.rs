@@ -517,6 +517,29 @@ mod tests {
     }
 
     #[test]
+    fn what_we_give_back_stays_left_alone() {
+        let (temps, _bell) = Temps::new(Duration::from_secs(1), MOST);
+        let (path, late) = (Path::new("/r/a.tmp"), Mono(u64::MAX / 2));
+        assert!(temps.leave_returning(path, Mono(1)));
+        let key = temps.key(path);
+        assert!(temps.renamed_here(path, Mono(2)));
+        assert!(temps.take_up(&key, late).is_none(), "it is left alone");
+        assert!(temps.renamed_here(path, Mono(3)));
+        let is_due = temps.take_up(&key, late).is_some();
+        assert!(is_due, "it is somebody else's by now");
+    }
+
+    #[test]
+    fn no_more_are_known_than_there_is_room_for() {
+        let (temps, _bell) = Temps::new(Duration::from_secs(1), 1);
+        let (one, other) = (Path::new("/r/a.tmp"), Path::new("/r/b.tmp"));
+        assert!(temps.created(one, Mono(1)));
+        temps.created(other, Mono(2));
+        assert!(!temps.knows(other) && temps.has_turned_away());
+        assert!(temps.created(one, Mono(3)), "what is known is replaced");
+    }
+
+    #[test]
     fn what_somebody_makes_is_not_what_was_to_return() {
         let path = Path::new("/r/a.tmp");
         for made in [false, true] {
