@@ -263,8 +263,8 @@ impl Machine {
         if rule!("system-folders-at-any-depth", is_system) {
             return Some("in one of the system's own folders");
         }
-        let shared = rule!("shared-temporary-folders-are-broad", shared);
-        if shared && self.temporary.iter().any(|dir| path.starts_with(dir)) {
+        let is_temporary = self.temporary.iter().any(|dir| path.starts_with(dir));
+        if rule!("shared-temporary-folders-are-broad", shared && is_temporary) {
             return Some("in a folder for temporary files, and other users may write to it");
         }
         let in_homes =

@@ -361,11 +361,11 @@ fn outdated(mut copies: Vec<&Entry>, enough: usize) -> Vec<(&Entry, Better)> {
     let is_newer = |copy: &Entry, entry: &Entry| match has_births {
         true => {
             by_birth(copy) > by_birth(entry)
-                && !rule!("written-earlier-is-no-newer", copy.written < entry.written)
+                && rule!("written-earlier-is-older", copy.written >= entry.written, without: true)
         }
         false => {
             copy.written > entry.written
-                && !rule!("moved-earlier-is-no-newer", copy.moved <= entry.moved)
+                && rule!("moved-earlier-is-older", copy.moved > entry.moved, without: true)
         }
     };
     let mut outdated = Vec::new();
@@ -374,12 +374,11 @@ fn outdated(mut copies: Vec<&Entry>, enough: usize) -> Vec<(&Entry, Better)> {
     let mut stay: Vec<&Entry> = Vec::new();
     for entry in copies {
         let is_better = |copy: &&&Entry| {
+            let is_as_large = copy.bytes >= entry.bytes;
+            let is_as_full = copy.allocated >= entry.allocated;
             is_newer(copy, entry)
-                && !rule!("smaller-is-no-better", copy.bytes < entry.bytes)
-                && !rule!(
-                    "less-written-is-no-better",
-                    copy.allocated < entry.allocated
-                )
+                && rule!("smaller-is-no-better", is_as_large, without: true)
+                && rule!("less-written-is-no-better", is_as_full, without: true)
         };
         let better = stay.iter().take(COMPARED).filter(is_better).take(enough);
         let better: Vec<OsString> = better.map(|copy| copy.id.clone()).collect();

@@ -64,7 +64,7 @@ pub fn weigh(target: &TargetFile, temp: &TempFile, now: Wall, step: Duration) ->
     let is_older = match (temp.written, target.changed) {
         (Some(written), Some(changed)) => {
             let is_later = written.since(changed) >= step;
-            !rule!("future-temp-is-not-later", written > now)
+            rule!("future-temp-is-not-later", written <= now, without: true)
                 && rule!("equal-date-is-not-older", is_later, without: written >= changed)
         }
         _ => rule!("unknown-age-is-not-older", false, without: true),

@@ -130,9 +130,8 @@ impl Look {
     /// are of whole seconds. Until then it could change without another date.
     fn quiet_from(&self) -> Mono {
         let age = self.now.wall.since(self.fingerprint.newest());
-        let rest = self.lag.saturating_sub(age);
-        let rest = rule!("last-second-gives-no-credit", rest, without: Duration::ZERO);
-        self.now.mono.after(rest)
+        let lag = rule!("last-second-gives-no-credit", self.lag, without: Duration::ZERO);
+        self.now.mono.after(lag.saturating_sub(age))
     }
 }
 
@@ -294,13 +293,13 @@ impl Tracked {
     #[must_use]
     pub fn written_by(&self, look: &Look) -> Option<Mono> {
         let jumped = look.parted.is_some_and(|at| at >= self.seen);
-        let jumped = rule!("jumped-clock-dates-nothing", jumped);
+        let is_dated = !rule!("jumped-clock-dates-nothing", jumped);
         let age = look.now.wall.since(look.fingerprint.newest());
         // What is no jump yet may have aged it.
         let written = look.now.mono.before(age.saturating_sub(PARTED + look.lag));
         let written =
             rule!("later-process-did-not-write", self.seen.max(written), without: self.seen);
-        (self.origin() == Origin::Created && !jumped).then_some(written)
+        (self.origin() == Origin::Created && is_dated).then_some(written)
     }
 
     /// Whether a close by a writer was reported.
@@ -384,8 +383,9 @@ impl Tracked {
             self.marks.set(Marks::REVIEWED, false);
             let most = now.before(grace / 2);
             let taken = most.since(self.quiet_since);
-            let most = rule!("other-rules-leave-half-grace", most, without: self.quiet_since);
-            self.quiet_since = self.quiet_since.max(most);
+            if rule!("other-rules-leave-half-grace", true) {
+                self.quiet_since = self.quiet_since.max(most);
+            }
             self.unused_before = self.unused_before.saturating_add(millis(taken));
         }
         // What nobody can tell is no "nobody".
@@ -430,8 +430,8 @@ impl Tracked {
                 self.first_look(look, grace, held)
             }
             Known::Free | Known::Held => {
-                let held = rule!("uncounted-holder-is-remembered", held);
-                self.known = if held { Known::Held } else { Known::Free };
+                let is_known = rule!("uncounted-holder-is-remembered", held);
+                self.known = if is_known { Known::Held } else { Known::Free };
                 self.judge_at(look, grace)
             }
         };
@@ -445,6 +445,7 @@ impl Tracked {
     fn first_look(&mut self, look: &Look, grace: Duration, held: bool) -> Next {
         let now = look.now.mono;
         let age = look.now.wall.since(look.fingerprint.newest());
+        // The time since boot is no marked rule: `Mono::before` keeps it too, so no test fails without it here.
         let mut unused = age.saturating_sub(look.lag).min(now.since_boot());
         if let Some(parted) = look.parted {
             unused =
