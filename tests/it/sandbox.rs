@@ -382,6 +382,10 @@ impl Sandbox {
     pub(crate) fn program(&self, program: impl AsRef<OsStr>) -> Command {
         let mut command = Command::new(program);
         command.env_clear().envs(&self.env).current_dir(&self.base);
+        // The rule that `tests/without-each-rule` leaves out.
+        if let Some(rule) = std::env::var_os("WITHOUT_RULE") {
+            command.env("WITHOUT_RULE", rule);
+        }
         command
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
