@@ -434,8 +434,7 @@ impl Reaper {
         let (evidence, target) =
             evidence::gather(dir, suspect, judged, answer, scene.circumstances)
                 .map_err(failed(Step::Judge))?;
-        let verdict =
-            rule!("judged-again-under-proof", judge(&evidence, policy), without: candidate.verdict);
+        let verdict = rule!("judged-again", judge(&evidence, policy), without: candidate.verdict);
         match verdict {
             verdict if verdict == candidate.verdict => {}
             Verdict::Keep(reason) => return Err(Outcome::Kept(reason)),
@@ -500,8 +499,7 @@ impl Reaper {
 
         self.at(Step::Compare, name);
         match one.look(dir) {
-            Ok(Some(after)) if rule!("same-file-after-claim", one.is_same(&after), without: true) =>
-            {
+            Ok(Some(after)) if rule!("same-file-claimed", one.is_same(&after), without: true) => {
                 one.after = after;
             }
             Ok(Some(_)) => return Err(self.put_back(scene, rooms, one, Reason::Changed)),
@@ -545,8 +543,7 @@ impl Reaper {
             }
         }
         match one.look(scene.dir) {
-            Ok(Some(now)) if rule!("untouched-since-claim", one.is_untouched(&now), without: true) =>
-                {}
+            Ok(Some(now)) if rule!("claim-untouched", one.is_untouched(&now), without: true) => {}
             Ok(Some(_)) => return self.put_back(scene, rooms, one, Reason::Changed),
             Ok(None) => return Outcome::Settled,
             Err(error) => {
@@ -556,8 +553,7 @@ impl Reaper {
         }
         // A temp that goes because its target is whole: it must still be.
         match one.target_now(scene) {
-            Ok(target) if rule!("target-as-judged", target == one.evidence.target, without: true) =>
-                {}
+            Ok(target) if rule!("same-target", target == one.evidence.target, without: true) => {}
             // A symlink that led to the temp leads to nothing now. Nothing is lost by a move where still none counts.
             Ok(target) if matches!(one.at, At::Slot(_)) && !target.counts() => {}
             Ok(_) => return self.put_back(scene, rooms, one, Reason::Changed),
@@ -712,8 +708,7 @@ impl Reaper {
         };
         let policy = scene.circumstances.policy;
         match evidence::target_again(dir, policy, &suspect.reading, temp, &target) {
-            Ok(now) if rule!("full-disk-target-as-judged", now == target.target, without: true) => {
-            }
+            Ok(now) if rule!("full-disk-same-target", now == target.target, without: true) => {}
             Ok(_) => return Outcome::Kept(Reason::Changed),
             Err(error) => return failed(Step::Compare)(error),
         }

@@ -1045,11 +1045,11 @@ fn entry(targets: &mut Targets<'_>, stored: &Stored, now: Now) -> Entry {
         rule!("digits-like-a-sibling", target.is_some_and(has_sibling))
     });
     let is_known = shape.is_known && longer.is_none();
-    let copy_of = longer
+    let longest = longer
         .or(shape.target)
         .unwrap_or_else(|| shape.form.clone());
-    let copy_of = rule!("copy-of-longest-name", copy_of,
-        without: copy_of.to_string_lossy().trim_start_matches('.').into());
+    let copy_of = rule!("copy-of-longest-name", longest,
+        without: longest.to_string_lossy().trim_start_matches('.').into());
     Entry {
         id: stored.id.clone().into(),
         below: stored.below.clone(),
