@@ -376,7 +376,8 @@ impl<'a> Pass<'a> {
         let (evidence, found) =
             evidence::gather(dir, &suspect, observation, answer, circumstances)?;
         // The next look may come after the removal of that other temp.
-        if let Some(Reserved::TargetOf(_)) = evidence.reserved {
+        let is_target = matches!(evidence.reserved, Some(Reserved::TargetOf(_)));
+        if rule!("target-until-watch-ends", is_target) {
             temp.is_a_target();
         }
         if let Some(proof) = &mut proof {
@@ -490,7 +491,10 @@ impl<'a> Pass<'a> {
                     continue;
                 }
                 Outcome::Kept(reason) => {
-                    if let (Reason::InUse | Reason::Locked, Some(temp)) = (reason, &mut one.temp) {
+                    let is_held = matches!(reason, Reason::InUse | Reason::Locked);
+                    if rule!("late-holder-is-noted", is_held)
+                        && let Some(temp) = &mut one.temp
+                    {
                         temp.was_held();
                     }
                     kept.push((index, observation, reason));

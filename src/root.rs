@@ -130,7 +130,7 @@ impl Root {
     /// no reason to refuse it, nor is that its file system does not answer. A rule that only reports takes any directory.
     pub fn new(path: &Path, policy: Arc<Policy>, allow_broad: bool) -> Result<Root, Refused> {
         let root = Root::to_look_at(path, policy)?;
-        if !allow_broad && !root.policy.is_dry_run() {
+        if !allow_broad && rule!("broad-roots-are-refused", !root.policy.is_dry_run()) {
             let machine = Machine::now();
             // A root that does not answer is looked at by the watcher when it does: `leads_to_broad`.
             let answers = answer::answers(&root.path);
@@ -259,10 +259,12 @@ impl Machine {
             use std::os::unix::ffi::OsStrExt;
             rest.as_os_str().as_bytes().starts_with(b"lib")
         });
-        if library || SYSTEM_TREES.iter().any(|tree| path.starts_with(tree)) {
+        let is_system = library || SYSTEM_TREES.iter().any(|tree| path.starts_with(tree));
+        if rule!("system-folders-at-any-depth", is_system) {
             return Some("in one of the system's own folders");
         }
-        if shared && self.temporary.iter().any(|dir| path.starts_with(dir)) {
+        let is_temporary = self.temporary.iter().any(|dir| path.starts_with(dir));
+        if rule!("shared-temporary-folders-are-broad", shared && is_temporary) {
             return Some("in a folder for temporary files, and other users may write to it");
         }
         let in_homes =

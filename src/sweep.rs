@@ -78,7 +78,7 @@ pub fn sweep(
             .targets_among(names.iter().map(AsRef::as_ref));
         let due = |name| {
             let mut temp = Tracked::found(now, Origin::Found);
-            if targets.contains_key(&name) {
+            if rule!("target-until-sweep-ends", targets.contains_key(&name)) {
                 temp.is_a_target();
             }
             let temp = Some(temp);

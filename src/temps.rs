@@ -81,7 +81,7 @@ impl Temps {
     /// `false`: there is no room for it, and none was turned away before.
     pub fn created(&self, path: &Path, now: Mono) -> bool {
         // What was known of this very name is replaced all the same.
-        if self.is_full() && !self.knows(path) {
+        if self.is_full() && rule!("no-more-temps-than-room", !self.knows(path)) {
             return self.turned_away.swap(true, Ordering::SeqCst);
         }
         let temp = Tracked::created(now, self.shortest());
@@ -89,7 +89,7 @@ impl Temps {
         // Whoever took the name of a claim lets go of it too, some time.
         // RACE: that may be heard of before the mark is set; worst case: the claim is forgotten with it, until
         // the next scan of everything.
-        if before.is_some_and(|before| before.may_come_back())
+        if before.is_some_and(|before| rule!("claim-outlives-its-name", before.may_come_back()))
             && let Some(mut temp) = self.map.get_mut(&Cut::new(path) as &dyn Parts)
         {
             temp.may_be_nameless();
@@ -113,7 +113,7 @@ impl Temps {
     pub fn renamed_here(&self, path: &Path, now: Mono) -> bool {
         let known = self.map.get_mut(&Cut::new(path) as &dyn Parts);
         let is_ours = known.is_some_and(|mut temp| temp.has_returned());
-        is_ours || self.created(path, now)
+        rule!("given-back-is-not-new", is_ours) || self.created(path, now)
     }
 
     /// The name that is known at `path` is the target of another temp.
@@ -176,9 +176,12 @@ impl Temps {
     /// The name is gone: renamed away or removed. Says whether it was known. One that is being
     /// disposed of stays, or that could not be: that is our own doing.
     pub fn gone(&self, path: &Path) -> bool {
-        let is_theirs = |temp: &Tracked| !temp.is_ours_to_name();
+        let is_ours = |temp: &Tracked| {
+            let is_ours = temp.is_ours_to_name();
+            rule!("nameless-is-not-gone", is_ours, without: temp.is_reaping())
+        };
         self.map
-            .remove_if(&Cut::new(path) as &dyn Parts, |_, temp| is_theirs(temp))
+            .remove_if(&Cut::new(path) as &dyn Parts, |_, temp| !is_ours(temp))
             .is_some()
     }
 
@@ -239,7 +242,10 @@ impl Temps {
     /// The claim has not got this name back: what was to be left alone is forgotten, and what somebody has
     /// made here meanwhile is not.
     pub fn does_not_return(&self, path: &Path) {
-        let is_awaited = |temp: &mut Box<Tracked>| temp.has_returned();
+        let is_awaited = |temp: &mut Box<Tracked>| {
+            let is_it = temp.has_returned();
+            rule!("only-the-awaited-is-forgotten", is_it, without: true)
+        };
         self.map
             .remove_if_mut(&Cut::new(path) as &dyn Parts, |_, temp| is_awaited(temp));
     }
@@ -390,7 +396,7 @@ impl Temps {
                         entry.close();
                     }
                     // It may have been looked at by the old rules.
-                    if before.is_reviewed() {
+                    if rule!("other-rules-reach-the-hand", before.is_reviewed()) {
                         entry.review(before.due());
                     }
                 }
@@ -508,6 +514,29 @@ mod tests {
             assert!(temps.gone(&path(n)), "{n}");
         }
         assert!(temps.is_empty());
+    }
+
+    #[test]
+    fn what_we_give_back_stays_left_alone() {
+        let (temps, _bell) = Temps::new(Duration::from_secs(1), MOST);
+        let (path, late) = (Path::new("/r/a.tmp"), Mono(u64::MAX / 2));
+        assert!(temps.leave_returning(path, Mono(1)));
+        let key = temps.key(path);
+        assert!(temps.renamed_here(path, Mono(2)));
+        assert!(temps.take_up(&key, late).is_none(), "it is left alone");
+        assert!(temps.renamed_here(path, Mono(3)));
+        let is_due = temps.take_up(&key, late).is_some();
+        assert!(is_due, "it is somebody else's by now");
+    }
+
+    #[test]
+    fn no_more_are_known_than_there_is_room_for() {
+        let (temps, _bell) = Temps::new(Duration::from_secs(1), 1);
+        let (one, other) = (Path::new("/r/a.tmp"), Path::new("/r/b.tmp"));
+        assert!(temps.created(one, Mono(1)));
+        temps.created(other, Mono(2));
+        assert!(!temps.knows(other) && temps.has_turned_away());
+        assert!(temps.created(one, Mono(3)), "what is known is replaced");
     }
 
     #[test]

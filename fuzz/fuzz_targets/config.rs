@@ -2,6 +2,10 @@
 
 #![no_main]
 
+#[macro_use]
+#[path = "../../src/rule.rs"]
+mod rule;
+
 #[path = "../../tests/fuzzed/config.rs"]
 mod config;
 

@@ -135,7 +135,7 @@ fn wanted(
     }
     for id in &command.ids {
         match id.to_str().and_then(|id| Some((id, places.get(id)?))) {
-            Some((id, places)) => only_one(id, places)?,
+            Some((id, places)) => rule!("id-of-one-file", only_one(id, places), without: Ok(()))?,
             None => {
                 return Err(Failure::new(
                     Exit::Failed,

@@ -54,7 +54,9 @@ impl Quarantines {
             let Ok(folder) = room.folder() else {
                 continue;
             };
-            let place = *places.entry(folder).or_insert(quarantines.found.len());
+            let next = quarantines.found.len();
+            let place = rule!("one-quarantine-by-each-mount",
+                *places.entry(folder).or_insert(next), without: next);
             match quarantines.found.get_mut(place) {
                 Some(paths) => paths.push(root),
                 None => quarantines.found.push(vec![root]),

@@ -422,8 +422,7 @@ const fn gate(
     Gate { name, ask, says }
 }
 
-/// All gates, in the order in which they are asked. `tests/without-each-gate` takes out one line
-/// at a time and names the test that notices.
+/// All gates, in the order in which they are asked. `tests/without-each-rule` leaves out one at a time.
 pub static GATES: &[Gate] = &[
     gate("not brought back by restore", restored, says_restored),
     gate("a name that is not reserved", reserved, says_reserved),
@@ -654,7 +653,9 @@ fn says_closed(e: &Evidence) -> String {
 fn locked(e: &Evidence, policy: &Policy) -> Answer {
     match e.hold {
         Hold::Locked => Answer::Keep(Reason::Locked),
-        Hold::Held | Hold::CannotTell if !e.opened && policy.open != Open::Keep => {
+        Hold::Held | Hold::CannotTell
+            if rule!("unseen-locks-keep", !e.opened && policy.open != Open::Keep) =>
+        {
             Answer::Keep(Reason::CannotTell)
         }
         Hold::Held | Hold::CannotTell | Hold::Free => Answer::Pass,
@@ -724,7 +725,8 @@ fn says_mappings(e: &Evidence) -> String {
 /// An empty file may be a flag or a claim of a lock: it passes only if its name has a random part, or if it replaces a
 /// file that is there.
 fn sole_copy(e: &Evidence, policy: &Policy) -> Answer {
-    let says_nothing = e.observation.fingerprint.size == 0 && e.random_name;
+    let is_random = rule!("empty-with-fixed-name-is-kept", e.random_name, without: true);
+    let says_nothing = e.observation.fingerprint.size == 0 && is_random;
     let sole = !says_nothing && !e.target.counts();
     match (sole, policy.sole_copy) {
         (false, _) | (true, SoleCopy::Reap) => Answer::Pass,

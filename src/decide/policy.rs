@@ -218,7 +218,8 @@ impl Policy {
             true => self.grace.random,
             false => self.grace.of(reading),
         };
-        grace.max(SHORTEST_GRACE).max(lag * LAGS)
+        let least = rule!("coarse-dates-raise-the-grace", lag * LAGS, without: Duration::ZERO);
+        grace.max(SHORTEST_GRACE).max(least)
     }
 
     /// Returns the grace that short ones are raised to where files may have changed by `lag` later than their dates say;
@@ -239,7 +240,8 @@ impl Policy {
 /// file may have changed: the looks are further apart than that, or the second one could not see a change.
 #[must_use]
 pub fn confirm(grace: Duration, lag: Duration) -> Duration {
-    (grace / 2).min(Duration::from_secs(1).max(lag + lag / 2))
+    let least = rule!("coarse-dates-part-the-looks", lag + lag / 2, without: Duration::ZERO);
+    (grace / 2).min(Duration::from_secs(1).max(least))
 }
 
 /// How long until a temp that was kept for `reason_ends_silently` is looked at again.

@@ -215,7 +215,9 @@ fn fits(pattern: &[u8], name: &[u8]) -> bool {
     }
     if let Some(rest) = pattern.strip_prefix(b"<x>") {
         return match name.split_first() {
-            Some((digit, end)) => digit.is_ascii_hexdigit() && fits(rest, end),
+            Some((digit, end)) => {
+                rule!("super-journal-is-reserved", digit.is_ascii_hexdigit()) && fits(rest, end)
+            }
             None => false,
         };
     }

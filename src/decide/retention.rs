@@ -137,7 +137,8 @@ pub const SPARED: usize = 8;
 impl Trust {
     /// Returns how long ago `entry` was moved, as far as that can be trusted.
     fn age(&self, entry: &Entry, now: Wall) -> Duration {
-        let age = entry.moved.map_or(Duration::ZERO, |moved| now.since(moved));
+        let unknown = rule!("unknown-move-was-just-now", Duration::ZERO, without: Duration::MAX);
+        let age = entry.moved.map_or(unknown, |moved| now.since(moved));
         match (entry.is_steady, self.since_parted) {
             (false, Some(parted)) => age.min(parted),
             _ => age,
@@ -192,13 +193,14 @@ pub fn plan(entries: &[Entry], limits: Limits, space: Space, now: Wall, trust: T
     let reaches = |entry: &Entry| trust.reaches(entry, now, limits.age);
     let too_old = |entry: &&Entry| !limits.age.is_zero() && reaches(entry).is_zero();
     let mut goes = Vec::new();
+    let uid = |entry: &Entry| rule!("others-files-are-no-copies", entry.uid, without: 0);
     let mut copies: HashMap<(&PathBuf, u32), Vec<&Entry>> = HashMap::new();
     for entry in entries {
         match entry.target {
             Stands::Counts if too_old(&entry) => goes.push((entry, Better::Target)),
             Stands::Counts => {}
             _ => copies
-                .entry((&entry.copy_of, entry.uid))
+                .entry((&entry.copy_of, uid(entry)))
                 .or_default()
                 .push(entry),
         }
@@ -233,7 +235,10 @@ pub fn plan(entries: &[Entry], limits: Limits, space: Space, now: Wall, trust: T
     let bytes = limits.lacking(space.size, space.free.saturating_add(freed));
     let files = goes.len() as u64;
     let inodes = limits.lacking(space.inodes, space.inodes_free.saturating_add(files));
-    let is_settled = |entry: &Entry| trust.reaches(entry, now, FRESH).is_zero();
+    let is_settled = |entry: &Entry| {
+        let is_old = trust.reaches(entry, now, FRESH).is_zero();
+        rule!("fresh-ones-free-no-space", is_old, without: true)
+    };
     shapes.take(bytes, inodes, is_settled, &mut goes);
 
     let waits = |entry: &&Entry| !limits.age.is_zero() && entry.moved.is_some() && !too_old(entry);
@@ -289,8 +294,11 @@ impl<'a> Shapes<'a> {
             let bytes = copies
                 .iter()
                 .fold(0u64, |sum, entry| sum.saturating_add(entry.allocated));
-            let mut droppable = outdated(copies, SPARED);
-            droppable.retain(|(entry, _)| entry.target == Stands::Nothing);
+            let spared = rule!("eight-of-a-shape-stay", SPARED, without: SPARED - 1);
+            let mut droppable = outdated(copies, spared);
+            if rule!("room-only-where-no-target", true) {
+                droppable.retain(|(entry, _)| entry.target == Stands::Nothing);
+            }
             Group {
                 bytes,
                 shape,
@@ -351,8 +359,14 @@ fn outdated(mut copies: Vec<&Entry>, enough: usize) -> Vec<(&Entry, Better)> {
         false => copies.sort_by_key(|entry| std::cmp::Reverse((entry.written, entry.moved))),
     }
     let is_newer = |copy: &Entry, entry: &Entry| match has_births {
-        true => by_birth(copy) > by_birth(entry) && copy.written >= entry.written,
-        false => copy.written > entry.written && copy.moved > entry.moved,
+        true => {
+            by_birth(copy) > by_birth(entry)
+                && rule!("written-earlier-is-older", copy.written >= entry.written, without: true)
+        }
+        false => {
+            copy.written > entry.written
+                && rule!("moved-earlier-is-older", copy.moved > entry.moved, without: true)
+        }
     };
     let mut outdated = Vec::new();
     // Those that stay. Of what is better than any copy, at least as many are among these as are enough: what is
@@ -360,7 +374,11 @@ fn outdated(mut copies: Vec<&Entry>, enough: usize) -> Vec<(&Entry, Better)> {
     let mut stay: Vec<&Entry> = Vec::new();
     for entry in copies {
         let is_better = |copy: &&&Entry| {
-            is_newer(copy, entry) && copy.bytes >= entry.bytes && copy.allocated >= entry.allocated
+            let is_as_large = copy.bytes >= entry.bytes;
+            let is_as_full = copy.allocated >= entry.allocated;
+            is_newer(copy, entry)
+                && rule!("smaller-is-no-better", is_as_large, without: true)
+                && rule!("less-written-is-no-better", is_as_full, without: true)
         };
         let better = stay.iter().take(COMPARED).filter(is_better).take(enough);
         let better: Vec<OsString> = better.map(|copy| copy.id.clone()).collect();

@@ -44,7 +44,7 @@ impl TempFile {
     /// A rename sets ctime, also our own. So mtime alone says it, and only where it is not later than ctime.
     #[must_use]
     pub fn written(mtime: Wall, ctime: Wall) -> Option<Wall> {
-        (mtime <= ctime).then_some(mtime)
+        rule!("mtime-after-ctime-tells-nothing", mtime <= ctime, without: true).then_some(mtime)
     }
 }
 
@@ -54,17 +54,23 @@ pub fn weigh(target: &TargetFile, temp: &TempFile, now: Wall, step: Duration) ->
     if target.uid != temp.uid && target.uid != 0 {
         return Target::Foreign;
     }
-    if target.data == 0 {
+    if rule!("empty-target-does-not-count", target.data == 0) {
         return Target::Empty;
     }
-    if temp.data >= LARGE && target.data.saturating_mul(DWARFS) < temp.data {
+    let is_dwarfed = temp.data >= LARGE && target.data.saturating_mul(DWARFS) < temp.data;
+    if rule!("dwarfed-target-does-not-count", is_dwarfed) {
         return Target::Dwarfed;
     }
     let is_older = match (temp.written, target.changed) {
-        (Some(written), Some(changed)) => written <= now && written.since(changed) >= step,
-        _ => false,
+        (Some(written), Some(changed)) => {
+            let is_later = written.since(changed) >= step;
+            rule!("future-temp-is-not-later", written <= now, without: true)
+                && rule!("equal-date-is-not-older", is_later, without: written >= changed)
+        }
+        _ => rule!("unknown-age-is-not-older", false, without: true),
     };
-    match target.data < temp.data && !is_older {
+    let is_short = target.data < temp.data && !is_older;
+    match rule!("short-target-does-not-count", is_short) {
         true => Target::Short,
         false => Target::Whole { same_file: false },
     }

@@ -257,7 +257,7 @@ impl Names {
                 names.tmp = true;
             } else {
                 let compiled = NameGlob::new(glob)?;
-                if compiled.broad && !allow_broad {
+                if rule!("broad-names-are-refused", compiled.broad && !allow_broad) {
                     let glob = glob.to_owned();
                     return Err(NameError::BroadGlob { glob });
                 }
@@ -325,7 +325,8 @@ impl Names {
                 && glob.set.is_match_candidate(&Candidate::from_bytes(name))
         };
         let is_freed = |row: &reserved::Row| self.globs.iter().any(|glob| frees(row, glob));
-        if let Some(row) = reserved::rows(name).find(|row| !is_freed(row)) {
+        let is_kept = |row: &&reserved::Row| rule!("reserved-names-are-kept", !is_freed(row));
+        if let Some(row) = reserved::rows(name).find(is_kept) {
             return Some(Reserved::Listed(row));
         }
         let fits = |set: &GlobSet| set.is_match_candidate(&Candidate::from_bytes(name));
@@ -335,7 +336,8 @@ impl Names {
         let is_taken_otherwise = self.takes_by_default(name)
             || self.writer_takes(name)
             || others.any(|glob| fits(&glob.set));
-        (!is_taken_otherwise).then(|| Reserved::EmptyStar(glob.text.clone()))
+        rule!("empty-star-is-the-file", !is_taken_otherwise)
+            .then(|| Reserved::EmptyStar(glob.text.clone()))
     }
 
     /// Returns the names that one of `names` may be meant for, each with that one. Both are names that the rule
@@ -777,7 +779,8 @@ impl Grammar {
             numbered: target_names(&longest),
             ..reading
         };
-        Some(match reads_as_date(pid.to_string().as_bytes()) {
+        let is_date = reads_as_date(pid.to_string().as_bytes());
+        Some(match rule!("date-is-no-pid", is_date) {
             true => reading.with_numbered_targets(),
             false => reading,
         })
@@ -802,7 +805,8 @@ impl Grammar {
         let longer = target
             .zip(digits)
             .map(|(target, digits)| [target, b".", digits].concat());
-        let is_date = digits.is_some_and(|digits| digits.split(|b| *b == b'.').any(reads_as_date));
+        let has_date = |digits: &[u8]| digits.split(|b| *b == b'.').any(reads_as_date);
+        let is_date = rule!("date-stays-in-the-shape", digits.is_some_and(has_date));
         let target = match (&longer, is_date) {
             (Some(longer), true) => Some(longer.as_slice()),
             _ => target,

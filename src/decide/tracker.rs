@@ -130,7 +130,8 @@ impl Look {
     /// are of whole seconds. Until then it could change without another date.
     fn quiet_from(&self) -> Mono {
         let age = self.now.wall.since(self.fingerprint.newest());
-        self.now.mono.after(self.lag.saturating_sub(age))
+        let lag = rule!("last-second-gives-no-credit", self.lag, without: Duration::ZERO);
+        self.now.mono.after(lag.saturating_sub(age))
     }
 }
 
@@ -292,10 +293,13 @@ impl Tracked {
     #[must_use]
     pub fn written_by(&self, look: &Look) -> Option<Mono> {
         let jumped = look.parted.is_some_and(|at| at >= self.seen);
+        let is_dated = !rule!("jumped-clock-dates-nothing", jumped);
         let age = look.now.wall.since(look.fingerprint.newest());
         // What is no jump yet may have aged it.
         let written = look.now.mono.before(age.saturating_sub(PARTED + look.lag));
-        (self.origin() == Origin::Created && !jumped).then_some(self.seen.max(written))
+        let written =
+            rule!("later-process-did-not-write", self.seen.max(written), without: self.seen);
+        (self.origin() == Origin::Created && is_dated).then_some(written)
     }
 
     /// Whether a close by a writer was reported.
@@ -339,7 +343,7 @@ impl Tracked {
     /// shorter grace both would be enough at once, and whoever closed it a moment ago would have no time
     /// left: that look gives no more than half the new grace.
     pub fn review(&mut self, now: Mono) {
-        if !self.is_left_alone() {
+        if !rule!("left-alone-by-other-rules", self.is_left_alone()) {
             self.due = self.due.min(now);
             self.marks.set(Marks::REVIEWED, true);
         }
@@ -379,11 +383,14 @@ impl Tracked {
             self.marks.set(Marks::REVIEWED, false);
             let most = now.before(grace / 2);
             let taken = most.since(self.quiet_since);
-            self.quiet_since = self.quiet_since.max(most);
+            if rule!("other-rules-leave-half-grace", true) {
+                self.quiet_since = self.quiet_since.max(most);
+            }
             self.unused_before = self.unused_before.saturating_add(millis(taken));
         }
         // What nobody can tell is no "nobody".
-        let held = look.hold != Hold::Free;
+        let held =
+            rule!("cannot-tell-is-not-free", look.hold != Hold::Free, without: look.hold.is_held());
         // Only the wish to take what is open counts a holder for nothing. It is remembered all the same:
         // that wish may end.
         let counts = open != Open::Reap;
@@ -391,7 +398,9 @@ impl Tracked {
         let next = match self.known {
             Known::Nothing => self.first_look(look, grace, held),
             // It may be taken while it is held, but not while it is written.
-            Known::Free | Known::Held if held && open == Open::Quarantine && !same => {
+            Known::Free | Known::Held
+                if held && open == Open::Quarantine && rule!("written-is-not-moved", !same) =>
+            {
                 self.fingerprint = Packed::new(&look.fingerprint);
                 self.known = Known::Held;
                 self.quiet_since = look.quiet_from();
@@ -404,7 +413,7 @@ impl Tracked {
                 // It would be judged now but for its holder: judging says so, and by whom.
                 self.judge_at(look, grace)
             }
-            Known::Held if counts => {
+            Known::Held if rule!("held-restarts-the-grace", counts) => {
                 self.fingerprint = Packed::new(&look.fingerprint);
                 self.known = Known::Free;
                 self.quiet_since = look.quiet_from();
@@ -413,7 +422,7 @@ impl Tracked {
                 self.tries = 0;
                 Next::LookAt(self.quiet_since.after(grace))
             }
-            Known::Free | Known::Held if !same => {
+            Known::Free | Known::Held if rule!("changed-restarts-the-grace", !same) => {
                 if self.fingerprint.ino() != look.fingerprint.ino {
                     self.said = Said::default();
                 }
@@ -421,7 +430,8 @@ impl Tracked {
                 self.first_look(look, grace, held)
             }
             Known::Free | Known::Held => {
-                self.known = if held { Known::Held } else { Known::Free };
+                let is_known = rule!("uncounted-holder-is-remembered", held);
+                self.known = if is_known { Known::Held } else { Known::Free };
                 self.judge_at(look, grace)
             }
         };
@@ -435,21 +445,31 @@ impl Tracked {
     fn first_look(&mut self, look: &Look, grace: Duration, held: bool) -> Next {
         let now = look.now.mono;
         let age = look.now.wall.since(look.fingerprint.newest());
+        // The time since boot is no marked rule: `Mono::before` keeps it too, so no test fails without it here.
         let mut unused = age.saturating_sub(look.lag).min(now.since_boot());
         if let Some(parted) = look.parted {
-            unused = unused.min(now.since(parted));
+            unused =
+                rule!("credit-since-clocks-parted", unused.min(now.since(parted)), without: unused);
         }
-        match self.origin() {
-            Origin::Created => unused = unused.min(now.since(self.seen)),
-            Origin::Found => {}
-            Origin::FoundToWait => unused = unused.min(now.since(self.seen)),
-            Origin::FoundInTime => {}
-        }
+        let seen = unused.min(now.since(self.seen));
+        unused = match self.origin() {
+            Origin::Created => rule!("credit-since-creation", seen, without: unused),
+            Origin::FoundToWait => rule!("credit-since-told-to-wait", seen, without: unused),
+            Origin::Found | Origin::FoundInTime => unused,
+        };
         // Whoever wrote it may have held it until just now, however late this look is: half a grace is
         // left to them. Not where it was there before anybody could hear of it.
+        let confirm =
+            rule!("credit-leaves-confirm", confirm(grace, look.lag), without: Duration::ZERO);
         let most = match self.origin() {
-            Origin::Found if !self.was_looked_at() => grace - confirm(grace, look.lag),
-            _ => grace / 2,
+            Origin::Found if !self.was_looked_at() => grace - confirm,
+            Origin::Found => grace / 2,
+            Origin::FoundInTime => {
+                rule!("scan-leaves-half-grace", grace / 2, without: grace - confirm)
+            }
+            Origin::Created | Origin::FoundToWait => {
+                rule!("late-look-leaves-half-grace", grace / 2, without: grace - confirm)
+            }
         };
         let credit = unused.min(most);
         self.fingerprint = Packed::new(&look.fingerprint);
@@ -464,7 +484,7 @@ impl Tracked {
     fn judge_at(&self, look: &Look, grace: Duration) -> Next {
         let now = look.now.mono;
         let due = rule!("both-looks-and-the-grace", self.quiet_since.after(grace), without: now);
-        if now < due {
+        if rule!("quiet-by-the-second-look", now < due) {
             return Next::LookAt(due);
         }
         let quiet = now.since(self.quiet_since);

@@ -21,7 +21,7 @@ pub(super) fn rename(
         name,
         to,
         new,
-        RenameFlags::NOREPLACE,
+        rule!("rename-overwrites-nothing", RenameFlags::NOREPLACE, without: RenameFlags::empty()),
     )?)
 }
 

@@ -301,7 +301,8 @@ impl Reaper {
         if let Some((_, first, _)) = part.first() {
             self.at(Step::Resolve, &first.suspect.name);
         }
-        if let Err(error) = scene.is_where_it_was() {
+        let place = rule!("directory-not-moved", scene.is_where_it_was(), without: Ok(()));
+        if let Err(error) = place {
             for (index, ..) in part {
                 set(index, refused(Step::Resolve, &error));
             }
@@ -335,7 +336,7 @@ impl Reaper {
         std::thread::sleep(self.breath);
         // RACE: the directory may be moved out of the root at any time. It is asked for once more
         // here; worst case, a temp that was judged in it is removed just after it was moved.
-        let still = scene.is_where_it_was();
+        let still = rule!("directory-not-moved-later", scene.is_where_it_was(), without: Ok(()));
         // By now the names are gone, so nobody new can come to map what is behind them.
         let after = examine();
         let mut fresh = Fresh::new(scene.dir, claimed.len());
@@ -370,7 +371,7 @@ impl Reaper {
         let (dir, name) = (scene.dir, suspect.name.as_os_str());
         // Asked at the last door too: what the rule does not name is not touched.
         let policy = scene.circumstances.policy;
-        if !policy.takes(dir.below(), name) {
+        if rule!("only-named-files-reaped", !policy.takes(dir.below(), name)) {
             return Err(Outcome::Settled);
         }
         // The quarantine's folders are made before anything is held: that takes time.
@@ -383,13 +384,12 @@ impl Reaper {
         self.at(Step::Look, name);
         let seen = dir.observe(name).map_err(failed(Step::Look))?;
         let seen = seen.ok_or(Outcome::Settled)?;
-        if suspect
-            .expected
-            .is_some_and(|expected| expected != seen.fingerprint)
-        {
+        let is_other = |expected| expected != seen.fingerprint;
+        if rule!("same-file-by-name", suspect.expected.is_some_and(is_other)) {
             return Err(Outcome::Kept(Reason::Changed));
         }
-        if let Some(slot) = &mut slot
+        if rule!("quarantine-has-room", true)
+            && let Some(slot) = &mut slot
             && !slot
                 .reserve(&self.stock, seen.allocated)
                 .map_err(failed(Step::Look))?
@@ -418,8 +418,8 @@ impl Reaper {
             Err(file) => asker.ask(file),
         };
         // Where what is open may go, a lock is all that keeps it.
-        if matches!(hold, Hold::Held | Hold::CannotTell)
-            && policy.open != Open::Keep
+        let is_held = matches!(hold, Hold::Held | Hold::CannotTell);
+        if rule!("lock-is-asked-for", is_held && policy.open != Open::Keep)
             && proof.lock().map_err(failed(Step::Prove))?
         {
             hold = Hold::Locked;
@@ -427,14 +427,15 @@ impl Reaper {
 
         self.at(Step::Judge, name);
         let judged = look::observe_fd(proof.file()).map_err(failed(Step::Judge))?;
-        if judged != seen {
+        if rule!("same-file-once-open", judged != seen) {
             return Err(Outcome::Kept(Reason::Changed));
         }
         let answer = (Some(&proof), hold);
         let (evidence, target) =
             evidence::gather(dir, suspect, judged, answer, scene.circumstances)
                 .map_err(failed(Step::Judge))?;
-        match judge(&evidence, policy) {
+        let verdict = rule!("judged-again", judge(&evidence, policy), without: candidate.verdict);
+        match verdict {
             verdict if verdict == candidate.verdict => {}
             Verdict::Keep(reason) => return Err(Outcome::Kept(reason)),
             // It was sentenced to something else: it goes through all of this again, later.
@@ -467,7 +468,8 @@ impl Reaper {
                 if is_full(&error)
                     && proven
                     && candidate.verdict == Verdict::Reap
-                    && dir.reach() == Reach::Whole =>
+                    && rule!("full-disk-lease-sees-mappings",
+                        dir.reach() == Reach::Whole, without: true) =>
             {
                 return Err(self.unlink_unclaimed(
                     scene,
@@ -497,7 +499,9 @@ impl Reaper {
 
         self.at(Step::Compare, name);
         match one.look(dir) {
-            Ok(Some(after)) if one.is_same(&after) => one.after = after,
+            Ok(Some(after)) if rule!("same-file-claimed", one.is_same(&after), without: true) => {
+                one.after = after;
+            }
             Ok(Some(_)) => return Err(self.put_back(scene, rooms, one, Reason::Changed)),
             // RACE: somebody renamed or removed the claim itself. Worst case, it has a name of
             // theirs now; nothing is done to it.
@@ -509,7 +513,7 @@ impl Reaper {
         }
 
         self.at(Step::ProveAgain, name);
-        if one.proven
+        if rule!("proven-again-after-claim", one.proven)
             && let Some(reason) = held(one.proof.again())
         {
             return Err(self.put_back(scene, rooms, one, reason));
@@ -539,7 +543,7 @@ impl Reaper {
             }
         }
         match one.look(scene.dir) {
-            Ok(Some(now)) if one.is_untouched(&now) => {}
+            Ok(Some(now)) if rule!("claim-untouched", one.is_untouched(&now), without: true) => {}
             Ok(Some(_)) => return self.put_back(scene, rooms, one, Reason::Changed),
             Ok(None) => return Outcome::Settled,
             Err(error) => {
@@ -549,7 +553,7 @@ impl Reaper {
         }
         // A temp that goes because its target is whole: it must still be.
         match one.target_now(scene) {
-            Ok(target) if target == one.evidence.target => {}
+            Ok(target) if rule!("same-target", target == one.evidence.target, without: true) => {}
             // A symlink that led to the temp leads to nothing now. Nothing is lost by a move where still none counts.
             Ok(target) if matches!(one.at, At::Slot(_)) && !target.counts() => {}
             Ok(_) => return self.put_back(scene, rooms, one, Reason::Changed),
@@ -560,7 +564,8 @@ impl Reaper {
         }
 
         // Nothing that protects it has come to lie beside its name.
-        match fresh.protect(&scene.circumstances.policy.names, name) {
+        let names = &scene.circumstances.policy.names;
+        match rule!("new-companion-puts-back", fresh.protect(names, name), without: Ok(None)) {
             Ok(None) => {}
             Ok(Some(_)) => return self.put_back(scene, rooms, one, Reason::Reserved),
             Err(error) => {
@@ -621,7 +626,9 @@ impl Reaper {
     ) -> Outcome {
         let (dir, name) = (scene.dir, one.suspect.name.as_os_str());
         let back = match &one.at {
-            At::Here(claim) => calls::rename(dir.fd(), claim.name(), dir.fd(), name),
+            At::Here(claim) => rule!("put-back-not-deleted",
+                calls::rename(dir.fd(), claim.name(), dir.fd(), name),
+                without: calls::unlink(dir.fd(), claim.name())),
             At::Slot(slot) => calls::rename(slot.folder(), name, dir.fd(), name),
         };
         let error = match back {
@@ -690,7 +697,7 @@ impl Reaper {
         let (dir, name) = (scene.dir, suspect.name.as_os_str());
         self.at(Step::Compare, name);
         match dir.observe(name) {
-            Ok(Some(now)) if now == judged => {}
+            Ok(Some(now)) if rule!("full-disk-same-file", now == judged, without: true) => {}
             Ok(Some(_)) => return Outcome::Kept(Reason::Changed),
             Ok(None) => return Outcome::Settled,
             Err(error) => return failed(Step::Compare)(error),
@@ -701,17 +708,18 @@ impl Reaper {
         };
         let policy = scene.circumstances.policy;
         match evidence::target_again(dir, policy, &suspect.reading, temp, &target) {
-            Ok(now) if now == target.target => {}
+            Ok(now) if rule!("full-disk-same-target", now == target.target, without: true) => {}
             Ok(_) => return Outcome::Kept(Reason::Changed),
             Err(error) => return failed(Step::Compare)(error),
         }
-        match siblings::companion(dir, name) {
+        match rule!("full-disk-no-companion", siblings::companion(dir, name), without: Ok(None)) {
             Ok(None) => {}
             Ok(Some(_)) => return Outcome::Kept(Reason::Reserved),
             Err(error) => return failed(Step::Compare)(error),
         }
         self.at(Step::ProveAgain, name);
-        if let Some(reason) = held(proof.again()) {
+        let hold = rule!("full-disk-proven-again", proof.again(), without: Hold::Free);
+        if let Some(reason) = held(hold) {
             return Outcome::Kept(reason);
         }
         self.at(Step::Unlink, name);
@@ -741,9 +749,10 @@ impl Claimed<'_> {
     /// Why it stays, if it does: somebody holds it, or has locked what goes by the user's wish.
     fn ask_again(&mut self) -> io::Result<Option<Reason>> {
         if self.proven {
-            return Ok(held(self.proof.take()));
+            let hold = rule!("proven-at-last", self.proof.take(), without: Hold::Free);
+            return Ok(held(hold));
         }
-        Ok(self.proof.lock()?.then_some(Reason::Locked))
+        Ok(rule!("lock-is-asked-again", self.proof.lock()?).then_some(Reason::Locked))
     }
 
     /// What is at its target now. The temp is compared as it was judged: the claim has set its ctime.
@@ -820,16 +829,18 @@ pub fn recover(scene: Scene<'_>, asker: &Asker, claim: &OsStr) -> io::Result<Opt
     let now = look::observe_fd(proof.file())?;
     // What a person brought back stays, even under such a name.
     let marks = scene.circumstances.marks;
-    if marks.has(proof.file(), &now.fingerprint)? {
+    let is_restored = marks.has(proof.file(), &now.fingerprint)?;
+    if rule!("restored-claim-stays", is_restored) {
         return Ok(None);
     }
     // A name of this form can be given by anybody: what this rule would not have claimed stays. One that was
     // cut fits other rules than it did whole: it is moved, for it would never be found again.
     let takes = |name| scene.circumstances.policy.takes(dir.below(), name);
-    if read.original.as_deref().is_some_and(|name| !takes(name)) {
+    let is_of_others = read.original.as_deref().is_some_and(|name| !takes(name));
+    if rule!("claim-of-other-rules-stays", is_of_others) {
         return Ok(None);
     }
-    if let Some(reason) = held(hold) {
+    if let Some(reason) = held(rule!("held-claim-stays", hold, without: Hold::Free)) {
         return Ok(Some(Recovered::Kept(reason)));
     }
     if let Some(name) = &read.original {

@@ -120,9 +120,10 @@ pub fn is_possible(root: &Dir) -> bool {
 
 /// A directory of ours, closed to everybody else, on the root's own mount.
 fn is_ours(root: &Dir, seen: &Observation) -> bool {
+    let has_our_owner = || seen.fingerprint.uid == rustix::process::geteuid().as_raw();
     seen.fingerprint.kind == Kind::Dir
-        && seen.fingerprint.uid == rustix::process::geteuid().as_raw()
-        && seen.mode & 0o077 == 0
+        && rule!("quarantine-has-our-owner", has_our_owner(), without: true)
+        && rule!("quarantine-closed-to-others", seen.mode & 0o077 == 0, without: true)
         && seen.fingerprint.dev == root.id().dev
         && seen.mount == root.place().mount
         && !seen.mount_root
@@ -151,7 +152,7 @@ impl Room {
     fn adopt(root: Dir) -> Result<Room, RootError> {
         let fd = open_dir(root.fd(), OsStr::new(FOLDER))?;
         let seen = look::observe_fd(fd.as_fd())?;
-        if !is_ours(&root, &seen) {
+        if rule!("quarantine-is-ours", !is_ours(&root, &seen)) {
             return Err(RootError::Io(Errno::PERM.into()));
         }
         Ok(Room { root, fd })
@@ -287,7 +288,8 @@ impl Room {
         below: &mut PathBuf,
         found: &mut Vec<(PathBuf, Observation)>,
     ) -> io::Result<()> {
-        if !is_ours(&self.root, &look::observe_fd(at)?) || below.components().count() >= DEEPEST {
+        let is_ours = is_ours(&self.root, &look::observe_fd(at)?);
+        if rule!("folders-of-ours-alone", !is_ours) || below.components().count() >= DEEPEST {
             return Ok(());
         }
         for name in names(at)? {
@@ -410,7 +412,9 @@ impl Room {
         let seen_whole = match reach {
             Reach::Whole => true,
             Reach::OpenersOnly => evidence::census(&[file], reach).clears(file),
-            Reach::Unknown => self.root.place().has_proof(policy),
+            Reach::Unknown => {
+                rule!("unproven-is-not-dropped", self.root.place().has_proof(policy), without: true)
+            }
         };
         hold == Hold::Free && same && seen_whole && proof.again() == Hold::Free
     }
@@ -430,7 +434,8 @@ impl Room {
         let Ok(top) = open_dir(self.fd.as_fd(), OsStr::new(folder)) else {
             return;
         };
-        if !lock(&top, FlockOperation::NonBlockingLockExclusive).unwrap_or(false) {
+        let is_locked = lock(&top, FlockOperation::NonBlockingLockExclusive).unwrap_or(false);
+        if rule!("folder-in-use-stays", !is_locked) {
             return;
         }
         let mut at = PathBuf::from(folder).join(below);
@@ -527,7 +532,9 @@ impl Place {
             Err(_) => String::new(),
         };
         Ok(match evidence::mark(inner, evidence::ORIGIN)? {
-            Some(noted) => noted == origin.as_bytes(),
+            Some(noted) => {
+                rule!("folder-of-one-directory", noted == origin.as_bytes(), without: true)
+            }
             None if is_new => {
                 if let Err(error) = evidence::set_mark(inner, evidence::ORIGIN, origin.as_bytes()) {
                     log::debug!("the origin of {:?} cannot be noted: {error}", self.below);
@@ -868,8 +875,11 @@ pub fn tend(root: &Root, id: Option<RootId>, keeping: Keeping<'_>) -> Tended {
         // RACE: that may go between this look and the removal; worst case: both are gone. And who opens the
         // one that goes, by its path in here, which only we can, loses its name.
         let is_there = match better {
-            Better::Target => targets.stands(one) == Stands::Counts,
+            Better::Target => rule!("dropped-while-target-counts",
+                targets.stands(one) == Stands::Counts, without: true),
             Better::Copies(newer) => {
+                let is_unused =
+                    |one: &Stored| rule!("dropped-while-newer-copy", is_unused(one), without: true);
                 let is_there = |id: &OsString| find(id).is_some_and(is_unused);
                 newer.iter().all(is_there) && targets.stands(one) == before
             }
@@ -964,7 +974,9 @@ impl<'a> Targets<'a> {
                     .newest()
                     .zip(since)
                     .is_some_and(|(newest, since)| newest < since);
-                match is_older && self.is_origin(&dir, one) {
+                let is_origin =
+                    || rule!("same-directory-as-then", self.is_origin(&dir, one), without: true);
+                match rule!("target-older-than-move", is_older, without: true) && is_origin() {
                     true => Stands::Counts,
                     false => Stands::Other,
                 }
@@ -1029,12 +1041,15 @@ fn entry(targets: &mut Targets<'_>, stored: &Stored, now: Now) -> Entry {
     // Digits may be a part of the target's name.
     let longer = shape.longer.filter(|longer| {
         let target = shape.target.as_deref();
-        target.is_some_and(|target| target != longer && targets.has_sibling(folder, target))
+        let has_sibling = |target| target != longer && targets.has_sibling(folder, target);
+        rule!("digits-like-a-sibling", target.is_some_and(has_sibling))
     });
     let is_known = shape.is_known && longer.is_none();
-    let copy_of = longer
+    let longest = longer
         .or(shape.target)
         .unwrap_or_else(|| shape.form.clone());
+    let copy_of = rule!("copy-of-longest-name", longest,
+        without: longest.to_string_lossy().trim_start_matches('.').into());
     Entry {
         id: stored.id.clone().into(),
         below: stored.below.clone(),

@@ -57,7 +57,9 @@ impl Config {
             }
             let (mut covered, inner) = rules.judge(path, typed)?;
             for (below, path) in inner.into_iter().rev() {
-                covered.policy.exclude.leave(below);
+                if rule!("inner-rule-has-its-folder", true) {
+                    covered.policy.exclude.leave(below);
+                }
                 todo.push_front(path);
             }
             found.push(covered);
@@ -115,8 +117,10 @@ impl Rules<'_> {
         let place = real(&path);
         let found = self.covering(&place)?;
         let settings = match &found {
-            Some((rule, _)) => rule.settings.clone().over(&self.config.defaults),
-            None => self.config.defaults.clone(),
+            Some((rule, _)) if rule!("rule-holds-where-it-covers", true) => {
+                rule.settings.clone().over(&self.config.defaults)
+            }
+            _ => self.config.defaults.clone(),
         };
         let broad = settings.broad.unwrap_or(false);
         let mut policy = typed.clone().over(&settings).policy()?;
@@ -124,7 +128,9 @@ impl Rules<'_> {
             .as_ref()
             .is_some_and(|(_, way)| way.as_os_str().is_empty());
         let rule = found.map(|(rule, way)| {
-            policy.exclude = std::mem::take(&mut policy.exclude).within(&way);
+            let base =
+                rule!("globs-from-the-rules-directory", way.as_path(), without: Path::new(""));
+            policy.exclude = std::mem::take(&mut policy.exclude).within(base);
             RuleAt {
                 excluded: policy.exclude.glob(Path::new("")).map(str::to_owned),
                 ..self.config.place_of(rule)
@@ -138,7 +144,7 @@ impl Rules<'_> {
             path,
             policy,
             rule,
-            broad: broad && is_its_own,
+            broad: broad && rule!("broad-for-its-directory-only", is_its_own, without: true),
         };
         Ok((covered, inner))
     }
@@ -166,7 +172,10 @@ impl Rules<'_> {
                 continue;
             }
             match policy.exclude.excludes(&way) {
-                true => excluded = excluded.or(Some((rule, way))),
+                true if rule!("excluded-though-named", true) => {
+                    excluded = excluded.or(Some((rule, way)));
+                }
+                true => {}
                 false => return Ok(Some((rule, way))),
             }
         }

@@ -82,7 +82,7 @@ impl Stamp {
             mono: part(CHECK + TAG, MONO),
             tag: part(CHECK, TAG),
         };
-        (stamp.name() == name).then_some(stamp)
+        rule!("folder-name-check-sum", stamp.name() == name, without: true).then_some(stamp)
     }
 
     /// The name of the folder.
