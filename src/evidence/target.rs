@@ -179,7 +179,7 @@ fn weighed(
     if let Target::Foreign = weigh(&target, &compared, clock::wall(), step) {
         return Ok(Target::Foreign);
     }
-    if file.size == 0 {
+    if rule!("empty-target-does-not-count", file.size == 0) {
         return Ok(Target::Empty);
     }
     let opened = match look::open_to_measure(place.at, place.name) {

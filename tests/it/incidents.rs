@@ -561,6 +561,9 @@ fn openclaw_77783_a_target_of_zero_bytes() {
     alone(EVERYBODY, || {
         let stage = Stage::new();
         fs::write(&stage.target, "").unwrap();
+        // The target is the older one: a newer one with less data would not count in any case.
+        std::thread::sleep(Duration::from_millis(20));
+        fs::write(&stage.temp, OLD).unwrap();
         let event = stage.judge(TEMP);
         assert!(matches!(event, Event::Quarantined { .. }), "{event:?}");
         assert_eq!(stage.copies(OLD).len(), 1);
