@@ -39,22 +39,22 @@ mod linux {
     use std::{env, fs};
 
     use notify::event::{CreateKind, Event, EventKind, ModifyKind, RenameMode};
-    use orphand::decide::heat::{Heat, Threshold};
     use orphand::decide::policy::{Graces, Policy};
+    use orphand::decide::rate::{RateMeter, Threshold};
     use orphand::decide::time::Mono;
+    use orphand::evidence::container_pids::ContainerPids;
     use orphand::evidence::locks::Locks;
-    use orphand::evidence::namespaces::Nested;
-    use orphand::evidence::restored::Marks;
+    use orphand::evidence::restore_marks::RestoreMarks;
     use orphand::evidence::siblings::Listings;
-    use orphand::evidence::writers::Writers;
+    use orphand::evidence::writer_names::WriterNames;
     use orphand::journal::Journal;
-    use orphand::pass::Tools;
+    use orphand::pass::Engine;
     use orphand::reap::Reaper;
     use orphand::root::Root;
     use orphand::stop::Stop;
     use orphand::sweep::sweep;
     use orphand::temps::{self, Temps};
-    use orphand::watch::{self, Inlet};
+    use orphand::watch::{self, CallbackContext};
 
     /// By how many percent a count may exceed the stored one.
     const TOLERANCE: u64 = 10;
@@ -151,9 +151,9 @@ mod linux {
         let (temps, _bell) = Temps::new(Duration::from_secs(30), temps::MOST);
         let temps = Arc::new(temps);
         let (rare, _rare) = crossbeam_channel::unbounded();
-        let mut hear = watch::callback(Inlet {
+        let mut hear = watch::callback(CallbackContext {
             temps: Arc::clone(&temps),
-            rare,
+            notifications: rare,
             roots: Arc::new([root]),
             hot_from: Threshold::default(),
             tell: None,
@@ -178,7 +178,7 @@ mod linux {
     /// Counts so many creations, 4,000 a second, and as many in another directory. Under valgrind those
     /// of `write` come so slowly that most are not counted for their directory.
     fn heat(times: u64) {
-        let mut heat = Heat::default();
+        let mut heat = RateMeter::default();
         let (mut now, step) = (Mono(1_000_000_000_000), Duration::from_micros(250));
         let mut hot = 0;
         for _ in 0..times {
@@ -206,12 +206,12 @@ mod linux {
             ..Policy::default()
         };
         let root = Root::new(&dir, Arc::new(policy), false).expect("a root");
-        let tools = Tools {
+        let engine = Engine {
             reaper: Reaper::new(),
             journal: Journal::new(Some(&state)),
-            marks: Marks::new(Some(&state)),
-            writers: Writers::default(),
-            nested: Nested::default(),
+            marks: RestoreMarks::new(Some(&state)),
+            writers: WriterNames::default(),
+            nested: ContainerPids::default(),
             locks: Locks::default(),
             listings: Listings::default(),
             verbose: false,
@@ -220,7 +220,7 @@ mod linux {
         let mut tell = |event: orphand::Event| {
             reaped += u64::from(matches!(event, orphand::Event::Reaped(_)));
         };
-        sweep(&root, &tools, &Stop::default(), &mut tell, &|_, _| {}).expect("a sweep");
+        sweep(&root, &engine, &Stop::default(), &mut tell, &|_, _| {}).expect("a sweep");
         assert_eq!(reaped, times, "all of them must go");
     }
     fn folder() -> tempfile::TempDir {

@@ -443,7 +443,7 @@ mod linux {
             (start..end).for_each(|n| fs::remove_file(name(n)).expect("a temp"));
             wait_until(|| watcher.tracked() <= count - end);
         }
-        let _ = watcher.rounds();
+        let _ = watcher.heartbeats();
         let each = full.saturating_sub(empty) as f64 / count as f64;
         let mb = |bytes: usize| bytes as f64 / 1e6;
         wait_until(|| resident() < empty + (full - empty) / 10 + (4 << 20));

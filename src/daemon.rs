@@ -17,30 +17,30 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, SendTimeoutError, Sender, bounded, unbounded};
 
 use crate::clock;
-use crate::decide::heat::Threshold;
 use crate::decide::policy::Policy;
+use crate::decide::rate::Threshold;
 use crate::decide::retention::Limits;
 use crate::decide::time::Wall;
 use crate::event::{Event, Summary};
+use crate::evidence::container_pids::ContainerPids;
 use crate::evidence::locks::Locks;
-use crate::evidence::namespaces::Nested;
-use crate::evidence::restored::Marks;
+use crate::evidence::restore_marks::RestoreMarks;
 use crate::evidence::siblings::Listings;
-use crate::evidence::writers::Writers;
+use crate::evidence::writer_names::WriterNames;
 use crate::journal::Journal;
-use crate::ledger::{Ledger, Tally};
 use crate::look::{RootId, answer};
-use crate::pass::Tools;
+use crate::pass::Engine;
 use crate::reap::{Hook, Reaper};
 use crate::root::{Refused, Root, absolute};
-use crate::state::{Folders, Held, LockError, Locker, RootLock};
-use crate::temps::{self, Temps, Waiting};
-use crate::watch::Inlet;
+use crate::state::{Folders, LockError, LockHolder, Locker, RootLock};
+use crate::stats::{RootStats, Stats};
+use crate::temps::{self, PendingCounts, Temps};
+use crate::watch::CallbackContext;
 
-mod gentle;
-mod hand;
-mod keeper;
-mod timer;
+mod idle_io;
+mod scheduler;
+mod supervisor;
+mod worker;
 
 /// What becomes of temps that were there before the start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -94,7 +94,7 @@ pub enum StartError {
         /// The root.
         root: PathBuf,
         /// The other's lock.
-        other: Held,
+        other: LockHolder,
     },
     /// There can be no more threads: pthread_create(3) says EAGAIN at the user's limit of processes, which
     /// counts threads, and at that of the control group.
@@ -109,43 +109,43 @@ pub enum StartError {
 #[derive(Debug)]
 pub struct Watcher {
     events: Receiver<Event>,
-    stirred: Receiver<()>,
+    activity: Receiver<()>,
     shared: Arc<Shared>,
     stopper: Stopper,
-    keeper: Option<JoinHandle<()>>,
+    supervisor: Option<JoinHandle<()>>,
 }
 
 /// Stops a [`Watcher`] from another thread. The channel of its events ends when it has.
 #[derive(Clone, Debug)]
 pub struct Stopper {
     stopping: Arc<AtomicBool>,
-    bell: Sender<keeper::Word>,
+    commands: Sender<supervisor::Command>,
 }
 
 /// What all threads share.
 #[derive(Debug)]
 struct Shared {
     /// Only the keeper puts another in its place.
-    territory: RwLock<Arc<Territory>>,
+    active_roots: RwLock<Arc<ActiveRoots>>,
     temps: Arc<Temps>,
-    tools: Tools,
+    engine: Engine,
     folders: Folders,
     existing: Existing,
     rescan: Duration,
     events: Mutex<Option<Sender<Event>>>,
-    ledger: Mutex<Ledger>,
+    stats: Mutex<Stats>,
     /// How often the timer and the keeper have come round.
-    rounds: [AtomicU64; 2],
+    heartbeats: [AtomicU64; 2],
     /// Rung when there is something to wait for again.
-    stirring: Sender<()>,
+    activity_tx: Sender<()>,
     /// The consumer has stopped listening.
-    unheard: AtomicBool,
+    consumer_is_gone: AtomicBool,
     stopping: Arc<AtomicBool>,
 }
 
 /// The rules in force, and what stands at their roots.
 #[derive(Debug)]
-struct Territory {
+struct ActiveRoots {
     roots: Arc<[Root]>,
     /// What each root was when it was last attached; `None` while it is away.
     ids: Vec<Mutex<Option<RootId>>>,
@@ -261,39 +261,39 @@ impl Builder {
     /// Starts. What can be wrong with the roots is found out here; what happens afterwards is told
     /// by events, beginning with [`Event::Ready`].
     pub fn start(self) -> Result<Watcher, StartError> {
-        let territory = Territory::new(&self.rules)?;
-        let shortest = territory.shortest().ok_or(StartError::NoRoot)?;
-        let locks = lock(&territory.roots, self.folders.runtime.as_deref())?;
-        let (temps, rung) = Temps::new(shortest, self.most);
+        let active_roots = ActiveRoots::new(&self.rules)?;
+        let shortest = active_roots.shortest().ok_or(StartError::NoRoot)?;
+        let locks = lock(&active_roots.roots, self.folders.runtime.as_deref())?;
+        let (temps, wake_rx) = Temps::new(shortest, self.most);
         let temps = Arc::new(temps);
         let (send, events) = bounded(EVENTS);
         let (rare, heard) = unbounded();
-        let (bell, words) = unbounded();
+        let (waker, words) = unbounded();
         let (stirring, stirred) = bounded(1);
         let stopping = Arc::new(AtomicBool::new(false));
-        let inlet = Inlet {
+        let callback_context = CallbackContext {
             temps: Arc::clone(&temps),
-            rare,
-            roots: Arc::clone(&territory.roots),
+            notifications: rare,
+            roots: Arc::clone(&active_roots.roots),
             hot_from: self.hot_from,
             tell: self.verbose.then(|| send.clone()),
         };
         let state = self.folders.state.as_deref();
         let journal = Journal::new(state);
         let reaper = Reaper::new().with_hook(self.hook);
-        reaper.stock().set_limits(territory.limits);
+        reaper.usage().set_limits(active_roots.limits);
         let shared = Arc::new(Shared {
-            territory: RwLock::new(Arc::new(territory)),
+            active_roots: RwLock::new(Arc::new(active_roots)),
             temps,
-            tools: Tools {
+            engine: Engine {
                 reaper,
                 journal: match self.journal_cap {
                     Some(bytes) => journal.with_cap(bytes),
                     None => journal,
                 },
-                marks: Marks::new(state),
-                writers: Writers::default(),
-                nested: Nested::default(),
+                marks: RestoreMarks::new(state),
+                writers: WriterNames::default(),
+                nested: ContainerPids::default(),
                 locks: Locks::default(),
                 listings: Listings::default(),
                 verbose: self.verbose,
@@ -302,36 +302,41 @@ impl Builder {
             existing: self.existing,
             rescan: self.rescan,
             events: Mutex::new(Some(send)),
-            ledger: Mutex::new(Ledger::new(clock::wall())),
-            rounds: Default::default(),
-            stirring,
-            unheard: AtomicBool::new(false),
+            stats: Mutex::new(Stats::new(clock::wall())),
+            heartbeats: Default::default(),
+            activity_tx: stirring,
+            consumer_is_gone: AtomicBool::new(false),
             stopping: Arc::clone(&stopping),
         });
-        let timer = {
-            let (shared, bell) = (Arc::clone(&shared), bell.clone());
-            let timer = std::thread::Builder::new().name("orphand-timer".into());
-            timer.spawn(move || timer::run(&shared, &rung, &bell))?
+        let scheduler = {
+            let (shared, waker) = (Arc::clone(&shared), waker.clone());
+            let scheduler = std::thread::Builder::new().name("orphand-scheduler".into());
+            scheduler.spawn(move || scheduler::run(&shared, &wake_rx, &waker))?
         };
-        let stopper = Stopper { stopping, bell };
-        let keeper = {
+        let stopper = Stopper {
+            stopping,
+            commands: waker,
+        };
+        let supervisor = {
             let shared = Arc::clone(&shared);
-            let keeper = std::thread::Builder::new().name("orphand-keeper".into());
-            keeper.spawn(move || keeper::run(shared, inlet, locks, timer, &heard, &words))
+            let supervisor = std::thread::Builder::new().name("orphand-supervisor".into());
+            supervisor.spawn(move || {
+                supervisor::run(shared, callback_context, locks, scheduler, &heard, &words)
+            })
         };
         // Else the timer would wait for ever.
-        let keeper = keeper.inspect_err(|_| stopper.stop())?;
+        let supervisor = supervisor.inspect_err(|_| stopper.stop())?;
         Ok(Watcher {
             events,
-            stirred,
+            activity: stirred,
             shared,
             stopper,
-            keeper: Some(keeper),
+            supervisor: Some(supervisor),
         })
     }
 }
 
-fn busy(root: &Path, other: &Held) -> String {
+fn busy(root: &Path, other: &LockHolder) -> String {
     let pid = other.pid.map(|pid| format!(" (pid {pid})"));
     let pid = pid.unwrap_or_default();
     let path = other.root.as_ref().map(|root| &root.path);
@@ -396,8 +401,8 @@ impl Watcher {
 
     /// Rings when the first temp is tracked after a time without any.
     #[must_use]
-    pub fn stirred(&self) -> &Receiver<()> {
-        &self.stirred
+    pub fn activity(&self) -> &Receiver<()> {
+        &self.activity
     }
 
     /// Something to stop it with from elsewhere.
@@ -408,14 +413,14 @@ impl Watcher {
 
     /// What waits, what is held, and when the next one is due.
     #[must_use]
-    pub fn waiting(&self) -> Waiting {
-        self.shared.temps.census()
+    pub fn pending(&self) -> PendingCounts {
+        self.shared.temps.pending_counts()
     }
 
     /// What has been done so far.
     #[must_use]
     pub fn summary(&self) -> Summary {
-        guard(&self.shared.ledger).total
+        guard(&self.shared.stats).total
     }
 
     /// Puts other rules in force. Roots that both name go on without a gap: what is known of their
@@ -424,20 +429,23 @@ impl Watcher {
     /// `RACE:` a pass over one directory that has begun ends by the rule that it began with; worst
     /// case: one batch is still removed by the old rule.
     pub fn reload(&self, rules: &Rules) -> Result<(), Refused> {
-        let territory = Territory::new(rules)?;
-        let _ = self.stopper.bell.send(keeper::Word::Territory(territory));
+        let active_roots = ActiveRoots::new(rules)?;
+        let _ = self
+            .stopper
+            .commands
+            .send(supervisor::Command::Reload(active_roots));
         Ok(())
     }
 
     /// The size in bytes at which the journal is rotated.
     pub fn set_journal_cap(&self, bytes: u64) {
-        self.shared.tools.journal.set_cap(bytes);
+        self.shared.engine.journal.set_cap(bytes);
     }
 
     /// Something to ask it with from another thread what it does.
     #[must_use]
-    pub fn observer(&self) -> Observer {
-        Observer {
+    pub fn status_handle(&self) -> StatusHandle {
+        StatusHandle {
             shared: Arc::clone(&self.shared),
         }
     }
@@ -445,11 +453,11 @@ impl Watcher {
     /// Asks the timer and the keeper to come round once. Each adds one to its number here when it
     /// does: whoever sees both grow knows that neither hangs.
     #[must_use]
-    pub fn rounds(&self) -> [u64; 2] {
+    pub fn heartbeats(&self) -> [u64; 2] {
         self.shared.temps.wake();
-        let _ = self.stopper.bell.send(keeper::Word::Round);
+        let _ = self.stopper.commands.send(supervisor::Command::Heartbeat);
         self.shared
-            .rounds
+            .heartbeats
             .each_ref()
             .map(|n| n.load(Ordering::Relaxed))
     }
@@ -465,56 +473,64 @@ impl Drop for Watcher {
     /// Stops, and waits until nothing is half done.
     fn drop(&mut self) {
         self.stopper.stop();
-        if let Some(keeper) = self.keeper.take() {
+        if let Some(supervisor) = self.supervisor.take() {
             // Whoever is waiting to tell something gives up within a moment.
-            let _ = keeper.join();
+            let _ = supervisor.join();
         }
     }
 }
 
 /// Asks a running [`Watcher`] what it does, from any thread.
 #[derive(Clone, Debug)]
-pub struct Observer {
+pub struct StatusHandle {
     shared: Arc<Shared>,
 }
 
 /// One root, as it stands.
 #[derive(Clone, Debug)]
-pub struct Standing {
+pub struct RootStatus {
     /// The root and its rule.
     pub root: Root,
     /// What its temps wait for.
-    pub waiting: Waiting,
+    pub pending: PendingCounts,
     /// What was done in it.
-    pub tally: Tally,
+    pub root_stats: RootStats,
 }
 
-impl Observer {
+impl StatusHandle {
     /// Every root, as it stands.
     #[must_use]
-    pub fn roots(&self) -> Vec<Standing> {
-        let territory = self.shared.territory();
-        let part = |folder: &Path| Some(territory.root_of(folder)?.0);
-        let waiting = self.shared.temps.census_by(territory.roots.len(), part);
-        let ledger = guard(&self.shared.ledger);
-        let standing = |(root, waiting): (&Root, Waiting)| Standing {
+    pub fn roots(&self) -> Vec<RootStatus> {
+        let active_roots = self.shared.active_roots();
+        let part = |folder: &Path| Some(active_roots.root_of(folder)?.0);
+        let waiting = self
+            .shared
+            .temps
+            .pending_counts_by(active_roots.roots.len(), part);
+        let stats = guard(&self.shared.stats);
+        let root_status = |(root, waiting): (&Root, PendingCounts)| RootStatus {
             root: root.clone(),
-            waiting,
-            tally: ledger.of(&root.path),
+            pending: waiting,
+            root_stats: stats.of(&root.path),
         };
-        territory.roots.iter().zip(waiting).map(standing).collect()
+        active_roots
+            .roots
+            .iter()
+            .zip(waiting)
+            .map(root_status)
+            .collect()
     }
 
     /// What was done in all of them.
     #[must_use]
     pub fn summary(&self) -> Summary {
-        guard(&self.shared.ledger).total
+        guard(&self.shared.stats).total
     }
 
     /// When the watch began.
     #[must_use]
     pub fn since(&self) -> Wall {
-        guard(&self.shared.ledger).since
+        guard(&self.shared.stats).since
     }
 
     /// How many temps are known.
@@ -525,8 +541,8 @@ impl Observer {
 
     /// How long ago a temp was last seen being created, if one was.
     #[must_use]
-    pub fn last_heard(&self) -> Option<Duration> {
-        let heard = self.shared.temps.last_heard()?;
+    pub fn last_created(&self) -> Option<Duration> {
+        let heard = self.shared.temps.last_created()?;
         Some(clock::mono().since(heard))
     }
 }
@@ -535,27 +551,27 @@ impl Stopper {
     /// Stops. Returns at once.
     pub fn stop(&self) {
         self.stopping.store(true, Ordering::SeqCst);
-        let _ = self.bell.send(keeper::Word::Stop);
+        let _ = self.commands.send(supervisor::Command::Stop);
     }
 }
 
 impl Shared {
     /// Counts and tells. A consumer that does not read is waited for, unless this is the end.
-    fn tell(&self, event: Event) {
-        guard(&self.ledger).count(&event, clock::wall());
+    fn emit(&self, event: Event) {
+        guard(&self.stats).count(&event, clock::wall());
         let Some(sender) = guard(&self.events).clone() else {
             return;
         };
         let mut event = event;
         loop {
-            let patience = match self.unheard.load(Ordering::Relaxed) {
+            let patience = match self.consumer_is_gone.load(Ordering::Relaxed) {
                 false => Duration::from_millis(200),
                 true => Duration::ZERO,
             };
             match sender.send_timeout(event, patience) {
                 Err(SendTimeoutError::Timeout(again)) if !self.is_stopping() => event = again,
                 // It is the end, and nobody listens: the rest is said to nobody, and at once.
-                Err(_) => return self.unheard.store(true, Ordering::Relaxed),
+                Err(_) => return self.consumer_is_gone.store(true, Ordering::Relaxed),
                 Ok(()) => return,
             }
         }
@@ -565,25 +581,25 @@ impl Shared {
         self.stopping.load(Ordering::SeqCst)
     }
 
-    fn territory(&self) -> Arc<Territory> {
+    fn active_roots(&self) -> Arc<ActiveRoots> {
         Arc::clone(
             &self
-                .territory
+                .active_roots
                 .read()
                 .unwrap_or_else(PoisonError::into_inner),
         )
     }
 
-    fn set_territory(&self, territory: Arc<Territory>) {
+    fn set_active_roots(&self, active_roots: Arc<ActiveRoots>) {
         *self
-            .territory
+            .active_roots
             .write()
-            .unwrap_or_else(PoisonError::into_inner) = territory;
+            .unwrap_or_else(PoisonError::into_inner) = active_roots;
     }
 
     /// A thread of ours has come round.
-    fn round(&self, whose: Whose) {
-        if let Some(rounds) = self.rounds.get(whose as usize) {
+    fn beat(&self, whose: CriticalThread) {
+        if let Some(rounds) = self.heartbeats.get(whose as usize) {
             rounds.fetch_add(1, Ordering::Relaxed);
         }
     }
@@ -591,13 +607,13 @@ impl Shared {
 
 /// One of the threads that must never hang.
 #[derive(Clone, Copy, Debug)]
-enum Whose {
+enum CriticalThread {
     Timer,
-    Keeper,
+    Supervisor,
 }
 
-impl Territory {
-    fn new(rules: &Rules) -> Result<Territory, Refused> {
+impl ActiveRoots {
+    fn new(rules: &Rules) -> Result<ActiveRoots, Refused> {
         // All at once: those that do not answer are waited for together.
         let paths: Vec<PathBuf> = rules.roots.iter().map(|(path, _)| absolute(path)).collect();
         let _ = answer::silent(paths.iter().map(PathBuf::as_path));
@@ -608,7 +624,7 @@ impl Territory {
                 roots.push(root);
             }
         }
-        Ok(Territory {
+        Ok(ActiveRoots {
             ids: roots.iter().map(|_| Mutex::new(None)).collect(),
             roots: roots.into(),
             limits: rules.quarantine,

@@ -37,10 +37,10 @@ pub struct Journal {
 /// The number of lines that could not be written. It is reported at most once an hour, and at the end: on a full disk
 /// there is one for each temp.
 #[derive(Debug, Default)]
-struct Missing(Mutex<Count>);
+struct Missing(Mutex<MissingCount>);
 
 #[derive(Debug, Default)]
-struct Count {
+struct MissingCount {
     lines: u64,
     /// The number that was reported, and when.
     told: u64,

@@ -10,40 +10,42 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::clock;
-use crate::decide::judge::{Evidence, Reach, Reason, Target, Verdict, judge};
-use crate::decide::observation::{FileSize, Hold, Kind, Observation};
+use crate::decide::judge::{Evidence, LeaseCoverage, Reason, Target, Verdict, judge};
+use crate::decide::observation::{FileSize, Kind, Observation, UseState};
 use crate::decide::policy::Policy;
 use crate::decide::reserved::Reserved;
-use crate::decide::retention::{Trust, Wanted};
-use crate::decide::time::{ClockWatch, Mono, Now};
+use crate::decide::retention::{NeededSpace, Trust};
+use crate::decide::time::{ClockJumpDetector, Mono, Now};
 use crate::decide::tracker::{Look, Next, Tracked};
 use crate::event::{Details, Disposed, Event, How, Subject};
+use crate::evidence::container_pids::ContainerPids;
 use crate::evidence::locks::Locks;
-use crate::evidence::namespaces::Nested;
-use crate::evidence::restored::Marks;
+use crate::evidence::restore_marks::RestoreMarks;
 use crate::evidence::siblings::{Listings, Siblings};
-use crate::evidence::writers::Writers;
-use crate::evidence::{self, Asker, Census, Circumstances, FileId, Proof, Suspect};
+use crate::evidence::writer_names::WriterNames;
+use crate::evidence::{
+    self, EvidenceContext, FileId, LeaseThread, LeasedFile, ProcessScan, TempInfo,
+};
 use crate::journal::{Journal, Line};
 use crate::json;
 use crate::look::{self, Dir, RootError, RootId};
-use crate::reap::quarantine::Keeping;
-use crate::reap::{self, Candidate, Outcome, Reaper, Recovered, Scene, quarantine};
+use crate::reap::quarantine::LimitContext;
+use crate::reap::{self, BatchContext, Candidate, Outcome, Reaper, Recovered, quarantine};
 use crate::root::Root;
 
 /// What every pass needs.
 #[derive(Debug)]
-pub struct Tools {
+pub struct Engine {
     /// Removes.
     pub reaper: Reaper,
     /// Writes down.
     pub journal: Journal,
     /// Knows what was restored.
-    pub marks: Marks,
+    pub marks: RestoreMarks,
     /// Knows who wrote what.
-    pub writers: Writers,
+    pub writers: WriterNames,
     /// Knows who goes by which pid in a container.
-    pub nested: Nested,
+    pub nested: ContainerPids,
     /// Knows which files are seen to be locked.
     pub locks: Locks,
     /// Knows what lies beside temps.
@@ -54,7 +56,7 @@ pub struct Tools {
 
 /// The directory that a pass is over.
 #[derive(Clone, Copy, Debug)]
-pub struct Ground<'a> {
+pub struct DirContext<'a> {
     /// Its root.
     pub root: &'a Root,
     /// What the root was when it began to be watched.
@@ -65,7 +67,7 @@ pub struct Ground<'a> {
 
 /// One temp that is due.
 #[derive(Debug)]
-pub struct Due {
+pub struct PassItem {
     /// Its base name.
     pub name: OsString,
     /// What is known of it. `None` after a pass: it is to be forgotten.
@@ -74,10 +76,10 @@ pub struct Due {
 
 /// A pass in progress.
 pub struct Pass<'a> {
-    tools: &'a Tools,
-    ground: Ground<'a>,
-    asker: &'a Asker,
-    tell: &'a mut dyn FnMut(Event),
+    engine: &'a Engine,
+    dir_context: DirContext<'a>,
+    lease_thread: &'a LeaseThread,
+    emit: &'a mut dyn FnMut(Event),
     /// The directory's path, for people.
     folder: PathBuf,
     /// The number of temps that are due.
@@ -87,19 +89,19 @@ pub struct Pass<'a> {
 }
 
 /// A temp that it is time to judge.
-struct Ripe {
+struct ReadyTemp {
     /// Its place among what is due.
     index: usize,
-    suspect: Suspect,
+    temp_info: TempInfo,
     evidence: Evidence,
     /// Which of the names that it may have been meant for is its target.
     target: Option<usize>,
     /// The file, nothing held of it: for the protocol, which would open it again.
-    opened: Option<Proof>,
+    opened: Option<LeasedFile>,
 }
 
 /// A temp that is to go: its place among what is due, what was seen of it, and what is said of it.
-struct Doomed {
+struct Removal {
     index: usize,
     observation: Observation,
     disposed: Disposed,
@@ -108,76 +110,76 @@ struct Doomed {
 /// How many threads may have passes of their own at once: two a core, because every batch waits for a
 /// while, and each may have three files open for each temp of it.
 #[must_use]
-pub fn hands() -> usize {
+pub fn max_workers() -> usize {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
     let limit = limit.map_or(usize::MAX, |limit| {
         usize::try_from(limit).unwrap_or(usize::MAX)
     });
     (2 * cores)
-        .min(MOST_HANDS)
+        .min(MOST_WORKERS)
         .min(limit / (4 * reap::BATCH))
         .max(1)
 }
 
 /// More would only wait for the same disk.
-const MOST_HANDS: usize = 8;
+const MOST_WORKERS: usize = 8;
 
 /// What a look at a name came to.
-enum Seen {
+enum LookResult {
     /// Nothing is there.
     Nothing,
     /// Something that is never a temp.
     NoTemp,
     /// A file, who holds it, and the open file where one was needed to ask.
-    File(Observation, Hold, Option<Proof>),
+    File(Observation, UseState, Option<LeasedFile>),
 }
 
 impl<'a> Pass<'a> {
-    /// A pass over `ground`. `tell` is called with what happens, in order.
+    /// A pass over `dir_context`. `tell` is called with what happens, in order.
     pub fn new(
-        tools: &'a Tools,
-        ground: Ground<'a>,
-        asker: &'a Asker,
+        engine: &'a Engine,
+        dir_context: DirContext<'a>,
+        lease_thread: &'a LeaseThread,
         tell: &'a mut dyn FnMut(Event),
     ) -> Pass<'a> {
         Pass {
-            tools,
-            ground,
-            asker,
-            tell,
-            folder: ground.root.path.join(ground.below),
+            engine,
+            dir_context,
+            lease_thread,
+            emit: tell,
+            folder: dir_context.root.path.join(dir_context.below),
             due: 0,
             siblings: None,
         }
     }
 
     /// Looks at everything in `due`, and deals with what it is time for.
-    pub fn run(&mut self, clocks: &mut ClockWatch, due: &mut [Due]) {
+    pub fn run(&mut self, clocks: &mut ClockJumpDetector, due: &mut [PassItem]) {
         let (dir, quarantine) = match self.open() {
             Ok(opened) => opened,
-            Err(error) => return self.no_ground(&error, due),
+            Err(error) => return self.cannot_open(&error, due),
         };
         self.due = due.len();
-        let marks = self.tools.marks.read();
+        let marks = self.engine.marks.read();
         let no_siblings = Siblings::default();
-        let circumstances = Circumstances {
-            policy: &self.ground.root.policy,
+        let context = EvidenceContext {
+            policy: &self.dir_context.root.policy,
             our_uid: us(),
             marks: &marks,
-            nested: &self.tools.nested,
-            locks: &self.tools.locks,
+            nested: &self.engine.nested,
+            locks: &self.engine.locks,
             siblings: &no_siblings,
             since: clock::mono(),
             quarantine,
-            census: None,
+            process_scan: None,
         };
-        let mut ripe = Vec::new();
+        let mut ready = Vec::new();
         for (index, one) in due.iter_mut().enumerate() {
-            match (self.free_stranded(&dir, &one.name), &mut one.temp) {
+            match (self.put_back_deferred(&dir, &one.name), &mut one.temp) {
                 (None, _) => {}
                 (Some(Returned::Kept(reason)), Some(temp)) => {
-                    let grace = self.ground.root.policy.grace.shortest();
+                    let grace = self.dir_context.root.policy.grace.shortest();
                     _ = temp.keep(reason, grace, clock::mono());
                     continue;
                 }
@@ -187,18 +189,18 @@ impl<'a> Pass<'a> {
                 }
             }
             if let Some(temp) = &mut one.temp {
-                temp.has_its_name();
+                temp.clear_claim_pending();
             }
             let now = clock::now();
-            let parted = clocks.read(now);
-            match self.look(&dir, (index, one), now, parted, circumstances) {
+            let last_jump = clocks.read(now);
+            match self.look(&dir, (index, one), now, last_jump, context) {
                 Ok(None) => {}
                 Ok(Some(mut one)) => {
                     // No more files are open than the protocol has open anyway.
                     one.opened = one
                         .opened
-                        .filter(|_| ripe.len() < self.tools.reaper.batch());
-                    ripe.push(one);
+                        .filter(|_| ready.len() < self.engine.reaper.batch());
+                    ready.push(one);
                 }
                 Err(error) => {
                     let subject = self.subject(&one.name, None);
@@ -207,41 +209,41 @@ impl<'a> Pass<'a> {
                 }
             }
         }
-        examine_mappings(&dir, &mut ripe);
+        find_mappings(&dir, &mut ready);
         let mut candidates = Vec::new();
         let mut kept = Vec::new();
-        for one in ripe {
+        for one in ready {
             let observation = one.evidence.observation;
-            match judge(&one.evidence, &self.ground.root.policy) {
+            match judge(&one.evidence, &self.dir_context.root.policy) {
                 Verdict::Keep(reason) => kept.push((one.index, observation, reason)),
                 verdict => {
-                    let doomed = Doomed {
+                    let removal = Removal {
                         index: one.index,
                         observation,
                         disposed: self.disposed(&one),
                     };
-                    let (suspect, opened) = (one.suspect, one.opened);
+                    let (temp_info, opened) = (one.temp_info, one.opened);
                     let candidate = Candidate {
-                        suspect,
+                        temp_info,
                         verdict,
                         opened,
                     };
-                    candidates.push((doomed, candidate));
+                    candidates.push((removal, candidate));
                 }
             }
         }
         if rule!(
             "dry-run-disposes-of-nothing",
-            self.ground.root.policy.is_dry_run()
+            self.dir_context.root.policy.is_dry_run()
         ) {
             self.report(due, candidates);
         } else {
             let siblings = self.siblings.clone().unwrap_or_default();
-            let circumstances = Circumstances {
+            let context = EvidenceContext {
                 siblings: &siblings,
-                ..circumstances
+                ..context
             };
-            self.dispose(&dir, due, candidates, &mut kept, circumstances);
+            self.dispose(&dir, due, candidates, &mut kept, context);
         }
         self.keep(&dir, due, kept);
     }
@@ -250,13 +252,19 @@ impl<'a> Pass<'a> {
     /// left.
     ///
     /// Only when it is time for that name: one that cannot be put back for long is tried as seldom as the temp.
-    fn free_stranded(&mut self, dir: &Dir, name: &OsStr) -> Option<Returned> {
-        let claims = self.tools.reaper.claims();
+    fn put_back_deferred(&mut self, dir: &Dir, name: &OsStr) -> Option<Returned> {
+        let claims = self.engine.reaper.claims();
         let mut left = None;
-        for claim in claims.stranded(dir.id(), name) {
-            let returned = recover(self.tools, self.ground, self.asker, &claim, self.tell);
+        for claim in claims.take_deferred(dir.id(), name) {
+            let returned = recover(
+                self.engine,
+                self.dir_context,
+                self.lease_thread,
+                &claim,
+                self.emit,
+            );
             if !matches!(dir.observe(&claim), Ok(None)) {
-                claims.strand(dir.id(), name, &claim);
+                claims.defer(dir.id(), name, &claim);
                 left = Some(returned);
             }
         }
@@ -264,7 +272,7 @@ impl<'a> Pass<'a> {
     }
 
     /// The directory itself cannot be worked in.
-    fn no_ground(&mut self, error: &RootError, due: &mut [Due]) {
+    fn cannot_open(&mut self, error: &RootError, due: &mut [PassItem]) {
         let gone = error.is_gone();
         for one in due.iter_mut() {
             if gone {
@@ -274,8 +282,8 @@ impl<'a> Pass<'a> {
             }
         }
         if let (false, RootError::Io(error)) = (gone, error) {
-            let path = self.ground.root.path.join(self.ground.below);
-            let root = self.ground.root.path.clone();
+            let path = self.dir_context.root.path.join(self.dir_context.below);
+            let root = self.dir_context.root.path.clone();
             let subject = Subject {
                 path,
                 root,
@@ -287,11 +295,11 @@ impl<'a> Pass<'a> {
 
     /// Opens the directory, and says whether its root has a quarantine, or could have.
     fn open(&self) -> Result<(Dir, bool), RootError> {
-        let root = Dir::open_root(&self.ground.root.path, self.ground.id)?;
+        let root = Dir::open_root(&self.dir_context.root.path, self.dir_context.id)?;
         let quarantine = quarantine::is_possible(&root);
-        let dir = match self.ground.below.as_os_str().is_empty() {
+        let dir = match self.dir_context.below.as_os_str().is_empty() {
             true => root,
-            false => root.open_within(self.ground.below)?,
+            false => root.open_within(self.dir_context.below)?,
         };
         Ok((dir, quarantine))
     }
@@ -300,51 +308,51 @@ impl<'a> Pass<'a> {
     fn look(
         &mut self,
         dir: &Dir,
-        (index, one): (usize, &mut Due),
+        (index, one): (usize, &mut PassItem),
         now: Now,
-        parted: Option<Mono>,
-        circumstances: Circumstances<'_>,
-    ) -> io::Result<Option<Ripe>> {
-        let policy = &self.ground.root.policy;
+        last_jump: Option<Mono>,
+        context: EvidenceContext<'_>,
+    ) -> io::Result<Option<ReadyTemp>> {
+        let policy = &self.dir_context.root.policy;
         // The callback takes what any rule takes; what this one does not is not its temp.
-        if !policy.takes(self.ground.below, &one.name) {
+        if !policy.takes(self.dir_context.below, &one.name) {
             one.temp = None;
             return Ok(None);
         }
-        let reading = policy.names.read(&one.name);
+        let parsed = policy.names.parse(&one.name);
         let Some(temp) = one.temp.as_mut() else {
             return Ok(None);
         };
         // Only a look tells whether it is empty. Until then the shorter grace holds.
-        let grace = |is_empty| policy.grace_of(&reading, is_empty, Duration::ZERO);
+        let grace = |is_empty| policy.grace_of(&parsed, is_empty, Duration::ZERO);
         if temp.put_off(grace(true).min(grace(false)), now.mono) {
             return Ok(None);
         }
-        let (observation, hold, mut proof) =
-            match see((dir, &one.name), policy, self.asker, circumstances.our_uid)? {
-                Seen::File(observation, hold, proof) => (observation, hold, proof),
-                Seen::Nothing => {
+        let (observation, hold, mut leased) =
+            match see((dir, &one.name), policy, self.lease_thread, context.our_uid)? {
+                LookResult::File(observation, hold, leased) => (observation, hold, leased),
+                LookResult::Nothing => {
                     self.settle(one);
                     return Ok(None);
                 }
-                Seen::NoTemp => {
+                LookResult::NoTemp => {
                     one.temp = None;
                     return Ok(None);
                 }
             };
         let file = &observation.fingerprint;
         let lag = dir.place().dates.lag(file);
-        let grace = policy.grace_of(&reading, file.size == 0, lag);
+        let grace = policy.grace_of(&parsed, file.size == 0, lag);
         if temp.put_off(grace, now.mono) {
             return Ok(None);
         }
-        if let Some(pid) = reading.pid {
+        if let Some(pid) = parsed.pid {
             // For people; it may be dead by the time that this is judged.
-            self.tools.writers.meet(pid, observation.fingerprint.uid);
+            self.engine.writers.learn(pid, observation.fingerprint.uid);
         }
         let look = Look {
             now,
-            parted,
+            last_jump,
             fingerprint: observation.fingerprint,
             lag,
             hold,
@@ -354,17 +362,17 @@ impl<'a> Pass<'a> {
             Next::Judge(quiet) => quiet,
         };
         let siblings = self.siblings(dir)?;
-        let circumstances = Circumstances {
+        let context = EvidenceContext {
             siblings: &siblings,
-            ..circumstances
+            ..context
         };
-        let suspect = Suspect {
+        let temp_info = TempInfo {
             name: one.name.clone(),
             reserved: match temp.was_target() {
                 true => Some(Reserved::WasTarget),
                 false => policy.names.reserved(one.name.as_bytes()),
             },
-            reading: siblings.reading(reading),
+            parsed: siblings.parsed(parsed),
             expected: Some(quiet.fingerprint),
             quiet: quiet.quiet,
             unused: quiet.unused,
@@ -372,22 +380,21 @@ impl<'a> Pass<'a> {
             written: temp.written_by(&look),
             closed: temp.is_closed(),
         };
-        let answer = (proof.as_ref(), hold);
-        let (evidence, found) =
-            evidence::gather(dir, &suspect, observation, answer, circumstances)?;
+        let answer = (leased.as_ref(), hold);
+        let (evidence, found) = evidence::gather(dir, &temp_info, observation, answer, context)?;
         // The next look may come after the removal of that other temp.
         let is_target = matches!(evidence.reserved, Some(Reserved::TargetOf(_)));
         if rule!("target-until-watch-ends", is_target) {
-            temp.is_a_target();
+            temp.mark_target();
         }
-        if let Some(proof) = &mut proof {
-            proof.let_go();
+        if let Some(leased) = &mut leased {
+            leased.release();
         }
         // Another name of it may be due as well, and would be found held: by us.
-        let opened = proof.filter(|_| observation.fingerprint.links == 1);
-        Ok(Some(Ripe {
+        let opened = leased.filter(|_| observation.fingerprint.links == 1);
+        Ok(Some(ReadyTemp {
             index,
-            suspect,
+            temp_info,
             evidence,
             target: found.index,
             opened,
@@ -399,20 +406,20 @@ impl<'a> Pass<'a> {
         let siblings = match &self.siblings {
             Some(siblings) => Arc::clone(siblings),
             None => {
-                let policy = &self.ground.root.policy;
-                self.tools.listings.of(dir, policy, self.due)?
+                let policy = &self.dir_context.root.policy;
+                self.engine.listings.of(dir, policy, self.due)?
             }
         };
         Ok(Arc::clone(self.siblings.insert(siblings)))
     }
 
     /// The dry run: says what would be done.
-    fn report(&mut self, due: &mut [Due], candidates: Vec<(Doomed, Candidate)>) {
-        for (doomed, candidate) in candidates {
-            let Some(one) = due.get_mut(doomed.index) else {
+    fn report(&mut self, due: &mut [PassItem], candidates: Vec<(Removal, Candidate)>) {
+        for (removal, candidate) in candidates {
+            let Some(one) = due.get_mut(removal.index) else {
                 continue;
             };
-            let grace = candidate.suspect.grace;
+            let grace = candidate.temp_info.grace;
             let news = one
                 .temp
                 .as_mut()
@@ -422,9 +429,9 @@ impl<'a> Pass<'a> {
             }
             let disposed = Disposed {
                 dry_run: true,
-                ..doomed.disposed
+                ..removal.disposed
             };
-            (self.tell)(match candidate.verdict {
+            (self.emit)(match candidate.verdict {
                 Verdict::Quarantine(reason) => Event::Quarantined {
                     disposed,
                     id: None,
@@ -439,38 +446,41 @@ impl<'a> Pass<'a> {
     fn dispose(
         &mut self,
         dir: &Dir,
-        due: &mut [Due],
-        candidates: Vec<(Doomed, Candidate)>,
+        due: &mut [PassItem],
+        candidates: Vec<(Removal, Candidate)>,
         kept: &mut Vec<(usize, Observation, Reason)>,
-        circumstances: Circumstances<'_>,
+        context: EvidenceContext<'_>,
     ) {
         self.make_room(&candidates);
         let intents: Vec<json::Object> = candidates.iter().map(intent).collect();
-        let (doomed, mut batch): (Vec<Doomed>, Vec<Candidate>) = candidates.into_iter().unzip();
+        let (removal, mut batch): (Vec<Removal>, Vec<Candidate>) = candidates.into_iter().unzip();
         rule!(
             "intents-are-written-first",
-            self.tools.journal.write(Line::Intent, &intents),
+            self.engine.journal.write(Line::Intent, &intents),
             without: (),
         );
-        let scene = Scene {
-            root: &self.ground.root.path,
-            id: self.ground.id,
+        let batch_context = BatchContext {
+            root: &self.dir_context.root.path,
+            id: self.dir_context.id,
             dir,
-            circumstances,
+            context,
         };
-        let outcomes = self.tools.reaper.reap(scene, self.asker, &mut batch);
+        let outcomes = self
+            .engine
+            .reaper
+            .reap(batch_context, self.lease_thread, &mut batch);
         let mut written = Vec::new();
         let mut told = Vec::new();
-        for ((doomed, candidate), outcome) in doomed.into_iter().zip(batch).zip(outcomes) {
-            let Doomed {
+        for ((removal, candidate), outcome) in removal.into_iter().zip(batch).zip(outcomes) {
+            let Removal {
                 index,
                 observation,
                 disposed,
-            } = doomed;
+            } = removal;
             let Some(one) = due.get_mut(index) else {
                 continue;
             };
-            let grace = candidate.suspect.grace;
+            let grace = candidate.temp_info.grace;
             let event = match outcome {
                 Outcome::Reaped { freed } => Event::Reaped(Disposed { freed, ..disposed }),
                 Outcome::Quarantined { id } => Event::Quarantined {
@@ -495,7 +505,7 @@ impl<'a> Pass<'a> {
                     if rule!("late-holder-is-noted", is_held)
                         && let Some(temp) = &mut one.temp
                     {
-                        temp.was_held();
+                        temp.mark_held();
                     }
                     kept.push((index, observation, reason));
                     continue;
@@ -506,7 +516,7 @@ impl<'a> Pass<'a> {
                     self.put_aside(one);
                     // The event of its claim may still be on its way.
                     if let Some(temp) = &mut one.temp {
-                        temp.may_be_nameless();
+                        temp.set_claim_pending();
                     }
                     continue;
                 }
@@ -515,35 +525,36 @@ impl<'a> Pass<'a> {
             written.push(json::event(&event, clock::wall()));
             told.push(event);
         }
-        self.tools.journal.write(Line::Outcome, &written);
-        told.into_iter().for_each(&mut *self.tell);
+        self.engine.journal.write(Line::Outcome, &written);
+        told.into_iter().for_each(&mut *self.emit);
     }
 
     /// Makes room in the quarantine, as far as its limits permit, if the temps to be moved have none.
-    fn make_room(&mut self, candidates: &[(Doomed, Candidate)]) {
+    fn make_room(&mut self, candidates: &[(Removal, Candidate)]) {
         let moves = candidates
             .iter()
             .filter(|(_, candidate)| matches!(candidate.verdict, Verdict::Quarantine(_)));
-        let bytes = moves.map(|(doomed, _)| doomed.observation.allocated);
-        let wanted = Wanted {
+        let bytes = moves.map(|(removal, _)| removal.observation.allocated);
+        let wanted = NeededSpace {
             all: bytes.clone().fold(0, u64::saturating_add),
             least: bytes.min().unwrap_or(0),
         };
-        let (stock, ground) = (self.tools.reaper.stock(), self.ground);
-        if wanted.all == 0 || !stock.is_short_of(&ground.root.path, ground.id, wanted.all) {
+        let (stock, dir_context) = (self.engine.reaper.usage(), self.dir_context);
+        if wanted.all == 0 || !stock.is_short_of(&dir_context.root.path, dir_context.id, wanted.all)
+        {
             return;
         }
-        let keeping = Keeping {
-            stock,
-            journal: &self.tools.journal,
-            asker: self.asker,
+        let keeping = LimitContext {
+            usage: stock,
+            journal: &self.engine.journal,
+            lease_thread: self.lease_thread,
             // Nothing is dropped for its age here.
             trust: Trust::default(),
             wanted,
         };
         loop {
-            let tended = quarantine::tend(ground.root, ground.id, keeping);
-            tended.events.into_iter().for_each(&mut *self.tell);
+            let tended = quarantine::enforce_limits(dir_context.root, dir_context.id, keeping);
+            tended.events.into_iter().for_each(&mut *self.emit);
             if !tended.has_more {
                 return;
             }
@@ -551,8 +562,8 @@ impl<'a> Pass<'a> {
     }
 
     /// Says what stays and why, once per temp and reason.
-    fn keep(&mut self, dir: &Dir, due: &mut [Due], kept: Vec<(usize, Observation, Reason)>) {
-        let policy = &self.ground.root.policy;
+    fn keep(&mut self, dir: &Dir, due: &mut [PassItem], kept: Vec<(usize, Observation, Reason)>) {
+        let policy = &self.dir_context.root.policy;
         let mut news = Vec::new();
         for (index, observation, reason) in kept {
             let Some(one) = due.get_mut(index) else {
@@ -563,8 +574,8 @@ impl<'a> Pass<'a> {
             };
             let file = &observation.fingerprint;
             let lag = dir.place().dates.lag(file);
-            let reading = policy.names.read(&one.name);
-            let grace = policy.grace_of(&reading, file.size == 0, lag);
+            let parsed = policy.names.parse(&one.name);
+            let grace = policy.grace_of(&parsed, file.size == 0, lag);
             let answer = temp.keep(reason, grace, clock::mono());
             if answer.news {
                 news.push((one.name.clone(), observation, reason, answer));
@@ -577,17 +588,17 @@ impl<'a> Pass<'a> {
             .filter(|(_, _, reason, _)| held(*reason))
             .map(|(_, observation, _, _)| FileId::from(&observation.fingerprint))
             .collect();
-        let census = match wanted.is_empty() {
-            true => Census::default(),
-            false => evidence::census(&wanted, dir.reach()),
+        let process_scan = match wanted.is_empty() {
+            true => ProcessScan::default(),
+            false => evidence::scan_processes(&wanted, dir.reach()),
         };
         for (name, observation, reason, answer) in news {
             let file = FileId::from(&observation.fingerprint);
-            let holders = census.of(file);
-            self.tools.writers.holds(file, &holders);
+            let holders = process_scan.of(file);
+            self.engine.writers.learn_holders(file, &holders);
             let subject = self.subject(&name, Some(&observation));
-            let details = details(self.tools, policy, dir, &name, &observation, reason);
-            (self.tell)(Event::Kept {
+            let details = details(self.engine, policy, dir, &name, &observation, reason);
+            (self.emit)(Event::Kept {
                 subject,
                 reason,
                 holders,
@@ -598,24 +609,24 @@ impl<'a> Pass<'a> {
         }
     }
 
-    fn settle(&mut self, one: &mut Due) {
+    fn settle(&mut self, one: &mut PassItem) {
         one.temp = None;
-        if self.tools.verbose {
+        if self.engine.verbose {
             let subject = self.subject(&one.name, None);
             let how = How::Removed;
-            (self.tell)(Event::Settled { subject, how });
+            (self.emit)(Event::Settled { subject, how });
         }
     }
 
-    fn put_aside(&self, one: &mut Due) {
-        let grace = self.ground.root.policy.grace.shortest();
+    fn put_aside(&self, one: &mut PassItem) {
+        let grace = self.dir_context.root.policy.grace.shortest();
         if let Some(temp) = one.temp.as_mut() {
             temp.put_aside(grace, clock::mono());
         }
     }
 
     fn fail(&mut self, subject: Subject, doing: &str, error: &io::Error) {
-        (self.tell)(Event::Failed {
+        (self.emit)(Event::Failed {
             subject,
             error: format!("cannot {doing}: {error}"),
             errno: error.raw_os_error(),
@@ -625,7 +636,7 @@ impl<'a> Pass<'a> {
     fn subject(&self, name: &OsStr, seen: Option<&Observation>) -> Subject {
         Subject {
             path: self.path(name),
-            root: self.ground.root.path.clone(),
+            root: self.dir_context.root.path.clone(),
             size: seen.map(Observation::size),
         }
     }
@@ -634,17 +645,17 @@ impl<'a> Pass<'a> {
         self.folder.join(name)
     }
 
-    fn disposed(&self, one: &Ripe) -> Disposed {
-        let (suspect, seen) = (&one.suspect, &one.evidence.observation);
-        let name = evidence::target_name(&suspect.reading, one.target);
+    fn disposed(&self, one: &ReadyTemp) -> Disposed {
+        let (temp_info, seen) = (&one.temp_info, &one.evidence.observation);
+        let name = evidence::target_name(&temp_info.parsed, one.target);
         let file = FileId::from(&seen.fingerprint);
         Disposed {
-            subject: self.subject(&suspect.name, Some(seen)),
-            quiet: suspect.quiet,
+            subject: self.subject(&temp_info.name, Some(seen)),
+            quiet: temp_info.quiet,
             target: name.map(|name| self.path(name)),
             target_is: one.evidence.target,
-            writer_pid: suspect.reading.pid,
-            writer: self.tools.writers.of(file, suspect.reading.pid),
+            writer_pid: temp_info.parsed.pid,
+            writer: self.engine.writers.of(file, temp_info.parsed.pid),
             freed: FileSize::default(),
             dry_run: false,
         }
@@ -666,33 +677,33 @@ pub enum Returned {
 
 /// Puts a claim in order that nobody is at work on: a crash left it, or it could not be put back.
 pub fn recover(
-    tools: &Tools,
-    ground: Ground<'_>,
-    asker: &Asker,
+    engine: &Engine,
+    dir_context: DirContext<'_>,
+    lease_thread: &LeaseThread,
     claim: &OsStr,
     tell: &mut dyn FnMut(Event),
 ) -> Returned {
-    if tools.reaper.claims().is_at_work(claim) {
+    if engine.reaper.claims().is_at_work(claim) {
         return Returned::Done;
     }
-    let (root, below) = (&ground.root.path, ground.below);
-    let Ok(dir) = Dir::open_below(root, ground.id, below) else {
+    let (root, below) = (&dir_context.root.path, dir_context.below);
+    let Ok(dir) = Dir::open_below(root, dir_context.id, below) else {
         return Returned::Done;
     };
-    let scene = Scene {
+    let batch_context = BatchContext {
         root,
-        id: ground.id,
+        id: dir_context.id,
         dir: &dir,
-        circumstances: Circumstances {
-            policy: &ground.root.policy,
+        context: EvidenceContext {
+            policy: &dir_context.root.policy,
             our_uid: us(),
-            marks: &tools.marks,
-            nested: &tools.nested,
-            locks: &tools.locks,
+            marks: &engine.marks,
+            nested: &engine.nested,
+            locks: &engine.locks,
             siblings: &Siblings::default(),
             since: clock::mono(),
             quarantine: true,
-            census: None,
+            process_scan: None,
         },
     };
     let subject = |name: &OsStr, size| Subject {
@@ -700,7 +711,7 @@ pub fn recover(
         root: root.clone(),
         size,
     };
-    match reap::recover(scene, asker, claim) {
+    match reap::recover(batch_context, lease_thread, claim) {
         Ok(Some(Recovered::PutBack(name))) => {
             log::info!("{name:?} was being removed when orphand ended; it has its name back");
             Returned::Back(name)
@@ -721,7 +732,7 @@ pub fn recover(
                 id: Some(id),
                 reason: None,
             };
-            tools
+            engine
                 .journal
                 .write(Line::Outcome, &[json::event(&event, clock::wall())]);
             tell(event);
@@ -742,15 +753,15 @@ pub fn recover(
 /// Says that a claim stays, and when it is tried again, if it is.
 #[must_use]
 pub fn kept_claim(
-    ground: Ground<'_>,
+    dir_context: DirContext<'_>,
     claim: &OsStr,
     reason: Reason,
     retry: Option<Duration>,
 ) -> Event {
     Event::Kept {
         subject: Subject {
-            path: ground.root.path.join(ground.below).join(claim),
-            root: ground.root.path.clone(),
+            path: dir_context.root.path.join(dir_context.below).join(claim),
+            root: dir_context.root.path.clone(),
             size: None,
         },
         reason,
@@ -763,18 +774,20 @@ pub fn kept_claim(
 
 /// Returns what people are told of a temp that is kept for `reason`.
 pub(crate) fn details(
-    tools: &Tools,
+    engine: &Engine,
     policy: &Policy,
     dir: &Dir,
     name: &OsStr,
     seen: &Observation,
     reason: Reason,
 ) -> Details {
-    let reading = policy.names.read(name);
-    let pid = reading.pid.filter(|_| reason == Reason::WriterAlive);
+    let parsed = policy.names.parse(name);
+    let pid = parsed.pid.filter(|_| reason == Reason::WriterAlive);
     let writer = pid.and_then(|pid| {
-        tools.writers.meet(pid, seen.fingerprint.uid);
-        tools.writers.of(FileId::from(&seen.fingerprint), Some(pid))
+        engine.writers.learn(pid, seen.fingerprint.uid);
+        engine
+            .writers
+            .of(FileId::from(&seen.fingerprint), Some(pid))
     });
     Details {
         file_system: dir.place().file_system.to_string(),
@@ -784,21 +797,21 @@ pub(crate) fn details(
         quiet: clock::wall().since(seen.fingerprint.newest()),
         grace: {
             let file = &seen.fingerprint;
-            policy.grace_of(&reading, file.size == 0, dir.place().dates.lag(file))
+            policy.grace_of(&parsed, file.size == 0, dir.place().dates.lag(file))
         },
     }
 }
 
-/// Where the proof does not see mappings, one walk over all processes is made for all of `ripe`.
-fn examine_mappings(dir: &Dir, ripe: &mut [Ripe]) {
-    if dir.reach() != Reach::OpenersOnly || ripe.is_empty() {
+/// Where the proof does not see mappings, one walk over all processes is made for all of `ready`.
+fn find_mappings(dir: &Dir, ready: &mut [ReadyTemp]) {
+    if dir.reach() != LeaseCoverage::OpensOnly || ready.is_empty() {
         return;
     }
     let file = |evidence: &Evidence| FileId::from(&evidence.observation.fingerprint);
-    let wanted: Vec<FileId> = ripe.iter().map(|one| file(&one.evidence)).collect();
-    let census = evidence::census(&wanted, dir.reach());
-    for Ripe { evidence, .. } in ripe {
-        evidence.mappings_examined = census.clears(file(evidence));
+    let wanted: Vec<FileId> = ready.iter().map(|one| file(&one.evidence)).collect();
+    let process_scan = evidence::scan_processes(&wanted, dir.reach());
+    for ReadyTemp { evidence, .. } in ready {
+        evidence.mappings_examined = process_scan.proves_unmapped(file(evidence));
     }
 }
 
@@ -811,64 +824,68 @@ fn us() -> u32 {
 fn see(
     (dir, name): (&Dir, &OsStr),
     policy: &Policy,
-    asker: &Asker,
+    lease_thread: &LeaseThread,
     our_uid: u32,
-) -> io::Result<Seen> {
+) -> io::Result<LookResult> {
     let Some(first) = dir.observe(name)? else {
-        return Ok(Seen::Nothing);
+        return Ok(LookResult::Nothing);
     };
     let file = &first.fingerprint;
     if rule!("only-files-are-temps", file.kind != Kind::File) {
-        return Ok(Seen::NoTemp);
+        return Ok(LookResult::NoTemp);
     }
     let ours = our_uid == 0 || file.uid == our_uid;
     // Another's file gives no lease; one whose bytes are elsewhere would be fetched by opening it;
     // and where the proof does not count there is nothing to ask.
     if !ours || first.dataless || !dir.place().has_proof(policy) {
-        return Ok(Seen::File(first, Hold::CannotTell, None));
+        return Ok(LookResult::File(first, UseState::Unknown, None));
     }
     let opened = match evidence::open_to_ask(dir, name) {
         Ok(opened) => opened,
         Err(error) => {
             return match error.kind() {
-                io::ErrorKind::NotFound => Ok(Seen::Nothing),
+                io::ErrorKind::NotFound => Ok(LookResult::Nothing),
                 // Somebody else's lease is in the way: that is a holder.
-                io::ErrorKind::WouldBlock => Ok(Seen::File(first, Hold::Held, None)),
-                io::ErrorKind::PermissionDenied => Ok(Seen::File(first, Hold::CannotTell, None)),
+                io::ErrorKind::WouldBlock => Ok(LookResult::File(first, UseState::InUse, None)),
+                io::ErrorKind::PermissionDenied => {
+                    Ok(LookResult::File(first, UseState::Unknown, None))
+                }
                 _ => Err(error),
             };
         }
     };
-    let (hold, proof) = asker.ask(opened);
-    let second = look::observe_fd(proof.file())?;
-    Ok(Seen::File(second, hold, Some(proof)))
+    let (hold, leased) = lease_thread.lease(opened);
+    let second = look::observe_fd(leased.file())?;
+    Ok(LookResult::File(second, hold, Some(leased)))
 }
 
 /// What a temp would be told now, by one look: the verdict of `scan` and `explain`.
 pub fn examine(
-    tools: &Tools,
-    ground: Ground<'_>,
+    engine: &Engine,
+    dir_context: DirContext<'_>,
     dir: &Dir,
-    asker: &Asker,
+    lease_thread: &LeaseThread,
     name: &OsStr,
     quarantine: bool,
 ) -> io::Result<Option<Examined>> {
-    let policy = &ground.root.policy;
-    let reading = policy.names.read(name);
+    let policy = &dir_context.root.policy;
+    let parsed = policy.names.parse(name);
     let our_uid = us();
-    let Seen::File(observation, hold, proof) = see((dir, name), policy, asker, our_uid)? else {
+    let LookResult::File(observation, hold, leased) =
+        see((dir, name), policy, lease_thread, our_uid)?
+    else {
         return Ok(None);
     };
     let now = clock::now();
     let file = &observation.fingerprint;
     let lag = dir.place().dates.lag(file);
-    let grace = policy.grace_of(&reading, file.size == 0, lag);
+    let grace = policy.grace_of(&parsed, file.size == 0, lag);
     let quiet = now.wall.since(file.newest()).saturating_sub(lag);
-    let siblings = tools.listings.of(dir, policy, 1)?;
-    let suspect = Suspect {
+    let siblings = engine.listings.of(dir, policy, 1)?;
+    let temp_info = TempInfo {
         name: name.to_owned(),
         reserved: policy.names.reserved(name.as_bytes()),
-        reading: siblings.reading(reading),
+        parsed: siblings.parsed(parsed),
         expected: None,
         quiet,
         unused: quiet.min(now.mono.since_boot()),
@@ -876,33 +893,33 @@ pub fn examine(
         written: None,
         closed: false,
     };
-    let census = (dir.reach() == Reach::OpenersOnly && hold == Hold::Free)
-        .then(|| evidence::census(&[FileId::from(&observation.fingerprint)], dir.reach()));
-    let circumstances = Circumstances {
+    let process_scan = (dir.reach() == LeaseCoverage::OpensOnly && hold == UseState::Unused)
+        .then(|| evidence::scan_processes(&[FileId::from(&observation.fingerprint)], dir.reach()));
+    let context = EvidenceContext {
         policy,
         our_uid,
-        marks: &tools.marks,
-        nested: &tools.nested,
-        locks: &tools.locks,
+        marks: &engine.marks,
+        nested: &engine.nested,
+        locks: &engine.locks,
         siblings: &siblings,
         since: now.mono,
         quarantine,
-        census: census.as_ref(),
+        process_scan: process_scan.as_ref(),
     };
-    let answer = (proof.as_ref(), hold);
-    let (evidence, found) = evidence::gather(dir, &suspect, observation, answer, circumstances)?;
+    let answer = (leased.as_ref(), hold);
+    let (evidence, found) = evidence::gather(dir, &temp_info, observation, answer, context)?;
     let verdict = judge(&evidence, policy);
-    let folder = ground.root.path.join(ground.below);
+    let folder = dir_context.root.path.join(dir_context.below);
     Ok(Some(Examined {
         details: match verdict {
             Verdict::Keep(reason) => {
-                details(tools, policy, dir, name, &evidence.observation, reason)
+                details(engine, policy, dir, name, &evidence.observation, reason)
             }
             _ => Details::default(),
         },
-        target: evidence::target_name(&suspect.reading, found.index).map(|name| folder.join(name)),
+        target: evidence::target_name(&temp_info.parsed, found.index).map(|name| folder.join(name)),
         path: folder.join(name),
-        suspect,
+        temp_info,
         evidence,
         verdict,
     }))
@@ -916,7 +933,7 @@ pub struct Examined {
     /// What it was to become.
     pub target: Option<PathBuf>,
     /// What is known of it.
-    pub suspect: Suspect,
+    pub temp_info: TempInfo,
     /// What the verdict rests on.
     pub evidence: Evidence,
     /// The verdict.
@@ -925,14 +942,14 @@ pub struct Examined {
     pub details: Details,
 }
 
-fn intent((doomed, candidate): &(Doomed, Candidate)) -> json::Object {
-    let Doomed {
+fn intent((removal, candidate): &(Removal, Candidate)) -> json::Object {
+    let Removal {
         observation: seen,
         disposed,
         ..
-    } = doomed;
+    } = removal;
     let file = &seen.fingerprint;
-    let suspect = &candidate.suspect;
+    let temp_info = &candidate.temp_info;
     json::Object::default()
         .with("time", json::time(clock::wall()))
         .with_path("path", Some(&disposed.subject.path))
@@ -941,11 +958,11 @@ fn intent((doomed, candidate): &(Doomed, Candidate)) -> json::Object {
         .with("disk_bytes", seen.allocated)
         .with("verdict", candidate.verdict.as_str())
         .with("reason", candidate.verdict.reason().map(Reason::as_str))
-        .with("grammar", suspect.reading.grammar)
-        .with_ms("quiet_ms", Some(suspect.quiet))
-        .with_ms("grace_ms", Some(suspect.grace))
+        .with("grammar", temp_info.parsed.grammar)
+        .with_ms("quiet_ms", Some(temp_info.quiet))
+        .with_ms("grace_ms", Some(temp_info.grace))
         .with_path("target", disposed.target.as_deref())
-        .with("writer_pid", suspect.reading.pid)
+        .with("writer_pid", temp_info.parsed.pid)
         .with("dev", file.dev)
         .with("ino", file.ino)
         .with("uid", file.uid)

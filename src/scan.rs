@@ -52,7 +52,7 @@ pub fn scan(
         false => base.open_within(below)?,
     };
     let (todo, next) = unbounded();
-    let walk = Walk {
+    let walk = ScanQueue {
         root,
         base,
         met,
@@ -77,7 +77,7 @@ pub fn scan(
     Ok(())
 }
 
-struct Walk<'a> {
+struct ScanQueue<'a> {
     root: &'a Root,
     /// The root, held open for as long as the walk lasts: each directory is opened from there by its
     /// way, so no more than one is open for each thread.
@@ -88,7 +88,7 @@ struct Walk<'a> {
     left: AtomicUsize,
 }
 
-impl Walk<'_> {
+impl ScanQueue<'_> {
     fn work(&self, next: &Receiver<Option<PathBuf>>) {
         let mut buffer = Buffer::default();
         while let Ok(Some(below)) = next.recv() {

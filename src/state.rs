@@ -136,7 +136,7 @@ pub struct RootLock {
 
 /// A lock that a live process has.
 #[derive(Clone, Debug)]
-pub struct Held {
+pub struct LockHolder {
     /// Its process, if that could be read.
     pub pid: Option<u32>,
     /// The directory, by its path without symlinks, and how far the rule reaches below it. `None` if that could
@@ -149,7 +149,7 @@ pub struct Held {
 pub enum LockError {
     /// Another orphand works on it, or on a directory that overlaps with it.
     #[error("another orphand works on it")]
-    Busy(Held),
+    Busy(LockHolder),
     /// No lock can be made here. Nothing depends on it but that two orphands share the work.
     #[error("its lock {path:?} cannot be made: {error}")]
     Unavailable {
@@ -170,7 +170,7 @@ pub struct Locker {
     /// The folder, under a lock of its own.
     _alone: Option<File>,
     /// The locks of other processes, once they were read.
-    others: Option<Vec<Held>>,
+    others: Option<Vec<LockHolder>>,
 }
 
 /// The longest wait for another process that takes its locks.
@@ -237,7 +237,7 @@ impl Locker {
         // Worst case, if the content of the other lock was not written yet: two passes over one directory. The
         // protocol allows for that; the work is done twice.
         let others = self.others.get_or_insert_with(|| others(&self.runtime));
-        let overlaps = |held: &&Held| {
+        let overlaps = |held: &&LockHolder| {
             held.root
                 .as_ref()
                 .is_some_and(|other| overlap(other, &root))
@@ -254,7 +254,7 @@ const SUFFIX: &str = ".lock";
 
 /// Returns the locks of other live processes in the folder `runtime`. Creates nothing.
 #[must_use]
-pub fn held(runtime: &Path) -> Vec<Held> {
+pub fn held(runtime: &Path) -> Vec<LockHolder> {
     // To ask for a lock is to have it for a moment: no other process is to find it taken.
     let _alone = alone(runtime);
     others(runtime)
@@ -275,7 +275,7 @@ fn alone(runtime: &Path) -> Option<File> {
     }
 }
 
-fn others(runtime: &Path) -> Vec<Held> {
+fn others(runtime: &Path) -> Vec<LockHolder> {
     let entries = fs::read_dir(runtime).into_iter().flatten().flatten();
     let is_lock = |path: &PathBuf| {
         let name = path.file_name().and_then(|name| name.to_str());
@@ -342,12 +342,12 @@ const FLAT: &[u8] = b"flat";
 
 /// Reads the content of a lock file.
 #[must_use]
-pub fn read_held(file: File) -> Held {
+pub fn read_held(file: File) -> LockHolder {
     let mut bytes = Vec::new();
     let _ = file.take(LARGEST_LOCK).read_to_end(&mut bytes);
     let mut parts = bytes.split(|byte| *byte == 0);
     let pid = parts.next().and_then(|pid| std::str::from_utf8(pid).ok());
-    Held {
+    LockHolder {
         pid: pid.and_then(|pid| pid.trim().parse().ok()),
         root: read_root(parts),
     }

@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 /// Ends a [`sweep`](crate::sweep::sweep) early, from another thread: the batches in flight are finished,
 /// and no other begins.
 #[derive(Clone, Debug, Default)]
-pub struct Stop(Arc<State>);
+pub struct Stop(Arc<StopState>);
 
 #[derive(Debug, Default)]
-struct State {
+struct StopState {
     stopped: AtomicBool,
     /// The number of batches in flight.
     busy: Mutex<usize>,

@@ -10,15 +10,15 @@ use crossbeam_channel::bounded;
 use crate::clock;
 use crate::decide::judge::Reason;
 use crate::decide::observation::Observation;
-use crate::decide::policy::confirm;
-use crate::decide::time::ClockWatch;
+use crate::decide::policy::min_observation_gap;
+use crate::decide::time::ClockJumpDetector;
 use crate::decide::tracker::{Origin, Tracked};
 use crate::event::{Details, Event, Subject};
-use crate::evidence::Asker;
+use crate::evidence::LeaseThread;
 use crate::look::{Dir, RootError, RootId};
-use crate::pass::{self, Due, Ground, Pass, Returned, Tools};
+use crate::pass::{self, DirContext, Engine, Pass, PassItem, Returned};
 use crate::reap;
-use crate::reap::quarantine::Room;
+use crate::reap::quarantine::Quarantine;
 use crate::root::Root;
 use crate::scan::{self, Found};
 use crate::stop::Stop;
@@ -30,12 +30,12 @@ use crate::stop::Stop;
 /// were found are left because of that.
 pub fn sweep(
     root: &Root,
-    tools: &Tools,
+    engine: &Engine,
     stop: &Stop,
     tell: &mut dyn FnMut(Event),
     progress: &(dyn Fn(usize, usize) + Sync),
 ) -> Result<usize, RootError> {
-    let mut clocks = ClockWatch::default();
+    let mut clocks = ClockJumpDetector::default();
     clocks.read(clock::now());
     // What stands at the root's path may be swapped while this goes on.
     let id = Some(RootId::of(&root.path)?);
@@ -61,14 +61,14 @@ pub fn sweep(
     let around = Around {
         root,
         id,
-        tools,
+        engine,
         stop,
         clocks,
     };
     if !root.policy.is_dry_run() {
         put_in_order(around, &mut found, tell);
     }
-    let mut dirs: Vec<(PathBuf, Vec<Due>)> = Vec::with_capacity(found.temps.len());
+    let mut dirs: Vec<(PathBuf, Vec<PassItem>)> = Vec::with_capacity(found.temps.len());
     for (below, names) in found.temps {
         let now = clock::mono();
         // The sweep may remove the temp that shows that another one is its target.
@@ -79,10 +79,10 @@ pub fn sweep(
         let due = |name| {
             let mut temp = Tracked::found(now, Origin::Found);
             if rule!("target-until-sweep-ends", targets.contains_key(&name)) {
-                temp.is_a_target();
+                temp.mark_target();
             }
             let temp = Some(temp);
-            Due { name, temp }
+            PassItem { name, temp }
         };
         dirs.push((below, names.into_iter().map(due).collect()));
     }
@@ -134,7 +134,7 @@ pub fn sweep(
             let details = match (&dir, &seen) {
                 (Some(dir), Some(seen)) => {
                     let young = Reason::Young;
-                    pass::details(tools, &root.policy, dir, &one.name, seen, young)
+                    pass::details(engine, &root.policy, dir, &one.name, seen, young)
                 }
                 _ => Details::default(),
             };
@@ -153,7 +153,7 @@ pub fn sweep(
 }
 
 /// Returns whether no event was sent for the temp, which still exists as far as is known.
-fn is_untold(one: &Due) -> bool {
+fn is_untold(one: &PassItem) -> bool {
     one.temp.as_ref().is_some_and(|temp| !temp.is_kept())
 }
 
@@ -165,11 +165,11 @@ enum Looking {
 
 /// Sleeps until the second look is due for everything that it can be due for, or until the end is asked
 /// for.
-fn wait_for(dirs: &[(PathBuf, Vec<Due>)], root: &Root, lag: Duration, stop: &Stop) {
+fn wait_for(dirs: &[(PathBuf, Vec<PassItem>)], root: &Root, lag: Duration, stop: &Stop) {
     let longest = root.policy.grace.random.max(root.policy.grace.fixed);
     let now = clock::mono();
     // Where dates are of whole seconds, looks are further apart: by a second and a half at most.
-    let soon = now.after(confirm(longest.max(lag * 3), lag));
+    let soon = now.after(min_observation_gap(longest.max(lag * 3), lag));
     let temps = dirs
         .iter()
         .flat_map(|(_, due)| due)
@@ -184,7 +184,7 @@ fn wait_for(dirs: &[(PathBuf, Vec<Due>)], root: &Root, lag: Duration, stop: &Sto
 /// Temps of one directory that are passed over together.
 struct Part<'a> {
     below: &'a Path,
-    due: &'a mut [Due],
+    due: &'a mut [PassItem],
 }
 
 /// What all parts have in common.
@@ -192,9 +192,9 @@ struct Part<'a> {
 struct Around<'a> {
     root: &'a Root,
     id: Option<RootId>,
-    tools: &'a Tools,
+    engine: &'a Engine,
     stop: &'a Stop,
-    clocks: ClockWatch,
+    clocks: ClockJumpDetector,
 }
 
 impl Around<'_> {
@@ -205,20 +205,21 @@ impl Around<'_> {
         todo: &Mutex<impl Iterator<Item = (usize, Part<'a>)>>,
         told: &mut dyn FnMut(usize, Vec<Event>, usize) -> bool,
     ) {
-        let asker = Asker::new();
+        let lease_thread = LeaseThread::new();
         let next = || todo.lock().unwrap_or_else(PoisonError::into_inner).next();
         // A part that is taken is processed to its end: the parts before it are.
         while let Some(batch) = self.stop.begin()
             && let Some((index, part)) = next()
         {
-            let ground = Ground {
+            let dir_context = DirContext {
                 root: self.root,
                 id: self.id,
                 below: part.below,
             };
             let mut events = Vec::new();
             let mut tell = |event| events.push(event);
-            Pass::new(self.tools, ground, &asker, &mut tell).run(&mut self.clocks, part.due);
+            Pass::new(self.engine, dir_context, &lease_thread, &mut tell)
+                .run(&mut self.clocks, part.due);
             drop(batch);
             if !told(index, events, part.due.len()) {
                 return;
@@ -236,7 +237,7 @@ fn side_by_side(
     progress: &(dyn Fn(usize, usize) + Sync),
 ) {
     let total = parts.iter().map(|part| part.due.len()).sum();
-    let most = pass::hands().min(parts.len());
+    let most = pass::max_workers().min(parts.len());
     let todo = Mutex::new(parts.into_iter().enumerate());
     let (send, receive) = bounded(most);
     let mut done = 0;
@@ -286,29 +287,29 @@ fn put_in_order(around: Around<'_>, found: &mut Found, tell: &mut dyn FnMut(Even
     let Around {
         root,
         id,
-        tools,
+        engine,
         stop,
         ..
     } = around;
     if stop.is_stopped() {
         return;
     }
-    if let Ok(Some(room)) = Room::find(&root.path, id) {
-        room.tidy();
+    if let Ok(Some(room)) = Quarantine::open_existing(&root.path, id) {
+        room.remove_stale_slots();
     }
-    let asker = Asker::new();
+    let lease_thread = LeaseThread::new();
     for (below, claim) in std::mem::take(&mut found.claims) {
         let Some(_batch) = stop.begin() else {
             return;
         };
-        let ground = Ground {
+        let dir_context = DirContext {
             root,
             id,
             below: &below,
         };
-        match pass::recover(tools, ground, &asker, &claim, tell) {
+        match pass::recover(engine, dir_context, &lease_thread, &claim, tell) {
             Returned::Back(name) => found.add(below, name),
-            Returned::Kept(reason) => tell(pass::kept_claim(ground, &claim, reason, None)),
+            Returned::Kept(reason) => tell(pass::kept_claim(dir_context, &claim, reason, None)),
             Returned::Failed | Returned::Done => {}
         }
     }

@@ -15,8 +15,8 @@ use dashmap::mapref::entry::Entry;
 
 use crate::decide::time::Mono;
 use crate::decide::tracker::{Origin, Tracked};
-use crate::memory;
-use key::{Folders, Parts};
+use crate::free_memory;
+use key::{FolderSet, KeyParts};
 
 pub(crate) use key::Cut;
 pub use key::{Folder, Key};
@@ -28,18 +28,18 @@ mod key;
 pub struct Temps {
     /// Two words an entry: a table that has just grown is half empty.
     map: DashMap<Key, Box<Tracked>>,
-    folders: Mutex<Folders>,
+    folders: Mutex<FolderSet>,
     /// The timer thread sleeps for so long that the next creation is to wake it.
     asleep: AtomicBool,
     /// The bell was rung because the whole map is to be looked at again.
     stale: AtomicBool,
-    bell: Sender<()>,
+    waker: Sender<()>,
     /// The shortest grace of any rule, nanoseconds.
     shortest: AtomicU64,
     /// When a temp was last created, nanoseconds of the monotonic clock; 0: none yet.
-    heard: AtomicU64,
+    last_created: AtomicU64,
     /// When the first temp was created since the last [`Temps::due_before`]; 0: none was.
-    news: AtomicU64,
+    first_created: AtomicU64,
     /// No more than about this many are kept.
     most: usize,
     /// How many were put in since the beginning.
@@ -47,7 +47,7 @@ pub struct Temps {
     /// There are so many.
     is_full: AtomicBool,
     /// Some were turned away because of that.
-    turned_away: AtomicBool,
+    has_rejected: AtomicBool,
 }
 
 /// How many temps are kept track of, unless the builder says otherwise: 2 million take half a
@@ -58,23 +58,23 @@ impl Temps {
     /// An empty map that keeps no more than about `most`, and what the timer thread is woken by.
     #[must_use]
     pub fn new(shortest: Duration, most: usize) -> (Temps, Receiver<()>) {
-        let (bell, rung) = bounded(1);
+        let (waker, wake_rx) = bounded(1);
         let temps = Temps {
             map: DashMap::new(),
             folders: Mutex::default(),
             asleep: AtomicBool::new(false),
             stale: AtomicBool::new(false),
-            bell,
+            waker,
             shortest: AtomicU64::new(0),
-            heard: AtomicU64::new(0),
-            news: AtomicU64::new(0),
+            last_created: AtomicU64::new(0),
+            first_created: AtomicU64::new(0),
             most,
             put_in: AtomicUsize::new(0),
             is_full: AtomicBool::new(false),
-            turned_away: AtomicBool::new(false),
+            has_rejected: AtomicBool::new(false),
         };
         temps.set_shortest(shortest);
-        (temps, rung)
+        (temps, wake_rx)
     }
 
     /// A temp was created, or renamed to this name. Whatever was known under it is another file's.
@@ -82,26 +82,26 @@ impl Temps {
     pub fn created(&self, path: &Path, now: Mono) -> bool {
         // What was known of this very name is replaced all the same.
         if self.is_full() && rule!("no-more-temps-than-room", !self.knows(path)) {
-            return self.turned_away.swap(true, Ordering::SeqCst);
+            return self.has_rejected.swap(true, Ordering::SeqCst);
         }
         let temp = Tracked::created(now, self.shortest());
         let before = self.map.insert(self.key(path), Box::new(temp));
         // Whoever took the name of a claim lets go of it too, some time.
         // RACE: that may be heard of before the mark is set; worst case: the claim is forgotten with it, until
         // the next scan of everything.
-        if before.is_some_and(|before| rule!("claim-outlives-its-name", before.may_come_back()))
-            && let Some(mut temp) = self.map.get_mut(&Cut::new(path) as &dyn Parts)
+        if before.is_some_and(|before| rule!("claim-outlives-its-name", before.is_claim_pending()))
+            && let Some(mut temp) = self.map.get_mut(&Cut::new(path) as &dyn KeyParts)
         {
-            temp.may_be_nameless();
+            temp.set_claim_pending();
         }
-        self.heard.store(now.0, Ordering::Relaxed);
+        self.last_created.store(now.0, Ordering::Relaxed);
         // After the insertion: `due_before` first clears this and then reads the map, so it either
         // finds the temp or is told of it by this.
-        if self.news.load(Ordering::Relaxed) == 0 {
-            self.news.store(now.0.max(1), Ordering::SeqCst);
+        if self.first_created.load(Ordering::Relaxed) == 0 {
+            self.first_created.store(now.0.max(1), Ordering::SeqCst);
         }
         if self.asleep.load(Ordering::SeqCst) && self.asleep.swap(false, Ordering::SeqCst) {
-            self.ring();
+            self.notify();
         }
         true
     }
@@ -111,15 +111,15 @@ impl Temps {
     /// `RACE:` the event of our own rename may be lost, or come after that of another's; worst case: what
     /// somebody else renames here is taken for it, and left alone until the watch ends.
     pub fn renamed_here(&self, path: &Path, now: Mono) -> bool {
-        let known = self.map.get_mut(&Cut::new(path) as &dyn Parts);
-        let is_ours = known.is_some_and(|mut temp| temp.has_returned());
+        let known = self.map.get_mut(&Cut::new(path) as &dyn KeyParts);
+        let is_ours = known.is_some_and(|mut temp| temp.take_put_back());
         rule!("given-back-is-not-new", is_ours) || self.created(path, now)
     }
 
     /// The name that is known at `path` is the target of another temp.
-    pub fn is_a_target(&self, path: &Path) {
-        if let Some(mut temp) = self.map.get_mut(&Cut::new(path) as &dyn Parts) {
-            temp.is_a_target();
+    pub fn mark_target(&self, path: &Path) {
+        if let Some(mut temp) = self.map.get_mut(&Cut::new(path) as &dyn KeyParts) {
+            temp.mark_target();
         }
     }
 
@@ -136,19 +136,19 @@ impl Temps {
 
     /// Whether there was no room for some temps. They are to be found by a scan when there is.
     #[must_use]
-    pub fn has_turned_away(&self) -> bool {
-        self.turned_away.load(Ordering::SeqCst)
+    pub fn has_rejected(&self) -> bool {
+        self.has_rejected.load(Ordering::SeqCst)
     }
 
     /// Whether there was no room for some temps, and is now: a quarter of it, so that it does not come
     /// and go. Says so once.
     #[must_use]
-    pub fn has_room_again(&self) -> bool {
+    pub fn has_capacity_again(&self) -> bool {
         let has_room = self.len() <= self.most - self.most / 4;
         if has_room {
             self.is_full.store(false, Ordering::Relaxed);
         }
-        has_room && self.turned_away.swap(false, Ordering::SeqCst)
+        has_room && self.has_rejected.swap(false, Ordering::SeqCst)
     }
 
     fn key(&self, path: &Path) -> Key {
@@ -157,14 +157,14 @@ impl Temps {
         Key::new(folder, cut.name())
     }
 
-    fn folders(&self) -> MutexGuard<'_, Folders> {
+    fn folders(&self) -> MutexGuard<'_, FolderSet> {
         self.folders.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether there is anything under this name.
     #[must_use]
     pub fn knows(&self, path: &Path) -> bool {
-        self.map.contains_key(&Cut::new(path) as &dyn Parts)
+        self.map.contains_key(&Cut::new(path) as &dyn KeyParts)
     }
 
     /// A temp's name is there, and it may have been for long. What is known of it stands.
@@ -181,13 +181,13 @@ impl Temps {
             rule!("nameless-is-not-gone", is_ours, without: temp.is_reaping())
         };
         self.map
-            .remove_if(&Cut::new(path) as &dyn Parts, |_, temp| !is_ours(temp))
+            .remove_if(&Cut::new(path) as &dyn KeyParts, |_, temp| !is_ours(temp))
             .is_some()
     }
 
     /// A writer closed it.
     pub fn closed(&self, path: &Path) {
-        if let Some(mut temp) = self.map.get_mut(&Cut::new(path) as &dyn Parts) {
+        if let Some(mut temp) = self.map.get_mut(&Cut::new(path) as &dyn KeyParts) {
             temp.close();
         }
     }
@@ -196,7 +196,7 @@ impl Temps {
     pub fn found(&self, path: &Path, now: Mono, origin: Origin) -> bool {
         if self.is_full() {
             if !self.knows(path) {
-                self.turned_away.store(true, Ordering::SeqCst);
+                self.has_rejected.store(true, Ordering::SeqCst);
             }
             return false;
         }
@@ -211,18 +211,18 @@ impl Temps {
 
     /// A scan found it, and it is to be left alone. For this there is always room: its dates may change,
     /// and whoever is not known then is taken by the next scan.
-    pub fn leave(&self, path: &Path, now: Mono) {
+    pub fn ignore(&self, path: &Path, now: Mono) {
         if let Entry::Vacant(vacant) = self.map.entry(self.key(path)) {
-            vacant.insert(Box::new(Tracked::left_alone(now)));
+            vacant.insert(Box::new(Tracked::ignored(now)));
         }
     }
 
     /// A claim is about to get this name back, and is to be left alone then. Says whether nothing was
     /// known under it.
-    pub fn leave_returning(&self, path: &Path, now: Mono) -> bool {
+    pub fn expect_put_back(&self, path: &Path, now: Mono) -> bool {
         match self.map.entry(self.key(path)) {
             Entry::Vacant(vacant) => {
-                vacant.insert(Box::new(Tracked::returning(now)));
+                vacant.insert(Box::new(Tracked::awaiting_put_back(now)));
                 true
             }
             Entry::Occupied(_) => false,
@@ -230,33 +230,33 @@ impl Temps {
     }
 
     /// A claim of it waits to have this name back.
-    pub fn nameless(&self, path: &Path, now: Mono) {
+    pub fn claim_pending(&self, path: &Path, now: Mono) {
         if !self.knows(path) {
             _ = self.created(path, now);
         }
-        if let Some(mut temp) = self.map.get_mut(&Cut::new(path) as &dyn Parts) {
-            temp.may_be_nameless();
+        if let Some(mut temp) = self.map.get_mut(&Cut::new(path) as &dyn KeyParts) {
+            temp.set_claim_pending();
         }
     }
 
     /// The claim has not got this name back: what was to be left alone is forgotten, and what somebody has
     /// made here meanwhile is not.
-    pub fn does_not_return(&self, path: &Path) {
+    pub fn cancel_put_back(&self, path: &Path) {
         let is_awaited = |temp: &mut Box<Tracked>| {
-            let is_it = temp.has_returned();
+            let is_it = temp.take_put_back();
             rule!("only-the-awaited-is-forgotten", is_it, without: true)
         };
         self.map
-            .remove_if_mut(&Cut::new(path) as &dyn Parts, |_, temp| is_awaited(temp));
+            .remove_if_mut(&Cut::new(path) as &dyn KeyParts, |_, temp| is_awaited(temp));
     }
 
     /// Forgets everything in `dir` and in those folders below it that `is_its`, but what is to be left alone.
     pub fn forget_below(&self, dir: &Path, is_its: impl Fn(&Path) -> bool) {
-        let itself: &dyn Parts = &Cut::new(dir);
+        let itself: &dyn KeyParts = &Cut::new(dir);
         self.map.retain(|key, temp| {
-            let (folder, key_parts): (&Path, &dyn Parts) = (key.folder(), key);
+            let (folder, key_parts): (&Path, &dyn KeyParts) = (key.folder(), key);
             let goes = (folder.starts_with(dir) && is_its(folder)) || key_parts == itself;
-            temp.is_left_alone() || !goes
+            temp.is_ignored() || !goes
         });
     }
 
@@ -273,12 +273,12 @@ impl Temps {
     /// Makes the timer thread look at the whole map again.
     pub fn wake(&self) {
         self.stale.store(true, Ordering::SeqCst);
-        self.ring();
+        self.notify();
     }
 
-    fn ring(&self) {
+    fn notify(&self) {
         // A full bell has been rung already.
-        let _ = self.bell.try_send(());
+        let _ = self.waker.try_send(());
     }
 
     /// How many are known.
@@ -307,8 +307,8 @@ impl Temps {
 
     /// When a temp was last seen being created.
     #[must_use]
-    pub fn last_heard(&self) -> Option<Mono> {
-        let heard = self.heard.load(Ordering::Relaxed);
+    pub fn last_created(&self) -> Option<Mono> {
+        let heard = self.last_created.load(Ordering::Relaxed);
         (heard > 0).then_some(Mono(heard))
     }
 
@@ -320,8 +320,8 @@ impl Temps {
 
     /// When the first temp was created since the last [`Temps::due_before`], if one was.
     #[must_use]
-    pub fn news(&self) -> Option<Mono> {
-        let first = self.news.load(Ordering::SeqCst);
+    pub fn first_created(&self) -> Option<Mono> {
+        let first = self.first_created.load(Ordering::SeqCst);
         (first > 0).then_some(Mono(first))
     }
 
@@ -330,7 +330,7 @@ impl Temps {
     #[must_use]
     pub fn fall_asleep(&self) -> bool {
         self.asleep.store(true, Ordering::SeqCst);
-        let calm = self.news().is_none();
+        let calm = self.first_created().is_none();
         if !calm {
             self.asleep.store(false, Ordering::SeqCst);
         }
@@ -346,7 +346,7 @@ impl Temps {
         most: usize,
         in_hand: impl Fn(&Folder) -> bool,
     ) -> Nearest {
-        self.news.store(0, Ordering::SeqCst);
+        self.first_created.store(0, Ordering::SeqCst);
         let mut due = BinaryHeap::new();
         let (mut horizon, mut later) = (horizon, Mono(u64::MAX));
         for temp in &self.map {
@@ -368,24 +368,24 @@ impl Temps {
         Nearest {
             due: due.into_vec(),
             horizon,
-            later,
+            next_after: later,
         }
     }
 
     /// Takes up a temp if it is due: what is heard of its name from now on is our own doing, until
-    /// [`Temps::put_down`].
+    /// [`Temps::check_in`].
     #[must_use]
-    pub fn take_up(&self, key: &Key, now: Mono) -> Option<Tracked> {
+    pub fn check_out(&self, key: &Key, now: Mono) -> Option<Tracked> {
         let mut temp = self.map.get_mut(key)?;
         if temp.due() > now || temp.is_reaping() {
             return None;
         }
-        Some(temp.hand_over())
+        Some(temp.check_out())
     }
 
     /// Puts down what was taken up: with what is known now, or for good. If its name was given to
     /// another file meanwhile, that one's entry stands.
-    pub fn put_down(&self, key: &Key, temp: Option<Tracked>) {
+    pub fn check_in(&self, key: &Key, temp: Option<Tracked>) {
         match temp {
             Some(temp) => {
                 if let Some(mut entry) = self.map.get_mut(key)
@@ -415,24 +415,26 @@ impl Temps {
         }
         self.map.shrink_to_fit();
         self.folders().shrink();
-        memory::give_back();
+        free_memory::give_back();
     }
 
     /// How many wait, how many are kept and why, and when the next one is due: for people.
     #[must_use]
-    pub fn census(&self) -> Waiting {
-        self.census_by(1, |_| Some(0)).pop().unwrap_or_default()
+    pub fn pending_counts(&self) -> PendingCounts {
+        self.pending_counts_by(1, |_| Some(0))
+            .pop()
+            .unwrap_or_default()
     }
 
     /// The same for each of `parts`; `part_of` says to which a folder belongs. It must not call the
     /// map.
     #[must_use]
-    pub fn census_by(
+    pub fn pending_counts_by(
         &self,
         parts: usize,
         part_of: impl Fn(&Path) -> Option<usize>,
-    ) -> Vec<Waiting> {
-        let mut all = vec![Waiting::default(); parts];
+    ) -> Vec<PendingCounts> {
+        let mut all = vec![PendingCounts::default(); parts];
         for temp in &self.map {
             if let Some(waiting) = part_of(temp.key().folder()).and_then(|part| all.get_mut(part)) {
                 waiting.count(&temp);
@@ -450,7 +452,7 @@ pub struct Nearest {
     /// All that is due before this is in it.
     pub horizon: Mono,
     /// Nothing else is due before this.
-    pub later: Mono,
+    pub next_after: Mono,
 }
 
 /// For how many temps there must be room for it to be worth giving back.
@@ -458,7 +460,7 @@ const WORTH_IT: usize = 10_000;
 
 /// What the map holds, for a status line.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Waiting {
+pub struct PendingCounts {
     /// Temps within their grace.
     pub waiting: usize,
     /// Temps that were judged and kept.
@@ -471,7 +473,7 @@ pub struct Waiting {
     pub reasons: BTreeMap<&'static str, usize>,
 }
 
-impl Waiting {
+impl PendingCounts {
     fn count(&mut self, temp: &Tracked) {
         match temp.kept_for() {
             Some(reason) => {
@@ -480,7 +482,7 @@ impl Waiting {
                 self.held_bytes = self.held_bytes.saturating_add(bytes);
                 *self.reasons.entry(reason.as_str()).or_default() += 1;
             }
-            None if temp.is_left_alone() => {}
+            None if temp.is_ignored() => {}
             None => {
                 self.waiting += 1;
                 let due = temp.due();
@@ -520,12 +522,12 @@ mod tests {
     fn what_we_give_back_stays_left_alone() {
         let (temps, _bell) = Temps::new(Duration::from_secs(1), MOST);
         let (path, late) = (Path::new("/r/a.tmp"), Mono(u64::MAX / 2));
-        assert!(temps.leave_returning(path, Mono(1)));
+        assert!(temps.expect_put_back(path, Mono(1)));
         let key = temps.key(path);
         assert!(temps.renamed_here(path, Mono(2)));
-        assert!(temps.take_up(&key, late).is_none(), "it is left alone");
+        assert!(temps.check_out(&key, late).is_none(), "it is left alone");
         assert!(temps.renamed_here(path, Mono(3)));
-        let is_due = temps.take_up(&key, late).is_some();
+        let is_due = temps.check_out(&key, late).is_some();
         assert!(is_due, "it is somebody else's by now");
     }
 
@@ -535,7 +537,7 @@ mod tests {
         let (one, other) = (Path::new("/r/a.tmp"), Path::new("/r/b.tmp"));
         assert!(temps.created(one, Mono(1)));
         temps.created(other, Mono(2));
-        assert!(!temps.knows(other) && temps.has_turned_away());
+        assert!(!temps.knows(other) && temps.has_rejected());
         assert!(temps.created(one, Mono(3)), "what is known is replaced");
     }
 
@@ -544,11 +546,11 @@ mod tests {
         let path = Path::new("/r/a.tmp");
         for made in [false, true] {
             let (temps, _bell) = Temps::new(Duration::from_secs(1), MOST);
-            assert!(temps.leave_returning(path, Mono(1)));
+            assert!(temps.expect_put_back(path, Mono(1)));
             if made {
                 temps.created(path, Mono(2));
             }
-            temps.does_not_return(path);
+            temps.cancel_put_back(path);
             assert_eq!(temps.knows(path), made);
         }
     }
@@ -560,17 +562,17 @@ mod tests {
         let (path, late) = (Path::new("/r/a.tmp"), Mono(u64::MAX / 2));
         temps.created(path, Mono(1));
         let key = temps.key(path);
-        let mut taken = temps.take_up(&key, late).expect("it is due");
+        let mut taken = temps.check_out(&key, late).expect("it is due");
         assert!(!temps.gone(path), "it is in a hand");
-        taken.may_be_nameless();
-        temps.put_down(&key, Some(taken.settled_down()));
+        taken.set_claim_pending();
+        temps.check_in(&key, Some(taken.check_in()));
         assert!(!temps.gone(path), "it is looked for again");
         // Whoever takes its name meanwhile, and gives it up.
         temps.created(path, Mono(2));
         assert!(!temps.gone(path), "it is looked for again");
-        let mut taken = temps.take_up(&key, late).expect("it is due");
-        taken.has_its_name();
-        temps.put_down(&key, Some(taken.settled_down()));
+        let mut taken = temps.check_out(&key, late).expect("it is due");
+        taken.clear_claim_pending();
+        temps.check_in(&key, Some(taken.check_in()));
         assert!(temps.gone(path));
     }
 
@@ -583,22 +585,22 @@ mod tests {
             let (now, late) = (Mono(1_000), Mono(u64::MAX / 2));
             temps.found(&path, now, Origin::Found);
             let key = temps.key(&path);
-            let taken = temps.take_up(&key, now).expect("it is due");
+            let taken = temps.check_out(&key, now).expect("it is due");
             if in_hand {
                 temps.review(now, |_| true);
             }
-            let mut taken = taken.settled_down();
+            let mut taken = taken.check_in();
             taken.keep(
                 crate::decide::judge::Reason::Young,
                 Duration::from_secs(9),
                 now,
             );
-            temps.put_down(&key, Some(taken));
-            let taken = temps.take_up(&key, late).expect("it was put down");
+            temps.check_in(&key, Some(taken));
+            let taken = temps.check_out(&key, late).expect("it was put down");
             assert_eq!(taken.is_reviewed(), in_hand);
             assert_eq!(taken.due() <= now, in_hand, "at once");
-            temps.put_down(&key, Some(taken.settled_down()));
-            let again = temps.take_up(&key, late).expect("it was put down");
+            temps.check_in(&key, Some(taken.check_in()));
+            let again = temps.check_out(&key, late).expect("it was put down");
             assert_eq!(again.is_reviewed(), in_hand, "nobody has looked");
         }
     }

@@ -31,16 +31,16 @@ struct Spent {
 /// Makes them for all temps in `dir`, by as many threads as a sweep.
 pub(crate) fn make(dir: &Path) {
     let names = temps(dir);
-    let hands = orphand::pass::hands();
+    let workers = orphand::pass::max_workers();
     for look in [Hand::look_first as fn(&mut Hand, &[OsString]), Hand::reap] {
         let todo: Mutex<VecDeque<&[OsString]>> = Mutex::new(names.chunks(BATCH).collect());
         std::thread::scope(|scope| {
-            for _ in 0..hands {
+            for _ in 0..workers {
                 scope.spawn(|| {
-                    let mut hand = Hand::new(dir, false);
+                    let mut worker = Hand::new(dir, false);
                     let next = || todo.lock().expect("no panic").pop_front();
                     while let Some(batch) = next() {
-                        look(&mut hand, batch);
+                        look(&mut worker, batch);
                     }
                 });
             }
@@ -51,11 +51,13 @@ pub(crate) fn make(dir: &Path) {
 /// Makes them for all temps in `dir`, one after the other, and prints what each took.
 pub(crate) fn table(dir: &Path) {
     let names = temps(dir);
-    let mut hand = Hand::new(dir, true);
-    names.chunks(BATCH).for_each(|batch| hand.look_first(batch));
-    names.chunks(BATCH).for_each(|batch| hand.reap(batch));
+    let mut worker = Hand::new(dir, true);
+    names
+        .chunks(BATCH)
+        .for_each(|batch| worker.look_first(batch));
+    names.chunks(BATCH).for_each(|batch| worker.reap(batch));
     let (mut calls, mut all) = (0, 0.0);
-    for spent in &hand.spent {
+    for spent in &worker.spent {
         let each = spent.took.as_secs_f64() * 1e6 / names.len() as f64;
         let times = spent.times as usize / names.len();
         println!("{:<12} {:<22} {each:>6.2} µs", spent.step, spent.call);
@@ -124,8 +126,8 @@ impl Hand {
             self.gather(file);
             self.step = "Claim";
             let claim = claim(name);
-            self.call("renameat2", |hand| {
-                let (dir, flags) = (hand.dir.as_fd(), RenameFlags::NOREPLACE);
+            self.call("renameat2", |worker| {
+                let (dir, flags) = (worker.dir.as_fd(), RenameFlags::NOREPLACE);
                 rustix::fs::renameat_with(dir, name, dir, &claim, flags).expect("a claim");
             });
             self.step = "Compare";
@@ -144,8 +146,8 @@ impl Hand {
             self.statx(&claim, "statx, the claim");
             self.statx(&TARGET.into(), "statx, its target");
             self.step = "Unlink";
-            self.call("unlinkat", |hand| {
-                rustix::fs::unlinkat(&hand.dir, &claim, AtFlags::empty()).expect("a claim");
+            self.call("unlinkat", |worker| {
+                rustix::fs::unlinkat(&worker.dir, &claim, AtFlags::empty()).expect("a claim");
             });
             self.statx_fd(&file);
             self.let_go(&file);
@@ -178,9 +180,9 @@ impl Hand {
     }
 
     fn statx(&mut self, name: &OsString, call: &'static str) {
-        self.call(call, |hand| {
+        self.call(call, |worker| {
             let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT;
-            rustix::fs::statx(&hand.dir, name, flags, wanted()).expect("a file")
+            rustix::fs::statx(&worker.dir, name, flags, wanted()).expect("a file")
         });
     }
 
@@ -192,9 +194,9 @@ impl Hand {
 
     fn open(&mut self, name: &OsString) -> OwnedFd {
         self.statx(name, "statx, its name");
-        self.call("openat", |hand| {
+        self.call("openat", |worker| {
             let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-            rustix::fs::openat(&hand.dir, name, flags | OFlags::NOATIME, Mode::empty())
+            rustix::fs::openat(&worker.dir, name, flags | OFlags::NOATIME, Mode::empty())
                 .expect("a file of ours")
         })
     }

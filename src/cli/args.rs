@@ -37,14 +37,14 @@ Exit: 0 done, also where temps were kept · 1 failed · 2 wrong usage or a refus
 129 SIGHUP ended a sweep · 130 SIGINT did · 143 SIGTERM did")]
 pub(crate) struct Cli {
     #[command(flatten)]
-    pub(crate) look: Look,
+    pub(crate) look: OutputOptions,
     #[command(subcommand)]
-    pub(crate) command: Command,
+    pub(crate) command: CliCommand,
 }
 
 /// How it is said.
 #[derive(Clone, Debug, Args)]
-pub(crate) struct Look {
+pub(crate) struct OutputOptions {
     /// Print JSON: one object a line for watch and sweep, one document for scan and explain
     #[arg(long, global = true)]
     pub(crate) json: bool,
@@ -73,7 +73,7 @@ pub(crate) enum Color {
 }
 
 #[derive(Debug, Subcommand)]
-pub(crate) enum Command {
+pub(crate) enum CliCommand {
     /// Watch directories and remove what is orphaned, in the foreground
     Watch(Watch),
     /// Show what is there, with the verdict each temp would get now; changes nothing
@@ -88,14 +88,14 @@ pub(crate) enum Command {
     Restore(Restore),
     /// Show or empty the quarantine
     #[command(subcommand)]
-    Quarantine(Quarantine),
+    Quarantine(QuarantineCommand),
     /// Show what the running watcher watches, holds back and has freed
-    Status(super::status::Status),
+    Status(super::status::StatusOptions),
     /// Install, start and stop it as a service of launchd or systemd
     Service(super::service::Service),
     /// Make, check and show the configuration file
     #[command(subcommand)]
-    Config(super::config::Config),
+    Config(super::config::ConfigCommand),
     /// Look for what would keep orphand from working, each with its cure
     Doctor(super::doctor::Doctor),
     /// Print completions for a shell
@@ -106,7 +106,7 @@ pub(crate) enum Command {
 
 /// The rule for the directories.
 #[derive(Clone, Debug, Args)]
-pub(crate) struct Rule {
+pub(crate) struct RuleOptions {
     /// How long no process may have used a temp: 250ms, 1.5s, 30s, 5m, 1h30m, 7d
     /// [default: 5m, and 1h for names without a random part]
     #[arg(long, value_name = "TIME", value_parser = duration::grace, env = "ORPHAND_GRACE")]
@@ -138,7 +138,7 @@ pub(crate) struct Rule {
 }
 
 #[derive(Clone, Debug, Args)]
-pub(crate) struct Depth {
+pub(crate) struct RecursiveFlag {
     /// Below the directories too; --recursive=false: not, whatever the configuration says
     #[arg(
         short,
@@ -163,7 +163,7 @@ fn flag(text: &str) -> Result<bool, String> {
 }
 
 #[derive(Clone, Debug, Args)]
-pub(crate) struct Deed {
+pub(crate) struct ActionOptions {
     /// What happens to an orphan
     #[arg(long, value_enum, env = "ORPHAND_ACTION")]
     action: Option<ActionArg>,
@@ -175,11 +175,11 @@ pub(crate) struct Deed {
 #[derive(Debug, Args)]
 pub(crate) struct Watch {
     #[command(flatten)]
-    pub(crate) rule: Rule,
+    pub(crate) rule: RuleOptions,
     #[command(flatten)]
-    pub(crate) depth: Depth,
+    pub(crate) depth: RecursiveFlag,
     #[command(flatten)]
-    pub(crate) deed: Deed,
+    pub(crate) deed: ActionOptions,
     /// What becomes of temps that were there before [default: wait on a terminal, else take]
     #[arg(long, value_enum)]
     pub(crate) existing: Option<ExistingArg>,
@@ -194,11 +194,11 @@ pub(crate) struct Watch {
 #[derive(Debug, Args)]
 pub(crate) struct Scan {
     #[command(flatten)]
-    pub(crate) rule: Rule,
+    pub(crate) rule: RuleOptions,
     #[command(flatten)]
-    pub(crate) depth: Depth,
+    pub(crate) depth: RecursiveFlag,
     #[command(flatten)]
-    pub(crate) deed: Deed,
+    pub(crate) deed: ActionOptions,
     /// Exit with 10 if there are orphans
     #[arg(long)]
     pub(crate) exit_code: bool,
@@ -210,11 +210,11 @@ pub(crate) struct Scan {
 #[derive(Debug, Args)]
 pub(crate) struct Sweep {
     #[command(flatten)]
-    pub(crate) rule: Rule,
+    pub(crate) rule: RuleOptions,
     #[command(flatten)]
-    pub(crate) depth: Depth,
+    pub(crate) depth: RecursiveFlag,
     #[command(flatten)]
-    pub(crate) deed: Deed,
+    pub(crate) deed: ActionOptions,
     /// Do not ask
     #[arg(long)]
     pub(crate) yes: bool,
@@ -226,7 +226,7 @@ pub(crate) struct Sweep {
 #[derive(Debug, Args)]
 pub(crate) struct Explain {
     #[command(flatten)]
-    pub(crate) rule: Rule,
+    pub(crate) rule: RuleOptions,
     /// Only say what would be done: explain never does more
     #[arg(short = 'n', long, hide = true)]
     pub(crate) dry_run: bool,
@@ -271,15 +271,15 @@ pub(crate) struct Restore {
 }
 
 #[derive(Debug, Subcommand)]
-pub(crate) enum Quarantine {
+pub(crate) enum QuarantineCommand {
     /// Show what is held back
-    List(Rooms),
+    List(QuarantineOptions),
     /// Delete it for good
     Purge(Purge),
 }
 
 #[derive(Debug, Args)]
-pub(crate) struct Rooms {
+pub(crate) struct QuarantineOptions {
     /// Read this configuration file
     #[arg(long, value_name = "FILE", env = "ORPHAND_CONFIG")]
     pub(crate) config: Option<PathBuf>,
@@ -309,7 +309,7 @@ fn word<V: ValueEnum>(value: V) -> String {
         .unwrap_or_default()
 }
 
-impl Depth {
+impl RecursiveFlag {
     /// Returns `command` with this option.
     pub(crate) fn repeat(&self, command: Suggestion) -> Suggestion {
         match self.recursive {
@@ -322,9 +322,9 @@ impl Depth {
 /// Returns the command that sweeps what these options and directories say, but for `-n` and `--yes`.
 /// `only_reports`: the configuration would make a dry run of it.
 pub(crate) fn sweep(
-    rule: &Rule,
-    depth: &Depth,
-    deed: &Deed,
+    rule: &RuleOptions,
+    depth: &RecursiveFlag,
+    deed: &ActionOptions,
     dirs: &[PathBuf],
     only_reports: bool,
 ) -> Suggestion {
@@ -333,10 +333,10 @@ pub(crate) fn sweep(
     command.args(dirs.iter().map(|dir| absolute(dir)))
 }
 
-impl Deed {
+impl ActionOptions {
     /// The same without a dry run.
-    pub(crate) fn for_real(&self) -> Deed {
-        Deed {
+    pub(crate) fn for_real(&self) -> ActionOptions {
+        ActionOptions {
             dry_run: false,
             ..self.clone()
         }
@@ -353,11 +353,11 @@ impl Deed {
     }
 }
 
-impl Rule {
+impl RuleOptions {
     /// Returns `command` with every option of these that a verdict depends on.
     pub(crate) fn repeat(&self, command: Suggestion) -> Suggestion {
         // A new option is an error here until it is repeated.
-        let Rule {
+        let RuleOptions {
             grace,
             name,
             writer,
@@ -384,7 +384,11 @@ impl Rule {
     }
 
     /// What was typed, as settings.
-    pub(crate) fn settings(&self, depth: Option<&Depth>, deed: Option<&Deed>) -> RuleSettings {
+    pub(crate) fn settings(
+        &self,
+        depth: Option<&RecursiveFlag>,
+        deed: Option<&ActionOptions>,
+    ) -> RuleSettings {
         let list = |list: &Vec<String>| (!list.is_empty()).then(|| list.clone());
         let action = deed.and_then(|deed| match deed.dry_run {
             true => Some(Action::Report),

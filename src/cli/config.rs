@@ -8,51 +8,51 @@ use orphand::look::answer;
 use orphand::root::{Root, absolute};
 use serde_json::Value;
 
-use super::args::Look;
+use super::args::OutputOptions;
 use super::config_file::{self, ConfigError, RootsError, RuleSettings};
-use super::report::Report;
+use super::event_printer::EventPrinter;
 use super::shell::Suggestion;
 use super::{Exit, Failure, list_writers, print, text, watch};
 use show::Options;
-use typed::Typed;
+use sources::WithSources;
 
 mod init;
 mod show;
-mod typed;
+mod sources;
 mod value;
 
 #[derive(Debug, clap::Subcommand)]
-pub(crate) enum Config {
+pub(crate) enum ConfigCommand {
     /// Write a file in which every setting is explained and none is changed; never overwrites
-    Init(Typed<Named>),
+    Init(WithSources<CheckedFile>),
     /// Say what the file is about, or its first mistake
-    Check(Typed<Named>),
+    Check(WithSources<CheckedFile>),
     /// Show what is in force for each directory, and where each value comes from
-    Show(Typed<Options>),
+    Show(WithSources<Options>),
     /// Show where the file is looked for, and which is read
-    Path(Typed<Named>),
+    Path(WithSources<CheckedFile>),
 }
 
 /// Which file.
 #[derive(Debug, clap::Args)]
-pub(crate) struct Named {
+pub(crate) struct CheckedFile {
     /// This configuration file instead of the usual one
     #[arg(long, value_name = "FILE", env = "ORPHAND_CONFIG")]
     config: Option<PathBuf>,
 }
 
-pub(super) fn run(command: &Config, look: &Look) -> Result<Exit, Failure> {
-    let mut report = Report::new(look, Vec::new());
+pub(super) fn run(command: &ConfigCommand, look: &OutputOptions) -> Result<Exit, Failure> {
+    let mut report = EventPrinter::new(look, Vec::new());
     match command {
-        Config::Init(named) => init(place(named)?, look, &mut report),
-        Config::Check(named) => check(named.options.config.as_deref(), look, &mut report),
-        Config::Show(options) => show(options, look, &mut report),
-        Config::Path(named) => path(named, look, &mut report),
+        ConfigCommand::Init(named) => init(place(named)?, look, &mut report),
+        ConfigCommand::Check(named) => check(named.options.config.as_deref(), look, &mut report),
+        ConfigCommand::Show(options) => show(options, look, &mut report),
+        ConfigCommand::Path(named) => path(named, look, &mut report),
     }
 }
 
 /// The file that is read if it is there.
-fn place(named: &Typed<Named>) -> Result<PathBuf, Failure> {
+fn place(named: &WithSources<CheckedFile>) -> Result<PathBuf, Failure> {
     let named = named.options.config.as_deref().map(absolute);
     let place = named.or_else(config_file::Config::usual_path);
     place.ok_or_else(|| {
@@ -64,7 +64,7 @@ fn place(named: &Typed<Named>) -> Result<PathBuf, Failure> {
     })
 }
 
-fn init(path: PathBuf, look: &Look, report: &mut Report) -> Result<Exit, Failure> {
+fn init(path: PathBuf, look: &OutputOptions, report: &mut EventPrinter) -> Result<Exit, Failure> {
     init::write(&path)?;
     if look.json {
         let made = Object::default().with_path("path", Some(&path));
@@ -80,7 +80,11 @@ fn init(path: PathBuf, look: &Look, report: &mut Report) -> Result<Exit, Failure
     Ok(Exit::Done)
 }
 
-fn check(named: Option<&Path>, look: &Look, report: &mut Report) -> Result<Exit, Failure> {
+fn check(
+    named: Option<&Path>,
+    look: &OutputOptions,
+    report: &mut EventPrinter,
+) -> Result<Exit, Failure> {
     let read = || -> Result<_, ConfigError> {
         let config = config_file::Config::load(named)?;
         match config.roots(&RuleSettings::default()) {
@@ -187,7 +191,11 @@ fn summary(path: Option<&Path>, roots: &[Root]) -> Vec<String> {
     lines
 }
 
-fn show(options: &Typed<Options>, look: &Look, report: &mut Report) -> Result<Exit, Failure> {
+fn show(
+    options: &WithSources<Options>,
+    look: &OutputOptions,
+    report: &mut EventPrinter,
+) -> Result<Exit, Failure> {
     if list_writers(&options.options.rule)? {
         return Ok(Exit::Done);
     }
@@ -205,7 +213,11 @@ fn show(options: &Typed<Options>, look: &Look, report: &mut Report) -> Result<Ex
     Ok(Exit::Done)
 }
 
-fn path(named: &Typed<Named>, look: &Look, report: &mut Report) -> Result<Exit, Failure> {
+fn path(
+    named: &WithSources<CheckedFile>,
+    look: &OutputOptions,
+    report: &mut EventPrinter,
+) -> Result<Exit, Failure> {
     let path = place(named)?;
     if look.json {
         let document = Object::default()

@@ -23,18 +23,18 @@ use orphand::watch::CLOSE_EVENTS;
 
 use super::shell::{self, Suggestion};
 use super::text;
-use mistake::{Mistake, Place};
-use overlap::Known;
+use overlap::KnownRoot;
+use spanned_error::{Position, SpannedError};
 
-pub(crate) use covering::{Covered, RuleAt};
+pub(crate) use rule_set::{Covered, RuleAt};
 pub(crate) use section::{Lines, SECTIONS, Section};
 
-mod covering;
 mod entry;
-mod mistake;
 mod overlap;
 mod read;
+mod rule_set;
 mod section;
+mod spanned_error;
 
 /// One rule's settings, each optional: what one place (the file, the command line) says.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -77,7 +77,7 @@ pub(crate) struct WatchRule {
     /// Without the `[defaults]`.
     pub(crate) settings: RuleSettings,
     /// Where its path stands.
-    pub(crate) place: Place,
+    pub(crate) place: Position,
     pub(crate) lines: Lines,
 }
 
@@ -171,7 +171,7 @@ impl Default for MetricsSettings {
 pub(crate) struct ConfigError {
     pub(crate) path: PathBuf,
     /// `None`: it is the whole file.
-    pub(crate) place: Option<Place>,
+    pub(crate) place: Option<Position>,
     pub(crate) what: String,
 }
 
@@ -280,7 +280,8 @@ impl Config {
             Ok(text) => Config::parse(text, &path, absolute_variable("HOME").as_deref()),
             Err(_) => {
                 let text = bytes.utf8_chunks().next().map_or("", |chunk| chunk.valid());
-                let mistake = Mistake::new(text.len(), "this is not UTF-8; save the file as UTF-8");
+                let mistake =
+                    SpannedError::new(text.len(), "this is not UTF-8; save the file as UTF-8");
                 Err(mistake.in_file(&path, text))
             }
         }
@@ -291,7 +292,7 @@ impl Config {
     pub(crate) fn roots(&self, typed: &RuleSettings) -> Result<Vec<Root>, RootsError> {
         let mut roots: Vec<Root> = Vec::new();
         // By the paths as they are written, and by those that they lead to.
-        let mut known = [Known::default(), Known::default()];
+        let mut known = [KnownRoot::default(), KnownRoot::default()];
         // All at once: those that do not answer are waited for together.
         let _ = answer::silent(self.watch.iter().map(|rule| rule.path.as_path()));
         for rule in &self.watch {

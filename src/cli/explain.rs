@@ -12,30 +12,30 @@ use orphand::decide::judge::{Answer, GATES, Reason, Verdict};
 use orphand::decide::observation::Holder;
 use orphand::decide::policy::Policy;
 use orphand::decide::time::Wall;
-use orphand::evidence::{self, Asker, FileId};
+use orphand::evidence::{self, FileId, LeaseThread};
 use orphand::json;
 use orphand::look::{Dir, answer};
-use orphand::pass::{self, Examined, Ground};
+use orphand::pass::{self, DirContext, Examined};
 use orphand::reap::quarantine;
 use orphand::root::{Root, absolute};
 use orphand::state::Folders;
 use serde_json::{Value, json};
 
-use super::args::{Explain, Look};
+use super::args::{Explain, OutputOptions};
 use super::config_file::RuleAt;
-use super::report::Report;
+use super::event_printer::EventPrinter;
+use super::messages;
 use super::scan::{object, rule_object};
 use super::shell::Suggestion;
-use super::words;
 use super::{
-    Exit, Failure, Intent, Plan, list_writers, lossy, missing, no_answer, plan, text, tools,
+    Exit, Failure, Intent, Plan, engine, list_writers, lossy, missing, no_answer, plan, text,
 };
 
-pub(super) fn run(command: &Explain, look: &Look) -> Result<Exit, Failure> {
+pub(super) fn run(command: &Explain, look: &OutputOptions) -> Result<Exit, Failure> {
     if list_writers(&command.rule)? {
         return Ok(Exit::Done);
     }
-    let mut report = Report::new(look, Vec::new());
+    let mut report = EventPrinter::new(look, Vec::new());
     let mut documents = Vec::new();
     let mut cannot_tell = false;
     for file in &command.files {
@@ -126,7 +126,7 @@ fn no_temp(policy: &Policy, name: &OsStr) -> Option<String> {
 }
 
 /// The first lines: which file, and by which rule it is judged.
-fn head(report: &mut Report, subject: &Explained<'_>, plan: &Plan) -> Result<(), Failure> {
+fn head(report: &mut EventPrinter, subject: &Explained<'_>, plan: &Plan) -> Result<(), Failure> {
     report.line(&text::escaped(subject.path))?;
     match subject.rule {
         Some(rule) => {
@@ -146,7 +146,7 @@ fn examine(
     name: &OsStr,
 ) -> Result<Option<(Examined, Vec<Holder>)>, Failure> {
     let root = subject.root;
-    let tools = tools(&Folders::from_env(), false)?;
+    let engine = engine(&Folders::from_env(), false)?;
     let failed = |error: &dyn std::fmt::Display| {
         Failure::new(
             Exit::Failed,
@@ -161,7 +161,7 @@ fn examine(
         orphand::look::RootError::Missing => missing(&root.path.join(name)),
         error => failed(&error),
     })?;
-    let ground = Ground {
+    let dir_context = DirContext {
         root,
         id: None,
         below: Path::new(""),
@@ -173,15 +173,22 @@ fn examine(
         }
         None => quarantine::is_possible(&dir),
     };
-    let asker = Asker::new();
-    let examined = pass::examine(&tools, ground, &dir, &asker, name, has_quarantine);
+    let lease_thread = LeaseThread::new();
+    let examined = pass::examine(
+        &engine,
+        dir_context,
+        &dir,
+        &lease_thread,
+        name,
+        has_quarantine,
+    );
     let Some(examined) = examined.map_err(|error| failed(&error))? else {
         return Ok(None);
     };
     let holders = match examined.evidence.hold.is_held() {
         true => {
             let file = FileId::from(&examined.evidence.observation.fingerprint);
-            evidence::census(&[file], dir.reach()).of(file)
+            evidence::scan_processes(&[file], dir.reach()).of(file)
         }
         false => Vec::new(),
     };
@@ -209,8 +216,8 @@ fn document(subject: &Explained<'_>, examined: &Examined, holders: &[Holder]) ->
     };
     object(examined, verdict, subject.rule)
         .with_path("root", Some(&root.path))
-        .with_ms("grace_ms", Some(examined.suspect.grace))
-        .with("grammar", examined.suspect.reading.grammar)
+        .with_ms("grace_ms", Some(examined.temp_info.grace))
+        .with("grammar", examined.temp_info.parsed.grammar)
         .with("holders", json::holders(holders))
         .with("matches", subject.no_temp.is_none())
         .with("gates", gates)
@@ -250,7 +257,7 @@ fn not_regular(subject: &Explained<'_>, seen: &Metadata) -> Value {
 }
 
 fn print(
-    report: &mut Report,
+    report: &mut EventPrinter,
     subject: &Explained<'_>,
     examined: &Examined,
     holders: &[Holder],
@@ -281,12 +288,12 @@ fn print(
         Verdict::Reap => "reap: nothing stands against removing it".to_owned(),
         Verdict::Keep(reason) => format!(
             "keep: {reason} ({})",
-            words::kept(reason, "", None, &examined.details)
+            messages::kept(reason, "", None, &examined.details)
         ),
         Verdict::Quarantine(Some(reason)) => {
             format!(
                 "quarantine: {reason} ({})",
-                words::kept(reason, "", None, &examined.details)
+                messages::kept(reason, "", None, &examined.details)
             )
         }
         Verdict::Quarantine(None) => "quarantine".to_owned(),

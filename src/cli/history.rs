@@ -9,18 +9,18 @@ use orphand::root::absolute;
 use orphand::state::Folders;
 use serde_json::Value;
 
-use super::args::{History, Look};
+use super::args::{History, OutputOptions};
+use super::event_printer::EventPrinter;
 use super::moment::Moment;
 use super::quarantines::path_of;
-use super::report::Report;
 use super::{Exit, Failure, text};
 
 /// The events that are history; what else a journal may hold is its own business.
 const TOLD: [&str; 4] = ["reaped", "quarantined", "restored", "purged"];
 
-pub(super) fn run(command: &History, look: &Look) -> Result<Exit, Failure> {
+pub(super) fn run(command: &History, look: &OutputOptions) -> Result<Exit, Failure> {
     let journal = Journal::new(Folders::from_env().state.as_deref());
-    let mut report = Report::new(look, Vec::new());
+    let mut report = EventPrinter::new(look, Vec::new());
     let filter = Filter::new(command);
     let mut chosen = VecDeque::new();
     let (mut told, mut bytes, mut end) = (0u64, 0u64, Ok(()));

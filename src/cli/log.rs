@@ -15,9 +15,9 @@ use log::{Level, LevelFilter, Log, Metadata, Record};
 use orphand::capped::CappedFile;
 use orphand::state::Folders;
 
-use super::args::Look;
+use super::args::OutputOptions;
 use super::config_file::{LogFile, LogSettings};
-use super::{supervisor, variables};
+use super::{service_notify, variables};
 
 /// The name of the file in its folder.
 pub(crate) const FILE: &str = "orphand.log";
@@ -85,7 +85,7 @@ impl Repeats {
 static LOG: OnceLock<Both> = OnceLock::new();
 
 /// Starts it: stderr, by what was typed.
-pub(crate) fn start(look: &Look) {
+pub(crate) fn start(look: &OutputOptions) {
     let typed = match (look.quiet, look.verbose) {
         (true, _) => Some(LevelFilter::Error),
         (false, 0) => None,
@@ -101,10 +101,10 @@ pub(crate) fn start(look: &Look) {
     if variable {
         builder.parse_env(env_logger::Env::new().filter("ORPHAND_LOG"));
     }
-    if supervisor::is_journal(io::stderr()) {
+    if service_notify::is_journal(io::stderr()) {
         // It dates each line itself.
         builder.format(|to, record| {
-            let priority = supervisor::priority(record.level());
+            let priority = service_notify::priority(record.level());
             writeln!(to, "{priority}{}", record.args())
         });
     }
@@ -201,7 +201,7 @@ pub(crate) fn also(line: &str) {
 /// A person reads stderr, or the journal keeps it.
 fn is_kept_elsewhere() -> bool {
     use std::io::IsTerminal as _;
-    io::stderr().is_terminal() || supervisor::is_journal(io::stderr())
+    io::stderr().is_terminal() || service_notify::is_journal(io::stderr())
 }
 
 impl Both {

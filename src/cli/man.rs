@@ -124,7 +124,7 @@ fn main_page(cli: &Command) -> io::Result<Vec<u8>> {
 }
 
 /// A name, and what it is about.
-type Entry<'a> = (&'a str, &'a str);
+type ManEntry<'a> = (&'a str, &'a str);
 
 fn section<N: AsRef<str>, T: AsRef<str>>(roff: &mut Roff, title: &str, list: &[(N, T)]) {
     roff.control("SH", [title]);
@@ -174,7 +174,7 @@ fn see_also(cli: &Command) -> Vec<Inline> {
 }
 
 #[rustfmt::skip]
-const EXIT_STATUS: [Entry<'static>; 12] = [
+const EXIT_STATUS: [ManEntry<'static>; 12] = [
     ("0", "Done, also where temps were kept."),
     ("1", "Failed: a directory that is not there, or a restore onto something that exists."),
     ("2", "Wrong usage, or a directory that is refused."),
@@ -191,7 +191,7 @@ const EXIT_STATUS: [Entry<'static>; 12] = [
 ];
 
 #[rustfmt::skip]
-const VARIABLES: [Entry<'static>; 7] = [
+const VARIABLES: [ManEntry<'static>; 7] = [
     ("ORPHAND_LOG", "What is logged to stderr: error, warn, info or debug, also for single modules."),
     ("XDG_CONFIG_HOME", "Where the configuration file is looked for, in orphand/; else ~/.config."),
     ("XDG_STATE_HOME", "Where the journal is kept, in orphand/; else ~/.local/state, on macOS \
@@ -203,7 +203,7 @@ const VARIABLES: [Entry<'static>; 7] = [
 ];
 
 #[rustfmt::skip]
-const FILES: [Entry<'static>; 5] = [
+const FILES: [ManEntry<'static>; 5] = [
     ("$XDG_CONFIG_HOME/orphand/config.toml", "The configuration. Not needed for commands that name their directories."),
     ("$XDG_STATE_HOME/orphand/journal.jsonl", "What was done, one JSON object a line; rotated at 16 MiB."),
     ("$XDG_RUNTIME_DIR/orphand/root-*.lock", "One for each directory that is worked on; gone with its process."),
@@ -213,7 +213,7 @@ const FILES: [Entry<'static>; 5] = [
 ];
 
 #[rustfmt::skip]
-const EXAMPLES: [Entry<'static>; 5] = [
+const EXAMPLES: [ManEntry<'static>; 5] = [
     ("See what is there, and what would go; nothing is changed:", "orphand scan ~/.app/sessions"),
     ("Watch a directory, and say what happens and why:", "orphand watch --grace 10s ~/.app/sessions"),
     ("Make one pass, without asking:", "orphand sweep --yes ~/.app/sessions"),

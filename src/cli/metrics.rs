@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use orphand::decide::time::Wall;
 use orphand::event::RootState;
 
-use super::board::{Board, Snapshot, is_blind, state};
+use super::watch_status::{Snapshot, WatchStatus, is_blind, state};
 
 /// The file, and when it is written next.
 #[derive(Debug)]
@@ -54,7 +54,7 @@ impl Textfile {
     }
 
     /// Writes what `board` shows. A disk without room stops nothing.
-    pub(crate) fn write(&mut self, board: &Board) {
+    pub(crate) fn write(&mut self, board: &WatchStatus) {
         self.written = Instant::now();
         self.has_news = false;
         let text = render(&board.snapshot(), board.since);
@@ -121,11 +121,11 @@ fn render(seen: &Snapshot, since: Wall) -> String {
 }
 
 fn families(seen: &Snapshot, since: Wall) -> Vec<Family> {
-    let each = |value: &dyn Fn(&orphand::daemon::Standing) -> f64| {
+    let each = |value: &dyn Fn(&orphand::daemon::RootStatus) -> f64| {
         let sample = |one| (labels(one, None), value(one));
         seen.roots.iter().map(sample).collect::<Vec<_>>()
     };
-    let by_reason = |counts: &dyn Fn(&orphand::daemon::Standing) -> Vec<(&'static str, f64)>| {
+    let by_reason = |counts: &dyn Fn(&orphand::daemon::RootStatus) -> Vec<(&'static str, f64)>| {
         let samples = |one| {
             let sample = move |(reason, value)| (labels(one, Some(reason)), value);
             counts(one).into_iter().map(sample)
@@ -150,9 +150,9 @@ fn families(seen: &Snapshot, since: Wall) -> Vec<Family> {
         let float = |(reason, count): (&&'static str, &u64)| (*reason, *count as f64);
         counts.iter().map(float).collect::<Vec<_>>()
     };
-    let scanned = |value: &dyn Fn(orphand::ledger::Scan) -> f64| {
-        let sample = |one: &orphand::daemon::Standing| {
-            let scan = one.tally.scan?;
+    let scanned = |value: &dyn Fn(orphand::stats::LastScan) -> f64| {
+        let sample = |one: &orphand::daemon::RootStatus| {
+            let scan = one.root_stats.scan?;
             Some((labels(one, None), value(scan)))
         };
         seen.roots.iter().filter_map(sample).collect::<Vec<_>>()
@@ -194,57 +194,57 @@ fn families(seen: &Snapshot, since: Wall) -> Vec<Family> {
         gauge(
             "orphand_waiting_files",
             "Temps within their grace.",
-            each(&|one| one.waiting.waiting as f64),
+            each(&|one| one.pending.waiting as f64),
         ),
         gauge(
             "orphand_orphan_files",
             "Temps that nobody renamed within their grace and that are still there.",
-            each(&|one| one.waiting.held as f64),
+            each(&|one| one.pending.held as f64),
         ),
         gauge(
             "orphand_orphan_bytes",
             "The bytes of those.",
-            each(&|one| one.waiting.held_bytes as f64),
+            each(&|one| one.pending.held_bytes as f64),
         ),
         counter(
             "orphand_removed_files_total",
             "Temps removed.",
-            each(&|one| one.tally.summary.reaped as f64),
+            each(&|one| one.root_stats.summary.reaped as f64),
         ),
         counter(
             "orphand_reclaimed_bytes_total",
             "Their bytes.",
-            each(&|one| one.tally.summary.freed.bytes as f64),
+            each(&|one| one.root_stats.summary.freed.bytes as f64),
         ),
         counter(
             "orphand_reclaimed_disk_bytes_total",
             "Bytes on the disk that removing them freed.",
-            each(&|one| one.tally.summary.freed.disk_bytes as f64),
+            each(&|one| one.root_stats.summary.freed.disk_bytes as f64),
         ),
         counter(
             "orphand_quarantined_files_total",
             "Temps moved to the quarantine.",
-            each(&|one| one.tally.summary.quarantined as f64),
+            each(&|one| one.root_stats.summary.quarantined as f64),
         ),
         counter(
             "orphand_quarantined_bytes_total",
             "Their bytes, which are not free.",
-            each(&|one| one.tally.summary.held_back.bytes as f64),
+            each(&|one| one.root_stats.summary.held_back.bytes as f64),
         ),
         counter(
             "orphand_kept_total",
             "How often a temp was kept: once per temp and reason.",
-            by_reason(&|one| floats(&one.tally.kept)),
+            by_reason(&|one| floats(&one.root_stats.kept)),
         ),
         counter(
             "orphand_unlink_errors_total",
             "Temps that could not be dealt with, and directories that could not be read.",
-            each(&|one| one.tally.summary.failed as f64),
+            each(&|one| one.root_stats.summary.failed as f64),
         ),
         counter(
             "orphand_rescans_total",
             "How often the root was scanned, by what gave the reason.",
-            by_reason(&|one| floats(&one.tally.rescans)),
+            by_reason(&|one| floats(&one.root_stats.rescans)),
         ),
         gauge(
             "orphand_scan_duration_seconds",
@@ -263,7 +263,7 @@ fn seconds(at: Wall) -> f64 {
     at.sec as f64 + f64::from(at.nsec) / 1e9
 }
 
-fn labels(one: &orphand::daemon::Standing, reason: Option<&str>) -> String {
+fn labels(one: &orphand::daemon::RootStatus, reason: Option<&str>) -> String {
     let root = escaped(&one.root.path.to_string_lossy());
     match reason {
         Some(reason) => format!("{{root=\"{root}\",reason=\"{}\"}}", escaped(reason)),

@@ -9,52 +9,52 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use orphand::decide::temp_name;
+use orphand::evidence::container_pids::ContainerPids;
 use orphand::evidence::locks::Locks;
-use orphand::evidence::namespaces::Nested;
-use orphand::evidence::restored::Marks;
+use orphand::evidence::restore_marks::RestoreMarks;
 use orphand::evidence::siblings::Listings;
-use orphand::evidence::writers::Writers;
+use orphand::evidence::writer_names::WriterNames;
 use orphand::journal::Journal;
 use orphand::look::{RootError, RootId, answer};
-use orphand::pass::Tools;
+use orphand::pass::Engine;
 use orphand::reap::Reaper;
 use orphand::root::{Refused, Root, absolute};
 use orphand::state::Folders;
 
-use args::{Command, Rule};
+use args::{CliCommand, RuleOptions};
 use config_file::{Config, Covered, RuleAt, RuleSettings};
 use shell::Suggestion;
 
 mod args;
-mod board;
 mod choices;
 mod completions;
 mod config;
 mod config_file;
 mod doctor;
 mod duration;
+mod event_printer;
 mod explain;
 mod history;
 mod log;
 mod man;
+mod messages;
 mod metrics;
 mod moment;
 mod program;
 mod quarantine;
 mod quarantines;
-mod report;
 mod restore;
 mod scan;
 mod service;
+mod service_notify;
 mod shell;
 mod size;
 mod status;
-mod supervisor;
 mod sweep;
 mod text;
 mod variables;
 mod watch;
-mod words;
+mod watch_status;
 
 /// How a command ends, where it does not simply fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -139,19 +139,19 @@ pub(crate) fn main() -> ExitCode {
     log::start(&cli.look);
     let look = cli.look;
     let end = match cli.command {
-        Command::Watch(command) => watch::run(&command, &look),
-        Command::Scan(command) => scan::run(&command, &look),
-        Command::Sweep(command) => sweep::run(&command, &look),
-        Command::Explain(command) => explain::run(&command, &look),
-        Command::History(command) => history::run(&command, &look),
-        Command::Restore(command) => restore::run(&command, &look),
-        Command::Quarantine(command) => quarantine::run(&command, &look),
-        Command::Status(command) => status::run(&command, &look),
-        Command::Service(command) => service::run(&command, &look),
-        Command::Config(command) => config::run(&command, &look),
-        Command::Doctor(command) => doctor::run(&command, &look),
-        Command::Completions(command) => completions::run(&command),
-        Command::Man(command) => man::run(&command),
+        CliCommand::Watch(command) => watch::run(&command, &look),
+        CliCommand::Scan(command) => scan::run(&command, &look),
+        CliCommand::Sweep(command) => sweep::run(&command, &look),
+        CliCommand::Explain(command) => explain::run(&command, &look),
+        CliCommand::History(command) => history::run(&command, &look),
+        CliCommand::Restore(command) => restore::run(&command, &look),
+        CliCommand::Quarantine(command) => quarantine::run(&command, &look),
+        CliCommand::Status(command) => status::run(&command, &look),
+        CliCommand::Service(command) => service::run(&command, &look),
+        CliCommand::Config(command) => config::run(&command, &look),
+        CliCommand::Doctor(command) => doctor::run(&command, &look),
+        CliCommand::Completions(command) => completions::run(&command),
+        CliCommand::Man(command) => man::run(&command),
     };
     let exit = end.unwrap_or_else(|failure| {
         // An error in a file begins with the file's name, so that editors can jump to it.
@@ -190,7 +190,7 @@ impl Plan {
     }
 
     /// Says which rule of the configuration file holds where.
-    fn name_rules(&self, look: &args::Look) {
+    fn name_rules(&self, look: &args::OutputOptions) {
         const MOST: usize = 20;
         let named = self.roots.iter().filter_map(|root| {
             let path = text::escaped(&root.path);
@@ -227,7 +227,7 @@ enum Intent {
 }
 
 fn plan(
-    rule: &Rule,
+    rule: &RuleOptions,
     typed: RuleSettings,
     dirs: &[PathBuf],
     intent: Intent,
@@ -277,7 +277,7 @@ fn plan(
 }
 
 /// The same for the directories that the configuration file lists. `verb` is what is to be done with them.
-fn listed(rule: &Rule, typed: &RuleSettings, verb: &str) -> Result<Plan, Failure> {
+fn listed(rule: &RuleOptions, typed: &RuleSettings, verb: &str) -> Result<Plan, Failure> {
     let config = Config::load(rule.config.as_deref())?;
     let mut roots = config.roots(typed)?;
     if roots.is_empty() {
@@ -331,7 +331,7 @@ fn nothing_listed(config: &Config, verb: &str) -> Failure {
 }
 
 /// `--writer list`: the named grammars, and whose they are. Says whether that was asked for.
-fn list_writers(rule: &Rule) -> Result<bool, Failure> {
+fn list_writers(rule: &RuleOptions) -> Result<bool, Failure> {
     let wanted = rule.writer.iter().any(|writer| writer == "list");
     if wanted {
         let rows = temp_name::writers().map(|writer| {
@@ -344,14 +344,14 @@ fn list_writers(rule: &Rule) -> Result<bool, Failure> {
 }
 
 /// The tools of a command that works by itself, without a watcher.
-fn tools(folders: &Folders, verbose: bool) -> Result<Tools, Failure> {
+fn engine(folders: &Folders, verbose: bool) -> Result<Engine, Failure> {
     let state = folders.state.as_deref();
-    Ok(Tools {
+    Ok(Engine {
         reaper: Reaper::new(),
         journal: Journal::new(state),
-        marks: Marks::new(state),
-        writers: Writers::default(),
-        nested: Nested::default(),
+        marks: RestoreMarks::new(state),
+        writers: WriterNames::default(),
+        nested: ContainerPids::default(),
         locks: Locks::default(),
         listings: Listings::default(),
         verbose,
@@ -420,7 +420,7 @@ fn no_answer(path: &Path) -> String {
 }
 
 /// A bar on stderr for what takes long, and only where somebody watches.
-fn progress_bar(look: &args::Look, what: &'static str) -> indicatif::ProgressBar {
+fn progress_bar(look: &args::OutputOptions, what: &'static str) -> indicatif::ProgressBar {
     if look.quiet || !io::stderr().is_terminal() {
         return indicatif::ProgressBar::hidden();
     }

@@ -7,22 +7,22 @@ use orphand::clock;
 use orphand::decide::observation::FileSize;
 use orphand::journal::{Journal, Line};
 use orphand::json;
-use orphand::reap::quarantine::{FOLDER, Room, Stored, purged};
+use orphand::reap::quarantine::{FOLDER, Quarantine, Stored, purged};
 use orphand::root::absolute;
 use orphand::state::Folders;
 
-use super::args::{Look, Purge, Quarantine, Rooms};
+use super::args::{OutputOptions, Purge, QuarantineCommand, QuarantineOptions};
 use super::config_file::Config;
-use super::quarantines::{Quarantines, Sum};
-use super::report::Report;
+use super::event_printer::EventPrinter;
+use super::quarantines::{QuarantineSum, Quarantines};
 use super::restore::line;
 use super::shell::Suggestion;
 use super::{Exit, Failure, confirmed, stdin_is_terminal, text};
 
-pub(super) fn run(command: &Quarantine, look: &Look) -> Result<Exit, Failure> {
+pub(super) fn run(command: &QuarantineCommand, look: &OutputOptions) -> Result<Exit, Failure> {
     match command {
-        Quarantine::List(rooms) => list(rooms, look),
-        Quarantine::Purge(command) => purge(command, look),
+        QuarantineCommand::List(rooms) => list(rooms, look),
+        QuarantineCommand::Purge(command) => purge(command, look),
     }
 }
 
@@ -31,7 +31,7 @@ fn read(quarantines: &Quarantines) -> (Vec<(PathBuf, Vec<Stored>)>, bool) {
     let mut failed = quarantines.say_what_failed();
     let mut all = Vec::new();
     for root in quarantines.roots() {
-        let stored = match Room::find(root, None) {
+        let stored = match Quarantine::open_existing(root, None) {
             Ok(Some(room)) => room.stored(),
             // It has gone meanwhile.
             _ => continue,
@@ -50,10 +50,10 @@ fn read(quarantines: &Quarantines) -> (Vec<(PathBuf, Vec<Stored>)>, bool) {
     (all, failed)
 }
 
-fn list(command: &Rooms, look: &Look) -> Result<Exit, Failure> {
+fn list(command: &QuarantineOptions, look: &OutputOptions) -> Result<Exit, Failure> {
     let config = Config::load(command.config.as_deref())?;
     let journal = Journal::new(Folders::from_env().state.as_deref());
-    let mut report = Report::new(look, Vec::new());
+    let mut report = EventPrinter::new(look, Vec::new());
     let (mut files, mut size) = (0, FileSize::default());
     let quarantines = match command.dirs.is_empty() {
         true => Quarantines::known(&config, &journal, None),
@@ -160,7 +160,7 @@ fn wanted(
     Ok(all.into_iter().filter_map(of_root).collect())
 }
 
-fn purge(command: &Purge, look: &Look) -> Result<Exit, Failure> {
+fn purge(command: &Purge, look: &OutputOptions) -> Result<Exit, Failure> {
     let config = Config::load(command.config.as_deref())?;
     let journal = Journal::new(Folders::from_env().state.as_deref());
     journal.set_cap(config.journal.max_size);
@@ -178,7 +178,7 @@ fn purge(command: &Purge, look: &Look) -> Result<Exit, Failure> {
         ids: ids.into_iter().cloned().collect(),
     };
     let wanted = wanted(command, all, &quarantines)?;
-    let mut sum = Sum::default();
+    let mut sum = QuarantineSum::default();
     let mut bytes = 0u64;
     for stored in wanted.iter().flat_map(|(_, stored)| stored) {
         sum.asked += 1;
@@ -197,11 +197,11 @@ fn purge(command: &Purge, look: &Look) -> Result<Exit, Failure> {
             return Ok(Exit::Done);
         }
     }
-    let mut report = Report::new(look, Vec::new());
+    let mut report = EventPrinter::new(look, Vec::new());
     // A closed pipe does not stop the command.
     let mut told = Ok(());
     for (root, stored) in wanted {
-        let room = match Room::find(&root, None) {
+        let room = match Quarantine::open_existing(&root, None) {
             Ok(Some(room)) => room,
             // All files of this root are left.
             _ => continue,

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use orphand::journal::Journal;
 use orphand::look::{RootError, answer};
-use orphand::reap::quarantine::{FOLDER, Room};
+use orphand::reap::quarantine::{FOLDER, Quarantine};
 use serde_json::Value;
 
 use super::config_file::Config;
@@ -39,7 +39,7 @@ impl Quarantines {
             if !quarantines.searched.insert(root.clone()) {
                 continue;
             }
-            let room = match Room::find(&root, None) {
+            let room = match Quarantine::open_existing(&root, None) {
                 Ok(Some(room)) => room,
                 Ok(None) => continue,
                 Err(error) => {
@@ -151,13 +151,13 @@ pub(super) fn path_of(object: &Value, key: &str) -> Option<PathBuf> {
 
 /// The result of a command for several files.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Sum {
+pub(super) struct QuarantineSum {
     pub(super) asked: usize,
     pub(super) done: usize,
     pub(super) failed: usize,
 }
 
-impl Sum {
+impl QuarantineSum {
     /// A line for people: `3 files: 2 deleted, 1 failed, 0 left`.
     pub(super) fn line(&self, done: &str) -> String {
         let number = |number: usize| text::count(number as u64);

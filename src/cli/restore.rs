@@ -8,22 +8,22 @@ use std::path::{Path, PathBuf};
 use orphand::clock;
 use orphand::decide::observation::Observation;
 use orphand::event::{Event, Subject};
-use orphand::evidence::restored::Marks;
+use orphand::evidence::restore_marks::RestoreMarks;
 use orphand::journal::{Journal, Line};
 use orphand::json;
 use orphand::look::Dir;
-use orphand::reap::quarantine::{Room, Stored, is_id};
+use orphand::reap::quarantine::{Quarantine, Stored, is_id};
 use orphand::root::absolute;
 use orphand::state::Folders;
 
-use super::args::{Look, Restore};
+use super::args::{OutputOptions, Restore};
 use super::config_file::Config;
-use super::quarantines::{Quarantines, Sum};
-use super::report::Report;
+use super::event_printer::EventPrinter;
+use super::quarantines::{QuarantineSum, Quarantines};
 use super::shell::Suggestion;
 use super::{Exit, Failure, text};
 
-pub(super) fn run(command: &Restore, look: &Look) -> Result<Exit, Failure> {
+pub(super) fn run(command: &Restore, look: &OutputOptions) -> Result<Exit, Failure> {
     let to_folder = command.to.as_deref().is_some_and(is_folder);
     if command.to.is_some() && command.which.len() > 1 && !to_folder {
         return Err(Failure::new(
@@ -37,16 +37,16 @@ pub(super) fn run(command: &Restore, look: &Look) -> Result<Exit, Failure> {
     let paths: Vec<PathBuf> = command.which.iter().map(|which| absolute(which)).collect();
     let quarantines = Quarantines::known(&config, &journal, paths.iter().map(PathBuf::as_path));
     let mut restoring = Restoring {
-        marks: Marks::new(folders.state.as_deref()),
+        marks: RestoreMarks::new(folders.state.as_deref()),
         to: command.to.as_deref().map(absolute),
         to_folder,
         shelves: Shelves::read(quarantines),
         journal,
     };
-    let mut report = Report::new(look, Vec::new());
-    let mut sum = Sum {
+    let mut report = EventPrinter::new(look, Vec::new());
+    let mut sum = QuarantineSum {
         asked: command.which.len(),
-        ..Sum::default()
+        ..QuarantineSum::default()
     };
     // A closed pipe does not stop the command.
     let mut told = Ok(());
@@ -88,7 +88,7 @@ fn is_folder(typed: &Path) -> bool {
 struct Restoring {
     shelves: Shelves,
     journal: Journal,
-    marks: Marks,
+    marks: RestoreMarks,
     to: Option<PathBuf>,
     /// `to` is a directory.
     to_folder: bool,
@@ -97,7 +97,7 @@ struct Restoring {
 impl Restoring {
     fn restore(&mut self, which: &Path) -> Result<Event, Failure> {
         let (root, stored) = self.shelves.take(which)?;
-        let room = match Room::find(&root, None) {
+        let room = match Quarantine::open_existing(&root, None) {
             Ok(Some(room)) => room,
             _ => {
                 let what =
@@ -126,11 +126,11 @@ impl Restoring {
 }
 
 fn bring_back(
-    room: &Room,
+    room: &Quarantine,
     stored: &Stored,
     to: &Path,
     to_old_place: bool,
-    marks: &Marks,
+    marks: &RestoreMarks,
 ) -> Result<Observation, Failure> {
     let (Some(parent), Some(name)) = (to.parent(), to.file_name()) else {
         return Err(Failure::new(
@@ -172,7 +172,7 @@ fn bring_back(
 }
 
 fn put(
-    marks: &Marks,
+    marks: &RestoreMarks,
     file: std::os::fd::BorrowedFd<'_>,
     seen: &Observation,
 ) -> std::io::Result<()> {
@@ -201,7 +201,7 @@ impl Shelves {
         quarantines.say_what_failed();
         let shelf = |paths: &Vec<PathBuf>| {
             let root = paths.first()?;
-            let room = Room::find(root, None).ok()??;
+            let room = Quarantine::open_existing(root, None).ok()??;
             let stored = match room.stored() {
                 Ok(stored) => stored,
                 Err(error) => {

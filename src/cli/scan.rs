@@ -10,24 +10,24 @@ use orphand::decide::judge::{Reason, Verdict};
 use orphand::decide::observation::FileSize;
 use orphand::decide::temp_name::Names;
 use orphand::event::Event;
-use orphand::evidence::Asker;
+use orphand::evidence::LeaseThread;
 use orphand::evidence::siblings::Listings;
 use orphand::json::Object;
 use orphand::look::{Dir, RootError, answer};
-use orphand::pass::{self, Examined, Ground};
+use orphand::pass::{self, DirContext, Examined};
 use orphand::reap::quarantine;
 use orphand::root::Root;
 use orphand::state::Folders;
 use serde_json::Value;
 
-use super::args::{self, Look, Scan};
+use super::args::{self, OutputOptions, Scan};
 use super::config_file::RuleAt;
-use super::report::Report;
+use super::event_printer::EventPrinter;
+use super::messages;
 use super::shell::Suggestion;
-use super::words;
 use super::{
-    Exit, Failure, Intent, Plan, list_writers, listed, missing, no_answer, plan, progress_bar,
-    text, tools,
+    Exit, Failure, Intent, Plan, engine, list_writers, listed, missing, no_answer, plan,
+    progress_bar, text,
 };
 
 /// A temp and the root it was found in.
@@ -38,19 +38,19 @@ struct Row {
 
 /// Everything that a scan has seen.
 #[derive(Default)]
-struct Seen {
+struct FoundTemp {
     rows: Vec<Row>,
     /// Directories that were not entered: other mounts and subvolumes.
     skipped: Vec<PathBuf>,
     /// The claims in each root.
-    claims: Vec<(PathBuf, Claims)>,
+    claims: Vec<(PathBuf, FoundClaims)>,
     /// The number of directories that could not be read.
     unread: u64,
     /// A temp could not be examined.
     failed: bool,
 }
 
-pub(super) fn run(command: &Scan, look: &Look) -> Result<Exit, Failure> {
+pub(super) fn run(command: &Scan, look: &OutputOptions) -> Result<Exit, Failure> {
     if list_writers(&command.rule)? {
         return Ok(Exit::Done);
     }
@@ -63,8 +63,8 @@ pub(super) fn run(command: &Scan, look: &Look) -> Result<Exit, Failure> {
     };
     plan.name_rules(look);
     let paths = plan.roots.iter().map(|root| root.path.clone()).collect();
-    let mut report = Report::new(look, paths);
-    let mut seen = Seen::default();
+    let mut report = EventPrinter::new(look, paths);
+    let mut seen = FoundTemp::default();
     for (index, root) in plan.roots.iter().enumerate() {
         let claims = scan_root(index, root, look, &mut seen)?;
         seen.claims.push((root.path.clone(), claims));
@@ -98,14 +98,19 @@ pub(super) fn run(command: &Scan, look: &Look) -> Result<Exit, Failure> {
 }
 
 /// Examines every temp of one root. Returns the claims.
-fn scan_root(index: usize, root: &Root, look: &Look, seen: &mut Seen) -> Result<Claims, Failure> {
+fn scan_root(
+    index: usize,
+    root: &Root,
+    look: &OutputOptions,
+    seen: &mut FoundTemp,
+) -> Result<FoundClaims, Failure> {
     if !answer::answers(&root.path) {
         log::error!("{}", no_answer(&root.path));
         seen.unread += 1;
-        return Ok(Claims::default());
+        return Ok(FoundClaims::default());
     }
-    let mut tools = tools(&Folders::from_env(), false)?;
-    tools.listings = Listings::for_one_look();
+    let mut engine = engine(&Folders::from_env(), false)?;
+    engine.listings = Listings::for_one_look();
     let bar = progress_bar(look, "temps examined");
     let denials = AtomicU64::new(0);
     let mut denied = |path: &std::path::Path, error: &std::io::Error| {
@@ -119,7 +124,7 @@ fn scan_root(index: usize, root: &Root, look: &Look, seen: &mut Seen) -> Result<
         Err(RootError::Io(error)) if !RootError::is_gone_by(&error) => {
             log::error!("cannot read {:?}: {error}", root.path);
             seen.unread += 1;
-            return Ok(Claims::default());
+            return Ok(FoundClaims::default());
         }
         found => found.map_err(|error| cannot_scan(root, &error))?,
     };
@@ -127,13 +132,13 @@ fn scan_root(index: usize, root: &Root, look: &Look, seen: &mut Seen) -> Result<
         log::warn!("{what}");
     }
     seen.skipped.extend(found.elsewhere);
-    let asker = Asker::new();
+    let lease_thread = LeaseThread::new();
     let has_quarantine = Dir::open_root(&root.path, None).is_ok_and(|dir| {
         root.report_coarse_dates(dir.place().dates);
         quarantine::is_possible(&dir)
     });
     for (below, names) in found.temps {
-        let ground = Ground {
+        let dir_context = DirContext {
             root,
             id: None,
             below: &below,
@@ -148,7 +153,14 @@ fn scan_root(index: usize, root: &Root, look: &Look, seen: &mut Seen) -> Result<
         };
         for name in names {
             bar.inc(1);
-            match pass::examine(&tools, ground, &dir, &asker, &name, has_quarantine) {
+            match pass::examine(
+                &engine,
+                dir_context,
+                &dir,
+                &lease_thread,
+                &name,
+                has_quarantine,
+            ) {
                 Ok(Some(examined)) => seen.rows.push(Row {
                     root: index,
                     examined,
@@ -162,14 +174,14 @@ fn scan_root(index: usize, root: &Root, look: &Look, seen: &mut Seen) -> Result<
         }
     }
     bar.finish_and_clear();
-    let claims = Claims::among(root, &found.claims);
+    let claims = FoundClaims::among(root, &found.claims);
     seen.unread += denials.into_inner();
     Ok(claims)
 }
 
 /// Temps that still have the name of their removal: the orphand that removed them was killed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Claims {
+pub(super) struct FoundClaims {
     pub(super) files: u64,
     pub(super) bytes: u64,
 }
@@ -178,13 +190,13 @@ pub(super) struct Claims {
 /// milliseconds.
 const AT_WORK: Duration = Duration::from_millis(250);
 
-impl Claims {
+impl FoundClaims {
     /// Those of `found`, by the folders below the root that they lie in, that are still there.
-    pub(super) fn among(root: &Root, found: &[(PathBuf, OsString)]) -> Claims {
+    pub(super) fn among(root: &Root, found: &[(PathBuf, OsString)]) -> FoundClaims {
         if !found.is_empty() {
             std::thread::sleep(AT_WORK);
         }
-        let mut claims = Claims::default();
+        let mut claims = FoundClaims::default();
         for (below, name) in found {
             let dir = Dir::open_below(&root.path, None, below);
             if let Some(seen) = dir.ok().and_then(|dir| dir.observe(name).ok()?) {
@@ -218,17 +230,17 @@ pub(super) fn puts_back(root: &Root) -> String {
         .to_string()
 }
 
-fn total(claims: &[(PathBuf, Claims)]) -> Claims {
+fn total(claims: &[(PathBuf, FoundClaims)]) -> FoundClaims {
     claims
         .iter()
-        .fold(Claims::default(), |sum, (_, more)| Claims {
+        .fold(FoundClaims::default(), |sum, (_, more)| FoundClaims {
             files: sum.files + more.files,
             bytes: sum.bytes.saturating_add(more.bytes),
         })
 }
 
 /// Returns the line about claims, if there are any.
-fn left_over(command: &Scan, claims: &[(PathBuf, Claims)]) -> Option<String> {
+fn left_over(command: &Scan, claims: &[(PathBuf, FoundClaims)]) -> Option<String> {
     let with = claims.iter().filter(|(_, claims)| claims.files > 0);
     let roots: Vec<PathBuf> = with.map(|(root, _)| root.clone()).collect();
     (!roots.is_empty()).then(|| {
@@ -266,14 +278,14 @@ pub(super) fn object(
         .with_path("path", Some(&examined.path))
         .with("bytes", examined.evidence.observation.fingerprint.size)
         .with("disk_bytes", examined.evidence.observation.allocated)
-        .with_ms("quiet_ms", Some(examined.suspect.quiet))
+        .with_ms("quiet_ms", Some(examined.temp_info.quiet))
         .with("verdict", verdict.map(Verdict::as_str))
         .with(
             "reason",
             verdict.and_then(Verdict::reason).map(Reason::as_str),
         )
         .with_path("target", examined.target.as_deref())
-        .with("writer_pid", examined.suspect.reading.pid)
+        .with("writer_pid", examined.temp_info.parsed.pid)
         .with("rule", rule_object(rule))
 }
 
@@ -284,7 +296,7 @@ pub(super) fn rule_object(rule: Option<&RuleAt>) -> Option<Value> {
     Some(object.with("line", rule.line).into_value())
 }
 
-fn document(plan: &Plan, seen: &Seen) -> Value {
+fn document(plan: &Plan, seen: &FoundTemp) -> Value {
     let rows = &seen.rows;
     let claims = total(&seen.claims);
     let roots = orphand::json::event(
@@ -358,7 +370,7 @@ impl Total {
     }
 }
 
-fn print(report: &mut Report, plan: &Plan, rows: &[Row], quiet: bool) -> Result<(), Failure> {
+fn print(report: &mut EventPrinter, plan: &Plan, rows: &[Row], quiet: bool) -> Result<(), Failure> {
     let name = |row: &Row| {
         let root = plan.roots.get(row.root).map(|root| root.path.as_path());
         report.name(&row.examined.path, root.unwrap_or(&row.examined.path))
@@ -388,7 +400,7 @@ fn print(report: &mut Report, plan: &Plan, rows: &[Row], quiet: bool) -> Result<
 }
 
 /// The last line: the total, and the command that acts on it.
-fn closing(command: &Scan, plan: &Plan, seen: &Seen) -> String {
+fn closing(command: &Scan, plan: &Plan, seen: &FoundTemp) -> String {
     let rows = &seen.rows;
     let total = Total::of(rows);
     let orphans = total.orphans;
@@ -401,7 +413,7 @@ fn closing(command: &Scan, plan: &Plan, seen: &Seen) -> String {
         };
     }
     let found = || rows.iter().filter(|row| is_orphan(&row.examined));
-    let oldest = found().map(|row| row.examined.suspect.quiet).max();
+    let oldest = found().map(|row| row.examined.temp_info.quiet).max();
     let more = match seen.unread {
         0 => String::new(),
         _ => format!("{unread} could not be read, and may hold more orphans\n"),
@@ -459,7 +471,7 @@ fn narrower(roots: &[Root], rows: &[Row]) -> Vec<String> {
             let (Ok(glob), Ok(instead)) = (names(&one.glob), names(&one.instead)) else {
                 continue;
             };
-            let bytes = |row: &Row| row.examined.suspect.name.as_encoded_bytes().to_vec();
+            let bytes = |row: &Row| row.examined.temp_info.name.as_encoded_bytes().to_vec();
             let fits = |row: &&Row| row.root == index && glob.matches(&bytes(row));
             let (reserved, temps): (Vec<&Row>, Vec<&Row>) = rows
                 .iter()
@@ -476,14 +488,14 @@ fn narrower(roots: &[Root], rows: &[Row]) -> Vec<String> {
 }
 
 fn why(examined: &Examined) -> String {
-    let quiet = text::span(examined.suspect.quiet);
+    let quiet = text::span(examined.temp_info.quiet);
     match examined.verdict {
         Verdict::Reap => format!("unused for {quiet}"),
         Verdict::Keep(Reason::Reserved) => match &examined.evidence.reserved {
             Some(reserved) => reserved.to_string(),
-            None => words::kept(Reason::Reserved, "", None, &examined.details),
+            None => messages::kept(Reason::Reserved, "", None, &examined.details),
         },
-        Verdict::Keep(reason) => words::kept(reason, "", None, &examined.details),
+        Verdict::Keep(reason) => messages::kept(reason, "", None, &examined.details),
         Verdict::Quarantine(Some(Reason::SoleCopy)) => {
             format!("unused for {quiet}; it may be the only copy")
         }

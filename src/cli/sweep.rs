@@ -5,26 +5,26 @@ use std::time::Duration;
 use crossbeam_channel::{RecvTimeoutError, bounded};
 use orphand::daemon;
 use orphand::decide::policy::{Action, Open, SoleCopy};
-use orphand::decide::retention::{Trust, Wanted};
+use orphand::decide::retention::{NeededSpace, Trust};
 use orphand::event::{Event, Subject, Summary};
-use orphand::evidence::Asker;
+use orphand::evidence::LeaseThread;
 use orphand::look::{RootError, RootId, answer};
-use orphand::reap::quarantine::{self, Keeping};
+use orphand::reap::quarantine::{self, LimitContext};
 use orphand::root::Root;
 use orphand::state::Folders;
 use orphand::stop::Stop;
 
-use super::args::{self, Look, Sweep};
-use super::report::Report;
+use super::args::{self, OutputOptions, Sweep};
+use super::event_printer::EventPrinter;
 use super::scan::cannot_scan;
 use super::shell::Suggestion;
 use super::watch::signals;
 use super::{
-    Exit, Failure, Intent, confirmed, list_writers, listed, missing, no_answer, plan, progress_bar,
-    stdin_is_terminal, text, tools,
+    Exit, Failure, Intent, confirmed, engine, list_writers, listed, missing, no_answer, plan,
+    progress_bar, stdin_is_terminal, text,
 };
 
-pub(super) fn run(command: &Sweep, look: &Look) -> Result<Exit, Failure> {
+pub(super) fn run(command: &Sweep, look: &OutputOptions) -> Result<Exit, Failure> {
     if list_writers(&command.rule)? {
         return Ok(Exit::Done);
     }
@@ -55,11 +55,11 @@ pub(super) fn run(command: &Sweep, look: &Look) -> Result<Exit, Failure> {
     let folders = Folders::from_env();
     let _locks = lock_all(command, to_sweep, &folders)?;
     let roots = plan.roots.iter().map(|root| root.path.clone());
-    let mut report = Report::new(look, roots.collect()).once();
-    let tools = tools(&folders, look.verbose > 0)?;
-    tools.journal.set_cap(plan.config.journal.max_size);
-    tools.reaper.stock().set_limits(plan.config.quarantine);
-    let asker = Asker::new();
+    let mut report = EventPrinter::new(look, roots.collect()).once();
+    let engine = engine(&folders, look.verbose > 0)?;
+    engine.journal.set_cap(plan.config.journal.max_size);
+    engine.reaper.usage().set_limits(plan.config.quarantine);
+    let lease_thread = LeaseThread::new();
     let mut summary = Summary::default();
     let (mut told, mut left) = (Ok(()), 0);
     for root in to_sweep {
@@ -81,7 +81,7 @@ pub(super) fn run(command: &Sweep, look: &Look) -> Result<Exit, Failure> {
             tell(unreadable(root, &no_answer(&root.path), None));
             continue;
         }
-        let swept = orphand::sweep::sweep(root, &tools, &stop, &mut tell, &progress);
+        let swept = orphand::sweep::sweep(root, &engine, &stop, &mut tell, &progress);
         bar.finish_and_clear();
         match swept {
             // A directory that cannot be read is no reason to leave the others as they are.
@@ -93,16 +93,16 @@ pub(super) fn run(command: &Sweep, look: &Look) -> Result<Exit, Failure> {
             swept => left += swept.map_err(|error| cannot_scan(root, &error))?,
         }
         if !root.policy.is_dry_run() && !stop.is_stopped() {
-            let keeping = Keeping {
-                stock: tools.reaper.stock(),
-                journal: &tools.journal,
-                asker: &asker,
+            let keeping = LimitContext {
+                usage: engine.reaper.usage(),
+                journal: &engine.journal,
+                lease_thread: &lease_thread,
                 // A sweep has just begun: it takes no date for true unless the clocks are known to be steady.
                 trust: Trust::default(),
-                wanted: Wanted::default(),
+                wanted: NeededSpace::default(),
             };
             loop {
-                let tended = quarantine::tend(root, None, keeping);
+                let tended = quarantine::enforce_limits(root, None, keeping);
                 for event in tended.events {
                     told = told.and(report.event(&event));
                 }
@@ -162,7 +162,12 @@ fn again(command: &Sweep, option: &str) -> Suggestion {
 }
 
 /// Asks on the terminal whether to go on. Without one, `--yes` is needed. A signal counts as no.
-fn may_go_on(command: &Sweep, roots: &[Root], look: &Look, stop: &Stop) -> Result<bool, Failure> {
+fn may_go_on(
+    command: &Sweep,
+    roots: &[Root],
+    look: &OutputOptions,
+    stop: &Stop,
+) -> Result<bool, Failure> {
     if !stdin_is_terminal() || look.json {
         return Err(Failure::new(
             Exit::Usage,

@@ -6,7 +6,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use super::observation::{Fingerprint, Hold, Kind, Observation};
+use super::observation::{Fingerprint, Kind, Observation, UseState};
 use super::policy::{Action, Closed, Open, PID_FORGOTTEN, Policy, SoleCopy};
 use super::reserved::Reserved;
 use super::time::span;
@@ -161,7 +161,7 @@ pub enum Writer {
     /// A process with that pid lives, or may.
     Alive(u32),
     /// A process lives that goes by that pid in a pid namespace below ours: in a container.
-    Nested(u32),
+    ContainerPids(u32),
     /// Whether one lives that goes by that pid in a container cannot be seen.
     Unseen(u32),
 }
@@ -172,9 +172,10 @@ impl Writer {
     pub fn pid(self) -> Option<u32> {
         match self {
             Writer::Unnamed => None,
-            Writer::Gone(pid) | Writer::Alive(pid) | Writer::Nested(pid) | Writer::Unseen(pid) => {
-                Some(pid)
-            }
+            Writer::Gone(pid)
+            | Writer::Alive(pid)
+            | Writer::ContainerPids(pid)
+            | Writer::Unseen(pid) => Some(pid),
         }
     }
 }
@@ -308,11 +309,11 @@ const NANOSECOND: Duration = Duration::from_nanos(1);
 
 /// How far the proof that nobody holds a file reaches on a file system.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Reach {
+pub enum LeaseCoverage {
     /// Whoever has the file open or mapped is seen.
-    Whole,
+    OpensAndMaps,
     /// Mappings without a descriptor, and users of the layers below, are not seen (overlayfs).
-    OpenersOnly,
+    OpensOnly,
     /// Not known, or known to end at this kernel while others use the file system too.
     Unknown,
 }
@@ -327,7 +328,7 @@ pub struct Place {
     /// The kernel's name of its file system.
     pub file_system: std::sync::Arc<str>,
     /// How far the proof reaches there.
-    pub reach: Reach,
+    pub reach: LeaseCoverage,
     /// How exact its dates are.
     pub dates: Dates,
     /// A quarantine is there, or could be.
@@ -339,7 +340,7 @@ impl Place {
     #[must_use]
     pub fn has_proof(&self, policy: &Policy) -> bool {
         let mut trusted = policy.trusted_file_systems.iter();
-        self.reach != Reach::Unknown || trusted.any(|name| **name == *self.file_system)
+        self.reach != LeaseCoverage::Unknown || trusted.any(|name| **name == *self.file_system)
     }
 }
 
@@ -365,7 +366,7 @@ pub struct Evidence {
     /// A close by a writer was reported.
     pub closed: bool,
     /// Who holds it.
-    pub hold: Hold,
+    pub hold: UseState,
     /// It could be opened: so it can be asked for locks.
     pub opened: bool,
     /// Where the proof does not see mappings: whether every process could be examined otherwise,
@@ -608,7 +609,7 @@ fn says_foreign_owner(e: &Evidence) -> String {
 fn writer_alive(e: &Evidence, _: &Policy) -> Answer {
     let may_live = match e.writer {
         Writer::Unnamed | Writer::Gone(_) => false,
-        Writer::Alive(_) | Writer::Nested(_) | Writer::Unseen(_) => true,
+        Writer::Alive(_) | Writer::ContainerPids(_) | Writer::Unseen(_) => true,
     };
     let counts = rule!("pid-counts-for-a-day", e.unused < PID_FORGOTTEN, without: true);
     keep_if(may_live && counts, Reason::WriterAlive)
@@ -620,10 +621,10 @@ fn says_writer_alive(e: &Evidence) -> String {
         Writer::Gone(pid) => format!("pid {pid} is gone"),
         Writer::Alive(pid) if e.unused < PID_FORGOTTEN => format!("pid {pid} lives"),
         Writer::Alive(pid) => format!("pid {pid} lives, but nobody used this for 24 h"),
-        Writer::Nested(pid) if e.unused < PID_FORGOTTEN => {
+        Writer::ContainerPids(pid) if e.unused < PID_FORGOTTEN => {
             format!("a process in a container, where it is pid {pid}, lives")
         }
-        Writer::Nested(pid) => {
+        Writer::ContainerPids(pid) => {
             format!("pid {pid} of a container lives, but nobody used this for 24 h")
         }
         Writer::Unseen(pid) if e.unused < PID_FORGOTTEN => {
@@ -636,14 +637,14 @@ fn says_writer_alive(e: &Evidence) -> String {
 }
 
 fn closed(e: &Evidence, policy: &Policy) -> Answer {
-    let settled = policy.closed == Closed::Settled && (e.closed || e.hold == Hold::Free);
+    let settled = policy.closed == Closed::Settled && (e.closed || e.hold == UseState::Unused);
     keep_if(settled, Reason::Closed)
 }
 
 fn says_closed(e: &Evidence) -> String {
     match (e.closed, e.hold) {
         (true, _) => "a close was seen",
-        (false, Hold::Free) => "nobody has it open",
+        (false, UseState::Unused) => "nobody has it open",
         (false, _) => "no close was seen",
     }
     .into()
@@ -652,20 +653,20 @@ fn says_closed(e: &Evidence) -> String {
 /// Where what is open may go, a lock is all that keeps it.
 fn locked(e: &Evidence, policy: &Policy) -> Answer {
     match e.hold {
-        Hold::Locked => Answer::Keep(Reason::Locked),
-        Hold::Held | Hold::CannotTell
+        UseState::Locked => Answer::Keep(Reason::Locked),
+        UseState::InUse | UseState::Unknown
             if rule!("unseen-locks-keep", !e.opened && policy.open != Open::Keep) =>
         {
             Answer::Keep(Reason::CannotTell)
         }
-        Hold::Held | Hold::CannotTell | Hold::Free => Answer::Pass,
+        UseState::InUse | UseState::Unknown | UseState::Unused => Answer::Pass,
     }
 }
 
 fn says_locked(e: &Evidence) -> String {
     match (e.hold, e.opened) {
-        (Hold::Held | Hold::CannotTell, false) => "it cannot be asked for locks".into(),
-        (Hold::Held | Hold::CannotTell, true) => {
+        (UseState::InUse | UseState::Unknown, false) => "it cannot be asked for locks".into(),
+        (UseState::InUse | UseState::Unknown, true) => {
             "no lock on it is seen; before it goes it is asked for one".into()
         }
         _ => says_hold(e),
@@ -682,30 +683,30 @@ fn in_use(e: &Evidence, policy: &Policy) -> Answer {
 
 fn says_hold(e: &Evidence) -> String {
     match e.hold {
-        Hold::Free => "nobody on this kernel has it open or mapped",
-        Hold::Held => "somebody has it open or mapped",
-        Hold::Locked => "somebody holds a lock on it",
-        Hold::CannotTell => "nobody was seen holding it",
+        UseState::Unused => "nobody on this kernel has it open or mapped",
+        UseState::InUse => "somebody has it open or mapped",
+        UseState::Locked => "somebody holds a lock on it",
+        UseState::Unknown => "nobody was seen holding it",
     }
     .into()
 }
 
 /// `open = "reap"` is the one wish that does without the proof.
 fn cannot_tell(e: &Evidence, policy: &Policy) -> Answer {
-    let unproven = e.hold == Hold::CannotTell && policy.open != Open::Reap;
+    let unproven = e.hold == UseState::Unknown && policy.open != Open::Reap;
     keep_if(unproven, Reason::CannotTell)
 }
 
 fn says_proof(e: &Evidence) -> String {
     match e.hold {
-        Hold::CannotTell => "the kernel gave no answer that proves it",
+        UseState::Unknown => "the kernel gave no answer that proves it",
         _ => "it was asked for, and answered",
     }
     .into()
 }
 
 fn unseen_mapping(e: &Evidence, policy: &Policy) -> Answer {
-    let blind = e.place.reach == Reach::OpenersOnly && !e.mappings_examined;
+    let blind = e.place.reach == LeaseCoverage::OpensOnly && !e.mappings_examined;
     match policy.open {
         Open::Reap => Answer::Pass,
         _ if blind => Answer::Quarantine(Reason::CannotTell),
@@ -715,7 +716,7 @@ fn unseen_mapping(e: &Evidence, policy: &Policy) -> Answer {
 
 fn says_mappings(e: &Evidence) -> String {
     match (e.place.reach, e.mappings_examined) {
-        (Reach::Whole, _) => "the proof covers mappings here",
+        (LeaseCoverage::OpensAndMaps, _) => "the proof covers mappings here",
         (_, true) => "every process was examined, none has it mapped",
         (_, false) => "not every process could be examined for mappings",
     }
@@ -793,14 +794,14 @@ mod tests {
                 dev: 1,
                 mount: Some(3),
                 file_system: "ext4".into(),
-                reach: Reach::Whole,
+                reach: LeaseCoverage::OpensAndMaps,
                 dates: Dates::Fine,
                 quarantine: true,
             },
             our_uid: 1000,
             writer: Writer::Gone(4711),
             closed: false,
-            hold: Hold::Free,
+            hold: UseState::Unused,
             opened: true,
             mappings_examined: false,
             target: Target::Whole { same_file: false },
@@ -934,7 +935,7 @@ mod tests {
                 "network",
                 policy(),
                 with(|e| {
-                    e.place.reach = Reach::Unknown;
+                    e.place.reach = LeaseCoverage::Unknown;
                     e.place.file_system = "nfs".into();
                 }),
                 keep(Reason::NetworkFs),
@@ -955,7 +956,7 @@ mod tests {
                 "live writer in a container",
                 policy(),
                 with(|e| {
-                    e.writer = Writer::Nested(7);
+                    e.writer = Writer::ContainerPids(7);
                     e.unused = PID_FORGOTTEN - Duration::from_nanos(1);
                 }),
                 keep(Reason::WriterAlive),
@@ -974,7 +975,7 @@ mod tests {
                 settled(),
                 with(|e| {
                     e.closed = true;
-                    e.hold = Hold::Held;
+                    e.hold = UseState::InUse;
                 }),
                 keep(Reason::Closed),
             ),
@@ -982,7 +983,7 @@ mod tests {
             (
                 "locked",
                 policy(),
-                with(|e| e.hold = Hold::Locked),
+                with(|e| e.hold = UseState::Locked),
                 keep(Reason::Locked),
             ),
             (
@@ -991,7 +992,7 @@ mod tests {
                     open: Open::Reap,
                     ..policy()
                 },
-                with(|e| e.hold = Hold::Locked),
+                with(|e| e.hold = UseState::Locked),
                 keep(Reason::Locked),
             ),
             (
@@ -1001,7 +1002,7 @@ mod tests {
                     ..policy()
                 },
                 with(|e| {
-                    e.hold = Hold::Held;
+                    e.hold = UseState::InUse;
                     e.opened = false;
                 }),
                 keep(Reason::CannotTell),
@@ -1013,7 +1014,7 @@ mod tests {
                     ..policy()
                 },
                 with(|e| {
-                    e.hold = Hold::CannotTell;
+                    e.hold = UseState::Unknown;
                     e.opened = false;
                 }),
                 keep(Reason::CannotTell),
@@ -1022,7 +1023,7 @@ mod tests {
                 "held, and locks cannot be seen",
                 policy(),
                 with(|e| {
-                    e.hold = Hold::Held;
+                    e.hold = UseState::InUse;
                     e.opened = false;
                 }),
                 keep(Reason::InUse),
@@ -1030,13 +1031,13 @@ mod tests {
             (
                 "held",
                 policy(),
-                with(|e| e.hold = Hold::Held),
+                with(|e| e.hold = UseState::InUse),
                 keep(Reason::InUse),
             ),
             (
                 "unproven",
                 policy(),
-                with(|e| e.hold = Hold::CannotTell),
+                with(|e| e.hold = UseState::Unknown),
                 keep(Reason::CannotTell),
             ),
             (
@@ -1045,7 +1046,7 @@ mod tests {
                     open: Open::Quarantine,
                     ..policy()
                 },
-                with(|e| e.hold = Hold::CannotTell),
+                with(|e| e.hold = UseState::Unknown),
                 keep(Reason::CannotTell),
             ),
             (
@@ -1090,14 +1091,14 @@ mod tests {
         check(&policy(), &foreign, moved(Reason::SoleCopy));
         let unknown = with(|e| e.target = Target::Unknown);
         check(&policy(), &unknown, moved(Reason::SoleCopy));
-        let overlay = with(|e| e.place.reach = Reach::OpenersOnly);
+        let overlay = with(|e| e.place.reach = LeaseCoverage::OpensOnly);
         check(&policy(), &overlay, moved(Reason::CannotTell));
         let wish = Policy {
             action: Action::Quarantine,
             ..policy()
         };
         check(&wish, &orphan(), Verdict::Quarantine(None));
-        let held = with(|e| e.hold = Hold::Held);
+        let held = with(|e| e.hold = UseState::InUse);
         let move_held = Policy {
             open: Open::Quarantine,
             ..policy()
@@ -1150,7 +1151,7 @@ mod tests {
             e.unused = PID_FORGOTTEN;
         });
         check(&policy(), &pid_of_yesterday, Verdict::Reap);
-        for writer in [Writer::Nested(7), Writer::Unseen(7)] {
+        for writer in [Writer::ContainerPids(7), Writer::Unseen(7)] {
             let container_of_yesterday = with(|e| {
                 e.writer = writer;
                 e.unused = PID_FORGOTTEN;
@@ -1158,7 +1159,7 @@ mod tests {
             check(&policy(), &container_of_yesterday, Verdict::Reap);
         }
         let examined = with(|e| {
-            e.place.reach = Reach::OpenersOnly;
+            e.place.reach = LeaseCoverage::OpensOnly;
             e.mappings_examined = true;
         });
         check(&policy(), &examined, Verdict::Reap);
@@ -1167,7 +1168,7 @@ mod tests {
             ..policy()
         };
         let nfs = with(|e| {
-            e.place.reach = Reach::Unknown;
+            e.place.reach = LeaseCoverage::Unknown;
             e.place.file_system = "nfs".into();
         });
         check(&trusted, &nfs, Verdict::Reap);
@@ -1179,12 +1180,16 @@ mod tests {
             open: Open::Reap,
             ..policy()
         };
-        for hold in [Hold::Held, Hold::CannotTell, Hold::Free] {
+        for hold in [UseState::InUse, UseState::Unknown, UseState::Unused] {
             check(&letter, &with(|e| e.hold = hold), Verdict::Reap);
         }
-        let unexamined = with(|e| e.place.reach = Reach::OpenersOnly);
+        let unexamined = with(|e| e.place.reach = LeaseCoverage::OpensOnly);
         check(&letter, &unexamined, Verdict::Reap);
-        check(&settled(), &with(|e| e.hold = Hold::Held), Verdict::Reap);
+        check(
+            &settled(),
+            &with(|e| e.hold = UseState::InUse),
+            Verdict::Reap,
+        );
     }
 
     #[test]
@@ -1194,12 +1199,12 @@ mod tests {
             e.observation.fingerprint.links = 4;
             e.our_uid = 5;
             e.writer = Writer::Alive(1);
-            e.hold = Hold::Locked;
+            e.hold = UseState::Locked;
             e.target = Target::Absent;
         });
         check(&policy(), &everything, Verdict::Keep(Reason::Young));
         let held_sole = with(|e| {
-            e.hold = Hold::Held;
+            e.hold = UseState::InUse;
             e.target = Target::Absent;
         });
         check(&policy(), &held_sole, Verdict::Keep(Reason::InUse));
@@ -1326,9 +1331,13 @@ mod tests {
             (Writer::Gone(7), GRACE, "pid 7 is gone"),
             (Writer::Alive(7), just_before, "pid 7 lives"),
             (Writer::Alive(7), PID_FORGOTTEN, "nobody used this for 24 h"),
-            (Writer::Nested(7), just_before, "where it is pid 7, lives"),
             (
-                Writer::Nested(7),
+                Writer::ContainerPids(7),
+                just_before,
+                "where it is pid 7, lives",
+            ),
+            (
+                Writer::ContainerPids(7),
                 PID_FORGOTTEN,
                 "pid 7 of a container lives, but nobody used this for 24 h",
             ),
@@ -1353,39 +1362,43 @@ mod tests {
             })
         };
         for (closed, hold, words) in [
-            (true, Hold::Held, "a close was seen"),
-            (false, Hold::Free, "nobody has it open"),
-            (false, Hold::Held, "no close was seen"),
+            (true, UseState::InUse, "a close was seen"),
+            (false, UseState::Unused, "nobody has it open"),
+            (false, UseState::InUse, "no close was seen"),
         ] {
             says("not settled by a close", &close(closed, hold), words);
         }
 
-        for (hold, holder, proof) in [
+        for (hold, holder, leased) in [
             (
-                Hold::Free,
+                UseState::Unused,
                 "nobody on this kernel has it open or mapped",
                 "answered",
             ),
-            (Hold::Held, "somebody has it open or mapped", "answered"),
-            (Hold::Locked, "a lock on it", "answered"),
             (
-                Hold::CannotTell,
+                UseState::InUse,
+                "somebody has it open or mapped",
+                "answered",
+            ),
+            (UseState::Locked, "a lock on it", "answered"),
+            (
+                UseState::Unknown,
                 "nobody was seen holding it",
                 "answer that proves it",
             ),
         ] {
             let held = with(|e| e.hold = hold);
             let lock = match hold {
-                Hold::Free | Hold::Locked => holder,
-                Hold::Held | Hold::CannotTell => "before it goes it is asked for one",
+                UseState::Unused | UseState::Locked => holder,
+                UseState::InUse | UseState::Unknown => "before it goes it is asked for one",
             };
             says("nobody locks it", &held, lock);
             says("nobody holds it", &held, holder);
-            says("that is proven", &held, proof);
+            says("that is proven", &held, leased);
         }
 
         let unseen = with(|e| {
-            e.hold = Hold::Held;
+            e.hold = UseState::InUse;
             e.opened = false;
         });
         says("nobody locks it", &unseen, "cannot be asked for locks");
@@ -1393,10 +1406,14 @@ mod tests {
         says("nobody locks it", &unlocked, "has it open or mapped");
 
         for (reach, examined, words) in [
-            (Reach::Whole, false, "the proof covers mappings here"),
-            (Reach::OpenersOnly, true, "none has it mapped"),
             (
-                Reach::OpenersOnly,
+                LeaseCoverage::OpensAndMaps,
+                false,
+                "the proof covers mappings here",
+            ),
+            (LeaseCoverage::OpensOnly, true, "none has it mapped"),
+            (
+                LeaseCoverage::OpensOnly,
                 false,
                 "not every process could be examined for mappings",
             ),
@@ -1456,7 +1473,7 @@ mod tests {
         assert_eq!(held.to_string(), "in-use");
         assert_eq!(Writer::Unnamed.pid(), None);
         assert_eq!(
-            [Writer::Gone(7), Writer::Alive(8), Writer::Nested(9)].map(Writer::pid),
+            [Writer::Gone(7), Writer::Alive(8), Writer::ContainerPids(9)].map(Writer::pid),
             [Some(7), Some(8), Some(9)]
         );
         assert_eq!(Writer::Unseen(7).pid(), Some(7));

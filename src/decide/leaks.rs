@@ -39,7 +39,7 @@ pub struct Leak {
 
 /// How much.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Sum {
+pub struct LeakSum {
     /// Temps.
     pub temps: u64,
     /// Their bytes.
@@ -50,7 +50,7 @@ pub struct Sum {
 #[derive(Clone, Debug, Default)]
 pub struct Leaks {
     /// The oldest first, each with when it began.
-    minutes: VecDeque<(Mono, HashMap<Leak, Sum>)>,
+    minutes: VecDeque<(Mono, HashMap<Leak, LeakSum>)>,
 }
 
 impl Leaks {
@@ -78,8 +78,8 @@ impl Leaks {
 
     /// The sums of the hour before `now`, the most bytes first.
     #[must_use]
-    pub fn within_an_hour(&self, now: Mono) -> Vec<(Leak, Sum)> {
-        let mut sums: HashMap<&Leak, Sum> = HashMap::new();
+    pub fn within_an_hour(&self, now: Mono) -> Vec<(Leak, LeakSum)> {
+        let mut sums: HashMap<&Leak, LeakSum> = HashMap::new();
         let recent = |(began, _): &&(Mono, _)| now.since(*began) < SPAN;
         for (leak, more) in self.minutes.iter().filter(recent).flat_map(|(_, m)| m) {
             let sum = sums.entry(leak).or_default();

@@ -1,10 +1,10 @@
-//! *Does anybody hold it?* as far as macOS can tell. Facts in, [`Hold`] out.
+//! *Does anybody hold it?* as far as macOS can tell. Facts in, [`UseState`] out.
 //!
 //! An ordinary program gets no lease there, so the answer is put together from what was seen and
 //! from what the kernel will refuse later. The facts are gathered in `evidence/macos.rs`; the rule
 //! stands here, where every system can test it.
 
-use super::observation::Hold;
+use super::observation::UseState;
 
 /// What is known of an open file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,21 +34,21 @@ const OTHERS_WRITE: u32 = 0o022;
 
 /// What the facts come to.
 ///
-/// With [`Facts::kernel_refuses`], [`Hold::Free`] is provisional: it allows the removal to be
+/// With [`Facts::kernel_refuses`], [`UseState::Unused`] is provisional: it allows the removal to be
 /// tried, and the removal itself is the proof. Without, it stands for a file of ours that nobody
 /// but our uid and root may write, held by no process of our uid. It trusts root, whose processes
 /// an ordinary user may not examine, and it does not see a descriptor in flight over a socket.
 #[must_use]
-pub fn hold(facts: &Facts) -> Hold {
+pub fn hold(facts: &Facts) -> UseState {
     let only_ours = facts.owner == facts.our_uid && facts.mode & OTHERS_WRITE == 0 && !facts.acl;
     if facts.locked {
-        Hold::Locked
+        UseState::Locked
     } else if facts.seen {
-        Hold::Held
+        UseState::InUse
     } else if facts.kernel_refuses || (only_ours && facts.examined) {
-        Hold::Free
+        UseState::Unused
     } else {
-        Hold::CannotTell
+        UseState::Unknown
     }
 }
 
@@ -70,13 +70,13 @@ mod tests {
 
     #[test]
     fn a_file_of_ours_that_nobody_of_us_holds_is_free() {
-        assert_eq!(hold(&OURS), Hold::Free);
+        assert_eq!(hold(&OURS), UseState::Unused);
         assert_eq!(
             hold(&Facts {
                 mode: 0o100_600,
                 ..OURS
             }),
-            Hold::Free
+            UseState::Unused
         );
         // Who may only read it cannot lose anything that was written.
         assert_eq!(
@@ -84,7 +84,7 @@ mod tests {
                 mode: 0o100_444,
                 ..OURS
             }),
-            Hold::Free
+            UseState::Unused
         );
     }
 
@@ -108,7 +108,7 @@ mod tests {
             },
             Facts { acl: true, ..OURS },
         ] {
-            assert_eq!(hold(&facts), Hold::CannotTell, "{facts:?}");
+            assert_eq!(hold(&facts), UseState::Unknown, "{facts:?}");
         }
     }
 
@@ -122,7 +122,7 @@ mod tests {
             acl: true,
             ..OURS
         };
-        assert_eq!(hold(&facts), Hold::Free);
+        assert_eq!(hold(&facts), UseState::Unused);
     }
 
     #[test]
@@ -139,9 +139,9 @@ mod tests {
                 ..OURS
             };
             let want = if facts.locked {
-                Hold::Locked
+                UseState::Locked
             } else {
-                Hold::Held
+                UseState::InUse
             };
             assert_eq!(hold(&facts), want, "{facts:?}");
         }
@@ -154,13 +154,13 @@ mod tests {
                 locked: true,
                 ..OURS
             }),
-            Hold::Locked
+            UseState::Locked
         );
         let facts = Facts {
             locked: true,
             kernel_refuses: true,
             ..OURS
         };
-        assert_eq!(hold(&facts), Hold::Locked);
+        assert_eq!(hold(&facts), UseState::Locked);
     }
 }

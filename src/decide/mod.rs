@@ -8,7 +8,7 @@
 //! - [`reserved`]: names that are no leftovers, as a list
 //! - [`policy`]: what the user wants for a root
 //! - [`exclude`]: what a rule leaves alone below it
-//! - [`heat`]: *is a directory hot?*
+//! - [`rate`]: *is a directory hot?*
 //! - [`observation`]: what looking at a name can say
 //! - [`packed`]: the same in as few bytes as it takes
 //! - [`retention`]: how long a quarantine keeps what lies in it
@@ -21,13 +21,13 @@
 
 pub mod exclude;
 mod glob;
-pub mod heat;
 pub mod judge;
 pub mod leaks;
 pub mod macos_hold;
 pub mod observation;
 pub mod packed;
 pub mod policy;
+pub mod rate;
 pub mod reserved;
 pub mod retention;
 pub mod target;

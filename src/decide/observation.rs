@@ -152,22 +152,22 @@ pub struct Holder {
 
 /// What the kernel answers when it is asked who holds a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Hold {
+pub enum UseState {
     /// Proven: no process on this kernel has it open or mapped.
-    Free,
+    Unused,
     /// Somebody has it open or mapped.
-    Held,
+    InUse,
     /// Somebody holds it, and a BSD or POSIX lock on it.
     Locked,
     /// Nobody could be seen, and the absence cannot be proven here.
-    CannotTell,
+    Unknown,
 }
 
-impl Hold {
+impl UseState {
     /// Whether somebody was *seen* holding it.
     #[must_use]
     pub fn is_held(self) -> bool {
-        matches!(self, Hold::Held | Hold::Locked)
+        matches!(self, UseState::InUse | UseState::Locked)
     }
 }
 

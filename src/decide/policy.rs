@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::exclude::Exclude;
-use super::temp_name::{Names, Reading};
+use super::temp_name::{Names, ParsedName};
 use super::time::typed;
 
 /// What a close means (`--closed`).
@@ -56,7 +56,7 @@ pub enum Action {
 }
 
 /// How a directory is followed in which thousands of temps are created every second
-/// ([`super::heat`]).
+/// ([`super::rate`]).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum Hot {
     /// It is scanned twice in each grace instead of being watched, until it is calm again: its
@@ -141,10 +141,10 @@ impl Graces {
         }
     }
 
-    /// The grace of the name that `reading` was read from.
+    /// The grace of the name that `parsed` was read from.
     #[must_use]
-    pub fn of(&self, reading: &Reading) -> Duration {
-        if reading.random {
+    pub fn of(&self, parsed: &ParsedName) -> Duration {
+        if parsed.random {
             self.random
         } else {
             self.fixed
@@ -207,16 +207,16 @@ impl Policy {
             && (self.exclude.is_empty() || !self.exclude.excludes(&below.join(name)))
     }
 
-    /// Returns how long a temp must be quiet: one with a name that says `reading`.
+    /// Returns how long a temp must be quiet: one with a name that says `parsed`.
     ///
     /// The grace of fixed names is for files with content, to which a script appends. An empty one waits no longer than
     /// one with a random name: it may keep its own program from starting. Where a file may have changed by `lag` later
     /// than its dates say, the grace is three times as long at the least.
     #[must_use]
-    pub fn grace_of(&self, reading: &Reading, is_empty: bool, lag: Duration) -> Duration {
+    pub fn grace_of(&self, parsed: &ParsedName, is_empty: bool, lag: Duration) -> Duration {
         let grace = match is_empty {
             true => self.grace.random,
-            false => self.grace.of(reading),
+            false => self.grace.of(parsed),
         };
         let least = rule!("coarse-dates-raise-the-grace", lag * LAGS, without: Duration::ZERO);
         grace.max(SHORTEST_GRACE).max(least)
@@ -239,7 +239,7 @@ impl Policy {
 /// The span between the two looks that a temp found by a scan gets. `lag` is by how much later than its dates say a
 /// file may have changed: the looks are further apart than that, or the second one could not see a change.
 #[must_use]
-pub fn confirm(grace: Duration, lag: Duration) -> Duration {
+pub fn min_observation_gap(grace: Duration, lag: Duration) -> Duration {
     let least = rule!("coarse-dates-part-the-looks", lag + lag / 2, without: Duration::ZERO);
     (grace / 2).min(Duration::from_secs(1).max(least))
 }
@@ -293,7 +293,7 @@ mod tests {
             (300_000, 1_000, 1_500),
             (6_000, 2_000, 3_000),
         ] {
-            let found = confirm(ms(grace), ms(lag));
+            let found = min_observation_gap(ms(grace), ms(lag));
             assert_eq!(found, ms(want), "{grace} {lag}");
             assert!(found > ms(lag), "{grace} {lag}: a change would not be seen");
         }
@@ -320,8 +320,8 @@ mod tests {
             (&short, uuid, true, 2, s(6)),
             (&default, uuid, false, 1, s(300)),
         ] {
-            let reading = policy.names.read(OsStr::new(name));
-            let found = policy.grace_of(&reading, is_empty, s(lag));
+            let parsed = policy.names.parse(OsStr::new(name));
+            let found = policy.grace_of(&parsed, is_empty, s(lag));
             assert_eq!(found, want, "{name} {is_empty} {lag}");
         }
         assert_eq!(short.raised_grace(s(1)), Some(s(3)));
@@ -365,7 +365,7 @@ mod tests {
     #[test]
     fn what_holds_without_a_rule() {
         let policy = Policy::default();
-        let grace = |name: &str| policy.grace.of(&policy.names.read(OsStr::new(name)));
+        let grace = |name: &str| policy.grace.of(&policy.names.parse(OsStr::new(name)));
         let s = Duration::from_secs;
         assert_eq!(grace("a.1b4e28ba-2fa1-4d3b-a3f5-ef19b5a7633b.tmp"), s(300));
         assert_eq!(grace("a.tmp"), s(3_600));

@@ -21,7 +21,7 @@ pub enum TakenBy {
 
 /// One row of [`LIST`].
 #[derive(Debug, PartialEq, Eq)]
-pub struct Row {
+pub struct ReservedName {
     /// The names.
     pub pattern: &'static str,
     /// Kind of file, for people.
@@ -30,8 +30,8 @@ pub struct Row {
     pub taken_by: TakenBy,
 }
 
-const fn row(pattern: &'static str, kind: &'static str, taken_by: TakenBy) -> Row {
-    Row {
+const fn row(pattern: &'static str, kind: &'static str, taken_by: TakenBy) -> ReservedName {
+    ReservedName {
         pattern,
         kind,
         taken_by,
@@ -42,7 +42,7 @@ use TakenBy::{Ending, WholeName};
 
 /// The reserved names.
 #[rustfmt::skip] // one row a line
-pub const LIST: &[Row] = &[
+pub const LIST: &[ReservedName] = &[
     // Locks, databases and transfers of the system.
     row("*.lock",                  "a lock file",                              WholeName),
     row("*.pid",                   "a pid file",                               WholeName),
@@ -92,7 +92,7 @@ pub const COMPANIONS: [&str; 3] = ["-wal", "-shm", "-journal"];
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reserved {
     /// It fits a row of [`LIST`].
-    Listed(&'static Row),
+    Listed(&'static ReservedName),
     /// It fits this pattern, which ends in `*`, with nothing for that `*`.
     EmptyStar(String),
     /// Another name that the rule takes may be meant for it: this one.
@@ -106,7 +106,7 @@ pub enum Reserved {
 impl fmt::Display for Reserved {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Reserved::Listed(Row {
+            Reserved::Listed(ReservedName {
                 pattern,
                 kind,
                 taken_by,
@@ -134,7 +134,7 @@ impl fmt::Display for Reserved {
 }
 
 /// Returns the rows of the list that `name` fits.
-pub fn rows(name: &[u8]) -> impl Iterator<Item = &'static Row> {
+pub fn rows(name: &[u8]) -> impl Iterator<Item = &'static ReservedName> {
     LIST.iter().filter(move |row| {
         let pattern = row.pattern.as_bytes();
         may_fit(pattern, name) && fits(pattern, name)
@@ -159,7 +159,7 @@ fn may_fit(pattern: &[u8], name: &[u8]) -> bool {
         }
 }
 
-impl Row {
+impl ReservedName {
     /// Returns true if `ending`, the literal end of a pattern, fits the row: the pattern then means such names.
     #[must_use]
     pub fn has_ending(&self, ending: &[u8]) -> bool {

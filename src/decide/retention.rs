@@ -33,12 +33,12 @@ pub struct Entry {
     /// Whose it is. What anybody else may put beside it is no copy of it.
     pub uid: u32,
     /// The state of its target now.
-    pub target: Stands,
+    pub target: TargetState,
 }
 
 /// The state of the target of a stored file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stands {
+pub enum TargetState {
     /// A file that counts, and has not changed since before the move: so the stored file is not the only copy.
     Counts,
     /// Nothing, or the target is not known.
@@ -100,12 +100,12 @@ pub struct Space {
     /// Inodes that are free.
     pub inodes_free: u64,
     /// The files to be moved into the quarantine now.
-    pub wanted: Wanted,
+    pub wanted: NeededSpace,
 }
 
 /// Bytes that are to be moved into a quarantine.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Wanted {
+pub struct NeededSpace {
     /// Those of all files together.
     pub all: u64,
     /// Those of the smallest file.
@@ -121,7 +121,7 @@ pub struct Trust {
     pub running: Duration,
     /// How long ago the wall clock and the monotonic clock parted, if that was noticed: nothing is
     /// taken to be older.
-    pub since_parted: Option<Duration>,
+    pub since_jump: Option<Duration>,
 }
 
 /// The longest time that [`Trust::running`] must reach.
@@ -139,8 +139,8 @@ impl Trust {
     fn age(&self, entry: &Entry, now: Wall) -> Duration {
         let unknown = rule!("unknown-move-was-just-now", Duration::ZERO, without: Duration::MAX);
         let age = entry.moved.map_or(unknown, |moved| now.since(moved));
-        match (entry.is_steady, self.since_parted) {
-            (false, Some(parted)) => age.min(parted),
+        match (entry.is_steady, self.since_jump) {
+            (false, Some(last_jump)) => age.min(last_jump),
             _ => age,
         }
     }
@@ -171,7 +171,7 @@ pub enum Better {
 
 /// The result of applying the limits.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Plan {
+pub struct RetentionPlan {
     /// The files to drop, each with the better copies that must still exist then.
     pub drops: Vec<(Entry, Better)>,
     /// The time until the next file is too old.
@@ -188,8 +188,14 @@ pub struct Plan {
 /// far, and only the copy before that may be whole. For lack of room the newest [`SPARED`] of a shape stay, and each
 /// with fewer than that many that are newer and no smaller.
 #[must_use]
-pub fn plan(entries: &[Entry], limits: Limits, space: Space, now: Wall, trust: Trust) -> Plan {
-    let mut plan = Plan::default();
+pub fn plan(
+    entries: &[Entry],
+    limits: Limits,
+    space: Space,
+    now: Wall,
+    trust: Trust,
+) -> RetentionPlan {
+    let mut plan = RetentionPlan::default();
     let reaches = |entry: &Entry| trust.reaches(entry, now, limits.age);
     let too_old = |entry: &&Entry| !limits.age.is_zero() && reaches(entry).is_zero();
     let mut goes = Vec::new();
@@ -197,8 +203,8 @@ pub fn plan(entries: &[Entry], limits: Limits, space: Space, now: Wall, trust: T
     let mut copies: HashMap<(&PathBuf, u32), Vec<&Entry>> = HashMap::new();
     for entry in entries {
         match entry.target {
-            Stands::Counts if too_old(&entry) => goes.push((entry, Better::Target)),
-            Stands::Counts => {}
+            TargetState::Counts if too_old(&entry) => goes.push((entry, Better::Target)),
+            TargetState::Counts => {}
             _ => copies
                 .entry((&entry.copy_of, uid(entry)))
                 .or_default()
@@ -297,7 +303,7 @@ impl<'a> Shapes<'a> {
             let spared = rule!("eight-of-a-shape-stay", SPARED, without: SPARED - 1);
             let mut droppable = outdated(copies, spared);
             if rule!("room-only-where-no-target", true) {
-                droppable.retain(|(entry, _)| entry.target == Stands::Nothing);
+                droppable.retain(|(entry, _)| entry.target == TargetState::Nothing);
             }
             Group {
                 bytes,
@@ -406,7 +412,7 @@ mod tests {
 
     const TRUST: Trust = Trust {
         running: SETTLING,
-        since_parted: None,
+        since_jump: None,
     };
 
     const SPACE: Space = Space {
@@ -414,7 +420,7 @@ mod tests {
         free: 1_000,
         inodes: 0,
         inodes_free: 0,
-        wanted: Wanted { all: 0, least: 0 },
+        wanted: NeededSpace { all: 0, least: 0 },
     };
 
     fn day(days_ago: i64) -> Wall {
@@ -438,8 +444,8 @@ mod tests {
             copy_of: copy_of.into(),
             shape: None,
             target: match target_whole {
-                true => Stands::Counts,
-                false => Stands::Nothing,
+                true => TargetState::Counts,
+                false => TargetState::Nothing,
             },
         }
     }
@@ -457,7 +463,7 @@ mod tests {
         plan(entries, limits, SPACE, day(0), trust).drops
     }
 
-    fn ids(plan: &Plan) -> Vec<&str> {
+    fn ids(plan: &RetentionPlan) -> Vec<&str> {
         plan.drops
             .iter()
             .map(|(entry, _)| entry.id.to_str().unwrap())
@@ -487,7 +493,7 @@ mod tests {
         ];
         check(&missing, limits, &["a"]);
         let other = |entry| Entry {
-            target: Stands::Other,
+            target: TargetState::Other,
             ..entry
         };
         check(&missing.map(other), limits, &["a"]);
@@ -618,7 +624,7 @@ mod tests {
                 uid: u32::from(shape == 2),
                 ..match whole && shape == 1 {
                     true => Entry {
-                        target: Stands::Counts,
+                        target: TargetState::Counts,
                         ..shaped(&n.to_string(), moved, bytes, "x")
                     },
                     false => shaped(
@@ -647,7 +653,7 @@ mod tests {
                 percent,
                 min_free,
             };
-            let space = Space { size: 1_000, free, inodes: 1_000, inodes_free, wanted: Wanted { all: wanted, least: wanted / 2 } };
+            let space = Space { size: 1_000, free, inodes: 1_000, inodes_free, wanted: NeededSpace { all: wanted, least: wanted / 2 } };
             let plan = plan(&entries, limits, space, day(0), TRUST);
             let goes: HashMap<&OsString, &Better> =
                 plan.drops.iter().map(|(entry, better)| (&entry.id, better)).collect();
@@ -666,7 +672,7 @@ mod tests {
                 let age = day(0).since(one.moved.unwrap());
                 let too_old = keep > 0 && age >= limits.age;
                 match better {
-                    Better::Target => prop_assert!(one.target == Stands::Counts && too_old),
+                    Better::Target => prop_assert!(one.target == TargetState::Counts && too_old),
                     Better::Copies(ids) => {
                         let copies: Vec<&Entry> =
                             ids.iter().map(|id| entries.iter().find(|e| e.id == *id).unwrap()).collect();
@@ -674,11 +680,11 @@ mod tests {
                         prop_assert!(ids.iter().all(|id| !goes.contains_key(id)), "they stay");
                         match ids.len() {
                             1 => {
-                                prop_assert!(too_old && one.target != Stands::Counts);
+                                prop_assert!(too_old && one.target != TargetState::Counts);
                                 prop_assert_eq!(&copies[0].copy_of, &one.copy_of);
                             }
                             SPARED => {
-                                prop_assert_eq!(one.target, Stands::Nothing);
+                                prop_assert_eq!(one.target, TargetState::Nothing);
                                 prop_assert!(copies.iter().all(|copy| copy.shape == one.shape));
                                 let newer = entries.iter().filter(|other| {
                                     other.shape == one.shape && other.uid == one.uid && is_newer(other, one)
@@ -692,9 +698,9 @@ mod tests {
             }
             // And what is left over its age has nothing that is better than it.
             for one in entries.iter().filter(|one| keep > 0 && !goes.contains_key(&one.id)) {
-                if day(0).since(one.moved.unwrap()) >= limits.age && one.target != Stands::Counts {
+                if day(0).since(one.moved.unwrap()) >= limits.age && one.target != TargetState::Counts {
                     let better = |other: &&Entry| {
-                        other.target != Stands::Counts && other.copy_of == one.copy_of && is_better(other, one)
+                        other.target != TargetState::Counts && other.copy_of == one.copy_of && is_better(other, one)
                     };
                     prop_assert!(!entries.iter().any(|other| better(&other)));
                 }
@@ -738,7 +744,7 @@ mod tests {
             min_free,
         };
         let room = |percent, all, least| {
-            let wanted = Wanted { all, least };
+            let wanted = NeededSpace { all, least };
             let space = Space { wanted, ..SPACE };
             plan(&crowd(), limits(percent, 0), space, day(0), TRUST)
         };
@@ -819,7 +825,7 @@ mod tests {
         // Only where nothing is there to be replaced, and only what is known to come from one writer.
         for change in [
             |e: Entry| Entry {
-                target: Stands::Other,
+                target: TargetState::Other,
                 ..e
             },
             |e: Entry| Entry { shape: None, ..e },
@@ -879,7 +885,7 @@ mod tests {
             assert_eq!(dropped, want, "a tenth of the limit, {minutes} min");
         }
         let jumped = Trust {
-            since_parted: Some(Duration::from_secs(6 * 24 * 60 * 60)),
+            since_jump: Some(Duration::from_secs(6 * 24 * 60 * 60)),
             ..TRUST
         };
         assert_eq!(dropped(jumped), []);

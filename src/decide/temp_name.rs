@@ -15,7 +15,7 @@ use std::fmt;
 use std::os::unix::ffi::OsStrExt;
 
 use super::glob::{self, Alternative};
-use super::reserved::{self, Reserved, Row, TakenBy};
+use super::reserved::{self, Reserved, ReservedName, TakenBy};
 use globset::{Candidate, Glob, GlobSet};
 
 /// The names of a rule that gives none.
@@ -27,7 +27,7 @@ const OURS: &[u8] = b".orphand";
 /// Linux' `PID_MAX_LIMIT`; no other system goes higher. More than this is a time or a hash.
 const PID_MAX: u32 = 4_194_304;
 
-/// See [`Reading::is_hidden`].
+/// See [`ParsedName::dot_is_prefix`].
 const HIDDEN: &str = "<t>.<pid>.<uuid>.tmp";
 
 /// Tried in this order for every rule; the first that fits wins.
@@ -40,15 +40,15 @@ const BUILT_IN: [&str; 5] = [
 ];
 
 /// Grammars that only a rule turns on. A new one is a row here and a row in the tests below.
-const WRITERS: &[Writer] = &[
-    Writer {
+const WRITERS: &[WriterGrammar] = &[
+    WriterGrammar {
         name: "claude-code",
         patterns: &["<t>.tmp.<pid>.<hex:12>"],
         producer: "Claude Code, beside ~/.claude.json; as reported in \
                    https://github.com/anthropics/claude-code/issues/87677 and 89565",
         cuts_at: None,
     },
-    Writer {
+    WriterGrammar {
         name: "atomically",
         // The end of the time in milliseconds, then a random number.
         patterns: &["<t>.tmp-<digits:10><hex:6>"],
@@ -58,7 +58,7 @@ const WRITERS: &[Writer] = &[
         // LIMIT_BASENAME_LENGTH, in UTF-16 units; a name never has fewer bytes than those.
         cuts_at: Some(128),
     },
-    Writer {
+    WriterGrammar {
         name: "git",
         // The object's or pack's own name is a hash of what is being written: not in the temp's.
         patterns: &["tmp_obj_<alnum:6>", "tmp_pack_<alnum:6>"],
@@ -70,7 +70,7 @@ const WRITERS: &[Writer] = &[
 
 /// A program whose temp names are known, for a rule to turn on by name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Writer {
+pub struct WriterGrammar {
     /// What a rule calls it.
     pub name: &'static str,
     /// Its temp names, in the notation of this module.
@@ -82,13 +82,13 @@ pub struct Writer {
 }
 
 /// Every writer that a rule can turn on.
-pub fn writers() -> impl Iterator<Item = &'static Writer> {
+pub fn writers() -> impl Iterator<Item = &'static WriterGrammar> {
     WRITERS.iter()
 }
 
 /// What a grammar reads out of a temp's base name.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Reading {
+pub struct ParsedName {
     /// The pattern of the grammar that fitted; `None`: no grammar fits.
     pub grammar: Option<&'static str>,
     /// Base names the temp may have been meant for, best first; empty: not derivable.
@@ -105,18 +105,18 @@ pub struct Reading {
     pub random: bool,
 }
 
-impl Reading {
+impl ParsedName {
     /// Whether a leading dot is known to be the writer's: of all that name their temps so, those that hide
     /// them (pnpm, and openclaw until it left the dot away).
     #[must_use]
-    pub fn is_hidden(&self) -> bool {
+    pub fn dot_is_prefix(&self) -> bool {
         self.grammar == Some(HIDDEN)
     }
 
     /// The same name, with the digits before its uuid read as the end of its target.
     #[must_use]
-    pub fn with_numbered_targets(self) -> Reading {
-        Reading {
+    pub fn with_numbered_targets(self) -> ParsedName {
+        ParsedName {
             targets: self.numbered,
             numbered: Vec::new(),
             ..self
@@ -318,14 +318,16 @@ impl Names {
         if self.globs.iter().any(|glob| glob.is_whole(name)) {
             return None;
         }
-        let frees = |row: &reserved::Row, glob: &NameGlob| {
+        let frees = |row: &reserved::ReservedName, glob: &NameGlob| {
             let mut endings = glob.endings.iter();
             row.taken_by == TakenBy::Ending
                 && endings.any(|ending| row.has_ending(ending.as_bytes()))
                 && glob.set.is_match_candidate(&Candidate::from_bytes(name))
         };
-        let is_freed = |row: &reserved::Row| self.globs.iter().any(|glob| frees(row, glob));
-        let is_kept = |row: &&reserved::Row| rule!("reserved-names-are-kept", !is_freed(row));
+        let is_freed =
+            |row: &reserved::ReservedName| self.globs.iter().any(|glob| frees(row, glob));
+        let is_kept =
+            |row: &&reserved::ReservedName| rule!("reserved-names-are-kept", !is_freed(row));
         if let Some(row) = reserved::rows(name).find(is_kept) {
             return Some(Reserved::Listed(row));
         }
@@ -397,14 +399,14 @@ impl Names {
 
     /// Returns patterns that take nothing, because every name that they fit is reserved, each with its row.
     #[must_use]
-    pub fn without_effect(&self) -> Vec<(&str, &'static Row)> {
+    pub fn without_effect(&self) -> Vec<(&str, &'static ReservedName)> {
         let row = |glob: &&NameGlob| {
-            let is_it = |row: &&Row| row.taken_by == TakenBy::WholeName;
+            let is_it = |row: &&ReservedName| row.taken_by == TakenBy::WholeName;
             let row_of = |ending: &String| {
                 let mut rows = reserved::LIST.iter().filter(is_it);
                 rows.find(|row| row.has_ending(ending.as_bytes()))
             };
-            let rows: Option<Vec<&Row>> = glob.endings.iter().map(row_of).collect();
+            let rows: Option<Vec<&ReservedName>> = glob.endings.iter().map(row_of).collect();
             rows?.first().copied().filter(|_| glob.whole.is_empty())
         };
         let globs = self.globs.iter();
@@ -434,7 +436,7 @@ impl Names {
 
     /// Reads a base name by the rule's writers first, then by the built-in grammars.
     #[must_use]
-    pub fn read(&self, name: &OsStr) -> Reading {
+    pub fn parse(&self, name: &OsStr) -> ParsedName {
         self.writers
             .iter()
             .chain(&self.built_in)
@@ -483,7 +485,7 @@ pub struct Shape {
 }
 
 impl Names {
-    /// Returns the shape of a base name, by the grammar that [`Names::read`] reads it with.
+    /// Returns the shape of a base name, by the grammar that [`Names::parse`] reads it with.
     ///
     /// Digits that read as a date stay as they are: `log.2024.<uuid>.tmp` is no copy of `log.2025`.
     #[must_use]
@@ -693,7 +695,7 @@ struct Grammar {
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Parts<'n> {
+struct NameParts<'n> {
     target: Option<&'n [u8]>,
     pid: Option<u32>,
 }
@@ -727,8 +729,8 @@ impl Grammar {
     }
 
     /// Takes the name apart from its right end, where writers put what is theirs.
-    fn parts<'n>(&self, name: &'n [u8]) -> Option<Parts<'n>> {
-        let mut parts = Parts::default();
+    fn parts<'n>(&self, name: &'n [u8]) -> Option<NameParts<'n>> {
+        let mut parts = NameParts::default();
         let mut rest = name;
         for token in self.tokens.iter().rev() {
             rest = match *token {
@@ -753,8 +755,8 @@ impl Grammar {
         rest.is_empty().then_some(parts)
     }
 
-    fn read(&self, name: &[u8]) -> Option<Reading> {
-        let Parts { target, pid } = self.parts(name)?;
+    fn read(&self, name: &[u8]) -> Option<ParsedName> {
+        let NameParts { target, pid } = self.parts(name)?;
         let cut = self.cuts_at.is_some_and(|len| name.len() >= len);
         let target = match self.tokens.last() {
             _ if cut => None,
@@ -763,7 +765,7 @@ impl Grammar {
             }
             _ => target,
         };
-        let reading = Reading {
+        let parsed = ParsedName {
             grammar: Some(self.pattern),
             targets: target.map(target_names).unwrap_or_default(),
             numbered: Vec::new(),
@@ -772,23 +774,23 @@ impl Grammar {
         };
         let (Some(target), Some(pid), true) = (target, pid, self.tokens.contains(&Token::Uuid))
         else {
-            return Some(reading);
+            return Some(parsed);
         };
         let longest = [target, b".", pid.to_string().as_bytes()].concat();
-        let reading = Reading {
+        let parsed = ParsedName {
             numbered: target_names(&longest),
-            ..reading
+            ..parsed
         };
         let is_date = reads_as_date(pid.to_string().as_bytes());
         Some(match rule!("date-is-no-pid", is_date) {
-            true => reading.with_numbered_targets(),
-            false => reading,
+            true => parsed.with_numbered_targets(),
+            false => parsed,
         })
     }
 
     /// The shape of a name that it fits.
     fn shape(&self, name: &[u8], is_writers: bool) -> Option<Shape> {
-        let Parts { target, .. } = self.parts(name)?;
+        let NameParts { target, .. } = self.parts(name)?;
         let is_cut = self.cuts_at.is_some_and(|len| name.len() >= len);
         let target = target.filter(|_| !is_cut);
         let pid_is_next = [Token::Target, Token::Literal("."), Token::Pid];
@@ -991,8 +993,8 @@ mod tests {
         let names = names(&NONE, writers);
         for (name, grammar, targets, pid, random) in rows {
             let name = name.replace('U', UUID);
-            let read = names.read(OsStr::new(&name));
-            let expected = Reading {
+            let read = names.parse(OsStr::new(&name));
+            let expected = ParsedName {
                 numbered: read.numbered.clone(),
                 grammar: patterns().find(|pattern| Some(*pattern) == *grammar),
                 targets: targets
@@ -1030,7 +1032,7 @@ mod tests {
             ("metrics", "metrics", None),
         ];
         for (stem, target, numbered) in rows {
-            let read = names.read(OsStr::new(&format!("{stem}.{UUID}.tmp")));
+            let read = names.parse(OsStr::new(&format!("{stem}.{UUID}.tmp")));
             let first = |names: &[OsString]| names.first().cloned();
             assert_eq!(first(&read.targets), Some(target.into()), "{stem}");
             assert_eq!(
@@ -1398,7 +1400,7 @@ mod tests {
             let name = [start.as_bytes(), &middle, end.as_bytes()].concat();
             let names = names(&["*.tmp", "[!a]?*.{part,tmp}"], &["claude-code", "atomically", "git"]);
             prop_assert!(!(names.matches(&name) && name.starts_with(OURS)));
-            for target in names.read(OsStr::from_bytes(&name)).targets {
+            for target in names.parse(OsStr::from_bytes(&name)).targets {
                 prop_assert!(!matches!(target.as_bytes(), b"" | b"." | b".."));
                 prop_assert!(target.len() < name.len() && !target.as_bytes().contains(&b'/'));
             }
@@ -1415,7 +1417,7 @@ mod tests {
         ) {
             for pattern in patterns() {
                 let grammar = Grammar::new(pattern, None).expect("a pattern in the notation");
-                let mut expected = Parts::default();
+                let mut expected = NameParts::default();
                 let mut name = Vec::new();
                 for token in &grammar.tokens {
                     let part = match *token {

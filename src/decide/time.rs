@@ -129,15 +129,15 @@ pub struct Now {
 /// Notices when the wall clock and the monotonic clock part: the date was set, or the machine
 /// slept. What a file's date says about its age is worth nothing beyond that moment.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct ClockWatch {
+pub struct ClockJumpDetector {
     last: Option<Now>,
-    parted: Option<Mono>,
+    last_jump: Option<Mono>,
 }
 
 /// By how much the two clocks may drift apart between two readings before it counts as a jump.
-pub(super) const PARTED: Duration = Duration::from_secs(2);
+pub(super) const JUMP: Duration = Duration::from_secs(2);
 
-impl ClockWatch {
+impl ClockJumpDetector {
     /// Takes a reading and says when the clocks last parted, if that was noticed.
     ///
     /// The jump may have happened at any time since the last reading; it counts as *now*, which
@@ -146,12 +146,12 @@ impl ClockWatch {
         if let Some(last) = self.last {
             let walls = now.wall.as_nanos() - last.wall.as_nanos();
             let monos = i128::from(now.mono.0) - i128::from(last.mono.0);
-            if (walls - monos).unsigned_abs() > PARTED.as_nanos() {
-                self.parted = Some(now.mono);
+            if (walls - monos).unsigned_abs() > JUMP.as_nanos() {
+                self.last_jump = Some(now.mono);
             }
         }
         self.last = Some(now);
-        self.parted
+        self.last_jump
     }
 }
 
@@ -234,7 +234,7 @@ mod tests {
 
     #[test]
     fn clocks_that_go_together_have_not_parted() {
-        let mut clocks = ClockWatch::default();
+        let mut clocks = ClockJumpDetector::default();
         assert_eq!(clocks.read(at(100, 1_000)), None);
         assert_eq!(clocks.read(at(200, 1_100)), None);
         assert_eq!(clocks.read(at(300, 1_202)), None, "2 s is slew, not a jump");
@@ -243,7 +243,7 @@ mod tests {
     #[test]
     fn a_set_clock_or_a_sleep_is_noticed_and_remembered() {
         for wall in [i64::MIN / 2, 0, 1_000, 1_097, 1_103, 9_000_000_000] {
-            let mut clocks = ClockWatch::default();
+            let mut clocks = ClockJumpDetector::default();
             clocks.read(at(100, 1_000));
             let jumped = at(200, wall);
             assert_eq!(clocks.read(jumped), Some(jumped.mono), "wall {wall}");

@@ -3,7 +3,7 @@
 //! The map of all temps is elsewhere ([`crate::watch`] fills it, the timer thread empties it);
 //! this is the value in it, and the rules by which looks move it on:
 //!
-//! - A temp is judged only after two looks, at least [`confirm`] apart, that saw the same
+//! - A temp is judged only after two looks, at least [`min_observation_gap`] apart, that saw the same
 //!   fingerprint and nobody holding it, and only once it has been quiet for its grace.
 //! - Held counts as touched: after a look that saw a holder, the grace starts again at the first
 //!   look that finds the temp free. (Closing a file does not change its fingerprint.)
@@ -13,10 +13,10 @@
 use std::time::Duration;
 
 use super::judge::Reason;
-use super::observation::{Fingerprint, Hold};
+use super::observation::{Fingerprint, UseState};
 use super::packed::Packed;
-use super::policy::{self, Open, confirm};
-use super::time::{Mono, Now, PARTED};
+use super::policy::{self, Open, min_observation_gap};
+use super::time::{JUMP, Mono, Now};
 
 /// How a temp came to be known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,18 +45,18 @@ pub struct Tracked {
     unused_before: u32,
     /// By the last look.
     fingerprint: Packed,
-    known: Known,
-    said: Said,
+    known: LastUse,
+    said: ReportedReasons,
     /// How often it was kept since it last changed.
     tries: u8,
     /// Why it was kept when it was last judged.
     kept: Option<Reason>,
-    marks: Marks,
+    marks: Flags,
 }
 
 /// What the last look said of holders.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Known {
+enum LastUse {
     /// There was none yet.
     Nothing,
     Free,
@@ -65,9 +65,9 @@ enum Known {
 
 /// Yes-or-no marks, a bit each, and the origin in two bits.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Marks(u8);
+struct Flags(u8);
 
-impl Marks {
+impl Flags {
     const CLOSED: u8 = 1;
     const REAPING: u8 = 2;
     const REVIEWED: u8 = 4;
@@ -78,18 +78,18 @@ impl Marks {
     const ORIGIN: u8 = 32 | 64;
 
     /// The same marks and another origin.
-    fn with(self, origin: Origin) -> Marks {
+    fn with(self, origin: Origin) -> Flags {
         let origin = match origin {
             Origin::Created => 0,
             Origin::Found => 32,
             Origin::FoundToWait => 64,
             Origin::FoundInTime => 32 | 64,
         };
-        Marks(self.0 & !Marks::ORIGIN | origin)
+        Flags(self.0 & !Flags::ORIGIN | origin)
     }
 
     fn origin(self) -> Origin {
-        match self.0 & Marks::ORIGIN {
+        match self.0 & Flags::ORIGIN {
             0 => Origin::Created,
             32 => Origin::Found,
             64 => Origin::FoundToWait,
@@ -108,7 +108,7 @@ impl Marks {
 
 /// The reasons that were already reported for this temp: a bit each, in as few bytes as they take.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Said([u8; 3]);
+struct ReportedReasons([u8; 3]);
 
 /// One look at a temp, as the tracker needs it.
 #[derive(Clone, Copy, Debug)]
@@ -116,19 +116,19 @@ pub struct Look {
     /// When.
     pub now: Now,
     /// When the wall clock and the monotonic clock last parted, if that was noticed.
-    pub parted: Option<Mono>,
+    pub last_jump: Option<Mono>,
     /// What was there.
     pub fingerprint: Fingerprint,
     /// By how much later than its dates say it may have changed.
     pub lag: Duration,
     /// Who held it.
-    pub hold: Hold,
+    pub hold: UseState,
 }
 
 impl Look {
     /// From when on it can have been quiet at the earliest: from the end of the second that its dates name, where they
     /// are of whole seconds. Until then it could change without another date.
-    fn quiet_from(&self) -> Mono {
+    fn quiet_since(&self) -> Mono {
         let age = self.now.wall.since(self.fingerprint.newest());
         let lag = rule!("last-second-gives-no-credit", self.lag, without: Duration::ZERO);
         self.now.mono.after(lag.saturating_sub(age))
@@ -177,83 +177,83 @@ impl Tracked {
             quiet_since: seen,
             unused_before: 0,
             fingerprint: Packed::NONE,
-            known: Known::Nothing,
-            said: Said::default(),
+            known: LastUse::Nothing,
+            said: ReportedReasons::default(),
             tries: 0,
             kept: None,
-            marks: Marks::default().with(origin),
+            marks: Flags::default().with(origin),
         }
     }
 
     /// A temp that is left alone for as long as nothing is heard of its name.
     #[must_use]
-    pub fn left_alone(now: Mono) -> Tracked {
+    pub fn ignored(now: Mono) -> Tracked {
         Tracked::new(now, Mono(u64::MAX), Origin::Found)
     }
 
     /// The same, of one that is about to have its name back from us.
     #[must_use]
-    pub fn returning(now: Mono) -> Tracked {
-        let mut temp = Tracked::left_alone(now);
-        temp.marks.set(Marks::RETURNS, true);
+    pub fn awaiting_put_back(now: Mono) -> Tracked {
+        let mut temp = Tracked::ignored(now);
+        temp.marks.set(Flags::RETURNS, true);
         temp
     }
 
     /// Something was renamed to its name. Says whether that was to be expected: we have given it back.
-    pub fn has_returned(&mut self) -> bool {
-        let is_it = self.marks.has(Marks::RETURNS);
-        self.marks.set(Marks::RETURNS, false);
+    pub fn take_put_back(&mut self) -> bool {
+        let is_it = self.marks.has(Flags::RETURNS);
+        self.marks.set(Flags::RETURNS, false);
         is_it
     }
 
     /// Its claim could not be removed, and maybe not put back either: until it is looked for again, that
     /// nothing stands at its name is our own doing.
-    pub fn may_be_nameless(&mut self) {
-        self.marks.set(Marks::NAMELESS, true);
+    pub fn set_claim_pending(&mut self) {
+        self.marks.set(Flags::NAMELESS, true);
     }
 
     /// No claim of it is left.
-    pub fn has_its_name(&mut self) {
-        self.marks.set(Marks::NAMELESS, false);
+    pub fn clear_claim_pending(&mut self) {
+        self.marks.set(Flags::NAMELESS, false);
     }
 
     /// Whether a claim of it may be left.
     #[must_use]
-    pub fn may_come_back(&self) -> bool {
-        self.marks.has(Marks::NAMELESS)
+    pub fn is_claim_pending(&self) -> bool {
+        self.marks.has(Flags::NAMELESS)
     }
 
     /// Whether it is our own doing if its name is gone.
     #[must_use]
     pub fn is_ours_to_name(&self) -> bool {
-        self.is_reaping() || self.may_come_back()
+        self.is_reaping() || self.is_claim_pending()
     }
 
     /// Another temp was meant for its name: it is no leftover, for as long as it is there.
-    pub fn is_a_target(&mut self) {
-        self.marks.set(Marks::TARGET, true);
+    pub fn mark_target(&mut self) {
+        self.marks.set(Flags::TARGET, true);
     }
 
     /// Returns true if another temp was meant for its name.
     #[must_use]
     pub fn was_target(&self) -> bool {
-        self.marks.has(Marks::TARGET)
+        self.marks.has(Flags::TARGET)
     }
 
     /// Somebody held it after the look: its grace starts again at the first look that finds it free.
-    pub fn was_held(&mut self) {
+    pub fn mark_held(&mut self) {
         if self.was_looked_at() {
-            self.known = Known::Held;
+            self.known = LastUse::Held;
         }
     }
 
     fn was_looked_at(&self) -> bool {
-        self.known != Known::Nothing
+        self.known != LastUse::Nothing
     }
 
     /// Whether it is left alone.
     #[must_use]
-    pub fn is_left_alone(&self) -> bool {
+    pub fn is_ignored(&self) -> bool {
         self.due == Mono(u64::MAX)
     }
 
@@ -292,11 +292,11 @@ impl Tracked {
     /// start may give the same.
     #[must_use]
     pub fn written_by(&self, look: &Look) -> Option<Mono> {
-        let jumped = look.parted.is_some_and(|at| at >= self.seen);
+        let jumped = look.last_jump.is_some_and(|at| at >= self.seen);
         let is_dated = !rule!("jumped-clock-dates-nothing", jumped);
         let age = look.now.wall.since(look.fingerprint.newest());
         // What is no jump yet may have aged it.
-        let written = look.now.mono.before(age.saturating_sub(PARTED + look.lag));
+        let written = look.now.mono.before(age.saturating_sub(JUMP + look.lag));
         let written =
             rule!("later-process-did-not-write", self.seen.max(written), without: self.seen);
         (self.origin() == Origin::Created && is_dated).then_some(written)
@@ -305,18 +305,18 @@ impl Tracked {
     /// Whether a close by a writer was reported.
     #[must_use]
     pub fn is_closed(&self) -> bool {
-        self.marks.has(Marks::CLOSED)
+        self.marks.has(Flags::CLOSED)
     }
 
     /// Notes that a writer closed it.
     pub fn close(&mut self) {
-        self.marks.set(Marks::CLOSED, true);
+        self.marks.set(Flags::CLOSED, true);
     }
 
     /// Whether it is being disposed of right now: what is heard of its name then is our own doing.
     #[must_use]
     pub fn is_reaping(&self) -> bool {
-        self.marks.has(Marks::REAPING)
+        self.marks.has(Flags::REAPING)
     }
 
     /// Its size at the last look.
@@ -343,23 +343,23 @@ impl Tracked {
     /// shorter grace both would be enough at once, and whoever closed it a moment ago would have no time
     /// left: that look gives no more than half the new grace.
     pub fn review(&mut self, now: Mono) {
-        if !rule!("left-alone-by-other-rules", self.is_left_alone()) {
+        if !rule!("left-alone-by-other-rules", self.is_ignored()) {
             self.due = self.due.min(now);
-            self.marks.set(Marks::REVIEWED, true);
+            self.marks.set(Flags::REVIEWED, true);
         }
     }
 
     /// Whether the rules have changed since it was looked at.
     #[must_use]
     pub fn is_reviewed(&self) -> bool {
-        self.marks.has(Marks::REVIEWED)
+        self.marks.has(Flags::REVIEWED)
     }
 
     /// What is asked of it is asked of a copy from here on.
-    pub fn hand_over(&mut self) -> Tracked {
-        self.marks.set(Marks::REAPING, true);
+    pub fn check_out(&mut self) -> Tracked {
+        self.marks.set(Flags::REAPING, true);
         let copy = self.clone();
-        self.marks.set(Marks::REVIEWED, false);
+        self.marks.set(Flags::REVIEWED, false);
         copy
     }
 
@@ -380,7 +380,7 @@ impl Tracked {
     pub fn look(&mut self, look: &Look, grace: Duration, open: Open) -> Next {
         let now = look.now.mono;
         if self.is_reviewed() {
-            self.marks.set(Marks::REVIEWED, false);
+            self.marks.set(Flags::REVIEWED, false);
             let most = now.before(grace / 2);
             let taken = most.since(self.quiet_since);
             if rule!("other-rules-leave-half-grace", true) {
@@ -389,49 +389,52 @@ impl Tracked {
             self.unused_before = self.unused_before.saturating_add(millis(taken));
         }
         // What nobody can tell is no "nobody".
-        let held =
-            rule!("cannot-tell-is-not-free", look.hold != Hold::Free, without: look.hold.is_held());
+        let held = rule!("cannot-tell-is-not-free", look.hold != UseState::Unused, without: look.hold.is_held());
         // Only the wish to take what is open counts a holder for nothing. It is remembered all the same:
         // that wish may end.
         let counts = open != Open::Reap;
         let same = self.fingerprint == Packed::new(&look.fingerprint);
         let next = match self.known {
-            Known::Nothing => self.first_look(look, grace, held),
+            LastUse::Nothing => self.first_look(look, grace, held),
             // It may be taken while it is held, but not while it is written.
-            Known::Free | Known::Held
+            LastUse::Free | LastUse::Held
                 if held && open == Open::Quarantine && rule!("written-is-not-moved", !same) =>
             {
                 self.fingerprint = Packed::new(&look.fingerprint);
-                self.known = Known::Held;
-                self.quiet_since = look.quiet_from();
+                self.known = LastUse::Held;
+                self.quiet_since = look.quiet_since();
                 self.unused_before = 0;
                 Next::LookAt(self.quiet_since.after(grace))
             }
-            Known::Free | Known::Held if held && counts => {
+            LastUse::Free | LastUse::Held if held && counts => {
                 self.fingerprint = Packed::new(&look.fingerprint);
-                self.known = Known::Held;
+                self.known = LastUse::Held;
                 // It would be judged now but for its holder: judging says so, and by whom.
                 self.judge_at(look, grace)
             }
-            Known::Held if rule!("held-restarts-the-grace", counts) => {
+            LastUse::Held if rule!("held-restarts-the-grace", counts) => {
                 self.fingerprint = Packed::new(&look.fingerprint);
-                self.known = Known::Free;
-                self.quiet_since = look.quiet_from();
+                self.known = LastUse::Free;
+                self.quiet_since = look.quiet_since();
                 self.unused_before = 0;
                 self.kept = None;
                 self.tries = 0;
                 Next::LookAt(self.quiet_since.after(grace))
             }
-            Known::Free | Known::Held if rule!("changed-restarts-the-grace", !same) => {
+            LastUse::Free | LastUse::Held if rule!("changed-restarts-the-grace", !same) => {
                 if self.fingerprint.ino() != look.fingerprint.ino {
-                    self.said = Said::default();
+                    self.said = ReportedReasons::default();
                 }
                 self.tries = 0;
                 self.first_look(look, grace, held)
             }
-            Known::Free | Known::Held => {
+            LastUse::Free | LastUse::Held => {
                 let is_known = rule!("uncounted-holder-is-remembered", held);
-                self.known = if is_known { Known::Held } else { Known::Free };
+                self.known = if is_known {
+                    LastUse::Held
+                } else {
+                    LastUse::Free
+                };
                 self.judge_at(look, grace)
             }
         };
@@ -447,9 +450,8 @@ impl Tracked {
         let age = look.now.wall.since(look.fingerprint.newest());
         // The time since boot is no marked rule: `Mono::before` keeps it too, so no test fails without it here.
         let mut unused = age.saturating_sub(look.lag).min(now.since_boot());
-        if let Some(parted) = look.parted {
-            unused =
-                rule!("credit-since-clocks-parted", unused.min(now.since(parted)), without: unused);
+        if let Some(last_jump) = look.last_jump {
+            unused = rule!("credit-since-clocks-parted", unused.min(now.since(last_jump)), without: unused);
         }
         let seen = unused.min(now.since(self.seen));
         unused = match self.origin() {
@@ -459,22 +461,21 @@ impl Tracked {
         };
         // Whoever wrote it may have held it until just now, however late this look is: half a grace is
         // left to them. Not where it was there before anybody could hear of it.
-        let confirm =
-            rule!("credit-leaves-confirm", confirm(grace, look.lag), without: Duration::ZERO);
+        let gap = rule!("credit-leaves-confirm", min_observation_gap(grace, look.lag), without: Duration::ZERO);
         let most = match self.origin() {
-            Origin::Found if !self.was_looked_at() => grace - confirm,
+            Origin::Found if !self.was_looked_at() => grace - gap,
             Origin::Found => grace / 2,
             Origin::FoundInTime => {
-                rule!("scan-leaves-half-grace", grace / 2, without: grace - confirm)
+                rule!("scan-leaves-half-grace", grace / 2, without: grace - gap)
             }
             Origin::Created | Origin::FoundToWait => {
-                rule!("late-look-leaves-half-grace", grace / 2, without: grace - confirm)
+                rule!("late-look-leaves-half-grace", grace / 2, without: grace - gap)
             }
         };
         let credit = unused.min(most);
         self.fingerprint = Packed::new(&look.fingerprint);
-        self.known = if held { Known::Held } else { Known::Free };
-        self.quiet_since = look.quiet_from().before(credit);
+        self.known = if held { LastUse::Held } else { LastUse::Free };
+        self.quiet_since = look.quiet_since().before(credit);
         self.unused_before = millis(unused - credit);
         self.kept = None;
         let due = self.quiet_since.after(grace);
@@ -497,15 +498,15 @@ impl Tracked {
 
     /// The same, not being disposed of any more.
     #[must_use]
-    pub fn settled_down(mut self) -> Tracked {
-        self.marks.set(Marks::REAPING, false);
+    pub fn check_in(mut self) -> Tracked {
+        self.marks.set(Flags::REAPING, false);
         self
     }
 
     /// Notes that it was kept for `reason`, and says whether that is news. It is looked at again
     /// after [`policy::retry`].
     pub fn keep(&mut self, reason: Reason, grace: Duration, now: Mono) -> Kept {
-        let again = self.said != Said::default();
+        let again = self.said != ReportedReasons::default();
         let news = self.said.note(reason.bit());
         let retry = policy::retry(grace, reason.ends_silently(), u32::from(self.tries));
         if self.was_looked_at() {
@@ -513,7 +514,7 @@ impl Tracked {
         }
         self.tries = self.tries.saturating_add(1);
         self.due = now.after(retry);
-        self.marks.set(Marks::REAPING, false);
+        self.marks.set(Flags::REAPING, false);
         Kept { news, again, retry }
     }
 
@@ -540,7 +541,7 @@ fn millis(span: Duration) -> u32 {
     u32::try_from(span.as_millis()).unwrap_or(u32::MAX)
 }
 
-impl Said {
+impl ReportedReasons {
     fn note(&mut self, bit: u32) -> bool {
         let [a, b, c] = self.0;
         let before = u32::from_le_bytes([a, b, c, 0]);

@@ -15,10 +15,10 @@ use rustix::fs::{FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::process::Pid;
 
-use super::{Census, FileId};
+use super::{FileId, ProcessScan};
 use crate::clock;
-use crate::decide::judge::{Reach, Writer};
-use crate::decide::observation::{Hold, Holder};
+use crate::decide::judge::{LeaseCoverage, Writer};
+use crate::decide::observation::{Holder, UseState};
 use crate::decide::time::Mono;
 use crate::look::Dir;
 
@@ -42,23 +42,23 @@ pub fn open_to_ask(dir: &Dir, name: &OsStr) -> io::Result<OwnedFd> {
 /// else: the kernel announces a broken lease with it, and by default it kills the process. No
 /// process-wide setting is touched.
 #[derive(Debug)]
-pub struct Asker {
+pub struct LeaseThread {
     before: libc::sigset_t,
     tid: libc::pid_t,
     /// The signal mask belongs to one thread.
     _stays_on_its_thread: PhantomData<*const ()>,
 }
 
-impl Default for Asker {
-    fn default() -> Asker {
-        Asker::new()
+impl Default for LeaseThread {
+    fn default() -> LeaseThread {
+        LeaseThread::new()
     }
 }
 
-impl Asker {
+impl LeaseThread {
     /// Blocks SIGIO in this thread.
     #[must_use]
-    pub fn new() -> Asker {
+    pub fn new() -> LeaseThread {
         let mut before = MaybeUninit::uninit();
         let sigio = sigio();
         // SAFETY: both sets are valid for the call, which fills `before` (pthread_sigmask(3)).
@@ -68,7 +68,7 @@ impl Asker {
             libc::pthread_sigmask(libc::SIG_BLOCK, blocked, before.as_mut_ptr());
             before.assume_init()
         };
-        Asker {
+        LeaseThread {
             before,
             tid: rustix::thread::gettid().as_raw_nonzero().get(),
             _stays_on_its_thread: PhantomData,
@@ -82,24 +82,24 @@ impl Asker {
     /// (fcntl(2), and measured on ext4, xfs, btrfs, tmpfs; on overlayfs mappings and users of the
     /// layers below are not seen). It needs the owner's uid or `CAP_LEASE`.
     #[must_use]
-    pub fn ask(&self, file: OwnedFd) -> (Hold, Proof) {
-        let mut proof = Proof {
+    pub fn lease(&self, file: OwnedFd) -> (UseState, LeasedFile) {
+        let mut leased = LeasedFile {
             file,
             tid: self.tid,
-            leased: false,
+            has_lease: false,
             locked: false,
         };
-        (proof.take(), proof)
+        (leased.acquire(), leased)
     }
 
     /// Asks the same of a file that was asked about before, maybe in another thread, and let go of.
-    pub fn ask_again(&self, proof: &mut Proof) -> Hold {
-        proof.tid = self.tid;
-        proof.take()
+    pub fn lease_again(&self, leased: &mut LeasedFile) -> UseState {
+        leased.tid = self.tid;
+        leased.acquire()
     }
 }
 
-impl Drop for Asker {
+impl Drop for LeaseThread {
     fn drop(&mut self) {
         let sigio = sigio();
         let none = libc::timespec {
@@ -132,11 +132,11 @@ fn sigio() -> libc::sigset_t {
 /// at most `/proc/sys/fs/lease-break-time`, 45 s, if this process is stopped just then), and who wants
 /// to lock it while it is locked.
 #[derive(Debug)]
-pub struct Proof {
+pub struct LeasedFile {
     file: OwnedFd,
     /// The thread that asks: SIGIO is blocked there.
     tid: libc::pid_t,
-    leased: bool,
+    has_lease: bool,
     /// By us.
     locked: bool,
 }
@@ -150,8 +150,8 @@ struct Owner {
 const F_SETOWN_EX: libc::c_int = 15;
 const F_OWNER_TID: libc::c_int = 0;
 
-impl Proof {
-    fn own(&self) -> bool {
+impl LeasedFile {
+    fn set_owner(&self) -> bool {
         let owner = Owner {
             kind: F_OWNER_TID,
             pid: rule!(
@@ -173,24 +173,24 @@ impl Proof {
     }
 
     /// Asks for the lease; again, after it was let go. To be called in the thread that asked first.
-    pub fn take(&mut self) -> Hold {
+    pub fn acquire(&mut self) -> UseState {
         // The signal is to go to this thread, where it is blocked, and that must be so before the
         // lease is there to be broken. Each time: letting a lease go clears the owner.
-        if !self.own() {
-            return Hold::CannotTell;
+        if !self.set_owner() {
+            return UseState::Unknown;
         }
         let hold = self.lease();
-        self.leased |= hold == Hold::Free;
+        self.has_lease |= hold == UseState::Unused;
         hold
     }
 
-    fn lease(&self) -> Hold {
+    fn lease(&self) -> UseState {
         match self.set_lease(libc::F_WRLCK) {
-            Ok(()) => Hold::Free,
+            Ok(()) => UseState::Unused,
             Err(Errno::AGAIN | Errno::TXTBSY) => {
-                rule!("refused-lease-is-held", Hold::Held, without: Hold::Free)
+                rule!("refused-lease-is-held", UseState::InUse, without: UseState::Unused)
             }
-            Err(_) => rule!("no-answer-is-not-free", Hold::CannotTell, without: Hold::Free),
+            Err(_) => rule!("no-answer-is-not-free", UseState::Unknown, without: UseState::Unused),
         }
     }
 
@@ -199,21 +199,23 @@ impl Proof {
     /// lease a second time shows one that is past its look-up and parked before the lease is
     /// checked (by an on-access scanner, say).
     #[must_use]
-    pub fn again(&self) -> Hold {
+    pub fn still_held(&self) -> UseState {
         // SAFETY: F_GETLEASE takes no argument.
         match unsafe { libc::fcntl(self.file.as_raw_fd(), libc::F_GETLEASE) } {
-            libc::F_WRLCK => rule!("opener-past-its-lookup", self.lease(), without: Hold::Free),
-            -1 => Hold::CannotTell,
+            libc::F_WRLCK => {
+                rule!("opener-past-its-lookup", self.lease(), without: UseState::Unused)
+            }
+            -1 => UseState::Unknown,
             _ => rule!(
                 "opener-that-waits",
-                rule!("refused-lease-is-held", Hold::Held, without: Hold::Free),
+                rule!("refused-lease-is-held", UseState::InUse, without: UseState::Unused),
                 without: self.lease(),
             ),
         }
     }
 
     /// Whether somebody else holds a BSD or POSIX lock on it. If not, nobody gets a BSD lock, nor a POSIX or
-    /// OFD lock to write, before [`Proof::let_go`].
+    /// OFD lock to write, before [`LeasedFile::release`].
     ///
     /// For files alone that are to go though somebody may hold them: there is no asking for a BSD lock but
     /// by taking it (`/proc/locks` leaves some out), and a live program's own attempt fails meanwhile.
@@ -251,8 +253,8 @@ impl Proof {
 
     /// Lets lease and lock go and keeps the file open. Closing would not be enough while a forked child
     /// has the descriptor.
-    pub fn let_go(&mut self) {
-        if std::mem::take(&mut self.leased) {
+    pub fn release(&mut self) {
+        if std::mem::take(&mut self.has_lease) {
             let _ = self.set_lease(libc::F_UNLCK);
         }
         if std::mem::take(&mut self.locked) {
@@ -268,9 +270,9 @@ impl Proof {
     }
 }
 
-impl Drop for Proof {
+impl Drop for LeasedFile {
     fn drop(&mut self) {
-        self.let_go();
+        self.release();
     }
 }
 
@@ -341,7 +343,7 @@ pub fn shows_our_processes() -> bool {
 /// Processes in pid namespaces below ours: by the numbers that they have there, those that they have here
 /// (`NSpid` of proc_pid_status(5): one number for each namespace, ours first). Everybody may read that,
 /// except under hidepid; who cannot be seen is not told of. Threads count too: kill(2) knows their numbers as well.
-pub(super) fn nested() -> io::Result<HashMap<u32, Vec<u32>>> {
+pub(super) fn container_pids() -> io::Result<HashMap<u32, Vec<u32>>> {
     if rule!("foreign-proc-shows-no-container", !shows_our_processes()) {
         return Err(io::Error::other("/proc is not that of this pid namespace"));
     }
@@ -469,11 +471,11 @@ fn started_after(ticks: u64, moment: Mono) -> bool {
 }
 
 /// Whether somebody holds a BSD or POSIX lock on it, as far as the open file says so.
-pub(super) fn is_locked(proof: Option<&Proof>) -> Option<bool> {
-    let proof = proof?;
+pub(super) fn is_locked(leased: Option<&LeasedFile>) -> Option<bool> {
+    let leased = leased?;
     // Nobody else can, and what is seen is our own.
-    let not = proof.locked.then_some(false);
-    not.or_else(|| has_posix_lock(proof.file()).ok().filter(|locked| *locked))
+    let not = leased.locked.then_some(false);
+    not.or_else(|| has_posix_lock(leased.file()).ok().filter(|locked| *locked))
 }
 
 /// The files that `/proc/locks` tells to be locked. It gives a page at a time, and where a lock ends between two
@@ -562,10 +564,10 @@ fn locked_file(line: &str) -> Option<FileId> {
 /// below, so the inode number alone makes a file doubtful there. It names nobody: strangers hold files with
 /// the same number.
 #[must_use]
-pub fn census(wanted: &[FileId], reach: Reach) -> Census {
-    let mut walk = Walk {
+pub fn scan_processes(wanted: &[FileId], reach: LeaseCoverage) -> ProcessScan {
+    let mut walk = ProcessWalk {
         wanted: by_number(wanted),
-        any_device: reach == Reach::OpenersOnly,
+        any_device: reach == LeaseCoverage::OpensOnly,
         holders: HashMap::new(),
         doubtful: HashSet::new(),
         complete: rule!("walk-must-see-all-processes", sees_every_process(), without: true),
@@ -596,7 +598,7 @@ pub fn census(wanted: &[FileId], reach: Reach) -> Census {
         let held = walk.holders.drain().map(|(file, _)| file);
         walk.doubtful.extend(held);
     }
-    Census {
+    ProcessScan {
         holders: walk.holders,
         doubtful: walk.doubtful,
         complete: walk.complete,
@@ -611,7 +613,7 @@ fn by_number(wanted: &[FileId]) -> HashMap<u64, Vec<FileId>> {
     numbers
 }
 
-struct Walk {
+struct ProcessWalk {
     /// By inode number; files on several devices may share one.
     wanted: HashMap<u64, Vec<FileId>>,
     any_device: bool,
@@ -622,16 +624,16 @@ struct Walk {
 
 /// What one process holds of what is wanted.
 #[derive(Default)]
-struct Held {
+struct HeldFiles {
     certain: HashSet<FileId>,
     /// Files with the number of a wanted one, on another device.
     doubtful: HashSet<FileId>,
 }
 
-impl Walk {
+impl ProcessWalk {
     fn process(&mut self, pid: u32) {
         let at = PathBuf::from(format!("/proc/{pid}"));
-        let mut held = Held::default();
+        let mut held = HeldFiles::default();
         let (mut examined, has_memory) = self.look_into(pid, &at, &mut held);
         if rule!("walk-asks-other-threads", !has_memory) {
             // A kernel thread, or a process whose first thread has ended: the others may live on, and
@@ -660,7 +662,7 @@ impl Walk {
 
     /// Notes what the process or thread at `at` holds. Says whether all of it could be examined, and
     /// whether it has any memory.
-    fn look_into(&self, pid: u32, at: &Path, held: &mut Held) -> (bool, bool) {
+    fn look_into(&self, pid: u32, at: &Path, held: &mut HeldFiles) -> (bool, bool) {
         // Our own descriptors are those that we ask with; our mappings are not.
         let fds = match pid == std::process::id() {
             true => Ok(()),
@@ -679,7 +681,7 @@ impl Walk {
     }
 
     /// Somebody has the file with these numbers.
-    fn meet(&self, dev: u64, ino: u64, held: &mut Held) {
+    fn meet(&self, dev: u64, ino: u64, held: &mut HeldFiles) {
         for file in self.wanted.get(&ino).into_iter().flatten() {
             if file.dev == dev {
                 held.certain.insert(*file);
@@ -689,7 +691,7 @@ impl Walk {
         }
     }
 
-    fn descriptors(&self, process: &Path, held: &mut Held) -> io::Result<()> {
+    fn descriptors(&self, process: &Path, held: &mut HeldFiles) -> io::Result<()> {
         for entry in fs::read_dir(process.join("fd"))? {
             match fs::metadata(entry?.path()) {
                 Ok(meta) => rule!(
@@ -705,7 +707,7 @@ impl Walk {
     }
 
     /// Lines of `/proc/PID/maps`: range, permissions, offset, `major:minor`, inode, path.
-    fn mappings(&self, process: &Path, held: &mut Held) -> io::Result<bool> {
+    fn mappings(&self, process: &Path, held: &mut HeldFiles) -> io::Result<bool> {
         let maps = fs::read(process.join("maps"))?;
         for line in maps.split(|&b| b == b'\n') {
             let mut words = line.split(|&b| b == b' ').filter(|w| !w.is_empty());

@@ -27,10 +27,10 @@ use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::process::Pid;
 
-use super::{Census, FileId};
-use crate::decide::judge::{Reach, Writer};
+use super::{FileId, ProcessScan};
+use crate::decide::judge::{LeaseCoverage, Writer};
 use crate::decide::macos_hold::{self, Facts};
-use crate::decide::observation::{Hold, Holder};
+use crate::decide::observation::{Holder, UseState};
 use crate::decide::time::Mono;
 use crate::look::Dir;
 
@@ -66,51 +66,51 @@ fn listening() -> OFlags {
 /// Asks who holds files. It keeps the last walk over the processes for a moment: one walk answers
 /// for all the files that are looked at together.
 #[derive(Debug, Default)]
-pub struct Asker {
+pub struct LeaseThread {
     walks: Arc<Walks>,
 }
 
-impl Asker {
+impl LeaseThread {
     /// Has not walked yet.
     #[must_use]
-    pub fn new() -> Asker {
-        Asker::default()
+    pub fn new() -> LeaseThread {
+        LeaseThread::default()
     }
 
     /// Asks whether anybody else has `file` open or mapped.
     ///
-    /// [`Hold::Held`] is certain. [`Hold::Free`] is only worth what [`macos_hold::hold`] says, and
+    /// [`UseState::InUse`] is certain. [`UseState::Unused`] is only worth what [`macos_hold::hold`] says, and
     /// comes out of a walk that may be a moment old: it allows the claim, and everything that
-    /// counts is asked after that ([`Proof::take`], and the removal itself).
+    /// counts is asked after that ([`LeasedFile::acquire`], and the removal itself).
     #[must_use]
-    pub fn ask(&self, file: OwnedFd) -> (Hold, Proof) {
+    pub fn lease(&self, file: OwnedFd) -> (UseState, LeasedFile) {
         // The file is looked for under the numbers that the process tables themselves give it.
         let id = vnode_of(own_pid(), file.as_raw_fd())
             .map(|seen| seen.file())
             .ok();
         let kernel_refuses = type_of_file_system(file.as_fd())
             .is_some_and(|here| refusing_file_system() == Some(here));
-        let mut proof = Proof {
+        let mut leased = LeasedFile {
             file,
             walks: Arc::clone(&self.walks),
             id,
             kernel_refuses,
             let_go: None,
         };
-        (proof.take(), proof)
+        (leased.acquire(), leased)
     }
 
     /// Asks the same of a file that was asked about before. As for the first question, a walk counts
     /// that another file was answered by.
-    pub fn ask_again(&self, proof: &mut Proof) -> Hold {
-        proof.let_go = None;
-        proof.take()
+    pub fn lease_again(&self, leased: &mut LeasedFile) -> UseState {
+        leased.let_go = None;
+        leased.acquire()
     }
 }
 
 /// An open file, and what can be asked about its holders. Nothing is held that could delay anybody.
 #[derive(Debug)]
-pub struct Proof {
+pub struct LeasedFile {
     file: OwnedFd,
     walks: Arc<Walks>,
     id: Option<FileId>,
@@ -118,19 +118,19 @@ pub struct Proof {
     let_go: Option<Instant>,
 }
 
-impl Proof {
-    /// Asks again. After [`Proof::let_go`] only a walk that began later than that counts.
-    pub fn take(&mut self) -> Hold {
+impl LeasedFile {
+    /// Asks again. After [`LeasedFile::release`] only a walk that began later than that counts.
+    pub fn acquire(&mut self) -> UseState {
         self.look(self.let_go)
     }
 
     /// Nothing stands in anybody's way here that could have been broken since the last question,
     /// and to walk once more for each of a batch would keep all of them from their names for that
     /// long (a walk takes a tenth of a second or more). So it is not asked here: one walk that
-    /// begins after the last claim of the batch answers for all ([`Proof::take`]).
+    /// begins after the last claim of the batch answers for all ([`LeasedFile::acquire`]).
     #[must_use]
-    pub fn again(&self) -> Hold {
-        Hold::Free
+    pub fn still_held(&self) -> UseState {
+        UseState::Unused
     }
 
     /// Whether somebody else holds a BSD or POSIX lock on it.
@@ -146,7 +146,7 @@ impl Proof {
     }
 
     /// From now on only a new walk counts.
-    pub fn let_go(&mut self) {
+    pub fn release(&mut self) {
         self.let_go = Some(Instant::now());
     }
 
@@ -169,16 +169,16 @@ impl Proof {
         self.kernel_refuses
     }
 
-    /// Whether a walk that began after [`Proof::let_go`], or, where nothing was let go of, one that
+    /// Whether a walk that began after [`LeasedFile::release`], or, where nothing was let go of, one that
     /// begins now, proves that nobody holds it.
     pub(crate) fn is_still_free(&self) -> bool {
         let since = self.let_go.unwrap_or_else(Instant::now);
-        self.look(Some(since)) == Hold::Free
+        self.look(Some(since)) == UseState::Unused
     }
 
-    fn look(&self, since: Option<Instant>) -> Hold {
+    fn look(&self, since: Option<Instant>) -> UseState {
         let (Some(id), Ok(seen)) = (self.id, rustix::fs::fstat(&self.file)) else {
-            return Hold::CannotTell;
+            return UseState::Unknown;
         };
         let wanted = Wanted {
             dev: id.dev,
@@ -226,12 +226,12 @@ pub fn writer(pid: u32, _: Option<Mono>) -> Writer {
 }
 
 /// There are no pid namespaces here.
-pub(super) fn nested() -> io::Result<HashMap<u32, Vec<u32>>> {
+pub(super) fn container_pids() -> io::Result<HashMap<u32, Vec<u32>>> {
     Ok(HashMap::new())
 }
 
-/// Not asked here: [`Asker::ask`] has the open file, asks it, and answers [`Hold::Locked`] by itself.
-pub(super) fn is_locked(_: Option<&Proof>) -> Option<bool> {
+/// Not asked here: [`LeaseThread::ask`] has the open file, asks it, and answers [`UseState::Locked`] by itself.
+pub(super) fn is_locked(_: Option<&LeasedFile>) -> Option<bool> {
     None
 }
 
@@ -456,7 +456,7 @@ struct Wanted {
 
 /// What a walk over the processes saw of one device.
 #[derive(Debug)]
-struct Walk {
+struct ProcessWalk {
     wanted: Wanted,
     began: Instant,
     took: Duration,
@@ -468,18 +468,18 @@ struct Walk {
 
 impl Walks {
     /// Whether somebody was seen holding the inode, and whether everybody who counts was examined.
-    fn ask(&self, wanted: Wanted, ino: u64) -> (bool, bool) {
+    fn lease(&self, wanted: Wanted, ino: u64) -> (bool, bool) {
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         let walk = match last.take() {
             Some(walk) if walk.serves(wanted) => walk,
-            _ => Walk::over_all(wanted),
+            _ => ProcessWalk::over_all(wanted),
         };
         let walk = last.insert(walk);
         (walk.held.contains(&ino), walk.examined)
     }
 }
 
-impl Walk {
+impl ProcessWalk {
     fn serves(&self, wanted: Wanted) -> bool {
         self.wanted.dev == wanted.dev
             && (self.wanted.thorough || !wanted.thorough)
@@ -487,7 +487,7 @@ impl Walk {
             && self.began.elapsed() <= FRESH.max(self.took * TIMES)
     }
 
-    fn over_all(wanted: Wanted) -> Walk {
+    fn over_all(wanted: Wanted) -> ProcessWalk {
         let began = Instant::now();
         let mut held = HashSet::new();
         let examined = walk(wanted.thorough, &mut |_, file| {
@@ -495,7 +495,7 @@ impl Walk {
                 held.insert(file.ino);
             }
         });
-        Walk {
+        ProcessWalk {
             wanted,
             began,
             took: began.elapsed(),
@@ -508,7 +508,7 @@ impl Walk {
 /// Walks over all processes and notes who has one of `wanted` open or mapped. Never complete:
 /// what is in flight is not seen, and the quick way of asking for mappings may leave some out.
 #[must_use]
-pub fn census(wanted: &[FileId], _: Reach) -> Census {
+pub fn scan_processes(wanted: &[FileId], _: LeaseCoverage) -> ProcessScan {
     let wanted: HashSet<FileId> = wanted.iter().copied().collect();
     let mut seen: HashMap<FileId, HashSet<libc::pid_t>> = HashMap::new();
     walk(false, &mut |pid, file| {
@@ -516,7 +516,7 @@ pub fn census(wanted: &[FileId], _: Reach) -> Census {
             seen.entry(file).or_default().insert(pid);
         }
     });
-    let mut census = Census::default();
+    let mut process_scan = ProcessScan::default();
     for (file, pids) in seen {
         let mut holders: Vec<Holder> = pids
             .into_iter()
@@ -526,9 +526,9 @@ pub fn census(wanted: &[FileId], _: Reach) -> Census {
             })
             .collect();
         holders.sort();
-        census.holders.insert(file, holders);
+        process_scan.holders.insert(file, holders);
     }
-    census
+    process_scan
 }
 
 /// Calls `note` with each process and each regular file that it has open or mapped. Says whether

@@ -15,7 +15,7 @@ use std::time::Duration;
 use crate::clock;
 use crate::decide::policy::Policy;
 use crate::decide::reserved::{self, Reserved};
-use crate::decide::temp_name::{Names, Reading, before_number};
+use crate::decide::temp_name::{Names, ParsedName, before_number};
 use crate::decide::time::Mono;
 use crate::look::{Buffer, Dir, RootId};
 
@@ -78,13 +78,13 @@ impl Siblings {
     /// another file shows that targets end in such numbers. `metrics.4711.<uuid>.tmp` beside `metrics.4710` is one of
     /// `metrics.4711`.
     #[must_use]
-    pub fn reading(&self, reading: Reading) -> Reading {
-        let mut targets = reading.targets.iter();
+    pub fn parsed(&self, parsed: ParsedName) -> ParsedName {
+        let mut targets = parsed.targets.iter();
         let is_numbered =
-            !reading.numbered.is_empty() && targets.any(|name| self.numbered.contains(name));
+            !parsed.numbered.is_empty() && targets.any(|name| self.numbered.contains(name));
         match rule!("digits-like-another-files", is_numbered) {
-            true => reading.with_numbered_targets(),
-            false => reading,
+            true => parsed.with_numbered_targets(),
+            false => parsed,
         }
     }
 

@@ -11,7 +11,7 @@ use crate::decide::judge::{LinkFault, Target};
 use crate::decide::observation::{Kind, Observation};
 use crate::decide::policy::Policy;
 use crate::decide::target::{TargetFile, TempFile, weigh};
-use crate::decide::temp_name::Reading;
+use crate::decide::temp_name::ParsedName;
 use crate::look::{self, Dir};
 
 /// The temp that a target is compared with.
@@ -25,7 +25,7 @@ pub struct Compared<'a> {
 
 /// What was found at the name of a target.
 #[derive(Clone, Copy, Debug)]
-pub struct Found {
+pub struct FoundTarget {
     /// What stands there.
     pub target: Target,
     /// Which of the names that the temp may have been meant for it has, or would have.
@@ -34,9 +34,9 @@ pub struct Found {
     seen: Option<Observation>,
 }
 
-impl Found {
-    fn plain(target: Target, index: Option<usize>) -> Found {
-        Found {
+impl FoundTarget {
+    fn plain(target: Target, index: Option<usize>) -> FoundTarget {
+        FoundTarget {
             target,
             index,
             seen: None,
@@ -62,14 +62,14 @@ impl Found {
 pub fn target(
     dir: &Dir,
     policy: &Policy,
-    reading: &Reading,
+    parsed: &ParsedName,
     temp: Compared<'_>,
-) -> io::Result<Found> {
-    let mut first = Found::plain(Target::Unknown, None);
-    for (index, name) in reading.targets.iter().enumerate() {
+) -> io::Result<FoundTarget> {
+    let mut first = FoundTarget::plain(Target::Unknown, None);
+    for (index, name) in parsed.targets.iter().enumerate() {
         let Some(seen) = dir.observe(name)? else {
             if first.index.is_none() {
-                first = Found::plain(Target::Absent, Some(index));
+                first = FoundTarget::plain(Target::Absent, Some(index));
             }
             continue;
         };
@@ -86,13 +86,13 @@ pub fn target(
             kind => Target::NotRegular(kind),
         };
         // `.config.tmp` beside `config` alone: it may as well be all that there is of `.config`.
-        let is_guess = index > 0 && !reading.is_hidden();
+        let is_guess = index > 0 && !parsed.dot_is_prefix();
         if rule!("namesake-is-no-copy", is_guess) && target == (Target::Whole { same_file: false })
         {
-            return Ok(Found::plain(Target::Unknown, Some(0)));
+            return Ok(FoundTarget::plain(Target::Unknown, Some(0)));
         }
         // The one that exists is the target, though it does not count.
-        return Ok(Found {
+        return Ok(FoundTarget {
             target,
             index: Some(index),
             seen: (seen.fingerprint.kind == Kind::File).then_some(seen),
@@ -110,26 +110,26 @@ pub fn target(
 pub fn target_again(
     dir: &Dir,
     policy: &Policy,
-    reading: &Reading,
+    parsed: &ParsedName,
     temp: Compared<'_>,
-    found: &Found,
+    found: &FoundTarget,
 ) -> io::Result<Target> {
     /// A file that changed so recently may have changed again without another date.
     const RECENT: Duration = Duration::from_secs(3);
-    if let (Some(before), Some(name)) = (found.seen, target_name(reading, found.index)) {
+    if let (Some(before), Some(name)) = (found.seen, target_name(parsed, found.index)) {
         let file = &before.fingerprint;
         let has_rested = clock::wall().since(file.mtime.max(file.ctime)) >= RECENT;
         if has_rested && dir.observe(name)? == Some(before) {
             return Ok(found.target);
         }
     }
-    Ok(target(dir, policy, reading, temp)?.target)
+    Ok(target(dir, policy, parsed, temp)?.target)
 }
 
 /// Returns the base name that `index` speaks of.
 #[must_use]
-pub fn target_name(reading: &Reading, index: Option<usize>) -> Option<&OsStr> {
-    reading.targets.get(index?).map(AsRef::as_ref)
+pub fn target_name(parsed: &ParsedName, index: Option<usize>) -> Option<&OsStr> {
+    parsed.targets.get(index?).map(AsRef::as_ref)
 }
 
 /// A name that leads to a target.

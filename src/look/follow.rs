@@ -8,7 +8,7 @@ use std::path::{Component, Path};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
-use super::{Dir, MOST_LINKS, Stands, system};
+use super::{Dir, MOST_LINKS, PathPart, system};
 use crate::decide::judge::LinkFault;
 use crate::decide::observation::{Kind, Observation};
 
@@ -24,7 +24,7 @@ pub struct Followed {
 }
 
 /// A directory on the way, open for look-ups only.
-struct At<'a> {
+struct WalkPosition<'a> {
     start: &'a Dir,
     owner: u32,
     fd: OwnedFd,
@@ -44,39 +44,39 @@ impl Dir {
     pub fn follow(&self, name: &OsStr, owner: u32) -> io::Result<Result<Followed, LinkFault>> {
         match self.walk(name, owner) {
             Ok(found) => Ok(Ok(found)),
-            Err(Stop::Fault(fault)) => Ok(Err(fault)),
-            Err(Stop::Io(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::NAMETOOLONG)) => {
+            Err(WalkEnd::Fault(fault)) => Ok(Err(fault)),
+            Err(WalkEnd::Io(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::NAMETOOLONG)) => {
                 Ok(Err(LinkFault::Dangling))
             }
-            Err(Stop::Io(Errno::ACCESS | Errno::PERM)) => Ok(Err(LinkFault::Writable)),
-            Err(Stop::Io(error)) => Err(error.into()),
+            Err(WalkEnd::Io(Errno::ACCESS | Errno::PERM)) => Ok(Err(LinkFault::Writable)),
+            Err(WalkEnd::Io(error)) => Err(error.into()),
         }
     }
 
-    fn walk(&self, name: &OsStr, owner: u32) -> Result<Followed, Stop> {
-        let mut at = At::new(self, owner)?;
+    fn walk(&self, name: &OsStr, owner: u32) -> Result<Followed, WalkEnd> {
+        let mut at = WalkPosition::new(self, owner)?;
         let mut rest = vec![name.to_owned()];
         let mut links = 0;
         while let Some(name) = rest.pop() {
-            let stands = system::stands(at.fd.as_fd(), &name).map_err(Stop::of)?;
-            let Stands::Link { owner: whose, to } = stands else {
+            let stands = system::stands(at.fd.as_fd(), &name).map_err(WalkEnd::of)?;
+            let PathPart::Link { owner: whose, to } = stands else {
                 if rest.is_empty() {
                     return at.end(name);
                 }
                 if name.as_encoded_bytes().starts_with(b".orphand") {
-                    return Err(Stop::Fault(LinkFault::Temp));
+                    return Err(WalkEnd::Fault(LinkFault::Temp));
                 }
                 at.enter(&name)?;
                 continue;
             };
             // Only the kernel knows where a link of /proc leads.
-            let to = to.ok_or(Stop::Fault(LinkFault::OtherMount))?;
+            let to = to.ok_or(WalkEnd::Fault(LinkFault::OtherMount))?;
             if rule!("link-of-another-user", whose != owner && whose != 0) {
-                return Err(Stop::Fault(LinkFault::Foreign));
+                return Err(WalkEnd::Fault(LinkFault::Foreign));
             }
             links += 1;
             if links > MOST_LINKS {
-                return Err(Stop::Fault(LinkFault::Dangling));
+                return Err(WalkEnd::Fault(LinkFault::Dangling));
             }
             let to = Path::new(&to);
             if to.is_absolute() {
@@ -93,50 +93,50 @@ impl Dir {
 }
 
 /// Why a walk ends without a file.
-enum Stop {
+enum WalkEnd {
     Fault(LinkFault),
     Io(Errno),
 }
 
-impl Stop {
-    fn of(error: io::Error) -> Stop {
-        Stop::Io(Errno::from_io_error(&error).unwrap_or(Errno::IO))
+impl WalkEnd {
+    fn of(error: io::Error) -> WalkEnd {
+        WalkEnd::Io(Errno::from_io_error(&error).unwrap_or(Errno::IO))
     }
 }
 
-impl<'a> At<'a> {
-    fn new(start: &'a Dir, owner: u32) -> Result<At<'a>, Stop> {
+impl<'a> WalkPosition<'a> {
+    fn new(start: &'a Dir, owner: u32) -> Result<WalkPosition<'a>, WalkEnd> {
         let fd = rustix::fs::openat(&start.fd, ".", system::ON_THE_WAY, Mode::empty());
-        let at = At {
+        let at = WalkPosition {
             start,
             owner,
-            fd: fd.map_err(Stop::Io)?,
+            fd: fd.map_err(WalkEnd::Io)?,
         };
         at.check()?;
         Ok(at)
     }
 
-    fn enter(&mut self, name: &OsStr) -> Result<(), Stop> {
+    fn enter(&mut self, name: &OsStr) -> Result<(), WalkEnd> {
         let flags = system::ON_THE_WAY | OFlags::NOFOLLOW;
         let fd = rustix::fs::openat(&self.fd, name, flags, Mode::empty());
-        self.fd = fd.map_err(Stop::Io)?;
+        self.fd = fd.map_err(WalkEnd::Io)?;
         self.check()
     }
 
     /// Refuses a directory that another user could change, and one on another mount.
-    fn check(&self) -> Result<(), Stop> {
+    fn check(&self) -> Result<(), WalkEnd> {
         const BY_OTHERS: u32 = 0o022;
-        let seen = system::observe_fd(self.fd.as_fd()).map_err(Stop::Io)?;
+        let seen = system::observe_fd(self.fd.as_fd()).map_err(WalkEnd::Io)?;
         self.on_same_mount(&seen)?;
         let uid = seen.fingerprint.uid;
         let is_closed = rule!("others-write-on-the-way", seen.mode & BY_OTHERS == 0, without: true);
         match (uid == self.owner || uid == 0) && is_closed {
             true => Ok(()),
-            false => Err(Stop::Fault(LinkFault::Writable)),
+            false => Err(WalkEnd::Fault(LinkFault::Writable)),
         }
     }
 
-    fn on_same_mount(&self, seen: &Observation) -> Result<(), Stop> {
+    fn on_same_mount(&self, seen: &Observation) -> Result<(), WalkEnd> {
         let place = &self.start.place;
         let same = match (seen.mount, place.mount) {
             (Some(there), Some(here)) => there == here,
@@ -144,16 +144,16 @@ impl<'a> At<'a> {
         };
         match rule!("link-crosses-no-mount", same, without: true) {
             true => Ok(()),
-            false => Err(Stop::Fault(LinkFault::OtherMount)),
+            false => Err(WalkEnd::Fault(LinkFault::OtherMount)),
         }
     }
 
-    fn end(self, name: OsString) -> Result<Followed, Stop> {
-        let seen = system::observe_at(self.fd.as_fd(), &name).map_err(Stop::Io)?;
+    fn end(self, name: OsString) -> Result<Followed, WalkEnd> {
+        let seen = system::observe_at(self.fd.as_fd(), &name).map_err(WalkEnd::Io)?;
         self.on_same_mount(&seen)?;
         // It was no symlink a moment ago.
         if seen.fingerprint.kind == Kind::Symlink {
-            return Err(Stop::Fault(LinkFault::Dangling));
+            return Err(WalkEnd::Fault(LinkFault::Dangling));
         }
         Ok(Followed {
             dir: self.fd,

@@ -12,8 +12,8 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
-use super::{BLOCK, DIRECTORY, FileSystem, Stands, entry_kind, kind, open_step_by_step};
-use crate::decide::judge::{Dates, Reach};
+use super::{BLOCK, DIRECTORY, FileSystemInfo, PathPart, entry_kind, kind, open_step_by_step};
+use crate::decide::judge::{Dates, LeaseCoverage};
 use crate::decide::observation::{Fingerprint, Kind, Observation};
 use crate::decide::time::Wall;
 
@@ -74,19 +74,19 @@ const PROC_FS: u32 = 0x0000_9FA0;
 
 /// What stands at `name`. A symlink is held while it is asked whose it is and what it says, so both
 /// answers are of the same one.
-pub(super) fn stands(at: BorrowedFd<'_>, name: &OsStr) -> io::Result<Stands> {
+pub(super) fn stands(at: BorrowedFd<'_>, name: &OsStr) -> io::Result<PathPart> {
     let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let there = rustix::fs::openat(at, name, flags, Mode::empty())?;
     let seen = rustix::fs::fstat(&there)?;
     if FileType::from_raw_mode(seen.st_mode) != FileType::Symlink {
-        return Ok(Stands::Plain);
+        return Ok(PathPart::Plain);
     }
     // Links of /proc to a process's own directories say a path as that process sees it.
     let says = match rustix::fs::fstatfs(there.as_fd())?.f_type as u32 {
         PROC_FS => None,
         _ => Some(rustix::fs::readlinkat(&there, "", Vec::new())?),
     };
-    Ok(Stands::Link {
+    Ok(PathPart::Link {
         owner: seen.st_uid,
         to: says.map(|says| OsString::from_vec(says.into_bytes())),
     })
@@ -138,26 +138,30 @@ pub(super) fn read(
 /// that a lease is refused while anybody has a file open or mapped. Everything else is named by
 /// its number: a granted lease proves nothing there (before Linux 7.0 a file system that says
 /// nothing about leases grants them, even one that does not see its other clients).
-pub(super) fn file_system(dir: BorrowedFd<'_>) -> io::Result<FileSystem> {
+pub(super) fn file_system(dir: BorrowedFd<'_>) -> io::Result<FileSystemInfo> {
     let magic = rustix::fs::fstatfs(dir)?.f_type as u32;
     let (name, reach, dates) = match magic {
-        0x0000_EF53 => ("ext4", Reach::Whole, Dates::FineIfBorn), // ext2 and ext3 as well
-        0x5846_5342 => ("xfs", Reach::Whole, Dates::Fine),
-        0x9123_683E => ("btrfs", Reach::Whole, Dates::Fine),
-        0xF2F5_2010 => ("f2fs", Reach::Whole, Dates::Fine),
-        0x0102_1994 => ("tmpfs", Reach::Whole, Dates::Fine),
-        0x794C_7630 => ("overlayfs", Reach::OpenersOnly, Dates::FineIfBorn),
-        0x0000_6969 => ("nfs", Reach::Unknown, Dates::Unknown),
-        0xFF53_4D42 | 0xFE53_4D42 => ("cifs", Reach::Unknown, Dates::Unknown),
-        0x0102_1997 => ("9p", Reach::Unknown, Dates::Unknown),
-        0x6573_5546 => ("fuse", Reach::Unknown, Dates::Unknown),
-        0x2FC1_2FC1 => ("zfs", Reach::Unknown, Dates::Fine),
-        0x00C3_6400 => ("ceph", Reach::Unknown, Dates::Unknown),
-        0xCA45_1A4E => ("bcachefs", Reach::Unknown, Dates::Fine),
-        0x8584_58F6 => ("ramfs", Reach::Unknown, Dates::Fine),
-        _ => (&*format!("{magic:#x}"), Reach::Unknown, Dates::Unknown),
+        0x0000_EF53 => ("ext4", LeaseCoverage::OpensAndMaps, Dates::FineIfBorn), // ext2 and ext3 as well
+        0x5846_5342 => ("xfs", LeaseCoverage::OpensAndMaps, Dates::Fine),
+        0x9123_683E => ("btrfs", LeaseCoverage::OpensAndMaps, Dates::Fine),
+        0xF2F5_2010 => ("f2fs", LeaseCoverage::OpensAndMaps, Dates::Fine),
+        0x0102_1994 => ("tmpfs", LeaseCoverage::OpensAndMaps, Dates::Fine),
+        0x794C_7630 => ("overlayfs", LeaseCoverage::OpensOnly, Dates::FineIfBorn),
+        0x0000_6969 => ("nfs", LeaseCoverage::Unknown, Dates::Unknown),
+        0xFF53_4D42 | 0xFE53_4D42 => ("cifs", LeaseCoverage::Unknown, Dates::Unknown),
+        0x0102_1997 => ("9p", LeaseCoverage::Unknown, Dates::Unknown),
+        0x6573_5546 => ("fuse", LeaseCoverage::Unknown, Dates::Unknown),
+        0x2FC1_2FC1 => ("zfs", LeaseCoverage::Unknown, Dates::Fine),
+        0x00C3_6400 => ("ceph", LeaseCoverage::Unknown, Dates::Unknown),
+        0xCA45_1A4E => ("bcachefs", LeaseCoverage::Unknown, Dates::Fine),
+        0x8584_58F6 => ("ramfs", LeaseCoverage::Unknown, Dates::Fine),
+        _ => (
+            &*format!("{magic:#x}"),
+            LeaseCoverage::Unknown,
+            Dates::Unknown,
+        ),
     };
-    Ok(FileSystem {
+    Ok(FileSystemInfo {
         name: name.to_owned(),
         reach,
         dates,

@@ -9,7 +9,7 @@ use rustix::io::Errno;
 
 use super::{BLOCK, DIRECTORY, FileSystem, entry_kind, kind};
 pub(super) use super::{open_step_by_step as open_beneath, stands_by_name as stands};
-use crate::decide::judge::{Dates, Reach};
+use crate::decide::judge::{Dates, LeaseCoverage};
 use crate::decide::observation::{Fingerprint, Kind, Observation};
 use crate::decide::time::Wall;
 
@@ -91,9 +91,9 @@ pub(super) fn file_system(dir: BorrowedFd<'_>) -> io::Result<FileSystem> {
         .collect();
     let name = String::from_utf8_lossy(&bytes).into_owned();
     let (reach, dates) = match name.as_str() {
-        "apfs" => (Reach::Whole, Dates::Fine),
-        "hfs" => (Reach::Whole, Dates::WholeSeconds),
-        _ => (Reach::Unknown, Dates::Unknown),
+        "apfs" => (LeaseCoverage::OpensAndMaps, Dates::Fine),
+        "hfs" => (LeaseCoverage::OpensAndMaps, Dates::WholeSeconds),
+        _ => (LeaseCoverage::Unknown, Dates::Unknown),
     };
     Ok(FileSystem { name, reach, dates })
 }

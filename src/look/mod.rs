@@ -14,7 +14,7 @@ use std::path::{Component, Path, PathBuf};
 use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::Errno;
 
-use crate::decide::judge::{Dates, Place, Reach};
+use crate::decide::judge::{Dates, LeaseCoverage, Place};
 use crate::decide::observation::{Kind, Observation};
 use crate::decide::time::Wall;
 
@@ -40,11 +40,11 @@ const DIRECTORY: OFlags = OFlags::RDONLY
 const BLOCK: u64 = 512;
 
 /// What is known of a file system.
-struct FileSystem {
+struct FileSystemInfo {
     /// The kernel's name of it.
     name: String,
     /// How far the proof reaches on it.
-    reach: Reach,
+    reach: LeaseCoverage,
     /// How exact its dates are.
     dates: Dates,
 }
@@ -166,7 +166,7 @@ fn open_root(path: &Path) -> Result<OwnedFd, RootError> {
 const MOST_LINKS: usize = 40;
 
 /// What stands at a name on the way to a root.
-enum Stands {
+enum PathPart {
     /// No symlink.
     Plain,
     /// A symlink.
@@ -182,17 +182,17 @@ enum Stands {
 /// `RACE:` a symlink may be swapped and swapped back between the calls; worst case, within one tick
 /// of the file system's clock, what another one says is taken for what one of ours says.
 #[cfg(not(target_os = "linux"))]
-fn stands_by_name(at: BorrowedFd<'_>, name: &OsStr) -> io::Result<Stands> {
+fn stands_by_name(at: BorrowedFd<'_>, name: &OsStr) -> io::Result<PathPart> {
     use std::os::unix::ffi::OsStringExt;
     let seen = system::observe_at(at, name)?;
     if seen.fingerprint.kind != Kind::Symlink {
-        return Ok(Stands::Plain);
+        return Ok(PathPart::Plain);
     }
     let says = rustix::fs::readlinkat(at, name, Vec::new())?;
     if system::observe_at(at, name)? != seen {
         return Err(Errno::LOOP.into());
     }
-    Ok(Stands::Link {
+    Ok(PathPart::Link {
         owner: seen.fingerprint.uid,
         to: Some(OsString::from_vec(says.into_bytes())),
     })
@@ -227,17 +227,17 @@ fn walk_to(path: &Path) -> Result<OwnedFd, RootError> {
             return Ok(open(at.as_fd(), &name, DIRECTORY)?);
         }
         match system::stands(at.as_fd(), &name)? {
-            Stands::Plain => {
+            PathPart::Plain => {
                 at = open(at.as_fd(), &name, system::ON_THE_WAY)?;
                 way.push(&name);
             }
-            Stands::Link { owner, .. }
+            PathPart::Link { owner, .. }
                 if rule!("root-links-are-ours", owner != 0 && owner != us) =>
             {
                 let link = way.join(&name);
                 return Err(RootError::ForeignLink { link, owner });
             }
-            Stands::Link { to: Some(to), .. } => {
+            PathPart::Link { to: Some(to), .. } => {
                 links += 1;
                 if links > MOST_LINKS {
                     return Err(RootError::Io(Errno::LOOP.into()));
@@ -249,7 +249,7 @@ fn walk_to(path: &Path) -> Result<OwnedFd, RootError> {
                 }
                 rest.extend(parts(to));
             }
-            Stands::Link { to: None, .. } => {
+            PathPart::Link { to: None, .. } => {
                 at = open(at.as_fd(), &name, system::ON_THE_WAY - OFlags::NOFOLLOW)?;
                 way.push(&name);
             }
@@ -331,7 +331,7 @@ impl Dir {
     }
 
     fn new(fd: OwnedFd, path: PathBuf, below: PathBuf, id: RootId) -> io::Result<Dir> {
-        let FileSystem { name, reach, dates } = system::file_system(fd.as_fd())?;
+        let FileSystemInfo { name, reach, dates } = system::file_system(fd.as_fd())?;
         let place = Place {
             dev: id.dev,
             mount: id.mount,
@@ -387,7 +387,7 @@ impl Dir {
 
     /// How far the proof reaches in it.
     #[must_use]
-    pub fn reach(&self) -> Reach {
+    pub fn reach(&self) -> LeaseCoverage {
         self.place.reach
     }
 

@@ -30,12 +30,12 @@ pub struct Claims {
     next: AtomicU32,
     at_work: Mutex<HashSet<OsString>>,
     /// Claims that could not be put back, by the directory that they lie in and the temp's name.
-    stranded: Mutex<HashMap<(RootId, OsString), BTreeSet<OsString>>>,
+    deferred: Mutex<HashMap<(RootId, OsString), BTreeSet<OsString>>>,
 }
 
 /// A claim name that is being worked on, until this is dropped.
 #[derive(Debug)]
-pub struct Ticket<'a> {
+pub struct ClaimName<'a> {
     claims: &'a Claims,
     name: OsString,
 }
@@ -48,13 +48,13 @@ impl Claims {
             session,
             next: AtomicU32::new(0),
             at_work: Mutex::default(),
-            stranded: Mutex::default(),
+            deferred: Mutex::default(),
         }
     }
 
     /// A claim name for `name`. Too long a name is cut in the middle.
     #[must_use]
-    pub fn name(&self, name: &OsStr) -> Ticket<'_> {
+    pub fn name(&self, name: &OsStr) -> ClaimName<'_> {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let mut claim = Vec::with_capacity(LONGEST);
         claim.extend_from_slice(PREFIX);
@@ -72,7 +72,7 @@ impl Claims {
         }
         let name = OsString::from_vec(claim);
         self.at_work().insert(name.clone());
-        Ticket { claims: self, name }
+        ClaimName { claims: self, name }
     }
 
     /// Whether this process is working on `claim` right now.
@@ -83,16 +83,16 @@ impl Claims {
 
     /// Notes that `claim` in the directory `dir` could not be put back. It is to be tried again when it is time
     /// for the temp `name`. Says whether that is news.
-    pub(crate) fn strand(&self, dir: RootId, name: &OsStr, claim: &OsStr) -> bool {
-        let mut stranded = guard(&self.stranded);
+    pub(crate) fn defer(&self, dir: RootId, name: &OsStr, claim: &OsStr) -> bool {
+        let mut stranded = guard(&self.deferred);
         let of_name = stranded.entry((dir, name.to_owned())).or_default();
         of_name.insert(claim.to_owned())
     }
 
     /// Those of the temp `name` in the directory `dir` that could not be put back: it is to be tried again.
     #[must_use]
-    pub(crate) fn stranded(&self, dir: RootId, name: &OsStr) -> BTreeSet<OsString> {
-        let mut stranded = guard(&self.stranded);
+    pub(crate) fn take_deferred(&self, dir: RootId, name: &OsStr) -> BTreeSet<OsString> {
+        let mut stranded = guard(&self.deferred);
         // Nearly always.
         if stranded.is_empty() {
             return BTreeSet::new();
@@ -109,7 +109,7 @@ fn guard<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl Ticket<'_> {
+impl ClaimName<'_> {
     /// The name.
     #[must_use]
     pub fn name(&self) -> &OsStr {
@@ -117,7 +117,7 @@ impl Ticket<'_> {
     }
 }
 
-impl Drop for Ticket<'_> {
+impl Drop for ClaimName<'_> {
     fn drop(&mut self) {
         self.claims.at_work().remove(&self.name);
     }
@@ -209,13 +209,13 @@ mod tests {
         let (here, there) = (dir(&here), dir(&there));
         let claims = Claims::new(7);
         let strand =
-            |dir, name: &str, claim: &str| claims.strand(dir, name.as_ref(), claim.as_ref());
+            |dir, name: &str, claim: &str| claims.defer(dir, name.as_ref(), claim.as_ref());
         assert!(strand(here, "a", "1"));
         assert!(strand(there, "a", "2"));
         assert!(strand(here, "a", "3"));
         assert!(strand(here, "b", "4"));
         assert!(!strand(here, "b", "4"), "no news");
-        let stranded = |dir, name: &str| Vec::from_iter(claims.stranded(dir, name.as_ref()));
+        let stranded = |dir, name: &str| Vec::from_iter(claims.take_deferred(dir, name.as_ref()));
         assert_eq!(stranded(here, "a"), ["1", "3"]);
         assert!(stranded(here, "a").is_empty());
         assert_eq!(stranded(there, "a"), ["2"]);

@@ -7,7 +7,7 @@ use std::os::fd::BorrowedFd;
 
 use rustix::fs::{AtFlags, Mode, RenameFlags};
 
-use crate::evidence::Proof;
+use crate::evidence::LeasedFile;
 
 /// Gives the file `name` in `from` the name `new` in `to`, if nothing has that name yet.
 pub(super) fn rename(
@@ -25,9 +25,9 @@ pub(super) fn rename(
     )?)
 }
 
-/// Removes the name of a file that `proof` says nobody holds. The lease has that said; the call
+/// Removes the name of a file that `leased` says nobody holds. The lease has that said; the call
 /// itself asks nothing more.
-pub(super) fn unlink_proven(dir: BorrowedFd<'_>, name: &OsStr, _: &Proof) -> io::Result<()> {
+pub(super) fn unlink_proven(dir: BorrowedFd<'_>, name: &OsStr, _: &LeasedFile) -> io::Result<()> {
     Ok(rustix::fs::unlinkat(dir, name, AtFlags::empty())?)
 }
 

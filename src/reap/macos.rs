@@ -13,7 +13,7 @@ use std::os::fd::BorrowedFd;
 use rustix::fs::{AtFlags, Mode, RenameFlags};
 use rustix::io::Errno;
 
-use crate::evidence::Proof;
+use crate::evidence::LeasedFile;
 
 /// Gives the file `name` in `from` the name `new` in `to`, if nothing has that name yet.
 ///
@@ -34,7 +34,7 @@ pub(super) fn rename(
     }
 }
 
-/// Removes the name of a file that nobody holds, as far as `proof` can say so. A file in use is
+/// Removes the name of a file that nobody holds, as far as `leased` can say so. A file in use is
 /// left alone and gives [`io::ErrorKind::ResourceBusy`].
 ///
 /// Where the kernel can be asked, the call asks it. Elsewhere the answer of a walk over the
@@ -44,10 +44,14 @@ pub(super) fn rename(
 /// an `open` that began before the claim, after the walk has passed it by. Worst case: it goes on
 /// with a file that has no name. With it the same is true of the moment between the kernel's check
 /// and the removal, within one system call; how APFS closes that is not public.
-pub(super) fn unlink_proven(dir: BorrowedFd<'_>, name: &OsStr, proof: &Proof) -> io::Result<()> {
-    match proof.unless_busy() {
+pub(super) fn unlink_proven(
+    dir: BorrowedFd<'_>,
+    name: &OsStr,
+    leased: &LeasedFile,
+) -> io::Result<()> {
+    match leased.unless_busy() {
         Some(flags) => Ok(rustix::fs::unlinkat(dir, name, flags)?),
-        None if proof.is_still_free() => Ok(rustix::fs::unlinkat(dir, name, AtFlags::empty())?),
+        None if leased.is_still_free() => Ok(rustix::fs::unlinkat(dir, name, AtFlags::empty())?),
         None => Err(Errno::BUSY.into()),
     }
 }

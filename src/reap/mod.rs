@@ -17,16 +17,17 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 
-use crate::decide::judge::{Evidence, Reach, Reason, Target, Verdict, judge};
-use crate::decide::observation::{FileSize, Hold, Kind, Observation};
+use crate::decide::judge::{Evidence, LeaseCoverage, Reason, Target, Verdict, judge};
+use crate::decide::observation::{FileSize, Kind, Observation, UseState};
 use crate::decide::policy::Open;
 use crate::evidence::siblings::{self, Fresh};
 use crate::evidence::{
-    self, Asker, Census, Circumstances, Compared, FileId, Found, Proof, Suspect,
+    self, Compared, EvidenceContext, FileId, FoundTarget, LeaseThread, LeasedFile, ProcessScan,
+    TempInfo,
 };
 use crate::look::{self, Dir, RootError, RootId};
-use claim::{Claims, Ticket};
-use quarantine::{Place, Room, Slot, Stock};
+use claim::{ClaimName, Claims};
+use quarantine::{Quarantine, QuarantineDir, QuarantineUsage, Slot};
 
 pub mod claim;
 pub mod quarantine;
@@ -144,12 +145,12 @@ pub struct Reaper {
     breath: Duration,
     batch: usize,
     hook: Option<Hook>,
-    stock: Arc<Stock>,
+    usage: Arc<QuarantineUsage>,
 }
 
 /// Where a batch is reaped.
 #[derive(Clone, Copy, Debug)]
-pub struct Scene<'a> {
+pub struct BatchContext<'a> {
     /// The root's path.
     pub root: &'a Path,
     /// What the root was at the start.
@@ -157,50 +158,50 @@ pub struct Scene<'a> {
     /// The directory that the temps lie in.
     pub dir: &'a Dir,
     /// What holds for all of them.
-    pub circumstances: Circumstances<'a>,
+    pub context: EvidenceContext<'a>,
 }
 
 /// A temp that is to go, with the verdict that was found before the protocol began.
 #[derive(Debug)]
 pub struct Candidate {
     /// The temp.
-    pub suspect: Suspect,
+    pub temp_info: TempInfo,
     /// What it was sentenced to.
     pub verdict: Verdict,
     /// The file as the look opened it that it was sentenced by, and nothing held: then it is not
     /// opened again. Whether its name still stands for it is asked all the same.
-    pub opened: Option<Proof>,
+    pub opened: Option<LeasedFile>,
 }
 
 /// A temp that has lost its name.
 struct Claimed<'a> {
-    suspect: &'a Suspect,
-    proof: Proof,
+    temp_info: &'a TempInfo,
+    leased: LeasedFile,
     /// Nobody held it when it was claimed; otherwise it goes by the user's explicit wish.
     proven: bool,
     /// What it was judged by.
     evidence: Evidence,
     /// What was found at its target.
-    target: Found,
+    target: FoundTarget,
     /// What it was right after the claim.
     after: Observation,
-    at: At<'a>,
+    at: ClaimedAt<'a>,
 }
 
 /// A temp that is to be removed by its own name, without a claim.
 struct Unclaimed<'a> {
-    suspect: &'a Suspect,
-    proof: &'a Proof,
+    temp_info: &'a TempInfo,
+    leased: &'a LeasedFile,
     /// What it was when it was judged.
     judged: Observation,
     /// What was found at its target then.
-    target: Found,
+    target: FoundTarget,
 }
 
 /// Where a claimed temp lies.
-enum At<'a> {
+enum ClaimedAt<'a> {
     /// In its own directory, under this name.
-    Here(Ticket<'a>),
+    Here(ClaimName<'a>),
     /// In the quarantine.
     Slot(Slot),
 }
@@ -220,7 +221,7 @@ impl Reaper {
             breath: BREATH,
             batch: affordable(),
             hook: None,
-            stock: Arc::default(),
+            usage: Arc::default(),
         }
     }
 
@@ -246,8 +247,8 @@ impl Reaper {
 
     /// The limits of the quarantines that it moves temps to, and their sizes. A new reaper has no limits.
     #[must_use]
-    pub fn stock(&self) -> &Stock {
-        &self.stock
+    pub fn usage(&self) -> &QuarantineUsage {
+        &self.usage
     }
 
     /// The names it gives.
@@ -266,8 +267,14 @@ impl Reaper {
     ///
     /// What is to be deleted goes before what is to be moved: on a full disk that makes the room
     /// which the quarantine may need.
-    pub fn reap(&self, scene: Scene<'_>, asker: &Asker, batch: &mut [Candidate]) -> Vec<Outcome> {
-        let mut opened: Vec<Option<Proof>> = batch.iter_mut().map(|c| c.opened.take()).collect();
+    pub fn reap(
+        &self,
+        batch_context: BatchContext<'_>,
+        lease_thread: &LeaseThread,
+        batch: &mut [Candidate],
+    ) -> Vec<Outcome> {
+        let mut opened: Vec<Option<LeasedFile>> =
+            batch.iter_mut().map(|c| c.opened.take()).collect();
         let batch = &*batch;
         let mut outcomes: Vec<Option<Outcome>> = batch.iter().map(|_| None).collect();
         let mut order: Vec<usize> = (0..batch.len()).collect();
@@ -277,7 +284,7 @@ impl Reaper {
                 .iter()
                 .filter_map(|&i| Some((i, batch.get(i)?, opened.get_mut(i)?.take())))
                 .collect();
-            self.reap_part(scene, asker, part, &mut outcomes);
+            self.reap_part(batch_context, lease_thread, part, &mut outcomes);
         }
         let lost = || Outcome::Kept(Reason::Changed);
         outcomes
@@ -288,9 +295,9 @@ impl Reaper {
 
     fn reap_part(
         &self,
-        scene: Scene<'_>,
-        asker: &Asker,
-        part: Vec<(usize, &Candidate, Option<Proof>)>,
+        batch_context: BatchContext<'_>,
+        lease_thread: &LeaseThread,
+        part: Vec<(usize, &Candidate, Option<LeasedFile>)>,
         outcomes: &mut [Option<Outcome>],
     ) {
         let mut set = |index: usize, outcome| {
@@ -299,9 +306,9 @@ impl Reaper {
             }
         };
         if let Some((_, first, _)) = part.first() {
-            self.at(Step::Resolve, &first.suspect.name);
+            self.at(Step::Resolve, &first.temp_info.name);
         }
-        let place = rule!("directory-not-moved", scene.is_where_it_was(), without: Ok(()));
+        let place = rule!("directory-not-moved", batch_context.is_where_it_was(), without: Ok(()));
         if let Err(error) = place {
             for (index, ..) in part {
                 set(index, refused(Step::Resolve, &error));
@@ -309,22 +316,22 @@ impl Reaper {
             return;
         }
         // Where the proof does not see mappings, every process is asked before and after the claim.
-        let expected = part.iter().filter_map(|(_, one, _)| one.suspect.expected);
+        let expected = part.iter().filter_map(|(_, one, _)| one.temp_info.expected);
         let files: Vec<FileId> = expected.map(|file| FileId::from(&file)).collect();
-        let blind = scene.dir.reach() == Reach::OpenersOnly;
-        let examine = || blind.then(|| evidence::census(&files, scene.dir.reach()));
+        let blind = batch_context.dir.reach() == LeaseCoverage::OpensOnly;
+        let examine = || blind.then(|| evidence::scan_processes(&files, batch_context.dir.reach()));
         let before = examine();
-        let scene = Scene {
-            circumstances: Circumstances {
-                census: before.as_ref(),
-                ..scene.circumstances
+        let batch_context = BatchContext {
+            context: EvidenceContext {
+                process_scan: before.as_ref(),
+                ..batch_context.context
             },
-            ..scene
+            ..batch_context
         };
-        let rooms = Rooms::new(scene);
+        let rooms = LazyQuarantine::new(batch_context);
         let mut claimed = Vec::with_capacity(part.len());
         for (index, candidate, opened) in part {
-            match self.claim(scene, &rooms, asker, candidate, opened) {
+            match self.claim(batch_context, &rooms, lease_thread, candidate, opened) {
                 Ok(one) => claimed.push((index, one)),
                 Err(outcome) => set(index, outcome),
             }
@@ -332,26 +339,29 @@ impl Reaper {
         let Some((_, first)) = claimed.first() else {
             return;
         };
-        self.at(Step::Breathe, &first.suspect.name);
+        self.at(Step::Breathe, &first.temp_info.name);
         std::thread::sleep(self.breath);
         // RACE: the directory may be moved out of the root at any time. It is asked for once more
         // here; worst case, a temp that was judged in it is removed just after it was moved.
-        let still = rule!("directory-not-moved-later", scene.is_where_it_was(), without: Ok(()));
+        let still =
+            rule!("directory-not-moved-later", batch_context.is_where_it_was(), without: Ok(()));
         // By now the names are gone, so nobody new can come to map what is behind them.
         let after = examine();
-        let mut fresh = Fresh::new(scene.dir, claimed.len());
+        let mut fresh = Fresh::new(batch_context.dir, claimed.len());
         for (index, one) in claimed {
             let file = FileId::from(&one.after.fingerprint);
             // What no walk had to clear before needs none now.
-            let cleared = |census: &Census| !one.evidence.mappings_examined || census.clears(file);
+            let cleared = |process_scan: &ProcessScan| {
+                !one.evidence.mappings_examined || process_scan.proves_unmapped(file)
+            };
             let outcome = match &still {
                 Ok(()) if after.as_ref().is_none_or(cleared) => {
-                    self.finish(scene, &rooms, one, &mut fresh)
+                    self.finish(batch_context, &rooms, one, &mut fresh)
                 }
-                Ok(()) => self.put_back(scene, &rooms, one, Reason::CannotTell),
+                Ok(()) => self.put_back(batch_context, &rooms, one, Reason::CannotTell),
                 Err(error) => {
                     let why = refused(Step::Breathe, error);
-                    self.put_back_because(scene, &rooms, one, why)
+                    self.put_back_because(batch_context, &rooms, one, why)
                 }
             };
             set(index, outcome);
@@ -361,16 +371,16 @@ impl Reaper {
     /// Everything up to [`Step::LetGo`]; an outcome where it ends earlier.
     fn claim<'a>(
         &'a self,
-        scene: Scene<'_>,
-        rooms: &Rooms<'_>,
-        asker: &Asker,
+        batch_context: BatchContext<'_>,
+        rooms: &LazyQuarantine<'_>,
+        lease_thread: &LeaseThread,
         candidate: &'a Candidate,
-        opened: Option<Proof>,
+        opened: Option<LeasedFile>,
     ) -> Result<Claimed<'a>, Outcome> {
-        let suspect = &candidate.suspect;
-        let (dir, name) = (scene.dir, suspect.name.as_os_str());
+        let temp_info = &candidate.temp_info;
+        let (dir, name) = (batch_context.dir, temp_info.name.as_os_str());
         // Asked at the last door too: what the rule does not name is not touched.
-        let policy = scene.circumstances.policy;
+        let policy = batch_context.context.policy;
         if rule!("only-named-files-reaped", !policy.takes(dir.below(), name)) {
             return Err(Outcome::Settled);
         }
@@ -385,13 +395,16 @@ impl Reaper {
         let seen = dir.observe(name).map_err(failed(Step::Look))?;
         let seen = seen.ok_or(Outcome::Settled)?;
         let is_other = |expected| expected != seen.fingerprint;
-        if rule!("same-file-by-name", suspect.expected.is_some_and(is_other)) {
+        if rule!(
+            "same-file-by-name",
+            temp_info.expected.is_some_and(is_other)
+        ) {
             return Err(Outcome::Kept(Reason::Changed));
         }
         if rule!("quarantine-has-room", true)
             && let Some(slot) = &mut slot
             && !slot
-                .reserve(&self.stock, seen.allocated)
+                .reserve(&self.usage, seen.allocated)
                 .map_err(failed(Step::Look))?
         {
             return Err(Outcome::Kept(Reason::QuarantineFull));
@@ -401,7 +414,7 @@ impl Reaper {
         // One that was opened by the look cannot be another file by now, as long as it is open: so
         // it is what the name stands for, if Step::Judge finds it to be what Step::Look has seen.
         let opened = match opened {
-            Some(proof) => Ok(proof),
+            Some(leased) => Ok(leased),
             None => Err(
                 evidence::open_to_ask(dir, name).map_err(|error| match error.kind() {
                     io::ErrorKind::NotFound => Outcome::Settled,
@@ -413,26 +426,26 @@ impl Reaper {
         };
 
         self.at(Step::Prove, name);
-        let (mut hold, mut proof) = match opened {
-            Ok(mut proof) => (asker.ask_again(&mut proof), proof),
-            Err(file) => asker.ask(file),
+        let (mut hold, mut leased) = match opened {
+            Ok(mut leased) => (lease_thread.lease_again(&mut leased), leased),
+            Err(file) => lease_thread.lease(file),
         };
         // Where what is open may go, a lock is all that keeps it.
-        let is_held = matches!(hold, Hold::Held | Hold::CannotTell);
+        let is_held = matches!(hold, UseState::InUse | UseState::Unknown);
         if rule!("lock-is-asked-for", is_held && policy.open != Open::Keep)
-            && proof.lock().map_err(failed(Step::Prove))?
+            && leased.lock().map_err(failed(Step::Prove))?
         {
-            hold = Hold::Locked;
+            hold = UseState::Locked;
         }
 
         self.at(Step::Judge, name);
-        let judged = look::observe_fd(proof.file()).map_err(failed(Step::Judge))?;
+        let judged = look::observe_fd(leased.file()).map_err(failed(Step::Judge))?;
         if rule!("same-file-once-open", judged != seen) {
             return Err(Outcome::Kept(Reason::Changed));
         }
-        let answer = (Some(&proof), hold);
+        let answer = (Some(&leased), hold);
         let (evidence, target) =
-            evidence::gather(dir, suspect, judged, answer, scene.circumstances)
+            evidence::gather(dir, temp_info, judged, answer, batch_context.context)
                 .map_err(failed(Step::Judge))?;
         let verdict = rule!("judged-again", judge(&evidence, policy), without: candidate.verdict);
         match verdict {
@@ -441,16 +454,17 @@ impl Reaper {
             // It was sentenced to something else: it goes through all of this again, later.
             _ => return Err(Outcome::Kept(Reason::Changed)),
         }
-        let proven = evidence.hold == Hold::Free;
+        let proven = evidence.hold == UseState::Unused;
 
         self.at(Step::Claim, name);
         let at = match slot {
             Some(slot) => {
-                calls::rename(dir.fd(), name, slot.folder(), name).map(|()| At::Slot(slot))
+                calls::rename(dir.fd(), name, slot.folder(), name).map(|()| ClaimedAt::Slot(slot))
             }
             None => {
                 let claim = self.claims.name(name);
-                calls::rename(dir.fd(), name, dir.fd(), claim.name()).map(|()| At::Here(claim))
+                calls::rename(dir.fd(), name, dir.fd(), claim.name())
+                    .map(|()| ClaimedAt::Here(claim))
             }
         };
         let at = match at {
@@ -469,13 +483,13 @@ impl Reaper {
                     && proven
                     && candidate.verdict == Verdict::Reap
                     && rule!("full-disk-lease-sees-mappings",
-                        dir.reach() == Reach::Whole, without: true) =>
+                        dir.reach() == LeaseCoverage::OpensAndMaps, without: true) =>
             {
                 return Err(self.unlink_unclaimed(
-                    scene,
+                    batch_context,
                     Unclaimed {
-                        suspect,
-                        proof: &proof,
+                        temp_info,
+                        leased: &leased,
                         judged,
                         target,
                     },
@@ -488,8 +502,8 @@ impl Reaper {
             Err(error) => return Err(failed(Step::Claim)(error)),
         };
         let mut one = Claimed {
-            suspect,
-            proof,
+            temp_info,
+            leased,
             proven,
             evidence,
             target,
@@ -502,99 +516,99 @@ impl Reaper {
             Ok(Some(after)) if rule!("same-file-claimed", one.is_same(&after), without: true) => {
                 one.after = after;
             }
-            Ok(Some(_)) => return Err(self.put_back(scene, rooms, one, Reason::Changed)),
+            Ok(Some(_)) => return Err(self.put_back(batch_context, rooms, one, Reason::Changed)),
             // RACE: somebody renamed or removed the claim itself. Worst case, it has a name of
             // theirs now; nothing is done to it.
             Ok(None) => return Err(Outcome::Settled),
             Err(error) => {
                 let why = failed(Step::Compare)(error);
-                return Err(self.put_back_because(scene, rooms, one, why));
+                return Err(self.put_back_because(batch_context, rooms, one, why));
             }
         }
 
         self.at(Step::ProveAgain, name);
         if rule!("proven-again-after-claim", one.proven)
-            && let Some(reason) = held(one.proof.again())
+            && let Some(reason) = held(one.leased.still_held())
         {
-            return Err(self.put_back(scene, rooms, one, reason));
+            return Err(self.put_back(batch_context, rooms, one, reason));
         }
 
         self.at(Step::LetGo, name);
-        one.proof.let_go();
+        one.leased.release();
         Ok(one)
     }
 
     /// Everything after [`Step::Breathe`].
     fn finish(
         &self,
-        scene: Scene<'_>,
-        rooms: &Rooms<'_>,
+        batch_context: BatchContext<'_>,
+        rooms: &LazyQuarantine<'_>,
         mut one: Claimed<'_>,
         fresh: &mut Fresh<'_>,
     ) -> Outcome {
-        let name = one.suspect.name.as_os_str();
+        let name = one.temp_info.name.as_os_str();
         self.at(Step::ProveLast, name);
         match one.ask_again() {
             Ok(None) => {}
-            Ok(Some(reason)) => return self.put_back(scene, rooms, one, reason),
+            Ok(Some(reason)) => return self.put_back(batch_context, rooms, one, reason),
             Err(error) => {
                 let why = failed(Step::ProveLast)(error);
-                return self.put_back_because(scene, rooms, one, why);
+                return self.put_back_because(batch_context, rooms, one, why);
             }
         }
-        match one.look(scene.dir) {
+        match one.look(batch_context.dir) {
             Ok(Some(now)) if rule!("claim-untouched", one.is_untouched(&now), without: true) => {}
-            Ok(Some(_)) => return self.put_back(scene, rooms, one, Reason::Changed),
+            Ok(Some(_)) => return self.put_back(batch_context, rooms, one, Reason::Changed),
             Ok(None) => return Outcome::Settled,
             Err(error) => {
                 let why = failed(Step::ProveLast)(error);
-                return self.put_back_because(scene, rooms, one, why);
+                return self.put_back_because(batch_context, rooms, one, why);
             }
         }
         // A temp that goes because its target is whole: it must still be.
-        match one.target_now(scene) {
+        match one.target_now(batch_context) {
             Ok(target) if rule!("same-target", target == one.evidence.target, without: true) => {}
             // A symlink that led to the temp leads to nothing now. Nothing is lost by a move where still none counts.
-            Ok(target) if matches!(one.at, At::Slot(_)) && !target.counts() => {}
-            Ok(_) => return self.put_back(scene, rooms, one, Reason::Changed),
+            Ok(target) if matches!(one.at, ClaimedAt::Slot(_)) && !target.counts() => {}
+            Ok(_) => return self.put_back(batch_context, rooms, one, Reason::Changed),
             Err(error) => {
                 let why = failed(Step::ProveLast)(error);
-                return self.put_back_because(scene, rooms, one, why);
+                return self.put_back_because(batch_context, rooms, one, why);
             }
         }
 
         // Nothing that protects it has come to lie beside its name.
-        let names = &scene.circumstances.policy.names;
+        let names = &batch_context.context.policy.names;
         match rule!("new-companion-puts-back", fresh.protect(names, name), without: Ok(None)) {
             Ok(None) => {}
-            Ok(Some(_)) => return self.put_back(scene, rooms, one, Reason::Reserved),
+            Ok(Some(_)) => return self.put_back(batch_context, rooms, one, Reason::Reserved),
             Err(error) => {
                 let why = failed(Step::ProveLast)(error);
-                return self.put_back_because(scene, rooms, one, why);
+                return self.put_back_because(batch_context, rooms, one, why);
             }
         }
 
         self.at(Step::Unlink, name);
         let claim = match one.at {
-            At::Slot(slot) => return Outcome::Quarantined { id: slot.keep() },
-            At::Here(ref claim) => claim.name(),
+            ClaimedAt::Slot(slot) => return Outcome::Quarantined { id: slot.keep() },
+            ClaimedAt::Here(ref claim) => claim.name(),
         };
         // RACE: a thread that entered `open` before the claim and has not come out of it since
         // (Step::LetGo to Step::ProveLast, at least BREATH) loses the name of what it opens; and a
         // writer that closed the file, paused for longer than the rule allows and renames it now,
         // finds it gone. docs/safety.md gives both their measured rates.
         let gone = match one.proven {
-            true => calls::unlink_proven(scene.dir.fd(), claim, &one.proof),
-            false => calls::unlink(scene.dir.fd(), claim),
+            true => calls::unlink_proven(batch_context.dir.fd(), claim, &one.leased),
+            false => calls::unlink(batch_context.dir.fd(), claim),
         };
         match gone {
             Ok(()) => {
                 let size = one.after.size();
-                let other_name =
-                    look::observe_fd(one.proof.file()).is_ok_and(|left| left.fingerprint.links > 0);
+                let other_name = look::observe_fd(one.leased.file())
+                    .is_ok_and(|left| left.fingerprint.links > 0);
                 // Before another thread closes it: what announces a broken lease is blocked in this.
-                one.proof.let_go();
-                close(one.proof, size.bytes);
+                one.leased.release();
+                close(one.leased, size.bytes);
                 let freed = if other_name {
                     FileSize::default()
                 } else {
@@ -604,11 +618,11 @@ impl Reaper {
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => Outcome::Settled,
             Err(error) if error.kind() == io::ErrorKind::ResourceBusy => {
-                self.put_back(scene, rooms, one, Reason::InUse)
+                self.put_back(batch_context, rooms, one, Reason::InUse)
             }
             Err(error) => {
                 let why = failed(Step::Unlink)(error);
-                self.put_back_because(scene, rooms, one, why)
+                self.put_back_because(batch_context, rooms, one, why)
             }
         }
     }
@@ -619,17 +633,17 @@ impl Reaper {
     /// overwritten or deleted.
     fn put_back(
         &self,
-        scene: Scene<'_>,
-        rooms: &Rooms<'_>,
+        batch_context: BatchContext<'_>,
+        rooms: &LazyQuarantine<'_>,
         one: Claimed<'_>,
         reason: Reason,
     ) -> Outcome {
-        let (dir, name) = (scene.dir, one.suspect.name.as_os_str());
+        let (dir, name) = (batch_context.dir, one.temp_info.name.as_os_str());
         let back = match &one.at {
-            At::Here(claim) => rule!("put-back-not-deleted",
+            ClaimedAt::Here(claim) => rule!("put-back-not-deleted",
                 calls::rename(dir.fd(), claim.name(), dir.fd(), name),
                 without: calls::unlink(dir.fd(), claim.name())),
-            At::Slot(slot) => calls::rename(slot.folder(), name, dir.fd(), name),
+            ClaimedAt::Slot(slot) => calls::rename(slot.folder(), name, dir.fd(), name),
         };
         let error = match back {
             Ok(()) => return Outcome::Kept(reason),
@@ -638,15 +652,15 @@ impl Reaper {
         };
         let taken = error.kind() == io::ErrorKind::AlreadyExists;
         let claim = match one.at {
-            At::Slot(slot) if taken => return Outcome::Quarantined { id: slot.keep() },
-            At::Slot(slot) => {
+            ClaimedAt::Slot(slot) if taken => return Outcome::Quarantined { id: slot.keep() },
+            ClaimedAt::Slot(slot) => {
                 let id = slot.keep();
                 log::error!(
                     "{name:?} could not be given its name back; it is in the quarantine: {id}"
                 );
                 return failed(Step::Claim)(error);
             }
-            At::Here(claim) => claim,
+            ClaimedAt::Here(claim) => claim,
         };
         let error = match taken.then(|| rooms.slot(name)) {
             None => error,
@@ -661,19 +675,19 @@ impl Reaper {
             "{name:?} could not be given its name back, and is called {:?} until it can be",
             claim.name()
         );
-        self.claims.strand(dir.id(), name, claim.name());
+        self.claims.defer(dir.id(), name, claim.name());
         failed(Step::Claim)(error)
     }
 
     /// The same because of `why`, which is what is told unless there is more to tell.
     fn put_back_because(
         &self,
-        scene: Scene<'_>,
-        rooms: &Rooms<'_>,
+        batch_context: BatchContext<'_>,
+        rooms: &LazyQuarantine<'_>,
         one: Claimed<'_>,
         why: Outcome,
     ) -> Outcome {
-        match self.put_back(scene, rooms, one, Reason::Changed) {
+        match self.put_back(batch_context, rooms, one, Reason::Changed) {
             Outcome::Kept(_) => why,
             more => more,
         }
@@ -687,14 +701,14 @@ impl Reaper {
     /// file that was renamed onto it in these microseconds is lost, or what is written to the one
     /// that was opened. That is why it is done only where the claim says ENOSPC or EDQUOT (1 of
     /// 6,662 temps on a full ext4, 2 on xfs, 329 on btrfs).
-    fn unlink_unclaimed(&self, scene: Scene<'_>, one: Unclaimed<'_>) -> Outcome {
+    fn unlink_unclaimed(&self, batch_context: BatchContext<'_>, one: Unclaimed<'_>) -> Outcome {
         let Unclaimed {
-            suspect,
-            proof,
+            temp_info,
+            leased,
             judged,
             target,
         } = one;
-        let (dir, name) = (scene.dir, suspect.name.as_os_str());
+        let (dir, name) = (batch_context.dir, temp_info.name.as_os_str());
         self.at(Step::Compare, name);
         match dir.observe(name) {
             Ok(Some(now)) if rule!("full-disk-same-file", now == judged, without: true) => {}
@@ -704,10 +718,10 @@ impl Reaper {
         }
         let temp = Compared {
             seen: &judged,
-            file: Some(proof.file()),
+            file: Some(leased.file()),
         };
-        let policy = scene.circumstances.policy;
-        match evidence::target_again(dir, policy, &suspect.reading, temp, &target) {
+        let policy = batch_context.context.policy;
+        match evidence::target_again(dir, policy, &temp_info.parsed, temp, &target) {
             Ok(now) if rule!("full-disk-same-target", now == target.target, without: true) => {}
             Ok(_) => return Outcome::Kept(Reason::Changed),
             Err(error) => return failed(Step::Compare)(error),
@@ -718,12 +732,12 @@ impl Reaper {
             Err(error) => return failed(Step::Compare)(error),
         }
         self.at(Step::ProveAgain, name);
-        let hold = rule!("full-disk-proven-again", proof.again(), without: Hold::Free);
+        let hold = rule!("full-disk-proven-again", leased.still_held(), without: UseState::Unused);
         if let Some(reason) = held(hold) {
             return Outcome::Kept(reason);
         }
         self.at(Step::Unlink, name);
-        match calls::unlink_proven(dir.fd(), name, proof) {
+        match calls::unlink_proven(dir.fd(), name, leased) {
             Ok(()) => Outcome::Reaped {
                 freed: judged.size(),
             },
@@ -737,11 +751,11 @@ impl Reaper {
 }
 
 /// Why a file stays of which the kernel has said this.
-fn held(hold: Hold) -> Option<Reason> {
+fn held(hold: UseState) -> Option<Reason> {
     match hold {
-        Hold::Free => None,
-        Hold::Held | Hold::Locked => Some(Reason::InUse),
-        Hold::CannotTell => Some(Reason::CannotTell),
+        UseState::Unused => None,
+        UseState::InUse | UseState::Locked => Some(Reason::InUse),
+        UseState::Unknown => Some(Reason::CannotTell),
     }
 }
 
@@ -749,27 +763,33 @@ impl Claimed<'_> {
     /// Why it stays, if it does: somebody holds it, or has locked what goes by the user's wish.
     fn ask_again(&mut self) -> io::Result<Option<Reason>> {
         if self.proven {
-            let hold = rule!("proven-at-last", self.proof.take(), without: Hold::Free);
+            let hold = rule!("proven-at-last", self.leased.acquire(), without: UseState::Unused);
             return Ok(held(hold));
         }
-        Ok(rule!("lock-is-asked-again", self.proof.lock()?).then_some(Reason::Locked))
+        Ok(rule!("lock-is-asked-again", self.leased.lock()?).then_some(Reason::Locked))
     }
 
     /// What is at its target now. The temp is compared as it was judged: the claim has set its ctime.
-    fn target_now(&self, scene: Scene<'_>) -> io::Result<Target> {
+    fn target_now(&self, batch_context: BatchContext<'_>) -> io::Result<Target> {
         let temp = Compared {
             seen: &self.evidence.observation,
-            file: Some(self.proof.file()),
+            file: Some(self.leased.file()),
         };
-        let policy = scene.circumstances.policy;
-        evidence::target_again(scene.dir, policy, &self.suspect.reading, temp, &self.target)
+        let policy = batch_context.context.policy;
+        evidence::target_again(
+            batch_context.dir,
+            policy,
+            &self.temp_info.parsed,
+            temp,
+            &self.target,
+        )
     }
 
     /// What stands at the claim now.
     fn look(&self, dir: &Dir) -> io::Result<Option<Observation>> {
         match &self.at {
-            At::Here(claim) => dir.observe(claim.name()),
-            At::Slot(slot) => slot.observe(&self.suspect.name),
+            ClaimedAt::Here(claim) => dir.observe(claim.name()),
+            ClaimedAt::Slot(slot) => slot.observe(&self.temp_info.name),
         }
     }
 
@@ -794,25 +814,29 @@ impl Claimed<'_> {
 
 /// The last close of a huge file takes long (its blocks are freed then): it is left to a thread of
 /// its own.
-fn close(proof: Proof, bytes: u64) {
+fn close(leased: LeasedFile, bytes: u64) {
     const HUGE: u64 = 256 << 20;
     if bytes < HUGE {
-        return drop(proof);
+        return drop(leased);
     }
     let closer = std::thread::Builder::new().name("orphand-close".into());
     // Where there can be no thread the closure is dropped, and the file closed, right here.
-    let _ = closer.spawn(move || drop(proof));
+    let _ = closer.spawn(move || drop(leased));
 }
 
 /// What a crash left behind is put in order: a claim gets its name back, and is then a temp like
 /// any other; where the name has a new owner, or cannot be told, the claim goes to the quarantine.
 ///
 /// A claim that is held is left alone: it may be another orphand's, at work. `None`: it is none of ours.
-pub fn recover(scene: Scene<'_>, asker: &Asker, claim: &OsStr) -> io::Result<Option<Recovered>> {
+pub fn recover(
+    batch_context: BatchContext<'_>,
+    lease_thread: &LeaseThread,
+    claim: &OsStr,
+) -> io::Result<Option<Recovered>> {
     let Some(read) = claim::read(claim) else {
         return Ok(None);
     };
-    let dir = scene.dir;
+    let dir = batch_context.dir;
     match dir.observe(claim)? {
         Some(seen) if seen.fingerprint.kind == Kind::File && is_ours(&seen) => {}
         _ => return Ok(None),
@@ -825,22 +849,22 @@ pub fn recover(scene: Scene<'_>, asker: &Asker, claim: &OsStr) -> io::Result<Opt
         }
         opened => opened?,
     };
-    let (hold, proof) = asker.ask(opened);
-    let now = look::observe_fd(proof.file())?;
+    let (hold, leased) = lease_thread.lease(opened);
+    let now = look::observe_fd(leased.file())?;
     // What a person brought back stays, even under such a name.
-    let marks = scene.circumstances.marks;
-    let is_restored = marks.has(proof.file(), &now.fingerprint)?;
+    let marks = batch_context.context.marks;
+    let is_restored = marks.has(leased.file(), &now.fingerprint)?;
     if rule!("restored-claim-stays", is_restored) {
         return Ok(None);
     }
     // A name of this form can be given by anybody: what this rule would not have claimed stays. One that was
     // cut fits other rules than it did whole: it is moved, for it would never be found again.
-    let takes = |name| scene.circumstances.policy.takes(dir.below(), name);
+    let takes = |name| batch_context.context.policy.takes(dir.below(), name);
     let is_of_others = read.original.as_deref().is_some_and(|name| !takes(name));
     if rule!("claim-of-other-rules-stays", is_of_others) {
         return Ok(None);
     }
-    if let Some(reason) = held(rule!("held-claim-stays", hold, without: Hold::Free)) {
+    if let Some(reason) = held(rule!("held-claim-stays", hold, without: UseState::Unused)) {
         return Ok(Some(Recovered::Kept(reason)));
     }
     if let Some(name) = &read.original {
@@ -852,7 +876,7 @@ pub fn recover(scene: Scene<'_>, asker: &Asker, claim: &OsStr) -> io::Result<Opt
         }
     }
     let name = read.original.unwrap_or_else(|| claim.to_owned());
-    let slot = Rooms::new(scene).slot(&name);
+    let slot = LazyQuarantine::new(batch_context).slot(&name);
     let slot = slot.map_err(|outcome| match outcome {
         Outcome::Failed { error, .. } => error,
         _ => io::Error::other("it has a new owner, and there can be no quarantine here"),
@@ -888,7 +912,7 @@ pub enum Recovered {
     },
 }
 
-impl Scene<'_> {
+impl BatchContext<'_> {
     /// Whether the directory is still what its path below the root leads to.
     fn is_where_it_was(&self) -> Result<(), RootError> {
         let now = Dir::open_below(self.root, self.id, self.dir.below())?;
@@ -900,17 +924,17 @@ impl Scene<'_> {
 }
 
 /// The quarantine of a batch, opened when the first temp needs it.
-struct Rooms<'a> {
-    scene: Scene<'a>,
-    room: RefCell<Option<Arc<Room>>>,
+struct LazyQuarantine<'a> {
+    batch_context: BatchContext<'a>,
+    room: RefCell<Option<Arc<Quarantine>>>,
     /// The place of the batch's directory, where one temp has found room already.
-    place: RefCell<Option<Arc<Place>>>,
+    place: RefCell<Option<Arc<QuarantineDir>>>,
 }
 
-impl<'a> Rooms<'a> {
-    fn new(scene: Scene<'a>) -> Rooms<'a> {
-        Rooms {
-            scene,
+impl<'a> LazyQuarantine<'a> {
+    fn new(batch_context: BatchContext<'a>) -> LazyQuarantine<'a> {
+        LazyQuarantine {
+            batch_context,
             room: RefCell::default(),
             place: RefCell::default(),
         }
@@ -918,7 +942,7 @@ impl<'a> Rooms<'a> {
 
     /// A place for the temp `name`; why it stays where there is none.
     fn slot(&self, name: &OsStr) -> Result<Slot, Outcome> {
-        let below = self.scene.dir.below().join(name);
+        let below = self.batch_context.dir.below().join(name);
         let known = self.place.borrow().as_ref().map(Arc::clone);
         if let Some(place) = known
             && let Some(slot) = place.slot(&below).map_err(no_room)?
@@ -940,11 +964,11 @@ impl<'a> Rooms<'a> {
         Ok(slot)
     }
 
-    fn room(&self) -> Result<Arc<Room>, Outcome> {
+    fn room(&self) -> Result<Arc<Quarantine>, Outcome> {
         if let Some(room) = &*self.room.borrow() {
             return Ok(Arc::clone(room));
         }
-        let made = Room::make(self.scene.root, self.scene.id);
+        let made = Quarantine::open_or_create(self.batch_context.root, self.batch_context.id);
         let made = Arc::new(made.map_err(|error| match &error {
             RootError::Io(error) => no_room(crate::error::copy(error)),
             _ => Outcome::Kept(Reason::NoQuarantine),

@@ -25,14 +25,16 @@ use rustix::io::Errno;
 
 use super::calls;
 use crate::clock;
-use crate::decide::judge::{Reach, Target};
-use crate::decide::observation::{Hold, Kind, Observation};
+use crate::decide::judge::{LeaseCoverage, Target};
+use crate::decide::observation::{Kind, Observation, UseState};
 use crate::decide::policy::Policy;
-use crate::decide::retention::{self, Better, Entry, Limits, Space, Stands, Trust, Wanted};
+use crate::decide::retention::{
+    self, Better, Entry, Limits, NeededSpace, Space, TargetState, Trust,
+};
 use crate::decide::temp_name::before_number;
 use crate::decide::time::{Mono, Now, Wall};
 use crate::event::{Event, Subject};
-use crate::evidence::{self, Asker, Compared, FileId};
+use crate::evidence::{self, Compared, FileId, LeaseThread};
 use crate::journal::{Journal, Line};
 use crate::json;
 use crate::look::{self, Dir, RootError, RootId};
@@ -66,15 +68,15 @@ const AT_ONCE: usize = 256;
 
 /// The quarantine of one root, open.
 #[derive(Debug)]
-pub struct Room {
+pub struct Quarantine {
     root: Dir,
     fd: OwnedFd,
 }
 
 /// A directory in a quarantine that files can be moved to: the place of one directory of the root.
 #[derive(Debug)]
-pub struct Place {
-    room: Arc<Room>,
+pub struct QuarantineDir {
+    room: Arc<Quarantine>,
     /// The folder's name.
     folder: String,
     stamp: Stamp,
@@ -89,10 +91,10 @@ pub struct Place {
 /// A place in a quarantine that one file may be moved to.
 #[derive(Debug)]
 pub struct Slot {
-    place: Arc<Place>,
+    place: Arc<QuarantineDir>,
     id: String,
     /// The space that is counted for it, until it is kept.
-    reserved: Option<(Arc<Stock>, u64)>,
+    reserved: Option<(Arc<QuarantineUsage>, u64)>,
 }
 
 /// A file in a quarantine.
@@ -129,33 +131,33 @@ fn is_ours(root: &Dir, seen: &Observation) -> bool {
         && !seen.mount_root
 }
 
-impl Room {
+impl Quarantine {
     /// Opens the quarantine of the root at `root`; makes it where there is none.
-    pub fn make(root: &Path, id: Option<RootId>) -> Result<Room, RootError> {
+    pub fn open_or_create(root: &Path, id: Option<RootId>) -> Result<Quarantine, RootError> {
         let root = Dir::open_root(root, id)?;
         match calls::make_dir(root.fd(), OsStr::new(FOLDER)) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error.into()),
-            _ => Room::adopt(root),
+            _ => Quarantine::adopt(root),
         }
     }
 
     /// Opens the quarantine of the root at `root`, if there is one.
-    pub fn find(root: &Path, id: Option<RootId>) -> Result<Option<Room>, RootError> {
+    pub fn open_existing(root: &Path, id: Option<RootId>) -> Result<Option<Quarantine>, RootError> {
         let root = Dir::open_root(root, id)?;
-        match Room::adopt(root) {
+        match Quarantine::adopt(root) {
             Ok(room) => Ok(Some(room)),
             Err(RootError::Io(error)) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),
         }
     }
 
-    fn adopt(root: Dir) -> Result<Room, RootError> {
+    fn adopt(root: Dir) -> Result<Quarantine, RootError> {
         let fd = open_dir(root.fd(), OsStr::new(FOLDER))?;
         let seen = look::observe_fd(fd.as_fd())?;
         if rule!("quarantine-is-ours", !is_ours(&root, &seen)) {
             return Err(RootError::Io(Errno::PERM.into()));
         }
-        Ok(Room { root, fd })
+        Ok(Quarantine { root, fd })
     }
 
     /// Which folder it is, by whatever mount.
@@ -173,7 +175,7 @@ impl Room {
 
     /// Returns a place for the file that lies at `below` the root: in a folder that others are in already, if it
     /// can have its path there, else in a new one.
-    pub fn place(self: &Arc<Room>, below: &Path) -> io::Result<Slot> {
+    pub fn place(self: &Arc<Quarantine>, below: &Path) -> io::Result<Slot> {
         // What lies deeper would never be found again.
         if below.components().count() >= DEEPEST {
             return Err(Errno::NAMETOOLONG.into());
@@ -187,7 +189,7 @@ impl Room {
         }
         folders.sort_by_key(|(stamp, _)| std::cmp::Reverse(stamp.since()));
         for (_, name) in folders.into_iter().take(TRIED) {
-            if let Some(place) = Place::open(self, &name, below)?
+            if let Some(place) = QuarantineDir::open(self, &name, below)?
                 && let Some(slot) = Arc::new(place).slot(below)?
             {
                 return Ok(slot);
@@ -201,7 +203,7 @@ impl Room {
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
                 Err(error) => return Err(error),
             }
-            let place = match Place::open(self, &name, below) {
+            let place = match QuarantineDir::open(self, &name, below) {
                 Ok(Some(place)) => Arc::new(place),
                 failed => {
                     // Removes the new folder again.
@@ -221,7 +223,7 @@ impl Room {
 
     /// Removes the empty folders that a crash left between making a place and using it. Nobody else
     /// may be at work in this root.
-    pub fn tidy(&self) {
+    pub fn remove_stale_slots(&self) {
         for folder in names(self.fd.as_fd()).unwrap_or_default() {
             let is_ours = folder.to_str().is_some_and(is_folder);
             let Ok(top) = open_dir(self.fd.as_fd(), &folder) else {
@@ -398,25 +400,27 @@ impl Room {
     }
 
     /// Whether it is proven that nobody holds `one`, and it is still what it was.
-    fn is_proven_unused(&self, one: &Stored, policy: &Policy, asker: &Asker) -> bool {
+    fn is_proven_unused(&self, one: &Stored, policy: &Policy, lease_thread: &LeaseThread) -> bool {
         let Ok((folder, name, seen)) = self.locate(one) else {
             return false;
         };
         let Ok(file) = rustix::fs::openat(&folder, name, FILE, Mode::empty()) else {
             return false;
         };
-        let (hold, proof) = asker.ask(file);
-        let same = look::observe_fd(proof.file()).is_ok_and(|now| now == seen && now == one.seen);
+        let (hold, leased) = lease_thread.lease(file);
+        let same = look::observe_fd(leased.file()).is_ok_and(|now| now == seen && now == one.seen);
         let file = FileId::from(&seen.fingerprint);
         let reach = self.root.reach();
         let seen_whole = match reach {
-            Reach::Whole => true,
-            Reach::OpenersOnly => evidence::census(&[file], reach).clears(file),
-            Reach::Unknown => {
+            LeaseCoverage::OpensAndMaps => true,
+            LeaseCoverage::OpensOnly => {
+                evidence::scan_processes(&[file], reach).proves_unmapped(file)
+            }
+            LeaseCoverage::Unknown => {
                 rule!("unproven-is-not-dropped", self.root.place().has_proof(policy), without: true)
             }
         };
-        hold == Hold::Free && same && seen_whole && proof.again() == Hold::Free
+        hold == UseState::Unused && same && seen_whole && leased.still_held() == UseState::Unused
     }
 
     /// Deletes `one` for good.
@@ -451,7 +455,7 @@ impl Room {
     }
 }
 
-impl Drop for Room {
+impl Drop for Quarantine {
     /// An empty quarantine goes away. Where another orphand is just about to use it, that one's
     /// next call says ENOENT, and its temp stays.
     fn drop(&mut self) {
@@ -459,10 +463,14 @@ impl Drop for Room {
     }
 }
 
-impl Place {
+impl QuarantineDir {
     /// Opens the directory of the file at `below` in `folder`, and makes what is missing of it. `None`: it cannot be
     /// used, because it is being cleared away, is not ours, or a file stands where a directory is needed.
-    fn open(room: &Arc<Room>, folder: &str, below: &Path) -> io::Result<Option<Place>> {
+    fn open(
+        room: &Arc<Quarantine>,
+        folder: &str,
+        below: &Path,
+    ) -> io::Result<Option<QuarantineDir>> {
         let Some(stamp) = Stamp::read(folder) else {
             return Ok(None);
         };
@@ -488,7 +496,7 @@ impl Place {
             _ => return Ok(None),
         }
         let below = below.parent().unwrap_or(Path::new(""));
-        let mut place = Place {
+        let mut place = QuarantineDir {
             room: Arc::clone(room),
             folder: folder.to_owned(),
             stamp,
@@ -546,7 +554,7 @@ impl Place {
     }
 
     /// Returns a place for another file of the same directory; `None` where it cannot have its path here.
-    pub fn slot(self: &Arc<Place>, below: &Path) -> io::Result<Option<Slot>> {
+    pub fn slot(self: &Arc<QuarantineDir>, below: &Path) -> io::Result<Option<Slot>> {
         let name = below.file_name().unwrap_or_default();
         // The one file whose id is the folder's name is the one that the folder was made for.
         let is_first = self.stamp.is_made_for(below);
@@ -569,7 +577,7 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for QuarantineDir {
     fn drop(&mut self) {
         let _ = lock(&self.top, FlockOperation::Unlock);
         self.room.clear(&self.folder, &self.below);
@@ -584,7 +592,7 @@ impl Slot {
     }
 
     /// The place for other files of the same directory.
-    pub(super) fn place(&self) -> &Arc<Place> {
+    pub(super) fn place(&self) -> &Arc<QuarantineDir> {
         &self.place
     }
 
@@ -594,7 +602,7 @@ impl Slot {
     }
 
     /// Counts `bytes` for it. Returns `false` if the quarantine has no room for them.
-    pub(super) fn reserve(&mut self, stock: &Arc<Stock>, bytes: u64) -> io::Result<bool> {
+    pub(super) fn reserve(&mut self, stock: &Arc<QuarantineUsage>, bytes: u64) -> io::Result<bool> {
         if !stock.take(&self.place.room, bytes)? {
             return Ok(false);
         }
@@ -637,13 +645,13 @@ impl Stored {
 
 /// The limits and sizes of the quarantines that this process works on, so that not every move needs a count.
 #[derive(Debug)]
-pub struct Stock {
+pub struct QuarantineUsage {
     limits: Mutex<Limits>,
-    counted: Mutex<HashMap<RootId, Count>>,
+    counted: Mutex<HashMap<RootId, Usage>>,
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Count {
+struct Usage {
     /// Bytes on the disk.
     used: u64,
     /// Those of the whole file system.
@@ -657,22 +665,22 @@ struct Count {
 /// took.
 const RECOUNT: Duration = Duration::from_millis(500);
 
-impl Default for Stock {
+impl Default for QuarantineUsage {
     /// Without limits.
-    fn default() -> Stock {
+    fn default() -> QuarantineUsage {
         let limits = Limits {
             age: Duration::ZERO,
             percent: 0,
             min_free: 0,
         };
-        Stock {
+        QuarantineUsage {
             limits: Mutex::new(limits),
             counted: Mutex::default(),
         }
     }
 }
 
-impl Stock {
+impl QuarantineUsage {
     /// From now on these are the limits.
     pub fn set_limits(&self, limits: Limits) {
         *self.limits.lock().unwrap_or_else(PoisonError::into_inner) = limits;
@@ -695,7 +703,7 @@ impl Stock {
         let known = id.and_then(|id| self.counts().get(&id).copied());
         let count = match known {
             Some(count) => count,
-            None => match Room::find(root, id) {
+            None => match Quarantine::open_existing(root, id) {
                 Ok(Some(room)) => match self.count(&room) {
                     Ok(count) => count,
                     Err(_) => return false,
@@ -708,13 +716,13 @@ impl Stock {
     }
 
     /// Counts `bytes` more in `room`; returns `false` if they have no room.
-    fn take(&self, room: &Room, bytes: u64) -> io::Result<bool> {
+    fn take(&self, room: &Quarantine, bytes: u64) -> io::Result<bool> {
         let limits = self.limits();
         if limits.percent == 0 {
             return Ok(true);
         }
         let id = room.root.id();
-        let fits = |count: &Count| count.used.saturating_add(bytes) <= limits.room(count.size);
+        let fits = |count: &Usage| count.used.saturating_add(bytes) <= limits.room(count.size);
         let known = self.counts().get(&id).copied();
         match known {
             Some(count) if fits(&count) || !count.is_stale() => {}
@@ -734,17 +742,17 @@ impl Stock {
         }
     }
 
-    fn count(&self, room: &Room) -> io::Result<Count> {
+    fn count(&self, room: &Quarantine) -> io::Result<Usage> {
         let began = clock::mono();
         let stored = room.stored()?;
         Ok(self.note(room, &stored, began))
     }
 
     /// Notes how much lies in `room`.
-    fn note(&self, room: &Room, stored: &[Stored], began: Mono) -> Count {
+    fn note(&self, room: &Quarantine, stored: &[Stored], began: Mono) -> Usage {
         let bytes = stored.iter().map(|one| one.seen.allocated);
         let at = clock::mono();
-        let count = Count {
+        let count = Usage {
             used: bytes.fold(0, u64::saturating_add),
             size: space(room.root.fd()).size,
             at,
@@ -754,12 +762,12 @@ impl Stock {
         count
     }
 
-    fn counts(&self) -> std::sync::MutexGuard<'_, HashMap<RootId, Count>> {
+    fn counts(&self) -> std::sync::MutexGuard<'_, HashMap<RootId, Usage>> {
         self.counted.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Count {
+impl Usage {
     fn is_stale(&self) -> bool {
         clock::mono().since(self.at) >= RECOUNT.max(self.took * 20)
     }
@@ -775,7 +783,7 @@ fn space(fd: BorrowedFd<'_>) -> Space {
         free: seen.f_bavail.saturating_mul(seen.f_frsize),
         inodes: seen.f_files,
         inodes_free: seen.f_ffree,
-        wanted: Wanted::default(),
+        wanted: NeededSpace::default(),
     }
 }
 
@@ -789,22 +797,22 @@ pub fn lacks_space(root: &Dir, limits: Limits) -> bool {
 
 /// What it takes to keep a quarantine within its limits.
 #[derive(Clone, Copy, Debug)]
-pub struct Keeping<'a> {
+pub struct LimitContext<'a> {
     /// The limits, and the sizes that are known.
-    pub stock: &'a Stock,
+    pub usage: &'a QuarantineUsage,
     /// Where each drop is written down, before and after.
     pub journal: &'a Journal,
     /// Proves that nobody holds what is dropped.
-    pub asker: &'a Asker,
+    pub lease_thread: &'a LeaseThread,
     /// How far dates can be trusted.
     pub trust: Trust,
     /// The files to be moved there now.
-    pub wanted: Wanted,
+    pub wanted: NeededSpace,
 }
 
 /// The result of applying the limits to a quarantine.
 #[derive(Debug, Default)]
-pub struct Tended {
+pub struct LimitsResult {
     /// The dropped files.
     pub events: Vec<Event>,
     /// Files are left in it.
@@ -819,12 +827,12 @@ pub struct Tended {
 ///
 /// Some of it may have been moved here *because* nobody could prove that it is unused, or though it
 /// was in use: so nothing is dropped but under the same proof as any other removal.
-pub fn tend(root: &Root, id: Option<RootId>, keeping: Keeping<'_>) -> Tended {
-    let mut tended = Tended::default();
+pub fn enforce_limits(root: &Root, id: Option<RootId>, keeping: LimitContext<'_>) -> LimitsResult {
+    let mut tended = LimitsResult::default();
     let began = clock::mono();
-    let Ok(Some(room)) = Room::find(&root.path, id) else {
+    let Ok(Some(room)) = Quarantine::open_existing(&root.path, id) else {
         // Without a quarantine there is no size to know.
-        keeping.stock.counts().retain(|known, _| Some(*known) != id);
+        keeping.usage.counts().retain(|known, _| Some(*known) != id);
         return tended;
     };
     let stored = match room.stored() {
@@ -834,9 +842,9 @@ pub fn tend(root: &Root, id: Option<RootId>, keeping: Keeping<'_>) -> Tended {
             return tended;
         }
     };
-    let limits = keeping.stock.limits();
+    let limits = keeping.usage.limits();
     let now = clock::now();
-    let mut targets = Targets::new(root, &room, id);
+    let mut targets = StoredTargets::new(root, &room, id);
     let entries: Vec<Entry> = stored
         .iter()
         .map(|one| entry(&mut targets, one, now))
@@ -855,7 +863,7 @@ pub fn tend(root: &Root, id: Option<RootId>, keeping: Keeping<'_>) -> Tended {
         Some([one]) => Some(*one),
         _ => None,
     };
-    let is_unused = |one: &Stored| room.is_proven_unused(one, &root.policy, keeping.asker);
+    let is_unused = |one: &Stored| room.is_proven_unused(one, &root.policy, keeping.lease_thread);
     tended.next = plan.next;
     let mut dropped = HashSet::new();
     for (one, better) in plan.drops {
@@ -876,7 +884,7 @@ pub fn tend(root: &Root, id: Option<RootId>, keeping: Keeping<'_>) -> Tended {
         // one that goes, by its path in here, which only we can, loses its name.
         let is_there = match better {
             Better::Target => rule!("dropped-while-target-counts",
-                targets.stands(one) == Stands::Counts, without: true),
+                targets.stands(one) == TargetState::Counts, without: true),
             Better::Copies(newer) => {
                 let is_unused =
                     |one: &Stored| rule!("dropped-while-newer-copy", is_unused(one), without: true);
@@ -903,8 +911,8 @@ pub fn tend(root: &Root, id: Option<RootId>, keeping: Keeping<'_>) -> Tended {
     };
     tended.holds_files = dropped.len() < stored.len();
     let used = stored.iter().map(size).fold(0, u64::saturating_add);
-    keeping.stock.note(&room, &stored, began);
-    if let Some(count) = keeping.stock.counts().get_mut(&room.root.id()) {
+    keeping.usage.note(&room, &stored, began);
+    if let Some(count) = keeping.usage.counts().get_mut(&room.root.id()) {
         count.used = used;
     }
     tended
@@ -924,17 +932,17 @@ pub fn purged(root: &Path, stored: &Stored) -> Event {
 }
 
 /// Looks at the targets of stored files.
-struct Targets<'a> {
+struct StoredTargets<'a> {
     root: &'a Root,
-    room: &'a Room,
+    room: &'a Quarantine,
     id: Option<RootId>,
     /// For each directory, the names that also exist with digits or a uuid behind them; `None`: not readable.
     siblings: HashMap<PathBuf, Option<HashSet<OsString>>>,
 }
 
-impl<'a> Targets<'a> {
-    fn new(root: &'a Root, room: &'a Room, id: Option<RootId>) -> Targets<'a> {
-        Targets {
+impl<'a> StoredTargets<'a> {
+    fn new(root: &'a Root, room: &'a Quarantine, id: Option<RootId>) -> StoredTargets<'a> {
+        StoredTargets {
             root,
             room,
             id,
@@ -943,29 +951,29 @@ impl<'a> Targets<'a> {
     }
 
     /// Returns the state of the target of `one`.
-    fn stands(&mut self, one: &Stored) -> Stands {
-        let mut reading = self.root.policy.names.read(one.name());
-        if !reading.numbered.is_empty() {
-            let targets = reading.targets.clone();
+    fn stands(&mut self, one: &Stored) -> TargetState {
+        let mut parsed = self.root.policy.names.parse(one.name());
+        if !parsed.numbered.is_empty() {
+            let targets = parsed.targets.clone();
             let mut targets = targets.iter();
             if targets.any(|target| self.has_sibling(one.folder(), target)) {
-                reading = reading.with_numbered_targets();
+                parsed = parsed.with_numbered_targets();
             }
         }
         let dir = match Dir::open_below(&self.root.path, self.id, one.folder()) {
             Ok(dir) => dir,
             Err(RootError::Io(error)) if error.kind() == io::ErrorKind::NotFound => {
-                return Stands::Nothing;
+                return TargetState::Nothing;
             }
-            Err(_) => return Stands::Other,
+            Err(_) => return TargetState::Other,
         };
         let temp = Compared {
             seen: &one.seen,
             file: None,
         };
-        match evidence::target(&dir, &self.root.policy, &reading, temp) {
+        match evidence::target(&dir, &self.root.policy, &parsed, temp) {
             Ok(found) if matches!(found.target, Target::Absent | Target::Unknown) => {
-                Stands::Nothing
+                TargetState::Nothing
             }
             Ok(found) if found.target.counts() => {
                 // A target that was born or changed after the move may have been made after a loss.
@@ -977,11 +985,11 @@ impl<'a> Targets<'a> {
                 let is_origin =
                     || rule!("same-directory-as-then", self.is_origin(&dir, one), without: true);
                 match rule!("target-older-than-move", is_older, without: true) && is_origin() {
-                    true => Stands::Counts,
-                    false => Stands::Other,
+                    true => TargetState::Counts,
+                    false => TargetState::Other,
                 }
             }
-            _ => Stands::Other,
+            _ => TargetState::Other,
         }
     }
 
@@ -1033,7 +1041,7 @@ fn siblings_in(root: &Path, id: Option<RootId>, folder: &Path) -> Option<HashSet
 }
 
 /// What the limits need to know of a stored file.
-fn entry(targets: &mut Targets<'_>, stored: &Stored, now: Now) -> Entry {
+fn entry(targets: &mut StoredTargets<'_>, stored: &Stored, now: Now) -> Entry {
     let (folder, seen) = (stored.folder(), &stored.seen.fingerprint);
     let shape = targets.root.policy.names.shape(stored.name());
     let stamp = Stamp::read(&stored.folder);
@@ -1175,7 +1183,7 @@ mod tests {
             make(&path.join(FOLDER));
             let root = Dir::open_root(&path, None).unwrap();
             assert_eq!(is_possible(&root), possible, "{what}");
-            let find = Room::find(&path, None).ok();
+            let find = Quarantine::open_existing(&path, None).ok();
             assert_eq!(find.map(|room| room.is_some()), found, "{what}");
         }
     }
@@ -1183,7 +1191,7 @@ mod tests {
     #[test]
     fn no_place_is_made_that_would_not_be_found_again() {
         let (_folder, path) = folder();
-        let room = Arc::new(Room::make(&path, None).unwrap());
+        let room = Arc::new(Quarantine::open_or_create(&path, None).unwrap());
         let deep = |parts: usize| PathBuf::from_iter(vec!["d"; parts]).join("a.tmp");
         let error = room.place(&deep(DEEPEST - 1)).expect_err("too deep");
         assert_eq!(Errno::from_io_error(&error), Some(Errno::NAMETOOLONG));
@@ -1209,7 +1217,7 @@ mod tests {
     #[test]
     fn files_share_a_folder() {
         let (_folder, path) = folder();
-        let room = Arc::new(Room::make(&path, None).unwrap());
+        let room = Arc::new(Quarantine::open_or_create(&path, None).unwrap());
         let mut ids = HashSet::new();
         for name in ["a.tmp", "b.tmp", "sub/a.tmp", "sub/deep/a.tmp"] {
             let slot = room.place(Path::new(name)).unwrap();
@@ -1246,7 +1254,7 @@ mod tests {
     #[test]
     fn what_is_not_ours_in_a_folder() {
         let (_folder, path) = folder();
-        let room = Arc::new(Room::make(&path, None).unwrap());
+        let room = Arc::new(Quarantine::open_or_create(&path, None).unwrap());
         let slot = room.place(Path::new("sub/a.tmp")).unwrap();
         make(&slot, "a.tmp");
         let at = path.join(FOLDER).join(&slot.place.folder);
@@ -1270,30 +1278,30 @@ mod tests {
     #[test]
     fn empty_folders_are_cleared_unless_they_are_in_use() {
         let (_folder, path) = folder();
-        let room = Arc::new(Room::make(&path, None).unwrap());
+        let room = Arc::new(Quarantine::open_or_create(&path, None).unwrap());
         let slot = room.place(Path::new("sub/deep/a.tmp")).unwrap();
         for _ in 0..2 {
-            room.tidy();
+            room.remove_stale_slots();
             room.clear(&slot.place.folder, &slot.place.below);
         }
         make(&slot, "a.tmp");
         drop(slot.keep());
         assert_eq!(room.stored().unwrap().len(), 1);
-        room.tidy();
+        room.remove_stale_slots();
         assert_eq!(room.stored().unwrap().len(), 1);
         room.purge(&room.stored().unwrap()[0]).unwrap();
         drop(room.place(Path::new("sub/b.tmp")).unwrap());
         assert_eq!(folders(&path), 0);
         fs::create_dir_all(path.join(FOLDER).join("q0123abc/sub/deep")).unwrap();
-        room.tidy();
+        room.remove_stale_slots();
         assert_eq!(folders(&path), 0);
     }
 
     #[test]
     fn a_stock_is_counted_once_and_again_when_it_seems_full() {
         let (_folder, path) = folder();
-        let room = Arc::new(Room::make(&path, None).unwrap());
-        let stock = Arc::new(Stock::default());
+        let room = Arc::new(Quarantine::open_or_create(&path, None).unwrap());
+        let stock = Arc::new(QuarantineUsage::default());
         let id = room.root.id();
         let size = space(room.root.fd()).size;
         assert!(stock.take(&room, u64::MAX).unwrap(), "no limit");
@@ -1312,7 +1320,7 @@ mod tests {
         let used = |at| {
             stock.counts().insert(
                 id,
-                Count {
+                Usage {
                     used: tenth,
                     size,
                     at,
@@ -1349,7 +1357,7 @@ mod tests {
     #[test]
     fn where_the_folder_is_gone_there_is_no_place() {
         let (_folder, path) = folder();
-        let room = Arc::new(Room::make(&path, None).unwrap());
+        let room = Arc::new(Quarantine::open_or_create(&path, None).unwrap());
         fs::remove_dir(path.join(FOLDER)).unwrap();
         let error = room.place(Path::new("a.tmp")).expect_err("no folder");
         assert_eq!(error.kind(), io::ErrorKind::NotFound);

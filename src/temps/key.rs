@@ -118,11 +118,11 @@ impl fmt::Debug for Key {
 }
 
 /// What a key can be looked up by without making one: bytes of the folder's path, and of the name.
-pub(super) trait Parts {
+pub(super) trait KeyParts {
     fn parts(&self) -> (&[u8], &[u8]);
 }
 
-impl Parts for Key {
+impl KeyParts for Key {
     fn parts(&self) -> (&[u8], &[u8]) {
         (self.folder().as_os_str().as_bytes(), self.name().as_bytes())
     }
@@ -154,19 +154,19 @@ impl<'a> Cut<'a> {
     }
 }
 
-impl Parts for Cut<'_> {
+impl KeyParts for Cut<'_> {
     fn parts(&self) -> (&[u8], &[u8]) {
         (self.0, self.1)
     }
 }
 
-impl<'a> Borrow<dyn Parts + 'a> for Key {
-    fn borrow(&self) -> &(dyn Parts + 'a) {
+impl<'a> Borrow<dyn KeyParts + 'a> for Key {
+    fn borrow(&self) -> &(dyn KeyParts + 'a) {
         self
     }
 }
 
-impl Hash for dyn Parts + '_ {
+impl Hash for dyn KeyParts + '_ {
     fn hash<H: Hasher>(&self, state: &mut H) {
         let (folder, name) = self.parts();
         state.write(folder);
@@ -175,18 +175,18 @@ impl Hash for dyn Parts + '_ {
     }
 }
 
-impl PartialEq for dyn Parts + '_ {
+impl PartialEq for dyn KeyParts + '_ {
     fn eq(&self, other: &Self) -> bool {
         let ((folder, name), (other_folder, other_name)) = (self.parts(), other.parts());
         name == other_name && folder == other_folder
     }
 }
 
-impl Eq for dyn Parts + '_ {}
+impl Eq for dyn KeyParts + '_ {}
 
 impl Hash for Key {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        let parts: &dyn Parts = self;
+        let parts: &dyn KeyParts = self;
         parts.hash(state);
     }
 }
@@ -213,8 +213,8 @@ impl Ord for Key {
 
 /// The folders of all keys, each once.
 #[derive(Debug, Default)]
-pub(super) struct Folders {
-    all: HashSet<Shared>,
+pub(super) struct FolderSet {
+    all: HashSet<SharedName>,
     /// Most events come from where the last one came from.
     last: Option<Folder>,
     /// At how many folders those are looked for that nobody needs any more.
@@ -224,7 +224,7 @@ pub(super) struct Folders {
 /// The fewest folders for which that is worth it.
 const FEW: usize = 64;
 
-impl Folders {
+impl FolderSet {
     /// The one for `path`.
     pub(super) fn get(&mut self, path: &Path) -> Folder {
         let path = path.as_os_str();
@@ -232,13 +232,13 @@ impl Folders {
             return Arc::clone(last);
         }
         let folder = match self.all.get(path) {
-            Some(Shared(known)) => Arc::clone(known),
+            Some(SharedName(known)) => Arc::clone(known),
             None => {
                 if self.all.len() >= self.full_at.max(FEW) {
                     self.shrink();
                 }
                 let new = Arc::new(PathBuf::from(path));
-                self.all.insert(Shared(Arc::clone(&new)));
+                self.all.insert(SharedName(Arc::clone(&new)));
                 new
             }
         };
@@ -250,7 +250,7 @@ impl Folders {
     pub(super) fn shrink(&mut self) {
         self.last = None;
         self.all
-            .retain(|Shared(folder)| Arc::strong_count(folder) > 1);
+            .retain(|SharedName(folder)| Arc::strong_count(folder) > 1);
         self.full_at = self.all.len() * 2;
         self.all.shrink_to(self.full_at);
     }
@@ -258,15 +258,15 @@ impl Folders {
 
 /// To be found by the bytes of its path: a `Path` would be compared part by part.
 #[derive(Debug, PartialEq, Eq)]
-struct Shared(Folder);
+struct SharedName(Folder);
 
-impl Borrow<OsStr> for Shared {
+impl Borrow<OsStr> for SharedName {
     fn borrow(&self) -> &OsStr {
         self.0.as_os_str()
     }
 }
 
-impl Hash for Shared {
+impl Hash for SharedName {
     fn hash<H: Hasher>(&self, state: &mut H) {
         self.0.as_os_str().hash(state);
     }
@@ -304,7 +304,7 @@ mod tests {
             let key = key(folder, name.as_bytes());
             let path = key.path();
             let cut = Cut::new(&path);
-            let (one, other): (&dyn Parts, &dyn Parts) = (&key, &cut);
+            let (one, other): (&dyn KeyParts, &dyn KeyParts) = (&key, &cut);
             assert!(one == other, "{path:?}");
             assert_eq!(hasher.hash_one(&key), hasher.hash_one(other), "{path:?}");
             assert_eq!(
@@ -319,7 +319,7 @@ mod tests {
     #[test]
     fn one_word_and_one_folder_for_all() {
         assert_eq!(size_of::<Option<Key>>(), size_of::<usize>());
-        let mut folders = Folders::default();
+        let mut folders = FolderSet::default();
         let (one, two) = (folders.get(Path::new("/r")), folders.get(Path::new("/q")));
         assert!(Arc::ptr_eq(&one, &folders.get(Path::new("/r"))));
         assert!(!Arc::ptr_eq(&one, &two));
@@ -336,20 +336,20 @@ mod tests {
 
     /// What is done to a few keys, one after the other.
     #[derive(Clone, Debug)]
-    enum Step {
+    enum KeyStep {
         Make(Vec<u8>),
         Copy(usize),
         Drop(usize),
         Move(usize),
     }
 
-    fn steps() -> impl Strategy<Value = Vec<Step>> {
+    fn steps() -> impl Strategy<Value = Vec<KeyStep>> {
         let name = || prop::collection::vec(any::<u8>(), 0..40);
         let step = prop_oneof![
-            name().prop_map(Step::Make),
-            any::<usize>().prop_map(Step::Copy),
-            any::<usize>().prop_map(Step::Drop),
-            any::<usize>().prop_map(Step::Move),
+            name().prop_map(KeyStep::Make),
+            any::<usize>().prop_map(KeyStep::Copy),
+            any::<usize>().prop_map(KeyStep::Drop),
+            any::<usize>().prop_map(KeyStep::Move),
         ];
         prop::collection::vec(step, 1..60)
     }
@@ -363,10 +363,10 @@ mod tests {
             for step in steps {
                 let which = |n: usize| n.checked_rem(all.len());
                 match step {
-                    Step::Make(name) => {
+                    KeyStep::Make(name) => {
                         all.push((Key::new(Arc::clone(&folder), OsStr::from_bytes(&name)), name));
                     }
-                    Step::Copy(n) => {
+                    KeyStep::Copy(n) => {
                         if let Some((key, name)) = which(n).map(|n| &all[n]) {
                             let copy = (key.clone(), name.clone());
                             let at = |key: &Key| key.name().as_bytes().as_ptr();
@@ -374,12 +374,12 @@ mod tests {
                             all.push(copy);
                         }
                     }
-                    Step::Drop(n) => {
+                    KeyStep::Drop(n) => {
                         if let Some(n) = which(n) {
                             all.swap_remove(n);
                         }
                     }
-                    Step::Move(n) => {
+                    KeyStep::Move(n) => {
                         if let Some(n) = which(n) {
                             let (key, name) = all.swap_remove(n);
                             let key = thread::spawn(move || key).join().unwrap();
@@ -405,7 +405,7 @@ mod tests {
         let folder = Folder::new("/r".into());
         let paths: Vec<PathBuf> = (0..NAMES).map(|n| format!("/r/{n}.tmp").into()).collect();
         let find = |path| -> Option<Key> {
-            let found = map.get(&Cut::new(path) as &dyn Parts)?;
+            let found = map.get(&Cut::new(path) as &dyn KeyParts)?;
             Some(found.key().clone())
         };
         thread::scope(|scope| {
@@ -422,7 +422,7 @@ mod tests {
                                     assert_eq!((key.name(), key.folder()), (name, folder));
                                 }
                             }
-                            _ => _ = map.remove(&Cut::new(path) as &dyn Parts),
+                            _ => _ = map.remove(&Cut::new(path) as &dyn KeyParts),
                         }
                     }
                 });

@@ -6,12 +6,12 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use notify::event::EventKindMask;
 use notify::{RecursiveMode, Watcher as _};
 
-use super::ear::{Ear, Guard};
+use super::watcher_handle::{ExitGuard, WatcherHandle};
 use super::{CLOSE_EVENTS, NAMES};
 
 /// Rings when something may have happened to a file.
 pub struct Changes {
-    ear: Option<Ear>,
+    watcher_handle: Option<WatcherHandle>,
     /// How often its thread may still be started anew.
     revivals: u8,
     path: PathBuf,
@@ -19,7 +19,7 @@ pub struct Changes {
     folder: Option<PathBuf>,
     /// Kept, so that the end of the last thread is not heard as a ring without end.
     ring: Sender<()>,
-    rung: Receiver<()>,
+    wake_rx: Receiver<()>,
 }
 
 /// What ends a thread more often than this would end it again.
@@ -35,14 +35,14 @@ impl Changes {
     /// Listens for changes of the file at `path`, which may be missing, and its folders with it.
     #[must_use]
     pub fn of(path: &Path) -> Changes {
-        let (ring, rung) = bounded(1);
+        let (ring, wake_rx) = bounded(1);
         let mut changes = Changes {
-            ear: None,
+            watcher_handle: None,
             revivals: REVIVALS,
             path: path.to_owned(),
             folder: None,
             ring,
-            rung,
+            wake_rx,
         };
         changes.start();
         changes.listen();
@@ -54,26 +54,30 @@ impl Changes {
         // The end of the thread is a ring too: what was to be heard then is lost.
         let ring = self.ring.clone();
         let ended = move |_| _ = ring.try_send(());
-        let ear = Ear::telling(ended, mask(), |guard| {
+        let watcher_handle = WatcherHandle::with_exit(ended, mask(), |guard| {
             handler(self.path.clone(), self.ring.clone(), guard)
         });
-        if let Err(error) = &ear {
+        if let Err(error) = &watcher_handle {
             log::warn!("changes of {:?} will not be heard: {error}", self.path);
         }
-        self.ear = ear.ok();
+        self.watcher_handle = watcher_handle.ok();
     }
 
     /// Rung when something may have happened.
     #[must_use]
-    pub fn rung(&self) -> &Receiver<()> {
-        &self.rung
+    pub fn wake_rx(&self) -> &Receiver<()> {
+        &self.wake_rx
     }
 
     /// Watches the folder of the file or, while that is missing, the next one above it that is
     /// there. To be called again after each ring, before the file is read.
     pub fn listen(&mut self) {
-        if self.ear.as_ref().is_some_and(Ear::is_dead) {
-            self.ear = None;
+        if self
+            .watcher_handle
+            .as_ref()
+            .is_some_and(WatcherHandle::has_ended)
+        {
+            self.watcher_handle = None;
             match self.revivals.checked_sub(1) {
                 Some(left) => {
                     self.revivals = left;
@@ -82,12 +86,12 @@ impl Changes {
                 None => log::error!("changes of {:?} will not be heard any more", self.path),
             }
         }
-        let Some(ear) = &mut self.ear else {
+        let Some(watcher_handle) = &mut self.watcher_handle else {
             return;
         };
         if let Some(folder) = self.folder.take() {
             // It may be another one with the same path by now.
-            let _ = ear.ask(|watcher| watcher.unwatch(&folder));
+            let _ = watcher_handle.ask(|watcher| watcher.unwatch(&folder));
         }
         // RACE: a folder may come between two of these attempts; worst case: the one above it is
         // watched, which rings when anything else comes there, and the file is read late.
@@ -96,7 +100,8 @@ impl Changes {
             .ancestors()
             .skip(1)
             .find(|folder| {
-                let watched = ear.ask(|watcher| watcher.watch(folder, RecursiveMode::NonRecursive));
+                let watched = watcher_handle
+                    .ask(|watcher| watcher.watch(folder, RecursiveMode::NonRecursive));
                 watched.is_ok()
             })
             .map(Path::to_owned);
@@ -113,7 +118,7 @@ fn mask() -> EventKindMask {
     NAMES | written
 }
 
-fn handler(path: PathBuf, ring: Sender<()>, guard: Guard) -> impl notify::EventHandler {
+fn handler(path: PathBuf, ring: Sender<()>, guard: ExitGuard) -> impl notify::EventHandler {
     move |event: notify::Result<notify::Event>| {
         let _owned = &guard;
         let Ok(event) = event else { return };
@@ -137,13 +142,13 @@ mod tests {
         let path = dir.path().join("a/b/config.toml");
         let mut changes = Changes::of(&path);
         let heard = |changes: &Changes| {
-            let rung = changes.rung().recv_timeout(Duration::from_secs(30));
-            assert!(rung.is_ok(), "nothing was heard");
+            let wake_rx = changes.wake_rx().recv_timeout(Duration::from_secs(30));
+            assert!(wake_rx.is_ok(), "nothing was heard");
         };
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         heard(&changes);
         changes.listen();
-        while changes.rung().try_recv().is_ok() {}
+        while changes.wake_rx().try_recv().is_ok() {}
         fs::write(&path, "x").unwrap();
         heard(&changes);
     }
@@ -153,9 +158,9 @@ mod tests {
     fn where_nothing_can_be_heard_nothing_rings() {
         let dir = tempfile::tempdir().unwrap();
         let mut changes = Changes::of(&dir.path().join("config.toml"));
-        changes.ear = None;
-        while changes.rung().try_recv().is_ok() {}
+        changes.watcher_handle = None;
+        while changes.wake_rx().try_recv().is_ok() {}
         changes.listen();
-        assert_eq!(changes.rung().try_recv(), Err(TryRecvError::Empty));
+        assert_eq!(changes.wake_rx().try_recv(), Err(TryRecvError::Empty));
     }
 }

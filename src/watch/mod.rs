@@ -14,59 +14,59 @@ use notify::event::EventKindMask;
 use notify::{RecursiveMode, WatchPathConfig, Watcher as _};
 
 use crate::clock;
-use crate::decide::heat::{Heat, Threshold};
 use crate::decide::policy::Hot;
+use crate::decide::rate::{RateMeter, Threshold};
 use crate::decide::temp_name::Names;
 use crate::event::{Event, How, Subject};
 use crate::root::{Root, is_own};
 use crate::temps::{Cut, Temps};
-use translate::{By, Hint, Translator};
+use translate::{By, FsChange, Translator};
 
-pub mod debounce;
-mod ear;
+mod ancestors;
+pub mod coalesce;
 pub mod file;
 pub mod mounts;
-mod parents;
-mod sample;
+mod rate_probe;
 pub mod translate;
+mod watcher_handle;
 
 #[cfg_attr(target_os = "linux", path = "linux.rs")]
 #[cfg_attr(target_os = "macos", path = "macos.rs")]
 mod system;
 
-use ear::Ear;
-use parents::Parents;
+use ancestors::AncestorWatches;
+use watcher_handle::WatcherHandle;
 
-pub use parents::Hearing;
-pub use sample::Sample;
+pub use ancestors::Coverage;
+pub use rate_probe::RateProbe;
 pub use system::{CLOSE_EVENTS, RECURSIVE};
 
 /// What the callback passes on, because it is rare.
 #[derive(Debug)]
-pub enum Rare {
+pub enum Notification {
     /// A directory may have come, gone or moved at this name.
     Structure(PathBuf),
     /// A watched directory itself was moved, removed or unmounted.
     SelfGone(PathBuf),
     /// A root or a folder on the way to one came, went or moved; `None`: events about them were
     /// lost.
-    Parent(Option<PathBuf>),
+    Ancestor(Option<PathBuf>),
     /// The permissions of a root, or of a folder on the way to one, have changed.
-    Shut,
+    PermissionsChanged,
     /// Something was mounted or unmounted at these places.
     Mounts(Vec<PathBuf>),
     /// Temps are created in this directory faster than it is worth hearing of each.
     Hot(PathBuf),
     /// There was no room for some temps.
-    Full,
+    LimitReached,
     /// Events come faster than a thread reads them, and it had to end to be heard; its generation.
-    Outrun(u32),
+    Overrun(u32),
     /// Events were lost.
-    Lost,
+    EventsLost,
     /// notify said no.
     Error(notify::Error),
     /// A thread of notify's is gone: one of the watchers of this generation.
-    Dead(u32),
+    WatcherEnded(u32),
 }
 
 /// Why a directory is not watched.
@@ -96,11 +96,11 @@ pub enum Limit {
 
 /// Passed to the callback of every watcher.
 #[derive(Clone)]
-pub struct Inlet {
+pub struct CallbackContext {
     /// Where temps go.
     pub temps: Arc<Temps>,
     /// Where rare things go. Unbounded: a callback must not block.
-    pub rare: Sender<Rare>,
+    pub notifications: Sender<Notification>,
     /// All roots.
     pub roots: Arc<[Root]>,
     /// What makes a directory hot.
@@ -110,15 +110,15 @@ pub struct Inlet {
 }
 
 /// The kernel's eyes: watchers for the directories of the roots, and one for their parents.
-pub struct Kernel {
-    inlet: Inlet,
-    plain: Option<Ear>,
-    closing: Option<Ear>,
-    parents: Parents,
+pub struct FsWatcher {
+    callback_context: CallbackContext,
+    plain: Option<WatcherHandle>,
+    closing: Option<WatcherHandle>,
+    ancestors: AncestorWatches,
     generation: u32,
 }
 
-impl std::fmt::Debug for Kernel {
+impl std::fmt::Debug for FsWatcher {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Kernel")
     }
@@ -129,15 +129,15 @@ const NAMES: EventKindMask = EventKindMask::CREATE
     .union(EventKindMask::REMOVE)
     .union(EventKindMask::MODIFY_NAME);
 
-impl Kernel {
+impl FsWatcher {
     /// No directory is watched yet.
     #[must_use]
-    pub fn new(inlet: Inlet) -> Kernel {
-        Kernel {
-            inlet,
+    pub fn new(callback_context: CallbackContext) -> FsWatcher {
+        FsWatcher {
+            callback_context,
             plain: None,
             closing: None,
-            parents: Parents::default(),
+            ancestors: AncestorWatches::default(),
             generation: 0,
         }
     }
@@ -145,57 +145,58 @@ impl Kernel {
     /// Watches the directory `dir` (on macOS, and everything below it). `closes`: a close by a
     /// writer matters; such directories have a watcher of their own, for the mask is per watcher.
     pub fn watch(&mut self, dir: &Path, closes: bool) -> Result<(), Unwatched> {
-        let inlet = (&self.inlet, self.generation);
-        let ear = match closes {
+        let callback_context = (&self.callback_context, self.generation);
+        let watcher_handle = match closes {
             true => started(
                 &mut self.closing,
-                inlet,
+                callback_context,
                 NAMES | EventKindMask::ACCESS_CLOSE,
             )?,
-            false => started(&mut self.plain, inlet, NAMES)?,
+            false => started(&mut self.plain, callback_context, NAMES)?,
         };
         let mode = match RECURSIVE {
             true => RecursiveMode::Recursive,
             false => RecursiveMode::NonRecursive,
         };
         let how = WatchPathConfig::new(mode).with_dereference_symlinks(false);
-        Ok(ear.ask(|watcher| watcher.watch_with(dir, how))?)
+        Ok(watcher_handle.ask(|watcher| watcher.watch_with(dir, how))?)
     }
 
     /// Watches no longer. That it was not watched any more anyway is fine. `false`: writers outran
-    /// a thread, and it has ended with all its watches; [`Rare::Outrun`] says so as well.
+    /// a thread, and it has ended with all its watches; [`Notification::Overrun`] says so as well.
     pub fn unwatch(&mut self, dir: &Path) -> bool {
         let ears = [&mut self.plain, &mut self.closing].into_iter().flatten();
-        ears.fold(true, |hears, ear| {
-            let _ = ear.ask(|watcher| watcher.unwatch(dir));
-            hears && !ear.is_dead()
+        ears.fold(true, |hears, watcher_handle| {
+            let _ = watcher_handle.ask(|watcher| watcher.unwatch(dir));
+            hears && !watcher_handle.has_ended()
         })
     }
 
     /// Listens for a while how many temps are created in the directory `dir`, whether it is watched or
     /// not, and does nothing else with what it hears.
-    pub fn sample(&self, dir: &Path) -> Result<Sample, Unwatched> {
+    pub fn probe_rate(&self, dir: &Path) -> Result<RateProbe, Unwatched> {
         // Of no generation that counts: that it ends is no news.
         let generation = self.generation.wrapping_sub(1);
-        Sample::begin((&self.inlet, generation), dir)
+        RateProbe::begin((&self.callback_context, generation), dir)
     }
 
     /// What makes a directory hot.
     #[must_use]
     pub fn hot_from(&self) -> Threshold {
-        self.inlet.hot_from
+        self.callback_context.hot_from
     }
 
     /// Watches the folders that lead to `root` as far as they exist, so that it is heard when the
     /// root comes, goes, is shut or opened, or one of them is.
-    pub fn watch_parents(&mut self, root: &Path) -> Hearing {
-        self.parents.hear((&self.inlet, self.generation), root)
+    pub fn watch_ancestors(&mut self, root: &Path) -> Coverage {
+        self.ancestors
+            .watch((&self.callback_context, self.generation), root)
     }
 
     /// What is known of the watches on `path` and on the folders below it, all of them parents of
     /// roots, is not to be trusted. `None`: of all of them.
-    pub fn doubt_parents(&mut self, path: Option<&Path>) {
-        self.parents.doubt(path);
+    pub fn distrust_ancestors(&mut self, path: Option<&Path>) {
+        self.ancestors.distrust(path);
     }
 
     /// Which generation of watchers this is. Those of an older one end later, and that is no news.
@@ -205,9 +206,9 @@ impl Kernel {
     }
 
     /// Forgets every watch, and hears for these roots from now on.
-    pub fn renew(&mut self, roots: Arc<[Root]>) {
+    pub fn set_roots(&mut self, roots: Arc<[Root]>) {
         self.clear();
-        self.inlet.roots = roots;
+        self.callback_context.roots = roots;
     }
 
     /// Forgets every watch: what stands afterwards is built anew.
@@ -215,26 +216,30 @@ impl Kernel {
         self.generation = self.generation.wrapping_add(1);
         self.plain = None;
         self.closing = None;
-        self.parents = Parents::default();
+        self.ancestors = AncestorWatches::default();
     }
 }
 
 fn started<'a>(
-    slot: &'a mut Option<Ear>,
-    (inlet, generation): (&Inlet, u32),
+    slot: &'a mut Option<WatcherHandle>,
+    (callback_context, generation): (&CallbackContext, u32),
     mask: EventKindMask,
-) -> Result<&'a mut Ear, Unwatched> {
+) -> Result<&'a mut WatcherHandle, Unwatched> {
     match slot {
-        Some(ear) => Ok(ear),
+        Some(watcher_handle) => Ok(watcher_handle),
         None => {
-            let ear = Ear::new((&inlet.rare, generation), mask, |guard| {
-                let mut hear = callback(inlet.clone());
-                move |event| {
-                    let _owned = &guard;
-                    hear(event);
-                }
-            })?;
-            Ok(slot.insert(ear))
+            let watcher_handle = WatcherHandle::new(
+                (&callback_context.notifications, generation),
+                mask,
+                |guard| {
+                    let mut hear = callback(callback_context.clone());
+                    move |event| {
+                        let _owned = &guard;
+                        hear(event);
+                    }
+                },
+            )?;
+            Ok(slot.insert(watcher_handle))
         }
     }
 }
@@ -242,8 +247,10 @@ fn started<'a>(
 /// What the thread of a watcher calls with each event. To be called without one where it is counted
 /// what that costs.
 #[doc(hidden)]
-pub fn callback(inlet: Inlet) -> impl FnMut(notify::Result<notify::Event>) + Send + 'static {
-    let mut callback = Callback::new(inlet);
+pub fn callback(
+    callback_context: CallbackContext,
+) -> impl FnMut(notify::Result<notify::Event>) + Send + 'static {
+    let mut callback = Callback::new(callback_context);
     move |event| callback.handle(event)
 }
 
@@ -272,32 +279,39 @@ impl From<notify::Error> for Unwatched {
 }
 
 struct Callback {
-    inlet: Inlet,
+    callback_context: CallbackContext,
     names: Vec<Names>,
     translator: Translator,
     /// Directories below a root matter.
     structure: bool,
     /// `None` where no directory leaves the event path: one watch may cover a whole tree, or no rule
     /// wants it.
-    heat: Option<Heat>,
+    meter: Option<RateMeter>,
     /// The last that came was an error.
     fails: bool,
 }
 
 impl Callback {
-    fn new(inlet: Inlet) -> Callback {
+    fn new(callback_context: CallbackContext) -> Callback {
         Callback {
-            names: inlet
+            names: callback_context
                 .roots
                 .iter()
                 .map(|root| root.policy.names.clone())
                 .collect(),
             translator: Translator::default(),
-            structure: inlet.roots.iter().any(|root| root.policy.recursive),
-            heat: (!RECURSIVE && inlet.roots.iter().any(|root| root.policy.hot == Hot::Scan))
-                .then(|| Heat::new(inlet.hot_from)),
+            structure: callback_context
+                .roots
+                .iter()
+                .any(|root| root.policy.recursive),
+            meter: (!RECURSIVE
+                && callback_context
+                    .roots
+                    .iter()
+                    .any(|root| root.policy.hot == Hot::Scan))
+            .then(|| RateMeter::new(callback_context.hot_from)),
             fails: false,
-            inlet,
+            callback_context,
         }
     }
 
@@ -307,91 +321,98 @@ impl Callback {
             Err(error) => return self.error(error),
         };
         self.fails = false;
-        let (names, roots) = (&self.names, &self.inlet.roots);
+        let (names, roots) = (&self.names, &self.callback_context.roots);
         let hint = self
             .translator
             .translate(event, |path| is_temp(path, names, roots));
         match hint {
-            Hint::Nothing => {}
-            Hint::Appeared(path, by) => {
+            FsChange::Nothing => {}
+            FsChange::Appeared(path, by) => {
                 // A rename does not say whether it moved a file or a directory.
                 if by != By::Creation && self.structure {
-                    self.rare(Rare::Structure(path.clone()));
+                    self.notify(Notification::Structure(path.clone()));
                 }
                 self.tell(&path, |subject, due| Event::Tracked { subject, due });
                 let now = clock::mono();
-                let temps = &self.inlet.temps;
+                let temps = &self.callback_context.temps;
                 let has_room = match by {
                     By::Creation => temps.created(&path, now),
                     By::Rename | By::TempRename => temps.renamed_here(&path, now),
                 };
                 if rule!("renamed-temp-tells-a-target", by == By::TempRename) {
-                    temps.is_a_target(&path);
+                    temps.mark_target(&path);
                 }
                 if !has_room {
-                    self.rare(Rare::Full);
+                    self.notify(Notification::LimitReached);
                 }
-                if let Some(heat) = &mut self.heat
+                if let Some(heat) = &mut self.meter
                     && heat.count(Cut::new(&path).folder().as_os_str().as_bytes(), now)
                 {
-                    self.rare(Rare::Hot(Cut::new(&path).folder().to_owned()));
+                    self.notify(Notification::Hot(Cut::new(&path).folder().to_owned()));
                 }
             }
-            Hint::Gone(path, how) => {
-                if self.inlet.temps.gone(&path) {
+            FsChange::Gone(path, how) => {
+                if self.callback_context.temps.gone(&path) {
                     self.tell(&path, |subject, _| Event::Settled { subject, how });
                 } else if how == How::Renamed
                     && self.structure
-                    && !self.inlet.temps.has_turned_away()
+                    && !self.callback_context.temps.has_rejected()
                 {
                     // It was not known as a file: it may have been a directory. Where some files are
                     // not known either, each healthy write would be taken for one; a directory
                     // with such a name then tells of its move by its own watch, and is found at its
                     // new name by the scan that follows.
                     self.translator.forget();
-                    self.rare(Rare::Structure(path));
+                    self.notify(Notification::Structure(path));
                 }
             }
-            Hint::Unsure(path) => match path.symlink_metadata() {
+            FsChange::Unsure(path) => match path.symlink_metadata() {
                 Ok(_) => {
-                    if !self.inlet.temps.appeared(&path, clock::mono()) {
-                        self.rare(Rare::Full);
+                    if !self.callback_context.temps.appeared(&path, clock::mono()) {
+                        self.notify(Notification::LimitReached);
                     }
                 }
-                Err(_) => _ = self.inlet.temps.gone(&path),
+                Err(_) => _ = self.callback_context.temps.gone(&path),
             },
-            Hint::Closed(path) => self.inlet.temps.closed(&path),
-            Hint::Structure(path) if self.structure => self.rare(Rare::Structure(path)),
-            Hint::Structure(path) if self.is_root(&path) => self.rare(Rare::SelfGone(path)),
-            Hint::Structure(_) => {}
-            Hint::SelfGone(path) => self.rare(Rare::SelfGone(path)),
-            Hint::Lost => self.rare(Rare::Lost),
+            FsChange::Closed(path) => self.callback_context.temps.closed(&path),
+            FsChange::Structure(path) if self.structure => {
+                self.notify(Notification::Structure(path))
+            }
+            FsChange::Structure(path) if self.is_root(&path) => {
+                self.notify(Notification::SelfGone(path))
+            }
+            FsChange::Structure(_) => {}
+            FsChange::SelfGone(path) => self.notify(Notification::SelfGone(path)),
+            FsChange::Lost => self.notify(Notification::EventsLost),
         }
     }
 
     /// One says it for all that follow it.
     fn error(&mut self, error: notify::Error) {
         if !std::mem::replace(&mut self.fails, true) {
-            self.rare(Rare::Error(error));
+            self.notify(Notification::Error(error));
         }
     }
 
     fn is_root(&self, path: &Path) -> bool {
-        self.inlet.roots.iter().any(|root| root.path == path)
+        self.callback_context
+            .roots
+            .iter()
+            .any(|root| root.path == path)
     }
 
-    fn rare(&self, rare: Rare) {
+    fn notify(&self, rare: Notification) {
         // The receiver ends with the watcher that this callback belongs to.
-        let _ = self.inlet.rare.send(rare);
+        let _ = self.callback_context.notifications.send(rare);
     }
 
     fn tell(&self, path: &Path, event: impl FnOnce(Subject, std::time::Duration) -> Event) {
-        let Some(tell) = &self.inlet.tell else {
+        let Some(tell) = &self.callback_context.tell else {
             return;
         };
         let root = path.parent().and_then(|dir| {
             let covers = |root: &&Root| root.below(dir).is_some();
-            self.inlet
+            self.callback_context
                 .roots
                 .iter()
                 .filter(covers)
@@ -454,9 +475,9 @@ mod tests {
             path: "/r".into(),
             policy: Arc::new(policy),
         }];
-        let mut hear = callback(Inlet {
+        let mut hear = callback(CallbackContext {
             temps: Arc::new(temps),
-            rare,
+            notifications: rare,
             roots: roots.into(),
             hot_from: Threshold::default(),
             tell: None,
@@ -464,7 +485,10 @@ mod tests {
         let left = EventKind::Create(CreateKind::File);
         hear(Ok(notify::Event::new(left).add_path("/r/left.tmp".into())));
         (0..100).for_each(|n| write(&mut hear, n));
-        let heard: Vec<Rare> = heard.try_iter().collect();
-        assert!(matches!(heard.as_slice(), [Rare::Full]), "{heard:?}");
+        let heard: Vec<Notification> = heard.try_iter().collect();
+        assert!(
+            matches!(heard.as_slice(), [Notification::LimitReached]),
+            "{heard:?}"
+        );
     }
 }

@@ -11,7 +11,7 @@ use crate::event::How;
 
 /// What the kernel says, in our words.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Hint {
+pub enum FsChange {
     /// Nothing that concerns us.
     Nothing,
     /// A temp's name came to be: created, or renamed to.
@@ -55,58 +55,58 @@ impl Translator {
     }
 
     /// What `event` says. `is_temp` tells whether a path's base name is one that some rule takes.
-    pub fn translate(&mut self, mut event: Event, is_temp: impl FnOnce(&Path) -> bool) -> Hint {
+    pub fn translate(&mut self, mut event: Event, is_temp: impl FnOnce(&Path) -> bool) -> FsChange {
         // A lost event often comes without any path: it is asked for before any path is.
         if event.need_rescan() {
-            return Hint::Lost;
+            return FsChange::Lost;
         }
         let tracker = event.tracker();
         // inotify reports the end of a mount; FSEvents both, and what changed on the way to a root.
         let remounted = matches!(event.info(), Some("mount" | "unmount" | "root changed"));
         let Some(path) = (!event.paths.is_empty()).then(|| event.paths.swap_remove(0)) else {
-            return Hint::Nothing;
+            return FsChange::Nothing;
         };
         if remounted {
-            return Hint::SelfGone(path);
+            return FsChange::SelfGone(path);
         }
         match event.kind {
-            EventKind::Create(CreateKind::Folder) => Hint::Structure(path),
+            EventKind::Create(CreateKind::Folder) => FsChange::Structure(path),
             EventKind::Create(_) => match is_temp(&path) {
-                true => Hint::Appeared(path, By::Creation),
-                false => Hint::Nothing,
+                true => FsChange::Appeared(path, By::Creation),
+                false => FsChange::Nothing,
             },
-            EventKind::Remove(notify::event::RemoveKind::Folder) => Hint::Structure(path),
+            EventKind::Remove(notify::event::RemoveKind::Folder) => FsChange::Structure(path),
             EventKind::Remove(_) => match is_temp(&path) {
-                true => Hint::Gone(path, How::Removed),
-                false => Hint::Nothing,
+                true => FsChange::Gone(path, How::Removed),
+                false => FsChange::Nothing,
             },
             EventKind::Modify(ModifyKind::Name(RenameMode::From)) => match tracker {
-                None => Hint::SelfGone(path),
+                None => FsChange::SelfGone(path),
                 Some(_) if is_temp(&path) => {
                     self.renamed = tracker;
-                    Hint::Gone(path, How::Renamed)
+                    FsChange::Gone(path, How::Renamed)
                 }
-                Some(_) => Hint::Structure(path),
+                Some(_) => FsChange::Structure(path),
             },
             EventKind::Modify(ModifyKind::Name(RenameMode::To)) => {
                 let is_temps = tracker.is_some() && tracker == self.renamed;
                 match (is_temp(&path), is_temps) {
-                    (true, true) => Hint::Appeared(path, By::TempRename),
-                    (true, false) => Hint::Appeared(path, By::Rename),
-                    (false, true) => Hint::Nothing,
-                    (false, false) => Hint::Structure(path),
+                    (true, true) => FsChange::Appeared(path, By::TempRename),
+                    (true, false) => FsChange::Appeared(path, By::Rename),
+                    (false, true) => FsChange::Nothing,
+                    (false, false) => FsChange::Structure(path),
                 }
             }
             // FSEvents says that one side of a rename is here, not which.
             EventKind::Modify(ModifyKind::Name(RenameMode::Any)) => match is_temp(&path) {
-                true => Hint::Unsure(path),
-                false => Hint::Structure(path),
+                true => FsChange::Unsure(path),
+                false => FsChange::Structure(path),
             },
             EventKind::Access(AccessKind::Close(AccessMode::Write)) => match is_temp(&path) {
-                true => Hint::Closed(path),
-                false => Hint::Nothing,
+                true => FsChange::Closed(path),
+                false => FsChange::Nothing,
             },
-            _ => Hint::Nothing,
+            _ => FsChange::Nothing,
         }
     }
 }
@@ -143,64 +143,79 @@ mod tests {
         let read = EventKind::Access(AccessKind::Close(AccessMode::Read));
         let data = EventKind::Modify(ModifyKind::Data(DataChange::Any));
         for (kind, path, tracker, want) in [
-            (file, "/r/a.tmp", None, Hint::Appeared(temp(), By::Creation)),
-            (file, "/r/a", None, Hint::Nothing),
-            (folder, "/r/a.tmp", None, Hint::Structure(temp())),
-            (removed, "/r/a.tmp", None, Hint::Gone(temp(), How::Removed)),
-            (removed, "/r/a", None, Hint::Nothing),
+            (
+                file,
+                "/r/a.tmp",
+                None,
+                FsChange::Appeared(temp(), By::Creation),
+            ),
+            (file, "/r/a", None, FsChange::Nothing),
+            (folder, "/r/a.tmp", None, FsChange::Structure(temp())),
+            (
+                removed,
+                "/r/a.tmp",
+                None,
+                FsChange::Gone(temp(), How::Removed),
+            ),
+            (removed, "/r/a", None, FsChange::Nothing),
             (
                 EventKind::Remove(RemoveKind::Folder),
                 "/r/a",
                 None,
-                Hint::Structure(other()),
+                FsChange::Structure(other()),
             ),
             (
                 name(RenameMode::From),
                 "/r/a.tmp",
                 Some(1),
-                Hint::Gone(temp(), How::Renamed),
+                FsChange::Gone(temp(), How::Renamed),
             ),
             (
                 name(RenameMode::From),
                 "/r/a",
                 Some(1),
-                Hint::Structure(other()),
+                FsChange::Structure(other()),
             ),
             (
                 name(RenameMode::From),
                 "/r/a.tmp",
                 None,
-                Hint::SelfGone(temp()),
+                FsChange::SelfGone(temp()),
             ),
             (
                 name(RenameMode::To),
                 "/r/a.tmp",
                 Some(1),
-                Hint::Appeared(temp(), By::Rename),
+                FsChange::Appeared(temp(), By::Rename),
             ),
             (
                 name(RenameMode::To),
                 "/r/a",
                 Some(1),
-                Hint::Structure(other()),
+                FsChange::Structure(other()),
             ),
-            (name(RenameMode::Both), "/r/a.tmp", Some(1), Hint::Nothing),
+            (
+                name(RenameMode::Both),
+                "/r/a.tmp",
+                Some(1),
+                FsChange::Nothing,
+            ),
             (
                 name(RenameMode::Any),
                 "/r/a.tmp",
                 None,
-                Hint::Unsure(temp()),
+                FsChange::Unsure(temp()),
             ),
             (
                 name(RenameMode::Any),
                 "/r/a",
                 None,
-                Hint::Structure(other()),
+                FsChange::Structure(other()),
             ),
-            (closed, "/r/a.tmp", None, Hint::Closed(temp())),
-            (closed, "/r/a", None, Hint::Nothing),
-            (read, "/r/a.tmp", None, Hint::Nothing),
-            (data, "/r/a.tmp", None, Hint::Nothing),
+            (closed, "/r/a.tmp", None, FsChange::Closed(temp())),
+            (closed, "/r/a", None, FsChange::Nothing),
+            (read, "/r/a.tmp", None, FsChange::Nothing),
+            (data, "/r/a.tmp", None, FsChange::Nothing),
         ] {
             let hint = Translator::default().translate(event(kind, path, tracker), is_temp);
             assert_eq!(hint, want, "{kind:?} {path} {tracker:?}");
@@ -212,12 +227,12 @@ mod tests {
         let lost = Event::new(EventKind::Other).set_flag(Flag::Rescan);
         assert_eq!(
             Translator::default().translate(lost.clone(), is_temp),
-            Hint::Lost
+            FsChange::Lost
         );
         let with_path = lost.add_path("/r".into());
         assert_eq!(
             Translator::default().translate(with_path, is_temp),
-            Hint::Lost
+            FsChange::Lost
         );
     }
 
@@ -226,16 +241,16 @@ mod tests {
         let mut translator = Translator::default();
         translator.translate(event(name(RenameMode::From), "/r/a.tmp", Some(7)), is_temp);
         let same = event(name(RenameMode::To), "/r/a", Some(7));
-        assert_eq!(translator.translate(same, is_temp), Hint::Nothing);
+        assert_eq!(translator.translate(same, is_temp), FsChange::Nothing);
         let temp = event(name(RenameMode::To), "/r/b.tmp", Some(7));
         assert_eq!(
             translator.translate(temp, is_temp),
-            Hint::Appeared("/r/b.tmp".into(), By::TempRename)
+            FsChange::Appeared("/r/b.tmp".into(), By::TempRename)
         );
         let another = event(name(RenameMode::To), "/r/d", Some(8));
         assert_eq!(
             translator.translate(another, is_temp),
-            Hint::Structure("/r/d".into())
+            FsChange::Structure("/r/d".into())
         );
     }
 
@@ -246,7 +261,7 @@ mod tests {
             gone.attrs = EventAttributes::new();
             gone = gone.set_info(info);
             let hint = Translator::default().translate(gone, is_temp);
-            assert_eq!(hint, Hint::SelfGone("/r".into()), "{info}");
+            assert_eq!(hint, FsChange::SelfGone("/r".into()), "{info}");
         }
     }
 }

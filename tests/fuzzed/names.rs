@@ -5,7 +5,7 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::sync::LazyLock;
 
-use orphand::decide::temp_name::{self, Names, Reading};
+use orphand::decide::temp_name::{self, Names, ParsedName};
 
 const NONE: [&str; 0] = [];
 
@@ -26,14 +26,14 @@ pub(crate) fn check(name: &[u8]) {
     }
     taken(name);
     for names in [&DEFAULT, &WITH_WRITERS] {
-        possible(name, &names.read(OsStr::from_bytes(name)));
+        possible(name, &names.parse(OsStr::from_bytes(name)));
     }
     target_is_what_stands_before(name);
 }
 
 /// A rule takes no name that it cannot read, none of ours, and with more writers not fewer.
 fn taken(name: &[u8]) {
-    let read = |names: &Names| names.read(OsStr::from_bytes(name)).grammar.is_some();
+    let read = |names: &Names| names.parse(OsStr::from_bytes(name)).grammar.is_some();
     for names in [&DEFAULT, &WITH_WRITERS] {
         assert!(read(names) || !names.matches(name), "taken, not read");
     }
@@ -43,18 +43,14 @@ fn taken(name: &[u8]) {
 }
 
 /// All that is read stands in the name.
-fn possible(name: &[u8], reading: &Reading) {
-    let Some(grammar) = reading.grammar else {
-        assert_eq!(*reading, Reading::default());
+fn possible(name: &[u8], parsed: &ParsedName) {
+    let Some(grammar) = parsed.grammar else {
+        assert_eq!(*parsed, ParsedName::default());
         return;
     };
-    assert_eq!(reading.random, grammar != "<t>.tmp", "{grammar}");
-    assert_eq!(
-        reading.pid.is_some(),
-        grammar.contains("<pid>"),
-        "{grammar}"
-    );
-    if let Some(pid) = reading.pid {
+    assert_eq!(parsed.random, grammar != "<t>.tmp", "{grammar}");
+    assert_eq!(parsed.pid.is_some(), grammar.contains("<pid>"), "{grammar}");
+    if let Some(pid) = parsed.pid {
         assert!((1..=PID_MAX).contains(&pid));
         let digits = format!(".{pid}.");
         let stands = name
@@ -63,15 +59,15 @@ fn possible(name: &[u8], reading: &Reading) {
         assert!(stands, "{pid} is not a part of the name");
     }
     let bare = name.strip_prefix(b".").unwrap_or(name);
-    for target in reading.targets.iter().map(|target| target.as_bytes()) {
+    for target in parsed.targets.iter().map(|target| target.as_bytes()) {
         assert!(!matches!(target, b"" | b"." | b".."));
         assert!(target.len() < name.len());
         assert!(name.starts_with(target) || bare.starts_with(target));
     }
-    if let [best, other] = &reading.targets[..] {
+    if let [best, other] = &parsed.targets[..] {
         assert_eq!(best.as_bytes().strip_prefix(b"."), Some(other.as_bytes()));
     }
-    assert!(reading.targets.len() <= 2);
+    assert!(parsed.targets.len() <= 2);
 }
 
 /// What was written for a target is read as for that target.
@@ -81,13 +77,13 @@ fn target_is_what_stands_before(target: &[u8]) {
     }
     let best = |end: &str| {
         let name = [target, end.as_bytes()].concat();
-        let reading = DEFAULT.read(OsStr::from_bytes(&name));
+        let parsed = DEFAULT.parse(OsStr::from_bytes(&name));
         assert!(DEFAULT.matches(&name) || target.starts_with(b".") || target[0].is_ascii_digit());
-        let best = reading
+        let best = parsed
             .targets
             .first()
             .map(|best| best.as_bytes().to_owned());
-        (reading.grammar.unwrap_or_default(), reading.pid, best)
+        (parsed.grammar.unwrap_or_default(), parsed.pid, best)
     };
     // Unless the target's own end reads as a writer's random part.
     let (grammar, _, read) = best(".tmp");

@@ -19,8 +19,10 @@ use orphand::event::Event;
 use orphand::reap::Step;
 use rustix::fs::{Mode, OFlags};
 
+use crate::fixture::{
+    self, BELOW, Fixture, GRACE, LONG, OLD, Stunt, TEMP, WHOLE, alone, wait_until,
+};
 use crate::sandbox::{self, Begin, NOBODY, Ran, Sandbox, is_root};
-use crate::stage::{self, BELOW, GRACE, LONG, OLD, Stage, Stunt, TEMP, WHOLE, alone, wait_until};
 
 /// Who attacks an orphand of root's, and who attacks one of that user's.
 const ATTACKERS: [u32; 2] = [NOBODY, NOBODY - 1];
@@ -95,14 +97,14 @@ impl Arena {
     }
 
     fn attack(&self, play: &str) -> Attack {
-        let mut command = stage::again("attacks::the_attacker");
+        let mut command = fixture::again("attacks::the_attacker");
         command.env(ARENA, self.sandbox.base()).env(PLAY, play);
         command.uid(self.attacker).gid(self.attacker);
         command
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped());
-        Attack(command.begin().unwrap())
+        Attack(command.start_child().unwrap())
     }
 
     /// A sweep beside a watcher: with a folder for locks of its own, so that nothing tells the two
@@ -260,7 +262,7 @@ fn target(n: usize) -> String {
 }
 
 /// Where an attacker plays.
-struct Ground {
+struct DirContext {
     root: PathBuf,
     victims: PathBuf,
     theirs: PathBuf,
@@ -268,7 +270,7 @@ struct Ground {
 
 /// One thing that an attacker does again and again; the number says with which of the names. What
 /// the system does not let it do, it does not do.
-type Play = fn(&Ground, usize) -> Option<()>;
+type Play = fn(&DirContext, usize) -> Option<()>;
 
 /// What is done inside a root, all of it at once. Each has a folder of its own, and the root.
 const INSIDE: &[Play] = &[
@@ -291,7 +293,7 @@ fn the_attacker() {
         return;
     };
     let base = PathBuf::from(base);
-    let ground = Ground {
+    let dir_context = DirContext {
         root: base.join("root"),
         victims: base.join("victims"),
         theirs: base.join("theirs"),
@@ -303,10 +305,10 @@ fn the_attacker() {
     match play.as_str() {
         "inside" => std::thread::scope(|scope| {
             for (number, play) in INSIDE.iter().enumerate() {
-                let (ground, lasts) = (&ground, &lasts);
+                let (dir_context, lasts) = (&dir_context, &lasts);
                 scope.spawn(move || {
                     for round in (0..).take_while(|round| lasts(round, 200)) {
-                        let _ = play(ground, (round * 5) % NAMES);
+                        let _ = play(dir_context, (round * 5) % NAMES);
                         std::thread::sleep(pause(number, round));
                     }
                 });
@@ -314,7 +316,7 @@ fn the_attacker() {
         }),
         "above" => {
             for round in (0..).take_while(|round| lasts(round, 12)) {
-                let _ = a_link_above_the_root(&ground);
+                let _ = a_link_above_the_root(&dir_context);
                 // Too short for anything to be done, and long enough for it.
                 let settled = round % 2 * 250;
                 std::thread::sleep(3 * pause(1, round) + Duration::from_millis(settled as u64));
@@ -329,67 +331,67 @@ fn put(path: &Path, content: &str) -> Option<()> {
 }
 
 /// The file at `path`, made in no other way than a writer would.
-fn anew(ground: &Ground, path: &Path) -> Option<()> {
-    let other = ground
+fn anew(dir_context: &DirContext, path: &Path) -> Option<()> {
+    let other = dir_context
         .theirs
         .join(format!("new-{:?}", std::thread::current().id()));
     put(&other, "of somebody else's")?;
     fs::rename(other, path).ok()
 }
 
-fn a_link_for_a_name(ground: &Ground, n: usize) -> Option<()> {
-    let path = ground.root.join(temp(n));
-    let link = ground.theirs.join("link");
-    symlink(ground.victims.join(temp(n)), &link).ok()?;
+fn a_link_for_a_name(dir_context: &DirContext, n: usize) -> Option<()> {
+    let path = dir_context.root.join(temp(n));
+    let link = dir_context.theirs.join("link");
+    symlink(dir_context.victims.join(temp(n)), &link).ok()?;
     fs::rename(&link, &path).ok()?;
     std::thread::sleep(Duration::from_millis(n as u64 / 4));
-    anew(ground, &path)
+    anew(dir_context, &path)
 }
 
-fn a_fifo_for_a_name(ground: &Ground, n: usize) -> Option<()> {
-    let path = ground.root.join(format!("fifo{n}.tmp"));
-    let fifo = ground.theirs.join("fifo");
+fn a_fifo_for_a_name(dir_context: &DirContext, n: usize) -> Option<()> {
+    let path = dir_context.root.join(format!("fifo{n}.tmp"));
+    let fifo = dir_context.theirs.join("fifo");
     sandbox::fifo(&fifo);
     fs::rename(&fifo, &path).ok()?;
-    anew(ground, &path)
+    anew(dir_context, &path)
 }
 
-fn another_file_for_a_name(ground: &Ground, n: usize) -> Option<()> {
-    anew(ground, &ground.root.join(format!("f{n}.tmp")))?;
+fn another_file_for_a_name(dir_context: &DirContext, n: usize) -> Option<()> {
+    anew(dir_context, &dir_context.root.join(format!("f{n}.tmp")))?;
     put(
-        &ground.root.join(format!("f{n}")),
+        &dir_context.root.join(format!("f{n}")),
         "whole, to the last byte of it",
     )
 }
 
-fn another_name_for_a_file(ground: &Ground, n: usize) -> Option<()> {
-    let own = ground.theirs.join("own");
+fn another_name_for_a_file(dir_context: &DirContext, n: usize) -> Option<()> {
+    let own = dir_context.theirs.join("own");
     put(&own, "linked from the root")?;
-    let path = ground.root.join(format!("linked{n}.tmp"));
+    let path = dir_context.root.join(format!("linked{n}.tmp"));
     let _ = fs::remove_file(&path);
     // The system may not let it link what is not its own; then it links its own.
-    let victim = ground.victims.join("passwd");
+    let victim = dir_context.victims.join("passwd");
     fs::hard_link(victim, &path)
         .or_else(|_| fs::hard_link(&own, &path))
         .ok()
 }
 
-fn a_link_for_a_parent(ground: &Ground, n: usize) -> Option<()> {
-    let dir = ground.root.join(format!("d{}", n % 3));
-    let away = ground.theirs.join(format!("d{}", n % 3));
+fn a_link_for_a_parent(dir_context: &DirContext, n: usize) -> Option<()> {
+    let dir = dir_context.root.join(format!("d{}", n % 3));
+    let away = dir_context.theirs.join(format!("d{}", n % 3));
     let _ = fs::create_dir(&dir);
     put(&dir.join(temp(n)), "of somebody else's");
     put(&dir.join(target(n)), "whole, to the last byte of it");
     fs::rename(&dir, &away).ok()?;
-    symlink(&ground.victims, &dir).ok()?;
+    symlink(&dir_context.victims, &dir).ok()?;
     std::thread::sleep(Duration::from_millis(n as u64));
     fs::remove_file(&dir).ok()?;
     fs::rename(away, dir).ok()
 }
 
-fn a_parent_goes_out(ground: &Ground, n: usize) -> Option<()> {
-    let dir = ground.root.join(format!("out{}", n % 3));
-    let away = ground.theirs.join(format!("out{}", n % 3));
+fn a_parent_goes_out(dir_context: &DirContext, n: usize) -> Option<()> {
+    let dir = dir_context.root.join(format!("out{}", n % 3));
+    let away = dir_context.theirs.join(format!("out{}", n % 3));
     let _ = fs::create_dir(&dir);
     put(&dir.join(temp(n)), "of somebody else's");
     put(&dir.join(target(n)), "whole, to the last byte of it");
@@ -398,53 +400,56 @@ fn a_parent_goes_out(ground: &Ground, n: usize) -> Option<()> {
     fs::rename(away, dir).ok()
 }
 
-fn a_quarantine_before_ours(ground: &Ground, n: usize) -> Option<()> {
-    let room = ground.root.join(".orphand");
+fn a_quarantine_before_ours(dir_context: &DirContext, n: usize) -> Option<()> {
+    let room = dir_context.root.join(".orphand");
     let sole = format!("{n}-sole-{}.tmp", std::process::id());
-    put(&ground.root.join(sole), "the only copy");
-    let _ = fs::rename(&room, ground.root.join(format!("taken-{n}")));
+    put(&dir_context.root.join(sole), "the only copy");
+    let _ = fs::rename(&room, dir_context.root.join(format!("taken-{n}")));
     let _ = fs::remove_file(&room);
     let _ = fs::remove_dir(&room);
     match n % 4 {
-        0 => symlink(&ground.victims, &room).ok(),
+        0 => symlink(&dir_context.victims, &room).ok(),
         1 => fs::create_dir(&room).ok(),
         2 => put(&room, "a file"),
         _ => None,
     }
 }
 
-fn claims_are_stolen(ground: &Ground, n: usize) -> Option<()> {
+fn claims_are_stolen(dir_context: &DirContext, n: usize) -> Option<()> {
     for _ in 0..8 {
-        for entry in fs::read_dir(&ground.root).ok()?.flatten() {
+        for entry in fs::read_dir(&dir_context.root).ok()?.flatten() {
             let (name, path) = (entry.file_name(), entry.path());
             if !name.as_bytes().starts_with(b".orphand-") {
                 continue;
             }
             let _ = match n % 4 {
-                0 => fs::rename(&path, ground.theirs.join("stolen")),
+                0 => fs::rename(&path, dir_context.theirs.join("stolen")),
                 1 => fs::remove_file(&path)
-                    .and_then(|()| symlink(ground.victims.join("passwd"), &path)),
+                    .and_then(|()| symlink(dir_context.victims.join("passwd"), &path)),
                 2 => fs::remove_file(&path)
-                    .and_then(|()| fs::hard_link(ground.theirs.join("own"), &path)),
+                    .and_then(|()| fs::hard_link(dir_context.theirs.join("own"), &path)),
                 _ => fs::write(&path, "of somebody else's"),
             };
         }
     }
     // And one that no crash has left.
     let claim = format!(".orphand-0123456789abcdef-{}", temp(n));
-    put(&ground.root.join(claim), "no claim")
+    put(&dir_context.root.join(claim), "no claim")
 }
 
-fn targets_come_and_go(ground: &Ground, n: usize) -> Option<()> {
+fn targets_come_and_go(dir_context: &DirContext, n: usize) -> Option<()> {
     let (target, temp) = (format!("g{n}"), format!("g{n}.tmp"));
-    put(&ground.root.join(temp), "of somebody else's")?;
+    put(&dir_context.root.join(temp), "of somebody else's")?;
     match n % 2 {
-        0 => put(&ground.root.join(target), "whole, to the last byte of it"),
-        _ => fs::remove_file(ground.root.join(target)).ok(),
+        0 => put(
+            &dir_context.root.join(target),
+            "whole, to the last byte of it",
+        ),
+        _ => fs::remove_file(dir_context.root.join(target)).ok(),
     }
 }
 
-fn names_that_look_like_something(ground: &Ground, n: usize) -> Option<()> {
+fn names_that_look_like_something(dir_context: &DirContext, n: usize) -> Option<()> {
     let names: [&[u8]; NAMES] = [
         b"--help.tmp",
         b"-rf.tmp",
@@ -459,14 +464,20 @@ fn names_that_look_like_something(ground: &Ground, n: usize) -> Option<()> {
         b"\xff\xfe.tmp",
         b"..\\..\\victims\\passwd.tmp",
     ];
-    put(&ground.root.join(std::ffi::OsStr::from_bytes(names[n])), "")
+    put(
+        &dir_context.root.join(std::ffi::OsStr::from_bytes(names[n])),
+        "",
+    )
 }
 
 /// `theirs/way/root` is watched; the attacker owns `theirs`.
-fn a_link_above_the_root(ground: &Ground) -> Option<()> {
-    let (way, away) = (ground.theirs.join("way"), ground.theirs.join("away"));
+fn a_link_above_the_root(dir_context: &DirContext) -> Option<()> {
+    let (way, away) = (
+        dir_context.theirs.join("way"),
+        dir_context.theirs.join("away"),
+    );
     fs::rename(&way, &away).ok()?;
-    symlink(&ground.victims, &way).ok()?;
+    symlink(&dir_context.victims, &way).ok()?;
     // Long enough for a watcher to come back to it and to judge.
     std::thread::sleep(Duration::from_millis(250));
     fs::remove_file(&way).ok()?;
@@ -579,72 +590,72 @@ fn a_state_folder_of_somebody_elses() {
 /// Before each step of the protocol, with something outside of the root at the other end.
 #[test]
 fn a_temp_replaced_in_every_window() {
-    type Act = fn(&Stage, &Path);
+    type Act = fn(&Fixture, &Path);
     let acts: [(&str, Act); 9] = [
-        ("a symlink", |stage, victim| {
-            symlink(victim, stage.outside.join("other")).unwrap();
-            let _ = fs::rename(stage.outside.join("other"), &stage.temp);
+        ("a symlink", |fixture, victim| {
+            symlink(victim, fixture.outside.join("other")).unwrap();
+            let _ = fs::rename(fixture.outside.join("other"), &fixture.temp);
         }),
-        ("another name of a file elsewhere", |stage, victim| {
-            fs::hard_link(victim, stage.outside.join("other")).unwrap();
-            let _ = fs::rename(stage.outside.join("other"), &stage.temp);
+        ("another name of a file elsewhere", |fixture, victim| {
+            fs::hard_link(victim, fixture.outside.join("other")).unwrap();
+            let _ = fs::rename(fixture.outside.join("other"), &fixture.temp);
         }),
-        ("a fifo", |stage, _| {
-            sandbox::fifo(&stage.outside.join("other"));
-            let _ = fs::rename(stage.outside.join("other"), &stage.temp);
+        ("a fifo", |fixture, _| {
+            sandbox::fifo(&fixture.outside.join("other"));
+            let _ = fs::rename(fixture.outside.join("other"), &fixture.temp);
         }),
-        ("a directory", |stage, _| {
-            let _ = fs::remove_file(&stage.temp);
-            let _ = fs::create_dir(&stage.temp);
+        ("a directory", |fixture, _| {
+            let _ = fs::remove_file(&fixture.temp);
+            let _ = fs::create_dir(&fixture.temp);
         }),
-        ("its directory is a symlink", |stage, victim| {
-            fs::rename(&stage.dir, stage.outside.join("moved")).unwrap();
-            symlink(victim.parent().unwrap(), &stage.dir).unwrap();
+        ("its directory is a symlink", |fixture, victim| {
+            fs::rename(&fixture.dir, fixture.outside.join("moved")).unwrap();
+            symlink(victim.parent().unwrap(), &fixture.dir).unwrap();
         }),
-        ("its root is a symlink", |stage, victim| {
-            fs::rename(&stage.root.path, stage.outside.join("moved")).unwrap();
-            symlink(victim.ancestors().nth(2).unwrap(), &stage.root.path).unwrap();
+        ("its root is a symlink", |fixture, victim| {
+            fs::rename(&fixture.root.path, fixture.outside.join("moved")).unwrap();
+            symlink(victim.ancestors().nth(2).unwrap(), &fixture.root.path).unwrap();
         }),
-        ("the quarantine is a symlink", |stage, victim| {
-            let _ = fs::rename(stage.quarantine(), stage.outside.join("moved"));
-            symlink(victim.parent().unwrap(), stage.quarantine()).unwrap();
+        ("the quarantine is a symlink", |fixture, victim| {
+            let _ = fs::rename(fixture.quarantine(), fixture.outside.join("moved"));
+            symlink(victim.parent().unwrap(), fixture.quarantine()).unwrap();
         }),
-        ("its claim is a symlink", |stage, victim| {
-            for claim in claims(stage) {
+        ("its claim is a symlink", |fixture, victim| {
+            for claim in claims(fixture) {
                 fs::remove_file(&claim).unwrap();
                 symlink(victim, claim).unwrap();
             }
         }),
         (
             "its claim is another name of a file elsewhere",
-            |stage, victim| {
-                for claim in claims(stage) {
+            |fixture, victim| {
+                for claim in claims(fixture) {
                     fs::remove_file(&claim).unwrap();
                     fs::hard_link(victim, claim).unwrap();
                 }
             },
         ),
     ];
-    alone(stage::EVERYBODY, || {
+    alone(fixture::EVERYBODY, || {
         for (what, act) in acts {
             for step in Step::ALL {
                 for sole in [false, true] {
                     let what = format!("{what}, before {step:?}, sole copy: {sole}");
-                    let stage = match sole {
-                        false => Stage::new(),
-                        true => Stage::new().with_sole_copy(),
+                    let fixture = match sole {
+                        false => Fixture::new(),
+                        true => Fixture::new().with_sole_copy(),
                     };
                     // Where a swapped directory or root would lead to: the very same names.
-                    let victims = stage.outside.join("victims").join(BELOW);
+                    let victims = fixture.outside.join("victims").join(BELOW);
                     fs::create_dir_all(&victims).unwrap();
                     for name in [TEMP, "sessions.json"] {
                         fs::write(victims.join(name), "not in this root").unwrap();
                     }
                     let victim = victims.join(TEMP);
                     let ino = fs::metadata(&victim).unwrap().ino();
-                    let there = Stage::at(stage.home().to_owned());
+                    let there = Fixture::at(fixture.home().to_owned());
                     let stunt = Stunt::new(step, move || act(&there, &victim));
-                    let outcome = stage.reap(stunt.hook);
+                    let outcome = fixture.reap(stunt.hook);
                     let victim = victims.join(TEMP);
                     let left = fs::symlink_metadata(&victim).map(|meta| (meta.ino(), meta.mode()));
                     assert_eq!(left.ok(), Some((ino, 0o100_644)), "{what}: {outcome:?}");
@@ -658,8 +669,8 @@ fn a_temp_replaced_in_every_window() {
     });
 }
 
-fn claims(stage: &Stage) -> Vec<PathBuf> {
-    let entries = fs::read_dir(&stage.dir).into_iter().flatten().flatten();
+fn claims(fixture: &Fixture) -> Vec<PathBuf> {
+    let entries = fs::read_dir(&fixture.dir).into_iter().flatten().flatten();
     let paths = entries.map(|entry| entry.path());
     let is_claim = |path: &PathBuf| {
         path.file_name()
@@ -790,8 +801,8 @@ fn sixty_four_descriptors() {
 /// Nothing is left of a watcher that has ended: no thread, no descriptor, no lock.
 #[test]
 fn started_and_stopped_two_hundred_times() {
-    alone(&[stage::As::Us], || {
-        let stage = Stage::new();
+    alone(&[fixture::As::Us], || {
+        let fixture = Fixture::new();
         let size = || {
             let count = |what: &str| fs::read_dir(what).map_or(0, Iterator::count);
             (count("/proc/self/fd"), count("/proc/self/task"))
@@ -799,9 +810,9 @@ fn started_and_stopped_two_hundred_times() {
         let before = size();
         let started = Instant::now();
         for round in 0..200 {
-            fs::write(&stage.temp, OLD).unwrap();
+            fs::write(&fixture.temp, OLD).unwrap();
             let watcher = Watcher::builder()
-                .root(&stage.root.path, Stage::policy())
+                .root(&fixture.root.path, Fixture::policy())
                 .allow_broad_roots(true)
                 .start()
                 .unwrap();
@@ -819,9 +830,9 @@ fn started_and_stopped_two_hundred_times() {
             wait_until(&format!("{before:?} is open, not {:?}", size()), || {
                 size() == before
             });
-            stage.is_tidy("");
+            fixture.is_tidy("");
         }
-        stage.has_only(WHOLE, &stage.target, "");
+        fixture.has_only(WHOLE, &fixture.target, "");
         println!("200 times: {:?}", started.elapsed());
     });
 }

@@ -279,16 +279,16 @@ fn a_root_without_a_lock_is_worked_on_by_other_rules_too() {
 #[cfg(target_os = "linux")]
 #[test]
 fn a_root_that_another_works_on_by_now_is_let_go() {
-    use crate::world::World;
+    use crate::fake_env::FakeEnv;
     let sandbox = two_roots();
-    let world = match World::new(&sandbox) {
-        Ok(world) => world,
-        Err(why) => return crate::stage::skipped(&why),
+    let fake_env = match FakeEnv::new(&sandbox) {
+        Ok(fake_env) => fake_env,
+        Err(why) => return crate::fixture::skipped(&why),
     };
-    world.set_queue(8);
+    fake_env.set_queue(8);
     let locks = no_locks(&sandbox);
     let watch = sandbox.command(["watch", "--json", "--grace", "400ms", "root/a", "root/b"]);
-    let mut watch = Watching::start(world.holds(watch)).ready();
+    let mut watch = Watching::start(fake_env.holds(watch)).ready();
     fs::remove_file(&locks).unwrap();
     let other = sandbox.command(["watch", "--json", "--grace", "1h", "root/a"]);
     let other = Watching::start(other).ready();
@@ -597,8 +597,8 @@ fn an_idle_watcher_stops_at_once() {
         let mut ready = ready.filter(|event| matches!(event, orphand::Event::Ready { .. }));
         assert!(ready.next().is_some());
         for _ in 0..rings {
-            let before = watcher.rounds();
-            until("a round", || watcher.rounds()[0] > before[0]);
+            let before = watcher.heartbeats();
+            until("a round", || watcher.heartbeats()[0] > before[0]);
         }
         let (ended, end) = channel();
         std::thread::spawn(move || {
@@ -636,8 +636,8 @@ fn a_folder_that_hangs_holds_up_nobody_else() {
     sandbox.write("a/hangs.4194304.tmp", "");
     wait_for_entry.recv_timeout(DEADLINE).unwrap();
     for which in [0, 1] {
-        let before = watcher.rounds();
-        until("a round", || watcher.rounds()[which] > before[which]);
+        let before = watcher.heartbeats();
+        until("a round", || watcher.heartbeats()[which] > before[which]);
     }
     for n in 0..3 {
         let name = format!("b/n{n}.tmp");
@@ -660,7 +660,7 @@ fn a_watcher_that_nobody_reads_gives_no_sign_of_life() {
     let (reader, writer) = rustix::pipe::pipe().unwrap();
     rustix::pipe::fcntl_setpipe_size(&writer, 4096).unwrap();
     command.stdout(writer);
-    let mut child = command.begin().unwrap();
+    let mut child = command.start_child().unwrap();
     drop(command);
     systemd.hear("WATCHDOG=1");
     for n in 0..100 {
@@ -737,7 +737,7 @@ fn promtool(file: &std::path::Path) {
     let run = std::process::Command::new(program)
         .args(["check", "metrics"])
         .stdin(fs::File::open(file).unwrap())
-        .said();
+        .collect_output();
     match run {
         Ok(run) => {
             let said = String::from_utf8_lossy(&run.stderr).into_owned();
@@ -811,7 +811,7 @@ fn lines_for_the_journal_begin_with_how_much_they_matter() {
     command.env("JOURNAL_STREAM", format!("{}:{}", seen.st_dev, seen.st_ino));
     command.stderr(writer.try_clone().unwrap());
     command.stdout(writer);
-    let mut child = command.begin().unwrap();
+    let mut child = command.start_child().unwrap();
     drop(command);
     sandbox.write("a/x.4194304.tmp", "");
     until("its removal", || !sandbox.has("a/x.4194304.tmp"));

@@ -5,9 +5,9 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use crate::fake_env::FakeEnv;
+use crate::fixture::skipped;
 use crate::sandbox::{Begin, Sandbox, Watching, is, kept};
-use crate::stage::skipped;
-use crate::world::World;
 
 const GRACE: Duration = Duration::from_secs(2);
 /// The longest time between two ticks, by which the kernel dates files.
@@ -15,30 +15,30 @@ const TICK: Duration = Duration::from_millis(10);
 const WATCH: [&str; 5] = ["watch", "--json", "root", "--grace", "2s"];
 
 /// Takes a step while a temp waits.
-type Step = fn(&World, &mut Watching, &Sandbox);
+type Step = fn(&FakeEnv, &mut Watching, &Sandbox);
 
 /// A step in the middle of its grace, and one when it is nearly over.
 fn steps() -> [(&'static str, Step); 6] {
-    fn nothing(_: &World, _: &mut Watching, _: &Sandbox) {}
-    fn forward(world: &World, _: &mut Watching, _: &Sandbox) {
-        world.set_clock(10);
+    fn nothing(_: &FakeEnv, _: &mut Watching, _: &Sandbox) {}
+    fn forward(fake_env: &FakeEnv, _: &mut Watching, _: &Sandbox) {
+        fake_env.set_clock(10);
     }
-    fn back(world: &World, _: &mut Watching, _: &Sandbox) {
-        world.set_clock(-10);
+    fn back(fake_env: &FakeEnv, _: &mut Watching, _: &Sandbox) {
+        fake_env.set_clock(-10);
     }
-    fn there_and_back(world: &World, watching: &mut Watching, sandbox: &Sandbox) {
-        forward(world, watching, sandbox);
+    fn there_and_back(fake_env: &FakeEnv, watching: &mut Watching, sandbox: &Sandbox) {
+        forward(fake_env, watching, sandbox);
         // Long enough that somebody looks at it.
         std::thread::sleep(GRACE / 4);
-        back(world, watching, sandbox);
+        back(fake_env, watching, sandbox);
     }
     /// A scan finds it, with a date that is ten years old by now.
-    fn forward_and_lost(world: &World, watching: &mut Watching, sandbox: &Sandbox) {
-        forward(world, watching, sandbox);
+    fn forward_and_lost(fake_env: &FakeEnv, watching: &mut Watching, sandbox: &Sandbox) {
+        forward(fake_env, watching, sandbox);
         lose(watching, sandbox);
     }
-    fn back_and_lost(world: &World, watching: &mut Watching, sandbox: &Sandbox) {
-        back(world, watching, sandbox);
+    fn back_and_lost(fake_env: &FakeEnv, watching: &mut Watching, sandbox: &Sandbox) {
+        back(fake_env, watching, sandbox);
         lose(watching, sandbox);
     }
     [
@@ -83,22 +83,22 @@ fn goes_in_time(
 fn the_wall_clock_is_set_by_years() {
     for (what, step) in steps() {
         let sandbox = Sandbox::new();
-        let world = match World::new(&sandbox) {
-            Ok(world) => world,
+        let fake_env = match FakeEnv::new(&sandbox) {
+            Ok(fake_env) => fake_env,
             Err(why) => return skipped(&why),
         };
-        world.set_queue(30);
-        let mut watching = Watching::start(world.holds(sandbox.command(WATCH))).ready();
+        fake_env.set_queue(30);
+        let mut watching = Watching::start(fake_env.holds(sandbox.command(WATCH))).ready();
         goes_in_time(&mut watching, &sandbox, "a.4194304.tmp", what, |watching| {
             std::thread::sleep(GRACE / 4);
-            step(&world, watching, &sandbox);
+            step(&fake_env, watching, &sandbox);
         });
         goes_in_time(&mut watching, &sandbox, "b.4194304.tmp", what, |_| {});
         // Near the end of the grace, and after its last look but one.
         goes_in_time(&mut watching, &sandbox, "c.4194304.tmp", what, |watching| {
             std::thread::sleep(GRACE * 3 / 4);
-            world.set_clock(0);
-            step(&world, watching, &sandbox);
+            fake_env.set_clock(0);
+            step(&fake_env, watching, &sandbox);
         });
         watching.stop().exit(0);
     }
@@ -109,11 +109,11 @@ fn the_wall_clock_is_set_by_years() {
 fn what_is_left_alone_is_of_the_future() {
     let claim = ".orphand-0123456789abcdef-b.4194304.tmp";
     let sandbox = Sandbox::new().file("a.4194304.tmp", "").file(claim, "");
-    let world = match World::new(&sandbox) {
-        Ok(world) => world,
+    let fake_env = match FakeEnv::new(&sandbox) {
+        Ok(fake_env) => fake_env,
         Err(why) => return skipped(&why),
     };
-    world.set_clock(-10);
+    fake_env.set_clock(-10);
     let leave = [
         "watch",
         "--json",
@@ -123,7 +123,7 @@ fn what_is_left_alone_is_of_the_future() {
         "--existing",
         "leave",
     ];
-    let mut watching = Watching::start(world.holds(sandbox.command(leave))).ready();
+    let mut watching = Watching::start(fake_env.holds(sandbox.command(leave))).ready();
     watching.outlive_a_sentinel(&sandbox);
     watching.outlive_a_sentinel(&sandbox);
     assert!(sandbox.has("a.4194304.tmp"));
@@ -136,18 +136,18 @@ fn what_is_left_alone_is_of_the_future() {
 fn a_temp_that_is_found_when_the_clock_was_set() {
     for years in [10, -10] {
         let sandbox = Sandbox::new();
-        let world = match World::new(&sandbox) {
-            Ok(world) => world,
+        let fake_env = match FakeEnv::new(&sandbox) {
+            Ok(fake_env) => fake_env,
             Err(why) => return skipped(&why),
         };
-        world.set_queue(8);
-        let mut watching = Watching::start(world.holds(sandbox.command(WATCH))).ready();
+        fake_env.set_queue(8);
+        let mut watching = Watching::start(fake_env.holds(sandbox.command(WATCH))).ready();
         let what = format!("{years} years");
         watching.signal(libc::SIGSTOP);
         for n in 0..20 {
             sandbox.write(n.to_string(), "");
         }
-        world.set_clock(years);
+        fake_env.set_clock(years);
         goes_in_time(
             &mut watching,
             &sandbox,
@@ -166,18 +166,18 @@ fn a_temp_that_is_found_when_the_clock_was_set() {
 #[test]
 fn a_held_temp_and_a_clock_that_jumps() {
     let sandbox = Sandbox::new().file("a", "whole, to the last byte of it");
-    let world = match World::new(&sandbox) {
-        Ok(world) => world,
+    let fake_env = match FakeEnv::new(&sandbox) {
+        Ok(fake_env) => fake_env,
         Err(why) => return skipped(&why),
     };
-    let mut watching = Watching::start(world.holds(sandbox.command(WATCH))).ready();
+    let mut watching = Watching::start(fake_env.holds(sandbox.command(WATCH))).ready();
     let mut shell = sandbox.shell();
     assert!(shell.tell("exec 3> a.4194304.tmp"));
     watching.wait_for(kept("a.4194304.tmp", "in-use"));
-    world.set_clock(10);
+    fake_env.set_clock(10);
     assert!(shell.tell("exec 3>&-"));
     let closed = Instant::now();
-    world.set_clock(-10);
+    fake_env.set_clock(-10);
     watching.wait_for(is("reaped", "a.4194304.tmp"));
     assert!(closed.elapsed() >= GRACE, "{:?}", closed.elapsed());
     watching.stop().exit(0);
@@ -187,13 +187,13 @@ fn a_held_temp_and_a_clock_that_jumps() {
 #[test]
 fn a_clock_that_is_set_forward_empties_no_quarantine() {
     let sandbox = Sandbox::new();
-    let world = match World::new(&sandbox) {
-        Ok(world) => world,
+    let fake_env = match FakeEnv::new(&sandbox) {
+        Ok(fake_env) => fake_env,
         Err(why) => return skipped(&why),
     };
-    let mut watching = Watching::start(world.holds(sandbox.command(WATCH))).ready();
+    let mut watching = Watching::start(fake_env.holds(sandbox.command(WATCH))).ready();
     for (n, years) in [0, 10, -10, 20].into_iter().enumerate() {
-        world.set_clock(years);
+        fake_env.set_clock(years);
         sandbox.write(format!("t{n}.4194304.tmp"), "the only copy");
         // Whatever is moved there, all that lies there is looked at.
         watching.wait_for(is("quarantined", &format!("t{n}.4194304.tmp")));
@@ -281,7 +281,7 @@ fn shifted(sandbox: &Sandbox, monotonic: i64, boot: i64) -> Option<Command> {
         command.arg(program).args(args);
         command
     };
-    match unshare(Path::new("true"), &[]).said() {
+    match unshare(Path::new("true"), &[]).collect_output() {
         Ok(ran) if ran.status.success() => Some(unshare(sandbox.binary(), &WATCH[..3])),
         other => {
             skipped(&format!("no time namespace can be had: {other:?}"));

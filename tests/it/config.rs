@@ -9,8 +9,8 @@ use orphand::decide::policy::Policy;
 use orphand::reap::{Outcome, Reaper};
 use serde_json::Value;
 
+use crate::fixture::{BELOW, Fixture, OLD, TEMP};
 use crate::sandbox::{Ran, Sandbox, Watching, is, mode, name, terminal};
-use crate::stage::{BELOW, OLD, Stage, TEMP};
 
 const OLD_ENOUGH: Duration = Duration::from_millis(150);
 
@@ -702,22 +702,22 @@ fn a_folder_that_is_excluded_is_not_watched() {
 #[test]
 fn what_is_excluded_is_not_reaped_either() {
     let reap = |glob: &str| {
-        let stage = Stage::new().with_policy(Policy {
+        let fixture = Fixture::new().with_policy(Policy {
             exclude: Exclude::new(&[glob]).unwrap(),
-            ..Stage::policy()
+            ..Fixture::policy()
         });
-        let outcome = stage.reap_by(&Reaper::new());
-        (outcome, stage)
+        let outcome = fixture.reap_by(&Reaper::new());
+        (outcome, fixture)
     };
     for glob in [BELOW, TEMP, "agent/*.tmp", "**/*.tmp", "sessions.*"] {
-        let (outcome, stage) = reap(glob);
+        let (outcome, fixture) = reap(glob);
         assert!(matches!(outcome, Outcome::Settled), "{glob}: {outcome:?}");
-        stage.has_only(OLD, &stage.temp, glob);
-        stage.is_tidy(glob);
+        fixture.has_only(OLD, &fixture.temp, glob);
+        fixture.is_tidy(glob);
     }
-    let (outcome, stage) = reap("another/*.tmp");
+    let (outcome, fixture) = reap("another/*.tmp");
     assert!(matches!(outcome, Outcome::Reaped { .. }), "{outcome:?}");
-    assert!(!stage.temp.exists());
+    assert!(!fixture.temp.exists());
 }
 
 /// A FIFO would be waited for, and a device has no end.

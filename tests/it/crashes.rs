@@ -10,11 +10,11 @@ use std::time::Instant;
 use orphand::daemon::Watcher;
 use orphand::decide::judge::{Reason, Verdict};
 use orphand::event::Event;
-use orphand::evidence::restored::Marks;
+use orphand::evidence::restore_marks::RestoreMarks;
 use orphand::look;
 use orphand::reap::{Hook, Outcome, Reaper, Recovered, Step};
 
-use crate::stage::*;
+use crate::fixture::*;
 
 /// What another writer puts there.
 const NEW: &[u8] = b"what a live writer is just writing";
@@ -59,9 +59,9 @@ impl Way {
     }
 
     /// Goes it, and does not come back.
-    fn go(self, stage: Stage, hook: Hook) -> Outcome {
+    fn go(self, fixture: Fixture, hook: Hook) -> Outcome {
         match self {
-            Way::Removed | Way::Moved => stage.reap(hook),
+            Way::Removed | Way::Moved => fixture.reap(hook),
             #[cfg(target_os = "linux")]
             Way::FullDisk => {
                 use crate::intercept::{self, Answer, Call};
@@ -69,7 +69,7 @@ impl Way {
                     Call::Rename => Answer::Fail(rustix::io::Errno::NOSPC),
                     _ => Answer::Pass,
                 };
-                intercept::thread(move || stage.reap(hook), answer)
+                intercept::thread(move || fixture.reap(hook), answer)
                     .unwrap()
                     .unwrap()
             }
@@ -98,7 +98,7 @@ fn killed_at_any_step() {
                     rustix::process::Signal::KILL,
                 );
             });
-            let outcome = Way::ALL[way].go(Stage::at(home.into()), stunt.hook);
+            let outcome = Way::ALL[way].go(Fixture::at(home.into()), stunt.hook);
             panic!("it lives: {outcome:?}");
         }
         for (index, step) in Step::ALL.into_iter().enumerate() {
@@ -107,13 +107,18 @@ fn killed_at_any_step() {
                 if number > 1 && !full {
                     continue;
                 }
-                let stage = match way {
-                    Way::Moved => Stage::new().with_sole_copy(),
-                    _ => Stage::new(),
+                let fixture = match way {
+                    Way::Moved => Fixture::new().with_sole_copy(),
+                    _ => Fixture::new(),
                 };
                 let mut victim = again(&this_test());
-                victim.env(STEP, index.to_string()).env(HOME, stage.home());
-                let ended = victim.env(WAY, number.to_string()).said().unwrap();
+                victim
+                    .env(STEP, index.to_string())
+                    .env(HOME, fixture.home());
+                let ended = victim
+                    .env(WAY, number.to_string())
+                    .collect_output()
+                    .unwrap();
                 use std::os::unix::process::ExitStatusExt;
                 if !way.has(step) {
                     let out = String::from_utf8_lossy(&ended.stderr);
@@ -121,18 +126,26 @@ fn killed_at_any_step() {
                     continue;
                 }
                 assert_eq!(ended.status.signal(), Some(9), "{what}: {ended:?}");
-                assert_eq!(stage.copies(OLD).len(), 1, "{what}: {:#?}", stage.files());
+                assert_eq!(
+                    fixture.copies(OLD).len(),
+                    1,
+                    "{what}: {:#?}",
+                    fixture.files()
+                );
 
                 // One door as often as the other.
                 let events = match (index + number) % 2 {
-                    0 => stage.sweep(),
-                    _ => watched(&stage),
+                    0 => fixture.sweep(),
+                    _ => watched(&fixture),
                 };
-                let left = stage.copies(OLD);
+                let left = fixture.copies(OLD);
                 match way {
                     Way::Moved => {
                         assert_eq!(left.len(), 1, "{what}: {events:?}");
-                        assert!(left[0].starts_with(stage.quarantine()), "{what}: {left:?}");
+                        assert!(
+                            left[0].starts_with(fixture.quarantine()),
+                            "{what}: {left:?}"
+                        );
                         assert!(
                             left[0].ends_with(format!("{BELOW}/{TEMP}")),
                             "{what}: {left:?}"
@@ -140,15 +153,15 @@ fn killed_at_any_step() {
                     }
                     _ => assert!(left.is_empty(), "{what}: {left:?}, {events:?}"),
                 }
-                stage.is_tidy(&format!("{what}: {events:?}"));
+                fixture.is_tidy(&format!("{what}: {events:?}"));
             }
         }
     });
 }
 
 /// What a watcher says until it has disposed of the temp.
-fn watched(stage: &Stage) -> Vec<Event> {
-    let watcher = Watcher::builder().root(&stage.root.path, Stage::policy());
+fn watched(fixture: &Fixture) -> Vec<Event> {
+    let watcher = Watcher::builder().root(&fixture.root.path, Fixture::policy());
     let watcher = watcher.allow_broad_roots(true).start().unwrap();
     let mut events = Vec::new();
     let end = Instant::now() + LONG;
@@ -156,10 +169,10 @@ fn watched(stage: &Stage) -> Vec<Event> {
     let is_over = |events: &[Event]| {
         let gone = |event: &Event| matches!(event, Event::Reaped(_) | Event::Quarantined { .. });
         let ready = |event: &Event| matches!(event, Event::Ready { .. });
-        let moved = stage
+        let moved = fixture
             .copies(OLD)
             .iter()
-            .all(|path| path.starts_with(stage.quarantine()));
+            .all(|path| path.starts_with(fixture.quarantine()));
         events.iter().any(gone) || (events.iter().any(ready) && moved)
     };
     while !is_over(&events) {
@@ -178,22 +191,24 @@ fn watched(stage: &Stage) -> Vec<Event> {
 #[test]
 fn a_claim_of_a_crash_whose_name_is_taken() {
     alone(EVERYBODY, || {
-        let stage = Stage::new();
+        let fixture = Fixture::new();
         fs::rename(
-            &stage.temp,
-            stage.dir.join(format!(".orphand-0123456789abcdef-{TEMP}")),
+            &fixture.temp,
+            fixture
+                .dir
+                .join(format!(".orphand-0123456789abcdef-{TEMP}")),
         )
         .unwrap();
-        let mut writer = File::create_new(&stage.temp).unwrap();
+        let mut writer = File::create_new(&fixture.temp).unwrap();
         writer.write_all(NEW).unwrap();
-        stage.sweep();
-        stage.has_only(NEW, &stage.temp, "");
-        let moved = stage.copies(OLD);
+        fixture.sweep();
+        fixture.has_only(NEW, &fixture.temp, "");
+        let moved = fixture.copies(OLD);
         assert!(
-            moved.len() == 1 && moved[0].starts_with(stage.quarantine()),
+            moved.len() == 1 && moved[0].starts_with(fixture.quarantine()),
             "{moved:?}"
         );
-        stage.is_tidy("");
+        fixture.is_tidy("");
         drop(writer);
     });
 }
@@ -202,12 +217,14 @@ fn a_claim_of_a_crash_whose_name_is_taken() {
 #[test]
 fn a_claim_that_is_held_is_left_alone() {
     alone(EVERYBODY, || {
-        let stage = Stage::new();
-        let claim = stage.dir.join(format!(".orphand-0123456789abcdef-{TEMP}"));
-        fs::rename(&stage.temp, &claim).unwrap();
+        let fixture = Fixture::new();
+        let claim = fixture
+            .dir
+            .join(format!(".orphand-0123456789abcdef-{TEMP}"));
+        fs::rename(&fixture.temp, &claim).unwrap();
         let mut holder = File::open(&claim).unwrap();
-        stage.sweep();
-        stage.has_only(OLD, &claim, "");
+        fixture.sweep();
+        fixture.has_only(OLD, &claim, "");
         let mut read = Vec::new();
         holder.read_to_end(&mut read).unwrap();
         assert_eq!(read, OLD);
@@ -219,13 +236,13 @@ fn a_claim_that_is_held_is_left_alone() {
 fn what_only_has_the_name_of_a_claim_is_left_alone() {
     const HOME: &str = "ORPHAND_TEST_HOME";
     let claim = format!(".orphand-0123456789abcdef-{TEMP}");
-    let left_alone = |stage: &Stage, what: &str| {
-        let recovered = stage.recover(&claim);
+    let left_alone = |fixture: &Fixture, what: &str| {
+        let recovered = fixture.recover(&claim);
         assert!(matches!(recovered, Ok(None)), "{what}: {recovered:?}");
     };
     alone(&[As::Us], || {
         if let Some(home) = std::env::var_os(HOME) {
-            return left_alone(&Stage::at(home.into()), "somebody else's");
+            return left_alone(&Fixture::at(home.into()), "somebody else's");
         }
         type Make = fn(&Path);
         let makes: [(&str, Make); 2] = [
@@ -233,21 +250,21 @@ fn what_only_has_the_name_of_a_claim_is_left_alone() {
             ("a folder", |at| fs::create_dir(at).unwrap()),
         ];
         for (what, make) in makes {
-            let stage = Stage::new();
-            make(&stage.dir.join(&claim));
-            left_alone(&stage, what);
-            stage.has_only(OLD, &stage.temp, what);
+            let fixture = Fixture::new();
+            make(&fixture.dir.join(&claim));
+            left_alone(&fixture, what);
+            fixture.has_only(OLD, &fixture.temp, what);
         }
         if rustix::process::geteuid().is_root() {
-            let stage = Stage::new();
-            let at = stage.dir.join(&claim);
-            fs::rename(&stage.temp, &at).unwrap();
+            let fixture = Fixture::new();
+            let at = fixture.dir.join(&claim);
+            fs::rename(&fixture.temp, &at).unwrap();
             fs::set_permissions(&at, fs::Permissions::from_mode(0o600)).unwrap();
-            fs::set_permissions(stage.home(), fs::Permissions::from_mode(0o755)).unwrap();
+            fs::set_permissions(fixture.home(), fs::Permissions::from_mode(0o755)).unwrap();
             let mut other = again(&this_test());
-            other.env(HOME, stage.home());
+            other.env(HOME, fixture.home());
             run(other, As::Nobody);
-            stage.has_only(OLD, &at, "somebody else's");
+            fixture.has_only(OLD, &at, "somebody else's");
         }
     });
 }
@@ -266,15 +283,15 @@ fn a_claim_that_this_rule_would_not_have_made() {
             ("cut, and who knows whose", long(".doc"), true),
         ];
         for (what, name, takes) in rows {
-            let stage = Stage::new();
+            let fixture = Fixture::new();
             let claim = format!(".orphand-0123456789abcdef-{name}");
-            fs::rename(&stage.temp, stage.dir.join(&claim)).unwrap();
-            let recovered = stage.recover(&claim);
+            fs::rename(&fixture.temp, fixture.dir.join(&claim)).unwrap();
+            let recovered = fixture.recover(&claim);
             match (&recovered, takes) {
-                (Ok(None), false) => stage.has_only(OLD, &stage.dir.join(&claim), what),
+                (Ok(None), false) => fixture.has_only(OLD, &fixture.dir.join(&claim), what),
                 (Ok(Some(Recovered::PutBack(back))), true) => {
                     assert_eq!(*back, *name, "{what}");
-                    stage.has_only(OLD, &stage.dir.join(name), what);
+                    fixture.has_only(OLD, &fixture.dir.join(name), what);
                 }
                 (Ok(Some(Recovered::Quarantined { name, .. })), true) => {
                     assert_eq!(*name, *claim, "{what}");
@@ -282,7 +299,7 @@ fn a_claim_that_this_rule_would_not_have_made() {
                 }
                 _ => panic!("{what}: {recovered:?}"),
             }
-            assert_eq!(stage.copies(OLD).len(), 1, "{what}");
+            assert_eq!(fixture.copies(OLD).len(), 1, "{what}");
         }
     });
 }
@@ -293,19 +310,19 @@ fn a_restored_file_by_the_name_of_a_claim() {
     alone(EVERYBODY, || {
         let claim = format!(".orphand-0123456789abcdef-{TEMP}");
         for marked in [true, false] {
-            let stage = Stage::new();
-            let at = stage.dir.join(&claim);
-            fs::rename(&stage.temp, &at).unwrap();
+            let fixture = Fixture::new();
+            let at = fixture.dir.join(&claim);
+            fs::rename(&fixture.temp, &at).unwrap();
             if marked {
                 let file = File::open(&at).unwrap();
                 let seen = look::observe_fd(file.as_fd()).unwrap().fingerprint;
-                Marks::new(None).put(file.as_fd(), &seen).unwrap();
+                RestoreMarks::new(None).put(file.as_fd(), &seen).unwrap();
             }
-            let recovered = stage.recover(&claim);
+            let recovered = fixture.recover(&claim);
             match marked {
                 true => {
                     assert!(matches!(recovered, Ok(None)), "{recovered:?}");
-                    stage.has_only(OLD, &at, "");
+                    fixture.has_only(OLD, &at, "");
                 }
                 false => {
                     let back = matches!(recovered, Ok(Some(Recovered::PutBack(_))));
@@ -320,54 +337,58 @@ fn a_restored_file_by_the_name_of_a_claim() {
 #[test]
 fn a_quarantine_that_is_not_ours() {
     alone(EVERYBODY, || {
-        type Make = fn(&Stage);
+        type Make = fn(&Fixture);
         let makes: [(&str, Make); 6] = [
-            ("open to its group", |stage| make_quarantine(stage, 0o750)),
-            ("open to everybody", |stage| make_quarantine(stage, 0o701)),
-            ("a symlink", |stage| {
-                let elsewhere = stage.outside.join("elsewhere");
+            ("open to its group", |fixture| {
+                make_quarantine(fixture, 0o750)
+            }),
+            ("open to everybody", |fixture| {
+                make_quarantine(fixture, 0o701)
+            }),
+            ("a symlink", |fixture| {
+                let elsewhere = fixture.outside.join("elsewhere");
                 fs::create_dir(&elsewhere).unwrap();
                 fs::set_permissions(&elsewhere, fs::Permissions::from_mode(0o700)).unwrap();
-                symlink(&elsewhere, stage.quarantine()).unwrap();
+                symlink(&elsewhere, fixture.quarantine()).unwrap();
             }),
-            ("a file", |stage| {
-                fs::write(stage.quarantine(), NEW).unwrap()
+            ("a file", |fixture| {
+                fs::write(fixture.quarantine(), NEW).unwrap()
             }),
-            ("a symlink to nowhere", |stage| {
-                symlink("nowhere", stage.quarantine()).unwrap()
+            ("a symlink to nowhere", |fixture| {
+                symlink("nowhere", fixture.quarantine()).unwrap()
             }),
-            ("somebody else's", |stage| {
-                make_quarantine(stage, 0o700);
+            ("somebody else's", |fixture| {
+                make_quarantine(fixture, 0o700);
                 if rustix::process::geteuid().is_root() {
-                    std::os::unix::fs::chown(stage.quarantine(), Some(NOBODY), None).unwrap();
+                    std::os::unix::fs::chown(fixture.quarantine(), Some(NOBODY), None).unwrap();
                 } else {
                     // An ordinary user cannot give a folder away.
-                    fs::set_permissions(stage.quarantine(), fs::Permissions::from_mode(0o707))
+                    fs::set_permissions(fixture.quarantine(), fs::Permissions::from_mode(0o707))
                         .unwrap();
                 }
             }),
         ];
         for (name, make) in makes {
-            let stage = Stage::new().with_sole_copy();
-            make(&stage);
+            let fixture = Fixture::new().with_sole_copy();
+            make(&fixture);
             // Also when the look said that there can be one.
             for before in [false, true] {
                 let outcome = match before {
-                    false => stage.reap(Stunt::new(Step::Look, || {}).hook),
+                    false => fixture.reap(Stunt::new(Step::Look, || {}).hook),
                     true => {
                         let verdict = Verdict::Quarantine(Some(Reason::SoleCopy));
-                        stage.reap_as(&Reaper::new(), verdict)
+                        fixture.reap_as(&Reaper::new(), verdict)
                     }
                 };
                 let kept = matches!(outcome, Outcome::Kept(Reason::NoQuarantine));
                 assert!(kept, "{name}: {outcome:?}");
-                stage.has_only(OLD, &stage.temp, name);
+                fixture.has_only(OLD, &fixture.temp, name);
             }
         }
     });
 }
 
-fn make_quarantine(stage: &Stage, mode: u32) {
-    fs::create_dir(stage.quarantine()).unwrap();
-    fs::set_permissions(stage.quarantine(), fs::Permissions::from_mode(mode)).unwrap();
+fn make_quarantine(fixture: &Fixture, mode: u32) {
+    fs::create_dir(fixture.quarantine()).unwrap();
+    fs::set_permissions(fixture.quarantine(), fs::Permissions::from_mode(mode)).unwrap();
 }

@@ -17,9 +17,9 @@ use orphand::root::Root;
 use orphand::stop::Stop;
 use rustix::io::Errno;
 
+use crate::fixture::*;
 use crate::intercept::{self, Answer, Asked, Call};
 use crate::sandbox::{Sandbox, Watching, is_root, is_sanitized};
-use crate::stage::*;
 
 const ERRORS: [Errno; 10] = [
     Errno::IO,
@@ -175,8 +175,8 @@ fn is_harmless(step: Step, call: Call, errno: Errno, fate: Fate) -> bool {
 /// Calls and steps as they come.
 type Log = Arc<Mutex<Vec<(Step, Call)>>>;
 
-struct Trial {
-    stage: Arc<Stage>,
+struct LeaseProbe {
+    fixture: Arc<Fixture>,
     outcome: Outcome,
     log: Vec<(Step, Call)>,
 }
@@ -185,16 +185,16 @@ struct Trial {
 fn attempt(
     fate: Fate,
     fault: impl Fn(usize, Call) -> Option<Errno> + Send + 'static,
-) -> Option<Trial> {
-    let stage = Arc::new(match fate {
-        Fate::Removed => Stage::new(),
-        Fate::Moved => Stage::new().with_sole_copy(),
-        Fate::Taken => Stage::new().with_policy(Policy {
+) -> Option<LeaseProbe> {
+    let fixture = Arc::new(match fate {
+        Fate::Removed => Fixture::new(),
+        Fate::Moved => Fixture::new().with_sole_copy(),
+        Fate::Taken => Fixture::new().with_policy(Policy {
             open: Open::Reap,
-            ..Stage::policy()
+            ..Fixture::policy()
         }),
     });
-    let holder = (fate == Fate::Taken).then(|| File::open(&stage.temp).unwrap());
+    let holder = (fate == Fate::Taken).then(|| File::open(&fixture.temp).unwrap());
     let log = Log::default();
     let at = Arc::new(AtomicUsize::new(usize::MAX));
     let now = Arc::clone(&at);
@@ -202,7 +202,7 @@ fn attempt(
         let index = Step::ALL.iter().position(|known| *known == step);
         now.store(index.unwrap(), Ordering::SeqCst);
     });
-    let (actor, noted) = (Arc::clone(&stage), Arc::clone(&log));
+    let (actor, noted) = (Arc::clone(&fixture), Arc::clone(&log));
     let answer = move |asked: &Asked| {
         let step = Step::ALL.get(at.load(Ordering::SeqCst));
         let (Some(step), false) = (step, asked.call == Call::Other) else {
@@ -221,8 +221,8 @@ fn attempt(
     };
     drop(holder);
     let log = std::mem::take(&mut *log.lock().unwrap());
-    Some(Trial {
-        stage,
+    Some(LeaseProbe {
+        fixture,
         outcome,
         log,
     })
@@ -318,8 +318,8 @@ impl Fault {
             Course::Stranding if now > index && asked == Call::Rename => Some(errno),
             _ => None,
         });
-        let Trial {
-            stage,
+        let LeaseProbe {
+            fixture,
             outcome,
             log,
         } = trial.expect("seccomp has worked before");
@@ -329,9 +329,9 @@ impl Fault {
             "{what}: it was not met"
         );
         let what = format!("{what}: {outcome:?}");
-        let copies = stage.copies(OLD);
+        let copies = fixture.copies(OLD);
         if fate != Fate::Moved {
-            stage.has_only(WHOLE, &stage.target, &what);
+            fixture.has_only(WHOLE, &fixture.target, &what);
         }
         let harmless = is_harmless(step, call, errno, fate);
         match (&outcome, harmless, fate) {
@@ -340,7 +340,7 @@ impl Fault {
                 assert!(copies.is_empty(), "{what}: {copies:?}");
             }
             (Outcome::Quarantined { id }, true, Fate::Moved) => {
-                let moved = stage.quarantine().join(id).join(BELOW).join(TEMP);
+                let moved = fixture.quarantine().join(id).join(BELOW).join(TEMP);
                 assert_eq!(copies, [moved], "{what}");
             }
             (Outcome::Failed { error, .. }, false, _) => {
@@ -369,22 +369,22 @@ impl Fault {
                     _ => false,
                 };
                 assert!(means, "{what}");
-                assert_eq!(copies, std::slice::from_ref(&stage.temp), "{what}");
+                assert_eq!(copies, std::slice::from_ref(&fixture.temp), "{what}");
             }
             _ => panic!("{what}: {copies:?}, {log:?}"),
         }
         // The next start, without the fault. Where nothing is left over it has nothing to do.
-        if copies != [stage.temp.clone()] || stage.quarantine().exists() {
-            put_in_order(&stage);
+        if copies != [fixture.temp.clone()] || fixture.quarantine().exists() {
+            put_in_order(&fixture);
         }
-        stage.is_tidy(&what);
-        let copies = stage.copies(OLD);
+        fixture.is_tidy(&what);
+        let copies = fixture.copies(OLD);
         match copies.as_slice() {
             [] => assert!(harmless && fate != Fate::Moved, "{what}"),
-            [one] if one.starts_with(stage.quarantine()) => {}
+            [one] if one.starts_with(fixture.quarantine()) => {}
             [one] => {
-                assert_eq!(*one, stage.temp, "{what}");
-                let outcome = stage.reap(Hook::new(|_, _| {}));
+                assert_eq!(*one, fixture.temp, "{what}");
+                let outcome = fixture.reap(Hook::new(|_, _| {}));
                 let went = match fate {
                     Fate::Removed | Fate::Taken => matches!(outcome, Outcome::Reaped { .. }),
                     Fate::Moved => matches!(outcome, Outcome::Quarantined { .. }),
@@ -393,7 +393,7 @@ impl Fault {
             }
             _ => panic!("{what}: {copies:?}"),
         }
-        stage.is_tidy(&what);
+        fixture.is_tidy(&what);
     }
 }
 
@@ -431,7 +431,7 @@ fn errors_with_a_meaning() {
                     .find(|(call, n, _)| (*call, *n) == (asked, before));
                 fault.map(|(_, _, errno)| *errno)
             });
-            let Some(Trial { outcome, .. }) = trial else {
+            let Some(LeaseProbe { outcome, .. }) = trial else {
                 return;
             };
             let outcome = format!("{outcome:?}");
@@ -460,14 +460,14 @@ fn a_claim_that_cannot_be_put_in_order() {
             (false, Call::Rename, Errno::ACCESS),
             (true, Call::MakeDir, Errno::IO),
         ] {
-            let stage = Arc::new(Stage::new());
+            let fixture = Arc::new(Fixture::new());
             let claim = format!(".orphand-0123456789abcdef-{TEMP}");
-            let at = stage.dir.join(&claim);
-            fs::rename(&stage.temp, &at).unwrap();
+            let at = fixture.dir.join(&claim);
+            fs::rename(&fixture.temp, &at).unwrap();
             if taken {
-                fs::write(&stage.temp, "another file").unwrap();
+                fs::write(&fixture.temp, "another file").unwrap();
             }
-            let (actor, met) = (Arc::clone(&stage), AtomicBool::new(false));
+            let (actor, met) = (Arc::clone(&fixture), AtomicBool::new(false));
             let once = move |asked: &Asked| match asked.call == call {
                 true if !met.swap(true, Ordering::SeqCst) => Answer::Fail(errno),
                 _ => Answer::Pass,
@@ -477,7 +477,7 @@ fn a_claim_that_cannot_be_put_in_order() {
                 Err(error) => return skipped(&format!("seccomp: {error}")),
             };
             assert_eq!(Errno::from_io_error(&error), Some(errno), "{call:?}");
-            stage.has_only(OLD, &at, "");
+            fixture.has_only(OLD, &at, "");
         }
     });
 }
@@ -486,19 +486,19 @@ fn a_claim_that_cannot_be_put_in_order() {
 #[test]
 fn on_a_full_disk_somebody_comes() {
     alone(EVERYBODY, || {
-        type Act = fn(&Stage);
-        let replace: Act = |stage| {
-            let other = stage.dir.join("being-written");
+        type Act = fn(&Fixture);
+        let replace: Act = |fixture| {
+            let other = fixture.dir.join("being-written");
             fs::write(&other, "another file").unwrap();
-            fs::rename(&other, &stage.temp).unwrap();
+            fs::rename(&other, &fixture.temp).unwrap();
         };
-        let lose_target: Act = |stage| fs::remove_file(&stage.target).unwrap();
-        let empty_target: Act = |stage| drop(File::create(&stage.target).unwrap());
-        let touch: Act = |stage| {
-            fs::set_permissions(&stage.temp, fs::Permissions::from_mode(0o640)).unwrap();
+        let lose_target: Act = |fixture| fs::remove_file(&fixture.target).unwrap();
+        let empty_target: Act = |fixture| drop(File::create(&fixture.target).unwrap());
+        let touch: Act = |fixture| {
+            fs::set_permissions(&fixture.temp, fs::Permissions::from_mode(0o640)).unwrap();
         };
-        let companion: Act = |stage| {
-            fs::write(stage.dir.join(format!("{TEMP}-wal")), "the rest of it").unwrap();
+        let companion: Act = |fixture| {
+            fs::write(fixture.dir.join(format!("{TEMP}-wal")), "the rest of it").unwrap();
         };
         for (name, act, reason) in [
             ("replaced", replace, Reason::Changed),
@@ -507,9 +507,9 @@ fn on_a_full_disk_somebody_comes() {
             ("touched", touch, Reason::Changed),
             ("a companion comes", companion, Reason::Reserved),
         ] {
-            let stage = Arc::new(Stage::new());
-            let old = File::open(&stage.temp).unwrap().metadata().unwrap().ino();
-            let (actor, other) = (Arc::clone(&stage), Arc::clone(&stage));
+            let fixture = Arc::new(Fixture::new());
+            let old = File::open(&fixture.temp).unwrap().metadata().unwrap().ino();
+            let (actor, other) = (Arc::clone(&fixture), Arc::clone(&fixture));
             let hook = Hook::new(move |step, _| {
                 if step == Step::Compare {
                     act(&other);
@@ -527,10 +527,10 @@ fn on_a_full_disk_somebody_comes() {
             };
             let kept = matches!(outcome, Outcome::Kept(why) if why == reason);
             assert!(kept, "{name}: {outcome:?}");
-            let there = stage
+            let there = fixture
                 .files()
                 .into_iter()
-                .find(|file| file.path == stage.temp);
+                .find(|file| file.path == fixture.temp);
             let there = there.unwrap_or_else(|| panic!("{name}: it is gone"));
             assert_eq!(there.ino == old, name != "replaced", "{name}");
         }
@@ -538,14 +538,14 @@ fn on_a_full_disk_somebody_comes() {
 }
 
 /// A sweep for which everything is too young: what it puts in order at its start is all it does.
-fn put_in_order(stage: &Stage) {
+fn put_in_order(fixture: &Fixture) {
     let policy = Policy {
         grace: Graces::both(Duration::from_secs(3_600)),
-        ..Stage::policy()
+        ..Fixture::policy()
     };
-    let root = Root::new(&stage.root.path, Arc::new(policy), true).unwrap();
+    let root = Root::new(&fixture.root.path, Arc::new(policy), true).unwrap();
     let stop = Stop::default();
-    orphand::sweep::sweep(&root, &tools(None), &stop, &mut |_| {}, &|_, _| {}).unwrap();
+    orphand::sweep::sweep(&root, &engine(None), &stop, &mut |_| {}, &|_, _| {}).unwrap();
 }
 
 /// A call of the whole program, from its start to its end.

@@ -16,13 +16,13 @@ use orphand::decide::judge::{Reason, Verdict};
 use orphand::decide::policy::{Open, Policy};
 use orphand::event::Event;
 use orphand::look::Dir;
-use orphand::reap::quarantine::Room;
+use orphand::reap::quarantine::Quarantine;
 use orphand::reap::{Reaper, Step};
 use tempfile::TempDir;
 
-use crate::holders::{Hold, Holding};
+use crate::fixture::*;
+use crate::holders::{Holding, UseState};
 use crate::incidents::refuse_leases;
-use crate::stage::*;
 
 /// The file systems of the list in docs/platforms.md.
 const SYSTEMS: [&str; 6] = ["ext4", "xfs", "btrfs", "f2fs", "tmpfs", "overlayfs"];
@@ -75,8 +75,8 @@ impl Disk {
         Ok(Disk { at, system, base })
     }
 
-    fn stage(&self) -> Stage {
-        Stage::within(TempDir::new_in(&self.at).unwrap())
+    fn fixture(&self) -> Fixture {
+        Fixture::within(TempDir::new_in(&self.at).unwrap())
     }
 
     /// An orphan went. On overlayfs it is moved and not deleted unless every process was seen, which
@@ -105,7 +105,7 @@ impl Drop for Disk {
 }
 
 fn done(command: &mut Command) -> Result<(), String> {
-    match command.said() {
+    match command.collect_output() {
         Ok(output) if output.status.success() => Ok(()),
         Ok(output) => Err(String::from_utf8_lossy(&output.stderr).trim().to_owned()),
         Err(error) => Err(format!("{command:?}: {error}")),
@@ -127,15 +127,15 @@ fn on_each(megabytes: u64, test: impl Fn(&Disk)) {
 #[test]
 fn an_orphan_goes() {
     on_each(16, |disk| {
-        let stage = disk.stage();
-        let dir = Dir::open_root(&stage.root.path, None).unwrap();
+        let fixture = disk.fixture();
+        let dir = Dir::open_root(&fixture.root.path, None).unwrap();
         assert_eq!(*dir.place().file_system, *disk.system);
-        let event = stage.judge(TEMP);
+        let event = fixture.judge(TEMP);
         disk.went(&event);
-        stage.has_only(WHOLE, &stage.target, disk.system);
-        assert!(!stage.temp.exists(), "{}", disk.system);
+        fixture.has_only(WHOLE, &fixture.target, disk.system);
+        assert!(!fixture.temp.exists(), "{}", disk.system);
         let moved = usize::from(!matches!(event, Event::Reaped(_)));
-        assert_eq!(stage.files().len(), 1 + moved, "{}", disk.system);
+        assert_eq!(fixture.files().len(), 1 + moved, "{}", disk.system);
     });
 }
 
@@ -145,29 +145,30 @@ fn an_orphan_goes() {
 fn what_is_held_stays() {
     on_each(16, |disk| {
         for (how, want) in [
-            (Hold::Read, Reason::InUse),
-            (Hold::Write, Reason::InUse),
-            (Hold::Map, Reason::InUse),
-            (Hold::MapToWrite, Reason::InUse),
-            (Hold::Flight, Reason::InUse),
-            (Hold::Flock, Reason::Locked),
-            (Hold::Posix, Reason::Locked),
+            (UseState::Read, Reason::InUse),
+            (UseState::Write, Reason::InUse),
+            (UseState::Map, Reason::InUse),
+            (UseState::MapToWrite, Reason::InUse),
+            (UseState::Flight, Reason::InUse),
+            (UseState::Flock, Reason::Locked),
+            (UseState::Posix, Reason::Locked),
         ] {
-            let stage = disk.stage();
+            let fixture = disk.fixture();
             let what = format!("{}, {how:?}", disk.system);
-            let holding = Holding::new(how, &stage.temp);
-            let unseen = disk.system == "overlayfs" && matches!(how, Hold::Map | Hold::MapToWrite);
-            match stage.judge(TEMP) {
+            let holding = Holding::new(how, &fixture.temp);
+            let unseen =
+                disk.system == "overlayfs" && matches!(how, UseState::Map | UseState::MapToWrite);
+            match fixture.judge(TEMP) {
                 Event::Kept { reason, .. } if !unseen => {
                     // btrfs and overlayfs number the devices of their files in their own way, and
                     // the table of locks has the other number: it is held all the same.
                     let said = reason == want || reason == Reason::InUse;
                     assert!(said, "{what}: {reason}");
-                    stage.has_only(OLD, &stage.temp, &what);
+                    fixture.has_only(OLD, &fixture.temp, &what);
                 }
                 Event::Quarantined { reason, .. } if unseen => {
                     assert_eq!(reason, Some(Reason::CannotTell), "{what}");
-                    assert_eq!(stage.copies(OLD).len(), 1, "{what}");
+                    assert_eq!(fixture.copies(OLD).len(), 1, "{what}");
                 }
                 event => panic!("{what}: {event:?}"),
             }
@@ -179,13 +180,13 @@ fn what_is_held_stays() {
 #[test]
 fn the_only_copy_is_moved_and_comes_back_as_it_was() {
     on_each(16, |disk| {
-        let stage = disk.stage().with_sole_copy();
-        fs::set_permissions(&stage.temp, fs::Permissions::from_mode(0o640)).unwrap();
-        let file = File::options().write(true).open(&stage.temp).unwrap();
+        let fixture = disk.fixture().with_sole_copy();
+        fs::set_permissions(&fixture.temp, fs::Permissions::from_mode(0o640)).unwrap();
+        let file = File::options().write(true).open(&fixture.temp).unwrap();
         let long_ago = SystemTime::UNIX_EPOCH + Duration::new(1_600_000_000, 123_000_000);
         file.set_modified(long_ago).unwrap();
         drop(file);
-        std::os::unix::fs::lchown(&stage.temp, Some(NOBODY), Some(NOBODY)).unwrap();
+        std::os::unix::fs::lchown(&fixture.temp, Some(NOBODY), Some(NOBODY)).unwrap();
         let was = |path: &Path| {
             let meta = fs::symlink_metadata(path).unwrap();
             let whose = (meta.uid(), meta.gid(), meta.mode(), meta.len());
@@ -196,14 +197,16 @@ fn the_only_copy_is_moved_and_comes_back_as_it_was() {
                 fs::read(path).unwrap(),
             )
         };
-        let before = was(&stage.temp);
-        let Event::Quarantined { id: Some(id), .. } = stage.judge(TEMP) else {
+        let before = was(&fixture.temp);
+        let Event::Quarantined { id: Some(id), .. } = fixture.judge(TEMP) else {
             panic!("{}: it is not moved", disk.system);
         };
-        let moved = stage.quarantine().join(&id).join(BELOW).join(TEMP);
+        let moved = fixture.quarantine().join(&id).join(BELOW).join(TEMP);
         assert_eq!(was(&moved), before, "{}", disk.system);
-        let room = Room::find(&stage.root.path, None).unwrap().unwrap();
-        let dir = Dir::open_below(&stage.root.path, None, Path::new(BELOW)).unwrap();
+        let room = Quarantine::open_existing(&fixture.root.path, None)
+            .unwrap()
+            .unwrap();
+        let dir = Dir::open_below(&fixture.root.path, None, Path::new(BELOW)).unwrap();
         let stored = room.stored().unwrap();
         assert!(
             matches!(stored.as_slice(), [one] if one.id == id),
@@ -211,23 +214,23 @@ fn the_only_copy_is_moved_and_comes_back_as_it_was() {
         );
         let back = room.restore(&stored[0], dir.fd().as_fd(), TEMP.as_ref(), |_, _| {});
         assert!(back.is_ok(), "{}: {back:?}", disk.system);
-        assert_eq!(was(&stage.temp), before, "{}", disk.system);
+        assert_eq!(was(&fixture.temp), before, "{}", disk.system);
         drop(room);
-        assert!(!stage.quarantine().exists(), "{}", disk.system);
+        assert!(!fixture.quarantine().exists(), "{}", disk.system);
     });
 }
 
 #[test]
 fn another_name_keeps_it() {
     on_each(16, |disk| {
-        let stage = disk.stage();
-        let other = stage.outside.join("other");
-        fs::hard_link(&stage.temp, &other).unwrap();
-        match stage.judge(TEMP) {
+        let fixture = disk.fixture();
+        let other = fixture.outside.join("other");
+        fs::hard_link(&fixture.temp, &other).unwrap();
+        match fixture.judge(TEMP) {
             Event::Kept { reason, .. } => assert_eq!(reason, Reason::HardLinked),
             event => panic!("{}: {event:?}", disk.system),
         }
-        assert!(stage.temp.exists() && other.exists(), "{}", disk.system);
+        assert!(fixture.temp.exists() && other.exists(), "{}", disk.system);
     });
 }
 
@@ -235,17 +238,17 @@ fn another_name_keeps_it() {
 #[test]
 fn a_lock_keeps_it() {
     on_each(16, |disk| {
-        let stage = disk.stage().with_policy(Policy {
+        let fixture = disk.fixture().with_policy(Policy {
             open: Open::Reap,
-            ..Stage::policy()
+            ..Fixture::policy()
         });
-        let holding = Holding::new(Hold::Flock, &stage.temp);
-        match stage.judge(TEMP) {
+        let holding = Holding::new(UseState::Flock, &fixture.temp);
+        match fixture.judge(TEMP) {
             Event::Kept { reason, .. } => assert_eq!(reason, Reason::Locked, "{}", disk.system),
             event => panic!("{}: {event:?}", disk.system),
         }
         drop(holding);
-        assert!(stage.temp.exists(), "{}", disk.system);
+        assert!(fixture.temp.exists(), "{}", disk.system);
     });
 }
 
@@ -258,19 +261,19 @@ fn replaced_in_every_window() {
             let end = Instant::now() + LONG;
             let verdicts = [Verdict::Reap, Verdict::Quarantine(Some(Reason::CannotTell))];
             for verdict in verdicts.into_iter().cycle() {
-                let stage = disk.stage();
-                let temp = stage.temp.clone();
+                let fixture = disk.fixture();
+                let temp = fixture.temp.clone();
                 let stunt = Stunt::new(step, move || {
                     let other = temp.with_extension("new");
                     fs::write(&other, b"another file").unwrap();
                     fs::rename(&other, &temp).unwrap();
                 });
                 let reaper = Reaper::new().with_hook(Some(stunt.hook.clone()));
-                let outcome = stage.reap_as(&reaper, verdict);
+                let outcome = fixture.reap_as(&reaper, verdict);
                 let what = format!("{}, before {step:?}: {outcome:?}", disk.system);
-                stage.is_tidy(&what);
+                fixture.is_tidy(&what);
                 if stunt.steps().contains(&step) {
-                    stage.has_only(b"another file", &stage.temp, &what);
+                    fixture.has_only(b"another file", &fixture.temp, &what);
                     break;
                 }
                 assert_eq!(disk.system, "overlayfs", "{what}");
@@ -285,14 +288,14 @@ fn replaced_in_every_window() {
 fn a_claim_of_a_crash_is_put_in_order() {
     on_each(16, |disk| {
         for sole in [false, true] {
-            let stage = match sole {
-                false => disk.stage(),
-                true => disk.stage().with_sole_copy(),
+            let fixture = match sole {
+                false => disk.fixture(),
+                true => disk.fixture().with_sole_copy(),
             };
             let claim = format!(".orphand-0123456789abcdef-{TEMP}");
-            fs::rename(&stage.temp, stage.dir.join(claim)).unwrap();
-            let events = stage.sweep();
-            let copies = stage.copies(OLD);
+            fs::rename(&fixture.temp, fixture.dir.join(claim)).unwrap();
+            let events = fixture.sweep();
+            let copies = fixture.copies(OLD);
             let moved = events
                 .iter()
                 .any(|event| matches!(event, Event::Quarantined { .. }));
@@ -300,7 +303,7 @@ fn a_claim_of_a_crash_is_put_in_order() {
                 false => assert!(copies.is_empty() && !sole, "{}: {events:?}", disk.system),
                 true => {
                     assert_eq!(copies.len(), 1, "{}: {events:?}", disk.system);
-                    assert!(copies[0].starts_with(stage.quarantine()), "{copies:?}");
+                    assert!(copies[0].starts_with(fixture.quarantine()), "{copies:?}");
                 }
             }
             assert!(
@@ -308,7 +311,7 @@ fn a_claim_of_a_crash_is_put_in_order() {
                 "{}",
                 disk.system
             );
-            stage.is_tidy(disk.system);
+            fixture.is_tidy(disk.system);
         }
     });
 }
@@ -318,21 +321,21 @@ fn a_claim_of_a_crash_is_put_in_order() {
 fn a_full_disk() {
     const ORPHANS: usize = 200;
     on_each(8, |disk| {
-        let stage = disk.stage();
-        fs::remove_file(&stage.temp).unwrap();
+        let fixture = disk.fixture();
+        fs::remove_file(&fixture.temp).unwrap();
         for n in 0..ORPHANS {
             let temp = format!("{TARGET}.{n:08x}-2fa1-41d2-883f-0016d3cca427.tmp");
-            fs::write(stage.dir.join(temp), vec![b'x'; 5_000]).unwrap();
+            fs::write(fixture.dir.join(temp), vec![b'x'; 5_000]).unwrap();
         }
         let whole = vec![b'y'; 5_000];
-        fs::write(&stage.target, &whole).unwrap();
-        fill(&stage.outside);
-        let events = stage.sweep();
+        fs::write(&fixture.target, &whole).unwrap();
+        fill(&fixture.outside);
+        let events = fixture.sweep();
         assert_eq!(events.len(), ORPHANS, "{}: {events:?}", disk.system);
         events.iter().for_each(|event| disk.went(event));
-        stage.has_only(&whole, &stage.target, disk.system);
+        fixture.has_only(&whole, &fixture.target, disk.system);
         assert_eq!(
-            fs::read_dir(&stage.dir).unwrap().count(),
+            fs::read_dir(&fixture.dir).unwrap().count(),
             1,
             "{}",
             disk.system
@@ -363,22 +366,22 @@ fn fill(dir: &Path) {
 #[test]
 fn where_leases_are_refused() {
     on_each(16, |disk| {
-        let stages = [disk.stage(), disk.stage().with_sole_copy()];
+        let stages = [disk.fixture(), disk.fixture().with_sole_copy()];
         let check = move || {
             refuse_leases();
-            for stage in &stages {
-                match stage.judge(TEMP) {
+            for fixture in &stages {
+                match fixture.judge(TEMP) {
                     Event::Kept { reason, .. } => {
                         // Where the table of locks may know the disk by another number, somebody else's
                         // lock on a file with the same number counts.
                         let any_device =
-                            rustix::fs::major(fs::metadata(&stage.temp).unwrap().dev()) == 0;
+                            rustix::fs::major(fs::metadata(&fixture.temp).unwrap().dev()) == 0;
                         let may_seem_locked = any_device && reason == Reason::Locked;
                         assert!(reason == Reason::CannotTell || may_seem_locked, "{reason}");
                     }
                     event => panic!("{event:?}"),
                 }
-                stage.has_only(OLD, &stage.temp, "");
+                fixture.has_only(OLD, &fixture.temp, "");
             }
         };
         // A thread that is refused them once is refused them for ever.
@@ -419,16 +422,16 @@ fn a_rewriter_of_equal_length_loses_nothing_where_dates_are_of_whole_seconds() {
         let grace = Duration::from_millis(500);
         let policy = Policy {
             grace: orphand::decide::policy::Graces::both(grace),
-            ..Stage::policy()
+            ..Fixture::policy()
         };
-        let stage = disk.stage().with_policy(policy);
-        let dir = Dir::open_root(&stage.root.path, None).unwrap();
+        let fixture = disk.fixture().with_policy(policy);
+        let dir = Dir::open_root(&fixture.root.path, None).unwrap();
         assert_eq!(
             dir.place().dates,
             orphand::decide::judge::Dates::WholeSeconds
         );
         let writer = {
-            let (temp, target) = (stage.temp.clone(), stage.target.clone());
+            let (temp, target) = (fixture.temp.clone(), fixture.target.clone());
             std::thread::spawn(move || {
                 let end = Instant::now() + Duration::from_secs(8);
                 let (mut writes, mut lost) = (0, 0);
@@ -444,7 +447,7 @@ fn a_rewriter_of_equal_length_loses_nothing_where_dates_are_of_whole_seconds() {
         };
         let mut reaped = Vec::new();
         while !writer.is_finished() {
-            let events = stage.sweep();
+            let events = fixture.sweep();
             reaped.extend(
                 events
                     .into_iter()
@@ -459,9 +462,9 @@ fn a_rewriter_of_equal_length_loses_nothing_where_dates_are_of_whole_seconds() {
             "of {writes} writes: {reaped:?}"
         );
         // What is left for good is removed all the same, when its raised grace is over.
-        fs::write(&stage.temp, OLD).unwrap();
+        fs::write(&fixture.temp, OLD).unwrap();
         let written = Instant::now();
-        let event = stage.judge(TEMP);
+        let event = fixture.judge(TEMP);
         assert!(matches!(event, Event::Reaped(_)), "{event:?}");
         assert!(
             written.elapsed() >= 3 * Duration::from_secs(1),

@@ -10,11 +10,11 @@ use orphand::decide::judge::Reason;
 use orphand::decide::observation::{FileSize, Holder};
 use orphand::event::Event;
 
-use crate::stage::*;
+use crate::fixture::*;
 
 /// How a process holds a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Hold {
+pub(crate) enum UseState {
     /// It has it open for writing.
     Write,
     /// It has it open for reading.
@@ -38,19 +38,19 @@ pub(crate) enum Hold {
     Directory,
 }
 
-impl Hold {
-    const ALL: &[Hold] = &[
-        Hold::Write,
-        Hold::Read,
-        Hold::Map,
-        Hold::MapToWrite,
-        Hold::MapInThread,
-        Hold::Flock,
-        Hold::Posix,
-        Hold::Flight,
+impl UseState {
+    const ALL: &[UseState] = &[
+        UseState::Write,
+        UseState::Read,
+        UseState::Map,
+        UseState::MapToWrite,
+        UseState::MapInThread,
+        UseState::Flock,
+        UseState::Posix,
+        UseState::Flight,
         #[cfg(target_os = "linux")]
-        Hold::Path,
-        Hold::Directory,
+        UseState::Path,
+        UseState::Directory,
     ];
 }
 
@@ -68,12 +68,12 @@ pub(crate) struct Holding {
 }
 
 impl Holding {
-    pub(crate) fn new(how: Hold, file: &Path) -> Holding {
+    pub(crate) fn new(how: UseState, file: &Path) -> Holding {
         Holding::within(how, file, |_| {})
     }
 
     /// `prepare` may put the process into a namespace.
-    pub(crate) fn within(how: Hold, file: &Path, prepare: Prepare) -> Holding {
+    pub(crate) fn within(how: UseState, file: &Path, prepare: Prepare) -> Holding {
         let mut command = again("holders::the_holder");
         command.env(HOW, format!("{how:?}")).env(FILE, file);
         command
@@ -81,7 +81,7 @@ impl Holding {
             .stdout(Stdio::piped())
             .stderr(Stdio::inherit());
         prepare(&mut command);
-        let mut child = command.begin().unwrap();
+        let mut child = command.start_child().unwrap();
         let lines = BufReader::new(child.stdout.take().unwrap());
         let mut lines = lines.lines().map_while(Result::ok);
         let ready = lines.find_map(|line| Some(line.split_once(READY)?.1.to_owned()));
@@ -110,7 +110,7 @@ fn the_holder() {
     let (Ok(how), Some(file)) = (std::env::var(HOW), std::env::var_os(FILE)) else {
         return;
     };
-    let how = Hold::ALL
+    let how = UseState::ALL
         .iter()
         .find(|known| format!("{known:?}") == how)
         .unwrap();
@@ -122,16 +122,16 @@ fn the_holder() {
         std::process::exit(0);
     };
     match how {
-        Hold::Write => {
+        UseState::Write => {
             let _file = File::options().append(true).open(path).unwrap();
             until_the_end();
         }
-        Hold::Read => {
+        UseState::Read => {
             let _file = File::open(path).unwrap();
             until_the_end();
         }
-        Hold::Map | Hold::MapToWrite => {
-            let to_write = *how == Hold::MapToWrite;
+        UseState::Map | UseState::MapToWrite => {
+            let to_write = *how == UseState::MapToWrite;
             map(File::options()
                 .read(true)
                 .write(to_write)
@@ -139,25 +139,25 @@ fn the_holder() {
                 .unwrap());
             until_the_end();
         }
-        Hold::MapInThread => {
+        UseState::MapInThread => {
             map_in_thread(&path);
         }
-        Hold::Flock => {
+        UseState::Flock => {
             let file = File::open(path).unwrap();
             rustix::fs::flock(&file, rustix::fs::FlockOperation::LockExclusive).unwrap();
             until_the_end();
         }
-        Hold::Posix => {
+        UseState::Posix => {
             let file = File::options().write(true).open(path).unwrap();
             rustix::fs::fcntl_lock(&file, rustix::fs::FlockOperation::LockExclusive).unwrap();
             until_the_end();
         }
-        Hold::Flight => {
+        UseState::Flight => {
             let _socket = in_flight(File::open(path).unwrap());
             until_the_end();
         }
         #[cfg(target_os = "linux")]
-        Hold::Path => {
+        UseState::Path => {
             use std::os::unix::fs::OpenOptionsExt;
             let options = File::options()
                 .read(true)
@@ -166,7 +166,7 @@ fn the_holder() {
             let _handle = options.open(path).unwrap();
             until_the_end();
         }
-        Hold::Directory => {
+        UseState::Directory => {
             std::env::set_current_dir(path.parent().unwrap()).unwrap();
             let _dir = File::open(".").unwrap();
             until_the_end();
@@ -255,8 +255,8 @@ fn in_flight(file: File) -> std::os::unix::net::UnixStream {
 
 /// What is said of the temp, and who holds it.
 #[track_caller]
-fn kept(stage: &Stage) -> (Reason, Vec<Holder>) {
-    match stage.judge(TEMP) {
+fn kept(fixture: &Fixture) -> (Reason, Vec<Holder>) {
+    match fixture.judge(TEMP) {
         Event::Kept {
             reason, holders, ..
         } => (reason, holders),
@@ -265,10 +265,10 @@ fn kept(stage: &Stage) -> (Reason, Vec<Holder>) {
 }
 
 #[track_caller]
-fn is_taken(stage: &Stage, what: &str) {
-    let event = stage.judge(TEMP);
+fn is_taken(fixture: &Fixture, what: &str) {
+    let event = fixture.judge(TEMP);
     assert!(matches!(event, Event::Reaped(_)), "{what}: {event:?}");
-    assert!(!stage.temp.exists(), "{what}");
+    assert!(!fixture.temp.exists(), "{what}");
 }
 
 /// What Linux calls a program that was started as `/proc/self/exe`.
@@ -278,32 +278,32 @@ const NAME: &str = "exe";
 #[test]
 fn whoever_holds_it_is_seen() {
     alone(EVERYBODY, || {
-        for how in Hold::ALL {
-            let stage = Stage::new();
-            let holding = Holding::new(*how, &stage.temp);
+        for how in UseState::ALL {
+            let fixture = Fixture::new();
+            let holding = Holding::new(*how, &fixture.temp);
             let (want, named) = match how {
-                Hold::Write | Hold::Read | Hold::Map | Hold::MapToWrite => {
+                UseState::Write | UseState::Read | UseState::Map | UseState::MapToWrite => {
                     (Some(Reason::InUse), true)
                 }
-                Hold::MapInThread => (Some(Reason::InUse), true),
-                Hold::Flock | Hold::Posix => (Some(Reason::Locked), true),
-                Hold::Flight => (Some(Reason::InUse), false),
+                UseState::MapInThread => (Some(Reason::InUse), true),
+                UseState::Flock | UseState::Posix => (Some(Reason::Locked), true),
+                UseState::Flight => (Some(Reason::InUse), false),
                 #[cfg(target_os = "linux")]
-                Hold::Path => (None, false),
-                Hold::Directory => (None, false),
+                UseState::Path => (None, false),
+                UseState::Directory => (None, false),
             };
             let Some(want) = want else {
                 // Neither of them can lose a byte of the file.
-                is_taken(&stage, &format!("{how:?}"));
+                is_taken(&fixture, &format!("{how:?}"));
                 continue;
             };
-            let (reason, holders) = kept(&stage);
-            assert!(stage.temp.exists(), "{how:?}");
+            let (reason, holders) = kept(&fixture);
+            assert!(fixture.temp.exists(), "{how:?}");
             if cfg!(target_os = "linux") {
                 assert_eq!(reason, want, "{how:?}");
                 let name = match how {
                     // It was not started, but forked by a thread of that name.
-                    Hold::MapInThread => "holders::the_ho",
+                    UseState::MapInThread => "holders::the_ho",
                     _ => NAME,
                 };
                 let holder = Holder {
@@ -316,8 +316,8 @@ fn whoever_holds_it_is_seen() {
                 }
             }
             drop(holding);
-            is_taken(&stage, &format!("{how:?}, over"));
-            stage.has_only(WHOLE, &stage.target, "");
+            is_taken(&fixture, &format!("{how:?}, over"));
+            fixture.has_only(WHOLE, &fixture.target, "");
         }
     });
 }
@@ -325,17 +325,17 @@ fn whoever_holds_it_is_seen() {
 #[test]
 fn another_name_keeps_it() {
     alone(EVERYBODY, || {
-        let stage = Stage::new();
-        let other = stage.outside.join("the-other-name");
-        fs::hard_link(&stage.temp, &other).unwrap();
-        assert_eq!(kept(&stage).0, Reason::HardLinked, "nobody holds it");
-        let holding = Holding::new(Hold::Write, &other);
-        assert_eq!(kept(&stage).0, Reason::HardLinked, "held by that name");
+        let fixture = Fixture::new();
+        let other = fixture.outside.join("the-other-name");
+        fs::hard_link(&fixture.temp, &other).unwrap();
+        assert_eq!(kept(&fixture).0, Reason::HardLinked, "nobody holds it");
+        let holding = Holding::new(UseState::Write, &other);
+        assert_eq!(kept(&fixture).0, Reason::HardLinked, "held by that name");
         // The name goes, the holder stays.
         fs::remove_file(&other).unwrap();
-        assert_eq!(kept(&stage).0, Reason::InUse);
+        assert_eq!(kept(&fixture).0, Reason::InUse);
         drop(holding);
-        is_taken(&stage, "one name, nobody holds it");
+        is_taken(&fixture, "one name, nobody holds it");
     });
 }
 
@@ -344,14 +344,14 @@ fn another_name_keeps_it() {
 #[test]
 fn its_target_as_its_other_name() {
     alone(EVERYBODY, || {
-        let stage = Stage::new();
-        fs::remove_file(&stage.target).unwrap();
-        fs::hard_link(&stage.temp, &stage.target).unwrap();
-        match stage.judge(TEMP) {
+        let fixture = Fixture::new();
+        fs::remove_file(&fixture.target).unwrap();
+        fs::hard_link(&fixture.temp, &fixture.target).unwrap();
+        match fixture.judge(TEMP) {
             Event::Reaped(disposed) => assert_eq!(disposed.freed, FileSize::default()),
             event => panic!("{event:?}"),
         }
-        stage.has_only(OLD, &stage.target, "");
+        fixture.has_only(OLD, &fixture.target, "");
     });
 }
 
@@ -359,15 +359,15 @@ fn its_target_as_its_other_name() {
 #[test]
 fn a_shared_lock_keeps_it_too() {
     alone(EVERYBODY, || {
-        let stage = Stage::new();
-        let file = File::open(&stage.temp).unwrap();
+        let fixture = Fixture::new();
+        let file = File::open(&fixture.temp).unwrap();
         rustix::fs::flock(&file, rustix::fs::FlockOperation::LockShared).unwrap();
-        let reason = kept(&stage).0;
+        let reason = kept(&fixture).0;
         if cfg!(target_os = "linux") {
             assert_eq!(reason, Reason::Locked);
         }
         drop(file);
-        is_taken(&stage, "unlocked");
+        is_taken(&fixture, "unlocked");
     });
 }
 
@@ -384,10 +384,10 @@ mod linux {
 
     use orphand::clock;
     use orphand::daemon::Watcher;
-    use orphand::decide::judge::{Reach, Verdict, Writer};
+    use orphand::decide::judge::{LeaseCoverage, Verdict, Writer};
     use orphand::decide::policy::{Open, Policy};
     use orphand::decide::time::Mono;
-    use orphand::evidence::namespaces::Nested;
+    use orphand::evidence::container_pids::ContainerPids;
     use orphand::evidence::{self, FileId};
     use orphand::look;
     use orphand::reap::{Outcome, Step};
@@ -420,28 +420,28 @@ mod linux {
                     continue;
                 }
                 for how in [
-                    Hold::Write,
-                    Hold::Read,
-                    Hold::Map,
-                    Hold::Flock,
-                    Hold::Flight,
+                    UseState::Write,
+                    UseState::Read,
+                    UseState::Map,
+                    UseState::Flock,
+                    UseState::Flight,
                 ] {
-                    let stage = Stage::new();
+                    let fixture = Fixture::new();
                     // A process without any user of ours is everybody else to the file.
-                    fs::set_permissions(&stage.temp, fs::Permissions::from_mode(0o666)).unwrap();
-                    let holding = Holding::within(how, &stage.temp, namespace);
-                    let (reason, holders) = kept(&stage);
+                    fs::set_permissions(&fixture.temp, fs::Permissions::from_mode(0o666)).unwrap();
+                    let holding = Holding::within(how, &fixture.temp, namespace);
+                    let (reason, holders) = kept(&fixture);
                     match how {
                         // The table of locks shows those of this pid namespace and of those below.
-                        Hold::Flock => assert_eq!(reason, Reason::Locked, "{name} {how:?}"),
+                        UseState::Flock => assert_eq!(reason, Reason::Locked, "{name} {how:?}"),
                         _ => assert_eq!(reason, Reason::InUse, "{name} {how:?}"),
                     }
-                    if how != Hold::Flight && rustix::process::geteuid().is_root() {
+                    if how != UseState::Flight && rustix::process::geteuid().is_root() {
                         let named = holders.iter().any(|holder| holder.name == NAME);
                         assert!(named, "{name} {how:?}: {holders:?}");
                     }
                     drop(holding);
-                    is_taken(&stage, &format!("{name} {how:?}, over"));
+                    is_taken(&fixture, &format!("{name} {how:?}, over"));
                 }
             }
         });
@@ -453,21 +453,26 @@ mod linux {
         const HOME: &str = "ORPHAND_TEST_HOME";
         alone(&[As::Us], || {
             if let Some(home) = std::env::var_os(HOME) {
-                let stage = Stage::at(home.into());
+                let fixture = Fixture::at(home.into());
                 assert_eq!(std::process::id(), 1);
-                assert_eq!(kept(&stage), (Reason::InUse, Vec::new()));
+                assert_eq!(kept(&fixture), (Reason::InUse, Vec::new()));
                 return;
             }
             if !rustix::process::geteuid().is_root() {
                 return skipped("a pid namespace needs root");
             }
-            for how in [Hold::Write, Hold::Read, Hold::Map, Hold::Flight] {
-                let stage = Stage::new();
-                let holding = Holding::new(how, &stage.temp);
+            for how in [
+                UseState::Write,
+                UseState::Read,
+                UseState::Map,
+                UseState::Flight,
+            ] {
+                let fixture = Fixture::new();
+                let holding = Holding::new(how, &fixture.temp);
                 let mut inside = again(&this_test());
-                inside.env(HOME, stage.home());
+                inside.env(HOME, fixture.home());
                 run(inside, As::PidNamespace);
-                assert!(stage.temp.exists());
+                assert!(fixture.temp.exists());
                 drop(holding);
             }
         });
@@ -477,36 +482,45 @@ mod linux {
     #[test]
     fn a_walk_over_the_processes() {
         alone(EVERYBODY, || {
-            let ways = [Hold::Write, Hold::Read, Hold::Map, Hold::MapToWrite];
-            for how in ways.into_iter().chain([Hold::Flock]) {
-                let stage = Stage::new();
-                let holding = Holding::new(how, &stage.temp);
-                let (held, free) = (id(&stage.temp), id(&stage.target));
-                for reach in [Reach::Whole, Reach::OpenersOnly] {
-                    let census = evidence::census(&[held, free], reach);
-                    assert_eq!(pids(&census, held), [holding.pid], "{how:?}");
-                    assert!(!census.clears(held), "{how:?}");
+            let ways = [
+                UseState::Write,
+                UseState::Read,
+                UseState::Map,
+                UseState::MapToWrite,
+            ];
+            for how in ways.into_iter().chain([UseState::Flock]) {
+                let fixture = Fixture::new();
+                let holding = Holding::new(how, &fixture.temp);
+                let (held, free) = (id(&fixture.temp), id(&fixture.target));
+                for reach in [LeaseCoverage::OpensAndMaps, LeaseCoverage::OpensOnly] {
+                    let process_scan = evidence::scan_processes(&[held, free], reach);
+                    assert_eq!(pids(&process_scan, held), [holding.pid], "{how:?}");
+                    assert!(!process_scan.proves_unmapped(held), "{how:?}");
                     // One with the same number on another device: nobody is named, and it may be the same.
                     let namesake = FileId {
                         dev: held.dev + 1,
                         ..held
                     };
-                    let census = evidence::census(&[namesake, free], reach);
-                    assert!(census.of(namesake).is_empty(), "{how:?}");
-                    let is_it = census.doubtful.contains(&namesake);
-                    assert_eq!(is_it, reach == Reach::OpenersOnly, "{how:?}");
-                    assert!(!census.clears(namesake) || !is_it, "{how:?}");
-                    if reach == Reach::Whole {
-                        assert!(census.of(free).is_empty(), "{how:?}");
-                        assert_eq!(census.clears(free), census.complete);
+                    let process_scan = evidence::scan_processes(&[namesake, free], reach);
+                    assert!(process_scan.of(namesake).is_empty(), "{how:?}");
+                    let is_it = process_scan.doubtful.contains(&namesake);
+                    assert_eq!(is_it, reach == LeaseCoverage::OpensOnly, "{how:?}");
+                    assert!(!process_scan.proves_unmapped(namesake) || !is_it, "{how:?}");
+                    if reach == LeaseCoverage::OpensAndMaps {
+                        assert!(process_scan.of(free).is_empty(), "{how:?}");
+                        assert_eq!(process_scan.proves_unmapped(free), process_scan.complete);
                     }
                 }
             }
         });
     }
 
-    fn pids(census: &evidence::Census, file: FileId) -> Vec<u32> {
-        census.of(file).iter().map(|holder| holder.pid).collect()
+    fn pids(process_scan: &evidence::ProcessScan, file: FileId) -> Vec<u32> {
+        process_scan
+            .of(file)
+            .iter()
+            .map(|holder| holder.pid)
+            .collect()
     }
 
     fn id(path: &Path) -> FileId {
@@ -521,10 +535,11 @@ mod linux {
     #[test]
     fn a_process_whose_first_thread_has_ended() {
         alone(EVERYBODY, || {
-            let stage = Stage::new();
-            let holding = Holding::new(Hold::MapInThread, &stage.temp);
-            let census = evidence::census(&[id(&stage.temp)], Reach::OpenersOnly);
-            let seen = pids(&census, id(&stage.temp));
+            let fixture = Fixture::new();
+            let holding = Holding::new(UseState::MapInThread, &fixture.temp);
+            let process_scan =
+                evidence::scan_processes(&[id(&fixture.temp)], LeaseCoverage::OpensOnly);
+            let seen = pids(&process_scan, id(&fixture.temp));
             let missed = "its mapping is missed, and on overlayfs the walk is the only proof";
             assert_eq!(seen, [holding.pid], "{missed}");
         });
@@ -534,18 +549,18 @@ mod linux {
     #[test]
     fn a_writer_whose_first_thread_has_ended() {
         alone(EVERYBODY, || {
-            let stage = Stage::new();
-            let holding = Holding::new(Hold::MapInThread, &stage.target);
-            stays_while_its_writer_lives(&stage, holding.pid, || drop(holding));
+            let fixture = Fixture::new();
+            let holding = Holding::new(UseState::MapInThread, &fixture.target);
+            stays_while_its_writer_lives(&fixture, holding.pid, || drop(holding));
         });
     }
 
     /// A temp whose name carries `pid` stays. Its name.
     #[track_caller]
-    fn stays_while_its_writer_may_live(stage: &Stage, pid: u32) -> String {
+    fn stays_while_its_writer_may_live(fixture: &Fixture, pid: u32) -> String {
         let name = format!("{TARGET}.{pid}.4f1c2d3e-5a6b-4c7d-8e9f-0a1b2c3d4e5f.tmp");
-        fs::rename(&stage.temp, stage.dir.join(&name)).unwrap();
-        match stage.judge(&name) {
+        fs::rename(&fixture.temp, fixture.dir.join(&name)).unwrap();
+        match fixture.judge(&name) {
             Event::Kept { reason, .. } => assert_eq!(reason, Reason::WriterAlive),
             event => panic!("its writer may live: {event:?}"),
         }
@@ -554,10 +569,10 @@ mod linux {
 
     /// A temp whose name carries `pid` stays, and goes when `end` has ended that process.
     #[track_caller]
-    fn stays_while_its_writer_lives(stage: &Stage, pid: u32, end: impl FnOnce()) {
-        let name = stays_while_its_writer_may_live(stage, pid);
+    fn stays_while_its_writer_lives(fixture: &Fixture, pid: u32, end: impl FnOnce()) {
+        let name = stays_while_its_writer_may_live(fixture, pid);
         end();
-        let event = stage.judge(&name);
+        let event = fixture.judge(&name);
         assert!(
             matches!(event, Event::Reaped(_)),
             "its writer is gone: {event:?}"
@@ -569,11 +584,11 @@ mod linux {
     #[test]
     fn a_writer_in_a_pid_namespace_below() {
         alone(EVERYBODY, || {
-            let stage = Stage::new();
+            let fixture = Fixture::new();
             let Some(mut inside) = Inside::new() else {
                 return skipped("no pid namespace can be made here");
             };
-            stays_while_its_writer_lives(&stage, inside.pid, || inside.end());
+            stays_while_its_writer_lives(&fixture, inside.pid, || inside.end());
         });
     }
 
@@ -584,12 +599,16 @@ mod linux {
             if !rustix::process::geteuid().is_root() {
                 return skipped("a pid namespace needs root");
             }
-            let stage = Stage::new();
-            let _holding = Holding::within(Hold::MapInThread, &stage.temp, |command| {
+            let fixture = Fixture::new();
+            let _holding = Holding::within(UseState::MapInThread, &fixture.temp, |command| {
                 // SAFETY: between fork and exec only system calls are made.
                 unsafe { command.pre_exec(own_pids) };
             });
-            let called = |pid| Nested::default().called(pid, clock::mono()).unwrap();
+            let called = |pid| {
+                ContainerPids::default()
+                    .resolve(pid, clock::mono())
+                    .unwrap()
+            };
             let first = called(1);
             let both = called(2).into_iter().filter(|pid| first.contains(pid));
             assert_ne!(both.count(), 0, "it goes by two numbers");
@@ -600,12 +619,12 @@ mod linux {
     #[test]
     fn a_proc_that_is_not_ours() {
         alone(&[As::Mounts], || {
-            let stage = Stage::new();
+            let fixture = Fixture::new();
             let Some(inside) = Inside::new() else {
                 return skipped("no pid namespace can be made here");
             };
             mount("none", Path::new("/proc"), "tmpfs", 0, "");
-            stays_while_its_writer_may_live(&stage, inside.pid);
+            stays_while_its_writer_may_live(&fixture, inside.pid);
         });
     }
 
@@ -636,7 +655,7 @@ mod linux {
             if let Err(error) = fs::write(last, (pid - 1).to_string()) {
                 return skipped(&format!("{last}: {error}"));
             }
-            let mut writer = Command::new("sleep").arg("600").begin().unwrap();
+            let mut writer = Command::new("sleep").arg("600").start_child().unwrap();
             assert_eq!(writer.id(), pid);
             let before_us = Some(Mono::default());
             assert_eq!(evidence::writer(pid, before_us), Writer::Alive(pid));
@@ -644,21 +663,21 @@ mod linux {
             writer.wait().unwrap();
             assert_eq!(evidence::writer(pid, before_us), Writer::Gone(pid));
             // Whoever holds it is known by a number that is another's here: nobody is named, and nothing proven.
-            let stage = Stage::new();
-            let held = File::open(&stage.temp).unwrap();
+            let fixture = Fixture::new();
+            let held = File::open(&fixture.temp).unwrap();
             let file = FileId::from(&look::observe_fd(held.as_fd()).unwrap().fingerprint);
             let mut holder = Command::new("sleep")
                 .arg("600")
                 .stdin(held)
-                .begin()
+                .start_child()
                 .unwrap();
-            let census = evidence::census(&[file], Reach::Whole);
+            let process_scan = evidence::scan_processes(&[file], LeaseCoverage::OpensAndMaps);
             holder.kill().unwrap();
             holder.wait().unwrap();
-            assert_eq!(census.of(file), [], "{census:?}");
-            assert!(census.doubtful.contains(&file), "{census:?}");
+            assert_eq!(process_scan.of(file), [], "{process_scan:?}");
+            assert!(process_scan.doubtful.contains(&file), "{process_scan:?}");
             // The one that is seen is no answer to whether one lives below.
-            stays_while_its_writer_may_live(&stage, pid);
+            stays_while_its_writer_may_live(&fixture, pid);
         });
     }
 
@@ -666,14 +685,14 @@ mod linux {
     #[test]
     fn a_walk_that_cannot_be_made() {
         alone(EVERYBODY, || {
-            let stage = Stage::new();
+            let fixture = Fixture::new();
             let pid = crate::sandbox::dead_pid();
             let name = format!("{TARGET}.{pid}.4f1c2d3e-5a6b-4c7d-8e9f-0a1b2c3d4e5f.tmp");
-            fs::rename(&stage.temp, stage.dir.join(&name)).unwrap();
-            let suspect = stage.candidate_called(&name, Verdict::Reap).suspect;
+            fs::rename(&fixture.temp, fixture.dir.join(&name)).unwrap();
+            let temp_info = fixture.candidate_called(&name, Verdict::Reap).temp_info;
             // There is no descriptor to measure a target with, either.
-            fs::remove_file(&stage.target).unwrap();
-            let nested = Nested::default();
+            fs::remove_file(&fixture.target).unwrap();
+            let nested = ContainerPids::default();
             let long_ago = Mono::default();
             let file = FileId { dev: 0, ino: 0 };
             let before = rustix::process::getrlimit(rustix::process::Resource::Nofile);
@@ -685,12 +704,21 @@ mod linux {
                 rustix::process::setrlimit(rustix::process::Resource::Nofile, limit).unwrap();
             };
             let writer = |most| {
-                stage.on_scene(|scene| {
-                    let seen = scene.dir.observe(OsStr::new(&name)).unwrap().unwrap();
-                    let free = (None, orphand::decide::observation::Hold::Free);
+                fixture.on_batch(|batch_context| {
+                    let seen = batch_context
+                        .dir
+                        .observe(OsStr::new(&name))
+                        .unwrap()
+                        .unwrap();
+                    let free = (None, orphand::decide::observation::UseState::Unused);
                     limit(most);
-                    let gathered =
-                        evidence::gather(scene.dir, &suspect, seen, free, scene.circumstances);
+                    let gathered = evidence::gather(
+                        batch_context.dir,
+                        &temp_info,
+                        seen,
+                        free,
+                        batch_context.context,
+                    );
                     limit(before.current);
                     gathered.unwrap().0.writer
                 })
@@ -698,12 +726,12 @@ mod linux {
             assert_eq!(writer(before.current), Writer::Gone(pid));
             assert_eq!(writer(Some(0)), Writer::Unseen(pid), "it may live");
             limit(Some(0));
-            let seen = nested.called(1, long_ago);
-            let census = evidence::census(&[file], Reach::OpenersOnly);
+            let seen = nested.resolve(1, long_ago);
+            let process_scan = evidence::scan_processes(&[file], LeaseCoverage::OpensOnly);
             limit(before.current);
             assert!(seen.is_err(), "{seen:?}");
-            assert!(nested.called(1, long_ago).is_ok());
-            assert!(!census.clears(file), "{census:?}");
+            assert!(nested.resolve(1, long_ago).is_ok());
+            assert!(!process_scan.proves_unmapped(file), "{process_scan:?}");
         });
     }
 
@@ -714,28 +742,28 @@ mod linux {
         const HOME: &str = "ORPHAND_TEST_HOME";
         let policy = |open| Policy {
             open,
-            ..Stage::policy()
+            ..Fixture::policy()
         };
         alone(&[As::Us], || {
             if let Some(home) = std::env::var_os(HOME) {
                 for open in [Open::Reap, Open::Quarantine] {
-                    let stage = Stage::at(home.clone().into()).with_policy(policy(open));
-                    assert_eq!(kept(&stage).0, Reason::Locked, "{open:?}");
+                    let fixture = Fixture::at(home.clone().into()).with_policy(policy(open));
+                    assert_eq!(kept(&fixture).0, Reason::Locked, "{open:?}");
                 }
                 return;
             }
             if !rustix::process::geteuid().is_root() {
                 return skipped("a pid namespace needs root");
             }
-            let stage = Stage::new();
-            let holding = Holding::new(Hold::Flock, &stage.temp);
+            let fixture = Fixture::new();
+            let holding = Holding::new(UseState::Flock, &fixture.temp);
             let changed = || {
-                let meta = fs::metadata(&stage.temp).unwrap();
+                let meta = fs::metadata(&fixture.temp).unwrap();
                 (meta.ctime(), meta.ctime_nsec())
             };
             let before = changed();
             let mut inside = again(&this_test());
-            inside.env(HOME, stage.home());
+            inside.env(HOME, fixture.home());
             run(inside, As::PidNamespace);
             assert_eq!(changed(), before, "its name was taken from it for a moment");
             drop(holding);
@@ -761,13 +789,15 @@ mod linux {
             }
             command.args(["sh", "-c", script]);
             command.stdin(Stdio::piped()).stdout(Stdio::piped());
-            let mut unshare = command.stderr(Stdio::null()).begin().ok()?;
+            let mut unshare = command.stderr(Stdio::null()).start_child().ok()?;
             let mut answer = unshare.stdin.take()?;
             let numbers = BufReader::new(unshare.stdout.take()?).lines();
             for number in numbers.map_while(Result::ok) {
                 let pid: u32 = number.parse().unwrap();
                 // Nor that of a process in another container that runs here.
-                let called = Nested::default().called(pid, clock::mono()).unwrap();
+                let called = ContainerPids::default()
+                    .resolve(pid, clock::mono())
+                    .unwrap();
                 let is_nobody = evidence::writer(pid, None) == Writer::Gone(pid);
                 let is_nobody = is_nobody && called.len() == 1;
                 let word = if is_nobody { "stay" } else { "go" };
@@ -784,8 +814,8 @@ mod linux {
             let _ = self.unshare.kill();
             self.unshare.wait().unwrap();
             wait_until("it is gone", || {
-                let nested = Nested::default();
-                let mut left = nested.called(self.pid, clock::mono()).unwrap().into_iter();
+                let nested = ContainerPids::default();
+                let mut left = nested.resolve(self.pid, clock::mono()).unwrap().into_iter();
                 left.all(|pid| evidence::writer(pid, None) == Writer::Gone(pid))
             });
         }
@@ -802,8 +832,8 @@ mod linux {
     #[test]
     fn a_zombie_is_gone() {
         alone(EVERYBODY, || {
-            let stage = Stage::new();
-            let mut child = Command::new("/bin/true").begin().unwrap();
+            let fixture = Fixture::new();
+            let mut child = Command::new("/bin/true").start_child().unwrap();
             let stat = format!("/proc/{}/stat", child.id());
             wait_until("it is a zombie", || {
                 fs::read_to_string(&stat).unwrap().contains(") Z ")
@@ -812,8 +842,8 @@ mod linux {
                 "{TARGET}.{}.4f1c2d3e-5a6b-4c7d-8e9f-0a1b2c3d4e5f.tmp",
                 child.id()
             );
-            fs::rename(&stage.temp, stage.dir.join(&name)).unwrap();
-            let event = stage.judge(&name);
+            fs::rename(&fixture.temp, fixture.dir.join(&name)).unwrap();
+            let event = fixture.judge(&name);
             assert!(matches!(event, Event::Reaped(_)), "{event:?}");
             child.wait().unwrap();
         });
@@ -823,11 +853,12 @@ mod linux {
     #[test]
     fn what_we_have_mapped_ourselves() {
         alone(EVERYBODY, || {
-            let stage = Stage::new();
-            map(File::open(&stage.temp).unwrap());
-            assert_eq!(kept(&stage).0, Reason::InUse);
-            let census = evidence::census(&[id(&stage.temp)], Reach::OpenersOnly);
-            let seen = pids(&census, id(&stage.temp));
+            let fixture = Fixture::new();
+            map(File::open(&fixture.temp).unwrap());
+            assert_eq!(kept(&fixture).0, Reason::InUse);
+            let process_scan =
+                evidence::scan_processes(&[id(&fixture.temp)], LeaseCoverage::OpensOnly);
+            let seen = pids(&process_scan, id(&fixture.temp));
             let missed = "our mapping is missed, and on overlayfs the walk is the only proof";
             assert_eq!(seen, [std::process::id()], "{missed}");
         });
@@ -864,12 +895,12 @@ mod linux {
     fn break_leases() {
         for step in Step::ALL {
             for flags in [0, libc::O_NONBLOCK] {
-                let stage = Stage::new();
+                let fixture = Fixture::new();
                 let handle = File::options()
                     .read(true)
                     .custom_flags(libc::O_PATH)
                     .clone();
-                let handle = handle.open(&stage.temp).unwrap();
+                let handle = handle.open(&fixture.temp).unwrap();
                 let openers = Arc::new(Mutex::new(Vec::new()));
                 let others = Arc::clone(&openers);
                 let stunt = Stunt::new(step, move || {
@@ -884,7 +915,7 @@ mod linux {
                     });
                     others.lock().unwrap().push(opener);
                 });
-                let outcome = stage.reap(stunt.hook);
+                let outcome = fixture.reap(stunt.hook);
                 let harmless = matches!(outcome, Outcome::Kept(_) | Outcome::Reaped { .. });
                 assert!(harmless, "{step:?}: {outcome:?}");
                 openers.lock().unwrap().drain(..).for_each(join);
@@ -954,12 +985,12 @@ mod linux {
     fn nor_does_a_watcher_kill_its_program() {
         alone(EVERYBODY, || {
             let before = signals();
-            let stage = Stage::new();
+            let fixture = Fixture::new();
             let handle = File::options()
                 .read(true)
                 .custom_flags(libc::O_PATH)
                 .clone();
-            let handle = handle.open(&stage.temp).unwrap();
+            let handle = handle.open(&fixture.temp).unwrap();
             let stunt = Stunt::new(Step::Unlink, move || {
                 let path = format!("/proc/self/fd/{}", handle.as_raw_fd());
                 let options = File::options()
@@ -971,7 +1002,7 @@ mod linux {
             });
             let watcher = Watcher::builder();
             let watcher = watcher
-                .root(&stage.root.path, Stage::policy())
+                .root(&fixture.root.path, Fixture::policy())
                 .allow_broad_roots(true);
             let watcher = watcher.hook(Some(stunt.hook)).start().unwrap();
             let end = std::time::Instant::now() + LONG;
@@ -987,11 +1018,11 @@ mod linux {
     #[test]
     fn nothing_stays_leased() {
         alone(EVERYBODY, || {
-            let stage = Stage::new();
-            let holding = Holding::new(Hold::Write, &stage.temp);
-            kept(&stage);
+            let fixture = Fixture::new();
+            let holding = Holding::new(UseState::Write, &fixture.temp);
+            kept(&fixture);
             drop(holding);
-            let _ = stage.reap(Stunt::new(Step::Look, || {}).hook);
+            let _ = fixture.reap(Stunt::new(Step::Look, || {}).hook);
             let us = std::process::id().to_string();
             let locks = fs::read_to_string("/proc/locks").unwrap();
             let ours = |line: &&str| line.contains("LEASE") && line.split(' ').any(|w| w == us);

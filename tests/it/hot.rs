@@ -14,13 +14,13 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 use orphand::Watcher;
 use orphand::daemon::Existing;
-use orphand::decide::heat::Threshold;
 use orphand::decide::policy::{Graces, Policy};
+use orphand::decide::rate::Threshold;
 use orphand::event::Event;
 
+use crate::fixture::{As, alone, skipped, wait_until};
 use crate::intercept::{self, Answer, Asked, Call};
 use crate::sandbox::{DEADLINE, Sandbox};
-use crate::stage::{As, alone, skipped, wait_until};
 
 const GRACE: Duration = Duration::from_secs(2);
 
@@ -31,9 +31,9 @@ const TICK: Duration = Duration::from_millis(10);
 const HOT: Threshold = Threshold(200);
 
 /// What orphand has said in this process.
-struct Said(Mutex<String>);
+struct ReportedReasons(Mutex<String>);
 
-impl log::Log for Said {
+impl log::Log for ReportedReasons {
     fn enabled(&self, _: &log::Metadata<'_>) -> bool {
         true
     }
@@ -46,7 +46,7 @@ impl log::Log for Said {
     fn flush(&self) {}
 }
 
-static SAID: Said = Said(Mutex::new(String::new()));
+static SAID: ReportedReasons = ReportedReasons(Mutex::new(String::new()));
 
 /// A watcher in this process, and when what went.
 struct Watch {
@@ -151,14 +151,14 @@ enum Pace {
 const BETWEEN: Duration = Duration::from_millis(40);
 
 /// Two healthy writers of which one forgets a temp now and then.
-struct Writers {
+struct WriterNames {
     pace: Arc<AtomicU8>,
     forgotten: Arc<Mutex<Vec<(PathBuf, Timestamp)>>>,
     threads: Vec<JoinHandle<u64>>,
 }
 
-impl Writers {
-    fn start(dir: &Path) -> Writers {
+impl WriterNames {
+    fn start(dir: &Path) -> WriterNames {
         let pace = Arc::new(AtomicU8::new(Pace::FullSpeed as u8));
         let forgotten = Arc::default();
         let threads = ["a", "b"].map(|who| {
@@ -166,7 +166,7 @@ impl Writers {
                 (dir.to_owned(), Arc::clone(&pace), Arc::clone(&forgotten));
             thread::spawn(move || write(&dir, who, &pace, &forgotten))
         });
-        Writers {
+        WriterNames {
             pace,
             forgotten,
             threads: threads.into(),
@@ -240,7 +240,7 @@ fn no_orphan_is_missed_or_late_when_it_becomes_hot_and_calm() {
     alone(&[As::Us], || {
         let sandbox = Sandbox::new();
         let watch = Watch::start(&sandbox.root());
-        let writers = Writers::start(&sandbox.root());
+        let writers = WriterNames::start(&sandbox.root());
         watch.says(IS_HOT, 1);
         // Hot for some graces, calm until all is gone that was forgotten before, and once more.
         thread::sleep(3 * GRACE);
@@ -287,7 +287,7 @@ fn one_that_is_scanned_too_slowly_is_watched() {
             return skipped("calls cannot be handed over here");
         }
         let sandbox = Sandbox::new();
-        let writers = Writers::start(&sandbox.root());
+        let writers = WriterNames::start(&sandbox.root());
         writers.go(Pace::Calm);
         let (pace, forgotten) = (Arc::clone(&writers.pace), Arc::clone(&writers.forgotten));
         let (root, slow) = (sandbox.root(), Arc::new(AtomicBool::new(false)));
@@ -332,7 +332,7 @@ fn directories_below_a_hot_one_come_and_go() {
     alone(&[As::Us], || {
         let sandbox = Sandbox::new().dir("old");
         let watch = Watch::start(&sandbox.root());
-        let writers = Writers::start(&sandbox.root());
+        let writers = WriterNames::start(&sandbox.root());
         watch.says(IS_HOT, 1);
         let takes = |temp: &str| {
             sandbox.write(temp, "");
@@ -364,7 +364,7 @@ fn moved_into_a_hot_one(existing: Existing, then: impl FnOnce(&Sandbox, &Watch, 
         // Longer than the grace: it would be taken at once.
         thread::sleep(GRACE + GRACE / 2);
         let watch = Watch::with(&sandbox.root(), existing);
-        let writers = Writers::start(&sandbox.root());
+        let writers = WriterNames::start(&sandbox.root());
         watch.says(IS_HOT, 1);
         // The next scan is to come soon: what it gives less than a whole grace must show.
         thread::sleep(GRACE * 3 / 8);
@@ -402,7 +402,7 @@ fn a_hot_root_that_is_replaced_is_watched() {
     alone(&[As::Us], || {
         let sandbox = Sandbox::new();
         let watch = Watch::start(&sandbox.root());
-        let writers = Writers::start(&sandbox.root());
+        let writers = WriterNames::start(&sandbox.root());
         watch.says(IS_HOT, 1);
         let (root, away) = (sandbox.root(), sandbox.base().join("away"));
         fs::rename(&root, &away).unwrap();
@@ -417,7 +417,7 @@ fn a_hot_root_that_is_replaced_is_watched() {
         takes("heard.4194304.tmp");
         // A second writer makes that one hot, too.
         let hot = said(IS_HOT);
-        let writers = Writers::start(&root);
+        let writers = WriterNames::start(&root);
         watch.says(IS_HOT, hot + 1);
         writers.stop();
         fs::remove_dir_all(&root).unwrap();

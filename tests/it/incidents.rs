@@ -20,32 +20,32 @@ use std::path::Path;
 use std::time::Duration;
 
 use orphand::clock;
-use orphand::decide::judge::{Reach, Reason, Verdict};
-use orphand::decide::observation::{Fingerprint, Hold as Held, Kind};
+use orphand::decide::judge::{LeaseCoverage, Reason, Verdict};
+use orphand::decide::observation::{Fingerprint, Kind, UseState as Held};
 use orphand::decide::policy::Open;
-use orphand::decide::time::{ClockWatch, Mono, Now, Wall};
+use orphand::decide::time::{ClockJumpDetector, Mono, Now, Wall};
 use orphand::decide::tracker::{Look, Next, Origin, Tracked};
 use orphand::event::Event;
-use orphand::evidence::{self, Asker};
-use orphand::pass::{Ground, Pass};
+use orphand::evidence::{self, LeaseThread};
+use orphand::pass::{DirContext, Pass};
 use orphand::reap::{Outcome, Reaper, Step};
 
 use crate::attacks;
-use crate::holders::{Hold, Holding};
+use crate::fixture::*;
+use crate::holders::{Holding, UseState};
 use crate::places::Mounted;
 use crate::sandbox::{self, NOBODY, Sandbox, dead_pid, is_root};
-use crate::stage::*;
 
 const SHORT: [&str; 2] = ["--grace", "100ms"];
 const OLD_ENOUGH: Duration = Duration::from_millis(150);
 
 #[track_caller]
-fn kept(stage: &Stage, want: Reason) {
-    match stage.judge(TEMP) {
+fn kept(fixture: &Fixture, want: Reason) {
+    match fixture.judge(TEMP) {
         Event::Kept { reason, .. } => assert_eq!(reason, want),
         event => panic!("{event:?}"),
     }
-    stage.has_only(OLD, &stage.temp, "");
+    fixture.has_only(OLD, &fixture.temp, "");
 }
 
 // --- Who holds it
@@ -58,16 +58,16 @@ fn kept(stage: &Stage, want: Reason) {
 fn owncloud_36187_pi_lens_2686_duckdb_24758_jdk_8286030_omnigent_7495_dot_agent_deck_472_open_all_the_time()
  {
     alone(EVERYBODY, || {
-        let stage = Stage::new();
-        let holding = Holding::new(Hold::Write, &stage.temp);
-        kept(&stage, Reason::InUse);
+        let fixture = Fixture::new();
+        let holding = Holding::new(UseState::Write, &fixture.temp);
+        kept(&fixture, Reason::InUse);
         drop(holding);
-        let stage = Stage::new();
+        let fixture = Fixture::new();
         let name = format!("{TARGET}.{}.1.tmp", dead_pid());
-        let temp = stage.dir.join(&name);
-        fs::rename(&stage.temp, &temp).unwrap();
-        let holding = Holding::new(Hold::Read, &temp);
-        let event = stage.judge(&name);
+        let temp = fixture.dir.join(&name);
+        fs::rename(&fixture.temp, &temp).unwrap();
+        let holding = Holding::new(UseState::Read, &temp);
+        let event = fixture.judge(&name);
         let in_use = matches!(
             event,
             Event::Kept {
@@ -81,11 +81,11 @@ fn owncloud_36187_pi_lens_2686_duckdb_24758_jdk_8286030_omnigent_7495_dot_agent_
         );
         drop(holding);
         if is_root() {
-            let holding = Holding::within(Hold::Write, &temp, |command| {
+            let holding = Holding::within(UseState::Write, &temp, |command| {
                 // SAFETY: between fork and exec only system calls are made.
                 unsafe { command.pre_exec(own_pids) };
             });
-            let event = stage.judge(&name);
+            let event = fixture.judge(&name);
             let in_use = matches!(
                 event,
                 Event::Kept {
@@ -104,14 +104,14 @@ fn owncloud_36187_pi_lens_2686_duckdb_24758_jdk_8286030_omnigent_7495_dot_agent_
 #[test]
 fn systemd_30760_dycov_371_a_file_that_is_locked() {
     alone(EVERYBODY, || {
-        let stage = Stage::new();
-        fs::write(&stage.temp, "").unwrap();
-        let _holding = Holding::new(Hold::Flock, &stage.temp);
-        match stage.judge(TEMP) {
+        let fixture = Fixture::new();
+        fs::write(&fixture.temp, "").unwrap();
+        let _holding = Holding::new(UseState::Flock, &fixture.temp);
+        match fixture.judge(TEMP) {
             Event::Kept { reason, .. } => assert_eq!(reason, Reason::Locked),
             event => panic!("{event:?}"),
         }
-        assert!(stage.temp.exists());
+        assert!(fixture.temp.exists());
     });
 }
 
@@ -121,7 +121,7 @@ fn systemd_30760_dycov_371_a_file_that_is_locked() {
 fn tmpwatch_without_fuser_kubernetes_27651_no_answer() {
     alone(EVERYBODY, || {
         refuse_leases();
-        kept(&Stage::new(), Reason::CannotTell);
+        kept(&Fixture::new(), Reason::CannotTell);
     });
 }
 
@@ -130,7 +130,7 @@ fn tmpwatch_without_fuser_kubernetes_27651_no_answer() {
 #[test]
 fn kirocrew_6268_a_proc_that_shows_a_part() {
     alone(&[As::PidNamespace], || {
-        assert!(!evidence::census(&[], Reach::OpenersOnly).complete);
+        assert!(!evidence::scan_processes(&[], LeaseCoverage::OpensOnly).complete);
     });
 }
 
@@ -139,10 +139,10 @@ fn kirocrew_6268_a_proc_that_shows_a_part() {
 #[test]
 fn cc_reaper_18_held_by_another_path() {
     alone(EVERYBODY, || {
-        let stage = Stage::new();
-        symlink(&stage.dir, stage.outside.join("way")).unwrap();
-        let holding = Holding::new(Hold::Write, &stage.outside.join("way").join(TEMP));
-        match stage.judge(TEMP) {
+        let fixture = Fixture::new();
+        symlink(&fixture.dir, fixture.outside.join("way")).unwrap();
+        let holding = Holding::new(UseState::Write, &fixture.outside.join("way").join(TEMP));
+        match fixture.judge(TEMP) {
             Event::Kept { holders, .. } => {
                 let pids: Vec<u32> = holders.iter().map(|holder| holder.pid).collect();
                 assert_eq!(pids, [holding.pid]);
@@ -158,14 +158,14 @@ fn cc_reaper_18_held_by_another_path() {
 #[test]
 fn cve_2017_18078_a_hard_link() {
     alone(EVERYBODY, || {
-        let stage = Stage::new();
-        let elsewhere = stage.outside.join("passwd");
-        fs::hard_link(&stage.temp, &elsewhere).unwrap();
-        match stage.judge(TEMP) {
+        let fixture = Fixture::new();
+        let elsewhere = fixture.outside.join("passwd");
+        fs::hard_link(&fixture.temp, &elsewhere).unwrap();
+        match fixture.judge(TEMP) {
             Event::Kept { reason, .. } => assert_eq!(reason, Reason::HardLinked),
             event => panic!("{event:?}"),
         }
-        assert!(stage.temp.exists() && elsewhere.exists());
+        assert!(fixture.temp.exists() && elsewhere.exists());
     });
 }
 
@@ -175,14 +175,14 @@ fn systemd_30690_a_fifo() {
     alone(EVERYBODY, || {
         let (say, said) = std::sync::mpsc::channel();
         std::thread::spawn(move || {
-            let stage = Stage::new();
-            let (temp, other) = (stage.temp.clone(), stage.outside.join("fifo"));
+            let fixture = Fixture::new();
+            let (temp, other) = (fixture.temp.clone(), fixture.outside.join("fifo"));
             let stunt = Stunt::new(Step::Open, move || {
                 sandbox::fifo(&other);
                 fs::rename(&other, &temp).unwrap();
             });
-            let outcome = format!("{:?}", stage.reap(stunt.hook));
-            drop(stage);
+            let outcome = format!("{:?}", fixture.reap(stunt.hook));
+            drop(fixture);
             let _ = say.send(outcome);
         });
         let said = said.recv_timeout(Duration::from_secs(20));
@@ -196,20 +196,20 @@ fn systemd_30690_a_fifo() {
 #[test]
 fn systemd_35182_prometheus_8180_tinynvidiaupdatechecker_289_sockets_and_directories() {
     alone(EVERYBODY, || {
-        let stage = Stage::new();
-        fs::remove_file(&stage.temp).unwrap();
+        let fixture = Fixture::new();
+        fs::remove_file(&fixture.temp).unwrap();
         // Made as mknod(2) makes it: bind(2) takes no long path.
         let (at, socket) = (rustix::fs::CWD, rustix::fs::FileType::Socket);
-        rustix::fs::mknodat(at, &stage.temp, socket, rustix::fs::Mode::RWXU, 0).unwrap();
-        fs::create_dir(stage.dir.join("01H8.tmp")).unwrap();
+        rustix::fs::mknodat(at, &fixture.temp, socket, rustix::fs::Mode::RWXU, 0).unwrap();
+        fs::create_dir(fixture.dir.join("01H8.tmp")).unwrap();
         for name in [TEMP, "01H8.tmp"] {
-            let mut due = stage.due(name);
-            let events = stage.pass(&tools(None), &mut Default::default(), &mut due);
+            let mut due = fixture.due(name);
+            let events = fixture.pass(&engine(None), &mut Default::default(), &mut due);
             assert!(
                 events.is_empty() && due[0].temp.is_none(),
                 "{name}: {events:?}"
             );
-            assert!(stage.dir.join(name).exists());
+            assert!(fixture.dir.join(name).exists());
         }
     });
 }
@@ -222,7 +222,7 @@ fn agmsg_938_processes_of_another_host() {
         let base = tempfile::tempdir().unwrap();
         let _mounted = Mounted::new("ramfs", base.path(), "ramfs", 0, "");
         let home = tempfile::TempDir::new_in(base.path()).unwrap();
-        kept(&Stage::within(home), Reason::NetworkFs);
+        kept(&Fixture::within(home), Reason::NetworkFs);
     });
 }
 
@@ -232,28 +232,34 @@ fn agmsg_938_processes_of_another_host() {
 #[test]
 fn cve_2018_6954_cve_2017_1002102_bleachbit_385_a_symlink_below_the_root() {
     alone(EVERYBODY, || {
-        let stage = Stage::new();
-        let elsewhere = stage.outside.join("elsewhere");
+        let fixture = Fixture::new();
+        let elsewhere = fixture.outside.join("elsewhere");
         fs::create_dir(&elsewhere).unwrap();
-        fs::rename(&stage.dir, elsewhere.join(BELOW)).unwrap();
-        symlink("../outside/elsewhere", stage.root.path.join("way")).unwrap();
+        fs::rename(&fixture.dir, elsewhere.join(BELOW)).unwrap();
+        symlink("../outside/elsewhere", fixture.root.path.join("way")).unwrap();
         let below = Path::new("way").join(BELOW);
-        let ground = Ground {
-            root: &stage.root,
+        let dir_context = DirContext {
+            root: &fixture.root,
             id: None,
             below: &below,
         };
-        let (tools, asker, mut clocks) = (tools(None), Asker::new(), ClockWatch::default());
-        let mut due = stage.due(TEMP);
+        let (engine, lease_thread, mut clocks) = (
+            engine(None),
+            LeaseThread::new(),
+            ClockJumpDetector::default(),
+        );
+        let mut due = fixture.due(TEMP);
         let mut events = Vec::new();
         // Until it is forgotten, or gone.
         while let Some(temp) = &due[0].temp {
             std::thread::sleep(temp.due().since(clock::mono()));
-            Pass::new(&tools, ground, &asker, &mut |event| events.push(event))
-                .run(&mut clocks, &mut due);
+            Pass::new(&engine, dir_context, &lease_thread, &mut |event| {
+                events.push(event)
+            })
+            .run(&mut clocks, &mut due);
         }
         assert!(events.is_empty(), "{events:?}");
-        stage.has_only(OLD, &elsewhere.join(BELOW).join(TEMP), "");
+        fixture.has_only(OLD, &elsewhere.join(BELOW).join(TEMP), "");
     });
 }
 
@@ -285,18 +291,18 @@ fn cve_2017_18925_a_symlink_above_the_root() {
 #[test]
 fn kubernetes_7317_systemd_12692_another_mount_below_the_root() {
     alone(&[As::Mounts], || {
-        let stage = Stage::new();
-        let other = stage.dir.join("volume");
+        let fixture = Fixture::new();
+        let other = fixture.dir.join("volume");
         fs::create_dir(&other).unwrap();
         let _mounted = Mounted::new("tmpfs", &other, "tmpfs", 0, "");
         fs::write(other.join(TARGET), WHOLE).unwrap();
         fs::write(other.join(TEMP), b"of the volume").unwrap();
-        let events = stage.sweep();
+        let events = fixture.sweep();
         assert!(
             matches!(events.as_slice(), [Event::Reaped(_)]),
             "{events:?}"
         );
-        stage.has_only(b"of the volume", &other.join(TEMP), "");
+        fixture.has_only(b"of the volume", &other.join(TEMP), "");
     });
 }
 
@@ -359,14 +365,14 @@ fn mamba_103_the_whole_tree() {
 #[test]
 fn razor_2002_tmpreaper_systemd_tmpfiles_262_another_file_by_the_same_name() {
     alone(EVERYBODY, || {
-        let stage = Stage::new();
-        let (temp, other) = (stage.temp.clone(), stage.dir.join("other"));
+        let fixture = Fixture::new();
+        let (temp, other) = (fixture.temp.clone(), fixture.dir.join("other"));
         let stunt = Stunt::new(Step::Claim, move || {
             fs::write(&other, "of the victim").unwrap();
             fs::rename(&other, &temp).unwrap();
         });
-        let outcome = stage.reap(stunt.hook);
-        stage.has_only(b"of the victim", &stage.temp, &format!("{outcome:?}"));
+        let outcome = fixture.reap(stunt.hook);
+        fixture.has_only(b"of the victim", &fixture.temp, &format!("{outcome:?}"));
     });
 }
 
@@ -375,17 +381,20 @@ fn razor_2002_tmpreaper_systemd_tmpfiles_262_another_file_by_the_same_name() {
 #[test]
 fn containerd_atomicfile_the_same_file_once_more() {
     alone(EVERYBODY, || {
-        let stage = Stage::new();
-        let (temp, ino) = (stage.temp.clone(), fs::metadata(&stage.temp).unwrap().ino());
+        let fixture = Fixture::new();
+        let (temp, ino) = (
+            fixture.temp.clone(),
+            fs::metadata(&fixture.temp).unwrap().ino(),
+        );
         let stunt = Stunt::new(Step::Claim, move || {
             let opener = std::thread::spawn(move || std::mem::forget(File::open(temp)));
             wait_until("it waits", || opener.is_finished() || waits_for_lease(ino));
         });
-        let outcome = stage.reap(stunt.hook.clone());
+        let outcome = fixture.reap(stunt.hook.clone());
         let put_back = matches!(outcome, Outcome::Kept(Reason::InUse));
         assert!(put_back, "{outcome:?}");
         assert_eq!(stunt.steps().last(), Some(&Step::ProveAgain), "{outcome:?}");
-        stage.has_only(OLD, &stage.temp, "");
+        fixture.has_only(OLD, &fixture.temp, "");
     });
 }
 
@@ -491,10 +500,10 @@ fn systemd_4679_lorax_24_ccache_512_a_clock_that_was_set() {
                 nsec: 0,
             },
         },
-        parted: Some(at(9_998)),
+        last_jump: Some(at(9_998)),
         fingerprint,
         lag: Duration::ZERO,
-        hold: Held::Free,
+        hold: Held::Unused,
     };
     let first = temp.look(&look(10_000), GRACE, Open::Keep);
     assert_eq!(first, Next::LookAt(at(9_998).after(GRACE)));
@@ -505,17 +514,17 @@ fn systemd_4679_lorax_24_ccache_512_a_clock_that_was_set() {
 #[test]
 fn openswarm_456_dot_agent_deck_727_a_pid_that_always_lives() {
     let judged = |unused| {
-        let stage = Stage::new();
+        let fixture = Fixture::new();
         let uuid = "4f1c2d3e-5a6b-4c7d-8e9f-0a1b2c3d4e5f";
         let name = format!("{TARGET}.{}.{uuid}.tmp", std::process::id());
-        let mut candidate = stage.candidate(Verdict::Reap);
-        fs::rename(&stage.temp, stage.dir.join(&name)).unwrap();
-        candidate.suspect.name = name.clone().into();
-        candidate.suspect.reading = stage.root.policy.names.read(name.as_ref());
-        candidate.suspect.expected = None;
-        candidate.suspect.quiet = candidate.suspect.quiet.max(unused);
-        candidate.suspect.unused = unused;
-        stage.reap_candidate(&Reaper::new(), candidate)
+        let mut candidate = fixture.candidate(Verdict::Reap);
+        fs::rename(&fixture.temp, fixture.dir.join(&name)).unwrap();
+        candidate.temp_info.name = name.clone().into();
+        candidate.temp_info.parsed = fixture.root.policy.names.parse(name.as_ref());
+        candidate.temp_info.expected = None;
+        candidate.temp_info.quiet = candidate.temp_info.quiet.max(unused);
+        candidate.temp_info.unused = unused;
+        fixture.reap_candidate(&Reaper::new(), candidate)
     };
     alone(EVERYBODY, || {
         let young = judged(Duration::from_secs(86_399));
@@ -548,10 +557,10 @@ fn lean_ctx_958_opencodex_499_its_writer_lives() {
 #[test]
 fn streamlit_15934_trvl_513_go_fastdfs_414_the_only_copy() {
     alone(EVERYBODY, || {
-        let stage = Stage::new().with_sole_copy();
-        let event = stage.judge(TEMP);
+        let fixture = Fixture::new().with_sole_copy();
+        let event = fixture.judge(TEMP);
         assert!(matches!(event, Event::Quarantined { .. }), "{event:?}");
-        assert_eq!(stage.copies(OLD).len(), 1);
+        assert_eq!(fixture.copies(OLD).len(), 1);
     });
 }
 
@@ -559,14 +568,14 @@ fn streamlit_15934_trvl_513_go_fastdfs_414_the_only_copy() {
 #[test]
 fn openclaw_77783_a_target_of_zero_bytes() {
     alone(EVERYBODY, || {
-        let stage = Stage::new();
-        fs::write(&stage.target, "").unwrap();
+        let fixture = Fixture::new();
+        fs::write(&fixture.target, "").unwrap();
         // The target is the older one: a newer one with less data would not count in any case.
         std::thread::sleep(Duration::from_millis(20));
-        fs::write(&stage.temp, OLD).unwrap();
-        let event = stage.judge(TEMP);
+        fs::write(&fixture.temp, OLD).unwrap();
+        let event = fixture.judge(TEMP);
         assert!(matches!(event, Event::Quarantined { .. }), "{event:?}");
-        assert_eq!(stage.copies(OLD).len(), 1);
+        assert_eq!(fixture.copies(OLD).len(), 1);
     });
 }
 

@@ -13,9 +13,9 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 
+use crate::fixture::skipped;
 use crate::intercept::{self, Answer, Asked, Call};
 use crate::sandbox::{Ran, Sandbox};
-use crate::stage::skipped;
 
 const OLD: &str = "what the dead writer wrote";
 const NEW: &str = "what a live writer is just writing";

@@ -62,14 +62,14 @@ mod overdue;
 #[cfg(target_os = "linux")]
 mod places;
 
+mod fixture;
 mod protocol;
-mod stage;
 // Its rates and pauses were measured on Linux and nowhere else.
 #[cfg(target_os = "linux")]
 mod storm;
 // The service in it is systemd's.
 #[cfg(target_os = "linux")]
+mod fake_env;
+#[cfg(target_os = "linux")]
 mod transcript;
 mod verdicts;
-#[cfg(target_os = "linux")]
-mod world;

@@ -14,9 +14,9 @@ use orphand::decide::policy::{Graces, Policy};
 use orphand::event::{Cause, Event, RootState};
 use serde_json::Value;
 
+use crate::fake_env::{FakeEnv, Trouble};
+use crate::fixture::{As, EVERYBODY, alone, skipped};
 use crate::sandbox::{Begin, DEADLINE, Sandbox, Watching, is, name, signal};
-use crate::stage::{As, EVERYBODY, alone, skipped};
-use crate::world::{Trouble, World};
 
 const SHORT: [&str; 2] = ["--grace", "200ms"];
 const DEEP: [&str; 3] = ["--grace", "200ms", "-r"];
@@ -165,13 +165,13 @@ fn twenty_thousand_leaks_while_it_is_stopped() {
 #[test]
 fn a_queue_of_eight() {
     let sandbox = Sandbox::new();
-    let world = match World::new(&sandbox) {
-        Ok(world) => world,
+    let fake_env = match FakeEnv::new(&sandbox) {
+        Ok(fake_env) => fake_env,
         Err(why) => return skipped(&why),
     };
-    world.set_queue(8);
+    fake_env.set_queue(8);
     let args = ["watch", "--json", "--grace", "200ms", "-r", "root"];
-    let mut watching = Watching::start(world.holds(sandbox.command(args))).ready();
+    let mut watching = Watching::start(fake_env.holds(sandbox.command(args))).ready();
     let stopped = Stopped::new(&watching);
     for n in 0..500 {
         sandbox.write(format!("stopped/{n}/a.4194304.tmp"), "");
@@ -206,16 +206,16 @@ fn a_queue_of_eight() {
 #[test]
 fn scans_for_lost_events_do_not_feed_themselves() {
     let sandbox = Sandbox::new();
-    let world = match World::new(&sandbox) {
-        Ok(world) => world,
+    let fake_env = match FakeEnv::new(&sandbox) {
+        Ok(fake_env) => fake_env,
         Err(why) => return skipped(&why),
     };
-    world.set_queue(8);
+    fake_env.set_queue(8);
     for n in 0..50 {
         sandbox.make_dir(format!("{n}"));
     }
     let args = ["watch", "--json", "--grace", "200ms", "-r", "root"];
-    let mut watching = Watching::start(world.holds(sandbox.command(args))).ready();
+    let mut watching = Watching::start(fake_env.holds(sandbox.command(args))).ready();
     let stopped = Stopped::new(&watching);
     for n in 0..50 {
         sandbox.write(format!("{n}/no-temp"), "");
@@ -238,16 +238,16 @@ fn scans_for_lost_events_do_not_feed_themselves() {
 #[test]
 fn a_scan_for_lost_events_that_cannot_read() {
     let sandbox = Sandbox::new();
-    let world = match World::new(&sandbox) {
-        Ok(world) => world,
+    let fake_env = match FakeEnv::new(&sandbox) {
+        Ok(fake_env) => fake_env,
         Err(why) => return skipped(&why),
     };
-    world.set_queue(8);
+    fake_env.set_queue(8);
     let args = ["watch", "--json", "--grace", "200ms", "root"];
-    let mut watching = Watching::start(world.holds(sandbox.command(args))).ready();
+    let mut watching = Watching::start(fake_env.holds(sandbox.command(args))).ready();
     // One that is open for a moment only would count as taken.
     let (mut last, mut same) = (BTreeSet::new(), 0);
-    crate::stage::wait_until("its descriptors rest", || {
+    crate::fixture::wait_until("its descriptors rest", || {
         let now = open_descriptors(watching.pid());
         same = if now == last { same + 1 } else { 0 };
         last = now;
@@ -441,7 +441,7 @@ fn limited(test: impl Fn(&Sandbox, &Limited<'_>)) {
     Sandbox::each(|sandbox| {
         let mut command = sandbox.program("unshare");
         command.args(["--user", "--map-root-user", "true"]);
-        match command.said() {
+        match command.collect_output() {
             Ok(ran) if ran.status.success() => test(&sandbox, &Limited(&sandbox)),
             other => skipped(&format!("no user namespace can be had: {other:?}")),
         }
@@ -450,7 +450,7 @@ fn limited(test: impl Fn(&Sandbox, &Limited<'_>)) {
 
 /// It was said once, in words that nobody can take for a full disk, and with the cure.
 #[track_caller]
-fn says_the_limit(stderr: &str, cure: &str) {
+fn says_the_limit(stderr: &str, fix: &str) {
     let said: Vec<&str> = stderr
         .lines()
         .filter(|line| line.contains("cannot watch"))
@@ -459,7 +459,7 @@ fn says_the_limit(stderr: &str, cure: &str) {
         panic!("{} times: {stderr}", said.len());
     };
     assert!(said.contains("Disks have nothing to do with it"), "{said}");
-    assert!(said.contains(cure), "{said}");
+    assert!(said.contains(fix), "{said}");
     for wrong in ["No space", "no space", "ENOSPC", "os error 28", "full"] {
         assert!(!stderr.contains(wrong), "{wrong:?} in {stderr}");
     }
@@ -512,7 +512,7 @@ fn no_room_for_another_watch() {
 fn no_room_for_the_root_or_the_way_to_it() {
     limited(|sandbox, limited| {
         let instances = "fs.inotify.max_user_instances=";
-        for (limit, most, cure) in [
+        for (limit, most, fix) in [
             ("max_inotify_watches", 1, "fs.inotify.max_user_watches="),
             ("max_inotify_instances", 1, instances),
             ("max_inotify_instances", 0, instances),
@@ -525,9 +525,9 @@ fn no_room_for_the_root_or_the_way_to_it() {
             let (about_way, about_root): (Vec<_>, Vec<_>) = stderr
                 .lines()
                 .partition(|line| line.contains("folders that lead"));
-            says_the_limit(&about_root.join("\n"), cure);
+            says_the_limit(&about_root.join("\n"), fix);
             if !about_way.is_empty() {
-                says_the_limit(&about_way.join("\n"), cure);
+                says_the_limit(&about_way.join("\n"), fix);
             }
             // It is replaced, and nobody can hear that.
             let away = sandbox.base().join(format!("{limit}-{most}"));
@@ -552,19 +552,19 @@ fn no_room_for_the_root_or_the_way_to_it() {
 #[test]
 fn a_thread_of_notifys_that_dies() {
     let sandbox = Sandbox::new().dir("sub");
-    let world = match World::new(&sandbox) {
-        Ok(world) => world,
+    let fake_env = match FakeEnv::new(&sandbox) {
+        Ok(fake_env) => fake_env,
         Err(why) => return skipped(&why),
     };
     for trouble in [Trouble::Die, Trouble::Error, Trouble::Die] {
         let args = ["watch", "--json", "--grace", "200ms", "-r", "root"];
-        let mut watching = Watching::start(world.holds(sandbox.command(args))).ready();
-        world.trouble(trouble);
+        let mut watching = Watching::start(fake_env.holds(sandbox.command(args))).ready();
+        fake_env.trouble(trouble);
         // Its event is lost with the thread that was to hear it.
         sandbox.write("sub/a.4194304.tmp", "");
         watching.wait_for(rescan("overflow"));
         taken(&mut watching, &sandbox, "sub/a.4194304.tmp");
-        assert!(world.has_struck());
+        assert!(fake_env.has_struck());
         takes(&mut watching, &sandbox, "sub/b.4194304.tmp");
         takes(&mut watching, &sandbox, "new/c.4194304.tmp");
         fs::remove_dir_all(sandbox.path("new")).unwrap();
@@ -591,13 +591,13 @@ fn listeners(pid: u32) -> usize {
 #[test]
 fn the_thread_that_hears_of_parents_dies() {
     let sandbox = Sandbox::new();
-    let world = match World::new(&sandbox) {
-        Ok(world) => world,
+    let fake_env = match FakeEnv::new(&sandbox) {
+        Ok(fake_env) => fake_env,
         Err(why) => return skipped(&why),
     };
     let args = ["watch", "--json", "--grace", "200ms", "root"];
-    let mut watching = Watching::start(world.holds(sandbox.command(args))).ready();
-    world.trouble(Trouble::Die);
+    let mut watching = Watching::start(fake_env.holds(sandbox.command(args))).ready();
+    fake_env.trouble(Trouble::Die);
     // Something in the parent that concerns nobody.
     sandbox.write("../beside", "");
     watching.wait_for(rescan("overflow"));
@@ -614,8 +614,8 @@ fn the_thread_that_hears_of_parents_dies() {
 #[test]
 fn the_thread_that_hears_of_the_configuration_dies() {
     let sandbox = Sandbox::new().dir("a").dir("b");
-    let world = match World::new(&sandbox) {
-        Ok(world) => world,
+    let fake_env = match FakeEnv::new(&sandbox) {
+        Ok(fake_env) => fake_env,
         Err(why) => return skipped(&why),
     };
     let folder = sandbox.base().join("config/orphand");
@@ -628,12 +628,12 @@ fn the_thread_that_hears_of_the_configuration_dies() {
     configure("a");
     sandbox.write("b/y.4194304.tmp", "");
     let command = sandbox.command(["watch", "--json"]);
-    let mut watching = Watching::start(world.holds(command)).ready();
+    let mut watching = Watching::start(fake_env.holds(command)).ready();
     // Nobody else hears anything now.
-    world.trouble(Trouble::Die);
+    fake_env.trouble(Trouble::Die);
     configure("b");
     taken(&mut watching, &sandbox, "b/y.4194304.tmp");
-    assert!(world.has_struck());
+    assert!(fake_env.has_struck());
     sandbox.write("a/z.4194304.tmp", "");
     configure("a");
     taken(&mut watching, &sandbox, "a/z.4194304.tmp");
@@ -790,13 +790,13 @@ fn the_scan_by_time_gives_way() {
             .start()
             .unwrap();
         next(&watcher, |event| matches!(event, Event::Ready { .. }));
-        let keeper = thread("orphand-keeper");
+        let supervisor = thread("orphand-keeper");
         let mut seen = BTreeSet::new();
         let end = Instant::now() + DEADLINE;
         while seen.len() < 3 {
             assert!(Instant::now() < end, "{seen:?}");
             // None, idle, none again.
-            let class = io_class(keeper);
+            let class = io_class(supervisor);
             let wanted = if seen.len() == 1 { 3 } else { 0 };
             if class == wanted {
                 seen.insert((seen.len(), class));
@@ -1066,7 +1066,7 @@ struct Loop(String);
 impl Loop {
     fn new(image: &Path) -> Result<Loop, String> {
         fs::File::create(image).unwrap().set_len(8 << 20).unwrap();
-        let done = |command: &mut Command| match command.said() {
+        let done = |command: &mut Command| match command.collect_output() {
             Ok(done) if done.status.success() => Ok(done.stdout),
             Ok(done) => Err(String::from_utf8_lossy(&done.stderr).into_owned()),
             Err(error) => Err(format!("{command:?}: {error}")),

@@ -18,13 +18,15 @@ use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use orphand::decide::judge::{Dates, Evidence, Place, Reach, Target, Verdict, Writer, judge};
-use orphand::decide::observation::{Fingerprint, Hold, Kind, Observation};
+use orphand::decide::judge::{
+    Dates, Evidence, LeaseCoverage, Place, Target, Verdict, Writer, judge,
+};
+use orphand::decide::observation::{Fingerprint, Kind, Observation, UseState};
 use orphand::decide::policy::Policy;
 use orphand::decide::time::Wall;
 use orphand::reap::Step;
 
-use crate::stage::{As, alone};
+use crate::fixture::{As, alone};
 
 /// A number that stands for an inode.
 type Ino = u8;
@@ -290,7 +292,7 @@ struct Told {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-struct World {
+struct FakeEnv {
     names: [Option<Ino>; NAMES],
     inodes: [Inode; INODES],
     /// How many of them there are.
@@ -305,26 +307,26 @@ type Loss = &'static str;
 
 /// Who does something.
 #[derive(Clone, Copy, Debug)]
-enum Deed {
+enum ActionOptions {
     Acts(usize, Op, &'static str),
     Dies(usize),
     Reaps(At),
     IsKilled,
 }
 
-impl fmt::Display for Deed {
+impl fmt::Display for ActionOptions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Deed::Acts(who, op, what) => write!(f, "actor {who}: {op:?}{what}"),
-            Deed::Dies(who) => write!(f, "actor {who} dies"),
-            Deed::Reaps(at) => write!(f, "reaper: {at:?}"),
-            Deed::IsKilled => f.write_str("the reaper is killed"),
+            ActionOptions::Acts(who, op, what) => write!(f, "actor {who}: {op:?}{what}"),
+            ActionOptions::Dies(who) => write!(f, "actor {who} dies"),
+            ActionOptions::Reaps(at) => write!(f, "reaper: {at:?}"),
+            ActionOptions::IsKilled => f.write_str("the reaper is killed"),
         }
     }
 }
 
 /// What somebody does, and what comes of it.
-type Next = (Deed, Result<World, Loss>);
+type Next = (ActionOptions, Result<FakeEnv, Loss>);
 
 /// A check that the protocol makes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -335,7 +337,7 @@ enum Check {
     Resolve,
     Look,
     Opened,
-    Proof,
+    LeasedFile,
     Judge,
     /// The judge's own comparison with the earlier look.
     JudgedSame,
@@ -366,7 +368,7 @@ impl Check {
         Check::Resolve,
         Check::Look,
         Check::Opened,
-        Check::Proof,
+        Check::LeasedFile,
         Check::Judge,
         Check::JudgedSame,
         Check::Compare,
@@ -439,7 +441,7 @@ struct Model {
     open: Option<Window>,
 }
 
-impl World {
+impl FakeEnv {
     fn at(&self, name: Name) -> Option<Ino> {
         self.names[name.index()]
     }
@@ -541,8 +543,8 @@ impl Model {
         self.open != Some(window)
     }
 
-    fn start(&self) -> World {
-        let mut world = World {
+    fn start(&self) -> FakeEnv {
+        let mut fake_env = FakeEnv {
             names: [None; NAMES],
             inodes: [Inode::default(); INODES],
             made: 0,
@@ -559,45 +561,45 @@ impl Model {
         };
         for (name, there) in [(Name::Target, self.target), (Name::Temp, self.orphan)] {
             if there {
-                let ino = world.make(name);
-                world.inode(ino).empty = false;
+                let ino = fake_env.make(name);
+                fake_env.inode(ino).empty = false;
             }
         }
-        world
+        fake_env
     }
 
-    fn next(&self, world: &World, next: &mut Vec<Next>) {
-        for index in 0..world.actors.len() {
-            self.act(world, index, next);
+    fn next(&self, fake_env: &FakeEnv, next: &mut Vec<Next>) {
+        for index in 0..fake_env.actors.len() {
+            self.act(fake_env, index, next);
         }
-        self.reap(world, next);
+        self.reap(fake_env, next);
     }
 
     /// What the actor may do now: go on, or die.
-    fn act(&self, world: &World, index: usize, next: &mut Vec<Next>) {
-        let me = world.actors[index];
+    fn act(&self, fake_env: &FakeEnv, index: usize, next: &mut Vec<Next>) {
+        let me = fake_env.actors[index];
         let Some(op) = self.scripts[index].get(usize::from(me.at)) else {
             return;
         };
         if me.dead {
             return;
         }
-        let mut dead = *world;
+        let mut dead = *fake_env;
         dead.actors[index] = Actor {
             dead: true,
             at: me.at,
             ..Actor::default()
         };
-        next.push((Deed::Dies(index), Ok(dead)));
+        next.push((ActionOptions::Dies(index), Ok(dead)));
 
-        let mut then = *world;
+        let mut then = *fake_env;
         let end = self.scripts[index].len() as u8;
         // Set on the copy through this, at the end of each arm.
         let mut me = me;
         let mut loss = None;
         let mut what = "";
         match *op {
-            Op::Create(name) if world.at(name).is_some() => {
+            Op::Create(name) if fake_env.at(name).is_some() => {
                 me.at = end;
                 what = " gives up";
             }
@@ -609,7 +611,7 @@ impl Model {
                 me.at += 1;
             }
             Op::Open(how) => match me.opening {
-                Opening::Not => match (world.at(Name::Temp), how) {
+                Opening::Not => match (fake_env.at(Name::Temp), how) {
                     (Some(ino), _) => {
                         me.opening = Opening::Found(ino);
                         what = " finds it";
@@ -632,7 +634,7 @@ impl Model {
                     what = " is counted";
                 }
                 Opening::Counted(ino) | Opening::Waits(ino) => {
-                    match (world.inodes[usize::from(ino)].lease, me.opening) {
+                    match (fake_env.inodes[usize::from(ino)].lease, me.opening) {
                         (Lease::None, _) => {
                             me.opening = Opening::Not;
                             me.open = Some(ino);
@@ -651,7 +653,7 @@ impl Model {
                         _ => {
                             then.inode(ino).lease = Lease::Breaking;
                             if how == How::ReadWithoutWaiting {
-                                let before = match world.reaper.at {
+                                let before = match fake_env.reaper.at {
                                     At::Do(step, sub) => {
                                         place(step) < place(Step::ProveAgain)
                                             || (step, sub) == (Step::ProveAgain, 0)
@@ -681,7 +683,7 @@ impl Model {
                 me.open = None;
                 me.at += 1;
             }
-            Op::Rename(from, to) => match world.at(from) {
+            Op::Rename(from, to) => match fake_env.at(from) {
                 Some(_) => {
                     then.rename(from, to);
                     me.looks = 0;
@@ -692,7 +694,7 @@ impl Model {
                     me.at += 1;
                 }
                 None => {
-                    let ours = me.pending.is_some_and(|ino| world.is_taken(ino));
+                    let ours = me.pending.is_some_and(|ino| fake_env.is_taken(ino));
                     if ours && me.was_in {
                         loss = Some("who was in before the second question finds no name");
                     } else if ours && !self.is_shut(Window::Meanwhile) {
@@ -715,14 +717,17 @@ impl Model {
             }
         }
         then.actors[index] = me;
-        next.push((Deed::Acts(index, *op, what), loss.map_or(Ok(then), Err)));
+        next.push((
+            ActionOptions::Acts(index, *op, what),
+            loss.map_or(Ok(then), Err),
+        ));
     }
 
-    fn reap(&self, world: &World, next: &mut Vec<Next>) {
-        let reaper = world.reaper;
-        let label = Deed::Reaps(reaper.at);
+    fn reap(&self, fake_env: &FakeEnv, next: &mut Vec<Next>) {
+        let reaper = fake_env.reaper;
+        let label = ActionOptions::Reaps(reaper.at);
         if reaper.at != At::Down && reaper.lives > 0 {
-            let mut killed = *world;
+            let mut killed = *fake_env;
             killed.reaper = Reaper {
                 at: At::Down,
                 known: None,
@@ -738,43 +743,43 @@ impl Model {
             for actor in &mut killed.actors {
                 actor.was_in = false;
             }
-            next.push((Deed::IsKilled, Ok(killed)));
+            next.push((ActionOptions::IsKilled, Ok(killed)));
         }
         match reaper.at {
             At::Down => {
-                let mut then = *world;
+                let mut then = *fake_env;
                 then.reaper.at = match self.has(Check::Recovery) {
                     true => At::Recover(0, 0),
                     false => At::Track,
                 };
                 next.push((label, then.is_in_order()));
             }
-            At::Recover(claim, call) => next.push((label, self.recover(world, claim, call))),
+            At::Recover(claim, call) => next.push((label, self.recover(fake_env, claim, call))),
             At::Track => {
-                if let Some(then) = self.track(world) {
+                if let Some(then) = self.track(fake_env) {
                     next.push((label, Ok(then)));
                 }
             }
             At::Do(step, call) => {
                 let mut thens = Vec::new();
-                self.step(*world, step, call, &mut thens);
+                self.step(*fake_env, step, call, &mut thens);
                 next.extend(thens.into_iter().map(|then| (label, then)));
             }
-            At::PutBack(call) => next.push((label, self.put_back(*world, call))),
+            At::PutBack(call) => next.push((label, self.put_back(*fake_env, call))),
         }
     }
 
     /// One look, as the tracker takes it.
-    fn track(&self, world: &World) -> Option<World> {
-        let mut then = *world;
-        if world.reaper.attempts == 0 {
+    fn track(&self, fake_env: &FakeEnv) -> Option<FakeEnv> {
+        let mut then = *fake_env;
+        if fake_env.reaper.attempts == 0 {
             return None;
         }
-        let Some(seen) = world.look_at(Name::Temp) else {
+        let Some(seen) = fake_env.look_at(Name::Temp) else {
             then.reaper.known = None;
-            return (then != *world).then_some(then);
+            return (then != *fake_env).then_some(then);
         };
-        let held = world.is_held(seen.ino);
+        let held = fake_env.is_held(seen.ino);
         for actor in &mut then.actors {
             let pauses = actor.pending == Some(seen.ino) && actor.open.is_none();
             if pauses && actor.looks >= 1 {
@@ -788,7 +793,7 @@ impl Model {
                 actor.looks = 0;
             }
         }
-        let judged = match world.reaper.known {
+        let judged = match fake_env.reaper.known {
             None if self.has(Check::TwoLooks) => false,
             None => true,
             // Judging says so, and by whom.
@@ -799,7 +804,7 @@ impl Model {
         };
         then.reaper.known = Some((seen, held));
         if judged && !held {
-            let verdict = judge_as(seen, None, Hold::Free, world.target());
+            let verdict = judge_as(seen, None, UseState::Unused, fake_env.target());
             then.reaper.now = Attempt {
                 expected: seen,
                 moves: matches!(verdict, Verdict::Quarantine(_)),
@@ -808,162 +813,176 @@ impl Model {
             then.reaper.attempts -= 1;
             then.reaper.at = At::Do(Step::ALL[0], 0);
         }
-        (then != *world).then_some(then)
+        (then != *fake_env).then_some(then)
     }
 
     /// One call of one step.
-    fn step(&self, mut world: World, step: Step, call: u8, thens: &mut Vec<Result<World, Loss>>) {
-        let now = world.reaper.now;
+    fn step(
+        &self,
+        mut fake_env: FakeEnv,
+        step: Step,
+        call: u8,
+        thens: &mut Vec<Result<FakeEnv, Loss>>,
+    ) {
+        let now = fake_env.reaper.now;
         let claim = now.claim.map_or(Name::Temp, Claimed::name);
-        let mut go_on = |mut world: World| {
-            world.reaper.at = after(step);
-            thens.push(Ok(world));
+        let mut go_on = |mut fake_env: FakeEnv| {
+            fake_env.reaper.at = after(step);
+            thens.push(Ok(fake_env));
         };
         match (step, call) {
             (Step::Resolve, _) => {
-                if self.has(Check::Resolve) && world.dir_moved {
-                    return thens.push(Ok(world.ended(false)));
+                if self.has(Check::Resolve) && fake_env.dir_moved {
+                    return thens.push(Ok(fake_env.ended(false)));
                 }
-                world.reaper.now.told.moved_before = world.dir_moved;
-                go_on(world);
+                fake_env.reaper.now.told.moved_before = fake_env.dir_moved;
+                go_on(fake_env);
             }
-            (Step::Look, _) => match world.look_at(Name::Temp) {
-                None => thens.push(Ok(world.ended(false))),
+            (Step::Look, _) => match fake_env.look_at(Name::Temp) {
+                None => thens.push(Ok(fake_env.ended(false))),
                 Some(seen) if seen != now.expected && self.has(Check::Look) => {
-                    thens.push(Ok(world.ended(false)));
+                    thens.push(Ok(fake_env.ended(false)));
                 }
                 Some(seen) => {
-                    world.reaper.now.seen = seen;
-                    go_on(world);
+                    fake_env.reaper.now.seen = seen;
+                    go_on(fake_env);
                 }
             },
             // What a look has opened, the same is asked about again; what it has not, is opened now.
             (Step::Open, _) => {
-                let mut before = world;
+                let mut before = fake_env;
                 before.reaper.now.opened = now.expected.ino;
                 go_on(before);
-                match world.at(Name::Temp) {
-                    None => thens.push(Ok(world.ended(false))),
+                match fake_env.at(Name::Temp) {
+                    None => thens.push(Ok(fake_env.ended(false))),
                     Some(ino) => {
-                        world.reaper.now.opened = ino;
-                        go_on(world);
+                        fake_env.reaper.now.opened = ino;
+                        go_on(fake_env);
                     }
                 }
             }
             (Step::Prove, _) => {
-                let free = self.ask(&mut world, Check::Proof);
-                world.reaper.now.free = free;
-                go_on(world);
+                let free = self.ask(&mut fake_env, Check::LeasedFile);
+                fake_env.reaper.now.free = free;
+                go_on(fake_env);
             }
             (Step::Judge, 0) => {
-                let judged = world.look(now.opened);
+                let judged = fake_env.look(now.opened);
                 if judged != now.seen && self.has(Check::Opened) {
-                    return thens.push(Ok(world.ended(false)));
+                    return thens.push(Ok(fake_env.ended(false)));
                 }
-                world.reaper.now.judged = judged;
-                world.reaper.at = At::Do(step, 1);
-                thens.push(Ok(world));
+                fake_env.reaper.now.judged = judged;
+                fake_env.reaper.at = At::Do(step, 1);
+                thens.push(Ok(fake_env));
             }
             (Step::Judge, _) => {
-                let hold = if now.free { Hold::Free } else { Hold::Held };
+                let hold = if now.free {
+                    UseState::Unused
+                } else {
+                    UseState::InUse
+                };
                 let expected = Some(now.expected).filter(|_| self.has(Check::JudgedSame));
-                let verdict = judge_as(now.judged, expected, hold, world.target());
+                let verdict = judge_as(now.judged, expected, hold, fake_env.target());
                 let as_before = match verdict {
                     Verdict::Reap => !now.moves,
                     Verdict::Quarantine(_) => now.moves,
                     Verdict::Keep(_) => false,
                 };
                 if !as_before && self.has(Check::Judge) {
-                    return thens.push(Ok(world.ended(!now.free)));
+                    return thens.push(Ok(fake_env.ended(!now.free)));
                 }
-                world.reaper.now.whole = world.is_whole();
-                go_on(world);
+                fake_env.reaper.now.whole = fake_env.is_whole();
+                go_on(fake_env);
             }
             (Step::Claim, _) => {
-                if world.at(Name::Temp).is_none() {
-                    return thens.push(Ok(world.ended(false)));
+                if fake_env.at(Name::Temp).is_none() {
+                    return thens.push(Ok(fake_env.ended(false)));
                 }
                 if now.told.moved_before {
                     return thens.push(Err("what lies outside of the root is touched"));
                 }
                 if self.full && now.free && !now.moves {
-                    let mut unclaimed = world;
+                    let mut unclaimed = fake_env;
                     unclaimed.reaper.now.unclaimed = true;
                     go_on(unclaimed);
                 }
                 let claim = match now.moves {
-                    true => Claimed::Slot(world.free_slot()),
+                    true => Claimed::Slot(fake_env.free_slot()),
                     // Their numbers are drawn at random, and never again.
-                    false => Claimed::Claim(world.reaper.attempts),
+                    false => Claimed::Claim(fake_env.reaper.attempts),
                 };
-                world.rename(Name::Temp, claim.name());
-                world.reaper.now.claim = Some(claim);
-                go_on(world);
+                fake_env.rename(Name::Temp, claim.name());
+                fake_env.reaper.now.claim = Some(claim);
+                go_on(fake_env);
             }
             (Step::Compare, 1) => {
-                if world.is_whole() != now.whole && self.has(Check::FullDiskTarget) {
-                    return thens.push(Ok(world.ended(false)));
+                if fake_env.is_whole() != now.whole && self.has(Check::FullDiskTarget) {
+                    return thens.push(Ok(fake_env.ended(false)));
                 }
-                world.reaper.now.told.whole_last = world.is_whole();
-                go_on(world);
+                fake_env.reaper.now.told.whole_last = fake_env.is_whole();
+                go_on(fake_env);
             }
-            (Step::Compare, _) => match world.look_at(claim) {
-                None => thens.push(Ok(world.ended(false))),
+            (Step::Compare, _) => match fake_env.look_at(claim) {
+                None => thens.push(Ok(fake_env.ended(false))),
                 Some(seen) if now.unclaimed => {
                     if seen != now.judged && self.has(Check::FullDiskCompare) {
-                        return thens.push(Ok(world.ended(false)));
+                        return thens.push(Ok(fake_env.ended(false)));
                     }
-                    world.reaper.now.told.compared = Some(seen.ino);
-                    world.reaper.at = At::Do(step, 1);
-                    thens.push(Ok(world));
+                    fake_env.reaper.now.told.compared = Some(seen.ino);
+                    fake_env.reaper.at = At::Do(step, 1);
+                    thens.push(Ok(fake_env));
                 }
                 Some(seen) => {
                     if !seen.same_after_rename(now.judged) && self.has(Check::Compare) {
-                        return thens.push(Ok(world.back(false)));
+                        return thens.push(Ok(fake_env.back(false)));
                     }
-                    world.reaper.now.after = seen;
-                    go_on(world);
+                    fake_env.reaper.now.after = seen;
+                    go_on(fake_env);
                 }
             },
             (Step::ProveAgain, 0) => {
-                for actor in &mut world.actors {
+                for actor in &mut fake_env.actors {
                     let of = actor.opening.of() == Some(now.opened);
                     actor.was_in |= of && !matches!(actor.opening, Opening::Found(_));
                 }
-                let lease = world.inodes[usize::from(now.opened)].lease;
+                let lease = fake_env.inodes[usize::from(now.opened)].lease;
                 let check = match now.unclaimed {
                     true => Check::FullDiskProve,
                     false => Check::WaitsForUs,
                 };
-                if now.free && lease != Lease::Held && self.has(check) && self.has(Check::Proof) {
-                    return thens.push(Ok(world.stopped(true)));
+                if now.free
+                    && lease != Lease::Held
+                    && self.has(check)
+                    && self.has(Check::LeasedFile)
+                {
+                    return thens.push(Ok(fake_env.stopped(true)));
                 }
-                world.reaper.at = At::Do(step, 1);
-                thens.push(Ok(world));
+                fake_env.reaper.at = At::Do(step, 1);
+                thens.push(Ok(fake_env));
             }
             (Step::ProveAgain, _) => {
                 let check = match now.unclaimed {
                     true => Check::FullDiskProve,
                     false => Check::CountedByNow,
                 };
-                let held = world.is_held(now.opened) && self.has(Check::Proof);
+                let held = fake_env.is_held(now.opened) && self.has(Check::LeasedFile);
                 if now.free && held && self.has(check) {
-                    return thens.push(Ok(world.stopped(true)));
+                    return thens.push(Ok(fake_env.stopped(true)));
                 }
                 // On a full disk nothing is claimed that others could wait for.
-                world.reaper.at = match now.unclaimed {
+                fake_env.reaper.at = match now.unclaimed {
                     true => At::Do(Step::Unlink, 0),
                     false => after(step),
                 };
-                thens.push(Ok(world));
+                thens.push(Ok(fake_env));
             }
             (Step::LetGo, _) => {
-                world.inode(now.opened).lease = Lease::None;
-                go_on(world);
+                fake_env.inode(now.opened).lease = Lease::None;
+                go_on(fake_env);
             }
             (Step::Breathe, 0) => {
-                let ino = world.at(claim);
-                let inside = world
+                let ino = fake_env.at(claim);
+                let inside = fake_env
                     .actors
                     .iter()
                     .any(|actor| ino.is_some_and(|ino| actor.opening == Opening::Found(ino)));
@@ -971,42 +990,45 @@ impl Model {
                 if inside && self.has(Check::Breath) && self.is_shut(Window::InsideOpen) {
                     return;
                 }
-                world.reaper.at = At::Do(step, 1);
-                thens.push(Ok(world));
+                fake_env.reaper.at = At::Do(step, 1);
+                thens.push(Ok(fake_env));
             }
             (Step::Breathe, _) => {
-                if world.dir_moved && self.has(Check::ResolvedAgain) {
-                    return thens.push(Ok(world.back(false)));
+                if fake_env.dir_moved && self.has(Check::ResolvedAgain) {
+                    return thens.push(Ok(fake_env.back(false)));
                 }
-                world.reaper.now.told.moved_since = world.dir_moved;
-                go_on(world);
+                fake_env.reaper.now.told.moved_since = fake_env.dir_moved;
+                go_on(fake_env);
             }
             (Step::ProveLast, 0) => {
-                if now.free && self.has(Check::ProveLast) && !self.ask(&mut world, Check::Proof) {
-                    return thens.push(Ok(world.back(true)));
+                if now.free
+                    && self.has(Check::ProveLast)
+                    && !self.ask(&mut fake_env, Check::LeasedFile)
+                {
+                    return thens.push(Ok(fake_env.back(true)));
                 }
-                world.reaper.at = At::Do(step, 1);
-                thens.push(Ok(world));
+                fake_env.reaper.at = At::Do(step, 1);
+                thens.push(Ok(fake_env));
             }
-            (Step::ProveLast, 1) => match world.look_at(claim) {
-                None => thens.push(Ok(world.ended(false))),
+            (Step::ProveLast, 1) => match fake_env.look_at(claim) {
+                None => thens.push(Ok(fake_env.ended(false))),
                 Some(seen) if seen != now.after && self.has(Check::Untouched) => {
-                    thens.push(Ok(world.back(false)));
+                    thens.push(Ok(fake_env.back(false)));
                 }
                 Some(_) => {
-                    world.reaper.at = At::Do(step, 2);
-                    thens.push(Ok(world));
+                    fake_env.reaper.at = At::Do(step, 2);
+                    thens.push(Ok(fake_env));
                 }
             },
             (Step::ProveLast, _) => {
-                if world.is_whole() != now.whole && self.has(Check::TargetLast) {
-                    return thens.push(Ok(world.back(false)));
+                if fake_env.is_whole() != now.whole && self.has(Check::TargetLast) {
+                    return thens.push(Ok(fake_env.back(false)));
                 }
-                world.reaper.now.told.whole_last = world.is_whole();
-                go_on(world);
+                fake_env.reaper.now.told.whole_last = fake_env.is_whole();
+                go_on(fake_env);
             }
             (Step::Unlink, _) => {
-                if let Some(then) = self.unlink(world, claim) {
+                if let Some(then) = self.unlink(fake_env, claim) {
                     thens.push(then);
                 }
             }
@@ -1014,48 +1036,49 @@ impl Model {
     }
 
     /// Asks for the lease.
-    fn ask(&self, world: &mut World, check: Check) -> bool {
-        let opened = world.reaper.now.opened;
-        if self.has(check) && world.is_held(opened) {
+    fn ask(&self, fake_env: &mut FakeEnv, check: Check) -> bool {
+        let opened = fake_env.reaper.now.opened;
+        if self.has(check) && fake_env.is_held(opened) {
             return false;
         }
-        world.inode(opened).lease = Lease::Held;
+        fake_env.inode(opened).lease = Lease::Held;
         true
     }
 
     /// The end of the protocol, where everything shows.
-    fn unlink(&self, mut world: World, name: Name) -> Option<Result<World, Loss>> {
-        let now = world.reaper.now;
-        let Some(ino) = world.at(name) else {
-            return Some(Ok(world.ended(false)));
+    fn unlink(&self, mut fake_env: FakeEnv, name: Name) -> Option<Result<FakeEnv, Loss>> {
+        let now = fake_env.reaper.now;
+        let Some(ino) = fake_env.at(name) else {
+            return Some(Ok(fake_env.ended(false)));
         };
         if now.moves {
-            return Some(match world.is_needed(ino) {
+            return Some(match fake_env.is_needed(ino) {
                 true => Err("a file is taken away from who needs it"),
-                false => Ok(world.ended(false)),
+                false => Ok(fake_env.ended(false)),
             });
         }
         if now.unclaimed {
             let newly_inside = |actor: &Actor| actor.opening.of() == Some(ino) && !actor.was_in;
-            if self.is_shut(Window::FullDiskInsideOpen) && world.actors.iter().any(newly_inside) {
+            if self.is_shut(Window::FullDiskInsideOpen) && fake_env.actors.iter().any(newly_inside)
+            {
                 return None;
             }
             if self.is_shut(Window::FullDiskReplaced) && now.told.compared != Some(ino) {
                 return None;
             }
         }
-        let last_copy = !world.inodes[usize::from(ino)].empty
+        let last_copy = !fake_env.inodes[usize::from(ino)].empty
             && match self.is_shut(Window::TargetGoes) {
                 true => !now.told.whole_last,
-                false => !world.is_whole(),
+                false => !fake_env.is_whole(),
             };
         let outside = match self.is_shut(Window::MovedOut) {
             true => now.told.moved_since,
-            false => world.dir_moved && !now.unclaimed,
+            false => fake_env.dir_moved && !now.unclaimed,
         };
-        let loss = if world.is_needed(ino) {
+        let loss = if fake_env.is_needed(ino) {
             Some("a live writer's bytes are gone")
-        } else if world.look(ino).content != now.judged.content || ino != now.judged.ino {
+        } else if fake_env.look(ino).content != now.judged.content || ino != now.judged.ino {
             Some("what was not judged is gone")
         } else if last_copy {
             Some("the only copy is gone")
@@ -1066,50 +1089,50 @@ impl Model {
         } else {
             None
         };
-        world.set(name, None);
-        Some(loss.map_or_else(|| Ok(world.ended(false)), Err))
+        fake_env.set(name, None);
+        Some(loss.map_or_else(|| Ok(fake_env.ended(false)), Err))
     }
 
-    fn put_back(&self, mut world: World, call: u8) -> Result<World, Loss> {
-        let now = world.reaper.now;
+    fn put_back(&self, mut fake_env: FakeEnv, call: u8) -> Result<FakeEnv, Loss> {
+        let now = fake_env.reaper.now;
         let claim = now.claim.expect("something was claimed");
-        if world.at(claim.name()).is_none() {
-            return Ok(world.ended(now.held));
+        if fake_env.at(claim.name()).is_none() {
+            return Ok(fake_env.ended(now.held));
         }
         match (call, claim) {
             (0, _) => {
-                let taken = world.at(Name::Temp).is_some();
+                let taken = fake_env.at(Name::Temp).is_some();
                 if taken && self.has(Check::PutBackOverwritesNothing) {
                     // Its name has a new owner: it is found in the quarantine.
-                    for actor in &mut world.actors {
+                    for actor in &mut fake_env.actors {
                         actor.was_in = false;
                     }
                     // What lies in the quarantine stays there.
                     if matches!(claim, Claimed::Slot(_)) {
-                        return Ok(world.ended(now.held));
+                        return Ok(fake_env.ended(now.held));
                     }
-                    world.reaper.at = At::PutBack(1);
-                    return Ok(world);
+                    fake_env.reaper.at = At::PutBack(1);
+                    return Ok(fake_env);
                 }
                 if taken {
                     return Err("a put-back overwrites a file");
                 }
-                world.rename(claim.name(), Name::Temp);
-                Ok(world.ended(now.held))
+                fake_env.rename(claim.name(), Name::Temp);
+                Ok(fake_env.ended(now.held))
             }
             _ if self.has(Check::PutBackDeletesNothing) => {
-                let slot = Name::Slot(world.free_slot());
-                world.rename(claim.name(), slot);
-                Ok(world.ended(now.held))
+                let slot = Name::Slot(fake_env.free_slot());
+                fake_env.rename(claim.name(), slot);
+                Ok(fake_env.ended(now.held))
             }
             _ => Err("a put-back deletes a file"),
         }
     }
 
-    fn recover(&self, world: &World, number: u8, call: u8) -> Result<World, Loss> {
-        let mut then = *world;
+    fn recover(&self, fake_env: &FakeEnv, number: u8, call: u8) -> Result<FakeEnv, Loss> {
+        let mut then = *fake_env;
         let claim = Name::Claim(number);
-        let next = |mut then: World, ino: Option<Ino>| {
+        let next = |mut then: FakeEnv, ino: Option<Ino>| {
             if let Some(ino) = ino {
                 then.inode(ino).lease = Lease::None;
             }
@@ -1119,11 +1142,11 @@ impl Model {
             };
             then.is_in_order()
         };
-        let Some(ino) = world.at(claim) else {
+        let Some(ino) = fake_env.at(claim) else {
             return next(then, None);
         };
         match call {
-            0 if world.is_held(ino) && self.has(Check::RecoveryLeavesHeldAlone) => {
+            0 if fake_env.is_held(ino) && self.has(Check::RecoveryLeavesHeldAlone) => {
                 then.reaper.left |= 1 << number;
                 next(then, None)
             }
@@ -1132,7 +1155,7 @@ impl Model {
                 then.reaper.at = At::Recover(number, 1);
                 Ok(then)
             }
-            1 => match world.at(Name::Temp) {
+            1 => match fake_env.at(Name::Temp) {
                 Some(_) if self.has(Check::RecoveryOverwritesNothing) => {
                     then.reaper.at = At::Recover(number, 2);
                     Ok(then)
@@ -1144,7 +1167,7 @@ impl Model {
                 }
             },
             _ if self.has(Check::RecoveryDeletesNothing) => {
-                let slot = Name::Slot(world.free_slot());
+                let slot = Name::Slot(fake_env.free_slot());
                 then.rename(claim, slot);
                 next(then, Some(ino))
             }
@@ -1153,9 +1176,9 @@ impl Model {
     }
 }
 
-impl World {
+impl FakeEnv {
     /// After a start no claim is left, but those that somebody holds.
-    fn is_in_order(self) -> Result<World, Loss> {
+    fn is_in_order(self) -> Result<FakeEnv, Loss> {
         let left = |n: u8| self.at(Name::Claim(n)).is_some() && self.reaper.left & (1 << n) == 0;
         match self.reaper.at == At::Track && (0..CLAIMS).any(left) {
             true => Err("a claim is left behind"),
@@ -1164,7 +1187,7 @@ impl World {
     }
 
     /// The protocol is over for this temp.
-    fn ended(mut self, held: bool) -> World {
+    fn ended(mut self, held: bool) -> FakeEnv {
         let opened = self.reaper.now.opened;
         self.inode(opened).lease = Lease::None;
         let known = self.reaper.known;
@@ -1176,14 +1199,14 @@ impl World {
     }
 
     /// It is to be put back.
-    fn back(mut self, held: bool) -> World {
+    fn back(mut self, held: bool) -> FakeEnv {
         self.reaper.now.held = held;
         self.reaper.at = At::PutBack(0);
         self
     }
 
     /// It stays: put back, where it was claimed.
-    fn stopped(self, held: bool) -> World {
+    fn stopped(self, held: bool) -> FakeEnv {
         match self.reaper.now.claim {
             Some(_) => self.back(held),
             None => self.ended(held),
@@ -1202,14 +1225,14 @@ fn after(step: Step) -> At {
 }
 
 /// Asks the real judge.
-fn judge_as(seen: Seen, expected: Option<Seen>, hold: Hold, target: Target) -> Verdict {
+fn judge_as(seen: Seen, expected: Option<Seen>, hold: UseState, target: Target) -> Verdict {
     static ALIKE: OnceLock<(Policy, Place)> = OnceLock::new();
     let (policy, place) = ALIKE.get_or_init(|| {
         let place = Place {
             dev: 1,
             mount: Some(1),
             file_system: "ext4".into(),
-            reach: Reach::Whole,
+            reach: LeaseCoverage::OpensAndMaps,
             dates: Dates::Fine,
             quarantine: true,
         };
@@ -1247,22 +1270,22 @@ struct Explored {
 
 /// Walks through every state that can be reached, nearest first. The way to the first loss is the
 /// shortest.
-fn explore(model: &Model) -> Result<Explored, (Loss, Vec<Deed>)> {
+fn explore(model: &Model) -> Result<Explored, (Loss, Vec<ActionOptions>)> {
     let mut explored = Explored::default();
     let mut known = HashSet::with_hasher(BuildHasherDefault::<Quick>::default());
     known.insert(model.start());
     // Each with where it came from, and how.
-    let mut worlds = vec![(model.start(), 0, Deed::IsKilled)];
+    let mut worlds = vec![(model.start(), 0, ActionOptions::IsKilled)];
     let mut next = Vec::new();
     let mut at = 0;
-    while let Some((world, _, _)) = worlds.get(at).copied() {
-        model.next(&world, &mut next);
+    while let Some((fake_env, _, _)) = worlds.get(at).copied() {
+        model.next(&fake_env, &mut next);
         for (deed, then) in next.drain(..) {
             match then {
                 Ok(then) if known.insert(then) => {
-                    if let At::Do(step, _) = world.reaper.at {
+                    if let At::Do(step, _) = fake_env.reaper.at {
                         explored.steps[place(step)] = true;
-                        let gone = |name| world.at(name).is_some() && then.at(name).is_none();
+                        let gone = |name| fake_env.at(name).is_some() && then.at(name).is_none();
                         explored.reaped |=
                             step == Step::Unlink && (0..CLAIMS).any(|n| gone(Name::Claim(n)));
                     }
@@ -1368,7 +1391,7 @@ fn nothing_is_lost() {
     });
 }
 
-fn told(trace: &[Deed]) -> String {
+fn told(trace: &[ActionOptions]) -> String {
     let told = trace.iter().map(|deed| format!("\n  {deed}"));
     told.collect()
 }
@@ -1378,7 +1401,7 @@ fn loss(
     kills: u8,
     without: &'static [Check],
     open: Option<Window>,
-) -> Option<(Loss, Model, Vec<Deed>)> {
+) -> Option<(Loss, Model, Vec<ActionOptions>)> {
     models(kills, without, open).find_map(|model| {
         let (loss, trace) = explore(&model).err()?;
         Some((loss, model, trace))

@@ -190,7 +190,7 @@ fn every_name_can_be_quarantined_and_restored() {
 fn a_watcher_prints_no_name_raw() {
     let sandbox = Sandbox::new();
     let command = sandbox.command(["watch", "--grace", "200ms", "-v", "root"]);
-    let mut child = { command }.begin().unwrap();
+    let mut child = { command }.start_child().unwrap();
     let mut stdout = std::io::BufReader::new(child.stdout.take().unwrap());
     let names = names();
     let mut seen = String::new();
@@ -535,7 +535,7 @@ fn a_writer_that_nobody_has_waited_for_is_gone() {
     let sandbox = Sandbox::new().file("a", "whole, to the last byte of it");
     let mut child = std::process::Command::new("sleep")
         .arg("1000")
-        .begin()
+        .start_child()
         .unwrap();
     let temp = format!("a.{}.1b4e28ba-2fa1-11d2-883f-0016d3cca427.tmp", child.id());
     sandbox.write(&temp, "x");

@@ -13,8 +13,8 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde_json::Value;
 
+use crate::fixture::{As, alone, skipped, try_mount};
 use crate::sandbox::{Sandbox, is};
-use crate::stage::{As, alone, skipped, try_mount};
 
 /// A mount whose server reads every request and answers none, until it is told to.
 struct Silent {

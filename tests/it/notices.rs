@@ -6,9 +6,9 @@ use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, Instant};
 
-use crate::sandbox::{Sandbox, Watching, terminal};
 #[cfg(target_os = "linux")]
-use crate::stage::{As, alone, mount};
+use crate::fixture::{As, alone, mount};
+use crate::sandbox::{Sandbox, Watching, terminal};
 
 const SHORT: [&str; 2] = ["--grace", "100ms"];
 const OLD: Duration = Duration::from_millis(150);

@@ -11,16 +11,16 @@ use std::time::Duration;
 use orphand::clock;
 use orphand::decide::judge::Verdict;
 use orphand::decide::policy::{Action, Policy};
-use orphand::decide::retention::{Limits, Trust, Wanted};
+use orphand::decide::retention::{Limits, NeededSpace, Trust};
 use orphand::decide::time::Wall;
 use orphand::event::Event;
-use orphand::evidence::Asker;
+use orphand::evidence::LeaseThread;
 use orphand::journal::Journal;
-use orphand::reap::quarantine::{self, Keeping, Room, Stock};
+use orphand::reap::quarantine::{self, LimitContext, Quarantine, QuarantineUsage};
 use orphand::reap::{Outcome, Reaper};
 
+use crate::fixture::*;
 use crate::intercept::{self, Answer, Asked, Call};
-use crate::stage::*;
 
 /// No shorter than [`OLD`].
 const LATER: &[u8] = b"what a later writer wrote, and died";
@@ -34,29 +34,29 @@ const NO_LIMITS: Limits = Limits {
 const AT_ONCE: Duration = Duration::from_nanos(1);
 
 /// A stage on which the temp lies in the quarantine, and where.
-fn stored() -> (Stage, PathBuf) {
+fn stored() -> (Fixture, PathBuf) {
     stored_after(|_| {})
 }
 
 /// The same, after something else is done.
-fn stored_after(act: impl FnOnce(&Stage)) -> (Stage, PathBuf) {
-    let stage = Stage::new().with_policy(Policy {
+fn stored_after(act: impl FnOnce(&Fixture)) -> (Fixture, PathBuf) {
+    let fixture = Fixture::new().with_policy(Policy {
         action: Action::Quarantine,
-        ..Stage::policy()
+        ..Fixture::policy()
     });
-    act(&stage);
-    let moved = stage.reap_as(&Reaper::new(), Verdict::Quarantine(None));
+    act(&fixture);
+    let moved = fixture.reap_as(&Reaper::new(), Verdict::Quarantine(None));
     let Outcome::Quarantined { id } = moved else {
         panic!("{moved:?}");
     };
-    let at = stage.quarantine().join(id).join(BELOW).join(TEMP);
+    let at = fixture.quarantine().join(id).join(BELOW).join(TEMP);
     let meta = fs::metadata(&at).unwrap();
     let since = Wall {
         sec: meta.ctime(),
         nsec: meta.ctime_nsec() as u32,
     };
     wait_until("it is older than nothing", || clock::wall() > since);
-    (stage, at)
+    (fixture, at)
 }
 
 /// Stores another file beside the one at `at`, which is older then.
@@ -73,21 +73,21 @@ fn store_beside(at: &Path, name: &str, bytes: &[u8]) -> PathBuf {
     file
 }
 
-fn tend(stage: &Stage, age: Duration) -> Vec<Event> {
-    let journal = Journal::new(Some(&stage.home().join("state")));
-    let stock = Stock::default();
+fn tend(fixture: &Fixture, age: Duration) -> Vec<Event> {
+    let journal = Journal::new(Some(&fixture.home().join("state")));
+    let stock = QuarantineUsage::default();
     stock.set_limits(Limits { age, ..NO_LIMITS });
-    let keeping = Keeping {
-        stock: &stock,
+    let keeping = LimitContext {
+        usage: &stock,
         journal: &journal,
-        asker: &Asker::new(),
+        lease_thread: &LeaseThread::new(),
         trust: Trust {
             running: DAY,
-            since_parted: None,
+            since_jump: None,
         },
-        wanted: Wanted::default(),
+        wanted: NeededSpace::default(),
     };
-    quarantine::tend(&stage.root, None, keeping).events
+    quarantine::enforce_limits(&fixture.root, None, keeping).events
 }
 
 fn dropped(events: &[Event]) -> Vec<PathBuf> {
@@ -101,7 +101,7 @@ fn dropped(events: &[Event]) -> Vec<PathBuf> {
 #[test]
 fn what_is_unused_and_not_the_only_copy_goes() {
     alone(EVERYBODY, || {
-        type Act = fn(&Stage, &Path) -> Option<File>;
+        type Act = fn(&Fixture, &Path) -> Option<File>;
         let rows: [(&str, Duration, Act, bool); 5] = [
             ("unused", AT_ONCE, |_, _| None, true),
             ("not overdue", DAY, |_, _| None, false),
@@ -109,40 +109,40 @@ fn what_is_unused_and_not_the_only_copy_goes() {
             (
                 "its target is gone",
                 AT_ONCE,
-                |stage, _| fs::remove_file(&stage.target).map(|()| None).unwrap(),
+                |fixture, _| fs::remove_file(&fixture.target).map(|()| None).unwrap(),
                 false,
             ),
             (
                 "its target is empty",
                 AT_ONCE,
-                |stage, _| File::create(&stage.target).map(|_| None).unwrap(),
+                |fixture, _| File::create(&fixture.target).map(|_| None).unwrap(),
                 false,
             ),
         ];
         for (what, age, act, goes) in rows {
-            let (stage, at) = stored();
-            let held = act(&stage, &at);
-            let events = tend(&stage, age);
+            let (fixture, at) = stored();
+            let held = act(&fixture, &at);
+            let events = tend(&fixture, age);
             drop(held);
             let mut written = Vec::new();
-            let journal = Journal::new(Some(&stage.home().join("state")));
+            let journal = Journal::new(Some(&fixture.home().join("state")));
             journal.outcomes(|line| written.push(line)).unwrap();
             match goes {
                 true => {
                     assert_eq!(
                         dropped(&events),
-                        std::slice::from_ref(&stage.temp),
+                        std::slice::from_ref(&fixture.temp),
                         "{what}"
                     );
-                    assert!(stage.copies(OLD).is_empty(), "{what}");
-                    assert!(!stage.quarantine().exists(), "{what}");
+                    assert!(fixture.copies(OLD).is_empty(), "{what}");
+                    assert!(!fixture.quarantine().exists(), "{what}");
                     assert_eq!(written.len(), 1, "{what}: {written:?}");
                     assert_eq!(written[0]["event"], "purged", "{what}");
                 }
                 false => {
                     assert!(events.is_empty(), "{what}: {events:?}");
                     assert!(written.is_empty(), "{what}: {written:?}");
-                    stage.has_only(OLD, &at, what);
+                    fixture.has_only(OLD, &at, what);
                 }
             }
         }
@@ -165,11 +165,11 @@ fn a_target_that_came_after_the_move_frees_no_copy() {
             }),
         ];
         for (what, act) in acts {
-            let (stage, at) = stored();
-            act(&stage.target);
-            let events = tend(&stage, AT_ONCE);
+            let (fixture, at) = stored();
+            act(&fixture.target);
+            let events = tend(&fixture, AT_ONCE);
             assert!(events.is_empty(), "{what}: {events:?}");
-            stage.has_only(OLD, &at, what);
+            fixture.has_only(OLD, &at, what);
         }
     });
 }
@@ -178,27 +178,27 @@ fn a_target_that_came_after_the_move_frees_no_copy() {
 #[test]
 fn a_target_in_another_directory_frees_no_copy() {
     alone(EVERYBODY, || {
-        let other = |stage: &Stage| stage.dir.with_file_name("other");
-        let (stage, at) = stored_after(|stage| {
-            fs::create_dir(other(stage)).unwrap();
-            let name = stage.target.file_name().unwrap();
-            fs::copy(&stage.target, other(stage).join(name)).unwrap();
+        let other = |fixture: &Fixture| fixture.dir.with_file_name("other");
+        let (fixture, at) = stored_after(|fixture| {
+            fs::create_dir(other(fixture)).unwrap();
+            let name = fixture.target.file_name().unwrap();
+            fs::copy(&fixture.target, other(fixture).join(name)).unwrap();
         });
-        let first = stage.dir.with_file_name("first");
-        fs::rename(&stage.dir, &first).unwrap();
-        fs::rename(other(&stage), &stage.dir).unwrap();
-        assert!(tend(&stage, AT_ONCE).is_empty());
+        let first = fixture.dir.with_file_name("first");
+        fs::rename(&fixture.dir, &first).unwrap();
+        fs::rename(other(&fixture), &fixture.dir).unwrap();
+        assert!(tend(&fixture, AT_ONCE).is_empty());
         assert_eq!(fs::read(&at).unwrap(), OLD);
         // A move from the other one goes to another folder.
-        let room = Arc::new(Room::make(&stage.root.path, None).unwrap());
+        let room = Arc::new(Quarantine::open_or_create(&fixture.root.path, None).unwrap());
         let slot = room.place(&Path::new(BELOW).join("next.tmp")).unwrap();
-        assert_eq!(fs::read_dir(stage.quarantine()).unwrap().count(), 2);
+        assert_eq!(fs::read_dir(fixture.quarantine()).unwrap().count(), 2);
         drop(slot);
-        fs::rename(&stage.dir, other(&stage)).unwrap();
-        fs::rename(first, &stage.dir).unwrap();
+        fs::rename(&fixture.dir, other(&fixture)).unwrap();
+        fs::rename(first, &fixture.dir).unwrap();
         assert_eq!(
-            dropped(&tend(&stage, AT_ONCE)),
-            std::slice::from_ref(&stage.temp)
+            dropped(&tend(&fixture, AT_ONCE)),
+            std::slice::from_ref(&fixture.temp)
         );
     });
 }
@@ -210,14 +210,14 @@ fn other_numbers_may_be_other_targets() {
     const NEWER: &str = "page.4000002.00000000-5a6b-4c7d-8e9f-0a1b2c3d4e5f.tmp";
     alone(EVERYBODY, || {
         for sibling in [None, Some("page.4711"), Some("page.1.2"), Some("page.x")] {
-            let (stage, at) = stored();
+            let (fixture, at) = stored();
             let older = store_beside(&at, OLDER, OLD);
             store_beside(&older, NEWER, LATER);
             fs::remove_file(&at).unwrap();
             if let Some(sibling) = sibling {
-                fs::write(stage.dir.join(sibling), "").unwrap();
+                fs::write(fixture.dir.join(sibling), "").unwrap();
             }
-            let is_dropped = dropped(&tend(&stage, AT_ONCE)).len();
+            let is_dropped = dropped(&tend(&fixture, AT_ONCE)).len();
             let wanted = match sibling {
                 None | Some("page.x") => 1,
                 _ => 0,
@@ -232,12 +232,12 @@ fn other_numbers_may_be_other_targets() {
 fn the_only_copy_beside_it_stays() {
     const SOLE: &str = "index.json.4f1c2d3e-5a6b-4c7d-8e9f-0a1b2c3d4e5f.tmp";
     alone(EVERYBODY, || {
-        let (stage, at) = stored();
+        let (fixture, at) = stored();
         let sole = store_beside(&at, SOLE, b"there is no index.json");
-        let events = tend(&stage, AT_ONCE);
-        assert_eq!(dropped(&events), std::slice::from_ref(&stage.temp));
-        assert!(stage.copies(OLD).is_empty());
-        stage.has_only(b"there is no index.json", &sole, "");
+        let events = tend(&fixture, AT_ONCE);
+        assert_eq!(dropped(&events), std::slice::from_ref(&fixture.temp));
+        assert!(fixture.copies(OLD).is_empty());
+        fixture.has_only(b"there is no index.json", &sole, "");
     });
 }
 
@@ -272,20 +272,20 @@ fn of_the_copies_for_one_target_the_newest_stays() {
                 skipped("only root can give files away");
                 continue;
             }
-            let (stage, at) = stored();
+            let (fixture, at) = stored();
             let newer = store_beside(&at, NEWER, bytes);
             act(&newer);
-            fs::remove_dir_all(&stage.dir).unwrap();
-            let events = tend(&stage, AT_ONCE);
+            fs::remove_dir_all(&fixture.dir).unwrap();
+            let events = tend(&fixture, AT_ONCE);
             match is_copy {
                 true => assert_eq!(
                     dropped(&events),
-                    std::slice::from_ref(&stage.temp),
+                    std::slice::from_ref(&fixture.temp),
                     "{what}"
                 ),
                 false => {
                     assert!(events.is_empty(), "{what}: {events:?}");
-                    stage.has_only(OLD, &at, what);
+                    fixture.has_only(OLD, &at, what);
                 }
             }
             assert!(newer.exists(), "{what}");
@@ -299,13 +299,13 @@ fn the_only_copy_for_a_dotted_target_stays() {
     const HIDDEN: &str = ".sessions.json.00000000-5a6b-4c7d-8e9f-0a1b2c3d4e5f.tmp";
     const NEWER: &str = "sessions.json.00000000-5a6b-4c7d-8e9f-0a1b2c3d4e5f.tmp";
     alone(EVERYBODY, || {
-        let (stage, at) = stored();
+        let (fixture, at) = stored();
         let hidden = at.with_file_name(HIDDEN);
         fs::rename(&at, &hidden).unwrap();
-        fs::write(&stage.target, "").unwrap();
+        fs::write(&fixture.target, "").unwrap();
         let newer = store_beside(&hidden, NEWER, LATER);
-        assert!(dropped(&tend(&stage, AT_ONCE)).is_empty());
-        stage.has_only(LATER, &newer, "");
+        assert!(dropped(&tend(&fixture, AT_ONCE)).is_empty());
+        fixture.has_only(LATER, &newer, "");
         assert!(hidden.exists());
     });
 }
@@ -320,27 +320,27 @@ fn the_better_copy_goes_just_then() {
             ("its newer copy", false, true),
             ("its newer copy, which somebody may write to", false, false),
         ] {
-            let (stage, at) = stored();
+            let (fixture, at) = stored();
             let better = match has_target {
-                true => stage.target.clone(),
+                true => fixture.target.clone(),
                 false => {
-                    fs::remove_file(&stage.target).unwrap();
+                    fs::remove_file(&fixture.target).unwrap();
                     store_beside(&at, NEWER, LATER)
                 }
             };
-            let stage = Arc::new(stage);
+            let fixture = Arc::new(fixture);
             let held = Arc::new(Mutex::new(None));
             let holder = Arc::clone(&held);
             let act = move |_| match goes {
                 true => fs::remove_file(&better).unwrap(),
                 false => *holder.lock().unwrap() = Some(File::open(&better).unwrap()),
             };
-            let Some((events, met)) = tend_while(&stage, Call::GetLease, &at, act) else {
+            let Some((events, met)) = tend_while(&fixture, Call::GetLease, &at, act) else {
                 return;
             };
             assert_eq!(met, 1, "{what}");
             assert!(events.is_empty(), "{what}: {events:?}");
-            stage.has_only(OLD, &at, what);
+            fixture.has_only(OLD, &at, what);
         }
     });
 }
@@ -348,12 +348,12 @@ fn the_better_copy_goes_just_then() {
 /// Tends the quarantine; `act` is told before each `call` on the file `at` how many there were before. How
 /// many there were in the end. `None`: it is skipped.
 fn tend_while(
-    stage: &Arc<Stage>,
+    fixture: &Arc<Fixture>,
     call: Call,
     at: &Path,
     mut act: impl FnMut(usize) + Send + 'static,
 ) -> Option<(Vec<Event>, usize)> {
-    let (actor, path) = (Arc::clone(stage), at.to_owned());
+    let (actor, path) = (Arc::clone(fixture), at.to_owned());
     let made = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&made);
     let answer = move |asked: &Asked| {
@@ -389,20 +389,20 @@ fn somebody_comes_just_then() {
             ("touched", Call::StatName, 1, touch),
             ("opened", Call::GetLease, 0, try_it),
         ] {
-            let (stage, at) = stored();
-            let stage = Arc::new(stage);
+            let (fixture, at) = stored();
+            let fixture = Arc::new(fixture);
             let path = at.clone();
             let act = move |before| {
                 if before == number {
                     act(&path);
                 }
             };
-            let Some((events, made)) = tend_while(&stage, call, &at, act) else {
+            let Some((events, made)) = tend_while(&fixture, call, &at, act) else {
                 return;
             };
             assert!(made > number, "{what}");
             assert!(events.is_empty(), "{what}: {events:?}");
-            stage.has_only(OLD, &at, what);
+            fixture.has_only(OLD, &at, what);
         }
     });
 }
@@ -415,30 +415,30 @@ fn where_nothing_is_proven() {
     alone(&[As::Mounts], || {
         let base = tempfile::tempdir().unwrap();
         let _mounted = Mounted::new("ramfs", base.path(), "ramfs", 0, "");
-        let stage = Stage::within(tempfile::tempdir_in(base.path()).unwrap());
+        let fixture = Fixture::within(tempfile::tempdir_in(base.path()).unwrap());
         // This file system keeps no births: only the root itself is known to be the directory from before the move.
-        fs::rename(&stage.target, stage.root.path.join(TARGET)).unwrap();
-        let room = Arc::new(Room::make(&stage.root.path, None).unwrap());
+        fs::rename(&fixture.target, fixture.root.path.join(TARGET)).unwrap();
+        let room = Arc::new(Quarantine::open_or_create(&fixture.root.path, None).unwrap());
         let slot = room.place(Path::new(TEMP)).unwrap();
-        let at = stage.quarantine().join(slot.keep()).join(TEMP);
+        let at = fixture.quarantine().join(slot.keep()).join(TEMP);
         let folder = at.parent().unwrap();
         fs::create_dir_all(folder).unwrap();
         fs::set_permissions(folder, fs::Permissions::from_mode(0o700)).unwrap();
-        fs::rename(&stage.temp, &at).unwrap();
+        fs::rename(&fixture.temp, &at).unwrap();
         let meta = fs::metadata(&at).unwrap();
         let moved = Wall {
             sec: meta.ctime(),
             nsec: meta.ctime_nsec() as u32,
         };
         wait_until("it is older than nothing", || clock::wall() > moved);
-        let events = tend(&stage, AT_ONCE);
+        let events = tend(&fixture, AT_ONCE);
         assert!(events.is_empty(), "{events:?}");
-        stage.has_only(OLD, &at, "");
-        let stage = stage.with_policy(Policy {
+        fixture.has_only(OLD, &at, "");
+        let fixture = fixture.with_policy(Policy {
             trusted_file_systems: vec!["ramfs".to_owned()],
-            ..Stage::policy()
+            ..Fixture::policy()
         });
-        assert_eq!(dropped(&tend(&stage, AT_ONCE)).len(), 1);
+        assert_eq!(dropped(&tend(&fixture, AT_ONCE)).len(), 1);
         assert!(!at.exists());
     });
 }

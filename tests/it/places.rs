@@ -10,16 +10,16 @@ use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
-use orphand::decide::judge::{Reach, Reason, Verdict};
+use orphand::decide::judge::{LeaseCoverage, Reason, Verdict};
 use orphand::decide::policy::Policy;
 use orphand::event::Event;
-use orphand::evidence::{self, Census, FileId};
+use orphand::evidence::{self, FileId, ProcessScan};
 use orphand::look::Dir;
 use orphand::reap::{Hook, Outcome, Reaper, Step};
 use tempfile::TempDir;
 
-use crate::holders::{Hold, Holding};
-use crate::stage::*;
+use crate::fixture::*;
+use crate::holders::{Holding, UseState};
 
 /// Something that is mounted until this is dropped.
 pub(crate) struct Mounted(PathBuf);
@@ -49,12 +49,12 @@ fn empty() -> TempDir {
 }
 
 #[track_caller]
-fn stays(stage: &Stage, want: Reason, what: &str) {
-    match stage.judge(TEMP) {
+fn stays(fixture: &Fixture, want: Reason, what: &str) {
+    match fixture.judge(TEMP) {
         Event::Kept { reason, .. } => assert_eq!(reason, want, "{what}"),
         event => panic!("{what}: {event:?}"),
     }
-    assert!(stage.temp.exists(), "{what}");
+    assert!(fixture.temp.exists(), "{what}");
 }
 
 /// A mounted file may be older than the temp, and yet have been mounted later: it counts only if it is as large.
@@ -62,22 +62,22 @@ fn stays(stage: &Stage, want: Reason, what: &str) {
 fn an_older_file_mounted_on_the_target() {
     alone(&[As::Mounts], || {
         for (content, is_moved) in [(&b"an older state"[..], true), (WHOLE, false)] {
-            let stage = Stage::new();
-            let older = stage.outside.join("older");
+            let fixture = Fixture::new();
+            let older = fixture.outside.join("older");
             fs::write(&older, content).unwrap();
             let changed = |path: &Path| fs::metadata(path).unwrap().modified().unwrap();
             wait_until("the temp is newer by more than a tick", || {
-                fs::write(&stage.temp, OLD).unwrap();
-                changed(&stage.temp) > changed(&older) + std::time::Duration::from_millis(100)
+                fs::write(&fixture.temp, OLD).unwrap();
+                changed(&fixture.temp) > changed(&older) + std::time::Duration::from_millis(100)
             });
-            let _mounted = Mounted::bind(&older, &stage.target);
-            let event = stage.judge(TEMP);
+            let _mounted = Mounted::bind(&older, &fixture.target);
+            let event = fixture.judge(TEMP);
             assert_eq!(
                 matches!(event, Event::Quarantined { .. }),
                 is_moved,
                 "{event:?}"
             );
-            assert!(!stage.temp.exists(), "{event:?}");
+            assert!(!fixture.temp.exists(), "{event:?}");
         }
     });
 }
@@ -85,25 +85,25 @@ fn an_older_file_mounted_on_the_target() {
 #[test]
 fn a_file_mounted_on_the_temp() {
     alone(&[As::Mounts], || {
-        let stage = Stage::new();
-        let other = stage.outside.join("other");
+        let fixture = Fixture::new();
+        let other = fixture.outside.join("other");
         fs::write(&other, b"of another mount").unwrap();
-        let mounted = Mounted::bind(&other, &stage.temp);
+        let mounted = Mounted::bind(&other, &fixture.temp);
         stays(
-            &stage,
+            &fixture,
             Reason::OtherMount,
             "the same file system, another mount",
         );
         drop(mounted);
-        let mounted = Mounted::bind(&stage.temp, &stage.temp);
+        let mounted = Mounted::bind(&fixture.temp, &fixture.temp);
         stays(
-            &stage,
+            &fixture,
             Reason::OtherMount,
             "the very same file, another mount",
         );
         drop(mounted);
-        assert!(matches!(stage.judge(TEMP), Event::Reaped(_)));
-        stage.has_only(b"of another mount", &other, "");
+        assert!(matches!(fixture.judge(TEMP), Event::Reaped(_)));
+        fixture.has_only(b"of another mount", &other, "");
     });
 }
 
@@ -116,21 +116,21 @@ fn is_after(step: Step, other: Step) -> bool {
 fn something_is_mounted_on_it_at_any_step() {
     alone(&[As::Mounts], || {
         for step in Step::ALL {
-            let stage = Stage::new();
-            let temp = stage.temp.clone();
+            let fixture = Fixture::new();
+            let temp = fixture.temp.clone();
             let stunt = Stunt::new(step, move || {
                 // After the claim nothing is there to mount on.
                 if temp.exists() {
                     std::mem::forget(Mounted::bind(&temp, &temp));
                 }
             });
-            let outcome = stage.reap(stunt.hook);
-            drop(Mounted(stage.temp.clone()));
+            let outcome = fixture.reap(stunt.hook);
+            drop(Mounted(fixture.temp.clone()));
             match outcome {
                 Outcome::Reaped { .. } => assert!(is_after(step, Step::Claim), "{step:?}"),
-                _ => stage.has_only(OLD, &stage.temp, &format!("{step:?}: {outcome:?}")),
+                _ => fixture.has_only(OLD, &fixture.temp, &format!("{step:?}: {outcome:?}")),
             }
-            stage.is_tidy(&format!("{step:?}"));
+            fixture.is_tidy(&format!("{step:?}"));
         }
     });
 }
@@ -140,18 +140,18 @@ fn something_is_mounted_on_it_at_any_step() {
 fn something_is_mounted_on_its_directory_at_any_step() {
     alone(&[As::Mounts], || {
         for step in Step::ALL {
-            let stage = Stage::new();
-            let dir = stage.dir.clone();
+            let fixture = Fixture::new();
+            let dir = fixture.dir.clone();
             let stunt = Stunt::new(step, move || {
                 std::mem::forget(Mounted::new("tmpfs", &dir, "tmpfs", 0, ""));
             });
-            let outcome = stage.reap(stunt.hook);
-            drop(Mounted(stage.dir.clone()));
+            let outcome = fixture.reap(stunt.hook);
+            drop(Mounted(fixture.dir.clone()));
             // After the last check it may go all the same, as when it is moved out of the root.
             if !is_after(step, Step::Breathe) {
-                stage.has_only(OLD, &stage.temp, &format!("{step:?}: {outcome:?}"));
+                fixture.has_only(OLD, &fixture.temp, &format!("{step:?}: {outcome:?}"));
             }
-            stage.is_tidy(&format!("{step:?}: {outcome:?}"));
+            fixture.is_tidy(&format!("{step:?}: {outcome:?}"));
         }
     });
 }
@@ -159,9 +159,9 @@ fn something_is_mounted_on_its_directory_at_any_step() {
 #[test]
 fn other_mounts_below_the_root_are_not_entered() {
     alone(&[As::Mounts], || {
-        let stage = Stage::new();
-        let (bound, other) = (stage.dir.join("bound"), stage.dir.join("tmpfs"));
-        let elsewhere = stage.outside.join("elsewhere");
+        let fixture = Fixture::new();
+        let (bound, other) = (fixture.dir.join("bound"), fixture.dir.join("tmpfs"));
+        let elsewhere = fixture.outside.join("elsewhere");
         for dir in [&bound, &other, &elsewhere] {
             fs::create_dir(dir).unwrap();
         }
@@ -171,17 +171,17 @@ fn other_mounts_below_the_root_are_not_entered() {
             fs::write(dir.join(TARGET), WHOLE).unwrap();
             fs::write(dir.join(TEMP), b"not in this root").unwrap();
         }
-        let events = stage.sweep();
+        let events = fixture.sweep();
         assert!(
             matches!(events.as_slice(), [Event::Reaped(_)]),
             "{events:?}"
         );
-        assert!(!stage.temp.exists());
+        assert!(!fixture.temp.exists());
         // One of them is seen twice, where it is bound from and where to.
-        assert_eq!(stage.copies(b"not in this root").len(), 3);
+        assert_eq!(fixture.copies(b"not in this root").len(), 3);
         // Nor by whoever knows its name already.
         for below in ["agent/bound", "agent/tmpfs"] {
-            let dir = Dir::open_below(&stage.root.path, None, Path::new(below));
+            let dir = Dir::open_below(&fixture.root.path, None, Path::new(below));
             assert!(dir.is_err(), "{below}");
         }
     });
@@ -233,27 +233,27 @@ fn set_flags(path: &Path, flags: libc::c_long) -> io::Result<()> {
 fn protected_by_its_owner() {
     alone(&[As::Us], || {
         for (name, flags) in [("immutable", IMMUTABLE), ("append-only", APPEND_ONLY)] {
-            let stage = Stage::new();
-            let flagged = match Flagged::new(&stage.temp, flags) {
+            let fixture = Fixture::new();
+            let flagged = match Flagged::new(&fixture.temp, flags) {
                 Ok(flagged) => flagged,
                 Err(error) => return skipped(&format!("chattr: {error}")),
             };
-            stays(&stage, Reason::Protected, name);
+            stays(&fixture, Reason::Protected, name);
             drop(flagged);
 
             // Protected only after it was looked at.
             for step in Step::ALL {
-                let stage = Stage::new();
-                let temp = stage.temp.clone();
+                let fixture = Fixture::new();
+                let temp = fixture.temp.clone();
                 let flagged = std::sync::Arc::new(std::sync::Mutex::new(None));
                 let later = std::sync::Arc::clone(&flagged);
                 let stunt = Stunt::new(step, move || {
                     *later.lock().unwrap() = Flagged::new(&temp, flags).ok();
                 });
-                let outcome = stage.reap(stunt.hook);
+                let outcome = fixture.reap(stunt.hook);
                 let was = flagged.lock().unwrap().take().is_some();
                 if was {
-                    stage.has_only(OLD, &stage.temp, &format!("{name} {step:?}: {outcome:?}"));
+                    fixture.has_only(OLD, &fixture.temp, &format!("{name} {step:?}: {outcome:?}"));
                 }
                 // From then on it is leased, and then its name is gone.
                 assert_eq!(
@@ -264,9 +264,9 @@ fn protected_by_its_owner() {
             }
 
             // Its directory is: nothing can be claimed in there.
-            let stage = Stage::new();
-            let _flagged = Flagged::new(&stage.dir, flags).unwrap();
-            let outcome = stage.reap(Stunt::new(Step::Look, || {}).hook);
+            let fixture = Fixture::new();
+            let _flagged = Flagged::new(&fixture.dir, flags).unwrap();
+            let outcome = fixture.reap(Stunt::new(Step::Look, || {}).hook);
             assert!(
                 matches!(
                     outcome,
@@ -277,7 +277,7 @@ fn protected_by_its_owner() {
                 ),
                 "{outcome:?}"
             );
-            stage.has_only(OLD, &stage.temp, "");
+            fixture.has_only(OLD, &fixture.temp, "");
         }
     });
 }
@@ -289,20 +289,20 @@ fn owned_by_somebody_else() {
         if !rustix::process::geteuid().is_root() {
             return skipped("only root can give files away");
         }
-        let stage = Stage::new();
+        let fixture = Fixture::new();
         for path in [
-            stage.home(),
-            &stage.root.path,
-            &stage.dir,
-            &stage.outside,
-            &stage.target,
+            fixture.home(),
+            &fixture.root.path,
+            &fixture.dir,
+            &fixture.outside,
+            &fixture.target,
         ] {
             std::os::unix::fs::chown(path, Some(NOBODY), Some(NOBODY)).unwrap();
         }
         // SAFETY: a system call on a number; this process is this test's alone.
         assert_eq!(unsafe { libc::setuid(NOBODY) }, 0);
         for mode in [0o600, 0o666] {
-            stays(&stage, Reason::ForeignOwner, &format!("{mode:o}"));
+            stays(&fixture, Reason::ForeignOwner, &format!("{mode:o}"));
         }
     });
 }
@@ -366,14 +366,14 @@ impl Overlay {
         self.base.path().join(name)
     }
 
-    fn stage(&self) -> Stage {
-        Stage::within(TempDir::new_in(self.layer("merged")).unwrap())
+    fn fixture(&self) -> Fixture {
+        Fixture::within(TempDir::new_in(self.layer("merged")).unwrap())
     }
 
     /// A stage that lies in the lower layer, and the same as it is seen from above.
-    fn stage_below(&self) -> (Stage, Stage) {
-        let below = Stage::within(TempDir::new_in(self.layer("lower")).unwrap());
-        let above = Stage::at(self.layer("merged").join(below.home().file_name().unwrap()));
+    fn stage_below(&self) -> (Fixture, Fixture) {
+        let below = Fixture::within(TempDir::new_in(self.layer("lower")).unwrap());
+        let above = Fixture::at(self.layer("merged").join(below.home().file_name().unwrap()));
         (below, above)
     }
 
@@ -394,22 +394,22 @@ fn a_walk_knows_a_mapped_file_on_overlayfs() {
                 Ok(overlay) => overlay,
                 Err(error) => return skipped(&format!("overlayfs, {how:?}: {error}")),
             };
-            let created = overlay.stage();
+            let created = overlay.fixture();
             let (_below, lower) = overlay.stage_below();
             let (_below, copied_up) = overlay.stage_below();
             let append = File::options().append(true).open(&copied_up.temp);
             append.unwrap().write_all(b", and more").unwrap();
-            for (what, stage) in [
+            for (what, fixture) in [
                 ("created", &created),
                 ("lower", &lower),
                 ("copied up", &copied_up),
             ] {
-                let holding = Holding::new(Hold::Map, &stage.temp);
-                let dir = Dir::open_below(&stage.root.path, None, Path::new(BELOW)).unwrap();
+                let holding = Holding::new(UseState::Map, &fixture.temp);
+                let dir = Dir::open_below(&fixture.root.path, None, Path::new(BELOW)).unwrap();
                 let seen = dir.observe(TEMP.as_ref()).unwrap().unwrap();
                 let file = FileId::from(&seen.fingerprint);
-                let census = evidence::census(&[file], dir.reach());
-                is_met(&census, file, &holding, &format!("{how:?}, {what}"));
+                let process_scan = evidence::scan_processes(&[file], dir.reach());
+                is_met(&process_scan, file, &holding, &format!("{how:?}, {what}"));
             }
         }
     });
@@ -418,14 +418,14 @@ fn a_walk_knows_a_mapped_file_on_overlayfs() {
 /// The walk has met the holder of `file`: by the number of its device, or by a number alone, which may be
 /// another file's. Nobody else is named.
 #[track_caller]
-fn is_met(census: &Census, file: FileId, holding: &Holding, what: &str) {
-    let named = census.of(file);
+fn is_met(process_scan: &ProcessScan, file: FileId, holding: &Holding, what: &str) {
+    let named = process_scan.of(file);
     let is_named = named.iter().any(|holder| holder.pid == holding.pid);
     assert_eq!(named.len(), usize::from(is_named), "{what}: {named:?}");
-    let is_met = is_named || census.doubtful.contains(&file);
+    let is_met = is_named || process_scan.doubtful.contains(&file);
     assert!(
-        is_met && !census.clears(file),
-        "{what}: {file:?}, {census:?}"
+        is_met && !process_scan.proves_unmapped(file),
+        "{what}: {file:?}, {process_scan:?}"
     );
 }
 
@@ -437,14 +437,14 @@ fn two_files_with_one_number_on_overlayfs() {
             Ok(overlay) => overlay,
             Err(error) => return skipped(&format!("overlayfs: {error}")),
         };
-        let (below, stage) = overlay.stage_below();
+        let (below, fixture) = overlay.stage_below();
         // A tmpfs gives its numbers out one after the other: one that the upper layer has not had.
         fs::remove_file(&below.temp).unwrap();
         for n in 0..3_000 {
             fs::write(below.outside.join(n.to_string()), "").unwrap();
         }
         fs::write(&below.temp, OLD).unwrap();
-        let dir = Dir::open_below(&stage.root.path, None, Path::new(BELOW)).unwrap();
+        let dir = Dir::open_below(&fixture.root.path, None, Path::new(BELOW)).unwrap();
         let id = |name: &str| {
             let seen = dir.observe(name.as_ref()).unwrap().unwrap();
             FileId::from(&seen.fingerprint)
@@ -452,18 +452,23 @@ fn two_files_with_one_number_on_overlayfs() {
         let lower = id(TEMP);
         let mut tries = (0..10_000).map(|n| format!("{n}.tmp"));
         let upper = tries.find(|name| {
-            fs::write(stage.dir.join(name), OLD).unwrap();
+            fs::write(fixture.dir.join(name), OLD).unwrap();
             id(name).ino == lower.ino
         });
         let Some(upper) = upper else {
             return skipped("no two files with one number came about");
         };
         assert_ne!(id(&upper).dev, lower.dev);
-        let holding = Holding::new(Hold::Map, &stage.temp);
+        let holding = Holding::new(UseState::Map, &fixture.temp);
         let both = [lower, id(&upper)];
         for wanted in [both, [both[1], both[0]]] {
-            let census = evidence::census(&wanted, dir.reach());
-            is_met(&census, lower, &holding, &format!("asked for {wanted:?}"));
+            let process_scan = evidence::scan_processes(&wanted, dir.reach());
+            is_met(
+                &process_scan,
+                lower,
+                &holding,
+                &format!("asked for {wanted:?}"),
+            );
         }
     });
 }
@@ -477,8 +482,8 @@ fn mapped_on_overlayfs() {
     alone(&[As::Mounts], || {
         if let Some(home) = std::env::var_os(HOME) {
             // In a pid namespace nothing is seen, and nothing is proven.
-            let stage = Stage::at(home.into());
-            let event = stage.judge(TEMP);
+            let fixture = Fixture::at(home.into());
+            let event = fixture.judge(TEMP);
             let moved = |event: &Event| {
                 matches!(
                     event,
@@ -495,15 +500,15 @@ fn mapped_on_overlayfs() {
             Ok(overlay) => overlay,
             Err(error) => return skipped(&format!("overlayfs: {error}")),
         };
-        let reach = Dir::open_root(&overlay.stage().root.path, None)
+        let reach = Dir::open_root(&overlay.fixture().root.path, None)
             .unwrap()
             .reach();
-        assert_eq!(reach, Reach::OpenersOnly);
+        assert_eq!(reach, LeaseCoverage::OpensOnly);
 
-        for how in [Hold::Map, Hold::MapToWrite, Hold::MapInThread] {
-            let stage = overlay.stage();
-            let holding = Holding::new(how, &stage.temp);
-            let event = stage.judge(TEMP);
+        for how in [UseState::Map, UseState::MapToWrite, UseState::MapInThread] {
+            let fixture = overlay.fixture();
+            let holding = Holding::new(how, &fixture.temp);
+            let event = fixture.judge(TEMP);
             let moved = matches!(
                 event,
                 Event::Quarantined {
@@ -512,22 +517,27 @@ fn mapped_on_overlayfs() {
                 }
             );
             assert!(moved, "{how:?}: {event:?}");
-            assert_eq!(stage.copies(OLD).len(), 1, "{how:?}");
+            assert_eq!(fixture.copies(OLD).len(), 1, "{how:?}");
             drop(holding);
         }
-        for how in [Hold::Read, Hold::Write, Hold::Map] {
-            let stage = overlay.stage();
-            let holding = Holding::new(how, &overlay.upper(&stage.temp));
-            let event = stage.judge(TEMP);
+        for how in [UseState::Read, UseState::Write, UseState::Map] {
+            let fixture = overlay.fixture();
+            let holding = Holding::new(how, &overlay.upper(&fixture.temp));
+            let event = fixture.judge(TEMP);
             let moved = matches!(event, Event::Quarantined { .. } | Event::Kept { .. });
             assert!(moved, "{how:?} in the upper layer: {event:?}");
-            assert_eq!(stage.copies(OLD).len(), 1, "{how:?} in the upper layer");
+            assert_eq!(fixture.copies(OLD).len(), 1, "{how:?} in the upper layer");
             drop(holding);
         }
-        for how in [Hold::Read, Hold::Write, Hold::Flock, Hold::Flight] {
-            let stage = overlay.stage();
-            let holding = Holding::new(how, &stage.temp);
-            let event = stage.judge(TEMP);
+        for how in [
+            UseState::Read,
+            UseState::Write,
+            UseState::Flock,
+            UseState::Flight,
+        ] {
+            let fixture = overlay.fixture();
+            let holding = Holding::new(how, &fixture.temp);
+            let event = fixture.judge(TEMP);
             let kept = matches!(
                 event,
                 Event::Kept {
@@ -539,19 +549,19 @@ fn mapped_on_overlayfs() {
             drop(holding);
         }
         // Neither held nor mapped: it goes, or is moved where not every process can be examined.
-        let stage = overlay.stage();
-        let event = stage.judge(TEMP);
+        let fixture = overlay.fixture();
+        let event = fixture.judge(TEMP);
         let gone = matches!(event, Event::Reaped(_) | Event::Quarantined { .. });
         assert!(gone, "{event:?}");
 
-        for how in [Hold::Map, Hold::Directory] {
-            let stage = overlay.stage();
-            let holding = Holding::new(how, &stage.temp);
+        for how in [UseState::Map, UseState::Directory] {
+            let fixture = overlay.fixture();
+            let holding = Holding::new(how, &fixture.temp);
             let mut inside = again(&this_test());
-            inside.env(HOME, stage.home());
+            inside.env(HOME, fixture.home());
             run(inside, As::PidNamespace);
             assert_eq!(
-                stage.copies(OLD).len(),
+                fixture.copies(OLD).len(),
                 1,
                 "{how:?}, seen from a pid namespace"
             );
@@ -580,10 +590,10 @@ fn without_those_that_nobody_may_examine() -> Vec<Mounted> {
 
 /// Says that this is why the temp has not gone, if it is.
 #[track_caller]
-fn not_examined(stage: &Stage) {
-    let temp = stage.candidate(Verdict::Reap);
-    let file = FileId::from(&temp.suspect.expected.unwrap());
-    let seen = evidence::census(&[file], Reach::OpenersOnly).clears(file);
+fn not_examined(fixture: &Fixture) {
+    let temp = fixture.candidate(Verdict::Reap);
+    let file = FileId::from(&temp.temp_info.expected.unwrap());
+    let seen = evidence::scan_processes(&[file], LeaseCoverage::OpensOnly).proves_unmapped(file);
     assert!(!seen, "every process is seen, and it came to nothing");
     skipped("not every process can be examined");
 }
@@ -599,38 +609,38 @@ fn a_walk_before_the_claim_and_one_after_it() {
         let _hidden = without_those_that_nobody_may_examine();
         // A walk is incomplete while processes come faster than it goes: then it proves nothing, and
         // what was claimed on the word of the one before is put back.
-        let proven = |hook: &dyn Fn(&Stage) -> Hook, wanted: fn(&Outcome) -> bool| {
+        let proven = |hook: &dyn Fn(&Fixture) -> Hook, wanted: fn(&Outcome) -> bool| {
             let end = Instant::now() + LONG;
             while Instant::now() < end {
-                let stage = overlay.stage();
-                let candidate = stage.candidate(Verdict::Reap);
-                let reaper = Reaper::new().with_hook(Some(hook(&stage)));
-                let outcome = stage.reap_candidate(&reaper, candidate);
+                let fixture = overlay.fixture();
+                let candidate = fixture.candidate(Verdict::Reap);
+                let reaper = Reaper::new().with_hook(Some(hook(&fixture)));
+                let outcome = fixture.reap_candidate(&reaper, candidate);
                 if wanted(&outcome) {
-                    return Some((stage, outcome));
+                    return Some((fixture, outcome));
                 }
             }
             None
         };
-        let Some((stage, outcome)) = proven(&|_| Hook::new(|_, _| {}), |outcome| {
+        let Some((fixture, outcome)) = proven(&|_| Hook::new(|_, _| {}), |outcome| {
             !matches!(outcome, Outcome::Kept(Reason::Changed | Reason::CannotTell))
         }) else {
-            return not_examined(&overlay.stage());
+            return not_examined(&overlay.fixture());
         };
         assert!(matches!(outcome, Outcome::Reaped { .. }), "{outcome:?}");
-        assert!(!stage.temp.exists());
+        assert!(!fixture.temp.exists());
 
         let mapping = Arc::new(Mutex::new(None));
-        let (stage, outcome) = proven(
-            &|stage| {
-                let (mapping, dir) = (Arc::clone(&mapping), stage.dir.clone());
+        let (fixture, outcome) = proven(
+            &|fixture| {
+                let (mapping, dir) = (Arc::clone(&mapping), fixture.dir.clone());
                 Hook::new(move |step, _| {
                     if step == Step::Breathe {
                         let is_claim =
                             |path: &PathBuf| path.to_string_lossy().contains(".orphand-");
                         let mut names = fs::read_dir(&dir).unwrap().map(|e| e.unwrap().path());
                         let claim = names.find(is_claim).unwrap();
-                        *mapping.lock().unwrap() = Some(Holding::new(Hold::Map, &claim));
+                        *mapping.lock().unwrap() = Some(Holding::new(UseState::Map, &claim));
                     }
                 })
             },
@@ -639,7 +649,7 @@ fn a_walk_before_the_claim_and_one_after_it() {
         .expect("as before");
         let kept = matches!(outcome, Outcome::Kept(Reason::CannotTell));
         assert!(kept, "{outcome:?}");
-        stage.has_only(OLD, &stage.temp, "");
+        fixture.has_only(OLD, &fixture.temp, "");
         drop(mapping.lock().unwrap().take());
     });
 }
@@ -653,19 +663,19 @@ fn in_a_lower_layer() {
                 Ok(overlay) => overlay,
                 Err(error) => return skipped(&format!("overlayfs, {how:?}: {error}")),
             };
-            let (below, stage) = overlay.stage_below();
+            let (below, fixture) = overlay.stage_below();
             // It may take two tries: after the first it lies in the upper layer.
             let mut events = Vec::new();
-            while stage.temp.exists() {
+            while fixture.temp.exists() {
                 assert!(events.len() < 3, "{how:?}: {events:?}");
-                events.push(stage.judge(TEMP));
+                events.push(fixture.judge(TEMP));
             }
             let last = events.last();
             let gone = matches!(last, Some(Event::Reaped(_) | Event::Quarantined { .. }));
             assert!(gone, "{how:?}: {events:?}");
             below.has_only(OLD, &below.temp, "the lower layer is as it was");
-            stage.has_only(WHOLE, &stage.target, "");
-            stage.is_tidy("");
+            fixture.has_only(WHOLE, &fixture.target, "");
+            fixture.is_tidy("");
         }
     });
 }
@@ -675,7 +685,8 @@ fn small_disk() -> Result<(TempDir, Mounted), String> {
     let (base, on) = (empty(), empty());
     let image = base.path().join("image");
     File::create(&image).unwrap().set_len(4 << 20).unwrap();
-    let run = |program: &str, args: &[&str]| match Command::new(program).args(args).said() {
+    let run = |program: &str, args: &[&str]| match Command::new(program).args(args).collect_output()
+    {
         Ok(output) if output.status.success() => Ok(()),
         Ok(output) => Err(String::from_utf8_lossy(&output.stderr).into_owned()),
         Err(error) => Err(format!("{program}: {error}")),
@@ -723,18 +734,18 @@ fn no_room_for_a_claim() {
                 Ok(disk) => disk,
                 Err(error) => return skipped(&format!("{what}: {error}")),
             };
-            let stage = Stage::within(TempDir::new_in(base.path()).unwrap());
+            let fixture = Fixture::within(TempDir::new_in(base.path()).unwrap());
             if sole {
-                fs::remove_file(&stage.target).unwrap();
+                fs::remove_file(&fixture.target).unwrap();
             }
-            fs::write(stage.dir.join("spare"), b"another file").unwrap();
-            fill(&stage.dir);
-            let temp = stage.temp.clone();
+            fs::write(fixture.dir.join("spare"), b"another file").unwrap();
+            fill(&fixture.dir);
+            let temp = fixture.temp.clone();
             let stunt = match then {
                 None => Stunt::new(Step::Look, || {}),
                 Some((step, act)) => Stunt::new(step, move || act(&temp)),
             };
-            let outcome = stage.reap(stunt.hook.clone());
+            let outcome = fixture.reap(stunt.hook.clone());
             match what {
                 "left alone" => {
                     let freed = OLD.len() as u64;
@@ -748,32 +759,32 @@ fn no_room_for_a_claim() {
                         .skip_while(|step| *step != Step::Claim);
                     let unclaimed = [Step::Claim, Step::Compare, Step::ProveAgain, Step::Unlink];
                     assert!(after.eq(unclaimed), "it found no room");
-                    assert!(!stage.temp.exists());
-                    stage.has_only(WHOLE, &stage.target, "");
+                    assert!(!fixture.temp.exists());
+                    fixture.has_only(WHOLE, &fixture.target, "");
                 }
                 "the only copy" => {
                     assert!(
                         matches!(outcome, Outcome::Kept(Reason::NoQuarantine)),
                         "{outcome:?}"
                     );
-                    stage.has_only(OLD, &stage.temp, "");
+                    fixture.has_only(OLD, &fixture.temp, "");
                 }
                 "replaced just then" => {
                     assert!(
                         matches!(outcome, Outcome::Kept(Reason::Changed)),
                         "{outcome:?}"
                     );
-                    stage.has_only(b"another file", &stage.temp, "");
+                    fixture.has_only(b"another file", &fixture.temp, "");
                 }
                 _ => {
                     assert!(
                         matches!(outcome, Outcome::Kept(Reason::InUse)),
                         "{outcome:?}"
                     );
-                    stage.has_only(OLD, &stage.temp, "");
+                    fixture.has_only(OLD, &fixture.temp, "");
                 }
             }
-            stage.is_tidy(what);
+            fixture.is_tidy(what);
         }
     });
 }
@@ -791,24 +802,24 @@ fn no_room_for_a_claim_on_overlayfs() {
             Err(error) => return skipped(&format!("overlayfs on a full disk: {error}")),
         };
         let _hidden = without_those_that_nobody_may_examine();
-        let stage = overlay.stage();
-        fill(&stage.dir);
+        let fixture = overlay.fixture();
+        fill(&fixture.dir);
         let end = Instant::now() + LONG;
         let (outcome, _mapping) = loop {
             let mapping = Arc::new(Mutex::new(None));
-            let (later, temp) = (Arc::clone(&mapping), stage.temp.clone());
+            let (later, temp) = (Arc::clone(&mapping), fixture.temp.clone());
             // After the first walk, and before the lease that would see who opens it.
             let stunt = Stunt::new(Step::Look, move || {
-                *later.lock().unwrap() = Some(Holding::new(Hold::Map, &temp));
+                *later.lock().unwrap() = Some(Holding::new(UseState::Map, &temp));
             });
-            let outcome = stage.reap(stunt.hook.clone());
-            stage.has_only(OLD, &stage.temp, &format!("{outcome:?}"));
+            let outcome = fixture.reap(stunt.hook.clone());
+            fixture.has_only(OLD, &fixture.temp, &format!("{outcome:?}"));
             if stunt.steps().contains(&Step::Claim) {
                 break (outcome, mapping);
             }
             if Instant::now() > end {
                 drop(mapping.lock().unwrap().take());
-                return not_examined(&stage);
+                return not_examined(&fixture);
             }
         };
         assert!(
@@ -819,7 +830,7 @@ fn no_room_for_a_claim_on_overlayfs() {
             ),
             "{outcome:?}"
         );
-        stage.is_tidy("");
+        fixture.is_tidy("");
     });
 }
 
@@ -851,13 +862,14 @@ fn no_inode_for_a_quarantine() {
         let base = empty();
         for sole in [false, true] {
             let mounted = Mounted::new("tmpfs", base.path(), "tmpfs", 0, "nr_inodes=64");
-            let stage = Stage::within(TempDir::new_in(base.path()).unwrap());
+            let fixture = Fixture::within(TempDir::new_in(base.path()).unwrap());
             if sole {
-                fs::remove_file(&stage.target).unwrap();
+                fs::remove_file(&fixture.target).unwrap();
             }
-            let full = (0..100).find_map(|n| File::create(stage.outside.join(n.to_string())).err());
+            let full =
+                (0..100).find_map(|n| File::create(fixture.outside.join(n.to_string())).err());
             assert_eq!(full.unwrap().kind(), io::ErrorKind::StorageFull);
-            let event = stage.judge(TEMP);
+            let event = fixture.judge(TEMP);
             match sole {
                 false => assert!(matches!(event, Event::Reaped(_)), "{event:?}"),
                 true => {
@@ -869,10 +881,10 @@ fn no_inode_for_a_quarantine() {
                         }
                     );
                     assert!(kept, "{event:?}");
-                    stage.has_only(OLD, &stage.temp, "");
+                    fixture.has_only(OLD, &fixture.temp, "");
                 }
             }
-            drop((stage, mounted));
+            drop((fixture, mounted));
         }
     });
 }
@@ -881,21 +893,21 @@ fn no_inode_for_a_quarantine() {
 #[test]
 fn a_quarantine_that_is_a_mount() {
     alone(&[As::Mounts], || {
-        let stage = Stage::new().with_sole_copy();
-        fs::create_dir(stage.quarantine()).unwrap();
-        let elsewhere = stage.outside.join("elsewhere");
+        let fixture = Fixture::new().with_sole_copy();
+        fs::create_dir(fixture.quarantine()).unwrap();
+        let elsewhere = fixture.outside.join("elsewhere");
         fs::create_dir(&elsewhere).unwrap();
         for other_file_system in [true, false] {
             let mounted = match other_file_system {
-                true => Mounted::new("tmpfs", &stage.quarantine(), "tmpfs", 0, ""),
-                false => Mounted::bind(&elsewhere, &stage.quarantine()),
+                true => Mounted::new("tmpfs", &fixture.quarantine(), "tmpfs", 0, ""),
+                false => Mounted::bind(&elsewhere, &fixture.quarantine()),
             };
-            fs::set_permissions(stage.quarantine(), fs::Permissions::from_mode(0o700)).unwrap();
-            stays(&stage, Reason::NoQuarantine, "as a look finds");
-            let outcome = stage.reap(Stunt::new(Step::Look, || {}).hook);
+            fs::set_permissions(fixture.quarantine(), fs::Permissions::from_mode(0o700)).unwrap();
+            stays(&fixture, Reason::NoQuarantine, "as a look finds");
+            let outcome = fixture.reap(Stunt::new(Step::Look, || {}).hook);
             let kept = matches!(outcome, Outcome::Kept(Reason::NoQuarantine));
             assert!(kept, "{outcome:?}");
-            stage.has_only(OLD, &stage.temp, "");
+            fixture.has_only(OLD, &fixture.temp, "");
             drop(mounted);
         }
     });
@@ -907,26 +919,26 @@ fn a_file_system_that_nobody_has_tried() {
     alone(&[As::Mounts], || {
         let base = empty();
         let _mounted = Mounted::new("ramfs", base.path(), "ramfs", 0, "");
-        let stage = Stage::within(TempDir::new_in(base.path()).unwrap());
-        stays(&stage, Reason::NetworkFs, "ramfs");
+        let fixture = Fixture::within(TempDir::new_in(base.path()).unwrap());
+        stays(&fixture, Reason::NetworkFs, "ramfs");
         // Whoever comes with a verdict of their own is asked again.
-        let outcome = stage.reap_as(&Reaper::new(), Verdict::Reap);
+        let outcome = fixture.reap_as(&Reaper::new(), Verdict::Reap);
         assert!(
             matches!(outcome, Outcome::Kept(Reason::NetworkFs)),
             "{outcome:?}"
         );
-        stage.has_only(OLD, &stage.temp, "");
+        fixture.has_only(OLD, &fixture.temp, "");
 
         // Who knows that it holds there says so in the rule. What is held stays.
-        let stage = stage.with_policy(Policy {
+        let fixture = fixture.with_policy(Policy {
             trusted_file_systems: vec!["ramfs".to_owned()],
-            ..Stage::policy()
+            ..Fixture::policy()
         });
-        let holding = Holding::new(Hold::Map, &stage.temp);
-        stays(&stage, Reason::InUse, "mapped");
+        let holding = Holding::new(UseState::Map, &fixture.temp);
+        stays(&fixture, Reason::InUse, "mapped");
         drop(holding);
-        let event = stage.judge(TEMP);
+        let event = fixture.judge(TEMP);
         assert!(matches!(event, Event::Reaped(_)), "{event:?}");
-        stage.has_only(WHOLE, &stage.target, "");
+        fixture.has_only(WHOLE, &fixture.target, "");
     });
 }

@@ -17,10 +17,10 @@ use orphand::clock;
 use orphand::decide::judge::{Reason, Verdict};
 use orphand::decide::observation::FileSize;
 use orphand::event::Event;
-use orphand::evidence::Asker;
+use orphand::evidence::LeaseThread;
 use orphand::reap::{Hook, Outcome, Reaper, Step};
 
-use crate::stage::*;
+use crate::fixture::*;
 
 /// What another writer puts there.
 const NEW: &[u8] = b"what a live writer is just writing";
@@ -74,7 +74,7 @@ enum Must {
 }
 
 impl Attacker {
-    fn new(stage: &Stage, step: Step, way: Way) -> Attacker {
+    fn new(fixture: &Fixture, step: Step, way: Way) -> Attacker {
         let handle = match way {
             Way::Name => None,
             #[cfg(target_os = "linux")]
@@ -83,16 +83,16 @@ impl Attacker {
                     .read(true)
                     .custom_flags(libc::O_PATH)
                     .clone();
-                Some(options.open(&stage.temp).unwrap())
+                Some(options.open(&fixture.temp).unwrap())
             }
         };
         Attacker {
-            dir: stage.dir.clone(),
-            root: stage.root.path.clone(),
-            outside: stage.outside.clone(),
-            temp: stage.temp.clone(),
-            target: stage.target.clone(),
-            ino: fs::metadata(&stage.temp).unwrap().ino(),
+            dir: fixture.dir.clone(),
+            root: fixture.root.path.clone(),
+            outside: fixture.outside.clone(),
+            temp: fixture.temp.clone(),
+            target: fixture.target.clone(),
+            ino: fs::metadata(&fixture.temp).unwrap().ino(),
             step,
             way,
             handle,
@@ -174,11 +174,11 @@ fn at_every_step(attack: fn(&Attacker) -> Vec<Must>) {
 
 fn attacked(attack: fn(&Attacker) -> Vec<Must>, step: Step, way: Way, sole: bool, opened: bool) {
     let what = format!("before {step:?}, by {way:?}, sole copy: {sole}, opened before: {opened}");
-    let stage = match sole {
-        false => Stage::new(),
-        true => Stage::new().with_sole_copy(),
+    let fixture = match sole {
+        false => Fixture::new(),
+        true => Fixture::new().with_sole_copy(),
     };
-    let attacker = Attacker::new(&stage, step, way);
+    let attacker = Attacker::new(&fixture, step, way);
     let musts = Arc::new(Mutex::new(None));
     let result = Arc::clone(&musts);
     let stunt = Stunt::new(step, move || {
@@ -186,16 +186,16 @@ fn attacked(attack: fn(&Attacker) -> Vec<Must>, step: Step, way: Way, sole: bool
         *result.lock().unwrap() = Some(musts);
     });
     let outcome = match opened {
-        false => stage.reap(stunt.hook.clone()),
-        true => stage.reap_opened(stunt.hook.clone()),
+        false => fixture.reap(stunt.hook.clone()),
+        true => fixture.reap_opened(stunt.hook.clone()),
     };
     let steps = stunt.steps();
     let musts = musts.lock().unwrap().take();
     let musts = musts.unwrap_or_else(|| panic!("{what}: it ended before, {outcome:?}, {steps:?}"));
     for must in musts {
-        must.be(&stage, &format!("{what}: {outcome:?} after {steps:?}"));
+        must.be(&fixture, &format!("{what}: {outcome:?} after {steps:?}"));
     }
-    stage.is_tidy(&format!("{what}: {outcome:?}"));
+    fixture.is_tidy(&format!("{what}: {outcome:?}"));
     // Whatever others do is no error.
     assert!(
         !matches!(outcome, Outcome::Failed { .. }),
@@ -204,7 +204,7 @@ fn attacked(attack: fn(&Attacker) -> Vec<Must>, step: Step, way: Way, sole: bool
 }
 
 impl Must {
-    fn be(self, stage: &Stage, what: &str) {
+    fn be(self, fixture: &Fixture, what: &str) {
         let files = || {
             let lies = |f: Found| {
                 (
@@ -213,12 +213,12 @@ impl Must {
                     String::from_utf8_lossy(&f.bytes).into_owned(),
                 )
             };
-            stage.files().into_iter().map(lies).collect::<Vec<_>>()
+            fixture.files().into_iter().map(lies).collect::<Vec<_>>()
         };
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         match self {
             Must::Exist(bytes) => {
-                let copies = stage.copies(&bytes);
+                let copies = fixture.copies(&bytes);
                 assert_eq!(
                     copies.len(),
                     1,
@@ -238,14 +238,14 @@ impl Must {
                 );
             }
             Must::HaveName(ino) => {
-                let named = stage.files().iter().any(|file| file.ino == ino);
+                let named = fixture.files().iter().any(|file| file.ino == ino);
                 assert!(named, "{what}: inode {ino} is lost: {:#?}", files());
             }
             Must::BeWhole(opener) => match join(opener) {
                 Ok(mut file) => {
                     let seen = file.metadata().unwrap();
                     assert!(seen.nlink() > 0, "{what}: an open file has lost its name");
-                    let named = stage
+                    let named = fixture
                         .files()
                         .into_iter()
                         .find(|named| named.ino == seen.ino());
@@ -278,25 +278,25 @@ fn unless_gone(done: io::Result<()>, musts: Vec<Must>) -> Vec<Must> {
 fn nobody_comes() {
     alone(EVERYBODY, || {
         for step in Step::ALL {
-            let stage = Stage::new();
+            let fixture = Fixture::new();
             let stunt = Stunt::new(step, || {});
-            let outcome = stage.reap(stunt.hook.clone());
+            let outcome = fixture.reap(stunt.hook.clone());
             let freed = OLD.len() as u64;
             assert!(
                 matches!(outcome, Outcome::Reaped { freed: f } if f.bytes == freed),
                 "{outcome:?}"
             );
             assert_eq!(stunt.steps(), Step::ALL);
-            assert_eq!(stage.files().len(), 1, "the target");
-            assert!(!stage.quarantine().exists());
+            assert_eq!(fixture.files().len(), 1, "the target");
+            assert!(!fixture.quarantine().exists());
 
-            let stage = Stage::new().with_sole_copy();
-            let outcome = stage.reap(Stunt::new(step, || {}).hook);
+            let fixture = Fixture::new().with_sole_copy();
+            let outcome = fixture.reap(Stunt::new(step, || {}).hook);
             let Outcome::Quarantined { id } = &outcome else {
                 panic!("{outcome:?}");
             };
-            let there = stage.quarantine().join(id).join(BELOW).join(TEMP);
-            stage.has_only(OLD, &there, "");
+            let there = fixture.quarantine().join(id).join(BELOW).join(TEMP);
+            fixture.has_only(OLD, &there, "");
         }
     });
 }
@@ -464,15 +464,15 @@ fn what_has_another_name_frees_nothing() {
     alone(EVERYBODY, || {
         for step in Step::ALL {
             for way in Way::ALL {
-                let stage = Stage::new();
-                let attacker = Attacker::new(&stage, step, *way);
-                let other = stage.dir.join("the-other-name");
+                let fixture = Fixture::new();
+                let attacker = Attacker::new(&fixture, step, *way);
+                let other = fixture.dir.join("the-other-name");
                 let linked = Arc::new(Mutex::new(false));
                 let done = Arc::clone(&linked);
                 let stunt = Stunt::new(step, move || {
                     *done.lock().unwrap() = hard_link(&attacker, &other).is_ok();
                 });
-                let outcome = stage.reap(stunt.hook);
+                let outcome = fixture.reap(stunt.hook);
                 match (*linked.lock().unwrap(), outcome) {
                     (false, Outcome::Reaped { freed }) => assert_eq!(freed.bytes, OLD.len() as u64),
                     (true, Outcome::Reaped { freed }) => {
@@ -481,7 +481,7 @@ fn what_has_another_name_frees_nothing() {
                     }
                     (true, Outcome::Kept(Reason::HardLinked | Reason::Changed)) => {
                         assert_ne!(step, Step::Unlink);
-                        assert_eq!(stage.copies(OLD).len(), 2, "{step:?}");
+                        assert_eq!(fixture.copies(OLD).len(), 2, "{step:?}");
                     }
                     (linked, outcome) => panic!("{step:?} {way:?} {linked}: {outcome:?}"),
                 }
@@ -643,21 +643,21 @@ fn replaced_by_something_else() {
         ];
         for (name, make) in makes {
             for step in Step::ALL {
-                let stage = Stage::new();
-                fs::write(stage.outside.join("precious"), NEW).unwrap();
-                let temp = stage.temp.clone();
+                let fixture = Fixture::new();
+                fs::write(fixture.outside.join("precious"), NEW).unwrap();
+                let temp = fixture.temp.clone();
                 let stunt = Stunt::new(step, move || {
                     let _ = fs::remove_file(&temp);
                     make(&temp);
                 });
-                let outcome = stage.reap(stunt.hook);
-                let there = fs::symlink_metadata(&stage.temp);
+                let outcome = fixture.reap(stunt.hook);
+                let there = fs::symlink_metadata(&fixture.temp);
                 assert!(
                     there.is_ok_and(|there| !there.is_file()),
                     "{name} {step:?} {outcome:?}"
                 );
-                assert_eq!(stage.copies(NEW).len(), 1, "{name} {step:?} {outcome:?}");
-                stage.is_tidy(&format!("{name} {step:?} {outcome:?}"));
+                assert_eq!(fixture.copies(NEW).len(), 1, "{name} {step:?} {outcome:?}");
+                fixture.is_tidy(&format!("{name} {step:?} {outcome:?}"));
             }
         }
     });
@@ -676,9 +676,9 @@ fn make_fifo(path: &std::path::Path, mode: rustix::fs::Mode) {
 fn a_fifo_comes_and_goes() {
     alone(EVERYBODY, || {
         use std::sync::atomic::{AtomicBool, Ordering};
-        let stage = Stage::new();
-        let (fifo, file) = (stage.dir.join("a-fifo"), stage.dir.join("a-file"));
-        let (temp, end) = (stage.temp.clone(), Arc::new(AtomicBool::new(false)));
+        let fixture = Fixture::new();
+        let (fifo, file) = (fixture.dir.join("a-fifo"), fixture.dir.join("a-file"));
+        let (temp, end) = (fixture.temp.clone(), Arc::new(AtomicBool::new(false)));
         let stop = Arc::clone(&end);
         let swapper = std::thread::spawn(move || {
             let mut swaps = 0;
@@ -691,16 +691,16 @@ fn a_fifo_comes_and_goes() {
             }
             swaps
         });
-        let tools = tools(None);
-        let mut clocks = orphand::decide::time::ClockWatch::default();
+        let engine = engine(None);
+        let mut clocks = orphand::decide::time::ClockJumpDetector::default();
         for _ in 0..3_000 {
-            let mut due = stage.due(TEMP);
-            let events = stage.pass(&tools, &mut clocks, &mut due);
+            let mut due = fixture.due(TEMP);
+            let events = fixture.pass(&engine, &mut clocks, &mut due);
             assert!(events.is_empty(), "{events:?}");
         }
         end.store(true, Ordering::SeqCst);
         assert!(join(swapper) > 0);
-        assert!(stage.temp.exists());
+        assert!(fixture.temp.exists());
     });
 }
 
@@ -716,26 +716,26 @@ fn put_back_overwrites_nothing() {
             Step::ProveLast,
         ] {
             for sole in [false, true] {
-                let stage = match sole {
-                    false => Stage::new(),
-                    true => Stage::new().with_sole_copy(),
+                let fixture = match sole {
+                    false => Fixture::new(),
+                    true => Fixture::new().with_sole_copy(),
                 };
-                let temp = stage.temp.clone();
-                let attacker = Attacker::new(&stage, step, Way::Name);
+                let temp = fixture.temp.clone();
+                let attacker = Attacker::new(&fixture, step, Way::Name);
                 let stunt = Stunt::new(step, move || {
                     fs::write(&temp, NEW).unwrap();
                     // Something is wrong with the claim.
                     let claim = attacker.claims().pop().unwrap();
                     fs::set_permissions(claim, fs::Permissions::from_mode(0o640)).unwrap();
                 });
-                let outcome = stage.reap(stunt.hook);
+                let outcome = fixture.reap(stunt.hook);
                 let Outcome::Quarantined { id } = &outcome else {
                     panic!("{step:?}: {outcome:?}");
                 };
-                let moved = stage.quarantine().join(id).join(BELOW).join(TEMP);
-                stage.has_only(OLD, &moved, &format!("{step:?}"));
-                stage.has_only(NEW, &stage.temp, &format!("{step:?}"));
-                stage.is_tidy("");
+                let moved = fixture.quarantine().join(id).join(BELOW).join(TEMP);
+                fixture.has_only(OLD, &moved, &format!("{step:?}"));
+                fixture.has_only(NEW, &fixture.temp, &format!("{step:?}"));
+                fixture.is_tidy("");
             }
         }
     });
@@ -746,11 +746,11 @@ fn put_back_overwrites_nothing() {
 fn two_writers_one_after_the_other() {
     alone(EVERYBODY, || {
         for sole in [false, true] {
-            let stage = match sole {
-                false => Stage::new(),
-                true => Stage::new().with_sole_copy(),
+            let fixture = match sole {
+                false => Fixture::new(),
+                true => Fixture::new().with_sole_copy(),
             };
-            let temp = stage.temp.clone();
+            let temp = fixture.temp.clone();
             let hook = orphand::reap::Hook::new(move |step, _| match step {
                 Step::Claim => {
                     let other = temp.with_extension("new");
@@ -760,15 +760,15 @@ fn two_writers_one_after_the_other() {
                 Step::Compare => fs::write(&temp, MORE).unwrap(),
                 _ => {}
             });
-            let outcome = stage.reap(hook);
+            let outcome = fixture.reap(hook);
             assert!(
                 matches!(outcome, Outcome::Quarantined { .. }),
                 "{outcome:?}"
             );
-            stage.has_only(MORE, &stage.temp, "");
-            let moved = stage.copies(NEW);
+            fixture.has_only(MORE, &fixture.temp, "");
+            let moved = fixture.copies(NEW);
             assert!(
-                moved.len() == 1 && moved[0].starts_with(stage.quarantine()),
+                moved.len() == 1 && moved[0].starts_with(fixture.quarantine()),
                 "{moved:?}"
             );
         }
@@ -820,12 +820,12 @@ fn each_check_stops_it_there() {
         for ((step, act, last, want), opened) in
             rows.into_iter().flat_map(|row| [(row, false), (row, true)])
         {
-            let stage = Stage::new();
-            let attacker = Attacker::new(&stage, step, Way::Name);
+            let fixture = Fixture::new();
+            let attacker = Attacker::new(&fixture, step, Way::Name);
             let stunt = Stunt::new(step, move || act(&attacker));
             let outcome = match opened {
-                false => stage.reap(stunt.hook.clone()),
-                true => stage.reap_opened(stunt.hook.clone()),
+                false => fixture.reap(stunt.hook.clone()),
+                true => fixture.reap_opened(stunt.hook.clone()),
             };
             assert_eq!(
                 stunt.steps().last(),
@@ -844,8 +844,8 @@ fn each_check_stops_it_there() {
 fn what_is_deleted_goes_before_what_is_moved() {
     const SOLE: &str = "index.json.4f1c2d3e-5a6b-4c7d-8e9f-0a1b2c3d4e5f.tmp";
     alone(EVERYBODY, || {
-        let stage = Stage::new();
-        fs::write(stage.dir.join(SOLE), NEW).unwrap();
+        let fixture = Fixture::new();
+        fs::write(fixture.dir.join(SOLE), NEW).unwrap();
         let claimed = Arc::new(Mutex::new(Vec::new()));
         let names = Arc::clone(&claimed);
         let hook = Hook::new(move |step, name: &OsStr| {
@@ -854,10 +854,10 @@ fn what_is_deleted_goes_before_what_is_moved() {
             }
         });
         let mut batch = [
-            stage.candidate_called(SOLE, Verdict::Quarantine(Some(Reason::SoleCopy))),
-            stage.candidate(Verdict::Reap),
+            fixture.candidate_called(SOLE, Verdict::Quarantine(Some(Reason::SoleCopy))),
+            fixture.candidate(Verdict::Reap),
         ];
-        let outcomes = stage.reap_batch(&Reaper::new().with_hook(Some(hook)), &mut batch);
+        let outcomes = fixture.reap_batch(&Reaper::new().with_hook(Some(hook)), &mut batch);
         let done = matches!(
             outcomes.as_slice(),
             [Outcome::Quarantined { .. }, Outcome::Reaped { .. }]
@@ -871,12 +871,12 @@ fn what_is_deleted_goes_before_what_is_moved() {
 #[test]
 fn a_batch_leaves_descriptors_for_others() {
     alone(&[As::Us], || {
-        let stage = Stage::new();
+        let fixture = Fixture::new();
         let name = |n: u32| format!("sessions.json.{n:08x}-5a6b-4c7d-8e9f-0a1b2c3d4e5f.tmp");
         let mut batch: Vec<_> = (0..100)
             .map(|n| {
-                fs::write(stage.dir.join(name(n)), OLD).unwrap();
-                stage.candidate_called(&name(n), Verdict::Reap)
+                fs::write(fixture.dir.join(name(n)), OLD).unwrap();
+                fixture.candidate_called(&name(n), Verdict::Reap)
             })
             .collect();
         use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -885,7 +885,7 @@ fn a_batch_leaves_descriptors_for_others() {
             ..getrlimit(Resource::Nofile)
         };
         setrlimit(Resource::Nofile, few).unwrap();
-        let outcomes = stage.reap_batch(&Reaper::new(), &mut batch);
+        let outcomes = fixture.reap_batch(&Reaper::new(), &mut batch);
         let reaped = |outcome: &Outcome| matches!(outcome, Outcome::Reaped { .. });
         assert!(outcomes.iter().all(reaped), "{outcomes:?}");
     });
@@ -896,14 +896,14 @@ fn a_batch_leaves_descriptors_for_others() {
 fn it_lets_a_breath_pass() {
     alone(EVERYBODY, || {
         let breath = Duration::from_millis(200);
-        let stage = Stage::new();
+        let fixture = Fixture::new();
         let steps = Arc::new(Mutex::new(Vec::new()));
         let begun = Arc::clone(&steps);
         let hook = Hook::new(move |step, _: &OsStr| {
             begun.lock().unwrap().push((step, Instant::now()));
         });
         let reaper = Reaper::new().with_breath(breath).with_hook(Some(hook));
-        let outcome = stage.reap_by(&reaper);
+        let outcome = fixture.reap_by(&reaper);
         assert!(matches!(outcome, Outcome::Reaped { .. }), "{outcome:?}");
         let steps = steps.lock().unwrap();
         let at = |step| steps.iter().find(|(begun, _)| *begun == step).unwrap().1;
@@ -920,24 +920,24 @@ fn replaced_without_an_earlier_look() {
             .into_iter()
             .flat_map(|step| [(step, false), (step, true)])
         {
-            let stage = Stage::new();
-            let temp = stage.temp.clone();
+            let fixture = Fixture::new();
+            let temp = fixture.temp.clone();
             let stunt = Stunt::new(step, move || {
                 let other = temp.with_extension("new");
                 fs::write(&other, NEW).unwrap();
                 fs::rename(&other, &temp).unwrap();
             });
-            let asker = Asker::new();
+            let lease_thread = LeaseThread::new();
             let mut candidate = match opened {
-                false => stage.candidate(Verdict::Reap),
-                true => stage.opened(&asker, Verdict::Reap),
+                false => fixture.candidate(Verdict::Reap),
+                true => fixture.opened(&lease_thread, Verdict::Reap),
             };
-            candidate.suspect.expected = None;
+            candidate.temp_info.expected = None;
             let reaper = Reaper::new().with_hook(Some(stunt.hook));
-            let outcome = stage.reap_asking(&asker, &reaper, candidate);
+            let outcome = fixture.reap_asking(&lease_thread, &reaper, candidate);
             // Before the first step there is only one file, unless that is open.
             if opened || !matches!(step, Step::Resolve | Step::Look) {
-                stage.has_only(NEW, &stage.temp, &format!("{step:?}: {outcome:?}"));
+                fixture.has_only(NEW, &fixture.temp, &format!("{step:?}: {outcome:?}"));
             }
         }
     });
@@ -949,21 +949,22 @@ fn replaced_without_an_earlier_look() {
 fn who_comes_late_is_a_holder_too() {
     alone(EVERYBODY, || {
         for step in [Step::Open, Step::Prove] {
-            let stage = Stage::new();
+            let fixture = Fixture::new();
             let holder = Arc::new(Mutex::new(None));
-            let (held, temp) = (Arc::clone(&holder), stage.temp.clone());
+            let (held, temp) = (Arc::clone(&holder), fixture.temp.clone());
             let stunt = Stunt::new(step, move || {
                 *held.lock().unwrap() = Some(File::options().append(true).open(temp).unwrap());
             });
-            let tools = tools(Some(stunt.hook));
-            let mut clocks = orphand::decide::time::ClockWatch::default();
-            let mut due = stage.due(TEMP);
+            let engine = engine(Some(stunt.hook));
+            let mut clocks = orphand::decide::time::ClockJumpDetector::default();
+            let mut due = fixture.due(TEMP);
             let mut pass = |due: &mut Vec<_>| {
-                let next = |due: &[orphand::pass::Due]| due[0].temp.as_ref().map(|temp| temp.due());
+                let next =
+                    |due: &[orphand::pass::PassItem]| due[0].temp.as_ref().map(|temp| temp.due());
                 let at = next(due).expect("it is known");
                 std::thread::sleep(at.since(clock::mono()));
                 let before = clock::mono();
-                let events = stage.pass(&tools, &mut clocks, due);
+                let events = fixture.pass(&engine, &mut clocks, due);
                 (before, events, next(due))
             };
             let kept = loop {
@@ -1001,8 +1002,8 @@ fn who_comes_late_is_a_holder_too() {
 fn a_watcher_puts_back_too() {
     alone(EVERYBODY, || {
         use orphand::daemon::Watcher;
-        let stage = Stage::new();
-        let attacker = Attacker::new(&stage, Step::ProveLast, *Way::ALL.last().unwrap());
+        let fixture = Fixture::new();
+        let attacker = Attacker::new(&fixture, Step::ProveLast, *Way::ALL.last().unwrap());
         let holder = Arc::new(Mutex::new(Vec::new()));
         let held = Arc::clone(&holder);
         let stunt = Stunt::new(Step::ProveLast, move || {
@@ -1015,7 +1016,7 @@ fn a_watcher_puts_back_too() {
             held.lock().unwrap().push(file);
         });
         let watcher = Watcher::builder()
-            .root(&stage.root.path, Stage::policy())
+            .root(&fixture.root.path, Fixture::policy())
             .allow_broad_roots(true)
             .hook(Some(stunt.hook))
             .start()
@@ -1042,7 +1043,7 @@ fn a_watcher_puts_back_too() {
             ),
             "{kept:?}"
         );
-        stage.has_only(OLD, &stage.temp, "");
+        fixture.has_only(OLD, &fixture.temp, "");
         let mut file = holder.lock().unwrap().pop().unwrap();
         file.write_all(MORE).unwrap();
         drop(file);
@@ -1052,8 +1053,8 @@ fn a_watcher_puts_back_too() {
             unreachable!();
         };
         assert_eq!(disposed.freed.bytes, (OLD.len() + MORE.len()) as u64);
-        stage.is_tidy("");
-        stage.has_only(WHOLE, &stage.target, "");
+        fixture.is_tidy("");
+        fixture.has_only(WHOLE, &fixture.target, "");
     });
 }
 
@@ -1078,11 +1079,11 @@ fn an_opener_parked_by_a_virus_scanner() {
                 }
                 Arc::new(OwnedFd::from_raw_fd(fan))
             };
-            let stage = match sole {
-                false => Stage::new(),
-                true => Stage::new().with_sole_copy(),
+            let fixture = match sole {
+                false => Fixture::new(),
+                true => Fixture::new().with_sole_copy(),
             };
-            let temp = stage.temp.clone();
+            let temp = fixture.temp.clone();
             let opener = Arc::new(Mutex::new(None));
             let (parked, scanner) = (Arc::clone(&opener), Arc::clone(&fan));
             let stunt = Stunt::new(Step::Claim, move || {
@@ -1111,7 +1112,7 @@ fn an_opener_parked_by_a_virus_scanner() {
                 let asks = unsafe { libc::poll(&raw mut asked, 1, LONG.as_millis() as i32) };
                 assert_eq!(asks, 1, "nobody opens it");
             });
-            let outcome = stage.reap(stunt.hook.clone());
+            let outcome = fixture.reap(stunt.hook.clone());
             assert_eq!(stunt.steps().last(), Some(&Step::ProveAgain), "{outcome:?}");
             assert!(
                 matches!(outcome, Outcome::Kept(Reason::InUse)),
@@ -1122,7 +1123,7 @@ fn an_opener_parked_by_a_virus_scanner() {
             drop(fan);
             let mut file = join(opener.lock().unwrap().take().unwrap()).unwrap();
             file.write_all(MORE).unwrap();
-            stage.has_only(&[OLD, MORE].concat(), &stage.temp, "");
+            fixture.has_only(&[OLD, MORE].concat(), &fixture.temp, "");
         }
     });
 }

@@ -208,8 +208,8 @@ fn ways_to_name_what_is_to_come_back() {
 #[cfg(target_os = "linux")]
 #[test]
 fn two_mounts_of_one_root() {
+    use crate::fixture::{As, alone};
     use crate::places::Mounted;
-    use crate::stage::{As, alone};
     alone(&[As::Mounts], || {
         let sandbox = Sandbox::new();
         let other = sandbox.base().join("other");
@@ -618,8 +618,8 @@ fn restore_into_a_directory() {
 #[cfg(target_os = "linux")]
 #[test]
 fn restore_to_another_file_system() {
+    use crate::fixture::{As, alone};
     use crate::places::Mounted;
-    use crate::stage::{As, alone};
     alone(&[As::Mounts], || {
         let sandbox = Sandbox::new();
         sandbox.make_dir("../other");
@@ -673,8 +673,8 @@ fn restore_to_another_file_system() {
 #[cfg(target_os = "linux")]
 #[test]
 fn a_full_quarantine_takes_no_more() {
+    use crate::fixture::{As, alone};
     use crate::places::Mounted;
-    use crate::stage::{As, alone};
     alone(&[As::Mounts], || {
         let sandbox = Sandbox::new();
         configure(&sandbox, "[quarantine]\nmin_free = \"0\"\n");
@@ -730,8 +730,8 @@ fn a_full_quarantine_takes_no_more() {
 #[cfg(target_os = "linux")]
 #[test]
 fn a_disk_without_inodes_or_room() {
+    use crate::fixture::{As, alone};
     use crate::places::Mounted;
-    use crate::stage::{As, alone};
     alone(&[As::Mounts], || {
         for options in [
             "size=4m,nr_inodes=200,mode=755",

@@ -7,8 +7,8 @@ use orphand::decide::judge::{Reason, Verdict};
 use orphand::event::Event;
 use orphand::reap::{Outcome, Reaper, Step};
 
+use crate::fixture::*;
 use crate::sandbox::{Sandbox, is, kept, name};
-use crate::stage::*;
 
 const SHORT: [&str; 2] = ["--grace", "100ms"];
 const OLD_ENOUGH: Duration = Duration::from_millis(150);
@@ -274,25 +274,25 @@ fn a_companion_that_appears_puts_the_temp_back() {
         for (step, others, has_target) in Step::ALL.into_iter().flat_map(|step| {
             [(0, true), (0, false), (200, true)].map(|(others, target)| (step, others, target))
         }) {
-            let stage = match has_target {
-                true => Stage::new(),
-                false => Stage::new().with_sole_copy(),
+            let fixture = match has_target {
+                true => Fixture::new(),
+                false => Fixture::new().with_sole_copy(),
             };
             for n in 0..others {
-                fs::write(stage.dir.join(format!("other-{n}")), "").unwrap();
+                fs::write(fixture.dir.join(format!("other-{n}")), "").unwrap();
             }
-            let companion = stage.dir.join(format!("{TEMP}-wal"));
+            let companion = fixture.dir.join(format!("{TEMP}-wal"));
             let stunt = Stunt::new(step, move || {
                 fs::write(companion, "the rest of it").unwrap()
             });
-            let outcome = stage.reap_by(&Reaper::new().with_hook(Some(stunt.hook.clone())));
+            let outcome = fixture.reap_by(&Reaper::new().with_hook(Some(stunt.hook.clone())));
             let what = format!("{step:?} {others} {has_target}");
             match (&outcome, step) {
                 (Outcome::Reaped { .. } | Outcome::Quarantined { .. }, Step::Unlink) => {}
-                (Outcome::Kept(Reason::Reserved), _) => stage.has_only(OLD, &stage.temp, &what),
+                (Outcome::Kept(Reason::Reserved), _) => fixture.has_only(OLD, &fixture.temp, &what),
                 _ => panic!("{what}: {outcome:?}"),
             }
-            stage.is_tidy(&what);
+            fixture.is_tidy(&what);
         }
     });
 }
@@ -301,13 +301,13 @@ fn a_companion_that_appears_puts_the_temp_back() {
 #[test]
 fn a_companion_in_a_large_directory() {
     alone(EVERYBODY, || {
-        let stage = Stage::new();
+        let fixture = Fixture::new();
         for n in 0..5_000 {
-            fs::write(stage.dir.join(format!("other-{n}")), "").unwrap();
+            fs::write(fixture.dir.join(format!("other-{n}")), "").unwrap();
         }
-        let companion = stage.dir.join(format!("{TEMP}-journal"));
+        let companion = fixture.dir.join(format!("{TEMP}-journal"));
         fs::write(&companion, "the rest of it").unwrap();
-        let event = stage.judge(TEMP);
+        let event = fixture.judge(TEMP);
         let is_kept = matches!(
             event,
             Event::Kept {
@@ -317,7 +317,7 @@ fn a_companion_in_a_large_directory() {
         );
         assert!(is_kept, "{event:?}");
         fs::remove_file(companion).unwrap();
-        let outcome = stage.reap_as(&Reaper::new(), Verdict::Reap);
+        let outcome = fixture.reap_as(&Reaper::new(), Verdict::Reap);
         assert!(matches!(outcome, Outcome::Reaped { .. }), "{outcome:?}");
     });
 }

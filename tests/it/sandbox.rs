@@ -20,7 +20,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant, SystemTime};
 
 use orphand::clock;
-use orphand::evidence::namespaces::Nested;
+use orphand::evidence::container_pids::ContainerPids;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -80,26 +80,26 @@ static STARTS: RwLock<()> = RwLock::new(());
 /// How the tests start programs.
 pub(crate) trait Begin {
     /// Starts it; it has begun when this returns.
-    fn begin(&mut self) -> std::io::Result<Child>;
+    fn start_child(&mut self) -> std::io::Result<Child>;
 
     /// Waits for its end.
     fn ended(&mut self) -> std::io::Result<ExitStatus> {
-        self.begin()?.wait()
+        self.start_child()?.wait()
     }
 
     /// Waits for its end, and reads all it says.
-    fn said(&mut self) -> std::io::Result<Output>;
+    fn collect_output(&mut self) -> std::io::Result<Output>;
 }
 
 impl Begin for Command {
-    fn begin(&mut self) -> std::io::Result<Child> {
+    fn start_child(&mut self) -> std::io::Result<Child> {
         let _alone = STARTS.write().unwrap_or_else(PoisonError::into_inner);
         self.spawn()
     }
 
-    fn said(&mut self) -> std::io::Result<Output> {
+    fn collect_output(&mut self) -> std::io::Result<Output> {
         self.stdout(Stdio::piped()).stderr(Stdio::piped());
-        self.begin()?.wait_with_output()
+        self.start_child()?.wait_with_output()
     }
 }
 
@@ -426,7 +426,7 @@ impl Sandbox {
         let said = format!("{command:?}");
         let ours = our_peak();
         let mut child = command
-            .begin()
+            .start_child()
             .unwrap_or_else(|error| panic!("{said}: {error}"));
         let stdout = drain(child.stdout.take());
         let stderr = drain(child.stderr.take());
@@ -736,7 +736,7 @@ impl Watching {
     /// Starts `command`, which prints events.
     #[track_caller]
     pub(crate) fn start(mut command: Command) -> Watching {
-        let mut child = command.begin().unwrap();
+        let mut child = command.start_child().unwrap();
         let stdout = BufReader::new(child.stdout.take().unwrap());
         let (send, lines) = channel();
         thread::spawn(move || {
@@ -956,7 +956,7 @@ impl Shell {
             .current_dir(sandbox.root())
             .stdin(Stdio::piped())
             .stderr(Stdio::inherit());
-        let mut child = command.begin().unwrap();
+        let mut child = command.start_child().unwrap();
         Shell {
             input: child.stdin.take().unwrap(),
             output: BufReader::new(child.stdout.take().unwrap()),
@@ -998,9 +998,9 @@ impl Drop for Shell {
 /// A pid that no process has, here or in a container: that of a child which has ended and was waited for.
 pub(crate) fn dead_pid() -> u32 {
     loop {
-        let mut child = Command::new("true").begin().unwrap();
+        let mut child = Command::new("true").start_child().unwrap();
         child.wait().unwrap();
-        let called = Nested::default().called(child.id(), clock::mono());
+        let called = ContainerPids::default().resolve(child.id(), clock::mono());
         if called.is_ok_and(|called| called.is_empty()) {
             return child.id();
         }
@@ -1080,7 +1080,7 @@ impl Sandbox {
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
         let mut holder = command
-            .begin()
+            .start_child()
             .map_err(|error| format!("unshare: {error}"))?;
         let mut said = String::new();
         BufReader::new(holder.stdout.take().unwrap())

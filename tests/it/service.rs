@@ -19,9 +19,9 @@ const SHOW: &str = "show --property=LoadState,ActiveState,SubState,UnitFileState
                     NeedDaemonReload,Result,ExecMainStatus orphand.service";
 
 /// A sandbox with a supervisor in it.
-struct Stage {
+struct Fixture {
     // First: it is looked for in the sandbox.
-    _started: Started,
+    _started: InstalledUnit,
     sandbox: Sandbox,
     /// Where the supervisor keeps its state.
     at: PathBuf,
@@ -30,9 +30,9 @@ struct Stage {
 }
 
 /// The file with the pid of what a supervisor has started for us, unless it has ended it itself.
-struct Started(PathBuf);
+struct InstalledUnit(PathBuf);
 
-impl Drop for Started {
+impl Drop for InstalledUnit {
     fn drop(&mut self) {
         if let Ok(pid) = fs::read_to_string(&self.0) {
             signal(pid.trim().parse().unwrap(), libc::SIGKILL);
@@ -40,16 +40,16 @@ impl Drop for Started {
     }
 }
 
-impl Stage {
-    fn launchd() -> Stage {
-        Stage::new(Sandbox::ordinary(), "--launchd")
+impl Fixture {
+    fn launchd() -> Fixture {
+        Fixture::new(Sandbox::ordinary(), "--launchd")
     }
 
-    fn systemd() -> Stage {
-        Stage::new(Sandbox::ordinary(), "--systemd")
+    fn systemd() -> Fixture {
+        Fixture::new(Sandbox::ordinary(), "--systemd")
     }
 
-    fn new(sandbox: Sandbox, which: &'static str) -> Stage {
+    fn new(sandbox: Sandbox, which: &'static str) -> Fixture {
         let base = sandbox.base().to_owned();
         for (name, script) in [
             ("launchctl", LAUNCHCTL),
@@ -74,17 +74,17 @@ impl Stage {
             .env("ORPHAND_TAIL", base.join("tail"))
             // Nobody answers here but in the test that says so.
             .env("ORPHAND_SERVICE_WAIT", "0s");
-        let stage = Stage {
+        let fixture = Fixture {
             sandbox,
             which,
-            _started: Started(at.join("pid")),
+            _started: InstalledUnit(at.join("pid")),
             at,
         };
-        stage.put("unit", stage.file().to_str().unwrap());
-        stage
+        fixture.put("unit", fixture.file().to_str().unwrap());
+        fixture
     }
 
-    fn env(mut self, name: &'static str, value: impl Into<OsString>) -> Stage {
+    fn env(mut self, name: &'static str, value: impl Into<OsString>) -> Fixture {
         self.sandbox = self.sandbox.env(name, value);
         self
     }
@@ -154,7 +154,7 @@ impl Stage {
 
     /// Installs it, and forgets how.
     #[track_caller]
-    fn installed(self) -> Stage {
+    fn installed(self) -> Fixture {
         self.run("install", &[]).exit(0);
         self.calls();
         self
@@ -194,18 +194,18 @@ fn plist(file: &str) -> serde_json::Value {
     command
         .args(["-c", script])
         .stdin(fs::File::open(sandbox.path("x.plist")).unwrap());
-    let out = command.said().expect("python3");
+    let out = command.collect_output().expect("python3");
     let why = String::from_utf8_lossy(&out.stderr);
     serde_json::from_slice(&out.stdout).unwrap_or_else(|_| panic!("{why}\n{file}"))
 }
 
 #[test]
 fn the_agent_as_a_property_list() {
-    let stage = Stage::launchd();
-    let printed = stage.run("print", &[]).exit(0);
+    let fixture = Fixture::launchd();
+    let printed = fixture.run("print", &[]).exit(0);
     let agent = plist(&printed.stdout);
-    let program = stage.sandbox.binary().to_str().unwrap();
-    let base = stage.sandbox.base().to_str().unwrap().to_owned();
+    let program = fixture.sandbox.binary().to_str().unwrap();
+    let base = fixture.sandbox.base().to_str().unwrap().to_owned();
     assert_eq!(
         agent,
         serde_json::json!({
@@ -235,8 +235,8 @@ fn the_agent_as_a_property_list() {
 
 #[test]
 fn the_daemon_as_a_property_list() {
-    let stage = Stage::launchd();
-    let daemon = plist(&stage.run("print", &["--system"]).exit(0).stdout);
+    let fixture = Fixture::launchd();
+    let daemon = plist(&fixture.run("print", &["--system"]).exit(0).stdout);
     assert_eq!(
         daemon["EnvironmentVariables"],
         serde_json::json!({
@@ -258,19 +258,19 @@ fn the_daemon_as_a_property_list() {
 /// A configuration that is named is what the service reads, by its whole path.
 #[test]
 fn the_named_configuration_is_read_by_the_service_too() {
-    let stage = Stage::launchd();
-    let base = stage.sandbox.base().to_str().unwrap().to_owned();
+    let fixture = Fixture::launchd();
+    let base = fixture.sandbox.base().to_str().unwrap().to_owned();
     let arguments = |printed: Ran| plist(&printed.exit(0).stdout)["ProgramArguments"].clone();
-    let typed = arguments(stage.run("print", &["--config", "a b.toml"]));
-    let program = stage.sandbox.binary().to_str().unwrap();
+    let typed = arguments(fixture.run("print", &["--config", "a b.toml"]));
+    let program = fixture.sandbox.binary().to_str().unwrap();
     let config = format!("{base}/a b.toml");
     assert_eq!(
         typed,
         serde_json::json!([program, "watch", "--config", config])
     );
-    let stage = stage.env("ORPHAND_CONFIG", "a b.toml");
-    assert_eq!(arguments(stage.run("print", &[])), typed);
-    stage
+    let fixture = fixture.env("ORPHAND_CONFIG", "a b.toml");
+    assert_eq!(arguments(fixture.run("print", &[])), typed);
+    fixture
         .sandbox
         .run(["service", "print", "--systemd"])
         .exit(0)
@@ -279,14 +279,14 @@ fn the_named_configuration_is_read_by_the_service_too() {
 
 #[test]
 fn print_changes_nothing_with_and_without_a_configuration() {
-    let stage = Stage::launchd();
+    let fixture = Fixture::launchd();
     for config in [
         None,
         Some("[[watch]]\npath = \"/srv/app\"\n"),
         Some("wrong"),
     ] {
         if let Some(config) = config {
-            stage.config(config);
+            fixture.config(config);
         }
         for args in [
             &["--launchd"][..],
@@ -296,20 +296,20 @@ fn print_changes_nothing_with_and_without_a_configuration() {
             &["--systemd", "--system", "--run-as", "app"],
             &[],
         ] {
-            let before = stage.sandbox.snapshot();
+            let before = fixture.sandbox.snapshot();
             let all = ["service", "print"].iter().chain(args);
-            let ran = stage.sandbox.run(all).exit(0);
+            let ran = fixture.sandbox.run(all).exit(0);
             assert_eq!(ran.stderr, "", "{args:?}");
             assert!(ran.stdout.ends_with('\n'), "{args:?}");
-            assert_eq!(stage.sandbox.snapshot(), before, "{args:?}");
+            assert_eq!(fixture.sandbox.snapshot(), before, "{args:?}");
         }
     }
-    assert_eq!(stage.calls(), [""; 0], "launchctl was asked");
+    assert_eq!(fixture.calls(), [""; 0], "launchctl was asked");
 }
 
 #[test]
 fn print_refuses_what_means_nothing() {
-    let stage = Stage::launchd();
+    let fixture = Fixture::launchd();
     for (args, words) in [
         (&["--launchd", "--systemd"][..], "cannot be used with"),
         (&["--systemd", "--run-as", "app"], "--system"),
@@ -327,7 +327,7 @@ fn print_refuses_what_means_nothing() {
         ),
     ] {
         let all = ["service", "print"].iter().chain(args);
-        stage.sandbox.run(all).exit(2).complains(words).silent();
+        fixture.sandbox.run(all).exit(2).complains(words).silent();
     }
 }
 
@@ -424,7 +424,7 @@ fn analyze(name: &str, unit: &str, args: &[&str]) -> Option<(i32, String)> {
         .args(args)
         .arg(&path)
         .env("XDG_RUNTIME_DIR", dir.path());
-    let Ok(out) = command.said() else {
+    let Ok(out) = command.collect_output() else {
         eprintln!("no systemd-analyze: {args:?} is not tried");
         return None;
     };
@@ -444,9 +444,9 @@ fn verify(name: &str, unit: &str) {
 #[cfg(target_os = "linux")]
 #[test]
 fn systemd_understands_the_units() {
-    let stage = Stage::systemd();
+    let fixture = Fixture::systemd();
     for args in [&[][..], &["--system"], &["--system", "--run-as", "daemon"]] {
-        let unit = stage.run("print", args).exit(0).stdout;
+        let unit = fixture.run("print", args).exit(0).stdout;
         verify("orphand.service", &unit);
         if let Some((_, said)) = analyze(
             "x.service",
@@ -477,13 +477,13 @@ const TOLERANCE: u32 = 5;
 #[cfg(target_os = "linux")]
 #[test]
 fn how_exposed_the_units_are() {
-    let stage = Stage::systemd();
+    let fixture = Fixture::systemd();
     for (args, most) in [
         (&[][..], USER_EXPOSURE),
         (&["--system"], ROOT_EXPOSURE),
         (&["--system", "--run-as", "daemon"], OWNER_EXPOSURE),
     ] {
-        let unit = stage.run("print", args).exit(0).stdout;
+        let unit = fixture.run("print", args).exit(0).stdout;
         let threshold = format!("--threshold={}", most + TOLERANCE);
         let args = ["security", "--offline=true", &threshold];
         if let Some((code, said)) = analyze("orphand.service", &unit, &args) {
@@ -524,13 +524,13 @@ fn nothing_blinds_it() {
         "Mount",
         "Device",
     ];
-    let stage = Stage::systemd();
+    let fixture = Fixture::systemd();
     for (args, never) in [
         (&[][..], [&BLIND[..], &MOUNT].concat()),
         (&["--system"], BLIND.to_vec()),
         (&["--system", "--run-as", "app"], BLIND.to_vec()),
     ] {
-        let unit = stage.run("print", args).exit(0).stdout;
+        let unit = fixture.run("print", args).exit(0).stdout;
         let keys = unit
             .lines()
             .filter(|line| !line.starts_with('#') && line.contains('='));
@@ -557,20 +557,20 @@ const FRESH: [&str; 4] = [
 
 #[test]
 fn installing_an_agent() {
-    let stage = Stage::launchd();
-    stage.config("[[watch]]\npath = \"/srv/app\"\n");
+    let fixture = Fixture::launchd();
+    fixture.config("[[watch]]\npath = \"/srv/app\"\n");
     // Whatever the umask, launchd refuses what others may write, and others must be able to read.
-    let mut command = stage.sandbox.program("sh");
+    let mut command = fixture.sandbox.program("sh");
     command.args(["-c", "umask 077; exec \"$0\" service install --launchd"]);
-    command.arg(stage.sandbox.binary());
-    let ran = stage.sandbox.finish(command).exit(0);
-    let file = stage.file();
+    command.arg(fixture.sandbox.binary());
+    let ran = fixture.sandbox.finish(command).exit(0);
+    let file = fixture.file();
     contains(
         &ran.stdout,
         &[
             "(1 directory)",
             &format!("Agent      {}  written", file.display()),
-            &format!("Program    {}  (", stage.sandbox.binary().display()),
+            &format!("Program    {}  (", fixture.sandbox.binary().display()),
             "orphand.log",
             "Background Items Added",
             "pid 4711; it has not answered yet",
@@ -578,8 +578,8 @@ fn installing_an_agent() {
             "orphand service uninstall",
         ],
     );
-    assert_eq!(stage.calls(), [&FRESH[..], &["print {gui}/-"]].concat());
-    let printed = stage.run("print", &[]).exit(0).stdout;
+    assert_eq!(fixture.calls(), [&FRESH[..], &["print {gui}/-"]].concat());
+    let printed = fixture.run("print", &[]).exit(0).stdout;
     assert_eq!(fs::read_to_string(&file).unwrap(), printed);
     assert_eq!(mode(&file), 0o644);
     assert_eq!(
@@ -588,7 +588,7 @@ fn installing_an_agent() {
         "no litter"
     );
     assert!(
-        stage
+        fixture
             .sandbox
             .base()
             .join("home/Library/Logs/orphand")
@@ -598,32 +598,32 @@ fn installing_an_agent() {
 
 #[test]
 fn installing_twice_changes_nothing() {
-    let stage = Stage::launchd().installed();
-    let file = |stage: &Stage| {
-        let meta = stage.file().metadata().unwrap();
+    let fixture = Fixture::launchd().installed();
+    let file = |fixture: &Fixture| {
+        let meta = fixture.file().metadata().unwrap();
         (meta.ino(), meta.mtime_nsec())
     };
-    let before = file(&stage);
-    stage
+    let before = file(&fixture);
+    fixture
         .run("install", &[])
         .exit(0)
         .says("Already up to date (pid 4711)");
-    assert_eq!(file(&stage), before);
-    assert_eq!(stage.calls(), ["print {gui}/-"]);
+    assert_eq!(file(&fixture), before);
+    assert_eq!(fixture.calls(), ["print {gui}/-"]);
 }
 
 #[test]
 fn installing_over_another_file_waits_until_the_old_job_is_gone() {
-    let stage = Stage::launchd().installed();
-    stage.order("bootout", &["drain"]);
-    stage.config("[[watch]]\npath = \"/srv/app\"\n");
-    let config = stage.sandbox.base().join("config/orphand/config.toml");
-    stage
+    let fixture = Fixture::launchd().installed();
+    fixture.order("bootout", &["drain"]);
+    fixture.config("[[watch]]\npath = \"/srv/app\"\n");
+    let config = fixture.sandbox.base().join("config/orphand/config.toml");
+    fixture
         .run("install", &["--config", config.to_str().unwrap()])
         .exit(0)
         .says("written");
     assert_eq!(
-        stage.calls(),
+        fixture.calls(),
         [
             "print {gui}/-",
             "bootout {gui}/-",
@@ -640,13 +640,13 @@ fn installing_over_another_file_waits_until_the_old_job_is_gone() {
 /// What is up to date and has ended is not left so.
 #[test]
 fn installing_starts_what_has_ended() {
-    let stage = Stage::launchd().installed();
-    stage.put("end", "0");
-    stage.order("bootstrap", &["0"]);
-    let ran = stage.run("install", &[]).exit(1).says("unchanged");
+    let fixture = Fixture::launchd().installed();
+    fixture.put("end", "0");
+    fixture.order("bootstrap", &["0"]);
+    let ran = fixture.run("install", &[]).exit(1).says("unchanged");
     ran.complains("it was started and does not run");
     contains(
-        &stage.calls().join("\n"),
+        &fixture.calls().join("\n"),
         &["bootout {gui}/-", "bootstrap {gui} {file}"],
     );
 }
@@ -654,11 +654,11 @@ fn installing_starts_what_has_ended() {
 #[test]
 fn what_bootstrap_may_answer() {
     let check = |answers: &[&str], exit: i32, calls: &[&str], words: &[&str]| {
-        let stage = Stage::launchd();
-        stage.order("bootstrap", answers);
-        let ran = stage.run("install", &[]).exit(exit);
+        let fixture = Fixture::launchd();
+        fixture.order("bootstrap", answers);
+        let ran = fixture.run("install", &[]).exit(exit);
         contains(&(ran.stdout + &ran.stderr), words);
-        assert_eq!(stage.calls()[3..], *calls, "{answers:?}");
+        assert_eq!(fixture.calls()[3..], *calls, "{answers:?}");
     };
     let (bootstrap, print) = ("bootstrap {gui} {file}", "print {gui}/-");
     let kickstart = "kickstart -k {gui}/-";
@@ -713,23 +713,23 @@ fn what_bootstrap_may_answer() {
 
 #[test]
 fn an_agent_that_somebody_else_has_loaded_meanwhile() {
-    let stage = Stage::launchd();
+    let fixture = Fixture::launchd();
     // Not loaded at the first look, loaded at the second.
-    stage.put("loaded", &format!("gui/{}", stage.uid()));
-    stage.order("print", &["113", "113"]);
-    stage.run("install", &[]).exit(0);
+    fixture.put("loaded", &format!("gui/{}", fixture.uid()));
+    fixture.order("print", &["113", "113"]);
+    fixture.run("install", &[]).exit(0);
     let want = [&FRESH[..], &["kickstart -k {gui}/-", "print {gui}/-"]].concat();
-    assert_eq!(stage.calls(), want);
+    assert_eq!(fixture.calls(), want);
 }
 
 #[test]
 fn what_bootout_may_answer() {
     let check = |answers: &[&str], exit: i32, calls: &[&str], words: &str| {
-        let stage = Stage::launchd().installed();
-        stage.order("bootout", answers);
-        let ran = stage.run("stop", &[]).exit(exit);
+        let fixture = Fixture::launchd().installed();
+        fixture.order("bootout", answers);
+        let ran = fixture.run("stop", &[]).exit(exit);
         contains(&(ran.stdout + &ran.stderr), &[words]);
-        assert_eq!(stage.calls()[1..], *calls, "{answers:?}");
+        assert_eq!(fixture.calls()[1..], *calls, "{answers:?}");
     };
     let (bootout, print) = ("bootout {gui}/-", "print {gui}/-");
     check(&["0"], 0, &[bootout, print], "Stopped");
@@ -755,31 +755,31 @@ fn what_bootout_may_answer() {
 
 #[test]
 fn a_job_that_does_not_end() {
-    let stage = Stage::launchd()
+    let fixture = Fixture::launchd()
         .installed()
         .env("ORPHAND_SERVICE_LIMIT", "1s");
     // It says that it drains, and stays.
-    stage.order("bootout", &["36"]);
-    let ran = stage.run("stop", &[]).exit(1);
+    fixture.order("bootout", &["36"]);
+    let ran = fixture.run("stop", &[]).exit(1);
     ran.complains("launchctl kill SIGKILL gui/");
 }
 
 #[test]
 fn a_launchctl_that_never_answers() {
-    let stage = Stage::launchd().env("ORPHAND_SERVICE_LIMIT", "200ms");
-    stage.order("print", &["hang"]);
-    let ran = stage.run("install", &[]).exit(1);
+    let fixture = Fixture::launchd().env("ORPHAND_SERVICE_LIMIT", "200ms");
+    fixture.order("print", &["hang"]);
+    let ran = fixture.run("install", &[]).exit(1);
     ran.complains("has not answered")
         .complains("launchctl print gui/");
-    assert!(!stage.file().exists());
+    assert!(!fixture.file().exists());
 }
 
 #[test]
 fn a_system_without_launchd() {
-    let stage = Stage::launchd().env("ORPHAND_LAUNCHCTL", "/nowhere/launchctl");
-    let ran = stage.run("install", &[]).exit(1);
+    let fixture = Fixture::launchd().env("ORPHAND_LAUNCHCTL", "/nowhere/launchctl");
+    let ran = fixture.run("install", &[]).exit(1);
     ran.complains("/nowhere/launchctl").complains("--systemd");
-    assert!(!stage.file().exists());
+    assert!(!fixture.file().exists());
 }
 
 #[test]
@@ -791,9 +791,9 @@ fn a_job_that_fails_at_once() {
         ("75", "another orphand"),
         ("1", "orphand service logs"),
     ] {
-        let stage = Stage::launchd();
-        stage.put("end", code);
-        let ran = stage.run("install", &[]).exit(1);
+        let fixture = Fixture::launchd();
+        fixture.put("end", code);
+        let ran = fixture.run("install", &[]).exit(1);
         ran.complains("it was started and does not run")
             .complains(words);
     }
@@ -801,11 +801,11 @@ fn a_job_that_fails_at_once() {
 
 #[test]
 fn starting_stopping_and_starting_again() {
-    let stage = Stage::launchd().installed();
+    let fixture = Fixture::launchd().installed();
     let print = "print {gui}/-";
     let check = |verb: &str, words: &str, calls: &[&str]| {
-        stage.run(verb, &[]).exit(0).says(words);
-        assert_eq!(stage.calls(), calls, "{verb}");
+        fixture.run(verb, &[]).exit(0).says(words);
+        assert_eq!(fixture.calls(), calls, "{verb}");
     };
     check("start", "It runs already (pid 4711)", &[print]);
     check(
@@ -816,22 +816,22 @@ fn starting_stopping_and_starting_again() {
     check("stop", "Stopped", &[print, "bootout {gui}/-", print]);
     check("stop", "It does not run", &[print, "print {user}/-"]);
     check("start", "Started", &[&FRESH[..], &[print]].concat());
-    stage.put("end", "0");
+    fixture.put("end", "0");
     // Loaded, and ended by itself.
     check("start", "Started", &[print, "kickstart {gui}/-", print]);
 }
 
 #[test]
 fn nothing_is_installed() {
-    let stage = Stage::launchd();
+    let fixture = Fixture::launchd();
     for verb in ["start", "stop", "restart", "logs"] {
-        let ran = stage.run(verb, &[]).exit(4).silent();
+        let ran = fixture.run(verb, &[]).exit(4).silent();
         let ran = ran
             .complains("not installed")
             .complains("orphand service install");
         ran.complains("orphand watch DIR");
     }
-    let ran = stage.run("status", &[]).exit(4);
+    let ran = fixture.run("status", &[]).exit(4);
     contains(
         &ran.stdout,
         &[
@@ -840,7 +840,7 @@ fn nothing_is_installed() {
             "orphand watch DIR",
         ],
     );
-    stage
+    fixture
         .run("uninstall", &[])
         .exit(0)
         .says("Not installed")
@@ -849,62 +849,62 @@ fn nothing_is_installed() {
 
 #[test]
 fn uninstalling_says_what_stays() {
-    let stage = Stage::launchd();
-    stage.config("[[watch]]\npath = \"/srv/app\"\n");
-    let stage = stage.installed();
-    let base = stage.sandbox.base().to_str().unwrap().to_owned();
+    let fixture = Fixture::launchd();
+    fixture.config("[[watch]]\npath = \"/srv/app\"\n");
+    let fixture = fixture.installed();
+    let base = fixture.sandbox.base().to_str().unwrap().to_owned();
     let config = format!("rm {base}/config/orphand/config.toml");
     let logs = format!("rm -r {base}/home/Library/Logs/orphand");
     let journal = format!("rm -r {base}/state/orphand");
-    stage
+    fixture
         .run("uninstall", &[])
         .exit(0)
         .says("Removed")
         .says(&config);
     assert_eq!(
-        stage.calls(),
+        fixture.calls(),
         ["print {gui}/-", "bootout {gui}/-", "print {gui}/-"]
     );
-    assert!(!stage.file().exists());
+    assert!(!fixture.file().exists());
     // Only what exists is named.
-    let stage = stage.installed();
-    stage.sandbox.write("../state/orphand/journal.jsonl", "");
-    let ran = stage
+    let fixture = fixture.installed();
+    fixture.sandbox.write("../state/orphand/journal.jsonl", "");
+    let ran = fixture
         .run("uninstall", &[])
         .exit(0)
         .says(&journal)
         .says(&logs);
     assert!(!ran.stdout.contains("quarantine"), "{}", ran.stdout);
-    stage.run("uninstall", &[]).exit(0).says("Not installed");
-    let stage = stage.installed();
-    let held = stage.sandbox.path(".orphand");
+    fixture.run("uninstall", &[]).exit(0).says("Not installed");
+    let fixture = fixture.installed();
+    let held = fixture.sandbox.path(".orphand");
     fs::create_dir(&held).unwrap();
     fs::set_permissions(&held, fs::Permissions::from_mode(0o700)).unwrap();
-    stage.sandbox.give(&held);
-    stage
+    fixture.sandbox.give(&held);
+    fixture
         .sandbox
         .write(".orphand/q62905a5/a.tmp", "the only copy");
-    let folder = stage.sandbox.path(".orphand/q62905a5");
+    let folder = fixture.sandbox.path(".orphand/q62905a5");
     fs::set_permissions(&folder, fs::Permissions::from_mode(0o700)).unwrap();
-    stage.config(&format!("[[watch]]\npath = \"{base}/root\"\n"));
-    stage
+    fixture.config(&format!("[[watch]]\npath = \"{base}/root\"\n"));
+    fixture
         .run("uninstall", &[])
         .exit(0)
         .says("orphand quarantine purge")
         .says("1 file");
-    assert!(stage.sandbox.has(".orphand/q62905a5/a.tmp"));
-    assert!(stage.sandbox.has("../config/orphand/config.toml"));
+    assert!(fixture.sandbox.has(".orphand/q62905a5/a.tmp"));
+    assert!(fixture.sandbox.has("../config/orphand/config.toml"));
 }
 
 /// Somebody has removed the file, and launchd still runs the job.
 #[test]
 fn a_job_without_a_file_is_ended_all_the_same() {
     for verb in ["stop", "uninstall"] {
-        let stage = Stage::launchd().installed();
-        fs::remove_file(stage.file()).unwrap();
-        stage.run(verb, &[]).exit(0);
+        let fixture = Fixture::launchd().installed();
+        fs::remove_file(fixture.file()).unwrap();
+        fixture.run(verb, &[]).exit(0);
         assert_eq!(
-            stage.calls(),
+            fixture.calls(),
             ["print {gui}/-", "bootout {gui}/-", "print {gui}/-"]
         );
     }
@@ -912,52 +912,57 @@ fn a_job_without_a_file_is_ended_all_the_same() {
 
 #[test]
 fn a_wrong_configuration_stops_before_anything_is_done() {
-    let stage = Stage::launchd();
-    stage.config("[[watch]]\npath = \"/srv/app\"\ngarce = \"10s\"\n");
-    let ran = stage.run("install", &[]).exit(78).silent();
+    let fixture = Fixture::launchd();
+    fixture.config("[[watch]]\npath = \"/srv/app\"\ngarce = \"10s\"\n");
+    let ran = fixture.run("install", &[]).exit(78).silent();
     ran.complains("config.toml:3:1: ").complains("grace");
-    assert_eq!(stage.calls(), [""; 0]);
-    assert!(!stage.file().exists());
-    let ran = stage.run("install", &["--config", "nowhere.toml"]).exit(78);
+    assert_eq!(fixture.calls(), [""; 0]);
+    assert!(!fixture.file().exists());
+    let ran = fixture
+        .run("install", &["--config", "nowhere.toml"])
+        .exit(78);
     ran.complains("nowhere.toml");
 }
 
 #[test]
 fn without_a_configuration_it_says_that_it_watches_nothing() {
-    let stage = Stage::launchd();
-    let ran = stage.run("install", &[]).exit(0);
+    let fixture = Fixture::launchd();
+    let ran = fixture.run("install", &[]).exit(0);
     contains(&ran.stdout, &["watches nothing yet", "orphand config init"]);
-    stage.config("[defaults]\nrecursive = true\n");
-    stage.run("install", &[]).exit(0).says("lists no directory");
+    fixture.config("[defaults]\nrecursive = true\n");
+    fixture
+        .run("install", &[])
+        .exit(0)
+        .says("lists no directory");
 }
 
 #[test]
 fn homebrew_runs_it_already() {
-    let stage = Stage::launchd();
-    stage.sandbox.write(
+    let fixture = Fixture::launchd();
+    fixture.sandbox.write(
         "../home/Library/LaunchAgents/homebrew.mxcl.orphand.plist",
         "<plist/>",
     );
-    let ran = stage.run("install", &[]).exit(75).silent();
+    let ran = fixture.run("install", &[]).exit(75).silent();
     let ran = ran
         .complains("homebrew.mxcl.orphand")
         .complains("brew services restart orphand");
     ran.complains("brew services stop orphand && orphand service install");
-    assert!(!stage.file().exists());
-    assert_eq!(stage.calls(), [""; 0]);
-    stage
+    assert!(!fixture.file().exists());
+    assert_eq!(fixture.calls(), [""; 0]);
+    fixture
         .run("status", &[])
         .exit(4)
         .says("brew services info orphand");
-    stage
+    fixture
         .run("start", &[])
         .exit(4)
         .complains("brew services info orphand");
-    let stage = Stage::systemd();
-    stage
+    let fixture = Fixture::systemd();
+    fixture
         .sandbox
         .write("../config/systemd/user/homebrew.orphand.service", "");
-    stage
+    fixture
         .run("install", &[])
         .exit(75)
         .complains("homebrew.orphand.service");
@@ -966,18 +971,18 @@ fn homebrew_runs_it_already() {
 /// Who keeps service files in a repository wants to change them there.
 #[test]
 fn a_link_is_not_replaced() {
-    let stage = Stage::launchd();
-    stage.put_file("");
-    let elsewhere = stage.sandbox.base().join("dotfiles.plist");
-    fs::rename(stage.file(), &elsewhere).unwrap();
-    symlink(&elsewhere, stage.file()).unwrap();
-    let ran = stage.run("install", &[]).exit(1);
+    let fixture = Fixture::launchd();
+    fixture.put_file("");
+    let elsewhere = fixture.sandbox.base().join("dotfiles.plist");
+    fs::rename(fixture.file(), &elsewhere).unwrap();
+    symlink(&elsewhere, fixture.file()).unwrap();
+    let ran = fixture.run("install", &[]).exit(1);
     ran.complains("is a link to")
         .complains("orphand service print");
     assert_eq!(fs::read_to_string(&elsewhere).unwrap(), "");
-    fs::write(&elsewhere, stage.run("print", &[]).exit(0).stdout).unwrap();
-    stage.run("install", &[]).exit(0).says("unchanged");
-    assert!(stage.file().is_symlink());
+    fs::write(&elsewhere, fixture.run("print", &[]).exit(0).stdout).unwrap();
+    fixture.run("install", &[]).exit(0).says("unchanged");
+    assert!(fixture.file().is_symlink());
 }
 
 #[test]
@@ -986,12 +991,12 @@ fn a_home_of_somebody_else() {
         eprintln!("not root: not tried, every file here is this user's");
         return;
     }
-    let stage = Stage::new(Sandbox::new(), "--launchd");
-    std::os::unix::fs::chown(stage.sandbox.base().join("home"), Some(65_534), None).unwrap();
-    let ran = stage.run("install", &[]).exit(1);
+    let fixture = Fixture::new(Sandbox::new(), "--launchd");
+    std::os::unix::fs::chown(fixture.sandbox.base().join("home"), Some(65_534), None).unwrap();
+    let ran = fixture.run("install", &[]).exit(1);
     ran.complains("without sudo")
         .complains("sudo orphand service install --system");
-    assert_eq!(stage.calls(), [""; 0]);
+    assert_eq!(fixture.calls(), [""; 0]);
 }
 
 #[test]
@@ -1000,21 +1005,21 @@ fn root_is_told_whose_agent_this_is() {
         eprintln!("not root: not tried");
         return;
     }
-    let stage = Stage::new(Sandbox::new(), "--launchd");
-    let ran = stage.run("install", &[]).exit(0);
+    let fixture = Fixture::new(Sandbox::new(), "--launchd");
+    let ran = fixture.run("install", &[]).exit(0);
     ran.complains("root's own")
         .complains("orphand service install --system");
 }
 
 #[test]
 fn a_build_folder_is_no_place_to_stay() {
-    let stage = Stage::launchd();
-    let program = stage.sandbox.base().join("target/release/orphand");
-    stage.sandbox.write("../target/release/nothing", "");
-    put_program(&stage.sandbox, &program);
-    let mut command = stage.sandbox.program(&program);
+    let fixture = Fixture::launchd();
+    let program = fixture.sandbox.base().join("target/release/orphand");
+    fixture.sandbox.write("../target/release/nothing", "");
+    put_program(&fixture.sandbox, &program);
+    let mut command = fixture.sandbox.program(&program);
     command.args(["service", "install", "--launchd"]);
-    let ran = stage.sandbox.finish(command).exit(0);
+    let ran = fixture.sandbox.finish(command).exit(0);
     ran.complains("a build folder");
 }
 
@@ -1022,34 +1027,34 @@ fn a_build_folder_is_no_place_to_stay() {
 #[cfg(target_os = "linux")]
 #[test]
 fn homebrew_upgrades_the_program_that_runs() {
-    let stage = Stage::launchd();
-    let old = stage
+    let fixture = Fixture::launchd();
+    let old = fixture
         .sandbox
         .base()
         .join("Cellar/orphand/0.1.0/bin/orphand");
-    let opt = stage.sandbox.base().join("opt/orphand/bin/orphand");
+    let opt = fixture.sandbox.base().join("opt/orphand/bin/orphand");
     for path in [&old, &opt] {
         let beside = path.with_file_name("nothing");
-        let beside = beside.strip_prefix(stage.sandbox.base()).unwrap();
-        stage.sandbox.write(Path::new("..").join(beside), "");
-        put_program(&stage.sandbox, path);
+        let beside = beside.strip_prefix(fixture.sandbox.base()).unwrap();
+        fixture.sandbox.write(Path::new("..").join(beside), "");
+        put_program(&fixture.sandbox, path);
     }
     let program = |ran: Ran| plist(&ran.exit(0).stdout)["ProgramArguments"][0].clone();
     let print = |program: &Path| {
-        let mut command = stage.sandbox.program(program);
+        let mut command = fixture.sandbox.program(program);
         command.args(["service", "print", "--launchd"]);
         command
     };
     assert_eq!(
-        program(stage.sandbox.finish(print(&old))),
+        program(fixture.sandbox.finish(print(&old))),
         opt.to_str().unwrap()
     );
     // Removed between its start and its question: the shell that becomes it is another name of it.
-    let mut command = stage.sandbox.program("sh");
+    let mut command = fixture.sandbox.program("sh");
     let script = "exec 3< \"$0\" && rm \"$0\" && exec /proc/self/fd/3 service print --launchd";
     command.args(["-c", script]).arg(&old);
     assert_eq!(
-        program(stage.sandbox.finish(command)),
+        program(fixture.sandbox.finish(command)),
         opt.to_str().unwrap()
     );
 }
@@ -1058,16 +1063,16 @@ fn homebrew_upgrades_the_program_that_runs() {
 
 #[test]
 fn status_in_each_state() {
-    let stage = Stage::launchd();
+    let fixture = Fixture::launchd();
     let check = |exit: i32, words: &[&str], fields: serde_json::Value| {
-        let ran = stage.run("status", &[]).exit(exit);
+        let ran = fixture.run("status", &[]).exit(exit);
         contains(&ran.stdout, words);
-        let document = stage.run("status", &["--json"]).exit(exit).stdout_json();
+        let document = fixture.run("status", &["--json"]).exit(exit).stdout_json();
         for (key, value) in fields.as_object().unwrap() {
             assert_eq!(document[key], *value, "{key} in {document}");
         }
         assert_eq!(document["service"], "launchd");
-        assert_eq!(document["file"], stage.file().to_str().unwrap());
+        assert_eq!(document["file"], fixture.file().to_str().unwrap());
         assert!(document["error"].is_null(), "{document}");
     };
     check(
@@ -1075,29 +1080,29 @@ fn status_in_each_state() {
         &["not installed"],
         serde_json::json!({"installed": false, "loaded": false, "running": false, "program": null}),
     );
-    stage.run("install", &[]).exit(0);
-    stage.calls();
+    fixture.run("install", &[]).exit(0);
+    fixture.calls();
     check(
         0,
         &["orphand runs, pid 4711", "installed, enabled, loaded"],
         serde_json::json!({
             "installed": true, "enabled": true, "loaded": true, "running": true, "pid": 4711,
-            "problems": [], "program": stage.sandbox.binary(),
+            "problems": [], "program": fixture.sandbox.binary(),
         }),
     );
     assert_eq!(
-        stage.calls(),
+        fixture.calls(),
         ["print {gui}/-", "print-disabled {gui}"].repeat(2)
     );
-    stage.put("end", "78");
+    fixture.put("end", "78");
     check(
         3,
         &["does not run", "(78)", "config check"],
         serde_json::json!({"installed": true, "loaded": true, "running": false, "pid": null}),
     );
-    fs::remove_file(stage.at.join("end")).unwrap();
-    stage.run("stop", &[]).exit(0);
-    stage.put("disabled", "");
+    fs::remove_file(fixture.at.join("end")).unwrap();
+    fixture.run("stop", &[]).exit(0);
+    fixture.put("disabled", "");
     check(
         3,
         &[
@@ -1110,11 +1115,11 @@ fn status_in_each_state() {
 
 #[test]
 fn status_prints_one_object_whatever_fails() {
-    let stage = Stage::launchd()
+    let fixture = Fixture::launchd()
         .installed()
         .env("ORPHAND_SERVICE_LIMIT", "200ms");
-    stage.order("print", &["hang"]);
-    let ran = stage
+    fixture.order("print", &["hang"]);
+    let ran = fixture
         .run("status", &["--json"])
         .exit(1)
         .complains("has not answered");
@@ -1126,9 +1131,12 @@ fn status_prints_one_object_whatever_fails() {
         "{document}"
     );
     // Other verbs say words elsewhere, and end with the same object.
-    let ran = stage.run("stop", &["--json"]).exit(0).complains("Stopped");
+    let ran = fixture
+        .run("stop", &["--json"])
+        .exit(0)
+        .complains("Stopped");
     assert_eq!(ran.stdout_json()["loaded"], false);
-    let ran = stage
+    let ran = fixture
         .run("uninstall", &["--json"])
         .exit(0)
         .complains("Removed");
@@ -1138,35 +1146,35 @@ fn status_prints_one_object_whatever_fails() {
 /// What is wrong with the file, and the command that mends it.
 #[test]
 fn status_of_a_file_that_is_not_as_it_should_be() {
-    let check = |change: &dyn Fn(&str) -> String, what: &str, cure: &str| {
-        for stage in [Stage::launchd(), Stage::systemd()] {
-            let stage = stage.installed();
-            let file = fs::read_to_string(stage.file()).unwrap();
+    let check = |change: &dyn Fn(&str) -> String, what: &str, fix: &str| {
+        for fixture in [Fixture::launchd(), Fixture::systemd()] {
+            let fixture = fixture.installed();
+            let file = fs::read_to_string(fixture.file()).unwrap();
             let changed =
-                change(&file.replace(stage.sandbox.binary().to_str().unwrap(), "{program}"));
-            let changed = changed.replace("{program}", stage.sandbox.binary().to_str().unwrap());
+                change(&file.replace(fixture.sandbox.binary().to_str().unwrap(), "{program}"));
+            let changed = changed.replace("{program}", fixture.sandbox.binary().to_str().unwrap());
             assert_ne!(file, changed);
-            stage.put_file(&changed);
-            let ran = stage
+            fixture.put_file(&changed);
+            let ran = fixture
                 .run("status", &[])
                 .exit(0)
                 .says("!! ")
                 .says(what)
-                .says(cure);
+                .says(fix);
             assert_eq!(ran.stderr, "");
-            let document = stage.run("status", &["--json"]).exit(0).stdout_json();
+            let document = fixture.run("status", &["--json"]).exit(0).stdout_json();
             let problems = document["problems"].as_array().unwrap();
             assert_eq!(problems.len(), 1, "{document}");
             contains(problems[0]["what"].as_str().unwrap(), &[what]);
-            contains(problems[0]["cure"].as_str().unwrap(), &[cure]);
+            contains(problems[0]["cure"].as_str().unwrap(), &[fix]);
             // And it does mend it.
-            let ran = stage.run("install", &[]).exit(0).says("written");
+            let ran = fixture.run("install", &[]).exit(0).says("written");
             let other = changed.contains("/gone/orphand");
             assert_eq!(
                 ran.stdout.contains("before, it started /gone/orphand"),
                 other
             );
-            let document = stage.run("status", &["--json"]).exit(0).stdout_json();
+            let document = fixture.run("status", &["--json"]).exit(0).stdout_json();
             assert_eq!(document["problems"], serde_json::json!([]));
         }
     };
@@ -1195,38 +1203,37 @@ fn status_of_a_file_that_is_not_as_it_should_be() {
 
 #[test]
 fn a_named_configuration_is_kept_in_mind() {
-    let stage = Stage::launchd();
-    stage.config("[[watch]]\npath = \"/srv/app\"\n");
-    let config = stage.sandbox.base().join("config/orphand/config.toml");
+    let fixture = Fixture::launchd();
+    fixture.config("[[watch]]\npath = \"/srv/app\"\n");
+    let config = fixture.sandbox.base().join("config/orphand/config.toml");
     let config = config.to_str().unwrap();
-    stage.run("install", &["--config", config]).exit(0);
-    let document = stage.run("status", &["--json"]).exit(0).stdout_json();
+    fixture.run("install", &["--config", config]).exit(0);
+    let document = fixture.run("status", &["--json"]).exit(0).stdout_json();
     assert_eq!(
         document["problems"],
         serde_json::json!([]),
         "it is as it was installed"
     );
-    let file = fs::read_to_string(stage.file()).unwrap();
-    stage.put_file(&format!("{file}\n"));
-    stage
-        .run("status", &[])
-        .exit(0)
-        .says(&format!("install --launchd --config {config}").replace(
+    let file = fs::read_to_string(fixture.file()).unwrap();
+    fixture.put_file(&format!("{file}\n"));
+    fixture.run("status", &[]).exit(0).says(
+        &format!("install --launchd --config {config}").replace(
             "--launchd ",
             if cfg!(target_os = "macos") {
                 ""
             } else {
                 "--launchd "
             },
-        ));
+        ),
+    );
 }
 
 // ---- systemd.
 
 #[test]
 fn installing_a_unit() {
-    let stage = Stage::systemd();
-    let ran = stage.run("install", &[]).exit(0);
+    let fixture = Fixture::systemd();
+    let ran = fixture.run("install", &[]).exit(0);
     contains(
         &ran.stdout,
         &[
@@ -1237,7 +1244,7 @@ fn installing_a_unit() {
         ],
     );
     assert_eq!(
-        stage.calls(),
+        fixture.calls(),
         [
             "--user show",
             "--user daemon-reload",
@@ -1246,26 +1253,26 @@ fn installing_a_unit() {
             "--user show",
         ]
     );
-    let printed = stage.run("print", &[]).exit(0).stdout;
-    assert_eq!(fs::read_to_string(stage.file()).unwrap(), printed);
-    assert_eq!(mode(&stage.file()), 0o644);
-    stage
+    let printed = fixture.run("print", &[]).exit(0).stdout;
+    assert_eq!(fs::read_to_string(fixture.file()).unwrap(), printed);
+    assert_eq!(mode(&fixture.file()), 0o644);
+    fixture
         .run("install", &[])
         .exit(0)
         .says("Already up to date (pid 4711)");
-    assert_eq!(stage.calls(), ["--user show"]);
+    assert_eq!(fixture.calls(), ["--user show"]);
     // What was switched off by hand is switched on again.
-    fs::remove_file(stage.at.join("enabled")).unwrap();
-    stage.run("install", &[]).exit(0).says("unchanged");
-    contains(&stage.calls().join("\n"), &["enable orphand.service"]);
+    fs::remove_file(fixture.at.join("enabled")).unwrap();
+    fixture.run("install", &[]).exit(0).says("unchanged");
+    contains(&fixture.calls().join("\n"), &["enable orphand.service"]);
 }
 
 #[test]
 fn a_unit_from_start_to_end() {
-    let stage = Stage::systemd().installed();
+    let fixture = Fixture::systemd().installed();
     let check = |verb: &str, words: &str, calls: &[&str]| {
-        stage.run(verb, &[]).exit(0).says(words);
-        assert_eq!(stage.calls(), calls, "{verb}");
+        fixture.run(verb, &[]).exit(0).says(words);
+        assert_eq!(fixture.calls(), calls, "{verb}");
     };
     let show = "--user show";
     check("status", "installed, enabled, loaded", &[show]);
@@ -1280,12 +1287,12 @@ fn a_unit_from_start_to_end() {
         "Stopped; it starts again at the next login",
         &[show, "--user stop orphand.service"],
     );
-    stage
+    fixture
         .run("status", &[])
         .exit(3)
         .says("installed, enabled, loaded")
         .says("does not run");
-    stage.calls();
+    fixture.calls();
     check(
         "start",
         "Started",
@@ -1300,7 +1307,7 @@ fn a_unit_from_start_to_end() {
             "--user daemon-reload",
         ],
     );
-    assert!(!stage.file().exists());
+    assert!(!fixture.file().exists());
     check("uninstall", "Not installed", &[show]);
 }
 
@@ -1333,15 +1340,15 @@ fn a_systemctl_that_complains() {
             "orphand service logs",
         ),
     ] {
-        let stage = Stage::systemd();
-        stage.put("says", says);
-        stage.order(verb, &["1"]);
-        let ran = stage.run("install", &[]).exit(1).complains(says);
+        let fixture = Fixture::systemd();
+        fixture.put("says", says);
+        fixture.order(verb, &["1"]);
+        let ran = fixture.run("install", &[]).exit(1).complains(says);
         ran.complains(words).complains(&format!(
             "systemctl --user {verb} orphand.service has failed (1)"
         ));
         assert_eq!(
-            stage.file().exists(),
+            fixture.file().exists(),
             verb != "show",
             "nothing is written where nothing can run"
         );
@@ -1351,10 +1358,10 @@ fn a_systemctl_that_complains() {
 /// A first scan may take longer than anybody waits: that is no failure.
 #[test]
 fn a_unit_that_takes_long_to_be_ready() {
-    let stage = Stage::systemd().env("ORPHAND_SERVICE_LIMIT", "300ms");
-    stage.put("active", "");
-    stage.order("restart", &["hang"]);
-    stage
+    let fixture = Fixture::systemd().env("ORPHAND_SERVICE_LIMIT", "300ms");
+    fixture.put("active", "");
+    fixture.order("restart", &["hang"]);
+    fixture
         .run("install", &[])
         .exit(0)
         .says("it has not answered yet")
@@ -1363,48 +1370,48 @@ fn a_unit_that_takes_long_to_be_ready() {
 
 #[test]
 fn a_unit_that_fails() {
-    let stage = Stage::systemd().installed();
-    fs::remove_file(stage.at.join("active")).unwrap();
-    stage.put("end", "78");
-    stage
+    let fixture = Fixture::systemd().installed();
+    fs::remove_file(fixture.at.join("active")).unwrap();
+    fixture.put("end", "78");
+    fixture
         .run("restart", &[])
         .exit(1)
         .complains("does not run")
         .complains("config check");
-    stage.run("status", &[]).exit(3).says("(78)");
+    fixture.run("status", &[]).exit(3).says("(78)");
 }
 
 #[test]
 fn a_system_without_systemd() {
-    let stage = Stage::systemd().env("ORPHAND_SYSTEMCTL", "/nowhere/systemctl");
-    stage
+    let fixture = Fixture::systemd().env("ORPHAND_SYSTEMCTL", "/nowhere/systemctl");
+    fixture
         .run("install", &[])
         .exit(1)
         .complains("/nowhere/systemctl")
         .complains("orphand watch");
-    assert!(!stage.file().exists());
-    stage.run("status", &[]).exit(4).says("not installed");
-    stage.run("uninstall", &[]).exit(0).says("Not installed");
+    assert!(!fixture.file().exists());
+    fixture.run("status", &[]).exit(4).says("not installed");
+    fixture.run("uninstall", &[]).exit(0).says("Not installed");
 }
 
 #[test]
 fn a_program_that_systemd_would_not_start() {
-    let stage = Stage::systemd();
-    let program = stage.sandbox.base().join("q\"q");
-    put_program(&stage.sandbox, &program);
-    let mut command = stage.sandbox.program(&program);
+    let fixture = Fixture::systemd();
+    let program = fixture.sandbox.base().join("q\"q");
+    put_program(&fixture.sandbox, &program);
+    let mut command = fixture.sandbox.program(&program);
     command.args(["service", "install", "--systemd"]);
-    stage
+    fixture
         .sandbox
         .finish(command)
         .exit(1)
         .complains("a quote or a backslash");
-    assert_eq!(stage.calls(), [""; 0]);
+    assert_eq!(fixture.calls(), [""; 0]);
 }
 
 #[test]
 fn logs_are_shown_by_who_keeps_them() {
-    let stage = Stage::systemd();
+    let fixture = Fixture::systemd();
     for (args, said) in [
         (&[][..], "journalctl --user-unit orphand.service -n 50\n"),
         (&["-f"], "journalctl --user-unit orphand.service -n 50 -f\n"),
@@ -1413,10 +1420,10 @@ fn logs_are_shown_by_who_keeps_them() {
             "journalctl --unit orphand.service -n 7\n",
         ),
     ] {
-        assert_eq!(stage.run("logs", args).exit(0).stdout, said);
+        assert_eq!(fixture.run("logs", args).exit(0).stdout, said);
     }
-    let stage = Stage::launchd().installed();
-    stage
+    let fixture = Fixture::launchd().installed();
+    fixture
         .run("logs", &[])
         .exit(1)
         .complains("there is no log yet")
@@ -1425,8 +1432,8 @@ fn logs_are_shown_by_who_keeps_them() {
         true => "home/Library/Logs/orphand/orphand.log",
         false => "state/orphand/orphand.log",
     };
-    stage.sandbox.write(Path::new("..").join(log), "");
-    let log = stage.sandbox.base().join(log);
+    fixture.sandbox.write(Path::new("..").join(log), "");
+    let log = fixture.sandbox.base().join(log);
     for (args, said) in [
         (&[][..], format!("tail -n 50 {}\n", log.display())),
         (
@@ -1434,12 +1441,12 @@ fn logs_are_shown_by_who_keeps_them() {
             format!("tail -n 7 -F {}\n", log.display()),
         ),
     ] {
-        assert_eq!(stage.run("logs", args).exit(0).stdout, said);
+        assert_eq!(fixture.run("logs", args).exit(0).stdout, said);
     }
-    stage
+    fixture
         .sandbox
         .write("../home/Library/Logs/orphand/crash.log", "panicked");
-    stage.run("logs", &[]).exit(0).complains("crash.log");
+    fixture.run("logs", &[]).exit(0).complains("crash.log");
 }
 
 // ---- The whole machine.
@@ -1447,12 +1454,12 @@ fn logs_are_shown_by_who_keeps_them() {
 #[test]
 fn the_whole_machine_is_roots() {
     for which in ["--launchd", "--systemd"] {
-        let stage = Stage::new(Sandbox::ordinary(), which);
+        let fixture = Fixture::new(Sandbox::ordinary(), which);
         for verb in ["install", "uninstall"] {
-            let ran = stage.run(verb, &["--system"]).exit(1);
+            let ran = fixture.run(verb, &["--system"]).exit(1);
             ran.complains("sudo orphand service").complains("--system");
         }
-        assert_eq!(stage.calls(), [""; 0]);
+        assert_eq!(fixture.calls(), [""; 0]);
     }
 }
 
@@ -1487,36 +1494,36 @@ fn a_service_of_the_whole_machine() {
             ],
         ),
     ] {
-        let stage = Stage::new(Sandbox::new(), which);
-        let machine = stage.sandbox.base().join("machine");
-        let stage = stage.env("ORPHAND_SERVICE_ROOT", &machine);
+        let fixture = Fixture::new(Sandbox::new(), which);
+        let machine = fixture.sandbox.base().join("machine");
+        let fixture = fixture.env("ORPHAND_SERVICE_ROOT", &machine);
         let file = machine.join(file);
-        stage.put("unit", file.to_str().unwrap());
+        fixture.put("unit", file.to_str().unwrap());
         // Not what root's shell reads, but what the service will.
-        stage.config("wrong");
-        let ran = stage.run("install", &["--system"]).exit(0);
+        fixture.config("wrong");
+        let ran = fixture.run("install", &["--system"]).exit(0);
         contains(&ran.stdout, &["ORPHAND_CONFIG=", "orphand config init"]);
-        let seen: Vec<String> = stage.calls();
+        let seen: Vec<String> = fixture.calls();
         let seen = seen
             .iter()
             .map(|call| call.replace(machine.to_str().unwrap(), "{machine}"));
         assert_eq!(seen.collect::<Vec<_>>(), calls);
-        let printed = stage.run("print", &["--system"]).exit(0).stdout;
+        let printed = fixture.run("print", &["--system"]).exit(0).stdout;
         assert_eq!(fs::read_to_string(&file).unwrap(), printed);
         assert!(
             !printed.contains("machine"),
             "the prefix ends with the image: {printed}"
         );
-        stage.sandbox.write(format!("../{config}"), "wrong");
-        stage
+        fixture.sandbox.write(format!("../{config}"), "wrong");
+        fixture
             .run("install", &["--system"])
             .exit(78)
             .complains("config.toml:1:");
-        stage
+        fixture
             .run("status", &["--system"])
             .exit(0)
             .says("enabled, loaded");
-        stage
+        fixture
             .run("uninstall", &["--system"])
             .exit(0)
             .says("Removed");
@@ -1538,27 +1545,30 @@ fn until(what: &str, holds: impl Fn() -> bool) {
 /// orphan; restarted it does so again; uninstalled it ends.
 #[test]
 fn an_agent_that_really_runs() {
-    let stage = Stage::launchd().env("ORPHAND_SERVICE_WAIT", "100ms");
-    stage.put("real", "");
-    let root = stage.sandbox.root();
-    stage.config(&format!(
+    let fixture = Fixture::launchd().env("ORPHAND_SERVICE_WAIT", "100ms");
+    fixture.put("real", "");
+    let root = fixture.sandbox.root();
+    fixture.config(&format!(
         "[[watch]]\npath = \"{}\"\ngrace = \"100ms\"\n",
         String::from_utf8_lossy(raw(&root))
     ));
-    let orphan = |stage: &Stage, name: &str| {
-        stage.sandbox.write("a", "whole, to the last byte of it");
-        stage.sandbox.write(name, "");
-        until(name, || !stage.sandbox.has(name));
+    let orphan = |fixture: &Fixture, name: &str| {
+        fixture.sandbox.write("a", "whole, to the last byte of it");
+        fixture.sandbox.write(name, "");
+        until(name, || !fixture.sandbox.has(name));
     };
-    stage.run("install", &[]).exit(0).says("Started    pid ");
-    let pid = fs::read_to_string(stage.at.join("pid")).unwrap();
-    orphan(&stage, "a.tmp");
-    stage.run("install", &[]).exit(0).says("Already up to date");
-    stage.run("restart", &[]).exit(0).says("Started    pid ");
-    assert_ne!(fs::read_to_string(stage.at.join("pid")).unwrap(), pid);
-    orphan(&stage, "a.tmp");
+    fixture.run("install", &[]).exit(0).says("Started    pid ");
+    let pid = fs::read_to_string(fixture.at.join("pid")).unwrap();
+    orphan(&fixture, "a.tmp");
+    fixture
+        .run("install", &[])
+        .exit(0)
+        .says("Already up to date");
+    fixture.run("restart", &[]).exit(0).says("Started    pid ");
+    assert_ne!(fs::read_to_string(fixture.at.join("pid")).unwrap(), pid);
+    orphan(&fixture, "a.tmp");
     let locks = || {
-        let names = fs::read_dir(stage.sandbox.base().join("runtime/orphand"));
+        let names = fs::read_dir(fixture.sandbox.base().join("runtime/orphand"));
         names.map_or(0, |names| {
             names
                 .flatten()
@@ -1567,11 +1577,11 @@ fn an_agent_that_really_runs() {
         })
     };
     assert!(locks() > 0);
-    stage
+    fixture
         .run("uninstall", &[])
         .exit(0)
         .says("Removed")
         .says("Journal");
     until("it ends", || locks() == 0);
-    assert!(!stage.at.join("pid").exists());
+    assert!(!fixture.at.join("pid").exists());
 }

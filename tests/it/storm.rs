@@ -22,8 +22,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::fixture::again;
 use crate::sandbox::{Begin, DEADLINE, Sandbox, signal};
-use crate::stage::again;
 
 const SECONDS: &str = "ORPHAND_STORM_SECONDS";
 /// The grace of most storms: many of them pass within each.
@@ -315,7 +315,7 @@ impl Storm {
             });
         }
         Writer {
-            child: command.begin().unwrap(),
+            child: command.start_child().unwrap(),
             asleep: None,
         }
     }

@@ -502,7 +502,7 @@ fn left_in(sandbox: &Sandbox) -> (Vec<String>, usize) {
 /// Waits until the process has a handler of its own for this signal.
 #[cfg(target_os = "linux")]
 fn wait_until_it_hears(pid: u32, number: i32) {
-    crate::stage::wait_until("it has a handler", || {
+    crate::fixture::wait_until("it has a handler", || {
         let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
         let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
         let caught = u64::from_str_radix(caught.unwrap().trim(), 16).unwrap();
@@ -563,8 +563,12 @@ fn a_second_signal_ends_a_sweep_at_once() {
         let sandbox = many_orphans(ORPHANS);
         let args = ["sweep", "--yes", "--json", "--grace", "100ms", "root"];
         // Nothing is read of what it prints, so it waits for a reader before long.
-        let mut child = sandbox.command(args).stderr(Stdio::null()).begin().unwrap();
-        crate::stage::wait_until("it removes", || left_in(&sandbox).1 < ORPHANS);
+        let mut child = sandbox
+            .command(args)
+            .stderr(Stdio::null())
+            .start_child()
+            .unwrap();
+        crate::fixture::wait_until("it removes", || left_in(&sandbox).1 < ORPHANS);
         let end = Instant::now() + DEADLINE;
         let status = loop {
             if let Some(status) = child.try_wait().unwrap() {
@@ -590,7 +594,7 @@ fn a_signal_ends_the_question_of_a_sweep() {
         let (_ours, theirs) = crate::sandbox::terminal();
         let mut command = sandbox.command(["sweep", "--grace", "100ms", "root"]);
         command.stdin(theirs);
-        let mut child = command.begin().unwrap();
+        let mut child = command.start_child().unwrap();
         let mut stderr = child.stderr.take().unwrap();
         let mut said = Vec::new();
         while !String::from_utf8_lossy(&said).contains("[y/N]") {
@@ -652,7 +656,7 @@ fn a_sweep_whose_output_is_not_read_goes_on_to_its_end() {
     let sandbox = many_orphans(2_000);
     let mut child = sandbox
         .command(["sweep", "--yes", "--json", "--grace", "100ms", "root"])
-        .begin()
+        .start_child()
         .unwrap();
     let mut first = [0; 1];
     child.stdout.take().unwrap().read_exact(&mut first).unwrap();
@@ -724,7 +728,7 @@ fn a_sweep_that_is_killed_leaves_claims_that_the_next_one_puts_in_order() {
     let mut sweeping = Watching::start(sandbox.command(args));
     sweeping.wait_for(|event| event["event"] == "reaped");
     let mut claims = Vec::new();
-    crate::stage::wait_until("it is in the middle of a batch", || {
+    crate::fixture::wait_until("it is in the middle of a batch", || {
         sweeping.signal(libc::SIGSTOP);
         claims = left_in(&sandbox).0;
         if claims.is_empty() {

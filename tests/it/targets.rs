@@ -394,7 +394,7 @@ fn a_pid_is_believed_only_of_a_process_that_can_have_written_it() {
     let process = |uid: u32| {
         let mut command = Command::new("sleep");
         command.arg("600").uid(uid).gid(uid);
-        command.begin().unwrap()
+        command.start_child().unwrap()
     };
     let [root, stranger, nobody] = [0, STRANGER, NOBODY].map(process);
     let is_there = |pid: u32| Path::new(&format!("/proc/{pid}/stat")).exists();

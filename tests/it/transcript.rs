@@ -111,9 +111,9 @@ esac
 "#;
 
 /// Ends what the supervisor has started, if the transcript does not.
-struct Started(std::path::PathBuf);
+struct InstalledUnit(std::path::PathBuf);
 
-impl Drop for Started {
+impl Drop for InstalledUnit {
     fn drop(&mut self) {
         if let Ok(pid) = fs::read_to_string(&self.0) {
             signal(pid.trim().parse().unwrap(), libc::SIGKILL);
@@ -142,7 +142,7 @@ fn run_all(text: &str) {
         .env("XDG_STATE_HOME", "")
         .env("ORPHAND_SYSTEMCTL", base.join("systemctl"))
         .env("USER", "ann");
-    let started = Started(base.join("systemd/pid"));
+    let started = InstalledUnit(base.join("systemd/pid"));
     let home = base.join("home");
     let shown = home.to_str().unwrap();
     for step in steps(text) {

@@ -9,19 +9,19 @@ use orphand::decide::observation::Kind;
 use orphand::decide::policy::{Closed, Open, Policy, SoleCopy};
 use orphand::decide::temp_name::Names;
 use orphand::event::Event;
-use orphand::evidence::restored::Marks;
+use orphand::evidence::restore_marks::RestoreMarks;
 use orphand::look;
 use orphand::reap::{Outcome, Reaper, Step};
 
-use crate::stage::*;
+use crate::fixture::*;
 
 #[track_caller]
-fn stays(stage: &Stage, want: Reason) {
-    match stage.judge(TEMP) {
+fn stays(fixture: &Fixture, want: Reason) {
+    match fixture.judge(TEMP) {
         Event::Kept { reason, .. } => assert_eq!(reason, want),
         event => panic!("{event:?}"),
     }
-    stage.has_only(OLD, &stage.temp, "");
+    fixture.has_only(OLD, &fixture.temp, "");
 }
 
 /// What a person brought back stays until somebody writes to it.
@@ -29,18 +29,18 @@ fn stays(stage: &Stage, want: Reason) {
 fn restored() {
     use std::os::fd::AsFd;
     alone(EVERYBODY, || {
-        let stage = Stage::new();
-        let file = File::options().append(true).open(&stage.temp).unwrap();
+        let fixture = Fixture::new();
+        let file = File::options().append(true).open(&fixture.temp).unwrap();
         let seen = look::observe_fd(file.as_fd()).unwrap();
-        Marks::new(None)
+        RestoreMarks::new(None)
             .put(file.as_fd(), &seen.fingerprint)
             .unwrap();
         drop(file);
-        stays(&stage, Reason::Restored);
-        let mut file = File::options().append(true).open(&stage.temp).unwrap();
+        stays(&fixture, Reason::Restored);
+        let mut file = File::options().append(true).open(&fixture.temp).unwrap();
         file.write_all(b", and more").unwrap();
         drop(file);
-        let event = stage.judge(TEMP);
+        let event = fixture.judge(TEMP);
         assert!(matches!(event, Event::Reaped(_)), "{event:?}");
     });
 }
@@ -49,15 +49,15 @@ fn restored() {
 #[test]
 fn too_young() {
     alone(EVERYBODY, || {
-        let stage = Stage::new();
-        let mut candidate = stage.candidate(Verdict::Reap);
-        candidate.suspect.quiet = GRACE / 2;
-        let outcome = stage.reap_candidate(&Reaper::new(), candidate);
+        let fixture = Fixture::new();
+        let mut candidate = fixture.candidate(Verdict::Reap);
+        candidate.temp_info.quiet = GRACE / 2;
+        let outcome = fixture.reap_candidate(&Reaper::new(), candidate);
         assert!(
             matches!(outcome, Outcome::Kept(Reason::Young)),
             "{outcome:?}"
         );
-        stage.has_only(OLD, &stage.temp, "");
+        fixture.has_only(OLD, &fixture.temp, "");
     });
 }
 
@@ -65,15 +65,15 @@ fn too_young() {
 #[test]
 fn not_named_any_more() {
     alone(EVERYBODY, || {
-        let stage = Stage::new();
-        let candidate = stage.candidate(Verdict::Reap);
-        let stage = stage.with_policy(Policy {
+        let fixture = Fixture::new();
+        let candidate = fixture.candidate(Verdict::Reap);
+        let fixture = fixture.with_policy(Policy {
             names: Names::new(&["*.part"], &[] as &[&str]).unwrap(),
-            ..Stage::policy()
+            ..Fixture::policy()
         });
-        let outcome = stage.reap_candidate(&Reaper::new(), candidate);
+        let outcome = fixture.reap_candidate(&Reaper::new(), candidate);
         assert!(matches!(outcome, Outcome::Settled), "{outcome:?}");
-        stage.has_only(OLD, &stage.temp, "");
+        fixture.has_only(OLD, &fixture.temp, "");
     });
 }
 
@@ -84,12 +84,12 @@ fn settled_by_a_close() {
         if !orphand::watch::CLOSE_EVENTS {
             return;
         }
-        let stage = Stage::new().with_policy(Policy {
+        let fixture = Fixture::new().with_policy(Policy {
             closed: Closed::Settled,
             open: Open::Reap,
-            ..Stage::policy()
+            ..Fixture::policy()
         });
-        stays(&stage, Reason::Closed);
+        stays(&fixture, Reason::Closed);
     });
 }
 
@@ -97,22 +97,22 @@ fn settled_by_a_close() {
 #[test]
 fn open_and_to_be_taken() {
     alone(EVERYBODY, || {
-        let stage = Stage::new().with_policy(Policy {
+        let fixture = Fixture::new().with_policy(Policy {
             open: Open::Reap,
-            ..Stage::policy()
+            ..Fixture::policy()
         });
-        let _holder = File::open(&stage.temp).unwrap();
-        let event = stage.judge(TEMP);
+        let _holder = File::open(&fixture.temp).unwrap();
+        let event = fixture.judge(TEMP);
         assert!(matches!(event, Event::Reaped(_)), "{event:?}");
-        stage.has_only(WHOLE, &stage.target, "");
-        stage.is_tidy("");
+        fixture.has_only(WHOLE, &fixture.target, "");
+        fixture.is_tidy("");
 
-        let stage = Stage::new().with_policy(Policy {
+        let fixture = Fixture::new().with_policy(Policy {
             open: Open::Quarantine,
-            ..Stage::policy()
+            ..Fixture::policy()
         });
-        let mut holder = File::options().append(true).open(&stage.temp).unwrap();
-        let event = stage.judge(TEMP);
+        let mut holder = File::options().append(true).open(&fixture.temp).unwrap();
+        let event = fixture.judge(TEMP);
         let reason = Some(Reason::InUse);
         assert!(
             matches!(event, Event::Quarantined { reason: r, .. } if r == reason),
@@ -120,7 +120,7 @@ fn open_and_to_be_taken() {
         );
         // Its holder goes on writing, and nothing of that is lost.
         holder.write_all(b", and more").unwrap();
-        assert_eq!(stage.copies(&[OLD, b", and more"].concat()).len(), 1);
+        assert_eq!(fixture.copies(&[OLD, b", and more"].concat()).len(), 1);
     });
 }
 
@@ -130,30 +130,30 @@ fn open_and_to_be_taken_but_replaced() {
     alone(EVERYBODY, || {
         for open in [Open::Reap, Open::Quarantine] {
             for step in Step::ALL {
-                let stage = Stage::new().with_policy(Policy {
+                let fixture = Fixture::new().with_policy(Policy {
                     open,
-                    ..Stage::policy()
+                    ..Fixture::policy()
                 });
-                let _holder = File::open(&stage.temp).unwrap();
+                let _holder = File::open(&fixture.temp).unwrap();
                 let verdict = match open {
                     Open::Reap => Verdict::Reap,
                     _ => Verdict::Quarantine(Some(Reason::InUse)),
                 };
-                let temp = stage.temp.clone();
+                let temp = fixture.temp.clone();
                 let stunt = Stunt::new(step, move || {
                     let other = temp.with_extension("new");
                     fs::write(&other, b"another file").unwrap();
                     fs::rename(&other, &temp).unwrap();
                 });
-                let candidate = stage.candidate(verdict);
+                let candidate = fixture.candidate(verdict);
                 let reaper = Reaper::new().with_hook(Some(stunt.hook));
-                let outcome = stage.reap_candidate(&reaper, candidate);
-                stage.has_only(
+                let outcome = fixture.reap_candidate(&reaper, candidate);
+                fixture.has_only(
                     b"another file",
-                    &stage.temp,
+                    &fixture.temp,
                     &format!("{step:?}: {outcome:?}"),
                 );
-                stage.is_tidy(&format!("{step:?}: {outcome:?}"));
+                fixture.is_tidy(&format!("{step:?}: {outcome:?}"));
             }
         }
     });
@@ -187,14 +187,14 @@ fn open_and_to_be_taken_but_locked() {
                 .into_iter()
                 .flat_map(|step| ways.map(|way| (step, way)))
             {
-                let stage = Stage::new().with_policy(Policy {
+                let fixture = Fixture::new().with_policy(Policy {
                     open,
-                    ..Stage::policy()
+                    ..Fixture::policy()
                 });
                 let holder = File::options()
                     .read(true)
                     .append(true)
-                    .open(&stage.temp)
+                    .open(&fixture.temp)
                     .unwrap();
                 let (has_it, it_has) = channel();
                 let stunt = Stunt::new(step, move || {
@@ -207,14 +207,14 @@ fn open_and_to_be_taken_but_locked() {
                     _ => Verdict::Quarantine(Some(Reason::InUse)),
                 };
                 let reaper = Reaper::new().with_hook(Some(stunt.hook));
-                let outcome = stage.reap_candidate(&reaper, stage.candidate(verdict));
+                let outcome = fixture.reap_candidate(&reaper, fixture.candidate(verdict));
                 let (_holder, locked) = it_has.recv().unwrap();
                 let what = format!("{way} before {step:?}: {locked:?}, {outcome:?}");
                 match locked {
                     Ok(()) if step == Step::Unlink => assert_eq!(way, "POSIX, shared", "{what}"),
                     Ok(()) => {
                         assert!(matches!(outcome, Outcome::Kept(Reason::Locked)), "{what}");
-                        stage.has_only(OLD, &stage.temp, &what);
+                        fixture.has_only(OLD, &fixture.temp, &what);
                     }
                     Err(error) => {
                         assert_eq!(error, rustix::io::Errno::AGAIN, "{what}");
@@ -222,7 +222,7 @@ fn open_and_to_be_taken_but_locked() {
                         assert!(way != "POSIX, shared" && !is_away, "{what}");
                     }
                 }
-                stage.is_tidy(&what);
+                fixture.is_tidy(&what);
             }
         }
     });
@@ -238,16 +238,16 @@ fn a_file_that_cannot_be_opened() {
         }
         // Nor can it be asked for the locks that would keep it where what is open may go.
         for open in [Open::Keep, Open::Quarantine, Open::Reap] {
-            let stage = Stage::new().with_policy(Policy {
+            let fixture = Fixture::new().with_policy(Policy {
                 open,
-                ..Stage::policy()
+                ..Fixture::policy()
             });
-            fs::set_permissions(&stage.temp, fs::Permissions::from_mode(0o000)).unwrap();
-            match stage.judge(TEMP) {
+            fs::set_permissions(&fixture.temp, fs::Permissions::from_mode(0o000)).unwrap();
+            match fixture.judge(TEMP) {
                 Event::Kept { reason, .. } => assert_eq!(reason, Reason::CannotTell, "{open:?}"),
                 event => panic!("{open:?}: {event:?}"),
             }
-            assert!(stage.temp.exists());
+            assert!(fixture.temp.exists());
         }
     });
 }
@@ -255,12 +255,12 @@ fn a_file_that_cannot_be_opened() {
 #[test]
 fn the_only_copy() {
     alone(EVERYBODY, || {
-        let keep = Stage::new().with_sole_copy().with_policy(Policy {
+        let keep = Fixture::new().with_sole_copy().with_policy(Policy {
             sole_copy: SoleCopy::Keep,
-            ..Stage::policy()
+            ..Fixture::policy()
         });
         stays(&keep, Reason::SoleCopy);
-        let empty_target = Stage::new();
+        let empty_target = Fixture::new();
         File::create(&empty_target.target).unwrap();
         let event = empty_target.judge(TEMP);
         let reason = Some(Reason::SoleCopy);
@@ -269,7 +269,7 @@ fn the_only_copy() {
             "{event:?}"
         );
         assert_eq!(empty_target.copies(OLD).len(), 1);
-        let empty = Stage::new().with_sole_copy();
+        let empty = Fixture::new().with_sole_copy();
         File::create(&empty.temp).unwrap();
         let event = empty.judge(TEMP);
         assert!(
@@ -295,17 +295,17 @@ fn the_only_copy_beside_a_namesake() {
             (format!("{hidden}.4194000.{uuid}.tmp"), None, false, false),
             (format!("{TARGET}.tmp"), None, false, false),
         ] {
-            let stage = Stage::new();
-            let temp = stage.dir.join(&name);
-            fs::rename(&stage.temp, &temp).unwrap();
+            let fixture = Fixture::new();
+            let temp = fixture.dir.join(&name);
+            fs::rename(&fixture.temp, &temp).unwrap();
             if let Some(beside) = beside {
-                fs::copy(&stage.target, stage.dir.join(beside)).unwrap();
+                fs::copy(&fixture.target, fixture.dir.join(beside)).unwrap();
             }
             if is_linked {
-                fs::remove_file(&stage.target).unwrap();
-                fs::hard_link(&temp, &stage.target).unwrap();
+                fs::remove_file(&fixture.target).unwrap();
+                fs::hard_link(&temp, &fixture.target).unwrap();
             }
-            let event = stage.judge(&name);
+            let event = fixture.judge(&name);
             let reason = Some(Reason::SoleCopy);
             let was_moved = matches!(event, Event::Quarantined { reason: r, .. } if r == reason);
             let was_reaped = matches!(event, Event::Reaped(_));
@@ -322,16 +322,16 @@ fn the_only_copy_beside_a_namesake() {
 #[test]
 fn what_is_no_file() {
     alone(EVERYBODY, || {
-        let stage = Stage::new();
-        let dir = look::Dir::open_below(&stage.root.path, None, BELOW.as_ref()).unwrap();
-        let mut candidate = stage.candidate(Verdict::Reap);
-        fs::remove_file(&stage.temp).unwrap();
-        fs::create_dir(&stage.temp).unwrap();
+        let fixture = Fixture::new();
+        let dir = look::Dir::open_below(&fixture.root.path, None, BELOW.as_ref()).unwrap();
+        let mut candidate = fixture.candidate(Verdict::Reap);
+        fs::remove_file(&fixture.temp).unwrap();
+        fs::create_dir(&fixture.temp).unwrap();
         let seen = dir.observe(TEMP.as_ref()).unwrap().unwrap();
         assert_eq!(seen.fingerprint.kind, Kind::Dir);
-        candidate.suspect.expected = Some(seen.fingerprint);
-        let outcome = stage.reap_candidate(&Reaper::new(), candidate);
+        candidate.temp_info.expected = Some(seen.fingerprint);
+        let outcome = fixture.reap_candidate(&Reaper::new(), candidate);
         assert!(matches!(outcome, Outcome::Kept(_)), "{outcome:?}");
-        assert!(stage.temp.is_dir());
+        assert!(fixture.temp.is_dir());
     });
 }

@@ -841,7 +841,7 @@ fn it_goes_on_when_its_output_is_not_read_any_more() {
         let options = &options[..if json { 4 } else { 3 }];
         let mut child = sandbox
             .command(["watch"].iter().chain(options))
-            .begin()
+            .start_child()
             .unwrap();
         let mut stdout = std::io::BufReader::new(child.stdout.take().unwrap());
         let mut stderr = child.stderr.take().unwrap();
@@ -856,7 +856,7 @@ fn it_goes_on_when_its_output_is_not_read_any_more() {
         // One that finds out, and one after that.
         for name in ["second.tmp", "third.tmp"] {
             sandbox.write(name, "");
-            crate::stage::wait_until("it is removed", || !sandbox.has(name));
+            crate::fixture::wait_until("it is removed", || !sandbox.has(name));
         }
         crate::sandbox::signal(watching.0.id(), libc::SIGTERM);
         assert_eq!(watching.0.wait().unwrap().code(), Some(0));
@@ -873,10 +873,10 @@ fn it_goes_on_when_its_output_finds_no_room() {
     let sandbox = Sandbox::new();
     let mut command = sandbox.command(["watch", "--grace", "200ms", "root"]);
     command.stdout(fs::File::options().write(true).open("/dev/full").unwrap());
-    let mut watching = Ended(command.begin().unwrap());
+    let mut watching = Ended(command.start_child().unwrap());
     for name in ["first.tmp", "second.tmp"] {
         sandbox.write(name, "");
-        crate::stage::wait_until("it is removed", || !sandbox.has(name));
+        crate::fixture::wait_until("it is removed", || !sandbox.has(name));
     }
     crate::sandbox::signal(watching.0.id(), libc::SIGTERM);
     assert_eq!(watching.0.wait().unwrap().code(), Some(1));
@@ -907,7 +907,7 @@ fn a_watch_begins_with_a_line_that_says_what_it_does() {
     ] {
         let sandbox = Sandbox::new();
         let args = ["watch"].iter().chain(options).chain(&["root"]);
-        let mut child = sandbox.command(args).begin().unwrap();
+        let mut child = sandbox.command(args).start_child().unwrap();
         let mut stdout = std::io::BufReader::new(child.stdout.take().unwrap());
         let mut watching = Ended(child);
         let mut first = String::new();
@@ -919,7 +919,7 @@ fn a_watch_begins_with_a_line_that_says_what_it_does() {
             "" => assert!(!first.contains("watching "), "{options:?}: {first}"),
             does => assert_eq!(first, format!("watching {} {does}\n", root.display())),
         }
-        crate::stage::wait_until("it can be asked", || {
+        crate::fixture::wait_until("it can be asked", || {
             sandbox.run(["status"]).code() == Some(0) || options.contains(&"-n")
         });
         crate::sandbox::signal(watching.0.id(), libc::SIGTERM);
@@ -990,7 +990,7 @@ fn lines_for_people() {
         .file("a.tmp", "x")
         .file("b.tmp", "xx");
     let command = sandbox.command(["watch", "--grace", "200ms", "root"]);
-    let mut child = { command }.begin().unwrap();
+    let mut child = { command }.start_child().unwrap();
     let mut stdout = std::io::BufReader::new(child.stdout.take().unwrap());
     let mut watching = Ended(child);
     let mut lines = Vec::new();
@@ -1121,7 +1121,7 @@ fn a_process_that_only_inherited_the_file_holds_it() {
     let child = Command::new("sleep")
         .arg("1000")
         .stdout(file)
-        .begin()
+        .start_child()
         .unwrap();
     let mut holder = Ended(child);
     let said = watching.wait_for(kept("a.tmp", "in-use"));

@@ -5,9 +5,9 @@ use std::path::Path;
 use orphand::json::Object;
 use serde_json::Value;
 
-use super::typed::Givers;
+use super::sources::ValueSources;
 use super::value;
-use crate::cli::args::{Deed, Depth, Rule};
+use crate::cli::args::{ActionOptions, RecursiveFlag, RuleOptions};
 use crate::cli::config_file::{Config, Lines, RuleSettings, SECTIONS, Section};
 use crate::cli::text;
 
@@ -15,11 +15,11 @@ use crate::cli::text;
 #[derive(Debug, clap::Args)]
 pub(crate) struct Options {
     #[command(flatten)]
-    pub(super) rule: Rule,
+    pub(super) rule: RuleOptions,
     #[command(flatten)]
-    depth: Depth,
+    depth: RecursiveFlag,
     #[command(flatten)]
-    deed: Deed,
+    deed: ActionOptions,
 }
 
 impl Options {
@@ -31,10 +31,10 @@ impl Options {
 /// A section of the file that says all that is in force.
 pub(super) struct Shown {
     title: &'static str,
-    entries: Vec<Entry>,
+    entries: Vec<ShownEntry>,
 }
 
-struct Entry {
+struct ShownEntry {
     key: &'static str,
     /// `None`: it has none, as it would without the file.
     value: Option<Value>,
@@ -45,7 +45,7 @@ struct Entry {
 const DEFAULT: &str = "default";
 
 /// Every section, in the order of the file that is made of them.
-pub(super) fn sections(config: &Config, typed: &RuleSettings, givers: &Givers) -> Vec<Shown> {
+pub(super) fn sections(config: &Config, typed: &RuleSettings, givers: &ValueSources) -> Vec<Shown> {
     let mut shown = Vec::new();
     let none = Lines::new();
     let built_in = value::built_in();
@@ -56,7 +56,7 @@ pub(super) fn sections(config: &Config, typed: &RuleSettings, givers: &Givers) -
             entries: section
                 .keys
                 .iter()
-                .map(|&key| Entry {
+                .map(|&key| ShownEntry {
                     key,
                     value: of(key),
                     origin: lines.get(key).map_or(DEFAULT.to_owned(), line),
@@ -74,7 +74,7 @@ pub(super) fn sections(config: &Config, typed: &RuleSettings, givers: &Givers) -
                 for one in &config.watch {
                     let own = Layer(&one.settings, &|key| at(Some(&one.lines), key));
                     let mut rule = rule(&section, &[typed, own, defaults, built_in]);
-                    let path = Entry {
+                    let path = ShownEntry {
                         key: "path",
                         value: Some(value::path(&one.path)),
                         origin: at(Some(&one.lines), "path"),
@@ -114,7 +114,7 @@ fn rule(section: &Section, layers: &[Layer<'_>]) -> Shown {
         });
         let (value, origin) = said?;
         let value = Some(value);
-        Some(Entry { key, value, origin })
+        Some(ShownEntry { key, value, origin })
     };
     Shown {
         title: section.title,
@@ -132,7 +132,7 @@ fn line(number: &usize) -> String {
 }
 
 /// Who gave a key its value on the command line, where an option may have another name.
-fn giver(givers: &Givers, key: &str) -> String {
+fn giver(givers: &ValueSources, key: &str) -> String {
     let options: &[&str] = match key {
         "names" => &["name"],
         "writers" => &["writer"],
@@ -154,7 +154,7 @@ pub(super) fn file(path: Option<&Path>, shown: &[Shown]) -> String {
     };
     for section in shown {
         out.push_str(&format!("\n{}\n", section.title));
-        let setting = |entry: &Entry| match &entry.value {
+        let setting = |entry: &ShownEntry| match &entry.value {
             Some(value) => format!("{} = {}", entry.key, value::toml(value)),
             None => format!("# {} is not set", entry.key),
         };
@@ -173,7 +173,7 @@ pub(super) fn file(path: Option<&Path>, shown: &[Shown]) -> String {
 pub(super) fn document(path: Option<&Path>, shown: &[Shown]) -> Value {
     let object = |section: &Shown| {
         let entries = section.entries.iter();
-        let with = |object: Object, entry: &Entry| {
+        let with = |object: Object, entry: &ShownEntry| {
             let value = Object::default()
                 .with("value", entry.value.clone())
                 .with("origin", entry.origin.clone());

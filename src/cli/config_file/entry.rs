@@ -11,13 +11,13 @@ use orphand::decide::time::typed;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::mistake::{Mistake, Places, did_you_mean};
 use super::section::{Lines, SECTIONS, Section};
+use super::spanned_error::{LineIndex, SpannedError, did_you_mean};
 use crate::cli::{duration, size};
 
 /// A key and its value.
 #[derive(Clone, Copy)]
-pub(super) struct Entry<'t> {
+pub(super) struct ConfigEntry<'t> {
     pub(super) key: &'t str,
     /// Where the key stands.
     pub(super) at: usize,
@@ -25,8 +25,8 @@ pub(super) struct Entry<'t> {
 }
 
 /// Where the keys of a table stand.
-pub(super) fn lines(section: &Section, table: &DeTable<'_>, places: &Places<'_>) -> Lines {
-    let line = |entry: Entry<'_>| {
+pub(super) fn lines(section: &Section, table: &DeTable<'_>, places: &LineIndex<'_>) -> Lines {
+    let line = |entry: ConfigEntry<'_>| {
         let key = section.keys.iter().find(|key| **key == entry.key)?;
         Some((*key, places.of(entry.at).0))
     };
@@ -34,11 +34,11 @@ pub(super) fn lines(section: &Section, table: &DeTable<'_>, places: &Places<'_>)
 }
 
 /// In the order of the file, so that the first mistake is said first.
-pub(super) fn entries<'t>(table: &'t DeTable<'t>) -> Vec<Entry<'t>> {
+pub(super) fn entries<'t>(table: &'t DeTable<'t>) -> Vec<ConfigEntry<'t>> {
     let entry = |(key, value): (&'t Spanned<_>, _)| {
         let at = key.span().start;
         let key: &std::borrow::Cow<'t, str> = key.get_ref();
-        Entry { key, at, value }
+        ConfigEntry { key, at, value }
     };
     let mut entries: Vec<_> = table.iter().map(entry).collect();
     entries.sort_by_key(|entry| entry.at);
@@ -51,17 +51,17 @@ pub(super) const NONE: [&str; 0] = [];
 /// The shortest time between two of something that is done again and again.
 const SHORTEST_INTERVAL: Duration = Duration::from_secs(1);
 
-impl Entry<'_> {
-    pub(super) fn wrong(&self, what: impl fmt::Display) -> Mistake {
-        Mistake::new(self.value.span().start, what)
+impl ConfigEntry<'_> {
+    pub(super) fn wrong(&self, what: impl fmt::Display) -> SpannedError {
+        SpannedError::new(self.value.span().start, what)
     }
 
-    pub(super) fn wrong_type(&self, wanted: &str) -> Mistake {
+    pub(super) fn wrong_type(&self, wanted: &str) -> SpannedError {
         let found = self.value.get_ref().type_str();
         self.wrong(format!("{} must be {wanted}, not this {found}", self.key))
     }
 
-    pub(super) fn unknown(&self, section: Option<&Section>) -> Mistake {
+    pub(super) fn unknown(&self, section: Option<&Section>) -> SpannedError {
         let key = self.key;
         let right_place = SECTIONS.iter().find(|section| section.keys.contains(&key));
         let what = match (right_place, section) {
@@ -77,10 +77,10 @@ impl Entry<'_> {
                 format!("unknown section {key:?}; {}", did_you_mean(key, titles))
             }
         };
-        Mistake::new(self.at, what)
+        SpannedError::new(self.at, what)
     }
 
-    pub(super) fn flag(&self) -> Result<bool, Mistake> {
+    pub(super) fn flag(&self) -> Result<bool, SpannedError> {
         let flag = self.value.get_ref().as_bool();
         flag.ok_or_else(|| self.wrong_type("true or false"))
     }
@@ -90,7 +90,7 @@ impl Entry<'_> {
         u64::from_str_radix(integer.as_str(), integer.radix()).ok()
     }
 
-    pub(super) fn duration(&self) -> Result<Duration, Mistake> {
+    pub(super) fn duration(&self) -> Result<Duration, SpannedError> {
         match (self.value.get_ref(), self.integer()) {
             (DeValue::String(text), _) => duration::parse(text).map_err(|what| self.wrong(what)),
             (_, Some(number)) => {
@@ -101,7 +101,7 @@ impl Entry<'_> {
     }
 
     /// A time between two of something that is done again and again.
-    pub(super) fn interval(&self) -> Result<Duration, Mistake> {
+    pub(super) fn interval(&self) -> Result<Duration, SpannedError> {
         match self.duration()? {
             every if every < SHORTEST_INTERVAL => {
                 let key = self.key;
@@ -116,7 +116,7 @@ impl Entry<'_> {
     }
 
     /// Bytes; never none at all.
-    pub(super) fn size(&self) -> Result<u64, Mistake> {
+    pub(super) fn size(&self) -> Result<u64, SpannedError> {
         let size = match (self.value.get_ref(), self.integer()) {
             (DeValue::String(text), _) => size::parse(text).map_err(|what| self.wrong(what))?,
             (_, Some(number)) => {
@@ -131,18 +131,18 @@ impl Entry<'_> {
         }
     }
 
-    pub(super) fn text(&self) -> Result<&str, Mistake> {
+    pub(super) fn text(&self) -> Result<&str, SpannedError> {
         let text = self.value.get_ref().as_str();
         text.ok_or_else(|| self.wrong_type("a string"))
     }
 
     /// A path that means the same wherever orphand is started from: absolute, or below `~/`.
-    pub(super) fn path(&self, home: Option<&Path>) -> Result<PathBuf, Mistake> {
+    pub(super) fn path(&self, home: Option<&Path>) -> Result<PathBuf, SpannedError> {
         absolute(self.text()?, home).map_err(|what| self.wrong(what))
     }
 
     /// The same of a file, which need not be there.
-    pub(super) fn file(&self, home: Option<&Path>) -> Result<PathBuf, Mistake> {
+    pub(super) fn file(&self, home: Option<&Path>) -> Result<PathBuf, SpannedError> {
         match self.text()? {
             text if text.ends_with('/') => {
                 Err(self.wrong(format!("{text:?} is a directory; name a file in it")))
@@ -151,7 +151,7 @@ impl Entry<'_> {
         }
     }
 
-    pub(super) fn grace(&self) -> Result<Duration, Mistake> {
+    pub(super) fn grace(&self) -> Result<Duration, SpannedError> {
         match self.duration()? {
             grace if grace < SHORTEST_GRACE => Err(self.wrong(PolicyError::GraceTooShort(grace))),
             grace => Ok(grace),
@@ -159,7 +159,7 @@ impl Entry<'_> {
     }
 
     /// One of the words that the command line knows.
-    pub(super) fn choice<A: ValueEnum + Into<T>, T>(&self) -> Result<T, Mistake> {
+    pub(super) fn choice<A: ValueEnum + Into<T>, T>(&self) -> Result<T, SpannedError> {
         let value = self.value.get_ref();
         let given = value.as_str();
         if let Some(Ok(choice)) = given.map(|word| A::from_str(word, false)) {
@@ -177,7 +177,7 @@ impl Entry<'_> {
     pub(super) fn list<T, E: fmt::Display>(
         &self,
         check: impl Fn(&str) -> Result<T, E>,
-    ) -> Result<Vec<String>, Mistake> {
+    ) -> Result<Vec<String>, SpannedError> {
         let list = match self.value.get_ref() {
             DeValue::Array(list) => list,
             DeValue::String(one) => {
@@ -187,7 +187,7 @@ impl Entry<'_> {
             _ => return Err(self.wrong_type("a list of strings")),
         };
         let string = |value| {
-            let element = Entry { value, ..*self };
+            let element = ConfigEntry { value, ..*self };
             let text = value.get_ref().as_str();
             let text = text.ok_or_else(|| element.wrong_type("a list of strings"))?;
             check(text).map_err(|error| element.wrong(error))?;
@@ -203,7 +203,7 @@ impl Entry<'_> {
         found.next().unwrap_or(self.value).span().start
     }
 
-    pub(super) fn names(&self) -> Result<Vec<String>, Mistake> {
+    pub(super) fn names(&self) -> Result<Vec<String>, SpannedError> {
         // Whether a broad one is allowed may stand elsewhere.
         let names = self.list(|glob| Names::allowing_broad(&[glob], &NONE))?;
         // It reads as "no names", and would be the usual ones.

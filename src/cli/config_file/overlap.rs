@@ -12,12 +12,12 @@ use crate::cli::text::quoted;
 /// The rules so far, in the order of the file, by their directories: each new one is compared only with those
 /// above and below its own.
 #[derive(Debug, Default)]
-pub(super) struct Known {
+pub(super) struct KnownRoot {
     roots: Vec<Root>,
     by_path: BTreeMap<PathBuf, usize>,
 }
 
-impl Known {
+impl KnownRoot {
     /// The first of the rules that a temp could have beside `root`, by its place, and how they overlap.
     pub(super) fn overlap(&self, root: &Root) -> Option<(usize, Overlap)> {
         let near = self.near(root).into_iter();
@@ -138,7 +138,7 @@ mod tests {
     /// The figure is for thousands of rules: each of them compared with each other one is too much.
     #[test]
     fn a_rule_is_compared_only_with_those_above_and_below_it() {
-        let mut known = Known::default();
+        let mut known = KnownRoot::default();
         let mut compared = 0;
         for n in 0..4_000 {
             let root = root(&format!("/srv/{}/{n}/in", n % 7), n % 2 == 0);
@@ -155,7 +155,7 @@ mod tests {
 
     #[test]
     fn the_first_rule_that_overlaps_is_named() {
-        let mut known = Known::default();
+        let mut known = KnownRoot::default();
         for (path, recursive) in [
             ("/a/x/y", false),
             ("/a/x-y", false),

@@ -13,19 +13,19 @@ use orphand::root::Root;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::entry::{Entry, NONE, entries, lines};
-use super::mistake::{Mistake, Places};
-use super::overlap::Known;
+use super::entry::{ConfigEntry, NONE, entries, lines};
+use super::overlap::KnownRoot;
 use super::section::{DEFAULTS, JOURNAL, LOG, METRICS, QUARANTINE, SECTIONS, Section, WATCH};
+use super::spanned_error::{LineIndex, SpannedError};
 use super::{
     Config, JournalSettings, LogFile, LogSettings, MetricsSettings, RuleSettings, SettingsError,
     WatchRule,
 };
 use crate::cli::choices::{ActionArg, ClosedArg, HotArg, OpenArg, SoleCopyArg};
 
-pub(super) fn read(text: &str, home: Option<&Path>) -> Result<Config, Mistake> {
+pub(super) fn read(text: &str, home: Option<&Path>) -> Result<Config, SpannedError> {
     let document = DeTable::parse(text).map_err(|error| syntax(&error, text))?;
-    let places = Places::new(text);
+    let places = LineIndex::new(text);
     let mut config = Config::default();
     let mut watch: &[Spanned<DeValue<'_>>] = &[];
     for entry in entries(document.get_ref()) {
@@ -49,17 +49,17 @@ pub(super) fn read(text: &str, home: Option<&Path>) -> Result<Config, Mistake> {
         }
     }
     // Only now, as the defaults may stand below the rules that they hold for.
-    let mut known = Known::default();
+    let mut known = KnownRoot::default();
     for value in watch {
         let key = "watch";
         let at = value.span().start;
         let DeValue::Table(table) = value.get_ref() else {
-            return Err(Entry { key, at, value }.unknown(None));
+            return Err(ConfigEntry { key, at, value }.unknown(None));
         };
         let settings = rule(&WATCH, table)?;
         let Some(path) = entries(table).into_iter().find(|entry| entry.key == "path") else {
             let what = "this [[watch]] has no path; name the directory that it is for";
-            return Err(Mistake::new(at, what));
+            return Err(SpannedError::new(at, what));
         };
         let at = path.value.span().start;
         let path = path.path(home)?;
@@ -75,7 +75,7 @@ pub(super) fn read(text: &str, home: Option<&Path>) -> Result<Config, Mistake> {
         if let Some((first, overlap)) = known.overlap(&root)
             && let Some(first) = config.watch.get(first)
         {
-            return Err(Mistake::new(at, overlap.say(first, &rule)));
+            return Err(SpannedError::new(at, overlap.say(first, &rule)));
         }
         known.add(root);
         config.watch.push(rule);
@@ -85,7 +85,7 @@ pub(super) fn read(text: &str, home: Option<&Path>) -> Result<Config, Mistake> {
 
 /// What the parser says; but the mistake that is made most often, a value without quotes, it takes
 /// for a misspelt number or truth value, by its first letter.
-fn syntax(error: &toml::de::Error, text: &str) -> Mistake {
+fn syntax(error: &toml::de::Error, text: &str) -> SpannedError {
     const UNQUOTED: [&str; 3] = [
         "string values must be quoted",
         "invalid boolean",
@@ -100,10 +100,10 @@ fn syntax(error: &toml::de::Error, text: &str) -> Mistake {
         flag @ ("true" | "false") => format!("{word:?} is written small; did you mean {flag}?"),
         _ => format!("text stands in quotes; did you mean {word:?}?"),
     };
-    Mistake::new(span.start, what)
+    SpannedError::new(span.start, what)
 }
 
-fn rule(section: &Section, table: &DeTable<'_>) -> Result<RuleSettings, Mistake> {
+fn rule(section: &Section, table: &DeTable<'_>) -> Result<RuleSettings, SpannedError> {
     let mut rule = RuleSettings::default();
     for entry in entries(table) {
         match entry.key {
@@ -134,7 +134,7 @@ fn rule(section: &Section, table: &DeTable<'_>) -> Result<RuleSettings, Mistake>
 /// where the last word on them was said.
 ///
 /// `[defaults]` must mean something alone: a directory on the command line has nothing else.
-fn check(settings: &RuleSettings, table: &DeTable<'_>) -> Result<Policy, Mistake> {
+fn check(settings: &RuleSettings, table: &DeTable<'_>) -> Result<Policy, SpannedError> {
     let error = match settings.policy() {
         Ok(policy) => return Ok(policy),
         Err(error) => error,
@@ -143,7 +143,7 @@ fn check(settings: &RuleSettings, table: &DeTable<'_>) -> Result<Policy, Mistake
     let at = said.map_or(0, |value| value.span().start);
     Err(match error {
         // The policy's own words are about the command line.
-        SettingsError::Policy(PolicyError::RemovesNothing) => Mistake::new(
+        SettingsError::Policy(PolicyError::RemovesNothing) => SpannedError::new(
             at,
             "closed = \"settled\" with open = \"keep\" removes nothing, ever: what is closed is \
              left alone and what is open is kept; did you mean open = \"reap\"?",
@@ -155,9 +155,9 @@ fn check(settings: &RuleSettings, table: &DeTable<'_>) -> Result<Policy, Mistake
             let said = entry("names").map(|entry| entry.place_of(&glob));
             let said = said.or_else(|| entry("broad_names").map(|entry| entry.at));
             let at = said.unwrap_or(at);
-            Mistake::new(at, NameError::BroadGlob { glob })
+            SpannedError::new(at, NameError::BroadGlob { glob })
         }
-        error => Mistake::new(at, error),
+        error => SpannedError::new(at, error),
     })
 }
 
@@ -173,7 +173,7 @@ fn percent(text: &str) -> Option<u8> {
     (number <= 100).then_some(number)
 }
 
-fn quarantine(table: &DeTable<'_>) -> Result<Limits, Mistake> {
+fn quarantine(table: &DeTable<'_>) -> Result<Limits, SpannedError> {
     let mut limits = Limits::default();
     for entry in entries(table) {
         match (entry.key, entry.integer()) {
@@ -199,7 +199,7 @@ fn quarantine(table: &DeTable<'_>) -> Result<Limits, Mistake> {
     Ok(limits)
 }
 
-fn journal(table: &DeTable<'_>) -> Result<JournalSettings, Mistake> {
+fn journal(table: &DeTable<'_>) -> Result<JournalSettings, SpannedError> {
     let mut journal = JournalSettings::default();
     for entry in entries(table) {
         match entry.key {
@@ -210,7 +210,7 @@ fn journal(table: &DeTable<'_>) -> Result<JournalSettings, Mistake> {
     Ok(journal)
 }
 
-fn log(table: &DeTable<'_>, home: Option<&Path>) -> Result<LogSettings, Mistake> {
+fn log(table: &DeTable<'_>, home: Option<&Path>) -> Result<LogSettings, SpannedError> {
     let mut log = LogSettings::default();
     for entry in entries(table) {
         match entry.key {
@@ -224,7 +224,7 @@ fn log(table: &DeTable<'_>, home: Option<&Path>) -> Result<LogSettings, Mistake>
     Ok(log)
 }
 
-fn log_file(entry: Entry<'_>, home: Option<&Path>) -> Result<LogFile, Mistake> {
+fn log_file(entry: ConfigEntry<'_>, home: Option<&Path>) -> Result<LogFile, SpannedError> {
     match entry.text()? {
         "none" => Ok(LogFile::Off),
         // Another word for none, more likely than a file without a folder.
@@ -255,7 +255,7 @@ impl From<Level> for LevelFilter {
     }
 }
 
-fn metrics(table: &DeTable<'_>, home: Option<&Path>) -> Result<MetricsSettings, Mistake> {
+fn metrics(table: &DeTable<'_>, home: Option<&Path>) -> Result<MetricsSettings, SpannedError> {
     let mut metrics = MetricsSettings::default();
     for entry in entries(table) {
         match entry.key {
@@ -268,7 +268,7 @@ fn metrics(table: &DeTable<'_>, home: Option<&Path>) -> Result<MetricsSettings, 
 }
 
 /// The collector reads files of this one name.
-fn textfile(entry: Entry<'_>, home: Option<&Path>) -> Result<PathBuf, Mistake> {
+fn textfile(entry: ConfigEntry<'_>, home: Option<&Path>) -> Result<PathBuf, SpannedError> {
     let path = entry.file(home)?;
     if path.extension().is_some_and(|end| end == "prom") {
         return Ok(path);

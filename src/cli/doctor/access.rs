@@ -31,7 +31,7 @@ pub(super) struct Access {
 
 /// A root that orphand will not work on.
 pub(super) fn refused(refused: &Refused) -> Check {
-    let (what, cure) = match refused {
+    let (what, fix) = match refused {
         Refused::Broad { what, .. } => (
             format!("it is {what}: too much to let loose a tool that deletes"),
             "name the directory that the leaking program writes to\n\
@@ -57,7 +57,7 @@ pub(super) fn refused(refused: &Refused) -> Check {
             Suggestion::new("config check").configured().to_string(),
         ),
     };
-    Check::trouble("root", what, cure)
+    Check::trouble("root", what, fix)
 }
 
 /// A root that cannot be opened. `stop` is the nearest folder on the way to it that could be looked
@@ -73,7 +73,7 @@ pub(super) fn unopened(path: &Path, error: &RootError, stop: Option<(PathBuf, u3
         ),
         RootError::Io(error) if denied(error) => {
             let (place, owner) = stop.unwrap_or((path.to_owned(), 0));
-            let cure = match owner == rustix::process::geteuid().as_raw() {
+            let fix = match owner == rustix::process::geteuid().as_raw() {
                 true => format!("chmod u+rwx {}", shell::word(&place)),
                 false => as_owner(owner, path),
             };
@@ -84,7 +84,7 @@ pub(super) fn unopened(path: &Path, error: &RootError, stop: Option<(PathBuf, u3
                     text::escaped(&place),
                     user(owner)
                 ),
-                cure,
+                fix,
             )
         }
         error => Check::trouble(
@@ -131,11 +131,11 @@ fn denied(path: &Path, seen: &Access, what: &str, error: Errno) -> Check {
         words(error),
         user(seen.uid)
     );
-    let cure = match seen.owner == seen.uid {
+    let fix = match seen.owner == seen.uid {
         true => format!("chmod u+rwx {}", shell::word(path)),
         false => as_owner(seen.owner, path),
     };
-    Check::trouble("root", what, cure)
+    Check::trouble("root", what, fix)
 }
 
 fn as_owner(owner: u32, path: &Path) -> String {
@@ -177,7 +177,7 @@ fn name_in(passwd: &str, uid: u32) -> Option<&str> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::check::State;
+    use super::super::check::CheckState;
     use super::*;
 
     const FINE: Access = Access {
@@ -193,14 +193,14 @@ mod tests {
     fn what_may_be_done_in_a_root() {
         let denied = Err(Errno::ACCESS);
         for (seen, state, words) in [
-            (FINE, State::Ok, ["listed and written", ""]),
+            (FINE, CheckState::Ok, ["listed and written", ""]),
             (
                 Access {
                     mode: 0o1777,
                     owner: 77_777,
                     ..FINE
                 },
-                State::Ok,
+                CheckState::Ok,
                 ["sticky", ""],
             ),
             // The owner of a sticky folder, and root, may remove anything.
@@ -209,7 +209,7 @@ mod tests {
                     mode: 0o1777,
                     ..FINE
                 },
-                State::Ok,
+                CheckState::Ok,
                 ["written", ""],
             ),
             (
@@ -218,7 +218,7 @@ mod tests {
                     written: denied,
                     ..FINE
                 },
-                State::Trouble,
+                CheckState::Trouble,
                 ["mode 0555", "chmod u+rwx '/a b'"],
             ),
             (
@@ -227,7 +227,7 @@ mod tests {
                     written: denied,
                     ..FINE
                 },
-                State::Trouble,
+                CheckState::Trouble,
                 ["uid 77777", "sudo -u '#77777' orphand watch '/a b'"],
             ),
             (
@@ -237,7 +237,7 @@ mod tests {
                     written: denied,
                     ..FINE
                 },
-                State::Trouble,
+                CheckState::Trouble,
                 ["may not be listed", "sudo -u"],
             ),
             (
@@ -246,7 +246,7 @@ mod tests {
                     written: Err(Errno::PERM),
                     ..FINE
                 },
-                State::Trouble,
+                CheckState::Trouble,
                 ["immutable", "'/a b'"],
             ),
             (
@@ -254,17 +254,17 @@ mod tests {
                     written: Err(Errno::ROFS),
                     ..FINE
                 },
-                State::Trouble,
+                CheckState::Trouble,
                 ["read-only", "remount,rw"],
             ),
         ] {
             let check = judge(Path::new("/a b"), &seen);
             assert_eq!(check.state, state, "{seen:?}: {check:?}");
-            let [what, cure] = words;
+            let [what, fix] = words;
             assert!(check.what.contains(what), "{seen:?}: {check:?}");
-            let said = check.cure.unwrap_or_default();
-            assert!(said.contains(cure), "{seen:?}: {said}");
-            assert_eq!(said.is_empty(), state == State::Ok, "{seen:?}");
+            let said = check.fix.unwrap_or_default();
+            assert!(said.contains(fix), "{seen:?}: {said}");
+            assert_eq!(said.is_empty(), state == CheckState::Ok, "{seen:?}");
         }
     }
 
@@ -281,7 +281,7 @@ mod tests {
     fn a_root_that_cannot_be_opened() {
         let path = Path::new("/srv/app");
         let missing = unopened(path, &RootError::Missing, None);
-        assert_eq!(missing.state, State::Trouble);
+        assert_eq!(missing.state, CheckState::Trouble);
         assert!(missing.what.contains("could not be tried"), "{missing:?}");
         let error = std::io::Error::from_raw_os_error(libc::EACCES);
         let stop = Some((PathBuf::from("/srv"), 77_777));
@@ -292,8 +292,8 @@ mod tests {
         );
         assert!(
             denied
-                .cure
-                .is_some_and(|cure| cure.ends_with("orphand watch /srv/app"))
+                .fix
+                .is_some_and(|fix| fix.ends_with("orphand watch /srv/app"))
         );
     }
 }

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 /// How something stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum State {
+pub(super) enum CheckState {
     /// Nothing to do.
     Ok,
     /// orphand works, but later, with less, or with a limit that should be known.
@@ -17,12 +17,12 @@ pub(super) enum State {
     Trouble,
 }
 
-impl State {
+impl CheckState {
     pub(super) fn as_str(self) -> &'static str {
         match self {
-            State::Ok => "ok",
-            State::Warning => "warning",
-            State::Trouble => "trouble",
+            CheckState::Ok => "ok",
+            CheckState::Warning => "warning",
+            CheckState::Trouble => "trouble",
         }
     }
 }
@@ -34,11 +34,11 @@ pub(super) struct Check {
     pub(super) name: &'static str,
     /// The root that it is about; none where it is about the machine.
     pub(super) root: Option<PathBuf>,
-    pub(super) state: State,
+    pub(super) state: CheckState,
     /// What was found, the figure with it; where something is wrong, also why that matters.
     pub(super) what: String,
     /// What to do, line by line: commands as they can be typed, as far as there is one.
-    pub(super) cure: Option<String>,
+    pub(super) fix: Option<String>,
 }
 
 impl Check {
@@ -46,20 +46,20 @@ impl Check {
         Check {
             name,
             root: None,
-            state: State::Ok,
+            state: CheckState::Ok,
             what: what.into(),
-            cure: None,
+            fix: None,
         }
     }
 
     pub(super) fn warning(
         name: &'static str,
         what: impl Into<String>,
-        cure: impl Into<String>,
+        fix: impl Into<String>,
     ) -> Check {
         Check {
-            state: State::Warning,
-            cure: Some(cure.into()),
+            state: CheckState::Warning,
+            fix: Some(fix.into()),
             ..Check::ok(name, what)
         }
     }
@@ -67,11 +67,11 @@ impl Check {
     pub(super) fn trouble(
         name: &'static str,
         what: impl Into<String>,
-        cure: impl Into<String>,
+        fix: impl Into<String>,
     ) -> Check {
         Check {
-            state: State::Trouble,
-            ..Check::warning(name, what, cure)
+            state: CheckState::Trouble,
+            ..Check::warning(name, what, fix)
         }
     }
 
@@ -89,7 +89,7 @@ impl Check {
             .with_path("root", self.root.as_deref())
             .with("state", self.state.as_str())
             .with("what", self.what)
-            .with("cure", self.cure)
+            .with("cure", self.fix)
             .into_value()
     }
 }
@@ -118,6 +118,6 @@ mod tests {
             bad.to_string(),
             r#"{"check":"root","root":"/x","state":"trouble","what":"gone","cure":"mkdir x"}"#
         );
-        assert!(State::Ok < State::Warning && State::Warning < State::Trouble);
+        assert!(CheckState::Ok < CheckState::Warning && CheckState::Warning < CheckState::Trouble);
     }
 }

@@ -51,23 +51,23 @@ pub(super) fn judge_files(apart: Duration) -> Check {
 
 #[cfg(test)]
 mod tests {
-    use super::super::check::State;
+    use super::super::check::CheckState;
     use super::*;
 
     #[test]
     fn clocks() {
         for (sec, up, state) in [
-            (1_800_000_000, 5, State::Ok),
-            (OLDEST, 5, State::Ok),
-            (OLDEST - 1, 5, State::Warning),
-            (100, 50, State::Warning),
-            (0, 60, State::Warning),
-            (-5, 60, State::Warning),
-            (i64::MAX, 5, State::Ok),
+            (1_800_000_000, 5, CheckState::Ok),
+            (OLDEST, 5, CheckState::Ok),
+            (OLDEST - 1, 5, CheckState::Warning),
+            (100, 50, CheckState::Warning),
+            (0, 60, CheckState::Warning),
+            (-5, 60, CheckState::Warning),
+            (i64::MAX, 5, CheckState::Ok),
         ] {
             let check = judge(Wall { sec, nsec: 0 }, Duration::from_secs(up));
             assert_eq!(check.state, state, "{check:?}");
-            assert_eq!(check.cure.is_some(), state != State::Ok);
+            assert_eq!(check.fix.is_some(), state != CheckState::Ok);
         }
         let set = judge(Wall { sec: 0, nsec: 0 }, Duration::from_secs(60));
         assert!(set.what.contains("before 1970"), "{set:?}");
@@ -75,7 +75,11 @@ mod tests {
 
     #[test]
     fn dates_of_files() {
-        for (ms, state) in [(0, State::Ok), (2_000, State::Ok), (2_001, State::Warning)] {
+        for (ms, state) in [
+            (0, CheckState::Ok),
+            (2_000, CheckState::Ok),
+            (2_001, CheckState::Warning),
+        ] {
             let check = judge_files(Duration::from_millis(ms));
             assert_eq!(check.state, state, "{ms}");
         }

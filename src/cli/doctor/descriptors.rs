@@ -23,17 +23,17 @@ pub(super) fn judge(limit: Option<u64>) -> Check {
 
 #[cfg(test)]
 mod tests {
-    use super::super::check::State;
+    use super::super::check::CheckState;
     use super::*;
 
     #[test]
     fn limits() {
         for (limit, state) in [
-            (Some(0), State::Warning),
-            (Some(63), State::Warning),
-            (Some(64), State::Ok),
-            (Some(256), State::Ok),
-            (None, State::Ok),
+            (Some(0), CheckState::Warning),
+            (Some(63), CheckState::Warning),
+            (Some(64), CheckState::Ok),
+            (Some(256), CheckState::Ok),
+            (None, CheckState::Ok),
         ] {
             assert_eq!(judge(limit).state, state, "{limit:?}");
         }

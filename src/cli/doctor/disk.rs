@@ -8,7 +8,7 @@ use super::check::Check;
 
 /// A file system's room, as statvfs(3) tells it.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Room {
+pub(super) struct DiskSpace {
     /// Bytes.
     pub(super) total: u64,
     /// Bytes, those that only root may fill too.
@@ -24,7 +24,7 @@ pub(super) struct Room {
 /// From how full on, in percent, it is said.
 const NEARLY: u64 = 95;
 
-pub(super) fn judge(root: &Path, room: Room, held_back: u64) -> [Check; 2] {
+pub(super) fn judge(root: &Path, room: DiskSpace, held_back: u64) -> [Check; 2] {
     let used = room.total.saturating_sub(room.free);
     let percent = percent(used, used.saturating_add(room.available));
     let left = text::size(room.available);
@@ -36,7 +36,7 @@ pub(super) fn judge(root: &Path, room: Room, held_back: u64) -> [Check; 2] {
                 "{percent} % full, {left} left: orphand can still delete, but what may be an only \
                  copy finds no room in a quarantine and stays, and no journal is kept"
             ),
-            cure(root, held_back),
+            fix(root, held_back),
         ),
     };
     let names = percent_of_names(room);
@@ -53,13 +53,13 @@ pub(super) fn judge(root: &Path, room: Room, held_back: u64) -> [Check; 2] {
                 "{percent} % of all files that there may be, {left} left: there is room for bytes, \
                  but soon for no new file, which programs report as a full disk"
             ),
-            cure(root, held_back),
+            fix(root, held_back),
         ),
     };
     [space, names]
 }
 
-fn cure(root: &Path, held_back: u64) -> String {
+fn fix(root: &Path, held_back: u64) -> String {
     let suggest = |command| Suggestion::new(command).configured();
     let sweep = format!("see what would go: {}", suggest("scan").arg(root));
     match held_back {
@@ -74,7 +74,7 @@ fn cure(root: &Path, held_back: u64) -> String {
     }
 }
 
-fn percent_of_names(room: Room) -> Option<u64> {
+fn percent_of_names(room: DiskSpace) -> Option<u64> {
     let used = room.files.saturating_sub(room.files_free);
     (room.files > 0).then(|| percent(used, room.files))
 }
@@ -116,7 +116,7 @@ pub(super) fn quarantine(root: &Path, held_back: Option<(u64, u64)>) -> Check {
 
 #[cfg(test)]
 mod tests {
-    use super::super::check::State;
+    use super::super::check::CheckState;
     use super::*;
 
     #[test]
@@ -134,7 +134,7 @@ mod tests {
             ([0, 0, 0, 0, 0], "0 % full", "no limit"),
         ] {
             let [total, free, available, files, files_free] = room;
-            let room = Room {
+            let room = DiskSpace {
                 total,
                 free,
                 available,
@@ -144,20 +144,20 @@ mod tests {
             let checks = judge(root, room, 2_000);
             for (check, want) in checks.iter().zip([disk, inodes]) {
                 let (state, want) = match want.strip_prefix('!') {
-                    Some(want) => (State::Warning, want),
-                    None => (State::Ok, want),
+                    Some(want) => (CheckState::Warning, want),
+                    None => (CheckState::Ok, want),
                 };
                 assert_eq!(check.state, state, "{room:?}: {check:?}");
                 assert!(check.what.contains(want), "{room:?}: {check:?}");
-                if let Some(cure) = &check.cure {
-                    assert!(cure.contains("orphand scan '/srv/a b'"), "{cure}");
-                    assert!(cure.contains("2.0 kB lie in its quarantine"), "{cure}");
+                if let Some(fix) = &check.fix {
+                    assert!(fix.contains("orphand scan '/srv/a b'"), "{fix}");
+                    assert!(fix.contains("2.0 kB lie in its quarantine"), "{fix}");
                 }
             }
         }
         let empty = judge(
             root,
-            Room {
+            DiskSpace {
                 total: 1,
                 free: 0,
                 available: 0,
@@ -166,16 +166,16 @@ mod tests {
             },
             0,
         );
-        let cure = empty[0].cure.as_deref().unwrap();
-        assert!(!cure.contains("purge"), "{cure}");
+        let fix = empty[0].fix.as_deref().unwrap();
+        assert!(!fix.contains("purge"), "{fix}");
     }
 
     #[test]
     fn what_is_held_back() {
         for (held_back, state, words) in [
-            (Some((0, 0)), State::Ok, "nothing"),
-            (Some((3, 2_000_000)), State::Ok, "3 files, 2.0 MB"),
-            (None, State::Warning, "no-quarantine"),
+            (Some((0, 0)), CheckState::Ok, "nothing"),
+            (Some((3, 2_000_000)), CheckState::Ok, "3 files, 2.0 MB"),
+            (None, CheckState::Warning, "no-quarantine"),
         ] {
             let check = quarantine(Path::new("/r"), held_back);
             assert_eq!(check.state, state);

@@ -10,7 +10,7 @@ use super::check::Check;
 
 /// What was found on the way to a folder.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Found {
+pub(super) enum FoundFolder {
     /// It is there, and may be written.
     Writable,
     /// It is not there, and can be made in this one.
@@ -20,7 +20,7 @@ pub(super) enum Found {
 }
 
 /// Looks; makes nothing.
-fn find(folder: &Path) -> Found {
+fn find(folder: &Path) -> FoundFolder {
     for (above, path) in folder.ancestors().enumerate() {
         let may = rustix::fs::accessat(
             CWD,
@@ -29,14 +29,14 @@ fn find(folder: &Path) -> Found {
             AtFlags::EACCESS,
         );
         match may {
-            Ok(()) if !path.is_dir() => return Found::Blocked(path.to_owned()),
-            Ok(()) if above == 0 => return Found::Writable,
-            Ok(()) => return Found::CanBeMade(path.to_owned()),
+            Ok(()) if !path.is_dir() => return FoundFolder::Blocked(path.to_owned()),
+            Ok(()) if above == 0 => return FoundFolder::Writable,
+            Ok(()) => return FoundFolder::CanBeMade(path.to_owned()),
             Err(rustix::io::Errno::NOENT) => {}
-            Err(_) => return Found::Blocked(path.to_owned()),
+            Err(_) => return FoundFolder::Blocked(path.to_owned()),
         }
     }
-    Found::Blocked(folder.to_owned())
+    FoundFolder::Blocked(folder.to_owned())
 }
 
 pub(super) fn checks(folders: &Folders) -> [Check; 2] {
@@ -51,7 +51,7 @@ pub(super) fn checks(folders: &Folders) -> [Check; 2] {
     ]
 }
 
-fn judge(check: &'static str, found: Option<(PathBuf, Found)>) -> Check {
+fn judge(check: &'static str, found: Option<(PathBuf, FoundFolder)>) -> Check {
     let loses = match check {
         "state" => "there is no journal: history shows nothing, restored files are not remembered",
         _ => "nothing keeps two orphands from working on one directory",
@@ -62,14 +62,14 @@ fn judge(check: &'static str, found: Option<(PathBuf, Found)>) -> Check {
             format!("no folder is known, as HOME is not set: {loses}"),
             "set HOME, or XDG_STATE_HOME",
         ),
-        Some((folder, Found::Writable)) => {
+        Some((folder, FoundFolder::Writable)) => {
             Check::ok(check, format!("{} may be written", text::escaped(&folder)))
         }
-        Some((folder, Found::CanBeMade(_))) => Check::ok(
+        Some((folder, FoundFolder::CanBeMade(_))) => Check::ok(
             check,
             format!("{} is made when it is needed", text::escaped(&folder)),
         ),
-        Some((folder, Found::Blocked(at))) => {
+        Some((folder, FoundFolder::Blocked(at))) => {
             let (shown, folder) = (text::escaped(&folder), shell::word(&folder));
             Check::warning(
                 check,
@@ -93,21 +93,25 @@ fn judge(check: &'static str, found: Option<(PathBuf, Found)>) -> Check {
 
 #[cfg(test)]
 mod tests {
-    use super::super::check::State;
+    use super::super::check::CheckState;
     use super::*;
 
     #[test]
     fn folders() {
         let at = |found| Some((PathBuf::from("/s/orphand"), found));
         for (found, state, words) in [
-            (at(Found::Writable), State::Ok, "may be written"),
-            (at(Found::CanBeMade("/s".into())), State::Ok, "is made when"),
+            (at(FoundFolder::Writable), CheckState::Ok, "may be written"),
             (
-                at(Found::Blocked("/s".into())),
-                State::Warning,
+                at(FoundFolder::CanBeMade("/s".into())),
+                CheckState::Ok,
+                "is made when",
+            ),
+            (
+                at(FoundFolder::Blocked("/s".into())),
+                CheckState::Warning,
                 "because of /s",
             ),
-            (None, State::Warning, "HOME"),
+            (None, CheckState::Warning, "HOME"),
         ] {
             for check in ["state", "locks"] {
                 let check = judge(check, found.clone());
@@ -123,13 +127,13 @@ mod tests {
         let file = there.path().join("file");
         std::fs::write(&file, "").unwrap();
         for (path, want) in [
-            (there.path().to_owned(), Found::Writable),
+            (there.path().to_owned(), FoundFolder::Writable),
             (
                 there.path().join("a/b"),
-                Found::CanBeMade(there.path().to_owned()),
+                FoundFolder::CanBeMade(there.path().to_owned()),
             ),
-            (file.clone(), Found::Blocked(file.clone())),
-            (file.join("a"), Found::Blocked(file.join("a"))),
+            (file.clone(), FoundFolder::Blocked(file.clone())),
+            (file.join("a"), FoundFolder::Blocked(file.join("a"))),
         ] {
             assert_eq!(find(&path), want, "{path:?}");
         }

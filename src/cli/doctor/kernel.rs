@@ -4,7 +4,7 @@ use super::check::Check;
 
 /// `release`: as uname(2) gives it.
 pub(super) fn judge(release: &str) -> Check {
-    let cure = "update the kernel when there is a chance";
+    let fix = "update the kernel when there is a chance";
     match version(release) {
         Some(version) if version < (5, 6) => Check::warning(
             "kernel",
@@ -13,7 +13,7 @@ pub(super) fn judge(release: &str) -> Check {
                  and mounts have no numbers, so a bind mount of the same file system below a root \
                  is not told from a folder"
             ),
-            cure,
+            fix,
         ),
         Some(version) if version < (5, 8) => Check::warning(
             "kernel",
@@ -21,7 +21,7 @@ pub(super) fn judge(release: &str) -> Check {
                 "Linux {release}, older than 5.8: mounts have no numbers; devices are compared \
                  instead"
             ),
-            cure,
+            fix,
         ),
         Some(_) => Check::ok("kernel", format!("Linux {release}")),
         None => Check::ok("kernel", format!("Linux {release:?}, whichever that is")),
@@ -36,21 +36,21 @@ fn version(release: &str) -> Option<(u32, u32)> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::check::State;
+    use super::super::check::CheckState;
     use super::*;
 
     #[test]
     fn releases() {
         for (release, state) in [
-            ("6.18.44-fc-v782", State::Ok),
-            ("5.8.0", State::Ok),
-            ("5.7.19-arch1", State::Warning),
-            ("5.6", State::Warning),
-            ("5.5.99", State::Warning),
-            ("4.18.0-553.el8", State::Warning),
-            ("10.0.1", State::Ok),
-            ("", State::Ok),
-            ("x.y", State::Ok),
+            ("6.18.44-fc-v782", CheckState::Ok),
+            ("5.8.0", CheckState::Ok),
+            ("5.7.19-arch1", CheckState::Warning),
+            ("5.6", CheckState::Warning),
+            ("5.5.99", CheckState::Warning),
+            ("4.18.0-553.el8", CheckState::Warning),
+            ("10.0.1", CheckState::Ok),
+            ("", CheckState::Ok),
+            ("x.y", CheckState::Ok),
         ] {
             assert_eq!(judge(release).state, state, "{release}");
         }

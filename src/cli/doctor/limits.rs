@@ -4,20 +4,20 @@ use std::time::Duration;
 
 use super::super::text;
 use super::check::Check;
-use super::tree::Count;
+use super::tree::TreeSize;
 
 /// A limit in force, and the sysctl(8) name under which it is raised.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Limit {
+pub(super) struct KernelLimit {
     pub(super) name: &'static str,
     pub(super) value: u64,
 }
 
 /// What a limit is, and whether it is reached at this moment.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Tried {
+pub(super) struct LimitState {
     /// None where it cannot be read.
-    pub(super) limit: Option<Limit>,
+    pub(super) limit: Option<KernelLimit>,
     /// One more was asked for, and refused because of it.
     pub(super) reached: bool,
 }
@@ -32,7 +32,7 @@ const QUEUE: u64 = 16_384;
 const OUR_INSTANCES: u64 = 4;
 
 /// `need`: the directories of all roots. Their parents are watched too, some ten of them.
-pub(super) fn watches(tried: Tried, need: Count) -> Check {
+pub(super) fn watches(tried: LimitState, need: TreeSize) -> Check {
     let check = "inotify-watches";
     let needed = format!(
         "the roots need {}{}",
@@ -67,7 +67,7 @@ pub(super) fn watches(tried: Tried, need: Count) -> Check {
     }
 }
 
-pub(super) fn instances(tried: Tried) -> Check {
+pub(super) fn instances(tried: LimitState) -> Check {
     let check = "inotify-instances";
     let Some(limit) = tried.limit else {
         return Check::ok(check, "the limit cannot be read");
@@ -155,12 +155,12 @@ fn set(name: &str, value: u64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::check::State;
+    use super::super::check::CheckState;
     use super::*;
 
-    fn tried(name: &'static str, value: u64, reached: bool) -> Tried {
-        let limit = Some(Limit { name, value });
-        Tried { limit, reached }
+    fn tried(name: &'static str, value: u64, reached: bool) -> LimitState {
+        let limit = Some(KernelLimit { name, value });
+        LimitState { limit, reached }
     }
 
     const NAME: &str = "fs.inotify.max_user_watches";
@@ -177,58 +177,66 @@ mod tests {
             (524_288, true, 1, Some(1_048_576)),
             (0, false, 1, Some(524_288)),
         ] {
-            let need = Count {
+            let need = TreeSize {
                 directories,
                 at_least: false,
             };
             let check = watches(tried(NAME, value, reached), need);
             match raised {
-                None => assert_eq!((check.state, check.cure), (State::Ok, None), "{value}"),
+                None => assert_eq!((check.state, check.fix), (CheckState::Ok, None), "{value}"),
                 Some(raised) => {
-                    assert_eq!(check.state, State::Warning, "{check:?}");
-                    let cure = check.cure.unwrap();
+                    assert_eq!(check.state, CheckState::Warning, "{check:?}");
+                    let fix = check.fix.unwrap();
                     let now = format!("now: sudo sysctl {NAME}={raised}\n");
-                    assert!(cure.starts_with(&now), "{cure}");
-                    assert!(cure.contains("/etc/sysctl.d/"), "{cure}");
+                    assert!(fix.starts_with(&now), "{fix}");
+                    assert!(fix.contains("/etc/sysctl.d/"), "{fix}");
                     assert!(check.what.contains("no disk is full"), "{}", check.what);
                 }
             }
         }
-        let some = Count {
+        let some = TreeSize {
             directories: 70,
             at_least: true,
         };
         let check = watches(tried("user.max_inotify_watches", 5, false), some);
         assert!(check.what.contains("at least 70"), "{check:?}");
-        let cure = check.cure.unwrap();
-        assert!(!cure.contains("sysctl.d"), "{cure}");
-        let unknown = Tried {
+        let fix = check.fix.unwrap();
+        assert!(!fix.contains("sysctl.d"), "{fix}");
+        let unknown = LimitState {
             limit: None,
             reached: false,
         };
-        assert_eq!(watches(unknown, some).state, State::Ok);
+        assert_eq!(watches(unknown, some).state, CheckState::Ok);
     }
 
     #[test]
     fn instances_queue_and_leases() {
         let name = "fs.inotify.max_user_instances";
         for (check, state, words) in [
-            (instances(tried(name, 128, false)), State::Ok, "128"),
-            (instances(tried(name, 128, true)), State::Warning, "all 128"),
-            (instances(tried(name, 3, false)), State::Warning, "needs 4"),
-            (queue(Some(16_384)), State::Ok, "16,384"),
-            (queue(Some(64)), State::Warning, "overflows"),
-            (queue(None), State::Ok, "cannot be read"),
-            (leases(Some(1)), State::Ok, "enabled"),
-            (leases(Some(0)), State::Trouble, "cannot-tell"),
-            (leases(None), State::Ok, "cannot be read"),
-            (break_time(Some(45)), State::Ok, "45 s"),
-            (break_time(Some(0)), State::Warning, "no limit"),
-            (break_time(None), State::Ok, "cannot be read"),
+            (instances(tried(name, 128, false)), CheckState::Ok, "128"),
+            (
+                instances(tried(name, 128, true)),
+                CheckState::Warning,
+                "all 128",
+            ),
+            (
+                instances(tried(name, 3, false)),
+                CheckState::Warning,
+                "needs 4",
+            ),
+            (queue(Some(16_384)), CheckState::Ok, "16,384"),
+            (queue(Some(64)), CheckState::Warning, "overflows"),
+            (queue(None), CheckState::Ok, "cannot be read"),
+            (leases(Some(1)), CheckState::Ok, "enabled"),
+            (leases(Some(0)), CheckState::Trouble, "cannot-tell"),
+            (leases(None), CheckState::Ok, "cannot be read"),
+            (break_time(Some(45)), CheckState::Ok, "45 s"),
+            (break_time(Some(0)), CheckState::Warning, "no limit"),
+            (break_time(None), CheckState::Ok, "cannot be read"),
         ] {
             assert_eq!(check.state, state, "{check:?}");
             assert!(check.what.contains(words), "{check:?}");
-            assert_eq!(check.cure.is_some(), state != State::Ok);
+            assert_eq!(check.fix.is_some(), state != CheckState::Ok);
         }
     }
 }

@@ -4,8 +4,8 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use orphand::decide::judge::Reach;
-use orphand::evidence::{self, Proof};
+use orphand::decide::judge::LeaseCoverage;
+use orphand::evidence::{self, LeasedFile};
 use orphand::look::Dir;
 use orphand::root::Root;
 use orphand::state::{is_lock_name, read_held};
@@ -14,10 +14,10 @@ use rustix::io::Errno;
 
 use super::check::Check;
 use super::kernel;
-use super::limits::{self, Limit, Tried};
+use super::limits::{self, KernelLimit, LimitState};
 use super::sharing::octal;
-use super::sight::{self, Sight};
-use super::tree::Count;
+use super::tree::TreeSize;
+use super::visibility::{self, Visibility};
 
 /// How a clock is set right.
 pub(super) const CLOCK_CURE: &str = "sudo timedatectl set-ntp true";
@@ -29,7 +29,7 @@ pub(super) const SILENT: (&str, &str) = (
 );
 
 /// The checks of the machine. `need`: the directories of all roots.
-pub(super) fn machine(need: Count) -> Vec<Check> {
+pub(super) fn machine(need: TreeSize) -> Vec<Check> {
     let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     let (instances, watches) = inotify_limits();
     vec![
@@ -39,7 +39,7 @@ pub(super) fn machine(need: Count) -> Vec<Check> {
         limits::watches(watches, need),
         limits::instances(instances),
         limits::queue(number("fs/inotify/max_queued_events")),
-        sight::judge(sight()),
+        visibility::judge(sight()),
     ]
 }
 
@@ -49,7 +49,7 @@ fn number(sysctl: &str) -> Option<u64> {
 }
 
 /// One instance and one watch are asked for and given back at once.
-fn inotify_limits() -> (Tried, Tried) {
+fn inotify_limits() -> (LimitState, LimitState) {
     let instance = inotify::init(inotify::CreateFlags::CLOEXEC);
     let watch = match &instance {
         Ok(instance) => {
@@ -57,7 +57,7 @@ fn inotify_limits() -> (Tried, Tried) {
         }
         Err(_) => Ok(()),
     };
-    let instances = Tried {
+    let instances = LimitState {
         limit: lowest([
             (
                 "fs.inotify.max_user_instances",
@@ -67,7 +67,7 @@ fn inotify_limits() -> (Tried, Tried) {
         ]),
         reached: instance.err() == Some(Errno::MFILE),
     };
-    let watches = Tried {
+    let watches = LimitState {
         limit: lowest([
             ("fs.inotify.max_user_watches", "fs/inotify/max_user_watches"),
             ("user.max_inotify_watches", "user/max_inotify_watches"),
@@ -79,9 +79,9 @@ fn inotify_limits() -> (Tried, Tried) {
 
 /// The first is the machine's limit; the second is that of this user namespace, and the same
 /// number in the first one (kernel/ucount.c). The lower is in force.
-fn lowest(sysctls: [(&'static str, &str); 2]) -> Option<Limit> {
+fn lowest(sysctls: [(&'static str, &str); 2]) -> Option<KernelLimit> {
     let limits = sysctls.into_iter().filter_map(|(name, file)| {
-        Some(Limit {
+        Some(KernelLimit {
             name,
             value: number(file)?,
         })
@@ -90,7 +90,7 @@ fn lowest(sysctls: [(&'static str, &str); 2]) -> Option<Limit> {
 }
 
 /// The numbers are `PROC_PID_INIT_INO` and `PROC_USER_INIT_INO` of linux/proc_ns.h.
-fn sight() -> Sight {
+fn sight() -> Visibility {
     let other = |name: &str, first: u64| {
         fs::metadata(format!("/proc/self/ns/{name}")).is_ok_and(|meta| meta.ino() != first)
     };
@@ -101,11 +101,11 @@ fn sight() -> Sight {
         .filter_map(mount)
         .rfind(|mount| mount.at == Path::new("/proc"));
     let root = rustix::process::geteuid().is_root();
-    Sight {
+    Visibility {
         proc: evidence::shows_our_processes(),
         other_pids: other("pid", 0xEFFF_FFFC),
         other_users: other("user", 0xEFFF_FFFD),
-        hidden: proc.is_some_and(|proc| sight::hides(proc.options)),
+        hidden: proc.is_some_and(|proc| visibility::hides(proc.options)),
         root,
         // One that came too fast for the first walk is met by the second.
         all: root && (sees_all() || sees_all()),
@@ -113,7 +113,7 @@ fn sight() -> Sight {
 }
 
 /// A line of `/proc/self/mountinfo` (proc_pid_mountinfo(5)).
-struct Mount<'a> {
+struct MountInfo<'a> {
     id: u64,
     at: PathBuf,
     kind: &'a str,
@@ -121,13 +121,13 @@ struct Mount<'a> {
     options: &'a str,
 }
 
-fn mount(line: &str) -> Option<Mount<'_>> {
+fn mount(line: &str) -> Option<MountInfo<'_>> {
     let (mount, file_system) = line.split_once(" - ")?;
     let mut mount = mount.split(' ');
     let id = mount.next()?.parse().ok()?;
     let at = octal(mount.nth(3)?);
     let mut file_system = file_system.split(' ');
-    Some(Mount {
+    Some(MountInfo {
         id,
         at,
         kind: file_system.next()?,
@@ -156,11 +156,11 @@ pub(super) fn folds_case(dir: &Dir) -> Option<bool> {
 
 /// Whether every process can be examined, down to its mappings.
 pub(super) fn sees_all() -> bool {
-    evidence::census(&[], Reach::OpenersOnly).complete
+    evidence::scan_processes(&[], LeaseCoverage::OpensOnly).complete
 }
 
 /// What stands behind a proof.
-pub(super) fn proof_by(_: &Proof) -> &'static str {
+pub(super) fn proof_by(_: &LeasedFile) -> &'static str {
     "a lease of the kernel's"
 }
 
@@ -216,7 +216,7 @@ mod tests {
         assert_eq!((seen.id, seen.at.as_path()), (36, Path::new("/mnt 2")));
         assert_eq!((seen.kind, seen.options), ("fuse.sshfs", "rw,user=1"));
         let plain = mount("22 1 0:21 / /proc rw - proc proc rw,hidepid=2").unwrap();
-        assert!(sight::hides(plain.options));
+        assert!(visibility::hides(plain.options));
         for broken in ["", "x", "36 35 98:0 / /x rw - ext4", "a b c d e f - g h i"] {
             assert!(mount(broken).is_none(), "{broken}");
         }

@@ -3,7 +3,7 @@
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 
-use orphand::evidence::Proof;
+use orphand::evidence::LeasedFile;
 use orphand::look::Dir;
 use orphand::root::Root;
 
@@ -52,8 +52,8 @@ pub(super) fn sees_all() -> bool {
 }
 
 /// What stands behind a proof.
-pub(super) fn proof_by(proof: &Proof) -> &'static str {
-    match proof.is_the_kernels() {
+pub(super) fn proof_by(leased: &LeasedFile) -> &'static str {
+    match leased.is_the_kernels() {
         true => "the kernel's refusal to remove a file in use (AT_NODELETEBUSY, macOS 26)",
         false => {
             "a walk over the processes of this user (the kernel's own refusal, AT_NODELETEBUSY of \

@@ -25,12 +25,12 @@ use orphand::root::absolute;
 use orphand::state::Folders;
 use serde_json::{Value, json};
 
-use super::args::Look;
+use super::args::OutputOptions;
 use super::config_file::Config;
-use super::report::Report;
+use super::event_printer::EventPrinter;
 use super::{Exit, Failure, text};
-use check::{Check, State};
-use visit::{Visited, Ward};
+use check::{Check, CheckState};
+use root_report::{CheckedRoot, RootReport};
 
 mod access;
 mod check;
@@ -40,20 +40,20 @@ mod disk;
 mod folders;
 #[cfg(any(target_os = "linux", test))]
 mod kernel;
+mod lease_probe;
 #[cfg(any(target_os = "linux", test))]
 mod limits;
 mod names;
 mod orphands;
 #[cfg(any(target_os = "macos", test))]
 mod privacy;
-mod proof;
+mod proof_check;
+mod root_report;
 mod settings;
 mod sharing;
-#[cfg(any(target_os = "linux", test))]
-mod sight;
 mod tree;
-mod trial;
-mod visit;
+#[cfg(any(target_os = "linux", test))]
+mod visibility;
 
 #[cfg_attr(target_os = "linux", path = "linux.rs")]
 #[cfg_attr(target_os = "macos", path = "macos.rs")]
@@ -81,38 +81,38 @@ pub(crate) struct Doctor {
     dirs: Vec<PathBuf>,
 }
 
-pub(super) fn run(command: &Doctor, look: &Look) -> Result<Exit, Failure> {
+pub(super) fn run(command: &Doctor, look: &OutputOptions) -> Result<Exit, Failure> {
     let folders = Folders::from_env();
     let explicit = command.config.clone();
     let file = explicit.clone().or_else(Config::usual_path);
-    let read = visit::within(move || Config::load(explicit.as_deref()));
+    let read = root_report::within(move || Config::load(explicit.as_deref()));
     let named = !command.dirs.is_empty();
     let mut checks = vec![match &read {
         Some(read) => settings::judge(read, file.as_deref(), named),
-        None => visit::silent("config", &file.unwrap_or_default()),
+        None => root_report::silent("config", &file.unwrap_or_default()),
     }];
     let config = read.and_then(Result::ok).unwrap_or_default();
     let wards = wards(command, &config)?;
     let dirs: Vec<PathBuf> = wards.iter().map(|ward| ward.path.clone()).collect();
-    let visited = visit::all(wards);
+    let visited = root_report::all(wards);
     checks.extend(system::machine(visited.directories));
     checks.extend(machine(&folders, &dirs));
     checks.extend(services(&folders));
-    let exit = match visit::worst(&checks).max(visit::worst(&visited.checks)) {
-        State::Trouble => Exit::Partly,
-        State::Ok | State::Warning => Exit::Done,
+    let exit = match root_report::worst(&checks).max(root_report::worst(&visited.checks)) {
+        CheckState::Trouble => Exit::Partly,
+        CheckState::Ok | CheckState::Warning => Exit::Done,
     };
     tell(look, checks, visited)?;
     Ok(exit)
 }
 
 /// The directories that were given, else those of the file. One that the file lists has its rule.
-fn wards(command: &Doctor, config: &Config) -> Result<Vec<Ward>, Failure> {
+fn wards(command: &Doctor, config: &Config) -> Result<Vec<CheckedRoot>, Failure> {
     let paths: Vec<PathBuf> = match command.dirs.is_empty() {
         true => config.watch.iter().map(|rule| rule.path.clone()).collect(),
         false => command.dirs.iter().map(|dir| absolute(dir)).collect(),
     };
-    let mut wards: Vec<Ward> = Vec::new();
+    let mut wards: Vec<CheckedRoot> = Vec::new();
     for path in paths {
         if wards.iter().any(|known| known.path == path) {
             continue;
@@ -120,7 +120,7 @@ fn wards(command: &Doctor, config: &Config) -> Result<Vec<Ward>, Failure> {
         let rule = config.watch.iter().find(|rule| rule.path == path);
         let settings = rule.map(|rule| rule.settings.clone()).unwrap_or_default();
         let settings = settings.over(&config.defaults);
-        wards.push(Ward {
+        wards.push(CheckedRoot {
             path,
             policy: Arc::new(settings.policy()?),
             // A default is meant for no directory in particular.
@@ -140,7 +140,7 @@ fn machine(folders: &Folders, dirs: &[PathBuf]) -> Vec<Check> {
     ];
     let (runtime, dirs) = (folders.runtime.clone(), dirs.to_owned());
     let pids = system::watchers();
-    let orphands = visit::within(move || {
+    let orphands = root_report::within(move || {
         let held = runtime.as_deref().map(orphand::state::held);
         // Locks have paths without symlinks.
         let real = |dir: PathBuf| std::fs::canonicalize(&dir).unwrap_or(dir);
@@ -150,9 +150,9 @@ fn machine(folders: &Folders, dirs: &[PathBuf]) -> Vec<Check> {
     });
     checks.extend(orphands);
     let own = folders.clone();
-    match visit::within(move || folders::checks(&own)) {
+    match root_report::within(move || folders::checks(&own)) {
         Some(found) => checks.extend(found),
-        None => checks.push(visit::silent(
+        None => checks.push(root_report::silent(
             "state",
             &folders.state.clone().unwrap_or_default(),
         )),
@@ -164,14 +164,14 @@ fn machine(folders: &Folders, dirs: &[PathBuf]) -> Vec<Check> {
 fn services(folders: &Folders) -> Vec<Check> {
     let problems = super::service::problems(folders).into_iter();
     let check =
-        |problem: super::service::Problem| Check::trouble("service", problem.what, problem.cure);
+        |problem: super::service::Problem| Check::trouble("service", problem.what, problem.fix);
     problems.map(check).collect()
 }
 
-fn tell(look: &Look, machine: Vec<Check>, visited: Visited) -> std::io::Result<()> {
-    let mut report = Report::new(look, Vec::new());
+fn tell(look: &OutputOptions, machine: Vec<Check>, visited: RootReport) -> std::io::Result<()> {
+    let mut report = EventPrinter::new(look, Vec::new());
     let all = machine.into_iter().chain(visited.checks);
-    let told = all.filter(|check| !look.quiet || check.state != State::Ok);
+    let told = all.filter(|check| !look.quiet || check.state != CheckState::Ok);
     if look.json {
         let checks: Vec<Value> = told.map(Check::into_json).collect();
         return report.line(&json!({ "checks": checks }).to_string());
@@ -199,16 +199,16 @@ fn tell(look: &Look, machine: Vec<Check>, visited: Visited) -> std::io::Result<(
 /// One line, and those of the cure below it.
 fn lines(check: &Check, paint: impl Fn(&str, Style) -> String) -> Vec<String> {
     let style = match check.state {
-        State::Ok => AnsiColor::Green,
-        State::Warning => AnsiColor::Yellow,
-        State::Trouble => AnsiColor::Red,
+        CheckState::Ok => AnsiColor::Green,
+        CheckState::Warning => AnsiColor::Yellow,
+        CheckState::Trouble => AnsiColor::Red,
     };
     let mark = paint(&format!("{:<7}", check.state.as_str()), style.on_default());
     let mut what = check.what.lines();
     let first = what.next().unwrap_or_default();
     let mut lines = vec![format!("  {mark}  {:<17}  {first}", check.name)];
     lines.extend(what.map(|line| format!("{:30}{line}", "")));
-    for (index, line) in check.cure.iter().flat_map(|cure| cure.lines()).enumerate() {
+    for (index, line) in check.fix.iter().flat_map(|fix| fix.lines()).enumerate() {
         let word = if index == 0 { "cure" } else { "" };
         lines.push(format!("{:11}{word:<17}  {line}", ""));
     }
@@ -217,11 +217,11 @@ fn lines(check: &Check, paint: impl Fn(&str, Style) -> String) -> Vec<String> {
 
 fn sum(checks: &[Check]) -> String {
     let of = |state| checks.iter().filter(|check| check.state == state).count() as u64;
-    let warnings = match of(State::Warning) {
+    let warnings = match of(CheckState::Warning) {
         0 => String::new(),
         number => format!("; {}", text::counted(number, "warning", "warnings")),
     };
-    match of(State::Trouble) {
+    match of(CheckState::Trouble) {
         0 => format!("nothing is in orphand's way{warnings}"),
         1 => format!("one thing is in orphand's way{warnings}"),
         number => format!(

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use orphand::root::Root;
-use orphand::state::{Held, overlap};
+use orphand::state::{LockHolder, overlap};
 
 use super::super::text;
 use super::check::Check;
@@ -12,13 +12,13 @@ use super::system;
 
 /// A process that watches, and what it works on by its locks, as far as they can be read.
 #[derive(Clone, Debug)]
-pub(super) struct Watcher {
+pub(super) struct RunningOrphand {
     pub(super) pid: u32,
     pub(super) roots: Vec<Root>,
 }
 
 /// The watchers with these pids. `held`: the locks that are known without asking each.
-pub(super) fn watchers(pids: &[u32], held: &[Held]) -> Vec<Watcher> {
+pub(super) fn watchers(pids: &[u32], held: &[LockHolder]) -> Vec<RunningOrphand> {
     let known = |pid: u32| {
         let of_it = held.iter().filter(|held| held.pid == Some(pid));
         of_it
@@ -30,13 +30,13 @@ pub(super) fn watchers(pids: &[u32], held: &[Held]) -> Vec<Watcher> {
             roots if roots.is_empty() => system::worked_on(pid),
             roots => roots,
         };
-        Watcher { pid, roots }
+        RunningOrphand { pid, roots }
     };
     pids.iter().map(watcher).collect()
 }
 
 /// `dirs`: the directories that the answer is for; without any, all count.
-pub(super) fn judge(watchers: &[Watcher], dirs: &[PathBuf]) -> Check {
+pub(super) fn judge(watchers: &[RunningOrphand], dirs: &[PathBuf]) -> Check {
     let check = "orphands";
     let concerns = |root: &Root| {
         let near = |dir: &PathBuf| root.path.starts_with(dir) || dir.starts_with(&root.path);
@@ -104,12 +104,12 @@ pub(super) fn judge(watchers: &[Watcher], dirs: &[PathBuf]) -> Check {
 
 #[cfg(test)]
 mod tests {
-    use super::super::check::State;
+    use super::super::check::CheckState;
     use super::*;
     use orphand::decide::policy::Policy;
     use std::sync::Arc;
 
-    fn watcher(pid: u32, roots: &[(&str, bool)]) -> Watcher {
+    fn watcher(pid: u32, roots: &[(&str, bool)]) -> RunningOrphand {
         let root = |(path, recursive): &(&str, bool)| Root {
             path: path.into(),
             policy: Arc::new(Policy {
@@ -117,7 +117,7 @@ mod tests {
                 ..Policy::default()
             }),
         };
-        Watcher {
+        RunningOrphand {
             pid,
             roots: roots.iter().map(root).collect(),
         }
@@ -137,7 +137,7 @@ mod tests {
             (vec![watcher(7, &[("/srv/a", true)]), unknown], "pids 7 11"),
         ] {
             let check = judge(&watchers, &[]);
-            assert_eq!(check.state, State::Ok, "{check:?}");
+            assert_eq!(check.state, CheckState::Ok, "{check:?}");
             assert!(check.what.contains(words), "{check:?}");
         }
     }
@@ -151,16 +151,16 @@ mod tests {
             watcher(11, &[("/srv/a", false)]),
         ];
         let check = judge(&watchers, &[]);
-        assert_eq!(check.state, State::Warning);
+        assert_eq!(check.state, CheckState::Warning);
         assert!(
             check.what.starts_with("2 watch /srv/a: pids 7 11."),
             "{check:?}"
         );
-        let cure = check.cure.unwrap();
-        assert!(cure.contains("-p 7,11\n"), "{cure}");
+        let fix = check.fix.unwrap();
+        assert!(fix.contains("-p 7,11\n"), "{fix}");
         let about = |dir: &str| judge(&watchers, &[dir.into()]).state;
-        assert_eq!(about("/srv/a"), State::Warning);
-        assert_eq!(about("/srv/b"), State::Ok);
-        assert_eq!(about("/srv"), State::Warning);
+        assert_eq!(about("/srv/a"), CheckState::Warning);
+        assert_eq!(about("/srv/b"), CheckState::Ok);
+        assert_eq!(about("/srv"), CheckState::Warning);
     }
 }

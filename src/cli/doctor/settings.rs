@@ -65,7 +65,7 @@ pub(super) fn judge(
 
 #[cfg(test)]
 mod tests {
-    use super::super::check::State;
+    use super::super::check::CheckState;
     use super::*;
 
     #[test]
@@ -78,19 +78,19 @@ mod tests {
             (
                 read(one),
                 false,
-                State::Ok,
+                CheckState::Ok,
                 "/etc/o.toml: right, 1 directory",
             ),
-            (read(""), false, State::Warning, "0 directories"),
-            (read(""), true, State::Ok, "0 directories"),
-            (read(wrong), true, State::Trouble, "/etc/o.toml:3:1: "),
+            (read(""), false, CheckState::Warning, "0 directories"),
+            (read(""), true, CheckState::Ok, "0 directories"),
+            (read(wrong), true, CheckState::Trouble, "/etc/o.toml:3:1: "),
             (
                 Ok(Config::default()),
                 false,
-                State::Warning,
+                CheckState::Warning,
                 "/usual would be read",
             ),
-            (Ok(Config::default()), true, State::Ok, "there is none"),
+            (Ok(Config::default()), true, CheckState::Ok, "there is none"),
         ] {
             let check = judge(&read, Some(Path::new("/usual")), named);
             assert_eq!(check.state, state, "{check:?}");

@@ -8,13 +8,13 @@ use super::super::text;
 use super::check::Check;
 
 /// A folder that other machines reach, and the file that says so.
-type Shared = (PathBuf, &'static str);
+type SharedDir = (PathBuf, &'static str);
 
 /// The most that such a file is read of: bytes.
 const LARGEST: u64 = 16_000_000;
 
 /// What this machine shares, as far as its files may be read.
-pub(super) fn shared() -> Vec<Shared> {
+pub(super) fn shared() -> Vec<SharedDir> {
     let mut all = Vec::new();
     let read = |table: &str| {
         let bytes = read_regular(Path::new(table), LARGEST).unwrap_or_default();
@@ -80,7 +80,7 @@ fn served(text: &str) -> Vec<PathBuf> {
 }
 
 /// `root` is real: no part of it is a symlink.
-pub(super) fn judge(root: &Path, shared: &[Shared]) -> Check {
+pub(super) fn judge(root: &Path, shared: &[SharedDir]) -> Check {
     let reaches = |path: &Path| root.starts_with(path) || path.starts_with(root);
     match shared.iter().find(|(path, _)| reaches(path)) {
         None => Check::ok(
@@ -102,7 +102,7 @@ pub(super) fn judge(root: &Path, shared: &[Shared]) -> Check {
 
 #[cfg(test)]
 mod tests {
-    use super::super::check::State;
+    use super::super::check::CheckState;
     use super::*;
 
     #[test]
@@ -120,12 +120,12 @@ mod tests {
     fn what_is_shared() {
         let shared = [(PathBuf::from("/srv/data"), "/etc/exports")];
         for (root, state) in [
-            ("/srv/data", State::Warning),
-            ("/srv/data/app", State::Warning),
+            ("/srv/data", CheckState::Warning),
+            ("/srv/data/app", CheckState::Warning),
             // A part of it is.
-            ("/srv", State::Warning),
-            ("/srv/database", State::Ok),
-            ("/other", State::Ok),
+            ("/srv", CheckState::Warning),
+            ("/srv/database", CheckState::Ok),
+            ("/other", CheckState::Ok),
         ] {
             let check = judge(Path::new(root), &shared);
             assert_eq!(check.state, state, "{root}");

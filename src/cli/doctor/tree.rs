@@ -10,15 +10,15 @@ use rustix::fs::{Dir as Entries, FileType};
 
 /// Directories that would be watched.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Count {
+pub(super) struct TreeSize {
     pub(super) directories: u64,
     /// There may be more: the count took too long, or some could not be read.
     pub(super) at_least: bool,
 }
 
-impl Count {
-    pub(super) fn plus(self, other: Count) -> Count {
-        Count {
+impl TreeSize {
+    pub(super) fn plus(self, other: TreeSize) -> TreeSize {
+        TreeSize {
             directories: self.directories.saturating_add(other.directories),
             at_least: self.at_least || other.at_least,
         }
@@ -27,8 +27,8 @@ impl Count {
 
 /// Counts, until `end` at the latest. As a scan walks: no symlink, no other mount, nothing of
 /// orphand's own.
-pub(super) fn count(root: &Root, end: Instant) -> Count {
-    let mut count = Count {
+pub(super) fn count(root: &Root, end: Instant) -> TreeSize {
+    let mut count = TreeSize {
         directories: 1,
         at_least: false,
     };
@@ -85,7 +85,7 @@ mod tests {
             }),
         };
         let soon = Instant::now() + Duration::from_secs(60);
-        let counted = |directories, at_least| Count {
+        let counted = |directories, at_least| TreeSize {
             directories,
             at_least,
         };

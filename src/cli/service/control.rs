@@ -1,13 +1,13 @@
 //! What can be asked of a supervisor, whichever it is.
 
 use super::launchctl::Launchctl;
-use super::place::{Place, Supervisor};
+use super::paths::{ServiceManager, ServicePaths};
 use super::systemctl::Systemctl;
 use crate::cli::Failure;
 
 /// What a supervisor knows of the service. Installed, enabled, loaded and running are four things.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct State {
+pub(super) struct UnitState {
     /// It knows the service file.
     pub(super) loaded: bool,
     /// It will start it by itself next time. None: it does not tell.
@@ -26,27 +26,27 @@ pub(super) struct State {
 /// The verbs. Each starts from the state that was found just before.
 pub(super) trait Control {
     /// What it knows.
-    fn state(&self) -> Result<State, Failure>;
+    fn state(&self) -> Result<UnitState, Failure>;
     /// The same, with all that a person may want to know.
-    fn full_state(&self) -> Result<State, Failure>;
+    fn full_state(&self) -> Result<UnitState, Failure>;
     /// Takes the service file that was written just now, and starts what it says.
-    fn load(&self, found: &State) -> Result<(), Failure>;
+    fn load(&self, found: &UnitState) -> Result<(), Failure>;
     /// Starts it.
-    fn start(&self, found: &State) -> Result<(), Failure>;
+    fn start(&self, found: &UnitState) -> Result<(), Failure>;
     /// Ends it, and starts it again.
-    fn restart(&self, found: &State) -> Result<(), Failure>;
+    fn restart(&self, found: &UnitState) -> Result<(), Failure>;
     /// Ends it until the next login or boot.
-    fn stop(&self, found: &State) -> Result<(), Failure>;
+    fn stop(&self, found: &UnitState) -> Result<(), Failure>;
     /// Ends it for good; its file is removed next.
-    fn retire(&self, found: &State) -> Result<(), Failure>;
+    fn retire(&self, found: &UnitState) -> Result<(), Failure>;
     /// Its file was removed.
     fn forget(&self) -> Result<(), Failure>;
 }
 
 /// The supervisor of a place.
-pub(super) fn of(place: &Place) -> Box<dyn Control + '_> {
+pub(super) fn of(place: &ServicePaths) -> Box<dyn Control + '_> {
     match place.supervisor {
-        Supervisor::Launchd => Box::new(Launchctl::new(place)),
-        Supervisor::Systemd => Box::new(Systemctl::new(place)),
+        ServiceManager::Launchd => Box::new(Launchctl::new(place)),
+        ServiceManager::Systemd => Box::new(Systemctl::new(place)),
     }
 }

@@ -4,15 +4,15 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use orphand::journal::Journal;
-use orphand::reap::quarantine::Room;
+use orphand::reap::quarantine::Quarantine;
 use orphand::root::absolute;
 use orphand::state::Folders;
 use rustix::process::geteuid;
 
-use super::control::{self, State};
+use super::control::{self, UnitState};
 use super::job::Scope;
-use super::place::{Place, Supervisor};
-use super::voice::Voice;
+use super::messages::Messages;
+use super::paths::{ServiceManager, ServicePaths};
 use super::{file, program, start, systemd};
 use crate::cli::config_file::{Config, ConfigError};
 use crate::cli::quarantines::Quarantines;
@@ -22,10 +22,10 @@ use crate::cli::{Exit, Failure};
 
 /// Writes the service file and starts what it says. Twice does no more than once.
 pub(super) fn install(
-    place: &Place,
+    place: &ServicePaths,
     config: Option<&Path>,
     folders: &Folders,
-    voice: &Voice,
+    voice: &Messages,
 ) -> Result<Exit, Failure> {
     let named = config.map(absolute);
     let config = load(place, named.as_deref())?;
@@ -70,7 +70,7 @@ pub(super) fn install(
         "Program    {}  ({version})",
         escaped(&job.program)
     ));
-    if let (Supervisor::Launchd, Some(log)) = (place.supervisor, place.log(folders)) {
+    if let (ServiceManager::Launchd, Some(log)) = (place.supervisor, place.log(folders)) {
         voice.line(&format!("Log        {}", escaped(&log)));
     }
     control.load(&found)?;
@@ -87,22 +87,22 @@ pub(super) fn install(
     Ok(Exit::Done)
 }
 
-fn put(place: &Place, path: &Path, text: &str) -> Result<(), Failure> {
+fn put(place: &ServicePaths, path: &Path, text: &str) -> Result<(), Failure> {
     check_own(place, path)?;
     let crashes = place.crashes();
-    if let (Supervisor::Launchd, Some(folder)) = (place.supervisor, crashes.parent()) {
+    if let (ServiceManager::Launchd, Some(folder)) = (place.supervisor, crashes.parent()) {
         // Without it launchd starts nothing, and says 78.
         fs::create_dir_all(folder).map_err(|error| unwritable(folder, &error))?;
     }
     file::write(path, text).map_err(|error| unwritable(path, &error))
 }
 
-fn is_as_wanted(state: &State) -> bool {
+fn is_as_wanted(state: &UnitState) -> bool {
     state.loaded && !state.is_stale && state.enabled != Some(false) && state.running != Some(false)
 }
 
 /// What the service will read: the named file, which must be there, or the usual one of its place.
-fn load(place: &Place, named: Option<&Path>) -> Result<Config, ConfigError> {
+fn load(place: &ServicePaths, named: Option<&Path>) -> Result<Config, ConfigError> {
     match (named, place.scope) {
         (None, Scope::System) => match place.usual_config() {
             Some(usual) if usual.exists() => Config::load(Some(&usual)),
@@ -112,7 +112,7 @@ fn load(place: &Place, named: Option<&Path>) -> Result<Config, ConfigError> {
     }
 }
 
-fn config_line(place: &Place, config: &Config, named: Option<&Path>) -> String {
+fn config_line(place: &ServicePaths, config: &Config, named: Option<&Path>) -> String {
     let usual = place.usual_config().unwrap_or_default();
     let path = config.path.as_deref().or(named).unwrap_or(&usual);
     let what = match (&config.path, config.watch.len() as u64) {
@@ -131,7 +131,7 @@ fn config_line(place: &Place, config: &Config, named: Option<&Path>) -> String {
 }
 
 /// Refuses what would end in a file that is not this user's.
-fn check_user(place: &Place, voice: &Voice) -> Result<(), Failure> {
+fn check_user(place: &ServicePaths, voice: &Messages) -> Result<(), Failure> {
     let is_root = geteuid().is_root();
     match place.scope {
         Scope::System if !is_root => Err(Failure::new(
@@ -163,7 +163,7 @@ fn check_user(place: &Place, voice: &Voice) -> Result<(), Failure> {
 }
 
 /// Refuses to be the second.
-fn check_alone(place: &Place) -> Result<(), Failure> {
+fn check_alone(place: &ServicePaths) -> Result<(), Failure> {
     let Some(theirs) = place.brewed() else {
         return Ok(());
     };
@@ -180,8 +180,8 @@ fn check_alone(place: &Place) -> Result<(), Failure> {
 }
 
 /// Refuses a program that the supervisor would not start, and warns of one that will be gone.
-fn check_program(place: &Place, program: &Path, voice: &Voice) -> Result<(), Failure> {
-    let refused = place.supervisor == Supervisor::Systemd
+fn check_program(place: &ServicePaths, program: &Path, voice: &Messages) -> Result<(), Failure> {
+    let refused = place.supervisor == ServiceManager::Systemd
         && program
             .to_str()
             .is_some_and(|program| !systemd::starts(program));
@@ -204,7 +204,7 @@ fn check_program(place: &Place, program: &Path, voice: &Voice) -> Result<(), Fai
 }
 
 /// Refuses to replace a link: who keeps service files elsewhere wants to change them there.
-fn check_own(place: &Place, path: &Path) -> Result<(), Failure> {
+fn check_own(place: &ServicePaths, path: &Path) -> Result<(), Failure> {
     let Ok(leads_to) = fs::read_link(path) else {
         return Ok(());
     };
@@ -221,18 +221,22 @@ fn check_own(place: &Place, path: &Path) -> Result<(), Failure> {
     ))
 }
 
-fn farewell(place: &Place) -> &'static str {
+fn farewell(place: &ServicePaths) -> &'static str {
     match (place.supervisor, place.scope) {
-        (Supervisor::Launchd, _) => "macOS will show \"Background Items Added\"; that is this.",
-        (Supervisor::Systemd, Scope::User) => {
+        (ServiceManager::Launchd, _) => "macOS will show \"Background Items Added\"; that is this.",
+        (ServiceManager::Systemd, Scope::User) => {
             "It runs while you are logged in. On a server, to run it always:   loginctl enable-linger"
         }
-        (Supervisor::Systemd, Scope::System) => "It starts by itself at every boot.",
+        (ServiceManager::Systemd, Scope::System) => "It starts by itself at every boot.",
     }
 }
 
 /// Ends the service and removes its file, and says what stays.
-pub(super) fn uninstall(place: &Place, folders: &Folders, voice: &Voice) -> Result<Exit, Failure> {
+pub(super) fn uninstall(
+    place: &ServicePaths,
+    folders: &Folders,
+    voice: &Messages,
+) -> Result<Exit, Failure> {
     check_user_to_remove(place)?;
     let path = place.file();
     let is_there = path.symlink_metadata().is_ok();
@@ -265,7 +269,7 @@ pub(super) fn uninstall(place: &Place, folders: &Folders, voice: &Voice) -> Resu
     Ok(Exit::Done)
 }
 
-fn check_user_to_remove(place: &Place) -> Result<(), Failure> {
+fn check_user_to_remove(place: &ServicePaths) -> Result<(), Failure> {
     match place.scope == Scope::System && !geteuid().is_root() {
         true => Err(Failure::new(
             Exit::Failed,
@@ -279,7 +283,11 @@ fn check_user_to_remove(place: &Place) -> Result<(), Failure> {
 }
 
 /// What the service leaves behind, each with the command that removes it.
-fn left(place: &Place, config: Option<PathBuf>, ours: &Folders) -> Vec<(&'static str, String)> {
+fn left(
+    place: &ServicePaths,
+    config: Option<PathBuf>,
+    ours: &Folders,
+) -> Vec<(&'static str, String)> {
     let folders = place.folders(ours);
     let path = config.or_else(|| place.usual_config());
     let mut left = Vec::new();
@@ -321,7 +329,7 @@ fn left(place: &Place, config: Option<PathBuf>, ours: &Folders) -> Vec<(&'static
 }
 
 fn held(root: &Path) -> usize {
-    let Ok(Some(room)) = Room::find(root, None) else {
+    let Ok(Some(room)) = Quarantine::open_existing(root, None) else {
         return 0;
     };
     room.stored().map_or(0, |stored| stored.len())

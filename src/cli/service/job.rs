@@ -29,7 +29,7 @@ pub(super) struct Job {
 
 /// What an installed file starts.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Started {
+pub(super) struct InstalledUnit {
     pub(super) program: PathBuf,
     pub(super) config: Option<PathBuf>,
 }
@@ -45,12 +45,12 @@ impl Job {
     }
 }
 
-impl Started {
+impl InstalledUnit {
     /// Out of a command line.
-    pub(super) fn of(words: &[String]) -> Option<Started> {
+    pub(super) fn of(words: &[String]) -> Option<InstalledUnit> {
         let config = words.iter().position(|word| word == "--config");
         let config = config.and_then(|at| words.get(at + 1));
-        Some(Started {
+        Some(InstalledUnit {
             program: words.first()?.into(),
             config: config.map(PathBuf::from),
         })

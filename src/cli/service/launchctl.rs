@@ -14,10 +14,10 @@ use std::time::{Duration, Instant};
 use orphand::state::read_regular;
 use rustix::process::geteuid;
 
-use super::control::{Control, State};
+use super::control::{Control, UnitState};
 use super::job::Scope;
-use super::place::Place;
-use super::tool::{Answer, Tool, ToolError};
+use super::paths::ServicePaths;
+use super::tool::{Tool, ToolError, ToolOutput};
 use super::{launchd, waits};
 use crate::cli::text::{escaped, span};
 use crate::cli::{Exit, Failure, shell};
@@ -45,12 +45,12 @@ mod code {
 
 pub(super) struct Launchctl<'p> {
     tool: Tool,
-    place: &'p Place,
+    place: &'p ServicePaths,
     uid: u32,
 }
 
 impl<'p> Launchctl<'p> {
-    pub(super) fn new(place: &'p Place) -> Launchctl<'p> {
+    pub(super) fn new(place: &'p ServicePaths) -> Launchctl<'p> {
         Launchctl {
             tool: Tool::find("launchctl", "ORPHAND_LAUNCHCTL", &["/bin/launchctl"]),
             place,
@@ -75,7 +75,7 @@ impl<'p> Launchctl<'p> {
         domains
     }
 
-    fn call(&self, args: &[&str]) -> Result<Answer, Failure> {
+    fn call(&self, args: &[&str]) -> Result<ToolOutput, Failure> {
         let args: Vec<OsString> = args.iter().map(OsString::from).collect();
         self.tool.call(&args).map_err(|error| {
             let what = match &error {
@@ -175,7 +175,7 @@ impl<'p> Launchctl<'p> {
         Ok((answer.code == 0).then(|| !is_switched_off(&answer.stdout)))
     }
 
-    fn failure(&self, verb: &str, answer: &Answer) -> Failure {
+    fn failure(&self, verb: &str, answer: &ToolOutput) -> Failure {
         let causes = match (verb, answer.code) {
             ("bootstrap", code::IO) => self.causes(),
             _ => Vec::new(),
@@ -211,7 +211,7 @@ impl<'p> Launchctl<'p> {
                 ));
             }
         }
-        let started = read_regular(&file, super::place::LARGEST)
+        let started = read_regular(&file, super::paths::LARGEST)
             .ok()
             .and_then(|bytes| String::from_utf8(bytes).ok())
             .and_then(|file| launchd::read(&file));
@@ -244,7 +244,7 @@ fn target(domain: &str) -> String {
 }
 
 /// What an exit code of launchctl's means for who wanted `verb`, and what to do about it.
-fn meaning(verb: &str, code: i32, place: &Place, uid: u32) -> String {
+fn meaning(verb: &str, code: i32, place: &ServicePaths, uid: u32) -> String {
     let noun = place.noun();
     match code {
         code::IO if verb == "bootstrap" => {
@@ -280,7 +280,7 @@ fn meaning(verb: &str, code: i32, place: &Place, uid: u32) -> String {
 }
 
 /// How a job ended, by the exit code that launchd keeps.
-fn end(code: i32, place: &Place) -> Option<String> {
+fn end(code: i32, place: &ServicePaths) -> Option<String> {
     let what = match code {
         0 => return None,
         75 => "another orphand watches one of its directories (75); end that one".to_owned(),
@@ -306,7 +306,7 @@ fn end(code: i32, place: &Place) -> Option<String> {
 }
 
 /// What `launchctl print` says, for people.
-fn told(printed: &str, place: &Place) -> State {
+fn told(printed: &str, place: &ServicePaths) -> UnitState {
     // The first of each: deeper down there are others of the same name.
     let field = |name: &str| {
         let lines = printed.lines().map(str::trim);
@@ -325,7 +325,7 @@ fn told(printed: &str, place: &Place) -> State {
         let digits = code.split(|c: char| !c.is_ascii_digit()).next()?;
         digits.parse().ok()
     });
-    State {
+    UnitState {
         loaded: true,
         running,
         pid,
@@ -333,7 +333,7 @@ fn told(printed: &str, place: &Place) -> State {
         end: last
             .filter(|_| running != Some(true))
             .and_then(|code| end(code, place)),
-        ..State::default()
+        ..UnitState::default()
     }
 }
 
@@ -348,59 +348,59 @@ fn is_switched_off(list: &str) -> bool {
 }
 
 impl Control for Launchctl<'_> {
-    fn state(&self) -> Result<State, Failure> {
+    fn state(&self) -> Result<UnitState, Failure> {
         for domain in self.domains() {
             let answer = self.call(&["print", &target(&domain)])?;
             if answer.code == 0 {
-                return Ok(State {
+                return Ok(UnitState {
                     domain: Some(domain),
                     ..told(&answer.stdout, self.place)
                 });
             }
         }
-        Ok(State {
+        Ok(UnitState {
             running: Some(false),
-            ..State::default()
+            ..UnitState::default()
         })
     }
 
-    fn full_state(&self) -> Result<State, Failure> {
+    fn full_state(&self) -> Result<UnitState, Failure> {
         let state = self.state()?;
-        Ok(State {
+        Ok(UnitState {
             enabled: self.is_enabled()?,
             ..state
         })
     }
 
-    fn load(&self, found: &State) -> Result<(), Failure> {
+    fn load(&self, found: &UnitState) -> Result<(), Failure> {
         if let Some(domain) = &found.domain {
             self.bootout(domain)?;
         }
         self.bootstrap()
     }
 
-    fn start(&self, found: &State) -> Result<(), Failure> {
+    fn start(&self, found: &UnitState) -> Result<(), Failure> {
         match &found.domain {
             Some(domain) => self.kickstart(domain, false),
             None => self.bootstrap(),
         }
     }
 
-    fn restart(&self, found: &State) -> Result<(), Failure> {
+    fn restart(&self, found: &UnitState) -> Result<(), Failure> {
         match &found.domain {
             Some(domain) => self.kickstart(domain, true),
             None => self.bootstrap(),
         }
     }
 
-    fn stop(&self, found: &State) -> Result<(), Failure> {
+    fn stop(&self, found: &UnitState) -> Result<(), Failure> {
         match &found.domain {
             Some(domain) => self.bootout(domain),
             None => Ok(()),
         }
     }
 
-    fn retire(&self, found: &State) -> Result<(), Failure> {
+    fn retire(&self, found: &UnitState) -> Result<(), Failure> {
         self.stop(found)
     }
 
@@ -412,10 +412,10 @@ impl Control for Launchctl<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::service::place::Supervisor;
+    use crate::cli::service::paths::ServiceManager;
 
-    fn place() -> Place {
-        Place::new(Supervisor::Launchd, Scope::System).unwrap()
+    fn place() -> ServicePaths {
+        ServicePaths::new(ServiceManager::Launchd, Scope::System).unwrap()
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! The property list for launchd. Pure.
 
-use super::job::{Job, Scope, Started, Unwritable, text};
+use super::job::{InstalledUnit, Job, Scope, Unwritable, text};
 use super::template::filled;
 
 /// Of the job, and the name of its file without `.plist`.
@@ -93,12 +93,12 @@ const ENTITIES: [(&str, &str); 5] = [
 ];
 
 /// What a file of ours starts; none if it is somebody else's or was converted.
-pub(super) fn read(file: &str) -> Option<Started> {
+pub(super) fn read(file: &str) -> Option<InstalledUnit> {
     let (_, rest) = file.split_once("<key>ProgramArguments</key>")?;
     let (list, _) = rest.split_once("</array>")?;
     let words = list.split("<string>").skip(1);
     let words = words.filter_map(|word| Some(unescaped(word.split_once("</string>")?.0)));
-    Started::of(&words.collect::<Vec<_>>())
+    InstalledUnit::of(&words.collect::<Vec<_>>())
 }
 
 #[cfg(test)]

@@ -11,14 +11,14 @@ use std::path::{Path, PathBuf};
 use orphand::root::absolute;
 use orphand::state::Folders;
 
-use super::args::Look;
-use super::status::client::{self, Running};
+use super::args::OutputOptions;
+use super::status::client::{self, RunningWatch};
 use super::text::escaped;
 use super::{Exit, Failure, shell};
-use job::{Scope, Started};
-use place::{Place, Supervisor};
+use job::{InstalledUnit, Scope};
+use messages::Messages;
+use paths::{ServiceManager, ServicePaths};
 use tool::Tool;
-use voice::Voice;
 
 mod control;
 mod file;
@@ -26,7 +26,8 @@ mod install;
 mod job;
 mod launchctl;
 mod launchd;
-mod place;
+mod messages;
+mod paths;
 mod program;
 mod start;
 mod status;
@@ -34,7 +35,6 @@ mod systemctl;
 mod systemd;
 mod template;
 mod tool;
-mod voice;
 mod waits;
 
 #[derive(Debug, clap::Args)]
@@ -53,7 +53,7 @@ enum Verb {
         #[command(flatten)]
         which: Which,
         #[command(flatten)]
-        config: Named,
+        config: ServiceConfig,
     },
     /// Stop and remove it; configuration, journal, log and quarantine stay
     Uninstall(Which),
@@ -81,7 +81,7 @@ enum Verb {
         #[command(flatten)]
         which: Which,
         #[command(flatten)]
-        config: Named,
+        config: ServiceConfig,
         /// For a unit of the whole machine that runs as this user, without any powers of root's
         #[arg(
             long,
@@ -109,7 +109,7 @@ struct Which {
 }
 
 #[derive(Clone, Debug, clap::Args)]
-struct Named {
+struct ServiceConfig {
     /// Let the service read this configuration file
     #[arg(long, value_name = "FILE", env = "ORPHAND_CONFIG")]
     config: Option<PathBuf>,
@@ -125,8 +125,8 @@ fn user(name: &str) -> Result<String, String> {
     }
 }
 
-pub(super) fn run(command: &Service, look: &Look) -> Result<Exit, Failure> {
-    let voice = Voice::new(look);
+pub(super) fn run(command: &Service, look: &OutputOptions) -> Result<Exit, Failure> {
+    let voice = Messages::new(look);
     let folders = Folders::from_env();
     let (which, changes) = match &command.verb {
         Verb::Install { which, .. } => (which, true),
@@ -159,18 +159,18 @@ pub(super) fn run(command: &Service, look: &Look) -> Result<Exit, Failure> {
     done
 }
 
-fn place(which: Which) -> Result<Place, Failure> {
+fn place(which: Which) -> Result<ServicePaths, Failure> {
     let supervisor = match (which.launchd, which.systemd) {
-        (true, _) => Supervisor::Launchd,
-        (_, true) => Supervisor::Systemd,
-        _ => Supervisor::OURS,
+        (true, _) => ServiceManager::Launchd,
+        (_, true) => ServiceManager::Systemd,
+        _ => ServiceManager::OURS,
     };
     let scope = if which.system {
         Scope::System
     } else {
         Scope::User
     };
-    Place::new(supervisor, scope).ok_or_else(|| {
+    ServicePaths::new(supervisor, scope).ok_or_else(|| {
         Failure::new(
             Exit::Failed,
             "HOME is not set, so it is not known whose service this is; set it, or say --system",
@@ -178,8 +178,12 @@ fn place(which: Which) -> Result<Place, Failure> {
     })
 }
 
-fn print(place: &Place, config: Option<&Path>, run_as: Option<String>) -> Result<Exit, Failure> {
-    if run_as.is_some() && place.supervisor == Supervisor::Launchd {
+fn print(
+    place: &ServicePaths,
+    config: Option<&Path>,
+    run_as: Option<String>,
+) -> Result<Exit, Failure> {
+    if run_as.is_some() && place.supervisor == ServiceManager::Launchd {
         return Err(Failure::new(
             Exit::Usage,
             "--run-as is for systemd; say --systemd too",
@@ -195,11 +199,16 @@ fn print(place: &Place, config: Option<&Path>, run_as: Option<String>) -> Result
 }
 
 /// Becomes the program that shows the log.
-fn logs(place: &Place, folders: &Folders, follow: bool, lines: u32) -> Result<Exit, Failure> {
+fn logs(
+    place: &ServicePaths,
+    folders: &Folders,
+    follow: bool,
+    lines: u32,
+) -> Result<Exit, Failure> {
     let lines = lines.to_string();
     let mut args: Vec<OsString>;
     let tool = match place.supervisor {
-        Supervisor::Systemd => {
+        ServiceManager::Systemd => {
             let unit = match place.scope {
                 Scope::User => "--user-unit",
                 Scope::System => "--unit",
@@ -214,7 +223,7 @@ fn logs(place: &Place, folders: &Folders, follow: bool, lines: u32) -> Result<Ex
             ];
             Tool::find("journalctl", "ORPHAND_JOURNALCTL", &paths)
         }
-        Supervisor::Launchd => {
+        ServiceManager::Launchd => {
             args = ["-n", &lines].map(OsString::from).into();
             Tool::find("tail", "ORPHAND_TAIL", &["/usr/bin/tail", "/bin/tail"])
         }
@@ -222,7 +231,7 @@ fn logs(place: &Place, folders: &Folders, follow: bool, lines: u32) -> Result<Ex
     if follow {
         // tail's -F goes on with the new file when the log is rotated.
         args.push(
-            if place.supervisor == Supervisor::Launchd {
+            if place.supervisor == ServiceManager::Launchd {
                 "-F"
             } else {
                 "-f"
@@ -230,7 +239,7 @@ fn logs(place: &Place, folders: &Folders, follow: bool, lines: u32) -> Result<Ex
             .into(),
         );
     }
-    if place.supervisor == Supervisor::Launchd {
+    if place.supervisor == ServiceManager::Launchd {
         let log = place.log(folders).unwrap_or_default();
         if !log.exists() {
             start::installed(place)?;
@@ -261,7 +270,7 @@ pub(crate) struct Problem {
     /// What is wrong; in words.
     pub(crate) what: String,
     /// The command that mends it.
-    pub(crate) cure: String,
+    pub(crate) fix: String,
 }
 
 /// What is wrong with the services of this system that are installed, told from their files and from
@@ -269,7 +278,7 @@ pub(crate) struct Problem {
 pub(crate) fn problems(folders: &Folders) -> Vec<Problem> {
     let mut problems = Vec::new();
     for scope in [Scope::User, Scope::System] {
-        let Some(place) = Place::new(Supervisor::OURS, scope) else {
+        let Some(place) = ServicePaths::new(ServiceManager::OURS, scope) else {
             continue;
         };
         problems.extend(problems_at(&place));
@@ -283,10 +292,10 @@ pub(crate) fn problems(folders: &Folders) -> Vec<Problem> {
 }
 
 /// What is wrong with the file of one service.
-fn problems_at(place: &Place) -> Vec<Problem> {
+fn problems_at(place: &ServicePaths) -> Vec<Problem> {
     let mut problems = Vec::new();
     let path = place.file();
-    let mut add = |what: String, cure: String| problems.push(Problem { what, cure });
+    let mut add = |what: String, fix: String| problems.push(Problem { what, fix });
     let file = match place.installed() {
         Ok(None) => return problems,
         Ok(Some(bytes)) => String::from_utf8_lossy(&bytes).into_owned(),
@@ -299,8 +308,8 @@ fn problems_at(place: &Place) -> Vec<Problem> {
         }
     };
     if let Some(theirs) = place.brewed() {
-        let cure = "brew services stop orphand".to_owned();
-        add(format!("Homebrew runs orphand too: {theirs:?}"), cure);
+        let fix = "brew services stop orphand".to_owned();
+        add(format!("Homebrew runs orphand too: {theirs:?}"), fix);
     }
     let Some(started) = place.read(&file) else {
         let what = format!("{path:?} is not as orphand writes it");
@@ -349,7 +358,7 @@ fn is_same_file(one: &Path, other: &Path) -> bool {
 }
 
 /// After an upgrade: the running watcher is still the old one.
-fn outdated(running: &Running, place: &Place) -> Option<Problem> {
+fn outdated(running: &RunningWatch, place: &ServicePaths) -> Option<Problem> {
     let ours = env!("CARGO_PKG_VERSION");
     let what = match (running.version == ours, running.is_outdated) {
         (true, false) => return None,
@@ -358,11 +367,11 @@ fn outdated(running: &Running, place: &Place) -> Option<Problem> {
     };
     Some(Problem {
         what,
-        cure: place.command("restart"),
+        fix: place.command("restart"),
     })
 }
 
 /// What the installed file starts, if there is one that can be read.
-fn started(place: &Place) -> Option<Started> {
+fn started(place: &ServicePaths) -> Option<InstalledUnit> {
     place.read(&String::from_utf8(place.installed().ok()??).ok()?)
 }

@@ -6,16 +6,20 @@ use std::time::{Duration, Instant};
 use orphand::state::Folders;
 
 use super::control::{self, Control};
-use super::place::{Place, Supervisor};
-use super::voice::Voice;
+use super::messages::Messages;
+use super::paths::{ServiceManager, ServicePaths};
 use super::waits;
-use crate::cli::status::client::{self, Running};
+use crate::cli::status::client::{self, RunningWatch};
 use crate::cli::{Exit, Failure};
 
 /// Between two questions whether it answers.
 const ASK: Duration = Duration::from_millis(100);
 
-pub(super) fn start(place: &Place, folders: &Folders, voice: &Voice) -> Result<Exit, Failure> {
+pub(super) fn start(
+    place: &ServicePaths,
+    folders: &Folders,
+    voice: &Messages,
+) -> Result<Exit, Failure> {
     installed(place)?;
     let control = control::of(place);
     let found = control.state()?;
@@ -34,7 +38,11 @@ pub(super) fn start(place: &Place, folders: &Folders, voice: &Voice) -> Result<E
     confirm(place, folders, control.as_ref(), None, voice)
 }
 
-pub(super) fn restart(place: &Place, folders: &Folders, voice: &Voice) -> Result<Exit, Failure> {
+pub(super) fn restart(
+    place: &ServicePaths,
+    folders: &Folders,
+    voice: &Messages,
+) -> Result<Exit, Failure> {
     installed(place)?;
     let control = control::of(place);
     let found = control.state()?;
@@ -42,7 +50,7 @@ pub(super) fn restart(place: &Place, folders: &Folders, voice: &Voice) -> Result
     confirm(place, folders, control.as_ref(), found.pid, voice)
 }
 
-pub(super) fn stop(place: &Place, voice: &Voice) -> Result<Exit, Failure> {
+pub(super) fn stop(place: &ServicePaths, voice: &Messages) -> Result<Exit, Failure> {
     let control = control::of(place);
     // What is loaded is stopped, also if somebody has removed its file.
     let found = match installed(place) {
@@ -55,11 +63,11 @@ pub(super) fn stop(place: &Place, voice: &Voice) -> Result<Exit, Failure> {
     let was_running = found.loaded && found.running != Some(false);
     control.stop(&found)?;
     let next = match place.supervisor {
-        Supervisor::Launchd => "it starts again at the next login or boot",
-        Supervisor::Systemd if found.enabled == Some(true) => {
+        ServiceManager::Launchd => "it starts again at the next login or boot",
+        ServiceManager::Systemd if found.enabled == Some(true) => {
             "it starts again at the next login or boot"
         }
-        Supervisor::Systemd => "it stays so until it is started",
+        ServiceManager::Systemd => "it stays so until it is started",
     };
     voice.line(&format!(
         "{}; {next}.   now:   {}   never:   {}",
@@ -75,7 +83,7 @@ pub(super) fn stop(place: &Place, voice: &Voice) -> Result<Exit, Failure> {
 }
 
 /// Says what to do where nothing is installed.
-pub(super) fn installed(place: &Place) -> Result<(), Failure> {
+pub(super) fn installed(place: &ServicePaths) -> Result<(), Failure> {
     let file = place.file();
     if file.exists() {
         return Ok(());
@@ -98,11 +106,11 @@ pub(super) fn installed(place: &Place) -> Result<(), Failure> {
 /// Says how the watcher that was just started fares. launchd answers before it runs, so it is waited
 /// for; systemd has waited itself. `before` ended just now, and may still answer.
 pub(super) fn confirm(
-    place: &Place,
+    place: &ServicePaths,
     folders: &Folders,
     control: &dyn Control,
     before: Option<u32>,
-    voice: &Voice,
+    voice: &Messages,
 ) -> Result<Exit, Failure> {
     if let Some(watcher) = answer(place, folders, before) {
         voice.line(&format!(
@@ -136,10 +144,10 @@ pub(super) fn confirm(
     Ok(Exit::Done)
 }
 
-fn answer(place: &Place, folders: &Folders, before: Option<u32>) -> Option<Running> {
+fn answer(place: &ServicePaths, folders: &Folders, before: Option<u32>) -> Option<RunningWatch> {
     let limit = match place.supervisor {
-        Supervisor::Launchd => waits::for_an_answer(),
-        Supervisor::Systemd => Duration::ZERO,
+        ServiceManager::Launchd => waits::for_an_answer(),
+        ServiceManager::Systemd => Duration::ZERO,
     };
     let end = Instant::now() + limit;
     loop {
@@ -152,7 +160,7 @@ fn answer(place: &Place, folders: &Folders, before: Option<u32>) -> Option<Runni
 }
 
 /// The watcher that the service runs, if it answers.
-pub(super) fn watcher(place: &Place, folders: &Folders) -> Option<Running> {
+pub(super) fn watcher(place: &ServicePaths, folders: &Folders) -> Option<RunningWatch> {
     let running = client::running(&place.folders(folders));
     running.into_iter().find(|running| running.is_background)
 }

@@ -6,28 +6,32 @@ use orphand::json::Object;
 use orphand::state::Folders;
 use serde_json::{Value, json};
 
-use super::control::{self, State};
-use super::place::Place;
+use super::control::{self, UnitState};
+use super::paths::ServicePaths;
 use super::{Problem, job::Scope, outdated, problems_at, start};
-use crate::cli::args::Look;
-use crate::cli::status::client::Running;
+use crate::cli::args::OutputOptions;
+use crate::cli::status::client::RunningWatch;
 use crate::cli::text::escaped;
 use crate::cli::{Exit, Failure};
 
 /// All that can be told of a service.
 #[derive(Debug, Default)]
-struct Report {
+struct ServiceReport {
     installed: bool,
-    state: State,
-    watcher: Option<Running>,
+    state: UnitState,
+    watcher: Option<RunningWatch>,
     program: Option<PathBuf>,
     problems: Vec<Problem>,
     /// Why the supervisor could not be asked.
     error: Option<String>,
 }
 
-pub(super) fn run(place: &Place, folders: &Folders, look: &Look) -> Result<Exit, Failure> {
-    let report = Report::of(place, folders);
+pub(super) fn run(
+    place: &ServicePaths,
+    folders: &Folders,
+    look: &OutputOptions,
+) -> Result<Exit, Failure> {
+    let report = ServiceReport::of(place, folders);
     let text = match look.json {
         true => format!("{}\n", report.json(place)),
         false if look.quiet => String::new(),
@@ -41,8 +45,8 @@ pub(super) fn run(place: &Place, folders: &Folders, look: &Look) -> Result<Exit,
     }
 }
 
-impl Report {
-    fn of(place: &Place, folders: &Folders) -> Report {
+impl ServiceReport {
+    fn of(place: &ServicePaths, folders: &Folders) -> ServiceReport {
         let watcher = start::watcher(place, folders);
         let mut problems = problems_at(place);
         problems.extend(
@@ -52,7 +56,7 @@ impl Report {
         );
         let (state, error) = match control::of(place).full_state() {
             Ok(state) => (state, None),
-            Err(failure) => (State::default(), Some(failure.text)),
+            Err(failure) => (UnitState::default(), Some(failure.text)),
         };
         let installed = place.file().exists();
         if installed && state.is_stale {
@@ -61,16 +65,16 @@ impl Report {
                     "{} does not know the unit as it is now",
                     place.supervisor.name()
                 ),
-                cure: place.command("restart"),
+                fix: place.command("restart"),
             });
         }
         if installed && state.loaded && state.enabled == Some(false) {
             problems.push(Problem {
                 what: "it is switched off, and does not start by itself".to_owned(),
-                cure: place.command("install"),
+                fix: place.command("install"),
             });
         }
-        Report {
+        ServiceReport {
             installed,
             program: super::started(place).map(|started| started.program),
             // Where nothing is installed it is somebody else's.
@@ -104,7 +108,7 @@ impl Report {
         watcher.or(self.state.pid)
     }
 
-    fn text(&self, place: &Place) -> String {
+    fn text(&self, place: &ServicePaths) -> String {
         let mut out = String::new();
         if !self.installed {
             out.push_str("orphand is not installed as a service\n");
@@ -175,14 +179,14 @@ impl Report {
         for problem in &self.problems {
             out.push_str(&format!(
                 "  !! {}   mend it:   {}\n",
-                problem.what, problem.cure
+                problem.what, problem.fix
             ));
         }
         out
     }
 
-    fn json(&self, place: &Place) -> Value {
-        let problem = |problem: &Problem| json!({"what": problem.what, "cure": problem.cure});
+    fn json(&self, place: &ServicePaths) -> Value {
+        let problem = |problem: &Problem| json!({"what": problem.what, "cure": problem.fix});
         let watcher = self.watcher.as_ref();
         Object::default()
             .with("service", place.supervisor.name())
@@ -225,14 +229,14 @@ impl Report {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::service::place::Supervisor;
+    use crate::cli::service::paths::ServiceManager;
 
-    fn place() -> Place {
-        Place::new(Supervisor::OURS, Scope::System).unwrap()
+    fn place() -> ServicePaths {
+        ServicePaths::new(ServiceManager::OURS, Scope::System).unwrap()
     }
 
-    fn watcher(version: &str, is_outdated: bool, trouble: &[&str]) -> Running {
-        Running {
+    fn watcher(version: &str, is_outdated: bool, trouble: &[&str]) -> RunningWatch {
+        RunningWatch {
             pid: 7,
             version: version.to_owned(),
             is_outdated,
@@ -245,10 +249,10 @@ mod tests {
     #[test]
     fn what_the_exit_code_says() {
         let ours = env!("CARGO_PKG_VERSION");
-        let state = |running| State {
+        let state = |running| UnitState {
             loaded: true,
             running,
-            ..State::default()
+            ..UnitState::default()
         };
         for (installed, watcher, running, want) in [
             (false, None, Some(false), Exit::NotInstalled),
@@ -263,11 +267,11 @@ mod tests {
                 Exit::Degraded,
             ),
         ] {
-            let report = Report {
+            let report = ServiceReport {
                 installed,
                 watcher,
                 state: state(running),
-                ..Report::default()
+                ..ServiceReport::default()
             };
             assert_eq!(report.exit(), want, "{report:?}");
         }
@@ -275,10 +279,10 @@ mod tests {
 
     #[test]
     fn what_the_watcher_says_is_shown() {
-        let report = Report {
+        let report = ServiceReport {
             installed: true,
             watcher: Some(watcher("0.0.9", false, &["/srv/app cannot be read"])),
-            ..Report::default()
+            ..ServiceReport::default()
         };
         let text = report.text(&place());
         assert!(text.starts_with("orphand 0.0.9 runs, pid 7\n"), "{text}");
@@ -312,7 +316,7 @@ mod tests {
                 continue;
             };
             assert!(problem.what.contains(words), "{problem:?}");
-            assert_eq!(problem.cure, place().command("restart"));
+            assert_eq!(problem.fix, place().command("restart"));
         }
     }
 }

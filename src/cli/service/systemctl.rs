@@ -2,11 +2,11 @@
 
 use std::ffi::OsString;
 
-use super::control::{Control, State};
+use super::control::{Control, UnitState};
 use super::job::Scope;
-use super::place::Place;
+use super::paths::ServicePaths;
 use super::systemd::UNIT;
-use super::tool::{Answer, Tool, ToolError};
+use super::tool::{Tool, ToolError, ToolOutput};
 use crate::cli::text::escaped;
 use crate::cli::{Exit, Failure, variables};
 
@@ -15,11 +15,11 @@ const PROPERTIES: &str = "--property=LoadState,ActiveState,SubState,UnitFileStat
 
 pub(super) struct Systemctl<'p> {
     tool: Tool,
-    place: &'p Place,
+    place: &'p ServicePaths,
 }
 
 impl<'p> Systemctl<'p> {
-    pub(super) fn new(place: &'p Place) -> Systemctl<'p> {
+    pub(super) fn new(place: &'p ServicePaths) -> Systemctl<'p> {
         let paths = [
             "/usr/bin/systemctl",
             "/bin/systemctl",
@@ -36,7 +36,7 @@ impl<'p> Systemctl<'p> {
         user.iter().chain(args).map(OsString::from).collect()
     }
 
-    fn call(&self, args: &[&str]) -> Result<Answer, Failure> {
+    fn call(&self, args: &[&str]) -> Result<ToolOutput, Failure> {
         self.try_call(args).map_err(|error| {
             let what = match &error {
                 ToolError::Start { .. } if self.tool.is_missing() => {
@@ -50,12 +50,12 @@ impl<'p> Systemctl<'p> {
         })
     }
 
-    fn try_call(&self, args: &[&str]) -> Result<Answer, ToolError> {
+    fn try_call(&self, args: &[&str]) -> Result<ToolOutput, ToolError> {
         self.tool.call(&self.args(args))
     }
 
     /// A call that has to go well.
-    fn must(&self, args: &[&str]) -> Result<Answer, Failure> {
+    fn must(&self, args: &[&str]) -> Result<ToolOutput, Failure> {
         let answer = self.call(args)?;
         match answer.code {
             0 => Ok(answer),
@@ -74,7 +74,7 @@ impl<'p> Systemctl<'p> {
         }
     }
 
-    fn failure(&self, args: &[&str], answer: &Answer) -> Failure {
+    fn failure(&self, args: &[&str], answer: &ToolOutput) -> Failure {
         let said = answer.stderr.trim();
         // Nobody types what is asked for beside the unit.
         let args: Vec<&str> = args
@@ -94,7 +94,7 @@ impl<'p> Systemctl<'p> {
 }
 
 /// What to do about what systemctl said.
-fn advice(said: &str, place: &Place) -> String {
+fn advice(said: &str, place: &ServicePaths) -> String {
     let has = |words: &str| said.contains(words);
     if has("Failed to connect to bus") || has("No medium found") {
         return match place.scope {
@@ -139,7 +139,7 @@ fn advice(said: &str, place: &Place) -> String {
 }
 
 /// How the last run ended, if that was not well.
-fn end(result: &str, status: &str, place: &Place) -> Option<String> {
+fn end(result: &str, status: &str, place: &ServicePaths) -> Option<String> {
     let logs = place.command("logs");
     let what = match (result, status) {
         ("success" | "", _) => return None,
@@ -164,7 +164,7 @@ fn end(result: &str, status: &str, place: &Place) -> Option<String> {
 }
 
 /// What `systemctl show` says.
-fn told(shown: &str, place: &Place) -> State {
+fn told(shown: &str, place: &ServicePaths) -> UnitState {
     let field = |name: &str| {
         let pairs = shown.lines().filter_map(|line| line.split_once('='));
         pairs
@@ -187,7 +187,7 @@ fn told(shown: &str, place: &Place) -> State {
         "" => None,
         _ => Some(false),
     };
-    State {
+    UnitState {
         loaded: field("LoadState") == "loaded",
         enabled,
         running,
@@ -202,43 +202,43 @@ fn told(shown: &str, place: &Place) -> State {
 }
 
 impl Control for Systemctl<'_> {
-    fn state(&self) -> Result<State, Failure> {
+    fn state(&self) -> Result<UnitState, Failure> {
         let answer = self.must(&["show", PROPERTIES, UNIT])?;
         Ok(told(&answer.stdout, self.place))
     }
 
-    fn full_state(&self) -> Result<State, Failure> {
+    fn full_state(&self) -> Result<UnitState, Failure> {
         self.state()
     }
 
-    fn load(&self, _found: &State) -> Result<(), Failure> {
+    fn load(&self, _found: &UnitState) -> Result<(), Failure> {
         self.must(&["daemon-reload"])?;
         self.must(&["enable", UNIT])?;
         self.begin("restart")
     }
 
-    fn start(&self, found: &State) -> Result<(), Failure> {
+    fn start(&self, found: &UnitState) -> Result<(), Failure> {
         if found.is_stale || !found.loaded {
             self.must(&["daemon-reload"])?;
         }
         self.begin("start")
     }
 
-    fn restart(&self, found: &State) -> Result<(), Failure> {
+    fn restart(&self, found: &UnitState) -> Result<(), Failure> {
         if found.is_stale || !found.loaded {
             self.must(&["daemon-reload"])?;
         }
         self.begin("restart")
     }
 
-    fn stop(&self, found: &State) -> Result<(), Failure> {
+    fn stop(&self, found: &UnitState) -> Result<(), Failure> {
         match found.loaded {
             true => self.must(&["stop", UNIT]).map(drop),
             false => Ok(()),
         }
     }
 
-    fn retire(&self, found: &State) -> Result<(), Failure> {
+    fn retire(&self, found: &UnitState) -> Result<(), Failure> {
         match found.loaded {
             true => self.must(&["disable", "--now", UNIT]).map(drop),
             false => Ok(()),
@@ -253,11 +253,11 @@ impl Control for Systemctl<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::service::place::Supervisor;
+    use crate::cli::service::paths::ServiceManager;
 
-    fn place(scope: Scope) -> Place {
+    fn place(scope: Scope) -> ServicePaths {
         // The scope decides what is said, the folders do not.
-        let mut place = Place::new(Supervisor::Systemd, Scope::System).unwrap();
+        let mut place = ServicePaths::new(ServiceManager::Systemd, Scope::System).unwrap();
         place.scope = scope;
         place
     }

@@ -1,6 +1,6 @@
 //! The units for systemd. Pure.
 
-use super::job::{Job, Scope, Started, Unwritable, text};
+use super::job::{InstalledUnit, Job, Scope, Unwritable, text};
 use super::template::filled;
 
 /// The name of the unit, and of its file.
@@ -75,7 +75,7 @@ fn quoted(text: &str) -> String {
 }
 
 /// What a file of ours starts; none if it is somebody else's.
-pub(super) fn read(file: &str) -> Option<Started> {
+pub(super) fn read(file: &str) -> Option<InstalledUnit> {
     let command = file
         .lines()
         .find_map(|line| line.strip_prefix("ExecStart="))?;
@@ -83,7 +83,7 @@ pub(super) fn read(file: &str) -> Option<Started> {
     for argument in words.iter_mut().skip(1) {
         *argument = argument.replace("$$", "$");
     }
-    Started::of(&words)
+    InstalledUnit::of(&words)
 }
 
 /// The words of a command line, without quotes, escapes and doubled `%`.

@@ -20,7 +20,7 @@ pub(super) struct Tool {
 
 /// How a call ended.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Answer {
+pub(super) struct ToolOutput {
     /// Its exit code; -1 if a signal ended it.
     pub(super) code: i32,
     pub(super) stdout: String,
@@ -68,7 +68,7 @@ impl Tool {
     }
 
     /// Runs it to its end, but not longer than the limit. What it prints is in plain English.
-    pub(super) fn call(&self, args: &[OsString]) -> Result<Answer, ToolError> {
+    pub(super) fn call(&self, args: &[OsString]) -> Result<ToolOutput, ToolError> {
         let limit = waits::limit();
         let mut command = self.command(args);
         command.env("LC_ALL", "C").stdin(Stdio::null());
@@ -85,7 +85,7 @@ impl Tool {
             let call = self.typed(args);
             return Err(ToolError::Silent { call, limit });
         };
-        let answer = Answer {
+        let answer = ToolOutput {
             code: status.code().unwrap_or(-1),
             stdout: text(&stdout),
             stderr: text(&stderr),

@@ -1,14 +1,14 @@
 //! What a watcher answers: one JSON object.
 
-use orphand::daemon::Standing;
-use orphand::decide::leaks::{Leak, SPAN, Sum, Who};
+use orphand::daemon::RootStatus;
+use orphand::decide::leaks::{Leak, LeakSum, SPAN, Who};
 use orphand::json::{self, Object};
 use serde_json::Value;
 
-use crate::cli::board::{Board, sentence, state};
+use crate::cli::watch_status::{WatchStatus, sentence, state};
 
 /// The answer of the watcher that has `board`.
-pub(crate) fn answer(board: &Board) -> Value {
+pub(crate) fn answer(board: &WatchStatus) -> Value {
     let seen = board.snapshot();
     let roots: Vec<Value> = seen.roots.iter().map(root).collect();
     let leaks: Vec<Value> = seen.leaks.iter().map(leak).collect();
@@ -35,8 +35,8 @@ pub(crate) fn answer(board: &Board) -> Value {
         .into_value()
 }
 
-fn root(one: &Standing) -> Value {
-    let (tally, waiting) = (&one.tally, &one.waiting);
+fn root(one: &RootStatus) -> Value {
+    let (root_stats, waiting) = (&one.root_stats, &one.pending);
     let kept: serde_json::Map<String, Value> = waiting
         .reasons
         .iter()
@@ -47,22 +47,25 @@ fn root(one: &Standing) -> Value {
         .with("state", state(one).as_str())
         .with("recursive", one.root.policy.recursive)
         .with("dry_run", one.root.policy.is_dry_run())
-        .with("directories", tally.directories)
+        .with("directories", root_stats.directories)
         .with("waiting", waiting.waiting)
         .with("kept", kept)
         .with("kept_bytes", waiting.held_bytes)
-        .with("reaped", tally.summary.reaped)
-        .with("quarantined", tally.summary.quarantined)
-        .with("failed", tally.summary.failed)
-        .with("bytes", tally.summary.freed.bytes)
-        .with("disk_bytes", tally.summary.freed.disk_bytes)
-        .with("last_disposal", tally.disposed.map(json::time))
-        .with("last_scan", tally.scan.map(|scan| json::time(scan.ended)))
-        .with_ms("last_scan_ms", tally.scan.map(|scan| scan.took))
+        .with("reaped", root_stats.summary.reaped)
+        .with("quarantined", root_stats.summary.quarantined)
+        .with("failed", root_stats.summary.failed)
+        .with("bytes", root_stats.summary.freed.bytes)
+        .with("disk_bytes", root_stats.summary.freed.disk_bytes)
+        .with("last_disposal", root_stats.disposed.map(json::time))
+        .with(
+            "last_scan",
+            root_stats.scan.map(|scan| json::time(scan.ended)),
+        )
+        .with_ms("last_scan_ms", root_stats.scan.map(|scan| scan.took))
         .into_value()
 }
 
-fn leak((leak, sum): &(Leak, Sum)) -> Value {
+fn leak((leak, sum): &(Leak, LeakSum)) -> Value {
     let (program, target) = match &leak.who {
         Who::Program(program) => (Some(program.as_str()), None),
         Who::WriterOf(target) => (None, Some(target.as_str())),

@@ -14,7 +14,7 @@ use crate::cli::program::Program;
 
 /// What a running watcher says of itself.
 #[derive(Clone, Debug)]
-pub(crate) struct Running {
+pub(crate) struct RunningWatch {
     /// Its process.
     pub(crate) pid: u32,
     /// Its version, which may be older than ours.
@@ -36,11 +36,11 @@ const PATIENCE: Duration = Duration::from_secs(2);
 const LARGEST: u64 = 64_000_000;
 
 /// Every watcher of this user that answers, the background one first.
-pub(crate) fn running(folders: &Folders) -> Vec<Running> {
+pub(crate) fn running(folders: &Folders) -> Vec<RunningWatch> {
     let Some(runtime) = &folders.runtime else {
         return Vec::new();
     };
-    let mut found: Vec<Running> = sockets(runtime)
+    let mut found: Vec<RunningWatch> = sockets(runtime)
         .iter()
         .filter_map(|socket| match ask(socket) {
             Ok(answer) => Some(read(answer)),
@@ -76,7 +76,7 @@ fn ask(socket: &Path) -> io::Result<Value> {
     Ok(serde_json::from_slice(&text)?)
 }
 
-fn read(answer: Value) -> Running {
+fn read(answer: Value) -> RunningWatch {
     let text = |key: &str| answer.get(key).and_then(Value::as_str).map(str::to_owned);
     let pid = answer.get("pid").and_then(Value::as_u64).unwrap_or(0);
     let program = Program {
@@ -85,7 +85,7 @@ fn read(answer: Value) -> Running {
     };
     let trouble = answer.get("trouble").and_then(Value::as_array);
     let trouble = trouble.into_iter().flatten().filter_map(Value::as_str);
-    Running {
+    RunningWatch {
         pid: u32::try_from(pid).unwrap_or(0),
         version: text("version").unwrap_or_default(),
         is_outdated: program.is_replaced(),

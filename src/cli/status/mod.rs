@@ -13,29 +13,29 @@ use orphand::decide::observation::FileSize;
 use orphand::journal::Journal;
 use orphand::json::Object;
 use orphand::look::answer::{answers, silent};
-use orphand::reap::quarantine::Room;
+use orphand::reap::quarantine::Quarantine;
 use orphand::state::Folders;
 use serde_json::Value;
 
-use super::args::Look;
+use super::args::OutputOptions;
 use super::config_file::Config;
-use super::report::Report;
+use super::event_printer::EventPrinter;
 use super::shell::Suggestion;
 use super::{Exit, Failure, text};
-use client::Running;
+use client::RunningWatch;
 
 mod answer;
 pub(crate) mod client;
 pub(crate) mod server;
 
 #[derive(Debug, clap::Args)]
-pub(crate) struct Status {
+pub(crate) struct StatusOptions {
     /// Read this configuration file, for what is to be watched while nothing is
     #[arg(long, value_name = "FILE", env = "ORPHAND_CONFIG")]
     config: Option<PathBuf>,
 }
 
-pub(super) fn run(command: &Status, look: &Look) -> Result<Exit, Failure> {
+pub(super) fn run(command: &StatusOptions, look: &OutputOptions) -> Result<Exit, Failure> {
     let folders = Folders::from_env();
     let running = client::running(&folders);
     let past = Past::read(&Journal::new(folders.state.as_deref()));
@@ -43,7 +43,7 @@ pub(super) fn run(command: &Status, look: &Look) -> Result<Exit, Failure> {
         true => Exit::Failed,
         false => Exit::Done,
     };
-    let mut report = Report::new(look, Vec::new());
+    let mut report = EventPrinter::new(look, Vec::new());
     // A wrong file is said by the watcher that has read it; here it only names roots.
     let config = Config::load(command.config.as_deref()).unwrap_or_default();
     let listed: Vec<PathBuf> = config.watch.into_iter().map(|rule| rule.path).collect();
@@ -151,7 +151,7 @@ impl Disk {
 
     fn ask(root: &Path) -> Option<Disk> {
         let system = rustix::fs::statvfs(root).ok()?;
-        let room = Room::find(root, None).ok().flatten();
+        let room = Quarantine::open_existing(root, None).ok().flatten();
         let stored = room.and_then(|room| room.stored().ok()).unwrap_or_default();
         let sizes = stored.iter().map(|one| one.seen.size());
         Some(Disk {
@@ -189,7 +189,7 @@ impl Disk {
     }
 }
 
-fn watcher(one: &Running, report: &mut Report) -> Result<(), Failure> {
+fn watcher(one: &RunningWatch, report: &mut EventPrinter) -> Result<(), Failure> {
     let text = |key: &str| one.answer.get(key).and_then(Value::as_str).unwrap_or("");
     let number = |key: &str| one.answer.get(key).and_then(Value::as_u64);
     let how = match one.is_background {
@@ -236,7 +236,7 @@ fn watcher(one: &Running, report: &mut Report) -> Result<(), Failure> {
     Ok(())
 }
 
-fn root(root: &Value, report: &mut Report) -> Result<(), Failure> {
+fn root(root: &Value, report: &mut EventPrinter) -> Result<(), Failure> {
     let number = |key: &str| root.get(key).and_then(Value::as_u64).unwrap_or(0);
     let word = |key: &str| root.get(key).and_then(Value::as_str).unwrap_or("");
     let path = path(root, "root");
@@ -263,7 +263,7 @@ fn root(root: &Value, report: &mut Report) -> Result<(), Failure> {
     disk(&path, report)
 }
 
-fn disk(root: &Path, report: &mut Report) -> Result<(), Failure> {
+fn disk(root: &Path, report: &mut EventPrinter) -> Result<(), Failure> {
     match Disk::of(root) {
         Some(disk) => report.line(&disk.line())?,
         None => report.line(match answers(root) {
@@ -283,7 +283,7 @@ fn holding<'r>(roots: impl Iterator<Item = &'r PathBuf>) -> Vec<(&'r PathBuf, Di
 }
 
 fn json(
-    running: &[Running],
+    running: &[RunningWatch],
     past: &Past,
     mut roots: BTreeSet<PathBuf>,
     listed: &[PathBuf],

@@ -15,7 +15,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use super::answer::answer;
-use crate::cli::board::Board;
+use crate::cli::watch_status::WatchStatus;
 
 /// How the name of a socket begins, before the pid.
 pub(crate) const PREFIX: &str = "watch-";
@@ -35,7 +35,7 @@ const PATIENCE: Duration = Duration::from_secs(2);
 
 impl Server {
     /// Begins to answer, in the folder `runtime`.
-    pub(crate) fn start(runtime: &Path, board: Arc<Board>) -> io::Result<Server> {
+    pub(crate) fn start(runtime: &Path, board: Arc<WatchStatus>) -> io::Result<Server> {
         let make = fs::DirBuilder::new()
             .recursive(true)
             .mode(0o700)
@@ -62,7 +62,7 @@ impl Server {
     }
 }
 
-fn serve(listener: &UnixListener, board: &Board, stopping: &AtomicBool) {
+fn serve(listener: &UnixListener, board: &WatchStatus, stopping: &AtomicBool) {
     for client in listener.incoming() {
         if stopping.load(Ordering::SeqCst) {
             return;

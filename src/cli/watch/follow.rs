@@ -12,11 +12,11 @@ use orphand::state::Folders;
 use orphand::watch::file::Changes;
 
 use super::{Source, rules};
-use crate::cli::board::{Board, sentence};
 use crate::cli::config_file::Config;
+use crate::cli::event_printer::EventPrinter;
 use crate::cli::metrics::Textfile;
-use crate::cli::report::Report;
-use crate::cli::supervisor::Supervisor;
+use crate::cli::service_notify::ServiceNotifier;
+use crate::cli::watch_status::{WatchStatus, sentence};
 use crate::cli::{Exit, Failure, log, text};
 
 /// How long a configuration file must be left alone before it is read: editors write it in steps.
@@ -30,15 +30,15 @@ const AT_ONCE: usize = 256;
 
 pub(super) struct Follow<'a> {
     watcher: &'a Watcher,
-    report: &'a mut Report,
-    board: &'a Board,
-    supervisor: Supervisor,
+    report: &'a mut EventPrinter,
+    board: &'a WatchStatus,
+    supervisor: ServiceNotifier,
     metrics: Option<Textfile>,
     /// What is in force.
     config: Config,
     changes: Option<Changes>,
     leaks_every: Duration,
-    due: Due,
+    due: Deadlines,
     is_ready: bool,
     failed: bool,
     /// Some of the output could not be written, which was said.
@@ -48,7 +48,7 @@ pub(super) struct Follow<'a> {
 
 /// When something is to be done without being asked.
 #[derive(Default)]
-struct Due {
+struct Deadlines {
     /// The status line.
     line: Option<Instant>,
     /// The line for systemd: something has happened.
@@ -62,9 +62,9 @@ struct Due {
 impl<'a> Follow<'a> {
     pub(super) fn new(
         watcher: &'a Watcher,
-        report: &'a mut Report,
-        board: &'a Board,
-        supervisor: Supervisor,
+        report: &'a mut EventPrinter,
+        board: &'a WatchStatus,
+        supervisor: ServiceNotifier,
     ) -> Follow<'a> {
         Follow {
             watcher,
@@ -75,7 +75,7 @@ impl<'a> Follow<'a> {
             config: Config::default(),
             changes: None,
             leaks_every: Duration::MAX,
-            due: Due::default(),
+            due: Deadlines::default(),
             is_ready: false,
             failed: false,
             unwritten: false,
@@ -140,10 +140,10 @@ impl<'a> Follow<'a> {
         let mut select = Select::new();
         let happened = select.recv(self.watcher.events());
         if live {
-            select.recv(self.watcher.stirred());
+            select.recv(self.watcher.activity());
         }
         if let Some(changes) = &self.changes {
-            select.recv(changes.rung());
+            select.recv(changes.wake_rx());
         }
         let ready = match deadline.into_iter().flatten().min() {
             Some(at) => select.ready_deadline(at).ok(),
@@ -152,11 +152,11 @@ impl<'a> Follow<'a> {
         if ready == Some(happened) {
             return self.tell();
         }
-        if self.watcher.stirred().try_recv().is_ok() {
+        if self.watcher.activity().try_recv().is_ok() {
             self.due.line = Some(Instant::now());
         }
         if let Some(changes) = &mut self.changes
-            && changes.rung().try_recv().is_ok()
+            && changes.wake_rx().try_recv().is_ok()
         {
             // Before the file is read, so that the next change is heard.
             changes.listen();
@@ -293,7 +293,7 @@ fn in_force(config: &Config, roots: usize) -> String {
 
 /// `2 waiting, next in 7 s · 1 held · freed 5 B`
 fn status(watcher: &Watcher) -> String {
-    let waiting = watcher.waiting();
+    let waiting = watcher.pending();
     let summary = watcher.summary();
     let mut parts = Vec::new();
     if waiting.waiting > 0 {

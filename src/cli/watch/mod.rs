@@ -13,12 +13,12 @@ use orphand::scan;
 use orphand::state::Folders;
 use orphand::watch::file::Changes;
 
-use super::args::{Look, Watch};
-use super::board::Board;
+use super::args::{OutputOptions, Watch};
 use super::config_file::{Config, RuleSettings};
-use super::report::Report;
+use super::event_printer::EventPrinter;
+use super::service_notify::ServiceNotifier;
 use super::status::server::Server;
-use super::supervisor::Supervisor;
+use super::watch_status::WatchStatus;
 use super::{
     Exit, Failure, Intent, Plan, list_writers, log, nothing_listed, plan, stdin_is_terminal, text,
 };
@@ -28,7 +28,7 @@ use signals::Signals;
 mod follow;
 pub(super) mod signals;
 
-pub(super) fn run(command: &Watch, look: &Look) -> Result<Exit, Failure> {
+pub(super) fn run(command: &Watch, look: &OutputOptions) -> Result<Exit, Failure> {
     if list_writers(&command.rule)? {
         return Ok(Exit::Done);
     }
@@ -36,8 +36,8 @@ pub(super) fn run(command: &Watch, look: &Look) -> Result<Exit, Failure> {
     // Before anything else, so that no signal ends it half-way.
     let signals = Signals::listen()?;
     let folders = Folders::from_env();
-    let board = Arc::new(Board::new(source.is_background()));
-    let mut supervisor = Supervisor::from_env();
+    let board = Arc::new(WatchStatus::new(source.is_background()));
+    let mut supervisor = ServiceNotifier::from_env();
     let (plan, server) = match source.read() {
         Ok(plan) => (plan, None),
         // A supervisor would start us again and again: for it we stay up, remove nothing, and wait
@@ -56,7 +56,7 @@ pub(super) fn run(command: &Watch, look: &Look) -> Result<Exit, Failure> {
         log::settle(&plan.config.log, &folders);
     }
     let roots = plan.roots.iter().map(|root| root.path.clone()).collect();
-    let mut report = Report::new(look, roots);
+    let mut report = EventPrinter::new(look, roots);
     let existing = command
         .existing
         .map(Existing::from)
@@ -85,7 +85,7 @@ pub(super) fn run(command: &Watch, look: &Look) -> Result<Exit, Failure> {
         // Output that cannot be written is found out by the first event.
         let _ = report.note(&line);
     }
-    board.watches(watcher.observer());
+    board.watches(watcher.status_handle());
     board.read(plan.config.path.clone(), None);
     // A trial leaves no trace, not even a folder for its socket.
     let is_trial = !source.is_background() && plan.roots.iter().all(|r| r.policy.is_dry_run());
@@ -169,7 +169,7 @@ fn rules(plan: &Plan) -> Rules {
 }
 
 /// Answers `status`, as far as that can be.
-fn serve(folders: &Folders, board: &Arc<Board>) -> Option<Server> {
+fn serve(folders: &Folders, board: &Arc<WatchStatus>) -> Option<Server> {
     let runtime = folders.runtime.as_deref()?;
     match Server::start(runtime, Arc::clone(board)) {
         Ok(server) => Some(server),
@@ -185,8 +185,8 @@ fn wait_for_file(
     source: &Source<'_>,
     failure: Failure,
     signals: &Signals,
-    board: &Board,
-    supervisor: &mut Supervisor,
+    board: &WatchStatus,
+    supervisor: &mut ServiceNotifier,
 ) -> Result<Option<Plan>, Failure> {
     let Some(path) = source.path.clone() else {
         return Err(failure);
@@ -224,7 +224,7 @@ fn wait_for_file(
                 };
                 crossbeam_channel::select! {
                     recv(signals.arrived) -> _ => return Ok(None),
-                    recv(changes.rung()) -> _ => changes.listen(),
+                    recv(changes.wake_rx()) -> _ => changes.listen(),
                     recv(tick) -> _ => supervisor.tick_alone(Instant::now()),
                 }
                 failure

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::decide::judge::Dates;
 use crate::decide::observation::Kind;
-use crate::decide::time::{ClockWatch, Wall};
+use crate::decide::time::{ClockJumpDetector, Wall};
 
 const MS: u64 = 1_000_000;
 const GRACE: Duration = Duration::from_secs(10);
@@ -52,7 +52,7 @@ struct Story {
     up: u64,
     /// How far the wall clock has parted from the monotonic one, in milliseconds.
     parted_by: i64,
-    clocks: ClockWatch,
+    clocks: ClockJumpDetector,
     file: Fingerprint,
     held: bool,
     gone: bool,
@@ -70,7 +70,7 @@ impl Story {
     fn new(origin: Origin, age: i64, up: u64, grace: Duration) -> Story {
         let born = wall(-age);
         let seen = Mono(up * MS);
-        let mut clocks = ClockWatch::default();
+        let mut clocks = ClockJumpDetector::default();
         clocks.read(Now {
             mono: seen,
             wall: wall(0),
@@ -164,15 +164,15 @@ impl Story {
         };
         Look {
             now,
-            parted: self.clocks.read(now),
+            last_jump: self.clocks.read(now),
             fingerprint: file,
             lag: match self.whole_seconds {
                 true => Dates::FineIfBorn.lag(&file),
                 false => Duration::ZERO,
             },
             hold: match self.held {
-                true => Hold::Held,
-                false => Hold::Free,
+                true => UseState::InUse,
+                false => UseState::Unused,
             },
         }
     }
@@ -322,10 +322,10 @@ fn the_clocks_parted_some_time_ago() {
         };
         let look = Look {
             now,
-            parted: Some(now.mono.before(Duration::from_millis(ago))),
+            last_jump: Some(now.mono.before(Duration::from_millis(ago))),
             fingerprint: story.file,
             lag: Duration::ZERO,
-            hold: Hold::Free,
+            hold: UseState::Unused,
         };
         let want = Next::LookAt(now.mono.after(Duration::from_millis(want)));
         assert_eq!(
@@ -348,10 +348,10 @@ fn a_late_look_leaves_half_a_grace() {
             };
             let look = Look {
                 now,
-                parted: None,
+                last_jump: None,
                 fingerprint: story.file,
                 lag: Duration::ZERO,
-                hold: Hold::Free,
+                hold: UseState::Unused,
             };
             let half = Next::LookAt(now.mono.after(GRACE / 2));
             assert_eq!(
@@ -537,10 +537,10 @@ fn a_doubt_is_judged() {
             mono: story.mono(),
             wall: story.wall(),
         },
-        parted: None,
+        last_jump: None,
         fingerprint: story.file,
         lag: Duration::ZERO,
-        hold: Hold::CannotTell,
+        hold: UseState::Unknown,
     };
     _ = story.temp.look(&look, GRACE, Open::Keep);
     look.now.mono = look.now.mono.after(Duration::from_secs(1));
@@ -556,14 +556,14 @@ fn a_lock_counts_as_a_holder() {
             mono: Mono((UP + ms) * MS),
             wall: wall(ms as i64),
         },
-        parted: None,
+        last_jump: None,
         fingerprint: story.file,
         lag: Duration::ZERO,
         hold,
     };
     let temp = &mut story.temp;
-    _ = temp.look(&at(0, Hold::Locked), GRACE, Open::Keep);
-    let next = temp.look(&at(1_000, Hold::Free), GRACE, Open::Keep);
+    _ = temp.look(&at(0, UseState::Locked), GRACE, Open::Keep);
+    let next = temp.look(&at(1_000, UseState::Unused), GRACE, Open::Keep);
     assert_eq!(next, Next::LookAt(Mono((UP + 11_000) * MS)));
 }
 
@@ -641,7 +641,7 @@ fn a_longer_grace_of_its_own_puts_the_first_look_off() {
 }
 
 /// A temp that was looked at twice, and so may be judged.
-fn ripe() -> (Tracked, Mono) {
+fn ready() -> (Tracked, Mono) {
     let mut story = Story::new(Origin::Found, YEAR, UP, GRACE);
     story.look();
     story.at = 1_000;
@@ -663,7 +663,7 @@ fn when_a_kept_one_is_looked_at_again() {
         (s(1_000), other, [1_000, 2_000, 3_600, 3_600, 3_600]),
         (s(7_200), other, [7_200, 7_200, 7_200, 7_200, 7_200]),
     ] {
-        let (mut temp, now) = ripe();
+        let (mut temp, now) = ready();
         for (time, want) in want.into_iter().enumerate() {
             let kept = temp.keep(reason, grace, now);
             assert_eq!(
@@ -678,7 +678,7 @@ fn when_a_kept_one_is_looked_at_again() {
 
 #[test]
 fn a_reason_is_news_once() {
-    let (mut temp, now) = ripe();
+    let (mut temp, now) = ready();
     for reason in Reason::ALL {
         assert!(temp.keep(reason, GRACE, now).news, "{reason}");
     }
@@ -728,8 +728,8 @@ fn what_was_said_is_said_again_only_of_another_file() {
 /// What could not be done is put aside like what is kept, and is not judged in between.
 #[test]
 fn put_aside() {
-    let (mut temp, now) = ripe();
-    let _ = temp.hand_over();
+    let (mut temp, now) = ready();
+    let _ = temp.check_out();
     let kept = temp.put_aside(GRACE, now);
     assert!(kept.news && !temp.is_reaping());
     assert_eq!(temp.due(), now.after(GRACE));
@@ -758,10 +758,10 @@ fn what_it_remembers() {
     // A file may be closed by several writers, one after the other.
     for _ in 0..2 {
         temp.close();
-        let _ = temp.hand_over();
+        let _ = temp.check_out();
         assert!(temp.is_closed() && temp.is_reaping());
     }
-    assert!(!temp.clone().settled_down().is_reaping());
+    assert!(!temp.clone().check_in().is_reaping());
     let mut story = Story::new(Origin::Found, YEAR, UP, GRACE);
     for size in 0..2 {
         story.look();
@@ -826,11 +826,11 @@ fn who_can_have_written_it() {
 /// counts, and nothing is said twice.
 #[test]
 fn it_starts_over() {
-    let (mut temp, now) = ripe();
+    let (mut temp, now) = ready();
     temp.close();
-    let _ = temp.hand_over();
+    let _ = temp.check_out();
     assert!(temp.keep(Reason::Changed, GRACE, now).news);
-    let _ = temp.hand_over();
+    let _ = temp.check_out();
     temp.start_over(now, GRACE);
     assert!(
         temp.is_closed() && temp.is_reaping(),
@@ -910,9 +910,9 @@ fn other_rules_do_not_make_it_used() {
 /// What is in a hand when the rules change may be looked at there by the old ones.
 #[test]
 fn other_rules_hold_for_what_is_in_a_hand() {
-    let (mut temp, now) = ripe();
+    let (mut temp, now) = ready();
     temp.review(now);
-    assert!(temp.hand_over().is_reviewed() && temp.is_reaping());
+    assert!(temp.check_out().is_reviewed() && temp.is_reaping());
     assert!(
         !temp.is_reviewed(),
         "it is the copy that is looked at by them"
@@ -933,36 +933,36 @@ fn who_cannot_tell_has_not_seen_nobody() {
         };
         let look = Look {
             now,
-            parted: None,
+            last_jump: None,
             fingerprint: story.file,
             lag: Duration::ZERO,
             hold,
         };
         story.temp.look(&look, GRACE, Open::Keep)
     };
-    assert!(matches!(look(0, Hold::CannotTell), Next::LookAt(_)));
+    assert!(matches!(look(0, UseState::Unknown), Next::LookAt(_)));
     assert!(
-        matches!(look(1_000, Hold::CannotTell), Next::Judge(_)),
+        matches!(look(1_000, UseState::Unknown), Next::Judge(_)),
         "so that it is said"
     );
-    let free = look(2_000, Hold::Free);
+    let free = look(2_000, UseState::Unused);
     assert_eq!(free, Next::LookAt(Mono((UP + 12_000) * MS)));
-    assert!(matches!(look(12_000, Hold::Free), Next::Judge(_)));
+    assert!(matches!(look(12_000, UseState::Unused), Next::Judge(_)));
 }
 
 #[test]
 fn what_is_left_alone_is_never_due() {
     let now = Mono(UP * MS);
-    let mut temp = Tracked::left_alone(now);
+    let mut temp = Tracked::ignored(now);
     temp.review(now);
     assert_eq!(temp.due(), Mono(u64::MAX), "whatever the rules say now");
-    assert!(temp.is_left_alone());
-    assert!(!Tracked::found(now, Origin::Found).is_left_alone());
+    assert!(temp.is_ignored());
+    assert!(!Tracked::found(now, Origin::Found).is_ignored());
 }
 
 #[test]
 fn a_new_rule_is_asked_at_once() {
-    let (mut temp, now) = ripe();
+    let (mut temp, now) = ready();
     _ = temp.keep(Reason::HardLinked, GRACE, now);
     temp.review(now);
     assert_eq!(temp.due(), now);
@@ -978,7 +978,7 @@ fn why_it_was_kept() {
     _ = unseen.put_aside(GRACE, now);
     assert_eq!((unseen.is_kept(), unseen.kept_for()), (false, None));
 
-    let (mut temp, now) = ripe();
+    let (mut temp, now) = ready();
     assert_eq!((temp.is_kept(), temp.kept_for()), (false, None));
     assert!(!temp.keep(Reason::InUse, GRACE, now).again);
     assert_eq!(temp.kept_for(), Some(Reason::InUse));
@@ -990,14 +990,14 @@ fn why_it_was_kept() {
 #[test]
 fn a_holder_that_comes_after_the_look_counts_too() {
     let mut story = Story::new(Origin::Found, YEAR, UP, GRACE);
-    story.temp.was_held();
+    story.temp.mark_held();
     story.look();
     story.at = 1_000;
     assert!(
         matches!(story.look(), Next::Judge(_)),
         "there was no look yet"
     );
-    story.temp.was_held();
+    story.temp.mark_held();
     assert_eq!(story.look(), Next::LookAt(Mono((UP + 11_000) * MS)));
 }
 
@@ -1009,7 +1009,7 @@ fn it_is_small() {
 
 /// One look of a random history.
 #[derive(Clone, Copy, Debug)]
-struct Step {
+struct ModelStep {
     /// Milliseconds since the look before.
     delay: u64,
     /// Which of the files stood there.
@@ -1049,7 +1049,11 @@ impl Model {
             false => self.credit(look),
         };
         let quiet = look.now.mono.before(credit).after(self.grace);
-        quiet.max(look.now.mono.after(confirm(self.grace, Duration::ZERO)))
+        quiet.max(
+            look.now
+                .mono
+                .after(min_observation_gap(self.grace, Duration::ZERO)),
+        )
     }
 
     fn credit(&self, look: &Look) -> Duration {
@@ -1064,12 +1068,12 @@ impl Model {
         let mut bounds = vec![
             age.unwrap(),
             match self.origin {
-                Origin::Found => self.grace - confirm(self.grace, Duration::ZERO),
+                Origin::Found => self.grace - min_observation_gap(self.grace, Duration::ZERO),
                 _ => self.grace / 2,
             },
             since(Mono(0)),
         ];
-        bounds.extend(look.parted.map(since));
+        bounds.extend(look.last_jump.map(since));
         if matches!(self.origin, Origin::Created | Origin::FoundToWait) {
             bounds.push(since(self.seen));
         }
@@ -1094,7 +1098,7 @@ fn graces() -> impl Strategy<Value = Duration> {
 fn delays(grace: Duration) -> impl Strategy<Value = u64> {
     let (grace, confirm) = (
         grace.as_millis() as u64,
-        confirm(grace, Duration::ZERO).as_millis() as u64,
+        min_observation_gap(grace, Duration::ZERO).as_millis() as u64,
     );
     let marks = vec![
         0,
@@ -1109,7 +1113,7 @@ fn delays(grace: Duration) -> impl Strategy<Value = u64> {
     prop_oneof![prop::sample::select(marks), 0..2 * grace]
 }
 
-fn steps(grace: Duration) -> impl Strategy<Value = Vec<Step>> {
+fn steps(grace: Duration) -> impl Strategy<Value = Vec<ModelStep>> {
     let jumps = prop_oneof![
         6 => Just(0),
         1 => -1_999..=1_999i64,
@@ -1121,7 +1125,7 @@ fn steps(grace: Duration) -> impl Strategy<Value = Vec<Step>> {
         0..5u8,
         jumps,
     );
-    let step = step.prop_map(|(delay, file, held, jump)| Step {
+    let step = step.prop_map(|(delay, file, held, jump)| ModelStep {
         delay,
         file,
         held: held == 0,
@@ -1148,7 +1152,7 @@ fn files() -> impl Strategy<Value = Vec<Fingerprint>> {
     })
 }
 
-fn histories() -> impl Strategy<Value = (Origin, Duration, u64, Vec<Fingerprint>, Vec<Step>)> {
+fn histories() -> impl Strategy<Value = (Origin, Duration, u64, Vec<Fingerprint>, Vec<ModelStep>)> {
     let up = prop_oneof![Just(UP), 0..20_000u64];
     (origins(), graces(), up, files()).prop_flat_map(|(origin, grace, up, files)| {
         (
@@ -1182,9 +1186,9 @@ proptest! {
             story.held = step.held;
             let now = Now { mono: story.mono(), wall: story.wall() };
             // A copy of the watch, so that both hear the same of the clocks.
-            let parted = story.clocks.clone().read(now);
-            let hold = if step.held { Hold::Held } else { Hold::Free };
-            model.history.push(Look { now, parted, fingerprint: story.file, lag: Duration::ZERO, hold });
+            let last_jump = story.clocks.clone().read(now);
+            let hold = if step.held { UseState::InUse } else { UseState::Unused };
+            model.history.push(Look { now, last_jump, fingerprint: story.file, lag: Duration::ZERO, hold });
             let next = story.look();
             if step.held {
                 // It is judged early at the most for its holder to be named: the gates keep it.
@@ -1225,7 +1229,7 @@ proptest! {
             match (story.look(), first) {
                 (Next::LookAt(at), None) => {
                     let now = story.mono();
-                    prop_assert!(at >= now.after(confirm(grace, Duration::ZERO)) && at <= now.after(grace));
+                    prop_assert!(at >= now.after(min_observation_gap(grace, Duration::ZERO)) && at <= now.after(grace));
                     first = Some(at);
                 }
                 (Next::Judge(_), Some(due)) => prop_assert!(story.mono() >= due),

@@ -39,18 +39,18 @@ const LATE: Duration = Duration::from_secs(3);
 const MOST: usize = 256;
 
 /// The paths that were asked about, and their answers.
-static KNOWN: Mutex<Known> = Mutex::new(Known {
+static KNOWN: Mutex<KnownPaths> = Mutex::new(KnownPaths {
     states: BTreeMap::new(),
     were_silent: BTreeSet::new(),
 });
 
-struct Known {
-    states: BTreeMap<PathBuf, State>,
+struct KnownPaths {
+    states: BTreeMap<PathBuf, ProbeState>,
     /// Paths that did not answer in time at least once.
     were_silent: BTreeSet<PathBuf>,
 }
 
-enum State {
+enum ProbeState {
     /// The probe that has not come back yet.
     Asked(Probe),
     /// The answer holds until then.
@@ -82,7 +82,7 @@ pub fn was_silent(path: &Path) -> bool {
     known.were_silent.contains(path)
 }
 
-impl Known {
+impl KnownPaths {
     fn silent<'a>(&mut self, paths: &BTreeSet<&'a Path>) -> BTreeSet<&'a Path> {
         let now = Instant::now();
         let unknown: Vec<PathBuf> = paths
@@ -94,7 +94,8 @@ impl Known {
             self.forget_stale(now);
             self.ask(unknown, now + PATIENCE);
         }
-        let is_silent = |path: &&Path| !matches!(self.states.get(*path), Some(State::Answered(_)));
+        let is_silent =
+            |path: &&Path| !matches!(self.states.get(*path), Some(ProbeState::Answered(_)));
         let silent: BTreeSet<&Path> = paths.iter().copied().filter(is_silent).collect();
         let owned = silent.iter().map(|&path| path.to_owned());
         self.were_silent.extend(owned);
@@ -105,12 +106,12 @@ impl Known {
     fn is_known(&mut self, path: &Path, now: Instant) -> bool {
         match self.states.get_mut(path) {
             None => false,
-            Some(State::Answered(until)) => now < *until,
+            Some(ProbeState::Answered(until)) => now < *until,
             Some(state) => {
-                if let State::Asked(probe) = state
+                if let ProbeState::Asked(probe) = state
                     && probe.has_ended(now)
                 {
-                    *state = State::Answered(now + LATE);
+                    *state = ProbeState::Answered(now + LATE);
                 }
                 true
             }
@@ -120,8 +121,8 @@ impl Known {
     /// Drops the answers that do not hold any more.
     fn forget_stale(&mut self, now: Instant) {
         self.states.retain(|_, state| match state {
-            State::Asked(_) => true,
-            State::Answered(until) => now < *until,
+            ProbeState::Asked(_) => true,
+            ProbeState::Answered(until) => now < *until,
         });
     }
 
@@ -130,7 +131,8 @@ impl Known {
     fn is_below_silent(&mut self, path: &Path, now: Instant) -> bool {
         let mut above = path.ancestors().skip(1);
         above.any(|above| {
-            self.is_known(above, now) && matches!(self.states.get(above), Some(State::Asked(_)))
+            self.is_known(above, now)
+                && matches!(self.states.get(above), Some(ProbeState::Asked(_)))
         })
     }
 
@@ -158,20 +160,20 @@ impl Known {
         let slow = rest.next();
         let mut asked: Vec<PathBuf> = Vec::new();
         if let Some(slow) = slow {
-            self.states.insert(slow.clone(), State::Asked(probe));
+            self.states.insert(slow.clone(), ProbeState::Asked(probe));
             asked.push(slow);
         }
         for path in rest.take(MOST) {
             match Probe::start(std::slice::from_ref(&path)) {
                 Some(probe) => {
-                    self.states.insert(path.clone(), State::Asked(probe));
+                    self.states.insert(path.clone(), ProbeState::Asked(probe));
                     asked.push(path);
                 }
                 None => self.take_on_trust(vec![path]),
             }
         }
         for path in asked {
-            if let Some(State::Asked(probe)) = self.states.get_mut(&path)
+            if let Some(ProbeState::Asked(probe)) = self.states.get_mut(&path)
                 && probe.has_ended(deadline)
             {
                 self.take_on_trust(vec![path]);
@@ -182,7 +184,9 @@ impl Known {
     /// Notes that `paths` answer: their probe came back, or none can be made here.
     fn take_on_trust(&mut self, paths: Vec<PathBuf>) {
         let until = Instant::now() + FRESH;
-        let answered = paths.into_iter().map(|path| (path, State::Answered(until)));
+        let answered = paths
+            .into_iter()
+            .map(|path| (path, ProbeState::Answered(until)));
         self.states.extend(answered);
     }
 }

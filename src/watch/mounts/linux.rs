@@ -15,7 +15,7 @@ use rustix::pipe::{PipeFlags, pipe_with};
 use super::Tell;
 
 /// A line of the table: what is mounted, by its numbers, and where.
-type Mount = (Vec<u8>, PathBuf);
+type MountEntry = (Vec<u8>, PathBuf);
 
 /// After a change so long is waited, nanoseconds: a container that starts mounts a dozen things.
 const STORM: i64 = 20_000_000;
@@ -59,7 +59,7 @@ pub(super) fn listen(tell: Tell) -> Option<Listener> {
         .ok()
 }
 
-fn follow(table: &mut File, mut known: HashSet<Mount>, ended: &OwnedFd, mut tell: Tell) {
+fn follow(table: &mut File, mut known: HashSet<MountEntry>, ended: &OwnedFd, mut tell: Tell) {
     let storm = Timespec {
         tv_sec: 0,
         tv_nsec: STORM,
@@ -96,7 +96,7 @@ fn follow(table: &mut File, mut known: HashSet<Mount>, ended: &OwnedFd, mut tell
     }
 }
 
-fn read(table: &mut File) -> io::Result<HashSet<Mount>> {
+fn read(table: &mut File) -> io::Result<HashSet<MountEntry>> {
     let mut text = Vec::new();
     table.rewind()?;
     table.read_to_end(&mut text)?;
@@ -107,7 +107,7 @@ fn read(table: &mut File) -> io::Result<HashSet<Mount>> {
 }
 
 /// `36 35 98:0 /mnt1 /mnt/parent rw,noatime …`: number, parent's number, device, what of it, where.
-fn parse(line: &[u8]) -> Option<Mount> {
+fn parse(line: &[u8]) -> Option<MountEntry> {
     let mut fields = line.split(|byte| *byte == b' ');
     let what: Vec<&[u8]> = fields.by_ref().take(4).collect();
     let place = unescaped(fields.next()?);

@@ -12,14 +12,14 @@ pub type Tell = Box<dyn FnMut(Vec<PathBuf>) + Send>;
 
 /// Listens until it is dropped.
 #[derive(Debug)]
-pub struct Listener {
+pub struct MountListener {
     _system: system::Listener,
 }
 
 /// Begins to listen: what is mounted after this has returned is told. `None`: here it cannot be
 /// heard, or by other means only.
 #[must_use]
-pub fn listen(tell: Tell) -> Option<Listener> {
+pub fn listen(tell: Tell) -> Option<MountListener> {
     let system = system::listen(tell)?;
-    Some(Listener { _system: system })
+    Some(MountListener { _system: system })
 }

@@ -1,0 +1,174 @@
+//! What this process cannot see of others. The proof does not need it; names of holders do.
+
+use super::check::Check;
+
+/// Where this process stands.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Visibility {
+    /// `/proc` is there, and that of our pid namespace.
+    pub(super) proc: bool,
+    /// In a pid namespace below the first.
+    pub(super) other_pids: bool,
+    /// In a user namespace below the first.
+    pub(super) other_users: bool,
+    /// `/proc` hides other users' processes.
+    pub(super) hidden: bool,
+    pub(super) root: bool,
+    /// Each process can be examined, down to its mappings. Asked for root alone.
+    pub(super) all: bool,
+}
+
+pub(super) fn judge(seen: Visibility) -> Check {
+    let check = "sight";
+    if !seen.proc {
+        return Check::warning(
+            check,
+            "there is no /proc of this pid namespace: the proof still holds, but who holds a file \
+             is not named, and a temp with a pid in its name stays until nobody has used it for 24 h, \
+             because its writer may live in a container",
+            "mount -t proc proc /proc",
+        );
+    }
+    let mut because = Vec::new();
+    if seen.other_pids {
+        because.push("a private pid namespace (a container)");
+    }
+    if seen.other_users {
+        because.push("a private user namespace");
+    }
+    if seen.hidden && !seen.root {
+        because.push("/proc mounted with hidepid");
+    }
+    if because.is_empty() && seen.root && !seen.all {
+        because.push("processes that not even root may look into");
+    }
+    match (because.as_slice(), seen.root) {
+        ([], true) => Check::ok(check, "every process can be examined"),
+        ([], false) => Check::ok(
+            check,
+            "not root: the proof holds for your files whoever has them open; what other users' \
+             processes hold is not named",
+        ),
+        (because, _) => {
+            let pids = match seen.other_pids {
+                true => {
+                    "; a pid in a temp's name may be another namespace's, and only the proof \
+                         tells whether its writer lives"
+                }
+                false => "",
+            };
+            Check::warning(
+                check,
+                format!(
+                    "{}: the proof still holds, but not every holder is named{pids}. On overlayfs \
+                     orphans are moved to the quarantine instead of being deleted",
+                    because.join(", ")
+                ),
+                "nothing needs to be done for deletions; to see names, run orphand outside of the \
+                 container, as root",
+            )
+        }
+    }
+}
+
+/// Whether the options of a mount of `/proc` hide processes (proc(5)).
+pub(super) fn hides(options: &str) -> bool {
+    options.split(',').any(|option| {
+        let value = option.strip_prefix("hidepid=");
+        value.is_some_and(|value| !matches!(value, "0" | "off"))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::check::CheckState;
+    use super::*;
+
+    #[test]
+    fn what_is_seen() {
+        const PLAIN: Visibility = Visibility {
+            proc: true,
+            other_pids: false,
+            other_users: false,
+            hidden: false,
+            root: false,
+            all: false,
+        };
+        for (seen, state, words) in [
+            (PLAIN, CheckState::Ok, "not root"),
+            (
+                Visibility {
+                    root: true,
+                    all: true,
+                    ..PLAIN
+                },
+                CheckState::Ok,
+                "every process",
+            ),
+            (
+                Visibility {
+                    root: true,
+                    ..PLAIN
+                },
+                CheckState::Warning,
+                "not even root",
+            ),
+            (
+                Visibility {
+                    root: true,
+                    all: true,
+                    hidden: true,
+                    ..PLAIN
+                },
+                CheckState::Ok,
+                "every process",
+            ),
+            (
+                Visibility {
+                    hidden: true,
+                    ..PLAIN
+                },
+                CheckState::Warning,
+                "hidepid",
+            ),
+            (
+                Visibility {
+                    other_pids: true,
+                    root: true,
+                    ..PLAIN
+                },
+                CheckState::Warning,
+                "a pid in a temp's",
+            ),
+            (
+                Visibility {
+                    other_users: true,
+                    ..PLAIN
+                },
+                CheckState::Warning,
+                "user namespace",
+            ),
+            (Visibility::default(), CheckState::Warning, "no /proc"),
+        ] {
+            let check = judge(seen);
+            assert_eq!(check.state, state, "{check:?}");
+            assert!(check.what.contains(words), "{check:?}");
+            let says = check.what.contains("proof still holds");
+            assert_eq!(says, state == CheckState::Warning, "{check:?}");
+        }
+    }
+
+    #[test]
+    fn options_of_proc() {
+        for (options, want) in [
+            ("rw", false),
+            ("rw,hidepid=0", false),
+            ("rw,hidepid=off", false),
+            ("rw,hidepid=2,gid=4", true),
+            ("hidepid=invisible", true),
+            ("rw,hidepid=ptraceable", true),
+        ] {
+            assert_eq!(hides(options), want, "{options}");
+        }
+    }
+}
