@@ -440,7 +440,7 @@ const TIMES: u32 = 5;
 /// The last walk.
 #[derive(Debug, Default)]
 struct Walks {
-    last: Mutex<Option<Walk>>,
+    last: Mutex<Option<ProcessWalk>>,
 }
 
 /// Which walk will do.
@@ -468,7 +468,7 @@ struct ProcessWalk {
 
 impl Walks {
     /// Whether somebody was seen holding the inode, and whether everybody who counts was examined.
-    fn lease(&self, wanted: Wanted, ino: u64) -> (bool, bool) {
+    fn ask(&self, wanted: Wanted, ino: u64) -> (bool, bool) {
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         let walk = match last.take() {
             Some(walk) if walk.serves(wanted) => walk,

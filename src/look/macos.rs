@@ -7,7 +7,7 @@ use std::os::fd::BorrowedFd;
 use rustix::fs::{AtFlags, Dir as Entries, OFlags, Stat};
 use rustix::io::Errno;
 
-use super::{BLOCK, DIRECTORY, FileSystem, entry_kind, kind};
+use super::{BLOCK, DIRECTORY, FileSystemInfo, entry_kind, kind};
 pub(super) use super::{open_step_by_step as open_beneath, stands_by_name as stands};
 use crate::decide::judge::{Dates, LeaseCoverage};
 use crate::decide::observation::{Fingerprint, Kind, Observation};
@@ -81,7 +81,7 @@ pub(super) fn is_compressed(file: BorrowedFd<'_>) -> io::Result<bool> {
 pub(super) const ON_THE_WAY: OFlags = DIRECTORY.union(OFlags::from_bits_retain(0x4000_0000));
 
 /// By `f_fstypename`: APFS and HFS+ are on every Mac's own disks.
-pub(super) fn file_system(dir: BorrowedFd<'_>) -> io::Result<FileSystem> {
+pub(super) fn file_system(dir: BorrowedFd<'_>) -> io::Result<FileSystemInfo> {
     let seen = rustix::fs::fstatfs(dir)?;
     let bytes: Vec<u8> = seen
         .f_fstypename
@@ -95,7 +95,7 @@ pub(super) fn file_system(dir: BorrowedFd<'_>) -> io::Result<FileSystem> {
         "hfs" => (LeaseCoverage::OpensAndMaps, Dates::WholeSeconds),
         _ => (LeaseCoverage::Unknown, Dates::Unknown),
     };
-    Ok(FileSystem { name, reach, dates })
+    Ok(FileSystemInfo { name, reach, dates })
 }
 
 /// Nothing that is used again: the C library has a buffer of its own.

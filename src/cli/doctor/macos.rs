@@ -9,7 +9,7 @@ use orphand::root::Root;
 
 use super::check::Check;
 use super::privacy;
-use super::tree::Count;
+use super::tree::TreeSize;
 
 /// How a clock is set right.
 pub(super) const CLOCK_CURE: &str = "sudo sntp -sS time.apple.com";
@@ -21,7 +21,7 @@ pub(super) const SILENT: (&str, &str) = (
 );
 
 /// The checks of the machine: FSEvents has no limits to raise.
-pub(super) fn machine(_: Count) -> Vec<Check> {
+pub(super) fn machine(_: TreeSize) -> Vec<Check> {
     vec![Check::ok(
         "system",
         "macOS: this program was type-checked for it and has not been run on it; try scan and \
