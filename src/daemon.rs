@@ -275,8 +275,8 @@ impl Builder {
             temps: Arc::clone(&temps),
             notifications: rare,
             roots: Arc::clone(&active_roots.roots),
-            hot_from: self.hot_from,
-            tell: self.verbose.then(|| send.clone()),
+            hot_threshold: self.hot_from,
+            event_tx: self.verbose.then(|| send.clone()),
         };
         let state = self.folders.state.as_deref();
         let journal = Journal::new(state);

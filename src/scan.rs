@@ -100,7 +100,7 @@ impl ScanQueue<'_> {
             match self.base.open_within(&below) {
                 Ok(dir) => self.read(&dir, &mut buffer),
                 // Gone meanwhile, or replaced by something else: nothing to read.
-                Err(RootError::Io(error)) if !RootError::is_gone_by(&error) => {
+                Err(RootError::Io(error)) if !RootError::is_missing_error(&error) => {
                     (self.met)(Met::Denied(&self.path(&below), &error));
                 }
                 Err(RootError::Io(error)) if error.raw_os_error() == Some(libc::EXDEV) => {

@@ -320,7 +320,7 @@ fn covers(above: &Root, root: &Root) -> bool {
         // A directory on another mount is not entered from above. An unknown answer counts as an overlap.
         Some(way) => match Dir::open_below(&above.path, None, way) {
             Ok(_) => true,
-            Err(error) => !error.is_gone(),
+            Err(error) => !error.is_missing(),
         },
     }
 }

@@ -14,13 +14,13 @@ use std::sync::{Mutex, PoisonError};
 /// Which processes have which numbers in namespaces below ours, as it was a moment ago. To see that
 /// takes a walk over all processes (18 µs each, measured on Linux 6.18), so one walk answers for all that it can.
 #[derive(Debug, Default)]
-pub struct ContainerPids(Mutex<Walked>);
+pub struct ContainerPids(Mutex<LastWalk>);
 
 #[derive(Debug, Default)]
-struct Walked {
+struct LastWalk {
     at: Option<Mono>,
     /// By the number there, the numbers here.
-    numbers: HashMap<u32, Vec<u32>>,
+    outer_pids: HashMap<u32, Vec<u32>>,
 }
 
 impl ContainerPids {
@@ -39,14 +39,14 @@ impl ContainerPids {
             .is_none_or(|at| rule!("walk-answers-for-older-temps", at < since))
         {
             let begun = clock::mono();
-            walked.numbers = rule!(
+            walked.outer_pids = rule!(
                 "failed-walk-is-forgotten",
                 system::container_pids()?,
-                without: system::nested().unwrap_or_default(),
+                without: system::container_pids().unwrap_or_default(),
             );
             walked.at = Some(begun);
         }
-        Ok(walked.numbers.get(&pid).cloned().unwrap_or_default())
+        Ok(walked.outer_pids.get(&pid).cloned().unwrap_or_default())
     }
 }
 

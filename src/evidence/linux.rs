@@ -28,7 +28,7 @@ use crate::look::Dir;
 /// FIFO, a socket or a device. `O_NONBLOCK` and `O_NOCTTY` make that harmless for the first two;
 /// worst case: a device special file that somebody with the right to make one put there is opened
 /// and closed.
-pub fn open_to_ask(dir: &Dir, name: &OsStr) -> io::Result<OwnedFd> {
+pub fn open_for_check(dir: &Dir, name: &OsStr) -> io::Result<OwnedFd> {
     let no_wait = rule!("open-never-waits", OFlags::NONBLOCK, without: OFlags::empty());
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | no_wait | OFlags::NOCTTY | OFlags::CLOEXEC;
     // O_NOATIME needs the owner's uid; whoever lacks that leaves an access time behind.
@@ -143,7 +143,7 @@ pub struct LeasedFile {
 
 /// `struct f_owner_ex` of fcntl(2).
 #[repr(C)]
-struct Owner {
+struct FileOwner {
     kind: libc::c_int,
     pid: libc::pid_t,
 }
@@ -152,7 +152,7 @@ const F_OWNER_TID: libc::c_int = 0;
 
 impl LeasedFile {
     fn set_owner(&self) -> bool {
-        let owner = Owner {
+        let owner = FileOwner {
             kind: F_OWNER_TID,
             pid: rule!(
                 "sigio-to-this-thread",
@@ -240,7 +240,7 @@ impl LeasedFile {
         }
         match rule!(
             "no-lock-to-write-meanwhile",
-            lock_range(self.file(), libc::F_OFD_SETLK, libc::F_RDLCK),
+            lock_whole_file(self.file(), libc::F_OFD_SETLK, libc::F_RDLCK),
             without: Ok(0),
         ) {
             Ok(_) => {
@@ -258,7 +258,7 @@ impl LeasedFile {
             let _ = self.set_lease(libc::F_UNLCK);
         }
         if std::mem::take(&mut self.locked) {
-            let _ = lock_range(self.file(), libc::F_OFD_SETLK, libc::F_UNLCK);
+            let _ = lock_whole_file(self.file(), libc::F_OFD_SETLK, libc::F_UNLCK);
             let _ = rustix::fs::flock(&self.file, FlockOperation::Unlock);
         }
     }
@@ -298,7 +298,7 @@ pub fn writer(pid: u32, written: Option<Mono>) -> Writer {
         // What that tells of may be another process of that number.
         _ => return Writer::Alive(pid),
     };
-    let Some(stat) = ProcessStat::read(&stat) else {
+    let Some(stat) = ProcessStat::parse(&stat) else {
         return Writer::Alive(pid);
     };
     // The first thread of a process may end before the others.
@@ -328,7 +328,7 @@ pub fn shows_our_processes() -> bool {
         return false;
     };
     // One number for each namespace, from that of `/proc` down to ours.
-    let mut numbers = numbers(&status);
+    let mut numbers = namespace_pids(&status);
     match (numbers.next(), numbers.next()) {
         (first, None) if first == Some(us) => true,
         (Some(_), _) => false,
@@ -349,16 +349,16 @@ pub(super) fn container_pids() -> io::Result<HashMap<u32, Vec<u32>>> {
     }
     let mut known: HashMap<u32, Vec<u32>> = HashMap::new();
     // A process that was there before this began is met: they are listed in the order of their numbers.
-    for here in listed(Path::new("/proc"))? {
-        if numbers_there(&PathBuf::from(format!("/proc/{here}")))?.is_empty() {
+    for here in numeric_names(Path::new("/proc"))? {
+        if inner_pids(&PathBuf::from(format!("/proc/{here}")))?.is_empty() {
             continue;
         }
-        let threads = match listed(&task(here)) {
-            Err(error) if has_ended(&error) || is_hidden(&error) => continue,
+        let threads = match numeric_names(&task_dir(here)) {
+            Err(error) if has_ended(&error) || is_denied(&error) => continue,
             threads => threads?,
         };
         for thread in rule!("threads-have-numbers-too", threads, without: vec![here]) {
-            for there in numbers_there(&task(here).join(thread.to_string()))? {
+            for there in inner_pids(&task_dir(here).join(thread.to_string()))? {
                 known.entry(there).or_default().push(here);
             }
         }
@@ -367,16 +367,16 @@ pub(super) fn container_pids() -> io::Result<HashMap<u32, Vec<u32>>> {
 }
 
 /// By which numbers the process or thread at `at` goes below our namespace.
-fn numbers_there(at: &Path) -> io::Result<Vec<u32>> {
+fn inner_pids(at: &Path) -> io::Result<Vec<u32>> {
     match fs::read(at.join("status")) {
-        Ok(status) => Ok(numbers(&status).skip(1).collect()),
-        Err(error) if has_ended(&error) || is_hidden(&error) => Ok(Vec::new()),
+        Ok(status) => Ok(namespace_pids(&status).skip(1).collect()),
+        Err(error) if has_ended(&error) || is_denied(&error) => Ok(Vec::new()),
         Err(error) => Err(error),
     }
 }
 
 /// Whether something of `/proc` may not be read by us (hidepid, a profile).
-fn is_hidden(error: &io::Error) -> bool {
+fn is_denied(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::PermissionDenied
 }
 
@@ -387,14 +387,14 @@ fn has_ended(error: &io::Error) -> bool {
 
 /// Whether no thread of the process `pid` is left but its first, for all that can be known.
 fn is_its_last_thread(pid: u32) -> bool {
-    match listed(&task(pid)) {
+    match numeric_names(&task_dir(pid)) {
         Ok(threads) => threads.len() < 2,
         Err(error) => has_ended(&error),
     }
 }
 
 /// The numbers of the line `NSpid`.
-fn numbers(status: &[u8]) -> impl Iterator<Item = u32> {
+fn namespace_pids(status: &[u8]) -> impl Iterator<Item = u32> {
     let line = status
         .split(|&b| b == b'\n')
         .find_map(|line| line.strip_prefix(b"NSpid:"));
@@ -403,7 +403,7 @@ fn numbers(status: &[u8]) -> impl Iterator<Item = u32> {
     numbers.filter_map(|number| number.parse().ok())
 }
 
-fn task(pid: u32) -> PathBuf {
+fn task_dir(pid: u32) -> PathBuf {
     PathBuf::from(format!("/proc/{pid}/task"))
 }
 
@@ -433,7 +433,7 @@ struct ProcessStat {
 
 impl ProcessStat {
     /// The command name before the rest may hold spaces and parentheses.
-    fn read(stat: &[u8]) -> Option<ProcessStat> {
+    fn parse(stat: &[u8]) -> Option<ProcessStat> {
         let after_name = stat.iter().rposition(|&b| b == b')')? + 1;
         let rest = std::str::from_utf8(stat.get(after_name..)?).ok()?;
         let mut fields = rest.split_ascii_whitespace();
@@ -497,7 +497,7 @@ pub(super) fn locked_files() -> io::Result<Vec<FileId>> {
         locked.extend(
             String::from_utf8_lossy(&table)
                 .lines()
-                .filter_map(locked_file),
+                .filter_map(parse_lock),
         );
         if pages < 2 {
             break;
@@ -511,12 +511,12 @@ pub(super) fn locked_files() -> io::Result<Vec<FileId>> {
 /// Whether somebody else holds a POSIX lock on it. The question is that of an open file which holds none: so
 /// those of this process count too; but it loses them when it closes the file, as each look does (fcntl(2)).
 fn has_posix_lock(file: BorrowedFd<'_>) -> io::Result<bool> {
-    let found = lock_range(file, libc::F_OFD_GETLK, libc::F_WRLCK)?;
+    let found = lock_whole_file(file, libc::F_OFD_GETLK, libc::F_WRLCK)?;
     Ok(found != libc::F_UNLCK)
 }
 
 /// `command` of fcntl(2) with a lock of the sort `kind` on all of the file. The kind that comes back.
-fn lock_range(
+fn lock_whole_file(
     file: BorrowedFd<'_>,
     command: libc::c_int,
     kind: libc::c_int,
@@ -545,7 +545,7 @@ pub(super) fn may_be_device(listed: u64, dev: u64) -> bool {
 
 /// The file that a line of `/proc/locks` tells of (proc_locks(5)): number, `->` if it is waited for, kind,
 /// ADVISORY, READ or WRITE, pid, `major:minor:inode`.
-fn locked_file(line: &str) -> Option<FileId> {
+fn parse_lock(line: &str) -> Option<FileId> {
     let mut words = line
         .split_ascii_whitespace()
         .skip(1)
@@ -569,14 +569,14 @@ pub fn scan_processes(wanted: &[FileId], reach: LeaseCoverage) -> ProcessScan {
         wanted: by_number(wanted),
         any_device: reach == LeaseCoverage::OpensOnly,
         holders: HashMap::new(),
-        doubtful: HashSet::new(),
+        uncertain: HashSet::new(),
         complete: rule!("walk-must-see-all-processes", sees_every_process(), without: true),
     };
     let mut walked = HashSet::new();
     // A process that was forked behind the reading position is found by reading again. Who forks
     // faster than this reads leaves the walk incomplete.
     for round in 0..4 {
-        let Ok(mut news) = listed(Path::new("/proc")) else {
+        let Ok(mut news) = numeric_names(Path::new("/proc")) else {
             walk.complete = rule!("no-list-clears-no-file", false, without: walk.complete);
             break;
         };
@@ -590,17 +590,17 @@ pub fn scan_processes(wanted: &[FileId], reach: LeaseCoverage) -> ProcessScan {
             walk.complete = false;
         }
         for pid in news {
-            walk.process(pid);
+            walk.scan_process(pid);
         }
     }
     if rule!("foreign-proc-names-no-holder", !shows_our_processes()) {
         // The numbers there are other processes' here.
         let held = walk.holders.drain().map(|(file, _)| file);
-        walk.doubtful.extend(held);
+        walk.uncertain.extend(held);
     }
     ProcessScan {
         holders: walk.holders,
-        doubtful: walk.doubtful,
+        uncertain: walk.uncertain,
         complete: walk.complete,
     }
 }
@@ -618,7 +618,7 @@ struct ProcessWalk {
     wanted: HashMap<u64, Vec<FileId>>,
     any_device: bool,
     holders: HashMap<FileId, Vec<Holder>>,
-    doubtful: HashSet<FileId>,
+    uncertain: HashSet<FileId>,
     complete: bool,
 }
 
@@ -631,22 +631,22 @@ struct HeldFiles {
 }
 
 impl ProcessWalk {
-    fn process(&mut self, pid: u32) {
+    fn scan_process(&mut self, pid: u32) {
         let at = PathBuf::from(format!("/proc/{pid}"));
         let mut held = HeldFiles::default();
-        let (mut examined, has_memory) = self.look_into(pid, &at, &mut held);
+        let (mut examined, has_memory) = self.examine(pid, &at, &mut held);
         if rule!("walk-asks-other-threads", !has_memory) {
             // A kernel thread, or a process whose first thread has ended: the others may live on, and
             // only they show what it has.
-            let threads = listed(&at.join("task"));
+            let threads = numeric_names(&at.join("task"));
             examined &= threads.as_ref().err().is_none_or(has_ended);
             for thread in threads.unwrap_or_default() {
                 let thread = at.join("task").join(thread.to_string());
-                examined &= self.look_into(pid, &thread, &mut held).0;
+                examined &= self.examine(pid, &thread, &mut held).0;
             }
         }
         self.complete &= examined;
-        self.doubtful.extend(held.doubtful);
+        self.uncertain.extend(held.doubtful);
         if held.certain.is_empty() {
             return;
         }
@@ -662,15 +662,17 @@ impl ProcessWalk {
 
     /// Notes what the process or thread at `at` holds. Says whether all of it could be examined, and
     /// whether it has any memory.
-    fn look_into(&self, pid: u32, at: &Path, held: &mut HeldFiles) -> (bool, bool) {
+    fn examine(&self, pid: u32, at: &Path, held: &mut HeldFiles) -> (bool, bool) {
         // Our own descriptors are those that we ask with; our mappings are not.
         let fds = match pid == std::process::id() {
             true => Ok(()),
-            false => self.descriptors(at, held),
+            false => self.scan_descriptors(at, held),
         };
         let maps = match pid == std::process::id() {
-            true => rule!("walk-sees-our-mappings", self.mappings(at, held), without: Ok(true)),
-            false => self.mappings(at, held),
+            true => {
+                rule!("walk-sees-our-mappings", self.scan_mappings(at, held), without: Ok(true))
+            }
+            false => self.scan_mappings(at, held),
         };
         let has_memory = *maps.as_ref().unwrap_or(&false);
         let is_examined = |answer: io::Result<()>| match answer {
@@ -681,7 +683,7 @@ impl ProcessWalk {
     }
 
     /// Somebody has the file with these numbers.
-    fn meet(&self, dev: u64, ino: u64, held: &mut HeldFiles) {
+    fn record_use(&self, dev: u64, ino: u64, held: &mut HeldFiles) {
         for file in self.wanted.get(&ino).into_iter().flatten() {
             if file.dev == dev {
                 held.certain.insert(*file);
@@ -691,12 +693,12 @@ impl ProcessWalk {
         }
     }
 
-    fn descriptors(&self, process: &Path, held: &mut HeldFiles) -> io::Result<()> {
+    fn scan_descriptors(&self, process: &Path, held: &mut HeldFiles) -> io::Result<()> {
         for entry in fs::read_dir(process.join("fd"))? {
             match fs::metadata(entry?.path()) {
                 Ok(meta) => rule!(
                     "descriptors-make-holders",
-                    self.meet(meta.dev(), meta.ino(), held),
+                    self.record_use(meta.dev(), meta.ino(), held),
                     without: (),
                 ),
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -707,7 +709,7 @@ impl ProcessWalk {
     }
 
     /// Lines of `/proc/PID/maps`: range, permissions, offset, `major:minor`, inode, path.
-    fn mappings(&self, process: &Path, held: &mut HeldFiles) -> io::Result<bool> {
+    fn scan_mappings(&self, process: &Path, held: &mut HeldFiles) -> io::Result<bool> {
         let maps = fs::read(process.join("maps"))?;
         for line in maps.split(|&b| b == b'\n') {
             let mut words = line.split(|&b| b == b' ').filter(|w| !w.is_empty());
@@ -716,7 +718,7 @@ impl ProcessWalk {
                 .next()
                 .and_then(|w| std::str::from_utf8(w).ok()?.parse().ok());
             if let (Some(dev), Some(ino)) = (device, inode) {
-                self.meet(dev, ino, held);
+                self.record_use(dev, ino, held);
             }
         }
         Ok(!maps.is_empty())
@@ -730,7 +732,7 @@ fn device_number(word: &[u8]) -> Option<u64> {
 }
 
 /// The numbers among the names in a folder of `/proc`: all of them, or an error.
-fn listed(folder: &Path) -> io::Result<Vec<u32>> {
+fn numeric_names(folder: &Path) -> io::Result<Vec<u32>> {
     let mut numbers = Vec::new();
     for entry in fs::read_dir(folder)? {
         numbers.extend(
@@ -772,7 +774,7 @@ pub fn set_mark(file: BorrowedFd<'_>, name: &str, mark: &[u8]) -> io::Result<()>
 }
 
 /// The extended attribute `name` of `file`, if it bears one, or could.
-pub fn mark(file: BorrowedFd<'_>, name: &str) -> io::Result<Option<Vec<u8>>> {
+pub fn read_mark(file: BorrowedFd<'_>, name: &str) -> io::Result<Option<Vec<u8>>> {
     let mut found = [0; 128];
     match rustix::fs::fgetxattr(file, name, &mut found[..]) {
         Ok(length) => Ok(found.get(..length).map(<[u8]>::to_vec)),
@@ -812,7 +814,7 @@ mod tests {
                 dev: rustix::fs::makedev(major, minor),
                 ino,
             });
-            assert_eq!(locked_file(line), want, "{line}");
+            assert_eq!(parse_lock(line), want, "{line}");
         }
     }
 
@@ -826,7 +828,7 @@ mod tests {
             ("NSpid:\n", &[]),
             ("", &[]),
         ] {
-            let found: Vec<u32> = numbers(status.as_bytes()).collect();
+            let found: Vec<u32> = namespace_pids(status.as_bytes()).collect();
             assert_eq!(found, want, "{status:?}");
         }
     }

@@ -11,10 +11,10 @@ use crate::decide::time::Mono;
 /// Which files are locked, as it was a moment ago. The table is the machine's, and may be long (5 to 16 ms for
 /// 3,000 locks, measured on Linux 6.18): one reading answers for all that is looked at in the meantime.
 #[derive(Debug, Default)]
-pub struct Locks(Mutex<Table>);
+pub struct Locks(Mutex<LockTable>);
 
 #[derive(Debug, Default)]
-struct Table {
+struct LockTable {
     /// Until when it is not read again.
     until: Mono,
     /// By the number of the file, the devices.
@@ -22,18 +22,18 @@ struct Table {
 }
 
 /// So many times as long as a reading took, it is not read again.
-const SPARING: u32 = 9;
+const REUSE_FACTOR: u32 = 9;
 
 impl Locks {
     /// Whether `file` is seen to be locked, or somebody to wait for a lock on it.
     #[must_use]
-    pub fn tell_of(&self, file: &Fingerprint) -> bool {
+    pub fn is_locked(&self, file: &Fingerprint) -> bool {
         let mut table = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let now = clock::mono();
         if table.until <= now {
             table.files = by_number(system::locked_files().unwrap_or_default());
             let read = clock::mono();
-            table.until = read.after(read.since(now) * SPARING);
+            table.until = read.after(read.since(now) * REUSE_FACTOR);
         }
         let is_it = |device: &u64| system::may_be_device(*device, file.dev);
         let devices = table.files.get(&file.ino);
@@ -59,7 +59,7 @@ mod tests {
     fn which_files_it_tells_of() {
         let dev = rustix::fs::makedev;
         let locked = [(dev(8, 1), 123), (dev(0, 0x27), 77)].map(|(dev, ino)| FileId { dev, ino });
-        let locks = Locks(Mutex::new(Table {
+        let locks = Locks(Mutex::new(LockTable {
             until: Mono(u64::MAX),
             files: by_number(locked.to_vec()),
         }));
@@ -83,7 +83,7 @@ mod tests {
                 links: 1,
                 uid: 0,
             };
-            assert_eq!(locks.tell_of(&file), want, "{what}");
+            assert_eq!(locks.is_locked(&file), want, "{what}");
         }
     }
 }

@@ -45,7 +45,7 @@ use crate::look::Dir;
 /// `RACE:` between the look that said *regular* and this call the name may come to stand for a
 /// FIFO or a device. `O_NONBLOCK` and `O_NOCTTY` make a FIFO and a terminal harmless; worst case: a
 /// device special file is opened and closed, or a file whose bytes are elsewhere is fetched.
-pub fn open_to_ask(dir: &Dir, name: &OsStr) -> io::Result<OwnedFd> {
+pub fn open_for_check(dir: &Dir, name: &OsStr) -> io::Result<OwnedFd> {
     Ok(rustix::fs::openat(
         dir.fd(),
         name,
@@ -158,20 +158,20 @@ impl LeasedFile {
 
     /// The flags with which the kernel refuses to remove this file's name while it is in use; none
     /// where it does not.
-    pub(crate) fn unless_busy(&self) -> Option<AtFlags> {
+    pub(crate) fn removal_flags(&self) -> Option<AtFlags> {
         self.kernel_refuses.then_some(NO_DELETE_BUSY)
     }
 
     /// Whether the kernel itself refuses to remove this file's name while it is in use. Where it
     /// does not, a walk over the processes is all there is.
     #[must_use]
-    pub fn is_the_kernels(&self) -> bool {
+    pub fn is_proven_by_kernel(&self) -> bool {
         self.kernel_refuses
     }
 
     /// Whether a walk that began after [`LeasedFile::release`], or, where nothing was let go of, one that
     /// begins now, proves that nobody holds it.
-    pub(crate) fn is_still_free(&self) -> bool {
+    pub(crate) fn is_still_unused(&self) -> bool {
         let since = self.let_go.unwrap_or_else(Instant::now);
         self.look(Some(since)) == UseState::Unused
     }
@@ -929,7 +929,7 @@ pub fn set_mark(file: BorrowedFd<'_>, name: &str, mark: &[u8]) -> io::Result<()>
 }
 
 /// The extended attribute `name` of `file`, if it bears one, or could.
-pub fn mark(file: BorrowedFd<'_>, name: &str) -> io::Result<Option<Vec<u8>>> {
+pub fn read_mark(file: BorrowedFd<'_>, name: &str) -> io::Result<Option<Vec<u8>>> {
     let mut found = vec![0; 128];
     match rustix::fs::fgetxattr(file, name, &mut found[..]) {
         Ok(length) => {

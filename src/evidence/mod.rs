@@ -1,7 +1,7 @@
 //! Evidence: who holds a file, whether its writer lives, what it was to replace.
 //!
 //! Each system answers in its own file, with the same functions: [`LeaseThread`] and [`LeasedFile`] (nobody
-//! holds it), [`scan_processes`] (who does, for people), [`writer`], [`open_to_ask`]. What a
+//! holds it), [`scan_processes`] (who does, for people), [`writer`], [`open_for_check`]. What a
 //! system cannot prove it says so, and the temp stays.
 
 use std::collections::{HashMap, HashSet};
@@ -36,9 +36,9 @@ pub mod writer_names;
 #[cfg(target_os = "linux")]
 pub use system::shows_our_processes;
 pub use system::{
-    LeaseThread, LeasedFile, ORIGIN, mark, open_to_ask, scan_processes, set_mark, writer,
+    LeaseThread, LeasedFile, ORIGIN, open_for_check, read_mark, scan_processes, set_mark, writer,
 };
-pub use target::{Compared, FoundTarget, target, target_again, target_name};
+pub use target::{ComparedTemp, FoundTarget, find_target, recheck_target, target_name};
 
 /// A file, as the kernel's tables name it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -65,7 +65,7 @@ pub struct ProcessScan {
     pub holders: HashMap<FileId, Vec<Holder>>,
     /// Those that somebody may hold who is not among them: a file with the same number is held, on a device
     /// that may be the same one by another name.
-    pub doubtful: HashSet<FileId>,
+    pub uncertain: HashSet<FileId>,
     /// Every process on this machine was examined, descriptors and mappings, and none of them
     /// could hide. Only then does an absence here prove anything.
     pub complete: bool,
@@ -74,14 +74,14 @@ pub struct ProcessScan {
 impl ProcessScan {
     /// Who was seen holding `file`.
     #[must_use]
-    pub fn of(&self, file: FileId) -> Vec<Holder> {
+    pub fn holders_of(&self, file: FileId) -> Vec<Holder> {
         self.holders.get(&file).cloned().unwrap_or_default()
     }
 
     /// Whether it is proven that nobody has `file` mapped.
     #[must_use]
     pub fn proves_unmapped(&self, file: FileId) -> bool {
-        let is_held = self.holders.contains_key(&file) || self.doubtful.contains(&file);
+        let is_held = self.holders.contains_key(&file) || self.uncertain.contains(&file);
         self.complete && !is_held
     }
 }
@@ -119,7 +119,7 @@ pub struct EvidenceContext<'a> {
     /// Where restored files are marked.
     pub marks: &'a RestoreMarks,
     /// Who goes by which pid in namespaces below ours.
-    pub nested: &'a ContainerPids,
+    pub container_pids: &'a ContainerPids,
     /// Which files are seen to be locked.
     pub locks: &'a Locks,
     /// What lies beside them.
@@ -141,7 +141,7 @@ fn writer_of(pid: u32, temp_info: &TempInfo, context: EvidenceContext<'_>) -> Wr
     // That long it stood between the two looks at the least.
     let between = policy::min_observation_gap(temp_info.grace, Duration::ZERO);
     let since = context.since.min(clock::mono().before(between));
-    match context.nested.resolve(pid, since) {
+    match context.container_pids.resolve(pid, since) {
         Ok(called)
             if rule!(
                 "writer-in-a-container-lives",
@@ -168,18 +168,18 @@ pub fn gather(
 ) -> io::Result<(Evidence, FoundTarget)> {
     let (leased, hold) = answer;
     let fingerprint = seen.fingerprint;
-    let temp = Compared {
+    let temp = ComparedTemp {
         seen: &seen,
         file: leased.map(LeasedFile::file),
     };
-    let found = target(dir, context.policy, &temp_info.parsed, temp)?;
+    let found = find_target(dir, context.policy, &temp_info.parsed, temp)?;
     let writer = match temp_info.parsed.pid {
         None => Writer::Unnamed,
         Some(pid) => writer_of(pid, temp_info, context),
     };
     let is_locked = || {
         let asked = system::is_locked(leased);
-        asked.unwrap_or_else(|| context.locks.tell_of(&fingerprint))
+        asked.unwrap_or_else(|| context.locks.is_locked(&fingerprint))
     };
     let hold = match hold {
         UseState::InUse | UseState::Unknown if is_locked() => UseState::Locked,

@@ -16,14 +16,14 @@ use crate::error;
 use crate::state::{open_own, read_own};
 
 /// The most that the list may have, bytes. One that is larger is not read, and every file in question is kept.
-const LARGEST: u64 = 64_000_000;
+const MAX_LIST_BYTES: u64 = 64_000_000;
 
 /// Where the marks are kept that a file cannot carry itself.
 #[derive(Clone, Debug)]
 pub struct RestoreMarks {
     list: Option<PathBuf>,
     /// What the list said when it was read for all of a batch.
-    said: Option<Arc<io::Result<String>>>,
+    cached: Option<Arc<io::Result<String>>>,
 }
 
 impl RestoreMarks {
@@ -32,7 +32,7 @@ impl RestoreMarks {
     pub fn new(state: Option<&Path>) -> RestoreMarks {
         RestoreMarks {
             list: state.map(|state| state.join("restored")),
-            said: None,
+            cached: None,
         }
     }
 
@@ -42,23 +42,23 @@ impl RestoreMarks {
     /// last change. So a file that an *earlier* look saw in the state that it is in now was marked
     /// before this call, if ever.
     #[must_use]
-    pub fn read(&self) -> RestoreMarks {
+    pub fn with_list_read(&self) -> RestoreMarks {
         RestoreMarks {
-            said: Some(Arc::new(self.list())),
+            cached: Some(Arc::new(self.read_list())),
             list: self.list.clone(),
         }
     }
 
     /// Marks `file`, which is in the state `seen`.
     pub fn put(&self, file: BorrowedFd<'_>, seen: &Fingerprint) -> io::Result<()> {
-        let mark = mark(seen);
+        let mark = format_mark(seen);
         match system::set_mark(file, system::RESTORED, mark.as_bytes()) {
             Ok(()) => Ok(()),
-            Err(error) => self.note(seen, &mark).map_err(|_| error),
+            Err(error) => self.append_to_list(seen, &mark).map_err(|_| error),
         }
     }
 
-    fn note(&self, seen: &Fingerprint, mark: &str) -> io::Result<()> {
+    fn append_to_list(&self, seen: &Fingerprint, mark: &str) -> io::Result<()> {
         let list = self.list.as_ref().ok_or(io::ErrorKind::NotFound)?;
         if let Some(folder) = list.parent() {
             fs::create_dir_all(folder)?;
@@ -71,7 +71,7 @@ impl RestoreMarks {
 
     /// The list as it is. A state folder that may not be read is done without, and so is what we have
     /// not written.
-    fn list(&self) -> io::Result<String> {
+    fn read_list(&self) -> io::Result<String> {
         let Some(list) = &self.list else {
             return Ok(String::new());
         };
@@ -79,7 +79,7 @@ impl RestoreMarks {
             String::from_utf8(bytes)
                 .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
         };
-        match read_own(list, LARGEST).and_then(text) {
+        match read_own(list, MAX_LIST_BYTES).and_then(text) {
             Err(error)
                 if matches!(
                     error.kind(),
@@ -97,28 +97,28 @@ impl RestoreMarks {
 
     /// Whether `file` carries the mark of the very state that it is in.
     pub fn has(&self, file: BorrowedFd<'_>, seen: &Fingerprint) -> io::Result<bool> {
-        if let Some(found) = system::mark(file, system::RESTORED)? {
-            return Ok(found == mark(seen).as_bytes());
+        if let Some(found) = system::read_mark(file, system::RESTORED)? {
+            return Ok(found == format_mark(seen).as_bytes());
         }
         let lists = |list: &str| {
             // Mostly there is nothing in it to be compared with.
             !list.is_empty() && {
-                let line = format!("{} {}", seen.dev, mark(seen));
+                let line = format!("{} {}", seen.dev, format_mark(seen));
                 list.lines().any(|known| known == line)
             }
         };
-        match &self.said {
+        match &self.cached {
             Some(said) => match said.as_ref() {
                 Ok(list) => Ok(lists(list)),
                 Err(error) => Err(error::copy(error)),
             },
-            None => Ok(lists(&self.list()?)),
+            None => Ok(lists(&self.read_list()?)),
         }
     }
 }
 
 /// Inode, size and time of the last change of content. Not `ctime`: putting the mark sets it.
-fn mark(seen: &Fingerprint) -> String {
+fn format_mark(seen: &Fingerprint) -> String {
     let (sec, nsec) = (seen.mtime.sec, seen.mtime.nsec);
     format!("1 {} {} {sec}.{nsec:09}", seen.ino, seen.size)
 }

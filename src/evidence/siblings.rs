@@ -23,9 +23,9 @@ use crate::look::{Buffer, Dir, RootId};
 /// 280 ns for each name).
 const LISTED_PER_TEMP: usize = 32;
 /// The listing of a large directory is reused for this multiple of the time that it took.
-const USED_FOR: u32 = 50;
+const REUSE_FACTOR: u32 = 50;
 /// The largest number of listings that are kept.
-const MOST_KEPT: usize = 16;
+const MAX_LISTINGS: usize = 16;
 
 /// The names that protect temps of one directory.
 #[derive(Clone, Debug, Default)]
@@ -78,7 +78,7 @@ impl Siblings {
     /// another file shows that targets end in such numbers. `metrics.4711.<uuid>.tmp` beside `metrics.4710` is one of
     /// `metrics.4711`.
     #[must_use]
-    pub fn parsed(&self, parsed: ParsedName) -> ParsedName {
+    pub fn apply_numbered(&self, parsed: ParsedName) -> ParsedName {
         let mut targets = parsed.targets.iter();
         let is_numbered =
             !parsed.numbered.is_empty() && targets.any(|name| self.numbered.contains(name));
@@ -104,7 +104,7 @@ impl Siblings {
 }
 
 /// Looks up the companions of the temp `name`.
-pub fn companion(dir: &Dir, name: &OsStr) -> io::Result<Option<Reserved>> {
+pub fn find_companion(dir: &Dir, name: &OsStr) -> io::Result<Option<Reserved>> {
     for companion in reserved::companions(name) {
         match dir.observe(&companion) {
             Ok(None) => {}
@@ -119,18 +119,18 @@ pub fn companion(dir: &Dir, name: &OsStr) -> io::Result<Option<Reserved>> {
 
 /// The siblings of a batch of temps, asked for at the last moment.
 #[derive(Debug)]
-pub struct Fresh<'a> {
+pub struct FreshSiblings<'a> {
     dir: &'a Dir,
     temps: usize,
     /// Once it was listed; `None` in it: it is too large for that.
     listed: Option<Option<Siblings>>,
 }
 
-impl<'a> Fresh<'a> {
+impl<'a> FreshSiblings<'a> {
     /// `temps` temps of `dir` are to be asked about.
     #[must_use]
-    pub fn new(dir: &'a Dir, temps: usize) -> Fresh<'a> {
-        Fresh {
+    pub fn new(dir: &'a Dir, temps: usize) -> FreshSiblings<'a> {
+        FreshSiblings {
             dir,
             temps,
             listed: None,
@@ -149,7 +149,7 @@ impl<'a> Fresh<'a> {
             Some(Some(siblings)) => Ok(siblings.protect(name)),
             _ => rule!(
                 "companions-in-a-large-directory",
-                companion(self.dir, name),
+                find_companion(self.dir, name),
                 without: Ok(None),
             ),
         }
@@ -174,7 +174,7 @@ struct Listing {
 impl Listings {
     /// Keeps every listing for a second: for a command that looks once, and removes nothing.
     #[must_use]
-    pub fn for_one_look() -> Listings {
+    pub fn for_one_command() -> Listings {
         Listings {
             shortest: Duration::from_secs(1),
             ..Listings::default()
@@ -182,7 +182,12 @@ impl Listings {
     }
 
     /// Returns the siblings of `temps` temps in `dir`.
-    pub fn of(&self, dir: &Dir, policy: &Arc<Policy>, temps: usize) -> io::Result<Arc<Siblings>> {
+    pub fn siblings_of(
+        &self,
+        dir: &Dir,
+        policy: &Arc<Policy>,
+        temps: usize,
+    ) -> io::Result<Arc<Siblings>> {
         let started = clock::mono();
         let is_it =
             |listing: &&Listing| listing.dir == dir.id() && Arc::ptr_eq(&listing.policy, policy);
@@ -197,13 +202,13 @@ impl Listings {
         let siblings = Arc::new(siblings);
         let ended = clock::mono();
         let used_for = match count > temps.saturating_mul(LISTED_PER_TEMP) {
-            true => (ended.since(started) * USED_FOR).max(self.shortest),
+            true => (ended.since(started) * REUSE_FACTOR).max(self.shortest),
             false => self.shortest,
         };
         if !used_for.is_zero() {
             let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
             kept.retain(|listing| !is_it(&listing));
-            if kept.len() == MOST_KEPT {
+            if kept.len() == MAX_LISTINGS {
                 kept.remove(0);
             }
             kept.push(Listing {

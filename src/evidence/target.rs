@@ -16,7 +16,7 @@ use crate::look::{self, Dir};
 
 /// The temp that a target is compared with.
 #[derive(Clone, Copy, Debug)]
-pub struct Compared<'a> {
+pub struct ComparedTemp<'a> {
     /// It, as it was observed.
     pub seen: &'a Observation,
     /// It, open; `None` where it could not be opened. Then its length counts as data.
@@ -35,7 +35,7 @@ pub struct FoundTarget {
 }
 
 impl FoundTarget {
-    fn plain(target: Target, index: Option<usize>) -> FoundTarget {
+    fn without_file(target: Target, index: Option<usize>) -> FoundTarget {
         FoundTarget {
             target,
             index,
@@ -45,7 +45,7 @@ impl FoundTarget {
 
     /// When the regular file at the name of the target last changed, or was born. `None` where there is none.
     #[must_use]
-    pub fn newest(&self) -> Option<crate::decide::time::Wall> {
+    pub fn newest_date(&self) -> Option<crate::decide::time::Wall> {
         self.seen.map(|seen| seen.fingerprint.newest())
     }
 }
@@ -59,17 +59,17 @@ impl FoundTarget {
 /// # Errors
 ///
 /// The system does not answer.
-pub fn target(
+pub fn find_target(
     dir: &Dir,
     policy: &Policy,
     parsed: &ParsedName,
-    temp: Compared<'_>,
+    temp: ComparedTemp<'_>,
 ) -> io::Result<FoundTarget> {
-    let mut first = FoundTarget::plain(Target::Unknown, None);
+    let mut first = FoundTarget::without_file(Target::Unknown, None);
     for (index, name) in parsed.targets.iter().enumerate() {
         let Some(seen) = dir.observe(name)? else {
             if first.index.is_none() {
-                first = FoundTarget::plain(Target::Absent, Some(index));
+                first = FoundTarget::without_file(Target::Absent, Some(index));
             }
             continue;
         };
@@ -80,16 +80,16 @@ pub fn target(
                     name,
                     by_link: false,
                 };
-                weighed(dir, place, &seen, temp)?
+                compare_with_file(dir, place, &seen, temp)?
             }
-            Kind::Symlink => behind(dir, policy, name, temp)?,
+            Kind::Symlink => compare_with_link_target(dir, policy, name, temp)?,
             kind => Target::NotRegular(kind),
         };
         // `.config.tmp` beside `config` alone: it may as well be all that there is of `.config`.
         let is_guess = index > 0 && !parsed.dot_is_prefix();
         if rule!("namesake-is-no-copy", is_guess) && target == (Target::Whole { same_file: false })
         {
-            return Ok(FoundTarget::plain(Target::Unknown, Some(0)));
+            return Ok(FoundTarget::without_file(Target::Unknown, Some(0)));
         }
         // The one that exists is the target, though it does not count.
         return Ok(FoundTarget {
@@ -107,11 +107,11 @@ pub fn target(
 /// # Errors
 ///
 /// The system does not answer.
-pub fn target_again(
+pub fn recheck_target(
     dir: &Dir,
     policy: &Policy,
     parsed: &ParsedName,
-    temp: Compared<'_>,
+    temp: ComparedTemp<'_>,
     found: &FoundTarget,
 ) -> io::Result<Target> {
     /// A file that changed so recently may have changed again without another date.
@@ -123,7 +123,7 @@ pub fn target_again(
             return Ok(found.target);
         }
     }
-    Ok(target(dir, policy, parsed, temp)?.target)
+    Ok(find_target(dir, policy, parsed, temp)?.target)
 }
 
 /// Returns the base name that `index` speaks of.
@@ -144,11 +144,11 @@ struct TargetPlace<'a> {
 }
 
 /// Weighs the regular file at `place`, which was observed as `seen`, against `temp` in `dir`.
-fn weighed(
+fn compare_with_file(
     dir: &Dir,
     place: TargetPlace<'_>,
     seen: &Observation,
-    temp: Compared<'_>,
+    temp: ComparedTemp<'_>,
 ) -> io::Result<Target> {
     let (file, other) = (&seen.fingerprint, &temp.seen.fingerprint);
     if FileId::from(file) == FileId::from(other) {
@@ -203,7 +203,12 @@ fn weighed(
 }
 
 /// Weighs the file that the symlink `name` in `dir` leads to against `temp`.
-fn behind(dir: &Dir, policy: &Policy, name: &OsStr, temp: Compared<'_>) -> io::Result<Target> {
+fn compare_with_link_target(
+    dir: &Dir,
+    policy: &Policy,
+    name: &OsStr,
+    temp: ComparedTemp<'_>,
+) -> io::Result<Target> {
     use std::os::fd::AsFd;
     let found = match dir.follow(name, temp.seen.fingerprint.uid)? {
         Ok(found) => found,
@@ -223,7 +228,7 @@ fn behind(dir: &Dir, policy: &Policy, name: &OsStr, temp: Compared<'_>) -> io::R
                 name: &found.name,
                 by_link: true,
             };
-            weighed(dir, place, &found.seen, temp)
+            compare_with_file(dir, place, &found.seen, temp)
         }
         kind => Ok(Target::NotRegular(kind)),
     }

@@ -20,7 +20,7 @@ struct NameTable {
 
 /// The most names that are remembered of each kind. Beyond that all are forgotten: those that still
 /// write are seen again.
-const MOST: usize = 1024;
+const MAX_NAMES: usize = 1024;
 
 impl WriterNames {
     /// A temp of the user `uid` carries `pid` in its name. If that process lives, its name is learnt.
@@ -42,7 +42,7 @@ impl WriterNames {
 
     /// The name of the program that wrote `file`, whose name carries `pid`, if it was learnt.
     #[must_use]
-    pub fn of(&self, file: FileId, pid: Option<u32>) -> Option<String> {
+    pub fn name_of(&self, file: FileId, pid: Option<u32>) -> Option<String> {
         let known = self.known();
         let by_pid = pid.and_then(|pid| known.by_pid.get(&pid));
         by_pid.or_else(|| known.by_file.get(&file)).cloned()
@@ -54,7 +54,7 @@ impl WriterNames {
 }
 
 fn remember<K: std::hash::Hash + Eq>(names: &mut HashMap<K, String>, key: K, name: String) {
-    if names.len() >= MOST {
+    if names.len() >= MAX_NAMES {
         names.clear();
     }
     names.insert(key, name);
@@ -73,22 +73,25 @@ mod tests {
         let writers = WriterNames::default();
         let (us, uid) = (std::process::id(), rustix::process::geteuid().as_raw());
         writers.learn(us, uid + 1);
-        assert_eq!(writers.of(file(1), Some(us)), None, "another user's");
+        assert_eq!(writers.name_of(file(1), Some(us)), None, "another user's");
         writers.learn(us, uid);
         let known = cfg!(any(target_os = "linux", target_os = "macos"));
-        assert_eq!(writers.of(file(1), Some(us)).is_some(), known);
-        assert_eq!(writers.of(file(1), None), None);
+        assert_eq!(writers.name_of(file(1), Some(us)).is_some(), known);
+        assert_eq!(writers.name_of(file(1), None), None);
     }
 
     #[test]
     fn a_holder_is_remembered_and_memory_is_bounded() {
         let writers = WriterNames::default();
-        for ino in 0..=MOST as u64 {
+        for ino in 0..=MAX_NAMES as u64 {
             let name = ino.to_string();
             writers.learn_holders(file(ino), &[Holder { pid: 1, name }]);
         }
-        assert_eq!(writers.of(file(MOST as u64), None), Some(MOST.to_string()));
-        assert_eq!(writers.of(file(0), None), None);
-        assert!(writers.known().by_file.len() <= MOST);
+        assert_eq!(
+            writers.name_of(file(MAX_NAMES as u64), None),
+            Some(MAX_NAMES.to_string())
+        );
+        assert_eq!(writers.name_of(file(0), None), None);
+        assert!(writers.known().by_file.len() <= MAX_NAMES);
     }
 }

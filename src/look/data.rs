@@ -16,7 +16,7 @@ use crate::decide::observation::Observation;
 const INLINE: u64 = 4096;
 
 /// So many ranges are counted. A file with more of them is sparse by design.
-const RANGES: usize = 1_000;
+const MAX_RANGES: usize = 1_000;
 
 /// Returns how many bytes of data `file` holds at the least; `seen` was observed of it. Counting stops where `enough`
 /// is reached.
@@ -56,8 +56,13 @@ pub fn data_at_most(file: BorrowedFd<'_>, seen: &Observation) -> io::Result<u64>
         0 if size <= INLINE => Ok(size),
         0 => Ok(0),
         allocated => Ok(match ranges(file, size, u64::MAX)? {
-            Ranges { sum, all: true } => sum.min(allocated),
-            Ranges { all: false, .. } => size.min(allocated),
+            Ranges {
+                sum,
+                is_complete: true,
+            } => sum.min(allocated),
+            Ranges {
+                is_complete: false, ..
+            } => size.min(allocated),
         }),
     }
 }
@@ -67,14 +72,17 @@ struct Ranges {
     /// Their length, in bytes.
     sum: u64,
     /// All of them were counted.
-    all: bool,
+    is_complete: bool,
 }
 
 fn ranges(file: BorrowedFd<'_>, size: u64, enough: u64) -> io::Result<Ranges> {
     let (mut sum, mut at) = (0u64, 0u64);
-    for _ in 0..RANGES {
+    for _ in 0..MAX_RANGES {
         if at >= size {
-            return Ok(Ranges { sum, all: true });
+            return Ok(Ranges {
+                sum,
+                is_complete: true,
+            });
         }
         if sum >= enough {
             break;
@@ -82,7 +90,12 @@ fn ranges(file: BorrowedFd<'_>, size: u64, enough: u64) -> io::Result<Ranges> {
         let start = match rustix::fs::seek(file, SeekFrom::Data(at)) {
             Ok(start) => start,
             // No data from here on.
-            Err(Errno::NXIO) => return Ok(Ranges { sum, all: true }),
+            Err(Errno::NXIO) => {
+                return Ok(Ranges {
+                    sum,
+                    is_complete: true,
+                });
+            }
             Err(error) => return Err(error.into()),
         };
         at = rustix::fs::seek(file, SeekFrom::Hole(start))?;
@@ -91,7 +104,10 @@ fn ranges(file: BorrowedFd<'_>, size: u64, enough: u64) -> io::Result<Ranges> {
         }
         sum = sum.saturating_add(at.min(size).saturating_sub(start));
     }
-    Ok(Ranges { sum, all: false })
+    Ok(Ranges {
+        sum,
+        is_complete: false,
+    })
 }
 
 fn begins_with_content(file: BorrowedFd<'_>) -> io::Result<bool> {

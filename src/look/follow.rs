@@ -8,7 +8,7 @@ use std::path::{Component, Path};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
-use super::{Dir, MOST_LINKS, PathPart, system};
+use super::{Dir, MAX_LINKS, PathPart, system};
 use crate::decide::judge::LinkFault;
 use crate::decide::observation::{Kind, Observation};
 
@@ -58,10 +58,10 @@ impl Dir {
         let mut rest = vec![name.to_owned()];
         let mut links = 0;
         while let Some(name) = rest.pop() {
-            let stands = system::stands(at.fd.as_fd(), &name).map_err(WalkEnd::of)?;
+            let stands = system::path_part(at.fd.as_fd(), &name).map_err(WalkEnd::of)?;
             let PathPart::Link { owner: whose, to } = stands else {
                 if rest.is_empty() {
-                    return at.end(name);
+                    return at.finish(name);
                 }
                 if name.as_encoded_bytes().starts_with(b".orphand") {
                     return Err(WalkEnd::Fault(LinkFault::Temp));
@@ -75,7 +75,7 @@ impl Dir {
                 return Err(WalkEnd::Fault(LinkFault::Foreign));
             }
             links += 1;
-            if links > MOST_LINKS {
+            if links > MAX_LINKS {
                 return Err(WalkEnd::Fault(LinkFault::Dangling));
             }
             let to = Path::new(&to);
@@ -88,7 +88,7 @@ impl Dir {
             rest.extend(parts.map(|part| part.as_os_str().to_owned()));
         }
         // Nothing but "/" or ".": a directory.
-        at.end(OsString::from("."))
+        at.finish(OsString::from("."))
     }
 }
 
@@ -106,7 +106,7 @@ impl WalkEnd {
 
 impl<'a> WalkPosition<'a> {
     fn new(start: &'a Dir, owner: u32) -> Result<WalkPosition<'a>, WalkEnd> {
-        let fd = rustix::fs::openat(&start.fd, ".", system::ON_THE_WAY, Mode::empty());
+        let fd = rustix::fs::openat(&start.fd, ".", system::TRAVERSED, Mode::empty());
         let at = WalkPosition {
             start,
             owner,
@@ -117,7 +117,7 @@ impl<'a> WalkPosition<'a> {
     }
 
     fn enter(&mut self, name: &OsStr) -> Result<(), WalkEnd> {
-        let flags = system::ON_THE_WAY | OFlags::NOFOLLOW;
+        let flags = system::TRAVERSED | OFlags::NOFOLLOW;
         let fd = rustix::fs::openat(&self.fd, name, flags, Mode::empty());
         self.fd = fd.map_err(WalkEnd::Io)?;
         self.check()
@@ -148,7 +148,7 @@ impl<'a> WalkPosition<'a> {
         }
     }
 
-    fn end(self, name: OsString) -> Result<Followed, WalkEnd> {
+    fn finish(self, name: OsString) -> Result<Followed, WalkEnd> {
         let seen = system::observe_at(self.fd.as_fd(), &name).map_err(WalkEnd::Io)?;
         self.on_same_mount(&seen)?;
         // It was no symlink a moment ago.

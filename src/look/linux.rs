@@ -67,14 +67,14 @@ pub(super) fn is_compressed(_: BorrowedFd<'_>) -> io::Result<bool> {
 }
 
 /// Flags for a directory on the way to a root: it need not be one that we may read.
-pub(super) const ON_THE_WAY: OFlags = DIRECTORY.union(OFlags::PATH);
+pub(super) const TRAVERSED: OFlags = DIRECTORY.union(OFlags::PATH);
 
 /// `PROC_SUPER_MAGIC` of linux/magic.h.
 const PROC_FS: u32 = 0x0000_9FA0;
 
 /// What stands at `name`. A symlink is held while it is asked whose it is and what it says, so both
 /// answers are of the same one.
-pub(super) fn stands(at: BorrowedFd<'_>, name: &OsStr) -> io::Result<PathPart> {
+pub(super) fn path_part(at: BorrowedFd<'_>, name: &OsStr) -> io::Result<PathPart> {
     let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let there = rustix::fs::openat(at, name, flags, Mode::empty())?;
     let seen = rustix::fs::fstat(&there)?;
@@ -163,7 +163,7 @@ pub(super) fn file_system(dir: BorrowedFd<'_>) -> io::Result<FileSystemInfo> {
     };
     Ok(FileSystemInfo {
         name: name.to_owned(),
-        reach,
+        lease_coverage: reach,
         dates,
     })
 }

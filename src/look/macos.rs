@@ -8,7 +8,7 @@ use rustix::fs::{AtFlags, Dir as Entries, OFlags, Stat};
 use rustix::io::Errno;
 
 use super::{BLOCK, DIRECTORY, FileSystemInfo, entry_kind, kind};
-pub(super) use super::{open_step_by_step as open_beneath, stands_by_name as stands};
+pub(super) use super::{open_step_by_step as open_beneath, path_part_by_name as path_part};
 use crate::decide::judge::{Dates, LeaseCoverage};
 use crate::decide::observation::{Fingerprint, Kind, Observation};
 use crate::decide::time::Wall;
@@ -78,7 +78,7 @@ pub(super) fn is_compressed(file: BorrowedFd<'_>) -> io::Result<bool> {
 
 /// Flags for a directory on the way to a root: it need not be one that we may read. `O_SEARCH` of
 /// fcntl.h is `O_EXEC | O_DIRECTORY`.
-pub(super) const ON_THE_WAY: OFlags = DIRECTORY.union(OFlags::from_bits_retain(0x4000_0000));
+pub(super) const TRAVERSED: OFlags = DIRECTORY.union(OFlags::from_bits_retain(0x4000_0000));
 
 /// By `f_fstypename`: APFS and HFS+ are on every Mac's own disks.
 pub(super) fn file_system(dir: BorrowedFd<'_>) -> io::Result<FileSystemInfo> {
@@ -90,12 +90,16 @@ pub(super) fn file_system(dir: BorrowedFd<'_>) -> io::Result<FileSystemInfo> {
         .map(|&c| c as u8)
         .collect();
     let name = String::from_utf8_lossy(&bytes).into_owned();
-    let (reach, dates) = match name.as_str() {
+    let (lease_coverage, dates) = match name.as_str() {
         "apfs" => (LeaseCoverage::OpensAndMaps, Dates::Fine),
         "hfs" => (LeaseCoverage::OpensAndMaps, Dates::WholeSeconds),
         _ => (LeaseCoverage::Unknown, Dates::Unknown),
     };
-    Ok(FileSystemInfo { name, reach, dates })
+    Ok(FileSystemInfo {
+        name,
+        lease_coverage,
+        dates,
+    })
 }
 
 /// Nothing that is used again: the C library has a buffer of its own.

@@ -44,7 +44,7 @@ struct FileSystemInfo {
     /// The kernel's name of it.
     name: String,
     /// How far the proof reaches on it.
-    reach: LeaseCoverage,
+    lease_coverage: LeaseCoverage,
     /// How exact its dates are.
     dates: Dates,
 }
@@ -110,16 +110,16 @@ impl RootError {
     /// Whether it says that no directory of this root is there any more: nothing, a file, a symlink,
     /// another mount, or another directory.
     #[must_use]
-    pub fn is_gone(&self) -> bool {
+    pub fn is_missing(&self) -> bool {
         match self {
-            RootError::Io(error) => RootError::is_gone_by(error),
+            RootError::Io(error) => RootError::is_missing_error(error),
             _ => true,
         }
     }
 
     /// The same of the system's own word.
     #[must_use]
-    pub fn is_gone_by(error: &io::Error) -> bool {
+    pub fn is_missing_error(error: &io::Error) -> bool {
         matches!(
             error.raw_os_error(),
             Some(libc::ENOENT | libc::ENOTDIR | libc::ELOOP | libc::EXDEV)
@@ -163,7 +163,7 @@ fn open_root(path: &Path) -> Result<OwnedFd, RootError> {
 }
 
 /// As many symlinks as a path may lead through on Linux; elsewhere it is fewer.
-const MOST_LINKS: usize = 40;
+const MAX_LINKS: usize = 40;
 
 /// What stands at a name on the way to a root.
 enum PathPart {
@@ -182,7 +182,7 @@ enum PathPart {
 /// `RACE:` a symlink may be swapped and swapped back between the calls; worst case, within one tick
 /// of the file system's clock, what another one says is taken for what one of ours says.
 #[cfg(not(target_os = "linux"))]
-fn stands_by_name(at: BorrowedFd<'_>, name: &OsStr) -> io::Result<PathPart> {
+fn path_part_by_name(at: BorrowedFd<'_>, name: &OsStr) -> io::Result<PathPart> {
     use std::os::unix::ffi::OsStringExt;
     let seen = system::observe_at(at, name)?;
     if seen.fingerprint.kind != Kind::Symlink {
@@ -209,8 +209,8 @@ fn walk_to(path: &Path) -> Result<OwnedFd, RootError> {
         rustix::fs::openat(at, name, flags, Mode::empty()).map_err(io::Error::from)
     };
     let start = |path: &Path| match path.is_absolute() {
-        true => open(rustix::fs::CWD, OsStr::new("/"), system::ON_THE_WAY),
-        false => open(rustix::fs::CWD, OsStr::new("."), system::ON_THE_WAY),
+        true => open(rustix::fs::CWD, OsStr::new("/"), system::TRAVERSED),
+        false => open(rustix::fs::CWD, OsStr::new("."), system::TRAVERSED),
     };
     let parts = |path: &Path| -> Vec<OsString> {
         let parts = path.components().rev();
@@ -226,9 +226,9 @@ fn walk_to(path: &Path) -> Result<OwnedFd, RootError> {
         if rest.is_empty() {
             return Ok(open(at.as_fd(), &name, DIRECTORY)?);
         }
-        match system::stands(at.as_fd(), &name)? {
+        match system::path_part(at.as_fd(), &name)? {
             PathPart::Plain => {
-                at = open(at.as_fd(), &name, system::ON_THE_WAY)?;
+                at = open(at.as_fd(), &name, system::TRAVERSED)?;
                 way.push(&name);
             }
             PathPart::Link { owner, .. }
@@ -239,7 +239,7 @@ fn walk_to(path: &Path) -> Result<OwnedFd, RootError> {
             }
             PathPart::Link { to: Some(to), .. } => {
                 links += 1;
-                if links > MOST_LINKS {
+                if links > MAX_LINKS {
                     return Err(RootError::Io(Errno::LOOP.into()));
                 }
                 let to = Path::new(&to);
@@ -250,7 +250,7 @@ fn walk_to(path: &Path) -> Result<OwnedFd, RootError> {
                 rest.extend(parts(to));
             }
             PathPart::Link { to: None, .. } => {
-                at = open(at.as_fd(), &name, system::ON_THE_WAY - OFlags::NOFOLLOW)?;
+                at = open(at.as_fd(), &name, system::TRAVERSED - OFlags::NOFOLLOW)?;
                 way.push(&name);
             }
         }
@@ -298,17 +298,17 @@ impl Dir {
     /// that ends soon: as long as the handle of a root lives, its file system cannot be unmounted.
     pub fn open_within(&self, below: &Path) -> Result<Dir, RootError> {
         let fd = system::open_beneath(self.fd(), below)?;
-        self.adopt(fd, below.to_owned())
+        self.check_mount(fd, below.to_owned())
     }
 
     /// Opens the directory `name` in this one, under the same conditions.
     pub fn open_child(&self, name: &OsStr) -> Result<Dir, RootError> {
         let fd = rustix::fs::openat(&self.fd, name, DIRECTORY, Mode::empty())
             .map_err(io::Error::from)?;
-        self.adopt(fd, self.below.join(name))
+        self.check_mount(fd, self.below.join(name))
     }
 
-    fn adopt(&self, fd: OwnedFd, below: PathBuf) -> Result<Dir, RootError> {
+    fn check_mount(&self, fd: OwnedFd, below: PathBuf) -> Result<Dir, RootError> {
         let (id, seen) = identify(fd.as_fd())?;
         // A subvolume has its own device number on the same mount, a bind mount its own mount
         // number on the same device: both must be the root's.
@@ -331,7 +331,11 @@ impl Dir {
     }
 
     fn new(fd: OwnedFd, path: PathBuf, below: PathBuf, id: RootId) -> io::Result<Dir> {
-        let FileSystemInfo { name, reach, dates } = system::file_system(fd.as_fd())?;
+        let FileSystemInfo {
+            name,
+            lease_coverage: reach,
+            dates,
+        } = system::file_system(fd.as_fd())?;
         let place = Place {
             dev: id.dev,
             mount: id.mount,
@@ -387,7 +391,7 @@ impl Dir {
 
     /// How far the proof reaches in it.
     #[must_use]
-    pub fn reach(&self) -> LeaseCoverage {
+    pub fn lease_coverage(&self) -> LeaseCoverage {
         self.place.reach
     }
 
@@ -402,7 +406,7 @@ impl Dir {
             each(name, kind);
             true
         };
-        self.read_on(buffer, &mut each)
+        self.read_names(buffer, &mut each)
     }
 
     /// Calls `each` with the names in it from the first one on, also where it was read before, as long as
@@ -413,10 +417,10 @@ impl Dir {
         each: &mut dyn FnMut(&OsStr, Option<Kind>) -> bool,
     ) -> io::Result<()> {
         rustix::fs::seek(&self.fd, rustix::fs::SeekFrom::Start(0))?;
-        self.read_on(buffer, each)
+        self.read_names(buffer, each)
     }
 
-    fn read_on(
+    fn read_names(
         &self,
         buffer: &mut Buffer,
         each: &mut dyn FnMut(&OsStr, Option<Kind>) -> bool,

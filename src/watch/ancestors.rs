@@ -14,7 +14,7 @@ use notify::event::{EventKind, EventKindMask, ModifyKind};
 use notify::{RecursiveMode, Watcher as _};
 
 use super::watcher_handle::WatcherHandle;
-use super::{CallbackContext, Limit, NAMES, Notification, Unwatched};
+use super::{CallbackContext, NAME_EVENTS, Notification, WatchError, WatchLimit};
 use crate::root::Root;
 
 /// How much is heard of what happens on the way to a root.
@@ -25,11 +25,11 @@ pub enum Coverage {
     /// One of them may be passed through but not be read, or is a symlink that leads elsewhere.
     Partial,
     /// A limit leaves no room for another watch.
-    LimitReached(Limit),
+    LimitReached(WatchLimit),
 }
 
 impl Coverage {
-    fn or(self, worse: Coverage) -> Coverage {
+    fn or_if_full(self, worse: Coverage) -> Coverage {
         match self {
             Coverage::Full => worse,
             known => known,
@@ -57,7 +57,7 @@ impl AncestorWatches {
         root: &Path,
     ) -> Coverage {
         if self.handle.is_none() {
-            let mask = NAMES | EventKindMask::MODIFY_META;
+            let mask = NAME_EVENTS | EventKindMask::MODIFY_META;
             let watcher_handle = WatcherHandle::new(
                 (&callback_context.notifications, generation),
                 mask,
@@ -65,13 +65,13 @@ impl AncestorWatches {
                     let callback_context = callback_context.clone();
                     move |event| {
                         let _guard = &guard;
-                        callback_context.parent(event);
+                        callback_context.on_ancestor_event(event);
                     }
                 },
             );
-            match watcher_handle.map_err(Unwatched::from) {
+            match watcher_handle.map_err(WatchError::from) {
                 Ok(watcher_handle) => self.handle = Some(watcher_handle),
-                Err(Unwatched::Limit(limit)) => return Coverage::LimitReached(limit),
+                Err(WatchError::Limit(limit)) => return Coverage::LimitReached(limit),
                 Err(_) => return Coverage::Partial,
             }
         }
@@ -85,7 +85,7 @@ impl AncestorWatches {
         for way in ways {
             // What a symlink leads to lies in folders that are not watched.
             if way.is_symlink() {
-                hearing = hearing.or(Coverage::Partial);
+                hearing = hearing.or_if_full(Coverage::Partial);
             }
             let now = identify(way);
             let known = self.known.get(way).copied();
@@ -94,14 +94,15 @@ impl AncestorWatches {
             }
             // A folder that was deleted and made again is another one with the same path.
             self.known.remove(way);
-            let _ = watcher_handle.ask(|watcher| watcher.unwatch(way));
-            match watcher_handle.ask(|watcher| watcher.watch(way, RecursiveMode::NonRecursive)) {
+            let _ = watcher_handle.request(|watcher| watcher.unwatch(way));
+            match watcher_handle.request(|watcher| watcher.watch(way, RecursiveMode::NonRecursive))
+            {
                 Ok(()) => _ = now.map(|now| self.known.insert(way.to_owned(), now)),
-                Err(error) => match Unwatched::from(error) {
+                Err(error) => match WatchError::from(error) {
                     // It is heard when it comes: what it lies in is watched already.
-                    Unwatched::Gone => return hearing,
-                    Unwatched::Limit(limit) => hearing = Coverage::LimitReached(limit),
-                    Unwatched::Other(_) => hearing = hearing.or(Coverage::Partial),
+                    WatchError::Missing => return hearing,
+                    WatchError::Limit(limit) => hearing = Coverage::LimitReached(limit),
+                    WatchError::Other(_) => hearing = hearing.or_if_full(Coverage::Partial),
                 },
             }
         }
@@ -123,7 +124,7 @@ fn identify(folder: &Path) -> Option<Identity> {
 
 impl CallbackContext {
     /// An event in a parent of some root: it matters if it is about a root or a way to one.
-    fn parent(&self, event: notify::Result<notify::Event>) {
+    fn on_ancestor_event(&self, event: notify::Result<notify::Event>) {
         let Ok(event) = event else {
             return;
         };
@@ -134,7 +135,7 @@ impl CallbackContext {
         // A change of permissions moves nothing: the watches stand.
         let stands = matches!(event.kind, EventKind::Modify(ModifyKind::Metadata(_)));
         for path in event.paths {
-            if !leads_to_one(&path, &self.roots) {
+            if !leads_to_a_root(&path, &self.roots) {
                 continue;
             }
             let rare = match stands {
@@ -146,6 +147,6 @@ impl CallbackContext {
     }
 }
 
-fn leads_to_one(path: &Path, roots: &[Root]) -> bool {
+fn leads_to_a_root(path: &Path, roots: &[Root]) -> bool {
     roots.iter().any(|root| root.path.starts_with(path))
 }

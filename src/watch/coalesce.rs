@@ -18,7 +18,7 @@ use notify_debouncer_full::{DebounceEventResult, Debouncer, NoCache, new_debounc
 const TIMEOUT: Duration = Duration::from_millis(50);
 
 /// After how many timeouts without an event the debouncer is taken down.
-const SILENT: u32 = 10;
+const IDLE_TIMEOUTS: u32 = 10;
 
 type Handler = Box<dyn FnMut(notify::Result<Event>) + Send>;
 
@@ -54,14 +54,14 @@ impl Watcher for NullWatcher {
 
 /// Calms storms of names down to one message each.
 pub struct Coalescer {
-    calm: Sender<Vec<PathBuf>>,
+    output: Sender<Vec<PathBuf>>,
     running: Option<RunningDebouncer>,
 }
 
 struct RunningDebouncer {
     debouncer: Debouncer<NullWatcher, NoCache>,
     handler: Handler,
-    fed: Instant,
+    last_added: Instant,
 }
 
 impl std::fmt::Debug for Coalescer {
@@ -75,13 +75,13 @@ impl Coalescer {
     #[must_use]
     pub fn new(calm: Sender<Vec<PathBuf>>) -> Coalescer {
         Coalescer {
-            calm,
+            output: calm,
             running: None,
         }
     }
 
     /// Something happened at `path`.
-    pub fn feed(&mut self, path: PathBuf) {
+    pub fn add(&mut self, path: PathBuf) {
         if self.running.is_none() {
             self.running = self.start();
         }
@@ -90,16 +90,16 @@ impl Coalescer {
         let event = Event::new(EventKind::Create(CreateKind::Folder)).add_path(path.clone());
         match &mut self.running {
             Some(running) => {
-                running.fed = Instant::now();
+                running.last_added = Instant::now();
                 (running.handler)(Ok(event));
             }
             // No thread is to be had: then there is no calm either.
-            None => _ = self.calm.send(vec![path]),
+            None => _ = self.output.send(vec![path]),
         }
     }
 
     fn start(&self) -> Option<RunningDebouncer> {
-        let calm = self.calm.clone();
+        let calm = self.output.clone();
         let on_calm = move |result: DebounceEventResult| {
             let events = result.unwrap_or_default();
             let paths = events
@@ -115,7 +115,7 @@ impl Coalescer {
         Some(RunningDebouncer {
             debouncer,
             handler,
-            fed,
+            last_added: fed,
         })
     }
 
@@ -124,7 +124,7 @@ impl Coalescer {
     pub fn idle_at(&self) -> Option<Instant> {
         self.running
             .as_ref()
-            .map(|running| running.fed + TIMEOUT * SILENT)
+            .map(|running| running.last_added + TIMEOUT * IDLE_TIMEOUTS)
     }
 
     /// Takes the debouncer down if nothing was heard for long enough.
@@ -151,7 +151,7 @@ mod tests {
             "nothing runs before there is anything to calm"
         );
         for _ in 0..1_000 {
-            coalescer.feed("/r/d".into());
+            coalescer.add("/r/d".into());
         }
         let paths = calm
             .recv_timeout(Duration::from_secs(20))

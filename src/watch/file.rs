@@ -7,55 +7,55 @@ use notify::event::EventKindMask;
 use notify::{RecursiveMode, Watcher as _};
 
 use super::watcher_handle::{ExitGuard, WatcherHandle};
-use super::{CLOSE_EVENTS, NAMES};
+use super::{CLOSE_EVENTS, NAME_EVENTS};
 
 /// Rings when something may have happened to a file.
-pub struct Changes {
+pub struct FileWatcher {
     watcher_handle: Option<WatcherHandle>,
     /// How often its thread may still be started anew.
-    revivals: u8,
+    restarts_left: u8,
     path: PathBuf,
     /// The folder that is watched.
     folder: Option<PathBuf>,
     /// Kept, so that the end of the last thread is not heard as a ring without end.
-    ring: Sender<()>,
+    wake_tx: Sender<()>,
     wake_rx: Receiver<()>,
 }
 
 /// What ends a thread more often than this would end it again.
-const REVIVALS: u8 = 10;
+const MAX_RESTARTS: u8 = 10;
 
-impl std::fmt::Debug for Changes {
+impl std::fmt::Debug for FileWatcher {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Changes of {:?}", self.path)
     }
 }
 
-impl Changes {
+impl FileWatcher {
     /// Listens for changes of the file at `path`, which may be missing, and its folders with it.
     #[must_use]
-    pub fn of(path: &Path) -> Changes {
+    pub fn new(path: &Path) -> FileWatcher {
         let (ring, wake_rx) = bounded(1);
-        let mut changes = Changes {
+        let mut changes = FileWatcher {
             watcher_handle: None,
-            revivals: REVIVALS,
+            restarts_left: MAX_RESTARTS,
             path: path.to_owned(),
             folder: None,
-            ring,
+            wake_tx: ring,
             wake_rx,
         };
         changes.start();
-        changes.listen();
+        changes.rewatch();
         changes
     }
 
     fn start(&mut self) {
         self.folder = None;
         // The end of the thread is a ring too: what was to be heard then is lost.
-        let ring = self.ring.clone();
+        let ring = self.wake_tx.clone();
         let ended = move |_| _ = ring.try_send(());
         let watcher_handle = WatcherHandle::with_exit(ended, mask(), |guard| {
-            handler(self.path.clone(), self.ring.clone(), guard)
+            handler(self.path.clone(), self.wake_tx.clone(), guard)
         });
         if let Err(error) = &watcher_handle {
             log::warn!("changes of {:?} will not be heard: {error}", self.path);
@@ -71,16 +71,16 @@ impl Changes {
 
     /// Watches the folder of the file or, while that is missing, the next one above it that is
     /// there. To be called again after each ring, before the file is read.
-    pub fn listen(&mut self) {
+    pub fn rewatch(&mut self) {
         if self
             .watcher_handle
             .as_ref()
             .is_some_and(WatcherHandle::has_ended)
         {
             self.watcher_handle = None;
-            match self.revivals.checked_sub(1) {
+            match self.restarts_left.checked_sub(1) {
                 Some(left) => {
-                    self.revivals = left;
+                    self.restarts_left = left;
                     self.start();
                 }
                 None => log::error!("changes of {:?} will not be heard any more", self.path),
@@ -91,7 +91,7 @@ impl Changes {
         };
         if let Some(folder) = self.folder.take() {
             // It may be another one with the same path by now.
-            let _ = watcher_handle.ask(|watcher| watcher.unwatch(&folder));
+            let _ = watcher_handle.request(|watcher| watcher.unwatch(&folder));
         }
         // RACE: a folder may come between two of these attempts; worst case: the one above it is
         // watched, which rings when anything else comes there, and the file is read late.
@@ -101,7 +101,7 @@ impl Changes {
             .skip(1)
             .find(|folder| {
                 let watched = watcher_handle
-                    .ask(|watcher| watcher.watch(folder, RecursiveMode::NonRecursive));
+                    .request(|watcher| watcher.watch(folder, RecursiveMode::NonRecursive));
                 watched.is_ok()
             })
             .map(Path::to_owned);
@@ -115,7 +115,7 @@ fn mask() -> EventKindMask {
         true => EventKindMask::ACCESS_CLOSE,
         false => EventKindMask::MODIFY_DATA,
     };
-    NAMES | written
+    NAME_EVENTS | written
 }
 
 fn handler(path: PathBuf, ring: Sender<()>, guard: ExitGuard) -> impl notify::EventHandler {
@@ -140,14 +140,14 @@ mod tests {
     fn a_file_that_comes_with_its_folder_is_heard() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a/b/config.toml");
-        let mut changes = Changes::of(&path);
-        let heard = |changes: &Changes| {
+        let mut changes = FileWatcher::new(&path);
+        let heard = |changes: &FileWatcher| {
             let wake_rx = changes.wake_rx().recv_timeout(Duration::from_secs(30));
             assert!(wake_rx.is_ok(), "nothing was heard");
         };
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         heard(&changes);
-        changes.listen();
+        changes.rewatch();
         while changes.wake_rx().try_recv().is_ok() {}
         fs::write(&path, "x").unwrap();
         heard(&changes);
@@ -157,10 +157,10 @@ mod tests {
     #[test]
     fn where_nothing_can_be_heard_nothing_rings() {
         let dir = tempfile::tempdir().unwrap();
-        let mut changes = Changes::of(&dir.path().join("config.toml"));
+        let mut changes = FileWatcher::new(&dir.path().join("config.toml"));
         changes.watcher_handle = None;
         while changes.wake_rx().try_recv().is_ok() {}
-        changes.listen();
+        changes.rewatch();
         assert_eq!(changes.wake_rx().try_recv(), Err(TryRecvError::Empty));
     }
 }

@@ -20,7 +20,7 @@ use crate::decide::temp_name::Names;
 use crate::event::{Event, How, Subject};
 use crate::root::{Root, is_own};
 use crate::temps::{Cut, Temps};
-use translate::{By, FsChange, Translator};
+use translate::{FsChange, NameCause, Translator};
 
 mod ancestors;
 pub mod coalesce;
@@ -71,18 +71,18 @@ pub enum Notification {
 
 /// Why a directory is not watched.
 #[derive(Debug)]
-pub enum Unwatched {
+pub enum WatchError {
     /// It is not there, or is no directory.
-    Gone,
+    Missing,
     /// A limit is reached.
-    Limit(Limit),
+    Limit(WatchLimit),
     /// Anything else.
     Other(notify::Error),
 }
 
 /// A limit that leaves no room for another watch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Limit {
+pub enum WatchLimit {
     /// The user's limit of watches. Linux reports that as ENOSPC, "no space left on device"; the disk has
     /// nothing to do with it.
     Watches,
@@ -104,9 +104,9 @@ pub struct CallbackContext {
     /// All roots.
     pub roots: Arc<[Root]>,
     /// What makes a directory hot.
-    pub hot_from: Threshold,
+    pub hot_threshold: Threshold,
     /// Where each single temp is reported, if anybody wants to know.
-    pub tell: Option<Sender<Event>>,
+    pub event_tx: Option<Sender<Event>>,
 }
 
 /// The kernel's eyes: watchers for the directories of the roots, and one for their parents.
@@ -125,7 +125,7 @@ impl std::fmt::Debug for FsWatcher {
 }
 
 /// Half of what a watch reports by default: looking, scanning and reading do not wake us.
-const NAMES: EventKindMask = EventKindMask::CREATE
+const NAME_EVENTS: EventKindMask = EventKindMask::CREATE
     .union(EventKindMask::REMOVE)
     .union(EventKindMask::MODIFY_NAME);
 
@@ -144,22 +144,22 @@ impl FsWatcher {
 
     /// Watches the directory `dir` (on macOS, and everything below it). `closes`: a close by a
     /// writer matters; such directories have a watcher of their own, for the mask is per watcher.
-    pub fn watch(&mut self, dir: &Path, closes: bool) -> Result<(), Unwatched> {
+    pub fn watch(&mut self, dir: &Path, closes: bool) -> Result<(), WatchError> {
         let callback_context = (&self.callback_context, self.generation);
         let watcher_handle = match closes {
-            true => started(
+            true => get_or_start(
                 &mut self.closing,
                 callback_context,
-                NAMES | EventKindMask::ACCESS_CLOSE,
+                NAME_EVENTS | EventKindMask::ACCESS_CLOSE,
             )?,
-            false => started(&mut self.plain, callback_context, NAMES)?,
+            false => get_or_start(&mut self.plain, callback_context, NAME_EVENTS)?,
         };
         let mode = match RECURSIVE {
             true => RecursiveMode::Recursive,
             false => RecursiveMode::NonRecursive,
         };
         let how = WatchPathConfig::new(mode).with_dereference_symlinks(false);
-        Ok(watcher_handle.ask(|watcher| watcher.watch_with(dir, how))?)
+        Ok(watcher_handle.request(|watcher| watcher.watch_with(dir, how))?)
     }
 
     /// Watches no longer. That it was not watched any more anyway is fine. `false`: writers outran
@@ -167,14 +167,14 @@ impl FsWatcher {
     pub fn unwatch(&mut self, dir: &Path) -> bool {
         let ears = [&mut self.plain, &mut self.closing].into_iter().flatten();
         ears.fold(true, |hears, watcher_handle| {
-            let _ = watcher_handle.ask(|watcher| watcher.unwatch(dir));
+            let _ = watcher_handle.request(|watcher| watcher.unwatch(dir));
             hears && !watcher_handle.has_ended()
         })
     }
 
     /// Listens for a while how many temps are created in the directory `dir`, whether it is watched or
     /// not, and does nothing else with what it hears.
-    pub fn probe_rate(&self, dir: &Path) -> Result<RateProbe, Unwatched> {
+    pub fn probe_rate(&self, dir: &Path) -> Result<RateProbe, WatchError> {
         // Of no generation that counts: that it ends is no news.
         let generation = self.generation.wrapping_sub(1);
         RateProbe::begin((&self.callback_context, generation), dir)
@@ -182,8 +182,8 @@ impl FsWatcher {
 
     /// What makes a directory hot.
     #[must_use]
-    pub fn hot_from(&self) -> Threshold {
-        self.callback_context.hot_from
+    pub fn hot_threshold(&self) -> Threshold {
+        self.callback_context.hot_threshold
     }
 
     /// Watches the folders that lead to `root` as far as they exist, so that it is heard when the
@@ -220,11 +220,11 @@ impl FsWatcher {
     }
 }
 
-fn started<'a>(
+fn get_or_start<'a>(
     slot: &'a mut Option<WatcherHandle>,
     (callback_context, generation): (&CallbackContext, u32),
     mask: EventKindMask,
-) -> Result<&'a mut WatcherHandle, Unwatched> {
+) -> Result<&'a mut WatcherHandle, WatchError> {
     match slot {
         Some(watcher_handle) => Ok(watcher_handle),
         None => {
@@ -254,26 +254,26 @@ pub fn callback(
     move |event| callback.handle(event)
 }
 
-impl From<notify::Error> for Unwatched {
-    fn from(error: notify::Error) -> Unwatched {
+impl From<notify::Error> for WatchError {
+    fn from(error: notify::Error) -> WatchError {
         use notify::ErrorKind;
         let number = match &error.kind {
-            ErrorKind::MaxFilesWatch => return Unwatched::Limit(Limit::Watches),
-            ErrorKind::PathNotFound | ErrorKind::WatchNotFound => return Unwatched::Gone,
+            ErrorKind::MaxFilesWatch => return WatchError::Limit(WatchLimit::Watches),
+            ErrorKind::PathNotFound | ErrorKind::WatchNotFound => return WatchError::Missing,
             ErrorKind::Io(io) => io.raw_os_error(),
             _ => None,
         };
         match number {
-            Some(libc::ENOENT | libc::ENOTDIR) => Unwatched::Gone,
-            Some(libc::ENOSPC) => Unwatched::Limit(Limit::Watches),
-            Some(libc::ENFILE) => Unwatched::Limit(Limit::Files),
+            Some(libc::ENOENT | libc::ENOTDIR) => WatchError::Missing,
+            Some(libc::ENOSPC) => WatchError::Limit(WatchLimit::Watches),
+            Some(libc::ENFILE) => WatchError::Limit(WatchLimit::Files),
             // Linux says the same where the user may have no more inotify instances.
             Some(libc::EMFILE) => match std::fs::File::open("/dev/null") {
-                Ok(_) => Unwatched::Limit(Limit::Instances),
-                Err(_) => Unwatched::Limit(Limit::Files),
+                Ok(_) => WatchError::Limit(WatchLimit::Instances),
+                Err(_) => WatchError::Limit(WatchLimit::Files),
             },
-            Some(libc::EAGAIN) => Unwatched::Limit(Limit::Threads),
-            _ => Unwatched::Other(error),
+            Some(libc::EAGAIN) => WatchError::Limit(WatchLimit::Threads),
+            _ => WatchError::Other(error),
         }
     }
 }
@@ -283,12 +283,12 @@ struct Callback {
     names: Vec<Names>,
     translator: Translator,
     /// Directories below a root matter.
-    structure: bool,
+    reports_dirs: bool,
     /// `None` where no directory leaves the event path: one watch may cover a whole tree, or no rule
     /// wants it.
     meter: Option<RateMeter>,
     /// The last that came was an error.
-    fails: bool,
+    last_failed: bool,
 }
 
 impl Callback {
@@ -300,7 +300,7 @@ impl Callback {
                 .map(|root| root.policy.names.clone())
                 .collect(),
             translator: Translator::default(),
-            structure: callback_context
+            reports_dirs: callback_context
                 .roots
                 .iter()
                 .any(|root| root.policy.recursive),
@@ -309,8 +309,8 @@ impl Callback {
                     .roots
                     .iter()
                     .any(|root| root.policy.hot == Hot::Scan))
-            .then(|| RateMeter::new(callback_context.hot_from)),
-            fails: false,
+            .then(|| RateMeter::new(callback_context.hot_threshold)),
+            last_failed: false,
             callback_context,
         }
     }
@@ -318,9 +318,9 @@ impl Callback {
     fn handle(&mut self, event: notify::Result<notify::Event>) {
         let event = match event {
             Ok(event) => event,
-            Err(error) => return self.error(error),
+            Err(error) => return self.report_error(error),
         };
-        self.fails = false;
+        self.last_failed = false;
         let (names, roots) = (&self.names, &self.callback_context.roots);
         let hint = self
             .translator
@@ -329,17 +329,17 @@ impl Callback {
             FsChange::Nothing => {}
             FsChange::Appeared(path, by) => {
                 // A rename does not say whether it moved a file or a directory.
-                if by != By::Creation && self.structure {
+                if by != NameCause::Creation && self.reports_dirs {
                     self.notify(Notification::Structure(path.clone()));
                 }
-                self.tell(&path, |subject, due| Event::Tracked { subject, due });
+                self.emit(&path, |subject, due| Event::Tracked { subject, due });
                 let now = clock::mono();
                 let temps = &self.callback_context.temps;
                 let has_room = match by {
-                    By::Creation => temps.created(&path, now),
-                    By::Rename | By::TempRename => temps.renamed_here(&path, now),
+                    NameCause::Creation => temps.created(&path, now),
+                    NameCause::Rename | NameCause::TempRename => temps.renamed_here(&path, now),
                 };
-                if rule!("renamed-temp-tells-a-target", by == By::TempRename) {
+                if rule!("renamed-temp-tells-a-target", by == NameCause::TempRename) {
                     temps.mark_target(&path);
                 }
                 if !has_room {
@@ -353,9 +353,9 @@ impl Callback {
             }
             FsChange::Gone(path, how) => {
                 if self.callback_context.temps.gone(&path) {
-                    self.tell(&path, |subject, _| Event::Settled { subject, how });
+                    self.emit(&path, |subject, _| Event::Settled { subject, how });
                 } else if how == How::Renamed
-                    && self.structure
+                    && self.reports_dirs
                     && !self.callback_context.temps.has_rejected()
                 {
                     // It was not known as a file: it may have been a directory. Where some files are
@@ -375,7 +375,7 @@ impl Callback {
                 Err(_) => _ = self.callback_context.temps.gone(&path),
             },
             FsChange::Closed(path) => self.callback_context.temps.closed(&path),
-            FsChange::Structure(path) if self.structure => {
+            FsChange::Structure(path) if self.reports_dirs => {
                 self.notify(Notification::Structure(path))
             }
             FsChange::Structure(path) if self.is_root(&path) => {
@@ -388,8 +388,8 @@ impl Callback {
     }
 
     /// One says it for all that follow it.
-    fn error(&mut self, error: notify::Error) {
-        if !std::mem::replace(&mut self.fails, true) {
+    fn report_error(&mut self, error: notify::Error) {
+        if !std::mem::replace(&mut self.last_failed, true) {
             self.notify(Notification::Error(error));
         }
     }
@@ -406,8 +406,8 @@ impl Callback {
         let _ = self.callback_context.notifications.send(rare);
     }
 
-    fn tell(&self, path: &Path, event: impl FnOnce(Subject, std::time::Duration) -> Event) {
-        let Some(tell) = &self.callback_context.tell else {
+    fn emit(&self, path: &Path, event: impl FnOnce(Subject, std::time::Duration) -> Event) {
+        let Some(tell) = &self.callback_context.event_tx else {
             return;
         };
         let root = path.parent().and_then(|dir| {
@@ -479,8 +479,8 @@ mod tests {
             temps: Arc::new(temps),
             notifications: rare,
             roots: roots.into(),
-            hot_from: Threshold::default(),
-            tell: None,
+            hot_threshold: Threshold::default(),
+            event_tx: None,
         });
         let left = EventKind::Create(CreateKind::File);
         hear(Ok(notify::Event::new(left).add_path("/r/left.tmp".into())));

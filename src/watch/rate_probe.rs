@@ -8,7 +8,7 @@ use notify::event::{EventKind, EventKindMask};
 use notify::{RecursiveMode, WatchPathConfig, Watcher as _};
 
 use super::watcher_handle::WatcherHandle;
-use super::{CallbackContext, Unwatched, is_temp};
+use super::{CallbackContext, WatchError, is_temp};
 
 /// Counts for as long as it lives. It is a watcher of its own, so that nothing of what it hears
 /// reaches the map.
@@ -39,7 +39,7 @@ impl RateProbe {
     pub(super) fn begin(
         (callback_context, generation): (&CallbackContext, u32),
         dir: &Path,
-    ) -> Result<RateProbe, Unwatched> {
+    ) -> Result<RateProbe, WatchError> {
         let created = Arc::new(AtomicU32::new(0));
         let over = ProbeEnd(Arc::default());
         let mut count = counter(callback_context, Arc::clone(&created), Arc::clone(&over.0));
@@ -56,7 +56,7 @@ impl RateProbe {
         )?;
         let how =
             WatchPathConfig::new(RecursiveMode::NonRecursive).with_dereference_symlinks(false);
-        watcher_handle.ask(|watcher| watcher.watch_with(dir, how))?;
+        watcher_handle.request(|watcher| watcher.watch_with(dir, how))?;
         Ok(RateProbe {
             created,
             _ear: watcher_handle,
@@ -66,7 +66,7 @@ impl RateProbe {
 
     /// One that has heard of so many, and hears of no more.
     #[cfg(test)]
-    pub(crate) fn of(created: u32) -> RateProbe {
+    pub(crate) fn with_count(created: u32) -> RateProbe {
         RateProbe {
             created: Arc::new(AtomicU32::new(created)),
             _ear: WatcherHandle::without_thread(),
@@ -131,8 +131,8 @@ mod tests {
             temps: Arc::new(temps),
             notifications: unbounded().0,
             roots: [root].into(),
-            hot_from: Threshold::default(),
-            tell: None,
+            hot_threshold: Threshold::default(),
+            event_tx: None,
         };
         let (created, over) = (Arc::<AtomicU32>::default(), ProbeEnd(Arc::default()));
         let mut count = counter(&callback_context, Arc::clone(&created), Arc::clone(&over.0));

@@ -15,7 +15,7 @@ pub enum FsChange {
     /// Nothing that concerns us.
     Nothing,
     /// A temp's name came to be: created, or renamed to.
-    Appeared(PathBuf, By),
+    Appeared(PathBuf, NameCause),
     /// A temp's name is gone.
     Gone(PathBuf, How),
     /// A temp's name may be there or not (FSEvents merges what happened to it).
@@ -32,7 +32,7 @@ pub enum FsChange {
 
 /// What gave a temp its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum By {
+pub enum NameCause {
     /// It was created as a file.
     Creation,
     /// A rename, of a file or of a directory.
@@ -72,7 +72,7 @@ impl Translator {
         match event.kind {
             EventKind::Create(CreateKind::Folder) => FsChange::Structure(path),
             EventKind::Create(_) => match is_temp(&path) {
-                true => FsChange::Appeared(path, By::Creation),
+                true => FsChange::Appeared(path, NameCause::Creation),
                 false => FsChange::Nothing,
             },
             EventKind::Remove(notify::event::RemoveKind::Folder) => FsChange::Structure(path),
@@ -91,8 +91,8 @@ impl Translator {
             EventKind::Modify(ModifyKind::Name(RenameMode::To)) => {
                 let is_temps = tracker.is_some() && tracker == self.renamed;
                 match (is_temp(&path), is_temps) {
-                    (true, true) => FsChange::Appeared(path, By::TempRename),
-                    (true, false) => FsChange::Appeared(path, By::Rename),
+                    (true, true) => FsChange::Appeared(path, NameCause::TempRename),
+                    (true, false) => FsChange::Appeared(path, NameCause::Rename),
                     (false, true) => FsChange::Nothing,
                     (false, false) => FsChange::Structure(path),
                 }
@@ -147,7 +147,7 @@ mod tests {
                 file,
                 "/r/a.tmp",
                 None,
-                FsChange::Appeared(temp(), By::Creation),
+                FsChange::Appeared(temp(), NameCause::Creation),
             ),
             (file, "/r/a", None, FsChange::Nothing),
             (folder, "/r/a.tmp", None, FsChange::Structure(temp())),
@@ -186,7 +186,7 @@ mod tests {
                 name(RenameMode::To),
                 "/r/a.tmp",
                 Some(1),
-                FsChange::Appeared(temp(), By::Rename),
+                FsChange::Appeared(temp(), NameCause::Rename),
             ),
             (
                 name(RenameMode::To),
@@ -245,7 +245,7 @@ mod tests {
         let temp = event(name(RenameMode::To), "/r/b.tmp", Some(7));
         assert_eq!(
             translator.translate(temp, is_temp),
-            FsChange::Appeared("/r/b.tmp".into(), By::TempRename)
+            FsChange::Appeared("/r/b.tmp".into(), NameCause::TempRename)
         );
         let another = event(name(RenameMode::To), "/r/d", Some(8));
         assert_eq!(

@@ -18,7 +18,7 @@ use crate::decide::time::Mono;
 pub(super) struct WatcherHandle {
     watcher: Option<RecommendedWatcher>,
     has_ended: Arc<AtomicBool>,
-    asked: Arc<PendingRequest>,
+    pending: Arc<PendingRequest>,
 }
 
 /// Since when notify's thread is asked for something, nanoseconds of the monotonic clock; 0: it is not.
@@ -34,18 +34,18 @@ struct PendingRequest {
 
 /// For how long an answer is waited for: 16,384 events, all that the kernel's queue holds, are read in a
 /// fifth of a second.
-const PATIENCE: Duration = Duration::from_secs(2);
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// After how many errors in a row a thread is given up. notify reads on after an error, and where every
 /// read fails it never hears a word of ours, so its thread can be ended from inside only.
-const HOPELESS: u32 = 100;
+const MAX_ERRORS: u32 = 100;
 
 impl PendingRequest {
     /// RACE: the answer may come just now; worst case: a thread ends that need not have, and all watches
     /// are set anew.
-    fn check(&self) {
+    fn end_if_overrun(&self) {
         let since = self.since.load(Ordering::Relaxed);
-        if since != 0 && clock::mono().since(Mono(since)) > PATIENCE {
+        if since != 0 && clock::mono().since(Mono(since)) > REQUEST_TIMEOUT {
             self.was_overrun.store(true, Ordering::SeqCst);
             resume_unwind(Box::new("writers are faster than their events are read"));
         }
@@ -101,9 +101,9 @@ impl WatcherHandle {
         let (mut handler, check) = (make(guard), Arc::clone(&asked));
         let mut errors = 0;
         let handler = move |event: notify::Result<notify::Event>| {
-            check.check();
+            check.end_if_overrun();
             errors = if event.is_ok() { 0 } else { errors + 1 };
-            if errors >= HOPELESS {
+            if errors >= MAX_ERRORS {
                 resume_unwind(Box::new("nothing but errors is read"));
             }
             handler.handle_event(event);
@@ -124,7 +124,7 @@ impl WatcherHandle {
         Ok(WatcherHandle {
             watcher: Some(watcher),
             has_ended: is_dead,
-            asked,
+            pending: asked,
         })
     }
 
@@ -139,24 +139,24 @@ impl WatcherHandle {
         WatcherHandle {
             watcher: None,
             has_ended: Arc::default(),
-            asked: Arc::default(),
+            pending: Arc::default(),
         }
     }
 
     /// Has notify's thread do something. Where it cannot, because writers outrun it, it ends, and that
     /// is the error.
-    pub(super) fn ask<T>(
+    pub(super) fn request<T>(
         &mut self,
         act: impl FnOnce(&mut RecommendedWatcher) -> notify::Result<T>,
     ) -> notify::Result<T> {
         let Some(watcher) = &mut self.watcher else {
             return Err(notify::Error::watch_not_found());
         };
-        self.asked
+        self.pending
             .since
             .store(clock::mono().0.max(1), Ordering::SeqCst);
         let done = act(watcher);
-        self.asked.since.store(0, Ordering::SeqCst);
+        self.pending.since.store(0, Ordering::SeqCst);
         done
     }
 }
@@ -195,13 +195,13 @@ mod tests {
                 since,
                 was_overrun: was_outrun,
             };
-            let ended = catch_unwind(AssertUnwindSafe(|| asked.check())).is_err();
+            let ended = catch_unwind(AssertUnwindSafe(|| asked.end_if_overrun())).is_err();
             assert_eq!(asked.was_overrun.load(Ordering::SeqCst), ended);
             ended
         };
         let now = clock::mono();
         assert!(!asked(None), "nobody asks");
         assert!(!asked(Some(now)), "it has time");
-        assert!(asked(Some(now.before(PATIENCE * 2))));
+        assert!(asked(Some(now.before(REQUEST_TIMEOUT * 2))));
     }
 }

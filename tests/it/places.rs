@@ -408,7 +408,7 @@ fn a_walk_knows_a_mapped_file_on_overlayfs() {
                 let dir = Dir::open_below(&fixture.root.path, None, Path::new(BELOW)).unwrap();
                 let seen = dir.observe(TEMP.as_ref()).unwrap().unwrap();
                 let file = FileId::from(&seen.fingerprint);
-                let process_scan = evidence::scan_processes(&[file], dir.reach());
+                let process_scan = evidence::scan_processes(&[file], dir.lease_coverage());
                 is_met(&process_scan, file, &holding, &format!("{how:?}, {what}"));
             }
         }
@@ -419,10 +419,10 @@ fn a_walk_knows_a_mapped_file_on_overlayfs() {
 /// another file's. Nobody else is named.
 #[track_caller]
 fn is_met(process_scan: &ProcessScan, file: FileId, holding: &Holding, what: &str) {
-    let named = process_scan.of(file);
+    let named = process_scan.holders_of(file);
     let is_named = named.iter().any(|holder| holder.pid == holding.pid);
     assert_eq!(named.len(), usize::from(is_named), "{what}: {named:?}");
-    let is_met = is_named || process_scan.doubtful.contains(&file);
+    let is_met = is_named || process_scan.uncertain.contains(&file);
     assert!(
         is_met && !process_scan.proves_unmapped(file),
         "{what}: {file:?}, {process_scan:?}"
@@ -462,7 +462,7 @@ fn two_files_with_one_number_on_overlayfs() {
         let holding = Holding::new(UseState::Map, &fixture.temp);
         let both = [lower, id(&upper)];
         for wanted in [both, [both[1], both[0]]] {
-            let process_scan = evidence::scan_processes(&wanted, dir.reach());
+            let process_scan = evidence::scan_processes(&wanted, dir.lease_coverage());
             is_met(
                 &process_scan,
                 lower,
@@ -502,7 +502,7 @@ fn mapped_on_overlayfs() {
         };
         let reach = Dir::open_root(&overlay.fixture().root.path, None)
             .unwrap()
-            .reach();
+            .lease_coverage();
         assert_eq!(reach, LeaseCoverage::OpensOnly);
 
         for how in [UseState::Map, UseState::MapToWrite, UseState::MapInThread] {

@@ -12,7 +12,7 @@ use crate::event::{Cause, Event, RootState};
 use crate::look::{Dir, RootError, RootId, answer};
 use crate::reap::quarantine::Quarantine;
 use crate::root::{Root, leads_to_broad};
-use crate::watch::{Coverage, Unwatched};
+use crate::watch::{Coverage, WatchError};
 
 /// The interval at which a root that does not answer is asked about again.
 const NO_ANSWER: Duration = Duration::from_secs(1);
@@ -144,7 +144,7 @@ impl Supervisor {
         root_watch.is_broken = false;
         root_watch.unwatched.clear();
         let watched = root_watch.watch(&mut self.kernel, root, &root.path, id);
-        if let Err(Unwatched::Gone) = watched {
+        if let Err(WatchError::Missing) = watched {
             return self.away(index, root, &RootError::Missing);
         }
         let path = root.path.clone();

@@ -21,7 +21,7 @@ use crate::decide::rate::SAMPLE;
 use crate::decide::time::span;
 use crate::event::Cause;
 use crate::root::Root;
-use crate::watch::{RateProbe, Unwatched};
+use crate::watch::{RateProbe, WatchError};
 
 /// How hot a watched directory is. Moments come in as arguments.
 #[derive(Default)]
@@ -260,7 +260,7 @@ impl Supervisor {
             return;
         };
         if let Some(heard) = heard {
-            if self.kernel.hot_from().is_calm(heard) {
+            if self.kernel.hot_threshold().is_calm(heard) {
                 log::info!("{dir:?} is calm ({heard} temps in {SAMPLE:?}): it is watched again");
                 return self.leave_hot(index, root, dir, HotDir::end);
             }
@@ -327,7 +327,7 @@ impl Supervisor {
             return;
         };
         // Where there is no room for the watch it is scanned by time, like all that has none.
-        if let Err(Unwatched::Gone) = root_watch.rewatch(&mut self.kernel, root, dir) {
+        if let Err(WatchError::Missing) = root_watch.rewatch(&mut self.kernel, root, dir) {
             return self.restructure(dir);
         }
         if rule!("scan-once-watched-again", true) {
@@ -495,7 +495,7 @@ mod tests {
             assert!(heat.begin(S * 60, start) && heat.is_due(start));
             let now = start + FIRST_PAUSE;
             let end = now + SAMPLE;
-            heat.begin_probe(Some(RateProbe::of(heard)), now);
+            heat.begin_probe(Some(RateProbe::with_count(heard)), now);
             assert_eq!(heat.next(), Some(end));
             assert!(!heat.wants_probe(now + LONGEST_PAUSE), "one at a time");
             assert_eq!(heat.probe_result(just_before(end)), None);

@@ -12,7 +12,7 @@ use crate::event::RootState;
 use crate::look::RootId;
 use crate::root::Root;
 use crate::state::RootLock;
-use crate::watch::{Coverage, FsWatcher, Limit, Unwatched};
+use crate::watch::{Coverage, FsWatcher, WatchError, WatchLimit};
 
 use super::hot::HotDir;
 
@@ -178,7 +178,7 @@ impl RootWatch {
         root: &Root,
         dir: &Path,
         id: RootId,
-    ) -> Result<bool, Unwatched> {
+    ) -> Result<bool, WatchError> {
         match self.watched.get_mut(dir) {
             Some(known) if known.id == id => {
                 known.round = self.scan_number;
@@ -194,7 +194,7 @@ impl RootWatch {
         let closes = root.policy.closed == Closed::Settled;
         if let Err(why) = kernel.watch(dir, closes) {
             match why {
-                Unwatched::Gone => _ = self.unwatched.remove(dir),
+                WatchError::Missing => _ = self.unwatched.remove(dir),
                 _ => _ = self.unwatched.insert(dir.to_owned()),
             }
             return Err(why);
@@ -216,7 +216,7 @@ impl RootWatch {
         kernel: &mut FsWatcher,
         root: &Root,
         dir: &Path,
-    ) -> Result<(), Unwatched> {
+    ) -> Result<(), WatchError> {
         let Some(known) = self.watched.remove(dir) else {
             return Ok(());
         };
@@ -262,22 +262,22 @@ pub(super) fn poll_interval(root: &Root) -> Duration {
 }
 
 /// Says which limit leaves no room for another watch, and how to raise it.
-pub(super) fn limit_advice(limit: Limit) -> &'static str {
+pub(super) fn limit_advice(limit: WatchLimit) -> &'static str {
     match limit {
-        Limit::Instances => {
+        WatchLimit::Instances => {
             "A limit of the kernel's is reached: this user may have no more inotify instances. Disks have \
              nothing to do with it. The cure: sudo sysctl fs.inotify.max_user_instances=1024 (in a user \
              namespace also user.max_inotify_instances)."
         }
-        Limit::Files => {
+        WatchLimit::Files => {
             "A limit is reached: there can be no more open files. The cure: a higher limit (ulimit -n, \
              LimitNOFILE= of a unit; of the whole system: sysctl fs.file-max)."
         }
-        Limit::Threads => {
+        WatchLimit::Threads => {
             "There can be no more threads. The cure: a higher limit of processes (ulimit -u, TasksMax= \
              of a unit)."
         }
-        Limit::Watches => {
+        WatchLimit::Watches => {
             "A limit of the kernel's is reached: this user may watch no more directories. Disks have \
              nothing to do with it. The cure: sudo sysctl fs.inotify.max_user_watches=524288 (in a user \
              namespace also user.max_inotify_watches)."
@@ -344,7 +344,7 @@ mod tests {
         };
         check(shut, true, "its coming is not heard");
         check(
-            |root_watch| root_watch.coverage = Coverage::LimitReached(Limit::Watches),
+            |root_watch| root_watch.coverage = Coverage::LimitReached(WatchLimit::Watches),
             true,
             "nor its being replaced",
         );

@@ -19,7 +19,7 @@ use crate::reap::claim;
 use crate::root::Root;
 use crate::scan::{self, Met};
 use crate::stats::LastScan;
-use crate::watch::{RECURSIVE, Unwatched};
+use crate::watch::{RECURSIVE, WatchError};
 
 impl Supervisor {
     /// Scans the directory `below` a root: watches what is below it, and tracks what is there.
@@ -162,10 +162,10 @@ impl Supervisor {
     }
 
     /// Says once what cannot be watched, and nothing more until all of the root is watched again.
-    fn report_unwatched(&mut self, index: usize, root: &Root, unwatched: &[(PathBuf, Unwatched)]) {
+    fn report_unwatched(&mut self, index: usize, root: &Root, unwatched: &[(PathBuf, WatchError)]) {
         let mut why = unwatched
             .iter()
-            .filter(|(_, why)| !matches!(why, Unwatched::Gone));
+            .filter(|(_, why)| !matches!(why, WatchError::Missing));
         let Some((first, reason)) = why.next() else {
             return;
         };
@@ -178,10 +178,10 @@ impl Supervisor {
         let more = why.count();
         let every = span(poll_interval(root));
         let reason = match reason {
-            Unwatched::Limit(limit) => limit_advice(*limit).to_owned(),
-            Unwatched::Other(error) => error.to_string(),
+            WatchError::Limit(limit) => limit_advice(*limit).to_owned(),
+            WatchError::Other(error) => error.to_string(),
             // Those are left out above.
-            Unwatched::Gone => String::new(),
+            WatchError::Missing => String::new(),
         };
         log::warn!(
             "cannot watch {first:?} and {more} directories more in {:?}. {reason} Meanwhile they \

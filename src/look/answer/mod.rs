@@ -36,7 +36,7 @@ const LATE: Duration = Duration::from_secs(3);
 
 /// The largest number of probes that are started at a time, each of which may be left behind. Paths beyond
 /// that are asked about the next time.
-const MOST: usize = 256;
+const MAX_PROBES: usize = 256;
 
 /// The paths that were asked about, and their answers.
 static KNOWN: Mutex<KnownPaths> = Mutex::new(KnownPaths {
@@ -52,7 +52,7 @@ struct KnownPaths {
 
 enum ProbeState {
     /// The probe that has not come back yet.
-    Asked(Probe),
+    Pending(Probe),
     /// The answer holds until then.
     Answered(Instant),
 }
@@ -91,7 +91,7 @@ impl KnownPaths {
             .map(|&path| path.to_owned())
             .collect();
         if !unknown.is_empty() {
-            self.forget_stale(now);
+            self.drop_expired(now);
             self.ask(unknown, now + PATIENCE);
         }
         let is_silent =
@@ -108,7 +108,7 @@ impl KnownPaths {
             None => false,
             Some(ProbeState::Answered(until)) => now < *until,
             Some(state) => {
-                if let ProbeState::Asked(probe) = state
+                if let ProbeState::Pending(probe) = state
                     && probe.has_ended(now)
                 {
                     *state = ProbeState::Answered(now + LATE);
@@ -119,9 +119,9 @@ impl KnownPaths {
     }
 
     /// Drops the answers that do not hold any more.
-    fn forget_stale(&mut self, now: Instant) {
+    fn drop_expired(&mut self, now: Instant) {
         self.states.retain(|_, state| match state {
-            ProbeState::Asked(_) => true,
+            ProbeState::Pending(_) => true,
             ProbeState::Answered(until) => now < *until,
         });
     }
@@ -132,7 +132,7 @@ impl KnownPaths {
         let mut above = path.ancestors().skip(1);
         above.any(|above| {
             self.is_known(above, now)
-                && matches!(self.states.get(above), Some(ProbeState::Asked(_)))
+                && matches!(self.states.get(above), Some(ProbeState::Pending(_)))
         })
     }
 
@@ -140,13 +140,13 @@ impl KnownPaths {
     /// a probe of its own.
     fn ask(&mut self, paths: Vec<PathBuf>, deadline: Instant) {
         let Some(mut probe) = Probe::start(&paths) else {
-            return self.take_on_trust(paths);
+            return self.note_answers(paths);
         };
         let mut reached = 0;
         loop {
             let stalled_at = deadline.min(Instant::now() + STALL);
             if probe.has_ended(stalled_at) {
-                return self.take_on_trust(paths);
+                return self.note_answers(paths);
             }
             match probe.reached() {
                 now if now > reached => reached = now,
@@ -155,34 +155,34 @@ impl KnownPaths {
         }
         probe.stop();
         let mut paths = paths.into_iter();
-        self.take_on_trust(paths.by_ref().take(reached).collect());
+        self.note_answers(paths.by_ref().take(reached).collect());
         let mut rest = paths;
         let slow = rest.next();
         let mut asked: Vec<PathBuf> = Vec::new();
         if let Some(slow) = slow {
-            self.states.insert(slow.clone(), ProbeState::Asked(probe));
+            self.states.insert(slow.clone(), ProbeState::Pending(probe));
             asked.push(slow);
         }
-        for path in rest.take(MOST) {
+        for path in rest.take(MAX_PROBES) {
             match Probe::start(std::slice::from_ref(&path)) {
                 Some(probe) => {
-                    self.states.insert(path.clone(), ProbeState::Asked(probe));
+                    self.states.insert(path.clone(), ProbeState::Pending(probe));
                     asked.push(path);
                 }
-                None => self.take_on_trust(vec![path]),
+                None => self.note_answers(vec![path]),
             }
         }
         for path in asked {
-            if let Some(ProbeState::Asked(probe)) = self.states.get_mut(&path)
+            if let Some(ProbeState::Pending(probe)) = self.states.get_mut(&path)
                 && probe.has_ended(deadline)
             {
-                self.take_on_trust(vec![path]);
+                self.note_answers(vec![path]);
             }
         }
     }
 
     /// Notes that `paths` answer: their probe came back, or none can be made here.
-    fn take_on_trust(&mut self, paths: Vec<PathBuf>) {
+    fn note_answers(&mut self, paths: Vec<PathBuf>) {
         let until = Instant::now() + FRESH;
         let answered = paths
             .into_iter()

@@ -12,13 +12,13 @@ use std::thread::JoinHandle;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::pipe::{PipeFlags, pipe_with};
 
-use super::Tell;
+use super::MountCallback;
 
 /// A line of the table: what is mounted, by its numbers, and where.
 type MountEntry = (Vec<u8>, PathBuf);
 
 /// After a change so long is waited, nanoseconds: a container that starts mounts a dozen things.
-const STORM: i64 = 20_000_000;
+const SETTLE_TIME: i64 = 20_000_000;
 
 /// A thread that sleeps in poll(2) until the table changes or its end comes.
 #[derive(Debug)]
@@ -37,13 +37,13 @@ impl Drop for Listener {
     }
 }
 
-pub(super) fn listen(tell: Tell) -> Option<Listener> {
+pub(super) fn listen(tell: MountCallback) -> Option<Listener> {
     let begun = || -> io::Result<Listener> {
         let mut table = File::open("/proc/self/mountinfo")?;
         let known = read(&mut table)?;
         let (ended, end) = pipe_with(PipeFlags::CLOEXEC)?;
         let thread = std::thread::Builder::new().name("orphand-mounts".into());
-        let thread = thread.spawn(move || follow(&mut table, known, &ended, tell))?;
+        let thread = thread.spawn(move || watch_table(&mut table, known, &ended, tell))?;
         Ok(Listener {
             end: Some(end),
             thread: Some(thread),
@@ -59,10 +59,15 @@ pub(super) fn listen(tell: Tell) -> Option<Listener> {
         .ok()
 }
 
-fn follow(table: &mut File, mut known: HashSet<MountEntry>, ended: &OwnedFd, mut tell: Tell) {
+fn watch_table(
+    table: &mut File,
+    mut known: HashSet<MountEntry>,
+    ended: &OwnedFd,
+    mut tell: MountCallback,
+) {
     let storm = Timespec {
         tv_sec: 0,
-        tv_nsec: STORM,
+        tv_nsec: SETTLE_TIME,
     };
     loop {
         let mut both = [

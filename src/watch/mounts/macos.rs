@@ -6,12 +6,12 @@
 //! goes below a root. notify passes all three on, and `translate.rs` takes them for the end of the
 //! directory at that place: it is looked at again.
 
-use super::Tell;
+use super::MountCallback;
 
 /// There is none.
 #[derive(Debug)]
 pub(super) enum Listener {}
 
-pub(super) fn listen(_: Tell) -> Option<Listener> {
+pub(super) fn listen(_: MountCallback) -> Option<Listener> {
     None
 }

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 mod system;
 
 /// What is called with the places where something was mounted or unmounted.
-pub type Tell = Box<dyn FnMut(Vec<PathBuf>) + Send>;
+pub type MountCallback = Box<dyn FnMut(Vec<PathBuf>) + Send>;
 
 /// Listens until it is dropped.
 #[derive(Debug)]
@@ -19,7 +19,7 @@ pub struct MountListener {
 /// Begins to listen: what is mounted after this has returned is told. `None`: here it cannot be
 /// heard, or by other means only.
 #[must_use]
-pub fn listen(tell: Tell) -> Option<MountListener> {
+pub fn listen(tell: MountCallback) -> Option<MountListener> {
     let system = system::listen(tell)?;
     Some(MountListener { _system: system })
 }
