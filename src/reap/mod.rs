@@ -414,18 +414,17 @@ impl Reaper {
         self.at(Step::Open, name);
         // One that was opened by the look cannot be another file by now, as long as it is open: so
         // it is what the name stands for, if Step::Judge finds it to be what Step::Look has seen.
-        let opened =
-            match opened {
-                Some(leased) => Ok(leased),
-                None => Err(evidence::open_for_check(dir, name).map_err(|error| {
-                    match error.kind() {
-                        io::ErrorKind::NotFound => Outcome::Settled,
-                        // Somebody else's lease is in the way: that is a holder.
-                        io::ErrorKind::WouldBlock => Outcome::Kept(Reason::InUse),
-                        _ => failed(Step::Open)(error),
-                    }
-                })?),
-            };
+        let opened = match opened {
+            Some(leased) => Ok(leased),
+            None => Err(evidence::open_for_check(dir, name).map_err(|error| {
+                match error.kind() {
+                    io::ErrorKind::NotFound => Outcome::Settled,
+                    // Somebody else's lease is in the way: that is a holder.
+                    io::ErrorKind::WouldBlock => Outcome::Kept(Reason::InUse),
+                    _ => failed(Step::Open)(error),
+                }
+            })?),
+        };
 
         self.at(Step::Prove, name);
         let (mut hold, mut leased) = match opened {

@@ -1,11 +1,9 @@
 //! Mounts on Linux: `/proc/self/mountinfo`, which poll(2) reports as changed (proc(5)).
 
 use std::collections::HashSet;
-use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Read, Seek};
 use std::os::fd::OwnedFd;
-use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 use std::thread::JoinHandle;
 
@@ -13,6 +11,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::pipe::{PipeFlags, pipe_with};
 
 use super::MountCallback;
+use crate::mountinfo;
 
 /// A line of the table: what is mounted, by its numbers, and where.
 type MountEntry = (Vec<u8>, PathBuf);
@@ -111,40 +110,10 @@ fn read(table: &mut File) -> io::Result<HashSet<MountEntry>> {
         .collect())
 }
 
-/// `36 35 98:0 /mnt1 /mnt/parent rw,noatime …`: number, parent's number, device, what of it, where.
+/// Parses a line of the table.
 fn parse(line: &[u8]) -> Option<MountEntry> {
-    let mut fields = line.split(|byte| *byte == b' ');
-    let what: Vec<&[u8]> = fields.by_ref().take(4).collect();
-    let place = unescaped(fields.next()?);
-    Some((what.join(&b' '), OsString::from_vec(place).into()))
-}
-
-/// Space, tab, line feed and backslash are written as three octal digits after a backslash.
-fn unescaped(mut field: &[u8]) -> Vec<u8> {
-    let mut plain = Vec::with_capacity(field.len());
-    while let [first, rest @ ..] = field {
-        let (byte, after) = match (first, rest) {
-            (
-                b'\\',
-                [
-                    a @ b'0'..=b'3',
-                    b @ b'0'..=b'7',
-                    c @ b'0'..=b'7',
-                    after @ ..,
-                ],
-            ) => {
-                let digits = [a, b, c].map(|digit| digit - b'0');
-                (
-                    digits.iter().fold(0, |byte, digit| byte << 3 | digit),
-                    after,
-                )
-            }
-            _ => (*first, rest),
-        };
-        plain.push(byte);
-        field = after;
-    }
-    plain
+    let mount = mountinfo::parse(line)?;
+    Some((mount.source.to_owned(), mount.path))
 }
 
 #[cfg(test)]
