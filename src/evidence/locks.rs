@@ -1,4 +1,4 @@
-//! What the kernel's table of locks says of a file: for words. That it says nothing proves nothing.
+//! Caches the kernel's table of locks, for messages. A missing entry proves nothing.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -8,24 +8,24 @@ use crate::clock;
 use crate::decide::observation::Fingerprint;
 use crate::decide::time::Mono;
 
-/// Which files are locked, as it was a moment ago. The table is the machine's, and may be long (5 to 16 ms for
-/// 3,000 locks, measured on Linux 6.18): one reading answers for all that is looked at in the meantime.
+/// The files that were locked when the table was read last. The table is the one of the whole machine and may be long
+/// (reading 3,000 locks takes 5 to 16 ms, measured on Linux 6.18), so one reading is used for several files.
 #[derive(Debug, Default)]
 pub struct Locks(Mutex<LockTable>);
 
 #[derive(Debug, Default)]
 struct LockTable {
-    /// Until when it is not read again.
+    /// The time until which the table is not read again.
     until: Mono,
-    /// By the number of the file, the devices.
+    /// The devices of the locked files, by inode number.
     files: HashMap<u64, Vec<u64>>,
 }
 
-/// So many times as long as a reading took, it is not read again.
+/// A reading is reused for this multiple of the time that it took.
 const REUSE_FACTOR: u32 = 9;
 
 impl Locks {
-    /// Whether `file` is seen to be locked, or somebody to wait for a lock on it.
+    /// Reports whether the table shows a lock on `file`, or a process that waits for one.
     #[must_use]
     pub fn is_locked(&self, file: &Fingerprint) -> bool {
         let mut table = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -35,9 +35,9 @@ impl Locks {
             let read = clock::mono();
             table.until = read.after(read.since(now) * REUSE_FACTOR);
         }
-        let is_it = |device: &u64| system::may_be_device(*device, file.dev);
+        let matches = |device: &u64| system::may_be_device(*device, file.dev);
         let devices = table.files.get(&file.ino);
-        devices.is_some_and(|devices| devices.iter().any(is_it))
+        devices.is_some_and(|devices| devices.iter().any(matches))
     }
 }
 
@@ -56,7 +56,7 @@ mod tests {
     use crate::decide::time::Wall;
 
     #[test]
-    fn which_files_it_tells_of() {
+    fn locked_files_are_found_by_inode_and_device() {
         let dev = rustix::fs::makedev;
         let locked = [(dev(8, 1), 123), (dev(0, 0x27), 77)].map(|(dev, ino)| FileId { dev, ino });
         let locks = Locks(Mutex::new(LockTable {

@@ -1,8 +1,8 @@
-//! The mark that `restore` leaves on a file, so that no watcher takes it again by itself.
+//! The mark that `restore` puts on a file, so that no watcher removes the file again.
 //!
-//! It is an extended attribute, because it must be seen by every orphand of every user, and it
-//! names the state that the file was in: any change of the content makes it void. Where a file
-//! system has no such attributes, a list in the state folder does the same for one user.
+//! The mark is an extended attribute, because the orphand of every user must see it. It names the state of the file, so
+//! any change of the content makes it invalid. On a file system without extended attributes, a list in the state folder
+//! replaces it for one user.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -15,19 +15,20 @@ use crate::decide::observation::Fingerprint;
 use crate::error;
 use crate::state::{open_own, read_own};
 
-/// The most that the list may have, bytes. One that is larger is not read, and every file in question is kept.
+/// The largest size of the list, in bytes. A larger list is not read, and every file that it could name is kept.
 const MAX_LIST_BYTES: u64 = 64_000_000;
 
-/// Where the marks are kept that a file cannot carry itself.
+/// Reads and writes the marks of restored files.
 #[derive(Clone, Debug)]
 pub struct RestoreMarks {
+    /// The list of the marks that could not be stored as extended attributes.
     list: Option<PathBuf>,
-    /// What the list said when it was read for all of a batch.
+    /// The content of the list, if it was read once for a whole batch.
     cached: Option<Arc<io::Result<String>>>,
 }
 
 impl RestoreMarks {
-    /// `state` is the state folder, where there is one.
+    /// Creates the marks. `state` is the state folder, if there is one.
     #[must_use]
     pub fn new(state: Option<&Path>) -> RestoreMarks {
         RestoreMarks {
@@ -36,11 +37,11 @@ impl RestoreMarks {
         }
     }
 
-    /// The same, with the list as it is now: it is not read again for each file of a batch.
+    /// Returns a copy that holds the current content of the list, so that the list is not read again for each file of a
+    /// batch.
     ///
-    /// A mark is put before the file gets its old name back, and giving that sets the time of its
-    /// last change. So a file that an *earlier* look saw in the state that it is in now was marked
-    /// before this call, if ever.
+    /// A file is marked before it gets its old name back, and the rename sets its ctime. So if an *earlier* look has seen
+    /// the file in its current state, any mark was stored before this call.
     #[must_use]
     pub fn with_list_read(&self) -> RestoreMarks {
         RestoreMarks {
@@ -49,7 +50,7 @@ impl RestoreMarks {
         }
     }
 
-    /// Marks `file`, which is in the state `seen`.
+    /// Marks `file`, whose state is `seen`.
     pub fn put(&self, file: BorrowedFd<'_>, seen: &Fingerprint) -> io::Result<()> {
         let mark = format_mark(seen);
         match system::set_mark(file, system::RESTORED, mark.as_bytes()) {
@@ -69,8 +70,8 @@ impl RestoreMarks {
         list.write_all(line.as_bytes())
     }
 
-    /// The list as it is. A state folder that may not be read is done without, and so is what we have
-    /// not written.
+    /// Returns the content of the list. It is empty if the state folder cannot be read, and if the list was not written
+    /// by orphand.
     fn read_list(&self) -> io::Result<String> {
         let Some(list) = &self.list else {
             return Ok(String::new());
@@ -95,29 +96,30 @@ impl RestoreMarks {
         }
     }
 
-    /// Whether `file` carries the mark of the very state that it is in.
+    /// Reports whether `file` has a mark for its current state.
     pub fn has(&self, file: BorrowedFd<'_>, seen: &Fingerprint) -> io::Result<bool> {
         if let Some(found) = system::read_mark(file, system::RESTORED)? {
             return Ok(found == format_mark(seen).as_bytes());
         }
-        let lists = |list: &str| {
-            // Mostly there is nothing in it to be compared with.
+        let is_listed = |list: &str| {
+            // The list is nearly always empty.
             !list.is_empty() && {
                 let line = format!("{} {}", seen.dev, format_mark(seen));
                 list.lines().any(|known| known == line)
             }
         };
         match &self.cached {
-            Some(said) => match said.as_ref() {
-                Ok(list) => Ok(lists(list)),
+            Some(cached) => match cached.as_ref() {
+                Ok(list) => Ok(is_listed(list)),
                 Err(error) => Err(error::copy(error)),
             },
-            None => Ok(lists(&self.read_list()?)),
+            None => Ok(is_listed(&self.read_list()?)),
         }
     }
 }
 
-/// Inode, size and time of the last change of content. Not `ctime`: putting the mark sets it.
+/// Returns the mark for the state `seen`: inode number, size and mtime. It does not contain the ctime, which changes when
+/// the mark is stored.
 fn format_mark(seen: &Fingerprint) -> String {
     let (sec, nsec) = (seen.mtime.sec, seen.mtime.nsec);
     format!("1 {} {} {sec}.{nsec:09}", seen.ino, seen.size)

@@ -61,8 +61,8 @@ fn observation(seen: &Statx) -> Observation {
     }
 }
 
-/// Reports whether the number of blocks says nothing about the data of a file. On Linux it always does: on btrfs and f2fs
-/// a compressed file only has fewer blocks.
+/// Reports whether the number of blocks says nothing about the data of a file. On Linux the number can always be used: a
+/// compressed file on btrfs or f2fs has fewer blocks.
 pub(super) fn is_compressed(_: BorrowedFd<'_>) -> io::Result<bool> {
     Ok(false)
 }
