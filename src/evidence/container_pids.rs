@@ -27,8 +27,8 @@ struct LastWalk {
 impl ContainerPids {
     /// Returns the pids in this namespace of the processes that have the number `pid` in a child namespace.
     ///
-    /// The temp in question has been unchanged at least since `since`. Its writer existed before that time, so a walk that
-    /// began at that time or later has found the writer if it is still running.
+    /// The temp in question has been unchanged at least since `since`. Its writer existed before that time, so a walk
+    /// that began at that time or later has found the writer if it is still running.
     ///
     /// # Errors
     ///

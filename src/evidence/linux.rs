@@ -24,9 +24,9 @@ use crate::look::Dir;
 
 /// Opens a file that was observed to be regular, to check whether another process uses it.
 ///
-/// `RACE:` between the observation and this call the name may be given to a FIFO, a socket or a device. `O_NONBLOCK` and
-/// `O_NOCTTY` make the first two harmless. Worst case: a device special file, put there by a user who has the right to
-/// create one, is opened and closed.
+/// `RACE:` between the observation and this call the name may be given to a FIFO, a socket or a device. `O_NONBLOCK`
+/// and `O_NOCTTY` make the first two harmless. Worst case: a device special file, put there by a user who has the right
+/// to create one, is opened and closed.
 pub fn open_for_check(dir: &Dir, name: &OsStr) -> io::Result<OwnedFd> {
     let no_wait = rule!("open-never-waits", OFlags::NONBLOCK, without: OFlags::empty());
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | no_wait | OFlags::NOCTTY | OFlags::CLOEXEC;
@@ -37,8 +37,8 @@ pub fn open_for_check(dir: &Dir, name: &OsStr) -> io::Result<OwnedFd> {
     }
 }
 
-/// Prepares the current thread for leases. While this value exists, SIGIO is blocked in this thread and in no other: the
-/// kernel announces a broken lease by SIGIO, which kills the process by default. No setting of the whole process is
+/// Prepares the current thread for leases. While this value exists, SIGIO is blocked in this thread and in no other:
+/// the kernel announces a broken lease by SIGIO, which kills the process by default. No setting of the whole process is
 /// changed.
 #[derive(Debug)]
 pub struct LeaseThread {
@@ -77,10 +77,10 @@ impl LeaseThread {
 
     /// Checks with the kernel whether any other process has `file` open or mapped, by requesting a write lease.
     ///
-    /// The kernel grants the lease only if no process on this machine uses the file: under any name, in any namespace, by
-    /// a mapping whose descriptor is closed, or by a descriptor in flight over a socket (fcntl(2), and measured on ext4,
-    /// xfs, btrfs and tmpfs). On overlayfs the lease does not cover mappings and users of the lower layers. A lease needs
-    /// the owner's uid or `CAP_LEASE`.
+    /// The kernel grants the lease only if no process on this machine uses the file: under any name, in any namespace,
+    /// by a mapping whose descriptor is closed, or by a descriptor in flight over a socket (fcntl(2), and measured on
+    /// ext4, xfs, btrfs and tmpfs). On overlayfs the lease does not cover mappings and users of the lower layers. A
+    /// lease needs the owner's uid or `CAP_LEASE`.
     #[must_use]
     pub fn lease(&self, file: OwnedFd) -> (UseState, LeasedFile) {
         let mut leased = LeasedFile {
@@ -198,8 +198,8 @@ impl LeasedFile {
     /// Checks whether the file is still unused.
     ///
     /// Two checks are needed. `F_GETLEASE` shows a process that waits in an open until the lease is released (as
-    /// `F_RDLCK` or `F_UNLCK`). A second request for the lease shows a process whose open has looked up the name but not
-    /// checked the lease yet, for example because an on-access scanner delays it.
+    /// `F_RDLCK` or `F_UNLCK`). A second request for the lease shows a process whose open has looked up the name but
+    /// not checked the lease yet, for example because an on-access scanner delays it.
     #[must_use]
     pub fn still_held(&self) -> UseState {
         // SAFETY: F_GETLEASE takes no argument.
@@ -216,11 +216,11 @@ impl LeasedFile {
         }
     }
 
-    /// Locks the file. Returns `true` if another process holds a BSD or POSIX lock on it. Otherwise no other process can
-    /// get a BSD lock, or a POSIX or OFD write lock, before [`LeasedFile::release`].
+    /// Locks the file. Returns `true` if another process holds a BSD or POSIX lock on it. Otherwise no other process
+    /// can get a BSD lock, or a POSIX or OFD write lock, before [`LeasedFile::release`].
     ///
-    /// This is only for files that are removed even if a process may use them. A BSD lock can be detected only by taking
-    /// it (`/proc/locks` is incomplete), and a live program that tries to lock the file in the meantime fails.
+    /// This is only for files that are removed even if a process may use them. A BSD lock can be detected only by
+    /// taking it (`/proc/locks` is incomplete), and a live program that tries to lock the file in the meantime fails.
     ///
     /// RACE: another process may take a POSIX read lock right after this call, because a file that is open only for
     /// reading cannot be locked against readers. Worst case: on the user's request a file is removed that was locked a
@@ -254,8 +254,8 @@ impl LeasedFile {
         }
     }
 
-    /// Releases lease and lock, and keeps the file open. Closing the file would not release them while a forked child has
-    /// the descriptor.
+    /// Releases lease and lock, and keeps the file open. Closing the file would not release them while a forked child
+    /// has the descriptor.
     pub fn release(&mut self) {
         if std::mem::take(&mut self.has_lease) {
             let _ = self.set_lease(libc::F_UNLCK);
@@ -284,8 +284,9 @@ impl Drop for LeasedFile {
 /// The writer has ended if there is no such process, if the process is a zombie, or if it started after the last change
 /// of the temp. `written` is the latest time at which that change can have happened, if that is known.
 ///
-/// A thread of the kernel cannot have written the temp, and neither can init. A process of another user can: it may have
-/// given up root since then, or have given the file away (`CAP_CHOWN`), and no file in `/proc` shows that for certain.
+/// A thread of the kernel cannot have written the temp, and neither can init. A process of another user can: it may
+/// have given up root since then, or have given the file away (`CAP_CHOWN`), and no file in `/proc` shows that for
+/// certain.
 #[must_use]
 pub fn writer(pid: u32, written: Option<Mono>) -> Writer {
     let Some(process) = i32::try_from(pid).ok().and_then(Pid::from_raw) else {
@@ -314,8 +315,8 @@ pub fn writer(pid: u32, written: Option<Mono>) -> Writer {
     }
 }
 
-/// Reports whether `pid` is init. Only in the initial pid namespace (`PROC_PID_INIT_INO` of linux/proc_ns.h) is number 1
-/// a process that never writes a temp with its pid. In a container it is the container's own program.
+/// Reports whether `pid` is init. Only in the initial pid namespace (`PROC_PID_INIT_INO` of linux/proc_ns.h) is number
+/// 1 a process that never writes a temp with its pid. In a container it is the container's own program.
 fn is_init(pid: u32) -> bool {
     const INITIAL: &str = "pid:[4026531836]";
     let namespace = fs::read_link("/proc/self/ns/pid");
@@ -391,8 +392,8 @@ fn has_ended(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(libc::ESRCH)
 }
 
-/// Reports whether the process `pid` has at most one thread. If its threads cannot be listed for any reason but its end,
-/// the answer is `false`.
+/// Reports whether the process `pid` has at most one thread. If its threads cannot be listed for any reason but its
+/// end, the answer is `false`.
 fn is_its_last_thread(pid: u32) -> bool {
     match numeric_names(&task_dir(pid)) {
         Ok(threads) => threads.len() < 2,
@@ -488,8 +489,8 @@ pub(super) fn is_locked(leased: Option<&LeasedFile>) -> Option<bool> {
 
 /// Returns the files that are locked according to `/proc/locks`.
 ///
-/// The kernel returns the table one page at a time. If a lock is released between two pages, another lock may be left out
-/// (measured on Linux 6.18). So a table of several pages is read several times.
+/// The kernel returns the table one page at a time. If a lock is released between two pages, another lock may be left
+/// out (measured on Linux 6.18). So a table of several pages is read several times.
 pub(super) fn locked_files() -> io::Result<Vec<FileId>> {
     const READINGS: usize = 4;
     let mut locked = Vec::new();
@@ -518,8 +519,9 @@ pub(super) fn locked_files() -> io::Result<Vec<FileId>> {
     Ok(locked)
 }
 
-/// Reports whether any process holds a POSIX lock on `file`. The kernel is asked for conflicts with an OFD lock, so POSIX
-/// locks of this process count too. But a process loses them when it closes the file, which each look does (fcntl(2)).
+/// Reports whether any process holds a POSIX lock on `file`. The kernel is asked for conflicts with an OFD lock, so
+/// POSIX locks of this process count too. But a process loses them when it closes the file, which each look does
+/// (fcntl(2)).
 fn has_posix_lock(file: BorrowedFd<'_>) -> io::Result<bool> {
     let found = lock_whole_file(file, libc::F_OFD_GETLK, libc::F_WRLCK)?;
     Ok(found != libc::F_UNLCK)
@@ -671,8 +673,8 @@ impl ProcessWalk {
         }
     }
 
-    /// Adds the files that the process or thread at `at` uses to `held`. Returns whether it could be examined completely,
-    /// and whether it has any memory.
+    /// Adds the files that the process or thread at `at` uses to `held`. Returns whether it could be examined
+    /// completely, and whether it has any memory.
     fn examine(&self, pid: u32, at: &Path, held: &mut HeldFiles) -> (bool, bool) {
         // The descriptors of this process are the ones that this check itself uses. Its mappings are not.
         let fds = match pid == std::process::id() {
@@ -757,8 +759,8 @@ fn numeric_names(folder: &Path) -> io::Result<Vec<u32>> {
     Ok(numbers)
 }
 
-/// Reports whether this process is root in the initial pid and user namespaces. In any other namespace it sees only some
-/// of the processes, without an error.
+/// Reports whether this process is root in the initial pid and user namespaces. In any other namespace it sees only
+/// some of the processes, without an error.
 fn sees_every_process() -> bool {
     rustix::process::geteuid().is_root()
         && is_namespace("pid", INITIAL_PID_NAMESPACE)

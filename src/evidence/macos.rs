@@ -1,6 +1,6 @@
-//! Evidence on macOS. A walk over the processes shows the holders of a file. If the kernel refuses to remove the name of
-//! a file in use, a removal that succeeds proves that the file was unused. This code is type-checked but was never run;
-//! see docs/platforms.md.
+//! Evidence on macOS. A walk over the processes shows the holders of a file. If the kernel refuses to remove the name
+//! of a file in use, a removal that succeeds proves that the file was unused. This code is type-checked but was never
+//! run; see docs/platforms.md.
 //!
 //! It relies on facts from the source of XNU (xnu-11417, macOS 15.4, or the version that is named):
 //!
@@ -37,13 +37,13 @@ use crate::look::Dir;
 /// Opens a file that was observed to be regular, to check whether another process uses it.
 ///
 /// `O_EVTONLY` makes the descriptor one of an event listener. The kernel does not count it as a use of the file, so it
-/// can stay open while the file is removed, and it does not prevent the ejection of a volume. It needs the right to read,
-/// like any other descriptor. Extended attributes and locks can be read through it: fgetxattr and `F_GETLK` check the
-/// vnode and our credentials, and not the mode of the descriptor.
+/// can stay open while the file is removed, and it does not prevent the ejection of a volume. It needs the right to
+/// read, like any other descriptor. Extended attributes and locks can be read through it: fgetxattr and `F_GETLK` check
+/// the vnode and our credentials, and not the mode of the descriptor.
 ///
-/// `RACE:` between the observation and this call the name may be given to a FIFO or a device. `O_NONBLOCK` and `O_NOCTTY`
-/// make a FIFO and a terminal harmless. Worst case: a device special file is opened and closed, or a file whose data is
-/// not on this disk is fetched.
+/// `RACE:` between the observation and this call the name may be given to a FIFO or a device. `O_NONBLOCK` and
+/// `O_NOCTTY` make a FIFO and a terminal harmless. Worst case: a device special file is opened and closed, or a file
+/// whose data is not on this disk is fetched.
 pub fn open_for_check(dir: &Dir, name: &OsStr) -> io::Result<OwnedFd> {
     Ok(rustix::fs::openat(
         dir.fd(),
@@ -63,8 +63,8 @@ fn listener_flags() -> OFlags {
         | OFlags::CLOEXEC
 }
 
-/// Checks whether files are used. It stores the last walk over the processes for a moment, so that one walk is enough for
-/// all files that are checked together.
+/// Checks whether files are used. It stores the last walk over the processes for a moment, so that one walk is enough
+/// for all files that are checked together.
 #[derive(Debug, Default)]
 pub struct LeaseThread {
     walks: Arc<Walks>,
@@ -79,8 +79,8 @@ impl LeaseThread {
 
     /// Checks whether any other process has `file` open or mapped.
     ///
-    /// [`UseState::InUse`] is certain. [`UseState::Unused`] has only the certainty that [`macos_hold::hold`] describes, and
-    /// may come from a walk that is a moment old. It allows the claim. The decisive checks come after the claim
+    /// [`UseState::InUse`] is certain. [`UseState::Unused`] has only the certainty that [`macos_hold::hold`] describes,
+    /// and may come from a walk that is a moment old. It allows the claim. The decisive checks come after the claim
     /// ([`LeasedFile::acquire`], and the removal itself).
     #[must_use]
     pub fn lease(&self, file: OwnedFd) -> (UseState, LeasedFile) {
@@ -125,9 +125,9 @@ impl LeasedFile {
         self.check(self.released)
     }
 
-    /// Returns [`UseState::Unused`] without a check. There is no lease that could have been broken since the last check. A
-    /// walk for each file of a batch would keep all of them without their names for that time (a walk takes a tenth of a
-    /// second or more). Instead, one walk that begins after the last claim of the batch serves all files
+    /// Returns [`UseState::Unused`] without a check. There is no lease that could have been broken since the last
+    /// check. A walk for each file of a batch would keep all of them without their names for that time (a walk takes a
+    /// tenth of a second or more). Instead, one walk that begins after the last claim of the batch serves all files
     /// ([`LeasedFile::acquire`]).
     #[must_use]
     pub fn still_held(&self) -> UseState {
@@ -157,14 +157,14 @@ impl LeasedFile {
         self.file.as_fd()
     }
 
-    /// Returns the flags with which the kernel refuses to remove the name of this file while it is in use. Returns `None`
-    /// if the kernel does not refuse it.
+    /// Returns the flags with which the kernel refuses to remove the name of this file while it is in use. Returns
+    /// `None` if the kernel does not refuse it.
     pub(crate) fn removal_flags(&self) -> Option<AtFlags> {
         self.kernel_refuses.then_some(NO_DELETE_BUSY)
     }
 
-    /// Reports whether the kernel itself refuses to remove the name of this file while it is in use. Otherwise a walk over
-    /// the processes is the only evidence.
+    /// Reports whether the kernel itself refuses to remove the name of this file while it is in use. Otherwise a walk
+    /// over the processes is the only evidence.
     #[must_use]
     pub fn is_proven_by_kernel(&self) -> bool {
         self.kernel_refuses
@@ -184,8 +184,8 @@ impl LeasedFile {
         let request = WalkRequest {
             dev: id.dev,
             since,
-            // Before the claim, and if the kernel proves it later, a walk only avoids that a holder loses the name of its
-            // file for a moment.
+            // Before the claim, and if the kernel proves it later, a walk only avoids that a holder loses the name of
+            // its file for a moment.
             thorough: since.is_some() && !self.kernel_refuses,
         };
         let (held, examined) = self.walks.find(request, id.ino);
@@ -203,8 +203,8 @@ impl LeasedFile {
     }
 }
 
-/// Returns whether the process `pid`, whose number a temp's name carries, can have written the temp. The writer has ended
-/// if there is no such process, or if the process is a zombie.
+/// Returns whether the process `pid`, whose number a temp's name carries, can have written the temp. The writer has
+/// ended if there is no such process, or if the process is a zombie.
 ///
 /// Start times are not compared. macOS stores them by the wall clock (`p_start` is the time of day of the fork), and a
 /// clock that was set could make a live writer younger than its own temp.
@@ -247,8 +247,8 @@ pub(super) fn may_be_device(listed: u64, dev: u64) -> bool {
     listed == dev
 }
 
-/// Returns whether another process holds a lock. `F_GETLK` reports a POSIX lock of another process, and a flock(2) of any
-/// process.
+/// Returns whether another process holds a lock. `F_GETLK` reports a POSIX lock of another process, and a flock(2) of
+/// any process.
 fn is_locked_by_others(file: BorrowedFd<'_>) -> io::Result<bool> {
     let mut lock = libc::flock {
         l_start: 0,
@@ -264,8 +264,8 @@ fn is_locked_by_others(file: BorrowedFd<'_>) -> io::Result<bool> {
     }
 }
 
-/// Reports whether the file may have an access control list, which could let other users write. ENOENT means that it has
-/// none (acl_get_fd_np in Apple's Libc). Any other error counts as a list.
+/// Reports whether the file may have an access control list, which could let other users write. ENOENT means that it
+/// has none (acl_get_fd_np in Apple's Libc). Any other error counts as a list.
 fn has_acl(file: BorrowedFd<'_>) -> bool {
     /// `ACL_TYPE_EXTENDED` of sys/acl.h.
     const EXTENDED: c_uint = 0x0000_0100;
@@ -306,8 +306,8 @@ enum RefusalTrial {
     NotYet(Option<Instant>),
 }
 
-/// Returns the type of file system on which a trial has shown that the kernel refuses removals. The trial is made once, in
-/// a private folder in `$TMPDIR`. If it was not possible, it is repeated at most once a minute.
+/// Returns the type of file system on which a trial has shown that the kernel refuses removals. The trial is made once,
+/// in a private folder in `$TMPDIR`. If it was not possible, it is repeated at most once a minute.
 fn refusing_file_system() -> Option<FileSystemType> {
     const RETRY: Duration = Duration::from_secs(60);
     static TRIAL: Mutex<RefusalTrial> = Mutex::new(RefusalTrial::NotYet(None));
@@ -448,8 +448,8 @@ impl Drop for Mapping {
 
 /// A walk is reused for this time, or for [`REUSE_FACTOR`] times its own duration if that is longer.
 const FRESH: Duration = Duration::from_millis(200);
-/// The multiple of its duration for which a walk is reused. It limits the cost of a steady stream of temps to a fifth of
-/// one core.
+/// The multiple of its duration for which a walk is reused. It limits the cost of a steady stream of temps to a fifth
+/// of one core.
 const REUSE_FACTOR: u32 = 5;
 
 /// The last walk.
@@ -601,8 +601,8 @@ fn examine(
 
 /// Reports whether a process that cannot be examined may use a file that only `our_uid` and root may write.
 ///
-/// This is so for a process of ours, also if it has another effective uid for a while, and for a file server, which does
-/// as root what its clients request. Other processes of root are trusted.
+/// This is so for a process of ours, also if it has another effective uid for a while, and for a file server, which
+/// does as root what its clients request. Other processes of root are trusted.
 fn is_relevant(info: &libc::proc_bsdshortinfo, our_uid: libc::uid_t) -> bool {
     const FILE_SERVERS: [&[u8]; 3] = [b"smbd", b"nfsd", b"AppleFileServer"];
     let is_ours = info.pbsi_uid == our_uid;
@@ -626,8 +626,8 @@ fn files_of(
         match vnode_of(pid, open.proc_fd) {
             Ok(seen) if seen.is_use() => note(seen.file()),
             Ok(_) => {}
-            // The descriptor was closed since then or revoked, or it is one of a file that we may not even stat. None of
-            // these is the file in question, because the same call succeeds for our own descriptor of that file.
+            // The descriptor was closed since then or revoked, or it is one of a file that we may not even stat. None
+            // of these is the file in question, because the same call succeeds for our own descriptor of that file.
             Err(Errno::BADF | Errno::NOENT | Errno::PERM | Errno::ACCESS) => {}
             Err(error) => return Err(error),
         }
@@ -651,16 +651,16 @@ fn files_of(
     if pid == own_pid() && mapped == 0 {
         return Err(Errno::NOSYS);
     }
-    // If the process had changed its uid since the first list, each of its descriptors would have failed with EPERM. This
-    // call fails in that case.
+    // If the process had changed its uid since the first list, each of its descriptors would have failed with EPERM.
+    // This call fails in that case.
     list(pid, libc::PROC_PIDLISTFDS).map(drop)
 }
 
 /// Calls `note` with each regular file that a process has mapped. Returns the number of mappings.
 ///
 /// The thorough way visits every region, like lsof, and is slow. The quick way lists only regions with a file, like
-/// Apple's own proc_listpidspath, and ends early at a mapping whose file was removed by force. Neither sees files that are
-/// mapped through the kernel's pagers for programs, for example the one of dyld.
+/// Apple's own proc_listpidspath, and ends early at a mapping whose file was removed by force. Neither sees files that
+/// are mapped through the kernel's pagers for programs, for example the one of dyld.
 fn mapped_files(
     pid: libc::pid_t,
     thorough: bool,

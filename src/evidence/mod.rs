@@ -1,8 +1,9 @@
 //! Collects the evidence about a temp: its use by processes, the state of its writer, and its target.
 //!
-//! Each system has its own file with the same functions. [`LeaseThread`] and [`LeasedFile`] prove that a file is unused.
-//! [`scan_processes`] finds the processes that use it, for messages. [`writer`] checks the process that a name carries,
-//! and [`open_for_check`] opens a file. If a system cannot prove something, it reports that, and the temp is kept.
+//! Each system has its own file with the same functions. [`LeaseThread`] and [`LeasedFile`] prove that a file is
+//! unused. [`scan_processes`] finds the processes that use it, for messages. [`writer`] checks the process that a name
+//! carries, and [`open_for_check`] opens a file. If a system cannot prove something, it reports that, and the temp is
+//! kept.
 
 use std::collections::{HashMap, HashSet};
 use std::ffi::OsString;

@@ -40,8 +40,8 @@ impl RestoreMarks {
     /// Returns a copy that holds the current content of the list, so that the list is not read again for each file of a
     /// batch.
     ///
-    /// A file is marked before it gets its old name back, and the rename sets its ctime. So if an *earlier* look has seen
-    /// the file in its current state, any mark was stored before this call.
+    /// A file is marked before it gets its old name back, and the rename sets its ctime. So if an *earlier* look has
+    /// seen the file in its current state, any mark was stored before this call.
     #[must_use]
     pub fn with_list_read(&self) -> RestoreMarks {
         RestoreMarks {
@@ -118,8 +118,8 @@ impl RestoreMarks {
     }
 }
 
-/// Returns the mark for the state `seen`: inode number, size and mtime. It does not contain the ctime, which changes when
-/// the mark is stored.
+/// Returns the mark for the state `seen`: inode number, size and mtime. It does not contain the ctime, which changes
+/// when the mark is stored.
 fn format_mark(seen: &Fingerprint) -> String {
     let (sec, nsec) = (seen.mtime.sec, seen.mtime.nsec);
     format!("1 {} {} {sec}.{nsec:09}", seen.ino, seen.size)

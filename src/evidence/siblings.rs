@@ -1,9 +1,9 @@
-//! Finds the other names in a temp's directory that protect the temp: companions (`x.tmp-wal` beside `x.tmp`), and temps
-//! of which it may be the target (`x.tmp.tmp` beside `x.tmp`).
+//! Finds the other names in a temp's directory that protect the temp: companions (`x.tmp-wal` beside `x.tmp`), and
+//! temps of which it may be the target (`x.tmp.tmp` beside `x.tmp`).
 //!
 //! A directory is listed once for many temps. For few temps it is cheaper to look up the three companions of each. The
-//! listing of a large directory is reused for fifty times the time that it took, so that listings take at most a fiftieth
-//! of the time. The companions are looked up again right before each removal.
+//! listing of a large directory is reused for fifty times the time that it took, so that listings take at most a
+//! fiftieth of the time. The companions are looked up again right before each removal.
 
 use std::collections::{HashMap, HashSet};
 use std::ffi::{OsStr, OsString};
@@ -74,9 +74,9 @@ impl Siblings {
         Ok((siblings, count))
     }
 
-    /// Corrects the parsed name of a temp by the other names in the directory. Digits before a uuid belong to the target
-    /// if another file shows that targets end in such numbers: beside `metrics.4710`, `metrics.4711.<uuid>.tmp` is a temp
-    /// of `metrics.4711`.
+    /// Corrects the parsed name of a temp by the other names in the directory. Digits before a uuid belong to the
+    /// target if another file shows that targets end in such numbers: beside `metrics.4710`, `metrics.4711.<uuid>.tmp`
+    /// is a temp of `metrics.4711`.
     #[must_use]
     pub fn apply_numbered(&self, parsed: ParsedName) -> ParsedName {
         let mut targets = parsed.targets.iter();

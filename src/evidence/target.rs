@@ -50,8 +50,8 @@ impl FoundTarget {
     }
 }
 
-/// Finds the target of a temp in `dir`: the first of its possible target names that exists, and whether that file counts.
-/// If none exists, the result has the index of the first name.
+/// Finds the target of a temp in `dir`: the first of its possible target names that exists, and whether that file
+/// counts. If none exists, the result has the index of the first name.
 ///
 /// A target whose own name ends like the name of a temp cannot be recognized. `app.<uuid>.tmp` is parsed as a temp of
 /// `app`, as its writers name it. If `app` exists, nothing shows that the target was `app.<uuid>`.
@@ -101,7 +101,8 @@ pub fn find_target(
     Ok(first)
 }
 
-/// Finds the target again after the result `found`. A file that has not changed since then is not measured a second time.
+/// Finds the target again after the result `found`. A file that has not changed since then is not measured a second
+/// time.
 ///
 /// # Errors
 ///

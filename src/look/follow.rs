@@ -36,8 +36,8 @@ impl Dir {
     /// mount is crossed.
     ///
     /// `RACE:` each component is opened by name and then observed by handle, so only the last name can be replaced
-    /// between two calls, by `owner` or the superuser. Worst case: that happens in the microseconds before a removal, and
-    /// the temp is removed beside a symlink that leads elsewhere by then.
+    /// between two calls, by `owner` or the superuser. Worst case: that happens in the microseconds before a removal,
+    /// and the temp is removed beside a symlink that leads elsewhere by then.
     ///
     /// # Errors
     ///

@@ -61,8 +61,8 @@ fn observation(seen: &Statx) -> Observation {
     }
 }
 
-/// Reports whether the number of blocks says nothing about the data of a file. On Linux the number can always be used: a
-/// compressed file on btrfs or f2fs has fewer blocks.
+/// Reports whether the number of blocks says nothing about the data of a file. On Linux the number can always be used:
+/// a compressed file on btrfs or f2fs has fewer blocks.
 pub(super) fn is_compressed(_: BorrowedFd<'_>) -> io::Result<bool> {
     Ok(false)
 }
@@ -73,8 +73,8 @@ pub(super) const TRAVERSED: OFlags = DIRECTORY.union(OFlags::PATH);
 /// `PROC_SUPER_MAGIC` of linux/magic.h.
 const PROC_FS: u32 = 0x0000_9FA0;
 
-/// Returns the component `name` of the directory `at`. A symlink is held open while its owner and its target are read, so
-/// both belong to the same symlink.
+/// Returns the component `name` of the directory `at`. A symlink is held open while its owner and its target are read,
+/// so both belong to the same symlink.
 pub(super) fn path_part(at: BorrowedFd<'_>, name: &OsStr) -> io::Result<PathPart> {
     let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let part = rustix::fs::openat(at, name, flags, Mode::empty())?;
@@ -93,8 +93,8 @@ pub(super) fn path_part(at: BorrowedFd<'_>, name: &OsStr) -> io::Result<PathPart
     })
 }
 
-/// Opens `below` from `root`. The kernel itself refuses symlinks and other mounts. Without openat2(2) (before Linux 5.6,
-/// or with a seccomp filter that hides it) each component is opened in turn.
+/// Opens `below` from `root`. The kernel itself refuses symlinks and other mounts. Without openat2(2) (before Linux
+/// 5.6, or with a seccomp filter that hides it) each component is opened in turn.
 pub(super) fn open_beneath(root: BorrowedFd<'_>, below: &Path) -> io::Result<OwnedFd> {
     let no_symlinks =
         ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
@@ -137,10 +137,10 @@ pub(super) fn read(
 
 /// Returns the properties of the file system of `dir`, by the magic numbers of statfs(2) and linux/magic.h.
 ///
-/// [`LeaseCoverage::OpensAndMaps`] is for file systems on which it was measured that the kernel refuses a lease while any
-/// process has the file open or mapped. A file system that is not in the list is named by its number. On such a one a
-/// granted lease proves nothing: before Linux 7.0 a file system that does not implement leases grants them, even if it
-/// does not see its other clients.
+/// [`LeaseCoverage::OpensAndMaps`] is for file systems on which it was measured that the kernel refuses a lease while
+/// any process has the file open or mapped. A file system that is not in the list is named by its number. On such a one
+/// a granted lease proves nothing: before Linux 7.0 a file system that does not implement leases grants them, even if
+/// it does not see its other clients.
 pub(super) fn file_system(dir: BorrowedFd<'_>) -> io::Result<FileSystemInfo> {
     let magic = rustix::fs::fstatfs(dir)?.f_type as u32;
     let (name, lease_coverage, dates) = match magic {

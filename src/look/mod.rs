@@ -29,7 +29,8 @@ pub use data::{data_at_least, data_at_most};
 pub use follow::Followed;
 pub use system::{Buffer, PROC};
 
-/// Flags with which a directory is opened: a symlink is not followed, and child processes do not inherit the descriptor.
+/// Flags with which a directory is opened: a symlink is not followed, and child processes do not inherit the
+/// descriptor.
 const DIRECTORY: OFlags = OFlags::RDONLY
     .union(OFlags::DIRECTORY)
     .union(OFlags::NOFOLLOW)
@@ -200,8 +201,8 @@ fn path_part_by_name(at: BorrowedFd<'_>, name: &OsStr) -> io::Result<PathPart> {
 
 /// Opens the directory at `path`, one component at a time.
 ///
-/// A symlink in the path is followed only if it belongs to the superuser or to this user. Otherwise another user who can
-/// write to a directory of the path could redirect it, and have files deleted that only this user may delete
+/// A symlink in the path is followed only if it belongs to the superuser or to this user. Otherwise another user who
+/// can write to a directory of the path could redirect it, and have files deleted that only this user may delete
 /// (CVE-2018-6954 and similar ones).
 fn walk_to(path: &Path) -> Result<OwnedFd, RootError> {
     let us = rustix::process::geteuid().as_raw();
@@ -366,8 +367,8 @@ impl Dir {
         self.fd.as_fd()
     }
 
-    /// Returns the path: the root's path as it was given, and the path below the root. It is for messages and events. No
-    /// file is accessed by it.
+    /// Returns the path: the root's path as it was given, and the path below the root. It is for messages and events.
+    /// No file is accessed by it.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
@@ -443,8 +444,8 @@ impl Dir {
     }
 }
 
-/// Opens the regular file `name` in `at` to measure its data. Returns `None` if there is no permission to open it, and if
-/// opening it would break a lease of another process.
+/// Opens the regular file `name` in `at` to measure its data. Returns `None` if there is no permission to open it, and
+/// if opening it would break a lease of another process.
 ///
 /// # Errors
 ///

@@ -50,8 +50,8 @@ pub(super) struct AncestorWatches {
 type Identity = (u64, u64, Option<SystemTime>);
 
 impl AncestorWatches {
-    /// Watches the ancestors of `root` that exist. A caller that looks at the root after this call receives an event for
-    /// every change after that look.
+    /// Watches the ancestors of `root` that exist. A caller that looks at the root after this call receives an event
+    /// for every change after that look.
     pub(super) fn watch(
         &mut self,
         (callback_context, generation): (&CallbackContext, u32),

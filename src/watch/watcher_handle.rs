@@ -13,8 +13,8 @@ use super::Notification;
 use crate::clock;
 use crate::decide::time::Mono;
 
-/// A watcher that can be dropped even if its thread has ended. notify's own watcher panics in that case (9.0.0-rc.7, its
-/// `inotify.rs:1395`).
+/// A watcher that can be dropped even if its thread has ended. notify's own watcher panics in that case (9.0.0-rc.7,
+/// its `inotify.rs:1395`).
 pub(super) struct WatcherHandle {
     watcher: Option<RecommendedWatcher>,
     has_ended: Arc<AtomicBool>,
@@ -33,8 +33,8 @@ struct PendingRequest {
     was_overrun: AtomicBool,
 }
 
-/// The time that the thread has to answer a request. It reads 16,384 events, which is the size of the kernel's queue, in
-/// a fifth of a second.
+/// The time that the thread has to answer a request. It reads 16,384 events, which is the size of the kernel's queue,
+/// in a fifth of a second.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The number of consecutive errors after which the thread ends itself. notify goes on reading after an error. If every
@@ -113,8 +113,8 @@ impl WatcherHandle {
             handler.handle_event(event);
         };
         // At the limit of threads pthread_create(3) fails with EAGAIN, which notify ignores on Linux (9.0.0-rc.7, its
-        // `inotify.rs:243`). A watcher without a thread cannot be dropped, and each attempt would leak a descriptor. For
-        // this reason another thread is started first, as a trial.
+        // `inotify.rs:243`). A watcher without a thread cannot be dropped, and each attempt would leak a descriptor.
+        // For this reason another thread is started first, as a trial.
         let trial = std::thread::Builder::new().name("orphand-trial".into());
         let _ = trial.spawn(|| {}).map_err(notify::Error::io)?.join();
         let watcher = RecommendedWatcher::new(handler, config)?;

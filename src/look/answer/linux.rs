@@ -32,8 +32,8 @@ struct Progress {
 unsafe impl Send for Probe {}
 
 impl Probe {
-    /// Starts a probe of `paths`. Returns `None` if a limit is reached, or if the kernel is older than 5.9 or refuses the
-    /// needed system calls.
+    /// Starts a probe of `paths`. Returns `None` if a limit is reached, or if the kernel is older than 5.9 or refuses
+    /// the needed system calls.
     pub(super) fn start(paths: &[PathBuf]) -> Option<Probe> {
         let paths: Vec<CString> = paths
             .iter()
@@ -166,9 +166,9 @@ struct CloneArgs {
 
 /// Starts the child.
 ///
-/// The child shares the table of descriptors with this process (`CLONE_FILES`) until it drops all of them at once. A fork
-/// would hold a second reference to each open file for a moment: leases would be refused, and locks would outlive this
-/// process. The end of the child sends no signal, and a wait(2) of an embedding program does not return it.
+/// The child shares the table of descriptors with this process (`CLONE_FILES`) until it drops all of them at once. A
+/// fork would hold a second reference to each open file for a moment: leases would be refused, and locks would outlive
+/// this process. The end of the child sends no signal, and a wait(2) of an embedding program does not return it.
 ///
 /// # Safety
 ///

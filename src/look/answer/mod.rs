@@ -1,11 +1,11 @@
 //! Checks whether the file system of a path responds.
 //!
-//! A system call on a file system whose server has gone away (FUSE, NFS) may never return. A thread in such a call cannot
-//! be ended, and its process cannot end either. For this reason a probe accesses the path first, and the path is used
-//! only if the probe has ended. On Linux the probe is a process; on macOS it is a thread.
+//! A system call on a file system whose server has gone away (FUSE, NFS) may never return. A thread in such a call
+//! cannot be ended, and its process cannot end either. For this reason a probe accesses the path first, and the path is
+//! used only if the probe has ended. On Linux the probe is a process; on macOS it is a thread.
 //!
-//! A probe that does not end is left running, at most one for each path. The path counts as silent until that probe ends,
-//! and no second probe is started.
+//! A probe that does not end is left running, at most one for each path. The path counts as silent until that probe
+//! ends, and no second probe is started.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -57,8 +57,8 @@ enum ProbeState {
     Answered(Instant),
 }
 
-/// Reports whether the file system of `path` responds. Waits at most [`PATIENCE`], and does not wait if an earlier probe
-/// is still running.
+/// Reports whether the file system of `path` responds. Waits at most [`PATIENCE`], and does not wait if an earlier
+/// probe is still running.
 ///
 /// `RACE:` the file system may stop responding right after this call. Worst case: the caller hangs, as it would without
 /// this check.
@@ -102,7 +102,8 @@ impl KnownPaths {
         silent
     }
 
-    /// Reports whether the state of `path` is known. If its probe has ended since the last call, the response is stored.
+    /// Reports whether the state of `path` is known. If its probe has ended since the last call, the response is
+    /// stored.
     fn is_known(&mut self, path: &Path, now: Instant) -> bool {
         match self.states.get_mut(path) {
             None => false,

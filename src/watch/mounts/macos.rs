@@ -3,8 +3,8 @@
 //! This code was never run. It relies on FSEvents.h: a stream created with `kFSEventStreamCreateFlagWatchRoot` reports
 //! `kFSEventStreamEventFlagRootChanged` when any part of the path of a root changes, also by a mount over it. It
 //! reports `kFSEventStreamEventFlagMount` and `kFSEventStreamEventFlagUnmount` for a volume that is mounted or
-//! unmounted below a root. notify passes on all three, and `translate.rs` handles them like the removal of the directory
-//! at that path, so the path is looked at again.
+//! unmounted below a root. notify passes on all three, and `translate.rs` handles them like the removal of the
+//! directory at that path, so the path is looked at again.
 
 use super::MountCallback;
 
