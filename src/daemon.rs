@@ -38,6 +38,7 @@ use crate::temps::{self, PendingCounts, Temps};
 use crate::watch::CallbackContext;
 
 mod idle_io;
+mod panic_guard;
 mod scheduler;
 mod supervisor;
 mod worker;
@@ -75,7 +76,7 @@ pub struct Builder {
     rescan: Duration,
     verbose: bool,
     hook: Option<Hook>,
-    most: usize,
+    max_tracked: usize,
     hot_from: Threshold,
 }
 
@@ -89,7 +90,7 @@ pub enum StartError {
     #[error(transparent)]
     Refused(#[from] Refused),
     /// Another orphand works on a root, or on a directory that overlaps with it.
-    #[error("{}", busy(.root, .other))]
+    #[error("{}", busy_message(.root, .other))]
     Busy {
         /// The root.
         root: PathBuf,
@@ -154,7 +155,7 @@ struct ActiveRoots {
 
 /// How many events wait for a consumer that does not read, before the threads wait for it: what
 /// cannot be told is not done.
-const EVENTS: usize = 4096;
+const EVENT_CAPACITY: usize = 4096;
 
 impl Default for Builder {
     fn default() -> Builder {
@@ -166,7 +167,7 @@ impl Default for Builder {
             rescan: Duration::from_secs(60 * 60),
             verbose: false,
             hook: None,
-            most: temps::MOST,
+            max_tracked: temps::MAX_TRACKED,
             hot_from: Threshold::default(),
         }
     }
@@ -239,8 +240,8 @@ impl Builder {
     /// About how many temps are kept track of at once, 2 million by default, which take half a gigabyte.
     /// What is more than that is found by scans when there is room again.
     #[must_use]
-    pub fn most_tracked(mut self, most: usize) -> Builder {
-        self.most = most;
+    pub fn max_tracked(mut self, max: usize) -> Builder {
+        self.max_tracked = max;
         self
     }
 
@@ -262,21 +263,21 @@ impl Builder {
     /// by events, beginning with [`Event::Ready`].
     pub fn start(self) -> Result<Watcher, StartError> {
         let active_roots = ActiveRoots::new(&self.rules)?;
-        let shortest = active_roots.shortest().ok_or(StartError::NoRoot)?;
-        let locks = lock(&active_roots.roots, self.folders.runtime.as_deref())?;
-        let (temps, wake_rx) = Temps::new(shortest, self.most);
+        let shortest_grace = active_roots.shortest_grace().ok_or(StartError::NoRoot)?;
+        let locks = lock_roots(&active_roots.roots, self.folders.runtime.as_deref())?;
+        let (temps, wake_rx) = Temps::new(shortest_grace, self.max_tracked);
         let temps = Arc::new(temps);
-        let (send, events) = bounded(EVENTS);
-        let (rare, heard) = unbounded();
-        let (waker, words) = unbounded();
-        let (stirring, stirred) = bounded(1);
+        let (event_tx, events) = bounded(EVENT_CAPACITY);
+        let (notification_tx, notification_rx) = unbounded();
+        let (command_tx, command_rx) = unbounded();
+        let (activity_tx, activity_rx) = bounded(1);
         let stopping = Arc::new(AtomicBool::new(false));
         let callback_context = CallbackContext {
             temps: Arc::clone(&temps),
-            notifications: rare,
+            notifications: notification_tx,
             roots: Arc::clone(&active_roots.roots),
             hot_from: self.hot_from,
-            tell: self.verbose.then(|| send.clone()),
+            tell: self.verbose.then(|| event_tx.clone()),
         };
         let state = self.folders.state.as_deref();
         let journal = Journal::new(state);
@@ -293,7 +294,7 @@ impl Builder {
                 },
                 marks: RestoreMarks::new(state),
                 writers: WriterNames::default(),
-                nested: ContainerPids::default(),
+                container_pids: ContainerPids::default(),
                 locks: Locks::default(),
                 listings: Listings::default(),
                 verbose: self.verbose,
@@ -301,34 +302,41 @@ impl Builder {
             folders: self.folders.clone(),
             existing: self.existing,
             rescan: self.rescan,
-            events: Mutex::new(Some(send)),
+            events: Mutex::new(Some(event_tx)),
             stats: Mutex::new(Stats::new(clock::wall())),
             heartbeats: Default::default(),
-            activity_tx: stirring,
+            activity_tx,
             consumer_is_gone: AtomicBool::new(false),
             stopping: Arc::clone(&stopping),
         });
         let scheduler = {
-            let (shared, waker) = (Arc::clone(&shared), waker.clone());
+            let (shared, command_tx) = (Arc::clone(&shared), command_tx.clone());
             let scheduler = std::thread::Builder::new().name("orphand-scheduler".into());
-            scheduler.spawn(move || scheduler::run(&shared, &wake_rx, &waker))?
+            scheduler.spawn(move || scheduler::run(&shared, &wake_rx, &command_tx))?
         };
         let stopper = Stopper {
             stopping,
-            commands: waker,
+            commands: command_tx,
         };
         let supervisor = {
             let shared = Arc::clone(&shared);
             let supervisor = std::thread::Builder::new().name("orphand-supervisor".into());
             supervisor.spawn(move || {
-                supervisor::run(shared, callback_context, locks, scheduler, &heard, &words)
+                supervisor::run(
+                    shared,
+                    callback_context,
+                    locks,
+                    scheduler,
+                    &notification_rx,
+                    &command_rx,
+                )
             })
         };
         // Else the timer would wait for ever.
         let supervisor = supervisor.inspect_err(|_| stopper.stop())?;
         Ok(Watcher {
             events,
-            activity: stirred,
+            activity: activity_rx,
             shared,
             stopper,
             supervisor: Some(supervisor),
@@ -336,7 +344,7 @@ impl Builder {
     }
 }
 
-fn busy(root: &Path, other: &LockHolder) -> String {
+fn busy_message(root: &Path, other: &LockHolder) -> String {
     let pid = other.pid.map(|pid| format!(" (pid {pid})"));
     let pid = pid.unwrap_or_default();
     let path = other.root.as_ref().map(|root| &root.path);
@@ -355,7 +363,10 @@ fn is_same(path: &Path, root: &Path) -> bool {
 
 /// Locks those of `roots` that are there and for which a lock can be made. An error: another process
 /// works on one of them, or on a directory that overlaps with it.
-pub fn lock(roots: &[Root], runtime: Option<&Path>) -> Result<Vec<Option<RootLock>>, StartError> {
+pub fn lock_roots(
+    roots: &[Root],
+    runtime: Option<&Path>,
+) -> Result<Vec<Option<RootLock>>, StartError> {
     // The folder of locks is read once for all of them, and not where none is needed.
     let mut locker = None;
     let mut locks = Vec::with_capacity(roots.len());
@@ -494,7 +505,7 @@ pub struct RootStatus {
     /// What its temps wait for.
     pub pending: PendingCounts,
     /// What was done in it.
-    pub root_stats: RootStats,
+    pub stats: RootStats,
 }
 
 impl StatusHandle {
@@ -503,20 +514,20 @@ impl StatusHandle {
     pub fn roots(&self) -> Vec<RootStatus> {
         let active_roots = self.shared.active_roots();
         let part = |folder: &Path| Some(active_roots.root_of(folder)?.0);
-        let waiting = self
+        let pending = self
             .shared
             .temps
             .pending_counts_by(active_roots.roots.len(), part);
         let stats = guard(&self.shared.stats);
-        let root_status = |(root, waiting): (&Root, PendingCounts)| RootStatus {
+        let root_status = |(root, pending): (&Root, PendingCounts)| RootStatus {
             root: root.clone(),
-            pending: waiting,
-            root_stats: stats.of(&root.path),
+            pending,
+            stats: stats.of(&root.path),
         };
         active_roots
             .roots
             .iter()
-            .zip(waiting)
+            .zip(pending)
             .map(root_status)
             .collect()
     }
@@ -542,8 +553,8 @@ impl StatusHandle {
     /// How long ago a temp was last seen being created, if one was.
     #[must_use]
     pub fn last_created(&self) -> Option<Duration> {
-        let heard = self.shared.temps.last_created()?;
-        Some(clock::mono().since(heard))
+        let created = self.shared.temps.last_created()?;
+        Some(clock::mono().since(created))
     }
 }
 
@@ -564,12 +575,12 @@ impl Shared {
         };
         let mut event = event;
         loop {
-            let patience = match self.consumer_is_gone.load(Ordering::Relaxed) {
+            let timeout = match self.consumer_is_gone.load(Ordering::Relaxed) {
                 false => Duration::from_millis(200),
                 true => Duration::ZERO,
             };
-            match sender.send_timeout(event, patience) {
-                Err(SendTimeoutError::Timeout(again)) if !self.is_stopping() => event = again,
+            match sender.send_timeout(event, timeout) {
+                Err(SendTimeoutError::Timeout(unsent)) if !self.is_stopping() => event = unsent,
                 // It is the end, and nobody listens: the rest is said to nobody, and at once.
                 Err(_) => return self.consumer_is_gone.store(true, Ordering::Relaxed),
                 Ok(()) => return,
@@ -598,9 +609,9 @@ impl Shared {
     }
 
     /// A thread of ours has come round.
-    fn beat(&self, whose: CriticalThread) {
-        if let Some(rounds) = self.heartbeats.get(whose as usize) {
-            rounds.fetch_add(1, Ordering::Relaxed);
+    fn beat(&self, thread: CriticalThread) {
+        if let Some(count) = self.heartbeats.get(thread as usize) {
+            count.fetch_add(1, Ordering::Relaxed);
         }
     }
 }
@@ -608,7 +619,7 @@ impl Shared {
 /// One of the threads that must never hang.
 #[derive(Clone, Copy, Debug)]
 enum CriticalThread {
-    Timer,
+    Scheduler,
     Supervisor,
 }
 
@@ -631,7 +642,7 @@ impl ActiveRoots {
         })
     }
 
-    fn shortest(&self) -> Option<Duration> {
+    fn shortest_grace(&self) -> Option<Duration> {
         let graces = self.roots.iter().map(|root| root.policy.grace.shortest());
         graces.min()
     }

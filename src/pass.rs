@@ -45,7 +45,7 @@ pub struct Engine {
     /// Knows who wrote what.
     pub writers: WriterNames,
     /// Knows who goes by which pid in a container.
-    pub nested: ContainerPids,
+    pub container_pids: ContainerPids,
     /// Knows which files are seen to be locked.
     pub locks: Locks,
     /// Knows what lies beside temps.
@@ -117,20 +117,28 @@ pub fn max_workers() -> usize {
         usize::try_from(limit).unwrap_or(usize::MAX)
     });
     (2 * cores)
-        .min(MOST_WORKERS)
+        .min(MAX_WORKERS)
         .min(limit / (4 * reap::BATCH))
         .max(1)
 }
 
 /// More would only wait for the same disk.
-const MOST_WORKERS: usize = 8;
+const MAX_WORKERS: usize = 8;
+
+/// A reading of the clocks.
+#[derive(Clone, Copy)]
+struct ClockReading {
+    now: Now,
+    /// The last jump of the wall clock, if there was one.
+    last_jump: Option<Mono>,
+}
 
 /// What a look at a name came to.
 enum LookResult {
     /// Nothing is there.
-    Nothing,
+    Missing,
     /// Something that is never a temp.
-    NoTemp,
+    NotATemp,
     /// A file, who holds it, and the open file where one was needed to ask.
     File(Observation, UseState, Option<LeasedFile>),
 }
@@ -141,13 +149,13 @@ impl<'a> Pass<'a> {
         engine: &'a Engine,
         dir_context: DirContext<'a>,
         lease_thread: &'a LeaseThread,
-        tell: &'a mut dyn FnMut(Event),
+        emit: &'a mut dyn FnMut(Event),
     ) -> Pass<'a> {
         Pass {
             engine,
             dir_context,
             lease_thread,
-            emit: tell,
+            emit,
             folder: dir_context.root.path.join(dir_context.below),
             due: 0,
             siblings: None,
@@ -165,9 +173,9 @@ impl<'a> Pass<'a> {
         let no_siblings = Siblings::default();
         let context = EvidenceContext {
             policy: &self.dir_context.root.policy,
-            our_uid: us(),
+            our_uid: effective_uid(),
             marks: &marks,
-            nested: &self.engine.nested,
+            nested: &self.engine.container_pids,
             locks: &self.engine.locks,
             siblings: &no_siblings,
             since: clock::mono(),
@@ -178,13 +186,13 @@ impl<'a> Pass<'a> {
         for (index, one) in due.iter_mut().enumerate() {
             match (self.put_back_deferred(&dir, &one.name), &mut one.temp) {
                 (None, _) => {}
-                (Some(Returned::Kept(reason)), Some(temp)) => {
+                (Some(RecoveryOutcome::Kept(reason)), Some(temp)) => {
                     let grace = self.dir_context.root.policy.grace.shortest();
                     _ = temp.keep(reason, grace, clock::mono());
                     continue;
                 }
                 _ => {
-                    self.put_aside(one);
+                    self.postpone(one);
                     continue;
                 }
             }
@@ -192,8 +200,11 @@ impl<'a> Pass<'a> {
                 temp.clear_claim_pending();
             }
             let now = clock::now();
-            let last_jump = clocks.read(now);
-            match self.look(&dir, (index, one), now, last_jump, context) {
+            let clock_reading = ClockReading {
+                now,
+                last_jump: clocks.read(now),
+            };
+            match self.look(&dir, index, one, clock_reading, context) {
                 Ok(None) => {}
                 Ok(Some(mut one)) => {
                     // No more files are open than the protocol has open anyway.
@@ -204,8 +215,8 @@ impl<'a> Pass<'a> {
                 }
                 Err(error) => {
                     let subject = self.subject(&one.name, None);
-                    self.fail(subject, "look at it", &error);
-                    self.put_aside(one);
+                    self.report_failure(subject, "look at it", &error);
+                    self.postpone(one);
                 }
             }
         }
@@ -236,7 +247,7 @@ impl<'a> Pass<'a> {
             "dry-run-disposes-of-nothing",
             self.dir_context.root.policy.is_dry_run()
         ) {
-            self.report(due, candidates);
+            self.report_dry_run(due, candidates);
         } else {
             let siblings = self.siblings.clone().unwrap_or_default();
             let context = EvidenceContext {
@@ -245,18 +256,18 @@ impl<'a> Pass<'a> {
             };
             self.dispose(&dir, due, candidates, &mut kept, context);
         }
-        self.keep(&dir, due, kept);
+        self.report_kept(&dir, due, kept);
     }
 
     /// Claims of `name` that could not be put back get it back now, before it is looked for. `None`: none is
     /// left.
     ///
     /// Only when it is time for that name: one that cannot be put back for long is tried as seldom as the temp.
-    fn put_back_deferred(&mut self, dir: &Dir, name: &OsStr) -> Option<Returned> {
+    fn put_back_deferred(&mut self, dir: &Dir, name: &OsStr) -> Option<RecoveryOutcome> {
         let claims = self.engine.reaper.claims();
-        let mut left = None;
+        let mut outcome = None;
         for claim in claims.take_deferred(dir.id(), name) {
-            let returned = recover(
+            let recovered = recover(
                 self.engine,
                 self.dir_context,
                 self.lease_thread,
@@ -265,23 +276,23 @@ impl<'a> Pass<'a> {
             );
             if !matches!(dir.observe(&claim), Ok(None)) {
                 claims.defer(dir.id(), name, &claim);
-                left = Some(returned);
+                outcome = Some(recovered);
             }
         }
-        left
+        outcome
     }
 
     /// The directory itself cannot be worked in.
     fn cannot_open(&mut self, error: &RootError, due: &mut [PassItem]) {
-        let gone = error.is_gone();
-        for one in due.iter_mut() {
-            if gone {
-                self.settle(one);
+        let is_missing = error.is_gone();
+        for item in due.iter_mut() {
+            if is_missing {
+                self.settle(item);
             } else {
-                self.put_aside(one);
+                self.postpone(item);
             }
         }
-        if let (false, RootError::Io(error)) = (gone, error) {
+        if let (false, RootError::Io(error)) = (is_missing, error) {
             let path = self.dir_context.root.path.join(self.dir_context.below);
             let root = self.dir_context.root.path.clone();
             let subject = Subject {
@@ -289,7 +300,7 @@ impl<'a> Pass<'a> {
                 root,
                 size: None,
             };
-            self.fail(subject, "open this directory", error);
+            self.report_failure(subject, "open this directory", error);
         }
     }
 
@@ -308,42 +319,42 @@ impl<'a> Pass<'a> {
     fn look(
         &mut self,
         dir: &Dir,
-        (index, one): (usize, &mut PassItem),
-        now: Now,
-        last_jump: Option<Mono>,
+        index: usize,
+        item: &mut PassItem,
+        clock_reading: ClockReading,
         context: EvidenceContext<'_>,
     ) -> io::Result<Option<ReadyTemp>> {
         let policy = &self.dir_context.root.policy;
-        // The callback takes what any rule takes; what this one does not is not its temp.
-        if !policy.takes(self.dir_context.below, &one.name) {
-            one.temp = None;
+        // The callback takes what any rule takes; what this item does not is not its temp.
+        if !policy.takes(self.dir_context.below, &item.name) {
+            item.temp = None;
             return Ok(None);
         }
-        let parsed = policy.names.parse(&one.name);
-        let Some(temp) = one.temp.as_mut() else {
+        let parsed = policy.names.parse(&item.name);
+        let Some(temp) = item.temp.as_mut() else {
             return Ok(None);
         };
         // Only a look tells whether it is empty. Until then the shorter grace holds.
         let grace = |is_empty| policy.grace_of(&parsed, is_empty, Duration::ZERO);
-        if temp.put_off(grace(true).min(grace(false)), now.mono) {
+        if temp.put_off(grace(true).min(grace(false)), clock_reading.now.mono) {
             return Ok(None);
         }
         let (observation, hold, mut leased) =
-            match see((dir, &one.name), policy, self.lease_thread, context.our_uid)? {
+            match inspect(dir, &item.name, policy, self.lease_thread, context.our_uid)? {
                 LookResult::File(observation, hold, leased) => (observation, hold, leased),
-                LookResult::Nothing => {
-                    self.settle(one);
+                LookResult::Missing => {
+                    self.settle(item);
                     return Ok(None);
                 }
-                LookResult::NoTemp => {
-                    one.temp = None;
+                LookResult::NotATemp => {
+                    item.temp = None;
                     return Ok(None);
                 }
             };
         let file = &observation.fingerprint;
         let lag = dir.place().dates.lag(file);
         let grace = policy.grace_of(&parsed, file.size == 0, lag);
-        if temp.put_off(grace, now.mono) {
+        if temp.put_off(grace, clock_reading.now.mono) {
             return Ok(None);
         }
         if let Some(pid) = parsed.pid {
@@ -351,8 +362,8 @@ impl<'a> Pass<'a> {
             self.engine.writers.learn(pid, observation.fingerprint.uid);
         }
         let look = Look {
-            now,
-            last_jump,
+            now: clock_reading.now,
+            last_jump: clock_reading.last_jump,
             fingerprint: observation.fingerprint,
             lag,
             hold,
@@ -367,10 +378,10 @@ impl<'a> Pass<'a> {
             ..context
         };
         let temp_info = TempInfo {
-            name: one.name.clone(),
+            name: item.name.clone(),
             reserved: match temp.was_target() {
                 true => Some(Reserved::WasTarget),
-                false => policy.names.reserved(one.name.as_bytes()),
+                false => policy.names.reserved(item.name.as_bytes()),
             },
             parsed: siblings.parsed(parsed),
             expected: Some(quiet.fingerprint),
@@ -414,17 +425,17 @@ impl<'a> Pass<'a> {
     }
 
     /// The dry run: says what would be done.
-    fn report(&mut self, due: &mut [PassItem], candidates: Vec<(Removal, Candidate)>) {
+    fn report_dry_run(&mut self, due: &mut [PassItem], candidates: Vec<(Removal, Candidate)>) {
         for (removal, candidate) in candidates {
             let Some(one) = due.get_mut(removal.index) else {
                 continue;
             };
             let grace = candidate.temp_info.grace;
-            let news = one
+            let is_new = one
                 .temp
                 .as_mut()
                 .map(|temp| temp.put_aside(grace, clock::mono()).news);
-            if news != Some(true) {
+            if is_new != Some(true) {
                 continue;
             }
             let disposed = Disposed {
@@ -451,7 +462,7 @@ impl<'a> Pass<'a> {
         kept: &mut Vec<(usize, Observation, Reason)>,
         context: EvidenceContext<'_>,
     ) {
-        self.make_room(&candidates);
+        self.make_quarantine_space(&candidates);
         let intents: Vec<json::Object> = candidates.iter().map(intent).collect();
         let (removal, mut batch): (Vec<Removal>, Vec<Candidate>) = candidates.into_iter().unzip();
         rule!(
@@ -469,8 +480,8 @@ impl<'a> Pass<'a> {
             .engine
             .reaper
             .reap(batch_context, self.lease_thread, &mut batch);
-        let mut written = Vec::new();
-        let mut told = Vec::new();
+        let mut journal_lines = Vec::new();
+        let mut events = Vec::new();
         for ((removal, candidate), outcome) in removal.into_iter().zip(batch).zip(outcomes) {
             let Removal {
                 index,
@@ -512,8 +523,8 @@ impl<'a> Pass<'a> {
                 }
                 Outcome::Failed { step, error } => {
                     let subject = disposed.subject;
-                    self.fail(subject, &format!("remove it (step {step:?})"), &error);
-                    self.put_aside(one);
+                    self.report_failure(subject, &format!("remove it (step {step:?})"), &error);
+                    self.postpone(one);
                     // The event of its claim may still be on its way.
                     if let Some(temp) = &mut one.temp {
                         temp.set_claim_pending();
@@ -522,15 +533,15 @@ impl<'a> Pass<'a> {
                 }
             };
             one.temp = None;
-            written.push(json::event(&event, clock::wall()));
-            told.push(event);
+            journal_lines.push(json::event(&event, clock::wall()));
+            events.push(event);
         }
-        self.engine.journal.write(Line::Outcome, &written);
-        told.into_iter().for_each(&mut *self.emit);
+        self.engine.journal.write(Line::Outcome, &journal_lines);
+        events.into_iter().for_each(&mut *self.emit);
     }
 
     /// Makes room in the quarantine, as far as its limits permit, if the temps to be moved have none.
-    fn make_room(&mut self, candidates: &[(Removal, Candidate)]) {
+    fn make_quarantine_space(&mut self, candidates: &[(Removal, Candidate)]) {
         let moves = candidates
             .iter()
             .filter(|(_, candidate)| matches!(candidate.verdict, Verdict::Quarantine(_)));
@@ -539,13 +550,13 @@ impl<'a> Pass<'a> {
             all: bytes.clone().fold(0, u64::saturating_add),
             least: bytes.min().unwrap_or(0),
         };
-        let (stock, dir_context) = (self.engine.reaper.usage(), self.dir_context);
-        if wanted.all == 0 || !stock.is_short_of(&dir_context.root.path, dir_context.id, wanted.all)
+        let (usage, dir_context) = (self.engine.reaper.usage(), self.dir_context);
+        if wanted.all == 0 || !usage.is_short_of(&dir_context.root.path, dir_context.id, wanted.all)
         {
             return;
         }
-        let keeping = LimitContext {
-            usage: stock,
+        let context = LimitContext {
+            usage,
             journal: &self.engine.journal,
             lease_thread: self.lease_thread,
             // Nothing is dropped for its age here.
@@ -553,18 +564,23 @@ impl<'a> Pass<'a> {
             wanted,
         };
         loop {
-            let tended = quarantine::enforce_limits(dir_context.root, dir_context.id, keeping);
-            tended.events.into_iter().for_each(&mut *self.emit);
-            if !tended.has_more {
+            let result = quarantine::enforce_limits(dir_context.root, dir_context.id, context);
+            result.events.into_iter().for_each(&mut *self.emit);
+            if !result.has_more {
                 return;
             }
         }
     }
 
     /// Says what stays and why, once per temp and reason.
-    fn keep(&mut self, dir: &Dir, due: &mut [PassItem], kept: Vec<(usize, Observation, Reason)>) {
+    fn report_kept(
+        &mut self,
+        dir: &Dir,
+        due: &mut [PassItem],
+        kept: Vec<(usize, Observation, Reason)>,
+    ) {
         let policy = &self.dir_context.root.policy;
-        let mut news = Vec::new();
+        let mut reports = Vec::new();
         for (index, observation, reason) in kept {
             let Some(one) = due.get_mut(index) else {
                 continue;
@@ -578,21 +594,21 @@ impl<'a> Pass<'a> {
             let grace = policy.grace_of(&parsed, file.size == 0, lag);
             let answer = temp.keep(reason, grace, clock::mono());
             if answer.news {
-                news.push((one.name.clone(), observation, reason, answer));
+                reports.push((one.name.clone(), observation, reason, answer));
             }
         }
         // One walk over the processes names the holders of all of them.
-        let held = |reason| matches!(reason, Reason::InUse | Reason::Locked);
-        let wanted: Vec<FileId> = news
+        let is_held = |reason| matches!(reason, Reason::InUse | Reason::Locked);
+        let wanted: Vec<FileId> = reports
             .iter()
-            .filter(|(_, _, reason, _)| held(*reason))
+            .filter(|(_, _, reason, _)| is_held(*reason))
             .map(|(_, observation, _, _)| FileId::from(&observation.fingerprint))
             .collect();
         let process_scan = match wanted.is_empty() {
             true => ProcessScan::default(),
             false => evidence::scan_processes(&wanted, dir.reach()),
         };
-        for (name, observation, reason, answer) in news {
+        for (name, observation, reason, answer) in reports {
             let file = FileId::from(&observation.fingerprint);
             let holders = process_scan.of(file);
             self.engine.writers.learn_holders(file, &holders);
@@ -618,17 +634,17 @@ impl<'a> Pass<'a> {
         }
     }
 
-    fn put_aside(&self, one: &mut PassItem) {
+    fn postpone(&self, one: &mut PassItem) {
         let grace = self.dir_context.root.policy.grace.shortest();
         if let Some(temp) = one.temp.as_mut() {
             temp.put_aside(grace, clock::mono());
         }
     }
 
-    fn fail(&mut self, subject: Subject, doing: &str, error: &io::Error) {
+    fn report_failure(&mut self, subject: Subject, action: &str, error: &io::Error) {
         (self.emit)(Event::Failed {
             subject,
-            error: format!("cannot {doing}: {error}"),
+            error: format!("cannot {action}: {error}"),
             errno: error.raw_os_error(),
         });
     }
@@ -664,9 +680,9 @@ impl<'a> Pass<'a> {
 
 /// What became of a claim that was to be put in order.
 #[derive(Debug)]
-pub enum Returned {
+pub enum RecoveryOutcome {
     /// It has this name again.
-    Back(OsString),
+    PutBack(OsString),
     /// It stays for now, because of this: it is to be tried again.
     Kept(Reason),
     /// It could not be done, which was told: it is to be tried again.
@@ -681,14 +697,14 @@ pub fn recover(
     dir_context: DirContext<'_>,
     lease_thread: &LeaseThread,
     claim: &OsStr,
-    tell: &mut dyn FnMut(Event),
-) -> Returned {
+    emit: &mut dyn FnMut(Event),
+) -> RecoveryOutcome {
     if engine.reaper.claims().is_at_work(claim) {
-        return Returned::Done;
+        return RecoveryOutcome::Done;
     }
     let (root, below) = (&dir_context.root.path, dir_context.below);
     let Ok(dir) = Dir::open_below(root, dir_context.id, below) else {
-        return Returned::Done;
+        return RecoveryOutcome::Done;
     };
     let batch_context = BatchContext {
         root,
@@ -696,9 +712,9 @@ pub fn recover(
         dir: &dir,
         context: EvidenceContext {
             policy: &dir_context.root.policy,
-            our_uid: us(),
+            our_uid: effective_uid(),
             marks: &engine.marks,
-            nested: &engine.nested,
+            nested: &engine.container_pids,
             locks: &engine.locks,
             siblings: &Siblings::default(),
             since: clock::mono(),
@@ -714,9 +730,9 @@ pub fn recover(
     match reap::recover(batch_context, lease_thread, claim) {
         Ok(Some(Recovered::PutBack(name))) => {
             log::info!("{name:?} was being removed when orphand ended; it has its name back");
-            Returned::Back(name)
+            RecoveryOutcome::PutBack(name)
         }
-        Ok(Some(Recovered::Kept(reason))) => Returned::Kept(reason),
+        Ok(Some(Recovered::Kept(reason))) => RecoveryOutcome::Kept(reason),
         Ok(Some(Recovered::Quarantined { id, name, size })) => {
             let event = Event::Quarantined {
                 disposed: Disposed {
@@ -735,17 +751,17 @@ pub fn recover(
             engine
                 .journal
                 .write(Line::Outcome, &[json::event(&event, clock::wall())]);
-            tell(event);
-            Returned::Done
+            emit(event);
+            RecoveryOutcome::Done
         }
-        Ok(None) => Returned::Done,
+        Ok(None) => RecoveryOutcome::Done,
         Err(error) => {
-            tell(Event::Failed {
+            emit(Event::Failed {
                 subject: subject(claim, None),
                 error: format!("cannot give this claim its name back: {error}"),
                 errno: error.raw_os_error(),
             });
-            Returned::Failed
+            RecoveryOutcome::Failed
         }
     }
 }
@@ -816,35 +832,36 @@ fn find_mappings(dir: &Dir, ready: &mut [ReadyTemp]) {
 }
 
 /// As whom everything is asked. Once for a pass: the kernel itself asks again at each call.
-fn us() -> u32 {
+fn effective_uid() -> u32 {
     rustix::process::geteuid().as_raw()
 }
 
 /// Looks at `name`: what it is, and, if it can be a temp of ours, who holds it.
-fn see(
-    (dir, name): (&Dir, &OsStr),
+fn inspect(
+    dir: &Dir,
+    name: &OsStr,
     policy: &Policy,
     lease_thread: &LeaseThread,
     our_uid: u32,
 ) -> io::Result<LookResult> {
     let Some(first) = dir.observe(name)? else {
-        return Ok(LookResult::Nothing);
+        return Ok(LookResult::Missing);
     };
     let file = &first.fingerprint;
     if rule!("only-files-are-temps", file.kind != Kind::File) {
-        return Ok(LookResult::NoTemp);
+        return Ok(LookResult::NotATemp);
     }
-    let ours = our_uid == 0 || file.uid == our_uid;
+    let is_ours = our_uid == 0 || file.uid == our_uid;
     // Another's file gives no lease; one whose bytes are elsewhere would be fetched by opening it;
     // and where the proof does not count there is nothing to ask.
-    if !ours || first.dataless || !dir.place().has_proof(policy) {
+    if !is_ours || first.dataless || !dir.place().has_proof(policy) {
         return Ok(LookResult::File(first, UseState::Unknown, None));
     }
     let opened = match evidence::open_to_ask(dir, name) {
         Ok(opened) => opened,
         Err(error) => {
             return match error.kind() {
-                io::ErrorKind::NotFound => Ok(LookResult::Nothing),
+                io::ErrorKind::NotFound => Ok(LookResult::Missing),
                 // Somebody else's lease is in the way: that is a holder.
                 io::ErrorKind::WouldBlock => Ok(LookResult::File(first, UseState::InUse, None)),
                 io::ErrorKind::PermissionDenied => {
@@ -870,9 +887,9 @@ pub fn examine(
 ) -> io::Result<Option<Examined>> {
     let policy = &dir_context.root.policy;
     let parsed = policy.names.parse(name);
-    let our_uid = us();
+    let our_uid = effective_uid();
     let LookResult::File(observation, hold, leased) =
-        see((dir, name), policy, lease_thread, our_uid)?
+        inspect(dir, name, policy, lease_thread, our_uid)?
     else {
         return Ok(None);
     };
@@ -899,7 +916,7 @@ pub fn examine(
         policy,
         our_uid,
         marks: &engine.marks,
-        nested: &engine.nested,
+        nested: &engine.container_pids,
         locks: &engine.locks,
         siblings: &siblings,
         since: now.mono,

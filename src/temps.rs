@@ -18,7 +18,7 @@ use crate::decide::tracker::{Origin, Tracked};
 use crate::free_memory;
 use key::{FolderSet, KeyParts};
 
-pub(crate) use key::Cut;
+pub(crate) use key::SplitPath;
 pub use key::{Folder, Key};
 
 mod key;
@@ -35,15 +35,15 @@ pub struct Temps {
     stale: AtomicBool,
     waker: Sender<()>,
     /// The shortest grace of any rule, nanoseconds.
-    shortest: AtomicU64,
+    shortest_grace: AtomicU64,
     /// When a temp was last created, nanoseconds of the monotonic clock; 0: none yet.
     last_created: AtomicU64,
     /// When the first temp was created since the last [`Temps::due_before`]; 0: none was.
     first_created: AtomicU64,
     /// No more than about this many are kept.
-    most: usize,
+    max_tracked: usize,
     /// How many were put in since the beginning.
-    put_in: AtomicUsize,
+    insertions: AtomicUsize,
     /// There are so many.
     is_full: AtomicBool,
     /// Some were turned away because of that.
@@ -52,12 +52,12 @@ pub struct Temps {
 
 /// How many temps are kept track of, unless the builder says otherwise: 2 million take half a
 /// gigabyte.
-pub const MOST: usize = 2_000_000;
+pub const MAX_TRACKED: usize = 2_000_000;
 
 impl Temps {
-    /// An empty map that keeps no more than about `most`, and what the timer thread is woken by.
+    /// An empty map that keeps no more than about `max_tracked`, and what the timer thread is woken by.
     #[must_use]
-    pub fn new(shortest: Duration, most: usize) -> (Temps, Receiver<()>) {
+    pub fn new(shortest_grace: Duration, max_tracked: usize) -> (Temps, Receiver<()>) {
         let (waker, wake_rx) = bounded(1);
         let temps = Temps {
             map: DashMap::new(),
@@ -65,15 +65,15 @@ impl Temps {
             asleep: AtomicBool::new(false),
             stale: AtomicBool::new(false),
             waker,
-            shortest: AtomicU64::new(0),
+            shortest_grace: AtomicU64::new(0),
             last_created: AtomicU64::new(0),
             first_created: AtomicU64::new(0),
-            most,
-            put_in: AtomicUsize::new(0),
+            max_tracked,
+            insertions: AtomicUsize::new(0),
             is_full: AtomicBool::new(false),
             has_rejected: AtomicBool::new(false),
         };
-        temps.set_shortest(shortest);
+        temps.set_shortest_grace(shortest_grace);
         (temps, wake_rx)
     }
 
@@ -84,13 +84,13 @@ impl Temps {
         if self.is_full() && rule!("no-more-temps-than-room", !self.knows(path)) {
             return self.has_rejected.swap(true, Ordering::SeqCst);
         }
-        let temp = Tracked::created(now, self.shortest());
+        let temp = Tracked::created(now, self.shortest_grace());
         let before = self.map.insert(self.key(path), Box::new(temp));
         // Whoever took the name of a claim lets go of it too, some time.
         // RACE: that may be heard of before the mark is set; worst case: the claim is forgotten with it, until
         // the next scan of everything.
         if before.is_some_and(|before| rule!("claim-outlives-its-name", before.is_claim_pending()))
-            && let Some(mut temp) = self.map.get_mut(&Cut::new(path) as &dyn KeyParts)
+            && let Some(mut temp) = self.map.get_mut(&SplitPath::new(path) as &dyn KeyParts)
         {
             temp.set_claim_pending();
         }
@@ -111,14 +111,14 @@ impl Temps {
     /// `RACE:` the event of our own rename may be lost, or come after that of another's; worst case: what
     /// somebody else renames here is taken for it, and left alone until the watch ends.
     pub fn renamed_here(&self, path: &Path, now: Mono) -> bool {
-        let known = self.map.get_mut(&Cut::new(path) as &dyn KeyParts);
+        let known = self.map.get_mut(&SplitPath::new(path) as &dyn KeyParts);
         let is_ours = known.is_some_and(|mut temp| temp.take_put_back());
         rule!("given-back-is-not-new", is_ours) || self.created(path, now)
     }
 
     /// The name that is known at `path` is the target of another temp.
     pub fn mark_target(&self, path: &Path) {
-        if let Some(mut temp) = self.map.get_mut(&Cut::new(path) as &dyn KeyParts) {
+        if let Some(mut temp) = self.map.get_mut(&SplitPath::new(path) as &dyn KeyParts) {
             temp.mark_target();
         }
     }
@@ -126,9 +126,9 @@ impl Temps {
     /// Asked before each that is put in. To count them takes a look at all parts of the map, so it is
     /// done now and then.
     fn is_full(&self) -> bool {
-        let put_in = self.put_in.fetch_add(1, Ordering::Relaxed);
-        if put_in.is_multiple_of((self.most / 64).max(1)) {
-            let is_full = self.map.len() >= self.most;
+        let insertions = self.insertions.fetch_add(1, Ordering::Relaxed);
+        if insertions.is_multiple_of((self.max_tracked / 64).max(1)) {
+            let is_full = self.map.len() >= self.max_tracked;
             self.is_full.store(is_full, Ordering::Relaxed);
         }
         self.is_full.load(Ordering::Relaxed)
@@ -144,15 +144,15 @@ impl Temps {
     /// and go. Says so once.
     #[must_use]
     pub fn has_capacity_again(&self) -> bool {
-        let has_room = self.len() <= self.most - self.most / 4;
-        if has_room {
+        let has_capacity = self.len() <= self.max_tracked - self.max_tracked / 4;
+        if has_capacity {
             self.is_full.store(false, Ordering::Relaxed);
         }
-        has_room && self.has_rejected.swap(false, Ordering::SeqCst)
+        has_capacity && self.has_rejected.swap(false, Ordering::SeqCst)
     }
 
     fn key(&self, path: &Path) -> Key {
-        let cut = Cut::new(path);
+        let cut = SplitPath::new(path);
         let folder = self.folders().get(cut.folder());
         Key::new(folder, cut.name())
     }
@@ -164,7 +164,8 @@ impl Temps {
     /// Whether there is anything under this name.
     #[must_use]
     pub fn knows(&self, path: &Path) -> bool {
-        self.map.contains_key(&Cut::new(path) as &dyn KeyParts)
+        self.map
+            .contains_key(&SplitPath::new(path) as &dyn KeyParts)
     }
 
     /// A temp's name is there, and it may have been for long. What is known of it stands.
@@ -175,19 +176,21 @@ impl Temps {
 
     /// The name is gone: renamed away or removed. Says whether it was known. One that is being
     /// disposed of stays, or that could not be: that is our own doing.
-    pub fn gone(&self, path: &Path) -> bool {
+    pub fn removed(&self, path: &Path) -> bool {
         let is_ours = |temp: &Tracked| {
             let is_ours = temp.is_ours_to_name();
             rule!("nameless-is-not-gone", is_ours, without: temp.is_reaping())
         };
         self.map
-            .remove_if(&Cut::new(path) as &dyn KeyParts, |_, temp| !is_ours(temp))
+            .remove_if(&SplitPath::new(path) as &dyn KeyParts, |_, temp| {
+                !is_ours(temp)
+            })
             .is_some()
     }
 
     /// A writer closed it.
     pub fn closed(&self, path: &Path) {
-        if let Some(mut temp) = self.map.get_mut(&Cut::new(path) as &dyn KeyParts) {
+        if let Some(mut temp) = self.map.get_mut(&SplitPath::new(path) as &dyn KeyParts) {
             temp.close();
         }
     }
@@ -234,7 +237,7 @@ impl Temps {
         if !self.knows(path) {
             _ = self.created(path, now);
         }
-        if let Some(mut temp) = self.map.get_mut(&Cut::new(path) as &dyn KeyParts) {
+        if let Some(mut temp) = self.map.get_mut(&SplitPath::new(path) as &dyn KeyParts) {
             temp.set_claim_pending();
         }
     }
@@ -242,21 +245,24 @@ impl Temps {
     /// The claim has not got this name back: what was to be left alone is forgotten, and what somebody has
     /// made here meanwhile is not.
     pub fn cancel_put_back(&self, path: &Path) {
-        let is_awaited = |temp: &mut Box<Tracked>| {
-            let is_it = temp.take_put_back();
-            rule!("only-the-awaited-is-forgotten", is_it, without: true)
+        let is_expected = |temp: &mut Box<Tracked>| {
+            let is_expected = temp.take_put_back();
+            rule!("only-the-awaited-is-forgotten", is_expected, without: true)
         };
         self.map
-            .remove_if_mut(&Cut::new(path) as &dyn KeyParts, |_, temp| is_awaited(temp));
+            .remove_if_mut(&SplitPath::new(path) as &dyn KeyParts, |_, temp| {
+                is_expected(temp)
+            });
     }
 
-    /// Forgets everything in `dir` and in those folders below it that `is_its`, but what is to be left alone.
-    pub fn forget_below(&self, dir: &Path, is_its: impl Fn(&Path) -> bool) {
-        let itself: &dyn KeyParts = &Cut::new(dir);
+    /// Forgets everything in `dir` and in those folders below it that `is_included`, but what is to be left alone.
+    pub fn forget_below(&self, dir: &Path, is_included: impl Fn(&Path) -> bool) {
+        let own_key: &dyn KeyParts = &SplitPath::new(dir);
         self.map.retain(|key, temp| {
             let (folder, key_parts): (&Path, &dyn KeyParts) = (key.folder(), key);
-            let goes = (folder.starts_with(dir) && is_its(folder)) || key_parts == itself;
-            temp.is_ignored() || !goes
+            let is_removed =
+                (folder.starts_with(dir) && is_included(folder)) || key_parts == own_key;
+            temp.is_ignored() || !is_removed
         });
     }
 
@@ -295,26 +301,26 @@ impl Temps {
 
     /// The shortest grace of any rule.
     #[must_use]
-    pub fn shortest(&self) -> Duration {
-        Duration::from_nanos(self.shortest.load(Ordering::Relaxed))
+    pub fn shortest_grace(&self) -> Duration {
+        Duration::from_nanos(self.shortest_grace.load(Ordering::Relaxed))
     }
 
     /// From now on this is the shortest grace of any rule.
-    pub fn set_shortest(&self, shortest: Duration) {
-        let nanos = u64::try_from(shortest.as_nanos()).unwrap_or(u64::MAX);
-        self.shortest.store(nanos, Ordering::Relaxed);
+    pub fn set_shortest_grace(&self, shortest_grace: Duration) {
+        let nanos = u64::try_from(shortest_grace.as_nanos()).unwrap_or(u64::MAX);
+        self.shortest_grace.store(nanos, Ordering::Relaxed);
     }
 
     /// When a temp was last seen being created.
     #[must_use]
     pub fn last_created(&self) -> Option<Mono> {
-        let heard = self.last_created.load(Ordering::Relaxed);
-        (heard > 0).then_some(Mono(heard))
+        let created = self.last_created.load(Ordering::Relaxed);
+        (created > 0).then_some(Mono(created))
     }
 
     /// Whether the bell was rung because the whole map is to be looked at again.
     #[must_use]
-    pub fn is_stale(&self) -> bool {
+    pub fn take_stale(&self) -> bool {
         self.stale.swap(false, Ordering::SeqCst)
     }
 
@@ -330,45 +336,45 @@ impl Temps {
     #[must_use]
     pub fn fall_asleep(&self) -> bool {
         self.asleep.store(true, Ordering::SeqCst);
-        let calm = self.first_created().is_none();
-        if !calm {
+        let is_calm = self.first_created().is_none();
+        if !is_calm {
             self.asleep.store(false, Ordering::SeqCst);
         }
-        calm
+        is_calm
     }
 
-    /// Temps due before `horizon`, the nearest `most` of them, and from when on there may be others.
+    /// Temps due before `horizon`, the nearest `max_tracked` of them, and from when on there may be others.
     /// What lies in a folder that is `in_hand` is left out.
     #[must_use]
     pub fn due_before(
         &self,
         horizon: Mono,
-        most: usize,
-        in_hand: impl Fn(&Folder) -> bool,
-    ) -> Nearest {
+        max: usize,
+        is_skipped: impl Fn(&Folder) -> bool,
+    ) -> DueTemps {
         self.first_created.store(0, Ordering::SeqCst);
         let mut due = BinaryHeap::new();
-        let (mut horizon, mut later) = (horizon, Mono(u64::MAX));
+        let (mut horizon, mut next_after) = (horizon, Mono(u64::MAX));
         for temp in &self.map {
-            if temp.is_reaping() || in_hand(temp.key().folder()) {
+            if temp.is_reaping() || is_skipped(temp.key().folder()) {
                 continue;
             }
             if temp.due() >= horizon {
-                later = later.min(temp.due());
+                next_after = next_after.min(temp.due());
                 continue;
             }
             due.push((temp.due(), temp.key().clone()));
-            if due.len() > most
+            if due.len() > max
                 && let Some((last, _)) = due.pop()
             {
                 horizon = last;
-                later = last;
+                next_after = last;
             }
         }
-        Nearest {
+        DueTemps {
             due: due.into_vec(),
             horizon,
-            next_after: later,
+            next_after,
         }
     }
 
@@ -409,8 +415,8 @@ impl Temps {
 
     /// Gives memory back where there is room for many more than are known.
     pub fn shrink(&self) {
-        let room = self.map.capacity();
-        if room < WORTH_IT || self.len() > room / 4 {
+        let capacity = self.map.capacity();
+        if capacity < SHRINK_FROM || self.len() > capacity / 4 {
             return;
         }
         self.map.shrink_to_fit();
@@ -436,8 +442,8 @@ impl Temps {
     ) -> Vec<PendingCounts> {
         let mut all = vec![PendingCounts::default(); parts];
         for temp in &self.map {
-            if let Some(waiting) = part_of(temp.key().folder()).and_then(|part| all.get_mut(part)) {
-                waiting.count(&temp);
+            if let Some(counts) = part_of(temp.key().folder()).and_then(|part| all.get_mut(part)) {
+                counts.count(&temp);
             }
         }
         all
@@ -446,7 +452,7 @@ impl Temps {
 
 /// What [`Temps::due_before`] found.
 #[derive(Debug)]
-pub struct Nearest {
+pub struct DueTemps {
     /// What is due when, in no order.
     pub due: Vec<(Mono, Key)>,
     /// All that is due before this is in it.
@@ -456,7 +462,7 @@ pub struct Nearest {
 }
 
 /// For how many temps there must be room for it to be worth giving back.
-const WORTH_IT: usize = 10_000;
+const SHRINK_FROM: usize = 10_000;
 
 /// What the map holds, for a status line.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -498,29 +504,29 @@ mod tests {
     use std::path::PathBuf;
 
     #[test]
-    fn what_is_left_after_a_storm_is_still_known() {
-        let (temps, _bell) = Temps::new(Duration::from_secs(1), MOST);
+    fn shrinking_keeps_the_remaining_temps() {
+        let (temps, _wake_rx) = Temps::new(Duration::from_secs(1), MAX_TRACKED);
         let path = |n: usize| PathBuf::from(format!("/r/{}/{n}.tmp", n % 100));
         for n in 0..30_000 {
             temps.created(&path(n), Mono(1));
         }
-        let room = temps.map.capacity();
+        let capacity = temps.map.capacity();
         temps.shrink();
-        assert_eq!(temps.map.capacity(), room, "it is needed");
+        assert_eq!(temps.map.capacity(), capacity, "it is needed");
         for n in 10..30_000 {
-            assert!(temps.gone(&path(n)));
+            assert!(temps.removed(&path(n)));
         }
         temps.shrink();
-        assert!(temps.map.capacity() < WORTH_IT);
+        assert!(temps.map.capacity() < SHRINK_FROM);
         for n in 0..10 {
-            assert!(temps.gone(&path(n)), "{n}");
+            assert!(temps.removed(&path(n)), "{n}");
         }
         assert!(temps.is_empty());
     }
 
     #[test]
-    fn what_we_give_back_stays_left_alone() {
-        let (temps, _bell) = Temps::new(Duration::from_secs(1), MOST);
+    fn a_put_back_temp_is_still_ignored() {
+        let (temps, _wake_rx) = Temps::new(Duration::from_secs(1), MAX_TRACKED);
         let (path, late) = (Path::new("/r/a.tmp"), Mono(u64::MAX / 2));
         assert!(temps.expect_put_back(path, Mono(1)));
         let key = temps.key(path);
@@ -532,8 +538,8 @@ mod tests {
     }
 
     #[test]
-    fn no_more_are_known_than_there_is_room_for() {
-        let (temps, _bell) = Temps::new(Duration::from_secs(1), 1);
+    fn no_temps_are_tracked_beyond_the_limit() {
+        let (temps, _wake_rx) = Temps::new(Duration::from_secs(1), 1);
         let (one, other) = (Path::new("/r/a.tmp"), Path::new("/r/b.tmp"));
         assert!(temps.created(one, Mono(1)));
         temps.created(other, Mono(2));
@@ -542,10 +548,10 @@ mod tests {
     }
 
     #[test]
-    fn what_somebody_makes_is_not_what_was_to_return() {
+    fn cancelling_a_put_back_keeps_a_new_temp() {
         let path = Path::new("/r/a.tmp");
         for made in [false, true] {
-            let (temps, _bell) = Temps::new(Duration::from_secs(1), MOST);
+            let (temps, _wake_rx) = Temps::new(Duration::from_secs(1), MAX_TRACKED);
             assert!(temps.expect_put_back(path, Mono(1)));
             if made {
                 temps.created(path, Mono(2));
@@ -557,36 +563,36 @@ mod tests {
 
     /// The event of the claim may come when the hand has put it down already.
     #[test]
-    fn what_could_not_get_its_name_back_is_not_gone() {
-        let (temps, _bell) = Temps::new(Duration::from_secs(1), MOST);
+    fn a_temp_with_a_pending_claim_is_not_forgotten() {
+        let (temps, _wake_rx) = Temps::new(Duration::from_secs(1), MAX_TRACKED);
         let (path, late) = (Path::new("/r/a.tmp"), Mono(u64::MAX / 2));
         temps.created(path, Mono(1));
         let key = temps.key(path);
         let mut taken = temps.check_out(&key, late).expect("it is due");
-        assert!(!temps.gone(path), "it is in a hand");
+        assert!(!temps.removed(path), "it is in a hand");
         taken.set_claim_pending();
         temps.check_in(&key, Some(taken.check_in()));
-        assert!(!temps.gone(path), "it is looked for again");
+        assert!(!temps.removed(path), "it is looked for again");
         // Whoever takes its name meanwhile, and gives it up.
         temps.created(path, Mono(2));
-        assert!(!temps.gone(path), "it is looked for again");
+        assert!(!temps.removed(path), "it is looked for again");
         let mut taken = temps.check_out(&key, late).expect("it is due");
         taken.clear_claim_pending();
         temps.check_in(&key, Some(taken.check_in()));
-        assert!(temps.gone(path));
+        assert!(temps.removed(path));
     }
 
     /// What a hand has taken up may be looked at there by the old rules.
     #[test]
-    fn other_rules_reach_what_is_in_a_hand() {
-        for in_hand in [false, true] {
-            let (temps, _bell) = Temps::new(Duration::from_secs(1), MOST);
+    fn new_rules_reach_a_checked_out_temp() {
+        for is_checked_out in [false, true] {
+            let (temps, _wake_rx) = Temps::new(Duration::from_secs(1), MAX_TRACKED);
             let path = PathBuf::from("/r/a.tmp");
             let (now, late) = (Mono(1_000), Mono(u64::MAX / 2));
             temps.found(&path, now, Origin::Found);
             let key = temps.key(&path);
             let taken = temps.check_out(&key, now).expect("it is due");
-            if in_hand {
+            if is_checked_out {
                 temps.review(now, |_| true);
             }
             let mut taken = taken.check_in();
@@ -597,11 +603,11 @@ mod tests {
             );
             temps.check_in(&key, Some(taken));
             let taken = temps.check_out(&key, late).expect("it was put down");
-            assert_eq!(taken.is_reviewed(), in_hand);
-            assert_eq!(taken.due() <= now, in_hand, "at once");
+            assert_eq!(taken.is_reviewed(), is_checked_out);
+            assert_eq!(taken.due() <= now, is_checked_out, "at once");
             temps.check_in(&key, Some(taken.check_in()));
             let again = temps.check_out(&key, late).expect("it was put down");
-            assert_eq!(again.is_reviewed(), in_hand, "nobody has looked");
+            assert_eq!(again.is_reviewed(), is_checked_out, "nobody has looked");
         }
     }
 }

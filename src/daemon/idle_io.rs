@@ -12,7 +12,7 @@ mod system;
 pub(super) struct IdleIoPriority {
     before: Option<system::Priority>,
     /// A priority is a thread's own.
-    _stays_here: PhantomData<*const ()>,
+    _not_send: PhantomData<*const ()>,
 }
 
 impl IdleIoPriority {
@@ -20,12 +20,12 @@ impl IdleIoPriority {
     pub(super) fn begin() -> IdleIoPriority {
         IdleIoPriority {
             before: system::lower(),
-            _stays_here: PhantomData,
+            _not_send: PhantomData,
         }
     }
 
     /// In a thread that was started by one that reads gently, for the rest of its life.
-    pub(super) fn here() {
+    pub(super) fn apply_to_child() {
         if !system::IS_INHERITED {
             let _ = system::lower();
         }
@@ -45,7 +45,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_thread_gives_way_with_all_that_it_starts_and_then_no_more() {
+    fn a_thread_and_its_children_are_idle_until_the_guard_is_dropped() {
         let before = system::now();
         assert!(!system::is_idle(before));
         let idle_io = IdleIoPriority::begin();

@@ -15,6 +15,7 @@ use std::sync::Arc;
 
 use crossbeam_channel::{Receiver, Sender, at, never, select, unbounded};
 
+use super::panic_guard::PanicGuard;
 use super::worker::{self, Task};
 use super::{CriticalThread, Shared, supervisor};
 use crate::clock;
@@ -44,142 +45,142 @@ struct WorkQueue {
 #[derive(Default)]
 struct QueuedFolder {
     due: VecDeque<Key>,
-    is_worked_on: bool,
+    has_worker: bool,
     /// A sweep has passed it over meanwhile.
-    was_left_out: bool,
+    was_skipped: bool,
 }
 
 /// The most that a sweep collects. What is due beyond that is collected when these are through, so
 /// that a million that are due at once are not copied at once.
-const MOST: usize = 32_768;
+const MAX_SWEPT: usize = 32_768;
 
-/// The most of one folder that a hand is given before others have their turn.
-const TURN: usize = 4_096;
+/// The most of one folder that a hand is given before others have their count.
+const MAX_PER_TASK: usize = 4_096;
 
 pub(super) fn run(
     shared: &Arc<Shared>,
     waker: &Receiver<()>,
     supervisor: &Sender<supervisor::Command>,
 ) {
-    let _guard = worker::PanicGuard::new(Arc::clone(shared), supervisor.clone());
+    let _guard = PanicGuard::new(Arc::clone(shared), Some(supervisor.clone()));
     let mut clocks = ClockJumpDetector::default();
     clocks.read(clock::now());
-    let mut agenda = DeadlineQueue::default();
-    let mut folders = WorkQueue::default();
-    let (done, finished) = unbounded();
-    let (mut workers, mut at_work) = (pass::max_workers(), 0);
+    let mut queue = DeadlineQueue::default();
+    let mut work = WorkQueue::default();
+    let (done_tx, done_rx) = unbounded();
+    let (mut max_workers, mut busy_workers) = (pass::max_workers(), 0);
     while !shared.is_stopping() {
         // Also while a hand hangs: a disk that does not answer is not mended by a new start.
-        shared.beat(CriticalThread::Timer);
-        agenda.refill(shared, &mut folders, clock::mono());
-        agenda.take(clock::mono(), &mut folders);
-        while at_work < workers
-            && let Some((folder, due)) = folders.next()
+        shared.beat(CriticalThread::Scheduler);
+        queue.refill(shared, &mut work, clock::mono());
+        queue.take_due(clock::mono(), &mut work);
+        while busy_workers < max_workers
+            && let Some((folder, due)) = work.next()
         {
             clocks.read(clock::now());
-            let job = Task {
+            let task = Task {
                 folder,
                 due,
                 clocks,
-                done: done.clone(),
+                done: done_tx.clone(),
             };
-            match worker::start(shared, supervisor, job) {
+            match worker::start(shared, supervisor, task) {
                 Ok(()) => {}
                 // There can be no more threads now: those that are there have to do.
-                Err(job) if at_work > 0 => {
-                    folders.requeue(job);
-                    workers = at_work;
+                Err(task) if busy_workers > 0 => {
+                    work.requeue(task);
+                    max_workers = busy_workers;
                     break;
                 }
-                Err(job) => job.run(shared),
+                Err(task) => task.run(shared),
             }
-            at_work += 1;
+            busy_workers += 1;
         }
         // While folders wait for a hand, nothing can be done before one is free.
-        let is_busy = !folders.queue.is_empty();
-        let sleep = if is_busy {
+        let has_backlog = !work.queue.is_empty();
+        let wake_at = if has_backlog {
             Mono(u64::MAX)
         } else {
-            agenda.next()
+            queue.next_deadline()
         };
-        let half = shared.temps.shortest() / 2;
-        let sleeps_long = !is_busy && sleep > clock::mono().after(half);
-        if sleeps_long && !shared.temps.fall_asleep() {
-            agenda.note_creation();
+        let half = shared.temps.shortest_grace() / 2;
+        let is_long_sleep = !has_backlog && wake_at > clock::mono().after(half);
+        if is_long_sleep && !shared.temps.fall_asleep() {
+            queue.note_creation();
             continue;
         }
-        let was_empty = sleeps_long && shared.temps.is_empty();
-        let schedule = match sleep {
+        let was_empty = is_long_sleep && shared.temps.is_empty();
+        let timer = match wake_at {
             Mono(u64::MAX) => never(),
             moment => at(clock::instant(moment)),
         };
         select! {
             recv(waker) -> _ => {
-                if shared.temps.is_stale() {
-                    agenda.forget();
+                if shared.temps.take_stale() {
+                    queue.forget();
                 } else {
-                    agenda.note_creation();
+                    queue.note_creation();
                 }
                 if was_empty {
                     let _ = shared.activity_tx.try_send(());
                 }
             }
-            recv(finished) -> one => {
-                if let Ok(one) = one {
-                    at_work -= 1;
-                    if one.moved {
+            recv(done_rx) -> done => {
+                if let Ok(done) = done {
+                    busy_workers -= 1;
+                    if done.quarantined {
                         let _ = supervisor.send(supervisor::Command::Quarantined);
                     }
-                    for (at, key) in one.left {
-                        agenda.put(at, key);
+                    for (at, key) in done.next {
+                        queue.insert(at, key);
                     }
-                    if folders.finish(&one.folder) {
-                        agenda.forget();
+                    if work.finish(&done.folder) {
+                        queue.forget();
                     }
                 }
             }
-            recv(schedule) -> _ => {}
+            recv(timer) -> _ => {}
         }
-        if at_work == 0 {
-            workers = pass::max_workers();
+        if busy_workers == 0 {
+            max_workers = pass::max_workers();
         }
     }
     // Whoever is at work ends after what it has begun; the channel ends with the last of them.
-    drop(done);
-    while finished.recv().is_ok() {}
+    drop(done_tx);
+    while done_rx.recv().is_ok() {}
 }
 
 impl DeadlineQueue {
     /// When the horizon has been reached: moves it on, by a new sweep where one is needed.
-    fn refill(&mut self, shared: &Shared, folders: &mut WorkQueue, now: Mono) {
-        if now < self.horizon || self.is_due(now) || !folders.queue.is_empty() {
+    fn refill(&mut self, shared: &Shared, work: &mut WorkQueue, now: Mono) {
+        if now < self.horizon || self.is_due(now) || !work.queue.is_empty() {
             return;
         }
         let temps = &shared.temps;
-        let half = temps.shortest() / 2;
+        let half = temps.shortest_grace() / 2;
         temps.shrink();
         // What was created first since the sweep is due after this, and the rest after that.
-        let news = temps
+        let first_new = temps
             .first_created()
-            .map_or(Mono(u64::MAX), |news| news.after(half));
-        self.horizon = self.next_after.min(news);
+            .map_or(Mono(u64::MAX), |created| created.after(half));
+        self.horizon = self.next_after.min(first_new);
         if now < self.horizon {
             return;
         }
-        let in_hand = |folder: &Folder| folders.folders.contains_key(folder);
-        let nothing_in_hand = folders.folders.is_empty();
-        let nearest = temps.due_before(now.after(half), MOST, |folder| {
-            !nothing_in_hand && in_hand(folder)
+        let is_queued = |folder: &Folder| work.folders.contains_key(folder);
+        let is_empty = work.folders.is_empty();
+        let nearest = temps.due_before(now.after(half), MAX_SWEPT, |folder| {
+            !is_empty && is_queued(folder)
         });
-        for folder in folders.folders.values_mut() {
-            folder.was_left_out = true;
+        for folder in work.folders.values_mut() {
+            folder.was_skipped = true;
         }
         self.near = nearest.due.into_iter().map(Reverse).collect();
         self.horizon = nearest.horizon;
         self.next_after = nearest.next_after;
     }
 
-    /// Nothing is known any more of when what is due.
+    /// Nothing is queued any more of when what is due.
     fn forget(&mut self) {
         self.horizon = Mono::default();
         self.next_after = Mono::default();
@@ -191,24 +192,24 @@ impl DeadlineQueue {
     }
 
     fn is_due(&self, now: Mono) -> bool {
-        let first = self.near.peek();
-        first.is_some_and(|Reverse((at, _))| *at <= now)
+        let nearest = self.near.peek();
+        nearest.is_some_and(|Reverse((at, _))| *at <= now)
     }
 
-    fn take(&mut self, now: Mono, folders: &mut WorkQueue) {
+    fn take_due(&mut self, now: Mono, work: &mut WorkQueue) {
         while self.is_due(now) {
             if let Some(Reverse((_, key))) = self.near.pop() {
-                folders.add(key);
+                work.add(key);
             }
         }
     }
 
-    fn next(&self) -> Mono {
+    fn next_deadline(&self) -> Mono {
         let nearest = self.near.peek();
         nearest.map_or(self.horizon, |Reverse((at, _))| self.horizon.min(*at))
     }
 
-    fn put(&mut self, at: Mono, key: Key) {
+    fn insert(&mut self, at: Mono, key: Key) {
         if at < self.horizon {
             self.near.push(Reverse((at, key)));
         } else {
@@ -237,36 +238,36 @@ impl WorkQueue {
     /// The next folder to be worked on, and what is due in it, as much as it is given at a time.
     fn next(&mut self) -> Option<(Folder, Vec<Key>)> {
         let folder = self.queue.pop_front()?;
-        let known = self.folders.get_mut(&folder)?;
-        known.is_worked_on = true;
-        let turn = known.due.len().min(TURN);
-        Some((folder, known.due.drain(..turn).collect()))
+        let queued = self.folders.get_mut(&folder)?;
+        queued.has_worker = true;
+        let count = queued.due.len().min(MAX_PER_TASK);
+        Some((folder, queued.due.drain(..count).collect()))
     }
 
     /// It could not be worked on now.
-    fn requeue(&mut self, job: Task) {
-        if let Some(known) = self.folders.get_mut(&job.folder) {
-            known.is_worked_on = false;
-            job.due
+    fn requeue(&mut self, task: Task) {
+        if let Some(queued) = self.folders.get_mut(&task.folder) {
+            queued.has_worker = false;
+            task.due
                 .into_iter()
                 .rev()
-                .for_each(|key| known.due.push_front(key));
-            self.queue.push_front(job.folder);
+                .for_each(|key| queued.due.push_front(key));
+            self.queue.push_front(task.folder);
         }
     }
 
     /// Its hand is free again. Says whether there may be something due in it that nobody knows of.
     fn finish(&mut self, folder: &Folder) -> bool {
-        let Some(known) = self.folders.get_mut(folder) else {
+        let Some(queued) = self.folders.get_mut(folder) else {
             return false;
         };
-        known.is_worked_on = false;
-        if !known.due.is_empty() {
+        queued.has_worker = false;
+        if !queued.due.is_empty() {
             self.queue.push_back(Arc::clone(folder));
             return false;
         }
         self.folders
             .remove(folder)
-            .is_some_and(|known| known.was_left_out)
+            .is_some_and(|queued| queued.was_skipped)
     }
 }

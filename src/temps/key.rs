@@ -57,8 +57,8 @@ impl Key {
         // bytes from `NAME` on; `name` has at least so many.
         unsafe {
             head.write(Head { folder, length });
-            let to = head.cast::<u8>().add(NAME);
-            to.copy_from_nonoverlapping(NonNull::from(name).cast(), length as usize);
+            let destination = head.cast::<u8>().add(NAME);
+            destination.copy_from_nonoverlapping(NonNull::from(name).cast(), length as usize);
         }
         Key(head)
     }
@@ -129,19 +129,19 @@ impl KeyParts for Key {
 }
 
 /// A path, cut before its base name.
-pub(crate) struct Cut<'a>(&'a [u8], &'a [u8]);
+pub(crate) struct SplitPath<'a>(&'a [u8], &'a [u8]);
 
-impl<'a> Cut<'a> {
+impl<'a> SplitPath<'a> {
     /// Paths of temps come from a folder's path and a name, so they are as short as can be.
-    pub(crate) fn new(path: &'a Path) -> Cut<'a> {
+    pub(crate) fn new(path: &'a Path) -> SplitPath<'a> {
         let path = path.as_os_str().as_bytes();
         match memchr::memrchr(b'/', path) {
-            Some(0) => Cut(b"/", path.get(1..).unwrap_or_default()),
+            Some(0) => SplitPath(b"/", path.get(1..).unwrap_or_default()),
             Some(slash) => {
                 let (folder, name) = path.split_at(slash);
-                Cut(folder, name.get(1..).unwrap_or_default())
+                SplitPath(folder, name.get(1..).unwrap_or_default())
             }
-            None => Cut(b"", path),
+            None => SplitPath(b"", path),
         }
     }
 
@@ -154,7 +154,7 @@ impl<'a> Cut<'a> {
     }
 }
 
-impl KeyParts for Cut<'_> {
+impl KeyParts for SplitPath<'_> {
     fn parts(&self) -> (&[u8], &[u8]) {
         (self.0, self.1)
     }
@@ -218,11 +218,11 @@ pub(super) struct FolderSet {
     /// Most events come from where the last one came from.
     last: Option<Folder>,
     /// At how many folders those are looked for that nobody needs any more.
-    full_at: usize,
+    shrink_at: usize,
 }
 
 /// The fewest folders for which that is worth it.
-const FEW: usize = 64;
+const MIN_SHRINK: usize = 64;
 
 impl FolderSet {
     /// The one for `path`.
@@ -234,7 +234,7 @@ impl FolderSet {
         let folder = match self.all.get(path) {
             Some(SharedName(known)) => Arc::clone(known),
             None => {
-                if self.all.len() >= self.full_at.max(FEW) {
+                if self.all.len() >= self.shrink_at.max(MIN_SHRINK) {
                     self.shrink();
                 }
                 let new = Arc::new(PathBuf::from(path));
@@ -251,8 +251,8 @@ impl FolderSet {
         self.last = None;
         self.all
             .retain(|SharedName(folder)| Arc::strong_count(folder) > 1);
-        self.full_at = self.all.len() * 2;
-        self.all.shrink_to(self.full_at);
+        self.shrink_at = self.all.len() * 2;
+        self.all.shrink_to(self.shrink_at);
     }
 }
 
@@ -286,7 +286,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_gives_back_what_it_was_made_of() {
+    fn a_key_returns_its_folder_and_name() {
         for name in [&b""[..], b"a", b"a.tmp", b"\xff\n.tmp", &[b'x'; 255]] {
             let key = key("/r/b", name);
             let copy = key.clone();
@@ -298,12 +298,12 @@ mod tests {
     }
 
     #[test]
-    fn it_is_found_by_its_path() {
+    fn a_key_is_found_by_its_path() {
         let hasher = RandomState::new();
         for (folder, name) in [("/r", "a.tmp"), ("/", "a.tmp"), ("", "a.tmp"), ("/r/b", "")] {
             let key = key(folder, name.as_bytes());
             let path = key.path();
-            let cut = Cut::new(&path);
+            let cut = SplitPath::new(&path);
             let (one, other): (&dyn KeyParts, &dyn KeyParts) = (&key, &cut);
             assert!(one == other, "{path:?}");
             assert_eq!(hasher.hash_one(&key), hasher.hash_one(other), "{path:?}");
@@ -317,17 +317,17 @@ mod tests {
     }
 
     #[test]
-    fn one_word_and_one_folder_for_all() {
+    fn a_key_is_one_word_and_shares_its_folder() {
         assert_eq!(size_of::<Option<Key>>(), size_of::<usize>());
         let mut folders = FolderSet::default();
         let (one, two) = (folders.get(Path::new("/r")), folders.get(Path::new("/q")));
         assert!(Arc::ptr_eq(&one, &folders.get(Path::new("/r"))));
         assert!(!Arc::ptr_eq(&one, &two));
         drop(two);
-        for n in 0..10 * FEW {
+        for n in 0..10 * MIN_SHRINK {
             folders.get(Path::new(&format!("/{n}")));
         }
-        assert!(folders.all.len() <= FEW, "{}", folders.all.len());
+        assert!(folders.all.len() <= MIN_SHRINK, "{}", folders.all.len());
         assert!(
             Arc::ptr_eq(&one, &folders.get(Path::new("/r"))),
             "still needed"
@@ -357,30 +357,30 @@ mod tests {
     proptest! {
         /// Short names share the padding of what stands before them: each length is another layout.
         #[test]
-        fn each_key_has_a_share_in_its_folder_and_a_name_of_its_own(steps in steps()) {
+        fn keys_share_their_folder_and_own_their_names(steps in steps()) {
             let folder = Folder::new("/r/b".into());
             let mut all: Vec<(Key, Vec<u8>)> = Vec::new();
             for step in steps {
-                let which = |n: usize| n.checked_rem(all.len());
+                let index = |n: usize| n.checked_rem(all.len());
                 match step {
                     KeyStep::Make(name) => {
                         all.push((Key::new(Arc::clone(&folder), OsStr::from_bytes(&name)), name));
                     }
                     KeyStep::Copy(n) => {
-                        if let Some((key, name)) = which(n).map(|n| &all[n]) {
+                        if let Some((key, name)) = index(n).map(|n| &all[n]) {
                             let copy = (key.clone(), name.clone());
-                            let at = |key: &Key| key.name().as_bytes().as_ptr();
-                            prop_assert_ne!(at(&copy.0), at(key));
+                            let address = |key: &Key| key.name().as_bytes().as_ptr();
+                            prop_assert_ne!(address(&copy.0), address(key));
                             all.push(copy);
                         }
                     }
                     KeyStep::Drop(n) => {
-                        if let Some(n) = which(n) {
+                        if let Some(n) = index(n) {
                             all.swap_remove(n);
                         }
                     }
                     KeyStep::Move(n) => {
-                        if let Some(n) = which(n) {
+                        if let Some(n) = index(n) {
                             let (key, name) = all.swap_remove(n);
                             let key = thread::spawn(move || key).join().unwrap();
                             all.push((key, name));
@@ -399,30 +399,30 @@ mod tests {
     /// As the callback, the scanners and the timer thread do it, each with names that the others
     /// have too: whoever takes a key out last ends it, and each is ended once.
     #[test]
-    fn threads_put_in_and_take_out_and_nothing_is_left() {
+    fn concurrent_insertions_and_removals_leak_nothing() {
         const NAMES: usize = 50;
         let map: DashMap<Key, usize> = DashMap::new();
         let folder = Folder::new("/r".into());
         let paths: Vec<PathBuf> = (0..NAMES).map(|n| format!("/r/{n}.tmp").into()).collect();
         let find = |path| -> Option<Key> {
-            let found = map.get(&Cut::new(path) as &dyn KeyParts)?;
+            let found = map.get(&SplitPath::new(path) as &dyn KeyParts)?;
             Some(found.key().clone())
         };
         thread::scope(|scope| {
-            for who in 0..4 {
+            for thread in 0..4 {
                 let (map, folder, paths, find) = (&map, &folder, &paths, &find);
                 scope.spawn(move || {
                     for n in 0..2_000 {
-                        let path = &paths[(n * (who + 1)) % NAMES];
+                        let path = &paths[(n * (thread + 1)) % NAMES];
                         let name = path.file_name().unwrap();
-                        match (n + who) % 3 {
-                            0 => _ = map.insert(Key::new(Arc::clone(folder), name), who),
+                        match (n + thread) % 3 {
+                            0 => _ = map.insert(Key::new(Arc::clone(folder), name), thread),
                             1 => {
                                 if let Some(key) = find(path) {
                                     assert_eq!((key.name(), key.folder()), (name, folder));
                                 }
                             }
-                            _ => _ = map.remove(&Cut::new(path) as &dyn KeyParts),
+                            _ => _ = map.remove(&SplitPath::new(path) as &dyn KeyParts),
                         }
                     }
                 });

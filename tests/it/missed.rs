@@ -691,7 +691,7 @@ fn more_than_there_is_room_for() {
         }
         let watcher = Watcher::builder()
             .root(sandbox.root(), policy(Duration::from_millis(500)))
-            .most_tracked(64)
+            .max_tracked(64)
             .start()
             .unwrap();
         let names = (0..100).map(|n| format!("before-{n}.4194304.tmp"));

@@ -15,18 +15,18 @@ use crate::root::{Root, leads_to_broad};
 use crate::watch::{Coverage, Unwatched};
 
 /// The interval at which a root that does not answer is asked about again.
-const NO_ANSWER: Duration = Duration::from_secs(1);
+const NO_ANSWER_RETRY: Duration = Duration::from_secs(1);
 
 impl Supervisor {
     /// Whether what stands at the root's path is still what was attached; if not, attaches that.
     pub(super) fn check(&mut self, index: usize) {
         let root = self.root(index);
-        if !self.does_answer(index, &root) {
+        if !self.is_responding(index, &root) {
             return;
         }
         let known = self.active_roots.id(index);
         // What leads to it may have changed.
-        self.watch_parents(index, &root);
+        self.watch_ancestors(index, &root);
         match (RootId::of(&root.path), known) {
             (Ok(now), Some(known)) if now == known && self.is_watched(index, &root) => {}
             (Err(RootError::Missing), None) if self.state(index) == Some(RootState::Gone) => {}
@@ -35,10 +35,10 @@ impl Supervisor {
         self.poll_later(index, &root);
     }
 
-    fn watch_parents(&mut self, index: usize, root: &Root) {
-        let hearing = self.kernel.watch_ancestors(&root.path);
+    fn watch_ancestors(&mut self, index: usize, root: &Root) {
+        let coverage = self.watcher.watch_ancestors(&root.path);
         if let Some(root_watch) = self.root_watches.get_mut(index) {
-            if let Coverage::LimitReached(limit) = hearing
+            if let Coverage::LimitReached(limit) = coverage
                 && !matches!(root_watch.coverage, Coverage::LimitReached(_))
             {
                 log::warn!(
@@ -49,7 +49,7 @@ impl Supervisor {
                     span(poll_interval(root))
                 );
             }
-            root_watch.coverage = hearing;
+            root_watch.coverage = coverage;
         }
     }
 
@@ -64,7 +64,7 @@ impl Supervisor {
     /// Watches a root and scans it. What was known of another directory at its path is forgotten.
     pub(super) fn attach(&mut self, index: usize, cause: Cause) {
         let root = self.root(index);
-        if self.does_answer(index, &root) {
+        if self.is_responding(index, &root) {
             self.attach_root(index, &root, cause);
             self.poll_later(index, &root);
         }
@@ -72,7 +72,7 @@ impl Supervisor {
 
     /// Returns whether the file system of a root answers. One that does not is detached until it does: a call on it may
     /// never return, and this thread serves all roots.
-    pub(super) fn does_answer(&mut self, index: usize, root: &Root) -> bool {
+    pub(super) fn is_responding(&mut self, index: usize, root: &Root) -> bool {
         if answer::answers(&root.path) {
             return true;
         }
@@ -89,10 +89,10 @@ impl Supervisor {
     }
 
     fn attach_root(&mut self, index: usize, root: &Root, cause: Cause) {
-        self.watch_parents(index, root);
+        self.watch_ancestors(index, root);
         let id = match RootId::of(&root.path) {
             Ok(id) => id,
-            Err(error) => return self.away(index, root, &error),
+            Err(error) => return self.mark_unavailable(index, root, &error),
         };
         // It could not be looked at when it was given.
         if answer::was_silent(&root.path)
@@ -130,12 +130,12 @@ impl Supervisor {
         if let Ok(dir) = Dir::open_root(&root.path, Some(id)) {
             root.report_coarse_dates(dir.place().dates);
         }
-        let was_away = matches!(
+        let was_unavailable = matches!(
             self.state(index),
             Some(RootState::Gone | RootState::Denied | RootState::NoAnswer)
         );
         let cause = match cause {
-            Cause::Periodic | Cause::Overflow if replaced || was_away => Cause::RootReturned,
+            Cause::Periodic | Cause::Overflow if replaced || was_unavailable => Cause::RootReturned,
             cause => cause,
         };
         let Some(root_watch) = self.root_watches.get_mut(index) else {
@@ -143,16 +143,16 @@ impl Supervisor {
         };
         root_watch.is_broken = false;
         root_watch.unwatched.clear();
-        let watched = root_watch.watch(&mut self.kernel, root, &root.path, id);
+        let watched = root_watch.watch(&mut self.watcher, root, &root.path, id);
         if let Err(Unwatched::Gone) = watched {
-            return self.away(index, root, &RootError::Missing);
+            return self.mark_unavailable(index, root, &RootError::Missing);
         }
         let path = root.path.clone();
         self.shared.emit(Event::Rescan { root: path, cause });
         if cause == Cause::Startup && !root.policy.is_dry_run() {
             // Nothing is tracked here yet, so nothing is on its way to the quarantine.
-            if let Ok(Some(room)) = Quarantine::open_existing(&root.path, Some(id)) {
-                room.remove_stale_slots();
+            if let Ok(Some(quarantine)) = Quarantine::open_existing(&root.path, Some(id)) {
+                quarantine.remove_stale_slots();
             }
         }
         self.report_no_proof(index, root, id);
@@ -206,7 +206,7 @@ impl Supervisor {
         }
     }
 
-    fn away(&mut self, index: usize, root: &Root, error: &RootError) {
+    fn mark_unavailable(&mut self, index: usize, root: &Root, error: &RootError) {
         self.detach(index, root);
         let state = match error {
             RootError::Missing | RootError::Replaced => RootState::Gone,
@@ -230,19 +230,19 @@ impl Supervisor {
     fn detach(&mut self, index: usize, root: &Root) {
         self.active_roots.set_id(index, None);
         let active_roots = &self.active_roots;
-        let is_its = |folder: &Path| {
+        let is_own = |folder: &Path| {
             let covering = active_roots.root_of(folder);
             covering.is_none_or(|(covering, ..)| {
                 rule!("inner-root-keeps-its-temps", covering == index, without: true)
             })
         };
         // A root inside of it is not gone with it: that is looked for by itself.
-        self.shared.temps.forget_below(&root.path, is_its);
+        self.shared.temps.forget_below(&root.path, is_own);
         let Some(root_watch) = self.root_watches.get_mut(index) else {
             return;
         };
         for (dir, _) in root_watch.watched.drain() {
-            self.kernel.unwatch(&dir);
+            self.watcher.unwatch(&dir);
         }
         root_watch.unwatched.clear();
         root_watch.missed_scans = 0;
@@ -253,17 +253,17 @@ impl Supervisor {
 
     /// Something was mounted or unmounted at `place`: below a root it shuts or opens a directory.
     /// The roots themselves have been checked.
-    pub(super) fn remounted(&mut self, place: &Path) {
+    pub(super) fn remounted(&mut self, path: &Path) {
         for index in 0..self.root_watches.len() {
             let root = self.root(index);
-            if !root.policy.recursive || !self.does_answer(index, &root) {
+            if !root.policy.recursive || !self.is_responding(index, &root) {
                 continue;
             }
             // The kernel's table knows no symlinks.
             let Ok(real) = std::fs::canonicalize(&root.path) else {
                 continue;
             };
-            match place.strip_prefix(real) {
+            match path.strip_prefix(real) {
                 Ok(below) if !below.as_os_str().is_empty() => {
                     self.restructure(&root.path.join(below));
                 }
@@ -279,10 +279,10 @@ impl Supervisor {
         };
         if root_watch.needs_polling() {
             let interval = match root_watch.state {
-                RootState::NoAnswer => poll_interval(root).min(NO_ANSWER),
+                RootState::NoAnswer => poll_interval(root).min(NO_ANSWER_RETRY),
                 _ => poll_interval(root),
             };
-            self.schedule.poll_in(Instant::now(), interval);
+            self.schedule.schedule_poll(Instant::now(), interval);
         }
     }
 
@@ -292,7 +292,7 @@ impl Supervisor {
         let Some(root_watch) = self.root_watches.get_mut(index) else {
             return;
         };
-        if !root_watch.needs_polling() || !self.does_answer(index, &root) {
+        if !root_watch.needs_polling() || !self.is_responding(index, &root) {
             return;
         }
         let Some(root_watch) = self.root_watches.get_mut(index) else {
@@ -323,13 +323,13 @@ impl Supervisor {
     /// Everything was scanned by time. Where that has found what no event had told of, though it was
     /// watched, the watches may be dead, whatever the kernel says: they are set anew.
     pub(super) fn check_missed_events(&mut self) {
-        let mut silent = Vec::new();
+        let mut to_rebuild = Vec::new();
         for (index, root_watch) in self.root_watches.iter_mut().enumerate() {
-            let unheard = root_watch.missed.clone();
+            let missed = root_watch.missed.clone();
             if root_watch.missed_events() {
-                silent.push(index);
+                to_rebuild.push(index);
             }
-            if let Some(temp) = unheard {
+            if let Some(temp) = missed {
                 log::error!(
                     "{temp:?} was never heard of though its directory is watched; {}",
                     match root_watch.misses_events() {
@@ -339,11 +339,11 @@ impl Supervisor {
                 );
             }
         }
-        for index in silent.iter().copied() {
+        for index in to_rebuild.iter().copied() {
             self.set_state(index, RootState::Polling);
         }
-        if !silent.is_empty() {
-            self.kernel.clear();
+        if !to_rebuild.is_empty() {
+            self.watcher.clear();
             self.root_watches
                 .iter_mut()
                 .for_each(RootWatch::forget_watches);

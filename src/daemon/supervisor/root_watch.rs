@@ -51,14 +51,15 @@ pub(super) struct RootWatch {
 #[derive(Clone, Copy)]
 pub(super) struct LimitsDue {
     /// The moment when a file becomes too old; `None`: none will.
-    pub(super) due: Option<Instant>,
+    pub(super) expiry: Option<Instant>,
     /// The moment to check the free space.
-    pub(super) look: Instant,
+    pub(super) space_check: Instant,
 }
 
 impl LimitsDue {
     pub(super) fn next(&self) -> Instant {
-        self.due.map_or(self.look, |due| due.min(self.look))
+        self.expiry
+            .map_or(self.space_check, |expiry| expiry.min(self.space_check))
     }
 }
 
@@ -71,7 +72,7 @@ pub(super) struct Watched {
     /// Whether it is hot: then it is scanned, and its watch is taken away.
     pub(super) hot: HotDir,
     /// The last scan that met it.
-    round: u64,
+    scan_number: u64,
 }
 
 /// From so many silent scans on its events are not relied upon.
@@ -106,7 +107,7 @@ impl RootWatch {
         if self.lock.is_some() {
             return true;
         }
-        match daemon::lock(std::slice::from_ref(root), runtime) {
+        match daemon::lock_roots(std::slice::from_ref(root), runtime) {
             Ok(locks) => {
                 self.lock = locks.into_iter().next().flatten();
                 self.is_busy = false;
@@ -157,13 +158,13 @@ impl RootWatch {
 
     /// Whether it has to be looked at by time, because something about it makes no event.
     pub(super) fn needs_polling(&self) -> bool {
-        let is_away = matches!(self.state, RootState::Gone | RootState::Denied);
+        let is_unavailable = matches!(self.state, RootState::Gone | RootState::Denied);
         self.may_miss_events()
             || self.state == RootState::NoAnswer
             || self.is_busy
             || self.is_broken
             || matches!(self.coverage, Coverage::LimitReached(_))
-            || (self.coverage == Coverage::Partial && is_away)
+            || (self.coverage == Coverage::Partial && is_unavailable)
     }
 
     /// A scan begins.
@@ -174,37 +175,37 @@ impl RootWatch {
     /// Watches one directory, unless it is the one that is watched already. Says whether it was.
     pub(super) fn watch(
         &mut self,
-        kernel: &mut FsWatcher,
+        watcher: &mut FsWatcher,
         root: &Root,
         dir: &Path,
         id: RootId,
     ) -> Result<bool, Unwatched> {
         match self.watched.get_mut(dir) {
             Some(known) if known.id == id => {
-                known.round = self.scan_number;
+                known.scan_number = self.scan_number;
                 return Ok(true);
             }
             // Another directory stands there now. Watching a watched path is no news to notify.
             Some(_) => {
                 self.watched.remove(dir);
-                kernel.unwatch(dir);
+                watcher.unwatch(dir);
             }
             None => {}
         }
         let closes = root.policy.closed == Closed::Settled;
-        if let Err(why) = kernel.watch(dir, closes) {
-            match why {
+        if let Err(error) = watcher.watch(dir, closes) {
+            match error {
                 Unwatched::Gone => _ = self.unwatched.remove(dir),
                 _ => _ = self.unwatched.insert(dir.to_owned()),
             }
-            return Err(why);
+            return Err(error);
         }
         self.unwatched.remove(dir);
         let watched = Watched {
             id,
             since: clock::wall(),
             hot: HotDir::default(),
-            round: self.scan_number,
+            scan_number: self.scan_number,
         };
         self.watched.insert(dir.to_owned(), watched);
         Ok(false)
@@ -213,14 +214,14 @@ impl RootWatch {
     /// Watches a directory again that was scanned because it was hot.
     pub(super) fn rewatch(
         &mut self,
-        kernel: &mut FsWatcher,
+        watcher: &mut FsWatcher,
         root: &Root,
         dir: &Path,
     ) -> Result<(), Unwatched> {
         let Some(known) = self.watched.remove(dir) else {
             return Ok(());
         };
-        self.watch(kernel, root, dir, known.id)?;
+        self.watch(watcher, root, dir, known.id)?;
         if let Some(now) = self.watched.get_mut(dir) {
             now.hot = known.hot;
         }
@@ -229,16 +230,16 @@ impl RootWatch {
 
     /// Gives up what stands below `dir` and was not met by the scan that has just ended, but what is
     /// below one of `spared`: that could not be read.
-    pub(super) fn unwatch_unmet(&mut self, kernel: &mut FsWatcher, dir: &Path, spared: &[&Path]) {
-        let round = self.scan_number;
+    pub(super) fn unwatch_unmet(&mut self, watcher: &mut FsWatcher, dir: &Path, unread: &[&Path]) {
+        let scan_number = self.scan_number;
         self.watched.retain(|path, watched| {
-            let stays = watched.round == round
+            let is_kept = watched.scan_number == scan_number
                 || !path.starts_with(dir)
-                || spared.iter().any(|spared| path.starts_with(spared));
-            if !stays {
-                kernel.unwatch(path);
+                || unread.iter().any(|unread| path.starts_with(unread));
+            if !is_kept {
+                watcher.unwatch(path);
             }
-            stays
+            is_kept
         });
     }
 
@@ -290,7 +291,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn of_what_is_not_watched_the_topmost_are_visited() {
+    fn only_the_topmost_unwatched_directories_are_scanned() {
         let mut root_watch = RootWatch::new(None);
         let all = ["/r/a", "/r/a/b", "/r/a/b/c", "/r/a-b", "/r/b/c", "/r/b/c/d"];
         root_watch.unwatched = all.map(PathBuf::from).into();
@@ -300,27 +301,27 @@ mod tests {
     }
 
     #[test]
-    fn silence_is_cured_once_and_then_lived_with() {
+    fn missed_events_rebuild_the_watches_once_and_then_cause_polling() {
         let mut root_watch = RootWatch::new(None);
-        let mut round = |unheard: bool| {
-            root_watch.missed = unheard.then(|| "/r/a.tmp".into());
+        let mut scan = |missed: bool| {
+            root_watch.missed = missed.then(|| "/r/a.tmp".into());
             (root_watch.missed_events(), root_watch.misses_events())
         };
-        assert_eq!(round(false), (false, false));
-        assert_eq!(round(true), (true, false), "the watches are set anew");
-        assert_eq!(round(false), (false, false), "that helped");
-        assert_eq!(round(true), (true, false));
-        assert_eq!(round(true), (false, true), "that did not help");
-        assert_eq!(round(true), (false, true));
-        assert_eq!(round(false), (false, false));
+        assert_eq!(scan(false), (false, false));
+        assert_eq!(scan(true), (true, false), "the watches are set anew");
+        assert_eq!(scan(false), (false, false), "that helped");
+        assert_eq!(scan(true), (true, false));
+        assert_eq!(scan(true), (false, true), "that did not help");
+        assert_eq!(scan(true), (false, true));
+        assert_eq!(scan(false), (false, false));
     }
 
     #[test]
-    fn a_root_is_visited_by_time_only_where_no_event_will_tell() {
-        let check = |change: fn(&mut RootWatch), want: bool, why: &str| {
+    fn a_root_is_polled_only_if_no_event_would_report_a_change() {
+        let check = |change: fn(&mut RootWatch), expected: bool, reason: &str| {
             let mut root_watch = RootWatch::new(None);
             change(&mut root_watch);
-            assert_eq!(root_watch.needs_polling(), want, "{why}");
+            assert_eq!(root_watch.needs_polling(), expected, "{reason}");
         };
         check(|_| {}, false, "it is watched");
         check(
@@ -338,11 +339,11 @@ mod tests {
             false,
             "its own watch tells of it",
         );
-        let shut = |root_watch: &mut RootWatch| {
+        let returns_unseen = |root_watch: &mut RootWatch| {
             root_watch.coverage = Coverage::Partial;
             root_watch.state = RootState::Gone;
         };
-        check(shut, true, "its coming is not heard");
+        check(returns_unseen, true, "its coming is not heard");
         check(
             |root_watch| root_watch.coverage = Coverage::LimitReached(Limit::Watches),
             true,
