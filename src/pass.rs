@@ -1,6 +1,6 @@
-//! One pass over what is due in one directory: look, track, judge, reap, report.
+//! Processes the due temps of one directory: look, track, judge, reap, report.
 //!
-//! The timer thread and `sweep` go through this same door, dry runs included.
+//! The workers and `sweep` use this same code, dry runs included.
 
 use std::ffi::{OsStr, OsString};
 use std::io;
@@ -33,44 +33,44 @@ use crate::reap::quarantine::LimitContext;
 use crate::reap::{self, BatchContext, Candidate, Outcome, Reaper, Recovered, quarantine};
 use crate::root::Root;
 
-/// What every pass needs.
+/// The services that every pass needs.
 #[derive(Debug)]
 pub struct Engine {
-    /// Removes.
+    /// Removes files.
     pub reaper: Reaper,
-    /// Writes down.
+    /// Records intents and outcomes.
     pub journal: Journal,
-    /// Knows what was restored.
+    /// Records the files that were restored.
     pub marks: RestoreMarks,
-    /// Knows who wrote what.
+    /// Remembers the names of writers.
     pub writers: WriterNames,
-    /// Knows who goes by which pid in a container.
+    /// Resolves pids of containers.
     pub container_pids: ContainerPids,
-    /// Knows which files are seen to be locked.
+    /// Finds files that are locked.
     pub locks: Locks,
-    /// Knows what lies beside temps.
+    /// Lists the siblings of temps.
     pub listings: Listings,
-    /// Whether settled temps are reported.
+    /// Reports settled temps too.
     pub verbose: bool,
 }
 
-/// The directory that a pass is over.
+/// The directory that a pass processes.
 #[derive(Clone, Copy, Debug)]
 pub struct DirContext<'a> {
     /// Its root.
     pub root: &'a Root,
-    /// What the root was when it began to be watched.
+    /// The identity of the root when its watch began.
     pub id: Option<RootId>,
-    /// The way from the root to it.
+    /// The path from the root to the directory.
     pub below: &'a Path,
 }
 
-/// One temp that is due.
+/// A due temp.
 #[derive(Debug)]
 pub struct PassItem {
     /// Its base name.
     pub name: OsString,
-    /// What is known of it. `None` after a pass: it is to be forgotten.
+    /// Its tracking state. `None` after a pass if the temp is to be forgotten.
     pub temp: Option<Tracked>,
 }
 
@@ -80,35 +80,35 @@ pub struct Pass<'a> {
     dir_context: DirContext<'a>,
     lease_thread: &'a LeaseThread,
     emit: &'a mut dyn FnMut(Event),
-    /// The directory's path, for people.
+    /// The directory's path, for messages.
     folder: PathBuf,
-    /// The number of temps that are due.
+    /// The number of due temps.
     due: usize,
     /// Siblings of the temps; read when the first of them is to be judged.
     siblings: Option<Arc<Siblings>>,
 }
 
-/// A temp that it is time to judge.
+/// A temp that is ready to be judged.
 struct ReadyTemp {
-    /// Its place among what is due.
+    /// Its index in the due temps.
     index: usize,
     temp_info: TempInfo,
     evidence: Evidence,
-    /// Which of the names that it may have been meant for is its target.
+    /// The index of its target among the names that its name may stand for.
     target: Option<usize>,
-    /// The file, nothing held of it: for the protocol, which would open it again.
+    /// The open file, with no lease held on it, so that the protocol does not open it again.
     opened: Option<LeasedFile>,
 }
 
-/// A temp that is to go: its place among what is due, what was seen of it, and what is said of it.
+/// A temp to be removed: its index in the due temps, its observation, and its report.
 struct Removal {
     index: usize,
     observation: Observation,
     disposed: Disposed,
 }
 
-/// How many threads may have passes of their own at once: two a core, because every batch waits for a
-/// while, and each may have three files open for each temp of it.
+/// Returns the number of threads that may each run a pass at once: two for each core, because every batch waits for
+/// some time. Each thread may have three open files for each temp of its batch, so the limit of open files counts too.
 #[must_use]
 pub fn max_workers() -> usize {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
@@ -122,7 +122,7 @@ pub fn max_workers() -> usize {
         .max(1)
 }
 
-/// More would only wait for the same disk.
+/// More threads would only wait for the same disk.
 const MAX_WORKERS: usize = 8;
 
 /// A reading of the clocks.
@@ -133,18 +133,18 @@ struct ClockReading {
     last_jump: Option<Mono>,
 }
 
-/// What a look at a name came to.
+/// The result of a look at a name.
 enum LookResult {
-    /// Nothing is there.
+    /// No file has this name.
     Missing,
     /// Something that is never a temp.
     NotATemp,
-    /// A file, who holds it, and the open file where one was needed to ask.
+    /// A file, its use, and the open file if it was needed to find out.
     File(Observation, UseState, Option<LeasedFile>),
 }
 
 impl<'a> Pass<'a> {
-    /// A pass over `dir_context`. `tell` is called with what happens, in order.
+    /// Begins a pass over `dir_context`. `emit` receives the events in order.
     pub fn new(
         engine: &'a Engine,
         dir_context: DirContext<'a>,
@@ -162,7 +162,7 @@ impl<'a> Pass<'a> {
         }
     }
 
-    /// Looks at everything in `due`, and deals with what it is time for.
+    /// Looks at every temp in `due`, and judges and removes those that are ready.
     pub fn run(&mut self, clocks: &mut ClockJumpDetector, due: &mut [PassItem]) {
         let (dir, quarantine) = match self.open() {
             Ok(opened) => opened,
@@ -207,7 +207,7 @@ impl<'a> Pass<'a> {
             match self.look(&dir, index, one, clock_reading, context) {
                 Ok(None) => {}
                 Ok(Some(mut one)) => {
-                    // No more files are open than the protocol has open anyway.
+                    // No more files are kept open than the protocol has open anyway.
                     one.opened = one
                         .opened
                         .filter(|_| ready.len() < self.engine.reaper.batch());
@@ -215,7 +215,7 @@ impl<'a> Pass<'a> {
                 }
                 Err(error) => {
                     let subject = self.subject(&one.name, None);
-                    self.report_failure(subject, "look at it", &error);
+                    self.report_failure(subject, "examine it", &error);
                     self.postpone(one);
                 }
             }
@@ -259,10 +259,11 @@ impl<'a> Pass<'a> {
         self.report_kept(&dir, due, kept);
     }
 
-    /// Claims of `name` that could not be put back get it back now, before it is looked for. `None`: none is
-    /// left.
+    /// Puts back the claims of `name` that could not be put back before. This happens before the look at the temp.
+    /// Returns `None` if no claim is left.
     ///
-    /// Only when it is time for that name: one that cannot be put back for long is tried as seldom as the temp.
+    /// It is called only when the temp of that name is due: a claim that cannot be put back for a long time is tried as
+    /// rarely as a temp.
     fn put_back_deferred(&mut self, dir: &Dir, name: &OsStr) -> Option<RecoveryOutcome> {
         let claims = self.engine.reaper.claims();
         let mut outcome = None;
@@ -282,7 +283,7 @@ impl<'a> Pass<'a> {
         outcome
     }
 
-    /// The directory itself cannot be worked in.
+    /// Postpones or forgets all due temps, because the directory itself cannot be opened.
     fn cannot_open(&mut self, error: &RootError, due: &mut [PassItem]) {
         let is_missing = error.is_gone();
         for item in due.iter_mut() {
@@ -304,7 +305,7 @@ impl<'a> Pass<'a> {
         }
     }
 
-    /// Opens the directory, and says whether its root has a quarantine, or could have.
+    /// Opens the directory. Also returns whether its root has a quarantine, or could have one.
     fn open(&self) -> Result<(Dir, bool), RootError> {
         let root = Dir::open_root(&self.dir_context.root.path, self.dir_context.id)?;
         let quarantine = quarantine::is_possible(&root);
@@ -315,7 +316,7 @@ impl<'a> Pass<'a> {
         Ok((dir, quarantine))
     }
 
-    /// Looks at one temp. `Some` if it is time to judge it: with the evidence.
+    /// Looks at one temp. Returns it with its evidence if it is ready to be judged.
     fn look(
         &mut self,
         dir: &Dir,
@@ -325,7 +326,8 @@ impl<'a> Pass<'a> {
         context: EvidenceContext<'_>,
     ) -> io::Result<Option<ReadyTemp>> {
         let policy = &self.dir_context.root.policy;
-        // The callback takes what any rule takes; what this item does not is not its temp.
+        // The callback accepts names that match any rule. A name that does not match this rule is not a temp of this
+        // root.
         if !policy.takes(self.dir_context.below, &item.name) {
             item.temp = None;
             return Ok(None);
@@ -334,7 +336,7 @@ impl<'a> Pass<'a> {
         let Some(temp) = item.temp.as_mut() else {
             return Ok(None);
         };
-        // Only a look tells whether it is empty. Until then the shorter grace holds.
+        // Only a look shows whether the file is empty. Until then the shorter grace applies.
         let grace = |is_empty| policy.grace_of(&parsed, is_empty, Duration::ZERO);
         if temp.put_off(grace(true).min(grace(false)), clock_reading.now.mono) {
             return Ok(None);
@@ -358,7 +360,7 @@ impl<'a> Pass<'a> {
             return Ok(None);
         }
         if let Some(pid) = parsed.pid {
-            // For people; it may be dead by the time that this is judged.
+            // For messages: this process may have ended by the time the temp is judged.
             self.engine.writers.learn(pid, observation.fingerprint.uid);
         }
         let look = Look {
@@ -393,7 +395,7 @@ impl<'a> Pass<'a> {
         };
         let answer = (leased.as_ref(), hold);
         let (evidence, found) = evidence::gather(dir, &temp_info, observation, answer, context)?;
-        // The next look may come after the removal of that other temp.
+        // The other temp may be removed before the next look.
         let is_target = matches!(evidence.reserved, Some(Reserved::TargetOf(_)));
         if rule!("target-until-watch-ends", is_target) {
             temp.mark_target();
@@ -401,7 +403,7 @@ impl<'a> Pass<'a> {
         if let Some(leased) = &mut leased {
             leased.release();
         }
-        // Another name of it may be due as well, and would be found held: by us.
+        // Another name of the file may be due as well, and the file would be found in use: by this process.
         let opened = leased.filter(|_| observation.fingerprint.links == 1);
         Ok(Some(ReadyTemp {
             index,
@@ -424,7 +426,7 @@ impl<'a> Pass<'a> {
         Ok(Arc::clone(self.siblings.insert(siblings)))
     }
 
-    /// The dry run: says what would be done.
+    /// Reports what a run without `--dry-run` would do.
     fn report_dry_run(&mut self, due: &mut [PassItem], candidates: Vec<(Removal, Candidate)>) {
         for (removal, candidate) in candidates {
             let Some(one) = due.get_mut(removal.index) else {
@@ -453,7 +455,7 @@ impl<'a> Pass<'a> {
         }
     }
 
-    /// Journals, reaps, and says what came of it.
+    /// Journals the intents, removes the temps, and reports the outcomes.
     fn dispose(
         &mut self,
         dir: &Dir,
@@ -504,7 +506,7 @@ impl<'a> Pass<'a> {
                     continue;
                 }
                 Outcome::Kept(Reason::Changed) => {
-                    // What was touched meanwhile is somebody's: its grace starts again.
+                    // The file was used by another process in the meantime, so its grace starts again.
                     if let Some(temp) = one.temp.as_mut() {
                         temp.start_over(clock::mono(), grace);
                     }
@@ -525,7 +527,7 @@ impl<'a> Pass<'a> {
                     let subject = disposed.subject;
                     self.report_failure(subject, &format!("remove it (step {step:?})"), &error);
                     self.postpone(one);
-                    // The event of its claim may still be on its way.
+                    // The event of its claim may not have been received yet.
                     if let Some(temp) = &mut one.temp {
                         temp.set_claim_pending();
                     }
@@ -540,7 +542,7 @@ impl<'a> Pass<'a> {
         events.into_iter().for_each(&mut *self.emit);
     }
 
-    /// Makes room in the quarantine, as far as its limits permit, if the temps to be moved have none.
+    /// Makes room in the quarantine, as far as its limits permit, if the temps to be moved do not fit.
     fn make_quarantine_space(&mut self, candidates: &[(Removal, Candidate)]) {
         let moves = candidates
             .iter()
@@ -559,7 +561,7 @@ impl<'a> Pass<'a> {
             usage,
             journal: &self.engine.journal,
             lease_thread: self.lease_thread,
-            // Nothing is dropped for its age here.
+            // Nothing is dropped because of its age here.
             trust: Trust::default(),
             wanted,
         };
@@ -572,7 +574,7 @@ impl<'a> Pass<'a> {
         }
     }
 
-    /// Says what stays and why, once per temp and reason.
+    /// Reports the kept temps with their reasons, once for each temp and reason.
     fn report_kept(
         &mut self,
         dir: &Dir,
@@ -597,7 +599,7 @@ impl<'a> Pass<'a> {
                 reports.push((one.name.clone(), observation, reason, answer));
             }
         }
-        // One walk over the processes names the holders of all of them.
+        // One walk over the processes names the holders of all these files.
         let is_held = |reason| matches!(reason, Reason::InUse | Reason::Locked);
         let wanted: Vec<FileId> = reports
             .iter()
@@ -678,20 +680,20 @@ impl<'a> Pass<'a> {
     }
 }
 
-/// What became of a claim that was to be put in order.
+/// The outcome of the recovery of a claim.
 #[derive(Debug)]
 pub enum RecoveryOutcome {
-    /// It has this name again.
+    /// The claim has this name again.
     PutBack(OsString),
-    /// It stays for now, because of this: it is to be tried again.
+    /// The claim stays for now, for this reason, and is to be tried again.
     Kept(Reason),
-    /// It could not be done, which was told: it is to be tried again.
+    /// The recovery failed, which was reported, and is to be tried again.
     Failed,
-    /// There is nothing to be done, or not any more.
+    /// There is nothing to do, or nothing any more.
     Done,
 }
 
-/// Puts a claim in order that nobody is at work on: a crash left it, or it could not be put back.
+/// Recovers a claim that is not in use by any thread: a crash left it, or it could not be put back.
 pub fn recover(
     engine: &Engine,
     dir_context: DirContext<'_>,
@@ -729,7 +731,9 @@ pub fn recover(
     };
     match reap::recover(batch_context, lease_thread, claim) {
         Ok(Some(Recovered::PutBack(name))) => {
-            log::info!("{name:?} was being removed when orphand ended; it has its name back");
+            log::info!(
+                "the removal of {name:?} was interrupted when orphand ended; the file has its old name again"
+            );
             RecoveryOutcome::PutBack(name)
         }
         Ok(Some(Recovered::Kept(reason))) => RecoveryOutcome::Kept(reason),
@@ -758,7 +762,7 @@ pub fn recover(
         Err(error) => {
             emit(Event::Failed {
                 subject: subject(claim, None),
-                error: format!("cannot give this claim its name back: {error}"),
+                error: format!("cannot rename this claim back to its old name: {error}"),
                 errno: error.raw_os_error(),
             });
             RecoveryOutcome::Failed
@@ -766,7 +770,7 @@ pub fn recover(
     }
 }
 
-/// Says that a claim stays, and when it is tried again, if it is.
+/// Returns the event that reports a kept claim. `retry` is the time until the next attempt, if there is one.
 #[must_use]
 pub fn kept_claim(
     dir_context: DirContext<'_>,
@@ -788,7 +792,7 @@ pub fn kept_claim(
     }
 }
 
-/// Returns what people are told of a temp that is kept for `reason`.
+/// Returns the details, for messages, of a temp that is kept for `reason`.
 pub(crate) fn details(
     engine: &Engine,
     policy: &Policy,
@@ -818,7 +822,8 @@ pub(crate) fn details(
     }
 }
 
-/// Where the proof does not see mappings, one walk over all processes is made for all of `ready`.
+/// On file systems where a lease does not prove that a file is unmapped, walks once over all processes for all of
+/// `ready`.
 fn find_mappings(dir: &Dir, ready: &mut [ReadyTemp]) {
     if dir.reach() != LeaseCoverage::OpensOnly || ready.is_empty() {
         return;
@@ -831,12 +836,13 @@ fn find_mappings(dir: &Dir, ready: &mut [ReadyTemp]) {
     }
 }
 
-/// As whom everything is asked. Once for a pass: the kernel itself asks again at each call.
+/// Returns the user id with which files are accessed. It is read once for each pass; the kernel checks it anyway in each
+/// call.
 fn effective_uid() -> u32 {
     rustix::process::geteuid().as_raw()
 }
 
-/// Looks at `name`: what it is, and, if it can be a temp of ours, who holds it.
+/// Looks at `name`. Returns its kind and, if it can be a temp of this user, its use.
 fn inspect(
     dir: &Dir,
     name: &OsStr,
@@ -852,8 +858,8 @@ fn inspect(
         return Ok(LookResult::NotATemp);
     }
     let is_ours = our_uid == 0 || file.uid == our_uid;
-    // Another's file gives no lease; one whose bytes are elsewhere would be fetched by opening it;
-    // and where the proof does not count there is nothing to ask.
+    // A file of another user gives no lease. A file whose data is stored elsewhere would be fetched if it were opened.
+    // On a file system whose proof does not count, there is nothing to ask.
     if !is_ours || first.dataless || !dir.place().has_proof(policy) {
         return Ok(LookResult::File(first, UseState::Unknown, None));
     }
@@ -862,7 +868,7 @@ fn inspect(
         Err(error) => {
             return match error.kind() {
                 io::ErrorKind::NotFound => Ok(LookResult::Missing),
-                // Somebody else's lease is in the way: that is a holder.
+                // A lease of another process prevents the open: that process is a holder.
                 io::ErrorKind::WouldBlock => Ok(LookResult::File(first, UseState::InUse, None)),
                 io::ErrorKind::PermissionDenied => {
                     Ok(LookResult::File(first, UseState::Unknown, None))
@@ -876,7 +882,7 @@ fn inspect(
     Ok(LookResult::File(second, hold, Some(leased)))
 }
 
-/// What a temp would be told now, by one look: the verdict of `scan` and `explain`.
+/// Looks at a temp once and returns the verdict that it would get now, for `scan` and `explain`.
 pub fn examine(
     engine: &Engine,
     dir_context: DirContext<'_>,
@@ -942,20 +948,20 @@ pub fn examine(
     }))
 }
 
-/// What [`examine`] found.
+/// The result of [`examine`].
 #[derive(Debug)]
 pub struct Examined {
-    /// Where it is.
+    /// Its path.
     pub path: PathBuf,
-    /// What it was to become.
+    /// The path of its target.
     pub target: Option<PathBuf>,
-    /// What is known of it.
+    /// Its name and ages.
     pub temp_info: TempInfo,
-    /// What the verdict rests on.
+    /// The evidence for the verdict.
     pub evidence: Evidence,
     /// The verdict.
     pub verdict: Verdict,
-    /// Details for people.
+    /// Details for messages.
     pub details: Details,
 }
 

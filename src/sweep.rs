@@ -1,4 +1,4 @@
-//! One pass over what is there: look, wait a moment, look again, act, end.
+//! One pass over a root without a watcher: look, wait a moment, look again, act, end.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -23,11 +23,11 @@ use crate::root::Root;
 use crate::scan::{self, Found};
 use crate::stop::Stop;
 
-/// Sweeps `root`: takes what is older than its grace, and does not wait for what is younger.
+/// Sweeps `root`: removes temps that are older than their grace, and does not wait for younger ones.
 ///
-/// `emit` is called with what happens. `progress` is called now and then with how many temps were
-/// looked at and how many there are. `stop` ends the sweep early. Returns how many of the temps that
-/// were found are left because of that.
+/// `emit` receives the events. `progress` is called now and then with the number of temps that were looked at and the
+/// number of all temps. `stop` ends the sweep early. Returns the number of temps that were found and, because of that,
+/// not processed.
 pub fn sweep(
     root: &Root,
     engine: &Engine,
@@ -37,7 +37,7 @@ pub fn sweep(
 ) -> Result<usize, RootError> {
     let mut clocks = ClockJumpDetector::default();
     clocks.read(clock::now());
-    // What stands at the root's path may be swapped while this goes on.
+    // The directory at the root's path may be exchanged during the sweep.
     let id = Some(RootId::of(&root.path)?);
     let dates = Dir::open_root(&root.path, id)?.place().dates;
     root.report_coarse_dates(dates);
@@ -71,7 +71,7 @@ pub fn sweep(
     let mut dirs: Vec<(PathBuf, Vec<PassItem>)> = Vec::with_capacity(found.temps.len());
     for (below, names) in found.temps {
         let now = clock::mono();
-        // The sweep may remove the temp that shows that another one is its target.
+        // The sweep may remove a temp that shows that another one is its target.
         let targets = root
             .policy
             .names
@@ -87,7 +87,7 @@ pub fn sweep(
         dirs.push((below, names.into_iter().map(due).collect()));
     }
     let mut emit = |event| match event {
-        // Nobody looks again.
+        // A sweep does not look at the temp again.
         Event::Kept {
             subject,
             reason,
@@ -163,8 +163,7 @@ enum LookRound {
     Second,
 }
 
-/// Sleeps until the second look is due for everything that it can be due for, or until the end is asked
-/// for.
+/// Sleeps until the second look is due for all temps that can be due soon, or until a stop is requested.
 fn wait_for_second_look(
     dirs: &[(PathBuf, Vec<PassItem>)],
     root: &Root,
@@ -173,7 +172,7 @@ fn wait_for_second_look(
 ) {
     let longest = root.policy.grace.random.max(root.policy.grace.fixed);
     let now = clock::mono();
-    // Where dates are of whole seconds, looks are further apart: by a second and a half at most.
+    // If dates have whole seconds, looks are further apart, by a second and a half at most.
     let soon = now.after(min_observation_gap(longest.max(lag * 3), lag));
     let temps = dirs
         .iter()
@@ -181,18 +180,18 @@ fn wait_for_second_look(
         .filter_map(|one| one.temp.as_ref());
     let last = temps.map(Tracked::due).filter(|due| *due <= soon).max();
     if let Some(last) = last {
-        // A millisecond more, because a sleep may end a little early by another clock.
+        // One millisecond more, because a sleep may end slightly early by another clock.
         stop.sleep(last.since(now) + Duration::from_millis(1));
     }
 }
 
-/// Temps of one directory that are passed over together.
+/// Temps of one directory that are processed together.
 struct Part<'a> {
     below: &'a Path,
     due: &'a mut [PassItem],
 }
 
-/// What all parts have in common.
+/// The context that all parts have in common.
 #[derive(Clone, Copy)]
 struct SweepContext<'a> {
     root: &'a Root,
@@ -203,8 +202,8 @@ struct SweepContext<'a> {
 }
 
 impl SweepContext<'_> {
-    /// Processes one part after the other, until there is none left, the end is asked for, or `told` says
-    /// no: it is given the part's number, what happened, and how many temps that were.
+    /// Processes one part after the other, until no part is left, a stop is requested, or `done` returns false. `done`
+    /// receives the index of the part, its events, and the number of its temps.
     fn work<'a>(
         mut self,
         todo: &Mutex<impl Iterator<Item = (usize, Part<'a>)>>,
@@ -212,7 +211,7 @@ impl SweepContext<'_> {
     ) {
         let lease_thread = LeaseThread::new();
         let next = || todo.lock().unwrap_or_else(PoisonError::into_inner).next();
-        // A part that is taken is processed to its end: the parts before it are.
+        // A part that has been taken is always completed, because the parts before it are too.
         while let Some(batch) = self.stop.begin()
             && let Some((index, part)) = next()
         {
@@ -233,8 +232,8 @@ impl SweepContext<'_> {
     }
 }
 
-/// Passes over all parts by several threads, and tells what happens here, in the order of the parts.
-/// Each thread waits until the events of its part were told.
+/// Processes all parts by several threads, and emits the events in this thread, in the order of the parts. Each thread
+/// waits until the events of its part were emitted.
 fn process_parts(
     context: SweepContext<'_>,
     parts: Vec<Part<'_>>,
@@ -248,7 +247,7 @@ fn process_parts(
     let mut done = 0;
     std::thread::scope(|scope| {
         let mut resume = Vec::with_capacity(max_threads);
-        // One part needs no other thread.
+        // A single part needs no other thread.
         while max_threads > 1 && resume.len() < max_threads {
             let (resume_tx, resume_rx) = bounded(1);
             let (todo, result_tx, thread) = (&todo, result_tx.clone(), resume.len());
@@ -287,7 +286,7 @@ fn process_parts(
     });
 }
 
-/// Gives the claims that a crash left their names back.
+/// Puts back the claims that a crash left behind.
 fn recover_claims(context: SweepContext<'_>, found: &mut Found, emit: &mut dyn FnMut(Event)) {
     let SweepContext {
         root,

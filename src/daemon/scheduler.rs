@@ -1,13 +1,12 @@
-//! The timer thread: sleeps until the nearest deadline, then has what is due passed over.
+//! The scheduler thread: sleeps until the next deadline, then dispatches due temps to workers.
 //!
-//! It never polls. A sweep over the map at time *t* collects everything that is due before
-//! *t + grace/2*; a temp that is created later cannot be due before that. If none was created since
-//! the sweep, it also knows when the next one is due, however far that is, and sleeps until then: the
-//! next creation wakes it.
+//! It never polls. At a time *t* it sweeps over the map and collects all temps that are due before *t + grace/2*. A
+//! temp that is created later cannot be due before that time. If no temp was created since the sweep, the scheduler
+//! also knows the next deadline, however distant it is, and sleeps until then. The next creation wakes it.
 //!
-//! It touches no file itself. Each folder in which something is due is passed over by a thread of its
-//! own, several folders at once, so that a slow disk holds up nobody else. A folder is in one hand at
-//! a time.
+//! It does not access any file itself. Each directory with due temps is processed by a worker thread, several
+//! directories in parallel, so that a slow disk delays only its own directories. At most one worker processes a
+//! directory at a time.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, VecDeque};
@@ -23,38 +22,38 @@ use crate::decide::time::{ClockJumpDetector, Mono};
 use crate::pass;
 use crate::temps::{Folder, Key};
 
-/// What is due soon, in order.
+/// The temps that are due soon, in order of their deadlines.
 #[derive(Default)]
 struct DeadlineQueue {
     near: BinaryHeap<Reverse<(Mono, Key)>>,
-    /// Everything that is due before this is in `near`, or in a folder that is in hand.
+    /// Every temp that is due before this time is in `near`, or in a directory that is queued or has a worker.
     horizon: Mono,
-    /// Nothing else is due before this, but what was created since the sweep.
+    /// No other temp is due before this time, except those that were created since the sweep.
     next_after: Mono,
 }
 
-/// What is due, folder by folder.
+/// The due temps, grouped by directory.
 #[derive(Default)]
 struct WorkQueue {
-    /// Those that wait for a hand, the one that has waited longest first.
+    /// The directories that wait for a worker; the one that has waited longest is first.
     queue: VecDeque<Folder>,
     folders: HashMap<Folder, QueuedFolder>,
 }
 
-/// A folder that waits for a hand, or has one.
+/// A directory that waits for a worker, or has one.
 #[derive(Default)]
 struct QueuedFolder {
     due: VecDeque<Key>,
     has_worker: bool,
-    /// A sweep has passed it over meanwhile.
+    /// A sweep has skipped this directory since it was queued.
     was_skipped: bool,
 }
 
-/// The most that a sweep collects. What is due beyond that is collected when these are through, so
-/// that a million that are due at once are not copied at once.
+/// The largest number of temps that one sweep collects. The rest is collected after these are processed, so that the
+/// keys of a million due temps are not copied at once.
 const MAX_SWEPT: usize = 32_768;
 
-/// The most of one folder that a hand is given before others have their count.
+/// The largest number of temps in one directory that a worker gets before other directories have their turn.
 const MAX_PER_TASK: usize = 4_096;
 
 pub(super) fn run(
@@ -70,7 +69,8 @@ pub(super) fn run(
     let (done_tx, done_rx) = unbounded();
     let (mut max_workers, mut busy_workers) = (pass::max_workers(), 0);
     while !shared.is_stopping() {
-        // Also while a hand hangs: a disk that does not answer is not mended by a new start.
+        // The heartbeat continues while a worker hangs: restarting the program would not repair a disk that does not
+        // answer.
         shared.beat(CriticalThread::Scheduler);
         queue.refill(shared, &mut work, clock::mono());
         queue.take_due(clock::mono(), &mut work);
@@ -86,7 +86,7 @@ pub(super) fn run(
             };
             match worker::start(shared, supervisor, task) {
                 Ok(()) => {}
-                // There can be no more threads now: those that are there have to do.
+                // No more threads can be started now: the existing workers have to suffice.
                 Err(task) if busy_workers > 0 => {
                     work.requeue(task);
                     max_workers = busy_workers;
@@ -96,7 +96,7 @@ pub(super) fn run(
             }
             busy_workers += 1;
         }
-        // While folders wait for a hand, nothing can be done before one is free.
+        // While directories wait for a worker, there is nothing to do until a worker is free.
         let has_backlog = !work.queue.is_empty();
         let wake_at = if has_backlog {
             Mono(u64::MAX)
@@ -145,13 +145,13 @@ pub(super) fn run(
             max_workers = pass::max_workers();
         }
     }
-    // Whoever is at work ends after what it has begun; the channel ends with the last of them.
+    // The running workers end after their current batch. The channel closes when the last one has ended.
     drop(done_tx);
     while done_rx.recv().is_ok() {}
 }
 
 impl DeadlineQueue {
-    /// When the horizon has been reached: moves it on, by a new sweep where one is needed.
+    /// Moves the horizon forward if it has been reached, with a new sweep where one is needed.
     fn refill(&mut self, shared: &Shared, work: &mut WorkQueue, now: Mono) {
         if now < self.horizon || self.is_due(now) || !work.queue.is_empty() {
             return;
@@ -159,7 +159,8 @@ impl DeadlineQueue {
         let temps = &shared.temps;
         let half = temps.shortest_grace() / 2;
         temps.shrink();
-        // What was created first since the sweep is due after this, and the rest after that.
+        // The first temp that was created since the sweep is due after this time, and all later ones are due even
+        // later.
         let first_new = temps
             .first_created()
             .map_or(Mono(u64::MAX), |created| created.after(half));
@@ -180,13 +181,13 @@ impl DeadlineQueue {
         self.next_after = nearest.next_after;
     }
 
-    /// Nothing is queued any more of when what is due.
+    /// Discards the known deadlines, so that the next refill sweeps over the map.
     fn forget(&mut self) {
         self.horizon = Mono::default();
         self.next_after = Mono::default();
     }
 
-    /// Something was created while the horizon was far away.
+    /// Moves the horizon back to now, because a temp was created while the horizon was far away.
     fn note_creation(&mut self) {
         self.horizon = self.horizon.min(clock::mono());
     }
@@ -235,7 +236,7 @@ impl WorkQueue {
         }
     }
 
-    /// The next folder to be worked on, and what is due in it, as much as it is given at a time.
+    /// Returns the next directory to process, with at most [`MAX_PER_TASK`] of its due temps.
     fn next(&mut self) -> Option<(Folder, Vec<Key>)> {
         let folder = self.queue.pop_front()?;
         let queued = self.folders.get_mut(&folder)?;
@@ -244,7 +245,7 @@ impl WorkQueue {
         Some((folder, queued.due.drain(..count).collect()))
     }
 
-    /// It could not be worked on now.
+    /// Puts back a task that no worker could be started for.
     fn requeue(&mut self, task: Task) {
         if let Some(queued) = self.folders.get_mut(&task.folder) {
             queued.has_worker = false;
@@ -256,7 +257,7 @@ impl WorkQueue {
         }
     }
 
-    /// Its hand is free again. Says whether there may be something due in it that nobody knows of.
+    /// Marks a directory as free. Returns whether it may have due temps that the queue does not know.
     fn finish(&mut self, folder: &Folder) -> bool {
         let Some(queued) = self.folders.get_mut(folder) else {
             return false;

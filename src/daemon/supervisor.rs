@@ -1,14 +1,14 @@
-//! The keeper: attaches roots, and attaches them again when that is needed.
+//! The supervisor: attaches roots, and attaches them again when that is needed.
 //!
-//! To attach is to watch first and scan second: what is created in between is heard of twice, which
-//! is dull, instead of never. The same door serves the start, lost events, roots that return,
-//! directories that appear, and the hourly look at everything.
+//! To attach a root means to watch it first and scan it second. A temp that is created in between is reported twice,
+//! which is harmless. In the other order it could be missed. The same code serves the start, lost events, roots that
+//! return, directories that appear, and the periodic scan of everything.
 //!
-//! - [`rescan_schedule`]: what it does by itself, and when
-//! - [`root_watch`]: one root, as it stands
-//! - [`attach`]: roots that come, go and change
-//! - [`hot`]: directories that are scanned because they are written too fast to be watched
-//! - [`scan`]: watches and tracks what is below a root
+//! - [`rescan_schedule`]: the times of the supervisor's own actions
+//! - [`root_watch`]: the state of one root
+//! - [`attach`]: roots that appear, disappear and change
+//! - [`hot`]: directories that are scanned because temps are created in them too fast to be watched
+//! - [`scan`]: watches and tracks the contents of a root
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -41,33 +41,33 @@ mod rescan_schedule;
 mod root_watch;
 mod scan;
 
-/// What the keeper is told by the other threads.
+/// A message to the supervisor from another thread.
 #[derive(Debug)]
 pub(super) enum Command {
-    /// Something was moved to a quarantine.
+    /// A temp was moved to a quarantine.
     Quarantined,
-    /// Other rules are to hold.
+    /// Puts these rules in force.
     Reload(ActiveRoots),
-    /// Somebody wants to know whether this thread comes round.
+    /// Requests one more loop of this thread.
     Heartbeat,
-    /// End.
+    /// Stops the watcher.
     Stop,
 }
 
-/// Returns how far a rule reaches below its root.
+/// Returns the parts of a rule that determine which directories below its root it covers.
 fn rule_reach(root: Option<&Root>) -> Option<(bool, String)> {
     let policy = &root?.policy;
     Some((policy.recursive, policy.exclude.to_string()))
 }
 
-/// How often it is seen whether there is room again for temps that were turned away.
+/// The interval at which the supervisor checks whether temps that were rejected have room now.
 const CAPACITY_CHECK: Duration = Duration::from_secs(1);
 
-/// The interval at which the free space beside a quarantine with files is checked. For lack of space only files are
+/// The interval at which the free space beside a quarantine with files is checked. For lack of space, only files are
 /// dropped that were moved more than an hour ago.
 const SPACE_CHECK: Duration = Duration::from_secs(5 * 60);
 
-/// The most hints that are taken in at a time: a stop is heard in between.
+/// The largest number of notifications that are processed before the next check for a stop.
 const MAX_NOTIFICATIONS: usize = 4_096;
 
 struct Supervisor {
@@ -77,22 +77,22 @@ struct Supervisor {
     watcher: FsWatcher,
     root_watches: Vec<RootWatch>,
     coalescer: Coalescer,
-    /// Claims left by a crash are put in order under this thread's leases.
+    /// Holds the leases during the recovery of claims that a crash left behind.
     lease_thread: LeaseThread,
     schedule: RescanSchedule,
-    /// There was no room for some temps; when it is seen whether there is now.
+    /// The next capacity check, if temps were rejected because of the tracking limit.
     over_limit: Option<Instant>,
-    /// A scan could not read all, for want of descriptors or memory.
+    /// A scan could not read everything, for lack of file descriptors or memory.
     scan_was_incomplete: bool,
-    /// No watch is to be trusted: all are set anew before the next scan of everything.
+    /// No watch can be relied on: all are re-established before the next scan of everything.
     rebuild_watches: bool,
     clocks: ClockJumpDetector,
-    /// When the watch began, by the monotonic clock.
+    /// The start of the watch, by the monotonic clock.
     started: Mono,
-    /// The same by the dates of files.
+    /// The same by the dates of files: files with earlier dates existed before the start.
     boundary: Wall,
-    /// What was there before that has been found. A root that is listed later was there while this one
-    /// ran, and may have been listed before.
+    /// The scans of the start are complete. A root that is added later existed while this watcher ran, and may have
+    /// been watched before.
     has_started: bool,
 }
 
@@ -107,7 +107,8 @@ pub(super) fn run(
     let (changed_tx, changed_rx) = unbounded();
     let _guard = PanicGuard::new(Arc::clone(&shared), None);
     let now = clock::now();
-    // Who takes all has nothing to tell apart, and waits for no tick.
+    // With `Take` old and new temps are treated alike, so there is no need to wait for a tick of the file system's
+    // clock.
     let boundary = match shared.existing {
         Existing::Take => now.wall,
         Existing::Leave | Existing::Wait => clock::boundary(),
@@ -115,7 +116,7 @@ pub(super) fn run(
     let mut clocks = ClockJumpDetector::default();
     clocks.read(now);
     let mount_tx = callback_context.notifications.clone();
-    // Before anything is looked at. It ends with this function.
+    // Started before any root is looked at. It ends with this function.
     let _mounts = mounts::listen(Box::new(move |paths| {
         let _ = mount_tx.send(Notification::Mounts(paths));
     }));
@@ -169,12 +170,12 @@ impl Supervisor {
     ) {
         while !self.shared.is_stopping() {
             self.shared.beat(CriticalThread::Supervisor);
-            // Also where there is always something to hear.
+            // Also runs while there are always messages to receive.
             if self.next_deadline().is_some_and(|at| at <= Instant::now()) {
                 self.on_deadline();
             }
-            // What a scan has left out the next one finds, after a wait that grows. This comes last before the wait: a
-            // scan of the alarm above may have left something out too.
+            // If a scan was incomplete, the next scan finds the rest, after a delay that grows. This check comes last
+            // before the wait, because the scans of `on_deadline` above may have been incomplete too.
             if std::mem::take(&mut self.scan_was_incomplete) {
                 self.note_lost_events();
             }
@@ -204,7 +205,7 @@ impl Supervisor {
         }
     }
 
-    /// Takes in all hints that are there: a storm of them is answered once.
+    /// Processes all pending notifications. A burst of them has one reaction.
     fn on_notifications(&mut self, notifications: &Receiver<Notification>) {
         let mut check = false;
         let (mut mounted, mut hot) = (BTreeSet::new(), BTreeSet::new());
@@ -229,14 +230,12 @@ impl Supervisor {
                 Notification::LimitReached => self.note_limit_reached(),
                 Notification::EventsLost => self.note_lost_events(),
                 Notification::Error(error) => {
-                    log::warn!("watching: {error}; all watches are set anew");
+                    log::warn!("watch error: {error}; re-establishing all watches");
                     self.rebuild_watches = true;
                     self.note_lost_events();
                 }
                 Notification::Overrun(generation) if generation == self.watcher.generation() => {
-                    log::warn!(
-                        "writers are faster than their events are read: all watches are set anew"
-                    );
+                    log::warn!("the event queue cannot keep up; re-establishing all watches");
                     self.rebuild_watches = true;
                     self.note_lost_events();
                 }
@@ -249,7 +248,7 @@ impl Supervisor {
                     }
                     if !self.rebuild_watches {
                         log::error!(
-                            "the thread that hears the kernel's events has ended; it is started anew"
+                            "the thread that reads the kernel's events has ended; re-establishing all watches"
                         );
                     }
                     self.rebuild_watches = true;
@@ -271,8 +270,8 @@ impl Supervisor {
         }
     }
 
-    /// The watch on `path` may be dead with the directory that it was on, even where the next one
-    /// there looks the same: it is set anew when that is attached.
+    /// Drops the watch on `path`, which may have ended with its directory even if the new directory looks the same. The
+    /// watch is re-established when that directory is attached.
     fn drop_watch(&mut self, path: &Path) {
         for root_watch in &mut self.root_watches {
             if root_watch.watched.remove(path).is_some() {
@@ -281,22 +280,21 @@ impl Supervisor {
         }
     }
 
-    /// Events were lost: everything is to be scanned.
+    /// Schedules a scan of everything, because events were lost.
     fn note_lost_events(&mut self) {
         self.schedule.events_lost(Instant::now());
     }
 
-    /// Whether nothing was lost or turned away that no scan has made good yet.
+    /// Returns whether scans have made up for all lost events and all rejected temps.
     fn nothing_is_missing(&self) -> bool {
         self.schedule.nothing_is_missing() && !self.shared.temps.has_rejected()
     }
 
-    /// Some temps were turned away because too many are known: once there is room, all is scanned.
+    /// Reports that temps were rejected because of the tracking limit. Everything is scanned once there is room.
     fn note_limit_reached(&mut self) {
         if self.over_limit.is_none() {
             log::warn!(
-                "{} temps are known, and for more there is no room: those are found by a scan when these \
-                 are fewer",
+                "tracking limit reached ({} temps); the rest will be found by a rescan once there is room",
                 self.shared.temps.len()
             );
             self.over_limit = Some(Instant::now() + CAPACITY_CHECK);
@@ -342,7 +340,7 @@ impl Supervisor {
         if self.schedule.is_recovery_due(now) {
             if std::mem::take(&mut self.rebuild_watches) {
                 self.watcher.clear();
-                // What is hot stays so: its watch is what was too much.
+                // Hot directories stay hot: their watches were the cause of the overload.
                 let root_watches = self.root_watches.iter_mut();
                 root_watches.for_each(|root_watch| {
                     root_watch.watched.retain(|_, watched| watched.hot.is_hot())
@@ -372,8 +370,8 @@ impl Supervisor {
         }
     }
 
-    /// Puts other rules in force: the roots that both have keep their locks, and what is known of
-    /// their temps. All watches are set anew, because each hears names by all rules.
+    /// Puts other rules in force. Roots that exist in both the old and the new rules keep their locks and their tracked
+    /// temps. All watches are re-established, because each watch reports names by all rules.
     fn reload(&mut self, active_roots: ActiveRoots) {
         let old = std::mem::replace(&mut self.active_roots, Arc::new(active_roots));
         let active_roots = Arc::clone(&self.active_roots);
@@ -388,12 +386,13 @@ impl Supervisor {
             if before
                 .is_some_and(|before| rule_reach(old.roots.get(before)) != rule_reach(Some(root)))
             {
-                // Another orphand may work on what the rule reaches now.
-                // RACE: another one may take the lock before it is taken again below; worst case: this root
-                // waits until that one ends.
+                // Another orphand may use directories that the rule covers only now.
+                // RACE: another process may take the lock before it is taken again below. Worst case: this root waits
+                // until that process ends.
                 root_watch.lock = None;
             }
-            // The timer works on it from here on. A report becomes more only where nobody else works.
+            // From here on workers process this root. A report-only root starts removing files only if its lock can be
+            // acquired.
             let id = before.and_then(|before| old.id(before));
             let runtime = self.shared.folders.runtime.as_deref();
             if id.is_some()
@@ -404,7 +403,7 @@ impl Supervisor {
             root_watch.forget_watches();
             self.root_watches.push(root_watch);
         }
-        // The locks of roots that are listed no more end here.
+        // This releases the locks of roots that are no longer configured.
         drop(root_watches);
         let usage = self.shared.engine.reaper.usage();
         usage.set_limits(active_roots.limits);
@@ -431,7 +430,7 @@ impl Supervisor {
         self.enforce_all_limits();
     }
 
-    /// Asks all roots at once whether they answer: those that do not are waited for together.
+    /// Probes all roots at once, so that the waits for those that do not answer overlap.
     fn probe_all(&self) {
         let roots = self.active_roots.roots.iter();
         let _ = answer::silent(roots.map(|root| root.path.as_path()));
@@ -450,7 +449,7 @@ impl Supervisor {
             .map(|root_watch| root_watch.state)
     }
 
-    /// Says whether that is news.
+    /// Sets the state of a root. Returns whether it has changed.
     fn set_state(&mut self, index: usize, state: RootState) -> bool {
         let root = self.root(index).path;
         let Some(root_watch) = self.root_watches.get_mut(index) else {
@@ -464,7 +463,7 @@ impl Supervisor {
     }
 
     fn root(&self, index: usize) -> Root {
-        // There is a post for each root, and both are changed together.
+        // Both lists always have one entry for each root.
         #[allow(clippy::indexing_slicing)]
         self.active_roots.roots[index].clone()
     }
@@ -476,7 +475,7 @@ impl Supervisor {
         }
     }
 
-    /// Schedules a look at the quarantines for the moment when a file that was moved now is too old. The space was
+    /// Schedules a check of the quarantines for the moment when a file that was moved now expires. The space was
     /// checked before the move.
     fn note_quarantined(&mut self) {
         let now = Instant::now();
@@ -492,7 +491,7 @@ impl Supervisor {
         }
     }
 
-    /// Applies the limits to the quarantine of a root if a look at it is due.
+    /// Applies the limits to the quarantine of a root if a check is due.
     fn enforce_limits_when_due(&mut self, index: usize, now: Instant) {
         let Some(limits_due) = self
             .root_watches
@@ -559,9 +558,9 @@ impl Supervisor {
         }
     }
 
-    /// The timer ends first: nothing is half done then. Then the watchers, and the last word.
+    /// Ends the scheduler first, so that no removal is half done. Then ends the watches and emits the summary.
     fn end(mut self, scheduler: JoinHandle<()>) {
-        // Rung again and again: a timer that slept for good takes the first ring for a new temp.
+        // Woken repeatedly: a scheduler without a deadline takes the first wake-up for a new temp.
         while !scheduler.is_finished() {
             self.shared.temps.wake();
             std::thread::sleep(Duration::from_millis(1));

@@ -1,4 +1,4 @@
-//! A hand: a thread that passes over what is due in one folder, and ends.
+//! A worker: a thread that processes due temps of one directory and ends.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -14,35 +14,36 @@ use crate::evidence::LeaseThread;
 use crate::pass::{DirContext, Pass, PassItem};
 use crate::temps::{Folder, Key};
 
-/// What is due in a folder.
+/// The due temps of one directory.
 pub(super) struct Task {
     pub(super) folder: Folder,
     pub(super) due: Vec<Key>,
-    /// What is known of the clocks until now.
+    /// The clock readings so far.
     pub(super) clocks: ClockJumpDetector,
-    /// Where it is said that it is through.
+    /// Receives the result of the task.
     pub(super) done: Sender<TaskDone>,
 }
 
-/// That a task is through.
+/// The result of a task.
 pub(super) struct TaskDone {
     pub(super) folder: Folder,
-    /// What is still known of, and when it is due next.
+    /// The temps that are still tracked, with their next deadlines.
     pub(super) next: Vec<(Mono, Key)>,
-    /// Something was quarantined to a quarantine.
+    /// Something was moved to a quarantine.
     pub(super) quarantined: bool,
 }
 
-/// How many are taken up at a time: the sooner the first ones are told of, the sooner a stop works.
+/// The number of temps that are processed at a time. In a small batch the first events are reported sooner, and a stop
+/// takes effect sooner.
 const BATCH: usize = 512;
 
-/// Has `task` done by a new thread. It comes back where there can be none.
+/// Runs `task` in a new thread. Returns the task if no thread can be started.
 pub(super) fn start(
     shared: &Arc<Shared>,
     supervisor: &Sender<supervisor::Command>,
     task: Task,
 ) -> Result<(), Task> {
-    // The closure is lost where the thread cannot be made: what it is to do is handed over after.
+    // The closure is lost if the thread cannot be started, so the task is sent to the thread afterwards.
     let (task_tx, task_rx) = crossbeam_channel::bounded::<Task>(1);
     let guard = PanicGuard::new(Arc::clone(shared), Some(supervisor.clone()));
     let thread = std::thread::Builder::new().name("orphand-worker".into());
@@ -54,19 +55,19 @@ pub(super) fn start(
     match started {
         Ok(_) => task_tx.send(task).map_err(|lost| lost.0),
         Err(error) => {
-            log::debug!("no more threads: {error}");
+            log::debug!("cannot start a worker thread: {error}");
             Err(task)
         }
     }
 }
 
 impl Task {
-    /// Does it, in this thread.
+    /// Runs the task in this thread.
     pub(super) fn run(mut self, shared: &Shared) {
         let lease_thread = LeaseThread::new();
         let (mut next, mut quarantined) = (Vec::new(), false);
         for batch in self.due.chunks(BATCH) {
-            // A stop is heard between two parts; what is not taken up stays as it was.
+            // The worker checks for a stop between two batches. Temps that are not checked out stay as they are.
             if shared.is_stopping() {
                 break;
             }
@@ -114,7 +115,7 @@ fn process(
             });
         }
     }
-    // A root that is away, or a directory that no rule covers any more: nothing is known of it.
+    // If the root is unavailable, or no rule covers the directory any more, its temps are forgotten.
     let active_roots = shared.active_roots();
     let dir_context = active_roots
         .root_of(folder)

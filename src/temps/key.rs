@@ -1,9 +1,8 @@
-//! The path of a temp as the map's key: one word, in which all temps of a folder share its path.
+//! The path of a temp as a key of the map: one word. All temps of a directory share its path.
 //!
-//! A million paths that begin alike would take more than all else that is known of them. So a key is
-//! one allocation with a reference to the folder and the base name behind it, and nothing in the
-//! table but the pointer to that: a hash table that has just grown is half empty, and what lies in
-//! its slots counts twice.
+//! A million paths with the same beginning would need more memory than all other data of their temps. So a key is one
+//! allocation, with a reference to the directory followed by the base name, and the table holds only a pointer to it. A
+//! hash table that has just grown is half empty, so the data in its slots counts twice.
 
 use std::alloc::{self, Layout};
 use std::borrow::Borrow;
@@ -17,44 +16,44 @@ use std::path::{Path, PathBuf};
 use std::ptr::NonNull;
 use std::sync::Arc;
 
-/// A folder's path, the same one for all temps in it.
+/// The path of a directory, shared by all temps in it.
 pub type Folder = Arc<PathBuf>;
 
-/// The folder and the base name of a temp.
+/// The directory and the base name of a temp.
 pub struct Key(NonNull<Head>);
 
-/// What the allocation of a key begins with; the name follows.
+/// The head of a key's allocation; the name follows it.
 #[repr(C)]
 struct Head {
     folder: Folder,
     length: u32,
 }
 
-/// Where the name begins.
+/// The offset of the name.
 const NAME: usize = std::mem::offset_of!(Head, length) + size_of::<u32>();
 
 fn layout(length: u32) -> Layout {
     let size = (NAME + length as usize).max(size_of::<Head>());
-    // SAFETY: the alignment is a type's, and 4 GiB and a bit is less than isize::MAX where pointers
-    // have 64 bits; where they have 32, no name is so long that it could be in memory.
+    // SAFETY: the alignment is that of a type. With pointers of 64 bits, a size slightly above 4 GiB is less than
+    // isize::MAX. With pointers of 32 bits, no name of such a length fits into memory.
     unsafe { Layout::from_size_align_unchecked(size, align_of::<Head>()) }
 }
 
 impl Key {
-    /// The temp `name` in `folder`.
+    /// Returns the key of the temp `name` in `folder`.
     #[must_use]
     pub fn new(folder: Folder, name: &OsStr) -> Key {
         let name = name.as_bytes();
         // No file system has names of 4 GiB.
         let length = u32::try_from(name.len()).unwrap_or(u32::MAX);
         let layout = layout(length);
-        // SAFETY: the layout is that of a `Head` at least, so it is not empty.
+        // SAFETY: the layout is at least that of a `Head`, so its size is not zero.
         let Some(head) = NonNull::new(unsafe { alloc::alloc(layout) }) else {
             alloc::handle_alloc_error(layout)
         };
         let head = head.cast::<Head>();
-        // SAFETY: the allocation has room for a `Head`, for which it is aligned, and for `length`
-        // bytes from `NAME` on; `name` has at least so many.
+        // SAFETY: the allocation has room for a `Head`, for which it is aligned, and for `length` bytes from `NAME` on.
+        // `name` has at least `length` bytes.
         unsafe {
             head.write(Head { folder, length });
             let destination = head.cast::<u8>().add(NAME);
@@ -63,17 +62,17 @@ impl Key {
         Key(head)
     }
 
-    /// The folder.
+    /// Returns the directory.
     #[must_use]
     pub fn folder(&self) -> &Folder {
-        // SAFETY: `new` wrote it, and only `drop` ends it.
+        // SAFETY: `new` wrote the value, and only `drop` drops it.
         unsafe { &(*self.0.as_ptr()).folder }
     }
 
-    /// The base name.
+    /// Returns the base name.
     #[must_use]
     pub fn name(&self) -> &OsStr {
-        // SAFETY: `new` wrote `length` bytes there, and nobody changes them.
+        // SAFETY: `new` wrote `length` bytes there, and no code changes them.
         let name = unsafe {
             let length = (*self.0.as_ptr()).length as usize;
             std::slice::from_raw_parts(self.0.cast::<u8>().add(NAME).as_ptr(), length)
@@ -81,7 +80,7 @@ impl Key {
         OsStr::from_bytes(name)
     }
 
-    /// The whole path.
+    /// Returns the whole path.
     #[must_use]
     pub fn path(&self) -> PathBuf {
         self.folder().join(self.name())
@@ -90,7 +89,7 @@ impl Key {
 
 impl Drop for Key {
     fn drop(&mut self) {
-        // SAFETY: `new` allocated it with this layout and wrote the `Head`; nobody uses it any more.
+        // SAFETY: `new` allocated this memory with this layout and wrote the `Head`. No reference to it is left.
         unsafe {
             let layout = layout((*self.0.as_ptr()).length);
             self.0.drop_in_place();
@@ -99,8 +98,8 @@ impl Drop for Key {
     }
 }
 
-// SAFETY: a key owns its allocation, which nobody changes; an `Arc<PathBuf>` may go to and be seen by
-// any thread.
+// SAFETY: a key owns its allocation, which no code changes. An `Arc<PathBuf>` may be sent to and shared with any
+// thread.
 unsafe impl Send for Key {}
 // SAFETY: as above.
 unsafe impl Sync for Key {}
@@ -117,7 +116,7 @@ impl fmt::Debug for Key {
     }
 }
 
-/// What a key can be looked up by without making one: bytes of the folder's path, and of the name.
+/// The data by which a key can be looked up without creating one: the bytes of the directory's path, and of the name.
 pub(super) trait KeyParts {
     fn parts(&self) -> (&[u8], &[u8]);
 }
@@ -128,11 +127,12 @@ impl KeyParts for Key {
     }
 }
 
-/// A path, cut before its base name.
+/// A path, split before its base name.
 pub(crate) struct SplitPath<'a>(&'a [u8], &'a [u8]);
 
 impl<'a> SplitPath<'a> {
-    /// Paths of temps come from a folder's path and a name, so they are as short as can be.
+    /// Splits a path. The paths of temps consist of a directory's path and a name, so they are already in their
+    /// shortest form.
     pub(crate) fn new(path: &'a Path) -> SplitPath<'a> {
         let path = path.as_os_str().as_bytes();
         match memchr::memrchr(b'/', path) {
@@ -211,21 +211,21 @@ impl Ord for Key {
     }
 }
 
-/// The folders of all keys, each once.
+/// The directories of all keys, each once.
 #[derive(Debug, Default)]
 pub(super) struct FolderSet {
     all: HashSet<SharedName>,
-    /// Most events come from where the last one came from.
+    /// The directory of the last call: most events come from the same directory as the one before.
     last: Option<Folder>,
-    /// At how many folders those are looked for that nobody needs any more.
+    /// The number of directories from which on unused ones are looked for.
     shrink_at: usize,
 }
 
-/// The fewest folders for which that is worth it.
+/// The smallest number of directories for which this is worth its cost.
 const MIN_SHRINK: usize = 64;
 
 impl FolderSet {
-    /// The one for `path`.
+    /// Returns the shared path that equals `path`.
     pub(super) fn get(&mut self, path: &Path) -> Folder {
         let path = path.as_os_str();
         if let Some(last) = self.last.as_ref().filter(|last| last.as_os_str() == path) {
@@ -246,7 +246,7 @@ impl FolderSet {
         folder
     }
 
-    /// Forgets those that no key needs any more.
+    /// Forgets the directories that no key uses any more.
     pub(super) fn shrink(&mut self) {
         self.last = None;
         self.all
@@ -256,7 +256,7 @@ impl FolderSet {
     }
 }
 
-/// To be found by the bytes of its path: a `Path` would be compared part by part.
+/// Found by the bytes of its path, because two values of `Path` are compared component by component.
 #[derive(Debug, PartialEq, Eq)]
 struct SharedName(Folder);
 
@@ -330,11 +330,11 @@ mod tests {
         assert!(folders.all.len() <= MIN_SHRINK, "{}", folders.all.len());
         assert!(
             Arc::ptr_eq(&one, &folders.get(Path::new("/r"))),
-            "still needed"
+            "still in use"
         );
     }
 
-    /// What is done to a few keys, one after the other.
+    /// An operation on a few keys.
     #[derive(Clone, Debug)]
     enum KeyStep {
         Make(Vec<u8>),
@@ -355,7 +355,7 @@ mod tests {
     }
 
     proptest! {
-        /// Short names share the padding of what stands before them: each length is another layout.
+        /// Short names share the padding of the head, so each length is another layout.
         #[test]
         fn keys_share_their_folder_and_own_their_names(steps in steps()) {
             let folder = Folder::new("/r/b".into());
@@ -396,8 +396,8 @@ mod tests {
         }
     }
 
-    /// As the callback, the scanners and the timer thread do it, each with names that the others
-    /// have too: whoever takes a key out last ends it, and each is ended once.
+    /// The callback, the scans and the scheduler use keys at the same time, with the same names. The last owner of a
+    /// key frees it, and each key is freed once.
     #[test]
     fn concurrent_insertions_and_removals_leak_nothing() {
         const NAMES: usize = 50;

@@ -1,16 +1,16 @@
-//! Hot directories: those in which temps are created faster than it is worth hearing of each
-//! ([`crate::decide::rate`]). Their watch is taken away, they are scanned twice in each grace, and
-//! listened to for a moment at growing intervals; once they are calm they are watched again.
+//! Hot directories: temps are created in them faster than it is worth receiving an event for each
+//! ([`crate::decide::rate`]). Their watch is removed, and they are scanned twice in each grace. At growing intervals
+//! they are probed for a moment. Once they are calm, they are watched again.
 //!
-//! Nothing is missed, and nothing is late where its scans are not. A scan follows the end of the watch,
-//! so what no event has told of is found; each later orphan is found before half its grace has passed,
-//! and is then armed for its exact end by its own dates. These say no more than half a grace (`Origin::FoundInTime`):
-//! where a scan comes late, its orphans go late, and no writer has less time for it. What was heard of
-//! before and renamed since is found gone when it is looked at. At the end the watch comes first and a
-//! last scan second.
+//! No orphan is missed, and none is removed late unless a scan is late. The first scan follows the end of the watch, so
+//! it finds temps whose events were not read. A later orphan is found before half its grace has passed, and its
+//! deadline is then set by its own dates. The dates count for no more than half a grace (`Origin::FoundInTime`): if a
+//! scan is late, its orphans are removed late, and no writer has less time. A temp that was tracked before and renamed
+//! since turns out to be missing when it is looked at. At the end, the watch is established first and a last scan
+//! follows.
 //!
-//! A directory that was made below a hot one is found by the scan; that the hot one itself goes is heard
-//! of by the watch on its parent or, where that is hot too, found by the parent's scan.
+//! A directory that is created below a hot one is found by a scan. The removal of the hot directory itself is reported
+//! by the watch on its parent or, if the parent is hot too, found by the scan of the parent.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -23,64 +23,64 @@ use crate::event::Cause;
 use crate::root::Root;
 use crate::watch::{RateProbe, Unwatched};
 
-/// How hot a watched directory is. Moments come in as arguments.
+/// The rate state of a watched directory. Times are arguments.
 #[derive(Default)]
 pub(super) struct HotDir {
     scans: Option<HotScans>,
-    /// How long it was waited before the last sample, and when it was watched again.
+    /// The pause before the last probe, and the time at which the directory was watched again.
     last: Option<(Duration, Instant)>,
-    /// It stays watched until then, however hot it is.
+    /// Until this time the directory stays watched, whatever its rate.
     refused_until: Option<Instant>,
 }
 
-/// A directory that is scanned because it is hot.
+/// The scans of a hot directory.
 struct HotScans {
-    /// When it is scanned next.
+    /// The time of the next scan.
     next_scan: Instant,
-    /// How often that is.
+    /// The interval between two scans.
     interval: Duration,
-    /// It is listened to again after a scan from then on.
+    /// The directory is probed after the first scan from this time on.
     next_probe: Instant,
-    /// How long it is waited after a sample that was not calm.
+    /// The pause after a probe that was not calm.
     pause: Duration,
-    /// It is listened to until then.
+    /// The running probe and the time at which it ends.
     probe: Option<(RateProbe, Instant)>,
-    /// How long its last scan took.
+    /// The duration of the last scan.
     scan_time: Duration,
 }
 
-/// The first wait before it is listened to again.
+/// The first pause before a probe.
 const MIN_PAUSE: Duration = Duration::from_secs(2);
 
-/// The longest; and for how long after it is calm a directory that is hot again counts as one that
-/// comes and goes.
+/// The longest pause. A directory that becomes hot again within this time after it was calm is taken for one that
+/// alternates between hot and calm.
 const MAX_PAUSE: Duration = Duration::from_secs(5 * 60);
 
-/// The shortest grace of a rule whose directories may be hot: scans twice in each that were more
-/// frequent would cost more than the events.
+/// The shortest grace of a rule whose directories may be hot. With a shorter grace, two scans in each grace would cost
+/// more than the events.
 const MIN_GRACE: Duration = Duration::from_secs(1);
 
-/// The share of the keeper's time that scans of all hot directories may take together: it has other
-/// things to do.
+/// The largest share of the supervisor's time that the scans of all hot directories may take together. The rest is for
+/// its other duties.
 const MAX_SHARE: f64 = 0.25;
 
-/// For how long a directory is not taken for hot again whose scans take too long.
+/// The time during which a directory whose scans took too long is not treated as hot again.
 const REFUSAL: Duration = Duration::from_secs(10 * 60);
 
 impl HotDir {
-    /// Whether it is scanned instead of being watched.
+    /// Returns whether it is scanned instead of being watched.
     pub(super) fn is_hot(&self) -> bool {
         self.scans.is_some()
     }
 
-    /// It is hot, and scanned every so often from now on. Says whether that is so: not, while it is
-    /// refused or already is.
+    /// Makes the directory hot: from now on it is scanned once in each `interval`. Returns false if it is refused or
+    /// already hot.
     fn begin(&mut self, interval: Duration, now: Instant) -> bool {
         if self.is_hot() || self.refused_until.is_some_and(|until| now < until) {
             return false;
         }
         self.refused_until = None;
-        // Hot again soon after it was calm: the next sample can wait for longer.
+        // The directory became hot again soon after it was calm, so the next probe can wait longer.
         let pause = match self.last {
             Some((pause, cooled)) if now.saturating_duration_since(cooled) < MAX_PAUSE => {
                 (pause * 2).min(MAX_PAUSE)
@@ -98,7 +98,7 @@ impl HotDir {
         true
     }
 
-    /// It is watched again.
+    /// The directory is watched again.
     fn end(&mut self, now: Instant) {
         if let Some(scans) = self.scans.take() {
             self.last = Some((scans.pause, now));
@@ -116,21 +116,21 @@ impl HotDir {
         Some(probe_end.map_or(scans.next_scan, |until| until.min(scans.next_scan)))
     }
 
-    /// Whether its scan is due; the next one is due half a grace after this.
+    /// Returns whether a scan is due. If so, the next one is due after the interval.
     fn is_due(&mut self, now: Instant) -> bool {
         let due = self.scans.as_mut().filter(|scans| scans.next_scan <= now);
         due.map(|scans| scans.next_scan = now + scans.interval)
             .is_some()
     }
 
-    /// A scan of it took so long.
+    /// Records the duration of a scan.
     fn note_scan_time(&mut self, took: Duration) {
         if let Some(scans) = &mut self.scans {
             scans.scan_time = took;
         }
     }
 
-    /// The share of all time that its scans take.
+    /// Returns the share of the time that its scans take.
     fn share(&self) -> f64 {
         let scans = self.scans.as_ref();
         scans.map_or(0.0, |scans| {
@@ -138,7 +138,7 @@ impl HotDir {
         })
     }
 
-    /// Whether it is to be listened to after a scan.
+    /// Returns whether a probe should begin after this scan.
     fn wants_probe(&self, now: Instant) -> bool {
         let scans = self.scans.as_ref();
         scans.is_some_and(|scans| scans.probe.is_none() && scans.next_probe <= now)
@@ -151,14 +151,14 @@ impl HotDir {
         }
     }
 
-    /// How many temps were created during a sample, if one has come to its end.
+    /// Returns the number of temps that were created during the probe, if it has ended.
     fn probe_result(&mut self, now: Instant) -> Option<u32> {
         let scans = self.scans.as_mut()?;
         let (probe, _) = scans.probe.take_if(|(_, until)| *until <= now)?;
         Some(probe.created())
     }
 
-    /// A sample was not calm: the next one waits for longer.
+    /// Makes the next pause longer, because a probe was not calm.
     fn stays_hot(&mut self, now: Instant) {
         if let Some(scans) = &mut self.scans {
             scans.pause = (scans.pause * 2).min(MAX_PAUSE);
@@ -167,29 +167,29 @@ impl HotDir {
     }
 }
 
-/// Whether the scans of all hot directories leave too little time for anything else.
+/// Returns whether the scans of all hot directories take more than their share of the time.
 fn exceed_scan_share<'a>(hot_dirs: impl Iterator<Item = &'a HotDir>) -> bool {
     hot_dirs.map(HotDir::share).sum::<f64>() > MAX_SHARE
 }
 
-/// How often a hot directory is scanned: often enough that each temp is found before half its grace
-/// is over. `None`: it is not to be scanned instead of being watched.
+/// Returns the interval of the scans of a hot directory, which is short enough to find each temp before half its grace
+/// has passed. `None`: directories of this rule are always watched.
 fn scan_interval(root: &Root) -> Option<Duration> {
     let policy = &root.policy;
     let shortest = policy.grace.shortest();
-    // Where a close matters, scans cannot tell of it.
+    // Scans do not report closes. If closes matter, the directory must be watched.
     (policy.hot == Hot::Scan && policy.closed == Closed::Orphan && shortest >= MIN_GRACE)
         .then_some(shortest / 2)
 }
 
 impl RootWatch {
-    /// What it knows of its hot directories.
+    /// Returns the directories that are hot, with their scans.
     fn hot_dirs(&self) -> impl Iterator<Item = (&PathBuf, &HotDir)> {
         let hot_dir = |dir| Some((dir, &self.watched.get(dir)?.hot));
         self.hot.iter().filter_map(hot_dir)
     }
 
-    /// When something is to be done about one of them.
+    /// Returns the next time at which one of them needs a scan or the end of a probe.
     pub(super) fn next_hot(&self) -> Option<Instant> {
         self.hot_dirs()
             .filter_map(|(_, hot_dir)| hot_dir.next())
@@ -198,7 +198,7 @@ impl RootWatch {
 }
 
 impl Supervisor {
-    /// A directory has become hot: its watch is taken away, and it is scanned at once.
+    /// Removes the watch of a directory that has become hot, and scans it at once.
     pub(super) fn enter_hot(&mut self, dir: &Path) {
         let mut watching =
             self.root_watches
@@ -208,7 +208,7 @@ impl Supervisor {
                     let watched = root_watch.watched.get_mut(dir)?;
                     Some((index, watched, &mut root_watch.hot))
                 });
-        // One watch may stand for two roots; it stays then.
+        // If one watch serves two roots, it stays.
         let (Some((index, watched, hot)), None) = (watching.next(), watching.next()) else {
             return;
         };
@@ -220,21 +220,21 @@ impl Supervisor {
             return;
         }
         hot.insert(dir.to_owned());
-        // RACE: events that are not read yet end with the watch. A temp that one of them was about is
-        // found by the scan; one that was renamed since stays in the map until its next look, and is
-        // told of as settled by nobody. No worse: looking is the truth.
+        // RACE: pending events are lost with the watch. The scan finds temps whose creation was not read. A temp that
+        // was renamed since stays in the map until its next look. Worst case: no event reports it as settled. Nothing
+        // is removed because of it, because each removal follows a look at the file.
         let has_watcher = self.watcher.unwatch(dir);
         log::info!(
             "{dir:?} is hot: it is scanned every {} instead of being watched, until it is calm",
             span(interval)
         );
-        // Otherwise all that is watched is scanned in a moment, and this with it.
+        // Otherwise all watched directories are scanned in a moment, and this one with them.
         if has_watcher {
             self.run_hot(index);
         }
     }
 
-    /// Scans and listens to the hot directories of a root that are due.
+    /// Scans and probes the hot directories of a root that are due.
     pub(super) fn run_hot(&mut self, index: usize) {
         let Some(root_watch) = self.root_watches.get_mut(index) else {
             return;
@@ -286,15 +286,15 @@ impl Supervisor {
             return;
         };
         if !was_read {
-            // It is treated as any other that cannot be read.
+            // It is treated like any other directory that cannot be read.
             return self.leave_hot(index, root, dir, HotDir::refuse);
         }
         hot_dir.note_scan_time(took);
         let all = self.root_watches.iter().flat_map(RootWatch::hot_dirs);
         if exceed_scan_share(all.map(|(_, hot_dir)| hot_dir)) {
             log::warn!(
-                "{dir:?} is hot, but scans of it, and of what else is hot, take too long (this one \
-                 {}): it is watched again, which slows its writers",
+                "{dir:?} is hot, but scans of hot directories take too long (this one {}): it is watched again, which \
+                 slows down its writers",
                 span(took)
             );
             return self.leave_hot(index, root, dir, HotDir::refuse);
@@ -303,7 +303,7 @@ impl Supervisor {
             .hot_dir(index, dir)
             .is_some_and(|hot_dir| hot_dir.wants_probe(now))
         {
-            // No room for it now: it is tried again after the next pause.
+            // If the probe cannot begin now, it is tried again after the next pause.
             let probe = self.watcher.probe_rate(dir).ok();
             if let Some(hot_dir) = self.hot_dir(index, dir) {
                 hot_dir.begin_probe(probe, now);
@@ -316,13 +316,13 @@ impl Supervisor {
         watched.hot.is_hot().then_some(&mut watched.hot)
     }
 
-    /// Says whether it could be read.
+    /// Scans a hot directory. Returns whether it could be read.
     fn scan_hot(&mut self, index: usize, root: &Root, dir: &Path) -> bool {
         let below = dir.strip_prefix(&root.path);
         below.is_ok_and(|below| self.scan(index, root, below, Cause::Periodic))
     }
 
-    /// Watches a directory again, then scans it: what was created before the watch stood is found.
+    /// Watches a directory again, then scans it to find temps that were created before the watch.
     fn leave_hot(&mut self, index: usize, root: &Root, dir: &Path, stop: fn(&mut HotDir, Instant)) {
         if let Some(hot_dir) = self.hot_dir(index, dir) {
             stop(hot_dir, Instant::now());
@@ -330,7 +330,7 @@ impl Supervisor {
         let Some(root_watch) = self.root_watches.get_mut(index) else {
             return;
         };
-        // Where there is no room for the watch it is scanned by time, like all that has none.
+        // If the watch cannot be established, the directory is polled like any other that is not watched.
         if let Err(Unwatched::Gone) = root_watch.rewatch(&mut self.watcher, root, dir) {
             return self.restructure(dir);
         }
@@ -376,15 +376,12 @@ mod tests {
             assert_eq!(
                 exceed_scan_share(hot_dirs.iter()),
                 want,
-                "{took:?} every 4 s"
+                "scans of {took:?} every 4 s"
             );
             for hot_dir in &mut hot_dirs {
                 hot_dir.end(start);
             }
-            assert!(
-                !exceed_scan_share(hot_dirs.iter()),
-                "they are watched again"
-            );
+            assert!(!exceed_scan_share(hot_dirs.iter()), "all are watched again");
         };
         check(&[], false);
         check(&[S], false);
@@ -406,14 +403,14 @@ mod tests {
             now += S * 3;
         }
         assert_eq!(waits, [2, 4, 8, 16, 32, 64, 128, 256, 300, 300]);
-        // After a long calm it begins anew.
+        // After a long calm the pauses start again with the shortest.
         now += MAX_PAUSE * 4 - S * 3;
         assert!(hot_dir.begin(S, now));
         assert!(hot_dir.wants_probe(now + MIN_PAUSE));
     }
 
-    /// A writer of so many temps in each millisecond of a minute, over and over for 20. Says how
-    /// often its directory became hot, and for how much of the time it was.
+    /// Simulates a writer for 20 minutes. `rate` returns the number of temps it creates in each millisecond of a
+    /// minute. Returns how often its directory became hot, and the share of the time during which it was hot.
     fn twenty_minutes(rate: impl Fn(u64) -> u32) -> (u32, f64) {
         let start = Instant::now();
         let mut meter = rate::RateMeter::default();
@@ -451,18 +448,26 @@ mod tests {
     #[test]
     fn the_threshold_does_not_flap() {
         let check =
-            |what: &str, most: u32, share: std::ops::RangeInclusive<f64>, result: (u32, f64)| {
+            |writer: &str, max: u32, share: std::ops::RangeInclusive<f64>, result: (u32, f64)| {
                 let (times, hot) = result;
-                assert!(times <= most, "{what}: hot {times} times");
-                assert!(share.contains(&hot), "{what}: hot for {hot:.3} of the time");
+                assert!(times <= max, "{writer}: hot {times} times");
+                assert!(
+                    share.contains(&hot),
+                    "{writer}: hot for {hot:.3} of the time"
+                );
             };
         check(
-            "below it",
+            "below the threshold",
             0,
             0.0..=0.0,
             twenty_minutes(|ms| u32::from(ms % 2 == 0) * 3),
         );
-        check("just above it", 1, 0.99..=1.0, twenty_minutes(|_| 3));
+        check(
+            "just above the threshold",
+            1,
+            0.99..=1.0,
+            twenty_minutes(|_| 3),
+        );
         let around = |ms: u64| 1 + (ms % 2) as u32 + (ms / 5_000 % 2) as u32 * 3;
         check(
             "1,500 and 4,500 in turn",
@@ -471,7 +476,12 @@ mod tests {
             twenty_minutes(around),
         );
         let in_bursts = |ms: u64| u32::from(ms % 20_000 < 4_000) * 10;
-        check("4 of 20 s", 12, 0.0..=1.0, twenty_minutes(in_bursts));
+        check(
+            "full speed for 4 of 20 s",
+            12,
+            0.0..=1.0,
+            twenty_minutes(in_bursts),
+        );
         let once_a_minute = |ms: u64| u32::from(ms < 1_000) * 40;
         check(
             "full speed, once a minute",
@@ -509,7 +519,7 @@ mod tests {
             let end = now + SAMPLE;
             hot_dir.begin_probe(Some(RateProbe::of(heard)), now);
             assert_eq!(hot_dir.next(), Some(end));
-            assert!(!hot_dir.wants_probe(now + MAX_PAUSE), "one at a time");
+            assert!(!hot_dir.wants_probe(now + MAX_PAUSE), "one probe at a time");
             assert_eq!(hot_dir.probe_result(just_before(end)), None);
             assert_eq!(hot_dir.probe_result(end), Some(heard));
             assert_eq!(hot_dir.probe_result(end), None, "once");

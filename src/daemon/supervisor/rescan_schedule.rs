@@ -1,38 +1,38 @@
-//! When the keeper does something by itself. Pure: moments come in as arguments.
+//! The times of the supervisor's own actions. Pure: times are arguments.
 //!
-//! Scans because of lost events are bundled: while one is due, or for a while after one, further
-//! losses cost nothing. That while grows with each, and is at least four times as long as the scan
-//! took, so that a machine which loses events all the time spends a fifth of it on scanning, no more.
+//! Scans because of lost events are combined: while one is due, or for some time after one, further losses cause no
+//! further scan. This back-off grows with each scan and is at least four times as long as the scan took. A machine that
+//! loses events all the time spends at most a fifth of its time on scans.
 
 use std::time::{Duration, Instant};
 
 #[derive(Default)]
 pub(super) struct RescanSchedule {
-    /// Events were lost: scan everything then.
+    /// The time of the scan of everything after lost events.
     recovery: Option<Instant>,
-    /// How long to wait before that, the next time.
+    /// The back-off before the next such scan.
     back_off: Duration,
-    /// The last time that everything was scanned because of it.
+    /// The end of the last such scan.
     recovered_at: Option<Instant>,
-    /// Every root is due for its scan by time.
+    /// The time of the next periodic scan of all roots.
     periodic: Option<Instant>,
-    /// What is not watched is looked at.
+    /// The time of the next poll of directories that are not watched.
     poll: Option<Instant>,
 }
 
-/// The shortest wait between two scans because of lost events.
+/// The shortest back-off between two scans because of lost events.
 const MIN_BACK_OFF: Duration = Duration::from_millis(100);
 
-/// The longest.
+/// The longest back-off.
 const MAX_BACK_OFF: Duration = Duration::from_secs(30);
 
 impl RescanSchedule {
-    /// Events were lost.
+    /// Schedules a scan of everything, because events were lost.
     pub(super) fn events_lost(&mut self, now: Instant) {
         if self.recovery.is_some() {
             return;
         }
-        // Calm for long enough: no reason to wait any more.
+        // After a long time without losses the back-off starts again from zero.
         let is_long_ago = |last: Instant| now.saturating_duration_since(last) > MAX_BACK_OFF * 2;
         if self.recovered_at.is_none_or(is_long_ago) {
             self.back_off = Duration::ZERO;
@@ -44,12 +44,12 @@ impl RescanSchedule {
         is_due(self.recovery, now)
     }
 
-    /// Whether all that there is was heard of or has been scanned since.
+    /// Returns whether scans have made up for all lost events.
     pub(super) fn nothing_is_missing(&self) -> bool {
         self.recovery.is_none()
     }
 
-    /// Everything was scanned, which took from `began` to `ended`.
+    /// Records a scan of everything that took from `began` to `ended`.
     pub(super) fn recovered(&mut self, began: Instant, ended: Instant) {
         self.recovery = None;
         self.recovered_at = Some(ended);
@@ -58,7 +58,7 @@ impl RescanSchedule {
         self.back_off = back_off.clamp(MIN_BACK_OFF, MAX_BACK_OFF);
     }
 
-    /// The next scan by time is to be in so long; never, where that is beyond all time.
+    /// Schedules the next periodic scan. It never comes if the time is beyond the range of the clock.
     pub(super) fn schedule_periodic(&mut self, now: Instant, interval: Duration) {
         self.periodic = now.checked_add(interval);
     }
@@ -67,13 +67,13 @@ impl RescanSchedule {
         is_due(self.periodic, now)
     }
 
-    /// What is not watched is to be looked at in so long, at the latest.
+    /// Schedules a poll of directories that are not watched, after this interval at the latest.
     pub(super) fn schedule_poll(&mut self, now: Instant, interval: Duration) {
         let at = now + interval;
         self.poll = Some(self.poll.map_or(at, |known| known.min(at)));
     }
 
-    /// Whether it is time for that. Whoever still has something to look at says so anew.
+    /// Returns whether a poll is due, and clears it. Roots that still need polling schedule the next one.
     pub(super) fn take_poll_due(&mut self, now: Instant) -> bool {
         self.poll.take_if(|at| *at <= now).is_some()
     }
@@ -94,7 +94,7 @@ mod tests {
 
     const MS: Duration = Duration::from_millis(1);
 
-    /// Loses events every millisecond for a minute, with scans that take `took`. Says when each began.
+    /// Loses events every millisecond for a minute, with scans that take `took`. Returns the start of each scan.
     fn lose_events_for_a_minute(took: Duration) -> Vec<Duration> {
         let start = Instant::now();
         let (mut schedule, mut now, mut scans) = (RescanSchedule::default(), start, Vec::new());
@@ -115,11 +115,14 @@ mod tests {
     fn the_first_loss_is_handled_at_once_and_repeated_losses_rarely() {
         let quick = lose_events_for_a_minute(MS);
         assert_eq!(quick.first(), Some(&Duration::ZERO));
-        assert!(quick.len() < 12, "doubling up to half a minute: {quick:?}");
+        assert!(
+            quick.len() < 12,
+            "the back-off doubles up to half a minute: {quick:?}"
+        );
         let slow = lose_events_for_a_minute(Duration::from_secs(2));
         assert!(
             slow.len() as u32 * 2 <= 60 / 5 + 2,
-            "a fifth of the time: {slow:?}"
+            "at most a fifth of the time: {slow:?}"
         );
     }
 
@@ -143,7 +146,7 @@ mod tests {
     fn the_next_deadline_is_the_earliest_and_a_poll_fires_once() {
         let start = Instant::now();
         let mut schedule = RescanSchedule::default();
-        assert_eq!(schedule.next(), None, "nothing to do: no waking");
+        assert_eq!(schedule.next(), None, "no wake-up without an action");
         schedule.schedule_periodic(start, MS * 100);
         schedule.schedule_poll(start, MS * 20);
         schedule.schedule_poll(start, MS * 50);

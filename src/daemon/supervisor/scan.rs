@@ -1,4 +1,4 @@
-//! Scanning for the keeper: what is below a root is watched, and what is there is tracked.
+//! The supervisor's scans: directories below a root are watched, and temps in them are tracked.
 
 use std::ffi::{OsStr, OsString};
 use std::io;
@@ -22,13 +22,14 @@ use crate::stats::LastScan;
 use crate::watch::{RECURSIVE, Unwatched};
 
 impl Supervisor {
-    /// Scans the directory `below` a root: watches what is below it, and tracks what is there.
-    /// Says whether that directory itself could be read.
+    /// Scans the directory `below` a root: watches the directories in it and tracks their temps. Returns whether that
+    /// directory itself could be read.
     pub(super) fn scan(&mut self, index: usize, root: &Root, below: &Path, cause: Cause) -> bool {
         let is_start = cause == Cause::Startup;
         let is_first = matches!(cause, Cause::Startup | Cause::RootReturned);
         let (existing, has_started) = (self.shared.existing, self.has_started);
-        // There were events or scans for all of it: what none has told of now had to be heard of.
+        // If nothing is missing, events or earlier scans have covered everything. A temp that is new now should have
+        // been reported by an event.
         let expects_events = cause == Cause::Periodic && self.nothing_is_missing();
         let (shared, started) = (Arc::clone(&self.shared), clock::mono());
         let id = self.active_roots.id(index);
@@ -38,7 +39,7 @@ impl Supervisor {
         let denied = Mutex::new(Vec::new());
         let missed = Mutex::new(Vec::new());
         let elsewhere = Mutex::new(Vec::new());
-        // The walk has several threads, the kernel's watcher has one door.
+        // The walk has several threads, but there is only one `FsWatcher`.
         let unwatched = Mutex::new(Vec::new());
         let Some(root_watch) = self.root_watches.get_mut(index) else {
             return false;
@@ -46,7 +47,7 @@ impl Supervisor {
         root_watch.begin_scan();
         let missed_after = root_watch.missed_after(root);
         let watches = Mutex::new((&mut self.watcher, root_watch));
-        // Since when a directory has been watched, where it has.
+        // Returns the time since which a directory has been watched, if it is.
         let watched_since = |dir: &Dir| {
             let (_, root_watch) = &*guard(&watches);
             let watched = root_watch.watched.get(dir.path())?;
@@ -70,10 +71,10 @@ impl Supervisor {
                 if shared.temps.knows(&path) {
                     return;
                 }
-                // What was there before may come later, with the directory that it is in; and it may have
-                // a later date, where the clock was set back.
-                // RACE: a writer may rename it just after this look; worst case: with `leave`, an orphan
-                // of that very name is left alone too, until a creation of it is heard of.
+                // A temp that existed before the start may be found later, with its directory. It may also have a later
+                // date, if the clock was set back.
+                // RACE: a writer may rename the temp just after this look. Worst case: with `leave`, a later orphan of
+                // that very name is ignored too, until an event reports the creation of a temp with that name.
                 let was_there = match existing {
                     Existing::Take => false,
                     _ => match existed_before(dir, name, boundary) {
@@ -89,8 +90,8 @@ impl Supervisor {
                     {
                         Origin::Found
                     }
-                    // An event should have told of it or of its directory, and its writer has as long as
-                    // if one had.
+                    // An event should have reported the temp or its directory. Its writer has as much time as if it
+                    // had.
                     _ => Origin::FoundInTime,
                 };
                 let is_new = shared.temps.found(&path, at, origin);
@@ -110,7 +111,7 @@ impl Supervisor {
                 guard(&denied).push((path.to_owned(), crate::error::copy(error)));
             }
             Met::Elsewhere(path) => guard(&elsewhere).push(path.to_owned()),
-            // A long walk is no hanging one.
+            // A long walk counts as progress.
             Met::Done(_) => shared.beat(CriticalThread::Supervisor),
             Met::Claim(..) => {}
         };
@@ -161,7 +162,7 @@ impl Supervisor {
         was_read
     }
 
-    /// Says once what cannot be watched, and nothing more until all of the root is watched again.
+    /// Reports once that something cannot be watched, and then not again until all of the root is watched.
     fn report_unwatched(&mut self, index: usize, root: &Root, unwatched: &[(PathBuf, Unwatched)]) {
         let mut failures = unwatched
             .iter()
@@ -179,19 +180,18 @@ impl Supervisor {
         let interval = span(poll_interval(root));
         let reason = match reason {
             Unwatched::Limit(limit) => limit_advice(*limit).to_owned(),
-            Unwatched::Other(error) => error.to_string(),
-            // Those are left out above.
+            Unwatched::Other(error) => format!("{error}."),
+            // These were filtered out above.
             Unwatched::Gone => String::new(),
         };
         log::warn!(
-            "cannot watch {first:?} and {more} directories more in {:?}. {reason} Meanwhile they \
-             are scanned every {interval}, and watched when that is possible: nothing is missed, only \
-             seen later",
+            "cannot watch {first:?} and {more} more directories in {:?}. {reason} They are scanned every {interval} \
+             until they can be watched: their temps are found later, but none is missed",
             root.path
         );
     }
 
-    /// Says once of each mount and subvolume below a root that it is not entered.
+    /// Reports once of each mount and subvolume below a root that it is not entered.
     fn report_not_entered(&mut self, index: usize, root: &Root, mut elsewhere: Vec<PathBuf>) {
         let Some(root_watch) = self.root_watches.get_mut(index) else {
             return;
@@ -246,7 +246,8 @@ impl Supervisor {
             (RecoveryOutcome::PutBack(name), None) => {
                 _ = temps.created(&folder.join(name), clock::mono());
             }
-            // What is left alone is not waited for: the next scan of everything finds it again.
+            // If a temp to be ignored was not put back, the map does not wait for it: the next scan of everything finds
+            // the claim again.
             (outcome, Some(path)) => {
                 temps.cancel_put_back(&path);
                 if let RecoveryOutcome::Kept(reason) = outcome {
@@ -266,14 +267,14 @@ impl Supervisor {
         }
     }
 
-    /// Has the claim tried again when it is time for the temp that it was. Says whether that is news.
+    /// Schedules another attempt to put a claim back, at the deadline of its temp. Returns whether this is new.
     fn retry_claim(&self, dir_context: DirContext<'_>, claim: &OsStr) -> bool {
         let Ok(dir) = Dir::open_below(&dir_context.root.path, dir_context.id, dir_context.below)
         else {
             return false;
         };
         let original = claim::read(claim).and_then(|claim| claim.original);
-        // What was cut is waited for by the name that it has now.
+        // A claim whose original name was cut off is tracked by its present name.
         let name = original.as_deref().unwrap_or(claim);
         let claims = self.shared.engine.reaper.claims();
         let is_new = claims.defer(dir.id(), name, claim);
@@ -286,8 +287,8 @@ impl Supervisor {
         is_new
     }
 
-    /// The name that a claim is to have back, if what was there before this watch is to be left alone and it
-    /// was. Giving its name back changes its dates.
+    /// Returns the original name of a claim if temps that existed before the start are to be ignored and this is one of
+    /// them. The put-back itself changes the dates of the file.
     fn ignored_name(&self, dir_context: DirContext<'_>, claim: &OsStr) -> Option<OsString> {
         let removes = self.shared.existing != Existing::Leave;
         if rule!("crash-leftover-is-left-alone", removes, without: true) {
@@ -301,7 +302,7 @@ impl Supervisor {
             .filter(|_| was_there || rule!("claim-at-start-whatever-date", !self.has_started))
     }
 
-    /// Something happened at `path`: it may be a directory now, or none any more.
+    /// Processes an event at `path`, which may be a new directory or the path of a former one.
     pub(super) fn restructure(&mut self, path: &Path) {
         let (shared, active_roots) = (Arc::clone(&self.shared), Arc::clone(&self.active_roots));
         let Some((index, root, below)) = active_roots.root_of(path) else {
@@ -332,9 +333,9 @@ impl Supervisor {
     }
 }
 
-/// Whether a file was there before a [`clock::boundary`], or that cannot be told; `None`: it is there no more.
-/// Moving the directory that it is in does not change its dates; giving it its name back does, as a change of
-/// its mode would. Where its birth is known, that counts too.
+/// Returns whether a file existed before a [`clock::boundary`], or true if this is unknown. Returns `None` if the file
+/// no longer exists. A move of its directory does not change its dates. A put-back does, and so would a change of its
+/// mode. If its time of birth is known, that counts too.
 fn existed_before(dir: &Dir, name: &OsStr, boundary: Wall) -> Option<bool> {
     match dir.observe(name) {
         Ok(Some(seen)) => {
@@ -347,8 +348,8 @@ fn existed_before(dir: &Dir, name: &OsStr, boundary: Wall) -> Option<bool> {
     }
 }
 
-/// Whether a file came to its name so long before `now` that this must have been heard. A clock that
-/// was set meanwhile makes a mistake here, which costs a scan.
+/// Returns whether a file has had its name for longer than `age` before `now`, so that its event should have been
+/// received. A wrong result, after the clock was set, costs one scan.
 fn is_older_than(dir: &Dir, name: &OsStr, now: Wall, age: Duration) -> bool {
     match dir.observe(name) {
         Ok(Some(seen)) => now.since(seen.fingerprint.ctime) > age,
@@ -356,7 +357,7 @@ fn is_older_than(dir: &Dir, name: &OsStr, now: Wall, age: Duration) -> bool {
     }
 }
 
-/// Whether something failed for want of what there may be again in a moment: no event tells of that.
+/// Returns whether an error is a temporary shortage, whose end no event would report.
 fn is_shortage(error: &io::Error) -> bool {
     matches!(
         error.raw_os_error(),
