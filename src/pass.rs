@@ -94,7 +94,7 @@ struct ReadyTemp {
     index: usize,
     temp_info: TempInfo,
     evidence: Evidence,
-    /// The index of its target among the names that its name may stand for.
+    /// The index of its target among the possible target names.
     target: Option<usize>,
     /// The open file, with no lease held on it, so that the protocol does not open it again.
     opened: Option<LeasedFile>,
@@ -122,7 +122,7 @@ pub fn max_workers() -> usize {
         .max(1)
 }
 
-/// More threads would only wait for the same disk.
+/// The largest number of workers: more would only wait for the same disk.
 const MAX_WORKERS: usize = 8;
 
 /// A reading of the clocks.

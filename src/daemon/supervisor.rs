@@ -170,7 +170,7 @@ impl Supervisor {
     ) {
         while !self.shared.is_stopping() {
             self.shared.beat(CriticalThread::Supervisor);
-            // Also runs while there are always messages to receive.
+            // Deadlines are checked here too, in case messages never stop coming.
             if self.next_deadline().is_some_and(|at| at <= Instant::now()) {
                 self.on_deadline();
             }
