@@ -341,9 +341,11 @@ impl<'a> Pass<'a> {
         if temp.put_off(grace(true).min(grace(false)), clock_reading.now.mono) {
             return Ok(None);
         }
-        let (observation, hold, mut leased) =
+        let (observation, use_state, mut leased) =
             match inspect(dir, &item.name, policy, self.lease_thread, context.our_uid)? {
-                LookResult::File(observation, hold, leased) => (observation, hold, leased),
+                LookResult::File(observation, use_state, leased) => {
+                    (observation, use_state, leased)
+                }
                 LookResult::Missing => {
                     self.settle(item);
                     return Ok(None);
@@ -368,7 +370,7 @@ impl<'a> Pass<'a> {
             last_jump: clock_reading.last_jump,
             fingerprint: observation.fingerprint,
             lag,
-            hold,
+            hold: use_state,
         };
         let quiet = match temp.look(&look, grace, policy.open) {
             Next::LookAt(_) => return Ok(None),
@@ -393,7 +395,7 @@ impl<'a> Pass<'a> {
             written: temp.written_by(&look),
             closed: temp.is_closed(),
         };
-        let answer = (leased.as_ref(), hold);
+        let answer = (leased.as_ref(), use_state);
         let (evidence, found) = evidence::gather(dir, &temp_info, observation, answer, context)?;
         // The other temp may be removed before the next look.
         let is_target = matches!(evidence.reserved, Some(Reserved::TargetOf(_)));
@@ -877,9 +879,9 @@ fn inspect(
             };
         }
     };
-    let (hold, leased) = lease_thread.lease(opened);
+    let (use_state, leased) = lease_thread.lease(opened);
     let second = look::observe_fd(leased.file())?;
-    Ok(LookResult::File(second, hold, Some(leased)))
+    Ok(LookResult::File(second, use_state, Some(leased)))
 }
 
 /// Looks at a temp once and returns the verdict that it would get now, for `scan` and `explain`.
@@ -894,7 +896,7 @@ pub fn examine(
     let policy = &dir_context.root.policy;
     let parsed = policy.names.parse(name);
     let our_uid = effective_uid();
-    let LookResult::File(observation, hold, leased) =
+    let LookResult::File(observation, use_state, leased) =
         inspect(dir, name, policy, lease_thread, our_uid)?
     else {
         return Ok(None);
@@ -916,7 +918,7 @@ pub fn examine(
         written: None,
         closed: false,
     };
-    let process_scan = (dir.reach() == LeaseCoverage::OpensOnly && hold == UseState::Unused)
+    let process_scan = (dir.reach() == LeaseCoverage::OpensOnly && use_state == UseState::Unused)
         .then(|| evidence::scan_processes(&[FileId::from(&observation.fingerprint)], dir.reach()));
     let context = EvidenceContext {
         policy,
@@ -929,7 +931,7 @@ pub fn examine(
         quarantine,
         process_scan: process_scan.as_ref(),
     };
-    let answer = (leased.as_ref(), hold);
+    let answer = (leased.as_ref(), use_state);
     let (evidence, found) = evidence::gather(dir, &temp_info, observation, answer, context)?;
     let verdict = judge(&evidence, policy);
     let folder = dir_context.root.path.join(dir_context.below);

@@ -75,7 +75,7 @@ impl Supervisor {
                 // date, if the clock was set back.
                 // RACE: a writer may rename the temp just after this look. Worst case: with `leave`, a later orphan of
                 // that very name is ignored too, until an event reports the creation of a temp with that name.
-                let was_there = match existing {
+                let existed = match existing {
                     Existing::Take => false,
                     _ => match existed_before(dir, name, boundary) {
                         Some(older) => older || rule!("at-start-whatever-its-date", is_start),
@@ -83,8 +83,8 @@ impl Supervisor {
                     },
                 };
                 let origin = match existing {
-                    Existing::Leave if was_there => return shared.temps.ignore(&path, at),
-                    Existing::Wait if is_first || was_there => Origin::FoundToWait,
+                    Existing::Leave if existed => return shared.temps.ignore(&path, at),
+                    Existing::Wait if is_first || existed => Origin::FoundToWait,
                     _ if is_start
                         && rule!("later-root-has-no-start", !has_started, without: true) =>
                     {
@@ -296,10 +296,10 @@ impl Supervisor {
         }
         let dir =
             Dir::open_below(&dir_context.root.path, dir_context.id, dir_context.below).ok()?;
-        let was_there = existed_before(&dir, claim, self.boundary)?;
+        let existed = existed_before(&dir, claim, self.boundary)?;
         claim::read(claim)?
             .original
-            .filter(|_| was_there || rule!("claim-at-start-whatever-date", !self.has_started))
+            .filter(|_| existed || rule!("claim-at-start-whatever-date", !self.has_started))
     }
 
     /// Processes an event at `path`, which may be a new directory or the path of a former one.
