@@ -838,8 +838,8 @@ fn find_mappings(dir: &Dir, ready: &mut [ReadyTemp]) {
     }
 }
 
-/// Returns the user id with which files are accessed. It is read once for each pass; the kernel checks it anyway in each
-/// call.
+/// Returns the user id with which files are accessed. It is read once for each pass; the kernel checks it anyway in
+/// each call.
 fn effective_uid() -> u32 {
     rustix::process::geteuid().as_raw()
 }

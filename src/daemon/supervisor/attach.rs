@@ -42,8 +42,8 @@ impl Supervisor {
                 && !matches!(root_watch.coverage, Coverage::LimitReached(_))
             {
                 log::warn!(
-                    "cannot watch the parent directories of {:?}. {} Until they can be watched, orphand checks every {} \
-                     whether the root still exists",
+                    "cannot watch the parent directories of {:?}. {} Until they can be watched, orphand checks every \
+                     {} whether the root still exists",
                     root.path,
                     limit_advice(limit),
                     span(poll_interval(root))
