@@ -84,9 +84,7 @@ pub(super) fn check_all(wards: Vec<CheckedRoot>) -> RootReport {
                 }
                 Ok(Finding::End) => break,
                 Err(_) => {
-                    visited
-                        .checks
-                        .push(no_answer("root", &path).for_root(&path));
+                    visited.checks.push(self::no_answer("root", &path).for_root(&path));
                     break;
                 }
             }
@@ -96,9 +94,7 @@ pub(super) fn check_all(wards: Vec<CheckedRoot>) -> RootReport {
 }
 
 /// What `ask` gives, if it answers in time.
-pub(super) fn within_limit<T: Send + 'static>(
-    ask: impl FnOnce() -> T + Send + 'static,
-) -> Option<T> {
+pub(super) fn within_limit<T: Send + 'static>(ask: impl FnOnce() -> T + Send + 'static) -> Option<T> {
     let (send, answer) = bounded(1);
     let thread = std::thread::Builder::new().name("orphand-doctor".into());
     let _ = thread.spawn(move || send.send(ask()));
