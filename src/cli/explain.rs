@@ -126,11 +126,7 @@ fn rejection(policy: &Policy, name: &OsStr) -> Option<String> {
 }
 
 /// The first lines: which file, and by which rule it is judged.
-fn print_head(
-    report: &mut EventPrinter,
-    subject: &Explained<'_>,
-    plan: &Plan,
-) -> Result<(), Failure> {
+fn print_head(report: &mut EventPrinter, subject: &Explained<'_>, plan: &Plan) -> Result<(), Failure> {
     report.line(&text::escaped(subject.path))?;
     match subject.rule {
         Some(rule) => {

@@ -107,10 +107,7 @@ impl Filter {
         let time = string_field(object, "time");
         let early = self.until.as_deref().is_some_and(|until| time > until);
         let late = self.since.as_deref().is_some_and(|since| time < since);
-        HISTORY_EVENTS.contains(&string_field(object, "event"))
-            && !early
-            && !late
-            && self.is_in(object)
+        HISTORY_EVENTS.contains(&string_field(object, "event")) && !early && !late && self.is_in(object)
     }
 
     /// A file that was restored elsewhere belongs to its root as well.

@@ -135,9 +135,7 @@ fn select_files(
     }
     for id in &command.ids {
         match id.to_str().and_then(|id| Some((id, places.get(id)?))) {
-            Some((id, places)) => {
-                rule!("id-of-one-file", check_unique(id, places), without: Ok(()))?
-            }
+            Some((id, places)) => rule!("id-of-one-file", check_unique(id, places), without: Ok(()))?,
             None => {
                 return Err(Failure::new(
                     Exit::Failed,

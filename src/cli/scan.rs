@@ -370,12 +370,7 @@ impl Total {
     }
 }
 
-fn print_rows(
-    report: &mut EventPrinter,
-    plan: &Plan,
-    rows: &[Row],
-    quiet: bool,
-) -> Result<(), Failure> {
+fn print_rows(report: &mut EventPrinter, plan: &Plan, rows: &[Row], quiet: bool) -> Result<(), Failure> {
     let name = |row: &Row| {
         let root = plan.roots.get(row.root).map(|root| root.path.as_path());
         report.name(&row.examined.path, root.unwrap_or(&row.examined.path))
@@ -398,10 +393,7 @@ fn print_rows(
         };
         let word = report.paint(&format!("{word:<6}"), style);
         let bytes = text::size(row.examined.evidence.observation.fingerprint.size);
-        let line = format!(
-            "{word}  {name:<width$}  {bytes:>8}  {}",
-            verdict_text(&row.examined)
-        );
+        let line = format!("{word}  {name:<width$}  {bytes:>8}  {}", verdict_text(&row.examined));
         report.line(line.trim_end())?;
     }
     Ok(())

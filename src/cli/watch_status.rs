@@ -80,9 +80,7 @@ impl WatchStatus {
             return false;
         };
         let bytes = left.subject.size.map_or(0, |size| size.bytes);
-        self.lock_content()
-            .leaks
-            .note(clock::mono(), leak(left), bytes);
+        self.lock_content().leaks.note(clock::mono(), leak(left), bytes);
         true
     }
 

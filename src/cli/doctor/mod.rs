@@ -168,11 +168,7 @@ fn service_checks(folders: &Folders) -> Vec<Check> {
     problems.map(check).collect()
 }
 
-fn print_report(
-    look: &OutputOptions,
-    machine: Vec<Check>,
-    visited: RootReport,
-) -> std::io::Result<()> {
+fn print_report(look: &OutputOptions, machine: Vec<Check>, visited: RootReport) -> std::io::Result<()> {
     let mut report = EventPrinter::new(look, Vec::new());
     let all = machine.into_iter().chain(visited.checks);
     let told = all.filter(|check| !look.quiet || check.state != CheckState::Ok);

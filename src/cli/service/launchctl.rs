@@ -466,10 +466,7 @@ mod tests {
         assert!(state.last_run_error.unwrap().contains("(78)"));
         let again = ended.replace("= not running", "= spawn scheduled");
         let state = parse_print(&again, &place());
-        assert_eq!(
-            (state.running, state.last_run_error.is_some()),
-            (None, true)
-        );
+        assert_eq!((state.running, state.last_run_error.is_some()), (None, true));
         let never = "\tstate = waiting\n\tlast exit code = (never exited)\n";
         assert_eq!(parse_print(never, &place()).last_run_error, None);
         assert_eq!(parse_print("anything else", &place()).running, None);

@@ -107,13 +107,9 @@ impl ServicePaths {
     fn folder(&self) -> PathBuf {
         match (self.manager, self.scope) {
             (ServiceManager::Launchd, Scope::User) => self.home.join("Library/LaunchAgents"),
-            (ServiceManager::Launchd, Scope::System) => {
-                self.below_machine_root("Library/LaunchDaemons")
-            }
+            (ServiceManager::Launchd, Scope::System) => self.below_machine_root("Library/LaunchDaemons"),
             (ServiceManager::Systemd, Scope::User) => self.config_home().join("systemd/user"),
-            (ServiceManager::Systemd, Scope::System) => {
-                self.below_machine_root("etc/systemd/system")
-            }
+            (ServiceManager::Systemd, Scope::System) => self.below_machine_root("etc/systemd/system"),
         }
     }
 

@@ -147,11 +147,7 @@ mod tests {
             ("/nix/store/abc-orphand-0.1.0/bin/orphand", true),
             ("/tmp/orphand", true),
         ] {
-            assert_eq!(
-                temporary_place(Path::new(path)).is_some(),
-                doubtful,
-                "{path}"
-            );
+            assert_eq!(temporary_place(Path::new(path)).is_some(), doubtful, "{path}");
         }
     }
 }

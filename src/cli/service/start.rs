@@ -144,11 +144,7 @@ pub(super) fn wait_until_running(
     Ok(Exit::Done)
 }
 
-fn wait_for_answer(
-    place: &ServicePaths,
-    folders: &Folders,
-    before: Option<u32>,
-) -> Option<RunningWatch> {
+fn wait_for_answer(place: &ServicePaths, folders: &Folders, before: Option<u32>) -> Option<RunningWatch> {
     let limit = match place.manager {
         ServiceManager::Launchd => waits::answer_limit(),
         ServiceManager::Systemd => Duration::ZERO,

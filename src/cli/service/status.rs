@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::control::{self, UnitState};
 use super::paths::ServicePaths;
-use super::{Problem, file_problems, job::Scope, outdated_problem, start};
+use super::{Problem, job::Scope, outdated_problem, file_problems, start};
 use crate::cli::args::OutputOptions;
 use crate::cli::status::client::RunningWatch;
 use crate::cli::text::escaped;

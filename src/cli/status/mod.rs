@@ -275,9 +275,7 @@ fn print_disk(root: &Path, report: &mut EventPrinter) -> Result<(), Failure> {
 }
 
 /// Returns those of `roots` that have files in quarantine.
-fn with_stored_files<'r>(
-    roots: impl Iterator<Item = &'r PathBuf>,
-) -> Vec<(&'r PathBuf, DiskUsage)> {
+fn with_stored_files<'r>(roots: impl Iterator<Item = &'r PathBuf>) -> Vec<(&'r PathBuf, DiskUsage)> {
     let roots: BTreeSet<&PathBuf> = roots.collect();
     let disk = |root: &'r PathBuf| Some((root, DiskUsage::of(root)?));
     let holds = |(_, disk): &(_, DiskUsage)| disk.quarantined > 0;

@@ -255,10 +255,7 @@ const NAMED: usize = 20;
 
 /// The lines that a watch begins with.
 fn start_lines(roots: &[Root], is_live: bool) -> Vec<String> {
-    let named = roots
-        .iter()
-        .take(NAMED)
-        .map(|root| start_line(root, is_live));
+    let named = roots.iter().take(NAMED).map(|root| start_line(root, is_live));
     let more = roots.len().saturating_sub(NAMED) as u64;
     let rest = (more > 0).then(|| {
         let more = text::counted(more, "directory", "directories");
