@@ -315,7 +315,7 @@ impl<'a> Pass<'a> {
     ) -> io::Result<Option<ReadyTemp>> {
         let policy = &self.dir_context.root.policy;
         // The callback takes what any rule takes; what this one does not is not its temp.
-        if !policy.takes(self.dir_context.below, &one.name) {
+        if !policy.is_temp(self.dir_context.below, &one.name) {
             one.temp = None;
             return Ok(None);
         }
@@ -325,7 +325,7 @@ impl<'a> Pass<'a> {
         };
         // Only a look tells whether it is empty. Until then the shorter grace holds.
         let grace = |is_empty| policy.grace_of(&parsed, is_empty, Duration::ZERO);
-        if temp.put_off(grace(true).min(grace(false)), now.mono) {
+        if temp.postpone(grace(true).min(grace(false)), now.mono) {
             return Ok(None);
         }
         let (observation, hold, mut leased) =
@@ -343,7 +343,7 @@ impl<'a> Pass<'a> {
         let file = &observation.fingerprint;
         let lag = dir.place().dates.lag(file);
         let grace = policy.grace_of(&parsed, file.size == 0, lag);
-        if temp.put_off(grace, now.mono) {
+        if temp.postpone(grace, now.mono) {
             return Ok(None);
         }
         if let Some(pid) = parsed.pid {
@@ -355,7 +355,7 @@ impl<'a> Pass<'a> {
             last_jump,
             fingerprint: observation.fingerprint,
             lag,
-            hold,
+            use_state: hold,
         };
         let quiet = match temp.look(&look, grace, policy.open) {
             Next::LookAt(_) => return Ok(None),
@@ -423,7 +423,7 @@ impl<'a> Pass<'a> {
             let news = one
                 .temp
                 .as_mut()
-                .map(|temp| temp.put_aside(grace, clock::mono()).news);
+                .map(|temp| temp.retry_later(grace, clock::mono()).is_new);
             if news != Some(true) {
                 continue;
             }
@@ -495,7 +495,7 @@ impl<'a> Pass<'a> {
                 Outcome::Kept(Reason::Changed) => {
                     // What was touched meanwhile is somebody's: its grace starts again.
                     if let Some(temp) = one.temp.as_mut() {
-                        temp.start_over(clock::mono(), grace);
+                        temp.reset(clock::mono(), grace);
                     }
                     kept.push((index, observation, Reason::Changed));
                     continue;
@@ -577,7 +577,7 @@ impl<'a> Pass<'a> {
             let parsed = policy.names.parse(&one.name);
             let grace = policy.grace_of(&parsed, file.size == 0, lag);
             let answer = temp.keep(reason, grace, clock::mono());
-            if answer.news {
+            if answer.is_new {
                 news.push((one.name.clone(), observation, reason, answer));
             }
         }
@@ -603,7 +603,7 @@ impl<'a> Pass<'a> {
                 reason,
                 holders,
                 retry: Some(answer.retry),
-                again: answer.again,
+                again: answer.reported_before,
                 details,
             });
         }
@@ -621,7 +621,7 @@ impl<'a> Pass<'a> {
     fn put_aside(&self, one: &mut PassItem) {
         let grace = self.dir_context.root.policy.grace.shortest();
         if let Some(temp) = one.temp.as_mut() {
-            temp.put_aside(grace, clock::mono());
+            temp.retry_later(grace, clock::mono());
         }
     }
 

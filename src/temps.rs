@@ -177,7 +177,7 @@ impl Temps {
     /// disposed of stays, or that could not be: that is our own doing.
     pub fn gone(&self, path: &Path) -> bool {
         let is_ours = |temp: &Tracked| {
-            let is_ours = temp.is_ours_to_name();
+            let is_ours = temp.may_be_claimed();
             rule!("nameless-is-not-gone", is_ours, without: temp.is_reaping())
         };
         self.map
@@ -264,7 +264,7 @@ impl Temps {
     /// also what is taken up just now. Each is armed again by its own new rule.
     pub fn review(&self, now: Mono, covers: impl Fn(&Path) -> bool) {
         self.map.retain(|key, temp| {
-            temp.review(now);
+            temp.mark_rules_changed(now);
             covers(&key.path())
         });
         self.wake();
@@ -396,8 +396,8 @@ impl Temps {
                         entry.close();
                     }
                     // It may have been looked at by the old rules.
-                    if rule!("other-rules-reach-the-hand", before.is_reviewed()) {
-                        entry.review(before.due());
+                    if rule!("other-rules-reach-the-hand", before.has_new_rules()) {
+                        entry.mark_rules_changed(before.due());
                     }
                 }
             }
@@ -597,11 +597,11 @@ mod tests {
             );
             temps.check_in(&key, Some(taken));
             let taken = temps.check_out(&key, late).expect("it was put down");
-            assert_eq!(taken.is_reviewed(), in_hand);
+            assert_eq!(taken.has_new_rules(), in_hand);
             assert_eq!(taken.due() <= now, in_hand, "at once");
             temps.check_in(&key, Some(taken.check_in()));
             let again = temps.check_out(&key, late).expect("it was put down");
-            assert_eq!(again.is_reviewed(), in_hand, "nobody has looked");
+            assert_eq!(again.has_new_rules(), in_hand, "nobody has looked");
         }
     }
 }

@@ -103,7 +103,7 @@ impl Reason {
     /// Whether this reason can end without any event that could be heard: a holder closes, a lock
     /// is let go, a writer dies.
     #[must_use]
-    pub fn ends_silently(self) -> bool {
+    pub fn ends_without_event(self) -> bool {
         matches!(self, Reason::InUse | Reason::Locked | Reason::WriterAlive)
     }
 
@@ -155,15 +155,15 @@ impl Verdict {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Writer {
     /// The name carries no pid.
-    Unnamed,
+    NoPid,
     /// No process with that pid can have written it.
     Gone(u32),
     /// A process with that pid lives, or may.
     Alive(u32),
     /// A process lives that goes by that pid in a pid namespace below ours: in a container.
-    ContainerPids(u32),
+    InContainer(u32),
     /// Whether one lives that goes by that pid in a container cannot be seen.
-    Unseen(u32),
+    Unknown(u32),
 }
 
 impl Writer {
@@ -171,11 +171,11 @@ impl Writer {
     #[must_use]
     pub fn pid(self) -> Option<u32> {
         match self {
-            Writer::Unnamed => None,
+            Writer::NoPid => None,
             Writer::Gone(pid)
             | Writer::Alive(pid)
-            | Writer::ContainerPids(pid)
-            | Writer::Unseen(pid) => Some(pid),
+            | Writer::InContainer(pid)
+            | Writer::Unknown(pid) => Some(pid),
         }
     }
 }
@@ -320,7 +320,7 @@ pub enum LeaseCoverage {
 
 /// The directory that a temp lies in.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Place {
+pub struct DirProperties {
     /// Its device number.
     pub dev: u64,
     /// Its mount, where the system numbers mounts.
@@ -328,19 +328,20 @@ pub struct Place {
     /// The kernel's name of its file system.
     pub file_system: std::sync::Arc<str>,
     /// How far the proof reaches there.
-    pub reach: LeaseCoverage,
+    pub lease_coverage: LeaseCoverage,
     /// How exact its dates are.
     pub dates: Dates,
     /// A quarantine is there, or could be.
     pub quarantine: bool,
 }
 
-impl Place {
+impl DirProperties {
     /// Whether the proof counts here: it is known to hold, or the rule trusts it.
     #[must_use]
     pub fn has_proof(&self, policy: &Policy) -> bool {
         let mut trusted = policy.trusted_file_systems.iter();
-        self.reach != LeaseCoverage::Unknown || trusted.any(|name| **name == *self.file_system)
+        self.lease_coverage != LeaseCoverage::Unknown
+            || trusted.any(|name| **name == *self.file_system)
     }
 }
 
@@ -358,7 +359,7 @@ pub struct Evidence {
     /// How long nobody has used it, for the pid in its name.
     pub unused: Duration,
     /// Where it lies.
-    pub place: Place,
+    pub dir: DirProperties,
     /// The uid that this process acts as.
     pub our_uid: u32,
     /// The pid in its name.
@@ -366,7 +367,7 @@ pub struct Evidence {
     /// A close by a writer was reported.
     pub closed: bool,
     /// Who holds it.
-    pub hold: UseState,
+    pub use_state: UseState,
     /// It could be opened: so it can be asked for locks.
     pub opened: bool,
     /// Where the proof does not see mappings: whether every process could be examined otherwise,
@@ -404,13 +405,13 @@ pub struct Gate {
 impl Gate {
     /// Asks the gate.
     #[must_use]
-    pub fn ask(&self, evidence: &Evidence, policy: &Policy) -> Answer {
+    pub fn check(&self, evidence: &Evidence, policy: &Policy) -> Answer {
         rule!(self.name, (self.ask)(evidence, policy), without: Answer::Pass)
     }
 
     /// What the gate's answer rests on, in words.
     #[must_use]
-    pub fn says(&self, evidence: &Evidence) -> String {
+    pub fn describe(&self, evidence: &Evidence) -> String {
         (self.says)(evidence)
     }
 }
@@ -450,7 +451,7 @@ pub static GATES: &[Gate] = &[
 pub fn judge(evidence: &Evidence, policy: &Policy) -> Verdict {
     let mut quarantine = None;
     for gate in GATES {
-        match gate.ask(evidence, policy) {
+        match gate.check(evidence, policy) {
             Answer::Pass => {}
             Answer::Keep(reason) => return Verdict::Keep(reason),
             Answer::Quarantine(reason) => quarantine = quarantine.or(Some(reason)),
@@ -458,7 +459,7 @@ pub fn judge(evidence: &Evidence, policy: &Policy) -> Verdict {
     }
     let to_quarantine = quarantine.is_some() || policy.action == Action::Quarantine;
     match to_quarantine {
-        true if evidence.place.quarantine => Verdict::Quarantine(quarantine),
+        true if evidence.dir.quarantine => Verdict::Quarantine(quarantine),
         true => Verdict::Keep(Reason::NoQuarantine),
         false => Verdict::Reap,
     }
@@ -544,16 +545,16 @@ fn says_not_regular(e: &Evidence) -> String {
 /// By the mount's number where there is one: on overlayfs a file and its directory may differ in
 /// their device numbers for ever, and a bind mount of the same file system has the same one.
 fn other_mount(e: &Evidence, _: &Policy) -> Answer {
-    let same = match (e.observation.mount, e.place.mount) {
+    let same = match (e.observation.mount, e.dir.mount) {
         (Some(file), Some(dir)) => file == dir,
-        _ => e.observation.fingerprint.dev == e.place.dev,
+        _ => e.observation.fingerprint.dev == e.dir.dev,
     };
     keep_if(!same || e.observation.mount_root, Reason::OtherMount)
 }
 
 fn says_other_mount(e: &Evidence) -> String {
     let number = |mount: Option<u64>| mount.map_or_else(|| "unnumbered".into(), |m| m.to_string());
-    let (file, dir) = (number(e.observation.mount), number(e.place.mount));
+    let (file, dir) = (number(e.observation.mount), number(e.dir.mount));
     format!("file on mount {file}, directory on mount {dir}")
 }
 
@@ -589,11 +590,11 @@ fn says_hard_linked(e: &Evidence) -> String {
 }
 
 fn network_fs(e: &Evidence, policy: &Policy) -> Answer {
-    keep_if(!e.place.has_proof(policy), Reason::NetworkFs)
+    keep_if(!e.dir.has_proof(policy), Reason::NetworkFs)
 }
 
 fn says_network_fs(e: &Evidence) -> String {
-    format!("file system {}", e.place.file_system)
+    format!("file system {}", e.dir.file_system)
 }
 
 fn foreign_owner(e: &Evidence, _: &Policy) -> Answer {
@@ -608,8 +609,8 @@ fn says_foreign_owner(e: &Evidence) -> String {
 
 fn writer_alive(e: &Evidence, _: &Policy) -> Answer {
     let may_live = match e.writer {
-        Writer::Unnamed | Writer::Gone(_) => false,
-        Writer::Alive(_) | Writer::ContainerPids(_) | Writer::Unseen(_) => true,
+        Writer::NoPid | Writer::Gone(_) => false,
+        Writer::Alive(_) | Writer::InContainer(_) | Writer::Unknown(_) => true,
     };
     let counts = rule!("pid-counts-for-a-day", e.unused < PID_FORGOTTEN, without: true);
     keep_if(may_live && counts, Reason::WriterAlive)
@@ -617,32 +618,32 @@ fn writer_alive(e: &Evidence, _: &Policy) -> Answer {
 
 fn says_writer_alive(e: &Evidence) -> String {
     match e.writer {
-        Writer::Unnamed => "its name carries no pid".into(),
+        Writer::NoPid => "its name carries no pid".into(),
         Writer::Gone(pid) => format!("pid {pid} is gone"),
         Writer::Alive(pid) if e.unused < PID_FORGOTTEN => format!("pid {pid} lives"),
         Writer::Alive(pid) => format!("pid {pid} lives, but nobody used this for 24 h"),
-        Writer::ContainerPids(pid) if e.unused < PID_FORGOTTEN => {
+        Writer::InContainer(pid) if e.unused < PID_FORGOTTEN => {
             format!("a process in a container, where it is pid {pid}, lives")
         }
-        Writer::ContainerPids(pid) => {
+        Writer::InContainer(pid) => {
             format!("pid {pid} of a container lives, but nobody used this for 24 h")
         }
-        Writer::Unseen(pid) if e.unused < PID_FORGOTTEN => {
+        Writer::Unknown(pid) if e.unused < PID_FORGOTTEN => {
             format!("whether a process in a container is pid {pid} there cannot be seen")
         }
-        Writer::Unseen(pid) => {
+        Writer::Unknown(pid) => {
             format!("pid {pid} of a container may live, but nobody used this for 24 h")
         }
     }
 }
 
 fn closed(e: &Evidence, policy: &Policy) -> Answer {
-    let settled = policy.closed == Closed::Settled && (e.closed || e.hold == UseState::Unused);
+    let settled = policy.closed == Closed::Settled && (e.closed || e.use_state == UseState::Unused);
     keep_if(settled, Reason::Closed)
 }
 
 fn says_closed(e: &Evidence) -> String {
-    match (e.closed, e.hold) {
+    match (e.closed, e.use_state) {
         (true, _) => "a close was seen",
         (false, UseState::Unused) => "nobody has it open",
         (false, _) => "no close was seen",
@@ -652,7 +653,7 @@ fn says_closed(e: &Evidence) -> String {
 
 /// Where what is open may go, a lock is all that keeps it.
 fn locked(e: &Evidence, policy: &Policy) -> Answer {
-    match e.hold {
+    match e.use_state {
         UseState::Locked => Answer::Keep(Reason::Locked),
         UseState::InUse | UseState::Unknown
             if rule!("unseen-locks-keep", !e.opened && policy.open != Open::Keep) =>
@@ -664,7 +665,7 @@ fn locked(e: &Evidence, policy: &Policy) -> Answer {
 }
 
 fn says_locked(e: &Evidence) -> String {
-    match (e.hold, e.opened) {
+    match (e.use_state, e.opened) {
         (UseState::InUse | UseState::Unknown, false) => "it cannot be asked for locks".into(),
         (UseState::InUse | UseState::Unknown, true) => {
             "no lock on it is seen; before it goes it is asked for one".into()
@@ -674,7 +675,7 @@ fn says_locked(e: &Evidence) -> String {
 }
 
 fn in_use(e: &Evidence, policy: &Policy) -> Answer {
-    match (e.hold.is_held(), policy.open) {
+    match (e.use_state.is_held(), policy.open) {
         (false, _) | (true, Open::Reap) => Answer::Pass,
         (true, Open::Quarantine) => Answer::Quarantine(Reason::InUse),
         (true, Open::Keep) => Answer::Keep(Reason::InUse),
@@ -682,7 +683,7 @@ fn in_use(e: &Evidence, policy: &Policy) -> Answer {
 }
 
 fn says_hold(e: &Evidence) -> String {
-    match e.hold {
+    match e.use_state {
         UseState::Unused => "nobody on this kernel has it open or mapped",
         UseState::InUse => "somebody has it open or mapped",
         UseState::Locked => "somebody holds a lock on it",
@@ -693,12 +694,12 @@ fn says_hold(e: &Evidence) -> String {
 
 /// `open = "reap"` is the one wish that does without the proof.
 fn cannot_tell(e: &Evidence, policy: &Policy) -> Answer {
-    let unproven = e.hold == UseState::Unknown && policy.open != Open::Reap;
+    let unproven = e.use_state == UseState::Unknown && policy.open != Open::Reap;
     keep_if(unproven, Reason::CannotTell)
 }
 
 fn says_proof(e: &Evidence) -> String {
-    match e.hold {
+    match e.use_state {
         UseState::Unknown => "the kernel gave no answer that proves it",
         _ => "it was asked for, and answered",
     }
@@ -706,7 +707,7 @@ fn says_proof(e: &Evidence) -> String {
 }
 
 fn unseen_mapping(e: &Evidence, policy: &Policy) -> Answer {
-    let blind = e.place.reach == LeaseCoverage::OpensOnly && !e.mappings_examined;
+    let blind = e.dir.lease_coverage == LeaseCoverage::OpensOnly && !e.mappings_examined;
     match policy.open {
         Open::Reap => Answer::Pass,
         _ if blind => Answer::Quarantine(Reason::CannotTell),
@@ -715,7 +716,7 @@ fn unseen_mapping(e: &Evidence, policy: &Policy) -> Answer {
 }
 
 fn says_mappings(e: &Evidence) -> String {
-    match (e.place.reach, e.mappings_examined) {
+    match (e.dir.lease_coverage, e.mappings_examined) {
         (LeaseCoverage::OpensAndMaps, _) => "the proof covers mappings here",
         (_, true) => "every process was examined, none has it mapped",
         (_, false) => "not every process could be examined for mappings",
@@ -790,18 +791,18 @@ mod tests {
             quiet: GRACE,
             grace: GRACE,
             unused: GRACE,
-            place: Place {
+            dir: DirProperties {
                 dev: 1,
                 mount: Some(3),
                 file_system: "ext4".into(),
-                reach: LeaseCoverage::OpensAndMaps,
+                lease_coverage: LeaseCoverage::OpensAndMaps,
                 dates: Dates::Fine,
                 quarantine: true,
             },
             our_uid: 1000,
             writer: Writer::Gone(4711),
             closed: false,
-            hold: UseState::Unused,
+            use_state: UseState::Unused,
             opened: true,
             mappings_examined: false,
             target: Target::Whole { same_file: false },
@@ -896,7 +897,7 @@ mod tests {
                 policy(),
                 with(|e| {
                     e.observation.mount = None;
-                    e.place.dev = 2;
+                    e.dir.dev = 2;
                 }),
                 keep(Reason::OtherMount),
             ),
@@ -935,8 +936,8 @@ mod tests {
                 "network",
                 policy(),
                 with(|e| {
-                    e.place.reach = LeaseCoverage::Unknown;
-                    e.place.file_system = "nfs".into();
+                    e.dir.lease_coverage = LeaseCoverage::Unknown;
+                    e.dir.file_system = "nfs".into();
                 }),
                 keep(Reason::NetworkFs),
             ),
@@ -956,7 +957,7 @@ mod tests {
                 "live writer in a container",
                 policy(),
                 with(|e| {
-                    e.writer = Writer::ContainerPids(7);
+                    e.writer = Writer::InContainer(7);
                     e.unused = PID_FORGOTTEN - Duration::from_nanos(1);
                 }),
                 keep(Reason::WriterAlive),
@@ -965,7 +966,7 @@ mod tests {
                 "a writer in a container that cannot be seen",
                 policy(),
                 with(|e| {
-                    e.writer = Writer::Unseen(7);
+                    e.writer = Writer::Unknown(7);
                     e.unused = PID_FORGOTTEN - Duration::from_nanos(1);
                 }),
                 keep(Reason::WriterAlive),
@@ -975,7 +976,7 @@ mod tests {
                 settled(),
                 with(|e| {
                     e.closed = true;
-                    e.hold = UseState::InUse;
+                    e.use_state = UseState::InUse;
                 }),
                 keep(Reason::Closed),
             ),
@@ -983,7 +984,7 @@ mod tests {
             (
                 "locked",
                 policy(),
-                with(|e| e.hold = UseState::Locked),
+                with(|e| e.use_state = UseState::Locked),
                 keep(Reason::Locked),
             ),
             (
@@ -992,7 +993,7 @@ mod tests {
                     open: Open::Reap,
                     ..policy()
                 },
-                with(|e| e.hold = UseState::Locked),
+                with(|e| e.use_state = UseState::Locked),
                 keep(Reason::Locked),
             ),
             (
@@ -1002,7 +1003,7 @@ mod tests {
                     ..policy()
                 },
                 with(|e| {
-                    e.hold = UseState::InUse;
+                    e.use_state = UseState::InUse;
                     e.opened = false;
                 }),
                 keep(Reason::CannotTell),
@@ -1014,7 +1015,7 @@ mod tests {
                     ..policy()
                 },
                 with(|e| {
-                    e.hold = UseState::Unknown;
+                    e.use_state = UseState::Unknown;
                     e.opened = false;
                 }),
                 keep(Reason::CannotTell),
@@ -1023,7 +1024,7 @@ mod tests {
                 "held, and locks cannot be seen",
                 policy(),
                 with(|e| {
-                    e.hold = UseState::InUse;
+                    e.use_state = UseState::InUse;
                     e.opened = false;
                 }),
                 keep(Reason::InUse),
@@ -1031,13 +1032,13 @@ mod tests {
             (
                 "held",
                 policy(),
-                with(|e| e.hold = UseState::InUse),
+                with(|e| e.use_state = UseState::InUse),
                 keep(Reason::InUse),
             ),
             (
                 "unproven",
                 policy(),
-                with(|e| e.hold = UseState::Unknown),
+                with(|e| e.use_state = UseState::Unknown),
                 keep(Reason::CannotTell),
             ),
             (
@@ -1046,7 +1047,7 @@ mod tests {
                     open: Open::Quarantine,
                     ..policy()
                 },
-                with(|e| e.hold = UseState::Unknown),
+                with(|e| e.use_state = UseState::Unknown),
                 keep(Reason::CannotTell),
             ),
             (
@@ -1063,7 +1064,7 @@ mod tests {
                 policy(),
                 with(|e| {
                     e.target = Target::Unknown;
-                    e.place.quarantine = false;
+                    e.dir.quarantine = false;
                 }),
                 keep(Reason::NoQuarantine),
             ),
@@ -1073,7 +1074,7 @@ mod tests {
                     action: Action::Quarantine,
                     ..policy()
                 },
-                with(|e| e.place.quarantine = false),
+                with(|e| e.dir.quarantine = false),
                 keep(Reason::NoQuarantine),
             ),
         ];
@@ -1091,14 +1092,14 @@ mod tests {
         check(&policy(), &foreign, moved(Reason::SoleCopy));
         let unknown = with(|e| e.target = Target::Unknown);
         check(&policy(), &unknown, moved(Reason::SoleCopy));
-        let overlay = with(|e| e.place.reach = LeaseCoverage::OpensOnly);
+        let overlay = with(|e| e.dir.lease_coverage = LeaseCoverage::OpensOnly);
         check(&policy(), &overlay, moved(Reason::CannotTell));
         let wish = Policy {
             action: Action::Quarantine,
             ..policy()
         };
         check(&wish, &orphan(), Verdict::Quarantine(None));
-        let held = with(|e| e.hold = UseState::InUse);
+        let held = with(|e| e.use_state = UseState::InUse);
         let move_held = Policy {
             open: Open::Quarantine,
             ..policy()
@@ -1151,7 +1152,7 @@ mod tests {
             e.unused = PID_FORGOTTEN;
         });
         check(&policy(), &pid_of_yesterday, Verdict::Reap);
-        for writer in [Writer::ContainerPids(7), Writer::Unseen(7)] {
+        for writer in [Writer::InContainer(7), Writer::Unknown(7)] {
             let container_of_yesterday = with(|e| {
                 e.writer = writer;
                 e.unused = PID_FORGOTTEN;
@@ -1159,7 +1160,7 @@ mod tests {
             check(&policy(), &container_of_yesterday, Verdict::Reap);
         }
         let examined = with(|e| {
-            e.place.reach = LeaseCoverage::OpensOnly;
+            e.dir.lease_coverage = LeaseCoverage::OpensOnly;
             e.mappings_examined = true;
         });
         check(&policy(), &examined, Verdict::Reap);
@@ -1168,8 +1169,8 @@ mod tests {
             ..policy()
         };
         let nfs = with(|e| {
-            e.place.reach = LeaseCoverage::Unknown;
-            e.place.file_system = "nfs".into();
+            e.dir.lease_coverage = LeaseCoverage::Unknown;
+            e.dir.file_system = "nfs".into();
         });
         check(&trusted, &nfs, Verdict::Reap);
     }
@@ -1181,13 +1182,13 @@ mod tests {
             ..policy()
         };
         for hold in [UseState::InUse, UseState::Unknown, UseState::Unused] {
-            check(&letter, &with(|e| e.hold = hold), Verdict::Reap);
+            check(&letter, &with(|e| e.use_state = hold), Verdict::Reap);
         }
-        let unexamined = with(|e| e.place.reach = LeaseCoverage::OpensOnly);
+        let unexamined = with(|e| e.dir.lease_coverage = LeaseCoverage::OpensOnly);
         check(&letter, &unexamined, Verdict::Reap);
         check(
             &settled(),
-            &with(|e| e.hold = UseState::InUse),
+            &with(|e| e.use_state = UseState::InUse),
             Verdict::Reap,
         );
     }
@@ -1199,12 +1200,12 @@ mod tests {
             e.observation.fingerprint.links = 4;
             e.our_uid = 5;
             e.writer = Writer::Alive(1);
-            e.hold = UseState::Locked;
+            e.use_state = UseState::Locked;
             e.target = Target::Absent;
         });
         check(&policy(), &everything, Verdict::Keep(Reason::Young));
         let held_sole = with(|e| {
-            e.hold = UseState::InUse;
+            e.use_state = UseState::InUse;
             e.target = Target::Absent;
         });
         check(&policy(), &held_sole, Verdict::Keep(Reason::InUse));
@@ -1223,9 +1224,9 @@ mod tests {
     #[test]
     fn every_gate_says_what_it_rests_on() {
         for gate in GATES {
-            assert!(!gate.says(&orphan()).is_empty(), "{}", gate.name);
+            assert!(!gate.describe(&orphan()).is_empty(), "{}", gate.name);
             assert_eq!(
-                gate.ask(&orphan(), &policy()),
+                gate.check(&orphan(), &policy()),
                 Answer::Pass,
                 "{}",
                 gate.name
@@ -1239,7 +1240,7 @@ mod tests {
         #[track_caller]
         fn says(gate: &str, evidence: &Evidence, end: &str) {
             let gate = GATES.iter().find(|g| g.name == gate).expect("a gate");
-            let said = gate.says(evidence);
+            let said = gate.describe(evidence);
             assert!(said.ends_with(end), "{}: {said:?}, not {end:?}", gate.name);
         }
 
@@ -1327,27 +1328,27 @@ mod tests {
         };
         let just_before = PID_FORGOTTEN - Duration::from_nanos(1);
         for (writer, unused, words) in [
-            (Writer::Unnamed, GRACE, "no pid"),
+            (Writer::NoPid, GRACE, "no pid"),
             (Writer::Gone(7), GRACE, "pid 7 is gone"),
             (Writer::Alive(7), just_before, "pid 7 lives"),
             (Writer::Alive(7), PID_FORGOTTEN, "nobody used this for 24 h"),
             (
-                Writer::ContainerPids(7),
+                Writer::InContainer(7),
                 just_before,
                 "where it is pid 7, lives",
             ),
             (
-                Writer::ContainerPids(7),
+                Writer::InContainer(7),
                 PID_FORGOTTEN,
                 "pid 7 of a container lives, but nobody used this for 24 h",
             ),
             (
-                Writer::Unseen(7),
+                Writer::Unknown(7),
                 just_before,
                 "is pid 7 there cannot be seen",
             ),
             (
-                Writer::Unseen(7),
+                Writer::Unknown(7),
                 PID_FORGOTTEN,
                 "pid 7 of a container may live, but nobody used this for 24 h",
             ),
@@ -1358,7 +1359,7 @@ mod tests {
         let close = |closed, hold| {
             with(|e| {
                 e.closed = closed;
-                e.hold = hold;
+                e.use_state = hold;
             })
         };
         for (closed, hold, words) in [
@@ -1387,7 +1388,7 @@ mod tests {
                 "answer that proves it",
             ),
         ] {
-            let held = with(|e| e.hold = hold);
+            let held = with(|e| e.use_state = hold);
             let lock = match hold {
                 UseState::Unused | UseState::Locked => holder,
                 UseState::InUse | UseState::Unknown => "before it goes it is asked for one",
@@ -1398,7 +1399,7 @@ mod tests {
         }
 
         let unseen = with(|e| {
-            e.hold = UseState::InUse;
+            e.use_state = UseState::InUse;
             e.opened = false;
         });
         says("nobody locks it", &unseen, "cannot be asked for locks");
@@ -1419,7 +1420,7 @@ mod tests {
             ),
         ] {
             let mapped = with(|e| {
-                e.place.reach = reach;
+                e.dir.lease_coverage = reach;
                 e.mappings_examined = examined;
             });
             says("mappings seen as well", &mapped, words);
@@ -1471,11 +1472,11 @@ mod tests {
             assert_eq!((verdict.as_str(), verdict.reason()), (word, reason));
         }
         assert_eq!(held.to_string(), "in-use");
-        assert_eq!(Writer::Unnamed.pid(), None);
+        assert_eq!(Writer::NoPid.pid(), None);
         assert_eq!(
-            [Writer::Gone(7), Writer::Alive(8), Writer::ContainerPids(9)].map(Writer::pid),
+            [Writer::Gone(7), Writer::Alive(8), Writer::InContainer(9)].map(Writer::pid),
             [Some(7), Some(8), Some(9)]
         );
-        assert_eq!(Writer::Unseen(7).pid(), Some(7));
+        assert_eq!(Writer::Unknown(7).pid(), Some(7));
     }
 }

@@ -39,7 +39,7 @@ const OTHERS_WRITE: u32 = 0o022;
 /// but our uid and root may write, held by no process of our uid. It trusts root, whose processes
 /// an ordinary user may not examine, and it does not see a descriptor in flight over a socket.
 #[must_use]
-pub fn hold(facts: &Facts) -> UseState {
+pub fn use_state(facts: &Facts) -> UseState {
     let only_ours = facts.owner == facts.our_uid && facts.mode & OTHERS_WRITE == 0 && !facts.acl;
     if facts.locked {
         UseState::Locked
@@ -70,9 +70,9 @@ mod tests {
 
     #[test]
     fn a_file_of_ours_that_nobody_of_us_holds_is_free() {
-        assert_eq!(hold(&OURS), UseState::Unused);
+        assert_eq!(use_state(&OURS), UseState::Unused);
         assert_eq!(
-            hold(&Facts {
+            use_state(&Facts {
                 mode: 0o100_600,
                 ..OURS
             }),
@@ -80,7 +80,7 @@ mod tests {
         );
         // Who may only read it cannot lose anything that was written.
         assert_eq!(
-            hold(&Facts {
+            use_state(&Facts {
                 mode: 0o100_444,
                 ..OURS
             }),
@@ -108,7 +108,7 @@ mod tests {
             },
             Facts { acl: true, ..OURS },
         ] {
-            assert_eq!(hold(&facts), UseState::Unknown, "{facts:?}");
+            assert_eq!(use_state(&facts), UseState::Unknown, "{facts:?}");
         }
     }
 
@@ -122,7 +122,7 @@ mod tests {
             acl: true,
             ..OURS
         };
-        assert_eq!(hold(&facts), UseState::Unused);
+        assert_eq!(use_state(&facts), UseState::Unused);
     }
 
     #[test]
@@ -143,14 +143,14 @@ mod tests {
             } else {
                 UseState::InUse
             };
-            assert_eq!(hold(&facts), want, "{facts:?}");
+            assert_eq!(use_state(&facts), want, "{facts:?}");
         }
     }
 
     #[test]
     fn a_lock_is_a_holder_even_if_nobody_was_seen() {
         assert_eq!(
-            hold(&Facts {
+            use_state(&Facts {
                 locked: true,
                 ..OURS
             }),
@@ -161,6 +161,6 @@ mod tests {
             kernel_refuses: true,
             ..OURS
         };
-        assert_eq!(hold(&facts), UseState::Locked);
+        assert_eq!(use_state(&facts), UseState::Locked);
     }
 }

@@ -57,7 +57,7 @@ impl Fingerprint {
     /// A rename sets `ctime` (measured on ext4, xfs, btrfs, tmpfs and overlayfs), and a copy-up on
     /// overlayfs sets the birth time; the rest must be equal.
     #[must_use]
-    pub fn same_after_rename(&self, judged: &Fingerprint) -> bool {
+    pub fn is_same_after_rename(&self, judged: &Fingerprint) -> bool {
         let renamed = Fingerprint {
             ctime: judged.ctime,
             btime: judged.btime,
@@ -206,7 +206,7 @@ mod tests {
             ("owner", Fingerprint { uid: 0, ..judged }, false),
         ];
         for (changed, now, want) in rows {
-            assert_eq!(now.same_after_rename(&judged), want, "{changed}");
+            assert_eq!(now.is_same_after_rename(&judged), want, "{changed}");
         }
     }
 }

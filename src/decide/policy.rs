@@ -202,7 +202,7 @@ impl Policy {
 
     /// Whether a file called `name` in the folder `below`, the way to it from the root, is a temp.
     #[must_use]
-    pub fn takes(&self, below: &Path, name: &OsStr) -> bool {
+    pub fn is_temp(&self, below: &Path, name: &OsStr) -> bool {
         self.names.matches(name.as_bytes())
             && (self.exclude.is_empty() || !self.exclude.excludes(&below.join(name)))
     }
@@ -388,7 +388,7 @@ mod tests {
             (&excluding, "cache/b", "a.tmp", false),
             (&excluding, "cache", "a.txt", false),
         ] {
-            let taken = policy.takes(Path::new(below), OsStr::new(name));
+            let taken = policy.is_temp(Path::new(below), OsStr::new(name));
             assert_eq!(taken, want, "{:?} {below} {name}", policy.exclude);
         }
     }

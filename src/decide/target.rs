@@ -50,7 +50,7 @@ impl TempFile {
 
 /// Returns whether `target` counts for `temp`. `step` is how far apart two different dates are at the least.
 #[must_use]
-pub fn weigh(target: &TargetFile, temp: &TempFile, now: Wall, step: Duration) -> Target {
+pub fn assess(target: &TargetFile, temp: &TempFile, now: Wall, step: Duration) -> Target {
     if target.uid != temp.uid && target.uid != 0 {
         return Target::Foreign;
     }
@@ -130,7 +130,7 @@ mod tests {
                 data: temp,
                 written: written.map(at),
             };
-            assert_eq!(weigh(&target, &temp, now, step), want, "{row:?}");
+            assert_eq!(assess(&target, &temp, now, step), want, "{row:?}");
         }
     }
 
@@ -148,7 +148,7 @@ mod tests {
                 data: 7,
                 written: Some(at(2_000)),
             };
-            let found = weigh(&target, &temp, at(3_000), Duration::ZERO);
+            let found = assess(&target, &temp, at(3_000), Duration::ZERO);
             assert_eq!(found, want, "{data}");
         }
     }
@@ -173,7 +173,7 @@ mod tests {
                 data,
                 written: None,
             };
-            let found = weigh(&file, &other, at(2_000), Duration::ZERO);
+            let found = assess(&file, &other, at(2_000), Duration::ZERO);
             assert_eq!(found, want, "{target} {temp}");
         }
     }

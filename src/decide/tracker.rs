@@ -26,11 +26,11 @@ pub enum Origin {
     /// A scan found it; its own dates say how old it is.
     Found,
     /// A scan found it, and it is to wait a whole grace whatever its dates say.
-    FoundToWait,
+    FoundWithoutCredit,
     /// A scan found it of which an event should have told, or would have where a directory is not hot:
     /// its dates count, and say no more than half a grace, so that its writer has as long as where its
     /// creation is seen.
-    FoundInTime,
+    FoundWithHalfCredit,
 }
 
 /// What is known of one temp. Kept small, and without a second allocation: there may be a million of
@@ -82,8 +82,8 @@ impl Flags {
         let origin = match origin {
             Origin::Created => 0,
             Origin::Found => 32,
-            Origin::FoundToWait => 64,
-            Origin::FoundInTime => 32 | 64,
+            Origin::FoundWithoutCredit => 64,
+            Origin::FoundWithHalfCredit => 32 | 64,
         };
         Flags(self.0 & !Flags::ORIGIN | origin)
     }
@@ -92,8 +92,8 @@ impl Flags {
         match self.0 & Flags::ORIGIN {
             0 => Origin::Created,
             32 => Origin::Found,
-            64 => Origin::FoundToWait,
-            _ => Origin::FoundInTime,
+            64 => Origin::FoundWithoutCredit,
+            _ => Origin::FoundWithHalfCredit,
         }
     }
 
@@ -122,7 +122,7 @@ pub struct Look {
     /// By how much later than its dates say it may have changed.
     pub lag: Duration,
     /// Who held it.
-    pub hold: UseState,
+    pub use_state: UseState,
 }
 
 impl Look {
@@ -225,7 +225,7 @@ impl Tracked {
 
     /// Whether it is our own doing if its name is gone.
     #[must_use]
-    pub fn is_ours_to_name(&self) -> bool {
+    pub fn may_be_claimed(&self) -> bool {
         self.is_reaping() || self.is_claim_pending()
     }
 
@@ -259,7 +259,7 @@ impl Tracked {
 
     /// It was touched just now, and put back if it had been claimed: everything begins again, but
     /// what was said of it stays said.
-    pub fn start_over(&mut self, now: Mono, grace: Duration) {
+    pub fn reset(&mut self, now: Mono, grace: Duration) {
         *self = Tracked {
             said: self.said,
             marks: self.marks.with(Origin::Created),
@@ -342,7 +342,7 @@ impl Tracked {
     /// What it was given credit for was measured by the old rule, and so was the time until that look. By a
     /// shorter grace both would be enough at once, and whoever closed it a moment ago would have no time
     /// left: that look gives no more than half the new grace.
-    pub fn review(&mut self, now: Mono) {
+    pub fn mark_rules_changed(&mut self, now: Mono) {
         if !rule!("left-alone-by-other-rules", self.is_ignored()) {
             self.due = self.due.min(now);
             self.marks.set(Flags::REVIEWED, true);
@@ -351,7 +351,7 @@ impl Tracked {
 
     /// Whether the rules have changed since it was looked at.
     #[must_use]
-    pub fn is_reviewed(&self) -> bool {
+    pub fn has_new_rules(&self) -> bool {
         self.marks.has(Flags::REVIEWED)
     }
 
@@ -364,7 +364,7 @@ impl Tracked {
     }
 
     /// Whether the first look, by the grace of its own rule, is still ahead; then it is put off.
-    pub fn put_off(&mut self, grace: Duration, now: Mono) -> bool {
+    pub fn postpone(&mut self, grace: Duration, now: Mono) -> bool {
         if self.was_looked_at() || self.origin() != Origin::Created {
             return false;
         }
@@ -379,7 +379,7 @@ impl Tracked {
     /// Takes one look into account.
     pub fn look(&mut self, look: &Look, grace: Duration, open: Open) -> Next {
         let now = look.now.mono;
-        if self.is_reviewed() {
+        if self.has_new_rules() {
             self.marks.set(Flags::REVIEWED, false);
             let most = now.before(grace / 2);
             let taken = most.since(self.quiet_since);
@@ -389,7 +389,7 @@ impl Tracked {
             self.unused_before = self.unused_before.saturating_add(millis(taken));
         }
         // What nobody can tell is no "nobody".
-        let held = rule!("cannot-tell-is-not-free", look.hold != UseState::Unused, without: look.hold.is_held());
+        let held = rule!("cannot-tell-is-not-free", look.use_state != UseState::Unused, without: look.hold.is_held());
         // Only the wish to take what is open counts a holder for nothing. It is remembered all the same:
         // that wish may end.
         let counts = open != Open::Reap;
@@ -456,8 +456,8 @@ impl Tracked {
         let seen = unused.min(now.since(self.seen));
         unused = match self.origin() {
             Origin::Created => rule!("credit-since-creation", seen, without: unused),
-            Origin::FoundToWait => rule!("credit-since-told-to-wait", seen, without: unused),
-            Origin::Found | Origin::FoundInTime => unused,
+            Origin::FoundWithoutCredit => rule!("credit-since-told-to-wait", seen, without: unused),
+            Origin::Found | Origin::FoundWithHalfCredit => unused,
         };
         // Whoever wrote it may have held it until just now, however late this look is: half a grace is
         // left to them. Not where it was there before anybody could hear of it.
@@ -465,10 +465,10 @@ impl Tracked {
         let most = match self.origin() {
             Origin::Found if !self.was_looked_at() => grace - gap,
             Origin::Found => grace / 2,
-            Origin::FoundInTime => {
+            Origin::FoundWithHalfCredit => {
                 rule!("scan-leaves-half-grace", grace / 2, without: grace - gap)
             }
-            Origin::Created | Origin::FoundToWait => {
+            Origin::Created | Origin::FoundWithoutCredit => {
                 rule!("late-look-leaves-half-grace", grace / 2, without: grace - gap)
             }
         };
@@ -508,19 +508,23 @@ impl Tracked {
     pub fn keep(&mut self, reason: Reason, grace: Duration, now: Mono) -> Kept {
         let again = self.said != ReportedReasons::default();
         let news = self.said.note(reason.bit());
-        let retry = policy::retry(grace, reason.ends_silently(), u32::from(self.tries));
+        let retry = policy::retry(grace, reason.ends_without_event(), u32::from(self.tries));
         if self.was_looked_at() {
             self.kept = Some(reason);
         }
         self.tries = self.tries.saturating_add(1);
         self.due = now.after(retry);
         self.marks.set(Flags::REAPING, false);
-        Kept { news, again, retry }
+        Kept {
+            is_new: news,
+            reported_before: again,
+            retry,
+        }
     }
 
     /// Notes that nothing was done because this is a dry run, or that it could not be done; it is
     /// looked at again later. Says whether that is news.
-    pub fn put_aside(&mut self, grace: Duration, now: Mono) -> Kept {
+    pub fn retry_later(&mut self, grace: Duration, now: Mono) -> Kept {
         self.keep(Reason::Young, grace, now)
     }
 }
@@ -529,9 +533,9 @@ impl Tracked {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Kept {
     /// Nobody was told so far.
-    pub news: bool,
+    pub is_new: bool,
     /// Something else was told of it before.
-    pub again: bool,
+    pub reported_before: bool,
     /// In what time it is looked at again.
     pub retry: Duration,
 }

@@ -4,7 +4,7 @@
 //!
 //! Nothing is missed, and nothing is late where its scans are not. A scan follows the end of the watch,
 //! so what no event has told of is found; each later orphan is found before half its grace has passed,
-//! and is then armed for its exact end by its own dates. These say no more than half a grace (`Origin::FoundInTime`):
+//! and is then armed for its exact end by its own dates. These say no more than half a grace (`Origin::FoundWithHalfCredit`):
 //! where a scan comes late, its orphans go late, and no writer has less time for it. What was heard of
 //! before and renamed since is found gone when it is looked at. At the end the watch comes first and a
 //! last scan second.

@@ -83,7 +83,7 @@ impl Supervisor {
                 };
                 let origin = match existing {
                     Existing::Leave if was_there => return shared.temps.ignore(&path, at),
-                    Existing::Wait if is_first || was_there => Origin::FoundToWait,
+                    Existing::Wait if is_first || was_there => Origin::FoundWithoutCredit,
                     _ if is_start
                         && rule!("later-root-has-no-start", !has_begun, without: true) =>
                     {
@@ -91,7 +91,7 @@ impl Supervisor {
                     }
                     // An event should have told of it or of its directory, and its writer has as long as
                     // if one had.
-                    _ => Origin::FoundInTime,
+                    _ => Origin::FoundWithHalfCredit,
                 };
                 let is_news = shared.temps.found(&path, at, origin);
                 if is_news
@@ -257,7 +257,7 @@ impl Supervisor {
             (Returned::Kept(reason), None) => {
                 if self.try_again(dir_context, claim) {
                     let retry =
-                        policy::retry(root.policy.grace.shortest(), reason.ends_silently(), 0);
+                        policy::retry(root.policy.grace.shortest(), reason.ends_without_event(), 0);
                     let event = pass::kept_claim(dir_context, claim, reason, Some(retry));
                     self.shared.emit(event);
                 }

@@ -141,7 +141,7 @@ impl Story {
             Rule(grace, open) => {
                 self.grace = Duration::from_millis(grace);
                 self.open = open;
-                self.temp.review(self.mono());
+                self.temp.mark_rules_changed(self.mono());
             }
         }
     }
@@ -170,7 +170,7 @@ impl Story {
                 true => Dates::FineIfBorn.lag(&file),
                 false => Duration::ZERO,
             },
-            hold: match self.held {
+            use_state: match self.held {
                 true => UseState::InUse,
                 false => UseState::Unused,
             },
@@ -238,9 +238,9 @@ fn when_it_is_judged() {
         ("found at 4 s", Found, 4_000, &[], Some(6_000)),
         ("found at 9 s: looked at a whole confirm later", Found, 9_000, &[], Some(1_000)),
         ("found at 9.5 s: the same", Found, 9_500, &[], Some(1_000)),
-        ("found, and to wait", FoundToWait, YEAR, &[], Some(10_000)),
-        ("found in time", FoundInTime, 4_000, &[], Some(6_000)),
-        ("found by a scan that came late", FoundInTime, 9_000, &[], Some(5_000)),
+        ("found, and to wait", FoundWithoutCredit, YEAR, &[], Some(10_000)),
+        ("found in time", FoundWithHalfCredit, 4_000, &[], Some(6_000)),
+        ("found by a scan that came late", FoundWithHalfCredit, 9_000, &[], Some(5_000)),
         // What is old and renamed into the directory was still seen coming only now.
         ("moved in, a year old", Created, YEAR, &[], Some(10_000)),
         // Touched: the grace starts there.
@@ -300,8 +300,8 @@ fn what_bounds_the_credit() {
         ("grace - confirm, short", Found, YEAR, UP, no_jump, Duration::from_millis(200), 100),
         ("since boot", Found, YEAR, 3_000, no_jump, s(10), 7_000),
         ("since its creation was seen", Created, YEAR, UP, no_jump, s(10), 10_000),
-        ("since it is to wait", FoundToWait, YEAR, UP, no_jump, s(10), 10_000),
-        ("half a grace", FoundInTime, YEAR, UP, no_jump, s(10), 5_000),
+        ("since it is to wait", FoundWithoutCredit, YEAR, UP, no_jump, s(10), 10_000),
+        ("half a grace", FoundWithHalfCredit, YEAR, UP, no_jump, s(10), 5_000),
         ("since the clocks parted", Found, YEAR, UP, &[(0, SetClock(HOUR))], s(10), 10_000),
         ("never below zero", Found, -YEAR, UP, no_jump, s(10), 10_000),
     ];
@@ -325,7 +325,7 @@ fn the_clocks_parted_some_time_ago() {
             last_jump: Some(now.mono.before(Duration::from_millis(ago))),
             fingerprint: story.file,
             lag: Duration::ZERO,
-            hold: UseState::Unused,
+            use_state: UseState::Unused,
         };
         let want = Next::LookAt(now.mono.after(Duration::from_millis(want)));
         assert_eq!(
@@ -339,7 +339,11 @@ fn the_clocks_parted_some_time_ago() {
 /// A look may come late: a disk hangs, or orphand is stopped. Its writer may have closed it just then.
 #[test]
 fn a_late_look_leaves_half_a_grace() {
-    for origin in [Origin::Created, Origin::FoundToWait, Origin::FoundInTime] {
+    for origin in [
+        Origin::Created,
+        Origin::FoundWithoutCredit,
+        Origin::FoundWithHalfCredit,
+    ] {
         for late in [5_000, 9_000, 9_999, 10_000, 30_000, YEAR as u64] {
             let mut story = Story::new(origin, 0, UP, GRACE);
             let now = Now {
@@ -351,7 +355,7 @@ fn a_late_look_leaves_half_a_grace() {
                 last_jump: None,
                 fingerprint: story.file,
                 lag: Duration::ZERO,
-                hold: UseState::Unused,
+                use_state: UseState::Unused,
             };
             let half = Next::LookAt(now.mono.after(GRACE / 2));
             assert_eq!(
@@ -380,7 +384,7 @@ fn when_it_is_looked_at() {
         [0, 1_000],
         "at once and after confirm"
     );
-    assert_eq!(looks(Origin::FoundToWait, YEAR), [0, 10_000]);
+    assert_eq!(looks(Origin::FoundWithoutCredit, YEAR), [0, 10_000]);
 }
 
 /// For how long its writer may hold it, and how much later rename it: the promise is less than half
@@ -388,7 +392,7 @@ fn when_it_is_looked_at() {
 /// of events, however late they are.
 #[test]
 fn a_writer_that_closes_and_renames_in_time_loses_nothing() {
-    let ages = [0, 4_000, 5_000, 9_000, YEAR].map(|age| (Origin::FoundInTime, age));
+    let ages = [0, 4_000, 5_000, 9_000, YEAR].map(|age| (Origin::FoundWithHalfCredit, age));
     for (origin, age) in [(Origin::Created, 0)].into_iter().chain(ages) {
         for close in (0..=40_000).step_by(50) {
             let rename = close + 4_999;
@@ -421,7 +425,7 @@ fn a_writer_that_renames_in_time_loses_nothing_to_other_rules() {
                     (rule, Rule(grace, Open::Keep)),
                 ];
                 script.sort_by_key(|(at, _)| *at);
-                for origin in [Origin::Created, Origin::FoundInTime] {
+                for origin in [Origin::Created, Origin::FoundWithHalfCredit] {
                     let mut story = Story::new(origin, 0, UP, GRACE);
                     let judged = story.judged(&script);
                     assert_eq!(judged, None, "{origin:?}: {script:?}; {:?}", story.looks);
@@ -540,7 +544,7 @@ fn a_doubt_is_judged() {
         last_jump: None,
         fingerprint: story.file,
         lag: Duration::ZERO,
-        hold: UseState::Unknown,
+        use_state: UseState::Unknown,
     };
     _ = story.temp.look(&look, GRACE, Open::Keep);
     look.now.mono = look.now.mono.after(Duration::from_secs(1));
@@ -559,7 +563,7 @@ fn a_lock_counts_as_a_holder() {
         last_jump: None,
         fingerprint: story.file,
         lag: Duration::ZERO,
-        hold,
+        use_state: hold,
     };
     let temp = &mut story.temp;
     _ = temp.look(&at(0, UseState::Locked), GRACE, Open::Keep);
@@ -623,12 +627,12 @@ fn a_longer_grace_of_its_own_puts_the_first_look_off() {
     let (seen, own) = (Mono(UP * MS), Duration::from_secs(60));
     let mut temp = Tracked::created(seen, GRACE);
     assert_eq!(temp.due(), seen.after(GRACE / 2));
-    assert!(temp.put_off(own, temp.due()));
+    assert!(temp.postpone(own, temp.due()));
     assert_eq!(temp.due(), seen.after(own / 2));
-    assert!(!temp.put_off(own, temp.due()), "now it is time");
-    for origin in [Origin::Found, Origin::FoundToWait] {
+    assert!(!temp.postpone(own, temp.due()), "now it is time");
+    for origin in [Origin::Found, Origin::FoundWithoutCredit] {
         assert!(
-            !Tracked::found(seen, origin).put_off(own, seen),
+            !Tracked::found(seen, origin).postpone(own, seen),
             "{origin:?} is looked at at once"
         );
     }
@@ -636,7 +640,7 @@ fn a_longer_grace_of_its_own_puts_the_first_look_off() {
     story.at = 5_000;
     story.look();
     let due = story.temp.due();
-    assert!(!story.temp.put_off(own, story.mono()), "it was looked at");
+    assert!(!story.temp.postpone(own, story.mono()), "it was looked at");
     assert_eq!(story.temp.due(), due);
 }
 
@@ -680,10 +684,10 @@ fn when_a_kept_one_is_looked_at_again() {
 fn a_reason_is_news_once() {
     let (mut temp, now) = ready();
     for reason in Reason::ALL {
-        assert!(temp.keep(reason, GRACE, now).news, "{reason}");
+        assert!(temp.keep(reason, GRACE, now).is_new, "{reason}");
     }
     for reason in Reason::ALL {
-        assert!(!temp.keep(reason, GRACE, now).news, "{reason}, again");
+        assert!(!temp.keep(reason, GRACE, now).is_new, "{reason}, again");
     }
     assert!(temp.is_kept());
 }
@@ -694,7 +698,7 @@ fn what_was_said_is_said_again_only_of_another_file() {
     let says = |story: &mut Story, reason| {
         story.look();
         let now = story.mono();
-        story.temp.keep(reason, GRACE, now).news
+        story.temp.keep(reason, GRACE, now).is_new
     };
     story.held = true;
     assert!(says(&mut story, Reason::InUse));
@@ -730,10 +734,10 @@ fn what_was_said_is_said_again_only_of_another_file() {
 fn put_aside() {
     let (mut temp, now) = ready();
     let _ = temp.check_out();
-    let kept = temp.put_aside(GRACE, now);
-    assert!(kept.news && !temp.is_reaping());
+    let kept = temp.retry_later(GRACE, now);
+    assert!(kept.is_new && !temp.is_reaping());
     assert_eq!(temp.due(), now.after(GRACE));
-    assert!(!temp.put_aside(GRACE, now).news);
+    assert!(!temp.retry_later(GRACE, now).is_new);
     assert_eq!(
         temp.due(),
         now.after(GRACE * 2),
@@ -742,7 +746,7 @@ fn put_aside() {
 
     // What cannot even be looked at is put aside in the same way.
     let mut unseen = Tracked::found(now, Origin::Found);
-    assert!(unseen.put_aside(GRACE, now).news);
+    assert!(unseen.retry_later(GRACE, now).is_new);
     assert_eq!(unseen.due(), now.after(GRACE));
 }
 
@@ -817,7 +821,11 @@ fn who_can_have_written_it() {
         let script = [(9_000, Write), (9_500, jump)];
         assert_eq!(created(&script), None, "{jump:?}");
     }
-    for origin in [Origin::Found, Origin::FoundToWait, Origin::FoundInTime] {
+    for origin in [
+        Origin::Found,
+        Origin::FoundWithoutCredit,
+        Origin::FoundWithHalfCredit,
+    ] {
         assert_eq!(written(origin, 0, &[]), None, "{origin:?}");
     }
 }
@@ -829,9 +837,9 @@ fn it_starts_over() {
     let (mut temp, now) = ready();
     temp.close();
     let _ = temp.check_out();
-    assert!(temp.keep(Reason::Changed, GRACE, now).news);
+    assert!(temp.keep(Reason::Changed, GRACE, now).is_new);
     let _ = temp.check_out();
-    temp.start_over(now, GRACE);
+    temp.reset(now, GRACE);
     assert!(
         temp.is_closed() && temp.is_reaping(),
         "what was heard of it stands"
@@ -841,10 +849,10 @@ fn it_starts_over() {
         (now, None, false)
     );
     assert_eq!(temp.due(), now.after(GRACE / 2));
-    assert!(!temp.keep(Reason::Changed, GRACE, now).news);
+    assert!(!temp.keep(Reason::Changed, GRACE, now).is_new);
 
     let mut story = Story::new(Origin::Found, YEAR, UP, GRACE);
-    story.temp.start_over(story.mono(), GRACE);
+    story.temp.reset(story.mono(), GRACE);
     assert_eq!(story.judged(&[]), Some(10_000), "whatever its dates say");
 }
 
@@ -911,14 +919,14 @@ fn other_rules_do_not_make_it_used() {
 #[test]
 fn other_rules_hold_for_what_is_in_a_hand() {
     let (mut temp, now) = ready();
-    temp.review(now);
-    assert!(temp.check_out().is_reviewed() && temp.is_reaping());
+    temp.mark_rules_changed(now);
+    assert!(temp.check_out().has_new_rules() && temp.is_reaping());
     assert!(
-        !temp.is_reviewed(),
+        !temp.has_new_rules(),
         "it is the copy that is looked at by them"
     );
-    temp.review(now);
-    assert!(temp.is_reviewed());
+    temp.mark_rules_changed(now);
+    assert!(temp.has_new_rules());
 }
 
 /// A look at which nobody could tell who holds it says nothing: its grace begins when one can.
@@ -936,7 +944,7 @@ fn who_cannot_tell_has_not_seen_nobody() {
             last_jump: None,
             fingerprint: story.file,
             lag: Duration::ZERO,
-            hold,
+            use_state: hold,
         };
         story.temp.look(&look, GRACE, Open::Keep)
     };
@@ -954,7 +962,7 @@ fn who_cannot_tell_has_not_seen_nobody() {
 fn what_is_left_alone_is_never_due() {
     let now = Mono(UP * MS);
     let mut temp = Tracked::ignored(now);
-    temp.review(now);
+    temp.mark_rules_changed(now);
     assert_eq!(temp.due(), Mono(u64::MAX), "whatever the rules say now");
     assert!(temp.is_ignored());
     assert!(!Tracked::found(now, Origin::Found).is_ignored());
@@ -964,9 +972,9 @@ fn what_is_left_alone_is_never_due() {
 fn a_new_rule_is_asked_at_once() {
     let (mut temp, now) = ready();
     _ = temp.keep(Reason::HardLinked, GRACE, now);
-    temp.review(now);
+    temp.mark_rules_changed(now);
     assert_eq!(temp.due(), now);
-    temp.review(now.after(GRACE));
+    temp.mark_rules_changed(now.after(GRACE));
     assert_eq!(temp.due(), now, "what is due before that stays due");
 }
 
@@ -975,14 +983,14 @@ fn a_new_rule_is_asked_at_once() {
 fn why_it_was_kept() {
     let now = Mono(UP * MS);
     let mut unseen = Tracked::found(now, Origin::Found);
-    _ = unseen.put_aside(GRACE, now);
+    _ = unseen.retry_later(GRACE, now);
     assert_eq!((unseen.is_kept(), unseen.kept_for()), (false, None));
 
     let (mut temp, now) = ready();
     assert_eq!((temp.is_kept(), temp.kept_for()), (false, None));
-    assert!(!temp.keep(Reason::InUse, GRACE, now).again);
+    assert!(!temp.keep(Reason::InUse, GRACE, now).reported_before);
     assert_eq!(temp.kept_for(), Some(Reason::InUse));
-    assert!(temp.keep(Reason::HardLinked, GRACE, now).again);
+    assert!(temp.keep(Reason::HardLinked, GRACE, now).reported_before);
     assert_eq!(temp.kept_for(), Some(Reason::HardLinked));
 }
 
@@ -1034,13 +1042,13 @@ impl Model {
         let last = history.len() - 1;
         // The looks before this one that saw the same file, and nobody holding it.
         let same = |i: &usize| history[*i].fingerprint == history[last].fingerprint;
-        let free = |i: &usize| !history[*i].hold.is_held();
+        let free = |i: &usize| !history[*i].use_state.is_held();
         let first = (0..=last)
             .rev()
             .take_while(|i| same(i) && free(i))
             .last()
             .unwrap_or(last);
-        let was_held = first > 0 && history[first - 1].hold.is_held();
+        let was_held = first > 0 && history[first - 1].use_state.is_held();
         let look = &history[first];
         let credit = match was_held {
             true => Duration::ZERO,
@@ -1074,7 +1082,7 @@ impl Model {
             since(Mono(0)),
         ];
         bounds.extend(look.last_jump.map(since));
-        if matches!(self.origin, Origin::Created | Origin::FoundToWait) {
+        if matches!(self.origin, Origin::Created | Origin::FoundWithoutCredit) {
             bounds.push(since(self.seen));
         }
         bounds.into_iter().min().unwrap()
@@ -1085,8 +1093,8 @@ fn origins() -> impl Strategy<Value = Origin> {
     prop::sample::select(vec![
         Origin::Created,
         Origin::Found,
-        Origin::FoundToWait,
-        Origin::FoundInTime,
+        Origin::FoundWithoutCredit,
+        Origin::FoundWithHalfCredit,
     ])
 }
 
@@ -1187,8 +1195,8 @@ proptest! {
             let now = Now { mono: story.mono(), wall: story.wall() };
             // A copy of the watch, so that both hear the same of the clocks.
             let last_jump = story.clocks.clone().read(now);
-            let hold = if step.held { UseState::InUse } else { UseState::Unused };
-            model.history.push(Look { now, last_jump, fingerprint: story.file, lag: Duration::ZERO, hold });
+            let use_state = if step.held { UseState::InUse } else { UseState::Unused };
+            model.history.push(Look { now, last_jump, fingerprint: story.file, lag: Duration::ZERO, use_state });
             let next = story.look();
             if step.held {
                 // It is judged early at the most for its holder to be named: the gates keep it.
