@@ -1,7 +1,8 @@
 //! Decides from the evidence whether a temp is removed, moved to the quarantine or kept.
 //!
 //! The decision consists of the conditions in [`GATES`], which are checked in order. A temp that fails a gate is kept,
-//! and the first gate that keeps it gives the reason. A gate fails if a fact that it needs is unknown.
+//! or moved to the quarantine if the gate permits that. The first gate that keeps the temp gives the reason. A gate
+//! fails if a fact that it needs is unknown.
 
 use std::fmt;
 use std::time::Duration;
@@ -348,11 +349,11 @@ impl DirProperties {
 /// Everything that the verdict is based on, gathered at the last moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Evidence {
-    /// The current state of the file.
+    /// The current state of the temp.
     pub observation: Observation,
     /// The fingerprint that the earlier look saw; `None` if there was no earlier look.
     pub expected: Option<Fingerprint>,
-    /// The time for which it has been quiet.
+    /// The time for which the temp has been quiet.
     pub quiet: Duration,
     /// The time for which it must be quiet.
     pub grace: Duration,
@@ -366,7 +367,7 @@ pub struct Evidence {
     pub writer: Writer,
     /// True if an event reported that a writer closed it.
     pub closed: bool,
-    /// The answer to the question whether a process uses it.
+    /// The answer to the question whether a process uses the temp.
     pub use_state: UseState,
     /// True if it could be opened, so that its locks can be checked.
     pub opened: bool,
@@ -438,11 +439,7 @@ pub static GATES: &[Gate] = &[
     gate("same mount as its directory", check_mount, describe_mount),
     gate("not protected", check_protected, describe_protected),
     gate("one link", check_links, describe_links),
-    gate(
-        "supported file system",
-        check_file_system,
-        describe_file_system,
-    ),
+    gate("supported file system", check_fs, describe_fs),
     gate("same owner, or run as root", check_owner, describe_owner),
     gate("writer gone", check_writer, describe_writer),
     gate("not settled by a close", check_close, describe_close),
@@ -455,8 +452,8 @@ pub static GATES: &[Gate] = &[
 
 /// Returns the verdict on a temp.
 ///
-/// The first gate that keeps the temp decides. If no gate keeps it, and a gate requires the quarantine, the temp is
-/// moved there.
+/// The first gate that keeps the temp decides. If no gate keeps it, it is moved to the quarantine if a gate or the rule
+/// requires that, and otherwise deleted. Without a quarantine, it is kept instead of moved.
 #[must_use]
 pub fn judge(evidence: &Evidence, policy: &Policy) -> Verdict {
     let mut quarantine = None;
@@ -605,11 +602,11 @@ fn describe_links(e: &Evidence) -> String {
     }
 }
 
-fn check_file_system(e: &Evidence, policy: &Policy) -> Answer {
+fn check_fs(e: &Evidence, policy: &Policy) -> Answer {
     keep_if(!e.dir.has_proof(policy), Reason::NetworkFs)
 }
 
-fn describe_file_system(e: &Evidence) -> String {
+fn describe_fs(e: &Evidence) -> String {
     format!("file system {}", e.dir.file_system)
 }
 
