@@ -46,7 +46,7 @@ impl CappedFile {
 
     /// Where the one before it is, if there is one.
     #[must_use]
-    pub fn older(&self) -> PathBuf {
+    pub fn older_path(&self) -> PathBuf {
         let mut name = self
             .path
             .file_name()
@@ -77,7 +77,7 @@ impl CappedFile {
             }
             let before = ours.len();
             if before >= self.cap.load(Ordering::Relaxed) && before > 0 {
-                fs::rename(&self.path, self.older())?;
+                fs::rename(&self.path, self.older_path())?;
                 continue;
             }
             let text = match ends_a_line(&file, before) {

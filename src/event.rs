@@ -27,7 +27,7 @@ pub struct Disposed {
     /// What it was to become.
     pub target: Option<PathBuf>,
     /// What stands there.
-    pub target_is: Target,
+    pub target_state: Target,
     /// The pid in its name.
     pub writer_pid: Option<u32>,
     /// The program that wrote it, where that was learnt while it lived.
@@ -57,7 +57,7 @@ pub struct Details {
 
 /// How a temp came to its end without us.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum How {
+pub enum Settlement {
     /// It was renamed away.
     Renamed,
     /// It was removed, or is no longer there.
@@ -66,7 +66,7 @@ pub enum How {
 
 /// Why a root is scanned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Cause {
+pub enum RescanCause {
     /// It is the start.
     Startup,
     /// The kernel lost events.
@@ -139,7 +139,7 @@ pub enum Event {
         /// The temp.
         subject: Subject,
         /// How.
-        how: How,
+        how: Settlement,
     },
     /// A temp would be judged orphaned, but stays. Once per temp and reason.
     Kept {
@@ -152,7 +152,7 @@ pub enum Event {
         /// When it is looked at again; `None` where nobody will.
         retry: Option<Duration>,
         /// It was reported before, for another reason.
-        again: bool,
+        reported_before: bool,
         /// Details for people.
         details: Details,
     },
@@ -195,7 +195,7 @@ pub enum Event {
         /// The root.
         root: PathBuf,
         /// Why.
-        cause: Cause,
+        cause: RescanCause,
     },
     /// A root's state changed.
     Root {
@@ -208,26 +208,26 @@ pub enum Event {
     Summary(Summary),
 }
 
-impl How {
+impl Settlement {
     /// The word that JSON carries.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
-            How::Renamed => "renamed",
-            How::Removed => "removed",
+            Settlement::Renamed => "renamed",
+            Settlement::Removed => "removed",
         }
     }
 }
 
-impl Cause {
+impl RescanCause {
     /// The word that JSON carries.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
-            Cause::Startup => "startup",
-            Cause::Overflow => "overflow",
-            Cause::Periodic => "periodic",
-            Cause::RootReturned => "root-returned",
+            RescanCause::Startup => "startup",
+            RescanCause::Overflow => "overflow",
+            RescanCause::Periodic => "periodic",
+            RescanCause::RootReturned => "root-returned",
         }
     }
 }
@@ -264,7 +264,11 @@ impl Summary {
                     self.held_back = self.held_back.plus(size);
                 }
             }
-            Event::Kept { reason, again, .. } => {
+            Event::Kept {
+                reason,
+                reported_before: again,
+                ..
+            } => {
                 self.kept += u64::from(!again);
                 self.cannot_tell |= *reason == Reason::CannotTell;
             }

@@ -77,7 +77,7 @@ impl Drop for Missing {
 
 /// What a line is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Line {
+pub enum LineKind {
     /// Something is about to be done.
     Intent,
     /// Something was done.
@@ -110,13 +110,13 @@ impl Journal {
 
     /// Writes `objects`, with one call for all of them. What cannot be written is counted: a full disk must not stop
     /// a deletion that would free it.
-    pub fn write(&self, line: Line, objects: &[impl Display]) {
+    pub fn write(&self, line: LineKind, objects: &[impl Display]) {
         let (Some(file), false) = (&self.file, objects.is_empty()) else {
             return;
         };
         let kind = match line {
-            Line::Intent => "\"journal\":\"intent\",",
-            Line::Outcome => "\"journal\":\"outcome\",",
+            LineKind::Intent => "\"journal\":\"intent\",",
+            LineKind::Outcome => "\"journal\":\"outcome\",",
         };
         let mut text = String::new();
         for object in objects {
@@ -140,7 +140,7 @@ impl Journal {
         let Some(file) = &self.file else {
             return Ok(());
         };
-        for path in [file.older(), file.path().to_owned()] {
+        for path in [file.older_path(), file.path().to_owned()] {
             let file = match open_own(File::options().read(true).to_owned(), &path) {
                 Ok(file) => file,
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
@@ -191,9 +191,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let journal = Journal::new(Some(&folder.path().join("made/on/demand")));
         assert_eq!(read(&journal), Vec::<Value>::new());
-        journal.write(Line::Intent, &[json!({"path": "/a"})]);
+        journal.write(LineKind::Intent, &[json!({"path": "/a"})]);
         journal.write(
-            Line::Outcome,
+            LineKind::Outcome,
             &[json!({"event": "reaped"}), json!({"event": "b"})],
         );
         assert_eq!(
@@ -208,13 +208,13 @@ mod tests {
     fn a_torn_line_is_passed_over() {
         let folder = tempfile::tempdir().unwrap();
         let journal = Journal::new(Some(folder.path()));
-        journal.write(Line::Outcome, &[json!({"n": 1}), json!({"n": 2})]);
+        journal.write(LineKind::Outcome, &[json!({"n": 1}), json!({"n": 2})]);
         let path = journal.path().unwrap();
         let whole = fs::read(path).unwrap();
         for cut in 1..whole.len() {
             fs::write(path, &whole[..cut]).unwrap();
             let before = read(&journal);
-            journal.write(Line::Outcome, &[json!({"n": 3}), json!({"n": 4})]);
+            journal.write(LineKind::Outcome, &[json!({"n": 3}), json!({"n": 4})]);
             let after = read(&journal);
             assert_eq!(after.last(), Some(&json!({"n": 4})), "cut at {cut}");
             assert!(after.len() > before.len(), "cut at {cut}");
@@ -227,7 +227,7 @@ mod tests {
         let journal = Journal::new(Some(folder.path()));
         let path = journal.path().unwrap();
         fs::write(path, vec![0; 3 * LONGEST as usize + 7]).unwrap();
-        journal.write(Line::Outcome, &[json!({"n": 1})]);
+        journal.write(LineKind::Outcome, &[json!({"n": 1})]);
         assert_eq!(read(&journal), [json!({"n": 1})]);
     }
 
@@ -261,7 +261,7 @@ mod tests {
             let mut whole = Vec::new();
             for (n, between) in all.iter().enumerate() {
                 let line = json!({"n": n, "path": "a line longer than what is torn off"});
-                journal.write(Line::Outcome, std::slice::from_ref(&line));
+                journal.write(LineKind::Outcome, std::slice::from_ref(&line));
                 let path = journal.path().unwrap();
                 let mut file = File::options().append(true).open(path).unwrap();
                 match between {
@@ -281,7 +281,7 @@ mod tests {
                 }
             }
             let last = json!({"n": "last"});
-            journal.write(Line::Outcome, std::slice::from_ref(&last));
+            journal.write(LineKind::Outcome, std::slice::from_ref(&last));
             whole.push(last);
             let mut all = read(&journal);
             // Rubbish may be lines as well.
@@ -295,7 +295,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let journal = Journal::new(Some(folder.path())).with_cap(200);
         for n in 0..20 {
-            journal.write(Line::Outcome, &[json!({"n": n})]);
+            journal.write(LineKind::Outcome, &[json!({"n": n})]);
         }
         let numbers: Vec<_> = read(&journal)
             .iter()
@@ -309,7 +309,7 @@ mod tests {
     #[test]
     fn without_a_folder_nothing_is_written() {
         let journal = Journal::new(None);
-        journal.write(Line::Outcome, &[json!({"n": 1})]);
+        journal.write(LineKind::Outcome, &[json!({"n": 1})]);
         assert_eq!(read(&journal), Vec::<Value>::new());
     }
 }

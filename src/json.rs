@@ -162,7 +162,7 @@ pub fn event(event: &Event, at: Wall) -> Object {
             reason,
             holders: by,
             retry,
-            again: _,
+            reported_before: _,
             details: _,
         } => new("kept")
             .with_subject(subject)

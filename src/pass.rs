@@ -14,10 +14,10 @@ use crate::decide::judge::{Evidence, LeaseCoverage, Reason, Target, Verdict, jud
 use crate::decide::observation::{FileSize, Kind, Observation, UseState};
 use crate::decide::policy::Policy;
 use crate::decide::reserved::Reserved;
-use crate::decide::retention::{NeededSpace, Trust};
+use crate::decide::retention::{ClockTrust, NeededSpace};
 use crate::decide::time::{ClockJumpDetector, Mono, Now};
 use crate::decide::tracker::{Look, Next, Tracked};
-use crate::event::{Details, Disposed, Event, How, Subject};
+use crate::event::{Details, Disposed, Event, Settlement, Subject};
 use crate::evidence::container_pids::ContainerPids;
 use crate::evidence::locks::Locks;
 use crate::evidence::restore_marks::RestoreMarks;
@@ -26,7 +26,7 @@ use crate::evidence::writer_names::WriterNames;
 use crate::evidence::{
     self, EvidenceContext, FileId, LeaseThread, LeasedFile, ProcessScan, TempInfo,
 };
-use crate::journal::{Journal, Line};
+use crate::journal::{Journal, LineKind};
 use crate::json;
 use crate::look::{self, Dir, RootError, RootId};
 use crate::reap::quarantine::LimitContext;
@@ -456,7 +456,7 @@ impl<'a> Pass<'a> {
         let (removal, mut batch): (Vec<Removal>, Vec<Candidate>) = candidates.into_iter().unzip();
         rule!(
             "intents-are-written-first",
-            self.engine.journal.write(Line::Intent, &intents),
+            self.engine.journal.write(LineKind::Intent, &intents),
             without: (),
         );
         let batch_context = BatchContext {
@@ -525,7 +525,7 @@ impl<'a> Pass<'a> {
             written.push(json::event(&event, clock::wall()));
             told.push(event);
         }
-        self.engine.journal.write(Line::Outcome, &written);
+        self.engine.journal.write(LineKind::Outcome, &written);
         told.into_iter().for_each(&mut *self.emit);
     }
 
@@ -536,11 +536,12 @@ impl<'a> Pass<'a> {
             .filter(|(_, candidate)| matches!(candidate.verdict, Verdict::Quarantine(_)));
         let bytes = moves.map(|(removal, _)| removal.observation.allocated);
         let wanted = NeededSpace {
-            all: bytes.clone().fold(0, u64::saturating_add),
-            least: bytes.min().unwrap_or(0),
+            total: bytes.clone().fold(0, u64::saturating_add),
+            smallest: bytes.min().unwrap_or(0),
         };
         let (stock, dir_context) = (self.engine.reaper.usage(), self.dir_context);
-        if wanted.all == 0 || !stock.is_short_of(&dir_context.root.path, dir_context.id, wanted.all)
+        if wanted.total == 0
+            || !stock.is_short_of(&dir_context.root.path, dir_context.id, wanted.total)
         {
             return;
         }
@@ -549,7 +550,7 @@ impl<'a> Pass<'a> {
             journal: &self.engine.journal,
             lease_thread: self.lease_thread,
             // Nothing is dropped for its age here.
-            trust: Trust::default(),
+            trust: ClockTrust::default(),
             wanted,
         };
         loop {
@@ -603,7 +604,7 @@ impl<'a> Pass<'a> {
                 reason,
                 holders,
                 retry: Some(answer.retry),
-                again: answer.again,
+                reported_before: answer.again,
                 details,
             });
         }
@@ -613,7 +614,7 @@ impl<'a> Pass<'a> {
         one.temp = None;
         if self.engine.verbose {
             let subject = self.subject(&one.name, None);
-            let how = How::Removed;
+            let how = Settlement::Removed;
             (self.emit)(Event::Settled { subject, how });
         }
     }
@@ -653,7 +654,7 @@ impl<'a> Pass<'a> {
             subject: self.subject(&temp_info.name, Some(seen)),
             quiet: temp_info.quiet,
             target: name.map(|name| self.path(name)),
-            target_is: one.evidence.target,
+            target_state: one.evidence.target,
             writer_pid: temp_info.parsed.pid,
             writer: self.engine.writers.of(file, temp_info.parsed.pid),
             freed: FileSize::default(),
@@ -723,7 +724,7 @@ pub fn recover(
                     subject: subject(&name, Some(size)),
                     quiet: Duration::ZERO,
                     target: None,
-                    target_is: Target::Unknown,
+                    target_state: Target::Unknown,
                     writer_pid: None,
                     writer: None,
                     freed: FileSize::default(),
@@ -734,7 +735,7 @@ pub fn recover(
             };
             engine
                 .journal
-                .write(Line::Outcome, &[json::event(&event, clock::wall())]);
+                .write(LineKind::Outcome, &[json::event(&event, clock::wall())]);
             tell(event);
             Returned::Done
         }
@@ -767,7 +768,7 @@ pub fn kept_claim(
         reason,
         holders: Vec::new(),
         retry,
-        again: false,
+        reported_before: false,
         details: Details::default(),
     }
 }

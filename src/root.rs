@@ -56,7 +56,7 @@ pub enum Refused {
 impl Refused {
     /// The same words, but where the command line has a flag for it this is the way out.
     #[must_use]
-    pub fn with_way_out(&self, way_out: &str) -> String {
+    pub fn with_advice(&self, way_out: &str) -> String {
         match self {
             Refused::Broad { path, what } => too_broad(path, what, way_out),
             refused => refused.to_string(),
@@ -129,7 +129,7 @@ impl Root {
     /// The root at `path`, with a rule. What stands there now is looked at; that nothing does is
     /// no reason to refuse it, nor is that its file system does not answer. A rule that only reports takes any directory.
     pub fn new(path: &Path, policy: Arc<Policy>, allow_broad: bool) -> Result<Root, Refused> {
-        let root = Root::to_look_at(path, policy)?;
+        let root = Root::for_inspection(path, policy)?;
         if !allow_broad && rule!("broad-roots-are-refused", !root.policy.is_dry_run()) {
             let machine = Machine::now();
             // A root that does not answer is looked at by the watcher when it does: `leads_to_broad`.
@@ -147,7 +147,7 @@ impl Root {
     }
 
     /// The same for whoever changes nothing: any directory will do.
-    pub fn to_look_at(path: &Path, policy: Arc<Policy>) -> Result<Root, Refused> {
+    pub fn for_inspection(path: &Path, policy: Arc<Policy>) -> Result<Root, Refused> {
         let path = absolute(path);
         if let Err(error) = policy.check(crate::watch::CLOSE_EVENTS) {
             return Err(Refused::Policy { path, error });

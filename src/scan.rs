@@ -18,7 +18,7 @@ use crate::reap::claim;
 use crate::root::{Root, is_own};
 
 /// Something that a scan met.
-pub enum Met<'a> {
+pub enum ScanItem<'a> {
     /// It is about to read this directory.
     Dir(&'a Dir),
     /// A name in this directory that the rule takes.
@@ -30,7 +30,7 @@ pub enum Met<'a> {
     /// This directory cannot be read.
     Denied(&'a Path, &'a io::Error),
     /// This directory is another mount or subvolume, which a walk does not enter.
-    Elsewhere(&'a Path),
+    NotEntered(&'a Path),
 }
 
 /// The largest number of threads that one walk uses.
@@ -42,7 +42,7 @@ pub fn scan(
     root: &Root,
     id: Option<RootId>,
     below: &Path,
-    met: &(dyn Fn(Met<'_>) + Sync),
+    met: &(dyn Fn(ScanItem<'_>) + Sync),
     is_stopped: &(dyn Fn() -> bool + Sync),
 ) -> Result<(), RootError> {
     // The first directory says whether there is anything to walk at all.
@@ -82,7 +82,7 @@ struct ScanQueue<'a> {
     /// The root, held open for as long as the walk lasts: each directory is opened from there by its
     /// way, so no more than one is open for each thread.
     base: Dir,
-    met: &'a (dyn Fn(Met<'_>) + Sync),
+    met: &'a (dyn Fn(ScanItem<'_>) + Sync),
     is_stopped: &'a (dyn Fn() -> bool + Sync),
     todo: Sender<Option<PathBuf>>,
     left: AtomicUsize,
@@ -101,10 +101,10 @@ impl ScanQueue<'_> {
                 Ok(dir) => self.read(&dir, &mut buffer),
                 // Gone meanwhile, or replaced by something else: nothing to read.
                 Err(RootError::Io(error)) if !RootError::is_gone_by(&error) => {
-                    (self.met)(Met::Denied(&self.path(&below), &error));
+                    (self.met)(ScanItem::Denied(&self.path(&below), &error));
                 }
                 Err(RootError::Io(error)) if error.raw_os_error() == Some(libc::EXDEV) => {
-                    (self.met)(Met::Elsewhere(&self.path(&below)));
+                    (self.met)(ScanItem::NotEntered(&self.path(&below)));
                 }
                 Err(_) => {}
             }
@@ -125,16 +125,16 @@ impl ScanQueue<'_> {
     }
 
     fn read(&self, dir: &Dir, buffer: &mut Buffer) {
-        (self.met)(Met::Dir(dir));
+        (self.met)(ScanItem::Dir(dir));
         match dir.read(buffer, &mut |name, kind| self.entry(dir, name, kind)) {
             // It was removed while it was read (getdents(2)).
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => {
-                (self.met)(Met::Denied(dir.path(), &error));
+                (self.met)(ScanItem::Denied(dir.path(), &error));
             }
             Ok(()) => {}
         }
-        (self.met)(Met::Done(dir));
+        (self.met)(ScanItem::Done(dir));
     }
 
     fn entry(&self, dir: &Dir, name: &OsStr, is: Option<Kind>) {
@@ -144,7 +144,7 @@ impl ScanQueue<'_> {
         let policy = &self.root.policy;
         if is_own(name) {
             if claim::read(name).is_some() {
-                (self.met)(Met::Claim(dir, name));
+                (self.met)(ScanItem::Claim(dir, name));
             }
             return;
         }
@@ -164,7 +164,7 @@ impl ScanQueue<'_> {
                 }
             }
             Some(Kind::File) if policy.takes(dir.below(), name) => {
-                (self.met)(Met::Temp(dir, name));
+                (self.met)(ScanItem::Temp(dir, name));
             }
             _ => {}
         }
@@ -191,7 +191,7 @@ pub struct Found {
     /// Claims, and the directories they lie in.
     pub claims: Vec<(PathBuf, OsString)>,
     /// Directories that were not entered, because they are other mounts or subvolumes.
-    pub elsewhere: Vec<PathBuf>,
+    pub not_entered: Vec<PathBuf>,
 }
 
 impl Found {
@@ -219,14 +219,14 @@ pub fn find(
     }
     let (send, receive) = unbounded();
     let count = AtomicUsize::new(0);
-    let met = |met: Met<'_>| {
+    let met = |met: ScanItem<'_>| {
         let heard = match met {
-            Met::Temp(dir, name) => Heard::Temp(dir.below().to_owned(), name.to_owned()),
-            Met::Claim(dir, name) => Heard::Claim(dir.below().to_owned(), name.to_owned()),
-            Met::Denied(path, error) => Heard::Denied(path.to_owned(), error::copy(error)),
-            Met::Elsewhere(path) => Heard::Elsewhere(path.to_owned()),
-            Met::Done(_) => return progress(count.load(Ordering::Relaxed)),
-            Met::Dir(_) => return,
+            ScanItem::Temp(dir, name) => Heard::Temp(dir.below().to_owned(), name.to_owned()),
+            ScanItem::Claim(dir, name) => Heard::Claim(dir.below().to_owned(), name.to_owned()),
+            ScanItem::Denied(path, error) => Heard::Denied(path.to_owned(), error::copy(error)),
+            ScanItem::NotEntered(path) => Heard::Elsewhere(path.to_owned()),
+            ScanItem::Done(_) => return progress(count.load(Ordering::Relaxed)),
+            ScanItem::Dir(_) => return,
         };
         count.fetch_add(1, Ordering::Relaxed);
         let _ = send.send(heard);
@@ -250,7 +250,7 @@ pub fn find(
             Heard::Temp(below, name) => close(std::mem::replace(&mut last, (below, vec![name]))),
             Heard::Claim(below, name) => found.claims.push((below, name)),
             Heard::Denied(path, error) => denied(&path, &error),
-            Heard::Elsewhere(path) => found.elsewhere.push(path),
+            Heard::Elsewhere(path) => found.not_entered.push(path),
         }
     }
     close(last);
@@ -258,7 +258,7 @@ pub fn find(
         names.sort_unstable();
     }
     found.temps = by_dir.into_iter().collect();
-    found.elsewhere.sort_unstable();
+    found.not_entered.sort_unstable();
     Ok(found)
 }
 

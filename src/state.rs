@@ -195,7 +195,7 @@ impl Locker {
     }
 
     /// Locks `root`, which is `id`.
-    pub fn take(&mut self, root: &Root, id: RootId) -> Result<RootLock, LockError> {
+    pub fn lock(&mut self, root: &Root, id: RootId) -> Result<RootLock, LockError> {
         let path = self
             .runtime
             .join(format!("{PREFIX}{:x}-{:x}{SUFFIX}", id.dev, id.ino));
@@ -217,7 +217,7 @@ impl Locker {
             let locked = rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive);
             match rule!("one-orphand-per-root", locked, without: Ok(())) {
                 Ok(()) => {}
-                Err(Errno::WOULDBLOCK) => return Err(LockError::Busy(read_held(file))),
+                Err(Errno::WOULDBLOCK) => return Err(LockError::Busy(read_lock_file(file))),
                 Err(error) => return Err(unavailable(error.into())),
             }
             // Whoever had it may have removed the file between our open and our lock.
@@ -238,7 +238,8 @@ impl Locker {
         // protocol allows for that; the work is done twice.
         let others = self.others.get_or_insert_with(|| others(&self.runtime));
         let overlaps = |held: &&LockHolder| {
-            held.root
+            held
+                .root
                 .as_ref()
                 .is_some_and(|other| overlap(other, &root))
         };
@@ -254,7 +255,7 @@ const SUFFIX: &str = ".lock";
 
 /// Returns the locks of other live processes in the folder `runtime`. Creates nothing.
 #[must_use]
-pub fn held(runtime: &Path) -> Vec<LockHolder> {
+pub fn lock_holders(runtime: &Path) -> Vec<LockHolder> {
     // To ask for a lock is to have it for a moment: no other process is to find it taken.
     let _alone = alone(runtime);
     others(runtime)
@@ -286,7 +287,7 @@ fn others(runtime: &Path) -> Vec<LockHolder> {
         match rustix::fs::flock(&file, FlockOperation::NonBlockingLockShared) {
             // Its process was killed.
             Ok(()) => None,
-            Err(Errno::WOULDBLOCK) => Some(read_held(file)),
+            Err(Errno::WOULDBLOCK) => Some(read_lock_file(file)),
             Err(_) => None,
         }
     };
@@ -342,7 +343,7 @@ const FLAT: &[u8] = b"flat";
 
 /// Reads the content of a lock file.
 #[must_use]
-pub fn read_held(file: File) -> LockHolder {
+pub fn read_lock_file(file: File) -> LockHolder {
     let mut bytes = Vec::new();
     let _ = file.take(LARGEST_LOCK).read_to_end(&mut bytes);
     let mut parts = bytes.split(|byte| *byte == 0);
@@ -441,8 +442,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let root = root(dir.path(), true, &["a/**", "b"]);
         let id = RootId::of(&root.path).unwrap();
-        let first = Locker::new(runtime.path()).take(&root, id).unwrap();
-        match Locker::new(runtime.path()).take(&root, id) {
+        let first = Locker::new(runtime.path()).lock(&root, id).unwrap();
+        match Locker::new(runtime.path()).lock(&root, id) {
             Err(LockError::Busy(held)) => {
                 assert_eq!(held.pid, Some(std::process::id()));
                 let seen = held.root.unwrap();
@@ -453,7 +454,7 @@ mod tests {
             other => panic!("{other:?}"),
         }
         drop(first);
-        let again = Locker::new(runtime.path()).take(&root, id);
+        let again = Locker::new(runtime.path()).lock(&root, id);
         assert!(again.is_ok(), "{again:?}");
         drop(again);
         assert_eq!(
@@ -501,7 +502,7 @@ mod tests {
             (b"\xff\0flat\0/a\0[", None),
         ] {
             fs::write(&path, text).unwrap();
-            let held = read_held(File::open(&path).unwrap());
+            let held = read_lock_file(File::open(&path).unwrap());
             assert_eq!(held.pid, pid);
             assert!(held.root.is_none(), "{text:?}");
         }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::decide::judge::Reason;
 use crate::decide::time::Wall;
-use crate::event::{Cause, Event, RootState, Subject, Summary};
+use crate::event::{Event, RescanCause, RootState, Subject, Summary};
 
 /// What was done since the watch began.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,11 +30,11 @@ pub struct RootStats {
     /// How often it was scanned, by cause.
     pub rescans: BTreeMap<&'static str, u64>,
     /// The last scan that came to its end.
-    pub scan: Option<LastScan>,
+    pub last_scan: Option<LastScan>,
     /// How many of its directories are watched.
     pub directories: usize,
     /// When a temp was last removed or moved to the quarantine.
-    pub disposed: Option<Wall>,
+    pub last_disposal: Option<Wall>,
 }
 
 /// A scan that has ended.
@@ -70,20 +70,23 @@ impl Stats {
                 *root_stats.kept.entry(Reason::as_str(*reason)).or_default() += 1
             }
             Event::Rescan { cause, .. } => {
-                *root_stats.rescans.entry(Cause::as_str(*cause)).or_default() += 1;
+                *root_stats
+                    .rescans
+                    .entry(RescanCause::as_str(*cause))
+                    .or_default() += 1;
             }
             Event::Root { state, .. } => root_stats.state = Some(*state),
             Event::Reaped(disposed) | Event::Quarantined { disposed, .. } if !disposed.dry_run => {
-                root_stats.disposed = Some(at);
+                root_stats.last_disposal = Some(at);
             }
             _ => {}
         }
     }
 
     /// A scan of `root` has ended, and so many of its directories are watched.
-    pub fn scanned(&mut self, root: &Path, scan: LastScan, directories: usize) {
+    pub fn record_scan(&mut self, root: &Path, scan: LastScan, directories: usize) {
         let root_stats = self.entry(root);
-        root_stats.scan = Some(scan);
+        root_stats.last_scan = Some(scan);
         root_stats.directories = directories;
     }
 

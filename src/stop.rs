@@ -19,7 +19,7 @@ struct StopState {
 
 /// A batch in flight, until this is dropped.
 #[derive(Debug)]
-pub(crate) struct Busy<'a>(&'a Stop);
+pub(crate) struct BatchGuard<'a>(&'a Stop);
 
 impl Stop {
     /// Asks for the end. Returns at once.
@@ -38,7 +38,7 @@ impl Stop {
 
     /// Waits until no batch is in flight, for `longest` at most. Says whether that is so.
     #[must_use]
-    pub fn settle(&self, longest: Duration) -> bool {
+    pub fn wait_for_batches(&self, longest: Duration) -> bool {
         let busy = self.busy();
         let waited = self
             .0
@@ -49,13 +49,13 @@ impl Stop {
     }
 
     /// Begins a batch. `None`: the end was asked for.
-    pub(crate) fn begin(&self) -> Option<Busy<'_>> {
+    pub(crate) fn begin_batch(&self) -> Option<BatchGuard<'_>> {
         let mut busy = self.busy();
         if self.is_stopped() {
             return None;
         }
         *busy += 1;
-        Some(Busy(self))
+        Some(BatchGuard(self))
     }
 
     /// Sleeps for `span`, or until the end is asked for.
@@ -77,7 +77,7 @@ impl Stop {
     }
 }
 
-impl Drop for Busy<'_> {
+impl Drop for BatchGuard<'_> {
     fn drop(&mut self) {
         *self.0.busy() -= 1;
         self.0.0.changed.notify_all();
@@ -93,13 +93,16 @@ mod tests {
     #[test]
     fn a_stop_waits_for_the_batch_in_flight_and_lets_no_other_begin() {
         let stop = Stop::default();
-        let batch = stop.begin();
+        let batch = stop.begin_batch();
         assert!(batch.is_some());
         stop.stop();
-        assert!(stop.begin().is_none());
-        assert!(!stop.settle(Duration::from_millis(1)), "it is in flight");
+        assert!(stop.begin_batch().is_none());
+        assert!(
+            !stop.wait_for_batches(Duration::from_millis(1)),
+            "it is in flight"
+        );
         std::thread::scope(|scope| {
-            let settled = scope.spawn(|| stop.settle(LONG));
+            let settled = scope.spawn(|| stop.wait_for_batches(LONG));
             drop(batch);
             assert!(settled.join().unwrap());
         });

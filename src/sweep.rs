@@ -55,7 +55,7 @@ pub fn sweep(
     };
     let is_stopped = || stop.is_stopped();
     let mut found = scan::find(root, &mut denied, &|count| progress(0, count), &is_stopped)?;
-    if let Some(what) = scan::not_entered(root, &found.elsewhere) {
+    if let Some(what) = scan::not_entered(root, &found.not_entered) {
         log::warn!("{what}");
     }
     let around = Around {
@@ -92,7 +92,7 @@ pub fn sweep(
             subject,
             reason,
             holders,
-            again,
+            reported_before: again,
             details,
             ..
         } => tell(Event::Kept {
@@ -100,7 +100,7 @@ pub fn sweep(
             reason,
             holders,
             retry: None,
-            again,
+            reported_before: again,
             details,
         }),
         event => tell(event),
@@ -144,7 +144,7 @@ pub fn sweep(
                 reason: Reason::Young,
                 holders: Vec::new(),
                 retry: None,
-                again: false,
+                reported_before: false,
                 details,
             });
         }
@@ -208,7 +208,7 @@ impl Around<'_> {
         let lease_thread = LeaseThread::new();
         let next = || todo.lock().unwrap_or_else(PoisonError::into_inner).next();
         // A part that is taken is processed to its end: the parts before it are.
-        while let Some(batch) = self.stop.begin()
+        while let Some(batch) = self.stop.begin_batch()
             && let Some((index, part)) = next()
         {
             let dir_context = DirContext {
@@ -299,7 +299,7 @@ fn put_in_order(around: Around<'_>, found: &mut Found, tell: &mut dyn FnMut(Even
     }
     let lease_thread = LeaseThread::new();
     for (below, claim) in std::mem::take(&mut found.claims) {
-        let Some(_batch) = stop.begin() else {
+        let Some(_batch) = stop.begin_batch() else {
             return;
         };
         let dir_context = DirContext {

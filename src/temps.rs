@@ -415,7 +415,7 @@ impl Temps {
         }
         self.map.shrink_to_fit();
         self.folders().shrink();
-        free_memory::give_back();
+        free_memory::trim();
     }
 
     /// How many wait, how many are kept and why, and when the next one is due: for people.

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use globset::{Candidate, GlobBuilder, GlobSet};
 
-use super::temp_name::why;
+use super::temp_name::glob_error_text;
 
 /// What a rule leaves alone, compiled. By default nothing.
 #[derive(Clone, Debug, Default)]
@@ -42,7 +42,7 @@ pub enum ExcludeError {
          rule, as in \"cache/*.tmp\", without a \"/\" at either end and without \".\", \"..\" or \"~\"{}",
         meant(.instead)
     )]
-    NoWay {
+    MatchesNothing {
         /// As given.
         glob: String,
         /// What was probably meant, where that can be told.
@@ -86,7 +86,7 @@ impl Exclude {
     }
 
     /// Leaves the folder `below`, the way to it from the root, to another rule.
-    pub fn leave(&mut self, below: PathBuf) {
+    pub fn add_folder(&mut self, below: PathBuf) {
         self.folders.push(below);
     }
 
@@ -156,7 +156,7 @@ impl Excluding {
             .and_then(|parsed| GlobSet::new([parsed]));
         let set = set.map_err(|error| ExcludeError::Bad {
             glob: glob.to_owned(),
-            why: why(&error),
+            why: glob_error_text(&error),
         })?;
         let text = glob.to_owned();
         Ok(Excluding { text, set, way })
@@ -180,7 +180,7 @@ fn no_way(glob: &str) -> ExcludeError {
         && !glob.starts_with('/')
         && !parts.iter().any(|part| matches!(*part, ".." | "~"));
     let instead = told.then(|| parts.join("/"));
-    ExcludeError::NoWay {
+    ExcludeError::MatchesNothing {
         glob: glob.to_owned(),
         instead: instead.filter(|glob| Excluding::new(glob).is_ok()),
     }
@@ -252,7 +252,7 @@ mod tests {
 
     #[test]
     fn what_could_never_match_is_refused() {
-        let no_way = |glob: &str, instead: Option<&str>| ExcludeError::NoWay {
+        let no_way = |glob: &str, instead: Option<&str>| ExcludeError::MatchesNothing {
             glob: glob.to_owned(),
             instead: instead.map(str::to_owned),
         };
@@ -298,7 +298,7 @@ mod tests {
     #[test]
     fn a_folder_that_is_left_to_another_rule() {
         let mut exclude = Exclude::default();
-        exclude.leave("a/b".into());
+        exclude.add_folder("a/b".into());
         assert!(!exclude.is_empty());
         for (way, want) in [
             ("a/b", true),

@@ -19,7 +19,7 @@ const MOST: usize = 256;
 
 /// Who left temps behind, as far as that is known.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Who {
+pub enum LeakSource {
     /// The program of this name: it was seen while it lived.
     Program(String),
     /// Whoever writes the target of this base name.
@@ -32,7 +32,7 @@ pub enum Who {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Leak {
     /// Who.
-    pub who: Who,
+    pub source: LeakSource,
     /// Where; `None` for what was too much to be told apart.
     pub dir: Option<PathBuf>,
 }
@@ -55,7 +55,7 @@ pub struct Leaks {
 
 impl Leaks {
     /// Notes at `now` that `leak` left one temp of so many bytes.
-    pub fn note(&mut self, now: Mono, leak: Leak, bytes: u64) {
+    pub fn record(&mut self, now: Mono, leak: Leak, bytes: u64) {
         self.forget(now);
         let fresh = |(began, _): &(Mono, _)| now.since(*began) < MINUTE;
         if !self.minutes.back().is_some_and(fresh) {
@@ -67,7 +67,7 @@ impl Leaks {
         let leak = match minute.len() < MOST || minute.contains_key(&leak) {
             true => leak,
             false => Leak {
-                who: Who::Unknown,
+                source: LeakSource::Unknown,
                 dir: None,
             },
         };
@@ -78,7 +78,7 @@ impl Leaks {
 
     /// The sums of the hour before `now`, the most bytes first.
     #[must_use]
-    pub fn within_an_hour(&self, now: Mono) -> Vec<(Leak, LeakSum)> {
+    pub fn in_last_hour(&self, now: Mono) -> Vec<(Leak, LeakSum)> {
         let mut sums: HashMap<&Leak, LeakSum> = HashMap::new();
         let recent = |(began, _): &&(Mono, _)| now.since(*began) < SPAN;
         for (leak, more) in self.minutes.iter().filter(recent).flat_map(|(_, m)| m) {
@@ -109,7 +109,7 @@ mod tests {
 
     fn program(name: &str) -> Leak {
         Leak {
-            who: Who::Program(name.into()),
+            source: LeakSource::Program(name.into()),
             dir: Some("/srv/x".into()),
         }
     }
@@ -122,11 +122,11 @@ mod tests {
     fn an_hour_is_summed_up_and_what_is_older_forgotten() {
         let mut leaks = Leaks::default();
         for second in [0, 1, 59, 60, 1800] {
-            leaks.note(at(second), program("a"), 10);
+            leaks.record(at(second), program("a"), 10);
         }
-        leaks.note(at(1800), program("b"), 1000);
+        leaks.record(at(1800), program("b"), 1000);
         let sum = |now: u64, name: &str| {
-            let all = leaks.within_an_hour(at(now));
+            let all = leaks.in_last_hour(at(now));
             let found = all.into_iter().find(|(leak, _)| *leak == program(name));
             found.map(|(_, sum)| (sum.temps, sum.bytes))
         };
@@ -142,7 +142,7 @@ mod tests {
         ] {
             assert_eq!(sum(now, name), want, "{name} at {now} s");
         }
-        let order: Vec<_> = leaks.within_an_hour(at(1800)).into_iter().collect();
+        let order: Vec<_> = leaks.in_last_hour(at(1800)).into_iter().collect();
         assert_eq!(order[0].0, program("b"), "the most bytes first");
     }
 
@@ -150,14 +150,14 @@ mod tests {
     fn many_writers_cost_no_more_than_some() {
         let mut leaks = Leaks::default();
         for n in 0..10 * MOST {
-            leaks.note(at(0), program(&n.to_string()), 1);
+            leaks.record(at(0), program(&n.to_string()), 1);
         }
-        let sums = leaks.within_an_hour(at(0));
+        let sums = leaks.in_last_hour(at(0));
         assert_eq!(sums.len(), MOST + 1);
         let temps: u64 = sums.iter().map(|(_, sum)| sum.temps).sum();
         assert_eq!(temps, 10 * MOST as u64, "none is lost");
         for hour in 0..100 {
-            leaks.note(at(hour * 3600), program("a"), 1);
+            leaks.record(at(hour * 3600), program("a"), 1);
         }
         assert_eq!(leaks.minutes.len(), 1);
     }

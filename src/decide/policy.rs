@@ -144,7 +144,7 @@ impl Graces {
     /// The grace of the name that `parsed` was read from.
     #[must_use]
     pub fn of(&self, parsed: &ParsedName) -> Duration {
-        if parsed.random {
+        if parsed.is_random {
             self.random
         } else {
             self.fixed

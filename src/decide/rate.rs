@@ -15,10 +15,10 @@ use super::time::Mono;
 pub struct Threshold(pub u32);
 
 /// For how many seconds running.
-pub const SECONDS: u8 = 3;
+pub const CONSECUTIVE_SECONDS: u8 = 3;
 
 /// For how long a hot directory is listened to again, to hear whether it is calm.
-pub const SAMPLE: Duration = Duration::from_millis(100);
+pub const PROBE_TIME: Duration = Duration::from_millis(100);
 
 impl Default for Threshold {
     fn default() -> Threshold {
@@ -99,7 +99,7 @@ impl RateMeter {
         };
         count.created = count.created.saturating_add(1);
         count.created == self.threshold.at_once()
-            || (count.created == self.threshold.0 && count.running + 1 >= SECONDS)
+            || (count.created == self.threshold.0 && count.running + 1 >= CONSECUTIVE_SECONDS)
     }
 
     /// The second is over. One in which nothing was created ends all that was running.
@@ -113,7 +113,7 @@ impl RateMeter {
         }
         self.dirs.retain(|_, count| {
             let goes_on = count.created >= self.threshold.0;
-            count.running = count.running.saturating_add(1).min(SECONDS);
+            count.running = count.running.saturating_add(1).min(CONSECUTIVE_SECONDS);
             count.created = 0;
             goes_on
         });
@@ -190,7 +190,7 @@ mod tests {
 
     #[test]
     fn calm_is_half_of_what_makes_it_hot() {
-        let samples = u32::try_from(SECOND.as_millis() / SAMPLE.as_millis()).unwrap();
+        let samples = u32::try_from(SECOND.as_millis() / PROBE_TIME.as_millis()).unwrap();
         let (threshold, calm) = (Threshold(2_000), 2_000 / samples / 2);
         assert!(threshold.is_calm(calm - 1) && !threshold.is_calm(calm));
         assert!(Threshold(1).is_calm(0) && !Threshold(1).is_calm(1));

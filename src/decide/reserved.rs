@@ -8,7 +8,7 @@ use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::os::unix::ffi::OsStrExt;
 
-use super::temp_name::before_uuid;
+use super::temp_name::strip_uuid;
 
 /// The patterns of a rule that take a reserved name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -211,7 +211,7 @@ fn fits(pattern: &[u8], name: &[u8]) -> bool {
         let Some((uuid, end)) = name.split_at_checked(36) else {
             return false;
         };
-        return before_uuid(uuid).is_some_and(<[u8]>::is_empty) && fits(rest, end);
+        return strip_uuid(uuid).is_some_and(<[u8]>::is_empty) && fits(rest, end);
     }
     if let Some(rest) = pattern.strip_prefix(b"<x>") {
         return match name.split_first() {

@@ -71,7 +71,7 @@ impl Default for Limits {
 impl Limits {
     /// Returns how many bytes a quarantine may take on a file system of `size` bytes.
     #[must_use]
-    pub fn room(&self, size: u64) -> u64 {
+    pub fn max_bytes(&self, size: u64) -> u64 {
         match self.percent {
             0 => u64::MAX,
             // A file system that does not say how large it is has no tenth.
@@ -82,7 +82,7 @@ impl Limits {
 
     /// Returns how many of `all` are to become free; 0 where there is no such limit.
     #[must_use]
-    pub fn lacking(&self, all: u64, free: u64) -> u64 {
+    pub fn missing_free(&self, all: u64, free: u64) -> u64 {
         let wanted = (all / 100).saturating_mul(u64::from(self.min_free));
         wanted.saturating_sub(free)
     }
@@ -100,21 +100,21 @@ pub struct Space {
     /// Inodes that are free.
     pub inodes_free: u64,
     /// The files to be moved into the quarantine now.
-    pub wanted: NeededSpace,
+    pub needed: NeededSpace,
 }
 
 /// Bytes that are to be moved into a quarantine.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct NeededSpace {
     /// Those of all files together.
-    pub all: u64,
+    pub total: u64,
     /// Those of the smallest file.
-    pub least: u64,
+    pub smallest: u64,
 }
 
 /// How far the dates in a quarantine can be trusted. The default trusts none but the steady ones.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Trust {
+pub struct ClockTrust {
     /// For how long this process has run. A clock that was set just before it began would make
     /// everything old at once; so nothing is dropped for its age in the first hour, or the first
     /// tenth of a shorter limit, unless the clocks are known to be [steady](Entry::is_steady).
@@ -124,7 +124,7 @@ pub struct Trust {
     pub since_jump: Option<Duration>,
 }
 
-/// The longest time that [`Trust::running`] must reach.
+/// The longest time that [`ClockTrust::running`] must reach.
 const SETTLING: Duration = Duration::from_secs(60 * 60);
 
 /// The shortest time since its move after which a file may be dropped to free space.
@@ -132,9 +132,9 @@ const FRESH: Duration = Duration::from_secs(60 * 60);
 
 /// The number of newest copies of one shape in one directory that are never dropped for lack of room. Each copy that is
 /// dropped has this many that are newer and no smaller.
-pub const SPARED: usize = 8;
+pub const KEPT_PER_SHAPE: usize = 8;
 
-impl Trust {
+impl ClockTrust {
     /// Returns how long ago `entry` was moved, as far as that can be trusted.
     fn age(&self, entry: &Entry, now: Wall) -> Duration {
         let unknown = rule!("unknown-move-was-just-now", Duration::ZERO, without: Duration::MAX);
@@ -162,7 +162,7 @@ impl Trust {
 
 /// Where the bytes are of which a stored file is a copy no longer needed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Better {
+pub enum SupersededBy {
     /// At its target.
     Target,
     /// In the newer copies with these ids, which stay.
@@ -173,7 +173,7 @@ pub enum Better {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RetentionPlan {
     /// The files to drop, each with the better copies that must still exist then.
-    pub drops: Vec<(Entry, Better)>,
+    pub drops: Vec<(Entry, SupersededBy)>,
     /// The time until the next file is too old.
     pub next: Option<Duration>,
 }
@@ -185,7 +185,7 @@ pub struct RetentionPlan {
 /// newer than another by its birth, then by its last write, then by its name; where there are no births only if it
 /// was written and also moved later: several are moved within one tick of the clock, and an `mtime` can
 /// be set to any date. Nor is a copy dropped that is larger than all newer ones: a killed writer leaves what it had written so
-/// far, and only the copy before that may be whole. For lack of room the newest [`SPARED`] of a shape stay, and each
+/// far, and only the copy before that may be whole. For lack of room the newest [`KEPT_PER_SHAPE`] of a shape stay, and each
 /// with fewer than that many that are newer and no smaller.
 #[must_use]
 pub fn plan(
@@ -193,7 +193,7 @@ pub fn plan(
     limits: Limits,
     space: Space,
     now: Wall,
-    trust: Trust,
+    trust: ClockTrust,
 ) -> RetentionPlan {
     let mut plan = RetentionPlan::default();
     let reaches = |entry: &Entry| trust.reaches(entry, now, limits.age);
@@ -203,7 +203,7 @@ pub fn plan(
     let mut copies: HashMap<(&PathBuf, u32), Vec<&Entry>> = HashMap::new();
     for entry in entries {
         match entry.target {
-            TargetState::Counts if too_old(&entry) => goes.push((entry, Better::Target)),
+            TargetState::Counts if too_old(&entry) => goes.push((entry, SupersededBy::Target)),
             TargetState::Counts => {}
             _ => copies
                 .entry((&entry.copy_of, uid(entry)))
@@ -228,19 +228,19 @@ pub fn plan(
         .iter()
         .fold(0u64, |sum, entry| sum.saturating_add(entry.allocated));
     let mut shapes = Shapes::of(&left);
-    let room = limits.room(space.size);
+    let room = limits.max_bytes(space.size);
     let over = |wanted: u64| used.saturating_add(wanted).saturating_sub(room);
     // Nothing is dropped for temps that would not fit even then.
     let droppable = shapes.droppable();
-    let over = match over(space.wanted.least) <= droppable {
-        true => over(space.wanted.all).min(droppable),
+    let over = match over(space.needed.smallest) <= droppable {
+        true => over(space.needed.total).min(droppable),
         false => over(0),
     };
     let mut freed = shapes.take(over, 0, |_| true, &mut goes);
     freed = freed.saturating_add(gone);
-    let bytes = limits.lacking(space.size, space.free.saturating_add(freed));
+    let bytes = limits.missing_free(space.size, space.free.saturating_add(freed));
     let files = goes.len() as u64;
-    let inodes = limits.lacking(space.inodes, space.inodes_free.saturating_add(files));
+    let inodes = limits.missing_free(space.inodes, space.inodes_free.saturating_add(files));
     let is_settled = |entry: &Entry| {
         let is_old = trust.reaches(entry, now, FRESH).is_zero();
         rule!("fresh-ones-free-no-space", is_old, without: true)
@@ -265,7 +265,7 @@ struct Shapes<'a> {
 struct Group<'a> {
     bytes: u64,
     shape: (&'a PathBuf, u32),
-    droppable: Vec<(&'a Entry, Better)>,
+    droppable: Vec<(&'a Entry, SupersededBy)>,
 }
 
 impl Ord for Group<'_> {
@@ -300,7 +300,7 @@ impl<'a> Shapes<'a> {
             let bytes = copies
                 .iter()
                 .fold(0u64, |sum, entry| sum.saturating_add(entry.allocated));
-            let spared = rule!("eight-of-a-shape-stay", SPARED, without: SPARED - 1);
+            let spared = rule!("eight-of-a-shape-stay", KEPT_PER_SHAPE, without: KEPT_PER_SHAPE - 1);
             let mut droppable = outdated(copies, spared);
             if rule!("room-only-where-no-target", true) {
                 droppable.retain(|(entry, _)| entry.target == TargetState::Nothing);
@@ -327,7 +327,7 @@ impl<'a> Shapes<'a> {
         bytes: u64,
         files: u64,
         may_go: impl Fn(&Entry) -> bool,
-        goes: &mut Vec<(&'a Entry, Better)>,
+        goes: &mut Vec<(&'a Entry, SupersededBy)>,
     ) -> u64 {
         let (mut freed, mut count) = (0u64, 0u64);
         let mut done = Vec::new();
@@ -358,7 +358,7 @@ const COMPARED: usize = 1_000;
 
 /// Returns the copies for which `enough` others are newer and no smaller, the newest first; each with `enough` such
 /// others, which have fewer than `enough` better ones themselves.
-fn outdated(mut copies: Vec<&Entry>, enough: usize) -> Vec<(&Entry, Better)> {
+fn outdated(mut copies: Vec<&Entry>, enough: usize) -> Vec<(&Entry, SupersededBy)> {
     let has_births = copies.iter().all(|entry| entry.born.is_some());
     match has_births {
         true => copies.sort_by(|a, b| by_birth(b).cmp(&by_birth(a))),
@@ -389,7 +389,7 @@ fn outdated(mut copies: Vec<&Entry>, enough: usize) -> Vec<(&Entry, Better)> {
         let better = stay.iter().take(COMPARED).filter(is_better).take(enough);
         let better: Vec<OsString> = better.map(|copy| copy.id.clone()).collect();
         match better.len() == enough {
-            true => outdated.push((entry, Better::Copies(better))),
+            true => outdated.push((entry, SupersededBy::Copies(better))),
             false => stay.push(entry),
         }
     }
@@ -410,7 +410,7 @@ mod tests {
 
     const DAY: i64 = 24 * 60 * 60;
 
-    const TRUST: Trust = Trust {
+    const TRUST: ClockTrust = ClockTrust {
         running: SETTLING,
         since_jump: None,
     };
@@ -420,7 +420,10 @@ mod tests {
         free: 1_000,
         inodes: 0,
         inodes_free: 0,
-        wanted: NeededSpace { all: 0, least: 0 },
+        needed: NeededSpace {
+            total: 0,
+            smallest: 0,
+        },
     };
 
     fn day(days_ago: i64) -> Wall {
@@ -459,7 +462,7 @@ mod tests {
         }
     }
 
-    fn overdue(entries: &[Entry], limits: Limits, trust: Trust) -> Vec<(Entry, Better)> {
+    fn overdue(entries: &[Entry], limits: Limits, trust: ClockTrust) -> Vec<(Entry, SupersededBy)> {
         plan(entries, limits, SPACE, day(0), trust).drops
     }
 
@@ -515,10 +518,10 @@ mod tests {
             .collect();
         found.sort_by(|(a, _), (b, _)| a.cmp(b));
         let better = |(id, better): &(u8, u8)| {
-            let copy = Better::Copies(vec![better.to_string().into()]);
+            let copy = SupersededBy::Copies(vec![better.to_string().into()]);
             (id.to_string().into(), copy)
         };
-        let want: Vec<(OsString, Better)> = want.iter().map(better).collect();
+        let want: Vec<(OsString, SupersededBy)> = want.iter().map(better).collect();
         assert_eq!(found, want, "{entries:?}");
     }
 
@@ -653,9 +656,9 @@ mod tests {
                 percent,
                 min_free,
             };
-            let space = Space { size: 1_000, free, inodes: 1_000, inodes_free, wanted: NeededSpace { all: wanted, least: wanted / 2 } };
+            let space = Space { size: 1_000, free, inodes: 1_000, inodes_free, needed: NeededSpace { total: wanted, smallest: wanted / 2 } };
             let plan = plan(&entries, limits, space, day(0), TRUST);
-            let goes: HashMap<&OsString, &Better> =
+            let goes: HashMap<&OsString, &SupersededBy> =
                 plan.drops.iter().map(|(entry, better)| (&entry.id, better)).collect();
             prop_assert_eq!(goes.len(), plan.drops.len(), "none twice");
             let is_newer = |a: &Entry, b: &Entry| match has_births {
@@ -672,8 +675,8 @@ mod tests {
                 let age = day(0).since(one.moved.unwrap());
                 let too_old = keep > 0 && age >= limits.age;
                 match better {
-                    Better::Target => prop_assert!(one.target == TargetState::Counts && too_old),
-                    Better::Copies(ids) => {
+                    SupersededBy::Target => prop_assert!(one.target == TargetState::Counts && too_old),
+                    SupersededBy::Copies(ids) => {
                         let copies: Vec<&Entry> =
                             ids.iter().map(|id| entries.iter().find(|e| e.id == *id).unwrap()).collect();
                         prop_assert!(copies.iter().all(|copy| is_better(copy, one)));
@@ -683,13 +686,13 @@ mod tests {
                                 prop_assert!(too_old && one.target != TargetState::Counts);
                                 prop_assert_eq!(&copies[0].copy_of, &one.copy_of);
                             }
-                            SPARED => {
+                            KEPT_PER_SHAPE => {
                                 prop_assert_eq!(one.target, TargetState::Nothing);
                                 prop_assert!(copies.iter().all(|copy| copy.shape == one.shape));
                                 let newer = entries.iter().filter(|other| {
                                     other.shape == one.shape && other.uid == one.uid && is_newer(other, one)
                                 });
-                                prop_assert!(newer.count() >= SPARED);
+                                prop_assert!(newer.count() >= KEPT_PER_SHAPE);
                             }
                             other => prop_assert!(false, "{other} copies"),
                         }
@@ -744,8 +747,14 @@ mod tests {
             min_free,
         };
         let room = |percent, all, least| {
-            let wanted = NeededSpace { all, least };
-            let space = Space { wanted, ..SPACE };
+            let wanted = NeededSpace {
+                total: all,
+                smallest: least,
+            };
+            let space = Space {
+                needed: wanted,
+                ..SPACE
+            };
             plan(&crowd(), limits(percent, 0), space, day(0), TRUST)
         };
         let six = ["a00", "a01", "a02", "a03", "b00", "b01"];
@@ -811,7 +820,7 @@ mod tests {
             );
         }
         // What was moved just now stays, and so does what may have been.
-        let just_now = Trust {
+        let just_now = ClockTrust {
             running: SETTLING - Duration::from_secs(1),
             ..TRUST
         };
@@ -867,10 +876,10 @@ mod tests {
     #[test]
     fn a_clock_that_was_set_forward_makes_nothing_old() {
         let week_old = [entry("a", 8, 1, "x", true)];
-        let it_goes = [(entry("a", 8, 1, "x", true), Better::Target)];
+        let it_goes = [(entry("a", 8, 1, "x", true), SupersededBy::Target)];
         let dropped = |trust| overdue(&week_old, Limits::default(), trust);
         assert_eq!(dropped(TRUST), it_goes);
-        let started = |seconds| Trust {
+        let started = |seconds| ClockTrust {
             running: Duration::from_secs(seconds),
             ..TRUST
         };
@@ -884,7 +893,7 @@ mod tests {
             let dropped = overdue(&week_old, an_hour, started(minutes * 60));
             assert_eq!(dropped, want, "a tenth of the limit, {minutes} min");
         }
-        let jumped = Trust {
+        let jumped = ClockTrust {
             since_jump: Some(Duration::from_secs(6 * 24 * 60 * 60)),
             ..TRUST
         };
@@ -923,7 +932,7 @@ mod tests {
         assert_eq!(next(&entries, TRUST), Some(days(1)));
         // The newest copy stays, and is never due.
         assert_eq!(next(&[entry("a", 8, 1, "x", false)], TRUST), None);
-        let started = Trust {
+        let started = ClockTrust {
             running: Duration::from_secs(60),
             ..TRUST
         };

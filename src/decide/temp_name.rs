@@ -46,7 +46,7 @@ const WRITERS: &[WriterGrammar] = &[
         patterns: &["<t>.tmp.<pid>.<hex:12>"],
         producer: "Claude Code, beside ~/.claude.json; as reported in \
                    https://github.com/anthropics/claude-code/issues/87677 and 89565",
-        cuts_at: None,
+        truncates_at: None,
     },
     WriterGrammar {
         name: "atomically",
@@ -56,7 +56,7 @@ const WRITERS: &[WriterGrammar] = &[
                    https://github.com/fabiospampinato/atomically, source/index.ts in \
                    https://github.com/sindresorhus/conf",
         // LIMIT_BASENAME_LENGTH, in UTF-16 units; a name never has fewer bytes than those.
-        cuts_at: Some(128),
+        truncates_at: Some(128),
     },
     WriterGrammar {
         name: "git",
@@ -64,7 +64,7 @@ const WRITERS: &[WriterGrammar] = &[
         patterns: &["tmp_obj_<alnum:6>", "tmp_pack_<alnum:6>"],
         producer: "git: create_tmpfile in object-file.c, create_tmp_packfile in pack-write.c, \
                    builtin/index-pack.c, the letters in wrapper.c; https://github.com/git/git",
-        cuts_at: None,
+        truncates_at: None,
     },
 ];
 
@@ -78,7 +78,7 @@ pub struct WriterGrammar {
     /// Who makes such names, and where that can be read: project, file or issue, URL.
     pub producer: &'static str,
     /// From this many bytes on, a temp's name may have lost a part of the target's: none is read.
-    pub cuts_at: Option<usize>,
+    pub truncates_at: Option<usize>,
 }
 
 /// Every writer that a rule can turn on.
@@ -98,11 +98,11 @@ pub struct ParsedName {
     pub targets: Vec<OsString>,
     /// The same with the digits before a uuid, which are the pid unless something in the directory says otherwise.
     /// Empty where there are none.
-    pub numbered: Vec<OsString>,
+    pub numbered_targets: Vec<OsString>,
     /// The writer, where the grammar says that digits are a pid.
     pub pid: Option<u32>,
     /// Each write makes another such name, so they pile up; a fixed name (`<t>.tmp`) does not.
-    pub random: bool,
+    pub is_random: bool,
 }
 
 impl ParsedName {
@@ -117,8 +117,8 @@ impl ParsedName {
     #[must_use]
     pub fn with_numbered_targets(self) -> ParsedName {
         ParsedName {
-            targets: self.numbered,
-            numbered: Vec::new(),
+            targets: self.numbered_targets,
+            numbered_targets: Vec::new(),
             ..self
         }
     }
@@ -271,7 +271,7 @@ impl Names {
             let patterns = writer.patterns.iter();
             names
                 .writers
-                .extend(patterns.filter_map(|p| Grammar::new(p, writer.cuts_at)));
+                .extend(patterns.filter_map(|p| Grammar::new(p, writer.truncates_at)));
         }
         Ok(names)
     }
@@ -399,7 +399,7 @@ impl Names {
 
     /// Returns patterns that take nothing, because every name that they fit is reserved, each with its row.
     #[must_use]
-    pub fn without_effect(&self) -> Vec<(&str, &'static ReservedName)> {
+    pub fn ineffective_globs(&self) -> Vec<(&str, &'static ReservedName)> {
         let row = |glob: &&NameGlob| {
             let is_it = |row: &&ReservedName| row.taken_by == TakenBy::WholeName;
             let row_of = |ending: &String| {
@@ -418,14 +418,14 @@ impl Names {
     /// Patterns that end in `*` and also fit the very file that they were written for, each with a narrower
     /// one.
     #[must_use]
-    pub fn narrower(&self) -> Vec<Narrower> {
+    pub fn narrower(&self) -> Vec<NarrowerGlob> {
         let narrower = |glob: &NameGlob| {
             let stem = glob.text.strip_suffix('*')?;
             let is_plain = |c: char| !r"*?[]{}\".contains(c);
             let is_file = stem.ends_with(char::is_alphanumeric)
                 && !stem.ends_with(".tmp")
                 && stem.chars().all(is_plain);
-            is_file.then(|| Narrower {
+            is_file.then(|| NarrowerGlob {
                 glob: glob.text.clone(),
                 file: stem.to_owned(),
                 instead: format!("{stem}.*.tmp"),
@@ -447,7 +447,7 @@ impl Names {
 
 /// A pattern that is broader than needed, and what to write instead.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Narrower {
+pub struct NarrowerGlob {
     /// As given.
     pub glob: String,
     /// The file that it was written for, which it fits too.
@@ -456,9 +456,9 @@ pub struct Narrower {
     pub instead: String,
 }
 
-impl fmt::Display for Narrower {
+impl fmt::Display for NarrowerGlob {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Narrower {
+        let NarrowerGlob {
             glob,
             file,
             instead,
@@ -479,7 +479,7 @@ pub struct Shape {
     /// The shortest target that may be meant: without digits that may be a pid.
     pub target: Option<OsString>,
     /// The same with those digits, where there are any.
-    pub longer: Option<OsString>,
+    pub numbered_target: Option<OsString>,
     /// A built-in grammar with a uuid, or a writer that the rule turns on.
     pub is_known: bool,
 }
@@ -498,7 +498,7 @@ impl Names {
             .unwrap_or_else(|| Shape {
                 form: form_without_grammar(name.as_bytes()),
                 target: None,
-                longer: None,
+                numbered_target: None,
                 is_known: false,
             })
     }
@@ -513,7 +513,7 @@ fn form_without_grammar(name: &[u8]) -> OsString {
         let starts = !form.last().is_some_and(u8::is_ascii_alphanumeric);
         if let Some((_, after)) = rest.split_at_checked(36).filter(|(uuid, after)| {
             starts
-                && before_uuid(uuid).is_some_and(<[u8]>::is_empty)
+                && strip_uuid(uuid).is_some_and(<[u8]>::is_empty)
                 && !after.first().is_some_and(u8::is_ascii_alphanumeric)
         }) {
             form.extend_from_slice(b"<uuid>");
@@ -609,7 +609,7 @@ impl NameGlob {
         let set = Glob::new(glob).and_then(|parsed| GlobSet::new([parsed]));
         let set = set.map_err(|error| NameError::BadGlob {
             glob: glob.to_owned(),
-            why: why(&error),
+            why: glob_error_text(&error),
         })?;
         // With "/" no file can have these names: a glob that takes one was not written for it.
         let generic = ["any/thing.tmp", ".any/thing.any/thing.tmp"]
@@ -625,10 +625,10 @@ impl NameGlob {
         let starless: Vec<Glob> = starless
             .map(|one| Glob::new(&one.text()))
             .collect::<Result<_, _>>()
-            .map_err(|error| bad(why(&error)))?;
+            .map_err(|error| bad(glob_error_text(&error)))?;
         let without_star = match starless.is_empty() {
             true => None,
-            false => Some(GlobSet::new(starless).map_err(|error| bad(why(&error)))?),
+            false => Some(GlobSet::new(starless).map_err(|error| bad(glob_error_text(&error)))?),
         };
         Ok(NameGlob {
             text: glob.to_owned(),
@@ -650,7 +650,7 @@ impl NameGlob {
 
 /// What is wrong with a glob. A range names its two ends as they are: what a terminal obeys is
 /// escaped.
-pub(super) fn why(error: &globset::Error) -> String {
+pub(super) fn glob_error_text(error: &globset::Error) -> String {
     let shown = |char: char| match char.is_control() {
         true => char.escape_default().to_string(),
         false => char.to_string(),
@@ -746,7 +746,7 @@ impl Grammar {
                     before
                 }
                 Token::Number => split_digits(rest)?.0,
-                Token::Uuid => before_uuid(rest)?,
+                Token::Uuid => strip_uuid(rest)?,
                 Token::Hex(len) => before(rest, len, is_lower_hex)?,
                 Token::Digits(len) => before(rest, len, u8::is_ascii_digit)?,
                 Token::Alnum(len) => before(rest, len, u8::is_ascii_alphanumeric)?,
@@ -768,9 +768,9 @@ impl Grammar {
         let parsed = ParsedName {
             grammar: Some(self.pattern),
             targets: target.map(target_names).unwrap_or_default(),
-            numbered: Vec::new(),
+            numbered_targets: Vec::new(),
             pid,
-            random: self.tokens.iter().any(Token::is_random),
+            is_random: self.tokens.iter().any(Token::is_random),
         };
         let (Some(target), Some(pid), true) = (target, pid, self.tokens.contains(&Token::Uuid))
         else {
@@ -778,7 +778,7 @@ impl Grammar {
         };
         let longest = [target, b".", pid.to_string().as_bytes()].concat();
         let parsed = ParsedName {
-            numbered: target_names(&longest),
+            numbered_targets: target_names(&longest),
             ..parsed
         };
         let is_date = reads_as_date(pid.to_string().as_bytes());
@@ -828,7 +828,7 @@ impl Grammar {
         Some(Shape {
             form: name_of(&form),
             target: target.map(name_of),
-            longer: longer.as_deref().map(name_of),
+            numbered_target: longer.as_deref().map(name_of),
             is_known: is_writers || self.tokens.contains(&Token::Uuid),
         })
     }
@@ -843,9 +843,9 @@ impl Grammar {
 
 /// What stands before a number or a uuid at the end of `name`: `metrics` of `metrics.2023`.
 #[must_use]
-pub fn before_number(name: &[u8]) -> Option<&[u8]> {
+pub fn strip_number(name: &[u8]) -> Option<&[u8]> {
     let digits = split_digits(name).and_then(|(before, _)| before.strip_suffix(b"."));
-    let stem = digits.or_else(|| before_uuid(name)?.strip_suffix(b"."))?;
+    let stem = digits.or_else(|| strip_uuid(name)?.strip_suffix(b"."))?;
     (!stem.is_empty()).then_some(stem)
 }
 
@@ -866,7 +866,7 @@ fn before(bytes: &[u8], len: usize, wanted: fn(&u8) -> bool) -> Option<&[u8]> {
 }
 
 /// Returns the text before the uuid at the end.
-pub(super) fn before_uuid(bytes: &[u8]) -> Option<&[u8]> {
+pub(super) fn strip_uuid(bytes: &[u8]) -> Option<&[u8]> {
     let first_group = [12, 4, 4, 4].iter().try_fold(bytes, |rest, len| {
         before(rest, *len, u8::is_ascii_hexdigit)?.strip_suffix(b"-")
     });
@@ -977,7 +977,7 @@ mod tests {
                 |name: &Option<OsString>| name.as_ref().map(|n| n.to_str().unwrap().to_owned());
             assert_eq!(shown, form, "{name}");
             assert_eq!(text(&shape.target).as_deref(), target, "{name}");
-            assert_eq!(text(&shape.longer).as_deref(), longer, "{name}");
+            assert_eq!(text(&shape.numbered_target).as_deref(), longer, "{name}");
         }
     }
 
@@ -995,14 +995,14 @@ mod tests {
             let name = name.replace('U', UUID);
             let read = names.parse(OsStr::new(&name));
             let expected = ParsedName {
-                numbered: read.numbered.clone(),
+                numbered_targets: read.numbered_targets.clone(),
                 grammar: patterns().find(|pattern| Some(*pattern) == *grammar),
                 targets: targets
                     .iter()
                     .map(|t| OsString::from(t.replace('U', UUID)))
                     .collect(),
                 pid: *pid,
-                random: *random,
+                is_random: *random,
             };
             assert_eq!(expected.grammar, *grammar, "a row names an unknown grammar");
             assert_eq!(read, expected, "{name:?}");
@@ -1036,14 +1036,14 @@ mod tests {
             let first = |names: &[OsString]| names.first().cloned();
             assert_eq!(first(&read.targets), Some(target.into()), "{stem}");
             assert_eq!(
-                first(&read.numbered),
+                first(&read.numbered_targets),
                 numbered.map(OsString::from),
                 "{stem}"
             );
             if let Some(numbered) = numbered {
                 let longer = read.with_numbered_targets();
                 assert_eq!(first(&longer.targets), Some(numbered.into()), "{stem}");
-                assert!(longer.pid.is_some() && longer.random, "{stem}");
+                assert!(longer.pid.is_some() && longer.is_random, "{stem}");
             }
         }
     }
@@ -1059,7 +1059,7 @@ mod tests {
             (".2023", None),
             ("", None),
         ] {
-            let found = before_number(name.as_bytes()).map(|stem| str::from_utf8(stem).unwrap());
+            let found = strip_number(name.as_bytes()).map(|stem| str::from_utf8(stem).unwrap());
             assert_eq!(found, want, "{name}");
         }
     }
@@ -1338,7 +1338,7 @@ mod tests {
             ],
             &NONE,
         );
-        let without: Vec<&str> = all.without_effect().iter().map(|one| one.0).collect();
+        let without: Vec<&str> = all.ineffective_globs().iter().map(|one| one.0).collect();
         assert_eq!(without, ["*-journal", "*.{lock,pid}"]);
     }
 

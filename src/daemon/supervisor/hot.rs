@@ -17,9 +17,9 @@ use std::time::{Duration, Instant};
 
 use super::{RootWatch, Supervisor};
 use crate::decide::policy::{Closed, Hot};
-use crate::decide::rate::SAMPLE;
+use crate::decide::rate::PROBE_TIME;
 use crate::decide::time::span;
-use crate::event::Cause;
+use crate::event::RescanCause;
 use crate::root::Root;
 use crate::watch::{RateProbe, Unwatched};
 
@@ -145,7 +145,7 @@ impl HotDir {
     fn begin_probe(&mut self, sample: Option<RateProbe>, now: Instant) {
         if let Some(scanned) = &mut self.scanned {
             scanned.sample_at = now + scanned.pause;
-            scanned.sample = sample.map(|sample| (sample, now + SAMPLE));
+            scanned.sample = sample.map(|sample| (sample, now + PROBE_TIME));
         }
     }
 
@@ -261,7 +261,9 @@ impl Supervisor {
         };
         if let Some(heard) = heard {
             if self.kernel.hot_from().is_calm(heard) {
-                log::info!("{dir:?} is calm ({heard} temps in {SAMPLE:?}): it is watched again");
+                log::info!(
+                    "{dir:?} is calm ({heard} temps in {PROBE_TIME:?}): it is watched again"
+                );
                 return self.leave_hot(index, root, dir, HotDir::end);
             }
             if let Some(heat) = self.hot_dir(index, dir) {
@@ -315,7 +317,7 @@ impl Supervisor {
     /// Says whether it could be read.
     fn scan_hot(&mut self, index: usize, root: &Root, dir: &Path) -> bool {
         let below = dir.strip_prefix(&root.path);
-        below.is_ok_and(|below| self.scan(index, root, below, Cause::Periodic))
+        below.is_ok_and(|below| self.scan(index, root, below, RescanCause::Periodic))
     }
 
     /// Watches a directory again, then scans it: what was created before the watch stood is found.
@@ -428,7 +430,7 @@ mod tests {
                 Some((heard, until)) => Some((heard + created, until)),
                 None if heat.is_hot() && heat.is_due(now) && heat.wants_probe(now) => {
                     heat.begin_probe(None, now);
-                    Some((0, now + SAMPLE))
+                    Some((0, now + PROBE_TIME))
                 }
                 None => None,
             };
@@ -494,7 +496,7 @@ mod tests {
             let mut heat = HotDir::default();
             assert!(heat.begin(S * 60, start) && heat.is_due(start));
             let now = start + FIRST_PAUSE;
-            let end = now + SAMPLE;
+            let end = now + PROBE_TIME;
             heat.begin_probe(Some(RateProbe::of(heard)), now);
             assert_eq!(heat.next(), Some(end));
             assert!(!heat.wants_probe(now + LONGEST_PAUSE), "one at a time");
@@ -504,7 +506,7 @@ mod tests {
         }
         let mut heat = HotDir::default();
         assert!(heat.begin(S * 60, start));
-        let end = start + FIRST_PAUSE + SAMPLE;
+        let end = start + FIRST_PAUSE + PROBE_TIME;
         heat.stays_hot(end);
         let again = end + FIRST_PAUSE * 2;
         assert!(!heat.wants_probe(just_before(again)) && heat.wants_probe(again));

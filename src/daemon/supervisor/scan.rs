@@ -12,24 +12,30 @@ use crate::clock;
 use crate::decide::policy;
 use crate::decide::time::{Wall, span};
 use crate::decide::tracker::Origin;
-use crate::event::{Cause, Event, Subject};
+use crate::event::{Event, RescanCause, Subject};
 use crate::look::{Dir, RootError};
 use crate::pass::{self, DirContext, Returned};
 use crate::reap::claim;
 use crate::root::Root;
-use crate::scan::{self, Met};
+use crate::scan::{self, ScanItem};
 use crate::stats::LastScan;
 use crate::watch::{RECURSIVE, Unwatched};
 
 impl Supervisor {
     /// Scans the directory `below` a root: watches what is below it, and tracks what is there.
     /// Says whether that directory itself could be read.
-    pub(super) fn scan(&mut self, index: usize, root: &Root, below: &Path, cause: Cause) -> bool {
-        let is_start = cause == Cause::Startup;
-        let is_first = matches!(cause, Cause::Startup | Cause::RootReturned);
+    pub(super) fn scan(
+        &mut self,
+        index: usize,
+        root: &Root,
+        below: &Path,
+        cause: RescanCause,
+    ) -> bool {
+        let is_start = cause == RescanCause::Startup;
+        let is_first = matches!(cause, RescanCause::Startup | RescanCause::RootReturned);
         let (existing, has_begun) = (self.shared.existing, self.has_begun);
         // There were events or scans for all of it: what none has told of now had to be heard of.
-        let hears = cause == Cause::Periodic && self.nothing_is_missing();
+        let hears = cause == RescanCause::Periodic && self.nothing_is_missing();
         let (shared, started) = (Arc::clone(&self.shared), clock::mono());
         let id = self.active_roots.id(index);
         let recovers = !root.policy.is_dry_run();
@@ -52,9 +58,9 @@ impl Supervisor {
             let watched = root_watch.watched.get(dir.path())?;
             (!watched.hot.is_hot()).then_some(watched.since)
         };
-        let met = |met: Met<'_>| match met {
-            Met::Dir(dir) => {
-                if cause == Cause::Periodic {
+        let met = |met: ScanItem<'_>| match met {
+            ScanItem::Dir(dir) => {
+                if cause == RescanCause::Periodic {
                     IdleIoPriority::here();
                 }
                 if RECURSIVE && !dir.below().as_os_str().is_empty() {
@@ -65,7 +71,7 @@ impl Supervisor {
                     guard(&unwatched).push((dir.path().to_owned(), why));
                 }
             }
-            Met::Temp(dir, name) => {
+            ScanItem::Temp(dir, name) => {
                 let (path, at) = (dir.path().join(name), clock::mono());
                 if shared.temps.knows(&path) {
                     return;
@@ -103,16 +109,16 @@ impl Supervisor {
                     guard(&unheard).push(path);
                 }
             }
-            Met::Claim(dir, name) if recovers => {
+            ScanItem::Claim(dir, name) if recovers => {
                 guard(&claims).push((dir.below().to_owned(), name.to_owned()));
             }
-            Met::Denied(path, error) => {
+            ScanItem::Denied(path, error) => {
                 guard(&denied).push((path.to_owned(), crate::error::copy(error)));
             }
-            Met::Elsewhere(path) => guard(&elsewhere).push(path.to_owned()),
+            ScanItem::NotEntered(path) => guard(&elsewhere).push(path.to_owned()),
             // A long walk is no hanging one.
-            Met::Done(_) => shared.beat(CriticalThread::Supervisor),
-            Met::Claim(..) => {}
+            ScanItem::Done(_) => shared.beat(CriticalThread::Supervisor),
+            ScanItem::Claim(..) => {}
         };
         let walked = scan::scan(root, id, below, &met, &|| false);
         let (claims, denied) = (into_inner(claims), into_inner(denied));
@@ -153,7 +159,7 @@ impl Supervisor {
             ended: clock::wall(),
             took: clock::mono().since(started),
         };
-        guard(&self.shared.stats).scanned(&root.path, scan, directories);
+        guard(&self.shared.stats).record_scan(&root.path, scan, directories);
         if self.shared.temps.has_rejected() {
             self.note_limit_reached();
         }
@@ -325,7 +331,7 @@ impl Supervisor {
             root_watch.unwatched.retain(|dir| !dir.starts_with(path));
         }
         if now.is_ok() {
-            self.scan(index, root, below, Cause::RootReturned);
+            self.scan(index, root, below, RescanCause::RootReturned);
         }
         self.settle_state(index, root);
         self.poll_later(index, root);
