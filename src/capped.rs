@@ -87,7 +87,8 @@ impl CappedFile {
             return match file.write_all(&text) {
                 Ok(()) => Ok(()),
                 Err(error) => {
-                    // A full disk may take only a part of a line. It is removed, so that the next line is not joined to it.
+                    // A full disk may take only a part of a line. It is removed, so that the next line is not joined to
+                    // it.
                     let _ = file.set_len(length);
                     Err(error)
                 }

@@ -43,9 +43,9 @@
 //! The library prints nothing and handles no signals. Without [`daemon::Builder::folders`] it writes no files outside
 //! the quarantine. The `orphand` binary uses the same modules.
 //!
-//! orphand opens a temp to look at it, and closes it again. When a process closes any descriptor of a file, it loses all
-//! its POSIX locks on that file (fcntl(2)). A program that embeds orphand and locks its own temps must therefore use
-//! flock(2) or OFD locks.
+//! orphand opens a temp to look at it, and closes it again. When a process closes any descriptor of a file, it loses
+//! all its POSIX locks on that file (fcntl(2)). A program that embeds orphand and locks its own temps must therefore
+//! use flock(2) or OFD locks.
 //!
 //! # Map of the modules
 //!
@@ -70,8 +70,8 @@
 //! - [`event`], [`journal`] and [`json`] report what was done.
 //! - [`root`] defines the directories, and [`state`] has orphand's own folders and the locks on roots.
 //!
-//! `docs/architecture.md` follows one event through all modules. `docs/safety.md` argues for each removal and lists each
-//! remaining race.
+//! `docs/architecture.md` follows one event through all modules. `docs/safety.md` argues for each removal and lists
+//! each remaining race.
 
 #[cfg(not(any(target_os = "linux", target_os = "macos")))]
 compile_error!(

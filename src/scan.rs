@@ -1,8 +1,8 @@
 //! Walks a root in parallel, by directory handles.
 //!
-//! A scan reads only names; other modules look at the files later. It follows no symlinks, and enters no other mounts or
-//! subvolumes and none of orphand's own folders. It keeps a list of the directories still to read instead of a stack of
-//! open ones, so the depth of a tree is not limited.
+//! A scan reads only names; other modules look at the files later. It follows no symlinks, and enters no other mounts
+//! or subvolumes and none of orphand's own folders. It keeps a list of the directories still to read instead of a stack
+//! of open ones, so the depth of a tree is not limited.
 
 use std::ffi::{OsStr, OsString};
 use std::io;
@@ -79,8 +79,8 @@ pub fn scan(
 
 struct ScanQueue<'a> {
     root: &'a Root,
-    /// The root, which is open during the whole scan. Each directory is opened by its path from the root, so each thread
-    /// has only one directory open.
+    /// The root, which is open during the whole scan. Each directory is opened by its path from the root, so each
+    /// thread has only one directory open.
     base: Dir,
     on_item: &'a (dyn Fn(ScanItem<'_>) + Sync),
     is_stopped: &'a (dyn Fn() -> bool + Sync),

@@ -56,8 +56,8 @@ impl Folders {
 /// Opens one of orphand's own files with `options`.
 ///
 /// When root runs orphand with the environment of another user, that user may own the folder. A file that they placed
-/// there must neither redirect a write to a file in another place nor block orphand forever. A symlink, a file with more
-/// than one name, and anything but a regular file is an error: [`io::ErrorKind::InvalidData`].
+/// there must neither redirect a write to a file in another place nor block orphand forever. A symlink, a file with
+/// more than one name, and anything but a regular file is an error: [`io::ErrorKind::InvalidData`].
 pub fn open_own(mut options: OpenOptions, path: &Path) -> io::Result<File> {
     let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY;
     let not_ours = || {

@@ -1,8 +1,8 @@
 //! *Is a directory hot?* A pure decision: the moments of creations are arguments.
 //!
-//! In a hot directory temps are created at such a rate that the event of each costs more than it is worth. orphand needs
-//! to know nothing about a temp before its grace is over. As long as the rate is low in all directories, counting a
-//! creation is one addition.
+//! In a hot directory temps are created at such a rate that the event of each costs more than it is worth. orphand
+//! needs to know nothing about a temp before its grace is over. As long as the rate is low in all directories, counting
+//! a creation is one addition.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -39,8 +39,8 @@ impl Threshold {
         self.0 / 2
     }
 
-    /// Reports whether this number of creations within [`PROBE_TIME`] is calm. That is less than half the rate that makes
-    /// a directory hot, so that a directory at the threshold does not change its state again and again.
+    /// Reports whether this number of creations within [`PROBE_TIME`] is calm. That is less than half the rate that
+    /// makes a directory hot, so that a directory at the threshold does not change its state again and again.
     #[must_use]
     pub fn is_calm(self, created: u32) -> bool {
         created < self.0.div_ceil(20)
@@ -80,8 +80,8 @@ impl RateMeter {
         }
     }
 
-    /// Counts a temp that was created in the directory `dir`. Reports whether that makes the directory hot. Returns true
-    /// at most twice a second for each directory.
+    /// Counts a temp that was created in the directory `dir`. Reports whether that makes the directory hot. Returns
+    /// true at most twice a second for each directory.
     pub fn count(&mut self, dir: &[u8], now: Mono) -> bool {
         if now.since(self.second_start) >= SECOND {
             self.begin_second(now);
@@ -133,8 +133,8 @@ impl RateMeter {
 mod tests {
     use super::*;
 
-    /// Creates temps in `/d` at even intervals, with one rate for each second, and `other` temps per second in `/other`.
-    /// Returns the seconds in which `/d` became hot.
+    /// Creates temps in `/d` at even intervals, with one rate for each second, and `other` temps per second in
+    /// `/other`. Returns the seconds in which `/d` became hot.
     fn hot_seconds(rates: &[u32], other: u32) -> Vec<usize> {
         let mut meter = RateMeter::default();
         let start = Mono(1_000_000_000_000);

@@ -1,8 +1,8 @@
 //! Reserved names: files that are not leftovers, although the patterns of a rule match their names.
 //!
 //! [`LIST`] contains them. A new name is one row, and needs no other change. In a pattern `*` matches any text, also an
-//! empty one, `<uuid>` matches 8-4-4-4-12 hex digits, `<n>` decimal digits and `<x>` one hex digit. All other characters
-//! are literal, in upper or lower case.
+//! empty one, `<uuid>` matches 8-4-4-4-12 hex digits, `<n>` decimal digits and `<x>` one hex digit. All other
+//! characters are literal, in upper or lower case.
 
 use std::ffi::{OsStr, OsString};
 use std::fmt;
@@ -145,8 +145,8 @@ pub fn rows(name: &[u8]) -> impl Iterator<Item = &'static ReservedName> {
     })
 }
 
-/// Returns false if the first or the last byte of `name` shows that `pattern` does not match. This is the case for nearly
-/// all names.
+/// Returns false if the first or the last byte of `name` shows that `pattern` does not match. This is the case for
+/// nearly all names.
 fn may_match(pattern: &[u8], name: &[u8]) -> bool {
     let (Some(first), Some(last)) = (name.first(), name.last()) else {
         return true;
@@ -165,7 +165,8 @@ fn may_match(pattern: &[u8], name: &[u8]) -> bool {
 }
 
 impl ReservedName {
-    /// Reports whether the row matches `ending`, the literal end of a pattern. The pattern was then written for such names.
+    /// Reports whether the row matches `ending`, the literal end of a pattern. The pattern was then written for such
+    /// names.
     #[must_use]
     pub fn has_ending(&self, ending: &[u8]) -> bool {
         is_match(self.pattern.as_bytes(), ending)

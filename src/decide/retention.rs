@@ -116,12 +116,12 @@ pub struct NeededSpace {
 /// The trust in the dates in a quarantine. The default trusts only [steady](Entry::is_steady) dates.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ClockTrust {
-    /// The time for which this process has run. If a clock was set just before its start, all files would be old at once.
-    /// So no file is dropped for its age in the first hour, or in the first tenth of a shorter limit, unless the clocks
-    /// are known to be [steady](Entry::is_steady).
+    /// The time for which this process has run. If a clock was set just before its start, all files would be old at
+    /// once. So no file is dropped for its age in the first hour, or in the first tenth of a shorter limit, unless the
+    /// clocks are known to be [steady](Entry::is_steady).
     pub running: Duration,
-    /// The time since the last clock jump (the wall clock and the monotonic clock diverged), if one was noticed. No file
-    /// counts as older than that.
+    /// The time since the last clock jump (the wall clock and the monotonic clock diverged), if one was noticed. No
+    /// file counts as older than that.
     pub since_jump: Option<Duration>,
 }
 
@@ -131,8 +131,8 @@ const MIN_RUNNING: Duration = Duration::from_secs(60 * 60);
 /// The shortest time since its move after which a file may be dropped to free space.
 const MIN_AGE_FOR_SPACE: Duration = Duration::from_secs(60 * 60);
 
-/// The number of newest copies of one shape in one directory that are never dropped for lack of space. For each copy that
-/// is dropped, this many copies exist that are newer and no smaller.
+/// The number of newest copies of one shape in one directory that are never dropped for lack of space. For each copy
+/// that is dropped, this many copies exist that are newer and no smaller.
 pub const KEPT_PER_SHAPE: usize = 8;
 
 impl ClockTrust {
@@ -185,11 +185,11 @@ pub struct RetentionPlan {
 /// Some files are never dropped:
 ///
 /// - The newest copy for a target that is missing or does not count, and any copy that may be the newest. With birth
-///   times, one copy is newer than another by its birth time, then by its last write, then by its name. Without them, it
-///   is newer only if it was both written and moved later, because several files can be moved within one tick of the
+///   times, one copy is newer than another by its birth time, then by its last write, then by its name. Without them,
+///   it is newer only if it was both written and moved later, because several files can be moved within one tick of the
 ///   clock, and an `mtime` can be set to any date.
-/// - A copy that is larger than all newer ones. A killed writer leaves what it had written so far, so only the copy before
-///   that may be complete.
+/// - A copy that is larger than all newer ones. A killed writer leaves what it had written so far, so only the copy
+///   before that may be complete.
 /// - For lack of space, the newest [`KEPT_PER_SHAPE`] copies of a shape, and each copy for which fewer than that many
 ///   newer copies exist that are no smaller.
 #[must_use]
@@ -339,8 +339,8 @@ impl<'a> Shapes<'a> {
         all.fold(0, |sum, (entry, _)| sum.saturating_add(entry.allocated))
     }
 
-    /// Adds copies to `drops` until `bytes` and `files` are freed or no more may be dropped. Returns the number of freed
-    /// bytes.
+    /// Adds copies to `drops` until `bytes` and `files` are freed or no more may be dropped. Returns the number of
+    /// freed bytes.
     fn drop_for_space(
         &mut self,
         bytes: u64,
@@ -609,8 +609,8 @@ mod tests {
         }
     }
 
-    /// Each row has copies for one missing target, moved on consecutive days: their sizes, and the pairs of a dropped copy
-    /// and the one that supersedes it.
+    /// Each row has copies for one missing target, moved on consecutive days: their sizes, and the pairs of a dropped
+    /// copy and the one that supersedes it.
     #[test]
     fn a_smaller_copy_supersedes_none() {
         for (sizes, want) in [
@@ -800,8 +800,8 @@ mod tests {
             let plan = plan_for(percent, all, least);
             assert_eq!(ids(&plan), want, "{percent} % with {all}");
         }
-        // Two copies have only seven others that are newer and no smaller, so they are kept, although they are not among
-        // the newest eight.
+        // Two copies have only seven others that are newer and no smaller, so they are kept, although they are not
+        // among the newest eight.
         let mut grown = two_shapes();
         grown[0].bytes = 11;
         grown[1].allocated = 11;

@@ -4,9 +4,10 @@
 //! indexes, unwraps or assumes UTF-8. This module reads no files and no clocks. Other modules find out whether a target
 //! exists and whether a process is running.
 //!
-//! A grammar is a pattern such as `<t>.<pid>.<uuid>.tmp`. `<t>` is the name of the target, `<pid>` a process id, `<uuid>`
-//! 8-4-4-4-12 hex digits, and `<n>` decimal digits. `<hex:12>`, `<digits:10>` and `<alnum:6>` are lower-case hex digits,
-//! decimal digits, and ASCII letters or digits, each with a fixed number of characters. All other characters are literal.
+//! A grammar is a pattern such as `<t>.<pid>.<uuid>.tmp`. `<t>` is the name of the target, `<pid>` a process id,
+//! `<uuid>` 8-4-4-4-12 hex digits, and `<n>` decimal digits. `<hex:12>`, `<digits:10>` and `<alnum:6>` are lower-case
+//! hex digits, decimal digits, and ASCII letters or digits, each with a fixed number of characters. All other
+//! characters are literal.
 
 use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
@@ -93,11 +94,11 @@ pub struct ParsedName {
     pub grammar: Option<&'static str>,
     /// The possible base names of the target, the most likely first. Empty if the name does not contain its target.
     ///
-    /// A leading dot may belong to the target or be added by the writer, so `.t` is followed by `t`. Digits that may be a
-    /// pid or the end of the target count as a part of the target: it is the longest possible one.
+    /// A leading dot may belong to the target or be added by the writer, so `.t` is followed by `t`. Digits that may be
+    /// a pid or the end of the target count as a part of the target: it is the longest possible one.
     pub targets: Vec<OsString>,
-    /// The same names, with the digits before a uuid as their end. These digits are the pid unless a file in the directory
-    /// shows that they belong to the target. Empty if there are no such digits.
+    /// The same names, with the digits before a uuid as their end. These digits are the pid unless a file in the
+    /// directory shows that they belong to the target. Empty if there are no such digits.
     pub numbered_targets: Vec<OsString>,
     /// The pid of the writer, if the grammar has one.
     pub pid: Option<u32>,
@@ -175,9 +176,9 @@ pub enum NameError {
 
 /// The names that a rule matches: its compiled globs, and the grammars of the writers that it turns on.
 ///
-/// Globs are compared as bytes, and the comparison is case-sensitive. `.syncthing.*.tmp`, `<digits>.tmp` and a bare `.tmp`
-/// are ignored unless the grammar of a writer matches or a specific glob does. `[0-9]*.tmp` is specific to `0.tmp`, while
-/// `*.tmp`, `*` and all other globs that match any temp are not.
+/// Globs are compared as bytes, and the comparison is case-sensitive. `.syncthing.*.tmp`, `<digits>.tmp` and a bare
+/// `.tmp` are ignored unless the grammar of a writer matches or a specific glob does. `[0-9]*.tmp` is specific to
+/// `0.tmp`, while `*.tmp`, `*` and all other globs that match any temp are not.
 #[derive(Clone, Debug)]
 pub struct Names {
     /// The pattern `*.tmp`, which nearly every rule has. It is a comparison of four bytes instead of a glob.
@@ -224,9 +225,9 @@ impl Default for Names {
 impl Names {
     /// Compiles the globs of a rule (none means `*.tmp`) and the grammars of the writers that it turns on.
     ///
-    /// A glob without a literal character other than `.`, `-`, `_` and `~` is refused, because it matches names of every
-    /// kind. Wildcards and classes are not literal characters, and an escaped character is one. Each alternative in braces
-    /// must have one.
+    /// A glob without a literal character other than `.`, `-`, `_` and `~` is refused, because it matches names of
+    /// every kind. Wildcards and classes are not literal characters, and an escaped character is one. Each alternative
+    /// in braces must have one.
     pub fn new<G: AsRef<str>, W: AsRef<str>>(
         globs: &[G],
         writers: &[W],
@@ -277,8 +278,8 @@ impl Names {
 
     /// Reports whether the rule matches this base name.
     ///
-    /// This is called for every event of a watched directory. With the default names it does not allocate, and compares a
-    /// few bytes. A glob may run a regular expression.
+    /// This is called for every event of a watched directory. With the default names it does not allocate, and compares
+    /// a few bytes. A glob may run a regular expression.
     #[must_use]
     pub fn matches(&self, name: &[u8]) -> bool {
         if name.starts_with(OWN_PREFIX) {
@@ -309,8 +310,8 @@ impl Names {
             .any(|glob| !(is_ignored && glob.is_generic) && glob.set.is_match_candidate(&candidate))
     }
 
-    /// Returns the reason for which a name that the rule matches is reserved, as far as it follows from the name and the
-    /// rule alone.
+    /// Returns the reason for which a name that the rule matches is reserved, as far as it follows from the name and
+    /// the rule alone.
     ///
     /// A name of the list is reserved even if the grammar of a writer matches it.
     #[must_use]
@@ -358,8 +359,8 @@ impl Names {
         targets
     }
 
-    /// Reports whether the rule matches `name` and may match its target too. With the default names this is rare, because
-    /// the target must end in `.tmp`.
+    /// Reports whether the rule matches `name` and may match its target too. With the default names this is rare,
+    /// because the target must end in `.tmp`.
     #[must_use]
     pub fn may_have_target(&self, name: &[u8]) -> bool {
         let is_default = self.globs.is_empty() && self.writers.is_empty();
@@ -417,8 +418,8 @@ impl Names {
             .collect()
     }
 
-    /// Returns the patterns that end in `*` and also match the file for whose temps they were written, each with a narrower
-    /// pattern.
+    /// Returns the patterns that end in `*` and also match the file for whose temps they were written, each with a
+    /// narrower pattern.
     #[must_use]
     pub fn narrower(&self) -> Vec<NarrowerGlob> {
         let narrower = |glob: &NameGlob| {
@@ -543,8 +544,8 @@ fn form_without_grammar(name: &[u8]) -> OsString {
     OsStr::from_bytes(&form).to_owned()
 }
 
-/// Reports whether digits are probably a part of a name instead of a pid: a year from 1900 to 2100, alone or with a month
-/// or a month and a day, a date of six digits, or digits that begin with 0.
+/// Reports whether digits are probably a part of a name instead of a pid: a year from 1900 to 2100, alone or with a
+/// month or a month and a day, a date of six digits, or digits that begin with 0.
 fn is_like_date(digits: &[u8]) -> bool {
     let number =
         |part: Option<&[u8]>| -> Option<u32> { std::str::from_utf8(part?).ok()?.parse().ok() };
@@ -581,8 +582,8 @@ impl fmt::Display for Names {
 }
 
 /// Reports whether a name matches `*.tmp` but must be ignored. etcd keeps `0.tmp` and `1.tmp` for days as its next log
-/// segments. syncthing resumes a transfer from `.syncthing.<t>.tmp`, and removes such files itself. A bare `.tmp` has no
-/// target.
+/// segments. syncthing resumes a transfer from `.syncthing.<t>.tmp`, and removes such files itself. A bare `.tmp` has
+/// no target.
 fn is_ignored(name: &[u8]) -> bool {
     name.strip_suffix(b".tmp").is_some_and(|stem| {
         let is_number = stem.iter().all(u8::is_ascii_digit);
@@ -606,14 +607,15 @@ impl NameGlob {
                 instead,
             });
         }
-        // Each glob is a set of its own, so an error names its glob. It is a set because a single matcher panics on a pattern
-        // that is too large, while a set returns an error.
+        // Each glob is a set of its own, so an error names its glob. It is a set because a single matcher panics on a
+        // pattern that is too large, while a set returns an error.
         let set = Glob::new(glob).and_then(|parsed| GlobSet::new([parsed]));
         let set = set.map_err(|error| NameError::BadGlob {
             glob: glob.to_owned(),
             why: glob_error_text(&error),
         })?;
-        // No file has these names, because they contain "/". A glob that matches one was not written for a specific name.
+        // No file has these names, because they contain "/". A glob that matches one was not written for a specific
+        // name.
         let is_generic = ["any/thing.tmp", ".any/thing.any/thing.tmp"]
             .iter()
             .any(|name| set.is_match_candidate(&Candidate::from_bytes(name)));
@@ -837,9 +839,9 @@ impl Grammar {
         })
     }
 
-    /// Reports whether the digits of the pid may belong to the target. `report.2024.tmp` may have the target `report` and
-    /// come from process 2024, or have the target `report.2024`. Before a uuid, digits that do not look like a date count
-    /// as the pid, because openclaw writes `sessions.json.4711.<uuid>.tmp`.
+    /// Reports whether the digits of the pid may belong to the target. `report.2024.tmp` may have the target `report`
+    /// and come from process 2024, or have the target `report.2024`. Before a uuid, digits that do not look like a date
+    /// count as the pid, because openclaw writes `sessions.json.4711.<uuid>.tmp`.
     fn pid_may_belong_to_target(&self) -> bool {
         let pid_is_next = [Token::Target, Token::Literal("."), Token::Pid];
         self.tokens.starts_with(&pid_is_next) && !self.tokens.contains(&Token::Uuid)
@@ -886,8 +888,8 @@ fn split_digits(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     (!digits.is_empty()).then_some((before, digits))
 }
 
-/// Parses a pid. Leading zeros and numbers above the limit of the kernel are refused, because a wrong pid would look like a
-/// writer that is gone.
+/// Parses a pid. Leading zeros and numbers above the limit of the kernel are refused, because a wrong pid would look
+/// like a writer that is gone.
 fn parse_pid(digits: &[u8]) -> Option<u32> {
     let pid: u32 = std::str::from_utf8(digits).ok()?.parse().ok()?;
     (pid <= PID_MAX && !digits.starts_with(b"0")).then_some(pid)
