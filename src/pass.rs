@@ -540,7 +540,7 @@ impl<'a> Pass<'a> {
             journal_lines.push(json::event(&event, clock::wall()));
             events.push(event);
         }
-        self.engine.journal.write(Line::Outcome, &journal_lines);
+        self.engine.journal.write(LineKind::Outcome, &journal_lines);
         events.into_iter().for_each(&mut *self.emit);
     }
 
@@ -555,7 +555,8 @@ impl<'a> Pass<'a> {
             smallest: bytes.min().unwrap_or(0),
         };
         let (usage, dir_context) = (self.engine.reaper.usage(), self.dir_context);
-        if wanted.all == 0 || !usage.is_short_of(&dir_context.root.path, dir_context.id, wanted.all)
+        if wanted.total == 0
+            || !usage.is_short_of(&dir_context.root.path, dir_context.id, wanted.total)
         {
             return;
         }
@@ -564,7 +565,7 @@ impl<'a> Pass<'a> {
             journal: &self.engine.journal,
             lease_thread: self.lease_thread,
             // Nothing is dropped because of its age here.
-            trust: Trust::default(),
+            trust: ClockTrust::default(),
             wanted,
         };
         loop {
@@ -756,7 +757,7 @@ pub fn recover(
             };
             engine
                 .journal
-                .write(Line::Outcome, &[json::event(&event, clock::wall())]);
+                .write(LineKind::Outcome, &[json::event(&event, clock::wall())]);
             emit(event);
             RecoveryOutcome::Done
         }

@@ -55,7 +55,7 @@ pub fn sweep(
     };
     let is_stopped = || stop.is_stopped();
     let mut found = scan::find(root, &mut denied, &|count| progress(0, count), &is_stopped)?;
-    if let Some(message) = scan::not_entered(root, &found.elsewhere) {
+    if let Some(message) = scan::not_entered(root, &found.not_entered) {
         log::warn!("{message}");
     }
     let context = SweepContext {
@@ -212,7 +212,7 @@ impl SweepContext<'_> {
         let lease_thread = LeaseThread::new();
         let next = || todo.lock().unwrap_or_else(PoisonError::into_inner).next();
         // A part that has been taken is always completed, because the parts before it are too.
-        while let Some(batch) = self.stop.begin()
+        while let Some(batch) = self.stop.begin_batch()
             && let Some((index, part)) = next()
         {
             let dir_context = DirContext {

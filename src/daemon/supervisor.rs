@@ -352,7 +352,7 @@ impl Supervisor {
         if self.schedule.is_periodic_due(now) {
             {
                 let _idle_io = IdleIoPriority::begin();
-                self.rescan_all(Cause::Periodic);
+                self.rescan_all(RescanCause::Periodic);
             }
             self.check_missed_events();
             self.enforce_all_limits();
@@ -524,7 +524,7 @@ impl Supervisor {
     fn enforce_limits(&mut self, index: usize) {
         let now = clock::now();
         let last_jump = self.clocks.read(now);
-        let trust = Trust {
+        let trust = ClockTrust {
             running: now.mono.since(self.started),
             since_jump: last_jump.map(|last_jump| now.mono.since(last_jump)),
         };

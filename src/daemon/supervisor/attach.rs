@@ -62,7 +62,7 @@ impl Supervisor {
     }
 
     /// Watches a root and scans it. Forgets the temps of a different directory that was at its path before.
-    pub(super) fn attach(&mut self, index: usize, cause: Cause) {
+    pub(super) fn attach(&mut self, index: usize, cause: RescanCause) {
         let root = self.root(index);
         if self.is_responding(index, &root) {
             self.attach_root(index, &root, cause);
@@ -88,7 +88,7 @@ impl Supervisor {
         false
     }
 
-    fn attach_root(&mut self, index: usize, root: &Root, cause: Cause) {
+    fn attach_root(&mut self, index: usize, root: &Root, cause: RescanCause) {
         self.watch_ancestors(index, root);
         let id = match RootId::of(&root.path) {
             Ok(id) => id,
@@ -135,7 +135,9 @@ impl Supervisor {
             Some(RootState::Gone | RootState::Denied | RootState::NoAnswer)
         );
         let cause = match cause {
-            Cause::Periodic | Cause::Overflow if replaced || was_unavailable => Cause::RootReturned,
+            RescanCause::Periodic | RescanCause::Overflow if replaced || was_unavailable => {
+                RescanCause::RootReturned
+            }
             cause => cause,
         };
         let Some(root_watch) = self.root_watches.get_mut(index) else {
@@ -149,7 +151,7 @@ impl Supervisor {
         }
         let path = root.path.clone();
         self.shared.emit(Event::Rescan { root: path, cause });
-        if cause == Cause::Startup && !root.policy.is_dry_run() {
+        if cause == RescanCause::Startup && !root.policy.is_dry_run() {
             // No temps are tracked here yet, so none is on its way to the quarantine.
             if let Ok(Some(quarantine)) = Quarantine::open_existing(&root.path, Some(id)) {
                 quarantine.remove_stale_slots();

@@ -24,13 +24,19 @@ use crate::watch::{RECURSIVE, Unwatched};
 impl Supervisor {
     /// Scans the directory `below` a root: watches the directories in it and tracks their temps. Returns whether that
     /// directory itself could be read.
-    pub(super) fn scan(&mut self, index: usize, root: &Root, below: &Path, cause: Cause) -> bool {
-        let is_start = cause == Cause::Startup;
-        let is_first = matches!(cause, Cause::Startup | Cause::RootReturned);
+    pub(super) fn scan(
+        &mut self,
+        index: usize,
+        root: &Root,
+        below: &Path,
+        cause: RescanCause,
+    ) -> bool {
+        let is_start = cause == RescanCause::Startup;
+        let is_first = matches!(cause, RescanCause::Startup | RescanCause::RootReturned);
         let (existing, has_started) = (self.shared.existing, self.has_started);
         // If nothing is missing, events or earlier scans have covered everything. A temp that is new now should have
         // been reported by an event.
-        let expects_events = cause == Cause::Periodic && self.nothing_is_missing();
+        let expects_events = cause == RescanCause::Periodic && self.nothing_is_missing();
         let (shared, started) = (Arc::clone(&self.shared), clock::mono());
         let id = self.active_roots.id(index);
         let recovers = !root.policy.is_dry_run();
@@ -53,9 +59,9 @@ impl Supervisor {
             let watched = root_watch.watched.get(dir.path())?;
             (!watched.hot.is_hot()).then_some(watched.since)
         };
-        let met = |met: Met<'_>| match met {
-            Met::Dir(dir) => {
-                if cause == Cause::Periodic {
+        let met = |met: ScanItem<'_>| match met {
+            ScanItem::Dir(dir) => {
+                if cause == RescanCause::Periodic {
                     IdleIoPriority::apply_to_child();
                 }
                 if RECURSIVE && !dir.below().as_os_str().is_empty() {
@@ -110,10 +116,10 @@ impl Supervisor {
             ScanItem::Denied(path, error) => {
                 guard(&denied).push((path.to_owned(), crate::error::copy(error)));
             }
-            Met::Elsewhere(path) => guard(&elsewhere).push(path.to_owned()),
+            ScanItem::NotEntered(path) => guard(&elsewhere).push(path.to_owned()),
             // A long walk counts as progress.
-            Met::Done(_) => shared.beat(CriticalThread::Supervisor),
-            Met::Claim(..) => {}
+            ScanItem::Done(_) => shared.beat(CriticalThread::Supervisor),
+            ScanItem::Claim(..) => {}
         };
         let walked = scan::scan(root, id, below, &met, &|| false);
         let (claims, denied) = (into_inner(claims), into_inner(denied));
