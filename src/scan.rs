@@ -219,7 +219,7 @@ pub fn find(
         Temp(PathBuf, OsString),
         Claim(PathBuf, OsString),
         Denied(PathBuf, io::Error),
-        Elsewhere(PathBuf),
+        NotEntered(PathBuf),
     }
     let (send, receive) = unbounded();
     let count = AtomicUsize::new(0);
@@ -228,7 +228,7 @@ pub fn find(
             ScanItem::Temp(dir, name) => FoundItem::Temp(dir.below().to_owned(), name.to_owned()),
             ScanItem::Claim(dir, name) => FoundItem::Claim(dir.below().to_owned(), name.to_owned()),
             ScanItem::Denied(path, error) => FoundItem::Denied(path.to_owned(), error::copy(error)),
-            ScanItem::NotEntered(path) => FoundItem::Elsewhere(path.to_owned()),
+            ScanItem::NotEntered(path) => FoundItem::NotEntered(path.to_owned()),
             ScanItem::Done(_) => return progress(count.load(Ordering::Relaxed)),
             ScanItem::Dir(_) => return,
         };
@@ -256,7 +256,7 @@ pub fn find(
             }
             FoundItem::Claim(below, name) => found.claims.push((below, name)),
             FoundItem::Denied(path, error) => denied(&path, &error),
-            FoundItem::Elsewhere(path) => found.not_entered.push(path),
+            FoundItem::NotEntered(path) => found.not_entered.push(path),
         }
     }
     close(last);
@@ -271,19 +271,19 @@ pub fn find(
 /// Returns a message about directories below a root that were not entered, with advice on how to include them. Returns
 /// `None` if there are no such directories.
 #[must_use]
-pub fn not_entered(root: &Root, elsewhere: &[PathBuf]) -> Option<String> {
+pub fn not_entered_message(root: &Root, directories: &[PathBuf]) -> Option<String> {
     const MAX_NAMED: usize = 3;
-    let names: Vec<String> = elsewhere
+    let names: Vec<String> = directories
         .iter()
         .take(MAX_NAMED)
         .map(|path| format!("{path:?}"))
         .collect();
     let first = names.join(", ");
-    let more = match elsewhere.len().saturating_sub(MAX_NAMED) {
+    let more = match directories.len().saturating_sub(MAX_NAMED) {
         0 => String::new(),
         more => format!(" and {more} more"),
     };
-    let what = match elsewhere.len() {
+    let what = match directories.len() {
         0 => return None,
         1 => "1 directory is another mount or subvolume and was".to_owned(),
         count => format!("{count} directories are other mounts or subvolumes and were"),

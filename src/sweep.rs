@@ -55,7 +55,7 @@ pub fn sweep(
     };
     let is_stopped = || stop.is_stopped();
     let mut found = scan::find(root, &mut denied, &|count| progress(0, count), &is_stopped)?;
-    if let Some(message) = scan::not_entered(root, &found.not_entered) {
+    if let Some(message) = scan::not_entered_message(root, &found.not_entered) {
         log::warn!("{message}");
     }
     let context = SweepContext {

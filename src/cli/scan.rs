@@ -128,7 +128,7 @@ fn scan_root(
         }
         found => found.map_err(|error| cannot_scan(root, &error))?,
     };
-    if let Some(what) = orphand::scan::not_entered(root, &found.not_entered) {
+    if let Some(what) = orphand::scan::not_entered_message(root, &found.not_entered) {
         log::warn!("{what}");
     }
     seen.skipped.extend(found.not_entered);

@@ -12,7 +12,7 @@ use super::temp_name::strip_uuid;
 
 /// The patterns of a rule that include a reserved name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TakenBy {
+pub enum IncludedBy {
     /// Only a pattern that is the whole name, without any wildcard.
     WholeName,
     /// Also a pattern whose literal end matches the row: `*.part`.
@@ -27,18 +27,18 @@ pub struct ReservedName {
     /// The kind of file, for messages to the user.
     pub kind: &'static str,
     /// The patterns of a rule that include these names.
-    pub taken_by: TakenBy,
+    pub included_by: IncludedBy,
 }
 
-const fn row(pattern: &'static str, kind: &'static str, taken_by: TakenBy) -> ReservedName {
+const fn row(pattern: &'static str, kind: &'static str, included_by: IncludedBy) -> ReservedName {
     ReservedName {
         pattern,
         kind,
-        taken_by,
+        included_by,
     }
 }
 
-use TakenBy::{Ending, WholeName};
+use IncludedBy::{Ending, WholeName};
 
 /// The reserved names.
 #[rustfmt::skip] // one row a line
@@ -109,13 +109,13 @@ impl fmt::Display for Reserved {
             Reserved::Listed(ReservedName {
                 pattern,
                 kind,
-                taken_by,
+                included_by,
             }) => {
-                let by = match taken_by {
-                    TakenBy::WholeName => {
+                let by = match included_by {
+                    IncludedBy::WholeName => {
                         "only a pattern that is the whole name includes it".into()
                     }
-                    TakenBy::Ending => {
+                    IncludedBy::Ending => {
                         format!("only a pattern with the same ending as {pattern} includes it")
                     }
                 };

@@ -15,7 +15,7 @@ use std::fmt;
 use std::os::unix::ffi::OsStrExt;
 
 use super::glob::{self, Alternative};
-use super::reserved::{self, Reserved, ReservedName, TakenBy};
+use super::reserved::{self, IncludedBy, Reserved, ReservedName};
 use globset::{Candidate, Glob, GlobSet};
 
 /// The pattern of a rule that sets none.
@@ -321,7 +321,7 @@ impl Names {
         }
         let includes = |row: &reserved::ReservedName, glob: &NameGlob| {
             let mut endings = glob.endings.iter();
-            row.taken_by == TakenBy::Ending
+            row.included_by == IncludedBy::Ending
                 && endings.any(|ending| row.has_ending(ending.as_bytes()))
                 && glob.set.is_match_candidate(&Candidate::from_bytes(name))
         };
@@ -401,7 +401,7 @@ impl Names {
     #[must_use]
     pub fn ineffective_globs(&self) -> Vec<(&str, &'static ReservedName)> {
         let row = |glob: &&NameGlob| {
-            let needs_whole_name = |row: &&ReservedName| row.taken_by == TakenBy::WholeName;
+            let needs_whole_name = |row: &&ReservedName| row.included_by == IncludedBy::WholeName;
             let row_of = |ending: &String| {
                 let mut rows = reserved::LIST.iter().filter(needs_whole_name);
                 rows.find(|row| row.has_ending(ending.as_bytes()))

@@ -204,7 +204,7 @@ impl Supervisor {
         };
         elsewhere.retain(|path| root_watch.not_entered.insert(path.clone()));
         elsewhere.sort_unstable();
-        if let Some(message) = scan::not_entered(root, &elsewhere) {
+        if let Some(message) = scan::not_entered_message(root, &elsewhere) {
             log::warn!("{message}");
         }
     }
