@@ -14,10 +14,10 @@ use crate::decide::judge::{Evidence, LeaseCoverage, Reason, Target, Verdict, jud
 use crate::decide::observation::{FileSize, Kind, Observation, UseState};
 use crate::decide::policy::Policy;
 use crate::decide::reserved::Reserved;
-use crate::decide::retention::{NeededSpace, Trust};
+use crate::decide::retention::{ClockTrust, NeededSpace};
 use crate::decide::time::{ClockJumpDetector, Mono, Now};
 use crate::decide::tracker::{Look, Next, Tracked};
-use crate::event::{Details, Disposed, Event, How, Subject};
+use crate::event::{Details, Disposed, Event, Settlement, Subject};
 use crate::evidence::container_pids::ContainerPids;
 use crate::evidence::locks::Locks;
 use crate::evidence::restore_marks::RestoreMarks;
@@ -26,7 +26,7 @@ use crate::evidence::writer_names::WriterNames;
 use crate::evidence::{
     self, EvidenceContext, FileId, LeaseThread, LeasedFile, ProcessScan, TempInfo,
 };
-use crate::journal::{Journal, Line};
+use crate::journal::{Journal, LineKind};
 use crate::json;
 use crate::look::{self, Dir, RootError, RootId};
 use crate::reap::quarantine::LimitContext;
@@ -471,7 +471,7 @@ impl<'a> Pass<'a> {
         let (removal, mut batch): (Vec<Removal>, Vec<Candidate>) = candidates.into_iter().unzip();
         rule!(
             "intents-are-written-first",
-            self.engine.journal.write(Line::Intent, &intents),
+            self.engine.journal.write(LineKind::Intent, &intents),
             without: (),
         );
         let batch_context = BatchContext {
@@ -540,7 +540,7 @@ impl<'a> Pass<'a> {
             journal_lines.push(json::event(&event, clock::wall()));
             events.push(event);
         }
-        self.engine.journal.write(Line::Outcome, &journal_lines);
+        self.engine.journal.write(LineKind::Outcome, &journal_lines);
         events.into_iter().for_each(&mut *self.emit);
     }
 
@@ -551,11 +551,12 @@ impl<'a> Pass<'a> {
             .filter(|(_, candidate)| matches!(candidate.verdict, Verdict::Quarantine(_)));
         let bytes = moves.map(|(removal, _)| removal.observation.allocated);
         let wanted = NeededSpace {
-            all: bytes.clone().fold(0, u64::saturating_add),
-            least: bytes.min().unwrap_or(0),
+            total: bytes.clone().fold(0, u64::saturating_add),
+            smallest: bytes.min().unwrap_or(0),
         };
         let (usage, dir_context) = (self.engine.reaper.usage(), self.dir_context);
-        if wanted.all == 0 || !usage.is_short_of(&dir_context.root.path, dir_context.id, wanted.all)
+        if wanted.total == 0
+            || !usage.is_short_of(&dir_context.root.path, dir_context.id, wanted.total)
         {
             return;
         }
@@ -564,7 +565,7 @@ impl<'a> Pass<'a> {
             journal: &self.engine.journal,
             lease_thread: self.lease_thread,
             // Nothing is dropped because of its age here.
-            trust: Trust::default(),
+            trust: ClockTrust::default(),
             wanted,
         };
         loop {
@@ -623,7 +624,7 @@ impl<'a> Pass<'a> {
                 reason,
                 holders,
                 retry: Some(answer.retry),
-                again: answer.reported_before,
+                reported_before: answer.reported_before,
                 details,
             });
         }
@@ -633,7 +634,7 @@ impl<'a> Pass<'a> {
         one.temp = None;
         if self.engine.verbose {
             let subject = self.subject(&one.name, None);
-            let how = How::Removed;
+            let how = Settlement::Removed;
             (self.emit)(Event::Settled { subject, how });
         }
     }
@@ -673,7 +674,7 @@ impl<'a> Pass<'a> {
             subject: self.subject(&temp_info.name, Some(seen)),
             quiet: temp_info.quiet,
             target: name.map(|name| self.path(name)),
-            target_is: one.evidence.target,
+            target_state: one.evidence.target,
             writer_pid: temp_info.parsed.pid,
             writer: self.engine.writers.of(file, temp_info.parsed.pid),
             freed: FileSize::default(),
@@ -745,7 +746,7 @@ pub fn recover(
                     subject: subject(&name, Some(size)),
                     quiet: Duration::ZERO,
                     target: None,
-                    target_is: Target::Unknown,
+                    target_state: Target::Unknown,
                     writer_pid: None,
                     writer: None,
                     freed: FileSize::default(),
@@ -756,7 +757,7 @@ pub fn recover(
             };
             engine
                 .journal
-                .write(Line::Outcome, &[json::event(&event, clock::wall())]);
+                .write(LineKind::Outcome, &[json::event(&event, clock::wall())]);
             emit(event);
             RecoveryOutcome::Done
         }
@@ -789,7 +790,7 @@ pub fn kept_claim(
         reason,
         holders: Vec::new(),
         retry,
-        again: false,
+        reported_before: false,
         details: Details::default(),
     }
 }

@@ -424,7 +424,7 @@ impl Temps {
         }
         self.map.shrink_to_fit();
         self.folders().shrink();
-        free_memory::give_back();
+        free_memory::trim();
     }
 
     /// Returns the numbers of waiting and of kept temps, the reasons, and the next deadline, for messages.

@@ -145,7 +145,7 @@ impl Graces {
     /// Returns the grace for a parsed name.
     #[must_use]
     pub fn of(&self, parsed: &ParsedName) -> Duration {
-        if parsed.random {
+        if parsed.is_random {
             self.random
         } else {
             self.fixed

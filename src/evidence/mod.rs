@@ -191,7 +191,7 @@ pub fn gather(
         None => false,
     };
     // Digits that read as a date may be a part of a flag's name. Only an empty file is asked whether it is one.
-    let random_name = temp_info.parsed.random
+    let random_name = temp_info.parsed.is_random
         && rule!(
             "empty-file-may-be-flag",
             fingerprint.size > 0
