@@ -180,9 +180,9 @@ impl LeasedFile {
         if !self.set_owner() {
             return UseState::Unknown;
         }
-        let hold = self.lease();
-        self.has_lease |= hold == UseState::Unused;
-        hold
+        let use_state = self.lease();
+        self.has_lease |= use_state == UseState::Unused;
+        use_state
     }
 
     fn lease(&self) -> UseState {

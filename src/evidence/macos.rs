@@ -79,9 +79,9 @@ impl LeaseThread {
 
     /// Checks whether any other process has `file` open or mapped.
     ///
-    /// [`UseState::InUse`] is certain. [`UseState::Unused`] has only the certainty that [`macos_hold::hold`] describes,
-    /// and may come from a walk that is a moment old. It allows the claim. The decisive checks come after the claim
-    /// ([`LeasedFile::acquire`], and the removal itself).
+    /// [`UseState::InUse`] is certain. [`UseState::Unused`] has only the certainty that [`macos_hold::use_state`]
+    /// describes, and may come from a walk that is a moment old. It allows the claim. The decisive checks come after
+    /// the claim ([`LeasedFile::acquire`], and the removal itself).
     #[must_use]
     pub fn lease(&self, file: OwnedFd) -> (UseState, LeasedFile) {
         // The walk compares files by the numbers that the process tables report for this descriptor.
@@ -189,7 +189,7 @@ impl LeasedFile {
             thorough: since.is_some() && !self.kernel_refuses,
         };
         let (held, examined) = self.walks.find(request, id.ino);
-        macos_hold::hold(&Facts {
+        macos_hold::use_state(&Facts {
             seen: held,
             // An error counts as not locked: a lock can only be one more reason to keep the file.
             locked: is_locked_by_others(self.file()).unwrap_or(false),

@@ -11,7 +11,7 @@ use std::io;
 use std::time::Duration;
 
 use crate::clock;
-use crate::decide::judge::{Evidence, Place, Writer};
+use crate::decide::judge::{DirProperties, Evidence, Writer};
 use crate::decide::observation::{Fingerprint, Holder, Observation, UseState};
 use crate::decide::policy::{self, Policy};
 use crate::decide::reserved::Reserved;
@@ -150,10 +150,10 @@ fn writer_of(pid: u32, temp_info: &TempInfo, context: EvidenceContext<'_>) -> Wr
                 pids.iter().copied().any(can_have)
             ) =>
         {
-            Writer::ContainerPids(pid)
+            Writer::InContainer(pid)
         }
         Ok(_) => Writer::Gone(pid),
-        Err(_) => rule!("failed-walk-keeps", Writer::Unseen(pid), without: Writer::Gone(pid)),
+        Err(_) => rule!("failed-walk-keeps", Writer::Unknown(pid), without: Writer::Gone(pid)),
     }
 }
 
@@ -168,7 +168,7 @@ pub fn gather(
     answer: (Option<&LeasedFile>, UseState),
     context: EvidenceContext<'_>,
 ) -> io::Result<(Evidence, FoundTarget)> {
-    let (leased, hold) = answer;
+    let (leased, use_state) = answer;
     let fingerprint = seen.fingerprint;
     let temp = ComparedTemp {
         seen: &seen,
@@ -176,24 +176,24 @@ pub fn gather(
     };
     let found = find_target(dir, context.policy, &temp_info.parsed, temp)?;
     let writer = match temp_info.parsed.pid {
-        None => Writer::Unnamed,
+        None => Writer::NoPid,
         Some(pid) => writer_of(pid, temp_info, context),
     };
     let is_locked = || {
         let by_file = system::is_locked(leased);
         by_file.unwrap_or_else(|| context.locks.is_locked(&fingerprint))
     };
-    let hold = match hold {
+    let use_state = match use_state {
         UseState::InUse | UseState::Unknown if is_locked() => UseState::Locked,
         // A process that locks the file has it open, so an unused file is not locked.
-        _ => hold,
+        _ => use_state,
     };
     let restored = match leased {
         Some(leased) => context.marks.has(leased.file(), &fingerprint)?,
         None => false,
     };
     // Digits that look like a date may be part of the name of a flag. Only an empty file can be a flag.
-    let random_name = temp_info.parsed.random
+    let random_name = temp_info.parsed.is_random
         && rule!(
             "empty-file-may-be-flag",
             fingerprint.size > 0
@@ -209,14 +209,14 @@ pub fn gather(
         quiet: temp_info.quiet,
         grace: temp_info.grace,
         unused: temp_info.unused,
-        place: Place {
+        dir: DirProperties {
             quarantine: context.quarantine,
             ..dir.place().clone()
         },
         our_uid: context.our_uid,
         writer,
         closed: temp_info.closed,
-        hold,
+        use_state,
         opened: rule!("unopened-is-not-asked", leased.is_some(), without: true),
         mappings_examined: context
             .process_scan

@@ -13,7 +13,7 @@ use std::path::{Component, Path, PathBuf};
 use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::Errno;
 
-use crate::decide::judge::{Dates, LeaseCoverage, Place};
+use crate::decide::judge::{Dates, DirProperties, LeaseCoverage};
 use crate::decide::observation::{Kind, Observation};
 use crate::decide::time::Wall;
 
@@ -67,7 +67,7 @@ pub struct Dir {
     fd: OwnedFd,
     path: PathBuf,
     below: PathBuf,
-    place: Place,
+    place: DirProperties,
     id: RootId,
 }
 
@@ -335,14 +335,14 @@ impl Dir {
     fn new(fd: OwnedFd, path: PathBuf, below: PathBuf, id: RootId) -> io::Result<Dir> {
         let FileSystemInfo {
             name,
-            lease_coverage: reach,
+            lease_coverage,
             dates,
         } = system::file_system(fd.as_fd())?;
-        let place = Place {
+        let place = DirProperties {
             dev: id.dev,
             mount: id.mount,
             file_system: name.into(),
-            reach,
+            lease_coverage,
             // Directories have inodes of the same size as files.
             dates: match dates {
                 Dates::FineIfBorn if id.born.is_none() => {
@@ -389,14 +389,14 @@ impl Dir {
     /// Returns the facts about the directory that the judge needs. Its field `quarantine` is always `false`: the caller
     /// sets it.
     #[must_use]
-    pub fn place(&self) -> &Place {
+    pub fn place(&self) -> &DirProperties {
         &self.place
     }
 
     /// Returns the uses of a file that prevent a lease on it in this directory.
     #[must_use]
     pub fn lease_coverage(&self) -> LeaseCoverage {
-        self.place.reach
+        self.place.lease_coverage
     }
 
     /// Calls `each` with every name in the directory, and with its kind if the file system reports it. Only the first

@@ -17,7 +17,7 @@ use crate::clock;
 use crate::decide::policy::Hot;
 use crate::decide::rate::{RateMeter, Threshold};
 use crate::decide::temp_name::Names;
-use crate::event::{Event, How, Subject};
+use crate::event::{Event, Settlement, Subject};
 use crate::root::{Root, is_own};
 use crate::temps::{SplitPath, Temps};
 use translate::{FsChange, NameCause, Translator};
@@ -158,8 +158,8 @@ impl FsWatcher {
             true => RecursiveMode::Recursive,
             false => RecursiveMode::NonRecursive,
         };
-        let how = WatchPathConfig::new(mode).with_dereference_symlinks(false);
-        Ok(watcher_handle.request(|watcher| watcher.watch_with(dir, how))?)
+        let config = WatchPathConfig::new(mode).with_dereference_symlinks(false);
+        Ok(watcher_handle.request(|watcher| watcher.watch_with(dir, config))?)
     }
 
     /// Removes the watch on `dir`, if there is one. Returns `false` if a thread could not read events as fast as they
@@ -356,7 +356,7 @@ impl Callback {
             FsChange::Gone(path, how) => {
                 if self.callback_context.temps.removed(&path) {
                     self.emit(&path, |subject, _| Event::Settled { subject, how });
-                } else if how == How::Renamed
+                } else if how == Settlement::Renamed
                     && self.reports_dirs
                     && !self.callback_context.temps.has_rejected()
                 {

@@ -53,9 +53,9 @@ impl RateProbe {
                 }
             },
         )?;
-        let how =
+        let config =
             WatchPathConfig::new(RecursiveMode::NonRecursive).with_dereference_symlinks(false);
-        watcher_handle.request(|watcher| watcher.watch_with(dir, how))?;
+        watcher_handle.request(|watcher| watcher.watch_with(dir, config))?;
         Ok(RateProbe {
             created,
             _watcher_handle: watcher_handle,

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use notify::event::{AccessKind, AccessMode, CreateKind, Event, EventKind, ModifyKind, RenameMode};
 
-use crate::event::How;
+use crate::event::Settlement;
 
 /// A possible change of the file system.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,7 +17,7 @@ pub enum FsChange {
     /// A temp was created at this path, or a file or directory was renamed to it.
     Appeared(PathBuf, NameCause),
     /// A temp was removed from this path or renamed.
-    Gone(PathBuf, How),
+    Gone(PathBuf, Settlement),
     /// A temp may or may not exist at this path (FSEvents merges several events).
     Unsure(PathBuf),
     /// A descriptor that could write the temp was closed.
@@ -78,14 +78,14 @@ impl Translator {
             },
             EventKind::Remove(notify::event::RemoveKind::Folder) => FsChange::Structure(path),
             EventKind::Remove(_) => match is_temp(&path) {
-                true => FsChange::Gone(path, How::Removed),
+                true => FsChange::Gone(path, Settlement::Removed),
                 false => FsChange::Nothing,
             },
             EventKind::Modify(ModifyKind::Name(RenameMode::From)) => match tracker {
                 None => FsChange::SelfGone(path),
                 Some(_) if is_temp(&path) => {
                     self.renamed = tracker;
-                    FsChange::Gone(path, How::Renamed)
+                    FsChange::Gone(path, Settlement::Renamed)
                 }
                 Some(_) => FsChange::Structure(path),
             },
@@ -156,7 +156,7 @@ mod tests {
                 removed,
                 "/r/a.tmp",
                 None,
-                FsChange::Gone(temp(), How::Removed),
+                FsChange::Gone(temp(), Settlement::Removed),
             ),
             (removed, "/r/a", None, FsChange::Nothing),
             (
@@ -169,7 +169,7 @@ mod tests {
                 name(RenameMode::From),
                 "/r/a.tmp",
                 Some(1),
-                FsChange::Gone(temp(), How::Renamed),
+                FsChange::Gone(temp(), Settlement::Renamed),
             ),
             (
                 name(RenameMode::From),

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use orphand::Watcher;
 use orphand::decide::policy::{Graces, Policy};
-use orphand::event::{Cause, Event, RootState};
+use orphand::event::{Event, RescanCause, RootState};
 use serde_json::Value;
 
 use crate::fake_env::{FakeEnv, Trouble};
@@ -751,7 +751,7 @@ fn a_watch_that_has_gone_silent() {
             matches!(
                 event,
                 Event::Rescan {
-                    cause: Cause::Overflow,
+                    cause: RescanCause::Overflow,
                     ..
                 }
             )
