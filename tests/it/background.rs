@@ -14,7 +14,7 @@ use orphand::decide::policy::{Graces, Policy};
 use orphand::reap::Hook;
 use serde_json::Value;
 
-use crate::sandbox::{Begin, DEADLINE, Sandbox, Watching, is, is_root, kept};
+use crate::sandbox::{DEADLINE, Sandbox, StartChild, WatchProcess, is, is_root, kept};
 
 /// A configuration file for the roots `names`, all with the grace `grace`.
 fn config(sandbox: &Sandbox, grace: &str, names: &[&str], more: &str) -> PathBuf {
@@ -30,23 +30,23 @@ fn config(sandbox: &Sandbox, grace: &str, names: &[&str], more: &str) -> PathBuf
 fn put(sandbox: &Sandbox, text: &str) -> PathBuf {
     let folder = sandbox.base().join("config/orphand");
     fs::create_dir_all(&folder).unwrap();
-    sandbox.give(&folder);
+    sandbox.chown_to_user(&folder);
     let (new, path) = (folder.join("new"), folder.join("config.toml"));
     fs::write(&new, text).unwrap();
-    sandbox.give(&new);
+    sandbox.chown_to_user(&new);
     fs::rename(&new, &path).unwrap();
     path
 }
 
-fn watch(sandbox: &Sandbox) -> Watching {
-    Watching::start(sandbox.command(["watch", "--json"]))
+fn watch(sandbox: &Sandbox) -> WatchProcess {
+    WatchProcess::start(sandbox.command(["watch", "--json"]))
 }
 
 /// Puts something in the place of the folder of locks, so that none can be made.
 fn no_locks(sandbox: &Sandbox) -> PathBuf {
     let runtime = sandbox.base().join("runtime");
     fs::create_dir_all(&runtime).unwrap();
-    sandbox.give(&runtime);
+    sandbox.chown_to_user(&runtime);
     let locks = runtime.join("orphand");
     fs::write(&locks, "no folder").unwrap();
     locks
@@ -79,7 +79,7 @@ fn a_root_that_is_listed_later_is_watched_and_one_that_is_not_any_more_is_left_a
     sandbox.write("a/left-alone.4194304.tmp", "");
     sandbox.write("b/y.4194304.tmp", "");
     watch.wait_for(is("reaped", "y.4194304.tmp"));
-    watch.outlive_a_sentinel_in(&sandbox, "b");
+    watch.wait_for_sentinel_in(&sandbox, "b");
     assert!(sandbox.has("a/left-alone.4194304.tmp"), "its rule is gone");
     // Its lock is free as well.
     sandbox
@@ -97,7 +97,7 @@ fn what_is_known_of_a_temp_stands_when_its_rule_changes() {
     sandbox.write("a/long.4194304.tmp", "");
     // A holder is remembered, and a shorter grace holds for what waits already.
     let mut shell = sandbox.shell();
-    shell.tell("exec 9>>a/held.tmp");
+    shell.run("exec 9>>a/held.tmp");
     config(&sandbox, "300ms", &["a"], "");
     watch.wait_for(is("reaped", "long.4194304.tmp"));
     watch.wait_for(kept("held.tmp", "in-use"));
@@ -154,11 +154,11 @@ fn what_is_left_alone_is_left_alone_by_other_rules() {
     sandbox.write("a/a.4194304.tmp", "");
     config(&sandbox, "1h", &["a"], "");
     let leaving = sandbox.command(["watch", "--json", "--existing", "leave"]);
-    let mut watch = Watching::start(leaving).ready();
+    let mut watch = WatchProcess::start(leaving).ready();
     sandbox.write("a/new.4194304.tmp", "");
     config(&sandbox, "200ms", &["a"], "");
     watch.wait_for(is("reaped", "new.4194304.tmp"));
-    watch.outlive_a_sentinel_in(&sandbox, "a");
+    watch.wait_for_sentinel_in(&sandbox, "a");
     assert!(sandbox.has("a/a.4194304.tmp"));
     watch.stop();
 }
@@ -181,7 +181,7 @@ fn a_root_that_another_works_on_is_not_ours_by_a_reload() {
     // To take up the new rules takes longer than the grace.
     (0..10_000).for_each(|n| fs::create_dir(sandbox.path(format!("b/{n}"))).unwrap());
     let other = sandbox.command(["watch", "--json", "--grace", "1h", "root/a"]);
-    let other = Watching::start(other).ready();
+    let other = WatchProcess::start(other).ready();
     let rules = "recursive = true\nsole_copy = \"reap\"\n";
     let report = format!("{rules}action = \"report\"");
     config(&sandbox, "100ms", &["b", "a"], &report);
@@ -200,7 +200,7 @@ fn a_root_that_another_works_on_is_not_ours_by_a_reload() {
     sandbox.write("b/b.4194304.tmp", "");
     let reaped = watch.wait_for(is("reaped", "b.4194304.tmp"));
     assert_eq!(reaped["dry_run"], false);
-    watch.outlive_a_sentinel_in(&sandbox, "b");
+    watch.wait_for_sentinel_in(&sandbox, "b");
     assert!(
         sandbox.has("a/a.4194304.tmp"),
         "the other one's grace is an hour"
@@ -226,7 +226,7 @@ fn a_root_that_another_works_on_is_not_ours_by_a_reload() {
 fn a_root_that_another_works_on_takes_nothing_from_one_inside_of_it() {
     let sandbox = Sandbox::new().dir("a").dir("a/inner");
     let other = sandbox.command(["watch", "--json", "--grace", "1h", "root/a"]);
-    let other = Watching::start(other).ready();
+    let other = WatchProcess::start(other).ready();
     let (outer, inner) = (sandbox.path("a"), sandbox.path("a/inner"));
     let rules = format!(
         "[defaults]\ngrace = \"200ms\"\nsole_copy = \"reap\"\n[[watch]]\npath = {inner:?}\n"
@@ -234,7 +234,7 @@ fn a_root_that_another_works_on_takes_nothing_from_one_inside_of_it() {
     put(&sandbox, &rules);
     let mut watch = watch(&sandbox).ready();
     let mut shell = sandbox.shell();
-    shell.tell("exec 9>>a/inner/held.tmp");
+    shell.run("exec 9>>a/inner/held.tmp");
     watch.wait_for(kept("held.tmp", "in-use"));
     let more = "recursive = true\nexclude = [\"inner/**\"]\n";
     put(
@@ -242,7 +242,7 @@ fn a_root_that_another_works_on_takes_nothing_from_one_inside_of_it() {
         &format!("{rules}[[watch]]\npath = {outer:?}\n{more}"),
     );
     watch.wait_for(|event| event["event"] == "root" && event["state"] == "denied");
-    shell.tell("exec 9>&-");
+    shell.run("exec 9>&-");
     watch.wait_for(is("reaped", "held.tmp"));
     watch.stop();
     other.stop();
@@ -259,13 +259,13 @@ fn a_root_without_a_lock_is_worked_on_by_other_rules_too() {
     config(&sandbox, "100ms", &["b", "a"], rules);
     let mut watch = watch(&sandbox).ready();
     let mut shell = sandbox.shell();
-    shell.tell("exec 9>>a/held.tmp");
+    shell.run("exec 9>>a/held.tmp");
     watch.wait_for(kept("held.tmp", "in-use"));
     config(&sandbox, "110ms", &["b", "a"], rules);
     watch.wait_for_nth(2, |event| {
         event["event"] == "rescan" && event["root"] == sandbox.path("a").to_str().unwrap()
     });
-    watch.outlive_a_sentinel_in(&sandbox, "a");
+    watch.wait_for_sentinel_in(&sandbox, "a");
     let stopped = watch.stop();
     assert_eq!(stopped.events.names("kept"), ["held.tmp"]);
     assert!(
@@ -283,15 +283,15 @@ fn a_root_that_another_works_on_by_now_is_let_go() {
     let sandbox = two_roots();
     let fake_env = match FakeEnv::new(&sandbox) {
         Ok(fake_env) => fake_env,
-        Err(why) => return crate::fixture::skipped(&why),
+        Err(why) => return crate::fixture::report_skipped(&why),
     };
     fake_env.set_queue(8);
     let locks = no_locks(&sandbox);
     let watch = sandbox.command(["watch", "--json", "--grace", "400ms", "root/a", "root/b"]);
-    let mut watch = Watching::start(fake_env.holds(watch)).ready();
+    let mut watch = WatchProcess::start(fake_env.apply_to(watch)).ready();
     fs::remove_file(&locks).unwrap();
     let other = sandbox.command(["watch", "--json", "--grace", "1h", "root/a"]);
-    let other = Watching::start(other).ready();
+    let other = WatchProcess::start(other).ready();
     // Known before events are lost, which makes it look at everything anew.
     watch.signal(libc::SIGSTOP);
     sandbox.write("a/a", "whole, to the last byte of it");
@@ -301,8 +301,8 @@ fn a_root_that_another_works_on_by_now_is_let_go() {
     }
     watch.signal(libc::SIGCONT);
     watch.wait_for(|event| event["event"] == "root" && event["state"] == "denied");
-    watch.outlive_a_sentinel_in(&sandbox, "b");
-    watch.outlive_a_sentinel_in(&sandbox, "b");
+    watch.wait_for_sentinel_in(&sandbox, "b");
+    watch.wait_for_sentinel_in(&sandbox, "b");
     assert!(
         sandbox.has("a/a.4194304.tmp"),
         "the other one's grace is an hour"
@@ -312,7 +312,7 @@ fn a_root_that_another_works_on_by_now_is_let_go() {
 }
 
 /// Makes temps until one of them is only reported: the rule has changed by then.
-fn until_reported(watch: &mut Watching, sandbox: &Sandbox) {
+fn until_reported(watch: &mut WatchProcess, sandbox: &Sandbox) {
     for n in 0.. {
         let name = format!("n{n}.4194304.tmp");
         sandbox.write(format!("a/{name}"), "");
@@ -332,14 +332,14 @@ fn a_wrong_file_leaves_the_rules_in_force_and_is_said() {
     put(&sandbox, "[defaults]\ngrace = 3\n");
     let place = format!("{}:2:9: 3 has no unit", path.display());
     until("the mistake on stderr", || watch.stderr().contains(&place));
-    watch.outlive_a_sentinel_in(&sandbox, "a");
+    watch.wait_for_sentinel_in(&sandbox, "a");
     let status = sandbox.run(["status", "--json"]).exit(0).stdout_json();
     let error = status["watchers"][0]["config_error"].as_str().unwrap();
     assert!(error.contains(&place), "{error}");
     sandbox
         .run(["status"])
         .exit(0)
-        .says("the rules from before are in force");
+        .stdout_has("the rules from before are in force");
     // A file that is gone is no wish to stop either.
     fs::remove_file(&path).unwrap();
     until("the missing file on stderr", || {
@@ -347,7 +347,7 @@ fn a_wrong_file_leaves_the_rules_in_force_and_is_said() {
             .stderr()
             .contains("no directory to watch: none was given, and there is no ")
     });
-    watch.outlive_a_sentinel_in(&sandbox, "a");
+    watch.wait_for_sentinel_in(&sandbox, "a");
     // Mended, it holds, and nothing is left of the mistake.
     config(&sandbox, "200ms", &["a", "b"], "");
     sandbox.write("b/y.4194304.tmp", "");
@@ -371,7 +371,7 @@ fn the_defaults_of_an_attached_watch_change_too() {
 
 #[test]
 fn status_tells_what_runs_and_what_it_does() {
-    Sandbox::each(|sandbox| {
+    Sandbox::for_each_user(|sandbox| {
         let sandbox = sandbox.dir("a");
         let none = sandbox.run(["status", "--json"]).exit(1).stdout_json();
         assert_eq!(none["running"], false);
@@ -379,7 +379,7 @@ fn status_tells_what_runs_and_what_it_does() {
         sandbox
             .run(["status"])
             .exit(1)
-            .says("no orphand is watching");
+            .stdout_has("no orphand is watching");
         config(&sandbox, "200ms", &["a"], "");
         let mut watch = watch(&sandbox).ready();
         sandbox.write("a/gone.json", "whole, to the last byte of it");
@@ -388,7 +388,7 @@ fn status_tells_what_runs_and_what_it_does() {
         watch.wait_for(is("reaped", "gone.json.tmp"));
         watch.wait_for(is("quarantined", "only.tmp"));
         let mut shell = sandbox.shell();
-        shell.tell("exec 9>>a/held.tmp");
+        shell.run("exec 9>>a/held.tmp");
         watch.wait_for(kept("held.tmp", "in-use"));
         let status = sandbox.run(["status", "--json"]).exit(0).stdout_json();
         let watcher = &status["watchers"][0];
@@ -413,13 +413,13 @@ fn status_tells_what_runs_and_what_it_does() {
         sandbox
             .run(["status"])
             .exit(0)
-            .says("1 kept as in-use")
-            .says(" freed in 1 temp")
-            .says("% full")
-            .says("1 file in quarantine (")
-            .says("the writer of \"gone.json\" left 1 temp (5 B) in ");
+            .stdout_has("1 kept as in-use")
+            .stdout_has(" freed in 1 temp")
+            .stdout_has("% full")
+            .stdout_has("1 file in quarantine (")
+            .stdout_has("the writer of \"gone.json\" left 1 temp (5 B) in ");
         watch.stop();
-        sandbox.run(["status"]).exit(1).says(" in 1 temp");
+        sandbox.run(["status"]).exit(1).stdout_has(" in 1 temp");
     });
 }
 
@@ -458,7 +458,7 @@ fn an_older_program_that_still_runs_is_said() {
     fs::copy(sandbox.binary(), &program).unwrap();
     let mut command = sandbox.program(&program);
     command.args(["watch", "--json"]);
-    let watch = Watching::start(command).ready();
+    let watch = WatchProcess::start(command).ready();
     let outdated = || {
         let status = sandbox.run(["status", "--json"]).exit(0).stdout_json();
         status["watchers"][0]["outdated"].clone()
@@ -471,7 +471,7 @@ fn an_older_program_that_still_runs_is_said() {
     sandbox
         .run(["status"])
         .exit(0)
-        .says("mend it: orphand service restart");
+        .stdout_has("mend it: orphand service restart");
     watch.stop();
 }
 
@@ -540,7 +540,7 @@ fn systemd_hears_when_it_is_ready_that_it_lives_and_that_it_ends() {
     let sandbox = two_roots();
     config(&sandbox, "100ms", &["a", "b"], "");
     let (mut systemd, notify) = Systemd::listen(&sandbox);
-    let mut watch = Watching::start(supervised(&sandbox, &notify));
+    let mut watch = WatchProcess::start(supervised(&sandbox, &notify));
     systemd.hear("READY=1");
     assert_eq!(
         systemd.hear("STATUS="),
@@ -567,7 +567,7 @@ fn a_degraded_start_is_ready_and_says_why_it_does_nothing() {
     let sandbox = two_roots();
     put(&sandbox, "grase = 1\n");
     let (mut systemd, notify) = Systemd::listen(&sandbox);
-    let mut watch = Watching::start(supervised(&sandbox, &notify));
+    let mut watch = WatchProcess::start(supervised(&sandbox, &notify));
     systemd.hear("READY=1");
     let status = systemd.hear("STATUS=");
     assert!(status.starts_with("STATUS=degraded: "), "{status}");
@@ -699,7 +699,7 @@ fn metrics_are_written_and_name_roots_and_reasons_only() {
         "12345",
     );
     let mut shell = sandbox.shell();
-    shell.tell("exec 9>>a/held.tmp");
+    shell.run("exec 9>>a/held.tmp");
     watch.wait_for(is(
         "reaped",
         "gone.json.4194000.0f8fad5b-d9cb-469f-a165-70867728950e.tmp",
@@ -788,7 +788,7 @@ fn a_full_disk_for_log_and_metrics_stops_nothing() {
         "[log]\nfile = \"/dev/full/x\"\n[metrics]\ntextfile = \"/dev/full/x.prom\"\nevery = \"1s\"",
     );
     let mut watch = watch(&sandbox).ready();
-    watch.outlive_a_sentinel_in(&sandbox, "a");
+    watch.wait_for_sentinel_in(&sandbox, "a");
     let stopped = watch.stop();
     assert!(
         stopped.stderr.contains("/dev/full/x.prom"),
@@ -842,7 +842,7 @@ fn a_writer_that_was_seen_is_named() {
     let mut watch = watch(&sandbox).ready();
     let mut shell = sandbox.shell();
     sandbox.write("a/s.json", "whole, to the last byte of it");
-    shell.tell("exec 9>a/s.json.$$.tmp");
+    shell.run("exec 9>a/s.json.$$.tmp");
     let temp = format!("s.json.{}.tmp", shell.pid());
     watch.wait_for(|event| event["event"] == "kept" && crate::sandbox::name(event) == temp);
     shell.kill();

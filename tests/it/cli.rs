@@ -7,7 +7,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use crate::contract;
-use crate::sandbox::{MOST_MEMORY, Sandbox, Watching, fifo, terminal};
+use crate::sandbox::{MAX_MEMORY, Sandbox, WatchProcess, fifo, terminal};
 
 /// What is expected of a stream.
 #[derive(Clone, Copy, Debug)]
@@ -50,7 +50,7 @@ const FEW: u64 = 40;
 /// the shortest grace, and the directories that a case needs.
 fn sandbox() -> Sandbox {
     let sandbox = Sandbox::new()
-        .descriptors(FEW)
+        .with_descriptor_limit(FEW)
         .file("a", "whole, to the last byte of it")
         .file("a.tmp", "partial")
         .file("b.4194304.tmp", "")
@@ -93,7 +93,7 @@ fn check_in(sandbox: &Sandbox, case: &Case) {
         }
     }
     assert!(
-        ran.peak <= MOST_MEMORY,
+        ran.peak <= MAX_MEMORY,
         "{} bytes of memory: {:?}",
         ran.peak,
         case.args
@@ -258,7 +258,7 @@ fn roots_that_are_too_broad() {
     for dir in system.chain(home) {
         for verb in [&["sweep", "--yes"][..], &["watch"]] {
             let args = [verb, &none, &[&dir]].concat();
-            let ran = sandbox.run(args).exit(2).silent();
+            let ran = sandbox.run(args).exit(2).prints_nothing();
             assert!(
                 ran.stderr.contains("--allow-broad-root"),
                 "{verb:?} {dir}: {}",
@@ -358,7 +358,7 @@ fn sweep_asks_nobody_where_nobody_is() {
         let ran = sandbox.run(args.iter().chain(&short));
         match dry_run {
             true => _ = ran.exit(0),
-            false => _ = ran.exit(2).silent().complains("--yes"),
+            false => _ = ran.exit(2).prints_nothing().stderr_has("--yes"),
         }
         assert_eq!(
             sandbox.listing(),
@@ -400,17 +400,17 @@ fn watch_without_anything_to_watch() {
     let (ours, theirs) = terminal();
     let mut command = sandbox.command(["watch"]);
     command.stdin(theirs);
-    let ran = sandbox.finish(command).exit(2).silent();
+    let ran = sandbox.finish(command).exit(2).prints_nothing();
     drop(ours);
-    ran.complains("orphand watch DIR").complains("[[watch]]");
+    ran.stderr_has("orphand watch DIR").stderr_has("[[watch]]");
 }
 
 /// A supervisor would start it again and again: for it, it stays up, and waits for the file.
 #[test]
 fn a_supervised_watch_waits_for_its_configuration() {
     let sandbox = sandbox();
-    let mut watching = Watching::start(sandbox.command(["watch", "--json"]));
-    let says = |watching: &Watching, words: &str| {
+    let mut watching = WatchProcess::start(sandbox.command(["watch", "--json"]));
+    let says = |watching: &WatchProcess, words: &str| {
         let end = Instant::now() + Duration::from_secs(60);
         while !watching.stderr().contains(words) {
             assert!(Instant::now() < end, "{words:?}: {}", watching.stderr());
@@ -425,7 +425,7 @@ fn a_supervised_watch_waits_for_its_configuration() {
     assert!(watching.events().of("ready").is_empty());
     sandbox.write("../config/orphand/config.toml", rule("100ms"));
     watching = watching.ready();
-    watching.outlive_a_sentinel(&sandbox);
+    watching.wait_for_sentinel(&sandbox);
     watching.stop();
 }
 
@@ -465,13 +465,13 @@ fn scan_and_its_exit_code() {
         let before = sandbox.snapshot();
         let ran = sandbox.run(args.iter().chain(grace)).exit(exit);
         assert_eq!(sandbox.snapshot(), before, "scan changes nothing");
-        assert!(ran.peak <= MOST_MEMORY, "{} bytes", ran.peak);
+        assert!(ran.peak <= MAX_MEMORY, "{} bytes", ran.peak);
     }
     sandbox()
         .run(["scan", "--grace", "100ms", "root"])
         .exit(0)
-        .says("2 orphans, ")
-        .says("remove them: orphand sweep");
+        .stdout_has("2 orphans, ")
+        .stdout_has("remove them: orphand sweep");
 }
 
 #[test]
@@ -597,7 +597,7 @@ fn the_environment_stands_between_flags_and_file() {
         .run(["scan", "--exit-code", "--grace", "1d", "root"])
         .exit(0);
     let wrong = sandbox().env("ORPHAND_GRACE", "30");
-    wrong.run(["scan", "root"]).exit(2).complains("30s");
+    wrong.run(["scan", "root"]).exit(2).stderr_has("30s");
     let kept = short().env("ORPHAND_ACTION", "report");
     kept.run(["sweep", "--yes", "root"]).exit(0);
     assert_eq!(kept.listing(), ["a", "a.tmp", "b.4194304.tmp"]);
@@ -621,11 +621,14 @@ fn a_duration_is_said_in_one_way() {
         };
         sandbox.write("../config/orphand/config.toml", rule(grace));
         let grace_is = format!("the grace is {said}\n");
-        sandbox.run(["config", "check"]).exit(0).says(&grace_is);
+        sandbox
+            .run(["config", "check"])
+            .exit(0)
+            .stdout_has(&grace_is);
         let explained = sandbox.run(["explain", "root/a.tmp"]).exit(0);
-        explained.says(&format!("its grace is {said}\n"));
+        explained.stdout_has(&format!("its grace is {said}\n"));
         let shown = sandbox.run(["config", "show"]).exit(0);
-        shown.says(&format!("grace = \"{typed}\""));
+        shown.stdout_has(&format!("grace = \"{typed}\""));
     }
     let sandbox = sandbox();
     let (mut ours, theirs) = terminal();
@@ -633,7 +636,7 @@ fn a_duration_is_said_in_one_way() {
     let mut command = sandbox.command(["sweep", "--grace", "60m", "root"]);
     command.stdin(theirs);
     let asked = sandbox.finish(command).exit(0);
-    asked.complains("that no process has used for 1 h?");
+    asked.stderr_has("that no process has used for 1 h?");
 }
 
 #[test]
@@ -650,30 +653,30 @@ fn a_wrong_variable_is_named() {
         ("ORPHAND_RECURSIVE", "maybe", "1, true, yes or on"),
     ] {
         let wrong = sandbox().env(name, value);
-        let ran = wrong.run(["scan", "root"]).exit(2).silent();
+        let ran = wrong.run(["scan", "root"]).exit(2).prints_nothing();
         assert!(!ran.stderr.contains("for '--"), "{name}: {}", ran.stderr);
-        ran.complains(&format!("'{value}' for '{name}'"))
-            .complains(says);
+        ran.stderr_has(&format!("'{value}' for '{name}'"))
+            .stderr_has(says);
     }
     // A flag is blamed where it is the flag's.
     let typed = sandbox().env("ORPHAND_GRACE", "bogus");
     let ran = typed.run(["scan", "--grace", "nonsense", "root"]).exit(2);
-    ran.complains("'nonsense' for '--grace <TIME>'");
+    ran.stderr_has("'nonsense' for '--grace <TIME>'");
     let both = sandbox().env("ORPHAND_GRACE", "7");
     let ran = both.run(["scan", "--grace", "7", "root"]).exit(2);
-    ran.complains("'7' for '--grace <TIME>'");
+    ran.stderr_has("'7' for '--grace <TIME>'");
     // And the right one of two that have the same value.
     let two = sandbox()
         .env("ORPHAND_OPEN", "x")
         .env("ORPHAND_CLOSED", "x");
     let ran = two.run(["scan", "--closed", "orphan", "root"]).exit(2);
-    ran.complains("'x' for 'ORPHAND_OPEN'");
+    ran.stderr_has("'x' for 'ORPHAND_OPEN'");
     use std::os::unix::ffi::OsStringExt;
     let bytes = std::ffi::OsString::from_vec(vec![0xff]);
     let ran = sandbox().env("ORPHAND_GRACE", bytes).run(["scan", "root"]);
-    ran.exit(2).complains("ORPHAND_GRACE is not UTF-8");
+    ran.exit(2).stderr_has("ORPHAND_GRACE is not UTF-8");
     let ran = sandbox().env("ORPHAND_LOG", "bogus").run(["scan", "root"]);
-    ran.exit(0).complains("ORPHAND_LOG").complains("warn");
+    ran.exit(0).stderr_has("ORPHAND_LOG").stderr_has("warn");
 }
 
 #[test]
@@ -699,7 +702,10 @@ fn an_empty_variable_counts_as_not_set() {
         let ran = empty.run(args).exit(10);
         assert_eq!(ran.stderr, "", "{args:?}");
     }
-    empty.run(["explain", "root/a.tmp"]).exit(0).says("young");
+    empty
+        .run(["explain", "root/a.tmp"])
+        .exit(0)
+        .stdout_has("young");
     empty.run(["quarantine", "list"]).exit(0);
     let shown = empty.run(["config", "show"]).exit(0);
     assert!(!shown.stdout.contains("ORPHAND_"), "{}", shown.stdout);
@@ -738,8 +744,8 @@ fn recursion_is_switched_by_flag_variable_and_file() {
     let filed = sandbox().file("../config/orphand/config.toml", deep);
     assert_eq!(orphans(&filed, &[]), 3);
     let ran = filed.run(["scan", "--recursive=perhaps", "root"]).exit(2);
-    ran.complains("'--recursive")
-        .complains("say 1, true, yes or on");
+    ran.stderr_has("'--recursive")
+        .stderr_has("say 1, true, yes or on");
 }
 
 /// A wrong configuration stops every command that reads it, and says where it is wrong.
@@ -752,18 +758,18 @@ fn a_wrong_configuration() {
     ] {
         let sandbox = sandbox();
         let args = verb.iter().chain(&["--config", "wrong.toml"]);
-        let ran = sandbox.run(args).exit(78).silent();
-        ran.complains("wrong.toml:3:1:")
-            .complains("did you mean")
-            .complains("grace");
+        let ran = sandbox.run(args).exit(78).prints_nothing();
+        ran.stderr_has("wrong.toml:3:1:")
+            .stderr_has("did you mean")
+            .stderr_has("grace");
         assert!(sandbox.has("a.tmp"));
     }
     let sandbox = sandbox().file(
         "../config/orphand/config.toml",
         "[defaults]\ngrace = \"30\"\n",
     );
-    let ran = sandbox.run(["scan", "root"]).exit(78).silent();
-    ran.complains("config.toml:2:").complains("30s");
+    let ran = sandbox.run(["scan", "root"]).exit(78).prints_nothing();
+    ran.stderr_has("config.toml:2:").stderr_has("30s");
 }
 
 #[test]

@@ -6,8 +6,8 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use crate::fake_env::FakeEnv;
-use crate::fixture::skipped;
-use crate::sandbox::{Begin, Sandbox, Watching, is, kept};
+use crate::fixture::report_skipped;
+use crate::sandbox::{Sandbox, StartChild, WatchProcess, is, kept};
 
 const GRACE: Duration = Duration::from_secs(2);
 /// The longest time between two ticks, by which the kernel dates files.
@@ -15,29 +15,29 @@ const TICK: Duration = Duration::from_millis(10);
 const WATCH: [&str; 5] = ["watch", "--json", "root", "--grace", "2s"];
 
 /// Takes a step while a temp waits.
-type Step = fn(&FakeEnv, &mut Watching, &Sandbox);
+type Step = fn(&FakeEnv, &mut WatchProcess, &Sandbox);
 
 /// A step in the middle of its grace, and one when it is nearly over.
 fn steps() -> [(&'static str, Step); 6] {
-    fn nothing(_: &FakeEnv, _: &mut Watching, _: &Sandbox) {}
-    fn forward(fake_env: &FakeEnv, _: &mut Watching, _: &Sandbox) {
+    fn nothing(_: &FakeEnv, _: &mut WatchProcess, _: &Sandbox) {}
+    fn forward(fake_env: &FakeEnv, _: &mut WatchProcess, _: &Sandbox) {
         fake_env.set_clock(10);
     }
-    fn back(fake_env: &FakeEnv, _: &mut Watching, _: &Sandbox) {
+    fn back(fake_env: &FakeEnv, _: &mut WatchProcess, _: &Sandbox) {
         fake_env.set_clock(-10);
     }
-    fn there_and_back(fake_env: &FakeEnv, watching: &mut Watching, sandbox: &Sandbox) {
+    fn there_and_back(fake_env: &FakeEnv, watching: &mut WatchProcess, sandbox: &Sandbox) {
         forward(fake_env, watching, sandbox);
         // Long enough that somebody looks at it.
         std::thread::sleep(GRACE / 4);
         back(fake_env, watching, sandbox);
     }
     /// A scan finds it, with a date that is ten years old by now.
-    fn forward_and_lost(fake_env: &FakeEnv, watching: &mut Watching, sandbox: &Sandbox) {
+    fn forward_and_lost(fake_env: &FakeEnv, watching: &mut WatchProcess, sandbox: &Sandbox) {
         forward(fake_env, watching, sandbox);
         lose(watching, sandbox);
     }
-    fn back_and_lost(fake_env: &FakeEnv, watching: &mut Watching, sandbox: &Sandbox) {
+    fn back_and_lost(fake_env: &FakeEnv, watching: &mut WatchProcess, sandbox: &Sandbox) {
         back(fake_env, watching, sandbox);
         lose(watching, sandbox);
     }
@@ -52,7 +52,7 @@ fn steps() -> [(&'static str, Step); 6] {
 }
 
 /// More happens at once than the queue holds.
-fn lose(watching: &mut Watching, sandbox: &Sandbox) {
+fn lose(watching: &mut WatchProcess, sandbox: &Sandbox) {
     watching.signal(libc::SIGSTOP);
     for n in 0..50 {
         sandbox.write(n.to_string(), "");
@@ -64,11 +64,11 @@ fn lose(watching: &mut Watching, sandbox: &Sandbox) {
 /// A temp that is made now goes, but not before its grace by the real clock.
 #[track_caller]
 fn goes_in_time(
-    watching: &mut Watching,
+    watching: &mut WatchProcess,
     sandbox: &Sandbox,
     temp: &str,
     what: &str,
-    meanwhile: impl FnOnce(&mut Watching),
+    meanwhile: impl FnOnce(&mut WatchProcess),
 ) {
     let made = Instant::now();
     sandbox.write(temp, "");
@@ -85,10 +85,10 @@ fn the_wall_clock_is_set_by_years() {
         let sandbox = Sandbox::new();
         let fake_env = match FakeEnv::new(&sandbox) {
             Ok(fake_env) => fake_env,
-            Err(why) => return skipped(&why),
+            Err(why) => return report_skipped(&why),
         };
         fake_env.set_queue(30);
-        let mut watching = Watching::start(fake_env.holds(sandbox.command(WATCH))).ready();
+        let mut watching = WatchProcess::start(fake_env.apply_to(sandbox.command(WATCH))).ready();
         goes_in_time(&mut watching, &sandbox, "a.4194304.tmp", what, |watching| {
             std::thread::sleep(GRACE / 4);
             step(&fake_env, watching, &sandbox);
@@ -111,7 +111,7 @@ fn what_is_left_alone_is_of_the_future() {
     let sandbox = Sandbox::new().file("a.4194304.tmp", "").file(claim, "");
     let fake_env = match FakeEnv::new(&sandbox) {
         Ok(fake_env) => fake_env,
-        Err(why) => return skipped(&why),
+        Err(why) => return report_skipped(&why),
     };
     fake_env.set_clock(-10);
     let leave = [
@@ -123,9 +123,9 @@ fn what_is_left_alone_is_of_the_future() {
         "--existing",
         "leave",
     ];
-    let mut watching = Watching::start(fake_env.holds(sandbox.command(leave))).ready();
-    watching.outlive_a_sentinel(&sandbox);
-    watching.outlive_a_sentinel(&sandbox);
+    let mut watching = WatchProcess::start(fake_env.apply_to(sandbox.command(leave))).ready();
+    watching.wait_for_sentinel(&sandbox);
+    watching.wait_for_sentinel(&sandbox);
     assert!(sandbox.has("a.4194304.tmp"));
     assert!(sandbox.has("b.4194304.tmp"), "a claim has its name back");
     watching.stop().exit(0);
@@ -138,10 +138,10 @@ fn a_temp_that_is_found_when_the_clock_was_set() {
         let sandbox = Sandbox::new();
         let fake_env = match FakeEnv::new(&sandbox) {
             Ok(fake_env) => fake_env,
-            Err(why) => return skipped(&why),
+            Err(why) => return report_skipped(&why),
         };
         fake_env.set_queue(8);
-        let mut watching = Watching::start(fake_env.holds(sandbox.command(WATCH))).ready();
+        let mut watching = WatchProcess::start(fake_env.apply_to(sandbox.command(WATCH))).ready();
         let what = format!("{years} years");
         watching.signal(libc::SIGSTOP);
         for n in 0..20 {
@@ -168,14 +168,14 @@ fn a_held_temp_and_a_clock_that_jumps() {
     let sandbox = Sandbox::new().file("a", "whole, to the last byte of it");
     let fake_env = match FakeEnv::new(&sandbox) {
         Ok(fake_env) => fake_env,
-        Err(why) => return skipped(&why),
+        Err(why) => return report_skipped(&why),
     };
-    let mut watching = Watching::start(fake_env.holds(sandbox.command(WATCH))).ready();
+    let mut watching = WatchProcess::start(fake_env.apply_to(sandbox.command(WATCH))).ready();
     let mut shell = sandbox.shell();
-    assert!(shell.tell("exec 3> a.4194304.tmp"));
+    assert!(shell.run("exec 3> a.4194304.tmp"));
     watching.wait_for(kept("a.4194304.tmp", "in-use"));
     fake_env.set_clock(10);
-    assert!(shell.tell("exec 3>&-"));
+    assert!(shell.run("exec 3>&-"));
     let closed = Instant::now();
     fake_env.set_clock(-10);
     watching.wait_for(is("reaped", "a.4194304.tmp"));
@@ -189,9 +189,9 @@ fn a_clock_that_is_set_forward_empties_no_quarantine() {
     let sandbox = Sandbox::new();
     let fake_env = match FakeEnv::new(&sandbox) {
         Ok(fake_env) => fake_env,
-        Err(why) => return skipped(&why),
+        Err(why) => return report_skipped(&why),
     };
-    let mut watching = Watching::start(fake_env.holds(sandbox.command(WATCH))).ready();
+    let mut watching = WatchProcess::start(fake_env.apply_to(sandbox.command(WATCH))).ready();
     for (n, years) in [0, 10, -10, 20].into_iter().enumerate() {
         fake_env.set_clock(years);
         sandbox.write(format!("t{n}.4194304.tmp"), "the only copy");
@@ -213,7 +213,7 @@ fn a_clock_that_is_set_forward_empties_no_quarantine() {
 /// A machine that has been awake for years, or for a moment: clocks of a time namespace.
 #[test]
 fn the_clocks_since_boot_are_years_off() {
-    Sandbox::each(|sandbox| {
+    Sandbox::for_each_user(|sandbox| {
         let up = std::fs::read_to_string("/proc/uptime").unwrap();
         let up: f64 = up.split(' ').next().unwrap().parse().unwrap();
         let years = 10 * 365 * 24 * 60 * 60;
@@ -233,7 +233,7 @@ fn the_clocks_since_boot_are_years_off() {
             // One that lies there already, young: its date is true, what the clocks say is not.
             let before = Instant::now();
             sandbox.write("before.4194304.tmp", "");
-            let mut watching = Watching::start(command);
+            let mut watching = WatchProcess::start(command);
             watching.wait_for(is("reaped", "before.4194304.tmp"));
             // The kernel dates a file by its last tick: so much older does it look.
             let took = before.elapsed() + TICK;
@@ -250,7 +250,7 @@ fn the_clocks_since_boot_are_years_off() {
 fn a_machine_that_has_just_booted() {
     // Much longer than what any temp has to wait once it is found.
     const GRACE: Duration = Duration::from_secs(5);
-    Sandbox::each(|sandbox| {
+    Sandbox::for_each_user(|sandbox| {
         let sandbox = sandbox.file("a.4194304.tmp", "").aged(GRACE);
         let up = std::fs::read_to_string("/proc/uptime").unwrap();
         let up: f64 = up.split(' ').next().unwrap().parse().unwrap();
@@ -260,7 +260,7 @@ fn a_machine_that_has_just_booted() {
         };
         command.args(["--grace", "5s"]);
         let began = Instant::now();
-        let mut watching = Watching::start(command);
+        let mut watching = WatchProcess::start(command);
         watching.wait_for(is("reaped", "a.4194304.tmp"));
         let took = began.elapsed();
         assert!(
@@ -284,7 +284,7 @@ fn shifted(sandbox: &Sandbox, monotonic: i64, boot: i64) -> Option<Command> {
     match unshare(Path::new("true"), &[]).collect_output() {
         Ok(ran) if ran.status.success() => Some(unshare(sandbox.binary(), &WATCH[..3])),
         other => {
-            skipped(&format!("no time namespace can be had: {other:?}"));
+            report_skipped(&format!("no time namespace can be had: {other:?}"));
             None
         }
     }

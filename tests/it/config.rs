@@ -9,8 +9,8 @@ use orphand::decide::policy::Policy;
 use orphand::reap::{Outcome, Reaper};
 use serde_json::Value;
 
-use crate::fixture::{BELOW, Fixture, OLD, TEMP};
-use crate::sandbox::{Ran, Sandbox, Watching, is, mode, name, terminal};
+use crate::fixture::{Fixture, SUBDIR, TEMP, TEMP_CONTENT};
+use crate::sandbox::{CommandResult, Sandbox, WatchProcess, is, mode, name, terminal};
 
 const OLD_ENOUGH: Duration = Duration::from_millis(150);
 
@@ -30,11 +30,11 @@ fn configured(sandbox: Sandbox, text: &str) -> Sandbox {
 
 /// It ended over the file, and says where.
 #[track_caller]
-fn wrong(ran: Ran, place: &str, words: &[&str]) {
-    let ran = ran.exit(78).silent();
+fn wrong(ran: CommandResult, place: &str, words: &[&str]) {
+    let ran = ran.exit(78).prints_nothing();
     words.iter().fold(
-        ran.complains(&format!("config.toml:{place}: ")),
-        |ran, words| ran.complains(words),
+        ran.stderr_has(&format!("config.toml:{place}: ")),
+        |ran, words| ran.stderr_has(words),
     );
 }
 
@@ -45,7 +45,7 @@ fn value<'a>(shown: &'a Value, key: &str) -> (&'a Value, &'a str) {
 
 #[test]
 fn a_file_is_made_once_and_switches_nothing_on() {
-    Sandbox::each(|sandbox| {
+    Sandbox::for_each_user(|sandbox| {
         let file = sandbox.path(FILE);
         let file = sandbox
             .base()
@@ -53,21 +53,24 @@ fn a_file_is_made_once_and_switches_nothing_on() {
         sandbox
             .run(["config", "init"])
             .exit(0)
-            .says(&format!("wrote {}", file.display()))
-            .says("orphand config check");
+            .stdout_has(&format!("wrote {}", file.display()))
+            .stdout_has("orphand config check");
         assert_eq!(mode(&file), 0o600, "it says what may be deleted");
         assert_eq!(mode(file.parent().unwrap()), 0o700);
         let beside = fs::read_dir(file.parent().unwrap()).unwrap();
         assert_eq!(beside.count(), 1, "and no temp of ours");
-        sandbox.run(["config", "check"]).exit(0).says("is right");
+        sandbox
+            .run(["config", "check"])
+            .exit(0)
+            .stdout_has("is right");
         let json = sandbox.run(["config", "check", "--json"]).exit(0);
         assert_eq!(json.stdout_json()["roots"], serde_json::json!([]));
         // Whatever stands there by now is somebody's.
         fs::write(&file, "mine").unwrap();
-        let again = sandbox.run(["config", "init"]).exit(1).silent();
+        let again = sandbox.run(["config", "init"]).exit(1).prints_nothing();
         again
-            .complains("is there already")
-            .complains("--config FILE");
+            .stderr_has("is there already")
+            .stderr_has("--config FILE");
         assert_eq!(fs::read(&file).unwrap(), b"mine");
     });
 }
@@ -81,19 +84,22 @@ fn a_file_is_made_where_it_is_wanted() {
     assert_eq!(made["path"], file.to_str().unwrap());
     assert!(file.exists() && !sandbox.has(FILE));
     let by_variable = Sandbox::new().env("ORPHAND_CONFIG", "v.toml");
-    by_variable.run(["config", "init", "-q"]).exit(0).silent();
+    by_variable
+        .run(["config", "init", "-q"])
+        .exit(0)
+        .prints_nothing();
     assert!(by_variable.base().join("v.toml").exists());
     // A symlink that leads nowhere is followed nowhere.
     let sandbox = Sandbox::new();
     symlink("elsewhere", sandbox.base().join("link.toml")).unwrap();
     let linked = sandbox.run(["config", "init", "--config", "link.toml"]);
-    linked.exit(1).complains("is there already");
+    linked.exit(1).stderr_has("is there already");
     assert!(!sandbox.base().join("elsewhere").exists());
     let beyond = sandbox.run(["config", "init", "--config", "link.toml/x.toml"]);
     beyond
         .exit(1)
-        .complains("cannot make")
-        .complains("link.toml");
+        .stderr_has("cannot make")
+        .stderr_has("link.toml");
 }
 
 #[test]
@@ -101,13 +107,13 @@ fn a_file_that_may_not_be_made() {
     let sandbox = Sandbox::ordinary();
     let folder = sandbox.base().join("config");
     fs::set_permissions(&folder, fs::Permissions::from_mode(0o500)).unwrap();
-    let ran = sandbox.run(["config", "init"]).exit(1).silent();
+    let ran = sandbox.run(["config", "init"]).exit(1).prints_nothing();
     fs::set_permissions(&folder, fs::Permissions::from_mode(0o700)).unwrap();
-    ran.complains("cannot make").complains("--config FILE");
+    ran.stderr_has("cannot make").stderr_has("--config FILE");
     let nowhere = Sandbox::new().env("HOME", "").env("XDG_CONFIG_HOME", "x");
     for verb in ["init", "path"] {
-        let ran = nowhere.run(["config", verb]).exit(1).silent();
-        ran.complains("HOME").complains("--config FILE");
+        let ran = nowhere.run(["config", verb]).exit(1).prints_nothing();
+        ran.stderr_has("HOME").stderr_has("--config FILE");
     }
 }
 
@@ -118,10 +124,11 @@ fn what_a_right_file_is_about() {
         + &rule("later", "");
     let sandbox = configured(Sandbox::new().dir("inner"), &text);
     let ran = sandbox.run(["config", "check"]).exit(0);
-    let ran = ran.says("config.toml is right, and lists 3 directories:");
-    let ran = ran.says("root (and below it, without inner) for *.tmp");
-    let ran = ran.says("root/inner (not below it) for *.tmp; the grace is 10 s\n");
-    ran.says("later (not below it)").says("not there yet");
+    let ran = ran.stdout_has("config.toml is right, and lists 3 directories:");
+    let ran = ran.stdout_has("root (and below it, without inner) for *.tmp");
+    let ran = ran.stdout_has("root/inner (not below it) for *.tmp; the grace is 10 s\n");
+    ran.stdout_has("later (not below it)")
+        .stdout_has("not there yet");
     let json = sandbox.run(["config", "check", "--json"]).exit(0);
     let base = sandbox.base();
     let roots = ["root", "root/inner", "later"].map(|root| base.join(root));
@@ -129,24 +136,27 @@ fn what_a_right_file_is_about() {
         "path": base.join("config/orphand/config.toml"), "ok": true, "error": null, "roots": roots,
     });
     assert_eq!(json.stdout_json(), want);
-    sandbox.run(["config", "check", "-q"]).exit(0).silent();
+    sandbox
+        .run(["config", "check", "-q"])
+        .exit(0)
+        .prints_nothing();
 }
 
 #[test]
 fn without_a_file_it_is_said_where_it_was_looked_for() {
     let sandbox = Sandbox::new();
     let ran = sandbox.run(["config", "check"]).exit(0);
-    ran.says("there is no configuration file")
-        .says("$XDG_CONFIG_HOME")
-        .says("config/orphand/config.toml is not there")
-        .says("home/.config/orphand/config.toml is not there");
+    ran.stdout_has("there is no configuration file")
+        .stdout_has("$XDG_CONFIG_HOME")
+        .stdout_has("config/orphand/config.toml is not there")
+        .stdout_has("home/.config/orphand/config.toml is not there");
     let json = sandbox.run(["config", "check", "--json"]).exit(0);
     let want = serde_json::json!({"path": null, "ok": true, "error": null, "roots": []});
     assert_eq!(json.stdout_json(), want);
     // One that is named must be there.
     let named = ["config", "check", "--config", "x.toml"];
-    let ran = sandbox.run(named).exit(78).silent();
-    ran.complains("x.toml: cannot be read");
+    let ran = sandbox.run(named).exit(78).prints_nothing();
+    ran.stderr_has("x.toml: cannot be read");
     let json = sandbox.run([&named[..], &["--json"]].concat()).exit(78);
     let error = &json.stdout_json()["error"];
     assert_eq!(
@@ -179,7 +189,7 @@ fn the_first_mistake_has_a_line_and_a_column() {
     // A name that would do something to the terminal does not.
     sandbox.write("../\u{1b}[2J.toml", "x = 1");
     let ran = sandbox.run(["config", "check", "--config", "\u{1b}[2J.toml"]);
-    ran.exit(78).complains(r"\u{1b}[2J.toml:1:1: ");
+    ran.exit(78).stderr_has(r"\u{1b}[2J.toml:1:1: ");
 }
 
 /// Two rules for one temp stop whoever reads the file.
@@ -280,7 +290,7 @@ fn roots_that_are_refused() {
         sandbox.run(["sweep", "-n", "root"]).exit(0);
     }
     sandbox.write(FILE, "[[watch]]\npath = \"/usr\"\nbroad = true");
-    sandbox.run(["config", "check"]).exit(0).says("/usr");
+    sandbox.run(["config", "check"]).exit(0).stdout_has("/usr");
 }
 
 #[test]
@@ -368,7 +378,10 @@ fn what_is_shown_can_be_used_as_the_file() {
         + "[log]\nfile = \"~/x.log\"\nmax_size = \"1001kB\"\n[metrics]\ntextfile = \"/m/a.prom\"\n";
     let sandbox = configured(Sandbox::new(), &text);
     let shown = sandbox.run(["config", "show"]).exit(0);
-    let shown = shown.says("grace = \"90s\"").says("# line 7\n").stdout;
+    let shown = shown
+        .stdout_has("grace = \"90s\"")
+        .stdout_has("# line 7\n")
+        .stdout;
     sandbox.write("../again.toml", &shown);
     let again = ["config", "show", "--json", "--config", "again.toml"];
     let again = sandbox.run(again).exit(0).stdout_json();
@@ -406,39 +419,39 @@ fn settings_that_were_typed_wrong_are_wrong_usage() {
     let ran = sandbox
         .run(["config", "show", "--closed", "settled"])
         .exit(2);
-    ran.silent().complains("--open reap");
+    ran.prints_nothing().stderr_has("--open reap");
     let ran = sandbox.run(["config", "show", "--name", "["]).exit(2);
-    ran.silent().complains("[");
+    ran.prints_nothing().stderr_has("[");
     // Without a file, too.
     let sandbox = Sandbox::new();
     let shown = sandbox.run(["config", "show", "--grace", "7s"]).exit(0);
     shown
-        .says("# no configuration file\n")
-        .says("grace = \"7s\"");
+        .stdout_has("# no configuration file\n")
+        .stdout_has("grace = \"7s\"");
     let ran = sandbox
         .run(["config", "show", "--closed", "settled"])
         .exit(2);
-    ran.silent().complains("--open reap");
+    ran.prints_nothing().stderr_has("--open reap");
 }
 
 #[test]
 fn where_the_file_is_looked_for() {
     let sandbox = Sandbox::new();
     let base = sandbox.base().to_str().unwrap().to_owned();
-    let only = |ran: Ran, path: &str| {
+    let only = |ran: CommandResult, path: &str| {
         let ran = ran.exit(0);
         assert_eq!(ran.stdout, format!("{base}/{path}\n"));
         ran
     };
     let usual = "config/orphand/config.toml";
     only(sandbox.run(["config", "path"]), usual)
-        .complains("config/orphand/config.toml is not there  <-")
-        .complains("home/.config/orphand/config.toml is not there\n");
+        .stderr_has("config/orphand/config.toml is not there  <-")
+        .stderr_has("home/.config/orphand/config.toml is not there\n");
     sandbox.write(FILE, "wrong");
     only(sandbox.run(["config", "path"]), usual)
-        .complains("config/orphand/config.toml is there  <-");
+        .stderr_has("config/orphand/config.toml is there  <-");
     let named = ["config", "path", "--config", "x/y.toml"];
-    only(sandbox.run(named), "x/y.toml").complains("--config: ");
+    only(sandbox.run(named), "x/y.toml").stderr_has("--config: ");
     let quiet = only(sandbox.run(["config", "path", "-q"]), usual);
     assert_eq!(quiet.stderr, "");
     let json = sandbox
@@ -453,9 +466,9 @@ fn where_the_file_is_looked_for() {
         sandbox.run(["config", "path"]),
         "home/.config/orphand/config.toml",
     );
-    ran.complains("its variable is not set");
+    ran.stderr_has("its variable is not set");
     let sandbox = sandbox.env("ORPHAND_CONFIG", "z.toml");
-    only(sandbox.run(["config", "path"]), "z.toml").complains("ORPHAND_CONFIG: ");
+    only(sandbox.run(["config", "path"]), "z.toml").stderr_has("ORPHAND_CONFIG: ");
 }
 
 /// Temps that are excluded by a name, a way and a folder, and some that are not.
@@ -565,7 +578,7 @@ fn a_file_that_is_excluded_is_explained_as_none_of_ours() {
 
 #[test]
 fn a_watch_leaves_what_is_excluded() {
-    let watch = |sandbox: &Sandbox, mut watching: Watching| {
+    let watch = |sandbox: &Sandbox, mut watching: WatchProcess| {
         for file in TAKEN {
             watching.wait_for(is("reaped", file.rsplit('/').next().unwrap()));
         }
@@ -582,9 +595,9 @@ fn a_watch_leaves_what_is_excluded() {
         }
         sandbox.write("new/n.4194304.tmp", "");
         watching.wait_for(is("reaped", "n.4194304.tmp"));
-        watching.outlive_a_sentinel(sandbox);
-        watching.outlive_a_sentinel_in(sandbox, "sub");
-        watching.outlive_a_sentinel_in(sandbox, "new");
+        watching.wait_for_sentinel(sandbox);
+        watching.wait_for_sentinel_in(sandbox, "sub");
+        watching.wait_for_sentinel_in(sandbox, "new");
         for file in [
             "keep.2.tmp",
             "cache/j.4194304.tmp",
@@ -618,8 +631,8 @@ fn a_folder_that_gets_an_excluded_name() {
     sandbox.write("sub/a.4194304.tmp", "");
     fs::rename(sandbox.path("sub"), sandbox.path("cache")).unwrap();
     sandbox.write("cache/b.4194304.tmp", "");
-    watching.outlive_a_sentinel(&sandbox);
-    watching.outlive_a_sentinel(&sandbox);
+    watching.wait_for_sentinel(&sandbox);
+    watching.wait_for_sentinel(&sandbox);
     assert!(sandbox.has("cache/a.4194304.tmp") && sandbox.has("cache/b.4194304.tmp"));
     let stopped = watching.stop().exit(0);
     assert_eq!(
@@ -661,8 +674,8 @@ fn a_directory_in_another_one_has_its_own_rule() {
         sandbox.root().to_str().unwrap(),
         "another inner"
     );
-    watching.outlive_a_sentinel(&sandbox);
-    watching.outlive_a_sentinel(&sandbox);
+    watching.wait_for_sentinel(&sandbox);
+    watching.wait_for_sentinel(&sandbox);
     for kept in [
         "inner/a.4194304.tmp",
         "inner/deep/b.4194304.tmp",
@@ -709,11 +722,11 @@ fn what_is_excluded_is_not_reaped_either() {
         let outcome = fixture.reap_by(&Reaper::new());
         (outcome, fixture)
     };
-    for glob in [BELOW, TEMP, "agent/*.tmp", "**/*.tmp", "sessions.*"] {
+    for glob in [SUBDIR, TEMP, "agent/*.tmp", "**/*.tmp", "sessions.*"] {
         let (outcome, fixture) = reap(glob);
         assert!(matches!(outcome, Outcome::Settled), "{glob}: {outcome:?}");
-        fixture.has_only(OLD, &fixture.temp, glob);
-        fixture.is_tidy(glob);
+        fixture.assert_only_at(TEMP_CONTENT, &fixture.temp, glob);
+        fixture.assert_no_leftovers(glob);
     }
     let (outcome, fixture) = reap("another/*.tmp");
     assert!(matches!(outcome, Outcome::Reaped { .. }), "{outcome:?}");
@@ -753,7 +766,7 @@ fn a_configuration_file_is_a_regular_file_of_at_most_1_mb() {
             // It stays open, as that of a terminal or of a program that goes on.
             let (reader, _writer) = std::io::pipe().unwrap();
             command.stdin(reader);
-            let ran = sandbox.finish(command).exit(78).silent();
+            let ran = sandbox.finish(command).exit(78).prints_nothing();
             for word in words {
                 assert!(ran.stderr.contains(word), "{verb:?} {file}: {}", ran.stderr);
             }

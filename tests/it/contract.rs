@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 
 /// What a field may hold.
 #[derive(Clone, Copy)]
-enum Is {
+enum FieldType {
     /// A string.
     Text,
     /// One of these words.
@@ -30,9 +30,9 @@ enum Is {
     Holders,
 }
 
-use Is::*;
+use FieldType::*;
 
-type Fields = &'static [(&'static str, Is)];
+type Fields = &'static [(&'static str, FieldType)];
 
 const FILE: Fields = &[
     ("path", Path),
@@ -216,13 +216,13 @@ fn check_fields(object: &Map<String, Value>, fields: Fields) {
         let value = object.get(*name);
         let value = value.unwrap_or_else(|| panic!("no field {name:?} in {object:?}"));
         assert!(
-            holds(*is, name, value, object),
+            matches_type(*is, name, value, object),
             "field {name:?} in {object:?}"
         );
     }
 }
 
-fn holds(is: Is, name: &str, value: &Value, object: &Map<String, Value>) -> bool {
+fn matches_type(is: FieldType, name: &str, value: &Value, object: &Map<String, Value>) -> bool {
     match is {
         Text => value.is_string(),
         Word(words) => value.as_str().is_some_and(|word| words.contains(&word)),
@@ -257,7 +257,7 @@ fn is_path(text: &Value, bytes: Option<&Value>) -> bool {
         None => true,
         Some(bytes) => {
             let bytes = bytes.as_str().expect("base64 is a string");
-            let bytes = decoded(bytes);
+            let bytes = decode_base64(bytes);
             std::str::from_utf8(&bytes).is_err() && String::from_utf8_lossy(&bytes) == text
         }
     };
@@ -265,7 +265,7 @@ fn is_path(text: &Value, bytes: Option<&Value>) -> bool {
 }
 
 /// Standard base64 with padding.
-pub(crate) fn decoded(text: &str) -> Vec<u8> {
+pub(crate) fn decode_base64(text: &str) -> Vec<u8> {
     base64::engine::general_purpose::STANDARD
         .decode(text)
         .expect("standard base64")
@@ -284,7 +284,7 @@ pub(crate) fn is_time(time: &str) -> bool {
 }
 
 #[test]
-fn the_shape_of_a_time() {
+fn only_utc_with_milliseconds_is_a_time() {
     for (time, good) in [
         ("2025-11-22T17:46:04.123Z", true),
         ("2025-11-22T17:46:04Z", false),

@@ -6,11 +6,11 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use crate::sandbox::{Begin, Ran, Sandbox};
+use crate::sandbox::{CommandResult, Sandbox, StartChild};
 
 /// The checks of a run with `--json`, each of them whole.
 #[track_caller]
-fn checks(ran: &Ran) -> Vec<Value> {
+fn checks(ran: &CommandResult) -> Vec<Value> {
     let document = ran.stdout_json();
     let checks = document["checks"].as_array().unwrap().clone();
     for check in &checks {
@@ -69,14 +69,14 @@ fn snapshot(sandbox: &Sandbox) -> Vec<String> {
 
 #[test]
 fn a_root_where_all_is_well() {
-    Sandbox::each(|sandbox| {
+    Sandbox::for_each_user(|sandbox| {
         let sandbox = sandbox
             .file("a", "whole, to the last byte of it")
             .file("a.tmp", "x")
             .dir("below");
         let before = snapshot(&sandbox);
         let people = sandbox.run(["doctor", "root"]).exit(0);
-        let people = people.says("nothing is in orphand's way");
+        let people = people.stdout_has("nothing is in orphand's way");
         for check in [
             "root",
             "file-system",
@@ -195,14 +195,15 @@ fn roots_that_orphand_does_not_work_on() {
         sandbox
             .run(["doctor", dir])
             .exit(3)
-            .says("one thing is in orphand's way");
+            .stdout_has("one thing is in orphand's way");
     }
     // A directory may have the name of a command.
     let named = checks(&sandbox.run(["doctor", "--json", "watch"]).exit(3));
     stands(&named, "root", "trouble", "does not exist");
     // One that is well does not make up for it, and is looked at all the same.
     let both = sandbox.run(["doctor", "missing", "root"]).exit(3);
-    both.says("it does not exist").says("listed and written");
+    both.stdout_has("it does not exist")
+        .stdout_has("listed and written");
     assert!(!sandbox.base().join("missing").exists());
 }
 
@@ -270,7 +271,7 @@ mod linux {
     use std::time::{Duration, Instant};
 
     use super::*;
-    use crate::sandbox::{is_root, raw};
+    use crate::sandbox::{is_root, path_bytes};
 
     fn skipped(why: &str) {
         eprintln!("SKIPPED: {why}");
@@ -285,7 +286,7 @@ mod linux {
             command
         };
         if !unshare(&["true"])
-            .ended()
+            .run_to_end()
             .is_ok_and(|status| status.success())
         {
             skipped(&format!("unshare {namespaces:?} does not work here"));
@@ -307,7 +308,7 @@ mod linux {
     /// The limits of a user namespace are its own: those of the machine are left alone.
     #[test]
     fn few_inotify_watches() {
-        Sandbox::each(|sandbox| {
+        Sandbox::for_each_user(|sandbox| {
             let sandbox = configured(sandbox);
             let namespace = ["--user", "--map-root-user"];
             let lower = |limit: &str, to| format!("echo {to} > /proc/sys/user/max_inotify_{limit}");
@@ -349,7 +350,7 @@ mod linux {
 
     #[test]
     fn in_a_pid_namespace() {
-        Sandbox::each(|sandbox| {
+        Sandbox::for_each_user(|sandbox| {
             let sandbox = configured(sandbox);
             let blind = [
                 "--user",
@@ -429,7 +430,7 @@ mod linux {
             Ok(sandbox) => sandbox,
             Err(why) => return skipped(&why),
         };
-        let mut filler = fs::File::create(sandbox.on_it("filler")).unwrap();
+        let mut filler = fs::File::create(sandbox.disk_path("filler")).unwrap();
         while filler.write_all(&[b'x'; 4096]).is_ok() {}
         let doctor = || checks(&sandbox.run(["doctor", "--json", "disk/root"]).exit(0));
         let full = doctor();
@@ -437,7 +438,7 @@ mod linux {
         stands(&full, "disk", "warning", "orphand scan ");
         // No names are left either: not even an empty file can be made.
         for n in 0.. {
-            if fs::File::create(sandbox.on_it(&format!("filler-{n}"))).is_err() {
+            if fs::File::create(sandbox.disk_path(&format!("filler-{n}"))).is_err() {
                 break;
             }
         }
@@ -467,7 +468,7 @@ mod linux {
 
     impl Dead {
         fn new(dir: &Path) -> std::io::Result<Dead> {
-            let path = std::ffi::CString::new(raw(dir)).unwrap();
+            let path = std::ffi::CString::new(path_bytes(dir)).unwrap();
             let (class, add) = (
                 libc::FAN_CLASS_CONTENT | libc::FAN_CLOEXEC,
                 libc::FAN_MARK_ADD,
@@ -545,13 +546,13 @@ mod linux {
         let doctor = || checks(&sandbox.run(["doctor", "--json", "disk/root"]).exit(0));
         stands(&doctor(), "names", "ok", "capitals matter");
         let mut chattr = std::process::Command::new("chattr");
-        chattr.arg("+F").arg(sandbox.on_it("root"));
-        if !chattr.ended().is_ok_and(|status| status.success()) {
+        chattr.arg("+F").arg(sandbox.disk_path("root"));
+        if !chattr.run_to_end().is_ok_and(|status| status.success()) {
             return skipped("chattr +F");
         }
         stands(&doctor(), "names", "ok", "*.tmp does not take X.TMP");
         // What is seen without making a file.
-        fs::set_permissions(sandbox.on_it("root"), fs::Permissions::from_mode(0o500)).unwrap();
+        fs::set_permissions(sandbox.disk_path("root"), fs::Permissions::from_mode(0o500)).unwrap();
         let closed = checks(&sandbox.run(["doctor", "--json", "disk/root"]).exit(3));
         stands(&closed, "names", "ok", "*.tmp does not take X.TMP");
     }

@@ -41,7 +41,7 @@ __attribute__((constructor)) static void begin(void) {
     real_init = dlsym(RTLD_NEXT, "inotify_init1");
     real_wait = dlsym(RTLD_NEXT, "epoll_wait");
     real_close = dlsym(RTLD_NEXT, "close");
-    const char *path = getenv("ORPHAND_TEST_WORLD");
+    const char *path = getenv("ORPHAND_TEST_ENV");
     int fd = path ? open(path, O_RDWR | O_CLOEXEC) : -1;
     if (fd < 0)
         return;

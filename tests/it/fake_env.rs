@@ -7,7 +7,7 @@ use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::process::Command;
 
-use crate::sandbox::{Begin, Sandbox, is_sanitized};
+use crate::sandbox::{Sandbox, StartChild, is_sanitized};
 
 /// What the program believes is kept in a file that it has mapped.
 pub(crate) struct FakeEnv {
@@ -18,11 +18,11 @@ pub(crate) struct FakeEnv {
 
 /// What happens to the next of its threads that hears something.
 #[derive(Clone, Copy)]
-pub(crate) enum Trouble {
+pub(crate) enum ThreadFault {
     /// Waiting for events fails, which notify does not survive.
-    Die = 1,
+    WaitFails = 1,
     /// Reading events fails, now and for ever.
-    Error = 2,
+    ReadFails = 2,
 }
 
 const YEAR: i64 = 365 * 24 * 60 * 60;
@@ -47,41 +47,41 @@ impl FakeEnv {
         let shared = File::create_new(&file).unwrap();
         shared.set_len(24).unwrap();
         for path in [&shim, &file] {
-            sandbox.give(path);
+            sandbox.chown_to_user(path);
         }
         Ok(FakeEnv { shim, file, shared })
     }
 
     /// Has `command` run in it.
-    pub(crate) fn holds(&self, mut command: Command) -> Command {
+    pub(crate) fn apply_to(&self, mut command: Command) -> Command {
         command.env("LD_PRELOAD", &self.shim);
-        command.env("ORPHAND_TEST_WORLD", &self.file);
+        command.env("ORPHAND_TEST_ENV", &self.file);
         command
     }
 
     /// The wall clock is set so many years ahead of the machine's.
     pub(crate) fn set_clock(&self, years: i64) {
-        self.put(0, years * YEAR);
+        self.store(0, years * YEAR);
     }
 
     /// The queue of events holds so many.
     pub(crate) fn set_queue(&self, events: i64) {
-        self.put(8, events);
+        self.store(8, events);
     }
 
     /// Trouble comes, once.
-    pub(crate) fn trouble(&self, trouble: Trouble) {
-        self.put(16, trouble as i64);
+    pub(crate) fn inject_fault(&self, trouble: ThreadFault) {
+        self.store(16, trouble as i64);
     }
 
     /// Whether the trouble has come to somebody.
-    pub(crate) fn has_struck(&self) -> bool {
+    pub(crate) fn fault_has_occurred(&self) -> bool {
         let mut value = [0; 8];
         self.shared.read_exact_at(&mut value, 16).unwrap();
         i64::from_ne_bytes(value) == 0
     }
 
-    fn put(&self, at: u64, value: i64) {
+    fn store(&self, at: u64, value: i64) {
         self.shared.write_all_at(&value.to_ne_bytes(), at).unwrap();
     }
 }

@@ -114,11 +114,11 @@ fn done(command: &mut Command) -> Result<(), String> {
 
 /// Does `test` on each file system that can be had here.
 fn on_each(megabytes: u64, test: impl Fn(&Disk)) {
-    alone(&[As::Mounts], || {
+    in_own_process(&[RunAs::OwnMounts], || {
         for system in SYSTEMS {
             match Disk::new(system, megabytes) {
                 Ok(disk) => test(&disk),
-                Err(why) => skipped(&format!("{system}: {why}")),
+                Err(why) => report_skipped(&format!("{system}: {why}")),
             }
         }
     });
@@ -132,7 +132,7 @@ fn an_orphan_goes() {
         assert_eq!(*dir.place().file_system, *disk.system);
         let event = fixture.judge(TEMP);
         disk.went(&event);
-        fixture.has_only(WHOLE, &fixture.target, disk.system);
+        fixture.assert_only_at(TARGET_CONTENT, &fixture.target, disk.system);
         assert!(!fixture.temp.exists(), "{}", disk.system);
         let moved = usize::from(!matches!(event, Event::Reaped(_)));
         assert_eq!(fixture.files().len(), 1 + moved, "{}", disk.system);
@@ -164,11 +164,11 @@ fn what_is_held_stays() {
                     // the table of locks has the other number: it is held all the same.
                     let said = reason == want || reason == Reason::InUse;
                     assert!(said, "{what}: {reason}");
-                    fixture.has_only(OLD, &fixture.temp, &what);
+                    fixture.assert_only_at(TEMP_CONTENT, &fixture.temp, &what);
                 }
                 Event::Quarantined { reason, .. } if unseen => {
                     assert_eq!(reason, Some(Reason::CannotTell), "{what}");
-                    assert_eq!(fixture.copies(OLD).len(), 1, "{what}");
+                    assert_eq!(fixture.copies(TEMP_CONTENT).len(), 1, "{what}");
                 }
                 event => panic!("{what}: {event:?}"),
             }
@@ -201,12 +201,12 @@ fn the_only_copy_is_moved_and_comes_back_as_it_was() {
         let Event::Quarantined { id: Some(id), .. } = fixture.judge(TEMP) else {
             panic!("{}: it is not moved", disk.system);
         };
-        let moved = fixture.quarantine().join(&id).join(BELOW).join(TEMP);
+        let moved = fixture.quarantine().join(&id).join(SUBDIR).join(TEMP);
         assert_eq!(was(&moved), before, "{}", disk.system);
         let room = Quarantine::open_existing(&fixture.root.path, None)
             .unwrap()
             .unwrap();
-        let dir = Dir::open_below(&fixture.root.path, None, Path::new(BELOW)).unwrap();
+        let dir = Dir::open_below(&fixture.root.path, None, Path::new(SUBDIR)).unwrap();
         let stored = room.stored().unwrap();
         assert!(
             matches!(stored.as_slice(), [one] if one.id == id),
@@ -258,12 +258,12 @@ fn replaced_in_every_window() {
     on_each(16, |disk| {
         for step in Step::ALL {
             // What the verdict is on overlayfs is known only when it is asked for.
-            let end = Instant::now() + LONG;
+            let end = Instant::now() + TIMEOUT;
             let verdicts = [Verdict::Reap, Verdict::Quarantine(Some(Reason::CannotTell))];
             for verdict in verdicts.into_iter().cycle() {
                 let fixture = disk.fixture();
                 let temp = fixture.temp.clone();
-                let stunt = Stunt::new(step, move || {
+                let stunt = AtStep::new(step, move || {
                     let other = temp.with_extension("new");
                     fs::write(&other, b"another file").unwrap();
                     fs::rename(&other, &temp).unwrap();
@@ -271,9 +271,9 @@ fn replaced_in_every_window() {
                 let reaper = Reaper::new().with_hook(Some(stunt.hook.clone()));
                 let outcome = fixture.reap_as(&reaper, verdict);
                 let what = format!("{}, before {step:?}: {outcome:?}", disk.system);
-                fixture.is_tidy(&what);
+                fixture.assert_no_leftovers(&what);
                 if stunt.steps().contains(&step) {
-                    fixture.has_only(b"another file", &fixture.temp, &what);
+                    fixture.assert_only_at(b"another file", &fixture.temp, &what);
                     break;
                 }
                 assert_eq!(disk.system, "overlayfs", "{what}");
@@ -295,7 +295,7 @@ fn a_claim_of_a_crash_is_put_in_order() {
             let claim = format!(".orphand-0123456789abcdef-{TEMP}");
             fs::rename(&fixture.temp, fixture.dir.join(claim)).unwrap();
             let events = fixture.sweep();
-            let copies = fixture.copies(OLD);
+            let copies = fixture.copies(TEMP_CONTENT);
             let moved = events
                 .iter()
                 .any(|event| matches!(event, Event::Quarantined { .. }));
@@ -311,7 +311,7 @@ fn a_claim_of_a_crash_is_put_in_order() {
                 "{}",
                 disk.system
             );
-            fixture.is_tidy(disk.system);
+            fixture.assert_no_leftovers(disk.system);
         }
     });
 }
@@ -333,7 +333,7 @@ fn a_full_disk() {
         let events = fixture.sweep();
         assert_eq!(events.len(), ORPHANS, "{}: {events:?}", disk.system);
         events.iter().for_each(|event| disk.went(event));
-        fixture.has_only(&whole, &fixture.target, disk.system);
+        fixture.assert_only_at(&whole, &fixture.target, disk.system);
         assert_eq!(
             fs::read_dir(&fixture.dir).unwrap().count(),
             1,
@@ -381,7 +381,7 @@ fn where_leases_are_refused() {
                     }
                     event => panic!("{event:?}"),
                 }
-                fixture.has_only(OLD, &fixture.temp, "");
+                fixture.assert_only_at(TEMP_CONTENT, &fixture.temp, "");
             }
         };
         // A thread that is refused them once is refused them for ever.
@@ -414,10 +414,10 @@ fn whole_seconds() -> Result<Disk, String> {
 /// nothing, though its temp is older than a short grace whenever it is looked at.
 #[test]
 fn a_rewriter_of_equal_length_loses_nothing_where_dates_are_of_whole_seconds() {
-    alone(&[As::Mounts], || {
+    in_own_process(&[RunAs::OwnMounts], || {
         let disk = match whole_seconds() {
             Ok(disk) => disk,
-            Err(why) => return skipped(&why),
+            Err(why) => return report_skipped(&why),
         };
         let grace = Duration::from_millis(500);
         let policy = Policy {
@@ -436,7 +436,7 @@ fn a_rewriter_of_equal_length_loses_nothing_where_dates_are_of_whole_seconds() {
                 let end = Instant::now() + Duration::from_secs(8);
                 let (mut writes, mut lost) = (0, 0);
                 while Instant::now() < end {
-                    fs::write(&temp, OLD).unwrap();
+                    fs::write(&temp, TEMP_CONTENT).unwrap();
                     // Longer than half the grace that was asked for, shorter than half of the raised one.
                     std::thread::sleep(Duration::from_millis(700));
                     writes += 1;
@@ -462,7 +462,7 @@ fn a_rewriter_of_equal_length_loses_nothing_where_dates_are_of_whole_seconds() {
             "of {writes} writes: {reaped:?}"
         );
         // What is left for good is removed all the same, when its raised grace is over.
-        fs::write(&fixture.temp, OLD).unwrap();
+        fs::write(&fixture.temp, TEMP_CONTENT).unwrap();
         let written = Instant::now();
         let event = fixture.judge(TEMP);
         assert!(matches!(event, Event::Reaped(_)), "{event:?}");

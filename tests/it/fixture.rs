@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-pub(crate) use crate::sandbox::Begin;
+pub(crate) use crate::sandbox::StartChild;
 use orphand::clock;
 use orphand::decide::judge::{LeaseCoverage, Reason, Verdict};
 use orphand::decide::policy::{Graces, Policy};
@@ -37,24 +37,24 @@ use orphand::stop::Stop;
 use tempfile::TempDir;
 
 /// What a killed writer left.
-pub(crate) const OLD: &[u8] = b"what the dead writer wrote";
+pub(crate) const TEMP_CONTENT: &[u8] = b"what the dead writer wrote";
 /// The name that it left it under.
 pub(crate) const TEMP: &str = "sessions.json.4f1c2d3e-5a6b-4c7d-8e9f-0a1b2c3d4e5f.tmp";
 /// The name that it was to get.
 pub(crate) const TARGET: &str = "sessions.json";
 /// What stands there: no less than the temp holds, because both are written within one tick of the clock.
-pub(crate) const WHOLE: &[u8] = b"the last good state, from the first byte to the last";
+pub(crate) const TARGET_CONTENT: &[u8] = b"the last good state, from the first byte to the last";
 /// The directory that they lie in, below the root.
-pub(crate) const BELOW: &str = "agent";
+pub(crate) const SUBDIR: &str = "agent";
 /// No condition of these tests takes longer to come, on however slow a machine.
-pub(crate) const LONG: Duration = Duration::from_secs(60);
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(60);
 /// The grace of these tests.
 pub(crate) const GRACE: Duration = Duration::from_millis(100);
 
 /// A root, a directory below it, and a directory outside of it.
 pub(crate) struct Fixture {
     home: PathBuf,
-    _removed_in_the_end: Option<TempDir>,
+    _temp_dir: Option<TempDir>,
     pub(crate) root: Root,
     pub(crate) dir: PathBuf,
     pub(crate) outside: PathBuf,
@@ -64,7 +64,7 @@ pub(crate) struct Fixture {
 
 /// A file that lies somewhere on a stage.
 #[derive(Debug)]
-pub(crate) struct Found {
+pub(crate) struct FoundFile {
     pub(crate) path: PathBuf,
     pub(crate) ino: u64,
     pub(crate) bytes: Vec<u8>,
@@ -91,20 +91,20 @@ impl Fixture {
     /// The same in a directory of one's own choice.
     pub(crate) fn within(home: TempDir) -> Fixture {
         let path = canonical(home.path());
-        fs::create_dir_all(path.join("root").join(BELOW)).unwrap();
+        fs::create_dir_all(path.join("root").join(SUBDIR)).unwrap();
         fs::create_dir(path.join("outside")).unwrap();
         let fixture = Fixture {
-            _removed_in_the_end: Some(home),
+            _temp_dir: Some(home),
             ..Fixture::at(path)
         };
-        fs::write(&fixture.target, WHOLE).unwrap();
-        fs::write(&fixture.temp, OLD).unwrap();
+        fs::write(&fixture.target, TARGET_CONTENT).unwrap();
+        fs::write(&fixture.temp, TEMP_CONTENT).unwrap();
         fixture
     }
 
     /// The one that another process has made at `home`.
     pub(crate) fn at(home: PathBuf) -> Fixture {
-        let dir = home.join("root").join(BELOW);
+        let dir = home.join("root").join(SUBDIR);
         Fixture {
             root: Fixture::root(&home.join("root"), Fixture::policy()),
             temp: dir.join(TEMP),
@@ -112,7 +112,7 @@ impl Fixture {
             dir,
             outside: home.join("outside"),
             home,
-            _removed_in_the_end: None,
+            _temp_dir: None,
         }
     }
 
@@ -150,9 +150,9 @@ impl Fixture {
     }
 
     /// Every regular file on the stage.
-    pub(crate) fn files(&self) -> Vec<Found> {
+    pub(crate) fn files(&self) -> Vec<FoundFile> {
         let mut found = Vec::new();
-        files_in(&self.home, &mut found);
+        collect_files(&self.home, &mut found);
         found
     }
 
@@ -164,7 +164,7 @@ impl Fixture {
 
     /// This content lies there and nowhere else.
     #[track_caller]
-    pub(crate) fn has_only(&self, bytes: &[u8], path: &Path, what: &str) {
+    pub(crate) fn assert_only_at(&self, bytes: &[u8], path: &Path, what: &str) {
         let copies = self.copies(bytes);
         let text = String::from_utf8_lossy(bytes);
         assert!(
@@ -175,9 +175,9 @@ impl Fixture {
 
     /// No claim is left that nobody is at work on any more, and no folder without a file in it.
     #[track_caller]
-    pub(crate) fn is_tidy(&self, what: &str) {
+    pub(crate) fn assert_no_leftovers(&self, what: &str) {
         let mut litter = Vec::new();
-        names_in(&self.home, &mut |path, is_dir| {
+        walk_tree(&self.home, &mut |path, is_dir| {
             let name = path
                 .file_name()
                 .unwrap_or_default()
@@ -207,7 +207,7 @@ impl Fixture {
     pub(crate) fn reap_opened(&self, hook: Hook) -> Outcome {
         let lease_thread = LeaseThread::new();
         let reaper = Reaper::new().with_hook(Some(hook));
-        self.reap_asking(
+        self.reap_with(
             &lease_thread,
             &reaper,
             self.opened(&lease_thread, self.verdict()),
@@ -226,11 +226,11 @@ impl Fixture {
     }
 
     pub(crate) fn candidate(&self, verdict: Verdict) -> Candidate {
-        self.candidate_called(TEMP, verdict)
+        self.candidate_named(TEMP, verdict)
     }
 
-    pub(crate) fn candidate_called(&self, name: &str, verdict: Verdict) -> Candidate {
-        let dir = Dir::open_below(&self.root.path, None, Path::new(BELOW)).unwrap();
+    pub(crate) fn candidate_named(&self, name: &str, verdict: Verdict) -> Candidate {
+        let dir = Dir::open_below(&self.root.path, None, Path::new(SUBDIR)).unwrap();
         let name = OsStr::new(name);
         let seen = dir.observe(name).unwrap().expect("the temp");
         let temp_info = TempInfo {
@@ -254,7 +254,7 @@ impl Fixture {
     /// The same, opened by the look, as a pass hands it on.
     pub(crate) fn opened(&self, lease_thread: &LeaseThread, verdict: Verdict) -> Candidate {
         let candidate = self.candidate(verdict);
-        let dir = Dir::open_below(&self.root.path, None, Path::new(BELOW)).unwrap();
+        let dir = Dir::open_below(&self.root.path, None, Path::new(SUBDIR)).unwrap();
         let file = evidence::open_to_ask(&dir, &candidate.temp_info.name).unwrap();
         let (_, mut leased) = lease_thread.lease(file);
         leased.release();
@@ -265,36 +265,39 @@ impl Fixture {
     }
 
     pub(crate) fn reap_candidate(&self, reaper: &Reaper, candidate: Candidate) -> Outcome {
-        self.reap_asking(&LeaseThread::new(), reaper, candidate)
+        self.reap_with(&LeaseThread::new(), reaper, candidate)
     }
 
     /// By somebody who asked about it before.
-    pub(crate) fn reap_asking(
+    pub(crate) fn reap_with(
         &self,
         lease_thread: &LeaseThread,
         reaper: &Reaper,
         candidate: Candidate,
     ) -> Outcome {
-        let mut outcomes = self
-            .on_batch(|batch_context| reaper.reap(batch_context, lease_thread, &mut [candidate]));
+        let mut outcomes = self.with_batch_context(|batch_context| {
+            reaper.reap(batch_context, lease_thread, &mut [candidate])
+        });
         assert_eq!(outcomes.len(), 1);
         outcomes.remove(0)
     }
 
     pub(crate) fn reap_batch(&self, reaper: &Reaper, batch: &mut [Candidate]) -> Vec<Outcome> {
-        self.on_batch(|batch_context| reaper.reap(batch_context, &LeaseThread::new(), batch))
+        self.with_batch_context(|batch_context| {
+            reaper.reap(batch_context, &LeaseThread::new(), batch)
+        })
     }
 
     /// Puts a claim in order, as what a crash left.
     pub(crate) fn recover(&self, claim: &str) -> io::Result<Option<Recovered>> {
-        self.on_batch(|batch_context| {
+        self.with_batch_context(|batch_context| {
             orphand::reap::recover(batch_context, &LeaseThread::new(), OsStr::new(claim))
         })
     }
 
-    pub(crate) fn on_batch<T>(&self, act: impl FnOnce(BatchContext<'_>) -> T) -> T {
+    pub(crate) fn with_batch_context<T>(&self, act: impl FnOnce(BatchContext<'_>) -> T) -> T {
         let root_dir = Dir::open_root(&self.root.path, None).unwrap();
-        let dir = Dir::open_below(&self.root.path, None, Path::new(BELOW)).unwrap();
+        let dir = Dir::open_below(&self.root.path, None, Path::new(SUBDIR)).unwrap();
         let marks = RestoreMarks::new(None);
         act(BatchContext {
             root: &self.root.path,
@@ -317,9 +320,9 @@ impl Fixture {
     /// Looks at `name` in the directory until something is said of it.
     pub(crate) fn judge(&self, name: &str) -> Event {
         let engine = engine(None);
-        let mut due = self.due(name);
+        let mut due = self.pass_items(name);
         let mut clocks = ClockJumpDetector::default();
-        let end = Instant::now() + LONG;
+        let end = Instant::now() + TIMEOUT;
         loop {
             let mut events = self.pass(&engine, &mut clocks, &mut due);
             if let Some(event) = events.pop() {
@@ -328,7 +331,7 @@ impl Fixture {
             }
             assert!(
                 Instant::now() < end,
-                "nothing was said of {name} in {LONG:?}"
+                "nothing was said of {name} in {TIMEOUT:?}"
             );
             let temp = due.first().and_then(|one| one.temp.as_ref());
             let temp = temp.unwrap_or_else(|| panic!("{name} was forgotten without a word"));
@@ -336,7 +339,7 @@ impl Fixture {
         }
     }
 
-    pub(crate) fn due(&self, name: &str) -> Vec<PassItem> {
+    pub(crate) fn pass_items(&self, name: &str) -> Vec<PassItem> {
         vec![PassItem {
             name: name.into(),
             temp: Some(Tracked::found(clock::mono(), Origin::Found)),
@@ -352,7 +355,7 @@ impl Fixture {
         let dir_context = DirContext {
             root: &self.root,
             id: None,
-            below: Path::new(BELOW),
+            below: Path::new(SUBDIR),
         };
         let mut events = Vec::new();
         let lease_thread = LeaseThread::new();
@@ -363,7 +366,7 @@ impl Fixture {
 
     /// Sweeps the root until nothing young is left in it, and returns what was said.
     pub(crate) fn sweep(&self) -> Vec<Event> {
-        let end = Instant::now() + LONG;
+        let end = Instant::now() + TIMEOUT;
         let mut all = Vec::new();
         loop {
             let mut events = Vec::new();
@@ -389,7 +392,7 @@ impl Fixture {
             if !again {
                 return all;
             }
-            assert!(Instant::now() < end, "still young after {LONG:?}");
+            assert!(Instant::now() < end, "still young after {TIMEOUT:?}");
             std::thread::sleep(GRACE / 4);
         }
     }
@@ -413,7 +416,7 @@ fn canonical(path: &Path) -> PathBuf {
     fs::canonicalize(path).unwrap()
 }
 
-fn names_in(dir: &Path, met: &mut dyn FnMut(&Path, bool)) {
+fn walk_tree(dir: &Path, met: &mut dyn FnMut(&Path, bool)) {
     let Ok(entries) = fs::read_dir(dir) else {
         return;
     };
@@ -422,13 +425,13 @@ fn names_in(dir: &Path, met: &mut dyn FnMut(&Path, bool)) {
         let is_dir = entry.file_type().is_ok_and(|kind| kind.is_dir());
         met(&path, is_dir);
         if is_dir {
-            names_in(&path, met);
+            walk_tree(&path, met);
         }
     }
 }
 
-fn files_in(dir: &Path, found: &mut Vec<Found>) {
-    names_in(dir, &mut |path, _| {
+fn collect_files(dir: &Path, found: &mut Vec<FoundFile>) {
+    walk_tree(dir, &mut |path, _| {
         let Ok(meta) = fs::symlink_metadata(path) else {
             return;
         };
@@ -437,7 +440,7 @@ fn files_in(dir: &Path, found: &mut Vec<Found>) {
             if meta.mode() & 0o400 == 0 {
                 let _ = fs::set_permissions(path, fs::Permissions::from_mode(0o600));
             }
-            found.push(Found {
+            found.push(FoundFile {
                 path: path.to_owned(),
                 ino: meta.ino(),
                 bytes: fs::read(path).unwrap(),
@@ -447,13 +450,13 @@ fn files_in(dir: &Path, found: &mut Vec<Found>) {
 }
 
 /// Calls `act` once, before `step` of a temp, and notes which steps were begun.
-pub(crate) struct Stunt {
+pub(crate) struct AtStep {
     pub(crate) steps: Arc<Mutex<Vec<Step>>>,
     pub(crate) hook: Hook,
 }
 
-impl Stunt {
-    pub(crate) fn new(step: Step, act: impl FnOnce() + Send + 'static) -> Stunt {
+impl AtStep {
+    pub(crate) fn new(step: Step, act: impl FnOnce() + Send + 'static) -> AtStep {
         let steps = Arc::new(Mutex::new(Vec::new()));
         let begun = Arc::clone(&steps);
         let act = Mutex::new(Some(act));
@@ -465,7 +468,7 @@ impl Stunt {
                 act();
             }
         });
-        Stunt { steps, hook }
+        AtStep { steps, hook }
     }
 
     pub(crate) fn steps(&self) -> Vec<Step> {
@@ -475,9 +478,9 @@ impl Stunt {
 
 /// Waits for `what`.
 #[track_caller]
-pub(crate) fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
-    let end = Instant::now() + LONG;
-    while !is_so() {
+pub(crate) fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
+    let end = Instant::now() + TIMEOUT;
+    while !condition() {
         assert!(Instant::now() < end, "it never came that {what}");
         std::thread::sleep(Duration::from_millis(1));
     }
@@ -508,69 +511,69 @@ pub(crate) fn this_test() -> String {
 
 /// Says that something cannot be tried here, past the test harness, which would swallow it.
 #[cfg(target_os = "linux")]
-pub(crate) fn skipped(why: &str) {
+pub(crate) fn report_skipped(why: &str) {
     let _ = writeln!(io::stderr(), "SKIPPED {}: {why}", this_test());
 }
 
 /// Who plays.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum As {
+pub(crate) enum RunAs {
     /// Whoever runs the tests.
-    Us,
+    CurrentUser,
     /// An ordinary user.
     Nobody,
     /// Root, with mounts of its own: Linux's.
     #[cfg(target_os = "linux")]
-    Mounts,
+    OwnMounts,
     /// Root, as the first process of a pid namespace, with a `/proc` of its own: Linux's.
     #[cfg(target_os = "linux")]
-    PidNamespace,
+    OwnPidNamespace,
 }
 
 /// Who a test is for: whoever runs it and, if that is root, an ordinary user as well.
-pub(crate) const EVERYBODY: &[As] = &[As::Us, As::Nobody];
+pub(crate) const ALL_USERS: &[RunAs] = &[RunAs::CurrentUser, RunAs::Nobody];
 pub(crate) const NOBODY: u32 = 65_534;
 
 /// Set in the process that a test has to itself.
-const ALONE: &str = "ORPHAND_TEST_ALONE";
+const OWN_PROCESS: &str = "ORPHAND_TEST_ALONE";
 
 /// Runs `body`, and with it the rest of this test, in processes of its own, as each of `cast`.
 ///
 /// What cannot be had here, for want of root, is said to be skipped.
-pub(crate) fn alone(cast: &[As], body: impl FnOnce()) {
-    if std::env::var_os(ALONE).is_some() {
+pub(crate) fn in_own_process(cast: &[RunAs], body: impl FnOnce()) {
+    if std::env::var_os(OWN_PROCESS).is_some() {
         return body();
     }
     for who in cast {
         let root = rustix::process::geteuid().is_root();
         match who {
-            As::Us => {}
+            RunAs::CurrentUser => {}
             // Whoever runs the tests is one.
-            As::Nobody if !root => continue,
-            As::Nobody => {}
+            RunAs::Nobody if !root => continue,
+            RunAs::Nobody => {}
             #[cfg(target_os = "linux")]
-            As::Mounts | As::PidNamespace if !root => {
-                skipped(&format!("{who:?} needs root"));
+            RunAs::OwnMounts | RunAs::OwnPidNamespace if !root => {
+                report_skipped(&format!("{who:?} needs root"));
                 continue;
             }
             #[cfg(target_os = "linux")]
-            As::Mounts | As::PidNamespace => {}
+            RunAs::OwnMounts | RunAs::OwnPidNamespace => {}
         }
-        run(again(&this_test()), *who);
+        run_test(test_command(&this_test()), *who);
     }
 }
 
 /// Runs a test of this program as `who`. It must pass.
 #[track_caller]
-pub(crate) fn run(mut test: Command, who: As) {
-    test.env(ALONE, format!("{who:?}"));
-    play(&mut test, who);
+pub(crate) fn run_test(mut test: Command, who: RunAs) {
+    test.env(OWN_PROCESS, format!("{who:?}"));
+    apply_user(&mut test, who);
     test.stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
     let mut child = test.start_child().unwrap();
     let (out, err) = (drain(child.stdout.take()), drain(child.stderr.take()));
-    let status = wait_or_kill(&mut child, 10 * LONG);
+    let status = wait_or_kill(&mut child, 10 * TIMEOUT);
     let (out, err) = (join(out), join(err));
     for line in err.lines().filter(|line| line.starts_with("SKIPPED")) {
         let _ = writeln!(io::stderr(), "{line}");
@@ -581,7 +584,7 @@ pub(crate) fn run(mut test: Command, who: As) {
 }
 
 /// This very test program, for one of its tests.
-pub(crate) fn again(test: &str) -> Command {
+pub(crate) fn test_command(test: &str) -> Command {
     // By /proc, because an ordinary user may not be let into the folder that it lies in.
     let program = match cfg!(target_os = "linux") {
         true => PathBuf::from("/proc/self/exe"),
@@ -618,10 +621,10 @@ fn wait_or_kill(child: &mut Child, longest: Duration) -> Option<std::process::Ex
     }
 }
 
-fn play(command: &mut Command, who: As) {
+fn apply_user(command: &mut Command, who: RunAs) {
     match who {
-        As::Us => {}
-        As::Nobody => {
+        RunAs::CurrentUser => {}
+        RunAs::Nobody => {
             command.uid(NOBODY).gid(NOBODY).env("HOME", "/nonexistent");
             // A folder for temporary files of one's own is closed to everybody else.
             let mode = fs::metadata(std::env::temp_dir()).map(|meta| meta.mode());
@@ -631,49 +634,49 @@ fn play(command: &mut Command, who: As) {
         }
         #[cfg(target_os = "linux")]
         // SAFETY: between fork and exec only system calls are made, on values made before.
-        As::Mounts => unsafe {
-            command.pre_exec(own_mounts);
+        RunAs::OwnMounts => unsafe {
+            command.pre_exec(unshare_mounts);
         },
         #[cfg(target_os = "linux")]
         // SAFETY: as above.
-        As::PidNamespace => unsafe {
-            command.pre_exec(own_pids_and_proc);
+        RunAs::OwnPidNamespace => unsafe {
+            command.pre_exec(enter_pid_namespace_with_proc);
         },
     }
 }
 
 #[cfg(target_os = "linux")]
-fn own_pids_and_proc() -> io::Result<()> {
-    own_mounts()?;
-    own_pids()?;
+fn enter_pid_namespace_with_proc() -> io::Result<()> {
+    unshare_mounts()?;
+    unshare_pids()?;
     let (proc, on, kind) = (c"proc".as_ptr(), c"/proc".as_ptr(), c"proc".as_ptr());
     // SAFETY: all strings end in NUL.
-    check(unsafe { libc::mount(proc, on, kind, 0, std::ptr::null()) })
+    check_syscall(unsafe { libc::mount(proc, on, kind, 0, std::ptr::null()) })
 }
 
 /// From here on nothing that is mounted is seen outside.
 #[cfg(target_os = "linux")]
-fn own_mounts() -> io::Result<()> {
+fn unshare_mounts() -> io::Result<()> {
     let (none, root) = (std::ptr::null(), c"/".as_ptr());
     // SAFETY: both calls take flags and strings that end in NUL, or none.
     unsafe {
-        check(libc::unshare(libc::CLONE_NEWNS))?;
+        check_syscall(libc::unshare(libc::CLONE_NEWNS))?;
         let private = libc::MS_REC | libc::MS_PRIVATE;
-        check(libc::mount(none, root, none, private, std::ptr::null()))
+        check_syscall(libc::mount(none, root, none, private, std::ptr::null()))
     }
 }
 
 /// From here on this is the first process of a pid namespace; whoever was it waits for it.
 #[cfg(target_os = "linux")]
-pub(crate) fn own_pids() -> io::Result<()> {
+pub(crate) fn unshare_pids() -> io::Result<()> {
     // SAFETY: system calls on integers. The parent makes nothing but such calls until it ends.
     unsafe {
-        check(libc::unshare(libc::CLONE_NEWPID))?;
+        check_syscall(libc::unshare(libc::CLONE_NEWPID))?;
         let child = libc::fork();
-        check(child)?;
+        check_syscall(child)?;
         if child == 0 {
             // Nobody waits for what nobody hears of: it ends with the one who waits.
-            return check(libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL));
+            return check_syscall(libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL));
         }
         libc::close_range(3, libc::c_uint::MAX, 0);
         let mut status = 0;
@@ -687,7 +690,7 @@ pub(crate) fn own_pids() -> io::Result<()> {
 
 /// What a system call answered.
 #[cfg(target_os = "linux")]
-pub(crate) fn check(answer: libc::c_int) -> io::Result<()> {
+pub(crate) fn check_syscall(answer: libc::c_int) -> io::Result<()> {
     match answer {
         -1 => Err(io::Error::last_os_error()),
         _ => Ok(()),
@@ -712,8 +715,8 @@ pub(crate) fn try_mount(
     use std::ffi::CString;
     use std::os::unix::ffi::OsStrExt;
     assert_eq!(
-        std::env::var(ALONE).unwrap(),
-        "Mounts",
+        std::env::var(OWN_PROCESS).unwrap(),
+        "OwnMounts",
         "mounts of one's own first"
     );
     let string = |bytes: &[u8]| CString::new(bytes).unwrap();
@@ -724,5 +727,5 @@ pub(crate) fn try_mount(
     );
     let data = options.as_ptr().cast();
     // SAFETY: all strings end in NUL and outlive the call.
-    check(unsafe { libc::mount(what.as_ptr(), on.as_ptr(), kind.as_ptr(), flags, data) })
+    check_syscall(unsafe { libc::mount(what.as_ptr(), on.as_ptr(), kind.as_ptr(), flags, data) })
 }

@@ -148,10 +148,10 @@ fn the_last_lines() {
         assert_eq!(told(&history(&sandbox, &["-n", n])), want, "{n}");
     }
     let people = sandbox.run(["history", "-n2"]).exit(0);
-    people.says("2 lines, 0 B freed");
+    people.stdout_has("2 lines, 0 B freed");
     for wrong in ["-1", "x", "1.5", ""] {
         let ran = sandbox.run(["history", &format!("-n={wrong}")]).exit(2);
-        ran.silent().complains("a whole number, like 20");
+        ran.prints_nothing().stderr_has("a whole number, like 20");
     }
 }
 
@@ -192,7 +192,7 @@ fn from_then_on_and_until_then() {
     sandbox
         .run(["history", "--until", "365d"])
         .exit(0)
-        .says("nothing was done there in that time");
+        .stdout_has("nothing was done there in that time");
     // The day is one of the zone that is set, by rule or by name.
     let mut zones = vec![("XXX14", -14)];
     if Path::new("/usr/share/zoneinfo/Pacific/Kiritimati").exists() {
@@ -211,12 +211,15 @@ fn from_then_on_and_until_then() {
     }
     for wrong in ["soon", "2026-13-01", "12"] {
         for option in ["--since", "--until"] {
-            let ran = sandbox.run(["history", option, wrong]).exit(2).silent();
-            ran.complains(wrong);
+            let ran = sandbox
+                .run(["history", option, wrong])
+                .exit(2)
+                .prints_nothing();
+            ran.stderr_has(wrong);
         }
     }
     let ran = sandbox.run(["history", "--since", "soon"]).exit(2);
-    ran.complains("today, yesterday, a date (2026-11-28)");
+    ran.stderr_has("today, yesterday, a date (2026-11-28)");
 }
 
 #[test]
@@ -314,7 +317,7 @@ fn of_a_watcher() {
     let sandbox = Sandbox::new().file("a", "whole, to the last byte of it");
     let mut watching = sandbox.watch(["--grace", "200ms"]).ready();
     sandbox.write("a.tmp", "x");
-    watching.outlive_a_sentinel(&sandbox);
+    watching.wait_for_sentinel(&sandbox);
     watching.stop().exit(0);
     let mut told = told(&history(&sandbox, &[]));
     told.sort();

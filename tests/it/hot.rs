@@ -18,8 +18,8 @@ use orphand::decide::policy::{Graces, Policy};
 use orphand::decide::rate::Threshold;
 use orphand::event::Event;
 
-use crate::fixture::{As, alone, skipped, wait_until};
-use crate::intercept::{self, Answer, Asked, Call};
+use crate::fixture::{RunAs, in_own_process, report_skipped, wait_until};
+use crate::intercept::{self, Call, CallResponse, PendingCall};
 use crate::sandbox::{DEADLINE, Sandbox};
 
 const GRACE: Duration = Duration::from_secs(2);
@@ -237,7 +237,7 @@ fn write(
 
 #[test]
 fn no_orphan_is_missed_or_late_when_it_becomes_hot_and_calm() {
-    alone(&[As::Us], || {
+    in_own_process(&[RunAs::CurrentUser], || {
         let sandbox = Sandbox::new();
         let watch = Watch::start(&sandbox.root());
         let writers = WriterNames::start(&sandbox.root());
@@ -282,9 +282,9 @@ fn no_orphan_is_missed_or_late_when_it_becomes_hot_and_calm() {
 /// Scans of a hot directory that take too much of the time are given up: it is watched again.
 #[test]
 fn one_that_is_scanned_too_slowly_is_watched() {
-    alone(&[As::Us], || {
+    in_own_process(&[RunAs::CurrentUser], || {
         if !intercept::is_possible() {
-            return skipped("calls cannot be handed over here");
+            return report_skipped("calls cannot be handed over here");
         }
         let sandbox = Sandbox::new();
         let writers = WriterNames::start(&sandbox.root());
@@ -309,11 +309,11 @@ fn one_that_is_scanned_too_slowly_is_watched() {
             watch.takes(&comes().unwrap().0);
             assert_eq!((said(IS_HOT), said(IS_CALM)), (1, 0));
         };
-        let answer = move |asked: &Asked| {
+        let answer = move |asked: &PendingCall| {
             if asked.call == Call::List && is_slow.load(Ordering::SeqCst) && asked.path() == hot {
                 thread::sleep(SLOW);
             }
-            Answer::Pass
+            CallResponse::Allow
         };
         let watched = intercept::thread(watch, answer).unwrap();
         writers.stop();
@@ -329,7 +329,7 @@ const SLOW: Duration = Duration::from_millis(300);
 /// No event tells of a directory that is made in a hot one: a scan does, and then it is watched.
 #[test]
 fn directories_below_a_hot_one_come_and_go() {
-    alone(&[As::Us], || {
+    in_own_process(&[RunAs::CurrentUser], || {
         let sandbox = Sandbox::new().dir("old");
         let watch = Watch::start(&sandbox.root());
         let writers = WriterNames::start(&sandbox.root());
@@ -356,7 +356,7 @@ fn directories_below_a_hot_one_come_and_go() {
 /// A temp that was there before the start is moved into a hot directory, with the directory that it is
 /// in: no event tells of it there. `then` is told when that was.
 fn moved_into_a_hot_one(existing: Existing, then: impl FnOnce(&Sandbox, &Watch, Timestamp)) {
-    alone(&[As::Us], || {
+    in_own_process(&[RunAs::CurrentUser], || {
         let sandbox = Sandbox::new();
         let old = sandbox.base().join("old");
         fs::create_dir(&old).unwrap();
@@ -399,7 +399,7 @@ fn what_is_to_have_its_whole_grace_comes_into_a_hot_one() {
 /// What is hot is a directory, not a path.
 #[test]
 fn a_hot_root_that_is_replaced_is_watched() {
-    alone(&[As::Us], || {
+    in_own_process(&[RunAs::CurrentUser], || {
         let sandbox = Sandbox::new();
         let watch = Watch::start(&sandbox.root());
         let writers = WriterNames::start(&sandbox.root());

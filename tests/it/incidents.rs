@@ -45,7 +45,7 @@ fn kept(fixture: &Fixture, want: Reason) {
         Event::Kept { reason, .. } => assert_eq!(reason, want),
         event => panic!("{event:?}"),
     }
-    fixture.has_only(OLD, &fixture.temp, "");
+    fixture.assert_only_at(TEMP_CONTENT, &fixture.temp, "");
 }
 
 // --- Who holds it
@@ -57,7 +57,7 @@ fn kept(fixture: &Fixture, want: Reason) {
 #[test]
 fn owncloud_36187_pi_lens_2686_duckdb_24758_jdk_8286030_omnigent_7495_dot_agent_deck_472_open_all_the_time()
  {
-    alone(EVERYBODY, || {
+    in_own_process(ALL_USERS, || {
         let fixture = Fixture::new();
         let holding = Holding::new(UseState::Write, &fixture.temp);
         kept(&fixture, Reason::InUse);
@@ -83,7 +83,7 @@ fn owncloud_36187_pi_lens_2686_duckdb_24758_jdk_8286030_omnigent_7495_dot_agent_
         if is_root() {
             let holding = Holding::within(UseState::Write, &temp, |command| {
                 // SAFETY: between fork and exec only system calls are made.
-                unsafe { command.pre_exec(own_pids) };
+                unsafe { command.pre_exec(unshare_pids) };
             });
             let event = fixture.judge(&name);
             let in_use = matches!(
@@ -103,7 +103,7 @@ fn owncloud_36187_pi_lens_2686_duckdb_24758_jdk_8286030_omnigent_7495_dot_agent_
 /// days, and two held "the" lock; dycov would have the lock decide, not the age.
 #[test]
 fn systemd_30760_dycov_371_a_file_that_is_locked() {
-    alone(EVERYBODY, || {
+    in_own_process(ALL_USERS, || {
         let fixture = Fixture::new();
         fs::write(&fixture.temp, "").unwrap();
         let _holding = Holding::new(UseState::Flock, &fixture.temp);
@@ -119,7 +119,7 @@ fn systemd_30760_dycov_371_a_file_that_is_locked() {
 /// for free; Kubernetes read a directory that was not there as "no volumes".
 #[test]
 fn tmpwatch_without_fuser_kubernetes_27651_no_answer() {
-    alone(EVERYBODY, || {
+    in_own_process(ALL_USERS, || {
         refuse_leases();
         kept(&Fixture::new(), Reason::CannotTell);
     });
@@ -129,7 +129,7 @@ fn tmpwatch_without_fuser_kubernetes_27651_no_answer() {
 /// taken out again after it: `/proc` may hide, without an error.
 #[test]
 fn kirocrew_6268_a_proc_that_shows_a_part() {
-    alone(&[As::PidNamespace], || {
+    in_own_process(&[RunAs::OwnPidNamespace], || {
         assert!(!evidence::scan_processes(&[], LeaseCoverage::OpensOnly).complete);
     });
 }
@@ -138,7 +138,7 @@ fn kirocrew_6268_a_proc_that_shows_a_part() {
 /// every directory that was held read as free.
 #[test]
 fn cc_reaper_18_held_by_another_path() {
-    alone(EVERYBODY, || {
+    in_own_process(ALL_USERS, || {
         let fixture = Fixture::new();
         symlink(&fixture.dir, fixture.outside.join("way")).unwrap();
         let holding = Holding::new(UseState::Write, &fixture.outside.join("way").join(TEMP));
@@ -157,7 +157,7 @@ fn cc_reaper_18_held_by_another_path() {
 /// Rule: one link. A file of another's was reached by a hard link in a shared directory.
 #[test]
 fn cve_2017_18078_a_hard_link() {
-    alone(EVERYBODY, || {
+    in_own_process(ALL_USERS, || {
         let fixture = Fixture::new();
         let elsewhere = fixture.outside.join("passwd");
         fs::hard_link(&fixture.temp, &elsewhere).unwrap();
@@ -172,12 +172,12 @@ fn cve_2017_18078_a_hard_link() {
 /// Rule: the type first, and never an `open` that waits. The cleaner hung for ever on a FIFO.
 #[test]
 fn systemd_30690_a_fifo() {
-    alone(EVERYBODY, || {
+    in_own_process(ALL_USERS, || {
         let (say, said) = std::sync::mpsc::channel();
         std::thread::spawn(move || {
             let fixture = Fixture::new();
             let (temp, other) = (fixture.temp.clone(), fixture.outside.join("fifo"));
-            let stunt = Stunt::new(Step::Open, move || {
+            let stunt = AtStep::new(Step::Open, move || {
                 sandbox::fifo(&other);
                 fs::rename(&other, &temp).unwrap();
             });
@@ -195,7 +195,7 @@ fn systemd_30690_a_fifo() {
 /// user's folder was taken for temporary files, with 500 GB in it.
 #[test]
 fn systemd_35182_prometheus_8180_tinynvidiaupdatechecker_289_sockets_and_directories() {
-    alone(EVERYBODY, || {
+    in_own_process(ALL_USERS, || {
         let fixture = Fixture::new();
         fs::remove_file(&fixture.temp).unwrap();
         // Made as mknod(2) makes it: bind(2) takes no long path.
@@ -203,7 +203,7 @@ fn systemd_35182_prometheus_8180_tinynvidiaupdatechecker_289_sockets_and_directo
         rustix::fs::mknodat(at, &fixture.temp, socket, rustix::fs::Mode::RWXU, 0).unwrap();
         fs::create_dir(fixture.dir.join("01H8.tmp")).unwrap();
         for name in [TEMP, "01H8.tmp"] {
-            let mut due = fixture.due(name);
+            let mut due = fixture.pass_items(name);
             let events = fixture.pass(&engine(None), &mut Default::default(), &mut due);
             assert!(
                 events.is_empty() && due[0].temp.is_none(),
@@ -218,7 +218,7 @@ fn systemd_35182_prometheus_8180_tinynvidiaupdatechecker_289_sockets_and_directo
 /// other's processes.
 #[test]
 fn agmsg_938_processes_of_another_host() {
-    alone(&[As::Mounts], || {
+    in_own_process(&[RunAs::OwnMounts], || {
         let base = tempfile::tempdir().unwrap();
         let _mounted = Mounted::new("ramfs", base.path(), "ramfs", 0, "");
         let home = tempfile::TempDir::new_in(base.path()).unwrap();
@@ -231,13 +231,13 @@ fn agmsg_938_processes_of_another_host() {
 /// Rule: no symlink below the root. The parent was swapped while the cleaner was on its way.
 #[test]
 fn cve_2018_6954_cve_2017_1002102_bleachbit_385_a_symlink_below_the_root() {
-    alone(EVERYBODY, || {
+    in_own_process(ALL_USERS, || {
         let fixture = Fixture::new();
         let elsewhere = fixture.outside.join("elsewhere");
         fs::create_dir(&elsewhere).unwrap();
-        fs::rename(&fixture.dir, elsewhere.join(BELOW)).unwrap();
+        fs::rename(&fixture.dir, elsewhere.join(SUBDIR)).unwrap();
         symlink("../outside/elsewhere", fixture.root.path.join("way")).unwrap();
-        let below = Path::new("way").join(BELOW);
+        let below = Path::new("way").join(SUBDIR);
         let dir_context = DirContext {
             root: &fixture.root,
             id: None,
@@ -248,7 +248,7 @@ fn cve_2018_6954_cve_2017_1002102_bleachbit_385_a_symlink_below_the_root() {
             LeaseThread::new(),
             ClockJumpDetector::default(),
         );
-        let mut due = fixture.due(TEMP);
+        let mut due = fixture.pass_items(TEMP);
         let mut events = Vec::new();
         // Until it is forgotten, or gone.
         while let Some(temp) = &due[0].temp {
@@ -259,7 +259,7 @@ fn cve_2018_6954_cve_2017_1002102_bleachbit_385_a_symlink_below_the_root() {
             .run(&mut clocks, &mut due);
         }
         assert!(events.is_empty(), "{events:?}");
-        fixture.has_only(OLD, &elsewhere.join(BELOW).join(TEMP), "");
+        fixture.assert_only_at(TEMP_CONTENT, &elsewhere.join(SUBDIR).join(TEMP), "");
     });
 }
 
@@ -280,7 +280,7 @@ fn cve_2017_18925_a_symlink_above_the_root() {
     symlink(sandbox.base(), &link).unwrap();
     sandbox.age(OLD_ENOUGH);
     let sweep = |root: &str| sandbox.run(["sweep", "--yes", "--json", "--grace", "100ms", root]);
-    sweep("way/theirs/root").exit(1).complains("way/theirs");
+    sweep("way/theirs/root").exit(1).stderr_has("way/theirs");
     assert_eq!(sandbox.content("a.tmp"), "not theirs");
     // One of our own leads there all the same.
     assert_eq!(sweep("link/root").exit(0).events().sums(), [1, 0, 0, 0]);
@@ -290,19 +290,19 @@ fn cve_2017_18925_a_symlink_above_the_root() {
 /// was somebody else's.
 #[test]
 fn kubernetes_7317_systemd_12692_another_mount_below_the_root() {
-    alone(&[As::Mounts], || {
+    in_own_process(&[RunAs::OwnMounts], || {
         let fixture = Fixture::new();
         let other = fixture.dir.join("volume");
         fs::create_dir(&other).unwrap();
         let _mounted = Mounted::new("tmpfs", &other, "tmpfs", 0, "");
-        fs::write(other.join(TARGET), WHOLE).unwrap();
+        fs::write(other.join(TARGET), TARGET_CONTENT).unwrap();
         fs::write(other.join(TEMP), b"of the volume").unwrap();
         let events = fixture.sweep();
         assert!(
             matches!(events.as_slice(), [Event::Reaped(_)]),
             "{events:?}"
         );
-        fixture.has_only(b"of the volume", &other.join(TEMP), "");
+        fixture.assert_only_at(b"of the volume", &other.join(TEMP), "");
     });
 }
 
@@ -344,7 +344,9 @@ fn systemd_33349_hellzerg_optimizer_63_tmpreaper_vhn_295582_too_much_at_once() {
         // If it were not, nothing would be lost: no file has such a name.
         let none = "no-such-temp-of-orphands-tests.*";
         let ran = sandbox.run(["sweep", "--yes", "--json", "--name", none, root]);
-        ran.exit(2).complains("--allow-broad-root").silent();
+        ran.exit(2)
+            .stderr_has("--allow-broad-root")
+            .prints_nothing();
     }
 }
 
@@ -364,15 +366,15 @@ fn mamba_103_the_whole_tree() {
 /// does it still when `unlinkat` is late.
 #[test]
 fn razor_2002_tmpreaper_systemd_tmpfiles_262_another_file_by_the_same_name() {
-    alone(EVERYBODY, || {
+    in_own_process(ALL_USERS, || {
         let fixture = Fixture::new();
         let (temp, other) = (fixture.temp.clone(), fixture.dir.join("other"));
-        let stunt = Stunt::new(Step::Claim, move || {
+        let stunt = AtStep::new(Step::Claim, move || {
             fs::write(&other, "of the victim").unwrap();
             fs::rename(&other, &temp).unwrap();
         });
         let outcome = fixture.reap(stunt.hook);
-        fixture.has_only(b"of the victim", &fixture.temp, &format!("{outcome:?}"));
+        fixture.assert_only_at(b"of the victim", &fixture.temp, &format!("{outcome:?}"));
     });
 }
 
@@ -380,13 +382,13 @@ fn razor_2002_tmpreaper_systemd_tmpfiles_262_another_file_by_the_same_name() {
 /// again, and its file truncated and filled anew: containerd's `<path>.tmp`.
 #[test]
 fn containerd_atomicfile_the_same_file_once_more() {
-    alone(EVERYBODY, || {
+    in_own_process(ALL_USERS, || {
         let fixture = Fixture::new();
         let (temp, ino) = (
             fixture.temp.clone(),
             fs::metadata(&fixture.temp).unwrap().ino(),
         );
-        let stunt = Stunt::new(Step::Claim, move || {
+        let stunt = AtStep::new(Step::Claim, move || {
             let opener = std::thread::spawn(move || std::mem::forget(File::open(temp)));
             wait_until("it waits", || opener.is_finished() || waits_for_lease(ino));
         });
@@ -394,7 +396,7 @@ fn containerd_atomicfile_the_same_file_once_more() {
         let put_back = matches!(outcome, Outcome::Kept(Reason::InUse));
         assert!(put_back, "{outcome:?}");
         assert_eq!(stunt.steps().last(), Some(&Step::ProveAgain), "{outcome:?}");
-        fixture.has_only(OLD, &fixture.temp, "");
+        fixture.assert_only_at(TEMP_CONTENT, &fixture.temp, "");
     });
 }
 
@@ -526,7 +528,7 @@ fn openswarm_456_dot_agent_deck_727_a_pid_that_always_lives() {
         candidate.temp_info.unused = unused;
         fixture.reap_candidate(&Reaper::new(), candidate)
     };
-    alone(EVERYBODY, || {
+    in_own_process(ALL_USERS, || {
         let young = judged(Duration::from_secs(86_399));
         assert!(
             matches!(young, Outcome::Kept(Reason::WriterAlive)),
@@ -556,26 +558,26 @@ fn lean_ctx_958_opencodex_499_its_writer_lives() {
 /// on purpose; users asked for their uploads back.
 #[test]
 fn streamlit_15934_trvl_513_go_fastdfs_414_the_only_copy() {
-    alone(EVERYBODY, || {
+    in_own_process(ALL_USERS, || {
         let fixture = Fixture::new().with_sole_copy();
         let event = fixture.judge(TEMP);
         assert!(matches!(event, Event::Quarantined { .. }), "{event:?}");
-        assert_eq!(fixture.copies(OLD).len(), 1);
+        assert_eq!(fixture.copies(TEMP_CONTENT).len(), 1);
     });
 }
 
 /// Rule: an empty target is no copy. `sessions.json` had 0 bytes, and its temps all there was.
 #[test]
 fn openclaw_77783_a_target_of_zero_bytes() {
-    alone(EVERYBODY, || {
+    in_own_process(ALL_USERS, || {
         let fixture = Fixture::new();
         fs::write(&fixture.target, "").unwrap();
         // The target is the older one: a newer one with less data would not count in any case.
         std::thread::sleep(Duration::from_millis(20));
-        fs::write(&fixture.temp, OLD).unwrap();
+        fs::write(&fixture.temp, TEMP_CONTENT).unwrap();
         let event = fixture.judge(TEMP);
         assert!(matches!(event, Event::Quarantined { .. }), "{event:?}");
-        assert_eq!(fixture.copies(OLD).len(), 1);
+        assert_eq!(fixture.copies(TEMP_CONTENT).len(), 1);
     });
 }
 
@@ -604,7 +606,7 @@ fn systemd_tmpfiles_262_bleachbit_1889_a_dry_run_says_what_a_run_does() {
         .file("a.4194304.tmp", "x")
         .file("b.4194304.tmp", "");
     let mut shell = sandbox.shell();
-    assert!(shell.tell("exec 7<a.4194304.tmp; flock 7"));
+    assert!(shell.run("exec 7<a.4194304.tmp; flock 7"));
     sandbox.age(OLD_ENOUGH);
     let dry = sandbox.sweep(SHORT.iter().chain(&["-n"])).exit(0).events();
     let run = sandbox.sweep(SHORT).exit(0).events();
@@ -652,7 +654,7 @@ fn systemd_1633_a_setting_that_is_left_out() {
     let config = sandbox.base().join("config/orphand/config.toml");
     fs::write(config, "[defaults]\ngrase = \"10d\"\n").unwrap();
     sandbox.age(OLD_ENOUGH);
-    sandbox.sweep(SHORT).exit(78).complains("grase");
+    sandbox.sweep(SHORT).exit(78).stderr_has("grase");
     assert!(sandbox.has("a.4194304.tmp"));
 }
 
@@ -700,8 +702,8 @@ pub(crate) fn refuse_leases() {
     };
     // SAFETY: the program outlives the calls, and the process is this test's alone.
     unsafe {
-        check(libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)).unwrap();
+        check_syscall(libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)).unwrap();
         let (mode, program) = (libc::SECCOMP_MODE_FILTER, &raw const program);
-        check(libc::prctl(libc::PR_SET_SECCOMP, mode, program)).unwrap();
+        check_syscall(libc::prctl(libc::PR_SET_SECCOMP, mode, program)).unwrap();
     }
 }

@@ -51,7 +51,7 @@ pub(crate) enum Call {
     /// lseek(2): where data and holes begin.
     Seek,
     /// fgetxattr(2).
-    Mark,
+    GetXattr,
     /// flock(2).
     Lock,
     /// The same with `LOCK_UN`.
@@ -69,7 +69,7 @@ pub(crate) enum Call {
     /// unlinkat(2) of a directory.
     RemoveDir,
     /// fcntl(2), `F_OFD_GETLK`.
-    AskLock,
+    QueryLock,
     /// fcntl(2), `F_OFD_SETLK`.
     LockRange,
     /// The same with `F_UNLCK`.
@@ -80,7 +80,7 @@ pub(crate) enum Call {
 
 impl Call {
     /// Whether it changes what is on the disk.
-    pub(crate) fn is_change(self) -> bool {
+    pub(crate) fn changes_disk(self) -> bool {
         match self {
             Call::Create
             | Call::Write
@@ -101,10 +101,10 @@ impl Call {
             | Call::GetLease
             | Call::EndLease
             | Call::Seek
-            | Call::Mark
+            | Call::GetXattr
             | Call::Lock
             | Call::Unlock
-            | Call::AskLock
+            | Call::QueryLock
             | Call::LockRange
             | Call::UnlockRange
             | Call::Other => false,
@@ -114,9 +114,9 @@ impl Call {
 
 /// What becomes of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Answer {
+pub(crate) enum CallResponse {
     /// It is made.
-    Pass,
+    Allow,
     /// It is not made, and fails with this.
     Fail(Errno),
     /// It is not made, and the process is killed.
@@ -124,7 +124,7 @@ pub(crate) enum Answer {
 }
 
 /// A call that waits for its answer.
-pub(crate) struct Asked {
+pub(crate) struct PendingCall {
     pub(crate) call: Call,
     /// The thread that makes it.
     tid: u32,
@@ -132,7 +132,7 @@ pub(crate) struct Asked {
     args: [u64; 6],
 }
 
-impl Asked {
+impl PendingCall {
     /// What it is about; of a rename, what is renamed.
     pub(crate) fn path(&self) -> PathBuf {
         match self.number {
@@ -147,15 +147,15 @@ impl Asked {
             libc::SYS_open | libc::SYS_rename | libc::SYS_unlink | libc::SYS_mkdir => {
                 self.string(self.args[0])
             }
-            _ => self.named(self.args[0], self.args[1]),
+            _ => self.path_at(self.args[0], self.args[1]),
         }
     }
 
     /// What a rename leads to.
-    pub(crate) fn to(&self) -> Option<PathBuf> {
+    pub(crate) fn rename_target(&self) -> Option<PathBuf> {
         match self.number {
             libc::SYS_renameat | libc::SYS_renameat2 => {
-                Some(self.named(self.args[2], self.args[3]))
+                Some(self.path_at(self.args[2], self.args[3]))
             }
             #[cfg(target_arch = "x86_64")]
             libc::SYS_rename => Some(self.string(self.args[1])),
@@ -163,7 +163,7 @@ impl Asked {
         }
     }
 
-    fn named(&self, dir: u64, name: u64) -> PathBuf {
+    fn path_at(&self, dir: u64, name: u64) -> PathBuf {
         let name = self.string(name);
         match name.is_absolute() || dir as i32 == libc::AT_FDCWD {
             true => name,
@@ -178,7 +178,7 @@ impl Asked {
     }
 
     /// What a `struct flock` begins with.
-    fn kind_of_lock(&self) -> libc::c_short {
+    fn lock_kind(&self) -> libc::c_short {
         let mut kind = [0; 2];
         let memory = File::open(format!("/proc/{}/mem", self.tid)).unwrap();
         memory.read_exact_at(&mut kind, self.args[2]).unwrap();
@@ -236,9 +236,9 @@ const F_SETOWN_EX: i32 = 15;
 
 fn classify(number: libc::c_long, args: &[u64; 6]) -> Call {
     match number {
-        libc::SYS_openat => opens(args[2] as i32),
+        libc::SYS_openat => classify_open(args[2] as i32),
         #[cfg(target_arch = "x86_64")]
-        libc::SYS_open => opens(args[1] as i32),
+        libc::SYS_open => classify_open(args[1] as i32),
         libc::SYS_openat2 => Call::OpenBelow,
         libc::SYS_statx => match args[2] as i32 & libc::AT_EMPTY_PATH != 0 {
             true => Call::StatFd,
@@ -252,11 +252,11 @@ fn classify(number: libc::c_long, args: &[u64; 6]) -> Call {
             (libc::F_SETLEASE, libc::F_UNLCK) => Call::EndLease,
             (libc::F_SETLEASE, _) => Call::SetLease,
             (libc::F_GETLEASE, _) => Call::GetLease,
-            (libc::F_OFD_GETLK, _) => Call::AskLock,
+            (libc::F_OFD_GETLK, _) => Call::QueryLock,
             (libc::F_OFD_SETLK, _) => Call::LockRange,
             _ => Call::Other,
         },
-        libc::SYS_fgetxattr => Call::Mark,
+        libc::SYS_fgetxattr => Call::GetXattr,
         libc::SYS_flock => match args[1] as i32 {
             libc::LOCK_UN => Call::Unlock,
             _ => Call::Lock,
@@ -279,7 +279,7 @@ fn classify(number: libc::c_long, args: &[u64; 6]) -> Call {
     }
 }
 
-fn opens(flags: i32) -> Call {
+fn classify_open(flags: i32) -> Call {
     match flags {
         flags if flags & libc::O_CREAT != 0 => Call::Create,
         flags if flags & libc::O_DIRECTORY != 0 => Call::OpenDir,
@@ -346,7 +346,7 @@ impl Filter {
 }
 
 /// Answers calls until nobody is left who could make one.
-fn serve(listener: &OwnedFd, mut answer: impl FnMut(&Asked) -> Answer) {
+fn serve(listener: &OwnedFd, mut answer: impl FnMut(&PendingCall) -> CallResponse) {
     let fd = listener.as_raw_fd();
     loop {
         let mut ready = libc::pollfd {
@@ -372,13 +372,13 @@ fn serve(listener: &OwnedFd, mut answer: impl FnMut(&Asked) -> Answer) {
             }
         };
         let number = libc::c_long::from(asked.data.nr);
-        let mut call = Asked {
+        let mut call = PendingCall {
             call: classify(number, &asked.data.args),
             tid: asked.pid,
             number,
             args: asked.data.args,
         };
-        if call.call == Call::LockRange && call.kind_of_lock() == libc::F_UNLCK as libc::c_short {
+        if call.call == Call::LockRange && call.lock_kind() == libc::F_UNLCK as libc::c_short {
             call.call = Call::UnlockRange;
         }
         let mut response = libc::seccomp_notif_resp {
@@ -388,11 +388,11 @@ fn serve(listener: &OwnedFd, mut answer: impl FnMut(&Asked) -> Answer) {
             flags: 0,
         };
         match answer(&call) {
-            Answer::Pass => response.flags = libc::SECCOMP_USER_NOTIF_FLAG_CONTINUE as u32,
-            Answer::Fail(errno) => response.error = -errno.raw_os_error(),
-            Answer::Kill => {
+            CallResponse::Allow => response.flags = libc::SECCOMP_USER_NOTIF_FLAG_CONTINUE as u32,
+            CallResponse::Fail(errno) => response.error = -errno.raw_os_error(),
+            CallResponse::Kill => {
                 // SAFETY: kill(2) takes any numbers. The pid of a process is that of its first thread.
-                unsafe { libc::kill(leader(asked.pid), libc::SIGKILL) };
+                unsafe { libc::kill(process_of_thread(asked.pid), libc::SIGKILL) };
                 response.error = -libc::EIO;
             }
         }
@@ -402,7 +402,7 @@ fn serve(listener: &OwnedFd, mut answer: impl FnMut(&Asked) -> Answer) {
 }
 
 /// The process that a thread belongs to.
-fn leader(tid: u32) -> libc::pid_t {
+fn process_of_thread(tid: u32) -> libc::pid_t {
     let status = fs::read_to_string(format!("/proc/{tid}/status")).unwrap_or_default();
     let tgid = status.lines().find_map(|line| line.strip_prefix("Tgid:"));
     let tgid = tgid.and_then(|tgid| tgid.trim().parse().ok());
@@ -412,7 +412,7 @@ fn leader(tid: u32) -> libc::pid_t {
 /// Runs `body` in a thread of its own, and hands its calls to `answer`, which another thread calls.
 pub(crate) fn thread<T: Send + 'static>(
     body: impl FnOnce() -> T + Send + 'static,
-    mut answer: impl FnMut(&Asked) -> Answer + Send + 'static,
+    mut answer: impl FnMut(&PendingCall) -> CallResponse + Send + 'static,
 ) -> io::Result<thread::Result<T>> {
     let (send, listener) = std::sync::mpsc::channel::<io::Result<OwnedFd>>();
     let supervisor = thread::spawn(move || {
@@ -433,14 +433,14 @@ pub(crate) fn thread<T: Send + 'static>(
 
 /// Whether calls can be handed over here.
 pub(crate) fn is_possible() -> bool {
-    thread(|| (), |_| Answer::Pass).is_ok()
+    thread(|| (), |_| CallResponse::Allow).is_ok()
 }
 
 /// Hands the calls of what `command` will run to `answer`. To be called last of all preparations;
 /// the thread ends with the process.
 pub(crate) fn process(
     command: &mut Command,
-    mut answer: impl FnMut(&Asked) -> Answer + Send + 'static,
+    mut answer: impl FnMut(&PendingCall) -> CallResponse + Send + 'static,
 ) -> JoinHandle<()> {
     let (ours, theirs) = UnixDatagram::pair().unwrap();
     let mut filter = Filter::new();
@@ -464,9 +464,9 @@ pub(crate) fn process(
 
 /// Room for one descriptor beside a message, aligned as cmsg(3) wants it.
 #[repr(C, align(8))]
-struct Beside([u8; 64]);
+struct ControlBuffer([u8; 64]);
 
-fn message(beside: &mut Beside, data: &mut libc::iovec) -> libc::msghdr {
+fn message(beside: &mut ControlBuffer, data: &mut libc::iovec) -> libc::msghdr {
     // SAFETY: all zeroes is a valid msghdr.
     let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
     message.msg_iov = data;
@@ -478,7 +478,7 @@ fn message(beside: &mut Beside, data: &mut libc::iovec) -> libc::msghdr {
 }
 
 fn send_fd(socket: RawFd, fd: RawFd) -> io::Result<()> {
-    let (mut beside, mut byte) = (Beside([0; 64]), 0u8);
+    let (mut beside, mut byte) = (ControlBuffer([0; 64]), 0u8);
     let mut data = libc::iovec {
         iov_base: (&raw mut byte).cast(),
         iov_len: 1,
@@ -500,7 +500,7 @@ fn send_fd(socket: RawFd, fd: RawFd) -> io::Result<()> {
 }
 
 fn receive_fd(socket: RawFd) -> io::Result<OwnedFd> {
-    let (mut beside, mut byte) = (Beside([0; 64]), 0u8);
+    let (mut beside, mut byte) = (ControlBuffer([0; 64]), 0u8);
     let mut data = libc::iovec {
         iov_base: (&raw mut byte).cast(),
         iov_len: 1,

@@ -13,9 +13,9 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 
-use crate::fixture::skipped;
-use crate::intercept::{self, Answer, Asked, Call};
-use crate::sandbox::{Ran, Sandbox};
+use crate::fixture::report_skipped;
+use crate::intercept::{self, Call, CallResponse, PendingCall};
+use crate::sandbox::{CommandResult, Sandbox};
 
 const OLD: &str = "what the dead writer wrote";
 const NEW: &str = "what a live writer is just writing";
@@ -94,36 +94,37 @@ struct Affair {
 }
 
 /// One sweep, killed before its `last`-th change in the root.
-fn sweep(sandbox: &Sandbox, work: Work, last: usize, affair: &Arc<Affair>) -> Ran {
+fn sweep(sandbox: &Sandbox, work: Work, last: usize, affair: &Arc<Affair>) -> CommandResult {
     let (root, changes) = (sandbox.root(), AtomicUsize::new(0));
     let affair = Arc::clone(affair);
     let mut command = sandbox.command(SWEEP);
-    intercept::process(&mut command, move |asked: &Asked| {
+    intercept::process(&mut command, move |asked: &PendingCall| {
         let path = asked.path();
         let is_claim = |path: &Path| {
             let name = path.file_name().unwrap_or_default();
             name.to_string_lossy().starts_with(".orphand-")
         };
-        if asked.call.is_change() && path.starts_with(&root) {
+        if asked.call.changes_disk() && path.starts_with(&root) {
             if changes.fetch_add(1, Ordering::SeqCst) + 1 == last {
-                return Answer::Kill;
+                return CallResponse::Kill;
             }
             if asked.call == Call::Unlink {
                 affair.removed.store(true, Ordering::SeqCst);
             }
         }
-        let claims = asked.call == Call::Rename && asked.to().is_some_and(|to| is_claim(&to));
+        let claims =
+            asked.call == Call::Rename && asked.rename_target().is_some_and(|to| is_claim(&to));
         match work {
-            Work::RemovingUnclaimed if claims => Answer::Fail(Errno::NOSPC),
+            Work::RemovingUnclaimed if claims => CallResponse::Fail(Errno::NOSPC),
             Work::PuttingBack | Work::PuttingBackTaken
                 if asked.call == Call::StatName && is_claim(&path) =>
             {
                 if work == Work::PuttingBackTaken {
                     affair.take_name(&root);
                 }
-                Answer::Fail(Errno::IO)
+                CallResponse::Fail(Errno::IO)
             }
-            _ => Answer::Pass,
+            _ => CallResponse::Allow,
         }
     });
     sandbox.finish(command)
@@ -190,7 +191,7 @@ fn litter(dir: &Path) -> Vec<PathBuf> {
 #[test]
 fn before_each_change() {
     if !intercept::is_possible() {
-        return skipped("seccomp");
+        return report_skipped("seccomp");
     }
     let kills = AtomicUsize::new(0);
     let next = AtomicUsize::new(0);

@@ -11,7 +11,10 @@ const SHELLS: [&str; 5] = ["bash", "zsh", "fish", "elvish", "powershell"];
 
 /// Writes all pages, and gives them with their names.
 fn pages(sandbox: &Sandbox) -> Vec<(String, PathBuf)> {
-    sandbox.run(["man", "--dir", "pages/man1"]).exit(0).silent();
+    sandbox
+        .run(["man", "--dir", "pages/man1"])
+        .exit(0)
+        .prints_nothing();
     let dir = fs::read_dir(sandbox.base().join("pages/man1")).unwrap();
     let mut pages: Vec<_> = dir
         .map(|entry| entry.unwrap().path())
@@ -128,7 +131,7 @@ fn every_command_has_its_page() {
     sandbox
         .run(["man", "--dir", "file/x"])
         .exit(1)
-        .complains("file/x");
+        .stderr_has("file/x");
 }
 
 /// With whatever program there is to check it.
@@ -194,7 +197,7 @@ fn every_shell_has_completions() {
     sandbox
         .run(["completions", "tcsh"])
         .exit(2)
-        .complains("tcsh");
+        .stderr_has("tcsh");
 }
 
 /// As bash does it at a press of the tab key.

@@ -14,9 +14,9 @@ use orphand::decide::policy::{Graces, Policy};
 use orphand::event::{Cause, Event, RootState};
 use serde_json::Value;
 
-use crate::fake_env::{FakeEnv, Trouble};
-use crate::fixture::{As, EVERYBODY, alone, skipped};
-use crate::sandbox::{Begin, DEADLINE, Sandbox, Watching, is, name, signal};
+use crate::fake_env::{FakeEnv, ThreadFault};
+use crate::fixture::{ALL_USERS, RunAs, in_own_process, report_skipped};
+use crate::sandbox::{DEADLINE, Sandbox, StartChild, WatchProcess, is, name, signal};
 
 const SHORT: [&str; 2] = ["--grace", "200ms"];
 const DEEP: [&str; 3] = ["--grace", "200ms", "-r"];
@@ -29,7 +29,7 @@ fn rescan(cause: &str) -> impl Fn(&Value) -> bool + '_ {
     move |event| event["event"] == "rescan" && event["cause"] == cause
 }
 
-fn count(watching: &Watching, wanted: impl Fn(&Value) -> bool) -> usize {
+fn count(watching: &WatchProcess, wanted: impl Fn(&Value) -> bool) -> usize {
     watching
         .events()
         .0
@@ -40,13 +40,13 @@ fn count(watching: &Watching, wanted: impl Fn(&Value) -> bool) -> usize {
 
 /// A temp of this name is made, and taken.
 #[track_caller]
-fn takes(watching: &mut Watching, sandbox: &Sandbox, temp: &str) {
+fn takes(watching: &mut WatchProcess, sandbox: &Sandbox, temp: &str) {
     sandbox.write(temp, "");
     taken(watching, sandbox, temp);
 }
 
 #[track_caller]
-fn taken(watching: &mut Watching, sandbox: &Sandbox, temp: &str) {
+fn taken(watching: &mut WatchProcess, sandbox: &Sandbox, temp: &str) {
     let path = sandbox.path(temp);
     watching
         .wait_for(|event| event["event"] == "reaped" && event["path"] == path.to_str().unwrap());
@@ -54,7 +54,7 @@ fn taken(watching: &mut Watching, sandbox: &Sandbox, temp: &str) {
 
 /// Waits until no temp is left below the root.
 #[track_caller]
-fn all_taken(watching: &Watching, sandbox: &Sandbox) {
+fn all_taken(watching: &WatchProcess, sandbox: &Sandbox) {
     let mut left = BTreeSet::new();
     // As long as something goes there is no hurry.
     let mut end = Instant::now() + DEADLINE;
@@ -111,7 +111,7 @@ fn at_rest(dir: &Path) -> BTreeSet<PathBuf> {
 struct Stopped(u32);
 
 impl Stopped {
-    fn new(watching: &Watching) -> Stopped {
+    fn new(watching: &WatchProcess) -> Stopped {
         watching.signal(libc::SIGSTOP);
         Stopped(watching.pid())
     }
@@ -167,11 +167,11 @@ fn a_queue_of_eight() {
     let sandbox = Sandbox::new();
     let fake_env = match FakeEnv::new(&sandbox) {
         Ok(fake_env) => fake_env,
-        Err(why) => return skipped(&why),
+        Err(why) => return report_skipped(&why),
     };
     fake_env.set_queue(8);
     let args = ["watch", "--json", "--grace", "200ms", "-r", "root"];
-    let mut watching = Watching::start(fake_env.holds(sandbox.command(args))).ready();
+    let mut watching = WatchProcess::start(fake_env.apply_to(sandbox.command(args))).ready();
     let stopped = Stopped::new(&watching);
     for n in 0..500 {
         sandbox.write(format!("stopped/{n}/a.4194304.tmp"), "");
@@ -189,7 +189,7 @@ fn a_queue_of_eight() {
             "mkdir -p storm/{rounds}; for i in 1 2 3 4 5 6 7 8 9 10 11 12; do : > \
              storm/{rounds}/t$i.4194304.tmp; : > $i; mv $i $i.x; done"
         );
-        assert!(shell.tell(&line));
+        assert!(shell.run(&line));
     }
     all_taken(&watching, &sandbox);
     takes(&mut watching, &sandbox, "storm/1/later.4194304.tmp");
@@ -208,14 +208,14 @@ fn scans_for_lost_events_do_not_feed_themselves() {
     let sandbox = Sandbox::new();
     let fake_env = match FakeEnv::new(&sandbox) {
         Ok(fake_env) => fake_env,
-        Err(why) => return skipped(&why),
+        Err(why) => return report_skipped(&why),
     };
     fake_env.set_queue(8);
     for n in 0..50 {
         sandbox.make_dir(format!("{n}"));
     }
     let args = ["watch", "--json", "--grace", "200ms", "-r", "root"];
-    let mut watching = Watching::start(fake_env.holds(sandbox.command(args))).ready();
+    let mut watching = WatchProcess::start(fake_env.apply_to(sandbox.command(args))).ready();
     let stopped = Stopped::new(&watching);
     for n in 0..50 {
         sandbox.write(format!("{n}/no-temp"), "");
@@ -227,7 +227,7 @@ fn scans_for_lost_events_do_not_feed_themselves() {
     while scans < count(&watching, rescan("overflow")) {
         scans = count(&watching, rescan("overflow"));
         for _ in 0..6 {
-            watching.outlive_a_sentinel(&sandbox);
+            watching.wait_for_sentinel(&sandbox);
         }
     }
     assert!(scans <= 3, "{scans} scans for one loss");
@@ -240,11 +240,11 @@ fn a_scan_for_lost_events_that_cannot_read() {
     let sandbox = Sandbox::new();
     let fake_env = match FakeEnv::new(&sandbox) {
         Ok(fake_env) => fake_env,
-        Err(why) => return skipped(&why),
+        Err(why) => return report_skipped(&why),
     };
     fake_env.set_queue(8);
     let args = ["watch", "--json", "--grace", "200ms", "root"];
-    let mut watching = Watching::start(fake_env.holds(sandbox.command(args))).ready();
+    let mut watching = WatchProcess::start(fake_env.apply_to(sandbox.command(args))).ready();
     // One that is open for a moment only would count as taken.
     let (mut last, mut same) = (BTreeSet::new(), 0);
     crate::fixture::wait_until("its descriptors rest", || {
@@ -310,7 +310,7 @@ fn thousands_of_directories_at_once() {
     let mut shell = sandbox.shell();
     let make = "i=0; while [ $i -lt 3000 ]; do echo $((i % 30))/$i; i=$((i+1)); done > ../dirs; \
                 xargs mkdir -p < ../dirs; sed 's/$/\\/a.4194304.tmp/' ../dirs | xargs touch";
-    assert!(shell.tell(make));
+    assert!(shell.run(make));
     all_taken(&watching, &sandbox);
     for n in [0, 1, 1_499, 2_999] {
         takes(
@@ -320,7 +320,7 @@ fn thousands_of_directories_at_once() {
         );
     }
     // And away with them, and some of them again.
-    assert!(shell.tell("rm -rf * && mkdir -p 7/7 29/2999"));
+    assert!(shell.run("rm -rf * && mkdir -p 7/7 29/2999"));
     takes(&mut watching, &sandbox, "7/7/c.4194304.tmp");
     takes(&mut watching, &sandbox, "29/2999/c.4194304.tmp");
     let stopped = watching.stop().exit(0);
@@ -392,7 +392,7 @@ fn a_storm_of_directories() {
         fs::write(dir.join("last.4194304.tmp"), "").unwrap();
     }
     watching.wait_for_nth(dirs.len(), is("reaped", "last.4194304.tmp"));
-    watching.outlive_a_sentinel(&sandbox);
+    watching.wait_for_sentinel(&sandbox);
     let (before, after) = (&spared, &temps(&outside));
     assert_eq!(before, after, "what is outside is nobody's business");
     watching.stop().exit(0);
@@ -414,12 +414,12 @@ struct Limited<'a>(&'a Sandbox);
 impl Limited<'_> {
     /// orphand in a namespace with such a limit.
     #[track_caller]
-    fn watch(&self, limit: &str, most: u32, args: &[&str]) -> Watching {
+    fn watch(&self, limit: &str, most: u32, args: &[&str]) -> WatchProcess {
         let script = format!("echo {most} > /proc/sys/user/{limit} && exec \"$@\"");
         let mut command = self.0.program("unshare");
         command.args(["--user", "--map-root-user", "sh", "-c", &script, "sh"]);
         command.arg(self.0.binary()).args(["watch", "--json"]);
-        Watching::start({
+        WatchProcess::start({
             command.args(args).arg("root");
             command
         })
@@ -427,7 +427,7 @@ impl Limited<'_> {
 
     /// Sets the limit of the namespace that a watcher runs in.
     #[track_caller]
-    fn set(&self, watching: &Watching, limit: &str, most: u32) {
+    fn set(&self, watching: &WatchProcess, limit: &str, most: u32) {
         let mut command = self.0.program("nsenter");
         let namespace = format!("--user=/proc/{}/ns/user", watching.pid());
         let script = format!("echo {most} > /proc/sys/user/{limit}");
@@ -438,12 +438,12 @@ impl Limited<'_> {
 
 /// Runs for every user, where user namespaces can be had.
 fn limited(test: impl Fn(&Sandbox, &Limited<'_>)) {
-    Sandbox::each(|sandbox| {
+    Sandbox::for_each_user(|sandbox| {
         let mut command = sandbox.program("unshare");
         command.args(["--user", "--map-root-user", "true"]);
         match command.collect_output() {
             Ok(ran) if ran.status.success() => test(&sandbox, &Limited(&sandbox)),
-            other => skipped(&format!("no user namespace can be had: {other:?}")),
+            other => report_skipped(&format!("no user namespace can be had: {other:?}")),
         }
     });
 }
@@ -495,7 +495,7 @@ fn no_room_for_another_watch() {
         // All is watched, so nothing is scanned any more.
         let before = count(&watching, rescan("periodic"));
         for _ in 0..3 {
-            watching.outlive_a_sentinel_in(sandbox, "29/deep");
+            watching.wait_for_sentinel_in(sandbox, "29/deep");
         }
         assert_eq!(count(&watching, rescan("periodic")), before);
         let stopped = watching.stop().exit(0);
@@ -537,8 +537,8 @@ fn no_room_for_the_root_or_the_way_to_it() {
             fs::write(away.join("c.4194304.tmp"), "").unwrap();
             limited.set(&watching, limit, 1_000);
             watching.wait_for(root_is("watching"));
-            watching.outlive_a_sentinel(sandbox);
-            watching.outlive_a_sentinel(sandbox);
+            watching.wait_for_sentinel(sandbox);
+            watching.wait_for_sentinel(sandbox);
             assert!(
                 away.join("c.4194304.tmp").exists(),
                 "no more at the root's path"
@@ -554,17 +554,21 @@ fn a_thread_of_notifys_that_dies() {
     let sandbox = Sandbox::new().dir("sub");
     let fake_env = match FakeEnv::new(&sandbox) {
         Ok(fake_env) => fake_env,
-        Err(why) => return skipped(&why),
+        Err(why) => return report_skipped(&why),
     };
-    for trouble in [Trouble::Die, Trouble::Error, Trouble::Die] {
+    for trouble in [
+        ThreadFault::WaitFails,
+        ThreadFault::ReadFails,
+        ThreadFault::WaitFails,
+    ] {
         let args = ["watch", "--json", "--grace", "200ms", "-r", "root"];
-        let mut watching = Watching::start(fake_env.holds(sandbox.command(args))).ready();
-        fake_env.trouble(trouble);
+        let mut watching = WatchProcess::start(fake_env.apply_to(sandbox.command(args))).ready();
+        fake_env.inject_fault(trouble);
         // Its event is lost with the thread that was to hear it.
         sandbox.write("sub/a.4194304.tmp", "");
         watching.wait_for(rescan("overflow"));
         taken(&mut watching, &sandbox, "sub/a.4194304.tmp");
-        assert!(fake_env.has_struck());
+        assert!(fake_env.fault_has_occurred());
         takes(&mut watching, &sandbox, "sub/b.4194304.tmp");
         takes(&mut watching, &sandbox, "new/c.4194304.tmp");
         fs::remove_dir_all(sandbox.path("new")).unwrap();
@@ -593,11 +597,11 @@ fn the_thread_that_hears_of_parents_dies() {
     let sandbox = Sandbox::new();
     let fake_env = match FakeEnv::new(&sandbox) {
         Ok(fake_env) => fake_env,
-        Err(why) => return skipped(&why),
+        Err(why) => return report_skipped(&why),
     };
     let args = ["watch", "--json", "--grace", "200ms", "root"];
-    let mut watching = Watching::start(fake_env.holds(sandbox.command(args))).ready();
-    fake_env.trouble(Trouble::Die);
+    let mut watching = WatchProcess::start(fake_env.apply_to(sandbox.command(args))).ready();
+    fake_env.inject_fault(ThreadFault::WaitFails);
     // Something in the parent that concerns nobody.
     sandbox.write("../beside", "");
     watching.wait_for(rescan("overflow"));
@@ -616,7 +620,7 @@ fn the_thread_that_hears_of_the_configuration_dies() {
     let sandbox = Sandbox::new().dir("a").dir("b");
     let fake_env = match FakeEnv::new(&sandbox) {
         Ok(fake_env) => fake_env,
-        Err(why) => return skipped(&why),
+        Err(why) => return report_skipped(&why),
     };
     let folder = sandbox.base().join("config/orphand");
     fs::create_dir_all(&folder).unwrap();
@@ -628,12 +632,12 @@ fn the_thread_that_hears_of_the_configuration_dies() {
     configure("a");
     sandbox.write("b/y.4194304.tmp", "");
     let command = sandbox.command(["watch", "--json"]);
-    let mut watching = Watching::start(fake_env.holds(command)).ready();
+    let mut watching = WatchProcess::start(fake_env.apply_to(command)).ready();
     // Nobody else hears anything now.
-    fake_env.trouble(Trouble::Die);
+    fake_env.inject_fault(ThreadFault::WaitFails);
     configure("b");
     taken(&mut watching, &sandbox, "b/y.4194304.tmp");
-    assert!(fake_env.has_struck());
+    assert!(fake_env.fault_has_occurred());
     sandbox.write("a/z.4194304.tmp", "");
     configure("a");
     taken(&mut watching, &sandbox, "a/z.4194304.tmp");
@@ -684,7 +688,7 @@ fn silence(dir: &Path) {
 /// More leaks than are kept track of: the rest is found when there is room again.
 #[test]
 fn more_than_there_is_room_for() {
-    alone(EVERYBODY, || {
+    in_own_process(ALL_USERS, || {
         let sandbox = Sandbox::new();
         for n in 0..100 {
             sandbox.write(format!("before-{n}.4194304.tmp"), "");
@@ -722,7 +726,7 @@ fn more_than_there_is_room_for() {
 /// should have told of, and that is the proof.
 #[test]
 fn a_watch_that_has_gone_silent() {
-    alone(EVERYBODY, || {
+    in_own_process(ALL_USERS, || {
         let sandbox = Sandbox::new();
         let grace = Duration::from_millis(500);
         let watcher = Watcher::builder()
@@ -775,7 +779,7 @@ fn a_watch_that_has_gone_silent() {
 /// was.
 #[test]
 fn the_scan_by_time_gives_way() {
-    alone(EVERYBODY, || {
+    in_own_process(ALL_USERS, || {
         let sandbox = Sandbox::new();
         for n in 0..300 {
             sandbox.make_dir(n.to_string());
@@ -907,7 +911,7 @@ fn a_root_that_is_shut_and_opened() {
 fn what_does_not_matter_wakes_nobody() {
     let sandbox = Sandbox::new().file("a", "x").file("b", "x").dir("sub");
     let mut watching = sandbox.watch(SHORT).ready();
-    watching.outlive_a_sentinel(&sandbox);
+    watching.wait_for_sentinel(&sandbox);
     let before = settled(watching.pid());
     for n in 0..500 {
         let mode = fs::Permissions::from_mode(0o600 + n % 2);
@@ -963,7 +967,7 @@ fn mount(what: &str, on: &Path) {
         "tmpfs" => command.args(["-t", "tmpfs", "tmpfs"]),
         other => command.args(["--bind", other]),
     };
-    assert!(command.arg(on).ended().unwrap().success());
+    assert!(command.arg(on).run_to_end().unwrap().success());
 }
 
 fn umount(on: &Path, lazily: bool) {
@@ -971,13 +975,13 @@ fn umount(on: &Path, lazily: bool) {
     if lazily {
         command.arg("--lazy");
     }
-    assert!(command.arg(on).ended().unwrap().success());
+    assert!(command.arg(on).run_to_end().unwrap().success());
 }
 
 /// What lies under a mount is not at the root's path: it is left alone until it is again.
 #[test]
 fn a_root_that_is_mounted_over_and_unmounted() {
-    alone(&[As::Mounts], || {
+    in_own_process(&[RunAs::OwnMounts], || {
         let sandbox = Sandbox::new().dir("way/in");
         let root = sandbox.path("way/in");
         let mut watching = sandbox.watch_dirs(["--grace", "1s", "root/way/in"]).ready();
@@ -992,7 +996,7 @@ fn a_root_that_is_mounted_over_and_unmounted() {
             watching.wait_for_nth(returned, rescan("root-returned"));
             slowest = slowest.max(since.elapsed());
             takes(&mut watching, &sandbox, "way/in/over.4194304.tmp");
-            watching.outlive_a_sentinel_in(&sandbox, "way/in");
+            watching.wait_for_sentinel_in(&sandbox, "way/in");
             let about = watching
                 .events()
                 .about(&format!("under-{lazily}.4194304.tmp"));
@@ -1031,11 +1035,11 @@ fn a_root_that_is_mounted_over_and_unmounted() {
 /// the same in all that can be seen of it, but its watch ended with the mount.
 #[test]
 fn a_parent_that_is_unmounted_and_mounted_again() {
-    alone(&[As::Mounts], || {
+    in_own_process(&[RunAs::OwnMounts], || {
         let sandbox = Sandbox::new().dir("way").dir("other");
         let disk = match Loop::new(&sandbox.base().join("image")) {
             Ok(disk) => disk,
-            Err(why) => return skipped(&why),
+            Err(why) => return report_skipped(&why),
         };
         let (way, root) = (sandbox.path("way"), sandbox.path("way/in"));
         disk.mount(&way);
@@ -1052,7 +1056,7 @@ fn a_parent_that_is_unmounted_and_mounted_again() {
         watching.wait_for(root_is("gone"));
         // What follows from its going has been done then: only the watch on its parent tells of what
         // comes.
-        watching.outlive_a_sentinel_in(&sandbox, "other");
+        watching.wait_for_sentinel_in(&sandbox, "other");
         fs::create_dir(&root).unwrap();
         takes(&mut watching, &sandbox, "way/in/b.4194304.tmp");
         watching.stop().exit(0);
@@ -1081,7 +1085,7 @@ impl Loop {
     }
 
     fn mount(&self, on: &Path) {
-        let mounted = Command::new("mount").arg(&self.0).arg(on).ended();
+        let mounted = Command::new("mount").arg(&self.0).arg(on).run_to_end();
         assert!(mounted.unwrap().success());
     }
 }
@@ -1089,14 +1093,17 @@ impl Loop {
 impl Drop for Loop {
     fn drop(&mut self) {
         // Where it is still mounted it goes with the mount, and that with this process.
-        let _ = Command::new("losetup").arg("--detach").arg(&self.0).ended();
+        let _ = Command::new("losetup")
+            .arg("--detach")
+            .arg(&self.0)
+            .run_to_end();
     }
 }
 
 /// Below a root another mount is not entered; when it goes, what was under it is heard of again.
 #[test]
 fn a_directory_below_that_is_mounted_over() {
-    alone(&[As::Mounts], || {
+    in_own_process(&[RunAs::OwnMounts], || {
         let sandbox = Sandbox::new().dir("sub/deep").dir("with space");
         let (sub, space) = (sandbox.path("sub"), sandbox.path("with space"));
         mount("tmpfs", &space);
@@ -1105,8 +1112,8 @@ fn a_directory_below_that_is_mounted_over() {
         mount("tmpfs", &sub);
         sandbox.write("sub/over.4194304.tmp", "");
         sandbox.write("with space/over.4194304.tmp", "");
-        watching.outlive_a_sentinel(&sandbox);
-        watching.outlive_a_sentinel(&sandbox);
+        watching.wait_for_sentinel(&sandbox);
+        watching.wait_for_sentinel(&sandbox);
         for file in ["under.4194304.tmp", "over.4194304.tmp"] {
             assert_eq!(watching.events().about(file), [""; 0]);
         }
@@ -1121,8 +1128,8 @@ fn a_directory_below_that_is_mounted_over() {
         fs::create_dir(&outside).unwrap();
         fs::write(outside.join("bound.4194304.tmp"), "").unwrap();
         mount(outside.to_str().unwrap(), &root.join("sub"));
-        watching.outlive_a_sentinel(&sandbox);
-        watching.outlive_a_sentinel(&sandbox);
+        watching.wait_for_sentinel(&sandbox);
+        watching.wait_for_sentinel(&sandbox);
         assert!(outside.join("bound.4194304.tmp").exists());
         watching.stop().exit(0);
     });
@@ -1131,14 +1138,14 @@ fn a_directory_below_that_is_mounted_over() {
 /// A mount that has nothing to do with any root is looked at and forgotten.
 #[test]
 fn a_mount_elsewhere_is_no_news() {
-    alone(&[As::Mounts], || {
+    in_own_process(&[RunAs::OwnMounts], || {
         let sandbox = Sandbox::new().dir("../elsewhere");
         let mut watching = sandbox.watch(DEEP).ready();
         for _ in 0..5 {
             mount("tmpfs", &sandbox.base().join("elsewhere"));
             umount(&sandbox.base().join("elsewhere"), false);
         }
-        watching.outlive_a_sentinel(&sandbox);
+        watching.wait_for_sentinel(&sandbox);
         let events = watching.stop().exit(0).events;
         assert_eq!(events.of("rescan").len(), 1, "the one at the start");
         assert_eq!(events.of("root").len(), 0);

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 #[cfg(target_os = "linux")]
 use crate::sandbox::is_root;
-use crate::sandbox::{Begin, Ran, Sandbox, dead_pid, fifo, name};
+use crate::sandbox::{CommandResult, Sandbox, StartChild, dead_pid, fifo, name};
 
 const SHORT: [&str; 2] = ["--grace", "100ms"];
 const OLD: Duration = Duration::from_millis(150);
@@ -50,7 +50,7 @@ fn names() -> Vec<OsString> {
         b"\xed\xa0\x80",
         b"cut\xe2\x82",
     ] {
-        names.push(crate::sandbox::bytes(name));
+        names.push(crate::sandbox::name_from_bytes(name));
     }
     names
 }
@@ -73,7 +73,7 @@ fn is_harmless(text: &str) {
 }
 
 #[track_caller]
-fn harmless(ran: Ran) -> Ran {
+fn harmless(ran: CommandResult) -> CommandResult {
     is_harmless(&ran.stdout);
     is_harmless(&ran.stderr);
     ran
@@ -95,9 +95,9 @@ fn every_name_is_taken_and_none_is_printed_raw() {
     for stored in scan["temps"].as_array().unwrap() {
         // The path alone, or its bytes, leads to the file.
         let path: OsString = match stored.get("path_b64") {
-            Some(bytes) => {
-                crate::sandbox::bytes(&crate::contract::decoded(bytes.as_str().unwrap()))
-            }
+            Some(bytes) => crate::sandbox::name_from_bytes(&crate::contract::decode_base64(
+                bytes.as_str().unwrap(),
+            )),
             None => stored["path"].as_str().unwrap().into(),
         };
         assert!(Path::new(&path).exists(), "{stored}");
@@ -199,7 +199,7 @@ fn a_watcher_prints_no_name_raw() {
     for target in &names {
         // The longest has room for no more.
         let length = target.len().min(243);
-        let mut random = crate::sandbox::bytes(&target.as_encoded_bytes()[..length]);
+        let mut random = crate::sandbox::name_from_bytes(&target.as_encoded_bytes()[..length]);
         random.push(".4194304");
         sandbox.write(temp(&random), "");
     }
@@ -234,7 +234,7 @@ fn complaints_print_no_name_raw() {
         (["watch", "\x1b[2Jlink"], 2),
         (["watch", "\x1b[2Jfile"], 2),
     ] {
-        harmless(sandbox.run(args).exit(exit).silent());
+        harmless(sandbox.run(args).exit(exit).prints_nothing());
     }
     for args in [
         ["sweep", "-n", "\x1b[2Jmissing"],
@@ -283,7 +283,7 @@ fn devices(_: &Sandbox) -> Vec<&'static str> {
 /// Whatever is called `x.tmp` and is no regular file is not even opened.
 #[test]
 fn what_is_no_regular_file_is_untouched() {
-    Sandbox::each(|sandbox| {
+    Sandbox::for_each_user(|sandbox| {
         let sandbox = sandbox
             .file("../outside", "whole, to the last byte of it")
             .file("dir.tmp/inside", "x");
@@ -297,7 +297,7 @@ fn what_is_no_regular_file_is_untouched() {
         special.extend(links);
         special.extend(devices(&sandbox));
         for name in &special {
-            sandbox.give(&sandbox.path(name));
+            sandbox.chown_to_user(&sandbox.path(name));
         }
         sandbox.age(OLD);
         let before = sandbox.snapshot();
@@ -316,7 +316,7 @@ fn what_is_no_regular_file_is_untouched() {
             sandbox
                 .run(["explain", &format!("root/{name}")])
                 .exit(0)
-                .says("not-regular");
+                .stdout_has("not-regular");
         }
         assert_eq!(sandbox.snapshot(), before);
         sandbox.sweep(SHORT.iter().chain(&["-r"])).exit(0);
@@ -325,8 +325,8 @@ fn what_is_no_regular_file_is_untouched() {
         fifo(&sandbox.path("later.tmp"));
         symlink("../outside", sandbox.path("later-link.tmp")).unwrap();
         sandbox.make_dir("later-dir.tmp");
-        watching.outlive_a_sentinel(&sandbox);
-        watching.outlive_a_sentinel(&sandbox);
+        watching.wait_for_sentinel(&sandbox);
+        watching.wait_for_sentinel(&sandbox);
         let stopped = watching.stop().exit(0);
         assert_eq!(
             stopped.events.names("reaped"),
@@ -578,7 +578,7 @@ fn names_that_are_left_alone() {
     }
     let mut watching = sandbox.watch(["--grace", "200ms"]).ready();
     sandbox.write("2.tmp", "");
-    watching.outlive_a_sentinel(&sandbox);
+    watching.wait_for_sentinel(&sandbox);
     let stopped = watching.stop().exit(0);
     assert_eq!(
         stopped.events.names("reaped"),

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde_json::Value;
 
-use crate::fixture::{As, alone, skipped, try_mount};
+use crate::fixture::{RunAs, in_own_process, report_skipped, try_mount};
 use crate::sandbox::{Sandbox, is};
 
 /// A mount whose server reads every request and answers none, until it is told to.
@@ -34,7 +34,7 @@ impl Silent {
         let device = match device {
             Ok(device) => device,
             Err(error) => {
-                skipped(&format!("/dev/fuse: {error}"));
+                report_skipped(&format!("/dev/fuse: {error}"));
                 return None;
             }
         };
@@ -43,7 +43,7 @@ impl Silent {
             device.as_raw_fd()
         );
         if let Err(error) = try_mount("silent", &at, "fuse", 0, &options) {
-            skipped(&format!("no FUSE mount: {error}"));
+            report_skipped(&format!("no FUSE mount: {error}"));
             return None;
         }
         let flag = Arc::<AtomicBool>::default;
@@ -164,7 +164,7 @@ const SHORT: [&str; 2] = ["--grace", "200ms"];
 
 #[test]
 fn a_root_that_does_not_answer_stops_no_other() {
-    alone(&[As::Mounts], || {
+    in_own_process(&[RunAs::OwnMounts], || {
         let sandbox = Sandbox::new();
         let Some(silent) = Silent::mount(&sandbox) else {
             return;
@@ -175,7 +175,7 @@ fn a_root_that_does_not_answer_stops_no_other() {
         sandbox.write("a.4194304.tmp", "");
         watching.wait_for(is("reaped", "a.4194304.tmp"));
         assert!(watching.stderr().contains("does not answer"));
-        let status = sandbox.run(["status"]).exit(0).says("no-answer");
+        let status = sandbox.run(["status"]).exit(0).stdout_has("no-answer");
         assert!(status.stdout.contains("its file system does not answer"));
         silent.answer();
         watching.wait_for(silent.state_is("watching"));
@@ -194,7 +194,7 @@ fn a_root_that_does_not_answer_stops_no_other() {
 /// A root that falls silent is let go, and watched again when it answers.
 #[test]
 fn a_watched_root_that_falls_silent_is_let_go() {
-    alone(&[As::Mounts], || {
+    in_own_process(&[RunAs::OwnMounts], || {
         let sandbox = Sandbox::new();
         let Some(silent) = Silent::mount(&sandbox) else {
             return;
@@ -211,7 +211,7 @@ fn a_watched_root_that_falls_silent_is_let_go() {
         sandbox.write(file, config("4s"));
         let mut watching = sandbox.watch_dirs([""; 0]).ready();
         // An answer holds for a moment, which is over when a grace is.
-        watching.outlive_a_sentinel(&sandbox);
+        watching.wait_for_sentinel(&sandbox);
         silent.answers.store(false, Ordering::SeqCst);
         // A changed rule has every root looked at again.
         sandbox.write(file, config("200ms"));
@@ -225,7 +225,7 @@ fn a_watched_root_that_falls_silent_is_let_go() {
 /// The server has read the request and never answers it: a thread of the process itself could not end then.
 #[test]
 fn signals_end_a_watch_whose_only_root_does_not_answer() {
-    alone(&[As::Mounts], || {
+    in_own_process(&[RunAs::OwnMounts], || {
         for signals in 1..=2 {
             let sandbox = Sandbox::new();
             let Some(silent) = Silent::mount(&sandbox) else {
@@ -250,7 +250,7 @@ fn signals_end_a_watch_whose_only_root_does_not_answer() {
 /// The main thread is in a system call that does not return: the signals are another thread's.
 #[test]
 fn two_signals_end_a_watch_that_hangs_in_its_configuration() {
-    alone(&[As::Mounts], || {
+    in_own_process(&[RunAs::OwnMounts], || {
         let sandbox = Sandbox::new();
         let Some(silent) = Silent::mount(&sandbox) else {
             return;
@@ -285,7 +285,7 @@ fn two_signals_end_a_watch_that_hangs_in_its_configuration() {
 /// Each command says which directory does not answer, and does its work on the others.
 #[test]
 fn no_command_hangs_on_a_directory_that_does_not_answer() {
-    alone(&[As::Mounts], || {
+    in_own_process(&[RunAs::OwnMounts], || {
         let sandbox = Sandbox::new()
             .file("a.4194304.tmp", "")
             .aged(Duration::from_millis(300));
@@ -339,7 +339,7 @@ fn no_command_hangs_on_a_directory_that_does_not_answer() {
 /// A probe is a process of its own; no other file of the watch is open in it.
 #[test]
 fn the_probe_that_is_left_holds_no_file() {
-    alone(&[As::Mounts], || {
+    in_own_process(&[RunAs::OwnMounts], || {
         let sandbox = Sandbox::new();
         let Some(silent) = Silent::mount(&sandbox) else {
             return;

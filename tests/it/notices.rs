@@ -7,8 +7,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, Instant};
 
 #[cfg(target_os = "linux")]
-use crate::fixture::{As, alone, mount};
-use crate::sandbox::{Sandbox, Watching, terminal};
+use crate::fixture::{RunAs, in_own_process, mount};
+use crate::sandbox::{Sandbox, WatchProcess, terminal};
 
 const SHORT: [&str; 2] = ["--grace", "100ms"];
 const OLD: Duration = Duration::from_millis(150);
@@ -16,7 +16,7 @@ const OLD: Duration = Duration::from_millis(150);
 #[cfg(target_os = "linux")]
 #[test]
 fn a_mount_below_a_root_is_said_not_to_be_entered() {
-    alone(&[As::Mounts], || {
+    in_own_process(&[RunAs::OwnMounts], || {
         let sandbox = Sandbox::new().file("a.tmp", "").dir("in/mounted").aged(OLD);
         let mounted = sandbox.path("in/mounted");
         mount("tmpfs", &mounted, "tmpfs", 0, "size=1m");
@@ -37,7 +37,7 @@ fn a_mount_below_a_root_is_said_not_to_be_entered() {
         assert_eq!(ran.stdout_json()["skipped"], serde_json::json!([]));
         said(&sandbox.sweep(deep.clone()).exit(0).stderr);
         let mut watching = sandbox.watch(deep).ready();
-        watching.outlive_a_sentinel(&sandbox);
+        watching.wait_for_sentinel(&sandbox);
         said(&watching.stop().exit(0).stderr);
         let at = std::ffi::CString::new(mounted.to_str().unwrap()).unwrap();
         // SAFETY: the path ends in NUL and outlives the call.
@@ -61,7 +61,7 @@ fn a_directory_that_cannot_be_read_is_in_the_last_line_of_a_scan() {
 #[cfg(target_os = "linux")]
 #[test]
 fn a_file_system_without_proof_is_named_with_the_key_that_trusts_it() {
-    alone(&[As::Mounts], || {
+    in_own_process(&[RunAs::OwnMounts], || {
         let sandbox = Sandbox::new();
         mount("ramfs", &sandbox.root(), "ramfs", 0, "");
         sandbox.write("a", "whole");
@@ -127,7 +127,7 @@ fn config_check_and_watch_agree_on_a_file_that_lists_nothing() {
         ran.stdout.contains("is right, and lists no directory"),
         "{ran:?}"
     );
-    let watching = Watching::start(sandbox.command(["watch", "--json"]));
+    let watching = WatchProcess::start(sandbox.command(["watch", "--json"]));
     let end = Instant::now() + Duration::from_secs(60);
     while !watching.stderr().contains("lists a directory") {
         assert!(Instant::now() < end, "{}", watching.stderr());

@@ -20,7 +20,7 @@ use orphand::reap::quarantine::{self, LimitContext, Quarantine, QuarantineUsage}
 use orphand::reap::{Outcome, Reaper};
 
 use crate::fixture::*;
-use crate::intercept::{self, Answer, Asked, Call};
+use crate::intercept::{self, Call, CallResponse, PendingCall};
 
 /// No shorter than [`OLD`].
 const LATER: &[u8] = b"what a later writer wrote, and died";
@@ -49,7 +49,7 @@ fn stored_after(act: impl FnOnce(&Fixture)) -> (Fixture, PathBuf) {
     let Outcome::Quarantined { id } = moved else {
         panic!("{moved:?}");
     };
-    let at = fixture.quarantine().join(id).join(BELOW).join(TEMP);
+    let at = fixture.quarantine().join(id).join(SUBDIR).join(TEMP);
     let meta = fs::metadata(&at).unwrap();
     let since = Wall {
         sec: meta.ctime(),
@@ -100,7 +100,7 @@ fn dropped(events: &[Event]) -> Vec<PathBuf> {
 
 #[test]
 fn what_is_unused_and_not_the_only_copy_goes() {
-    alone(EVERYBODY, || {
+    in_own_process(ALL_USERS, || {
         type Act = fn(&Fixture, &Path) -> Option<File>;
         let rows: [(&str, Duration, Act, bool); 5] = [
             ("unused", AT_ONCE, |_, _| None, true),
@@ -134,7 +134,7 @@ fn what_is_unused_and_not_the_only_copy_goes() {
                         std::slice::from_ref(&fixture.temp),
                         "{what}"
                     );
-                    assert!(fixture.copies(OLD).is_empty(), "{what}");
+                    assert!(fixture.copies(TEMP_CONTENT).is_empty(), "{what}");
                     assert!(!fixture.quarantine().exists(), "{what}");
                     assert_eq!(written.len(), 1, "{what}: {written:?}");
                     assert_eq!(written[0]["event"], "purged", "{what}");
@@ -142,7 +142,7 @@ fn what_is_unused_and_not_the_only_copy_goes() {
                 false => {
                     assert!(events.is_empty(), "{what}: {events:?}");
                     assert!(written.is_empty(), "{what}: {written:?}");
-                    fixture.has_only(OLD, &at, what);
+                    fixture.assert_only_at(TEMP_CONTENT, &at, what);
                 }
             }
         }
@@ -152,7 +152,7 @@ fn what_is_unused_and_not_the_only_copy_goes() {
 /// A program that has lost its file makes another one: that says nothing of the copy that was moved before.
 #[test]
 fn a_target_that_came_after_the_move_frees_no_copy() {
-    alone(EVERYBODY, || {
+    in_own_process(ALL_USERS, || {
         type Act = fn(&Path);
         let acts: [(&str, Act); 2] = [
             ("changed", |target| {
@@ -169,7 +169,7 @@ fn a_target_that_came_after_the_move_frees_no_copy() {
             act(&fixture.target);
             let events = tend(&fixture, AT_ONCE);
             assert!(events.is_empty(), "{what}: {events:?}");
-            fixture.has_only(OLD, &at, what);
+            fixture.assert_only_at(TEMP_CONTENT, &at, what);
         }
     });
 }
@@ -177,7 +177,7 @@ fn a_target_that_came_after_the_move_frees_no_copy() {
 /// Another directory may get the name of the one that a copy was moved from, with files older than the move.
 #[test]
 fn a_target_in_another_directory_frees_no_copy() {
-    alone(EVERYBODY, || {
+    in_own_process(ALL_USERS, || {
         let other = |fixture: &Fixture| fixture.dir.with_file_name("other");
         let (fixture, at) = stored_after(|fixture| {
             fs::create_dir(other(fixture)).unwrap();
@@ -188,10 +188,10 @@ fn a_target_in_another_directory_frees_no_copy() {
         fs::rename(&fixture.dir, &first).unwrap();
         fs::rename(other(&fixture), &fixture.dir).unwrap();
         assert!(tend(&fixture, AT_ONCE).is_empty());
-        assert_eq!(fs::read(&at).unwrap(), OLD);
+        assert_eq!(fs::read(&at).unwrap(), TEMP_CONTENT);
         // A move from the other one goes to another folder.
         let room = Arc::new(Quarantine::open_or_create(&fixture.root.path, None).unwrap());
-        let slot = room.place(&Path::new(BELOW).join("next.tmp")).unwrap();
+        let slot = room.place(&Path::new(SUBDIR).join("next.tmp")).unwrap();
         assert_eq!(fs::read_dir(fixture.quarantine()).unwrap().count(), 2);
         drop(slot);
         fs::rename(&fixture.dir, other(&fixture)).unwrap();
@@ -208,10 +208,10 @@ fn a_target_in_another_directory_frees_no_copy() {
 fn other_numbers_may_be_other_targets() {
     const OLDER: &str = "page.4000001.00000000-5a6b-4c7d-8e9f-0a1b2c3d4e5f.tmp";
     const NEWER: &str = "page.4000002.00000000-5a6b-4c7d-8e9f-0a1b2c3d4e5f.tmp";
-    alone(EVERYBODY, || {
+    in_own_process(ALL_USERS, || {
         for sibling in [None, Some("page.4711"), Some("page.1.2"), Some("page.x")] {
             let (fixture, at) = stored();
-            let older = store_beside(&at, OLDER, OLD);
+            let older = store_beside(&at, OLDER, TEMP_CONTENT);
             store_beside(&older, NEWER, LATER);
             fs::remove_file(&at).unwrap();
             if let Some(sibling) = sibling {
@@ -231,13 +231,13 @@ fn other_numbers_may_be_other_targets() {
 #[test]
 fn the_only_copy_beside_it_stays() {
     const SOLE: &str = "index.json.4f1c2d3e-5a6b-4c7d-8e9f-0a1b2c3d4e5f.tmp";
-    alone(EVERYBODY, || {
+    in_own_process(ALL_USERS, || {
         let (fixture, at) = stored();
         let sole = store_beside(&at, SOLE, b"there is no index.json");
         let events = tend(&fixture, AT_ONCE);
         assert_eq!(dropped(&events), std::slice::from_ref(&fixture.temp));
-        assert!(fixture.copies(OLD).is_empty());
-        fixture.has_only(b"there is no index.json", &sole, "");
+        assert!(fixture.copies(TEMP_CONTENT).is_empty());
+        fixture.assert_only_at(b"there is no index.json", &sole, "");
     });
 }
 
@@ -266,10 +266,10 @@ fn of_the_copies_for_one_target_the_newest_stays() {
             false,
         ),
     ];
-    alone(EVERYBODY, || {
+    in_own_process(ALL_USERS, || {
         for (what, bytes, act, is_copy) in rows {
             if what == "anybody's" && !rustix::process::geteuid().is_root() {
-                skipped("only root can give files away");
+                report_skipped("only root can give files away");
                 continue;
             }
             let (fixture, at) = stored();
@@ -285,7 +285,7 @@ fn of_the_copies_for_one_target_the_newest_stays() {
                 ),
                 false => {
                     assert!(events.is_empty(), "{what}: {events:?}");
-                    fixture.has_only(OLD, &at, what);
+                    fixture.assert_only_at(TEMP_CONTENT, &at, what);
                 }
             }
             assert!(newer.exists(), "{what}");
@@ -298,14 +298,14 @@ fn of_the_copies_for_one_target_the_newest_stays() {
 fn the_only_copy_for_a_dotted_target_stays() {
     const HIDDEN: &str = ".sessions.json.00000000-5a6b-4c7d-8e9f-0a1b2c3d4e5f.tmp";
     const NEWER: &str = "sessions.json.00000000-5a6b-4c7d-8e9f-0a1b2c3d4e5f.tmp";
-    alone(EVERYBODY, || {
+    in_own_process(ALL_USERS, || {
         let (fixture, at) = stored();
         let hidden = at.with_file_name(HIDDEN);
         fs::rename(&at, &hidden).unwrap();
         fs::write(&fixture.target, "").unwrap();
         let newer = store_beside(&hidden, NEWER, LATER);
         assert!(dropped(&tend(&fixture, AT_ONCE)).is_empty());
-        fixture.has_only(LATER, &newer, "");
+        fixture.assert_only_at(LATER, &newer, "");
         assert!(hidden.exists());
     });
 }
@@ -314,7 +314,7 @@ fn the_only_copy_for_a_dotted_target_stays() {
 #[test]
 fn the_better_copy_goes_just_then() {
     const NEWER: &str = "sessions.json.00000000-5a6b-4c7d-8e9f-0a1b2c3d4e5f.tmp";
-    alone(EVERYBODY, || {
+    in_own_process(ALL_USERS, || {
         for (what, has_target, goes) in [
             ("its target", true, true),
             ("its newer copy", false, true),
@@ -340,7 +340,7 @@ fn the_better_copy_goes_just_then() {
             };
             assert_eq!(met, 1, "{what}");
             assert!(events.is_empty(), "{what}: {events:?}");
-            fixture.has_only(OLD, &at, what);
+            fixture.assert_only_at(TEMP_CONTENT, &at, what);
         }
     });
 }
@@ -356,16 +356,16 @@ fn tend_while(
     let (actor, path) = (Arc::clone(fixture), at.to_owned());
     let made = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&made);
-    let answer = move |asked: &Asked| {
+    let answer = move |asked: &PendingCall| {
         if asked.call == call && asked.path() == path {
             act(counted.fetch_add(1, Ordering::SeqCst));
         }
-        Answer::Pass
+        CallResponse::Allow
     };
     match intercept::thread(move || tend(&actor, AT_ONCE), answer) {
         Ok(events) => Some((events.unwrap(), made.load(Ordering::SeqCst))),
         Err(error) => {
-            skipped(&format!("seccomp: {error}"));
+            report_skipped(&format!("seccomp: {error}"));
             None
         }
     }
@@ -374,7 +374,7 @@ fn tend_while(
 /// Whoever comes between the list and the proof, or under the proof, keeps it.
 #[test]
 fn somebody_comes_just_then() {
-    alone(EVERYBODY, || {
+    in_own_process(ALL_USERS, || {
         type Act = fn(&Path);
         let touch: Act = |at| fs::set_permissions(at, fs::Permissions::from_mode(0o640)).unwrap();
         let try_it: Act = |at| {
@@ -402,7 +402,7 @@ fn somebody_comes_just_then() {
             };
             assert!(made > number, "{what}");
             assert!(events.is_empty(), "{what}: {events:?}");
-            fixture.has_only(OLD, &at, what);
+            fixture.assert_only_at(TEMP_CONTENT, &at, what);
         }
     });
 }
@@ -412,7 +412,7 @@ fn somebody_comes_just_then() {
 #[test]
 fn where_nothing_is_proven() {
     use crate::places::Mounted;
-    alone(&[As::Mounts], || {
+    in_own_process(&[RunAs::OwnMounts], || {
         let base = tempfile::tempdir().unwrap();
         let _mounted = Mounted::new("ramfs", base.path(), "ramfs", 0, "");
         let fixture = Fixture::within(tempfile::tempdir_in(base.path()).unwrap());
@@ -433,7 +433,7 @@ fn where_nothing_is_proven() {
         wait_until("it is older than nothing", || clock::wall() > moved);
         let events = tend(&fixture, AT_ONCE);
         assert!(events.is_empty(), "{events:?}");
-        fixture.has_only(OLD, &at, "");
+        fixture.assert_only_at(TEMP_CONTENT, &at, "");
         let fixture = fixture.with_policy(Policy {
             trusted_file_systems: vec!["ramfs".to_owned()],
             ..Fixture::policy()

@@ -60,14 +60,14 @@ fn stays(fixture: &Fixture, want: Reason, what: &str) {
 /// A mounted file may be older than the temp, and yet have been mounted later: it counts only if it is as large.
 #[test]
 fn an_older_file_mounted_on_the_target() {
-    alone(&[As::Mounts], || {
-        for (content, is_moved) in [(&b"an older state"[..], true), (WHOLE, false)] {
+    in_own_process(&[RunAs::OwnMounts], || {
+        for (content, is_moved) in [(&b"an older state"[..], true), (TARGET_CONTENT, false)] {
             let fixture = Fixture::new();
             let older = fixture.outside.join("older");
             fs::write(&older, content).unwrap();
             let changed = |path: &Path| fs::metadata(path).unwrap().modified().unwrap();
             wait_until("the temp is newer by more than a tick", || {
-                fs::write(&fixture.temp, OLD).unwrap();
+                fs::write(&fixture.temp, TEMP_CONTENT).unwrap();
                 changed(&fixture.temp) > changed(&older) + std::time::Duration::from_millis(100)
             });
             let _mounted = Mounted::bind(&older, &fixture.target);
@@ -84,7 +84,7 @@ fn an_older_file_mounted_on_the_target() {
 
 #[test]
 fn a_file_mounted_on_the_temp() {
-    alone(&[As::Mounts], || {
+    in_own_process(&[RunAs::OwnMounts], || {
         let fixture = Fixture::new();
         let other = fixture.outside.join("other");
         fs::write(&other, b"of another mount").unwrap();
@@ -103,7 +103,7 @@ fn a_file_mounted_on_the_temp() {
         );
         drop(mounted);
         assert!(matches!(fixture.judge(TEMP), Event::Reaped(_)));
-        fixture.has_only(b"of another mount", &other, "");
+        fixture.assert_only_at(b"of another mount", &other, "");
     });
 }
 
@@ -114,11 +114,11 @@ fn is_after(step: Step, other: Step) -> bool {
 
 #[test]
 fn something_is_mounted_on_it_at_any_step() {
-    alone(&[As::Mounts], || {
+    in_own_process(&[RunAs::OwnMounts], || {
         for step in Step::ALL {
             let fixture = Fixture::new();
             let temp = fixture.temp.clone();
-            let stunt = Stunt::new(step, move || {
+            let stunt = AtStep::new(step, move || {
                 // After the claim nothing is there to mount on.
                 if temp.exists() {
                     std::mem::forget(Mounted::bind(&temp, &temp));
@@ -128,9 +128,13 @@ fn something_is_mounted_on_it_at_any_step() {
             drop(Mounted(fixture.temp.clone()));
             match outcome {
                 Outcome::Reaped { .. } => assert!(is_after(step, Step::Claim), "{step:?}"),
-                _ => fixture.has_only(OLD, &fixture.temp, &format!("{step:?}: {outcome:?}")),
+                _ => fixture.assert_only_at(
+                    TEMP_CONTENT,
+                    &fixture.temp,
+                    &format!("{step:?}: {outcome:?}"),
+                ),
             }
-            fixture.is_tidy(&format!("{step:?}"));
+            fixture.assert_no_leftovers(&format!("{step:?}"));
         }
     });
 }
@@ -138,27 +142,31 @@ fn something_is_mounted_on_it_at_any_step() {
 /// What lies in the directory is out of sight then, and outside of the root.
 #[test]
 fn something_is_mounted_on_its_directory_at_any_step() {
-    alone(&[As::Mounts], || {
+    in_own_process(&[RunAs::OwnMounts], || {
         for step in Step::ALL {
             let fixture = Fixture::new();
             let dir = fixture.dir.clone();
-            let stunt = Stunt::new(step, move || {
+            let stunt = AtStep::new(step, move || {
                 std::mem::forget(Mounted::new("tmpfs", &dir, "tmpfs", 0, ""));
             });
             let outcome = fixture.reap(stunt.hook);
             drop(Mounted(fixture.dir.clone()));
             // After the last check it may go all the same, as when it is moved out of the root.
             if !is_after(step, Step::Breathe) {
-                fixture.has_only(OLD, &fixture.temp, &format!("{step:?}: {outcome:?}"));
+                fixture.assert_only_at(
+                    TEMP_CONTENT,
+                    &fixture.temp,
+                    &format!("{step:?}: {outcome:?}"),
+                );
             }
-            fixture.is_tidy(&format!("{step:?}: {outcome:?}"));
+            fixture.assert_no_leftovers(&format!("{step:?}: {outcome:?}"));
         }
     });
 }
 
 #[test]
 fn other_mounts_below_the_root_are_not_entered() {
-    alone(&[As::Mounts], || {
+    in_own_process(&[RunAs::OwnMounts], || {
         let fixture = Fixture::new();
         let (bound, other) = (fixture.dir.join("bound"), fixture.dir.join("tmpfs"));
         let elsewhere = fixture.outside.join("elsewhere");
@@ -168,7 +176,7 @@ fn other_mounts_below_the_root_are_not_entered() {
         let _bound = Mounted::bind(&elsewhere, &bound);
         let _other = Mounted::new("tmpfs", &other, "tmpfs", 0, "");
         for dir in [&bound, &other] {
-            fs::write(dir.join(TARGET), WHOLE).unwrap();
+            fs::write(dir.join(TARGET), TARGET_CONTENT).unwrap();
             fs::write(dir.join(TEMP), b"not in this root").unwrap();
         }
         let events = fixture.sweep();
@@ -215,13 +223,13 @@ fn set_flags(path: &Path, flags: libc::c_long) -> io::Result<()> {
     let mut now: libc::c_long = 0;
     // SAFETY: both calls take one number, which outlives them.
     unsafe {
-        check(libc::ioctl(
+        check_syscall(libc::ioctl(
             file.as_raw_fd(),
             libc::FS_IOC_GETFLAGS,
             &raw mut now,
         ))?;
         let now = (now & !(IMMUTABLE | APPEND_ONLY)) | flags;
-        check(libc::ioctl(
+        check_syscall(libc::ioctl(
             file.as_raw_fd(),
             libc::FS_IOC_SETFLAGS,
             &raw const now,
@@ -231,12 +239,12 @@ fn set_flags(path: &Path, flags: libc::c_long) -> io::Result<()> {
 
 #[test]
 fn protected_by_its_owner() {
-    alone(&[As::Us], || {
+    in_own_process(&[RunAs::CurrentUser], || {
         for (name, flags) in [("immutable", IMMUTABLE), ("append-only", APPEND_ONLY)] {
             let fixture = Fixture::new();
             let flagged = match Flagged::new(&fixture.temp, flags) {
                 Ok(flagged) => flagged,
-                Err(error) => return skipped(&format!("chattr: {error}")),
+                Err(error) => return report_skipped(&format!("chattr: {error}")),
             };
             stays(&fixture, Reason::Protected, name);
             drop(flagged);
@@ -247,13 +255,17 @@ fn protected_by_its_owner() {
                 let temp = fixture.temp.clone();
                 let flagged = std::sync::Arc::new(std::sync::Mutex::new(None));
                 let later = std::sync::Arc::clone(&flagged);
-                let stunt = Stunt::new(step, move || {
+                let stunt = AtStep::new(step, move || {
                     *later.lock().unwrap() = Flagged::new(&temp, flags).ok();
                 });
                 let outcome = fixture.reap(stunt.hook);
                 let was = flagged.lock().unwrap().take().is_some();
                 if was {
-                    fixture.has_only(OLD, &fixture.temp, &format!("{name} {step:?}: {outcome:?}"));
+                    fixture.assert_only_at(
+                        TEMP_CONTENT,
+                        &fixture.temp,
+                        &format!("{name} {step:?}: {outcome:?}"),
+                    );
                 }
                 // From then on it is leased, and then its name is gone.
                 assert_eq!(
@@ -266,7 +278,7 @@ fn protected_by_its_owner() {
             // Its directory is: nothing can be claimed in there.
             let fixture = Fixture::new();
             let _flagged = Flagged::new(&fixture.dir, flags).unwrap();
-            let outcome = fixture.reap(Stunt::new(Step::Look, || {}).hook);
+            let outcome = fixture.reap(AtStep::new(Step::Look, || {}).hook);
             assert!(
                 matches!(
                     outcome,
@@ -277,7 +289,7 @@ fn protected_by_its_owner() {
                 ),
                 "{outcome:?}"
             );
-            fixture.has_only(OLD, &fixture.temp, "");
+            fixture.assert_only_at(TEMP_CONTENT, &fixture.temp, "");
         }
     });
 }
@@ -285,9 +297,9 @@ fn protected_by_its_owner() {
 /// As an ordinary user in a directory of one's own, with somebody else's file in it.
 #[test]
 fn owned_by_somebody_else() {
-    alone(&[As::Us], || {
+    in_own_process(&[RunAs::CurrentUser], || {
         if !rustix::process::geteuid().is_root() {
-            return skipped("only root can give files away");
+            return report_skipped("only root can give files away");
         }
         let fixture = Fixture::new();
         for path in [
@@ -388,11 +400,11 @@ impl Overlay {
 /// number that a look gives it, in whichever layer it lies.
 #[test]
 fn a_walk_knows_a_mapped_file_on_overlayfs() {
-    alone(&[As::Mounts], || {
+    in_own_process(&[RunAs::OwnMounts], || {
         for how in [Layers::Together, Layers::Apart, Layers::ApartAndNumbered] {
             let overlay = match Overlay::new(how) {
                 Ok(overlay) => overlay,
-                Err(error) => return skipped(&format!("overlayfs, {how:?}: {error}")),
+                Err(error) => return report_skipped(&format!("overlayfs, {how:?}: {error}")),
             };
             let created = overlay.fixture();
             let (_below, lower) = overlay.stage_below();
@@ -405,7 +417,7 @@ fn a_walk_knows_a_mapped_file_on_overlayfs() {
                 ("copied up", &copied_up),
             ] {
                 let holding = Holding::new(UseState::Map, &fixture.temp);
-                let dir = Dir::open_below(&fixture.root.path, None, Path::new(BELOW)).unwrap();
+                let dir = Dir::open_below(&fixture.root.path, None, Path::new(SUBDIR)).unwrap();
                 let seen = dir.observe(TEMP.as_ref()).unwrap().unwrap();
                 let file = FileId::from(&seen.fingerprint);
                 let process_scan = evidence::scan_processes(&[file], dir.reach());
@@ -432,10 +444,10 @@ fn is_met(process_scan: &ProcessScan, file: FileId, holding: &Holding, what: &st
 /// On two file systems two files of one directory may have the same number.
 #[test]
 fn two_files_with_one_number_on_overlayfs() {
-    alone(&[As::Mounts], || {
+    in_own_process(&[RunAs::OwnMounts], || {
         let overlay = match Overlay::new(Layers::Apart) {
             Ok(overlay) => overlay,
-            Err(error) => return skipped(&format!("overlayfs: {error}")),
+            Err(error) => return report_skipped(&format!("overlayfs: {error}")),
         };
         let (below, fixture) = overlay.stage_below();
         // A tmpfs gives its numbers out one after the other: one that the upper layer has not had.
@@ -443,8 +455,8 @@ fn two_files_with_one_number_on_overlayfs() {
         for n in 0..3_000 {
             fs::write(below.outside.join(n.to_string()), "").unwrap();
         }
-        fs::write(&below.temp, OLD).unwrap();
-        let dir = Dir::open_below(&fixture.root.path, None, Path::new(BELOW)).unwrap();
+        fs::write(&below.temp, TEMP_CONTENT).unwrap();
+        let dir = Dir::open_below(&fixture.root.path, None, Path::new(SUBDIR)).unwrap();
         let id = |name: &str| {
             let seen = dir.observe(name.as_ref()).unwrap().unwrap();
             FileId::from(&seen.fingerprint)
@@ -452,11 +464,11 @@ fn two_files_with_one_number_on_overlayfs() {
         let lower = id(TEMP);
         let mut tries = (0..10_000).map(|n| format!("{n}.tmp"));
         let upper = tries.find(|name| {
-            fs::write(fixture.dir.join(name), OLD).unwrap();
+            fs::write(fixture.dir.join(name), TEMP_CONTENT).unwrap();
             id(name).ino == lower.ino
         });
         let Some(upper) = upper else {
-            return skipped("no two files with one number came about");
+            return report_skipped("no two files with one number came about");
         };
         assert_ne!(id(&upper).dev, lower.dev);
         let holding = Holding::new(UseState::Map, &fixture.temp);
@@ -479,7 +491,7 @@ fn two_files_with_one_number_on_overlayfs() {
 #[test]
 fn mapped_on_overlayfs() {
     const HOME: &str = "ORPHAND_TEST_HOME";
-    alone(&[As::Mounts], || {
+    in_own_process(&[RunAs::OwnMounts], || {
         if let Some(home) = std::env::var_os(HOME) {
             // In a pid namespace nothing is seen, and nothing is proven.
             let fixture = Fixture::at(home.into());
@@ -498,7 +510,7 @@ fn mapped_on_overlayfs() {
         }
         let overlay = match Overlay::new(Layers::Together) {
             Ok(overlay) => overlay,
-            Err(error) => return skipped(&format!("overlayfs: {error}")),
+            Err(error) => return report_skipped(&format!("overlayfs: {error}")),
         };
         let reach = Dir::open_root(&overlay.fixture().root.path, None)
             .unwrap()
@@ -517,7 +529,7 @@ fn mapped_on_overlayfs() {
                 }
             );
             assert!(moved, "{how:?}: {event:?}");
-            assert_eq!(fixture.copies(OLD).len(), 1, "{how:?}");
+            assert_eq!(fixture.copies(TEMP_CONTENT).len(), 1, "{how:?}");
             drop(holding);
         }
         for how in [UseState::Read, UseState::Write, UseState::Map] {
@@ -526,7 +538,11 @@ fn mapped_on_overlayfs() {
             let event = fixture.judge(TEMP);
             let moved = matches!(event, Event::Quarantined { .. } | Event::Kept { .. });
             assert!(moved, "{how:?} in the upper layer: {event:?}");
-            assert_eq!(fixture.copies(OLD).len(), 1, "{how:?} in the upper layer");
+            assert_eq!(
+                fixture.copies(TEMP_CONTENT).len(),
+                1,
+                "{how:?} in the upper layer"
+            );
             drop(holding);
         }
         for how in [
@@ -557,11 +573,11 @@ fn mapped_on_overlayfs() {
         for how in [UseState::Map, UseState::Directory] {
             let fixture = overlay.fixture();
             let holding = Holding::new(how, &fixture.temp);
-            let mut inside = again(&this_test());
+            let mut inside = test_command(&this_test());
             inside.env(HOME, fixture.home());
-            run(inside, As::PidNamespace);
+            run_test(inside, RunAs::OwnPidNamespace);
             assert_eq!(
-                fixture.copies(OLD).len(),
+                fixture.copies(TEMP_CONTENT).len(),
                 1,
                 "{how:?}, seen from a pid namespace"
             );
@@ -595,22 +611,22 @@ fn not_examined(fixture: &Fixture) {
     let file = FileId::from(&temp.temp_info.expected.unwrap());
     let seen = evidence::scan_processes(&[file], LeaseCoverage::OpensOnly).proves_unmapped(file);
     assert!(!seen, "every process is seen, and it came to nothing");
-    skipped("not every process can be examined");
+    report_skipped("not every process can be examined");
 }
 
 /// The lease sees no mapping here, so every process is asked, before the claim and after it.
 #[test]
 fn a_walk_before_the_claim_and_one_after_it() {
-    alone(&[As::Mounts], || {
+    in_own_process(&[RunAs::OwnMounts], || {
         let overlay = match Overlay::new(Layers::Together) {
             Ok(overlay) => overlay,
-            Err(error) => return skipped(&format!("overlayfs: {error}")),
+            Err(error) => return report_skipped(&format!("overlayfs: {error}")),
         };
         let _hidden = without_those_that_nobody_may_examine();
         // A walk is incomplete while processes come faster than it goes: then it proves nothing, and
         // what was claimed on the word of the one before is put back.
         let proven = |hook: &dyn Fn(&Fixture) -> Hook, wanted: fn(&Outcome) -> bool| {
-            let end = Instant::now() + LONG;
+            let end = Instant::now() + TIMEOUT;
             while Instant::now() < end {
                 let fixture = overlay.fixture();
                 let candidate = fixture.candidate(Verdict::Reap);
@@ -649,7 +665,7 @@ fn a_walk_before_the_claim_and_one_after_it() {
         .expect("as before");
         let kept = matches!(outcome, Outcome::Kept(Reason::CannotTell));
         assert!(kept, "{outcome:?}");
-        fixture.has_only(OLD, &fixture.temp, "");
+        fixture.assert_only_at(TEMP_CONTENT, &fixture.temp, "");
         drop(mapping.lock().unwrap().take());
     });
 }
@@ -657,11 +673,11 @@ fn a_walk_before_the_claim_and_one_after_it() {
 /// A claim copies a file of a lower layer up: its number may be another then, and its birth is.
 #[test]
 fn in_a_lower_layer() {
-    alone(&[As::Mounts], || {
+    in_own_process(&[RunAs::OwnMounts], || {
         for how in [Layers::Together, Layers::Apart, Layers::ApartAndNumbered] {
             let overlay = match Overlay::new(how) {
                 Ok(overlay) => overlay,
-                Err(error) => return skipped(&format!("overlayfs, {how:?}: {error}")),
+                Err(error) => return report_skipped(&format!("overlayfs, {how:?}: {error}")),
             };
             let (below, fixture) = overlay.stage_below();
             // It may take two tries: after the first it lies in the upper layer.
@@ -673,9 +689,9 @@ fn in_a_lower_layer() {
             let last = events.last();
             let gone = matches!(last, Some(Event::Reaped(_) | Event::Quarantined { .. }));
             assert!(gone, "{how:?}: {events:?}");
-            below.has_only(OLD, &below.temp, "the lower layer is as it was");
-            fixture.has_only(WHOLE, &fixture.target, "");
-            fixture.is_tidy("");
+            below.assert_only_at(TEMP_CONTENT, &below.temp, "the lower layer is as it was");
+            fixture.assert_only_at(TARGET_CONTENT, &fixture.target, "");
+            fixture.assert_no_leftovers("");
         }
     });
 }
@@ -705,7 +721,7 @@ fn small_disk() -> Result<(TempDir, Mounted), String> {
 /// A small ext4 without room for one more block, in which a claim finds no room for its name.
 #[test]
 fn no_room_for_a_claim() {
-    alone(&[As::Mounts], || {
+    in_own_process(&[RunAs::OwnMounts], || {
         type Then = Option<(Step, fn(&Path))>;
         let rows: [(&str, bool, Then); 4] = [
             ("left alone", false, None),
@@ -732,7 +748,7 @@ fn no_room_for_a_claim() {
         for (what, sole, then) in rows {
             let (base, _mounted) = match small_disk() {
                 Ok(disk) => disk,
-                Err(error) => return skipped(&format!("{what}: {error}")),
+                Err(error) => return report_skipped(&format!("{what}: {error}")),
             };
             let fixture = Fixture::within(TempDir::new_in(base.path()).unwrap());
             if sole {
@@ -742,13 +758,13 @@ fn no_room_for_a_claim() {
             fill(&fixture.dir);
             let temp = fixture.temp.clone();
             let stunt = match then {
-                None => Stunt::new(Step::Look, || {}),
-                Some((step, act)) => Stunt::new(step, move || act(&temp)),
+                None => AtStep::new(Step::Look, || {}),
+                Some((step, act)) => AtStep::new(step, move || act(&temp)),
             };
             let outcome = fixture.reap(stunt.hook.clone());
             match what {
                 "left alone" => {
-                    let freed = OLD.len() as u64;
+                    let freed = TEMP_CONTENT.len() as u64;
                     assert!(
                         matches!(outcome, Outcome::Reaped { freed: f } if f.bytes == freed),
                         "{outcome:?}"
@@ -760,31 +776,31 @@ fn no_room_for_a_claim() {
                     let unclaimed = [Step::Claim, Step::Compare, Step::ProveAgain, Step::Unlink];
                     assert!(after.eq(unclaimed), "it found no room");
                     assert!(!fixture.temp.exists());
-                    fixture.has_only(WHOLE, &fixture.target, "");
+                    fixture.assert_only_at(TARGET_CONTENT, &fixture.target, "");
                 }
                 "the only copy" => {
                     assert!(
                         matches!(outcome, Outcome::Kept(Reason::NoQuarantine)),
                         "{outcome:?}"
                     );
-                    fixture.has_only(OLD, &fixture.temp, "");
+                    fixture.assert_only_at(TEMP_CONTENT, &fixture.temp, "");
                 }
                 "replaced just then" => {
                     assert!(
                         matches!(outcome, Outcome::Kept(Reason::Changed)),
                         "{outcome:?}"
                     );
-                    fixture.has_only(b"another file", &fixture.temp, "");
+                    fixture.assert_only_at(b"another file", &fixture.temp, "");
                 }
                 _ => {
                     assert!(
                         matches!(outcome, Outcome::Kept(Reason::InUse)),
                         "{outcome:?}"
                     );
-                    fixture.has_only(OLD, &fixture.temp, "");
+                    fixture.assert_only_at(TEMP_CONTENT, &fixture.temp, "");
                 }
             }
-            fixture.is_tidy(what);
+            fixture.assert_no_leftovers(what);
         }
     });
 }
@@ -793,27 +809,27 @@ fn no_room_for_a_claim() {
 /// disk there is no claim: then it stays, though it might have made room.
 #[test]
 fn no_room_for_a_claim_on_overlayfs() {
-    alone(&[As::Mounts], || {
+    in_own_process(&[RunAs::OwnMounts], || {
         let overlay = small_disk().and_then(|(base, disk)| {
             Overlay::on(base, disk, Layers::Together).map_err(|error| error.to_string())
         });
         let overlay = match overlay {
             Ok(overlay) => overlay,
-            Err(error) => return skipped(&format!("overlayfs on a full disk: {error}")),
+            Err(error) => return report_skipped(&format!("overlayfs on a full disk: {error}")),
         };
         let _hidden = without_those_that_nobody_may_examine();
         let fixture = overlay.fixture();
         fill(&fixture.dir);
-        let end = Instant::now() + LONG;
+        let end = Instant::now() + TIMEOUT;
         let (outcome, _mapping) = loop {
             let mapping = Arc::new(Mutex::new(None));
             let (later, temp) = (Arc::clone(&mapping), fixture.temp.clone());
             // After the first walk, and before the lease that would see who opens it.
-            let stunt = Stunt::new(Step::Look, move || {
+            let stunt = AtStep::new(Step::Look, move || {
                 *later.lock().unwrap() = Some(Holding::new(UseState::Map, &temp));
             });
             let outcome = fixture.reap(stunt.hook.clone());
-            fixture.has_only(OLD, &fixture.temp, &format!("{outcome:?}"));
+            fixture.assert_only_at(TEMP_CONTENT, &fixture.temp, &format!("{outcome:?}"));
             if stunt.steps().contains(&Step::Claim) {
                 break (outcome, mapping);
             }
@@ -830,7 +846,7 @@ fn no_room_for_a_claim_on_overlayfs() {
             ),
             "{outcome:?}"
         );
-        fixture.is_tidy("");
+        fixture.assert_no_leftovers("");
     });
 }
 
@@ -858,7 +874,7 @@ fn fill(dir: &Path) {
 /// No inode is free: a claim needs none, a quarantine would.
 #[test]
 fn no_inode_for_a_quarantine() {
-    alone(&[As::Mounts], || {
+    in_own_process(&[RunAs::OwnMounts], || {
         let base = empty();
         for sole in [false, true] {
             let mounted = Mounted::new("tmpfs", base.path(), "tmpfs", 0, "nr_inodes=64");
@@ -881,7 +897,7 @@ fn no_inode_for_a_quarantine() {
                         }
                     );
                     assert!(kept, "{event:?}");
-                    fixture.has_only(OLD, &fixture.temp, "");
+                    fixture.assert_only_at(TEMP_CONTENT, &fixture.temp, "");
                 }
             }
             drop((fixture, mounted));
@@ -892,7 +908,7 @@ fn no_inode_for_a_quarantine() {
 /// A quarantine would be no place of the root's own.
 #[test]
 fn a_quarantine_that_is_a_mount() {
-    alone(&[As::Mounts], || {
+    in_own_process(&[RunAs::OwnMounts], || {
         let fixture = Fixture::new().with_sole_copy();
         fs::create_dir(fixture.quarantine()).unwrap();
         let elsewhere = fixture.outside.join("elsewhere");
@@ -904,10 +920,10 @@ fn a_quarantine_that_is_a_mount() {
             };
             fs::set_permissions(fixture.quarantine(), fs::Permissions::from_mode(0o700)).unwrap();
             stays(&fixture, Reason::NoQuarantine, "as a look finds");
-            let outcome = fixture.reap(Stunt::new(Step::Look, || {}).hook);
+            let outcome = fixture.reap(AtStep::new(Step::Look, || {}).hook);
             let kept = matches!(outcome, Outcome::Kept(Reason::NoQuarantine));
             assert!(kept, "{outcome:?}");
-            fixture.has_only(OLD, &fixture.temp, "");
+            fixture.assert_only_at(TEMP_CONTENT, &fixture.temp, "");
             drop(mounted);
         }
     });
@@ -916,7 +932,7 @@ fn a_quarantine_that_is_a_mount() {
 /// Where no proof is known to hold: ramfs has leases like any other, and nobody has measured them.
 #[test]
 fn a_file_system_that_nobody_has_tried() {
-    alone(&[As::Mounts], || {
+    in_own_process(&[RunAs::OwnMounts], || {
         let base = empty();
         let _mounted = Mounted::new("ramfs", base.path(), "ramfs", 0, "");
         let fixture = Fixture::within(TempDir::new_in(base.path()).unwrap());
@@ -927,7 +943,7 @@ fn a_file_system_that_nobody_has_tried() {
             matches!(outcome, Outcome::Kept(Reason::NetworkFs)),
             "{outcome:?}"
         );
-        fixture.has_only(OLD, &fixture.temp, "");
+        fixture.assert_only_at(TEMP_CONTENT, &fixture.temp, "");
 
         // Who knows that it holds there says so in the rule. What is held stays.
         let fixture = fixture.with_policy(Policy {
@@ -939,6 +955,6 @@ fn a_file_system_that_nobody_has_tried() {
         drop(holding);
         let event = fixture.judge(TEMP);
         assert!(matches!(event, Event::Reaped(_)), "{event:?}");
-        fixture.has_only(WHOLE, &fixture.target, "");
+        fixture.assert_only_at(TARGET_CONTENT, &fixture.target, "");
     });
 }

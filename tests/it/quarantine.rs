@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use serde_json::Value;
 
-use crate::sandbox::{Begin, Ran, Sandbox, is, kept, mode};
+use crate::sandbox::{CommandResult, Sandbox, StartChild, is, kept, mode};
 
 const SHORT: [&str; 2] = ["--grace", "100ms"];
 const OLD: Duration = Duration::from_millis(150);
@@ -23,7 +23,7 @@ fn id(event: &Value) -> &str {
     event["id"].as_str().unwrap()
 }
 
-fn listed(ran: &Ran) -> Vec<Value> {
+fn listed(ran: &CommandResult) -> Vec<Value> {
     ran.stdout
         .lines()
         .map(|line| serde_json::from_str(line).unwrap())
@@ -32,7 +32,7 @@ fn listed(ran: &Ran) -> Vec<Value> {
 
 #[test]
 fn it_lies_there_as_it_was_and_comes_back_as_it_was() {
-    Sandbox::each(|sandbox| {
+    Sandbox::for_each_user(|sandbox| {
         let sandbox = sandbox.file("sub/deep/a.tmp", "precious");
         let path = sandbox.path("sub/deep/a.tmp");
         let file = fs::File::options().write(true).open(&path).unwrap();
@@ -80,7 +80,7 @@ fn it_lies_there_as_it_was_and_comes_back_as_it_was() {
 
 #[test]
 fn what_is_back_is_kept_until_it_changes() {
-    Sandbox::each(|sandbox| {
+    Sandbox::for_each_user(|sandbox| {
         let sandbox = sandbox.file("a.tmp", "precious");
         let event = moved(&sandbox);
         sandbox.run(["restore", id(&event)]).exit(0);
@@ -93,7 +93,7 @@ fn what_is_back_is_kept_until_it_changes() {
         assert_eq!(scan["temps"][0]["reason"], "restored");
         let mut watching = sandbox.watch(["--grace", "200ms"]).ready();
         watching.wait_for(kept("a.tmp", "restored"));
-        watching.outlive_a_sentinel(&sandbox);
+        watching.wait_for_sentinel(&sandbox);
         watching.stop().exit(0);
         assert_eq!(sandbox.content("a.tmp"), "precious");
 
@@ -113,7 +113,7 @@ fn restore_beside_a_watcher() {
     sandbox.run(["restore", id(&event)]).exit(0);
     watching.wait_for(kept("a.tmp", "restored"));
     for _ in 0..3 {
-        watching.outlive_a_sentinel(&sandbox);
+        watching.wait_for_sentinel(&sandbox);
     }
     let stopped = watching.stop().exit(0);
     assert_eq!(
@@ -130,20 +130,23 @@ fn restore_overwrites_nothing() {
     let event = moved(&sandbox);
     sandbox.write("a.tmp", "second");
     let there = format!(".orphand/{}/a.tmp", id(&event));
-    let ran = sandbox.run(["restore", id(&event)]).exit(1).silent();
-    ran.complains("--to");
+    let ran = sandbox
+        .run(["restore", id(&event)])
+        .exit(1)
+        .prints_nothing();
+    ran.stderr_has("--to");
     assert_eq!(sandbox.content("a.tmp"), "second");
     assert_eq!(sandbox.content(&there), "first");
     sandbox.write("elsewhere", "third");
     sandbox
         .run(["restore", "--to", "root/elsewhere", id(&event)])
         .exit(1)
-        .silent();
+        .prints_nothing();
     assert_eq!(sandbox.content("elsewhere"), "third");
     sandbox
         .run(["restore", "--to", "root/no/such", id(&event)])
         .exit(1)
-        .silent();
+        .prints_nothing();
     assert_eq!(sandbox.content(&there), "first");
     sandbox
         .run(["restore", "--to", "root/a.kept", id(&event)])
@@ -170,7 +173,7 @@ fn ways_to_name_what_is_to_come_back() {
     sandbox
         .run(["restore", id(&event)])
         .exit(1)
-        .complains("quarantine list");
+        .stderr_has("quarantine list");
     let mut command = sandbox.command(["restore", id(&event)]);
     command.current_dir(sandbox.root());
     sandbox.finish(command).exit(0);
@@ -192,7 +195,7 @@ fn ways_to_name_what_is_to_come_back() {
     sandbox
         .run(["restore", event["path"].as_str().unwrap()])
         .exit(0)
-        .says("root/sub/a.tmp");
+        .stdout_has("root/sub/a.tmp");
     assert!(sandbox.has("sub/a.tmp"));
     fs::remove_dir_all(&folder).unwrap();
     // Several at once.
@@ -208,9 +211,9 @@ fn ways_to_name_what_is_to_come_back() {
 #[cfg(target_os = "linux")]
 #[test]
 fn two_mounts_of_one_root() {
-    use crate::fixture::{As, alone};
+    use crate::fixture::{RunAs, in_own_process};
     use crate::places::Mounted;
-    alone(&[As::Mounts], || {
+    in_own_process(&[RunAs::OwnMounts], || {
         let sandbox = Sandbox::new();
         let other = sandbox.base().join("other");
         fs::create_dir(&other).unwrap();
@@ -234,7 +237,7 @@ fn two_mounts_of_one_root() {
         sandbox
             .run(["quarantine", "list"])
             .exit(0)
-            .says("1 file, 3 B");
+            .stdout_has("1 file, 3 B");
         sandbox.run(["restore", left]).exit(0);
         assert_eq!(sandbox.content(one) + &sandbox.content(two), "onetwo");
     });
@@ -248,7 +251,10 @@ fn restore_does_not_leave_the_root() {
     fs::remove_dir(sandbox.path("sub")).unwrap();
     sandbox.make_dir("../outside");
     std::os::unix::fs::symlink("../outside", sandbox.path("sub")).unwrap();
-    sandbox.run(["restore", id(&event)]).exit(1).silent();
+    sandbox
+        .run(["restore", id(&event)])
+        .exit(1)
+        .prints_nothing();
     assert!(!sandbox.has("../outside/a.tmp"));
     assert_eq!(
         sandbox.content(format!(".orphand/{}/sub/a.tmp", id(&event))),
@@ -279,14 +285,16 @@ fn list_and_purge() {
         }
     }
     let people = sandbox.run(["quarantine", "list"]).exit(0);
-    people.says("3 files, 6 B").says("orphand quarantine purge");
+    people
+        .stdout_has("3 files, 6 B")
+        .stdout_has("orphand quarantine purge");
 
     let first = all[0]["id"].as_str().unwrap();
     // Nobody can be asked, so it has to be said.
     sandbox
         .run(["quarantine", "purge"])
         .exit(2)
-        .complains("--yes");
+        .stderr_has("--yes");
     sandbox
         .run(["quarantine", "purge", "0000zzzz", first])
         .exit(1);
@@ -302,7 +310,10 @@ fn list_and_purge() {
         .exit(0)
         .events();
     assert_eq!(sandbox.listing(), ["sub"], "gone when empty");
-    sandbox.run(["quarantine", "list"]).exit(0).says("nothing");
+    sandbox
+        .run(["quarantine", "list"])
+        .exit(0)
+        .stdout_has("nothing");
 }
 
 /// Two copies of one name: the quarantine keeps both, each under an id of its own.
@@ -342,12 +353,12 @@ fn an_id_that_is_in_two_quarantines() {
     let copied = sandbox
         .program("cp")
         .args(["-a", "root/sub", "root/copy"])
-        .ended();
+        .run_to_end();
     assert!(copied.unwrap().success());
     for command in [&["quarantine", "purge", id][..], &["restore", id]] {
         within(command)
             .exit(1)
-            .complains("more than one quarantine");
+            .stderr_has("more than one quarantine");
     }
     for root in ["sub", "copy"] {
         let path = format!("{root}/.orphand/{id}/a.tmp");
@@ -485,7 +496,7 @@ fn a_sweep_makes_few_folders() {
 #[test]
 fn every_verb_works_with_few_descriptors() {
     const FILES: usize = 400;
-    let sandbox = Sandbox::new().descriptors(64);
+    let sandbox = Sandbox::new().with_descriptor_limit(64);
     for n in 0..FILES {
         sandbox.write(format!("sub/{n}.json.tmp"), "x");
     }
@@ -493,24 +504,24 @@ fn every_verb_works_with_few_descriptors() {
     let swept = sandbox.sweep(["--grace", "100ms", "-r"]).exit(0).events();
     assert_eq!(swept.sums(), [0, FILES as u64, 0, 0]);
     let list = sandbox.run(["quarantine", "list"]).exit(0);
-    list.says("400 files, 400 B");
+    list.stdout_has("400 files, 400 B");
     sandbox
         .run(["status"])
         .exit(1)
-        .says("400 files in quarantine");
+        .stdout_has("400 files in quarantine");
     let all: Vec<String> = (0..4).map(|n| format!("root/sub/{n}.json.tmp")).collect();
     let args = ["restore".to_owned(), "root/nothing.tmp".into()];
     let restored = sandbox.run(args.iter().chain(&all)).exit(3);
     restored
-        .says("5 files: 4 restored, 1 failed, 0 left")
-        .complains("nothing.tmp");
+        .stdout_has("5 files: 4 restored, 1 failed, 0 left")
+        .stderr_has("nothing.tmp");
     sandbox.scan(["-r"]).exit(0);
     sandbox
         .run(["quarantine", "purge"])
         .exit(2)
-        .complains("--yes");
+        .stderr_has("--yes");
     let purged = sandbox.run(["quarantine", "purge", "--yes"]).exit(0);
-    purged.says("396 files: 396 deleted, 0 failed, 0 left");
+    purged.stdout_has("396 files: 396 deleted, 0 failed, 0 left");
     assert!(!sandbox.has(".orphand"));
     assert!(sandbox.has("sub/0.json.tmp"));
 }
@@ -529,8 +540,8 @@ fn what_cannot_be_deleted_is_said() {
     let folder = held.parent().unwrap();
     fs::set_permissions(folder, fs::Permissions::from_mode(0o500)).unwrap();
     let ran = sandbox.run(["quarantine", "purge", "--yes"]).exit(3);
-    ran.says("2 files: 1 deleted, 1 failed, 0 left")
-        .complains("cannot be deleted");
+    ran.stdout_has("2 files: 1 deleted, 1 failed, 0 left")
+        .stderr_has("cannot be deleted");
     fs::set_permissions(folder, fs::Permissions::from_mode(0o700)).unwrap();
     assert!(held.exists());
 }
@@ -588,7 +599,7 @@ fn restore_into_a_directory() {
     let ran = sandbox
         .run(["restore", "--to", "root/new/", "root/b.tmp"])
         .exit(1);
-    ran.silent();
+    ran.prints_nothing();
     sandbox.make_dir("out");
     sandbox
         .run([
@@ -599,7 +610,7 @@ fn restore_into_a_directory() {
             "root/b.tmp",
         ])
         .exit(0)
-        .says("2 files: 2 restored, 0 failed, 0 left");
+        .stdout_has("2 files: 2 restored, 0 failed, 0 left");
     assert_eq!(
         sandbox.content("out/a.tmp") + &sandbox.content("out/b.tmp"),
         "ab"
@@ -610,7 +621,7 @@ fn restore_into_a_directory() {
     sandbox
         .run(["restore", "--to", "root/out/", "root/sub/b.tmp"])
         .exit(1)
-        .complains("exists there already");
+        .stderr_has("exists there already");
     assert_eq!(sandbox.content("out/b.tmp"), "b");
 }
 
@@ -618,9 +629,9 @@ fn restore_into_a_directory() {
 #[cfg(target_os = "linux")]
 #[test]
 fn restore_to_another_file_system() {
-    use crate::fixture::{As, alone};
+    use crate::fixture::{RunAs, in_own_process};
     use crate::places::Mounted;
-    alone(&[As::Mounts], || {
+    in_own_process(&[RunAs::OwnMounts], || {
         let sandbox = Sandbox::new();
         sandbox.make_dir("../other");
         let other = sandbox.base().join("other");
@@ -653,7 +664,7 @@ fn restore_to_another_file_system() {
         sandbox
             .run(["restore", "--to", "other/", id(&moved)])
             .exit(1)
-            .silent();
+            .prints_nothing();
         assert!(!other.join("a.tmp").exists());
         assert_eq!(held(&sandbox), ["a.tmp"]);
         fs::remove_file(other.join("fill")).unwrap();
@@ -673,9 +684,9 @@ fn restore_to_another_file_system() {
 #[cfg(target_os = "linux")]
 #[test]
 fn a_full_quarantine_takes_no_more() {
-    use crate::fixture::{As, alone};
+    use crate::fixture::{RunAs, in_own_process};
     use crate::places::Mounted;
-    alone(&[As::Mounts], || {
+    in_own_process(&[RunAs::OwnMounts], || {
         let sandbox = Sandbox::new();
         configure(&sandbox, "[quarantine]\nmin_free = \"0\"\n");
         let _mounted = Mounted::new("tmpfs", &sandbox.root(), "tmpfs", 0, "size=10m,mode=755");
@@ -730,9 +741,9 @@ fn a_full_quarantine_takes_no_more() {
 #[cfg(target_os = "linux")]
 #[test]
 fn a_disk_without_inodes_or_room() {
-    use crate::fixture::{As, alone};
+    use crate::fixture::{RunAs, in_own_process};
     use crate::places::Mounted;
-    alone(&[As::Mounts], || {
+    in_own_process(&[RunAs::OwnMounts], || {
         for options in [
             "size=4m,nr_inodes=200,mode=755",
             "size=2m,nr_inodes=2k,mode=755",
@@ -772,7 +783,7 @@ fn history_escapes_names_as_the_others_do() {
     moved_all(&sandbox);
     let escaped = r"a\xff\u{1b}.tmp";
     for verb in [&["quarantine", "list"][..], &["history"]] {
-        sandbox.run(verb).exit(0).says(escaped);
+        sandbox.run(verb).exit(0).stdout_has(escaped);
     }
 }
 
@@ -782,7 +793,7 @@ fn where_quarantines_are_looked_for() {
     let sandbox = Sandbox::new().file("sub/a.tmp", "precious");
     moved_all(&sandbox);
     let status = sandbox.run(["status"]).exit(1);
-    status.says("1 file in quarantine");
+    status.stdout_has("1 file in quarantine");
     let json = sandbox.run(["status", "--json"]).exit(1).stdout_json();
     assert_eq!(json["disks"][0]["quarantined"], 1, "{json}");
     let other = sandbox.base().join("home/other-state");
@@ -794,28 +805,28 @@ fn where_quarantines_are_looked_for() {
     };
     for verb in ["list", "purge"] {
         let ran = within("home", &["quarantine", verb]).exit(0);
-        ran.says("nothing is in quarantine (looked in /, ")
-            .says(sandbox.base().join("home").to_str().unwrap());
+        ran.stdout_has("nothing is in quarantine (looked in /, ")
+            .stdout_has(sandbox.base().join("home").to_str().unwrap());
     }
     within("root/sub", &["quarantine", "list"])
         .exit(0)
-        .says("root/sub/a.tmp");
+        .stdout_has("root/sub/a.tmp");
     within("home", &["quarantine", "list", "../root"])
         .exit(0)
-        .says("root/sub/a.tmp");
+        .stdout_has("root/sub/a.tmp");
     configure(
         &sandbox,
         &format!("[[watch]]\npath = {:?}\n", sandbox.root()),
     );
     within("home", &["quarantine", "list"])
         .exit(0)
-        .says("root/sub/a.tmp");
+        .stdout_has("root/sub/a.tmp");
     within("home", &["status"])
         .exit(1)
-        .says("1 file in quarantine");
+        .stdout_has("1 file in quarantine");
     fs::remove_dir_all(sandbox.base().join("config/orphand")).unwrap();
     within("home", &["quarantine", "purge", "--yes", "../root"])
         .exit(0)
-        .says("deleted");
+        .stdout_has("deleted");
     assert!(!sandbox.has(".orphand"));
 }

@@ -28,8 +28,8 @@ fn a_glob_without_a_literal_character_is_refused() {
             &["watch", "-n", "--name", glob, "root"],
             &["explain", "--name", glob, "root/a"],
         ] {
-            let ran = sandbox.run(args).exit(2).silent();
-            ran.complains(glob).complains("--allow-broad-name");
+            let ran = sandbox.run(args).exit(2).prints_nothing();
+            ran.stderr_has(glob).stderr_has("--allow-broad-name");
         }
     }
     assert!(sandbox.has("a"));
@@ -51,8 +51,8 @@ fn a_glob_without_a_literal_character_is_refused() {
             true => {
                 _ = ran
                     .exit(78)
-                    .complains(":3:19: ")
-                    .complains("broad_names = true")
+                    .stderr_has(":3:19: ")
+                    .stderr_has("broad_names = true")
             }
             false => _ = ran.exit(0),
         }
@@ -108,8 +108,8 @@ fn reserved_names_are_kept_and_said() {
     let explained = sandbox.run(["explain", "--name", "*-journal", "root/app.db-journal"]);
     explained
         .exit(0)
-        .says("the rollback journal of a database")
-        .says("keep: reserved");
+        .stdout_has("the rollback journal of a database")
+        .stdout_has("keep: reserved");
     // The default names as well.
     let events = sandbox.sweep(SHORT).exit(0).events();
     assert_eq!(events.names("kept"), ["CFNetworkDownload_x.tmp"]);
@@ -173,7 +173,7 @@ fn the_target_of_another_temp_is_reserved() {
         assert_eq!(row["reason"], "reserved", "{names:?}");
         let path = format!("root/{target}");
         let explain = with(&with(&["explain"], &options), &[&path]);
-        sandbox.run(explain).exit(0).says("keep: reserved");
+        sandbox.run(explain).exit(0).stdout_has("keep: reserved");
         let events = sandbox.sweep(&options).exit(0).events();
         assert_eq!(events.about(target), ["kept reserved"], "{names:?}");
         assert_eq!(events.about(other), ["reaped"], "{names:?}");
@@ -211,7 +211,7 @@ fn a_target_stays_one_to_the_end_of_a_watch() {
     watching.wait_for(kept("x.tmp", "reserved"));
     // Several more looks at it.
     for _ in 0..3 {
-        watching.outlive_a_sentinel(&sandbox);
+        watching.wait_for_sentinel(&sandbox);
     }
     let stopped = watching.stop();
     assert_eq!(stopped.events.about("x.tmp"), ["kept reserved"]);
@@ -231,7 +231,7 @@ fn a_name_that_a_watch_saw_a_temp_renamed_to_is_reserved() {
         name(event) == "data.tmp" && words.iter().any(|word| event["event"] == *word)
     });
     assert_eq!(said["reason"], "reserved", "{said}");
-    watching.outlive_a_sentinel(&sandbox);
+    watching.wait_for_sentinel(&sandbox);
     assert_eq!(sandbox.content("data.tmp"), "the next good state");
     // Until that file is gone; another one of this name is a temp like any other.
     fs::remove_file(sandbox.path("data.tmp")).unwrap();
@@ -252,7 +252,10 @@ fn a_temp_with_a_companion_is_kept() {
         let rows = sandbox.scan(SHORT).exit(0).stdout_json();
         assert_eq!(rows["temps"][0]["reason"], "reserved", "{ending}");
         let explained = sandbox.run(["explain", "--grace", "100ms", "root/cache.tmp"]);
-        explained.exit(0).says(&companion).says("keep: reserved");
+        explained
+            .exit(0)
+            .stdout_has(&companion)
+            .stdout_has("keep: reserved");
         for way in [&["-n"][..], &[]] {
             let events = sandbox.sweep(with(&SHORT, way)).exit(0).events();
             assert_eq!(events.about("cache.tmp"), ["kept reserved"], "{ending}");
@@ -270,7 +273,7 @@ fn a_temp_with_a_companion_is_kept() {
 /// Whether the directory is listed for it, or too large for that.
 #[test]
 fn a_companion_that_appears_puts_the_temp_back() {
-    alone(EVERYBODY, || {
+    in_own_process(ALL_USERS, || {
         for (step, others, has_target) in Step::ALL.into_iter().flat_map(|step| {
             [(0, true), (0, false), (200, true)].map(|(others, target)| (step, others, target))
         }) {
@@ -282,17 +285,19 @@ fn a_companion_that_appears_puts_the_temp_back() {
                 fs::write(fixture.dir.join(format!("other-{n}")), "").unwrap();
             }
             let companion = fixture.dir.join(format!("{TEMP}-wal"));
-            let stunt = Stunt::new(step, move || {
+            let stunt = AtStep::new(step, move || {
                 fs::write(companion, "the rest of it").unwrap()
             });
             let outcome = fixture.reap_by(&Reaper::new().with_hook(Some(stunt.hook.clone())));
             let what = format!("{step:?} {others} {has_target}");
             match (&outcome, step) {
                 (Outcome::Reaped { .. } | Outcome::Quarantined { .. }, Step::Unlink) => {}
-                (Outcome::Kept(Reason::Reserved), _) => fixture.has_only(OLD, &fixture.temp, &what),
+                (Outcome::Kept(Reason::Reserved), _) => {
+                    fixture.assert_only_at(TEMP_CONTENT, &fixture.temp, &what)
+                }
                 _ => panic!("{what}: {outcome:?}"),
             }
-            fixture.is_tidy(&what);
+            fixture.assert_no_leftovers(&what);
         }
     });
 }
@@ -300,7 +305,7 @@ fn a_companion_that_appears_puts_the_temp_back() {
 /// A directory with many names is listed once for many looks; the look before the removal is its own.
 #[test]
 fn a_companion_in_a_large_directory() {
-    alone(EVERYBODY, || {
+    in_own_process(ALL_USERS, || {
         let fixture = Fixture::new();
         for n in 0..5_000 {
             fs::write(fixture.dir.join(format!("other-{n}")), "").unwrap();
@@ -331,7 +336,7 @@ fn a_narrower_pattern_is_proposed() {
         .aged(OLD_ENOUGH);
     let narrower = "\"sessions.json.*.tmp\" is enough";
     let scan = |glob: &str| sandbox.scan(["--name", glob]).exit(0);
-    scan("sessions.json*").complains(narrower);
+    scan("sessions.json*").stderr_has(narrower);
     assert_eq!(scan("sessions.json.*.tmp").stderr, "");
     // Not where it would lose a temp.
     sandbox.write("sessions.json.new", "half");
@@ -341,11 +346,14 @@ fn a_narrower_pattern_is_proposed() {
     let root = sandbox.root();
     let text = format!("[[watch]]\npath = {root:?}\nnames = ['sessions.json*']");
     fs::write(&config, text).unwrap();
-    sandbox.run(["config", "check"]).exit(0).says(narrower);
+    sandbox
+        .run(["config", "check"])
+        .exit(0)
+        .stdout_has(narrower);
     let text = format!("[[watch]]\npath = {root:?}\nnames = ['*-journal']");
     fs::write(&config, text).unwrap();
     let checked = sandbox.run(["config", "check"]).exit(0);
-    checked.says("\"*-journal\" takes nothing");
+    checked.stdout_has("\"*-journal\" takes nothing");
 }
 
 /// Nothing would be lost here if the guard ever failed: no file has such a name.
@@ -370,7 +378,9 @@ fn folders_of_the_system_are_refused_at_any_depth() {
         }
         for verb in [&["sweep", "--yes"][..], &["watch"]] {
             let ran = sandbox.run(with(&with(verb, &none), &[dir]));
-            ran.exit(2).complains("--allow-broad-root").silent();
+            ran.exit(2)
+                .stderr_has("--allow-broad-root")
+                .prints_nothing();
         }
         // What changes nothing takes any directory, by whichever way it is said.
         sandbox
@@ -404,7 +414,7 @@ fn a_folder_for_temporary_files_is_refused_where_others_may_write() {
         sandbox
             .sweep(SHORT)
             .exit(2)
-            .complains("other users may write to it");
+            .stderr_has("other users may write to it");
         sandbox.sweep(with(&SHORT, &["-n"])).exit(0);
         assert!(sandbox.has("a.tmp"));
     }

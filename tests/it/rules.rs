@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::sandbox::{Ran, Sandbox, name};
+use crate::sandbox::{CommandResult, Sandbox, name};
 
 const OLD: Duration = Duration::from_millis(150);
 
@@ -23,7 +23,7 @@ fn rule(path: &str, rest: &str) -> String {
 }
 
 /// The orphans that a scan lists, as paths below the sandbox, and the lines of their rules.
-fn orphans(sandbox: &Sandbox, ran: &Ran) -> Vec<(String, Option<u64>)> {
+fn orphans(sandbox: &Sandbox, ran: &CommandResult) -> Vec<(String, Option<u64>)> {
     let document = ran.stdout_json();
     let temps = document["temps"].as_array().unwrap().iter();
     let one = |temp: &Value| {
@@ -94,9 +94,9 @@ fn the_rule_that_covers_a_directory_holds_there_and_is_named() {
         "root/sub has its [[watch]] rule at {}",
         sandbox.base().display()
     );
-    ran.complains(&named)
-        .complains("config.toml:3\n")
-        .says("remove them: orphand sweep ");
+    ran.stderr_has(&named)
+        .stderr_has("config.toml:3\n")
+        .stdout_has("remove them: orphand sweep ");
     let quiet = sandbox.run(["scan", "-q", "root/sub"]).exit(0);
     assert_eq!(quiet.stderr, "");
     for (file, last) in [
@@ -111,8 +111,8 @@ fn the_rule_that_covers_a_directory_holds_there_and_is_named() {
         let file = format!("root/{file}");
         let ran = sandbox.run(["explain", &file]).exit(0);
         let ran = ran
-            .says("by the [[watch]] rule for ")
-            .says("config.toml:3\n");
+            .stdout_has("by the [[watch]] rule for ")
+            .stdout_has("config.toml:3\n");
         assert_eq!(ran.stdout.lines().last(), Some(last), "{file}");
         let ran = sandbox.run(["explain", "--json", &file]).exit(0);
         assert_eq!(ran.stdout_json()["temps"][0]["rule"]["line"], 3, "{file}");
@@ -120,7 +120,7 @@ fn the_rule_that_covers_a_directory_holds_there_and_is_named() {
     let swept = sandbox
         .run(["sweep", "--yes", "--json", "root/sub"])
         .exit(0);
-    let swept = swept.complains("config.toml:3\n");
+    let swept = swept.stderr_has("config.toml:3\n");
     assert_eq!(swept.events().names("reaped"), ["b.new", "c.new"]);
     assert_eq!(swept.events().sums(), [2, 0, 0, 0]);
 }
@@ -157,8 +157,8 @@ fn a_rule_covers_nothing_below_that_is_not_recursive() {
     let ran = sandbox.run(["scan", "root/sub"]).exit(0);
     assert_eq!(ran.stderr, "");
     let ran = sandbox.run(["explain", "root/sub/b.4194304.tmp"]).exit(0);
-    ran.says("no [[watch]] rule covers it: by the [defaults]")
-        .says("reap");
+    ran.stdout_has("no [[watch]] rule covers it: by the [defaults]")
+        .stdout_has("reap");
     let ran = sandbox
         .run(["explain", "--json", "root/sub/b.4194304.tmp"])
         .exit(0);
@@ -208,8 +208,8 @@ fn a_directory_that_the_rule_excludes_is_left_alone() {
         ];
         let swept = sandbox.run(swept).exit(0);
         let swept = swept
-            .complains("nothing in ")
-            .complains("config.toml:3 excludes it (cache)");
+            .stderr_has("nothing in ")
+            .stderr_has("config.toml:3 excludes it (cache)");
         assert_eq!(swept.events().sums(), [0; 4]);
     }
     assert!(sandbox.has("cache/d.new") && sandbox.has("cache/d.4194304.tmp"));
@@ -240,7 +240,7 @@ fn the_nearest_of_two_rules_holds() {
     let ran = sandbox
         .run(["explain", "root/in/below/c.4194304.tmp"])
         .exit(0);
-    ran.says("not a temp: excluded by in/**");
+    ran.stdout_has("not a temp: excluded by in/**");
 }
 
 /// A rule below the directory that was given keeps what it says.
@@ -320,9 +320,9 @@ fn a_sweep_beside_a_watcher_of_a_folder_below() {
     let sandbox = configured(sandbox, &rule("root/in", "grace = \"1d\""));
     let watching = sandbox.watch_dirs([""; 0]).ready();
     let swept = ["sweep", "-r", "--yes", "--json", "--grace", "100ms", "root"];
-    let ran = sandbox.run(swept).exit(75).silent();
-    ran.complains(&watching.pid().to_string())
-        .complains("orphand sweep -r --grace 100ms ");
+    let ran = sandbox.run(swept).exit(75).prints_nothing();
+    ran.stderr_has(&watching.pid().to_string())
+        .stderr_has("orphand sweep -r --grace 100ms ");
     assert!(sandbox.has("in/a.4194304.tmp"));
     watching.stop().exit(0);
 }
@@ -343,7 +343,7 @@ fn without_a_directory_those_of_the_file_are_taken() {
         &[("other/b.4194304.tmp", 6), ("root/a.new", 2)],
     );
     let ran = sandbox.run(["scan"]).exit(0);
-    let ran = ran.complains("not there\" does not exist, and is left out");
+    let ran = ran.stderr_has("not there\" does not exist, and is left out");
     let last = ran.stdout.lines().last().unwrap();
     assert!(
         last.ends_with("remove 1 and move 1 to quarantine: orphand sweep"),
@@ -352,8 +352,8 @@ fn without_a_directory_those_of_the_file_are_taken() {
     sandbox
         .run(["sweep", "--json"])
         .exit(2)
-        .silent()
-        .complains("--yes");
+        .prints_nothing()
+        .stderr_has("--yes");
     found(&sandbox, &["--grace", "1d"], &[]);
     let swept = sandbox.run(["sweep", "--yes", "--json"]).exit(0);
     assert_eq!(swept.events().names("reaped"), ["b.4194304.tmp"]);
@@ -366,9 +366,9 @@ fn without_a_directory_those_of_the_file_are_taken() {
             sandbox.write(FILE, text);
         }
         for verb in ["scan", "sweep"] {
-            let ran = sandbox.run([verb, "--json"]).exit(2).silent();
-            ran.complains(&format!("orphand {verb} DIR"))
-                .complains("[[watch]]");
+            let ran = sandbox.run([verb, "--json"]).exit(2).prints_nothing();
+            ran.stderr_has(&format!("orphand {verb} DIR"))
+                .stderr_has("[[watch]]");
         }
     }
     let wrong = Sandbox::new().file(FILE, "[[watch]]\npath = 1\n");
@@ -376,8 +376,8 @@ fn without_a_directory_those_of_the_file_are_taken() {
         wrong
             .run(verb)
             .exit(78)
-            .silent()
-            .complains("config.toml:2:8: ");
+            .prints_nothing()
+            .stderr_has("config.toml:2:8: ");
     }
 }
 
@@ -404,14 +404,17 @@ fn a_rule_allows_its_own_broad_directory() {
     );
     let home = sandbox.root();
     let sandbox = sandbox.env("HOME", home);
-    sandbox.run(["sweep", "-n", "root"]).exit(0).says("a.new");
+    sandbox
+        .run(["sweep", "-n", "root"])
+        .exit(0)
+        .stdout_has("a.new");
     // Here the home is below the directory of the rule.
     let below = sandbox.path("home");
     let sandbox = sandbox.env("HOME", below);
     sandbox
         .run(["sweep", "--yes", "root/home"])
         .exit(2)
-        .complains("a home directory");
+        .stderr_has("a home directory");
     // A default is meant for no directory.
     let text = "[defaults]\nbroad = true\n";
     let sandbox = configured(Sandbox::new(), text);
@@ -420,5 +423,5 @@ fn a_rule_allows_its_own_broad_directory() {
     sandbox
         .run(["sweep", "--yes", "root"])
         .exit(2)
-        .complains("--allow-broad-root");
+        .stderr_has("--allow-broad-root");
 }

@@ -36,11 +36,11 @@ pub(crate) const NOBODY: u32 = 65_534;
 
 /// The most memory that a process of ours may ever have had, bytes. A debug build: the code alone
 /// is most of it.
-pub(crate) const MOST_MEMORY: u64 = 48 << 20;
+pub(crate) const MAX_MEMORY: u64 = 48 << 20;
 
 /// The most descriptors that a process of ours may have open: a reaping batch is the most that it
 /// ever needs, and launchd gives no more than this by default.
-pub(crate) const MOST_DESCRIPTORS: u64 = 256;
+pub(crate) const MAX_DESCRIPTORS: u64 = 256;
 
 /// Memory is watched by a sanitizer, which takes a lot of its own and must be the first library.
 pub(crate) fn is_sanitized() -> bool {
@@ -75,15 +75,15 @@ fn limit(resource: Resource, most: u64) -> std::io::Result<()> {
 
 /// Held by whoever has a file open that orphand may look at; alone by whoever starts a program. Until that
 /// has begun it has all descriptors of this process, and orphand would see a holder.
-static STARTS: RwLock<()> = RwLock::new(());
+static START_LOCK: RwLock<()> = RwLock::new(());
 
 /// How the tests start programs.
-pub(crate) trait Begin {
+pub(crate) trait StartChild {
     /// Starts it; it has begun when this returns.
     fn start_child(&mut self) -> std::io::Result<Child>;
 
     /// Waits for its end.
-    fn ended(&mut self) -> std::io::Result<ExitStatus> {
+    fn run_to_end(&mut self) -> std::io::Result<ExitStatus> {
         self.start_child()?.wait()
     }
 
@@ -91,9 +91,9 @@ pub(crate) trait Begin {
     fn collect_output(&mut self) -> std::io::Result<Output>;
 }
 
-impl Begin for Command {
+impl StartChild for Command {
     fn start_child(&mut self) -> std::io::Result<Child> {
-        let _alone = STARTS.write().unwrap_or_else(PoisonError::into_inner);
+        let _alone = START_LOCK.write().unwrap_or_else(PoisonError::into_inner);
         self.spawn()
     }
 
@@ -105,24 +105,24 @@ impl Begin for Command {
 
 /// Writes a file that no program which starts meanwhile has open.
 pub(crate) fn write(path: &Path, content: impl AsRef<[u8]>) {
-    let _nobody_starts = STARTS.read().unwrap_or_else(PoisonError::into_inner);
+    let _nobody_starts = START_LOCK.read().unwrap_or_else(PoisonError::into_inner);
     fs::write(path, content).unwrap();
 }
 
 impl Sandbox {
     /// A sandbox of the user who runs the tests.
     pub(crate) fn new() -> Sandbox {
-        Sandbox::of(None)
+        Sandbox::for_user(None)
     }
 
     /// A sandbox of an ordinary user, whoever runs the tests.
     pub(crate) fn ordinary() -> Sandbox {
-        Sandbox::of(is_root().then_some(NOBODY))
+        Sandbox::for_user(is_root().then_some(NOBODY))
     }
 
     /// Does the same for every user that there can be: whoever runs the tests and, if that is
     /// root, an ordinary one.
-    pub(crate) fn each(test: impl Fn(Sandbox)) {
+    pub(crate) fn for_each_user(test: impl Fn(Sandbox)) {
         test(Sandbox::new());
         match is_root() {
             true => test(Sandbox::ordinary()),
@@ -136,28 +136,32 @@ impl Sandbox {
     /// A sandbox of an ordinary user where writing is fastest: in memory, where there is such a place.
     pub(crate) fn in_memory() -> Sandbox {
         let memory = PathBuf::from("/dev/shm");
-        let place = if memory.is_dir() { memory } else { place() };
-        Sandbox::of_in(is_root().then_some(NOBODY), &place)
+        let place = if memory.is_dir() {
+            memory
+        } else {
+            default_parent()
+        };
+        Sandbox::for_user_in(is_root().then_some(NOBODY), &place)
     }
 
     /// A sandbox of a user who has nothing else, and of whose each process may have so many threads at most.
     /// Only root can make one.
     #[cfg(target_os = "linux")]
-    pub(crate) fn threads(most: u64) -> Sandbox {
+    pub(crate) fn with_thread_limit(most: u64) -> Sandbox {
         static USER: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
         let number = USER.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         // No system gives out such numbers by itself, and no other test run uses the same.
         let user = 1_500_000_000 + std::process::id() % 4_000_000 * 100 + number;
-        let mut sandbox = Sandbox::of(Some(user));
+        let mut sandbox = Sandbox::for_user(Some(user));
         sandbox.threads = Some(most);
         sandbox
     }
 
-    fn of(user: Option<u32>) -> Sandbox {
-        Sandbox::of_in(user, &place())
+    fn for_user(user: Option<u32>) -> Sandbox {
+        Sandbox::for_user_in(user, &default_parent())
     }
 
-    fn of_in(user: Option<u32>, place: &Path) -> Sandbox {
+    fn for_user_in(user: Option<u32>, place: &Path) -> Sandbox {
         let dir = tempfile::Builder::new()
             .prefix("orphand-it-")
             .tempdir_in(place)
@@ -165,7 +169,7 @@ impl Sandbox {
         let base = dir.path().to_owned();
         let mut sandbox = Sandbox {
             user,
-            descriptors: MOST_DESCRIPTORS,
+            descriptors: MAX_DESCRIPTORS,
             threads: None,
             env: BTreeMap::new(),
             binary: PathBuf::from(env!("CARGO_BIN_EXE_orphand")),
@@ -174,7 +178,7 @@ impl Sandbox {
             base,
             _dir: dir,
         };
-        sandbox.give(&sandbox.base);
+        sandbox.chown_to_user(&sandbox.base);
         for folder in ["root", "home", "state", "runtime", "config"] {
             sandbox.make_dir_at(&sandbox.base.join(folder));
         }
@@ -189,7 +193,7 @@ impl Sandbox {
         }
         let path = std::env::var_os("PATH").unwrap_or_else(|| "/usr/bin:/bin".into());
         sandbox.env.insert("PATH", path);
-        if user.is_some() && !is_open_to_all(&sandbox.binary) {
+        if user.is_some() && !is_executable_by_all(&sandbox.binary) {
             // The build directory may lie in somebody's home.
             let copy = sandbox.base.join("orphand");
             fs::copy(&sandbox.binary, &copy).unwrap();
@@ -205,7 +209,7 @@ impl Sandbox {
     }
 
     /// With at most so many descriptors for each process.
-    pub(crate) fn descriptors(mut self, most: u64) -> Sandbox {
+    pub(crate) fn with_descriptor_limit(mut self, most: u64) -> Sandbox {
         self.descriptors = most;
         self
     }
@@ -233,7 +237,7 @@ impl Sandbox {
         let path = self.path(name);
         self.make_dir_at(path.parent().unwrap());
         write(&path, content);
-        self.give(&path);
+        self.chown_to_user(&path);
     }
 
     /// Makes a directory in the root, and those above it.
@@ -245,12 +249,12 @@ impl Sandbox {
         if !path.is_dir() {
             self.make_dir_at(path.parent().unwrap());
             fs::create_dir(path).unwrap();
-            self.give(path);
+            self.chown_to_user(path);
         }
     }
 
     /// Makes `path` the sandbox's user's.
-    pub(crate) fn give(&self, path: &Path) {
+    pub(crate) fn chown_to_user(&self, path: &Path) {
         if let Some(uid) = self.user {
             std::os::unix::fs::lchown(path, Some(uid), Some(uid)).unwrap();
         }
@@ -329,13 +333,16 @@ impl Sandbox {
 
     /// Runs orphand to its end. `{base}` in an argument stands for the sandbox.
     #[track_caller]
-    pub(crate) fn run<A: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = A>) -> Ran {
+    pub(crate) fn run<A: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = A>) -> CommandResult {
         self.finish(self.command(args))
     }
 
     /// Runs `sweep --yes --json` on the root.
     #[track_caller]
-    pub(crate) fn sweep<A: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = A>) -> Ran {
+    pub(crate) fn sweep<A: AsRef<OsStr>>(
+        &self,
+        args: impl IntoIterator<Item = A>,
+    ) -> CommandResult {
         let args = args.into_iter().map(|arg| arg.as_ref().to_owned());
         let fixed = ["sweep", "--yes", "--json"].into_iter().map(OsString::from);
         self.run(fixed.chain(args).chain(["root".into()]))
@@ -343,7 +350,7 @@ impl Sandbox {
 
     /// Runs `scan --json` on the root.
     #[track_caller]
-    pub(crate) fn scan<A: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = A>) -> Ran {
+    pub(crate) fn scan<A: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = A>) -> CommandResult {
         let args = args.into_iter().map(|arg| arg.as_ref().to_owned());
         let fixed = ["scan", "--json"].into_iter().map(OsString::from);
         self.run(fixed.chain(args).chain(["root".into()]))
@@ -351,7 +358,7 @@ impl Sandbox {
 
     /// Starts `watch --json` on the root.
     #[track_caller]
-    pub(crate) fn watch<A: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = A>) -> Watching {
+    pub(crate) fn watch<A: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = A>) -> WatchProcess {
         let args = args.into_iter().map(|arg| arg.as_ref().to_owned());
         self.watch_dirs(args.chain(["root".into()]))
     }
@@ -361,15 +368,15 @@ impl Sandbox {
     pub(crate) fn watch_dirs<A: AsRef<OsStr>>(
         &self,
         args: impl IntoIterator<Item = A>,
-    ) -> Watching {
+    ) -> WatchProcess {
         let args = args.into_iter().map(|arg| arg.as_ref().to_owned());
-        Watching::start(self.command(["watch".into(), "--json".into()].into_iter().chain(args)))
+        WatchProcess::start(self.command(["watch".into(), "--json".into()].into_iter().chain(args)))
     }
 
     /// orphand with these arguments, not yet started.
     pub(crate) fn command<A: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = A>) -> Command {
         let mut command = self.program(&self.binary);
-        command.args(args.into_iter().map(|arg| self.filled(arg.as_ref())));
+        command.args(args.into_iter().map(|arg| self.expand_base(arg.as_ref())));
         command
     }
 
@@ -392,7 +399,7 @@ impl Sandbox {
             .stderr(Stdio::piped());
         let (most, threads) = (self.descriptors, self.threads);
         #[cfg(target_os = "linux")]
-        let entering = self.disk.as_ref().map(|disk| disk.entering(self));
+        let entering = self.disk.as_ref().map(|disk| disk.enter_disk(self));
         // SAFETY: only async-signal-safe calls between fork and exec, on values made before.
         unsafe {
             command.pre_exec(move || {
@@ -422,7 +429,7 @@ impl Sandbox {
 
     /// Waits for the end of `command`.
     #[track_caller]
-    pub(crate) fn finish(&self, mut command: Command) -> Ran {
+    pub(crate) fn finish(&self, mut command: Command) -> CommandResult {
         let said = format!("{command:?}");
         let ours = our_peak();
         let mut child = command
@@ -434,11 +441,11 @@ impl Sandbox {
         // A process begins as a copy of its parent, and Linux counts that too: where other tests have
         // made this one large, nothing can be told.
         let peak = if peak <= ours { 0 } else { peak };
-        Ran {
-            said,
+        CommandResult {
+            command_line: said,
             status,
-            stdout: joined(stdout),
-            stderr: joined(stderr),
+            stdout: join_text(stdout),
+            stderr: join_text(stderr),
             peak,
         }
     }
@@ -450,7 +457,7 @@ impl Sandbox {
     }
 
     /// `{base}` in an argument is where the sandbox is.
-    fn filled(&self, arg: &OsStr) -> OsString {
+    fn expand_base(&self, arg: &OsStr) -> OsString {
         match arg.to_str() {
             Some(text) => text.replace("{base}", self.base.to_str().unwrap()).into(),
             None => arg.to_owned(),
@@ -459,7 +466,7 @@ impl Sandbox {
 }
 
 /// Where sandboxes are made: where the proof that nobody holds a file is whole.
-fn place() -> PathBuf {
+fn default_parent() -> PathBuf {
     let place = fs::canonicalize(std::env::temp_dir()).unwrap();
     #[cfg(target_os = "linux")]
     {
@@ -475,7 +482,7 @@ fn place() -> PathBuf {
     place
 }
 
-fn is_open_to_all(file: &Path) -> bool {
+fn is_executable_by_all(file: &Path) -> bool {
     let may = |path: &Path| fs::metadata(path).is_ok_and(|meta| meta.mode() & 0o001 != 0);
     file.ancestors().all(may)
 }
@@ -513,7 +520,7 @@ fn drain(from: Option<impl Read + Send + 'static>) -> JoinHandle<Vec<u8>> {
     })
 }
 
-fn joined(text: JoinHandle<Vec<u8>>) -> String {
+fn join_text(text: JoinHandle<Vec<u8>>) -> String {
     let text = text.join().unwrap();
     String::from_utf8(text).unwrap_or_else(|error| panic!("printed what is not UTF-8: {error}"))
 }
@@ -569,8 +576,8 @@ pub(crate) fn signal(pid: u32, signal: i32) {
 
 /// A run of orphand that has ended.
 #[derive(Debug)]
-pub(crate) struct Ran {
-    said: String,
+pub(crate) struct CommandResult {
+    command_line: String,
     status: ExitStatus,
     pub(crate) stdout: String,
     pub(crate) stderr: String,
@@ -578,15 +585,15 @@ pub(crate) struct Ran {
     pub(crate) peak: u64,
 }
 
-impl Ran {
+impl CommandResult {
     /// It ended by itself, with this code.
     #[track_caller]
-    pub(crate) fn exit(self, code: i32) -> Ran {
+    pub(crate) fn exit(self, code: i32) -> CommandResult {
         assert_eq!(
             self.status.code(),
             Some(code),
             "{}\n{}\n--- stdout\n{}--- stderr\n{}",
-            self.said,
+            self.command_line,
             self.status,
             self.stdout,
             self.stderr
@@ -601,7 +608,7 @@ impl Ran {
 
     /// It said this on stderr.
     #[track_caller]
-    pub(crate) fn complains(self, words: &str) -> Ran {
+    pub(crate) fn stderr_has(self, words: &str) -> CommandResult {
         assert!(
             self.stderr.contains(words),
             "{words:?} is not in: {}",
@@ -612,7 +619,7 @@ impl Ran {
 
     /// It said this on stdout.
     #[track_caller]
-    pub(crate) fn says(self, words: &str) -> Ran {
+    pub(crate) fn stdout_has(self, words: &str) -> CommandResult {
         assert!(
             self.stdout.contains(words),
             "{words:?} is not in: {}",
@@ -623,8 +630,8 @@ impl Ran {
 
     /// It printed nothing on stdout.
     #[track_caller]
-    pub(crate) fn silent(self) -> Ran {
-        assert_eq!(self.stdout, "", "{}", self.said);
+    pub(crate) fn prints_nothing(self) -> CommandResult {
+        assert_eq!(self.stdout, "", "{}", self.command_line);
         self
     }
 
@@ -638,12 +645,12 @@ impl Ran {
     /// The events that it printed, each of them whole.
     #[track_caller]
     pub(crate) fn events(&self) -> Events {
-        Events(self.stdout.lines().map(parsed).collect())
+        Events(self.stdout.lines().map(parse_event).collect())
     }
 }
 
 #[track_caller]
-fn parsed(line: &str) -> Value {
+fn parse_event(line: &str) -> Value {
     let event = serde_json::from_str(line);
     let event: Value = event.unwrap_or_else(|error| panic!("{error} in a line: {line:?}"));
     contract::check_event(&event);
@@ -724,7 +731,7 @@ impl Events {
 }
 
 /// A watcher at work. It is killed with the test.
-pub(crate) struct Watching {
+pub(crate) struct WatchProcess {
     child: Child,
     lines: Receiver<String>,
     events: Events,
@@ -732,10 +739,10 @@ pub(crate) struct Watching {
     sentinels: u32,
 }
 
-impl Watching {
+impl WatchProcess {
     /// Starts `command`, which prints events.
     #[track_caller]
-    pub(crate) fn start(mut command: Command) -> Watching {
+    pub(crate) fn start(mut command: Command) -> WatchProcess {
         let mut child = command.start_child().unwrap();
         let stdout = BufReader::new(child.stdout.take().unwrap());
         let (send, lines) = channel();
@@ -754,7 +761,7 @@ impl Watching {
                 to.lock().unwrap().extend_from_slice(&some[..length]);
             }
         });
-        Watching {
+        WatchProcess {
             child,
             lines,
             events: Events::default(),
@@ -765,7 +772,7 @@ impl Watching {
 
     /// Until its watches stand and its first scan is in.
     #[track_caller]
-    pub(crate) fn ready(mut self) -> Watching {
+    pub(crate) fn ready(mut self) -> WatchProcess {
         self.wait_for(|event| event["event"] == "ready");
         self
     }
@@ -792,8 +799,11 @@ impl Watching {
             }
             let rest = end.saturating_duration_since(Instant::now());
             match self.lines.recv_timeout(rest) {
-                Ok(line) => self.events.0.push(parsed(&line)),
-                Err(why) => panic!("{why}: what was waited for did not come.\n{}", self.story()),
+                Ok(line) => self.events.0.push(parse_event(&line)),
+                Err(why) => panic!(
+                    "{why}: what was waited for did not come.\n{}",
+                    self.all_output()
+                ),
             }
         }
     }
@@ -801,13 +811,13 @@ impl Watching {
     /// Waits until a temp that is made now has had its whole grace and is gone: whatever was to
     /// happen before that has happened.
     #[track_caller]
-    pub(crate) fn outlive_a_sentinel(&mut self, sandbox: &Sandbox) {
-        self.outlive_a_sentinel_in(sandbox, "");
+    pub(crate) fn wait_for_sentinel(&mut self, sandbox: &Sandbox) {
+        self.wait_for_sentinel_in(sandbox, "");
     }
 
     /// The same, in a directory below the root.
     #[track_caller]
-    pub(crate) fn outlive_a_sentinel_in(&mut self, sandbox: &Sandbox, below: &str) {
+    pub(crate) fn wait_for_sentinel_in(&mut self, sandbox: &Sandbox, below: &str) {
         self.sentinels += 1;
         // An empty file with a random name is no copy of anything.
         let file = format!(
@@ -843,13 +853,13 @@ impl Watching {
 
     /// Ends it by SIGTERM, and checks all that holds for every watch.
     #[track_caller]
-    pub(crate) fn stop(self) -> Stopped {
+    pub(crate) fn stop(self) -> WatchResult {
         self.stop_by(libc::SIGTERM)
     }
 
     /// The same by another signal.
     #[track_caller]
-    pub(crate) fn stop_by(self, number: i32) -> Stopped {
+    pub(crate) fn stop_by(self, number: i32) -> WatchResult {
         self.check_size();
         self.signal(number);
         let stopped = self.end();
@@ -860,27 +870,27 @@ impl Watching {
 
     /// Waits until it ends.
     #[track_caller]
-    pub(crate) fn end(mut self) -> Stopped {
+    pub(crate) fn end(mut self) -> WatchResult {
         let end = Instant::now() + DEADLINE;
         loop {
             match self
                 .lines
                 .recv_timeout(end.saturating_duration_since(Instant::now()))
             {
-                Ok(line) => self.events.0.push(parsed(&line)),
+                Ok(line) => self.events.0.push(parse_event(&line)),
                 Err(RecvTimeoutError::Disconnected) => break,
-                Err(RecvTimeoutError::Timeout) => panic!("it does not end.\n{}", self.story()),
+                Err(RecvTimeoutError::Timeout) => panic!("it does not end.\n{}", self.all_output()),
             }
         }
         let status = loop {
             match self.child.try_wait().unwrap() {
                 Some(status) => break status,
-                None if Instant::now() > end => panic!("it does not end.\n{}", self.story()),
+                None if Instant::now() > end => panic!("it does not end.\n{}", self.all_output()),
                 // Its output has ended, so this is a matter of microseconds.
                 None => thread::yield_now(),
             }
         };
-        Stopped {
+        WatchResult {
             status,
             events: std::mem::take(&mut self.events),
             stderr: self.stderr(),
@@ -899,15 +909,19 @@ impl Watching {
         let peak = peak.and_then(|kb| kb.trim_end_matches("kB").trim().parse::<u64>().ok());
         let peak = peak.unwrap_or(0) * 1024;
         assert!(
-            peak <= MOST_MEMORY,
+            peak <= MAX_MEMORY,
             "{peak} bytes of memory.\n{}",
-            self.story()
+            self.all_output()
         );
         let open = fs::read_dir(of("fd")).map_or(0, Iterator::count);
-        assert!(open <= 32, "{open} descriptors are open.\n{}", self.story());
+        assert!(
+            open <= 32,
+            "{open} descriptors are open.\n{}",
+            self.all_output()
+        );
     }
 
-    fn story(&self) -> String {
+    fn all_output(&self) -> String {
         let events = self.events.0.iter().map(Value::to_string);
         format!(
             "{}\n--- stderr\n{}",
@@ -917,7 +931,7 @@ impl Watching {
     }
 }
 
-impl Drop for Watching {
+impl Drop for WatchProcess {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
@@ -926,16 +940,16 @@ impl Drop for Watching {
 
 /// A watcher that has ended.
 #[derive(Debug)]
-pub(crate) struct Stopped {
+pub(crate) struct WatchResult {
     pub(crate) status: ExitStatus,
     pub(crate) events: Events,
     pub(crate) stderr: String,
 }
 
-impl Stopped {
+impl WatchResult {
     /// It ended by itself, with this code.
     #[track_caller]
-    pub(crate) fn exit(self, code: i32) -> Stopped {
+    pub(crate) fn exit(self, code: i32) -> WatchResult {
         assert_eq!(self.status.code(), Some(code), "{self:#?}");
         self
     }
@@ -966,7 +980,7 @@ impl Shell {
 
     /// Does `line`, and has done it when this returns. Says whether it went well.
     #[track_caller]
-    pub(crate) fn tell(&mut self, line: &str) -> bool {
+    pub(crate) fn run(&mut self, line: &str) -> bool {
         writeln!(self.input, "{line}\necho \"done $?\"").unwrap();
         let mut answer = String::new();
         while !answer.starts_with("done ") {
@@ -1029,7 +1043,7 @@ pub(crate) fn terminal() -> (fs::File, Stdio) {
 
 /// Makes a FIFO: whoever opens one without care waits for the other end for ever.
 pub(crate) fn fifo(path: &Path) {
-    let path = std::ffi::CString::new(raw(path)).unwrap();
+    let path = std::ffi::CString::new(path_bytes(path)).unwrap();
     // SAFETY: the path is valid for the call.
     let made = unsafe { libc::mkfifo(path.as_ptr(), 0o600) };
     assert_eq!(made, 0, "{}", std::io::Error::last_os_error());
@@ -1041,12 +1055,12 @@ pub(crate) fn mode(path: &Path) -> u32 {
 }
 
 /// A name out of bytes.
-pub(crate) fn bytes(name: &[u8]) -> OsString {
+pub(crate) fn name_from_bytes(name: &[u8]) -> OsString {
     OsString::from_vec(name.to_vec())
 }
 
 /// A path as bytes.
-pub(crate) fn raw(path: &Path) -> &[u8] {
+pub(crate) fn path_bytes(path: &Path) -> &[u8] {
     path.as_os_str().as_bytes()
 }
 
@@ -1097,15 +1111,15 @@ impl Sandbox {
         }
         sandbox.disk = Some(Disk { holder });
         for folder in ["root", "state", "runtime"] {
-            let folder = sandbox.on_it(folder);
+            let folder = sandbox.disk_path(folder);
             fs::create_dir(&folder).unwrap();
-            sandbox.give(&folder);
+            sandbox.chown_to_user(&folder);
         }
         Ok(sandbox)
     }
 
     /// A path on the disk, as this process reaches it: by way of one that sees the mount.
-    pub(crate) fn on_it(&self, name: &str) -> PathBuf {
+    pub(crate) fn disk_path(&self, name: &str) -> PathBuf {
         let pid = self.disk.as_ref().expect("a disk").holder.id();
         let at = self.base.join("disk").join(name);
         Path::new(&format!("/proc/{pid}/root")).join(at.strip_prefix("/").unwrap())
@@ -1114,11 +1128,11 @@ impl Sandbox {
 
 #[cfg(target_os = "linux")]
 impl Disk {
-    fn entering(&self, sandbox: &Sandbox) -> Entering {
+    fn enter_disk(&self, sandbox: &Sandbox) -> EnterDisk {
         let pid = self.holder.id();
-        Entering {
+        EnterDisk {
             mounts: fs::File::open(format!("/proc/{pid}/ns/mnt")).unwrap(),
-            base: std::ffi::CString::new(raw(&sandbox.base)).unwrap(),
+            base: std::ffi::CString::new(path_bytes(&sandbox.base)).unwrap(),
             uid: sandbox.user.unwrap_or(0),
         }
     }
@@ -1134,14 +1148,14 @@ impl Drop for Disk {
 
 /// What a child needs to come to see the disk.
 #[cfg(target_os = "linux")]
-struct Entering {
+struct EnterDisk {
     mounts: fs::File,
     base: std::ffi::CString,
     uid: u32,
 }
 
 #[cfg(target_os = "linux")]
-impl Entering {
+impl EnterDisk {
     /// Called between fork and exec: system calls and nothing else.
     fn enter(&self) -> std::io::Result<()> {
         use std::os::fd::AsRawFd;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::contract;
-use crate::sandbox::{Ran, Sandbox, dead_pid, name};
+use crate::sandbox::{CommandResult, Sandbox, dead_pid, name};
 
 const SHORT: [&str; 2] = ["--grace", "100ms"];
 const OLD: Duration = Duration::from_millis(150);
@@ -98,7 +98,7 @@ fn everything_is_listed_with_its_verdict() {
     // For people one line each, and the total.
     let people = sandbox.run(["scan", "--grace", "100ms", "root"]).exit(0);
     assert_eq!(people.stdout.lines().count(), 6, "{}", people.stdout);
-    people.says("3 orphans, ").says("orphand sweep");
+    people.stdout_has("3 orphans, ").stdout_has("orphand sweep");
     assert_eq!(
         sandbox.snapshot(),
         before,
@@ -137,7 +137,7 @@ fn a_scan_of_nothing() {
     Sandbox::new()
         .run(["scan", "root"])
         .exit(0)
-        .says("no orphans");
+        .stdout_has("no orphans");
 }
 
 #[test]
@@ -197,8 +197,8 @@ fn explain_shows_every_gate() {
         people.stdout
     );
     people
-        .says("in-use")
-        .says(&format!("[{}]", std::process::id()));
+        .stdout_has("in-use")
+        .stdout_has(&format!("[{}]", std::process::id()));
     assert_eq!(sandbox.snapshot(), before);
     drop(holder);
     // A file that no rule takes is explained all the same.
@@ -241,11 +241,11 @@ fn quiet_and_json() {
     sandbox
         .run(["sweep", "-n", "-q", "--grace", "100ms", "root"])
         .exit(0)
-        .silent();
+        .prints_nothing();
     sandbox
         .run(["sweep", "-n", "--grace", "100ms", "root"])
         .exit(0)
-        .says("a.4194304.tmp");
+        .stdout_has("a.4194304.tmp");
 }
 
 /// A directory that a shell would take apart.
@@ -295,7 +295,7 @@ fn scanned(sandbox: &Sandbox, args: &[&str], variables: &[(&str, &str)]) -> (Vec
 }
 
 /// Does what was pasted into a shell, in another directory and without the variables of the scan.
-fn pasted(sandbox: &Sandbox, line: &str) -> Ran {
+fn pasted(sandbox: &Sandbox, line: &str) -> CommandResult {
     let at = line.find("orphand ");
     let at = at.unwrap_or_else(|| panic!("no command: {line}"));
     let mut shell = sandbox.program("sh");
@@ -411,14 +411,14 @@ fn no_command_is_suggested_that_would_be_refused() {
         "{last}"
     );
     let typed = ["scan", "--allow-broad-root", "--grace", "100ms", "root"];
-    sandbox.run(typed).exit(0).says("--allow-broad-root");
+    sandbox.run(typed).exit(0).stdout_has("--allow-broad-root");
 }
 
 #[test]
 fn a_sweep_that_cannot_ask_names_the_whole_command() {
     let sandbox = odd();
     let ran = sandbox.run(["sweep", "--grace", "100ms", "--name", "c*", ODD]);
-    let ran = ran.exit(2).silent();
+    let ran = ran.exit(2).prints_nothing();
     for (word, option) in [("do it:", " --yes"), ("see it:", " -n")] {
         let line = ran
             .stderr
@@ -481,7 +481,7 @@ fn a_file_that_is_no_temp_has_no_verdict() {
         "root/sessions.json.tmp",
     ];
     let ran = sandbox.run(named).exit(0);
-    ran.says("not a temp: its name does not match *.part, tmp_obj_");
+    ran.stdout_has("not a temp: its name does not match *.part, tmp_obj_");
 }
 
 /// The directory is quoted, and the options are repeated.
@@ -491,12 +491,12 @@ fn a_directory_is_no_file_to_explain() {
     let ran = sandbox
         .run(["explain", "--name", "c*", ODD])
         .exit(2)
-        .silent();
+        .prints_nothing();
     let want = format!(
         r"orphand scan --name 'c*' '{}/root/it'\''s a dir'",
         sandbox.base().display()
     );
-    ran.complains(&want);
+    ran.stderr_has(&want);
 }
 
 /// Also where the file says where to look.
@@ -523,13 +523,15 @@ fn every_hint_repeats_the_configuration_file() {
     let list = ran.stderr.split_once("what there is: ").unwrap().1;
     pasted(&sandbox, list)
         .exit(0)
-        .says("nothing is in quarantine");
+        .stdout_has("nothing is in quarantine");
     let init = ["config", "init", "--config", "a new.toml"];
     let ran = sandbox.run(init).exit(0);
     let check = ran.stdout.split_once("then: ").unwrap().1;
-    pasted(&sandbox, check).exit(0).says("a new.toml is right");
+    pasted(&sandbox, check)
+        .exit(0)
+        .stdout_has("a new.toml is right");
     let ran = sandbox.run(["scan", "--config", "a new.toml"]).exit(2);
-    ran.complains("a new.toml").complains("[[watch]]");
+    ran.stderr_has("a new.toml").stderr_has("[[watch]]");
     // And a file instead of a directory.
     let file = sandbox.base().join(ODD).join("b.part");
     let scan = ["scan", "--config", "my config.toml", "--name", "*.part"];
@@ -547,6 +549,6 @@ fn every_hint_repeats_the_configuration_file() {
         .to_owned();
     pasted(&sandbox, &explain)
         .exit(0)
-        .says("b.part")
-        .says("keep: young");
+        .stdout_has("b.part")
+        .stdout_has("keep: young");
 }

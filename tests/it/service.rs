@@ -9,7 +9,9 @@ use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::sandbox::{Begin, DEADLINE, Ran, Sandbox, is_root, mode, raw, signal};
+use crate::sandbox::{
+    CommandResult, DEADLINE, Sandbox, StartChild, is_root, mode, path_bytes, signal,
+};
 
 const LAUNCHCTL: &str = include_str!("service/launchctl.sh");
 const SYSTEMCTL: &str = include_str!("service/systemctl.sh");
@@ -65,7 +67,7 @@ impl Fixture {
         let at = base.join(which.trim_start_matches('-'));
         for folder in [at.clone(), at.join("answers")] {
             fs::create_dir(&folder).unwrap();
-            sandbox.give(&folder);
+            sandbox.chown_to_user(&folder);
         }
         let sandbox = sandbox
             .env("ORPHAND_LAUNCHCTL", base.join("launchctl"))
@@ -93,7 +95,7 @@ impl Fixture {
     fn put(&self, name: &str, content: &str) {
         let path = self.at.join(name);
         crate::sandbox::write(&path, content);
-        self.sandbox.give(&path);
+        self.sandbox.chown_to_user(&path);
     }
 
     /// Orders the next answers to a verb.
@@ -110,7 +112,7 @@ impl Fixture {
     }
 
     #[track_caller]
-    fn run(&self, verb: &str, args: &[&str]) -> Ran {
+    fn run(&self, verb: &str, args: &[&str]) -> CommandResult {
         let all = ["service", verb, self.which]
             .into_iter()
             .chain(args.iter().copied());
@@ -260,7 +262,8 @@ fn the_daemon_as_a_property_list() {
 fn the_named_configuration_is_read_by_the_service_too() {
     let fixture = Fixture::launchd();
     let base = fixture.sandbox.base().to_str().unwrap().to_owned();
-    let arguments = |printed: Ran| plist(&printed.exit(0).stdout)["ProgramArguments"].clone();
+    let arguments =
+        |printed: CommandResult| plist(&printed.exit(0).stdout)["ProgramArguments"].clone();
     let typed = arguments(fixture.run("print", &["--config", "a b.toml"]));
     let program = fixture.sandbox.binary().to_str().unwrap();
     let config = format!("{base}/a b.toml");
@@ -274,7 +277,7 @@ fn the_named_configuration_is_read_by_the_service_too() {
         .sandbox
         .run(["service", "print", "--systemd"])
         .exit(0)
-        .says(&format!(" watch --config \"{config}\"\n"));
+        .stdout_has(&format!(" watch --config \"{config}\"\n"));
 }
 
 #[test]
@@ -327,7 +330,12 @@ fn print_refuses_what_means_nothing() {
         ),
     ] {
         let all = ["service", "print"].iter().chain(args);
-        fixture.sandbox.run(all).exit(2).complains(words).silent();
+        fixture
+            .sandbox
+            .run(all)
+            .exit(2)
+            .stderr_has(words)
+            .prints_nothing();
     }
 }
 
@@ -408,8 +416,8 @@ fn paths_that_no_service_file_can_hold() {
     for which in ["--launchd", "--systemd"] {
         let mut command = sandbox.program(&program);
         command.args(["service", "print", which]);
-        let ran = sandbox.finish(command).exit(1).silent();
-        ran.complains("control character").complains("a\\nb");
+        let ran = sandbox.finish(command).exit(1).prints_nothing();
+        ran.stderr_has("control character").stderr_has("a\\nb");
     }
 }
 
@@ -607,7 +615,7 @@ fn installing_twice_changes_nothing() {
     fixture
         .run("install", &[])
         .exit(0)
-        .says("Already up to date (pid 4711)");
+        .stdout_has("Already up to date (pid 4711)");
     assert_eq!(file(&fixture), before);
     assert_eq!(fixture.calls(), ["print {gui}/-"]);
 }
@@ -621,7 +629,7 @@ fn installing_over_another_file_waits_until_the_old_job_is_gone() {
     fixture
         .run("install", &["--config", config.to_str().unwrap()])
         .exit(0)
-        .says("written");
+        .stdout_has("written");
     assert_eq!(
         fixture.calls(),
         [
@@ -643,8 +651,8 @@ fn installing_starts_what_has_ended() {
     let fixture = Fixture::launchd().installed();
     fixture.put("end", "0");
     fixture.order("bootstrap", &["0"]);
-    let ran = fixture.run("install", &[]).exit(1).says("unchanged");
-    ran.complains("it was started and does not run");
+    let ran = fixture.run("install", &[]).exit(1).stdout_has("unchanged");
+    ran.stderr_has("it was started and does not run");
     contains(
         &fixture.calls().join("\n"),
         &["bootout {gui}/-", "bootstrap {gui} {file}"],
@@ -761,7 +769,7 @@ fn a_job_that_does_not_end() {
     // It says that it drains, and stays.
     fixture.order("bootout", &["36"]);
     let ran = fixture.run("stop", &[]).exit(1);
-    ran.complains("launchctl kill SIGKILL gui/");
+    ran.stderr_has("launchctl kill SIGKILL gui/");
 }
 
 #[test]
@@ -769,8 +777,8 @@ fn a_launchctl_that_never_answers() {
     let fixture = Fixture::launchd().env("ORPHAND_SERVICE_LIMIT", "200ms");
     fixture.order("print", &["hang"]);
     let ran = fixture.run("install", &[]).exit(1);
-    ran.complains("has not answered")
-        .complains("launchctl print gui/");
+    ran.stderr_has("has not answered")
+        .stderr_has("launchctl print gui/");
     assert!(!fixture.file().exists());
 }
 
@@ -778,7 +786,7 @@ fn a_launchctl_that_never_answers() {
 fn a_system_without_launchd() {
     let fixture = Fixture::launchd().env("ORPHAND_LAUNCHCTL", "/nowhere/launchctl");
     let ran = fixture.run("install", &[]).exit(1);
-    ran.complains("/nowhere/launchctl").complains("--systemd");
+    ran.stderr_has("/nowhere/launchctl").stderr_has("--systemd");
     assert!(!fixture.file().exists());
 }
 
@@ -794,8 +802,8 @@ fn a_job_that_fails_at_once() {
         let fixture = Fixture::launchd();
         fixture.put("end", code);
         let ran = fixture.run("install", &[]).exit(1);
-        ran.complains("it was started and does not run")
-            .complains(words);
+        ran.stderr_has("it was started and does not run")
+            .stderr_has(words);
     }
 }
 
@@ -804,7 +812,7 @@ fn starting_stopping_and_starting_again() {
     let fixture = Fixture::launchd().installed();
     let print = "print {gui}/-";
     let check = |verb: &str, words: &str, calls: &[&str]| {
-        fixture.run(verb, &[]).exit(0).says(words);
+        fixture.run(verb, &[]).exit(0).stdout_has(words);
         assert_eq!(fixture.calls(), calls, "{verb}");
     };
     check("start", "It runs already (pid 4711)", &[print]);
@@ -825,11 +833,11 @@ fn starting_stopping_and_starting_again() {
 fn nothing_is_installed() {
     let fixture = Fixture::launchd();
     for verb in ["start", "stop", "restart", "logs"] {
-        let ran = fixture.run(verb, &[]).exit(4).silent();
+        let ran = fixture.run(verb, &[]).exit(4).prints_nothing();
         let ran = ran
-            .complains("not installed")
-            .complains("orphand service install");
-        ran.complains("orphand watch DIR");
+            .stderr_has("not installed")
+            .stderr_has("orphand service install");
+        ran.stderr_has("orphand watch DIR");
     }
     let ran = fixture.run("status", &[]).exit(4);
     contains(
@@ -843,8 +851,8 @@ fn nothing_is_installed() {
     fixture
         .run("uninstall", &[])
         .exit(0)
-        .says("Not installed")
-        .says("Nothing was changed");
+        .stdout_has("Not installed")
+        .stdout_has("Nothing was changed");
 }
 
 #[test]
@@ -859,8 +867,8 @@ fn uninstalling_says_what_stays() {
     fixture
         .run("uninstall", &[])
         .exit(0)
-        .says("Removed")
-        .says(&config);
+        .stdout_has("Removed")
+        .stdout_has(&config);
     assert_eq!(
         fixture.calls(),
         ["print {gui}/-", "bootout {gui}/-", "print {gui}/-"]
@@ -872,15 +880,18 @@ fn uninstalling_says_what_stays() {
     let ran = fixture
         .run("uninstall", &[])
         .exit(0)
-        .says(&journal)
-        .says(&logs);
+        .stdout_has(&journal)
+        .stdout_has(&logs);
     assert!(!ran.stdout.contains("quarantine"), "{}", ran.stdout);
-    fixture.run("uninstall", &[]).exit(0).says("Not installed");
+    fixture
+        .run("uninstall", &[])
+        .exit(0)
+        .stdout_has("Not installed");
     let fixture = fixture.installed();
     let held = fixture.sandbox.path(".orphand");
     fs::create_dir(&held).unwrap();
     fs::set_permissions(&held, fs::Permissions::from_mode(0o700)).unwrap();
-    fixture.sandbox.give(&held);
+    fixture.sandbox.chown_to_user(&held);
     fixture
         .sandbox
         .write(".orphand/q62905a5/a.tmp", "the only copy");
@@ -890,8 +901,8 @@ fn uninstalling_says_what_stays() {
     fixture
         .run("uninstall", &[])
         .exit(0)
-        .says("orphand quarantine purge")
-        .says("1 file");
+        .stdout_has("orphand quarantine purge")
+        .stdout_has("1 file");
     assert!(fixture.sandbox.has(".orphand/q62905a5/a.tmp"));
     assert!(fixture.sandbox.has("../config/orphand/config.toml"));
 }
@@ -914,14 +925,14 @@ fn a_job_without_a_file_is_ended_all_the_same() {
 fn a_wrong_configuration_stops_before_anything_is_done() {
     let fixture = Fixture::launchd();
     fixture.config("[[watch]]\npath = \"/srv/app\"\ngarce = \"10s\"\n");
-    let ran = fixture.run("install", &[]).exit(78).silent();
-    ran.complains("config.toml:3:1: ").complains("grace");
+    let ran = fixture.run("install", &[]).exit(78).prints_nothing();
+    ran.stderr_has("config.toml:3:1: ").stderr_has("grace");
     assert_eq!(fixture.calls(), [""; 0]);
     assert!(!fixture.file().exists());
     let ran = fixture
         .run("install", &["--config", "nowhere.toml"])
         .exit(78);
-    ran.complains("nowhere.toml");
+    ran.stderr_has("nowhere.toml");
 }
 
 #[test]
@@ -933,7 +944,7 @@ fn without_a_configuration_it_says_that_it_watches_nothing() {
     fixture
         .run("install", &[])
         .exit(0)
-        .says("lists no directory");
+        .stdout_has("lists no directory");
 }
 
 #[test]
@@ -943,21 +954,21 @@ fn homebrew_runs_it_already() {
         "../home/Library/LaunchAgents/homebrew.mxcl.orphand.plist",
         "<plist/>",
     );
-    let ran = fixture.run("install", &[]).exit(75).silent();
+    let ran = fixture.run("install", &[]).exit(75).prints_nothing();
     let ran = ran
-        .complains("homebrew.mxcl.orphand")
-        .complains("brew services restart orphand");
-    ran.complains("brew services stop orphand && orphand service install");
+        .stderr_has("homebrew.mxcl.orphand")
+        .stderr_has("brew services restart orphand");
+    ran.stderr_has("brew services stop orphand && orphand service install");
     assert!(!fixture.file().exists());
     assert_eq!(fixture.calls(), [""; 0]);
     fixture
         .run("status", &[])
         .exit(4)
-        .says("brew services info orphand");
+        .stdout_has("brew services info orphand");
     fixture
         .run("start", &[])
         .exit(4)
-        .complains("brew services info orphand");
+        .stderr_has("brew services info orphand");
     let fixture = Fixture::systemd();
     fixture
         .sandbox
@@ -965,7 +976,7 @@ fn homebrew_runs_it_already() {
     fixture
         .run("install", &[])
         .exit(75)
-        .complains("homebrew.orphand.service");
+        .stderr_has("homebrew.orphand.service");
 }
 
 /// Who keeps service files in a repository wants to change them there.
@@ -977,11 +988,11 @@ fn a_link_is_not_replaced() {
     fs::rename(fixture.file(), &elsewhere).unwrap();
     symlink(&elsewhere, fixture.file()).unwrap();
     let ran = fixture.run("install", &[]).exit(1);
-    ran.complains("is a link to")
-        .complains("orphand service print");
+    ran.stderr_has("is a link to")
+        .stderr_has("orphand service print");
     assert_eq!(fs::read_to_string(&elsewhere).unwrap(), "");
     fs::write(&elsewhere, fixture.run("print", &[]).exit(0).stdout).unwrap();
-    fixture.run("install", &[]).exit(0).says("unchanged");
+    fixture.run("install", &[]).exit(0).stdout_has("unchanged");
     assert!(fixture.file().is_symlink());
 }
 
@@ -994,8 +1005,8 @@ fn a_home_of_somebody_else() {
     let fixture = Fixture::new(Sandbox::new(), "--launchd");
     std::os::unix::fs::chown(fixture.sandbox.base().join("home"), Some(65_534), None).unwrap();
     let ran = fixture.run("install", &[]).exit(1);
-    ran.complains("without sudo")
-        .complains("sudo orphand service install --system");
+    ran.stderr_has("without sudo")
+        .stderr_has("sudo orphand service install --system");
     assert_eq!(fixture.calls(), [""; 0]);
 }
 
@@ -1007,8 +1018,8 @@ fn root_is_told_whose_agent_this_is() {
     }
     let fixture = Fixture::new(Sandbox::new(), "--launchd");
     let ran = fixture.run("install", &[]).exit(0);
-    ran.complains("root's own")
-        .complains("orphand service install --system");
+    ran.stderr_has("root's own")
+        .stderr_has("orphand service install --system");
 }
 
 #[test]
@@ -1020,7 +1031,7 @@ fn a_build_folder_is_no_place_to_stay() {
     let mut command = fixture.sandbox.program(&program);
     command.args(["service", "install", "--launchd"]);
     let ran = fixture.sandbox.finish(command).exit(0);
-    ran.complains("a build folder");
+    ran.stderr_has("a build folder");
 }
 
 /// The kernel calls a program that an upgrade has replaced `… (deleted)`.
@@ -1039,7 +1050,7 @@ fn homebrew_upgrades_the_program_that_runs() {
         fixture.sandbox.write(Path::new("..").join(beside), "");
         put_program(&fixture.sandbox, path);
     }
-    let program = |ran: Ran| plist(&ran.exit(0).stdout)["ProgramArguments"][0].clone();
+    let program = |ran: CommandResult| plist(&ran.exit(0).stdout)["ProgramArguments"][0].clone();
     let print = |program: &Path| {
         let mut command = fixture.sandbox.program(program);
         command.args(["service", "print", "--launchd"]);
@@ -1122,7 +1133,7 @@ fn status_prints_one_object_whatever_fails() {
     let ran = fixture
         .run("status", &["--json"])
         .exit(1)
-        .complains("has not answered");
+        .stderr_has("has not answered");
     let document = ran.stdout_json();
     contains(document["error"].as_str().unwrap(), &["has not answered"]);
     assert_eq!(document["installed"], true);
@@ -1134,12 +1145,12 @@ fn status_prints_one_object_whatever_fails() {
     let ran = fixture
         .run("stop", &["--json"])
         .exit(0)
-        .complains("Stopped");
+        .stderr_has("Stopped");
     assert_eq!(ran.stdout_json()["loaded"], false);
     let ran = fixture
         .run("uninstall", &["--json"])
         .exit(0)
-        .complains("Removed");
+        .stderr_has("Removed");
     assert_eq!(ran.stdout_json()["installed"], false);
 }
 
@@ -1158,9 +1169,9 @@ fn status_of_a_file_that_is_not_as_it_should_be() {
             let ran = fixture
                 .run("status", &[])
                 .exit(0)
-                .says("!! ")
-                .says(what)
-                .says(fix);
+                .stdout_has("!! ")
+                .stdout_has(what)
+                .stdout_has(fix);
             assert_eq!(ran.stderr, "");
             let document = fixture.run("status", &["--json"]).exit(0).stdout_json();
             let problems = document["problems"].as_array().unwrap();
@@ -1168,7 +1179,7 @@ fn status_of_a_file_that_is_not_as_it_should_be() {
             contains(problems[0]["what"].as_str().unwrap(), &[what]);
             contains(problems[0]["cure"].as_str().unwrap(), &[fix]);
             // And it does mend it.
-            let ran = fixture.run("install", &[]).exit(0).says("written");
+            let ran = fixture.run("install", &[]).exit(0).stdout_has("written");
             let other = changed.contains("/gone/orphand");
             assert_eq!(
                 ran.stdout.contains("before, it started /gone/orphand"),
@@ -1216,7 +1227,7 @@ fn a_named_configuration_is_kept_in_mind() {
     );
     let file = fs::read_to_string(fixture.file()).unwrap();
     fixture.put_file(&format!("{file}\n"));
-    fixture.run("status", &[]).exit(0).says(
+    fixture.run("status", &[]).exit(0).stdout_has(
         &format!("install --launchd --config {config}").replace(
             "--launchd ",
             if cfg!(target_os = "macos") {
@@ -1259,11 +1270,11 @@ fn installing_a_unit() {
     fixture
         .run("install", &[])
         .exit(0)
-        .says("Already up to date (pid 4711)");
+        .stdout_has("Already up to date (pid 4711)");
     assert_eq!(fixture.calls(), ["--user show"]);
     // What was switched off by hand is switched on again.
     fs::remove_file(fixture.at.join("enabled")).unwrap();
-    fixture.run("install", &[]).exit(0).says("unchanged");
+    fixture.run("install", &[]).exit(0).stdout_has("unchanged");
     contains(&fixture.calls().join("\n"), &["enable orphand.service"]);
 }
 
@@ -1271,7 +1282,7 @@ fn installing_a_unit() {
 fn a_unit_from_start_to_end() {
     let fixture = Fixture::systemd().installed();
     let check = |verb: &str, words: &str, calls: &[&str]| {
-        fixture.run(verb, &[]).exit(0).says(words);
+        fixture.run(verb, &[]).exit(0).stdout_has(words);
         assert_eq!(fixture.calls(), calls, "{verb}");
     };
     let show = "--user show";
@@ -1290,8 +1301,8 @@ fn a_unit_from_start_to_end() {
     fixture
         .run("status", &[])
         .exit(3)
-        .says("installed, enabled, loaded")
-        .says("does not run");
+        .stdout_has("installed, enabled, loaded")
+        .stdout_has("does not run");
     fixture.calls();
     check(
         "start",
@@ -1343,8 +1354,8 @@ fn a_systemctl_that_complains() {
         let fixture = Fixture::systemd();
         fixture.put("says", says);
         fixture.order(verb, &["1"]);
-        let ran = fixture.run("install", &[]).exit(1).complains(says);
-        ran.complains(words).complains(&format!(
+        let ran = fixture.run("install", &[]).exit(1).stderr_has(says);
+        ran.stderr_has(words).stderr_has(&format!(
             "systemctl --user {verb} orphand.service has failed (1)"
         ));
         assert_eq!(
@@ -1364,8 +1375,8 @@ fn a_unit_that_takes_long_to_be_ready() {
     fixture
         .run("install", &[])
         .exit(0)
-        .says("it has not answered yet")
-        .says("orphand service status");
+        .stdout_has("it has not answered yet")
+        .stdout_has("orphand service status");
 }
 
 #[test]
@@ -1376,9 +1387,9 @@ fn a_unit_that_fails() {
     fixture
         .run("restart", &[])
         .exit(1)
-        .complains("does not run")
-        .complains("config check");
-    fixture.run("status", &[]).exit(3).says("(78)");
+        .stderr_has("does not run")
+        .stderr_has("config check");
+    fixture.run("status", &[]).exit(3).stdout_has("(78)");
 }
 
 #[test]
@@ -1387,11 +1398,17 @@ fn a_system_without_systemd() {
     fixture
         .run("install", &[])
         .exit(1)
-        .complains("/nowhere/systemctl")
-        .complains("orphand watch");
+        .stderr_has("/nowhere/systemctl")
+        .stderr_has("orphand watch");
     assert!(!fixture.file().exists());
-    fixture.run("status", &[]).exit(4).says("not installed");
-    fixture.run("uninstall", &[]).exit(0).says("Not installed");
+    fixture
+        .run("status", &[])
+        .exit(4)
+        .stdout_has("not installed");
+    fixture
+        .run("uninstall", &[])
+        .exit(0)
+        .stdout_has("Not installed");
 }
 
 #[test]
@@ -1405,7 +1422,7 @@ fn a_program_that_systemd_would_not_start() {
         .sandbox
         .finish(command)
         .exit(1)
-        .complains("a quote or a backslash");
+        .stderr_has("a quote or a backslash");
     assert_eq!(fixture.calls(), [""; 0]);
 }
 
@@ -1426,8 +1443,8 @@ fn logs_are_shown_by_who_keeps_them() {
     fixture
         .run("logs", &[])
         .exit(1)
-        .complains("there is no log yet")
-        .complains("service status");
+        .stderr_has("there is no log yet")
+        .stderr_has("service status");
     let log = match cfg!(target_os = "macos") {
         true => "home/Library/Logs/orphand/orphand.log",
         false => "state/orphand/orphand.log",
@@ -1446,7 +1463,7 @@ fn logs_are_shown_by_who_keeps_them() {
     fixture
         .sandbox
         .write("../home/Library/Logs/orphand/crash.log", "panicked");
-    fixture.run("logs", &[]).exit(0).complains("crash.log");
+    fixture.run("logs", &[]).exit(0).stderr_has("crash.log");
 }
 
 // ---- The whole machine.
@@ -1457,7 +1474,8 @@ fn the_whole_machine_is_roots() {
         let fixture = Fixture::new(Sandbox::ordinary(), which);
         for verb in ["install", "uninstall"] {
             let ran = fixture.run(verb, &["--system"]).exit(1);
-            ran.complains("sudo orphand service").complains("--system");
+            ran.stderr_has("sudo orphand service")
+                .stderr_has("--system");
         }
         assert_eq!(fixture.calls(), [""; 0]);
     }
@@ -1518,15 +1536,15 @@ fn a_service_of_the_whole_machine() {
         fixture
             .run("install", &["--system"])
             .exit(78)
-            .complains("config.toml:1:");
+            .stderr_has("config.toml:1:");
         fixture
             .run("status", &["--system"])
             .exit(0)
-            .says("enabled, loaded");
+            .stdout_has("enabled, loaded");
         fixture
             .run("uninstall", &["--system"])
             .exit(0)
-            .says("Removed");
+            .stdout_has("Removed");
         assert!(!file.exists());
     }
 }
@@ -1550,21 +1568,27 @@ fn an_agent_that_really_runs() {
     let root = fixture.sandbox.root();
     fixture.config(&format!(
         "[[watch]]\npath = \"{}\"\ngrace = \"100ms\"\n",
-        String::from_utf8_lossy(raw(&root))
+        String::from_utf8_lossy(path_bytes(&root))
     ));
     let orphan = |fixture: &Fixture, name: &str| {
         fixture.sandbox.write("a", "whole, to the last byte of it");
         fixture.sandbox.write(name, "");
         until(name, || !fixture.sandbox.has(name));
     };
-    fixture.run("install", &[]).exit(0).says("Started    pid ");
+    fixture
+        .run("install", &[])
+        .exit(0)
+        .stdout_has("Started    pid ");
     let pid = fs::read_to_string(fixture.at.join("pid")).unwrap();
     orphan(&fixture, "a.tmp");
     fixture
         .run("install", &[])
         .exit(0)
-        .says("Already up to date");
-    fixture.run("restart", &[]).exit(0).says("Started    pid ");
+        .stdout_has("Already up to date");
+    fixture
+        .run("restart", &[])
+        .exit(0)
+        .stdout_has("Started    pid ");
     assert_ne!(fs::read_to_string(fixture.at.join("pid")).unwrap(), pid);
     orphan(&fixture, "a.tmp");
     let locks = || {
@@ -1580,8 +1604,8 @@ fn an_agent_that_really_runs() {
     fixture
         .run("uninstall", &[])
         .exit(0)
-        .says("Removed")
-        .says("Journal");
+        .stdout_has("Removed")
+        .stdout_has("Journal");
     until("it ends", || locks() == 0);
     assert!(!fixture.at.join("pid").exists());
 }

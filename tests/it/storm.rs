@@ -22,8 +22,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::fixture::again;
-use crate::sandbox::{Begin, DEADLINE, Sandbox, signal};
+use crate::fixture::test_command;
+use crate::sandbox::{DEADLINE, Sandbox, StartChild, signal};
 
 const SECONDS: &str = "ORPHAND_STORM_SECONDS";
 /// The grace of most storms: many of them pass within each.
@@ -295,7 +295,7 @@ struct Storm {
 
 impl Storm {
     fn writer(&self, number: usize) -> Writer {
-        let mut command = again("storm::the_writer");
+        let mut command = test_command("storm::the_writer");
         command
             .env(ROOT, self.sandbox.root())
             .env(SLATES, &self.slates);
@@ -336,7 +336,7 @@ fn storm(sandbox: Sandbox, grace: Duration, length: Duration) {
     let sandbox = sandbox.env("ORPHAND_LOG", "info");
     let slates = sandbox.base().join("slates");
     fs::write(&slates, vec![0; WRITERS.len() * SLATE * 8]).unwrap();
-    sandbox.give(&slates);
+    sandbox.chown_to_user(&slates);
     let mut content = Vec::new();
     for number in 0..WRITERS.len() {
         fill(&mut content, number, 0, 0);

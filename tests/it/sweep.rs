@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::sandbox::{Begin, DEADLINE, Ran, Sandbox, Watching, kept, signal};
+use crate::sandbox::{CommandResult, DEADLINE, Sandbox, StartChild, WatchProcess, kept, signal};
 
 const SHORT: [&str; 2] = ["--grace", "100ms"];
 const OLD: Duration = Duration::from_millis(150);
@@ -59,7 +59,7 @@ fn a_long_grace_is_not_waited_for() {
 #[test]
 fn eight_thousand_orphans_beside_a_healthy_file() {
     const ORPHANS: usize = 8_662;
-    Sandbox::each(|sandbox| {
+    Sandbox::for_each_user(|sandbox| {
         let sandbox = sandbox.file("sessions.json", "{\"healthy\": true}");
         for n in 0..ORPHANS {
             sandbox.write(
@@ -113,7 +113,7 @@ fn a_dry_run_and_a_run_give_the_same_list() {
         let same_words = !options.contains(&"--action");
         let sandbox = a_bit_of_everything().aged(OLD);
         let _held = fs::File::open(sandbox.path("held.tmp")).unwrap();
-        let list = |ran: crate::sandbox::Ran| {
+        let list = |ran: crate::sandbox::CommandResult| {
             let events = ran.exit(0).events();
             let mut list: Vec<_> = events
                 .0
@@ -207,7 +207,7 @@ fn claims_that_a_crash_left_are_put_in_order() {
     const FREE: &str = ".orphand-0123456789abcdef-free.tmp";
     const TAKEN: &str = ".orphand-0123456789abcdef-taken.tmp";
     const HELD: &str = ".orphand-fedcba9876543210-held.tmp";
-    Sandbox::each(|sandbox| {
+    Sandbox::for_each_user(|sandbox| {
         let sandbox = sandbox
             .file("free", "whole, to the last byte of it")
             .file("taken", "whole, to the last byte of it")
@@ -303,7 +303,7 @@ fn a_directory_that_may_not_be_read_is_exit_3() {
     assert_eq!(events.sums(), [2, 0, 0, 1]);
     assert_eq!(dry.sums(), events.sums());
     assert_eq!(scan.stdout_json()["temps"].as_array().unwrap().len(), 0);
-    scan.complains(shut.to_str().unwrap());
+    scan.stderr_has(shut.to_str().unwrap());
     assert!(sandbox.has("shut/b.4194304.tmp"));
 }
 
@@ -456,12 +456,12 @@ fn a_root_that_may_not_be_opened() {
         assert_eq!(failed["errno"], libc::EACCES, "{failed}");
         assert_eq!(failed["path"], failed["root"], "{failed}");
         let scan = ["scan", "--json", shut, "root/open"];
-        let ran = sandbox.run(scan).exit(3).complains("cannot read");
+        let ran = sandbox.run(scan).exit(3).stderr_has("cannot read");
         assert_eq!(ran.stdout_json()["total"]["temps"], 0, "{shut}");
         mode(door, 0o700);
     }
     let missing = ["sweep", "--yes", "--json", "root/nowhere"];
-    sandbox.run(missing).exit(1).silent();
+    sandbox.run(missing).exit(1).prints_nothing();
     assert_eq!(sandbox.listing(), ["open", "shut", "way"]);
     assert!(sandbox.has("shut/a.4194304.tmp") && sandbox.has("way/in/b.4194304.tmp"));
 }
@@ -527,7 +527,7 @@ fn a_signal_ends_a_sweep_in_order() {
         for after in [0, 1, 300, 900] {
             let sandbox = many_orphans(ORPHANS);
             let args = ["sweep", "--yes", "--json", "--grace", "100ms", "root"];
-            let mut sweeping = Watching::start(sandbox.command(args));
+            let mut sweeping = WatchProcess::start(sandbox.command(args));
             match after {
                 0 => wait_until_it_hears(sweeping.pid(), number),
                 after => _ = sweeping.wait_for_nth(after, |event| event["event"] == "reaped"),
@@ -626,7 +626,7 @@ fn a_sweep_under_nohup_goes_on() {
         .args(["-c", "trap '' HUP; exec \"$@\"", "sh"])
         .arg(sandbox.binary())
         .args(["sweep", "--yes", "--json", "--grace", "100ms", "root"]);
-    let mut sweeping = Watching::start(command);
+    let mut sweeping = WatchProcess::start(command);
     sweeping.wait_for(|event| event["event"] == "reaped");
     sweeping.signal(libc::SIGHUP);
     let ended = sweeping.end().exit(0);
@@ -634,7 +634,7 @@ fn a_sweep_under_nohup_goes_on() {
 }
 
 /// Runs `command` with a stdout whose reader has closed it.
-fn unread(sandbox: &Sandbox, args: &[&str]) -> Ran {
+fn unread(sandbox: &Sandbox, args: &[&str]) -> CommandResult {
     let (reader, writer) = std::io::pipe().unwrap();
     drop(reader);
     let mut command = sandbox.command(args);
@@ -676,7 +676,7 @@ fn a_sweep_whose_output_finds_no_room_goes_on_to_its_end() {
     sandbox
         .finish(command)
         .exit(1)
-        .complains("cannot write the output");
+        .stderr_has("cannot write the output");
     assert_eq!(sandbox.listing(), ["a"]);
 }
 
@@ -698,7 +698,7 @@ fn claims_that_a_killed_orphand_left_are_counted() {
         let root = sandbox.root();
         let ran = sandbox.run(["scan"].iter().chain(options).chain(&["root"]));
         let deep = if claims == 2 { "-r " } else { "" };
-        ran.says(&format!("orphand sweep {deep}{}", root.display()));
+        ran.stdout_has(&format!("orphand sweep {deep}{}", root.display()));
     }
     let said = |sandbox: &Sandbox| {
         let ran = sandbox.run(["doctor", "--json", "root"]);
@@ -725,7 +725,7 @@ fn a_sweep_that_is_killed_leaves_claims_that_the_next_one_puts_in_order() {
     const ORPHANS: usize = 4_000;
     let sandbox = many_orphans(ORPHANS);
     let args = ["sweep", "--yes", "--json", "--grace", "100ms", "root"];
-    let mut sweeping = Watching::start(sandbox.command(args));
+    let mut sweeping = WatchProcess::start(sandbox.command(args));
     sweeping.wait_for(|event| event["event"] == "reaped");
     let mut claims = Vec::new();
     crate::fixture::wait_until("it is in the middle of a batch", || {

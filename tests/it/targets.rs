@@ -47,12 +47,12 @@ type Make = fn(&Path);
 /// Each row: how the target is made beside a temp of 20,000 bytes; what becomes of the temp; what `explain` says.
 #[track_caller]
 fn check(rows: &[(&str, Make, &str, &str)]) {
-    Sandbox::each(|sandbox| {
+    Sandbox::for_each_user(|sandbox| {
         for (what, make, want, says) in rows {
             let (name, target) = (temp(), sandbox.path("t"));
             make(&target);
             if target.symlink_metadata().is_ok() {
-                sandbox.give(&target);
+                sandbox.chown_to_user(&target);
             }
             // Written after the target, so that a target with less data may be the older version.
             sandbox.age(AGE);
@@ -139,12 +139,12 @@ fn space_that_is_only_reserved_is_no_data() {
 /// A hole of 1 MiB with one byte in it, beside a temp of 1 MiB.
 #[test]
 fn a_target_that_is_nearly_all_hole_does_not_count() {
-    Sandbox::each(|sandbox| {
+    Sandbox::for_each_user(|sandbox| {
         let name = temp();
         let target = sized(&sandbox.path("t"), MIB);
         target.write_all_at(b"x", MIB / 2).unwrap();
         drop(target);
-        sandbox.give(&sandbox.path("t"));
+        sandbox.chown_to_user(&sandbox.path("t"));
         sandbox.age(AGE);
         sandbox.write(&name, vec![b'x'; 1 << 20]);
         assert_eq!(swept(&sandbox, &name), "quarantined");
@@ -165,7 +165,7 @@ fn a_target_that_came_later_and_is_shorter_does_not_count() {
         ("a copy that lacks a byte", &whole[..19_999], "quarantined"),
         ("a whole copy", &whole[..], "reaped"),
     ] {
-        Sandbox::each(|sandbox| {
+        Sandbox::for_each_user(|sandbox| {
             sandbox.write(temp(), &whole);
             sandbox.age(AGE);
             sandbox.write("t", later);
@@ -185,7 +185,7 @@ fn an_empty_temp_with_a_fixed_name_is_moved() {
         ("maintenance.4194304.tmp", None, "reaped"),
         (&*temp(), None, "reaped"),
     ] {
-        Sandbox::each(|sandbox| {
+        Sandbox::for_each_user(|sandbox| {
             sandbox.write(name, "");
             if let Some(content) = target {
                 sandbox.write("maintenance", content);
@@ -198,7 +198,7 @@ fn an_empty_temp_with_a_fixed_name_is_moved() {
 /// The grace of fixed names is for files with content.
 #[test]
 fn an_empty_temp_does_not_wait_for_the_grace_of_fixed_names() {
-    Sandbox::each(|sandbox| {
+    Sandbox::for_each_user(|sandbox| {
         let config = "[defaults]\ngrace = \"100ms\"\nfixed_name_grace = \"1h\"\n";
         sandbox.write("../config/orphand/config.toml", config);
         for target in ["empty", "full"] {
@@ -328,7 +328,7 @@ fn a_symlink_of_another_user_does_not_count() {
     if !is_root() {
         return eprintln!("not root: skipped");
     }
-    Sandbox::each(|sandbox| {
+    Sandbox::for_each_user(|sandbox| {
         let (name, link) = (temp(), sandbox.path("t"));
         sandbox.write("real", vec![b'y'; 20_000]);
         symlink("real", &link).unwrap();
@@ -344,14 +344,14 @@ fn a_symlink_of_another_user_does_not_count() {
 /// A sparse file takes less space than its length, and gives back no more.
 #[test]
 fn what_a_sparse_temp_frees_is_what_it_took() {
-    Sandbox::each(|sandbox| {
+    Sandbox::for_each_user(|sandbox| {
         let (name, long) = (temp(), 50_000 * MIB);
         sandbox.write("t", vec![b'y'; 1 << 20]);
         sandbox.age(AGE);
         let file = sized(&sandbox.path(&name), long);
         file.write_all_at(b"x", 0).unwrap();
         drop(file);
-        sandbox.give(&sandbox.path(&name));
+        sandbox.chown_to_user(&sandbox.path(&name));
         sandbox.age(AGE);
         let total = &sandbox.scan(["--grace", GRACE]).exit(0).stdout_json()["total"];
         assert_eq!(total["orphan_bytes"], long);
@@ -371,7 +371,7 @@ fn what_a_sparse_temp_frees_is_what_it_took() {
         let file = sized(&sandbox.path(&name), long);
         file.write_all_at(b"x", 0).unwrap();
         drop(file);
-        sandbox.give(&sandbox.path(&name));
+        sandbox.chown_to_user(&sandbox.path(&name));
         sandbox.age(AGE);
         let events = sandbox.sweep(["--grace", GRACE]).events();
         let reaped = events.one("reaped");

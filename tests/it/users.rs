@@ -34,7 +34,7 @@ fn what_belongs_to_somebody_else_is_kept() {
     assert_eq!(sandbox.listing(), ["a", "a.tmp"]);
     let mut watching = sandbox.watch(["--grace", "200ms"]).ready();
     watching.wait_for(crate::sandbox::kept("a.tmp", "foreign-owner"));
-    watching.outlive_a_sentinel(&sandbox);
+    watching.wait_for_sentinel(&sandbox);
     watching.stop().exit(0);
     assert_eq!(sandbox.content("a.tmp"), "x");
 }
@@ -111,8 +111,8 @@ fn on_a_full_disk_deletions_still_happen() {
 #[cfg(target_os = "linux")]
 fn full_disk(sandbox: &Sandbox, system: &str) {
     const ORPHANS: u64 = 300;
-    let on_it = |name: &str| sandbox.on_it(name);
-    let give = |name: &str| sandbox.give(&on_it(name));
+    let on_it = |name: &str| sandbox.disk_path(name);
+    let give = |name: &str| sandbox.chown_to_user(&on_it(name));
     fs::write(on_it("root/a"), "y".repeat(700)).unwrap();
     for n in 0..ORPHANS {
         let temp = format!("root/a.{n:08x}-2fa1-11d2-883f-0016d3cca427.tmp");
@@ -120,7 +120,7 @@ fn full_disk(sandbox: &Sandbox, system: &str) {
         give(&temp);
     }
     give("root/a");
-    fill(&sandbox.on_it(""));
+    fill(&sandbox.disk_path(""));
     let refused = fs::create_dir(on_it("state/one")).map_err(|error| error.kind());
     assert_eq!(
         refused,

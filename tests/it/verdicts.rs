@@ -21,14 +21,14 @@ fn stays(fixture: &Fixture, want: Reason) {
         Event::Kept { reason, .. } => assert_eq!(reason, want),
         event => panic!("{event:?}"),
     }
-    fixture.has_only(OLD, &fixture.temp, "");
+    fixture.assert_only_at(TEMP_CONTENT, &fixture.temp, "");
 }
 
 /// What a person brought back stays until somebody writes to it.
 #[test]
 fn restored() {
     use std::os::fd::AsFd;
-    alone(EVERYBODY, || {
+    in_own_process(ALL_USERS, || {
         let fixture = Fixture::new();
         let file = File::options().append(true).open(&fixture.temp).unwrap();
         let seen = look::observe_fd(file.as_fd()).unwrap();
@@ -48,7 +48,7 @@ fn restored() {
 /// Whoever brings a verdict of their own is judged again where it counts.
 #[test]
 fn too_young() {
-    alone(EVERYBODY, || {
+    in_own_process(ALL_USERS, || {
         let fixture = Fixture::new();
         let mut candidate = fixture.candidate(Verdict::Reap);
         candidate.temp_info.quiet = GRACE / 2;
@@ -57,14 +57,14 @@ fn too_young() {
             matches!(outcome, Outcome::Kept(Reason::Young)),
             "{outcome:?}"
         );
-        fixture.has_only(OLD, &fixture.temp, "");
+        fixture.assert_only_at(TEMP_CONTENT, &fixture.temp, "");
     });
 }
 
 /// The rule that it was looked at by no longer names it.
 #[test]
 fn not_named_any_more() {
-    alone(EVERYBODY, || {
+    in_own_process(ALL_USERS, || {
         let fixture = Fixture::new();
         let candidate = fixture.candidate(Verdict::Reap);
         let fixture = fixture.with_policy(Policy {
@@ -73,14 +73,14 @@ fn not_named_any_more() {
         });
         let outcome = fixture.reap_candidate(&Reaper::new(), candidate);
         assert!(matches!(outcome, Outcome::Settled), "{outcome:?}");
-        fixture.has_only(OLD, &fixture.temp, "");
+        fixture.assert_only_at(TEMP_CONTENT, &fixture.temp, "");
     });
 }
 
 /// Nobody holds it, so it was closed; and such a one is left alone by this rule.
 #[test]
 fn settled_by_a_close() {
-    alone(EVERYBODY, || {
+    in_own_process(ALL_USERS, || {
         if !orphand::watch::CLOSE_EVENTS {
             return;
         }
@@ -96,7 +96,7 @@ fn settled_by_a_close() {
 /// The letter: what is open after its grace goes, whoever holds it.
 #[test]
 fn open_and_to_be_taken() {
-    alone(EVERYBODY, || {
+    in_own_process(ALL_USERS, || {
         let fixture = Fixture::new().with_policy(Policy {
             open: Open::Reap,
             ..Fixture::policy()
@@ -104,8 +104,8 @@ fn open_and_to_be_taken() {
         let _holder = File::open(&fixture.temp).unwrap();
         let event = fixture.judge(TEMP);
         assert!(matches!(event, Event::Reaped(_)), "{event:?}");
-        fixture.has_only(WHOLE, &fixture.target, "");
-        fixture.is_tidy("");
+        fixture.assert_only_at(TARGET_CONTENT, &fixture.target, "");
+        fixture.assert_no_leftovers("");
 
         let fixture = Fixture::new().with_policy(Policy {
             open: Open::Quarantine,
@@ -120,14 +120,19 @@ fn open_and_to_be_taken() {
         );
         // Its holder goes on writing, and nothing of that is lost.
         holder.write_all(b", and more").unwrap();
-        assert_eq!(fixture.copies(&[OLD, b", and more"].concat()).len(), 1);
+        assert_eq!(
+            fixture
+                .copies(&[TEMP_CONTENT, b", and more"].concat())
+                .len(),
+            1
+        );
     });
 }
 
 /// Even then another file that took the name is not taken for it.
 #[test]
 fn open_and_to_be_taken_but_replaced() {
-    alone(EVERYBODY, || {
+    in_own_process(ALL_USERS, || {
         for open in [Open::Reap, Open::Quarantine] {
             for step in Step::ALL {
                 let fixture = Fixture::new().with_policy(Policy {
@@ -140,7 +145,7 @@ fn open_and_to_be_taken_but_replaced() {
                     _ => Verdict::Quarantine(Some(Reason::InUse)),
                 };
                 let temp = fixture.temp.clone();
-                let stunt = Stunt::new(step, move || {
+                let stunt = AtStep::new(step, move || {
                     let other = temp.with_extension("new");
                     fs::write(&other, b"another file").unwrap();
                     fs::rename(&other, &temp).unwrap();
@@ -148,12 +153,12 @@ fn open_and_to_be_taken_but_replaced() {
                 let candidate = fixture.candidate(verdict);
                 let reaper = Reaper::new().with_hook(Some(stunt.hook));
                 let outcome = fixture.reap_candidate(&reaper, candidate);
-                fixture.has_only(
+                fixture.assert_only_at(
                     b"another file",
                     &fixture.temp,
                     &format!("{step:?}: {outcome:?}"),
                 );
-                fixture.is_tidy(&format!("{step:?}: {outcome:?}"));
+                fixture.assert_no_leftovers(&format!("{step:?}: {outcome:?}"));
             }
         }
     });
@@ -181,7 +186,7 @@ fn open_and_to_be_taken_but_locked() {
             fcntl_lock(file, FlockOperation::NonBlockingLockShared)
         }),
     ];
-    alone(EVERYBODY, || {
+    in_own_process(ALL_USERS, || {
         for open in [Open::Reap, Open::Quarantine] {
             for (step, (way, lock)) in Step::ALL
                 .into_iter()
@@ -197,7 +202,7 @@ fn open_and_to_be_taken_but_locked() {
                     .open(&fixture.temp)
                     .unwrap();
                 let (has_it, it_has) = channel();
-                let stunt = Stunt::new(step, move || {
+                let stunt = AtStep::new(step, move || {
                     let locked = lock(&holder);
                     // Held on to until the test ends.
                     has_it.send((holder, locked)).unwrap();
@@ -214,7 +219,7 @@ fn open_and_to_be_taken_but_locked() {
                     Ok(()) if step == Step::Unlink => assert_eq!(way, "POSIX, shared", "{what}"),
                     Ok(()) => {
                         assert!(matches!(outcome, Outcome::Kept(Reason::Locked)), "{what}");
-                        fixture.has_only(OLD, &fixture.temp, &what);
+                        fixture.assert_only_at(TEMP_CONTENT, &fixture.temp, &what);
                     }
                     Err(error) => {
                         assert_eq!(error, rustix::io::Errno::AGAIN, "{what}");
@@ -222,7 +227,7 @@ fn open_and_to_be_taken_but_locked() {
                         assert!(way != "POSIX, shared" && !is_away, "{what}");
                     }
                 }
-                fixture.is_tidy(&what);
+                fixture.assert_no_leftovers(&what);
             }
         }
     });
@@ -231,7 +236,7 @@ fn open_and_to_be_taken_but_locked() {
 /// One's own file that one may not read: nothing can be asked, so nothing is proven.
 #[test]
 fn a_file_that_cannot_be_opened() {
-    alone(EVERYBODY, || {
+    in_own_process(ALL_USERS, || {
         if rustix::process::geteuid().is_root() {
             // Root opens everything.
             return;
@@ -254,7 +259,7 @@ fn a_file_that_cannot_be_opened() {
 
 #[test]
 fn the_only_copy() {
-    alone(EVERYBODY, || {
+    in_own_process(ALL_USERS, || {
         let keep = Fixture::new().with_sole_copy().with_policy(Policy {
             sole_copy: SoleCopy::Keep,
             ..Fixture::policy()
@@ -268,7 +273,7 @@ fn the_only_copy() {
             matches!(event, Event::Quarantined { reason: r, .. } if r == reason),
             "{event:?}"
         );
-        assert_eq!(empty_target.copies(OLD).len(), 1);
+        assert_eq!(empty_target.copies(TEMP_CONTENT).len(), 1);
         let empty = Fixture::new().with_sole_copy();
         File::create(&empty.temp).unwrap();
         let event = empty.judge(TEMP);
@@ -283,7 +288,7 @@ fn the_only_copy() {
 /// known whose the dot is, and one file under both names is `config`.
 #[test]
 fn the_only_copy_beside_a_namesake() {
-    alone(EVERYBODY, || {
+    in_own_process(ALL_USERS, || {
         let uuid = "4f1c2d3e-5a6b-4c7d-8e9f-0a1b2c3d4e5f";
         let hidden = format!(".{TARGET}");
         for (name, beside, is_linked, moved) in [
@@ -321,9 +326,9 @@ fn the_only_copy_beside_a_namesake() {
 /// Whatever is not a regular file is no temp, whatever its name: it is not even looked at for long.
 #[test]
 fn what_is_no_file() {
-    alone(EVERYBODY, || {
+    in_own_process(ALL_USERS, || {
         let fixture = Fixture::new();
-        let dir = look::Dir::open_below(&fixture.root.path, None, BELOW.as_ref()).unwrap();
+        let dir = look::Dir::open_below(&fixture.root.path, None, SUBDIR.as_ref()).unwrap();
         let mut candidate = fixture.candidate(Verdict::Reap);
         fs::remove_file(&fixture.temp).unwrap();
         fs::create_dir(&fixture.temp).unwrap();

@@ -12,7 +12,7 @@ use rustix::fs::FlockOperation;
 use serde_json::Value;
 
 use crate::contract;
-use crate::sandbox::{Begin, Sandbox, Watching, is, kept, name};
+use crate::sandbox::{Sandbox, StartChild, WatchProcess, is, kept, name};
 
 /// Short, but long enough that a test on a loaded machine does something before it is over.
 const GRACE: Duration = Duration::from_secs(1);
@@ -38,13 +38,13 @@ fn when(event: &Value) -> jiff::Timestamp {
 /// The reason for all of this: a writer is killed between its write and its rename.
 #[test]
 fn a_killed_writer_leaves_nothing() {
-    Sandbox::each(|sandbox| {
+    Sandbox::for_each_user(|sandbox| {
         let sandbox = sandbox.file("sessions.json", "the whole of it");
         let temp = "sessions.json.1b4e28ba-2fa1-11d2-883f-0016d3cca427.tmp";
         let mut watching = sandbox.watch(WITH_GRACE).ready();
         let mut writer = sandbox.shell();
         let started = jiff::Timestamp::now();
-        assert!(writer.tell(&format!("exec 3> {temp}; printf 'half of' >&3")));
+        assert!(writer.run(&format!("exec 3> {temp}; printf 'half of' >&3")));
         writer.kill();
         let reaped = watching.wait_for(is("reaped", temp));
         assert!(!sandbox.has(temp), "it is told when it is gone");
@@ -79,7 +79,7 @@ fn a_killed_writer_leaves_nothing() {
 fn live_writer(sandbox: &Sandbox, name: &str, hold: Duration, pause: Duration) -> (Duration, bool) {
     let (temp, target) = (sandbox.path(format!("{name}.tmp")), sandbox.path(name));
     let mut file = fs::File::create(&temp).unwrap();
-    sandbox.give(&temp);
+    sandbox.chown_to_user(&temp);
     file.write_all(b"new").unwrap();
     thread::sleep(hold);
     drop(file);
@@ -119,7 +119,7 @@ fn nobody_loses_anything(options: &[&str]) {
                 .map(|writer| writer.join().unwrap())
                 .collect()
         });
-        watching.outlive_a_sentinel(&sandbox);
+        watching.wait_for_sentinel(&sandbox);
         if wrote.iter().any(|(paused, _)| *paused >= GRACE / 2) {
             continue;
         }
@@ -154,7 +154,7 @@ fn live_writers_lose_nothing_with_open_quarantine() {
         .ready();
     // Held at the first look, after half the grace; closed shortly before the end of it.
     let (paused, renamed) = live_writer(&sandbox, "a", grace.mul_f64(0.8), grace.mul_f64(0.4));
-    watching.outlive_a_sentinel(&sandbox);
+    watching.wait_for_sentinel(&sandbox);
     let about = watching.events().about("a.tmp");
     assert!(
         !about.contains(&"reaped".to_owned()),
@@ -178,7 +178,7 @@ fn what_was_there_before() {
         let started = jiff::Timestamp::now();
         let mut watching = sandbox.watch(with(["--grace", "2s"], existing)).ready();
         // Its grace begins after that of what was there.
-        watching.outlive_a_sentinel(&sandbox);
+        watching.wait_for_sentinel(&sandbox);
         let reaped = watching.wait_for(is("reaped", "a.tmp"));
         assert!(ms(&reaped, "quiet_ms") >= 2000, "{reaped}");
         let took = when(&reaped).duration_since(started);
@@ -210,7 +210,7 @@ fn what_was_there_before_is_left_alone_on_wish() {
         .file("a.tmp", "x")
         .aged(GRACE);
     let mut watching = sandbox.watch(with(SHORT, &["--existing", "leave"])).ready();
-    watching.outlive_a_sentinel(&sandbox);
+    watching.wait_for_sentinel(&sandbox);
     assert!(sandbox.has("a.tmp"));
     let stopped = watching.stop().exit(0);
     assert_eq!(stopped.events.about("a.tmp"), [""; 0]);
@@ -229,8 +229,8 @@ fn what_is_left_alone_is_left_alone_by_later_scans() {
     watching.wait_for(|event| event["event"] == "root" && event["state"] == "gone");
     fs::rename(&away, &root).unwrap();
     watching.wait_for(|event| event["event"] == "rescan" && event["cause"] == "root-returned");
-    watching.outlive_a_sentinel(&sandbox);
-    watching.outlive_a_sentinel(&sandbox);
+    watching.wait_for_sentinel(&sandbox);
+    watching.wait_for_sentinel(&sandbox);
     assert!(sandbox.has("a.tmp"), "{:?}", watching.events());
 }
 
@@ -252,8 +252,8 @@ fn what_is_left_alone_is_not_new_by_its_dates() {
     let mut watching = sandbox.watch(with(SHORT, &leave)).ready();
     fs::set_permissions(sandbox.path("sub/a.tmp"), fs::Permissions::from_mode(0o600)).unwrap();
     fs::rename(sandbox.path("sub"), sandbox.path("other")).unwrap();
-    watching.outlive_a_sentinel_in(&sandbox, "other");
-    watching.outlive_a_sentinel_in(&sandbox, "other");
+    watching.wait_for_sentinel_in(&sandbox, "other");
+    watching.wait_for_sentinel_in(&sandbox, "other");
     assert!(sandbox.has("other/a.tmp"));
     watching.stop().exit(0);
 }
@@ -271,18 +271,18 @@ fn what_a_crash_has_left_is_left_alone_on_wish() {
     let leave = ["-r", "--existing", "leave"];
     let mut holder = sandbox.shell();
     let held = ".orphand-0123456789abcdef-c.tmp";
-    assert!(holder.tell(&format!("exec 3> {held}")));
+    assert!(holder.run(&format!("exec 3> {held}")));
     let mut watching = sandbox.watch(with(SHORT, &leave)).ready();
     watching.wait_for(kept(held, "in-use"));
     assert!(sandbox.has("a.tmp"), "it has its name back");
     assert!(sandbox.has("sub/b.tmp"), "it has its name back");
-    watching.outlive_a_sentinel(&sandbox);
-    watching.outlive_a_sentinel(&sandbox);
+    watching.wait_for_sentinel(&sandbox);
+    watching.wait_for_sentinel(&sandbox);
     assert!(sandbox.has("a.tmp"));
     // Nor is it taken for a new one where its folder has another name.
     fs::rename(sandbox.path("sub"), sandbox.path("other")).unwrap();
-    watching.outlive_a_sentinel_in(&sandbox, "other");
-    watching.outlive_a_sentinel_in(&sandbox, "other");
+    watching.wait_for_sentinel_in(&sandbox, "other");
+    watching.wait_for_sentinel_in(&sandbox, "other");
     assert!(sandbox.has("other/b.tmp"));
     // What has its name after it is another.
     sandbox.write("new", "x");
@@ -298,10 +298,10 @@ fn what_a_crash_has_left_by_a_part_of_its_name_and_somebody_holds() {
     assert_eq!(claim.len(), 255);
     let sandbox = Sandbox::new().file(&claim, "x").aged(GRACE);
     let mut holder = sandbox.shell();
-    assert!(holder.tell(&format!("exec 3>> {claim}")));
+    assert!(holder.run(&format!("exec 3>> {claim}")));
     let mut watching = sandbox.watch(SHORT).ready();
     watching.wait_for(kept(&claim, "in-use"));
-    assert!(holder.tell("exec 3>&-"));
+    assert!(holder.run("exec 3>&-"));
     watching.wait_for(is("quarantined", &claim));
     watching.stop().exit(0);
 }
@@ -310,23 +310,23 @@ fn what_a_crash_has_left_by_a_part_of_its_name_and_somebody_holds() {
 #[test]
 fn what_a_crash_has_left_and_somebody_holds_comes_back_later() {
     let claim = ".orphand-0123456789abcdef-a.tmp";
-    Sandbox::each(|sandbox| {
+    Sandbox::for_each_user(|sandbox| {
         let sandbox = sandbox
             .file("a", "whole, to the last byte of it")
             .file(claim, "x")
             .aged(GRACE);
         let mut holder = sandbox.shell();
-        assert!(holder.tell(&format!("exec 3>> {claim}")));
+        assert!(holder.run(&format!("exec 3>> {claim}")));
         let swept = sandbox.sweep(SHORT).exit(0).events();
         assert_eq!(swept.names("kept"), [claim]);
         let mut watching = sandbox.watch(SHORT).ready();
         let said = watching.wait_for(kept(claim, "in-use"));
         assert_eq!(ms(&said, "retry_ms"), 200, "looked at every grace");
         for _ in 0..3 {
-            watching.outlive_a_sentinel(&sandbox);
+            watching.wait_for_sentinel(&sandbox);
         }
         assert!(sandbox.has(claim));
-        assert!(holder.tell("exec 3>&-"));
+        assert!(holder.run("exec 3>&-"));
         watching.wait_for(is("reaped", "a.tmp"));
         let ended = watching.stop().exit(0);
         assert_eq!(ended.events.names("kept"), [claim], "once");
@@ -335,11 +335,11 @@ fn what_a_crash_has_left_and_somebody_holds_comes_back_later() {
 
 #[test]
 fn a_held_temp_is_kept_once_and_its_holder_named() {
-    Sandbox::each(|sandbox| {
+    Sandbox::for_each_user(|sandbox| {
         let sandbox = sandbox.file("a", "whole, to the last byte of it");
         let mut watching = sandbox.watch(SHORT).ready();
         let mut holder = sandbox.shell();
-        assert!(holder.tell("exec 3> a.tmp; printf x >&3"));
+        assert!(holder.run("exec 3> a.tmp; printf x >&3"));
         let said = watching.wait_for(kept("a.tmp", "in-use"));
         let holders = said["holders"].as_array().unwrap();
         assert_eq!(holders.len(), 1, "{said}");
@@ -348,7 +348,7 @@ fn a_held_temp_is_kept_once_and_its_holder_named() {
         assert_eq!(ms(&said, "retry_ms"), 200, "looked at every grace");
         assert_eq!(said["bytes"], 1);
         for _ in 0..5 {
-            watching.outlive_a_sentinel(&sandbox);
+            watching.wait_for_sentinel(&sandbox);
         }
         assert_eq!(
             watching.events().about("a.tmp"),
@@ -356,7 +356,7 @@ fn a_held_temp_is_kept_once_and_its_holder_named() {
             "once, not at every look"
         );
         let let_go = jiff::Timestamp::now();
-        assert!(holder.tell("exec 3>&-"));
+        assert!(holder.run("exec 3>&-"));
         let reaped = watching.wait_for(is("reaped", "a.tmp"));
         let took = when(&reaped).duration_since(let_go);
         assert!(
@@ -391,7 +391,7 @@ fn signals_end_it_with_a_summary() {
     for number in [libc::SIGTERM, libc::SIGINT, libc::SIGHUP] {
         let sandbox = Sandbox::new();
         let mut watching = sandbox.watch(SHORT).ready();
-        watching.outlive_a_sentinel(&sandbox);
+        watching.wait_for_sentinel(&sandbox);
         let stopped = watching.stop_by(number).exit(0);
         assert_eq!(stopped.events.sums(), [1, 0, 0, 0], "signal {number}");
         assert_eq!(stopped.stderr, "", "signal {number}");
@@ -412,11 +412,11 @@ fn a_hangup_that_was_ignored_stays_ignored() {
     command
         .arg(sandbox.binary())
         .args(["watch", "--json", "--grace", "200ms", "root"]);
-    let mut watching = Watching::start(command).ready();
+    let mut watching = WatchProcess::start(command).ready();
     watching.signal(libc::SIGHUP);
-    watching.outlive_a_sentinel(&sandbox);
+    watching.wait_for_sentinel(&sandbox);
     watching.signal(libc::SIGHUP);
-    watching.outlive_a_sentinel(&sandbox);
+    watching.wait_for_sentinel(&sandbox);
     assert_eq!(watching.stop().exit(0).events.sums(), [2, 0, 0, 0]);
 }
 
@@ -436,12 +436,15 @@ fn two_on_one_root() {
     let sentence =
         "the watcher does this by itself; to hurry it: orphand sweep -n shows what waits";
     for dir in ["root", "alias/root"] {
-        let busy = sandbox.run(["watch", "--json", dir]).exit(75).silent();
+        let busy = sandbox
+            .run(["watch", "--json", dir])
+            .exit(75)
+            .prints_nothing();
         assert!(busy.stderr.contains(&first), "{}", busy.stderr);
         let busy = sandbox
             .run(["sweep", "--yes", "--json", dir])
             .exit(75)
-            .silent();
+            .prints_nothing();
         assert!(busy.stderr.contains(&first), "{}", busy.stderr);
         assert!(busy.stderr.contains(sentence), "{}", busy.stderr);
         // What changes nothing works beside it.
@@ -476,7 +479,10 @@ fn directories_that_overlap_are_one_orphands() {
         ];
         for second in seconds {
             for verb in [&["watch", "--json"][..], &["sweep", "--yes", "--json"]] {
-                let ran = sandbox.run(verb.iter().chain(*second)).exit(75).silent();
+                let ran = sandbox
+                    .run(verb.iter().chain(*second))
+                    .exit(75)
+                    .prints_nothing();
                 for words in &named {
                     assert!(ran.stderr.contains(words), "{second:?}: {}", ran.stderr);
                 }
@@ -487,7 +493,7 @@ fn directories_that_overlap_are_one_orphands() {
         }
         let locks = fs::read_dir(sandbox.base().join("runtime/orphand")).unwrap();
         assert_eq!(locks.count(), 2, "its lock and its socket");
-        watching.outlive_a_sentinel_in(&sandbox, "in");
+        watching.wait_for_sentinel_in(&sandbox, "in");
         watching.stop().exit(0);
     }
 }
@@ -533,7 +539,7 @@ fn doctor_advises_to_end_no_watcher_of_another_directory() {
     // With a folder for locks of its own it is not seen by the first.
     let mut command = sandbox.command(["watch", "--json", "--grace", "200ms", "root/a"]);
     command.env("XDG_RUNTIME_DIR", sandbox.base().join("home"));
-    let third = Watching::start(command).ready();
+    let third = WatchProcess::start(command).ready();
     let said = orphands(&sandbox, "root/a");
     if cfg!(target_os = "linux") {
         assert_eq!(said["state"], "warning", "{said}");
@@ -559,9 +565,9 @@ fn a_rule_that_is_made_recursive_waits_for_the_orphand_below() {
         sandbox.write("../config/orphand/config.toml", text);
     };
     rule("");
-    let mut watching = Watching::start(sandbox.command(["watch", "--json"])).ready();
+    let mut watching = WatchProcess::start(sandbox.command(["watch", "--json"])).ready();
     let inner = sandbox.watch_dirs(with(SHORT, &["root/in"])).ready();
-    watching.outlive_a_sentinel(&sandbox);
+    watching.wait_for_sentinel(&sandbox);
     rule("recursive = true\n");
     let state = |state: &'static str| {
         move |event: &Value| event["event"] == "root" && event["state"] == state
@@ -569,7 +575,7 @@ fn a_rule_that_is_made_recursive_waits_for_the_orphand_below() {
     watching.wait_for(state("denied"));
     inner.stop().exit(0);
     watching.wait_for(state("watching"));
-    watching.outlive_a_sentinel_in(&sandbox, "in");
+    watching.wait_for_sentinel_in(&sandbox, "in");
     let stopped = watching.stop();
     assert!(
         stopped.stderr.contains("which overlaps with"),
@@ -592,7 +598,7 @@ fn a_lock_does_not_outlive_its_process() {
 #[cfg(target_os = "linux")]
 #[test]
 fn the_letter() {
-    Sandbox::each(|sandbox| {
+    Sandbox::for_each_user(|sandbox| {
         let sandbox = sandbox
             .file("before.tmp", "x")
             .file("a", "whole, to the last byte of it")
@@ -601,14 +607,11 @@ fn the_letter() {
         let mut watching = sandbox.watch(with(SHORT, &options)).ready();
         watching.wait_for(kept("before.tmp", "closed"));
         let mut writer = sandbox.shell();
-        assert!(writer.tell("exec 3> a.tmp; printf open >&3; printf closed > b.tmp"));
+        assert!(writer.run("exec 3> a.tmp; printf open >&3; printf closed > b.tmp"));
         let reaped = watching.wait_for(is("reaped", "a.tmp"));
         assert_eq!(reaped["bytes"], 4);
         watching.wait_for(kept("b.tmp", "closed"));
-        assert!(
-            writer.tell("printf more >&3"),
-            "its holder is not disturbed"
-        );
+        assert!(writer.run("printf more >&3"), "its holder is not disturbed");
         // Made after it and closed at once: its grace is over later.
         sandbox.write("late.4194304.tmp", "");
         watching.wait_for(kept("late.4194304.tmp", "closed"));
@@ -648,10 +651,10 @@ fn what_becomes_of_an_open_temp() {
         let sandbox = Sandbox::new().file("a", "whole, to the last byte of it");
         let mut watching = sandbox.watch(with(SHORT, &["--open", open])).ready();
         let mut holder = sandbox.shell();
-        assert!(holder.tell("exec 3> a.tmp; printf one >&3"));
+        assert!(holder.run("exec 3> a.tmp; printf one >&3"));
         let said = watching.wait_for(|event| name(event) == "a.tmp");
         assert_eq!(watching.events().about("a.tmp"), [want]);
-        assert!(holder.tell("printf two >&3"), "its holder is not disturbed");
+        assert!(holder.run("printf two >&3"), "its holder is not disturbed");
         assert_eq!(sandbox.has("a.tmp"), open == "keep");
         if open == "quarantine" {
             let id = said["id"].as_str().unwrap();
@@ -677,7 +680,7 @@ fn what_becomes_of_a_sole_copy() {
         for temp in ["a.tmp", "b.tmp", "c.tmp", "d.tmp"] {
             sandbox.write(temp, "precious");
         }
-        watching.outlive_a_sentinel(&sandbox);
+        watching.wait_for_sentinel(&sandbox);
         for temp in ["a.tmp", "b.tmp", "c.tmp", "d.tmp"] {
             watching.wait_for(|event| name(event) == temp);
             assert_eq!(watching.events().about(temp), [want], "{options:?} {temp}");
@@ -810,8 +813,8 @@ fn without_verbose_healthy_writes_are_not_told() {
     let sandbox = Sandbox::new();
     let mut watching = sandbox.watch(SHORT).ready();
     let mut writer = sandbox.shell();
-    assert!(writer.tell("i=0; while [ $i -lt 200 ]; do : > t.tmp; mv t.tmp t; i=$((i+1)); done"));
-    watching.outlive_a_sentinel(&sandbox);
+    assert!(writer.run("i=0; while [ $i -lt 200 ]; do : > t.tmp; mv t.tmp t; i=$((i+1)); done"));
+    watching.wait_for_sentinel(&sandbox);
     let stopped = watching.stop().exit(0);
     assert_eq!(stopped.events.about("t.tmp"), [""; 0]);
     assert_eq!(
@@ -821,7 +824,7 @@ fn without_verbose_healthy_writes_are_not_told() {
     // Our own claims are no news either.
     let sandbox = Sandbox::new();
     let mut watching = sandbox.watch(with(SHORT, &["-v"])).ready();
-    watching.outlive_a_sentinel(&sandbox);
+    watching.wait_for_sentinel(&sandbox);
     let stopped = watching.stop().exit(0);
     assert_eq!(
         stopped
@@ -939,11 +942,11 @@ fn a_directory_that_is_not_there_is_an_error_on_a_terminal() {
         let (ours, theirs) = crate::sandbox::terminal();
         let mut command = sandbox.command(["watch"].iter().chain(options).chain(&["DIR"]));
         command.stdin(theirs);
-        let ran = sandbox.finish(command).exit(1).silent();
+        let ran = sandbox.finish(command).exit(1).prints_nothing();
         drop(ours);
         let dir = sandbox.base().join("DIR");
-        ran.complains(&format!("{dir:?} does not exist"))
-            .complains("--wait");
+        ran.stderr_has(&format!("{dir:?} does not exist"))
+            .stderr_has("--wait");
     }
     for on_a_terminal in [true, false] {
         let wait = ["--wait"];
@@ -963,7 +966,7 @@ fn a_directory_that_is_not_there_is_an_error_on_a_terminal() {
         if on_a_terminal {
             command.stdin(theirs);
         }
-        let mut watching = Watching::start(command);
+        let mut watching = WatchProcess::start(command);
         watching.wait_for(|event| event["event"] == "root" && event["state"] == "gone");
         watching = watching.ready();
         sandbox.write(format!("../{later}/a.4194304.tmp"), "");
@@ -1048,16 +1051,16 @@ fn paths_are_told_as_they_were_given() {
 #[cfg(target_os = "linux")]
 #[test]
 fn names_that_are_not_text_are_told_exactly() {
-    use crate::sandbox::{bytes, raw};
+    use crate::sandbox::{name_from_bytes, path_bytes};
     let sandbox = Sandbox::new();
-    let (target, temp) = (bytes(b"caf\xe9"), bytes(b"caf\xe9.tmp"));
+    let (target, temp) = (name_from_bytes(b"caf\xe9"), name_from_bytes(b"caf\xe9.tmp"));
     sandbox.write(&target, "whole, to the last byte of it");
     sandbox.write(&temp, "x");
     let mut watching = sandbox.watch(SHORT).ready();
     let reaped = watching.wait_for(|event| event["event"] == "reaped");
-    let exact = |field: &str| contract::decoded(reaped[field].as_str().unwrap());
-    assert_eq!(exact("path_b64"), raw(&sandbox.path(&temp)));
-    assert_eq!(exact("target_b64"), raw(&sandbox.path(&target)));
+    let exact = |field: &str| contract::decode_base64(reaped[field].as_str().unwrap());
+    assert_eq!(exact("path_b64"), path_bytes(&sandbox.path(&temp)));
+    assert_eq!(exact("target_b64"), path_bytes(&sandbox.path(&target)));
     assert!(
         reaped["path"]
             .as_str()
@@ -1094,7 +1097,7 @@ fn lost_events_are_made_up_for() {
     watching.signal(libc::SIGCONT);
     watching.wait_for(|event| event["event"] == "rescan" && event["cause"] == "overflow");
     watching.wait_for(is("reaped", "lost.4194304.tmp"));
-    watching.outlive_a_sentinel(&sandbox);
+    watching.wait_for_sentinel(&sandbox);
     assert!(sandbox.has("old.tmp"), "left alone, as was asked for");
     watching.stop().exit(0);
 }

@@ -4,7 +4,7 @@ use std::fs;
 
 use serde_json::Value;
 
-use crate::sandbox::{Sandbox, Watching, is, name};
+use crate::sandbox::{Sandbox, WatchProcess, is, name};
 
 const SHORT: [&str; 2] = ["--grace", "200ms"];
 const DEEP: [&str; 3] = ["--grace", "200ms", "-r"];
@@ -22,7 +22,7 @@ fn position(events: &[Value], wanted: impl Fn(&Value) -> bool) -> usize {
 
 /// A temp of this name is taken.
 #[track_caller]
-fn takes(watching: &mut Watching, sandbox: &Sandbox, temp: &str) {
+fn takes(watching: &mut WatchProcess, sandbox: &Sandbox, temp: &str) {
     sandbox.write(temp, "");
     let path = sandbox.path(temp);
     let gone = watching
@@ -32,7 +32,7 @@ fn takes(watching: &mut Watching, sandbox: &Sandbox, temp: &str) {
 
 #[test]
 fn a_root_that_is_not_there_yet_is_waited_for() {
-    Sandbox::each(|sandbox| {
+    Sandbox::for_each_user(|sandbox| {
         fs::remove_dir(sandbox.root()).unwrap();
         let mut watching = sandbox.watch(SHORT).ready();
         let events = &watching.events().0;
@@ -53,12 +53,10 @@ fn a_root_whose_parents_are_not_there_yet() {
         .watch_dirs(["--grace", "200ms", "root/a/b/c"])
         .ready();
     let mut shell = sandbox.shell();
-    assert!(shell.tell("mkdir -p a/b/c && : > a/b/c/x.4194304.tmp"));
+    assert!(shell.run("mkdir -p a/b/c && : > a/b/c/x.4194304.tmp"));
     watching.wait_for(root_is("watching"));
     watching.wait_for(is("reaped", "x.4194304.tmp"));
-    assert!(
-        shell.tell("rm -r a && mkdir a && mkdir a/b && mkdir a/b/c && : > a/b/c/y.4194304.tmp")
-    );
+    assert!(shell.run("rm -r a && mkdir a && mkdir a/b && mkdir a/b/c && : > a/b/c/y.4194304.tmp"));
     watching.wait_for(is("reaped", "y.4194304.tmp"));
     watching.stop().exit(0);
 }
@@ -97,7 +95,7 @@ fn a_root_that_is_replaced_at_once() {
             "rm -rf '{0}' && mkdir '{0}' && : > '{0}/{n}.x.4194304.tmp'",
             root.display()
         );
-        assert!(shell.tell(&line));
+        assert!(shell.run(&line));
         watching.wait_for(is("reaped", &format!("{n}.x.4194304.tmp")));
     }
     takes(&mut watching, &sandbox, "end.4194304.tmp");
@@ -117,8 +115,8 @@ fn a_root_that_is_moved_away() {
     sandbox.make_dir("");
     watching.wait_for(root_is("watching"));
     fs::write(away.join("b.4194304.tmp"), "").unwrap();
-    watching.outlive_a_sentinel(&sandbox);
-    watching.outlive_a_sentinel(&sandbox);
+    watching.wait_for_sentinel(&sandbox);
+    watching.wait_for_sentinel(&sandbox);
     assert!(away.join("a.4194304.tmp").exists() && away.join("b.4194304.tmp").exists());
     let stopped = watching.stop().exit(0);
     assert_eq!(stopped.events.about("a.4194304.tmp"), [""; 0]);
@@ -129,8 +127,8 @@ fn without_recursion_nothing_below_is_touched() {
     let sandbox = Sandbox::new().file("before/a.4194304.tmp", "");
     let mut watching = sandbox.watch(SHORT).ready();
     sandbox.write("later/a.4194304.tmp", "");
-    watching.outlive_a_sentinel(&sandbox);
-    watching.outlive_a_sentinel(&sandbox);
+    watching.wait_for_sentinel(&sandbox);
+    watching.wait_for_sentinel(&sandbox);
     let stopped = watching.stop().exit(0);
     assert_eq!(stopped.events.about("a.4194304.tmp"), [""; 0]);
     assert!(sandbox.has("before/a.4194304.tmp") && sandbox.has("later/a.4194304.tmp"));
@@ -138,7 +136,7 @@ fn without_recursion_nothing_below_is_touched() {
 
 #[test]
 fn with_recursion_directories_that_come_later_are_included() {
-    Sandbox::each(|sandbox| {
+    Sandbox::for_each_user(|sandbox| {
         let sandbox = sandbox.file("before/deep/a.4194304.tmp", "");
         let outside = sandbox.base().join("outside");
         sandbox.make_dir("../outside/in/there");
@@ -152,7 +150,7 @@ fn with_recursion_directories_that_come_later_are_included() {
         takes(&mut watching, &sandbox, "one/two/c.4194304.tmp");
         // All at once, and the temp before any watch can stand.
         let mut shell = sandbox.shell();
-        assert!(shell.tell("mkdir -p x/y/z && : > x/y/z/d.4194304.tmp"));
+        assert!(shell.run("mkdir -p x/y/z && : > x/y/z/d.4194304.tmp"));
         watching.wait_for(is("reaped", "d.4194304.tmp"));
         takes(&mut watching, &sandbox, "x/y/e.4194304.tmp");
         takes(&mut watching, &sandbox, "x/y/z/f.4194304.tmp");
@@ -215,8 +213,8 @@ fn a_directory_that_is_moved_out() {
     let out = sandbox.base().join("out");
     fs::rename(sandbox.path("sub"), &out).unwrap();
     fs::write(out.join("b.4194304.tmp"), "").unwrap();
-    watching.outlive_a_sentinel(&sandbox);
-    watching.outlive_a_sentinel(&sandbox);
+    watching.wait_for_sentinel(&sandbox);
+    watching.wait_for_sentinel(&sandbox);
     assert!(out.join("a.4194304.tmp").exists() && out.join("b.4194304.tmp").exists());
     let stopped = watching.stop().exit(0);
     assert_eq!(
@@ -243,8 +241,8 @@ fn symlinks_below_the_root_are_not_followed() {
     fs::rename(sandbox.path("sub"), sandbox.base().join("sub")).unwrap();
     std::os::unix::fs::symlink(&outside, sandbox.path("sub")).unwrap();
     fs::write(outside.join("c.4194304.tmp"), "").unwrap();
-    watching.outlive_a_sentinel(&sandbox);
-    watching.outlive_a_sentinel(&sandbox);
+    watching.wait_for_sentinel(&sandbox);
+    watching.wait_for_sentinel(&sandbox);
     for temp in ["a.4194304.tmp", "b.4194304.tmp", "c.4194304.tmp"] {
         assert!(
             outside.join(temp).exists(),
@@ -311,13 +309,13 @@ fn a_name_that_only_another_roots_rule_takes_is_left_alone() {
     sandbox.write("inner/later.4194304.tmp", "x");
     sandbox.write("inner/later.log", "x");
     sandbox.write("../logs/later.4194304.tmp", "x");
-    watching.outlive_a_sentinel(&sandbox);
+    watching.wait_for_sentinel(&sandbox);
     for taken in ["../logs/a.log", "inner/a.part"] {
         sandbox.write(taken, "x");
         let name = taken.rsplit('/').next().unwrap();
         watching.wait_for(is("reaped", name));
     }
-    watching.outlive_a_sentinel(&sandbox);
+    watching.wait_for_sentinel(&sandbox);
     let kept = [
         "before.log",
         "later.log",
@@ -358,8 +356,8 @@ fn the_quarantine_is_not_watched() {
     fs::set_permissions(sandbox.path(".orphand"), fs::Permissions::from_mode(0o700)).unwrap();
     let mut watching = sandbox.watch(DEEP).ready();
     sandbox.write(".orphand/0002/b.4194304.tmp", "");
-    watching.outlive_a_sentinel(&sandbox);
-    watching.outlive_a_sentinel(&sandbox);
+    watching.wait_for_sentinel(&sandbox);
+    watching.wait_for_sentinel(&sandbox);
     assert!(
         sandbox.has(".orphand/0001/a.4194304.tmp") && sandbox.has(".orphand/0002/b.4194304.tmp")
     );
