@@ -1,5 +1,5 @@
-//! A watcher as it runs for years: by a configuration file that changes under it, under a supervisor
-//! that wants signs of life, with a log, metrics and `status`.
+//! A long-running watcher: changes of its configuration file, supervision by systemd, the log, metrics and
+//! `status`.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -16,7 +16,7 @@ use serde_json::Value;
 
 use crate::sandbox::{DEADLINE, Sandbox, StartChild, WatchProcess, is, is_root, kept};
 
-/// A configuration file for the roots `names`, all with the grace `grace`.
+/// Writes a configuration file for the roots `names`, all with the grace `grace`.
 fn config(sandbox: &Sandbox, grace: &str, names: &[&str], more: &str) -> PathBuf {
     let mut text = format!("[defaults]\ngrace = \"{grace}\"\n{more}\n");
     for name in names {
@@ -26,7 +26,7 @@ fn config(sandbox: &Sandbox, grace: &str, names: &[&str], more: &str) -> PathBuf
     put(sandbox, &text)
 }
 
-/// Puts `text` in the place of the configuration file, as editors do: beside it, then renamed.
+/// Replaces the configuration file with `text` as editors do: by a new file that is renamed.
 fn put(sandbox: &Sandbox, text: &str) -> PathBuf {
     let folder = sandbox.base().join("config/orphand");
     fs::create_dir_all(&folder).unwrap();
@@ -42,7 +42,7 @@ fn watch(sandbox: &Sandbox) -> WatchProcess {
     WatchProcess::start(sandbox.command(["watch", "--json"]))
 }
 
-/// Puts something in the place of the folder of locks, so that none can be made.
+/// Puts a file at the path of the lock folder, so that no lock can be created.
 fn no_locks(sandbox: &Sandbox) -> PathBuf {
     let runtime = sandbox.base().join("runtime");
     fs::create_dir_all(&runtime).unwrap();
@@ -56,12 +56,12 @@ fn two_roots() -> Sandbox {
     Sandbox::new().dir("a").dir("b")
 }
 
-/// Waits until this holds.
+/// Waits until the condition holds.
 #[track_caller]
 fn until(what: &str, holds: impl Fn() -> bool) {
     let end = Instant::now() + DEADLINE;
     while !holds() {
-        assert!(Instant::now() < end, "it never came: {what}");
+        assert!(Instant::now() < end, "timed out waiting for {what}");
         std::thread::sleep(Duration::from_millis(10));
     }
 }
@@ -80,8 +80,8 @@ fn a_root_that_is_listed_later_is_watched_and_one_that_is_not_any_more_is_left_a
     sandbox.write("b/y.4194304.tmp", "");
     watch.wait_for(is("reaped", "y.4194304.tmp"));
     watch.wait_for_sentinel_in(&sandbox, "b");
-    assert!(sandbox.has("a/left-alone.4194304.tmp"), "its rule is gone");
-    // Its lock is free as well.
+    assert!(sandbox.has("a/left-alone.4194304.tmp"), "its rule was removed");
+    // Its lock is released too.
     sandbox
         .run(["sweep", "--yes", "--json", "--grace", "100ms", "root/a"])
         .exit(0);
@@ -95,7 +95,7 @@ fn what_is_known_of_a_temp_stands_when_its_rule_changes() {
     config(&sandbox, "1h", &["a"], "");
     let mut watch = watch(&sandbox).ready();
     sandbox.write("a/long.4194304.tmp", "");
-    // A holder is remembered, and a shorter grace holds for what waits already.
+    // The holder stays known, and the shorter grace applies to temps that already wait.
     let mut shell = sandbox.shell();
     shell.run("exec 9>>a/held.tmp");
     config(&sandbox, "300ms", &["a"], "");
@@ -105,8 +105,8 @@ fn what_is_known_of_a_temp_stands_when_its_rule_changes() {
     watch.stop();
 }
 
-/// What a temp was given credit for by the old rule is no more than half the new grace: whoever closed it
-/// before the first look has half of that left when the rules change.
+/// Under the new rules a temp has at most half of the new grace as credit from the old ones: if its writer
+/// closed it before the first look, half of the new grace is left when the rules change.
 #[test]
 fn a_shorter_grace_leaves_its_writer_half_of_it() {
     let (name, half) = (
@@ -120,17 +120,17 @@ fn a_shorter_grace_leaves_its_writer_half_of_it() {
     sandbox.write(&path, "");
     sandbox.write("a/looked", "whole, to the last byte of it");
     sandbox.write("a/looked.tmp", "old");
-    // Half the other one's grace is over then, and it was looked at.
+    // At that time the other temp has used half its grace and has had its first look.
     watch.wait_for(is("reaped", "looked.tmp"));
     let changed = Instant::now();
     config(&sandbox, "5s", &["a"], "");
     watch.wait_for(is("reaped", name));
     let left = changed.elapsed();
-    assert!(left >= half, "gone {left:?} after the rules had changed");
+    assert!(left >= half, "removed {left:?} after the rules changed");
     watch.stop();
 }
 
-/// A root that is listed later, or again, may have live writers who never heard of the end of their grace.
+/// A root that is added, or added again, may have live writers whose rename is still to come.
 #[test]
 fn a_root_that_is_listed_later_leaves_its_writers_half_a_grace() {
     let sandbox = two_roots();
@@ -143,11 +143,11 @@ fn a_root_that_is_listed_later_leaves_its_writers_half_a_grace() {
     config(&sandbox, "4s", &["a", "b"], "");
     watch.wait_for(is("reaped", "old.4194304.tmp"));
     let left = listed.elapsed();
-    assert!(left >= Duration::from_secs(2), "gone after {left:?}");
+    assert!(left >= Duration::from_secs(2), "removed after {left:?}");
     watch.stop();
 }
 
-/// What was there before is left alone by other rules too.
+/// Temps that existed at the start stay ignored after a rule change.
 #[test]
 fn what_is_left_alone_is_left_alone_by_other_rules() {
     let sandbox = two_roots();
@@ -169,12 +169,13 @@ fn the_new_rule_holds_for_what_it_forbids() {
     config(&sandbox, "200ms", &["a"], "");
     let mut watch = watch(&sandbox).ready();
     config(&sandbox, "200ms", &["a"], "action = \"report\"");
-    // Reported, not removed: the event says that nothing was done.
+    // Reported, not removed: `dry_run` is true in the event.
     until_reported(&mut watch, &sandbox);
     watch.stop();
 }
 
-/// A report needs no lock. Where another orphand has that, no report becomes more.
+/// A report needs no lock. While another orphand has the lock, a report-only root does not start to remove
+/// files.
 #[test]
 fn a_root_that_another_works_on_is_not_ours_by_a_reload() {
     let sandbox = two_roots();
@@ -203,7 +204,7 @@ fn a_root_that_another_works_on_is_not_ours_by_a_reload() {
     watch.wait_for_sentinel_in(&sandbox, "b");
     assert!(
         sandbox.has("a/a.4194304.tmp"),
-        "the other one's grace is an hour"
+        "the grace of the other orphand is one hour"
     );
     let by = format!("another orphand (pid {}) works on", other.pid());
     assert!(watch.stderr().contains(&by), "{}", watch.stderr());
@@ -221,7 +222,7 @@ fn a_root_that_another_works_on_is_not_ours_by_a_reload() {
     assert_eq!(states, ["denied", "watching"]);
 }
 
-/// The root inside of it has a lock of its own, and may have been scanned already.
+/// The inner root has a lock of its own, and may already have been scanned.
 #[test]
 fn a_root_that_another_works_on_takes_nothing_from_one_inside_of_it() {
     let sandbox = Sandbox::new().dir("a").dir("a/inner");
@@ -248,7 +249,7 @@ fn a_root_that_another_works_on_takes_nothing_from_one_inside_of_it() {
     other.stop();
 }
 
-/// What is known of its temps stands though it has no lock: of each is said once why it is kept.
+/// Its temps stay known although it has no lock: `kept` is reported once for each.
 #[test]
 fn a_root_without_a_lock_is_worked_on_by_other_rules_too() {
     let sandbox = two_roots();
@@ -275,7 +276,7 @@ fn a_root_without_a_lock_is_worked_on_by_other_rules_too() {
     );
 }
 
-/// Where no lock could be made, another one may be able to make it later.
+/// Where no lock could be created, another orphand may create it later.
 #[cfg(target_os = "linux")]
 #[test]
 fn a_root_that_another_works_on_by_now_is_let_go() {
@@ -292,7 +293,7 @@ fn a_root_that_another_works_on_by_now_is_let_go() {
     fs::remove_file(&locks).unwrap();
     let other = sandbox.command(["watch", "--json", "--grace", "1h", "root/a"]);
     let other = WatchProcess::start(other).ready();
-    // Known before events are lost, which makes it look at everything anew.
+    // It is tracked before events are lost; the loss starts a scan of everything.
     watch.signal(libc::SIGSTOP);
     sandbox.write("a/a", "whole, to the last byte of it");
     sandbox.write("a/a.4194304.tmp", "");
@@ -305,13 +306,13 @@ fn a_root_that_another_works_on_by_now_is_let_go() {
     watch.wait_for_sentinel_in(&sandbox, "b");
     assert!(
         sandbox.has("a/a.4194304.tmp"),
-        "the other one's grace is an hour"
+        "the grace of the other orphand is one hour"
     );
     watch.stop();
     other.stop();
 }
 
-/// Makes temps until one of them is only reported: the rule has changed by then.
+/// Creates temps until one of them is only reported: by then the rule has changed.
 fn until_reported(watch: &mut WatchProcess, sandbox: &Sandbox) {
     for n in 0.. {
         let name = format!("n{n}.4194304.tmp");
@@ -331,7 +332,7 @@ fn a_wrong_file_leaves_the_rules_in_force_and_is_said() {
     let mut watch = watch(&sandbox).ready();
     put(&sandbox, "[defaults]\ngrace = 3\n");
     let place = format!("{}:2:9: 3 has no unit", path.display());
-    until("the mistake on stderr", || watch.stderr().contains(&place));
+    until("the error on stderr", || watch.stderr().contains(&place));
     watch.wait_for_sentinel_in(&sandbox, "a");
     let status = sandbox.run(["status", "--json"]).exit(0).stdout_json();
     let error = status["watchers"][0]["config_error"].as_str().unwrap();
@@ -340,7 +341,7 @@ fn a_wrong_file_leaves_the_rules_in_force_and_is_said() {
         .run(["status"])
         .exit(0)
         .stdout_has("the rules from before are in force");
-    // A file that is gone is no wish to stop either.
+    // A missing file does not stop the watch either.
     fs::remove_file(&path).unwrap();
     until("the missing file on stderr", || {
         watch
@@ -348,7 +349,7 @@ fn a_wrong_file_leaves_the_rules_in_force_and_is_said() {
             .contains("no directory to watch: none was given, and there is no ")
     });
     watch.wait_for_sentinel_in(&sandbox, "a");
-    // Mended, it holds, and nothing is left of the mistake.
+    // Once the file is valid again, its rules apply and the error is cleared.
     config(&sandbox, "200ms", &["a", "b"], "");
     sandbox.write("b/y.4194304.tmp", "");
     watch.wait_for(is("reaped", "y.4194304.tmp"));
@@ -434,7 +435,7 @@ fn only_its_user_can_ask_a_watcher() {
     assert_eq!(mode(&folder), 0o700);
     assert_eq!(mode(&socket), 0o600);
     watch.stop();
-    assert!(!socket.exists(), "gone with its watcher");
+    assert!(!socket.exists(), "the socket is removed with its watcher");
 }
 
 #[test]
@@ -491,7 +492,7 @@ fn a_wrong_file_at_the_start_is_waited_for_and_status_says_so() {
     watch.stop();
 }
 
-/// What a watcher says to systemd, as systemd hears it.
+/// The receiver of a watcher's messages to systemd.
 struct Systemd {
     socket: UnixDatagram,
     heard: Vec<String>,
@@ -509,7 +510,7 @@ impl Systemd {
         (Systemd { socket, heard }, path)
     }
 
-    /// The next line that begins so.
+    /// Receives the next line that begins with `start`.
     #[track_caller]
     fn hear(&mut self, start: &str) -> String {
         let end = Instant::now() + DEADLINE;
@@ -527,7 +528,8 @@ impl Systemd {
     }
 }
 
-/// The watchdog that it is told of: this process is none of systemd's, so the pid is left out.
+/// A watch with systemd's variables. This process has another pid than systemd, so `WATCHDOG_PID` is left
+/// out.
 fn supervised(sandbox: &Sandbox, notify: &std::path::Path) -> std::process::Command {
     let mut command = sandbox.command(["watch", "--json"]);
     command.env("NOTIFY_SOCKET", notify);
@@ -546,7 +548,7 @@ fn systemd_hears_when_it_is_ready_that_it_lives_and_that_it_ends() {
         systemd.hear("STATUS="),
         "STATUS=watching 2 roots, 0 waiting, 0 kept, 0 B freed"
     );
-    // Not before the watches stand: what is made now is seen by event.
+    // `READY=1` comes only after the watches are set: a new temp is now seen by its event.
     watch.wait_for(|event| event["event"] == "ready");
     for _ in 0..3 {
         systemd.hear("WATCHDOG=1");
@@ -581,11 +583,11 @@ fn a_degraded_start_is_ready_and_says_why_it_does_nothing() {
     watch.stop();
 }
 
-/// Whatever the timer waits for when it is told to stop, and however long that would be.
+/// The timer stops at once, whatever it waits for and for however long.
 #[test]
 fn an_idle_watcher_stops_at_once() {
-    // Each ring takes the timer from one of its two waits to the other.
-    for rings in 0..4 {
+    // Each heartbeat moves the timer from one of its two waits to the other.
+    for heartbeats in 0..4 {
         let sandbox = Sandbox::new();
         let policy = Policy {
             grace: Graces::both(Duration::from_secs(24 * 60 * 60)),
@@ -596,20 +598,20 @@ fn an_idle_watcher_stops_at_once() {
         let ready = watcher.events().iter();
         let mut ready = ready.filter(|event| matches!(event, orphand::Event::Ready { .. }));
         assert!(ready.next().is_some());
-        for _ in 0..rings {
+        for _ in 0..heartbeats {
             let before = watcher.heartbeats();
-            until("a round", || watcher.heartbeats()[0] > before[0]);
+            until("a heartbeat", || watcher.heartbeats()[0] > before[0]);
         }
         let (ended, end) = channel();
         std::thread::spawn(move || {
             drop(watcher);
             let _ = ended.send(());
         });
-        assert!(end.recv_timeout(DEADLINE).is_ok(), "after {rings} rings");
+        assert!(end.recv_timeout(DEADLINE).is_ok(), "after {heartbeats} heartbeats");
     }
 }
 
-/// A folder on a disk that does not answer holds up no other, and the timer still comes round.
+/// A directory on a disk that does not answer does not block the others, and the timer keeps its heartbeat.
 #[test]
 fn a_folder_that_hangs_holds_up_nobody_else() {
     let sandbox = two_roots();
@@ -619,7 +621,7 @@ fn a_folder_that_hangs_holds_up_nobody_else() {
     let hook = Hook::new(move |_, name| {
         if name == "hangs.4194304.tmp" {
             let _ = entered.send(());
-            // Until the test has seen enough.
+            // Blocks until the test drops the sender.
             let _ = held.lock().unwrap().recv();
         }
     });
@@ -631,13 +633,13 @@ fn a_folder_that_hangs_holds_up_nobody_else() {
         .root(sandbox.path("a"), Arc::clone(&policy))
         .root(sandbox.path("b"), policy);
     let watcher = builder.hook(Some(hook)).start().unwrap();
-    // Let go of before the watcher ends, also where an assertion fails.
+    // Dropped before the watcher, even if an assertion fails.
     let let_go = let_go;
     sandbox.write("a/hangs.4194304.tmp", "");
     wait_for_entry.recv_timeout(DEADLINE).unwrap();
     for which in [0, 1] {
         let before = watcher.heartbeats();
-        until("a round", || watcher.heartbeats()[which] > before[which]);
+        until("a heartbeat", || watcher.heartbeats()[which] > before[which]);
     }
     for n in 0..3 {
         let name = format!("b/n{n}.tmp");
@@ -656,7 +658,7 @@ fn a_watcher_that_nobody_reads_gives_no_sign_of_life() {
     config(&sandbox, "100ms", &["a"], "");
     let (mut systemd, notify) = Systemd::listen(&sandbox);
     let mut command = supervised(&sandbox, &notify);
-    // Its events go where nobody reads: when that is full, the timer waits.
+    // No process reads its events: when the pipe is full, the timer waits.
     let (reader, writer) = rustix::pipe::pipe().unwrap();
     rustix::pipe::fcntl_setpipe_size(&writer, 4096).unwrap();
     command.stdout(writer);
@@ -669,13 +671,13 @@ fn a_watcher_that_nobody_reads_gives_no_sign_of_life() {
             "",
         );
     }
-    // The pings stop: nothing is heard for longer than the watchdog's time.
+    // The pings stop: nothing is received for longer than the watchdog's time.
     let silence = Duration::from_millis(800);
     systemd.socket.set_read_timeout(Some(silence)).unwrap();
     let mut buffer = [0; 4096];
     let end = Instant::now() + DEADLINE;
     while systemd.socket.recv(&mut buffer).is_ok() {
-        assert!(Instant::now() < end, "it goes on saying that it lives");
+        assert!(Instant::now() < end, "the watchdog pings continue");
     }
     child.kill().unwrap();
     child.wait().unwrap();
@@ -731,7 +733,7 @@ fn metrics_are_written_and_name_roots_and_reasons_only() {
     promtool(&file);
 }
 
-/// Prometheus's own word on the file, where its tool is: .ci/run brings it.
+/// Checks the file with Prometheus's own tool if it is installed; .ci/run installs it.
 fn promtool(file: &std::path::Path) {
     let program = std::env::var_os("PROMTOOL").unwrap_or_else(|| "promtool".into());
     let run = std::process::Command::new(program)
@@ -743,7 +745,7 @@ fn promtool(file: &std::path::Path) {
             let said = String::from_utf8_lossy(&run.stderr).into_owned();
             assert!(run.status.success() && said.is_empty(), "{said}");
         }
-        Err(error) => eprintln!("promtool was not asked: {error}"),
+        Err(error) => eprintln!("promtool did not run: {error}"),
     }
 }
 
@@ -767,7 +769,7 @@ fn where_nobody_keeps_a_log_it_keeps_one_that_never_fills_the_disk() {
         let read = |path: &PathBuf| fs::read_to_string(path).unwrap_or_default();
         read(&older) + &read(&log)
     };
-    until("who leaks, in words", || {
+    until("the leak report", || {
         both().contains("left 1 temp (0 B) in ") && both().contains(" in the last hour")
     });
     watch.stop();
@@ -797,7 +799,7 @@ fn a_full_disk_for_log_and_metrics_stops_nothing() {
     );
 }
 
-/// A journal is a stream whose device and inode the environment names. Here it is a pipe.
+/// systemd's journal is a stream whose device and inode are in the environment. Here it is a pipe.
 #[test]
 #[cfg(target_os = "linux")]
 fn lines_for_the_journal_begin_with_how_much_they_matter() {
@@ -829,11 +831,11 @@ fn lines_for_the_journal_begin_with_how_much_they_matter() {
     assert!(text.contains("<5>removed "), "{text}");
     assert!(
         !sandbox.base().join("state/orphand/orphand.log").exists(),
-        "the journal keeps it"
+        "the journal has the messages"
     );
 }
 
-/// The name of the program, where it was seen while it lived; a killed one cannot be asked.
+/// The name of the program is known if it was seen running; it cannot be read after a kill.
 #[test]
 #[cfg(target_os = "linux")]
 fn a_writer_that_was_seen_is_named() {

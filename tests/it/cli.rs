@@ -1,5 +1,5 @@
-//! The command line as a table: arguments, exit code, stdout, stderr. Each case runs under a
-//! ceiling on memory and on open descriptors.
+//! The command line as tables: arguments, exit code, stdout, stderr. Each case runs with a limit on memory
+//! and on open descriptors.
 
 use std::io::Write;
 use std::os::unix::fs::symlink;
@@ -9,14 +9,14 @@ use std::time::{Duration, Instant};
 use crate::contract;
 use crate::sandbox::{MAX_MEMORY, Sandbox, WatchProcess, fifo, terminal};
 
-/// What is expected of a stream.
+/// The expected content of a stream.
 #[derive(Clone, Copy, Debug)]
 enum Say {
-    /// Not a byte.
+    /// The stream is empty.
     Nothing,
-    /// All of these, somewhere.
+    /// The stream contains all of these.
     All(&'static [&'static str]),
-    /// Whatever it is.
+    /// Any content.
     Anything,
 }
 
@@ -38,16 +38,16 @@ const fn case(args: &'static [&'static str], exit: i32, stdout: Say, stderr: Say
     }
 }
 
-/// Refused: nothing on stdout, and all of `why` on stderr.
+/// The command is refused: exit code 2, nothing on stdout, and all of `why` on stderr.
 const fn refused(args: &'static [&'static str], why: &'static [&'static str]) -> Case {
     case(args, 2, Nothing, All(why))
 }
 
-/// So few descriptors are enough for any of these.
+/// The descriptor limit, which is enough for each case.
 const FEW: u64 = 40;
 
-/// The sandbox that the cases run in: two orphans beside their targets, one of them old enough for
-/// the shortest grace, and the directories that a case needs.
+/// The sandbox of the cases: two orphans beside their targets, one of them old enough for the shortest grace,
+/// and the directories that a case needs.
 fn sandbox() -> Sandbox {
     let sandbox = Sandbox::new()
         .with_descriptor_limit(FEW)
@@ -178,7 +178,7 @@ fn unknown_words() {
             &["watch", "--existing", "maybe", "root"],
             &["take", "wait", "leave"],
         ),
-        // Options that a command does not have.
+        // Options that the command does not have.
         refused(&["sweep", "--existing", "take", "root"], &["--existing"]),
         refused(&["watch", "--yes", "root"], &["--yes"]),
         refused(
@@ -235,7 +235,7 @@ fn unknown_words() {
     }
 }
 
-/// If the guard ever failed, nothing would be lost by this test: no file has such a name.
+/// If the check failed, this test would still remove nothing: no file has such a name.
 #[test]
 fn roots_that_are_too_broad() {
     let sandbox = sandbox();
@@ -245,7 +245,7 @@ fn roots_that_are_too_broad() {
     ];
     let there = |dir: &&str| Path::new(dir).is_dir() && !Path::new(dir).is_symlink();
     let system = folders.into_iter().filter(there).map(str::to_owned);
-    // The home itself, by several ways of writing it, and the folder that holds it.
+    // The home itself, written in several ways, and the folder that holds it.
     let home = [
         "{base}/home",
         "home",
@@ -279,14 +279,14 @@ fn roots_that_are_too_broad() {
             Anything,
             Nothing,
         ),
-        // What changes nothing takes any directory.
+        // Commands that change nothing accept any directory.
         case(&["scan", "home"], 0, Anything, Nothing),
         case(&["scan", "."], 0, Anything, Nothing),
         case(&["explain", "-rf.4194304.tmp"], 2, Nothing, Anything),
         case(&["explain", "./-rf.4194304.tmp"], 0, Anything, Nothing),
         case(&["sweep", "-n", "home"], 0, Anything, Nothing),
         case(&["sweep", "-n", "."], 0, Anything, Nothing),
-        // One folder below a home is what people name.
+        // A folder below a home is a normal root.
         case(
             &["sweep", "-n", "--name", "*.tmp", "root"],
             0,
@@ -371,7 +371,7 @@ fn sweep_asks_nobody_where_nobody_is() {
     assert_eq!(sandbox.listing(), ["a"]);
 }
 
-/// With `--json` it asks nothing, though somebody could answer.
+/// With `--json` it does not ask, even on a terminal.
 #[test]
 fn sweep_on_a_terminal_asks() {
     for (args, answer, exit, left) in [
@@ -393,7 +393,7 @@ fn sweep_on_a_terminal_asks() {
     }
 }
 
-/// On a terminal a person is told both ways out.
+/// On a terminal it names both remedies: a directory as the argument, and the configuration file.
 #[test]
 fn watch_without_anything_to_watch() {
     let sandbox = sandbox();
@@ -405,7 +405,7 @@ fn watch_without_anything_to_watch() {
     ran.stderr_has("orphand watch DIR").stderr_has("[[watch]]");
 }
 
-/// A supervisor would start it again and again: for it, it stays up, and waits for the file.
+/// A supervisor would restart it in a loop, so without a terminal it keeps running and waits for the file.
 #[test]
 fn a_supervised_watch_waits_for_its_configuration() {
     let sandbox = sandbox();
@@ -603,7 +603,7 @@ fn the_environment_stands_between_flags_and_file() {
     assert_eq!(kept.listing(), ["a", "a.tmp", "b.4194304.tmp"]);
 }
 
-/// One duration is said in one way, by whatever command.
+/// All commands print one duration in the same way.
 #[test]
 fn a_duration_is_said_in_one_way() {
     for (grace, said, typed) in [
@@ -658,14 +658,14 @@ fn a_wrong_variable_is_named() {
         ran.stderr_has(&format!("'{value}' for '{name}'"))
             .stderr_has(says);
     }
-    // A flag is blamed where it is the flag's.
+    // An error in a flag names the flag.
     let typed = sandbox().env("ORPHAND_GRACE", "bogus");
     let ran = typed.run(["scan", "--grace", "nonsense", "root"]).exit(2);
     ran.stderr_has("'nonsense' for '--grace <TIME>'");
     let both = sandbox().env("ORPHAND_GRACE", "7");
     let ran = both.run(["scan", "--grace", "7", "root"]).exit(2);
     ran.stderr_has("'7' for '--grace <TIME>'");
-    // And the right one of two that have the same value.
+    // It names the right one of two variables with the same value.
     let two = sandbox()
         .env("ORPHAND_OPEN", "x")
         .env("ORPHAND_CLOSED", "x");
@@ -737,7 +737,7 @@ fn recursion_is_switched_by_flag_variable_and_file() {
         assert_eq!(orphans(&sandbox, &["-r"]), 3, "{off}");
         assert_eq!(orphans(&sandbox, &["--recursive=yes"]), 3, "{off}");
     }
-    // The flag alone, among others, and before the directory.
+    // The flag alone, combined with others, and before the directory.
     for args in [&["-rv"][..], &["-vr"], &["--recursive"], &["-r"]] {
         assert_eq!(orphans(&sandbox(), args), 3, "{args:?}");
     }
@@ -748,7 +748,7 @@ fn recursion_is_switched_by_flag_variable_and_file() {
         .stderr_has("say 1, true, yes or on");
 }
 
-/// A wrong configuration stops every command that reads it, and says where it is wrong.
+/// An invalid configuration stops every command that reads it, with the position of the error.
 #[test]
 fn a_wrong_configuration() {
     for verb in [
@@ -824,7 +824,7 @@ fn a_closed_pipe_ends_the_output_and_changes_nothing_else() {
     for (args, exit) in commands {
         for both in [false, true] {
             let sandbox = sandbox().file("../config/orphand/config.toml", config);
-            // Closed before it starts: it may have said everything before one closes it afterwards.
+            // Closed before the program starts: it might write everything before a later close.
             let (reader, writer) = std::io::pipe().unwrap();
             drop(reader);
             let mut command = sandbox.command(args);

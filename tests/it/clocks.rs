@@ -1,5 +1,5 @@
-//! Clocks that are wrong: whatever they say, nothing goes before its real grace, and everything goes
-//! in the end. The real time is this process's; the machine's clocks are not touched.
+//! Wrong clocks: whatever they show, no temp is removed before its real grace, and every orphan is removed in
+//! the end. The real time is that of this process; the machine's clocks do not change.
 
 use std::path::Path;
 use std::process::Command;
@@ -10,14 +10,14 @@ use crate::fixture::report_skipped;
 use crate::sandbox::{Sandbox, StartChild, WatchProcess, is, kept};
 
 const GRACE: Duration = Duration::from_secs(2);
-/// The longest time between two ticks, by which the kernel dates files.
+/// The longest time between two ticks of the clock that dates files.
 const TICK: Duration = Duration::from_millis(10);
 const WATCH: [&str; 5] = ["watch", "--json", "root", "--grace", "2s"];
 
-/// Takes a step while a temp waits.
+/// Changes the clock while a temp waits.
 type Step = fn(&FakeEnv, &mut WatchProcess, &Sandbox);
 
-/// A step in the middle of its grace, and one when it is nearly over.
+/// The clock changes, each with a description.
 fn steps() -> [(&'static str, Step); 6] {
     fn nothing(_: &FakeEnv, _: &mut WatchProcess, _: &Sandbox) {}
     fn forward(fake_env: &FakeEnv, _: &mut WatchProcess, _: &Sandbox) {
@@ -28,11 +28,11 @@ fn steps() -> [(&'static str, Step); 6] {
     }
     fn there_and_back(fake_env: &FakeEnv, watching: &mut WatchProcess, sandbox: &Sandbox) {
         forward(fake_env, watching, sandbox);
-        // Long enough that somebody looks at it.
+        // Long enough for a look at the temp.
         std::thread::sleep(GRACE / 4);
         back(fake_env, watching, sandbox);
     }
-    /// A scan finds it, with a date that is ten years old by now.
+    /// A scan finds the temp, with a date that is ten years old by then.
     fn forward_and_lost(fake_env: &FakeEnv, watching: &mut WatchProcess, sandbox: &Sandbox) {
         forward(fake_env, watching, sandbox);
         lose(watching, sandbox);
@@ -51,7 +51,7 @@ fn steps() -> [(&'static str, Step); 6] {
     ]
 }
 
-/// More happens at once than the queue holds.
+/// Overflows the event queue.
 fn lose(watching: &mut WatchProcess, sandbox: &Sandbox) {
     watching.signal(libc::SIGSTOP);
     for n in 0..50 {
@@ -61,7 +61,7 @@ fn lose(watching: &mut WatchProcess, sandbox: &Sandbox) {
     watching.wait_for(|event| event["cause"] == "overflow");
 }
 
-/// A temp that is made now goes, but not before its grace by the real clock.
+/// Asserts that a new temp is removed, but not before its grace by the real clock.
 #[track_caller]
 fn goes_in_time(
     watching: &mut WatchProcess,
@@ -75,10 +75,10 @@ fn goes_in_time(
     meanwhile(watching);
     watching.wait_for(is("reaped", temp));
     let took = made.elapsed();
-    assert!(took >= GRACE, "{what}: {temp} was gone after {took:?}");
+    assert!(took >= GRACE, "{what}: {temp} was removed after {took:?}");
 }
 
-/// The wall clock is set while a temp waits, and stays so for the next one.
+/// The wall clock is set while a temp waits, and keeps the new time for the next one.
 #[test]
 fn the_wall_clock_is_set_by_years() {
     for (what, step) in steps() {
@@ -94,7 +94,7 @@ fn the_wall_clock_is_set_by_years() {
             step(&fake_env, watching, &sandbox);
         });
         goes_in_time(&mut watching, &sandbox, "b.4194304.tmp", what, |_| {});
-        // Near the end of the grace, and after its last look but one.
+        // Near the end of the grace, after the last look but one.
         goes_in_time(&mut watching, &sandbox, "c.4194304.tmp", what, |watching| {
             std::thread::sleep(GRACE * 3 / 4);
             fake_env.set_clock(0);
@@ -104,7 +104,8 @@ fn the_wall_clock_is_set_by_years() {
     }
 }
 
-/// What was there at the start is left alone on wish, though all of its dates are later than the start.
+/// Temps that existed at the start are ignored on request, even if all of their dates are later than the
+/// start.
 #[test]
 fn what_is_left_alone_is_of_the_future() {
     let claim = ".orphand-0123456789abcdef-b.4194304.tmp";
@@ -127,11 +128,11 @@ fn what_is_left_alone_is_of_the_future() {
     watching.wait_for_sentinel(&sandbox);
     watching.wait_for_sentinel(&sandbox);
     assert!(sandbox.has("a.4194304.tmp"));
-    assert!(sandbox.has("b.4194304.tmp"), "a claim has its name back");
+    assert!(sandbox.has("b.4194304.tmp"), "the claim has its original name again");
     watching.stop().exit(0);
 }
 
-/// A temp whose event was lost, and whose date is ten years old for whoever finds it.
+/// A temp whose event was lost, and whose date is ten years off when a scan finds it.
 #[test]
 fn a_temp_that_is_found_when_the_clock_was_set() {
     for years in [10, -10] {
@@ -162,7 +163,7 @@ fn a_temp_that_is_found_when_the_clock_was_set() {
     }
 }
 
-/// One that is held, while the clock jumps: its grace begins when it is let go.
+/// A temp that is held while the clock jumps: its grace begins when its holder closes it.
 #[test]
 fn a_held_temp_and_a_clock_that_jumps() {
     let sandbox = Sandbox::new().file("a", "whole, to the last byte of it");
@@ -183,7 +184,7 @@ fn a_held_temp_and_a_clock_that_jumps() {
     watching.stop().exit(0);
 }
 
-/// What lies in the quarantine for a week lies there for a week, not for one setting of the clock.
+/// A file stays in the quarantine for a week of real time, whatever the clock is set to.
 #[test]
 fn a_clock_that_is_set_forward_empties_no_quarantine() {
     let sandbox = Sandbox::new();
@@ -195,9 +196,9 @@ fn a_clock_that_is_set_forward_empties_no_quarantine() {
     for (n, years) in [0, 10, -10, 20].into_iter().enumerate() {
         fake_env.set_clock(years);
         sandbox.write(format!("t{n}.4194304.tmp"), "the only copy");
-        // Whatever is moved there, all that lies there is looked at.
+        // Each move checks the age of everything in the quarantine.
         watching.wait_for(is("quarantined", &format!("t{n}.4194304.tmp")));
-        // The newest copy of what is missing would be kept whatever its age.
+        // The newest copy of a missing target would be kept at any age.
         sandbox.write(format!("t{n}"), "whole, to the last byte of it");
     }
     watching.stop().exit(0);
@@ -210,14 +211,14 @@ fn a_clock_that_is_set_forward_empties_no_quarantine() {
     }
 }
 
-/// A machine that has been awake for years, or for a moment: clocks of a time namespace.
+/// A machine that has been running for years, or just booted: clocks of a time namespace.
 #[test]
 fn the_clocks_since_boot_are_years_off() {
     Sandbox::for_each_user(|sandbox| {
         let up = std::fs::read_to_string("/proc/uptime").unwrap();
         let up: f64 = up.split(' ').next().unwrap().parse().unwrap();
         let years = 10 * 365 * 24 * 60 * 60;
-        // The monotonic clock begins at 0 with the machine; a second of it is left in the last.
+        // The monotonic clock begins at 0 with the machine; in the last case it reads one second.
         let just_booted = 1 - up as i64;
         for (monotonic, boot) in [
             (years, years),
@@ -230,31 +231,30 @@ fn the_clocks_since_boot_are_years_off() {
             };
             command.args(["--grace", "2s"]);
             let what = format!("monotonic {monotonic}, boot {boot}");
-            // One that lies there already, young: its date is true, what the clocks say is not.
+            // An existing young temp: its date is right, and the clocks are wrong.
             let before = Instant::now();
             sandbox.write("before.4194304.tmp", "");
             let mut watching = WatchProcess::start(command);
             watching.wait_for(is("reaped", "before.4194304.tmp"));
-            // The kernel dates a file by its last tick: so much older does it look.
+            // The kernel dates a file by its last tick, so the file looks that much older.
             let took = before.elapsed() + TICK;
-            assert!(took >= GRACE, "{what}: gone after {took:?}");
+            assert!(took >= GRACE, "{what}: removed after {took:?}");
             goes_in_time(&mut watching, &sandbox, "a.4194304.tmp", &what, |_| {});
             watching.stop().exit(0);
         }
     });
 }
 
-/// One that has been there for longer than the machine has been awake has to wait: dates from before
-/// that are by another clock.
+/// A temp that is older than the boot has to wait: dates from before the boot come from another clock.
 #[test]
 fn a_machine_that_has_just_booted() {
-    // Much longer than what any temp has to wait once it is found.
+    // Much longer than any temp has to wait after it is found.
     const GRACE: Duration = Duration::from_secs(5);
     Sandbox::for_each_user(|sandbox| {
         let sandbox = sandbox.file("a.4194304.tmp", "").aged(GRACE);
         let up = std::fs::read_to_string("/proc/uptime").unwrap();
         let up: f64 = up.split(' ').next().unwrap().parse().unwrap();
-        // The clock reads less than a second, and goes on from there.
+        // The clock starts at less than a second.
         let Some(mut command) = shifted(&sandbox, -(up as i64), 0) else {
             return;
         };
@@ -265,13 +265,14 @@ fn a_machine_that_has_just_booted() {
         let took = began.elapsed();
         assert!(
             took + Duration::from_secs(1) >= GRACE,
-            "gone after {took:?}"
+            "removed after {took:?}"
         );
         watching.stop().exit(0);
     });
 }
 
-/// orphand, watching the root, with clocks that are so many seconds ahead. Its grace is to follow.
+/// Returns a command that watches the root with clocks that are so many seconds ahead. The caller adds the
+/// grace. Returns `None` if there are no time namespaces.
 fn shifted(sandbox: &Sandbox, monotonic: i64, boot: i64) -> Option<Command> {
     let unshare = |program: &Path, args: &[&str]| {
         let mut command = sandbox.program("unshare");
@@ -284,7 +285,7 @@ fn shifted(sandbox: &Sandbox, monotonic: i64, boot: i64) -> Option<Command> {
     match unshare(Path::new("true"), &[]).collect_output() {
         Ok(ran) if ran.status.success() => Some(unshare(sandbox.binary(), &WATCH[..3])),
         other => {
-            report_skipped(&format!("no time namespace can be had: {other:?}"));
+            report_skipped(&format!("no time namespaces: {other:?}"));
             None
         }
     }

@@ -1,4 +1,4 @@
-//! The configuration file: made, checked, shown, found; and what it excludes is left alone.
+//! The configuration file: `config init`, `check`, `show` and `path`, and what `exclude` protects.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -14,21 +14,21 @@ use crate::sandbox::{CommandResult, Sandbox, WatchProcess, is, mode, name, termi
 
 const OLD_ENOUGH: Duration = Duration::from_millis(150);
 
-/// Where the sandbox has its configuration, seen from its root.
+/// The path of the sandbox's configuration, relative to its root.
 const FILE: &str = "../config/orphand/config.toml";
 
-/// A rule of the file for a directory of the sandbox.
+/// Returns a rule for a directory of the sandbox.
 fn rule(path: &str, rest: &str) -> String {
     format!("[[watch]]\npath = \"{{base}}/{path}\"\n{rest}\n")
 }
 
-/// With this configuration; `{base}` in it is where the sandbox is.
+/// Adds this configuration; `{base}` in it is replaced by the path of the sandbox.
 fn configured(sandbox: Sandbox, text: &str) -> Sandbox {
     let base = sandbox.base().to_str().unwrap().to_owned();
     sandbox.file(FILE, text.replace("{base}", &base))
 }
 
-/// It ended over the file, and says where.
+/// Asserts that the command ended because of the file, and printed the position.
 #[track_caller]
 fn wrong(ran: CommandResult, place: &str, words: &[&str]) {
     let ran = ran.exit(78).prints_nothing();
@@ -55,7 +55,7 @@ fn a_file_is_made_once_and_switches_nothing_on() {
             .exit(0)
             .stdout_has(&format!("wrote {}", file.display()))
             .stdout_has("orphand config check");
-        assert_eq!(mode(&file), 0o600, "it says what may be deleted");
+        assert_eq!(mode(&file), 0o600, "the file says what may be deleted");
         assert_eq!(mode(file.parent().unwrap()), 0o700);
         let beside = fs::read_dir(file.parent().unwrap()).unwrap();
         assert_eq!(beside.count(), 1, "and no temp of ours");
@@ -65,7 +65,7 @@ fn a_file_is_made_once_and_switches_nothing_on() {
             .stdout_has("is right");
         let json = sandbox.run(["config", "check", "--json"]).exit(0);
         assert_eq!(json.stdout_json()["roots"], serde_json::json!([]));
-        // Whatever stands there by now is somebody's.
+        // An existing file is never overwritten.
         fs::write(&file, "mine").unwrap();
         let again = sandbox.run(["config", "init"]).exit(1).prints_nothing();
         again
@@ -89,7 +89,7 @@ fn a_file_is_made_where_it_is_wanted() {
         .exit(0)
         .prints_nothing();
     assert!(by_variable.base().join("v.toml").exists());
-    // A symlink that leads nowhere is followed nowhere.
+    // A dangling symlink is not followed.
     let sandbox = Sandbox::new();
     symlink("elsewhere", sandbox.base().join("link.toml")).unwrap();
     let linked = sandbox.run(["config", "init", "--config", "link.toml"]);
@@ -153,7 +153,7 @@ fn without_a_file_it_is_said_where_it_was_looked_for() {
     let json = sandbox.run(["config", "check", "--json"]).exit(0);
     let want = serde_json::json!({"path": null, "ok": true, "error": null, "roots": []});
     assert_eq!(json.stdout_json(), want);
-    // One that is named must be there.
+    // A file that is named must exist.
     let named = ["config", "check", "--config", "x.toml"];
     let ran = sandbox.run(named).exit(78).prints_nothing();
     ran.stderr_has("x.toml: cannot be read");
@@ -186,13 +186,13 @@ fn the_first_mistake_has_a_line_and_a_column() {
             .unwrap()
             .contains("sole_copy")
     );
-    // A name that would do something to the terminal does not.
+    // Control characters in a name are escaped.
     sandbox.write("../\u{1b}[2J.toml", "x = 1");
     let ran = sandbox.run(["config", "check", "--config", "\u{1b}[2J.toml"]);
     ran.exit(78).stderr_has(r"\u{1b}[2J.toml:1:1: ");
 }
 
-/// Two rules for one temp stop whoever reads the file.
+/// Two rules for one temp stop every command that reads the file.
 #[test]
 fn rules_that_overlap() {
     let text = rule("root", "recursive = true") + "\n" + &rule("root/inner", "");
@@ -219,9 +219,9 @@ fn rules_that_overlap() {
     wrong(sandbox.finish(command), "6:8", words);
     drop(ours);
     assert!(sandbox.has("a.4194304.tmp"));
-    // Where it is looked for goes on working: it is how one finds the file to mend.
+    // `config path` still works: it shows which file to fix.
     sandbox.run(["config", "path"]).exit(0);
-    // On the command line directories may lie in one another: they have one rule.
+    // On the command line, directories may be nested: they have one rule.
     sandbox.write(FILE, "");
     let args = [
         "sweep",
@@ -236,7 +236,7 @@ fn rules_that_overlap() {
     sandbox.run(args).exit(0);
 }
 
-/// A flag can make rules overlap that do not by themselves.
+/// Rules that do not overlap may overlap because of a flag.
 #[test]
 fn rules_that_overlap_by_a_flag() {
     let text = rule("root", "") + &rule("root/inner", "");
@@ -251,8 +251,7 @@ fn rules_that_overlap_by_a_flag() {
     drop(ours);
 }
 
-/// What stands at the paths is asked by who watches them or is to look at the file, and by nobody
-/// else.
+/// Only commands that watch the paths or check the file look at what exists there.
 #[test]
 fn roots_that_are_refused() {
     let sandbox = Sandbox::new().file("file", "").dir("deep/er");
@@ -363,7 +362,7 @@ fn what_is_in_force_and_who_said_so() {
     );
 }
 
-/// What is shown is a file that says the same.
+/// The output of `config show` is a file with the same settings.
 #[test]
 fn what_is_shown_can_be_used_as_the_file() {
     let text = "[defaults]\nfixed_name_grace = \"2h\"\n".to_owned()
@@ -396,7 +395,7 @@ fn what_is_shown_can_be_used_as_the_file() {
     assert!(rule.values().all(from_line), "{again}");
 }
 
-/// What `config show --json` prints, without the file and the origins.
+/// Returns what `config show --json` prints, without the file and the origins.
 fn values(shown: &Value) -> Value {
     match shown {
         Value::Object(object) if object.contains_key("origin") => object["value"].clone(),
@@ -422,7 +421,7 @@ fn settings_that_were_typed_wrong_are_wrong_usage() {
     ran.prints_nothing().stderr_has("--open reap");
     let ran = sandbox.run(["config", "show", "--name", "["]).exit(2);
     ran.prints_nothing().stderr_has("[");
-    // Without a file, too.
+    // The same without a file.
     let sandbox = Sandbox::new();
     let shown = sandbox.run(["config", "show", "--grace", "7s"]).exit(0);
     shown
@@ -460,7 +459,7 @@ fn where_the_file_is_looked_for() {
         .stdout_json();
     let want = serde_json::json!({"path": sandbox.base().join(usual), "exists": true});
     assert_eq!(json, want);
-    // A relative folder would be another one in each directory.
+    // A relative folder would differ between working directories.
     let sandbox = sandbox.env("XDG_CONFIG_HOME", "config");
     let ran = only(
         sandbox.run(["config", "path"]),
@@ -471,7 +470,7 @@ fn where_the_file_is_looked_for() {
     only(sandbox.run(["config", "path"]), "z.toml").stderr_has("ORPHAND_CONFIG: ");
 }
 
-/// Temps that are excluded by a name, a way and a folder, and some that are not.
+/// Temps that are excluded by a name, a path and a folder, and some that are not.
 const EXCLUDE: &str = "exclude = [\"cache\", \"keep.*\", \"sub/a/**\", \"sub/*.x.tmp\"]\n";
 const KEPT: [&str; 6] = [
     "keep.tmp",
@@ -500,7 +499,7 @@ fn with_exclude(rest: &str) -> Sandbox {
 #[track_caller]
 fn only_those_that_are_excluded_are_left(sandbox: &Sandbox) {
     for file in KEPT {
-        assert!(sandbox.has(file), "{file} is gone");
+        assert!(sandbox.has(file), "{file} was removed");
     }
     for file in TAKEN {
         assert!(!sandbox.has(file), "{file} is left");
@@ -530,7 +529,7 @@ fn a_scan_does_not_list_what_is_excluded() {
     );
 }
 
-/// An excluded folder is not walked: that it may not be read is nobody's business.
+/// An excluded folder is not walked, so a denied permission in it is not reported.
 #[test]
 fn what_is_excluded_need_not_be_readable() {
     let text = "[defaults]\nrecursive = true\nexclude = [\"shut\"]\n";
@@ -553,7 +552,7 @@ fn a_sweep_leaves_what_is_excluded() {
     let events = swept.events();
     for file in KEPT {
         let name = file.rsplit('/').next().unwrap();
-        assert_eq!(events.about(name), [""; 0], "nothing is said of it");
+        assert_eq!(events.about(name), [""; 0], "no event is about it");
     }
     only_those_that_are_excluded_are_left(&sandbox);
 }
@@ -583,7 +582,7 @@ fn a_watch_leaves_what_is_excluded() {
             watching.wait_for(is("reaped", file.rsplit('/').next().unwrap()));
         }
         only_those_that_are_excluded_are_left(sandbox);
-        // The same of what comes later, in folders that were there, are new, and are renamed.
+        // The same for later files, in folders that existed, are new, and are renamed.
         for file in [
             "keep.2.tmp",
             "cache/j.4194304.tmp",
@@ -608,7 +607,7 @@ fn a_watch_leaves_what_is_excluded() {
             assert!(sandbox.has(file), "{file}: {:#?}", watching.events());
         }
         only_those_that_are_excluded_are_left(sandbox);
-        // By another name it is excluded no longer.
+        // Under another name it is no longer excluded.
         fs::rename(sandbox.path("cache"), sandbox.path("open")).unwrap();
         watching.wait_for(is("reaped", "a.4194304.tmp"));
         watching.wait_for(is("reaped", "j.4194304.tmp"));
@@ -622,7 +621,7 @@ fn a_watch_leaves_what_is_excluded() {
     watch(&listed, listed.watch_dirs([""; 0]).ready());
 }
 
-/// A folder that comes to be excluded while its temps wait: they stay.
+/// A folder is renamed to an excluded name while its temps wait: they are kept.
 #[test]
 fn a_folder_that_gets_an_excluded_name() {
     let text = "[defaults]\nrecursive = true\nexclude = [\"cache\"]\n";
@@ -644,7 +643,7 @@ fn a_folder_that_gets_an_excluded_name() {
     );
 }
 
-/// A directory within another one, each with a rule of its own, kept apart by `exclude`.
+/// A directory in another one, each with a rule of its own, separated by `exclude`.
 #[test]
 fn a_directory_in_another_one_has_its_own_rule() {
     let text = rule(
@@ -672,7 +671,7 @@ fn a_directory_in_another_one_has_its_own_rule() {
     assert_eq!(
         gone["root"],
         sandbox.root().to_str().unwrap(),
-        "another inner"
+        "the other directory of that name"
     );
     watching.wait_for_sentinel(&sandbox);
     watching.wait_for_sentinel(&sandbox);
@@ -687,7 +686,7 @@ fn a_directory_in_another_one_has_its_own_rule() {
     watching.stop().exit(0);
 }
 
-/// No watch of the kernel's is spent on a folder that is excluded.
+/// An excluded folder uses no inotify watch.
 #[test]
 #[cfg(target_os = "linux")]
 fn a_folder_that_is_excluded_is_not_watched() {
@@ -711,7 +710,7 @@ fn a_folder_that_is_excluded_is_not_watched() {
     watching.stop().exit(0);
 }
 
-/// Whatever led to it: at the last door before a removal it is asked once more.
+/// The exclusion is checked once more immediately before a removal.
 #[test]
 fn what_is_excluded_is_not_reaped_either() {
     let reap = |glob: &str| {
@@ -733,7 +732,7 @@ fn what_is_excluded_is_not_reaped_either() {
     assert!(!fixture.temp.exists());
 }
 
-/// A FIFO would be waited for, and a device has no end.
+/// Reading a FIFO would block, and a device has no end.
 #[test]
 fn a_configuration_file_is_a_regular_file_of_at_most_1_mb() {
     let sandbox = Sandbox::new().file("a.tmp", "");
@@ -763,7 +762,7 @@ fn a_configuration_file_is_a_regular_file_of_at_most_1_mb() {
     for (file, words) in wrong {
         for verb in verbs {
             let mut command = sandbox.command(verb.iter().chain(&["--config", file]));
-            // It stays open, as that of a terminal or of a program that goes on.
+            // It stays open, like the stdin of a terminal or of a program that keeps running.
             let (reader, _writer) = std::io::pipe().unwrap();
             command.stdin(reader);
             let ran = sandbox.finish(command).exit(78).prints_nothing();
@@ -780,7 +779,6 @@ fn a_configuration_file_is_a_regular_file_of_at_most_1_mb() {
         .exit(0);
 }
 
-/// Whichever verb writes it.
 #[test]
 fn the_journal_is_rotated_at_its_size_by_every_verb() {
     let config = "[journal]\nmax_size = \"2kB\"\n[defaults]\ngrace = \"100ms\"\n";

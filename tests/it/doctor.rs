@@ -1,4 +1,4 @@
-//! What doctor says of machines and roots, and that it changes nothing there.
+//! The reports of `doctor` about machines and roots. It changes nothing there.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::sandbox::{CommandResult, Sandbox, StartChild};
 
-/// The checks of a run with `--json`, each of them whole.
+/// Returns the checks of a run with `--json`, after checking that each is complete.
 #[track_caller]
 fn checks(ran: &CommandResult) -> Vec<Value> {
     let document = ran.stdout_json();
@@ -24,7 +24,7 @@ fn checks(ran: &CommandResult) -> Vec<Value> {
         let is_ok = match check["state"].as_str().unwrap() {
             "ok" => true,
             "warning" | "trouble" => false,
-            other => panic!("{other:?} is no state"),
+            other => panic!("{other:?} is not a state"),
         };
         assert_eq!(check["cure"].is_null(), is_ok, "{check}");
         assert!(
@@ -35,18 +35,18 @@ fn checks(ran: &CommandResult) -> Vec<Value> {
     checks
 }
 
-/// The check of this name; of the machine, or of the only root.
+/// Returns the check of this name, of the machine or of the only root.
 #[track_caller]
 fn about<'a>(checks: &'a [Value], name: &str) -> &'a Value {
     let mut found = checks.iter().filter(|check| check["check"] == name);
     let first = found
         .next()
         .unwrap_or_else(|| panic!("{name} is not in {checks:#?}"));
-    assert!(found.next().is_none(), "{name} twice in {checks:#?}");
+    assert!(found.next().is_none(), "{name} is twice in {checks:#?}");
     first
 }
 
-/// `check` stands so, and says this, or its cure does.
+/// Asserts the state of a check, and that its text or its fix contains these words.
 #[track_caller]
 fn stands(checks: &[Value], name: &str, state: &str, words: &str) {
     let check = about(checks, name);
@@ -55,7 +55,7 @@ fn stands(checks: &[Value], name: &str, state: &str, words: &str) {
     assert!(said.contains(words), "{words:?} is not in {said}");
 }
 
-/// Everything but the date of the root itself, where a file was made and removed.
+/// Returns everything but the date of the root itself, in which a file was created and removed.
 fn snapshot(sandbox: &Sandbox) -> Vec<String> {
     let root = format!("{:?} ", sandbox.root());
     let mut all = sandbox.snapshot();
@@ -118,12 +118,12 @@ fn a_root_where_all_is_well() {
         assert_eq!(
             snapshot(&sandbox),
             before,
-            "nothing was changed or left behind"
+            "doctor changed something or left a file"
         );
     });
 }
 
-/// What it makes for a moment is passed over by a watcher at work, and by a scan.
+/// A running watcher and a scan ignore the temporary files of doctor.
 #[test]
 fn beside_a_watcher() {
     let sandbox = Sandbox::new();
@@ -135,7 +135,7 @@ fn beside_a_watcher() {
     #[cfg(target_os = "linux")]
     {
         let pid = watching.pid().to_string();
-        // Other tests have watchers of their own.
+        // Other tests may have running watchers.
         let said = about(&checks, "orphands")["what"]
             .as_str()
             .unwrap()
@@ -200,7 +200,7 @@ fn roots_that_orphand_does_not_work_on() {
     // A directory may have the name of a command.
     let named = checks(&sandbox.run(["doctor", "--json", "watch"]).exit(3));
     stands(&named, "root", "trouble", "does not exist");
-    // One that is well does not make up for it, and is looked at all the same.
+    // A healthy root does not hide the other's problem, and is checked too.
     let both = sandbox.run(["doctor", "missing", "root"]).exit(3);
     both.stdout_has("it does not exist")
         .stdout_has("listed and written");
@@ -236,7 +236,7 @@ fn the_configuration_file() {
     config("[[watch]]\npath = \"{base}/root\"\ngarce = \"10s\"\n");
     let wrong = run(&[], 3);
     stands(&wrong, "config", "trouble", "config.toml:3:1: ");
-    // What was named is looked at all the same.
+    // The given directory is checked nevertheless.
     stands(&run(&["root"], 3), "root", "ok", "written");
     let elsewhere = run(&["--config", "nowhere.toml", "root"], 3);
     stands(&elsewhere, "config", "trouble", "nowhere.toml");
@@ -277,7 +277,7 @@ mod linux {
         eprintln!("SKIPPED: {why}");
     }
 
-    /// Runs doctor by way of unshare(1); `None` where this user may have no such namespaces.
+    /// Runs doctor in namespaces of unshare(1). Returns `None` if this user may not create them.
     fn apart(sandbox: &Sandbox, namespaces: &[&str], first: &str, exit: i32) -> Option<Vec<Value>> {
         let script = format!("{first}; exec \"$@\"");
         let unshare = |rest: &[&str]| {
@@ -305,7 +305,7 @@ mod linux {
             .file("../config/orphand/config.toml", rule)
     }
 
-    /// The limits of a user namespace are its own: those of the machine are left alone.
+    /// A user namespace has its own limits: those of the machine do not change.
     #[test]
     fn few_inotify_watches() {
         Sandbox::for_each_user(|sandbox| {
@@ -402,7 +402,7 @@ mod linux {
         }
     }
 
-    /// A file system that nobody has measured: leases work on it, and prove nothing that is known.
+    /// An untested file system: leases work on it, but prove nothing.
     #[test]
     fn where_no_proof_is_known() {
         match Sandbox::on_disk("mount -t ramfs none \"$1\"") {
@@ -436,7 +436,7 @@ mod linux {
         let full = doctor();
         stands(&full, "disk", "warning", "100 % full, 0 B left");
         stands(&full, "disk", "warning", "orphand scan ");
-        // No names are left either: not even an empty file can be made.
+        // No inodes are left either: not even an empty file can be created.
         for n in 0.. {
             if fs::File::create(sandbox.disk_path(&format!("filler-{n}"))).is_err() {
                 break;
@@ -462,8 +462,8 @@ mod linux {
         }
     }
 
-    /// Every opening of a directory, and of what is in it, waits, until this is dropped, for an answer that nobody gives:
-    /// as on a mount whose server is away.
+    /// Every open of a directory, and of the files in it, blocks until this is dropped, as on a mount whose
+    /// server is away.
     struct Dead(#[allow(dead_code)] OwnedFd);
 
     impl Dead {
@@ -474,7 +474,7 @@ mod linux {
                 libc::FAN_MARK_ADD,
             );
             let mask = libc::FAN_OPEN_PERM | libc::FAN_ONDIR | libc::FAN_EVENT_ON_CHILD;
-            // SAFETY: plain system calls; the path outlives them, and the descriptor is ours.
+            // SAFETY: plain system calls; the path outlives them, and the descriptor belongs to this process.
             unsafe {
                 let fd = libc::fanotify_init(class, libc::O_RDONLY as u32);
                 if fd < 0 {
@@ -504,7 +504,7 @@ mod linux {
         let ran = sandbox.run(["doctor", "--json", "root", "alive"]).exit(3);
         assert!(
             began.elapsed() >= Duration::from_secs(3),
-            "it was waited for"
+            "doctor did not wait for the root"
         );
         drop(dead);
         let checks = checks(&ran);
@@ -551,7 +551,7 @@ mod linux {
             return skipped("chattr +F");
         }
         stands(&doctor(), "names", "ok", "*.tmp does not take X.TMP");
-        // What is seen without making a file.
+        // This is visible without creating a file.
         fs::set_permissions(sandbox.disk_path("root"), fs::Permissions::from_mode(0o500)).unwrap();
         let closed = checks(&sandbox.run(["doctor", "--json", "disk/root"]).exit(3));
         stands(&closed, "names", "ok", "*.tmp does not take X.TMP");

@@ -1,5 +1,5 @@
-//! A world of its own for a program: a wall clock that the test sets, a short queue of events,
-//! threads that die. The machine's own clock and limits are left alone: `fake_env.c` is compiled and
+//! A simulated environment for a program: a wall clock that the test sets, a short event queue, and threads
+//! whose system calls fail. The machine's own clock and limits do not change: `fake_env.c` is compiled and
 //! preloaded.
 
 use std::fs::File;
@@ -9,33 +9,33 @@ use std::process::Command;
 
 use crate::sandbox::{Sandbox, StartChild, is_sanitized};
 
-/// What the program believes is kept in a file that it has mapped.
+/// The simulated values are in a file that the program has mapped.
 pub(crate) struct FakeEnv {
     shim: PathBuf,
     file: PathBuf,
     shared: File,
 }
 
-/// What happens to the next of its threads that hears something.
+/// The fault that hits the next thread of the program that receives an event.
 #[derive(Clone, Copy)]
 pub(crate) enum ThreadFault {
-    /// Waiting for events fails, which notify does not survive.
+    /// Waiting for events fails, which ends the notify thread.
     WaitFails = 1,
-    /// Reading events fails, now and for ever.
+    /// Reading events fails, from now on.
     ReadFails = 2,
 }
 
 const YEAR: i64 = 365 * 24 * 60 * 60;
 
 impl FakeEnv {
-    /// A world like the real one. Says why where none can be made.
+    /// Creates an environment without changes. Returns the reason as the error if there can be none.
     pub(crate) fn new(sandbox: &Sandbox) -> Result<FakeEnv, String> {
         if is_sanitized() {
-            return Err("under a sanitizer nothing else can be preloaded".to_owned());
+            return Err("no library can be preloaded under a sanitizer".to_owned());
         }
         let (shim, file) = (
-            sandbox.base().join("world.so"),
-            sandbox.base().join("world"),
+            sandbox.base().join("fake_env.so"),
+            sandbox.base().join("fake_env"),
         );
         let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/fake_env.c");
         let mut cc = Command::new("cc");
@@ -52,29 +52,29 @@ impl FakeEnv {
         Ok(FakeEnv { shim, file, shared })
     }
 
-    /// Has `command` run in it.
+    /// Makes `command` run in this environment.
     pub(crate) fn apply_to(&self, mut command: Command) -> Command {
         command.env("LD_PRELOAD", &self.shim);
         command.env("ORPHAND_TEST_ENV", &self.file);
         command
     }
 
-    /// The wall clock is set so many years ahead of the machine's.
+    /// Sets the wall clock of the program `years` ahead of the machine's.
     pub(crate) fn set_clock(&self, years: i64) {
         self.store(0, years * YEAR);
     }
 
-    /// The queue of events holds so many.
+    /// Limits the event queue to `events`.
     pub(crate) fn set_queue(&self, events: i64) {
         self.store(8, events);
     }
 
-    /// Trouble comes, once.
+    /// Injects the fault, once.
     pub(crate) fn inject_fault(&self, trouble: ThreadFault) {
         self.store(16, trouble as i64);
     }
 
-    /// Whether the trouble has come to somebody.
+    /// Reports whether the fault has hit a thread.
     pub(crate) fn fault_has_occurred(&self) -> bool {
         let mut value = [0; 8];
         self.shared.read_exact_at(&mut value, 16).unwrap();

@@ -1,8 +1,8 @@
-//! The whole protocol on each file system that it is trusted on, and what becomes of a temp where
-//! the kernel gives no leases.
+//! The whole protocol on each trusted file system, and the result for a temp where the kernel grants no
+//! leases.
 //!
-//! Loop mounts in mounts of one's own: Linux's and root's. A file system for which the kernel or the
-//! program that makes one is missing is said to be skipped.
+//! The tests use loop mounts in a private mount namespace, so they need Linux and root. A file system is
+//! skipped with a report if the kernel or the program that creates it is missing.
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -27,7 +27,7 @@ use crate::incidents::refuse_leases;
 /// The file systems of the list in docs/platforms.md.
 const SYSTEMS: [&str; 6] = ["ext4", "xfs", "btrfs", "f2fs", "tmpfs", "overlayfs"];
 
-/// A disk of one's own, mounted for as long as this process lives.
+/// A disk that is mounted until this is dropped.
 struct Disk {
     at: PathBuf,
     system: &'static str,
@@ -35,7 +35,7 @@ struct Disk {
 }
 
 impl Disk {
-    /// `megabytes` are what is asked for; some need more than that to be made at all.
+    /// Creates a disk of at least `megabytes`; some file systems need more to be created at all.
     fn new(system: &'static str, megabytes: u64) -> Result<Disk, String> {
         let base = TempDir::new().unwrap();
         let path = |name: &str| base.path().join(name);
@@ -79,8 +79,9 @@ impl Disk {
         Fixture::within(TempDir::new_in(&self.at).unwrap())
     }
 
-    /// An orphan went. On overlayfs it is moved and not deleted unless every process was seen, which
-    /// is not so in a container, nor where they come faster than they can be looked at.
+    /// Asserts that an orphan was removed. On overlayfs it is moved to quarantine instead unless every
+    /// process was seen. That fails in a container, and where processes start faster than they can be
+    /// examined.
     #[track_caller]
     fn went(&self, event: &Event) {
         match event {
@@ -98,7 +99,8 @@ impl Drop for Disk {
     fn drop(&mut self) {
         for path in [&self.at, self.base.path()] {
             let path = std::ffi::CString::new(path.to_str().unwrap()).unwrap();
-            // SAFETY: the path ends in NUL and outlives the call. Nothing may be mounted there.
+            // SAFETY: the path ends in NUL and outlives the call. An error is fine: nothing may be mounted
+            // there.
             unsafe { libc::umount2(path.as_ptr(), libc::MNT_DETACH) };
         }
     }
@@ -112,7 +114,7 @@ fn done(command: &mut Command) -> Result<(), String> {
     }
 }
 
-/// Does `test` on each file system that can be had here.
+/// Runs `test` on each file system that is available here.
 fn on_each(megabytes: u64, test: impl Fn(&Disk)) {
     in_own_process(&[RunAs::OwnMounts], || {
         for system in SYSTEMS {
@@ -139,8 +141,8 @@ fn an_orphan_goes() {
     });
 }
 
-/// On overlayfs a mapping is not seen by the lease: the temp is moved, unless it is proven that
-/// nobody has one.
+/// On overlayfs a lease does not cover mappings: the temp is moved to quarantine unless no process is proven
+/// to have one.
 #[test]
 fn what_is_held_stays() {
     on_each(16, |disk| {
@@ -160,8 +162,8 @@ fn what_is_held_stays() {
                 disk.system == "overlayfs" && matches!(how, UseState::Map | UseState::MapToWrite);
             match fixture.judge(TEMP) {
                 Event::Kept { reason, .. } if !unseen => {
-                    // btrfs and overlayfs number the devices of their files in their own way, and
-                    // the table of locks has the other number: it is held all the same.
+                    // btrfs and overlayfs report other device numbers for their files than the table of
+                    // locks. The file is in use all the same.
                     let said = reason == want || reason == Reason::InUse;
                     assert!(said, "{what}: {reason}");
                     fixture.assert_only_at(TEMP_CONTENT, &fixture.temp, &what);
@@ -234,7 +236,7 @@ fn another_name_keeps_it() {
     });
 }
 
-/// A lock keeps it though it may go while it is open, by whatever number the table of locks knows its disk.
+/// A lock keeps the temp even where the rule takes open ones, whatever device number the table of locks has.
 #[test]
 fn a_lock_keeps_it() {
     on_each(16, |disk| {
@@ -252,12 +254,12 @@ fn a_lock_keeps_it() {
     });
 }
 
-/// Whoever comes in a window finds the file, or makes another that stays.
+/// A process that intervenes at any step finds the file, or creates another one that is kept.
 #[test]
 fn replaced_in_every_window() {
     on_each(16, |disk| {
         for step in Step::ALL {
-            // What the verdict is on overlayfs is known only when it is asked for.
+            // On overlayfs the verdict is known only after the process scan.
             let end = Instant::now() + TIMEOUT;
             let verdicts = [Verdict::Reap, Verdict::Quarantine(Some(Reason::CannotTell))];
             for verdict in verdicts.into_iter().cycle() {
@@ -283,7 +285,7 @@ fn replaced_in_every_window() {
     });
 }
 
-/// What a killed orphand leaves has its name back at the next start, and goes as any other.
+/// A claim of a killed orphand gets its name back at the next start, and is removed like any other orphan.
 #[test]
 fn a_claim_of_a_crash_is_put_in_order() {
     on_each(16, |disk| {
@@ -316,7 +318,7 @@ fn a_claim_of_a_crash_is_put_in_order() {
     });
 }
 
-/// A disk without a free block: that is when it is needed.
+/// A full disk is when orphand is needed most.
 #[test]
 fn a_full_disk() {
     const ORPHANS: usize = 200;
@@ -343,13 +345,13 @@ fn a_full_disk() {
     });
 }
 
-/// Takes every free block.
+/// Fills every free block.
 fn fill(dir: &Path) {
     let mut ballast = File::create(dir.join("ballast")).unwrap();
     for size in [1 << 20, 1 << 16, 1 << 12, 1] {
         let some = vec![b'x'; size];
         loop {
-            // Some take more than they have room for, and say so when it is written.
+            // Some file systems accept more than they can store, and report it at the sync.
             let wrote = ballast.write_all(&some).and_then(|()| match size {
                 1 => Ok(()),
                 _ => ballast.sync_data(),
@@ -361,8 +363,7 @@ fn fill(dir: &Path) {
     }
 }
 
-/// Where the kernel gives no lease there is no proof: what would go stays, and so does what would
-/// be moved.
+/// Without a lease there is no proof: a temp is kept where it would otherwise be removed or moved.
 #[test]
 fn where_leases_are_refused() {
     on_each(16, |disk| {
@@ -372,8 +373,8 @@ fn where_leases_are_refused() {
             for fixture in &stages {
                 match fixture.judge(TEMP) {
                     Event::Kept { reason, .. } => {
-                        // Where the table of locks may know the disk by another number, somebody else's
-                        // lock on a file with the same number counts.
+                        // The table of locks may have another device number for this disk. Then a foreign
+                        // lock on a file with the same inode number counts.
                         let any_device =
                             rustix::fs::major(fs::metadata(&fixture.temp).unwrap().dev()) == 0;
                         let may_seem_locked = any_device && reason == Reason::Locked;
@@ -384,13 +385,13 @@ fn where_leases_are_refused() {
                 fixture.assert_only_at(TEMP_CONTENT, &fixture.temp, "");
             }
         };
-        // A thread that is refused them once is refused them for ever.
+        // The filter of a thread cannot be removed.
         let checked = std::thread::scope(|scope| scope.spawn(check).join());
         assert!(checked.is_ok(), "{}", disk.system);
     });
 }
 
-/// ext4 with inodes of 128 bytes: there is no room for the fraction of a second.
+/// Creates an ext4 with inodes of 128 bytes, which have no room for the fraction of a second.
 fn whole_seconds() -> Result<Disk, String> {
     let base = TempDir::new().unwrap();
     let (at, image) = (base.path().join("disk"), base.path().join("image"));
@@ -410,8 +411,8 @@ fn whole_seconds() -> Result<Disk, String> {
     })
 }
 
-/// A writer that replaces its temp with one of equal length within the same second changes none of its dates. It loses
-/// nothing, though its temp is older than a short grace whenever it is looked at.
+/// A writer that replaces its temp with one of equal length within the same second changes none of its dates.
+/// It loses no write, although its temp is older than a short grace at every look.
 #[test]
 fn a_rewriter_of_equal_length_loses_nothing_where_dates_are_of_whole_seconds() {
     in_own_process(&[RunAs::OwnMounts], || {
@@ -437,7 +438,7 @@ fn a_rewriter_of_equal_length_loses_nothing_where_dates_are_of_whole_seconds() {
                 let (mut writes, mut lost) = (0, 0);
                 while Instant::now() < end {
                     fs::write(&temp, TEMP_CONTENT).unwrap();
-                    // Longer than half the grace that was asked for, shorter than half of the raised one.
+                    // Longer than half the configured grace, shorter than half the raised one.
                     std::thread::sleep(Duration::from_millis(700));
                     writes += 1;
                     lost += usize::from(fs::rename(&temp, &target).is_err());
@@ -461,7 +462,7 @@ fn a_rewriter_of_equal_length_loses_nothing_where_dates_are_of_whole_seconds() {
             (0, 0),
             "of {writes} writes: {reaped:?}"
         );
-        // What is left for good is removed all the same, when its raised grace is over.
+        // A real orphan is removed when its raised grace is over.
         fs::write(&fixture.temp, TEMP_CONTENT).unwrap();
         let written = Instant::now();
         let event = fixture.judge(TEMP);

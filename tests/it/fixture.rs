@@ -1,8 +1,8 @@
-//! A root with a leaked temp in it, and processes of their own to play in.
+//! A root with a leaked temp in it, and tests that run in processes of their own.
 //!
-//! Each test that asks for leases runs alone, in a process of its own: whoever forks beside it, as
-//! every other test may, shares its descriptors for a moment, and a file that a fork has open is
-//! in use, rightly.
+//! Each test that asks for leases runs in a process of its own. The other tests of this program fork: for a
+//! moment the child of a fork shares the descriptors of its parent, and a file that a forked child has open
+//! is in use.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -36,22 +36,23 @@ use orphand::root::Root;
 use orphand::stop::Stop;
 use tempfile::TempDir;
 
-/// What a killed writer left.
+/// The content that a killed writer left.
 pub(crate) const TEMP_CONTENT: &[u8] = b"what the dead writer wrote";
-/// The name that it left it under.
+/// The name of the leaked temp.
 pub(crate) const TEMP: &str = "sessions.json.4f1c2d3e-5a6b-4c7d-8e9f-0a1b2c3d4e5f.tmp";
-/// The name that it was to get.
+/// The name of the target.
 pub(crate) const TARGET: &str = "sessions.json";
-/// What stands there: no less than the temp holds, because both are written within one tick of the clock.
+/// The content of the target. It is at least as large as the temp, because both are written within one tick
+/// of the clock.
 pub(crate) const TARGET_CONTENT: &[u8] = b"the last good state, from the first byte to the last";
-/// The directory that they lie in, below the root.
+/// The directory of both, below the root.
 pub(crate) const SUBDIR: &str = "agent";
-/// No condition of these tests takes longer to come, on however slow a machine.
+/// The longest time that a condition of these tests takes on a slow machine.
 pub(crate) const TIMEOUT: Duration = Duration::from_secs(60);
 /// The grace of these tests.
 pub(crate) const GRACE: Duration = Duration::from_millis(100);
 
-/// A root, a directory below it, and a directory outside of it.
+/// A root, a directory below it, and a directory outside the root.
 pub(crate) struct Fixture {
     home: PathBuf,
     _temp_dir: Option<TempDir>,
@@ -62,7 +63,7 @@ pub(crate) struct Fixture {
     pub(crate) target: PathBuf,
 }
 
-/// A file that lies somewhere on a stage.
+/// A file in a fixture.
 #[derive(Debug)]
 pub(crate) struct FoundFile {
     pub(crate) path: PathBuf,
@@ -71,7 +72,8 @@ pub(crate) struct FoundFile {
 }
 
 impl Fixture {
-    /// A leaked temp beside its whole target, on a file system where the proof reaches everything.
+    /// Creates a leaked temp beside its whole target, on a file system where a lease covers opens and
+    /// mappings.
     pub(crate) fn new() -> Fixture {
         let homes = [
             std::env::temp_dir(),
@@ -85,10 +87,10 @@ impl Fixture {
                 let home = Dir::open_root(&canonical(home.path()), None);
                 home.is_ok_and(|home| home.reach() == LeaseCoverage::OpensAndMaps)
             });
-        Fixture::within(whole.expect("no file system here on which leases prove anything"))
+        Fixture::within(whole.expect("a file system on which a lease covers opens and mappings"))
     }
 
-    /// The same in a directory of one's own choice.
+    /// Creates the same in the given directory.
     pub(crate) fn within(home: TempDir) -> Fixture {
         let path = canonical(home.path());
         fs::create_dir_all(path.join("root").join(SUBDIR)).unwrap();
@@ -102,7 +104,7 @@ impl Fixture {
         fixture
     }
 
-    /// The one that another process has made at `home`.
+    /// Returns the fixture that another process has created at `home`.
     pub(crate) fn at(home: PathBuf) -> Fixture {
         let dir = home.join("root").join(SUBDIR);
         Fixture {
@@ -116,7 +118,7 @@ impl Fixture {
         }
     }
 
-    /// Without a target the temp may be the only copy.
+    /// Removes the target, so that the temp may be the only copy.
     pub(crate) fn with_sole_copy(self) -> Fixture {
         fs::remove_file(&self.target).unwrap();
         self
@@ -139,41 +141,41 @@ impl Fixture {
         Root::new(path, Arc::new(policy), true).unwrap()
     }
 
-    /// Everything is here, the root and what is outside of it.
+    /// Returns the directory that holds the root and everything outside it.
     pub(crate) fn home(&self) -> &Path {
         &self.home
     }
 
-    /// The quarantine.
+    /// Returns the path of the quarantine.
     pub(crate) fn quarantine(&self) -> PathBuf {
         self.root.path.join(quarantine::FOLDER)
     }
 
-    /// Every regular file on the stage.
+    /// Returns every regular file of the fixture.
     pub(crate) fn files(&self) -> Vec<FoundFile> {
         let mut found = Vec::new();
         collect_files(&self.home, &mut found);
         found
     }
 
-    /// The files with this content.
+    /// Returns the paths of all files with this content.
     pub(crate) fn copies(&self, bytes: &[u8]) -> Vec<PathBuf> {
         let files = self.files().into_iter().filter(|file| file.bytes == bytes);
         files.map(|file| file.path).collect()
     }
 
-    /// This content lies there and nowhere else.
+    /// Asserts that the file at `path` is the only one with this content.
     #[track_caller]
     pub(crate) fn assert_only_at(&self, bytes: &[u8], path: &Path, what: &str) {
         let copies = self.copies(bytes);
         let text = String::from_utf8_lossy(bytes);
         assert!(
             copies == [path],
-            "{what}: {text:?} is at {copies:?}, not at {path:?}"
+            "{what}: {text:?} is at {copies:?}, not only at {path:?}"
         );
     }
 
-    /// No claim is left that nobody is at work on any more, and no folder without a file in it.
+    /// Asserts that no claim and no empty quarantine folder is left.
     #[track_caller]
     pub(crate) fn assert_no_leftovers(&self, what: &str) {
         let mut litter = Vec::new();
@@ -194,7 +196,7 @@ impl Fixture {
         assert!(litter.is_empty(), "{what}: {litter:?} is left behind");
     }
 
-    /// Takes the temp through the protocol, as one that has been found an orphan. No time passes.
+    /// Runs the deletion protocol on the temp, which counts as a proven orphan. No time passes.
     pub(crate) fn reap(&self, hook: Hook) -> Outcome {
         self.reap_by(&Reaper::new().with_hook(Some(hook)))
     }
@@ -203,7 +205,7 @@ impl Fixture {
         self.reap_as(reaper, self.verdict())
     }
 
-    /// The same of one that the look before has opened already.
+    /// Does the same with a temp that the preceding look has already opened.
     pub(crate) fn reap_opened(&self, hook: Hook) -> Outcome {
         let lease_thread = LeaseThread::new();
         let reaper = Reaper::new().with_hook(Some(hook));
@@ -251,7 +253,7 @@ impl Fixture {
         }
     }
 
-    /// The same, opened by the look, as a pass hands it on.
+    /// Returns a candidate that a look has opened, as a pass hands it to the reaper.
     pub(crate) fn opened(&self, lease_thread: &LeaseThread, verdict: Verdict) -> Candidate {
         let candidate = self.candidate(verdict);
         let dir = Dir::open_below(&self.root.path, None, Path::new(SUBDIR)).unwrap();
@@ -268,7 +270,7 @@ impl Fixture {
         self.reap_with(&LeaseThread::new(), reaper, candidate)
     }
 
-    /// By somebody who asked about it before.
+    /// Runs the protocol with the lease thread that opened the candidate.
     pub(crate) fn reap_with(
         &self,
         lease_thread: &LeaseThread,
@@ -288,7 +290,7 @@ impl Fixture {
         })
     }
 
-    /// Puts a claim in order, as what a crash left.
+    /// Recovers a claim that a crash left.
     pub(crate) fn recover(&self, claim: &str) -> io::Result<Option<Recovered>> {
         self.with_batch_context(|batch_context| {
             orphand::reap::recover(batch_context, &LeaseThread::new(), OsStr::new(claim))
@@ -317,7 +319,7 @@ impl Fixture {
         })
     }
 
-    /// Looks at `name` in the directory until something is said of it.
+    /// Looks at `name` in the directory until an event is reported about it.
     pub(crate) fn judge(&self, name: &str) -> Event {
         let engine = engine(None);
         let mut due = self.pass_items(name);
@@ -331,10 +333,10 @@ impl Fixture {
             }
             assert!(
                 Instant::now() < end,
-                "nothing was said of {name} in {TIMEOUT:?}"
+                "no event about {name} in {TIMEOUT:?}"
             );
             let temp = due.first().and_then(|one| one.temp.as_ref());
-            let temp = temp.unwrap_or_else(|| panic!("{name} was forgotten without a word"));
+            let temp = temp.unwrap_or_else(|| panic!("{name} was dropped without an event"));
             std::thread::sleep(temp.due().since(clock::mono()));
         }
     }
@@ -364,7 +366,7 @@ impl Fixture {
         events
     }
 
-    /// Sweeps the root until nothing young is left in it, and returns what was said.
+    /// Sweeps the root until nothing in it is too young, and returns the events.
     pub(crate) fn sweep(&self) -> Vec<Event> {
         let end = Instant::now() + TIMEOUT;
         let mut all = Vec::new();
@@ -392,7 +394,7 @@ impl Fixture {
             if !again {
                 return all;
             }
-            assert!(Instant::now() < end, "still young after {TIMEOUT:?}");
+            assert!(Instant::now() < end, "still too young after {TIMEOUT:?}");
             std::thread::sleep(GRACE / 4);
         }
     }
@@ -411,7 +413,7 @@ pub(crate) fn engine(hook: Option<Hook>) -> Engine {
     }
 }
 
-/// A root that is reached through a symlink is refused, and on macOS `/tmp` is one.
+/// Resolves symlinks: a root that is reached through a symlink is refused, and on macOS `/tmp` is one.
 fn canonical(path: &Path) -> PathBuf {
     fs::canonicalize(path).unwrap()
 }
@@ -436,7 +438,7 @@ fn collect_files(dir: &Path, found: &mut Vec<FoundFile>) {
             return;
         };
         if meta.is_file() {
-            // Whatever mode somebody gave it.
+            // The test may have given it any mode.
             if meta.mode() & 0o400 == 0 {
                 let _ = fs::set_permissions(path, fs::Permissions::from_mode(0o600));
             }
@@ -449,7 +451,7 @@ fn collect_files(dir: &Path, found: &mut Vec<FoundFile>) {
     });
 }
 
-/// Calls `act` once, before `step` of a temp, and notes which steps were begun.
+/// Calls `act` once, before `step` of a temp, and records the steps that have begun.
 pub(crate) struct AtStep {
     pub(crate) steps: Arc<Mutex<Vec<Step>>>,
     pub(crate) hook: Hook,
@@ -476,17 +478,17 @@ impl AtStep {
     }
 }
 
-/// Waits for `what`.
+/// Waits until the condition holds. `what` completes "timed out waiting until …".
 #[track_caller]
 pub(crate) fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
     let end = Instant::now() + TIMEOUT;
     while !condition() {
-        assert!(Instant::now() < end, "it never came that {what}");
+        assert!(Instant::now() < end, "timed out waiting until {what}");
         std::thread::sleep(Duration::from_millis(1));
     }
 }
 
-/// Whether somebody waits for a lease on this file to end.
+/// Reports whether a process waits for a lease on this file to end.
 pub(crate) fn waits_for_lease(ino: u64) -> bool {
     let locks = fs::read_to_string("/proc/locks").unwrap_or_default();
     let file = format!(":{ino} ");
@@ -495,51 +497,51 @@ pub(crate) fn waits_for_lease(ino: u64) -> bool {
         .any(|line| line.contains("LEASE") && line.contains("BREAKING") && line.contains(&file))
 }
 
-/// Waits for the end of a thread, and fails instead of hanging with it.
+/// Joins a thread, and fails instead of hanging if it does not end.
 #[track_caller]
 pub(crate) fn join<T>(thread: JoinHandle<T>) -> T {
-    wait_until("the other thread ends", || thread.is_finished());
+    wait_until("the thread ends", || thread.is_finished());
     thread.join().unwrap()
 }
 
-/// The name of the test that this thread runs: the harness names its threads so.
+/// Returns the name of the test that this thread runs: the harness gives it to its threads.
 pub(crate) fn this_test() -> String {
     let name = std::thread::current().name().map(str::to_owned);
     name.filter(|name| name.contains("::"))
-        .expect("a thread of the test harness")
+        .expect("a named thread of the test harness")
 }
 
-/// Says that something cannot be tried here, past the test harness, which would swallow it.
+/// Reports that this test is skipped, on the process's stderr: the harness would capture `eprintln!`.
 #[cfg(target_os = "linux")]
 pub(crate) fn report_skipped(why: &str) {
     let _ = writeln!(io::stderr(), "SKIPPED {}: {why}", this_test());
 }
 
-/// Who plays.
+/// The user and the namespaces that a test runs with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum RunAs {
-    /// Whoever runs the tests.
+    /// The user who runs the tests.
     CurrentUser,
-    /// An ordinary user.
+    /// The ordinary user with the uid [`NOBODY`].
     Nobody,
-    /// Root, with mounts of its own: Linux's.
+    /// Root, in a mount namespace of its own. Linux only.
     #[cfg(target_os = "linux")]
     OwnMounts,
-    /// Root, as the first process of a pid namespace, with a `/proc` of its own: Linux's.
+    /// Root, as the first process of a pid namespace with its own `/proc`. Linux only.
     #[cfg(target_os = "linux")]
     OwnPidNamespace,
 }
 
-/// Who a test is for: whoever runs it and, if that is root, an ordinary user as well.
+/// The users of most tests: the one who runs them and, if that is root, an ordinary user as well.
 pub(crate) const ALL_USERS: &[RunAs] = &[RunAs::CurrentUser, RunAs::Nobody];
 pub(crate) const NOBODY: u32 = 65_534;
 
-/// Set in the process that a test has to itself.
+/// Set in the process that a test has to itself, to the [`RunAs`] that it runs with.
 const OWN_PROCESS: &str = "ORPHAND_TEST_ALONE";
 
-/// Runs `body`, and with it the rest of this test, in processes of its own, as each of `cast`.
+/// Runs `body`, and with it the rest of this test, in a process of its own for each of `users`.
 ///
-/// What cannot be had here, for want of root, is said to be skipped.
+/// Those that need root are skipped with a report if the tests do not run as root.
 pub(crate) fn in_own_process(cast: &[RunAs], body: impl FnOnce()) {
     if std::env::var_os(OWN_PROCESS).is_some() {
         return body();
@@ -548,7 +550,7 @@ pub(crate) fn in_own_process(cast: &[RunAs], body: impl FnOnce()) {
         let root = rustix::process::geteuid().is_root();
         match who {
             RunAs::CurrentUser => {}
-            // Whoever runs the tests is one.
+            // The user who runs the tests is an ordinary one.
             RunAs::Nobody if !root => continue,
             RunAs::Nobody => {}
             #[cfg(target_os = "linux")]
@@ -563,7 +565,7 @@ pub(crate) fn in_own_process(cast: &[RunAs], body: impl FnOnce()) {
     }
 }
 
-/// Runs a test of this program as `who`. It must pass.
+/// Runs a test of this program as `user`, and asserts that it passes.
 #[track_caller]
 pub(crate) fn run_test(mut test: Command, who: RunAs) {
     test.env(OWN_PROCESS, format!("{who:?}"));
@@ -579,13 +581,13 @@ pub(crate) fn run_test(mut test: Command, who: RunAs) {
         let _ = writeln!(io::stderr(), "{line}");
     }
     let passed = out.contains("1 passed") && status.is_some_and(|status| status.success());
-    let ended = status.map_or("it hung".to_owned(), |status| status.to_string());
+    let ended = status.map_or("timed out".to_owned(), |status| status.to_string());
     assert!(passed, "as {who:?}: {ended}\n{out}\n{err}");
 }
 
-/// This very test program, for one of its tests.
+/// Returns the command that runs one test of this test program.
 pub(crate) fn test_command(test: &str) -> Command {
-    // By /proc, because an ordinary user may not be let into the folder that it lies in.
+    // Through /proc: an ordinary user may have no access to the folder of the program.
     let program = match cfg!(target_os = "linux") {
         true => PathBuf::from("/proc/self/exe"),
         false => std::env::current_exe().unwrap(),
@@ -626,14 +628,14 @@ fn apply_user(command: &mut Command, who: RunAs) {
         RunAs::CurrentUser => {}
         RunAs::Nobody => {
             command.uid(NOBODY).gid(NOBODY).env("HOME", "/nonexistent");
-            // A folder for temporary files of one's own is closed to everybody else.
+            // A private folder for temporary files is closed to other users.
             let mode = fs::metadata(std::env::temp_dir()).map(|meta| meta.mode());
             if mode.is_ok_and(|mode| mode & 0o007 != 0o007) {
                 command.env_remove("TMPDIR");
             }
         }
         #[cfg(target_os = "linux")]
-        // SAFETY: between fork and exec only system calls are made, on values made before.
+        // SAFETY: between fork and exec the hook makes only system calls, on values created before.
         RunAs::OwnMounts => unsafe {
             command.pre_exec(unshare_mounts);
         },
@@ -654,7 +656,7 @@ fn enter_pid_namespace_with_proc() -> io::Result<()> {
     check_syscall(unsafe { libc::mount(proc, on, kind, 0, std::ptr::null()) })
 }
 
-/// From here on nothing that is mounted is seen outside.
+/// Moves this process into a private mount namespace: its mounts are invisible outside.
 #[cfg(target_os = "linux")]
 fn unshare_mounts() -> io::Result<()> {
     let (none, root) = (std::ptr::null(), c"/".as_ptr());
@@ -666,7 +668,7 @@ fn unshare_mounts() -> io::Result<()> {
     }
 }
 
-/// From here on this is the first process of a pid namespace; whoever was it waits for it.
+/// Moves this process into a new pid namespace, as its first process. The original process waits for it.
 #[cfg(target_os = "linux")]
 pub(crate) fn unshare_pids() -> io::Result<()> {
     // SAFETY: system calls on integers. The parent makes nothing but such calls until it ends.
@@ -675,7 +677,7 @@ pub(crate) fn unshare_pids() -> io::Result<()> {
         let child = libc::fork();
         check_syscall(child)?;
         if child == 0 {
-            // Nobody waits for what nobody hears of: it ends with the one who waits.
+            // The child ends with the process that waits for it.
             return check_syscall(libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL));
         }
         libc::close_range(3, libc::c_uint::MAX, 0);
@@ -688,7 +690,7 @@ pub(crate) fn unshare_pids() -> io::Result<()> {
     }
 }
 
-/// What a system call answered.
+/// Converts the result of a system call.
 #[cfg(target_os = "linux")]
 pub(crate) fn check_syscall(answer: libc::c_int) -> io::Result<()> {
     match answer {
@@ -697,7 +699,7 @@ pub(crate) fn check_syscall(answer: libc::c_int) -> io::Result<()> {
     }
 }
 
-/// Mounts something; in a process with mounts of its own.
+/// Mounts a file system. The process must have a mount namespace of its own.
 #[cfg(target_os = "linux")]
 pub(crate) fn mount(what: &str, on: &Path, kind: &str, flags: u64, options: &str) {
     try_mount(what, on, kind, flags, options)
@@ -717,7 +719,7 @@ pub(crate) fn try_mount(
     assert_eq!(
         std::env::var(OWN_PROCESS).unwrap(),
         "OwnMounts",
-        "mounts of one's own first"
+        "mounting needs a mount namespace of its own"
     );
     let string = |bytes: &[u8]| CString::new(bytes).unwrap();
     let (what, kind) = (string(what.as_bytes()), string(kind.as_bytes()));

@@ -1,4 +1,4 @@
-//! The journal: what was done, before and after it happened.
+//! The journal: the intent and the outcome of every action.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -15,7 +15,7 @@ fn journal(sandbox: &Sandbox) -> PathBuf {
     sandbox.base().join("state/orphand/journal.jsonl")
 }
 
-/// The lines of a journal. An empty one separates what a crash may have torn.
+/// Returns the lines of a journal. An empty line separates a line that a crash may have cut.
 fn written(text: &str) -> Vec<Value> {
     let lines = text.lines().filter(|line| !line.is_empty());
     lines
@@ -38,7 +38,7 @@ fn told(events: &Events) -> Vec<String> {
         .collect()
 }
 
-/// One of each sort, in this order.
+/// Performs one action of each kind, in the order of [`LIFE`].
 fn a_life() -> Sandbox {
     let sandbox = Sandbox::new()
         .file("a", "whole, to the last byte of it")
@@ -78,7 +78,7 @@ fn everything_that_was_done_oldest_first() {
     assert_eq!(reaped["bytes"], 3);
     assert_eq!(reaped["path"], sandbox.path("a.tmp").to_str().unwrap());
     assert_eq!(reaped["target"], sandbox.path("a").to_str().unwrap());
-    // A dry run, a look and what was kept are no history.
+    // A dry run, a scan and kept files are not in the history.
     sandbox.write("d.4194304.tmp", "");
     sandbox.age(OLD);
     sandbox.sweep(SHORT.iter().chain(&["-n"])).exit(0);
@@ -95,7 +95,7 @@ fn everything_that_was_done_oldest_first() {
 fn since() {
     let sandbox = a_life();
     let path = journal(&sandbox);
-    // A day passes for the first three.
+    // The first three become a day old.
     let text = fs::read_to_string(&path).unwrap();
     let yesterday = jiff::Timestamp::now() - jiff::SignedDuration::from_hours(25);
     let yesterday = format!("{yesterday:.3}");
@@ -119,7 +119,7 @@ fn since() {
     assert_eq!(told(&history(&sandbox, &["--since", "24h"])), LIFE[3..]);
 }
 
-/// Gives the lines of the journal these times, in their order: hours before now.
+/// Gives the lines of the journal these times, in order: hours before now.
 fn dated(sandbox: &Sandbox, hours: &[i64]) {
     let path = journal(sandbox);
     let now = jiff::Timestamp::now();
@@ -164,7 +164,7 @@ fn from_then_on_and_until_then() {
         let day = now.date() - jiff::SignedDuration::from_hours(24 * days);
         day.to_string()
     };
-    // Three days ago, then a little more than two, and just now.
+    // From three days ago to just now.
     let noon = i64::from(now.hour());
     dated(&sandbox, &[72 + noon, 48 + noon, 24 + noon, 2 + noon, 0]);
     let sandbox = sandbox.env("TZ", "UTC");
@@ -193,7 +193,7 @@ fn from_then_on_and_until_then() {
         .run(["history", "--until", "365d"])
         .exit(0)
         .stdout_has("nothing was done there in that time");
-    // The day is one of the zone that is set, by rule or by name.
+    // Days are those of the configured time zone, given as a rule or by name.
     let mut zones = vec![("XXX14", -14)];
     if Path::new("/usr/share/zoneinfo/Pacific/Kiritimati").exists() {
         zones.push(("Pacific/Kiritimati", 14));
@@ -248,7 +248,7 @@ fn of_a_directory_and_what_is_below_it() {
     assert_eq!(all(&["elsewhere"]), [""; 0]);
     std::os::unix::fs::symlink("root/in", sandbox.base().join("alias")).unwrap();
     assert_eq!(all(&["alias"]).len(), 2);
-    // It was restored elsewhere, and is what was done in its directory all the same.
+    // It was restored to another directory, and counts for its own directory too.
     fs::create_dir(sandbox.base().join("out")).unwrap();
     let restored = ["restore", "--to", "out/c", "root/inner/c.tmp"];
     sandbox.run(restored).exit(0);
@@ -263,7 +263,7 @@ fn of_a_directory_and_what_is_below_it() {
     }
 }
 
-/// The intent is there before anything happens, the outcome after it.
+/// The intent is written before an action, the outcome after it.
 #[test]
 fn a_line_before_and_a_line_after() {
     let sandbox = Sandbox::new()
@@ -291,10 +291,10 @@ fn a_line_before_and_a_line_after() {
         .unwrap()
         .permissions()
         .mode();
-    assert_eq!(mode & 0o077, 0, "nobody else's business");
+    assert_eq!(mode & 0o077, 0, "only the owner may read it");
 }
 
-/// A line that a crash tore is passed over, and joins no other.
+/// A line that a crash cut is skipped, and does not join the next one.
 #[test]
 fn a_torn_line() {
     let sandbox = a_life();
@@ -311,7 +311,7 @@ fn a_torn_line() {
     assert_eq!(told[4..], ["reaped d.4194304.tmp"]);
 }
 
-/// What the watcher does is written down like anything else.
+/// The watcher writes its actions to the journal.
 #[test]
 fn of_a_watcher() {
     let sandbox = Sandbox::new().file("a", "whole, to the last byte of it");

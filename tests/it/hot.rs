@@ -1,5 +1,5 @@
-//! Hot directories: written faster than it is worth hearing of each temp, they leave the event path
-//! for scans, and come back. Nothing is missed or late on the way, and no writer loses a write.
+//! Hot directories: at high event rates a directory is scanned instead of watched, and is watched again
+//! later. No temp is missed or late, and no writer loses a write.
 
 use std::collections::HashMap;
 use std::fs;
@@ -24,13 +24,13 @@ use crate::sandbox::{DEADLINE, Sandbox};
 
 const GRACE: Duration = Duration::from_secs(2);
 
-/// The kernel's dates are as coarse as its tick.
+/// The kernel dates files by its tick.
 const TICK: Duration = Duration::from_millis(10);
 
-/// So few a second that a writer on a busy machine comes up to it.
+/// Low enough (temps per second) for a writer on a busy machine to reach it.
 const HOT: Threshold = Threshold(200);
 
-/// What orphand has said in this process.
+/// The log messages of orphand in this process.
 struct ReportedReasons(Mutex<String>);
 
 impl log::Log for ReportedReasons {
@@ -48,7 +48,7 @@ impl log::Log for ReportedReasons {
 
 static SAID: ReportedReasons = ReportedReasons(Mutex::new(String::new()));
 
-/// A watcher in this process, and when what went.
+/// A watcher in this process, and the time of each removal.
 struct Watch {
     watcher: Watcher,
     gone: Arc<Mutex<HashMap<PathBuf, Timestamp>>>,
@@ -96,7 +96,7 @@ impl Watch {
         Watch { watcher, gone }
     }
 
-    /// Waits until this was said so often.
+    /// Waits until this message was logged `times` times.
     #[track_caller]
     fn says(&self, words: &str, times: usize) {
         let end = Instant::now() + DEADLINE;
@@ -110,7 +110,7 @@ impl Watch {
         }
     }
 
-    /// Waits until this temp is gone by orphand's doing.
+    /// Waits until orphand has removed this temp.
     #[track_caller]
     fn takes(&self, temp: &Path) -> Timestamp {
         let end = Instant::now() + DEADLINE;
@@ -120,7 +120,7 @@ impl Watch {
             }
             assert!(
                 Instant::now() < end,
-                "{temp:?} is left: {}",
+                "{temp:?} was not removed: {}",
                 SAID.0.lock().unwrap()
             );
             thread::sleep(Duration::from_millis(20));
@@ -128,7 +128,7 @@ impl Watch {
     }
 }
 
-/// How often this was said.
+/// Returns how often this message was logged.
 fn said(words: &str) -> usize {
     SAID.0.lock().unwrap().matches(words).count()
 }
@@ -136,21 +136,21 @@ fn said(words: &str) -> usize {
 const IS_HOT: &str = " is hot: it is scanned every 1 s instead of being watched";
 const IS_CALM: &str = " temps in 100ms): it is watched again";
 
-/// What the writers do just now.
+/// The current speed of the writers.
 #[derive(Clone, Copy)]
 enum Pace {
     FullSpeed,
-    /// Ten a second; of who forgets, [`BETWEEN`] apart, and each is forgotten.
+    /// Ten writes per second. The writer that forgets temps writes one every [`BETWEEN`], and forgets each.
     Calm,
     Stop,
 }
 
-/// From one forgotten temp to the next. Some fall into each moment of which no event tells and that
-/// no scan by time sees: from the last scan of a hot directory, which is followed by a sample of
-/// 100 ms, to its watch.
+/// The time from one forgotten temp to the next. Some of them fall into the gap in which no event reports a
+/// temp and no periodic scan finds it: from the last scan of a hot directory, through a rate probe of 100 ms,
+/// to its watch.
 const BETWEEN: Duration = Duration::from_millis(40);
 
-/// Two healthy writers of which one forgets a temp now and then.
+/// Two healthy writers, one of which forgets a temp now and then.
 struct WriterNames {
     pace: Arc<AtomicU8>,
     forgotten: Arc<Mutex<Vec<(PathBuf, Timestamp)>>>,
@@ -177,12 +177,12 @@ impl WriterNames {
         self.pace.store(pace as u8, Ordering::SeqCst);
     }
 
-    /// What one of them has forgotten so far, and when.
+    /// Returns the forgotten temps so far, with their times.
     fn forgotten(&self) -> Vec<(PathBuf, Timestamp)> {
         self.forgotten.lock().unwrap().clone()
     }
 
-    /// How much they wrote, and what one of them forgot and when.
+    /// Stops the writers. Returns the number of writes, and the forgotten temps with their times.
     fn stop(self) -> (u64, Vec<(PathBuf, Timestamp)>) {
         self.go(Pace::Stop);
         let wrote = self
@@ -194,7 +194,7 @@ impl WriterNames {
     }
 }
 
-/// Writes until it is told to stop. Each rename must go well, as long as the directory is there.
+/// Writes until the pace is [`Pace::Stop`]. Each rename must succeed as long as the directory exists.
 fn write(
     dir: &Path,
     who: &str,
@@ -224,7 +224,7 @@ fn write(
         match wrote.and_then(|()| fs::rename(&temp, &target)) {
             Ok(()) => {}
             Err(error) if error.kind() == ErrorKind::NotFound && !dir.exists() => {}
-            // It has come back with nothing in it between the two calls.
+            // The directory was recreated empty between the two calls.
             Err(error) if error.kind() == ErrorKind::NotFound && !temp.exists() && n == 0 => {}
             Err(error) => panic!("{temp:?}: {error}"),
         }
@@ -242,11 +242,11 @@ fn no_orphan_is_missed_or_late_when_it_becomes_hot_and_calm() {
         let watch = Watch::start(&sandbox.root());
         let writers = WriterNames::start(&sandbox.root());
         watch.says(IS_HOT, 1);
-        // Hot for some graces, calm until all is gone that was forgotten before, and once more.
+        // Hot for some graces, calm until all temps forgotten before are removed, and the same again.
         thread::sleep(3 * GRACE);
         writers.go(Pace::Calm);
         watch.says(IS_CALM, 1);
-        // While it is watched: becoming hot once more, it would be scanned.
+        // While it is watched: a hot directory would be scanned.
         for (temp, _) in writers.forgotten() {
             watch.takes(&temp);
         }
@@ -261,7 +261,7 @@ fn no_orphan_is_missed_or_late_when_it_becomes_hot_and_calm() {
         for (path, made) in &forgotten {
             let after = watch.takes(path).duration_since(*made);
             let after = Duration::try_from(after).unwrap_or_default();
-            assert!(after + TICK >= GRACE, "{path:?} went after {after:?}");
+            assert!(after + TICK >= GRACE, "{path:?} was removed after {after:?}");
             latest = latest.max(after.saturating_sub(GRACE));
         }
         let (hot, calm) = (said(IS_HOT), said(IS_CALM));
@@ -269,22 +269,23 @@ fn no_orphan_is_missed_or_late_when_it_becomes_hot_and_calm() {
             "{wrote} writes, {} forgotten, the last one {latest:.0?} late; {hot} times hot",
             forgotten.len()
         );
-        // Much for a busy machine; a temp that nothing tells of goes with the scan by time, in an hour.
-        // A scan by time alone would come in an hour.
-        assert!(latest < DEADLINE, "one went {latest:?} late");
+        // Generous for a busy machine. A temp that no event reports would wait for the periodic scan, in an
+        // hour.
+        assert!(latest < DEADLINE, "a temp was removed {latest:?} late");
         assert_eq!(hot, calm);
-        // A writer that others hold up may seem calm for a moment; each time costs a longer wait.
-        assert!(hot <= 6, "it comes and goes: {}", SAID.0.lock().unwrap());
+        // A writer that other processes slow down may seem calm for a moment; each change costs a longer
+        // wait.
+        assert!(hot <= 6, "too many changes: {}", SAID.0.lock().unwrap());
         assert_eq!(sandbox.listing(), ["a.json", "b.json"]);
     });
 }
 
-/// Scans of a hot directory that take too much of the time are given up: it is watched again.
+/// If scans of a hot directory take too long, it is watched again.
 #[test]
 fn one_that_is_scanned_too_slowly_is_watched() {
     in_own_process(&[RunAs::CurrentUser], || {
         if !intercept::is_possible() {
-            return report_skipped("calls cannot be handed over here");
+            return report_skipped("calls cannot be intercepted");
         }
         let sandbox = Sandbox::new();
         let writers = WriterNames::start(&sandbox.root());
@@ -303,7 +304,7 @@ fn one_that_is_scanned_too_slowly_is_watched() {
             for (temp, _) in &before {
                 watch.takes(temp);
             }
-            // It hears of what comes then.
+            // Later temps are reported by events.
             let comes = || forgotten.lock().unwrap().get(before.len() + 10).cloned();
             wait_until("more is forgotten", || comes().is_some());
             watch.takes(&comes().unwrap().0);
@@ -323,10 +324,10 @@ fn one_that_is_scanned_too_slowly_is_watched() {
 
 const TOO_SLOW: &str = " is hot, but scans of it, and of what else is hot, take too long";
 
-/// Longer than a quarter of a second, for which one that is scanned every second may be read.
+/// Longer than the limit for a directory that is scanned every second: a quarter of a second.
 const SLOW: Duration = Duration::from_millis(300);
 
-/// No event tells of a directory that is made in a hot one: a scan does, and then it is watched.
+/// No event reports a directory that is created in a hot one: a scan finds it, and then it is watched.
 #[test]
 fn directories_below_a_hot_one_come_and_go() {
     in_own_process(&[RunAs::CurrentUser], || {
@@ -342,7 +343,7 @@ fn directories_below_a_hot_one_come_and_go() {
         takes("old/heard.4194304.tmp");
         watch.takes(&sandbox.path("new/deep/first.4194304.tmp"));
         takes("new/deep/second.4194304.tmp");
-        // One that takes another's place is another.
+        // A directory that replaces another one is a different directory.
         fs::rename(sandbox.path("old"), sandbox.base().join("away")).unwrap();
         fs::rename(sandbox.path("new"), sandbox.path("old")).unwrap();
         takes("old/third.4194304.tmp");
@@ -353,20 +354,20 @@ fn directories_below_a_hot_one_come_and_go() {
     });
 }
 
-/// A temp that was there before the start is moved into a hot directory, with the directory that it is
-/// in: no event tells of it there. `then` is told when that was.
+/// A temp from before the start is moved into a hot directory, together with its own directory: no event
+/// reports it there. `then` receives the time of the move.
 fn moved_into_a_hot_one(existing: Existing, then: impl FnOnce(&Sandbox, &Watch, Timestamp)) {
     in_own_process(&[RunAs::CurrentUser], || {
         let sandbox = Sandbox::new();
         let old = sandbox.base().join("old");
         fs::create_dir(&old).unwrap();
         fs::write(old.join("before.4194304.tmp"), "").unwrap();
-        // Longer than the grace: it would be taken at once.
+        // Longer than the grace: it would be removed at once.
         thread::sleep(GRACE + GRACE / 2);
         let watch = Watch::with(&sandbox.root(), existing);
         let writers = WriterNames::start(&sandbox.root());
         watch.says(IS_HOT, 1);
-        // The next scan is to come soon: what it gives less than a whole grace must show.
+        // Shortly before the next scan, so that a credit from that scan would show.
         thread::sleep(GRACE * 3 / 8);
         let moved = Timestamp::now();
         fs::rename(&old, sandbox.path("old")).unwrap();
@@ -382,7 +383,7 @@ fn what_is_to_be_left_alone_comes_into_a_hot_one() {
         watch.takes(&sandbox.path("old/later.4194304.tmp"));
         assert!(
             sandbox.has("old/before.4194304.tmp"),
-            "it was not to be touched"
+            "an ignored temp was removed"
         );
     });
 }
@@ -392,11 +393,11 @@ fn what_is_to_have_its_whole_grace_comes_into_a_hot_one() {
     moved_into_a_hot_one(Existing::Wait, |sandbox, watch, moved| {
         let gone = watch.takes(&sandbox.path("old/before.4194304.tmp"));
         let had = Duration::try_from(gone.duration_since(moved)).unwrap();
-        assert!(had + TICK >= GRACE, "it went after {had:?}");
+        assert!(had + TICK >= GRACE, "removed after {had:?}");
     });
 }
 
-/// What is hot is a directory, not a path.
+/// Being hot is a property of a directory, not of a path.
 #[test]
 fn a_hot_root_that_is_replaced_is_watched() {
     in_own_process(&[RunAs::CurrentUser], || {
@@ -415,7 +416,7 @@ fn a_hot_root_that_is_replaced_is_watched() {
         };
         takes("taken.4194304.tmp");
         takes("heard.4194304.tmp");
-        // A second writer makes that one hot, too.
+        // A second set of writers makes the new directory hot too.
         let hot = said(IS_HOT);
         let writers = WriterNames::start(&root);
         watch.says(IS_HOT, hot + 1);
@@ -425,7 +426,7 @@ fn a_hot_root_that_is_replaced_is_watched() {
         takes("taken-too.4194304.tmp");
         assert!(
             away.join("spared.4194304.tmp").exists(),
-            "it is at no root's path"
+            "it is outside every root"
         );
         assert!(watch.watcher.tracked() < 10);
     });

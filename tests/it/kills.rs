@@ -1,8 +1,8 @@
-//! orphand killed before each call that changes something in the root, and killed again before each
-//! such call of the start that puts that in order.
+//! orphand is killed before each call that changes something in the root, and killed again before each such
+//! call of the start that recovers.
 //!
-//! Between two such calls nothing on the disk changes, so these are all the states in which a kill
-//! can leave it: of the protocol, of putting back, and of recovery, which has no named steps.
+//! Nothing on the disk changes between two such calls, so these are all the states in which a kill can leave
+//! it: during the protocol, during a put-back, and during recovery, which has no named steps.
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -20,24 +20,24 @@ use crate::sandbox::{CommandResult, Sandbox};
 const OLD: &str = "what the dead writer wrote";
 const NEW: &str = "what a live writer is just writing";
 const SWEEP: [&str; 6] = ["sweep", "--yes", "--json", "--grace", "100ms", "root"];
-/// Longer than that grace.
+/// Longer than the grace of `SWEEP`.
 const AGE: Duration = Duration::from_millis(150);
 const CLAIM: &str = ".orphand-0123456789abcdef-a.tmp";
 
-/// What orphand is at when it is killed.
+/// The work that orphand does when it is killed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Work {
     Removing,
     Moving,
-    /// The disk is full.
+    /// Removing without a claim: the disk is full.
     RemovingUnclaimed,
-    /// Something is wrong with the claim.
+    /// Putting a claim back because of an error.
     PuttingBack,
-    /// The same, and somebody has its name.
+    /// The same, while a writer has the original name.
     PuttingBackTaken,
     Recovering,
     RecoveringTaken,
-    /// The claim's name does not tell the whole of the first.
+    /// Recovering a claim whose name holds only a part of the original one.
     RecoveringCut,
 }
 
@@ -53,7 +53,7 @@ impl Work {
         Work::RecoveringCut,
     ];
 
-    /// Where it begins.
+    /// Creates the state in which the work begins.
     fn sandbox(self) -> Sandbox {
         let sandbox = match self {
             Work::Moving => Sandbox::new(),
@@ -71,7 +71,7 @@ impl Work {
         sandbox
     }
 
-    /// Whether the old file ends in the quarantine.
+    /// Reports whether the old file ends in the quarantine.
     fn moves(self) -> bool {
         match self {
             Work::Removing | Work::RemovingUnclaimed | Work::PuttingBack | Work::Recovering => {
@@ -84,16 +84,16 @@ impl Work {
     }
 }
 
-/// What goes on in one root.
+/// The shared state of the runs in one root.
 #[derive(Default)]
 struct Affair {
-    /// Somebody else has the name, and is not done yet.
+    /// The file of a live writer that has taken the original name.
     holder: Mutex<Option<File>>,
     /// A file was removed.
     removed: AtomicBool,
 }
 
-/// One sweep, killed before its `last`-th change in the root.
+/// Runs one sweep that is killed before its `last`-th change in the root.
 fn sweep(sandbox: &Sandbox, work: Work, last: usize, affair: &Arc<Affair>) -> CommandResult {
     let (root, changes) = (sandbox.root(), AtomicUsize::new(0));
     let affair = Arc::clone(affair);
@@ -142,7 +142,7 @@ impl Affair {
         self.holder.lock().unwrap().is_some()
     }
 
-    /// Nothing is lost: neither what the dead writer left nor what the live one writes.
+    /// Asserts that nothing is lost: neither the dead writer's file nor the live writer's.
     fn check(&self, sandbox: &Sandbox, work: Work, what: &str) {
         let removed = self.removed.load(Ordering::SeqCst);
         assert!(!(removed && work.moves()), "{what}");
@@ -155,7 +155,7 @@ impl Affair {
     }
 }
 
-/// Everything in the root that has this content.
+/// Returns all files in the root with this content.
 fn copies(dir: &Path, content: &str) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for entry in fs::read_dir(dir).unwrap() {
@@ -169,7 +169,8 @@ fn copies(dir: &Path, content: &str) -> Vec<PathBuf> {
     found
 }
 
-/// Claims, and folders without a file in them. (In the quarantine a file has the name that it had.)
+/// Returns claims and empty folders. In the quarantine a file has its original name, which may look like a
+/// claim.
 fn litter(dir: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for entry in fs::read_dir(dir).unwrap() {
@@ -195,7 +196,7 @@ fn before_each_change() {
     }
     let kills = AtomicUsize::new(0);
     let next = AtomicUsize::new(0);
-    // They mostly wait: for the second look, and for files to become old.
+    // In parallel, because the runs mostly wait: for the second look, and for files to become old.
     std::thread::scope(|scope| {
         for _ in Work::ALL {
             scope.spawn(|| {
@@ -211,7 +212,7 @@ fn before_each_change() {
     assert!(kills.load(Ordering::SeqCst) > 3 * Work::ALL.len());
 }
 
-/// How often it was killed.
+/// Kills the work at each pair of changes. Returns the number of kills.
 fn killed_twice(work: Work) -> usize {
     let mut kills = 0;
     for first in 1.. {
@@ -244,7 +245,7 @@ fn killed_twice(work: Work) -> usize {
     kills
 }
 
-/// One more start, without a kill and without a fault, and all is as it should be.
+/// Asserts that one more start, without a kill and without a fault, completes the work.
 fn put_right(sandbox: &Sandbox, work: Work, affair: &Affair, what: &str) {
     sandbox.run(SWEEP);
     sandbox.age(AGE);

@@ -1,5 +1,5 @@
-//! The manual and the completions: out of the same definitions as the command line, and right for
-//! the programs that read them.
+//! The manual and the completions: generated from the definitions of the command line, and valid for the
+//! programs that read them.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -9,7 +9,7 @@ use crate::sandbox::Sandbox;
 
 const SHELLS: [&str; 5] = ["bash", "zsh", "fish", "elvish", "powershell"];
 
-/// Writes all pages, and gives them with their names.
+/// Writes all pages, and returns their names and paths.
 fn pages(sandbox: &Sandbox) -> Vec<(String, PathBuf)> {
     sandbox
         .run(["man", "--dir", "pages/man1"])
@@ -31,7 +31,7 @@ fn is_there(program: &str) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let there = std::env::split_paths(&path).any(|dir| dir.join(program).is_file());
     if !there {
-        eprintln!("SKIPPED: {program} is not there");
+        eprintln!("SKIPPED: {program} is not installed");
     }
     there
 }
@@ -56,7 +56,7 @@ fn the_first_page_says_all_that_no_option_says() {
         "VERSION",
     ] {
         let at = rest.find(&format!(".SH {section}\n"));
-        let at = at.unwrap_or_else(|| panic!("{section} is not where it should be: {page}"));
+        let at = at.unwrap_or_else(|| panic!("{section} is missing or not in order: {page}"));
         rest = &rest[at..];
     }
     let plain = page
@@ -79,7 +79,7 @@ fn the_first_page_says_all_that_no_option_says() {
     ]) {
         assert!(plain.contains(word), "{word:?} is not in: {plain}");
     }
-    // Every variable that any command's help names.
+    // Every variable that the help of a command names.
     let mut variables = BTreeSet::new();
     for command in ["watch", "scan", "sweep", "explain", "restore", "doctor"] {
         let help = sandbox.run([command, "--help"]).exit(0).stdout;
@@ -124,9 +124,9 @@ fn every_command_has_its_page() {
     assert_eq!(
         first,
         sandbox.run(["man"]).exit(0).stdout,
-        "the same, printed"
+        "`man` prints the same page"
     );
-    // Where it cannot be written that is said, with the path.
+    // A failed write is reported with the path.
     fs::write(sandbox.base().join("file"), "").unwrap();
     sandbox
         .run(["man", "--dir", "file/x"])
@@ -134,7 +134,7 @@ fn every_command_has_its_page() {
         .stderr_has("file/x");
 }
 
-/// With whatever program there is to check it.
+/// Uses every installed program that can check a page.
 #[test]
 fn the_pages_are_right() {
     let sandbox = Sandbox::new().env("LC_ALL", "C.UTF-8");
@@ -142,7 +142,7 @@ fn the_pages_are_right() {
     let checkers: [&[&str]; 3] = [
         &["groff", "-ww", "-man", "-z"],
         &["mandoc", "-Tlint", "-Werror"],
-        // man-db's; BSD's has neither option.
+        // The `man` of man-db; that of BSD has neither option.
         &["man", "--warnings", "-l"],
     ];
     for checker in checkers {
@@ -162,7 +162,7 @@ fn the_pages_are_right() {
     }
 }
 
-/// Where the reader has gone already there is nothing more to say.
+/// A closed pipe causes no message and no failure.
 #[test]
 fn a_reader_that_has_gone_is_no_failure() {
     let sandbox = Sandbox::new();
@@ -200,7 +200,7 @@ fn every_shell_has_completions() {
         .stderr_has("tcsh");
 }
 
-/// As bash does it at a press of the tab key.
+/// Returns the completions of bash for these words, as the tab key produces them.
 fn completed(sandbox: &Sandbox, script: &Path, words: &[&str]) -> String {
     const TAB: &str = r#"
         source "$1" && shift || exit 9

@@ -1,6 +1,6 @@
-//! Nothing is missed: events that are lost, limits that are reached, threads that die or hear
-//! nothing, roots that go, are shut or are mounted over. No test here waits for the scan by time,
-//! which comes once an hour, unless it says so: what is noticed was heard.
+//! No temp is missed: lost events, reached limits, threads that end or receive nothing, roots that are
+//! removed, closed by permissions or mounted over. No test waits for the periodic scan, which comes once an
+//! hour, unless its comment says so: everything that is noticed here comes from an event.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -38,7 +38,7 @@ fn count(watching: &WatchProcess, wanted: impl Fn(&Value) -> bool) -> usize {
         .count()
 }
 
-/// A temp of this name is made, and taken.
+/// Creates a temp of this name, and waits until it is removed.
 #[track_caller]
 fn takes(watching: &mut WatchProcess, sandbox: &Sandbox, temp: &str) {
     sandbox.write(temp, "");
@@ -56,7 +56,7 @@ fn taken(watching: &mut WatchProcess, sandbox: &Sandbox, temp: &str) {
 #[track_caller]
 fn all_taken(watching: &WatchProcess, sandbox: &Sandbox) {
     let mut left = BTreeSet::new();
-    // As long as something goes there is no hurry.
+    // The deadline starts again with each removal.
     let mut end = Instant::now() + DEADLINE;
     loop {
         let now = temps(&sandbox.root());
@@ -90,8 +90,8 @@ fn temps(dir: &Path) -> BTreeSet<PathBuf> {
     found
 }
 
-/// The same once no claim is among them: what was claimed just before its directory was moved away has its
-/// name back by then, or is gone.
+/// Returns the temps once no claim is among them: a temp that was claimed just before its directory was moved
+/// away has its name back by then, or is removed.
 fn at_rest(dir: &Path) -> BTreeSet<PathBuf> {
     let is_claim = |path: &PathBuf| path.to_string_lossy().contains("/.orphand-");
     let end = Instant::now() + DEADLINE;
@@ -107,7 +107,7 @@ fn at_rest(dir: &Path) -> BTreeSet<PathBuf> {
     }
 }
 
-/// Stopped, until this is dropped.
+/// A process that is stopped until this is dropped.
 struct Stopped(u32);
 
 impl Stopped {
@@ -123,8 +123,8 @@ impl Drop for Stopped {
     }
 }
 
-/// More than the queue of the kernel holds, while nobody reads it; directories among them come, go
-/// and change places.
+/// More events than the kernel's queue holds, while no process reads it; directories are created, deleted and
+/// swapped at the same time.
 #[test]
 fn twenty_thousand_leaks_while_it_is_stopped() {
     let sandbox = Sandbox::new()
@@ -151,17 +151,17 @@ fn twenty_thousand_leaks_while_it_is_stopped() {
     drop(stopped);
     watching.wait_for(rescan("overflow"));
     all_taken(&watching, &sandbox);
-    // Whatever was done to the directories, each is heard by its name of now.
+    // Each directory is watched under its current name.
     for dir in ["gone", "left", "right", "new/deep", "made/7/deep", "old"] {
         takes(&mut watching, &sandbox, &format!("{dir}/later.4194304.tmp"));
     }
     let stopped = watching.stop().exit(0);
     assert_eq!(stopped.events.of("failed").len(), 0);
     let rescans = stopped.events.of("rescan").len();
-    assert!(rescans <= 4, "one loss is one loss: {rescans} scans");
+    assert!(rescans <= 4, "{rescans} scans for one loss");
 }
 
-/// A queue of eight events: nearly everything is lost. Scans are bundled, and make none of it worse.
+/// A queue of eight events: nearly everything is lost. Scans are bundled, and cause no further loss.
 #[test]
 fn a_queue_of_eight() {
     let sandbox = Sandbox::new();
@@ -179,7 +179,7 @@ fn a_queue_of_eight() {
     }
     drop(stopped);
     all_taken(&watching, &sandbox);
-    // A writer that does not let go: every moment something is lost.
+    // A persistent writer: events are lost all the time.
     let mut shell = sandbox.shell();
     let (began, before) = (Instant::now(), count(&watching, rescan("overflow")));
     let mut rounds = 0;
@@ -194,7 +194,7 @@ fn a_queue_of_eight() {
     all_taken(&watching, &sandbox);
     takes(&mut watching, &sandbox, "storm/1/later.4194304.tmp");
     let scans = count(&watching, rescan("overflow")) - before;
-    // 100 ms, doubled each time: five within four seconds, and some for the rest.
+    // The delay is 100 ms and doubles each time: five scans within four seconds, and some for the rest.
     assert!(
         (1..=10).contains(&scans),
         "{scans} scans for {rounds} losses"
@@ -202,7 +202,7 @@ fn a_queue_of_eight() {
     watching.stop().exit(0);
 }
 
-/// With a queue of eight the smallest event that a scan made would be lost, and be scanned for.
+/// With a queue of eight, any event that a scan caused would be lost, and would start another scan.
 #[test]
 fn scans_for_lost_events_do_not_feed_themselves() {
     let sandbox = Sandbox::new();
@@ -223,7 +223,8 @@ fn scans_for_lost_events_do_not_feed_themselves() {
     drop(stopped);
     watching.wait_for(rescan("overflow"));
     let mut scans = 0;
-    // They would come after 100, 200, 400 and 800 ms: all of them before more than a second is quiet.
+    // Further scans would come after 100, 200, 400 and 800 ms: all of them before a second passes without
+    // one.
     while scans < count(&watching, rescan("overflow")) {
         scans = count(&watching, rescan("overflow"));
         for _ in 0..6 {
@@ -234,7 +235,7 @@ fn scans_for_lost_events_do_not_feed_themselves() {
     watching.stop().exit(0);
 }
 
-/// The scan for lost events finds no descriptor to read the root with: it is made again.
+/// A scan for lost events has no descriptor left to read the root: it is repeated.
 #[test]
 fn a_scan_for_lost_events_that_cannot_read() {
     let sandbox = Sandbox::new();
@@ -245,9 +246,9 @@ fn a_scan_for_lost_events_that_cannot_read() {
     fake_env.set_queue(8);
     let args = ["watch", "--json", "--grace", "200ms", "root"];
     let mut watching = WatchProcess::start(fake_env.apply_to(sandbox.command(args))).ready();
-    // One that is open for a moment only would count as taken.
+    // A descriptor that is open only for a moment would count as used.
     let (mut last, mut same) = (BTreeSet::new(), 0);
-    crate::fixture::wait_until("its descriptors rest", || {
+    crate::fixture::wait_until("its descriptors are stable", || {
         let now = open_descriptors(watching.pid());
         same = if now == last { same + 1 } else { 0 };
         last = now;
@@ -257,7 +258,7 @@ fn a_scan_for_lost_events_that_cannot_read() {
     for n in 0..50 {
         sandbox.write(format!("t{n}.4194304.tmp"), "");
     }
-    // Enough to see that the root is there, and not to read it.
+    // Enough to see that the root exists, but not to read it.
     let before = descriptors(watching.pid(), |taken| {
         (0..)
             .filter(|number| !taken.contains(number))
@@ -274,8 +275,8 @@ fn a_scan_for_lost_events_that_cannot_read() {
     watching.stop().exit(3);
 }
 
-/// Limits the descriptors of a process to numbers below what `choose` says, which is told those that it
-/// has. The limit before.
+/// Limits the descriptors of a process to numbers below the result of `choose`, which receives the numbers in
+/// use. Returns the previous limit.
 fn descriptors(pid: u32, choose: impl FnOnce(&BTreeSet<u64>) -> u64) -> u64 {
     let taken = open_descriptors(pid);
     let pid = libc::pid_t::try_from(pid).unwrap();
@@ -283,7 +284,7 @@ fn descriptors(pid: u32, choose: impl FnOnce(&BTreeSet<u64>) -> u64) -> u64 {
         rlim_cur: 0,
         rlim_max: 0,
     };
-    // SAFETY: each is valid for its call; a null one is not touched.
+    // SAFETY: each pointer is valid for its call; a null one is not accessed.
     let done = unsafe {
         let (none, resource) = (std::ptr::null(), libc::RLIMIT_NOFILE);
         let asked = libc::prlimit(pid, resource, none, &raw mut limit);
@@ -319,7 +320,7 @@ fn thousands_of_directories_at_once() {
             &format!("{}/{n}/b.4194304.tmp", n % 30),
         );
     }
-    // And away with them, and some of them again.
+    // All are deleted, and some are created again.
     assert!(shell.run("rm -rf * && mkdir -p 7/7 29/2999"));
     takes(&mut watching, &sandbox, "7/7/c.4194304.tmp");
     takes(&mut watching, &sandbox, "29/2999/c.4194304.tmp");
@@ -327,8 +328,8 @@ fn thousands_of_directories_at_once() {
     assert_eq!(stopped.events.of("failed").len(), 0);
 }
 
-/// Only what is there at the start may go after the moment between two looks: the writer of a temp that
-/// comes with its directory has half a grace.
+/// Only temps from before the start may be removed after the minimum gap between two looks: the writer of a
+/// temp that comes with its directory has half a grace.
 #[test]
 fn a_directory_that_comes_later_has_half_a_grace() {
     const GRACE: Duration = Duration::from_secs(4);
@@ -336,24 +337,24 @@ fn a_directory_that_comes_later_has_half_a_grace() {
     let outside = sandbox.base().join("outside");
     fs::write(outside.join("old.4194304.tmp"), "").unwrap();
     let mut watching = sandbox.watch(["--grace", "4s", "-r"]).ready();
-    // As old as it has to be, by its dates.
+    // Older than the grace by its dates.
     std::thread::sleep(GRACE);
     let moved = Instant::now();
     fs::rename(&outside, sandbox.path("inside")).unwrap();
     watching.wait_for(is("reaped", "old.4194304.tmp"));
     let had = moved.elapsed();
-    assert!(had >= GRACE / 2, "it went after {had:?}");
+    assert!(had >= GRACE / 2, "removed after {had:?}");
     watching.stop().exit(0);
 }
 
-/// Directories that are made, moved about, moved out, moved in and deleted, in no order: in the end
-/// no temp is left below the root, and outside of it all are.
+/// Directories that are created, moved, moved out, moved in and deleted at random: in the end no temp is left
+/// below the root, and every temp outside it is still there.
 #[test]
 fn a_storm_of_directories() {
     let sandbox = Sandbox::new().dir("../outside");
     let mut watching = sandbox.watch(["--grace", "500ms", "-r"]).ready();
     let outside = sandbox.base().join("outside");
-    // Any numbers will do, as long as they are the same each time.
+    // Any numbers work, as long as they are the same in each run.
     let mut seed: u64 = 0x9E37_79B9_7F4A_7C15;
     let mut random = |below: u64| {
         seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
@@ -368,7 +369,7 @@ fn a_storm_of_directories() {
         };
         let (one, other) = (dir(random(45)), dir(random(45)));
         let (one, other) = (sandbox.path(one), sandbox.path(other));
-        // Half of these fail, because what they need is not there or not empty: so be it.
+        // Half of these fail, because a directory is missing or not empty. That is intended.
         let _ = match random(12) {
             0 => fs::remove_dir_all(&one),
             1 | 2 => fs::rename(&one, &other),
@@ -383,9 +384,9 @@ fn a_storm_of_directories() {
     }
     assert!(made > 500);
     let spared = at_rest(&outside);
-    assert!(!spared.is_empty(), "nothing was moved out: another seed");
+    assert!(!spared.is_empty(), "nothing was moved out: use another seed");
     all_taken(&watching, &sandbox);
-    // What is there is heard: no watch was lost on the way.
+    // Every existing directory is watched: no watch was lost.
     fs::create_dir_all(sandbox.path("d1/e1/f")).unwrap();
     let dirs: Vec<PathBuf> = dirs(&sandbox.root());
     for dir in &dirs {
@@ -394,7 +395,7 @@ fn a_storm_of_directories() {
     watching.wait_for_nth(dirs.len(), is("reaped", "last.4194304.tmp"));
     watching.wait_for_sentinel(&sandbox);
     let (before, after) = (&spared, &temps(&outside));
-    assert_eq!(before, after, "what is outside is nobody's business");
+    assert_eq!(before, after, "a temp outside the root was touched");
     watching.stop().exit(0);
 }
 
@@ -408,11 +409,11 @@ fn dirs(dir: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// A user namespace has limits of its own, which whoever made it may set.
+/// A user namespace with limits of its own, which the process that created it may set.
 struct Limited<'a>(&'a Sandbox);
 
 impl Limited<'_> {
-    /// orphand in a namespace with such a limit.
+    /// Starts orphand in a namespace with this limit.
     #[track_caller]
     fn watch(&self, limit: &str, most: u32, args: &[&str]) -> WatchProcess {
         let script = format!("echo {most} > /proc/sys/user/{limit} && exec \"$@\"");
@@ -425,7 +426,7 @@ impl Limited<'_> {
         })
     }
 
-    /// Sets the limit of the namespace that a watcher runs in.
+    /// Sets the limit of a watcher's namespace.
     #[track_caller]
     fn set(&self, watching: &WatchProcess, limit: &str, most: u32) {
         let mut command = self.0.program("nsenter");
@@ -436,19 +437,19 @@ impl Limited<'_> {
     }
 }
 
-/// Runs for every user, where user namespaces can be had.
+/// Runs `test` for each user, if user namespaces are available.
 fn limited(test: impl Fn(&Sandbox, &Limited<'_>)) {
     Sandbox::for_each_user(|sandbox| {
         let mut command = sandbox.program("unshare");
         command.args(["--user", "--map-root-user", "true"]);
         match command.collect_output() {
             Ok(ran) if ran.status.success() => test(&sandbox, &Limited(&sandbox)),
-            other => report_skipped(&format!("no user namespace can be had: {other:?}")),
+            other => report_skipped(&format!("no user namespace: {other:?}")),
         }
     });
 }
 
-/// It was said once, in words that nobody can take for a full disk, and with the cure.
+/// Asserts that the limit was reported once, with the fix, and in words that do not suggest a full disk.
 #[track_caller]
 fn says_the_limit(stderr: &str, fix: &str) {
     let said: Vec<&str> = stderr
@@ -471,7 +472,7 @@ fn no_room_for_another_watch() {
         for n in 0..30 {
             sandbox.make_dir(format!("{n}/deep"));
         }
-        // Enough for the way to the root, the root, and a few more.
+        // Enough for the path to the root, the root, and a few more.
         let room = sandbox.root().ancestors().count() + 5;
         let limit = "max_inotify_watches";
         let mut watching = limited.watch(limit, room as u32, &DEEP);
@@ -480,7 +481,7 @@ fn no_room_for_another_watch() {
         for n in 0..30 {
             sandbox.write(format!("{n}/deep/a.4194304.tmp"), "");
         }
-        // Directories that come meanwhile as well.
+        // And for directories that are created later.
         sandbox.write("later/deep/a.4194304.tmp", "");
         watching.wait_for_nth(31, is("reaped", "a.4194304.tmp"));
         watching.wait_for_nth(3, rescan("periodic"));
@@ -492,7 +493,7 @@ fn no_room_for_another_watch() {
             sandbox.write(format!("{n}/deep/b.4194304.tmp"), "");
         }
         watching.wait_for_nth(30, is("reaped", "b.4194304.tmp"));
-        // All is watched, so nothing is scanned any more.
+        // Everything is watched, so periodic scans have stopped.
         let before = count(&watching, rescan("periodic"));
         for _ in 0..3 {
             watching.wait_for_sentinel_in(sandbox, "29/deep");
@@ -529,7 +530,7 @@ fn no_room_for_the_root_or_the_way_to_it() {
             if !about_way.is_empty() {
                 says_the_limit(&about_way.join("\n"), fix);
             }
-            // It is replaced, and nobody can hear that.
+            // The root is replaced, and no event reports it.
             let away = sandbox.base().join(format!("{limit}-{most}"));
             fs::rename(sandbox.root(), &away).unwrap();
             sandbox.make_dir("");
@@ -541,14 +542,14 @@ fn no_room_for_the_root_or_the_way_to_it() {
             watching.wait_for_sentinel(sandbox);
             assert!(
                 away.join("c.4194304.tmp").exists(),
-                "no more at the root's path"
+                "it is not at the root's path any more"
             );
             watching.stop().exit(0);
         }
     });
 }
 
-/// notify's thread ends over a system call that fails; another hears on.
+/// The notify thread ends because of a failed system call; another one replaces it.
 #[test]
 fn a_thread_of_notifys_that_dies() {
     let sandbox = Sandbox::new().dir("sub");
@@ -564,7 +565,7 @@ fn a_thread_of_notifys_that_dies() {
         let args = ["watch", "--json", "--grace", "200ms", "-r", "root"];
         let mut watching = WatchProcess::start(fake_env.apply_to(sandbox.command(args))).ready();
         fake_env.inject_fault(trouble);
-        // Its event is lost with the thread that was to hear it.
+        // The event is lost with the thread that should receive it.
         sandbox.write("sub/a.4194304.tmp", "");
         watching.wait_for(rescan("overflow"));
         taken(&mut watching, &sandbox, "sub/a.4194304.tmp");
@@ -574,24 +575,25 @@ fn a_thread_of_notifys_that_dies() {
         fs::remove_dir_all(sandbox.path("new")).unwrap();
         let said = watching.stderr();
         assert!(said.contains("anew"), "{said}");
-        // One that reads nothing but errors is no more at it: those for roots and parents are left.
+        // A thread that reads only errors has ended: those for roots and parents are left.
         let end = Instant::now() + DEADLINE;
         while listeners(watching.pid()) > 2 {
-            assert!(Instant::now() < end, "a thread is still at it");
+            assert!(Instant::now() < end, "a notify thread is still running");
             std::thread::sleep(Duration::from_millis(20));
         }
         watching.stop().exit(0);
     }
 }
 
-/// How many threads of notify's a process has.
+/// Returns the number of notify threads in a process.
 fn listeners(pid: u32) -> usize {
     let tasks = fs::read_dir(format!("/proc/{pid}/task")).unwrap().flatten();
     let names = tasks.filter_map(|task| fs::read_to_string(task.path().join("comm")).ok());
     names.filter(|name| name.starts_with("notify")).count()
 }
 
-/// The one that hears of the roots' parents dies: a root that goes and comes is heard all the same.
+/// The thread that watches the parents of the roots ends: a root that is removed and recreated is noticed
+/// nevertheless.
 #[test]
 fn the_thread_that_hears_of_parents_dies() {
     let sandbox = Sandbox::new();
@@ -602,7 +604,7 @@ fn the_thread_that_hears_of_parents_dies() {
     let args = ["watch", "--json", "--grace", "200ms", "root"];
     let mut watching = WatchProcess::start(fake_env.apply_to(sandbox.command(args))).ready();
     fake_env.inject_fault(ThreadFault::WaitFails);
-    // Something in the parent that concerns nobody.
+    // A change in the parent that concerns no root.
     sandbox.write("../beside", "");
     watching.wait_for(rescan("overflow"));
     fs::remove_dir_all(sandbox.root()).unwrap();
@@ -613,8 +615,8 @@ fn the_thread_that_hears_of_parents_dies() {
     watching.stop().exit(0);
 }
 
-/// The one that hears of the configuration file dies: what changes just then is read, and what changes
-/// later is heard.
+/// The thread that watches the configuration file ends: a change at that moment is read, and later changes
+/// are noticed.
 #[test]
 fn the_thread_that_hears_of_the_configuration_dies() {
     let sandbox = Sandbox::new().dir("a").dir("b");
@@ -633,7 +635,7 @@ fn the_thread_that_hears_of_the_configuration_dies() {
     sandbox.write("b/y.4194304.tmp", "");
     let command = sandbox.command(["watch", "--json"]);
     let mut watching = WatchProcess::start(fake_env.apply_to(command)).ready();
-    // Nobody else hears anything now.
+    // No other thread receives an event now.
     fake_env.inject_fault(ThreadFault::WaitFails);
     configure("b");
     taken(&mut watching, &sandbox, "b/y.4194304.tmp");
@@ -651,7 +653,7 @@ fn policy(grace: Duration) -> Policy {
     }
 }
 
-/// The next event for which this holds.
+/// Waits for the next event that matches.
 #[track_caller]
 fn next(watcher: &Watcher, mut wanted: impl FnMut(&Event) -> bool) -> Event {
     let end = Instant::now() + DEADLINE;
@@ -659,13 +661,12 @@ fn next(watcher: &Watcher, mut wanted: impl FnMut(&Event) -> bool) -> Event {
         match watcher.events().recv_deadline(end) {
             Ok(event) if wanted(&event) => return event,
             Ok(_) => {}
-            Err(why) => panic!("{why}: it did not come"),
+            Err(why) => panic!("{why}: the event did not come"),
         }
     }
 }
 
-/// All watches on a directory are gone from this process, as the kernel takes them away: nobody is
-/// told of it.
+/// Removes all inotify watches on a directory from this process, as the kernel may do without an event.
 fn silence(dir: &Path) {
     use std::os::unix::fs::MetadataExt;
     let inode = format!("ino:{:x} ", fs::metadata(dir).unwrap().ino());
@@ -685,7 +686,7 @@ fn silence(dir: &Path) {
     assert!(dropped > 0, "{dir:?} was not watched");
 }
 
-/// More leaks than are kept track of: the rest is found when there is room again.
+/// More leaks than the tracking limit: the rest is found once there is room.
 #[test]
 fn more_than_there_is_room_for() {
     in_own_process(ALL_USERS, || {
@@ -700,7 +701,7 @@ fn more_than_there_is_room_for() {
             .unwrap();
         let names = (0..100).map(|n| format!("before-{n}.4194304.tmp"));
         let names = names.chain((0..200).map(|n| format!("after-{n}.4194304.tmp")));
-        // Not what is there: on a slow machine some are gone by now, and some go by their claims' names.
+        // Not from a listing: on a slow machine some are already removed, and some have the names of claims.
         let mut left: BTreeSet<PathBuf> = names.map(|name| sandbox.path(name)).collect();
         let take = |left: &mut BTreeSet<PathBuf>, event: &Event| match event {
             Event::Reaped(reaped) => left.remove(&reaped.subject.path),
@@ -722,8 +723,8 @@ fn more_than_there_is_room_for() {
     });
 }
 
-/// A watch that is dead makes no event, not even about its end. The scan by time finds what it
-/// should have told of, and that is the proof.
+/// A dead watch reports no event, not even its own end. The periodic scan finds temps that the watch missed,
+/// which proves that it is dead.
 #[test]
 fn a_watch_that_has_gone_silent() {
     in_own_process(ALL_USERS, || {
@@ -731,7 +732,7 @@ fn a_watch_that_has_gone_silent() {
         let grace = Duration::from_millis(500);
         let watcher = Watcher::builder()
             .root(sandbox.root(), policy(grace))
-            // Longer than the time after which a temp should have been heard of.
+            // Longer than the time after which a temp should have been reported.
             .rescan_every(Duration::from_secs(5))
             .verbose(true)
             .start()
@@ -767,7 +768,7 @@ fn a_watch_that_has_gone_silent() {
             )
         });
         sandbox.write("b.4194304.tmp", "");
-        // Only an event is told like this.
+        // Only a temp that was reported by an event is announced like this.
         next(&watcher, |event| match event {
             Event::Tracked { subject, .. } => subject.path.ends_with("b.4194304.tmp"),
             _ => false,
@@ -775,8 +776,7 @@ fn a_watch_that_has_gone_silent() {
     });
 }
 
-/// What is scanned by time is read when nobody else wants to read; after that the thread is as it
-/// was.
+/// Periodic scans read with idle I/O priority, and reset the priority of their thread afterwards.
 #[test]
 fn the_scan_by_time_gives_way() {
     in_own_process(ALL_USERS, || {
@@ -799,7 +799,7 @@ fn the_scan_by_time_gives_way() {
         let end = Instant::now() + DEADLINE;
         while seen.len() < 3 {
             assert!(Instant::now() < end, "{seen:?}");
-            // None, idle, none again.
+            // No class, idle, no class again.
             let class = io_class(supervisor);
             let wanted = if seen.len() == 1 { 3 } else { 0 };
             if class == wanted {
@@ -807,7 +807,7 @@ fn the_scan_by_time_gives_way() {
             }
             while watcher.events().try_recv().is_ok() {}
         }
-        // Its timer sleeps without a limit by now, or until half a minute is over.
+        // By now its timer sleeps without a limit, or for up to half a minute.
         let stopping = Instant::now();
         drop(watcher);
         let took = stopping.elapsed();
@@ -815,7 +815,7 @@ fn the_scan_by_time_gives_way() {
     });
 }
 
-/// The thread of this process that has such a name.
+/// Returns the thread of this process with this name.
 fn thread(name: &str) -> i32 {
     let tasks = fs::read_dir("/proc/self/task").unwrap().flatten();
     let is_it = |task: &fs::DirEntry| {
@@ -826,7 +826,7 @@ fn thread(name: &str) -> i32 {
     task.file_name().to_str().unwrap().parse().unwrap()
 }
 
-/// The class of I/O priority of a thread: 0 none, 3 idle (linux/ioprio.h).
+/// Returns the I/O priority class of a thread: 0 for none, 3 for idle (linux/ioprio.h).
 fn io_class(thread: i32) -> i64 {
     const WHO_THREAD: i32 = 1;
     // SAFETY: two numbers in, one out.
@@ -851,11 +851,11 @@ fn a_parent_that_is_renamed_away_and_replaced() {
         takes(&mut watching, &sandbox, &format!("a/b/c/{again}"));
         assert!(
             away.join("b/c/kept.4194304.tmp").exists(),
-            "it is no more at the root's path"
+            "it is not at the root's path any more"
         );
         fs::remove_dir_all(&away).unwrap();
     }
-    // Back again, the very same: what was away is at the root's path again.
+    // The original directory returns: its temps are at the root's path again.
     fs::rename(&way, &away).unwrap();
     watching.wait_for(root_is("gone"));
     fs::write(away.join("b/c/back.4194304.tmp"), "").unwrap();
@@ -864,7 +864,8 @@ fn a_parent_that_is_renamed_away_and_replaced() {
     watching.stop().exit(0);
 }
 
-/// A root or a folder above it that may not be entered: said, left alone, and noticed when it may.
+/// A root, or a folder above it, without permission to enter: it is reported, ignored, and watched once the
+/// permission is granted.
 #[test]
 fn a_root_that_is_shut_and_opened() {
     let sandbox = Sandbox::ordinary();
@@ -906,7 +907,7 @@ fn a_root_that_is_shut_and_opened() {
     watching.stop().exit(0);
 }
 
-/// Waking up is what an idle watcher must not do: a chmod of what lies in a root is no news.
+/// An idle watcher must not wake up: a chmod of a file in a root is ignored.
 #[test]
 fn what_does_not_matter_wakes_nobody() {
     let sandbox = Sandbox::new().file("a", "x").file("b", "x").dir("sub");
@@ -921,13 +922,13 @@ fn what_does_not_matter_wakes_nobody() {
         fs::read_dir(sandbox.root()).unwrap().for_each(drop);
     }
     let after = settled(watching.pid());
-    // One file was made in a directory that nobody watches; nothing else could be heard at all.
-    assert_eq!(before, after, "how often its threads have slept");
+    // One file was created in an unwatched directory; no other change causes an event at all.
+    assert_eq!(before, after, "a thread was woken");
     watching.stop().exit(0);
 }
 
-/// How often the threads of a process have gone to sleep, once that number stays. The first of
-/// notify's is left out: it hears of the folders above the root, in which other tests are at work.
+/// Returns the number of sleeps of each thread of a process, once these numbers are stable. The first notify
+/// thread is left out: it watches the folders above the root, in which other tests work.
 fn settled(pid: u32) -> BTreeMap<String, u64> {
     let now = || {
         let tasks = fs::read_dir(format!("/proc/{pid}/task")).unwrap().flatten();
@@ -943,17 +944,17 @@ fn settled(pid: u32) -> BTreeMap<String, u64> {
         };
         let mut threads: BTreeMap<String, u64> = tasks.filter_map(sleeps).collect();
         let first = threads.keys().find(|name| name.starts_with("notify"));
-        let first = first.expect("a thread of notify's").clone();
+        let first = first.expect("a notify thread").clone();
         threads.remove(&first);
         threads
     };
     let end = Instant::now() + DEADLINE;
     let mut last = (now(), Instant::now());
-    // Longer than everything that comes by itself after something has happened.
+    // Longer than any delayed work after an event.
     while last.1.elapsed() < Duration::from_secs(2) {
         std::thread::sleep(Duration::from_millis(20));
         let now = now();
-        assert!(Instant::now() < end, "it never sleeps: {now:?}");
+        assert!(Instant::now() < end, "its threads never rest: {now:?}");
         if now != last.0 {
             last = (now, Instant::now());
         }
@@ -978,7 +979,7 @@ fn umount(on: &Path, lazily: bool) {
     assert!(command.arg(on).run_to_end().unwrap().success());
 }
 
-/// What lies under a mount is not at the root's path: it is left alone until it is again.
+/// Files under a mount are not at the root's path: they are ignored until the mount is removed.
 #[test]
 fn a_root_that_is_mounted_over_and_unmounted() {
     in_own_process(&[RunAs::OwnMounts], || {
@@ -1000,7 +1001,7 @@ fn a_root_that_is_mounted_over_and_unmounted() {
             let about = watching
                 .events()
                 .about(&format!("under-{lazily}.4194304.tmp"));
-            assert_eq!(about, [""; 0], "it is not there to be seen");
+            assert_eq!(about, [""; 0], "a covered temp was reported");
             let open = fs::File::create(sandbox.path("way/in/open")).unwrap();
             let since = Instant::now();
             if !lazily {
@@ -1012,7 +1013,7 @@ fn a_root_that_is_mounted_over_and_unmounted() {
             slowest = slowest.max(since.elapsed());
             taken(&mut watching, &sandbox, &under);
         }
-        // A folder on the way to it.
+        // A folder on the path to it.
         sandbox.write("way/in/under-way.4194304.tmp", "");
         let since = Instant::now();
         mount("tmpfs", &sandbox.path("way"));
@@ -1031,8 +1032,8 @@ fn a_root_that_is_mounted_over_and_unmounted() {
     });
 }
 
-/// A folder on the way to the root whose file system went and came back before anybody looked: it is
-/// the same in all that can be seen of it, but its watch ended with the mount.
+/// The file system of a folder on the path to the root was unmounted and mounted again unnoticed: the folder
+/// looks the same, but its watch ended with the mount.
 #[test]
 fn a_parent_that_is_unmounted_and_mounted_again() {
     in_own_process(&[RunAs::OwnMounts], || {
@@ -1054,8 +1055,8 @@ fn a_parent_that_is_unmounted_and_mounted_again() {
         takes(&mut watching, &sandbox, "way/in/a.4194304.tmp");
         fs::remove_dir(&root).unwrap();
         watching.wait_for(root_is("gone"));
-        // What follows from its going has been done then: only the watch on its parent tells of what
-        // comes.
+        // By then the consequences of its removal are done: only the watch on its parent reports what is
+        // created later.
         watching.wait_for_sentinel_in(&sandbox, "other");
         fs::create_dir(&root).unwrap();
         takes(&mut watching, &sandbox, "way/in/b.4194304.tmp");
@@ -1064,7 +1065,7 @@ fn a_parent_that_is_unmounted_and_mounted_again() {
     });
 }
 
-/// A small disk, always the same device, until this is dropped.
+/// A small disk, always on the same device, until this is dropped.
 struct Loop(String);
 
 impl Loop {
@@ -1092,7 +1093,7 @@ impl Loop {
 
 impl Drop for Loop {
     fn drop(&mut self) {
-        // Where it is still mounted it goes with the mount, and that with this process.
+        // If it is still mounted, it is detached with the mount, which ends with this process.
         let _ = Command::new("losetup")
             .arg("--detach")
             .arg(&self.0)
@@ -1100,7 +1101,7 @@ impl Drop for Loop {
     }
 }
 
-/// Below a root another mount is not entered; when it goes, what was under it is heard of again.
+/// Another mount below a root is not entered; when it is removed, the files under it are watched again.
 #[test]
 fn a_directory_below_that_is_mounted_over() {
     in_own_process(&[RunAs::OwnMounts], || {
@@ -1120,9 +1121,9 @@ fn a_directory_below_that_is_mounted_over() {
         umount(&sub, false);
         taken(&mut watching, &sandbox, "sub/deep/under.4194304.tmp");
         takes(&mut watching, &sandbox, "sub/deep/a.4194304.tmp");
-        // It was mounted over when the watch began.
+        // A mount covered it when the watch began.
         umount(&space, false);
-        // Its watch stands within the moment; until then a temp is found by the scan after it.
+        // Its watch is set shortly after; until then a scan finds a new temp.
         takes(&mut watching, &sandbox, "with space/b.4194304.tmp");
         let (outside, root) = (sandbox.base().join("outside"), sandbox.root());
         fs::create_dir(&outside).unwrap();
@@ -1135,7 +1136,7 @@ fn a_directory_below_that_is_mounted_over() {
     });
 }
 
-/// A mount that has nothing to do with any root is looked at and forgotten.
+/// A mount outside every root is checked and ignored.
 #[test]
 fn a_mount_elsewhere_is_no_news() {
     in_own_process(&[RunAs::OwnMounts], || {

@@ -1,4 +1,4 @@
-//! Names: what they do to terminals, what they say of a writer, and what is no file at all.
+//! Names: their effect on terminals, the writers and targets in them, and names of things that are not files.
 
 use std::ffi::OsString;
 use std::fs;
@@ -14,7 +14,7 @@ use crate::sandbox::{CommandResult, Sandbox, StartChild, dead_pid, fifo, name};
 const SHORT: [&str; 2] = ["--grace", "100ms"];
 const OLD: Duration = Duration::from_millis(150);
 
-/// Names that would do something to whoever prints them, or to who takes them for something else.
+/// Names that would affect a terminal, or a program that misreads them.
 fn names() -> Vec<OsString> {
     let mut names: Vec<OsString> = [
         "new\nline",
@@ -40,9 +40,9 @@ fn names() -> Vec<OsString> {
     ]
     .map(OsString::from)
     .to_vec();
-    // The longest that a name can be, with its suffix.
+    // The longest possible name, with its suffix.
     names.push("x".repeat(251).into());
-    // APFS takes no name that is not UTF-8.
+    // APFS accepts no name that is not UTF-8.
     #[cfg(target_os = "linux")]
     for name in [
         &b"caf\xe9"[..],
@@ -61,7 +61,7 @@ fn temp(target: &OsString) -> OsString {
     temp
 }
 
-/// Nothing in it moves a cursor, hides text or turns it around.
+/// Asserts that no character moves a cursor, hides text or reverses it.
 #[track_caller]
 fn is_harmless(text: &str) {
     let harmful = |c: &char| {
@@ -93,7 +93,7 @@ fn every_name_is_taken_and_none_is_printed_raw() {
     let scan = sandbox.scan(SHORT).exit(0).stdout_json();
     assert_eq!(scan["total"]["orphans"], count);
     for stored in scan["temps"].as_array().unwrap() {
-        // The path alone, or its bytes, leads to the file.
+        // The path itself, or its bytes, lead to the file.
         let path: OsString = match stored.get("path_b64") {
             Some(bytes) => crate::sandbox::name_from_bytes(&crate::contract::decode_base64(
                 bytes.as_str().unwrap(),
@@ -120,7 +120,7 @@ fn every_name_is_taken_and_none_is_printed_raw() {
             .exit(0),
     );
     assert!(dry.stdout.lines().count() > count);
-    // One half by a person's sweep, the other by a program's.
+    // One half is swept with human output, the other with JSON.
     let (first, second) = names.split_at(count / 2);
     for target in second {
         fs::rename(
@@ -158,7 +158,7 @@ fn every_name_is_taken_and_none_is_printed_raw() {
     assert_eq!(history.0.len(), count);
 }
 
-/// Quarantined, listed, brought back, purged: by whatever name.
+/// Files of every name can be quarantined, listed, restored and purged.
 #[test]
 fn every_name_can_be_quarantined_and_restored() {
     let sandbox = Sandbox::new();
@@ -195,9 +195,9 @@ fn a_watcher_prints_no_name_raw() {
     let names = names();
     let mut seen = String::new();
     let mut round = 0;
-    // Its watch may not stand yet: then it is the first scan that finds them.
+    // Its watch may not be set yet: then the first scan finds them.
     for target in &names {
-        // The longest has room for no more.
+        // The longest name leaves no more room.
         let length = target.len().min(243);
         let mut random = crate::sandbox::name_from_bytes(&target.as_encoded_bytes()[..length]);
         random.push(".4194304");
@@ -219,7 +219,7 @@ fn a_watcher_prints_no_name_raw() {
     assert_eq!(sandbox.listing(), [""; 0]);
 }
 
-/// Names in complaints are escaped as well.
+/// Names in error messages are escaped too.
 #[test]
 fn complaints_print_no_name_raw() {
     let sandbox = Sandbox::new().file("../\x1b[2Jfile", "");
@@ -244,13 +244,13 @@ fn complaints_print_no_name_raw() {
     }
 }
 
-/// Devices that do nothing: /dev/null, and a loop device that is not there.
-// Linux only: the numbers are Linux'.
+/// Creates devices that do nothing: /dev/null, and a loop device that does not exist.
+// Linux only: the device numbers are those of Linux.
 #[cfg(target_os = "linux")]
 fn devices(sandbox: &Sandbox) -> Vec<&'static str> {
     use rustix::fs::{CWD, FileType, Mode, makedev, mknodat};
     if !is_root() {
-        eprintln!("not root: without devices");
+        eprintln!("not root: no devices");
         return Vec::new();
     }
     let mode = Mode::from_raw_mode(0o600);
@@ -280,7 +280,7 @@ fn devices(_: &Sandbox) -> Vec<&'static str> {
     Vec::new()
 }
 
-/// Whatever is called `x.tmp` and is no regular file is not even opened.
+/// A name that matches `*.tmp` but is no regular file is not even opened.
 #[test]
 fn what_is_no_regular_file_is_untouched() {
     Sandbox::for_each_user(|sandbox| {
@@ -321,7 +321,7 @@ fn what_is_no_regular_file_is_untouched() {
         assert_eq!(sandbox.snapshot(), before);
         sandbox.sweep(SHORT.iter().chain(&["-r"])).exit(0);
         let mut watching = sandbox.watch(["--grace", "200ms", "-r"]).ready();
-        // While it watches, too.
+        // The same while it watches.
         fifo(&sandbox.path("later.tmp"));
         symlink("../outside", sandbox.path("later-link.tmp")).unwrap();
         sandbox.make_dir("later-dir.tmp");
@@ -356,13 +356,13 @@ fn what_is_no_regular_file_is_untouched() {
     });
 }
 
-/// What the digits in a name mean, and to whom.
+/// The meaning of the digits in a name, for each grammar.
 #[test]
 fn pids_and_targets() {
     const UUID: &str = "1b4e28ba-2fa1-11d2-883f-0016d3cca427";
     let (live, dead) = (std::process::id(), dead_pid());
     for (temp, content, said, target, pid) in [
-        // The pid stands where the grammar says so, and somebody lives there.
+        // The pid is where the grammar expects it, and that process is running.
         (
             format!("a.{live}.{UUID}.tmp"),
             "x",
@@ -392,7 +392,7 @@ fn pids_and_targets() {
             None,
         ),
         (format!("a.{live}.tmp"), "", "kept writer-alive", None, None),
-        // Nobody lives there any more.
+        // That process has ended.
         (
             format!("a.{dead}.{UUID}.tmp"),
             "x",
@@ -414,7 +414,7 @@ fn pids_and_targets() {
             Some("a".to_owned()),
             None,
         ),
-        // A leading dot may be the target's own.
+        // A leading dot may belong to the target.
         (
             format!(".hidden.{UUID}.tmp"),
             "x",
@@ -467,7 +467,7 @@ fn pids_and_targets() {
             Some("report.0123".to_owned()),
             None,
         ),
-        // No pid at all.
+        // No pid.
         (
             "a.tmp".to_owned(),
             "x",
@@ -509,10 +509,10 @@ fn pids_and_targets() {
     }
 }
 
-/// `report.2024.tmp` beside `report`: it may well be the new `report.2024`.
+/// `report.2024.tmp` beside `report` may be the new `report.2024`.
 #[test]
 fn a_year_is_no_reason_to_delete() {
-    // Any of these may be a process on this machine just now: then the temp is kept for that.
+    // Each of these may be the pid of a running process: then the temp is kept for that reason.
     for year in ["1987", "1999", "2024", "2055"] {
         let temp = format!("report.{year}.tmp");
         let sandbox = Sandbox::new()
@@ -526,10 +526,10 @@ fn a_year_is_no_reason_to_delete() {
             said => return assert_eq!(said, ["quarantined"]),
         }
     }
-    panic!("processes of all of these years live");
+    panic!("a process is running for each of these years");
 }
 
-/// A zombie writes nothing any more.
+/// A zombie writes nothing.
 #[test]
 fn a_writer_that_nobody_has_waited_for_is_gone() {
     let sandbox = Sandbox::new().file("a", "whole, to the last byte of it");
@@ -547,7 +547,7 @@ fn a_writer_that_nobody_has_waited_for_is_gone() {
     watching.stop().exit(0);
 }
 
-/// What `*.tmp` covers and must not take, unless it is named.
+/// Names that `*.tmp` matches but must not take unless they are given explicitly.
 #[test]
 fn names_that_are_left_alone() {
     let left = [
@@ -590,7 +590,7 @@ fn names_that_are_left_alone() {
     for name in left.iter().chain(&["2.tmp"]) {
         assert!(sandbox.has(name), "{name}");
     }
-    // Named, they are temps like others.
+    // Given explicitly, they are temps like any other.
     let scan = sandbox
         .scan(SHORT.iter().chain(&["--name", "[0-9]*.tmp"]))
         .exit(0)
@@ -609,12 +609,12 @@ fn names_replace_the_default() {
         .iter()
         .chain(&["--name", "*.part", "--name", "*.partly"]);
     let events = sandbox.sweep(args).exit(0).events();
-    // Nothing tells what they are: they are moved.
+    // Their kind is unknown, so they are moved.
     assert_eq!(events.names("quarantined"), ["b.part", "c.partly"]);
     assert_eq!(sandbox.listing(), [".orphand", "a.tmp"]);
 }
 
-/// Named grammars are off until a rule turns them on.
+/// The grammars of named writers are off until a rule enables them.
 #[test]
 fn writers_on_wish() {
     let (live, dead) = (std::process::id(), dead_pid());

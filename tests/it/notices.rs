@@ -1,5 +1,5 @@
-//! What people are told of what orphand does not do: directories that it does not enter, cannot read or cannot
-//! prove anything in, and questions that were not answered.
+//! Reports about things that orphand does not do: directories that it does not enter, cannot read or cannot
+//! prove anything in, and questions without an answer.
 
 use std::fs;
 use std::io::Write;
@@ -115,7 +115,7 @@ fn a_question_without_a_yes_ends_in_words() {
     }
 }
 
-/// A file that lists no directory has no mistake: both say so.
+/// A file that lists no directory is valid: both commands say so.
 #[test]
 fn config_check_and_watch_agree_on_a_file_that_lists_nothing() {
     let sandbox = Sandbox::new().file(

@@ -1,5 +1,5 @@
-//! What has lain in the quarantine for too long is dropped, under the same proof as any other
-//! removal: some of it is there *because* nobody could prove that it is unused.
+//! Files that have been in the quarantine for too long are dropped, under the same proof as any other
+//! removal: some of them are there *because* nothing could prove that they are unused.
 
 use std::fs::{self, File};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
@@ -22,7 +22,7 @@ use orphand::reap::{Outcome, Reaper};
 use crate::fixture::*;
 use crate::intercept::{self, Call, CallResponse, PendingCall};
 
-/// No shorter than [`OLD`].
+/// Not shorter than [`TEMP_CONTENT`].
 const LATER: &[u8] = b"what a later writer wrote, and died";
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 const NO_LIMITS: Limits = Limits {
@@ -30,15 +30,15 @@ const NO_LIMITS: Limits = Limits {
     percent: 0,
     min_free: 0,
 };
-/// Everything is older.
+/// An age limit that every file has passed.
 const AT_ONCE: Duration = Duration::from_nanos(1);
 
-/// A stage on which the temp lies in the quarantine, and where.
+/// Returns a fixture whose temp is in the quarantine, and its path there.
 fn stored() -> (Fixture, PathBuf) {
     stored_after(|_| {})
 }
 
-/// The same, after something else is done.
+/// Does the same, and calls `act` before the move.
 fn stored_after(act: impl FnOnce(&Fixture)) -> (Fixture, PathBuf) {
     let fixture = Fixture::new().with_policy(Policy {
         action: Action::Quarantine,
@@ -55,11 +55,11 @@ fn stored_after(act: impl FnOnce(&Fixture)) -> (Fixture, PathBuf) {
         sec: meta.ctime(),
         nsec: meta.ctime_nsec() as u32,
     };
-    wait_until("it is older than nothing", || clock::wall() > since);
+    wait_until("the clock has passed its change time", || clock::wall() > since);
     (fixture, at)
 }
 
-/// Stores another file beside the one at `at`, which is older then.
+/// Stores another file beside the one at `at`, newer than it.
 fn store_beside(at: &Path, name: &str, bytes: &[u8]) -> PathBuf {
     let file = at.with_file_name(name);
     let changed = |file: &Path| {
@@ -107,7 +107,7 @@ fn what_is_unused_and_not_the_only_copy_goes() {
             ("not overdue", DAY, |_, _| None, false),
             ("open", AT_ONCE, |_, at| File::open(at).ok(), false),
             (
-                "its target is gone",
+                "its target is missing",
                 AT_ONCE,
                 |fixture, _| fs::remove_file(&fixture.target).map(|()| None).unwrap(),
                 false,
@@ -149,7 +149,8 @@ fn what_is_unused_and_not_the_only_copy_goes() {
     });
 }
 
-/// A program that has lost its file makes another one: that says nothing of the copy that was moved before.
+/// A program that has lost its file creates another one, which says nothing about the copy that was moved
+/// before.
 #[test]
 fn a_target_that_came_after_the_move_frees_no_copy() {
     in_own_process(ALL_USERS, || {
@@ -174,7 +175,8 @@ fn a_target_that_came_after_the_move_frees_no_copy() {
     });
 }
 
-/// Another directory may get the name of the one that a copy was moved from, with files older than the move.
+/// Another directory may get the name of the one that a copy was moved from, and hold files older than the
+/// move.
 #[test]
 fn a_target_in_another_directory_frees_no_copy() {
     in_own_process(ALL_USERS, || {
@@ -189,7 +191,7 @@ fn a_target_in_another_directory_frees_no_copy() {
         fs::rename(other(&fixture), &fixture.dir).unwrap();
         assert!(tend(&fixture, AT_ONCE).is_empty());
         assert_eq!(fs::read(&at).unwrap(), TEMP_CONTENT);
-        // A move from the other one goes to another folder.
+        // A move from the other directory uses another folder.
         let room = Arc::new(Quarantine::open_or_create(&fixture.root.path, None).unwrap());
         let slot = room.place(&Path::new(SUBDIR).join("next.tmp")).unwrap();
         assert_eq!(fs::read_dir(fixture.quarantine()).unwrap().count(), 2);
@@ -203,7 +205,7 @@ fn a_target_in_another_directory_frees_no_copy() {
     });
 }
 
-/// Digits before a uuid are a pid, unless a name stands there that is the target with digits behind it.
+/// Digits before a uuid are a pid, unless a file exists whose name is the target followed by digits.
 #[test]
 fn other_numbers_may_be_other_targets() {
     const OLDER: &str = "page.4000001.00000000-5a6b-4c7d-8e9f-0a1b2c3d4e5f.tmp";
@@ -227,7 +229,7 @@ fn other_numbers_may_be_other_targets() {
     });
 }
 
-/// What is dropped is what was found overdue, and not what lies beside it.
+/// Only the overdue file is dropped, not the one beside it.
 #[test]
 fn the_only_copy_beside_it_stays() {
     const SOLE: &str = "index.json.4f1c2d3e-5a6b-4c7d-8e9f-0a1b2c3d4e5f.tmp";
@@ -241,7 +243,7 @@ fn the_only_copy_beside_it_stays() {
     });
 }
 
-/// Where the directory is gone with the target, its newest copy stays, and only that; if it is one.
+/// If the directory and the target are missing, only the newest copy is kept, if it is a copy.
 #[test]
 fn of_the_copies_for_one_target_the_newest_stays() {
     const NEWER: &str = "sessions.json.00000000-5a6b-4c7d-8e9f-0a1b2c3d4e5f.tmp";
@@ -260,7 +262,7 @@ fn of_the_copies_for_one_target_the_newest_stays() {
             false,
         ),
         (
-            "anybody's",
+            "of another user",
             LATER,
             |newer| std::os::unix::fs::chown(newer, Some(NOBODY), None).unwrap(),
             false,
@@ -268,7 +270,7 @@ fn of_the_copies_for_one_target_the_newest_stays() {
     ];
     in_own_process(ALL_USERS, || {
         for (what, bytes, act, is_copy) in rows {
-            if what == "anybody's" && !rustix::process::geteuid().is_root() {
+            if what == "of another user" && !rustix::process::geteuid().is_root() {
                 report_skipped("only root can give files away");
                 continue;
             }
@@ -293,7 +295,7 @@ fn of_the_copies_for_one_target_the_newest_stays() {
     });
 }
 
-/// What stands under a name without its dot, and copies for that, are no copies of it.
+/// A file with the same name without the dot, and copies of that file, are not copies of the dotted target.
 #[test]
 fn the_only_copy_for_a_dotted_target_stays() {
     const HIDDEN: &str = ".sessions.json.00000000-5a6b-4c7d-8e9f-0a1b2c3d4e5f.tmp";
@@ -310,7 +312,8 @@ fn the_only_copy_for_a_dotted_target_stays() {
     });
 }
 
-/// What makes it dispensable goes while it is being dropped: its target, or its newer copy.
+/// The file that makes a copy dispensable disappears while the copy is being dropped: its target, or its
+/// newer copy.
 #[test]
 fn the_better_copy_goes_just_then() {
     const NEWER: &str = "sessions.json.00000000-5a6b-4c7d-8e9f-0a1b2c3d4e5f.tmp";
@@ -318,7 +321,7 @@ fn the_better_copy_goes_just_then() {
         for (what, has_target, goes) in [
             ("its target", true, true),
             ("its newer copy", false, true),
-            ("its newer copy, which somebody may write to", false, false),
+            ("its newer copy, which a process has open", false, false),
         ] {
             let (fixture, at) = stored();
             let better = match has_target {
@@ -345,8 +348,8 @@ fn the_better_copy_goes_just_then() {
     });
 }
 
-/// Tends the quarantine; `act` is told before each `call` on the file `at` how many there were before. How
-/// many there were in the end. `None`: it is skipped.
+/// Enforces the limits of the quarantine. Before each `call` on the file `at`, `act` receives the number of
+/// such calls so far. Returns the events and the number of calls, or `None` if the test is skipped.
 fn tend_while(
     fixture: &Arc<Fixture>,
     call: Call,
@@ -371,7 +374,7 @@ fn tend_while(
     }
 }
 
-/// Whoever comes between the list and the proof, or under the proof, keeps it.
+/// A process that uses the file between the listing and the proof, or during the proof, keeps it.
 #[test]
 fn somebody_comes_just_then() {
     in_own_process(ALL_USERS, || {
@@ -384,7 +387,7 @@ fn somebody_comes_just_then() {
                 .clone();
             assert!(options.open(at).is_err(), "it waits for our lease");
         };
-        // Before which of the calls of its sort on the stored file.
+        // `number` is the index of the call of this kind on the stored file before which the file is used.
         for (what, call, number, act) in [
             ("touched", Call::StatName, 1, touch),
             ("opened", Call::GetLease, 0, try_it),
@@ -407,7 +410,7 @@ fn somebody_comes_just_then() {
     });
 }
 
-/// Where no proof is known to hold nothing is dropped, until the rule trusts it.
+/// Where nothing can prove that a file is unused, nothing is dropped until the rule trusts the file system.
 #[cfg(target_os = "linux")]
 #[test]
 fn where_nothing_is_proven() {
@@ -416,7 +419,8 @@ fn where_nothing_is_proven() {
         let base = tempfile::tempdir().unwrap();
         let _mounted = Mounted::new("ramfs", base.path(), "ramfs", 0, "");
         let fixture = Fixture::within(tempfile::tempdir_in(base.path()).unwrap());
-        // This file system keeps no births: only the root itself is known to be the directory from before the move.
+        // This file system has no birth times: only the root itself is known to be the same directory as
+        // before the move.
         fs::rename(&fixture.target, fixture.root.path.join(TARGET)).unwrap();
         let room = Arc::new(Quarantine::open_or_create(&fixture.root.path, None).unwrap());
         let slot = room.place(Path::new(TEMP)).unwrap();
@@ -430,7 +434,7 @@ fn where_nothing_is_proven() {
             sec: meta.ctime(),
             nsec: meta.ctime_nsec() as u32,
         };
-        wait_until("it is older than nothing", || clock::wall() > moved);
+        wait_until("the clock has passed its change time", || clock::wall() > moved);
         let events = tend(&fixture, AT_ONCE);
         assert!(events.is_empty(), "{events:?}");
         fixture.assert_only_at(TEMP_CONTENT, &at, "");

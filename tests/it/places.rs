@@ -1,5 +1,5 @@
-//! Places where a deletion would be wrong, or hard: other mounts, layers, protected files, full
-//! disks. All of them are made by Linux means, most of them by root, in mounts of one's own.
+//! Environments in which a deletion would be wrong, or difficult: other mounts, layers, protected files, full
+//! disks. They need Linux, and most of them root and a private mount namespace.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -21,7 +21,7 @@ use tempfile::TempDir;
 use crate::fixture::*;
 use crate::holders::{Holding, UseState};
 
-/// Something that is mounted until this is dropped.
+/// A mount that is removed when this is dropped.
 pub(crate) struct Mounted(PathBuf);
 
 impl Mounted {
@@ -43,7 +43,7 @@ impl Drop for Mounted {
     }
 }
 
-/// A folder to mount something on.
+/// Creates a folder to mount something on.
 fn empty() -> TempDir {
     tempfile::tempdir().unwrap()
 }
@@ -57,7 +57,8 @@ fn stays(fixture: &Fixture, want: Reason, what: &str) {
     assert!(fixture.temp.exists(), "{what}");
 }
 
-/// A mounted file may be older than the temp, and yet have been mounted later: it counts only if it is as large.
+/// A mounted file may be older than the temp although it was mounted later: it counts only if it is at least
+/// as large.
 #[test]
 fn an_older_file_mounted_on_the_target() {
     in_own_process(&[RunAs::OwnMounts], || {
@@ -99,7 +100,7 @@ fn a_file_mounted_on_the_temp() {
         stays(
             &fixture,
             Reason::OtherMount,
-            "the very same file, another mount",
+            "the same file, another mount",
         );
         drop(mounted);
         assert!(matches!(fixture.judge(TEMP), Event::Reaped(_)));
@@ -119,7 +120,7 @@ fn something_is_mounted_on_it_at_any_step() {
             let fixture = Fixture::new();
             let temp = fixture.temp.clone();
             let stunt = AtStep::new(step, move || {
-                // After the claim nothing is there to mount on.
+                // After the claim nothing exists at this path.
                 if temp.exists() {
                     std::mem::forget(Mounted::bind(&temp, &temp));
                 }
@@ -139,7 +140,7 @@ fn something_is_mounted_on_it_at_any_step() {
     });
 }
 
-/// What lies in the directory is out of sight then, and outside of the root.
+/// The mount covers the files in the directory, which are then outside the root.
 #[test]
 fn something_is_mounted_on_its_directory_at_any_step() {
     in_own_process(&[RunAs::OwnMounts], || {
@@ -151,7 +152,7 @@ fn something_is_mounted_on_its_directory_at_any_step() {
             });
             let outcome = fixture.reap(stunt.hook);
             drop(Mounted(fixture.dir.clone()));
-            // After the last check it may go all the same, as when it is moved out of the root.
+            // After the last check it may still be removed, as when it is moved out of the root.
             if !is_after(step, Step::Breathe) {
                 fixture.assert_only_at(
                     TEMP_CONTENT,
@@ -185,9 +186,9 @@ fn other_mounts_below_the_root_are_not_entered() {
             "{events:?}"
         );
         assert!(!fixture.temp.exists());
-        // One of them is seen twice, where it is bound from and where to.
+        // One of them is found twice: at the source of the bind mount and at the mount.
         assert_eq!(fixture.copies(b"not in this root").len(), 3);
-        // Nor by whoever knows its name already.
+        // Nor can they be opened by path.
         for below in ["agent/bound", "agent/tmpfs"] {
             let dir = Dir::open_below(&fixture.root.path, None, Path::new(below));
             assert!(dir.is_err(), "{below}");
@@ -198,7 +199,7 @@ fn other_mounts_below_the_root_are_not_entered() {
 const IMMUTABLE: libc::c_long = 0x10;
 const APPEND_ONLY: libc::c_long = 0x20;
 
-/// What has flags of chattr(1), until this is dropped.
+/// A file with flags of chattr(1) until this is dropped.
 struct Flagged(PathBuf);
 
 impl Flagged {
@@ -215,7 +216,7 @@ impl Drop for Flagged {
 }
 
 fn set_flags(path: &Path, flags: libc::c_long) -> io::Result<()> {
-    // Not waiting for a lease that may be our own.
+    // Does not block on a lease that may be our own.
     let file = File::options()
         .read(true)
         .custom_flags(libc::O_NONBLOCK)
@@ -249,7 +250,7 @@ fn protected_by_its_owner() {
             stays(&fixture, Reason::Protected, name);
             drop(flagged);
 
-            // Protected only after it was looked at.
+            // Protected only after the look.
             for step in Step::ALL {
                 let fixture = Fixture::new();
                 let temp = fixture.temp.clone();
@@ -267,7 +268,7 @@ fn protected_by_its_owner() {
                         &format!("{name} {step:?}: {outcome:?}"),
                     );
                 }
-                // From then on it is leased, and then its name is gone.
+                // After that step the file is leased, and later it has another name.
                 assert_eq!(
                     was,
                     !is_after(step, Step::Prove),
@@ -275,7 +276,7 @@ fn protected_by_its_owner() {
                 );
             }
 
-            // Its directory is: nothing can be claimed in there.
+            // The directory is protected: nothing can be claimed in it.
             let fixture = Fixture::new();
             let _flagged = Flagged::new(&fixture.dir, flags).unwrap();
             let outcome = fixture.reap(AtStep::new(Step::Look, || {}).hook);
@@ -294,7 +295,7 @@ fn protected_by_its_owner() {
     });
 }
 
-/// As an ordinary user in a directory of one's own, with somebody else's file in it.
+/// As an ordinary user in a directory of that user, with a file of another user in it.
 #[test]
 fn owned_by_somebody_else() {
     in_own_process(&[RunAs::CurrentUser], || {
@@ -311,7 +312,7 @@ fn owned_by_somebody_else() {
         ] {
             std::os::unix::fs::chown(path, Some(NOBODY), Some(NOBODY)).unwrap();
         }
-        // SAFETY: a system call on a number; this process is this test's alone.
+        // SAFETY: a system call on a number; this test has its own process.
         assert_eq!(unsafe { libc::setuid(NOBODY) }, 0);
         for mode in [0o600, 0o666] {
             stays(&fixture, Reason::ForeignOwner, &format!("{mode:o}"));
@@ -319,7 +320,7 @@ fn owned_by_somebody_else() {
     });
 }
 
-/// An overlayfs.
+/// A mounted overlayfs.
 struct Overlay {
     _merged: Mounted,
     _lower: Option<Mounted>,
@@ -327,14 +328,14 @@ struct Overlay {
     base: TempDir,
 }
 
-/// What an overlayfs makes of the numbers of its files depends on this.
+/// The arrangement of the layers, which determines the inode numbers that overlayfs reports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Layers {
     /// Both layers on one file system.
     Together,
-    /// On two.
+    /// On two file systems.
     Apart,
-    /// On two, and the numbers say on which.
+    /// On two file systems, and the inode numbers tell which.
     ApartAndNumbered,
 }
 
@@ -345,7 +346,7 @@ impl Overlay {
         Overlay::on(base, layers, how)
     }
 
-    /// With the layers on what is mounted at `base`.
+    /// Creates an overlayfs with its layers on the file system mounted at `base`.
     fn on(base: TempDir, layers: Mounted, how: Layers) -> io::Result<Overlay> {
         let at = |name: &str| base.path().join(name);
         for name in ["lower", "upper", "work", "merged"] {
@@ -382,22 +383,22 @@ impl Overlay {
         Fixture::within(TempDir::new_in(self.layer("merged")).unwrap())
     }
 
-    /// A stage that lies in the lower layer, and the same as it is seen from above.
+    /// Returns a fixture in the lower layer, and the same fixture as seen in the overlay.
     fn stage_below(&self) -> (Fixture, Fixture) {
         let below = Fixture::within(TempDir::new_in(self.layer("lower")).unwrap());
         let above = Fixture::at(self.layer("merged").join(below.home().file_name().unwrap()));
         (below, above)
     }
 
-    /// Where a file of the stage lies in the upper layer.
+    /// Returns the path of a file of the fixture in the upper layer.
     fn upper(&self, path: &Path) -> PathBuf {
         let below = path.strip_prefix(self.layer("merged")).unwrap();
         self.layer("upper").join(below)
     }
 }
 
-/// The walk over the processes is all that shows a mapping here, so it must know the file by the
-/// number that a look gives it, in whichever layer it lies.
+/// Only the process scan finds a mapping here, so it must identify the file by the number that a look
+/// returns, in each layer.
 #[test]
 fn a_walk_knows_a_mapped_file_on_overlayfs() {
     in_own_process(&[RunAs::OwnMounts], || {
@@ -427,8 +428,8 @@ fn a_walk_knows_a_mapped_file_on_overlayfs() {
     });
 }
 
-/// The walk has met the holder of `file`: by the number of its device, or by a number alone, which may be
-/// another file's. Nobody else is named.
+/// Asserts that the process scan has found the holder of `file`: by its device, or by an inode number alone,
+/// which may belong to another file. No other process is named.
 #[track_caller]
 fn is_met(process_scan: &ProcessScan, file: FileId, holding: &Holding, what: &str) {
     let named = process_scan.of(file);
@@ -441,7 +442,7 @@ fn is_met(process_scan: &ProcessScan, file: FileId, holding: &Holding, what: &st
     );
 }
 
-/// On two file systems two files of one directory may have the same number.
+/// On two file systems, two files of one directory may have the same inode number.
 #[test]
 fn two_files_with_one_number_on_overlayfs() {
     in_own_process(&[RunAs::OwnMounts], || {
@@ -450,7 +451,7 @@ fn two_files_with_one_number_on_overlayfs() {
             Err(error) => return report_skipped(&format!("overlayfs: {error}")),
         };
         let (below, fixture) = overlay.stage_below();
-        // A tmpfs gives its numbers out one after the other: one that the upper layer has not had.
+        // A tmpfs assigns its numbers in sequence: use one that the upper layer has not assigned.
         fs::remove_file(&below.temp).unwrap();
         for n in 0..3_000 {
             fs::write(below.outside.join(n.to_string()), "").unwrap();
@@ -468,7 +469,7 @@ fn two_files_with_one_number_on_overlayfs() {
             id(name).ino == lower.ino
         });
         let Some(upper) = upper else {
-            return report_skipped("no two files with one number came about");
+            return report_skipped("no two files with one inode number were created");
         };
         assert_ne!(id(&upper).dev, lower.dev);
         let holding = Holding::new(UseState::Map, &fixture.temp);
@@ -485,15 +486,15 @@ fn two_files_with_one_number_on_overlayfs() {
     });
 }
 
-/// A file that somebody has mapped without a descriptor, or uses through a layer, is not seen by
-/// the lease here. It is never deleted: either the walk over the processes sees it, or the walk
-/// is known not to see everything.
+/// A file that a process has mapped without a descriptor, or uses through a layer, is invisible to the lease
+/// here. It is never deleted: either the process scan finds the process, or the scan is known to be
+/// incomplete.
 #[test]
 fn mapped_on_overlayfs() {
     const HOME: &str = "ORPHAND_TEST_HOME";
     in_own_process(&[RunAs::OwnMounts], || {
         if let Some(home) = std::env::var_os(HOME) {
-            // In a pid namespace nothing is seen, and nothing is proven.
+            // In a pid namespace other processes are invisible, and nothing is proven.
             let fixture = Fixture::at(home.into());
             let event = fixture.judge(TEMP);
             let moved = |event: &Event| {
@@ -564,7 +565,7 @@ fn mapped_on_overlayfs() {
             assert!(kept, "{how:?}: {event:?}");
             drop(holding);
         }
-        // Neither held nor mapped: it goes, or is moved where not every process can be examined.
+        // Neither held nor mapped: it is removed, or moved if not every process can be examined.
         let fixture = overlay.fixture();
         let event = fixture.judge(TEMP);
         let gone = matches!(event, Event::Reaped(_) | Event::Quarantined { .. });
@@ -586,8 +587,8 @@ fn mapped_on_overlayfs() {
     });
 }
 
-/// Hides the processes that not even root may look into here, such as the first one of a container:
-/// to a walk they have ended. For who is alone with the mounts.
+/// Hides the processes that not even root may examine here, such as the first one of a container: the scan
+/// takes them for ended ones. The test must have its own mount namespace.
 fn without_those_that_nobody_may_examine() -> Vec<Mounted> {
     let processes = fs::read_dir("/proc").unwrap().map(|e| e.unwrap().path());
     let closed = |process: &PathBuf| {
@@ -604,17 +605,17 @@ fn without_those_that_nobody_may_examine() -> Vec<Mounted> {
         .collect()
 }
 
-/// Says that this is why the temp has not gone, if it is.
+/// Reports the test as skipped because not every process can be examined; panics if that is not the reason.
 #[track_caller]
 fn not_examined(fixture: &Fixture) {
     let temp = fixture.candidate(Verdict::Reap);
     let file = FileId::from(&temp.temp_info.expected.unwrap());
     let seen = evidence::scan_processes(&[file], LeaseCoverage::OpensOnly).proves_unmapped(file);
-    assert!(!seen, "every process is seen, and it came to nothing");
+    assert!(!seen, "every process was examined, and the temp was kept");
     report_skipped("not every process can be examined");
 }
 
-/// The lease sees no mapping here, so every process is asked, before the claim and after it.
+/// A lease does not cover mappings here, so every process is examined before the claim and after it.
 #[test]
 fn a_walk_before_the_claim_and_one_after_it() {
     in_own_process(&[RunAs::OwnMounts], || {
@@ -623,8 +624,8 @@ fn a_walk_before_the_claim_and_one_after_it() {
             Err(error) => return report_skipped(&format!("overlayfs: {error}")),
         };
         let _hidden = without_those_that_nobody_may_examine();
-        // A walk is incomplete while processes come faster than it goes: then it proves nothing, and
-        // what was claimed on the word of the one before is put back.
+        // A scan is incomplete while processes start faster than it proceeds. Then it proves nothing, and a
+        // temp that was claimed after the first scan is put back.
         let proven = |hook: &dyn Fn(&Fixture) -> Hook, wanted: fn(&Outcome) -> bool| {
             let end = Instant::now() + TIMEOUT;
             while Instant::now() < end {
@@ -670,7 +671,7 @@ fn a_walk_before_the_claim_and_one_after_it() {
     });
 }
 
-/// A claim copies a file of a lower layer up: its number may be another then, and its birth is.
+/// A claim copies a file of a lower layer up: its inode number may change, and its birth time does.
 #[test]
 fn in_a_lower_layer() {
     in_own_process(&[RunAs::OwnMounts], || {
@@ -680,7 +681,7 @@ fn in_a_lower_layer() {
                 Err(error) => return report_skipped(&format!("overlayfs, {how:?}: {error}")),
             };
             let (below, fixture) = overlay.stage_below();
-            // It may take two tries: after the first it lies in the upper layer.
+            // It may take two tries: after the first, the file is in the upper layer.
             let mut events = Vec::new();
             while fixture.temp.exists() {
                 assert!(events.len() < 3, "{how:?}: {events:?}");
@@ -689,14 +690,14 @@ fn in_a_lower_layer() {
             let last = events.last();
             let gone = matches!(last, Some(Event::Reaped(_) | Event::Quarantined { .. }));
             assert!(gone, "{how:?}: {events:?}");
-            below.assert_only_at(TEMP_CONTENT, &below.temp, "the lower layer is as it was");
+            below.assert_only_at(TEMP_CONTENT, &below.temp, "the lower layer is unchanged");
             fixture.assert_only_at(TARGET_CONTENT, &fixture.target, "");
             fixture.assert_no_leftovers("");
         }
     });
 }
 
-/// An ext4 of 4 MiB, mounted on a folder of its own.
+/// Mounts an ext4 of 4 MiB on a folder of its own.
 fn small_disk() -> Result<(TempDir, Mounted), String> {
     let (base, on) = (empty(), empty());
     let image = base.path().join("image");
@@ -718,7 +719,7 @@ fn small_disk() -> Result<(TempDir, Mounted), String> {
     Ok((on, mounted))
 }
 
-/// A small ext4 without room for one more block, in which a claim finds no room for its name.
+/// A small ext4 without a free block, in which a claim finds no room for its name.
 #[test]
 fn no_room_for_a_claim() {
     in_own_process(&[RunAs::OwnMounts], || {
@@ -730,7 +731,7 @@ fn no_room_for_a_claim() {
                 "replaced just then",
                 false,
                 Some((Step::Claim, |temp| {
-                    // There is room for no new file: one that was there takes its name.
+                    // There is no room for a new file: an existing one takes its name.
                     fs::rename(temp.with_file_name("spare"), temp).unwrap();
                 })),
             ),
@@ -738,7 +739,7 @@ fn no_room_for_a_claim() {
                 "opened just then",
                 false,
                 Some((Step::Claim, |temp| {
-                    // It waits for our lease, and goes on when that is let go.
+                    // It waits for our lease, and continues when the lease is released.
                     let (path, ino) = (temp.to_owned(), fs::metadata(temp).unwrap().ino());
                     let opener = std::thread::spawn(move || std::mem::forget(File::open(path)));
                     wait_until("it waits", || opener.is_finished() || waits_for_lease(ino));
@@ -774,7 +775,7 @@ fn no_room_for_a_claim() {
                         .into_iter()
                         .skip_while(|step| *step != Step::Claim);
                     let unclaimed = [Step::Claim, Step::Compare, Step::ProveAgain, Step::Unlink];
-                    assert!(after.eq(unclaimed), "it found no room");
+                    assert!(after.eq(unclaimed), "wrong steps for a full disk");
                     assert!(!fixture.temp.exists());
                     fixture.assert_only_at(TARGET_CONTENT, &fixture.target, "");
                 }
@@ -805,8 +806,8 @@ fn no_room_for_a_claim() {
     });
 }
 
-/// Only the walk behind the claim would see who has mapped it since the one before it, and on a full
-/// disk there is no claim: then it stays, though it might have made room.
+/// Only the scan after the claim would find a process that has mapped the file since the first scan, and on a
+/// full disk there is no claim: the temp is kept, although its removal might have made room.
 #[test]
 fn no_room_for_a_claim_on_overlayfs() {
     in_own_process(&[RunAs::OwnMounts], || {
@@ -824,7 +825,7 @@ fn no_room_for_a_claim_on_overlayfs() {
         let (outcome, _mapping) = loop {
             let mapping = Arc::new(Mutex::new(None));
             let (later, temp) = (Arc::clone(&mapping), fixture.temp.clone());
-            // After the first walk, and before the lease that would see who opens it.
+            // After the first scan, and before the lease that would detect a process that opens the file.
             let stunt = AtStep::new(Step::Look, move || {
                 *later.lock().unwrap() = Some(Holding::new(UseState::Map, &temp));
             });
@@ -850,12 +851,12 @@ fn no_room_for_a_claim_on_overlayfs() {
     });
 }
 
-/// Takes every free block, and then every gap in the directory that would hold a claim's name.
+/// Fills every free block, and then every gap in the directory that would hold a claim's name.
 fn fill(dir: &Path) {
     let mut ballast = File::create(dir.join("ballast")).unwrap();
     for size in [1 << 16, 1 << 10, 1] {
         while ballast.write_all(&vec![b'x'; size]).is_ok() {}
-        // What was kept back until it was known where the blocks lie is free from here on.
+        // Blocks that were reserved for delayed allocation are free after this.
         ballast.sync_all().unwrap();
     }
     let length = TEMP.len() + ".orphand-0123456789abcdef-".len();
@@ -871,7 +872,7 @@ fn fill(dir: &Path) {
     }
 }
 
-/// No inode is free: a claim needs none, a quarantine would.
+/// Without a free inode a claim is possible, but a quarantine is not.
 #[test]
 fn no_inode_for_a_quarantine() {
     in_own_process(&[RunAs::OwnMounts], || {
@@ -905,7 +906,7 @@ fn no_inode_for_a_quarantine() {
     });
 }
 
-/// A quarantine would be no place of the root's own.
+/// A mounted quarantine would not belong to the root.
 #[test]
 fn a_quarantine_that_is_a_mount() {
     in_own_process(&[RunAs::OwnMounts], || {
@@ -919,7 +920,7 @@ fn a_quarantine_that_is_a_mount() {
                 false => Mounted::bind(&elsewhere, &fixture.quarantine()),
             };
             fs::set_permissions(fixture.quarantine(), fs::Permissions::from_mode(0o700)).unwrap();
-            stays(&fixture, Reason::NoQuarantine, "as a look finds");
+            stays(&fixture, Reason::NoQuarantine, "as a look sees it");
             let outcome = fixture.reap(AtStep::new(Step::Look, || {}).hook);
             let kept = matches!(outcome, Outcome::Kept(Reason::NoQuarantine));
             assert!(kept, "{outcome:?}");
@@ -929,7 +930,7 @@ fn a_quarantine_that_is_a_mount() {
     });
 }
 
-/// Where no proof is known to hold: ramfs has leases like any other, and nobody has measured them.
+/// An untested file system: ramfs has leases like any other, but they are not known to prove anything.
 #[test]
 fn a_file_system_that_nobody_has_tried() {
     in_own_process(&[RunAs::OwnMounts], || {
@@ -937,7 +938,7 @@ fn a_file_system_that_nobody_has_tried() {
         let _mounted = Mounted::new("ramfs", base.path(), "ramfs", 0, "");
         let fixture = Fixture::within(TempDir::new_in(base.path()).unwrap());
         stays(&fixture, Reason::NetworkFs, "ramfs");
-        // Whoever comes with a verdict of their own is asked again.
+        // A verdict from elsewhere is judged again.
         let outcome = fixture.reap_as(&Reaper::new(), Verdict::Reap);
         assert!(
             matches!(outcome, Outcome::Kept(Reason::NetworkFs)),
@@ -945,7 +946,7 @@ fn a_file_system_that_nobody_has_tried() {
         );
         fixture.assert_only_at(TEMP_CONTENT, &fixture.temp, "");
 
-        // Who knows that it holds there says so in the rule. What is held stays.
+        // A rule may trust the file system. A temp in use is kept.
         let fixture = fixture.with_policy(Policy {
             trusted_file_systems: vec!["ramfs".to_owned()],
             ..Fixture::policy()

@@ -1,9 +1,8 @@
-//! A place of its own for each test, and the processes that live in it.
+//! A private directory for each test, and the processes that run in it.
 //!
-//! A sandbox is a directory with a root to watch and everything that orphand may want from its
-//! environment: a home, and folders for state, configuration and locks. Programs run in it with
-//! nothing else in their environment, as the sandbox's user, under a deadline, and not longer than
-//! the test.
+//! A sandbox is a directory with a root to watch and everything that orphand needs from its environment: a
+//! home, and folders for state, configuration and locks. Programs run in it as the sandbox's user, with no
+//! other environment variables, under a deadline, and no longer than the test.
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
@@ -27,22 +26,23 @@ use tempfile::TempDir;
 
 use crate::contract;
 
-/// How long anything may take that is waited for. Generous: it is only there so that a test that
-/// waits for what never comes ends and says so.
+/// The longest time to wait for anything. It is generous: it only makes a test fail with a message instead of
+/// hanging.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(180);
 
-/// An ordinary user that every system has, and that owns nothing.
+/// The uid of an ordinary user that every system has and that owns no file.
 pub(crate) const NOBODY: u32 = 65_534;
 
-/// The most memory that a process of ours may ever have had, bytes. A debug build: the code alone
-/// is most of it.
+/// The highest allowed peak memory of one of our processes, in bytes. Most of it is the code of a debug
+/// build.
 pub(crate) const MAX_MEMORY: u64 = 48 << 20;
 
-/// The most descriptors that a process of ours may have open: a reaping batch is the most that it
-/// ever needs, and launchd gives no more than this by default.
+/// The most descriptors that one of our processes may have open. A reaping batch needs the most, and
+/// launchd's default limit is no higher.
 pub(crate) const MAX_DESCRIPTORS: u64 = 256;
 
-/// Memory is watched by a sanitizer, which takes a lot of its own and must be the first library.
+/// Reports whether the tests run under a sanitizer, which needs much memory itself and must be the first
+/// library.
 pub(crate) fn is_sanitized() -> bool {
     std::env::var_os("ASAN_OPTIONS").is_some()
 }
@@ -51,7 +51,7 @@ pub(crate) fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }
 
-/// A directory of its own, and whose.
+/// The directory of a test, and its user.
 pub(crate) struct Sandbox {
     base: PathBuf,
     user: Option<u32>,
@@ -64,7 +64,7 @@ pub(crate) struct Sandbox {
     _dir: TempDir,
 }
 
-/// Limits this process, with system calls alone: it may be called between fork and exec.
+/// Sets a limit of this process. Makes only system calls, so it may be called between fork and exec.
 fn limit(resource: Resource, most: u64) -> std::io::Result<()> {
     let most = Rlimit {
         current: Some(most),
@@ -73,21 +73,22 @@ fn limit(resource: Resource, most: u64) -> std::io::Result<()> {
     Ok(setrlimit(resource, most)?)
 }
 
-/// Held by whoever has a file open that orphand may look at; alone by whoever starts a program. Until that
-/// has begun it has all descriptors of this process, and orphand would see a holder.
+/// Held for reading while a file is open that orphand may look at, and for writing while a program starts.
+/// Between fork and exec the child has all descriptors of this process, and orphand would see it as a holder.
 static START_LOCK: RwLock<()> = RwLock::new(());
 
-/// How the tests start programs.
+/// Starts programs without passing them files that other tests have open. No method may have the name of one
+/// of [`Command`]'s own methods: a call would reach that one instead.
 pub(crate) trait StartChild {
-    /// Starts it; it has begun when this returns.
+    /// Starts the program, which has passed exec when this returns.
     fn start_child(&mut self) -> std::io::Result<Child>;
 
-    /// Waits for its end.
+    /// Runs the program to its end.
     fn run_to_end(&mut self) -> std::io::Result<ExitStatus> {
         self.start_child()?.wait()
     }
 
-    /// Waits for its end, and reads all it says.
+    /// Runs the program to its end and reads its output.
     fn collect_output(&mut self) -> std::io::Result<Output>;
 }
 
@@ -103,37 +104,37 @@ impl StartChild for Command {
     }
 }
 
-/// Writes a file that no program which starts meanwhile has open.
+/// Writes a file. No program that starts at the same time has it open.
 pub(crate) fn write(path: &Path, content: impl AsRef<[u8]>) {
     let _nobody_starts = START_LOCK.read().unwrap_or_else(PoisonError::into_inner);
     fs::write(path, content).unwrap();
 }
 
 impl Sandbox {
-    /// A sandbox of the user who runs the tests.
+    /// Creates a sandbox of the user who runs the tests.
     pub(crate) fn new() -> Sandbox {
         Sandbox::for_user(None)
     }
 
-    /// A sandbox of an ordinary user, whoever runs the tests.
+    /// Creates a sandbox of an ordinary user, even if the tests run as root.
     pub(crate) fn ordinary() -> Sandbox {
         Sandbox::for_user(is_root().then_some(NOBODY))
     }
 
-    /// Does the same for every user that there can be: whoever runs the tests and, if that is
-    /// root, an ordinary one.
+    /// Runs `test` for each kind of user: the one who runs the tests and, if that is root, an ordinary one.
     pub(crate) fn for_each_user(test: impl Fn(Sandbox)) {
         test(Sandbox::new());
         match is_root() {
             true => test(Sandbox::ordinary()),
             false => eprintln!(
-                "not root: tried as uid {} only",
+                "not root: runs only as uid {}",
                 rustix::process::geteuid().as_raw()
             ),
         }
     }
 
-    /// A sandbox of an ordinary user where writing is fastest: in memory, where there is such a place.
+    /// Creates a sandbox of an ordinary user in memory, where writing is fastest, if there is such a file
+    /// system.
     pub(crate) fn in_memory() -> Sandbox {
         let memory = PathBuf::from("/dev/shm");
         let place = if memory.is_dir() {
@@ -144,13 +145,13 @@ impl Sandbox {
         Sandbox::for_user_in(is_root().then_some(NOBODY), &place)
     }
 
-    /// A sandbox of a user who has nothing else, and of whose each process may have so many threads at most.
-    /// Only root can make one.
+    /// Creates a sandbox of a user who owns nothing else, and whose processes may have at most `most` threads
+    /// each. Needs root.
     #[cfg(target_os = "linux")]
     pub(crate) fn with_thread_limit(most: u64) -> Sandbox {
         static USER: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
         let number = USER.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        // No system gives out such numbers by itself, and no other test run uses the same.
+        // No system assigns such uids by itself, and no other test run uses the same one.
         let user = 1_500_000_000 + std::process::id() % 4_000_000 * 100 + number;
         let mut sandbox = Sandbox::for_user(Some(user));
         sandbox.threads = Some(most);
@@ -194,7 +195,7 @@ impl Sandbox {
         let path = std::env::var_os("PATH").unwrap_or_else(|| "/usr/bin:/bin".into());
         sandbox.env.insert("PATH", path);
         if user.is_some() && !is_executable_by_all(&sandbox.binary) {
-            // The build directory may lie in somebody's home.
+            // The build directory may be in a home that this user cannot read.
             let copy = sandbox.base.join("orphand");
             fs::copy(&sandbox.binary, &copy).unwrap();
             sandbox.binary = copy;
@@ -202,37 +203,37 @@ impl Sandbox {
         sandbox
     }
 
-    /// With this variable in the environment of everything that runs here.
+    /// Adds a variable to the environment of everything that runs here.
     pub(crate) fn env(mut self, name: &'static str, value: impl Into<OsString>) -> Sandbox {
         self.env.insert(name, value.into());
         self
     }
 
-    /// With at most so many descriptors for each process.
+    /// Limits the descriptors of each process.
     pub(crate) fn with_descriptor_limit(mut self, most: u64) -> Sandbox {
         self.descriptors = most;
         self
     }
 
-    /// With a file in the root.
+    /// Adds a file to the root.
     pub(crate) fn file(self, name: impl AsRef<Path>, content: impl AsRef<[u8]>) -> Sandbox {
         self.write(name, content);
         self
     }
 
-    /// With a directory in the root.
+    /// Adds a directory to the root.
     pub(crate) fn dir(self, name: impl AsRef<Path>) -> Sandbox {
         self.make_dir(name);
         self
     }
 
-    /// Only once nothing in the root was touched for so long, by its own dates.
+    /// Returns the sandbox once nothing in the root has changed for `age`, by the dates of the files.
     pub(crate) fn aged(self, age: Duration) -> Sandbox {
         self.age(age);
         self
     }
 
-    /// Writes a file in the root, and the directories that it needs.
+    /// Writes a file in the root, and creates the directories that it needs.
     pub(crate) fn write(&self, name: impl AsRef<Path>, content: impl AsRef<[u8]>) {
         let path = self.path(name);
         self.make_dir_at(path.parent().unwrap());
@@ -240,7 +241,7 @@ impl Sandbox {
         self.chown_to_user(&path);
     }
 
-    /// Makes a directory in the root, and those above it.
+    /// Creates a directory in the root, and those above it.
     pub(crate) fn make_dir(&self, name: impl AsRef<Path>) {
         self.make_dir_at(&self.path(name));
     }
@@ -253,22 +254,22 @@ impl Sandbox {
         }
     }
 
-    /// Makes `path` the sandbox's user's.
+    /// Gives `path` to the sandbox's user.
     pub(crate) fn chown_to_user(&self, path: &Path) {
         if let Some(uid) = self.user {
             std::os::unix::fs::lchown(path, Some(uid), Some(uid)).unwrap();
         }
     }
 
-    /// Whose it is, if not the one's who runs the tests.
+    /// Returns the sandbox's user, if it is not the one who runs the tests.
     pub(crate) fn user(&self) -> Option<u32> {
         self.user
     }
 
-    /// Waits until nothing in the root was touched for `age`. A change time cannot be set back, so
-    /// a file that is to be old has to become old.
+    /// Waits until nothing in the root has changed for `age`. A change time cannot be set back, so an old
+    /// file has to become old.
     pub(crate) fn age(&self, age: Duration) {
-        // A little more, because the kernel dates a change by its last tick.
+        // A little longer, because the kernel dates a change by its last tick.
         let age = age + Duration::from_millis(20);
         let newest = newest(&self.root());
         while let Some(rest) = age.checked_sub(newest.elapsed().unwrap_or_default()) {
@@ -276,34 +277,34 @@ impl Sandbox {
         }
     }
 
-    /// The directory that all of it lies in.
+    /// Returns the directory of the whole sandbox.
     pub(crate) fn base(&self) -> &Path {
         &self.base
     }
 
-    /// The directory to watch.
+    /// Returns the directory to watch.
     pub(crate) fn root(&self) -> PathBuf {
         self.base.join("root")
     }
 
-    /// A path in the root.
+    /// Returns a path in the root.
     pub(crate) fn path(&self, name: impl AsRef<Path>) -> PathBuf {
         self.root().join(name)
     }
 
-    /// Whether something stands at this name in the root.
+    /// Reports whether something exists at this name in the root.
     pub(crate) fn has(&self, name: impl AsRef<Path>) -> bool {
         self.path(name).symlink_metadata().is_ok()
     }
 
-    /// What a file in the root holds.
+    /// Returns the content of a file in the root.
     #[track_caller]
     pub(crate) fn content(&self, name: impl AsRef<Path>) -> String {
         let path = self.path(name);
         fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path:?}: {error}"))
     }
 
-    /// The names in the root, sorted.
+    /// Returns the names in the root, sorted.
     pub(crate) fn listing(&self) -> Vec<String> {
         let names = fs::read_dir(self.root()).unwrap();
         let mut names: Vec<String> = names
@@ -313,7 +314,7 @@ impl Sandbox {
         names
     }
 
-    /// Everything in the sandbox, with all that a change would show in.
+    /// Returns everything in the sandbox, with all metadata that a change would alter.
     pub(crate) fn snapshot(&self) -> Vec<String> {
         let mut all = Vec::new();
         walk(&self.base, &mut |path, meta| {
@@ -331,7 +332,7 @@ impl Sandbox {
         all
     }
 
-    /// Runs orphand to its end. `{base}` in an argument stands for the sandbox.
+    /// Runs orphand to its end. `{base}` in an argument is replaced by the path of the sandbox.
     #[track_caller]
     pub(crate) fn run<A: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = A>) -> CommandResult {
         self.finish(self.command(args))
@@ -373,23 +374,23 @@ impl Sandbox {
         WatchProcess::start(self.command(["watch".into(), "--json".into()].into_iter().chain(args)))
     }
 
-    /// orphand with these arguments, not yet started.
+    /// Returns the command for orphand with these arguments.
     pub(crate) fn command<A: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = A>) -> Command {
         let mut command = self.program(&self.binary);
         command.args(args.into_iter().map(|arg| self.expand_base(arg.as_ref())));
         command
     }
 
-    /// The path of orphand, for who starts it.
+    /// Returns the path of orphand.
     pub(crate) fn binary(&self) -> &Path {
         &self.binary
     }
 
-    /// Any program, as it runs here.
+    /// Returns the command for any program, in the environment of the sandbox.
     pub(crate) fn program(&self, program: impl AsRef<OsStr>) -> Command {
         let mut command = Command::new(program);
         command.env_clear().envs(&self.env).current_dir(&self.base);
-        // The rule that `tests/without-each-rule` leaves out.
+        // The safety rule that `tests/without-each-rule` disables.
         if let Some(rule) = std::env::var_os("WITHOUT_RULE") {
             command.env("WITHOUT_RULE", rule);
         }
@@ -400,10 +401,11 @@ impl Sandbox {
         let (most, threads) = (self.descriptors, self.threads);
         #[cfg(target_os = "linux")]
         let entering = self.disk.as_ref().map(|disk| disk.enter_disk(self));
-        // SAFETY: only async-signal-safe calls between fork and exec, on values made before.
+        // SAFETY: the hook makes only async-signal-safe calls between fork and exec, on values created
+        // before.
         unsafe {
             command.pre_exec(move || {
-                // The tests may run under nohup.
+                // The tests may run under nohup, which ignores SIGHUP.
                 libc::signal(libc::SIGHUP, libc::SIG_DFL);
                 limit(Resource::Nofile, most)?;
                 if let Some(threads) = threads {
@@ -418,7 +420,7 @@ impl Sandbox {
         }
         #[cfg(target_os = "linux")]
         if self.disk.is_some() {
-            // Entering the mounts needs root: the user is changed after that, by the same hook.
+            // Entering the mount namespace needs root; the same hook changes the user after that.
             return command;
         }
         if let Some(uid) = self.user {
@@ -427,7 +429,7 @@ impl Sandbox {
         command
     }
 
-    /// Waits for the end of `command`.
+    /// Runs `command` to its end.
     #[track_caller]
     pub(crate) fn finish(&self, mut command: Command) -> CommandResult {
         let said = format!("{command:?}");
@@ -438,8 +440,8 @@ impl Sandbox {
         let stdout = drain(child.stdout.take());
         let stderr = drain(child.stderr.take());
         let (status, peak) = wait(child, &said);
-        // A process begins as a copy of its parent, and Linux counts that too: where other tests have
-        // made this one large, nothing can be told.
+        // A process begins as a copy of its parent, and Linux counts that too. If other tests have made this
+        // process large, the peak is unknown.
         let peak = if peak <= ours { 0 } else { peak };
         CommandResult {
             command_line: said,
@@ -450,13 +452,13 @@ impl Sandbox {
         }
     }
 
-    /// A shell in the root: a real process that holds files, and can be killed.
+    /// Starts a shell in the root: a real process that holds files and can be killed.
     #[track_caller]
     pub(crate) fn shell(&self) -> Shell {
         Shell::start(self)
     }
 
-    /// `{base}` in an argument is where the sandbox is.
+    /// Replaces `{base}` in an argument by the path of the sandbox.
     fn expand_base(&self, arg: &OsStr) -> OsString {
         match arg.to_str() {
             Some(text) => text.replace("{base}", self.base.to_str().unwrap()).into(),
@@ -465,16 +467,16 @@ impl Sandbox {
     }
 }
 
-/// Where sandboxes are made: where the proof that nobody holds a file is whole.
+/// Returns the directory for sandboxes, on a file system where a lease covers opens and mappings.
 fn default_parent() -> PathBuf {
     let place = fs::canonicalize(std::env::temp_dir()).unwrap();
     #[cfg(target_os = "linux")]
     {
-        // In a container /tmp often lies on overlayfs, where the proof does not see mappings, and
-        // what is deleted elsewhere may be quarantined.
+        // In a container, /tmp is often on overlayfs. There a lease does not cover mappings, and a temp may
+        // be quarantined that would be deleted elsewhere.
         const OVERLAYFS: u32 = 0x794C_7630;
         let seen = rustix::fs::statfs(&place).unwrap();
-        // The type of the number differs from one processor to another.
+        // The type of the number differs between architectures.
         if seen.f_type as u32 == OVERLAYFS {
             return "/dev/shm".into();
         }
@@ -499,7 +501,7 @@ fn walk(dir: &Path, each: &mut dyn FnMut(&Path, &fs::Metadata)) {
     }
 }
 
-/// When anything in `dir` was last touched.
+/// Returns the time of the last change in `dir`.
 fn newest(dir: &Path) -> SystemTime {
     let mut newest = SystemTime::UNIX_EPOCH;
     walk(dir, &mut |_, meta| {
@@ -522,17 +524,17 @@ fn drain(from: Option<impl Read + Send + 'static>) -> JoinHandle<Vec<u8>> {
 
 fn join_text(text: JoinHandle<Vec<u8>>) -> String {
     let text = text.join().unwrap();
-    String::from_utf8(text).unwrap_or_else(|error| panic!("printed what is not UTF-8: {error}"))
+    String::from_utf8(text).unwrap_or_else(|error| panic!("the output is not UTF-8: {error}"))
 }
 
-/// Waits for the end, and says how much memory the process had at most, bytes.
+/// Waits for the end of a process, and returns its peak memory in bytes.
 #[track_caller]
 fn wait(child: Child, said: &str) -> (ExitStatus, u64) {
     let pid = child.id() as libc::pid_t;
     let (send, ended) = channel();
     thread::spawn(move || {
         let mut status = 0;
-        // SAFETY: all zeroes are a valid rusage.
+        // SAFETY: an rusage of all zeroes is valid.
         let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
         // SAFETY: both are valid for the call, which fills them.
         let waited = unsafe { libc::wait4(pid, &raw mut status, 0, &raw mut usage) };
@@ -540,10 +542,10 @@ fn wait(child: Child, said: &str) -> (ExitStatus, u64) {
     });
     let ended = ended.recv_timeout(DEADLINE * 2).unwrap_or_else(|_| {
         signal(pid as u32, libc::SIGKILL);
-        panic!("it does not end: {said}")
+        panic!("timed out: {said}")
     });
     let (status, usage) = ended.expect("a child of ours");
-    // Kilobytes, but on macOS bytes.
+    // In kilobytes; on macOS in bytes.
     let unit = if cfg!(target_os = "macos") { 1 } else { 1024 };
     (
         ExitStatus::from_raw(status),
@@ -551,7 +553,7 @@ fn wait(child: Child, said: &str) -> (ExitStatus, u64) {
     )
 }
 
-/// The most memory that this process ever had, bytes; 0 where the system does not tell.
+/// Returns the peak memory of this process in bytes, or 0 if the system does not report it.
 fn our_peak() -> u64 {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
@@ -559,14 +561,14 @@ fn our_peak() -> u64 {
     peak.unwrap_or(0) * 1024
 }
 
-/// Sends a signal to a process that this test has started. After SIGSTOP it stands still, with all its
-/// threads: they may run on for a moment after kill(2) has returned.
+/// Sends a signal to a process that this test has started. After SIGSTOP it waits until the process has
+/// stopped, with all its threads: they may run on for a moment after kill(2) has returned.
 pub(crate) fn signal(pid: u32, signal: i32) {
     // SAFETY: kill(2) takes any numbers.
     unsafe { libc::kill(pid as libc::pid_t, signal) };
     if signal == libc::SIGSTOP {
         let how = libc::WSTOPPED | libc::WEXITED | libc::WNOWAIT;
-        // SAFETY: what is told of it is valid for the call, which fills it.
+        // SAFETY: the struct is valid for the call, which fills it.
         unsafe {
             let mut about = std::mem::zeroed::<libc::siginfo_t>();
             libc::waitid(libc::P_PID, pid, &raw mut about, how);
@@ -574,14 +576,14 @@ pub(crate) fn signal(pid: u32, signal: i32) {
     }
 }
 
-/// A run of orphand that has ended.
+/// The result of a program that has ended.
 #[derive(Debug)]
 pub(crate) struct CommandResult {
     command_line: String,
     status: ExitStatus,
     pub(crate) stdout: String,
     pub(crate) stderr: String,
-    /// The most memory that it had, bytes.
+    /// Its peak memory, in bytes.
     pub(crate) peak: u64,
 }
 
@@ -601,12 +603,12 @@ impl CommandResult {
         self
     }
 
-    /// The code that it ended with, if it ended by itself.
+    /// Returns the exit code, or `None` if a signal ended the program.
     pub(crate) fn code(&self) -> Option<i32> {
         self.status.code()
     }
 
-    /// It said this on stderr.
+    /// Asserts that stderr contains these words.
     #[track_caller]
     pub(crate) fn stderr_has(self, words: &str) -> CommandResult {
         assert!(
@@ -617,7 +619,7 @@ impl CommandResult {
         self
     }
 
-    /// It said this on stdout.
+    /// Asserts that stdout contains these words.
     #[track_caller]
     pub(crate) fn stdout_has(self, words: &str) -> CommandResult {
         assert!(
@@ -628,21 +630,21 @@ impl CommandResult {
         self
     }
 
-    /// It printed nothing on stdout.
+    /// Asserts that stdout is empty.
     #[track_caller]
     pub(crate) fn prints_nothing(self) -> CommandResult {
         assert_eq!(self.stdout, "", "{}", self.command_line);
         self
     }
 
-    /// The one document that it printed.
+    /// Returns the only JSON document on stdout.
     #[track_caller]
     pub(crate) fn stdout_json(&self) -> Value {
         serde_json::from_str(&self.stdout)
             .unwrap_or_else(|error| panic!("{error}: {}\n{}", self.stdout, self.stderr))
     }
 
-    /// The events that it printed, each of them whole.
+    /// Returns the events on stdout, after checking that each is complete.
     #[track_caller]
     pub(crate) fn events(&self) -> Events {
         Events(self.stdout.lines().map(parse_event).collect())
@@ -657,28 +659,28 @@ fn parse_event(line: &str) -> Value {
     event
 }
 
-/// The base name of what an event is about.
+/// Returns the base name of the path of an event.
 pub(crate) fn name(event: &Value) -> &str {
     let path = event["path"].as_str().unwrap_or_default();
     path.rsplit('/').next().unwrap_or_default()
 }
 
-/// Whether an event is this one, about a file of this name.
+/// Returns a predicate for events of this kind about a file of this name.
 pub(crate) fn is<'a>(event: &'a str, file: &'a str) -> impl Fn(&Value) -> bool + 'a {
     move |seen| seen["event"] == event && name(seen) == file
 }
 
-/// Whether an event says that a file of this name is kept for this reason.
+/// Returns a predicate for `kept` events about a file of this name with this reason.
 pub(crate) fn kept<'a>(file: &'a str, reason: &'a str) -> impl Fn(&Value) -> bool + 'a {
     move |seen| is("kept", file)(seen) && seen["reason"] == reason
 }
 
-/// Events in their order.
+/// Events in the order in which they were printed.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Events(pub(crate) Vec<Value>);
 
 impl Events {
-    /// All of one sort.
+    /// Returns all events of one kind.
     pub(crate) fn of(&self, event: &str) -> Vec<&Value> {
         self.0
             .iter()
@@ -686,14 +688,14 @@ impl Events {
             .collect()
     }
 
-    /// The names of the files of all of one sort, sorted.
+    /// Returns the file names of all events of one kind, sorted.
     pub(crate) fn names(&self, event: &str) -> Vec<&str> {
         let mut names: Vec<&str> = self.of(event).into_iter().map(name).collect();
         names.sort_unstable();
         names
     }
 
-    /// The only one of its sort.
+    /// Returns the only event of its kind.
     #[track_caller]
     pub(crate) fn one(&self, event: &str) -> &Value {
         match self.of(event).as_slice() {
@@ -702,7 +704,7 @@ impl Events {
         }
     }
 
-    /// What is said of the file of this name: event and reason.
+    /// Returns the events about the file of this name: kind and reason.
     pub(crate) fn about(&self, file: &str) -> Vec<String> {
         let about = self.0.iter().filter(|seen| name(seen) == file);
         let said = |seen: &Value| {
@@ -714,15 +716,15 @@ impl Events {
         about.map(said).collect()
     }
 
-    /// The last word.
+    /// Returns the summary, which must be the last event.
     #[track_caller]
     pub(crate) fn summary(&self) -> &Value {
-        let last = self.0.last().unwrap_or_else(|| panic!("nothing was said"));
+        let last = self.0.last().unwrap_or_else(|| panic!("no events"));
         assert_eq!(last["event"], "summary", "the last line in {self:#?}");
         self.one("summary")
     }
 
-    /// `reaped, quarantined, kept, failed` of the summary.
+    /// Returns `reaped, quarantined, kept, failed` of the summary.
     #[track_caller]
     pub(crate) fn sums(&self) -> [u64; 4] {
         let summary = self.summary();
@@ -730,7 +732,7 @@ impl Events {
     }
 }
 
-/// A watcher at work. It is killed with the test.
+/// A running watcher. It is killed with the test.
 pub(crate) struct WatchProcess {
     child: Child,
     lines: Receiver<String>,
@@ -770,20 +772,20 @@ impl WatchProcess {
         }
     }
 
-    /// Until its watches stand and its first scan is in.
+    /// Waits until its watches are set and its first scan is done.
     #[track_caller]
     pub(crate) fn ready(mut self) -> WatchProcess {
         self.wait_for(|event| event["event"] == "ready");
         self
     }
 
-    /// The first event for which this holds, of those that were and those to come.
+    /// Waits for the first event that matches, among past and future events.
     #[track_caller]
     pub(crate) fn wait_for(&mut self, wanted: impl Fn(&Value) -> bool) -> Value {
         self.wait_for_nth(1, wanted)
     }
 
-    /// The *n*-th event for which this holds.
+    /// Waits for the *n*-th event that matches.
     #[track_caller]
     pub(crate) fn wait_for_nth(&mut self, n: usize, wanted: impl Fn(&Value) -> bool) -> Value {
         let end = Instant::now() + DEADLINE;
@@ -808,18 +810,18 @@ impl WatchProcess {
         }
     }
 
-    /// Waits until a temp that is made now has had its whole grace and is gone: whatever was to
-    /// happen before that has happened.
+    /// Waits until a new temp has had its whole grace and is removed: everything due before that has
+    /// happened.
     #[track_caller]
     pub(crate) fn wait_for_sentinel(&mut self, sandbox: &Sandbox) {
         self.wait_for_sentinel_in(sandbox, "");
     }
 
-    /// The same, in a directory below the root.
+    /// Does the same in a directory below the root.
     #[track_caller]
     pub(crate) fn wait_for_sentinel_in(&mut self, sandbox: &Sandbox, below: &str) {
         self.sentinels += 1;
-        // An empty file with a random name is no copy of anything.
+        // An empty file with a random name is not a copy of anything.
         let file = format!(
             "sentinel-{}.4f1c2d3e-5a6b-4c7d-8e9f-0a1b2c3d4e5f.tmp",
             self.sentinels
@@ -828,7 +830,7 @@ impl WatchProcess {
         self.wait_for(is("reaped", &file));
     }
 
-    /// The events so far, as far as they were waited for.
+    /// Returns the events that were received so far.
     pub(crate) fn events(&self) -> &Events {
         &self.events
     }
@@ -841,23 +843,23 @@ impl WatchProcess {
         signal(self.pid(), number);
     }
 
-    /// Whether it has not ended yet.
+    /// Reports whether it is running.
     pub(crate) fn is_running(&mut self) -> bool {
         self.child.try_wait().unwrap().is_none()
     }
 
-    /// What it has said on stderr so far.
+    /// Returns its output on stderr so far.
     pub(crate) fn stderr(&self) -> String {
         String::from_utf8_lossy(&self.stderr.lock().unwrap()).into_owned()
     }
 
-    /// Ends it by SIGTERM, and checks all that holds for every watch.
+    /// Ends it by SIGTERM, and checks what holds for every watch.
     #[track_caller]
     pub(crate) fn stop(self) -> WatchResult {
         self.stop_by(libc::SIGTERM)
     }
 
-    /// The same by another signal.
+    /// Does the same with another signal.
     #[track_caller]
     pub(crate) fn stop_by(self, number: i32) -> WatchResult {
         self.check_size();
@@ -886,7 +888,7 @@ impl WatchProcess {
             match self.child.try_wait().unwrap() {
                 Some(status) => break status,
                 None if Instant::now() > end => panic!("it does not end.\n{}", self.all_output()),
-                // Its output has ended, so this is a matter of microseconds.
+                // Its output has ended, so it ends within microseconds.
                 None => thread::yield_now(),
             }
         };
@@ -897,7 +899,7 @@ impl WatchProcess {
         }
     }
 
-    /// Memory and descriptors, where the system tells them of a process that still runs.
+    /// Checks memory and descriptors, if the system reports them for a running process.
     #[track_caller]
     fn check_size(&self) {
         if cfg!(not(target_os = "linux")) || is_sanitized() {
@@ -938,7 +940,7 @@ impl Drop for WatchProcess {
     }
 }
 
-/// A watcher that has ended.
+/// The result of a watcher that has ended.
 #[derive(Debug)]
 pub(crate) struct WatchResult {
     pub(crate) status: ExitStatus,
@@ -955,7 +957,7 @@ impl WatchResult {
     }
 }
 
-/// A shell that does what it is told, line by line, and is killed with the test.
+/// A shell that runs one line at a time, and is killed with the test.
 pub(crate) struct Shell {
     child: Child,
     input: ChildStdin,
@@ -978,7 +980,7 @@ impl Shell {
         }
     }
 
-    /// Does `line`, and has done it when this returns. Says whether it went well.
+    /// Runs `line` to its end, and returns whether it succeeded.
     #[track_caller]
     pub(crate) fn run(&mut self, line: &str) -> bool {
         writeln!(self.input, "{line}\necho \"done $?\"").unwrap();
@@ -995,7 +997,7 @@ impl Shell {
         self.child.id()
     }
 
-    /// Kills it, as the kernel does when memory runs out: no trap, no cleaning up.
+    /// Kills it, as the kernel does when memory runs out: no trap and no cleanup runs.
     pub(crate) fn kill(mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
@@ -1009,7 +1011,7 @@ impl Drop for Shell {
     }
 }
 
-/// A pid that no process has, here or in a container: that of a child which has ended and was waited for.
+/// Returns a pid that no process has, here or in a container: that of a child that has ended and was reaped.
 pub(crate) fn dead_pid() -> u32 {
     loop {
         let mut child = Command::new("true").start_child().unwrap();
@@ -1021,7 +1023,7 @@ pub(crate) fn dead_pid() -> u32 {
     }
 }
 
-/// Both ends of a terminal: ours, and the one for a program's standard input.
+/// Opens a terminal. Returns our end, and the one for a program's standard input.
 pub(crate) fn terminal() -> (fs::File, Stdio) {
     use std::os::fd::{FromRawFd, OwnedFd};
     let (mut ours, mut theirs) = (-1, -1);
@@ -1036,12 +1038,12 @@ pub(crate) fn terminal() -> (fs::File, Stdio) {
         )
     };
     assert_eq!(made, 0, "{}", std::io::Error::last_os_error());
-    // SAFETY: both were opened just now, and nobody else has them.
+    // SAFETY: both were just opened, and have no other owner.
     let (ours, theirs) = unsafe { (OwnedFd::from_raw_fd(ours), OwnedFd::from_raw_fd(theirs)) };
     (ours.into(), theirs.into())
 }
 
-/// Makes a FIFO: whoever opens one without care waits for the other end for ever.
+/// Creates a FIFO. A plain open of it waits for the other end forever.
 pub(crate) fn fifo(path: &Path) {
     let path = std::ffi::CString::new(path_bytes(path)).unwrap();
     // SAFETY: the path is valid for the call.
@@ -1049,23 +1051,23 @@ pub(crate) fn fifo(path: &Path) {
     assert_eq!(made, 0, "{}", std::io::Error::last_os_error());
 }
 
-/// The mode of a file, permissions only.
+/// Returns the permission bits of a file.
 pub(crate) fn mode(path: &Path) -> u32 {
     fs::symlink_metadata(path).unwrap().permissions().mode() & 0o7777
 }
 
-/// A name out of bytes.
+/// Creates a name from bytes.
 pub(crate) fn name_from_bytes(name: &[u8]) -> OsString {
     OsString::from_vec(name.to_vec())
 }
 
-/// A path as bytes.
+/// Returns a path as bytes.
 pub(crate) fn path_bytes(path: &Path) -> &[u8] {
     path.as_os_str().as_bytes()
 }
 
-/// A small disk in the sandbox that only a process of ours and its children see: the machine's own
-/// mounts are left alone, and it is gone with that process.
+/// A small disk in the sandbox, mounted in the mount namespace of a helper process. The machine's own mounts
+/// do not change, and the disk disappears with that process.
 #[cfg(target_os = "linux")]
 pub(crate) struct Disk {
     holder: Child,
@@ -1073,8 +1075,8 @@ pub(crate) struct Disk {
 
 #[cfg(target_os = "linux")]
 impl Sandbox {
-    /// A sandbox of an ordinary user whose root, state and locks are on a disk of their own, which
-    /// the shell command `mount` mounts at `$1`. Says why where there can be none.
+    /// Creates a sandbox of an ordinary user whose root, state and locks are on a disk of their own. The
+    /// shell command `mount` mounts it at `$1`. Returns the reason as the error if this is impossible.
     pub(crate) fn on_disk(mount: &str) -> Result<Sandbox, String> {
         if !is_root() {
             return Err("mounting needs root".into());
@@ -1104,7 +1106,7 @@ impl Sandbox {
             let mut why = String::new();
             let _ = holder.stderr.take().unwrap().read_to_string(&mut why);
             let _ = holder.wait();
-            return Err(format!("no disk can be mounted here: {why}"));
+            return Err(format!("cannot mount a disk: {why}"));
         }
         for (name, folder) in [("XDG_STATE_HOME", "state"), ("XDG_RUNTIME_DIR", "runtime")] {
             sandbox.env.insert(name, at.join(folder).into());
@@ -1118,7 +1120,8 @@ impl Sandbox {
         Ok(sandbox)
     }
 
-    /// A path on the disk, as this process reaches it: by way of one that sees the mount.
+    /// Returns a path on the disk as this process reaches it: through the helper process, which sees the
+    /// mount.
     pub(crate) fn disk_path(&self, name: &str) -> PathBuf {
         let pid = self.disk.as_ref().expect("a disk").holder.id();
         let at = self.base.join("disk").join(name);
@@ -1146,7 +1149,7 @@ impl Drop for Disk {
     }
 }
 
-/// What a child needs to come to see the disk.
+/// The values that a child needs to enter the mount namespace of the disk.
 #[cfg(target_os = "linux")]
 struct EnterDisk {
     mounts: fs::File,
@@ -1156,7 +1159,8 @@ struct EnterDisk {
 
 #[cfg(target_os = "linux")]
 impl EnterDisk {
-    /// Called between fork and exec: system calls and nothing else.
+    /// Enters the namespace and changes the user. Called between fork and exec, so it makes only system
+    /// calls.
     fn enter(&self) -> std::io::Result<()> {
         use std::os::fd::AsRawFd;
         // SAFETY: plain system calls on values that outlive them.
