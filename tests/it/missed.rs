@@ -69,7 +69,7 @@ fn all_taken(watching: &WatchProcess, sandbox: &Sandbox) {
         }
         assert!(
             Instant::now() < end,
-            "{} are left: {:?}\n{}",
+            "{} temps are left: {:?}\n{}",
             left.len(),
             left.first(),
             watching.stderr()

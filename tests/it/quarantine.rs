@@ -1,4 +1,4 @@
-//! The quarantine: moved, not deleted; brought back, never over anything.
+//! The quarantine: files are moved instead of deleted, and restored without overwriting anything.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -11,7 +11,7 @@ use crate::sandbox::{CommandResult, Sandbox, StartChild, is, kept, mode};
 const SHORT: [&str; 2] = ["--grace", "100ms"];
 const OLD: Duration = Duration::from_millis(150);
 
-/// Sweeps, and says what became of the only copy that was there.
+/// Sweeps, and returns the event about the only copy.
 #[track_caller]
 fn moved(sandbox: &Sandbox) -> Value {
     sandbox.age(OLD);
@@ -74,7 +74,7 @@ fn it_lies_there_as_it_was_and_comes_back_as_it_was() {
 
         sandbox.run(["restore", id(&event)]).exit(0);
         same(&path);
-        assert!(!room.exists(), "gone when empty");
+        assert!(!room.exists(), "the quarantine was not removed when empty");
     });
 }
 
@@ -103,7 +103,7 @@ fn what_is_back_is_kept_until_it_changes() {
     });
 }
 
-/// It is brought back beside the watcher that took it, and that one leaves it alone now.
+/// The watcher that moved a file keeps it after it is restored.
 #[test]
 fn restore_beside_a_watcher() {
     let sandbox = Sandbox::new();
@@ -155,11 +155,11 @@ fn restore_overwrites_nothing() {
     assert!(!sandbox.has(".orphand"));
 }
 
-/// By the path that it had, from anywhere; and by its id without a journal, from the root.
+/// By its original path, from any directory; and by its id without a journal, from the root.
 #[test]
 fn ways_to_name_what_is_to_come_back() {
     let again = |sandbox: &Sandbox| {
-        // Changed, so that it may be taken again.
+        // Changed, so that it may be moved again.
         sandbox.write("sub/a.tmp", format!("{:?}", SystemTime::now()));
         moved(sandbox)
     };
@@ -181,7 +181,7 @@ fn ways_to_name_what_is_to_come_back() {
     fs::remove_dir_all(sandbox.base().join("state")).unwrap();
     sandbox.run(["restore", "root/sub/a.tmp"]).exit(0);
     assert!(sandbox.has("sub/a.tmp"));
-    // By a path that leads there though the configuration knows another one.
+    // By its path, although the configuration names the root by another path.
     let event = again(&sandbox);
     fs::remove_dir_all(sandbox.base().join("state")).unwrap();
     std::os::unix::fs::symlink(".", sandbox.base().join("alias")).unwrap();
@@ -207,7 +207,7 @@ fn ways_to_name_what_is_to_come_back() {
     assert_eq!(sandbox.content("b.tmp") + &sandbox.content("c.tmp"), "bc");
 }
 
-/// One quarantine, by whatever mount it is seen.
+/// Two mounts of one root have one quarantine.
 #[cfg(target_os = "linux")]
 #[test]
 fn two_mounts_of_one_root() {
@@ -226,7 +226,7 @@ fn two_mounts_of_one_root() {
         let swept = sandbox.sweep(SHORT).exit(0).events();
         let ids: Vec<&str> = swept.of("quarantined").into_iter().map(id).collect();
         assert_eq!(ids.len(), 2, "{swept:?}");
-        // From here on the journal knows both paths.
+        // From now on the journal has both paths.
         sandbox.run(["restore", "other/one.tmp"]).exit(0);
         let left = listed(&sandbox.run(["quarantine", "list", "--json"]).exit(0));
         assert!(
@@ -243,7 +243,7 @@ fn two_mounts_of_one_root() {
     });
 }
 
-/// A directory that led to the old place may be a symlink by now.
+/// A directory of the original path may have become a symlink.
 #[test]
 fn restore_does_not_leave_the_root() {
     let sandbox = Sandbox::new().file("sub/a.tmp", "precious");
@@ -290,7 +290,7 @@ fn list_and_purge() {
         .stdout_has("orphand quarantine purge");
 
     let first = all[0]["id"].as_str().unwrap();
-    // Nobody can be asked, so it has to be said.
+    // There is no terminal to ask on, so `--yes` is required.
     sandbox
         .run(["quarantine", "purge"])
         .exit(2)
@@ -309,14 +309,14 @@ fn list_and_purge() {
         .run(["quarantine", "purge", "--yes", "--json"])
         .exit(0)
         .events();
-    assert_eq!(sandbox.listing(), ["sub"], "gone when empty");
+    assert_eq!(sandbox.listing(), ["sub"], "the quarantine was not removed when empty");
     sandbox
         .run(["quarantine", "list"])
         .exit(0)
         .stdout_has("nothing");
 }
 
-/// Two copies of one name: the quarantine keeps both, each under an id of its own.
+/// Two files of one name are both stored, each under its own id.
 #[test]
 fn the_same_name_twice() {
     let sandbox = Sandbox::new().file("a.tmp", "first");
@@ -328,7 +328,7 @@ fn the_same_name_twice() {
     assert_eq!(
         sandbox.content("a.tmp"),
         "second",
-        "the newest is the one that is meant"
+        "a path means the newest copy"
     );
     sandbox
         .run(["restore", "--to", "root/older", id(&first)])
@@ -336,7 +336,7 @@ fn the_same_name_twice() {
     assert_eq!(sandbox.content("older"), "first");
 }
 
-/// A root that was copied has the same ids.
+/// A copied root has the same ids.
 #[test]
 fn an_id_that_is_in_two_quarantines() {
     let sandbox = Sandbox::new().file("sub/a.tmp", "precious").aged(OLD);
@@ -366,7 +366,7 @@ fn an_id_that_is_in_two_quarantines() {
     }
 }
 
-/// Every file that is quarantined has a folder of its own, gone with it, while a watcher runs.
+/// The quarantine is removed when it is empty, while a watcher runs.
 #[test]
 fn the_room_comes_and_goes_beside_a_watcher() {
     let sandbox = Sandbox::new();
@@ -389,7 +389,7 @@ fn configure(sandbox: &Sandbox, text: &str) {
     fs::write(folder.join("config.toml"), text).unwrap();
 }
 
-/// The paths that lie in the quarantine, below the root.
+/// Returns the original paths of the files in the quarantine, relative to the root.
 #[track_caller]
 fn held(sandbox: &Sandbox) -> Vec<String> {
     let ran = sandbox
@@ -402,8 +402,8 @@ fn held(sandbox: &Sandbox) -> Vec<String> {
     paths
 }
 
-/// Names with a pid, and names without a target: of each only the newest copy outlives `keep`, and those that are
-/// larger than it. That is so in a sweep, too, whose clock has not been set since the move.
+/// For names with a pid and names without a target, too, only the newest copy outlives `keep`, and copies
+/// that are larger than it. The same applies in a sweep if the clock has not been set since the move.
 #[test]
 fn the_limits_hold_whatever_names_are_used() {
     let sandbox = Sandbox::new();
@@ -437,13 +437,13 @@ fn the_limits_hold_whatever_names_are_used() {
     sandbox.age(OLD * 4);
     sandbox.sweep(SHORT).exit(0);
     let mut want: Vec<String> = [1, 3].into_iter().flat_map(names).collect();
-    // A year is a part of the name: that is the only copy of "log.2022".
+    // A year is part of the target's name: this is the only copy of "log.2022".
     want.push("log.2022.tmp".into());
     want.sort();
     assert_eq!(held(&sandbox), want);
 }
 
-/// No move, no sweep, no scan: the time alone.
+/// The limits are enforced by a timer alone, without a move, a sweep or a scan.
 #[test]
 fn the_limits_hold_by_time() {
     let sandbox = Sandbox::new();
@@ -460,7 +460,7 @@ fn the_limits_hold_by_time() {
     assert_eq!(held(&sandbox), ["a.json.4000002.tmp"]);
 }
 
-/// What is moved takes no directory of its own, and lies where its path says.
+/// A moved file needs no directory of its own, and keeps its relative path.
 #[test]
 fn a_sweep_makes_few_folders() {
     let sandbox = Sandbox::new();
@@ -492,7 +492,7 @@ fn a_sweep_makes_few_folders() {
     assert!(folders < 20, "{folders} folders");
 }
 
-/// Every verb with 64 descriptors, and the bulk verbs with a sum at their end.
+/// Every command works with 64 descriptors, and those for many files print a total.
 #[test]
 fn every_verb_works_with_few_descriptors() {
     const FILES: usize = 400;
@@ -526,7 +526,7 @@ fn every_verb_works_with_few_descriptors() {
     assert!(sandbox.has("sub/0.json.tmp"));
 }
 
-/// What fails is counted, said, and shows in the exit code.
+/// Failures are counted and reported, and set the exit code.
 #[test]
 fn what_cannot_be_deleted_is_said() {
     if crate::sandbox::is_root() {
@@ -552,15 +552,16 @@ fn moved_all(sandbox: &Sandbox) {
     sandbox.sweep(SHORT.iter().chain(&["-r"])).exit(0);
 }
 
-/// Where the file that was at `below` lies in the quarantine.
+/// Returns the path in the quarantine of the file that was at `below`.
 #[track_caller]
 fn walk_to(sandbox: &Sandbox, below: &str) -> std::path::PathBuf {
     let folders = fs::read_dir(sandbox.path(".orphand")).unwrap();
     let mut paths = folders.map(|entry| entry.unwrap().path().join(below));
-    paths.find(|path| path.exists()).expect("it is there")
+    paths.find(|path| path.exists()).expect("the file in the quarantine")
 }
 
-/// Each of an older version lies in a folder of its own. When it was moved there is not known: it is never too old.
+/// An older version stored each file in a folder of its own. The time of the move is unknown, so the file is
+/// never too old.
 #[test]
 fn a_quarantine_of_an_older_version() {
     let sandbox = Sandbox::new();
@@ -591,7 +592,7 @@ fn a_quarantine_of_an_older_version() {
     assert!(!sandbox.has(".orphand"));
 }
 
-/// Into a directory, each under its own name.
+/// Files are restored into a directory under their own names.
 #[test]
 fn restore_into_a_directory() {
     let sandbox = Sandbox::new().file("sub/a.tmp", "a").file("b.tmp", "b");
@@ -625,7 +626,7 @@ fn restore_into_a_directory() {
     assert_eq!(sandbox.content("out/b.tmp"), "b");
 }
 
-/// To another file system it is copied, compared and then removed: with its bytes, mode, owner and times.
+/// To another file system a file is copied, compared and then removed: with its bytes, mode, owner and times.
 #[cfg(target_os = "linux")]
 #[test]
 fn restore_to_another_file_system() {
@@ -659,7 +660,7 @@ fn restore_to_another_file_system() {
         };
         let before = of(&path);
         let moved = moved(&sandbox);
-        // There is no room for it.
+        // The other file system has no room for it.
         fs::write(other.join("fill"), vec![1; 900_000]).unwrap();
         sandbox
             .run(["restore", "--to", "other/", id(&moved)])
@@ -680,7 +681,8 @@ fn restore_to_another_file_system() {
     });
 }
 
-/// It is full before the move: what has no room stays, and says why. Copies of a known shape make room.
+/// The quarantine is full before the move: a temp without room is kept, with the reason. Copies of a known
+/// form make room.
 #[cfg(target_os = "linux")]
 #[test]
 fn a_full_quarantine_takes_no_more() {
@@ -702,7 +704,7 @@ fn a_full_quarantine_takes_no_more() {
             kept.iter().all(|one| one["reason"] == "quarantine-full"),
             "{kept:?}"
         );
-        assert!(events.of("purged").is_empty(), "nothing of that may go");
+        assert!(events.of("purged").is_empty(), "no only copy may be dropped");
         sandbox.run(["quarantine", "purge", "--yes"]).exit(0);
         let events = sandbox.sweep(SHORT).exit(0).events();
         assert_eq!(events.sums(), [0, 2, 0, 0], "there is room again");
@@ -718,7 +720,7 @@ fn a_full_quarantine_takes_no_more() {
         }
         sandbox.age(OLD);
         let events = sandbox.sweep(SHORT).exit(0).events();
-        // So much has room as was dropped: eight stay.
+        // As many fit as were dropped: eight are kept.
         assert_eq!(events.sums(), [0, 2, 2, 0]);
         let mut dropped: Vec<&str> = events
             .of("purged")
@@ -729,7 +731,7 @@ fn a_full_quarantine_takes_no_more() {
         let ends = |(path, n): (&&str, u8)| path.ends_with(&name(n));
         assert_eq!(dropped.len(), 2, "{events:?}");
         assert!(dropped.iter().zip(0..).all(ends), "the oldest: {dropped:?}");
-        // Two more of the old ones have eight that are newer by now.
+        // By now two more of the old ones have eight newer copies.
         let events = sandbox.sweep(SHORT).exit(0).events();
         assert_eq!(events.sums(), [0, 2, 0, 0]);
         let newest: Vec<String> = (4..14).map(name).collect();
@@ -737,7 +739,8 @@ fn a_full_quarantine_takes_no_more() {
     });
 }
 
-/// Without a free inode nothing fills the rest, and the journal that cannot be written is said once.
+/// On a disk without inodes or space a sweep completes, and a journal that cannot be written is reported
+/// once.
 #[cfg(target_os = "linux")]
 #[test]
 fn a_disk_without_inodes_or_room() {
@@ -759,7 +762,7 @@ fn a_disk_without_inodes_or_room() {
                     break;
                 }
             }
-            // The first of these may be the last inode.
+            // The first of these files may have used the last inode.
             let mut fill = fs::File::create(sandbox.path("0.fill")).unwrap();
             while std::io::Write::write_all(&mut fill, &[1; 1 << 10]).is_ok() {}
             sandbox.age(OLD);
@@ -774,7 +777,7 @@ fn a_disk_without_inodes_or_room() {
     });
 }
 
-/// A name that is not UTF-8 is shown by all verbs alike.
+/// All commands print a name that is not UTF-8 in the same way.
 #[test]
 fn history_escapes_names_as_the_others_do() {
     use std::os::unix::ffi::OsStrExt as _;
@@ -787,7 +790,8 @@ fn history_escapes_names_as_the_others_do() {
     }
 }
 
-/// With another state folder, from a directory below the root; and what is said where nothing is found.
+/// Quarantines are found with another state folder, and from a directory below the root; if none is found,
+/// the message names the searched places.
 #[test]
 fn where_quarantines_are_looked_for() {
     let sandbox = Sandbox::new().file("sub/a.tmp", "precious");

@@ -1,4 +1,4 @@
-//! Names that no pattern takes by accident: reserved ones, targets, and temps with a companion.
+//! Names that no pattern takes by accident: reserved names, targets, and temps with a companion file.
 
 use std::fs;
 use std::time::Duration;
@@ -33,7 +33,7 @@ fn a_glob_without_a_literal_character_is_refused() {
         }
     }
     assert!(sandbox.has("a"));
-    // It is a wish that can be said; a flag of the file's is meant for what stands in the file.
+    // A flag allows it. For the configuration file, `broad_names` has to be in that file.
     let broad = ["--name", "*", "--allow-broad-name"];
     sandbox
         .run(with(&["explain"], &with(&broad, &["root/a"])))
@@ -181,7 +181,7 @@ fn the_target_of_another_temp_is_reserved() {
     }
 }
 
-/// The temp that says so goes first, in another batch.
+/// The temp that names the target is removed first, in another batch.
 #[test]
 fn a_target_stays_one_to_the_end_of_a_sweep() {
     let sandbox = Sandbox::new()
@@ -198,7 +198,7 @@ fn a_target_stays_one_to_the_end_of_a_sweep() {
     assert_eq!(sandbox.listing(), ["x.tmp"]);
 }
 
-/// Also once that temp is gone, by our own doing.
+/// Even after orphand has removed the temp that names the target.
 #[test]
 fn a_target_stays_one_to_the_end_of_a_watch() {
     let sandbox = Sandbox::new()
@@ -209,7 +209,7 @@ fn a_target_stays_one_to_the_end_of_a_watch() {
     let mut watching = sandbox.watch(options).ready();
     watching.wait_for(is("reaped", "x.tmp.tmp"));
     watching.wait_for(kept("x.tmp", "reserved"));
-    // Several more looks at it.
+    // Several more looks at the file.
     for _ in 0..3 {
         watching.wait_for_sentinel(&sandbox);
     }
@@ -233,7 +233,7 @@ fn a_name_that_a_watch_saw_a_temp_renamed_to_is_reserved() {
     assert_eq!(said["reason"], "reserved", "{said}");
     watching.wait_for_sentinel(&sandbox);
     assert_eq!(sandbox.content("data.tmp"), "the next good state");
-    // Until that file is gone; another one of this name is a temp like any other.
+    // Until that file is removed: another file of this name is a temp like any other.
     fs::remove_file(sandbox.path("data.tmp")).unwrap();
     sandbox.write("data.tmp", "half");
     watching.wait_for(is("reaped", "data.tmp"));
@@ -263,14 +263,14 @@ fn a_temp_with_a_companion_is_kept() {
         let mut watching = sandbox.watch(SHORT).ready();
         watching.wait_for(kept("cache.tmp", "reserved"));
         assert!(sandbox.has("cache.tmp") && sandbox.has(&companion));
-        // Alone it is a temp like any other.
+        // Without its companion it is a temp like any other.
         fs::remove_file(sandbox.path(&companion)).unwrap();
         watching.wait_for(is("reaped", "cache.tmp"));
         watching.stop();
     }
 }
 
-/// Whether the directory is listed for it, or too large for that.
+/// Both if the directory is listed for companions, and if it is too large for that.
 #[test]
 fn a_companion_that_appears_puts_the_temp_back() {
     in_own_process(ALL_USERS, || {
@@ -302,7 +302,7 @@ fn a_companion_that_appears_puts_the_temp_back() {
     });
 }
 
-/// A directory with many names is listed once for many looks; the look before the removal is its own.
+/// A directory with many names is listed once for many looks; the look before the removal checks for itself.
 #[test]
 fn a_companion_in_a_large_directory() {
     in_own_process(ALL_USERS, || {
@@ -338,7 +338,7 @@ fn a_narrower_pattern_is_proposed() {
     let scan = |glob: &str| sandbox.scan(["--name", glob]).exit(0);
     scan("sessions.json*").stderr_has(narrower);
     assert_eq!(scan("sessions.json.*.tmp").stderr, "");
-    // Not where it would lose a temp.
+    // No proposal that would miss a temp.
     sandbox.write("sessions.json.new", "half");
     assert_eq!(scan("sessions.json*").stderr, "");
     let config = sandbox.base().join("config/orphand/config.toml");
@@ -356,7 +356,7 @@ fn a_narrower_pattern_is_proposed() {
     checked.stdout_has("\"*-journal\" takes nothing");
 }
 
-/// Nothing would be lost here if the guard ever failed: no file has such a name.
+/// If the check failed, this test would still remove nothing: no file has such a name.
 #[test]
 fn folders_of_the_system_are_refused_at_any_depth() {
     let sandbox = Sandbox::new();
@@ -382,7 +382,7 @@ fn folders_of_the_system_are_refused_at_any_depth() {
                 .stderr_has("--allow-broad-root")
                 .prints_nothing();
         }
-        // What changes nothing takes any directory, by whichever way it is said.
+        // Commands that change nothing accept any directory, in each form of such a command.
         sandbox
             .run(with(&with(&["sweep", "-n"], &none), &[dir]))
             .exit(0);
@@ -405,7 +405,7 @@ fn a_folder_for_temporary_files_is_refused_where_others_may_write() {
         .aged(OLD_ENOUGH);
     let base = sandbox.base().to_owned();
     fs::set_permissions(&base, fs::Permissions::from_mode(0o711)).unwrap();
-    // Wherever the sandbox lies, it is in this one.
+    // Makes the sandbox a subdirectory of the folder for temporary files.
     let sandbox = sandbox.env("TMPDIR", base);
     let mode =
         |mode| fs::set_permissions(sandbox.root(), fs::Permissions::from_mode(mode)).unwrap();

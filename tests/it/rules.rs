@@ -1,4 +1,5 @@
-//! The `[[watch]]` rule that covers a directory: `scan`, `sweep` and `explain` judge by it, and name it.
+//! `scan`, `sweep` and `explain` judge a directory by the `[[watch]]` rule that covers it, and name that
+//! rule.
 
 use std::os::unix::fs::symlink;
 use std::time::Duration;
@@ -9,10 +10,10 @@ use crate::sandbox::{CommandResult, Sandbox, name};
 
 const OLD: Duration = Duration::from_millis(150);
 
-/// Where the sandbox has its configuration, seen from its root.
+/// The path of the sandbox's configuration, relative to its root.
 const FILE: &str = "../config/orphand/config.toml";
 
-/// With this configuration; `{base}` in it is the sandbox.
+/// Adds this configuration; `{base}` in it is replaced by the path of the sandbox.
 fn configured(sandbox: Sandbox, text: &str) -> Sandbox {
     let base = sandbox.base().to_str().unwrap().to_owned();
     sandbox.file(FILE, text.replace("{base}", &base)).aged(OLD)
@@ -22,7 +23,7 @@ fn rule(path: &str, rest: &str) -> String {
     format!("[[watch]]\npath = \"{{base}}/{path}\"\n{rest}\n")
 }
 
-/// The orphans that a scan lists, as paths below the sandbox, and the lines of their rules.
+/// Returns the orphans that a scan lists, as paths relative to the sandbox, with the lines of their rules.
 fn orphans(sandbox: &Sandbox, ran: &CommandResult) -> Vec<(String, Option<u64>)> {
     let document = ran.stdout_json();
     let temps = document["temps"].as_array().unwrap().iter();
@@ -56,7 +57,7 @@ fn found(sandbox: &Sandbox, args: &[&str], want: &[(&str, u64)]) {
     assert_eq!(scan(sandbox, args), want, "{args:?}");
 }
 
-/// A rule that takes other names than usual, below its directory too, and leaves something alone.
+/// A recursive rule with other names than the default and with exclusions.
 const DEEP: &str = "recursive = true\nnames = [\"*.new\"]\ngrace = \"100ms\"\n\
                     sole_copy = \"reap\"\nexclude = [\"sub/*.x.new\", \"cache\"]";
 
@@ -85,7 +86,7 @@ fn the_rule_that_covers_a_directory_holds_there_and_is_named() {
             ("root/sub/more/c.new", 3),
         ],
     );
-    // Its globs are meant from its own directory on.
+    // Its globs are relative to its own directory.
     let sub = [("root/sub/b.new", 3), ("root/sub/more/c.new", 3)];
     found(&sandbox, &["root/sub"], &sub);
     found(&sandbox, &["root/sub/more"], &sub[1..]);
@@ -143,7 +144,7 @@ fn the_command_line_wins_over_the_rule() {
     found(&by_variable, &["root"], &[("root/a.new", 3)]);
 }
 
-/// What a rule does not cover is judged by the `[defaults]`, as before.
+/// Directories without a rule are judged by the `[defaults]`.
 #[test]
 fn a_rule_covers_nothing_below_that_is_not_recursive() {
     let text = "[defaults]\ngrace = \"100ms\"\n".to_owned() + &rule("root", "names = [\"*.new\"]");
@@ -166,11 +167,11 @@ fn a_rule_covers_nothing_below_that_is_not_recursive() {
         ran.stdout_json()["temps"][0].get("rule"),
         Some(&Value::Null)
     );
-    // What is typed makes the rule of "root" recursive, so it covers what is below.
+    // The flag makes the rule of "root" recursive, so it covers the subdirectories.
     found(&sandbox, &["-r", "root"], &[("root/b.new", 4)]);
 }
 
-/// A directory by another name is the same directory.
+/// A directory under another path is the same directory.
 #[test]
 fn a_rule_covers_a_directory_by_any_of_its_names() {
     let sandbox = Sandbox::new().file("in/a.new", "");
@@ -184,7 +185,7 @@ fn a_rule_covers_a_directory_by_any_of_its_names() {
         rule("root", rest).replace("{base}", sandbox.base().to_str().unwrap()),
     );
     found(&sandbox, &["alias/root/in"], &[("alias/root/in/a.new", 2)]);
-    // A symlink below the root of a rule leads out of it: no watcher goes there.
+    // A symlink below the root of a rule leaves the rule: no watcher follows it.
     let outside = Sandbox::new()
         .file("../elsewhere/in/b.new", "")
         .file("../elsewhere/in/c.4194304.tmp", "");
@@ -198,7 +199,7 @@ fn a_rule_covers_a_directory_by_any_of_its_names() {
     );
 }
 
-/// What is excluded is left alone, though it is named.
+/// An excluded directory is ignored, even if it is given as an argument.
 #[test]
 fn a_directory_that_the_rule_excludes_is_left_alone() {
     let sandbox = deep();
@@ -235,7 +236,7 @@ fn the_nearest_of_two_rules_holds() {
         &["root", "root/in"],
         &[("root/a.4194304.tmp", 2), ("root/in/b.new", 7)],
     );
-    // Excluded by the one, and not covered by the other.
+    // Excluded by one rule, and not covered by the other.
     found(&sandbox, &["root/in/below"], &[]);
     let ran = sandbox
         .run(["explain", "root/in/below/c.4194304.tmp"])
@@ -243,7 +244,7 @@ fn the_nearest_of_two_rules_holds() {
     ran.stdout_has("not a temp: excluded by in/**");
 }
 
-/// A rule below the directory that was given keeps what it says.
+/// A rule for a directory below the given one still applies there.
 #[test]
 fn folders_below_a_directory_are_judged_by_their_own_rules() {
     let text = "[defaults]\ngrace = \"100ms\"\n".to_owned()
@@ -283,7 +284,7 @@ fn folders_below_a_directory_are_judged_by_their_own_rules() {
     );
     assert!(lines[1].contains("root/app/in/deeper has its"), "{lines:?}");
     assert!(lines[2].contains("root/slow has its"), "{lines:?}");
-    // What is typed wins there too.
+    // Flags override those rules too.
     assert_eq!(scan(&sandbox, &["-r", "--grace", "100ms", "root"]).len(), 7);
     let swept = sandbox
         .run(["sweep", "-r", "--yes", "--json", "root"])
@@ -302,7 +303,7 @@ fn folders_below_a_directory_are_judged_by_their_own_rules() {
     ] {
         assert!(sandbox.has(kept), "{kept}");
     }
-    // One that the directory's own globs exclude is not come to.
+    // A directory that the globs of the outer one exclude is not reached.
     let text = "[defaults]\ngrace = \"100ms\"\nexclude = [\"slow\"]\n".to_owned()
         + &rule("root/slow", "grace = \"100ms\"\nexclude = []");
     let other = Sandbox::new()
@@ -313,7 +314,7 @@ fn folders_below_a_directory_are_judged_by_their_own_rules() {
     found(&other, &["root/slow"], &[("root/slow/a.4194304.tmp", 5)]);
 }
 
-/// The locks are those of the directories that are swept.
+/// A sweep needs the locks of all directories that it would sweep.
 #[test]
 fn a_sweep_beside_a_watcher_of_a_folder_below() {
     let sandbox = Sandbox::new().file("in/a.4194304.tmp", "");
@@ -359,7 +360,7 @@ fn without_a_directory_those_of_the_file_are_taken() {
     assert_eq!(swept.events().names("reaped"), ["b.4194304.tmp"]);
     assert_eq!(swept.events().names("quarantined"), ["a.new"]);
     assert!(sandbox.has("a.4194304.tmp"));
-    // Nothing is listed, or there is no file: both ways out are named.
+    // No directory is listed, or there is no file: both remedies are named.
     for text in [None, Some("")] {
         let sandbox = Sandbox::new();
         if let Some(text) = text {
@@ -381,7 +382,8 @@ fn without_a_directory_those_of_the_file_are_taken() {
     }
 }
 
-/// Only what is listed is watched by its rule: a directory that is typed has the `[defaults]`.
+/// Only listed directories are watched by their rules: a directory that is given as an argument uses the
+/// `[defaults]`.
 #[test]
 fn a_watch_of_a_typed_directory_takes_no_rule() {
     let text = "[defaults]\ngrace = \"200ms\"\n".to_owned()
@@ -394,7 +396,7 @@ fn a_watch_of_a_typed_directory_takes_no_rule() {
     assert!(sandbox.has("a.new"));
 }
 
-/// A rule may allow its own broad directory, and no other.
+/// A rule may allow its own broad directory, but no other.
 #[test]
 fn a_rule_allows_its_own_broad_directory() {
     let file = "names = [\"*.new\"]\ngrace = \"100ms\"\nrecursive = true\nbroad = true";
@@ -408,14 +410,14 @@ fn a_rule_allows_its_own_broad_directory() {
         .run(["sweep", "-n", "root"])
         .exit(0)
         .stdout_has("a.new");
-    // Here the home is below the directory of the rule.
+    // Now the home is below the directory of the rule.
     let below = sandbox.path("home");
     let sandbox = sandbox.env("HOME", below);
     sandbox
         .run(["sweep", "--yes", "root/home"])
         .exit(2)
         .stderr_has("a home directory");
-    // A default is meant for no directory.
+    // A default allows no directory.
     let text = "[defaults]\nbroad = true\n";
     let sandbox = configured(Sandbox::new(), text);
     let home = sandbox.root();

@@ -803,7 +803,7 @@ impl WatchProcess {
             match self.lines.recv_timeout(rest) {
                 Ok(line) => self.events.0.push(parse_event(&line)),
                 Err(why) => panic!(
-                    "{why}: what was waited for did not come.\n{}",
+                    "{why}: the expected event did not come.\n{}",
                     self.all_output()
                 ),
             }
@@ -881,13 +881,13 @@ impl WatchProcess {
             {
                 Ok(line) => self.events.0.push(parse_event(&line)),
                 Err(RecvTimeoutError::Disconnected) => break,
-                Err(RecvTimeoutError::Timeout) => panic!("it does not end.\n{}", self.all_output()),
+                Err(RecvTimeoutError::Timeout) => panic!("timed out.\n{}", self.all_output()),
             }
         }
         let status = loop {
             match self.child.try_wait().unwrap() {
                 Some(status) => break status,
-                None if Instant::now() > end => panic!("it does not end.\n{}", self.all_output()),
+                None if Instant::now() > end => panic!("timed out.\n{}", self.all_output()),
                 // Its output has ended, so it ends within microseconds.
                 None => thread::yield_now(),
             }

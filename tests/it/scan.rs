@@ -1,4 +1,4 @@
-//! `orphand scan` and `explain`: what is there, and what would become of it. They change nothing.
+//! `orphand scan` and `explain` report temps and verdicts, and change nothing.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -80,7 +80,7 @@ fn everything_is_listed_with_its_verdict() {
     assert_eq!(first["target"], sandbox.path("a").to_str().unwrap());
     assert!(first["quiet_ms"].as_u64().unwrap() >= 150);
 
-    // Young ones as well.
+    // Young temps are listed too.
     let young = sandbox.scan(["--grace", "1d"]).exit(0).stdout_json();
     assert!(
         temps(&young).iter().all(|(_, what)| what == "keep young"),
@@ -95,19 +95,19 @@ fn everything_is_listed_with_its_verdict() {
         .stdout_json();
     assert_eq!(deep["total"]["temps"], 6);
 
-    // For people one line each, and the total.
+    // In human output: one line for each temp, and the total.
     let people = sandbox.run(["scan", "--grace", "100ms", "root"]).exit(0);
     assert_eq!(people.stdout.lines().count(), 6, "{}", people.stdout);
     people.stdout_has("3 orphans, ").stdout_has("orphand sweep");
     assert_eq!(
         sandbox.snapshot(),
         before,
-        "nothing is changed, nor made for itself"
+        "scan changed or created something"
     );
     drop(held);
 }
 
-/// What scan says is what sweep does.
+/// A sweep does what the scan reported.
 #[test]
 fn scan_and_sweep_agree() {
     let sandbox = Sandbox::new()
@@ -147,7 +147,7 @@ fn quiet_is_counted_from_the_newest_date() {
         .write(true)
         .open(sandbox.path("a.4194304.tmp"))
         .unwrap();
-    // rsync and tar set it back: that alone makes nothing old.
+    // rsync and tar set the modification time back: that alone does not make a file old.
     file.set_modified(std::time::SystemTime::UNIX_EPOCH)
         .unwrap();
     drop(file);
@@ -201,11 +201,11 @@ fn explain_shows_every_gate() {
         .stdout_has(&format!("[{}]", std::process::id()));
     assert_eq!(sandbox.snapshot(), before);
     drop(holder);
-    // A file that no rule takes is explained all the same.
+    // A file that no rule matches is explained too.
     sandbox.run(["explain", "root/a"]).exit(0);
 }
 
-/// A terminal or not, colours are only where they are asked for.
+/// Colors are printed only on request.
 #[test]
 fn colours_on_wish() {
     let sandbox = Sandbox::new().file("a.4194304.tmp", "").aged(OLD);
@@ -232,7 +232,7 @@ fn colours_on_wish() {
     }
 }
 
-/// Nothing but data on stdout, nothing but words on stderr.
+/// stdout has only data, stderr only messages.
 #[test]
 fn quiet_and_json() {
     let sandbox = Sandbox::new().file("a.4194304.tmp", "").aged(OLD);
@@ -248,10 +248,10 @@ fn quiet_and_json() {
         .stdout_has("a.4194304.tmp");
 }
 
-/// A directory that a shell would take apart.
+/// A directory whose name a shell would split.
 const ODD: &str = "root/it's a dir";
 
-/// Temps of several kinds in the directory [`ODD`], and what stands beside them.
+/// Creates temps of several kinds in the directory [`ODD`], with their targets.
 fn odd() -> Sandbox {
     let file = |name: &str| format!("../{ODD}/{name}");
     Sandbox::new()
@@ -271,7 +271,7 @@ fn odd() -> Sandbox {
         .aged(OLD)
 }
 
-/// What `scan` says of each orphan, and its command.
+/// Returns the verdict of `scan` on each orphan, and the line with its suggested command.
 fn scanned(sandbox: &Sandbox, args: &[&str], variables: &[(&str, &str)]) -> (Vec<String>, String) {
     let run = |more: &[&str]| {
         let args = ["scan"].iter().chain(args).chain(more).chain(&[ODD]);
@@ -294,7 +294,7 @@ fn scanned(sandbox: &Sandbox, args: &[&str], variables: &[(&str, &str)]) -> (Vec
     (orphans, last)
 }
 
-/// Does what was pasted into a shell, in another directory and without the variables of the scan.
+/// Runs the command of a line in a shell, in another directory and without the variables of the scan.
 fn pasted(sandbox: &Sandbox, line: &str) -> CommandResult {
     let at = line.find("orphand ");
     let at = at.unwrap_or_else(|| panic!("no command: {line}"));
@@ -309,7 +309,7 @@ fn pasted(sandbox: &Sandbox, line: &str) -> CommandResult {
     sandbox.finish(shell)
 }
 
-/// What a shell does with the command that `scan` suggests is what `scan` has listed, and nothing else.
+/// The command that `scan` suggests does in a shell exactly what `scan` has listed.
 #[test]
 fn the_suggested_command_does_what_was_listed() {
     let short = ["--grace", "100ms"];
@@ -397,7 +397,7 @@ fn the_suggested_command_does_what_was_listed() {
     }
 }
 
-/// No option is slipped in that the person did not give.
+/// The suggested command has no option that the user did not give.
 #[test]
 fn no_command_is_suggested_that_would_be_refused() {
     let sandbox = Sandbox::new().file("a.4194304.tmp", "").aged(OLD);
@@ -499,13 +499,13 @@ fn a_directory_is_no_file_to_explain() {
     ran.stderr_has(&want);
 }
 
-/// Also where the file says where to look.
+/// Even if the directories are only in the file.
 #[test]
 fn every_hint_repeats_the_configuration_file() {
     let sandbox = odd();
     let sweep = ["sweep", "--yes", "--config", "my config.toml", ODD];
     let ran = sandbox.run(sweep).exit(0);
-    // Without its journal, a copy is found by the directories of the file alone.
+    // Without the journal, a copy is found only through the directories of the file.
     fs::remove_dir_all(sandbox.base().join("state/orphand")).unwrap();
     let text = format!("[[watch]]\npath = {:?}\n", sandbox.base().join(ODD));
     sandbox.write("../my config.toml", text);
@@ -518,7 +518,7 @@ fn every_hint_repeats_the_configuration_file() {
     );
     pasted(&sandbox, back).exit(0);
     assert_eq!(sandbox.content(format!("../{ODD}/b.tmp")), "only copy");
-    // The copy is not there any more, and what there is is to be seen.
+    // The copy is gone; the message suggests the list.
     let ran = pasted(&sandbox, purge).exit(1);
     let list = ran.stderr.split_once("what there is: ").unwrap().1;
     pasted(&sandbox, list)
@@ -532,7 +532,7 @@ fn every_hint_repeats_the_configuration_file() {
         .stdout_has("a new.toml is right");
     let ran = sandbox.run(["scan", "--config", "a new.toml"]).exit(2);
     ran.stderr_has("a new.toml").stderr_has("[[watch]]");
-    // And a file instead of a directory.
+    // The same for a file in place of a directory.
     let file = sandbox.base().join(ODD).join("b.part");
     let scan = ["scan", "--config", "my config.toml", "--name", "*.part"];
     let ran = sandbox.run(

@@ -1,5 +1,5 @@
-//! `orphand service`, against a launchctl and a systemctl of the test's own: no supervisor of the
-//! machine is ever asked. What they answer is ordered, and every call is compared.
+//! `orphand service` with a launchctl and a systemctl of the test: the real service manager is never called.
+//! The test sets their responses and compares every call.
 
 use std::ffi::OsString;
 use std::fs;
@@ -16,22 +16,23 @@ use crate::sandbox::{
 const LAUNCHCTL: &str = include_str!("service/launchctl.sh");
 const SYSTEMCTL: &str = include_str!("service/systemctl.sh");
 
-/// What `systemctl show` is asked for.
+/// The expected arguments of `systemctl show`.
 const SHOW: &str = "show --property=LoadState,ActiveState,SubState,UnitFileState,MainPID,\
                     NeedDaemonReload,Result,ExecMainStatus orphand.service";
 
-/// A sandbox with a supervisor in it.
+/// A sandbox with a simulated service manager.
 struct Fixture {
-    // First: it is looked for in the sandbox.
+    // The first field, so that it is dropped before the sandbox, in which its file is.
     _started: InstalledUnit,
     sandbox: Sandbox,
-    /// Where the supervisor keeps its state.
+    /// The folder for the state of the service manager.
     at: PathBuf,
     /// `--launchd` or `--systemd`.
     which: &'static str,
 }
 
-/// The file with the pid of what a supervisor has started for us, unless it has ended it itself.
+/// The file with the pid of the process that a service manager has started. Kills the process if the manager
+/// has not ended it.
 struct InstalledUnit(PathBuf);
 
 impl Drop for InstalledUnit {
@@ -56,7 +57,7 @@ impl Fixture {
         for (name, script) in [
             ("launchctl", LAUNCHCTL),
             ("systemctl", SYSTEMCTL),
-            // These only say how they were called.
+            // These only print their arguments.
             ("journalctl", "#!/bin/sh\necho \"journalctl $*\"\n"),
             ("tail", "#!/bin/sh\necho \"tail $*\"\n"),
         ] {
@@ -74,7 +75,7 @@ impl Fixture {
             .env("ORPHAND_SYSTEMCTL", base.join("systemctl"))
             .env("ORPHAND_JOURNALCTL", base.join("journalctl"))
             .env("ORPHAND_TAIL", base.join("tail"))
-            // Nobody answers here but in the test that says so.
+            // No watcher answers, except in one test.
             .env("ORPHAND_SERVICE_WAIT", "0s");
         let fixture = Fixture {
             sandbox,
@@ -91,14 +92,14 @@ impl Fixture {
         self
     }
 
-    /// Gives the supervisor a piece of state.
+    /// Writes a state file of the service manager.
     fn put(&self, name: &str, content: &str) {
         let path = self.at.join(name);
         crate::sandbox::write(&path, content);
         self.sandbox.chown_to_user(&path);
     }
 
-    /// Orders the next answers to a verb.
+    /// Sets the next responses to a verb.
     fn order(&self, verb: &str, answers: &[&str]) {
         self.put(
             &format!("answers/{verb}"),
@@ -119,7 +120,7 @@ impl Fixture {
         self.sandbox.run(all)
     }
 
-    /// Where the service file of an ordinary user belongs.
+    /// Returns the path of the service file of an ordinary user.
     fn file(&self) -> PathBuf {
         self.sandbox.base().join(match self.which {
             "--launchd" => "home/Library/LaunchAgents/io.github.orphand.plist",
@@ -127,7 +128,7 @@ impl Fixture {
         })
     }
 
-    /// Puts a service file there.
+    /// Writes the service file.
     fn put_file(&self, content: &str) {
         let below = self.file();
         let below = below.strip_prefix(self.sandbox.base()).unwrap();
@@ -138,7 +139,7 @@ impl Fixture {
         self.sandbox.base().metadata().unwrap().uid()
     }
 
-    /// The calls since this was asked last. `{gui}`, `{user}` and `{file}` stand for themselves.
+    /// Returns the calls since the last query. `{gui}`, `{user}` and `{file}` replace the real values.
     fn calls(&self) -> Vec<String> {
         let path = self.at.join("calls");
         let calls = fs::read_to_string(&path).unwrap_or_default();
@@ -154,7 +155,7 @@ impl Fixture {
         calls.lines().map(short).collect()
     }
 
-    /// Installs it, and forgets how.
+    /// Installs the service, and clears the list of calls.
     #[track_caller]
     fn installed(self) -> Fixture {
         self.run("install", &[]).exit(0);
@@ -163,9 +164,9 @@ impl Fixture {
     }
 }
 
-/// orphand, by another path.
+/// Creates another path to orphand.
 fn put_program(sandbox: &Sandbox, path: &Path) {
-    // It is large; a second name will do where both lie on one disk.
+    // It is large; a hard link is enough on one disk.
     fs::hard_link(sandbox.binary(), path)
         .or_else(|_| fs::copy(sandbox.binary(), path).map(drop))
         .unwrap();
@@ -180,13 +181,13 @@ fn contains(all: &str, words: &[&str]) {
 
 // ---- The files.
 
-/// Python's reader of property lists: the strictest that is to be had without a Mac.
+/// Parses a property list with Python's reader, the strictest one that is available without a Mac.
 #[track_caller]
 fn plist(file: &str) -> serde_json::Value {
     let script = "import json, plistlib, sys; json.dump(plistlib.loads(sys.stdin.buffer.read()), sys.stdout)";
     let sandbox = Sandbox::new();
     sandbox.write("x.plist", file);
-    // The system's own starts faster than what a version switcher puts before it.
+    // The system's Python starts faster than a wrapper of a version manager.
     let system = Path::new("/usr/bin/python3");
     let mut command = Command::new(if system.exists() {
         system
@@ -213,7 +214,7 @@ fn the_agent_as_a_property_list() {
         serde_json::json!({
             "Label": "io.github.orphand",
             "ProgramArguments": [program, "watch"],
-            // The sandbox's; where the shell has none, the key is absent.
+            // The values of the sandbox; a variable that is not set has no key.
             "EnvironmentVariables": {
                 "XDG_CONFIG_HOME": format!("{base}/config"),
                 "XDG_STATE_HOME": format!("{base}/state"),
@@ -257,7 +258,7 @@ fn the_daemon_as_a_property_list() {
     );
 }
 
-/// A configuration that is named is what the service reads, by its whole path.
+/// The service reads the named configuration, by its absolute path.
 #[test]
 fn the_named_configuration_is_read_by_the_service_too() {
     let fixture = Fixture::launchd();
@@ -307,7 +308,7 @@ fn print_changes_nothing_with_and_without_a_configuration() {
             assert_eq!(fixture.sandbox.snapshot(), before, "{args:?}");
         }
     }
-    assert_eq!(fixture.calls(), [""; 0], "launchctl was asked");
+    assert_eq!(fixture.calls(), [""; 0], "launchctl was called");
 }
 
 #[test]
@@ -339,7 +340,8 @@ fn print_refuses_what_means_nothing() {
     }
 }
 
-/// The program, put where its path holds what means something to XML, to systemd and to shells.
+/// Prints a service file for a program whose path has characters that are special in XML, in units or in
+/// shells.
 #[track_caller]
 fn printed_from(folder: &str, args: &[&str]) -> (PathBuf, String) {
     let sandbox = Sandbox::new();
@@ -352,7 +354,7 @@ fn printed_from(folder: &str, args: &[&str]) -> (PathBuf, String) {
     let ran = sandbox.finish(command).exit(0);
     #[cfg(target_os = "linux")]
     if args == ["--systemd"] && !folder.to_str().unwrap().contains(['"', '\\', '\'']) {
-        // While the program is there.
+        // While the program exists.
         verify("orphand.service", &ran.stdout);
     }
     (program, ran.stdout)
@@ -380,13 +382,13 @@ fn strange_paths_in_a_property_list() {
     }
 }
 
-/// systemd itself says whether it finds the program.
+/// systemd checks whether it finds the program.
 #[test]
 fn strange_paths_in_a_unit() {
     for (folder, want) in [
         ("a b", "a b"),
         ("100%n", "100%%n"),
-        // In the program systemd expands no variable, and takes two of them for two.
+        // systemd expands no variable in the program path, and keeps `$$` as it is.
         ("$HOME ${x}", "$HOME ${x}"),
         ("a;b#c", "a;b#c"),
         ("größe", "größe"),
@@ -421,7 +423,7 @@ fn paths_that_no_service_file_can_hold() {
     }
 }
 
-/// Runs systemd-analyze on a unit; it starts nothing. None where there is none.
+/// Runs systemd-analyze on a unit, which starts nothing. Returns `None` if it is not installed.
 #[cfg(target_os = "linux")]
 fn analyze(name: &str, unit: &str, args: &[&str]) -> Option<(i32, String)> {
     let dir = tempfile::tempdir().unwrap();
@@ -433,14 +435,14 @@ fn analyze(name: &str, unit: &str, args: &[&str]) -> Option<(i32, String)> {
         .arg(&path)
         .env("XDG_RUNTIME_DIR", dir.path());
     let Ok(out) = command.collect_output() else {
-        eprintln!("no systemd-analyze: {args:?} is not tried");
+        eprintln!("no systemd-analyze: {args:?} skipped");
         return None;
     };
     let said = [out.stdout, out.stderr].concat();
     Some((out.status.code().unwrap(), String::from_utf8(said).unwrap()))
 }
 
-/// systemd understands every line. Of a key that it does not know it only prints a line.
+/// Asserts that systemd accepts every line. For an unknown key it only prints a line.
 #[cfg(target_os = "linux")]
 #[track_caller]
 fn verify(name: &str, unit: &str) {
@@ -463,14 +465,14 @@ fn systemd_understands_the_units() {
         ) {
             assert!(
                 said.contains("Garce"),
-                "an unknown key would be seen: {said}"
+                "an unknown key is not reported: {said}"
             );
         }
     }
 }
 
-/// Exposure, ten times what `systemd-analyze security` prints: what systemd 252 finds. The score is
-/// not the goal: the options that would better it most would blind orphand.
+/// The exposure, ten times the value that `systemd-analyze security` of systemd 252 prints. A low value is
+/// not the goal: the options that would lower it most would blind orphand.
 #[cfg(target_os = "linux")]
 const USER_EXPOSURE: u32 = 60;
 #[cfg(target_os = "linux")]
@@ -478,7 +480,7 @@ const ROOT_EXPOSURE: u32 = 19;
 #[cfg(target_os = "linux")]
 const OWNER_EXPOSURE: u32 = 11;
 
-/// Another version of systemd may weigh a little otherwise.
+/// Other versions of systemd weight the options slightly differently.
 #[cfg(target_os = "linux")]
 const TOLERANCE: u32 = 5;
 
@@ -499,13 +501,13 @@ fn how_exposed_the_units_are() {
         }
         let nothing = "[Service]\nExecStart=/bin/true\n";
         if let Some((code, _)) = analyze("orphand.service", nothing, &args) {
-            assert_ne!(code, 0, "a unit without all that would be let through");
+            assert_ne!(code, 0, "the threshold accepts a unit without protection");
         }
     }
 }
 
-/// With any of these a walk over the processes finds nobody, without an error. A user unit may have
-/// nothing that mounts, either.
+/// With any of these options a process scan finds no process, without an error. A user unit must not have an
+/// option that mounts anything, either.
 #[test]
 fn nothing_blinds_it() {
     const BLIND: [&str; 7] = [
@@ -517,7 +519,7 @@ fn nothing_blinds_it() {
         "DynamicUser=",
         "RootDirectory=",
     ];
-    // Those of systemd.exec(5) that imply PrivateUsers in a user unit begin with one of these.
+    // The options of systemd.exec(5) that imply PrivateUsers in a user unit begin with one of these.
     const MOUNT: [&str; 12] = [
         "Protect",
         "Private",
@@ -567,7 +569,8 @@ const FRESH: [&str; 4] = [
 fn installing_an_agent() {
     let fixture = Fixture::launchd();
     fixture.config("[[watch]]\npath = \"/srv/app\"\n");
-    // Whatever the umask, launchd refuses what others may write, and others must be able to read.
+    // Independent of the umask: launchd refuses a file that other users may write, and other users must be
+    // able to read it.
     let mut command = fixture.sandbox.program("sh");
     command.args(["-c", "umask 077; exec \"$0\" service install --launchd"]);
     command.arg(fixture.sandbox.binary());
@@ -593,7 +596,7 @@ fn installing_an_agent() {
     assert_eq!(
         fs::read_dir(file.parent().unwrap()).unwrap().count(),
         1,
-        "no litter"
+        "a temporary file is left"
     );
     assert!(
         fixture
@@ -645,7 +648,7 @@ fn installing_over_another_file_waits_until_the_old_job_is_gone() {
     );
 }
 
-/// What is up to date and has ended is not left so.
+/// A job that is up to date but has ended is started.
 #[test]
 fn installing_starts_what_has_ended() {
     let fixture = Fixture::launchd().installed();
@@ -670,7 +673,7 @@ fn what_bootstrap_may_answer() {
     };
     let (bootstrap, print) = ("bootstrap {gui} {file}", "print {gui}/-");
     let kickstart = "kickstart -k {gui}/-";
-    // Still draining, or whatever: again.
+    // Still ending, or another temporary error: try again.
     check(
         &["5", "5", "0"],
         0,
@@ -683,14 +686,14 @@ fn what_bootstrap_may_answer() {
         &[bootstrap, bootstrap, print],
         &["Started"],
     );
-    // It is loaded after all, perhaps with another program. Here it is not, so that fails.
+    // Already loaded, perhaps with another program. Here it is not loaded, so the restart fails.
     check(
         &["37"],
         1,
         &[bootstrap, kickstart],
         &["not loaded (113)", "orphand service start"],
     );
-    // Never: with what may be the cause, as far as it can be seen.
+    // It never succeeds: the message names the possible causes.
     check(
         &["5", "5", "5", "5"],
         1,
@@ -722,7 +725,7 @@ fn what_bootstrap_may_answer() {
 #[test]
 fn an_agent_that_somebody_else_has_loaded_meanwhile() {
     let fixture = Fixture::launchd();
-    // Not loaded at the first look, loaded at the second.
+    // Not loaded at the first check, loaded at the second.
     fixture.put("loaded", &format!("gui/{}", fixture.uid()));
     fixture.order("print", &["113", "113"]);
     fixture.run("install", &[]).exit(0);
@@ -766,7 +769,7 @@ fn a_job_that_does_not_end() {
     let fixture = Fixture::launchd()
         .installed()
         .env("ORPHAND_SERVICE_LIMIT", "1s");
-    // It says that it drains, and stays.
+    // It reports that the job is ending, but the job stays.
     fixture.order("bootout", &["36"]);
     let ran = fixture.run("stop", &[]).exit(1);
     ran.stderr_has("launchctl kill SIGKILL gui/");
@@ -825,7 +828,7 @@ fn starting_stopping_and_starting_again() {
     check("stop", "It does not run", &[print, "print {user}/-"]);
     check("start", "Started", &[&FRESH[..], &[print]].concat());
     fixture.put("end", "0");
-    // Loaded, and ended by itself.
+    // Loaded, but the job has ended by itself.
     check("start", "Started", &[print, "kickstart {gui}/-", print]);
 }
 
@@ -874,7 +877,7 @@ fn uninstalling_says_what_stays() {
         ["print {gui}/-", "bootout {gui}/-", "print {gui}/-"]
     );
     assert!(!fixture.file().exists());
-    // Only what exists is named.
+    // Only existing files are named.
     let fixture = fixture.installed();
     fixture.sandbox.write("../state/orphand/journal.jsonl", "");
     let ran = fixture
@@ -907,7 +910,7 @@ fn uninstalling_says_what_stays() {
     assert!(fixture.sandbox.has("../config/orphand/config.toml"));
 }
 
-/// Somebody has removed the file, and launchd still runs the job.
+/// The file was removed, but launchd still runs the job.
 #[test]
 fn a_job_without_a_file_is_ended_all_the_same() {
     for verb in ["stop", "uninstall"] {
@@ -979,7 +982,7 @@ fn homebrew_runs_it_already() {
         .stderr_has("homebrew.orphand.service");
 }
 
-/// Who keeps service files in a repository wants to change them there.
+/// A user who keeps service files in a repository wants to change them there.
 #[test]
 fn a_link_is_not_replaced() {
     let fixture = Fixture::launchd();
@@ -999,7 +1002,7 @@ fn a_link_is_not_replaced() {
 #[test]
 fn a_home_of_somebody_else() {
     if !is_root() {
-        eprintln!("not root: not tried, every file here is this user's");
+        eprintln!("not root: skipped, every file here belongs to this user");
         return;
     }
     let fixture = Fixture::new(Sandbox::new(), "--launchd");
@@ -1013,7 +1016,7 @@ fn a_home_of_somebody_else() {
 #[test]
 fn root_is_told_whose_agent_this_is() {
     if !is_root() {
-        eprintln!("not root: not tried");
+        eprintln!("not root: skipped");
         return;
     }
     let fixture = Fixture::new(Sandbox::new(), "--launchd");
@@ -1034,7 +1037,7 @@ fn a_build_folder_is_no_place_to_stay() {
     ran.stderr_has("a build folder");
 }
 
-/// The kernel calls a program that an upgrade has replaced `… (deleted)`.
+/// The kernel shows the path of a program that an upgrade has replaced as `… (deleted)`.
 #[cfg(target_os = "linux")]
 #[test]
 fn homebrew_upgrades_the_program_that_runs() {
@@ -1060,7 +1063,7 @@ fn homebrew_upgrades_the_program_that_runs() {
         program(fixture.sandbox.finish(print(&old))),
         opt.to_str().unwrap()
     );
-    // Removed between its start and its question: the shell that becomes it is another name of it.
+    // Removed between its start and the query of its path: the shell opens it before it removes the path.
     let mut command = fixture.sandbox.program("sh");
     let script = "exec 3< \"$0\" && rm \"$0\" && exec /proc/self/fd/3 service print --launchd";
     command.args(["-c", script]).arg(&old);
@@ -1141,7 +1144,7 @@ fn status_prints_one_object_whatever_fails() {
         document["running"].is_null() && document["loaded"].is_null(),
         "{document}"
     );
-    // Other verbs say words elsewhere, and end with the same object.
+    // Other verbs print their messages on stderr, and the same object on stdout.
     let ran = fixture
         .run("stop", &["--json"])
         .exit(0)
@@ -1154,7 +1157,7 @@ fn status_prints_one_object_whatever_fails() {
     assert_eq!(ran.stdout_json()["installed"], false);
 }
 
-/// What is wrong with the file, and the command that mends it.
+/// `status` reports the problem of the file, and the command that fixes it.
 #[test]
 fn status_of_a_file_that_is_not_as_it_should_be() {
     let check = |change: &dyn Fn(&str) -> String, what: &str, fix: &str| {
@@ -1178,7 +1181,7 @@ fn status_of_a_file_that_is_not_as_it_should_be() {
             assert_eq!(problems.len(), 1, "{document}");
             contains(problems[0]["what"].as_str().unwrap(), &[what]);
             contains(problems[0]["cure"].as_str().unwrap(), &[fix]);
-            // And it does mend it.
+            // That command fixes the problem.
             let ran = fixture.run("install", &[]).exit(0).stdout_has("written");
             let other = changed.contains("/gone/orphand");
             assert_eq!(
@@ -1223,7 +1226,7 @@ fn a_named_configuration_is_kept_in_mind() {
     assert_eq!(
         document["problems"],
         serde_json::json!([]),
-        "it is as it was installed"
+        "the installed file has a problem"
     );
     let file = fs::read_to_string(fixture.file()).unwrap();
     fixture.put_file(&format!("{file}\n"));
@@ -1272,7 +1275,7 @@ fn installing_a_unit() {
         .exit(0)
         .stdout_has("Already up to date (pid 4711)");
     assert_eq!(fixture.calls(), ["--user show"]);
-    // What was switched off by hand is switched on again.
+    // A unit that was disabled by hand is enabled again.
     fs::remove_file(fixture.at.join("enabled")).unwrap();
     fixture.run("install", &[]).exit(0).stdout_has("unchanged");
     contains(&fixture.calls().join("\n"), &["enable orphand.service"]);
@@ -1361,12 +1364,12 @@ fn a_systemctl_that_complains() {
         assert_eq!(
             fixture.file().exists(),
             verb != "show",
-            "nothing is written where nothing can run"
+            "the file was written although nothing can run"
         );
     }
 }
 
-/// A first scan may take longer than anybody waits: that is no failure.
+/// The first scan may take longer than the wait of `install`: that is no failure.
 #[test]
 fn a_unit_that_takes_long_to_be_ready() {
     let fixture = Fixture::systemd().env("ORPHAND_SERVICE_LIMIT", "300ms");
@@ -1484,7 +1487,7 @@ fn the_whole_machine_is_roots() {
 #[test]
 fn a_service_of_the_whole_machine() {
     if !is_root() {
-        eprintln!("not root: not tried");
+        eprintln!("not root: skipped");
         return;
     }
     for (which, file, config, calls) in [
@@ -1517,7 +1520,7 @@ fn a_service_of_the_whole_machine() {
         let fixture = fixture.env("ORPHAND_SERVICE_ROOT", &machine);
         let file = machine.join(file);
         fixture.put("unit", file.to_str().unwrap());
-        // Not what root's shell reads, but what the service will.
+        // The service reads its own file, not the one of root's shell.
         fixture.config("wrong");
         let ran = fixture.run("install", &["--system"]).exit(0);
         contains(&ran.stdout, &["ORPHAND_CONFIG=", "orphand config init"]);
@@ -1530,7 +1533,7 @@ fn a_service_of_the_whole_machine() {
         assert_eq!(fs::read_to_string(&file).unwrap(), printed);
         assert!(
             !printed.contains("machine"),
-            "the prefix ends with the image: {printed}"
+            "the prefix is in the file: {printed}"
         );
         fixture.sandbox.write(format!("../{config}"), "wrong");
         fixture
@@ -1554,13 +1557,13 @@ fn a_service_of_the_whole_machine() {
 fn until(what: &str, holds: impl Fn() -> bool) {
     let end = Instant::now() + DEADLINE;
     while !holds() {
-        assert!(Instant::now() < end, "in vain: {what}");
+        assert!(Instant::now() < end, "timed out waiting for {what}");
         thread::sleep(Duration::from_millis(10));
     }
 }
 
-/// Installed with one command, by the environment of the agent alone, the program removes an
-/// orphan; restarted it does so again; uninstalled it ends.
+/// With only the environment of the agent, the installed program removes an orphan, does so again after a
+/// restart, and ends when it is uninstalled.
 #[test]
 fn an_agent_that_really_runs() {
     let fixture = Fixture::launchd().env("ORPHAND_SERVICE_WAIT", "100ms");
@@ -1606,6 +1609,6 @@ fn an_agent_that_really_runs() {
         .exit(0)
         .stdout_has("Removed")
         .stdout_has("Journal");
-    until("it ends", || locks() == 0);
+    until("the end of the watcher", || locks() == 0);
     assert!(!fixture.at.join("pid").exists());
 }

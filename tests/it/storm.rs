@@ -1,15 +1,15 @@
-//! A storm of atomic writers, killed and stopped at random, under a watcher with a short grace.
+//! Many atomic writers, killed and stopped at random, under a watcher with a short grace.
 //!
-//! It lasts a few seconds, the ignored one an hour; `ORPHAND_STORM_SECONDS` says how long instead:
+//! The tests last a few seconds, the ignored one an hour; `ORPHAND_STORM_SECONDS` sets another duration:
 //!
 //! ```text
 //! ORPHAND_STORM_SECONDS=900 cargo test --release --test it storm:: -- --ignored --nocapture
 //! ```
 //!
-//! Each writer is a process of its own and writes one target. Before and after each rename it says
-//! so in memory that outlives it, so what its target must hold is known however it ends. How long
-//! it really took from close to rename it measures itself: on a loaded machine a pause is longer
-//! than was asked for, and only a write that kept to the rule must not fail.
+//! Each writer is a separate process that writes one target. Before and after each rename it records the
+//! write in shared memory that outlives it, so the required content of its target is known however it ends.
+//! It also measures its real time from close to rename: on a loaded machine a pause is longer than requested,
+//! and only a write that kept to the rule must not fail.
 
 use std::collections::HashSet;
 use std::ffi::CString;
@@ -26,37 +26,37 @@ use crate::fixture::test_command;
 use crate::sandbox::{DEADLINE, Sandbox, StartChild, signal};
 
 const SECONDS: &str = "ORPHAND_STORM_SECONDS";
-/// The grace of most storms: many of them pass within each.
+/// The grace of most tests: a test lasts many of them.
 const SHORT: Duration = Duration::from_millis(400);
-/// One that is long enough for a directory to be scanned instead of being watched.
+/// A grace that is long enough for a directory to be scanned instead of being watched.
 const LONG: Duration = Duration::from_secs(2);
 
-/// A live writer that needs less from close to rename loses nothing.
+/// The longest time from close to rename for which a live writer loses nothing.
 fn rule(grace: Duration) -> Duration {
     grace / 2
 }
 
-/// Within this long after the end every orphan is gone. By its events it goes with its grace; where
-/// the kernel had to drop events, it is found by a scan, for which a watcher that is flooded waits
-/// for up to 30 seconds.
+/// The longest time after the end until every orphan is removed. An orphan that events report is removed
+/// after its grace. If the kernel had to drop events, a scan finds it, which an overloaded watcher delays by
+/// up to 30 seconds.
 const LONGEST: Duration = Duration::from_secs(90);
 
-/// How a writer behaves.
+/// The behavior of a writer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
-    /// As fast as it can.
+    /// Writes as fast as it can.
     Fast,
-    /// The same, with its pid in the name.
+    /// Writes as fast as it can, with its pid in the name.
     FastWithPid,
-    /// Pauses between close and rename, for up to four fifths of what the rule allows.
+    /// Pauses between close and rename, for up to four fifths of the allowed time.
     Pauses,
-    /// With its pid in the name it may pause for several graces: it lives.
+    /// Pauses for several graces, with its pid in the name: its process is running, so that is allowed.
     PausesWithPid,
-    /// Has its temp open for up to four graces.
+    /// Keeps its temp open for up to four graces.
     Holds,
-    /// The same, and then pauses: a close changes nothing about a file but that nobody holds it.
+    /// Keeps its temp open, closes it, and then pauses: the close itself changes no date of the file.
     HoldsThenPauses,
-    /// Always the same name: whoever is killed leaves it to its successor.
+    /// Always uses the same name: a killed writer leaves it to its successor.
     FixedName,
 }
 
@@ -75,35 +75,35 @@ const WRITERS: [Kind; 12] = [
     Kind::FixedName,
 ];
 
-/// What a writer has done so far; its successor goes on with it.
+/// A counter of a writer; its successor continues it.
 #[derive(Clone, Copy, Debug)]
 enum Count {
-    /// Writes whose rename went well.
+    /// Writes whose rename succeeded.
     Renamed,
-    /// The number of the last of them.
+    /// The number of the last write whose rename succeeded.
     Last,
-    /// The number of the one that is being written.
+    /// The number of the write in progress.
     Trying,
-    /// Temps that it had open for longer than the grace, and renamed.
+    /// Temps that were open for longer than the grace, and renamed.
     HeldPastGrace,
-    /// Renames that failed though it kept to the rule.
+    /// Renames that failed although the writer kept to the rule.
     Lost,
     /// Renames that failed after a pause that the rule does not cover.
     TooLate,
-    /// What the last failure said, and after how many nanoseconds.
+    /// The error number of the last failure.
     Errno,
     Pause,
-    /// It is to end after its next write.
+    /// Set to 1 to make the writer end after its next write.
     Stop,
 }
 
-/// One page of memory for each writer, in a file.
+/// The counters of all writers, in a shared mapping of a file.
 struct Slates {
     at: *mut AtomicU64,
     count: usize,
 }
 
-/// Of 8 bytes each: a slate is a line of the processor's cache or two.
+/// The number of 8-byte words for each writer: one or two cache lines.
 const SLATE: usize = 16;
 
 impl Slates {
@@ -115,7 +115,7 @@ impl Slates {
             .open(file)
             .unwrap();
         let length = count * SLATE * 8;
-        // SAFETY: a new shared mapping of an open file as long as that; nobody truncates it.
+        // SAFETY: a new shared mapping of an open file of that length, which no process truncates.
         let at = unsafe {
             let protection = libc::PROT_READ | libc::PROT_WRITE;
             let (none, fd) = (std::ptr::null_mut(), file.as_raw_fd());
@@ -130,7 +130,7 @@ impl Slates {
 
     fn of(&self, writer: usize, count: Count) -> &AtomicU64 {
         assert!(writer < self.count);
-        // SAFETY: within the mapping, which is never unmapped; numbers of 8 bytes are atomic.
+        // SAFETY: within the mapping, which is never unmapped; 8-byte numbers are atomic.
         unsafe { &*self.at.add(writer * SLATE + count as usize) }
     }
 
@@ -143,7 +143,7 @@ impl Slates {
     }
 }
 
-/// Numbers that only look random: the same storm each time, but for the scheduler's part in it.
+/// Pseudo-random numbers: the same sequence in each run, apart from the influence of the scheduler.
 struct Dice(u64);
 
 impl Dice {
@@ -162,10 +162,10 @@ impl Dice {
 const ROOT: &str = "ORPHAND_TEST_ROOT";
 const SLATES: &str = "ORPHAND_TEST_SLATES";
 const WRITER: &str = "ORPHAND_TEST_WRITER";
-/// Milliseconds.
+/// In milliseconds.
 const GRACE: &str = "ORPHAND_TEST_GRACE";
 
-/// The writer's part: not a test, but the process that the tests start. Alone it does nothing.
+/// The process of a writer, which the tests start. It does nothing when run as a test.
 #[test]
 fn the_writer() {
     let (Some(root), Some(slates)) = (std::env::var_os(ROOT), std::env::var_os(SLATES)) else {
@@ -201,7 +201,7 @@ fn the_writer() {
             thread::sleep(dice.up_to(4 * grace));
         }
         let closed = Instant::now();
-        // SAFETY: it was opened above, and nobody else closes it.
+        // SAFETY: it was opened above, and nothing else closes it.
         unsafe { libc::close(file) };
         match kind {
             Kind::Pauses | Kind::HoldsThenPauses => thread::sleep(dice.up_to(rule(grace) * 4 / 5)),
@@ -249,7 +249,7 @@ fn temp(kind: Kind, writer: usize, turn: u64) -> String {
     }
 }
 
-/// What a target holds says whose it is, which write of theirs it was, and whether it is whole.
+/// The content of a target names its writer and the number of the write, and shows whether it is complete.
 fn fill(content: &mut Vec<u8>, writer: usize, turn: u64, length: usize) {
     use std::io::Write;
     content.clear();
@@ -274,7 +274,7 @@ fn read(file: &Path, writer: usize) -> u64 {
     turn
 }
 
-/// A writer at work, and until when it is stopped.
+/// A running writer, and the end of its current stop.
 struct Writer {
     child: Child,
     asleep: Option<Instant>,
@@ -309,7 +309,7 @@ impl Storm {
         // SAFETY: one system call on a number.
         unsafe {
             command.pre_exec(|| {
-                // Whoever else is on this machine goes first.
+                // Other processes on this machine have priority.
                 libc::nice(5);
                 Ok(())
             });
@@ -320,7 +320,7 @@ impl Storm {
         }
     }
 
-    /// The temps of one writer, or of all.
+    /// Returns the temps of one writer, or of all.
     fn temps(&self, writer: Option<usize>) -> Vec<String> {
         let whose = writer.map_or("state-".to_owned(), |writer| target(writer) + ".");
         let mut names = self.sandbox.listing();
@@ -329,10 +329,10 @@ impl Storm {
     }
 }
 
-/// With a [`LONG`] grace it proves something only where the directory became hot.
+/// With a [`LONG`] grace the test proves something only if the directory became hot.
 fn storm(sandbox: Sandbox, grace: Duration, length: Duration) {
-    // To be told what is hot; `-v` would tell of each write as well, and this process keeps all that it is
-    // told: 24 GB of it in eight minutes.
+    // `info` reports hot directories. `-v` would report each write too, and this process keeps all output: 24
+    // GB in eight minutes.
     let sandbox = sandbox.env("ORPHAND_LOG", "info");
     let slates = sandbox.base().join("slates");
     fs::write(&slates, vec![0; WRITERS.len() * SLATE * 8]).unwrap();
@@ -357,7 +357,7 @@ fn storm(sandbox: Sandbox, grace: Duration, length: Duration) {
     let (mut kills, mut stops) = (0, 0);
     let mut leaked = HashSet::new();
     let began = Instant::now();
-    // On a machine with much else to do it goes on until it proves something.
+    // On a loaded machine it continues until it proves something.
     let was_hot = || grace < LONG || watching.stderr().contains(" is hot: ");
     let proves = |leaks: usize| {
         let wrote = |number| seen.get(number, Count::Renamed) > 0;
@@ -366,7 +366,7 @@ fn storm(sandbox: Sandbox, grace: Duration, length: Duration) {
     };
     while began.elapsed() < length || (!proves(leaked.len()) && began.elapsed() < length + DEADLINE)
     {
-        // Often, and not so often that nobody lives for longer than a grace.
+        // Often, but not so often that no writer runs for longer than a grace.
         thread::sleep(dice.up_to(grace * 3 / 20));
         let now = Instant::now();
         for (number, writer) in writers.iter_mut().enumerate() {
@@ -391,13 +391,13 @@ fn storm(sandbox: Sandbox, grace: Duration, length: Duration) {
         kills += 1;
         writers[number].child.kill().unwrap();
         writers[number].child.wait().unwrap();
-        // Nobody renames it any more; what has a fixed name the next one goes on with.
+        // No process will rename it; a temp with a fixed name is used by the successor.
         if WRITERS[number] != Kind::FixedName {
             leaked.extend(storm.temps(Some(number)));
         }
         writers[number] = storm.writer(number);
     }
-    // Every second one ends by itself, the others as they are.
+    // Every second writer ends by itself; the others are killed.
     for (number, writer) in writers.iter_mut().enumerate() {
         signal(writer.child.id(), libc::SIGCONT);
         match number % 2 {
@@ -444,7 +444,7 @@ fn storm(sandbox: Sandbox, grace: Duration, length: Duration) {
         );
         assert!(get(Count::Renamed) > 0, "{kind:?} wrote nothing");
         let last = read(&storm.sandbox.path(target(number)), number);
-        // A writer that was killed just then may have renamed it without saying so.
+        // A writer may have been killed after the rename and before recording it.
         let allowed = get(Count::Last)..=get(Count::Trying);
         assert!(
             allowed.contains(&last),
@@ -453,7 +453,7 @@ fn storm(sandbox: Sandbox, grace: Duration, length: Duration) {
     }
     assert!(
         was_hot,
-        "it was not scanned instead of being watched: this proves nothing"
+        "the directory never became hot: this proves nothing"
     );
     assert!(
         held > 0,
@@ -486,7 +486,7 @@ fn writers_lose_nothing_and_orphans_go() {
     storm(Sandbox::in_memory(), SHORT, length(5));
 }
 
-/// On a disk, where a writer is slow and a rename may wait for its data.
+/// On a disk, where writes are slow and a rename may wait for its data.
 #[test]
 fn on_a_disk_too() {
     storm(Sandbox::ordinary(), SHORT, length(3));

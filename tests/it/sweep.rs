@@ -1,4 +1,4 @@
-//! `orphand sweep`: one pass, and what is left after it.
+//! `orphand sweep`: one pass over a root, and the files that remain.
 
 use std::fs;
 use std::io::Read;
@@ -21,7 +21,7 @@ fn what_is_older_goes_and_what_is_younger_stays() {
         .file("a.tmp", "old")
         .aged(grace);
     let stop = AtomicBool::new(false);
-    // Somebody goes on touching it, so that it is young however long this takes.
+    // A thread keeps writing to it, so that it stays young however long this takes.
     let ran = thread::scope(|scope| {
         sandbox.write("young.tmp", "x");
         scope.spawn(|| {
@@ -38,24 +38,24 @@ fn what_is_older_goes_and_what_is_younger_stays() {
     assert_eq!(events.names("reaped"), ["a.tmp"]);
     assert_eq!(events.about("young.tmp"), ["kept young"]);
     let young = events.one("kept");
-    assert!(young["retry_ms"].is_null(), "nobody looks again: {young}");
+    assert!(young["retry_ms"].is_null(), "a sweep does not look again: {young}");
     assert_eq!(events.sums(), [1, 0, 1, 0]);
     assert_eq!(sandbox.listing(), ["a", "young.tmp"]);
 }
 
-/// It does not wait for what is younger.
+/// A sweep does not wait for younger temps.
 #[test]
 fn a_long_grace_is_not_waited_for() {
     let sandbox = Sandbox::new().file("a.4194304.tmp", "").file("b.tmp", "x");
     let events = sandbox.sweep(["--grace", "1d"]).exit(0).events();
     assert_eq!(events.sums(), [0, 0, 2, 0]);
     assert_eq!(events.names("kept"), ["a.4194304.tmp", "b.tmp"]);
-    // By default as well: five minutes, or an hour for a fixed name.
+    // The default graces too: five minutes, or an hour for a fixed name.
     let events = sandbox.sweep([""; 0]).exit(0).events();
     assert_eq!(events.sums(), [0, 0, 2, 0]);
 }
 
-/// The origin's case, by its numbers.
+/// The incident that orphand was made for, with its numbers.
 #[test]
 fn eight_thousand_orphans_beside_a_healthy_file() {
     const ORPHANS: usize = 8_662;
@@ -72,7 +72,7 @@ fn eight_thousand_orphans_beside_a_healthy_file() {
         let ran = sandbox.sweep(SHORT).exit(0);
         let took = start.elapsed();
         println!(
-            "{ORPHANS} orphans are gone after {took:?}, {} MB at most",
+            "{ORPHANS} orphans removed in {took:?}, at most {} MB",
             ran.peak >> 20
         );
         let events = ran.events();
@@ -109,7 +109,7 @@ fn a_dry_run_and_a_run_give_the_same_list() {
         &["--action", "quarantine"],
         &["--open", "quarantine"],
     ] {
-        // A dry run cannot be told to quarantine: by --action there is one or the other.
+        // `--action` replaces the dry run, so the kinds of the events differ.
         let same_words = !options.contains(&"--action");
         let sandbox = a_bit_of_everything().aged(OLD);
         let _held = fs::File::open(sandbox.path("held.tmp")).unwrap();
@@ -181,13 +181,13 @@ fn what_is_kept_and_why() {
     assert_eq!(
         events.summary()["bytes"],
         1,
-        "what is in quarantine is not free"
+        "quarantined bytes do not count as freed"
     );
-    assert!(sandbox.has("sub/deep/whole.tmp"), "not below it");
+    assert!(sandbox.has("sub/deep/whole.tmp"), "a temp below the root was removed");
     assert!(ran.stderr.is_empty(), "{}", ran.stderr);
 }
 
-/// Two names, and the other one is the target itself: linked, then killed before the unlink.
+/// A temp with two links, the other of which is the target itself: linked, then killed before the unlink.
 #[test]
 fn a_second_name_of_its_own_target() {
     let sandbox = Sandbox::new().file("a", "whole, to the last byte of it");
@@ -196,12 +196,12 @@ fn a_second_name_of_its_own_target() {
     let events = sandbox.sweep(SHORT).exit(0).events();
     assert_eq!(events.about("a.tmp"), ["reaped"]);
     assert_eq!(events.one("reaped")["bytes"], 29, "st_size");
-    assert_eq!(events.summary()["bytes"], 0, "nothing came free");
+    assert_eq!(events.summary()["bytes"], 0, "no space was freed");
     assert_eq!(sandbox.content("a"), "whole, to the last byte of it");
     assert_eq!(sandbox.listing(), ["a"]);
 }
 
-/// A crash between claim and unlink leaves a file under a name of ours.
+/// A crash between claim and unlink leaves a file under the name of a claim.
 #[test]
 fn claims_that_a_crash_left_are_put_in_order() {
     const FREE: &str = ".orphand-0123456789abcdef-free.tmp";
@@ -220,19 +220,19 @@ fn claims_that_a_crash_left_are_put_in_order() {
         let held = fs::File::open(sandbox.path(HELD)).unwrap();
         let before = sandbox.snapshot();
         sandbox.sweep(SHORT.iter().chain(&["-n"])).exit(0);
-        assert_eq!(sandbox.snapshot(), before, "not by a dry run");
+        assert_eq!(sandbox.snapshot(), before, "a dry run changed something");
 
-        // A grace that none of them has reached, and then one that they have.
+        // First a grace that none of them has reached, later one that they have.
         sandbox.sweep(["--grace", "1d"]).exit(0);
-        assert_eq!(sandbox.content("free.tmp"), "free", "it has its name back");
+        assert_eq!(sandbox.content("free.tmp"), "free", "the claim did not get its name back");
         assert_eq!(
             sandbox.content("taken.tmp"),
             "another's",
             "nothing is overwritten"
         );
         assert!(!sandbox.has(FREE) && !sandbox.has(TAKEN));
-        assert_eq!(sandbox.content(HELD), "held", "it may be in work");
-        assert!(sandbox.has(".orphand-nonsense.tmp"), "no claim of ours");
+        assert_eq!(sandbox.content(HELD), "held", "a held claim was touched");
+        assert!(sandbox.has(".orphand-nonsense.tmp"), "it is not a claim");
         let stored = sandbox
             .run(["quarantine", "list", "--json", "root"])
             .exit(0);
@@ -241,7 +241,7 @@ fn claims_that_a_crash_left_are_put_in_order() {
         assert_eq!(
             stored["path"],
             sandbox.path("taken.tmp").to_str().unwrap(),
-            "where it came from"
+            "the original path"
         );
         assert_eq!(
             sandbox.content(format!(".orphand/{id}/taken.tmp")),
@@ -249,8 +249,8 @@ fn claims_that_a_crash_left_are_put_in_order() {
         );
 
         drop(held);
-        // Long enough that none of it passes between putting back and the second look, half of it
-        // later, on a slow machine either.
+        // Long enough that, even on a slow machine, it does not pass between the put-back and the second
+        // look, which comes half a grace later.
         const GRACE: Duration = Duration::from_secs(2);
         sandbox.age(GRACE);
         sandbox.sweep(["--grace", "2s"]).exit(0);
@@ -258,12 +258,12 @@ fn claims_that_a_crash_left_are_put_in_order() {
         assert_eq!(
             sandbox.content("held.tmp"),
             "held",
-            "put back, so its grace starts again"
+            "its grace starts again after the put-back"
         );
     });
 }
 
-/// The same, by the watcher.
+/// The watcher recovers claims too.
 #[test]
 fn claims_that_a_crash_left_are_put_in_order_by_a_watcher() {
     let sandbox = Sandbox::new()
@@ -298,7 +298,7 @@ fn a_directory_that_may_not_be_read_is_exit_3() {
     assert_eq!(
         events.names("reaped"),
         ["a.4194304.tmp", "c.4194304.tmp"],
-        "the rest is done"
+        "the other temps were not removed"
     );
     assert_eq!(events.sums(), [2, 0, 0, 1]);
     assert_eq!(dry.sums(), events.sums());
@@ -307,7 +307,7 @@ fn a_directory_that_may_not_be_read_is_exit_3() {
     assert!(sandbox.has("shut/b.4194304.tmp"));
 }
 
-/// A directory that may be read but not changed.
+/// A directory with read permission, but no write permission.
 #[test]
 fn a_directory_that_may_not_be_changed_is_exit_3() {
     let sandbox = Sandbox::ordinary()
@@ -324,7 +324,7 @@ fn a_directory_that_may_not_be_changed_is_exit_3() {
     assert!(sandbox.has("ro/a.4194304.tmp"));
 }
 
-/// Nobody may read it, not even its owner: that nobody holds it cannot be asked.
+/// Not even its owner may read the file, so nothing can prove that it is unused.
 #[test]
 fn a_file_that_may_not_be_read_cannot_be_told() {
     let sandbox = Sandbox::ordinary()
@@ -355,7 +355,7 @@ fn several_roots_end_in_one_summary() {
     assert_eq!(events.sums(), [2, 0, 0, 0]);
 }
 
-/// `.orphand` stands there only as long as something lies in it.
+/// `.orphand` exists only while it holds a file.
 #[test]
 fn the_quarantine_is_gone_when_it_is_empty() {
     let sandbox = Sandbox::new()
@@ -367,7 +367,7 @@ fn the_quarantine_is_gone_when_it_is_empty() {
     assert_eq!(sandbox.listing(), [""; 0]);
 }
 
-/// A quarantine that others may look into, or that is none, is not used.
+/// A quarantine that other users may read, or that is not a directory, is not used.
 #[test]
 fn no_quarantine() {
     for make in [
@@ -393,11 +393,11 @@ fn no_quarantine() {
             assert_eq!(events.about("b.4194304.tmp"), ["reaped"]);
         }
         assert_eq!(sandbox.content("sole.tmp"), "precious");
-        assert!(sandbox.has(".orphand"), "it is not ours to remove");
+        assert!(sandbox.has(".orphand"), "an unsuitable quarantine was removed");
     }
 }
 
-/// Everything that orphand wants for itself may fail: it is said, and stops nothing.
+/// All files that orphand writes for itself may fail: the failure is reported, and stops nothing.
 #[test]
 fn a_state_folder_that_cannot_be_written_stops_nothing() {
     let sandbox = Sandbox::ordinary().file("a.4194304.tmp", "").aged(OLD);
@@ -407,15 +407,15 @@ fn a_state_folder_that_cannot_be_written_stops_nothing() {
     }
     let ran = sandbox.sweep(SHORT).exit(0);
     assert_eq!(ran.events().sums(), [1, 0, 0, 0]);
-    assert!(ran.stderr.contains("journal"), "it is said: {}", ran.stderr);
+    assert!(ran.stderr.contains("journal"), "the failure is not reported: {}", ran.stderr);
     for folder in ["state", "runtime", "home"] {
         let folder = sandbox.base().join(folder);
         fs::set_permissions(&folder, fs::Permissions::from_mode(0o700)).unwrap();
     }
 }
 
-/// A lock that somebody holds keeps a temp, and says so.
-// Linux only: other systems' proofs do not tell a lock from other holders.
+/// A locked temp is kept, and the reason is the lock.
+// Linux only: the proofs of other systems do not distinguish a lock from other holders.
 #[cfg(target_os = "linux")]
 #[test]
 fn a_locked_temp_is_kept_as_locked() {
@@ -431,8 +431,8 @@ fn a_locked_temp_is_kept_as_locked() {
     assert!(sandbox.has("a.tmp"));
 }
 
-/// A root that may not be opened is said and is exit 3; the next one is swept all the same. One that
-/// is not there is exit 1.
+/// A root that may not be opened is reported with exit code 3, and the next one is swept. A missing root is
+/// exit code 1.
 #[test]
 fn a_root_that_may_not_be_opened() {
     let sandbox = Sandbox::ordinary()
@@ -466,8 +466,8 @@ fn a_root_that_may_not_be_opened() {
     assert!(sandbox.has("shut/a.4194304.tmp") && sandbox.has("way/in/b.4194304.tmp"));
 }
 
-/// Two names of one file, both of them temps, and one the target of the other: looking at the first
-/// is no reason to find the second held.
+/// Two names of one file, both of them temps, and one the target of the other: the look at the first does not
+/// make the second one look held.
 #[test]
 fn two_temps_that_are_one_file() {
     let sandbox = Sandbox::new()
@@ -476,13 +476,13 @@ fn two_temps_that_are_one_file() {
     fs::hard_link(sandbox.path("a.tmp"), sandbox.path("a.tmp.tmp")).unwrap();
     sandbox.age(OLD);
     let events = sandbox.sweep(SHORT).exit(0).events();
-    // Because of its name already: the other one may be meant for it.
+    // Kept because of its name: it may be the target of the other one.
     assert_eq!(events.about("a.tmp"), ["kept reserved"]);
     assert_eq!(events.names("reaped"), ["a.tmp.tmp"]);
     assert_eq!(sandbox.listing(), ["a", "a.tmp"]);
 }
 
-/// Many orphans, where writing is fastest.
+/// Creates many orphans on the fastest file system.
 fn many_orphans(count: usize) -> Sandbox {
     let sandbox = Sandbox::in_memory().file("a", "whole");
     for n in 0..count {
@@ -491,7 +491,7 @@ fn many_orphans(count: usize) -> Sandbox {
     sandbox.aged(OLD)
 }
 
-/// The names of claims in the root, and how many temps are left there.
+/// Returns the names of the claims in the root, and the number of temps in it.
 fn left_in(sandbox: &Sandbox) -> (Vec<String>, usize) {
     let names = sandbox.listing();
     let claims = names.iter().filter(|name| name.starts_with(".orphand-"));
@@ -499,7 +499,7 @@ fn left_in(sandbox: &Sandbox) -> (Vec<String>, usize) {
     (claims.cloned().collect(), temps.count())
 }
 
-/// Waits until the process has a handler of its own for this signal.
+/// Waits until the process has installed its handler for this signal.
 #[cfg(target_os = "linux")]
 fn wait_until_it_hears(pid: u32, number: i32) {
     crate::fixture::wait_until("it has a handler", || {
@@ -516,14 +516,14 @@ const ENDING: [(i32, i32); 3] = [
     (libc::SIGHUP, 129),
 ];
 
-/// The batch in flight is finished or put back, the summary is the last line, and the exit code names the
+/// The current batch is finished or put back, the summary is the last line, and the exit code names the
 /// signal.
 #[cfg(target_os = "linux")]
 #[test]
 fn a_signal_ends_a_sweep_in_order() {
     const ORPHANS: usize = 2_000;
     for (number, code) in ENDING {
-        // While it starts, scans or waits; and after so many removals.
+        // After 0: while it starts, scans or waits; otherwise after so many removals.
         for after in [0, 1, 300, 900] {
             let sandbox = many_orphans(ORPHANS);
             let args = ["sweep", "--yes", "--json", "--grace", "100ms", "root"];
@@ -549,12 +549,12 @@ fn a_signal_ends_a_sweep_in_order() {
             );
             assert!(reaped as usize >= after && left > 0, "{left} are left");
             sandbox.sweep(SHORT).exit(0);
-            assert_eq!(sandbox.listing(), ["a"], "the rest, by the next sweep");
+            assert_eq!(sandbox.listing(), ["a"], "the next sweep removes the rest");
         }
     }
 }
 
-/// The second signal does not wait for whoever should read the output. No claim is left either.
+/// The second signal does not wait for the reader of the output. No claim is left either.
 #[cfg(target_os = "linux")]
 #[test]
 fn a_second_signal_ends_a_sweep_at_once() {
@@ -562,7 +562,7 @@ fn a_second_signal_ends_a_sweep_at_once() {
     for (number, code) in ENDING {
         let sandbox = many_orphans(ORPHANS);
         let args = ["sweep", "--yes", "--json", "--grace", "100ms", "root"];
-        // Nothing is read of what it prints, so it waits for a reader before long.
+        // Its output is not read, so it soon blocks on the pipe.
         let mut child = sandbox
             .command(args)
             .stderr(Stdio::null())
@@ -581,11 +581,11 @@ fn a_second_signal_ends_a_sweep_at_once() {
         assert_eq!(status.code(), Some(code), "{status}");
         let (claims, left) = left_in(&sandbox);
         assert_eq!(claims, [""; 0], "signal {number}");
-        assert!(left > 0, "it waited for its reader");
+        assert!(left > 0, "it did not block on its output");
     }
 }
 
-/// While it asks on a terminal, too: nothing is done then.
+/// A signal also ends the question on a terminal, and nothing is removed.
 #[cfg(target_os = "linux")]
 #[test]
 fn a_signal_ends_the_question_of_a_sweep() {
@@ -600,7 +600,7 @@ fn a_signal_ends_the_question_of_a_sweep() {
         while !String::from_utf8_lossy(&said).contains("[y/N]") {
             let mut some = [0; 256];
             let length = stderr.read(&mut some).unwrap();
-            assert!(length > 0, "it asks nothing: {said:?}");
+            assert!(length > 0, "it does not ask: {said:?}");
             said.extend_from_slice(&some[..length]);
         }
         signal(child.id(), number);
@@ -615,7 +615,7 @@ fn a_signal_ends_the_question_of_a_sweep() {
     }
 }
 
-/// Under nohup a hang-up changes nothing.
+/// Under nohup a SIGHUP has no effect.
 #[cfg(target_os = "linux")]
 #[test]
 fn a_sweep_under_nohup_goes_on() {
@@ -633,7 +633,7 @@ fn a_sweep_under_nohup_goes_on() {
     assert_eq!(ended.events.sums(), [ORPHANS as u64, 0, 0, 0]);
 }
 
-/// Runs `command` with a stdout whose reader has closed it.
+/// Runs orphand with a stdout that is a closed pipe.
 fn unread(sandbox: &Sandbox, args: &[&str]) -> CommandResult {
     let (reader, writer) = std::io::pipe().unwrap();
     drop(reader);
@@ -642,7 +642,7 @@ fn unread(sandbox: &Sandbox, args: &[&str]) -> CommandResult {
     sandbox.finish(command)
 }
 
-/// A closed pipe ends the output without a message, and nothing else.
+/// A closed pipe ends only the output, without a message.
 #[test]
 fn a_sweep_whose_output_is_not_read_goes_on_to_its_end() {
     for options in [&["--json"][..], &[], &["-v"], &["-q"]] {
@@ -666,7 +666,7 @@ fn a_sweep_whose_output_is_not_read_goes_on_to_its_end() {
     assert_eq!(sandbox.listing(), ["a"]);
 }
 
-/// Output that cannot be written for another reason is a failure of the output alone.
+/// Any other write error makes only the output fail.
 #[cfg(target_os = "linux")]
 #[test]
 fn a_sweep_whose_output_finds_no_room_goes_on_to_its_end() {
@@ -680,7 +680,7 @@ fn a_sweep_whose_output_finds_no_room_goes_on_to_its_end() {
     assert_eq!(sandbox.listing(), ["a"]);
 }
 
-/// A killed orphand leaves claims: they are counted, with the command that puts them in order.
+/// The claims of a killed orphand are counted, with the command that recovers them.
 #[test]
 fn claims_that_a_killed_orphand_left_are_counted() {
     let sandbox = Sandbox::new()
@@ -694,7 +694,7 @@ fn claims_that_a_killed_orphand_left_are_counted() {
         assert_eq!(document["claims"]["count"], claims, "{document}");
         assert_eq!(document["claims"]["bytes"], bytes, "{document}");
         let temps = &document["total"]["temps"];
-        assert_eq!(*temps, 1, "a claim is no temp: {document}");
+        assert_eq!(*temps, 1, "a claim counts as a temp: {document}");
         let root = sandbox.root();
         let ran = sandbox.run(["scan"].iter().chain(options).chain(&["root"]));
         let deep = if claims == 2 { "-r " } else { "" };
@@ -718,7 +718,7 @@ fn claims_that_a_killed_orphand_left_are_counted() {
     assert_eq!(said(&sandbox)["state"], "ok");
 }
 
-/// A kill in the middle of a batch leaves claims, and the next sweep puts them in order.
+/// A kill in the middle of a batch leaves claims, which the next sweep recovers.
 #[cfg(target_os = "linux")]
 #[test]
 fn a_sweep_that_is_killed_leaves_claims_that_the_next_one_puts_in_order() {

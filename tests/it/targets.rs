@@ -1,5 +1,5 @@
-//! When a target counts, on real files: with data, of the right user, old enough, or behind a symlink that no other
-//! user can turn elsewhere.
+//! The conditions under which a target counts, on real files: with data, of the right user, old enough, or
+//! behind a symlink that no other user can change.
 
 use std::fs::{self, File};
 use std::os::unix::fs::{FileExt, PermissionsExt, symlink};
@@ -18,7 +18,7 @@ fn temp() -> String {
     format!("t.{UUID}.tmp")
 }
 
-/// Sweeps, and returns what became of the temp: `reaped`, `quarantined`, or `kept` with its reason.
+/// Sweeps, and returns the result for the temp: `reaped`, `quarantined`, or `kept` with its reason.
 #[track_caller]
 fn swept(sandbox: &Sandbox, name: &str) -> String {
     sandbox.age(AGE);
@@ -29,7 +29,7 @@ fn swept(sandbox: &Sandbox, name: &str) -> String {
     }
 }
 
-/// What `explain` says of the gate against only copies.
+/// Returns the evidence that `explain` prints for the gate against only copies.
 #[track_caller]
 fn explained(sandbox: &Sandbox, name: &str) -> String {
     let ran = sandbox.run(["explain", "--json", &format!("root/{name}")]);
@@ -44,7 +44,8 @@ fn explained(sandbox: &Sandbox, name: &str) -> String {
 
 type Make = fn(&Path);
 
-/// Each row: how the target is made beside a temp of 20,000 bytes; what becomes of the temp; what `explain` says.
+/// Checks rows of: a description; a function that creates the target beside a temp of 20,000 bytes; the
+/// result for the temp; the evidence of `explain`.
 #[track_caller]
 fn check(rows: &[(&str, Make, &str, &str)]) {
     Sandbox::for_each_user(|sandbox| {
@@ -151,7 +152,7 @@ fn a_target_that_is_nearly_all_hole_does_not_count() {
     });
 }
 
-/// The program that lost its file starts anew and writes an empty state; or a copy of the temp is cut off.
+/// A program that lost its file starts again and writes an empty state; or a copy of the temp is cut off.
 #[test]
 fn a_target_that_came_later_and_is_shorter_does_not_count() {
     let whole = vec![b'x'; 20_000];
@@ -174,7 +175,7 @@ fn a_target_that_came_later_and_is_shorter_does_not_count() {
     }
 }
 
-/// A flag, or the claim of a lock: only a random name or a target says that an empty file is nothing.
+/// The empty file may be a flag or a lock. Only a random name or a target shows that it is not.
 #[test]
 fn an_empty_temp_with_a_fixed_name_is_moved() {
     for (name, target, want) in [
@@ -195,7 +196,7 @@ fn an_empty_temp_with_a_fixed_name_is_moved() {
     }
 }
 
-/// The grace of fixed names is for files with content.
+/// The grace of fixed names applies only to files with content.
 #[test]
 fn an_empty_temp_does_not_wait_for_the_grace_of_fixed_names() {
     Sandbox::for_each_user(|sandbox| {
@@ -219,7 +220,7 @@ fn an_empty_temp_does_not_wait_for_the_grace_of_fixed_names() {
     });
 }
 
-/// A symlink counts if it leads, by the owner's or root's own steps, to a file that counts.
+/// A symlink counts if it leads to a file that counts, through symlinks of the owner or of root only.
 #[test]
 fn a_symlink_to_a_good_file_counts() {
     check(&[
@@ -246,7 +247,7 @@ fn a_symlink_to_a_good_file_counts() {
             "is there, with content",
         ),
         (
-            // An older version of the data, to which the program was turned back.
+            // An older version of the data, which was restored for the program.
             "to an older file with less data",
             |t| {
                 write(&t.with_file_name("real"), vec![b'y'; 15_000]);
@@ -321,7 +322,7 @@ fn a_symlink_to_a_good_file_counts() {
     ]);
 }
 
-/// Root alone can make a symlink of another user.
+/// Only root can create a symlink of another user.
 #[test]
 fn a_symlink_of_another_user_does_not_count() {
     const STRANGER: u32 = 64_321;
@@ -341,7 +342,7 @@ fn a_symlink_of_another_user_does_not_count() {
     });
 }
 
-/// A sparse file takes less space than its length, and gives back no more.
+/// A sparse file uses less space than its length, and its removal frees no more.
 #[test]
 fn what_a_sparse_temp_frees_is_what_it_took() {
     Sandbox::for_each_user(|sandbox| {
@@ -381,7 +382,7 @@ fn what_a_sparse_temp_frees_is_what_it_took() {
     });
 }
 
-/// A number in a name is the writer's only if that process can have written the file.
+/// A number in a name is the pid of the writer only if that process can have written the file.
 #[cfg(target_os = "linux")]
 #[test]
 fn a_pid_is_believed_only_of_a_process_that_can_have_written_it() {
@@ -405,7 +406,7 @@ fn a_pid_is_believed_only_of_a_process_that_can_have_written_it() {
         (root.id(), NOBODY, "kept writer-alive"),
         (root.id(), 0, "kept writer-alive"),
         (nobody.id(), NOBODY, "kept writer-alive"),
-        // Either may have given up root since, or have given the file away.
+        // Each may have dropped root privileges since, or changed the owner of the file.
         (nobody.id(), 0, "kept writer-alive"),
         (stranger.id(), NOBODY, "kept writer-alive"),
     ];
@@ -432,7 +433,8 @@ fn a_pid_is_believed_only_of_a_process_that_can_have_written_it() {
     }
 }
 
-/// Digits before a uuid are the end of the target's name if they read as a date, or if another file's name ends so.
+/// Digits before a uuid are the end of the target's name if they look like a date, or if the name of another
+/// file ends like that.
 #[test]
 fn digits_before_a_uuid_may_be_the_targets() {
     const OTHER: &str = "0f8fad5b-d9cb-469f-a165-70867728950e";

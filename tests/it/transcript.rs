@@ -1,8 +1,8 @@
-//! The transcripts in README and docs are true: every command of a ```console block is run, in order,
-//! in one home, and says what stands below it.
+//! The transcripts in README and docs are true: every command of a ```console block is run, in order, in one
+//! home, and must print the text below it.
 //!
-//! What differs from one day and machine to the next (dates, pids, ids, how full the disk is) is
-//! compared by its form. The supervisor is one of the test's own, which really starts the watcher.
+//! Text that differs between days and machines (dates, pids, ids, the fill level of the disk) is compared by
+//! its form. The systemctl is a script of this test, which really starts the watcher.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -13,16 +13,16 @@ use regex_lite::Regex;
 
 use crate::sandbox::{DEADLINE, Sandbox, signal};
 
-/// One command, and what it says.
+/// A command and its output.
 #[derive(Debug)]
 struct Step {
-    /// The line of the file that it stands in.
+    /// Its line in the file.
     line: usize,
     command: String,
     says: String,
 }
 
-/// The commands of the ```console blocks of a file.
+/// Returns the commands of the ```console blocks of a file.
 fn steps(text: &str) -> Vec<Step> {
     let mut steps: Vec<Step> = Vec::new();
     let mut inside = false;
@@ -45,7 +45,7 @@ fn steps(text: &str) -> Vec<Step> {
     steps
 }
 
-/// What is compared by its form only.
+/// Patterns of text that is compared only by its form, with their replacements.
 const FORMS: &[(&str, &str)] = &[
     (r"\b(Mon|Tue|Wed|Thu|Fri|Sat|Sun) ", ""),
     (r"\d{4}-\d\d-\d\d([ T]\d\d:\d\d(:\d\d)?(\.\d+)?Z?)?", "DATE"),
@@ -66,7 +66,7 @@ fn form(text: &str, home: &str) -> String {
             .replace_all(&text, *form)
             .into_owned();
     }
-    // The home of a test is no place to stay, and it is told so.
+    // The warning about the temporary home of the test.
     let lines = text
         .lines()
         .filter(|line| !line.contains("lies in a folder for what is temporary"));
@@ -78,7 +78,7 @@ fn form(text: &str, home: &str) -> String {
         .to_owned()
 }
 
-/// A systemctl that really starts the watcher, and answers once that is ready.
+/// A systemctl that really starts the watcher, and returns once the watcher is ready.
 const SYSTEMCTL: &str = r#"#!/bin/sh
 at="${0%/*}/systemd"
 [ "$1" != --user ] || shift
@@ -110,7 +110,7 @@ stop | disable)
 esac
 "#;
 
-/// Ends what the supervisor has started, if the transcript does not.
+/// Kills the watcher that the systemctl has started, unless the transcript ends it.
 struct InstalledUnit(std::path::PathBuf);
 
 impl Drop for InstalledUnit {
@@ -157,12 +157,12 @@ fn run_all(text: &str) {
             if is == wanted {
                 break;
             }
-            // What only asks may be asked again: the watcher needs its time.
+            // Commands that only query may be repeated: the watcher needs time.
             let asks = ["orphand status", "orphand history", "orphand scan"];
             let again = asks.iter().any(|start| step.command.starts_with(start));
             assert!(
                 again && Instant::now() < end,
-                "line {}: {}\n--- it says\n{}\n--- and not\n{}",
+                "line {}: {}\n--- it prints\n{}\n--- instead of\n{}",
                 step.line,
                 step.command,
                 ran.stdout,
@@ -177,7 +177,7 @@ fn run_all(text: &str) {
 #[test]
 fn the_transcripts_in_the_operations_manual_are_true() {
     let text = include_str!("../../docs/operations.md");
-    assert!(steps(text).len() >= 10, "they are found");
+    assert!(steps(text).len() >= 10, "too few commands were found");
     run_all(text);
 }
 

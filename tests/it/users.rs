@@ -1,4 +1,4 @@
-//! Whose files they are, and what an ordinary user can do on a disk that is full.
+//! Files of other users, and an ordinary user on a full disk.
 
 use std::fs;
 use std::time::Duration;
@@ -8,11 +8,11 @@ use crate::sandbox::{NOBODY, Sandbox, is_root};
 const SHORT: [&str; 2] = ["--grace", "100ms"];
 const OLD: Duration = Duration::from_millis(150);
 
-/// An ordinary user's orphand keeps other people's temps, also in a directory of its own.
+/// An orphand of an ordinary user keeps the temps of other users, even in a directory of its own user.
 #[test]
 fn what_belongs_to_somebody_else_is_kept() {
     if !is_root() {
-        return eprintln!("skipped: giving a file to somebody else needs root");
+        return eprintln!("skipped: changing the owner of a file needs root");
     }
     let sandbox = Sandbox::ordinary()
         .file("a", "whole, to the last byte of it")
@@ -54,7 +54,7 @@ fn root_takes_what_belongs_to_anybody() {
     sandbox.age(OLD);
     let events = sandbox.sweep(SHORT).exit(0).events();
     assert_eq!(events.sums(), [1, 1, 0, 0]);
-    // It lies there as it was, and comes back as it was.
+    // It is stored and restored unchanged.
     let id = events.one("quarantined")["id"].as_str().unwrap();
     let owner = |path: &std::path::Path| {
         use std::os::unix::fs::MetadataExt;
@@ -68,11 +68,11 @@ fn root_takes_what_belongs_to_anybody() {
     assert_eq!(owner(&sandbox.path("sole.tmp")), NOBODY);
 }
 
-/// A quarantine that is somebody else's is none of ours.
+/// A quarantine of another user is not used.
 #[test]
 fn somebody_elses_quarantine_is_not_used() {
     if !is_root() {
-        return eprintln!("skipped: giving a folder to somebody else needs root");
+        return eprintln!("skipped: changing the owner of a folder needs root");
     }
     use std::os::unix::fs::PermissionsExt;
     let sandbox = Sandbox::new().dir(".orphand").file("sole.tmp", "precious");
@@ -85,9 +85,8 @@ fn somebody_elses_quarantine_is_not_used() {
     assert!(sandbox.has(".orphand") && sandbox.has("sole.tmp"));
 }
 
-/// A disk that is full is when this is needed: nothing that orphand wants for itself may stop a
-/// deletion.
-// Linux only: a disk of one's own needs a mount namespace.
+/// A full disk is when orphand is needed: nothing that orphand wants to write for itself may stop a deletion.
+// Linux only: a private disk needs a mount namespace.
 #[cfg(target_os = "linux")]
 #[test]
 fn on_a_full_disk_deletions_still_happen() {
@@ -149,12 +148,12 @@ fn full_disk(sandbox: &Sandbox, system: &str) {
     );
     assert!(
         !ran.stderr.is_empty(),
-        "{system}: what could not be written down is said"
+        "{system}: the failed writes are not reported"
     );
     println!("{system}: {ORPHANS} orphans went from a full disk");
 }
 
-/// Until there is no room for a byte, nor for a name.
+/// Fills the disk until there is no room for a byte or a name.
 #[cfg(target_os = "linux")]
 fn fill(disk: &std::path::Path) {
     use std::io::Write;

@@ -1,4 +1,4 @@
-//! Verdicts on real files, through looks and all.
+//! Verdicts on real files, including the looks.
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -24,7 +24,7 @@ fn stays(fixture: &Fixture, want: Reason) {
     fixture.assert_only_at(TEMP_CONTENT, &fixture.temp, "");
 }
 
-/// What a person brought back stays until somebody writes to it.
+/// A restored file is kept until a process writes to it.
 #[test]
 fn restored() {
     use std::os::fd::AsFd;
@@ -45,7 +45,7 @@ fn restored() {
     });
 }
 
-/// Whoever brings a verdict of their own is judged again where it counts.
+/// A candidate with a given verdict is judged again before it is removed.
 #[test]
 fn too_young() {
     in_own_process(ALL_USERS, || {
@@ -61,7 +61,7 @@ fn too_young() {
     });
 }
 
-/// The rule that it was looked at by no longer names it.
+/// The rule that named the temp at the look does not name it any more.
 #[test]
 fn not_named_any_more() {
     in_own_process(ALL_USERS, || {
@@ -77,7 +77,7 @@ fn not_named_any_more() {
     });
 }
 
-/// Nobody holds it, so it was closed; and such a one is left alone by this rule.
+/// No process holds the temp, so it was closed; this rule keeps closed temps.
 #[test]
 fn settled_by_a_close() {
     in_own_process(ALL_USERS, || {
@@ -93,7 +93,7 @@ fn settled_by_a_close() {
     });
 }
 
-/// The letter: what is open after its grace goes, whoever holds it.
+/// With `open = "reap"`, a temp that is open after its grace is removed, whichever process holds it.
 #[test]
 fn open_and_to_be_taken() {
     in_own_process(ALL_USERS, || {
@@ -118,7 +118,7 @@ fn open_and_to_be_taken() {
             matches!(event, Event::Quarantined { reason: r, .. } if r == reason),
             "{event:?}"
         );
-        // Its holder goes on writing, and nothing of that is lost.
+        // Its holder continues to write, and no byte is lost.
         holder.write_all(b", and more").unwrap();
         assert_eq!(
             fixture
@@ -129,7 +129,7 @@ fn open_and_to_be_taken() {
     });
 }
 
-/// Even then another file that took the name is not taken for it.
+/// Even then another file that has taken the name is not removed.
 #[test]
 fn open_and_to_be_taken_but_replaced() {
     in_own_process(ALL_USERS, || {
@@ -164,8 +164,8 @@ fn open_and_to_be_taken_but_replaced() {
     });
 }
 
-/// Nor one that is locked meanwhile: until its last step the protocol sees it, or the lock is not to be had.
-/// (What it cannot keep anybody from is a POSIX lock to read in the last window.)
+/// Nor a file that is locked at any step: until the last step the protocol detects the lock, or the lock is
+/// refused. (The protocol cannot prevent a POSIX read lock in the last window.)
 #[cfg(target_os = "linux")]
 #[test]
 fn open_and_to_be_taken_but_locked() {
@@ -204,7 +204,7 @@ fn open_and_to_be_taken_but_locked() {
                 let (has_it, it_has) = channel();
                 let stunt = AtStep::new(step, move || {
                     let locked = lock(&holder);
-                    // Held on to until the test ends.
+                    // Kept open until the test ends.
                     has_it.send((holder, locked)).unwrap();
                 });
                 let verdict = match open {
@@ -233,7 +233,7 @@ fn open_and_to_be_taken_but_locked() {
     });
 }
 
-/// One's own file that one may not read: nothing can be asked, so nothing is proven.
+/// A file of our own user without read permission: nothing can be proven about it.
 #[test]
 fn a_file_that_cannot_be_opened() {
     in_own_process(ALL_USERS, || {
@@ -241,7 +241,7 @@ fn a_file_that_cannot_be_opened() {
             // Root opens everything.
             return;
         }
-        // Nor can it be asked for the locks that would keep it where what is open may go.
+        // Nor can its locks be queried, which would keep it where open temps may be removed.
         for open in [Open::Keep, Open::Quarantine, Open::Reap] {
             let fixture = Fixture::new().with_policy(Policy {
                 open,
@@ -284,8 +284,8 @@ fn the_only_copy() {
     });
 }
 
-/// `.config.tmp` may be all that there is of `.config`, whatever stands at `config`. With pid and uuid it is
-/// known whose the dot is, and one file under both names is `config`.
+/// `.config.tmp` may be the only copy of `.config`, whatever exists at `config`. With a pid and a uuid, the
+/// owner of the dot is known. One file under both names is `config`.
 #[test]
 fn the_only_copy_beside_a_namesake() {
     in_own_process(ALL_USERS, || {
@@ -323,7 +323,7 @@ fn the_only_copy_beside_a_namesake() {
     });
 }
 
-/// Whatever is not a regular file is no temp, whatever its name: it is not even looked at for long.
+/// Only a regular file can be a temp, whatever its name.
 #[test]
 fn what_is_no_file() {
     in_own_process(ALL_USERS, || {

@@ -1,4 +1,4 @@
-//! `orphand watch` at work: what it takes, what it leaves, what it says.
+//! `orphand watch`: the temps that it removes and keeps, and its output.
 
 use std::fs;
 use std::io::Write;
@@ -14,10 +14,10 @@ use serde_json::Value;
 use crate::contract;
 use crate::sandbox::{Sandbox, StartChild, WatchProcess, is, kept, name};
 
-/// Short, but long enough that a test on a loaded machine does something before it is over.
+/// Short, but long enough for a test on a loaded machine to do something within it.
 const GRACE: Duration = Duration::from_secs(1);
 const WITH_GRACE: [&str; 2] = ["--grace", "1s"];
-/// For what must be over before anything else has had its time.
+/// For steps that must be complete before the longer grace is over.
 const SHORT: [&str; 2] = ["--grace", "200ms"];
 
 fn ms(event: &Value, field: &str) -> u128 {
@@ -35,7 +35,7 @@ fn when(event: &Value) -> jiff::Timestamp {
     event["time"].as_str().unwrap().parse().unwrap()
 }
 
-/// The reason for all of this: a writer is killed between its write and its rename.
+/// The purpose of orphand: a writer is killed between its write and its rename.
 #[test]
 fn a_killed_writer_leaves_nothing() {
     Sandbox::for_each_user(|sandbox| {
@@ -47,7 +47,7 @@ fn a_killed_writer_leaves_nothing() {
         assert!(writer.run(&format!("exec 3> {temp}; printf 'half of' >&3")));
         writer.kill();
         let reaped = watching.wait_for(is("reaped", temp));
-        assert!(!sandbox.has(temp), "it is told when it is gone");
+        assert!(!sandbox.has(temp), "the event came before the removal");
         assert_eq!(reaped["path"], sandbox.path(temp).to_str().unwrap());
         assert_eq!(reaped["root"], sandbox.root().to_str().unwrap());
         assert_eq!(reaped["bytes"], 7);
@@ -62,9 +62,9 @@ fn a_killed_writer_leaves_nothing() {
         let took = when(&reaped).duration_since(started);
         assert!(
             took >= grace - jiff::SignedDuration::from_millis(1),
-            "gone after {took:?}"
+            "removed after {took:?}"
         );
-        assert!(took < grace * 20, "gone only after {took:?}");
+        assert!(took < grace * 20, "removed only after {took:?}");
         let stopped = watching.stop().exit(0);
         assert_eq!(stopped.events.sums(), [1, 0, 0, 0]);
         assert_eq!(stopped.events.summary()["bytes"], 7);
@@ -74,8 +74,8 @@ fn a_killed_writer_leaves_nothing() {
     });
 }
 
-/// A writer that holds its temp for `hold`, closes it, and renames it after `pause`. Says for how
-/// long it paused in truth, and whether its rename found the temp.
+/// Writes a temp, holds it for `hold`, closes it, and renames it after `pause`. Returns the real pause, and
+/// whether the rename succeeded.
 fn live_writer(sandbox: &Sandbox, name: &str, hold: Duration, pause: Duration) -> (Duration, bool) {
     let (temp, target) = (sandbox.path(format!("{name}.tmp")), sandbox.path(name));
     let mut file = fs::File::create(&temp).unwrap();
@@ -89,12 +89,12 @@ fn live_writer(sandbox: &Sandbox, name: &str, hold: Duration, pause: Duration) -
     (closed.elapsed(), renamed)
 }
 
-/// Live writers of all sorts under `watch` with these options: none of them may lose its temp.
+/// Asserts that no live writer loses its temp under `watch` with these options.
 #[track_caller]
 fn nobody_loses_anything(options: &[&str]) {
     const GRACE: Duration = Duration::from_secs(2);
-    // Half a grace is what may lie between close and rename; on a machine that stood still for
-    // longer than that nothing was proven, and it is done again.
+    // At most half a grace may pass between close and rename. If the machine stalled for longer than that,
+    // nothing is proven, and the test repeats.
     for attempt in 0.. {
         assert!(attempt < 5, "this machine is too busy for this test");
         let sandbox = Sandbox::new();
@@ -103,7 +103,7 @@ fn nobody_loses_anything(options: &[&str]) {
         let names = ["a", "b", "c", "d", "e", "f"];
         let held = [0.1, 0.4, 0.7, 0.85, 1.0, 1.6];
         for name in names {
-            // With content in it already: a temp beside it is not the only copy, and would go.
+            // The target has content: so a temp beside it is not the only copy, and would be removed.
             sandbox.write(name, "old");
         }
         let wrote: Vec<(Duration, bool)> = thread::scope(|scope| {
@@ -143,8 +143,8 @@ fn live_writers_lose_nothing() {
     nobody_loses_anything(&[]);
 }
 
-/// `--open quarantine` says what becomes of a temp that is held when it is judged. One that its
-/// writer has just closed is not to be deleted for that.
+/// `--open quarantine` decides about a temp that is held when it is judged. A temp that its writer has just
+/// closed must not be deleted because of that.
 #[test]
 fn live_writers_lose_nothing_with_open_quarantine() {
     let sandbox = Sandbox::new().file("a", "old");
@@ -165,7 +165,7 @@ fn live_writers_lose_nothing_with_open_quarantine() {
 
 #[test]
 fn what_was_there_before() {
-    // Taken as soon as the proof is there, or after a whole grace.
+    // Removed as soon as there is proof, or after a whole grace.
     for (existing, soon) in [
         (&[][..], true),
         (&["--existing", "take"], true),
@@ -177,7 +177,7 @@ fn what_was_there_before() {
             .aged(GRACE * 2);
         let started = jiff::Timestamp::now();
         let mut watching = sandbox.watch(with(["--grace", "2s"], existing)).ready();
-        // Its grace begins after that of what was there.
+        // Its grace begins after that of the existing temp.
         watching.wait_for_sentinel(&sandbox);
         let reaped = watching.wait_for(is("reaped", "a.tmp"));
         assert!(ms(&reaped, "quiet_ms") >= 2000, "{reaped}");
@@ -216,7 +216,7 @@ fn what_was_there_before_is_left_alone_on_wish() {
     assert_eq!(stopped.events.about("a.tmp"), [""; 0]);
 }
 
-/// It was said that they are left alone, and a scan for whatever reason is no reason to forget it.
+/// The temps are ignored on request, and no later scan forgets that.
 #[test]
 fn what_is_left_alone_is_left_alone_by_later_scans() {
     let sandbox = Sandbox::new()
@@ -234,7 +234,7 @@ fn what_is_left_alone_is_left_alone_by_later_scans() {
     assert!(sandbox.has("a.tmp"), "{:?}", watching.events());
 }
 
-/// Neither a change of its mode nor another name of its folder makes it new.
+/// Neither a change of its mode nor a rename of its folder makes a temp new.
 #[test]
 fn what_is_left_alone_is_not_new_by_its_dates() {
     let sandbox = Sandbox::new()
@@ -258,7 +258,7 @@ fn what_is_left_alone_is_not_new_by_its_dates() {
     watching.stop().exit(0);
 }
 
-/// So is what lies there under the name of a claim, because an orphand was killed.
+/// Claims of a killed orphand are ignored too.
 #[test]
 fn what_a_crash_has_left_is_left_alone_on_wish() {
     let claim = ".orphand-0123456789abcdef-a.tmp";
@@ -274,24 +274,24 @@ fn what_a_crash_has_left_is_left_alone_on_wish() {
     assert!(holder.run(&format!("exec 3> {held}")));
     let mut watching = sandbox.watch(with(SHORT, &leave)).ready();
     watching.wait_for(kept(held, "in-use"));
-    assert!(sandbox.has("a.tmp"), "it has its name back");
-    assert!(sandbox.has("sub/b.tmp"), "it has its name back");
+    assert!(sandbox.has("a.tmp"), "it did not get its name back");
+    assert!(sandbox.has("sub/b.tmp"), "it did not get its name back");
     watching.wait_for_sentinel(&sandbox);
     watching.wait_for_sentinel(&sandbox);
     assert!(sandbox.has("a.tmp"));
-    // Nor is it taken for a new one where its folder has another name.
+    // Nor does a rename of its folder make it new.
     fs::rename(sandbox.path("sub"), sandbox.path("other")).unwrap();
     watching.wait_for_sentinel_in(&sandbox, "other");
     watching.wait_for_sentinel_in(&sandbox, "other");
     assert!(sandbox.has("other/b.tmp"));
-    // What has its name after it is another.
+    // A later file with its name is another file.
     sandbox.write("new", "x");
     fs::rename(sandbox.path("new"), sandbox.path("a.tmp")).unwrap();
     watching.wait_for(is("reaped", "a.tmp"));
     watching.stop().exit(0);
 }
 
-/// One whose name was cut is moved to the quarantine, as soon as it is let go of.
+/// A claim whose original name was cut is moved to the quarantine as soon as its holder closes it.
 #[test]
 fn what_a_crash_has_left_by_a_part_of_its_name_and_somebody_holds() {
     let claim = format!(".orphand-0123456789abcdef-{}.tmp", "x".repeat(225));
@@ -306,7 +306,7 @@ fn what_a_crash_has_left_by_a_part_of_its_name_and_somebody_holds() {
     watching.stop().exit(0);
 }
 
-/// One that is held is not put in order at the start, but as soon as it is let go of.
+/// A held claim is not recovered at the start, but as soon as its holder closes it.
 #[test]
 fn what_a_crash_has_left_and_somebody_holds_comes_back_later() {
     let claim = ".orphand-0123456789abcdef-a.tmp";
@@ -361,14 +361,14 @@ fn a_held_temp_is_kept_once_and_its_holder_named() {
         let took = when(&reaped).duration_since(let_go);
         assert!(
             took >= jiff::SignedDuration::from_millis(199),
-            "a whole grace again: {took:?}"
+            "less than a whole grace: {took:?}"
         );
         let stopped = watching.stop().exit(0);
         assert_eq!(stopped.events.sums()[2], 1);
     });
 }
 
-/// By the word of the contract `summary.kept` counts temps, not what was said of them.
+/// By the contract, `summary.kept` counts temps, not events.
 #[test]
 fn a_temp_that_is_kept_for_two_reasons_is_one_temp() {
     let sandbox = Sandbox::new().file("a.tmp", "x");
@@ -379,7 +379,7 @@ fn a_temp_that_is_kept_for_two_reasons_is_one_temp() {
     let mut watching = sandbox.watch(SHORT).ready();
     watching.wait_for(kept("a.tmp", "in-use"));
     rustix::fs::flock(&file, FlockOperation::LockExclusive).unwrap();
-    // On other systems the proof does not tell a lock from other holders.
+    // On other systems the proof does not distinguish a lock from other holders.
     if cfg!(target_os = "linux") {
         watching.wait_for(kept("a.tmp", "locked"));
     }
@@ -404,7 +404,7 @@ fn signals_end_it_with_a_summary() {
     }
 }
 
-/// nohup(1) ignores SIGHUP and starts the program: it stays ignored.
+/// nohup(1) ignores SIGHUP and starts the program: the signal stays ignored.
 #[test]
 fn a_hangup_that_was_ignored_stays_ignored() {
     let sandbox = Sandbox::new();
@@ -425,7 +425,7 @@ fn two_on_one_root() {
     let sandbox = Sandbox::new()
         .file("a", "whole, to the last byte of it")
         .file("a.tmp", "x");
-    // One root by two names: the lock knows it by device and inode.
+    // One root with two paths: the lock identifies it by device and inode.
     symlink(sandbox.base(), sandbox.base().join("alias")).unwrap();
     let holder = fs::File::options()
         .append(true)
@@ -458,7 +458,7 @@ fn two_on_one_root() {
     sandbox.sweep(SHORT).exit(0);
 }
 
-/// A directory is worked on once, also where one rule reaches it from above.
+/// At most one orphand works on a directory, even if a recursive rule reaches it from above.
 #[test]
 fn directories_that_overlap_are_one_orphands() {
     let sandbox = Sandbox::new().dir("in/deep").dir("in-side");
@@ -498,7 +498,7 @@ fn directories_that_overlap_are_one_orphands() {
     }
 }
 
-/// A rule that does not reach the other's directory shares nothing with it.
+/// A rule that does not reach the other's directory needs no common lock.
 #[test]
 fn directories_that_do_not_overlap_are_several_orphands() {
     let sandbox = Sandbox::new().dir("in").dir("in-side").dir("out").file(
@@ -515,13 +515,13 @@ fn directories_that_do_not_overlap_are_several_orphands() {
     sandbox.run(sweep.iter().chain(&["root/out"])).exit(0);
     sandbox.run(sweep.iter().chain(&["root/in"])).exit(75);
     outer.stop().exit(0);
-    // Of one process they may overlap.
+    // In one process they may overlap.
     sandbox
         .run(sweep.iter().chain(&["-r", "root", "root/in"]))
         .exit(0);
 }
 
-/// Nothing is killed by the wrong advice: watchers of other directories are not named.
+/// Watchers of other directories are not named, so the advice cannot end the wrong one.
 #[test]
 fn doctor_advises_to_end_no_watcher_of_another_directory() {
     let sandbox = Sandbox::new().dir("a").dir("b");
@@ -536,7 +536,7 @@ fn doctor_advises_to_end_no_watcher_of_another_directory() {
     for dir in ["root/a", "root/b", "root"] {
         assert_eq!(orphands(&sandbox, dir)["state"], "ok");
     }
-    // With a folder for locks of its own it is not seen by the first.
+    // With its own lock folder, it does not see the lock of the first one.
     let mut command = sandbox.command(["watch", "--json", "--grace", "200ms", "root/a"]);
     command.env("XDG_RUNTIME_DIR", sandbox.base().join("home"));
     let third = WatchProcess::start(command).ready();
@@ -555,7 +555,7 @@ fn doctor_advises_to_end_no_watcher_of_another_directory() {
     }
 }
 
-/// A rule that comes to reach further needs a lock for that.
+/// A rule that is extended to subdirectories needs a lock for them.
 #[test]
 fn a_rule_that_is_made_recursive_waits_for_the_orphand_below() {
     let sandbox = Sandbox::new().dir("in");
@@ -584,7 +584,7 @@ fn a_rule_that_is_made_recursive_waits_for_the_orphand_below() {
     );
 }
 
-/// The lock ends with its process, however that ends.
+/// The lock ends with its process, even after a kill.
 #[test]
 fn a_lock_does_not_outlive_its_process() {
     let sandbox = Sandbox::new();
@@ -592,8 +592,8 @@ fn a_lock_does_not_outlive_its_process() {
     sandbox.watch(SHORT).ready().stop().exit(0);
 }
 
-/// The plain rule, one command away: what is still open after its grace goes, what was closed is
-/// left alone.
+/// The simple rule as options: a temp that is still open after its grace is removed, and a closed one is
+/// kept.
 // Linux only: FSEvents reports no close.
 #[cfg(target_os = "linux")]
 #[test]
@@ -612,7 +612,7 @@ fn the_letter() {
         assert_eq!(reaped["bytes"], 4);
         watching.wait_for(kept("b.tmp", "closed"));
         assert!(writer.run("printf more >&3"), "its holder is not disturbed");
-        // Made after it and closed at once: its grace is over later.
+        // Created later and closed at once: its grace ends later.
         sandbox.write("late.4194304.tmp", "");
         watching.wait_for(kept("late.4194304.tmp", "closed"));
         let stopped = watching.stop().exit(0);
@@ -625,7 +625,7 @@ fn the_letter() {
     });
 }
 
-/// A close that was seen settles a temp also where somebody opens it again later.
+/// A close that was seen settles a temp even if a process opens it again later.
 // Linux only: FSEvents reports no close.
 #[cfg(target_os = "linux")]
 #[test]
@@ -673,7 +673,7 @@ fn what_becomes_of_a_sole_copy() {
         (&["--sole-copy", "keep"], "kept sole-copy"),
         (&["--sole-copy", "reap"], "reaped"),
     ] {
-        // No target, an empty one, one that is no file: in each case this may be all there is.
+        // No target, an empty one, and one that is not a file: in each case the temp may be the only copy.
         let sandbox = Sandbox::new().file("b", "").dir("c");
         symlink("b", sandbox.path("d")).unwrap();
         let mut watching = sandbox.watch(with(SHORT, options)).ready();
@@ -690,7 +690,7 @@ fn what_becomes_of_a_sole_copy() {
                 "{options:?} {temp}"
             );
         }
-        // An empty one holds nothing that could be lost.
+        // An empty temp has nothing to lose.
         let stopped = watching.stop().exit(0);
         assert_eq!(
             stopped
@@ -702,7 +702,7 @@ fn what_becomes_of_a_sole_copy() {
         assert_eq!(
             stopped.events.summary()["bytes"],
             freed,
-            "what was quarantined is not free"
+            "quarantined bytes do not count as freed"
         );
     }
 }
@@ -722,7 +722,7 @@ fn what_becomes_of_an_orphan() {
         let mut watching = sandbox.watch(with(SHORT, options)).ready();
         let said = watching.wait_for(is(event, "a.tmp"));
         assert_eq!(said["dry_run"], stays, "{options:?}");
-        // Judged again and again, told once.
+        // Judged several times, reported once.
         for n in 0..3 {
             let temp = format!("later-{n}.tmp");
             sandbox.write(&temp, "");
@@ -734,7 +734,7 @@ fn what_becomes_of_an_orphan() {
     }
 }
 
-/// What a dry run says is what a run says.
+/// A dry run reports the same as a real run.
 #[test]
 fn a_dry_run_and_a_run_say_the_same() {
     let sandbox = Sandbox::new()
@@ -750,7 +750,7 @@ fn a_dry_run_and_a_run_say_the_same() {
     let _held = fs::File::open(sandbox.path("held.tmp")).unwrap();
     let watch = |options: &[&str]| {
         let mut watching = sandbox.watch(with(SHORT, options)).ready();
-        // Seven temps, and one word on each.
+        // Seven temps, with one event each.
         for n in 1..=7 {
             watching.wait_for_nth(n, |event| event["path"].is_string());
         }
@@ -807,7 +807,7 @@ fn with_verbose_every_temp_is_told() {
     assert_eq!(watching.stop().exit(0).events.sums(), [0, 0, 0, 0]);
 }
 
-/// A healthy write costs nothing, and is not told.
+/// A healthy write is not reported.
 #[test]
 fn without_verbose_healthy_writes_are_not_told() {
     let sandbox = Sandbox::new();
@@ -821,7 +821,7 @@ fn without_verbose_healthy_writes_are_not_told() {
         stopped.events.of("settled").len() + stopped.events.of("tracked").len(),
         0
     );
-    // Our own claims are no news either.
+    // Our own claims are not reported either.
     let sandbox = Sandbox::new();
     let mut watching = sandbox.watch(with(SHORT, &["-v"])).ready();
     watching.wait_for_sentinel(&sandbox);
@@ -835,7 +835,7 @@ fn without_verbose_healthy_writes_are_not_told() {
     assert_eq!(stopped.events.of("settled").len(), 0);
 }
 
-/// A closed pipe ends the output, and nothing else.
+/// A closed pipe ends only the output.
 #[test]
 fn it_goes_on_when_its_output_is_not_read_any_more() {
     for json in [true, false] {
@@ -856,7 +856,7 @@ fn it_goes_on_when_its_output_is_not_read_any_more() {
             assert!(std::io::BufRead::read_line(&mut stdout, &mut line).unwrap() > 0);
         }
         drop(stdout);
-        // One that finds out, and one after that.
+        // The first removal detects the closed pipe; the second comes after that.
         for name in ["second.tmp", "third.tmp"] {
             sandbox.write(name, "");
             crate::fixture::wait_until("it is removed", || !sandbox.has(name));
@@ -869,7 +869,7 @@ fn it_goes_on_when_its_output_is_not_read_any_more() {
     }
 }
 
-/// A disk without room for the output is no reason to stop making room.
+/// A full disk that refuses the output does not stop the watch.
 #[cfg(target_os = "linux")]
 #[test]
 fn it_goes_on_when_its_output_finds_no_room() {
@@ -889,7 +889,8 @@ fn it_goes_on_when_its_output_finds_no_room() {
     assert_eq!(said.matches("cannot write the output").count(), 1, "{said}");
 }
 
-/// In a pipe, a file or a container's log as well: else a quiet watch looks like one that hangs.
+/// The line is printed to a pipe, a file or a container's log too: without it a quiet watch looks like a
+/// hanging one.
 #[test]
 fn a_watch_begins_with_a_line_that_says_what_it_does() {
     for (options, does) in [
@@ -922,7 +923,7 @@ fn a_watch_begins_with_a_line_that_says_what_it_does() {
             "" => assert!(!first.contains("watching "), "{options:?}: {first}"),
             does => assert_eq!(first, format!("watching {} {does}\n", root.display())),
         }
-        crate::fixture::wait_until("it can be asked", || {
+        crate::fixture::wait_until("it answers status queries", || {
             sandbox.run(["status"]).code() == Some(0) || options.contains(&"-n")
         });
         crate::sandbox::signal(watching.0.id(), libc::SIGTERM);
@@ -934,7 +935,7 @@ fn a_watch_begins_with_a_line_that_says_what_it_does() {
     }
 }
 
-/// A person who has mistyped a name would wait in vain; a service waits for its directory.
+/// A user who has mistyped a name would wait in vain. A service waits for its directory.
 #[test]
 fn a_directory_that_is_not_there_is_an_error_on_a_terminal() {
     let sandbox = Sandbox::new();
@@ -975,7 +976,7 @@ fn a_directory_that_is_not_there_is_an_error_on_a_terminal() {
     }
 }
 
-/// Kills its child when the test ends, however that ends.
+/// Kills its child when the test ends, even by a panic.
 struct Ended(std::process::Child);
 
 impl Drop for Ended {
@@ -985,7 +986,7 @@ impl Drop for Ended {
     }
 }
 
-/// Plain lines for people, where `--json` is not given.
+/// Without `--json`, plain lines for people.
 #[test]
 fn lines_for_people() {
     let sandbox = Sandbox::new()
@@ -1017,7 +1018,7 @@ fn lines_for_people() {
     }
     assert!(
         lines.iter().all(|line| !line.contains('\x1b')),
-        "no colours in a pipe: {lines:?}"
+        "colors in a pipe: {lines:?}"
     );
 }
 
@@ -1027,7 +1028,7 @@ fn paths_are_told_as_they_were_given() {
         .file("a", "whole, to the last byte of it")
         .file("a.tmp", "x");
     symlink(sandbox.base(), sandbox.base().join("alias")).unwrap();
-    // Relative, through a symlink above it, with dots and a slash at the end.
+    // A relative path, through a symlink, with a dot and a trailing slash.
     let given = "./alias/root/";
     let absolute = sandbox.base().join("alias/root");
     let mut watching = sandbox.watch_dirs(with(SHORT, &[given])).ready();
@@ -1047,7 +1048,7 @@ fn paths_are_told_as_they_were_given() {
     );
 }
 
-// Linux only: APFS takes no name that is not UTF-8.
+// Linux only: APFS accepts no name that is not UTF-8.
 #[cfg(target_os = "linux")]
 #[test]
 fn names_that_are_not_text_are_told_exactly() {
@@ -1072,7 +1073,7 @@ fn names_that_are_not_text_are_told_exactly() {
     assert!(!sandbox.has(&temp));
 }
 
-/// The queue of the kernel holds so many events; what does not fit is lost, and that is noticed.
+/// The kernel's queue is limited. Events that do not fit are lost, and the loss is noticed.
 // Linux only: other systems' queues have no length that a test can fill.
 #[cfg(target_os = "linux")]
 #[test]
@@ -1088,7 +1089,7 @@ fn lost_events_are_made_up_for() {
     let mut watching = sandbox.watch(with(SHORT, &["--existing", "leave"])).ready();
     watching.signal(libc::SIGSTOP);
     for n in 0..=limit {
-        // Two events each; a name of its own, because the kernel merges what repeats itself.
+        // Two events each. Each file has its own name, because the kernel merges equal events.
         let path = sandbox.path(format!("flood-{n}"));
         crate::sandbox::write(&path, "");
         fs::remove_file(&path).unwrap();
@@ -1098,11 +1099,11 @@ fn lost_events_are_made_up_for() {
     watching.wait_for(|event| event["event"] == "rescan" && event["cause"] == "overflow");
     watching.wait_for(is("reaped", "lost.4194304.tmp"));
     watching.wait_for_sentinel(&sandbox);
-    assert!(sandbox.has("old.tmp"), "left alone, as was asked for");
+    assert!(sandbox.has("old.tmp"), "an ignored temp was removed");
     watching.stop().exit(0);
 }
 
-/// With nothing to do it does nothing: no memory is taken, no descriptor left open.
+/// After its work it holds no additional memory and no additional descriptor.
 #[test]
 fn a_thousand_orphans_leave_no_trace() {
     let sandbox = Sandbox::new();
@@ -1115,7 +1116,7 @@ fn a_thousand_orphans_leave_no_trace() {
     assert_eq!(sandbox.listing(), [""; 0]);
 }
 
-/// `sleep` is a program that ignores what it is given: this one holds a temp by its stdout alone.
+/// `sleep` ignores its stdout: this process holds a temp only by the inherited descriptor.
 #[test]
 fn a_process_that_only_inherited_the_file_holds_it() {
     let sandbox = Sandbox::new().file("a", "whole, to the last byte of it");
@@ -1128,7 +1129,7 @@ fn a_process_that_only_inherited_the_file_holds_it() {
         .unwrap();
     let mut holder = Ended(child);
     let said = watching.wait_for(kept("a.tmp", "in-use"));
-    // Another program of the tests may be about to begin, with this file open too.
+    // Another test may be starting a program that has this file open for a moment.
     let holders = said["holders"].as_array().unwrap();
     let is_it = |seen: &serde_json::Value| seen["pid"] == holder.0.id();
     assert!(holders.iter().any(is_it), "{said}");

@@ -1,4 +1,4 @@
-//! `orphand watch` while its directories come, go and move.
+//! `orphand watch` while its directories are created, removed and moved.
 
 use std::fs;
 
@@ -20,7 +20,7 @@ fn position(events: &[Value], wanted: impl Fn(&Value) -> bool) -> usize {
         .unwrap_or_else(|| panic!("{events:#?}"))
 }
 
-/// A temp of this name is taken.
+/// Creates a temp of this name, and waits until it is removed.
 #[track_caller]
 fn takes(watching: &mut WatchProcess, sandbox: &Sandbox, temp: &str) {
     sandbox.write(temp, "");
@@ -45,7 +45,7 @@ fn a_root_that_is_not_there_yet_is_waited_for() {
     });
 }
 
-/// Nor do its parents have to be there, nor does what is made have to come one by one.
+/// Its parents may be missing too, and the directories may be created one by one or all at once.
 #[test]
 fn a_root_whose_parents_are_not_there_yet() {
     let sandbox = Sandbox::new();
@@ -82,8 +82,7 @@ fn a_root_that_is_deleted_and_made_again() {
     );
 }
 
-/// Deleted and made again before anybody could have looked: another directory, though the path
-/// was never seen missing.
+/// Deleted and recreated before a look: another directory, although the path was never seen missing.
 #[test]
 fn a_root_that_is_replaced_at_once() {
     let sandbox = Sandbox::new();
@@ -102,7 +101,7 @@ fn a_root_that_is_replaced_at_once() {
     watching.stop().exit(0);
 }
 
-/// What was moved away is no longer below the root: nothing there is touched.
+/// A directory that was moved away is no longer below the root: nothing in it is touched.
 #[test]
 fn a_root_that_is_moved_away() {
     let sandbox = Sandbox::new();
@@ -143,18 +142,18 @@ fn with_recursion_directories_that_come_later_are_included() {
         sandbox.write("../outside/in/there/moved.4194304.tmp", "");
         let mut watching = sandbox.watch(DEEP).ready();
         watching.wait_for(is("reaped", "a.4194304.tmp"));
-        // One after the other, with time in between.
+        // One after the other, with time between them.
         sandbox.make_dir("one");
         takes(&mut watching, &sandbox, "one/b.4194304.tmp");
         sandbox.make_dir("one/two");
         takes(&mut watching, &sandbox, "one/two/c.4194304.tmp");
-        // All at once, and the temp before any watch can stand.
+        // All at once, and the temp before any watch can be set.
         let mut shell = sandbox.shell();
         assert!(shell.run("mkdir -p x/y/z && : > x/y/z/d.4194304.tmp"));
         watching.wait_for(is("reaped", "d.4194304.tmp"));
         takes(&mut watching, &sandbox, "x/y/e.4194304.tmp");
         takes(&mut watching, &sandbox, "x/y/z/f.4194304.tmp");
-        // Moved in, with what is in it.
+        // Moved in, with its content.
         fs::rename(&outside, sandbox.path("inside")).unwrap();
         let moved = watching.wait_for(is("reaped", "moved.4194304.tmp"));
         assert_eq!(
@@ -184,12 +183,12 @@ fn a_directory_that_is_renamed_with_live_temps() {
         assert_eq!(
             gone["path"],
             sandbox.path(at).to_str().unwrap(),
-            "by its name of now"
+            "by its current path"
         );
     }
     takes(&mut watching, &sandbox, "to/c.4194304.tmp");
     takes(&mut watching, &sandbox, "to/deep/d.4194304.tmp");
-    // Another one may have the old name at once.
+    // Another directory may get the old name at once.
     sandbox.make_dir("from");
     takes(&mut watching, &sandbox, "from/e.4194304.tmp");
     fs::remove_dir_all(sandbox.path("to")).unwrap();
@@ -204,7 +203,7 @@ fn a_directory_that_is_renamed_with_live_temps() {
     );
 }
 
-/// Moved out of the root, a directory is none of ours any more.
+/// A directory that was moved out of the root is no longer watched.
 #[test]
 fn a_directory_that_is_moved_out() {
     let sandbox = Sandbox::new().file("sub/a", "whole, to the last byte of it");
@@ -226,7 +225,7 @@ fn a_directory_that_is_moved_out() {
     );
 }
 
-/// A symlink below the root leads nowhere for us, also one that takes a watched directory's place.
+/// A symlink below the root is not followed, even if it replaces a watched directory.
 #[test]
 fn symlinks_below_the_root_are_not_followed() {
     let sandbox = Sandbox::new().dir("sub");
@@ -290,7 +289,7 @@ fn several_roots_and_one_inside_another() {
     );
 }
 
-/// Each directory has its own rule: what one takes is none of the other's business.
+/// Each directory has its own rule: the names of one rule do not apply to another directory.
 #[test]
 fn a_name_that_only_another_roots_rule_takes_is_left_alone() {
     let sandbox = Sandbox::new().dir("inner").dir("../logs");
@@ -330,7 +329,7 @@ fn a_name_that_only_another_roots_rule_takes_is_left_alone() {
     watching.stop().exit(0);
 }
 
-/// A directory that may not be read is said, and the rest goes on.
+/// A directory without read permission is reported, and the others are watched.
 #[test]
 fn a_directory_below_that_may_not_be_read() {
     use std::os::unix::fs::PermissionsExt;
@@ -348,7 +347,7 @@ fn a_directory_below_that_may_not_be_read() {
     assert!(sandbox.has("shut/a.4194304.tmp"));
 }
 
-/// What lies in `.orphand` is not looked at, whoever put it there.
+/// Files in `.orphand` are ignored, even if another program has put them there.
 #[test]
 fn the_quarantine_is_not_watched() {
     use std::os::unix::fs::PermissionsExt;
