@@ -23,11 +23,11 @@ fn config(sandbox: &Sandbox, grace: &str, names: &[&str], more: &str) -> PathBuf
         let path = sandbox.path(name);
         text.push_str(&format!("[[watch]]\npath = {path:?}\n"));
     }
-    put(sandbox, &text)
+    replace_config(sandbox, &text)
 }
 
 /// Replaces the configuration file with `text` as editors do: by a new file that is renamed.
-fn put(sandbox: &Sandbox, text: &str) -> PathBuf {
+fn replace_config(sandbox: &Sandbox, text: &str) -> PathBuf {
     let folder = sandbox.base().join("config/orphand");
     fs::create_dir_all(&folder).unwrap();
     sandbox.chown_to_user(&folder);
@@ -43,7 +43,7 @@ fn watch(sandbox: &Sandbox) -> WatchProcess {
 }
 
 /// Puts a file at the path of the lock folder, so that no lock can be created.
-fn no_locks(sandbox: &Sandbox) -> PathBuf {
+fn block_locks(sandbox: &Sandbox) -> PathBuf {
     let runtime = sandbox.base().join("runtime");
     fs::create_dir_all(&runtime).unwrap();
     sandbox.chown_to_user(&runtime);
@@ -58,7 +58,7 @@ fn two_roots() -> Sandbox {
 
 /// Waits until the condition holds.
 #[track_caller]
-fn until(what: &str, holds: impl Fn() -> bool) {
+fn wait_until(what: &str, holds: impl Fn() -> bool) {
     let end = Instant::now() + DEADLINE;
     while !holds() {
         assert!(Instant::now() < end, "timed out waiting for {what}");
@@ -67,7 +67,7 @@ fn until(what: &str, holds: impl Fn() -> bool) {
 }
 
 #[test]
-fn a_root_that_is_listed_later_is_watched_and_one_that_is_not_any_more_is_left_alone() {
+fn a_reload_watches_new_roots_and_drops_removed_ones() {
     let sandbox = two_roots();
     config(&sandbox, "200ms", &["a"], "");
     let mut watch = watch(&sandbox).ready();
@@ -80,7 +80,10 @@ fn a_root_that_is_listed_later_is_watched_and_one_that_is_not_any_more_is_left_a
     sandbox.write("b/y.4194304.tmp", "");
     watch.wait_for(is("reaped", "y.4194304.tmp"));
     watch.wait_for_sentinel_in(&sandbox, "b");
-    assert!(sandbox.has("a/left-alone.4194304.tmp"), "its rule was removed");
+    assert!(
+        sandbox.has("a/left-alone.4194304.tmp"),
+        "its rule was removed"
+    );
     // Its lock is released too.
     sandbox
         .run(["sweep", "--yes", "--json", "--grace", "100ms", "root/a"])
@@ -90,7 +93,7 @@ fn a_root_that_is_listed_later_is_watched_and_one_that_is_not_any_more_is_left_a
 }
 
 #[test]
-fn what_is_known_of_a_temp_stands_when_its_rule_changes() {
+fn tracked_temps_survive_a_rule_change() {
     let sandbox = two_roots();
     config(&sandbox, "1h", &["a"], "");
     let mut watch = watch(&sandbox).ready();
@@ -108,7 +111,7 @@ fn what_is_known_of_a_temp_stands_when_its_rule_changes() {
 /// Under the new rules a temp has at most half of the new grace as credit from the old ones: if its writer
 /// closed it before the first look, half of the new grace is left when the rules change.
 #[test]
-fn a_shorter_grace_leaves_its_writer_half_of_it() {
+fn a_shorter_grace_leaves_the_writer_half_of_it() {
     let (name, half) = (
         "a.1b4e28ba-2fa1-4d3b-a3f5-ef19b5a7633b.tmp",
         Duration::from_millis(2_500),
@@ -132,7 +135,7 @@ fn a_shorter_grace_leaves_its_writer_half_of_it() {
 
 /// A root that is added, or added again, may have live writers whose rename is still to come.
 #[test]
-fn a_root_that_is_listed_later_leaves_its_writers_half_a_grace() {
+fn writers_in_a_new_root_have_half_a_grace() {
     let sandbox = two_roots();
     config(&sandbox, "4s", &["a"], "");
     let mut watch = watch(&sandbox).ready();
@@ -149,7 +152,7 @@ fn a_root_that_is_listed_later_leaves_its_writers_half_a_grace() {
 
 /// Temps that existed at the start stay ignored after a rule change.
 #[test]
-fn what_is_left_alone_is_left_alone_by_other_rules() {
+fn ignored_temps_stay_ignored_after_a_rule_change() {
     let sandbox = two_roots();
     sandbox.write("a/a.4194304.tmp", "");
     config(&sandbox, "1h", &["a"], "");
@@ -164,7 +167,7 @@ fn what_is_left_alone_is_left_alone_by_other_rules() {
 }
 
 #[test]
-fn the_new_rule_holds_for_what_it_forbids() {
+fn a_reload_to_report_only_stops_removals() {
     let sandbox = two_roots();
     config(&sandbox, "200ms", &["a"], "");
     let mut watch = watch(&sandbox).ready();
@@ -177,7 +180,7 @@ fn the_new_rule_holds_for_what_it_forbids() {
 /// A report needs no lock. While another orphand has the lock, a report-only root does not start to remove
 /// files.
 #[test]
-fn a_root_that_another_works_on_is_not_ours_by_a_reload() {
+fn a_reload_does_not_take_a_root_that_another_orphand_has_locked() {
     let sandbox = two_roots();
     // To take up the new rules takes longer than the grace.
     (0..10_000).for_each(|n| fs::create_dir(sandbox.path(format!("b/{n}"))).unwrap());
@@ -224,7 +227,7 @@ fn a_root_that_another_works_on_is_not_ours_by_a_reload() {
 
 /// The inner root has a lock of its own, and may already have been scanned.
 #[test]
-fn a_root_that_another_works_on_takes_nothing_from_one_inside_of_it() {
+fn a_denied_outer_root_leaves_the_inner_root_working() {
     let sandbox = Sandbox::new().dir("a").dir("a/inner");
     let other = sandbox.command(["watch", "--json", "--grace", "1h", "root/a"]);
     let other = WatchProcess::start(other).ready();
@@ -232,13 +235,13 @@ fn a_root_that_another_works_on_takes_nothing_from_one_inside_of_it() {
     let rules = format!(
         "[defaults]\ngrace = \"200ms\"\nsole_copy = \"reap\"\n[[watch]]\npath = {inner:?}\n"
     );
-    put(&sandbox, &rules);
+    replace_config(&sandbox, &rules);
     let mut watch = watch(&sandbox).ready();
     let mut shell = sandbox.shell();
     shell.run("exec 9>>a/inner/held.tmp");
     watch.wait_for(kept("held.tmp", "in-use"));
     let more = "recursive = true\nexclude = [\"inner/**\"]\n";
-    put(
+    replace_config(
         &sandbox,
         &format!("{rules}[[watch]]\npath = {outer:?}\n{more}"),
     );
@@ -251,11 +254,11 @@ fn a_root_that_another_works_on_takes_nothing_from_one_inside_of_it() {
 
 /// Its temps stay known although it has no lock: `kept` is reported once for each.
 #[test]
-fn a_root_without_a_lock_is_worked_on_by_other_rules_too() {
+fn a_root_without_a_lock_follows_a_rule_change() {
     let sandbox = two_roots();
     // To take up the new rules takes longer than the grace.
     (0..10_000).for_each(|n| fs::create_dir(sandbox.path(format!("b/{n}"))).unwrap());
-    no_locks(&sandbox);
+    block_locks(&sandbox);
     let rules = "recursive = true\nsole_copy = \"reap\"\n";
     config(&sandbox, "100ms", &["b", "a"], rules);
     let mut watch = watch(&sandbox).ready();
@@ -279,7 +282,7 @@ fn a_root_without_a_lock_is_worked_on_by_other_rules_too() {
 /// Where no lock could be created, another orphand may create it later.
 #[cfg(target_os = "linux")]
 #[test]
-fn a_root_that_another_works_on_by_now_is_let_go() {
+fn a_root_that_another_orphand_locks_later_is_released() {
     use crate::fake_env::FakeEnv;
     let sandbox = two_roots();
     let fake_env = match FakeEnv::new(&sandbox) {
@@ -287,7 +290,7 @@ fn a_root_that_another_works_on_by_now_is_let_go() {
         Err(why) => return crate::fixture::report_skipped(&why),
     };
     fake_env.set_queue(8);
-    let locks = no_locks(&sandbox);
+    let locks = block_locks(&sandbox);
     let watch = sandbox.command(["watch", "--json", "--grace", "400ms", "root/a", "root/b"]);
     let mut watch = WatchProcess::start(fake_env.apply_to(watch)).ready();
     fs::remove_file(&locks).unwrap();
@@ -326,13 +329,13 @@ fn until_reported(watch: &mut WatchProcess, sandbox: &Sandbox) {
 }
 
 #[test]
-fn a_wrong_file_leaves_the_rules_in_force_and_is_said() {
+fn an_invalid_file_keeps_the_old_rules_and_is_reported() {
     let sandbox = two_roots();
     let path = config(&sandbox, "200ms", &["a"], "");
     let mut watch = watch(&sandbox).ready();
-    put(&sandbox, "[defaults]\ngrace = 3\n");
+    replace_config(&sandbox, "[defaults]\ngrace = 3\n");
     let place = format!("{}:2:9: 3 has no unit", path.display());
-    until("the error on stderr", || watch.stderr().contains(&place));
+    wait_until("the error on stderr", || watch.stderr().contains(&place));
     watch.wait_for_sentinel_in(&sandbox, "a");
     let status = sandbox.run(["status", "--json"]).exit(0).stdout_json();
     let error = status["watchers"][0]["config_error"].as_str().unwrap();
@@ -343,7 +346,7 @@ fn a_wrong_file_leaves_the_rules_in_force_and_is_said() {
         .stdout_has("the rules from before are in force");
     // A missing file does not stop the watch either.
     fs::remove_file(&path).unwrap();
-    until("the missing file on stderr", || {
+    wait_until("the missing file on stderr", || {
         watch
             .stderr()
             .contains("no directory to watch: none was given, and there is no ")
@@ -360,18 +363,18 @@ fn a_wrong_file_leaves_the_rules_in_force_and_is_said() {
 }
 
 #[test]
-fn the_defaults_of_an_attached_watch_change_too() {
+fn an_attached_watch_follows_changed_defaults() {
     let sandbox = two_roots();
-    put(&sandbox, "[defaults]\ngrace = \"1h\"\n");
+    replace_config(&sandbox, "[defaults]\ngrace = \"1h\"\n");
     let mut watch = sandbox.watch_dirs(["root/a"]).ready();
     sandbox.write("a/x.4194304.tmp", "");
-    put(&sandbox, "[defaults]\ngrace = \"200ms\"\n");
+    replace_config(&sandbox, "[defaults]\ngrace = \"200ms\"\n");
     watch.wait_for(is("reaped", "x.4194304.tmp"));
     watch.stop();
 }
 
 #[test]
-fn status_tells_what_runs_and_what_it_does() {
+fn status_shows_running_watchers_and_their_counts() {
     Sandbox::for_each_user(|sandbox| {
         let sandbox = sandbox.dir("a");
         let none = sandbox.run(["status", "--json"]).exit(1).stdout_json();
@@ -425,7 +428,7 @@ fn status_tells_what_runs_and_what_it_does() {
 }
 
 #[test]
-fn only_its_user_can_ask_a_watcher() {
+fn only_the_owner_can_query_a_watcher() {
     let sandbox = two_roots();
     config(&sandbox, "1h", &["a"], "");
     let watch = watch(&sandbox).ready();
@@ -439,7 +442,7 @@ fn only_its_user_can_ask_a_watcher() {
 }
 
 #[test]
-fn the_socket_of_a_killed_watcher_is_taken_for_none() {
+fn status_ignores_the_socket_of_a_killed_watcher() {
     let sandbox = two_roots();
     config(&sandbox, "1h", &["a"], "");
     let killed = watch(&sandbox).ready();
@@ -452,7 +455,7 @@ fn the_socket_of_a_killed_watcher_is_taken_for_none() {
 }
 
 #[test]
-fn an_older_program_that_still_runs_is_said() {
+fn status_reports_an_outdated_watcher() {
     let sandbox = two_roots();
     config(&sandbox, "1h", &["a"], "");
     let program = sandbox.base().join("orphand-upgraded");
@@ -477,11 +480,11 @@ fn an_older_program_that_still_runs_is_said() {
 }
 
 #[test]
-fn a_wrong_file_at_the_start_is_waited_for_and_status_says_so() {
+fn an_invalid_file_at_the_start_degrades_the_watcher() {
     let sandbox = two_roots();
-    put(&sandbox, "[defaults]\ngrase = 1\n");
+    replace_config(&sandbox, "[defaults]\ngrase = 1\n");
     let mut watch = watch(&sandbox);
-    until("a degraded watcher", || {
+    wait_until("a degraded watcher", || {
         let status = sandbox.run(["status", "--json"]).stdout_json();
         let line = status["watchers"][0]["line"].as_str().unwrap_or_default();
         line.starts_with("degraded: ") && line.contains(":2:1: unknown key \"grase\"")
@@ -493,37 +496,41 @@ fn a_wrong_file_at_the_start_is_waited_for_and_status_says_so() {
 }
 
 /// The receiver of a watcher's messages to systemd.
-struct Systemd {
+struct NotifySocket {
     socket: UnixDatagram,
-    heard: Vec<String>,
+    received: Vec<String>,
 }
 
-impl Systemd {
-    fn listen(sandbox: &Sandbox) -> (Systemd, PathBuf) {
+impl NotifySocket {
+    fn bind(sandbox: &Sandbox) -> (NotifySocket, PathBuf) {
         let path = sandbox.base().join("notify");
         let socket = UnixDatagram::bind(&path).unwrap();
         if is_root() {
             fs::set_permissions(&path, fs::Permissions::from_mode(0o666)).unwrap();
         }
         socket.set_read_timeout(Some(DEADLINE)).unwrap();
-        let heard = Vec::new();
-        (Systemd { socket, heard }, path)
+        let received = Vec::new();
+        (NotifySocket { socket, received }, path)
     }
 
     /// Receives the next line that begins with `start`.
     #[track_caller]
-    fn hear(&mut self, start: &str) -> String {
+    fn receive(&mut self, start: &str) -> String {
         let end = Instant::now() + DEADLINE;
         loop {
-            assert!(Instant::now() < end, "no {start}: {:?}", self.heard);
-            if let Some(at) = self.heard.iter().position(|line| line.starts_with(start)) {
-                return self.heard.drain(..=at).next_back().unwrap();
+            assert!(Instant::now() < end, "no {start}: {:?}", self.received);
+            if let Some(at) = self
+                .received
+                .iter()
+                .position(|line| line.starts_with(start))
+            {
+                return self.received.drain(..=at).next_back().unwrap();
             }
             let mut buffer = [0; 4096];
             let length = self.socket.recv(&mut buffer);
             let length = length.unwrap_or_else(|error| panic!("no {start}: {error}"));
             let text = String::from_utf8_lossy(&buffer[..length]).into_owned();
-            self.heard.extend(text.lines().map(str::to_owned));
+            self.received.extend(text.lines().map(str::to_owned));
         }
     }
 }
@@ -538,48 +545,48 @@ fn supervised(sandbox: &Sandbox, notify: &std::path::Path) -> std::process::Comm
 }
 
 #[test]
-fn systemd_hears_when_it_is_ready_that_it_lives_and_that_it_ends() {
+fn systemd_receives_ready_watchdog_and_stopping() {
     let sandbox = two_roots();
     config(&sandbox, "100ms", &["a", "b"], "");
-    let (mut systemd, notify) = Systemd::listen(&sandbox);
+    let (mut systemd, notify) = NotifySocket::bind(&sandbox);
     let mut watch = WatchProcess::start(supervised(&sandbox, &notify));
-    systemd.hear("READY=1");
+    systemd.receive("READY=1");
     assert_eq!(
-        systemd.hear("STATUS="),
+        systemd.receive("STATUS="),
         "STATUS=watching 2 roots, 0 waiting, 0 kept, 0 B freed"
     );
     // `READY=1` comes only after the watches are set: a new temp is now seen by its event.
     watch.wait_for(|event| event["event"] == "ready");
     for _ in 0..3 {
-        systemd.hear("WATCHDOG=1");
+        systemd.receive("WATCHDOG=1");
     }
     sandbox.write("a/x.json", "whole, to the last byte of it");
     sandbox.write("a/x.json.tmp", "12");
     assert_eq!(
-        systemd.hear("STATUS=watching 2 roots, 0 waiting, 0 kept, 4"),
+        systemd.receive("STATUS=watching 2 roots, 0 waiting, 0 kept, 4"),
         "STATUS=watching 2 roots, 0 waiting, 0 kept, 4.1 kB freed"
     );
     watch.signal(libc::SIGTERM);
-    systemd.hear("STOPPING=1");
+    systemd.receive("STOPPING=1");
     watch.end();
 }
 
 #[test]
-fn a_degraded_start_is_ready_and_says_why_it_does_nothing() {
+fn a_degraded_start_reports_ready_and_the_reason() {
     let sandbox = two_roots();
-    put(&sandbox, "grase = 1\n");
-    let (mut systemd, notify) = Systemd::listen(&sandbox);
+    replace_config(&sandbox, "grase = 1\n");
+    let (mut systemd, notify) = NotifySocket::bind(&sandbox);
     let mut watch = WatchProcess::start(supervised(&sandbox, &notify));
-    systemd.hear("READY=1");
-    let status = systemd.hear("STATUS=");
+    systemd.receive("READY=1");
+    let status = systemd.receive("STATUS=");
     assert!(status.starts_with("STATUS=degraded: "), "{status}");
     for _ in 0..3 {
-        systemd.hear("WATCHDOG=1");
+        systemd.receive("WATCHDOG=1");
     }
     config(&sandbox, "100ms", &["a"], "");
-    systemd.hear("STATUS=watching 1 root");
+    systemd.receive("STATUS=watching 1 root");
     watch.wait_for(|event| event["event"] == "ready");
-    systemd.hear("WATCHDOG=1");
+    systemd.receive("WATCHDOG=1");
     watch.stop();
 }
 
@@ -600,29 +607,32 @@ fn an_idle_watcher_stops_at_once() {
         assert!(ready.next().is_some());
         for _ in 0..heartbeats {
             let before = watcher.heartbeats();
-            until("a heartbeat", || watcher.heartbeats()[0] > before[0]);
+            wait_until("a heartbeat", || watcher.heartbeats()[0] > before[0]);
         }
         let (ended, end) = channel();
         std::thread::spawn(move || {
             drop(watcher);
             let _ = ended.send(());
         });
-        assert!(end.recv_timeout(DEADLINE).is_ok(), "after {heartbeats} heartbeats");
+        assert!(
+            end.recv_timeout(DEADLINE).is_ok(),
+            "after {heartbeats} heartbeats"
+        );
     }
 }
 
 /// A directory on a disk that does not answer does not block the others, and the timer keeps its heartbeat.
 #[test]
-fn a_folder_that_hangs_holds_up_nobody_else() {
+fn a_directory_that_hangs_blocks_no_other() {
     let sandbox = two_roots();
     let (entered, wait_for_entry) = channel();
-    let (let_go, held) = channel::<()>();
-    let held = Mutex::new(held);
+    let (unblock, blocked) = channel::<()>();
+    let blocked = Mutex::new(blocked);
     let hook = Hook::new(move |_, name| {
         if name == "hangs.4194304.tmp" {
             let _ = entered.send(());
             // Blocks until the test drops the sender.
-            let _ = held.lock().unwrap().recv();
+            let _ = blocked.lock().unwrap().recv();
         }
     });
     let policy = Arc::new(Policy {
@@ -634,29 +644,31 @@ fn a_folder_that_hangs_holds_up_nobody_else() {
         .root(sandbox.path("b"), policy);
     let watcher = builder.hook(Some(hook)).start().unwrap();
     // Dropped before the watcher, even if an assertion fails.
-    let let_go = let_go;
+    let unblock = unblock;
     sandbox.write("a/hangs.4194304.tmp", "");
     wait_for_entry.recv_timeout(DEADLINE).unwrap();
     for which in [0, 1] {
         let before = watcher.heartbeats();
-        until("a heartbeat", || watcher.heartbeats()[which] > before[which]);
+        wait_until("a heartbeat", || {
+            watcher.heartbeats()[which] > before[which]
+        });
     }
     for n in 0..3 {
         let name = format!("b/n{n}.tmp");
         sandbox.write(&name, "");
-        until("its removal", || !sandbox.has(&name));
+        wait_until("its removal", || !sandbox.has(&name));
     }
     assert!(sandbox.has("a/hangs.4194304.tmp"));
-    drop(let_go);
-    until("its removal", || !sandbox.has("a/hangs.4194304.tmp"));
+    drop(unblock);
+    wait_until("its removal", || !sandbox.has("a/hangs.4194304.tmp"));
 }
 
 #[test]
 #[cfg(target_os = "linux")]
-fn a_watcher_that_nobody_reads_gives_no_sign_of_life() {
+fn a_blocked_output_stops_the_watchdog_pings() {
     let sandbox = two_roots();
     config(&sandbox, "100ms", &["a"], "");
-    let (mut systemd, notify) = Systemd::listen(&sandbox);
+    let (mut systemd, notify) = NotifySocket::bind(&sandbox);
     let mut command = supervised(&sandbox, &notify);
     // No process reads its events: when the pipe is full, the timer waits.
     let (reader, writer) = rustix::pipe::pipe().unwrap();
@@ -664,7 +676,7 @@ fn a_watcher_that_nobody_reads_gives_no_sign_of_life() {
     command.stdout(writer);
     let mut child = command.start_child().unwrap();
     drop(command);
-    systemd.hear("WATCHDOG=1");
+    systemd.receive("WATCHDOG=1");
     for n in 0..100 {
         sandbox.write(
             format!("a/{n}-with-a-long-name-{}.tmp", "x".repeat(100)),
@@ -685,7 +697,7 @@ fn a_watcher_that_nobody_reads_gives_no_sign_of_life() {
 }
 
 #[test]
-fn metrics_are_written_and_name_roots_and_reasons_only() {
+fn metrics_name_only_roots_and_reasons() {
     let sandbox = two_roots();
     let file = sandbox.base().join("orphand.prom");
     config(
@@ -718,7 +730,7 @@ fn metrics_are_written_and_name_roots_and_reasons_only() {
         "orphand_config_ok 1".to_owned(),
     ];
     let read = || fs::read_to_string(&file).unwrap_or_default();
-    until("the metrics", || {
+    wait_until("the metrics", || {
         let text = read();
         lines
             .iter()
@@ -742,15 +754,15 @@ fn promtool(file: &std::path::Path) {
         .collect_output();
     match run {
         Ok(run) => {
-            let said = String::from_utf8_lossy(&run.stderr).into_owned();
-            assert!(run.status.success() && said.is_empty(), "{said}");
+            let output = String::from_utf8_lossy(&run.stderr).into_owned();
+            assert!(run.status.success() && output.is_empty(), "{output}");
         }
         Err(error) => eprintln!("promtool did not run: {error}"),
     }
 }
 
 #[test]
-fn where_nobody_keeps_a_log_it_keeps_one_that_never_fills_the_disk() {
+fn without_a_journal_the_log_file_is_capped() {
     let sandbox = two_roots();
     config(
         &sandbox,
@@ -769,7 +781,7 @@ fn where_nobody_keeps_a_log_it_keeps_one_that_never_fills_the_disk() {
         let read = |path: &PathBuf| fs::read_to_string(path).unwrap_or_default();
         read(&older) + &read(&log)
     };
-    until("the leak report", || {
+    wait_until("the leak report", || {
         both().contains("left 1 temp (0 B) in ") && both().contains(" in the last hour")
     });
     watch.stop();
@@ -802,7 +814,7 @@ fn a_full_disk_for_log_and_metrics_stops_nothing() {
 /// systemd's journal is a stream whose device and inode are in the environment. Here it is a pipe.
 #[test]
 #[cfg(target_os = "linux")]
-fn lines_for_the_journal_begin_with_how_much_they_matter() {
+fn journal_lines_begin_with_a_priority() {
     use std::io::Read;
     use std::os::fd::AsFd;
     let sandbox = two_roots();
@@ -816,7 +828,7 @@ fn lines_for_the_journal_begin_with_how_much_they_matter() {
     let mut child = command.start_child().unwrap();
     drop(command);
     sandbox.write("a/x.4194304.tmp", "");
-    until("its removal", || !sandbox.has("a/x.4194304.tmp"));
+    wait_until("its removal", || !sandbox.has("a/x.4194304.tmp"));
     crate::sandbox::signal(child.id(), libc::SIGTERM);
     assert_eq!(child.wait().unwrap().code(), Some(0));
     let mut text = String::new();
@@ -838,7 +850,7 @@ fn lines_for_the_journal_begin_with_how_much_they_matter() {
 /// The name of the program is known if it was seen running; it cannot be read after a kill.
 #[test]
 #[cfg(target_os = "linux")]
-fn a_writer_that_was_seen_is_named() {
+fn a_writer_seen_running_is_named() {
     let sandbox = two_roots();
     config(&sandbox, "300ms", &["a"], "");
     let mut watch = watch(&sandbox).ready();

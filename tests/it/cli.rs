@@ -11,7 +11,7 @@ use crate::sandbox::{MAX_MEMORY, Sandbox, WatchProcess, fifo, terminal};
 
 /// The expected content of a stream.
 #[derive(Clone, Copy, Debug)]
-enum Say {
+enum Expected {
     /// The stream is empty.
     Nothing,
     /// The stream contains all of these.
@@ -20,16 +20,21 @@ enum Say {
     Anything,
 }
 
-use Say::{All, Anything, Nothing};
+use Expected::{All, Anything, Nothing};
 
 struct Case {
     args: &'static [&'static str],
     exit: i32,
-    stdout: Say,
-    stderr: Say,
+    stdout: Expected,
+    stderr: Expected,
 }
 
-const fn case(args: &'static [&'static str], exit: i32, stdout: Say, stderr: Say) -> Case {
+const fn case(
+    args: &'static [&'static str],
+    exit: i32,
+    stdout: Expected,
+    stderr: Expected,
+) -> Case {
     Case {
         args,
         exit,
@@ -44,13 +49,13 @@ const fn refused(args: &'static [&'static str], why: &'static [&'static str]) ->
 }
 
 /// The descriptor limit, which is enough for each case.
-const FEW: u64 = 40;
+const DESCRIPTOR_LIMIT: u64 = 40;
 
 /// The sandbox of the cases: two orphans beside their targets, one of them old enough for the shortest grace,
 /// and the directories that a case needs.
 fn sandbox() -> Sandbox {
     let sandbox = Sandbox::new()
-        .with_descriptor_limit(FEW)
+        .with_descriptor_limit(DESCRIPTOR_LIMIT)
         .file("a", "whole, to the last byte of it")
         .file("a.tmp", "partial")
         .file("b.4194304.tmp", "")
@@ -73,18 +78,18 @@ fn check(case: &Case) {
 #[track_caller]
 fn check_in(sandbox: &Sandbox, case: &Case) {
     let ran = sandbox.run(case.args).exit(case.exit);
-    for (stream, said, want) in [
+    for (stream, output, want) in [
         ("stdout", &ran.stdout, case.stdout),
         ("stderr", &ran.stderr, case.stderr),
     ] {
         match want {
-            Nothing => assert_eq!(said, "", "{stream} of {:?}", case.args),
+            Nothing => assert_eq!(output, "", "{stream} of {:?}", case.args),
             All(words) => {
                 for word in words {
                     let word = word.replace("{base}", sandbox.base().to_str().unwrap());
                     assert!(
-                        said.contains(&word),
-                        "{word:?} in {stream} of {:?}: {said}",
+                        output.contains(&word),
+                        "{word:?} in {stream} of {:?}: {output}",
                         case.args
                     );
                 }
@@ -101,7 +106,7 @@ fn check_in(sandbox: &Sandbox, case: &Case) {
 }
 
 #[test]
-fn durations_without_a_unit_or_too_short() {
+fn invalid_durations_are_refused() {
     for case in [
         refused(&["watch", "--grace", "30", "root"], &["30s"]),
         refused(&["scan", "--grace", "30", "root"], &["30s"]),
@@ -153,7 +158,7 @@ fn durations_without_a_unit_or_too_short() {
 }
 
 #[test]
-fn unknown_words() {
+fn unknown_arguments_are_refused() {
     for case in [
         refused(&[], &["Usage"]),
         refused(&["swoop"], &["swoop"]),
@@ -237,7 +242,7 @@ fn unknown_words() {
 
 /// If the check failed, this test would still remove nothing: no file has such a name.
 #[test]
-fn roots_that_are_too_broad() {
+fn broad_roots_are_refused() {
     let sandbox = sandbox();
     let none = ["--name", "no-such-temp-of-orphands-tests.*"];
     let folders = [
@@ -299,7 +304,7 @@ fn roots_that_are_too_broad() {
 }
 
 #[test]
-fn roots_that_are_none() {
+fn invalid_roots_are_refused() {
     for case in [
         refused(&["sweep", "--yes", "link"], &["symlink", "{base}/root"]),
         refused(&["sweep", "--yes", "link/"], &["symlink", "{base}/root"]),
@@ -345,7 +350,7 @@ fn roots_that_are_none() {
 }
 
 #[test]
-fn sweep_asks_nobody_where_nobody_is() {
+fn sweep_without_a_terminal_needs_yes() {
     let short = ["--grace", "100ms", "root"];
     for (args, dry_run) in [
         (&["sweep"][..], false),
@@ -395,7 +400,7 @@ fn sweep_on_a_terminal_asks() {
 
 /// On a terminal it names both remedies: a directory as the argument, and the configuration file.
 #[test]
-fn watch_without_anything_to_watch() {
+fn watch_without_directories_prints_help() {
     let sandbox = sandbox();
     let (ours, theirs) = terminal();
     let mut command = sandbox.command(["watch"]);
@@ -410,18 +415,18 @@ fn watch_without_anything_to_watch() {
 fn a_supervised_watch_waits_for_its_configuration() {
     let sandbox = sandbox();
     let mut watching = WatchProcess::start(sandbox.command(["watch", "--json"]));
-    let says = |watching: &WatchProcess, words: &str| {
+    let wait_for_stderr = |watching: &WatchProcess, words: &str| {
         let end = Instant::now() + Duration::from_secs(60);
         while !watching.stderr().contains(words) {
             assert!(Instant::now() < end, "{words:?}: {}", watching.stderr());
             std::thread::sleep(Duration::from_millis(20));
         }
     };
-    says(&watching, "degraded");
+    wait_for_stderr(&watching, "degraded");
     let root = sandbox.root();
     let rule = |grace: &str| format!("[[watch]]\npath = {root:?}\ngrace = \"{grace}\"\n");
     sandbox.write("../config/orphand/config.toml", rule("100"));
-    says(&watching, "config.toml:3:9:");
+    wait_for_stderr(&watching, "config.toml:3:9:");
     assert!(watching.events().of("ready").is_empty());
     sandbox.write("../config/orphand/config.toml", rule("100ms"));
     watching = watching.ready();
@@ -450,7 +455,7 @@ fn settings_that_remove_nothing_are_refused() {
 }
 
 #[test]
-fn scan_and_its_exit_code() {
+fn scan_exit_code_reports_orphans() {
     let short = ["--grace", "100ms"];
     for (args, exit) in [
         (&["scan", "root"][..], 0),
@@ -475,7 +480,7 @@ fn scan_and_its_exit_code() {
 }
 
 #[test]
-fn explain_anything() {
+fn explain_handles_every_kind_of_file() {
     for case in [
         case(&["explain", "root/a.tmp"], 0, All(&["young"]), Nothing),
         case(
@@ -551,7 +556,7 @@ fn explain_json_has_every_field_whatever_the_file_is() {
 }
 
 #[test]
-fn what_is_not_in_the_quarantine() {
+fn unknown_quarantine_ids_are_errors() {
     for case in [
         case(
             &["restore", "7f3a"],
@@ -590,7 +595,7 @@ fn what_is_not_in_the_quarantine() {
 }
 
 #[test]
-fn the_environment_stands_between_flags_and_file() {
+fn flags_override_variables_and_variables_the_file() {
     let short = || sandbox().env("ORPHAND_GRACE", "100ms");
     short().run(["scan", "--exit-code", "root"]).exit(10);
     short()
@@ -605,8 +610,8 @@ fn the_environment_stands_between_flags_and_file() {
 
 /// All commands print one duration in the same way.
 #[test]
-fn a_duration_is_said_in_one_way() {
-    for (grace, said, typed) in [
+fn durations_are_printed_uniformly() {
+    for (grace, printed, typed) in [
         ("60m", "1 h", "1h"),
         ("1h30m", "1 h 30 min", "90m"),
         ("90s", "1 min 30 s", "90s"),
@@ -620,13 +625,13 @@ fn a_duration_is_said_in_one_way() {
             )
         };
         sandbox.write("../config/orphand/config.toml", rule(grace));
-        let grace_is = format!("the grace is {said}\n");
+        let grace_is = format!("the grace is {printed}\n");
         sandbox
             .run(["config", "check"])
             .exit(0)
             .stdout_has(&grace_is);
         let explained = sandbox.run(["explain", "root/a.tmp"]).exit(0);
-        explained.stdout_has(&format!("its grace is {said}\n"));
+        explained.stdout_has(&format!("its grace is {printed}\n"));
         let shown = sandbox.run(["config", "show"]).exit(0);
         shown.stdout_has(&format!("grace = \"{typed}\""));
     }
@@ -640,8 +645,8 @@ fn a_duration_is_said_in_one_way() {
 }
 
 #[test]
-fn a_wrong_variable_is_named() {
-    for (name, value, says) in [
+fn an_invalid_variable_is_named() {
+    for (name, value, words) in [
         ("ORPHAND_GRACE", "bogus", "like 30s or 1h30m"),
         ("ORPHAND_GRACE", "30", "30s"),
         ("ORPHAND_GRACE", "50ms", "100ms"),
@@ -656,7 +661,7 @@ fn a_wrong_variable_is_named() {
         let ran = wrong.run(["scan", "root"]).exit(2).prints_nothing();
         assert!(!ran.stderr.contains("for '--"), "{name}: {}", ran.stderr);
         ran.stderr_has(&format!("'{value}' for '{name}'"))
-            .stderr_has(says);
+            .stderr_has(words);
     }
     // An error in a flag names the flag.
     let typed = sandbox().env("ORPHAND_GRACE", "bogus");
@@ -750,7 +755,7 @@ fn recursion_is_switched_by_flag_variable_and_file() {
 
 /// An invalid configuration stops every command that reads it, with the position of the error.
 #[test]
-fn a_wrong_configuration() {
+fn an_invalid_configuration_stops_every_command() {
     for verb in [
         &["scan", "root"][..],
         &["sweep", "--yes", "root"],
@@ -773,7 +778,7 @@ fn a_wrong_configuration() {
 }
 
 #[test]
-fn defaults_of_the_configuration_hold_and_flags_win() {
+fn flags_override_the_defaults_of_the_configuration() {
     let sandbox = sandbox().file(
         "../config/orphand/config.toml",
         "[defaults]\ngrace = \"100ms\"\n",
@@ -787,7 +792,7 @@ fn defaults_of_the_configuration_hold_and_flags_win() {
 /// The reader of a pipe may end before the output does: no command fails or prints a message because of
 /// that, and its exit code is the same.
 #[test]
-fn a_closed_pipe_ends_the_output_and_changes_nothing_else() {
+fn a_closed_pipe_ends_only_the_output() {
     let config = "[[watch]]\npath = \"/srv/none\"\n";
     let commands: [(&[&str], i32); 30] = [
         (&["scan", "--json", "root"], 0),

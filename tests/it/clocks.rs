@@ -15,10 +15,10 @@ const TICK: Duration = Duration::from_millis(10);
 const WATCH: [&str; 5] = ["watch", "--json", "root", "--grace", "2s"];
 
 /// Changes the clock while a temp waits.
-type Step = fn(&FakeEnv, &mut WatchProcess, &Sandbox);
+type ClockChange = fn(&FakeEnv, &mut WatchProcess, &Sandbox);
 
 /// The clock changes, each with a description.
-fn steps() -> [(&'static str, Step); 6] {
+fn changes() -> [(&'static str, ClockChange); 6] {
     fn nothing(_: &FakeEnv, _: &mut WatchProcess, _: &Sandbox) {}
     fn forward(fake_env: &FakeEnv, _: &mut WatchProcess, _: &Sandbox) {
         fake_env.set_clock(10);
@@ -35,11 +35,11 @@ fn steps() -> [(&'static str, Step); 6] {
     /// A scan finds the temp, with a date that is ten years old by then.
     fn forward_and_lost(fake_env: &FakeEnv, watching: &mut WatchProcess, sandbox: &Sandbox) {
         forward(fake_env, watching, sandbox);
-        lose(watching, sandbox);
+        overflow_queue(watching, sandbox);
     }
     fn back_and_lost(fake_env: &FakeEnv, watching: &mut WatchProcess, sandbox: &Sandbox) {
         back(fake_env, watching, sandbox);
-        lose(watching, sandbox);
+        overflow_queue(watching, sandbox);
     }
     [
         ("none", nothing),
@@ -52,7 +52,7 @@ fn steps() -> [(&'static str, Step); 6] {
 }
 
 /// Overflows the event queue.
-fn lose(watching: &mut WatchProcess, sandbox: &Sandbox) {
+fn overflow_queue(watching: &mut WatchProcess, sandbox: &Sandbox) {
     watching.signal(libc::SIGSTOP);
     for n in 0..50 {
         sandbox.write(n.to_string(), "");
@@ -63,7 +63,7 @@ fn lose(watching: &mut WatchProcess, sandbox: &Sandbox) {
 
 /// Asserts that a new temp is removed, but not before its grace by the real clock.
 #[track_caller]
-fn goes_in_time(
+fn is_removed_after_its_grace(
     watching: &mut WatchProcess,
     sandbox: &Sandbox,
     temp: &str,
@@ -80,8 +80,8 @@ fn goes_in_time(
 
 /// The wall clock is set while a temp waits, and keeps the new time for the next one.
 #[test]
-fn the_wall_clock_is_set_by_years() {
-    for (what, step) in steps() {
+fn setting_the_wall_clock_by_years_keeps_the_grace() {
+    for (what, step) in changes() {
         let sandbox = Sandbox::new();
         let fake_env = match FakeEnv::new(&sandbox) {
             Ok(fake_env) => fake_env,
@@ -89,13 +89,13 @@ fn the_wall_clock_is_set_by_years() {
         };
         fake_env.set_queue(30);
         let mut watching = WatchProcess::start(fake_env.apply_to(sandbox.command(WATCH))).ready();
-        goes_in_time(&mut watching, &sandbox, "a.4194304.tmp", what, |watching| {
+        is_removed_after_its_grace(&mut watching, &sandbox, "a.4194304.tmp", what, |watching| {
             std::thread::sleep(GRACE / 4);
             step(&fake_env, watching, &sandbox);
         });
-        goes_in_time(&mut watching, &sandbox, "b.4194304.tmp", what, |_| {});
+        is_removed_after_its_grace(&mut watching, &sandbox, "b.4194304.tmp", what, |_| {});
         // Near the end of the grace, after the last look but one.
-        goes_in_time(&mut watching, &sandbox, "c.4194304.tmp", what, |watching| {
+        is_removed_after_its_grace(&mut watching, &sandbox, "c.4194304.tmp", what, |watching| {
             std::thread::sleep(GRACE * 3 / 4);
             fake_env.set_clock(0);
             step(&fake_env, watching, &sandbox);
@@ -107,7 +107,7 @@ fn the_wall_clock_is_set_by_years() {
 /// Temps that existed at the start are ignored on request, even if all of their dates are later than the
 /// start.
 #[test]
-fn what_is_left_alone_is_of_the_future() {
+fn ignored_temps_may_have_dates_in_the_future() {
     let claim = ".orphand-0123456789abcdef-b.4194304.tmp";
     let sandbox = Sandbox::new().file("a.4194304.tmp", "").file(claim, "");
     let fake_env = match FakeEnv::new(&sandbox) {
@@ -128,13 +128,16 @@ fn what_is_left_alone_is_of_the_future() {
     watching.wait_for_sentinel(&sandbox);
     watching.wait_for_sentinel(&sandbox);
     assert!(sandbox.has("a.4194304.tmp"));
-    assert!(sandbox.has("b.4194304.tmp"), "the claim has its original name again");
+    assert!(
+        sandbox.has("b.4194304.tmp"),
+        "the claim has its original name again"
+    );
     watching.stop().exit(0);
 }
 
 /// A temp whose event was lost, and whose date is ten years off when a scan finds it.
 #[test]
-fn a_temp_that_is_found_when_the_clock_was_set() {
+fn a_temp_found_after_a_clock_change_has_its_grace() {
     for years in [10, -10] {
         let sandbox = Sandbox::new();
         let fake_env = match FakeEnv::new(&sandbox) {
@@ -149,7 +152,7 @@ fn a_temp_that_is_found_when_the_clock_was_set() {
             sandbox.write(n.to_string(), "");
         }
         fake_env.set_clock(years);
-        goes_in_time(
+        is_removed_after_its_grace(
             &mut watching,
             &sandbox,
             "a.4194304.tmp",
@@ -165,7 +168,7 @@ fn a_temp_that_is_found_when_the_clock_was_set() {
 
 /// A temp that is held while the clock jumps: its grace begins when its holder closes it.
 #[test]
-fn a_held_temp_and_a_clock_that_jumps() {
+fn a_clock_jump_does_not_shorten_the_grace_of_a_held_temp() {
     let sandbox = Sandbox::new().file("a", "whole, to the last byte of it");
     let fake_env = match FakeEnv::new(&sandbox) {
         Ok(fake_env) => fake_env,
@@ -213,7 +216,7 @@ fn a_clock_that_is_set_forward_empties_no_quarantine() {
 
 /// A machine that has been running for years, or just booted: clocks of a time namespace.
 #[test]
-fn the_clocks_since_boot_are_years_off() {
+fn a_shifted_boot_clock_keeps_the_grace() {
     Sandbox::for_each_user(|sandbox| {
         let up = std::fs::read_to_string("/proc/uptime").unwrap();
         let up: f64 = up.split(' ').next().unwrap().parse().unwrap();
@@ -226,7 +229,7 @@ fn the_clocks_since_boot_are_years_off() {
             (0, years),
             (just_booted, just_booted),
         ] {
-            let Some(mut command) = shifted(&sandbox, monotonic, boot) else {
+            let Some(mut command) = watch_with_shifted_clocks(&sandbox, monotonic, boot) else {
                 return;
             };
             command.args(["--grace", "2s"]);
@@ -239,7 +242,7 @@ fn the_clocks_since_boot_are_years_off() {
             // The kernel dates a file by its last tick, so the file looks that much older.
             let took = before.elapsed() + TICK;
             assert!(took >= GRACE, "{what}: removed after {took:?}");
-            goes_in_time(&mut watching, &sandbox, "a.4194304.tmp", &what, |_| {});
+            is_removed_after_its_grace(&mut watching, &sandbox, "a.4194304.tmp", &what, |_| {});
             watching.stop().exit(0);
         }
     });
@@ -247,7 +250,7 @@ fn the_clocks_since_boot_are_years_off() {
 
 /// A temp that is older than the boot has to wait: dates from before the boot come from another clock.
 #[test]
-fn a_machine_that_has_just_booted() {
+fn after_a_boot_an_old_temp_waits_its_grace() {
     // Much longer than any temp has to wait after it is found.
     const GRACE: Duration = Duration::from_secs(5);
     Sandbox::for_each_user(|sandbox| {
@@ -255,7 +258,7 @@ fn a_machine_that_has_just_booted() {
         let up = std::fs::read_to_string("/proc/uptime").unwrap();
         let up: f64 = up.split(' ').next().unwrap().parse().unwrap();
         // The clock starts at less than a second.
-        let Some(mut command) = shifted(&sandbox, -(up as i64), 0) else {
+        let Some(mut command) = watch_with_shifted_clocks(&sandbox, -(up as i64), 0) else {
             return;
         };
         command.args(["--grace", "5s"]);
@@ -273,7 +276,7 @@ fn a_machine_that_has_just_booted() {
 
 /// Returns a command that watches the root with clocks that are so many seconds ahead. The caller adds the
 /// grace. Returns `None` if there are no time namespaces.
-fn shifted(sandbox: &Sandbox, monotonic: i64, boot: i64) -> Option<Command> {
+fn watch_with_shifted_clocks(sandbox: &Sandbox, monotonic: i64, boot: i64) -> Option<Command> {
     let unshare = |program: &Path, args: &[&str]| {
         let mut command = sandbox.program("unshare");
         command.args(["--user", "--map-root-user", "--time"]);

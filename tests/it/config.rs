@@ -23,14 +23,14 @@ fn rule(path: &str, rest: &str) -> String {
 }
 
 /// Adds this configuration; `{base}` in it is replaced by the path of the sandbox.
-fn configured(sandbox: Sandbox, text: &str) -> Sandbox {
+fn with_config(sandbox: Sandbox, text: &str) -> Sandbox {
     let base = sandbox.base().to_str().unwrap().to_owned();
     sandbox.file(FILE, text.replace("{base}", &base))
 }
 
 /// Asserts that the command ended because of the file, and printed the position.
 #[track_caller]
-fn wrong(ran: CommandResult, place: &str, words: &[&str]) {
+fn assert_config_error(ran: CommandResult, place: &str, words: &[&str]) {
     let ran = ran.exit(78).prints_nothing();
     words.iter().fold(
         ran.stderr_has(&format!("config.toml:{place}: ")),
@@ -44,7 +44,7 @@ fn value<'a>(shown: &'a Value, key: &str) -> (&'a Value, &'a str) {
 }
 
 #[test]
-fn a_file_is_made_once_and_switches_nothing_on() {
+fn init_writes_a_file_once_that_watches_nothing() {
     Sandbox::for_each_user(|sandbox| {
         let file = sandbox.path(FILE);
         let file = sandbox
@@ -76,7 +76,7 @@ fn a_file_is_made_once_and_switches_nothing_on() {
 }
 
 #[test]
-fn a_file_is_made_where_it_is_wanted() {
+fn init_writes_to_the_given_path() {
     let sandbox = Sandbox::new();
     let made = sandbox.run(["config", "init", "--json", "--config", "a/b/c.toml"]);
     let made = made.exit(0).stdout_json();
@@ -103,7 +103,7 @@ fn a_file_is_made_where_it_is_wanted() {
 }
 
 #[test]
-fn a_file_that_may_not_be_made() {
+fn init_reports_a_file_that_cannot_be_created() {
     let sandbox = Sandbox::ordinary();
     let folder = sandbox.base().join("config");
     fs::set_permissions(&folder, fs::Permissions::from_mode(0o500)).unwrap();
@@ -118,11 +118,11 @@ fn a_file_that_may_not_be_made() {
 }
 
 #[test]
-fn what_a_right_file_is_about() {
+fn check_describes_a_valid_file() {
     let text = rule("root", "recursive = true\nexclude = [\"inner\"]")
         + &rule("root/inner", "grace = \"10s\"")
         + &rule("later", "");
-    let sandbox = configured(Sandbox::new().dir("inner"), &text);
+    let sandbox = with_config(Sandbox::new().dir("inner"), &text);
     let ran = sandbox.run(["config", "check"]).exit(0);
     let ran = ran.stdout_has("config.toml is right, and lists 3 directories:");
     let ran = ran.stdout_has("root (and below it, without inner) for *.tmp");
@@ -143,7 +143,7 @@ fn what_a_right_file_is_about() {
 }
 
 #[test]
-fn without_a_file_it_is_said_where_it_was_looked_for() {
+fn check_lists_the_searched_paths_without_a_file() {
     let sandbox = Sandbox::new();
     let ran = sandbox.run(["config", "check"]).exit(0);
     ran.stdout_has("there is no configuration file")
@@ -166,22 +166,22 @@ fn without_a_file_it_is_said_where_it_was_looked_for() {
 }
 
 #[test]
-fn the_first_mistake_has_a_line_and_a_column() {
-    let sandbox = configured(Sandbox::new(), "[defaults]\n\nsole-copy = 1\nx = 1\n");
-    wrong(
+fn the_first_error_has_a_line_and_a_column() {
+    let sandbox = with_config(Sandbox::new(), "[defaults]\n\nsole-copy = 1\nx = 1\n");
+    assert_config_error(
         sandbox.run(["config", "check"]),
         "3:1",
         &["did you mean \"sole_copy\"?"],
     );
     let json = sandbox.run(["config", "check", "--json"]).exit(78);
-    let said = json.stdout_json();
-    assert_eq!(said["ok"], false);
+    let report = json.stdout_json();
+    assert_eq!(report["ok"], false);
     assert_eq!(
-        (&said["error"]["line"], &said["error"]["column"]),
+        (&report["error"]["line"], &report["error"]["column"]),
         (&3.into(), &1.into())
     );
     assert!(
-        said["error"]["what"]
+        report["error"]["what"]
             .as_str()
             .unwrap()
             .contains("sole_copy")
@@ -194,9 +194,9 @@ fn the_first_mistake_has_a_line_and_a_column() {
 
 /// Two rules for one temp stop every command that reads the file.
 #[test]
-fn rules_that_overlap() {
+fn overlapping_rules_are_an_error() {
     let text = rule("root", "recursive = true") + "\n" + &rule("root/inner", "");
-    let sandbox = configured(Sandbox::new().file("a.4194304.tmp", ""), &text).aged(OLD_ENOUGH);
+    let sandbox = with_config(Sandbox::new().file("a.4194304.tmp", ""), &text).aged(OLD_ENOUGH);
     let words = &[
         "line 2",
         "exclude = [\"inner/**\"]",
@@ -211,12 +211,12 @@ fn rules_that_overlap() {
         &["watch", "root"],
         &["quarantine", "list"],
     ] {
-        wrong(sandbox.run(args), "6:8", words);
+        assert_config_error(sandbox.run(args), "6:8", words);
     }
     let (ours, theirs) = terminal();
     let mut command = sandbox.command(["watch"]);
     command.stdin(theirs);
-    wrong(sandbox.finish(command), "6:8", words);
+    assert_config_error(sandbox.finish(command), "6:8", words);
     drop(ours);
     assert!(sandbox.has("a.4194304.tmp"));
     // `config path` still works: it shows which file to fix.
@@ -238,22 +238,22 @@ fn rules_that_overlap() {
 
 /// Rules that do not overlap may overlap because of a flag.
 #[test]
-fn rules_that_overlap_by_a_flag() {
+fn a_flag_can_make_rules_overlap() {
     let text = rule("root", "") + &rule("root/inner", "");
-    let sandbox = configured(Sandbox::new().dir("inner"), &text);
+    let sandbox = with_config(Sandbox::new().dir("inner"), &text);
     sandbox.run(["config", "show"]).exit(0);
     let words = &["is recursive"];
-    wrong(sandbox.run(["config", "show", "-r"]), "5:8", words);
+    assert_config_error(sandbox.run(["config", "show", "-r"]), "5:8", words);
     let (ours, theirs) = terminal();
     let mut command = sandbox.command(["watch", "-r"]);
     command.stdin(theirs);
-    wrong(sandbox.finish(command), "5:8", words);
+    assert_config_error(sandbox.finish(command), "5:8", words);
     drop(ours);
 }
 
 /// Only commands that watch the paths or check the file look at what exists there.
 #[test]
-fn roots_that_are_refused() {
+fn invalid_roots_in_the_file_are_errors() {
     let sandbox = Sandbox::new().file("file", "").dir("deep/er");
     symlink("root", sandbox.base().join("link")).unwrap();
     for (text, place, words) in [
@@ -278,12 +278,12 @@ fn roots_that_are_refused() {
         let base = sandbox.base().to_str().unwrap();
         sandbox.write(FILE, text.replace("{base}", base));
         for verb in ["check", "show"] {
-            wrong(sandbox.run(["config", verb]), place, words);
+            assert_config_error(sandbox.run(["config", verb]), place, words);
         }
         let (ours, theirs) = terminal();
         let mut command = sandbox.command(["watch"]);
         command.stdin(theirs);
-        wrong(sandbox.finish(command), place, words);
+        assert_config_error(sandbox.finish(command), place, words);
         drop(ours);
         sandbox.run(["scan", "root"]).exit(0);
         sandbox.run(["sweep", "-n", "root"]).exit(0);
@@ -293,11 +293,11 @@ fn roots_that_are_refused() {
 }
 
 #[test]
-fn what_is_in_force_and_who_said_so() {
+fn show_prints_values_with_their_origins() {
     let text = "[defaults]\ngrace = \"30s\"\nopen = \"quarantine\"\nnames = [\"*.a\"]\n".to_owned()
         + &rule("root", "open = \"reap\"\nsole_copy = \"keep\"")
         + "[quarantine]\nkeep = \"1d\"\n[log]\nlevel = \"debug\"\n";
-    let sandbox = configured(Sandbox::new(), &text)
+    let sandbox = with_config(Sandbox::new(), &text)
         .env("ORPHAND_GRACE", "20s")
         .env("ORPHAND_SOLE_COPY", "reap")
         .env("ORPHAND_RECURSIVE", "true");
@@ -364,7 +364,7 @@ fn what_is_in_force_and_who_said_so() {
 
 /// The output of `config show` is a file with the same settings.
 #[test]
-fn what_is_shown_can_be_used_as_the_file() {
+fn the_output_of_show_is_a_valid_file() {
     let text = "[defaults]\nfixed_name_grace = \"2h\"\n".to_owned()
         + &rule(
             "root",
@@ -375,7 +375,7 @@ fn what_is_shown_can_be_used_as_the_file() {
             "names = ['a\"\\\\*', '\u{202e}é']\nclosed = \"orphan\"",
         )
         + "[log]\nfile = \"~/x.log\"\nmax_size = \"1001kB\"\n[metrics]\ntextfile = \"/m/a.prom\"\n";
-    let sandbox = configured(Sandbox::new(), &text);
+    let sandbox = with_config(Sandbox::new(), &text);
     let shown = sandbox.run(["config", "show"]).exit(0);
     let shown = shown
         .stdout_has("grace = \"90s\"")
@@ -413,8 +413,8 @@ fn values(shown: &Value) -> Value {
 }
 
 #[test]
-fn settings_that_were_typed_wrong_are_wrong_usage() {
-    let sandbox = configured(Sandbox::new(), &rule("root", ""));
+fn invalid_flags_are_usage_errors() {
+    let sandbox = with_config(Sandbox::new(), &rule("root", ""));
     let ran = sandbox
         .run(["config", "show", "--closed", "settled"])
         .exit(2);
@@ -434,7 +434,7 @@ fn settings_that_were_typed_wrong_are_wrong_usage() {
 }
 
 #[test]
-fn where_the_file_is_looked_for() {
+fn path_prints_the_file_in_use() {
     let sandbox = Sandbox::new();
     let base = sandbox.base().to_str().unwrap().to_owned();
     let only = |ran: CommandResult, path: &str| {
@@ -490,14 +490,14 @@ const TAKEN: [&str; 5] = [
 
 fn with_exclude(rest: &str) -> Sandbox {
     let text = format!("[defaults]\ngrace = \"100ms\"\nrecursive = true\n{EXCLUDE}{rest}");
-    let sandbox = configured(Sandbox::new(), &text);
+    let sandbox = with_config(Sandbox::new(), &text);
     let files = KEPT.iter().chain(&TAKEN);
     let sandbox = files.fold(sandbox, |sandbox, file| sandbox.file(file, ""));
     sandbox.aged(OLD_ENOUGH)
 }
 
 #[track_caller]
-fn only_those_that_are_excluded_are_left(sandbox: &Sandbox) {
+fn assert_only_excluded_files_are_left(sandbox: &Sandbox) {
     for file in KEPT {
         assert!(sandbox.has(file), "{file} was removed");
     }
@@ -507,7 +507,7 @@ fn only_those_that_are_excluded_are_left(sandbox: &Sandbox) {
 }
 
 #[test]
-fn a_scan_does_not_list_what_is_excluded() {
+fn scan_does_not_list_excluded_files() {
     let sandbox = with_exclude("");
     let document = sandbox.scan([""; 0]).exit(0).stdout_json();
     let mut names: Vec<&str> = document["temps"]
@@ -531,9 +531,9 @@ fn a_scan_does_not_list_what_is_excluded() {
 
 /// An excluded folder is not walked, so a denied permission in it is not reported.
 #[test]
-fn what_is_excluded_need_not_be_readable() {
+fn an_excluded_directory_need_not_be_readable() {
     let text = "[defaults]\nrecursive = true\nexclude = [\"shut\"]\n";
-    let sandbox = configured(Sandbox::ordinary().dir("shut"), text);
+    let sandbox = with_config(Sandbox::ordinary().dir("shut"), text);
     let shut = sandbox.path("shut");
     fs::set_permissions(&shut, fs::Permissions::from_mode(0o0)).unwrap();
     let scanned = sandbox.scan([""; 0]);
@@ -546,7 +546,7 @@ fn what_is_excluded_need_not_be_readable() {
 }
 
 #[test]
-fn a_sweep_leaves_what_is_excluded() {
+fn sweep_keeps_excluded_files() {
     let sandbox = with_exclude("");
     let swept = sandbox.sweep([""; 0]).exit(0);
     let events = swept.events();
@@ -554,11 +554,11 @@ fn a_sweep_leaves_what_is_excluded() {
         let name = file.rsplit('/').next().unwrap();
         assert_eq!(events.about(name), [""; 0], "no event is about it");
     }
-    only_those_that_are_excluded_are_left(&sandbox);
+    assert_only_excluded_files_are_left(&sandbox);
 }
 
 #[test]
-fn a_file_that_is_excluded_is_explained_as_none_of_ours() {
+fn explain_says_that_a_file_is_excluded() {
     let sandbox = with_exclude("");
     let ran = sandbox.run(["explain", "root/keep.tmp"]).exit(0);
     let last = ran.stdout.lines().last();
@@ -576,12 +576,12 @@ fn a_file_that_is_excluded_is_explained_as_none_of_ours() {
 }
 
 #[test]
-fn a_watch_leaves_what_is_excluded() {
+fn watch_keeps_excluded_files() {
     let watch = |sandbox: &Sandbox, mut watching: WatchProcess| {
         for file in TAKEN {
             watching.wait_for(is("reaped", file.rsplit('/').next().unwrap()));
         }
-        only_those_that_are_excluded_are_left(sandbox);
+        assert_only_excluded_files_are_left(sandbox);
         // The same for later files, in folders that existed, are new, and are renamed.
         for file in [
             "keep.2.tmp",
@@ -606,7 +606,7 @@ fn a_watch_leaves_what_is_excluded() {
         ] {
             assert!(sandbox.has(file), "{file}: {:#?}", watching.events());
         }
-        only_those_that_are_excluded_are_left(sandbox);
+        assert_only_excluded_files_are_left(sandbox);
         // Under another name it is no longer excluded.
         fs::rename(sandbox.path("cache"), sandbox.path("open")).unwrap();
         watching.wait_for(is("reaped", "a.4194304.tmp"));
@@ -623,9 +623,9 @@ fn a_watch_leaves_what_is_excluded() {
 
 /// A folder is renamed to an excluded name while its temps wait: they are kept.
 #[test]
-fn a_folder_that_gets_an_excluded_name() {
+fn a_directory_renamed_to_an_excluded_name_is_kept() {
     let text = "[defaults]\nrecursive = true\nexclude = [\"cache\"]\n";
-    let sandbox = configured(Sandbox::new().dir("sub"), text);
+    let sandbox = with_config(Sandbox::new().dir("sub"), text);
     let mut watching = sandbox.watch(["--grace", "1s"]).ready();
     sandbox.write("sub/a.4194304.tmp", "");
     fs::rename(sandbox.path("sub"), sandbox.path("cache")).unwrap();
@@ -645,7 +645,7 @@ fn a_folder_that_gets_an_excluded_name() {
 
 /// A directory in another one, each with a rule of its own, separated by `exclude`.
 #[test]
-fn a_directory_in_another_one_has_its_own_rule() {
+fn a_nested_directory_has_its_own_rule() {
     let text = rule(
         "root",
         "recursive = true\ngrace = \"200ms\"\nexclude = [\"inner/**\"]",
@@ -653,7 +653,7 @@ fn a_directory_in_another_one_has_its_own_rule() {
         "root/inner",
         "names = [\"*.part\"]\ngrace = \"200ms\"\nsole_copy = \"reap\"",
     );
-    let sandbox = configured(Sandbox::new().dir("inner/deep").dir("a/inner"), &text);
+    let sandbox = with_config(Sandbox::new().dir("inner/deep").dir("a/inner"), &text);
     let mut watching = sandbox.watch_dirs([""; 0]).ready();
     for kept in [
         "inner/a.4194304.tmp",
@@ -689,10 +689,10 @@ fn a_directory_in_another_one_has_its_own_rule() {
 /// An excluded folder uses no inotify watch.
 #[test]
 #[cfg(target_os = "linux")]
-fn a_folder_that_is_excluded_is_not_watched() {
+fn an_excluded_directory_is_not_watched() {
     use std::os::unix::fs::MetadataExt;
     let text = "[defaults]\nrecursive = true\nexclude = [\"cache\"]\n";
-    let sandbox = configured(Sandbox::new().dir("cache/deep").dir("sub/cache"), text);
+    let sandbox = with_config(Sandbox::new().dir("cache/deep").dir("sub/cache"), text);
     let watching = sandbox.watch(["--grace", "200ms"]).ready();
     let infos = fs::read_dir(format!("/proc/{}/fdinfo", watching.pid())).unwrap();
     let info = |entry: std::io::Result<fs::DirEntry>| {
@@ -712,7 +712,7 @@ fn a_folder_that_is_excluded_is_not_watched() {
 
 /// The exclusion is checked once more immediately before a removal.
 #[test]
-fn what_is_excluded_is_not_reaped_either() {
+fn an_excluded_file_is_not_reaped() {
     let reap = |glob: &str| {
         let fixture = Fixture::new().with_policy(Policy {
             exclude: Exclude::new(&[glob]).unwrap(),
@@ -780,7 +780,7 @@ fn a_configuration_file_is_a_regular_file_of_at_most_1_mb() {
 }
 
 #[test]
-fn the_journal_is_rotated_at_its_size_by_every_verb() {
+fn every_command_rotates_the_journal() {
     let config = "[journal]\nmax_size = \"2kB\"\n[defaults]\ngrace = \"100ms\"\n";
     for verb in ["sweep", "watch", "restore", "purge"] {
         let sandbox = Sandbox::new()

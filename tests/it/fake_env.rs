@@ -42,8 +42,8 @@ impl FakeEnv {
         cc.args(["-shared", "-fPIC", "-O1", "-Wall", "-Werror", "-o"]);
         let made = cc.arg(&shim).args([source, "-ldl"]).collect_output();
         let made = made.map_err(|error| format!("no C compiler: {error}"))?;
-        let said = String::from_utf8_lossy(&made.stderr);
-        assert!(made.status.success(), "{said}");
+        let stderr = String::from_utf8_lossy(&made.stderr);
+        assert!(made.status.success(), "{stderr}");
         let shared = File::create_new(&file).unwrap();
         shared.set_len(24).unwrap();
         for path in [&shim, &file] {
@@ -70,8 +70,8 @@ impl FakeEnv {
     }
 
     /// Injects the fault, once.
-    pub(crate) fn inject_fault(&self, trouble: ThreadFault) {
-        self.store(16, trouble as i64);
+    pub(crate) fn inject_fault(&self, fault: ThreadFault) {
+        self.store(16, fault as i64);
     }
 
     /// Reports whether the fault has hit a thread.

@@ -28,15 +28,15 @@ use crate::incidents::refuse_leases;
 const SYSTEMS: [&str; 6] = ["ext4", "xfs", "btrfs", "f2fs", "tmpfs", "overlayfs"];
 
 /// A disk that is mounted until this is dropped.
-struct Disk {
+struct MountedDisk {
     at: PathBuf,
     system: &'static str,
     base: TempDir,
 }
 
-impl Disk {
+impl MountedDisk {
     /// Creates a disk of at least `megabytes`; some file systems need more to be created at all.
-    fn new(system: &'static str, megabytes: u64) -> Result<Disk, String> {
+    fn new(system: &'static str, megabytes: u64) -> Result<MountedDisk, String> {
         let base = TempDir::new().unwrap();
         let path = |name: &str| base.path().join(name);
         let at = path("disk");
@@ -52,8 +52,8 @@ impl Disk {
         if let [program, options @ ..] = make {
             let image = path("image");
             File::create(&image).unwrap().set_len(size).unwrap();
-            done(Command::new(program).args(options).arg(&image))?;
-            done(
+            run_command(Command::new(program).args(options).arg(&image))?;
+            run_command(
                 Command::new("mount")
                     .args(["-o", "loop"])
                     .args([&image, &at]),
@@ -72,7 +72,7 @@ impl Disk {
             let options = format!("lowerdir={lower},upperdir={upper},workdir={work}");
             try_mount("overlay", &at, "overlay", 0, &options).map_err(|error| error.to_string())?;
         }
-        Ok(Disk { at, system, base })
+        Ok(MountedDisk { at, system, base })
     }
 
     fn fixture(&self) -> Fixture {
@@ -83,7 +83,7 @@ impl Disk {
     /// process was seen. That fails in a container, and where processes start faster than they can be
     /// examined.
     #[track_caller]
-    fn went(&self, event: &Event) {
+    fn assert_removed(&self, event: &Event) {
         match event {
             Event::Reaped(_) => {}
             Event::Quarantined { reason, .. } => {
@@ -95,7 +95,7 @@ impl Disk {
     }
 }
 
-impl Drop for Disk {
+impl Drop for MountedDisk {
     fn drop(&mut self) {
         for path in [&self.at, self.base.path()] {
             let path = std::ffi::CString::new(path.to_str().unwrap()).unwrap();
@@ -106,7 +106,7 @@ impl Drop for Disk {
     }
 }
 
-fn done(command: &mut Command) -> Result<(), String> {
+fn run_command(command: &mut Command) -> Result<(), String> {
     match command.collect_output() {
         Ok(output) if output.status.success() => Ok(()),
         Ok(output) => Err(String::from_utf8_lossy(&output.stderr).trim().to_owned()),
@@ -115,10 +115,10 @@ fn done(command: &mut Command) -> Result<(), String> {
 }
 
 /// Runs `test` on each file system that is available here.
-fn on_each(megabytes: u64, test: impl Fn(&Disk)) {
+fn for_each_file_system(megabytes: u64, test: impl Fn(&MountedDisk)) {
     in_own_process(&[RunAs::OwnMounts], || {
         for system in SYSTEMS {
-            match Disk::new(system, megabytes) {
+            match MountedDisk::new(system, megabytes) {
                 Ok(disk) => test(&disk),
                 Err(why) => report_skipped(&format!("{system}: {why}")),
             }
@@ -127,13 +127,13 @@ fn on_each(megabytes: u64, test: impl Fn(&Disk)) {
 }
 
 #[test]
-fn an_orphan_goes() {
-    on_each(16, |disk| {
+fn an_orphan_is_removed() {
+    for_each_file_system(16, |disk| {
         let fixture = disk.fixture();
         let dir = Dir::open_root(&fixture.root.path, None).unwrap();
         assert_eq!(*dir.place().file_system, *disk.system);
         let event = fixture.judge(TEMP);
-        disk.went(&event);
+        disk.assert_removed(&event);
         fixture.assert_only_at(TARGET_CONTENT, &fixture.target, disk.system);
         assert!(!fixture.temp.exists(), "{}", disk.system);
         let moved = usize::from(!matches!(event, Event::Reaped(_)));
@@ -144,8 +144,8 @@ fn an_orphan_goes() {
 /// On overlayfs a lease does not cover mappings: the temp is moved to quarantine unless no process is proven
 /// to have one.
 #[test]
-fn what_is_held_stays() {
-    on_each(16, |disk| {
+fn a_held_temp_is_kept() {
+    for_each_file_system(16, |disk| {
         for (how, want) in [
             (UseState::Read, Reason::InUse),
             (UseState::Write, Reason::InUse),
@@ -164,8 +164,8 @@ fn what_is_held_stays() {
                 Event::Kept { reason, .. } if !unseen => {
                     // btrfs and overlayfs report other device numbers for their files than the table of
                     // locks. The file is in use all the same.
-                    let said = reason == want || reason == Reason::InUse;
-                    assert!(said, "{what}: {reason}");
+                    let is_expected = reason == want || reason == Reason::InUse;
+                    assert!(is_expected, "{what}: {reason}");
                     fixture.assert_only_at(TEMP_CONTENT, &fixture.temp, &what);
                 }
                 Event::Quarantined { reason, .. } if unseen => {
@@ -180,8 +180,8 @@ fn what_is_held_stays() {
 }
 
 #[test]
-fn the_only_copy_is_moved_and_comes_back_as_it_was() {
-    on_each(16, |disk| {
+fn the_only_copy_is_quarantined_and_restored_unchanged() {
+    for_each_file_system(16, |disk| {
         let fixture = disk.fixture().with_sole_copy();
         fs::set_permissions(&fixture.temp, fs::Permissions::from_mode(0o640)).unwrap();
         let file = File::options().write(true).open(&fixture.temp).unwrap();
@@ -191,9 +191,9 @@ fn the_only_copy_is_moved_and_comes_back_as_it_was() {
         std::os::unix::fs::lchown(&fixture.temp, Some(NOBODY), Some(NOBODY)).unwrap();
         let was = |path: &Path| {
             let meta = fs::symlink_metadata(path).unwrap();
-            let whose = (meta.uid(), meta.gid(), meta.mode(), meta.len());
+            let owner = (meta.uid(), meta.gid(), meta.mode(), meta.len());
             (
-                whose,
+                owner,
                 meta.mtime(),
                 meta.mtime_nsec(),
                 fs::read(path).unwrap(),
@@ -205,26 +205,26 @@ fn the_only_copy_is_moved_and_comes_back_as_it_was() {
         };
         let moved = fixture.quarantine().join(&id).join(SUBDIR).join(TEMP);
         assert_eq!(was(&moved), before, "{}", disk.system);
-        let room = Quarantine::open_existing(&fixture.root.path, None)
+        let quarantine = Quarantine::open_existing(&fixture.root.path, None)
             .unwrap()
             .unwrap();
         let dir = Dir::open_below(&fixture.root.path, None, Path::new(SUBDIR)).unwrap();
-        let stored = room.stored().unwrap();
+        let stored = quarantine.stored().unwrap();
         assert!(
             matches!(stored.as_slice(), [one] if one.id == id),
             "{stored:?}"
         );
-        let back = room.restore(&stored[0], dir.fd().as_fd(), TEMP.as_ref(), |_, _| {});
-        assert!(back.is_ok(), "{}: {back:?}", disk.system);
+        let restored = quarantine.restore(&stored[0], dir.fd().as_fd(), TEMP.as_ref(), |_, _| {});
+        assert!(restored.is_ok(), "{}: {restored:?}", disk.system);
         assert_eq!(was(&fixture.temp), before, "{}", disk.system);
-        drop(room);
+        drop(quarantine);
         assert!(!fixture.quarantine().exists(), "{}", disk.system);
     });
 }
 
 #[test]
-fn another_name_keeps_it() {
-    on_each(16, |disk| {
+fn a_hard_linked_temp_is_kept() {
+    for_each_file_system(16, |disk| {
         let fixture = disk.fixture();
         let other = fixture.outside.join("other");
         fs::hard_link(&fixture.temp, &other).unwrap();
@@ -238,8 +238,8 @@ fn another_name_keeps_it() {
 
 /// A lock keeps the temp even where the rule takes open ones, whatever device number the table of locks has.
 #[test]
-fn a_lock_keeps_it() {
-    on_each(16, |disk| {
+fn a_locked_temp_is_kept() {
+    for_each_file_system(16, |disk| {
         let fixture = disk.fixture().with_policy(Policy {
             open: Open::Reap,
             ..Fixture::policy()
@@ -256,8 +256,8 @@ fn a_lock_keeps_it() {
 
 /// A process that intervenes at any step finds the file, or creates another one that is kept.
 #[test]
-fn replaced_in_every_window() {
-    on_each(16, |disk| {
+fn a_replacement_at_any_step_is_kept() {
+    for_each_file_system(16, |disk| {
         for step in Step::ALL {
             // On overlayfs the verdict is known only after the process scan.
             let end = Instant::now() + TIMEOUT;
@@ -265,16 +265,16 @@ fn replaced_in_every_window() {
             for verdict in verdicts.into_iter().cycle() {
                 let fixture = disk.fixture();
                 let temp = fixture.temp.clone();
-                let stunt = AtStep::new(step, move || {
+                let at_step = AtStep::new(step, move || {
                     let other = temp.with_extension("new");
                     fs::write(&other, b"another file").unwrap();
                     fs::rename(&other, &temp).unwrap();
                 });
-                let reaper = Reaper::new().with_hook(Some(stunt.hook.clone()));
+                let reaper = Reaper::new().with_hook(Some(at_step.hook.clone()));
                 let outcome = fixture.reap_as(&reaper, verdict);
                 let what = format!("{}, before {step:?}: {outcome:?}", disk.system);
                 fixture.assert_no_leftovers(&what);
-                if stunt.steps().contains(&step) {
+                if at_step.steps().contains(&step) {
                     fixture.assert_only_at(b"another file", &fixture.temp, &what);
                     break;
                 }
@@ -287,8 +287,8 @@ fn replaced_in_every_window() {
 
 /// A claim of a killed orphand gets its name back at the next start, and is removed like any other orphan.
 #[test]
-fn a_claim_of_a_crash_is_put_in_order() {
-    on_each(16, |disk| {
+fn a_sweep_recovers_a_claim_after_a_crash() {
+    for_each_file_system(16, |disk| {
         for sole in [false, true] {
             let fixture = match sole {
                 false => disk.fixture(),
@@ -320,9 +320,9 @@ fn a_claim_of_a_crash_is_put_in_order() {
 
 /// A full disk is when orphand is needed most.
 #[test]
-fn a_full_disk() {
+fn orphans_are_removed_on_a_full_disk() {
     const ORPHANS: usize = 200;
-    on_each(8, |disk| {
+    for_each_file_system(8, |disk| {
         let fixture = disk.fixture();
         fs::remove_file(&fixture.temp).unwrap();
         for n in 0..ORPHANS {
@@ -334,7 +334,7 @@ fn a_full_disk() {
         fill(&fixture.outside);
         let events = fixture.sweep();
         assert_eq!(events.len(), ORPHANS, "{}: {events:?}", disk.system);
-        events.iter().for_each(|event| disk.went(event));
+        events.iter().for_each(|event| disk.assert_removed(event));
         fixture.assert_only_at(&whole, &fixture.target, disk.system);
         assert_eq!(
             fs::read_dir(&fixture.dir).unwrap().count(),
@@ -365,8 +365,8 @@ fn fill(dir: &Path) {
 
 /// Without a lease there is no proof: a temp is kept where it would otherwise be removed or moved.
 #[test]
-fn where_leases_are_refused() {
-    on_each(16, |disk| {
+fn without_leases_everything_is_kept() {
+    for_each_file_system(16, |disk| {
         let stages = [disk.fixture(), disk.fixture().with_sole_copy()];
         let check = move || {
             refuse_leases();
@@ -392,19 +392,19 @@ fn where_leases_are_refused() {
 }
 
 /// Creates an ext4 with inodes of 128 bytes, which have no room for the fraction of a second.
-fn whole_seconds() -> Result<Disk, String> {
+fn disk_with_whole_seconds() -> Result<MountedDisk, String> {
     let base = TempDir::new().unwrap();
     let (at, image) = (base.path().join("disk"), base.path().join("image"));
     fs::create_dir(&at).unwrap();
     File::create(&image).unwrap().set_len(16 << 20).unwrap();
     let mut make = Command::new("mkfs.ext4");
-    done(make.args(["-q", "-m", "0", "-I", "128"]).arg(&image))?;
-    done(
+    run_command(make.args(["-q", "-m", "0", "-I", "128"]).arg(&image))?;
+    run_command(
         Command::new("mount")
             .args(["-o", "loop"])
             .args([&image, &at]),
     )?;
-    Ok(Disk {
+    Ok(MountedDisk {
         at,
         system: "ext4",
         base,
@@ -414,9 +414,9 @@ fn whole_seconds() -> Result<Disk, String> {
 /// A writer that replaces its temp with one of equal length within the same second changes none of its dates.
 /// It loses no write, although its temp is older than a short grace at every look.
 #[test]
-fn a_rewriter_of_equal_length_loses_nothing_where_dates_are_of_whole_seconds() {
+fn whole_second_dates_do_not_lose_a_rewritten_temp() {
     in_own_process(&[RunAs::OwnMounts], || {
-        let disk = match whole_seconds() {
+        let disk = match disk_with_whole_seconds() {
             Ok(disk) => disk,
             Err(why) => return report_skipped(&why),
         };

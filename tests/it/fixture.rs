@@ -331,10 +331,7 @@ impl Fixture {
                 assert!(events.is_empty(), "{events:?}, then {event:?}");
                 return event;
             }
-            assert!(
-                Instant::now() < end,
-                "no event about {name} in {TIMEOUT:?}"
-            );
+            assert!(Instant::now() < end, "no event about {name} in {TIMEOUT:?}");
             let temp = due.first().and_then(|one| one.temp.as_ref());
             let temp = temp.unwrap_or_else(|| panic!("{name} was dropped without an event"));
             std::thread::sleep(temp.due().since(clock::mono()));
@@ -361,8 +358,8 @@ impl Fixture {
         };
         let mut events = Vec::new();
         let lease_thread = LeaseThread::new();
-        let mut tell = |event| events.push(event);
-        Pass::new(engine, dir_context, &lease_thread, &mut tell).run(clocks, due);
+        let mut emit = |event| events.push(event);
+        Pass::new(engine, dir_context, &lease_thread, &mut emit).run(clocks, due);
         events
     }
 
@@ -542,34 +539,34 @@ const OWN_PROCESS: &str = "ORPHAND_TEST_ALONE";
 /// Runs `body`, and with it the rest of this test, in a process of its own for each of `users`.
 ///
 /// Those that need root are skipped with a report if the tests do not run as root.
-pub(crate) fn in_own_process(cast: &[RunAs], body: impl FnOnce()) {
+pub(crate) fn in_own_process(users: &[RunAs], body: impl FnOnce()) {
     if std::env::var_os(OWN_PROCESS).is_some() {
         return body();
     }
-    for who in cast {
+    for user in users {
         let root = rustix::process::geteuid().is_root();
-        match who {
+        match user {
             RunAs::CurrentUser => {}
             // The user who runs the tests is an ordinary one.
             RunAs::Nobody if !root => continue,
             RunAs::Nobody => {}
             #[cfg(target_os = "linux")]
             RunAs::OwnMounts | RunAs::OwnPidNamespace if !root => {
-                report_skipped(&format!("{who:?} needs root"));
+                report_skipped(&format!("{user:?} needs root"));
                 continue;
             }
             #[cfg(target_os = "linux")]
             RunAs::OwnMounts | RunAs::OwnPidNamespace => {}
         }
-        run_test(test_command(&this_test()), *who);
+        run_test(test_command(&this_test()), *user);
     }
 }
 
 /// Runs a test of this program as `user`, and asserts that it passes.
 #[track_caller]
-pub(crate) fn run_test(mut test: Command, who: RunAs) {
-    test.env(OWN_PROCESS, format!("{who:?}"));
-    apply_user(&mut test, who);
+pub(crate) fn run_test(mut test: Command, user: RunAs) {
+    test.env(OWN_PROCESS, format!("{user:?}"));
+    apply_user(&mut test, user);
     test.stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
@@ -582,7 +579,7 @@ pub(crate) fn run_test(mut test: Command, who: RunAs) {
     }
     let passed = out.contains("1 passed") && status.is_some_and(|status| status.success());
     let ended = status.map_or("timed out".to_owned(), |status| status.to_string());
-    assert!(passed, "as {who:?}: {ended}\n{out}\n{err}");
+    assert!(passed, "as {user:?}: {ended}\n{out}\n{err}");
 }
 
 /// Returns the command that runs one test of this test program.
@@ -623,8 +620,8 @@ fn wait_or_kill(child: &mut Child, longest: Duration) -> Option<std::process::Ex
     }
 }
 
-fn apply_user(command: &mut Command, who: RunAs) {
-    match who {
+fn apply_user(command: &mut Command, user: RunAs) {
+    match user {
         RunAs::CurrentUser => {}
         RunAs::Nobody => {
             command.uid(NOBODY).gid(NOBODY).env("HOME", "/nonexistent");

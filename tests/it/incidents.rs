@@ -174,20 +174,20 @@ fn cve_2017_18078_a_hard_link() {
 #[test]
 fn systemd_30690_a_fifo() {
     in_own_process(ALL_USERS, || {
-        let (say, said) = std::sync::mpsc::channel();
+        let (send, outcome) = std::sync::mpsc::channel();
         std::thread::spawn(move || {
             let fixture = Fixture::new();
             let (temp, other) = (fixture.temp.clone(), fixture.outside.join("fifo"));
-            let stunt = AtStep::new(Step::Open, move || {
+            let at_step = AtStep::new(Step::Open, move || {
                 sandbox::fifo(&other);
                 fs::rename(&other, &temp).unwrap();
             });
-            let outcome = format!("{:?}", fixture.reap(stunt.hook));
+            let outcome = format!("{:?}", fixture.reap(at_step.hook));
             drop(fixture);
-            let _ = say.send(outcome);
+            let _ = send.send(outcome);
         });
-        let said = said.recv_timeout(Duration::from_secs(20));
-        assert_eq!(said.as_deref(), Ok("Kept(Changed)"));
+        let outcome = outcome.recv_timeout(Duration::from_secs(20));
+        assert_eq!(outcome.as_deref(), Ok("Kept(Changed)"));
     });
 }
 
@@ -274,10 +274,10 @@ fn cve_2017_18925_a_symlink_above_the_root() {
     let sandbox = Sandbox::new()
         .file("a", "whole and theirs")
         .file("a.tmp", "not theirs");
-    let (way, link) = (sandbox.base().join("way"), sandbox.base().join("link"));
-    fs::create_dir(&way).unwrap();
-    symlink(sandbox.base(), way.join("theirs")).unwrap();
-    std::os::unix::fs::lchown(way.join("theirs"), Some(NOBODY), Some(NOBODY)).unwrap();
+    let (folder, link) = (sandbox.base().join("way"), sandbox.base().join("link"));
+    fs::create_dir(&folder).unwrap();
+    symlink(sandbox.base(), folder.join("theirs")).unwrap();
+    std::os::unix::fs::lchown(folder.join("theirs"), Some(NOBODY), Some(NOBODY)).unwrap();
     symlink(sandbox.base(), &link).unwrap();
     sandbox.age(OLD_ENOUGH);
     let sweep = |root: &str| sandbox.run(["sweep", "--yes", "--json", "--grace", "100ms", root]);
@@ -328,9 +328,9 @@ fn cve_2019_3461_a_quarantine_of_somebody_elses() {
         return eprintln!("skipped: changing the user needs root");
     }
     let sandbox = Sandbox::new().dir(".orphand").file("sole.tmp", "precious");
-    let room = sandbox.path(".orphand");
-    fs::set_permissions(&room, fs::Permissions::from_mode(0o700)).unwrap();
-    std::os::unix::fs::lchown(&room, Some(NOBODY), Some(NOBODY)).unwrap();
+    let quarantine = sandbox.path(".orphand");
+    fs::set_permissions(&quarantine, fs::Permissions::from_mode(0o700)).unwrap();
+    std::os::unix::fs::lchown(&quarantine, Some(NOBODY), Some(NOBODY)).unwrap();
     sandbox.age(OLD_ENOUGH);
     let events = sandbox.sweep(SHORT).exit(0).events();
     assert_eq!(events.about("sole.tmp"), ["kept no-quarantine"]);
@@ -370,11 +370,11 @@ fn razor_2002_tmpreaper_systemd_tmpfiles_262_another_file_by_the_same_name() {
     in_own_process(ALL_USERS, || {
         let fixture = Fixture::new();
         let (temp, other) = (fixture.temp.clone(), fixture.dir.join("other"));
-        let stunt = AtStep::new(Step::Claim, move || {
+        let at_step = AtStep::new(Step::Claim, move || {
             fs::write(&other, "of the victim").unwrap();
             fs::rename(&other, &temp).unwrap();
         });
-        let outcome = fixture.reap(stunt.hook);
+        let outcome = fixture.reap(at_step.hook);
         fixture.assert_only_at(b"of the victim", &fixture.temp, &format!("{outcome:?}"));
     });
 }
@@ -389,14 +389,18 @@ fn containerd_atomicfile_the_same_file_once_more() {
             fixture.temp.clone(),
             fs::metadata(&fixture.temp).unwrap().ino(),
         );
-        let stunt = AtStep::new(Step::Claim, move || {
+        let at_step = AtStep::new(Step::Claim, move || {
             let opener = std::thread::spawn(move || std::mem::forget(File::open(temp)));
             wait_until("it waits", || opener.is_finished() || waits_for_lease(ino));
         });
-        let outcome = fixture.reap(stunt.hook.clone());
+        let outcome = fixture.reap(at_step.hook.clone());
         let put_back = matches!(outcome, Outcome::Kept(Reason::InUse));
         assert!(put_back, "{outcome:?}");
-        assert_eq!(stunt.steps().last(), Some(&Step::ProveAgain), "{outcome:?}");
+        assert_eq!(
+            at_step.steps().last(),
+            Some(&Step::ProveAgain),
+            "{outcome:?}"
+        );
         fixture.assert_only_at(TEMP_CONTENT, &fixture.temp, "");
     });
 }
@@ -666,8 +670,11 @@ fn kirocrew_4957_names_that_write_to_the_terminal() {
     let ran = sandbox
         .run(["sweep", "--yes", "--grace", "100ms", "root"])
         .exit(0);
-    let said = ran.stdout.clone() + &ran.stderr;
-    assert!(said.contains("[2J") && !said.contains('\u{1b}'), "{said:?}");
+    let output = ran.stdout.clone() + &ran.stderr;
+    assert!(
+        output.contains("[2J") && !output.contains('\u{1b}'),
+        "{output:?}"
+    );
 }
 
 /// Rule: at most one orphand works on a root. A second sccache on one folder would delete the first one's

@@ -17,8 +17,8 @@ use crate::fixture::report_skipped;
 use crate::intercept::{self, Call, CallResponse, PendingCall};
 use crate::sandbox::{CommandResult, Sandbox};
 
-const OLD: &str = "what the dead writer wrote";
-const NEW: &str = "what a live writer is just writing";
+const DEAD_CONTENT: &str = "what the dead writer wrote";
+const LIVE_CONTENT: &str = "what a live writer is just writing";
 const SWEEP: [&str; 6] = ["sweep", "--yes", "--json", "--grace", "100ms", "root"];
 /// Longer than the grace of `SWEEP`.
 const AGE: Duration = Duration::from_millis(150);
@@ -60,12 +60,15 @@ impl Work {
             _ => Sandbox::new().file("a", "whole, to the last byte of it"),
         };
         match self {
-            Work::Recovering | Work::RecoveringTaken => sandbox.write(CLAIM, OLD),
+            Work::Recovering | Work::RecoveringTaken => sandbox.write(CLAIM, DEAD_CONTENT),
             Work::RecoveringCut => {
                 let length = 255 - CLAIM.len();
-                sandbox.write(CLAIM.replace("a.tmp", &("x".repeat(length) + "a.tmp")), OLD);
+                sandbox.write(
+                    CLAIM.replace("a.tmp", &("x".repeat(length) + "a.tmp")),
+                    DEAD_CONTENT,
+                );
             }
-            _ => sandbox.write("a.tmp", OLD),
+            _ => sandbox.write("a.tmp", DEAD_CONTENT),
         }
         sandbox.age(AGE);
         sandbox
@@ -86,7 +89,7 @@ impl Work {
 
 /// The shared state of the runs in one root.
 #[derive(Default)]
-struct Affair {
+struct RunState {
     /// The file of a live writer that has taken the original name.
     holder: Mutex<Option<File>>,
     /// A file was removed.
@@ -94,9 +97,9 @@ struct Affair {
 }
 
 /// Runs one sweep that is killed before its `last`-th change in the root.
-fn sweep(sandbox: &Sandbox, work: Work, last: usize, affair: &Arc<Affair>) -> CommandResult {
+fn sweep(sandbox: &Sandbox, work: Work, last: usize, state: &Arc<RunState>) -> CommandResult {
     let (root, changes) = (sandbox.root(), AtomicUsize::new(0));
-    let affair = Arc::clone(affair);
+    let state = Arc::clone(state);
     let mut command = sandbox.command(SWEEP);
     intercept::process(&mut command, move |asked: &PendingCall| {
         let path = asked.path();
@@ -109,7 +112,7 @@ fn sweep(sandbox: &Sandbox, work: Work, last: usize, affair: &Arc<Affair>) -> Co
                 return CallResponse::Kill;
             }
             if asked.call == Call::Unlink {
-                affair.removed.store(true, Ordering::SeqCst);
+                state.removed.store(true, Ordering::SeqCst);
             }
         }
         let claims =
@@ -120,7 +123,7 @@ fn sweep(sandbox: &Sandbox, work: Work, last: usize, affair: &Arc<Affair>) -> Co
                 if asked.call == Call::StatName && is_claim(&path) =>
             {
                 if work == Work::PuttingBackTaken {
-                    affair.take_name(&root);
+                    state.take_name(&root);
                 }
                 CallResponse::Fail(Errno::IO)
             }
@@ -130,10 +133,10 @@ fn sweep(sandbox: &Sandbox, work: Work, last: usize, affair: &Arc<Affair>) -> Co
     sandbox.finish(command)
 }
 
-impl Affair {
+impl RunState {
     fn take_name(&self, root: &Path) {
         if let Ok(mut file) = File::create_new(root.join("a.tmp")) {
-            file.write_all(NEW.as_bytes()).unwrap();
+            file.write_all(LIVE_CONTENT.as_bytes()).unwrap();
             *self.holder.lock().unwrap() = Some(file);
         }
     }
@@ -146,10 +149,10 @@ impl Affair {
     fn check(&self, sandbox: &Sandbox, work: Work, what: &str) {
         let removed = self.removed.load(Ordering::SeqCst);
         assert!(!(removed && work.moves()), "{what}");
-        let old = copies(&sandbox.root(), OLD);
+        let old = copies(&sandbox.root(), DEAD_CONTENT);
         assert_eq!(old.len(), usize::from(!removed), "{what}: {old:?}");
         if self.name_is_taken() {
-            let new = copies(&sandbox.root(), NEW);
+            let new = copies(&sandbox.root(), LIVE_CONTENT);
             assert_eq!(new, [sandbox.path("a.tmp")], "{what}");
         }
     }
@@ -171,7 +174,7 @@ fn copies(dir: &Path, content: &str) -> Vec<PathBuf> {
 
 /// Returns claims and empty folders. In the quarantine a file has its original name, which may look like a
 /// claim.
-fn litter(dir: &Path) -> Vec<PathBuf> {
+fn leftovers(dir: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for entry in fs::read_dir(dir).unwrap() {
         let path = entry.unwrap().path();
@@ -182,7 +185,7 @@ fn litter(dir: &Path) -> Vec<PathBuf> {
         } else if path.is_dir() {
             match fs::read_dir(&path).unwrap().next() {
                 None => found.push(path),
-                Some(_) => found.extend(litter(&path)),
+                Some(_) => found.extend(leftovers(&path)),
             }
         }
     }
@@ -190,7 +193,7 @@ fn litter(dir: &Path) -> Vec<PathBuf> {
 }
 
 #[test]
-fn before_each_change() {
+fn a_kill_before_each_change_loses_nothing() {
     if !intercept::is_possible() {
         return report_skipped("seccomp");
     }
@@ -201,7 +204,7 @@ fn before_each_change() {
         for _ in Work::ALL {
             scope.spawn(|| {
                 while let Some(work) = Work::ALL.get(next.fetch_add(1, Ordering::SeqCst)) {
-                    let times = killed_twice(*work);
+                    let times = kill_twice(*work);
                     println!("{work:?}: {times} kills");
                     kills.fetch_add(times, Ordering::SeqCst);
                 }
@@ -213,27 +216,27 @@ fn before_each_change() {
 }
 
 /// Kills the work at each pair of changes. Returns the number of kills.
-fn killed_twice(work: Work) -> usize {
+fn kill_twice(work: Work) -> usize {
     let mut kills = 0;
     for first in 1.. {
         let mut was_killed = false;
         for second in 1.. {
             let what = format!("{work:?}, killed before change {first}, then {second}");
             let sandbox = work.sandbox();
-            let affair = Arc::<Affair>::default();
+            let state = Arc::<RunState>::default();
             if work == Work::RecoveringTaken {
-                affair.take_name(&sandbox.root());
+                state.take_name(&sandbox.root());
             }
-            let ran = sweep(&sandbox, work, first, &affair);
+            let ran = sweep(&sandbox, work, first, &state);
             was_killed = ran.code().is_none();
-            affair.check(&sandbox, work, &format!("{what}: {ran:?}"));
+            state.check(&sandbox, work, &format!("{what}: {ran:?}"));
             sandbox.age(AGE);
-            let again = sweep(&sandbox, work, second, &affair);
+            let again = sweep(&sandbox, work, second, &state);
             let again_killed = again.code().is_none();
-            let told = format!("{what}: {ran:?}, {again:?}");
-            affair.check(&sandbox, work, &told);
+            let runs = format!("{what}: {ran:?}, {again:?}");
+            state.check(&sandbox, work, &runs);
             kills += usize::from(was_killed) + usize::from(again_killed);
-            put_right(&sandbox, work, &affair, &told);
+            assert_recovered(&sandbox, work, &state, &runs);
             if !again_killed {
                 break;
             }
@@ -246,14 +249,14 @@ fn killed_twice(work: Work) -> usize {
 }
 
 /// Asserts that one more start, without a kill and without a fault, completes the work.
-fn put_right(sandbox: &Sandbox, work: Work, affair: &Affair, what: &str) {
+fn assert_recovered(sandbox: &Sandbox, work: Work, state: &RunState, what: &str) {
     sandbox.run(SWEEP);
     sandbox.age(AGE);
     let last = sandbox.run(SWEEP).exit(0);
     let what = format!("{what}, {last:?}");
-    assert_eq!(litter(&sandbox.root()), [] as [PathBuf; 0], "{what}");
-    let old = copies(&sandbox.root(), OLD);
-    let taken = affair.name_is_taken();
+    assert_eq!(leftovers(&sandbox.root()), [] as [PathBuf; 0], "{what}");
+    let old = copies(&sandbox.root(), DEAD_CONTENT);
+    let taken = state.name_is_taken();
     match work.moves() && (work != Work::PuttingBackTaken || taken) {
         true => {
             assert_eq!(old.len(), 1, "{what}");
@@ -265,7 +268,7 @@ fn put_right(sandbox: &Sandbox, work: Work, affair: &Affair, what: &str) {
         false => assert!(old.is_empty(), "{what}: {old:?}"),
     }
     if taken {
-        let new = copies(&sandbox.root(), NEW);
+        let new = copies(&sandbox.root(), LIVE_CONTENT);
         assert_eq!(new, [sandbox.path("a.tmp")], "{what}");
     }
     if work != Work::Moving {

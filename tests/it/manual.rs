@@ -27,7 +27,7 @@ fn pages(sandbox: &Sandbox) -> Vec<(String, PathBuf)> {
     pages
 }
 
-fn is_there(program: &str) -> bool {
+fn is_installed(program: &str) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let there = std::env::split_paths(&path).any(|dir| dir.join(program).is_file());
     if !there {
@@ -37,7 +37,7 @@ fn is_there(program: &str) -> bool {
 }
 
 #[test]
-fn the_first_page_says_all_that_no_option_says() {
+fn the_main_page_has_all_sections() {
     let sandbox = Sandbox::new();
     let page = sandbox.run(["man"]).exit(0).stdout;
     assert!(page.contains(".TH orphand 1"), "{page}");
@@ -136,7 +136,7 @@ fn every_command_has_its_page() {
 
 /// Uses every installed program that can check a page.
 #[test]
-fn the_pages_are_right() {
+fn the_pages_pass_their_checkers() {
     let sandbox = Sandbox::new().env("LC_ALL", "C.UTF-8");
     let pages = pages(&sandbox);
     let checkers: [&[&str]; 3] = [
@@ -147,7 +147,7 @@ fn the_pages_are_right() {
     ];
     for checker in checkers {
         let linux_only = checker[0] == "man" && !cfg!(target_os = "linux");
-        if linux_only || !is_there(checker[0]) {
+        if linux_only || !is_installed(checker[0]) {
             continue;
         }
         for (name, path) in &pages {
@@ -164,7 +164,7 @@ fn the_pages_are_right() {
 
 /// A closed pipe causes no message and no failure.
 #[test]
-fn a_reader_that_has_gone_is_no_failure() {
+fn a_closed_pipe_is_no_failure() {
     let sandbox = Sandbox::new();
     let mut commands: Vec<Vec<&str>> = vec![vec!["man"], vec!["doctor"], vec!["doctor", "--json"]];
     commands.extend(SHELLS.map(|shell| vec!["completions", shell]));
@@ -201,7 +201,7 @@ fn every_shell_has_completions() {
 }
 
 /// Returns the completions of bash for these words, as the tab key produces them.
-fn completed(sandbox: &Sandbox, script: &Path, words: &[&str]) -> String {
+fn bash_completions(sandbox: &Sandbox, script: &Path, words: &[&str]) -> String {
     const TAB: &str = r#"
         source "$1" && shift || exit 9
         set -- orphand "$@"
@@ -219,30 +219,30 @@ fn completed(sandbox: &Sandbox, script: &Path, words: &[&str]) -> String {
 
 #[test]
 fn bash_completes() {
-    if !is_there("bash") {
+    if !is_installed("bash") {
         return;
     }
     let sandbox = Sandbox::new();
     let script = script(&sandbox, "bash");
-    assert_eq!(completed(&sandbox, &script, &["sw"]), "sweep\n");
+    assert_eq!(bash_completions(&sandbox, &script, &["sw"]), "sweep\n");
     assert_eq!(
-        completed(&sandbox, &script, &["quarantine", "pu"]),
+        bash_completions(&sandbox, &script, &["quarantine", "pu"]),
         "purge\n"
     );
     assert_eq!(
-        completed(&sandbox, &script, &["watch", "--sole"]),
+        bash_completions(&sandbox, &script, &["watch", "--sole"]),
         "--sole-copy\n"
     );
-    let values = completed(&sandbox, &script, &["watch", "--open", ""]);
+    let values = bash_completions(&sandbox, &script, &["watch", "--open", ""]);
     assert_eq!(values, "keep\nquarantine\nreap\n");
 }
 
 #[test]
-fn other_shells_can_read_theirs() {
+fn other_shells_accept_their_completions() {
     let sandbox = Sandbox::new();
     for shell in ["zsh", "fish"] {
         let script = script(&sandbox, shell);
-        if is_there(shell) {
+        if is_installed(shell) {
             let mut command = sandbox.program(shell);
             command.arg("-n").arg(script);
             let ran = sandbox.finish(command).exit(0);

@@ -40,13 +40,13 @@ fn count(watching: &WatchProcess, wanted: impl Fn(&Value) -> bool) -> usize {
 
 /// Creates a temp of this name, and waits until it is removed.
 #[track_caller]
-fn takes(watching: &mut WatchProcess, sandbox: &Sandbox, temp: &str) {
+fn assert_taken(watching: &mut WatchProcess, sandbox: &Sandbox, temp: &str) {
     sandbox.write(temp, "");
-    taken(watching, sandbox, temp);
+    wait_for_removal(watching, sandbox, temp);
 }
 
 #[track_caller]
-fn taken(watching: &mut WatchProcess, sandbox: &Sandbox, temp: &str) {
+fn wait_for_removal(watching: &mut WatchProcess, sandbox: &Sandbox, temp: &str) {
     let path = sandbox.path(temp);
     watching
         .wait_for(|event| event["event"] == "reaped" && event["path"] == path.to_str().unwrap());
@@ -54,7 +54,7 @@ fn taken(watching: &mut WatchProcess, sandbox: &Sandbox, temp: &str) {
 
 /// Waits until no temp is left below the root.
 #[track_caller]
-fn all_taken(watching: &WatchProcess, sandbox: &Sandbox) {
+fn wait_until_all_removed(watching: &WatchProcess, sandbox: &Sandbox) {
     let mut left = BTreeSet::new();
     // The deadline starts again with each removal.
     let mut end = Instant::now() + DEADLINE;
@@ -92,7 +92,7 @@ fn temps(dir: &Path) -> BTreeSet<PathBuf> {
 
 /// Returns the temps once no claim is among them: a temp that was claimed just before its directory was moved
 /// away has its name back by then, or is removed.
-fn at_rest(dir: &Path) -> BTreeSet<PathBuf> {
+fn stable_temps(dir: &Path) -> BTreeSet<PathBuf> {
     let is_claim = |path: &PathBuf| path.to_string_lossy().contains("/.orphand-");
     let end = Instant::now() + DEADLINE;
     let mut before = temps(dir);
@@ -108,16 +108,16 @@ fn at_rest(dir: &Path) -> BTreeSet<PathBuf> {
 }
 
 /// A process that is stopped until this is dropped.
-struct Stopped(u32);
+struct PausedProcess(u32);
 
-impl Stopped {
-    fn new(watching: &WatchProcess) -> Stopped {
+impl PausedProcess {
+    fn new(watching: &WatchProcess) -> PausedProcess {
         watching.signal(libc::SIGSTOP);
-        Stopped(watching.pid())
+        PausedProcess(watching.pid())
     }
 }
 
-impl Drop for Stopped {
+impl Drop for PausedProcess {
     fn drop(&mut self) {
         signal(self.0, libc::SIGCONT);
     }
@@ -126,7 +126,7 @@ impl Drop for Stopped {
 /// More events than the kernel's queue holds, while no process reads it; directories are created, deleted and
 /// swapped at the same time.
 #[test]
-fn twenty_thousand_leaks_while_it_is_stopped() {
+fn no_leak_is_missed_after_an_overflow() {
     let sandbox = Sandbox::new()
         .dir("gone")
         .dir("left")
@@ -135,7 +135,7 @@ fn twenty_thousand_leaks_while_it_is_stopped() {
     let mut watching = sandbox.watch(["--grace", "1s", "-r"]).ready();
     let queue = fs::read_to_string("/proc/sys/fs/inotify/max_queued_events").unwrap();
     let leaks = queue.trim().parse::<usize>().unwrap().max(20_000) + 100;
-    let stopped = Stopped::new(&watching);
+    let stopped = PausedProcess::new(&watching);
     for n in 0..leaks {
         crate::sandbox::write(&sandbox.path(format!("t{n}.4194304.tmp")), "");
     }
@@ -150,10 +150,10 @@ fn twenty_thousand_leaks_while_it_is_stopped() {
     }
     drop(stopped);
     watching.wait_for(rescan("overflow"));
-    all_taken(&watching, &sandbox);
+    wait_until_all_removed(&watching, &sandbox);
     // Each directory is watched under its current name.
     for dir in ["gone", "left", "right", "new/deep", "made/7/deep", "old"] {
-        takes(&mut watching, &sandbox, &format!("{dir}/later.4194304.tmp"));
+        assert_taken(&mut watching, &sandbox, &format!("{dir}/later.4194304.tmp"));
     }
     let stopped = watching.stop().exit(0);
     assert_eq!(stopped.events.of("failed").len(), 0);
@@ -163,7 +163,7 @@ fn twenty_thousand_leaks_while_it_is_stopped() {
 
 /// A queue of eight events: nearly everything is lost. Scans are bundled, and cause no further loss.
 #[test]
-fn a_queue_of_eight() {
+fn a_tiny_queue_is_made_up_for_by_scans() {
     let sandbox = Sandbox::new();
     let fake_env = match FakeEnv::new(&sandbox) {
         Ok(fake_env) => fake_env,
@@ -172,13 +172,13 @@ fn a_queue_of_eight() {
     fake_env.set_queue(8);
     let args = ["watch", "--json", "--grace", "200ms", "-r", "root"];
     let mut watching = WatchProcess::start(fake_env.apply_to(sandbox.command(args))).ready();
-    let stopped = Stopped::new(&watching);
+    let stopped = PausedProcess::new(&watching);
     for n in 0..500 {
         sandbox.write(format!("stopped/{n}/a.4194304.tmp"), "");
         sandbox.write(format!("t{n}.4194304.tmp"), "");
     }
     drop(stopped);
-    all_taken(&watching, &sandbox);
+    wait_until_all_removed(&watching, &sandbox);
     // A persistent writer: events are lost all the time.
     let mut shell = sandbox.shell();
     let (began, before) = (Instant::now(), count(&watching, rescan("overflow")));
@@ -191,8 +191,8 @@ fn a_queue_of_eight() {
         );
         assert!(shell.run(&line));
     }
-    all_taken(&watching, &sandbox);
-    takes(&mut watching, &sandbox, "storm/1/later.4194304.tmp");
+    wait_until_all_removed(&watching, &sandbox);
+    assert_taken(&mut watching, &sandbox, "storm/1/later.4194304.tmp");
     let scans = count(&watching, rescan("overflow")) - before;
     // The delay is 100 ms and doubles each time: five scans within four seconds, and some for the rest.
     assert!(
@@ -204,7 +204,7 @@ fn a_queue_of_eight() {
 
 /// With a queue of eight, any event that a scan caused would be lost, and would start another scan.
 #[test]
-fn scans_for_lost_events_do_not_feed_themselves() {
+fn scans_for_lost_events_do_not_cause_scans() {
     let sandbox = Sandbox::new();
     let fake_env = match FakeEnv::new(&sandbox) {
         Ok(fake_env) => fake_env,
@@ -216,7 +216,7 @@ fn scans_for_lost_events_do_not_feed_themselves() {
     }
     let args = ["watch", "--json", "--grace", "200ms", "-r", "root"];
     let mut watching = WatchProcess::start(fake_env.apply_to(sandbox.command(args))).ready();
-    let stopped = Stopped::new(&watching);
+    let stopped = PausedProcess::new(&watching);
     for n in 0..50 {
         sandbox.write(format!("{n}/no-temp"), "");
     }
@@ -237,7 +237,7 @@ fn scans_for_lost_events_do_not_feed_themselves() {
 
 /// A scan for lost events has no descriptor left to read the root: it is repeated.
 #[test]
-fn a_scan_for_lost_events_that_cannot_read() {
+fn a_failed_scan_for_lost_events_is_repeated() {
     let sandbox = Sandbox::new();
     let fake_env = match FakeEnv::new(&sandbox) {
         Ok(fake_env) => fake_env,
@@ -254,12 +254,12 @@ fn a_scan_for_lost_events_that_cannot_read() {
         last = now;
         same >= 200
     });
-    let stopped = Stopped::new(&watching);
+    let stopped = PausedProcess::new(&watching);
     for n in 0..50 {
         sandbox.write(format!("t{n}.4194304.tmp"), "");
     }
     // Enough to see that the root exists, but not to read it.
-    let before = descriptors(watching.pid(), |taken| {
+    let before = limit_descriptors(watching.pid(), |taken| {
         (0..)
             .filter(|number| !taken.contains(number))
             .nth(2)
@@ -270,14 +270,14 @@ fn a_scan_for_lost_events_that_cannot_read() {
         let error = event["error"].as_str().unwrap_or_default();
         event["event"] == "failed" && error.contains("Too many open files")
     });
-    descriptors(watching.pid(), |_| before);
-    all_taken(&watching, &sandbox);
+    limit_descriptors(watching.pid(), |_| before);
+    wait_until_all_removed(&watching, &sandbox);
     watching.stop().exit(3);
 }
 
 /// Limits the descriptors of a process to numbers below the result of `choose`, which receives the numbers in
 /// use. Returns the previous limit.
-fn descriptors(pid: u32, choose: impl FnOnce(&BTreeSet<u64>) -> u64) -> u64 {
+fn limit_descriptors(pid: u32, choose: impl FnOnce(&BTreeSet<u64>) -> u64) -> u64 {
     let taken = open_descriptors(pid);
     let pid = libc::pid_t::try_from(pid).unwrap();
     let mut limit = libc::rlimit {
@@ -305,16 +305,16 @@ fn open_descriptors(pid: u32) -> BTreeSet<u64> {
 }
 
 #[test]
-fn thousands_of_directories_at_once() {
+fn thousands_of_new_directories_are_watched() {
     let sandbox = Sandbox::new();
     let mut watching = sandbox.watch(DEEP).ready();
     let mut shell = sandbox.shell();
     let make = "i=0; while [ $i -lt 3000 ]; do echo $((i % 30))/$i; i=$((i+1)); done > ../dirs; \
                 xargs mkdir -p < ../dirs; sed 's/$/\\/a.4194304.tmp/' ../dirs | xargs touch";
     assert!(shell.run(make));
-    all_taken(&watching, &sandbox);
+    wait_until_all_removed(&watching, &sandbox);
     for n in [0, 1, 1_499, 2_999] {
-        takes(
+        assert_taken(
             &mut watching,
             &sandbox,
             &format!("{}/{n}/b.4194304.tmp", n % 30),
@@ -322,8 +322,8 @@ fn thousands_of_directories_at_once() {
     }
     // All are deleted, and some are created again.
     assert!(shell.run("rm -rf * && mkdir -p 7/7 29/2999"));
-    takes(&mut watching, &sandbox, "7/7/c.4194304.tmp");
-    takes(&mut watching, &sandbox, "29/2999/c.4194304.tmp");
+    assert_taken(&mut watching, &sandbox, "7/7/c.4194304.tmp");
+    assert_taken(&mut watching, &sandbox, "29/2999/c.4194304.tmp");
     let stopped = watching.stop().exit(0);
     assert_eq!(stopped.events.of("failed").len(), 0);
 }
@@ -331,7 +331,7 @@ fn thousands_of_directories_at_once() {
 /// Only temps from before the start may be removed after the minimum gap between two looks: the writer of a
 /// temp that comes with its directory has half a grace.
 #[test]
-fn a_directory_that_comes_later_has_half_a_grace() {
+fn a_directory_moved_in_has_half_a_grace() {
     const GRACE: Duration = Duration::from_secs(4);
     let sandbox = Sandbox::new().dir("../outside");
     let outside = sandbox.base().join("outside");
@@ -350,7 +350,7 @@ fn a_directory_that_comes_later_has_half_a_grace() {
 /// Directories that are created, moved, moved out, moved in and deleted at random: in the end no temp is left
 /// below the root, and every temp outside it is still there.
 #[test]
-fn a_storm_of_directories() {
+fn random_directory_changes_miss_no_temp() {
     let sandbox = Sandbox::new().dir("../outside");
     let mut watching = sandbox.watch(["--grace", "500ms", "-r"]).ready();
     let outside = sandbox.base().join("outside");
@@ -383,9 +383,12 @@ fn a_storm_of_directories() {
         };
     }
     assert!(made > 500);
-    let spared = at_rest(&outside);
-    assert!(!spared.is_empty(), "nothing was moved out: use another seed");
-    all_taken(&watching, &sandbox);
+    let spared = stable_temps(&outside);
+    assert!(
+        !spared.is_empty(),
+        "nothing was moved out: use another seed"
+    );
+    wait_until_all_removed(&watching, &sandbox);
     // Every existing directory is watched: no watch was lost.
     fs::create_dir_all(sandbox.path("d1/e1/f")).unwrap();
     let dirs: Vec<PathBuf> = dirs(&sandbox.root());
@@ -410,9 +413,9 @@ fn dirs(dir: &Path) -> Vec<PathBuf> {
 }
 
 /// A user namespace with limits of its own, which the process that created it may set.
-struct Limited<'a>(&'a Sandbox);
+struct LimitedNamespace<'a>(&'a Sandbox);
 
-impl Limited<'_> {
+impl LimitedNamespace<'_> {
     /// Starts orphand in a namespace with this limit.
     #[track_caller]
     fn watch(&self, limit: &str, most: u32, args: &[&str]) -> WatchProcess {
@@ -438,12 +441,12 @@ impl Limited<'_> {
 }
 
 /// Runs `test` for each user, if user namespaces are available.
-fn limited(test: impl Fn(&Sandbox, &Limited<'_>)) {
+fn for_each_limited_user(test: impl Fn(&Sandbox, &LimitedNamespace<'_>)) {
     Sandbox::for_each_user(|sandbox| {
         let mut command = sandbox.program("unshare");
         command.args(["--user", "--map-root-user", "true"]);
         match command.collect_output() {
-            Ok(ran) if ran.status.success() => test(&sandbox, &Limited(&sandbox)),
+            Ok(ran) if ran.status.success() => test(&sandbox, &LimitedNamespace(&sandbox)),
             other => report_skipped(&format!("no user namespace: {other:?}")),
         }
     });
@@ -451,31 +454,34 @@ fn limited(test: impl Fn(&Sandbox, &Limited<'_>)) {
 
 /// Asserts that the limit was reported once, with the fix, and in words that do not suggest a full disk.
 #[track_caller]
-fn says_the_limit(stderr: &str, fix: &str) {
-    let said: Vec<&str> = stderr
+fn assert_limit_message(stderr: &str, fix: &str) {
+    let messages: Vec<&str> = stderr
         .lines()
         .filter(|line| line.contains("cannot watch"))
         .collect();
-    let [said] = said.as_slice() else {
-        panic!("{} times: {stderr}", said.len());
+    let [messages] = messages.as_slice() else {
+        panic!("{} times: {stderr}", messages.len());
     };
-    assert!(said.contains("Disks have nothing to do with it"), "{said}");
-    assert!(said.contains(fix), "{said}");
+    assert!(
+        messages.contains("Disks have nothing to do with it"),
+        "{messages}"
+    );
+    assert!(messages.contains(fix), "{messages}");
     for wrong in ["No space", "no space", "ENOSPC", "os error 28", "full"] {
         assert!(!stderr.contains(wrong), "{wrong:?} in {stderr}");
     }
 }
 
 #[test]
-fn no_room_for_another_watch() {
-    limited(|sandbox, limited| {
+fn at_the_watch_limit_a_root_is_polled() {
+    for_each_limited_user(|sandbox, limited| {
         for n in 0..30 {
             sandbox.make_dir(format!("{n}/deep"));
         }
         // Enough for the path to the root, the root, and a few more.
-        let room = sandbox.root().ancestors().count() + 5;
+        let most = sandbox.root().ancestors().count() + 5;
         let limit = "max_inotify_watches";
-        let mut watching = limited.watch(limit, room as u32, &DEEP);
+        let mut watching = limited.watch(limit, most as u32, &DEEP);
         watching.wait_for(root_is("polling"));
         let mut watching = watching.ready();
         for n in 0..30 {
@@ -486,7 +492,7 @@ fn no_room_for_another_watch() {
         watching.wait_for_nth(31, is("reaped", "a.4194304.tmp"));
         watching.wait_for_nth(3, rescan("periodic"));
         assert_eq!(count(&watching, root_is("polling")), 1, "once");
-        says_the_limit(&watching.stderr(), "sysctl fs.inotify.max_user_watches=");
+        assert_limit_message(&watching.stderr(), "sysctl fs.inotify.max_user_watches=");
         limited.set(&watching, limit, 10_000);
         watching.wait_for(root_is("watching"));
         for n in 0..30 {
@@ -510,8 +516,8 @@ fn no_room_for_another_watch() {
 }
 
 #[test]
-fn no_room_for_the_root_or_the_way_to_it() {
-    limited(|sandbox, limited| {
+fn without_watches_a_root_is_polled() {
+    for_each_limited_user(|sandbox, limited| {
         let instances = "fs.inotify.max_user_instances=";
         for (limit, most, fix) in [
             ("max_inotify_watches", 1, "fs.inotify.max_user_watches="),
@@ -521,20 +527,20 @@ fn no_room_for_the_root_or_the_way_to_it() {
             let mut watching = limited.watch(limit, most, &SHORT);
             watching.wait_for(root_is("polling"));
             let mut watching = watching.ready();
-            takes(&mut watching, sandbox, "a.4194304.tmp");
+            assert_taken(&mut watching, sandbox, "a.4194304.tmp");
             let stderr = watching.stderr();
             let (about_way, about_root): (Vec<_>, Vec<_>) = stderr
                 .lines()
                 .partition(|line| line.contains("folders that lead"));
-            says_the_limit(&about_root.join("\n"), fix);
+            assert_limit_message(&about_root.join("\n"), fix);
             if !about_way.is_empty() {
-                says_the_limit(&about_way.join("\n"), fix);
+                assert_limit_message(&about_way.join("\n"), fix);
             }
             // The root is replaced, and no event reports it.
             let away = sandbox.base().join(format!("{limit}-{most}"));
             fs::rename(sandbox.root(), &away).unwrap();
             sandbox.make_dir("");
-            takes(&mut watching, sandbox, "b.4194304.tmp");
+            assert_taken(&mut watching, sandbox, "b.4194304.tmp");
             fs::write(away.join("c.4194304.tmp"), "").unwrap();
             limited.set(&watching, limit, 1_000);
             watching.wait_for(root_is("watching"));
@@ -551,33 +557,33 @@ fn no_room_for_the_root_or_the_way_to_it() {
 
 /// The notify thread ends because of a failed system call; another one replaces it.
 #[test]
-fn a_thread_of_notifys_that_dies() {
+fn a_dead_notify_thread_is_replaced() {
     let sandbox = Sandbox::new().dir("sub");
     let fake_env = match FakeEnv::new(&sandbox) {
         Ok(fake_env) => fake_env,
         Err(why) => return report_skipped(&why),
     };
-    for trouble in [
+    for fault in [
         ThreadFault::WaitFails,
         ThreadFault::ReadFails,
         ThreadFault::WaitFails,
     ] {
         let args = ["watch", "--json", "--grace", "200ms", "-r", "root"];
         let mut watching = WatchProcess::start(fake_env.apply_to(sandbox.command(args))).ready();
-        fake_env.inject_fault(trouble);
+        fake_env.inject_fault(fault);
         // The event is lost with the thread that should receive it.
         sandbox.write("sub/a.4194304.tmp", "");
         watching.wait_for(rescan("overflow"));
-        taken(&mut watching, &sandbox, "sub/a.4194304.tmp");
+        wait_for_removal(&mut watching, &sandbox, "sub/a.4194304.tmp");
         assert!(fake_env.fault_has_occurred());
-        takes(&mut watching, &sandbox, "sub/b.4194304.tmp");
-        takes(&mut watching, &sandbox, "new/c.4194304.tmp");
+        assert_taken(&mut watching, &sandbox, "sub/b.4194304.tmp");
+        assert_taken(&mut watching, &sandbox, "new/c.4194304.tmp");
         fs::remove_dir_all(sandbox.path("new")).unwrap();
-        let said = watching.stderr();
-        assert!(said.contains("anew"), "{said}");
+        let stderr = watching.stderr();
+        assert!(stderr.contains("anew"), "{stderr}");
         // A thread that reads only errors has ended: those for roots and parents are left.
         let end = Instant::now() + DEADLINE;
-        while listeners(watching.pid()) > 2 {
+        while notify_threads(watching.pid()) > 2 {
             assert!(Instant::now() < end, "a notify thread is still running");
             std::thread::sleep(Duration::from_millis(20));
         }
@@ -586,7 +592,7 @@ fn a_thread_of_notifys_that_dies() {
 }
 
 /// Returns the number of notify threads in a process.
-fn listeners(pid: u32) -> usize {
+fn notify_threads(pid: u32) -> usize {
     let tasks = fs::read_dir(format!("/proc/{pid}/task")).unwrap().flatten();
     let names = tasks.filter_map(|task| fs::read_to_string(task.path().join("comm")).ok());
     names.filter(|name| name.starts_with("notify")).count()
@@ -595,7 +601,7 @@ fn listeners(pid: u32) -> usize {
 /// The thread that watches the parents of the roots ends: a root that is removed and recreated is noticed
 /// nevertheless.
 #[test]
-fn the_thread_that_hears_of_parents_dies() {
+fn a_dead_ancestor_watch_thread_is_replaced() {
     let sandbox = Sandbox::new();
     let fake_env = match FakeEnv::new(&sandbox) {
         Ok(fake_env) => fake_env,
@@ -611,14 +617,14 @@ fn the_thread_that_hears_of_parents_dies() {
     watching.wait_for(root_is("gone"));
     sandbox.make_dir("");
     watching.wait_for(root_is("watching"));
-    takes(&mut watching, &sandbox, "a.4194304.tmp");
+    assert_taken(&mut watching, &sandbox, "a.4194304.tmp");
     watching.stop().exit(0);
 }
 
 /// The thread that watches the configuration file ends: a change at that moment is read, and later changes
 /// are noticed.
 #[test]
-fn the_thread_that_hears_of_the_configuration_dies() {
+fn a_dead_configuration_watch_thread_is_replaced() {
     let sandbox = Sandbox::new().dir("a").dir("b");
     let fake_env = match FakeEnv::new(&sandbox) {
         Ok(fake_env) => fake_env,
@@ -638,11 +644,11 @@ fn the_thread_that_hears_of_the_configuration_dies() {
     // No other thread receives an event now.
     fake_env.inject_fault(ThreadFault::WaitFails);
     configure("b");
-    taken(&mut watching, &sandbox, "b/y.4194304.tmp");
+    wait_for_removal(&mut watching, &sandbox, "b/y.4194304.tmp");
     assert!(fake_env.fault_has_occurred());
     sandbox.write("a/z.4194304.tmp", "");
     configure("a");
-    taken(&mut watching, &sandbox, "a/z.4194304.tmp");
+    wait_for_removal(&mut watching, &sandbox, "a/z.4194304.tmp");
     watching.stop().exit(0);
 }
 
@@ -667,7 +673,7 @@ fn next(watcher: &Watcher, mut wanted: impl FnMut(&Event) -> bool) -> Event {
 }
 
 /// Removes all inotify watches on a directory from this process, as the kernel may do without an event.
-fn silence(dir: &Path) {
+fn remove_watches(dir: &Path) {
     use std::os::unix::fs::MetadataExt;
     let inode = format!("ino:{:x} ", fs::metadata(dir).unwrap().ino());
     let mut dropped = 0;
@@ -688,7 +694,7 @@ fn silence(dir: &Path) {
 
 /// More leaks than the tracking limit: the rest is found once there is room.
 #[test]
-fn more_than_there_is_room_for() {
+fn temps_over_the_tracking_limit_are_found_later() {
     in_own_process(ALL_USERS, || {
         let sandbox = Sandbox::new();
         for n in 0..100 {
@@ -726,7 +732,7 @@ fn more_than_there_is_room_for() {
 /// A dead watch reports no event, not even its own end. The periodic scan finds temps that the watch missed,
 /// which proves that it is dead.
 #[test]
-fn a_watch_that_has_gone_silent() {
+fn a_silent_watch_is_detected_and_renewed() {
     in_own_process(ALL_USERS, || {
         let sandbox = Sandbox::new();
         let grace = Duration::from_millis(500);
@@ -738,7 +744,7 @@ fn a_watch_that_has_gone_silent() {
             .start()
             .unwrap();
         next(&watcher, |event| matches!(event, Event::Ready { .. }));
-        silence(&sandbox.root());
+        remove_watches(&sandbox.root());
         sandbox.write("a.4194304.tmp", "");
         next(&watcher, |event| {
             matches!(
@@ -778,7 +784,7 @@ fn a_watch_that_has_gone_silent() {
 
 /// Periodic scans read with idle I/O priority, and reset the priority of their thread afterwards.
 #[test]
-fn the_scan_by_time_gives_way() {
+fn periodic_scans_use_idle_io_priority() {
     in_own_process(ALL_USERS, || {
         let sandbox = Sandbox::new();
         for n in 0..300 {
@@ -819,8 +825,8 @@ fn the_scan_by_time_gives_way() {
 fn thread(name: &str) -> i32 {
     let tasks = fs::read_dir("/proc/self/task").unwrap().flatten();
     let is_it = |task: &fs::DirEntry| {
-        let said = fs::read_to_string(task.path().join("comm")).unwrap_or_default();
-        said.trim() == name
+        let comm = fs::read_to_string(task.path().join("comm")).unwrap_or_default();
+        comm.trim() == name
     };
     let task = tasks.into_iter().find(is_it).expect(name);
     task.file_name().to_str().unwrap().parse().unwrap()
@@ -836,19 +842,19 @@ fn io_class(thread: i32) -> i64 {
 }
 
 #[test]
-fn a_parent_that_is_renamed_away_and_replaced() {
+fn a_replaced_parent_is_noticed() {
     let sandbox = Sandbox::new();
-    let (way, away) = (sandbox.path("a"), sandbox.path("away"));
+    let (parent, away) = (sandbox.path("a"), sandbox.path("away"));
     sandbox.make_dir("a/b/c");
     let args = ["--grace", "500ms", "root/a/b/c"];
     let mut watching = sandbox.watch_dirs(args).ready();
     for round in 1..=3 {
         sandbox.write("a/b/c/kept.4194304.tmp", "");
-        fs::rename(&way, &away).unwrap();
+        fs::rename(&parent, &away).unwrap();
         sandbox.write(format!("a/b/c/t{round}.4194304.tmp"), "");
         watching.wait_for(is("reaped", &format!("t{round}.4194304.tmp")));
         let again = format!("t{round}.again.4194304.tmp");
-        takes(&mut watching, &sandbox, &format!("a/b/c/{again}"));
+        assert_taken(&mut watching, &sandbox, &format!("a/b/c/{again}"));
         assert!(
             away.join("b/c/kept.4194304.tmp").exists(),
             "it is not at the root's path any more"
@@ -856,10 +862,10 @@ fn a_parent_that_is_renamed_away_and_replaced() {
         fs::remove_dir_all(&away).unwrap();
     }
     // The original directory returns: its temps are at the root's path again.
-    fs::rename(&way, &away).unwrap();
+    fs::rename(&parent, &away).unwrap();
     watching.wait_for(root_is("gone"));
     fs::write(away.join("b/c/back.4194304.tmp"), "").unwrap();
-    fs::rename(&away, &way).unwrap();
+    fs::rename(&away, &parent).unwrap();
     watching.wait_for(is("reaped", "back.4194304.tmp"));
     watching.stop().exit(0);
 }
@@ -867,7 +873,7 @@ fn a_parent_that_is_renamed_away_and_replaced() {
 /// A root, or a folder above it, without permission to enter: it is reported, ignored, and watched once the
 /// permission is granted.
 #[test]
-fn a_root_that_is_shut_and_opened() {
+fn a_root_is_watched_once_permission_is_granted() {
     let sandbox = Sandbox::ordinary();
     sandbox.make_dir("way/in");
     let mode = |path: &str, mode: u32| {
@@ -890,7 +896,7 @@ fn a_root_that_is_shut_and_opened() {
             watching.wait_for_nth(watched, root_is("watching"));
         }
         slowest = slowest.max(since.elapsed());
-        takes(
+        assert_taken(
             &mut watching,
             &sandbox,
             &format!("way/in/t{round}.4194304.tmp"),
@@ -909,11 +915,11 @@ fn a_root_that_is_shut_and_opened() {
 
 /// An idle watcher must not wake up: a chmod of a file in a root is ignored.
 #[test]
-fn what_does_not_matter_wakes_nobody() {
+fn irrelevant_changes_wake_no_thread() {
     let sandbox = Sandbox::new().file("a", "x").file("b", "x").dir("sub");
     let mut watching = sandbox.watch(SHORT).ready();
     watching.wait_for_sentinel(&sandbox);
-    let before = settled(watching.pid());
+    let before = stable_sleep_counts(watching.pid());
     for n in 0..500 {
         let mode = fs::Permissions::from_mode(0o600 + n % 2);
         fs::set_permissions(sandbox.path("a"), mode).unwrap();
@@ -921,7 +927,7 @@ fn what_does_not_matter_wakes_nobody() {
         sandbox.write("sub/c", n.to_string());
         fs::read_dir(sandbox.root()).unwrap().for_each(drop);
     }
-    let after = settled(watching.pid());
+    let after = stable_sleep_counts(watching.pid());
     // One file was created in an unwatched directory; no other change causes an event at all.
     assert_eq!(before, after, "a thread was woken");
     watching.stop().exit(0);
@@ -929,7 +935,7 @@ fn what_does_not_matter_wakes_nobody() {
 
 /// Returns the number of sleeps of each thread of a process, once these numbers are stable. The first notify
 /// thread is left out: it watches the folders above the root, in which other tests work.
-fn settled(pid: u32) -> BTreeMap<String, u64> {
+fn stable_sleep_counts(pid: u32) -> BTreeMap<String, u64> {
     let now = || {
         let tasks = fs::read_dir(format!("/proc/{pid}/task")).unwrap().flatten();
         let sleeps = |task: fs::DirEntry| {
@@ -981,7 +987,7 @@ fn umount(on: &Path, lazily: bool) {
 
 /// Files under a mount are not at the root's path: they are ignored until the mount is removed.
 #[test]
-fn a_root_that_is_mounted_over_and_unmounted() {
+fn a_mount_over_the_root_is_noticed() {
     in_own_process(&[RunAs::OwnMounts], || {
         let sandbox = Sandbox::new().dir("way/in");
         let root = sandbox.path("way/in");
@@ -996,7 +1002,7 @@ fn a_root_that_is_mounted_over_and_unmounted() {
             returned += 1;
             watching.wait_for_nth(returned, rescan("root-returned"));
             slowest = slowest.max(since.elapsed());
-            takes(&mut watching, &sandbox, "way/in/over.4194304.tmp");
+            assert_taken(&mut watching, &sandbox, "way/in/over.4194304.tmp");
             watching.wait_for_sentinel_in(&sandbox, "way/in");
             let about = watching
                 .events()
@@ -1011,7 +1017,7 @@ fn a_root_that_is_mounted_over_and_unmounted() {
             returned += 1;
             watching.wait_for_nth(returned, rescan("root-returned"));
             slowest = slowest.max(since.elapsed());
-            taken(&mut watching, &sandbox, &under);
+            wait_for_removal(&mut watching, &sandbox, &under);
         }
         // A folder on the path to it.
         sandbox.write("way/in/under-way.4194304.tmp", "");
@@ -1019,7 +1025,7 @@ fn a_root_that_is_mounted_over_and_unmounted() {
         mount("tmpfs", &sandbox.path("way"));
         watching.wait_for(root_is("gone"));
         slowest = slowest.max(since.elapsed());
-        takes(&mut watching, &sandbox, "way/in/new.4194304.tmp");
+        assert_taken(&mut watching, &sandbox, "way/in/new.4194304.tmp");
         let since = Instant::now();
         umount(&sandbox.path("way"), false);
         watching.wait_for(is("reaped", "under-way.4194304.tmp"));
@@ -1027,7 +1033,7 @@ fn a_root_that_is_mounted_over_and_unmounted() {
             "a mount was noticed within {slowest:?} at worst; the last one: {:?}",
             since.elapsed()
         );
-        takes(&mut watching, &sandbox, "way/in/end.4194304.tmp");
+        assert_taken(&mut watching, &sandbox, "way/in/end.4194304.tmp");
         watching.stop().exit(0);
     });
 }
@@ -1035,41 +1041,41 @@ fn a_root_that_is_mounted_over_and_unmounted() {
 /// The file system of a folder on the path to the root was unmounted and mounted again unnoticed: the folder
 /// looks the same, but its watch ended with the mount.
 #[test]
-fn a_parent_that_is_unmounted_and_mounted_again() {
+fn a_remounted_parent_is_watched_again() {
     in_own_process(&[RunAs::OwnMounts], || {
         let sandbox = Sandbox::new().dir("way").dir("other");
-        let disk = match Loop::new(&sandbox.base().join("image")) {
+        let disk = match LoopDisk::new(&sandbox.base().join("image")) {
             Ok(disk) => disk,
             Err(why) => return report_skipped(&why),
         };
-        let (way, root) = (sandbox.path("way"), sandbox.path("way/in"));
-        disk.mount(&way);
+        let (parent, root) = (sandbox.path("way"), sandbox.path("way/in"));
+        disk.mount(&parent);
         fs::create_dir(&root).unwrap();
         let args = ["--grace", "500ms", "root/way/in", "root/other"];
         let mut watching = sandbox.watch_dirs(args).ready();
-        let stopped = Stopped::new(&watching);
-        umount(&way, false);
-        disk.mount(&way);
+        let stopped = PausedProcess::new(&watching);
+        umount(&parent, false);
+        disk.mount(&parent);
         drop(stopped);
         watching.wait_for(rescan("root-returned"));
-        takes(&mut watching, &sandbox, "way/in/a.4194304.tmp");
+        assert_taken(&mut watching, &sandbox, "way/in/a.4194304.tmp");
         fs::remove_dir(&root).unwrap();
         watching.wait_for(root_is("gone"));
         // By then the consequences of its removal are done: only the watch on its parent reports what is
         // created later.
         watching.wait_for_sentinel_in(&sandbox, "other");
         fs::create_dir(&root).unwrap();
-        takes(&mut watching, &sandbox, "way/in/b.4194304.tmp");
+        assert_taken(&mut watching, &sandbox, "way/in/b.4194304.tmp");
         watching.stop().exit(0);
-        umount(&way, true);
+        umount(&parent, true);
     });
 }
 
 /// A small disk, always on the same device, until this is dropped.
-struct Loop(String);
+struct LoopDisk(String);
 
-impl Loop {
-    fn new(image: &Path) -> Result<Loop, String> {
+impl LoopDisk {
+    fn new(image: &Path) -> Result<LoopDisk, String> {
         fs::File::create(image).unwrap().set_len(8 << 20).unwrap();
         let done = |command: &mut Command| match command.collect_output() {
             Ok(done) if done.status.success() => Ok(done.stdout),
@@ -1082,7 +1088,9 @@ impl Loop {
                 .args(["--find", "--show"])
                 .arg(image),
         )?;
-        Ok(Loop(String::from_utf8(device).unwrap().trim().to_owned()))
+        Ok(LoopDisk(
+            String::from_utf8(device).unwrap().trim().to_owned(),
+        ))
     }
 
     fn mount(&self, on: &Path) {
@@ -1091,7 +1099,7 @@ impl Loop {
     }
 }
 
-impl Drop for Loop {
+impl Drop for LoopDisk {
     fn drop(&mut self) {
         // If it is still mounted, it is detached with the mount, which ends with this process.
         let _ = Command::new("losetup")
@@ -1103,7 +1111,7 @@ impl Drop for Loop {
 
 /// Another mount below a root is not entered; when it is removed, the files under it are watched again.
 #[test]
-fn a_directory_below_that_is_mounted_over() {
+fn a_mount_below_the_root_is_not_entered() {
     in_own_process(&[RunAs::OwnMounts], || {
         let sandbox = Sandbox::new().dir("sub/deep").dir("with space");
         let (sub, space) = (sandbox.path("sub"), sandbox.path("with space"));
@@ -1119,12 +1127,12 @@ fn a_directory_below_that_is_mounted_over() {
             assert_eq!(watching.events().about(file), [""; 0]);
         }
         umount(&sub, false);
-        taken(&mut watching, &sandbox, "sub/deep/under.4194304.tmp");
-        takes(&mut watching, &sandbox, "sub/deep/a.4194304.tmp");
+        wait_for_removal(&mut watching, &sandbox, "sub/deep/under.4194304.tmp");
+        assert_taken(&mut watching, &sandbox, "sub/deep/a.4194304.tmp");
         // A mount covered it when the watch began.
         umount(&space, false);
         // Its watch is set shortly after; until then a scan finds a new temp.
-        takes(&mut watching, &sandbox, "with space/b.4194304.tmp");
+        assert_taken(&mut watching, &sandbox, "with space/b.4194304.tmp");
         let (outside, root) = (sandbox.base().join("outside"), sandbox.root());
         fs::create_dir(&outside).unwrap();
         fs::write(outside.join("bound.4194304.tmp"), "").unwrap();
@@ -1138,7 +1146,7 @@ fn a_directory_below_that_is_mounted_over() {
 
 /// A mount outside every root is checked and ignored.
 #[test]
-fn a_mount_elsewhere_is_no_news() {
+fn a_mount_elsewhere_is_ignored() {
     in_own_process(&[RunAs::OwnMounts], || {
         let sandbox = Sandbox::new().dir("../elsewhere");
         let mut watching = sandbox.watch(DEEP).ready();

@@ -17,17 +17,17 @@ use crate::fixture::{RunAs, in_own_process, report_skipped, try_mount};
 use crate::sandbox::{Sandbox, is};
 
 /// A mount whose server reads every request but answers none until the test allows it.
-struct Silent {
+struct SilentMount {
     at: PathBuf,
     answers: Arc<AtomicBool>,
-    is_deaf: Arc<AtomicBool>,
+    stops_reading: Arc<AtomicBool>,
     ends: Arc<AtomicBool>,
     server: Option<JoinHandle<()>>,
 }
 
-impl Silent {
+impl SilentMount {
     /// Mounts it at a new directory of the sandbox. Returns `None`, with a report, if FUSE is not available.
-    fn mount(sandbox: &Sandbox) -> Option<Silent> {
+    fn mount(sandbox: &Sandbox) -> Option<SilentMount> {
         let at = sandbox.base().join("silent");
         fs::create_dir(&at).unwrap();
         let device = File::options().read(true).write(true).open("/dev/fuse");
@@ -50,10 +50,10 @@ impl Silent {
         let (answers, is_deaf, ends) = (flag(), flag(), flag());
         let flags = [&answers, &is_deaf, &ends].map(Arc::clone);
         let server = std::thread::spawn(move || serve(device, flags.each_ref().map(|one| &**one)));
-        Some(Silent {
+        Some(SilentMount {
             at,
             answers,
-            is_deaf,
+            stops_reading: is_deaf,
             ends,
             server: Some(server),
         })
@@ -74,7 +74,7 @@ impl Silent {
     }
 }
 
-impl Drop for Silent {
+impl Drop for SilentMount {
     /// Closing the device returns an error to every process that waits for an answer.
     fn drop(&mut self) {
         self.ends.store(true, Ordering::SeqCst);
@@ -163,10 +163,10 @@ fn reply(code: u32) -> Option<(i32, Vec<u8>)> {
 const SHORT: [&str; 2] = ["--grace", "200ms"];
 
 #[test]
-fn a_root_that_does_not_answer_stops_no_other() {
+fn a_root_that_does_not_answer_blocks_no_other() {
     in_own_process(&[RunAs::OwnMounts], || {
         let sandbox = Sandbox::new();
-        let Some(silent) = Silent::mount(&sandbox) else {
+        let Some(silent) = SilentMount::mount(&sandbox) else {
             return;
         };
         let args = SHORT.into_iter().chain([silent.path(), "root"]);
@@ -193,10 +193,10 @@ fn a_root_that_does_not_answer_stops_no_other() {
 
 /// A root that stops answering is released, and is watched again once it answers.
 #[test]
-fn a_watched_root_that_falls_silent_is_let_go() {
+fn a_watched_root_that_stops_answering_is_released() {
     in_own_process(&[RunAs::OwnMounts], || {
         let sandbox = Sandbox::new();
-        let Some(silent) = Silent::mount(&sandbox) else {
+        let Some(silent) = SilentMount::mount(&sandbox) else {
             return;
         };
         silent.answer();
@@ -228,7 +228,7 @@ fn signals_end_a_watch_whose_only_root_does_not_answer() {
     in_own_process(&[RunAs::OwnMounts], || {
         for signals in 1..=2 {
             let sandbox = Sandbox::new();
-            let Some(silent) = Silent::mount(&sandbox) else {
+            let Some(silent) = SilentMount::mount(&sandbox) else {
                 return;
             };
             let args = SHORT.into_iter().chain([silent.path()]);
@@ -252,11 +252,11 @@ fn signals_end_a_watch_whose_only_root_does_not_answer() {
 fn two_signals_end_a_watch_that_hangs_in_its_configuration() {
     in_own_process(&[RunAs::OwnMounts], || {
         let sandbox = Sandbox::new();
-        let Some(silent) = Silent::mount(&sandbox) else {
+        let Some(silent) = SilentMount::mount(&sandbox) else {
             return;
         };
         // The server reads no request, so a process that waits for an answer can be killed.
-        silent.is_deaf.store(true, Ordering::SeqCst);
+        silent.stops_reading.store(true, Ordering::SeqCst);
         let file = silent.at.join("config.toml");
         let args = ["--config", file.to_str().unwrap(), "root"];
         let mut watching = sandbox.watch_dirs(args);
@@ -289,14 +289,14 @@ fn no_command_hangs_on_a_directory_that_does_not_answer() {
         let sandbox = Sandbox::new()
             .file("a.4194304.tmp", "")
             .aged(Duration::from_millis(300));
-        let Some(silent) = Silent::mount(&sandbox) else {
+        let Some(silent) = SilentMount::mount(&sandbox) else {
             return;
         };
         let config = format!("[[watch]]\npath = {:?}\n", silent.path());
         sandbox.write("../config/orphand/config.toml", config);
-        let says = |said: &str| {
-            let named = said.contains(silent.path()) && said.contains("does not answer");
-            assert!(named, "{said}");
+        let assert_reported = |output: &str| {
+            let named = output.contains(silent.path()) && output.contains("does not answer");
+            assert!(named, "{output}");
         };
         let grace = ["--grace", "200ms"];
         let run = |verb: &[&str], dirs: &[&str]| {
@@ -304,31 +304,31 @@ fn no_command_hangs_on_a_directory_that_does_not_answer() {
         };
 
         let ran = sandbox.run(["config", "check"]).exit(0);
-        says(&ran.stdout);
-        says(&sandbox.run(["doctor"]).exit(3).stdout);
+        assert_reported(&ran.stdout);
+        assert_reported(&sandbox.run(["doctor"]).exit(3).stdout);
         let ran = sandbox.run(["status"]).exit(1);
         assert!(ran.stdout.contains("does not answer"), "{}", ran.stdout);
-        says(&sandbox.run(["quarantine", "list"]).exit(3).stderr);
-        says(
+        assert_reported(&sandbox.run(["quarantine", "list"]).exit(3).stderr);
+        assert_reported(
             &sandbox
                 .run(["quarantine", "list", silent.path()])
                 .exit(3)
                 .stderr,
         );
         let file = silent.at.join("x.tmp");
-        says(
+        assert_reported(
             &sandbox
                 .run(["explain", file.to_str().unwrap()])
                 .exit(1)
                 .stderr,
         );
 
-        says(&run(&["scan"], &[silent.path()]).exit(3).stderr);
+        assert_reported(&run(&["scan"], &[silent.path()]).exit(3).stderr);
         let ran = run(&["scan"], &[silent.path(), "root"]).exit(3);
-        says(&ran.stderr);
+        assert_reported(&ran.stderr);
         assert!(ran.stdout.contains("a.4194304.tmp"), "{}", ran.stdout);
         let ran = run(&["sweep", "--yes"], &[silent.path()]).exit(3);
-        says(&ran.stdout);
+        assert_reported(&ran.stdout);
         let ran = run(&["sweep", "--yes", "--json"], &[silent.path(), "root"]).exit(3);
         let events = ran.events();
         assert_eq!(events.names("reaped"), ["a.4194304.tmp"], "{events:?}");
@@ -338,10 +338,10 @@ fn no_command_hangs_on_a_directory_that_does_not_answer() {
 
 /// A probe is a separate process that has no other file of the watch open.
 #[test]
-fn the_probe_that_is_left_holds_no_file() {
+fn a_waiting_probe_holds_no_file() {
     in_own_process(&[RunAs::OwnMounts], || {
         let sandbox = Sandbox::new();
-        let Some(silent) = Silent::mount(&sandbox) else {
+        let Some(silent) = SilentMount::mount(&sandbox) else {
             return;
         };
         let args = SHORT.into_iter().chain([silent.path(), "root"]);

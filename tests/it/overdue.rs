@@ -23,7 +23,7 @@ use crate::fixture::*;
 use crate::intercept::{self, Call, CallResponse, PendingCall};
 
 /// Not shorter than [`TEMP_CONTENT`].
-const LATER: &[u8] = b"what a later writer wrote, and died";
+const NEWER_CONTENT: &[u8] = b"what a later writer wrote, and died";
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 const NO_LIMITS: Limits = Limits {
     age: Duration::ZERO,
@@ -55,7 +55,9 @@ fn stored_after(act: impl FnOnce(&Fixture)) -> (Fixture, PathBuf) {
         sec: meta.ctime(),
         nsec: meta.ctime_nsec() as u32,
     };
-    wait_until("the clock has passed its change time", || clock::wall() > since);
+    wait_until("the clock has passed its change time", || {
+        clock::wall() > since
+    });
     (fixture, at)
 }
 
@@ -73,12 +75,12 @@ fn store_beside(at: &Path, name: &str, bytes: &[u8]) -> PathBuf {
     file
 }
 
-fn tend(fixture: &Fixture, age: Duration) -> Vec<Event> {
+fn enforce_limits(fixture: &Fixture, age: Duration) -> Vec<Event> {
     let journal = Journal::new(Some(&fixture.home().join("state")));
-    let stock = QuarantineUsage::default();
-    stock.set_limits(Limits { age, ..NO_LIMITS });
-    let keeping = LimitContext {
-        usage: &stock,
+    let usage = QuarantineUsage::default();
+    usage.set_limits(Limits { age, ..NO_LIMITS });
+    let context = LimitContext {
+        usage: &usage,
         journal: &journal,
         lease_thread: &LeaseThread::new(),
         trust: Trust {
@@ -87,7 +89,7 @@ fn tend(fixture: &Fixture, age: Duration) -> Vec<Event> {
         },
         wanted: NeededSpace::default(),
     };
-    quarantine::enforce_limits(&fixture.root, None, keeping).events
+    quarantine::enforce_limits(&fixture.root, None, context).events
 }
 
 fn dropped(events: &[Event]) -> Vec<PathBuf> {
@@ -99,7 +101,7 @@ fn dropped(events: &[Event]) -> Vec<PathBuf> {
 }
 
 #[test]
-fn what_is_unused_and_not_the_only_copy_goes() {
+fn an_unused_overdue_copy_is_dropped() {
     in_own_process(ALL_USERS, || {
         type Act = fn(&Fixture, &Path) -> Option<File>;
         let rows: [(&str, Duration, Act, bool); 5] = [
@@ -119,15 +121,15 @@ fn what_is_unused_and_not_the_only_copy_goes() {
                 false,
             ),
         ];
-        for (what, age, act, goes) in rows {
+        for (what, age, act, is_dropped) in rows {
             let (fixture, at) = stored();
             let held = act(&fixture, &at);
-            let events = tend(&fixture, age);
+            let events = enforce_limits(&fixture, age);
             drop(held);
             let mut written = Vec::new();
             let journal = Journal::new(Some(&fixture.home().join("state")));
             journal.outcomes(|line| written.push(line)).unwrap();
-            match goes {
+            match is_dropped {
                 true => {
                     assert_eq!(
                         dropped(&events),
@@ -152,12 +154,12 @@ fn what_is_unused_and_not_the_only_copy_goes() {
 /// A program that has lost its file creates another one, which says nothing about the copy that was moved
 /// before.
 #[test]
-fn a_target_that_came_after_the_move_frees_no_copy() {
+fn a_target_newer_than_the_move_drops_no_copy() {
     in_own_process(ALL_USERS, || {
         type Act = fn(&Path);
         let acts: [(&str, Act); 2] = [
             ("changed", |target| {
-                fs::write(target, [LATER, LATER].concat()).unwrap()
+                fs::write(target, [NEWER_CONTENT, NEWER_CONTENT].concat()).unwrap()
             }),
             ("replaced", |target| {
                 let other = target.with_file_name("other");
@@ -168,7 +170,7 @@ fn a_target_that_came_after_the_move_frees_no_copy() {
         for (what, act) in acts {
             let (fixture, at) = stored();
             act(&fixture.target);
-            let events = tend(&fixture, AT_ONCE);
+            let events = enforce_limits(&fixture, AT_ONCE);
             assert!(events.is_empty(), "{what}: {events:?}");
             fixture.assert_only_at(TEMP_CONTENT, &at, what);
         }
@@ -178,7 +180,7 @@ fn a_target_that_came_after_the_move_frees_no_copy() {
 /// Another directory may get the name of the one that a copy was moved from, and hold files older than the
 /// move.
 #[test]
-fn a_target_in_another_directory_frees_no_copy() {
+fn a_target_in_another_directory_drops_no_copy() {
     in_own_process(ALL_USERS, || {
         let other = |fixture: &Fixture| fixture.dir.with_file_name("other");
         let (fixture, at) = stored_after(|fixture| {
@@ -189,17 +191,19 @@ fn a_target_in_another_directory_frees_no_copy() {
         let first = fixture.dir.with_file_name("first");
         fs::rename(&fixture.dir, &first).unwrap();
         fs::rename(other(&fixture), &fixture.dir).unwrap();
-        assert!(tend(&fixture, AT_ONCE).is_empty());
+        assert!(enforce_limits(&fixture, AT_ONCE).is_empty());
         assert_eq!(fs::read(&at).unwrap(), TEMP_CONTENT);
         // A move from the other directory uses another folder.
-        let room = Arc::new(Quarantine::open_or_create(&fixture.root.path, None).unwrap());
-        let slot = room.place(&Path::new(SUBDIR).join("next.tmp")).unwrap();
+        let quarantine = Arc::new(Quarantine::open_or_create(&fixture.root.path, None).unwrap());
+        let slot = quarantine
+            .place(&Path::new(SUBDIR).join("next.tmp"))
+            .unwrap();
         assert_eq!(fs::read_dir(fixture.quarantine()).unwrap().count(), 2);
         drop(slot);
         fs::rename(&fixture.dir, other(&fixture)).unwrap();
         fs::rename(first, &fixture.dir).unwrap();
         assert_eq!(
-            dropped(&tend(&fixture, AT_ONCE)),
+            dropped(&enforce_limits(&fixture, AT_ONCE)),
             std::slice::from_ref(&fixture.temp)
         );
     });
@@ -214,12 +218,12 @@ fn other_numbers_may_be_other_targets() {
         for sibling in [None, Some("page.4711"), Some("page.1.2"), Some("page.x")] {
             let (fixture, at) = stored();
             let older = store_beside(&at, OLDER, TEMP_CONTENT);
-            store_beside(&older, NEWER, LATER);
+            store_beside(&older, NEWER, NEWER_CONTENT);
             fs::remove_file(&at).unwrap();
             if let Some(sibling) = sibling {
                 fs::write(fixture.dir.join(sibling), "").unwrap();
             }
-            let is_dropped = dropped(&tend(&fixture, AT_ONCE)).len();
+            let is_dropped = dropped(&enforce_limits(&fixture, AT_ONCE)).len();
             let wanted = match sibling {
                 None | Some("page.x") => 1,
                 _ => 0,
@@ -231,12 +235,12 @@ fn other_numbers_may_be_other_targets() {
 
 /// Only the overdue file is dropped, not the one beside it.
 #[test]
-fn the_only_copy_beside_it_stays() {
+fn the_only_copy_beside_an_overdue_one_is_kept() {
     const SOLE: &str = "index.json.4f1c2d3e-5a6b-4c7d-8e9f-0a1b2c3d4e5f.tmp";
     in_own_process(ALL_USERS, || {
         let (fixture, at) = stored();
         let sole = store_beside(&at, SOLE, b"there is no index.json");
-        let events = tend(&fixture, AT_ONCE);
+        let events = enforce_limits(&fixture, AT_ONCE);
         assert_eq!(dropped(&events), std::slice::from_ref(&fixture.temp));
         assert!(fixture.copies(TEMP_CONTENT).is_empty());
         fixture.assert_only_at(b"there is no index.json", &sole, "");
@@ -245,11 +249,11 @@ fn the_only_copy_beside_it_stays() {
 
 /// If the directory and the target are missing, only the newest copy is kept, if it is a copy.
 #[test]
-fn of_the_copies_for_one_target_the_newest_stays() {
+fn the_newest_copy_of_a_target_is_kept() {
     const NEWER: &str = "sessions.json.00000000-5a6b-4c7d-8e9f-0a1b2c3d4e5f.tmp";
     type Act = fn(&Path);
     let rows: [(&str, &[u8], Act, bool); 5] = [
-        ("written later", LATER, |_| {}, true),
+        ("written later", NEWER_CONTENT, |_| {}, true),
         ("without content", b"", |_| {}, false),
         ("only begun", b"what a", |_| {}, false),
         (
@@ -263,7 +267,7 @@ fn of_the_copies_for_one_target_the_newest_stays() {
         ),
         (
             "of another user",
-            LATER,
+            NEWER_CONTENT,
             |newer| std::os::unix::fs::chown(newer, Some(NOBODY), None).unwrap(),
             false,
         ),
@@ -278,7 +282,7 @@ fn of_the_copies_for_one_target_the_newest_stays() {
             let newer = store_beside(&at, NEWER, bytes);
             act(&newer);
             fs::remove_dir_all(&fixture.dir).unwrap();
-            let events = tend(&fixture, AT_ONCE);
+            let events = enforce_limits(&fixture, AT_ONCE);
             match is_copy {
                 true => assert_eq!(
                     dropped(&events),
@@ -297,7 +301,7 @@ fn of_the_copies_for_one_target_the_newest_stays() {
 
 /// A file with the same name without the dot, and copies of that file, are not copies of the dotted target.
 #[test]
-fn the_only_copy_for_a_dotted_target_stays() {
+fn the_only_copy_of_a_dotted_target_is_kept() {
     const HIDDEN: &str = ".sessions.json.00000000-5a6b-4c7d-8e9f-0a1b2c3d4e5f.tmp";
     const NEWER: &str = "sessions.json.00000000-5a6b-4c7d-8e9f-0a1b2c3d4e5f.tmp";
     in_own_process(ALL_USERS, || {
@@ -305,9 +309,9 @@ fn the_only_copy_for_a_dotted_target_stays() {
         let hidden = at.with_file_name(HIDDEN);
         fs::rename(&at, &hidden).unwrap();
         fs::write(&fixture.target, "").unwrap();
-        let newer = store_beside(&hidden, NEWER, LATER);
-        assert!(dropped(&tend(&fixture, AT_ONCE)).is_empty());
-        fixture.assert_only_at(LATER, &newer, "");
+        let newer = store_beside(&hidden, NEWER, NEWER_CONTENT);
+        assert!(dropped(&enforce_limits(&fixture, AT_ONCE)).is_empty());
+        fixture.assert_only_at(NEWER_CONTENT, &newer, "");
         assert!(hidden.exists());
     });
 }
@@ -315,10 +319,10 @@ fn the_only_copy_for_a_dotted_target_stays() {
 /// The file that makes a copy dispensable disappears while the copy is being dropped: its target, or its
 /// newer copy.
 #[test]
-fn the_better_copy_goes_just_then() {
+fn a_copy_is_kept_if_the_better_one_disappears() {
     const NEWER: &str = "sessions.json.00000000-5a6b-4c7d-8e9f-0a1b2c3d4e5f.tmp";
     in_own_process(ALL_USERS, || {
-        for (what, has_target, goes) in [
+        for (what, has_target, disappears) in [
             ("its target", true, true),
             ("its newer copy", false, true),
             ("its newer copy, which a process has open", false, false),
@@ -328,17 +332,18 @@ fn the_better_copy_goes_just_then() {
                 true => fixture.target.clone(),
                 false => {
                     fs::remove_file(&fixture.target).unwrap();
-                    store_beside(&at, NEWER, LATER)
+                    store_beside(&at, NEWER, NEWER_CONTENT)
                 }
             };
             let fixture = Arc::new(fixture);
             let held = Arc::new(Mutex::new(None));
             let holder = Arc::clone(&held);
-            let act = move |_| match goes {
+            let act = move |_| match disappears {
                 true => fs::remove_file(&better).unwrap(),
                 false => *holder.lock().unwrap() = Some(File::open(&better).unwrap()),
             };
-            let Some((events, met)) = tend_while(&fixture, Call::GetLease, &at, act) else {
+            let Some((events, met)) = enforce_limits_while(&fixture, Call::GetLease, &at, act)
+            else {
                 return;
             };
             assert_eq!(met, 1, "{what}");
@@ -350,7 +355,7 @@ fn the_better_copy_goes_just_then() {
 
 /// Enforces the limits of the quarantine. Before each `call` on the file `at`, `act` receives the number of
 /// such calls so far. Returns the events and the number of calls, or `None` if the test is skipped.
-fn tend_while(
+fn enforce_limits_while(
     fixture: &Arc<Fixture>,
     call: Call,
     at: &Path,
@@ -365,7 +370,7 @@ fn tend_while(
         }
         CallResponse::Allow
     };
-    match intercept::thread(move || tend(&actor, AT_ONCE), answer) {
+    match intercept::thread(move || enforce_limits(&actor, AT_ONCE), answer) {
         Ok(events) => Some((events.unwrap(), made.load(Ordering::SeqCst))),
         Err(error) => {
             report_skipped(&format!("seccomp: {error}"));
@@ -376,7 +381,7 @@ fn tend_while(
 
 /// A process that uses the file between the listing and the proof, or during the proof, keeps it.
 #[test]
-fn somebody_comes_just_then() {
+fn a_late_user_keeps_the_copy() {
     in_own_process(ALL_USERS, || {
         type Act = fn(&Path);
         let touch: Act = |at| fs::set_permissions(at, fs::Permissions::from_mode(0o640)).unwrap();
@@ -400,7 +405,7 @@ fn somebody_comes_just_then() {
                     act(&path);
                 }
             };
-            let Some((events, made)) = tend_while(&fixture, call, &at, act) else {
+            let Some((events, made)) = enforce_limits_while(&fixture, call, &at, act) else {
                 return;
             };
             assert!(made > number, "{what}");
@@ -413,7 +418,7 @@ fn somebody_comes_just_then() {
 /// Where nothing can prove that a file is unused, nothing is dropped until the rule trusts the file system.
 #[cfg(target_os = "linux")]
 #[test]
-fn where_nothing_is_proven() {
+fn without_proof_nothing_is_dropped() {
     use crate::places::Mounted;
     in_own_process(&[RunAs::OwnMounts], || {
         let base = tempfile::tempdir().unwrap();
@@ -422,8 +427,8 @@ fn where_nothing_is_proven() {
         // This file system has no birth times: only the root itself is known to be the same directory as
         // before the move.
         fs::rename(&fixture.target, fixture.root.path.join(TARGET)).unwrap();
-        let room = Arc::new(Quarantine::open_or_create(&fixture.root.path, None).unwrap());
-        let slot = room.place(Path::new(TEMP)).unwrap();
+        let quarantine = Arc::new(Quarantine::open_or_create(&fixture.root.path, None).unwrap());
+        let slot = quarantine.place(Path::new(TEMP)).unwrap();
         let at = fixture.quarantine().join(slot.keep()).join(TEMP);
         let folder = at.parent().unwrap();
         fs::create_dir_all(folder).unwrap();
@@ -434,15 +439,17 @@ fn where_nothing_is_proven() {
             sec: meta.ctime(),
             nsec: meta.ctime_nsec() as u32,
         };
-        wait_until("the clock has passed its change time", || clock::wall() > moved);
-        let events = tend(&fixture, AT_ONCE);
+        wait_until("the clock has passed its change time", || {
+            clock::wall() > moved
+        });
+        let events = enforce_limits(&fixture, AT_ONCE);
         assert!(events.is_empty(), "{events:?}");
         fixture.assert_only_at(TEMP_CONTENT, &at, "");
         let fixture = fixture.with_policy(Policy {
             trusted_file_systems: vec!["ramfs".to_owned()],
             ..Fixture::policy()
         });
-        assert_eq!(dropped(&tend(&fixture, AT_ONCE)).len(), 1);
+        assert_eq!(dropped(&enforce_limits(&fixture, AT_ONCE)).len(), 1);
         assert!(!at.exists());
     });
 }

@@ -44,12 +44,12 @@ impl Drop for Mounted {
 }
 
 /// Creates a folder to mount something on.
-fn empty() -> TempDir {
+fn empty_dir() -> TempDir {
     tempfile::tempdir().unwrap()
 }
 
 #[track_caller]
-fn stays(fixture: &Fixture, want: Reason, what: &str) {
+fn assert_kept(fixture: &Fixture, want: Reason, what: &str) {
     match fixture.judge(TEMP) {
         Event::Kept { reason, .. } => assert_eq!(reason, want, "{what}"),
         event => panic!("{what}: {event:?}"),
@@ -60,7 +60,7 @@ fn stays(fixture: &Fixture, want: Reason, what: &str) {
 /// A mounted file may be older than the temp although it was mounted later: it counts only if it is at least
 /// as large.
 #[test]
-fn an_older_file_mounted_on_the_target() {
+fn a_file_mounted_on_the_target_counts_only_if_as_large() {
     in_own_process(&[RunAs::OwnMounts], || {
         for (content, is_moved) in [(&b"an older state"[..], true), (TARGET_CONTENT, false)] {
             let fixture = Fixture::new();
@@ -84,24 +84,20 @@ fn an_older_file_mounted_on_the_target() {
 }
 
 #[test]
-fn a_file_mounted_on_the_temp() {
+fn a_mounted_temp_is_kept() {
     in_own_process(&[RunAs::OwnMounts], || {
         let fixture = Fixture::new();
         let other = fixture.outside.join("other");
         fs::write(&other, b"of another mount").unwrap();
         let mounted = Mounted::bind(&other, &fixture.temp);
-        stays(
+        assert_kept(
             &fixture,
             Reason::OtherMount,
             "the same file system, another mount",
         );
         drop(mounted);
         let mounted = Mounted::bind(&fixture.temp, &fixture.temp);
-        stays(
-            &fixture,
-            Reason::OtherMount,
-            "the same file, another mount",
-        );
+        assert_kept(&fixture, Reason::OtherMount, "the same file, another mount");
         drop(mounted);
         assert!(matches!(fixture.judge(TEMP), Event::Reaped(_)));
         fixture.assert_only_at(b"of another mount", &other, "");
@@ -114,18 +110,18 @@ fn is_after(step: Step, other: Step) -> bool {
 }
 
 #[test]
-fn something_is_mounted_on_it_at_any_step() {
+fn a_mount_on_the_temp_at_any_step_loses_nothing() {
     in_own_process(&[RunAs::OwnMounts], || {
         for step in Step::ALL {
             let fixture = Fixture::new();
             let temp = fixture.temp.clone();
-            let stunt = AtStep::new(step, move || {
+            let at_step = AtStep::new(step, move || {
                 // After the claim nothing exists at this path.
                 if temp.exists() {
                     std::mem::forget(Mounted::bind(&temp, &temp));
                 }
             });
-            let outcome = fixture.reap(stunt.hook);
+            let outcome = fixture.reap(at_step.hook);
             drop(Mounted(fixture.temp.clone()));
             match outcome {
                 Outcome::Reaped { .. } => assert!(is_after(step, Step::Claim), "{step:?}"),
@@ -142,15 +138,15 @@ fn something_is_mounted_on_it_at_any_step() {
 
 /// The mount covers the files in the directory, which are then outside the root.
 #[test]
-fn something_is_mounted_on_its_directory_at_any_step() {
+fn a_mount_on_the_directory_at_any_step_loses_nothing() {
     in_own_process(&[RunAs::OwnMounts], || {
         for step in Step::ALL {
             let fixture = Fixture::new();
             let dir = fixture.dir.clone();
-            let stunt = AtStep::new(step, move || {
+            let at_step = AtStep::new(step, move || {
                 std::mem::forget(Mounted::new("tmpfs", &dir, "tmpfs", 0, ""));
             });
-            let outcome = fixture.reap(stunt.hook);
+            let outcome = fixture.reap(at_step.hook);
             drop(Mounted(fixture.dir.clone()));
             // After the last check it may still be removed, as when it is moved out of the root.
             if !is_after(step, Step::Breathe) {
@@ -239,7 +235,7 @@ fn set_flags(path: &Path, flags: libc::c_long) -> io::Result<()> {
 }
 
 #[test]
-fn protected_by_its_owner() {
+fn immutable_and_append_only_files_are_kept() {
     in_own_process(&[RunAs::CurrentUser], || {
         for (name, flags) in [("immutable", IMMUTABLE), ("append-only", APPEND_ONLY)] {
             let fixture = Fixture::new();
@@ -247,7 +243,7 @@ fn protected_by_its_owner() {
                 Ok(flagged) => flagged,
                 Err(error) => return report_skipped(&format!("chattr: {error}")),
             };
-            stays(&fixture, Reason::Protected, name);
+            assert_kept(&fixture, Reason::Protected, name);
             drop(flagged);
 
             // Protected only after the look.
@@ -256,10 +252,10 @@ fn protected_by_its_owner() {
                 let temp = fixture.temp.clone();
                 let flagged = std::sync::Arc::new(std::sync::Mutex::new(None));
                 let later = std::sync::Arc::clone(&flagged);
-                let stunt = AtStep::new(step, move || {
+                let at_step = AtStep::new(step, move || {
                     *later.lock().unwrap() = Flagged::new(&temp, flags).ok();
                 });
-                let outcome = fixture.reap(stunt.hook);
+                let outcome = fixture.reap(at_step.hook);
                 let was = flagged.lock().unwrap().take().is_some();
                 if was {
                     fixture.assert_only_at(
@@ -297,7 +293,7 @@ fn protected_by_its_owner() {
 
 /// As an ordinary user in a directory of that user, with a file of another user in it.
 #[test]
-fn owned_by_somebody_else() {
+fn a_file_of_another_user_is_kept() {
     in_own_process(&[RunAs::CurrentUser], || {
         if !rustix::process::geteuid().is_root() {
             return report_skipped("only root can give files away");
@@ -315,7 +311,7 @@ fn owned_by_somebody_else() {
         // SAFETY: a system call on a number; this test has its own process.
         assert_eq!(unsafe { libc::setuid(NOBODY) }, 0);
         for mode in [0o600, 0o666] {
-            stays(&fixture, Reason::ForeignOwner, &format!("{mode:o}"));
+            assert_kept(&fixture, Reason::ForeignOwner, &format!("{mode:o}"));
         }
     });
 }
@@ -341,7 +337,7 @@ enum Layers {
 
 impl Overlay {
     fn new(how: Layers) -> io::Result<Overlay> {
-        let base = empty();
+        let base = empty_dir();
         let layers = Mounted::new("tmpfs", base.path(), "tmpfs", 0, "");
         Overlay::on(base, layers, how)
     }
@@ -384,7 +380,7 @@ impl Overlay {
     }
 
     /// Returns a fixture in the lower layer, and the same fixture as seen in the overlay.
-    fn stage_below(&self) -> (Fixture, Fixture) {
+    fn fixture_in_lower_layer(&self) -> (Fixture, Fixture) {
         let below = Fixture::within(TempDir::new_in(self.layer("lower")).unwrap());
         let above = Fixture::at(self.layer("merged").join(below.home().file_name().unwrap()));
         (below, above)
@@ -400,7 +396,7 @@ impl Overlay {
 /// Only the process scan finds a mapping here, so it must identify the file by the number that a look
 /// returns, in each layer.
 #[test]
-fn a_walk_knows_a_mapped_file_on_overlayfs() {
+fn the_process_scan_finds_mappings_on_overlayfs() {
     in_own_process(&[RunAs::OwnMounts], || {
         for how in [Layers::Together, Layers::Apart, Layers::ApartAndNumbered] {
             let overlay = match Overlay::new(how) {
@@ -408,8 +404,8 @@ fn a_walk_knows_a_mapped_file_on_overlayfs() {
                 Err(error) => return report_skipped(&format!("overlayfs, {how:?}: {error}")),
             };
             let created = overlay.fixture();
-            let (_below, lower) = overlay.stage_below();
-            let (_below, copied_up) = overlay.stage_below();
+            let (_below, lower) = overlay.fixture_in_lower_layer();
+            let (_below, copied_up) = overlay.fixture_in_lower_layer();
             let append = File::options().append(true).open(&copied_up.temp);
             append.unwrap().write_all(b", and more").unwrap();
             for (what, fixture) in [
@@ -422,7 +418,7 @@ fn a_walk_knows_a_mapped_file_on_overlayfs() {
                 let seen = dir.observe(TEMP.as_ref()).unwrap().unwrap();
                 let file = FileId::from(&seen.fingerprint);
                 let process_scan = evidence::scan_processes(&[file], dir.reach());
-                is_met(&process_scan, file, &holding, &format!("{how:?}, {what}"));
+                assert_found(&process_scan, file, &holding, &format!("{how:?}, {what}"));
             }
         }
     });
@@ -431,7 +427,7 @@ fn a_walk_knows_a_mapped_file_on_overlayfs() {
 /// Asserts that the process scan has found the holder of `file`: by its device, or by an inode number alone,
 /// which may belong to another file. No other process is named.
 #[track_caller]
-fn is_met(process_scan: &ProcessScan, file: FileId, holding: &Holding, what: &str) {
+fn assert_found(process_scan: &ProcessScan, file: FileId, holding: &Holding, what: &str) {
     let named = process_scan.of(file);
     let is_named = named.iter().any(|holder| holder.pid == holding.pid);
     assert_eq!(named.len(), usize::from(is_named), "{what}: {named:?}");
@@ -444,13 +440,13 @@ fn is_met(process_scan: &ProcessScan, file: FileId, holding: &Holding, what: &st
 
 /// On two file systems, two files of one directory may have the same inode number.
 #[test]
-fn two_files_with_one_number_on_overlayfs() {
+fn equal_inode_numbers_on_overlayfs_hide_no_holder() {
     in_own_process(&[RunAs::OwnMounts], || {
         let overlay = match Overlay::new(Layers::Apart) {
             Ok(overlay) => overlay,
             Err(error) => return report_skipped(&format!("overlayfs: {error}")),
         };
-        let (below, fixture) = overlay.stage_below();
+        let (below, fixture) = overlay.fixture_in_lower_layer();
         // A tmpfs assigns its numbers in sequence: use one that the upper layer has not assigned.
         fs::remove_file(&below.temp).unwrap();
         for n in 0..3_000 {
@@ -476,7 +472,7 @@ fn two_files_with_one_number_on_overlayfs() {
         let both = [lower, id(&upper)];
         for wanted in [both, [both[1], both[0]]] {
             let process_scan = evidence::scan_processes(&wanted, dir.reach());
-            is_met(
+            assert_found(
                 &process_scan,
                 lower,
                 &holding,
@@ -490,7 +486,7 @@ fn two_files_with_one_number_on_overlayfs() {
 /// here. It is never deleted: either the process scan finds the process, or the scan is known to be
 /// incomplete.
 #[test]
-fn mapped_on_overlayfs() {
+fn a_mapped_file_on_overlayfs_is_not_deleted() {
     const HOME: &str = "ORPHAND_TEST_HOME";
     in_own_process(&[RunAs::OwnMounts], || {
         if let Some(home) = std::env::var_os(HOME) {
@@ -589,7 +585,7 @@ fn mapped_on_overlayfs() {
 
 /// Hides the processes that not even root may examine here, such as the first one of a container: the scan
 /// takes them for ended ones. The test must have its own mount namespace.
-fn without_those_that_nobody_may_examine() -> Vec<Mounted> {
+fn hide_unexaminable_processes() -> Vec<Mounted> {
     let processes = fs::read_dir("/proc").unwrap().map(|e| e.unwrap().path());
     let closed = |process: &PathBuf| {
         let maps = fs::read(process.join("maps"));
@@ -607,7 +603,7 @@ fn without_those_that_nobody_may_examine() -> Vec<Mounted> {
 
 /// Reports the test as skipped because not every process can be examined; panics if that is not the reason.
 #[track_caller]
-fn not_examined(fixture: &Fixture) {
+fn report_unexamined(fixture: &Fixture) {
     let temp = fixture.candidate(Verdict::Reap);
     let file = FileId::from(&temp.temp_info.expected.unwrap());
     let seen = evidence::scan_processes(&[file], LeaseCoverage::OpensOnly).proves_unmapped(file);
@@ -617,13 +613,13 @@ fn not_examined(fixture: &Fixture) {
 
 /// A lease does not cover mappings here, so every process is examined before the claim and after it.
 #[test]
-fn a_walk_before_the_claim_and_one_after_it() {
+fn overlayfs_needs_a_process_scan_before_and_after_the_claim() {
     in_own_process(&[RunAs::OwnMounts], || {
         let overlay = match Overlay::new(Layers::Together) {
             Ok(overlay) => overlay,
             Err(error) => return report_skipped(&format!("overlayfs: {error}")),
         };
-        let _hidden = without_those_that_nobody_may_examine();
+        let _hidden = hide_unexaminable_processes();
         // A scan is incomplete while processes start faster than it proceeds. Then it proves nothing, and a
         // temp that was claimed after the first scan is put back.
         let proven = |hook: &dyn Fn(&Fixture) -> Hook, wanted: fn(&Outcome) -> bool| {
@@ -642,7 +638,7 @@ fn a_walk_before_the_claim_and_one_after_it() {
         let Some((fixture, outcome)) = proven(&|_| Hook::new(|_, _| {}), |outcome| {
             !matches!(outcome, Outcome::Kept(Reason::Changed | Reason::CannotTell))
         }) else {
-            return not_examined(&overlay.fixture());
+            return report_unexamined(&overlay.fixture());
         };
         assert!(matches!(outcome, Outcome::Reaped { .. }), "{outcome:?}");
         assert!(!fixture.temp.exists());
@@ -673,14 +669,14 @@ fn a_walk_before_the_claim_and_one_after_it() {
 
 /// A claim copies a file of a lower layer up: its inode number may change, and its birth time does.
 #[test]
-fn in_a_lower_layer() {
+fn a_temp_in_a_lower_layer_is_removed() {
     in_own_process(&[RunAs::OwnMounts], || {
         for how in [Layers::Together, Layers::Apart, Layers::ApartAndNumbered] {
             let overlay = match Overlay::new(how) {
                 Ok(overlay) => overlay,
                 Err(error) => return report_skipped(&format!("overlayfs, {how:?}: {error}")),
             };
-            let (below, fixture) = overlay.stage_below();
+            let (below, fixture) = overlay.fixture_in_lower_layer();
             // It may take two tries: after the first, the file is in the upper layer.
             let mut events = Vec::new();
             while fixture.temp.exists() {
@@ -699,7 +695,7 @@ fn in_a_lower_layer() {
 
 /// Mounts an ext4 of 4 MiB on a folder of its own.
 fn small_disk() -> Result<(TempDir, Mounted), String> {
-    let (base, on) = (empty(), empty());
+    let (base, on) = (empty_dir(), empty_dir());
     let image = base.path().join("image");
     File::create(&image).unwrap().set_len(4 << 20).unwrap();
     let run = |program: &str, args: &[&str]| match Command::new(program).args(args).collect_output()
@@ -721,7 +717,7 @@ fn small_disk() -> Result<(TempDir, Mounted), String> {
 
 /// A small ext4 without a free block, in which a claim finds no room for its name.
 #[test]
-fn no_room_for_a_claim() {
+fn a_full_disk_removes_without_a_claim() {
     in_own_process(&[RunAs::OwnMounts], || {
         type Then = Option<(Step, fn(&Path))>;
         let rows: [(&str, bool, Then); 4] = [
@@ -758,11 +754,11 @@ fn no_room_for_a_claim() {
             fs::write(fixture.dir.join("spare"), b"another file").unwrap();
             fill(&fixture.dir);
             let temp = fixture.temp.clone();
-            let stunt = match then {
+            let at_step = match then {
                 None => AtStep::new(Step::Look, || {}),
                 Some((step, act)) => AtStep::new(step, move || act(&temp)),
             };
-            let outcome = fixture.reap(stunt.hook.clone());
+            let outcome = fixture.reap(at_step.hook.clone());
             match what {
                 "left alone" => {
                     let freed = TEMP_CONTENT.len() as u64;
@@ -770,7 +766,7 @@ fn no_room_for_a_claim() {
                         matches!(outcome, Outcome::Reaped { freed: f } if f.bytes == freed),
                         "{outcome:?}"
                     );
-                    let after = stunt
+                    let after = at_step
                         .steps()
                         .into_iter()
                         .skip_while(|step| *step != Step::Claim);
@@ -809,7 +805,7 @@ fn no_room_for_a_claim() {
 /// Only the scan after the claim would find a process that has mapped the file since the first scan, and on a
 /// full disk there is no claim: the temp is kept, although its removal might have made room.
 #[test]
-fn no_room_for_a_claim_on_overlayfs() {
+fn a_full_overlayfs_keeps_the_temp() {
     in_own_process(&[RunAs::OwnMounts], || {
         let overlay = small_disk().and_then(|(base, disk)| {
             Overlay::on(base, disk, Layers::Together).map_err(|error| error.to_string())
@@ -818,7 +814,7 @@ fn no_room_for_a_claim_on_overlayfs() {
             Ok(overlay) => overlay,
             Err(error) => return report_skipped(&format!("overlayfs on a full disk: {error}")),
         };
-        let _hidden = without_those_that_nobody_may_examine();
+        let _hidden = hide_unexaminable_processes();
         let fixture = overlay.fixture();
         fill(&fixture.dir);
         let end = Instant::now() + TIMEOUT;
@@ -826,17 +822,17 @@ fn no_room_for_a_claim_on_overlayfs() {
             let mapping = Arc::new(Mutex::new(None));
             let (later, temp) = (Arc::clone(&mapping), fixture.temp.clone());
             // After the first scan, and before the lease that would detect a process that opens the file.
-            let stunt = AtStep::new(Step::Look, move || {
+            let at_step = AtStep::new(Step::Look, move || {
                 *later.lock().unwrap() = Some(Holding::new(UseState::Map, &temp));
             });
-            let outcome = fixture.reap(stunt.hook.clone());
+            let outcome = fixture.reap(at_step.hook.clone());
             fixture.assert_only_at(TEMP_CONTENT, &fixture.temp, &format!("{outcome:?}"));
-            if stunt.steps().contains(&Step::Claim) {
+            if at_step.steps().contains(&Step::Claim) {
                 break (outcome, mapping);
             }
             if Instant::now() > end {
                 drop(mapping.lock().unwrap().take());
-                return not_examined(&fixture);
+                return report_unexamined(&fixture);
             }
         };
         assert!(
@@ -874,9 +870,9 @@ fn fill(dir: &Path) {
 
 /// Without a free inode a claim is possible, but a quarantine is not.
 #[test]
-fn no_inode_for_a_quarantine() {
+fn without_inodes_the_only_copy_is_kept() {
     in_own_process(&[RunAs::OwnMounts], || {
-        let base = empty();
+        let base = empty_dir();
         for sole in [false, true] {
             let mounted = Mounted::new("tmpfs", base.path(), "tmpfs", 0, "nr_inodes=64");
             let fixture = Fixture::within(TempDir::new_in(base.path()).unwrap());
@@ -908,7 +904,7 @@ fn no_inode_for_a_quarantine() {
 
 /// A mounted quarantine would not belong to the root.
 #[test]
-fn a_quarantine_that_is_a_mount() {
+fn a_mounted_quarantine_is_not_used() {
     in_own_process(&[RunAs::OwnMounts], || {
         let fixture = Fixture::new().with_sole_copy();
         fs::create_dir(fixture.quarantine()).unwrap();
@@ -920,7 +916,7 @@ fn a_quarantine_that_is_a_mount() {
                 false => Mounted::bind(&elsewhere, &fixture.quarantine()),
             };
             fs::set_permissions(fixture.quarantine(), fs::Permissions::from_mode(0o700)).unwrap();
-            stays(&fixture, Reason::NoQuarantine, "as a look sees it");
+            assert_kept(&fixture, Reason::NoQuarantine, "as a look sees it");
             let outcome = fixture.reap(AtStep::new(Step::Look, || {}).hook);
             let kept = matches!(outcome, Outcome::Kept(Reason::NoQuarantine));
             assert!(kept, "{outcome:?}");
@@ -932,12 +928,12 @@ fn a_quarantine_that_is_a_mount() {
 
 /// An untested file system: ramfs has leases like any other, but they are not known to prove anything.
 #[test]
-fn a_file_system_that_nobody_has_tried() {
+fn an_untested_file_system_keeps_everything() {
     in_own_process(&[RunAs::OwnMounts], || {
-        let base = empty();
+        let base = empty_dir();
         let _mounted = Mounted::new("ramfs", base.path(), "ramfs", 0, "");
         let fixture = Fixture::within(TempDir::new_in(base.path()).unwrap());
-        stays(&fixture, Reason::NetworkFs, "ramfs");
+        assert_kept(&fixture, Reason::NetworkFs, "ramfs");
         // A verdict from elsewhere is judged again.
         let outcome = fixture.reap_as(&Reaper::new(), Verdict::Reap);
         assert!(
@@ -952,7 +948,7 @@ fn a_file_system_that_nobody_has_tried() {
             ..Fixture::policy()
         });
         let holding = Holding::new(UseState::Map, &fixture.temp);
-        stays(&fixture, Reason::InUse, "mapped");
+        assert_kept(&fixture, Reason::InUse, "mapped");
         drop(holding);
         let event = fixture.judge(TEMP);
         assert!(matches!(event, Event::Reaped(_)), "{event:?}");

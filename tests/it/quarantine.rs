@@ -9,12 +9,12 @@ use serde_json::Value;
 use crate::sandbox::{CommandResult, Sandbox, StartChild, is, kept, mode};
 
 const SHORT: [&str; 2] = ["--grace", "100ms"];
-const OLD: Duration = Duration::from_millis(150);
+const OLD_ENOUGH: Duration = Duration::from_millis(150);
 
 /// Sweeps, and returns the event about the only copy.
 #[track_caller]
-fn moved(sandbox: &Sandbox) -> Value {
-    sandbox.age(OLD);
+fn quarantine_only_copy(sandbox: &Sandbox) -> Value {
+    sandbox.age(OLD_ENOUGH);
     let events = sandbox.sweep(SHORT.iter().chain(&["-r"])).exit(0).events();
     events.one("quarantined").clone()
 }
@@ -23,7 +23,7 @@ fn id(event: &Value) -> &str {
     event["id"].as_str().unwrap()
 }
 
-fn listed(ran: &CommandResult) -> Vec<Value> {
+fn parse_list(ran: &CommandResult) -> Vec<Value> {
     ran.stdout
         .lines()
         .map(|line| serde_json::from_str(line).unwrap())
@@ -31,7 +31,7 @@ fn listed(ran: &CommandResult) -> Vec<Value> {
 }
 
 #[test]
-fn it_lies_there_as_it_was_and_comes_back_as_it_was() {
+fn a_file_is_stored_and_restored_unchanged() {
     Sandbox::for_each_user(|sandbox| {
         let sandbox = sandbox.file("sub/deep/a.tmp", "precious");
         let path = sandbox.path("sub/deep/a.tmp");
@@ -43,7 +43,7 @@ fn it_lies_there_as_it_was_and_comes_back_as_it_was() {
         drop(file);
         let before = fs::metadata(&path).unwrap();
 
-        let event = moved(&sandbox);
+        let event = quarantine_only_copy(&sandbox);
         assert!(!path.exists());
         assert_eq!(event["bytes"], 8);
         assert_eq!(event["path"], path.to_str().unwrap());
@@ -51,9 +51,9 @@ fn it_lies_there_as_it_was_and_comes_back_as_it_was() {
             event["target"],
             sandbox.path("sub/deep/a").to_str().unwrap()
         );
-        let room = sandbox.path(".orphand");
-        assert_eq!(mode(&room), 0o700);
-        let there = room.join(id(&event)).join("sub/deep/a.tmp");
+        let quarantine = sandbox.path(".orphand");
+        assert_eq!(mode(&quarantine), 0o700);
+        let there = quarantine.join(id(&event)).join("sub/deep/a.tmp");
         let same = |path: &std::path::Path| {
             let now = fs::metadata(path).unwrap();
             let of = |m: &fs::Metadata| {
@@ -74,17 +74,20 @@ fn it_lies_there_as_it_was_and_comes_back_as_it_was() {
 
         sandbox.run(["restore", id(&event)]).exit(0);
         same(&path);
-        assert!(!room.exists(), "the quarantine was not removed when empty");
+        assert!(
+            !quarantine.exists(),
+            "the quarantine was not removed when empty"
+        );
     });
 }
 
 #[test]
-fn what_is_back_is_kept_until_it_changes() {
+fn a_restored_file_is_kept_until_it_changes() {
     Sandbox::for_each_user(|sandbox| {
         let sandbox = sandbox.file("a.tmp", "precious");
-        let event = moved(&sandbox);
+        let event = quarantine_only_copy(&sandbox);
         sandbox.run(["restore", id(&event)]).exit(0);
-        sandbox.age(OLD);
+        sandbox.age(OLD_ENOUGH);
         for _ in 0..2 {
             let events = sandbox.sweep(SHORT).exit(0).events();
             assert_eq!(events.about("a.tmp"), ["kept restored"]);
@@ -98,14 +101,14 @@ fn what_is_back_is_kept_until_it_changes() {
         assert_eq!(sandbox.content("a.tmp"), "precious");
 
         sandbox.write("a.tmp", "precious, and more");
-        let event = moved(&sandbox);
+        let event = quarantine_only_copy(&sandbox);
         assert_eq!(event["bytes"], 18);
     });
 }
 
 /// The watcher that moved a file keeps it after it is restored.
 #[test]
-fn restore_beside_a_watcher() {
+fn a_watcher_keeps_a_restored_file() {
     let sandbox = Sandbox::new();
     let mut watching = sandbox.watch(["--grace", "200ms"]).ready();
     sandbox.write("a.tmp", "precious");
@@ -127,7 +130,7 @@ fn restore_beside_a_watcher() {
 #[test]
 fn restore_overwrites_nothing() {
     let sandbox = Sandbox::new().file("a.tmp", "first");
-    let event = moved(&sandbox);
+    let event = quarantine_only_copy(&sandbox);
     sandbox.write("a.tmp", "second");
     let there = format!(".orphand/{}/a.tmp", id(&event));
     let ran = sandbox
@@ -157,14 +160,14 @@ fn restore_overwrites_nothing() {
 
 /// By its original path, from any directory; and by its id without a journal, from the root.
 #[test]
-fn ways_to_name_what_is_to_come_back() {
+fn restore_accepts_paths_and_ids() {
     let again = |sandbox: &Sandbox| {
         // Changed, so that it may be moved again.
         sandbox.write("sub/a.tmp", format!("{:?}", SystemTime::now()));
-        moved(sandbox)
+        quarantine_only_copy(sandbox)
     };
     let sandbox = Sandbox::new().file("sub/a.tmp", "precious");
-    moved(&sandbox);
+    quarantine_only_copy(&sandbox);
     sandbox.run(["restore", "root/sub/a.tmp"]).exit(0);
     again(&sandbox);
     sandbox.run(["restore", "{base}/root/sub/a.tmp"]).exit(0);
@@ -201,7 +204,7 @@ fn ways_to_name_what_is_to_come_back() {
     // Several at once.
     sandbox.write("b.tmp", "b");
     sandbox.write("c.tmp", "c");
-    sandbox.age(OLD);
+    sandbox.age(OLD_ENOUGH);
     sandbox.sweep(SHORT).exit(0);
     sandbox.run(["restore", "root/b.tmp", "root/c.tmp"]).exit(0);
     assert_eq!(sandbox.content("b.tmp") + &sandbox.content("c.tmp"), "bc");
@@ -210,7 +213,7 @@ fn ways_to_name_what_is_to_come_back() {
 /// Two mounts of one root have one quarantine.
 #[cfg(target_os = "linux")]
 #[test]
-fn two_mounts_of_one_root() {
+fn two_mounts_of_one_root_share_a_quarantine() {
     use crate::fixture::{RunAs, in_own_process};
     use crate::places::Mounted;
     in_own_process(&[RunAs::OwnMounts], || {
@@ -222,13 +225,13 @@ fn two_mounts_of_one_root() {
         let (one, two) = ("one.tmp", "two.tmp");
         sandbox.write(one, "one");
         sandbox.write(two, "two");
-        sandbox.age(OLD);
+        sandbox.age(OLD_ENOUGH);
         let swept = sandbox.sweep(SHORT).exit(0).events();
         let ids: Vec<&str> = swept.of("quarantined").into_iter().map(id).collect();
         assert_eq!(ids.len(), 2, "{swept:?}");
         // From now on the journal has both paths.
         sandbox.run(["restore", "other/one.tmp"]).exit(0);
-        let left = listed(&sandbox.run(["quarantine", "list", "--json"]).exit(0));
+        let left = parse_list(&sandbox.run(["quarantine", "list", "--json"]).exit(0));
         assert!(
             matches!(left.as_slice(), [one] if ids.contains(&id(one))),
             "{left:?}"
@@ -247,7 +250,7 @@ fn two_mounts_of_one_root() {
 #[test]
 fn restore_does_not_leave_the_root() {
     let sandbox = Sandbox::new().file("sub/a.tmp", "precious");
-    let event = moved(&sandbox);
+    let event = quarantine_only_copy(&sandbox);
     fs::remove_dir(sandbox.path("sub")).unwrap();
     sandbox.make_dir("../outside");
     std::os::unix::fs::symlink("../outside", sandbox.path("sub")).unwrap();
@@ -263,16 +266,16 @@ fn restore_does_not_leave_the_root() {
 }
 
 #[test]
-fn list_and_purge() {
+fn purge_deletes_the_listed_files() {
     let sandbox = Sandbox::new()
         .file("a.tmp", "1")
         .file("b.tmp", "22")
         .file("sub/c.tmp", "333")
-        .aged(OLD);
+        .aged(OLD_ENOUGH);
     let events = sandbox.sweep(SHORT.iter().chain(&["-r"])).exit(0).events();
     assert_eq!(events.sums(), [0, 3, 0, 0]);
     let ran = sandbox.run(["quarantine", "list", "--json"]).exit(0);
-    let all = listed(&ran);
+    let all = parse_list(&ran);
     assert_eq!(all.len(), 3);
     for stored in &all {
         let event = events
@@ -284,8 +287,8 @@ fn list_and_purge() {
             assert_eq!(stored[field], event[field], "{field}");
         }
     }
-    let people = sandbox.run(["quarantine", "list"]).exit(0);
-    people
+    let human = sandbox.run(["quarantine", "list"]).exit(0);
+    human
         .stdout_has("3 files, 6 B")
         .stdout_has("orphand quarantine purge");
 
@@ -299,17 +302,21 @@ fn list_and_purge() {
         .run(["quarantine", "purge", "0000zzzz", first])
         .exit(1);
     assert_eq!(
-        listed(&sandbox.run(["quarantine", "list", "--json"])).len(),
+        parse_list(&sandbox.run(["quarantine", "list", "--json"])).len(),
         3
     );
     sandbox.run(["quarantine", "purge", first]).exit(0);
-    let left = listed(&sandbox.run(["quarantine", "list", "--json"]));
+    let left = parse_list(&sandbox.run(["quarantine", "list", "--json"]));
     assert_eq!(left, all[1..]);
     sandbox
         .run(["quarantine", "purge", "--yes", "--json"])
         .exit(0)
         .events();
-    assert_eq!(sandbox.listing(), ["sub"], "the quarantine was not removed when empty");
+    assert_eq!(
+        sandbox.listing(),
+        ["sub"],
+        "the quarantine was not removed when empty"
+    );
     sandbox
         .run(["quarantine", "list"])
         .exit(0)
@@ -318,11 +325,11 @@ fn list_and_purge() {
 
 /// Two files of one name are both stored, each under its own id.
 #[test]
-fn the_same_name_twice() {
+fn two_files_of_one_name_are_both_stored() {
     let sandbox = Sandbox::new().file("a.tmp", "first");
-    let first = moved(&sandbox);
+    let first = quarantine_only_copy(&sandbox);
     sandbox.write("a.tmp", "second");
-    let second = moved(&sandbox);
+    let second = quarantine_only_copy(&sandbox);
     assert_ne!(id(&first), id(&second));
     sandbox.run(["restore", "root/a.tmp"]).exit(0);
     assert_eq!(
@@ -338,8 +345,10 @@ fn the_same_name_twice() {
 
 /// A copied root has the same ids.
 #[test]
-fn an_id_that_is_in_two_quarantines() {
-    let sandbox = Sandbox::new().file("sub/a.tmp", "precious").aged(OLD);
+fn an_ambiguous_id_is_refused() {
+    let sandbox = Sandbox::new()
+        .file("sub/a.tmp", "precious")
+        .aged(OLD_ENOUGH);
     let within = |command: &[&str]| {
         let mut command = sandbox.command(command);
         command.current_dir(sandbox.path("copy"));
@@ -368,7 +377,7 @@ fn an_id_that_is_in_two_quarantines() {
 
 /// The quarantine is removed when it is empty, while a watcher runs.
 #[test]
-fn the_room_comes_and_goes_beside_a_watcher() {
+fn an_empty_quarantine_is_removed_beside_a_watcher() {
     let sandbox = Sandbox::new();
     let mut watching = sandbox.watch(["--grace", "200ms"]).ready();
     for n in 0..3 {
@@ -391,13 +400,13 @@ fn configure(sandbox: &Sandbox, text: &str) {
 
 /// Returns the original paths of the files in the quarantine, relative to the root.
 #[track_caller]
-fn held(sandbox: &Sandbox) -> Vec<String> {
+fn stored_paths(sandbox: &Sandbox) -> Vec<String> {
     let ran = sandbox
         .run(["quarantine", "list", "--json", "root"])
         .exit(0);
     let root = format!("{}/", sandbox.root().display());
     let path = |one: &Value| one["path"].as_str().unwrap().replace(&root, "");
-    let mut paths: Vec<String> = listed(&ran).iter().map(path).collect();
+    let mut paths: Vec<String> = parse_list(&ran).iter().map(path).collect();
     paths.sort();
     paths
 }
@@ -405,7 +414,7 @@ fn held(sandbox: &Sandbox) -> Vec<String> {
 /// For names with a pid and names without a target, too, only the newest copy outlives `keep`, and copies
 /// that are larger than it. The same applies in a sweep if the clock has not been set since the move.
 #[test]
-fn the_limits_hold_whatever_names_are_used() {
+fn the_limits_apply_to_every_form_of_name() {
     let sandbox = Sandbox::new();
     configure(
         &sandbox,
@@ -427,25 +436,25 @@ fn the_limits_hold_whatever_names_are_used() {
         for name in names(n) {
             sandbox.write(name, "x".repeat(size));
         }
-        sandbox.age(OLD);
+        sandbox.age(OLD_ENOUGH);
         let events = sandbox.sweep(SHORT).exit(0).events();
         assert_eq!(events.of("quarantined").len(), 5, "{events:?}");
     };
     moves(1, 20_000);
     moves(2, 5_000);
     moves(3, 5_000);
-    sandbox.age(OLD * 4);
+    sandbox.age(OLD_ENOUGH * 4);
     sandbox.sweep(SHORT).exit(0);
     let mut want: Vec<String> = [1, 3].into_iter().flat_map(names).collect();
     // A year is part of the target's name: this is the only copy of "log.2022".
     want.push("log.2022.tmp".into());
     want.sort();
-    assert_eq!(held(&sandbox), want);
+    assert_eq!(stored_paths(&sandbox), want);
 }
 
 /// The limits are enforced by a timer alone, without a move, a sweep or a scan.
 #[test]
-fn the_limits_hold_by_time() {
+fn the_limits_apply_without_new_moves() {
     let sandbox = Sandbox::new();
     let config = "[quarantine]\nkeep = \"1s\"\n";
     configure(&sandbox, config);
@@ -457,17 +466,17 @@ fn the_limits_hold_by_time() {
     }
     watching.wait_for(is("purged", "a.json.4000001.tmp"));
     watching.stop().exit(0);
-    assert_eq!(held(&sandbox), ["a.json.4000002.tmp"]);
+    assert_eq!(stored_paths(&sandbox), ["a.json.4000002.tmp"]);
 }
 
 /// A moved file needs no directory of its own, and keeps its relative path.
 #[test]
-fn a_sweep_makes_few_folders() {
+fn a_sweep_creates_few_folders() {
     let sandbox = Sandbox::new();
     for n in 0..300 {
         sandbox.write(format!("sub/{n}.json.tmp"), "precious");
     }
-    sandbox.age(OLD);
+    sandbox.age(OLD_ENOUGH);
     let events = sandbox.sweep(["--grace", "100ms", "-r"]).exit(0).events();
     assert_eq!(events.sums(), [0, 300, 0, 0]);
     let mut ids: Vec<&str> = events.of("quarantined").into_iter().map(id).collect();
@@ -494,13 +503,13 @@ fn a_sweep_makes_few_folders() {
 
 /// Every command works with 64 descriptors, and those for many files print a total.
 #[test]
-fn every_verb_works_with_few_descriptors() {
+fn every_command_works_with_few_descriptors() {
     const FILES: usize = 400;
     let sandbox = Sandbox::new().with_descriptor_limit(64);
     for n in 0..FILES {
         sandbox.write(format!("sub/{n}.json.tmp"), "x");
     }
-    sandbox.age(OLD);
+    sandbox.age(OLD_ENOUGH);
     let swept = sandbox.sweep(["--grace", "100ms", "-r"]).exit(0).events();
     assert_eq!(swept.sums(), [0, FILES as u64, 0, 0]);
     let list = sandbox.run(["quarantine", "list"]).exit(0);
@@ -528,15 +537,15 @@ fn every_verb_works_with_few_descriptors() {
 
 /// Failures are counted and reported, and set the exit code.
 #[test]
-fn what_cannot_be_deleted_is_said() {
+fn a_failed_purge_is_reported() {
     if crate::sandbox::is_root() {
         eprintln!("root may delete anything: tried as an ordinary user");
     }
     let sandbox = Sandbox::ordinary()
         .file("a.tmp", "1")
         .file("sub/b.tmp", "2");
-    moved_all(&sandbox);
-    let held = walk_to(&sandbox, "a.tmp");
+    quarantine_all(&sandbox);
+    let held = stored_path(&sandbox, "a.tmp");
     let folder = held.parent().unwrap();
     fs::set_permissions(folder, fs::Permissions::from_mode(0o500)).unwrap();
     let ran = sandbox.run(["quarantine", "purge", "--yes"]).exit(3);
@@ -547,23 +556,25 @@ fn what_cannot_be_deleted_is_said() {
 }
 
 #[track_caller]
-fn moved_all(sandbox: &Sandbox) {
-    sandbox.age(OLD);
+fn quarantine_all(sandbox: &Sandbox) {
+    sandbox.age(OLD_ENOUGH);
     sandbox.sweep(SHORT.iter().chain(&["-r"])).exit(0);
 }
 
 /// Returns the path in the quarantine of the file that was at `below`.
 #[track_caller]
-fn walk_to(sandbox: &Sandbox, below: &str) -> std::path::PathBuf {
+fn stored_path(sandbox: &Sandbox, below: &str) -> std::path::PathBuf {
     let folders = fs::read_dir(sandbox.path(".orphand")).unwrap();
     let mut paths = folders.map(|entry| entry.unwrap().path().join(below));
-    paths.find(|path| path.exists()).expect("the file in the quarantine")
+    paths
+        .find(|path| path.exists())
+        .expect("the file in the quarantine")
 }
 
 /// An older version stored each file in a folder of its own. The time of the move is unknown, so the file is
 /// never too old.
 #[test]
-fn a_quarantine_of_an_older_version() {
+fn a_quarantine_of_an_older_version_is_usable() {
     let sandbox = Sandbox::new();
     configure(&sandbox, "[quarantine]\nkeep = \"100ms\"\n");
     let old = |id: &str, below: &str| {
@@ -576,9 +587,9 @@ fn a_quarantine_of_an_older_version() {
     old("q0000001", "sub/a.tmp");
     old("q0000002", "sub/a.tmp");
     old("q0000003", "b.tmp");
-    sandbox.age(OLD * 2);
+    sandbox.age(OLD_ENOUGH * 2);
     sandbox.sweep(SHORT).exit(0);
-    assert_eq!(held(&sandbox), ["b.tmp", "sub/a.tmp", "sub/a.tmp"]);
+    assert_eq!(stored_paths(&sandbox), ["b.tmp", "sub/a.tmp", "sub/a.tmp"]);
     let within = |args: &[&str]| {
         let mut command = sandbox.command(args);
         command.current_dir(sandbox.root());
@@ -594,9 +605,9 @@ fn a_quarantine_of_an_older_version() {
 
 /// Files are restored into a directory under their own names.
 #[test]
-fn restore_into_a_directory() {
+fn restore_into_a_directory_keeps_names() {
     let sandbox = Sandbox::new().file("sub/a.tmp", "a").file("b.tmp", "b");
-    moved_all(&sandbox);
+    quarantine_all(&sandbox);
     let ran = sandbox
         .run(["restore", "--to", "root/new/", "root/b.tmp"])
         .exit(1);
@@ -618,7 +629,7 @@ fn restore_into_a_directory() {
     );
     assert!(!sandbox.has(".orphand"));
     sandbox.write("sub/b.tmp", "other");
-    moved_all(&sandbox);
+    quarantine_all(&sandbox);
     sandbox
         .run(["restore", "--to", "root/out/", "root/sub/b.tmp"])
         .exit(1)
@@ -629,7 +640,7 @@ fn restore_into_a_directory() {
 /// To another file system a file is copied, compared and then removed: with its bytes, mode, owner and times.
 #[cfg(target_os = "linux")]
 #[test]
-fn restore_to_another_file_system() {
+fn restore_to_another_file_system_copies() {
     use crate::fixture::{RunAs, in_own_process};
     use crate::places::Mounted;
     in_own_process(&[RunAs::OwnMounts], || {
@@ -659,7 +670,7 @@ fn restore_to_another_file_system() {
             )
         };
         let before = of(&path);
-        let moved = moved(&sandbox);
+        let moved = quarantine_only_copy(&sandbox);
         // The other file system has no room for it.
         fs::write(other.join("fill"), vec![1; 900_000]).unwrap();
         sandbox
@@ -667,7 +678,7 @@ fn restore_to_another_file_system() {
             .exit(1)
             .prints_nothing();
         assert!(!other.join("a.tmp").exists());
-        assert_eq!(held(&sandbox), ["a.tmp"]);
+        assert_eq!(stored_paths(&sandbox), ["a.tmp"]);
         fs::remove_file(other.join("fill")).unwrap();
         sandbox
             .run(["restore", "--to", "other/", id(&moved)])
@@ -696,7 +707,7 @@ fn a_full_quarantine_takes_no_more() {
         for n in 0..12 {
             sandbox.write(format!("{n:02}.json.tmp"), vec![n; PIECE]);
         }
-        sandbox.age(OLD);
+        sandbox.age(OLD_ENOUGH);
         let events = sandbox.sweep(SHORT).exit(0).events();
         assert_eq!(events.sums(), [0, 10, 2, 0], "a tenth of 10 MiB");
         let kept = events.of("kept");
@@ -704,7 +715,10 @@ fn a_full_quarantine_takes_no_more() {
             kept.iter().all(|one| one["reason"] == "quarantine-full"),
             "{kept:?}"
         );
-        assert!(events.of("purged").is_empty(), "no only copy may be dropped");
+        assert!(
+            events.of("purged").is_empty(),
+            "no only copy may be dropped"
+        );
         sandbox.run(["quarantine", "purge", "--yes"]).exit(0);
         let events = sandbox.sweep(SHORT).exit(0).events();
         assert_eq!(events.sums(), [0, 2, 0, 0], "there is room again");
@@ -715,10 +729,10 @@ fn a_full_quarantine_takes_no_more() {
             sandbox.write(name(n), vec![n; PIECE]);
             sandbox.age(Duration::from_millis(1));
             if n == 9 {
-                moved_all(&sandbox);
+                quarantine_all(&sandbox);
             }
         }
-        sandbox.age(OLD);
+        sandbox.age(OLD_ENOUGH);
         let events = sandbox.sweep(SHORT).exit(0).events();
         // As many fit as were dropped: eight are kept.
         assert_eq!(events.sums(), [0, 2, 2, 0]);
@@ -735,7 +749,7 @@ fn a_full_quarantine_takes_no_more() {
         let events = sandbox.sweep(SHORT).exit(0).events();
         assert_eq!(events.sums(), [0, 2, 0, 0]);
         let newest: Vec<String> = (4..14).map(name).collect();
-        assert_eq!(held(&sandbox), newest);
+        assert_eq!(stored_paths(&sandbox), newest);
     });
 }
 
@@ -743,7 +757,7 @@ fn a_full_quarantine_takes_no_more() {
 /// once.
 #[cfg(target_os = "linux")]
 #[test]
-fn a_disk_without_inodes_or_room() {
+fn a_sweep_survives_a_disk_without_inodes_or_space() {
     use crate::fixture::{RunAs, in_own_process};
     use crate::places::Mounted;
     in_own_process(&[RunAs::OwnMounts], || {
@@ -765,7 +779,7 @@ fn a_disk_without_inodes_or_room() {
             // The first of these files may have used the last inode.
             let mut fill = fs::File::create(sandbox.path("0.fill")).unwrap();
             while std::io::Write::write_all(&mut fill, &[1; 1 << 10]).is_ok() {}
-            sandbox.age(OLD);
+            sandbox.age(OLD_ENOUGH);
             let state = sandbox.path("state");
             let sandbox = sandbox.env("XDG_STATE_HOME", state);
             let ran = sandbox.sweep(SHORT).exit(0);
@@ -779,11 +793,11 @@ fn a_disk_without_inodes_or_room() {
 
 /// All commands print a name that is not UTF-8 in the same way.
 #[test]
-fn history_escapes_names_as_the_others_do() {
+fn history_and_list_escape_names_alike() {
     use std::os::unix::ffi::OsStrExt as _;
     let name = std::ffi::OsStr::from_bytes(b"a\xff\x1b.tmp");
     let sandbox = Sandbox::new().file(name, "precious");
-    moved_all(&sandbox);
+    quarantine_all(&sandbox);
     let escaped = r"a\xff\u{1b}.tmp";
     for verb in [&["quarantine", "list"][..], &["history"]] {
         sandbox.run(verb).exit(0).stdout_has(escaped);
@@ -793,9 +807,9 @@ fn history_escapes_names_as_the_others_do() {
 /// Quarantines are found with another state folder, and from a directory below the root; if none is found,
 /// the message names the searched places.
 #[test]
-fn where_quarantines_are_looked_for() {
+fn quarantines_are_found_without_the_journal() {
     let sandbox = Sandbox::new().file("sub/a.tmp", "precious");
-    moved_all(&sandbox);
+    quarantine_all(&sandbox);
     let status = sandbox.run(["status"]).exit(1);
     status.stdout_has("1 file in quarantine");
     let json = sandbox.run(["status", "--json"]).exit(1).stdout_json();

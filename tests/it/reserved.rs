@@ -60,7 +60,7 @@ fn a_glob_without_a_literal_character_is_refused() {
 }
 
 #[test]
-fn reserved_names_are_kept_and_said() {
+fn reserved_names_are_kept_and_explained() {
     let files = [
         "app.db-journal",
         "app.db-wal",
@@ -95,9 +95,9 @@ fn reserved_names_are_kept_and_said() {
             (&"keep".into(), &"reserved".into())
         );
     }
-    for way in [&["-n"][..], &[]] {
+    for dry_run in [&["-n"][..], &[]] {
         let events = sandbox
-            .sweep(with(&with(&broad, &SHORT), way))
+            .sweep(with(&with(&broad, &SHORT), dry_run))
             .exit(0)
             .events();
         for file in files {
@@ -121,7 +121,7 @@ fn reserved_names_are_kept_and_said() {
 }
 
 #[test]
-fn a_reserved_name_is_taken_by_its_whole_name_or_its_ending() {
+fn a_pattern_may_name_a_reserved_file_or_its_ending() {
     let sandbox = Sandbox::new()
         .file("a.lock", "")
         .file("b.lock", "")
@@ -183,7 +183,7 @@ fn the_target_of_another_temp_is_reserved() {
 
 /// The temp that names the target is removed first, in another batch.
 #[test]
-fn a_target_stays_one_to_the_end_of_a_sweep() {
+fn a_target_stays_reserved_until_the_sweep_ends() {
     let sandbox = Sandbox::new()
         .file("x.tmp", "the last good state")
         .file(".x.tmp.tmp", "half");
@@ -200,7 +200,7 @@ fn a_target_stays_one_to_the_end_of_a_sweep() {
 
 /// Even after orphand has removed the temp that names the target.
 #[test]
-fn a_target_stays_one_to_the_end_of_a_watch() {
+fn a_target_stays_reserved_until_the_watch_ends() {
     let sandbox = Sandbox::new()
         .file("x.tmp", "the last good state")
         .file("x.tmp.tmp", "half")
@@ -220,17 +220,17 @@ fn a_target_stays_one_to_the_end_of_a_watch() {
 
 #[cfg(target_os = "linux")]
 #[test]
-fn a_name_that_a_watch_saw_a_temp_renamed_to_is_reserved() {
+fn the_new_name_of_a_renamed_temp_is_reserved() {
     let sandbox = Sandbox::new();
     let options = with(&SHORT, &["--sole-copy", "reap"]);
     let mut watching = sandbox.watch(options).ready();
     sandbox.write("new.tmp", "the next good state");
     fs::rename(sandbox.path("new.tmp"), sandbox.path("data.tmp")).unwrap();
-    let said = watching.wait_for(|event| {
+    let event = watching.wait_for(|event| {
         let words = ["kept", "reaped", "quarantined"];
         name(event) == "data.tmp" && words.iter().any(|word| event["event"] == *word)
     });
-    assert_eq!(said["reason"], "reserved", "{said}");
+    assert_eq!(event["reason"], "reserved", "{event}");
     watching.wait_for_sentinel(&sandbox);
     assert_eq!(sandbox.content("data.tmp"), "the next good state");
     // Until that file is removed: another file of this name is a temp like any other.
@@ -256,8 +256,8 @@ fn a_temp_with_a_companion_is_kept() {
             .exit(0)
             .stdout_has(&companion)
             .stdout_has("keep: reserved");
-        for way in [&["-n"][..], &[]] {
-            let events = sandbox.sweep(with(&SHORT, way)).exit(0).events();
+        for dry_run in [&["-n"][..], &[]] {
+            let events = sandbox.sweep(with(&SHORT, dry_run)).exit(0).events();
             assert_eq!(events.about("cache.tmp"), ["kept reserved"], "{ending}");
         }
         let mut watching = sandbox.watch(SHORT).ready();
@@ -285,10 +285,10 @@ fn a_companion_that_appears_puts_the_temp_back() {
                 fs::write(fixture.dir.join(format!("other-{n}")), "").unwrap();
             }
             let companion = fixture.dir.join(format!("{TEMP}-wal"));
-            let stunt = AtStep::new(step, move || {
+            let at_step = AtStep::new(step, move || {
                 fs::write(companion, "the rest of it").unwrap()
             });
-            let outcome = fixture.reap_by(&Reaper::new().with_hook(Some(stunt.hook.clone())));
+            let outcome = fixture.reap_by(&Reaper::new().with_hook(Some(at_step.hook.clone())));
             let what = format!("{step:?} {others} {has_target}");
             match (&outcome, step) {
                 (Outcome::Reaped { .. } | Outcome::Quarantined { .. }, Step::Unlink) => {}
@@ -304,7 +304,7 @@ fn a_companion_that_appears_puts_the_temp_back() {
 
 /// A directory with many names is listed once for many looks; the look before the removal checks for itself.
 #[test]
-fn a_companion_in_a_large_directory() {
+fn a_companion_in_a_large_directory_is_found() {
     in_own_process(ALL_USERS, || {
         let fixture = Fixture::new();
         for n in 0..5_000 {

@@ -60,7 +60,7 @@ pub(crate) struct Sandbox {
     env: BTreeMap<&'static str, OsString>,
     binary: PathBuf,
     #[cfg(target_os = "linux")]
-    disk: Option<Disk>,
+    disk: Option<PrivateDisk>,
     _dir: TempDir,
 }
 
@@ -432,19 +432,19 @@ impl Sandbox {
     /// Runs `command` to its end.
     #[track_caller]
     pub(crate) fn finish(&self, mut command: Command) -> CommandResult {
-        let said = format!("{command:?}");
+        let command_line = format!("{command:?}");
         let ours = our_peak();
         let mut child = command
             .start_child()
-            .unwrap_or_else(|error| panic!("{said}: {error}"));
+            .unwrap_or_else(|error| panic!("{command_line}: {error}"));
         let stdout = drain(child.stdout.take());
         let stderr = drain(child.stderr.take());
-        let (status, peak) = wait(child, &said);
+        let (status, peak) = wait(child, &command_line);
         // A process begins as a copy of its parent, and Linux counts that too. If other tests have made this
         // process large, the peak is unknown.
         let peak = if peak <= ours { 0 } else { peak };
         CommandResult {
-            command_line: said,
+            command_line,
             status,
             stdout: join_text(stdout),
             stderr: join_text(stderr),
@@ -529,7 +529,7 @@ fn join_text(text: JoinHandle<Vec<u8>>) -> String {
 
 /// Waits for the end of a process, and returns its peak memory in bytes.
 #[track_caller]
-fn wait(child: Child, said: &str) -> (ExitStatus, u64) {
+fn wait(child: Child, command_line: &str) -> (ExitStatus, u64) {
     let pid = child.id() as libc::pid_t;
     let (send, ended) = channel();
     thread::spawn(move || {
@@ -542,7 +542,7 @@ fn wait(child: Child, said: &str) -> (ExitStatus, u64) {
     });
     let ended = ended.recv_timeout(DEADLINE * 2).unwrap_or_else(|_| {
         signal(pid as u32, libc::SIGKILL);
-        panic!("timed out: {said}")
+        panic!("timed out: {command_line}")
     });
     let (status, usage) = ended.expect("a child of ours");
     // In kilobytes; on macOS in bytes.
@@ -707,13 +707,13 @@ impl Events {
     /// Returns the events about the file of this name: kind and reason.
     pub(crate) fn about(&self, file: &str) -> Vec<String> {
         let about = self.0.iter().filter(|seen| name(seen) == file);
-        let said = |seen: &Value| {
+        let summary = |seen: &Value| {
             let word = |key: &str| seen[key].as_str().unwrap_or_default().to_owned();
             format!("{} {}", word("event"), word("reason"))
                 .trim_end()
                 .to_owned()
         };
-        about.map(said).collect()
+        about.map(summary).collect()
     }
 
     /// Returns the summary, which must be the last event.
@@ -1069,7 +1069,7 @@ pub(crate) fn path_bytes(path: &Path) -> &[u8] {
 /// A small disk in the sandbox, mounted in the mount namespace of a helper process. The machine's own mounts
 /// do not change, and the disk disappears with that process.
 #[cfg(target_os = "linux")]
-pub(crate) struct Disk {
+pub(crate) struct PrivateDisk {
     holder: Child,
 }
 
@@ -1098,11 +1098,11 @@ impl Sandbox {
         let mut holder = command
             .start_child()
             .map_err(|error| format!("unshare: {error}"))?;
-        let mut said = String::new();
+        let mut line = String::new();
         BufReader::new(holder.stdout.take().unwrap())
-            .read_line(&mut said)
+            .read_line(&mut line)
             .unwrap();
-        if said != "mounted\n" {
+        if line != "mounted\n" {
             let mut why = String::new();
             let _ = holder.stderr.take().unwrap().read_to_string(&mut why);
             let _ = holder.wait();
@@ -1111,7 +1111,7 @@ impl Sandbox {
         for (name, folder) in [("XDG_STATE_HOME", "state"), ("XDG_RUNTIME_DIR", "runtime")] {
             sandbox.env.insert(name, at.join(folder).into());
         }
-        sandbox.disk = Some(Disk { holder });
+        sandbox.disk = Some(PrivateDisk { holder });
         for folder in ["root", "state", "runtime"] {
             let folder = sandbox.disk_path(folder);
             fs::create_dir(&folder).unwrap();
@@ -1130,7 +1130,7 @@ impl Sandbox {
 }
 
 #[cfg(target_os = "linux")]
-impl Disk {
+impl PrivateDisk {
     fn enter_disk(&self, sandbox: &Sandbox) -> EnterDisk {
         let pid = self.holder.id();
         EnterDisk {
@@ -1142,7 +1142,7 @@ impl Disk {
 }
 
 #[cfg(target_os = "linux")]
-impl Drop for Disk {
+impl Drop for PrivateDisk {
     fn drop(&mut self) {
         let _ = self.holder.kill();
         let _ = self.holder.wait();

@@ -21,9 +21,9 @@ const SHOW: &str = "show --property=LoadState,ActiveState,SubState,UnitFileState
                     NeedDaemonReload,Result,ExecMainStatus orphand.service";
 
 /// A sandbox with a simulated service manager.
-struct Fixture {
+struct ServiceFixture {
     // The first field, so that it is dropped before the sandbox, in which its file is.
-    _started: InstalledUnit,
+    _kill_started: KillStarted,
     sandbox: Sandbox,
     /// The folder for the state of the service manager.
     at: PathBuf,
@@ -33,9 +33,9 @@ struct Fixture {
 
 /// The file with the pid of the process that a service manager has started. Kills the process if the manager
 /// has not ended it.
-struct InstalledUnit(PathBuf);
+struct KillStarted(PathBuf);
 
-impl Drop for InstalledUnit {
+impl Drop for KillStarted {
     fn drop(&mut self) {
         if let Ok(pid) = fs::read_to_string(&self.0) {
             signal(pid.trim().parse().unwrap(), libc::SIGKILL);
@@ -43,16 +43,16 @@ impl Drop for InstalledUnit {
     }
 }
 
-impl Fixture {
-    fn launchd() -> Fixture {
-        Fixture::new(Sandbox::ordinary(), "--launchd")
+impl ServiceFixture {
+    fn launchd() -> ServiceFixture {
+        ServiceFixture::new(Sandbox::ordinary(), "--launchd")
     }
 
-    fn systemd() -> Fixture {
-        Fixture::new(Sandbox::ordinary(), "--systemd")
+    fn systemd() -> ServiceFixture {
+        ServiceFixture::new(Sandbox::ordinary(), "--systemd")
     }
 
-    fn new(sandbox: Sandbox, which: &'static str) -> Fixture {
+    fn new(sandbox: Sandbox, which: &'static str) -> ServiceFixture {
         let base = sandbox.base().to_owned();
         for (name, script) in [
             ("launchctl", LAUNCHCTL),
@@ -77,31 +77,31 @@ impl Fixture {
             .env("ORPHAND_TAIL", base.join("tail"))
             // No watcher answers, except in one test.
             .env("ORPHAND_SERVICE_WAIT", "0s");
-        let fixture = Fixture {
+        let fixture = ServiceFixture {
             sandbox,
             which,
-            _started: InstalledUnit(at.join("pid")),
+            _kill_started: KillStarted(at.join("pid")),
             at,
         };
-        fixture.put("unit", fixture.file().to_str().unwrap());
+        fixture.put_state("unit", fixture.file().to_str().unwrap());
         fixture
     }
 
-    fn env(mut self, name: &'static str, value: impl Into<OsString>) -> Fixture {
+    fn env(mut self, name: &'static str, value: impl Into<OsString>) -> ServiceFixture {
         self.sandbox = self.sandbox.env(name, value);
         self
     }
 
     /// Writes a state file of the service manager.
-    fn put(&self, name: &str, content: &str) {
+    fn put_state(&self, name: &str, content: &str) {
         let path = self.at.join(name);
         crate::sandbox::write(&path, content);
         self.sandbox.chown_to_user(&path);
     }
 
     /// Sets the next responses to a verb.
-    fn order(&self, verb: &str, answers: &[&str]) {
-        self.put(
+    fn set_responses(&self, verb: &str, answers: &[&str]) {
+        self.put_state(
             &format!("answers/{verb}"),
             &format!("{}\n", answers.join("\n")),
         );
@@ -157,7 +157,7 @@ impl Fixture {
 
     /// Installs the service, and clears the list of calls.
     #[track_caller]
-    fn installed(self) -> Fixture {
+    fn installed(self) -> ServiceFixture {
         self.run("install", &[]).exit(0);
         self.calls();
         self
@@ -165,7 +165,7 @@ impl Fixture {
 }
 
 /// Creates another path to orphand.
-fn put_program(sandbox: &Sandbox, path: &Path) {
+fn link_program(sandbox: &Sandbox, path: &Path) {
     // It is large; a hard link is enough on one disk.
     fs::hard_link(sandbox.binary(), path)
         .or_else(|_| fs::copy(sandbox.binary(), path).map(drop))
@@ -173,7 +173,7 @@ fn put_program(sandbox: &Sandbox, path: &Path) {
 }
 
 #[track_caller]
-fn contains(all: &str, words: &[&str]) {
+fn assert_contains(all: &str, words: &[&str]) {
     for word in words {
         assert!(all.contains(word), "{word:?} is not in: {all}");
     }
@@ -183,7 +183,7 @@ fn contains(all: &str, words: &[&str]) {
 
 /// Parses a property list with Python's reader, the strictest one that is available without a Mac.
 #[track_caller]
-fn plist(file: &str) -> serde_json::Value {
+fn parse_plist(file: &str) -> serde_json::Value {
     let script = "import json, plistlib, sys; json.dump(plistlib.loads(sys.stdin.buffer.read()), sys.stdout)";
     let sandbox = Sandbox::new();
     sandbox.write("x.plist", file);
@@ -203,10 +203,10 @@ fn plist(file: &str) -> serde_json::Value {
 }
 
 #[test]
-fn the_agent_as_a_property_list() {
-    let fixture = Fixture::launchd();
+fn the_agent_is_a_valid_property_list() {
+    let fixture = ServiceFixture::launchd();
     let printed = fixture.run("print", &[]).exit(0);
-    let agent = plist(&printed.stdout);
+    let agent = parse_plist(&printed.stdout);
     let program = fixture.sandbox.binary().to_str().unwrap();
     let base = fixture.sandbox.base().to_str().unwrap().to_owned();
     assert_eq!(
@@ -237,9 +237,9 @@ fn the_agent_as_a_property_list() {
 }
 
 #[test]
-fn the_daemon_as_a_property_list() {
-    let fixture = Fixture::launchd();
-    let daemon = plist(&fixture.run("print", &["--system"]).exit(0).stdout);
+fn the_daemon_is_a_valid_property_list() {
+    let fixture = ServiceFixture::launchd();
+    let daemon = parse_plist(&fixture.run("print", &["--system"]).exit(0).stdout);
     assert_eq!(
         daemon["EnvironmentVariables"],
         serde_json::json!({
@@ -261,10 +261,10 @@ fn the_daemon_as_a_property_list() {
 /// The service reads the named configuration, by its absolute path.
 #[test]
 fn the_named_configuration_is_read_by_the_service_too() {
-    let fixture = Fixture::launchd();
+    let fixture = ServiceFixture::launchd();
     let base = fixture.sandbox.base().to_str().unwrap().to_owned();
     let arguments =
-        |printed: CommandResult| plist(&printed.exit(0).stdout)["ProgramArguments"].clone();
+        |printed: CommandResult| parse_plist(&printed.exit(0).stdout)["ProgramArguments"].clone();
     let typed = arguments(fixture.run("print", &["--config", "a b.toml"]));
     let program = fixture.sandbox.binary().to_str().unwrap();
     let config = format!("{base}/a b.toml");
@@ -283,7 +283,7 @@ fn the_named_configuration_is_read_by_the_service_too() {
 
 #[test]
 fn print_changes_nothing_with_and_without_a_configuration() {
-    let fixture = Fixture::launchd();
+    let fixture = ServiceFixture::launchd();
     for config in [
         None,
         Some("[[watch]]\npath = \"/srv/app\"\n"),
@@ -312,8 +312,8 @@ fn print_changes_nothing_with_and_without_a_configuration() {
 }
 
 #[test]
-fn print_refuses_what_means_nothing() {
-    let fixture = Fixture::launchd();
+fn print_refuses_conflicting_options() {
+    let fixture = ServiceFixture::launchd();
     for (args, words) in [
         (&["--launchd", "--systemd"][..], "cannot be used with"),
         (&["--systemd", "--run-as", "app"], "--system"),
@@ -348,7 +348,7 @@ fn printed_from(folder: &str, args: &[&str]) -> (PathBuf, String) {
     let folder = sandbox.path(folder);
     fs::create_dir_all(&folder).unwrap();
     let program = folder.join("orphand");
-    put_program(&sandbox, &program);
+    link_program(&sandbox, &program);
     let mut command = sandbox.program(&program);
     command.args(["service", "print"]).args(args);
     let ran = sandbox.finish(command).exit(0);
@@ -361,7 +361,7 @@ fn printed_from(folder: &str, args: &[&str]) -> (PathBuf, String) {
 }
 
 #[test]
-fn strange_paths_in_a_property_list() {
+fn a_property_list_escapes_paths() {
     for folder in [
         "a b",
         "a&b",
@@ -373,7 +373,7 @@ fn strange_paths_in_a_property_list() {
         "--",
     ] {
         let (program, file) = printed_from(folder, &["--launchd"]);
-        let arguments = &plist(&file)["ProgramArguments"];
+        let arguments = &parse_plist(&file)["ProgramArguments"];
         assert_eq!(
             *arguments,
             serde_json::json!([program, "watch"]),
@@ -384,7 +384,7 @@ fn strange_paths_in_a_property_list() {
 
 /// systemd checks whether it finds the program.
 #[test]
-fn strange_paths_in_a_unit() {
+fn a_unit_escapes_paths() {
     for (folder, want) in [
         ("a b", "a b"),
         ("100%n", "100%%n"),
@@ -409,12 +409,12 @@ fn strange_paths_in_a_unit() {
 }
 
 #[test]
-fn paths_that_no_service_file_can_hold() {
+fn control_characters_in_paths_are_refused() {
     let sandbox = Sandbox::new();
     let folder = sandbox.path("a\nb");
     fs::create_dir(&folder).unwrap();
     let program = folder.join("orphand");
-    put_program(&sandbox, &program);
+    link_program(&sandbox, &program);
     for which in ["--launchd", "--systemd"] {
         let mut command = sandbox.program(&program);
         command.args(["service", "print", which]);
@@ -425,7 +425,7 @@ fn paths_that_no_service_file_can_hold() {
 
 /// Runs systemd-analyze on a unit, which starts nothing. Returns `None` if it is not installed.
 #[cfg(target_os = "linux")]
-fn analyze(name: &str, unit: &str, args: &[&str]) -> Option<(i32, String)> {
+fn systemd_analyze(name: &str, unit: &str, args: &[&str]) -> Option<(i32, String)> {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join(name);
     crate::sandbox::write(&path, unit);
@@ -438,15 +438,18 @@ fn analyze(name: &str, unit: &str, args: &[&str]) -> Option<(i32, String)> {
         eprintln!("no systemd-analyze: {args:?} skipped");
         return None;
     };
-    let said = [out.stdout, out.stderr].concat();
-    Some((out.status.code().unwrap(), String::from_utf8(said).unwrap()))
+    let output = [out.stdout, out.stderr].concat();
+    Some((
+        out.status.code().unwrap(),
+        String::from_utf8(output).unwrap(),
+    ))
 }
 
 /// Asserts that systemd accepts every line. For an unknown key it only prints a line.
 #[cfg(target_os = "linux")]
 #[track_caller]
 fn verify(name: &str, unit: &str) {
-    if let Some(answer) = analyze(name, unit, &["verify"]) {
+    if let Some(answer) = systemd_analyze(name, unit, &["verify"]) {
         assert_eq!(answer, (0, String::new()), "{unit}");
     }
 }
@@ -454,18 +457,18 @@ fn verify(name: &str, unit: &str) {
 #[cfg(target_os = "linux")]
 #[test]
 fn systemd_understands_the_units() {
-    let fixture = Fixture::systemd();
+    let fixture = ServiceFixture::systemd();
     for args in [&[][..], &["--system"], &["--system", "--run-as", "daemon"]] {
         let unit = fixture.run("print", args).exit(0).stdout;
         verify("orphand.service", &unit);
-        if let Some((_, said)) = analyze(
+        if let Some((_, output)) = systemd_analyze(
             "x.service",
             &format!("{unit}\n[Service]\nGarce=1\n"),
             &["verify"],
         ) {
             assert!(
-                said.contains("Garce"),
-                "an unknown key is not reported: {said}"
+                output.contains("Garce"),
+                "an unknown key is not reported: {output}"
             );
         }
     }
@@ -486,8 +489,8 @@ const TOLERANCE: u32 = 5;
 
 #[cfg(target_os = "linux")]
 #[test]
-fn how_exposed_the_units_are() {
-    let fixture = Fixture::systemd();
+fn the_exposure_of_the_units_is_bounded() {
+    let fixture = ServiceFixture::systemd();
     for (args, most) in [
         (&[][..], USER_EXPOSURE),
         (&["--system"], ROOT_EXPOSURE),
@@ -496,11 +499,11 @@ fn how_exposed_the_units_are() {
         let unit = fixture.run("print", args).exit(0).stdout;
         let threshold = format!("--threshold={}", most + TOLERANCE);
         let args = ["security", "--offline=true", &threshold];
-        if let Some((code, said)) = analyze("orphand.service", &unit, &args) {
-            assert_eq!(code, 0, "{said}");
+        if let Some((code, output)) = systemd_analyze("orphand.service", &unit, &args) {
+            assert_eq!(code, 0, "{output}");
         }
         let nothing = "[Service]\nExecStart=/bin/true\n";
-        if let Some((code, _)) = analyze("orphand.service", nothing, &args) {
+        if let Some((code, _)) = systemd_analyze("orphand.service", nothing, &args) {
             assert_ne!(code, 0, "the threshold accepts a unit without protection");
         }
     }
@@ -509,7 +512,7 @@ fn how_exposed_the_units_are() {
 /// With any of these options a process scan finds no process, without an error. A user unit must not have an
 /// option that mounts anything, either.
 #[test]
-fn nothing_blinds_it() {
+fn no_unit_option_hides_processes() {
     const BLIND: [&str; 7] = [
         "ProtectProc=",
         "ProcSubset=",
@@ -534,7 +537,7 @@ fn nothing_blinds_it() {
         "Mount",
         "Device",
     ];
-    let fixture = Fixture::systemd();
+    let fixture = ServiceFixture::systemd();
     for (args, never) in [
         (&[][..], [&BLIND[..], &MOUNT].concat()),
         (&["--system"], BLIND.to_vec()),
@@ -566,8 +569,8 @@ const FRESH: [&str; 4] = [
 ];
 
 #[test]
-fn installing_an_agent() {
-    let fixture = Fixture::launchd();
+fn install_writes_and_loads_an_agent() {
+    let fixture = ServiceFixture::launchd();
     fixture.config("[[watch]]\npath = \"/srv/app\"\n");
     // Independent of the umask: launchd refuses a file that other users may write, and other users must be
     // able to read it.
@@ -576,7 +579,7 @@ fn installing_an_agent() {
     command.arg(fixture.sandbox.binary());
     let ran = fixture.sandbox.finish(command).exit(0);
     let file = fixture.file();
-    contains(
+    assert_contains(
         &ran.stdout,
         &[
             "(1 directory)",
@@ -608,9 +611,9 @@ fn installing_an_agent() {
 }
 
 #[test]
-fn installing_twice_changes_nothing() {
-    let fixture = Fixture::launchd().installed();
-    let file = |fixture: &Fixture| {
+fn a_second_install_changes_nothing() {
+    let fixture = ServiceFixture::launchd().installed();
+    let file = |fixture: &ServiceFixture| {
         let meta = fixture.file().metadata().unwrap();
         (meta.ino(), meta.mtime_nsec())
     };
@@ -624,9 +627,9 @@ fn installing_twice_changes_nothing() {
 }
 
 #[test]
-fn installing_over_another_file_waits_until_the_old_job_is_gone() {
-    let fixture = Fixture::launchd().installed();
-    fixture.order("bootout", &["drain"]);
+fn install_waits_until_the_old_job_has_ended() {
+    let fixture = ServiceFixture::launchd().installed();
+    fixture.set_responses("bootout", &["drain"]);
     fixture.config("[[watch]]\npath = \"/srv/app\"\n");
     let config = fixture.sandbox.base().join("config/orphand/config.toml");
     fixture
@@ -650,25 +653,25 @@ fn installing_over_another_file_waits_until_the_old_job_is_gone() {
 
 /// A job that is up to date but has ended is started.
 #[test]
-fn installing_starts_what_has_ended() {
-    let fixture = Fixture::launchd().installed();
-    fixture.put("end", "0");
-    fixture.order("bootstrap", &["0"]);
+fn install_starts_a_job_that_has_ended() {
+    let fixture = ServiceFixture::launchd().installed();
+    fixture.put_state("end", "0");
+    fixture.set_responses("bootstrap", &["0"]);
     let ran = fixture.run("install", &[]).exit(1).stdout_has("unchanged");
     ran.stderr_has("it was started and does not run");
-    contains(
+    assert_contains(
         &fixture.calls().join("\n"),
         &["bootout {gui}/-", "bootstrap {gui} {file}"],
     );
 }
 
 #[test]
-fn what_bootstrap_may_answer() {
+fn install_handles_bootstrap_errors() {
     let check = |answers: &[&str], exit: i32, calls: &[&str], words: &[&str]| {
-        let fixture = Fixture::launchd();
-        fixture.order("bootstrap", answers);
+        let fixture = ServiceFixture::launchd();
+        fixture.set_responses("bootstrap", answers);
         let ran = fixture.run("install", &[]).exit(exit);
-        contains(&(ran.stdout + &ran.stderr), words);
+        assert_contains(&(ran.stdout + &ran.stderr), words);
         assert_eq!(fixture.calls()[3..], *calls, "{answers:?}");
     };
     let (bootstrap, print) = ("bootstrap {gui} {file}", "print {gui}/-");
@@ -723,23 +726,23 @@ fn what_bootstrap_may_answer() {
 }
 
 #[test]
-fn an_agent_that_somebody_else_has_loaded_meanwhile() {
-    let fixture = Fixture::launchd();
+fn install_restarts_an_agent_loaded_by_another_process() {
+    let fixture = ServiceFixture::launchd();
     // Not loaded at the first check, loaded at the second.
-    fixture.put("loaded", &format!("gui/{}", fixture.uid()));
-    fixture.order("print", &["113", "113"]);
+    fixture.put_state("loaded", &format!("gui/{}", fixture.uid()));
+    fixture.set_responses("print", &["113", "113"]);
     fixture.run("install", &[]).exit(0);
     let want = [&FRESH[..], &["kickstart -k {gui}/-", "print {gui}/-"]].concat();
     assert_eq!(fixture.calls(), want);
 }
 
 #[test]
-fn what_bootout_may_answer() {
+fn stop_handles_bootout_errors() {
     let check = |answers: &[&str], exit: i32, calls: &[&str], words: &str| {
-        let fixture = Fixture::launchd().installed();
-        fixture.order("bootout", answers);
+        let fixture = ServiceFixture::launchd().installed();
+        fixture.set_responses("bootout", answers);
         let ran = fixture.run("stop", &[]).exit(exit);
-        contains(&(ran.stdout + &ran.stderr), &[words]);
+        assert_contains(&(ran.stdout + &ran.stderr), &[words]);
         assert_eq!(fixture.calls()[1..], *calls, "{answers:?}");
     };
     let (bootout, print) = ("bootout {gui}/-", "print {gui}/-");
@@ -765,20 +768,20 @@ fn what_bootout_may_answer() {
 }
 
 #[test]
-fn a_job_that_does_not_end() {
-    let fixture = Fixture::launchd()
+fn stop_reports_a_job_that_does_not_end() {
+    let fixture = ServiceFixture::launchd()
         .installed()
         .env("ORPHAND_SERVICE_LIMIT", "1s");
     // It reports that the job is ending, but the job stays.
-    fixture.order("bootout", &["36"]);
+    fixture.set_responses("bootout", &["36"]);
     let ran = fixture.run("stop", &[]).exit(1);
     ran.stderr_has("launchctl kill SIGKILL gui/");
 }
 
 #[test]
-fn a_launchctl_that_never_answers() {
-    let fixture = Fixture::launchd().env("ORPHAND_SERVICE_LIMIT", "200ms");
-    fixture.order("print", &["hang"]);
+fn install_reports_a_launchctl_that_hangs() {
+    let fixture = ServiceFixture::launchd().env("ORPHAND_SERVICE_LIMIT", "200ms");
+    fixture.set_responses("print", &["hang"]);
     let ran = fixture.run("install", &[]).exit(1);
     ran.stderr_has("has not answered")
         .stderr_has("launchctl print gui/");
@@ -786,15 +789,15 @@ fn a_launchctl_that_never_answers() {
 }
 
 #[test]
-fn a_system_without_launchd() {
-    let fixture = Fixture::launchd().env("ORPHAND_LAUNCHCTL", "/nowhere/launchctl");
+fn install_reports_a_missing_launchctl() {
+    let fixture = ServiceFixture::launchd().env("ORPHAND_LAUNCHCTL", "/nowhere/launchctl");
     let ran = fixture.run("install", &[]).exit(1);
     ran.stderr_has("/nowhere/launchctl").stderr_has("--systemd");
     assert!(!fixture.file().exists());
 }
 
 #[test]
-fn a_job_that_fails_at_once() {
+fn install_reports_a_job_that_fails_at_once() {
     for (code, words) in [
         ("78", "config check"),
         ("127", "orphand service install"),
@@ -802,8 +805,8 @@ fn a_job_that_fails_at_once() {
         ("75", "another orphand"),
         ("1", "orphand service logs"),
     ] {
-        let fixture = Fixture::launchd();
-        fixture.put("end", code);
+        let fixture = ServiceFixture::launchd();
+        fixture.put_state("end", code);
         let ran = fixture.run("install", &[]).exit(1);
         ran.stderr_has("it was started and does not run")
             .stderr_has(words);
@@ -811,8 +814,8 @@ fn a_job_that_fails_at_once() {
 }
 
 #[test]
-fn starting_stopping_and_starting_again() {
-    let fixture = Fixture::launchd().installed();
+fn start_stop_and_restart_call_launchctl() {
+    let fixture = ServiceFixture::launchd().installed();
     let print = "print {gui}/-";
     let check = |verb: &str, words: &str, calls: &[&str]| {
         fixture.run(verb, &[]).exit(0).stdout_has(words);
@@ -827,14 +830,14 @@ fn starting_stopping_and_starting_again() {
     check("stop", "Stopped", &[print, "bootout {gui}/-", print]);
     check("stop", "It does not run", &[print, "print {user}/-"]);
     check("start", "Started", &[&FRESH[..], &[print]].concat());
-    fixture.put("end", "0");
+    fixture.put_state("end", "0");
     // Loaded, but the job has ended by itself.
     check("start", "Started", &[print, "kickstart {gui}/-", print]);
 }
 
 #[test]
-fn nothing_is_installed() {
-    let fixture = Fixture::launchd();
+fn commands_report_that_nothing_is_installed() {
+    let fixture = ServiceFixture::launchd();
     for verb in ["start", "stop", "restart", "logs"] {
         let ran = fixture.run(verb, &[]).exit(4).prints_nothing();
         let ran = ran
@@ -843,7 +846,7 @@ fn nothing_is_installed() {
         ran.stderr_has("orphand watch DIR");
     }
     let ran = fixture.run("status", &[]).exit(4);
-    contains(
+    assert_contains(
         &ran.stdout,
         &[
             "not installed",
@@ -859,8 +862,8 @@ fn nothing_is_installed() {
 }
 
 #[test]
-fn uninstalling_says_what_stays() {
-    let fixture = Fixture::launchd();
+fn uninstall_lists_the_remaining_files() {
+    let fixture = ServiceFixture::launchd();
     fixture.config("[[watch]]\npath = \"/srv/app\"\n");
     let fixture = fixture.installed();
     let base = fixture.sandbox.base().to_str().unwrap().to_owned();
@@ -912,9 +915,9 @@ fn uninstalling_says_what_stays() {
 
 /// The file was removed, but launchd still runs the job.
 #[test]
-fn a_job_without_a_file_is_ended_all_the_same() {
+fn a_job_without_a_file_is_stopped() {
     for verb in ["stop", "uninstall"] {
-        let fixture = Fixture::launchd().installed();
+        let fixture = ServiceFixture::launchd().installed();
         fs::remove_file(fixture.file()).unwrap();
         fixture.run(verb, &[]).exit(0);
         assert_eq!(
@@ -925,8 +928,8 @@ fn a_job_without_a_file_is_ended_all_the_same() {
 }
 
 #[test]
-fn a_wrong_configuration_stops_before_anything_is_done() {
-    let fixture = Fixture::launchd();
+fn install_refuses_an_invalid_configuration() {
+    let fixture = ServiceFixture::launchd();
     fixture.config("[[watch]]\npath = \"/srv/app\"\ngarce = \"10s\"\n");
     let ran = fixture.run("install", &[]).exit(78).prints_nothing();
     ran.stderr_has("config.toml:3:1: ").stderr_has("grace");
@@ -939,10 +942,10 @@ fn a_wrong_configuration_stops_before_anything_is_done() {
 }
 
 #[test]
-fn without_a_configuration_it_says_that_it_watches_nothing() {
-    let fixture = Fixture::launchd();
+fn install_without_a_configuration_says_so() {
+    let fixture = ServiceFixture::launchd();
     let ran = fixture.run("install", &[]).exit(0);
-    contains(&ran.stdout, &["watches nothing yet", "orphand config init"]);
+    assert_contains(&ran.stdout, &["watches nothing yet", "orphand config init"]);
     fixture.config("[defaults]\nrecursive = true\n");
     fixture
         .run("install", &[])
@@ -951,8 +954,8 @@ fn without_a_configuration_it_says_that_it_watches_nothing() {
 }
 
 #[test]
-fn homebrew_runs_it_already() {
-    let fixture = Fixture::launchd();
+fn install_refuses_beside_a_homebrew_service() {
+    let fixture = ServiceFixture::launchd();
     fixture.sandbox.write(
         "../home/Library/LaunchAgents/homebrew.mxcl.orphand.plist",
         "<plist/>",
@@ -972,7 +975,7 @@ fn homebrew_runs_it_already() {
         .run("start", &[])
         .exit(4)
         .stderr_has("brew services info orphand");
-    let fixture = Fixture::systemd();
+    let fixture = ServiceFixture::systemd();
     fixture
         .sandbox
         .write("../config/systemd/user/homebrew.orphand.service", "");
@@ -984,8 +987,8 @@ fn homebrew_runs_it_already() {
 
 /// A user who keeps service files in a repository wants to change them there.
 #[test]
-fn a_link_is_not_replaced() {
-    let fixture = Fixture::launchd();
+fn install_does_not_replace_a_symlink() {
+    let fixture = ServiceFixture::launchd();
     fixture.put_file("");
     let elsewhere = fixture.sandbox.base().join("dotfiles.plist");
     fs::rename(fixture.file(), &elsewhere).unwrap();
@@ -1000,12 +1003,12 @@ fn a_link_is_not_replaced() {
 }
 
 #[test]
-fn a_home_of_somebody_else() {
+fn install_refuses_a_home_of_another_user() {
     if !is_root() {
         eprintln!("not root: skipped, every file here belongs to this user");
         return;
     }
-    let fixture = Fixture::new(Sandbox::new(), "--launchd");
+    let fixture = ServiceFixture::new(Sandbox::new(), "--launchd");
     std::os::unix::fs::chown(fixture.sandbox.base().join("home"), Some(65_534), None).unwrap();
     let ran = fixture.run("install", &[]).exit(1);
     ran.stderr_has("without sudo")
@@ -1014,23 +1017,23 @@ fn a_home_of_somebody_else() {
 }
 
 #[test]
-fn root_is_told_whose_agent_this_is() {
+fn root_is_warned_about_its_own_agent() {
     if !is_root() {
         eprintln!("not root: skipped");
         return;
     }
-    let fixture = Fixture::new(Sandbox::new(), "--launchd");
+    let fixture = ServiceFixture::new(Sandbox::new(), "--launchd");
     let ran = fixture.run("install", &[]).exit(0);
     ran.stderr_has("root's own")
         .stderr_has("orphand service install --system");
 }
 
 #[test]
-fn a_build_folder_is_no_place_to_stay() {
-    let fixture = Fixture::launchd();
+fn install_warns_of_a_program_in_a_build_folder() {
+    let fixture = ServiceFixture::launchd();
     let program = fixture.sandbox.base().join("target/release/orphand");
     fixture.sandbox.write("../target/release/nothing", "");
-    put_program(&fixture.sandbox, &program);
+    link_program(&fixture.sandbox, &program);
     let mut command = fixture.sandbox.program(&program);
     command.args(["service", "install", "--launchd"]);
     let ran = fixture.sandbox.finish(command).exit(0);
@@ -1040,8 +1043,8 @@ fn a_build_folder_is_no_place_to_stay() {
 /// The kernel shows the path of a program that an upgrade has replaced as `… (deleted)`.
 #[cfg(target_os = "linux")]
 #[test]
-fn homebrew_upgrades_the_program_that_runs() {
-    let fixture = Fixture::launchd();
+fn print_uses_the_stable_homebrew_path() {
+    let fixture = ServiceFixture::launchd();
     let old = fixture
         .sandbox
         .base()
@@ -1051,9 +1054,10 @@ fn homebrew_upgrades_the_program_that_runs() {
         let beside = path.with_file_name("nothing");
         let beside = beside.strip_prefix(fixture.sandbox.base()).unwrap();
         fixture.sandbox.write(Path::new("..").join(beside), "");
-        put_program(&fixture.sandbox, path);
+        link_program(&fixture.sandbox, path);
     }
-    let program = |ran: CommandResult| plist(&ran.exit(0).stdout)["ProgramArguments"][0].clone();
+    let program =
+        |ran: CommandResult| parse_plist(&ran.exit(0).stdout)["ProgramArguments"][0].clone();
     let print = |program: &Path| {
         let mut command = fixture.sandbox.program(program);
         command.args(["service", "print", "--launchd"]);
@@ -1076,11 +1080,11 @@ fn homebrew_upgrades_the_program_that_runs() {
 // ---- Status.
 
 #[test]
-fn status_in_each_state() {
-    let fixture = Fixture::launchd();
+fn status_reports_each_state() {
+    let fixture = ServiceFixture::launchd();
     let check = |exit: i32, words: &[&str], fields: serde_json::Value| {
         let ran = fixture.run("status", &[]).exit(exit);
-        contains(&ran.stdout, words);
+        assert_contains(&ran.stdout, words);
         let document = fixture.run("status", &["--json"]).exit(exit).stdout_json();
         for (key, value) in fields.as_object().unwrap() {
             assert_eq!(document[key], *value, "{key} in {document}");
@@ -1108,7 +1112,7 @@ fn status_in_each_state() {
         fixture.calls(),
         ["print {gui}/-", "print-disabled {gui}"].repeat(2)
     );
-    fixture.put("end", "78");
+    fixture.put_state("end", "78");
     check(
         3,
         &["does not run", "(78)", "config check"],
@@ -1116,7 +1120,7 @@ fn status_in_each_state() {
     );
     fs::remove_file(fixture.at.join("end")).unwrap();
     fixture.run("stop", &[]).exit(0);
-    fixture.put("disabled", "");
+    fixture.put_state("disabled", "");
     check(
         3,
         &[
@@ -1129,16 +1133,16 @@ fn status_in_each_state() {
 
 #[test]
 fn status_prints_one_object_whatever_fails() {
-    let fixture = Fixture::launchd()
+    let fixture = ServiceFixture::launchd()
         .installed()
         .env("ORPHAND_SERVICE_LIMIT", "200ms");
-    fixture.order("print", &["hang"]);
+    fixture.set_responses("print", &["hang"]);
     let ran = fixture
         .run("status", &["--json"])
         .exit(1)
         .stderr_has("has not answered");
     let document = ran.stdout_json();
-    contains(document["error"].as_str().unwrap(), &["has not answered"]);
+    assert_contains(document["error"].as_str().unwrap(), &["has not answered"]);
     assert_eq!(document["installed"], true);
     assert!(
         document["running"].is_null() && document["loaded"].is_null(),
@@ -1159,9 +1163,9 @@ fn status_prints_one_object_whatever_fails() {
 
 /// `status` reports the problem of the file, and the command that fixes it.
 #[test]
-fn status_of_a_file_that_is_not_as_it_should_be() {
+fn status_reports_problems_of_the_file() {
     let check = |change: &dyn Fn(&str) -> String, what: &str, fix: &str| {
-        for fixture in [Fixture::launchd(), Fixture::systemd()] {
+        for fixture in [ServiceFixture::launchd(), ServiceFixture::systemd()] {
             let fixture = fixture.installed();
             let file = fs::read_to_string(fixture.file()).unwrap();
             let changed =
@@ -1179,8 +1183,8 @@ fn status_of_a_file_that_is_not_as_it_should_be() {
             let document = fixture.run("status", &["--json"]).exit(0).stdout_json();
             let problems = document["problems"].as_array().unwrap();
             assert_eq!(problems.len(), 1, "{document}");
-            contains(problems[0]["what"].as_str().unwrap(), &[what]);
-            contains(problems[0]["cure"].as_str().unwrap(), &[fix]);
+            assert_contains(problems[0]["what"].as_str().unwrap(), &[what]);
+            assert_contains(problems[0]["cure"].as_str().unwrap(), &[fix]);
             // That command fixes the problem.
             let ran = fixture.run("install", &[]).exit(0).stdout_has("written");
             let other = changed.contains("/gone/orphand");
@@ -1216,8 +1220,8 @@ fn status_of_a_file_that_is_not_as_it_should_be() {
 }
 
 #[test]
-fn a_named_configuration_is_kept_in_mind() {
-    let fixture = Fixture::launchd();
+fn install_remembers_the_named_configuration() {
+    let fixture = ServiceFixture::launchd();
     fixture.config("[[watch]]\npath = \"/srv/app\"\n");
     let config = fixture.sandbox.base().join("config/orphand/config.toml");
     let config = config.to_str().unwrap();
@@ -1245,10 +1249,10 @@ fn a_named_configuration_is_kept_in_mind() {
 // ---- systemd.
 
 #[test]
-fn installing_a_unit() {
-    let fixture = Fixture::systemd();
+fn install_writes_and_starts_a_unit() {
+    let fixture = ServiceFixture::systemd();
     let ran = fixture.run("install", &[]).exit(0);
-    contains(
+    assert_contains(
         &ran.stdout,
         &[
             "Unit       ",
@@ -1278,12 +1282,12 @@ fn installing_a_unit() {
     // A unit that was disabled by hand is enabled again.
     fs::remove_file(fixture.at.join("enabled")).unwrap();
     fixture.run("install", &[]).exit(0).stdout_has("unchanged");
-    contains(&fixture.calls().join("\n"), &["enable orphand.service"]);
+    assert_contains(&fixture.calls().join("\n"), &["enable orphand.service"]);
 }
 
 #[test]
-fn a_unit_from_start_to_end() {
-    let fixture = Fixture::systemd().installed();
+fn start_stop_and_restart_call_systemctl() {
+    let fixture = ServiceFixture::systemd().installed();
     let check = |verb: &str, words: &str, calls: &[&str]| {
         fixture.run(verb, &[]).exit(0).stdout_has(words);
         assert_eq!(fixture.calls(), calls, "{verb}");
@@ -1326,8 +1330,8 @@ fn a_unit_from_start_to_end() {
 }
 
 #[test]
-fn a_systemctl_that_complains() {
-    for (verb, says, words) in [
+fn install_explains_systemctl_errors() {
+    for (verb, stderr, words) in [
         (
             "show",
             "Failed to connect to bus: No medium found",
@@ -1354,10 +1358,10 @@ fn a_systemctl_that_complains() {
             "orphand service logs",
         ),
     ] {
-        let fixture = Fixture::systemd();
-        fixture.put("says", says);
-        fixture.order(verb, &["1"]);
-        let ran = fixture.run("install", &[]).exit(1).stderr_has(says);
+        let fixture = ServiceFixture::systemd();
+        fixture.put_state("says", stderr);
+        fixture.set_responses(verb, &["1"]);
+        let ran = fixture.run("install", &[]).exit(1).stderr_has(stderr);
         ran.stderr_has(words).stderr_has(&format!(
             "systemctl --user {verb} orphand.service has failed (1)"
         ));
@@ -1371,10 +1375,10 @@ fn a_systemctl_that_complains() {
 
 /// The first scan may take longer than the wait of `install`: that is no failure.
 #[test]
-fn a_unit_that_takes_long_to_be_ready() {
-    let fixture = Fixture::systemd().env("ORPHAND_SERVICE_LIMIT", "300ms");
-    fixture.put("active", "");
-    fixture.order("restart", &["hang"]);
+fn a_slow_start_is_no_failure() {
+    let fixture = ServiceFixture::systemd().env("ORPHAND_SERVICE_LIMIT", "300ms");
+    fixture.put_state("active", "");
+    fixture.set_responses("restart", &["hang"]);
     fixture
         .run("install", &[])
         .exit(0)
@@ -1383,10 +1387,10 @@ fn a_unit_that_takes_long_to_be_ready() {
 }
 
 #[test]
-fn a_unit_that_fails() {
-    let fixture = Fixture::systemd().installed();
+fn restart_reports_a_unit_that_fails() {
+    let fixture = ServiceFixture::systemd().installed();
     fs::remove_file(fixture.at.join("active")).unwrap();
-    fixture.put("end", "78");
+    fixture.put_state("end", "78");
     fixture
         .run("restart", &[])
         .exit(1)
@@ -1396,8 +1400,8 @@ fn a_unit_that_fails() {
 }
 
 #[test]
-fn a_system_without_systemd() {
-    let fixture = Fixture::systemd().env("ORPHAND_SYSTEMCTL", "/nowhere/systemctl");
+fn commands_report_a_missing_systemctl() {
+    let fixture = ServiceFixture::systemd().env("ORPHAND_SYSTEMCTL", "/nowhere/systemctl");
     fixture
         .run("install", &[])
         .exit(1)
@@ -1415,10 +1419,10 @@ fn a_system_without_systemd() {
 }
 
 #[test]
-fn a_program_that_systemd_would_not_start() {
-    let fixture = Fixture::systemd();
+fn install_refuses_a_path_that_systemd_cannot_start() {
+    let fixture = ServiceFixture::systemd();
     let program = fixture.sandbox.base().join("q\"q");
-    put_program(&fixture.sandbox, &program);
+    link_program(&fixture.sandbox, &program);
     let mut command = fixture.sandbox.program(&program);
     command.args(["service", "install", "--systemd"]);
     fixture
@@ -1430,9 +1434,9 @@ fn a_program_that_systemd_would_not_start() {
 }
 
 #[test]
-fn logs_are_shown_by_who_keeps_them() {
-    let fixture = Fixture::systemd();
-    for (args, said) in [
+fn logs_come_from_the_service_manager() {
+    let fixture = ServiceFixture::systemd();
+    for (args, output) in [
         (&[][..], "journalctl --user-unit orphand.service -n 50\n"),
         (&["-f"], "journalctl --user-unit orphand.service -n 50 -f\n"),
         (
@@ -1440,9 +1444,9 @@ fn logs_are_shown_by_who_keeps_them() {
             "journalctl --unit orphand.service -n 7\n",
         ),
     ] {
-        assert_eq!(fixture.run("logs", args).exit(0).stdout, said);
+        assert_eq!(fixture.run("logs", args).exit(0).stdout, output);
     }
-    let fixture = Fixture::launchd().installed();
+    let fixture = ServiceFixture::launchd().installed();
     fixture
         .run("logs", &[])
         .exit(1)
@@ -1454,14 +1458,14 @@ fn logs_are_shown_by_who_keeps_them() {
     };
     fixture.sandbox.write(Path::new("..").join(log), "");
     let log = fixture.sandbox.base().join(log);
-    for (args, said) in [
+    for (args, output) in [
         (&[][..], format!("tail -n 50 {}\n", log.display())),
         (
             &["-f", "-n", "7"],
             format!("tail -n 7 -F {}\n", log.display()),
         ),
     ] {
-        assert_eq!(fixture.run("logs", args).exit(0).stdout, said);
+        assert_eq!(fixture.run("logs", args).exit(0).stdout, output);
     }
     fixture
         .sandbox
@@ -1472,9 +1476,9 @@ fn logs_are_shown_by_who_keeps_them() {
 // ---- The whole machine.
 
 #[test]
-fn the_whole_machine_is_roots() {
+fn a_system_service_needs_root() {
     for which in ["--launchd", "--systemd"] {
-        let fixture = Fixture::new(Sandbox::ordinary(), which);
+        let fixture = ServiceFixture::new(Sandbox::ordinary(), which);
         for verb in ["install", "uninstall"] {
             let ran = fixture.run(verb, &["--system"]).exit(1);
             ran.stderr_has("sudo orphand service")
@@ -1485,7 +1489,7 @@ fn the_whole_machine_is_roots() {
 }
 
 #[test]
-fn a_service_of_the_whole_machine() {
+fn root_installs_a_system_service() {
     if !is_root() {
         eprintln!("not root: skipped");
         return;
@@ -1515,15 +1519,15 @@ fn a_service_of_the_whole_machine() {
             ],
         ),
     ] {
-        let fixture = Fixture::new(Sandbox::new(), which);
+        let fixture = ServiceFixture::new(Sandbox::new(), which);
         let machine = fixture.sandbox.base().join("machine");
         let fixture = fixture.env("ORPHAND_SERVICE_ROOT", &machine);
         let file = machine.join(file);
-        fixture.put("unit", file.to_str().unwrap());
+        fixture.put_state("unit", file.to_str().unwrap());
         // The service reads its own file, not the one of root's shell.
         fixture.config("wrong");
         let ran = fixture.run("install", &["--system"]).exit(0);
-        contains(&ran.stdout, &["ORPHAND_CONFIG=", "orphand config init"]);
+        assert_contains(&ran.stdout, &["ORPHAND_CONFIG=", "orphand config init"]);
         let seen: Vec<String> = fixture.calls();
         let seen = seen
             .iter()
@@ -1554,7 +1558,7 @@ fn a_service_of_the_whole_machine() {
 
 // ---- End to end.
 
-fn until(what: &str, holds: impl Fn() -> bool) {
+fn wait_until(what: &str, holds: impl Fn() -> bool) {
     let end = Instant::now() + DEADLINE;
     while !holds() {
         assert!(Instant::now() < end, "timed out waiting for {what}");
@@ -1565,18 +1569,18 @@ fn until(what: &str, holds: impl Fn() -> bool) {
 /// With only the environment of the agent, the installed program removes an orphan, does so again after a
 /// restart, and ends when it is uninstalled.
 #[test]
-fn an_agent_that_really_runs() {
-    let fixture = Fixture::launchd().env("ORPHAND_SERVICE_WAIT", "100ms");
-    fixture.put("real", "");
+fn an_installed_agent_removes_orphans() {
+    let fixture = ServiceFixture::launchd().env("ORPHAND_SERVICE_WAIT", "100ms");
+    fixture.put_state("real", "");
     let root = fixture.sandbox.root();
     fixture.config(&format!(
         "[[watch]]\npath = \"{}\"\ngrace = \"100ms\"\n",
         String::from_utf8_lossy(path_bytes(&root))
     ));
-    let orphan = |fixture: &Fixture, name: &str| {
+    let orphan = |fixture: &ServiceFixture, name: &str| {
         fixture.sandbox.write("a", "whole, to the last byte of it");
         fixture.sandbox.write(name, "");
-        until(name, || !fixture.sandbox.has(name));
+        wait_until(name, || !fixture.sandbox.has(name));
     };
     fixture
         .run("install", &[])
@@ -1609,6 +1613,6 @@ fn an_agent_that_really_runs() {
         .exit(0)
         .stdout_has("Removed")
         .stdout_has("Journal");
-    until("the end of the watcher", || locks() == 0);
+    wait_until("the end of the watcher", || locks() == 0);
     assert!(!fixture.at.join("pid").exists());
 }

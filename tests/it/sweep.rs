@@ -11,10 +11,10 @@ use std::time::{Duration, Instant};
 use crate::sandbox::{CommandResult, DEADLINE, Sandbox, StartChild, WatchProcess, kept, signal};
 
 const SHORT: [&str; 2] = ["--grace", "100ms"];
-const OLD: Duration = Duration::from_millis(150);
+const OLD_ENOUGH: Duration = Duration::from_millis(150);
 
 #[test]
-fn what_is_older_goes_and_what_is_younger_stays() {
+fn older_temps_are_removed_and_younger_ones_kept() {
     let grace = Duration::from_secs(2);
     let sandbox = Sandbox::new()
         .file("a", "whole, to the last byte of it")
@@ -38,7 +38,10 @@ fn what_is_older_goes_and_what_is_younger_stays() {
     assert_eq!(events.names("reaped"), ["a.tmp"]);
     assert_eq!(events.about("young.tmp"), ["kept young"]);
     let young = events.one("kept");
-    assert!(young["retry_ms"].is_null(), "a sweep does not look again: {young}");
+    assert!(
+        young["retry_ms"].is_null(),
+        "a sweep does not look again: {young}"
+    );
     assert_eq!(events.sums(), [1, 0, 1, 0]);
     assert_eq!(sandbox.listing(), ["a", "young.tmp"]);
 }
@@ -67,7 +70,7 @@ fn eight_thousand_orphans_beside_a_healthy_file() {
                 "{\"heal",
             );
         }
-        sandbox.age(OLD);
+        sandbox.age(OLD_ENOUGH);
         let start = Instant::now();
         let ran = sandbox.sweep(SHORT).exit(0);
         let took = start.elapsed();
@@ -84,7 +87,7 @@ fn eight_thousand_orphans_beside_a_healthy_file() {
     });
 }
 
-fn a_bit_of_everything() -> Sandbox {
+fn temps_of_every_kind() -> Sandbox {
     let sandbox = Sandbox::new()
         .file("whole", "whole, to the last byte of it")
         .file("whole.tmp", "x")
@@ -111,7 +114,7 @@ fn a_dry_run_and_a_run_give_the_same_list() {
     ] {
         // `--action` replaces the dry run, so the kinds of the events differ.
         let same_words = !options.contains(&"--action");
-        let sandbox = a_bit_of_everything().aged(OLD);
+        let sandbox = temps_of_every_kind().aged(OLD_ENOUGH);
         let _held = fs::File::open(sandbox.path("held.tmp")).unwrap();
         let list = |ran: crate::sandbox::CommandResult| {
             let events = ran.exit(0).events();
@@ -161,13 +164,13 @@ fn a_dry_run_and_a_run_give_the_same_list() {
 }
 
 #[test]
-fn what_is_kept_and_why() {
-    let sandbox = a_bit_of_everything().aged(OLD);
+fn kept_temps_have_their_reasons() {
+    let sandbox = temps_of_every_kind().aged(OLD_ENOUGH);
     let _held = fs::File::open(sandbox.path("held.tmp")).unwrap();
     let ran = sandbox.sweep(SHORT).exit(0);
     let events = ran.events();
     let alive = format!("whole.{}.1.tmp", std::process::id());
-    for (temp, said) in [
+    for (temp, result) in [
         ("whole.tmp", "reaped"),
         ("empty.4194304.tmp", "reaped"),
         ("sole.tmp", "quarantined"),
@@ -175,7 +178,7 @@ fn what_is_kept_and_why() {
         ("held.tmp", "kept in-use"),
         (&alive, "kept writer-alive"),
     ] {
-        assert_eq!(events.about(temp), [said], "{temp}");
+        assert_eq!(events.about(temp), [result], "{temp}");
     }
     assert_eq!(events.sums(), [2, 1, 3, 0]);
     assert_eq!(
@@ -183,16 +186,19 @@ fn what_is_kept_and_why() {
         1,
         "quarantined bytes do not count as freed"
     );
-    assert!(sandbox.has("sub/deep/whole.tmp"), "a temp below the root was removed");
+    assert!(
+        sandbox.has("sub/deep/whole.tmp"),
+        "a temp below the root was removed"
+    );
     assert!(ran.stderr.is_empty(), "{}", ran.stderr);
 }
 
 /// A temp with two links, the other of which is the target itself: linked, then killed before the unlink.
 #[test]
-fn a_second_name_of_its_own_target() {
+fn a_hard_link_of_its_target_is_removed() {
     let sandbox = Sandbox::new().file("a", "whole, to the last byte of it");
     fs::hard_link(sandbox.path("a"), sandbox.path("a.tmp")).unwrap();
-    let sandbox = sandbox.aged(OLD);
+    let sandbox = sandbox.aged(OLD_ENOUGH);
     let events = sandbox.sweep(SHORT).exit(0).events();
     assert_eq!(events.about("a.tmp"), ["reaped"]);
     assert_eq!(events.one("reaped")["bytes"], 29, "st_size");
@@ -203,7 +209,7 @@ fn a_second_name_of_its_own_target() {
 
 /// A crash between claim and unlink leaves a file under the name of a claim.
 #[test]
-fn claims_that_a_crash_left_are_put_in_order() {
+fn a_sweep_recovers_claims_after_a_crash() {
     const FREE: &str = ".orphand-0123456789abcdef-free.tmp";
     const TAKEN: &str = ".orphand-0123456789abcdef-taken.tmp";
     const HELD: &str = ".orphand-fedcba9876543210-held.tmp";
@@ -216,7 +222,7 @@ fn claims_that_a_crash_left_are_put_in_order() {
             .file("taken.tmp", "another's")
             .file(HELD, "held")
             .file(".orphand-nonsense.tmp", "whatever")
-            .aged(OLD);
+            .aged(OLD_ENOUGH);
         let held = fs::File::open(sandbox.path(HELD)).unwrap();
         let before = sandbox.snapshot();
         sandbox.sweep(SHORT.iter().chain(&["-n"])).exit(0);
@@ -224,7 +230,11 @@ fn claims_that_a_crash_left_are_put_in_order() {
 
         // First a grace that none of them has reached, later one that they have.
         sandbox.sweep(["--grace", "1d"]).exit(0);
-        assert_eq!(sandbox.content("free.tmp"), "free", "the claim did not get its name back");
+        assert_eq!(
+            sandbox.content("free.tmp"),
+            "free",
+            "the claim did not get its name back"
+        );
         assert_eq!(
             sandbox.content("taken.tmp"),
             "another's",
@@ -265,7 +275,7 @@ fn claims_that_a_crash_left_are_put_in_order() {
 
 /// The watcher recovers claims too.
 #[test]
-fn claims_that_a_crash_left_are_put_in_order_by_a_watcher() {
+fn a_watcher_recovers_claims_after_a_crash() {
     let sandbox = Sandbox::new()
         .file("a", "whole, to the last byte of it")
         .file(".orphand-0123456789abcdef-a.tmp", "x")
@@ -282,7 +292,7 @@ fn a_directory_that_may_not_be_read_is_exit_3() {
         .file("a.4194304.tmp", "")
         .file("shut/b.4194304.tmp", "")
         .file("open/c.4194304.tmp", "")
-        .aged(OLD);
+        .aged(OLD_ENOUGH);
     let shut = sandbox.path("shut");
     fs::set_permissions(&shut, fs::Permissions::from_mode(0o0)).unwrap();
     let dry = sandbox
@@ -313,7 +323,7 @@ fn a_directory_that_may_not_be_changed_is_exit_3() {
     let sandbox = Sandbox::ordinary()
         .file("ro/a.4194304.tmp", "")
         .file("b.4194304.tmp", "")
-        .aged(OLD);
+        .aged(OLD_ENOUGH);
     let shut = sandbox.path("ro");
     fs::set_permissions(&shut, fs::Permissions::from_mode(0o500)).unwrap();
     let events = sandbox.sweep(SHORT.iter().chain(&["-r"])).exit(3).events();
@@ -326,13 +336,13 @@ fn a_directory_that_may_not_be_changed_is_exit_3() {
 
 /// Not even its owner may read the file, so nothing can prove that it is unused.
 #[test]
-fn a_file_that_may_not_be_read_cannot_be_told() {
+fn an_unreadable_file_is_kept() {
     let sandbox = Sandbox::ordinary()
         .file("a", "whole, to the last byte of it")
         .file("a.tmp", "x")
-        .aged(OLD);
+        .aged(OLD_ENOUGH);
     fs::set_permissions(sandbox.path("a.tmp"), fs::Permissions::from_mode(0o0)).unwrap();
-    sandbox.age(OLD);
+    sandbox.age(OLD_ENOUGH);
     let events = sandbox.sweep(SHORT).exit(3).events();
     assert_eq!(events.about("a.tmp"), ["kept cannot-tell"]);
     assert!(sandbox.has("a.tmp"));
@@ -343,8 +353,8 @@ fn several_roots_end_in_one_summary() {
     let sandbox = Sandbox::new()
         .file("a.4194304.tmp", "")
         .file("../other/b.4194304.tmp", "")
-        .aged(OLD);
-    sandbox.age(OLD);
+        .aged(OLD_ENOUGH);
+    sandbox.age(OLD_ENOUGH);
     let events = sandbox
         .run([
             "sweep", "--yes", "--json", "--grace", "100ms", "root", "other", "root/.",
@@ -357,11 +367,11 @@ fn several_roots_end_in_one_summary() {
 
 /// `.orphand` exists only while it holds a file.
 #[test]
-fn the_quarantine_is_gone_when_it_is_empty() {
+fn an_empty_quarantine_is_removed() {
     let sandbox = Sandbox::new()
         .dir(".orphand")
         .file("a.4194304.tmp", "")
-        .aged(OLD);
+        .aged(OLD_ENOUGH);
     fs::set_permissions(sandbox.path(".orphand"), fs::Permissions::from_mode(0o700)).unwrap();
     sandbox.sweep(SHORT).exit(0);
     assert_eq!(sandbox.listing(), [""; 0]);
@@ -369,7 +379,7 @@ fn the_quarantine_is_gone_when_it_is_empty() {
 
 /// A quarantine that other users may read, or that is not a directory, is not used.
 #[test]
-fn no_quarantine() {
+fn an_unsuitable_quarantine_is_not_used() {
     for make in [
         |path: &std::path::Path| {
             fs::create_dir(path).unwrap();
@@ -381,7 +391,7 @@ fn no_quarantine() {
         let sandbox = Sandbox::new()
             .file("sole.tmp", "precious")
             .file("b.4194304.tmp", "")
-            .aged(OLD);
+            .aged(OLD_ENOUGH);
         make(&sandbox.path(".orphand"));
         for dry_run in [&["-n"][..], &[]] {
             let events = sandbox.sweep(SHORT.iter().chain(dry_run)).exit(0).events();
@@ -393,21 +403,30 @@ fn no_quarantine() {
             assert_eq!(events.about("b.4194304.tmp"), ["reaped"]);
         }
         assert_eq!(sandbox.content("sole.tmp"), "precious");
-        assert!(sandbox.has(".orphand"), "an unsuitable quarantine was removed");
+        assert!(
+            sandbox.has(".orphand"),
+            "an unsuitable quarantine was removed"
+        );
     }
 }
 
 /// All files that orphand writes for itself may fail: the failure is reported, and stops nothing.
 #[test]
-fn a_state_folder_that_cannot_be_written_stops_nothing() {
-    let sandbox = Sandbox::ordinary().file("a.4194304.tmp", "").aged(OLD);
+fn an_unwritable_state_folder_stops_nothing() {
+    let sandbox = Sandbox::ordinary()
+        .file("a.4194304.tmp", "")
+        .aged(OLD_ENOUGH);
     for folder in ["state", "runtime", "home"] {
         let folder = sandbox.base().join(folder);
         fs::set_permissions(&folder, fs::Permissions::from_mode(0o500)).unwrap();
     }
     let ran = sandbox.sweep(SHORT).exit(0);
     assert_eq!(ran.events().sums(), [1, 0, 0, 0]);
-    assert!(ran.stderr.contains("journal"), "the failure is not reported: {}", ran.stderr);
+    assert!(
+        ran.stderr.contains("journal"),
+        "the failure is not reported: {}",
+        ran.stderr
+    );
     for folder in ["state", "runtime", "home"] {
         let folder = sandbox.base().join(folder);
         fs::set_permissions(&folder, fs::Permissions::from_mode(0o700)).unwrap();
@@ -422,7 +441,7 @@ fn a_locked_temp_is_kept_as_locked() {
     let sandbox = Sandbox::new()
         .file("a", "whole, to the last byte of it")
         .file("a.tmp", "x")
-        .aged(OLD);
+        .aged(OLD_ENOUGH);
     let file = fs::File::open(sandbox.path("a.tmp")).unwrap();
     rustix::fs::flock(&file, rustix::fs::FlockOperation::LockShared).unwrap();
     let events = sandbox.sweep(SHORT).exit(0).events();
@@ -434,19 +453,19 @@ fn a_locked_temp_is_kept_as_locked() {
 /// A root that may not be opened is reported with exit code 3, and the next one is swept. A missing root is
 /// exit code 1.
 #[test]
-fn a_root_that_may_not_be_opened() {
+fn a_root_that_may_not_be_opened_is_exit_3() {
     let sandbox = Sandbox::ordinary()
         .file("shut/a.4194304.tmp", "")
         .file("way/in/b.4194304.tmp", "")
         .file("open/c.4194304.tmp", "")
-        .aged(OLD);
+        .aged(OLD_ENOUGH);
     let mode = |path: &str, mode: u32| {
         fs::set_permissions(sandbox.path(path), fs::Permissions::from_mode(mode)).unwrap();
     };
-    for (shut, door) in [("root/shut", "shut"), ("root/way/in", "way")] {
+    for (shut, closed) in [("root/shut", "shut"), ("root/way/in", "way")] {
         sandbox.write("open/c.4194304.tmp", "");
-        sandbox.age(OLD);
-        mode(door, 0o000);
+        sandbox.age(OLD_ENOUGH);
+        mode(closed, 0o000);
         let sweep = ["sweep", "--yes", "--json", "--grace", "100ms"];
         let ran = sandbox.run(sweep.into_iter().chain([shut, "root/open"]));
         let events = ran.exit(3).events();
@@ -458,7 +477,7 @@ fn a_root_that_may_not_be_opened() {
         let scan = ["scan", "--json", shut, "root/open"];
         let ran = sandbox.run(scan).exit(3).stderr_has("cannot read");
         assert_eq!(ran.stdout_json()["total"]["temps"], 0, "{shut}");
-        mode(door, 0o700);
+        mode(closed, 0o700);
     }
     let missing = ["sweep", "--yes", "--json", "root/nowhere"];
     sandbox.run(missing).exit(1).prints_nothing();
@@ -469,12 +488,12 @@ fn a_root_that_may_not_be_opened() {
 /// Two names of one file, both of them temps, and one the target of the other: the look at the first does not
 /// make the second one look held.
 #[test]
-fn two_temps_that_are_one_file() {
+fn two_temps_of_one_inode_do_not_hold_each_other() {
     let sandbox = Sandbox::new()
         .file("a", "whole, to the last byte of it")
         .file("a.tmp", "one");
     fs::hard_link(sandbox.path("a.tmp"), sandbox.path("a.tmp.tmp")).unwrap();
-    sandbox.age(OLD);
+    sandbox.age(OLD_ENOUGH);
     let events = sandbox.sweep(SHORT).exit(0).events();
     // Kept because of its name: it may be the target of the other one.
     assert_eq!(events.about("a.tmp"), ["kept reserved"]);
@@ -488,11 +507,11 @@ fn many_orphans(count: usize) -> Sandbox {
     for n in 0..count {
         sandbox.write(format!("a.{n:08x}-2fa1-11d2-883f-0016d3cca427.tmp"), "x");
     }
-    sandbox.aged(OLD)
+    sandbox.aged(OLD_ENOUGH)
 }
 
 /// Returns the names of the claims in the root, and the number of temps in it.
-fn left_in(sandbox: &Sandbox) -> (Vec<String>, usize) {
+fn claims_and_temps(sandbox: &Sandbox) -> (Vec<String>, usize) {
     let names = sandbox.listing();
     let claims = names.iter().filter(|name| name.starts_with(".orphand-"));
     let temps = names.iter().filter(|name| name.starts_with("a."));
@@ -501,7 +520,7 @@ fn left_in(sandbox: &Sandbox) -> (Vec<String>, usize) {
 
 /// Waits until the process has installed its handler for this signal.
 #[cfg(target_os = "linux")]
-fn wait_until_it_hears(pid: u32, number: i32) {
+fn wait_until_it_handles(pid: u32, number: i32) {
     crate::fixture::wait_until("it has a handler", || {
         let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
         let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
@@ -520,7 +539,7 @@ const ENDING: [(i32, i32); 3] = [
 /// signal.
 #[cfg(target_os = "linux")]
 #[test]
-fn a_signal_ends_a_sweep_in_order() {
+fn a_signal_ends_a_sweep_cleanly() {
     const ORPHANS: usize = 2_000;
     for (number, code) in ENDING {
         // After 0: while it starts, scans or waits; otherwise after so many removals.
@@ -529,13 +548,13 @@ fn a_signal_ends_a_sweep_in_order() {
             let args = ["sweep", "--yes", "--json", "--grace", "100ms", "root"];
             let mut sweeping = WatchProcess::start(sandbox.command(args));
             match after {
-                0 => wait_until_it_hears(sweeping.pid(), number),
+                0 => wait_until_it_handles(sweeping.pid(), number),
                 after => _ = sweeping.wait_for_nth(after, |event| event["event"] == "reaped"),
             }
             sweeping.signal(number);
             let ended = sweeping.end().exit(code);
             let [reaped, moved, kept, failed] = ended.events.sums();
-            let (claims, left) = left_in(&sandbox);
+            let (claims, left) = claims_and_temps(&sandbox);
             assert_eq!(claims, [""; 0], "signal {number} after {after}");
             assert_eq!(
                 [moved, kept, failed],
@@ -568,7 +587,7 @@ fn a_second_signal_ends_a_sweep_at_once() {
             .stderr(Stdio::null())
             .start_child()
             .unwrap();
-        crate::fixture::wait_until("it removes", || left_in(&sandbox).1 < ORPHANS);
+        crate::fixture::wait_until("it removes", || claims_and_temps(&sandbox).1 < ORPHANS);
         let end = Instant::now() + DEADLINE;
         let status = loop {
             if let Some(status) = child.try_wait().unwrap() {
@@ -579,7 +598,7 @@ fn a_second_signal_ends_a_sweep_at_once() {
             thread::sleep(Duration::from_millis(1));
         };
         assert_eq!(status.code(), Some(code), "{status}");
-        let (claims, left) = left_in(&sandbox);
+        let (claims, left) = claims_and_temps(&sandbox);
         assert_eq!(claims, [""; 0], "signal {number}");
         assert!(left > 0, "it did not block on its output");
     }
@@ -590,27 +609,27 @@ fn a_second_signal_ends_a_sweep_at_once() {
 #[test]
 fn a_signal_ends_the_question_of_a_sweep() {
     for (number, code) in ENDING {
-        let sandbox = Sandbox::new().file("a.tmp", "").aged(OLD);
+        let sandbox = Sandbox::new().file("a.tmp", "").aged(OLD_ENOUGH);
         let (_ours, theirs) = crate::sandbox::terminal();
         let mut command = sandbox.command(["sweep", "--grace", "100ms", "root"]);
         command.stdin(theirs);
         let mut child = command.start_child().unwrap();
         let mut stderr = child.stderr.take().unwrap();
-        let mut said = Vec::new();
-        while !String::from_utf8_lossy(&said).contains("[y/N]") {
+        let mut stderr_text = Vec::new();
+        while !String::from_utf8_lossy(&stderr_text).contains("[y/N]") {
             let mut some = [0; 256];
             let length = stderr.read(&mut some).unwrap();
-            assert!(length > 0, "it does not ask: {said:?}");
-            said.extend_from_slice(&some[..length]);
+            assert!(length > 0, "it does not ask: {stderr_text:?}");
+            stderr_text.extend_from_slice(&some[..length]);
         }
         signal(child.id(), number);
         let ended = child.wait_with_output().unwrap();
         assert_eq!(ended.status.code(), Some(code), "{:?}", ended.status);
         let out = String::from_utf8(ended.stdout).unwrap();
         assert_eq!(out, "0 removed (0 B freed) · 0 kept\n");
-        let mut said = String::new();
-        stderr.read_to_string(&mut said).unwrap();
-        assert!(said.contains("stopped by SIG"), "{said}");
+        let mut stderr_text = String::new();
+        stderr.read_to_string(&mut stderr_text).unwrap();
+        assert!(stderr_text.contains("stopped by SIG"), "{stderr_text}");
         assert!(sandbox.has("a.tmp"));
     }
 }
@@ -618,7 +637,7 @@ fn a_signal_ends_the_question_of_a_sweep() {
 /// Under nohup a SIGHUP has no effect.
 #[cfg(target_os = "linux")]
 #[test]
-fn a_sweep_under_nohup_goes_on() {
+fn a_sweep_under_nohup_continues() {
     const ORPHANS: usize = 1_000;
     let sandbox = many_orphans(ORPHANS);
     let mut command = sandbox.program("sh");
@@ -634,7 +653,7 @@ fn a_sweep_under_nohup_goes_on() {
 }
 
 /// Runs orphand with a stdout that is a closed pipe.
-fn unread(sandbox: &Sandbox, args: &[&str]) -> CommandResult {
+fn run_with_closed_stdout(sandbox: &Sandbox, args: &[&str]) -> CommandResult {
     let (reader, writer) = std::io::pipe().unwrap();
     drop(reader);
     let mut command = sandbox.command(args);
@@ -644,11 +663,11 @@ fn unread(sandbox: &Sandbox, args: &[&str]) -> CommandResult {
 
 /// A closed pipe ends only the output, without a message.
 #[test]
-fn a_sweep_whose_output_is_not_read_goes_on_to_its_end() {
+fn a_sweep_continues_after_its_pipe_is_closed() {
     for options in [&["--json"][..], &[], &["-v"], &["-q"]] {
         let sandbox = many_orphans(600);
         let args = ["sweep", "--yes", "--grace", "100ms", "root"];
-        let ran = unread(&sandbox, &[&args, options].concat()).exit(0);
+        let ran = run_with_closed_stdout(&sandbox, &[&args, options].concat()).exit(0);
         assert_eq!(sandbox.listing(), ["a"], "{options:?}");
         assert_eq!(ran.stderr, "", "{options:?}");
     }
@@ -669,7 +688,7 @@ fn a_sweep_whose_output_is_not_read_goes_on_to_its_end() {
 /// Any other write error makes only the output fail.
 #[cfg(target_os = "linux")]
 #[test]
-fn a_sweep_whose_output_finds_no_room_goes_on_to_its_end() {
+fn a_sweep_continues_when_its_output_cannot_be_written() {
     let sandbox = many_orphans(600);
     let mut command = sandbox.command(["sweep", "--yes", "--json", "--grace", "100ms", "root"]);
     command.stdout(fs::File::options().write(true).open("/dev/full").unwrap());
@@ -700,28 +719,28 @@ fn claims_that_a_killed_orphand_left_are_counted() {
         let deep = if claims == 2 { "-r " } else { "" };
         ran.stdout_has(&format!("orphand sweep {deep}{}", root.display()));
     }
-    let said = |sandbox: &Sandbox| {
+    let claims_check = |sandbox: &Sandbox| {
         let ran = sandbox.run(["doctor", "--json", "root"]);
-        let said = ran.stdout_json()["checks"].as_array().unwrap().clone();
-        let claims = said
+        let claims_check = ran.stdout_json()["checks"].as_array().unwrap().clone();
+        let claims = claims_check
             .into_iter()
             .find(|check| check.to_string().contains("\"claims\""));
         claims.unwrap()
     };
-    let warned = said(&sandbox);
+    let warned = claims_check(&sandbox);
     assert_eq!(warned["state"], "warning", "{warned}");
     assert!(warned.to_string().contains("orphand sweep "), "{warned}");
     sandbox.sweep(["-r", "--grace", "1d"]).exit(0);
     let document = sandbox.scan(["-r"]).exit(0).stdout_json();
     assert_eq!(document["claims"]["count"], 0);
     assert_eq!(document["total"]["temps"], 3);
-    assert_eq!(said(&sandbox)["state"], "ok");
+    assert_eq!(claims_check(&sandbox)["state"], "ok");
 }
 
 /// A kill in the middle of a batch leaves claims, which the next sweep recovers.
 #[cfg(target_os = "linux")]
 #[test]
-fn a_sweep_that_is_killed_leaves_claims_that_the_next_one_puts_in_order() {
+fn a_sweep_recovers_the_claims_of_a_killed_one() {
     const ORPHANS: usize = 4_000;
     let sandbox = many_orphans(ORPHANS);
     let args = ["sweep", "--yes", "--json", "--grace", "100ms", "root"];
@@ -730,7 +749,7 @@ fn a_sweep_that_is_killed_leaves_claims_that_the_next_one_puts_in_order() {
     let mut claims = Vec::new();
     crate::fixture::wait_until("it is in the middle of a batch", || {
         sweeping.signal(libc::SIGSTOP);
-        claims = left_in(&sandbox).0;
+        claims = claims_and_temps(&sandbox).0;
         if claims.is_empty() {
             sweeping.signal(libc::SIGCONT);
         }
@@ -741,7 +760,7 @@ fn a_sweep_that_is_killed_leaves_claims_that_the_next_one_puts_in_order() {
     let scan = sandbox.scan([""; 0]).exit(0).stdout_json();
     assert_eq!(scan["claims"]["count"], claims.len());
     sandbox.sweep(["--grace", "1d"]).exit(0);
-    assert_eq!(left_in(&sandbox).0, [""; 0]);
+    assert_eq!(claims_and_temps(&sandbox).0, [""; 0]);
     let scan = sandbox.scan([""; 0]).exit(0).stdout_json();
     assert_eq!(scan["claims"]["count"], 0);
 }

@@ -20,7 +20,7 @@ fn temp() -> String {
 
 /// Sweeps, and returns the result for the temp: `reaped`, `quarantined`, or `kept` with its reason.
 #[track_caller]
-fn swept(sandbox: &Sandbox, name: &str) -> String {
+fn sweep_result(sandbox: &Sandbox, name: &str) -> String {
     sandbox.age(AGE);
     let about = sandbox.sweep(["--grace", GRACE]).events().about(name);
     match &about[..] {
@@ -31,7 +31,7 @@ fn swept(sandbox: &Sandbox, name: &str) -> String {
 
 /// Returns the evidence that `explain` prints for the gate against only copies.
 #[track_caller]
-fn explained(sandbox: &Sandbox, name: &str) -> String {
+fn explain_evidence(sandbox: &Sandbox, name: &str) -> String {
     let ran = sandbox.run(["explain", "--json", &format!("root/{name}")]);
     let document = ran.exit(0).stdout_json();
     let gates = document["temps"][0]["gates"].as_array().unwrap().clone();
@@ -49,7 +49,7 @@ type Make = fn(&Path);
 #[track_caller]
 fn check(rows: &[(&str, Make, &str, &str)]) {
     Sandbox::for_each_user(|sandbox| {
-        for (what, make, want, says) in rows {
+        for (what, make, want, words) in rows {
             let (name, target) = (temp(), sandbox.path("t"));
             make(&target);
             if target.symlink_metadata().is_ok() {
@@ -58,9 +58,9 @@ fn check(rows: &[(&str, Make, &str, &str)]) {
             // Written after the target, so that a target with less data may be the older version.
             sandbox.age(AGE);
             sandbox.write(&name, vec![b'x'; 20_000]);
-            let said = explained(&sandbox, &name);
-            assert!(said.contains(says), "{what}: {said}");
-            assert_eq!(swept(&sandbox, &name), *want, "{what}");
+            let evidence = explain_evidence(&sandbox, &name);
+            assert!(evidence.contains(words), "{what}: {evidence}");
+            assert_eq!(sweep_result(&sandbox, &name), *want, "{what}");
             assert!(!sandbox.has(&name), "{what}");
             for left in [target, sandbox.path(".orphand")] {
                 let _ = fs::remove_file(&left);
@@ -70,7 +70,7 @@ fn check(rows: &[(&str, Make, &str, &str)]) {
     });
 }
 
-fn sized(path: &Path, size: u64) -> File {
+fn file_of_length(path: &Path, size: u64) -> File {
     let file = File::create(path).unwrap();
     file.set_len(size).unwrap();
     file
@@ -82,13 +82,13 @@ fn a_target_without_data_does_not_count() {
         ("empty", |t| write(t, ""), "quarantined", "has no content"),
         (
             "a hole",
-            |t| drop(sized(t, 20_000)),
+            |t| drop(file_of_length(t, 20_000)),
             "quarantined",
             "has no content",
         ),
         (
             "a short hole",
-            |t| drop(sized(t, 2)),
+            |t| drop(file_of_length(t, 2)),
             "quarantined",
             "has no content",
         ),
@@ -142,13 +142,13 @@ fn space_that_is_only_reserved_is_no_data() {
 fn a_target_that_is_nearly_all_hole_does_not_count() {
     Sandbox::for_each_user(|sandbox| {
         let name = temp();
-        let target = sized(&sandbox.path("t"), MIB);
+        let target = file_of_length(&sandbox.path("t"), MIB);
         target.write_all_at(b"x", MIB / 2).unwrap();
         drop(target);
         sandbox.chown_to_user(&sandbox.path("t"));
         sandbox.age(AGE);
         sandbox.write(&name, vec![b'x'; 1 << 20]);
-        assert_eq!(swept(&sandbox, &name), "quarantined");
+        assert_eq!(sweep_result(&sandbox, &name), "quarantined");
     });
 }
 
@@ -170,7 +170,7 @@ fn a_target_that_came_later_and_is_shorter_does_not_count() {
             sandbox.write(temp(), &whole);
             sandbox.age(AGE);
             sandbox.write("t", later);
-            assert_eq!(swept(&sandbox, &temp()), want, "{what}");
+            assert_eq!(sweep_result(&sandbox, &temp()), want, "{what}");
         });
     }
 }
@@ -191,7 +191,7 @@ fn an_empty_temp_with_a_fixed_name_is_moved() {
             if let Some(content) = target {
                 sandbox.write("maintenance", content);
             }
-            assert_eq!(swept(&sandbox, name), want, "{name} {target:?}");
+            assert_eq!(sweep_result(&sandbox, name), want, "{name} {target:?}");
         });
     }
 }
@@ -336,20 +336,20 @@ fn a_symlink_of_another_user_does_not_count() {
         std::os::unix::fs::lchown(&link, Some(STRANGER), Some(STRANGER)).unwrap();
         sandbox.age(AGE);
         sandbox.write(&name, vec![b'x'; 20_000]);
-        let said = explained(&sandbox, &name);
-        assert!(said.contains("a symlink of another user"), "{said}");
-        assert_eq!(swept(&sandbox, &name), "quarantined");
+        let evidence = explain_evidence(&sandbox, &name);
+        assert!(evidence.contains("a symlink of another user"), "{evidence}");
+        assert_eq!(sweep_result(&sandbox, &name), "quarantined");
     });
 }
 
 /// A sparse file uses less space than its length, and its removal frees no more.
 #[test]
-fn what_a_sparse_temp_frees_is_what_it_took() {
+fn a_sparse_temp_frees_only_its_blocks() {
     Sandbox::for_each_user(|sandbox| {
         let (name, long) = (temp(), 50_000 * MIB);
         sandbox.write("t", vec![b'y'; 1 << 20]);
         sandbox.age(AGE);
-        let file = sized(&sandbox.path(&name), long);
+        let file = file_of_length(&sandbox.path(&name), long);
         file.write_all_at(b"x", 0).unwrap();
         drop(file);
         sandbox.chown_to_user(&sandbox.path(&name));
@@ -363,13 +363,13 @@ fn what_a_sparse_temp_frees_is_what_it_took() {
         let ran = sandbox
             .run(["sweep", "--yes", "--grace", GRACE, "root"])
             .exit(0);
-        let said = &ran.stdout;
+        let output = &ran.stdout;
         assert!(
-            said.contains("1 removed") && !said.contains("GB freed"),
-            "{said}"
+            output.contains("1 removed") && !output.contains("GB freed"),
+            "{output}"
         );
 
-        let file = sized(&sandbox.path(&name), long);
+        let file = file_of_length(&sandbox.path(&name), long);
         file.write_all_at(b"x", 0).unwrap();
         drop(file);
         sandbox.chown_to_user(&sandbox.path(&name));
@@ -385,7 +385,7 @@ fn what_a_sparse_temp_frees_is_what_it_took() {
 /// A number in a name is the pid of the writer only if that process can have written the file.
 #[cfg(target_os = "linux")]
 #[test]
-fn a_pid_is_believed_only_of_a_process_that_can_have_written_it() {
+fn a_pid_counts_only_for_a_possible_writer() {
     use std::os::unix::process::CommandExt;
     use std::process::Command;
     const STRANGER: u32 = 64_322;
@@ -424,7 +424,11 @@ fn a_pid_is_believed_only_of_a_process_that_can_have_written_it() {
         let path = sandbox.path(&name);
         std::os::unix::fs::lchown(&path, Some(owner), Some(owner)).unwrap();
         std::os::unix::fs::lchown(sandbox.path("t"), Some(owner), Some(owner)).unwrap();
-        assert_eq!(swept(&sandbox, &name), want, "pid {pid}, owner {owner}");
+        assert_eq!(
+            sweep_result(&sandbox, &name),
+            want,
+            "pid {pid}, owner {owner}"
+        );
         let _ = fs::remove_file(path);
     }
     for mut process in [root, stranger, nobody] {
@@ -436,7 +440,7 @@ fn a_pid_is_believed_only_of_a_process_that_can_have_written_it() {
 /// Digits before a uuid are the end of the target's name if they look like a date, or if the name of another
 /// file ends like that.
 #[test]
-fn digits_before_a_uuid_may_be_the_targets() {
+fn digits_before_a_uuid_may_belong_to_the_target() {
     const OTHER: &str = "0f8fad5b-d9cb-469f-a165-70867728950e";
     for (number, beside, want) in [
         ("4194304", "unrelated", "reaped"),
@@ -451,6 +455,10 @@ fn digits_before_a_uuid_may_be_the_targets() {
             .file(beside, "x")
             .file(format!("metrics.{number}.{UUID}.tmp"), "new metrics");
         let name = format!("metrics.{number}.{UUID}.tmp");
-        assert_eq!(swept(&sandbox, &name), want, "{number} beside {beside}");
+        assert_eq!(
+            sweep_result(&sandbox, &name),
+            want,
+            "{number} beside {beside}"
+        );
     }
 }

@@ -15,29 +15,29 @@ use crate::sandbox::{DEADLINE, Sandbox, signal};
 
 /// A command and its output.
 #[derive(Debug)]
-struct Step {
+struct TranscriptStep {
     /// Its line in the file.
     line: usize,
     command: String,
-    says: String,
+    expected: String,
 }
 
 /// Returns the commands of the ```console blocks of a file.
-fn steps(text: &str) -> Vec<Step> {
-    let mut steps: Vec<Step> = Vec::new();
+fn steps(text: &str) -> Vec<TranscriptStep> {
+    let mut steps: Vec<TranscriptStep> = Vec::new();
     let mut inside = false;
     for (index, line) in text.lines().enumerate() {
         match line.strip_prefix("$ ") {
             _ if line.starts_with("```") => inside = line == "```console",
-            Some(command) if inside => steps.push(Step {
+            Some(command) if inside => steps.push(TranscriptStep {
                 line: index + 1,
                 command: command.to_owned(),
-                says: String::new(),
+                expected: String::new(),
             }),
             None if inside => {
                 let step = steps.last_mut().expect("a command comes first");
-                step.says.push_str(line);
-                step.says.push('\n');
+                step.expected.push_str(line);
+                step.expected.push('\n');
             }
             _ => {}
         }
@@ -58,7 +58,7 @@ const FORMS: &[(&str, &str)] = &[
     (r" +", " "),
 ];
 
-fn form(text: &str, home: &str) -> String {
+fn normalize(text: &str, home: &str) -> String {
     let mut text = text.replace(home, "~");
     for (pattern, form) in FORMS {
         text = Regex::new(pattern)
@@ -111,9 +111,9 @@ esac
 "#;
 
 /// Kills the watcher that the systemctl has started, unless the transcript ends it.
-struct InstalledUnit(std::path::PathBuf);
+struct KillStarted(std::path::PathBuf);
 
-impl Drop for InstalledUnit {
+impl Drop for KillStarted {
     fn drop(&mut self) {
         if let Ok(pid) = fs::read_to_string(&self.0) {
             signal(pid.trim().parse().unwrap(), libc::SIGKILL);
@@ -142,7 +142,7 @@ fn run_all(text: &str) {
         .env("XDG_STATE_HOME", "")
         .env("ORPHAND_SYSTEMCTL", base.join("systemctl"))
         .env("USER", "ann");
-    let started = InstalledUnit(base.join("systemd/pid"));
+    let started = KillStarted(base.join("systemd/pid"));
     let home = base.join("home");
     let shown = home.to_str().unwrap();
     for step in steps(text) {
@@ -153,20 +153,23 @@ fn run_all(text: &str) {
                 .args(["-c", &format!("{{ {}\n}} 2>&1", step.command)])
                 .current_dir(&home);
             let ran = sandbox.finish(command);
-            let (is, wanted) = (form(&ran.stdout, shown), form(&step.says, shown));
+            let (is, wanted) = (
+                normalize(&ran.stdout, shown),
+                normalize(&step.expected, shown),
+            );
             if is == wanted {
                 break;
             }
             // Commands that only query may be repeated: the watcher needs time.
-            let asks = ["orphand status", "orphand history", "orphand scan"];
-            let again = asks.iter().any(|start| step.command.starts_with(start));
+            let queries = ["orphand status", "orphand history", "orphand scan"];
+            let again = queries.iter().any(|start| step.command.starts_with(start));
             assert!(
                 again && Instant::now() < end,
                 "line {}: {}\n--- it prints\n{}\n--- instead of\n{}",
                 step.line,
                 step.command,
                 ran.stdout,
-                step.says
+                step.expected
             );
             std::thread::sleep(Duration::from_millis(50));
         }
@@ -182,12 +185,12 @@ fn the_transcripts_in_the_operations_manual_are_true() {
 }
 
 #[test]
-fn a_transcript_that_is_not_true_is_noticed() {
-    let said = |text: &str| {
+fn a_false_transcript_is_noticed() {
+    let fails = |text: &str| {
         let text = text.to_owned();
         std::panic::catch_unwind(move || run_all(&text)).is_err()
     };
-    assert!(said("```console\n$ echo 1\n2\n```\n"));
-    assert!(said("```console\n$ echo 1\n```\n"));
-    assert!(!said("```console\n$ echo pid 12\npid 345\n```\n"));
+    assert!(fails("```console\n$ echo 1\n2\n```\n"));
+    assert!(fails("```console\n$ echo 1\n```\n"));
+    assert!(!fails("```console\n$ echo pid 12\npid 345\n```\n"));
 }

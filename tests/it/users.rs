@@ -6,11 +6,11 @@ use std::time::Duration;
 use crate::sandbox::{NOBODY, Sandbox, is_root};
 
 const SHORT: [&str; 2] = ["--grace", "100ms"];
-const OLD: Duration = Duration::from_millis(150);
+const OLD_ENOUGH: Duration = Duration::from_millis(150);
 
 /// An orphand of an ordinary user keeps the temps of other users, even in a directory of its own user.
 #[test]
-fn what_belongs_to_somebody_else_is_kept() {
+fn files_of_other_users_are_kept() {
     if !is_root() {
         return eprintln!("skipped: changing the owner of a file needs root");
     }
@@ -19,7 +19,7 @@ fn what_belongs_to_somebody_else_is_kept() {
         .file("own.4194304.tmp", "")
         .file("a.tmp", "x");
     std::os::unix::fs::lchown(sandbox.path("a.tmp"), Some(0), Some(0)).unwrap();
-    sandbox.age(OLD);
+    sandbox.age(OLD_ENOUGH);
     let scan = sandbox.scan(SHORT).exit(0).stdout_json();
     let foreign = scan["temps"]
         .as_array()
@@ -40,7 +40,7 @@ fn what_belongs_to_somebody_else_is_kept() {
 }
 
 #[test]
-fn root_takes_what_belongs_to_anybody() {
+fn root_removes_files_of_any_user() {
     if !is_root() {
         return eprintln!("skipped: not root");
     }
@@ -51,7 +51,7 @@ fn root_takes_what_belongs_to_anybody() {
     for temp in ["a.tmp", "sole.tmp"] {
         std::os::unix::fs::lchown(sandbox.path(temp), Some(NOBODY), Some(NOBODY)).unwrap();
     }
-    sandbox.age(OLD);
+    sandbox.age(OLD_ENOUGH);
     let events = sandbox.sweep(SHORT).exit(0).events();
     assert_eq!(events.sums(), [1, 1, 0, 0]);
     // It is stored and restored unchanged.
@@ -70,16 +70,16 @@ fn root_takes_what_belongs_to_anybody() {
 
 /// A quarantine of another user is not used.
 #[test]
-fn somebody_elses_quarantine_is_not_used() {
+fn a_quarantine_of_another_user_is_not_used() {
     if !is_root() {
         return eprintln!("skipped: changing the owner of a folder needs root");
     }
     use std::os::unix::fs::PermissionsExt;
     let sandbox = Sandbox::new().dir(".orphand").file("sole.tmp", "precious");
-    let room = sandbox.path(".orphand");
-    fs::set_permissions(&room, fs::Permissions::from_mode(0o700)).unwrap();
-    std::os::unix::fs::lchown(&room, Some(NOBODY), Some(NOBODY)).unwrap();
-    sandbox.age(OLD);
+    let quarantine = sandbox.path(".orphand");
+    fs::set_permissions(&quarantine, fs::Permissions::from_mode(0o700)).unwrap();
+    std::os::unix::fs::lchown(&quarantine, Some(NOBODY), Some(NOBODY)).unwrap();
+    sandbox.age(OLD_ENOUGH);
     let events = sandbox.sweep(SHORT).exit(0).events();
     assert_eq!(events.about("sole.tmp"), ["kept no-quarantine"]);
     assert!(sandbox.has(".orphand") && sandbox.has("sole.tmp"));
@@ -101,14 +101,14 @@ fn on_a_full_disk_deletions_still_happen() {
         ),
     ] {
         match Sandbox::on_disk(mount) {
-            Ok(sandbox) => full_disk(&sandbox, system),
+            Ok(sandbox) => assert_sweep_on_full_disk(&sandbox, system),
             Err(why) => eprintln!("skipped on {system}: {why}"),
         }
     }
 }
 
 #[cfg(target_os = "linux")]
-fn full_disk(sandbox: &Sandbox, system: &str) {
+fn assert_sweep_on_full_disk(sandbox: &Sandbox, system: &str) {
     const ORPHANS: u64 = 300;
     let on_it = |name: &str| sandbox.disk_path(name);
     let give = |name: &str| sandbox.chown_to_user(&on_it(name));
@@ -127,7 +127,7 @@ fn full_disk(sandbox: &Sandbox, system: &str) {
         "{system} is full"
     );
 
-    std::thread::sleep(OLD);
+    std::thread::sleep(OLD_ENOUGH);
     let ran = sandbox
         .run(["sweep", "--yes", "--json", "--grace", "100ms", "disk/root"])
         .exit(0);

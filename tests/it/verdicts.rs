@@ -16,7 +16,7 @@ use orphand::reap::{Outcome, Reaper, Step};
 use crate::fixture::*;
 
 #[track_caller]
-fn stays(fixture: &Fixture, want: Reason) {
+fn assert_kept(fixture: &Fixture, want: Reason) {
     match fixture.judge(TEMP) {
         Event::Kept { reason, .. } => assert_eq!(reason, want),
         event => panic!("{event:?}"),
@@ -26,7 +26,7 @@ fn stays(fixture: &Fixture, want: Reason) {
 
 /// A restored file is kept until a process writes to it.
 #[test]
-fn restored() {
+fn a_restored_temp_is_kept_until_written() {
     use std::os::fd::AsFd;
     in_own_process(ALL_USERS, || {
         let fixture = Fixture::new();
@@ -36,7 +36,7 @@ fn restored() {
             .put(file.as_fd(), &seen.fingerprint)
             .unwrap();
         drop(file);
-        stays(&fixture, Reason::Restored);
+        assert_kept(&fixture, Reason::Restored);
         let mut file = File::options().append(true).open(&fixture.temp).unwrap();
         file.write_all(b", and more").unwrap();
         drop(file);
@@ -47,7 +47,7 @@ fn restored() {
 
 /// A candidate with a given verdict is judged again before it is removed.
 #[test]
-fn too_young() {
+fn a_young_candidate_is_kept() {
     in_own_process(ALL_USERS, || {
         let fixture = Fixture::new();
         let mut candidate = fixture.candidate(Verdict::Reap);
@@ -63,7 +63,7 @@ fn too_young() {
 
 /// The rule that named the temp at the look does not name it any more.
 #[test]
-fn not_named_any_more() {
+fn a_candidate_that_the_rule_no_longer_names_is_kept() {
     in_own_process(ALL_USERS, || {
         let fixture = Fixture::new();
         let candidate = fixture.candidate(Verdict::Reap);
@@ -79,7 +79,7 @@ fn not_named_any_more() {
 
 /// No process holds the temp, so it was closed; this rule keeps closed temps.
 #[test]
-fn settled_by_a_close() {
+fn a_closed_temp_is_kept_where_a_close_settles() {
     in_own_process(ALL_USERS, || {
         if !orphand::watch::CLOSE_EVENTS {
             return;
@@ -89,13 +89,13 @@ fn settled_by_a_close() {
             open: Open::Reap,
             ..Fixture::policy()
         });
-        stays(&fixture, Reason::Closed);
+        assert_kept(&fixture, Reason::Closed);
     });
 }
 
 /// With `open = "reap"`, a temp that is open after its grace is removed, whichever process holds it.
 #[test]
-fn open_and_to_be_taken() {
+fn an_open_temp_is_taken_if_the_rule_says_so() {
     in_own_process(ALL_USERS, || {
         let fixture = Fixture::new().with_policy(Policy {
             open: Open::Reap,
@@ -131,7 +131,7 @@ fn open_and_to_be_taken() {
 
 /// Even then another file that has taken the name is not removed.
 #[test]
-fn open_and_to_be_taken_but_replaced() {
+fn a_replacement_of_an_open_temp_is_kept() {
     in_own_process(ALL_USERS, || {
         for open in [Open::Reap, Open::Quarantine] {
             for step in Step::ALL {
@@ -145,13 +145,13 @@ fn open_and_to_be_taken_but_replaced() {
                     _ => Verdict::Quarantine(Some(Reason::InUse)),
                 };
                 let temp = fixture.temp.clone();
-                let stunt = AtStep::new(step, move || {
+                let at_step = AtStep::new(step, move || {
                     let other = temp.with_extension("new");
                     fs::write(&other, b"another file").unwrap();
                     fs::rename(&other, &temp).unwrap();
                 });
                 let candidate = fixture.candidate(verdict);
-                let reaper = Reaper::new().with_hook(Some(stunt.hook));
+                let reaper = Reaper::new().with_hook(Some(at_step.hook));
                 let outcome = fixture.reap_candidate(&reaper, candidate);
                 fixture.assert_only_at(
                     b"another file",
@@ -168,11 +168,11 @@ fn open_and_to_be_taken_but_replaced() {
 /// refused. (The protocol cannot prevent a POSIX read lock in the last window.)
 #[cfg(target_os = "linux")]
 #[test]
-fn open_and_to_be_taken_but_locked() {
+fn a_locked_open_temp_is_kept() {
     use rustix::fs::{FlockOperation, fcntl_lock, flock};
     use std::sync::mpsc::channel;
     type Lock = fn(&File) -> rustix::io::Result<()>;
-    let ways: [(&str, Lock); 4] = [
+    let locks: [(&str, Lock); 4] = [
         ("flock", |file| {
             flock(file, FlockOperation::NonBlockingLockExclusive)
         }),
@@ -188,9 +188,9 @@ fn open_and_to_be_taken_but_locked() {
     ];
     in_own_process(ALL_USERS, || {
         for open in [Open::Reap, Open::Quarantine] {
-            for (step, (way, lock)) in Step::ALL
+            for (step, (kind, lock)) in Step::ALL
                 .into_iter()
-                .flat_map(|step| ways.map(|way| (step, way)))
+                .flat_map(|step| locks.map(|kind| (step, kind)))
             {
                 let fixture = Fixture::new().with_policy(Policy {
                     open,
@@ -202,7 +202,7 @@ fn open_and_to_be_taken_but_locked() {
                     .open(&fixture.temp)
                     .unwrap();
                 let (has_it, it_has) = channel();
-                let stunt = AtStep::new(step, move || {
+                let at_step = AtStep::new(step, move || {
                     let locked = lock(&holder);
                     // Kept open until the test ends.
                     has_it.send((holder, locked)).unwrap();
@@ -211,12 +211,12 @@ fn open_and_to_be_taken_but_locked() {
                     Open::Reap => Verdict::Reap,
                     _ => Verdict::Quarantine(Some(Reason::InUse)),
                 };
-                let reaper = Reaper::new().with_hook(Some(stunt.hook));
+                let reaper = Reaper::new().with_hook(Some(at_step.hook));
                 let outcome = fixture.reap_candidate(&reaper, fixture.candidate(verdict));
                 let (_holder, locked) = it_has.recv().unwrap();
-                let what = format!("{way} before {step:?}: {locked:?}, {outcome:?}");
+                let what = format!("{kind} before {step:?}: {locked:?}, {outcome:?}");
                 match locked {
-                    Ok(()) if step == Step::Unlink => assert_eq!(way, "POSIX, shared", "{what}"),
+                    Ok(()) if step == Step::Unlink => assert_eq!(kind, "POSIX, shared", "{what}"),
                     Ok(()) => {
                         assert!(matches!(outcome, Outcome::Kept(Reason::Locked)), "{what}");
                         fixture.assert_only_at(TEMP_CONTENT, &fixture.temp, &what);
@@ -224,7 +224,7 @@ fn open_and_to_be_taken_but_locked() {
                     Err(error) => {
                         assert_eq!(error, rustix::io::Errno::AGAIN, "{what}");
                         let is_away = [Step::Breathe, Step::ProveLast].contains(&step);
-                        assert!(way != "POSIX, shared" && !is_away, "{what}");
+                        assert!(kind != "POSIX, shared" && !is_away, "{what}");
                     }
                 }
                 fixture.assert_no_leftovers(&what);
@@ -235,7 +235,7 @@ fn open_and_to_be_taken_but_locked() {
 
 /// A file of our own user without read permission: nothing can be proven about it.
 #[test]
-fn a_file_that_cannot_be_opened() {
+fn an_unreadable_temp_is_kept() {
     in_own_process(ALL_USERS, || {
         if rustix::process::geteuid().is_root() {
             // Root opens everything.
@@ -258,13 +258,13 @@ fn a_file_that_cannot_be_opened() {
 }
 
 #[test]
-fn the_only_copy() {
+fn the_only_copy_is_not_deleted() {
     in_own_process(ALL_USERS, || {
         let keep = Fixture::new().with_sole_copy().with_policy(Policy {
             sole_copy: SoleCopy::Keep,
             ..Fixture::policy()
         });
-        stays(&keep, Reason::SoleCopy);
+        assert_kept(&keep, Reason::SoleCopy);
         let empty_target = Fixture::new();
         File::create(&empty_target.target).unwrap();
         let event = empty_target.judge(TEMP);
@@ -287,7 +287,7 @@ fn the_only_copy() {
 /// `.config.tmp` may be the only copy of `.config`, whatever exists at `config`. With a pid and a uuid, the
 /// owner of the dot is known. One file under both names is `config`.
 #[test]
-fn the_only_copy_beside_a_namesake() {
+fn a_file_without_the_dot_is_no_copy_of_a_dotted_one() {
     in_own_process(ALL_USERS, || {
         let uuid = "4f1c2d3e-5a6b-4c7d-8e9f-0a1b2c3d4e5f";
         let hidden = format!(".{TARGET}");
@@ -325,7 +325,7 @@ fn the_only_copy_beside_a_namesake() {
 
 /// Only a regular file can be a temp, whatever its name.
 #[test]
-fn what_is_no_file() {
+fn a_directory_is_kept() {
     in_own_process(ALL_USERS, || {
         let fixture = Fixture::new();
         let dir = look::Dir::open_below(&fixture.root.path, None, SUBDIR.as_ref()).unwrap();

@@ -20,7 +20,7 @@ const WITH_GRACE: [&str; 2] = ["--grace", "1s"];
 /// For steps that must be complete before the longer grace is over.
 const SHORT: [&str; 2] = ["--grace", "200ms"];
 
-fn ms(event: &Value, field: &str) -> u128 {
+fn millis(event: &Value, field: &str) -> u128 {
     event[field]
         .as_u64()
         .unwrap_or_else(|| panic!("no {field} in {event}"))
@@ -31,7 +31,7 @@ fn with<'a>(grace: [&'a str; 2], more: &[&'a str]) -> Vec<&'a str> {
     grace.iter().chain(more).copied().collect()
 }
 
-fn when(event: &Value) -> jiff::Timestamp {
+fn event_time(event: &Value) -> jiff::Timestamp {
     event["time"].as_str().unwrap().parse().unwrap()
 }
 
@@ -57,9 +57,9 @@ fn a_killed_writer_leaves_nothing() {
         );
         assert_eq!(reaped["writer_pid"], Value::Null);
         assert_eq!(reaped["dry_run"], false);
-        assert!(ms(&reaped, "quiet_ms") >= GRACE.as_millis(), "{reaped}");
+        assert!(millis(&reaped, "quiet_ms") >= GRACE.as_millis(), "{reaped}");
         let grace = jiff::SignedDuration::try_from(GRACE).unwrap();
-        let took = when(&reaped).duration_since(started);
+        let took = event_time(&reaped).duration_since(started);
         assert!(
             took >= grace - jiff::SignedDuration::from_millis(1),
             "removed after {took:?}"
@@ -76,7 +76,12 @@ fn a_killed_writer_leaves_nothing() {
 
 /// Writes a temp, holds it for `hold`, closes it, and renames it after `pause`. Returns the real pause, and
 /// whether the rename succeeded.
-fn live_writer(sandbox: &Sandbox, name: &str, hold: Duration, pause: Duration) -> (Duration, bool) {
+fn write_and_rename(
+    sandbox: &Sandbox,
+    name: &str,
+    hold: Duration,
+    pause: Duration,
+) -> (Duration, bool) {
     let (temp, target) = (sandbox.path(format!("{name}.tmp")), sandbox.path(name));
     let mut file = fs::File::create(&temp).unwrap();
     sandbox.chown_to_user(&temp);
@@ -91,7 +96,7 @@ fn live_writer(sandbox: &Sandbox, name: &str, hold: Duration, pause: Duration) -
 
 /// Asserts that no live writer loses its temp under `watch` with these options.
 #[track_caller]
-fn nobody_loses_anything(options: &[&str]) {
+fn assert_no_writer_loses_its_temp(options: &[&str]) {
     const GRACE: Duration = Duration::from_secs(2);
     // At most half a grace may pass between close and rename. If the machine stalled for longer than that,
     // nothing is proven, and the test repeats.
@@ -110,7 +115,7 @@ fn nobody_loses_anything(options: &[&str]) {
             let writers = names.iter().zip(held).map(|(name, held)| {
                 let sandbox = &sandbox;
                 scope.spawn(move || {
-                    live_writer(sandbox, name, GRACE.mul_f64(held), GRACE.mul_f64(0.3))
+                    write_and_rename(sandbox, name, GRACE.mul_f64(held), GRACE.mul_f64(0.3))
                 })
             });
             let writers: Vec<_> = writers.collect();
@@ -140,7 +145,7 @@ fn nobody_loses_anything(options: &[&str]) {
 
 #[test]
 fn live_writers_lose_nothing() {
-    nobody_loses_anything(&[]);
+    assert_no_writer_loses_its_temp(&[]);
 }
 
 /// `--open quarantine` decides about a temp that is held when it is judged. A temp that its writer has just
@@ -153,7 +158,7 @@ fn live_writers_lose_nothing_with_open_quarantine() {
         .watch(["--grace", "2s", "--open", "quarantine"])
         .ready();
     // Held at the first look, after half the grace; closed shortly before the end of it.
-    let (paused, renamed) = live_writer(&sandbox, "a", grace.mul_f64(0.8), grace.mul_f64(0.4));
+    let (paused, renamed) = write_and_rename(&sandbox, "a", grace.mul_f64(0.8), grace.mul_f64(0.4));
     watching.wait_for_sentinel(&sandbox);
     let about = watching.events().about("a.tmp");
     assert!(
@@ -164,7 +169,7 @@ fn live_writers_lose_nothing_with_open_quarantine() {
 }
 
 #[test]
-fn what_was_there_before() {
+fn existing_temps_are_removed() {
     // Removed as soon as there is proof, or after a whole grace.
     for (existing, soon) in [
         (&[][..], true),
@@ -180,8 +185,8 @@ fn what_was_there_before() {
         // Its grace begins after that of the existing temp.
         watching.wait_for_sentinel(&sandbox);
         let reaped = watching.wait_for(is("reaped", "a.tmp"));
-        assert!(ms(&reaped, "quiet_ms") >= 2000, "{reaped}");
-        let took = when(&reaped).duration_since(started);
+        assert!(millis(&reaped, "quiet_ms") >= 2000, "{reaped}");
+        let took = event_time(&reaped).duration_since(started);
         if !soon {
             assert!(
                 took >= jiff::SignedDuration::from_millis(1999),
@@ -204,7 +209,7 @@ fn what_was_there_before() {
 }
 
 #[test]
-fn what_was_there_before_is_left_alone_on_wish() {
+fn existing_temps_are_ignored_on_request() {
     let sandbox = Sandbox::new()
         .file("a", "whole, to the last byte of it")
         .file("a.tmp", "x")
@@ -218,7 +223,7 @@ fn what_was_there_before_is_left_alone_on_wish() {
 
 /// The temps are ignored on request, and no later scan forgets that.
 #[test]
-fn what_is_left_alone_is_left_alone_by_later_scans() {
+fn ignored_temps_stay_ignored_in_later_scans() {
     let sandbox = Sandbox::new()
         .file("a", "whole, to the last byte of it")
         .file("a.tmp", "x")
@@ -236,7 +241,7 @@ fn what_is_left_alone_is_left_alone_by_later_scans() {
 
 /// Neither a change of its mode nor a rename of its folder makes a temp new.
 #[test]
-fn what_is_left_alone_is_not_new_by_its_dates() {
+fn ignored_temps_are_not_new_by_their_dates() {
     let sandbox = Sandbox::new()
         .file("sub/a", "whole, to the last byte of it")
         .file("sub/a.tmp", "x")
@@ -260,7 +265,7 @@ fn what_is_left_alone_is_not_new_by_its_dates() {
 
 /// Claims of a killed orphand are ignored too.
 #[test]
-fn what_a_crash_has_left_is_left_alone_on_wish() {
+fn claims_after_a_crash_are_ignored_on_request() {
     let claim = ".orphand-0123456789abcdef-a.tmp";
     let sandbox = Sandbox::new()
         .file("a", "whole, to the last byte of it")
@@ -293,7 +298,7 @@ fn what_a_crash_has_left_is_left_alone_on_wish() {
 
 /// A claim whose original name was cut is moved to the quarantine as soon as its holder closes it.
 #[test]
-fn what_a_crash_has_left_by_a_part_of_its_name_and_somebody_holds() {
+fn a_held_claim_with_a_cut_name_is_quarantined_later() {
     let claim = format!(".orphand-0123456789abcdef-{}.tmp", "x".repeat(225));
     assert_eq!(claim.len(), 255);
     let sandbox = Sandbox::new().file(&claim, "x").aged(GRACE);
@@ -308,7 +313,7 @@ fn what_a_crash_has_left_by_a_part_of_its_name_and_somebody_holds() {
 
 /// A held claim is not recovered at the start, but as soon as its holder closes it.
 #[test]
-fn what_a_crash_has_left_and_somebody_holds_comes_back_later() {
+fn a_held_claim_is_recovered_later() {
     let claim = ".orphand-0123456789abcdef-a.tmp";
     Sandbox::for_each_user(|sandbox| {
         let sandbox = sandbox
@@ -320,8 +325,8 @@ fn what_a_crash_has_left_and_somebody_holds_comes_back_later() {
         let swept = sandbox.sweep(SHORT).exit(0).events();
         assert_eq!(swept.names("kept"), [claim]);
         let mut watching = sandbox.watch(SHORT).ready();
-        let said = watching.wait_for(kept(claim, "in-use"));
-        assert_eq!(ms(&said, "retry_ms"), 200, "looked at every grace");
+        let event = watching.wait_for(kept(claim, "in-use"));
+        assert_eq!(millis(&event, "retry_ms"), 200, "looked at every grace");
         for _ in 0..3 {
             watching.wait_for_sentinel(&sandbox);
         }
@@ -334,19 +339,19 @@ fn what_a_crash_has_left_and_somebody_holds_comes_back_later() {
 }
 
 #[test]
-fn a_held_temp_is_kept_once_and_its_holder_named() {
+fn a_held_temp_is_reported_once_with_its_holder() {
     Sandbox::for_each_user(|sandbox| {
         let sandbox = sandbox.file("a", "whole, to the last byte of it");
         let mut watching = sandbox.watch(SHORT).ready();
         let mut holder = sandbox.shell();
         assert!(holder.run("exec 3> a.tmp; printf x >&3"));
-        let said = watching.wait_for(kept("a.tmp", "in-use"));
-        let holders = said["holders"].as_array().unwrap();
-        assert_eq!(holders.len(), 1, "{said}");
+        let event = watching.wait_for(kept("a.tmp", "in-use"));
+        let holders = event["holders"].as_array().unwrap();
+        assert_eq!(holders.len(), 1, "{event}");
         assert_eq!(holders[0]["pid"], holder.pid());
         assert!(!holders[0]["name"].as_str().unwrap().is_empty());
-        assert_eq!(ms(&said, "retry_ms"), 200, "looked at every grace");
-        assert_eq!(said["bytes"], 1);
+        assert_eq!(millis(&event, "retry_ms"), 200, "looked at every grace");
+        assert_eq!(event["bytes"], 1);
         for _ in 0..5 {
             watching.wait_for_sentinel(&sandbox);
         }
@@ -355,10 +360,10 @@ fn a_held_temp_is_kept_once_and_its_holder_named() {
             ["kept in-use"],
             "once, not at every look"
         );
-        let let_go = jiff::Timestamp::now();
+        let closed = jiff::Timestamp::now();
         assert!(holder.run("exec 3>&-"));
         let reaped = watching.wait_for(is("reaped", "a.tmp"));
-        let took = when(&reaped).duration_since(let_go);
+        let took = event_time(&reaped).duration_since(closed);
         assert!(
             took >= jiff::SignedDuration::from_millis(199),
             "less than a whole grace: {took:?}"
@@ -406,7 +411,7 @@ fn signals_end_it_with_a_summary() {
 
 /// nohup(1) ignores SIGHUP and starts the program: the signal stays ignored.
 #[test]
-fn a_hangup_that_was_ignored_stays_ignored() {
+fn an_ignored_sighup_stays_ignored() {
     let sandbox = Sandbox::new();
     let mut command = sandbox.program("nohup");
     command
@@ -421,7 +426,7 @@ fn a_hangup_that_was_ignored_stays_ignored() {
 }
 
 #[test]
-fn two_on_one_root() {
+fn two_orphands_cannot_share_a_root() {
     let sandbox = Sandbox::new()
         .file("a", "whole, to the last byte of it")
         .file("a.tmp", "x");
@@ -460,7 +465,7 @@ fn two_on_one_root() {
 
 /// At most one orphand works on a directory, even if a recursive rule reaches it from above.
 #[test]
-fn directories_that_overlap_are_one_orphands() {
+fn overlapping_directories_belong_to_one_orphand() {
     let sandbox = Sandbox::new().dir("in/deep").dir("in-side");
     symlink(sandbox.base(), sandbox.base().join("alias")).unwrap();
     let (above, below): (&[&str], &[&str]) = (&["-r", "root"], &["root/in"]);
@@ -500,7 +505,7 @@ fn directories_that_overlap_are_one_orphands() {
 
 /// A rule that does not reach the other's directory needs no common lock.
 #[test]
-fn directories_that_do_not_overlap_are_several_orphands() {
+fn separate_directories_may_have_several_orphands() {
     let sandbox = Sandbox::new().dir("in").dir("in-side").dir("out").file(
         "../config/orphand/config.toml",
         "[defaults]\nexclude = [\"out/**\"]\n",
@@ -523,13 +528,13 @@ fn directories_that_do_not_overlap_are_several_orphands() {
 
 /// Watchers of other directories are not named, so the advice cannot end the wrong one.
 #[test]
-fn doctor_advises_to_end_no_watcher_of_another_directory() {
+fn doctor_names_no_watcher_of_another_directory() {
     let sandbox = Sandbox::new().dir("a").dir("b");
     let one = sandbox.watch_dirs(with(SHORT, &["root/a"])).ready();
     let other = sandbox.watch_dirs(with(SHORT, &["root/b"])).ready();
     let orphands = |sandbox: &Sandbox, dir: &str| {
-        let said = sandbox.run(["doctor", "--json", dir]).stdout_json();
-        let checks = said["checks"].as_array().unwrap().clone();
+        let report = sandbox.run(["doctor", "--json", dir]).stdout_json();
+        let checks = report["checks"].as_array().unwrap().clone();
         let of = |check: &Value| check["check"] == "orphands" || check["name"] == "orphands";
         checks.into_iter().find(of).unwrap()
     };
@@ -540,13 +545,13 @@ fn doctor_advises_to_end_no_watcher_of_another_directory() {
     let mut command = sandbox.command(["watch", "--json", "--grace", "200ms", "root/a"]);
     command.env("XDG_RUNTIME_DIR", sandbox.base().join("home"));
     let third = WatchProcess::start(command).ready();
-    let said = orphands(&sandbox, "root/a");
+    let report = orphands(&sandbox, "root/a");
     if cfg!(target_os = "linux") {
-        assert_eq!(said["state"], "warning", "{said}");
-        let said = said.to_string();
+        assert_eq!(report["state"], "warning", "{report}");
+        let report = report.to_string();
         for (watching, named) in [(&one, true), (&third, true), (&other, false)] {
-            let is_named = said.contains(&watching.pid().to_string());
-            assert_eq!(is_named, named, "{}: {said}", watching.pid());
+            let is_named = report.contains(&watching.pid().to_string());
+            assert_eq!(is_named, named, "{}: {report}", watching.pid());
         }
     }
     assert_eq!(orphands(&sandbox, "root/b")["state"], "ok");
@@ -557,7 +562,7 @@ fn doctor_advises_to_end_no_watcher_of_another_directory() {
 
 /// A rule that is extended to subdirectories needs a lock for them.
 #[test]
-fn a_rule_that_is_made_recursive_waits_for_the_orphand_below() {
+fn a_rule_made_recursive_waits_for_the_orphand_below() {
     let sandbox = Sandbox::new().dir("in");
     let rule = |more: &str| {
         let root = sandbox.root();
@@ -597,7 +602,7 @@ fn a_lock_does_not_outlive_its_process() {
 // Linux only: FSEvents reports no close.
 #[cfg(target_os = "linux")]
 #[test]
-fn the_letter() {
+fn closed_settled_removes_open_temps() {
     Sandbox::for_each_user(|sandbox| {
         let sandbox = sandbox
             .file("before.tmp", "x")
@@ -629,7 +634,7 @@ fn the_letter() {
 // Linux only: FSEvents reports no close.
 #[cfg(target_os = "linux")]
 #[test]
-fn the_letter_takes_nothing_that_was_closed_once() {
+fn closed_settled_keeps_a_reopened_temp() {
     let sandbox = Sandbox::new().file("a", "whole, to the last byte of it");
     let options = ["--closed", "settled", "--open", "reap"];
     let mut watching = sandbox.watch(with(SHORT, &options)).ready();
@@ -642,7 +647,7 @@ fn the_letter_takes_nothing_that_was_closed_once() {
 }
 
 #[test]
-fn what_becomes_of_an_open_temp() {
+fn the_open_option_decides_about_open_temps() {
     for (open, want) in [
         ("keep", "kept in-use"),
         ("quarantine", "quarantined"),
@@ -652,12 +657,12 @@ fn what_becomes_of_an_open_temp() {
         let mut watching = sandbox.watch(with(SHORT, &["--open", open])).ready();
         let mut holder = sandbox.shell();
         assert!(holder.run("exec 3> a.tmp; printf one >&3"));
-        let said = watching.wait_for(|event| name(event) == "a.tmp");
+        let event = watching.wait_for(|event| name(event) == "a.tmp");
         assert_eq!(watching.events().about("a.tmp"), [want]);
         assert!(holder.run("printf two >&3"), "its holder is not disturbed");
         assert_eq!(sandbox.has("a.tmp"), open == "keep");
         if open == "quarantine" {
-            let id = said["id"].as_str().unwrap();
+            let id = event["id"].as_str().unwrap();
             assert_eq!(sandbox.content(format!(".orphand/{id}/a.tmp")), "onetwo");
         }
         watching.stop().exit(0);
@@ -666,7 +671,7 @@ fn what_becomes_of_an_open_temp() {
 }
 
 #[test]
-fn what_becomes_of_a_sole_copy() {
+fn the_sole_copy_option_decides_about_only_copies() {
     for (options, want) in [
         (&[][..], "quarantined"),
         (&["--sole-copy", "quarantine"], "quarantined"),
@@ -708,8 +713,8 @@ fn what_becomes_of_a_sole_copy() {
 }
 
 #[test]
-fn what_becomes_of_an_orphan() {
-    for (options, event, stays) in [
+fn the_action_option_decides_about_orphans() {
+    for (options, event, is_kept) in [
         (&["--action", "delete"][..], "reaped", false),
         (&["--action", "quarantine"], "quarantined", false),
         (&["--action", "report"], "reaped", true),
@@ -720,8 +725,8 @@ fn what_becomes_of_an_orphan() {
             .file("a", "whole, to the last byte of it")
             .file("a.tmp", "x");
         let mut watching = sandbox.watch(with(SHORT, options)).ready();
-        let said = watching.wait_for(is(event, "a.tmp"));
-        assert_eq!(said["dry_run"], stays, "{options:?}");
+        let event_seen = watching.wait_for(is(event, "a.tmp"));
+        assert_eq!(event_seen["dry_run"], is_kept, "{options:?}");
         // Judged several times, reported once.
         for n in 0..3 {
             let temp = format!("later-{n}.tmp");
@@ -729,14 +734,14 @@ fn what_becomes_of_an_orphan() {
             watching.wait_for(|event| name(event) == temp);
         }
         assert_eq!(watching.events().about("a.tmp").len(), 1, "{options:?}");
-        assert_eq!(sandbox.has("a.tmp"), stays, "{options:?}");
+        assert_eq!(sandbox.has("a.tmp"), is_kept, "{options:?}");
         watching.stop().exit(0);
     }
 }
 
 /// A dry run reports the same as a real run.
 #[test]
-fn a_dry_run_and_a_run_say_the_same() {
+fn a_dry_run_reports_the_same_as_a_run() {
     let sandbox = Sandbox::new()
         .file("whole", "whole, to the last byte of it")
         .file("whole.tmp", "x")
@@ -755,12 +760,12 @@ fn a_dry_run_and_a_run_say_the_same() {
             watching.wait_for_nth(n, |event| event["path"].is_string());
         }
         let stopped = watching.stop().exit(0);
-        let said = stopped
+        let reported = stopped
             .events
             .0
             .iter()
             .filter(|event| event["path"].is_string());
-        let mut said: Vec<_> = said
+        let mut reported: Vec<_> = reported
             .map(|event| {
                 let fields = [
                     "event",
@@ -776,8 +781,8 @@ fn a_dry_run_and_a_run_say_the_same() {
                     .map(|value| value.to_string())
             })
             .collect();
-        said.sort();
-        (said, stopped.events.sums())
+        reported.sort();
+        (reported, stopped.events.sums())
     };
     let before = sandbox.snapshot();
     let dry = watch(&["-n"]);
@@ -792,12 +797,12 @@ fn a_dry_run_and_a_run_say_the_same() {
 }
 
 #[test]
-fn with_verbose_every_temp_is_told() {
+fn verbose_reports_every_temp() {
     let sandbox = Sandbox::new();
     let mut watching = sandbox.watch(["--grace", "1h", "-v"]).ready();
     sandbox.write("a.tmp", "x");
     let tracked = watching.wait_for(is("tracked", "a.tmp"));
-    assert_eq!(ms(&tracked, "due_ms"), 1_800_000, "its first look");
+    assert_eq!(millis(&tracked, "due_ms"), 1_800_000, "its first look");
     fs::rename(sandbox.path("a.tmp"), sandbox.path("a")).unwrap();
     assert_eq!(watching.wait_for(is("settled", "a.tmp"))["how"], "renamed");
     sandbox.write("b.tmp", "x");
@@ -809,7 +814,7 @@ fn with_verbose_every_temp_is_told() {
 
 /// A healthy write is not reported.
 #[test]
-fn without_verbose_healthy_writes_are_not_told() {
+fn healthy_writes_are_reported_only_with_verbose() {
     let sandbox = Sandbox::new();
     let mut watching = sandbox.watch(SHORT).ready();
     let mut writer = sandbox.shell();
@@ -837,7 +842,7 @@ fn without_verbose_healthy_writes_are_not_told() {
 
 /// A closed pipe ends only the output.
 #[test]
-fn it_goes_on_when_its_output_is_not_read_any_more() {
+fn a_watch_continues_after_its_pipe_is_closed() {
     for json in [true, false] {
         let sandbox = Sandbox::new();
         let options = ["--grace", "200ms", "root", "--json"];
@@ -848,7 +853,7 @@ fn it_goes_on_when_its_output_is_not_read_any_more() {
             .unwrap();
         let mut stdout = std::io::BufReader::new(child.stdout.take().unwrap());
         let mut stderr = child.stderr.take().unwrap();
-        let mut watching = Ended(child);
+        let mut watching = KillOnDrop(child);
         sandbox.write("first.tmp", "");
         let mut line = String::new();
         while !line.contains("first.tmp") {
@@ -863,36 +868,40 @@ fn it_goes_on_when_its_output_is_not_read_any_more() {
         }
         crate::sandbox::signal(watching.0.id(), libc::SIGTERM);
         assert_eq!(watching.0.wait().unwrap().code(), Some(0));
-        let mut said = String::new();
-        std::io::Read::read_to_string(&mut stderr, &mut said).unwrap();
-        assert_eq!(said, "");
+        let mut stderr_text = String::new();
+        std::io::Read::read_to_string(&mut stderr, &mut stderr_text).unwrap();
+        assert_eq!(stderr_text, "");
     }
 }
 
 /// A full disk that refuses the output does not stop the watch.
 #[cfg(target_os = "linux")]
 #[test]
-fn it_goes_on_when_its_output_finds_no_room() {
+fn a_watch_continues_when_its_output_cannot_be_written() {
     let sandbox = Sandbox::new();
     let mut command = sandbox.command(["watch", "--grace", "200ms", "root"]);
     command.stdout(fs::File::options().write(true).open("/dev/full").unwrap());
-    let mut watching = Ended(command.start_child().unwrap());
+    let mut watching = KillOnDrop(command.start_child().unwrap());
     for name in ["first.tmp", "second.tmp"] {
         sandbox.write(name, "");
         crate::fixture::wait_until("it is removed", || !sandbox.has(name));
     }
     crate::sandbox::signal(watching.0.id(), libc::SIGTERM);
     assert_eq!(watching.0.wait().unwrap().code(), Some(1));
-    let mut said = String::new();
+    let mut stderr_text = String::new();
     let mut stderr = watching.0.stderr.take().unwrap();
-    std::io::Read::read_to_string(&mut stderr, &mut said).unwrap();
-    assert_eq!(said.matches("cannot write the output").count(), 1, "{said}");
+    std::io::Read::read_to_string(&mut stderr, &mut stderr_text).unwrap();
+    assert_eq!(
+        stderr_text.matches("cannot write the output").count(),
+        1,
+        "{stderr_text}"
+    );
 }
 
 /// The line is printed to a pipe, a file or a container's log too: without it a quiet watch looks like a
 /// hanging one.
 #[test]
-fn a_watch_begins_with_a_line_that_says_what_it_does() {
+fn the_first_line_describes_the_watch() {
     for (options, does) in [
         (
             &["--grace", "10s"][..],
@@ -913,7 +922,7 @@ fn a_watch_begins_with_a_line_that_says_what_it_does() {
         let args = ["watch"].iter().chain(options).chain(&["root"]);
         let mut child = sandbox.command(args).start_child().unwrap();
         let mut stdout = std::io::BufReader::new(child.stdout.take().unwrap());
-        let mut watching = Ended(child);
+        let mut watching = KillOnDrop(child);
         let mut first = String::new();
         if !does.is_empty() || options == ["--json"] {
             std::io::BufRead::read_line(&mut stdout, &mut first).unwrap();
@@ -937,7 +946,7 @@ fn a_watch_begins_with_a_line_that_says_what_it_does() {
 
 /// A user who has mistyped a name would wait in vain. A service waits for its directory.
 #[test]
-fn a_directory_that_is_not_there_is_an_error_on_a_terminal() {
+fn a_missing_directory_is_an_error_on_a_terminal() {
     let sandbox = Sandbox::new();
     for options in [&[][..], &["--json"], &["-n"]] {
         let (ours, theirs) = crate::sandbox::terminal();
@@ -977,9 +986,9 @@ fn a_directory_that_is_not_there_is_an_error_on_a_terminal() {
 }
 
 /// Kills its child when the test ends, even by a panic.
-struct Ended(std::process::Child);
+struct KillOnDrop(std::process::Child);
 
-impl Drop for Ended {
+impl Drop for KillOnDrop {
     fn drop(&mut self) {
         let _ = self.0.kill();
         let _ = self.0.wait();
@@ -988,7 +997,7 @@ impl Drop for Ended {
 
 /// Without `--json`, plain lines for people.
 #[test]
-fn lines_for_people() {
+fn human_output_has_one_line_per_event() {
     let sandbox = Sandbox::new()
         .file("a", "whole, to the last byte of it")
         .file("a.tmp", "x")
@@ -996,7 +1005,7 @@ fn lines_for_people() {
     let command = sandbox.command(["watch", "--grace", "200ms", "root"]);
     let mut child = { command }.start_child().unwrap();
     let mut stdout = std::io::BufReader::new(child.stdout.take().unwrap());
-    let mut watching = Ended(child);
+    let mut watching = KillOnDrop(child);
     let mut lines = Vec::new();
     while lines.len() < 3 {
         let mut line = String::new();
@@ -1023,7 +1032,7 @@ fn lines_for_people() {
 }
 
 #[test]
-fn paths_are_told_as_they_were_given() {
+fn paths_are_printed_as_they_were_given() {
     let sandbox = Sandbox::new()
         .file("a", "whole, to the last byte of it")
         .file("a.tmp", "x");
@@ -1051,7 +1060,7 @@ fn paths_are_told_as_they_were_given() {
 // Linux only: APFS accepts no name that is not UTF-8.
 #[cfg(target_os = "linux")]
 #[test]
-fn names_that_are_not_text_are_told_exactly() {
+fn names_that_are_not_utf8_are_printed_exactly() {
     use crate::sandbox::{name_from_bytes, path_bytes};
     let sandbox = Sandbox::new();
     let (target, temp) = (name_from_bytes(b"caf\xe9"), name_from_bytes(b"caf\xe9.tmp"));
@@ -1077,7 +1086,7 @@ fn names_that_are_not_text_are_told_exactly() {
 // Linux only: other systems' queues have no length that a test can fill.
 #[cfg(target_os = "linux")]
 #[test]
-fn lost_events_are_made_up_for() {
+fn lost_events_are_found_by_a_scan() {
     let limit = fs::read_to_string("/proc/sys/fs/inotify/max_queued_events").unwrap();
     let limit: usize = limit.trim().parse().unwrap();
     if limit > 100_000 {
@@ -1118,7 +1127,7 @@ fn a_thousand_orphans_leave_no_trace() {
 
 /// `sleep` ignores its stdout: this process holds a temp only by the inherited descriptor.
 #[test]
-fn a_process_that_only_inherited_the_file_holds_it() {
+fn a_process_that_inherited_the_file_is_a_holder() {
     let sandbox = Sandbox::new().file("a", "whole, to the last byte of it");
     let mut watching = sandbox.watch(SHORT).ready();
     let file = fs::File::create(sandbox.path("a.tmp")).unwrap();
@@ -1127,12 +1136,12 @@ fn a_process_that_only_inherited_the_file_holds_it() {
         .stdout(file)
         .start_child()
         .unwrap();
-    let mut holder = Ended(child);
-    let said = watching.wait_for(kept("a.tmp", "in-use"));
+    let mut holder = KillOnDrop(child);
+    let event = watching.wait_for(kept("a.tmp", "in-use"));
     // Another test may be starting a program that has this file open for a moment.
-    let holders = said["holders"].as_array().unwrap();
+    let holders = event["holders"].as_array().unwrap();
     let is_it = |seen: &serde_json::Value| seen["pid"] == holder.0.id();
-    assert!(holders.iter().any(is_it), "{said}");
+    assert!(holders.iter().any(is_it), "{event}");
     holder.0.kill().unwrap();
     watching.wait_for(is("reaped", "a.tmp"));
     watching.stop().exit(0);

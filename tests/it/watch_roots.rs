@@ -22,7 +22,7 @@ fn position(events: &[Value], wanted: impl Fn(&Value) -> bool) -> usize {
 
 /// Creates a temp of this name, and waits until it is removed.
 #[track_caller]
-fn takes(watching: &mut WatchProcess, sandbox: &Sandbox, temp: &str) {
+fn assert_taken(watching: &mut WatchProcess, sandbox: &Sandbox, temp: &str) {
     sandbox.write(temp, "");
     let path = sandbox.path(temp);
     let gone = watching
@@ -31,7 +31,7 @@ fn takes(watching: &mut WatchProcess, sandbox: &Sandbox, temp: &str) {
 }
 
 #[test]
-fn a_root_that_is_not_there_yet_is_waited_for() {
+fn a_missing_root_is_waited_for() {
     Sandbox::for_each_user(|sandbox| {
         fs::remove_dir(sandbox.root()).unwrap();
         let mut watching = sandbox.watch(SHORT).ready();
@@ -39,7 +39,7 @@ fn a_root_that_is_not_there_yet_is_waited_for() {
         assert!(position(events, root_is("gone")) < position(events, |e| e["event"] == "ready"));
         sandbox.make_dir("");
         watching.wait_for(root_is("watching"));
-        takes(&mut watching, &sandbox, "a.4194304.tmp");
+        assert_taken(&mut watching, &sandbox, "a.4194304.tmp");
         let stopped = watching.stop().exit(0);
         assert_eq!(stopped.events.one("rescan")["cause"], "root-returned");
     });
@@ -47,7 +47,7 @@ fn a_root_that_is_not_there_yet_is_waited_for() {
 
 /// Its parents may be missing too, and the directories may be created one by one or all at once.
 #[test]
-fn a_root_whose_parents_are_not_there_yet() {
+fn a_root_with_missing_parents_is_waited_for() {
     let sandbox = Sandbox::new();
     let mut watching = sandbox
         .watch_dirs(["--grace", "200ms", "root/a/b/c"])
@@ -62,18 +62,18 @@ fn a_root_whose_parents_are_not_there_yet() {
 }
 
 #[test]
-fn a_root_that_is_deleted_and_made_again() {
+fn a_recreated_root_is_watched_again() {
     let sandbox = Sandbox::new();
     let mut watching = sandbox.watch(SHORT).ready();
     for round in 1..=3 {
-        takes(&mut watching, &sandbox, &format!("{round}.a.4194304.tmp"));
+        assert_taken(&mut watching, &sandbox, &format!("{round}.a.4194304.tmp"));
         fs::remove_dir_all(sandbox.root()).unwrap();
         watching.wait_for_nth(round, root_is("gone"));
         sandbox.write(format!("{round}.b.4194304.tmp"), "");
         watching.wait_for_nth(round, root_is("watching"));
         watching.wait_for(is("reaped", &format!("{round}.b.4194304.tmp")));
     }
-    takes(&mut watching, &sandbox, "end.4194304.tmp");
+    assert_taken(&mut watching, &sandbox, "end.4194304.tmp");
     let stopped = watching.stop().exit(0);
     assert_eq!(
         stopped.events.of("ready").len(),
@@ -84,7 +84,7 @@ fn a_root_that_is_deleted_and_made_again() {
 
 /// Deleted and recreated before a look: another directory, although the path was never seen missing.
 #[test]
-fn a_root_that_is_replaced_at_once() {
+fn a_root_replaced_at_once_is_watched_again() {
     let sandbox = Sandbox::new();
     let mut watching = sandbox.watch(SHORT).ready();
     let mut shell = sandbox.shell();
@@ -97,13 +97,13 @@ fn a_root_that_is_replaced_at_once() {
         assert!(shell.run(&line));
         watching.wait_for(is("reaped", &format!("{n}.x.4194304.tmp")));
     }
-    takes(&mut watching, &sandbox, "end.4194304.tmp");
+    assert_taken(&mut watching, &sandbox, "end.4194304.tmp");
     watching.stop().exit(0);
 }
 
 /// A directory that was moved away is no longer below the root: nothing in it is touched.
 #[test]
-fn a_root_that_is_moved_away() {
+fn a_root_that_is_moved_away_is_not_touched() {
     let sandbox = Sandbox::new();
     let mut watching = sandbox.watch(["--grace", "1s"]).ready();
     sandbox.write("a", "whole, to the last byte of it");
@@ -134,7 +134,7 @@ fn without_recursion_nothing_below_is_touched() {
 }
 
 #[test]
-fn with_recursion_directories_that_come_later_are_included() {
+fn with_recursion_new_directories_are_watched() {
     Sandbox::for_each_user(|sandbox| {
         let sandbox = sandbox.file("before/deep/a.4194304.tmp", "");
         let outside = sandbox.base().join("outside");
@@ -144,15 +144,15 @@ fn with_recursion_directories_that_come_later_are_included() {
         watching.wait_for(is("reaped", "a.4194304.tmp"));
         // One after the other, with time between them.
         sandbox.make_dir("one");
-        takes(&mut watching, &sandbox, "one/b.4194304.tmp");
+        assert_taken(&mut watching, &sandbox, "one/b.4194304.tmp");
         sandbox.make_dir("one/two");
-        takes(&mut watching, &sandbox, "one/two/c.4194304.tmp");
+        assert_taken(&mut watching, &sandbox, "one/two/c.4194304.tmp");
         // All at once, and the temp before any watch can be set.
         let mut shell = sandbox.shell();
         assert!(shell.run("mkdir -p x/y/z && : > x/y/z/d.4194304.tmp"));
         watching.wait_for(is("reaped", "d.4194304.tmp"));
-        takes(&mut watching, &sandbox, "x/y/e.4194304.tmp");
-        takes(&mut watching, &sandbox, "x/y/z/f.4194304.tmp");
+        assert_taken(&mut watching, &sandbox, "x/y/e.4194304.tmp");
+        assert_taken(&mut watching, &sandbox, "x/y/z/f.4194304.tmp");
         // Moved in, with its content.
         fs::rename(&outside, sandbox.path("inside")).unwrap();
         let moved = watching.wait_for(is("reaped", "moved.4194304.tmp"));
@@ -163,13 +163,13 @@ fn with_recursion_directories_that_come_later_are_included() {
                 .to_str()
                 .unwrap()
         );
-        takes(&mut watching, &sandbox, "inside/in/g.4194304.tmp");
+        assert_taken(&mut watching, &sandbox, "inside/in/g.4194304.tmp");
         watching.stop().exit(0);
     });
 }
 
 #[test]
-fn a_directory_that_is_renamed_with_live_temps() {
+fn temps_in_a_renamed_directory_are_removed() {
     let sandbox = Sandbox::new().dir("from/deep");
     let mut watching = sandbox.watch(["--grace", "1s", "-r"]).ready();
     sandbox.write("from/a.4194304.tmp", "");
@@ -186,14 +186,14 @@ fn a_directory_that_is_renamed_with_live_temps() {
             "by its current path"
         );
     }
-    takes(&mut watching, &sandbox, "to/c.4194304.tmp");
-    takes(&mut watching, &sandbox, "to/deep/d.4194304.tmp");
+    assert_taken(&mut watching, &sandbox, "to/c.4194304.tmp");
+    assert_taken(&mut watching, &sandbox, "to/deep/d.4194304.tmp");
     // Another directory may get the old name at once.
     sandbox.make_dir("from");
-    takes(&mut watching, &sandbox, "from/e.4194304.tmp");
+    assert_taken(&mut watching, &sandbox, "from/e.4194304.tmp");
     fs::remove_dir_all(sandbox.path("to")).unwrap();
     sandbox.make_dir("to");
-    takes(&mut watching, &sandbox, "to/f.4194304.tmp");
+    assert_taken(&mut watching, &sandbox, "to/f.4194304.tmp");
     let stopped = watching.stop().exit(0);
     assert_eq!(
         stopped.events.of("failed").len(),
@@ -205,7 +205,7 @@ fn a_directory_that_is_renamed_with_live_temps() {
 
 /// A directory that was moved out of the root is no longer watched.
 #[test]
-fn a_directory_that_is_moved_out() {
+fn a_directory_that_is_moved_out_is_not_touched() {
     let sandbox = Sandbox::new().file("sub/a", "whole, to the last byte of it");
     let mut watching = sandbox.watch(["--grace", "1s", "-r"]).ready();
     sandbox.write("sub/a.4194304.tmp", "x");
@@ -253,7 +253,7 @@ fn symlinks_below_the_root_are_not_followed() {
 }
 
 #[test]
-fn several_roots_and_one_inside_another() {
+fn nested_roots_report_each_temp_once() {
     let sandbox = Sandbox::new().dir("inner").dir("../other");
     let args = [
         "--grace",
@@ -291,7 +291,7 @@ fn several_roots_and_one_inside_another() {
 
 /// Each directory has its own rule: the names of one rule do not apply to another directory.
 #[test]
-fn a_name_that_only_another_roots_rule_takes_is_left_alone() {
+fn each_root_takes_only_the_names_of_its_rule() {
     let sandbox = Sandbox::new().dir("inner").dir("../logs");
     let rule = |path: &str, names: &str| {
         let path = sandbox.base().join(path);
@@ -331,7 +331,7 @@ fn a_name_that_only_another_roots_rule_takes_is_left_alone() {
 
 /// A directory without read permission is reported, and the others are watched.
 #[test]
-fn a_directory_below_that_may_not_be_read() {
+fn an_unreadable_directory_is_reported() {
     use std::os::unix::fs::PermissionsExt;
     let sandbox = Sandbox::ordinary().file("shut/a.4194304.tmp", "");
     let shut = sandbox.path("shut");
@@ -340,7 +340,7 @@ fn a_directory_below_that_may_not_be_read() {
     let failed = watching.wait_for(|event| event["event"] == "failed");
     assert_eq!(failed["path"], shut.to_str().unwrap());
     assert_eq!(failed["errno"], libc::EACCES);
-    takes(&mut watching, &sandbox, "b.4194304.tmp");
+    assert_taken(&mut watching, &sandbox, "b.4194304.tmp");
     let stopped = watching.stop().exit(3);
     assert_eq!(stopped.events.sums(), [1, 0, 0, 1]);
     fs::set_permissions(&shut, fs::Permissions::from_mode(0o700)).unwrap();
