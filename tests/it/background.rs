@@ -182,7 +182,7 @@ fn a_reload_to_report_only_stops_removals() {
 #[test]
 fn a_reload_does_not_take_a_root_that_another_orphand_has_locked() {
     let sandbox = two_roots();
-    // To take up the new rules takes longer than the grace.
+    // Applying the new rules takes longer than the grace.
     (0..10_000).for_each(|n| fs::create_dir(sandbox.path(format!("b/{n}"))).unwrap());
     let other = sandbox.command(["watch", "--json", "--grace", "1h", "root/a"]);
     let other = WatchProcess::start(other).ready();
@@ -256,7 +256,7 @@ fn a_denied_outer_root_leaves_the_inner_root_working() {
 #[test]
 fn a_root_without_a_lock_follows_a_rule_change() {
     let sandbox = two_roots();
-    // To take up the new rules takes longer than the grace.
+    // Applying the new rules takes longer than the grace.
     (0..10_000).for_each(|n| fs::create_dir(sandbox.path(format!("b/{n}"))).unwrap());
     block_locks(&sandbox);
     let rules = "recursive = true\nsole_copy = \"reap\"\n";
@@ -279,7 +279,7 @@ fn a_root_without_a_lock_follows_a_rule_change() {
     );
 }
 
-/// Where no lock could be created, another orphand may create it later.
+/// If no lock could be created, another orphand may create it later.
 #[cfg(target_os = "linux")]
 #[test]
 fn a_root_that_another_orphand_locks_later_is_released() {

@@ -58,7 +58,7 @@ fn init_writes_a_file_once_that_watches_nothing() {
         assert_eq!(mode(&file), 0o600, "the file says what may be deleted");
         assert_eq!(mode(file.parent().unwrap()), 0o700);
         let beside = fs::read_dir(file.parent().unwrap()).unwrap();
-        assert_eq!(beside.count(), 1, "and no temp of ours");
+        assert_eq!(beside.count(), 1, "a temporary file is left");
         sandbox
             .run(["config", "check"])
             .exit(0)

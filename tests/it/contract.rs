@@ -12,13 +12,13 @@ enum FieldType {
     Word(&'static [&'static str]),
     /// An absolute path. If it is not UTF-8, a second field holds its exact bytes.
     Path,
-    /// The same, or null.
+    /// An absolute path, or null.
     MaybePath,
     /// A list of absolute paths.
     Paths,
     /// A non-negative integer.
     Count,
-    /// The same, or null.
+    /// A non-negative integer, or null.
     MaybeCount,
     /// A number, or null.
     MaybeNumber,

@@ -313,7 +313,7 @@ fn a_hot_directory_with_slow_scans_is_watched_again() {
             }
             // Later temps are reported by events.
             let comes = || forgotten.lock().unwrap().get(before.len() + 10).cloned();
-            wait_until("more is forgotten", || comes().is_some());
+            wait_until("more temps are forgotten", || comes().is_some());
             watch.wait_for_removal(&comes().unwrap().0);
             assert_eq!((count_messages(IS_HOT), count_messages(IS_CALM)), (1, 0));
         };

@@ -391,7 +391,9 @@ fn containerd_atomicfile_the_same_file_once_more() {
         );
         let at_step = AtStep::new(Step::Claim, move || {
             let opener = std::thread::spawn(move || std::mem::forget(File::open(temp)));
-            wait_until("it waits", || opener.is_finished() || waits_for_lease(ino));
+            wait_until("the opener waits", || {
+                opener.is_finished() || waits_for_lease(ino)
+            });
         });
         let outcome = fixture.reap(at_step.hook.clone());
         let put_back = matches!(outcome, Outcome::Kept(Reason::InUse));

@@ -415,7 +415,7 @@ fn a_late_user_keeps_the_copy() {
     });
 }
 
-/// Where nothing can prove that a file is unused, nothing is dropped until the rule trusts the file system.
+/// If nothing can prove that a file is unused, it is not dropped until the rule trusts the file system.
 #[cfg(target_os = "linux")]
 #[test]
 fn without_proof_nothing_is_dropped() {

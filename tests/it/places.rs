@@ -738,7 +738,9 @@ fn a_full_disk_removes_without_a_claim() {
                     // It waits for our lease, and continues when the lease is released.
                     let (path, ino) = (temp.to_owned(), fs::metadata(temp).unwrap().ino());
                     let opener = std::thread::spawn(move || std::mem::forget(File::open(path)));
-                    wait_until("it waits", || opener.is_finished() || waits_for_lease(ino));
+                    wait_until("the opener waits", || {
+                        opener.is_finished() || waits_for_lease(ino)
+                    });
                 })),
             ),
         ];

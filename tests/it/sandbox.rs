@@ -588,7 +588,7 @@ pub(crate) struct CommandResult {
 }
 
 impl CommandResult {
-    /// It ended by itself, with this code.
+    /// Asserts that it exited with this code.
     #[track_caller]
     pub(crate) fn exit(self, code: i32) -> CommandResult {
         assert_eq!(
@@ -949,7 +949,7 @@ pub(crate) struct WatchResult {
 }
 
 impl WatchResult {
-    /// It ended by itself, with this code.
+    /// Asserts that it exited with this code.
     #[track_caller]
     pub(crate) fn exit(self, code: i32) -> WatchResult {
         assert_eq!(self.status.code(), Some(code), "{self:#?}");
@@ -988,7 +988,7 @@ impl Shell {
         while !answer.starts_with("done ") {
             answer.clear();
             let read = self.output.read_line(&mut answer).unwrap();
-            assert!(read > 0, "the shell has ended at: {line}");
+            assert!(read > 0, "the shell ended at: {line}");
         }
         answer == "done 0\n"
     }

@@ -1,4 +1,4 @@
-//! `orphand sweep`: one pass over a root, and the files that remain.
+//! `orphand sweep`: one run over a root, and the files that remain.
 
 use std::fs;
 use std::io::Read;

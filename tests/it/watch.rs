@@ -358,7 +358,7 @@ fn a_held_temp_is_reported_once_with_its_holder() {
         assert_eq!(
             watching.events().about("a.tmp"),
             ["kept in-use"],
-            "once, not at every look"
+            "it was reported at every look"
         );
         let closed = jiff::Timestamp::now();
         assert!(holder.run("exec 3>&-"));
@@ -452,7 +452,7 @@ fn two_orphands_cannot_share_a_root() {
             .prints_nothing();
         assert!(busy.stderr.contains(&first), "{}", busy.stderr);
         assert!(busy.stderr.contains(sentence), "{}", busy.stderr);
-        // What changes nothing works beside it.
+        // Commands that change nothing work beside it.
         sandbox.run(["sweep", "-n", dir]).exit(0);
         sandbox.run(["scan", dir]).exit(0);
         sandbox.run(["explain", &format!("{dir}/a.tmp")]).exit(0);
@@ -492,7 +492,7 @@ fn overlapping_directories_belong_to_one_orphand() {
                     assert!(ran.stderr.contains(words), "{second:?}: {}", ran.stderr);
                 }
             }
-            // What changes nothing works beside it.
+            // Commands that change nothing work beside it.
             sandbox.run(["sweep", "-n"].iter().chain(*second)).exit(0);
             sandbox.run(["scan"].iter().chain(*second)).exit(0);
         }
@@ -616,7 +616,7 @@ fn closed_settled_removes_open_temps() {
         let reaped = watching.wait_for(is("reaped", "a.tmp"));
         assert_eq!(reaped["bytes"], 4);
         watching.wait_for(kept("b.tmp", "closed"));
-        assert!(writer.run("printf more >&3"), "its holder is not disturbed");
+        assert!(writer.run("printf more >&3"), "its holder could not write");
         // Created later and closed at once: its grace ends later.
         sandbox.write("late.4194304.tmp", "");
         watching.wait_for(kept("late.4194304.tmp", "closed"));
@@ -659,7 +659,7 @@ fn the_open_option_decides_about_open_temps() {
         assert!(holder.run("exec 3> a.tmp; printf one >&3"));
         let event = watching.wait_for(|event| name(event) == "a.tmp");
         assert_eq!(watching.events().about("a.tmp"), [want]);
-        assert!(holder.run("printf two >&3"), "its holder is not disturbed");
+        assert!(holder.run("printf two >&3"), "its holder could not write");
         assert_eq!(sandbox.has("a.tmp"), open == "keep");
         if open == "quarantine" {
             let id = event["id"].as_str().unwrap();

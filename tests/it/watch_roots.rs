@@ -78,7 +78,7 @@ fn a_recreated_root_is_watched_again() {
     assert_eq!(
         stopped.events.of("ready").len(),
         1,
-        "once, whatever happens later"
+        "`ready` must come once"
     );
 }
 
@@ -277,7 +277,11 @@ fn nested_roots_report_each_temp_once() {
     let roots = &stopped.events.one("ready")["roots"];
     let want = ["root", "root/inner", "other"].map(|dir| base.join(dir));
     assert_eq!(*roots, serde_json::json!(want));
-    assert_eq!(stopped.events.sums(), [3, 0, 0, 0], "each of them once");
+    assert_eq!(
+        stopped.events.sums(),
+        [3, 0, 0, 0],
+        "each temp must be reported once"
+    );
     let inner = stopped
         .events
         .of("reaped")
