@@ -329,7 +329,7 @@ fn a_hot_directory_with_slow_scans_is_watched_again() {
     });
 }
 
-const TOO_SLOW: &str = " is hot, but scans of it, and of what else is hot, take too long";
+const TOO_SLOW: &str = " is hot, but scans of hot directories take too long";
 
 /// Longer than the limit for a directory that is scanned every second: a quarter of a second.
 const SLOW: Duration = Duration::from_millis(300);
