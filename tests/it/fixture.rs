@@ -178,7 +178,7 @@ impl Fixture {
     /// Asserts that no claim and no empty quarantine folder is left.
     #[track_caller]
     pub(crate) fn assert_no_leftovers(&self, what: &str) {
-        let mut litter = Vec::new();
+        let mut leftovers = Vec::new();
         walk_tree(&self.home, &mut |path, is_dir| {
             let name = path
                 .file_name()
@@ -190,10 +190,10 @@ impl Fixture {
                 .components()
                 .any(|part| part.as_os_str() == quarantine::FOLDER);
             if name.starts_with(".orphand-") || (is_dir && in_quarantine && empty()) {
-                litter.push(path.to_owned());
+                leftovers.push(path.to_owned());
             }
         });
-        assert!(litter.is_empty(), "{what}: {litter:?} is left behind");
+        assert!(leftovers.is_empty(), "{what}: {leftovers:?} is left behind");
     }
 
     /// Runs the deletion protocol on the temp, which counts as a proven orphan. No time passes.

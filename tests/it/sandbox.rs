@@ -106,7 +106,7 @@ impl StartChild for Command {
 
 /// Writes a file. No program that starts at the same time has it open.
 pub(crate) fn write(path: &Path, content: impl AsRef<[u8]>) {
-    let _nobody_starts = START_LOCK.read().unwrap_or_else(PoisonError::into_inner);
+    let _no_start = START_LOCK.read().unwrap_or_else(PoisonError::into_inner);
     fs::write(path, content).unwrap();
 }
 
