@@ -328,7 +328,7 @@ impl<'a> Pass<'a> {
         let policy = &self.dir_context.root.policy;
         // The callback accepts names that match any rule. A name that does not match this rule is not a temp of this
         // root.
-        if !policy.takes(self.dir_context.below, &item.name) {
+        if !policy.is_temp(self.dir_context.below, &item.name) {
             item.temp = None;
             return Ok(None);
         }
@@ -338,7 +338,7 @@ impl<'a> Pass<'a> {
         };
         // Only a look shows whether the file is empty. Until then the shorter grace applies.
         let grace = |is_empty| policy.grace_of(&parsed, is_empty, Duration::ZERO);
-        if temp.put_off(grace(true).min(grace(false)), clock_reading.now.mono) {
+        if temp.postpone(grace(true).min(grace(false)), clock_reading.now.mono) {
             return Ok(None);
         }
         let (observation, use_state, mut leased) =
@@ -358,7 +358,7 @@ impl<'a> Pass<'a> {
         let file = &observation.fingerprint;
         let lag = dir.place().dates.lag(file);
         let grace = policy.grace_of(&parsed, file.size == 0, lag);
-        if temp.put_off(grace, clock_reading.now.mono) {
+        if temp.postpone(grace, clock_reading.now.mono) {
             return Ok(None);
         }
         if let Some(pid) = parsed.pid {
@@ -370,7 +370,7 @@ impl<'a> Pass<'a> {
             last_jump: clock_reading.last_jump,
             fingerprint: observation.fingerprint,
             lag,
-            hold: use_state,
+            use_state,
         };
         let quiet = match temp.look(&look, grace, policy.open) {
             Next::LookAt(_) => return Ok(None),
@@ -438,7 +438,7 @@ impl<'a> Pass<'a> {
             let is_new = one
                 .temp
                 .as_mut()
-                .map(|temp| temp.put_aside(grace, clock::mono()).news);
+                .map(|temp| temp.retry_later(grace, clock::mono()).is_new);
             if is_new != Some(true) {
                 continue;
             }
@@ -510,7 +510,7 @@ impl<'a> Pass<'a> {
                 Outcome::Kept(Reason::Changed) => {
                     // The file was used by another process in the meantime, so its grace starts again.
                     if let Some(temp) = one.temp.as_mut() {
-                        temp.start_over(clock::mono(), grace);
+                        temp.reset(clock::mono(), grace);
                     }
                     kept.push((index, observation, Reason::Changed));
                     continue;
@@ -597,7 +597,7 @@ impl<'a> Pass<'a> {
             let parsed = policy.names.parse(&one.name);
             let grace = policy.grace_of(&parsed, file.size == 0, lag);
             let answer = temp.keep(reason, grace, clock::mono());
-            if answer.news {
+            if answer.is_new {
                 reports.push((one.name.clone(), observation, reason, answer));
             }
         }
@@ -623,7 +623,7 @@ impl<'a> Pass<'a> {
                 reason,
                 holders,
                 retry: Some(answer.retry),
-                again: answer.again,
+                again: answer.reported_before,
                 details,
             });
         }
@@ -641,7 +641,7 @@ impl<'a> Pass<'a> {
     fn postpone(&self, one: &mut PassItem) {
         let grace = self.dir_context.root.policy.grace.shortest();
         if let Some(temp) = one.temp.as_mut() {
-            temp.put_aside(grace, clock::mono());
+            temp.retry_later(grace, clock::mono());
         }
     }
 

@@ -163,7 +163,7 @@ impl ScanQueue<'_> {
                     );
                 }
             }
-            Some(Kind::File) if policy.takes(dir.below(), name) => {
+            Some(Kind::File) if policy.is_temp(dir.below(), name) => {
                 (self.met)(Met::Temp(dir, name));
             }
             _ => {}

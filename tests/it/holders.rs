@@ -724,7 +724,7 @@ mod linux {
                 })
             };
             assert_eq!(writer(before.current), Writer::Gone(pid));
-            assert_eq!(writer(Some(0)), Writer::Unseen(pid), "it may live");
+            assert_eq!(writer(Some(0)), Writer::Unknown(pid), "it may live");
             limit(Some(0));
             let seen = nested.resolve(1, long_ago);
             let process_scan = evidence::scan_processes(&[file], LeaseCoverage::OpensOnly);

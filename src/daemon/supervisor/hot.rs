@@ -4,10 +4,10 @@
 //!
 //! No orphan is missed, and none is removed late unless a scan is late. The first scan follows the end of the watch, so
 //! it finds temps whose events were not read. A later orphan is found before half its grace has passed, and its
-//! deadline is then set by its own dates. The dates count for no more than half a grace (`Origin::FoundInTime`): if a
-//! scan is late, its orphans are removed late, and no writer has less time. A temp that was tracked before and renamed
-//! since turns out to be missing when it is looked at. At the end, the watch is established first and a last scan
-//! follows.
+//! deadline is then set by its own dates. The dates count for no more than half a grace
+//! (`Origin::FoundWithHalfCredit`): if a scan is late, its orphans are removed late, and no writer has less time. A
+//! temp that was tracked before and renamed since turns out to be missing when it is looked at. At the end, the watch
+//! is established first and a last scan follows.
 //!
 //! A directory that is created below a hot one is found by a scan. The removal of the hot directory itself is reported
 //! by the watch on its parent or, if the parent is hot too, found by the scan of the parent.

@@ -84,7 +84,7 @@ impl Supervisor {
                 };
                 let origin = match existing {
                     Existing::Leave if existed => return shared.temps.ignore(&path, at),
-                    Existing::Wait if is_first || existed => Origin::FoundToWait,
+                    Existing::Wait if is_first || existed => Origin::FoundWithoutCredit,
                     _ if is_start
                         && rule!("later-root-has-no-start", !has_started, without: true) =>
                     {
@@ -92,7 +92,7 @@ impl Supervisor {
                     }
                     // An event should have reported the temp or its directory. Its writer has as much time as if it
                     // had.
-                    _ => Origin::FoundInTime,
+                    _ => Origin::FoundWithHalfCredit,
                 };
                 let is_new = shared.temps.found(&path, at, origin);
                 if is_new
@@ -258,7 +258,7 @@ impl Supervisor {
             (RecoveryOutcome::Kept(reason), None) => {
                 if self.retry_claim(dir_context, claim) {
                     let retry =
-                        policy::retry(root.policy.grace.shortest(), reason.ends_silently(), 0);
+                        policy::retry(root.policy.grace.shortest(), reason.ends_without_event(), 0);
                     let event = pass::kept_claim(dir_context, claim, reason, Some(retry));
                     self.shared.emit(event);
                 }
