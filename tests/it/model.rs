@@ -26,7 +26,7 @@ use orphand::decide::policy::Policy;
 use orphand::decide::time::Wall;
 use orphand::reap::Step;
 
-use crate::fixture::{As, alone};
+use crate::fixture::{RunAs, in_own_process};
 
 /// A number that stands for an inode.
 type Ino = u8;
@@ -1369,7 +1369,7 @@ fn models(
 /// No order in which they can act loses a byte that somebody could still need.
 #[test]
 fn nothing_is_lost() {
-    alone(&[As::Us], || {
+    in_own_process(&[RunAs::CurrentUser], || {
         let mut all = Explored::default();
         // Killed once, and once more while it puts in order what that left.
         for model in models(2, &[], None) {
@@ -1426,7 +1426,7 @@ fn is_doubled(check: Check) -> Option<(&'static str, &'static [Check])> {
 /// Each check, alone or with those that double it.
 #[test]
 fn each_check_is_needed() {
-    alone(&[As::Us], || {
+    in_own_process(&[RunAs::CurrentUser], || {
         for check in &Check::ALL {
             let kills = match check {
                 Check::Recovery
@@ -1460,7 +1460,7 @@ fn each_check_is_needed() {
 /// Each window that is said to be left is one. While they are shut there is no other.
 #[test]
 fn each_window_is_one() {
-    alone(&[As::Us], || {
+    in_own_process(&[RunAs::CurrentUser], || {
         for window in Window::ALL {
             let loss = loss(0, &[], Some(window));
             let (loss, _, trace) = loss.unwrap_or_else(|| panic!("nothing is lost by {window:?}"));
