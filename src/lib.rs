@@ -95,6 +95,8 @@ pub mod look;
 #[doc(hidden)]
 pub mod mountinfo;
 pub mod pass;
+#[doc(hidden)]
+pub mod passwd;
 pub mod reap;
 pub mod root;
 pub mod scan;
