@@ -37,7 +37,7 @@ mod linux {
     use std::time::{Duration, Instant};
     use std::{env, fs};
 
-    use super::watchers::{self, INOTIFY, NOBODY, NOTIFY, ORPHAND};
+    use super::watchers::{self, INOTIFY, NONE, NOTIFY, ORPHAND};
 
     /// What a run with one of them showed.
     #[derive(Clone, Copy)]
@@ -88,13 +88,13 @@ mod linux {
             "{:<22} {:>12} {:>12} {:>9} {:>22}",
             "", "watcher CPU", "writer", "peak MB", "speed of the unwatched"
         );
-        let there: Vec<&str> = watchers::there()
-            .filter(|&watcher| watcher != NOBODY && only.is_none_or(|only| only == watcher))
+        let there: Vec<&str> = watchers::installed()
+            .filter(|&watcher| watcher != NONE && only.is_none_or(|only| only == watcher))
             .collect();
         let mut all: HashMap<&str, Vec<Run>> = HashMap::new();
         for round in 0..rounds {
             for &watcher in &there {
-                let run = run(watcher, writes).beside(run(NOBODY, writes));
+                let run = run(watcher, writes).beside(run(NONE, writes));
                 print(&format!("{round} {watcher}"), run);
                 all.entry(watcher).or_default().push(run);
             }
@@ -133,19 +133,19 @@ mod linux {
     }
 
     /// A watcher at work, and the directory that it watches.
-    struct Watched {
+    struct WatchedDir {
         watcher: &'static str,
         dir: tempfile::TempDir,
         child: Child,
-        says: BufReader<ChildStdout>,
+        output: BufReader<ChildStdout>,
         /// The process whose CPU is measured.
         pid: u32,
         /// What that had taken at the start, microseconds.
         before: f64,
     }
 
-    impl Watched {
-        fn by(watcher: &'static str) -> Watched {
+    impl WatchedDir {
+        fn by(watcher: &'static str) -> WatchedDir {
             let dir = tempfile::tempdir_in("/dev/shm")
                 .or_else(|_| tempfile::tempdir())
                 .expect("a directory");
@@ -154,11 +154,11 @@ mod linux {
             let mut line = String::new();
             says.read_line(&mut line).expect("ready");
             let pid = line.trim().parse().expect("a pid");
-            Watched {
+            WatchedDir {
                 watcher,
                 dir,
                 child,
-                says,
+                output: says,
                 pid,
                 before: watchers::cpu(pid),
             }
@@ -168,7 +168,7 @@ mod linux {
         fn end(mut self) -> (f64, f64) {
             drop(self.child.stdin.take());
             let mut rest = String::new();
-            self.says.read_to_string(&mut rest).expect("the end");
+            self.output.read_to_string(&mut rest).expect("the end");
             self.child.wait().expect("the watcher");
             let numbers: Vec<f64> = rest.split_whitespace().flat_map(str::parse).collect();
             let watcher = self.watcher;
@@ -187,11 +187,11 @@ mod linux {
 
     fn compare_by_the_second(writes: u64, rate: u64) {
         println!("{writes} atomic writes, {rate} a second; CPU of each watcher for one, µs");
-        let there = watchers::there().filter(|&watcher| watcher != NOBODY);
-        let mut all: Vec<Watched> = there.map(Watched::by).collect();
+        let there = watchers::installed().filter(|&watcher| watcher != NONE);
+        let mut all: Vec<WatchedDir> = there.map(WatchedDir::by).collect();
         let mut taken: HashMap<&str, Vec<f64>> = HashMap::new();
         for _ in 0..writes / rate {
-            for Watched {
+            for WatchedDir {
                 watcher, dir, pid, ..
             } in &all
             {
@@ -234,7 +234,7 @@ mod linux {
     }
 
     fn run(watcher: &'static str, writes: u64) -> Run {
-        let watched = Watched::by(watcher);
+        let watched = WatchedDir::by(watcher);
         let began = Instant::now();
         let mut writer = Command::new(env::current_exe().expect("this program"))
             .args(["child", "writer"])

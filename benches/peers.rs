@@ -253,7 +253,8 @@ mod linux {
         println!("orphand, one file  {each:>9.3} ms");
         // They look at each process there is, so it matters how many there are.
         for more in [0, 500] {
-            let _asleep: Vec<Asleep> = (0..more).map(|_| Asleep::begin()).collect();
+            let _asleep: Vec<SleepingProcess> =
+                (0..more).map(|_| SleepingProcess::begin()).collect();
             println!("beside {} processes", processes());
             for peer in &ask {
                 if !peer.is_installed() {
@@ -271,15 +272,15 @@ mod linux {
     }
 
     /// A process that does nothing until this is dropped.
-    struct Asleep(Child);
+    struct SleepingProcess(Child);
 
-    impl Asleep {
-        fn begin() -> Asleep {
-            Asleep(Command::new("sleep").arg("3600").spawn().expect("sleep"))
+    impl SleepingProcess {
+        fn begin() -> SleepingProcess {
+            SleepingProcess(Command::new("sleep").arg("3600").spawn().expect("sleep"))
         }
     }
 
-    impl Drop for Asleep {
+    impl Drop for SleepingProcess {
         fn drop(&mut self) {
             self.0.kill().expect("still asleep");
             self.0.wait().expect("its end");

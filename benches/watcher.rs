@@ -50,15 +50,15 @@ mod linux {
         }
     }
 
-    struct Place(TempDir);
+    struct BenchDir(TempDir);
 
-    impl Place {
-        fn new() -> Place {
+    impl BenchDir {
+        fn new() -> BenchDir {
             let made = match env::var_os("DIR") {
                 Some(dir) => tempfile::tempdir_in(dir),
                 None => tempfile::tempdir(),
             };
-            let place = Place(made.expect("a directory"));
+            let place = BenchDir(made.expect("a directory"));
             fs::create_dir(place.root()).expect("a directory");
             fs::write(place.root().join("sessions.json"), "{}").expect("a target");
             place
@@ -74,7 +74,7 @@ mod linux {
         }
 
         /// orphand as a service runs it, with its journal.
-        fn watch(&self, args: &[&str]) -> Watch {
+        fn watch(&self, args: &[&str]) -> WatchProcess {
             let state = self.0.path().join("state");
             let mut child = Command::new(env!("CARGO_BIN_EXE_orphand"))
                 .args(["watch", "--json"])
@@ -86,19 +86,19 @@ mod linux {
                 .spawn()
                 .expect("orphand");
             let out = child.stdout.take().expect("its output");
-            Watch {
+            WatchProcess {
                 child,
                 lines: BufReader::new(out).lines(),
             }
         }
     }
 
-    struct Watch {
+    struct WatchProcess {
         child: Child,
         lines: Lines<BufReader<ChildStdout>>,
     }
 
-    impl Watch {
+    impl WatchProcess {
         /// The next event of this kind.
         fn next(&mut self, kind: &str) -> Value {
             loop {
@@ -127,7 +127,7 @@ mod linux {
         }
     }
 
-    impl Drop for Watch {
+    impl Drop for WatchProcess {
         fn drop(&mut self) {
             let _ = self.child.kill();
             let _ = self.child.wait();
@@ -152,7 +152,7 @@ mod linux {
     fn late() {
         const LEAKS: usize = 1_000;
         const GRACE: Duration = Duration::from_secs(2);
-        let place = Place::new();
+        let place = BenchDir::new();
         let mut watch = place.watch(&["--grace", "2s"]);
         watch.next("ready");
         // They are read as they come: orphand waits for whoever does not listen.
@@ -188,7 +188,7 @@ mod linux {
 
     fn origin() {
         const ORPHANS: usize = 8_662;
-        let place = Place::new();
+        let place = BenchDir::new();
         for n in 0..ORPHANS {
             fs::write(place.temp(n), "{").expect("a temp");
         }
@@ -205,7 +205,7 @@ mod linux {
 
     fn start() {
         for directories in [1, 10, 100, 1_000, 10_000] {
-            let place = Place::new();
+            let place = BenchDir::new();
             for n in 0..directories {
                 fs::create_dir(place.root().join(n.to_string())).expect("a directory");
             }
@@ -219,7 +219,7 @@ mod linux {
     }
 
     fn idle(seconds: u64) {
-        let place = Place::new();
+        let place = BenchDir::new();
         let mut watch = place.watch(&[]);
         watch.next("ready");
         // What a start leaves to be done is done.

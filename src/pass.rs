@@ -540,7 +540,8 @@ impl<'a> Pass<'a> {
             least: bytes.min().unwrap_or(0),
         };
         let (stock, dir_context) = (self.engine.reaper.usage(), self.dir_context);
-        if wanted.all == 0 || !stock.is_short_of(&dir_context.root.path, dir_context.id, wanted.all)
+        if wanted.all == 0
+            || !stock.lacks_room_for(&dir_context.root.path, dir_context.id, wanted.all)
         {
             return;
         }
@@ -683,7 +684,7 @@ pub fn recover(
     claim: &OsStr,
     tell: &mut dyn FnMut(Event),
 ) -> Returned {
-    if engine.reaper.claims().is_at_work(claim) {
+    if engine.reaper.claims().is_in_progress(claim) {
         return Returned::Done;
     }
     let (root, below) = (&dir_context.root.path, dir_context.below);

@@ -143,7 +143,7 @@ impl ScanQueue<'_> {
         }
         let policy = &self.root.policy;
         if is_own(name) {
-            if claim::read(name).is_some() {
+            if claim::parse(name).is_some() {
                 (self.met)(Met::Claim(dir, name));
             }
             return;

@@ -18,7 +18,7 @@ use rustix::fs::inotify;
 pub(crate) const ORPHAND: &str = "orphand";
 pub(crate) const NOTIFY: &str = "notify";
 pub(crate) const INOTIFY: &str = "inotify";
-pub(crate) const NOBODY: &str = "nobody";
+pub(crate) const NONE: &str = "nobody";
 const DEFAULT_MASK: &str = "notify's default";
 const INOTIFYWAIT: &str = "inotifywait";
 const WATCHMAN: &str = "watchman";
@@ -27,7 +27,7 @@ const WATCHMAN: &str = "watchman";
 const GRACE: Duration = Duration::from_secs(10);
 
 /// All whose program is there.
-pub(crate) fn there() -> impl Iterator<Item = &'static str> {
+pub(crate) fn installed() -> impl Iterator<Item = &'static str> {
     let installed = |program: &str| {
         let paths = env::var_os("PATH").unwrap_or_default();
         let found = env::split_paths(&paths).any(|dir| dir.join(program).is_file());
@@ -43,7 +43,7 @@ pub(crate) fn there() -> impl Iterator<Item = &'static str> {
         INOTIFY,
         INOTIFYWAIT,
         WATCHMAN,
-        NOBODY,
+        NONE,
     ];
     all.into_iter().filter(move |&watcher| match watcher {
         INOTIFYWAIT | WATCHMAN => installed(watcher),
@@ -52,16 +52,16 @@ pub(crate) fn there() -> impl Iterator<Item = &'static str> {
 }
 
 /// At work: which process it is, and how many temps it knows of.
-struct Watching {
+struct RunningWatcher {
     pid: u32,
     left: Box<dyn Fn() -> usize>,
     /// Killed in the end.
     program: Option<Child>,
 }
 
-impl Watching {
-    fn here(left: impl Fn() -> usize + 'static) -> Watching {
-        Watching {
+impl RunningWatcher {
+    fn here(left: impl Fn() -> usize + 'static) -> RunningWatcher {
+        RunningWatcher {
             pid: std::process::id(),
             left: Box::new(left),
             program: None,
@@ -69,8 +69,8 @@ impl Watching {
     }
 
     /// One that keeps nothing that could be asked for.
-    fn other(program: Child) -> Watching {
-        Watching {
+    fn other(program: Child) -> RunningWatcher {
+        RunningWatcher {
             pid: program.id(),
             left: Box::new(|| 0),
             program: Some(program),
@@ -92,7 +92,7 @@ pub(crate) fn watch(watcher: &str, dir: &Path) {
         INOTIFY => bare(dir),
         INOTIFYWAIT => inotifywait(dir),
         WATCHMAN => watchman(dir, own.path()),
-        _ => Watching::here(|| 0),
+        _ => RunningWatcher::here(|| 0),
     };
     println!("{}", watching.pid);
     let mut nothing = Vec::new();
@@ -132,7 +132,7 @@ fn settle(pid: u32) {
     }
 }
 
-fn orphand(dir: &Path) -> Watching {
+fn orphand(dir: &Path) -> RunningWatcher {
     let policy = Policy {
         grace: Graces::both(GRACE),
         ..Policy::default()
@@ -140,11 +140,11 @@ fn orphand(dir: &Path) -> Watching {
     let builder = orphand::Watcher::builder().root(dir, policy);
     let watcher = builder.start().expect("start");
     while !matches!(watcher.events().recv(), Ok(orphand::Event::Ready { .. })) {}
-    Watching::here(move || watcher.tracked())
+    RunningWatcher::here(move || watcher.tracked())
 }
 
 /// The leanest handler that keeps the same map from the same events.
-fn lean(dir: &Path, config: Config) -> Watching {
+fn lean(dir: &Path, config: Config) -> RunningWatcher {
     let map: &'static DashMap<PathBuf, Instant> = Box::leak(Box::default());
     let handler = move |event: notify::Result<notify::Event>| {
         let Ok(mut event) = event else { return };
@@ -168,13 +168,13 @@ fn lean(dir: &Path, config: Config) -> Watching {
     watcher
         .watch(dir, RecursiveMode::NonRecursive)
         .expect("a watch");
-    Watching::here(move || {
+    RunningWatcher::here(move || {
         let _ = &watcher;
         map.len()
     })
 }
 
-fn bare(dir: &Path) -> Watching {
+fn bare(dir: &Path) -> RunningWatcher {
     use inotify::{CreateFlags, ReadFlags, WatchFlags};
     let map: &'static DashMap<Vec<u8>, Instant> = Box::leak(Box::default());
     let fd = inotify::init(CreateFlags::CLOEXEC).expect("inotify");
@@ -200,11 +200,11 @@ fn bare(dir: &Path) -> Watching {
             }
         }
     });
-    Watching::here(|| map.len())
+    RunningWatcher::here(|| map.len())
 }
 
 /// Prints each event of a temp, to nowhere.
-fn inotifywait(dir: &Path) -> Watching {
+fn inotifywait(dir: &Path) -> RunningWatcher {
     let mut command = Command::new(INOTIFYWAIT);
     command
         .args(["-m", "-e", "create,delete,moved_from,moved_to"])
@@ -220,11 +220,11 @@ fn inotifywait(dir: &Path) -> Watching {
         .expect("its watch");
     // It says no more; whoever reads must not go away.
     thread::spawn(move || lines.for_each(drop));
-    Watching::other(program)
+    RunningWatcher::other(program)
 }
 
 /// Keeps an index of every file of the directory; nobody has subscribed.
-fn watchman(dir: &Path, own: &Path) -> Watching {
+fn watchman(dir: &Path, own: &Path) -> RunningWatcher {
     let socket = own.join("socket");
     let at = |name: &str, file: &str| format!("--{name}={}", own.join(file).display());
     let mut command = Command::new(WATCHMAN);
@@ -247,7 +247,7 @@ fn watchman(dir: &Path, own: &Path) -> Watching {
         .output()
         .expect("watchman");
     assert!(asked.status.success(), "{asked:?}");
-    Watching::other(program)
+    RunningWatcher::other(program)
 }
 
 /// It ends when this process does, whatever ends this.

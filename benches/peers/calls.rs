@@ -21,7 +21,7 @@ const TARGET: &str = "sessions.json";
 const BATCH: usize = orphand::reap::BATCH;
 
 /// What was spent on one call of one step.
-struct Spent {
+struct CallTime {
     step: &'static str,
     call: &'static str,
     times: u32,
@@ -32,12 +32,15 @@ struct Spent {
 pub(crate) fn make(dir: &Path) {
     let names = temps(dir);
     let workers = orphand::pass::max_workers();
-    for look in [Hand::look_first as fn(&mut Hand, &[OsString]), Hand::reap] {
+    for look in [
+        CallThread::look_first as fn(&mut CallThread, &[OsString]),
+        CallThread::reap,
+    ] {
         let todo: Mutex<VecDeque<&[OsString]>> = Mutex::new(names.chunks(BATCH).collect());
         std::thread::scope(|scope| {
             for _ in 0..workers {
                 scope.spawn(|| {
-                    let mut worker = Hand::new(dir, false);
+                    let mut worker = CallThread::new(dir, false);
                     let next = || todo.lock().expect("no panic").pop_front();
                     while let Some(batch) = next() {
                         look(&mut worker, batch);
@@ -51,7 +54,7 @@ pub(crate) fn make(dir: &Path) {
 /// Makes them for all temps in `dir`, one after the other, and prints what each took.
 pub(crate) fn table(dir: &Path) {
     let names = temps(dir);
-    let mut worker = Hand::new(dir, true);
+    let mut worker = CallThread::new(dir, true);
     names
         .chunks(BATCH)
         .for_each(|batch| worker.look_first(batch));
@@ -76,18 +79,18 @@ fn temps(dir: &Path) -> Vec<OsString> {
 }
 
 /// One thread.
-struct Hand {
+struct CallThread {
     dir: OwnedFd,
     tid: i32,
     is_timed: bool,
-    spent: Vec<Spent>,
+    spent: Vec<CallTime>,
     step: &'static str,
 }
 
-impl Hand {
-    fn new(dir: &Path, is_timed: bool) -> Hand {
+impl CallThread {
+    fn new(dir: &Path, is_timed: bool) -> CallThread {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        Hand {
+        CallThread {
             dir: rustix::fs::open(dir, flags, Mode::empty()).expect("a directory"),
             tid: rustix::thread::gettid().as_raw_nonzero().get(),
             is_timed,
@@ -102,7 +105,7 @@ impl Hand {
             let file = self.open(name);
             self.lease(&file);
             self.statx_fd(&file);
-            self.let_go(&file);
+            self.release(&file);
             self.close(file);
         }
     }
@@ -114,7 +117,7 @@ impl Hand {
             let file = self.open(name);
             self.lease(&file);
             self.gather(&file);
-            self.let_go(&file);
+            self.release(&file);
             files.push(file);
         }
         for (name, file) in batch.iter().zip(&files) {
@@ -135,10 +138,10 @@ impl Hand {
             self.step = "ProveAgain";
             self.fcntl("F_GETLEASE", file, libc::F_GETLEASE, 0);
             self.fcntl("F_SETLEASE", file, libc::F_SETLEASE, libc::F_WRLCK);
-            self.step = "LetGo";
-            self.let_go(file);
+            self.step = "Release";
+            self.release(file);
         }
-        std::thread::sleep(orphand::reap::BREATH);
+        std::thread::sleep(orphand::reap::RELEASE_WAIT);
         for (name, file) in batch.iter().zip(files) {
             let claim = claim(name);
             self.step = "ProveLast";
@@ -150,12 +153,12 @@ impl Hand {
                 rustix::fs::unlinkat(&worker.dir, &claim, AtFlags::empty()).expect("a claim");
             });
             self.statx_fd(&file);
-            self.let_go(&file);
+            self.release(&file);
             self.close(file);
         }
     }
 
-    fn call<T>(&mut self, call: &'static str, make: impl FnOnce(&Hand) -> T) -> T {
+    fn call<T>(&mut self, call: &'static str, make: impl FnOnce(&CallThread) -> T) -> T {
         if !self.is_timed {
             return make(self);
         }
@@ -169,7 +172,7 @@ impl Hand {
                 spent.times += 1;
                 spent.took += took;
             }
-            None => self.spent.push(Spent {
+            None => self.spent.push(CallTime {
                 step,
                 call,
                 times: 1,
@@ -211,7 +214,7 @@ impl Hand {
         self.fcntl("F_SETLEASE", file, libc::F_SETLEASE, libc::F_WRLCK);
     }
 
-    fn let_go(&mut self, file: &OwnedFd) {
+    fn release(&mut self, file: &OwnedFd) {
         self.fcntl("F_SETLEASE, F_UNLCK", file, libc::F_SETLEASE, libc::F_UNLCK);
     }
 

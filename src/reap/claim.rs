@@ -17,10 +17,10 @@ use crate::look::RootId;
 const PREFIX: &[u8] = b".orphand-";
 const HEX: usize = 16;
 /// NAME_MAX of every file system that the proof is trusted on.
-const LONGEST: usize = 255;
+const NAME_MAX: usize = 255;
 
 /// What all names of orphand's own begin with; scans and watches pass over them.
-pub const OWN: &[u8] = b".orphand";
+pub const OWN_PREFIX: &[u8] = b".orphand";
 
 /// Gives out claim names, and knows which of them are being worked on: any other claim is one that
 /// a crash left, or that could not be put back.
@@ -28,7 +28,7 @@ pub const OWN: &[u8] = b".orphand";
 pub struct Claims {
     session: u32,
     next: AtomicU32,
-    at_work: Mutex<HashSet<OsString>>,
+    in_progress: Mutex<HashSet<OsString>>,
     /// Claims that could not be put back, by the directory that they lie in and the temp's name.
     deferred: Mutex<HashMap<(RootId, OsString), BTreeSet<OsString>>>,
 }
@@ -47,7 +47,7 @@ impl Claims {
         Claims {
             session,
             next: AtomicU32::new(0),
-            at_work: Mutex::default(),
+            in_progress: Mutex::default(),
             deferred: Mutex::default(),
         }
     }
@@ -56,11 +56,11 @@ impl Claims {
     #[must_use]
     pub fn name(&self, name: &OsStr) -> ClaimName<'_> {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
-        let mut claim = Vec::with_capacity(LONGEST);
+        let mut claim = Vec::with_capacity(NAME_MAX);
         claim.extend_from_slice(PREFIX);
         // Memory takes what is written.
         let _ = write!(claim, "{:08x}{number:08x}-", self.session);
-        let room = LONGEST - claim.len();
+        let room = NAME_MAX - claim.len();
         let name = name.as_bytes();
         if name.len() <= room {
             claim.extend_from_slice(name);
@@ -71,20 +71,20 @@ impl Claims {
             claim.extend_from_slice(name.get(tail..).unwrap_or_default());
         }
         let name = OsString::from_vec(claim);
-        self.at_work().insert(name.clone());
+        self.in_progress().insert(name.clone());
         ClaimName { claims: self, name }
     }
 
     /// Whether this process is working on `claim` right now.
     #[must_use]
-    pub fn is_at_work(&self, claim: &OsStr) -> bool {
-        self.at_work().contains(claim)
+    pub fn is_in_progress(&self, claim: &OsStr) -> bool {
+        self.in_progress().contains(claim)
     }
 
     /// Notes that `claim` in the directory `dir` could not be put back. It is to be tried again when it is time
     /// for the temp `name`. Says whether that is news.
     pub(crate) fn defer(&self, dir: RootId, name: &OsStr, claim: &OsStr) -> bool {
-        let mut stranded = guard(&self.deferred);
+        let mut stranded = lock(&self.deferred);
         let of_name = stranded.entry((dir, name.to_owned())).or_default();
         of_name.insert(claim.to_owned())
     }
@@ -92,7 +92,7 @@ impl Claims {
     /// Those of the temp `name` in the directory `dir` that could not be put back: it is to be tried again.
     #[must_use]
     pub(crate) fn take_deferred(&self, dir: RootId, name: &OsStr) -> BTreeSet<OsString> {
-        let mut stranded = guard(&self.deferred);
+        let mut stranded = lock(&self.deferred);
         // Nearly always.
         if stranded.is_empty() {
             return BTreeSet::new();
@@ -100,12 +100,12 @@ impl Claims {
         stranded.remove(&(dir, name.to_owned())).unwrap_or_default()
     }
 
-    fn at_work(&self) -> MutexGuard<'_, HashSet<OsString>> {
-        guard(&self.at_work)
+    fn in_progress(&self) -> MutexGuard<'_, HashSet<OsString>> {
+        lock(&self.in_progress)
     }
 }
 
-fn guard<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -119,7 +119,7 @@ impl ClaimName<'_> {
 
 impl Drop for ClaimName<'_> {
     fn drop(&mut self) {
-        self.claims.at_work().remove(&self.name);
+        self.claims.in_progress().remove(&self.name);
     }
 }
 
@@ -133,12 +133,12 @@ pub struct Claim {
 /// Whether the file at `path` has a claim's name.
 #[must_use]
 pub fn is_claim(path: &Path) -> bool {
-    path.file_name().is_some_and(|name| read(name).is_some())
+    path.file_name().is_some_and(|name| parse(name).is_some())
 }
 
 /// Reads a claim name; `None` if it is none.
 #[must_use]
-pub fn read(name: &OsStr) -> Option<Claim> {
+pub fn parse(name: &OsStr) -> Option<Claim> {
     let name = name.as_bytes();
     let rest = name.strip_prefix(PREFIX)?;
     let (hex, rest) = rest.split_at_checked(HEX)?;
@@ -150,7 +150,7 @@ pub fn read(name: &OsStr) -> Option<Claim> {
         return None;
     }
     Some(Claim {
-        original: (name.len() < LONGEST).then(|| OsString::from_vec(original.to_vec())),
+        original: (name.len() < NAME_MAX).then(|| OsString::from_vec(original.to_vec())),
     })
 }
 
@@ -159,41 +159,41 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_claim_tells_where_it_came_from() {
+    fn a_claim_name_contains_the_original_name() {
         let claims = Claims::new(0xdead_beef);
 
-        let at_most = LONGEST - PREFIX.len() - HEX - 1;
+        let at_most = NAME_MAX - PREFIX.len() - HEX - 1;
         for name in [
             "a.tmp".to_owned(),
             "-\n\x1b[2J.tmp".into(),
             "x".repeat(at_most - 1),
         ] {
             let claim = claims.name(OsStr::new(&name));
-            let read = read(claim.name()).expect("a claim name");
+            let read = parse(claim.name()).expect("a claim name");
             assert_eq!(read.original.as_deref(), Some(OsStr::new(&name)));
             let name = claim.name().to_owned();
-            assert!(claims.is_at_work(&name));
+            assert!(claims.is_in_progress(&name));
             drop(claim);
-            assert!(!claims.is_at_work(&name));
+            assert!(!claims.is_in_progress(&name));
         }
         let bytes = OsStr::from_bytes(b"\xff\xfe.tmp");
-        let read = read(claims.name(bytes).name()).expect("a claim name");
+        let read = parse(claims.name(bytes).name()).expect("a claim name");
         assert_eq!(read.original.as_deref(), Some(bytes));
     }
 
     #[test]
-    fn a_long_name_is_cut_in_the_middle_and_not_guessed() {
+    fn a_long_name_is_cut_in_the_middle() {
         let claims = Claims::new(7);
         for length in [229, 230, 255] {
             let name = "sessions.json".to_owned() + &"x".repeat(length - 17) + ".tmp";
             let ticket = claims.name(OsStr::new(&name));
             let claim = ticket.name();
-            assert_eq!(claim.len(), LONGEST, "{length}");
+            assert_eq!(claim.len(), NAME_MAX, "{length}");
             assert!(claim.as_bytes().ends_with(b".tmp"), "{length}");
             let kept = claim.as_bytes().split_at(PREFIX.len() + HEX + 1).1;
             assert!(kept.starts_with(b"sessions.json"), "{length}");
             assert_eq!(
-                read(claim).expect("a claim name").original,
+                parse(claim).expect("a claim name").original,
                 None,
                 "{length}"
             );
@@ -201,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn what_could_not_be_put_back_is_told_once_to_its_name() {
+    fn deferred_claims_are_returned_once() {
         let (here, there) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let dir = |dir: &tempfile::TempDir| {
             RootId::of(&dir.path().canonicalize().unwrap()).expect("a directory")
@@ -223,14 +223,14 @@ mod tests {
     }
 
     #[test]
-    fn names_differ() {
+    fn claim_names_differ() {
         let claims = Claims::new(7);
         let (one, two) = (claims.name(OsStr::new("a")), claims.name(OsStr::new("a")));
         assert_ne!(one.name(), two.name());
     }
 
     #[test]
-    fn what_is_no_claim() {
+    fn other_names_are_no_claims() {
         for name in [
             ".orphand",
             ".orphand-",
@@ -242,7 +242,7 @@ mod tests {
             ".orphand-0123456789abcde-a.tmp",
             "orphand-0123456789abcdef-a.tmp",
         ] {
-            assert_eq!(read(OsStr::new(name)), None, "{name}");
+            assert_eq!(parse(OsStr::new(name)), None, "{name}");
         }
     }
 }

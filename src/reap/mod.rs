@@ -70,9 +70,9 @@ steps! {
     /// Still nobody wants it.
     ProveAgain,
     /// Let go of the proof, so that whoever is inside an `open` comes out.
-    LetGo,
+    Release,
     /// Wait for that; once for a whole batch.
-    Breathe,
+    Wait,
     /// Ask for the proof once more, and look once more.
     ProveLast,
     /// Remove the claim.
@@ -136,13 +136,13 @@ pub const BATCH: usize = 128;
 /// the moment it counts. With one thread re-opening the name without pause, 370 to 12,700 of a
 /// million were lost without this wait, and none in 15,900 with 2 ms of it (measured on tmpfs and
 /// ext4, two loaded cores).
-pub const BREATH: Duration = Duration::from_millis(2);
+pub const RELEASE_WAIT: Duration = Duration::from_millis(2);
 
 /// The protocol, ready to run.
 #[derive(Debug)]
 pub struct Reaper {
     claims: Claims,
-    breath: Duration,
+    release_wait: Duration,
     batch: usize,
     hook: Option<Hook>,
     usage: Arc<QuarantineUsage>,
@@ -218,8 +218,8 @@ impl Reaper {
     pub fn new() -> Reaper {
         Reaper {
             claims: Claims::new(random()),
-            breath: BREATH,
-            batch: affordable(),
+            release_wait: RELEASE_WAIT,
+            batch: affordable_batch(),
             hook: None,
             usage: Arc::default(),
         }
@@ -227,8 +227,8 @@ impl Reaper {
 
     /// Waits `breath` instead of [`BREATH`].
     #[must_use]
-    pub fn with_breath(mut self, breath: Duration) -> Reaper {
-        self.breath = breath;
+    pub fn with_release_wait(mut self, breath: Duration) -> Reaper {
+        self.release_wait = breath;
         self
     }
 
@@ -257,7 +257,7 @@ impl Reaper {
         &self.claims
     }
 
-    fn at(&self, step: Step, name: &OsStr) {
+    fn before_step(&self, step: Step, name: &OsStr) {
         if let Some(hook) = &self.hook {
             (hook.0)(step, name);
         }
@@ -284,7 +284,7 @@ impl Reaper {
                 .iter()
                 .filter_map(|&i| Some((i, batch.get(i)?, opened.get_mut(i)?.take())))
                 .collect();
-            self.reap_part(batch_context, lease_thread, part, &mut outcomes);
+            self.reap_chunk(batch_context, lease_thread, part, &mut outcomes);
         }
         let lost = || Outcome::Kept(Reason::Changed);
         outcomes
@@ -293,7 +293,7 @@ impl Reaper {
             .collect()
     }
 
-    fn reap_part(
+    fn reap_chunk(
         &self,
         batch_context: BatchContext<'_>,
         lease_thread: &LeaseThread,
@@ -306,12 +306,12 @@ impl Reaper {
             }
         };
         if let Some((_, first, _)) = part.first() {
-            self.at(Step::Resolve, &first.temp_info.name);
+            self.before_step(Step::Resolve, &first.temp_info.name);
         }
-        let place = rule!("directory-not-moved", batch_context.is_where_it_was(), without: Ok(()));
+        let place = rule!("directory-not-moved", batch_context.check_not_moved(), without: Ok(()));
         if let Err(error) = place {
             for (index, ..) in part {
-                set(index, refused(Step::Resolve, &error));
+                set(index, dir_failed(Step::Resolve, &error));
             }
             return;
         }
@@ -339,12 +339,12 @@ impl Reaper {
         let Some((_, first)) = claimed.first() else {
             return;
         };
-        self.at(Step::Breathe, &first.temp_info.name);
-        std::thread::sleep(self.breath);
+        self.before_step(Step::Wait, &first.temp_info.name);
+        std::thread::sleep(self.release_wait);
         // RACE: the directory may be moved out of the root at any time. It is asked for once more
         // here; worst case, a temp that was judged in it is removed just after it was moved.
         let still =
-            rule!("directory-not-moved-later", batch_context.is_where_it_was(), without: Ok(()));
+            rule!("directory-not-moved-later", batch_context.check_not_moved(), without: Ok(()));
         // By now the names are gone, so nobody new can come to map what is behind them.
         let after = examine();
         let mut fresh = Fresh::new(batch_context.dir, claimed.len());
@@ -360,7 +360,7 @@ impl Reaper {
                 }
                 Ok(()) => self.put_back(batch_context, &rooms, one, Reason::CannotTell),
                 Err(error) => {
-                    let why = refused(Step::Breathe, error);
+                    let why = dir_failed(Step::Wait, error);
                     self.put_back_because(batch_context, &rooms, one, why)
                 }
             };
@@ -391,7 +391,7 @@ impl Reaper {
             Verdict::Keep(reason) => return Err(Outcome::Kept(reason)),
         };
 
-        self.at(Step::Look, name);
+        self.before_step(Step::Look, name);
         let seen = dir.observe(name).map_err(failed(Step::Look))?;
         let seen = seen.ok_or(Outcome::Settled)?;
         let is_other = |expected| expected != seen.fingerprint;
@@ -410,7 +410,7 @@ impl Reaper {
             return Err(Outcome::Kept(Reason::QuarantineFull));
         }
 
-        self.at(Step::Open, name);
+        self.before_step(Step::Open, name);
         // One that was opened by the look cannot be another file by now, as long as it is open: so
         // it is what the name stands for, if Step::Judge finds it to be what Step::Look has seen.
         let opened = match opened {
@@ -425,7 +425,7 @@ impl Reaper {
             ),
         };
 
-        self.at(Step::Prove, name);
+        self.before_step(Step::Prove, name);
         let (mut hold, mut leased) = match opened {
             Ok(mut leased) => (lease_thread.lease_again(&mut leased), leased),
             Err(file) => lease_thread.lease(file),
@@ -438,7 +438,7 @@ impl Reaper {
             hold = UseState::Locked;
         }
 
-        self.at(Step::Judge, name);
+        self.before_step(Step::Judge, name);
         let judged = look::observe_fd(leased.file()).map_err(failed(Step::Judge))?;
         if rule!("same-file-once-open", judged != seen) {
             return Err(Outcome::Kept(Reason::Changed));
@@ -456,7 +456,7 @@ impl Reaper {
         }
         let proven = evidence.hold == UseState::Unused;
 
-        self.at(Step::Claim, name);
+        self.before_step(Step::Claim, name);
         let at = match slot {
             Some(slot) => {
                 calls::rename(dir.fd(), name, slot.folder(), name).map(|()| ClaimedAt::Slot(slot))
@@ -511,7 +511,7 @@ impl Reaper {
             at,
         };
 
-        self.at(Step::Compare, name);
+        self.before_step(Step::Compare, name);
         match one.look(dir) {
             Ok(Some(after)) if rule!("same-file-claimed", one.is_same(&after), without: true) => {
                 one.after = after;
@@ -526,14 +526,14 @@ impl Reaper {
             }
         }
 
-        self.at(Step::ProveAgain, name);
+        self.before_step(Step::ProveAgain, name);
         if rule!("proven-again-after-claim", one.proven)
-            && let Some(reason) = held(one.leased.still_held())
+            && let Some(reason) = held_reason(one.leased.still_held())
         {
             return Err(self.put_back(batch_context, rooms, one, reason));
         }
 
-        self.at(Step::LetGo, name);
+        self.before_step(Step::Release, name);
         one.leased.release();
         Ok(one)
     }
@@ -547,8 +547,8 @@ impl Reaper {
         fresh: &mut Fresh<'_>,
     ) -> Outcome {
         let name = one.temp_info.name.as_os_str();
-        self.at(Step::ProveLast, name);
-        match one.ask_again() {
+        self.before_step(Step::ProveLast, name);
+        match one.prove_again() {
             Ok(None) => {}
             Ok(Some(reason)) => return self.put_back(batch_context, rooms, one, reason),
             Err(error) => {
@@ -588,7 +588,7 @@ impl Reaper {
             }
         }
 
-        self.at(Step::Unlink, name);
+        self.before_step(Step::Unlink, name);
         let claim = match one.at {
             ClaimedAt::Slot(slot) => return Outcome::Quarantined { id: slot.keep() },
             ClaimedAt::Here(ref claim) => claim.name(),
@@ -709,7 +709,7 @@ impl Reaper {
             target,
         } = one;
         let (dir, name) = (batch_context.dir, temp_info.name.as_os_str());
-        self.at(Step::Compare, name);
+        self.before_step(Step::Compare, name);
         match dir.observe(name) {
             Ok(Some(now)) if rule!("full-disk-same-file", now == judged, without: true) => {}
             Ok(Some(_)) => return Outcome::Kept(Reason::Changed),
@@ -731,12 +731,12 @@ impl Reaper {
             Ok(Some(_)) => return Outcome::Kept(Reason::Reserved),
             Err(error) => return failed(Step::Compare)(error),
         }
-        self.at(Step::ProveAgain, name);
+        self.before_step(Step::ProveAgain, name);
         let hold = rule!("full-disk-proven-again", leased.still_held(), without: UseState::Unused);
-        if let Some(reason) = held(hold) {
+        if let Some(reason) = held_reason(hold) {
             return Outcome::Kept(reason);
         }
-        self.at(Step::Unlink, name);
+        self.before_step(Step::Unlink, name);
         match calls::unlink_proven(dir.fd(), name, leased) {
             Ok(()) => Outcome::Reaped {
                 freed: judged.size(),
@@ -751,7 +751,7 @@ impl Reaper {
 }
 
 /// Why a file stays of which the kernel has said this.
-fn held(hold: UseState) -> Option<Reason> {
+fn held_reason(hold: UseState) -> Option<Reason> {
     match hold {
         UseState::Unused => None,
         UseState::InUse | UseState::Locked => Some(Reason::InUse),
@@ -761,10 +761,10 @@ fn held(hold: UseState) -> Option<Reason> {
 
 impl Claimed<'_> {
     /// Why it stays, if it does: somebody holds it, or has locked what goes by the user's wish.
-    fn ask_again(&mut self) -> io::Result<Option<Reason>> {
+    fn prove_again(&mut self) -> io::Result<Option<Reason>> {
         if self.proven {
             let hold = rule!("proven-at-last", self.leased.acquire(), without: UseState::Unused);
-            return Ok(held(hold));
+            return Ok(held_reason(hold));
         }
         Ok(rule!("lock-is-asked-again", self.leased.lock()?).then_some(Reason::Locked))
     }
@@ -833,7 +833,7 @@ pub fn recover(
     lease_thread: &LeaseThread,
     claim: &OsStr,
 ) -> io::Result<Option<Recovered>> {
-    let Some(read) = claim::read(claim) else {
+    let Some(read) = claim::parse(claim) else {
         return Ok(None);
     };
     let dir = batch_context.dir;
@@ -864,7 +864,7 @@ pub fn recover(
     if rule!("claim-of-other-rules-stays", is_of_others) {
         return Ok(None);
     }
-    if let Some(reason) = held(rule!("held-claim-stays", hold, without: UseState::Unused)) {
+    if let Some(reason) = held_reason(rule!("held-claim-stays", hold, without: UseState::Unused)) {
         return Ok(Some(Recovered::Kept(reason)));
     }
     if let Some(name) = &read.original {
@@ -914,7 +914,7 @@ pub enum Recovered {
 
 impl BatchContext<'_> {
     /// Whether the directory is still what its path below the root leads to.
-    fn is_where_it_was(&self) -> Result<(), RootError> {
+    fn check_not_moved(&self) -> Result<(), RootError> {
         let now = Dir::open_below(self.root, self.id, self.dir.below())?;
         match now.id() == self.dir.id() {
             true => Ok(()),
@@ -926,61 +926,61 @@ impl BatchContext<'_> {
 /// The quarantine of a batch, opened when the first temp needs it.
 struct LazyQuarantine<'a> {
     batch_context: BatchContext<'a>,
-    room: RefCell<Option<Arc<Quarantine>>>,
+    quarantine: RefCell<Option<Arc<Quarantine>>>,
     /// The place of the batch's directory, where one temp has found room already.
-    place: RefCell<Option<Arc<QuarantineDir>>>,
+    dir: RefCell<Option<Arc<QuarantineDir>>>,
 }
 
 impl<'a> LazyQuarantine<'a> {
     fn new(batch_context: BatchContext<'a>) -> LazyQuarantine<'a> {
         LazyQuarantine {
             batch_context,
-            room: RefCell::default(),
-            place: RefCell::default(),
+            quarantine: RefCell::default(),
+            dir: RefCell::default(),
         }
     }
 
     /// A place for the temp `name`; why it stays where there is none.
     fn slot(&self, name: &OsStr) -> Result<Slot, Outcome> {
         let below = self.batch_context.dir.below().join(name);
-        let known = self.place.borrow().as_ref().map(Arc::clone);
+        let known = self.dir.borrow().as_ref().map(Arc::clone);
         if let Some(place) = known
-            && let Some(slot) = place.slot(&below).map_err(no_room)?
+            && let Some(slot) = place.slot(&below).map_err(no_quarantine)?
         {
             return Ok(slot);
         }
         let mut tries = 3;
         let slot = loop {
-            match self.room()?.place(&below) {
+            match self.open()?.new_slot(&below) {
                 // Another thread or process has emptied the quarantine and removed it.
                 Err(error) if error.kind() == io::ErrorKind::NotFound && tries > 0 => {
                     tries -= 1;
-                    self.room.take();
+                    self.quarantine.take();
                 }
-                slot => break slot.map_err(no_room)?,
+                slot => break slot.map_err(no_quarantine)?,
             }
         };
-        self.place.replace(Some(Arc::clone(slot.place())));
+        self.dir.replace(Some(Arc::clone(slot.dir())));
         Ok(slot)
     }
 
-    fn room(&self) -> Result<Arc<Quarantine>, Outcome> {
-        if let Some(room) = &*self.room.borrow() {
+    fn open(&self) -> Result<Arc<Quarantine>, Outcome> {
+        if let Some(room) = &*self.quarantine.borrow() {
             return Ok(Arc::clone(room));
         }
         let made = Quarantine::open_or_create(self.batch_context.root, self.batch_context.id);
         let made = Arc::new(made.map_err(|error| match &error {
-            RootError::Io(error) => no_room(crate::error::copy(error)),
+            RootError::Io(error) => no_quarantine(crate::error::copy(error)),
             _ => Outcome::Kept(Reason::NoQuarantine),
         })?);
-        self.room.replace(Some(Arc::clone(&made)));
+        self.quarantine.replace(Some(Arc::clone(&made)));
         Ok(made)
     }
 }
 
 /// That there can be no quarantine here is a reason to keep. That the system fails, or runs out of
 /// what it lends to processes, is no answer.
-fn no_room(error: io::Error) -> Outcome {
+fn no_quarantine(error: io::Error) -> Outcome {
     match Errno::from_io_error(&error) {
         Some(
             Errno::IO | Errno::NFILE | Errno::MFILE | Errno::NOMEM | Errno::INTR | Errno::AGAIN,
@@ -990,7 +990,7 @@ fn no_room(error: io::Error) -> Outcome {
 }
 
 /// As large a batch as the limit of open files allows: one that goes to the quarantine takes three.
-fn affordable() -> usize {
+fn affordable_batch() -> usize {
     let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
     let limit = limit
         .and_then(|limit| usize::try_from(limit).ok())
@@ -1011,7 +1011,7 @@ fn failed(step: Step) -> impl Fn(io::Error) -> Outcome {
 }
 
 /// The directory is not what it was, or that could not be found out.
-fn refused(step: Step, error: &RootError) -> Outcome {
+fn dir_failed(step: Step, error: &RootError) -> Outcome {
     match error {
         RootError::Io(error) if !RootError::is_gone_by(error) => {
             failed(step)(crate::error::copy(error))

@@ -58,13 +58,13 @@ const FILE: OFlags = OFlags::RDONLY
     .union(OFlags::CLOEXEC);
 
 /// The greatest depth of a quarantined file below its folder. A walk goes no deeper.
-const DEEPEST: usize = 256;
+const MAX_DEPTH: usize = 256;
 
 /// The number of the youngest folders that are tried before another one is made.
-const TRIED: usize = 8;
+const FOLDERS_TRIED: usize = 8;
 
 /// The most files that are dropped at a time: other work goes on in between.
-const AT_ONCE: usize = 256;
+const MAX_DROPS: usize = 256;
 
 /// The quarantine of one root, open.
 #[derive(Debug)]
@@ -76,7 +76,7 @@ pub struct Quarantine {
 /// A directory in a quarantine that files can be moved to: the place of one directory of the root.
 #[derive(Debug)]
 pub struct QuarantineDir {
-    room: Arc<Quarantine>,
+    quarantine: Arc<Quarantine>,
     /// The folder's name.
     folder: String,
     stamp: Stamp,
@@ -91,7 +91,7 @@ pub struct QuarantineDir {
 /// A place in a quarantine that one file may be moved to.
 #[derive(Debug)]
 pub struct Slot {
-    place: Arc<QuarantineDir>,
+    dir: Arc<QuarantineDir>,
     id: String,
     /// The space that is counted for it, until it is kept.
     reserved: Option<(Arc<QuarantineUsage>, u64)>,
@@ -137,21 +137,21 @@ impl Quarantine {
         let root = Dir::open_root(root, id)?;
         match calls::make_dir(root.fd(), OsStr::new(FOLDER)) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error.into()),
-            _ => Quarantine::adopt(root),
+            _ => Quarantine::open_in(root),
         }
     }
 
     /// Opens the quarantine of the root at `root`, if there is one.
     pub fn open_existing(root: &Path, id: Option<RootId>) -> Result<Option<Quarantine>, RootError> {
         let root = Dir::open_root(root, id)?;
-        match Quarantine::adopt(root) {
+        match Quarantine::open_in(root) {
             Ok(room) => Ok(Some(room)),
             Err(RootError::Io(error)) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),
         }
     }
 
-    fn adopt(root: Dir) -> Result<Quarantine, RootError> {
+    fn open_in(root: Dir) -> Result<Quarantine, RootError> {
         let fd = open_dir(root.fd(), OsStr::new(FOLDER))?;
         let seen = look::observe_fd(fd.as_fd())?;
         if rule!("quarantine-is-ours", !is_ours(&root, &seen)) {
@@ -161,7 +161,7 @@ impl Quarantine {
     }
 
     /// Which folder it is, by whatever mount.
-    pub fn folder(&self) -> io::Result<FileId> {
+    pub fn folder_id(&self) -> io::Result<FileId> {
         Ok(FileId::from(
             &look::observe_fd(self.fd.as_fd())?.fingerprint,
         ))
@@ -175,20 +175,20 @@ impl Quarantine {
 
     /// Returns a place for the file that lies at `below` the root: in a folder that others are in already, if it
     /// can have its path there, else in a new one.
-    pub fn place(self: &Arc<Quarantine>, below: &Path) -> io::Result<Slot> {
+    pub fn new_slot(self: &Arc<Quarantine>, below: &Path) -> io::Result<Slot> {
         // What lies deeper would never be found again.
-        if below.components().count() >= DEEPEST {
+        if below.components().count() >= MAX_DEPTH {
             return Err(Errno::NAMETOOLONG.into());
         }
         let now = clock::now();
         let mut folders: Vec<(Stamp, String)> = Vec::new();
         for name in names(self.fd.as_fd())? {
             let Some(name) = name.to_str() else { continue };
-            let stamp = Stamp::read(name).filter(|stamp| stamp.is_open(now));
+            let stamp = Stamp::parse(name).filter(|stamp| stamp.is_open(now));
             folders.extend(stamp.map(|stamp| (stamp, name.to_owned())));
         }
         folders.sort_by_key(|(stamp, _)| std::cmp::Reverse(stamp.since()));
-        for (_, name) in folders.into_iter().take(TRIED) {
+        for (_, name) in folders.into_iter().take(FOLDERS_TRIED) {
             if let Some(place) = QuarantineDir::open(self, &name, below)?
                 && let Some(slot) = Arc::new(place).slot(below)?
             {
@@ -207,14 +207,14 @@ impl Quarantine {
                 Ok(Some(place)) => Arc::new(place),
                 failed => {
                     // Removes the new folder again.
-                    self.clear(&name, below.parent().unwrap_or(Path::new("")));
+                    self.remove_empty(&name, below.parent().unwrap_or(Path::new("")));
                     failed?;
                     continue;
                 }
             };
             return Ok(Slot {
                 id: stamp.id(&name, below),
-                place,
+                dir: place,
                 reserved: None,
             });
         }
@@ -254,7 +254,7 @@ impl Quarantine {
             let Some(folder) = folder.to_str() else {
                 continue;
             };
-            let read = match Stamp::read(folder) {
+            let read = match Stamp::parse(folder) {
                 Some(stamp) => self.read_folder(folder, stamp, &mut stored),
                 None if is_old_id(folder) => self.read_old(folder, &mut stored),
                 None => Ok(()),
@@ -291,7 +291,7 @@ impl Quarantine {
         found: &mut Vec<(PathBuf, Observation)>,
     ) -> io::Result<()> {
         let is_ours = is_ours(&self.root, &look::observe_fd(at)?);
-        if rule!("folders-of-ours-alone", !is_ours) || below.components().count() >= DEEPEST {
+        if rule!("folders-of-ours-alone", !is_ours) || below.components().count() >= MAX_DEPTH {
             return Ok(());
         }
         for name in names(at)? {
@@ -318,7 +318,7 @@ impl Quarantine {
     fn read_old(&self, id: &str, stored: &mut Vec<Stored>) -> io::Result<()> {
         let mut folder = open_dir(self.fd.as_fd(), OsStr::new(id))?;
         let mut below = PathBuf::new();
-        for _ in 0..DEEPEST {
+        for _ in 0..MAX_DEPTH {
             let folder_is = look::observe_fd(folder.as_fd())?;
             let mut names = names(folder.as_fd())?;
             let (Some(name), true) = (names.pop(), is_ours(&self.root, &folder_is)) else {
@@ -395,7 +395,7 @@ impl Quarantine {
             moved => moved?,
         }
         drop(folder);
-        self.clear(&one.folder, one.folder());
+        self.remove_empty(&one.folder, one.folder());
         Ok(seen)
     }
 
@@ -428,13 +428,13 @@ impl Quarantine {
         let (folder, name, _) = self.locate(one)?;
         calls::unlink(folder.as_fd(), name)?;
         drop(folder);
-        self.clear(&one.folder, one.folder());
+        self.remove_empty(&one.folder, one.folder());
         Ok(())
     }
 
     /// Removes the empty directories of `folder`, from `below` outwards, unless another thread or process is about to
     /// use them.
-    fn clear(&self, folder: &str, below: &Path) {
+    fn remove_empty(&self, folder: &str, below: &Path) {
         let Ok(top) = open_dir(self.fd.as_fd(), OsStr::new(folder)) else {
             return;
         };
@@ -471,7 +471,7 @@ impl QuarantineDir {
         folder: &str,
         below: &Path,
     ) -> io::Result<Option<QuarantineDir>> {
-        let Some(stamp) = Stamp::read(folder) else {
+        let Some(stamp) = Stamp::parse(folder) else {
             return Ok(None);
         };
         let usable = |opened: io::Result<OwnedFd>| match opened {
@@ -497,7 +497,7 @@ impl QuarantineDir {
         }
         let below = below.parent().unwrap_or(Path::new(""));
         let mut place = QuarantineDir {
-            room: Arc::clone(room),
+            quarantine: Arc::clone(room),
             folder: folder.to_owned(),
             stamp,
             inner: top.try_clone()?,
@@ -519,7 +519,7 @@ impl QuarantineDir {
                 Some(inner) => place.inner = inner,
                 None => return Ok(None),
             }
-            if !place.is_of_this_directory(is_new)? {
+            if !place.note_origin(is_new)? {
                 return Ok(None);
             }
         }
@@ -528,11 +528,11 @@ impl QuarantineDir {
 
     /// Notes at the directory which directory of the root its files lie in. Where that cannot be noted, none of them
     /// ever becomes old by its target. Returns `false` if another directory is noted there.
-    fn is_of_this_directory(&self, is_new: bool) -> io::Result<bool> {
+    fn note_origin(&self, is_new: bool) -> io::Result<bool> {
         let inner = self.inner.as_fd();
         // RACE: the directory is replaced between the look at the temp and this one (µs to ms). Its successor is noted.
         // Worst case: a file that counts in the successor frees the copy after `keep`.
-        let origin = match self.room.root.open_within(&self.below) {
+        let origin = match self.quarantine.root.open_within(&self.below) {
             Ok(dir) => dir.id().inode().unwrap_or_default(),
             Err(RootError::Io(error)) if error.kind() != io::ErrorKind::NotFound => {
                 return Err(error);
@@ -562,7 +562,7 @@ impl QuarantineDir {
             return Ok(None);
         }
         Ok(Some(Slot {
-            place: Arc::clone(self),
+            dir: Arc::clone(self),
             id: self.stamp.id(&self.folder, below),
             reserved: None,
         }))
@@ -580,7 +580,7 @@ impl QuarantineDir {
 impl Drop for QuarantineDir {
     fn drop(&mut self) {
         let _ = lock(&self.top, FlockOperation::Unlock);
-        self.room.clear(&self.folder, &self.below);
+        self.quarantine.remove_empty(&self.folder, &self.below);
     }
 }
 
@@ -588,22 +588,22 @@ impl Slot {
     /// The directory that the file is to be moved into, under its own name.
     #[must_use]
     pub fn folder(&self) -> BorrowedFd<'_> {
-        self.place.inner.as_fd()
+        self.dir.inner.as_fd()
     }
 
     /// The place for other files of the same directory.
-    pub(super) fn place(&self) -> &Arc<QuarantineDir> {
-        &self.place
+    pub(super) fn dir(&self) -> &Arc<QuarantineDir> {
+        &self.dir
     }
 
     /// What stands at `name` in it.
     pub fn observe(&self, name: &OsStr) -> io::Result<Option<Observation>> {
-        self.place.observe(name)
+        self.dir.observe(name)
     }
 
     /// Counts `bytes` for it. Returns `false` if the quarantine has no room for them.
     pub(super) fn reserve(&mut self, stock: &Arc<QuarantineUsage>, bytes: u64) -> io::Result<bool> {
-        if !stock.take(&self.place.room, bytes)? {
+        if !stock.reserve(&self.dir.quarantine, bytes)? {
             return Ok(false);
         }
         self.reserved = Some((Arc::clone(stock), bytes));
@@ -621,7 +621,7 @@ impl Slot {
 impl Drop for Slot {
     fn drop(&mut self) {
         if let Some((stock, bytes)) = self.reserved.take() {
-            stock.give_back(self.place.room.root.id(), bytes);
+            stock.release(self.dir.quarantine.root.id(), bytes);
         }
     }
 }
@@ -695,7 +695,7 @@ impl QuarantineUsage {
     /// Whether `bytes` more have no room in the quarantine of `root`, as far as is known, and it is time to see
     /// whether room can be made.
     #[must_use]
-    pub fn is_short_of(&self, root: &Path, id: Option<RootId>, bytes: u64) -> bool {
+    pub fn lacks_room_for(&self, root: &Path, id: Option<RootId>, bytes: u64) -> bool {
         let limits = self.limits();
         if limits.percent == 0 {
             return false;
@@ -716,7 +716,7 @@ impl QuarantineUsage {
     }
 
     /// Counts `bytes` more in `room`; returns `false` if they have no room.
-    fn take(&self, room: &Quarantine, bytes: u64) -> io::Result<bool> {
+    fn reserve(&self, room: &Quarantine, bytes: u64) -> io::Result<bool> {
         let limits = self.limits();
         if limits.percent == 0 {
             return Ok(true);
@@ -736,7 +736,7 @@ impl QuarantineUsage {
             .is_some())
     }
 
-    fn give_back(&self, id: RootId, bytes: u64) {
+    fn release(&self, id: RootId, bytes: u64) {
         if let Some(count) = self.counts().get_mut(&id) {
             count.used = count.used.saturating_sub(bytes);
         }
@@ -745,11 +745,11 @@ impl QuarantineUsage {
     fn count(&self, room: &Quarantine) -> io::Result<Usage> {
         let began = clock::mono();
         let stored = room.stored()?;
-        Ok(self.note(room, &stored, began))
+        Ok(self.record(room, &stored, began))
     }
 
     /// Notes how much lies in `room`.
-    fn note(&self, room: &Quarantine, stored: &[Stored], began: Mono) -> Usage {
+    fn record(&self, room: &Quarantine, stored: &[Stored], began: Mono) -> Usage {
         let bytes = stored.iter().map(|one| one.seen.allocated);
         let at = clock::mono();
         let count = Usage {
@@ -847,7 +847,7 @@ pub fn enforce_limits(root: &Root, id: Option<RootId>, keeping: LimitContext<'_>
     let mut targets = StoredTargets::new(root, &room, id);
     let entries: Vec<Entry> = stored
         .iter()
-        .map(|one| entry(&mut targets, one, now))
+        .map(|one| retention_entry(&mut targets, one, now))
         .collect();
     let space = Space {
         wanted: keeping.wanted,
@@ -867,7 +867,7 @@ pub fn enforce_limits(root: &Root, id: Option<RootId>, keeping: LimitContext<'_>
     tended.next = plan.next;
     let mut dropped = HashSet::new();
     for (one, better) in plan.drops {
-        if dropped.len() >= AT_ONCE {
+        if dropped.len() >= MAX_DROPS {
             tended.has_more = true;
             break;
         }
@@ -884,18 +884,18 @@ pub fn enforce_limits(root: &Root, id: Option<RootId>, keeping: LimitContext<'_>
         // one that goes, by its path in here, which only we can, loses its name.
         let is_there = match better {
             Better::Target => rule!("dropped-while-target-counts",
-                targets.stands(one) == TargetState::Counts, without: true),
+                targets.state(one) == TargetState::Counts, without: true),
             Better::Copies(newer) => {
                 let is_unused =
                     |one: &Stored| rule!("dropped-while-newer-copy", is_unused(one), without: true);
                 let is_there = |id: &OsString| find(id).is_some_and(is_unused);
-                newer.iter().all(is_there) && targets.stands(one) == before
+                newer.iter().all(is_there) && targets.state(one) == before
             }
         };
         if !is_there {
             continue;
         }
-        let event = purged(root.path.as_path(), one);
+        let event = purged_event(root.path.as_path(), one);
         let line = |event: &Event| json::event(event, clock::wall());
         keeping.journal.write(Line::Intent, &[line(&event)]);
         if room.purge(one).is_ok() {
@@ -911,7 +911,7 @@ pub fn enforce_limits(root: &Root, id: Option<RootId>, keeping: LimitContext<'_>
     };
     tended.holds_files = dropped.len() < stored.len();
     let used = stored.iter().map(size).fold(0, u64::saturating_add);
-    keeping.usage.note(&room, &stored, began);
+    keeping.usage.record(&room, &stored, began);
     if let Some(count) = keeping.usage.counts().get_mut(&room.root.id()) {
         count.used = used;
     }
@@ -920,7 +920,7 @@ pub fn enforce_limits(root: &Root, id: Option<RootId>, keeping: LimitContext<'_>
 
 /// What is said of a file that was deleted for good.
 #[must_use]
-pub fn purged(root: &Path, stored: &Stored) -> Event {
+pub fn purged_event(root: &Path, stored: &Stored) -> Event {
     Event::Purged {
         subject: Subject {
             path: root.join(&stored.below),
@@ -934,7 +934,7 @@ pub fn purged(root: &Path, stored: &Stored) -> Event {
 /// Looks at the targets of stored files.
 struct StoredTargets<'a> {
     root: &'a Root,
-    room: &'a Quarantine,
+    quarantine: &'a Quarantine,
     id: Option<RootId>,
     /// For each directory, the names that also exist with digits or a uuid behind them; `None`: not readable.
     siblings: HashMap<PathBuf, Option<HashSet<OsString>>>,
@@ -944,14 +944,14 @@ impl<'a> StoredTargets<'a> {
     fn new(root: &'a Root, room: &'a Quarantine, id: Option<RootId>) -> StoredTargets<'a> {
         StoredTargets {
             root,
-            room,
+            quarantine: room,
             id,
             siblings: HashMap::new(),
         }
     }
 
     /// Returns the state of the target of `one`.
-    fn stands(&mut self, one: &Stored) -> TargetState {
+    fn state(&mut self, one: &Stored) -> TargetState {
         let mut parsed = self.root.policy.names.parse(one.name());
         if !parsed.numbered.is_empty() {
             let targets = parsed.targets.clone();
@@ -977,7 +977,7 @@ impl<'a> StoredTargets<'a> {
             }
             Ok(found) if found.target.counts() => {
                 // A target that was born or changed after the move may have been made after a loss.
-                let since = Stamp::read(&one.folder).and_then(Stamp::since);
+                let since = Stamp::parse(&one.folder).and_then(Stamp::since);
                 let is_older = found
                     .newest()
                     .zip(since)
@@ -1004,7 +1004,9 @@ impl<'a> StoredTargets<'a> {
         let Some(origin) = dir.id().inode() else {
             return false;
         };
-        let noted = self.room.open_inner(&Path::new(&one.folder).join(folder));
+        let noted = self
+            .quarantine
+            .open_inner(&Path::new(&one.folder).join(folder));
         let noted = noted.and_then(|inner| evidence::mark(inner.as_fd(), evidence::ORIGIN));
         noted.is_ok_and(|noted| noted == Some(origin.into_bytes()))
     }
@@ -1041,10 +1043,10 @@ fn siblings_in(root: &Path, id: Option<RootId>, folder: &Path) -> Option<HashSet
 }
 
 /// What the limits need to know of a stored file.
-fn entry(targets: &mut StoredTargets<'_>, stored: &Stored, now: Now) -> Entry {
+fn retention_entry(targets: &mut StoredTargets<'_>, stored: &Stored, now: Now) -> Entry {
     let (folder, seen) = (stored.folder(), &stored.seen.fingerprint);
     let shape = targets.root.policy.names.shape(stored.name());
-    let stamp = Stamp::read(&stored.folder);
+    let stamp = Stamp::parse(&stored.folder);
     let since = stamp.and_then(Stamp::since);
     // Digits may be a part of the target's name.
     let longer = shape.longer.filter(|longer| {
@@ -1070,13 +1072,13 @@ fn entry(targets: &mut StoredTargets<'_>, stored: &Stored, now: Now) -> Entry {
         uid: seen.uid,
         copy_of: folder.join(copy_of),
         shape: is_known.then(|| folder.join(&shape.form)),
-        target: targets.stands(stored),
+        target: targets.state(stored),
     }
 }
 
 /// Whether `folder` is of a form that we give, or that older versions gave.
 fn is_folder(folder: &str) -> bool {
-    Stamp::read(folder).is_some() || is_old_id(folder)
+    Stamp::parse(folder).is_some() || is_old_id(folder)
 }
 
 /// Whether `id` is of the form that older versions gave: a letter that is no hexadecimal digit, so that it is no date
@@ -1102,7 +1104,7 @@ fn is_same(now: &Observation, before: &Observation) -> bool {
 
 /// Removes all empty directories in `dir`.
 fn prune(dir: BorrowedFd<'_>, depth: usize) {
-    if depth >= DEEPEST {
+    if depth >= MAX_DEPTH {
         return;
     }
     for name in names(dir).unwrap_or_default() {
@@ -1160,7 +1162,7 @@ mod tests {
     }
 
     #[test]
-    fn where_there_is_one_and_where_one_could_be() {
+    fn a_quarantine_must_be_ours_and_closed() {
         type Make = fn(&Path);
         fn with_mode(at: &Path, mode: u32) {
             fs::create_dir(at).unwrap();
@@ -1189,19 +1191,19 @@ mod tests {
     }
 
     #[test]
-    fn no_place_is_made_that_would_not_be_found_again() {
+    fn no_slot_is_made_too_deep() {
         let (_folder, path) = folder();
         let room = Arc::new(Quarantine::open_or_create(&path, None).unwrap());
         let deep = |parts: usize| PathBuf::from_iter(vec!["d"; parts]).join("a.tmp");
-        let error = room.place(&deep(DEEPEST - 1)).expect_err("too deep");
+        let error = room.new_slot(&deep(MAX_DEPTH - 1)).expect_err("too deep");
         assert_eq!(Errno::from_io_error(&error), Some(Errno::NAMETOOLONG));
 
-        let slot = room.place(&deep(DEEPEST - 2)).unwrap();
+        let slot = room.new_slot(&deep(MAX_DEPTH - 2)).unwrap();
         make(&slot, "a.tmp");
         let id = slot.keep();
         let stored = room.stored().unwrap();
         let found: Vec<_> = stored.iter().map(|one| (&one.id, &one.below)).collect();
-        assert_eq!(found, [(&id, &deep(DEEPEST - 2))]);
+        assert_eq!(found, [(&id, &deep(MAX_DEPTH - 2))]);
     }
 
     fn make(slot: &Slot, name: &str) {
@@ -1220,7 +1222,7 @@ mod tests {
         let room = Arc::new(Quarantine::open_or_create(&path, None).unwrap());
         let mut ids = HashSet::new();
         for name in ["a.tmp", "b.tmp", "sub/a.tmp", "sub/deep/a.tmp"] {
-            let slot = room.place(Path::new(name)).unwrap();
+            let slot = room.new_slot(Path::new(name)).unwrap();
             make(
                 &slot,
                 Path::new(name).file_name().unwrap().to_str().unwrap(),
@@ -1228,12 +1230,12 @@ mod tests {
             ids.insert(slot.keep());
         }
         assert_eq!(folders(&path), 1);
-        let slot = room.place(Path::new("a.tmp")).unwrap();
+        let slot = room.new_slot(Path::new("a.tmp")).unwrap();
         make(&slot, "a.tmp");
         ids.insert(slot.keep());
         assert_eq!(folders(&path), 2);
         // A file stands where a directory would have to be.
-        let slot = room.place(Path::new("b.tmp/c.tmp")).unwrap();
+        let slot = room.new_slot(Path::new("b.tmp/c.tmp")).unwrap();
         make(&slot, "c.tmp");
         ids.insert(slot.keep());
         assert_eq!((folders(&path), ids.len()), (2, 6));
@@ -1252,12 +1254,12 @@ mod tests {
 
     /// Entries of a folder that we did not put there are left out, and stay.
     #[test]
-    fn what_is_not_ours_in_a_folder() {
+    fn foreign_entries_in_a_folder_are_ignored() {
         let (_folder, path) = folder();
         let room = Arc::new(Quarantine::open_or_create(&path, None).unwrap());
-        let slot = room.place(Path::new("sub/a.tmp")).unwrap();
+        let slot = room.new_slot(Path::new("sub/a.tmp")).unwrap();
         make(&slot, "a.tmp");
-        let at = path.join(FOLDER).join(&slot.place.folder);
+        let at = path.join(FOLDER).join(&slot.dir.folder);
         let id = slot.keep();
         std::os::unix::fs::symlink("a.tmp", at.join("link")).unwrap();
         fs::create_dir(at.join("open")).unwrap();
@@ -1276,13 +1278,13 @@ mod tests {
 
     /// Empty folders are removed, but not while a file is about to be moved into one.
     #[test]
-    fn empty_folders_are_cleared_unless_they_are_in_use() {
+    fn empty_folders_are_removed_unless_in_use() {
         let (_folder, path) = folder();
         let room = Arc::new(Quarantine::open_or_create(&path, None).unwrap());
-        let slot = room.place(Path::new("sub/deep/a.tmp")).unwrap();
+        let slot = room.new_slot(Path::new("sub/deep/a.tmp")).unwrap();
         for _ in 0..2 {
             room.remove_stale_slots();
-            room.clear(&slot.place.folder, &slot.place.below);
+            room.remove_empty(&slot.dir.folder, &slot.dir.below);
         }
         make(&slot, "a.tmp");
         drop(slot.keep());
@@ -1290,7 +1292,7 @@ mod tests {
         room.remove_stale_slots();
         assert_eq!(room.stored().unwrap().len(), 1);
         room.purge(&room.stored().unwrap()[0]).unwrap();
-        drop(room.place(Path::new("sub/b.tmp")).unwrap());
+        drop(room.new_slot(Path::new("sub/b.tmp")).unwrap());
         assert_eq!(folders(&path), 0);
         fs::create_dir_all(path.join(FOLDER).join("q0123abc/sub/deep")).unwrap();
         room.remove_stale_slots();
@@ -1298,24 +1300,24 @@ mod tests {
     }
 
     #[test]
-    fn a_stock_is_counted_once_and_again_when_it_seems_full() {
+    fn a_full_quarantine_is_measured_again() {
         let (_folder, path) = folder();
         let room = Arc::new(Quarantine::open_or_create(&path, None).unwrap());
         let stock = Arc::new(QuarantineUsage::default());
         let id = room.root.id();
         let size = space(room.root.fd()).size;
-        assert!(stock.take(&room, u64::MAX).unwrap(), "no limit");
+        assert!(stock.reserve(&room, u64::MAX).unwrap(), "no limit");
         stock.set_limits(Limits {
             percent: 10,
             ..Limits::default()
         });
         let tenth = size / 100 * 10;
-        assert!(!stock.take(&room, tenth + 1).unwrap());
-        let mut slot = room.place(Path::new("a.tmp")).unwrap();
+        assert!(!stock.reserve(&room, tenth + 1).unwrap());
+        let mut slot = room.new_slot(Path::new("a.tmp")).unwrap();
         assert!(slot.reserve(&stock, tenth).unwrap());
-        assert!(!stock.take(&room, 1).unwrap());
+        assert!(!stock.reserve(&room, 1).unwrap());
         drop(slot);
-        assert!(stock.take(&room, tenth).unwrap(), "given back");
+        assert!(stock.reserve(&room, tenth).unwrap(), "given back");
         // By now nothing of it is there.
         let used = |at| {
             stock.counts().insert(
@@ -1329,13 +1331,13 @@ mod tests {
             )
         };
         used(clock::mono());
-        assert!(!stock.take(&room, 1).unwrap());
+        assert!(!stock.reserve(&room, 1).unwrap());
         used(clock::mono().before(RECOUNT));
-        assert!(stock.take(&room, 1).unwrap());
+        assert!(stock.reserve(&room, 1).unwrap());
     }
 
     #[test]
-    fn names_with_digits_behind_them_are_siblings() {
+    fn names_with_trailing_digits_are_siblings() {
         let (_folder, path) = folder();
         let uuid = "1b4e28ba-2fa1-4d3b-a3f5-ef19b5a7633b";
         for name in ["a.1", "b.1.2", &format!("c.{uuid}"), "d.tmp", "e.1x", "f."] {
@@ -1355,16 +1357,16 @@ mod tests {
     }
 
     #[test]
-    fn where_the_folder_is_gone_there_is_no_place() {
+    fn a_removed_quarantine_has_no_slots() {
         let (_folder, path) = folder();
         let room = Arc::new(Quarantine::open_or_create(&path, None).unwrap());
         fs::remove_dir(path.join(FOLDER)).unwrap();
-        let error = room.place(Path::new("a.tmp")).expect_err("no folder");
+        let error = room.new_slot(Path::new("a.tmp")).expect_err("no folder");
         assert_eq!(error.kind(), io::ErrorKind::NotFound);
     }
 
     #[test]
-    fn ids() {
+    fn ids_have_a_fixed_form() {
         for (id, given, possible) in [
             ("q0123abc", true, true),
             ("x0123abc", false, true),

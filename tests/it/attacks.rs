@@ -30,24 +30,24 @@ const ATTACKERS: [u32; 2] = [NOBODY, NOBODY - 1];
 const SHORT: [&str; 3] = ["-r", "--grace", "100ms"];
 
 /// Set in the attacker's process: where it plays, and what.
-const ARENA: &str = "ORPHAND_TEST_ARENA";
-const PLAY: &str = "ORPHAND_TEST_PLAY";
+const BASE_VAR: &str = "ORPHAND_TEST_ARENA";
+const ATTACK_VAR: &str = "ORPHAND_TEST_PLAY";
 
 /// Made in the arena when enough was removed: the attacker need not go on.
 const ENOUGH: &str = "enough";
 
 /// A root that somebody else may write to, and what lies beside it.
-struct Arena {
+struct AttackFixture {
     sandbox: Sandbox,
     attacker: u32,
     /// What no attack may change, with everything a change would show in.
     before: Vec<String>,
 }
 
-impl Arena {
+impl AttackFixture {
     /// `mode` is that of the root. The victims belong to orphand's user, and have the very names
     /// that the attacks use, so that whoever is led astray finds something to destroy.
-    fn new(sandbox: Sandbox, attacker: u32, mode: u32) -> Arena {
+    fn new(sandbox: Sandbox, attacker: u32, mode: u32) -> AttackFixture {
         let at = |name: &str| sandbox.base().join(name);
         fs::set_permissions(sandbox.root(), fs::Permissions::from_mode(mode)).unwrap();
         fs::set_permissions(sandbox.base(), fs::Permissions::from_mode(0o755)).unwrap();
@@ -72,8 +72,8 @@ impl Arena {
                 sandbox.give(&file);
             }
         }
-        let before = sealed(&at("victims"));
-        Arena {
+        let before = snapshot(&at("victims"));
+        AttackFixture {
             sandbox,
             attacker,
             before,
@@ -81,7 +81,7 @@ impl Arena {
     }
 
     /// The same for root and for an ordinary user, in a directory open to all and in a sticky one.
-    fn each(test: impl Fn(&Arena)) {
+    fn each(test: impl Fn(&AttackFixture)) {
         if !is_root() {
             return eprintln!("skipped: to be somebody else needs root");
         }
@@ -91,20 +91,22 @@ impl Arena {
                     NOBODY => Sandbox::new(),
                     _ => Sandbox::ordinary(),
                 };
-                test(&Arena::new(sandbox, attacker, mode));
+                test(&AttackFixture::new(sandbox, attacker, mode));
             }
         }
     }
 
-    fn attack(&self, play: &str) -> Attack {
+    fn attack(&self, play: &str) -> AttackProcess {
         let mut command = fixture::again("attacks::the_attacker");
-        command.env(ARENA, self.sandbox.base()).env(PLAY, play);
+        command
+            .env(BASE_VAR, self.sandbox.base())
+            .env(ATTACK_VAR, play);
         command.uid(self.attacker).gid(self.attacker);
         command
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped());
-        Attack(command.start_child().unwrap())
+        AttackProcess(command.start_child().unwrap())
     }
 
     /// A sweep beside a watcher: with a folder for locks of its own, so that nothing tells the two
@@ -121,7 +123,7 @@ impl Arena {
     /// Watches `root` and sweeps it for as long as `play` lasts: until orphans that were made
     /// meanwhile have been removed meanwhile, however slow the machine is. Otherwise nobody was at
     /// work, and nothing was attacked.
-    fn under(&self, play: &str, root: &str) {
+    fn run_during(&self, play: &str, root: &str) {
         let args = SHORT.iter().chain([&"--allow-broad-root", &root]);
         let mut watching = self.sandbox.watch_dirs(args).ready();
         let folder = self.sandbox.base().join(root);
@@ -130,7 +132,7 @@ impl Arena {
         let mut attack = self.attack(play);
         let end = Instant::now() + 5 * sandbox::DEADLINE;
         let (mut leaked, mut rounds) = (0, 0);
-        while attack.lasts() {
+        while attack.is_running() {
             // A name is there once, so that all but the last of each have been removed.
             leaked += usize::from(self.leak(&folder, rounds % NAMES));
             rounds += 1;
@@ -144,13 +146,13 @@ impl Arena {
             let code = ran.code().expect("ended by itself");
             assert!([0, 1, 3].contains(&code), "{ran:?}");
         }
-        self.is_unharmed(play);
+        self.check_victims(play);
         // Still at work, and whatever was found before the end of the attack has been judged.
         let last = self.sandbox.base().join(root).join("the-last.4194304.tmp");
         fs::write(&last, "").unwrap();
         self.sandbox.give(&last);
         watching.wait_for(sandbox::is("reaped", "the-last.4194304.tmp"));
-        self.is_unharmed(play);
+        self.check_victims(play);
         let stopped = watching.stop();
         assert!(matches!(stopped.status.code(), Some(0 | 3)), "{stopped:#?}");
     }
@@ -173,8 +175,8 @@ impl Arena {
     }
 
     #[track_caller]
-    fn is_unharmed(&self, what: &str) {
-        let now = sealed(&self.sandbox.base().join("victims"));
+    fn check_victims(&self, what: &str) {
+        let now = snapshot(&self.sandbox.base().join("victims"));
         for (now, before) in now.iter().zip(&self.before) {
             assert_eq!(now, before, "outside of the root, by {what}");
         }
@@ -187,7 +189,7 @@ impl Arena {
 }
 
 /// Everything below `dir`, itself included, with its content and all that a change shows in.
-fn sealed(dir: &Path) -> Vec<String> {
+fn snapshot(dir: &Path) -> Vec<String> {
     let mut all = Vec::new();
     let mut todo = vec![dir.to_owned()];
     while let Some(path) = todo.pop() {
@@ -222,11 +224,11 @@ fn sealed(dir: &Path) -> Vec<String> {
 }
 
 /// A process of somebody else's. It is killed with the test.
-struct Attack(Child);
+struct AttackProcess(Child);
 
-impl Attack {
+impl AttackProcess {
     /// Whether it goes on. It ends by itself, and well.
-    fn lasts(&mut self) -> bool {
+    fn is_running(&mut self) -> bool {
         match self.0.try_wait().unwrap() {
             None => true,
             Some(status) => {
@@ -243,7 +245,7 @@ impl Attack {
     }
 }
 
-impl Drop for Attack {
+impl Drop for AttackProcess {
     fn drop(&mut self) {
         let _ = self.0.kill();
         let _ = self.0.wait();
@@ -262,18 +264,18 @@ fn target(n: usize) -> String {
 }
 
 /// Where an attacker plays.
-struct DirContext {
+struct AttackDirs {
     root: PathBuf,
     victims: PathBuf,
-    theirs: PathBuf,
+    attacker_dir: PathBuf,
 }
 
 /// One thing that an attacker does again and again; the number says with which of the names. What
 /// the system does not let it do, it does not do.
-type Play = fn(&DirContext, usize) -> Option<()>;
+type AttackStep = fn(&AttackDirs, usize) -> Option<()>;
 
 /// What is done inside a root, all of it at once. Each has a folder of its own, and the root.
-const INSIDE: &[Play] = &[
+const INSIDE: &[AttackStep] = &[
     a_link_for_a_name,
     a_fifo_for_a_name,
     another_file_for_a_name,
@@ -289,14 +291,14 @@ const INSIDE: &[Play] = &[
 /// The attacker's part: not a test, but the process that the tests start. Alone it does nothing.
 #[test]
 fn the_attacker() {
-    let (Some(base), Ok(play)) = (std::env::var_os(ARENA), std::env::var(PLAY)) else {
+    let (Some(base), Ok(play)) = (std::env::var_os(BASE_VAR), std::env::var(ATTACK_VAR)) else {
         return;
     };
     let base = PathBuf::from(base);
-    let dir_context = DirContext {
+    let dir_context = AttackDirs {
         root: base.join("root"),
         victims: base.join("victims"),
-        theirs: base.join("theirs"),
+        attacker_dir: base.join("theirs"),
     };
     // Not in step with the grace: each name is touched now before, now after it would be judged.
     let pause =
@@ -331,32 +333,32 @@ fn put(path: &Path, content: &str) -> Option<()> {
 }
 
 /// The file at `path`, made in no other way than a writer would.
-fn anew(dir_context: &DirContext, path: &Path) -> Option<()> {
+fn anew(dir_context: &AttackDirs, path: &Path) -> Option<()> {
     let other = dir_context
-        .theirs
+        .attacker_dir
         .join(format!("new-{:?}", std::thread::current().id()));
     put(&other, "of somebody else's")?;
     fs::rename(other, path).ok()
 }
 
-fn a_link_for_a_name(dir_context: &DirContext, n: usize) -> Option<()> {
+fn a_link_for_a_name(dir_context: &AttackDirs, n: usize) -> Option<()> {
     let path = dir_context.root.join(temp(n));
-    let link = dir_context.theirs.join("link");
+    let link = dir_context.attacker_dir.join("link");
     symlink(dir_context.victims.join(temp(n)), &link).ok()?;
     fs::rename(&link, &path).ok()?;
     std::thread::sleep(Duration::from_millis(n as u64 / 4));
     anew(dir_context, &path)
 }
 
-fn a_fifo_for_a_name(dir_context: &DirContext, n: usize) -> Option<()> {
+fn a_fifo_for_a_name(dir_context: &AttackDirs, n: usize) -> Option<()> {
     let path = dir_context.root.join(format!("fifo{n}.tmp"));
-    let fifo = dir_context.theirs.join("fifo");
+    let fifo = dir_context.attacker_dir.join("fifo");
     sandbox::fifo(&fifo);
     fs::rename(&fifo, &path).ok()?;
     anew(dir_context, &path)
 }
 
-fn another_file_for_a_name(dir_context: &DirContext, n: usize) -> Option<()> {
+fn another_file_for_a_name(dir_context: &AttackDirs, n: usize) -> Option<()> {
     anew(dir_context, &dir_context.root.join(format!("f{n}.tmp")))?;
     put(
         &dir_context.root.join(format!("f{n}")),
@@ -364,8 +366,8 @@ fn another_file_for_a_name(dir_context: &DirContext, n: usize) -> Option<()> {
     )
 }
 
-fn another_name_for_a_file(dir_context: &DirContext, n: usize) -> Option<()> {
-    let own = dir_context.theirs.join("own");
+fn another_name_for_a_file(dir_context: &AttackDirs, n: usize) -> Option<()> {
+    let own = dir_context.attacker_dir.join("own");
     put(&own, "linked from the root")?;
     let path = dir_context.root.join(format!("linked{n}.tmp"));
     let _ = fs::remove_file(&path);
@@ -376,9 +378,9 @@ fn another_name_for_a_file(dir_context: &DirContext, n: usize) -> Option<()> {
         .ok()
 }
 
-fn a_link_for_a_parent(dir_context: &DirContext, n: usize) -> Option<()> {
+fn a_link_for_a_parent(dir_context: &AttackDirs, n: usize) -> Option<()> {
     let dir = dir_context.root.join(format!("d{}", n % 3));
-    let away = dir_context.theirs.join(format!("d{}", n % 3));
+    let away = dir_context.attacker_dir.join(format!("d{}", n % 3));
     let _ = fs::create_dir(&dir);
     put(&dir.join(temp(n)), "of somebody else's");
     put(&dir.join(target(n)), "whole, to the last byte of it");
@@ -389,9 +391,9 @@ fn a_link_for_a_parent(dir_context: &DirContext, n: usize) -> Option<()> {
     fs::rename(away, dir).ok()
 }
 
-fn a_parent_goes_out(dir_context: &DirContext, n: usize) -> Option<()> {
+fn a_parent_goes_out(dir_context: &AttackDirs, n: usize) -> Option<()> {
     let dir = dir_context.root.join(format!("out{}", n % 3));
-    let away = dir_context.theirs.join(format!("out{}", n % 3));
+    let away = dir_context.attacker_dir.join(format!("out{}", n % 3));
     let _ = fs::create_dir(&dir);
     put(&dir.join(temp(n)), "of somebody else's");
     put(&dir.join(target(n)), "whole, to the last byte of it");
@@ -400,7 +402,7 @@ fn a_parent_goes_out(dir_context: &DirContext, n: usize) -> Option<()> {
     fs::rename(away, dir).ok()
 }
 
-fn a_quarantine_before_ours(dir_context: &DirContext, n: usize) -> Option<()> {
+fn a_quarantine_before_ours(dir_context: &AttackDirs, n: usize) -> Option<()> {
     let room = dir_context.root.join(".orphand");
     let sole = format!("{n}-sole-{}.tmp", std::process::id());
     put(&dir_context.root.join(sole), "the only copy");
@@ -415,7 +417,7 @@ fn a_quarantine_before_ours(dir_context: &DirContext, n: usize) -> Option<()> {
     }
 }
 
-fn claims_are_stolen(dir_context: &DirContext, n: usize) -> Option<()> {
+fn claims_are_stolen(dir_context: &AttackDirs, n: usize) -> Option<()> {
     for _ in 0..8 {
         for entry in fs::read_dir(&dir_context.root).ok()?.flatten() {
             let (name, path) = (entry.file_name(), entry.path());
@@ -423,11 +425,11 @@ fn claims_are_stolen(dir_context: &DirContext, n: usize) -> Option<()> {
                 continue;
             }
             let _ = match n % 4 {
-                0 => fs::rename(&path, dir_context.theirs.join("stolen")),
+                0 => fs::rename(&path, dir_context.attacker_dir.join("stolen")),
                 1 => fs::remove_file(&path)
                     .and_then(|()| symlink(dir_context.victims.join("passwd"), &path)),
                 2 => fs::remove_file(&path)
-                    .and_then(|()| fs::hard_link(dir_context.theirs.join("own"), &path)),
+                    .and_then(|()| fs::hard_link(dir_context.attacker_dir.join("own"), &path)),
                 _ => fs::write(&path, "of somebody else's"),
             };
         }
@@ -437,7 +439,7 @@ fn claims_are_stolen(dir_context: &DirContext, n: usize) -> Option<()> {
     put(&dir_context.root.join(claim), "no claim")
 }
 
-fn targets_come_and_go(dir_context: &DirContext, n: usize) -> Option<()> {
+fn targets_come_and_go(dir_context: &AttackDirs, n: usize) -> Option<()> {
     let (target, temp) = (format!("g{n}"), format!("g{n}.tmp"));
     put(&dir_context.root.join(temp), "of somebody else's")?;
     match n % 2 {
@@ -449,7 +451,7 @@ fn targets_come_and_go(dir_context: &DirContext, n: usize) -> Option<()> {
     }
 }
 
-fn names_that_look_like_something(dir_context: &DirContext, n: usize) -> Option<()> {
+fn names_that_look_like_something(dir_context: &AttackDirs, n: usize) -> Option<()> {
     let names: [&[u8]; NAMES] = [
         b"--help.tmp",
         b"-rf.tmp",
@@ -471,10 +473,10 @@ fn names_that_look_like_something(dir_context: &DirContext, n: usize) -> Option<
 }
 
 /// `theirs/way/root` is watched; the attacker owns `theirs`.
-fn a_link_above_the_root(dir_context: &DirContext) -> Option<()> {
+fn a_link_above_the_root(dir_context: &AttackDirs) -> Option<()> {
     let (way, away) = (
-        dir_context.theirs.join("way"),
-        dir_context.theirs.join("away"),
+        dir_context.attacker_dir.join("way"),
+        dir_context.attacker_dir.join("away"),
     );
     fs::rename(&way, &away).ok()?;
     symlink(&dir_context.victims, &way).ok()?;
@@ -485,16 +487,16 @@ fn a_link_above_the_root(dir_context: &DirContext) -> Option<()> {
 }
 
 #[test]
-fn inside_the_root() {
-    Arena::each(|arena| {
-        arena.under("inside", "root");
+fn attacks_inside_the_root_change_nothing_outside() {
+    AttackFixture::each(|arena| {
+        arena.run_during("inside", "root");
     });
 }
 
 /// The way to the root leads through a directory of somebody else's.
 #[test]
-fn above_the_root() {
-    Arena::each(|arena| {
+fn attacks_above_the_root_change_nothing_outside() {
+    AttackFixture::each(|arena| {
         let root = arena.sandbox.base().join("theirs/way/root");
         fs::create_dir_all(&root).unwrap();
         arena.sandbox.give(&root);
@@ -509,14 +511,14 @@ fn above_the_root() {
         }
         let way = arena.sandbox.base().join("theirs/way");
         std::os::unix::fs::lchown(way, Some(arena.attacker), Some(arena.attacker)).unwrap();
-        arena.under("above", "theirs/way/root");
+        arena.run_during("above", "theirs/way/root");
     });
 }
 
 /// Whoever may make names in a directory, but may not touch what is another's (it is sticky), must
 /// not be able to have that destroyed by a target of their own making.
 #[test]
-fn a_target_of_somebody_elses() {
+fn another_users_target_does_not_count() {
     if !is_root() {
         return eprintln!("skipped: to be somebody else needs root");
     }
@@ -546,7 +548,7 @@ fn a_target_of_somebody_elses() {
 /// Root's orphand may be started in somebody else's environment, `sudo` or not. What it keeps there
 /// is written to no file of another name, and through no symlink.
 #[test]
-fn a_state_folder_of_somebody_elses() {
+fn planted_state_files_are_not_written() {
     type Plant = fn(&Path, &Path);
     let plants: [(&str, Plant); 3] = [
         ("a symlink", |at, victim| symlink(victim, at).unwrap()),
@@ -589,7 +591,7 @@ fn a_state_folder_of_somebody_elses() {
 
 /// Before each step of the protocol, with something outside of the root at the other end.
 #[test]
-fn a_temp_replaced_in_every_window() {
+fn a_replacement_at_any_step_is_not_followed() {
     type Act = fn(&Fixture, &Path);
     let acts: [(&str, Act); 9] = [
         ("a symlink", |fixture, victim| {
@@ -683,7 +685,7 @@ fn claims(fixture: &Fixture) -> Vec<PathBuf> {
 
 /// As many names as somebody cares to make, few of them temps.
 #[test]
-fn two_hundred_thousand_entries() {
+fn two_hundred_thousand_entries_are_swept() {
     const ENTRIES: usize = 200_000;
     let sandbox = Sandbox::ordinary();
     let mut temps = 0;
@@ -713,7 +715,7 @@ fn two_hundred_thousand_entries() {
 /// As deep as somebody cares to make it: what has no path that the system takes is said to be out
 /// of reach, and everything above it is dealt with.
 #[test]
-fn six_thousand_levels() {
+fn six_thousand_levels_are_reported() {
     const LEVELS: usize = 6_000;
     let sandbox = Sandbox::ordinary();
     deep(&sandbox, LEVELS, &[0, 1_000, 1_900, LEVELS]);
@@ -725,7 +727,7 @@ fn six_thousand_levels() {
     watching.outlive_a_sentinel(&sandbox);
     watching.stop().exit(3);
     println!("{LEVELS} levels: {:?}", started.elapsed());
-    clear(&sandbox);
+    remove_deep(&sandbox);
 }
 
 /// A chain of directories below the root, with a temp at each of these levels.
@@ -750,7 +752,7 @@ pub(crate) fn deep(sandbox: &Sandbox, levels: usize, temps: &[usize]) {
 }
 
 /// What the standard library would take too deep a stack for, and too many descriptors.
-pub(crate) fn clear(sandbox: &Sandbox) {
+pub(crate) fn remove_deep(sandbox: &Sandbox) {
     let done = Command::new("rm")
         .arg("-rf")
         .arg(sandbox.path("d"))
@@ -761,7 +763,7 @@ pub(crate) fn clear(sandbox: &Sandbox) {
 
 /// With as few descriptors as somebody may have set: batches are smaller, nothing else changes.
 #[test]
-fn sixty_four_descriptors() {
+fn sixty_four_descriptors_are_enough() {
     Sandbox::each(|sandbox| {
         let sandbox = sandbox
             .descriptors(64)
@@ -800,7 +802,7 @@ fn sixty_four_descriptors() {
 
 /// Nothing is left of a watcher that has ended: no thread, no descriptor, no lock.
 #[test]
-fn started_and_stopped_two_hundred_times() {
+fn a_dropped_watcher_leaves_nothing_open() {
     alone(&[fixture::As::Us], || {
         let fixture = Fixture::new();
         let size = || {

@@ -21,7 +21,7 @@ const NEW: &[u8] = b"what a live writer is just writing";
 
 /// The ways through the protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Way {
+enum Route {
     Removed,
     Moved,
     /// There is no room for a claim: it goes by its own name. (Only Linux can be told so.)
@@ -29,16 +29,16 @@ enum Way {
     FullDisk,
 }
 
-impl Way {
-    const ALL: &[Way] = &[
-        Way::Removed,
-        Way::Moved,
+impl Route {
+    const ALL: &[Route] = &[
+        Route::Removed,
+        Route::Moved,
         #[cfg(target_os = "linux")]
-        Way::FullDisk,
+        Route::FullDisk,
     ];
 
     /// Whether a step lies on it.
-    fn has(self, step: Step) -> bool {
+    fn has_step(self, step: Step) -> bool {
         match step {
             Step::Resolve
             | Step::Look
@@ -50,20 +50,20 @@ impl Way {
             | Step::ProveAgain
             | Step::Unlink => true,
             // What has not lost its name need not wait for who is about to look for it.
-            Step::LetGo | Step::Breathe | Step::ProveLast => match self {
-                Way::Removed | Way::Moved => true,
+            Step::Release | Step::Wait | Step::ProveLast => match self {
+                Route::Removed | Route::Moved => true,
                 #[cfg(target_os = "linux")]
-                Way::FullDisk => false,
+                Route::FullDisk => false,
             },
         }
     }
 
     /// Goes it, and does not come back.
-    fn go(self, fixture: Fixture, hook: Hook) -> Outcome {
+    fn run(self, fixture: Fixture, hook: Hook) -> Outcome {
         match self {
-            Way::Removed | Way::Moved => fixture.reap(hook),
+            Route::Removed | Route::Moved => fixture.reap(hook),
             #[cfg(target_os = "linux")]
-            Way::FullDisk => {
+            Route::FullDisk => {
                 use crate::intercept::{self, Answer, Call};
                 let answer = |asked: &intercept::Asked| match asked.call {
                     Call::Rename => Answer::Fail(rustix::io::Errno::NOSPC),
@@ -80,7 +80,7 @@ impl Way {
 /// Killed at any step of any way, nothing is lost, and the next sweep or start puts everything in
 /// order.
 #[test]
-fn killed_at_any_step() {
+fn a_kill_at_any_step_loses_nothing() {
     const STEP: &str = "ORPHAND_TEST_KILLED_AT";
     const WAY: &str = "ORPHAND_TEST_WAY";
     const HOME: &str = "ORPHAND_TEST_HOME";
@@ -98,17 +98,17 @@ fn killed_at_any_step() {
                     rustix::process::Signal::KILL,
                 );
             });
-            let outcome = Way::ALL[way].go(Fixture::at(home.into()), stunt.hook);
+            let outcome = Route::ALL[way].run(Fixture::at(home.into()), stunt.hook);
             panic!("it lives: {outcome:?}");
         }
         for (index, step) in Step::ALL.into_iter().enumerate() {
-            for (number, way) in Way::ALL.iter().enumerate() {
+            for (number, way) in Route::ALL.iter().enumerate() {
                 let what = format!("killed at {step:?}, {way:?}");
                 if number > 1 && !full {
                     continue;
                 }
                 let fixture = match way {
-                    Way::Moved => Fixture::new().with_sole_copy(),
+                    Route::Moved => Fixture::new().with_sole_copy(),
                     _ => Fixture::new(),
                 };
                 let mut victim = again(&this_test());
@@ -120,7 +120,7 @@ fn killed_at_any_step() {
                     .collect_output()
                     .unwrap();
                 use std::os::unix::process::ExitStatusExt;
-                if !way.has(step) {
+                if !way.has_step(step) {
                     let out = String::from_utf8_lossy(&ended.stderr);
                     assert!(out.contains("it lives: Reaped"), "{what}: {ended:?}");
                     continue;
@@ -140,7 +140,7 @@ fn killed_at_any_step() {
                 };
                 let left = fixture.copies(OLD);
                 match way {
-                    Way::Moved => {
+                    Route::Moved => {
                         assert_eq!(left.len(), 1, "{what}: {events:?}");
                         assert!(
                             left[0].starts_with(fixture.quarantine()),
@@ -189,7 +189,7 @@ fn watched(fixture: &Fixture) -> Vec<Event> {
 
 /// The claim that a crash left, and a new file by its old name: both stay.
 #[test]
-fn a_claim_of_a_crash_whose_name_is_taken() {
+fn a_crash_claim_whose_name_is_taken_is_moved() {
     alone(EVERYBODY, || {
         let fixture = Fixture::new();
         fs::rename(
@@ -215,7 +215,7 @@ fn a_claim_of_a_crash_whose_name_is_taken() {
 
 /// A claim that somebody holds may be another's at work: it is left alone, whatever is asked.
 #[test]
-fn a_claim_that_is_held_is_left_alone() {
+fn a_held_claim_is_kept() {
     alone(EVERYBODY, || {
         let fixture = Fixture::new();
         let claim = fixture
@@ -233,7 +233,7 @@ fn a_claim_that_is_held_is_left_alone() {
 
 /// Anybody may make something by such a name: what is no file of ours is not even opened.
 #[test]
-fn what_only_has_the_name_of_a_claim_is_left_alone() {
+fn other_things_named_like_a_claim_are_ignored() {
     const HOME: &str = "ORPHAND_TEST_HOME";
     let claim = format!(".orphand-0123456789abcdef-{TEMP}");
     let left_alone = |fixture: &Fixture, what: &str| {
@@ -272,7 +272,7 @@ fn what_only_has_the_name_of_a_claim_is_left_alone() {
 /// A name of that form can be given by anybody: only what this rule takes is put in order. A long name may have
 /// been cut: what the rule would have said of it is not known, and under that name it would never be found.
 #[test]
-fn a_claim_that_this_rule_would_not_have_made() {
+fn a_claim_outside_the_rule_is_ignored() {
     alone(EVERYBODY, || {
         // As long as a name may be: a longer one may have been cut to this.
         let long = |suffix: &str| format!("{:x<1$}{suffix}", "report", 229 - suffix.len());
@@ -306,7 +306,7 @@ fn a_claim_that_this_rule_would_not_have_made() {
 
 /// What a person brought back stays, even under such a name.
 #[test]
-fn a_restored_file_by_the_name_of_a_claim() {
+fn a_restored_file_named_like_a_claim_is_kept() {
     alone(EVERYBODY, || {
         let claim = format!(".orphand-0123456789abcdef-{TEMP}");
         for marked in [true, false] {
@@ -335,7 +335,7 @@ fn a_restored_file_by_the_name_of_a_claim() {
 
 /// What a quarantine must be. Where there can be none, a sole copy stays.
 #[test]
-fn a_quarantine_that_is_not_ours() {
+fn a_foreign_quarantine_is_not_used() {
     alone(EVERYBODY, || {
         type Make = fn(&Fixture);
         let makes: [(&str, Make); 6] = [

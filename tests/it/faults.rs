@@ -36,29 +36,29 @@ const ERRORS: [Errno; 10] = [
 
 /// What is to become of the temp.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Fate {
+enum Disposal {
     Removed,
     Moved,
     /// Removed though it is open, by the user's wish.
-    Taken,
+    RemovedOpen,
 }
 
 /// How the fault goes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Course {
+enum FaultPattern {
     /// The call fails once.
     Once,
     /// From then on every call of its sort fails.
     Lasting,
     /// The same after the claim, and nothing can be put back.
-    Stranding,
+    NoPutBack,
 }
 
 /// The sorts of call that each step makes, in the order in which they are first made. What happens
 /// between two steps belongs to the first of them.
-fn calls(step: Step, fate: Fate) -> &'static [Call] {
+fn calls(step: Step, fate: Disposal) -> &'static [Call] {
     // Each part of the way to the root is opened and looked at: it may be a symlink.
-    const WAY: &[Call] = &[
+    const RESOLVE_CALLS: &[Call] = &[
         Call::OpenDir,
         Call::OpenFile,
         Call::StatFd,
@@ -66,9 +66,9 @@ fn calls(step: Step, fate: Fate) -> &'static [Call] {
         Call::OpenBelow,
     ];
     match (step, fate) {
-        (Step::Resolve, Fate::Removed | Fate::Taken) => WAY,
+        (Step::Resolve, Disposal::Removed | Disposal::RemovedOpen) => RESOLVE_CALLS,
         // The place in the quarantine is made before anything is held.
-        (Step::Resolve, Fate::Moved) => &[
+        (Step::Resolve, Disposal::Moved) => &[
             Call::OpenDir,
             Call::OpenFile,
             Call::StatFd,
@@ -82,7 +82,7 @@ fn calls(step: Step, fate: Fate) -> &'static [Call] {
         ],
         (Step::Look, _) => &[Call::StatName],
         (Step::Open, _) => &[Call::OpenFile],
-        (Step::Prove, Fate::Taken) => &[
+        (Step::Prove, Disposal::RemovedOpen) => &[
             Call::SetOwner,
             Call::SetLease,
             Call::Lock,
@@ -90,7 +90,7 @@ fn calls(step: Step, fate: Fate) -> &'static [Call] {
             Call::AskLock,
         ],
         (Step::Prove, _) => &[Call::SetOwner, Call::SetLease],
-        (Step::Judge, Fate::Moved) => &[Call::StatFd, Call::StatName, Call::Mark],
+        (Step::Judge, Disposal::Moved) => &[Call::StatFd, Call::StatName, Call::Mark],
         // The target is opened, and asked how much data it holds.
         (Step::Judge, _) => &[
             Call::StatFd,
@@ -101,13 +101,13 @@ fn calls(step: Step, fate: Fate) -> &'static [Call] {
         ],
         (Step::Claim, _) => &[Call::Rename],
         (Step::Compare, _) => &[Call::StatName],
-        (Step::ProveAgain, Fate::Taken) => &[],
+        (Step::ProveAgain, Disposal::RemovedOpen) => &[],
         (Step::ProveAgain, _) => &[Call::GetLease, Call::SetLease],
-        (Step::LetGo, Fate::Taken) => &[Call::UnlockRange, Call::Unlock],
-        (Step::LetGo, _) => &[Call::EndLease],
-        (Step::Breathe, _) => WAY,
+        (Step::Release, Disposal::RemovedOpen) => &[Call::UnlockRange, Call::Unlock],
+        (Step::Release, _) => &[Call::EndLease],
+        (Step::Wait, _) => RESOLVE_CALLS,
         // A target that changed in the last seconds is measured again.
-        (Step::ProveLast, Fate::Taken) => &[
+        (Step::ProveLast, Disposal::RemovedOpen) => &[
             Call::Lock,
             Call::LockRange,
             Call::AskLock,
@@ -117,7 +117,7 @@ fn calls(step: Step, fate: Fate) -> &'static [Call] {
             Call::Seek,
             Call::List,
         ],
-        (Step::ProveLast, Fate::Removed) => &[
+        (Step::ProveLast, Disposal::Removed) => &[
             Call::SetOwner,
             Call::SetLease,
             Call::StatName,
@@ -126,19 +126,19 @@ fn calls(step: Step, fate: Fate) -> &'static [Call] {
             Call::Seek,
             Call::List,
         ],
-        (Step::ProveLast, Fate::Moved) => &[
+        (Step::ProveLast, Disposal::Moved) => &[
             Call::SetOwner,
             Call::SetLease,
             Call::StatName,
             Call::Seek,
             Call::List,
         ],
-        (Step::Unlink, Fate::Removed) => &[Call::Unlink, Call::StatFd, Call::EndLease],
-        (Step::Unlink, Fate::Taken) => {
+        (Step::Unlink, Disposal::Removed) => &[Call::Unlink, Call::StatFd, Call::EndLease],
+        (Step::Unlink, Disposal::RemovedOpen) => {
             &[Call::Unlink, Call::StatFd, Call::UnlockRange, Call::Unlock]
         }
         // After that its folder is cleared away, if it is empty.
-        (Step::Unlink, Fate::Moved) => &[
+        (Step::Unlink, Disposal::Moved) => &[
             Call::EndLease,
             Call::Unlock,
             Call::OpenDir,
@@ -149,33 +149,33 @@ fn calls(step: Step, fate: Fate) -> &'static [Call] {
 }
 
 /// Whether this fault need not stop it.
-fn is_harmless(step: Step, call: Call, errno: Errno, fate: Fate) -> bool {
+fn is_harmless(step: Step, call: Call, errno: Errno, fate: Disposal) -> bool {
     match (step, call) {
         // It ends when the file is closed, and till then an opener waits.
-        (Step::LetGo | Step::Unlink, Call::EndLease | Call::UnlockRange | Call::Unlock) => true,
+        (Step::Release | Step::Unlink, Call::EndLease | Call::UnlockRange | Call::Unlock) => true,
         // Whether it is held or that cannot be told is the same to this wish.
-        (Step::Prove, Call::SetOwner | Call::SetLease) => fate == Fate::Taken,
+        (Step::Prove, Call::SetOwner | Call::SetLease) => fate == Disposal::RemovedOpen,
         // It is gone already, and this only counts what was freed; or an empty folder stays.
         (Step::Unlink, Call::StatFd | Call::RemoveDir) => true,
         // Where folders cannot be locked they are used without.
         (Step::Resolve, Call::Lock) => matches!(errno, Errno::NOSYS | Errno::OPNOTSUPP),
-        (Step::Unlink, Call::OpenDir | Call::Lock) => fate == Fate::Moved,
+        (Step::Unlink, Call::OpenDir | Call::Lock) => fate == Disposal::Moved,
         // No such call in this kernel, or in this sandbox: there is another way.
-        (Step::Resolve | Step::Breathe, Call::OpenBelow) => errno == Errno::NOSYS,
+        (Step::Resolve | Step::Wait, Call::OpenBelow) => errno == Errno::NOSYS,
         // No such attributes on this file system.
         (Step::Judge | Step::Resolve, Call::Mark) => {
             matches!(errno, Errno::NOSYS | Errno::OPNOTSUPP)
         }
         // On a full disk it goes without a claim; what is to be moved needs one.
-        (Step::Claim, Call::Rename) => errno == Errno::NOSPC && fate == Fate::Removed,
+        (Step::Claim, Call::Rename) => errno == Errno::NOSPC && fate == Disposal::Removed,
         _ => false,
     }
 }
 
 /// Calls and steps as they come.
-type Log = Arc<Mutex<Vec<(Step, Call)>>>;
+type CallLog = Arc<Mutex<Vec<(Step, Call)>>>;
 
-struct LeaseProbe {
+struct FaultRun {
     fixture: Arc<Fixture>,
     outcome: Outcome,
     log: Vec<(Step, Call)>,
@@ -183,19 +183,19 @@ struct LeaseProbe {
 
 /// Takes a temp through the protocol; `fault` is asked for an answer to its n-th call.
 fn attempt(
-    fate: Fate,
+    disposal: Disposal,
     fault: impl Fn(usize, Call) -> Option<Errno> + Send + 'static,
-) -> Option<LeaseProbe> {
-    let fixture = Arc::new(match fate {
-        Fate::Removed => Fixture::new(),
-        Fate::Moved => Fixture::new().with_sole_copy(),
-        Fate::Taken => Fixture::new().with_policy(Policy {
+) -> Option<FaultRun> {
+    let fixture = Arc::new(match disposal {
+        Disposal::Removed => Fixture::new(),
+        Disposal::Moved => Fixture::new().with_sole_copy(),
+        Disposal::RemovedOpen => Fixture::new().with_policy(Policy {
             open: Open::Reap,
             ..Fixture::policy()
         }),
     });
-    let holder = (fate == Fate::Taken).then(|| File::open(&fixture.temp).unwrap());
-    let log = Log::default();
+    let holder = (disposal == Disposal::RemovedOpen).then(|| File::open(&fixture.temp).unwrap());
+    let log = CallLog::default();
     let at = Arc::new(AtomicUsize::new(usize::MAX));
     let now = Arc::clone(&at);
     let hook = Hook::new(move |step, _| {
@@ -221,7 +221,7 @@ fn attempt(
     };
     drop(holder);
     let log = std::mem::take(&mut *log.lock().unwrap());
-    Some(LeaseProbe {
+    Some(FaultRun {
         fixture,
         outcome,
         log,
@@ -231,22 +231,22 @@ fn attempt(
 /// One call of the protocol, and how it fails.
 #[derive(Clone, Copy, Debug)]
 struct Fault {
-    fate: Fate,
+    fate: Disposal,
     /// Which call it is, of all.
     index: usize,
     step: Step,
     call: Call,
     errno: Errno,
-    course: Course,
+    pattern: FaultPattern,
 }
 
 /// Each call of each step, each error, once and for good: what is stopped is kept and said, nothing
 /// is lost, and the next run without the fault puts all in order and takes it.
 #[test]
-fn each_call_of_each_step() {
+fn each_failing_call_of_the_protocol_keeps_the_temp() {
     alone(&[As::Us], || {
         let mut faults = Vec::new();
-        for fate in [Fate::Removed, Fate::Moved, Fate::Taken] {
+        for fate in [Disposal::Removed, Disposal::Moved, Disposal::RemovedOpen] {
             let Some(healthy) = attempt(fate, |_, _| None) else {
                 return;
             };
@@ -266,9 +266,9 @@ fn each_call_of_each_step() {
                     .iter()
                     .any(|(_, next)| *next == call);
                 let courses = [
-                    (Course::Once, true),
-                    (Course::Lasting, again || call == Call::Rename),
-                    (Course::Stranding, Some(index) > claimed),
+                    (FaultPattern::Once, true),
+                    (FaultPattern::Lasting, again || call == Call::Rename),
+                    (FaultPattern::NoPutBack, Some(index) > claimed),
                 ];
                 // The library that reads directories asks again after a signal, for as long as there are signals.
                 let is_retried = |errno| call == Call::List && errno == Errno::INTR;
@@ -280,7 +280,7 @@ fn each_call_of_each_step() {
                         step,
                         call,
                         errno,
-                        course,
+                        pattern: course,
                     }));
                 }
             }
@@ -293,7 +293,7 @@ fn each_call_of_each_step() {
             for _ in 0..8 {
                 scope.spawn(|| {
                     while let Some(fault) = faults.get(next.fetch_add(1, Ordering::SeqCst)) {
-                        fault.strike();
+                        fault.run();
                     }
                 });
             }
@@ -302,23 +302,23 @@ fn each_call_of_each_step() {
 }
 
 impl Fault {
-    fn strike(self) {
+    fn run(self) {
         let Fault {
             fate,
             index,
             step,
             call,
             errno,
-            course,
+            pattern: course,
         } = self;
         let what = format!("{self:?}");
         let trial = attempt(fate, move |now, asked| match course {
             _ if now == index => Some(errno),
-            Course::Lasting if now > index && asked == call => Some(errno),
-            Course::Stranding if now > index && asked == Call::Rename => Some(errno),
+            FaultPattern::Lasting if now > index && asked == call => Some(errno),
+            FaultPattern::NoPutBack if now > index && asked == Call::Rename => Some(errno),
             _ => None,
         });
-        let LeaseProbe {
+        let FaultRun {
             fixture,
             outcome,
             log,
@@ -330,16 +330,16 @@ impl Fault {
         );
         let what = format!("{what}: {outcome:?}");
         let copies = fixture.copies(OLD);
-        if fate != Fate::Moved {
+        if fate != Disposal::Moved {
             fixture.has_only(WHOLE, &fixture.target, &what);
         }
         let harmless = is_harmless(step, call, errno, fate);
         match (&outcome, harmless, fate) {
-            (Outcome::Reaped { freed }, true, Fate::Removed | Fate::Taken) => {
+            (Outcome::Reaped { freed }, true, Disposal::Removed | Disposal::RemovedOpen) => {
                 assert_eq!(freed.bytes, OLD.len() as u64, "{what}");
                 assert!(copies.is_empty(), "{what}: {copies:?}");
             }
-            (Outcome::Quarantined { id }, true, Fate::Moved) => {
+            (Outcome::Quarantined { id }, true, Disposal::Moved) => {
                 let moved = fixture.quarantine().join(id).join(BELOW).join(TEMP);
                 assert_eq!(copies, [moved], "{what}");
             }
@@ -358,7 +358,7 @@ impl Fault {
                     // That the system fails, or lends nothing more, is no answer.
                     Reason::NoQuarantine => {
                         let lent = [Errno::IO, Errno::MFILE, Errno::NOMEM, Errno::INTR];
-                        step == Step::Resolve && fate == Fate::Moved && !lent.contains(&errno)
+                        step == Step::Resolve && fate == Disposal::Moved && !lent.contains(&errno)
                     }
                     // A target that may not be read does not count any more.
                     Reason::Changed => {
@@ -375,19 +375,21 @@ impl Fault {
         }
         // The next start, without the fault. Where nothing is left over it has nothing to do.
         if copies != [fixture.temp.clone()] || fixture.quarantine().exists() {
-            put_in_order(&fixture);
+            recover_only(&fixture);
         }
         fixture.is_tidy(&what);
         let copies = fixture.copies(OLD);
         match copies.as_slice() {
-            [] => assert!(harmless && fate != Fate::Moved, "{what}"),
+            [] => assert!(harmless && fate != Disposal::Moved, "{what}"),
             [one] if one.starts_with(fixture.quarantine()) => {}
             [one] => {
                 assert_eq!(*one, fixture.temp, "{what}");
                 let outcome = fixture.reap(Hook::new(|_, _| {}));
                 let went = match fate {
-                    Fate::Removed | Fate::Taken => matches!(outcome, Outcome::Reaped { .. }),
-                    Fate::Moved => matches!(outcome, Outcome::Quarantined { .. }),
+                    Disposal::Removed | Disposal::RemovedOpen => {
+                        matches!(outcome, Outcome::Reaped { .. })
+                    }
+                    Disposal::Moved => matches!(outcome, Outcome::Quarantined { .. }),
                 };
                 assert!(went, "{what}, then {outcome:?}");
             }
@@ -399,13 +401,13 @@ impl Fault {
 
 /// Errors that say what has happened meanwhile.
 #[test]
-fn errors_with_a_meaning() {
+fn errors_are_translated_into_reasons() {
     alone(&[As::Us], || {
-        use Fate::*;
+        use Disposal::*;
         // Which calls of their sort fail, and how; and what becomes of it.
         type Faults = &'static [(Call, usize, Errno)];
         #[rustfmt::skip]
-        let rows: [(&str, Fate, Faults, &str); 8] = [
+        let rows: [(&str, Disposal, Faults, &str); 8] = [
             ("no rename that overwrites nothing", Removed, &[(Call::Rename, 0, Errno::OPNOTSUPP)], "Kept(CannotTell)"),
             ("busy", Removed, &[(Call::Unlink, 0, Errno::BUSY)], "Kept(InUse)"),
             ("gone", Removed, &[(Call::Unlink, 0, Errno::NOENT)], "Settled"),
@@ -431,7 +433,7 @@ fn errors_with_a_meaning() {
                     .find(|(call, n, _)| (*call, *n) == (asked, before));
                 fault.map(|(_, _, errno)| *errno)
             });
-            let Some(LeaseProbe { outcome, .. }) = trial else {
+            let Some(FaultRun { outcome, .. }) = trial else {
                 return;
             };
             let outcome = format!("{outcome:?}");
@@ -454,7 +456,7 @@ fn errors_with_a_meaning() {
 
 /// A claim that a crash left stays as it is when it cannot be put in order, and why is told.
 #[test]
-fn a_claim_that_cannot_be_put_in_order() {
+fn a_claim_that_cannot_be_recovered_is_kept() {
     alone(&[As::Us], || {
         for (taken, call, errno) in [
             (false, Call::Rename, Errno::ACCESS),
@@ -484,7 +486,7 @@ fn a_claim_that_cannot_be_put_in_order() {
 
 /// On a full disk a temp goes by its own name. What is looked at there is looked at last.
 #[test]
-fn on_a_full_disk_somebody_comes() {
+fn changes_on_a_full_disk_keep_the_temp() {
     alone(EVERYBODY, || {
         type Act = fn(&Fixture);
         let replace: Act = |fixture| {
@@ -538,7 +540,7 @@ fn on_a_full_disk_somebody_comes() {
 }
 
 /// A sweep for which everything is too young: what it puts in order at its start is all it does.
-fn put_in_order(fixture: &Fixture) {
+fn recover_only(fixture: &Fixture) {
     let policy = Policy {
         grace: Graces::both(Duration::from_secs(3_600)),
         ..Fixture::policy()
@@ -549,9 +551,9 @@ fn put_in_order(fixture: &Fixture) {
 }
 
 /// A call of the whole program, from its start to its end.
-struct Place {
+struct SweepCall {
     name: &'static str,
-    is: fn(&Asked) -> bool,
+    matches: fn(&Asked) -> bool,
     /// Whether this error need not stop it.
     is_harmless: fn(Errno) -> bool,
     /// Without it there is no root to work on.
@@ -562,123 +564,123 @@ const NEVER: fn(Errno) -> bool = |_| false;
 const ALWAYS: fn(Errno) -> bool = |_| true;
 const TEMP_FILE: &str = "root/a.tmp";
 
-const fn place(
+const fn sweep_call(
     name: &'static str,
     is: fn(&Asked) -> bool,
     is_harmless: fn(Errno) -> bool,
-) -> Place {
-    Place {
+) -> SweepCall {
+    SweepCall {
         name,
-        is,
+        matches: is,
         is_harmless,
         is_root: false,
     }
 }
 
-const PLACES: &[Place] = &[
-    Place {
+const SWEEP_CALLS: &[SweepCall] = &[
+    SweepCall {
         is_root: true,
-        ..place(
+        ..sweep_call(
             "open the root",
             |asked| asked.call == Call::OpenDir && asked.path().ends_with("root"),
             NEVER,
         )
     },
-    place(
+    sweep_call(
         "read the root",
         |asked| asked.call == Call::List && asked.path().ends_with("root"),
         NEVER,
     ),
-    Place {
+    SweepCall {
         is_root: true,
-        ..place(
+        ..sweep_call(
             "identify the root",
             |asked| asked.call == Call::StatFd && asked.path().ends_with("root"),
             NEVER,
         )
     },
-    Place {
+    SweepCall {
         is_root: true,
-        ..place(
+        ..sweep_call(
             "ask for its file system",
             |asked| asked.call == Call::FileSystem,
             NEVER,
         )
     },
-    place(
+    sweep_call(
         "look at the temp",
         |asked| asked.call == Call::StatName && asked.path().ends_with(TEMP_FILE),
         NEVER,
     ),
-    place(
+    sweep_call(
         "open the temp",
         |asked| asked.call == Call::OpenFile && asked.path().ends_with(TEMP_FILE),
         NEVER,
     ),
-    place(
+    sweep_call(
         "look at the open temp",
         |asked| asked.call == Call::StatFd && asked.path().ends_with(TEMP_FILE),
         NEVER,
     ),
-    place("own the lease", |asked| asked.call == Call::SetOwner, NEVER),
-    place(
+    sweep_call("own the lease", |asked| asked.call == Call::SetOwner, NEVER),
+    sweep_call(
         "take the lease",
         |asked| asked.call == Call::SetLease,
         NEVER,
     ),
-    place(
+    sweep_call(
         "ask for the lease",
         |asked| asked.call == Call::GetLease,
         NEVER,
     ),
-    place(
+    sweep_call(
         "end the lease",
         |asked| asked.call == Call::EndLease,
         ALWAYS,
     ),
-    place(
+    sweep_call(
         "read the mark",
         |asked| asked.call == Call::Mark,
         |errno| matches!(errno, Errno::NOSYS | Errno::OPNOTSUPP),
     ),
-    place(
+    sweep_call(
         "look at the target",
         |asked| asked.call == Call::StatName && asked.path().ends_with("root/a"),
         NEVER,
     ),
-    place(
+    sweep_call(
         "claim",
         |asked| asked.call == Call::Rename && asked.path().ends_with(TEMP_FILE),
         |errno| errno == Errno::NOSPC,
     ),
-    place(
+    sweep_call(
         "look at the claim",
         |asked| asked.call == Call::StatName && is_claim(&asked.path()),
         NEVER,
     ),
-    place(
+    sweep_call(
         "remove the claim",
         |asked| asked.call == Call::Unlink && is_claim(&asked.path()),
         NEVER,
     ),
     // What orphand wants for itself stops nothing.
-    place(
+    sweep_call(
         "make its folders",
         |asked| asked.call == Call::MakeDir && is_its_own(asked),
         ALWAYS,
     ),
-    place(
+    sweep_call(
         "open its files",
         |asked| asked.call == Call::Create && is_its_own(asked),
         ALWAYS,
     ),
-    place("lock its files", |asked| asked.call == Call::Lock, ALWAYS),
-    place(
+    sweep_call("lock its files", |asked| asked.call == Call::Lock, ALWAYS),
+    sweep_call(
         "write its files",
         |asked| asked.call == Call::Write && is_its_own(asked),
         ALWAYS,
     ),
-    place(
+    sweep_call(
         "shorten its files",
         |asked| asked.call == Call::Truncate && is_its_own(asked),
         ALWAYS,
@@ -702,12 +704,12 @@ const SHORT: [&str; 7] = ["sweep", "--yes", "--json", "--grace", "100ms", "root"
 
 /// The whole program, and its exit code: 3 where a fault stopped it, 0 where it need not.
 #[test]
-fn each_call_of_a_sweep() {
+fn each_failing_call_of_a_sweep_is_reported() {
     if !intercept::is_possible() {
         return skipped("seccomp");
     }
     let next = AtomicUsize::new(0);
-    let all: Vec<(&Place, Errno)> = PLACES
+    let all: Vec<(&SweepCall, Errno)> = SWEEP_CALLS
         .iter()
         .flat_map(|place| ERRORS.map(|errno| (place, errno)))
         .collect();
@@ -723,7 +725,7 @@ fn each_call_of_a_sweep() {
     });
 }
 
-fn a_sweep_with(place: &'static Place, errno: Errno) {
+fn a_sweep_with(place: &'static SweepCall, errno: Errno) {
     let what = format!("{}: {errno:?}", place.name);
     let sandbox = Sandbox::new()
         .file("a", "whole, to the last byte of it")
@@ -733,7 +735,7 @@ fn a_sweep_with(place: &'static Place, errno: Errno) {
     let count = Arc::clone(&met);
     let mut command = sandbox.command(SHORT);
     intercept::process(&mut command, move |asked| {
-        if !(place.is)(asked) {
+        if !(place.matches)(asked) {
             return Answer::Pass;
         }
         // Who is interrupted may try again, and is not interrupted for ever.
@@ -785,11 +787,17 @@ fn a_sweep_with(place: &'static Place, errno: Errno) {
 
 /// A watcher that a fault has stopped takes the temp when the fault is gone, without being told.
 #[test]
-fn a_watcher_tries_again() {
+fn a_watcher_retries() {
     if !intercept::is_possible() {
         return skipped("seccomp");
     }
-    let named = |name: &str| PLACES.iter().find(|place| place.name == name).unwrap().is;
+    let named = |name: &str| {
+        SWEEP_CALLS
+            .iter()
+            .find(|place| place.name == name)
+            .unwrap()
+            .matches
+    };
     let rows: [(&str, Errno, bool); 7] = [
         ("look at the temp", Errno::IO, false),
         ("open the temp", Errno::MFILE, false),
@@ -837,7 +845,7 @@ fn a_watcher_tries_again() {
 /// Where a user can have no more threads one does it all; a watch that could not be stopped is not begun,
 /// one that cannot hear of anything scans by time. Nothing is left, and nothing hangs.
 #[test]
-fn no_more_threads() {
+fn a_thread_limit_is_handled() {
     if !is_root() {
         return skipped("a user of its own needs root");
     }

@@ -14,7 +14,7 @@ use crate::fixture::*;
 
 /// How a process holds a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum UseState {
+pub(crate) enum HoldKind {
     /// It has it open for writing.
     Write,
     /// It has it open for reading.
@@ -30,7 +30,7 @@ pub(crate) enum UseState {
     /// It holds a POSIX lock.
     Posix,
     /// The file is in flight over a socket; nobody has a descriptor.
-    Flight,
+    InFlight,
     /// It has a handle that is no open file.
     #[cfg(target_os = "linux")]
     Path,
@@ -38,19 +38,19 @@ pub(crate) enum UseState {
     Directory,
 }
 
-impl UseState {
-    const ALL: &[UseState] = &[
-        UseState::Write,
-        UseState::Read,
-        UseState::Map,
-        UseState::MapToWrite,
-        UseState::MapInThread,
-        UseState::Flock,
-        UseState::Posix,
-        UseState::Flight,
+impl HoldKind {
+    const ALL: &[HoldKind] = &[
+        HoldKind::Write,
+        HoldKind::Read,
+        HoldKind::Map,
+        HoldKind::MapToWrite,
+        HoldKind::MapInThread,
+        HoldKind::Flock,
+        HoldKind::Posix,
+        HoldKind::InFlight,
         #[cfg(target_os = "linux")]
-        UseState::Path,
-        UseState::Directory,
+        HoldKind::Path,
+        HoldKind::Directory,
     ];
 }
 
@@ -68,12 +68,12 @@ pub(crate) struct Holding {
 }
 
 impl Holding {
-    pub(crate) fn new(how: UseState, file: &Path) -> Holding {
+    pub(crate) fn new(how: HoldKind, file: &Path) -> Holding {
         Holding::within(how, file, |_| {})
     }
 
     /// `prepare` may put the process into a namespace.
-    pub(crate) fn within(how: UseState, file: &Path, prepare: Prepare) -> Holding {
+    pub(crate) fn within(how: HoldKind, file: &Path, prepare: Prepare) -> Holding {
         let mut command = again("holders::the_holder");
         command.env(HOW, format!("{how:?}")).env(FILE, file);
         command
@@ -110,7 +110,7 @@ fn the_holder() {
     let (Ok(how), Some(file)) = (std::env::var(HOW), std::env::var_os(FILE)) else {
         return;
     };
-    let how = UseState::ALL
+    let how = HoldKind::ALL
         .iter()
         .find(|known| format!("{known:?}") == how)
         .unwrap();
@@ -122,16 +122,16 @@ fn the_holder() {
         std::process::exit(0);
     };
     match how {
-        UseState::Write => {
+        HoldKind::Write => {
             let _file = File::options().append(true).open(path).unwrap();
             until_the_end();
         }
-        UseState::Read => {
+        HoldKind::Read => {
             let _file = File::open(path).unwrap();
             until_the_end();
         }
-        UseState::Map | UseState::MapToWrite => {
-            let to_write = *how == UseState::MapToWrite;
+        HoldKind::Map | HoldKind::MapToWrite => {
+            let to_write = *how == HoldKind::MapToWrite;
             map(File::options()
                 .read(true)
                 .write(to_write)
@@ -139,25 +139,25 @@ fn the_holder() {
                 .unwrap());
             until_the_end();
         }
-        UseState::MapInThread => {
+        HoldKind::MapInThread => {
             map_in_thread(&path);
         }
-        UseState::Flock => {
+        HoldKind::Flock => {
             let file = File::open(path).unwrap();
             rustix::fs::flock(&file, rustix::fs::FlockOperation::LockExclusive).unwrap();
             until_the_end();
         }
-        UseState::Posix => {
+        HoldKind::Posix => {
             let file = File::options().write(true).open(path).unwrap();
             rustix::fs::fcntl_lock(&file, rustix::fs::FlockOperation::LockExclusive).unwrap();
             until_the_end();
         }
-        UseState::Flight => {
+        HoldKind::InFlight => {
             let _socket = in_flight(File::open(path).unwrap());
             until_the_end();
         }
         #[cfg(target_os = "linux")]
-        UseState::Path => {
+        HoldKind::Path => {
             use std::os::unix::fs::OpenOptionsExt;
             let options = File::options()
                 .read(true)
@@ -166,7 +166,7 @@ fn the_holder() {
             let _handle = options.open(path).unwrap();
             until_the_end();
         }
-        UseState::Directory => {
+        HoldKind::Directory => {
             std::env::set_current_dir(path.parent().unwrap()).unwrap();
             let _dir = File::open(".").unwrap();
             until_the_end();
@@ -276,21 +276,21 @@ const NAME: &str = "exe";
 
 /// Leases are Linux's: elsewhere the same holders must keep it, for whatever reason.
 #[test]
-fn whoever_holds_it_is_seen() {
+fn every_holder_keeps_the_temp() {
     alone(EVERYBODY, || {
-        for how in UseState::ALL {
+        for how in HoldKind::ALL {
             let fixture = Fixture::new();
             let holding = Holding::new(*how, &fixture.temp);
             let (want, named) = match how {
-                UseState::Write | UseState::Read | UseState::Map | UseState::MapToWrite => {
+                HoldKind::Write | HoldKind::Read | HoldKind::Map | HoldKind::MapToWrite => {
                     (Some(Reason::InUse), true)
                 }
-                UseState::MapInThread => (Some(Reason::InUse), true),
-                UseState::Flock | UseState::Posix => (Some(Reason::Locked), true),
-                UseState::Flight => (Some(Reason::InUse), false),
+                HoldKind::MapInThread => (Some(Reason::InUse), true),
+                HoldKind::Flock | HoldKind::Posix => (Some(Reason::Locked), true),
+                HoldKind::InFlight => (Some(Reason::InUse), false),
                 #[cfg(target_os = "linux")]
-                UseState::Path => (None, false),
-                UseState::Directory => (None, false),
+                HoldKind::Path => (None, false),
+                HoldKind::Directory => (None, false),
             };
             let Some(want) = want else {
                 // Neither of them can lose a byte of the file.
@@ -303,7 +303,7 @@ fn whoever_holds_it_is_seen() {
                 assert_eq!(reason, want, "{how:?}");
                 let name = match how {
                     // It was not started, but forked by a thread of that name.
-                    UseState::MapInThread => "holders::the_ho",
+                    HoldKind::MapInThread => "holders::the_ho",
                     _ => NAME,
                 };
                 let holder = Holder {
@@ -323,13 +323,13 @@ fn whoever_holds_it_is_seen() {
 }
 
 #[test]
-fn another_name_keeps_it() {
+fn a_second_hard_link_keeps_the_temp() {
     alone(EVERYBODY, || {
         let fixture = Fixture::new();
         let other = fixture.outside.join("the-other-name");
         fs::hard_link(&fixture.temp, &other).unwrap();
         assert_eq!(kept(&fixture).0, Reason::HardLinked, "nobody holds it");
-        let holding = Holding::new(UseState::Write, &other);
+        let holding = Holding::new(HoldKind::Write, &other);
         assert_eq!(kept(&fixture).0, Reason::HardLinked, "held by that name");
         // The name goes, the holder stays.
         fs::remove_file(&other).unwrap();
@@ -342,7 +342,7 @@ fn another_name_keeps_it() {
 /// Linked to its target, then killed before the unlink: nothing is lost with the temp's name, and
 /// nothing comes free.
 #[test]
-fn its_target_as_its_other_name() {
+fn a_hard_link_to_the_target_is_removed() {
     alone(EVERYBODY, || {
         let fixture = Fixture::new();
         fs::remove_file(&fixture.target).unwrap();
@@ -357,7 +357,7 @@ fn its_target_as_its_other_name() {
 
 /// The opt-outs that `systemd-tmpfiles` honours: a lock on a temp that is otherwise an orphan.
 #[test]
-fn a_shared_lock_keeps_it_too() {
+fn a_shared_lock_keeps_the_temp() {
     alone(EVERYBODY, || {
         let fixture = Fixture::new();
         let file = File::open(&fixture.temp).unwrap();
@@ -411,7 +411,7 @@ mod linux {
     }
 
     #[test]
-    fn from_other_namespaces() {
+    fn holders_in_other_namespaces_are_seen() {
         alone(&[As::Us], || {
             let namespaces: [(&str, Prepare); 2] = [("pid", in_own_pids), ("user", in_own_users)];
             for (name, namespace) in namespaces {
@@ -420,11 +420,11 @@ mod linux {
                     continue;
                 }
                 for how in [
-                    UseState::Write,
-                    UseState::Read,
-                    UseState::Map,
-                    UseState::Flock,
-                    UseState::Flight,
+                    HoldKind::Write,
+                    HoldKind::Read,
+                    HoldKind::Map,
+                    HoldKind::Flock,
+                    HoldKind::InFlight,
                 ] {
                     let fixture = Fixture::new();
                     // A process without any user of ours is everybody else to the file.
@@ -433,10 +433,10 @@ mod linux {
                     let (reason, holders) = kept(&fixture);
                     match how {
                         // The table of locks shows those of this pid namespace and of those below.
-                        UseState::Flock => assert_eq!(reason, Reason::Locked, "{name} {how:?}"),
+                        HoldKind::Flock => assert_eq!(reason, Reason::Locked, "{name} {how:?}"),
                         _ => assert_eq!(reason, Reason::InUse, "{name} {how:?}"),
                     }
-                    if how != UseState::Flight && rustix::process::geteuid().is_root() {
+                    if how != HoldKind::InFlight && rustix::process::geteuid().is_root() {
                         let named = holders.iter().any(|holder| holder.name == NAME);
                         assert!(named, "{name} {how:?}: {holders:?}");
                     }
@@ -449,7 +449,7 @@ mod linux {
 
     /// `/proc` shows none of the holders in there, without an error: the lease is the proof.
     #[test]
-    fn seen_from_within_a_pid_namespace() {
+    fn holders_are_seen_from_inside_a_pid_namespace() {
         const HOME: &str = "ORPHAND_TEST_HOME";
         alone(&[As::Us], || {
             if let Some(home) = std::env::var_os(HOME) {
@@ -462,10 +462,10 @@ mod linux {
                 return skipped("a pid namespace needs root");
             }
             for how in [
-                UseState::Write,
-                UseState::Read,
-                UseState::Map,
-                UseState::Flight,
+                HoldKind::Write,
+                HoldKind::Read,
+                HoldKind::Map,
+                HoldKind::InFlight,
             ] {
                 let fixture = Fixture::new();
                 let holding = Holding::new(how, &fixture.temp);
@@ -480,15 +480,15 @@ mod linux {
 
     /// A walk over the processes names them; and it can only ever clear a file if it saw all.
     #[test]
-    fn a_walk_over_the_processes() {
+    fn a_process_scan_finds_holders() {
         alone(EVERYBODY, || {
             let ways = [
-                UseState::Write,
-                UseState::Read,
-                UseState::Map,
-                UseState::MapToWrite,
+                HoldKind::Write,
+                HoldKind::Read,
+                HoldKind::Map,
+                HoldKind::MapToWrite,
             ];
-            for how in ways.into_iter().chain([UseState::Flock]) {
+            for how in ways.into_iter().chain([HoldKind::Flock]) {
                 let fixture = Fixture::new();
                 let holding = Holding::new(how, &fixture.temp);
                 let (held, free) = (id(&fixture.temp), id(&fixture.target));
@@ -533,10 +533,10 @@ mod linux {
 
     /// Its `/proc/PID/maps` is empty and its state is `Z`, while its other threads go on.
     #[test]
-    fn a_process_whose_first_thread_has_ended() {
+    fn a_process_scan_sees_mappings_of_other_threads() {
         alone(EVERYBODY, || {
             let fixture = Fixture::new();
-            let holding = Holding::new(UseState::MapInThread, &fixture.temp);
+            let holding = Holding::new(HoldKind::MapInThread, &fixture.temp);
             let process_scan =
                 evidence::scan_processes(&[id(&fixture.temp)], LeaseCoverage::OpensOnly);
             let seen = pids(&process_scan, id(&fixture.temp));
@@ -547,10 +547,10 @@ mod linux {
 
     /// The same process as the writer that a name speaks of: it lives.
     #[test]
-    fn a_writer_whose_first_thread_has_ended() {
+    fn a_writer_is_alive_after_its_first_thread_ended() {
         alone(EVERYBODY, || {
             let fixture = Fixture::new();
-            let holding = Holding::new(UseState::MapInThread, &fixture.target);
+            let holding = Holding::new(HoldKind::MapInThread, &fixture.target);
             stays_while_its_writer_lives(&fixture, holding.pid, || drop(holding));
         });
     }
@@ -582,7 +582,7 @@ mod linux {
     /// A writer in a container puts the number into the name by which it knows itself, and here that is
     /// nobody's.
     #[test]
-    fn a_writer_in_a_pid_namespace_below() {
+    fn a_writer_in_a_child_pid_namespace_is_alive() {
         alone(EVERYBODY, || {
             let fixture = Fixture::new();
             let Some(mut inside) = Inside::new() else {
@@ -594,13 +594,13 @@ mod linux {
 
     /// Threads have numbers too, and kill(2) knows them.
     #[test]
-    fn a_thread_in_a_pid_namespace_below() {
+    fn a_thread_in_a_child_pid_namespace_has_a_pid() {
         alone(&[As::Us], || {
             if !rustix::process::geteuid().is_root() {
                 return skipped("a pid namespace needs root");
             }
             let fixture = Fixture::new();
-            let _holding = Holding::within(UseState::MapInThread, &fixture.temp, |command| {
+            let _holding = Holding::within(HoldKind::MapInThread, &fixture.temp, |command| {
                 // SAFETY: between fork and exec only system calls are made.
                 unsafe { command.pre_exec(own_pids) };
             });
@@ -617,7 +617,7 @@ mod linux {
 
     /// Where `/proc` is empty, or not that of the own pid namespace, it tells of no writer that it is gone.
     #[test]
-    fn a_proc_that_is_not_ours() {
+    fn an_empty_proc_proves_nothing() {
         alone(&[As::Mounts], || {
             let fixture = Fixture::new();
             let Some(inside) = Inside::new() else {
@@ -631,7 +631,7 @@ mod linux {
     /// The number of a live writer is another process's too, in the namespace that `/proc` shows: one that
     /// started later than the temp was made.
     #[test]
-    fn a_proc_of_another_pid_namespace() {
+    fn a_proc_of_another_pid_namespace_proves_nothing() {
         const WITHIN: &str = "ORPHAND_TEST_WITHIN";
         alone(&[As::Us], || {
             if std::env::var_os(WITHIN).is_none() {
@@ -683,7 +683,7 @@ mod linux {
 
     /// For want of descriptors nobody is seen. That says nothing of anybody, also later.
     #[test]
-    fn a_walk_that_cannot_be_made() {
+    fn a_failed_process_scan_proves_nothing() {
         alone(EVERYBODY, || {
             let fixture = Fixture::new();
             let pid = crate::sandbox::dead_pid();
@@ -738,7 +738,7 @@ mod linux {
     /// No table shows the locks of processes outside in a pid namespace: where what is open may go, they are
     /// all that keeps it.
     #[test]
-    fn locked_outside_of_a_pid_namespace() {
+    fn a_lock_outside_the_pid_namespace_keeps_the_temp() {
         const HOME: &str = "ORPHAND_TEST_HOME";
         let policy = |open| Policy {
             open,
@@ -756,7 +756,7 @@ mod linux {
                 return skipped("a pid namespace needs root");
             }
             let fixture = Fixture::new();
-            let holding = Holding::new(UseState::Flock, &fixture.temp);
+            let holding = Holding::new(HoldKind::Flock, &fixture.temp);
             let changed = || {
                 let meta = fs::metadata(&fixture.temp).unwrap();
                 (meta.ctime(), meta.ctime_nsec())
@@ -830,7 +830,7 @@ mod linux {
 
     /// A writer that was killed, and whose parent does not ask for it.
     #[test]
-    fn a_zombie_is_gone() {
+    fn a_zombie_writer_counts_as_gone() {
         alone(EVERYBODY, || {
             let fixture = Fixture::new();
             let mut child = Command::new("/bin/true").start_child().unwrap();
@@ -851,7 +851,7 @@ mod linux {
 
     /// A program that embeds orphand may itself have mapped what it wrote.
     #[test]
-    fn what_we_have_mapped_ourselves() {
+    fn our_own_mapping_keeps_the_temp() {
         alone(EVERYBODY, || {
             let fixture = Fixture::new();
             map(File::open(&fixture.temp).unwrap());
@@ -934,7 +934,7 @@ mod linux {
 
     /// A broken lease is announced by SIGIO, and by default that kills. Nobody else is to notice.
     #[test]
-    fn a_broken_lease_kills_nobody() {
+    fn a_broken_lease_kills_no_process() {
         alone(EVERYBODY, || {
             let before = signals();
             break_leases();
@@ -943,7 +943,7 @@ mod linux {
     }
 
     #[test]
-    fn nor_in_a_thread_with_a_mask_of_its_own() {
+    fn a_broken_lease_keeps_signal_masks() {
         alone(EVERYBODY, || {
             for signal in [libc::SIGUSR2, libc::SIGIO] {
                 let thread = std::thread::spawn(move || {
@@ -965,7 +965,7 @@ mod linux {
 
     /// Its handler for SIGIO is its own, and hears nothing of ours.
     #[test]
-    fn nor_does_a_handler_hear_of_it() {
+    fn a_sigio_handler_gets_no_signal_of_ours() {
         alone(EVERYBODY, || {
             // SAFETY: the handler does nothing but count.
             unsafe { libc::signal(libc::SIGIO, hear as *const () as libc::sighandler_t) };
@@ -982,7 +982,7 @@ mod linux {
 
     /// The whole watcher in a program that knows nothing of leases.
     #[test]
-    fn nor_does_a_watcher_kill_its_program() {
+    fn a_watcher_does_not_kill_its_process() {
         alone(EVERYBODY, || {
             let before = signals();
             let fixture = Fixture::new();
@@ -1016,10 +1016,10 @@ mod linux {
 
     /// A lease of ours that is not let go would make others wait: there is none left over.
     #[test]
-    fn nothing_stays_leased() {
+    fn no_lease_is_left() {
         alone(EVERYBODY, || {
             let fixture = Fixture::new();
-            let holding = Holding::new(UseState::Write, &fixture.temp);
+            let holding = Holding::new(HoldKind::Write, &fixture.temp);
             kept(&fixture);
             drop(holding);
             let _ = fixture.reap(Stunt::new(Step::Look, || {}).hook);

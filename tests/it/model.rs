@@ -82,14 +82,14 @@ struct Inode {
 
 /// What a look sees.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-struct Seen {
+struct Snapshot {
     ino: Ino,
     content: u8,
     renamed: u8,
     empty: bool,
 }
 
-impl Seen {
+impl Snapshot {
     fn observation(self) -> Observation {
         let wall = |sec: u8, nsec: u8| Wall {
             sec: i64::from(sec),
@@ -116,7 +116,7 @@ impl Seen {
         }
     }
 
-    fn same_after_rename(self, judged: Seen) -> bool {
+    fn same_after_rename(self, judged: Snapshot) -> bool {
         let (now, judged) = (self.observation(), judged.observation());
         now.fingerprint.same_after_rename(&judged.fingerprint)
     }
@@ -128,7 +128,7 @@ enum Op {
     /// `O_CREAT | O_EXCL`; gives up where something is there.
     Create(Name),
     /// Opens the temp.
-    Open(How),
+    Open(OpenMode),
     Write,
     Close,
     Rename(Name, Name),
@@ -138,7 +138,7 @@ enum Op {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum How {
+enum OpenMode {
     /// `O_CREAT | O_TRUNC`
     Truncate,
     /// `O_CREAT | O_APPEND`
@@ -157,13 +157,13 @@ const WRITER: Script = &[
     Op::Rename(Name::Temp, Name::Target),
 ];
 const TRUNCATER: Script = &[
-    Op::Open(How::Truncate),
+    Op::Open(OpenMode::Truncate),
     Op::Write,
     Op::Close,
     Op::Rename(Name::Temp, Name::Target),
 ];
 const APPENDER: Script = &[
-    Op::Open(How::Append),
+    Op::Open(OpenMode::Append),
     Op::Write,
     Op::Close,
     Op::Rename(Name::Temp, Name::Target),
@@ -182,8 +182,8 @@ const REPLACER: Script = &[
     Op::Rename(Name::Spare, Name::Temp),
     Op::Rename(Name::Temp, Name::Target),
 ];
-const READER: Script = &[Op::Open(How::Read), Op::Close];
-const PEEPER: Script = &[Op::Open(How::ReadWithoutWaiting), Op::Close];
+const READER: Script = &[Op::Open(OpenMode::Read), Op::Close];
+const PEEPER: Script = &[Op::Open(OpenMode::ReadWithoutWaiting), Op::Close];
 const SPOILER: Script = &[Op::Unlink(Name::Target)];
 const MOVER: Script = &[Op::MoveDir];
 
@@ -216,9 +216,9 @@ struct Actor {
 
 /// Where the reaper is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum At {
+enum ReaperState {
     /// Killed, or not started.
-    Down,
+    Stopped,
     /// Puts a claim in order; the call that is next.
     Recover(u8, u8),
     /// Waits for the next look.
@@ -231,12 +231,12 @@ enum At {
 
 /// What the reaper knows, and what is known of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-struct Reaper {
-    at: At,
+struct ModelReaper {
+    at: ReaperState,
     /// The last look, and whether somebody held the file.
-    known: Option<(Seen, bool)>,
+    known: Option<(Snapshot, bool)>,
     attempts: u8,
-    lives: u8,
+    kills_left: u8,
     /// Claims that it left alone because somebody held them.
     left: u8,
     now: Attempt,
@@ -245,20 +245,20 @@ struct Reaper {
 /// One temp on its way through the protocol.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 struct Attempt {
-    expected: Seen,
-    seen: Seen,
+    expected: Snapshot,
+    seen: Snapshot,
     moves: bool,
     opened: Ino,
     free: bool,
-    judged: Seen,
+    judged: Snapshot,
     whole: bool,
     claim: Option<Claimed>,
-    after: Seen,
+    after: Snapshot,
     held: bool,
     /// The disk is full: it is worked on by its own name.
     unclaimed: bool,
     /// From here on it is not part of the protocol, but of what is asked about it.
-    told: Told,
+    history: History,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -278,7 +278,7 @@ impl Claimed {
 
 /// What was so at certain moments, for the properties.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-struct Told {
+struct History {
     /// The directory was moved before the first step.
     moved_before: bool,
     /// It was moved before the last question for it.
@@ -288,18 +288,18 @@ struct Told {
     /// There was a whole target at the last look.
     whole_last: bool,
     /// Somebody was turned away by our lease before it was asked for again.
-    turned_away: bool,
+    was_refused: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-struct FakeEnv {
+struct ModelState {
     names: [Option<Ino>; NAMES],
     inodes: [Inode; INODES],
     /// How many of them there are.
     made: Ino,
     dir_moved: bool,
     actors: [Actor; 2],
-    reaper: Reaper,
+    reaper: ModelReaper,
 }
 
 /// What is lost.
@@ -307,26 +307,26 @@ type Loss = &'static str;
 
 /// Who does something.
 #[derive(Clone, Copy, Debug)]
-enum ActionOptions {
-    Acts(usize, Op, &'static str),
-    Dies(usize),
-    Reaps(At),
-    IsKilled,
+enum Action {
+    ActorStep(usize, Op, &'static str),
+    ActorDies(usize),
+    ReaperStep(ReaperState),
+    ReaperKilled,
 }
 
-impl fmt::Display for ActionOptions {
+impl fmt::Display for Action {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            ActionOptions::Acts(who, op, what) => write!(f, "actor {who}: {op:?}{what}"),
-            ActionOptions::Dies(who) => write!(f, "actor {who} dies"),
-            ActionOptions::Reaps(at) => write!(f, "reaper: {at:?}"),
-            ActionOptions::IsKilled => f.write_str("the reaper is killed"),
+            Action::ActorStep(who, op, what) => write!(f, "actor {who}: {op:?}{what}"),
+            Action::ActorDies(who) => write!(f, "actor {who} dies"),
+            Action::ReaperStep(at) => write!(f, "reaper: {at:?}"),
+            Action::ReaperKilled => f.write_str("the reaper is killed"),
         }
     }
 }
 
 /// What somebody does, and what comes of it.
-type Next = (ActionOptions, Result<FakeEnv, Loss>);
+type Transition = (Action, Result<ModelState, Loss>);
 
 /// A check that the protocol makes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -344,7 +344,7 @@ enum Check {
     Compare,
     WaitsForUs,
     CountedByNow,
-    Breath,
+    ReleaseWait,
     ResolvedAgain,
     ProveLast,
     Untouched,
@@ -374,7 +374,7 @@ impl Check {
         Check::Compare,
         Check::WaitsForUs,
         Check::CountedByNow,
-        Check::Breath,
+        Check::ReleaseWait,
         Check::ResolvedAgain,
         Check::ProveLast,
         Check::Untouched,
@@ -403,11 +403,11 @@ enum Window {
     /// A writer pauses for longer than the rule allows.
     Pause,
     /// A writer renames between the claim and the put-back.
-    Meanwhile,
+    BeforePutBack,
     /// The directory is moved out of the root after the last question for it.
     MovedOut,
     /// The target goes after the last look at it.
-    TargetGoes,
+    TargetRemoved,
     /// Full disk: another file takes the name after the comparison.
     FullDiskReplaced,
     /// Full disk: a thread is inside `open` when the file is removed.
@@ -418,9 +418,9 @@ impl Window {
     const ALL: [Window; 7] = [
         Window::InsideOpen,
         Window::Pause,
-        Window::Meanwhile,
+        Window::BeforePutBack,
         Window::MovedOut,
-        Window::TargetGoes,
+        Window::TargetRemoved,
         Window::FullDiskReplaced,
         Window::FullDiskInsideOpen,
     ];
@@ -441,7 +441,7 @@ struct Model {
     open: Option<Window>,
 }
 
-impl FakeEnv {
+impl ModelState {
     fn at(&self, name: Name) -> Option<Ino> {
         self.names[name.index()]
     }
@@ -454,9 +454,9 @@ impl FakeEnv {
         &mut self.inodes[usize::from(ino)]
     }
 
-    fn look(&self, ino: Ino) -> Seen {
+    fn look(&self, ino: Ino) -> Snapshot {
         let inode = self.inodes[usize::from(ino)];
-        Seen {
+        Snapshot {
             ino,
             content: inode.content,
             renamed: inode.renamed,
@@ -464,7 +464,7 @@ impl FakeEnv {
         }
     }
 
-    fn look_at(&self, name: Name) -> Option<Seen> {
+    fn look_at(&self, name: Name) -> Option<Snapshot> {
         self.at(name).map(|ino| self.look(ino))
     }
 
@@ -539,22 +539,22 @@ impl Model {
         !self.without.contains(&check)
     }
 
-    fn is_shut(&self, window: Window) -> bool {
+    fn is_closed(&self, window: Window) -> bool {
         self.open != Some(window)
     }
 
-    fn start(&self) -> FakeEnv {
-        let mut fake_env = FakeEnv {
+    fn start(&self) -> ModelState {
+        let mut fake_env = ModelState {
             names: [None; NAMES],
             inodes: [Inode::default(); INODES],
             made: 0,
             dir_moved: false,
             actors: [Actor::default(); 2],
-            reaper: Reaper {
-                at: At::Track,
+            reaper: ModelReaper {
+                at: ReaperState::Track,
                 known: None,
                 attempts: 2,
-                lives: self.kills,
+                kills_left: self.kills,
                 left: 0,
                 now: Attempt::default(),
             },
@@ -568,7 +568,7 @@ impl Model {
         fake_env
     }
 
-    fn next(&self, fake_env: &FakeEnv, next: &mut Vec<Next>) {
+    fn next(&self, fake_env: &ModelState, next: &mut Vec<Transition>) {
         for index in 0..fake_env.actors.len() {
             self.act(fake_env, index, next);
         }
@@ -576,7 +576,7 @@ impl Model {
     }
 
     /// What the actor may do now: go on, or die.
-    fn act(&self, fake_env: &FakeEnv, index: usize, next: &mut Vec<Next>) {
+    fn act(&self, fake_env: &ModelState, index: usize, next: &mut Vec<Transition>) {
         let me = fake_env.actors[index];
         let Some(op) = self.scripts[index].get(usize::from(me.at)) else {
             return;
@@ -590,7 +590,7 @@ impl Model {
             at: me.at,
             ..Actor::default()
         };
-        next.push((ActionOptions::Dies(index), Ok(dead)));
+        next.push((Action::ActorDies(index), Ok(dead)));
 
         let mut then = *fake_env;
         let end = self.scripts[index].len() as u8;
@@ -616,7 +616,7 @@ impl Model {
                         me.opening = Opening::Found(ino);
                         what = " finds it";
                     }
-                    (None, How::Truncate | How::Append) => {
+                    (None, OpenMode::Truncate | OpenMode::Append) => {
                         let ino = then.make(Name::Temp);
                         me.open = Some(ino);
                         me.pending = Some(ino);
@@ -624,7 +624,7 @@ impl Model {
                         me.at += 1;
                         what = " creates it";
                     }
-                    (None, How::Read | How::ReadWithoutWaiting) => {
+                    (None, OpenMode::Read | OpenMode::ReadWithoutWaiting) => {
                         me.at = end;
                         what = " finds nothing";
                     }
@@ -638,10 +638,10 @@ impl Model {
                         (Lease::None, _) => {
                             me.opening = Opening::Not;
                             me.open = Some(ino);
-                            if matches!(how, How::Truncate | How::Append) {
+                            if matches!(how, OpenMode::Truncate | OpenMode::Append) {
                                 me.pending = Some(ino);
                             }
-                            if how == How::Truncate {
+                            if how == OpenMode::Truncate {
                                 then.inode(ino).content += 1;
                                 then.inode(ino).empty = true;
                                 me.looks = 0;
@@ -652,15 +652,15 @@ impl Model {
                         (_, Opening::Waits(_)) => return,
                         _ => {
                             then.inode(ino).lease = Lease::Breaking;
-                            if how == How::ReadWithoutWaiting {
+                            if how == OpenMode::ReadWithoutWaiting {
                                 let before = match fake_env.reaper.at {
-                                    At::Do(step, sub) => {
-                                        place(step) < place(Step::ProveAgain)
+                                    ReaperState::Do(step, sub) => {
+                                        position(step) < position(Step::ProveAgain)
                                             || (step, sub) == (Step::ProveAgain, 0)
                                     }
                                     _ => false,
                                 };
-                                then.reaper.now.told.turned_away |= before;
+                                then.reaper.now.history.was_refused |= before;
                                 me.opening = Opening::Not;
                                 me.at = end;
                                 what = " is turned away";
@@ -697,7 +697,7 @@ impl Model {
                     let ours = me.pending.is_some_and(|ino| fake_env.is_taken(ino));
                     if ours && me.was_in {
                         loss = Some("who was in before the second question finds no name");
-                    } else if ours && !self.is_shut(Window::Meanwhile) {
+                    } else if ours && !self.is_closed(Window::BeforePutBack) {
                         loss = Some("a rename finds no name");
                     }
                     // It knows now, and tries again or tells.
@@ -718,21 +718,21 @@ impl Model {
         }
         then.actors[index] = me;
         next.push((
-            ActionOptions::Acts(index, *op, what),
+            Action::ActorStep(index, *op, what),
             loss.map_or(Ok(then), Err),
         ));
     }
 
-    fn reap(&self, fake_env: &FakeEnv, next: &mut Vec<Next>) {
+    fn reap(&self, fake_env: &ModelState, next: &mut Vec<Transition>) {
         let reaper = fake_env.reaper;
-        let label = ActionOptions::Reaps(reaper.at);
-        if reaper.at != At::Down && reaper.lives > 0 {
+        let label = Action::ReaperStep(reaper.at);
+        if reaper.at != ReaperState::Stopped && reaper.kills_left > 0 {
             let mut killed = *fake_env;
-            killed.reaper = Reaper {
-                at: At::Down,
+            killed.reaper = ModelReaper {
+                at: ReaperState::Stopped,
                 known: None,
                 left: 0,
-                lives: reaper.lives - 1,
+                kills_left: reaper.kills_left - 1,
                 now: Attempt::default(),
                 ..reaper
             };
@@ -743,34 +743,36 @@ impl Model {
             for actor in &mut killed.actors {
                 actor.was_in = false;
             }
-            next.push((ActionOptions::IsKilled, Ok(killed)));
+            next.push((Action::ReaperKilled, Ok(killed)));
         }
         match reaper.at {
-            At::Down => {
+            ReaperState::Stopped => {
                 let mut then = *fake_env;
                 then.reaper.at = match self.has(Check::Recovery) {
-                    true => At::Recover(0, 0),
-                    false => At::Track,
+                    true => ReaperState::Recover(0, 0),
+                    false => ReaperState::Track,
                 };
-                next.push((label, then.is_in_order()));
+                next.push((label, then.check_no_claims_left()));
             }
-            At::Recover(claim, call) => next.push((label, self.recover(fake_env, claim, call))),
-            At::Track => {
+            ReaperState::Recover(claim, call) => {
+                next.push((label, self.recover(fake_env, claim, call)))
+            }
+            ReaperState::Track => {
                 if let Some(then) = self.track(fake_env) {
                     next.push((label, Ok(then)));
                 }
             }
-            At::Do(step, call) => {
+            ReaperState::Do(step, call) => {
                 let mut thens = Vec::new();
                 self.step(*fake_env, step, call, &mut thens);
                 next.extend(thens.into_iter().map(|then| (label, then)));
             }
-            At::PutBack(call) => next.push((label, self.put_back(*fake_env, call))),
+            ReaperState::PutBack(call) => next.push((label, self.put_back(*fake_env, call))),
         }
     }
 
     /// One look, as the tracker takes it.
-    fn track(&self, fake_env: &FakeEnv) -> Option<FakeEnv> {
+    fn track(&self, fake_env: &ModelState) -> Option<ModelState> {
         let mut then = *fake_env;
         if fake_env.reaper.attempts == 0 {
             return None;
@@ -783,7 +785,7 @@ impl Model {
         for actor in &mut then.actors {
             let pauses = actor.pending == Some(seen.ino) && actor.open.is_none();
             if pauses && actor.looks >= 1 {
-                if self.is_shut(Window::Pause) {
+                if self.is_closed(Window::Pause) {
                     // By the rule it renames before this look comes.
                     return None;
                 }
@@ -811,7 +813,7 @@ impl Model {
                 ..Attempt::default()
             };
             then.reaper.attempts -= 1;
-            then.reaper.at = At::Do(Step::ALL[0], 0);
+            then.reaper.at = ReaperState::Do(Step::ALL[0], 0);
         }
         (then != *fake_env).then_some(then)
     }
@@ -819,29 +821,29 @@ impl Model {
     /// One call of one step.
     fn step(
         &self,
-        mut fake_env: FakeEnv,
+        mut fake_env: ModelState,
         step: Step,
         call: u8,
-        thens: &mut Vec<Result<FakeEnv, Loss>>,
+        thens: &mut Vec<Result<ModelState, Loss>>,
     ) {
         let now = fake_env.reaper.now;
         let claim = now.claim.map_or(Name::Temp, Claimed::name);
-        let mut go_on = |mut fake_env: FakeEnv| {
+        let mut go_on = |mut fake_env: ModelState| {
             fake_env.reaper.at = after(step);
             thens.push(Ok(fake_env));
         };
         match (step, call) {
             (Step::Resolve, _) => {
                 if self.has(Check::Resolve) && fake_env.dir_moved {
-                    return thens.push(Ok(fake_env.ended(false)));
+                    return thens.push(Ok(fake_env.end_attempt(false)));
                 }
-                fake_env.reaper.now.told.moved_before = fake_env.dir_moved;
+                fake_env.reaper.now.history.moved_before = fake_env.dir_moved;
                 go_on(fake_env);
             }
             (Step::Look, _) => match fake_env.look_at(Name::Temp) {
-                None => thens.push(Ok(fake_env.ended(false))),
+                None => thens.push(Ok(fake_env.end_attempt(false))),
                 Some(seen) if seen != now.expected && self.has(Check::Look) => {
-                    thens.push(Ok(fake_env.ended(false)));
+                    thens.push(Ok(fake_env.end_attempt(false)));
                 }
                 Some(seen) => {
                     fake_env.reaper.now.seen = seen;
@@ -854,7 +856,7 @@ impl Model {
                 before.reaper.now.opened = now.expected.ino;
                 go_on(before);
                 match fake_env.at(Name::Temp) {
-                    None => thens.push(Ok(fake_env.ended(false))),
+                    None => thens.push(Ok(fake_env.end_attempt(false))),
                     Some(ino) => {
                         fake_env.reaper.now.opened = ino;
                         go_on(fake_env);
@@ -862,17 +864,17 @@ impl Model {
                 }
             }
             (Step::Prove, _) => {
-                let free = self.ask(&mut fake_env, Check::LeasedFile);
+                let free = self.request_lease(&mut fake_env, Check::LeasedFile);
                 fake_env.reaper.now.free = free;
                 go_on(fake_env);
             }
             (Step::Judge, 0) => {
                 let judged = fake_env.look(now.opened);
                 if judged != now.seen && self.has(Check::Opened) {
-                    return thens.push(Ok(fake_env.ended(false)));
+                    return thens.push(Ok(fake_env.end_attempt(false)));
                 }
                 fake_env.reaper.now.judged = judged;
-                fake_env.reaper.at = At::Do(step, 1);
+                fake_env.reaper.at = ReaperState::Do(step, 1);
                 thens.push(Ok(fake_env));
             }
             (Step::Judge, _) => {
@@ -889,16 +891,16 @@ impl Model {
                     Verdict::Keep(_) => false,
                 };
                 if !as_before && self.has(Check::Judge) {
-                    return thens.push(Ok(fake_env.ended(!now.free)));
+                    return thens.push(Ok(fake_env.end_attempt(!now.free)));
                 }
                 fake_env.reaper.now.whole = fake_env.is_whole();
                 go_on(fake_env);
             }
             (Step::Claim, _) => {
                 if fake_env.at(Name::Temp).is_none() {
-                    return thens.push(Ok(fake_env.ended(false)));
+                    return thens.push(Ok(fake_env.end_attempt(false)));
                 }
-                if now.told.moved_before {
+                if now.history.moved_before {
                     return thens.push(Err("what lies outside of the root is touched"));
                 }
                 if self.full && now.free && !now.moves {
@@ -917,24 +919,24 @@ impl Model {
             }
             (Step::Compare, 1) => {
                 if fake_env.is_whole() != now.whole && self.has(Check::FullDiskTarget) {
-                    return thens.push(Ok(fake_env.ended(false)));
+                    return thens.push(Ok(fake_env.end_attempt(false)));
                 }
-                fake_env.reaper.now.told.whole_last = fake_env.is_whole();
+                fake_env.reaper.now.history.whole_last = fake_env.is_whole();
                 go_on(fake_env);
             }
             (Step::Compare, _) => match fake_env.look_at(claim) {
-                None => thens.push(Ok(fake_env.ended(false))),
+                None => thens.push(Ok(fake_env.end_attempt(false))),
                 Some(seen) if now.unclaimed => {
                     if seen != now.judged && self.has(Check::FullDiskCompare) {
-                        return thens.push(Ok(fake_env.ended(false)));
+                        return thens.push(Ok(fake_env.end_attempt(false)));
                     }
-                    fake_env.reaper.now.told.compared = Some(seen.ino);
-                    fake_env.reaper.at = At::Do(step, 1);
+                    fake_env.reaper.now.history.compared = Some(seen.ino);
+                    fake_env.reaper.at = ReaperState::Do(step, 1);
                     thens.push(Ok(fake_env));
                 }
                 Some(seen) => {
                     if !seen.same_after_rename(now.judged) && self.has(Check::Compare) {
-                        return thens.push(Ok(fake_env.back(false)));
+                        return thens.push(Ok(fake_env.start_put_back(false)));
                     }
                     fake_env.reaper.now.after = seen;
                     go_on(fake_env);
@@ -955,9 +957,9 @@ impl Model {
                     && self.has(check)
                     && self.has(Check::LeasedFile)
                 {
-                    return thens.push(Ok(fake_env.stopped(true)));
+                    return thens.push(Ok(fake_env.abort(true)));
                 }
-                fake_env.reaper.at = At::Do(step, 1);
+                fake_env.reaper.at = ReaperState::Do(step, 1);
                 thens.push(Ok(fake_env));
             }
             (Step::ProveAgain, _) => {
@@ -967,64 +969,64 @@ impl Model {
                 };
                 let held = fake_env.is_held(now.opened) && self.has(Check::LeasedFile);
                 if now.free && held && self.has(check) {
-                    return thens.push(Ok(fake_env.stopped(true)));
+                    return thens.push(Ok(fake_env.abort(true)));
                 }
                 // On a full disk nothing is claimed that others could wait for.
                 fake_env.reaper.at = match now.unclaimed {
-                    true => At::Do(Step::Unlink, 0),
+                    true => ReaperState::Do(Step::Unlink, 0),
                     false => after(step),
                 };
                 thens.push(Ok(fake_env));
             }
-            (Step::LetGo, _) => {
+            (Step::Release, _) => {
                 fake_env.inode(now.opened).lease = Lease::None;
                 go_on(fake_env);
             }
-            (Step::Breathe, 0) => {
+            (Step::Wait, 0) => {
                 let ino = fake_env.at(claim);
                 let inside = fake_env
                     .actors
                     .iter()
                     .any(|actor| ino.is_some_and(|ino| actor.opening == Opening::Found(ino)));
                 // Whoever was inside when it began is out when it ends.
-                if inside && self.has(Check::Breath) && self.is_shut(Window::InsideOpen) {
+                if inside && self.has(Check::ReleaseWait) && self.is_closed(Window::InsideOpen) {
                     return;
                 }
-                fake_env.reaper.at = At::Do(step, 1);
+                fake_env.reaper.at = ReaperState::Do(step, 1);
                 thens.push(Ok(fake_env));
             }
-            (Step::Breathe, _) => {
+            (Step::Wait, _) => {
                 if fake_env.dir_moved && self.has(Check::ResolvedAgain) {
-                    return thens.push(Ok(fake_env.back(false)));
+                    return thens.push(Ok(fake_env.start_put_back(false)));
                 }
-                fake_env.reaper.now.told.moved_since = fake_env.dir_moved;
+                fake_env.reaper.now.history.moved_since = fake_env.dir_moved;
                 go_on(fake_env);
             }
             (Step::ProveLast, 0) => {
                 if now.free
                     && self.has(Check::ProveLast)
-                    && !self.ask(&mut fake_env, Check::LeasedFile)
+                    && !self.request_lease(&mut fake_env, Check::LeasedFile)
                 {
-                    return thens.push(Ok(fake_env.back(true)));
+                    return thens.push(Ok(fake_env.start_put_back(true)));
                 }
-                fake_env.reaper.at = At::Do(step, 1);
+                fake_env.reaper.at = ReaperState::Do(step, 1);
                 thens.push(Ok(fake_env));
             }
             (Step::ProveLast, 1) => match fake_env.look_at(claim) {
-                None => thens.push(Ok(fake_env.ended(false))),
+                None => thens.push(Ok(fake_env.end_attempt(false))),
                 Some(seen) if seen != now.after && self.has(Check::Untouched) => {
-                    thens.push(Ok(fake_env.back(false)));
+                    thens.push(Ok(fake_env.start_put_back(false)));
                 }
                 Some(_) => {
-                    fake_env.reaper.at = At::Do(step, 2);
+                    fake_env.reaper.at = ReaperState::Do(step, 2);
                     thens.push(Ok(fake_env));
                 }
             },
             (Step::ProveLast, _) => {
                 if fake_env.is_whole() != now.whole && self.has(Check::TargetLast) {
-                    return thens.push(Ok(fake_env.back(false)));
+                    return thens.push(Ok(fake_env.start_put_back(false)));
                 }
-                fake_env.reaper.now.told.whole_last = fake_env.is_whole();
+                fake_env.reaper.now.history.whole_last = fake_env.is_whole();
                 go_on(fake_env);
             }
             (Step::Unlink, _) => {
@@ -1036,7 +1038,7 @@ impl Model {
     }
 
     /// Asks for the lease.
-    fn ask(&self, fake_env: &mut FakeEnv, check: Check) -> bool {
+    fn request_lease(&self, fake_env: &mut ModelState, check: Check) -> bool {
         let opened = fake_env.reaper.now.opened;
         if self.has(check) && fake_env.is_held(opened) {
             return false;
@@ -1046,34 +1048,35 @@ impl Model {
     }
 
     /// The end of the protocol, where everything shows.
-    fn unlink(&self, mut fake_env: FakeEnv, name: Name) -> Option<Result<FakeEnv, Loss>> {
+    fn unlink(&self, mut fake_env: ModelState, name: Name) -> Option<Result<ModelState, Loss>> {
         let now = fake_env.reaper.now;
         let Some(ino) = fake_env.at(name) else {
-            return Some(Ok(fake_env.ended(false)));
+            return Some(Ok(fake_env.end_attempt(false)));
         };
         if now.moves {
             return Some(match fake_env.is_needed(ino) {
                 true => Err("a file is taken away from who needs it"),
-                false => Ok(fake_env.ended(false)),
+                false => Ok(fake_env.end_attempt(false)),
             });
         }
         if now.unclaimed {
             let newly_inside = |actor: &Actor| actor.opening.of() == Some(ino) && !actor.was_in;
-            if self.is_shut(Window::FullDiskInsideOpen) && fake_env.actors.iter().any(newly_inside)
+            if self.is_closed(Window::FullDiskInsideOpen)
+                && fake_env.actors.iter().any(newly_inside)
             {
                 return None;
             }
-            if self.is_shut(Window::FullDiskReplaced) && now.told.compared != Some(ino) {
+            if self.is_closed(Window::FullDiskReplaced) && now.history.compared != Some(ino) {
                 return None;
             }
         }
         let last_copy = !fake_env.inodes[usize::from(ino)].empty
-            && match self.is_shut(Window::TargetGoes) {
-                true => !now.told.whole_last,
+            && match self.is_closed(Window::TargetRemoved) {
+                true => !now.history.whole_last,
                 false => !fake_env.is_whole(),
             };
-        let outside = match self.is_shut(Window::MovedOut) {
-            true => now.told.moved_since,
+        let outside = match self.is_closed(Window::MovedOut) {
+            true => now.history.moved_since,
             false => fake_env.dir_moved && !now.unclaimed,
         };
         let loss = if fake_env.is_needed(ino) {
@@ -1084,20 +1087,20 @@ impl Model {
             Some("the only copy is gone")
         } else if outside {
             Some("what lies outside of the root is gone")
-        } else if now.told.turned_away {
+        } else if now.history.was_refused {
             Some("who was turned away finds nothing when they come again")
         } else {
             None
         };
         fake_env.set(name, None);
-        Some(loss.map_or_else(|| Ok(fake_env.ended(false)), Err))
+        Some(loss.map_or_else(|| Ok(fake_env.end_attempt(false)), Err))
     }
 
-    fn put_back(&self, mut fake_env: FakeEnv, call: u8) -> Result<FakeEnv, Loss> {
+    fn put_back(&self, mut fake_env: ModelState, call: u8) -> Result<ModelState, Loss> {
         let now = fake_env.reaper.now;
         let claim = now.claim.expect("something was claimed");
         if fake_env.at(claim.name()).is_none() {
-            return Ok(fake_env.ended(now.held));
+            return Ok(fake_env.end_attempt(now.held));
         }
         match (call, claim) {
             (0, _) => {
@@ -1109,38 +1112,38 @@ impl Model {
                     }
                     // What lies in the quarantine stays there.
                     if matches!(claim, Claimed::Slot(_)) {
-                        return Ok(fake_env.ended(now.held));
+                        return Ok(fake_env.end_attempt(now.held));
                     }
-                    fake_env.reaper.at = At::PutBack(1);
+                    fake_env.reaper.at = ReaperState::PutBack(1);
                     return Ok(fake_env);
                 }
                 if taken {
                     return Err("a put-back overwrites a file");
                 }
                 fake_env.rename(claim.name(), Name::Temp);
-                Ok(fake_env.ended(now.held))
+                Ok(fake_env.end_attempt(now.held))
             }
             _ if self.has(Check::PutBackDeletesNothing) => {
                 let slot = Name::Slot(fake_env.free_slot());
                 fake_env.rename(claim.name(), slot);
-                Ok(fake_env.ended(now.held))
+                Ok(fake_env.end_attempt(now.held))
             }
             _ => Err("a put-back deletes a file"),
         }
     }
 
-    fn recover(&self, fake_env: &FakeEnv, number: u8, call: u8) -> Result<FakeEnv, Loss> {
+    fn recover(&self, fake_env: &ModelState, number: u8, call: u8) -> Result<ModelState, Loss> {
         let mut then = *fake_env;
         let claim = Name::Claim(number);
-        let next = |mut then: FakeEnv, ino: Option<Ino>| {
+        let next = |mut then: ModelState, ino: Option<Ino>| {
             if let Some(ino) = ino {
                 then.inode(ino).lease = Lease::None;
             }
             then.reaper.at = match number + 1 {
-                CLAIMS => At::Track,
-                more => At::Recover(more, 0),
+                CLAIMS => ReaperState::Track,
+                more => ReaperState::Recover(more, 0),
             };
-            then.is_in_order()
+            then.check_no_claims_left()
         };
         let Some(ino) = fake_env.at(claim) else {
             return next(then, None);
@@ -1152,12 +1155,12 @@ impl Model {
             }
             0 => {
                 then.inode(ino).lease = Lease::Held;
-                then.reaper.at = At::Recover(number, 1);
+                then.reaper.at = ReaperState::Recover(number, 1);
                 Ok(then)
             }
             1 => match fake_env.at(Name::Temp) {
                 Some(_) if self.has(Check::RecoveryOverwritesNothing) => {
-                    then.reaper.at = At::Recover(number, 2);
+                    then.reaper.at = ReaperState::Recover(number, 2);
                     Ok(then)
                 }
                 Some(_) => Err("a recovery overwrites a file"),
@@ -1176,56 +1179,56 @@ impl Model {
     }
 }
 
-impl FakeEnv {
+impl ModelState {
     /// After a start no claim is left, but those that somebody holds.
-    fn is_in_order(self) -> Result<FakeEnv, Loss> {
+    fn check_no_claims_left(self) -> Result<ModelState, Loss> {
         let left = |n: u8| self.at(Name::Claim(n)).is_some() && self.reaper.left & (1 << n) == 0;
-        match self.reaper.at == At::Track && (0..CLAIMS).any(left) {
+        match self.reaper.at == ReaperState::Track && (0..CLAIMS).any(left) {
             true => Err("a claim is left behind"),
             false => Ok(self),
         }
     }
 
     /// The protocol is over for this temp.
-    fn ended(mut self, held: bool) -> FakeEnv {
+    fn end_attempt(mut self, held: bool) -> ModelState {
         let opened = self.reaper.now.opened;
         self.inode(opened).lease = Lease::None;
         let known = self.reaper.known;
         // Who was seen holding it restarts the grace; so does a change.
         self.reaper.known = known.filter(|_| held).map(|(seen, _)| (seen, true));
         self.reaper.now = Attempt::default();
-        self.reaper.at = At::Track;
+        self.reaper.at = ReaperState::Track;
         self
     }
 
     /// It is to be put back.
-    fn back(mut self, held: bool) -> FakeEnv {
+    fn start_put_back(mut self, held: bool) -> ModelState {
         self.reaper.now.held = held;
-        self.reaper.at = At::PutBack(0);
+        self.reaper.at = ReaperState::PutBack(0);
         self
     }
 
     /// It stays: put back, where it was claimed.
-    fn stopped(self, held: bool) -> FakeEnv {
+    fn abort(self, held: bool) -> ModelState {
         match self.reaper.now.claim {
-            Some(_) => self.back(held),
-            None => self.ended(held),
+            Some(_) => self.start_put_back(held),
+            None => self.end_attempt(held),
         }
     }
 }
 
-fn place(step: Step) -> usize {
+fn position(step: Step) -> usize {
     let place = Step::ALL.iter().position(|known| *known == step);
     place.expect("all of them are there")
 }
 
 /// The step that comes after this one.
-fn after(step: Step) -> At {
-    At::Do(Step::ALL[place(step) + 1], 0)
+fn after(step: Step) -> ReaperState {
+    ReaperState::Do(Step::ALL[position(step) + 1], 0)
 }
 
 /// Asks the real judge.
-fn judge_as(seen: Seen, expected: Option<Seen>, hold: UseState, target: Target) -> Verdict {
+fn judge_as(seen: Snapshot, expected: Option<Snapshot>, hold: UseState, target: Target) -> Verdict {
     static ALIKE: OnceLock<(Policy, Place)> = OnceLock::new();
     let (policy, place) = ALIKE.get_or_init(|| {
         let place = Place {
@@ -1270,12 +1273,12 @@ struct Explored {
 
 /// Walks through every state that can be reached, nearest first. The way to the first loss is the
 /// shortest.
-fn explore(model: &Model) -> Result<Explored, (Loss, Vec<ActionOptions>)> {
+fn explore(model: &Model) -> Result<Explored, (Loss, Vec<Action>)> {
     let mut explored = Explored::default();
     let mut known = HashSet::with_hasher(BuildHasherDefault::<Quick>::default());
     known.insert(model.start());
     // Each with where it came from, and how.
-    let mut worlds = vec![(model.start(), 0, ActionOptions::IsKilled)];
+    let mut worlds = vec![(model.start(), 0, Action::ReaperKilled)];
     let mut next = Vec::new();
     let mut at = 0;
     while let Some((fake_env, _, _)) = worlds.get(at).copied() {
@@ -1283,8 +1286,8 @@ fn explore(model: &Model) -> Result<Explored, (Loss, Vec<ActionOptions>)> {
         for (deed, then) in next.drain(..) {
             match then {
                 Ok(then) if known.insert(then) => {
-                    if let At::Do(step, _) = fake_env.reaper.at {
-                        explored.steps[place(step)] = true;
+                    if let ReaperState::Do(step, _) = fake_env.reaper.at {
+                        explored.steps[position(step)] = true;
                         let gone = |name| fake_env.at(name).is_some() && then.at(name).is_none();
                         explored.reaped |=
                             step == Step::Unlink && (0..CLAIMS).any(|n| gone(Name::Claim(n)));
@@ -1336,7 +1339,7 @@ impl Hasher for Quick {
 }
 
 /// Who meets whom, and what is there before them.
-const SCENES: [([Script; 2], bool); 8] = [
+const SCENARIOS: [([Script; 2], bool); 8] = [
     ([WRITER, TRUNCATER], false),
     ([WRITER, WRITER], false),
     ([TRUNCATER, READER], true),
@@ -1352,7 +1355,7 @@ fn models(
     without: &'static [Check],
     open: Option<Window>,
 ) -> impl Iterator<Item = Model> {
-    SCENES.into_iter().flat_map(move |(scripts, orphan)| {
+    SCENARIOS.into_iter().flat_map(move |(scripts, orphan)| {
         // Removed, moved, removed on a full disk.
         [(true, false), (false, false), (true, true)].map(|(target, full)| Model {
             scripts,
@@ -1381,7 +1384,7 @@ fn nothing_is_lost() {
                         *all |= step;
                     }
                 }
-                Err((loss, trace)) => panic!("{loss}: {model:?}{}", told(&trace)),
+                Err((loss, trace)) => panic!("{loss}: {model:?}{}", format_trace(&trace)),
             }
         }
         println!("{} states", all.states);
@@ -1391,7 +1394,7 @@ fn nothing_is_lost() {
     });
 }
 
-fn told(trace: &[ActionOptions]) -> String {
+fn format_trace(trace: &[Action]) -> String {
     let told = trace.iter().map(|deed| format!("\n  {deed}"));
     told.collect()
 }
@@ -1401,7 +1404,7 @@ fn loss(
     kills: u8,
     without: &'static [Check],
     open: Option<Window>,
-) -> Option<(Loss, Model, Vec<ActionOptions>)> {
+) -> Option<(Loss, Model, Vec<Action>)> {
     models(kills, without, open).find_map(|model| {
         let (loss, trace) = explore(&model).err()?;
         Some((loss, model, trace))
@@ -1409,7 +1412,7 @@ fn loss(
 }
 
 /// Why nothing is lost here without this check, and without which others it is.
-fn is_doubled(check: Check) -> Option<(&'static str, &'static [Check])> {
+fn covered_by_others(check: Check) -> Option<(&'static str, &'static [Check])> {
     // A file that is not what was looked at is noticed at three doors.
     const SAME: &[Check] = &[Check::Look, Check::Opened, Check::JudgedSame];
     match check {
@@ -1437,7 +1440,7 @@ fn each_check_is_needed() {
                 _ => 0,
             };
             let alone = loss(kills, std::slice::from_ref(check), None);
-            match (alone, is_doubled(*check)) {
+            match (alone, covered_by_others(*check)) {
                 (Some((loss, _, trace)), None) => {
                     println!("without {check:?}: {loss}, after {} deeds", trace.len());
                 }
@@ -1450,7 +1453,10 @@ fn each_check_is_needed() {
                 }
                 (None, None) => panic!("nothing is lost without {check:?}: what is it for?"),
                 (Some((loss, model, trace)), Some(_)) => {
-                    panic!("{check:?} has no double: {loss}: {model:?}{}", told(&trace))
+                    panic!(
+                        "{check:?} has no double: {loss}: {model:?}{}",
+                        format_trace(&trace)
+                    )
                 }
             }
         }
@@ -1459,12 +1465,12 @@ fn each_check_is_needed() {
 
 /// Each window that is said to be left is one. While they are shut there is no other.
 #[test]
-fn each_window_is_one() {
+fn each_window_loses_something() {
     alone(&[As::Us], || {
         for window in Window::ALL {
             let loss = loss(0, &[], Some(window));
             let (loss, _, trace) = loss.unwrap_or_else(|| panic!("nothing is lost by {window:?}"));
-            println!("{window:?}: {loss}{}", told(&trace));
+            println!("{window:?}: {loss}{}", format_trace(&trace));
         }
     });
 }

@@ -191,7 +191,7 @@ fn a_target_in_another_directory_frees_no_copy() {
         assert_eq!(fs::read(&at).unwrap(), OLD);
         // A move from the other one goes to another folder.
         let room = Arc::new(Quarantine::open_or_create(&fixture.root.path, None).unwrap());
-        let slot = room.place(&Path::new(BELOW).join("next.tmp")).unwrap();
+        let slot = room.new_slot(&Path::new(BELOW).join("next.tmp")).unwrap();
         assert_eq!(fs::read_dir(fixture.quarantine()).unwrap().count(), 2);
         drop(slot);
         fs::rename(&fixture.dir, other(&fixture)).unwrap();
@@ -419,7 +419,7 @@ fn where_nothing_is_proven() {
         // This file system keeps no births: only the root itself is known to be the directory from before the move.
         fs::rename(&fixture.target, fixture.root.path.join(TARGET)).unwrap();
         let room = Arc::new(Quarantine::open_or_create(&fixture.root.path, None).unwrap());
-        let slot = room.place(Path::new(TEMP)).unwrap();
+        let slot = room.new_slot(Path::new(TEMP)).unwrap();
         let at = fixture.quarantine().join(slot.keep()).join(TEMP);
         let folder = at.parent().unwrap();
         fs::create_dir_all(folder).unwrap();

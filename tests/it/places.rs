@@ -19,7 +19,7 @@ use orphand::reap::{Hook, Outcome, Reaper, Step};
 use tempfile::TempDir;
 
 use crate::fixture::*;
-use crate::holders::{Holding, UseState};
+use crate::holders::{HoldKind, Holding};
 
 /// Something that is mounted until this is dropped.
 pub(crate) struct Mounted(PathBuf);
@@ -148,7 +148,7 @@ fn something_is_mounted_on_its_directory_at_any_step() {
             let outcome = fixture.reap(stunt.hook);
             drop(Mounted(fixture.dir.clone()));
             // After the last check it may go all the same, as when it is moved out of the root.
-            if !is_after(step, Step::Breathe) {
+            if !is_after(step, Step::Wait) {
                 fixture.has_only(OLD, &fixture.temp, &format!("{step:?}: {outcome:?}"));
             }
             fixture.is_tidy(&format!("{step:?}: {outcome:?}"));
@@ -404,7 +404,7 @@ fn a_walk_knows_a_mapped_file_on_overlayfs() {
                 ("lower", &lower),
                 ("copied up", &copied_up),
             ] {
-                let holding = Holding::new(UseState::Map, &fixture.temp);
+                let holding = Holding::new(HoldKind::Map, &fixture.temp);
                 let dir = Dir::open_below(&fixture.root.path, None, Path::new(BELOW)).unwrap();
                 let seen = dir.observe(TEMP.as_ref()).unwrap().unwrap();
                 let file = FileId::from(&seen.fingerprint);
@@ -459,7 +459,7 @@ fn two_files_with_one_number_on_overlayfs() {
             return skipped("no two files with one number came about");
         };
         assert_ne!(id(&upper).dev, lower.dev);
-        let holding = Holding::new(UseState::Map, &fixture.temp);
+        let holding = Holding::new(HoldKind::Map, &fixture.temp);
         let both = [lower, id(&upper)];
         for wanted in [both, [both[1], both[0]]] {
             let process_scan = evidence::scan_processes(&wanted, dir.reach());
@@ -505,7 +505,7 @@ fn mapped_on_overlayfs() {
             .reach();
         assert_eq!(reach, LeaseCoverage::OpensOnly);
 
-        for how in [UseState::Map, UseState::MapToWrite, UseState::MapInThread] {
+        for how in [HoldKind::Map, HoldKind::MapToWrite, HoldKind::MapInThread] {
             let fixture = overlay.fixture();
             let holding = Holding::new(how, &fixture.temp);
             let event = fixture.judge(TEMP);
@@ -520,7 +520,7 @@ fn mapped_on_overlayfs() {
             assert_eq!(fixture.copies(OLD).len(), 1, "{how:?}");
             drop(holding);
         }
-        for how in [UseState::Read, UseState::Write, UseState::Map] {
+        for how in [HoldKind::Read, HoldKind::Write, HoldKind::Map] {
             let fixture = overlay.fixture();
             let holding = Holding::new(how, &overlay.upper(&fixture.temp));
             let event = fixture.judge(TEMP);
@@ -530,10 +530,10 @@ fn mapped_on_overlayfs() {
             drop(holding);
         }
         for how in [
-            UseState::Read,
-            UseState::Write,
-            UseState::Flock,
-            UseState::Flight,
+            HoldKind::Read,
+            HoldKind::Write,
+            HoldKind::Flock,
+            HoldKind::InFlight,
         ] {
             let fixture = overlay.fixture();
             let holding = Holding::new(how, &fixture.temp);
@@ -554,7 +554,7 @@ fn mapped_on_overlayfs() {
         let gone = matches!(event, Event::Reaped(_) | Event::Quarantined { .. });
         assert!(gone, "{event:?}");
 
-        for how in [UseState::Map, UseState::Directory] {
+        for how in [HoldKind::Map, HoldKind::Directory] {
             let fixture = overlay.fixture();
             let holding = Holding::new(how, &fixture.temp);
             let mut inside = again(&this_test());
@@ -635,12 +635,12 @@ fn a_walk_before_the_claim_and_one_after_it() {
             &|fixture| {
                 let (mapping, dir) = (Arc::clone(&mapping), fixture.dir.clone());
                 Hook::new(move |step, _| {
-                    if step == Step::Breathe {
+                    if step == Step::Wait {
                         let is_claim =
                             |path: &PathBuf| path.to_string_lossy().contains(".orphand-");
                         let mut names = fs::read_dir(&dir).unwrap().map(|e| e.unwrap().path());
                         let claim = names.find(is_claim).unwrap();
-                        *mapping.lock().unwrap() = Some(Holding::new(UseState::Map, &claim));
+                        *mapping.lock().unwrap() = Some(Holding::new(HoldKind::Map, &claim));
                     }
                 })
             },
@@ -810,7 +810,7 @@ fn no_room_for_a_claim_on_overlayfs() {
             let (later, temp) = (Arc::clone(&mapping), fixture.temp.clone());
             // After the first walk, and before the lease that would see who opens it.
             let stunt = Stunt::new(Step::Look, move || {
-                *later.lock().unwrap() = Some(Holding::new(UseState::Map, &temp));
+                *later.lock().unwrap() = Some(Holding::new(HoldKind::Map, &temp));
             });
             let outcome = fixture.reap(stunt.hook.clone());
             fixture.has_only(OLD, &fixture.temp, &format!("{outcome:?}"));
@@ -934,7 +934,7 @@ fn a_file_system_that_nobody_has_tried() {
             trusted_file_systems: vec!["ramfs".to_owned()],
             ..Fixture::policy()
         });
-        let holding = Holding::new(UseState::Map, &fixture.temp);
+        let holding = Holding::new(HoldKind::Map, &fixture.temp);
         stays(&fixture, Reason::InUse, "mapped");
         drop(holding);
         let event = fixture.judge(TEMP);

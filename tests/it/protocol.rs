@@ -29,7 +29,7 @@ const MORE: &[u8] = b", and more";
 
 /// How an attacker gets at the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Way {
+enum Access {
     /// By its name; after the claim nothing is there.
     Name,
     /// By a handle that it got before, which no lease can see (`O_PATH`): through it the file can
@@ -38,12 +38,12 @@ enum Way {
     Handle,
 }
 
-impl Way {
-    const ALL: &[Way] = &[
-        Way::Name,
+impl Access {
+    const ALL: &[Access] = &[
+        Access::Name,
         // Only Linux has such handles.
         #[cfg(target_os = "linux")]
-        Way::Handle,
+        Access::Handle,
     ];
 }
 
@@ -56,29 +56,29 @@ struct Attacker {
     target: PathBuf,
     ino: u64,
     step: Step,
-    way: Way,
+    access: Access,
     /// What keeps `Way::Handle` open.
     handle: Option<File>,
 }
 
 /// What must be so afterwards.
-enum Must {
+enum Expectation {
     /// This content lies somewhere on the stage.
-    Exist(Vec<u8>),
+    Exists(Vec<u8>),
     /// It lies there.
-    ExistAt(PathBuf, Vec<u8>),
+    ExistsAt(PathBuf, Vec<u8>),
     /// The file with this number still has a name.
-    HaveName(u64),
+    HasName(u64),
     /// If this could be opened, it has a name, and under it what was written through it.
-    BeWhole(JoinHandle<io::Result<File>>),
+    IsIntact(JoinHandle<io::Result<File>>),
 }
 
 impl Attacker {
-    fn new(fixture: &Fixture, step: Step, way: Way) -> Attacker {
+    fn new(fixture: &Fixture, step: Step, way: Access) -> Attacker {
         let handle = match way {
-            Way::Name => None,
+            Access::Name => None,
             #[cfg(target_os = "linux")]
-            Way::Handle => {
+            Access::Handle => {
                 let options = File::options()
                     .read(true)
                     .custom_flags(libc::O_PATH)
@@ -94,7 +94,7 @@ impl Attacker {
             target: fixture.target.clone(),
             ino: fs::metadata(&fixture.temp).unwrap().ino(),
             step,
-            way,
+            access: way,
             handle,
         }
     }
@@ -134,7 +134,7 @@ impl Attacker {
 
     /// Opens it by `options` in a thread of its own, adds something, and goes on holding it. Comes
     /// back when it is open, or waits for our lease.
-    fn open(&self, options: &fs::OpenOptions, adds: bool) -> Vec<Must> {
+    fn open(&self, options: &fs::OpenOptions, adds: bool) -> Vec<Expectation> {
         let (path, options) = (self.path(), options.clone());
         let opener = std::thread::spawn(move || {
             let mut file = options.open(path)?;
@@ -147,32 +147,38 @@ impl Attacker {
         wait_until("it is open, or waits", || {
             opener.is_finished() || waits_for_lease(ino)
         });
-        vec![Must::BeWhole(opener)]
+        vec![Expectation::IsIntact(opener)]
     }
 
     /// The way by a handle goes on after the claim, and leads to a file without a name when it is
     /// gone through in the last moment. What is open by then is seen, what opens then is not:
     /// that is the one RACE of the last step.
-    fn would_come_too_late(&self) -> bool {
-        self.is_too_late() && self.way != Way::Name
+    fn is_unseen(&self) -> bool {
+        self.is_too_late() && self.access != Access::Name
     }
 }
 
 /// Lets `attack` happen before each step, each way, to a temp that is to be removed and to one that
 /// is to be moved, opened by the look before or only then, and looks what is left.
-fn at_every_step(attack: fn(&Attacker) -> Vec<Must>) {
+fn at_every_step(attack: fn(&Attacker) -> Vec<Expectation>) {
     alone(EVERYBODY, || {
         for step in Step::ALL {
-            for way in Way::ALL {
+            for way in Access::ALL {
                 for (sole, opened) in [(false, false), (false, true), (true, false), (true, true)] {
-                    attacked(attack, step, *way, sole, opened);
+                    attack_at(attack, step, *way, sole, opened);
                 }
             }
         }
     });
 }
 
-fn attacked(attack: fn(&Attacker) -> Vec<Must>, step: Step, way: Way, sole: bool, opened: bool) {
+fn attack_at(
+    attack: fn(&Attacker) -> Vec<Expectation>,
+    step: Step,
+    way: Access,
+    sole: bool,
+    opened: bool,
+) {
     let what = format!("before {step:?}, by {way:?}, sole copy: {sole}, opened before: {opened}");
     let fixture = match sole {
         false => Fixture::new(),
@@ -193,7 +199,7 @@ fn attacked(attack: fn(&Attacker) -> Vec<Must>, step: Step, way: Way, sole: bool
     let musts = musts.lock().unwrap().take();
     let musts = musts.unwrap_or_else(|| panic!("{what}: it ended before, {outcome:?}, {steps:?}"));
     for must in musts {
-        must.be(&fixture, &format!("{what}: {outcome:?} after {steps:?}"));
+        must.check(&fixture, &format!("{what}: {outcome:?} after {steps:?}"));
     }
     fixture.is_tidy(&format!("{what}: {outcome:?}"));
     // Whatever others do is no error.
@@ -203,8 +209,8 @@ fn attacked(attack: fn(&Attacker) -> Vec<Must>, step: Step, way: Way, sole: bool
     );
 }
 
-impl Must {
-    fn be(self, fixture: &Fixture, what: &str) {
+impl Expectation {
+    fn check(self, fixture: &Fixture, what: &str) {
         let files = || {
             let lies = |f: Found| {
                 (
@@ -217,7 +223,7 @@ impl Must {
         };
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         match self {
-            Must::Exist(bytes) => {
+            Expectation::Exists(bytes) => {
                 let copies = fixture.copies(&bytes);
                 assert_eq!(
                     copies.len(),
@@ -227,7 +233,7 @@ impl Must {
                     files()
                 );
             }
-            Must::ExistAt(path, bytes) => {
+            Expectation::ExistsAt(path, bytes) => {
                 let there = fs::read(&path);
                 let kept = there.as_ref().is_ok_and(|there| *there == bytes);
                 assert!(
@@ -237,11 +243,11 @@ impl Must {
                     files()
                 );
             }
-            Must::HaveName(ino) => {
+            Expectation::HasName(ino) => {
                 let named = fixture.files().iter().any(|file| file.ino == ino);
                 assert!(named, "{what}: inode {ino} is lost: {:#?}", files());
             }
-            Must::BeWhole(opener) => match join(opener) {
+            Expectation::IsIntact(opener) => match join(opener) {
                 Ok(mut file) => {
                     let seen = file.metadata().unwrap();
                     assert!(seen.nlink() > 0, "{what}: an open file has lost its name");
@@ -263,7 +269,7 @@ impl Must {
 }
 
 /// What is not there any more is nothing to lose.
-fn unless_gone(done: io::Result<()>, musts: Vec<Must>) -> Vec<Must> {
+fn unless_gone(done: io::Result<()>, musts: Vec<Expectation>) -> Vec<Expectation> {
     match done {
         Ok(()) => musts,
         Err(error) => {
@@ -275,7 +281,7 @@ fn unless_gone(done: io::Result<()>, musts: Vec<Must>) -> Vec<Must> {
 }
 
 #[test]
-fn nobody_comes() {
+fn an_undisturbed_temp_is_disposed_of() {
     alone(EVERYBODY, || {
         for step in Step::ALL {
             let fixture = Fixture::new();
@@ -302,43 +308,43 @@ fn nobody_comes() {
 }
 
 #[test]
-fn replaced_by_another() {
+fn a_replacement_is_kept() {
     at_every_step(|a| {
         let other = a.dir.join("being-written");
         fs::write(&other, NEW).unwrap();
         fs::rename(&other, &a.temp).unwrap();
-        vec![Must::ExistAt(a.temp.clone(), NEW.to_vec())]
+        vec![Expectation::ExistsAt(a.temp.clone(), NEW.to_vec())]
     });
 }
 
 #[test]
-fn created_anew() {
+fn a_new_file_with_the_name_is_kept() {
     at_every_step(|a| {
         let _ = fs::remove_file(&a.temp);
         File::create_new(&a.temp).unwrap().write_all(NEW).unwrap();
-        vec![Must::ExistAt(a.temp.clone(), NEW.to_vec())]
+        vec![Expectation::ExistsAt(a.temp.clone(), NEW.to_vec())]
     });
 }
 
 /// The same, by a writer that is not done yet.
 #[test]
-fn created_anew_and_still_open() {
+fn a_new_open_file_with_the_name_is_kept() {
     at_every_step(|a| {
         let _ = fs::remove_file(&a.temp);
         let mut file = File::create_new(&a.temp).unwrap();
         file.write_all(NEW).unwrap();
         let open = std::thread::spawn(move || Ok(file));
         vec![
-            Must::ExistAt(a.temp.clone(), NEW.to_vec()),
-            Must::BeWhole(open),
+            Expectation::ExistsAt(a.temp.clone(), NEW.to_vec()),
+            Expectation::IsIntact(open),
         ]
     });
 }
 
 #[test]
-fn opened_for_writing() {
+fn an_opener_for_writing_loses_nothing() {
     at_every_step(|a| {
-        if a.would_come_too_late() {
+        if a.is_unseen() {
             return Vec::new();
         }
         a.open(File::options().append(true), true)
@@ -346,9 +352,9 @@ fn opened_for_writing() {
 }
 
 #[test]
-fn opened_for_reading() {
+fn an_opener_for_reading_loses_nothing() {
     at_every_step(|a| {
-        if a.would_come_too_late() {
+        if a.is_unseen() {
             return Vec::new();
         }
         a.open(File::options().read(true), false)
@@ -356,7 +362,7 @@ fn opened_for_reading() {
 }
 
 #[test]
-fn opened_without_waiting() {
+fn a_nonblocking_opener_loses_nothing() {
     at_every_step(|a| {
         a.open(
             File::options().append(true).custom_flags(libc::O_NONBLOCK),
@@ -366,9 +372,9 @@ fn opened_without_waiting() {
 }
 
 #[test]
-fn opened_or_created() {
+fn an_opener_with_o_creat_loses_nothing() {
     at_every_step(|a| {
-        if a.would_come_too_late() {
+        if a.is_unseen() {
             return Vec::new();
         }
         a.open(File::options().append(true).create(true), true)
@@ -377,33 +383,33 @@ fn opened_or_created() {
 
 /// No descriptor is left: a mapping alone.
 #[test]
-fn mapped() {
+fn a_mapped_file_keeps_a_name() {
     at_every_step(|a| {
         let options = File::options()
             .read(true)
             .custom_flags(libc::O_NONBLOCK)
             .clone();
         let done = options.open(a.path()).map(crate::holders::map);
-        unless_gone(done, vec![Must::HaveName(a.ino)])
+        unless_gone(done, vec![Expectation::HasName(a.ino)])
     });
 }
 
 /// Nobody holds it any more when the next step looks: only the file itself tells.
 #[test]
-fn written_to_and_closed() {
+fn appended_bytes_are_kept() {
     at_every_step(|a| {
         let file = File::options()
             .append(true)
             .custom_flags(libc::O_NONBLOCK)
             .open(a.path());
         let done = file.and_then(|mut file| file.write_all(MORE));
-        unless_gone(done, vec![Must::Exist([OLD, MORE].concat())])
+        unless_gone(done, vec![Expectation::Exists([OLD, MORE].concat())])
     });
 }
 
 /// The same size, and its date set back.
 #[test]
-fn written_over_and_dated_back() {
+fn overwritten_bytes_with_an_old_date_are_kept() {
     at_every_step(|a| {
         let before = fs::metadata(a.path()).and_then(|meta| meta.modified());
         let file = File::options()
@@ -415,12 +421,12 @@ fn written_over_and_dated_back() {
             file.write_all(&other)?;
             file.set_modified(before?)
         });
-        unless_gone(done, vec![Must::Exist(other)])
+        unless_gone(done, vec![Expectation::Exists(other)])
     });
 }
 
 #[test]
-fn truncated() {
+fn a_truncated_file_keeps_a_name() {
     at_every_step(|a| {
         let options = File::options()
             .write(true)
@@ -429,18 +435,18 @@ fn truncated() {
             .clone();
         unless_gone(
             options.open(a.path()).map(drop),
-            vec![Must::HaveName(a.ino)],
+            vec![Expectation::HasName(a.ino)],
         )
     });
 }
 
 #[test]
-fn given_another_name() {
+fn a_new_hard_link_is_kept() {
     at_every_step(|a| {
         let other = a.dir.join("the-other-name");
         unless_gone(
             hard_link(a, &other),
-            vec![Must::ExistAt(other.clone(), OLD.to_vec())],
+            vec![Expectation::ExistsAt(other.clone(), OLD.to_vec())],
         )
     });
 }
@@ -460,10 +466,10 @@ fn hard_link(a: &Attacker, other: &std::path::Path) -> io::Result<()> {
 /// A name given to it before the last look keeps it; one given in the last moment keeps its bytes,
 /// and then none were freed.
 #[test]
-fn what_has_another_name_frees_nothing() {
+fn a_hard_linked_temp_frees_nothing() {
     alone(EVERYBODY, || {
         for step in Step::ALL {
-            for way in Way::ALL {
+            for way in Access::ALL {
                 let fixture = Fixture::new();
                 let attacker = Attacker::new(&fixture, step, *way);
                 let other = fixture.dir.join("the-other-name");
@@ -491,46 +497,46 @@ fn what_has_another_name_frees_nothing() {
 }
 
 #[test]
-fn given_another_mode() {
+fn a_changed_mode_keeps_the_temp() {
     at_every_step(|a| {
         let done = fs::set_permissions(a.path(), fs::Permissions::from_mode(0o640));
         match a.is_too_late() {
             true => Vec::new(),
-            false => unless_gone(done, vec![Must::Exist(OLD.to_vec())]),
+            false => unless_gone(done, vec![Expectation::Exists(OLD.to_vec())]),
         }
     });
 }
 
 #[test]
-fn its_target_goes() {
+fn a_removed_target_keeps_the_temp() {
     at_every_step(|a| {
         let _ = fs::remove_file(&a.target);
         match a.is_too_late() {
             true => Vec::new(),
-            false => vec![Must::Exist(OLD.to_vec())],
+            false => vec![Expectation::Exists(OLD.to_vec())],
         }
     });
 }
 
 #[test]
-fn its_target_is_emptied() {
+fn an_emptied_target_keeps_the_temp() {
     at_every_step(|a| {
         File::create(&a.target).unwrap();
         match a.is_too_late() {
             true => Vec::new(),
-            false => vec![Must::Exist(OLD.to_vec())],
+            false => vec![Expectation::Exists(OLD.to_vec())],
         }
     });
 }
 
 #[test]
-fn its_target_comes() {
+fn a_new_target_is_kept() {
     at_every_step(|a| {
         let whole_before = a.target.exists();
         fs::write(&a.target, NEW).unwrap();
-        let mut musts = vec![Must::ExistAt(a.target.clone(), NEW.to_vec())];
+        let mut musts = vec![Expectation::ExistsAt(a.target.clone(), NEW.to_vec())];
         if !whole_before {
-            musts.push(Must::Exist(OLD.to_vec()));
+            musts.push(Expectation::Exists(OLD.to_vec()));
         }
         musts
     });
@@ -538,28 +544,31 @@ fn its_target_comes() {
 
 /// Its own writer was not dead.
 #[test]
-fn renamed_to_its_target() {
+fn a_rename_to_the_target_is_kept() {
     at_every_step(|a| {
         let done = fs::rename(&a.temp, &a.target);
-        unless_gone(done, vec![Must::ExistAt(a.target.clone(), OLD.to_vec())])
+        unless_gone(
+            done,
+            vec![Expectation::ExistsAt(a.target.clone(), OLD.to_vec())],
+        )
     });
 }
 
 /// What is outside of the root is not touched. (Moved after the last check it may be: a RACE.)
 #[test]
-fn its_directory_is_moved_out() {
+fn a_directory_moved_out_is_not_touched() {
     at_every_step(|a| {
         let outside = a.outside.join(BELOW);
         fs::rename(&a.dir, &outside).unwrap();
         match a.step {
             Step::ProveLast | Step::Unlink => Vec::new(),
-            _ => vec![Must::ExistAt(outside.join(TEMP), OLD.to_vec())],
+            _ => vec![Expectation::ExistsAt(outside.join(TEMP), OLD.to_vec())],
         }
     });
 }
 
 #[test]
-fn its_directory_becomes_a_symlink() {
+fn a_directory_replaced_by_a_symlink_is_not_followed() {
     at_every_step(|a| {
         let (moved, other) = (a.outside.join(BELOW), a.outside.join("of-somebody-else"));
         fs::rename(&a.dir, &moved).unwrap();
@@ -567,9 +576,9 @@ fn its_directory_becomes_a_symlink() {
         fs::write(other.join(TEMP), NEW).unwrap();
         fs::write(other.join(TARGET), WHOLE).unwrap();
         symlink(&other, &a.dir).unwrap();
-        let mut musts = vec![Must::ExistAt(other.join(TEMP), NEW.to_vec())];
+        let mut musts = vec![Expectation::ExistsAt(other.join(TEMP), NEW.to_vec())];
         if !matches!(a.step, Step::ProveLast | Step::Unlink) {
-            musts.push(Must::ExistAt(moved.join(TEMP), OLD.to_vec()));
+            musts.push(Expectation::ExistsAt(moved.join(TEMP), OLD.to_vec()));
         }
         musts
     });
@@ -577,30 +586,33 @@ fn its_directory_becomes_a_symlink() {
 
 /// The root itself is another directory now.
 #[test]
-fn its_root_is_replaced() {
+fn a_replaced_root_is_not_touched() {
     at_every_step(|a| {
         let moved = a.outside.join("the-old-root");
         fs::rename(&a.root, &moved).unwrap();
         fs::create_dir_all(&a.dir).unwrap();
         fs::write(&a.temp, NEW).unwrap();
         fs::write(&a.target, WHOLE).unwrap();
-        let mut musts = vec![Must::ExistAt(a.temp.clone(), NEW.to_vec())];
+        let mut musts = vec![Expectation::ExistsAt(a.temp.clone(), NEW.to_vec())];
         if !matches!(a.step, Step::ProveLast | Step::Unlink) {
-            musts.push(Must::ExistAt(moved.join(BELOW).join(TEMP), OLD.to_vec()));
+            musts.push(Expectation::ExistsAt(
+                moved.join(BELOW).join(TEMP),
+                OLD.to_vec(),
+            ));
         }
         musts
     });
 }
 
 #[test]
-fn its_claim_is_taken_away() {
+fn a_claim_moved_away_is_kept() {
     at_every_step(|a| {
         let stolen = a.outside.join("stolen");
         match a.claims().pop() {
             // What is in the quarantine for good is taken from there, and leaves its folder.
             Some(claim) if !(a.is_too_late() && claim.starts_with(a.root.join(".orphand"))) => {
                 fs::rename(claim, &stolen).unwrap();
-                vec![Must::ExistAt(stolen, OLD.to_vec())]
+                vec![Expectation::ExistsAt(stolen, OLD.to_vec())]
             }
             _ => Vec::new(),
         }
@@ -609,13 +621,13 @@ fn its_claim_is_taken_away() {
 
 /// Somebody takes even the name of the claim. (After the last look nothing could be done.)
 #[test]
-fn its_claim_is_replaced() {
+fn a_replaced_claim_is_kept() {
     at_every_step(|a| match a.claims().pop() {
         Some(claim) if !a.is_too_late() => {
             let other = a.dir.join("being-written");
             fs::write(&other, NEW).unwrap();
             fs::rename(&other, claim).unwrap();
-            vec![Must::Exist(NEW.to_vec())]
+            vec![Expectation::Exists(NEW.to_vec())]
         }
         _ => Vec::new(),
     });
@@ -623,7 +635,7 @@ fn its_claim_is_replaced() {
 
 /// What comes in place of a regular file is not opened for long, and never waited for.
 #[test]
-fn replaced_by_something_else() {
+fn a_non_file_with_the_name_is_kept() {
     alone(EVERYBODY, || {
         type Make = fn(&std::path::Path);
         let makes: [(&str, Make); 4] = [
@@ -673,7 +685,7 @@ fn make_fifo(path: &std::path::Path, mode: rustix::fs::Mode) {
 
 /// A look that has no hook: the name is a FIFO and a file in turns, as fast as can be.
 #[test]
-fn a_fifo_comes_and_goes() {
+fn a_look_never_waits_for_a_fifo() {
     alone(EVERYBODY, || {
         use std::sync::atomic::{AtomicBool, Ordering};
         let fixture = Fixture::new();
@@ -711,8 +723,8 @@ fn put_back_overwrites_nothing() {
         for step in [
             Step::Compare,
             Step::ProveAgain,
-            Step::LetGo,
-            Step::Breathe,
+            Step::Release,
+            Step::Wait,
             Step::ProveLast,
         ] {
             for sole in [false, true] {
@@ -721,7 +733,7 @@ fn put_back_overwrites_nothing() {
                     true => Fixture::new().with_sole_copy(),
                 };
                 let temp = fixture.temp.clone();
-                let attacker = Attacker::new(&fixture, step, Way::Name);
+                let attacker = Attacker::new(&fixture, step, Access::Name);
                 let stunt = Stunt::new(step, move || {
                     fs::write(&temp, NEW).unwrap();
                     // Something is wrong with the claim.
@@ -743,7 +755,7 @@ fn put_back_overwrites_nothing() {
 
 /// Another file is claimed in its place, and by the time it is put back the name is taken again.
 #[test]
-fn two_writers_one_after_the_other() {
+fn two_writers_in_a_row_lose_nothing() {
     alone(EVERYBODY, || {
         for sole in [false, true] {
             let fixture = match sole {
@@ -777,7 +789,7 @@ fn two_writers_one_after_the_other() {
 
 /// Where it stops, and with what answer: each check stops it where it stands, not a later one.
 #[test]
-fn each_check_stops_it_there() {
+fn each_check_stops_the_protocol_at_its_step() {
     alone(EVERYBODY, || {
         type Act = fn(&Attacker);
         let replace: Act = |a| {
@@ -811,7 +823,7 @@ fn each_check_stops_it_there() {
             (Step::Judge, lose_target, Step::Judge, changed),
             (Step::Claim, replace, Step::Compare, changed),
             (Step::Compare, touch_claim, Step::Compare, changed),
-            (Step::Breathe, move_out, Step::Breathe, changed),
+            (Step::Wait, move_out, Step::Wait, changed),
             (Step::ProveLast, touch_claim, Step::ProveLast, changed),
             // Leases are Linux's.
             #[cfg(target_os = "linux")]
@@ -821,7 +833,7 @@ fn each_check_stops_it_there() {
             rows.into_iter().flat_map(|row| [(row, false), (row, true)])
         {
             let fixture = Fixture::new();
-            let attacker = Attacker::new(&fixture, step, Way::Name);
+            let attacker = Attacker::new(&fixture, step, Access::Name);
             let stunt = Stunt::new(step, move || act(&attacker));
             let outcome = match opened {
                 false => fixture.reap(stunt.hook.clone()),
@@ -841,7 +853,7 @@ fn each_check_stops_it_there() {
 /// On a full disk what is deleted makes the room that the quarantine needs. The answers keep the
 /// order of the batch.
 #[test]
-fn what_is_deleted_goes_before_what_is_moved() {
+fn removals_come_before_moves() {
     const SOLE: &str = "index.json.4f1c2d3e-5a6b-4c7d-8e9f-0a1b2c3d4e5f.tmp";
     alone(EVERYBODY, || {
         let fixture = Fixture::new();
@@ -869,7 +881,7 @@ fn what_is_deleted_goes_before_what_is_moved() {
 
 /// Each temp of a batch is open until its end: a batch takes no more of them than there may be.
 #[test]
-fn a_batch_leaves_descriptors_for_others() {
+fn a_batch_leaves_file_descriptors_free() {
     alone(&[As::Us], || {
         let fixture = Fixture::new();
         let name = |n: u32| format!("sessions.json.{n:08x}-5a6b-4c7d-8e9f-0a1b2c3d4e5f.tmp");
@@ -893,7 +905,7 @@ fn a_batch_leaves_descriptors_for_others() {
 
 /// Whoever is inside an `open` when the proof is let go of has a breath to come out of it.
 #[test]
-fn it_lets_a_breath_pass() {
+fn the_protocol_waits_after_the_release() {
     alone(EVERYBODY, || {
         let breath = Duration::from_millis(200);
         let fixture = Fixture::new();
@@ -902,19 +914,21 @@ fn it_lets_a_breath_pass() {
         let hook = Hook::new(move |step, _: &OsStr| {
             begun.lock().unwrap().push((step, Instant::now()));
         });
-        let reaper = Reaper::new().with_breath(breath).with_hook(Some(hook));
+        let reaper = Reaper::new()
+            .with_release_wait(breath)
+            .with_hook(Some(hook));
         let outcome = fixture.reap_by(&reaper);
         assert!(matches!(outcome, Outcome::Reaped { .. }), "{outcome:?}");
         let steps = steps.lock().unwrap();
         let at = |step| steps.iter().find(|(begun, _)| *begun == step).unwrap().1;
-        let waited = at(Step::ProveLast) - at(Step::Breathe);
+        let waited = at(Step::ProveLast) - at(Step::Wait);
         assert!(waited >= breath, "{waited:?}");
     });
 }
 
 /// Where nothing was looked at before, what is opened must still be what the first step saw.
 #[test]
-fn replaced_without_an_earlier_look() {
+fn a_replacement_without_an_earlier_look_is_kept() {
     alone(EVERYBODY, || {
         for (step, opened) in Step::ALL
             .into_iter()
@@ -946,7 +960,7 @@ fn replaced_without_an_earlier_look() {
 /// A holder that comes between the look and the claim counts as one: the grace starts again at the
 /// first look that finds the temp free, though nothing about the file has changed.
 #[test]
-fn who_comes_late_is_a_holder_too() {
+fn a_late_holder_restarts_the_grace() {
     alone(EVERYBODY, || {
         for step in [Step::Open, Step::Prove] {
             let fixture = Fixture::new();
@@ -999,18 +1013,18 @@ fn who_comes_late_is_a_holder_too() {
 
 /// The same through the whole program: put back, said, and taken when it is free again.
 #[test]
-fn a_watcher_puts_back_too() {
+fn a_watcher_puts_a_held_temp_back() {
     alone(EVERYBODY, || {
         use orphand::daemon::Watcher;
         let fixture = Fixture::new();
-        let attacker = Attacker::new(&fixture, Step::ProveLast, *Way::ALL.last().unwrap());
+        let attacker = Attacker::new(&fixture, Step::ProveLast, *Access::ALL.last().unwrap());
         let holder = Arc::new(Mutex::new(Vec::new()));
         let held = Arc::clone(&holder);
         let stunt = Stunt::new(Step::ProveLast, move || {
-            let path = match attacker.way {
-                Way::Name => attacker.claims().pop().unwrap(),
+            let path = match attacker.access {
+                Access::Name => attacker.claims().pop().unwrap(),
                 #[cfg(target_os = "linux")]
-                Way::Handle => attacker.path(),
+                Access::Handle => attacker.path(),
             };
             let file = File::options().append(true).open(path).unwrap();
             held.lock().unwrap().push(file);
@@ -1063,7 +1077,7 @@ fn a_watcher_puts_back_too() {
 /// Linux's and root's.
 #[cfg(target_os = "linux")]
 #[test]
-fn an_opener_parked_by_a_virus_scanner() {
+fn an_opener_stopped_by_a_virus_scanner_is_seen() {
     use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
     alone(&[As::Us], || {
         if !rustix::process::geteuid().is_root() {

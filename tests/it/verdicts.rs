@@ -218,7 +218,7 @@ fn open_and_to_be_taken_but_locked() {
                     }
                     Err(error) => {
                         assert_eq!(error, rustix::io::Errno::AGAIN, "{what}");
-                        let is_away = [Step::Breathe, Step::ProveLast].contains(&step);
+                        let is_away = [Step::Wait, Step::ProveLast].contains(&step);
                         assert!(way != "POSIX, shared" && !is_away, "{what}");
                     }
                 }

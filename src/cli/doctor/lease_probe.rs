@@ -119,7 +119,7 @@ mod tests {
     fn nothing_mistakes_it_for_a_temp_or_a_claim() {
         let name = new_name();
         assert!(is_own(&name), "scans and watches pass over it");
-        assert_eq!(claim::read(&name), None, "no start puts it in order");
+        assert_eq!(claim::parse(&name), None, "no start puts it in order");
         assert_ne!(name, new_name());
     }
 

@@ -272,7 +272,7 @@ impl Supervisor {
         else {
             return false;
         };
-        let original = claim::read(claim).and_then(|claim| claim.original);
+        let original = claim::parse(claim).and_then(|claim| claim.original);
         // What was cut is waited for by the name that it has now.
         let name = original.as_deref().unwrap_or(claim);
         let claims = self.shared.engine.reaper.claims();
@@ -296,7 +296,7 @@ impl Supervisor {
         let dir =
             Dir::open_below(&dir_context.root.path, dir_context.id, dir_context.below).ok()?;
         let was_there = was_before(&dir, claim, self.boundary)?;
-        claim::read(claim)?
+        claim::parse(claim)?
             .original
             .filter(|_| was_there || rule!("claim-at-start-whatever-date", !self.has_begun))
     }

@@ -128,7 +128,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_copy_that_differs_is_no_copy() {
+    fn a_different_copy_is_detected() {
         let file = |bytes: &[u8]| {
             let mut file = tempfile::tempfile().unwrap();
             file.write_all(bytes).unwrap();

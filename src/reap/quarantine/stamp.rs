@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use crate::decide::time::{Mono, Now, Wall};
 
-const PREFIX: char = 'm';
+const FOLDER_PREFIX: char = 'm';
 const DIGITS: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
 const LENGTH: usize = 15;
 
@@ -67,8 +67,8 @@ impl Stamp {
     }
 
     /// Reads a folder's name; `None` if it is none.
-    pub(super) fn read(name: &str) -> Option<Stamp> {
-        let digits = name.strip_prefix(PREFIX)?;
+    pub(super) fn parse(name: &str) -> Option<Stamp> {
+        let digits = name.strip_prefix(FOLDER_PREFIX)?;
         if digits.len() != LENGTH {
             return None;
         }
@@ -97,7 +97,7 @@ impl Stamp {
             bits /= 62;
         }
         let digits = digits.iter().map(|digit| char::from(*digit));
-        std::iter::once(PREFIX).chain(digits).collect()
+        std::iter::once(FOLDER_PREFIX).chain(digits).collect()
     }
 
     /// When it was made, if that is known. Nothing in it was moved earlier.
@@ -197,15 +197,15 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_written_is_read(wall in 0u64..1 << WALL, mono in 0u64..1 << MONO, tag in 0u64..1 << TAG) {
+        fn a_folder_name_round_trips(wall in 0u64..1 << WALL, mono in 0u64..1 << MONO, tag in 0u64..1 << TAG) {
             let stamp = Stamp { wall, mono, tag };
             prop_assert_eq!(stamp.name().len(), 16);
             prop_assert!(stamp.name().bytes().all(|b| b.is_ascii_alphanumeric()));
-            prop_assert_eq!(Stamp::read(&stamp.name()), Some(stamp));
+            prop_assert_eq!(Stamp::parse(&stamp.name()), Some(stamp));
         }
 
         #[test]
-        fn a_moment_is_kept_to_the_ticksecond(sec in EPOCH + 1..EPOCH + 2_000_000_000, mono in 0u64..60_000_000) {
+        fn a_time_is_kept_to_the_tick(sec in EPOCH + 1..EPOCH + 2_000_000_000, mono in 0u64..60_000_000) {
             let now = at(sec, mono);
             prop_assert_eq!(stamp(now).since(), Some(now.wall));
             prop_assert!(stamp(now).is_steady(now) && stamp(now).is_open(now));
@@ -213,9 +213,9 @@ mod tests {
     }
 
     #[test]
-    fn other_names_are_not_ours() {
+    fn other_names_are_rejected() {
         let name = stamp(at(NOON, 5)).name();
-        assert!(Stamp::read(&name).is_some());
+        assert!(Stamp::parse(&name).is_some());
         let changed = name.replace(name.chars().last().unwrap(), "-");
         for other in [
             "",
@@ -226,13 +226,13 @@ mod tests {
             &name[1..],
             &format!("{name}0"),
         ] {
-            assert_eq!(Stamp::read(other), None, "{other:?}");
+            assert_eq!(Stamp::parse(other), None, "{other:?}");
         }
-        assert_eq!(Stamp::read(&format!("M{}", &name[1..])), None);
+        assert_eq!(Stamp::parse(&format!("M{}", &name[1..])), None);
     }
 
     #[test]
-    fn a_clock_that_was_set_since_is_noticed() {
+    fn a_clock_change_is_detected() {
         let made = stamp(at(NOON, 1_000));
         for (wall, mono, steady) in [
             (NOON, 1_000, true),
@@ -253,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_that_was_not_set_tells_nothing() {
+    fn an_unset_clock_is_recorded_as_unknown() {
         for wall in [0, EPOCH - 1, -5, i64::MAX] {
             let made = stamp(at(wall, 5));
             assert_eq!(made.since(), None, "{wall}");
@@ -261,7 +261,7 @@ mod tests {
                 !made.is_steady(at(wall, 5)) && !made.is_open(at(wall, 5)),
                 "{wall}"
             );
-            assert!(Stamp::read(&made.name()).is_some());
+            assert!(Stamp::parse(&made.name()).is_some());
         }
         assert_ne!(
             Stamp::new(at(0, 5), 0, Path::new("a")).name(),
@@ -272,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn an_id_follows_from_the_folder_and_the_path() {
+    fn an_id_depends_on_the_folder_and_the_path() {
         let (one, other) = (stamp(at(NOON, 5)), stamp(at(NOON + 1, 5)));
         let id = |stamp: Stamp, below: &str| stamp.id(&stamp.name(), Path::new(below));
         assert_eq!(id(one, "sub/a.tmp"), one.name());
