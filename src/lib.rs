@@ -82,6 +82,7 @@ pub mod journal;
 pub mod json;
 pub mod look;
 pub mod pass;
+pub mod random;
 pub mod reap;
 pub mod root;
 pub mod scan;
