@@ -1,9 +1,8 @@
-//! The calls that a sweep makes for each temp, in their order, and nothing else: no decision, no
-//! journal, no answer is looked at. What they take is the floor under a sweep.
+//! Makes the system calls of a sweep for each temp, in their order, and nothing else: no decision, no journal, no check
+//! of the results. Their time is the lower bound for a sweep.
 //!
-//! They are those of `src/pass.rs` (the looks) and `src/reap/mod.rs` (the steps); what is done once
-//! for a batch is left out. `strace -f -c` on a sweep of 1,000 and of 2,000 shows whether they still
-//! are.
+//! They are the calls of `src/pass.rs` (the looks) and `src/reap/mod.rs` (the steps), without those that are made once
+//! per batch. `strace -f -c` on sweeps of 1,000 and of 2,000 temps shows whether this list is still correct.
 
 use std::collections::VecDeque;
 use std::ffi::OsString;
@@ -15,12 +14,12 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags, StatxFlags};
 
-/// The target of all of them.
+/// The target of all temps.
 const TARGET: &str = "sessions.json";
-/// As many go through the protocol together.
+/// The number of temps that go through the protocol together.
 const BATCH: usize = orphand::reap::BATCH;
 
-/// What was spent on one call of one step.
+/// The time of one call of one step.
 struct CallTime {
     step: &'static str,
     call: &'static str,
@@ -28,7 +27,7 @@ struct CallTime {
     took: Duration,
 }
 
-/// Makes them for all temps in `dir`, by as many threads as a sweep.
+/// Makes the calls for all temps in `dir`, with as many threads as a sweep.
 pub(crate) fn make(dir: &Path) {
     let names = temps(dir);
     let workers = orphand::pass::max_workers();
@@ -51,7 +50,7 @@ pub(crate) fn make(dir: &Path) {
     }
 }
 
-/// Makes them for all temps in `dir`, one after the other, and prints what each took.
+/// Makes the calls for all temps in `dir`, one after the other, and prints the time of each.
 pub(crate) fn table(dir: &Path) {
     let names = temps(dir);
     let mut worker = CallThread::new(dir, true);
@@ -60,14 +59,14 @@ pub(crate) fn table(dir: &Path) {
         .for_each(|batch| worker.look_first(batch));
     names.chunks(BATCH).for_each(|batch| worker.reap(batch));
     let (mut calls, mut all) = (0, 0.0);
-    for spent in &worker.spent {
-        let each = spent.took.as_secs_f64() * 1e6 / names.len() as f64;
-        let times = spent.times as usize / names.len();
-        println!("{:<12} {:<22} {each:>6.2} µs", spent.step, spent.call);
+    for time in &worker.times {
+        let each = time.took.as_secs_f64() * 1e6 / names.len() as f64;
+        let times = time.times as usize / names.len();
+        println!("{:<12} {:<22} {each:>6.2} µs", time.step, time.call);
         calls += times;
         all += each;
     }
-    println!("{calls} calls: {all:.1} µs a temp");
+    println!("{calls} calls: {all:.1} µs per temp");
 }
 
 fn temps(dir: &Path) -> Vec<OsString> {
@@ -78,12 +77,12 @@ fn temps(dir: &Path) -> Vec<OsString> {
     names
 }
 
-/// One thread.
+/// One thread that makes the calls.
 struct CallThread {
     dir: OwnedFd,
     tid: i32,
     is_timed: bool,
-    spent: Vec<CallTime>,
+    times: Vec<CallTime>,
     step: &'static str,
 }
 
@@ -94,7 +93,7 @@ impl CallThread {
             dir: rustix::fs::open(dir, flags, Mode::empty()).expect("a directory"),
             tid: rustix::thread::gettid().as_raw_nonzero().get(),
             is_timed,
-            spent: Vec::new(),
+            times: Vec::new(),
             step: "",
         }
     }
@@ -166,13 +165,13 @@ impl CallThread {
         let answer = make(self);
         let took = began.elapsed();
         let step = self.step;
-        let mut known = self.spent.iter_mut();
-        match known.find(|spent| spent.step == step && spent.call == call) {
-            Some(spent) => {
-                spent.times += 1;
-                spent.took += took;
+        let mut known = self.times.iter_mut();
+        match known.find(|time| time.step == step && time.call == call) {
+            Some(time) => {
+                time.times += 1;
+                time.took += took;
             }
-            None => self.spent.push(CallTime {
+            None => self.times.push(CallTime {
                 step,
                 call,
                 times: 1,
