@@ -1,7 +1,7 @@
-//! The reaping protocol with somebody in every window of it.
+//! The deletion protocol with an attacker in each of its windows.
 //!
-//! Before each step an attacker acts. Afterwards no byte of a file that is in use, or that took the
-//! name meanwhile, may be lost: it lies under its name, or in the quarantine.
+//! The attacker acts before each step. No byte of a file that is in use, or that took the temp's name in between, may
+//! be lost afterwards: it is under its name or in the quarantine.
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
@@ -22,18 +22,17 @@ use orphand::reap::{Hook, Outcome, Reaper, Step};
 
 use crate::fixture::*;
 
-/// What another writer puts there.
+/// The content that another writer writes.
 const NEW: &[u8] = b"what a live writer is just writing";
-/// What somebody adds to what is there.
+/// The content that another process appends.
 const MORE: &[u8] = b", and more";
 
-/// How an attacker gets at the file.
+/// The way in which an attacker reaches the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Access {
-    /// By its name; after the claim nothing is there.
+    /// By its name, which does not exist after the claim.
     Name,
-    /// By a handle that it got before, which no lease can see (`O_PATH`): through it the file can
-    /// be opened at any time.
+    /// By an `O_PATH` handle from before, which no lease can see. The file can be opened through it at any time.
     #[cfg(target_os = "linux")]
     Handle,
 }
@@ -47,7 +46,7 @@ impl Access {
     ];
 }
 
-/// Somebody who does something to the temp at the worst moment.
+/// An attacker that changes the temp at the worst moment.
 struct Attacker {
     dir: PathBuf,
     root: PathBuf,
@@ -57,25 +56,25 @@ struct Attacker {
     ino: u64,
     step: Step,
     access: Access,
-    /// What keeps `Way::Handle` open.
+    /// Keeps `Access::Handle` open.
     handle: Option<File>,
 }
 
-/// What must be so afterwards.
+/// A condition that must hold afterwards.
 enum Expectation {
-    /// This content lies somewhere on the stage.
+    /// Some file has this content.
     Exists(Vec<u8>),
-    /// It lies there.
+    /// The file at this path has this content.
     ExistsAt(PathBuf, Vec<u8>),
-    /// The file with this number still has a name.
+    /// The file with this inode number still has a name.
     HasName(u64),
-    /// If this could be opened, it has a name, and under it what was written through it.
+    /// If the file could be opened, it has a name, and its content includes what was written through it.
     IsIntact(JoinHandle<io::Result<File>>),
 }
 
 impl Attacker {
-    fn new(fixture: &Fixture, step: Step, way: Access) -> Attacker {
-        let handle = match way {
+    fn new(fixture: &Fixture, step: Step, access: Access) -> Attacker {
+        let handle = match access {
             Access::Name => None,
             #[cfg(target_os = "linux")]
             Access::Handle => {
@@ -94,12 +93,12 @@ impl Attacker {
             target: fixture.target.clone(),
             ino: fs::metadata(&fixture.temp).unwrap().ino(),
             step,
-            access: way,
+            access,
             handle,
         }
     }
 
-    /// A path to the old file.
+    /// Returns a path to the old file.
     fn path(&self) -> PathBuf {
         use std::os::fd::AsRawFd;
         match &self.handle {
@@ -108,7 +107,7 @@ impl Attacker {
         }
     }
 
-    /// Whether everything has been looked at for the last time.
+    /// Reports whether all checks are done.
     fn is_too_late(&self) -> bool {
         self.step == Step::Unlink
     }
@@ -132,8 +131,8 @@ impl Attacker {
         claims
     }
 
-    /// Opens it by `options` in a thread of its own, adds something, and goes on holding it. Comes
-    /// back when it is open, or waits for our lease.
+    /// Opens the file with `options` in a separate thread, appends something, and keeps it open. Returns when it is
+    /// open, or waits for orphand's lease.
     fn open(&self, options: &fs::OpenOptions, adds: bool) -> Vec<Expectation> {
         let (path, options) = (self.path(), options.clone());
         let opener = std::thread::spawn(move || {
@@ -144,28 +143,28 @@ impl Attacker {
             Ok(file)
         });
         let ino = self.ino;
-        wait_until("it is open, or waits", || {
+        wait_until("the file is open, or its opener waits", || {
             opener.is_finished() || waits_for_lease(ino)
         });
         vec![Expectation::IsIntact(opener)]
     }
 
-    /// The way by a handle goes on after the claim, and leads to a file without a name when it is
-    /// gone through in the last moment. What is open by then is seen, what opens then is not:
-    /// that is the one RACE of the last step.
+    /// Reports whether the protocol cannot see an `open` at this step. A handle can be used after the claim too. Right
+    /// before the last step it leads to a file that is about to lose its name: the protocol sees the files that are
+    /// open by then, but not an `open` after that. That is the one RACE of the last step.
     fn is_unseen(&self) -> bool {
         self.is_too_late() && self.access != Access::Name
     }
 }
 
-/// Lets `attack` happen before each step, each way, to a temp that is to be removed and to one that
-/// is to be moved, opened by the look before or only then, and looks what is left.
-fn at_every_step(attack: fn(&Attacker) -> Vec<Expectation>) {
+/// Runs `attack` before each step, with each kind of access, on a temp to be removed and on one to be moved, opened by
+/// the earlier look or only later, and checks the result.
+fn before_every_step(attack: fn(&Attacker) -> Vec<Expectation>) {
     alone(EVERYBODY, || {
         for step in Step::ALL {
-            for way in Access::ALL {
+            for access in Access::ALL {
                 for (sole, opened) in [(false, false), (false, true), (true, false), (true, true)] {
-                    attack_at(attack, step, *way, sole, opened);
+                    attack_at(attack, step, *access, sole, opened);
                 }
             }
         }
@@ -175,34 +174,36 @@ fn at_every_step(attack: fn(&Attacker) -> Vec<Expectation>) {
 fn attack_at(
     attack: fn(&Attacker) -> Vec<Expectation>,
     step: Step,
-    way: Access,
+    access: Access,
     sole: bool,
     opened: bool,
 ) {
-    let what = format!("before {step:?}, by {way:?}, sole copy: {sole}, opened before: {opened}");
+    let what =
+        format!("before {step:?}, by {access:?}, sole copy: {sole}, opened before: {opened}");
     let fixture = match sole {
         false => Fixture::new(),
         true => Fixture::new().with_sole_copy(),
     };
-    let attacker = Attacker::new(&fixture, step, way);
-    let musts = Arc::new(Mutex::new(None));
-    let result = Arc::clone(&musts);
+    let attacker = Attacker::new(&fixture, step, access);
+    let expectations = Arc::new(Mutex::new(None));
+    let result = Arc::clone(&expectations);
     let stunt = Stunt::new(step, move || {
-        let musts = attack(&attacker);
-        *result.lock().unwrap() = Some(musts);
+        let expectations = attack(&attacker);
+        *result.lock().unwrap() = Some(expectations);
     });
     let outcome = match opened {
         false => fixture.reap(stunt.hook.clone()),
         true => fixture.reap_opened(stunt.hook.clone()),
     };
     let steps = stunt.steps();
-    let musts = musts.lock().unwrap().take();
-    let musts = musts.unwrap_or_else(|| panic!("{what}: it ended before, {outcome:?}, {steps:?}"));
-    for must in musts {
-        must.check(&fixture, &format!("{what}: {outcome:?} after {steps:?}"));
+    let expectations = expectations.lock().unwrap().take();
+    let expectations = expectations
+        .unwrap_or_else(|| panic!("{what}: the protocol ended earlier, {outcome:?}, {steps:?}"));
+    for expectation in expectations {
+        expectation.check(&fixture, &format!("{what}: {outcome:?} after {steps:?}"));
     }
     fixture.is_tidy(&format!("{what}: {outcome:?}"));
-    // Whatever others do is no error.
+    // No action of another process is an error.
     assert!(
         !matches!(outcome, Outcome::Failed { .. }),
         "{what}: {outcome:?}"
@@ -212,14 +213,18 @@ fn attack_at(
 impl Expectation {
     fn check(self, fixture: &Fixture, what: &str) {
         let files = || {
-            let lies = |f: Found| {
+            let describe = |f: Found| {
                 (
                     f.path,
                     f.ino,
                     String::from_utf8_lossy(&f.bytes).into_owned(),
                 )
             };
-            fixture.files().into_iter().map(lies).collect::<Vec<_>>()
+            fixture
+                .files()
+                .into_iter()
+                .map(describe)
+                .collect::<Vec<_>>()
         };
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         match self {
@@ -234,11 +239,11 @@ impl Expectation {
                 );
             }
             Expectation::ExistsAt(path, bytes) => {
-                let there = fs::read(&path);
-                let kept = there.as_ref().is_ok_and(|there| *there == bytes);
+                let found = fs::read(&path);
+                let kept = found.as_ref().is_ok_and(|found| *found == bytes);
                 assert!(
                     kept,
-                    "{what}: {path:?} is {there:?}, not {:?}: {:#?}",
+                    "{what}: {path:?} contains {found:?}, not {:?}: {:#?}",
                     text(&bytes),
                     files()
                 );
@@ -255,7 +260,8 @@ impl Expectation {
                         .files()
                         .into_iter()
                         .find(|named| named.ino == seen.ino());
-                    let named = named.unwrap_or_else(|| panic!("{what}: it is nowhere"));
+                    let named =
+                        named.unwrap_or_else(|| panic!("{what}: the open file has no name"));
                     assert_eq!(named.bytes.len() as u64, seen.len(), "{what}");
                     let _ = file.flush();
                 }
@@ -268,10 +274,10 @@ impl Expectation {
     }
 }
 
-/// What is not there any more is nothing to lose.
-fn unless_gone(done: io::Result<()>, musts: Vec<Expectation>) -> Vec<Expectation> {
+/// A missing file has nothing to lose.
+fn unless_gone(done: io::Result<()>, expectations: Vec<Expectation>) -> Vec<Expectation> {
     match done {
-        Ok(()) => musts,
+        Ok(()) => expectations,
         Err(error) => {
             let harmless = [io::ErrorKind::NotFound, io::ErrorKind::WouldBlock];
             assert!(harmless.contains(&error.kind()), "{error}");
@@ -301,15 +307,15 @@ fn an_undisturbed_temp_is_disposed_of() {
             let Outcome::Quarantined { id } = &outcome else {
                 panic!("{outcome:?}");
             };
-            let there = fixture.quarantine().join(id).join(BELOW).join(TEMP);
-            fixture.has_only(OLD, &there, "");
+            let moved = fixture.quarantine().join(id).join(BELOW).join(TEMP);
+            fixture.has_only(OLD, &moved, "");
         }
     });
 }
 
 #[test]
 fn a_replacement_is_kept() {
-    at_every_step(|a| {
+    before_every_step(|a| {
         let other = a.dir.join("being-written");
         fs::write(&other, NEW).unwrap();
         fs::rename(&other, &a.temp).unwrap();
@@ -319,17 +325,17 @@ fn a_replacement_is_kept() {
 
 #[test]
 fn a_new_file_with_the_name_is_kept() {
-    at_every_step(|a| {
+    before_every_step(|a| {
         let _ = fs::remove_file(&a.temp);
         File::create_new(&a.temp).unwrap().write_all(NEW).unwrap();
         vec![Expectation::ExistsAt(a.temp.clone(), NEW.to_vec())]
     });
 }
 
-/// The same, by a writer that is not done yet.
+/// The same, by a writer that still has the file open.
 #[test]
 fn a_new_open_file_with_the_name_is_kept() {
-    at_every_step(|a| {
+    before_every_step(|a| {
         let _ = fs::remove_file(&a.temp);
         let mut file = File::create_new(&a.temp).unwrap();
         file.write_all(NEW).unwrap();
@@ -343,7 +349,7 @@ fn a_new_open_file_with_the_name_is_kept() {
 
 #[test]
 fn an_opener_for_writing_loses_nothing() {
-    at_every_step(|a| {
+    before_every_step(|a| {
         if a.is_unseen() {
             return Vec::new();
         }
@@ -353,7 +359,7 @@ fn an_opener_for_writing_loses_nothing() {
 
 #[test]
 fn an_opener_for_reading_loses_nothing() {
-    at_every_step(|a| {
+    before_every_step(|a| {
         if a.is_unseen() {
             return Vec::new();
         }
@@ -363,7 +369,7 @@ fn an_opener_for_reading_loses_nothing() {
 
 #[test]
 fn a_nonblocking_opener_loses_nothing() {
-    at_every_step(|a| {
+    before_every_step(|a| {
         a.open(
             File::options().append(true).custom_flags(libc::O_NONBLOCK),
             true,
@@ -373,7 +379,7 @@ fn a_nonblocking_opener_loses_nothing() {
 
 #[test]
 fn an_opener_with_o_creat_loses_nothing() {
-    at_every_step(|a| {
+    before_every_step(|a| {
         if a.is_unseen() {
             return Vec::new();
         }
@@ -381,10 +387,10 @@ fn an_opener_with_o_creat_loses_nothing() {
     });
 }
 
-/// No descriptor is left: a mapping alone.
+/// A mapping alone, without a descriptor.
 #[test]
 fn a_mapped_file_keeps_a_name() {
-    at_every_step(|a| {
+    before_every_step(|a| {
         let options = File::options()
             .read(true)
             .custom_flags(libc::O_NONBLOCK)
@@ -394,10 +400,10 @@ fn a_mapped_file_keeps_a_name() {
     });
 }
 
-/// Nobody holds it any more when the next step looks: only the file itself tells.
+/// No process holds the file when the next step checks it. Only the file itself shows the change.
 #[test]
 fn appended_bytes_are_kept() {
-    at_every_step(|a| {
+    before_every_step(|a| {
         let file = File::options()
             .append(true)
             .custom_flags(libc::O_NONBLOCK)
@@ -407,10 +413,10 @@ fn appended_bytes_are_kept() {
     });
 }
 
-/// The same size, and its date set back.
+/// The size is unchanged, and the date is set back.
 #[test]
 fn overwritten_bytes_with_an_old_date_are_kept() {
-    at_every_step(|a| {
+    before_every_step(|a| {
         let before = fs::metadata(a.path()).and_then(|meta| meta.modified());
         let file = File::options()
             .write(true)
@@ -427,7 +433,7 @@ fn overwritten_bytes_with_an_old_date_are_kept() {
 
 #[test]
 fn a_truncated_file_keeps_a_name() {
-    at_every_step(|a| {
+    before_every_step(|a| {
         let options = File::options()
             .write(true)
             .truncate(true)
@@ -442,7 +448,7 @@ fn a_truncated_file_keeps_a_name() {
 
 #[test]
 fn a_new_hard_link_is_kept() {
-    at_every_step(|a| {
+    before_every_step(|a| {
         let other = a.dir.join("the-other-name");
         unless_gone(
             hard_link(a, &other),
@@ -451,7 +457,7 @@ fn a_new_hard_link_is_kept() {
     });
 }
 
-/// A link to whatever `path` leads to, which may be a link below `/proc`.
+/// Creates a hard link to the file that `path` leads to, which may be a link in `/proc`.
 fn hard_link(a: &Attacker, other: &std::path::Path) -> io::Result<()> {
     use rustix::fs::{AtFlags, CWD};
     Ok(rustix::fs::linkat(
@@ -463,15 +469,15 @@ fn hard_link(a: &Attacker, other: &std::path::Path) -> io::Result<()> {
     )?)
 }
 
-/// A name given to it before the last look keeps it; one given in the last moment keeps its bytes,
-/// and then none were freed.
+/// A hard link that is created before the last look keeps the temp. One that is created right before the unlink keeps
+/// its bytes, and no space is freed.
 #[test]
 fn a_hard_linked_temp_frees_nothing() {
     alone(EVERYBODY, || {
         for step in Step::ALL {
-            for way in Access::ALL {
+            for access in Access::ALL {
                 let fixture = Fixture::new();
-                let attacker = Attacker::new(&fixture, step, *way);
+                let attacker = Attacker::new(&fixture, step, *access);
                 let other = fixture.dir.join("the-other-name");
                 let linked = Arc::new(Mutex::new(false));
                 let done = Arc::clone(&linked);
@@ -489,7 +495,7 @@ fn a_hard_linked_temp_frees_nothing() {
                         assert_ne!(step, Step::Unlink);
                         assert_eq!(fixture.copies(OLD).len(), 2, "{step:?}");
                     }
-                    (linked, outcome) => panic!("{step:?} {way:?} {linked}: {outcome:?}"),
+                    (linked, outcome) => panic!("{step:?} {access:?} {linked}: {outcome:?}"),
                 }
             }
         }
@@ -498,7 +504,7 @@ fn a_hard_linked_temp_frees_nothing() {
 
 #[test]
 fn a_changed_mode_keeps_the_temp() {
-    at_every_step(|a| {
+    before_every_step(|a| {
         let done = fs::set_permissions(a.path(), fs::Permissions::from_mode(0o640));
         match a.is_too_late() {
             true => Vec::new(),
@@ -509,7 +515,7 @@ fn a_changed_mode_keeps_the_temp() {
 
 #[test]
 fn a_removed_target_keeps_the_temp() {
-    at_every_step(|a| {
+    before_every_step(|a| {
         let _ = fs::remove_file(&a.target);
         match a.is_too_late() {
             true => Vec::new(),
@@ -520,7 +526,7 @@ fn a_removed_target_keeps_the_temp() {
 
 #[test]
 fn an_emptied_target_keeps_the_temp() {
-    at_every_step(|a| {
+    before_every_step(|a| {
         File::create(&a.target).unwrap();
         match a.is_too_late() {
             true => Vec::new(),
@@ -531,21 +537,21 @@ fn an_emptied_target_keeps_the_temp() {
 
 #[test]
 fn a_new_target_is_kept() {
-    at_every_step(|a| {
-        let whole_before = a.target.exists();
+    before_every_step(|a| {
+        let target_existed = a.target.exists();
         fs::write(&a.target, NEW).unwrap();
-        let mut musts = vec![Expectation::ExistsAt(a.target.clone(), NEW.to_vec())];
-        if !whole_before {
-            musts.push(Expectation::Exists(OLD.to_vec()));
+        let mut expectations = vec![Expectation::ExistsAt(a.target.clone(), NEW.to_vec())];
+        if !target_existed {
+            expectations.push(Expectation::Exists(OLD.to_vec()));
         }
-        musts
+        expectations
     });
 }
 
-/// Its own writer was not dead.
+/// The temp's own writer was still running.
 #[test]
 fn a_rename_to_the_target_is_kept() {
-    at_every_step(|a| {
+    before_every_step(|a| {
         let done = fs::rename(&a.temp, &a.target);
         unless_gone(
             done,
@@ -554,10 +560,10 @@ fn a_rename_to_the_target_is_kept() {
     });
 }
 
-/// What is outside of the root is not touched. (Moved after the last check it may be: a RACE.)
+/// Files outside the root are not touched. (After the last check the directory may be moved out: a RACE.)
 #[test]
 fn a_directory_moved_out_is_not_touched() {
-    at_every_step(|a| {
+    before_every_step(|a| {
         let outside = a.outside.join(BELOW);
         fs::rename(&a.dir, &outside).unwrap();
         match a.step {
@@ -569,47 +575,47 @@ fn a_directory_moved_out_is_not_touched() {
 
 #[test]
 fn a_directory_replaced_by_a_symlink_is_not_followed() {
-    at_every_step(|a| {
-        let (moved, other) = (a.outside.join(BELOW), a.outside.join("of-somebody-else"));
+    before_every_step(|a| {
+        let (moved, other) = (a.outside.join(BELOW), a.outside.join("of-another-user"));
         fs::rename(&a.dir, &moved).unwrap();
         fs::create_dir(&other).unwrap();
         fs::write(other.join(TEMP), NEW).unwrap();
         fs::write(other.join(TARGET), WHOLE).unwrap();
         symlink(&other, &a.dir).unwrap();
-        let mut musts = vec![Expectation::ExistsAt(other.join(TEMP), NEW.to_vec())];
+        let mut expectations = vec![Expectation::ExistsAt(other.join(TEMP), NEW.to_vec())];
         if !matches!(a.step, Step::ProveLast | Step::Unlink) {
-            musts.push(Expectation::ExistsAt(moved.join(TEMP), OLD.to_vec()));
+            expectations.push(Expectation::ExistsAt(moved.join(TEMP), OLD.to_vec()));
         }
-        musts
+        expectations
     });
 }
 
-/// The root itself is another directory now.
+/// The root is now another directory.
 #[test]
 fn a_replaced_root_is_not_touched() {
-    at_every_step(|a| {
+    before_every_step(|a| {
         let moved = a.outside.join("the-old-root");
         fs::rename(&a.root, &moved).unwrap();
         fs::create_dir_all(&a.dir).unwrap();
         fs::write(&a.temp, NEW).unwrap();
         fs::write(&a.target, WHOLE).unwrap();
-        let mut musts = vec![Expectation::ExistsAt(a.temp.clone(), NEW.to_vec())];
+        let mut expectations = vec![Expectation::ExistsAt(a.temp.clone(), NEW.to_vec())];
         if !matches!(a.step, Step::ProveLast | Step::Unlink) {
-            musts.push(Expectation::ExistsAt(
+            expectations.push(Expectation::ExistsAt(
                 moved.join(BELOW).join(TEMP),
                 OLD.to_vec(),
             ));
         }
-        musts
+        expectations
     });
 }
 
 #[test]
 fn a_claim_moved_away_is_kept() {
-    at_every_step(|a| {
+    before_every_step(|a| {
         let stolen = a.outside.join("stolen");
         match a.claims().pop() {
-            // What is in the quarantine for good is taken from there, and leaves its folder.
+            // At the last step a file is in the quarantine for good. Moving it away would leave its empty folder.
             Some(claim) if !(a.is_too_late() && claim.starts_with(a.root.join(".orphand"))) => {
                 fs::rename(claim, &stolen).unwrap();
                 vec![Expectation::ExistsAt(stolen, OLD.to_vec())]
@@ -619,10 +625,10 @@ fn a_claim_moved_away_is_kept() {
     });
 }
 
-/// Somebody takes even the name of the claim. (After the last look nothing could be done.)
+/// Another file replaces the claim itself. (After the last look nothing could detect that.)
 #[test]
 fn a_replaced_claim_is_kept() {
-    at_every_step(|a| match a.claims().pop() {
+    before_every_step(|a| match a.claims().pop() {
         Some(claim) if !a.is_too_late() => {
             let other = a.dir.join("being-written");
             fs::write(&other, NEW).unwrap();
@@ -633,7 +639,7 @@ fn a_replaced_claim_is_kept() {
     });
 }
 
-/// What comes in place of a regular file is not opened for long, and never waited for.
+/// Something other than a regular file that replaces the temp is never waited for, and not kept open.
 #[test]
 fn a_non_file_with_the_name_is_kept() {
     alone(EVERYBODY, || {
@@ -644,7 +650,7 @@ fn a_non_file_with_the_name_is_kept() {
                 make_fifo(path, mode);
             }),
             ("socket", |path| {
-                // A socket's path may not be long: from within its folder, in a process of our own.
+                // The path of a socket must be short, so it is created from inside its folder, in a separate process.
                 std::env::set_current_dir(path.parent().unwrap()).unwrap();
                 drop(UnixListener::bind(path.file_name().unwrap()).unwrap());
             }),
@@ -663,9 +669,9 @@ fn a_non_file_with_the_name_is_kept() {
                     make(&temp);
                 });
                 let outcome = fixture.reap(stunt.hook);
-                let there = fs::symlink_metadata(&fixture.temp);
+                let found = fs::symlink_metadata(&fixture.temp);
                 assert!(
-                    there.is_ok_and(|there| !there.is_file()),
+                    found.is_ok_and(|found| !found.is_file()),
                     "{name} {step:?} {outcome:?}"
                 );
                 assert_eq!(fixture.copies(NEW).len(), 1, "{name} {step:?} {outcome:?}");
@@ -683,7 +689,7 @@ fn make_fifo(path: &std::path::Path, mode: rustix::fs::Mode) {
     assert_eq!(made, 0, "{}", io::Error::last_os_error());
 }
 
-/// A look that has no hook: the name is a FIFO and a file in turns, as fast as can be.
+/// Covers a look that has no hook: the name alternates between a FIFO and a file, as fast as possible.
 #[test]
 fn a_look_never_waits_for_a_fifo() {
     alone(EVERYBODY, || {
@@ -716,7 +722,7 @@ fn a_look_never_waits_for_a_fifo() {
     });
 }
 
-/// Put back, but the name has a new owner: neither of the two is lost.
+/// The temp is put back while another file has its name: neither file is lost.
 #[test]
 fn put_back_overwrites_nothing() {
     alone(EVERYBODY, || {
@@ -736,7 +742,7 @@ fn put_back_overwrites_nothing() {
                 let attacker = Attacker::new(&fixture, step, Access::Name);
                 let stunt = Stunt::new(step, move || {
                     fs::write(&temp, NEW).unwrap();
-                    // Something is wrong with the claim.
+                    // The claim has changed.
                     let claim = attacker.claims().pop().unwrap();
                     fs::set_permissions(claim, fs::Permissions::from_mode(0o640)).unwrap();
                 });
@@ -753,7 +759,7 @@ fn put_back_overwrites_nothing() {
     });
 }
 
-/// Another file is claimed in its place, and by the time it is put back the name is taken again.
+/// Another file is claimed instead of the temp, and the name is in use again when it is put back.
 #[test]
 fn two_writers_in_a_row_lose_nothing() {
     alone(EVERYBODY, || {
@@ -787,7 +793,7 @@ fn two_writers_in_a_row_lose_nothing() {
     });
 }
 
-/// Where it stops, and with what answer: each check stops it where it stands, not a later one.
+/// Checks at which step the protocol stops, and with which outcome: each check stops it at once.
 #[test]
 fn each_check_stops_the_protocol_at_its_step() {
     alone(EVERYBODY, || {
@@ -803,8 +809,8 @@ fn each_check_stops_the_protocol_at_its_step() {
             fs::set_permissions(claim, fs::Permissions::from_mode(0o640)).unwrap();
         };
         let lose_target: Act = |a| fs::remove_file(&a.target).unwrap();
-        // Whoever comes while it is leased and does not wait gets an error, and is noticed all the
-        // same: what they try again in a moment should find its name.
+        // A process that opens the file without waiting while it is leased gets an error. Its attempt is noticed too,
+        // because its next attempt should find the name.
         #[cfg(target_os = "linux")]
         let try_claim: Act = |a| {
             let claim = a.claims().pop().unwrap();
@@ -815,7 +821,7 @@ fn each_check_stops_the_protocol_at_its_step() {
             assert!(options.open(claim).is_err());
         };
         let changed = Reason::Changed;
-        // Before which step, what happens, which step is the last that is begun, and the answer.
+        // The step before which something happens, what happens, the last step that begins, and the reason.
         let rows = [
             (Step::Resolve, move_out, Step::Resolve, changed),
             (Step::Look, replace, Step::Look, changed),
@@ -825,7 +831,7 @@ fn each_check_stops_the_protocol_at_its_step() {
             (Step::Compare, touch_claim, Step::Compare, changed),
             (Step::Wait, move_out, Step::Wait, changed),
             (Step::ProveLast, touch_claim, Step::ProveLast, changed),
-            // Leases are Linux's.
+            // Only Linux has leases.
             #[cfg(target_os = "linux")]
             (Step::ProveAgain, try_claim, Step::ProveAgain, Reason::InUse),
         ];
@@ -850,8 +856,7 @@ fn each_check_stops_the_protocol_at_its_step() {
     });
 }
 
-/// On a full disk what is deleted makes the room that the quarantine needs. The answers keep the
-/// order of the batch.
+/// On a full disk, removals free the space that the quarantine needs. The outcomes keep the order of the batch.
 #[test]
 fn removals_come_before_moves() {
     const SOLE: &str = "index.json.4f1c2d3e-5a6b-4c7d-8e9f-0a1b2c3d4e5f.tmp";
@@ -870,16 +875,16 @@ fn removals_come_before_moves() {
             fixture.candidate(Verdict::Reap),
         ];
         let outcomes = fixture.reap_batch(&Reaper::new().with_hook(Some(hook)), &mut batch);
-        let done = matches!(
+        let is_expected = matches!(
             outcomes.as_slice(),
             [Outcome::Quarantined { .. }, Outcome::Reaped { .. }]
         );
-        assert!(done, "{outcomes:?}");
+        assert!(is_expected, "{outcomes:?}");
         assert_eq!(*claimed.lock().unwrap(), [TEMP, SOLE]);
     });
 }
 
-/// Each temp of a batch is open until its end: a batch takes no more of them than there may be.
+/// Each temp of a batch is open until the end of the batch, so the limit of open files limits the batch.
 #[test]
 fn a_batch_leaves_file_descriptors_free() {
     alone(&[As::Us], || {
@@ -903,30 +908,28 @@ fn a_batch_leaves_file_descriptors_free() {
     });
 }
 
-/// Whoever is inside an `open` when the proof is let go of has a breath to come out of it.
+/// A process that is inside an `open` when the lease is released has time to finish it.
 #[test]
 fn the_protocol_waits_after_the_release() {
     alone(EVERYBODY, || {
-        let breath = Duration::from_millis(200);
+        let wait = Duration::from_millis(200);
         let fixture = Fixture::new();
         let steps = Arc::new(Mutex::new(Vec::new()));
         let begun = Arc::clone(&steps);
         let hook = Hook::new(move |step, _: &OsStr| {
             begun.lock().unwrap().push((step, Instant::now()));
         });
-        let reaper = Reaper::new()
-            .with_release_wait(breath)
-            .with_hook(Some(hook));
+        let reaper = Reaper::new().with_release_wait(wait).with_hook(Some(hook));
         let outcome = fixture.reap_by(&reaper);
         assert!(matches!(outcome, Outcome::Reaped { .. }), "{outcome:?}");
         let steps = steps.lock().unwrap();
         let at = |step| steps.iter().find(|(begun, _)| *begun == step).unwrap().1;
         let waited = at(Step::ProveLast) - at(Step::Wait);
-        assert!(waited >= breath, "{waited:?}");
+        assert!(waited >= wait, "{waited:?}");
     });
 }
 
-/// Where nothing was looked at before, what is opened must still be what the first step saw.
+/// Without an earlier look, the opened file must still be the file that the first step saw.
 #[test]
 fn a_replacement_without_an_earlier_look_is_kept() {
     alone(EVERYBODY, || {
@@ -949,7 +952,7 @@ fn a_replacement_without_an_earlier_look_is_kept() {
             candidate.temp_info.expected = None;
             let reaper = Reaper::new().with_hook(Some(stunt.hook));
             let outcome = fixture.reap_asking(&lease_thread, &reaper, candidate);
-            // Before the first step there is only one file, unless that is open.
+            // Before the first step only one file has had the name, unless the old one is open.
             if opened || !matches!(step, Step::Resolve | Step::Look) {
                 fixture.has_only(NEW, &fixture.temp, &format!("{step:?}: {outcome:?}"));
             }
@@ -957,8 +960,8 @@ fn a_replacement_without_an_earlier_look_is_kept() {
     });
 }
 
-/// A holder that comes between the look and the claim counts as one: the grace starts again at the
-/// first look that finds the temp free, though nothing about the file has changed.
+/// A process that opens the temp between the look and the claim counts as a holder: the grace starts again at the first
+/// look that finds the temp unused, although the file itself is unchanged.
 #[test]
 fn a_late_holder_restarts_the_grace() {
     alone(EVERYBODY, || {
@@ -975,7 +978,7 @@ fn a_late_holder_restarts_the_grace() {
             let mut pass = |due: &mut Vec<_>| {
                 let next =
                     |due: &[orphand::pass::PassItem]| due[0].temp.as_ref().map(|temp| temp.due());
-                let at = next(due).expect("it is known");
+                let at = next(due).expect("a tracked temp");
                 std::thread::sleep(at.since(clock::mono()));
                 let before = clock::mono();
                 let events = fixture.pass(&engine, &mut clocks, due);
@@ -1001,7 +1004,7 @@ fn a_late_holder_restarts_the_grace() {
             let (at, events, next) = pass(&mut due);
             assert!(
                 events.is_empty(),
-                "before {step:?}: judged at the first free look: {events:?}"
+                "before {step:?}: judged at the first look that finds it unused: {events:?}"
             );
             assert!(
                 next.is_some_and(|next| next >= at.after(GRACE)),
@@ -1011,7 +1014,7 @@ fn a_late_holder_restarts_the_grace() {
     });
 }
 
-/// The same through the whole program: put back, said, and taken when it is free again.
+/// The same with a whole watcher: the temp is put back and reported, and removed when it is unused again.
 #[test]
 fn a_watcher_puts_a_held_temp_back() {
     alone(EVERYBODY, || {
@@ -1035,10 +1038,10 @@ fn a_watcher_puts_a_held_temp_back() {
             .hook(Some(stunt.hook))
             .start()
             .unwrap();
-        let said = |want: fn(&Event) -> bool| {
+        let wait_for = |want: fn(&Event) -> bool| {
             let end = std::time::Instant::now() + LONG;
             loop {
-                let event = watcher.events().recv_deadline(end).expect("it is said");
+                let event = watcher.events().recv_deadline(end).expect("the event");
                 match event {
                     Event::Failed { .. } | Event::Quarantined { .. } => panic!("{event:?}"),
                     event if want(&event) => return event,
@@ -1046,7 +1049,7 @@ fn a_watcher_puts_a_held_temp_back() {
                 }
             }
         };
-        let kept = said(|event| matches!(event, Event::Kept { .. } | Event::Reaped(_)));
+        let kept = wait_for(|event| matches!(event, Event::Kept { .. } | Event::Reaped(_)));
         assert!(
             matches!(
                 kept,
@@ -1061,8 +1064,8 @@ fn a_watcher_puts_a_held_temp_back() {
         let mut file = holder.lock().unwrap().pop().unwrap();
         file.write_all(MORE).unwrap();
         drop(file);
-        // And when it is let go it is an orphan again.
-        let reaped = said(|event| matches!(event, Event::Reaped(_)));
+        // After the holder has closed it, the temp is an orphan again.
+        let reaped = wait_for(|event| matches!(event, Event::Reaped(_)));
         let Event::Reaped(disposed) = reaped else {
             unreachable!();
         };
@@ -1072,9 +1075,9 @@ fn a_watcher_puts_a_held_temp_back() {
     });
 }
 
-/// Whoever is past the look-up of an open, but not yet counted by the lease, shows only when the
-/// lease is asked for a second time. A virus scanner holds an opener there: fanotify(7), which is
-/// Linux's and root's.
+/// A process that has looked up the name for an `open`, but that the lease does not count yet, is seen only when the
+/// lease is requested a second time. A virus scanner stops an opener at this point, by fanotify(7), which only root on
+/// Linux can use.
 #[cfg(target_os = "linux")]
 #[test]
 fn an_opener_stopped_by_a_virus_scanner_is_seen() {
@@ -1084,7 +1087,7 @@ fn an_opener_stopped_by_a_virus_scanner_is_seen() {
             return skipped("fanotify needs root");
         }
         for sole in [false, true] {
-            // SAFETY: makes a descriptor, which is nobody else's.
+            // SAFETY: creates a descriptor that nothing else uses.
             let fan = unsafe {
                 let flags = libc::FAN_CLASS_CONTENT | libc::FAN_CLOEXEC;
                 let fan = libc::fanotify_init(flags, libc::O_RDONLY as u32);
@@ -1116,7 +1119,7 @@ fn an_opener_stopped_by_a_virus_scanner_is_seen() {
                 assert_eq!(marked, 0, "{}", io::Error::last_os_error());
                 let open = std::thread::spawn(move || File::options().append(true).open(temp));
                 *parked.lock().unwrap() = Some(open);
-                // It waits for an answer now.
+                // The opener now waits for an answer.
                 let mut asked = libc::pollfd {
                     fd: scanner.as_raw_fd(),
                     events: libc::POLLIN,
@@ -1124,7 +1127,7 @@ fn an_opener_stopped_by_a_virus_scanner_is_seen() {
                 };
                 // SAFETY: one pollfd, which outlives the call.
                 let asks = unsafe { libc::poll(&raw mut asked, 1, LONG.as_millis() as i32) };
-                assert_eq!(asks, 1, "nobody opens it");
+                assert_eq!(asks, 1, "no process opens the file");
             });
             let outcome = fixture.reap(stunt.hook.clone());
             assert_eq!(stunt.steps().last(), Some(&Step::ProveAgain), "{outcome:?}");
@@ -1132,7 +1135,7 @@ fn an_opener_stopped_by_a_virus_scanner_is_seen() {
                 matches!(outcome, Outcome::Kept(Reason::InUse)),
                 "{outcome:?}"
             );
-            // Without a scanner everybody may.
+            // Without the scanner every process may open the file.
             drop(stunt);
             drop(fan);
             let mut file = join(opener.lock().unwrap().take().unwrap()).unwrap();
