@@ -789,7 +789,7 @@ mod linux {
     impl Inside {
         /// Starts the process. Returns `None` if this user may not create such a namespace.
         fn new() -> Option<Inside> {
-            // Each process gets the next pid, until one of them is told to stay.
+            // Each process gets the next pid, until one of them is chosen.
             let script =
                 "while :; do sh -c 'echo $$; read a; test $a = go || exec sleep 600'; done";
             let mut command = Command::new("unshare");
