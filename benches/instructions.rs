@@ -150,7 +150,7 @@ mod linux {
     fn write(times: u64) {
         let folder = folder();
         let root = Root::new(folder.path(), Arc::default(), false).expect("a root");
-        let (temps, _waker) = Temps::new(Duration::from_secs(30), temps::MOST);
+        let (temps, _waker) = Temps::new(Duration::from_secs(30), temps::MAX_TRACKED);
         let temps = Arc::new(temps);
         let (notifications, _receiver) = crossbeam_channel::unbounded();
         let mut callback = watch::callback(CallbackContext {
@@ -217,7 +217,7 @@ mod linux {
             journal: Journal::new(Some(&state)),
             marks: RestoreMarks::new(Some(&state)),
             writers: WriterNames::default(),
-            nested: ContainerPids::default(),
+            container_pids: ContainerPids::default(),
             locks: Locks::default(),
             listings: Listings::default(),
             verbose: false,

@@ -384,7 +384,10 @@ impl Reaper {
         let (dir, name) = (batch_context.dir, temp_info.name.as_os_str());
         // Checked here too: a file that the rule does not name is never touched.
         let policy = batch_context.context.policy;
-        if rule!("only-named-files-reaped", !policy.takes(dir.below(), name)) {
+        if rule!(
+            "only-named-files-reaped",
+            !policy.is_temp(dir.below(), name)
+        ) {
             return Err(Outcome::Settled);
         }
         // The quarantine's folders are created before the lease, because that takes time.
@@ -457,7 +460,7 @@ impl Reaper {
             // The verdict differs: a later pass runs the whole protocol again.
             _ => return Err(Outcome::Kept(Reason::Changed)),
         }
-        let proven = evidence.hold == UseState::Unused;
+        let proven = evidence.use_state == UseState::Unused;
 
         self.before_step(Step::Claim, name);
         let at = match slot {
@@ -815,7 +818,7 @@ impl Claimed<'_> {
     fn is_same(&self, after: &Observation) -> bool {
         let (now, judged) = (&after.fingerprint, &self.evidence.observation);
         match self.proven {
-            true => now.same_after_rename(&judged.fingerprint) && after.mode == judged.mode,
+            true => now.is_same_after_rename(&judged.fingerprint) && after.mode == judged.mode,
             false => (now.dev, now.ino) == (judged.fingerprint.dev, judged.fingerprint.ino),
         }
     }
@@ -875,7 +878,7 @@ pub fn recover(
     }
     // Any user can create such a name, so a file that this rule does not take is kept. A cut name matches other rules
     // than the whole name did: the file is moved, because no rule would find it again.
-    let takes = |name| batch_context.context.policy.takes(dir.below(), name);
+    let takes = |name| batch_context.context.policy.is_temp(dir.below(), name);
     let is_of_others = read.original.as_deref().is_some_and(|name| !takes(name));
     if rule!("claim-of-other-rules-stays", is_of_others) {
         return Ok(None);

@@ -28,13 +28,13 @@ use crate::decide::judge::{LeaseCoverage, Target};
 use crate::decide::observation::{Kind, Observation, UseState};
 use crate::decide::policy::Policy;
 use crate::decide::retention::{
-    self, Better, Entry, Limits, NeededSpace, Space, TargetState, Trust,
+    self, ClockTrust, Entry, Limits, NeededSpace, Space, SupersededBy, TargetState,
 };
-use crate::decide::temp_name::before_number;
+use crate::decide::temp_name::strip_number;
 use crate::decide::time::{Mono, Now, Wall};
 use crate::event::{Event, Subject};
 use crate::evidence::{self, Compared, FileId, LeaseThread};
-use crate::journal::{Journal, Line};
+use crate::journal::{Journal, LineKind};
 use crate::json;
 use crate::look::{self, Dir, RootError, RootId};
 use crate::root::Root;
@@ -715,7 +715,7 @@ impl QuarantineUsage {
                 _ => return false,
             },
         };
-        count.used.saturating_add(bytes) > limits.room(count.size)
+        count.used.saturating_add(bytes) > limits.max_bytes(count.size)
             && (known.is_none() || count.is_stale())
     }
 
@@ -726,7 +726,7 @@ impl QuarantineUsage {
             return Ok(true);
         }
         let id = quarantine.root.id();
-        let fits = |count: &Usage| count.used.saturating_add(bytes) <= limits.room(count.size);
+        let fits = |count: &Usage| count.used.saturating_add(bytes) <= limits.max_bytes(count.size);
         let known = self.counts().get(&id).copied();
         match known {
             Some(count) if fits(&count) || !count.is_stale() => {}
@@ -787,7 +787,7 @@ fn space(fd: BorrowedFd<'_>) -> Space {
         free: seen.f_bavail.saturating_mul(seen.f_frsize),
         inodes: seen.f_files,
         inodes_free: seen.f_ffree,
-        wanted: NeededSpace::default(),
+        needed: NeededSpace::default(),
     }
 }
 
@@ -795,8 +795,8 @@ fn space(fd: BorrowedFd<'_>) -> Space {
 #[must_use]
 pub fn lacks_space(root: &Dir, limits: Limits) -> bool {
     let space = space(root.fd());
-    limits.lacking(space.size, space.free) > 0
-        || limits.lacking(space.inodes, space.inodes_free) > 0
+    limits.missing_free(space.size, space.free) > 0
+        || limits.missing_free(space.inodes, space.inodes_free) > 0
 }
 
 /// The context for the limits of a quarantine.
@@ -809,7 +809,7 @@ pub struct LimitContext<'a> {
     /// The thread whose leases prove that no process holds a file that is dropped.
     pub lease_thread: &'a LeaseThread,
     /// The trust in the dates of files.
-    pub trust: Trust,
+    pub trust: ClockTrust,
     /// The space for the files that are about to be moved into the quarantine.
     pub wanted: NeededSpace,
 }
@@ -854,7 +854,7 @@ pub fn enforce_limits(root: &Root, id: Option<RootId>, context: LimitContext<'_>
         .map(|one| retention_entry(&mut targets, one, now))
         .collect();
     let space = Space {
-        wanted: context.wanted,
+        needed: context.wanted,
         ..space(quarantine.root.fd())
     };
     let plan = retention::plan(&entries, limits, space, now.wall, context.trust);
@@ -889,9 +889,9 @@ pub fn enforce_limits(root: &Root, id: Option<RootId>, context: LimitContext<'_>
         // process that opens the dropped file by its path in the quarantine, which only our user can do, loses the name
         // of that file.
         let still_superseded = match better {
-            Better::Target => rule!("dropped-while-target-counts",
+            SupersededBy::Target => rule!("dropped-while-target-counts",
                 targets.state(one) == TargetState::Counts, without: true),
-            Better::Copies(newer) => {
+            SupersededBy::Copies(newer) => {
                 let is_unused =
                     |one: &Stored| rule!("dropped-while-newer-copy", is_unused(one), without: true);
                 let is_kept = |id: &OsString| stored_by_id(id).is_some_and(is_unused);
@@ -903,9 +903,9 @@ pub fn enforce_limits(root: &Root, id: Option<RootId>, context: LimitContext<'_>
         }
         let event = purged_event(root.path.as_path(), one);
         let line = |event: &Event| json::event(event, clock::wall());
-        context.journal.write(Line::Intent, &[line(&event)]);
+        context.journal.write(LineKind::Intent, &[line(&event)]);
         if quarantine.purge(one).is_ok() {
-            context.journal.write(Line::Outcome, &[line(&event)]);
+            context.journal.write(LineKind::Outcome, &[line(&event)]);
             result.events.push(event);
             dropped.insert(one.id.as_str());
         }
@@ -960,7 +960,7 @@ impl<'a> StoredTargets<'a> {
     /// Returns the state of the target of `one`.
     fn state(&mut self, one: &Stored) -> TargetState {
         let mut parsed = self.root.policy.names.parse(one.name());
-        if !parsed.numbered.is_empty() {
+        if !parsed.numbered_targets.is_empty() {
             let targets = parsed.targets.clone();
             let mut targets = targets.iter();
             if targets.any(|target| self.has_sibling(one.folder(), target)) {
@@ -1042,7 +1042,7 @@ fn siblings_in(root: &Path, id: Option<RootId>, folder: &Path) -> Option<HashSet
     let mut all = HashSet::new();
     for name in names(dir.fd()).ok()? {
         let mut rest = name.as_bytes();
-        while let Some(before) = before_number(rest) {
+        while let Some(before) = strip_number(rest) {
             all.insert(OsStr::from_bytes(before).to_owned());
             rest = before;
         }
@@ -1057,7 +1057,7 @@ fn retention_entry(targets: &mut StoredTargets<'_>, stored: &Stored, now: Now) -
     let stamp = Stamp::parse(&stored.folder);
     let since = stamp.and_then(Stamp::since);
     // Digits may be part of the target's name.
-    let longer = shape.longer.filter(|longer| {
+    let longer = shape.numbered_target.filter(|longer| {
         let target = shape.target.as_deref();
         let has_sibling = |target| target != longer && targets.has_sibling(folder, target);
         rule!("digits-like-a-sibling", target.is_some_and(has_sibling))

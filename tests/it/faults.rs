@@ -888,11 +888,11 @@ fn a_thread_limit_is_handled() {
         // and once for its ancestors.
         let stderr = &stopped.stderr;
         assert!(!stderr.contains("has ended"), "{most} threads: {stderr}");
-        let causes = stderr.matches("There can be no more threads.").count();
+        let causes = stderr.matches("no more threads can be started.").count();
         assert!(causes <= 2, "{most} threads: {stderr}");
         began.push((
             most,
-            stopped.stderr.contains("There can be no more threads."),
+            stopped.stderr.contains("no more threads can be started."),
         ));
         assert_eq!(
             sandbox.content("b/a"),

@@ -734,7 +734,7 @@ mod linux {
                 })
             };
             assert_eq!(writer(before.current), Writer::Gone(pid));
-            assert_eq!(writer(Some(0)), Writer::Unseen(pid), "it may be alive");
+            assert_eq!(writer(Some(0)), Writer::Unknown(pid), "it may be alive");
             limit(Some(0));
             let seen = container_pids.resolve(1, long_ago);
             let process_scan = evidence::scan_processes(&[file], LeaseCoverage::OpensOnly);

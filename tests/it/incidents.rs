@@ -503,7 +503,7 @@ fn systemd_4679_lorax_24_ccache_512_a_clock_that_was_set() {
         last_jump: Some(at(9_998)),
         fingerprint,
         lag: Duration::ZERO,
-        hold: Held::Unused,
+        use_state: Held::Unused,
     };
     let first = temp.look(&look(10_000), GRACE, Open::Keep);
     assert_eq!(first, Next::LookAt(at(9_998).after(GRACE)));

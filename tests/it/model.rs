@@ -18,7 +18,7 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use orphand::decide::judge::{
-    Dates, Evidence, LeaseCoverage, Place, Target, Verdict, Writer, judge,
+    Dates, DirProperties, Evidence, LeaseCoverage, Target, Verdict, Writer, judge,
 };
 use orphand::decide::observation::{Fingerprint, Kind, Observation, UseState};
 use orphand::decide::policy::Policy;
@@ -117,7 +117,7 @@ impl Snapshot {
 
     fn same_after_rename(self, judged: Snapshot) -> bool {
         let (now, judged) = (self.observation(), judged.observation());
-        now.fingerprint.same_after_rename(&judged.fingerprint)
+        now.fingerprint.is_same_after_rename(&judged.fingerprint)
     }
 }
 
@@ -1226,13 +1226,13 @@ fn after(step: Step) -> ReaperState {
 
 /// Calls the real judge.
 fn judge_as(seen: Snapshot, expected: Option<Snapshot>, hold: UseState, target: Target) -> Verdict {
-    static ALIKE: OnceLock<(Policy, Place)> = OnceLock::new();
+    static ALIKE: OnceLock<(Policy, DirProperties)> = OnceLock::new();
     let (policy, place) = ALIKE.get_or_init(|| {
-        let place = Place {
+        let place = DirProperties {
             dev: 1,
             mount: Some(1),
             file_system: "ext4".into(),
-            reach: LeaseCoverage::OpensAndMaps,
+            lease_coverage: LeaseCoverage::OpensAndMaps,
             dates: Dates::Fine,
             quarantine: true,
         };
@@ -1244,11 +1244,11 @@ fn judge_as(seen: Snapshot, expected: Option<Snapshot>, hold: UseState, target: 
         quiet: Duration::from_secs(9),
         grace: Duration::from_secs(9),
         unused: Duration::from_secs(9),
-        place: place.clone(),
+        dir: place.clone(),
         our_uid: 0,
-        writer: Writer::Unnamed,
+        writer: Writer::NoPid,
         closed: false,
-        hold,
+        use_state: hold,
         opened: true,
         mappings_examined: false,
         target,

@@ -11,7 +11,7 @@ use std::time::Duration;
 use orphand::clock;
 use orphand::decide::judge::Verdict;
 use orphand::decide::policy::{Action, Policy};
-use orphand::decide::retention::{Limits, NeededSpace, Trust};
+use orphand::decide::retention::{ClockTrust, Limits, NeededSpace};
 use orphand::decide::time::Wall;
 use orphand::event::Event;
 use orphand::evidence::LeaseThread;
@@ -81,7 +81,7 @@ fn tend(fixture: &Fixture, age: Duration) -> Vec<Event> {
         usage: &stock,
         journal: &journal,
         lease_thread: &LeaseThread::new(),
-        trust: Trust {
+        trust: ClockTrust {
             running: DAY,
             since_jump: None,
         },

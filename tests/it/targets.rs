@@ -95,13 +95,13 @@ fn a_target_without_data_does_not_count() {
             "whole",
             |t| write(t, vec![b'y'; 20_000]),
             "reaped",
-            "is there, with content",
+            "exists and has content",
         ),
         (
             "older and shorter",
             |t| write(t, vec![b'y'; 15_000]),
             "reaped",
-            "is there, with content",
+            "exists and has content",
         ),
         (
             "a word",
@@ -230,7 +230,7 @@ fn a_symlink_to_a_good_file_counts() {
                 symlink("real", t).unwrap();
             },
             "reaped",
-            "is there, with content",
+            "exists and has content",
         ),
         (
             "through a folder and another symlink",
@@ -243,7 +243,7 @@ fn a_symlink_to_a_good_file_counts() {
                 symlink("further", t).unwrap();
             },
             "reaped",
-            "is there, with content",
+            "exists and has content",
         ),
         (
             // An older version of the data, to which the program was turned back.
