@@ -20,9 +20,10 @@ use orphand::reap::Step;
 use rustix::fs::{Mode, OFlags};
 
 use crate::fixture::{
-    self, BELOW, Fixture, GRACE, LONG, OLD, Stunt, TEMP, WHOLE, alone, wait_until,
+    self, AtStep, Fixture, GRACE, SUBDIR, TARGET_CONTENT, TEMP, TEMP_CONTENT, TIMEOUT,
+    in_own_process, wait_until,
 };
-use crate::sandbox::{self, Begin, NOBODY, Ran, Sandbox, is_root};
+use crate::sandbox::{self, CommandResult, NOBODY, Sandbox, StartChild, is_root};
 
 /// The user who attacks an orphand of root, and the user who attacks an orphand of that user.
 const ATTACKERS: [u32; 2] = [NOBODY, NOBODY - 1];
@@ -60,7 +61,7 @@ impl AttackFixture {
             "other-locks",
         ] {
             fs::create_dir(at(dir)).unwrap();
-            sandbox.give(&at(dir));
+            sandbox.chown_to_user(&at(dir));
         }
         let attacker_dir = at("attacker");
         std::os::unix::fs::lchown(&attacker_dir, Some(attacker), Some(attacker)).unwrap();
@@ -69,7 +70,7 @@ impl AttackFixture {
             for name in names.chain(["sole.tmp".into(), "passwd".into()]) {
                 let file = at(dir).join(name);
                 fs::write(&file, "not in this root").unwrap();
-                sandbox.give(&file);
+                sandbox.chown_to_user(&file);
             }
         }
         let before = snapshot(&at("victims"));
@@ -97,7 +98,7 @@ impl AttackFixture {
     }
 
     fn attack(&self, attack_name: &str) -> AttackProcess {
-        let mut command = fixture::again("attacks::the_attacker");
+        let mut command = fixture::test_command("attacks::the_attacker");
         command
             .env(BASE_VAR, self.sandbox.base())
             .env(ATTACK_VAR, attack_name);
@@ -110,7 +111,7 @@ impl AttackFixture {
     }
 
     /// Runs a sweep beside a watcher. It has its own folder for locks, so that the two do not detect each other.
-    fn sweep(&self, root: &str) -> Ran {
+    fn sweep(&self, root: &str) -> CommandResult {
         // Other users may write to the root: that is under test.
         let args = ["sweep", "--yes", "--json", "--allow-broad-root"];
         let args = args.iter().chain(&SHORT);
@@ -148,7 +149,7 @@ impl AttackFixture {
         // The watcher still works, and has judged all files that it found before the end of the attack.
         let last = self.sandbox.base().join(root).join("the-last.4194304.tmp");
         fs::write(&last, "").unwrap();
-        self.sandbox.give(&last);
+        self.sandbox.chown_to_user(&last);
         watching.wait_for(sandbox::is("reaped", "the-last.4194304.tmp"));
         self.check_victims(attack_name);
         let stopped = watching.stop();
@@ -488,14 +489,14 @@ fn attacks_above_the_root_change_nothing_outside() {
     AttackFixture::each(|fixture| {
         let root = fixture.sandbox.base().join("attacker/parent/root");
         fs::create_dir_all(&root).unwrap();
-        fixture.sandbox.give(&root);
+        fixture.sandbox.chown_to_user(&root);
         for n in 0..NAMES {
             for (name, content) in [
                 (temp(n), "an orphan"),
                 (target(n), "whole, to the last byte of it"),
             ] {
                 fs::write(root.join(&name), content).unwrap();
-                fixture.sandbox.give(&root.join(&name));
+                fixture.sandbox.chown_to_user(&root.join(&name));
             }
         }
         let parent = fixture.sandbox.base().join("attacker/parent");
@@ -568,7 +569,7 @@ fn planted_state_files_are_not_written() {
             plant(&at, &victim);
         }
         sandbox.age(GRACE + GRACE / 2);
-        let ran = sandbox.sweep(SHORT).exit(0).complains("cannot be");
+        let ran = sandbox.sweep(SHORT).exit(0).stderr_has("cannot be");
         assert_eq!(ran.events().sums(), [1, 1, 0, 0], "{what}");
         sandbox
             .run(["restore", "--to", "{base}/root/back", "root/sole.tmp"])
@@ -627,7 +628,7 @@ fn a_replacement_at_any_step_is_not_followed() {
             },
         ),
     ];
-    alone(fixture::EVERYBODY, || {
+    in_own_process(fixture::ALL_USERS, || {
         for (what, act) in acts {
             for step in Step::ALL {
                 for sole in [false, true] {
@@ -637,7 +638,7 @@ fn a_replacement_at_any_step_is_not_followed() {
                         true => Fixture::new().with_sole_copy(),
                     };
                     // A replaced directory or root would lead to these files, which have the same names.
-                    let victims = fixture.outside.join("victims").join(BELOW);
+                    let victims = fixture.outside.join("victims").join(SUBDIR);
                     fs::create_dir_all(&victims).unwrap();
                     for name in [TEMP, "sessions.json"] {
                         fs::write(victims.join(name), "not in this root").unwrap();
@@ -645,7 +646,7 @@ fn a_replacement_at_any_step_is_not_followed() {
                     let victim = victims.join(TEMP);
                     let ino = fs::metadata(&victim).unwrap().ino();
                     let there = Fixture::at(fixture.home().to_owned());
-                    let stunt = Stunt::new(step, move || act(&there, &victim));
+                    let stunt = AtStep::new(step, move || act(&there, &victim));
                     let outcome = fixture.reap(stunt.hook);
                     let victim = victims.join(TEMP);
                     let left = fs::symlink_metadata(&victim).map(|meta| (meta.ino(), meta.mode()));
@@ -713,7 +714,7 @@ fn six_thousand_levels_are_reported() {
     let ran = sandbox.sweep(SHORT).exit(3);
     assert_eq!(ran.events().sums()[..3], [3, 0, 0], "{}", ran.stderr);
     let mut watching = sandbox.watch(SHORT).ready();
-    watching.outlive_a_sentinel(&sandbox);
+    watching.wait_for_sentinel(&sandbox);
     watching.stop().exit(3);
     println!("{LEVELS} levels: {:?}", started.elapsed());
     remove_deep(&sandbox);
@@ -745,7 +746,7 @@ pub(crate) fn remove_deep(sandbox: &Sandbox) {
     let done = Command::new("rm")
         .arg("-rf")
         .arg(sandbox.path("d"))
-        .ended()
+        .run_to_end()
         .unwrap();
     assert!(done.success());
 }
@@ -753,9 +754,9 @@ pub(crate) fn remove_deep(sandbox: &Sandbox) {
 /// With this few descriptors, batches are smaller; nothing else changes.
 #[test]
 fn sixty_four_descriptors_are_enough() {
-    Sandbox::each(|sandbox| {
+    Sandbox::for_each_user(|sandbox| {
         let sandbox = sandbox
-            .descriptors(64)
+            .with_descriptor_limit(64)
             .file("whole", "whole, to the last byte of it");
         let fill = || {
             for n in 0..300 {
@@ -792,7 +793,7 @@ fn sixty_four_descriptors_are_enough() {
 /// A watcher that has ended leaves nothing: no thread, no descriptor, no lock.
 #[test]
 fn a_dropped_watcher_leaves_nothing_open() {
-    alone(&[fixture::As::Us], || {
+    in_own_process(&[fixture::RunAs::CurrentUser], || {
         let fixture = Fixture::new();
         let size = || {
             let count = |what: &str| fs::read_dir(what).map_or(0, Iterator::count);
@@ -801,7 +802,7 @@ fn a_dropped_watcher_leaves_nothing_open() {
         let before = size();
         let started = Instant::now();
         for round in 0..200 {
-            fs::write(&fixture.temp, OLD).unwrap();
+            fs::write(&fixture.temp, TEMP_CONTENT).unwrap();
             let watcher = Watcher::builder()
                 .root(&fixture.root.path, Fixture::policy())
                 .allow_broad_roots(true)
@@ -813,7 +814,7 @@ fn a_dropped_watcher_leaves_nothing_open() {
                 n if n % 2 == 0 => Some(|event| matches!(event, Event::Ready { .. })),
                 _ => None,
             };
-            let end = Instant::now() + LONG;
+            let end = Instant::now() + TIMEOUT;
             while until.is_some_and(|until| !until(&watcher.events().recv_deadline(end).unwrap())) {
             }
             drop(watcher);
@@ -821,9 +822,9 @@ fn a_dropped_watcher_leaves_nothing_open() {
             wait_until(&format!("{before:?} is open, not {:?}", size()), || {
                 size() == before
             });
-            fixture.is_tidy("");
+            fixture.assert_no_leftovers("");
         }
-        fixture.has_only(WHOLE, &fixture.target, "");
+        fixture.assert_only_at(TARGET_CONTENT, &fixture.target, "");
         println!("200 times: {:?}", started.elapsed());
     });
 }

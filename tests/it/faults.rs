@@ -19,8 +19,8 @@ use orphand::stop::Stop;
 use rustix::io::Errno;
 
 use crate::fixture::*;
-use crate::intercept::{self, Answer, Asked, Call};
-use crate::sandbox::{Sandbox, Watching, is_root, is_sanitized};
+use crate::intercept::{self, Call, CallResponse, PendingCall};
+use crate::sandbox::{Sandbox, WatchProcess, is_root, is_sanitized};
 
 const ERRORS: [Errno; 10] = [
     Errno::IO,
@@ -79,7 +79,7 @@ fn calls(step: Step, disposal: Disposal) -> &'static [Call] {
             Call::List,
             Call::Lock,
             Call::StatName,
-            Call::Mark,
+            Call::GetXattr,
         ],
         (Step::Look, _) => &[Call::StatName],
         (Step::Open, _) => &[Call::OpenFile],
@@ -88,17 +88,17 @@ fn calls(step: Step, disposal: Disposal) -> &'static [Call] {
             Call::SetLease,
             Call::Lock,
             Call::LockRange,
-            Call::AskLock,
+            Call::QueryLock,
         ],
         (Step::Prove, _) => &[Call::SetOwner, Call::SetLease],
-        (Step::Judge, Disposal::Moved) => &[Call::StatFd, Call::StatName, Call::Mark],
+        (Step::Judge, Disposal::Moved) => &[Call::StatFd, Call::StatName, Call::GetXattr],
         // The target is opened to measure its data.
         (Step::Judge, _) => &[
             Call::StatFd,
             Call::StatName,
             Call::OpenFile,
             Call::Seek,
-            Call::Mark,
+            Call::GetXattr,
         ],
         (Step::Claim, _) => &[Call::Rename],
         (Step::Compare, _) => &[Call::StatName],
@@ -111,7 +111,7 @@ fn calls(step: Step, disposal: Disposal) -> &'static [Call] {
         (Step::ProveLast, Disposal::RemovedOpen) => &[
             Call::Lock,
             Call::LockRange,
-            Call::AskLock,
+            Call::QueryLock,
             Call::StatName,
             Call::OpenFile,
             Call::StatFd,
@@ -164,7 +164,7 @@ fn is_harmless(step: Step, call: Call, errno: Errno, disposal: Disposal) -> bool
         // The kernel or the sandbox lacks this call; orphand has an alternative.
         (Step::Resolve | Step::Wait, Call::OpenBelow) => errno == Errno::NOSYS,
         // The file system has no such attributes.
-        (Step::Judge | Step::Resolve, Call::Mark) => {
+        (Step::Judge | Step::Resolve, Call::GetXattr) => {
             matches!(errno, Errno::NOSYS | Errno::OPNOTSUPP)
         }
         // On a full disk the temp is removed without a claim. A temp to be moved needs one.
@@ -204,19 +204,19 @@ fn attempt(
         now.store(index.unwrap(), Ordering::SeqCst);
     });
     let (actor, noted) = (Arc::clone(&fixture), Arc::clone(&log));
-    let answer = move |asked: &Asked| {
+    let answer = move |asked: &PendingCall| {
         let step = Step::ALL.get(at.load(Ordering::SeqCst));
         let (Some(step), false) = (step, asked.call == Call::Other) else {
-            return Answer::Pass;
+            return CallResponse::Allow;
         };
         let mut noted = noted.lock().unwrap();
         noted.push((*step, asked.call));
-        fault(noted.len() - 1, asked.call).map_or(Answer::Pass, Answer::Fail)
+        fault(noted.len() - 1, asked.call).map_or(CallResponse::Allow, CallResponse::Fail)
     };
     let outcome = match intercept::thread(move || actor.reap(hook), answer) {
         Ok(outcome) => outcome.expect("no panic after a fault"),
         Err(error) => {
-            skipped(&format!("seccomp: {error}"));
+            report_skipped(&format!("seccomp: {error}"));
             return None;
         }
     };
@@ -245,7 +245,7 @@ struct Fault {
 /// nothing is lost, and the next run without the fault recovers everything and removes the temp.
 #[test]
 fn each_failing_call_of_the_protocol_keeps_the_temp() {
-    alone(&[As::Us], || {
+    in_own_process(&[RunAs::CurrentUser], || {
         let mut faults = Vec::new();
         for disposal in [Disposal::Removed, Disposal::Moved, Disposal::RemovedOpen] {
             let Some(healthy) = attempt(disposal, |_, _| None) else {
@@ -330,18 +330,18 @@ impl Fault {
             "{what}: the call was not made"
         );
         let what = format!("{what}: {outcome:?}");
-        let copies = fixture.copies(OLD);
+        let copies = fixture.copies(TEMP_CONTENT);
         if disposal != Disposal::Moved {
-            fixture.has_only(WHOLE, &fixture.target, &what);
+            fixture.assert_only_at(TARGET_CONTENT, &fixture.target, &what);
         }
         let harmless = is_harmless(step, call, errno, disposal);
         match (&outcome, harmless, disposal) {
             (Outcome::Reaped { freed }, true, Disposal::Removed | Disposal::RemovedOpen) => {
-                assert_eq!(freed.bytes, OLD.len() as u64, "{what}");
+                assert_eq!(freed.bytes, TEMP_CONTENT.len() as u64, "{what}");
                 assert!(copies.is_empty(), "{what}: {copies:?}");
             }
             (Outcome::Quarantined { id }, true, Disposal::Moved) => {
-                let moved = fixture.quarantine().join(id).join(BELOW).join(TEMP);
+                let moved = fixture.quarantine().join(id).join(SUBDIR).join(TEMP);
                 assert_eq!(copies, [moved], "{what}");
             }
             (Outcome::Failed { error, .. }, false, _) => {
@@ -380,8 +380,8 @@ impl Fault {
         if copies != [fixture.temp.clone()] || fixture.quarantine().exists() {
             recover_only(&fixture);
         }
-        fixture.is_tidy(&what);
-        let copies = fixture.copies(OLD);
+        fixture.assert_no_leftovers(&what);
+        let copies = fixture.copies(TEMP_CONTENT);
         match copies.as_slice() {
             [] => assert!(harmless && disposal != Disposal::Moved, "{what}"),
             [one] if one.starts_with(fixture.quarantine()) => {}
@@ -398,14 +398,14 @@ impl Fault {
             }
             _ => panic!("{what}: {copies:?}"),
         }
-        fixture.is_tidy(&what);
+        fixture.assert_no_leftovers(&what);
     }
 }
 
 /// Errors that show an action of another process.
 #[test]
 fn errors_are_translated_into_reasons() {
-    alone(&[As::Us], || {
+    in_own_process(&[RunAs::CurrentUser], || {
         use Disposal::*;
         // The number of the call among its kind, its error, and the expected result.
         type Faults = &'static [(Call, usize, Errno)];
@@ -460,7 +460,7 @@ fn errors_are_translated_into_reasons() {
 /// A claim that a crash left is kept if its recovery fails, and the reason is reported.
 #[test]
 fn a_claim_that_cannot_be_recovered_is_kept() {
-    alone(&[As::Us], || {
+    in_own_process(&[RunAs::CurrentUser], || {
         for (taken, call, errno) in [
             (false, Call::Rename, Errno::ACCESS),
             (true, Call::MakeDir, Errno::IO),
@@ -473,16 +473,16 @@ fn a_claim_that_cannot_be_recovered_is_kept() {
                 fs::write(&fixture.temp, "another file").unwrap();
             }
             let (actor, met) = (Arc::clone(&fixture), AtomicBool::new(false));
-            let once = move |asked: &Asked| match asked.call == call {
-                true if !met.swap(true, Ordering::SeqCst) => Answer::Fail(errno),
-                _ => Answer::Pass,
+            let once = move |asked: &PendingCall| match asked.call == call {
+                true if !met.swap(true, Ordering::SeqCst) => CallResponse::Fail(errno),
+                _ => CallResponse::Allow,
             };
             let error = match intercept::thread(move || actor.recover(&claim), once) {
                 Ok(recovered) => recovered.unwrap().expect_err("an error"),
-                Err(error) => return skipped(&format!("seccomp: {error}")),
+                Err(error) => return report_skipped(&format!("seccomp: {error}")),
             };
             assert_eq!(Errno::from_io_error(&error), Some(errno), "{call:?}");
-            fixture.has_only(OLD, &at, "");
+            fixture.assert_only_at(TEMP_CONTENT, &at, "");
         }
     });
 }
@@ -490,7 +490,7 @@ fn a_claim_that_cannot_be_recovered_is_kept() {
 /// On a full disk a temp is removed by its own name. The last look is the look at that name.
 #[test]
 fn changes_on_a_full_disk_keep_the_temp() {
-    alone(EVERYBODY, || {
+    in_own_process(ALL_USERS, || {
         type Act = fn(&Fixture);
         let replace: Act = |fixture| {
             let other = fixture.dir.join("being-written");
@@ -520,15 +520,15 @@ fn changes_on_a_full_disk_keep_the_temp() {
                     act(&other);
                 }
             });
-            let full = |asked: &Asked| match asked.call {
-                Call::Rename if asked.to().is_some_and(|to| is_claim(&to)) => {
-                    Answer::Fail(Errno::NOSPC)
+            let full = |asked: &PendingCall| match asked.call {
+                Call::Rename if asked.rename_target().is_some_and(|to| is_claim(&to)) => {
+                    CallResponse::Fail(Errno::NOSPC)
                 }
-                _ => Answer::Pass,
+                _ => CallResponse::Allow,
             };
             let outcome = match intercept::thread(move || actor.reap(hook), full) {
                 Ok(outcome) => outcome.unwrap(),
-                Err(error) => return skipped(&format!("seccomp: {error}")),
+                Err(error) => return report_skipped(&format!("seccomp: {error}")),
             };
             let kept = matches!(outcome, Outcome::Kept(why) if why == reason);
             assert!(kept, "{name}: {outcome:?}");
@@ -556,7 +556,7 @@ fn recover_only(fixture: &Fixture) {
 /// A call of the whole program, from its start to its end.
 struct SweepCall {
     name: &'static str,
-    matches: fn(&Asked) -> bool,
+    matches: fn(&PendingCall) -> bool,
     /// Reports whether this error need not stop the sweep.
     is_harmless: fn(Errno) -> bool,
     /// Without this call there is no usable root.
@@ -569,7 +569,7 @@ const TEMP_FILE: &str = "root/a.tmp";
 
 const fn sweep_call(
     name: &'static str,
-    is: fn(&Asked) -> bool,
+    is: fn(&PendingCall) -> bool,
     is_harmless: fn(Errno) -> bool,
 ) -> SweepCall {
     SweepCall {
@@ -643,7 +643,7 @@ const SWEEP_CALLS: &[SweepCall] = &[
     ),
     sweep_call(
         "read the mark",
-        |asked| asked.call == Call::Mark,
+        |asked| asked.call == Call::GetXattr,
         |errno| matches!(errno, Errno::NOSYS | Errno::OPNOTSUPP),
     ),
     sweep_call(
@@ -695,7 +695,7 @@ fn is_claim(path: &Path) -> bool {
     name.to_string_lossy().starts_with(".orphand-")
 }
 
-fn is_its_own(asked: &Asked) -> bool {
+fn is_its_own(asked: &PendingCall) -> bool {
     let path = asked.path();
     ["state", "runtime"].iter().any(|folder| {
         path.components()
@@ -709,7 +709,7 @@ const SHORT: [&str; 7] = ["sweep", "--yes", "--json", "--grace", "100ms", "root"
 #[test]
 fn each_failing_call_of_a_sweep_is_reported() {
     if !intercept::is_possible() {
-        return skipped("seccomp");
+        return report_skipped("seccomp");
     }
     let next = AtomicUsize::new(0);
     let all: Vec<(&SweepCall, Errno)> = SWEEP_CALLS
@@ -739,12 +739,12 @@ fn a_sweep_with(call: &'static SweepCall, errno: Errno) {
     let mut command = sandbox.command(SHORT);
     intercept::process(&mut command, move |asked| {
         if !(call.matches)(asked) {
-            return Answer::Pass;
+            return CallResponse::Allow;
         }
         // An interrupted call may be repeated, and is not interrupted again.
         match (count.fetch_add(1, Ordering::SeqCst), errno) {
-            (1.., Errno::INTR) => Answer::Pass,
-            _ => Answer::Fail(errno),
+            (1.., Errno::INTR) => CallResponse::Allow,
+            _ => CallResponse::Fail(errno),
         }
     });
     let ran = sandbox.finish(command);
@@ -795,7 +795,7 @@ fn a_sweep_with(call: &'static SweepCall, errno: Errno) {
 #[test]
 fn a_watcher_retries() {
     if !intercept::is_possible() {
-        return skipped("seccomp");
+        return report_skipped("seccomp");
     }
     let named = |name: &str| {
         SWEEP_CALLS
@@ -824,11 +824,11 @@ fn a_watcher_retries() {
             let put_back = asked.call == Call::Rename && is_claim(&asked.path());
             let fails = is(asked) || (no_put_back && put_back);
             match fault.load(Ordering::SeqCst) && fails {
-                true => Answer::Fail(errno),
-                false => Answer::Pass,
+                true => CallResponse::Fail(errno),
+                false => CallResponse::Allow,
             }
         });
-        let mut watching = Watching::start(command).ready();
+        let mut watching = WatchProcess::start(command).ready();
         lasts.store(true, Ordering::SeqCst);
         sandbox.write("a.tmp", "xyz");
         watching.wait_for(|event| {
@@ -853,12 +853,12 @@ fn a_watcher_retries() {
 #[test]
 fn a_thread_limit_is_handled() {
     if !is_root() {
-        return skipped("a separate user needs root");
+        return report_skipped("a separate user needs root");
     }
     if is_sanitized() {
-        return skipped("a sanitizer creates threads");
+        return report_skipped("a sanitizer creates threads");
     }
-    let sandbox = Sandbox::threads(1)
+    let sandbox = Sandbox::with_thread_limit(1)
         .file("a", "whole, to the last byte of it")
         .file("a.tmp", "x")
         .file("b/b.4194304.tmp", "")
@@ -872,16 +872,16 @@ fn a_thread_limit_is_handled() {
 
     let mut began = Vec::new();
     for most in (1..=9).chain([64]) {
-        let sandbox = Sandbox::threads(most).file("b/a", "whole, to the last byte of it");
+        let sandbox = Sandbox::with_thread_limit(most).file("b/a", "whole, to the last byte of it");
         let options = ["watch", "--json", "-r", "--grace", "400ms", "root"];
         let command = sandbox.command(options);
         if most < THREADS_NEEDED {
-            sandbox.finish(command).exit(1).complains("ulimit -u");
+            sandbox.finish(command).exit(1).stderr_has("ulimit -u");
             continue;
         }
-        let mut watching = Watching::start(command).ready();
+        let mut watching = WatchProcess::start(command).ready();
         sandbox.write("b/a.tmp", "x");
-        watching.outlive_a_sentinel_in(&sandbox, "b");
+        watching.wait_for_sentinel_in(&sandbox, "b");
         watching.wait_for(crate::sandbox::is("reaped", "a.tmp"));
         let stopped = watching.stop();
         // The threads that receive events have not ended: they were never started. This is reported once for the root

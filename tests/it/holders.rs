@@ -74,7 +74,7 @@ impl Holding {
 
     /// Starts a holder; `prepare` may put it into a namespace.
     pub(crate) fn within(how: HoldKind, file: &Path, prepare: Prepare) -> Holding {
-        let mut command = again("holders::the_holder");
+        let mut command = test_command("holders::the_holder");
         command.env(HOW, format!("{how:?}")).env(FILE, file);
         command
             .stdin(Stdio::piped())
@@ -276,7 +276,7 @@ const NAME: &str = "exe";
 /// Only Linux has leases. On other systems the same holders must keep the temp, for any reason.
 #[test]
 fn every_holder_keeps_the_temp() {
-    alone(EVERYBODY, || {
+    in_own_process(ALL_USERS, || {
         for how in HoldKind::ALL {
             let fixture = Fixture::new();
             let holding = Holding::new(*how, &fixture.temp);
@@ -316,14 +316,14 @@ fn every_holder_keeps_the_temp() {
             }
             drop(holding);
             check_reaped(&fixture, &format!("{how:?}, released"));
-            fixture.has_only(WHOLE, &fixture.target, "");
+            fixture.assert_only_at(TARGET_CONTENT, &fixture.target, "");
         }
     });
 }
 
 #[test]
 fn a_second_hard_link_keeps_the_temp() {
-    alone(EVERYBODY, || {
+    in_own_process(ALL_USERS, || {
         let fixture = Fixture::new();
         let other = fixture.outside.join("the-other-name");
         fs::hard_link(&fixture.temp, &other).unwrap();
@@ -350,7 +350,7 @@ fn a_second_hard_link_keeps_the_temp() {
 /// and frees nothing.
 #[test]
 fn a_hard_link_to_the_target_is_removed() {
-    alone(EVERYBODY, || {
+    in_own_process(ALL_USERS, || {
         let fixture = Fixture::new();
         fs::remove_file(&fixture.target).unwrap();
         fs::hard_link(&fixture.temp, &fixture.target).unwrap();
@@ -358,14 +358,14 @@ fn a_hard_link_to_the_target_is_removed() {
             Event::Reaped(disposed) => assert_eq!(disposed.freed, FileSize::default()),
             event => panic!("{event:?}"),
         }
-        fixture.has_only(OLD, &fixture.target, "");
+        fixture.assert_only_at(TEMP_CONTENT, &fixture.target, "");
     });
 }
 
 /// A lock, which `systemd-tmpfiles` honors as an opt-out, keeps a temp that is otherwise an orphan.
 #[test]
 fn a_shared_lock_keeps_the_temp() {
-    alone(EVERYBODY, || {
+    in_own_process(ALL_USERS, || {
         let fixture = Fixture::new();
         let file = File::open(&fixture.temp).unwrap();
         rustix::fs::flock(&file, rustix::fs::FlockOperation::LockShared).unwrap();
@@ -403,27 +403,27 @@ mod linux {
 
     fn in_own_pids(command: &mut Command) {
         // SAFETY: between fork and exec only system calls are made.
-        unsafe { command.pre_exec(own_pids) };
+        unsafe { command.pre_exec(unshare_pids) };
     }
 
     fn in_own_users(command: &mut Command) {
         // SAFETY: as above.
-        unsafe { command.pre_exec(|| check(libc::unshare(libc::CLONE_NEWUSER))) };
+        unsafe { command.pre_exec(|| check_syscall(libc::unshare(libc::CLONE_NEWUSER))) };
     }
 
     fn may_create(namespace: Prepare) -> bool {
         let mut command = Command::new("/bin/true");
         namespace(&mut command);
-        command.ended().is_ok_and(|status| status.success())
+        command.run_to_end().is_ok_and(|status| status.success())
     }
 
     #[test]
     fn holders_in_other_namespaces_are_seen() {
-        alone(&[As::Us], || {
+        in_own_process(&[RunAs::CurrentUser], || {
             let namespaces: [(&str, Prepare); 2] = [("pid", in_own_pids), ("user", in_own_users)];
             for (name, namespace) in namespaces {
                 if !may_create(namespace) {
-                    skipped(&format!("this user may not create a {name} namespace"));
+                    report_skipped(&format!("this user may not create a {name} namespace"));
                     continue;
                 }
                 for how in [
@@ -458,7 +458,7 @@ mod linux {
     #[test]
     fn holders_are_seen_from_inside_a_pid_namespace() {
         const HOME: &str = "ORPHAND_TEST_HOME";
-        alone(&[As::Us], || {
+        in_own_process(&[RunAs::CurrentUser], || {
             if let Some(home) = std::env::var_os(HOME) {
                 let fixture = Fixture::at(home.into());
                 assert_eq!(std::process::id(), 1);
@@ -466,7 +466,7 @@ mod linux {
                 return;
             }
             if !rustix::process::geteuid().is_root() {
-                return skipped("a pid namespace needs root");
+                return report_skipped("a pid namespace needs root");
             }
             for how in [
                 HoldKind::Write,
@@ -476,9 +476,9 @@ mod linux {
             ] {
                 let fixture = Fixture::new();
                 let holding = Holding::new(how, &fixture.temp);
-                let mut inside = again(&this_test());
+                let mut inside = test_command(&this_test());
                 inside.env(HOME, fixture.home());
-                run(inside, As::PidNamespace);
+                run_test(inside, RunAs::OwnPidNamespace);
                 assert!(fixture.temp.exists());
                 drop(holding);
             }
@@ -488,7 +488,7 @@ mod linux {
     /// A process scan names the holders. It proves a file unused only if it could examine all processes.
     #[test]
     fn a_process_scan_finds_holders() {
-        alone(EVERYBODY, || {
+        in_own_process(ALL_USERS, || {
             let kinds = [
                 HoldKind::Write,
                 HoldKind::Read,
@@ -545,7 +545,7 @@ mod linux {
     /// The `/proc/PID/maps` of such a process is empty and its state is `Z`, but its other threads run.
     #[test]
     fn a_process_scan_sees_mappings_of_other_threads() {
-        alone(EVERYBODY, || {
+        in_own_process(ALL_USERS, || {
             let fixture = Fixture::new();
             let holding = Holding::new(HoldKind::MapInThread, &fixture.temp);
             let process_scan =
@@ -559,7 +559,7 @@ mod linux {
     /// Such a process still counts as the live writer that a name refers to.
     #[test]
     fn a_writer_is_alive_after_its_first_thread_ended() {
-        alone(EVERYBODY, || {
+        in_own_process(ALL_USERS, || {
             let fixture = Fixture::new();
             let holding = Holding::new(HoldKind::MapInThread, &fixture.target);
             check_kept_until_writer_ends(&fixture, holding.pid, || drop(holding));
@@ -593,10 +593,10 @@ mod linux {
     /// A writer in a container uses its pid in the container for the name. Outside, no process has this pid.
     #[test]
     fn a_writer_in_a_child_pid_namespace_is_alive() {
-        alone(EVERYBODY, || {
+        in_own_process(ALL_USERS, || {
             let fixture = Fixture::new();
             let Some(mut inside) = Inside::new() else {
-                return skipped("no pid namespace can be created here");
+                return report_skipped("no pid namespace can be created here");
             };
             check_kept_until_writer_ends(&fixture, inside.pid, || inside.end());
         });
@@ -605,14 +605,14 @@ mod linux {
     /// Threads have ids too, and kill(2) accepts them.
     #[test]
     fn a_thread_in_a_child_pid_namespace_has_a_pid() {
-        alone(&[As::Us], || {
+        in_own_process(&[RunAs::CurrentUser], || {
             if !rustix::process::geteuid().is_root() {
-                return skipped("a pid namespace needs root");
+                return report_skipped("a pid namespace needs root");
             }
             let fixture = Fixture::new();
             let _holding = Holding::within(HoldKind::MapInThread, &fixture.temp, |command| {
                 // SAFETY: between fork and exec only system calls are made.
-                unsafe { command.pre_exec(own_pids) };
+                unsafe { command.pre_exec(unshare_pids) };
             });
             let resolve = |pid| {
                 ContainerPids::default()
@@ -628,10 +628,10 @@ mod linux {
     /// If `/proc` is empty or belongs to another pid namespace, no writer counts as gone.
     #[test]
     fn an_empty_proc_proves_nothing() {
-        alone(&[As::Mounts], || {
+        in_own_process(&[RunAs::OwnMounts], || {
             let fixture = Fixture::new();
             let Some(inside) = Inside::new() else {
-                return skipped("no pid namespace can be created here");
+                return report_skipped("no pid namespace can be created here");
             };
             mount("none", Path::new("/proc"), "tmpfs", 0, "");
             check_kept_for_writer(&fixture, inside.pid);
@@ -643,16 +643,16 @@ mod linux {
     #[test]
     fn a_proc_of_another_pid_namespace_proves_nothing() {
         const WITHIN: &str = "ORPHAND_TEST_WITHIN";
-        alone(&[As::Us], || {
+        in_own_process(&[RunAs::CurrentUser], || {
             if std::env::var_os(WITHIN).is_none() {
                 if !rustix::process::geteuid().is_root() {
-                    return skipped("a pid namespace needs root");
+                    return report_skipped("a pid namespace needs root");
                 }
-                let mut inside = again(&this_test());
+                let mut inside = test_command(&this_test());
                 inside.env(WITHIN, "");
                 // SAFETY: between fork and exec only system calls are made.
-                unsafe { inside.pre_exec(own_pids) };
-                return run(inside, As::Us);
+                unsafe { inside.pre_exec(unshare_pids) };
+                return run_test(inside, RunAs::CurrentUser);
             }
             // Our pid in the outer namespace; the process that has it in this namespace is created next.
             let pid: u32 = fs::read_link("/proc/self")
@@ -663,7 +663,7 @@ mod linux {
             assert_ne!(pid, std::process::id());
             let last = "/proc/sys/kernel/ns_last_pid";
             if let Err(error) = fs::write(last, (pid - 1).to_string()) {
-                return skipped(&format!("{last}: {error}"));
+                return report_skipped(&format!("{last}: {error}"));
             }
             let mut writer = Command::new("sleep").arg("600").start_child().unwrap();
             assert_eq!(writer.id(), pid);
@@ -694,12 +694,12 @@ mod linux {
     /// Without free descriptors no process can be examined. That proves nothing, not even later.
     #[test]
     fn a_failed_process_scan_proves_nothing() {
-        alone(EVERYBODY, || {
+        in_own_process(ALL_USERS, || {
             let fixture = Fixture::new();
             let pid = crate::sandbox::dead_pid();
             let name = format!("{TARGET}.{pid}.4f1c2d3e-5a6b-4c7d-8e9f-0a1b2c3d4e5f.tmp");
             fs::rename(&fixture.temp, fixture.dir.join(&name)).unwrap();
-            let temp_info = fixture.candidate_called(&name, Verdict::Reap).temp_info;
+            let temp_info = fixture.candidate_named(&name, Verdict::Reap).temp_info;
             // There is no descriptor to measure a target with, either.
             fs::remove_file(&fixture.target).unwrap();
             let container_pids = ContainerPids::default();
@@ -714,7 +714,7 @@ mod linux {
                 rustix::process::setrlimit(rustix::process::Resource::Nofile, limit).unwrap();
             };
             let writer = |most| {
-                fixture.on_batch(|batch_context| {
+                fixture.with_batch_context(|batch_context| {
                     let seen = batch_context
                         .dir
                         .observe(OsStr::new(&name))
@@ -754,7 +754,7 @@ mod linux {
             open,
             ..Fixture::policy()
         };
-        alone(&[As::Us], || {
+        in_own_process(&[RunAs::CurrentUser], || {
             if let Some(home) = std::env::var_os(HOME) {
                 for open in [Open::Reap, Open::Quarantine] {
                     let fixture = Fixture::at(home.clone().into()).with_policy(policy(open));
@@ -763,7 +763,7 @@ mod linux {
                 return;
             }
             if !rustix::process::geteuid().is_root() {
-                return skipped("a pid namespace needs root");
+                return report_skipped("a pid namespace needs root");
             }
             let fixture = Fixture::new();
             let holding = Holding::new(HoldKind::Flock, &fixture.temp);
@@ -772,9 +772,9 @@ mod linux {
                 (meta.ctime(), meta.ctime_nsec())
             };
             let before = changed();
-            let mut inside = again(&this_test());
+            let mut inside = test_command(&this_test());
             inside.env(HOME, fixture.home());
-            run(inside, As::PidNamespace);
+            run_test(inside, RunAs::OwnPidNamespace);
             assert_eq!(changed(), before, "the temp was renamed in between");
             drop(holding);
         });
@@ -844,7 +844,7 @@ mod linux {
     /// A writer that was killed and whose parent has not waited for it.
     #[test]
     fn a_zombie_writer_counts_as_gone() {
-        alone(EVERYBODY, || {
+        in_own_process(ALL_USERS, || {
             let fixture = Fixture::new();
             let mut child = Command::new("/bin/true").start_child().unwrap();
             let stat = format!("/proc/{}/stat", child.id());
@@ -865,7 +865,7 @@ mod linux {
     /// A program that embeds orphand may itself have mapped the files that it wrote.
     #[test]
     fn our_own_mapping_keeps_the_temp() {
-        alone(EVERYBODY, || {
+        in_own_process(ALL_USERS, || {
             let fixture = Fixture::new();
             map(File::open(&fixture.temp).unwrap());
             assert_eq!(kept_because(&fixture).0, Reason::InUse);
@@ -916,7 +916,7 @@ mod linux {
                 let handle = handle.open(&fixture.temp).unwrap();
                 let openers = Arc::new(Mutex::new(Vec::new()));
                 let others = Arc::clone(&openers);
-                let stunt = Stunt::new(step, move || {
+                let stunt = AtStep::new(step, move || {
                     let path = format!("/proc/self/fd/{}", handle.as_raw_fd());
                     let opener = std::thread::spawn(move || {
                         let options = File::options().read(true).custom_flags(flags).clone();
@@ -949,7 +949,7 @@ mod linux {
     /// process.
     #[test]
     fn a_broken_lease_kills_no_process() {
-        alone(EVERYBODY, || {
+        in_own_process(ALL_USERS, || {
             let before = signals();
             break_leases();
             assert_eq!(signals(), before);
@@ -958,7 +958,7 @@ mod linux {
 
     #[test]
     fn a_broken_lease_keeps_signal_masks() {
-        alone(EVERYBODY, || {
+        in_own_process(ALL_USERS, || {
             for signal in [libc::SIGUSR2, libc::SIGIO] {
                 let thread = std::thread::spawn(move || {
                     block(signal);
@@ -980,7 +980,7 @@ mod linux {
     /// A program's handler for SIGIO belongs to the program, and must not receive orphand's signals.
     #[test]
     fn a_sigio_handler_gets_no_signal_of_ours() {
-        alone(EVERYBODY, || {
+        in_own_process(ALL_USERS, || {
             // SAFETY: the handler does nothing but count.
             unsafe { libc::signal(libc::SIGIO, count_signal as *const () as libc::sighandler_t) };
             let before = signals();
@@ -1005,7 +1005,7 @@ mod linux {
     /// A whole watcher, in a program that does not know about leases.
     #[test]
     fn a_watcher_does_not_kill_its_process() {
-        alone(EVERYBODY, || {
+        in_own_process(ALL_USERS, || {
             let before = signals();
             let fixture = Fixture::new();
             let handle = File::options()
@@ -1013,7 +1013,7 @@ mod linux {
                 .custom_flags(libc::O_PATH)
                 .clone();
             let handle = handle.open(&fixture.temp).unwrap();
-            let stunt = Stunt::new(Step::Unlink, move || {
+            let stunt = AtStep::new(Step::Unlink, move || {
                 let path = format!("/proc/self/fd/{}", handle.as_raw_fd());
                 let options = File::options()
                     .read(true)
@@ -1031,7 +1031,7 @@ mod linux {
                 .root(&fixture.root.path, Fixture::policy())
                 .allow_broad_roots(true);
             let watcher = watcher.hook(Some(stunt.hook)).start().unwrap();
-            let end = std::time::Instant::now() + LONG;
+            let end = std::time::Instant::now() + TIMEOUT;
             while !matches!(watcher.events().recv_deadline(end), Ok(Event::Reaped(_))) {
                 assert!(std::time::Instant::now() < end);
             }
@@ -1043,12 +1043,12 @@ mod linux {
     /// A lease that orphand does not release would make other processes wait. None is left.
     #[test]
     fn no_lease_is_left() {
-        alone(EVERYBODY, || {
+        in_own_process(ALL_USERS, || {
             let fixture = Fixture::new();
             let holding = Holding::new(HoldKind::Write, &fixture.temp);
             kept_because(&fixture);
             drop(holding);
-            let _ = fixture.reap(Stunt::new(Step::Look, || {}).hook);
+            let _ = fixture.reap(AtStep::new(Step::Look, || {}).hook);
             let us = std::process::id().to_string();
             let locks = fs::read_to_string("/proc/locks").unwrap();
             let ours = |line: &&str| line.contains("LEASE") && line.split(' ').any(|w| w == us);

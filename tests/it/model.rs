@@ -25,7 +25,7 @@ use orphand::decide::policy::Policy;
 use orphand::decide::time::Wall;
 use orphand::reap::Step;
 
-use crate::fixture::{As, alone};
+use crate::fixture::{RunAs, in_own_process};
 
 /// The number of an inode.
 type Ino = u8;
@@ -1368,7 +1368,7 @@ fn models(
 /// No order of actions loses a byte that an actor may still need.
 #[test]
 fn nothing_is_lost() {
-    alone(&[As::Us], || {
+    in_own_process(&[RunAs::CurrentUser], || {
         let mut all = Explored::default();
         // The reaper is killed once, and again while it recovers.
         for model in models(2, &[], None) {
@@ -1433,7 +1433,7 @@ fn covered_by_others(check: Check) -> Option<(&'static str, &'static [Check])> {
 /// Leaves out each check, alone or with the checks that cover it.
 #[test]
 fn each_check_is_needed() {
-    alone(&[As::Us], || {
+    in_own_process(&[RunAs::CurrentUser], || {
         for check in &Check::ALL {
             let kills = match check {
                 Check::Recovery
@@ -1472,7 +1472,7 @@ fn each_check_is_needed() {
 /// Each window that docs/safety.md names loses something when it is open. While all are closed, nothing is lost.
 #[test]
 fn each_window_loses_something() {
-    alone(&[As::Us], || {
+    in_own_process(&[RunAs::CurrentUser], || {
         for window in Window::ALL {
             let loss = loss(0, &[], Some(window));
             let (loss, _, trace) =

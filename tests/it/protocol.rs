@@ -125,7 +125,7 @@ impl Attacker {
             .flatten()
             .flatten();
         claims.extend(
-            ids.map(|id| id.path().join(BELOW).join(TEMP))
+            ids.map(|id| id.path().join(SUBDIR).join(TEMP))
                 .filter(|p| p.exists()),
         );
         claims
@@ -160,7 +160,7 @@ impl Attacker {
 /// Runs `attack` before each step, with each kind of access, on a temp to be removed and on one to be moved, opened by
 /// the earlier look or only later, and checks the result.
 fn before_every_step(attack: fn(&Attacker) -> Vec<Expectation>) {
-    alone(EVERYBODY, || {
+    in_own_process(ALL_USERS, || {
         for step in Step::ALL {
             for access in Access::ALL {
                 for (sole, opened) in [(false, false), (false, true), (true, false), (true, true)] {
@@ -187,7 +187,7 @@ fn attack_at(
     let attacker = Attacker::new(&fixture, step, access);
     let expectations = Arc::new(Mutex::new(None));
     let result = Arc::clone(&expectations);
-    let stunt = Stunt::new(step, move || {
+    let stunt = AtStep::new(step, move || {
         let expectations = attack(&attacker);
         *result.lock().unwrap() = Some(expectations);
     });
@@ -202,7 +202,7 @@ fn attack_at(
     for expectation in expectations {
         expectation.check(&fixture, &format!("{what}: {outcome:?} after {steps:?}"));
     }
-    fixture.is_tidy(&format!("{what}: {outcome:?}"));
+    fixture.assert_no_leftovers(&format!("{what}: {outcome:?}"));
     // No action of another process is an error.
     assert!(
         !matches!(outcome, Outcome::Failed { .. }),
@@ -213,7 +213,7 @@ fn attack_at(
 impl Expectation {
     fn check(self, fixture: &Fixture, what: &str) {
         let files = || {
-            let describe = |f: Found| {
+            let describe = |f: FoundFile| {
                 (
                     f.path,
                     f.ino,
@@ -288,12 +288,12 @@ fn unless_gone(done: io::Result<()>, expectations: Vec<Expectation>) -> Vec<Expe
 
 #[test]
 fn an_undisturbed_temp_is_disposed_of() {
-    alone(EVERYBODY, || {
+    in_own_process(ALL_USERS, || {
         for step in Step::ALL {
             let fixture = Fixture::new();
-            let stunt = Stunt::new(step, || {});
+            let stunt = AtStep::new(step, || {});
             let outcome = fixture.reap(stunt.hook.clone());
-            let freed = OLD.len() as u64;
+            let freed = TEMP_CONTENT.len() as u64;
             assert!(
                 matches!(outcome, Outcome::Reaped { freed: f } if f.bytes == freed),
                 "{outcome:?}"
@@ -303,12 +303,12 @@ fn an_undisturbed_temp_is_disposed_of() {
             assert!(!fixture.quarantine().exists());
 
             let fixture = Fixture::new().with_sole_copy();
-            let outcome = fixture.reap(Stunt::new(step, || {}).hook);
+            let outcome = fixture.reap(AtStep::new(step, || {}).hook);
             let Outcome::Quarantined { id } = &outcome else {
                 panic!("{outcome:?}");
             };
-            let moved = fixture.quarantine().join(id).join(BELOW).join(TEMP);
-            fixture.has_only(OLD, &moved, "");
+            let moved = fixture.quarantine().join(id).join(SUBDIR).join(TEMP);
+            fixture.assert_only_at(TEMP_CONTENT, &moved, "");
         }
     });
 }
@@ -409,7 +409,10 @@ fn appended_bytes_are_kept() {
             .custom_flags(libc::O_NONBLOCK)
             .open(a.path());
         let done = file.and_then(|mut file| file.write_all(MORE));
-        unless_gone(done, vec![Expectation::Exists([OLD, MORE].concat())])
+        unless_gone(
+            done,
+            vec![Expectation::Exists([TEMP_CONTENT, MORE].concat())],
+        )
     });
 }
 
@@ -422,7 +425,7 @@ fn overwritten_bytes_with_an_old_date_are_kept() {
             .write(true)
             .custom_flags(libc::O_NONBLOCK)
             .open(a.path());
-        let other = vec![b'x'; OLD.len()];
+        let other = vec![b'x'; TEMP_CONTENT.len()];
         let done = file.and_then(|mut file| {
             file.write_all(&other)?;
             file.set_modified(before?)
@@ -452,7 +455,7 @@ fn a_new_hard_link_is_kept() {
         let other = a.dir.join("the-other-name");
         unless_gone(
             hard_link(a, &other),
-            vec![Expectation::ExistsAt(other.clone(), OLD.to_vec())],
+            vec![Expectation::ExistsAt(other.clone(), TEMP_CONTENT.to_vec())],
         )
     });
 }
@@ -473,7 +476,7 @@ fn hard_link(a: &Attacker, other: &std::path::Path) -> io::Result<()> {
 /// its bytes, and no space is freed.
 #[test]
 fn a_hard_linked_temp_frees_nothing() {
-    alone(EVERYBODY, || {
+    in_own_process(ALL_USERS, || {
         for step in Step::ALL {
             for access in Access::ALL {
                 let fixture = Fixture::new();
@@ -481,19 +484,21 @@ fn a_hard_linked_temp_frees_nothing() {
                 let other = fixture.dir.join("the-other-name");
                 let linked = Arc::new(Mutex::new(false));
                 let done = Arc::clone(&linked);
-                let stunt = Stunt::new(step, move || {
+                let stunt = AtStep::new(step, move || {
                     *done.lock().unwrap() = hard_link(&attacker, &other).is_ok();
                 });
                 let outcome = fixture.reap(stunt.hook);
                 match (*linked.lock().unwrap(), outcome) {
-                    (false, Outcome::Reaped { freed }) => assert_eq!(freed.bytes, OLD.len() as u64),
+                    (false, Outcome::Reaped { freed }) => {
+                        assert_eq!(freed.bytes, TEMP_CONTENT.len() as u64)
+                    }
                     (true, Outcome::Reaped { freed }) => {
                         assert_eq!(freed, FileSize::default());
                         assert_eq!(step, Step::Unlink);
                     }
                     (true, Outcome::Kept(Reason::HardLinked | Reason::Changed)) => {
                         assert_ne!(step, Step::Unlink);
-                        assert_eq!(fixture.copies(OLD).len(), 2, "{step:?}");
+                        assert_eq!(fixture.copies(TEMP_CONTENT).len(), 2, "{step:?}");
                     }
                     (linked, outcome) => panic!("{step:?} {access:?} {linked}: {outcome:?}"),
                 }
@@ -508,7 +513,7 @@ fn a_changed_mode_keeps_the_temp() {
         let done = fs::set_permissions(a.path(), fs::Permissions::from_mode(0o640));
         match a.is_too_late() {
             true => Vec::new(),
-            false => unless_gone(done, vec![Expectation::Exists(OLD.to_vec())]),
+            false => unless_gone(done, vec![Expectation::Exists(TEMP_CONTENT.to_vec())]),
         }
     });
 }
@@ -519,7 +524,7 @@ fn a_removed_target_keeps_the_temp() {
         let _ = fs::remove_file(&a.target);
         match a.is_too_late() {
             true => Vec::new(),
-            false => vec![Expectation::Exists(OLD.to_vec())],
+            false => vec![Expectation::Exists(TEMP_CONTENT.to_vec())],
         }
     });
 }
@@ -530,7 +535,7 @@ fn an_emptied_target_keeps_the_temp() {
         File::create(&a.target).unwrap();
         match a.is_too_late() {
             true => Vec::new(),
-            false => vec![Expectation::Exists(OLD.to_vec())],
+            false => vec![Expectation::Exists(TEMP_CONTENT.to_vec())],
         }
     });
 }
@@ -542,7 +547,7 @@ fn a_new_target_is_kept() {
         fs::write(&a.target, NEW).unwrap();
         let mut expectations = vec![Expectation::ExistsAt(a.target.clone(), NEW.to_vec())];
         if !target_existed {
-            expectations.push(Expectation::Exists(OLD.to_vec()));
+            expectations.push(Expectation::Exists(TEMP_CONTENT.to_vec()));
         }
         expectations
     });
@@ -555,7 +560,10 @@ fn a_rename_to_the_target_is_kept() {
         let done = fs::rename(&a.temp, &a.target);
         unless_gone(
             done,
-            vec![Expectation::ExistsAt(a.target.clone(), OLD.to_vec())],
+            vec![Expectation::ExistsAt(
+                a.target.clone(),
+                TEMP_CONTENT.to_vec(),
+            )],
         )
     });
 }
@@ -564,11 +572,14 @@ fn a_rename_to_the_target_is_kept() {
 #[test]
 fn a_directory_moved_out_is_not_touched() {
     before_every_step(|a| {
-        let outside = a.outside.join(BELOW);
+        let outside = a.outside.join(SUBDIR);
         fs::rename(&a.dir, &outside).unwrap();
         match a.step {
             Step::ProveLast | Step::Unlink => Vec::new(),
-            _ => vec![Expectation::ExistsAt(outside.join(TEMP), OLD.to_vec())],
+            _ => vec![Expectation::ExistsAt(
+                outside.join(TEMP),
+                TEMP_CONTENT.to_vec(),
+            )],
         }
     });
 }
@@ -576,15 +587,18 @@ fn a_directory_moved_out_is_not_touched() {
 #[test]
 fn a_directory_replaced_by_a_symlink_is_not_followed() {
     before_every_step(|a| {
-        let (moved, other) = (a.outside.join(BELOW), a.outside.join("of-another-user"));
+        let (moved, other) = (a.outside.join(SUBDIR), a.outside.join("of-another-user"));
         fs::rename(&a.dir, &moved).unwrap();
         fs::create_dir(&other).unwrap();
         fs::write(other.join(TEMP), NEW).unwrap();
-        fs::write(other.join(TARGET), WHOLE).unwrap();
+        fs::write(other.join(TARGET), TARGET_CONTENT).unwrap();
         symlink(&other, &a.dir).unwrap();
         let mut expectations = vec![Expectation::ExistsAt(other.join(TEMP), NEW.to_vec())];
         if !matches!(a.step, Step::ProveLast | Step::Unlink) {
-            expectations.push(Expectation::ExistsAt(moved.join(TEMP), OLD.to_vec()));
+            expectations.push(Expectation::ExistsAt(
+                moved.join(TEMP),
+                TEMP_CONTENT.to_vec(),
+            ));
         }
         expectations
     });
@@ -598,12 +612,12 @@ fn a_replaced_root_is_not_touched() {
         fs::rename(&a.root, &moved).unwrap();
         fs::create_dir_all(&a.dir).unwrap();
         fs::write(&a.temp, NEW).unwrap();
-        fs::write(&a.target, WHOLE).unwrap();
+        fs::write(&a.target, TARGET_CONTENT).unwrap();
         let mut expectations = vec![Expectation::ExistsAt(a.temp.clone(), NEW.to_vec())];
         if !matches!(a.step, Step::ProveLast | Step::Unlink) {
             expectations.push(Expectation::ExistsAt(
-                moved.join(BELOW).join(TEMP),
-                OLD.to_vec(),
+                moved.join(SUBDIR).join(TEMP),
+                TEMP_CONTENT.to_vec(),
             ));
         }
         expectations
@@ -618,7 +632,7 @@ fn a_claim_moved_away_is_kept() {
             // At the last step a file is in the quarantine for good. Moving it away would leave its empty folder.
             Some(claim) if !(a.is_too_late() && claim.starts_with(a.root.join(".orphand"))) => {
                 fs::rename(claim, &stolen).unwrap();
-                vec![Expectation::ExistsAt(stolen, OLD.to_vec())]
+                vec![Expectation::ExistsAt(stolen, TEMP_CONTENT.to_vec())]
             }
             _ => Vec::new(),
         }
@@ -642,7 +656,7 @@ fn a_replaced_claim_is_kept() {
 /// Something other than a regular file that replaces the temp is never waited for, and not kept open.
 #[test]
 fn a_non_file_with_the_name_is_kept() {
-    alone(EVERYBODY, || {
+    in_own_process(ALL_USERS, || {
         type Make = fn(&std::path::Path);
         let makes: [(&str, Make); 4] = [
             ("FIFO", |path| {
@@ -664,7 +678,7 @@ fn a_non_file_with_the_name_is_kept() {
                 let fixture = Fixture::new();
                 fs::write(fixture.outside.join("precious"), NEW).unwrap();
                 let temp = fixture.temp.clone();
-                let stunt = Stunt::new(step, move || {
+                let stunt = AtStep::new(step, move || {
                     let _ = fs::remove_file(&temp);
                     make(&temp);
                 });
@@ -675,7 +689,7 @@ fn a_non_file_with_the_name_is_kept() {
                     "{name} {step:?} {outcome:?}"
                 );
                 assert_eq!(fixture.copies(NEW).len(), 1, "{name} {step:?} {outcome:?}");
-                fixture.is_tidy(&format!("{name} {step:?} {outcome:?}"));
+                fixture.assert_no_leftovers(&format!("{name} {step:?} {outcome:?}"));
             }
         }
     });
@@ -692,7 +706,7 @@ fn make_fifo(path: &std::path::Path, mode: rustix::fs::Mode) {
 /// Covers a look that has no hook: the name alternates between a FIFO and a file, as fast as possible.
 #[test]
 fn a_look_never_waits_for_a_fifo() {
-    alone(EVERYBODY, || {
+    in_own_process(ALL_USERS, || {
         use std::sync::atomic::{AtomicBool, Ordering};
         let fixture = Fixture::new();
         let (fifo, file) = (fixture.dir.join("a-fifo"), fixture.dir.join("a-file"));
@@ -703,7 +717,7 @@ fn a_look_never_waits_for_a_fifo() {
             while !stop.load(Ordering::SeqCst) {
                 make_fifo(&fifo, rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR);
                 fs::rename(&fifo, &temp).unwrap();
-                fs::write(&file, OLD).unwrap();
+                fs::write(&file, TEMP_CONTENT).unwrap();
                 fs::rename(&file, &temp).unwrap();
                 swaps += 1;
             }
@@ -712,7 +726,7 @@ fn a_look_never_waits_for_a_fifo() {
         let engine = engine(None);
         let mut clocks = orphand::decide::time::ClockJumpDetector::default();
         for _ in 0..3_000 {
-            let mut due = fixture.due(TEMP);
+            let mut due = fixture.pass_items(TEMP);
             let events = fixture.pass(&engine, &mut clocks, &mut due);
             assert!(events.is_empty(), "{events:?}");
         }
@@ -725,7 +739,7 @@ fn a_look_never_waits_for_a_fifo() {
 /// The temp is put back while another file has its name: neither file is lost.
 #[test]
 fn put_back_overwrites_nothing() {
-    alone(EVERYBODY, || {
+    in_own_process(ALL_USERS, || {
         for step in [
             Step::Compare,
             Step::ProveAgain,
@@ -740,7 +754,7 @@ fn put_back_overwrites_nothing() {
                 };
                 let temp = fixture.temp.clone();
                 let attacker = Attacker::new(&fixture, step, Access::Name);
-                let stunt = Stunt::new(step, move || {
+                let stunt = AtStep::new(step, move || {
                     fs::write(&temp, NEW).unwrap();
                     // The claim has changed.
                     let claim = attacker.claims().pop().unwrap();
@@ -750,10 +764,10 @@ fn put_back_overwrites_nothing() {
                 let Outcome::Quarantined { id } = &outcome else {
                     panic!("{step:?}: {outcome:?}");
                 };
-                let moved = fixture.quarantine().join(id).join(BELOW).join(TEMP);
-                fixture.has_only(OLD, &moved, &format!("{step:?}"));
-                fixture.has_only(NEW, &fixture.temp, &format!("{step:?}"));
-                fixture.is_tidy("");
+                let moved = fixture.quarantine().join(id).join(SUBDIR).join(TEMP);
+                fixture.assert_only_at(TEMP_CONTENT, &moved, &format!("{step:?}"));
+                fixture.assert_only_at(NEW, &fixture.temp, &format!("{step:?}"));
+                fixture.assert_no_leftovers("");
             }
         }
     });
@@ -762,7 +776,7 @@ fn put_back_overwrites_nothing() {
 /// Another file is claimed instead of the temp, and the name is in use again when it is put back.
 #[test]
 fn two_writers_in_a_row_lose_nothing() {
-    alone(EVERYBODY, || {
+    in_own_process(ALL_USERS, || {
         for sole in [false, true] {
             let fixture = match sole {
                 false => Fixture::new(),
@@ -783,7 +797,7 @@ fn two_writers_in_a_row_lose_nothing() {
                 matches!(outcome, Outcome::Quarantined { .. }),
                 "{outcome:?}"
             );
-            fixture.has_only(MORE, &fixture.temp, "");
+            fixture.assert_only_at(MORE, &fixture.temp, "");
             let moved = fixture.copies(NEW);
             assert!(
                 moved.len() == 1 && moved[0].starts_with(fixture.quarantine()),
@@ -796,14 +810,14 @@ fn two_writers_in_a_row_lose_nothing() {
 /// Checks at which step the protocol stops, and with which outcome: each check stops it at once.
 #[test]
 fn each_check_stops_the_protocol_at_its_step() {
-    alone(EVERYBODY, || {
+    in_own_process(ALL_USERS, || {
         type Act = fn(&Attacker);
         let replace: Act = |a| {
             let other = a.dir.join("being-written");
             fs::write(&other, NEW).unwrap();
             fs::rename(&other, &a.temp).unwrap();
         };
-        let move_out: Act = |a| fs::rename(&a.dir, a.outside.join(BELOW)).unwrap();
+        let move_out: Act = |a| fs::rename(&a.dir, a.outside.join(SUBDIR)).unwrap();
         let touch_claim: Act = |a| {
             let claim = a.claims().pop().unwrap();
             fs::set_permissions(claim, fs::Permissions::from_mode(0o640)).unwrap();
@@ -840,7 +854,7 @@ fn each_check_stops_the_protocol_at_its_step() {
         {
             let fixture = Fixture::new();
             let attacker = Attacker::new(&fixture, step, Access::Name);
-            let stunt = Stunt::new(step, move || act(&attacker));
+            let stunt = AtStep::new(step, move || act(&attacker));
             let outcome = match opened {
                 false => fixture.reap(stunt.hook.clone()),
                 true => fixture.reap_opened(stunt.hook.clone()),
@@ -860,7 +874,7 @@ fn each_check_stops_the_protocol_at_its_step() {
 #[test]
 fn removals_come_before_moves() {
     const SOLE: &str = "index.json.4f1c2d3e-5a6b-4c7d-8e9f-0a1b2c3d4e5f.tmp";
-    alone(EVERYBODY, || {
+    in_own_process(ALL_USERS, || {
         let fixture = Fixture::new();
         fs::write(fixture.dir.join(SOLE), NEW).unwrap();
         let claimed = Arc::new(Mutex::new(Vec::new()));
@@ -871,7 +885,7 @@ fn removals_come_before_moves() {
             }
         });
         let mut batch = [
-            fixture.candidate_called(SOLE, Verdict::Quarantine(Some(Reason::SoleCopy))),
+            fixture.candidate_named(SOLE, Verdict::Quarantine(Some(Reason::SoleCopy))),
             fixture.candidate(Verdict::Reap),
         ];
         let outcomes = fixture.reap_batch(&Reaper::new().with_hook(Some(hook)), &mut batch);
@@ -887,13 +901,13 @@ fn removals_come_before_moves() {
 /// Each temp of a batch is open until the end of the batch, so the limit of open files limits the batch.
 #[test]
 fn a_batch_leaves_file_descriptors_free() {
-    alone(&[As::Us], || {
+    in_own_process(&[RunAs::CurrentUser], || {
         let fixture = Fixture::new();
         let name = |n: u32| format!("sessions.json.{n:08x}-5a6b-4c7d-8e9f-0a1b2c3d4e5f.tmp");
         let mut batch: Vec<_> = (0..100)
             .map(|n| {
-                fs::write(fixture.dir.join(name(n)), OLD).unwrap();
-                fixture.candidate_called(&name(n), Verdict::Reap)
+                fs::write(fixture.dir.join(name(n)), TEMP_CONTENT).unwrap();
+                fixture.candidate_named(&name(n), Verdict::Reap)
             })
             .collect();
         use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -911,7 +925,7 @@ fn a_batch_leaves_file_descriptors_free() {
 /// A process that is inside an `open` when the lease is released has time to finish it.
 #[test]
 fn the_protocol_waits_after_the_release() {
-    alone(EVERYBODY, || {
+    in_own_process(ALL_USERS, || {
         let wait = Duration::from_millis(200);
         let fixture = Fixture::new();
         let steps = Arc::new(Mutex::new(Vec::new()));
@@ -932,14 +946,14 @@ fn the_protocol_waits_after_the_release() {
 /// Without an earlier look, the opened file must still be the file that the first step saw.
 #[test]
 fn a_replacement_without_an_earlier_look_is_kept() {
-    alone(EVERYBODY, || {
+    in_own_process(ALL_USERS, || {
         for (step, opened) in Step::ALL
             .into_iter()
             .flat_map(|step| [(step, false), (step, true)])
         {
             let fixture = Fixture::new();
             let temp = fixture.temp.clone();
-            let stunt = Stunt::new(step, move || {
+            let stunt = AtStep::new(step, move || {
                 let other = temp.with_extension("new");
                 fs::write(&other, NEW).unwrap();
                 fs::rename(&other, &temp).unwrap();
@@ -951,10 +965,10 @@ fn a_replacement_without_an_earlier_look_is_kept() {
             };
             candidate.temp_info.expected = None;
             let reaper = Reaper::new().with_hook(Some(stunt.hook));
-            let outcome = fixture.reap_asking(&lease_thread, &reaper, candidate);
+            let outcome = fixture.reap_with(&lease_thread, &reaper, candidate);
             // Before the first step only one file has had the name, unless the old one is open.
             if opened || !matches!(step, Step::Resolve | Step::Look) {
-                fixture.has_only(NEW, &fixture.temp, &format!("{step:?}: {outcome:?}"));
+                fixture.assert_only_at(NEW, &fixture.temp, &format!("{step:?}: {outcome:?}"));
             }
         }
     });
@@ -964,17 +978,17 @@ fn a_replacement_without_an_earlier_look_is_kept() {
 /// look that finds the temp unused, although the file itself is unchanged.
 #[test]
 fn a_late_holder_restarts_the_grace() {
-    alone(EVERYBODY, || {
+    in_own_process(ALL_USERS, || {
         for step in [Step::Open, Step::Prove] {
             let fixture = Fixture::new();
             let holder = Arc::new(Mutex::new(None));
             let (held, temp) = (Arc::clone(&holder), fixture.temp.clone());
-            let stunt = Stunt::new(step, move || {
+            let stunt = AtStep::new(step, move || {
                 *held.lock().unwrap() = Some(File::options().append(true).open(temp).unwrap());
             });
             let engine = engine(Some(stunt.hook));
             let mut clocks = orphand::decide::time::ClockJumpDetector::default();
-            let mut due = fixture.due(TEMP);
+            let mut due = fixture.pass_items(TEMP);
             let mut pass = |due: &mut Vec<_>| {
                 let next =
                     |due: &[orphand::pass::PassItem]| due[0].temp.as_ref().map(|temp| temp.due());
@@ -1017,13 +1031,13 @@ fn a_late_holder_restarts_the_grace() {
 /// The same with a whole watcher: the temp is put back and reported, and removed when it is unused again.
 #[test]
 fn a_watcher_puts_a_held_temp_back() {
-    alone(EVERYBODY, || {
+    in_own_process(ALL_USERS, || {
         use orphand::daemon::Watcher;
         let fixture = Fixture::new();
         let attacker = Attacker::new(&fixture, Step::ProveLast, *Access::ALL.last().unwrap());
         let holder = Arc::new(Mutex::new(Vec::new()));
         let held = Arc::clone(&holder);
-        let stunt = Stunt::new(Step::ProveLast, move || {
+        let stunt = AtStep::new(Step::ProveLast, move || {
             let path = match attacker.access {
                 Access::Name => attacker.claims().pop().unwrap(),
                 #[cfg(target_os = "linux")]
@@ -1039,7 +1053,7 @@ fn a_watcher_puts_a_held_temp_back() {
             .start()
             .unwrap();
         let wait_for = |want: fn(&Event) -> bool| {
-            let end = std::time::Instant::now() + LONG;
+            let end = std::time::Instant::now() + TIMEOUT;
             loop {
                 let event = watcher.events().recv_deadline(end).expect("the event");
                 match event {
@@ -1060,7 +1074,7 @@ fn a_watcher_puts_a_held_temp_back() {
             ),
             "{kept:?}"
         );
-        fixture.has_only(OLD, &fixture.temp, "");
+        fixture.assert_only_at(TEMP_CONTENT, &fixture.temp, "");
         let mut file = holder.lock().unwrap().pop().unwrap();
         file.write_all(MORE).unwrap();
         drop(file);
@@ -1069,9 +1083,12 @@ fn a_watcher_puts_a_held_temp_back() {
         let Event::Reaped(disposed) = reaped else {
             unreachable!();
         };
-        assert_eq!(disposed.freed.bytes, (OLD.len() + MORE.len()) as u64);
-        fixture.is_tidy("");
-        fixture.has_only(WHOLE, &fixture.target, "");
+        assert_eq!(
+            disposed.freed.bytes,
+            (TEMP_CONTENT.len() + MORE.len()) as u64
+        );
+        fixture.assert_no_leftovers("");
+        fixture.assert_only_at(TARGET_CONTENT, &fixture.target, "");
     });
 }
 
@@ -1082,9 +1099,9 @@ fn a_watcher_puts_a_held_temp_back() {
 #[test]
 fn an_opener_stopped_by_a_virus_scanner_is_seen() {
     use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
-    alone(&[As::Us], || {
+    in_own_process(&[RunAs::CurrentUser], || {
         if !rustix::process::geteuid().is_root() {
-            return skipped("fanotify needs root");
+            return report_skipped("fanotify needs root");
         }
         for sole in [false, true] {
             // SAFETY: creates a descriptor that nothing else uses.
@@ -1092,7 +1109,7 @@ fn an_opener_stopped_by_a_virus_scanner_is_seen() {
                 let flags = libc::FAN_CLASS_CONTENT | libc::FAN_CLOEXEC;
                 let fan = libc::fanotify_init(flags, libc::O_RDONLY as u32);
                 if fan < 0 {
-                    return skipped(&format!("fanotify: {}", io::Error::last_os_error()));
+                    return report_skipped(&format!("fanotify: {}", io::Error::last_os_error()));
                 }
                 Arc::new(OwnedFd::from_raw_fd(fan))
             };
@@ -1103,7 +1120,7 @@ fn an_opener_stopped_by_a_virus_scanner_is_seen() {
             let temp = fixture.temp.clone();
             let opener = Arc::new(Mutex::new(None));
             let (parked, scanner) = (Arc::clone(&opener), Arc::clone(&fan));
-            let stunt = Stunt::new(Step::Claim, move || {
+            let stunt = AtStep::new(Step::Claim, move || {
                 let path = std::ffi::CString::new(temp.to_str().unwrap()).unwrap();
                 // SAFETY: the path ends in NUL and outlives the call.
                 let marked = unsafe {
@@ -1126,7 +1143,7 @@ fn an_opener_stopped_by_a_virus_scanner_is_seen() {
                     revents: 0,
                 };
                 // SAFETY: one pollfd, which outlives the call.
-                let asks = unsafe { libc::poll(&raw mut asked, 1, LONG.as_millis() as i32) };
+                let asks = unsafe { libc::poll(&raw mut asked, 1, TIMEOUT.as_millis() as i32) };
                 assert_eq!(asks, 1, "no process opens the file");
             });
             let outcome = fixture.reap(stunt.hook.clone());
@@ -1140,7 +1157,7 @@ fn an_opener_stopped_by_a_virus_scanner_is_seen() {
             drop(fan);
             let mut file = join(opener.lock().unwrap().take().unwrap()).unwrap();
             file.write_all(MORE).unwrap();
-            fixture.has_only(&[OLD, MORE].concat(), &fixture.temp, "");
+            fixture.assert_only_at(&[TEMP_CONTENT, MORE].concat(), &fixture.temp, "");
         }
     });
 }
