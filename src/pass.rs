@@ -556,7 +556,7 @@ impl<'a> Pass<'a> {
         };
         let (usage, dir_context) = (self.engine.reaper.usage(), self.dir_context);
         if wanted.total == 0
-            || !usage.is_short_of(&dir_context.root.path, dir_context.id, wanted.total)
+            || !usage.lacks_room_for(&dir_context.root.path, dir_context.id, wanted.total)
         {
             return;
         }
@@ -704,7 +704,7 @@ pub fn recover(
     claim: &OsStr,
     emit: &mut dyn FnMut(Event),
 ) -> RecoveryOutcome {
-    if engine.reaper.claims().is_at_work(claim) {
+    if engine.reaper.claims().is_in_progress(claim) {
         return RecoveryOutcome::Done;
     }
     let (root, below) = (&dir_context.root.path, dir_context.below);

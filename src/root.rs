@@ -204,7 +204,7 @@ pub(crate) fn leads_to_broad(path: &Path) -> Option<&'static str> {
 #[must_use]
 pub fn is_own(name: &std::ffi::OsStr) -> bool {
     use std::os::unix::ffi::OsStrExt;
-    name.as_bytes().starts_with(crate::reap::claim::OWN)
+    name.as_bytes().starts_with(crate::reap::claim::OWN_PREFIX)
 }
 
 /// Makes `path` absolute and removes a slash at its end. Symlinks are not resolved.

@@ -145,7 +145,7 @@ impl ScanQueue<'_> {
         }
         let policy = &self.root.policy;
         if is_own(name) {
-            if claim::read(name).is_some() {
+            if claim::parse(name).is_some() {
                 (self.on_item)(ScanItem::Claim(dir, name));
             }
             return;

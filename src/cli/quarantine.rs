@@ -7,7 +7,7 @@ use orphand::clock;
 use orphand::decide::observation::FileSize;
 use orphand::journal::{Journal, LineKind};
 use orphand::json;
-use orphand::reap::quarantine::{FOLDER, Quarantine, Stored, purged};
+use orphand::reap::quarantine::{FOLDER, Quarantine, Stored, purged_event};
 use orphand::root::absolute;
 use orphand::state::Folders;
 
@@ -210,7 +210,7 @@ fn purge(command: &Purge, look: &OutputOptions) -> Result<Exit, Failure> {
             match room.purge(&one) {
                 Ok(()) => {
                     sum.done += 1;
-                    let event = purged(&root, &one);
+                    let event = purged_event(&root, &one);
                     journal.write(LineKind::Outcome, &[json::event(&event, clock::wall())]);
                     told = told.and_then(|()| report.event(&event));
                 }

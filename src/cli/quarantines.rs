@@ -51,7 +51,7 @@ impl Quarantines {
                 }
             };
             // Two mounts may show the same one; and one of them may be covered by a third.
-            let Ok(folder) = room.folder() else {
+            let Ok(folder) = room.folder_id() else {
                 continue;
             };
             let next = quarantines.found.len();

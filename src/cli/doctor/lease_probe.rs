@@ -6,7 +6,6 @@
 //! two system calls. What stays is the date of the folder.
 
 use std::ffi::{OsStr, OsString};
-use std::hash::{BuildHasher, Hasher};
 use std::os::unix::ffi::OsStrExt;
 use std::time::Duration;
 
@@ -15,6 +14,7 @@ use orphand::decide::observation::UseState;
 use orphand::decide::time::Wall;
 use orphand::evidence::{LeaseThread, open_for_check};
 use orphand::look::{self, Dir};
+use orphand::random::random_u64;
 use rustix::fd::AsFd;
 use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
@@ -94,9 +94,7 @@ impl Drop for ProbeFile<'_> {
 }
 
 fn new_name() -> OsString {
-    let random = std::collections::hash_map::RandomState::new()
-        .build_hasher()
-        .finish();
+    let random = random_u64();
     OsStr::from_bytes(format!(".orphand-doctor-{random:016x}").as_bytes()).to_owned()
 }
 
@@ -119,7 +117,7 @@ mod tests {
     fn nothing_mistakes_it_for_a_temp_or_a_claim() {
         let name = new_name();
         assert!(is_own(&name), "scans and watches pass over it");
-        assert_eq!(claim::read(&name), None, "no start puts it in order");
+        assert_eq!(claim::parse(&name), None, "no start puts it in order");
         assert_ne!(name, new_name());
     }
 

@@ -279,7 +279,7 @@ impl Supervisor {
         else {
             return false;
         };
-        let original = claim::read(claim).and_then(|claim| claim.original);
+        let original = claim::parse(claim).and_then(|claim| claim.original);
         // A claim whose original name was cut off is tracked by its present name.
         let name = original.as_deref().unwrap_or(claim);
         let claims = self.shared.engine.reaper.claims();
@@ -303,7 +303,7 @@ impl Supervisor {
         let dir =
             Dir::open_below(&dir_context.root.path, dir_context.id, dir_context.below).ok()?;
         let existed = existed_before(&dir, claim, self.boundary)?;
-        claim::read(claim)?
+        claim::parse(claim)?
             .original
             .filter(|_| existed || rule!("claim-at-start-whatever-date", !self.has_started))
     }
