@@ -37,7 +37,7 @@ Exit: 0 done, also where temps were kept · 1 failed · 2 wrong usage or a refus
 129 SIGHUP ended a sweep · 130 SIGINT did · 143 SIGTERM did")]
 pub(crate) struct Cli {
     #[command(flatten)]
-    pub(crate) look: OutputOptions,
+    pub(crate) output: OutputOptions,
     #[command(subcommand)]
     pub(crate) command: CliCommand,
 }
@@ -177,9 +177,9 @@ pub(crate) struct Watch {
     #[command(flatten)]
     pub(crate) rule: RuleOptions,
     #[command(flatten)]
-    pub(crate) depth: RecursiveFlag,
+    pub(crate) recursive: RecursiveFlag,
     #[command(flatten)]
-    pub(crate) deed: ActionOptions,
+    pub(crate) action: ActionOptions,
     /// What becomes of temps that were there before [default: wait on a terminal, else take]
     #[arg(long, value_enum)]
     pub(crate) existing: Option<ExistingArg>,
@@ -196,9 +196,9 @@ pub(crate) struct Scan {
     #[command(flatten)]
     pub(crate) rule: RuleOptions,
     #[command(flatten)]
-    pub(crate) depth: RecursiveFlag,
+    pub(crate) recursive: RecursiveFlag,
     #[command(flatten)]
-    pub(crate) deed: ActionOptions,
+    pub(crate) action: ActionOptions,
     /// Exit with 10 if there are orphans
     #[arg(long)]
     pub(crate) exit_code: bool,
@@ -212,9 +212,9 @@ pub(crate) struct Sweep {
     #[command(flatten)]
     pub(crate) rule: RuleOptions,
     #[command(flatten)]
-    pub(crate) depth: RecursiveFlag,
+    pub(crate) recursive: RecursiveFlag,
     #[command(flatten)]
-    pub(crate) deed: ActionOptions,
+    pub(crate) action: ActionOptions,
     /// Do not ask
     #[arg(long)]
     pub(crate) yes: bool,
@@ -311,7 +311,7 @@ fn word<V: ValueEnum>(value: V) -> String {
 
 impl RecursiveFlag {
     /// Returns `command` with this option.
-    pub(crate) fn repeat(&self, command: Suggestion) -> Suggestion {
+    pub(crate) fn append_to(&self, command: Suggestion) -> Suggestion {
         match self.recursive {
             Some(false) => command.flag("--recursive=false", true),
             recursive => command.flag("-r", recursive.is_some()),
@@ -321,21 +321,21 @@ impl RecursiveFlag {
 
 /// Returns the command that sweeps what these options and directories say, but for `-n` and `--yes`.
 /// `only_reports`: the configuration would make a dry run of it.
-pub(crate) fn sweep(
+pub(crate) fn sweep_command(
     rule: &RuleOptions,
-    depth: &RecursiveFlag,
-    deed: &ActionOptions,
+    recursive: &RecursiveFlag,
+    action: &ActionOptions,
     dirs: &[PathBuf],
     only_reports: bool,
 ) -> Suggestion {
-    let command = depth.repeat(Suggestion::new("sweep"));
-    let command = deed.repeat(rule.repeat(command), only_reports);
+    let command = recursive.append_to(Suggestion::new("sweep"));
+    let command = action.append_to(rule.append_to(command), only_reports);
     command.args(dirs.iter().map(|dir| absolute(dir)))
 }
 
 impl ActionOptions {
     /// The same without a dry run.
-    pub(crate) fn for_real(&self) -> ActionOptions {
+    pub(crate) fn without_dry_run(&self) -> ActionOptions {
         ActionOptions {
             dry_run: false,
             ..self.clone()
@@ -344,7 +344,7 @@ impl ActionOptions {
 
     /// Returns `command` with what is to happen to an orphan, but for a dry run. `only_reports`: without an
     /// option it would be one.
-    pub(crate) fn repeat(&self, command: Suggestion, only_reports: bool) -> Suggestion {
+    pub(crate) fn append_to(&self, command: Suggestion, only_reports: bool) -> Suggestion {
         let deletes = only_reports.then_some(ActionArg::Delete);
         let given = self
             .action
@@ -355,7 +355,7 @@ impl ActionOptions {
 
 impl RuleOptions {
     /// Returns `command` with every option of these that a verdict depends on.
-    pub(crate) fn repeat(&self, command: Suggestion) -> Suggestion {
+    pub(crate) fn append_to(&self, command: Suggestion) -> Suggestion {
         // A new option is an error here until it is repeated.
         let RuleOptions {
             grace,

@@ -44,7 +44,7 @@ pub(crate) struct CheckedFile {
 pub(super) fn run(command: &ConfigCommand, look: &OutputOptions) -> Result<Exit, Failure> {
     let mut report = EventPrinter::new(look, Vec::new());
     match command {
-        ConfigCommand::Init(named) => init(place(named)?, look, &mut report),
+        ConfigCommand::Init(named) => init(file_path(named)?, look, &mut report),
         ConfigCommand::Check(named) => check(named.options.config.as_deref(), look, &mut report),
         ConfigCommand::Show(options) => show(options, look, &mut report),
         ConfigCommand::Path(named) => path(named, look, &mut report),
@@ -52,9 +52,9 @@ pub(super) fn run(command: &ConfigCommand, look: &OutputOptions) -> Result<Exit,
 }
 
 /// The file that is read if it is there.
-fn place(named: &WithSources<CheckedFile>) -> Result<PathBuf, Failure> {
+fn file_path(named: &WithSources<CheckedFile>) -> Result<PathBuf, Failure> {
     let named = named.options.config.as_deref().map(absolute);
-    let place = named.or_else(config_file::Config::usual_path);
+    let place = named.or_else(config_file::Config::default_path);
     place.ok_or_else(|| {
         Failure::new(
             Exit::Failed,
@@ -93,27 +93,27 @@ fn check(
             // Nothing was typed, and rule by rule the file was read.
             Err(RootsError::Typed(error)) => Err(ConfigError {
                 path: config.path.unwrap_or_default(),
-                place: None,
-                what: error.to_string(),
+                position: None,
+                message: error.to_string(),
             }),
         }
     };
     match read() {
         Ok((path, roots)) if look.json => {
-            let document = document(path.as_deref(), None, &roots);
+            let document = check_document(path.as_deref(), None, &roots);
             report.line(&document.to_string())?;
             Ok(Exit::Done)
         }
         Ok((path, roots)) => {
             if !look.quiet {
-                summary(path.as_deref(), &roots)
+                check_summary(path.as_deref(), &roots)
                     .iter()
                     .try_for_each(|line| report.line(line))?;
             }
             Ok(Exit::Done)
         }
         Err(error) if look.json => {
-            let document = document(Some(&error.path), Some(&error), &[]);
+            let document = check_document(Some(&error.path), Some(&error), &[]);
             report.line(&document.to_string())?;
             Ok(Exit::Config)
         }
@@ -122,12 +122,12 @@ fn check(
 }
 
 /// `path`, whether it is right, its first mistake, and what it lists.
-fn document(path: Option<&Path>, error: Option<&ConfigError>, roots: &[Root]) -> Value {
+fn check_document(path: Option<&Path>, error: Option<&ConfigError>, roots: &[Root]) -> Value {
     let mistake = error.map(|error| {
         Object::default()
-            .with("line", error.place.map(|(line, _)| line))
-            .with("column", error.place.map(|(_, column)| column))
-            .with("what", error.what.clone())
+            .with("line", error.position.map(|(line, _)| line))
+            .with("column", error.position.map(|(_, column)| column))
+            .with("what", error.message.clone())
             .into_value()
     });
     // They were written in UTF-8.
@@ -140,9 +140,9 @@ fn document(path: Option<&Path>, error: Option<&ConfigError>, roots: &[Root]) ->
         .into_value()
 }
 
-fn summary(path: Option<&Path>, roots: &[Root]) -> Vec<String> {
+fn check_summary(path: Option<&Path>, roots: &[Root]) -> Vec<String> {
     let Some(path) = path else {
-        let places = looked_at().into_iter().map(|(_, line)| line);
+        let places = default_locations().into_iter().map(|(_, line)| line);
         let head = "there is no configuration file, and none is needed; looked at:".to_owned();
         return std::iter::once(head).chain(places).collect();
     };
@@ -204,10 +204,10 @@ fn show(
     // As a watcher would, so that nothing is shown as in force that is refused.
     config.roots(&typed)?;
     typed.clone().over(&config.defaults).policy()?;
-    let shown = show::sections(&config, &typed, &options.givers);
+    let shown = show::sections(&config, &typed, &options.sources);
     let shown = match look.json {
-        true => show::document(config.path.as_deref(), &shown).to_string(),
-        false => show::file(config.path.as_deref(), &shown),
+        true => show::render_json(config.path.as_deref(), &shown).to_string(),
+        false => show::render_file(config.path.as_deref(), &shown),
     };
     report.line(&shown)?;
     Ok(Exit::Done)
@@ -218,7 +218,7 @@ fn path(
     look: &OutputOptions,
     report: &mut EventPrinter,
 ) -> Result<Exit, Failure> {
-    let path = place(named)?;
+    let path = file_path(named)?;
     if look.json {
         let document = Object::default()
             .with_path("path", Some(&path))
@@ -227,11 +227,11 @@ fn path(
         return Ok(Exit::Done);
     }
     if !look.quiet {
-        let named = named.givers.get("config").map(|giver| {
-            let line = format!("  {giver}: {}", whether_there(&path));
+        let named = named.sources.get("config").map(|giver| {
+            let line = format!("  {giver}: {}", path_state(&path));
             (true, line)
         });
-        let places = named.into_iter().chain(looked_at());
+        let places = named.into_iter().chain(default_locations());
         let mut found = false;
         for (set, line) in places {
             let mark = match set && !found {
@@ -249,18 +249,18 @@ fn path(
 }
 
 /// The usual places, one line each, and whether what it depends on is set.
-fn looked_at() -> Vec<(bool, String)> {
+fn default_locations() -> Vec<(bool, String)> {
     let line = |(written, path): (&str, Option<PathBuf>)| match path {
-        Some(path) => (true, format!("  {written}: {}", whether_there(&path))),
+        Some(path) => (true, format!("  {written}: {}", path_state(&path))),
         None => (false, format!("  {written}: its variable is not set")),
     };
-    config_file::Config::usual_paths()
+    config_file::Config::default_paths()
         .into_iter()
         .map(line)
         .collect()
 }
 
-fn whether_there(path: &Path) -> String {
+fn path_state(path: &Path) -> String {
     let there = match path.try_exists() {
         Ok(true) => "is there".to_owned(),
         Ok(false) => "is not there".to_owned(),

@@ -23,10 +23,10 @@ use orphand::watch::CLOSE_EVENTS;
 
 use super::shell::{self, Suggestion};
 use super::text;
-use overlap::KnownRoot;
+use overlap::KnownRoots;
 use spanned_error::{Position, SpannedError};
 
-pub(crate) use rule_set::{Covered, RuleAt};
+pub(crate) use rule_set::{CoveredDir, RuleLocation};
 pub(crate) use section::{Lines, SECTIONS, Section};
 
 mod entry;
@@ -77,7 +77,7 @@ pub(crate) struct WatchRule {
     /// Without the `[defaults]`.
     pub(crate) settings: RuleSettings,
     /// Where its path stands.
-    pub(crate) place: Position,
+    pub(crate) position: Position,
     pub(crate) lines: Lines,
 }
 
@@ -97,7 +97,7 @@ pub(crate) struct Config {
 }
 
 /// The most that the file may have: bytes.
-const LARGEST: u64 = 1_000_000;
+const MAX_FILE_SIZE: u64 = 1_000_000;
 
 /// The journal of what was done.
 #[derive(Clone, Debug, PartialEq)]
@@ -141,7 +141,7 @@ impl Default for LogSettings {
 pub(crate) enum LogFile {
     /// To the usual place, where nobody else keeps it.
     #[default]
-    Usual,
+    Default,
     /// To no file.
     Off,
     /// To this file. Absolute, `~/` expanded.
@@ -171,8 +171,8 @@ impl Default for MetricsSettings {
 pub(crate) struct ConfigError {
     pub(crate) path: PathBuf,
     /// `None`: it is the whole file.
-    pub(crate) place: Option<Position>,
-    pub(crate) what: String,
+    pub(crate) position: Option<Position>,
+    pub(crate) message: String,
 }
 
 /// Why the rules of the file cannot be followed as they are.
@@ -188,10 +188,10 @@ pub(crate) enum RootsError {
 impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:", text::escaped(&self.path))?;
-        if let Some((line, column)) = self.place {
+        if let Some((line, column)) = self.position {
             write!(f, "{line}:{column}:")?;
         }
-        write!(f, " {}", self.what)
+        write!(f, " {}", self.message)
     }
 }
 
@@ -252,10 +252,10 @@ impl RuleSettings {
 impl Config {
     /// Reads the file that was named, which must exist, or the usual one, which need not.
     pub(crate) fn load(explicit: Option<&Path>) -> Result<Config, ConfigError> {
-        let Some(path) = explicit.map(Path::to_owned).or_else(Config::usual_path) else {
+        let Some(path) = explicit.map(Path::to_owned).or_else(Config::default_path) else {
             return Ok(Config::default());
         };
-        let bytes = match read_regular(&path, LARGEST) {
+        let bytes = match read_regular(&path, MAX_FILE_SIZE) {
             Ok(bytes) => bytes,
             Err(error) if explicit.is_none() && error.kind() == io::ErrorKind::NotFound => {
                 return Ok(Config::default());
@@ -273,7 +273,11 @@ impl Config {
                 };
                 let what = format!("cannot be read: {error}{fix}");
                 let place = None;
-                return Err(ConfigError { path, place, what });
+                return Err(ConfigError {
+                    path,
+                    position: place,
+                    message: what,
+                });
             }
         };
         match std::str::from_utf8(&bytes) {
@@ -292,7 +296,7 @@ impl Config {
     pub(crate) fn roots(&self, typed: &RuleSettings) -> Result<Vec<Root>, RootsError> {
         let mut roots: Vec<Root> = Vec::new();
         // By the paths as they are written, and by those that they lead to.
-        let mut known = [KnownRoot::default(), KnownRoot::default()];
+        let mut known = [KnownRoots::default(), KnownRoots::default()];
         // All at once: those that do not answer are waited for together.
         let _ = answer::silent(self.watch.iter().map(|rule| rule.path.as_path()));
         for rule in &self.watch {
@@ -302,7 +306,7 @@ impl Config {
             let broad = settings.broad.unwrap_or(false);
             let root = Root::new(&rule.path, Arc::clone(&policy), broad)
                 .map_err(|refused| self.refused(rule, &refused))?;
-            let path = real(&root.path);
+            let path = resolved(&root.path);
             let both = [root.clone(), Root { path, policy }];
             let overlaps = known.iter().zip(&both);
             let overlaps = overlaps.filter_map(|(known, root)| known.overlap(root));
@@ -311,7 +315,7 @@ impl Config {
             if let Some((first, overlap)) = first
                 && let Some(first) = self.watch.get(first)
             {
-                return Err(self.mistake(rule, overlap.say(first, rule)).into());
+                return Err(self.error_at(rule, overlap.message(first, rule)).into());
             }
             for (known, root) in known.iter_mut().zip(both) {
                 known.add(root);
@@ -325,29 +329,31 @@ impl Config {
     fn refused(&self, rule: &WatchRule, refused: &Refused) -> ConfigError {
         let what = match refused {
             Refused::NotADirectory(_) => {
-                shell::refused(refused, Suggestion::new("explain").configured())
+                shell::refused_text(refused, Suggestion::new("explain").configured())
             }
             refused => refused.with_way_out("set broad = true"),
         };
-        self.mistake(rule, what)
+        self.error_at(rule, what)
     }
 
-    fn mistake(&self, rule: &WatchRule, what: String) -> ConfigError {
+    fn error_at(&self, rule: &WatchRule, what: String) -> ConfigError {
         ConfigError {
             path: self.path.clone().unwrap_or_default(),
-            place: Some(rule.place),
-            what,
+            position: Some(rule.position),
+            message: what,
         }
     }
 
     /// Where the file is looked for when none is named, on every system.
-    pub(crate) fn usual_path() -> Option<PathBuf> {
-        Config::usual_paths().into_iter().find_map(|(_, path)| path)
+    pub(crate) fn default_path() -> Option<PathBuf> {
+        Config::default_paths()
+            .into_iter()
+            .find_map(|(_, path)| path)
     }
 
     /// The places for it, the first of which that is set counts: how each is written, and where it
     /// is here, if what it depends on is set.
-    pub(crate) fn usual_paths() -> [(&'static str, Option<PathBuf>); 2] {
+    pub(crate) fn default_paths() -> [(&'static str, Option<PathBuf>); 2] {
         let file = |variable, below: &str| Some(absolute_variable(variable)?.join(below));
         [
             (
@@ -378,7 +384,7 @@ impl Config {
 }
 
 /// Where `path` leads as far as it is there; symlinks on the way may make two of one.
-fn real(path: &Path) -> PathBuf {
+fn resolved(path: &Path) -> PathBuf {
     if !answer::answers(path) {
         return path.to_owned();
     }

@@ -45,10 +45,10 @@ pub(crate) fn parse(text: &str) -> Result<Duration, String> {
                 "only the last number of {text:?} may have a fraction; say for example 1h30m or 1.5h"
             ));
         }
-        let ms = milliseconds(number, unit_ms).map_err(|wrong| wrong.say(text))?;
+        let ms = milliseconds(number, unit_ms).map_err(|wrong| wrong.message(text))?;
         total = ms
             .checked_add(total)
-            .ok_or_else(|| Wrong::TooLong.say(text))?;
+            .ok_or_else(|| NumberError::TooLong.message(text))?;
         rest = after;
     }
     Ok(Duration::from_millis(total))
@@ -81,19 +81,19 @@ fn not_a_duration(text: &str) -> String {
 }
 
 /// Why a number makes no duration.
-enum Wrong {
+enum NumberError {
     TooLong,
     TooFine,
 }
 
-impl Wrong {
-    fn say(self, text: &str) -> String {
+impl NumberError {
+    fn message(self, text: &str) -> String {
         match self {
-            Wrong::TooLong => format!(
+            NumberError::TooLong => format!(
                 "{text:?} is too long; the longest is {}d",
                 u64::MAX / 86_400_000
             ),
-            Wrong::TooFine => {
+            NumberError::TooFine => {
                 format!("{text:?} is finer than a millisecond; leave out the last digits")
             }
         }
@@ -101,20 +101,20 @@ impl Wrong {
 }
 
 /// Returns `number` of `unit_ms` in milliseconds, exactly.
-fn milliseconds(number: &str, unit_ms: u64) -> Result<u64, Wrong> {
+fn milliseconds(number: &str, unit_ms: u64) -> Result<u64, NumberError> {
     let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
-    let whole: u64 = whole.parse().map_err(|_| Wrong::TooLong)?;
-    let mut ms = whole.checked_mul(unit_ms).ok_or(Wrong::TooLong)?;
+    let whole: u64 = whole.parse().map_err(|_| NumberError::TooLong)?;
+    let mut ms = whole.checked_mul(unit_ms).ok_or(NumberError::TooLong)?;
     let fraction = fraction.trim_end_matches('0');
     if !fraction.is_empty() {
-        let digits = u32::try_from(fraction.len()).map_err(|_| Wrong::TooFine)?;
-        let part: u64 = fraction.parse().map_err(|_| Wrong::TooFine)?;
-        let of = 10u64.checked_pow(digits).ok_or(Wrong::TooFine)?;
-        let part = part.checked_mul(unit_ms).ok_or(Wrong::TooFine)?;
+        let digits = u32::try_from(fraction.len()).map_err(|_| NumberError::TooFine)?;
+        let part: u64 = fraction.parse().map_err(|_| NumberError::TooFine)?;
+        let of = 10u64.checked_pow(digits).ok_or(NumberError::TooFine)?;
+        let part = part.checked_mul(unit_ms).ok_or(NumberError::TooFine)?;
         if !part.is_multiple_of(of) {
-            return Err(Wrong::TooFine);
+            return Err(NumberError::TooFine);
         }
-        ms = ms.checked_add(part / of).ok_or(Wrong::TooLong)?;
+        ms = ms.checked_add(part / of).ok_or(NumberError::TooLong)?;
     }
     Ok(ms)
 }

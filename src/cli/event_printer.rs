@@ -12,21 +12,21 @@ use orphand::json;
 use orphand::root::Root;
 
 use super::args::{Color, OutputOptions};
-use super::messages::Words;
-use super::{is_read, log, service_notify};
+use super::messages::EventFormatter;
+use super::{has_reader, log, service_notify};
 
 /// Where everything that a person or a program is to read goes out.
 pub(crate) struct EventPrinter {
     json: bool,
     quiet: bool,
-    terminal: bool,
+    is_terminal: bool,
     /// systemd's journal keeps the lines: it dates them, and sorts them by what stands before.
-    journal: bool,
-    words: Words,
+    is_journal: bool,
+    formatter: EventFormatter,
     /// The line at the bottom, if one stands there.
     status: Option<String>,
     /// The reader of stdout has closed it: nothing is written any more.
-    closed: bool,
+    is_closed: bool,
     /// Roots that are scanned by time, and whether that was told.
     polled: HashMap<PathBuf, bool>,
     /// How often a temp was kept because of a live process, by reason, directory and process.
@@ -40,7 +40,7 @@ const MOST_KEPT: usize = 1024;
 
 /// How often a line about a kept temp is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Telling {
+enum LineChoice {
     Whole,
     /// The last line of its kind.
     Last,
@@ -62,16 +62,16 @@ impl EventPrinter {
         EventPrinter {
             json: look.json,
             quiet: look.quiet,
-            terminal,
-            journal,
-            words: Words {
+            is_terminal: terminal,
+            is_journal: journal,
+            formatter: EventFormatter {
                 color: color && !look.json,
-                dated: !journal,
-                once: false,
+                has_time: !journal,
+                is_one_pass: false,
                 roots,
             },
             status: None,
-            closed: false,
+            is_closed: false,
             polled: HashMap::new(),
             kept: HashMap::new(),
             verbose: look.verbose > 0,
@@ -79,43 +79,43 @@ impl EventPrinter {
     }
 
     /// What is told of happens once, not for as long as a watch lasts.
-    pub(crate) fn once(mut self) -> EventPrinter {
-        self.words.once = true;
+    pub(crate) fn for_one_pass(mut self) -> EventPrinter {
+        self.formatter.is_one_pass = true;
         self
     }
 
     /// People sit in front of it.
-    pub(crate) fn is_live(&self) -> bool {
-        self.terminal && !self.json
+    pub(crate) fn is_interactive(&self) -> bool {
+        self.is_terminal && !self.json
     }
 
     /// From now on these are the roots.
-    pub(crate) fn roots_are(&mut self, roots: &[Root]) {
-        self.words.roots = roots.iter().map(|root| root.path.clone()).collect();
+    pub(crate) fn set_roots(&mut self, roots: &[Root]) {
+        self.formatter.roots = roots.iter().map(|root| root.path.clone()).collect();
     }
 
     /// Tells of `event`. A reader that has closed the pipe is no error.
     pub(crate) fn event(&mut self, event: &Event) -> io::Result<()> {
-        if !self.json && self.is_told_already(event) {
+        if !self.json && self.is_repeated_scan(event) {
             return Ok(());
         }
-        let telling = self.telling(event);
+        let telling = self.line_choice(event);
         if log::path().is_some()
-            && telling != Telling::Not
-            && let Some(line) = self.words.plain().of(event)
+            && telling != LineChoice::Not
+            && let Some(line) = self.formatter.for_file().format(event)
         {
-            log::also(&with_last(line, telling));
+            log::append(&with_last_note(line, telling));
         }
         if self.json {
             return self.line(&json::event(event, clock::wall()).to_string());
         }
-        if telling == Telling::Not {
+        if telling == LineChoice::Not {
             return Ok(());
         }
         let failed = matches!(event, Event::Failed { .. });
-        let line = self.words.of(event);
-        match line.map(|line| with_last(line, telling)) {
-            Some(line) if !self.quiet || failed => match self.journal {
+        let line = self.formatter.format(event);
+        match line.map(|line| with_last_note(line, telling)) {
+            Some(line) if !self.quiet || failed => match self.is_journal {
                 true => self.line(&format!("{}{line}", priority(event))),
                 false => self.line(&line),
             },
@@ -124,7 +124,7 @@ impl EventPrinter {
     }
 
     /// A live writer whose temps have changing names has one line in each directory, not one for each name.
-    fn telling(&mut self, event: &Event) -> Telling {
+    fn line_choice(&mut self, event: &Event) -> LineChoice {
         let Event::Kept {
             subject,
             reason: reason @ (Reason::InUse | Reason::Locked | Reason::WriterAlive),
@@ -133,14 +133,14 @@ impl EventPrinter {
             ..
         } = event
         else {
-            return Telling::Whole;
+            return LineChoice::Whole;
         };
         let holder = holders.first().map(|holder| holder.pid);
         let (Some(pid), Some(dir)) = (holder.or(details.writer_pid), subject.path.parent()) else {
-            return Telling::Whole;
+            return LineChoice::Whole;
         };
         if self.verbose {
-            return Telling::Whole;
+            return LineChoice::Whole;
         }
         if self.kept.len() >= MOST_KEPT {
             self.kept.clear();
@@ -148,15 +148,15 @@ impl EventPrinter {
         let times = self.kept.entry((*reason, dir.to_owned(), pid)).or_default();
         *times += 1;
         match *times {
-            ..SINGLY => Telling::Whole,
-            SINGLY => Telling::Last,
-            _ => Telling::Not,
+            ..LINES_PER_PROCESS => LineChoice::Whole,
+            LINES_PER_PROCESS => LineChoice::Last,
+            _ => LineChoice::Not,
         }
     }
 
     /// Whether `event` is one of the scans by time of a root that cannot be watched, and not the first since
     /// its state has changed.
-    fn is_told_already(&mut self, event: &Event) -> bool {
+    fn is_repeated_scan(&mut self, event: &Event) -> bool {
         match event {
             Event::Root { root, state } => {
                 match state {
@@ -178,8 +178,8 @@ impl EventPrinter {
 
     /// One line on stdout, at once; nothing where the reader has closed the pipe.
     pub(crate) fn line(&mut self, line: &str) -> io::Result<()> {
-        if !self.closed {
-            self.closed = !is_read(self.write(line))?;
+        if !self.is_closed {
+            self.is_closed = !has_reader(self.write(line))?;
         }
         Ok(())
     }
@@ -195,8 +195,8 @@ impl EventPrinter {
 
     /// One line that is no event, at once, also in the log.
     pub(crate) fn note(&mut self, line: &str) -> io::Result<()> {
-        log::also(line);
-        match self.journal {
+        log::append(line);
+        match self.is_journal {
             true => self.line(&format!("<6>{line}")),
             false => self.line(line),
         }
@@ -204,11 +204,11 @@ impl EventPrinter {
 
     /// Sets the line at the bottom of a terminal; an empty one takes it away.
     pub(crate) fn status(&mut self, status: String) {
-        if !self.is_live() || self.quiet || self.status.as_deref().unwrap_or("") == status {
+        if !self.is_interactive() || self.quiet || self.status.as_deref().unwrap_or("") == status {
             return;
         }
         let mut out = io::stdout().lock();
-        let text = self.words.paint(&status, Style::new().dimmed());
+        let text = self.formatter.paint(&status, Style::new().dimmed());
         // A terminal that cannot be written to is found out by the next line.
         let _ = write!(out, "\r\x1b[K{text}");
         let _ = out.flush();
@@ -217,21 +217,21 @@ impl EventPrinter {
 
     /// `text` in a colour, where there are colours.
     pub(crate) fn paint(&self, text: &str, style: Style) -> String {
-        self.words.paint(text, style)
+        self.formatter.paint(text, style)
     }
 
     /// A path as short as it can be told apart.
     pub(crate) fn name(&self, path: &Path, root: &Path) -> String {
-        self.words.name(path, root)
+        self.formatter.name(path, root)
     }
 }
 
 /// How many temps of one live process in one directory have a line of their own.
-const SINGLY: u64 = 3;
+const LINES_PER_PROCESS: u64 = 3;
 
-fn with_last(line: String, telling: Telling) -> String {
+fn with_last_note(line: String, telling: LineChoice) -> String {
     match telling {
-        Telling::Last => {
+        LineChoice::Last => {
             format!(
                 "{line}.  More of this process here are kept without a line each (-v shows them)"
             )
@@ -286,20 +286,24 @@ mod tests {
             again: false,
             details: Details::default(),
         };
-        let mut told = |name: &str, pid| report.telling(&kept(name, pid));
-        let first: Vec<Telling> = (0..5).map(|n| told(&format!("{n}.tmp"), 1)).collect();
-        let (whole, not) = (Telling::Whole, Telling::Not);
-        assert_eq!(first, [whole, whole, Telling::Last, not, not]);
-        assert_eq!(told("a.tmp", 2), Telling::Whole, "another process");
-        assert_eq!(told("below/a.tmp", 1), Telling::Whole, "another directory");
+        let mut told = |name: &str, pid| report.line_choice(&kept(name, pid));
+        let first: Vec<LineChoice> = (0..5).map(|n| told(&format!("{n}.tmp"), 1)).collect();
+        let (whole, not) = (LineChoice::Whole, LineChoice::Not);
+        assert_eq!(first, [whole, whole, LineChoice::Last, not, not]);
+        assert_eq!(told("a.tmp", 2), LineChoice::Whole, "another process");
+        assert_eq!(
+            told("below/a.tmp", 1),
+            LineChoice::Whole,
+            "another directory"
+        );
         report.verbose = true;
-        assert_eq!(report.telling(&kept("b.tmp", 1)), Telling::Whole);
+        assert_eq!(report.line_choice(&kept("b.tmp", 1)), LineChoice::Whole);
     }
 
     #[test]
     fn scans_by_time_are_told_once_and_again_when_the_state_changes() {
         let mut report = plain();
-        let mut told = |event: Event| !report.is_told_already(&event);
+        let mut told = |event: Event| !report.is_repeated_scan(&event);
         let scan = |root: &str| Event::Rescan {
             root: root.into(),
             cause: Cause::Periodic,

@@ -22,50 +22,50 @@ use super::{service_notify, variables};
 /// The name of the file in its folder.
 pub(crate) const FILE: &str = "orphand.log";
 
-struct Both {
+struct Logger {
     stderr: env_logger::Logger,
     file: Mutex<Option<CappedFile>>,
     /// That the file cannot be written was said.
-    said: AtomicBool,
+    reported: AtomicBool,
     /// Somebody said on the command line or in `ORPHAND_LOG` how much is to be logged.
-    chosen: bool,
-    repeats: Mutex<Repeats>,
+    is_level_set: bool,
+    repeats: Mutex<RepeatLimiter>,
 }
 
 /// Messages about single temps that were written to stderr, by the place in the source that they come from. On a
 /// full disk there may be one for each temp.
 #[derive(Default)]
-struct Repeats(HashMap<(String, u32), Repeated>);
+struct RepeatLimiter(HashMap<(String, u32), RepeatCount>);
 
-struct Repeated {
+struct RepeatCount {
     since: Instant,
     count: u32,
 }
 
 /// The decision about one message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Repeat {
+enum RepeatAction {
     Write,
     /// It is written, and so is that those which follow are not.
     WriteAsLast,
-    Leave,
+    Skip,
 }
 
 /// The largest number of messages of one kind that are written in `WINDOW`.
-const MOST: u32 = 8;
+const MAX_REPEATS: u32 = 8;
 const WINDOW: Duration = Duration::from_secs(60 * 60);
 
 /// The modules whose messages are about single temps.
-const OF_TEMPS: [&str; 4] = [
+const TEMP_MODULES: [&str; 4] = [
     "orphand::reap",
     "orphand::pass",
     "orphand::journal",
     "orphand::evidence",
 ];
 
-impl Repeats {
-    fn count(&mut self, place: (String, u32), now: Instant) -> Repeat {
-        let new = || Repeated {
+impl RepeatLimiter {
+    fn count(&mut self, place: (String, u32), now: Instant) -> RepeatAction {
+        let new = || RepeatCount {
             since: now,
             count: 0,
         };
@@ -74,25 +74,25 @@ impl Repeats {
             *seen = new();
         }
         seen.count = seen.count.saturating_add(1);
-        match seen.count.cmp(&MOST) {
-            std::cmp::Ordering::Less => Repeat::Write,
-            std::cmp::Ordering::Equal => Repeat::WriteAsLast,
-            std::cmp::Ordering::Greater => Repeat::Leave,
+        match seen.count.cmp(&MAX_REPEATS) {
+            std::cmp::Ordering::Less => RepeatAction::Write,
+            std::cmp::Ordering::Equal => RepeatAction::WriteAsLast,
+            std::cmp::Ordering::Greater => RepeatAction::Skip,
         }
     }
 }
 
-static LOG: OnceLock<Both> = OnceLock::new();
+static LOG: OnceLock<Logger> = OnceLock::new();
 
 /// Starts it: stderr, by what was typed.
-pub(crate) fn start(look: &OutputOptions) {
+pub(crate) fn init(look: &OutputOptions) {
     let typed = match (look.quiet, look.verbose) {
         (true, _) => Some(LevelFilter::Error),
         (false, 0) => None,
         (false, 1) => Some(LevelFilter::Info),
         (false, _) => Some(LevelFilter::Debug),
     };
-    let variable = is_chosen();
+    let variable = is_level_in_variable();
     let mut builder = env_logger::Builder::new();
     builder
         .filter_level(LevelFilter::Trace)
@@ -113,11 +113,11 @@ pub(crate) fn start(look: &OutputOptions) {
         true => stderr.filter(),
         false => typed.unwrap_or(LevelFilter::Warn),
     };
-    let both = LOG.get_or_init(|| Both {
+    let both = LOG.get_or_init(|| Logger {
         stderr,
         file: Mutex::new(None),
-        said: AtomicBool::new(false),
-        chosen: variable || typed.is_some(),
+        reported: AtomicBool::new(false),
+        is_level_set: variable || typed.is_some(),
         repeats: Mutex::default(),
     });
     if log::set_logger(both).is_ok() {
@@ -126,8 +126,8 @@ pub(crate) fn start(look: &OutputOptions) {
 }
 
 /// Whether `ORPHAND_LOG` says how much is logged. A word in it that is no level would mute everything.
-fn is_chosen() -> bool {
-    let Some(filter) = variables::set("ORPHAND_LOG") else {
+fn is_level_in_variable() -> bool {
+    let Some(filter) = variables::value_of("ORPHAND_LOG") else {
         return false;
     };
     let filter = filter.to_string_lossy();
@@ -158,25 +158,25 @@ fn wrong_level(filter: &str) -> Option<&str> {
 }
 
 /// From now on a background watcher logs as the configuration says.
-pub(crate) fn settle(settings: &LogSettings, folders: &Folders) {
+pub(crate) fn configure(settings: &LogSettings, folders: &Folders) {
     let Some(both) = LOG.get() else {
         return;
     };
-    if !both.chosen {
+    if !both.is_level_set {
         log::set_max_level(settings.level);
     }
     let path = match &settings.file {
         LogFile::Off => None,
         LogFile::At(path) => Some(path.clone()),
-        LogFile::Usual if is_kept_elsewhere() => None,
-        LogFile::Usual => usual_path(folders),
+        LogFile::Default if is_stderr_kept() => None,
+        LogFile::Default => default_path(folders),
     };
     let mut file = both.file.lock().unwrap_or_else(PoisonError::into_inner);
     *file = path.map(|path| CappedFile::new(path, settings.max_size));
 }
 
 /// Where it is unless the configuration says otherwise: where people look for such files.
-pub(crate) fn usual_path(folders: &Folders) -> Option<PathBuf> {
+pub(crate) fn default_path(folders: &Folders) -> Option<PathBuf> {
     if cfg!(target_os = "macos") {
         let home = std::env::var_os("HOME").map(PathBuf::from)?;
         return Some(home.join("Library/Logs/orphand").join(FILE));
@@ -192,23 +192,23 @@ pub(crate) fn path() -> Option<PathBuf> {
 }
 
 /// Writes `line`, which stands on stdout, to the file as well, if there is one.
-pub(crate) fn also(line: &str) {
+pub(crate) fn append(line: &str) {
     if let Some(both) = LOG.get() {
         both.append(line);
     }
 }
 
 /// A person reads stderr, or the journal keeps it.
-fn is_kept_elsewhere() -> bool {
+fn is_stderr_kept() -> bool {
     use std::io::IsTerminal as _;
     io::stderr().is_terminal() || service_notify::is_journal(io::stderr())
 }
 
-impl Both {
-    fn repeat(&self, record: &Record<'_>) -> Repeat {
+impl Logger {
+    fn repeat_action(&self, record: &Record<'_>) -> RepeatAction {
         let is_of_temps = |module: &&str| record.target().starts_with(*module);
-        if record.level() > Level::Warn || !OF_TEMPS.iter().any(is_of_temps) {
-            return Repeat::Write;
+        if record.level() > Level::Warn || !TEMP_MODULES.iter().any(is_of_temps) {
+            return RepeatAction::Write;
         }
         let place = (
             record.file().unwrap_or_default().to_owned(),
@@ -225,8 +225,8 @@ impl Both {
         };
         let now = orphand::json::time(orphand::clock::wall());
         match file.append(format!("{now}  {line}\n").as_bytes()) {
-            Ok(()) => self.said.store(false, Ordering::Relaxed),
-            Err(error) if self.said.swap(true, Ordering::Relaxed) => drop(error),
+            Ok(()) => self.reported.store(false, Ordering::Relaxed),
+            Err(error) if self.reported.swap(true, Ordering::Relaxed) => drop(error),
             Err(error) => {
                 // Not through the log: it would come here again.
                 let path = file.path();
@@ -236,7 +236,7 @@ impl Both {
     }
 }
 
-impl Log for Both {
+impl Log for Logger {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
         self.stderr.enabled(metadata)
     }
@@ -245,11 +245,11 @@ impl Log for Both {
         if !self.stderr.matches(record) {
             return;
         }
-        let repeat = self.repeat(record);
-        if repeat != Repeat::Leave {
+        let repeat = self.repeat_action(record);
+        if repeat != RepeatAction::Skip {
             self.stderr.log(record);
         }
-        if repeat == Repeat::WriteAsLast {
+        if repeat == RepeatAction::WriteAsLast {
             let more = format_args!("more messages of this kind are not shown for an hour");
             let builder = &mut Record::builder();
             self.stderr
@@ -295,17 +295,17 @@ mod tests {
     #[test]
     fn messages_about_single_temps_are_not_repeated_without_end() {
         let began = Instant::now();
-        let mut repeats = Repeats::default();
+        let mut repeats = RepeatLimiter::default();
         let place = |line| ("src/reap/mod.rs".to_owned(), line);
         for line in [1, 2] {
             let told = (0..1_000).map(|_| repeats.count(place(line), began));
-            let told: Vec<Repeat> = told.collect();
-            let written = told.iter().filter(|told| **told != Repeat::Leave);
-            assert_eq!(written.count(), MOST as usize);
-            assert_eq!(told[MOST as usize - 1], Repeat::WriteAsLast);
+            let told: Vec<RepeatAction> = told.collect();
+            let written = told.iter().filter(|told| **told != RepeatAction::Skip);
+            assert_eq!(written.count(), MAX_REPEATS as usize);
+            assert_eq!(told[MAX_REPEATS as usize - 1], RepeatAction::WriteAsLast);
         }
         let later = began + WINDOW;
-        assert_eq!(repeats.count(place(1), later), Repeat::Write);
-        assert_eq!(repeats.count(place(3), began), Repeat::Write);
+        assert_eq!(repeats.count(place(1), later), RepeatAction::Write);
+        assert_eq!(repeats.count(place(3), began), RepeatAction::Write);
     }
 }

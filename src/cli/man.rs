@@ -65,7 +65,7 @@ fn add(command: &Command, pages: &mut BTreeMap<String, Vec<u8>>) -> io::Result<(
         add(command, pages)?;
     }
     let page = page(command);
-    let mut out = front(&page, command)?;
+    let mut out = common_sections(&page, command)?;
     if let Some(words) = command.get_after_help() {
         // Not EXTRA, as clap calls it, nor filled: it has columns.
         let mut roff = Roff::new();
@@ -86,7 +86,7 @@ fn page(command: &Command) -> Page {
 }
 
 /// What every page begins with.
-fn front(page: &Page, command: &Command) -> io::Result<Vec<u8>> {
+fn common_sections(page: &Page, command: &Command) -> io::Result<Vec<u8>> {
     let mut out = Vec::new();
     page.render_title(&mut out)?;
     page.render_name_section(&mut out)?;
@@ -101,7 +101,7 @@ fn front(page: &Page, command: &Command) -> io::Result<Vec<u8>> {
 
 fn main_page(cli: &Command) -> io::Result<Vec<u8>> {
     let page = page(cli);
-    let mut out = front(&page, cli)?;
+    let mut out = common_sections(&page, cli)?;
     let mut roff = Roff::new();
     section(&mut roff, "EXIT STATUS", &EXIT_STATUS);
     section(&mut roff, "ENVIRONMENT", &options_variables(cli));
@@ -142,7 +142,7 @@ fn entries<N: AsRef<str>, T: AsRef<str>>(roff: &mut Roff, list: &[(N, T)]) {
 /// The variables of options: which stand in for which.
 fn options_variables(cli: &Command) -> Vec<(String, String)> {
     let mut found = BTreeMap::new();
-    collect(cli, &mut found);
+    collect_variables(cli, &mut found);
     let words = |(name, option): (String, String)| {
         let text = format!("In place of {option}, which wins where it is given.");
         (name, text)
@@ -150,14 +150,14 @@ fn options_variables(cli: &Command) -> Vec<(String, String)> {
     found.into_iter().map(words).collect()
 }
 
-fn collect(command: &Command, found: &mut BTreeMap<String, String>) {
+fn collect_variables(command: &Command, found: &mut BTreeMap<String, String>) {
     for arg in command.get_arguments() {
         if let (Some(name), Some(option)) = (arg.get_env(), arg.get_long()) {
             found.insert(name.to_string_lossy().into_owned(), format!("--{option}"));
         }
     }
     for command in command.get_subcommands() {
-        collect(command, found);
+        collect_variables(command, found);
     }
 }
 

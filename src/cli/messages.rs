@@ -14,22 +14,22 @@ use super::text;
 /// How they are put. By default as a file wants them: without colour, without a time of day, and
 /// with whole paths.
 #[derive(Debug, Default)]
-pub(crate) struct Words {
+pub(crate) struct EventFormatter {
     pub(crate) color: bool,
     /// A line begins with the time of day.
-    pub(crate) dated: bool,
+    pub(crate) has_time: bool,
     /// Nothing comes after it: what went wrong is not tried again.
-    pub(crate) once: bool,
+    pub(crate) is_one_pass: bool,
     /// Names are told from here.
     pub(crate) roots: Vec<PathBuf>,
 }
 
-impl Words {
+impl EventFormatter {
     /// The same for a file.
-    pub(crate) fn plain(&self) -> Words {
-        Words {
-            once: self.once,
-            ..Words::default()
+    pub(crate) fn for_file(&self) -> EventFormatter {
+        EventFormatter {
+            is_one_pass: self.is_one_pass,
+            ..EventFormatter::default()
         }
     }
 
@@ -41,7 +41,7 @@ impl Words {
     }
 
     /// The line about `event`, if people are told of it.
-    pub(crate) fn of(&self, event: &Event) -> Option<String> {
+    pub(crate) fn format(&self, event: &Event) -> Option<String> {
         let line = match event {
             Event::Ready { .. }
             | Event::Rescan {
@@ -71,8 +71,8 @@ impl Words {
                 let by = by.join(", ");
                 let rest = match claim::is_claim(&subject.path) {
                     // Another orphand may be at work on it: no option moves it.
-                    true => stays(*reason, &by, details) + &again(*retry),
-                    false => kept(*reason, &by, *retry, details),
+                    true => keep_reason(*reason, &by, details) + &next_look(*retry),
+                    false => kept_line(*reason, &by, *retry, details),
                 };
                 self.row("kept", AnsiColor::Yellow.on_default(), subject, &rest)
             }
@@ -83,7 +83,7 @@ impl Words {
                     "removed"
                 };
                 let style = AnsiColor::Green.on_default();
-                self.row(word, style, &disposed.subject, &because(disposed))
+                self.row(word, style, &disposed.subject, &removal_reason(disposed))
             }
             Event::Quarantined {
                 disposed,
@@ -95,7 +95,7 @@ impl Words {
                 } else {
                     "moved"
                 };
-                let rest = moved(disposed, id.as_deref(), *reason);
+                let rest = move_reason(disposed, id.as_deref(), *reason);
                 self.row(word, AnsiColor::Cyan.on_default(), &disposed.subject, &rest)
             }
             Event::Restored { subject, .. } => {
@@ -106,7 +106,7 @@ impl Words {
                 self.row("purged", AnsiColor::Green.on_default(), subject, &rest)
             }
             Event::Failed { subject, error, .. } => {
-                let again = match self.once {
+                let again = match self.is_one_pass {
                     true => "the next sweep tries again",
                     false => "it is tried again later",
                 };
@@ -204,7 +204,7 @@ impl Words {
     }
 
     fn now(&self) -> String {
-        if !self.dated {
+        if !self.has_time {
             return String::new();
         }
         let zone = jiff::tz::TimeZone::system();
@@ -213,7 +213,7 @@ impl Words {
     }
 }
 
-fn because(disposed: &Disposed) -> String {
+fn removal_reason(disposed: &Disposed) -> String {
     let quiet = text::span(disposed.quiet);
     match disposed.subject.size.map(|size| size.bytes) {
         Some(0) => format!("empty, unused for {quiet}"),
@@ -221,7 +221,7 @@ fn because(disposed: &Disposed) -> String {
     }
 }
 
-fn moved(disposed: &Disposed, id: Option<&str>, reason: Option<Reason>) -> String {
+fn move_reason(disposed: &Disposed, id: Option<&str>, reason: Option<Reason>) -> String {
     let mut line = match (reason, &disposed.target) {
         (Some(Reason::SoleCopy), Some(target)) => {
             let target = text::escaped(Path::new(target.file_name().unwrap_or_default()));
@@ -249,13 +249,13 @@ fn moved(disposed: &Disposed, id: Option<&str>, reason: Option<Reason>) -> Strin
 }
 
 /// Returns when a kept temp is looked at again.
-fn again(retry: Option<Duration>) -> String {
+fn next_look(retry: Option<Duration>) -> String {
     let again = retry.map(|retry| format!("; looked at every {}", text::span(retry)));
     again.unwrap_or_default()
 }
 
 /// Returns why a temp stays.
-fn stays(reason: Reason, by: &str, details: &Details) -> String {
+fn keep_reason(reason: Reason, by: &str, details: &Details) -> String {
     match reason {
         Reason::Restored => "it was restored, and has not changed since".to_owned(),
         Reason::Young => format!(
@@ -309,20 +309,25 @@ fn stays(reason: Reason, by: &str, details: &Details) -> String {
 }
 
 /// Returns why a temp stays, when it is looked at again, and what could be done about it.
-pub(crate) fn kept(reason: Reason, by: &str, retry: Option<Duration>, details: &Details) -> String {
+pub(crate) fn kept_line(
+    reason: Reason,
+    by: &str,
+    retry: Option<Duration>,
+    details: &Details,
+) -> String {
     let hint = match reason {
         Reason::NetworkFs => format!(
             ".  to trust it: {} in the configuration file",
-            trusts(&details.file_system)
+            trust_key(&details.file_system)
         ),
         Reason::SoleCopy => ".  move such temps: --sole-copy quarantine".to_owned(),
         _ => String::new(),
     };
-    stays(reason, by, details) + &again(retry) + &hint
+    keep_reason(reason, by, details) + &next_look(retry) + &hint
 }
 
 /// Returns the key that trusts a file system, as the configuration file has it.
-fn trusts(file_system: &str) -> String {
+fn trust_key(file_system: &str) -> String {
     format!("network = [{}]", text::quoted(file_system))
 }
 
@@ -344,13 +349,13 @@ mod tests {
             errno: None,
         };
         for (once, want) in [(true, "the next sweep tries"), (false, "tried again later")] {
-            let words = Words {
-                once,
-                ..Words::default()
+            let words = EventFormatter {
+                is_one_pass: once,
+                ..EventFormatter::default()
             };
-            let file = words.plain();
-            assert!(words.of(&event).is_some_and(|line| line.contains(want)));
-            assert!(file.of(&event).is_some_and(|line| line.contains(want)));
+            let file = words.for_file();
+            assert!(words.format(&event).is_some_and(|line| line.contains(want)));
+            assert!(file.format(&event).is_some_and(|line| line.contains(want)));
         }
     }
 
@@ -373,7 +378,7 @@ mod tests {
                 "0 removed (0 B freed) · 1 moved to the quarantine (7 B; emptied by: orphand quarantine purge) · 0 kept · 1 failed"),
         ];
         for (summary, want) in rows {
-            assert_eq!(Words::default().summary(&summary), want);
+            assert_eq!(EventFormatter::default().summary(&summary), want);
         }
     }
 
@@ -381,7 +386,7 @@ mod tests {
     fn every_reason_has_words() {
         for reason in Reason::ALL {
             assert!(
-                !kept(reason, "", None, &Details::default()).is_empty(),
+                !kept_line(reason, "", None, &Details::default()).is_empty(),
                 "{reason}"
             );
         }
@@ -410,7 +415,7 @@ mod tests {
                  the configuration file"),
         ];
         for (reason, retry, details, want) in rows {
-            assert_eq!(kept(reason, "bash[4711]", retry, details), want);
+            assert_eq!(kept_line(reason, "bash[4711]", retry, details), want);
         }
     }
 }

@@ -19,9 +19,9 @@ pub(crate) struct Textfile {
     path: PathBuf,
     every: Duration,
     written: Instant,
-    has_news: bool,
+    has_changed: bool,
     /// That it cannot be written was said.
-    said: bool,
+    reported: bool,
 }
 
 /// The longest time that it is not written although nothing happens: its date tells that the watcher
@@ -35,19 +35,19 @@ impl Textfile {
             path: path.to_owned(),
             every,
             written: Instant::now(),
-            has_news: true,
-            said: false,
+            has_changed: true,
+            reported: false,
         }
     }
 
     /// Something has happened.
-    pub(crate) fn has_news(&mut self) {
-        self.has_news = true;
+    pub(crate) fn mark_changed(&mut self) {
+        self.has_changed = true;
     }
 
     /// When it is to be written.
     pub(crate) fn due(&self) -> Instant {
-        match self.has_news {
+        match self.has_changed {
             true => self.written + self.every,
             false => self.written + self.every.max(HEARTBEAT),
         }
@@ -56,12 +56,12 @@ impl Textfile {
     /// Writes what `board` shows. A disk without room stops nothing.
     pub(crate) fn write(&mut self, board: &WatchStatus) {
         self.written = Instant::now();
-        self.has_news = false;
+        self.has_changed = false;
         let text = render(&board.snapshot(), board.since);
         match replace(&self.path, &text) {
-            Ok(()) => self.said = false,
-            Err(error) if !self.said => {
-                self.said = true;
+            Ok(()) => self.reported = false,
+            Err(error) if !self.reported => {
+                self.reported = true;
                 log::warn!("the metrics {:?} cannot be written: {error}", self.path);
             }
             Err(_) => {}
@@ -121,7 +121,7 @@ fn render(seen: &Snapshot, since: Wall) -> String {
 }
 
 fn families(seen: &Snapshot, since: Wall) -> Vec<Family> {
-    let each = |value: &dyn Fn(&orphand::daemon::RootStatus) -> f64| {
+    let per_root = |value: &dyn Fn(&orphand::daemon::RootStatus) -> f64| {
         let sample = |one| (labels(one, None), value(one));
         seen.roots.iter().map(sample).collect::<Vec<_>>()
     };
@@ -194,42 +194,42 @@ fn families(seen: &Snapshot, since: Wall) -> Vec<Family> {
         gauge(
             "orphand_waiting_files",
             "Temps within their grace.",
-            each(&|one| one.pending.waiting as f64),
+            per_root(&|one| one.pending.waiting as f64),
         ),
         gauge(
             "orphand_orphan_files",
             "Temps that nobody renamed within their grace and that are still there.",
-            each(&|one| one.pending.held as f64),
+            per_root(&|one| one.pending.held as f64),
         ),
         gauge(
             "orphand_orphan_bytes",
             "The bytes of those.",
-            each(&|one| one.pending.held_bytes as f64),
+            per_root(&|one| one.pending.held_bytes as f64),
         ),
         counter(
             "orphand_removed_files_total",
             "Temps removed.",
-            each(&|one| one.root_stats.summary.reaped as f64),
+            per_root(&|one| one.root_stats.summary.reaped as f64),
         ),
         counter(
             "orphand_reclaimed_bytes_total",
             "Their bytes.",
-            each(&|one| one.root_stats.summary.freed.bytes as f64),
+            per_root(&|one| one.root_stats.summary.freed.bytes as f64),
         ),
         counter(
             "orphand_reclaimed_disk_bytes_total",
             "Bytes on the disk that removing them freed.",
-            each(&|one| one.root_stats.summary.freed.disk_bytes as f64),
+            per_root(&|one| one.root_stats.summary.freed.disk_bytes as f64),
         ),
         counter(
             "orphand_quarantined_files_total",
             "Temps moved to the quarantine.",
-            each(&|one| one.root_stats.summary.quarantined as f64),
+            per_root(&|one| one.root_stats.summary.quarantined as f64),
         ),
         counter(
             "orphand_quarantined_bytes_total",
             "Their bytes, which are not free.",
-            each(&|one| one.root_stats.summary.held_back.bytes as f64),
+            per_root(&|one| one.root_stats.summary.held_back.bytes as f64),
         ),
         counter(
             "orphand_kept_total",
@@ -239,7 +239,7 @@ fn families(seen: &Snapshot, since: Wall) -> Vec<Family> {
         counter(
             "orphand_unlink_errors_total",
             "Temps that could not be dealt with, and directories that could not be read.",
-            each(&|one| one.root_stats.summary.failed as f64),
+            per_root(&|one| one.root_stats.summary.failed as f64),
         ),
         counter(
             "orphand_rescans_total",

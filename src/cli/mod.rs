@@ -22,7 +22,7 @@ use orphand::root::{Refused, Root, absolute};
 use orphand::state::Folders;
 
 use args::{CliCommand, RuleOptions};
-use config_file::{Config, Covered, RuleAt, RuleSettings};
+use config_file::{Config, CoveredDir, RuleLocation, RuleSettings};
 use shell::Suggestion;
 
 mod args;
@@ -66,7 +66,7 @@ enum Exit {
     /// Wrong usage, or a directory that is refused.
     Usage = 2,
     /// Something could not be read, removed, or told.
-    Partly = 3,
+    Partial = 3,
     /// There is no service.
     NotInstalled = 4,
     /// The service runs, and something keeps it from its work.
@@ -87,7 +87,7 @@ enum Exit {
 
 impl Exit {
     /// The service is installed and does not run: systemctl's number for it.
-    const STOPPED: Exit = Exit::Partly;
+    const STOPPED: Exit = Exit::Partial;
 }
 
 /// An error on its way to stderr: what, why, and what to do.
@@ -136,8 +136,8 @@ impl From<io::Error> for Failure {
 /// Runs what the command line says.
 pub(crate) fn main() -> ExitCode {
     let cli = variables::parse().unwrap_or_else(|error| error.exit());
-    log::start(&cli.look);
-    let look = cli.look;
+    log::init(&cli.output);
+    let look = cli.output;
     let end = match cli.command {
         CliCommand::Watch(command) => watch::run(&command, &look),
         CliCommand::Scan(command) => scan::run(&command, &look),
@@ -172,25 +172,25 @@ struct Plan {
     config: Config,
     roots: Vec<Root>,
     /// The `[[watch]]` rules that hold in roots, by their paths.
-    rules: BTreeMap<PathBuf, RuleAt>,
+    rules: BTreeMap<PathBuf, RuleLocation>,
     /// The roots that may be broad ones.
     broad: BTreeSet<PathBuf>,
 }
 
 impl Plan {
     /// Returns the rule that holds in a root.
-    fn rule(&self, root: &Root) -> Option<&RuleAt> {
+    fn rule(&self, root: &Root) -> Option<&RuleLocation> {
         self.rules.get(&root.path)
     }
 
     /// Returns why a root may only be looked at, if it may not be changed.
-    fn refuses_to_act(&self, root: &Root) -> Option<Refused> {
+    fn refusal_to_change(&self, root: &Root) -> Option<Refused> {
         let broad = self.broad.contains(&root.path);
         Root::new(&root.path, Arc::clone(&root.policy), broad).err()
     }
 
     /// Says which rule of the configuration file holds where.
-    fn name_rules(&self, look: &args::OutputOptions) {
+    fn report_rules(&self, look: &args::OutputOptions) {
         const MOST: usize = 20;
         let named = self.roots.iter().filter_map(|root| {
             let path = text::escaped(&root.path);
@@ -238,7 +238,7 @@ fn plan(
     let covered = match intent {
         Intent::Watch => {
             let policy = typed.over(&config.defaults).policy()?;
-            let covered = |dir: &PathBuf| Covered {
+            let covered = |dir: &PathBuf| CoveredDir {
                 path: absolute(dir),
                 policy: policy.clone(),
                 rule: None,
@@ -259,8 +259,8 @@ fn plan(
             Intent::Act | Intent::Watch => Root::new(&one.path, policy, typed_broad || one.broad),
         };
         let root = root.map_err(|why| {
-            let explain = rule.repeat(Suggestion::new("explain"));
-            Failure::new(Exit::Usage, shell::refused(&why, explain))
+            let explain = rule.append_to(Suggestion::new("explain"));
+            Failure::new(Exit::Usage, shell::refused_text(&why, explain))
         })?;
         rules.extend(one.rule.map(|rule| (root.path.clone(), rule)));
         broad.extend((typed_broad || one.broad).then(|| root.path.clone()));
@@ -283,7 +283,7 @@ fn listed(rule: &RuleOptions, typed: &RuleSettings, verb: &str) -> Result<Plan, 
     if roots.is_empty() {
         return Err(nothing_listed(&config, verb));
     }
-    let places = config.watch.iter().map(|rule| config.place_of(rule));
+    let places = config.watch.iter().map(|rule| config.location_of(rule));
     let rules = roots.iter().map(|root| root.path.clone()).zip(places);
     let rules = rules.collect();
     // Each was asked about already, by its own rule.
@@ -309,7 +309,7 @@ fn listed(rule: &RuleOptions, typed: &RuleSettings, verb: &str) -> Result<Plan, 
 fn nothing_listed(config: &Config, verb: &str) -> Failure {
     let file = match &config.path {
         Some(path) => format!("{path:?} lists none"),
-        None => match Config::usual_path() {
+        None => match Config::default_path() {
             Some(path) => format!("there is no {path:?}"),
             None => "there is no configuration file".to_owned(),
         },
@@ -359,7 +359,7 @@ fn engine(folders: &Folders, verbose: bool) -> Result<Engine, Failure> {
 }
 
 /// Asks a yes-or-no question on the terminal, again where the answer is neither. No answer is no, which is said.
-fn confirmed(question: &str) -> bool {
+fn confirm(question: &str) -> bool {
     let mut lines = io::stdin().lines();
     let _ = write!(io::stderr(), "{question} [y/N] ");
     loop {
@@ -386,12 +386,12 @@ fn stdin_is_terminal() -> bool {
 fn print(text: &[u8]) -> io::Result<Exit> {
     let mut out = io::stdout().lock();
     let written = out.write_all(text).and_then(|()| out.flush());
-    is_read(written).map(|_| Exit::Done)
+    has_reader(written).map(|_| Exit::Done)
 }
 
 /// Returns whether the output still has a reader, by the result of a write. A pipe that its reader has
 /// closed is no error: the output ends, and nothing else changes.
-fn is_read(written: io::Result<()>) -> io::Result<bool> {
+fn has_reader(written: io::Result<()>) -> io::Result<bool> {
     match written {
         Ok(()) => Ok(true),
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
@@ -432,6 +432,6 @@ fn progress_bar(look: &args::OutputOptions, what: &'static str) -> indicatif::Pr
     }
 }
 
-fn lossy(name: &OsStr) -> String {
+fn escaped_name(name: &OsStr) -> String {
     text::escaped(Path::new(name))
 }

@@ -46,15 +46,15 @@ fn read(text: &str, now: &Zoned) -> Result<Moment, String> {
             }
             match (is_date(text), text.parse::<DateTime>()) {
                 (true, Ok(date)) => day(date.date())?,
-                (false, Ok(time)) => local(time, now.time_zone()).ok_or_else(too_far)?,
-                (_, Err(_)) => return Err(no_moment(text)),
+                (false, Ok(time)) => in_zone(time, now.time_zone()).ok_or_else(too_far)?,
+                (_, Err(_)) => return Err(not_a_moment(text)),
             }
         }
         text => {
             let ago = duration::parse(text).map_err(|what| {
                 match text.starts_with(|c: char| c.is_ascii_digit()) {
                     true => what,
-                    false => no_moment(text),
+                    false => not_a_moment(text),
                 }
             })?;
             return Ok(Moment(before(now.timestamp(), ago)));
@@ -67,7 +67,7 @@ fn is_date(text: &str) -> bool {
     text.len() == "2026-11-28".len()
 }
 
-fn local(time: DateTime, zone: &TimeZone) -> Option<Zoned> {
+fn in_zone(time: DateTime, zone: &TimeZone) -> Option<Zoned> {
     time.to_zoned(zone.clone()).ok()
 }
 
@@ -77,7 +77,7 @@ fn before(now: Timestamp, ago: Duration) -> Timestamp {
     then.max(Timestamp::UNIX_EPOCH)
 }
 
-fn no_moment(text: &str) -> String {
+fn not_a_moment(text: &str) -> String {
     format!(
         "{text:?} is not a moment; say how long ago (90m, 7d), today, yesterday, a date (2026-11-28) or \
          a time (2026-11-28T09:30:00Z)"

@@ -50,7 +50,7 @@ pub(crate) fn word(word: impl AsRef<OsStr>) -> String {
 static CONFIG: OnceLock<PathBuf> = OnceLock::new();
 
 /// Remembers the configuration file that was named.
-pub(super) fn config_is(file: &Path) {
+pub(super) fn set_config(file: &Path) {
     // Options are parsed once.
     let _ = CONFIG.set(absolute(file));
 }
@@ -115,7 +115,7 @@ impl fmt::Display for Suggestion {
 }
 
 /// Returns the error for a root that is refused. `explain`: the command to explain a file with.
-pub(crate) fn refused(refused: &Refused, explain: Suggestion) -> String {
+pub(crate) fn refused_text(refused: &Refused, explain: Suggestion) -> String {
     match refused {
         Refused::NotADirectory(path) => format!(
             "{refused}; to see what orphand thinks of a file: {}",

@@ -21,11 +21,11 @@ pub(super) fn parse() -> Result<Cli, Error> {
         .try_get_matches_from(&args)
         .and_then(|matches| {
             if let Some(file) = config(&matches) {
-                shell::config_is(file);
+                shell::set_config(file);
             }
             Cli::from_arg_matches(&matches)
         })
-        .map_err(|error| blame(error, command, &args))
+        .map_err(|error| attribute(error, command, &args))
 }
 
 /// Returns the configuration file that was named, by whichever command.
@@ -35,7 +35,7 @@ fn config(matches: &ArgMatches) -> Option<&PathBuf> {
 }
 
 /// Returns the value of a variable, unless it is empty.
-pub(super) fn set(name: &str) -> Option<OsString> {
+pub(super) fn value_of(name: &str) -> Option<OsString> {
     env::var_os(name).filter(|value| !value.is_empty())
 }
 
@@ -56,7 +56,7 @@ fn without(command: Command, unset: &impl Fn(&Arg) -> bool) -> Command {
 
 /// Returns `error` with the variable that it came from, if it came from one: the variable without which the
 /// error is gone, or is another one.
-fn blame(mut error: Error, mut command: Command, args: &[OsString]) -> Error {
+fn attribute(mut error: Error, mut command: Command, args: &[OsString]) -> Error {
     let about = |error: &Error| {
         let context = |kind| error.get(kind).map(ToString::to_string);
         let (arg, value) = (

@@ -26,17 +26,17 @@ const HEAD: &str = "\
 ";
 
 /// A section, what it is for, and a line for each of its keys.
-struct About {
+struct SectionText {
     title: &'static str,
-    what: &'static str,
+    description: &'static str,
     keys: &'static [(&'static str, &'static str)],
 }
 
 #[rustfmt::skip] // one key a line
-const SECTIONS: &[About] = &[
-    About {
+const SECTIONS: &[SectionText] = &[
+    SectionText {
         title: "[defaults]",
-        what: "What holds for every directory whose own rule does not say otherwise.",
+        description: "What holds for every directory whose own rule does not say otherwise.",
         keys: &[
             ("names", "Which names are temps: globs on the last part of a path."),
             ("writers", "The temps of these writers too; they are shown by: orphand scan --writer list"),
@@ -54,28 +54,28 @@ const SECTIONS: &[About] = &[
             ("broad_names", "Whether names may be patterns without any letter or digit of their own, like \"*\"."),
         ],
     },
-    About {
+    SectionText {
         title: "[[watch]]",
-        what: "A directory to watch; one such part for each. Every key of [defaults] can stand here too.",
+        description: "A directory to watch; one such part for each. Every key of [defaults] can stand here too.",
         keys: &[("path", "Absolute, or below ~/. It need not be there yet.")],
     },
-    About {
+    SectionText {
         title: "[quarantine]",
-        what: "What was moved aside instead of deleted lies in .orphand in its directory.",
+        description: "What was moved aside instead of deleted lies in .orphand in its directory.",
         keys: &[
             ("keep", "How long; 0s is for ever."),
             ("percent", "How much of the file system it may take; 0 is no limit."),
             ("min_free", "The part of the bytes and of the inodes that is to be free; with less, copies are dropped; 0% is no limit."),
         ],
     },
-    About {
+    SectionText {
         title: "[journal]",
-        what: "What was done, for: orphand history",
+        description: "What was done, for: orphand history",
         keys: &[("max_size", "The size at which a new one is begun: kB, MB or GB.")],
     },
-    About {
+    SectionText {
         title: "[log]",
-        what: "What a watcher says.",
+        description: "What a watcher says.",
         keys: &[
             ("file", "Where to: a path, or \"none\". Not set: the usual place, where there is no journal of the system's."),
             ("max_size", "The size at which a new one is begun."),
@@ -83,9 +83,9 @@ const SECTIONS: &[About] = &[
             ("leaks", "How often it is summed up who leaks, at least 1s."),
         ],
     },
-    About {
+    SectionText {
         title: "[metrics]",
-        what: "Figures for Prometheus, by the textfile collector of its node exporter.",
+        description: "Figures for Prometheus, by the textfile collector of its node exporter.",
         keys: &[
             ("textfile", "The file that they are written to, a *.prom. Not set: none."),
             ("every", "How often, at least 1s."),
@@ -94,7 +94,7 @@ const SECTIONS: &[About] = &[
 ];
 
 /// The whole file.
-fn text() -> String {
+fn default_file() -> String {
     let mut text = HEAD.to_owned();
     for section in SECTIONS {
         // A rule without a path is a mistake, so that one is switched off altogether.
@@ -103,9 +103,12 @@ fn text() -> String {
         } else {
             ""
         };
-        text.push_str(&format!("\n# {}\n{off}{}\n", section.what, section.title));
+        text.push_str(&format!(
+            "\n# {}\n{off}{}\n",
+            section.description, section.title
+        ));
         for (key, what) in section.keys {
-            let value = value::toml(&default(section.title, key));
+            let value = value::toml(&default_value(section.title, key));
             text.push_str(&format!("\n# {what}\n#{key} = {value}\n"));
         }
     }
@@ -113,7 +116,7 @@ fn text() -> String {
 }
 
 /// The default of a key, or an example where it has none.
-fn default(title: &str, key: &str) -> Value {
+fn default_value(title: &str, key: &str) -> Value {
     let default = match title {
         "[defaults]" => value::rule(&value::built_in(), key),
         "[quarantine]" => value::quarantine(&Limits::default(), key),
@@ -163,7 +166,7 @@ pub(super) fn write(path: &Path) -> Result<(), Failure> {
     // By its own name at once, not as a temp that a crash would leave: cut off at any place it
     // switches nothing on.
     let written = file.and_then(|mut file| {
-        let written = file.write_all(text().as_bytes());
+        let written = file.write_all(default_file().as_bytes());
         if written.is_err() {
             let _ = fs::remove_file(path);
         }
@@ -187,7 +190,7 @@ mod tests {
 
     #[test]
     fn as_it_is_it_changes_nothing() {
-        let config = parse(&text());
+        let config = parse(&default_file());
         assert_eq!(config.watch, []);
         assert_eq!(config.defaults, RuleSettings::default());
         let usual = Config::default();
@@ -203,7 +206,7 @@ mod tests {
             Some(setting) if !setting.is_empty() && !setting.starts_with(' ') => setting.to_owned(),
             _ => line.to_owned(),
         };
-        let all: Vec<String> = text().lines().map(on).collect();
+        let all: Vec<String> = default_file().lines().map(on).collect();
         let config = parse(&all.join("\n"));
         assert_eq!(config.defaults, value::built_in());
         assert_eq!(config.watch.len(), 1);
@@ -236,7 +239,7 @@ mod tests {
     /// Cut off by a crash, it is still a file in which nothing is switched on.
     #[test]
     fn the_start_of_it_changes_nothing_either() {
-        let text = text();
+        let text = default_file();
         for end in (0..text.len()).filter(|end| text.is_char_boundary(*end)) {
             let config = Config::parse(&text[..end], Path::new("c.toml"), None);
             assert!(config.is_err() || config.is_ok_and(|config| config.watch.is_empty()));

@@ -17,19 +17,20 @@ pub(crate) struct Options {
     #[command(flatten)]
     pub(super) rule: RuleOptions,
     #[command(flatten)]
-    depth: RecursiveFlag,
+    recursive: RecursiveFlag,
     #[command(flatten)]
-    deed: ActionOptions,
+    action: ActionOptions,
 }
 
 impl Options {
     pub(super) fn settings(&self) -> RuleSettings {
-        self.rule.settings(Some(&self.depth), Some(&self.deed))
+        self.rule
+            .settings(Some(&self.recursive), Some(&self.action))
     }
 }
 
 /// A section of the file that says all that is in force.
-pub(super) struct Shown {
+pub(super) struct ShownSection {
     title: &'static str,
     entries: Vec<ShownEntry>,
 }
@@ -45,13 +46,17 @@ struct ShownEntry {
 const DEFAULT: &str = "default";
 
 /// Every section, in the order of the file that is made of them.
-pub(super) fn sections(config: &Config, typed: &RuleSettings, givers: &ValueSources) -> Vec<Shown> {
+pub(super) fn sections(
+    config: &Config,
+    typed: &RuleSettings,
+    givers: &ValueSources,
+) -> Vec<ShownSection> {
     let mut shown = Vec::new();
     let none = Lines::new();
     let built_in = value::built_in();
     for section in SECTIONS {
         let lines = config.lines.get(section.title).unwrap_or(&none);
-        let simple = |of: &dyn Fn(&str) -> Option<Value>| Shown {
+        let simple = |of: &dyn Fn(&str) -> Option<Value>| ShownSection {
             title: section.title,
             entries: section
                 .keys
@@ -59,25 +64,25 @@ pub(super) fn sections(config: &Config, typed: &RuleSettings, givers: &ValueSour
                 .map(|&key| ShownEntry {
                     key,
                     value: of(key),
-                    origin: lines.get(key).map_or(DEFAULT.to_owned(), line),
+                    origin: lines.get(key).map_or(DEFAULT.to_owned(), line_label),
                 })
                 .collect(),
         };
-        let typed = Layer(typed, &|key| giver(givers, key));
+        let typed = Layer(typed, &|key| typed_source(givers, key));
         let defaults = Layer(&config.defaults, &|key| {
-            at(config.lines.get("[defaults]"), key)
+            origin_at(config.lines.get("[defaults]"), key)
         });
         let built_in = Layer(&built_in, &|_| DEFAULT.to_owned());
         match section.title {
-            "[defaults]" => shown.push(rule(&section, &[typed, defaults, built_in])),
+            "[defaults]" => shown.push(rule_section(&section, &[typed, defaults, built_in])),
             "[[watch]]" => {
                 for one in &config.watch {
-                    let own = Layer(&one.settings, &|key| at(Some(&one.lines), key));
-                    let mut rule = rule(&section, &[typed, own, defaults, built_in]);
+                    let own = Layer(&one.settings, &|key| origin_at(Some(&one.lines), key));
+                    let mut rule = rule_section(&section, &[typed, own, defaults, built_in]);
                     let path = ShownEntry {
                         key: "path",
                         value: Some(value::path(&one.path)),
-                        origin: at(Some(&one.lines), "path"),
+                        origin: origin_at(Some(&one.lines), "path"),
                     };
                     rule.entries.insert(0, path);
                     shown.push(rule);
@@ -100,7 +105,7 @@ pub(super) fn sections(config: &Config, typed: &RuleSettings, givers: &ValueSour
 struct Layer<'a>(&'a RuleSettings, &'a dyn Fn(&'static str) -> String);
 
 /// The uppermost layer that speaks wins.
-fn rule(section: &Section, layers: &[Layer<'_>]) -> Shown {
+fn rule_section(section: &Section, layers: &[Layer<'_>]) -> ShownSection {
     let entry = |&key: &&'static str| {
         // A grace holds for every name, unless the same place says otherwise.
         let speaks: &[&'static str] = match key {
@@ -116,23 +121,23 @@ fn rule(section: &Section, layers: &[Layer<'_>]) -> Shown {
         let value = Some(value);
         Some(ShownEntry { key, value, origin })
     };
-    Shown {
+    ShownSection {
         title: section.title,
         entries: section.keys.iter().filter_map(entry).collect(),
     }
 }
 
-fn at(lines: Option<&Lines>, key: &str) -> String {
+fn origin_at(lines: Option<&Lines>, key: &str) -> String {
     let number = lines.and_then(|lines| lines.get(key));
-    number.map(line).unwrap_or_default()
+    number.map(line_label).unwrap_or_default()
 }
 
-fn line(number: &usize) -> String {
+fn line_label(number: &usize) -> String {
     format!("line {number}")
 }
 
 /// Who gave a key its value on the command line, where an option may have another name.
-fn giver(givers: &ValueSources, key: &str) -> String {
+fn typed_source(givers: &ValueSources, key: &str) -> String {
     let options: &[&str] = match key {
         "names" => &["name"],
         "writers" => &["writer"],
@@ -147,7 +152,7 @@ fn giver(givers: &ValueSources, key: &str) -> String {
 }
 
 /// As a file that could be used: each value with its origin behind it.
-pub(super) fn file(path: Option<&Path>, shown: &[Shown]) -> String {
+pub(super) fn render_file(path: Option<&Path>, shown: &[ShownSection]) -> String {
     let mut out = match path {
         Some(path) => format!("# {}\n", text::escaped(path)),
         None => "# no configuration file\n".to_owned(),
@@ -170,8 +175,8 @@ pub(super) fn file(path: Option<&Path>, shown: &[Shown]) -> String {
 }
 
 /// The same as one object; the rules are a list.
-pub(super) fn document(path: Option<&Path>, shown: &[Shown]) -> Value {
-    let object = |section: &Shown| {
+pub(super) fn render_json(path: Option<&Path>, shown: &[ShownSection]) -> Value {
+    let object = |section: &ShownSection| {
         let entries = section.entries.iter();
         let with = |object: Object, entry: &ShownEntry| {
             let value = Object::default()

@@ -9,7 +9,7 @@ use clap::{ArgMatches, Args, Command, Error, FromArgMatches, Id};
 #[derive(Clone, Debug)]
 pub(crate) struct WithSources<T> {
     pub(crate) options: T,
-    pub(crate) givers: ValueSources,
+    pub(crate) sources: ValueSources,
 }
 
 /// By the name of an option's field: `--grace` or `ORPHAND_GRACE`. What nobody gave is not in it.
@@ -36,9 +36,12 @@ impl<T: Args> FromArgMatches for WithSources<T> {
 
     fn from_arg_matches_mut(matches: &mut ArgMatches) -> Result<WithSources<T>, Error> {
         // First, as reading a value takes it out.
-        let givers = givers(&T::augment_args(Command::new("")), matches);
+        let givers = sources(&T::augment_args(Command::new("")), matches);
         let options = T::from_arg_matches_mut(matches)?;
-        Ok(WithSources { options, givers })
+        Ok(WithSources {
+            options,
+            sources: givers,
+        })
     }
 
     fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), Error> {
@@ -47,7 +50,7 @@ impl<T: Args> FromArgMatches for WithSources<T> {
     }
 }
 
-fn givers(command: &Command, matches: &ArgMatches) -> ValueSources {
+fn sources(command: &Command, matches: &ArgMatches) -> ValueSources {
     let giver = |arg: &clap::Arg| {
         let id = arg.get_id().as_str();
         let giver = match matches.value_source(id)? {

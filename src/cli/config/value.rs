@@ -102,7 +102,7 @@ pub(super) fn log(settings: &LogSettings, key: &str) -> Option<Value> {
         leaks,
     } = settings;
     match (key, file) {
-        ("file", LogFile::Usual) => None,
+        ("file", LogFile::Default) => None,
         ("file", LogFile::Off) => Some("none".into()),
         ("file", LogFile::At(file)) => Some(path(file)),
         ("max_size", _) => Some(size::typed(*max_size).into()),

@@ -28,7 +28,7 @@ pub(super) struct ConfigEntry<'t> {
 pub(super) fn lines(section: &Section, table: &DeTable<'_>, places: &LineIndex<'_>) -> Lines {
     let line = |entry: ConfigEntry<'_>| {
         let key = section.keys.iter().find(|key| **key == entry.key)?;
-        Some((*key, places.of(entry.at).0))
+        Some((*key, places.position_at(entry.at).0))
     };
     entries(table).into_iter().filter_map(line).collect()
 }
@@ -52,16 +52,16 @@ pub(super) const NONE: [&str; 0] = [];
 const SHORTEST_INTERVAL: Duration = Duration::from_secs(1);
 
 impl ConfigEntry<'_> {
-    pub(super) fn wrong(&self, what: impl fmt::Display) -> SpannedError {
+    pub(super) fn error(&self, what: impl fmt::Display) -> SpannedError {
         SpannedError::new(self.value.span().start, what)
     }
 
-    pub(super) fn wrong_type(&self, wanted: &str) -> SpannedError {
+    pub(super) fn type_error(&self, wanted: &str) -> SpannedError {
         let found = self.value.get_ref().type_str();
-        self.wrong(format!("{} must be {wanted}, not this {found}", self.key))
+        self.error(format!("{} must be {wanted}, not this {found}", self.key))
     }
 
-    pub(super) fn unknown(&self, section: Option<&Section>) -> SpannedError {
+    pub(super) fn unknown_key_error(&self, section: Option<&Section>) -> SpannedError {
         let key = self.key;
         let right_place = SECTIONS.iter().find(|section| section.keys.contains(&key));
         let what = match (right_place, section) {
@@ -82,7 +82,7 @@ impl ConfigEntry<'_> {
 
     pub(super) fn flag(&self) -> Result<bool, SpannedError> {
         let flag = self.value.get_ref().as_bool();
-        flag.ok_or_else(|| self.wrong_type("true or false"))
+        flag.ok_or_else(|| self.type_error("true or false"))
     }
 
     pub(super) fn integer(&self) -> Option<u64> {
@@ -92,11 +92,11 @@ impl ConfigEntry<'_> {
 
     pub(super) fn duration(&self) -> Result<Duration, SpannedError> {
         match (self.value.get_ref(), self.integer()) {
-            (DeValue::String(text), _) => duration::parse(text).map_err(|what| self.wrong(what)),
+            (DeValue::String(text), _) => duration::parse(text).map_err(|what| self.error(what)),
             (_, Some(number)) => {
-                Err(self.wrong(format!("{number} has no unit; did you mean \"{number}s\"?")))
+                Err(self.error(format!("{number} has no unit; did you mean \"{number}s\"?")))
             }
-            _ => Err(self.wrong_type("numbers with units, like \"30s\"")),
+            _ => Err(self.type_error("numbers with units, like \"30s\"")),
         }
     }
 
@@ -105,7 +105,7 @@ impl ConfigEntry<'_> {
         match self.duration()? {
             every if every < SHORTEST_INTERVAL => {
                 let key = self.key;
-                Err(self.wrong(format!(
+                Err(self.error(format!(
                     "{key} = {} is too often; the shortest is {}",
                     typed(every),
                     typed(SHORTEST_INTERVAL)
@@ -118,34 +118,34 @@ impl ConfigEntry<'_> {
     /// Bytes; never none at all.
     pub(super) fn size(&self) -> Result<u64, SpannedError> {
         let size = match (self.value.get_ref(), self.integer()) {
-            (DeValue::String(text), _) => size::parse(text).map_err(|what| self.wrong(what))?,
+            (DeValue::String(text), _) => size::parse(text).map_err(|what| self.error(what))?,
             (_, Some(number)) => {
                 let what = format!("{number} has no unit; did you mean \"{number}MB\"?");
-                return Err(self.wrong(what));
+                return Err(self.error(what));
             }
-            _ => return Err(self.wrong_type("a whole number and a unit, like \"16MB\"")),
+            _ => return Err(self.type_error("a whole number and a unit, like \"16MB\"")),
         };
         match size {
-            0 => Err(self.wrong(format!("{} cannot be 0; the smallest is 1kB", self.key))),
+            0 => Err(self.error(format!("{} cannot be 0; the smallest is 1kB", self.key))),
             size => Ok(size),
         }
     }
 
     pub(super) fn text(&self) -> Result<&str, SpannedError> {
         let text = self.value.get_ref().as_str();
-        text.ok_or_else(|| self.wrong_type("a string"))
+        text.ok_or_else(|| self.type_error("a string"))
     }
 
     /// A path that means the same wherever orphand is started from: absolute, or below `~/`.
     pub(super) fn path(&self, home: Option<&Path>) -> Result<PathBuf, SpannedError> {
-        absolute(self.text()?, home).map_err(|what| self.wrong(what))
+        absolute(self.text()?, home).map_err(|what| self.error(what))
     }
 
     /// The same of a file, which need not be there.
     pub(super) fn file(&self, home: Option<&Path>) -> Result<PathBuf, SpannedError> {
         match self.text()? {
             text if text.ends_with('/') => {
-                Err(self.wrong(format!("{text:?} is a directory; name a file in it")))
+                Err(self.error(format!("{text:?} is a directory; name a file in it")))
             }
             _ => self.path(home),
         }
@@ -153,7 +153,7 @@ impl ConfigEntry<'_> {
 
     pub(super) fn grace(&self) -> Result<Duration, SpannedError> {
         match self.duration()? {
-            grace if grace < SHORTEST_GRACE => Err(self.wrong(PolicyError::GraceTooShort(grace))),
+            grace if grace < SHORTEST_GRACE => Err(self.error(PolicyError::GraceTooShort(grace))),
             grace => Ok(grace),
         }
     }
@@ -170,7 +170,7 @@ impl ConfigEntry<'_> {
         let meant = did_you_mean(given.unwrap_or_default(), choices);
         let given = given.map(|word| format!("{word:?}"));
         let given = given.unwrap_or_else(|| format!("this {}", value.type_str()));
-        Err(self.wrong(format!("{} cannot be {given}; {meant}", self.key)))
+        Err(self.error(format!("{} cannot be {given}; {meant}", self.key)))
     }
 
     /// Strings, each of which `check` takes.
@@ -182,22 +182,22 @@ impl ConfigEntry<'_> {
             DeValue::Array(list) => list,
             DeValue::String(one) => {
                 let key = self.key;
-                return Err(self.wrong(format!("{key} must be a list; did you mean [{one:?}]?")));
+                return Err(self.error(format!("{key} must be a list; did you mean [{one:?}]?")));
             }
-            _ => return Err(self.wrong_type("a list of strings")),
+            _ => return Err(self.type_error("a list of strings")),
         };
         let string = |value| {
             let element = ConfigEntry { value, ..*self };
             let text = value.get_ref().as_str();
-            let text = text.ok_or_else(|| element.wrong_type("a list of strings"))?;
-            check(text).map_err(|error| element.wrong(error))?;
+            let text = text.ok_or_else(|| element.type_error("a list of strings"))?;
+            check(text).map_err(|error| element.error(error))?;
             Ok(text.to_owned())
         };
         list.iter().map(string).collect()
     }
 
     /// Where the string `text` stands in a list.
-    pub(super) fn place_of(&self, text: &str) -> usize {
+    pub(super) fn position_of(&self, text: &str) -> usize {
         let list = self.value.get_ref().as_array().into_iter().flatten();
         let mut found = list.filter(|value| value.get_ref().as_str() == Some(text));
         found.next().unwrap_or(self.value).span().start
@@ -209,7 +209,7 @@ impl ConfigEntry<'_> {
         // It reads as "no names", and would be the usual ones.
         if names.is_empty() {
             let what = "names is empty; did you mean [\"*.tmp\"], as without this line?";
-            return Err(self.wrong(what));
+            return Err(self.error(what));
         }
         Ok(names)
     }
@@ -226,7 +226,7 @@ fn absolute(text: &str, home: Option<&Path>) -> Result<PathBuf, String> {
             ));
         }
         (None, _) if text.starts_with('/') => PathBuf::from(text),
-        (None, _) => return Err(not_absolute(text)),
+        (None, _) => return Err(not_absolute_error(text)),
     };
     // Where it leads depends on what stands on the way, and paths are compared as they are.
     if text.split('/').any(|part| part == "..") {
@@ -240,7 +240,7 @@ fn absolute(text: &str, home: Option<&Path>) -> Result<PathBuf, String> {
 
 /// Returns the error for a path that is neither absolute nor below `~/`. It proposes `~/` only if that means
 /// the same.
-fn not_absolute(text: &str) -> String {
+fn not_absolute_error(text: &str) -> String {
     let first = text.split('/').next().unwrap_or_default();
     let rest = text.get(first.len()..).unwrap_or_default();
     let only_a_shell = |what: &str| {

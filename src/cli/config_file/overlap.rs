@@ -12,12 +12,12 @@ use crate::cli::text::quoted;
 /// The rules so far, in the order of the file, by their directories: each new one is compared only with those
 /// above and below its own.
 #[derive(Debug, Default)]
-pub(super) struct KnownRoot {
+pub(super) struct KnownRoots {
     roots: Vec<Root>,
     by_path: BTreeMap<PathBuf, usize>,
 }
 
-impl KnownRoot {
+impl KnownRoots {
     /// The first of the rules that a temp could have beside `root`, by its place, and how they overlap.
     pub(super) fn overlap(&self, root: &Root) -> Option<(usize, Overlap)> {
         let near = self.near(root).into_iter();
@@ -74,8 +74,8 @@ impl Overlap {
     }
 
     /// What is said at the path of the second rule.
-    pub(super) fn say(&self, first: &WatchRule, second: &WatchRule) -> String {
-        let (one, two, (line, _)) = (&first.path, &second.path, first.place);
+    pub(super) fn message(&self, first: &WatchRule, second: &WatchRule) -> String {
+        let (one, two, (line, _)) = (&first.path, &second.path, first.position);
         match self {
             Overlap::Same if one == two => {
                 format!("{two:?} has a rule already, in line {line}; make one of the two")
@@ -87,12 +87,12 @@ impl Overlap {
             Overlap::InFirst(way) => format!(
                 "{two:?} lies in {one:?}, whose rule in line {line} is recursive: \
                  a temp would have two rules; {}make one of the two",
-                exclude(way, "in that one")
+                exclude_advice(way, "in that one")
             ),
             Overlap::InSecond(way) => format!(
                 "{two:?} is recursive and holds {one:?}, which has a rule in line {line}: \
                  a temp would have two rules; {}make one of the two",
-                exclude(way, "in this one")
+                exclude_advice(way, "in this one")
             ),
         }
     }
@@ -100,13 +100,13 @@ impl Overlap {
 
 /// What to say in the rule of the folder above, as the file has it. No text excludes a name that is
 /// not UTF-8 and nothing else.
-fn exclude(way: &Path, here: &str) -> String {
-    let exclude = |way| format!("say exclude = [{}] {here}, or ", quoted(&glob(way)));
+fn exclude_advice(way: &Path, here: &str) -> String {
+    let exclude = |way| format!("say exclude = [{}] {here}, or ", quoted(&exact_glob(way)));
     way.to_str().map(exclude).unwrap_or_default()
 }
 
 /// What excludes this folder and no other.
-fn glob(way: &str) -> String {
+fn exact_glob(way: &str) -> String {
     // `globset::escape` leaves a backslash as it is, and in a glob that takes the next character.
     let glob = globset::escape(way).replace('\\', r"\\");
     // Without a "/" it would be any part.
@@ -138,7 +138,7 @@ mod tests {
     /// The figure is for thousands of rules: each of them compared with each other one is too much.
     #[test]
     fn a_rule_is_compared_only_with_those_above_and_below_it() {
-        let mut known = KnownRoot::default();
+        let mut known = KnownRoots::default();
         let mut compared = 0;
         for n in 0..4_000 {
             let root = root(&format!("/srv/{}/{n}/in", n % 7), n % 2 == 0);
@@ -155,7 +155,7 @@ mod tests {
 
     #[test]
     fn the_first_rule_that_overlaps_is_named() {
-        let mut known = KnownRoot::default();
+        let mut known = KnownRoots::default();
         for (path, recursive) in [
             ("/a/x/y", false),
             ("/a/x-y", false),
@@ -179,7 +179,7 @@ mod tests {
 
     #[test]
     fn what_no_text_can_name_is_not_proposed() {
-        let way = |bytes| exclude(Path::new(OsStr::from_bytes(bytes)), "here");
+        let way = |bytes| exclude_advice(Path::new(OsStr::from_bytes(bytes)), "here");
         assert_eq!(way(b"a\xff"), "");
         assert_eq!(way(b"a"), "say exclude = [\"a/**\"] here, or ");
     }

@@ -14,7 +14,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::entry::{ConfigEntry, NONE, entries, lines};
-use super::overlap::KnownRoot;
+use super::overlap::KnownRoots;
 use super::section::{DEFAULTS, JOURNAL, LOG, METRICS, QUARANTINE, SECTIONS, Section, WATCH};
 use super::spanned_error::{LineIndex, SpannedError};
 use super::{
@@ -24,12 +24,12 @@ use super::{
 use crate::cli::choices::{ActionArg, ClosedArg, HotArg, OpenArg, SoleCopyArg};
 
 pub(super) fn read(text: &str, home: Option<&Path>) -> Result<Config, SpannedError> {
-    let document = DeTable::parse(text).map_err(|error| syntax(&error, text))?;
+    let document = DeTable::parse(text).map_err(|error| syntax_error(&error, text))?;
     let places = LineIndex::new(text);
     let mut config = Config::default();
     let mut watch: &[Spanned<DeValue<'_>>] = &[];
     for entry in entries(document.get_ref()) {
-        let section = SECTIONS.iter().find(|section| section.is_called(entry.key));
+        let section = SECTIONS.iter().find(|section| section.has_name(entry.key));
         if let (Some(section), DeValue::Table(table)) = (section, entry.value.get_ref()) {
             config
                 .lines
@@ -38,23 +38,23 @@ pub(super) fn read(text: &str, home: Option<&Path>) -> Result<Config, SpannedErr
         match (entry.key, entry.value.get_ref()) {
             ("defaults", DeValue::Table(table)) => {
                 config.defaults = rule(&DEFAULTS, table)?;
-                check(&config.defaults, table)?;
+                checked_policy(&config.defaults, table)?;
             }
             ("watch", DeValue::Array(rules)) => watch = rules,
             ("quarantine", DeValue::Table(table)) => config.quarantine = quarantine(table)?,
             ("journal", DeValue::Table(table)) => config.journal = journal(table)?,
             ("log", DeValue::Table(table)) => config.log = log(table, home)?,
             ("metrics", DeValue::Table(table)) => config.metrics = metrics(table, home)?,
-            _ => return Err(entry.unknown(None)),
+            _ => return Err(entry.unknown_key_error(None)),
         }
     }
     // Only now, as the defaults may stand below the rules that they hold for.
-    let mut known = KnownRoot::default();
+    let mut known = KnownRoots::default();
     for value in watch {
         let key = "watch";
         let at = value.span().start;
         let DeValue::Table(table) = value.get_ref() else {
-            return Err(ConfigEntry { key, at, value }.unknown(None));
+            return Err(ConfigEntry { key, at, value }.unknown_key_error(None));
         };
         let settings = rule(&WATCH, table)?;
         let Some(path) = entries(table).into_iter().find(|entry| entry.key == "path") else {
@@ -63,11 +63,11 @@ pub(super) fn read(text: &str, home: Option<&Path>) -> Result<Config, SpannedErr
         };
         let at = path.value.span().start;
         let path = path.path(home)?;
-        let policy = check(&settings.clone().over(&config.defaults), table)?.into();
+        let policy = checked_policy(&settings.clone().over(&config.defaults), table)?.into();
         let rule = WatchRule {
             path,
             settings,
-            place: places.of(at),
+            position: places.position_at(at),
             lines: lines(&WATCH, table, &places),
         };
         let path = rule.path.clone();
@@ -75,7 +75,7 @@ pub(super) fn read(text: &str, home: Option<&Path>) -> Result<Config, SpannedErr
         if let Some((first, overlap)) = known.overlap(&root)
             && let Some(first) = config.watch.get(first)
         {
-            return Err(SpannedError::new(at, overlap.say(first, &rule)));
+            return Err(SpannedError::new(at, overlap.message(first, &rule)));
         }
         known.add(root);
         config.watch.push(rule);
@@ -85,7 +85,7 @@ pub(super) fn read(text: &str, home: Option<&Path>) -> Result<Config, SpannedErr
 
 /// What the parser says; but the mistake that is made most often, a value without quotes, it takes
 /// for a misspelt number or truth value, by its first letter.
-fn syntax(error: &toml::de::Error, text: &str) -> SpannedError {
+fn syntax_error(error: &toml::de::Error, text: &str) -> SpannedError {
     const UNQUOTED: [&str; 3] = [
         "string values must be quoted",
         "invalid boolean",
@@ -108,7 +108,7 @@ fn rule(section: &Section, table: &DeTable<'_>) -> Result<RuleSettings, SpannedE
     for entry in entries(table) {
         match entry.key {
             key if rule!("unknown-key-is-an-error", !section.keys.contains(&key)) => {
-                return Err(entry.unknown(Some(section)));
+                return Err(entry.unknown_key_error(Some(section)));
             }
             "names" => rule.names = Some(entry.names()?),
             "writers" => rule.writers = Some(entry.list(|name| Names::new(&NONE, &[name]))?),
@@ -134,7 +134,7 @@ fn rule(section: &Section, table: &DeTable<'_>) -> Result<RuleSettings, SpannedE
 /// where the last word on them was said.
 ///
 /// `[defaults]` must mean something alone: a directory on the command line has nothing else.
-fn check(settings: &RuleSettings, table: &DeTable<'_>) -> Result<Policy, SpannedError> {
+fn checked_policy(settings: &RuleSettings, table: &DeTable<'_>) -> Result<Policy, SpannedError> {
     let error = match settings.policy() {
         Ok(policy) => return Ok(policy),
         Err(error) => error,
@@ -152,7 +152,7 @@ fn check(settings: &RuleSettings, table: &DeTable<'_>) -> Result<Policy, Spanned
         SettingsError::Names(NameError::BroadGlob { glob }) => {
             let entries = entries(table);
             let entry = |key| entries.iter().find(|entry| entry.key == key);
-            let said = entry("names").map(|entry| entry.place_of(&glob));
+            let said = entry("names").map(|entry| entry.position_of(&glob));
             let said = said.or_else(|| entry("broad_names").map(|entry| entry.at));
             let at = said.unwrap_or(at);
             SpannedError::new(at, NameError::BroadGlob { glob })
@@ -182,7 +182,7 @@ fn quarantine(table: &DeTable<'_>) -> Result<Limits, SpannedError> {
             ("percent", Some(percent @ 0..=100)) => limits.percent = percent as u8,
             ("percent", _) => {
                 let what = "percent must be a whole number from 1 to 100, or 0 for no limit";
-                return Err(entry.wrong(what));
+                return Err(entry.error(what));
             }
             ("min_free", Some(0)) => limits.min_free = 0,
             ("min_free", _) => match entry.value.get_ref().as_str().and_then(percent) {
@@ -190,10 +190,10 @@ fn quarantine(table: &DeTable<'_>) -> Result<Limits, SpannedError> {
                 None => {
                     let what = "min_free must be a part of the file system from \"1%\" to \"100%\", \
                                 or \"0\" for no limit";
-                    return Err(entry.wrong(what));
+                    return Err(entry.error(what));
                 }
             },
-            _ => return Err(entry.unknown(Some(&QUARANTINE))),
+            _ => return Err(entry.unknown_key_error(Some(&QUARANTINE))),
         }
     }
     Ok(limits)
@@ -204,7 +204,7 @@ fn journal(table: &DeTable<'_>) -> Result<JournalSettings, SpannedError> {
     for entry in entries(table) {
         match entry.key {
             "max_size" => journal.max_size = entry.size()?,
-            _ => return Err(entry.unknown(Some(&JOURNAL))),
+            _ => return Err(entry.unknown_key_error(Some(&JOURNAL))),
         }
     }
     Ok(journal)
@@ -218,7 +218,7 @@ fn log(table: &DeTable<'_>, home: Option<&Path>) -> Result<LogSettings, SpannedE
             "max_size" => log.max_size = entry.size()?,
             "level" => log.level = entry.choice::<Level, _>()?,
             "leaks" => log.leaks = entry.interval()?,
-            _ => return Err(entry.unknown(Some(&LOG))),
+            _ => return Err(entry.unknown_key_error(Some(&LOG))),
         }
     }
     Ok(log)
@@ -228,7 +228,7 @@ fn log_file(entry: ConfigEntry<'_>, home: Option<&Path>) -> Result<LogFile, Span
     match entry.text()? {
         "none" => Ok(LogFile::Off),
         // Another word for none, more likely than a file without a folder.
-        word if !word.contains('/') => Err(entry.wrong(format!(
+        word if !word.contains('/') => Err(entry.error(format!(
             "file cannot be {word:?}; did you mean \"none\", or a path that begins with / or ~/?"
         ))),
         _ => entry.file(home).map(LogFile::At),
@@ -261,7 +261,7 @@ fn metrics(table: &DeTable<'_>, home: Option<&Path>) -> Result<MetricsSettings, 
         match entry.key {
             "textfile" => metrics.textfile = Some(textfile(entry, home)?),
             "every" => metrics.every = entry.interval()?,
-            _ => return Err(entry.unknown(Some(&METRICS))),
+            _ => return Err(entry.unknown_key_error(Some(&METRICS))),
         }
     }
     Ok(metrics)
@@ -275,7 +275,7 @@ fn textfile(entry: ConfigEntry<'_>, home: Option<&Path>) -> Result<PathBuf, Span
     }
     let text = entry.text()?;
     let stem = text.strip_suffix(".txt").unwrap_or(text);
-    Err(entry.wrong(format!(
+    Err(entry.error(format!(
         "{text:?} does not end in .prom, so no collector would read it; did you mean \"{stem}.prom\"?"
     )))
 }

@@ -8,24 +8,24 @@ use orphand::decide::policy::Policy;
 use orphand::look::{Dir, RootError, RootId, answer};
 use orphand::root::{absolute, is_own};
 
-use super::{Config, RuleSettings, SettingsError, WatchRule, real};
+use super::{Config, RuleSettings, SettingsError, WatchRule, resolved};
 use crate::cli::text::escaped;
 
 /// A directory, and the policy that holds in it.
 #[derive(Debug)]
-pub(crate) struct Covered {
+pub(crate) struct CoveredDir {
     /// Absolute, otherwise as it was given.
     pub(crate) path: PathBuf,
     pub(crate) policy: Policy,
     /// The rule that the policy is from; `None`: the `[defaults]`.
-    pub(crate) rule: Option<RuleAt>,
+    pub(crate) rule: Option<RuleLocation>,
     /// The rule is for this very directory, and allows that it is a broad one.
     pub(crate) broad: bool,
 }
 
 /// A `[[watch]]` rule, and its place in the file.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct RuleAt {
+pub(crate) struct RuleLocation {
     pub(crate) file: PathBuf,
     pub(crate) line: usize,
     /// The directory of the rule.
@@ -34,7 +34,7 @@ pub(crate) struct RuleAt {
     pub(crate) excluded: Option<String>,
 }
 
-impl fmt::Display for RuleAt {
+impl fmt::Display for RuleLocation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:{}", escaped(&self.file), self.line)
     }
@@ -47,15 +47,15 @@ impl Config {
         &self,
         dirs: &[PathBuf],
         typed: &RuleSettings,
-    ) -> Result<Vec<Covered>, SettingsError> {
+    ) -> Result<Vec<CoveredDir>, SettingsError> {
         let rules = RuleSet::of(self);
-        let mut found: Vec<Covered> = Vec::new();
+        let mut found: Vec<CoveredDir> = Vec::new();
         let mut todo: VecDeque<PathBuf> = dirs.iter().map(|dir| absolute(dir)).collect();
         while let Some(path) = todo.pop_front() {
             if found.iter().any(|known| known.path == path) {
                 continue;
             }
-            let (mut covered, inner) = rules.judge(path, typed)?;
+            let (mut covered, inner) = rules.resolve(path, typed)?;
             for (below, path) in inner.into_iter().rev() {
                 if rule!("inner-rule-has-its-folder", true) {
                     covered.policy.exclude.leave(below);
@@ -67,10 +67,10 @@ impl Config {
         Ok(found)
     }
 
-    pub(crate) fn place_of(&self, rule: &WatchRule) -> RuleAt {
-        RuleAt {
+    pub(crate) fn location_of(&self, rule: &WatchRule) -> RuleLocation {
+        RuleLocation {
             file: self.path.clone().unwrap_or_default(),
-            line: rule.place.0,
+            line: rule.position.0,
             root: rule.path.clone(),
             excluded: None,
         }
@@ -84,7 +84,7 @@ struct RuleSet<'c> {
 }
 
 /// A folder below a directory: the way to it, and its path.
-type Inner = (PathBuf, PathBuf);
+type InnerDir = (PathBuf, PathBuf);
 
 impl RuleSet<'_> {
     fn of(config: &Config) -> RuleSet<'_> {
@@ -104,17 +104,17 @@ impl RuleSet<'_> {
         let rules = config.watch.iter().filter(is_root);
         RuleSet {
             config,
-            by_path: rules.map(|rule| (real(&rule.path), rule)).collect(),
+            by_path: rules.map(|rule| (resolved(&rule.path), rule)).collect(),
         }
     }
 
     /// Returns what holds at `path`, and the folders below it that are left to their own rules.
-    fn judge(
+    fn resolve(
         &self,
         path: PathBuf,
         typed: &RuleSettings,
-    ) -> Result<(Covered, Vec<Inner>), SettingsError> {
-        let place = real(&path);
+    ) -> Result<(CoveredDir, Vec<InnerDir>), SettingsError> {
+        let place = resolved(&path);
         let found = self.covering(&place)?;
         let settings = match &found {
             Some((rule, _)) if rule!("rule-holds-where-it-covers", true) => {
@@ -131,16 +131,16 @@ impl RuleSet<'_> {
             let base =
                 rule!("globs-from-the-rules-directory", way.as_path(), without: Path::new(""));
             policy.exclude = std::mem::take(&mut policy.exclude).within(base);
-            RuleAt {
+            RuleLocation {
                 excluded: policy.exclude.glob(Path::new("")).map(str::to_owned),
-                ..self.config.place_of(rule)
+                ..self.config.location_of(rule)
             }
         });
         let inner = match policy.recursive {
-            true => self.below(&place, &path, &policy),
+            true => self.inner_rules(&place, &path, &policy),
             false => Vec::new(),
         };
-        let covered = Covered {
+        let covered = CoveredDir {
             path,
             policy,
             rule,
@@ -168,7 +168,7 @@ impl RuleSet<'_> {
             // As the watcher has it, without what is typed.
             let policy = rule.settings.clone().over(&self.config.defaults).policy()?;
             let own = way.components().any(|part| is_own(part.as_os_str()));
-            if !policy.recursive || own || is_elsewhere(above, &way) {
+            if !policy.recursive || own || is_on_other_mount(above, &way) {
                 continue;
             }
             match policy.exclude.excludes(&way) {
@@ -184,7 +184,7 @@ impl RuleSet<'_> {
 
     /// Returns the folders below the directory at `place`, which was given as `path`, that have rules and that
     /// a walk by `policy` would come to.
-    fn below(&self, place: &Path, path: &Path, policy: &Policy) -> Vec<Inner> {
+    fn inner_rules(&self, place: &Path, path: &Path, policy: &Policy) -> Vec<InnerDir> {
         let after = (
             std::ops::Bound::Excluded(place.to_owned()),
             std::ops::Bound::Unbounded,
@@ -193,14 +193,14 @@ impl RuleSet<'_> {
         let below = rules.map_while(|(root, _)| root.strip_prefix(place).ok());
         below
             .filter(|way| !policy.exclude.excludes(way))
-            .filter(|way| path.join(way).is_dir() && !is_elsewhere(place, way))
+            .filter(|way| path.join(way).is_dir() && !is_on_other_mount(place, way))
             .map(|way| (way.to_owned(), path.join(way)))
             .collect()
     }
 }
 
 /// Returns whether the directory `way` below `root` is on another mount, which a rule for `root` does not cover.
-fn is_elsewhere(root: &Path, way: &Path) -> bool {
+fn is_on_other_mount(root: &Path, way: &Path) -> bool {
     match Dir::open_below(root, None, way) {
         Err(RootError::Io(error)) => error.kind() == std::io::ErrorKind::CrossesDevices,
         _ => false,

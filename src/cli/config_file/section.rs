@@ -13,7 +13,7 @@ pub(crate) struct Section {
 
 impl Section {
     /// Whether this is its key in the file: its title without what encloses it.
-    pub(super) fn is_called(&self, key: &str) -> bool {
+    pub(super) fn has_name(&self, key: &str) -> bool {
         self.title.trim_matches(['[', ']']) == key
     }
 }

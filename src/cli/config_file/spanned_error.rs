@@ -24,8 +24,8 @@ impl SpannedError {
     pub(super) fn in_file(self, path: &Path, text: &str) -> ConfigError {
         ConfigError {
             path: path.to_owned(),
-            place: Some(LineIndex::new(text).of(self.at)),
-            what: self.what,
+            position: Some(LineIndex::new(text).position_at(self.at)),
+            message: self.what,
         }
     }
 }
@@ -48,7 +48,7 @@ impl<'t> LineIndex<'t> {
     }
 
     /// Returns line and column of the byte `at`.
-    pub(super) fn of(&self, at: usize) -> Position {
+    pub(super) fn position_at(&self, at: usize) -> Position {
         let line = self.starts.partition_point(|start| *start <= at).max(1);
         let start = self.starts.get(line - 1).copied().unwrap_or(0);
         // A place within a character is none of ours, but nothing to panic about either.

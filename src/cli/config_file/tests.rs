@@ -197,7 +197,7 @@ fn mistakes_are_placed_and_say_what_was_meant() {
         assert_eq!(error, format!("c.toml:{expected}"), "{text}");
     }
     // An editor shows no byte order mark.
-    assert_eq!(parse("\u{feff}x = 1").expect_err("x").place, Some((1, 1)));
+    assert_eq!(parse("\u{feff}x = 1").expect_err("x").position, Some((1, 1)));
 }
 
 /// Rules that lie within one another, and none of them decides over another's temps.
@@ -259,11 +259,11 @@ fn what_is_kept_or_settled_depends_on_all_that_is_in_force() {
     let both =
         "[[watch]]\npath = '/a'\nopen = 'keep'\n[defaults]\nclosed = 'settled'\nopen = 'reap'";
     let place = if CLOSE_EVENTS { (3, 8) } else { (5, 10) };
-    assert_eq!(parse(both).expect_err("a mistake").place, Some(place));
+    assert_eq!(parse(both).expect_err("a mistake").position, Some(place));
     let letter = parse("[defaults]\nopen = 'reap'\n[[watch]]\npath = '/a'\nclosed = 'settled'");
     match letter {
         Ok(config) => assert_eq!(config.watch[0].settings.closed, Some(Closed::Settled)),
-        Err(error) => assert_eq!((CLOSE_EVENTS, error.place), (false, Some((5, 10)))),
+        Err(error) => assert_eq!((CLOSE_EVENTS, error.position), (false, Some((5, 10)))),
     }
 }
 
@@ -281,7 +281,7 @@ fn files_that_are_right() {
     let rule = |path: &str, settings| WatchRule {
         path: path.into(),
         settings,
-        place: (0, 0),
+        position: (0, 0),
         lines: Lines::default(),
     };
     let none = RuleSettings::default;
@@ -401,7 +401,7 @@ fn files_that_are_right() {
 fn forget_places(config: &mut Config) {
     config.lines.clear();
     for rule in &mut config.watch {
-        (rule.place, rule.lines) = ((0, 0), Lines::default());
+        (rule.position, rule.lines) = ((0, 0), Lines::default());
     }
 }
 
@@ -410,7 +410,7 @@ fn it_is_known_where_everything_stands() {
     let text = "\u{feff}[[watch]]\n  grace = '1s'\n  path = '/a'\n[log]\n\n level = 'info'\n\
                 [defaults]\nnames = [\n'x',\n]\nopen = 'reap'";
     let config = parse(text).expect("right");
-    assert_eq!(config.watch[0].place, (3, 10));
+    assert_eq!(config.watch[0].position, (3, 10));
     let rule = [("grace", 2), ("path", 3)];
     assert_eq!(config.watch[0].lines, Lines::from(rule));
     let sections = [
@@ -645,7 +645,7 @@ proptest! {
         let text = lines.iter().map(|(header, key, value)| format!("{header}\n{key} = {value}\n"));
         let text = text.collect::<String>();
         if let Err(error) = parse(&text) {
-            let (line, column) = error.place.expect("a place");
+            let (line, column) = error.position.expect("a place");
             prop_assert!(line <= text.split('\n').count() && column <= text.chars().count() + 1);
         }
     }
