@@ -1,4 +1,4 @@
-//! `orphand config`: makes, checks and shows the configuration file.
+//! `orphand config`: creates, checks and shows the configuration file.
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -23,20 +23,20 @@ mod value;
 
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum ConfigCommand {
-    /// Write a file in which every setting is explained and none is changed; never overwrites
+    /// Write a file that explains every setting and changes none; never overwrites
     Init(WithSources<CheckedFile>),
-    /// Say what the file is about, or its first mistake
+    /// Check the file: print a summary, or its first error
     Check(WithSources<CheckedFile>),
-    /// Show what is in force for each directory, and where each value comes from
+    /// Show the settings in force for each directory, and where each value comes from
     Show(WithSources<Options>),
-    /// Show where the file is looked for, and which is read
+    /// Print the path of the file, and the places in which orphand looks for it
     Path(WithSources<CheckedFile>),
 }
 
-/// Which file.
+/// The option that names the file.
 #[derive(Debug, clap::Args)]
 pub(crate) struct CheckedFile {
-    /// This configuration file instead of the usual one
+    /// Use this configuration file instead of the usual one
     #[arg(long, value_name = "FILE", env = "ORPHAND_CONFIG")]
     config: Option<PathBuf>,
 }
@@ -51,15 +51,15 @@ pub(super) fn run(command: &ConfigCommand, look: &OutputOptions) -> Result<Exit,
     }
 }
 
-/// The file that is read if it is there.
+/// Returns the path of the file that is read if it exists.
 fn file_path(named: &WithSources<CheckedFile>) -> Result<PathBuf, Failure> {
     let named = named.options.config.as_deref().map(absolute);
-    let place = named.or_else(config_file::Config::default_path);
-    place.ok_or_else(|| {
+    let path = named.or_else(config_file::Config::default_path);
+    path.ok_or_else(|| {
         Failure::new(
             Exit::Failed,
-            "there is no place for a configuration file: neither XDG_CONFIG_HOME nor HOME \
-             is set to an absolute path; name one: --config FILE",
+            "cannot find the folder of the configuration file: neither XDG_CONFIG_HOME nor HOME \
+             is set to an absolute path; name the file: --config FILE",
         )
     })
 }
@@ -67,12 +67,12 @@ fn file_path(named: &WithSources<CheckedFile>) -> Result<PathBuf, Failure> {
 fn init(path: PathBuf, look: &OutputOptions, report: &mut EventPrinter) -> Result<Exit, Failure> {
     init::write(&path)?;
     if look.json {
-        let made = Object::default().with_path("path", Some(&path));
-        report.line(&made.into_value().to_string())?;
+        let document = Object::default().with_path("path", Some(&path));
+        report.line(&document.into_value().to_string())?;
     } else if !look.quiet {
         let path = text::escaped(&path);
         report.line(&format!(
-            "wrote {path}: every setting is in it, and nothing is watched yet.\n\
+            "wrote {path}; it explains every setting, and nothing is watched yet.\n\
              next: name a directory in it (at [[watch]]), then: {}",
             Suggestion::new("config check").configured()
         ))?;
@@ -90,7 +90,7 @@ fn check(
         match config.roots(&RuleSettings::default()) {
             Ok(roots) => Ok((config.path, roots)),
             Err(RootsError::File(error)) => Err(error),
-            // Nothing was typed, and rule by rule the file was read.
+            // Cannot happen: there are no options, and reading the file has checked each rule.
             Err(RootsError::Typed(error)) => Err(ConfigError {
                 path: config.path.unwrap_or_default(),
                 position: None,
@@ -121,35 +121,37 @@ fn check(
     }
 }
 
-/// `path`, whether it is right, its first mistake, and what it lists.
+/// Returns the JSON of `check`: the path, whether the file is valid, its first error, and its roots.
 fn check_document(path: Option<&Path>, error: Option<&ConfigError>, roots: &[Root]) -> Value {
-    let mistake = error.map(|error| {
+    let error_object = error.map(|error| {
         Object::default()
             .with("line", error.position.map(|(line, _)| line))
             .with("column", error.position.map(|(_, column)| column))
             .with("what", error.message.clone())
             .into_value()
     });
-    // They were written in UTF-8.
+    // The paths come from a file in UTF-8.
     let roots = roots.iter().map(|root| root.path.to_string_lossy());
     Object::default()
         .with_path("path", path)
         .with("ok", error.is_none())
-        .with("error", mistake)
+        .with("error", error_object)
         .with("roots", roots.map(Value::from).collect::<Vec<_>>())
         .into_value()
 }
 
+/// Returns the lines that `check` prints for a valid or missing file.
 fn check_summary(path: Option<&Path>, roots: &[Root]) -> Vec<String> {
     let Some(path) = path else {
-        let places = default_locations().into_iter().map(|(_, line)| line);
-        let head = "there is no configuration file, and none is needed; looked at:".to_owned();
-        return std::iter::once(head).chain(places).collect();
+        let locations = default_locations().into_iter().map(|(_, line)| line);
+        let head =
+            "there is no configuration file, and none is needed; looked for it here:".to_owned();
+        return std::iter::once(head).chain(locations).collect();
     };
     let path = text::escaped(path);
     if roots.is_empty() {
         return vec![format!(
-            "{path} is right, and lists no directory: watch has nothing to do until it does; to watch one: \
+            "{path} is valid and lists no directory: watch has nothing to do until it lists one; to add one: \
              [[watch]] and its path"
         )];
     }
@@ -157,23 +159,25 @@ fn check_summary(path: Option<&Path>, roots: &[Root]) -> Vec<String> {
     let rule = |root: &Root| {
         let policy = &root.policy;
         let deep = match policy.recursive {
-            true => "and below it",
-            false => "not below it",
+            true => "with subfolders",
+            false => "without subfolders",
         };
         let (names, grace) = (&policy.names, watch::grace(policy));
         let excluded = match policy.exclude.is_empty() {
             true => String::new(),
-            false => format!(", without {}", policy.exclude),
+            false => format!(", excluding {}", policy.exclude),
         };
-        let there = match answer::answers(&root.path) {
-            false => "; it does not answer: it is watched when it does",
-            true if root.path.symlink_metadata().is_err() => "; not there yet: it is waited for",
+        let state = match answer::answers(&root.path) {
+            false => "; it does not answer, and is watched as soon as it does",
+            true if root.path.symlink_metadata().is_err() => {
+                "; it does not exist yet, and is watched as soon as it does"
+            }
             true => "",
         };
         let path = text::escaped(&root.path);
-        format!("  {path} ({deep}{excluded}) for {names}; the grace is {grace}{there}")
+        format!("  {path} ({deep}{excluded}) for {names}; the grace is {grace}{state}")
     };
-    let head = format!("{path} is right, and lists {number}:");
+    let head = format!("{path} is valid and lists {number}:");
     let mut lines = vec![head];
     for root in roots {
         lines.push(rule(root));
@@ -182,7 +186,7 @@ fn check_summary(path: Option<&Path>, roots: &[Root]) -> Vec<String> {
         let without = root.policy.names.without_effect();
         lines.extend(without.iter().map(|(glob, row)| {
             format!(
-                "    note: the name pattern {glob:?} takes nothing: {} is reserved ({}); \
+                "    note: the name pattern {glob:?} matches no temp: {} is reserved ({}); \
                  write the whole name of the file",
                 row.pattern, row.kind
             )
@@ -201,7 +205,7 @@ fn show(
     }
     let config = config_file::Config::load(options.options.rule.config.as_deref())?;
     let typed = options.options.settings();
-    // As a watcher would, so that nothing is shown as in force that is refused.
+    // Checks the same as a watcher, so that no setting is shown as in force that a watcher would refuse.
     config.roots(&typed)?;
     typed.clone().over(&config.defaults).policy()?;
     let shown = show::sections(&config, &typed, &options.sources);
@@ -227,32 +231,35 @@ fn path(
         return Ok(Exit::Done);
     }
     if !look.quiet {
-        let named = named.sources.get("config").map(|giver| {
-            let line = format!("  {giver}: {}", path_state(&path));
+        let named = named.sources.get("config").map(|source| {
+            let line = format!("  {source}: {}", path_state(&path));
             (true, line)
         });
-        let places = named.into_iter().chain(default_locations());
+        let locations = named.into_iter().chain(default_locations());
         let mut found = false;
-        for (set, line) in places {
-            let mark = match set && !found {
-                true => "<- this one is read if it is there",
+        for (is_set, line) in locations {
+            let mark = match is_set && !found {
+                true => "<- this one is read if it exists",
                 false => "",
             };
-            found |= set;
+            found |= is_set;
             let line = format!("{line}  {mark}");
             let _ = writeln!(anstream::stderr(), "{}", line.trim_end());
         }
     }
-    // As it is: a script is to find the file.
+    // The bytes of the path are not escaped, so that a script can use it.
     use std::os::unix::ffi::OsStrExt as _;
     Ok(print(&[path.as_os_str().as_bytes(), b"\n"].concat())?)
 }
 
-/// The usual places, one line each, and whether what it depends on is set.
+/// Returns a line for each usual path of the file, and whether the variable that it depends on is set.
 fn default_locations() -> Vec<(bool, String)> {
     let line = |(written, path): (&str, Option<PathBuf>)| match path {
         Some(path) => (true, format!("  {written}: {}", path_state(&path))),
-        None => (false, format!("  {written}: its variable is not set")),
+        None => (
+            false,
+            format!("  {written}: its variable is not set to an absolute path"),
+        ),
     };
     config_file::Config::default_paths()
         .into_iter()
@@ -261,10 +268,10 @@ fn default_locations() -> Vec<(bool, String)> {
 }
 
 fn path_state(path: &Path) -> String {
-    let there = match path.try_exists() {
-        Ok(true) => "is there".to_owned(),
-        Ok(false) => "is not there".to_owned(),
-        Err(error) => format!("cannot be looked at: {error}"),
+    let state = match path.try_exists() {
+        Ok(true) => "exists".to_owned(),
+        Ok(false) => "does not exist".to_owned(),
+        Err(error) => format!("cannot be read: {error}"),
     };
-    format!("{} {there}", text::escaped(path))
+    format!("{} {state}", text::escaped(path))
 }

@@ -739,7 +739,7 @@ fn recursion_is_switched_by_flag_variable_and_file() {
     assert_eq!(orphans(&filed, &[]), 3);
     let ran = filed.run(["scan", "--recursive=perhaps", "root"]).exit(2);
     ran.complains("'--recursive")
-        .complains("say 1, true, yes or on");
+        .complains("write 1, true, yes or on");
 }
 
 /// A wrong configuration stops every command that reads it, and says where it is wrong.

@@ -59,15 +59,13 @@ fn a_file_is_made_once_and_switches_nothing_on() {
         assert_eq!(mode(file.parent().unwrap()), 0o700);
         let beside = fs::read_dir(file.parent().unwrap()).unwrap();
         assert_eq!(beside.count(), 1, "and no temp of ours");
-        sandbox.run(["config", "check"]).exit(0).says("is right");
+        sandbox.run(["config", "check"]).exit(0).says("is valid");
         let json = sandbox.run(["config", "check", "--json"]).exit(0);
         assert_eq!(json.stdout_json()["roots"], serde_json::json!([]));
         // Whatever stands there by now is somebody's.
         fs::write(&file, "mine").unwrap();
         let again = sandbox.run(["config", "init"]).exit(1).silent();
-        again
-            .complains("is there already")
-            .complains("--config FILE");
+        again.complains("already exists").complains("--config FILE");
         assert_eq!(fs::read(&file).unwrap(), b"mine");
     });
 }
@@ -87,12 +85,12 @@ fn a_file_is_made_where_it_is_wanted() {
     let sandbox = Sandbox::new();
     symlink("elsewhere", sandbox.base().join("link.toml")).unwrap();
     let linked = sandbox.run(["config", "init", "--config", "link.toml"]);
-    linked.exit(1).complains("is there already");
+    linked.exit(1).complains("already exists");
     assert!(!sandbox.base().join("elsewhere").exists());
     let beyond = sandbox.run(["config", "init", "--config", "link.toml/x.toml"]);
     beyond
         .exit(1)
-        .complains("cannot make")
+        .complains("cannot create")
         .complains("link.toml");
 }
 
@@ -103,7 +101,7 @@ fn a_file_that_may_not_be_made() {
     fs::set_permissions(&folder, fs::Permissions::from_mode(0o500)).unwrap();
     let ran = sandbox.run(["config", "init"]).exit(1).silent();
     fs::set_permissions(&folder, fs::Permissions::from_mode(0o700)).unwrap();
-    ran.complains("cannot make").complains("--config FILE");
+    ran.complains("cannot create").complains("--config FILE");
     let nowhere = Sandbox::new().env("HOME", "").env("XDG_CONFIG_HOME", "x");
     for verb in ["init", "path"] {
         let ran = nowhere.run(["config", verb]).exit(1).silent();
@@ -118,10 +116,11 @@ fn what_a_right_file_is_about() {
         + &rule("later", "");
     let sandbox = configured(Sandbox::new().dir("inner"), &text);
     let ran = sandbox.run(["config", "check"]).exit(0);
-    let ran = ran.says("config.toml is right, and lists 3 directories:");
-    let ran = ran.says("root (and below it, without inner) for *.tmp");
-    let ran = ran.says("root/inner (not below it) for *.tmp; the grace is 10 s\n");
-    ran.says("later (not below it)").says("not there yet");
+    let ran = ran.says("config.toml is valid and lists 3 directories:");
+    let ran = ran.says("root (with subfolders, excluding inner) for *.tmp");
+    let ran = ran.says("root/inner (without subfolders) for *.tmp; the grace is 10 s\n");
+    ran.says("later (without subfolders)")
+        .says("does not exist yet");
     let json = sandbox.run(["config", "check", "--json"]).exit(0);
     let base = sandbox.base();
     let roots = ["root", "root/inner", "later"].map(|root| base.join(root));
@@ -138,15 +137,15 @@ fn without_a_file_it_is_said_where_it_was_looked_for() {
     let ran = sandbox.run(["config", "check"]).exit(0);
     ran.says("there is no configuration file")
         .says("$XDG_CONFIG_HOME")
-        .says("config/orphand/config.toml is not there")
-        .says("home/.config/orphand/config.toml is not there");
+        .says("config/orphand/config.toml does not exist")
+        .says("home/.config/orphand/config.toml does not exist");
     let json = sandbox.run(["config", "check", "--json"]).exit(0);
     let want = serde_json::json!({"path": null, "ok": true, "error": null, "roots": []});
     assert_eq!(json.stdout_json(), want);
     // One that is named must be there.
     let named = ["config", "check", "--config", "x.toml"];
     let ran = sandbox.run(named).exit(78).silent();
-    ran.complains("x.toml: cannot be read");
+    ran.complains("x.toml: cannot read the file");
     let json = sandbox.run([&named[..], &["--json"]].concat()).exit(78);
     let error = &json.stdout_json()["error"];
     assert_eq!(
@@ -190,7 +189,7 @@ fn rules_that_overlap() {
     let words = &[
         "line 2",
         "exclude = [\"inner/**\"]",
-        "or make one of the two",
+        "or merge the two rules",
     ];
     for args in [
         &["config", "check"][..],
@@ -263,7 +262,7 @@ fn roots_that_are_refused() {
         (
             rule("link/deep", "recursive = true") + &rule("root/deep/er", ""),
             "5:8",
-            &["lies in", "exclude = [\"er/**\"]"],
+            &["is in", "exclude = [\"er/**\"]"],
         ),
     ] {
         let base = sandbox.base().to_str().unwrap();
@@ -432,11 +431,10 @@ fn where_the_file_is_looked_for() {
     };
     let usual = "config/orphand/config.toml";
     only(sandbox.run(["config", "path"]), usual)
-        .complains("config/orphand/config.toml is not there  <-")
-        .complains("home/.config/orphand/config.toml is not there\n");
+        .complains("config/orphand/config.toml does not exist  <-")
+        .complains("home/.config/orphand/config.toml does not exist\n");
     sandbox.write(FILE, "wrong");
-    only(sandbox.run(["config", "path"]), usual)
-        .complains("config/orphand/config.toml is there  <-");
+    only(sandbox.run(["config", "path"]), usual).complains("config/orphand/config.toml exists  <-");
     let named = ["config", "path", "--config", "x/y.toml"];
     only(sandbox.run(named), "x/y.toml").complains("--config: ");
     let quiet = only(sandbox.run(["config", "path", "-q"]), usual);

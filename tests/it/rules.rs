@@ -208,7 +208,7 @@ fn a_directory_that_the_rule_excludes_is_left_alone() {
         ];
         let swept = sandbox.run(swept).exit(0);
         let swept = swept
-            .complains("nothing in ")
+            .complains("is left alone: the [[watch]] rule")
             .complains("config.toml:3 excludes it (cache)");
         assert_eq!(swept.events().sums(), [0; 4]);
     }
@@ -343,7 +343,7 @@ fn without_a_directory_those_of_the_file_are_taken() {
         &[("other/b.4194304.tmp", 6), ("root/a.new", 2)],
     );
     let ran = sandbox.run(["scan"]).exit(0);
-    let ran = ran.complains("not there\" does not exist, and is left out");
+    let ran = ran.complains("not there\" does not exist; skipping it");
     let last = ran.stdout.lines().last().unwrap();
     assert!(
         last.ends_with("remove 1 and move 1 to quarantine: orphand sweep"),

@@ -527,7 +527,7 @@ fn every_hint_repeats_the_configuration_file() {
     let init = ["config", "init", "--config", "a new.toml"];
     let ran = sandbox.run(init).exit(0);
     let check = ran.stdout.split_once("then: ").unwrap().1;
-    pasted(&sandbox, check).exit(0).says("a new.toml is right");
+    pasted(&sandbox, check).exit(0).says("a new.toml is valid");
     let ran = sandbox.run(["scan", "--config", "a new.toml"]).exit(2);
     ran.complains("a new.toml").complains("[[watch]]");
     // And a file instead of a directory.

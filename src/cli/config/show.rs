@@ -1,4 +1,4 @@
-//! What is in force, value by value, and who said so.
+//! Shows the settings in force, with the source of each value.
 
 use std::path::Path;
 
@@ -11,7 +11,7 @@ use crate::cli::args::{ActionOptions, RecursiveFlag, RuleOptions};
 use crate::cli::config_file::{Config, Lines, RuleSettings, SECTIONS, Section};
 use crate::cli::text;
 
-/// The options of `watch`, to see what a flag would do.
+/// The options of `watch`, to show their effect.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Options {
     #[command(flatten)]
@@ -29,7 +29,7 @@ impl Options {
     }
 }
 
-/// A section of the file that says all that is in force.
+/// A section with all settings in force.
 pub(super) struct ShownSection {
     title: &'static str,
     entries: Vec<ShownEntry>,
@@ -37,19 +37,19 @@ pub(super) struct ShownSection {
 
 struct ShownEntry {
     key: &'static str,
-    /// `None`: it has none, as it would without the file.
+    /// `None` if the key is not set and has no default.
     value: Option<Value>,
-    /// `line 3`, `--grace`, `ORPHAND_GRACE` or `default`.
+    /// The source of the value: `line 3`, `--grace`, `ORPHAND_GRACE` or `default`.
     origin: String,
 }
 
 const DEFAULT: &str = "default";
 
-/// Every section, in the order of the file that is made of them.
+/// Returns all sections, in the order in which they are shown.
 pub(super) fn sections(
     config: &Config,
     typed: &RuleSettings,
-    givers: &ValueSources,
+    sources: &ValueSources,
 ) -> Vec<ShownSection> {
     let mut shown = Vec::new();
     let none = Lines::new();
@@ -68,7 +68,7 @@ pub(super) fn sections(
                 })
                 .collect(),
         };
-        let typed = Layer(typed, &|key| typed_source(givers, key));
+        let typed = Layer(typed, &|key| typed_source(sources, key));
         let defaults = Layer(&config.defaults, &|key| {
             origin_at(config.lines.get("[defaults]"), key)
         });
@@ -100,24 +100,24 @@ pub(super) fn sections(
     shown
 }
 
-/// What one place says, and where in it a key stands.
+/// The settings of one source, and a function that returns the origin of a key in it.
 #[derive(Clone, Copy)]
 struct Layer<'a>(&'a RuleSettings, &'a dyn Fn(&'static str) -> String);
 
-/// The uppermost layer that speaks wins.
+/// Returns a section in which each value comes from the first of `layers` that sets it.
 fn rule_section(section: &Section, layers: &[Layer<'_>]) -> ShownSection {
     let entry = |&key: &&'static str| {
-        // A grace holds for every name, unless the same place says otherwise.
-        let speaks: &[&'static str] = match key {
+        // A `grace` also sets the grace of fixed names, unless the same layer has a `fixed_name_grace`.
+        let candidates: &[&'static str] = match key {
             "fixed_name_grace" => &["fixed_name_grace", "grace"],
             "path" => &[],
             _ => std::slice::from_ref(section.keys.iter().find(|known| **known == key)?),
         };
-        let said = layers.iter().find_map(|Layer(settings, origin)| {
+        let found = layers.iter().find_map(|Layer(settings, origin)| {
             let value = |key: &&'static str| Some((value::rule(settings, key)?, origin(key)));
-            speaks.iter().find_map(value)
+            candidates.iter().find_map(value)
         });
-        let (value, origin) = said?;
+        let (value, origin) = found?;
         let value = Some(value);
         Some(ShownEntry { key, value, origin })
     };
@@ -136,8 +136,8 @@ fn line_label(number: &usize) -> String {
     format!("line {number}")
 }
 
-/// Who gave a key its value on the command line, where an option may have another name.
-fn typed_source(givers: &ValueSources, key: &str) -> String {
+/// Returns the option or the variable that sets `key`. Some options have other names than their keys.
+fn typed_source(sources: &ValueSources, key: &str) -> String {
     let options: &[&str] = match key {
         "names" => &["name"],
         "writers" => &["writer"],
@@ -147,11 +147,11 @@ fn typed_source(givers: &ValueSources, key: &str) -> String {
         "fixed_name_grace" => &["grace"],
         key => &[key],
     };
-    let giver = options.iter().find_map(|option| givers.get(*option));
-    giver.cloned().unwrap_or_default()
+    let source = options.iter().find_map(|option| sources.get(*option));
+    source.cloned().unwrap_or_default()
 }
 
-/// As a file that could be used: each value with its origin behind it.
+/// Renders the sections as a valid configuration file, with the origin of each value in a comment.
 pub(super) fn render_file(path: Option<&Path>, shown: &[ShownSection]) -> String {
     let mut out = match path {
         Some(path) => format!("# {}\n", text::escaped(path)),
@@ -174,7 +174,7 @@ pub(super) fn render_file(path: Option<&Path>, shown: &[ShownSection]) -> String
     out
 }
 
-/// The same as one object; the rules are a list.
+/// Renders the sections as one JSON object. The rules are a list in it.
 pub(super) fn render_json(path: Option<&Path>, shown: &[ShownSection]) -> Value {
     let object = |section: &ShownSection| {
         let entries = section.entries.iter();

@@ -1,4 +1,4 @@
-//! The sections of the file: a parsed table in, plain values out.
+//! Reads the sections of the file: converts parsed tables to plain values.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -25,7 +25,7 @@ use crate::cli::choices::{ActionArg, ClosedArg, HotArg, OpenArg, SoleCopyArg};
 
 pub(super) fn read(text: &str, home: Option<&Path>) -> Result<Config, SpannedError> {
     let document = DeTable::parse(text).map_err(|error| syntax_error(&error, text))?;
-    let places = LineIndex::new(text);
+    let index = LineIndex::new(text);
     let mut config = Config::default();
     let mut watch: &[Spanned<DeValue<'_>>] = &[];
     for entry in entries(document.get_ref()) {
@@ -33,7 +33,7 @@ pub(super) fn read(text: &str, home: Option<&Path>) -> Result<Config, SpannedErr
         if let (Some(section), DeValue::Table(table)) = (section, entry.value.get_ref()) {
             config
                 .lines
-                .insert(section.title, lines(section, table, &places));
+                .insert(section.title, lines(section, table, &index));
         }
         match (entry.key, entry.value.get_ref()) {
             ("defaults", DeValue::Table(table)) => {
@@ -48,7 +48,7 @@ pub(super) fn read(text: &str, home: Option<&Path>) -> Result<Config, SpannedErr
             _ => return Err(entry.unknown_key_error(None)),
         }
     }
-    // Only now, as the defaults may stand below the rules that they hold for.
+    // The rules are read last, because `[defaults]` may follow them in the file.
     let mut known = KnownRoots::default();
     for value in watch {
         let key = "watch";
@@ -67,8 +67,8 @@ pub(super) fn read(text: &str, home: Option<&Path>) -> Result<Config, SpannedErr
         let rule = WatchRule {
             path,
             settings,
-            position: places.position_at(at),
-            lines: lines(&WATCH, table, &places),
+            position: index.position_at(at),
+            lines: lines(&WATCH, table, &index),
         };
         let path = rule.path.clone();
         let root = Root { path, policy };
@@ -83,8 +83,8 @@ pub(super) fn read(text: &str, home: Option<&Path>) -> Result<Config, SpannedErr
     Ok(config)
 }
 
-/// What the parser says; but the mistake that is made most often, a value without quotes, it takes
-/// for a misspelt number or truth value, by its first letter.
+/// Returns the error of the TOML parser, with a better message for the most common error, a value without quotes:
+/// the parser reports it as a misspelled number or boolean, depending on its first letter.
 fn syntax_error(error: &toml::de::Error, text: &str) -> SpannedError {
     const UNQUOTED: [&str; 3] = [
         "string values must be quoted",
@@ -97,8 +97,10 @@ fn syntax_error(error: &toml::de::Error, text: &str) -> SpannedError {
     let what = match word.to_ascii_lowercase().as_str() {
         _ if !UNQUOTED.iter().any(|start| message.starts_with(start)) => message.to_owned(),
         "" => "the value is missing".to_owned(),
-        flag @ ("true" | "false") => format!("{word:?} is written small; did you mean {flag}?"),
-        _ => format!("text stands in quotes; did you mean {word:?}?"),
+        flag @ ("true" | "false") => {
+            format!("{word:?} must be in lower case; did you mean {flag}?")
+        }
+        _ => format!("text must be in quotes; did you mean {word:?}?"),
     };
     SpannedError::new(span.start, what)
 }
@@ -130,38 +132,38 @@ fn rule(section: &Section, table: &DeTable<'_>) -> Result<RuleSettings, SpannedE
     Ok(rule)
 }
 
-/// Refuses what is right key by key and means nothing together. `settings` are in force, `table` is
-/// where the last word on them was said.
+/// Returns the policy, or an error if the settings make no sense together though each key is valid. `settings` are the
+/// settings in force, `table` is the section that overrides the others.
 ///
-/// `[defaults]` must mean something alone: a directory on the command line has nothing else.
+/// `[defaults]` must be valid alone, because a directory on the command line may have no other rule.
 fn checked_policy(settings: &RuleSettings, table: &DeTable<'_>) -> Result<Policy, SpannedError> {
     let error = match settings.policy() {
         Ok(policy) => return Ok(policy),
         Err(error) => error,
     };
-    let said = table.get("closed").or_else(|| table.get("open"));
-    let at = said.map_or(0, |value| value.span().start);
+    let value = table.get("closed").or_else(|| table.get("open"));
+    let at = value.map_or(0, |value| value.span().start);
     Err(match error {
-        // The policy's own words are about the command line.
+        // The policy's own message proposes options of the command line.
         SettingsError::Policy(PolicyError::RemovesNothing) => SpannedError::new(
             at,
-            "closed = \"settled\" with open = \"keep\" removes nothing, ever: what is closed is \
-             left alone and what is open is kept; did you mean open = \"reap\"?",
+            "closed = \"settled\" with open = \"keep\" never removes anything: closed temps are \
+             left alone and open temps are kept; did you mean open = \"reap\"?",
         ),
-        // Without its own names this rule has those of [defaults], and says otherwise of what is allowed.
+        // A rule without `names` uses those of [defaults], and may forbid the broad ones by its own `broad_names`.
         SettingsError::Names(NameError::BroadGlob { glob }) => {
             let entries = entries(table);
             let entry = |key| entries.iter().find(|entry| entry.key == key);
-            let said = entry("names").map(|entry| entry.position_of(&glob));
-            let said = said.or_else(|| entry("broad_names").map(|entry| entry.at));
-            let at = said.unwrap_or(at);
+            let found = entry("names").map(|entry| entry.position_of(&glob));
+            let found = found.or_else(|| entry("broad_names").map(|entry| entry.at));
+            let at = found.unwrap_or(at);
             SpannedError::new(at, NameError::BroadGlob { glob })
         }
         error => SpannedError::new(at, error),
     })
 }
 
-/// Reads "5%"; "0" is the same as "0%".
+/// Parses a percentage such as "5%". "0" is the same as "0%".
 fn percent(text: &str) -> Option<u8> {
     let number = match text.strip_suffix('%') {
         Some(number) => number,
@@ -188,8 +190,8 @@ fn quarantine(table: &DeTable<'_>) -> Result<Limits, SpannedError> {
             ("min_free", _) => match entry.value.get_ref().as_str().and_then(percent) {
                 Some(percent) => limits.min_free = percent,
                 None => {
-                    let what = "min_free must be a part of the file system from \"1%\" to \"100%\", \
-                                or \"0\" for no limit";
+                    let what = "min_free must be a percentage from \"1%\" to \"100%\", or \"0\" for \
+                                no limit";
                     return Err(entry.error(what));
                 }
             },
@@ -227,7 +229,7 @@ fn log(table: &DeTable<'_>, home: Option<&Path>) -> Result<LogSettings, SpannedE
 fn log_file(entry: ConfigEntry<'_>, home: Option<&Path>) -> Result<LogFile, SpannedError> {
     match entry.text()? {
         "none" => Ok(LogFile::Off),
-        // Another word for none, more likely than a file without a folder.
+        // A word without "/" is more likely another word for "none" than a file name.
         word if !word.contains('/') => Err(entry.error(format!(
             "file cannot be {word:?}; did you mean \"none\", or a path that begins with / or ~/?"
         ))),
@@ -235,7 +237,7 @@ fn log_file(entry: ConfigEntry<'_>, home: Option<&Path>) -> Result<LogFile, Span
     }
 }
 
-/// The levels of the log, as words.
+/// The values of `level`.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum Level {
     Error,
@@ -267,7 +269,7 @@ fn metrics(table: &DeTable<'_>, home: Option<&Path>) -> Result<MetricsSettings, 
     Ok(metrics)
 }
 
-/// The collector reads files of this one name.
+/// Reads the path of the metrics file. The collector reads only files whose names end in `.prom`.
 fn textfile(entry: ConfigEntry<'_>, home: Option<&Path>) -> Result<PathBuf, SpannedError> {
     let path = entry.file(home)?;
     if path.extension().is_some_and(|end| end == "prom") {

@@ -240,11 +240,10 @@ impl<'a> Follow<'a> {
 
     /// Reads the configuration file again. Where it is wrong, what was in force still is.
     fn reload(&mut self, source: &Source<'_>, folders: &Folders) {
-        let read = source.reread().and_then(|plan| match &plan.config.path {
-            // Editors and package managers take a file away before they put the next one there.
-            None if source.is_background() => {
-                Err(crate::cli::nothing_listed(&plan.config, "watch"))
-            }
+        let read = source.reread().and_then(|plan| match &self.config.path {
+            // Editors and package managers may remove a file before they create the new one. Without it, rules that
+            // keep files would be missing.
+            Some(path) if plan.config.path.is_none() => Err(crate::cli::config_missing(path)),
             _ => Ok(plan),
         });
         let mistake = match read {
@@ -267,7 +266,7 @@ impl<'a> Follow<'a> {
         };
         if let Some(mistake) = mistake {
             if self.board.snapshot().mistake.as_ref() != Some(&mistake) {
-                ::log::error!("{mistake}\nthe rules that were read before are still in force");
+                ::log::error!("{mistake}\nthe old rules are still in force");
             }
             self.board.read(None, Some(mistake));
         }
