@@ -78,7 +78,7 @@ pub(crate) enum CliCommand {
     Watch(Watch),
     /// List the temps, with the verdict each would get now; changes nothing
     Scan(Scan),
-    /// Make one pass over the directories, then exit
+    /// Remove orphans in one pass, then exit
     Sweep(Sweep),
     /// Show every gate, its evidence and the verdict for a file; changes nothing
     Explain(Explain),
@@ -139,7 +139,7 @@ pub(crate) struct RuleOptions {
 
 #[derive(Clone, Debug, Args)]
 pub(crate) struct RecursiveFlag {
-    /// Include the directories below; --recursive=false excludes them, even if the configuration includes them
+    /// Include subfolders; --recursive=false leaves them out, even if the configuration includes them
     #[arg(
         short,
         long,
@@ -386,18 +386,18 @@ impl RuleOptions {
     /// Returns the options of the command line as settings.
     pub(crate) fn settings(
         &self,
-        depth: Option<&RecursiveFlag>,
-        deed: Option<&ActionOptions>,
+        recursive: Option<&RecursiveFlag>,
+        action: Option<&ActionOptions>,
     ) -> RuleSettings {
         let list = |list: &Vec<String>| (!list.is_empty()).then(|| list.clone());
-        let action = deed.and_then(|deed| match deed.dry_run {
+        let action = action.and_then(|options| match options.dry_run {
             true => Some(Action::Report),
-            false => deed.action.map(Into::into),
+            false => options.action.map(Into::into),
         });
         RuleSettings {
             names: list(&self.name),
             writers: list(&self.writer),
-            recursive: depth.and_then(|depth| depth.recursive),
+            recursive: recursive.and_then(|flag| flag.recursive),
             grace: self.grace,
             // A grace on the command line applies to all names.
             fixed_name_grace: self.grace,

@@ -41,13 +41,13 @@ pub(crate) struct CheckedFile {
     config: Option<PathBuf>,
 }
 
-pub(super) fn run(command: &ConfigCommand, look: &OutputOptions) -> Result<Exit, Failure> {
-    let mut report = EventPrinter::new(look, Vec::new());
+pub(super) fn run(command: &ConfigCommand, output: &OutputOptions) -> Result<Exit, Failure> {
+    let mut printer = EventPrinter::new(output, Vec::new());
     match command {
-        ConfigCommand::Init(named) => init(file_path(named)?, look, &mut report),
-        ConfigCommand::Check(named) => check(named.options.config.as_deref(), look, &mut report),
-        ConfigCommand::Show(options) => show(options, look, &mut report),
-        ConfigCommand::Path(named) => path(named, look, &mut report),
+        ConfigCommand::Init(named) => init(file_path(named)?, output, &mut printer),
+        ConfigCommand::Check(named) => check(named.options.config.as_deref(), output, &mut printer),
+        ConfigCommand::Show(options) => show(options, output, &mut printer),
+        ConfigCommand::Path(named) => path(named, output, &mut printer),
     }
 }
 
@@ -64,14 +64,18 @@ fn file_path(named: &WithSources<CheckedFile>) -> Result<PathBuf, Failure> {
     })
 }
 
-fn init(path: PathBuf, look: &OutputOptions, report: &mut EventPrinter) -> Result<Exit, Failure> {
+fn init(
+    path: PathBuf,
+    output: &OutputOptions,
+    printer: &mut EventPrinter,
+) -> Result<Exit, Failure> {
     init::write(&path)?;
-    if look.json {
+    if output.json {
         let document = Object::default().with_path("path", Some(&path));
-        report.line(&document.into_value().to_string())?;
-    } else if !look.quiet {
+        printer.line(&document.into_value().to_string())?;
+    } else if !output.quiet {
         let path = text::escaped(&path);
-        report.line(&format!(
+        printer.line(&format!(
             "wrote {path}; it explains every setting, and nothing is watched yet.\n\
              next: name a directory in it (at [[watch]]), then: {}",
             Suggestion::new("config check").configured()
@@ -82,8 +86,8 @@ fn init(path: PathBuf, look: &OutputOptions, report: &mut EventPrinter) -> Resul
 
 fn check(
     named: Option<&Path>,
-    look: &OutputOptions,
-    report: &mut EventPrinter,
+    output: &OutputOptions,
+    printer: &mut EventPrinter,
 ) -> Result<Exit, Failure> {
     let read = || -> Result<_, ConfigError> {
         let config = config_file::Config::load(named)?;
@@ -99,22 +103,22 @@ fn check(
         }
     };
     match read() {
-        Ok((path, roots)) if look.json => {
+        Ok((path, roots)) if output.json => {
             let document = check_document(path.as_deref(), None, &roots);
-            report.line(&document.to_string())?;
+            printer.line(&document.to_string())?;
             Ok(Exit::Done)
         }
         Ok((path, roots)) => {
-            if !look.quiet {
+            if !output.quiet {
                 check_summary(path.as_deref(), &roots)
                     .iter()
-                    .try_for_each(|line| report.line(line))?;
+                    .try_for_each(|line| printer.line(line))?;
             }
             Ok(Exit::Done)
         }
-        Err(error) if look.json => {
+        Err(error) if output.json => {
             let document = check_document(Some(&error.path), Some(&error), &[]);
-            report.line(&document.to_string())?;
+            printer.line(&document.to_string())?;
             Ok(Exit::Config)
         }
         Err(error) => Err(error.into()),
@@ -197,8 +201,8 @@ fn check_summary(path: Option<&Path>, roots: &[Root]) -> Vec<String> {
 
 fn show(
     options: &WithSources<Options>,
-    look: &OutputOptions,
-    report: &mut EventPrinter,
+    output: &OutputOptions,
+    printer: &mut EventPrinter,
 ) -> Result<Exit, Failure> {
     if list_writers(&options.options.rule)? {
         return Ok(Exit::Done);
@@ -209,28 +213,28 @@ fn show(
     config.roots(&typed)?;
     typed.clone().over(&config.defaults).policy()?;
     let shown = show::sections(&config, &typed, &options.sources);
-    let shown = match look.json {
+    let shown = match output.json {
         true => show::render_json(config.path.as_deref(), &shown).to_string(),
         false => show::render_file(config.path.as_deref(), &shown),
     };
-    report.line(&shown)?;
+    printer.line(&shown)?;
     Ok(Exit::Done)
 }
 
 fn path(
     named: &WithSources<CheckedFile>,
-    look: &OutputOptions,
-    report: &mut EventPrinter,
+    output: &OutputOptions,
+    printer: &mut EventPrinter,
 ) -> Result<Exit, Failure> {
     let path = file_path(named)?;
-    if look.json {
+    if output.json {
         let document = Object::default()
             .with_path("path", Some(&path))
             .with("exists", path.exists());
-        report.line(&document.into_value().to_string())?;
+        printer.line(&document.into_value().to_string())?;
         return Ok(Exit::Done);
     }
-    if !look.quiet {
+    if !output.quiet {
         let named = named.sources.get("config").map(|source| {
             let line = format!("  {source}: {}", path_state(&path));
             (true, line)

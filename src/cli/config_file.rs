@@ -54,9 +54,9 @@ pub(crate) struct RuleSettings {
     pub(crate) hot: Option<Hot>,
     /// More file systems on which the proof is trusted.
     pub(crate) network: Option<Vec<String>>,
-    /// Whether the root may be a broad directory.
+    /// True if the root may be a broad directory.
     pub(crate) broad: Option<bool>,
-    /// Whether `names` may have globs without a literal character.
+    /// True if `names` may have globs without a literal character.
     pub(crate) broad_names: Option<bool>,
 }
 

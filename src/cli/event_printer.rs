@@ -20,25 +20,25 @@ pub(crate) struct EventPrinter {
     json: bool,
     quiet: bool,
     is_terminal: bool,
-    /// Whether stdout is systemd's journal, which adds the time, and takes the priority from the start of each line.
+    /// True if stdout is systemd's journal, which adds the time, and takes the priority from the start of each line.
     is_journal: bool,
     formatter: EventFormatter,
     /// The status line at the bottom of the terminal, if one is shown.
     status: Option<String>,
-    /// Whether the reader has closed stdout. Nothing more is written then.
+    /// True if the reader has closed stdout. Nothing more is written then.
     is_closed: bool,
-    /// Whether a periodic scan was printed, for each root that is scanned periodically.
+    /// The roots that are scanned periodically, each with true if such a scan was printed.
     polled: HashMap<PathBuf, bool>,
     /// The number of temps that were kept because of a running process, by reason, directory and pid.
     kept: HashMap<(Reason, PathBuf, u32), u64>,
-    /// Whether each kept temp has a line.
+    /// True if each kept temp has a line.
     verbose: bool,
 }
 
 /// The largest number of entries in `EventPrinter::kept`. When it is reached, all are dropped.
 const MAX_KEPT: usize = 1024;
 
-/// Whether an event has a line.
+/// The decision to print or skip the line of an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum LineChoice {
     Print,

@@ -24,9 +24,9 @@ pub(crate) const FILE: &str = "orphand.log";
 struct Logger {
     stderr: env_logger::Logger,
     file: Mutex<Option<CappedFile>>,
-    /// Whether it was reported that the file cannot be written.
+    /// True if it was reported that the file cannot be written.
     reported: AtomicBool,
-    /// Whether the command line or `ORPHAND_LOG` sets the level.
+    /// True if the command line or `ORPHAND_LOG` sets the level.
     is_level_set: bool,
     repeats: Mutex<RepeatLimiter>,
 }

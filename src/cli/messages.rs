@@ -15,9 +15,9 @@ use super::text;
 #[derive(Debug, Default)]
 pub(crate) struct EventFormatter {
     pub(crate) color: bool,
-    /// Whether a line begins with the time of day.
+    /// True if a line begins with the time of day.
     pub(crate) has_time: bool,
-    /// Whether the command makes only one pass, so that nothing is tried again.
+    /// True if the command makes only one pass, so that nothing is tried again.
     pub(crate) is_one_pass: bool,
     /// The roots. If there is only one, paths are relative to it.
     pub(crate) roots: Vec<PathBuf>,

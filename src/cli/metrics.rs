@@ -20,7 +20,7 @@ pub(crate) struct Textfile {
     every: Duration,
     written: Instant,
     has_changed: bool,
-    /// Whether it was reported that the file cannot be written.
+    /// True if it was reported that the file cannot be written.
     reported: bool,
 }
 

@@ -138,19 +138,19 @@ impl From<io::Error> for Failure {
 pub(crate) fn main() -> ExitCode {
     let cli = variables::parse().unwrap_or_else(|error| error.exit());
     log::init(&cli.output);
-    let look = cli.output;
+    let output = cli.output;
     let end = match cli.command {
-        CliCommand::Watch(command) => watch::run(&command, &look),
-        CliCommand::Scan(command) => scan::run(&command, &look),
-        CliCommand::Sweep(command) => sweep::run(&command, &look),
-        CliCommand::Explain(command) => explain::run(&command, &look),
-        CliCommand::History(command) => history::run(&command, &look),
-        CliCommand::Restore(command) => restore::run(&command, &look),
-        CliCommand::Quarantine(command) => quarantine::run(&command, &look),
-        CliCommand::Status(command) => status::run(&command, &look),
-        CliCommand::Service(command) => service::run(&command, &look),
-        CliCommand::Config(command) => config::run(&command, &look),
-        CliCommand::Doctor(command) => doctor::run(&command, &look),
+        CliCommand::Watch(command) => watch::run(&command, &output),
+        CliCommand::Scan(command) => scan::run(&command, &output),
+        CliCommand::Sweep(command) => sweep::run(&command, &output),
+        CliCommand::Explain(command) => explain::run(&command, &output),
+        CliCommand::History(command) => history::run(&command, &output),
+        CliCommand::Restore(command) => restore::run(&command, &output),
+        CliCommand::Quarantine(command) => quarantine::run(&command, &output),
+        CliCommand::Status(command) => status::run(&command, &output),
+        CliCommand::Service(command) => service::run(&command, &output),
+        CliCommand::Config(command) => config::run(&command, &output),
+        CliCommand::Doctor(command) => doctor::run(&command, &output),
         CliCommand::Completions(command) => completions::run(&command),
         CliCommand::Man(command) => man::run(&command),
     };

@@ -19,7 +19,7 @@ pub(crate) struct CoveredDir {
     pub(crate) policy: Policy,
     /// The rule that the policy comes from; `None` if only the `[defaults]` apply.
     pub(crate) rule: Option<RuleLocation>,
-    /// Whether the rule is for exactly this directory and allows a broad one.
+    /// True if the rule is for exactly this directory and allows a broad one.
     pub(crate) broad: bool,
 }
 
