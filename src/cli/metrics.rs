@@ -153,7 +153,7 @@ fn families(snapshot: &Snapshot, since: Wall) -> Vec<Family> {
     };
     let scanned = |value: &dyn Fn(orphand::stats::LastScan) -> f64| {
         let sample = |one: &orphand::daemon::RootStatus| {
-            let scan = one.root_stats.scan?;
+            let scan = one.stats.scan?;
             Some((labels(one, None), value(scan)))
         };
         snapshot.roots.iter().filter_map(sample).collect::<Vec<_>>()
@@ -210,42 +210,42 @@ fn families(snapshot: &Snapshot, since: Wall) -> Vec<Family> {
         counter(
             "orphand_removed_files_total",
             "Removed temps.",
-            per_root(&|one| one.root_stats.summary.reaped as f64),
+            per_root(&|one| one.stats.summary.reaped as f64),
         ),
         counter(
             "orphand_reclaimed_bytes_total",
             "The sum of the lengths of the removed temps.",
-            per_root(&|one| one.root_stats.summary.freed.bytes as f64),
+            per_root(&|one| one.stats.summary.freed.bytes as f64),
         ),
         counter(
             "orphand_reclaimed_disk_bytes_total",
             "The disk space that the removals freed, in bytes.",
-            per_root(&|one| one.root_stats.summary.freed.disk_bytes as f64),
+            per_root(&|one| one.stats.summary.freed.disk_bytes as f64),
         ),
         counter(
             "orphand_quarantined_files_total",
             "Temps that were moved to the quarantine.",
-            per_root(&|one| one.root_stats.summary.quarantined as f64),
+            per_root(&|one| one.stats.summary.quarantined as f64),
         ),
         counter(
             "orphand_quarantined_bytes_total",
             "The sum of the lengths of the temps that were moved to the quarantine. Their space is not free.",
-            per_root(&|one| one.root_stats.summary.held_back.bytes as f64),
+            per_root(&|one| one.stats.summary.held_back.bytes as f64),
         ),
         counter(
             "orphand_kept_total",
             "The number of kept temps, counted once for each temp and reason.",
-            by_reason(&|one| floats(&one.root_stats.kept)),
+            by_reason(&|one| floats(&one.stats.kept)),
         ),
         counter(
             "orphand_unlink_errors_total",
             "Temps that could not be processed, and directories that could not be read.",
-            per_root(&|one| one.root_stats.summary.failed as f64),
+            per_root(&|one| one.stats.summary.failed as f64),
         ),
         counter(
             "orphand_rescans_total",
             "The number of scans of the root, by cause.",
-            by_reason(&|one| floats(&one.root_stats.rescans)),
+            by_reason(&|one| floats(&one.stats.rescans)),
         ),
         gauge(
             "orphand_scan_duration_seconds",

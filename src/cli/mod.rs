@@ -362,7 +362,7 @@ fn engine(folders: &Folders, verbose: bool) -> Result<Engine, Failure> {
         journal: Journal::new(state),
         marks: RestoreMarks::new(state),
         writers: WriterNames::default(),
-        nested: ContainerPids::default(),
+        container_pids: ContainerPids::default(),
         locks: Locks::default(),
         listings: Listings::default(),
         verbose,

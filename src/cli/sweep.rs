@@ -253,7 +253,7 @@ fn lock_all(
     roots: &[Root],
     folders: &Folders,
 ) -> Result<Vec<Option<orphand::state::RootLock>>, Failure> {
-    daemon::lock(roots, folders.runtime.as_deref()).map_err(|busy| {
+    daemon::lock_roots(roots, folders.runtime.as_deref()).map_err(|busy| {
         let message = format!(
             "{busy}. the watcher does this by itself; to hurry it: orphand sweep -n shows what waits\n\
              see it:  {}",

@@ -177,7 +177,7 @@ impl Snapshot {
 
 /// The state of a root; nothing is said of one that is simply watched.
 pub(crate) fn state(one: &RootStatus) -> RootState {
-    one.root_stats.state.unwrap_or(RootState::Watching)
+    one.stats.state.unwrap_or(RootState::Watching)
 }
 
 /// Something is kept because it cannot be told whether it is used.

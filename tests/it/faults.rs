@@ -874,11 +874,11 @@ fn no_more_threads() {
         // of the way to it.
         let said = &stopped.stderr;
         assert!(!said.contains("has ended"), "{most} threads: {said}");
-        let causes = said.matches("There can be no more threads.").count();
+        let causes = said.matches("no more threads can be started.").count();
         assert!(causes <= 2, "{most} threads: {said}");
         began.push((
             most,
-            stopped.stderr.contains("There can be no more threads."),
+            stopped.stderr.contains("no more threads can be started."),
         ));
         assert_eq!(
             sandbox.content("b/a"),

@@ -401,7 +401,7 @@ pub(crate) fn engine(hook: Option<Hook>) -> Engine {
         journal: Journal::new(None),
         marks: RestoreMarks::new(None),
         writers: WriterNames::default(),
-        nested: ContainerPids::default(),
+        container_pids: ContainerPids::default(),
         locks: Locks::default(),
         listings: Listings::default(),
         verbose: false,

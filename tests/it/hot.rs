@@ -321,7 +321,7 @@ fn one_that_is_scanned_too_slowly_is_watched() {
     });
 }
 
-const TOO_SLOW: &str = " is hot, but scans of it, and of what else is hot, take too long";
+const TOO_SLOW: &str = " is hot, but scans of hot directories take too long";
 
 /// Longer than a quarter of a second, for which one that is scanned every second may be read.
 const SLOW: Duration = Duration::from_millis(300);

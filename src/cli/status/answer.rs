@@ -36,7 +36,7 @@ pub(crate) fn answer(board: &WatchStatus) -> Value {
 }
 
 fn root(one: &RootStatus) -> Value {
-    let (root_stats, waiting) = (&one.root_stats, &one.pending);
+    let (root_stats, waiting) = (&one.stats, &one.pending);
     let kept: serde_json::Map<String, Value> = waiting
         .reasons
         .iter()
