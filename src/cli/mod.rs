@@ -337,7 +337,7 @@ fn nothing_listed(config: &Config, verb: &str) -> Failure {
 fn config_missing(path: &Path) -> Failure {
     Failure::new(
         Exit::Config,
-        format!("{path:?} does not exist; create it again, or restart orphand to run without it"),
+        format!("{path:?} does not exist; create it again"),
     )
 }
 

@@ -514,7 +514,7 @@ fn every_hint_repeats_the_configuration_file() {
     let (back, purge) = moved.split_once("   for good: ").unwrap();
     assert!(
         ran.stdout
-            .contains("emptied by: orphand quarantine purge --config '")
+            .contains("to delete: orphand quarantine purge --config '")
     );
     pasted(&sandbox, back).exit(0);
     assert_eq!(sandbox.content(format!("../{ODD}/b.tmp")), "only copy");
