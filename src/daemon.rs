@@ -382,7 +382,7 @@ pub fn lock_roots(
             continue;
         };
         let locker = locker.get_or_insert_with(|| Locker::new(runtime));
-        match locker.take(root, id) {
+        match locker.lock(root, id) {
             Ok(lock) => locks.push(Some(lock)),
             Err(LockError::Busy(other)) => {
                 let root = root.path.clone();

@@ -14,10 +14,10 @@ use crate::decide::judge::{Evidence, LeaseCoverage, Reason, Target, Verdict, jud
 use crate::decide::observation::{FileSize, Kind, Observation, UseState};
 use crate::decide::policy::Policy;
 use crate::decide::reserved::Reserved;
-use crate::decide::retention::{NeededSpace, Trust};
+use crate::decide::retention::{ClockTrust, NeededSpace};
 use crate::decide::time::{ClockJumpDetector, Mono, Now};
 use crate::decide::tracker::{Look, Next, Tracked};
-use crate::event::{Details, Disposed, Event, How, Subject};
+use crate::event::{Details, Disposed, Event, Settlement, Subject};
 use crate::evidence::container_pids::ContainerPids;
 use crate::evidence::locks::Locks;
 use crate::evidence::restore_marks::RestoreMarks;
@@ -26,7 +26,7 @@ use crate::evidence::writer_names::WriterNames;
 use crate::evidence::{
     self, EvidenceContext, FileId, LeaseThread, LeasedFile, ProcessScan, TempInfo,
 };
-use crate::journal::{Journal, Line};
+use crate::journal::{Journal, LineKind};
 use crate::json;
 use crate::look::{self, Dir, RootError, RootId};
 use crate::reap::quarantine::LimitContext;
@@ -328,7 +328,7 @@ impl<'a> Pass<'a> {
         let policy = &self.dir_context.root.policy;
         // The callback accepts names that match any rule. A name that does not match this rule is not a temp of this
         // root.
-        if !policy.takes(self.dir_context.below, &item.name) {
+        if !policy.is_temp(self.dir_context.below, &item.name) {
             item.temp = None;
             return Ok(None);
         }
@@ -338,7 +338,7 @@ impl<'a> Pass<'a> {
         };
         // Only a look shows whether the file is empty. Until then the shorter grace applies.
         let grace = |is_empty| policy.grace_of(&parsed, is_empty, Duration::ZERO);
-        if temp.put_off(grace(true).min(grace(false)), clock_reading.now.mono) {
+        if temp.postpone(grace(true).min(grace(false)), clock_reading.now.mono) {
             return Ok(None);
         }
         let (observation, use_state, mut leased) =
@@ -358,7 +358,7 @@ impl<'a> Pass<'a> {
         let file = &observation.fingerprint;
         let lag = dir.place().dates.lag(file);
         let grace = policy.grace_of(&parsed, file.size == 0, lag);
-        if temp.put_off(grace, clock_reading.now.mono) {
+        if temp.postpone(grace, clock_reading.now.mono) {
             return Ok(None);
         }
         if let Some(pid) = parsed.pid {
@@ -370,7 +370,7 @@ impl<'a> Pass<'a> {
             last_jump: clock_reading.last_jump,
             fingerprint: observation.fingerprint,
             lag,
-            hold: use_state,
+            use_state,
         };
         let quiet = match temp.look(&look, grace, policy.open) {
             Next::LookAt(_) => return Ok(None),
@@ -438,7 +438,7 @@ impl<'a> Pass<'a> {
             let is_new = one
                 .temp
                 .as_mut()
-                .map(|temp| temp.put_aside(grace, clock::mono()).news);
+                .map(|temp| temp.retry_later(grace, clock::mono()).is_new);
             if is_new != Some(true) {
                 continue;
             }
@@ -471,7 +471,7 @@ impl<'a> Pass<'a> {
         let (removal, mut batch): (Vec<Removal>, Vec<Candidate>) = candidates.into_iter().unzip();
         rule!(
             "intents-are-written-first",
-            self.engine.journal.write(Line::Intent, &intents),
+            self.engine.journal.write(LineKind::Intent, &intents),
             without: (),
         );
         let batch_context = BatchContext {
@@ -510,7 +510,7 @@ impl<'a> Pass<'a> {
                 Outcome::Kept(Reason::Changed) => {
                     // The file was used by another process in the meantime, so its grace starts again.
                     if let Some(temp) = one.temp.as_mut() {
-                        temp.start_over(clock::mono(), grace);
+                        temp.reset(clock::mono(), grace);
                     }
                     kept.push((index, observation, Reason::Changed));
                     continue;
@@ -540,7 +540,7 @@ impl<'a> Pass<'a> {
             journal_lines.push(json::event(&event, clock::wall()));
             events.push(event);
         }
-        self.engine.journal.write(Line::Outcome, &journal_lines);
+        self.engine.journal.write(LineKind::Outcome, &journal_lines);
         events.into_iter().for_each(&mut *self.emit);
     }
 
@@ -551,11 +551,12 @@ impl<'a> Pass<'a> {
             .filter(|(_, candidate)| matches!(candidate.verdict, Verdict::Quarantine(_)));
         let bytes = moves.map(|(removal, _)| removal.observation.allocated);
         let wanted = NeededSpace {
-            all: bytes.clone().fold(0, u64::saturating_add),
-            least: bytes.min().unwrap_or(0),
+            total: bytes.clone().fold(0, u64::saturating_add),
+            smallest: bytes.min().unwrap_or(0),
         };
         let (usage, dir_context) = (self.engine.reaper.usage(), self.dir_context);
-        if wanted.all == 0 || !usage.is_short_of(&dir_context.root.path, dir_context.id, wanted.all)
+        if wanted.total == 0
+            || !usage.is_short_of(&dir_context.root.path, dir_context.id, wanted.total)
         {
             return;
         }
@@ -564,7 +565,7 @@ impl<'a> Pass<'a> {
             journal: &self.engine.journal,
             lease_thread: self.lease_thread,
             // Nothing is dropped because of its age here.
-            trust: Trust::default(),
+            trust: ClockTrust::default(),
             wanted,
         };
         loop {
@@ -597,7 +598,7 @@ impl<'a> Pass<'a> {
             let parsed = policy.names.parse(&one.name);
             let grace = policy.grace_of(&parsed, file.size == 0, lag);
             let answer = temp.keep(reason, grace, clock::mono());
-            if answer.news {
+            if answer.is_new {
                 reports.push((one.name.clone(), observation, reason, answer));
             }
         }
@@ -623,7 +624,7 @@ impl<'a> Pass<'a> {
                 reason,
                 holders,
                 retry: Some(answer.retry),
-                again: answer.again,
+                reported_before: answer.reported_before,
                 details,
             });
         }
@@ -633,7 +634,7 @@ impl<'a> Pass<'a> {
         one.temp = None;
         if self.engine.verbose {
             let subject = self.subject(&one.name, None);
-            let how = How::Removed;
+            let how = Settlement::Removed;
             (self.emit)(Event::Settled { subject, how });
         }
     }
@@ -641,7 +642,7 @@ impl<'a> Pass<'a> {
     fn postpone(&self, one: &mut PassItem) {
         let grace = self.dir_context.root.policy.grace.shortest();
         if let Some(temp) = one.temp.as_mut() {
-            temp.put_aside(grace, clock::mono());
+            temp.retry_later(grace, clock::mono());
         }
     }
 
@@ -673,7 +674,7 @@ impl<'a> Pass<'a> {
             subject: self.subject(&temp_info.name, Some(seen)),
             quiet: temp_info.quiet,
             target: name.map(|name| self.path(name)),
-            target_is: one.evidence.target,
+            target_state: one.evidence.target,
             writer_pid: temp_info.parsed.pid,
             writer: self.engine.writers.of(file, temp_info.parsed.pid),
             freed: FileSize::default(),
@@ -745,7 +746,7 @@ pub fn recover(
                     subject: subject(&name, Some(size)),
                     quiet: Duration::ZERO,
                     target: None,
-                    target_is: Target::Unknown,
+                    target_state: Target::Unknown,
                     writer_pid: None,
                     writer: None,
                     freed: FileSize::default(),
@@ -756,7 +757,7 @@ pub fn recover(
             };
             engine
                 .journal
-                .write(Line::Outcome, &[json::event(&event, clock::wall())]);
+                .write(LineKind::Outcome, &[json::event(&event, clock::wall())]);
             emit(event);
             RecoveryOutcome::Done
         }
@@ -789,7 +790,7 @@ pub fn kept_claim(
         reason,
         holders: Vec::new(),
         retry,
-        again: false,
+        reported_before: false,
         details: Details::default(),
     }
 }

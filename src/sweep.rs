@@ -55,7 +55,7 @@ pub fn sweep(
     };
     let is_stopped = || stop.is_stopped();
     let mut found = scan::find(root, &mut denied, &|count| progress(0, count), &is_stopped)?;
-    if let Some(message) = scan::not_entered(root, &found.elsewhere) {
+    if let Some(message) = scan::not_entered_message(root, &found.not_entered) {
         log::warn!("{message}");
     }
     let context = SweepContext {
@@ -92,7 +92,7 @@ pub fn sweep(
             subject,
             reason,
             holders,
-            again,
+            reported_before: again,
             details,
             ..
         } => emit(Event::Kept {
@@ -100,7 +100,7 @@ pub fn sweep(
             reason,
             holders,
             retry: None,
-            again,
+            reported_before: again,
             details,
         }),
         event => emit(event),
@@ -144,7 +144,7 @@ pub fn sweep(
                 reason: Reason::Young,
                 holders: Vec::new(),
                 retry: None,
-                again: false,
+                reported_before: false,
                 details,
             });
         }
@@ -212,7 +212,7 @@ impl SweepContext<'_> {
         let lease_thread = LeaseThread::new();
         let next = || todo.lock().unwrap_or_else(PoisonError::into_inner).next();
         // A part that has been taken is always completed, because the parts before it are too.
-        while let Some(batch) = self.stop.begin()
+        while let Some(batch) = self.stop.begin_batch()
             && let Some((index, part)) = next()
         {
             let dir_context = DirContext {
@@ -303,7 +303,7 @@ fn recover_claims(context: SweepContext<'_>, found: &mut Found, emit: &mut dyn F
     }
     let lease_thread = LeaseThread::new();
     for (below, claim) in std::mem::take(&mut found.claims) {
-        let Some(_batch) = stop.begin() else {
+        let Some(_batch) = stop.begin_batch() else {
             return;
         };
         let dir_context = DirContext {

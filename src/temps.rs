@@ -180,7 +180,7 @@ impl Temps {
     /// removed or has a pending claim: in these cases orphand itself has renamed the file.
     pub fn removed(&self, path: &Path) -> bool {
         let is_ours = |temp: &Tracked| {
-            let is_ours = temp.is_ours_to_name();
+            let is_ours = temp.may_be_claimed();
             rule!("nameless-is-not-gone", is_ours, without: temp.is_reaping())
         };
         self.map
@@ -273,7 +273,7 @@ impl Temps {
     /// those that are checked out. Each gets its next deadline by its new rule.
     pub fn review(&self, now: Mono, covers: impl Fn(&Path) -> bool) {
         self.map.retain(|key, temp| {
-            temp.review(now);
+            temp.mark_rules_changed(now);
             covers(&key.path())
         });
         self.wake();
@@ -405,8 +405,8 @@ impl Temps {
                         entry.close();
                     }
                     // The worker may have looked at the temp by the old rules.
-                    if rule!("other-rules-reach-the-hand", before.is_reviewed()) {
-                        entry.review(before.due());
+                    if rule!("other-rules-reach-the-hand", before.has_new_rules()) {
+                        entry.mark_rules_changed(before.due());
                     }
                 }
             }
@@ -424,7 +424,7 @@ impl Temps {
         }
         self.map.shrink_to_fit();
         self.folders().shrink();
-        free_memory::give_back();
+        free_memory::trim();
     }
 
     /// Returns the numbers of waiting and of kept temps, the reasons, and the next deadline, for messages.
@@ -606,12 +606,12 @@ mod tests {
             );
             temps.check_in(&key, Some(taken));
             let taken = temps.check_out(&key, late).expect("it was checked in");
-            assert_eq!(taken.is_reviewed(), is_checked_out);
+            assert_eq!(taken.has_new_rules(), is_checked_out);
             assert_eq!(taken.due() <= now, is_checked_out, "at once");
             temps.check_in(&key, Some(taken.check_in()));
             let again = temps.check_out(&key, late).expect("it was checked in");
             assert_eq!(
-                again.is_reviewed(),
+                again.has_new_rules(),
                 is_checked_out,
                 "no look has happened since"
             );

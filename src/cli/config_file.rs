@@ -332,7 +332,7 @@ impl Config {
             Refused::NotADirectory(_) => {
                 shell::refused_text(refused, Suggestion::new("explain").configured())
             }
-            refused => refused.with_way_out("set broad = true"),
+            refused => refused.with_advice("set broad = true"),
         };
         self.error_at(rule, what)
     }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use anstyle::Style;
 use orphand::clock;
 use orphand::decide::judge::Reason;
-use orphand::event::{Cause, Event, RootState};
+use orphand::event::{Event, RescanCause, RootState};
 use orphand::json;
 use orphand::root::Root;
 
@@ -168,7 +168,7 @@ impl EventPrinter {
             }
             Event::Rescan {
                 root,
-                cause: Cause::Periodic,
+                cause: RescanCause::Periodic,
             } => self
                 .polled
                 .get_mut(root)
@@ -284,7 +284,7 @@ mod tests {
                 name: "bash".to_owned(),
             }],
             retry: None,
-            again: false,
+            reported_before: false,
             details: Details::default(),
         };
         let mut printed = |name: &str, pid| printer.line_choice(&kept(name, pid));
@@ -307,7 +307,7 @@ mod tests {
         let mut printed = |event: Event| !printer.is_repeated_scan(&event);
         let scan = |root: &str| Event::Rescan {
             root: root.into(),
-            cause: Cause::Periodic,
+            cause: RescanCause::Periodic,
         };
         let state = |state| Event::Root {
             root: "/r".into(),

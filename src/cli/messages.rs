@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anstyle::{AnsiColor, Style};
 use orphand::decide::judge::Reason;
-use orphand::event::{Cause, Details, Disposed, Event, RootState, Subject, Summary};
+use orphand::event::{Details, Disposed, Event, RescanCause, RootState, Subject, Summary};
 use orphand::reap::claim;
 
 use super::shell::Suggestion;
@@ -44,7 +44,7 @@ impl EventFormatter {
         let line = match event {
             Event::Ready { .. }
             | Event::Rescan {
-                cause: Cause::Startup,
+                cause: RescanCause::Startup,
                 ..
             } => return None,
             Event::Tracked { subject, due } => {
@@ -59,7 +59,7 @@ impl EventFormatter {
                 reason,
                 holders,
                 retry,
-                again: _,
+                reported_before: _,
                 details,
             } => {
                 let by: Vec<String> = holders
@@ -114,10 +114,10 @@ impl EventFormatter {
             }
             Event::Rescan { root, cause } => {
                 let why = match cause {
-                    Cause::Startup => "orphand has started",
-                    Cause::Overflow => "the kernel lost events",
-                    Cause::Periodic => "a periodic scan is due",
-                    Cause::RootReturned => "the directory is back",
+                    RescanCause::Startup => "orphand has started",
+                    RescanCause::Overflow => "the kernel lost events",
+                    RescanCause::Periodic => "a periodic scan is due",
+                    RescanCause::RootReturned => "the directory is back",
                 };
                 format!(
                     "{}scanning {} again: {why}",
@@ -226,7 +226,7 @@ fn move_reason(disposed: &Disposed, id: Option<&str>, reason: Option<Reason>) ->
     let mut line = match (reason, &disposed.target) {
         (Some(Reason::SoleCopy), Some(target)) => {
             let target = text::escaped(Path::new(target.file_name().unwrap_or_default()));
-            let what = match disposed.target_is.fault() {
+            let what = match disposed.target_state.fault() {
                 None | Some("is missing") => format!("there is no \"{target}\""),
                 Some(fault) => format!("\"{target}\" {fault}"),
             };

@@ -153,7 +153,7 @@ fn families(snapshot: &Snapshot, since: Wall) -> Vec<Family> {
     };
     let scanned = |value: &dyn Fn(orphand::stats::LastScan) -> f64| {
         let sample = |one: &orphand::daemon::RootStatus| {
-            let scan = one.stats.scan?;
+            let scan = one.stats.last_scan?;
             Some((labels(one, None), value(scan)))
         };
         snapshot.roots.iter().filter_map(sample).collect::<Vec<_>>()

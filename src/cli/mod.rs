@@ -257,7 +257,7 @@ fn plan(
     for one in covered {
         let policy = Arc::new(one.policy);
         let root = match intent {
-            Intent::Look => Root::to_look_at(&one.path, policy),
+            Intent::Look => Root::for_inspection(&one.path, policy),
             Intent::Act | Intent::Watch => Root::new(&one.path, policy, typed_broad || one.broad),
         };
         let root = root.map_err(|why| {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use crossbeam_channel::{RecvTimeoutError, bounded};
 use orphand::daemon;
 use orphand::decide::policy::{Action, Open, SoleCopy};
-use orphand::decide::retention::{NeededSpace, Trust};
+use orphand::decide::retention::{ClockTrust, NeededSpace};
 use orphand::event::{Event, Subject, Summary};
 use orphand::evidence::LeaseThread;
 use orphand::look::{RootError, RootId, answer};
@@ -98,7 +98,7 @@ pub(super) fn run(command: &Sweep, look: &OutputOptions) -> Result<Exit, Failure
                 journal: &engine.journal,
                 lease_thread: &lease_thread,
                 // A sweep has just begun: it takes no date for true unless the clocks are known to be steady.
-                trust: Trust::default(),
+                trust: ClockTrust::default(),
                 wanted: NeededSpace::default(),
             };
             loop {

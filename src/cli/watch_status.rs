@@ -6,7 +6,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use orphand::clock;
 use orphand::daemon::{RootStatus, StatusHandle};
 use orphand::decide::judge::Reason;
-use orphand::decide::leaks::{Leak, LeakSum, Leaks, Who};
+use orphand::decide::leaks::{Leak, LeakSource, LeakSum, Leaks};
 use orphand::decide::time::Wall;
 use orphand::event::{Disposed, Event, RootState, Summary};
 
@@ -80,7 +80,9 @@ impl WatchStatus {
             return false;
         };
         let bytes = left.subject.size.map_or(0, |size| size.bytes);
-        self.content().leaks.note(clock::mono(), leak(left), bytes);
+        self.content()
+            .leaks
+            .record(clock::mono(), leak(left), bytes);
         true
     }
 
@@ -94,7 +96,7 @@ impl WatchStatus {
             last_heard_ms: None,
             config: content.config.clone(),
             mistake: content.mistake.clone(),
-            leaks: content.leaks.within_an_hour(clock::mono()),
+            leaks: content.leaks.in_last_hour(clock::mono()),
             is_waiting: observer.is_none(),
         };
         drop(content);
@@ -190,18 +192,18 @@ fn leak(left: &Disposed) -> Leak {
     let target = left.target.as_deref().and_then(|target| target.file_name());
     let target = target.map(|target| target.to_string_lossy());
     let who = match (&left.writer, target) {
-        (Some(program), _) => Who::Program(program.clone()),
+        (Some(program), _) => LeakSource::Program(program.clone()),
         (None, Some(target)) => {
             // Where it is not certain that the digits are a pid, the target has them too: each temp
             // would be another writer's.
             let pid = left.writer_pid.map(|pid| format!(".{pid}"));
             let name = pid.and_then(|pid| target.strip_suffix(&pid));
-            Who::WriterOf(name.unwrap_or(&target).to_owned())
+            LeakSource::WriterOf(name.unwrap_or(&target).to_owned())
         }
-        (None, None) => Who::Unknown,
+        (None, None) => LeakSource::Unknown,
     };
     Leak {
-        who,
+        source: who,
         dir: left.subject.path.parent().map(Into::into),
     }
 }
@@ -209,10 +211,10 @@ fn leak(left: &Disposed) -> Leak {
 /// `openclaw-gateway left 12 temps (71 MB) in /srv/app/sessions/ in the last hour`
 pub(crate) fn sentence(leak: &Leak, sum: &LeakSum) -> String {
     let name = |name: &str| text::escaped(std::path::Path::new(name));
-    let who = match &leak.who {
-        Who::Program(program) => name(program),
-        Who::WriterOf(target) => format!("the writer of \"{}\"", name(target)),
-        Who::Unknown => "an unknown writer".to_owned(),
+    let who = match &leak.source {
+        LeakSource::Program(program) => name(program),
+        LeakSource::WriterOf(target) => format!("the writer of \"{}\"", name(target)),
+        LeakSource::Unknown => "an unknown writer".to_owned(),
     };
     let dir = match &leak.dir {
         Some(dir) => format!("in {}/", text::escaped(dir).trim_end_matches('/')),

@@ -22,9 +22,9 @@ use super::idle_io::IdleIoPriority;
 use super::panic_guard::PanicGuard;
 use super::{ActiveRoots, CriticalThread, Existing, Shared, guard};
 use crate::clock;
-use crate::decide::retention::{NeededSpace, Trust};
+use crate::decide::retention::{ClockTrust, NeededSpace};
 use crate::decide::time::{ClockJumpDetector, Mono, Wall};
-use crate::event::{Cause, Event, RootState};
+use crate::event::{Event, RescanCause, RootState};
 use crate::evidence::LeaseThread;
 use crate::look::{Dir, answer};
 use crate::reap::quarantine::{self, LimitContext, Quarantine};
@@ -145,7 +145,7 @@ impl Supervisor {
     fn start(&mut self) {
         self.probe_all();
         for index in 0..self.root_watches.len() {
-            self.attach(index, Cause::Startup);
+            self.attach(index, RescanCause::Startup);
         }
         self.has_started = true;
         self.enforce_all_limits();
@@ -346,13 +346,13 @@ impl Supervisor {
                     root_watch.watched.retain(|_, watched| watched.hot.is_hot())
                 });
             }
-            self.rescan_all(Cause::Overflow);
+            self.rescan_all(RescanCause::Overflow);
             self.schedule.recovered(now, Instant::now());
         }
         if self.schedule.is_periodic_due(now) {
             {
                 let _idle_io = IdleIoPriority::begin();
-                self.rescan_all(Cause::Periodic);
+                self.rescan_all(RescanCause::Periodic);
             }
             self.check_missed_events();
             self.enforce_all_limits();
@@ -421,9 +421,9 @@ impl Supervisor {
             self.attach(
                 index,
                 if known {
-                    Cause::Periodic
+                    RescanCause::Periodic
                 } else {
-                    Cause::Startup
+                    RescanCause::Startup
                 },
             );
         }
@@ -436,7 +436,7 @@ impl Supervisor {
         let _ = answer::silent(roots.map(|root| root.path.as_path()));
     }
 
-    fn rescan_all(&mut self, cause: Cause) {
+    fn rescan_all(&mut self, cause: RescanCause) {
         self.probe_all();
         for index in 0..self.root_watches.len() {
             self.attach(index, cause);
@@ -524,7 +524,7 @@ impl Supervisor {
     fn enforce_limits(&mut self, index: usize) {
         let now = clock::now();
         let last_jump = self.clocks.read(now);
-        let trust = Trust {
+        let trust = ClockTrust {
             running: now.mono.since(self.started),
             since_jump: last_jump.map(|last_jump| now.mono.since(last_jump)),
         };

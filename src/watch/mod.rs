@@ -17,7 +17,7 @@ use crate::clock;
 use crate::decide::policy::Hot;
 use crate::decide::rate::{RateMeter, Threshold};
 use crate::decide::temp_name::Names;
-use crate::event::{Event, How, Subject};
+use crate::event::{Event, Settlement, Subject};
 use crate::root::{Root, is_own};
 use crate::temps::{SplitPath, Temps};
 use translate::{By, FsChange, Translator};
@@ -354,7 +354,7 @@ impl Callback {
             FsChange::Gone(path, how) => {
                 if self.callback_context.temps.removed(&path) {
                     self.tell(&path, |subject, _| Event::Settled { subject, how });
-                } else if how == How::Renamed
+                } else if how == Settlement::Renamed
                     && self.structure
                     && !self.callback_context.temps.has_rejected()
                 {

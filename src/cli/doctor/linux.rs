@@ -8,7 +8,7 @@ use orphand::decide::judge::LeaseCoverage;
 use orphand::evidence::{self, LeasedFile};
 use orphand::look::Dir;
 use orphand::root::Root;
-use orphand::state::{is_lock_name, read_held};
+use orphand::state::{is_lock_name, read_lock_file};
 use rustix::fs::inotify;
 use rustix::io::Errno;
 
@@ -199,7 +199,7 @@ pub(super) fn worked_on(pid: u32) -> Vec<Root> {
         // The name says that it is a regular file: another one is not opened.
         let is_lock = is_lock_name(name) && fs::metadata(entry.path()).ok()?.is_file();
         let file = is_lock.then(|| fs::File::open(entry.path()).ok())??;
-        let held = read_held(file);
+        let held = read_lock_file(file);
         held.root.filter(|_| held.pid == Some(pid))
     };
     open.filter_map(lock).collect()

@@ -141,7 +141,7 @@ fn machine(folders: &Folders, dirs: &[PathBuf]) -> Vec<Check> {
     let (runtime, dirs) = (folders.runtime.clone(), dirs.to_owned());
     let pids = system::watchers();
     let orphands = root_report::within(move || {
-        let held = runtime.as_deref().map(orphand::state::held);
+        let held = runtime.as_deref().map(orphand::state::lock_holders);
         // Locks have paths without symlinks.
         let real = |dir: PathBuf| std::fs::canonicalize(&dir).unwrap_or(dir);
         let dirs: Vec<PathBuf> = dirs.into_iter().map(real).collect();

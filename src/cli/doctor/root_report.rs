@@ -203,13 +203,13 @@ fn examine(ward: &CheckedRoot, dir: &Dir, tell: &dyn Fn(Check)) {
     tell(proof_check::file_system(&FileSystemCheck {
         name: place.file_system.to_string(),
         kernel: system::file_system_type(dir),
-        reach: place.reach,
+        reach: place.lease_coverage,
         trusted: ward
             .policy
             .trusted_file_systems
             .iter()
             .any(|name| **name == *place.file_system),
-        all_seen: place.reach == LeaseCoverage::OpensOnly && system::sees_all(),
+        all_seen: place.lease_coverage == LeaseCoverage::OpensOnly && system::sees_all(),
     }));
     tell(proof_check::trial(&trial));
     let tried = trial.as_ref().ok();

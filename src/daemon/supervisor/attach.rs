@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use super::root_watch::{limit_advice, poll_interval};
 use super::{RootWatch, Supervisor};
 use crate::decide::time::span;
-use crate::event::{Cause, Event, RootState};
+use crate::event::{Event, RescanCause, RootState};
 use crate::look::{Dir, RootError, RootId, answer};
 use crate::reap::quarantine::Quarantine;
 use crate::root::{Root, leads_to_broad};
@@ -30,7 +30,7 @@ impl Supervisor {
         match (RootId::of(&root.path), known) {
             (Ok(now), Some(known)) if now == known && self.is_watched(index, &root) => {}
             (Err(RootError::Missing), None) if self.state(index) == Some(RootState::Gone) => {}
-            _ => self.attach(index, Cause::RootReturned),
+            _ => self.attach(index, RescanCause::RootReturned),
         }
         self.poll_later(index, &root);
     }
@@ -62,7 +62,7 @@ impl Supervisor {
     }
 
     /// Watches a root and scans it. Forgets the temps of a different directory that was at its path before.
-    pub(super) fn attach(&mut self, index: usize, cause: Cause) {
+    pub(super) fn attach(&mut self, index: usize, cause: RescanCause) {
         let root = self.root(index);
         if self.is_responding(index, &root) {
             self.attach_root(index, &root, cause);
@@ -88,7 +88,7 @@ impl Supervisor {
         false
     }
 
-    fn attach_root(&mut self, index: usize, root: &Root, cause: Cause) {
+    fn attach_root(&mut self, index: usize, root: &Root, cause: RescanCause) {
         self.watch_ancestors(index, root);
         let id = match RootId::of(&root.path) {
             Ok(id) => id,
@@ -135,7 +135,9 @@ impl Supervisor {
             Some(RootState::Gone | RootState::Denied | RootState::NoAnswer)
         );
         let cause = match cause {
-            Cause::Periodic | Cause::Overflow if replaced || was_unavailable => Cause::RootReturned,
+            RescanCause::Periodic | RescanCause::Overflow if replaced || was_unavailable => {
+                RescanCause::RootReturned
+            }
             cause => cause,
         };
         let Some(root_watch) = self.root_watches.get_mut(index) else {
@@ -149,7 +151,7 @@ impl Supervisor {
         }
         let path = root.path.clone();
         self.shared.emit(Event::Rescan { root: path, cause });
-        if cause == Cause::Startup && !root.policy.is_dry_run() {
+        if cause == RescanCause::Startup && !root.policy.is_dry_run() {
             // No temps are tracked here yet, so none is on its way to the quarantine.
             if let Ok(Some(quarantine)) = Quarantine::open_existing(&root.path, Some(id)) {
                 quarantine.remove_stale_slots();
@@ -299,7 +301,7 @@ impl Supervisor {
             return;
         };
         if root_watch.misses_events() {
-            return self.attach(index, Cause::Periodic);
+            return self.attach(index, RescanCause::Periodic);
         }
         self.check(index);
         let dirs = match self.root_watches.get_mut(index) {
@@ -308,12 +310,12 @@ impl Supervisor {
         };
         if !dirs.is_empty() {
             let path = root.path.clone();
-            let cause = Cause::Periodic;
+            let cause = RescanCause::Periodic;
             self.shared.emit(Event::Rescan { root: path, cause });
         }
         for dir in dirs {
             if let Ok(below) = dir.strip_prefix(&root.path) {
-                self.scan(index, &root, below, Cause::Periodic);
+                self.scan(index, &root, below, RescanCause::Periodic);
             }
         }
         self.settle_state(index, &root);
@@ -347,7 +349,7 @@ impl Supervisor {
             self.root_watches
                 .iter_mut()
                 .for_each(RootWatch::forget_watches);
-            self.rescan_all(Cause::Overflow);
+            self.rescan_all(RescanCause::Overflow);
         }
         for index in 0..self.root_watches.len() {
             let root = self.root(index);

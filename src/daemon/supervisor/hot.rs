@@ -4,10 +4,10 @@
 //!
 //! No orphan is missed, and none is removed late unless a scan is late. The first scan follows the end of the watch, so
 //! it finds temps whose events were not read. A later orphan is found before half its grace has passed, and its
-//! deadline is then set by its own dates. The dates count for no more than half a grace (`Origin::FoundInTime`): if a
-//! scan is late, its orphans are removed late, and no writer has less time. A temp that was tracked before and renamed
-//! since turns out to be missing when it is looked at. At the end, the watch is established first and a last scan
-//! follows.
+//! deadline is then set by its own dates. The dates count for no more than half a grace
+//! (`Origin::FoundWithHalfCredit`): if a scan is late, its orphans are removed late, and no writer has less time. A
+//! temp that was tracked before and renamed since turns out to be missing when it is looked at. At the end, the watch
+//! is established first and a last scan follows.
 //!
 //! A directory that is created below a hot one is found by a scan. The removal of the hot directory itself is reported
 //! by the watch on its parent or, if the parent is hot too, found by the scan of the parent.
@@ -17,9 +17,9 @@ use std::time::{Duration, Instant};
 
 use super::{RootWatch, Supervisor};
 use crate::decide::policy::{Closed, Hot};
-use crate::decide::rate::SAMPLE;
+use crate::decide::rate::PROBE_TIME;
 use crate::decide::time::span;
-use crate::event::Cause;
+use crate::event::RescanCause;
 use crate::root::Root;
 use crate::watch::{RateProbe, Unwatched};
 
@@ -147,7 +147,7 @@ impl HotDir {
     fn begin_probe(&mut self, probe: Option<RateProbe>, now: Instant) {
         if let Some(scans) = &mut self.scans {
             scans.next_probe = now + scans.pause;
-            scans.probe = probe.map(|probe| (probe, now + SAMPLE));
+            scans.probe = probe.map(|probe| (probe, now + PROBE_TIME));
         }
     }
 
@@ -265,7 +265,9 @@ impl Supervisor {
         };
         if let Some(created) = probed {
             if self.watcher.hot_from().is_calm(created) {
-                log::info!("{dir:?} is calm ({created} temps in {SAMPLE:?}): it is watched again");
+                log::info!(
+                    "{dir:?} is calm ({created} temps in {PROBE_TIME:?}): it is watched again"
+                );
                 return self.leave_hot(index, root, dir, HotDir::end);
             }
             if let Some(hot_dir) = self.hot_dir(index, dir) {
@@ -319,7 +321,7 @@ impl Supervisor {
     /// Scans a hot directory. Returns whether it could be read.
     fn scan_hot(&mut self, index: usize, root: &Root, dir: &Path) -> bool {
         let below = dir.strip_prefix(&root.path);
-        below.is_ok_and(|below| self.scan(index, root, below, Cause::Periodic))
+        below.is_ok_and(|below| self.scan(index, root, below, RescanCause::Periodic))
     }
 
     /// Watches a directory again, then scans it to find temps that were created before the watch.
@@ -437,7 +439,7 @@ mod tests {
                 Some((heard, until)) => Some((heard + created, until)),
                 None if hot_dir.is_hot() && hot_dir.is_due(now) && hot_dir.wants_probe(now) => {
                     hot_dir.begin_probe(None, now);
-                    Some((0, now + SAMPLE))
+                    Some((0, now + PROBE_TIME))
                 }
                 None => None,
             };
@@ -516,7 +518,7 @@ mod tests {
             let mut hot_dir = HotDir::default();
             assert!(hot_dir.begin(S * 60, start) && hot_dir.is_due(start));
             let now = start + MIN_PAUSE;
-            let end = now + SAMPLE;
+            let end = now + PROBE_TIME;
             hot_dir.begin_probe(Some(RateProbe::of(heard)), now);
             assert_eq!(hot_dir.next(), Some(end));
             assert!(!hot_dir.wants_probe(now + MAX_PAUSE), "one probe at a time");
@@ -526,7 +528,7 @@ mod tests {
         }
         let mut hot_dir = HotDir::default();
         assert!(hot_dir.begin(S * 60, start));
-        let end = start + MIN_PAUSE + SAMPLE;
+        let end = start + MIN_PAUSE + PROBE_TIME;
         hot_dir.stays_hot(end);
         let again = end + MIN_PAUSE * 2;
         assert!(!hot_dir.wants_probe(just_before(again)) && hot_dir.wants_probe(again));

@@ -12,25 +12,31 @@ use crate::clock;
 use crate::decide::policy;
 use crate::decide::time::{Wall, span};
 use crate::decide::tracker::Origin;
-use crate::event::{Cause, Event, Subject};
+use crate::event::{Event, RescanCause, Subject};
 use crate::look::{Dir, RootError};
 use crate::pass::{self, DirContext, RecoveryOutcome};
 use crate::reap::claim;
 use crate::root::Root;
-use crate::scan::{self, Met};
+use crate::scan::{self, ScanItem};
 use crate::stats::LastScan;
 use crate::watch::{RECURSIVE, Unwatched};
 
 impl Supervisor {
     /// Scans the directory `below` a root: watches the directories in it and tracks their temps. Returns whether that
     /// directory itself could be read.
-    pub(super) fn scan(&mut self, index: usize, root: &Root, below: &Path, cause: Cause) -> bool {
-        let is_start = cause == Cause::Startup;
-        let is_first = matches!(cause, Cause::Startup | Cause::RootReturned);
+    pub(super) fn scan(
+        &mut self,
+        index: usize,
+        root: &Root,
+        below: &Path,
+        cause: RescanCause,
+    ) -> bool {
+        let is_start = cause == RescanCause::Startup;
+        let is_first = matches!(cause, RescanCause::Startup | RescanCause::RootReturned);
         let (existing, has_started) = (self.shared.existing, self.has_started);
         // If nothing is missing, events or earlier scans have covered everything. A temp that is new now should have
         // been reported by an event.
-        let expects_events = cause == Cause::Periodic && self.nothing_is_missing();
+        let expects_events = cause == RescanCause::Periodic && self.nothing_is_missing();
         let (shared, started) = (Arc::clone(&self.shared), clock::mono());
         let id = self.active_roots.id(index);
         let recovers = !root.policy.is_dry_run();
@@ -53,9 +59,9 @@ impl Supervisor {
             let watched = root_watch.watched.get(dir.path())?;
             (!watched.hot.is_hot()).then_some(watched.since)
         };
-        let met = |met: Met<'_>| match met {
-            Met::Dir(dir) => {
-                if cause == Cause::Periodic {
+        let met = |met: ScanItem<'_>| match met {
+            ScanItem::Dir(dir) => {
+                if cause == RescanCause::Periodic {
                     IdleIoPriority::apply_to_child();
                 }
                 if RECURSIVE && !dir.below().as_os_str().is_empty() {
@@ -66,7 +72,7 @@ impl Supervisor {
                     guard(&unwatched).push((dir.path().to_owned(), error));
                 }
             }
-            Met::Temp(dir, name) => {
+            ScanItem::Temp(dir, name) => {
                 let (path, at) = (dir.path().join(name), clock::mono());
                 if shared.temps.knows(&path) {
                     return;
@@ -84,7 +90,7 @@ impl Supervisor {
                 };
                 let origin = match existing {
                     Existing::Leave if existed => return shared.temps.ignore(&path, at),
-                    Existing::Wait if is_first || existed => Origin::FoundToWait,
+                    Existing::Wait if is_first || existed => Origin::FoundWithoutCredit,
                     _ if is_start
                         && rule!("later-root-has-no-start", !has_started, without: true) =>
                     {
@@ -92,7 +98,7 @@ impl Supervisor {
                     }
                     // An event should have reported the temp or its directory. Its writer has as much time as if it
                     // had.
-                    _ => Origin::FoundInTime,
+                    _ => Origin::FoundWithHalfCredit,
                 };
                 let is_new = shared.temps.found(&path, at, origin);
                 if is_new
@@ -104,16 +110,16 @@ impl Supervisor {
                     guard(&missed).push(path);
                 }
             }
-            Met::Claim(dir, name) if recovers => {
+            ScanItem::Claim(dir, name) if recovers => {
                 guard(&claims).push((dir.below().to_owned(), name.to_owned()));
             }
-            Met::Denied(path, error) => {
+            ScanItem::Denied(path, error) => {
                 guard(&denied).push((path.to_owned(), crate::error::copy(error)));
             }
-            Met::Elsewhere(path) => guard(&elsewhere).push(path.to_owned()),
+            ScanItem::NotEntered(path) => guard(&elsewhere).push(path.to_owned()),
             // A long walk counts as progress.
-            Met::Done(_) => shared.beat(CriticalThread::Supervisor),
-            Met::Claim(..) => {}
+            ScanItem::Done(_) => shared.beat(CriticalThread::Supervisor),
+            ScanItem::Claim(..) => {}
         };
         let walked = scan::scan(root, id, below, &met, &|| false);
         let (claims, denied) = (into_inner(claims), into_inner(denied));
@@ -154,7 +160,7 @@ impl Supervisor {
             ended: clock::wall(),
             took: clock::mono().since(started),
         };
-        guard(&self.shared.stats).scanned(&root.path, scan, directories);
+        guard(&self.shared.stats).record_scan(&root.path, scan, directories);
         if self.shared.temps.has_rejected() {
             self.note_limit_reached();
         }
@@ -198,7 +204,7 @@ impl Supervisor {
         };
         elsewhere.retain(|path| root_watch.not_entered.insert(path.clone()));
         elsewhere.sort_unstable();
-        if let Some(message) = scan::not_entered(root, &elsewhere) {
+        if let Some(message) = scan::not_entered_message(root, &elsewhere) {
             log::warn!("{message}");
         }
     }
@@ -258,7 +264,7 @@ impl Supervisor {
             (RecoveryOutcome::Kept(reason), None) => {
                 if self.retry_claim(dir_context, claim) {
                     let retry =
-                        policy::retry(root.policy.grace.shortest(), reason.ends_silently(), 0);
+                        policy::retry(root.policy.grace.shortest(), reason.ends_without_event(), 0);
                     let event = pass::kept_claim(dir_context, claim, reason, Some(retry));
                     self.shared.emit(event);
                 }
@@ -326,7 +332,7 @@ impl Supervisor {
             root_watch.unwatched.retain(|dir| !dir.starts_with(path));
         }
         if now.is_ok() {
-            self.scan(index, root, below, Cause::RootReturned);
+            self.scan(index, root, below, RescanCause::RootReturned);
         }
         self.settle_state(index, root);
         self.poll_later(index, root);
