@@ -155,8 +155,8 @@ mod linux {
             temps: Arc::clone(&temps),
             notifications: rare,
             roots: Arc::new([root]),
-            hot_from: Threshold::default(),
-            tell: None,
+            hot_threshold: Threshold::default(),
+            event_tx: None,
         });
         let name = |mode| EventKind::Modify(ModifyKind::Name(mode));
         let target = PathBuf::from("/srv/app/sessions/sessions.json");

@@ -92,6 +92,8 @@ mod free_memory;
 pub mod journal;
 pub mod json;
 pub mod look;
+#[doc(hidden)]
+pub mod mountinfo;
 pub mod pass;
 pub mod reap;
 pub mod root;

@@ -20,9 +20,9 @@ use rustix::io::Errno;
 use crate::decide::judge::{Evidence, LeaseCoverage, Reason, Target, Verdict, judge};
 use crate::decide::observation::{FileSize, Kind, Observation, UseState};
 use crate::decide::policy::Open;
-use crate::evidence::siblings::{self, Fresh};
+use crate::evidence::siblings::{self, FreshSiblings};
 use crate::evidence::{
-    self, Compared, EvidenceContext, FileId, FoundTarget, LeaseThread, LeasedFile, ProcessScan,
+    self, ComparedTemp, EvidenceContext, FileId, FoundTarget, LeaseThread, LeasedFile, ProcessScan,
     TempInfo,
 };
 use crate::look::{self, Dir, RootError, RootId};
@@ -318,8 +318,9 @@ impl Reaper {
         // Where the proof does not see mappings, every process is asked before and after the claim.
         let expected = part.iter().filter_map(|(_, one, _)| one.temp_info.expected);
         let files: Vec<FileId> = expected.map(|file| FileId::from(&file)).collect();
-        let blind = batch_context.dir.reach() == LeaseCoverage::OpensOnly;
-        let examine = || blind.then(|| evidence::scan_processes(&files, batch_context.dir.reach()));
+        let blind = batch_context.dir.lease_coverage() == LeaseCoverage::OpensOnly;
+        let examine =
+            || blind.then(|| evidence::scan_processes(&files, batch_context.dir.lease_coverage()));
         let before = examine();
         let batch_context = BatchContext {
             context: EvidenceContext {
@@ -347,7 +348,7 @@ impl Reaper {
             rule!("directory-not-moved-later", batch_context.is_where_it_was(), without: Ok(()));
         // By now the names are gone, so nobody new can come to map what is behind them.
         let after = examine();
-        let mut fresh = Fresh::new(batch_context.dir, claimed.len());
+        let mut fresh = FreshSiblings::new(batch_context.dir, claimed.len());
         for (index, one) in claimed {
             let file = FileId::from(&one.after.fingerprint);
             // What no walk had to clear before needs none now.
@@ -418,14 +419,14 @@ impl Reaper {
         // it is what the name stands for, if Step::Judge finds it to be what Step::Look has seen.
         let opened = match opened {
             Some(leased) => Ok(leased),
-            None => Err(
-                evidence::open_to_ask(dir, name).map_err(|error| match error.kind() {
+            None => Err(evidence::open_for_check(dir, name).map_err(|error| {
+                match error.kind() {
                     io::ErrorKind::NotFound => Outcome::Settled,
                     // Somebody else's lease is in the way: that is a holder.
                     io::ErrorKind::WouldBlock => Outcome::Kept(Reason::InUse),
                     _ => failed(Step::Open)(error),
-                })?,
-            ),
+                }
+            })?),
         };
 
         self.at(Step::Prove, name);
@@ -486,7 +487,7 @@ impl Reaper {
                     && proven
                     && candidate.verdict == Verdict::Reap
                     && rule!("full-disk-lease-sees-mappings",
-                        dir.reach() == LeaseCoverage::OpensAndMaps, without: true) =>
+                        dir.lease_coverage() == LeaseCoverage::OpensAndMaps, without: true) =>
             {
                 return Err(self.unlink_unclaimed(
                     batch_context,
@@ -547,7 +548,7 @@ impl Reaper {
         batch_context: BatchContext<'_>,
         rooms: &LazyQuarantine<'_>,
         mut one: Claimed<'_>,
-        fresh: &mut Fresh<'_>,
+        fresh: &mut FreshSiblings<'_>,
     ) -> Outcome {
         let name = one.temp_info.name.as_os_str();
         self.at(Step::ProveLast, name);
@@ -719,17 +720,18 @@ impl Reaper {
             Ok(None) => return Outcome::Settled,
             Err(error) => return failed(Step::Compare)(error),
         }
-        let temp = Compared {
+        let temp = ComparedTemp {
             seen: &judged,
             file: Some(leased.file()),
         };
         let policy = batch_context.context.policy;
-        match evidence::target_again(dir, policy, &temp_info.parsed, temp, &target) {
+        match evidence::recheck_target(dir, policy, &temp_info.parsed, temp, &target) {
             Ok(now) if rule!("full-disk-same-target", now == target.target, without: true) => {}
             Ok(_) => return Outcome::Kept(Reason::Changed),
             Err(error) => return failed(Step::Compare)(error),
         }
-        match rule!("full-disk-no-companion", siblings::companion(dir, name), without: Ok(None)) {
+        match rule!("full-disk-no-companion", siblings::find_companion(dir, name), without: Ok(None))
+        {
             Ok(None) => {}
             Ok(Some(_)) => return Outcome::Kept(Reason::Reserved),
             Err(error) => return failed(Step::Compare)(error),
@@ -774,12 +776,12 @@ impl Claimed<'_> {
 
     /// What is at its target now. The temp is compared as it was judged: the claim has set its ctime.
     fn target_now(&self, batch_context: BatchContext<'_>) -> io::Result<Target> {
-        let temp = Compared {
+        let temp = ComparedTemp {
             seen: &self.evidence.observation,
             file: Some(self.leased.file()),
         };
         let policy = batch_context.context.policy;
-        evidence::target_again(
+        evidence::recheck_target(
             batch_context.dir,
             policy,
             &self.temp_info.parsed,
@@ -844,7 +846,7 @@ pub fn recover(
         Some(seen) if seen.fingerprint.kind == Kind::File && is_ours(&seen) => {}
         _ => return Ok(None),
     }
-    let opened = match evidence::open_to_ask(dir, claim) {
+    let opened = match evidence::open_for_check(dir, claim) {
         // Whoever was at work on it has ended that meanwhile.
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
@@ -1016,7 +1018,7 @@ fn failed(step: Step) -> impl Fn(io::Error) -> Outcome {
 /// The directory is not what it was, or that could not be found out.
 fn refused(step: Step, error: &RootError) -> Outcome {
     match error {
-        RootError::Io(error) if !RootError::is_gone_by(error) => {
+        RootError::Io(error) if !RootError::is_missing_error(error) => {
             failed(step)(crate::error::copy(error))
         }
         _ => Outcome::Kept(Reason::Changed),

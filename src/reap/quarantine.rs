@@ -34,7 +34,7 @@ use crate::decide::retention::{
 use crate::decide::temp_name::strip_number;
 use crate::decide::time::{Mono, Now, Wall};
 use crate::event::{Event, Subject};
-use crate::evidence::{self, Compared, FileId, LeaseThread};
+use crate::evidence::{self, ComparedTemp, FileId, LeaseThread};
 use crate::journal::{Journal, LineKind};
 use crate::json;
 use crate::look::{self, Dir, RootError, RootId};
@@ -410,7 +410,7 @@ impl Quarantine {
         let (hold, leased) = lease_thread.lease(file);
         let same = look::observe_fd(leased.file()).is_ok_and(|now| now == seen && now == one.seen);
         let file = FileId::from(&seen.fingerprint);
-        let reach = self.root.reach();
+        let reach = self.root.lease_coverage();
         let seen_whole = match reach {
             LeaseCoverage::OpensAndMaps => true,
             LeaseCoverage::OpensOnly => {
@@ -539,7 +539,7 @@ impl QuarantineDir {
             }
             Err(_) => String::new(),
         };
-        Ok(match evidence::mark(inner, evidence::ORIGIN)? {
+        Ok(match evidence::read_mark(inner, evidence::ORIGIN)? {
             Some(noted) => {
                 rule!("folder-of-one-directory", noted == origin.as_bytes(), without: true)
             }
@@ -967,11 +967,11 @@ impl<'a> StoredTargets<'a> {
             }
             Err(_) => return TargetState::Other,
         };
-        let temp = Compared {
+        let temp = ComparedTemp {
             seen: &one.seen,
             file: None,
         };
-        match evidence::target(&dir, &self.root.policy, &parsed, temp) {
+        match evidence::find_target(&dir, &self.root.policy, &parsed, temp) {
             Ok(found) if matches!(found.target, Target::Absent | Target::Unknown) => {
                 TargetState::Nothing
             }
@@ -979,7 +979,7 @@ impl<'a> StoredTargets<'a> {
                 // A target that was born or changed after the move may have been made after a loss.
                 let since = Stamp::read(&one.folder).and_then(Stamp::since);
                 let is_older = found
-                    .newest()
+                    .newest_date()
                     .zip(since)
                     .is_some_and(|(newest, since)| newest < since);
                 let is_origin =
@@ -1005,7 +1005,7 @@ impl<'a> StoredTargets<'a> {
             return false;
         };
         let noted = self.room.open_inner(&Path::new(&one.folder).join(folder));
-        let noted = noted.and_then(|inner| evidence::mark(inner.as_fd(), evidence::ORIGIN));
+        let noted = noted.and_then(|inner| evidence::read_mark(inner.as_fd(), evidence::ORIGIN));
         noted.is_ok_and(|noted| noted == Some(origin.into_bytes()))
     }
 

@@ -502,12 +502,12 @@ mod linux {
                         ..held
                     };
                     let process_scan = evidence::scan_processes(&[namesake, free], reach);
-                    assert!(process_scan.of(namesake).is_empty(), "{how:?}");
-                    let is_it = process_scan.doubtful.contains(&namesake);
+                    assert!(process_scan.holders_of(namesake).is_empty(), "{how:?}");
+                    let is_it = process_scan.uncertain.contains(&namesake);
                     assert_eq!(is_it, reach == LeaseCoverage::OpensOnly, "{how:?}");
                     assert!(!process_scan.proves_unmapped(namesake) || !is_it, "{how:?}");
                     if reach == LeaseCoverage::OpensAndMaps {
-                        assert!(process_scan.of(free).is_empty(), "{how:?}");
+                        assert!(process_scan.holders_of(free).is_empty(), "{how:?}");
                         assert_eq!(process_scan.proves_unmapped(free), process_scan.complete);
                     }
                 }
@@ -517,7 +517,7 @@ mod linux {
 
     fn pids(process_scan: &evidence::ProcessScan, file: FileId) -> Vec<u32> {
         process_scan
-            .of(file)
+            .holders_of(file)
             .iter()
             .map(|holder| holder.pid)
             .collect()
@@ -674,8 +674,8 @@ mod linux {
             let process_scan = evidence::scan_processes(&[file], LeaseCoverage::OpensAndMaps);
             holder.kill().unwrap();
             holder.wait().unwrap();
-            assert_eq!(process_scan.of(file), [], "{process_scan:?}");
-            assert!(process_scan.doubtful.contains(&file), "{process_scan:?}");
+            assert_eq!(process_scan.holders_of(file), [], "{process_scan:?}");
+            assert!(process_scan.uncertain.contains(&file), "{process_scan:?}");
             // The one that is seen is no answer to whether one lives below.
             stays_while_its_writer_may_live(&fixture, pid);
         });
