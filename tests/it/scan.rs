@@ -549,7 +549,7 @@ fn every_hint_repeats_the_configuration_file() {
     let explain = ran
         .exit(2)
         .stderr
-        .split_once("of a file: ")
+        .split_once("verdict for a file: ")
         .unwrap()
         .1
         .to_owned();
