@@ -157,8 +157,8 @@ mod linux {
             temps: Arc::clone(&temps),
             notifications,
             roots: Arc::new([root]),
-            hot_from: Threshold::default(),
-            tell: None,
+            hot_threshold: Threshold::default(),
+            event_tx: None,
         });
         let name = |mode| EventKind::Modify(ModifyKind::Name(mode));
         let target = PathBuf::from("/srv/app/sessions/sessions.json");

@@ -11,6 +11,7 @@ use rustix::fs::StatVfsMountFlags;
 use crate::decide::judge::Dates;
 use crate::decide::policy::{Policy, PolicyError};
 use crate::look::{RootError, RootId, answer};
+use crate::passwd;
 
 /// A root and its rule.
 #[derive(Clone, Debug)]
@@ -287,17 +288,12 @@ fn homes() -> Vec<PathBuf> {
     if let Some(home) = env::var_os("HOME").filter(|home| !home.is_empty()) {
         homes.push(absolute(Path::new(&home)));
     }
-    for line in fs::read_to_string("/etc/passwd")
-        .unwrap_or_default()
-        .lines()
-    {
-        let mut fields = line.split(':').skip(2);
-        let uid: Option<u32> = fields.next().and_then(|uid| uid.parse().ok());
-        let home = fields.nth(2).unwrap_or_default();
-        if uid.is_some_and(|uid| (1000..60_000).contains(&uid)) && home.len() > 1 {
-            homes.push(PathBuf::from(home));
-        }
-    }
+    let regular = passwd::accounts()
+        .into_iter()
+        .filter(|account| (1000..60_000).contains(&account.uid))
+        .map(|account| account.home)
+        .filter(|home| home.as_os_str().len() > 1);
+    homes.extend(regular);
     // A home directory on a server that does not answer must not block orphand.
     let silent = answer::silent(homes.iter().map(PathBuf::as_path));
     let real = homes

@@ -102,7 +102,7 @@ impl ScanQueue<'_> {
             match self.base.open_within(&below) {
                 Ok(dir) => self.read(&dir, &mut buffer),
                 // The directory was removed, or replaced by another file: there is nothing to read.
-                Err(RootError::Io(error)) if !RootError::is_gone_by(&error) => {
+                Err(RootError::Io(error)) if !RootError::is_missing_error(&error) => {
                     (self.on_item)(ScanItem::Denied(&self.path(&below), &error));
                 }
                 Err(RootError::Io(error)) if error.raw_os_error() == Some(libc::EXDEV) => {

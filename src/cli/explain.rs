@@ -188,7 +188,7 @@ fn examine(
     let holders = match examined.evidence.use_state.is_held() {
         true => {
             let file = FileId::from(&examined.evidence.observation.fingerprint);
-            evidence::scan_processes(&[file], dir.reach()).of(file)
+            evidence::scan_processes(&[file], dir.lease_coverage()).holders_of(file)
         }
         false => Vec::new(),
     };

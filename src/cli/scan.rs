@@ -110,7 +110,7 @@ fn scan_root(
         return Ok(FoundClaims::default());
     }
     let mut engine = engine(&Folders::from_env(), false)?;
-    engine.listings = Listings::for_one_look();
+    engine.listings = Listings::for_one_command();
     let bar = progress_bar(look, "temps examined");
     let denials = AtomicU64::new(0);
     let mut denied = |path: &std::path::Path, error: &std::io::Error| {
@@ -121,7 +121,7 @@ fn scan_root(
     let found = orphand::scan::find(root, &mut denied, &progress, &|| false);
     let found = match found {
         // The same of the root itself: the others are read all the same.
-        Err(RootError::Io(error)) if !RootError::is_gone_by(&error) => {
+        Err(RootError::Io(error)) if !RootError::is_missing_error(&error) => {
             log::error!("cannot read {:?}: {error}", root.path);
             seen.unread += 1;
             return Ok(FoundClaims::default());

@@ -85,7 +85,7 @@ pub(super) fn run(command: &Sweep, look: &OutputOptions) -> Result<Exit, Failure
         bar.finish_and_clear();
         match swept {
             // A directory that cannot be read is no reason to leave the others as they are.
-            Err(RootError::Io(error)) if !RootError::is_gone_by(&error) => {
+            Err(RootError::Io(error)) if !RootError::is_missing_error(&error) => {
                 let what = format!("cannot read this directory: {error}");
                 tell(unreadable(root, &what, error.raw_os_error()));
                 continue;

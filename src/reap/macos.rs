@@ -48,9 +48,9 @@ pub(super) fn unlink_proven(
     name: &OsStr,
     leased: &LeasedFile,
 ) -> io::Result<()> {
-    match leased.unless_busy() {
+    match leased.removal_flags() {
         Some(flags) => Ok(rustix::fs::unlinkat(dir, name, flags)?),
-        None if leased.is_still_free() => Ok(rustix::fs::unlinkat(dir, name, AtFlags::empty())?),
+        None if leased.is_still_unused() => Ok(rustix::fs::unlinkat(dir, name, AtFlags::empty())?),
         None => Err(Errno::BUSY.into()),
     }
 }

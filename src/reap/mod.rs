@@ -19,9 +19,9 @@ use rustix::io::Errno;
 use crate::decide::judge::{Evidence, LeaseCoverage, Reason, Target, Verdict, judge};
 use crate::decide::observation::{FileSize, Kind, Observation, UseState};
 use crate::decide::policy::Open;
-use crate::evidence::siblings::{self, Fresh};
+use crate::evidence::siblings::{self, FreshSiblings};
 use crate::evidence::{
-    self, Compared, EvidenceContext, FileId, FoundTarget, LeaseThread, LeasedFile, ProcessScan,
+    self, ComparedTemp, EvidenceContext, FileId, FoundTarget, LeaseThread, LeasedFile, ProcessScan,
     TempInfo,
 };
 use crate::look::{self, Dir, RootError, RootId};
@@ -320,9 +320,11 @@ impl Reaper {
             .iter()
             .filter_map(|(_, candidate, _)| candidate.temp_info.expected);
         let files: Vec<FileId> = expected.map(|file| FileId::from(&file)).collect();
-        let maps_unseen = batch_context.dir.reach() == LeaseCoverage::OpensOnly;
-        let scan =
-            || maps_unseen.then(|| evidence::scan_processes(&files, batch_context.dir.reach()));
+        let maps_unseen = batch_context.dir.lease_coverage() == LeaseCoverage::OpensOnly;
+        let scan = || {
+            maps_unseen
+                .then(|| evidence::scan_processes(&files, batch_context.dir.lease_coverage()))
+        };
         let before = scan();
         let batch_context = BatchContext {
             context: EvidenceContext {
@@ -350,7 +352,7 @@ impl Reaper {
             rule!("directory-not-moved-later", batch_context.check_not_moved(), without: Ok(()));
         // The names no longer exist, so no further process can open and map these files.
         let after = scan();
-        let mut fresh = Fresh::new(batch_context.dir, claimed.len());
+        let mut fresh = FreshSiblings::new(batch_context.dir, claimed.len());
         for (index, temp) in claimed {
             let file = FileId::from(&temp.after.fingerprint);
             // A file whose mappings were not examined before the claim does not need that now.
@@ -421,14 +423,14 @@ impl Reaper {
         // Step::Judge finds this file equal to the claimed that Step::Look saw, the name refers to it.
         let opened = match opened {
             Some(leased) => Ok(leased),
-            None => Err(
-                evidence::open_to_ask(dir, name).map_err(|error| match error.kind() {
+            None => Err(evidence::open_for_check(dir, name).map_err(|error| {
+                match error.kind() {
                     io::ErrorKind::NotFound => Outcome::Settled,
                     // A lease of another process is in force: that process holds the file.
                     io::ErrorKind::WouldBlock => Outcome::Kept(Reason::InUse),
                     _ => failed(Step::Open)(error),
-                })?,
-            ),
+                }
+            })?),
         };
 
         self.before_step(Step::Prove, name);
@@ -489,7 +491,7 @@ impl Reaper {
                     && proven
                     && candidate.verdict == Verdict::Reap
                     && rule!("full-disk-lease-sees-mappings",
-                        dir.reach() == LeaseCoverage::OpensAndMaps, without: true) =>
+                        dir.lease_coverage() == LeaseCoverage::OpensAndMaps, without: true) =>
             {
                 return Err(self.unlink_unclaimed(
                     batch_context,
@@ -553,7 +555,7 @@ impl Reaper {
         batch_context: BatchContext<'_>,
         quarantine: &LazyQuarantine<'_>,
         mut claimed: Claimed<'_>,
-        fresh: &mut Fresh<'_>,
+        fresh: &mut FreshSiblings<'_>,
     ) -> Outcome {
         let name = claimed.temp_info.name.as_os_str();
         self.before_step(Step::ProveLast, name);
@@ -734,17 +736,18 @@ impl Reaper {
             Ok(None) => return Outcome::Settled,
             Err(error) => return failed(Step::Compare)(error),
         }
-        let temp = Compared {
+        let temp = ComparedTemp {
             seen: &judged,
             file: Some(leased.file()),
         };
         let policy = batch_context.context.policy;
-        match evidence::target_again(dir, policy, &temp_info.parsed, temp, &target) {
+        match evidence::recheck_target(dir, policy, &temp_info.parsed, temp, &target) {
             Ok(now) if rule!("full-disk-same-target", now == target.target, without: true) => {}
             Ok(_) => return Outcome::Kept(Reason::Changed),
             Err(error) => return failed(Step::Compare)(error),
         }
-        match rule!("full-disk-no-companion", siblings::companion(dir, name), without: Ok(None)) {
+        match rule!("full-disk-no-companion", siblings::find_companion(dir, name), without: Ok(None))
+        {
             Ok(None) => {}
             Ok(Some(_)) => return Outcome::Kept(Reason::Reserved),
             Err(error) => return failed(Step::Compare)(error),
@@ -791,12 +794,12 @@ impl Claimed<'_> {
     /// Returns the state of the target now. The temp is compared as it was judged, because the claim has changed its
     /// ctime.
     fn target_now(&self, batch_context: BatchContext<'_>) -> io::Result<Target> {
-        let temp = Compared {
+        let temp = ComparedTemp {
             seen: &self.evidence.observation,
             file: Some(self.leased.file()),
         };
         let policy = batch_context.context.policy;
-        evidence::target_again(
+        evidence::recheck_target(
             batch_context.dir,
             policy,
             &self.temp_info.parsed,
@@ -860,7 +863,7 @@ pub fn recover(
         Some(seen) if seen.fingerprint.kind == Kind::File && is_ours(&seen) => {}
         _ => return Ok(None),
     }
-    let opened = match evidence::open_to_ask(dir, claim) {
+    let opened = match evidence::open_for_check(dir, claim) {
         // Another orphand has finished with it in between.
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
@@ -1025,7 +1028,7 @@ fn failed(step: Step) -> impl Fn(io::Error) -> Outcome {
 /// Returns the outcome for a directory that was replaced or could not be checked.
 fn dir_failed(step: Step, error: &RootError) -> Outcome {
     match error {
-        RootError::Io(error) if !RootError::is_gone_by(error) => {
+        RootError::Io(error) if !RootError::is_missing_error(error) => {
             failed(step)(crate::error::copy(error))
         }
         _ => Outcome::Kept(Reason::Changed),

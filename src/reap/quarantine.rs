@@ -33,7 +33,7 @@ use crate::decide::retention::{
 use crate::decide::temp_name::strip_number;
 use crate::decide::time::{Mono, Now, Wall};
 use crate::event::{Event, Subject};
-use crate::evidence::{self, Compared, FileId, LeaseThread};
+use crate::evidence::{self, ComparedTemp, FileId, LeaseThread};
 use crate::journal::{Journal, LineKind};
 use crate::json;
 use crate::look::{self, Dir, RootError, RootId};
@@ -411,7 +411,7 @@ impl Quarantine {
         let (hold, leased) = lease_thread.lease(file);
         let same = look::observe_fd(leased.file()).is_ok_and(|now| now == seen && now == one.seen);
         let file = FileId::from(&seen.fingerprint);
-        let reach = self.root.reach();
+        let reach = self.root.lease_coverage();
         let is_unmapped = match reach {
             LeaseCoverage::OpensAndMaps => true,
             LeaseCoverage::OpensOnly => {
@@ -542,7 +542,7 @@ impl QuarantineDir {
             }
             Err(_) => String::new(),
         };
-        Ok(match evidence::mark(inner, evidence::ORIGIN)? {
+        Ok(match evidence::read_mark(inner, evidence::ORIGIN)? {
             Some(recorded) => {
                 rule!("folder-of-one-directory", recorded == origin.as_bytes(), without: true)
             }
@@ -974,11 +974,11 @@ impl<'a> StoredTargets<'a> {
             }
             Err(_) => return TargetState::Other,
         };
-        let temp = Compared {
+        let temp = ComparedTemp {
             seen: &one.seen,
             file: None,
         };
-        match evidence::target(&dir, &self.root.policy, &parsed, temp) {
+        match evidence::find_target(&dir, &self.root.policy, &parsed, temp) {
             Ok(found) if matches!(found.target, Target::Absent | Target::Unknown) => {
                 TargetState::Nothing
             }
@@ -986,7 +986,7 @@ impl<'a> StoredTargets<'a> {
                 // A target that was created or changed after the move may have been made after a loss.
                 let since = Stamp::parse(&one.folder).and_then(Stamp::since);
                 let is_older = found
-                    .newest()
+                    .newest_date()
                     .zip(since)
                     .is_some_and(|(newest, since)| newest < since);
                 let is_origin =
@@ -1014,7 +1014,8 @@ impl<'a> StoredTargets<'a> {
         let recorded = self
             .quarantine
             .open_inner(&Path::new(&one.folder).join(folder));
-        let recorded = recorded.and_then(|inner| evidence::mark(inner.as_fd(), evidence::ORIGIN));
+        let recorded =
+            recorded.and_then(|inner| evidence::read_mark(inner.as_fd(), evidence::ORIGIN));
         recorded.is_ok_and(|recorded| recorded == Some(origin.into_bytes()))
     }
 

@@ -510,15 +510,15 @@ mod linux {
                         ..held
                     };
                     let process_scan = evidence::scan_processes(&[same_ino, free], reach);
-                    assert!(process_scan.of(same_ino).is_empty(), "{how:?}");
-                    let is_doubtful = process_scan.doubtful.contains(&same_ino);
+                    assert!(process_scan.holders_of(same_ino).is_empty(), "{how:?}");
+                    let is_doubtful = process_scan.uncertain.contains(&same_ino);
                     assert_eq!(is_doubtful, reach == LeaseCoverage::OpensOnly, "{how:?}");
                     assert!(
                         !process_scan.proves_unmapped(same_ino) || !is_doubtful,
                         "{how:?}"
                     );
                     if reach == LeaseCoverage::OpensAndMaps {
-                        assert!(process_scan.of(free).is_empty(), "{how:?}");
+                        assert!(process_scan.holders_of(free).is_empty(), "{how:?}");
                         assert_eq!(process_scan.proves_unmapped(free), process_scan.complete);
                     }
                 }
@@ -528,7 +528,7 @@ mod linux {
 
     fn pids(process_scan: &evidence::ProcessScan, file: FileId) -> Vec<u32> {
         process_scan
-            .of(file)
+            .holders_of(file)
             .iter()
             .map(|holder| holder.pid)
             .collect()
@@ -684,8 +684,8 @@ mod linux {
             let process_scan = evidence::scan_processes(&[file], LeaseCoverage::OpensAndMaps);
             holder.kill().unwrap();
             holder.wait().unwrap();
-            assert_eq!(process_scan.of(file), [], "{process_scan:?}");
-            assert!(process_scan.doubtful.contains(&file), "{process_scan:?}");
+            assert_eq!(process_scan.holders_of(file), [], "{process_scan:?}");
+            assert!(process_scan.uncertain.contains(&file), "{process_scan:?}");
             // The process that `/proc` shows does not prove that no writer runs in a child namespace.
             check_kept_for_writer(&fixture, pid);
         });

@@ -417,7 +417,7 @@ fn the_process_scan_finds_mappings_on_overlayfs() {
                 let dir = Dir::open_below(&fixture.root.path, None, Path::new(SUBDIR)).unwrap();
                 let seen = dir.observe(TEMP.as_ref()).unwrap().unwrap();
                 let file = FileId::from(&seen.fingerprint);
-                let process_scan = evidence::scan_processes(&[file], dir.reach());
+                let process_scan = evidence::scan_processes(&[file], dir.lease_coverage());
                 assert_found(&process_scan, file, &holding, &format!("{how:?}, {what}"));
             }
         }
@@ -428,10 +428,10 @@ fn the_process_scan_finds_mappings_on_overlayfs() {
 /// which may belong to another file. No other process is named.
 #[track_caller]
 fn assert_found(process_scan: &ProcessScan, file: FileId, holding: &Holding, what: &str) {
-    let named = process_scan.of(file);
+    let named = process_scan.holders_of(file);
     let is_named = named.iter().any(|holder| holder.pid == holding.pid);
     assert_eq!(named.len(), usize::from(is_named), "{what}: {named:?}");
-    let is_met = is_named || process_scan.doubtful.contains(&file);
+    let is_met = is_named || process_scan.uncertain.contains(&file);
     assert!(
         is_met && !process_scan.proves_unmapped(file),
         "{what}: {file:?}, {process_scan:?}"
@@ -471,7 +471,7 @@ fn equal_inode_numbers_on_overlayfs_hide_no_holder() {
         let holding = Holding::new(HoldKind::Map, &fixture.temp);
         let both = [lower, id(&upper)];
         for wanted in [both, [both[1], both[0]]] {
-            let process_scan = evidence::scan_processes(&wanted, dir.reach());
+            let process_scan = evidence::scan_processes(&wanted, dir.lease_coverage());
             assert_found(
                 &process_scan,
                 lower,
@@ -511,7 +511,7 @@ fn a_mapped_file_on_overlayfs_is_not_deleted() {
         };
         let reach = Dir::open_root(&overlay.fixture().root.path, None)
             .unwrap()
-            .reach();
+            .lease_coverage();
         assert_eq!(reach, LeaseCoverage::OpensOnly);
 
         for how in [HoldKind::Map, HoldKind::MapToWrite, HoldKind::MapInThread] {

@@ -12,7 +12,7 @@ use std::time::Duration;
 use orphand::clock;
 use orphand::decide::observation::UseState;
 use orphand::decide::time::Wall;
-use orphand::evidence::{LeaseThread, open_to_ask};
+use orphand::evidence::{LeaseThread, open_for_check};
 use orphand::look::{self, Dir};
 use orphand::random::random_u64;
 use rustix::fd::AsFd;
@@ -52,7 +52,7 @@ pub(super) fn run(dir: &Dir) -> Result<LeaseProbe, Errno> {
     let loud = OsString::from(name.to_string_lossy().to_uppercase());
     let folded = dir.observe(&loud).ok().flatten();
     let folds_case = folded.is_some_and(|other| other.fingerprint.ino == seen.fingerprint.ino);
-    let asked = open_to_ask(dir, &name).map_err(|error| errno(&error))?;
+    let asked = open_for_check(dir, &name).map_err(|error| errno(&error))?;
     drop(named);
 
     let lease_thread = LeaseThread::new();

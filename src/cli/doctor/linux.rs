@@ -2,11 +2,12 @@
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use orphand::decide::judge::LeaseCoverage;
 use orphand::evidence::{self, LeasedFile};
 use orphand::look::Dir;
+use orphand::mountinfo;
 use orphand::root::Root;
 use orphand::state::{is_lock_name, read_lock_file};
 use rustix::fs::inotify;
@@ -15,7 +16,6 @@ use rustix::io::Errno;
 use super::check::Check;
 use super::kernel;
 use super::limits::{self, KernelLimit, LimitState};
-use super::sharing::octal;
 use super::tree::TreeSize;
 use super::visibility::{self, Visibility};
 
@@ -94,56 +94,33 @@ fn sight() -> Visibility {
     let other = |name: &str, first: u64| {
         fs::metadata(format!("/proc/self/ns/{name}")).is_ok_and(|meta| meta.ino() != first)
     };
-    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let mounts = fs::read("/proc/self/mountinfo").unwrap_or_default();
     // The last one mounted there is the one that is seen.
     let proc = mounts
-        .lines()
-        .filter_map(mount)
-        .rfind(|mount| mount.at == Path::new("/proc"));
+        .split(|byte| *byte == b'\n')
+        .filter_map(mountinfo::parse)
+        .rfind(|mount| mount.path == Path::new("/proc"));
     let root = rustix::process::geteuid().is_root();
     Visibility {
         proc: evidence::shows_our_processes(),
         other_pids: other("pid", 0xEFFF_FFFC),
         other_users: other("user", 0xEFFF_FFFD),
-        hidden: proc.is_some_and(|proc| visibility::hides(proc.options)),
+        hidden: proc.is_some_and(|proc| visibility::hides(&String::from_utf8_lossy(proc.options))),
         root,
         // One that came too fast for the first walk is met by the second.
         all: root && (sees_all() || sees_all()),
     }
 }
 
-/// A line of `/proc/self/mountinfo` (proc_pid_mountinfo(5)).
-struct MountInfo<'a> {
-    id: u64,
-    at: PathBuf,
-    kind: &'a str,
-    /// Those of the file system.
-    options: &'a str,
-}
-
-fn mount(line: &str) -> Option<MountInfo<'_>> {
-    let (mount, file_system) = line.split_once(" - ")?;
-    let mut mount = mount.split(' ');
-    let id = mount.next()?.parse().ok()?;
-    let at = octal(mount.nth(3)?);
-    let mut file_system = file_system.split(' ');
-    Some(MountInfo {
-        id,
-        at,
-        kind: file_system.next()?,
-        options: file_system.nth(1)?,
-    })
-}
-
 /// The type of the file system that `dir` is on, as it was mounted.
 pub(super) fn file_system_type(dir: &Dir) -> Option<String> {
     let id = dir.place().mount?;
-    let mounts = fs::read_to_string("/proc/self/mountinfo").ok()?;
+    let mounts = fs::read("/proc/self/mountinfo").ok()?;
     let found = mounts
-        .lines()
-        .filter_map(mount)
+        .split(|byte| *byte == b'\n')
+        .filter_map(mountinfo::parse)
         .find(|mount| mount.id == id)?;
-    Some(found.kind.to_owned())
+    Some(String::from_utf8_lossy(found.kind).into_owned())
 }
 
 /// Whether names in `dir` that differ in their capitals are one, by its own flag
@@ -210,16 +187,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn mounts_are_read() {
-        let line = "36 35 98:0 /mnt1 /mnt\\0402 rw,noatime master:1 - fuse.sshfs h:/x rw,user=1";
-        let seen = mount(line).unwrap();
-        assert_eq!((seen.id, seen.at.as_path()), (36, Path::new("/mnt 2")));
-        assert_eq!((seen.kind, seen.options), ("fuse.sshfs", "rw,user=1"));
-        let plain = mount("22 1 0:21 / /proc rw - proc proc rw,hidepid=2").unwrap();
-        assert!(visibility::hides(plain.options));
-        for broken in ["", "x", "36 35 98:0 / /x rw - ext4", "a b c d e f - g h i"] {
-            assert!(mount(broken).is_none(), "{broken}");
-        }
+    fn an_option_of_a_mount_hides_processes() {
+        let proc = mountinfo::parse(b"22 1 0:21 / /proc rw - proc proc rw,hidepid=2").unwrap();
+        assert!(visibility::hides(
+            std::str::from_utf8(proc.options).unwrap()
+        ));
     }
 
     #[test]

@@ -53,7 +53,7 @@ pub(super) fn sees_all() -> bool {
 
 /// What stands behind a proof.
 pub(super) fn proof_by(leased: &LeasedFile) -> &'static str {
-    match leased.is_the_kernels() {
+    match leased.is_proven_by_kernel() {
         true => "the kernel's refusal to remove a file in use (AT_NODELETEBUSY, macOS 26)",
         false => {
             "a walk over the processes of this user (the kernel's own refusal, AT_NODELETEBUSY of \

@@ -9,7 +9,7 @@ use orphand::Watcher;
 use orphand::clock;
 use orphand::event::Event;
 use orphand::state::Folders;
-use orphand::watch::file::Changes;
+use orphand::watch::file::FileWatcher;
 
 use super::{Source, rules};
 use crate::cli::config_file::Config;
@@ -36,7 +36,7 @@ pub(super) struct Follow<'a> {
     metrics: Option<Textfile>,
     /// What is in force.
     config: Config,
-    changes: Option<Changes>,
+    changes: Option<FileWatcher>,
     leaks_every: Duration,
     due: Deadlines,
     is_ready: bool,
@@ -159,7 +159,7 @@ impl<'a> Follow<'a> {
             && changes.wake_rx().try_recv().is_ok()
         {
             // Before the file is read, so that the next change is heard.
-            changes.listen();
+            changes.rewatch();
             self.due.reread = Some(Instant::now() + SETTLING);
         }
     }

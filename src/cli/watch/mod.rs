@@ -11,7 +11,7 @@ use orphand::look::{RootError, RootId, answer};
 use orphand::root::{Root, absolute};
 use orphand::scan;
 use orphand::state::Folders;
-use orphand::watch::file::Changes;
+use orphand::watch::file::FileWatcher;
 
 use super::args::{OutputOptions, Watch};
 use super::config_file::{Config, RuleSettings};
@@ -150,10 +150,10 @@ impl Source<'_> {
 
     /// Listens for changes of the file. One that need not be there and is not is nothing to listen
     /// for: its folder may be one where things happen all the time.
-    fn changes(&self, config: &Config) -> Option<Changes> {
+    fn changes(&self, config: &Config) -> Option<FileWatcher> {
         let matters = self.is_background() || config.path.is_some();
         let path = self.path.as_deref().filter(|_| matters)?;
-        Some(Changes::of(path))
+        Some(FileWatcher::new(path))
     }
 }
 
@@ -193,7 +193,7 @@ fn wait_for_file(
     };
     let mut said = String::new();
     let mut failure = failure;
-    let mut changes = Changes::of(&path);
+    let mut changes = FileWatcher::new(&path);
     loop {
         if failure.text != said {
             // The file is right, and `config check` says so too: there is nothing to fix in it.
@@ -224,7 +224,7 @@ fn wait_for_file(
                 };
                 crossbeam_channel::select! {
                     recv(signals.arrived) -> _ => return Ok(None),
-                    recv(changes.wake_rx()) -> _ => changes.listen(),
+                    recv(changes.wake_rx()) -> _ => changes.rewatch(),
                     recv(tick) -> _ => supervisor.tick_alone(Instant::now()),
                 }
                 failure
