@@ -22,13 +22,13 @@ use orphand::state::Folders;
 use serde_json::{Value, json};
 
 use super::args::{Explain, OutputOptions};
-use super::config_file::RuleAt;
+use super::config_file::RuleLocation;
 use super::event_printer::EventPrinter;
 use super::messages;
 use super::scan::{object, rule_object};
 use super::shell::Suggestion;
 use super::{
-    Exit, Failure, Intent, Plan, engine, list_writers, lossy, missing, no_answer, plan, text,
+    Exit, Failure, Intent, Plan, engine, escaped_name, list_writers, missing, no_answer, plan, text,
 };
 
 pub(super) fn run(command: &Explain, look: &OutputOptions) -> Result<Exit, Failure> {
@@ -52,7 +52,7 @@ pub(super) fn run(command: &Explain, look: &OutputOptions) -> Result<Exit, Failu
             return Err(Failure::new(Exit::Failed, no_answer(&root.path)));
         }
         if path.is_dir() && !path.is_symlink() {
-            let scan = command.rule.repeat(Suggestion::new("scan")).arg(&path);
+            let scan = command.rule.append_to(Suggestion::new("scan")).arg(&path);
             return Err(Failure::new(
                 Exit::Usage,
                 format!("{path:?} is a directory; to see what is in it: {scan}"),
@@ -94,7 +94,7 @@ pub(super) fn run(command: &Explain, look: &OutputOptions) -> Result<Exit, Failu
         report.line(&json!({"temps": documents}).to_string())?;
     }
     Ok(if cannot_tell {
-        Exit::Partly
+        Exit::Partial
     } else {
         Exit::Done
     })
@@ -106,7 +106,7 @@ struct Explained<'a> {
     /// Its directory.
     root: &'a Root,
     /// The `[[watch]]` rule that covers it.
-    rule: Option<&'a RuleAt>,
+    rule: Option<&'a RuleLocation>,
     /// Why the rule does not take it for a temp at all.
     no_temp: Option<String>,
 }
@@ -152,7 +152,7 @@ fn examine(
             Exit::Failed,
             format!(
                 "cannot look at \"{}\" in {:?}: {error}",
-                lossy(name),
+                escaped_name(name),
                 root.path
             ),
         )
@@ -288,12 +288,12 @@ fn print(
         Verdict::Reap => "reap: nothing stands against removing it".to_owned(),
         Verdict::Keep(reason) => format!(
             "keep: {reason} ({})",
-            messages::kept(reason, "", None, &examined.details)
+            messages::kept_line(reason, "", None, &examined.details)
         ),
         Verdict::Quarantine(Some(reason)) => {
             format!(
                 "quarantine: {reason} ({})",
-                messages::kept(reason, "", None, &examined.details)
+                messages::kept_line(reason, "", None, &examined.details)
             )
         }
         Verdict::Quarantine(None) => "quarantine".to_owned(),

@@ -17,7 +17,7 @@ use super::event_printer::EventPrinter;
 use super::quarantines::{QuarantineSum, Quarantines};
 use super::restore::line;
 use super::shell::Suggestion;
-use super::{Exit, Failure, confirmed, stdin_is_terminal, text};
+use super::{Exit, Failure, confirm, stdin_is_terminal, text};
 
 pub(super) fn run(command: &QuarantineCommand, look: &OutputOptions) -> Result<Exit, Failure> {
     match command {
@@ -94,7 +94,7 @@ fn list(command: &QuarantineOptions, look: &OutputOptions) -> Result<Exit, Failu
         report.line(&text)?;
     }
     Ok(match failed {
-        true => Exit::Partly,
+        true => Exit::Partial,
         false => Exit::Done,
     })
 }
@@ -193,7 +193,7 @@ fn purge(command: &Purge, look: &OutputOptions) -> Result<Exit, Failure> {
             ));
         }
         let files = text::counted(sum.asked as u64, "file", "files");
-        if !confirmed(&format!("Delete {files} ({}) for good?", text::size(bytes))) {
+        if !confirm(&format!("Delete {files} ({}) for good?", text::size(bytes))) {
             return Ok(Exit::Done);
         }
     }
@@ -239,7 +239,7 @@ fn purge(command: &Purge, look: &OutputOptions) -> Result<Exit, Failure> {
     }
     told?;
     Ok(match failed {
-        true => Exit::Partly,
+        true => Exit::Partial,
         false => Exit::Done,
     })
 }

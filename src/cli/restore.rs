@@ -75,7 +75,7 @@ pub(super) fn run(command: &Restore, look: &OutputOptions) -> Result<Exit, Failu
     told?;
     Ok(match sum.failed {
         0 => Exit::Done,
-        _ => Exit::Partly,
+        _ => Exit::Partial,
     })
 }
 

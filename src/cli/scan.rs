@@ -21,7 +21,7 @@ use orphand::state::Folders;
 use serde_json::Value;
 
 use super::args::{self, OutputOptions, Scan};
-use super::config_file::RuleAt;
+use super::config_file::RuleLocation;
 use super::event_printer::EventPrinter;
 use super::messages;
 use super::shell::Suggestion;
@@ -55,13 +55,13 @@ pub(super) fn run(command: &Scan, look: &OutputOptions) -> Result<Exit, Failure>
         return Ok(Exit::Done);
     }
     // Nothing is changed anyway: what counts is what would be done.
-    let deed = command.deed.for_real();
-    let typed = command.rule.settings(Some(&command.depth), Some(&deed));
+    let deed = command.action.without_dry_run();
+    let typed = command.rule.settings(Some(&command.recursive), Some(&deed));
     let plan = match command.dirs.is_empty() {
         true => listed(&command.rule, &typed, "scan")?,
         false => plan(&command.rule, typed, &command.dirs, Intent::Look)?,
     };
-    plan.name_rules(look);
+    plan.report_rules(look);
     let paths = plan.roots.iter().map(|root| root.path.clone()).collect();
     let mut report = EventPrinter::new(look, paths);
     let mut seen = FoundTemp::default();
@@ -91,7 +91,7 @@ pub(super) fn run(command: &Scan, look: &OutputOptions) -> Result<Exit, Failure>
         }
     }
     Ok(match (failed, orphans) {
-        (true, _) => Exit::Partly,
+        (true, _) => Exit::Partial,
         (false, 1..) if command.exit_code => Exit::Found,
         _ => Exit::Done,
     })
@@ -244,8 +244,8 @@ fn left_over(command: &Scan, claims: &[(PathBuf, FoundClaims)]) -> Option<String
     let with = claims.iter().filter(|(_, claims)| claims.files > 0);
     let roots: Vec<PathBuf> = with.map(|(root, _)| root.clone()).collect();
     (!roots.is_empty()).then(|| {
-        let deed = command.deed.for_real();
-        let sweep = args::sweep(&command.rule, &command.depth, &deed, &roots, false);
+        let deed = command.action.without_dry_run();
+        let sweep = args::sweep_command(&command.rule, &command.recursive, &deed, &roots, false);
         let said = total(claims).said();
         format!("{said}.   give them their names back: {sweep}")
     })
@@ -272,7 +272,7 @@ pub(super) fn is_orphan(examined: &Examined) -> bool {
 pub(super) fn object(
     examined: &Examined,
     verdict: Option<Verdict>,
-    rule: Option<&RuleAt>,
+    rule: Option<&RuleLocation>,
 ) -> Object {
     Object::default()
         .with_path("path", Some(&examined.path))
@@ -290,7 +290,7 @@ pub(super) fn object(
 }
 
 /// The file and line of a `[[watch]]` rule.
-pub(super) fn rule_object(rule: Option<&RuleAt>) -> Option<Value> {
+pub(super) fn rule_object(rule: Option<&RuleLocation>) -> Option<Value> {
     let rule = rule?;
     let object = Object::default().with_path("file", Some(&rule.file));
     Some(object.with("line", rule.line).into_value())
@@ -424,7 +424,11 @@ fn closing(command: &Scan, plan: &Plan, seen: &FoundTemp) -> String {
         text::size(total.orphan_size.disk_bytes),
         text::span(oldest.unwrap_or(Duration::ZERO))
     );
-    if let Some(refused) = plan.roots.iter().find_map(|root| plan.refuses_to_act(root)) {
+    if let Some(refused) = plan
+        .roots
+        .iter()
+        .find_map(|root| plan.refusal_to_change(root))
+    {
         return format!("{sum}   sweep removes nothing there: {refused}");
     }
     let only_reports = |row: &Row| {
@@ -457,8 +461,8 @@ fn closing(command: &Scan, plan: &Plan, seen: &FoundTemp) -> String {
         ),
         _ => String::new(),
     };
-    let deed = command.deed.for_real();
-    let sweep = args::sweep(&command.rule, &command.depth, &deed, &command.dirs, all);
+    let deed = command.action.without_dry_run();
+    let sweep = args::sweep_command(&command.rule, &command.recursive, &deed, &command.dirs, all);
     format!("{sum}   {what}{but}: {sweep}")
 }
 
@@ -493,9 +497,9 @@ fn why(examined: &Examined) -> String {
         Verdict::Reap => format!("unused for {quiet}"),
         Verdict::Keep(Reason::Reserved) => match &examined.evidence.reserved {
             Some(reserved) => reserved.to_string(),
-            None => messages::kept(Reason::Reserved, "", None, &examined.details),
+            None => messages::kept_line(Reason::Reserved, "", None, &examined.details),
         },
-        Verdict::Keep(reason) => messages::kept(reason, "", None, &examined.details),
+        Verdict::Keep(reason) => messages::kept_line(reason, "", None, &examined.details),
         Verdict::Quarantine(Some(Reason::SoleCopy)) => {
             format!("unused for {quiet}; it may be the only copy")
         }

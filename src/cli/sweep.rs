@@ -20,7 +20,7 @@ use super::scan::cannot_scan;
 use super::shell::Suggestion;
 use super::watch::signals;
 use super::{
-    Exit, Failure, Intent, confirmed, engine, list_writers, listed, missing, no_answer, plan,
+    Exit, Failure, Intent, confirm, engine, list_writers, listed, missing, no_answer, plan,
     progress_bar, stdin_is_terminal, text,
 };
 
@@ -33,12 +33,12 @@ pub(super) fn run(command: &Sweep, look: &OutputOptions) -> Result<Exit, Failure
     signals::end_sweep(stop.clone());
     let typed = command
         .rule
-        .settings(Some(&command.depth), Some(&command.deed));
+        .settings(Some(&command.recursive), Some(&command.action));
     let plan = match command.dirs.is_empty() {
         true => listed(&command.rule, &typed, "sweep")?,
         false => plan(&command.rule, typed, &command.dirs, Intent::Act)?,
     };
-    plan.name_rules(look);
+    plan.report_rules(look);
     for root in &plan.roots {
         let answers = answer::answers(&root.path);
         if answers && matches!(RootId::of(&root.path), Err(RootError::Missing)) {
@@ -55,7 +55,7 @@ pub(super) fn run(command: &Sweep, look: &OutputOptions) -> Result<Exit, Failure
     let folders = Folders::from_env();
     let _locks = lock_all(command, to_sweep, &folders)?;
     let roots = plan.roots.iter().map(|root| root.path.clone());
-    let mut report = EventPrinter::new(look, roots.collect()).once();
+    let mut report = EventPrinter::new(look, roots.collect()).for_one_pass();
     let engine = engine(&folders, look.verbose > 0)?;
     engine.journal.set_cap(plan.config.journal.max_size);
     engine.reaper.usage().set_limits(plan.config.quarantine);
@@ -124,7 +124,7 @@ pub(super) fn run(command: &Sweep, look: &OutputOptions) -> Result<Exit, Failure
         report.line("Nothing was changed (dry run).")?;
     }
     Ok(match summary.failed > 0 || summary.cannot_tell {
-        true => Exit::Partly,
+        true => Exit::Partial,
         false => Exit::Done,
     })
 }
@@ -156,9 +156,12 @@ fn unreadable(root: &Root, what: &str, errno: Option<i32>) -> Event {
 /// The same command, with this option too.
 fn again(command: &Sweep, option: &str) -> Suggestion {
     let Sweep {
-        rule, depth, deed, ..
+        rule,
+        recursive: depth,
+        action: deed,
+        ..
     } = command;
-    args::sweep(rule, depth, deed, &command.dirs, false).flag(option, true)
+    args::sweep_command(rule, depth, deed, &command.dirs, false).flag(option, true)
 }
 
 /// Asks on the terminal whether to go on. Without one, `--yes` is needed. A signal counts as no.
@@ -233,8 +236,8 @@ fn answered(question: String, stop: &Stop) -> bool {
     let (send, answer) = bounded(1);
     let thread = std::thread::Builder::new().name("orphand-question".into());
     let asks = question.clone();
-    if thread.spawn(move || send.send(confirmed(&asks))).is_err() {
-        return confirmed(&question);
+    if thread.spawn(move || send.send(confirm(&asks))).is_err() {
+        return confirm(&question);
     }
     loop {
         match answer.recv_timeout(ASKING) {

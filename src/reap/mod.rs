@@ -420,7 +420,7 @@ impl Reaper {
 
         self.before_step(Step::Open, name);
         // A file that the look has left open cannot be replaced by another file with the same inode number. So if
-        // Step::Judge finds this file equal to the claimed that Step::Look saw, the name refers to it.
+        // Step::Judge finds this file equal to the one that Step::Look saw, the name refers to it.
         let opened = match opened {
             Some(leased) => Ok(leased),
             None => Err(evidence::open_for_check(dir, name).map_err(|error| {

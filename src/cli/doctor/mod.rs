@@ -84,7 +84,7 @@ pub(crate) struct Doctor {
 pub(super) fn run(command: &Doctor, look: &OutputOptions) -> Result<Exit, Failure> {
     let folders = Folders::from_env();
     let explicit = command.config.clone();
-    let file = explicit.clone().or_else(Config::usual_path);
+    let file = explicit.clone().or_else(Config::default_path);
     let read = root_report::within(move || Config::load(explicit.as_deref()));
     let named = !command.dirs.is_empty();
     let mut checks = vec![match &read {
@@ -99,7 +99,7 @@ pub(super) fn run(command: &Doctor, look: &OutputOptions) -> Result<Exit, Failur
     checks.extend(machine(&folders, &dirs));
     checks.extend(services(&folders));
     let exit = match root_report::worst(&checks).max(root_report::worst(&visited.checks)) {
-        CheckState::Trouble => Exit::Partly,
+        CheckState::Trouble => Exit::Partial,
         CheckState::Ok | CheckState::Warning => Exit::Done,
     };
     tell(look, checks, visited)?;

@@ -166,7 +166,7 @@ impl ServicePaths {
     /// The configuration file that its watcher reads when none is named.
     pub(super) fn usual_config(&self) -> Option<PathBuf> {
         match self.scope {
-            Scope::User => Config::usual_path(),
+            Scope::User => Config::default_path(),
             Scope::System => Some(self.of_machine("etc/orphand/config.toml")),
         }
     }

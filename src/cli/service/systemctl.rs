@@ -115,7 +115,8 @@ fn advice(said: &str, place: &ServicePaths) -> String {
             .to_owned();
     }
     if has("does not exist") || has("not found") {
-        let elsewhere = variables::set("XDG_CONFIG_HOME").is_some() && place.scope == Scope::User;
+        let elsewhere =
+            variables::value_of("XDG_CONFIG_HOME").is_some() && place.scope == Scope::User;
         return match elsewhere {
             true => "systemd looks elsewhere, as it does not know this shell's XDG_CONFIG_HOME. \
                      Tell it, then install again:   systemctl --user import-environment \

@@ -109,7 +109,7 @@ impl<'a> Follow<'a> {
         }
         let summary = self.watcher.summary();
         let partly = self.failed || summary.failed > 0 || summary.cannot_tell;
-        Ok(if partly { Exit::Partly } else { Exit::Done })
+        Ok(if partly { Exit::Partial } else { Exit::Done })
     }
 
     /// Takes `config` to be in force, and does what it says beside the rules.
@@ -124,7 +124,7 @@ impl<'a> Follow<'a> {
 
     /// Sleeps until something happens or is due, and tells what has happened.
     fn listen(&mut self) {
-        let live = self.report.is_live();
+        let live = self.report.is_interactive();
         // The line at the bottom is worth a wake-up a second only while something waits.
         if live && self.due.line.is_none() && self.watcher.tracked() > 0 {
             self.due.line = Some(Instant::now() + LINE);
@@ -203,10 +203,10 @@ impl<'a> Follow<'a> {
             }
             self.due.told.get_or_insert(now + LINE);
             if let Some(metrics) = &mut self.metrics {
-                metrics.has_news();
+                metrics.mark_changed();
             }
         }
-        if self.report.is_live() {
+        if self.report.is_interactive() {
             self.due.line.get_or_insert_with(Instant::now);
         }
     }
@@ -240,23 +240,22 @@ impl<'a> Follow<'a> {
 
     /// Reads the configuration file again. Where it is wrong, what was in force still is.
     fn reload(&mut self, source: &Source<'_>, folders: &Folders) {
-        let read = source.reread().and_then(|plan| match &plan.config.path {
-            // Editors and package managers take a file away before they put the next one there.
-            None if source.is_background() => {
-                Err(crate::cli::nothing_listed(&plan.config, "watch"))
-            }
+        let read = source.reread().and_then(|plan| match &self.config.path {
+            // Editors and package managers may remove a file before they create the new one. Without it, rules that
+            // keep files would be missing.
+            Some(path) if plan.config.path.is_none() => Err(crate::cli::config_missing(path)),
             _ => Ok(plan),
         });
         let mistake = match read {
             Ok(plan) => {
                 if plan.config != self.config {
-                    self.report.roots_are(&plan.roots);
+                    self.report.set_roots(&plan.roots);
                     match self.watcher.reload(&rules(&plan)) {
                         Ok(()) => ::log::info!("{}", in_force(&plan.config, plan.roots.len())),
                         Err(refused) => ::log::error!("{refused}; the old rules are in force"),
                     }
                     if source.is_background() {
-                        log::settle(&plan.config.log, folders);
+                        log::configure(&plan.config.log, folders);
                     }
                     self.heed(source, &plan.config);
                 }
@@ -267,7 +266,7 @@ impl<'a> Follow<'a> {
         };
         if let Some(mistake) = mistake {
             if self.board.snapshot().mistake.as_ref() != Some(&mistake) {
-                ::log::error!("{mistake}\nthe rules that were read before are still in force");
+                ::log::error!("{mistake}\nthe old rules are still in force");
             }
             self.board.read(None, Some(mistake));
         }

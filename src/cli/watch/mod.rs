@@ -53,14 +53,14 @@ pub(super) fn run(command: &Watch, look: &OutputOptions) -> Result<Exit, Failure
         Err(failure) => return Err(failure),
     };
     if source.is_background() {
-        log::settle(&plan.config.log, &folders);
+        log::configure(&plan.config.log, &folders);
     }
     let roots = plan.roots.iter().map(|root| root.path.clone()).collect();
     let mut report = EventPrinter::new(look, roots);
     let existing = command
         .existing
         .map(Existing::from)
-        .unwrap_or(match report.is_live() {
+        .unwrap_or(match report.is_interactive() {
             true => Existing::Wait,
             false => Existing::Take,
         });
@@ -69,7 +69,7 @@ pub(super) fn run(command: &Watch, look: &OutputOptions) -> Result<Exit, Failure
     }
     let tells = !look.quiet && !look.json;
     // Counted before the start, which may remove some of them.
-    let before = (tells && report.is_live()).then(|| were_before(&plan.roots, existing));
+    let before = (tells && report.is_interactive()).then(|| were_before(&plan.roots, existing));
     let watcher = Watcher::builder()
         .rules(rules(&plan))
         .existing(existing)
@@ -80,7 +80,7 @@ pub(super) fn run(command: &Watch, look: &OutputOptions) -> Result<Exit, Failure
         .map_err(|error| failed(&error))?;
     signals.stop(watcher.stopper());
     // Told after the start: another orphand may work there.
-    let first = begin(&plan.roots, report.is_live()).into_iter();
+    let first = begin(&plan.roots, report.is_interactive()).into_iter();
     for line in first.chain(before.flatten()).filter(|_| tells) {
         // Output that cannot be written is found out by the first event.
         let _ = report.note(&line);
@@ -112,8 +112,8 @@ impl Source<'_> {
             command,
             typed: command
                 .rule
-                .settings(Some(&command.depth), Some(&command.deed)),
-            path: explicit.map(absolute).or_else(Config::usual_path),
+                .settings(Some(&command.recursive), Some(&command.action)),
+            path: explicit.map(absolute).or_else(Config::default_path),
         }
     }
 
