@@ -97,6 +97,7 @@ pub mod mountinfo;
 pub mod pass;
 #[doc(hidden)]
 pub mod passwd;
+#[doc(hidden)]
 pub mod random;
 pub mod reap;
 pub mod root;

@@ -1,12 +1,12 @@
-//! Random numbers for names that no other process must choose.
+//! Random numbers, for names that two processes must not share.
 
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};
 
 /// Returns a random number; never fails and never waits.
 ///
-/// Linux is asked by getrandom(2). If it gives no answer (on other systems, early in the boot, or in a sandbox), the
-/// number is derived from the random keys of the standard library's hash maps.
+/// On Linux the number comes from getrandom(2). Where that call is not available (on other systems, early during boot,
+/// or in a sandbox), it is derived from the random keys of the standard library's hash maps.
 #[must_use]
 pub fn random_u64() -> u64 {
     from_kernel().unwrap_or_else(from_hash_keys)

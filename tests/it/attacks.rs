@@ -569,7 +569,10 @@ fn planted_state_files_are_not_written() {
             plant(&at, &victim);
         }
         sandbox.age(GRACE + GRACE / 2);
-        let ran = sandbox.sweep(SHORT).exit(0).stderr_has("cannot be");
+        let ran = sandbox
+            .sweep(SHORT)
+            .exit(0)
+            .stderr_has("cannot write the journal");
         assert_eq!(ran.events().sums(), [1, 1, 0, 0], "{what}");
         sandbox
             .run(["restore", "--to", "{base}/root/back", "root/sole.tmp"])
