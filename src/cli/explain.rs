@@ -62,17 +62,17 @@ pub(super) fn run(command: &Explain, look: &OutputOptions) -> Result<Exit, Failu
             path: &path,
             root,
             rule: plan.rule(root),
-            no_temp: no_temp(&root.policy, name),
+            rejection: rejection(&root.policy, name),
         };
         match examine(&subject, name)? {
             Some((examined, holders)) => {
                 let cannot_be_told = examined.verdict == Verdict::Keep(Reason::CannotTell);
-                cannot_tell |= cannot_be_told && subject.no_temp.is_none();
+                cannot_tell |= cannot_be_told && subject.rejection.is_none();
                 match look.json {
                     true => documents.push(document(&subject, &examined, &holders)),
                     false => {
-                        head(&mut report, &subject, &plan)?;
-                        print(&mut report, &subject, &examined, &holders)?;
+                        print_head(&mut report, &subject, &plan)?;
+                        print_gates(&mut report, &subject, &examined, &holders)?;
                     }
                 }
             }
@@ -80,8 +80,8 @@ pub(super) fn run(command: &Explain, look: &OutputOptions) -> Result<Exit, Failu
                 (_, Err(_)) => return Err(missing(&path)),
                 (true, Ok(seen)) => documents.push(not_regular(&subject, &seen)),
                 (false, Ok(_)) => {
-                    head(&mut report, &subject, &plan)?;
-                    report.line(&match &subject.no_temp {
+                    print_head(&mut report, &subject, &plan)?;
+                    report.line(&match &subject.rejection {
                         Some(why) => format!("not a temp: {why}"),
                         None => "keep: not-regular. It is no regular file, so it is never a temp."
                             .to_owned(),
@@ -108,11 +108,11 @@ struct Explained<'a> {
     /// The `[[watch]]` rule that covers it.
     rule: Option<&'a RuleAt>,
     /// Why the rule does not take it for a temp at all.
-    no_temp: Option<String>,
+    rejection: Option<String>,
 }
 
 /// Returns why `policy` does not take a file of this name for a temp, if it does not.
-fn no_temp(policy: &Policy, name: &OsStr) -> Option<String> {
+fn rejection(policy: &Policy, name: &OsStr) -> Option<String> {
     if !policy.names.matches(name.as_bytes()) {
         let names = policy.names.to_string();
         let but = match name.as_bytes().ends_with(b".tmp") && names.contains("*.tmp") {
@@ -126,7 +126,7 @@ fn no_temp(policy: &Policy, name: &OsStr) -> Option<String> {
 }
 
 /// The first lines: which file, and by which rule it is judged.
-fn head(report: &mut EventPrinter, subject: &Explained<'_>, plan: &Plan) -> Result<(), Failure> {
+fn print_head(report: &mut EventPrinter, subject: &Explained<'_>, plan: &Plan) -> Result<(), Failure> {
     report.line(&text::escaped(subject.path))?;
     match subject.rule {
         Some(rule) => {
@@ -210,7 +210,7 @@ fn document(subject: &Explained<'_>, examined: &Examined, holders: &[Holder]) ->
         })
     };
     let gates: Vec<Value> = GATES.iter().map(gate).collect();
-    let verdict = match subject.no_temp {
+    let verdict = match subject.rejection {
         Some(_) => None,
         None => Some(examined.verdict),
     };
@@ -219,14 +219,14 @@ fn document(subject: &Explained<'_>, examined: &Examined, holders: &[Holder]) ->
         .with_ms("grace_ms", Some(examined.temp_info.grace))
         .with("grammar", examined.temp_info.parsed.grammar)
         .with("holders", json::holders(holders))
-        .with("matches", subject.no_temp.is_none())
+        .with("matches", subject.rejection.is_none())
         .with("gates", gates)
         .into_value()
 }
 
 /// What is said of something that is never a temp: the same fields, as far as they have values.
 fn not_regular(subject: &Explained<'_>, seen: &Metadata) -> Value {
-    let verdict = match subject.no_temp {
+    let verdict = match subject.rejection {
         Some(_) => None,
         None => Some(Verdict::Keep(Reason::NotRegular)),
     };
@@ -251,12 +251,12 @@ fn not_regular(subject: &Explained<'_>, seen: &Metadata) -> Value {
         .with("grace_ms", Value::Null)
         .with("grammar", Value::Null)
         .with("holders", json::holders(&[]))
-        .with("matches", subject.no_temp.is_none())
+        .with("matches", subject.rejection.is_none())
         .with("gates", Vec::<Value>::new())
         .into_value()
 }
 
-fn print(
+fn print_gates(
     report: &mut EventPrinter,
     subject: &Explained<'_>,
     examined: &Examined,
@@ -280,7 +280,7 @@ fn print(
         let name = text::escaped(Path::new(&holder.name));
         report.line(&format!("  held by {name}[{}]", holder.pid))?;
     }
-    if let Some(why) = &subject.no_temp {
+    if let Some(why) = &subject.rejection {
         report.line(&format!("not a temp: {why}"))?;
         return Ok(());
     }

@@ -16,7 +16,7 @@ use super::quarantines::path_of;
 use super::{Exit, Failure, text};
 
 /// The events that are history; what else a journal may hold is its own business.
-const TOLD: [&str; 4] = ["reaped", "quarantined", "restored", "purged"];
+const HISTORY_EVENTS: [&str; 4] = ["reaped", "quarantined", "restored", "purged"];
 
 pub(super) fn run(command: &History, look: &OutputOptions) -> Result<Exit, Failure> {
     let journal = Journal::new(Folders::from_env().state.as_deref());
@@ -29,17 +29,17 @@ pub(super) fn run(command: &History, look: &OutputOptions) -> Result<Exit, Failu
             return;
         }
         told += 1;
-        if word(object, "event") == "reaped" {
+        if string_field(object, "event") == "reaped" {
             let freed = object.get("bytes").and_then(Value::as_u64);
             bytes = freed.unwrap_or(0).saturating_add(bytes);
         }
         end = match look.json {
             true => report.line(&object.to_string()),
-            false => report.line(&line(object)),
+            false => report.line(&history_line(object)),
         };
     };
     let read = journal.outcomes(|object| {
-        if !filter.takes(&object) {
+        if !filter.matches(&object) {
             return;
         }
         match command.last {
@@ -63,7 +63,7 @@ pub(super) fn run(command: &History, look: &OutputOptions) -> Result<Exit, Failu
     end?;
     if !look.json && !look.quiet {
         let sum = match told {
-            0 if filter.takes_all() => "nothing was done yet".to_owned(),
+            0 if filter.matches_all() => "nothing was done yet".to_owned(),
             0 => "nothing was done there in that time".to_owned(),
             told => format!(
                 "{}, {} freed",
@@ -99,15 +99,15 @@ impl Filter {
         }
     }
 
-    fn takes_all(&self) -> bool {
+    fn matches_all(&self) -> bool {
         self.since.is_none() && self.until.is_none() && self.dirs.is_empty()
     }
 
-    fn takes(&self, object: &Value) -> bool {
-        let time = word(object, "time");
+    fn matches(&self, object: &Value) -> bool {
+        let time = string_field(object, "time");
         let early = self.until.as_deref().is_some_and(|until| time > until);
         let late = self.since.as_deref().is_some_and(|since| time < since);
-        TOLD.contains(&word(object, "event")) && !early && !late && self.is_in(object)
+        HISTORY_EVENTS.contains(&string_field(object, "event")) && !early && !late && self.is_in(object)
     }
 
     /// A file that was restored elsewhere belongs to its root as well.
@@ -118,12 +118,12 @@ impl Filter {
     }
 }
 
-fn word<'v>(object: &'v Value, key: &str) -> &'v str {
+fn string_field<'v>(object: &'v Value, key: &str) -> &'v str {
     object.get(key).and_then(Value::as_str).unwrap_or_default()
 }
 
-fn line(object: &Value) -> String {
-    let word = |key: &str| word(object, key);
+fn history_line(object: &Value) -> String {
+    let word = |key: &str| string_field(object, key);
     let time = word("time").parse::<jiff::Timestamp>().map_or_else(
         |_| word("time").to_owned(),
         |time| {

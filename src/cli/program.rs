@@ -15,7 +15,7 @@ pub(crate) struct Program {
 
 impl Program {
     /// The one that runs this process.
-    pub(crate) fn ours() -> Program {
+    pub(crate) fn current() -> Program {
         let path = env::current_exe().ok();
         Program {
             stamp: path.as_deref().and_then(stamp),

@@ -15,7 +15,7 @@ use super::args::{OutputOptions, Purge, QuarantineCommand, QuarantineOptions};
 use super::config_file::Config;
 use super::event_printer::EventPrinter;
 use super::quarantines::{QuarantineSum, Quarantines};
-use super::restore::line;
+use super::restore::stored_line;
 use super::shell::Suggestion;
 use super::{Exit, Failure, confirmed, stdin_is_terminal, text};
 
@@ -27,8 +27,8 @@ pub(super) fn run(command: &QuarantineCommand, look: &OutputOptions) -> Result<E
 }
 
 /// Reads all quarantines, reports those that cannot be read, and returns whether there were any.
-fn read(quarantines: &Quarantines) -> (Vec<(PathBuf, Vec<Stored>)>, bool) {
-    let mut failed = quarantines.say_what_failed();
+fn read_all(quarantines: &Quarantines) -> (Vec<(PathBuf, Vec<Stored>)>, bool) {
+    let mut failed = quarantines.report_failures();
     let mut all = Vec::new();
     for root in quarantines.roots() {
         let stored = match Quarantine::open_existing(root, None) {
@@ -57,9 +57,9 @@ fn list(command: &QuarantineOptions, look: &OutputOptions) -> Result<Exit, Failu
     let (mut files, mut size) = (0, FileSize::default());
     let quarantines = match command.dirs.is_empty() {
         true => Quarantines::known(&config, &journal, None),
-        false => Quarantines::of(command.dirs.iter().map(|dir| absolute(dir))),
+        false => Quarantines::in_dirs(command.dirs.iter().map(|dir| absolute(dir))),
     };
-    let (all, failed) = read(&quarantines);
+    let (all, failed) = read_all(&quarantines);
     for (root, stored) in &all {
         for stored in stored {
             files += 1;
@@ -74,7 +74,7 @@ fn list(command: &QuarantineOptions, look: &OutputOptions) -> Result<Exit, Failu
                     .with("time", json::time(stored.since()))
                     .into_value()
                     .to_string(),
-                false => line(root, stored),
+                false => stored_line(root, stored),
             };
             report.line(&text)?;
         }
@@ -100,7 +100,7 @@ fn list(command: &QuarantineOptions, look: &OutputOptions) -> Result<Exit, Failu
 }
 
 /// A root that was copied with its quarantine has the same ids: which file is meant cannot be told.
-fn only_one(id: &str, places: &[&PathBuf]) -> Result<(), Failure> {
+fn check_unique(id: &str, places: &[&PathBuf]) -> Result<(), Failure> {
     if places.len() < 2 {
         return Ok(());
     }
@@ -119,7 +119,7 @@ fn only_one(id: &str, places: &[&PathBuf]) -> Result<(), Failure> {
 }
 
 /// Returns the files to delete, by root.
-fn wanted(
+fn select_files(
     command: &Purge,
     all: Vec<(PathBuf, Vec<Stored>)>,
     quarantines: &Quarantines,
@@ -135,7 +135,7 @@ fn wanted(
     }
     for id in &command.ids {
         match id.to_str().and_then(|id| Some((id, places.get(id)?))) {
-            Some((id, places)) => rule!("id-of-one-file", only_one(id, places), without: Ok(()))?,
+            Some((id, places)) => rule!("id-of-one-file", check_unique(id, places), without: Ok(()))?,
             None => {
                 return Err(Failure::new(
                     Exit::Failed,
@@ -169,30 +169,30 @@ fn purge(command: &Purge, look: &OutputOptions) -> Result<Exit, Failure> {
     let (dirs, ids): (Vec<&PathBuf>, Vec<&PathBuf>) = command.ids.iter().partition(is_dir);
     let quarantines = match dirs.is_empty() {
         true => Quarantines::known(&config, &journal, None),
-        false => Quarantines::of(dirs.iter().map(|dir| absolute(dir))),
+        false => Quarantines::in_dirs(dirs.iter().map(|dir| absolute(dir))),
     };
-    let (all, mut failed) = read(&quarantines);
+    let (all, mut failed) = read_all(&quarantines);
     let command = &Purge {
         config: None,
         yes: command.yes,
         ids: ids.into_iter().cloned().collect(),
     };
-    let wanted = wanted(command, all, &quarantines)?;
+    let wanted = select_files(command, all, &quarantines)?;
     let mut sum = QuarantineSum::default();
     let mut bytes = 0u64;
     for stored in wanted.iter().flat_map(|(_, stored)| stored) {
-        sum.asked += 1;
+        sum.requested += 1;
         bytes = bytes.saturating_add(stored.seen.allocated);
     }
     // An id says exactly what is meant; everything is asked for once.
-    if command.ids.is_empty() && !command.yes && sum.asked > 0 {
+    if command.ids.is_empty() && !command.yes && sum.requested > 0 {
         if !stdin_is_terminal() || look.json {
             return Err(Failure::new(
                 Exit::Usage,
                 "purge deletes for good, and nobody can be asked here: say --yes, or name the ids",
             ));
         }
-        let files = text::counted(sum.asked as u64, "file", "files");
+        let files = text::counted(sum.requested as u64, "file", "files");
         if !confirmed(&format!("Delete {files} ({}) for good?", text::size(bytes))) {
             return Ok(Exit::Done);
         }
@@ -225,14 +225,14 @@ fn purge(command: &Purge, look: &OutputOptions) -> Result<Exit, Failure> {
             }
         }
     }
-    failed |= sum.failed > 0 || sum.done < sum.asked;
-    let line = match sum.asked {
+    failed |= sum.failed > 0 || sum.done < sum.requested;
+    let line = match sum.requested {
         0 => format!("nothing is in quarantine ({})", quarantines.searched()),
         _ => sum.line("deleted"),
     };
     match look.json {
-        true if sum.asked > 1 => eprintln!("{line}"),
-        false if sum.asked != 1 && !look.quiet => {
+        true if sum.requested > 1 => eprintln!("{line}"),
+        false if sum.requested != 1 && !look.quiet => {
             told = told.and_then(|()| report.line(&line));
         }
         _ => {}

@@ -27,7 +27,7 @@ pub(super) struct Quarantines {
 
 impl Quarantines {
     /// Returns those in `dirs` and nowhere else.
-    pub(super) fn of(dirs: impl IntoIterator<Item = PathBuf>) -> Quarantines {
+    pub(super) fn in_dirs(dirs: impl IntoIterator<Item = PathBuf>) -> Quarantines {
         let mut quarantines = Quarantines::default();
         let mut places = HashMap::new();
         let dirs: Vec<PathBuf> = dirs.into_iter().collect();
@@ -79,7 +79,7 @@ impl Quarantines {
             roots.extend(path.ancestors().skip(1).map(Path::to_owned));
         }
         roots.retain(|root| root.is_absolute());
-        Quarantines::of(roots)
+        Quarantines::in_dirs(roots)
     }
 
     /// The roots that files are listed by: one for each quarantine.
@@ -88,7 +88,7 @@ impl Quarantines {
     }
 
     /// Reports the quarantines that could not be opened, and returns whether there were any.
-    pub(super) fn say_what_failed(&self) -> bool {
+    pub(super) fn report_failures(&self) -> bool {
         for (root, error) in &self.failed {
             ::log::error!(
                 "the quarantine {} cannot be opened: {error}; it must be a directory of yours with mode 0700",
@@ -152,7 +152,7 @@ pub(super) fn path_of(object: &Value, key: &str) -> Option<PathBuf> {
 /// The result of a command for several files.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct QuarantineSum {
-    pub(super) asked: usize,
+    pub(super) requested: usize,
     pub(super) done: usize,
     pub(super) failed: usize,
 }
@@ -161,10 +161,10 @@ impl QuarantineSum {
     /// A line for people: `3 files: 2 deleted, 1 failed, 0 left`.
     pub(super) fn line(&self, done: &str) -> String {
         let number = |number: usize| text::count(number as u64);
-        let left = self.asked.saturating_sub(self.done + self.failed);
+        let left = self.requested.saturating_sub(self.done + self.failed);
         format!(
             "{}: {} {done}, {} failed, {} left",
-            text::counted(self.asked as u64, "file", "files"),
+            text::counted(self.requested as u64, "file", "files"),
             number(self.done),
             number(self.failed),
             number(left)

@@ -36,16 +36,16 @@ pub(super) fn run(command: &Restore, look: &OutputOptions) -> Result<Exit, Failu
     let journal = Journal::new(folders.state.as_deref()).with_cap(config.journal.max_size);
     let paths: Vec<PathBuf> = command.which.iter().map(|which| absolute(which)).collect();
     let quarantines = Quarantines::known(&config, &journal, paths.iter().map(PathBuf::as_path));
-    let mut restoring = Restoring {
+    let mut restoring = RestoreContext {
         marks: RestoreMarks::new(folders.state.as_deref()),
         to: command.to.as_deref().map(absolute),
         to_folder,
-        shelves: Shelves::read(quarantines),
+        stored_files: StoredFiles::read(quarantines),
         journal,
     };
     let mut report = EventPrinter::new(look, Vec::new());
     let mut sum = QuarantineSum {
-        asked: command.which.len(),
+        requested: command.which.len(),
         ..QuarantineSum::default()
     };
     // A closed pipe does not stop the command.
@@ -56,14 +56,14 @@ pub(super) fn run(command: &Restore, look: &OutputOptions) -> Result<Exit, Failu
                 sum.done += 1;
                 told = told.and_then(|()| report.event(&event));
             }
-            Err(failure) if sum.asked == 1 => return Err(failure),
+            Err(failure) if sum.requested == 1 => return Err(failure),
             Err(failure) => {
                 sum.failed += 1;
                 log::error!("{}", failure.text);
             }
         }
     }
-    if sum.asked > 1 {
+    if sum.requested > 1 {
         match look.json {
             true => eprintln!("{}", sum.line("restored")),
             false if !look.quiet => {
@@ -85,8 +85,8 @@ fn is_folder(typed: &Path) -> bool {
 }
 
 /// The options and folders that are the same for all files.
-struct Restoring {
-    shelves: Shelves,
+struct RestoreContext {
+    stored_files: StoredFiles,
     journal: Journal,
     marks: RestoreMarks,
     to: Option<PathBuf>,
@@ -94,9 +94,9 @@ struct Restoring {
     to_folder: bool,
 }
 
-impl Restoring {
+impl RestoreContext {
     fn restore(&mut self, which: &Path) -> Result<Event, Failure> {
-        let (root, stored) = self.shelves.take(which)?;
+        let (root, stored) = self.stored_files.take(which)?;
         let room = match Quarantine::open_existing(&root, None) {
             Ok(Some(room)) => room,
             _ => {
@@ -110,7 +110,7 @@ impl Restoring {
             Some(to) => to.clone(),
             None => root.join(&stored.below),
         };
-        let seen = bring_back(&room, &stored, &to, self.to.is_none(), &self.marks)?;
+        let seen = move_back(&room, &stored, &to, self.to.is_none(), &self.marks)?;
         let event = Event::Restored {
             subject: Subject {
                 path: to,
@@ -125,7 +125,7 @@ impl Restoring {
     }
 }
 
-fn bring_back(
+fn move_back(
     room: &Quarantine,
     stored: &Stored,
     to: &Path,
@@ -146,7 +146,7 @@ fn bring_back(
         )
     };
     let mark = |file: std::os::fd::BorrowedFd<'_>, seen: &_| {
-        if let Err(error) = put(marks, file, seen) {
+        if let Err(error) = mark_restored(marks, file, seen) {
             log::warn!(
                 "{to:?} cannot be marked as restored ({error}): a watcher may take it again"
             );
@@ -171,7 +171,7 @@ fn bring_back(
     }
 }
 
-fn put(
+fn mark_restored(
     marks: &RestoreMarks,
     file: std::os::fd::BorrowedFd<'_>,
     seen: &Observation,
@@ -180,13 +180,13 @@ fn put(
 }
 
 /// The files in all known quarantines, by id and by path.
-struct Shelves {
+struct StoredFiles {
     quarantines: Quarantines,
     /// One for each quarantine.
-    shelves: Vec<Shelf>,
+    indexes: Vec<QuarantineIndex>,
 }
 
-struct Shelf {
+struct QuarantineIndex {
     /// The root's paths.
     paths: Vec<PathBuf>,
     /// `None`: it was brought back already.
@@ -196,9 +196,9 @@ struct Shelf {
     by_path: HashMap<PathBuf, Vec<usize>>,
 }
 
-impl Shelves {
-    fn read(quarantines: Quarantines) -> Shelves {
-        quarantines.say_what_failed();
+impl StoredFiles {
+    fn read(quarantines: Quarantines) -> StoredFiles {
+        quarantines.report_failures();
         let shelf = |paths: &Vec<PathBuf>| {
             let root = paths.first()?;
             let room = Quarantine::open_existing(root, None).ok()??;
@@ -210,7 +210,7 @@ impl Shelves {
                     return None;
                 }
             };
-            let mut shelf = Shelf {
+            let mut shelf = QuarantineIndex {
                 paths: paths.clone(),
                 by_id: HashMap::new(),
                 by_path: HashMap::new(),
@@ -225,9 +225,9 @@ impl Shelves {
             Some(shelf)
         };
         let shelves = quarantines.found.iter().filter_map(shelf).collect();
-        Shelves {
+        StoredFiles {
             quarantines,
-            shelves,
+            indexes: shelves,
         }
     }
 
@@ -237,7 +237,7 @@ impl Shelves {
         let id = which.to_str().filter(|id| is_id(id));
         let path = absolute(which);
         let mut found = Vec::new();
-        for (number, shelf) in self.shelves.iter().enumerate() {
+        for (number, shelf) in self.indexes.iter().enumerate() {
             let by_id = id.and_then(|id| Some((shelf.paths.first()?, *shelf.by_id.get(id)?)));
             let by_path = |root: &'_ PathBuf| {
                 // Several may have had the same path: the newest is the one that is meant.
@@ -263,7 +263,7 @@ impl Shelves {
         );
         match (found.len(), found.pop()) {
             (1, Some((number, root, index))) => {
-                let slot = self.shelves.get_mut(number);
+                let slot = self.indexes.get_mut(number);
                 let slot = slot.and_then(|shelf| shelf.stored.get_mut(index));
                 let one = slot.and_then(Option::take);
                 let one = one.ok_or_else(|| Failure::new(Exit::Failed, nothing))?;
@@ -281,7 +281,7 @@ impl Shelves {
 }
 
 /// A line about a stored file.
-pub(super) fn line(root: &Path, stored: &Stored) -> String {
+pub(super) fn stored_line(root: &Path, stored: &Stored) -> String {
     let bytes = text::size(stored.seen.fingerprint.size);
     let age = text::span(clock::wall().since(stored.since()));
     let path = text::escaped(&root.join(&stored.below));

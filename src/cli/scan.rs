@@ -38,7 +38,7 @@ struct Row {
 
 /// Everything that a scan has seen.
 #[derive(Default)]
-struct FoundTemp {
+struct ScanResult {
     rows: Vec<Row>,
     /// Directories that were not entered: other mounts and subvolumes.
     skipped: Vec<PathBuf>,
@@ -64,7 +64,7 @@ pub(super) fn run(command: &Scan, look: &OutputOptions) -> Result<Exit, Failure>
     plan.name_rules(look);
     let paths = plan.roots.iter().map(|root| root.path.clone()).collect();
     let mut report = EventPrinter::new(look, paths);
-    let mut seen = FoundTemp::default();
+    let mut seen = ScanResult::default();
     for (index, root) in plan.roots.iter().enumerate() {
         let claims = scan_root(index, root, look, &mut seen)?;
         seen.claims.push((root.path.clone(), claims));
@@ -79,14 +79,14 @@ pub(super) fn run(command: &Scan, look: &OutputOptions) -> Result<Exit, Failure>
     if look.json {
         report.line(&document(&plan, &seen).to_string())?;
     } else {
-        print(&mut report, &plan, rows, look.quiet)?;
-        if let Some(line) = left_over(command, &seen.claims) {
+        print_rows(&mut report, &plan, rows, look.quiet)?;
+        if let Some(line) = claims_line(command, &seen.claims) {
             report.line(&line)?;
         }
-        report.line(&closing(command, &plan, &seen))?;
+        report.line(&closing_line(command, &plan, &seen))?;
     }
     if !look.quiet {
-        for note in narrower(&plan.roots, rows) {
+        for note in narrower_patterns(&plan.roots, rows) {
             anstream::eprintln!("note: {note}");
         }
     }
@@ -102,7 +102,7 @@ fn scan_root(
     index: usize,
     root: &Root,
     look: &OutputOptions,
-    seen: &mut FoundTemp,
+    seen: &mut ScanResult,
 ) -> Result<FoundClaims, Failure> {
     if !answer::answers(&root.path) {
         log::error!("{}", no_answer(&root.path));
@@ -174,7 +174,7 @@ fn scan_root(
         }
     }
     bar.finish_and_clear();
-    let claims = FoundClaims::among(root, &found.claims);
+    let claims = FoundClaims::still_present(root, &found.claims);
     seen.unread += denials.into_inner();
     Ok(claims)
 }
@@ -188,13 +188,13 @@ pub(super) struct FoundClaims {
 
 /// For so long at least a claim has stayed that is counted. One that is at work on is gone after a few
 /// milliseconds.
-const AT_WORK: Duration = Duration::from_millis(250);
+const CLAIM_IN_PROGRESS: Duration = Duration::from_millis(250);
 
 impl FoundClaims {
     /// Those of `found`, by the folders below the root that they lie in, that are still there.
-    pub(super) fn among(root: &Root, found: &[(PathBuf, OsString)]) -> FoundClaims {
+    pub(super) fn still_present(root: &Root, found: &[(PathBuf, OsString)]) -> FoundClaims {
         if !found.is_empty() {
-            std::thread::sleep(AT_WORK);
+            std::thread::sleep(CLAIM_IN_PROGRESS);
         }
         let mut claims = FoundClaims::default();
         for (below, name) in found {
@@ -208,7 +208,7 @@ impl FoundClaims {
     }
 
     /// Returns the number of claims, in words.
-    pub(super) fn said(self) -> String {
+    pub(super) fn describe(self) -> String {
         let (files, size) = (
             text::counted(self.files, "temp", "temps"),
             text::size(self.bytes),
@@ -222,7 +222,7 @@ impl FoundClaims {
 }
 
 /// The command that gives claims in a root their names back, where its rule is the configured one.
-pub(super) fn puts_back(root: &Root) -> String {
+pub(super) fn put_back_command(root: &Root) -> String {
     Suggestion::new("sweep")
         .flag("-r", root.policy.recursive)
         .configured()
@@ -230,7 +230,7 @@ pub(super) fn puts_back(root: &Root) -> String {
         .to_string()
 }
 
-fn total(claims: &[(PathBuf, FoundClaims)]) -> FoundClaims {
+fn total_claims(claims: &[(PathBuf, FoundClaims)]) -> FoundClaims {
     claims
         .iter()
         .fold(FoundClaims::default(), |sum, (_, more)| FoundClaims {
@@ -240,13 +240,13 @@ fn total(claims: &[(PathBuf, FoundClaims)]) -> FoundClaims {
 }
 
 /// Returns the line about claims, if there are any.
-fn left_over(command: &Scan, claims: &[(PathBuf, FoundClaims)]) -> Option<String> {
+fn claims_line(command: &Scan, claims: &[(PathBuf, FoundClaims)]) -> Option<String> {
     let with = claims.iter().filter(|(_, claims)| claims.files > 0);
     let roots: Vec<PathBuf> = with.map(|(root, _)| root.clone()).collect();
     (!roots.is_empty()).then(|| {
         let deed = command.deed.for_real();
         let sweep = args::sweep(&command.rule, &command.depth, &deed, &roots, false);
-        let said = total(claims).said();
+        let said = total_claims(claims).describe();
         format!("{said}.   give them their names back: {sweep}")
     })
 }
@@ -296,9 +296,9 @@ pub(super) fn rule_object(rule: Option<&RuleAt>) -> Option<Value> {
     Some(object.with("line", rule.line).into_value())
 }
 
-fn document(plan: &Plan, seen: &FoundTemp) -> Value {
+fn document(plan: &Plan, seen: &ScanResult) -> Value {
     let rows = &seen.rows;
-    let claims = total(&seen.claims);
+    let claims = total_claims(&seen.claims);
     let roots = orphand::json::event(
         &Event::Ready {
             roots: plan.roots.iter().map(|root| root.path.clone()).collect(),
@@ -370,7 +370,7 @@ impl Total {
     }
 }
 
-fn print(report: &mut EventPrinter, plan: &Plan, rows: &[Row], quiet: bool) -> Result<(), Failure> {
+fn print_rows(report: &mut EventPrinter, plan: &Plan, rows: &[Row], quiet: bool) -> Result<(), Failure> {
     let name = |row: &Row| {
         let root = plan.roots.get(row.root).map(|root| root.path.as_path());
         report.name(&row.examined.path, root.unwrap_or(&row.examined.path))
@@ -393,14 +393,14 @@ fn print(report: &mut EventPrinter, plan: &Plan, rows: &[Row], quiet: bool) -> R
         };
         let word = report.paint(&format!("{word:<6}"), style);
         let bytes = text::size(row.examined.evidence.observation.fingerprint.size);
-        let line = format!("{word}  {name:<width$}  {bytes:>8}  {}", why(&row.examined));
+        let line = format!("{word}  {name:<width$}  {bytes:>8}  {}", verdict_text(&row.examined));
         report.line(line.trim_end())?;
     }
     Ok(())
 }
 
 /// The last line: the total, and the command that acts on it.
-fn closing(command: &Scan, plan: &Plan, seen: &FoundTemp) -> String {
+fn closing_line(command: &Scan, plan: &Plan, seen: &ScanResult) -> String {
     let rows = &seen.rows;
     let total = Total::of(rows);
     let orphans = total.orphans;
@@ -463,7 +463,7 @@ fn closing(command: &Scan, plan: &Plan, seen: &FoundTemp) -> String {
 }
 
 /// Patterns that would take reserved names, each with one that takes all the other temps here as well.
-fn narrower(roots: &[Root], rows: &[Row]) -> Vec<String> {
+fn narrower_patterns(roots: &[Root], rows: &[Row]) -> Vec<String> {
     let names = |glob: &str| Names::allowing_broad(&[glob], &[] as &[&str]);
     let mut notes = Vec::new();
     for (index, root) in roots.iter().enumerate() {
@@ -487,7 +487,7 @@ fn narrower(roots: &[Root], rows: &[Row]) -> Vec<String> {
     notes
 }
 
-fn why(examined: &Examined) -> String {
+fn verdict_text(examined: &Examined) -> String {
     let quiet = text::span(examined.temp_info.quiet);
     match examined.verdict {
         Verdict::Reap => format!("unused for {quiet}"),

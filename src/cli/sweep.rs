@@ -46,7 +46,7 @@ pub(super) fn run(command: &Sweep, look: &OutputOptions) -> Result<Exit, Failure
         }
     }
     let dry_run = !plan.roots.is_empty() && plan.roots.iter().all(|root| root.policy.is_dry_run());
-    let may_go_on = dry_run || command.yes || may_go_on(command, &plan.roots, look, &stop)?;
+    let may_go_on = dry_run || command.yes || is_confirmed(command, &plan.roots, look, &stop)?;
     let to_sweep: &[Root] = match may_go_on {
         true => &plan.roots,
         false if stop.is_stopped() => &[],
@@ -78,7 +78,7 @@ pub(super) fn run(command: &Sweep, look: &OutputOptions) -> Result<Exit, Failure
             bar.set_position(done as u64);
         };
         if !answer::answers(&root.path) {
-            tell(unreadable(root, &no_answer(&root.path), None));
+            tell(unreadable_event(root, &no_answer(&root.path), None));
             continue;
         }
         let swept = orphand::sweep::sweep(root, &engine, &stop, &mut tell, &progress);
@@ -87,7 +87,7 @@ pub(super) fn run(command: &Sweep, look: &OutputOptions) -> Result<Exit, Failure
             // A directory that cannot be read is no reason to leave the others as they are.
             Err(RootError::Io(error)) if !RootError::is_gone_by(&error) => {
                 let what = format!("cannot read this directory: {error}");
-                tell(unreadable(root, &what, error.raw_os_error()));
+                tell(unreadable_event(root, &what, error.raw_os_error()));
                 continue;
             }
             swept => left += swept.map_err(|error| cannot_scan(root, &error))?,
@@ -141,7 +141,7 @@ fn stopped_by(signal: &str, left: usize) -> String {
 }
 
 /// What is said of a root that is there and may not be opened.
-fn unreadable(root: &Root, what: &str, errno: Option<i32>) -> Event {
+fn unreadable_event(root: &Root, what: &str, errno: Option<i32>) -> Event {
     Event::Failed {
         subject: Subject {
             path: root.path.clone(),
@@ -154,7 +154,7 @@ fn unreadable(root: &Root, what: &str, errno: Option<i32>) -> Event {
 }
 
 /// The same command, with this option too.
-fn again(command: &Sweep, option: &str) -> Suggestion {
+fn same_command(command: &Sweep, option: &str) -> Suggestion {
     let Sweep {
         rule, depth, deed, ..
     } = command;
@@ -162,7 +162,7 @@ fn again(command: &Sweep, option: &str) -> Suggestion {
 }
 
 /// Asks on the terminal whether to go on. Without one, `--yes` is needed. A signal counts as no.
-fn may_go_on(
+fn is_confirmed(
     command: &Sweep,
     roots: &[Root],
     look: &OutputOptions,
@@ -176,8 +176,8 @@ fn may_go_on(
                  be done\n\
                  do it:   {}\n\
                  see it:  {}",
-                again(command, "--yes"),
-                again(command, "-n")
+                same_command(command, "--yes"),
+                same_command(command, "-n")
             ),
         ));
     }
@@ -221,15 +221,15 @@ fn may_go_on(
         names.join(", "),
         text::span(grace)
     );
-    Ok(answered(question, stop))
+    Ok(ask(question, stop))
 }
 
 /// The interval at which the wait for an answer checks for a signal.
-const ASKING: Duration = Duration::from_millis(50);
+const SIGNAL_CHECK: Duration = Duration::from_millis(50);
 
 /// Asks `question` and returns whether the answer is yes. A thread reads the answer, because a signal does
 /// not interrupt a read from the terminal; the end of the process ends the thread.
-fn answered(question: String, stop: &Stop) -> bool {
+fn ask(question: String, stop: &Stop) -> bool {
     let (send, answer) = bounded(1);
     let thread = std::thread::Builder::new().name("orphand-question".into());
     let asks = question.clone();
@@ -237,7 +237,7 @@ fn answered(question: String, stop: &Stop) -> bool {
         return confirmed(&question);
     }
     loop {
-        match answer.recv_timeout(ASKING) {
+        match answer.recv_timeout(SIGNAL_CHECK) {
             Ok(yes) => return yes && !stop.is_stopped(),
             Err(RecvTimeoutError::Timeout) if !stop.is_stopped() => {}
             Err(_) => return false,
@@ -254,7 +254,7 @@ fn lock_all(
         let message = format!(
             "{busy}. the watcher does this by itself; to hurry it: orphand sweep -n shows what waits\n\
              see it:  {}",
-            again(command, "-n")
+            same_command(command, "-n")
         );
         Failure::new(Exit::Busy, message)
     })

@@ -26,7 +26,7 @@ pub(crate) struct WatchStatus {
 
 #[derive(Debug, Default)]
 struct StatusContent {
-    observer: Option<StatusHandle>,
+    status_handle: Option<StatusHandle>,
     config: Option<PathBuf>,
     mistake: Option<String>,
     leaks: Leaks,
@@ -40,7 +40,7 @@ pub(crate) struct Snapshot {
     pub(crate) summary: Summary,
     pub(crate) tracked: usize,
     /// How long ago a temp was last seen being created, milliseconds.
-    pub(crate) last_heard_ms: Option<u64>,
+    pub(crate) last_created_ms: Option<u64>,
     /// The configuration file that is in force.
     pub(crate) config: Option<PathBuf>,
     /// Why the file as it is now is not.
@@ -53,7 +53,7 @@ pub(crate) struct Snapshot {
 impl WatchStatus {
     pub(crate) fn new(is_background: bool) -> WatchStatus {
         WatchStatus {
-            program: Program::ours(),
+            program: Program::current(),
             since: clock::wall(),
             is_background,
             content: Mutex::default(),
@@ -61,13 +61,13 @@ impl WatchStatus {
     }
 
     /// The watch has begun.
-    pub(crate) fn watches(&self, observer: StatusHandle) {
-        self.content().observer = Some(observer);
+    pub(crate) fn set_status_handle(&self, observer: StatusHandle) {
+        self.lock_content().status_handle = Some(observer);
     }
 
     /// The configuration file `config` was read; or it has a mistake, and what was in force still is.
     pub(crate) fn read(&self, config: Option<PathBuf>, mistake: Option<String>) {
-        let mut content = self.content();
+        let mut content = self.lock_content();
         if mistake.is_none() {
             content.config = config;
         }
@@ -75,23 +75,23 @@ impl WatchStatus {
     }
 
     /// Takes in what is said of leaks. `true`: a temp was left behind.
-    pub(crate) fn hears(&self, event: &Event) -> bool {
+    pub(crate) fn note_leak(&self, event: &Event) -> bool {
         let (Event::Reaped(left) | Event::Quarantined { disposed: left, .. }) = event else {
             return false;
         };
         let bytes = left.subject.size.map_or(0, |size| size.bytes);
-        self.content().leaks.note(clock::mono(), leak(left), bytes);
+        self.lock_content().leaks.note(clock::mono(), leak(left), bytes);
         true
     }
 
     pub(crate) fn snapshot(&self) -> Snapshot {
-        let content = self.content();
-        let observer = content.observer.clone();
+        let content = self.lock_content();
+        let observer = content.status_handle.clone();
         let mut snapshot = Snapshot {
             roots: Vec::new(),
             summary: Summary::default(),
             tracked: 0,
-            last_heard_ms: None,
+            last_created_ms: None,
             config: content.config.clone(),
             mistake: content.mistake.clone(),
             leaks: content.leaks.within_an_hour(clock::mono()),
@@ -103,19 +103,19 @@ impl WatchStatus {
             snapshot.summary = observer.summary();
             snapshot.tracked = observer.tracked();
             let ago = observer.last_created().map(|ago| ago.as_millis());
-            snapshot.last_heard_ms = ago.and_then(|ms| u64::try_from(ms).ok());
+            snapshot.last_created_ms = ago.and_then(|ms| u64::try_from(ms).ok());
         }
         snapshot
     }
 
-    fn content(&self) -> MutexGuard<'_, StatusContent> {
+    fn lock_content(&self) -> MutexGuard<'_, StatusContent> {
         self.content.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Snapshot {
     /// What keeps it from its work, in words; empty where nothing does.
-    pub(crate) fn trouble(&self) -> Vec<String> {
+    pub(crate) fn problems(&self) -> Vec<String> {
         let mut trouble = Vec::new();
         let doctor = Suggestion::new("doctor").configured();
         if let Some(mistake) = &self.mistake {
@@ -207,7 +207,7 @@ fn leak(left: &Disposed) -> Leak {
 }
 
 /// `openclaw-gateway left 12 temps (71 MB) in /srv/app/sessions/ in the last hour`
-pub(crate) fn sentence(leak: &Leak, sum: &LeakSum) -> String {
+pub(crate) fn leak_line(leak: &Leak, sum: &LeakSum) -> String {
     let name = |name: &str| text::escaped(std::path::Path::new(name));
     let who = match &leak.who {
         Who::Program(program) => name(program),

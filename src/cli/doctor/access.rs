@@ -9,7 +9,7 @@ use rustix::io::Errno;
 
 use super::super::shell::{self, Suggestion};
 use super::super::text;
-use super::check::{Check, words};
+use super::check::{Check, error_text};
 
 /// What was seen of a root that could be opened.
 #[derive(Clone, Debug)]
@@ -57,15 +57,15 @@ pub(super) fn refused(refused: &Refused) -> Check {
             Suggestion::new("config check").configured().to_string(),
         ),
     };
-    Check::trouble("root", what, fix)
+    Check::error("root", what, fix)
 }
 
 /// A root that cannot be opened. `stop` is the nearest folder on the way to it that could be looked
 /// at, and its owner.
-pub(super) fn unopened(path: &Path, error: &RootError, stop: Option<(PathBuf, u32)>) -> Check {
+pub(super) fn cannot_open(path: &Path, error: &RootError, stop: Option<(PathBuf, u32)>) -> Check {
     let denied = |error: &std::io::Error| error.kind() == std::io::ErrorKind::PermissionDenied;
     match error {
-        RootError::Missing => Check::trouble(
+        RootError::Missing => Check::error(
             "root",
             "it does not exist: whether it can be written and the proof works there could not be \
              tried; watch waits for it, sweep fails",
@@ -75,9 +75,9 @@ pub(super) fn unopened(path: &Path, error: &RootError, stop: Option<(PathBuf, u3
             let (place, owner) = stop.unwrap_or((path.to_owned(), 0));
             let fix = match owner == rustix::process::geteuid().as_raw() {
                 true => format!("chmod u+rwx {}", shell::word(&place)),
-                false => as_owner(owner, path),
+                false => run_as_owner(owner, path),
             };
-            Check::trouble(
+            Check::error(
                 "root",
                 format!(
                     "it may not be opened: {} belongs to {} and lets you in no further",
@@ -87,7 +87,7 @@ pub(super) fn unopened(path: &Path, error: &RootError, stop: Option<(PathBuf, u3
                 fix,
             )
         }
-        error => Check::trouble(
+        error => Check::error(
             "root",
             format!("it cannot be opened: {error}"),
             format!("ls -ld {}", shell::word(path)),
@@ -97,7 +97,7 @@ pub(super) fn unopened(path: &Path, error: &RootError, stop: Option<(PathBuf, u3
 
 pub(super) fn judge(path: &Path, seen: &Access) -> Check {
     if let Err(error) = seen.listed {
-        return denied(path, seen, "its names may not be listed", error);
+        return denied_check(path, seen, "its names may not be listed", error);
     }
     match seen.written {
         Ok(()) if seen.mode & STICKY != 0 && seen.uid != 0 && seen.owner != seen.uid => Check::ok(
@@ -106,39 +106,39 @@ pub(super) fn judge(path: &Path, seen: &Access) -> Check {
              orphand takes nothing else anyway",
         ),
         Ok(()) => Check::ok("root", "it may be listed and written"),
-        Err(_) if seen.protected => Check::trouble(
+        Err(_) if seen.protected => Check::error(
             "root",
             "it is immutable or append-only: nothing can be removed from it",
             unprotect(path),
         ),
-        Err(Errno::ROFS) => Check::trouble(
+        Err(Errno::ROFS) => Check::error(
             "root",
             "its file system is mounted read-only: nothing can be removed from it",
             "mount it for writing: sudo mount -o remount,rw the mount point that df shows\n\
              if it was mounted so by itself, look why first: dmesg",
         ),
-        Err(error) => denied(path, seen, "nothing may be removed from it", error),
+        Err(error) => denied_check(path, seen, "nothing may be removed from it", error),
     }
 }
 
 /// `S_ISVTX` of stat(2).
 const STICKY: u32 = 0o1000;
 
-fn denied(path: &Path, seen: &Access, what: &str, error: Errno) -> Check {
+fn denied_check(path: &Path, seen: &Access, what: &str, error: Errno) -> Check {
     let (owner, mode) = (user(seen.owner), seen.mode & 0o7777);
     let what = format!(
         "{what} ({}): it belongs to {owner}, mode {mode:04o}, and you are {}",
-        words(error),
+        error_text(error),
         user(seen.uid)
     );
     let fix = match seen.owner == seen.uid {
         true => format!("chmod u+rwx {}", shell::word(path)),
-        false => as_owner(seen.owner, path),
+        false => run_as_owner(seen.owner, path),
     };
-    Check::trouble("root", what, fix)
+    Check::error("root", what, fix)
 }
 
-fn as_owner(owner: u32, path: &Path) -> String {
+fn run_as_owner(owner: u32, path: &Path) -> String {
     let name = name_of(owner).unwrap_or_else(|| format!("'#{owner}'"));
     format!(
         "run it as the owner: sudo -u {name} {}",
@@ -218,7 +218,7 @@ mod tests {
                     written: denied,
                     ..FINE
                 },
-                CheckState::Trouble,
+                CheckState::Error,
                 ["mode 0555", "chmod u+rwx '/a b'"],
             ),
             (
@@ -227,7 +227,7 @@ mod tests {
                     written: denied,
                     ..FINE
                 },
-                CheckState::Trouble,
+                CheckState::Error,
                 ["uid 77777", "sudo -u '#77777' orphand watch '/a b'"],
             ),
             (
@@ -237,7 +237,7 @@ mod tests {
                     written: denied,
                     ..FINE
                 },
-                CheckState::Trouble,
+                CheckState::Error,
                 ["may not be listed", "sudo -u"],
             ),
             (
@@ -246,7 +246,7 @@ mod tests {
                     written: Err(Errno::PERM),
                     ..FINE
                 },
-                CheckState::Trouble,
+                CheckState::Error,
                 ["immutable", "'/a b'"],
             ),
             (
@@ -254,7 +254,7 @@ mod tests {
                     written: Err(Errno::ROFS),
                     ..FINE
                 },
-                CheckState::Trouble,
+                CheckState::Error,
                 ["read-only", "remount,rw"],
             ),
         ] {
@@ -280,12 +280,12 @@ mod tests {
     #[test]
     fn a_root_that_cannot_be_opened() {
         let path = Path::new("/srv/app");
-        let missing = unopened(path, &RootError::Missing, None);
-        assert_eq!(missing.state, CheckState::Trouble);
+        let missing = cannot_open(path, &RootError::Missing, None);
+        assert_eq!(missing.state, CheckState::Error);
         assert!(missing.what.contains("could not be tried"), "{missing:?}");
         let error = std::io::Error::from_raw_os_error(libc::EACCES);
         let stop = Some((PathBuf::from("/srv"), 77_777));
-        let denied = unopened(path, &RootError::Io(error), stop);
+        let denied = cannot_open(path, &RootError::Io(error), stop);
         assert!(
             denied.what.contains("/srv belongs to uid 77777"),
             "{denied:?}"

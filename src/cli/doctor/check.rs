@@ -14,7 +14,7 @@ pub(super) enum CheckState {
     /// orphand works, but later, with less, or with a limit that should be known.
     Warning,
     /// orphand does not work, or keeps everything.
-    Trouble,
+    Error,
 }
 
 impl CheckState {
@@ -22,7 +22,7 @@ impl CheckState {
         match self {
             CheckState::Ok => "ok",
             CheckState::Warning => "warning",
-            CheckState::Trouble => "trouble",
+            CheckState::Error => "trouble",
         }
     }
 }
@@ -64,19 +64,19 @@ impl Check {
         }
     }
 
-    pub(super) fn trouble(
+    pub(super) fn error(
         name: &'static str,
         what: impl Into<String>,
         fix: impl Into<String>,
     ) -> Check {
         Check {
-            state: CheckState::Trouble,
+            state: CheckState::Error,
             ..Check::warning(name, what, fix)
         }
     }
 
     /// The same, of this root.
-    pub(super) fn of(self, root: &Path) -> Check {
+    pub(super) fn for_root(self, root: &Path) -> Check {
         Check {
             root: Some(root.to_owned()),
             ..self
@@ -95,7 +95,7 @@ impl Check {
 }
 
 /// What the system said, without its number.
-pub(super) fn words(error: Errno) -> String {
+pub(super) fn error_text(error: Errno) -> String {
     let said = error.to_string();
     said.split(" (os error").next().unwrap_or(&said).to_owned()
 }
@@ -111,13 +111,13 @@ mod tests {
             fine.to_string(),
             r#"{"check":"disk","root":null,"state":"ok","what":"12 % full","cure":null}"#
         );
-        let bad = Check::trouble("root", "gone", "mkdir x")
-            .of(Path::new("/x"))
+        let bad = Check::error("root", "gone", "mkdir x")
+            .for_root(Path::new("/x"))
             .into_json();
         assert_eq!(
             bad.to_string(),
             r#"{"check":"root","root":"/x","state":"trouble","what":"gone","cure":"mkdir x"}"#
         );
-        assert!(CheckState::Ok < CheckState::Warning && CheckState::Warning < CheckState::Trouble);
+        assert!(CheckState::Ok < CheckState::Warning && CheckState::Warning < CheckState::Error);
     }
 }

@@ -6,12 +6,12 @@ use orphand::decide::time::Wall;
 
 use super::super::text;
 use super::check::Check;
-use super::system::CLOCK_CURE;
+use super::system::CLOCK_FIX;
 
 /// 2020-01-01: before that nobody runs this program.
-const OLDEST: i64 = 1_577_836_800;
+const EARLIEST: i64 = 1_577_836_800;
 /// As far as two clocks may differ; orphand takes more than that for a clock that was set.
-const DOUBT: Duration = Duration::from_secs(2);
+const MAX_DIFFERENCE: Duration = Duration::from_secs(2);
 
 /// The machine's own clock. `up`: for how long it has been running.
 pub(super) fn judge(wall: Wall, up: Duration) -> Check {
@@ -23,18 +23,18 @@ pub(super) fn judge(wall: Wall, up: Duration) -> Check {
             "{now}: by that the machine has run since before 1970. Files are judged by a clock \
              that counts from the start, so they only wait longer; the journal has wrong dates"
         ),
-        sec if sec < OLDEST => format!(
+        sec if sec < EARLIEST => format!(
             "{now}: before 2020. Files are judged by a clock that counts from the start, so they \
              only wait longer; the journal has wrong dates"
         ),
         _ => return Check::ok("clock", format!("{now}, running for {}", text::span(up))),
     };
-    Check::warning("clock", what, CLOCK_CURE)
+    Check::warning("clock", what, CLOCK_FIX)
 }
 
 /// The clock that dates the files of a root. `apart`: how far a file's date was from our clock.
 pub(super) fn judge_files(apart: Duration) -> Check {
-    match apart > DOUBT {
+    match apart > MAX_DIFFERENCE {
         false => Check::ok("dates", "files get the dates of this machine's clock"),
         true => Check::warning(
             "dates",
@@ -44,7 +44,7 @@ pub(super) fn judge_files(apart: Duration) -> Check {
                  older",
                 text::span(apart)
             ),
-            format!("set the clocks of both machines: {CLOCK_CURE}"),
+            format!("set the clocks of both machines: {CLOCK_FIX}"),
         ),
     }
 }
@@ -58,8 +58,8 @@ mod tests {
     fn clocks() {
         for (sec, up, state) in [
             (1_800_000_000, 5, CheckState::Ok),
-            (OLDEST, 5, CheckState::Ok),
-            (OLDEST - 1, 5, CheckState::Warning),
+            (EARLIEST, 5, CheckState::Ok),
+            (EARLIEST - 1, 5, CheckState::Warning),
             (100, 50, CheckState::Warning),
             (0, 60, CheckState::Warning),
             (-5, 60, CheckState::Warning),

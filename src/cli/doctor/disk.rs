@@ -22,14 +22,14 @@ pub(super) struct DiskSpace {
 }
 
 /// From how full on, in percent, it is said.
-const NEARLY: u64 = 95;
+const NEARLY_FULL: u64 = 95;
 
 pub(super) fn judge(root: &Path, room: DiskSpace, held_back: u64) -> [Check; 2] {
     let used = room.total.saturating_sub(room.free);
     let percent = percent(used, used.saturating_add(room.available));
     let left = text::size(room.available);
     let space = match percent {
-        0..NEARLY => Check::ok("disk", format!("{percent} % full, {left} left")),
+        0..NEARLY_FULL => Check::ok("disk", format!("{percent} % full, {left} left")),
         _ => Check::warning(
             "disk",
             format!(
@@ -39,11 +39,11 @@ pub(super) fn judge(root: &Path, room: DiskSpace, held_back: u64) -> [Check; 2] 
             fix(root, held_back),
         ),
     };
-    let names = percent_of_names(room);
+    let names = percent_of_inodes(room);
     let left = text::count(room.files_free);
     let names = match names {
         None => Check::ok("inodes", "the number of files has no limit here"),
-        Some(percent @ 0..NEARLY) => Check::ok(
+        Some(percent @ 0..NEARLY_FULL) => Check::ok(
             "inodes",
             format!("{percent} % of all files that there may be, {left} left"),
         ),
@@ -74,7 +74,7 @@ fn fix(root: &Path, held_back: u64) -> String {
     }
 }
 
-fn percent_of_names(room: DiskSpace) -> Option<u64> {
+fn percent_of_inodes(room: DiskSpace) -> Option<u64> {
     let used = room.files.saturating_sub(room.files_free);
     (room.files > 0).then(|| percent(used, room.files))
 }

@@ -25,11 +25,11 @@ use super::system;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct LeaseProbe {
     /// What the proof says while a second descriptor of ours has the file open.
-    pub(super) in_use: UseState,
+    pub(super) while_open: UseState,
     /// What it says when nobody has.
-    pub(super) free: UseState,
+    pub(super) after_close: UseState,
     /// What stands behind it here.
-    pub(super) by: &'static str,
+    pub(super) source: &'static str,
     /// The file is also found by its name in capitals.
     pub(super) folds_case: bool,
     /// How far the date that the file got is from our clock.
@@ -57,7 +57,7 @@ pub(super) fn run(dir: &Dir) -> Result<LeaseProbe, Errno> {
 
     let lease_thread = LeaseThread::new();
     let (in_use, mut leased) = lease_thread.lease(asked);
-    let by = system::proof_by(&leased);
+    let by = system::proof_source(&leased);
     drop(user);
     let mut free = UseState::InUse;
     // Whoever looks into every new file, a virus scanner say, has it open for a moment.
@@ -70,11 +70,11 @@ pub(super) fn run(dir: &Dir) -> Result<LeaseProbe, Errno> {
         }
     }
     Ok(LeaseProbe {
-        in_use,
-        free,
-        by,
+        while_open: in_use,
+        after_close: free,
+        source: by,
         folds_case,
-        clocks_differ: outside(dated, before, after),
+        clocks_differ: distance_from_span(dated, before, after),
     })
 }
 
@@ -101,7 +101,7 @@ fn new_name() -> OsString {
 }
 
 /// How far `moment` is outside of the span between two readings of our clock.
-fn outside(moment: Wall, before: Wall, after: Wall) -> Duration {
+fn distance_from_span(moment: Wall, before: Wall, after: Wall) -> Duration {
     before.since(moment).max(moment.since(after))
 }
 
@@ -127,7 +127,7 @@ mod tests {
     fn how_far_a_date_is_off() {
         let at = |sec| Wall { sec, nsec: 0 };
         for (moment, want) in [(10, 0), (11, 0), (12, 0), (9, 1), (15, 3), (-90, 100)] {
-            let off = outside(at(moment), at(10), at(12));
+            let off = distance_from_span(at(moment), at(10), at(12));
             assert_eq!(off, Duration::from_secs(want), "{moment}");
         }
     }

@@ -23,9 +23,9 @@ pub(super) struct LimitState {
 }
 
 /// What is written into a sysctl where it is too low: what desktop systems ship by now.
-const WATCHES: u64 = 524_288;
-const INSTANCES: u64 = 1_024;
-const QUEUE: u64 = 16_384;
+const RAISED_WATCHES: u64 = 524_288;
+const RAISED_INSTANCES: u64 = 1_024;
+const RAISED_QUEUE: u64 = 16_384;
 
 /// Watchers for directories, for those with `closed = "settled"`, for the parents of roots, and
 /// for the configuration file.
@@ -43,7 +43,7 @@ pub(super) fn watches(tried: LimitState, need: TreeSize) -> Check {
         return Check::ok(check, format!("the limit cannot be read; {needed}"));
     };
     let may = text::count(limit.value);
-    let raise = limit.value.max(WATCHES).max(
+    let raise = limit.value.max(RAISED_WATCHES).max(
         need.directories
             .saturating_mul(2)
             .checked_next_power_of_two()
@@ -58,10 +58,10 @@ pub(super) fn watches(tried: LimitState, need: TreeSize) -> Check {
                   only later. (Linux calls this \"no space left on device\"; no disk is full)";
     if tried.reached {
         let what = format!("all {may} of this user are in use. {slowly}");
-        Check::warning(check, what, set(limit.name, raise))
+        Check::warning(check, what, sysctl_commands(limit.name, raise))
     } else if need.directories > limit.value {
         let what = format!("{may} for this user, but {needed}. {slowly}");
-        Check::warning(check, what, set(limit.name, raise))
+        Check::warning(check, what, sysctl_commands(limit.name, raise))
     } else {
         Check::ok(check, format!("{may} for this user; {needed}"))
     }
@@ -75,15 +75,15 @@ pub(super) fn instances(tried: LimitState) -> Check {
     let may = text::count(limit.value);
     let slowly = "Without them directories are scanned every minute at the latest";
     let raise = match limit.value {
-        value @ INSTANCES.. => value.saturating_mul(2),
-        _ => INSTANCES,
+        value @ RAISED_INSTANCES.. => value.saturating_mul(2),
+        _ => RAISED_INSTANCES,
     };
     if tried.reached {
         let what = format!("all {may} of this user are in use. {slowly}");
-        Check::warning(check, what, set(limit.name, raise))
+        Check::warning(check, what, sysctl_commands(limit.name, raise))
     } else if limit.value < OUR_INSTANCES {
         let what = format!("{may} for this user, but orphand needs {OUR_INSTANCES}. {slowly}");
-        Check::warning(check, what, set(limit.name, raise))
+        Check::warning(check, what, sysctl_commands(limit.name, raise))
     } else {
         let what = format!("{may} for this user; orphand needs {OUR_INSTANCES} at most");
         Check::ok(check, what)
@@ -99,7 +99,7 @@ pub(super) fn queue(value: Option<u64>) -> Check {
                 "{} events: a burst of writes overflows it, and each time every root is scanned",
                 text::count(value)
             ),
-            set("fs.inotify.max_queued_events", QUEUE),
+            sysctl_commands("fs.inotify.max_queued_events", RAISED_QUEUE),
         ),
         Some(value) => Check::ok(check, format!("{} events", text::count(value))),
         None => Check::ok(check, "its length cannot be read"),
@@ -109,11 +109,11 @@ pub(super) fn queue(value: Option<u64>) -> Check {
 /// `fs.leases-enable`.
 pub(super) fn leases(enabled: Option<u64>) -> Check {
     match enabled {
-        Some(0) => Check::trouble(
+        Some(0) => Check::error(
             "leases",
             "switched off for the whole machine: nothing can be proven, so every temp is kept as \
              cannot-tell",
-            set("fs.leases-enable", 1),
+            sysctl_commands("fs.leases-enable", 1),
         ),
         Some(_) => Check::ok("leases", "enabled"),
         None => Check::ok("leases", "whether they are enabled cannot be read"),
@@ -128,7 +128,7 @@ pub(super) fn break_time(seconds: Option<u64>) -> Check {
             check,
             "no limit: should orphand be stopped (SIGSTOP, a debugger) in the microseconds in \
              which it holds a lease, whoever opens that file waits until it goes on",
-            set("fs.lease-break-time", 45),
+            sysctl_commands("fs.lease-break-time", 45),
         ),
         Some(seconds) => Check::ok(
             check,
@@ -142,7 +142,7 @@ pub(super) fn break_time(seconds: Option<u64>) -> Check {
 }
 
 /// Now, and for good.
-fn set(name: &str, value: u64) -> String {
+fn sysctl_commands(name: &str, value: u64) -> String {
     match name.starts_with("user.") {
         // It belongs to the user namespace, and goes with it.
         true => format!("whoever made this user namespace or container: sysctl {name}={value}"),
@@ -228,7 +228,7 @@ mod tests {
             (queue(Some(64)), CheckState::Warning, "overflows"),
             (queue(None), CheckState::Ok, "cannot be read"),
             (leases(Some(1)), CheckState::Ok, "enabled"),
-            (leases(Some(0)), CheckState::Trouble, "cannot-tell"),
+            (leases(Some(0)), CheckState::Error, "cannot-tell"),
             (leases(None), CheckState::Ok, "cannot be read"),
             (break_time(Some(45)), CheckState::Ok, "45 s"),
             (break_time(Some(0)), CheckState::Warning, "no limit"),

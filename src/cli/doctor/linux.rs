@@ -15,35 +15,35 @@ use rustix::io::Errno;
 use super::check::Check;
 use super::kernel;
 use super::limits::{self, KernelLimit, LimitState};
-use super::sharing::octal;
+use super::sharing::decode_octal;
 use super::tree::TreeSize;
 use super::visibility::{self, Visibility};
 
 /// How a clock is set right.
-pub(super) const CLOCK_CURE: &str = "sudo timedatectl set-ntp true";
+pub(super) const CLOCK_FIX: &str = "sudo timedatectl set-ntp true";
 
 /// What may stand behind a root that does not answer, and what to do.
-pub(super) const SILENT: (&str, &str) = (
+pub(super) const NO_ANSWER: (&str, &str) = (
     "a file server that is away, or a disk that fails",
     "look what it is: findmnt -T",
 );
 
 /// The checks of the machine. `need`: the directories of all roots.
-pub(super) fn machine(need: TreeSize) -> Vec<Check> {
+pub(super) fn machine_checks(need: TreeSize) -> Vec<Check> {
     let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     let (instances, watches) = inotify_limits();
     vec![
         kernel::judge(release.trim()),
-        limits::leases(number("fs/leases-enable")),
-        limits::break_time(number("fs/lease-break-time")),
+        limits::leases(read_sysctl("fs/leases-enable")),
+        limits::break_time(read_sysctl("fs/lease-break-time")),
         limits::watches(watches, need),
         limits::instances(instances),
-        limits::queue(number("fs/inotify/max_queued_events")),
-        visibility::judge(sight()),
+        limits::queue(read_sysctl("fs/inotify/max_queued_events")),
+        visibility::judge(visibility()),
     ]
 }
 
-fn number(sysctl: &str) -> Option<u64> {
+fn read_sysctl(sysctl: &str) -> Option<u64> {
     let text = fs::read_to_string(Path::new("/proc/sys").join(sysctl)).ok()?;
     text.trim().parse().ok()
 }
@@ -83,14 +83,14 @@ fn lowest(sysctls: [(&'static str, &str); 2]) -> Option<KernelLimit> {
     let limits = sysctls.into_iter().filter_map(|(name, file)| {
         Some(KernelLimit {
             name,
-            value: number(file)?,
+            value: read_sysctl(file)?,
         })
     });
     limits.min_by_key(|limit| limit.value)
 }
 
 /// The numbers are `PROC_PID_INIT_INO` and `PROC_USER_INIT_INO` of linux/proc_ns.h.
-fn sight() -> Visibility {
+fn visibility() -> Visibility {
     let other = |name: &str, first: u64| {
         fs::metadata(format!("/proc/self/ns/{name}")).is_ok_and(|meta| meta.ino() != first)
     };
@@ -98,17 +98,17 @@ fn sight() -> Visibility {
     // The last one mounted there is the one that is seen.
     let proc = mounts
         .lines()
-        .filter_map(mount)
+        .filter_map(parse_mount)
         .rfind(|mount| mount.at == Path::new("/proc"));
     let root = rustix::process::geteuid().is_root();
     Visibility {
         proc: evidence::shows_our_processes(),
         other_pids: other("pid", 0xEFFF_FFFC),
         other_users: other("user", 0xEFFF_FFFD),
-        hidden: proc.is_some_and(|proc| visibility::hides(proc.options)),
+        hidden: proc.is_some_and(|proc| visibility::hides_processes(proc.options)),
         root,
         // One that came too fast for the first walk is met by the second.
-        all: root && (sees_all() || sees_all()),
+        all: root && (can_examine_all() || can_examine_all()),
     }
 }
 
@@ -121,11 +121,11 @@ struct MountInfo<'a> {
     options: &'a str,
 }
 
-fn mount(line: &str) -> Option<MountInfo<'_>> {
+fn parse_mount(line: &str) -> Option<MountInfo<'_>> {
     let (mount, file_system) = line.split_once(" - ")?;
     let mut mount = mount.split(' ');
     let id = mount.next()?.parse().ok()?;
-    let at = octal(mount.nth(3)?);
+    let at = decode_octal(mount.nth(3)?);
     let mut file_system = file_system.split(' ');
     Some(MountInfo {
         id,
@@ -141,7 +141,7 @@ pub(super) fn file_system_type(dir: &Dir) -> Option<String> {
     let mounts = fs::read_to_string("/proc/self/mountinfo").ok()?;
     let found = mounts
         .lines()
-        .filter_map(mount)
+        .filter_map(parse_mount)
         .find(|mount| mount.id == id)?;
     Some(found.kind.to_owned())
 }
@@ -155,22 +155,22 @@ pub(super) fn folds_case(dir: &Dir) -> Option<bool> {
 }
 
 /// Whether every process can be examined, down to its mappings.
-pub(super) fn sees_all() -> bool {
+pub(super) fn can_examine_all() -> bool {
     evidence::scan_processes(&[], LeaseCoverage::OpensOnly).complete
 }
 
 /// What stands behind a proof.
-pub(super) fn proof_by(_: &LeasedFile) -> &'static str {
+pub(super) fn proof_source(_: &LeasedFile) -> &'static str {
     "a lease of the kernel's"
 }
 
 /// What is to be said of a root before it is opened.
-pub(super) fn beforehand(_: &Path) -> Option<Check> {
+pub(super) fn check_before_open(_: &Path) -> Option<Check> {
     None
 }
 
 /// The processes of `orphand watch` that can be seen.
-pub(super) fn watchers() -> Vec<u32> {
+pub(super) fn watcher_pids() -> Vec<u32> {
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
     let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
     let watches = |pid: &u32| {
@@ -190,7 +190,7 @@ pub(super) fn watchers() -> Vec<u32> {
 
 /// Returns the directories of a watcher, by the lock files that it has open. Only root can read those of
 /// another user's process.
-pub(super) fn worked_on(pid: u32) -> Vec<Root> {
+pub(super) fn watched_roots(pid: u32) -> Vec<Root> {
     let open = fs::read_dir(format!("/proc/{pid}/fd"));
     let open = open.into_iter().flatten().flatten();
     let lock = |entry: fs::DirEntry| {
@@ -212,13 +212,13 @@ mod tests {
     #[test]
     fn mounts_are_read() {
         let line = "36 35 98:0 /mnt1 /mnt\\0402 rw,noatime master:1 - fuse.sshfs h:/x rw,user=1";
-        let seen = mount(line).unwrap();
+        let seen = parse_mount(line).unwrap();
         assert_eq!((seen.id, seen.at.as_path()), (36, Path::new("/mnt 2")));
         assert_eq!((seen.kind, seen.options), ("fuse.sshfs", "rw,user=1"));
-        let plain = mount("22 1 0:21 / /proc rw - proc proc rw,hidepid=2").unwrap();
-        assert!(visibility::hides(plain.options));
+        let plain = parse_mount("22 1 0:21 / /proc rw - proc proc rw,hidepid=2").unwrap();
+        assert!(visibility::hides_processes(plain.options));
         for broken in ["", "x", "36 35 98:0 / /x rw - ext4", "a b c d e f - g h i"] {
-            assert!(mount(broken).is_none(), "{broken}");
+            assert!(parse_mount(broken).is_none(), "{broken}");
         }
     }
 

@@ -85,29 +85,29 @@ pub(super) fn run(command: &Doctor, look: &OutputOptions) -> Result<Exit, Failur
     let folders = Folders::from_env();
     let explicit = command.config.clone();
     let file = explicit.clone().or_else(Config::usual_path);
-    let read = root_report::within(move || Config::load(explicit.as_deref()));
+    let read = root_report::within_limit(move || Config::load(explicit.as_deref()));
     let named = !command.dirs.is_empty();
     let mut checks = vec![match &read {
         Some(read) => settings::judge(read, file.as_deref(), named),
-        None => root_report::silent("config", &file.unwrap_or_default()),
+        None => root_report::no_answer("config", &file.unwrap_or_default()),
     }];
     let config = read.and_then(Result::ok).unwrap_or_default();
-    let wards = wards(command, &config)?;
+    let wards = checked_roots(command, &config)?;
     let dirs: Vec<PathBuf> = wards.iter().map(|ward| ward.path.clone()).collect();
-    let visited = root_report::all(wards);
-    checks.extend(system::machine(visited.directories));
-    checks.extend(machine(&folders, &dirs));
-    checks.extend(services(&folders));
+    let visited = root_report::check_all(wards);
+    checks.extend(system::machine_checks(visited.directories));
+    checks.extend(machine_checks(&folders, &dirs));
+    checks.extend(service_checks(&folders));
     let exit = match root_report::worst(&checks).max(root_report::worst(&visited.checks)) {
-        CheckState::Trouble => Exit::Partly,
+        CheckState::Error => Exit::Partly,
         CheckState::Ok | CheckState::Warning => Exit::Done,
     };
-    tell(look, checks, visited)?;
+    print_report(look, checks, visited)?;
     Ok(exit)
 }
 
 /// The directories that were given, else those of the file. One that the file lists has its rule.
-fn wards(command: &Doctor, config: &Config) -> Result<Vec<CheckedRoot>, Failure> {
+fn checked_roots(command: &Doctor, config: &Config) -> Result<Vec<CheckedRoot>, Failure> {
     let paths: Vec<PathBuf> = match command.dirs.is_empty() {
         true => config.watch.iter().map(|rule| rule.path.clone()).collect(),
         false => command.dirs.iter().map(|dir| absolute(dir)).collect(),
@@ -131,7 +131,7 @@ fn wards(command: &Doctor, config: &Config) -> Result<Vec<CheckedRoot>, Failure>
 }
 
 /// What is asked on every system.
-fn machine(folders: &Folders, dirs: &[PathBuf]) -> Vec<Check> {
+fn machine_checks(folders: &Folders, dirs: &[PathBuf]) -> Vec<Check> {
     let now = time::now();
     let files = rustix::process::getrlimit(rustix::process::Resource::Nofile);
     let mut checks = vec![
@@ -139,20 +139,20 @@ fn machine(folders: &Folders, dirs: &[PathBuf]) -> Vec<Check> {
         descriptors::judge(files.current),
     ];
     let (runtime, dirs) = (folders.runtime.clone(), dirs.to_owned());
-    let pids = system::watchers();
-    let orphands = root_report::within(move || {
+    let pids = system::watcher_pids();
+    let orphands = root_report::within_limit(move || {
         let held = runtime.as_deref().map(orphand::state::held);
         // Locks have paths without symlinks.
         let real = |dir: PathBuf| std::fs::canonicalize(&dir).unwrap_or(dir);
         let dirs: Vec<PathBuf> = dirs.into_iter().map(real).collect();
-        let watchers = orphands::watchers(&pids, &held.unwrap_or_default());
+        let watchers = orphands::running(&pids, &held.unwrap_or_default());
         orphands::judge(&watchers, &dirs)
     });
     checks.extend(orphands);
     let own = folders.clone();
-    match root_report::within(move || folders::checks(&own)) {
+    match root_report::within_limit(move || folders::checks(&own)) {
         Some(found) => checks.extend(found),
-        None => checks.push(root_report::silent(
+        None => checks.push(root_report::no_answer(
             "state",
             &folders.state.clone().unwrap_or_default(),
         )),
@@ -161,14 +161,14 @@ fn machine(folders: &Folders, dirs: &[PathBuf]) -> Vec<Check> {
 }
 
 /// Service files that no longer start this program, or start it twice.
-fn services(folders: &Folders) -> Vec<Check> {
+fn service_checks(folders: &Folders) -> Vec<Check> {
     let problems = super::service::problems(folders).into_iter();
     let check =
-        |problem: super::service::Problem| Check::trouble("service", problem.what, problem.fix);
+        |problem: super::service::Problem| Check::error("service", problem.what, problem.fix);
     problems.map(check).collect()
 }
 
-fn tell(look: &OutputOptions, machine: Vec<Check>, visited: RootReport) -> std::io::Result<()> {
+fn print_report(look: &OutputOptions, machine: Vec<Check>, visited: RootReport) -> std::io::Result<()> {
     let mut report = EventPrinter::new(look, Vec::new());
     let all = machine.into_iter().chain(visited.checks);
     let told = all.filter(|check| !look.quiet || check.state != CheckState::Ok);
@@ -186,22 +186,22 @@ fn tell(look: &OutputOptions, machine: Vec<Check>, visited: RootReport) -> std::
                 report.line(&report.paint(&root, Style::new().bold()))?;
             }
         }
-        for line in lines(check, |mark, style| report.paint(mark, style)) {
+        for line in check_lines(check, |mark, style| report.paint(mark, style)) {
             report.line(&line)?;
         }
     }
     if !look.quiet {
-        report.line(&sum(&told))?;
+        report.line(&summary_line(&told))?;
     }
     Ok(())
 }
 
 /// One line, and those of the cure below it.
-fn lines(check: &Check, paint: impl Fn(&str, Style) -> String) -> Vec<String> {
+fn check_lines(check: &Check, paint: impl Fn(&str, Style) -> String) -> Vec<String> {
     let style = match check.state {
         CheckState::Ok => AnsiColor::Green,
         CheckState::Warning => AnsiColor::Yellow,
-        CheckState::Trouble => AnsiColor::Red,
+        CheckState::Error => AnsiColor::Red,
     };
     let mark = paint(&format!("{:<7}", check.state.as_str()), style.on_default());
     let mut what = check.what.lines();
@@ -215,13 +215,13 @@ fn lines(check: &Check, paint: impl Fn(&str, Style) -> String) -> Vec<String> {
     lines
 }
 
-fn sum(checks: &[Check]) -> String {
+fn summary_line(checks: &[Check]) -> String {
     let of = |state| checks.iter().filter(|check| check.state == state).count() as u64;
     let warnings = match of(CheckState::Warning) {
         0 => String::new(),
         number => format!("; {}", text::counted(number, "warning", "warnings")),
     };
-    match of(CheckState::Trouble) {
+    match of(CheckState::Error) {
         0 => format!("nothing is in orphand's way{warnings}"),
         1 => format!("one thing is in orphand's way{warnings}"),
         number => format!(
@@ -242,7 +242,7 @@ mod tests {
             "64 events: few",
             "now: sudo x\nfor good: y",
         );
-        let said = lines(&bad, |mark, _| format!("<{mark}>"));
+        let said = check_lines(&bad, |mark, _| format!("<{mark}>"));
         let want = [
             "  <warning>  inotify-queue      64 events: few",
             "           cure               now: sudo x",
@@ -255,7 +255,7 @@ mod tests {
     fn the_last_line() {
         let fine = || Check::ok("a", "");
         let warned = || Check::warning("a", "", "");
-        let bad = || Check::trouble("a", "", "");
+        let bad = || Check::error("a", "", "");
         for (checks, want) in [
             (vec![fine()], "nothing is in orphand's way"),
             (
@@ -268,7 +268,7 @@ mod tests {
             ),
             (vec![bad(), bad()], "2 things are in orphand's way"),
         ] {
-            assert_eq!(sum(&checks), want);
+            assert_eq!(summary_line(&checks), want);
         }
     }
 }

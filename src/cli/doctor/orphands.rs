@@ -18,7 +18,7 @@ pub(super) struct RunningOrphand {
 }
 
 /// The watchers with these pids. `held`: the locks that are known without asking each.
-pub(super) fn watchers(pids: &[u32], held: &[LockHolder]) -> Vec<RunningOrphand> {
+pub(super) fn running(pids: &[u32], held: &[LockHolder]) -> Vec<RunningOrphand> {
     let known = |pid: u32| {
         let of_it = held.iter().filter(|held| held.pid == Some(pid));
         of_it
@@ -27,7 +27,7 @@ pub(super) fn watchers(pids: &[u32], held: &[LockHolder]) -> Vec<RunningOrphand>
     };
     let watcher = |&pid: &u32| {
         let roots = match known(pid) {
-            roots if roots.is_empty() => system::worked_on(pid),
+            roots if roots.is_empty() => system::watched_roots(pid),
             roots => roots,
         };
         RunningOrphand { pid, roots }

@@ -5,7 +5,7 @@ use orphand::decide::observation::UseState;
 use rustix::io::Errno;
 
 use super::super::shell::Suggestion;
-use super::check::{Check, words};
+use super::check::{Check, error_text};
 use super::lease_probe::LeaseProbe;
 
 /// The file system of a root.
@@ -16,7 +16,7 @@ pub(super) struct FileSystemCheck {
     /// As the kernel names its type, where that is known.
     pub(super) kernel: Option<String>,
     /// How far the proof reaches.
-    pub(super) reach: LeaseCoverage,
+    pub(super) coverage: LeaseCoverage,
     /// The rule trusts it all the same.
     pub(super) trusted: bool,
     /// Every process on this machine can be examined, with what it has mapped.
@@ -50,7 +50,7 @@ pub(super) fn file_system(seen: &FileSystemCheck) -> Check {
         Some(kernel) if *kernel != seen.name => format!("{kernel} (for rules: {})", seen.name),
         _ => seen.name.clone(),
     };
-    match (seen.reach, seen.trusted) {
+    match (seen.coverage, seen.trusted) {
         (LeaseCoverage::OpensAndMaps, _) => Check::ok(
             check,
             format!("{name}: the proof that nobody holds a file is known to hold on it"),
@@ -74,15 +74,15 @@ pub(super) fn file_system(seen: &FileSystemCheck) -> Check {
         ),
         (LeaseCoverage::Unknown, true) => Check::warning(
             check,
-            format!("{name}: your rule trusts it, {}", why(seen)),
+            format!("{name}: your rule trusts it, {}", risk(seen)),
             format!(
                 "if that can happen, take {:?} out of network = […] in the rule",
                 seen.name
             ),
         ),
-        (LeaseCoverage::Unknown, false) => Check::trouble(
+        (LeaseCoverage::Unknown, false) => Check::error(
             check,
-            format!("{name}: everything is kept (network-fs), {}", why(seen)),
+            format!("{name}: everything is kept (network-fs), {}", risk(seen)),
             format!(
                 "run orphand on the machine that has the disk; or, if no other works on these \
                  files, in the rule: network = [{:?}]",
@@ -92,7 +92,7 @@ pub(super) fn file_system(seen: &FileSystemCheck) -> Check {
     }
 }
 
-fn why(seen: &FileSystemCheck) -> &'static str {
+fn risk(seen: &FileSystemCheck) -> &'static str {
     let kernel = seen.kernel.as_deref().unwrap_or(&seen.name);
     let shared = |name: &str| SHARED.contains(&name);
     if shared(kernel) || shared(&seen.name) && !kernel.starts_with("fuse") {
@@ -105,7 +105,7 @@ fn why(seen: &FileSystemCheck) -> &'static str {
 }
 
 /// What the trial on a file of doctor's own says.
-pub(super) fn trial(seen: &Result<LeaseProbe, Errno>) -> Check {
+pub(super) fn lease_probe(seen: &Result<LeaseProbe, Errno>) -> Check {
     let check = "proof";
     let trial = match seen {
         Ok(trial) => trial,
@@ -113,7 +113,7 @@ pub(super) fn trial(seen: &Result<LeaseProbe, Errno>) -> Check {
             return Check::warning(
                 check,
                 "it could not be tried: there is no room for an empty file",
-                format!("make room, then: {}", doctor()),
+                format!("make room, then: {}", doctor_command()),
             );
         }
         Err(error) => {
@@ -121,19 +121,19 @@ pub(super) fn trial(seen: &Result<LeaseProbe, Errno>) -> Check {
                 check,
                 format!(
                     "it could not be tried, as no file can be made here: {}",
-                    words(*error)
+                    error_text(*error)
                 ),
-                format!("mend what is said of the root, then: {}", doctor()),
+                format!("mend what is said of the root, then: {}", doctor_command()),
             );
         }
     };
-    let by = trial.by;
-    match (trial.in_use, trial.free) {
+    let by = trial.source;
+    match (trial.while_open, trial.after_close) {
         (UseState::InUse | UseState::Locked, UseState::Unused) => Check::ok(
             check,
             format!("{by}: refused while a file of doctor's own was open, granted when it was not"),
         ),
-        (UseState::Unused, _) => Check::trouble(
+        (UseState::Unused, _) => Check::error(
             check,
             format!(
                 "{by}: granted although a file of doctor's own was open. It proves nothing here; \
@@ -141,7 +141,7 @@ pub(super) fn trial(seen: &Result<LeaseProbe, Errno>) -> Check {
             ),
             "take the directory out of the rules, and network = […] with it",
         ),
-        (_, UseState::InUse | UseState::Locked) => Check::trouble(
+        (_, UseState::InUse | UseState::Locked) => Check::error(
             check,
             format!(
                 "{by}: refused, though doctor had closed its file: something opens every new file \
@@ -149,7 +149,7 @@ pub(super) fn trial(seen: &Result<LeaseProbe, Errno>) -> Check {
             ),
             "except the directory in that program's settings",
         ),
-        _ => Check::trouble(
+        _ => Check::error(
             check,
             format!("{by}: it cannot be asked here, so every temp is kept as cannot-tell"),
             "look at the lines on leases and on the file system; a seccomp filter that forbids \
@@ -159,7 +159,7 @@ pub(super) fn trial(seen: &Result<LeaseProbe, Errno>) -> Check {
 }
 
 /// The command to try again with.
-fn doctor() -> Suggestion {
+fn doctor_command() -> Suggestion {
     Suggestion::new("doctor").configured()
 }
 
@@ -216,7 +216,7 @@ mod tests {
                 Unknown,
                 false,
                 true,
-                CheckState::Trouble,
+                CheckState::Error,
                 "another machine",
             ),
             (
@@ -234,7 +234,7 @@ mod tests {
                 Unknown,
                 false,
                 true,
-                CheckState::Trouble,
+                CheckState::Error,
                 "behind FUSE",
             ),
             (
@@ -243,7 +243,7 @@ mod tests {
                 Unknown,
                 false,
                 true,
-                CheckState::Trouble,
+                CheckState::Error,
                 "another machine",
             ),
             (
@@ -252,7 +252,7 @@ mod tests {
                 Unknown,
                 false,
                 true,
-                CheckState::Trouble,
+                CheckState::Error,
                 "another machine",
             ),
             (
@@ -261,14 +261,14 @@ mod tests {
                 Unknown,
                 false,
                 true,
-                CheckState::Trouble,
+                CheckState::Error,
                 "measured",
             ),
         ] {
             let seen = FileSystemCheck {
                 name: name.into(),
                 kernel: Some(kernel.into()),
-                reach,
+                coverage: reach,
                 trusted,
                 all_seen,
             };
@@ -290,26 +290,26 @@ mod tests {
         use UseState::{InUse, Unknown, Unused};
         for (in_use, free, state, words) in [
             (InUse, Unused, CheckState::Ok, "refused while"),
-            (Unused, Unused, CheckState::Trouble, "proves nothing"),
-            (Unused, Unknown, CheckState::Trouble, "proves nothing"),
-            (InUse, InUse, CheckState::Trouble, "opens every new file"),
-            (InUse, Unknown, CheckState::Trouble, "cannot-tell"),
-            (Unknown, Unused, CheckState::Trouble, "cannot-tell"),
-            (Unknown, Unknown, CheckState::Trouble, "cannot-tell"),
+            (Unused, Unused, CheckState::Error, "proves nothing"),
+            (Unused, Unknown, CheckState::Error, "proves nothing"),
+            (InUse, InUse, CheckState::Error, "opens every new file"),
+            (InUse, Unknown, CheckState::Error, "cannot-tell"),
+            (Unknown, Unused, CheckState::Error, "cannot-tell"),
+            (Unknown, Unknown, CheckState::Error, "cannot-tell"),
         ] {
             let seen = LeaseProbe {
-                in_use,
-                free,
-                by: "a lease",
+                while_open: in_use,
+                after_close: free,
+                source: "a lease",
                 folds_case: false,
                 clocks_differ: Duration::ZERO,
             };
-            let check = trial(&Ok(seen));
+            let check = lease_probe(&Ok(seen));
             assert_eq!(check.state, state, "{check:?}");
             assert!(check.what.contains(words), "{check:?}");
         }
         for error in [Errno::NOSPC, Errno::DQUOT, Errno::ACCESS] {
-            let check = trial(&Err(error));
+            let check = lease_probe(&Err(error));
             assert_eq!(check.state, CheckState::Warning, "{check:?}");
             assert!(check.what.contains("could not be tried"), "{check:?}");
         }

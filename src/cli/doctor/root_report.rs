@@ -16,7 +16,7 @@ use orphand::root::Root;
 use rustix::fs::{Access as May, AtFlags, Dir as Entries};
 use rustix::io::Errno;
 
-use super::super::scan::{FoundClaims, puts_back};
+use super::super::scan::{FoundClaims, put_back_command};
 use super::super::{shell, text};
 use super::access::Access;
 use super::check::{Check, CheckState};
@@ -42,9 +42,9 @@ pub(super) struct RootReport {
 }
 
 /// How long a root has to answer, and everything else that may lie on a mount.
-const PATIENCE: Duration = Duration::from_secs(3);
+const ANSWER_LIMIT: Duration = Duration::from_secs(3);
 /// How long its directories are counted at most: the rest is for everything else.
-const COUNTING: Duration = Duration::from_secs(2);
+const COUNT_LIMIT: Duration = Duration::from_secs(2);
 
 enum Finding {
     Check(Check),
@@ -55,12 +55,12 @@ enum Finding {
 
 /// Looks at all of them at once, each in a thread of its own: a dead mount holds up nobody but its
 /// own thread, which the end of the process takes along.
-pub(super) fn all(wards: Vec<CheckedRoot>) -> RootReport {
+pub(super) fn check_all(wards: Vec<CheckedRoot>) -> RootReport {
     let mut threads: VecDeque<(PathBuf, Receiver<Finding>)> = VecDeque::new();
     // A thread that hangs may keep the process from ending.
     let no_answer = answer::silent(wards.iter().map(|ward| ward.path.as_path()));
     let no_answer: BTreeSet<PathBuf> = no_answer.into_iter().map(Path::to_owned).collect();
-    let end = Instant::now() + PATIENCE;
+    let end = Instant::now() + ANSWER_LIMIT;
     for ward in wards {
         if no_answer.contains(&ward.path) {
             // Nothing is sent, which is reported like silence.
@@ -72,19 +72,19 @@ pub(super) fn all(wards: Vec<CheckedRoot>) -> RootReport {
         threads.push_back((ward.path.clone(), found));
         let thread = std::thread::Builder::new().name("orphand-doctor".into());
         // Without a thread its channel ends unsaid, and that is reported like silence.
-        let _ = thread.spawn(move || look(&ward, &send));
+        let _ = thread.spawn(move || check_root(&ward, &send));
     }
     let mut visited = RootReport::default();
     for (path, found) in threads {
         loop {
             match found.recv_deadline(end) {
-                Ok(Finding::Check(check)) => visited.checks.push(check.of(&path)),
+                Ok(Finding::Check(check)) => visited.checks.push(check.for_root(&path)),
                 Ok(Finding::Directories(count)) => {
                     visited.directories = visited.directories.plus(count);
                 }
                 Ok(Finding::End) => break,
                 Err(_) => {
-                    visited.checks.push(silent("root", &path).of(&path));
+                    visited.checks.push(no_answer("root", &path).for_root(&path));
                     break;
                 }
             }
@@ -94,37 +94,37 @@ pub(super) fn all(wards: Vec<CheckedRoot>) -> RootReport {
 }
 
 /// What `ask` gives, if it answers in time.
-pub(super) fn within<T: Send + 'static>(ask: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+pub(super) fn within_limit<T: Send + 'static>(ask: impl FnOnce() -> T + Send + 'static) -> Option<T> {
     let (send, answer) = bounded(1);
     let thread = std::thread::Builder::new().name("orphand-doctor".into());
     let _ = thread.spawn(move || send.send(ask()));
-    answer.recv_timeout(PATIENCE).ok()
+    answer.recv_timeout(ANSWER_LIMIT).ok()
 }
 
 /// Something that gave no answer in time.
-pub(super) fn silent(check: &'static str, path: &Path) -> Check {
-    let (why, fix) = system::SILENT;
-    Check::trouble(
+pub(super) fn no_answer(check: &'static str, path: &Path) -> Check {
+    let (why, fix) = system::NO_ANSWER;
+    Check::error(
         check,
         format!(
             "{} does not answer: nothing came for {}. Behind that is {why}",
             text::escaped(path),
-            text::span(PATIENCE)
+            text::span(ANSWER_LIMIT)
         ),
         format!("{fix} {}", shell::word(path)),
     )
 }
 
 /// What is found goes out at once: should the next question never be answered, it is known.
-fn look(ward: &CheckedRoot, found: &Sender<Finding>) {
+fn check_root(ward: &CheckedRoot, found: &Sender<Finding>) {
     let began = Instant::now();
     let tell = |check: Check| _ = found.send(Finding::Check(check));
-    if let Some(check) = system::beforehand(&ward.path) {
+    if let Some(check) = system::check_before_open(&ward.path) {
         tell(check);
     }
     if let Some((root, dir)) = open(ward, &tell) {
         examine(ward, &dir, &tell);
-        let end = began + COUNTING;
+        let end = began + COUNT_LIMIT;
         tell(claims(&root, end));
         let count = tree::count(&root, end);
         let _ = found.send(Finding::Directories(count));
@@ -136,13 +136,13 @@ fn look(ward: &CheckedRoot, found: &Sender<Finding>) {
 fn claims(root: &Root, end: Instant) -> Check {
     let is_over = || Instant::now() >= end;
     let found = orphand::scan::find(root, &mut |_, _| {}, &|_| {}, &is_over).unwrap_or_default();
-    let claims = FoundClaims::among(root, &found.claims);
+    let claims = FoundClaims::still_present(root, &found.claims);
     match claims.files {
         0 => Check::ok(
             "claims",
             "no temp has the name of a removal that was cut off",
         ),
-        _ => Check::warning("claims", claims.said(), puts_back(root)),
+        _ => Check::warning("claims", claims.describe(), put_back_command(root)),
     }
 }
 
@@ -157,7 +157,7 @@ fn open(ward: &CheckedRoot, tell: &dyn Fn(Check)) -> Option<(Root, Dir)> {
     match Dir::open_root(&root.path, None) {
         Ok(dir) => Some((root, dir)),
         Err(error) => {
-            tell(access::unopened(
+            tell(access::cannot_open(
                 &root.path,
                 &error,
                 blocked_at(&root.path, &error),
@@ -183,7 +183,7 @@ fn examine(ward: &CheckedRoot, dir: &Dir, tell: &dyn Fn(Check)) {
     let made = match &trial {
         Ok(_) => Ok(()),
         // Too full to try: the permissions have to answer.
-        Err(Errno::NOSPC | Errno::DQUOT) => may_write(dir),
+        Err(Errno::NOSPC | Errno::DQUOT) => check_write_access(dir),
         Err(error) => Err(*error),
     };
     if let Ok(seen) = observe_fd(dir.fd()) {
@@ -194,7 +194,7 @@ fn examine(ward: &CheckedRoot, dir: &Dir, tell: &dyn Fn(Check)) {
                 uid: rustix::process::geteuid().as_raw(),
                 mode: seen.mode,
                 protected: seen.protected,
-                listed: listed(dir),
+                listed: check_listing(dir),
                 written: made,
             },
         ));
@@ -203,15 +203,15 @@ fn examine(ward: &CheckedRoot, dir: &Dir, tell: &dyn Fn(Check)) {
     tell(proof_check::file_system(&FileSystemCheck {
         name: place.file_system.to_string(),
         kernel: system::file_system_type(dir),
-        reach: place.reach,
+        coverage: place.reach,
         trusted: ward
             .policy
             .trusted_file_systems
             .iter()
             .any(|name| **name == *place.file_system),
-        all_seen: place.reach == LeaseCoverage::OpensOnly && system::sees_all(),
+        all_seen: place.reach == LeaseCoverage::OpensOnly && system::can_examine_all(),
     }));
-    tell(proof_check::trial(&trial));
+    tell(proof_check::lease_probe(&trial));
     let tried = trial.as_ref().ok();
     let folds = tried.map(|trial| trial.folds_case);
     if let Some(check) = names::judge(folds.or_else(|| system::folds_case(dir))) {
@@ -220,25 +220,25 @@ fn examine(ward: &CheckedRoot, dir: &Dir, tell: &dyn Fn(Check)) {
     if let Some(trial) = tried {
         tell(clock::judge_files(trial.clocks_differ));
     }
-    let held_back = held_back(dir);
+    let held_back = quarantined(dir);
     tell(disk::quarantine(dir.path(), held_back));
-    if let Ok(room) = room(dir) {
+    if let Ok(room) = disk_space(dir) {
         let bytes = held_back.map_or(0, |(_, bytes)| bytes);
         for check in disk::judge(dir.path(), room, bytes) {
             tell(check);
         }
     }
     let real = std::fs::canonicalize(dir.path()).unwrap_or_else(|_| dir.path().to_owned());
-    tell(sharing::judge(&real, &sharing::shared()));
+    tell(sharing::judge(&real, &sharing::shared_dirs()));
 }
 
-fn may_write(dir: &Dir) -> Result<(), Errno> {
+fn check_write_access(dir: &Dir) -> Result<(), Errno> {
     let may = May::WRITE_OK | May::EXEC_OK;
     rustix::fs::accessat(dir.fd(), ".", may, AtFlags::EACCESS)
 }
 
 /// Whether names can be read; a few of them are.
-fn listed(dir: &Dir) -> Result<(), Errno> {
+fn check_listing(dir: &Dir) -> Result<(), Errno> {
     let entries = Entries::read_from(dir.fd())?;
     for entry in entries.take(3) {
         entry?;
@@ -248,7 +248,7 @@ fn listed(dir: &Dir) -> Result<(), Errno> {
 }
 
 /// Files in the quarantine, and the space that they take; `None` where there can be none.
-fn held_back(dir: &Dir) -> Option<(u64, u64)> {
+fn quarantined(dir: &Dir) -> Option<(u64, u64)> {
     if !quarantine::is_possible(dir) {
         return None;
     }
@@ -261,7 +261,7 @@ fn held_back(dir: &Dir) -> Option<(u64, u64)> {
     Some((stored.len() as u64, bytes.fold(0, u64::saturating_add)))
 }
 
-fn room(dir: &Dir) -> io::Result<DiskSpace> {
+fn disk_space(dir: &Dir) -> io::Result<DiskSpace> {
     let seen = rustix::fs::fstatvfs(dir.fd())?;
     let bytes = |blocks: u64| blocks.saturating_mul(seen.f_frsize);
     Ok(DiskSpace {

@@ -17,7 +17,7 @@ pub(super) fn judge(
     let config = match read {
         Ok(config) => config,
         Err(error) => {
-            return Check::trouble(
+            return Check::error(
                 check,
                 format!("{error}\nuntil that is mended nothing that it lists is watched"),
                 format!(
@@ -83,7 +83,7 @@ mod tests {
             ),
             (read(""), false, CheckState::Warning, "0 directories"),
             (read(""), true, CheckState::Ok, "0 directories"),
-            (read(wrong), true, CheckState::Trouble, "/etc/o.toml:3:1: "),
+            (read(wrong), true, CheckState::Error, "/etc/o.toml:3:1: "),
             (
                 Ok(Config::default()),
                 false,

@@ -14,7 +14,7 @@ type SharedDir = (PathBuf, &'static str);
 const LARGEST: u64 = 16_000_000;
 
 /// What this machine shares, as far as its files may be read.
-pub(super) fn shared() -> Vec<SharedDir> {
+pub(super) fn shared_dirs() -> Vec<SharedDir> {
     let mut all = Vec::new();
     let read = |table: &str| {
         let bytes = read_regular(Path::new(table), LARGEST).unwrap_or_default();
@@ -22,17 +22,17 @@ pub(super) fn shared() -> Vec<SharedDir> {
     };
     for table in ["/proc/fs/nfs/exports", "/etc/exports"] {
         let text = read(table);
-        all.extend(exported(&text).into_iter().map(|path| (path, table)));
+        all.extend(nfs_exports(&text).into_iter().map(|path| (path, table)));
     }
     for table in ["/etc/samba/smb.conf", "/usr/local/etc/smb.conf"] {
         let text = read(table);
-        all.extend(served(&text).into_iter().map(|path| (path, table)));
+        all.extend(samba_shares(&text).into_iter().map(|path| (path, table)));
     }
     all
 }
 
 /// The folders of exports(5): first on their lines, spaces as `\040` or the whole in quotes.
-fn exported(text: &str) -> Vec<PathBuf> {
+fn nfs_exports(text: &str) -> Vec<PathBuf> {
     let text = text.replace("\\\n", " ");
     let first = |line: &str| {
         let line = line.trim_start();
@@ -40,13 +40,13 @@ fn exported(text: &str) -> Vec<PathBuf> {
             Some(quoted) => quoted.split('"').next()?,
             None => line.split_ascii_whitespace().next()?,
         };
-        path.starts_with('/').then(|| octal(path))
+        path.starts_with('/').then(|| decode_octal(path))
     };
     text.lines().filter_map(first).collect()
 }
 
 /// Characters as `\` and three octal digits, as tables of mounts and exports have them.
-pub(super) fn octal(text: &str) -> PathBuf {
+pub(super) fn decode_octal(text: &str) -> PathBuf {
     use std::os::unix::ffi::OsStringExt;
     let mut out = Vec::new();
     let mut rest = text.as_bytes();
@@ -68,7 +68,7 @@ pub(super) fn octal(text: &str) -> PathBuf {
 }
 
 /// The folders of smb.conf(5), where they do not depend on who asks.
-fn served(text: &str) -> Vec<PathBuf> {
+fn samba_shares(text: &str) -> Vec<PathBuf> {
     let path = |line: &str| {
         let (key, value) = line.split_once('=')?;
         let key = key.trim().to_ascii_lowercase();
@@ -110,10 +110,10 @@ mod tests {
         let exports = "# Version 1.1\n# Path Client(Flags)\n/srv\t*(rw)\n\n\
                        /a\\040b host(ro)\n\"/c d\" *\n/long \\\n  host1 \\\n  host2\nodd\n";
         let want = ["/srv", "/a b", "/c d", "/long"].map(PathBuf::from);
-        assert_eq!(exported(exports), want);
+        assert_eq!(nfs_exports(exports), want);
         let samba = "[global]\n workgroup = X\n[a]\n  path = /srv/a\n[b]\nPath=\"/b c\"\n\
                      [homes]\n path = /home/%U\n; path = /no\n# path = /no\n";
-        assert_eq!(served(samba), ["/srv/a", "/b c"].map(PathBuf::from));
+        assert_eq!(samba_shares(samba), ["/srv/a", "/b c"].map(PathBuf::from));
     }
 
     #[test]

@@ -72,7 +72,7 @@ pub(super) fn judge(seen: Visibility) -> Check {
 }
 
 /// Whether the options of a mount of `/proc` hide processes (proc(5)).
-pub(super) fn hides(options: &str) -> bool {
+pub(super) fn hides_processes(options: &str) -> bool {
     options.split(',').any(|option| {
         let value = option.strip_prefix("hidepid=");
         value.is_some_and(|value| !matches!(value, "0" | "off"))
@@ -168,7 +168,7 @@ mod tests {
             ("hidepid=invisible", true),
             ("rw,hidepid=ptraceable", true),
         ] {
-            assert_eq!(hides(options), want, "{options}");
+            assert_eq!(hides_processes(options), want, "{options}");
         }
     }
 }

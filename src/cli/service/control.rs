@@ -16,7 +16,7 @@ pub(super) struct UnitState {
     pub(super) running: Option<bool>,
     pub(super) pid: Option<u32>,
     /// How the last run ended, if that was not well; in words.
-    pub(super) end: Option<String>,
+    pub(super) last_run_error: Option<String>,
     /// It knows another service file than the one that is there.
     pub(super) is_stale: bool,
     /// launchd's name for where it is loaded.
@@ -38,14 +38,14 @@ pub(super) trait Control {
     /// Ends it until the next login or boot.
     fn stop(&self, found: &UnitState) -> Result<(), Failure>;
     /// Ends it for good; its file is removed next.
-    fn retire(&self, found: &UnitState) -> Result<(), Failure>;
+    fn disable(&self, found: &UnitState) -> Result<(), Failure>;
     /// Its file was removed.
-    fn forget(&self) -> Result<(), Failure>;
+    fn file_removed(&self) -> Result<(), Failure>;
 }
 
 /// The supervisor of a place.
 pub(super) fn of(place: &ServicePaths) -> Box<dyn Control + '_> {
-    match place.supervisor {
+    match place.manager {
         ServiceManager::Launchd => Box::new(Launchctl::new(place)),
         ServiceManager::Systemd => Box::new(Systemctl::new(place)),
     }

@@ -31,18 +31,18 @@ pub(super) fn install(
     let config = load(place, named.as_deref())?;
     check_user(place, voice)?;
     check_alone(place)?;
-    let job = place.job(program::ours()?, named.clone());
+    let job = place.job(program::current()?, named.clone());
     check_program(place, &job.program, voice)?;
     let text = place.render(&job).map_err(failed)?;
     let control = control::of(place);
     let found = control.state()?;
     let path = place.file();
-    let before = super::started(place);
+    let before = super::installed_unit(place);
     let there = place
         .installed()
         .map_err(|error| unreadable(&path, &error))?;
     let same = there.as_deref() == Some(text.as_bytes());
-    if same && is_as_wanted(&found) {
+    if same && is_up_to_date(&found) {
         let pid = found
             .pid
             .map(|pid| format!(" (pid {pid})"))
@@ -56,9 +56,9 @@ pub(super) fn install(
     }
     voice.line(&config_line(place, &config, named.as_deref()));
     if !same {
-        put(place, &path, &text)?;
+        write_file(place, &path, &text)?;
     }
-    let noun = capital(place.noun());
+    let noun = capitalized(place.kind_name());
     let done = match before.filter(|before| before.program != job.program) {
         Some(before) => format!("written; before, it started {}", escaped(&before.program)),
         None if same => "unchanged".to_owned(),
@@ -70,13 +70,13 @@ pub(super) fn install(
         "Program    {}  ({version})",
         escaped(&job.program)
     ));
-    if let (ServiceManager::Launchd, Some(log)) = (place.supervisor, place.log(folders)) {
+    if let (ServiceManager::Launchd, Some(log)) = (place.manager, place.log(folders)) {
         voice.line(&format!("Log        {}", escaped(&log)));
     }
     control.load(&found)?;
-    start::confirm(place, folders, control.as_ref(), found.pid, voice)?;
+    start::wait_until_running(place, folders, control.as_ref(), found.pid, voice)?;
     voice.line("");
-    voice.line(farewell(place));
+    voice.line(post_install_hint(place));
     for (what, verb) in [
         ("See it", "status"),
         ("Stop it", "stop"),
@@ -87,17 +87,17 @@ pub(super) fn install(
     Ok(Exit::Done)
 }
 
-fn put(place: &ServicePaths, path: &Path, text: &str) -> Result<(), Failure> {
+fn write_file(place: &ServicePaths, path: &Path, text: &str) -> Result<(), Failure> {
     check_own(place, path)?;
-    let crashes = place.crashes();
-    if let (ServiceManager::Launchd, Some(folder)) = (place.supervisor, crashes.parent()) {
+    let crashes = place.crash_log();
+    if let (ServiceManager::Launchd, Some(folder)) = (place.manager, crashes.parent()) {
         // Without it launchd starts nothing, and says 78.
         fs::create_dir_all(folder).map_err(|error| unwritable(folder, &error))?;
     }
     file::write(path, text).map_err(|error| unwritable(path, &error))
 }
 
-fn is_as_wanted(state: &UnitState) -> bool {
+fn is_up_to_date(state: &UnitState) -> bool {
     state.loaded && !state.is_stale && state.enabled != Some(false) && state.running != Some(false)
 }
 
@@ -142,7 +142,7 @@ fn check_user(place: &ServicePaths, voice: &Messages) -> Result<(), Failure> {
                 place.command("install")
             ),
         )),
-        Scope::User if !place.home_is_ours() => Err(Failure::new(
+        Scope::User if !place.is_home_ours() => Err(Failure::new(
             Exit::Failed,
             format!(
                 "{:?} belongs to another user, and so would the service\n  \
@@ -164,7 +164,7 @@ fn check_user(place: &ServicePaths, voice: &Messages) -> Result<(), Failure> {
 
 /// Refuses to be the second.
 fn check_alone(place: &ServicePaths) -> Result<(), Failure> {
-    let Some(theirs) = place.brewed() else {
+    let Some(theirs) = place.homebrew_file() else {
         return Ok(());
     };
     Err(Failure::new(
@@ -181,10 +181,10 @@ fn check_alone(place: &ServicePaths) -> Result<(), Failure> {
 
 /// Refuses a program that the supervisor would not start, and warns of one that will be gone.
 fn check_program(place: &ServicePaths, program: &Path, voice: &Messages) -> Result<(), Failure> {
-    let refused = place.supervisor == ServiceManager::Systemd
+    let refused = place.manager == ServiceManager::Systemd
         && program
             .to_str()
-            .is_some_and(|program| !systemd::starts(program));
+            .is_some_and(|program| !systemd::is_startable(program));
     if refused {
         return Err(Failure::new(
             Exit::Failed,
@@ -194,7 +194,7 @@ fn check_program(place: &ServicePaths, program: &Path, voice: &Messages) -> Resu
             ),
         ));
     }
-    if let Some(doubt) = program::doubt(program) {
+    if let Some(doubt) = program::temporary_place(program) {
         voice.warn(&format!(
             "{program:?} lies in {doubt}; the service ends with it. Put orphand where it stays \
              (cargo install does), and install from there"
@@ -221,8 +221,8 @@ fn check_own(place: &ServicePaths, path: &Path) -> Result<(), Failure> {
     ))
 }
 
-fn farewell(place: &ServicePaths) -> &'static str {
-    match (place.supervisor, place.scope) {
+fn post_install_hint(place: &ServicePaths) -> &'static str {
+    match (place.manager, place.scope) {
         (ServiceManager::Launchd, _) => "macOS will show \"Background Items Added\"; that is this.",
         (ServiceManager::Systemd, Scope::User) => {
             "It runs while you are logged in. On a server, to run it always:   loginctl enable-linger"
@@ -240,7 +240,7 @@ pub(super) fn uninstall(
     check_user_to_remove(place)?;
     let path = place.file();
     let is_there = path.symlink_metadata().is_ok();
-    let started = super::started(place);
+    let started = super::installed_unit(place);
     let control = control::of(place);
     let found = control.state();
     // launchd keeps a job whose file somebody has removed.
@@ -252,14 +252,14 @@ pub(super) fn uninstall(
         ));
         return Ok(Exit::Done);
     }
-    control.retire(&found?)?;
+    control.disable(&found?)?;
     if is_there {
         fs::remove_file(&path).map_err(|error| unwritable(&path, &error))?;
-        control.forget()?;
+        control.file_removed()?;
     }
     voice.line(&format!("Removed    {}", escaped(&path)));
     let config = started.and_then(|started| started.config);
-    let left = left(place, config, folders);
+    let left = remaining(place, config, folders);
     if !left.is_empty() {
         voice.line("\nStill there, and how to remove it:");
     }
@@ -283,7 +283,7 @@ fn check_user_to_remove(place: &ServicePaths) -> Result<(), Failure> {
 }
 
 /// What the service leaves behind, each with the command that removes it.
-fn left(
+fn remaining(
     place: &ServicePaths,
     config: Option<PathBuf>,
     ours: &Folders,
@@ -297,7 +297,7 @@ fn left(
         .and_then(|path| Config::load(Some(path)).ok());
     let journal = Journal::new(folders.state.as_deref());
     let quarantines = Quarantines::known(&config.unwrap_or_default(), &journal, None);
-    let held: usize = quarantines.roots().map(|root| held(root)).sum();
+    let held: usize = quarantines.roots().map(|root| stored_files(root)).sum();
     if held > 0 {
         let files = counted(held as u64, "file", "files");
         left.push((
@@ -312,7 +312,7 @@ fn left(
     if let Some(state) = &state {
         left.push(("Journal", format!("rm -r {}", shell::word(state))));
     }
-    let logs = [place.log(ours), Some(place.crashes())]
+    let logs = [place.log(ours), Some(place.crash_log())]
         .into_iter()
         .flatten();
     let mut logs: Vec<PathBuf> = logs
@@ -328,7 +328,7 @@ fn left(
     left
 }
 
-fn held(root: &Path) -> usize {
+fn stored_files(root: &Path) -> usize {
     let Ok(Some(room)) = Quarantine::open_existing(root, None) else {
         return 0;
     };
@@ -351,7 +351,7 @@ fn unwritable(path: &Path, error: &std::io::Error) -> Failure {
     ))
 }
 
-fn capital(word: &str) -> String {
+fn capitalized(word: &str) -> String {
     let mut chars = word.chars();
     let first = chars.next().map(|c| c.to_ascii_uppercase());
     first.into_iter().chain(chars).collect()

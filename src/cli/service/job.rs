@@ -22,7 +22,7 @@ pub(super) struct Job {
     /// Variables that lead to its folders. Supervisors hand on nothing of a shell's.
     pub(super) environment: Vec<(&'static str, PathBuf)>,
     /// Where launchd puts what a crash prints.
-    pub(super) crashes: PathBuf,
+    pub(super) crash_log: PathBuf,
     /// As whom systemd starts a system service that is not to be root's.
     pub(super) run_as: Option<String>,
 }
@@ -63,13 +63,13 @@ impl InstalledUnit {
     "{0:?} cannot be written into a service file: it is not UTF-8, or has a control character in \
      it; move it to a path without"
 )]
-pub(super) struct Unwritable(PathBuf);
+pub(super) struct UnsupportedPath(PathBuf);
 
 /// The path as text.
-pub(super) fn text(path: &Path) -> Result<&str, Unwritable> {
+pub(super) fn path_text(path: &Path) -> Result<&str, UnsupportedPath> {
     let text = path.to_str();
     text.filter(|text| {
         !text.contains(|c: char| c.is_control() || matches!(c, '\u{fffe}' | '\u{ffff}'))
     })
-    .ok_or_else(|| Unwritable(path.to_owned()))
+    .ok_or_else(|| UnsupportedPath(path.to_owned()))
 }

@@ -30,7 +30,7 @@ const BACK_OFF: [Duration; 3] = [
 ];
 
 /// Between two looks whether a job is gone.
-const LOOK: Duration = Duration::from_millis(100);
+const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
 mod code {
     pub(super) const NO_PROCESS: i32 = 3;
@@ -39,7 +39,7 @@ mod code {
     pub(super) const IN_PROGRESS: i32 = 36;
     pub(super) const ALREADY: i32 = 37;
     pub(super) const NOT_LOADED: i32 = 113;
-    pub(super) const SWITCHED_OFF: i32 = 119;
+    pub(super) const DISABLED: i32 = 119;
     pub(super) const NO_DOMAIN: i32 = 125;
 }
 
@@ -83,7 +83,7 @@ impl<'p> Launchctl<'p> {
                     "launchd is macOS's; elsewhere: orphand service VERB --systemd"
                 }
                 ToolError::Start { .. } => "check that this user may start it",
-                ToolError::Silent { .. } => "try again; if it stays so, log out and in",
+                ToolError::TimedOut { .. } => "try again; if it stays so, log out and in",
             };
             Failure::new(Exit::Failed, format!("{error}\n  {what}"))
         })
@@ -113,7 +113,7 @@ impl<'p> Launchctl<'p> {
     }
 
     fn wait_until_gone(&self, domain: &str) -> Result<(), Failure> {
-        let limit = waits::limit();
+        let limit = waits::call_limit();
         let end = Instant::now() + limit;
         while self.is_loaded(domain)? {
             if Instant::now() >= end {
@@ -125,7 +125,7 @@ impl<'p> Launchctl<'p> {
                 );
                 return Err(Failure::new(Exit::Failed, text));
             }
-            thread::sleep(LOOK);
+            thread::sleep(POLL_INTERVAL);
         }
         Ok(())
     }
@@ -172,7 +172,7 @@ impl<'p> Launchctl<'p> {
     /// Whether nobody switched it off: in System Settings, or by `launchctl disable`.
     fn is_enabled(&self) -> Result<Option<bool>, Failure> {
         let answer = self.call(&["print-disabled", &self.domain()])?;
-        Ok((answer.code == 0).then(|| !is_switched_off(&answer.stdout)))
+        Ok((answer.code == 0).then(|| !lists_as_disabled(&answer.stdout)))
     }
 
     fn failure(&self, verb: &str, answer: &ToolOutput) -> Failure {
@@ -180,7 +180,7 @@ impl<'p> Launchctl<'p> {
             ("bootstrap", code::IO) => self.causes(),
             _ => Vec::new(),
         };
-        let mut text = meaning(verb, answer.code, self.place, self.uid);
+        let mut text = exit_code_text(verb, answer.code, self.place, self.uid);
         for cause in causes {
             text.push_str(&format!("\n  {cause}"));
         }
@@ -223,10 +223,10 @@ impl<'p> Launchctl<'p> {
             ));
         }
         if let Ok(Some(false)) = self.is_enabled() {
-            causes.push(SETTINGS.to_owned());
+            causes.push(LOGIN_ITEMS_HINT.to_owned());
         }
         if causes.is_empty() {
-            causes.push(format!("it may be switched off: {SETTINGS}"));
+            causes.push(format!("it may be switched off: {LOGIN_ITEMS_HINT}"));
             causes.push(format!(
                 "or ask launchd itself:   launchctl print {}",
                 target(&self.domain())
@@ -236,7 +236,7 @@ impl<'p> Launchctl<'p> {
     }
 }
 
-const SETTINGS: &str =
+const LOGIN_ITEMS_HINT: &str =
     "switch orphand on in System Settings > General > Login Items & Extensions, then try again";
 
 fn target(domain: &str) -> String {
@@ -244,8 +244,8 @@ fn target(domain: &str) -> String {
 }
 
 /// What an exit code of launchctl's means for who wanted `verb`, and what to do about it.
-fn meaning(verb: &str, code: i32, place: &ServicePaths, uid: u32) -> String {
-    let noun = place.noun();
+fn exit_code_text(verb: &str, code: i32, place: &ServicePaths, uid: u32) -> String {
+    let noun = place.kind_name();
     match code {
         code::IO if verb == "bootstrap" => {
             format!("launchd does not take the {noun} (5), and does not say why")
@@ -262,7 +262,7 @@ fn meaning(verb: &str, code: i32, place: &ServicePaths, uid: u32) -> String {
             "the {noun} is not loaded ({code}); load and start it:   {}",
             place.command("start")
         ),
-        code::SWITCHED_OFF => format!("the {noun} is switched off ({code})\n  {SETTINGS}"),
+        code::DISABLED => format!("the {noun} is switched off ({code})\n  {LOGIN_ITEMS_HINT}"),
         code::NO_DOMAIN => format!(
             "nobody is logged in at the screen as uid {uid}, so launchd has nowhere to start the \
              {noun} ({code})\n  \
@@ -280,7 +280,7 @@ fn meaning(verb: &str, code: i32, place: &ServicePaths, uid: u32) -> String {
 }
 
 /// How a job ended, by the exit code that launchd keeps.
-fn end(code: i32, place: &ServicePaths) -> Option<String> {
+fn last_run_error(code: i32, place: &ServicePaths) -> Option<String> {
     let what = match code {
         0 => return None,
         75 => "another orphand watches one of its directories (75); end that one".to_owned(),
@@ -288,7 +288,7 @@ fn end(code: i32, place: &ServicePaths) -> Option<String> {
         78 => format!(
             "the configuration is wrong, or launchd cannot write {:?} (78); check both:   orphand \
              config check",
-            place.crashes()
+            place.crash_log()
         ),
         126 => {
             "macOS does not let launchd start the program (126); why:   orphand doctor".to_owned()
@@ -306,7 +306,7 @@ fn end(code: i32, place: &ServicePaths) -> Option<String> {
 }
 
 /// What `launchctl print` says, for people.
-fn told(printed: &str, place: &ServicePaths) -> UnitState {
+fn parse_print(printed: &str, place: &ServicePaths) -> UnitState {
     // The first of each: deeper down there are others of the same name.
     let field = |name: &str| {
         let lines = printed.lines().map(str::trim);
@@ -330,15 +330,15 @@ fn told(printed: &str, place: &ServicePaths) -> UnitState {
         running,
         pid,
         // Between two tries it is neither running nor not running.
-        end: last
+        last_run_error: last
             .filter(|_| running != Some(true))
-            .and_then(|code| end(code, place)),
+            .and_then(|code| last_run_error(code, place)),
         ..UnitState::default()
     }
 }
 
 /// Whether the list of what is switched off names our job. Older systems say `true` for it.
-fn is_switched_off(list: &str) -> bool {
+fn lists_as_disabled(list: &str) -> bool {
     let name = format!("\"{}\"", launchd::LABEL);
     let line = list
         .lines()
@@ -354,7 +354,7 @@ impl Control for Launchctl<'_> {
             if answer.code == 0 {
                 return Ok(UnitState {
                     domain: Some(domain),
-                    ..told(&answer.stdout, self.place)
+                    ..parse_print(&answer.stdout, self.place)
                 });
             }
         }
@@ -400,11 +400,11 @@ impl Control for Launchctl<'_> {
         }
     }
 
-    fn retire(&self, found: &UnitState) -> Result<(), Failure> {
+    fn disable(&self, found: &UnitState) -> Result<(), Failure> {
         self.stop(found)
     }
 
-    fn forget(&self) -> Result<(), Failure> {
+    fn file_removed(&self) -> Result<(), Failure> {
         Ok(())
     }
 }
@@ -433,7 +433,7 @@ mod tests {
             ("bootstrap", 1, "sudo"),
             ("bootstrap", 99, "launchctl error 99"),
         ] {
-            let text = meaning(verb, code, &place(), 501);
+            let text = exit_code_text(verb, code, &place(), 501);
             assert!(text.contains(words), "{words:?} in {text}");
         }
         for (code, words) in [
@@ -443,33 +443,33 @@ mod tests {
             (127, "service install"),
             (9, "service logs"),
         ] {
-            let text = end(code, &place()).unwrap();
+            let text = last_run_error(code, &place()).unwrap();
             assert!(text.contains(words), "{words:?} in {text}");
         }
-        assert_eq!(end(0, &place()), None);
+        assert_eq!(last_run_error(0, &place()), None);
     }
 
     #[test]
     fn what_print_tells_people() {
         let running = "io.github.orphand = {\n\tactive count = 1\n\tstate = running\n\n\tpid = 4711\n\
                        \tlast exit code = 78: EX_CONFIG\n\tendpoints = {\n\t\tstate = active\n\t}\n}\n";
-        let state = told(running, &place());
+        let state = parse_print(running, &place());
         assert_eq!(
-            (state.running, state.pid, state.end),
+            (state.running, state.pid, state.last_run_error),
             (Some(true), Some(4711), None)
         );
         let ended = running
             .replace("= running", "= not running")
             .replace("\tpid = 4711\n", "");
-        let state = told(&ended, &place());
+        let state = parse_print(&ended, &place());
         assert_eq!((state.running, state.pid), (Some(false), None));
-        assert!(state.end.unwrap().contains("(78)"));
+        assert!(state.last_run_error.unwrap().contains("(78)"));
         let again = ended.replace("= not running", "= spawn scheduled");
-        let state = told(&again, &place());
-        assert_eq!((state.running, state.end.is_some()), (None, true));
+        let state = parse_print(&again, &place());
+        assert_eq!((state.running, state.last_run_error.is_some()), (None, true));
         let never = "\tstate = waiting\n\tlast exit code = (never exited)\n";
-        assert_eq!(told(never, &place()).end, None);
-        assert_eq!(told("anything else", &place()).running, None);
+        assert_eq!(parse_print(never, &place()).last_run_error, None);
+        assert_eq!(parse_print("anything else", &place()).running, None);
     }
 
     #[test]
@@ -493,7 +493,7 @@ mod tests {
             ),
             ("disabled services = {\n}", false),
         ] {
-            assert_eq!(is_switched_off(list), off, "{list}");
+            assert_eq!(lists_as_disabled(list), off, "{list}");
         }
     }
 }

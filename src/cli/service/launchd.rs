@@ -1,6 +1,6 @@
 //! The property list for launchd. Pure.
 
-use super::job::{InstalledUnit, Job, Scope, Unwritable, text};
+use super::job::{InstalledUnit, Job, Scope, UnsupportedPath, path_text};
 use super::template::filled;
 
 /// Of the job, and the name of its file without `.plist`.
@@ -8,7 +8,7 @@ pub(super) const LABEL: &str = "io.github.orphand";
 
 const TEMPLATE: &str = include_str!("templates/launchd.plist");
 
-const SESSIONS: &str = "
+const SESSION_TYPES: &str = "
 \t<!-- Where somebody is logged in at the screen, and where only over the network. -->
 \t<key>LimitLoadToSessionType</key>
 \t<array>
@@ -18,14 +18,14 @@ const SESSIONS: &str = "
 ";
 
 /// The file for `job`.
-pub(super) fn render(job: &Job) -> Result<String, Unwritable> {
-    let mut arguments = vec![string(text(&job.program)?)];
+pub(super) fn render(job: &Job) -> Result<String, UnsupportedPath> {
+    let mut arguments = vec![string(path_text(&job.program)?)];
     for argument in job.arguments() {
-        arguments.push(string(text(argument)?));
+        arguments.push(string(path_text(argument)?));
     }
-    let crashes = escaped(text(&job.crashes)?);
+    let crashes = escaped(path_text(&job.crash_log)?);
     let (start, sessions) = match job.scope {
-        Scope::User => ("login", SESSIONS),
+        Scope::User => ("login", SESSION_TYPES),
         Scope::System => ("boot", ""),
     };
     Ok(filled(
@@ -41,7 +41,7 @@ pub(super) fn render(job: &Job) -> Result<String, Unwritable> {
     ))
 }
 
-fn environment(job: &Job) -> Result<String, Unwritable> {
+fn environment(job: &Job) -> Result<String, UnsupportedPath> {
     if job.environment.is_empty() {
         return Ok(String::new());
     }
@@ -55,7 +55,7 @@ fn environment(job: &Job) -> Result<String, Unwritable> {
     };
     let mut out = format!("\n\t<!-- {why} -->\n\t<key>EnvironmentVariables</key>\n\t<dict>\n");
     for (name, value) in &job.environment {
-        let value = string(text(value)?);
+        let value = string(path_text(value)?);
         out.push_str(&format!("\t\t<key>{name}</key>\n{value}\n"));
     }
     out.push_str("\t</dict>\n");
@@ -112,7 +112,7 @@ mod tests {
             program: "/opt/homebrew/opt/orphand/bin/orphand".into(),
             config: None,
             environment: Vec::new(),
-            crashes: "/Users/me/Library/Logs/orphand/crash.log".into(),
+            crash_log: "/Users/me/Library/Logs/orphand/crash.log".into(),
             run_as: None,
         }
     }
@@ -147,7 +147,7 @@ mod tests {
             let written = Job {
                 program: path.into(),
                 config: Some(PathBuf::from(path).join("c.toml")),
-                crashes: path.into(),
+                crash_log: path.into(),
                 ..job(Scope::User)
             };
             let file = render(&written).unwrap();

@@ -51,24 +51,24 @@ enum Verb {
     /// Install it, and start it now and at every login; twice does no more than once
     Install {
         #[command(flatten)]
-        which: Which,
+        which: ServiceSelector,
         #[command(flatten)]
         config: ServiceConfig,
     },
     /// Stop and remove it; configuration, journal, log and quarantine stay
-    Uninstall(Which),
+    Uninstall(ServiceSelector),
     /// Start it
-    Start(Which),
+    Start(ServiceSelector),
     /// Stop it until the next login
-    Stop(Which),
+    Stop(ServiceSelector),
     /// Stop it and start it again, for example after an upgrade
-    Restart(Which),
+    Restart(ServiceSelector),
     /// Show whether it is installed, enabled, loaded and running, and what is wrong with it
-    Status(Which),
+    Status(ServiceSelector),
     /// Show what it has logged
     Logs {
         #[command(flatten)]
-        which: Which,
+        which: ServiceSelector,
         /// Go on with what it logs from now on
         #[arg(short, long)]
         follow: bool,
@@ -79,14 +79,14 @@ enum Verb {
     /// Print the service file; changes nothing
     Print {
         #[command(flatten)]
-        which: Which,
+        which: ServiceSelector,
         #[command(flatten)]
         config: ServiceConfig,
         /// For a unit of the whole machine that runs as this user, without any powers of root's
         #[arg(
             long,
             value_name = "USER",
-            value_parser = user,
+            value_parser = parse_user,
             requires = "system",
             conflicts_with = "launchd"
         )]
@@ -96,7 +96,7 @@ enum Verb {
 
 /// Which service is meant.
 #[derive(Clone, Copy, Debug, clap::Args)]
-struct Which {
+struct ServiceSelector {
     /// That of launchd, whatever this system has
     #[arg(long, conflicts_with = "systemd")]
     launchd: bool,
@@ -116,7 +116,7 @@ struct ServiceConfig {
 }
 
 /// A user's name as systemd takes it.
-fn user(name: &str) -> Result<String, String> {
+fn parse_user(name: &str) -> Result<String, String> {
     let is_fine = |c: char| c.is_ascii_alphanumeric() || "_-.".contains(c);
     let begins = name.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '_');
     match begins && name.chars().all(is_fine) {
@@ -137,7 +137,7 @@ pub(super) fn run(command: &Service, look: &OutputOptions) -> Result<Exit, Failu
             (which, false)
         }
     };
-    let place = place(*which)?;
+    let place = selected(*which)?;
     let done = match &command.verb {
         Verb::Install { config, .. } => {
             install::install(&place, config.config.as_deref(), &folders, &voice)
@@ -159,7 +159,7 @@ pub(super) fn run(command: &Service, look: &OutputOptions) -> Result<Exit, Failu
     done
 }
 
-fn place(which: Which) -> Result<ServicePaths, Failure> {
+fn selected(which: ServiceSelector) -> Result<ServicePaths, Failure> {
     let supervisor = match (which.launchd, which.systemd) {
         (true, _) => ServiceManager::Launchd,
         (_, true) => ServiceManager::Systemd,
@@ -183,7 +183,7 @@ fn print(
     config: Option<&Path>,
     run_as: Option<String>,
 ) -> Result<Exit, Failure> {
-    if run_as.is_some() && place.supervisor == ServiceManager::Launchd {
+    if run_as.is_some() && place.manager == ServiceManager::Launchd {
         return Err(Failure::new(
             Exit::Usage,
             "--run-as is for systemd; say --systemd too",
@@ -191,7 +191,7 @@ fn print(
     }
     let job = job::Job {
         run_as,
-        ..place.job(program::ours()?, config.map(absolute))
+        ..place.job(program::current()?, config.map(absolute))
     };
     let text = place.render(&job);
     let text = text.map_err(|error| Failure::new(Exit::Failed, error))?;
@@ -207,7 +207,7 @@ fn logs(
 ) -> Result<Exit, Failure> {
     let lines = lines.to_string();
     let mut args: Vec<OsString>;
-    let tool = match place.supervisor {
+    let tool = match place.manager {
         ServiceManager::Systemd => {
             let unit = match place.scope {
                 Scope::User => "--user-unit",
@@ -231,7 +231,7 @@ fn logs(
     if follow {
         // tail's -F goes on with the new file when the log is rotated.
         args.push(
-            if place.supervisor == ServiceManager::Launchd {
+            if place.manager == ServiceManager::Launchd {
                 "-F"
             } else {
                 "-f"
@@ -239,10 +239,10 @@ fn logs(
             .into(),
         );
     }
-    if place.supervisor == ServiceManager::Launchd {
+    if place.manager == ServiceManager::Launchd {
         let log = place.log(folders).unwrap_or_default();
         if !log.exists() {
-            start::installed(place)?;
+            start::check_installed(place)?;
             return Err(Failure::new(
                 Exit::Failed,
                 format!(
@@ -251,7 +251,7 @@ fn logs(
                 ),
             ));
         }
-        let crashes = place.crashes();
+        let crashes = place.crash_log();
         if fs::metadata(&crashes).is_ok_and(|meta| meta.len() > 0) {
             log::warn!("it has crashed before, and printed: {}", escaped(&crashes));
         }
@@ -260,7 +260,7 @@ fn logs(
     let error = tool.command(&args).exec();
     Err(Failure::new(
         Exit::Failed,
-        format!("{} cannot be started: {error}", tool.typed(&args)),
+        format!("{} cannot be started: {error}", tool.command_line(&args)),
     ))
 }
 
@@ -281,18 +281,18 @@ pub(crate) fn problems(folders: &Folders) -> Vec<Problem> {
         let Some(place) = ServicePaths::new(ServiceManager::OURS, scope) else {
             continue;
         };
-        problems.extend(problems_at(&place));
+        problems.extend(file_problems(&place));
         if place.file().exists() {
             let running = client::running(&place.folders(folders));
             let background = running.iter().find(|running| running.is_background);
-            problems.extend(background.and_then(|running| outdated(running, &place)));
+            problems.extend(background.and_then(|running| outdated_problem(running, &place)));
         }
     }
     problems
 }
 
 /// What is wrong with the file of one service.
-fn problems_at(place: &ServicePaths) -> Vec<Problem> {
+fn file_problems(place: &ServicePaths) -> Vec<Problem> {
     let mut problems = Vec::new();
     let path = place.file();
     let mut add = |what: String, fix: String| problems.push(Problem { what, fix });
@@ -307,7 +307,7 @@ fn problems_at(place: &ServicePaths) -> Vec<Problem> {
             return problems;
         }
     };
-    if let Some(theirs) = place.brewed() {
+    if let Some(theirs) = place.homebrew_file() {
         let fix = "brew services stop orphand".to_owned();
         add(format!("Homebrew runs orphand too: {theirs:?}"), fix);
     }
@@ -331,7 +331,7 @@ fn problems_at(place: &ServicePaths) -> Vec<Problem> {
         );
         return problems;
     }
-    let Ok(ours) = program::ours() else {
+    let Ok(ours) = program::current() else {
         return problems;
     };
     if !is_same_file(&started.program, &ours) {
@@ -358,7 +358,7 @@ fn is_same_file(one: &Path, other: &Path) -> bool {
 }
 
 /// After an upgrade: the running watcher is still the old one.
-fn outdated(running: &RunningWatch, place: &ServicePaths) -> Option<Problem> {
+fn outdated_problem(running: &RunningWatch, place: &ServicePaths) -> Option<Problem> {
     let ours = env!("CARGO_PKG_VERSION");
     let what = match (running.version == ours, running.is_outdated) {
         (true, false) => return None,
@@ -372,6 +372,6 @@ fn outdated(running: &RunningWatch, place: &ServicePaths) -> Option<Problem> {
 }
 
 /// What the installed file starts, if there is one that can be read.
-fn started(place: &ServicePaths) -> Option<InstalledUnit> {
+fn installed_unit(place: &ServicePaths) -> Option<InstalledUnit> {
     place.read(&String::from_utf8(place.installed().ok()??).ok()?)
 }

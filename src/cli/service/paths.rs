@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use orphand::state::{Folders, read_regular};
 use rustix::process::geteuid;
 
-use super::job::{InstalledUnit, Job, Scope, Unwritable};
+use super::job::{InstalledUnit, Job, Scope, UnsupportedPath};
 use super::{launchd, systemd};
 use crate::cli::config_file::Config;
 
@@ -41,12 +41,12 @@ impl ServiceManager {
 /// One service: by whom, for whom, and with which folders.
 #[derive(Clone, Debug)]
 pub(super) struct ServicePaths {
-    pub(super) supervisor: ServiceManager,
+    pub(super) manager: ServiceManager,
     pub(super) scope: Scope,
     /// Of the user, whatever the scope.
     home: PathBuf,
     /// Before the paths of the whole machine: an image that is being built, or a test.
-    machine: PathBuf,
+    machine_root: PathBuf,
 }
 
 impl ServicePaths {
@@ -60,16 +60,16 @@ impl ServicePaths {
         })?;
         let machine = absolute_variable("ORPHAND_SERVICE_ROOT").unwrap_or_else(|| "/".into());
         Some(ServicePaths {
-            supervisor,
+            manager: supervisor,
             scope,
             home,
-            machine,
+            machine_root: machine,
         })
     }
 
     /// What people call the file.
-    pub(super) fn noun(&self) -> &'static str {
-        match (self.supervisor, self.scope) {
+    pub(super) fn kind_name(&self) -> &'static str {
+        match (self.manager, self.scope) {
             (ServiceManager::Launchd, Scope::User) => "agent",
             (ServiceManager::Launchd, Scope::System) => "daemon",
             (ServiceManager::Systemd, _) => "unit",
@@ -78,7 +78,7 @@ impl ServicePaths {
 
     /// What the supervisor calls the service.
     pub(super) fn name(&self) -> &'static str {
-        match self.supervisor {
+        match self.manager {
             ServiceManager::Launchd => launchd::LABEL,
             ServiceManager::Systemd => systemd::UNIT,
         }
@@ -90,31 +90,31 @@ impl ServicePaths {
         if self.scope == Scope::System {
             command.push_str(" --system");
         }
-        if self.supervisor != ServiceManager::OURS {
-            command.push_str(&format!(" --{}", self.supervisor.name()));
+        if self.manager != ServiceManager::OURS {
+            command.push_str(&format!(" --{}", self.manager.name()));
         }
         command
     }
 
     /// The service file.
     pub(super) fn file(&self) -> PathBuf {
-        match self.supervisor {
+        match self.manager {
             ServiceManager::Launchd => self.folder().join(format!("{}.plist", launchd::LABEL)),
             ServiceManager::Systemd => self.folder().join(systemd::UNIT),
         }
     }
 
     fn folder(&self) -> PathBuf {
-        match (self.supervisor, self.scope) {
+        match (self.manager, self.scope) {
             (ServiceManager::Launchd, Scope::User) => self.home.join("Library/LaunchAgents"),
-            (ServiceManager::Launchd, Scope::System) => self.of_machine("Library/LaunchDaemons"),
+            (ServiceManager::Launchd, Scope::System) => self.below_machine_root("Library/LaunchDaemons"),
             (ServiceManager::Systemd, Scope::User) => self.config_home().join("systemd/user"),
-            (ServiceManager::Systemd, Scope::System) => self.of_machine("etc/systemd/system"),
+            (ServiceManager::Systemd, Scope::System) => self.below_machine_root("etc/systemd/system"),
         }
     }
 
-    fn of_machine(&self, below: &str) -> PathBuf {
-        self.machine.join(below)
+    fn below_machine_root(&self, below: &str) -> PathBuf {
+        self.machine_root.join(below)
     }
 
     fn config_home(&self) -> PathBuf {
@@ -122,20 +122,20 @@ impl ServicePaths {
     }
 
     /// What stands where Homebrew puts its own service file for orphand.
-    pub(super) fn brewed(&self) -> Option<PathBuf> {
-        let places = match self.supervisor {
+    pub(super) fn homebrew_file(&self) -> Option<PathBuf> {
+        let places = match self.manager {
             ServiceManager::Launchd => {
                 let file = "homebrew.mxcl.orphand.plist";
                 [
                     self.home.join("Library/LaunchAgents").join(file),
-                    self.of_machine("Library/LaunchDaemons").join(file),
+                    self.below_machine_root("Library/LaunchDaemons").join(file),
                 ]
             }
             ServiceManager::Systemd => {
                 let file = "homebrew.orphand.service";
                 [
                     self.config_home().join("systemd/user").join(file),
-                    self.of_machine("etc/systemd/system").join(file),
+                    self.below_machine_root("etc/systemd/system").join(file),
                 ]
             }
         };
@@ -146,15 +146,15 @@ impl ServicePaths {
 
     /// Where its watcher keeps what is its own. `ours` are the folders of this process.
     pub(super) fn folders(&self, ours: &Folders) -> Folders {
-        let (state, runtime) = match (self.scope, self.supervisor) {
+        let (state, runtime) = match (self.scope, self.manager) {
             (Scope::User, _) => return ours.clone(),
             (Scope::System, ServiceManager::Launchd) => {
-                let state = self.of_machine("Library/Application Support/orphand");
+                let state = self.below_machine_root("Library/Application Support/orphand");
                 (state.clone(), state)
             }
             (Scope::System, ServiceManager::Systemd) => (
-                self.of_machine("var/lib/orphand"),
-                self.of_machine("run/orphand"),
+                self.below_machine_root("var/lib/orphand"),
+                self.below_machine_root("run/orphand"),
             ),
         };
         Folders {
@@ -167,7 +167,7 @@ impl ServicePaths {
     pub(super) fn usual_config(&self) -> Option<PathBuf> {
         match self.scope {
             Scope::User => Config::usual_path(),
-            Scope::System => Some(self.of_machine("etc/orphand/config.toml")),
+            Scope::System => Some(self.below_machine_root("etc/orphand/config.toml")),
         }
     }
 
@@ -180,7 +180,7 @@ impl ServicePaths {
     }
 
     /// Where launchd puts what a crash prints.
-    pub(super) fn crashes(&self) -> PathBuf {
+    pub(super) fn crash_log(&self) -> PathBuf {
         self.logs().join("crash.log")
     }
 
@@ -188,14 +188,14 @@ impl ServicePaths {
     fn logs(&self) -> PathBuf {
         match self.scope {
             Scope::User => self.home.join("Library/Logs/orphand"),
-            Scope::System => self.of_machine("var/root/Library/Logs/orphand"),
+            Scope::System => self.below_machine_root("var/root/Library/Logs/orphand"),
         }
     }
 
     /// The variables that its watcher needs.
     fn environment(&self) -> Vec<(&'static str, PathBuf)> {
-        let fixed: &[(&'static str, &str)] = match (self.scope, self.supervisor) {
-            (Scope::User, _) => return self.folders_of_shell(),
+        let fixed: &[(&'static str, &str)] = match (self.scope, self.manager) {
+            (Scope::User, _) => return self.shell_folders(),
             (Scope::System, ServiceManager::Launchd) => &[
                 ("HOME", "/var/root"),
                 ("XDG_CONFIG_HOME", "/etc"),
@@ -215,7 +215,7 @@ impl ServicePaths {
 
     /// Those that are set and lead elsewhere than without: else the watcher and the commands that
     /// are typed would each look in other folders.
-    fn folders_of_shell(&self) -> Vec<(&'static str, PathBuf)> {
+    fn shell_folders(&self) -> Vec<(&'static str, PathBuf)> {
         let usual_state = match cfg!(target_os = "macos") {
             true => None,
             false => Some(self.home.join(".local/state")),
@@ -224,7 +224,7 @@ impl ServicePaths {
             ("XDG_CONFIG_HOME", Some(self.home.join(".config"))),
             ("XDG_STATE_HOME", usual_state),
         ];
-        if self.supervisor == ServiceManager::Launchd {
+        if self.manager == ServiceManager::Launchd {
             // systemd sets this one itself, for each login.
             known.push(("XDG_RUNTIME_DIR", None));
         }
@@ -242,22 +242,22 @@ impl ServicePaths {
             program,
             config,
             environment: self.environment(),
-            crashes: self.in_image(&self.crashes()),
+            crash_log: self.installed_path(&self.crash_log()),
             run_as: None,
         }
     }
 
     /// A path as it is called where the service runs.
-    fn in_image(&self, path: &Path) -> PathBuf {
-        match (self.scope, path.strip_prefix(&self.machine)) {
+    fn installed_path(&self, path: &Path) -> PathBuf {
+        match (self.scope, path.strip_prefix(&self.machine_root)) {
             (Scope::System, Ok(below)) => Path::new("/").join(below),
             _ => path.to_owned(),
         }
     }
 
     /// The service file for `job`.
-    pub(super) fn render(&self, job: &Job) -> Result<String, Unwritable> {
-        match self.supervisor {
+    pub(super) fn render(&self, job: &Job) -> Result<String, UnsupportedPath> {
+        match self.manager {
             ServiceManager::Launchd => launchd::render(job),
             ServiceManager::Systemd => systemd::render(job),
         }
@@ -265,7 +265,7 @@ impl ServicePaths {
 
     /// What a service file says.
     pub(super) fn read(&self, file: &str) -> Option<InstalledUnit> {
-        match self.supervisor {
+        match self.manager {
             ServiceManager::Launchd => launchd::read(file),
             ServiceManager::Systemd => systemd::read(file),
         }
@@ -282,7 +282,7 @@ impl ServicePaths {
 
     /// Whether the home directory is this user's: after `sudo` it may be another's, and a service
     /// file of root's there would be refused by launchd and could not be removed by its user.
-    pub(super) fn home_is_ours(&self) -> bool {
+    pub(super) fn is_home_ours(&self) -> bool {
         let owner = fs::metadata(&self.home).map(|home| home.uid());
         owner.map_or(true, |owner| owner == geteuid().as_raw())
     }

@@ -6,14 +6,14 @@ use std::io;
 use std::path::{Component, Path, PathBuf};
 
 /// The program that runs now, by the path under which it can be started later.
-pub(super) fn ours() -> io::Result<PathBuf> {
+pub(super) fn current() -> io::Result<PathBuf> {
     Ok(stable(&env::current_exe()?, &|path| path.exists()))
 }
 
 /// What `running` is called when it was replaced, or will be. `exists` looks.
 fn stable(running: &Path, exists: &dyn Fn(&Path) -> bool) -> PathBuf {
     let path = existing(running, exists);
-    match opt(&path) {
+    match homebrew_opt(&path) {
         Some(opt) if exists(&opt) => opt,
         _ => path,
     }
@@ -32,7 +32,7 @@ fn existing(path: &Path, exists: &dyn Fn(&Path) -> bool) -> PathBuf {
 
 /// Homebrew keeps each version in a folder of its own, `Cellar/NAME/VERSION`, which an upgrade
 /// removes; `opt/NAME` leads to the newest.
-fn opt(path: &Path) -> Option<PathBuf> {
+fn homebrew_opt(path: &Path) -> Option<PathBuf> {
     let parts: Vec<Component<'_>> = path.components().collect();
     let cellar = parts.iter().position(|part| part.as_os_str() == "Cellar")?;
     let prefix = parts.get(..cellar)?.iter().collect::<PathBuf>();
@@ -42,7 +42,7 @@ fn opt(path: &Path) -> Option<PathBuf> {
 }
 
 /// Why the program may not stay where it is, if that is to be expected.
-pub(super) fn doubt(path: &Path) -> Option<&'static str> {
+pub(super) fn temporary_place(path: &Path) -> Option<&'static str> {
     let parts: Vec<&OsStr> = path.components().map(Component::as_os_str).collect();
     let built = parts
         .iter()
@@ -147,7 +147,7 @@ mod tests {
             ("/nix/store/abc-orphand-0.1.0/bin/orphand", true),
             ("/tmp/orphand", true),
         ] {
-            assert_eq!(doubt(Path::new(path)).is_some(), doubtful, "{path}");
+            assert_eq!(temporary_place(Path::new(path)).is_some(), doubtful, "{path}");
         }
     }
 }

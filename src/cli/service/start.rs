@@ -13,14 +13,14 @@ use crate::cli::status::client::{self, RunningWatch};
 use crate::cli::{Exit, Failure};
 
 /// Between two questions whether it answers.
-const ASK: Duration = Duration::from_millis(100);
+const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
 pub(super) fn start(
     place: &ServicePaths,
     folders: &Folders,
     voice: &Messages,
 ) -> Result<Exit, Failure> {
-    installed(place)?;
+    check_installed(place)?;
     let control = control::of(place);
     let found = control.state()?;
     if found.running == Some(true) {
@@ -35,7 +35,7 @@ pub(super) fn start(
         return Ok(Exit::Done);
     }
     control.start(&found)?;
-    confirm(place, folders, control.as_ref(), None, voice)
+    wait_until_running(place, folders, control.as_ref(), None, voice)
 }
 
 pub(super) fn restart(
@@ -43,17 +43,17 @@ pub(super) fn restart(
     folders: &Folders,
     voice: &Messages,
 ) -> Result<Exit, Failure> {
-    installed(place)?;
+    check_installed(place)?;
     let control = control::of(place);
     let found = control.state()?;
     control.restart(&found)?;
-    confirm(place, folders, control.as_ref(), found.pid, voice)
+    wait_until_running(place, folders, control.as_ref(), found.pid, voice)
 }
 
 pub(super) fn stop(place: &ServicePaths, voice: &Messages) -> Result<Exit, Failure> {
     let control = control::of(place);
     // What is loaded is stopped, also if somebody has removed its file.
-    let found = match installed(place) {
+    let found = match check_installed(place) {
         Ok(()) => control.state()?,
         Err(missing) => match control.state() {
             Ok(found) if found.domain.is_some() => found,
@@ -62,7 +62,7 @@ pub(super) fn stop(place: &ServicePaths, voice: &Messages) -> Result<Exit, Failu
     };
     let was_running = found.loaded && found.running != Some(false);
     control.stop(&found)?;
-    let next = match place.supervisor {
+    let next = match place.manager {
         ServiceManager::Launchd => "it starts again at the next login or boot",
         ServiceManager::Systemd if found.enabled == Some(true) => {
             "it starts again at the next login or boot"
@@ -83,12 +83,12 @@ pub(super) fn stop(place: &ServicePaths, voice: &Messages) -> Result<Exit, Failu
 }
 
 /// Says what to do where nothing is installed.
-pub(super) fn installed(place: &ServicePaths) -> Result<(), Failure> {
+pub(super) fn check_installed(place: &ServicePaths) -> Result<(), Failure> {
     let file = place.file();
     if file.exists() {
         return Ok(());
     }
-    let theirs = match place.brewed() {
+    let theirs = match place.homebrew_file() {
         Some(_) => "\n  it is Homebrew's here:   brew services info orphand",
         None => "",
     };
@@ -105,28 +105,28 @@ pub(super) fn installed(place: &ServicePaths) -> Result<(), Failure> {
 
 /// Says how the watcher that was just started fares. launchd answers before it runs, so it is waited
 /// for; systemd has waited itself. `before` ended just now, and may still answer.
-pub(super) fn confirm(
+pub(super) fn wait_until_running(
     place: &ServicePaths,
     folders: &Folders,
     control: &dyn Control,
     before: Option<u32>,
     voice: &Messages,
 ) -> Result<Exit, Failure> {
-    if let Some(watcher) = answer(place, folders, before) {
+    if let Some(watcher) = wait_for_answer(place, folders, before) {
         voice.line(&format!(
             "Started    pid {} ({})",
             watcher.pid, watcher.version
         ));
-        for trouble in &watcher.trouble {
+        for trouble in &watcher.problems {
             voice.warn(trouble);
         }
         return Ok(Exit::Done);
     }
     let now = control.state()?;
-    let has_ended = now.running == Some(false) || now.end.is_some();
+    let has_ended = now.running == Some(false) || now.last_run_error.is_some();
     if has_ended {
         let why = now
-            .end
+            .last_run_error
             .unwrap_or_else(|| format!("why:   {}", place.command("logs")));
         return Err(Failure::new(
             Exit::Failed,
@@ -144,23 +144,23 @@ pub(super) fn confirm(
     Ok(Exit::Done)
 }
 
-fn answer(place: &ServicePaths, folders: &Folders, before: Option<u32>) -> Option<RunningWatch> {
-    let limit = match place.supervisor {
-        ServiceManager::Launchd => waits::for_an_answer(),
+fn wait_for_answer(place: &ServicePaths, folders: &Folders, before: Option<u32>) -> Option<RunningWatch> {
+    let limit = match place.manager {
+        ServiceManager::Launchd => waits::answer_limit(),
         ServiceManager::Systemd => Duration::ZERO,
     };
     let end = Instant::now() + limit;
     loop {
-        let watcher = watcher(place, folders).filter(|watcher| Some(watcher.pid) != before);
+        let watcher = find_watcher(place, folders).filter(|watcher| Some(watcher.pid) != before);
         if watcher.is_some() || Instant::now() >= end {
             return watcher;
         }
-        thread::sleep(ASK);
+        thread::sleep(POLL_INTERVAL);
     }
 }
 
 /// The watcher that the service runs, if it answers.
-pub(super) fn watcher(place: &ServicePaths, folders: &Folders) -> Option<RunningWatch> {
+pub(super) fn find_watcher(place: &ServicePaths, folders: &Folders) -> Option<RunningWatch> {
     let running = client::running(&place.folders(folders));
     running.into_iter().find(|running| running.is_background)
 }

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::control::{self, UnitState};
 use super::paths::ServicePaths;
-use super::{Problem, job::Scope, outdated, problems_at, start};
+use super::{Problem, job::Scope, outdated_problem, file_problems, start};
 use crate::cli::args::OutputOptions;
 use crate::cli::status::client::RunningWatch;
 use crate::cli::text::escaped;
@@ -47,12 +47,12 @@ pub(super) fn run(
 
 impl ServiceReport {
     fn of(place: &ServicePaths, folders: &Folders) -> ServiceReport {
-        let watcher = start::watcher(place, folders);
-        let mut problems = problems_at(place);
+        let watcher = start::find_watcher(place, folders);
+        let mut problems = file_problems(place);
         problems.extend(
             watcher
                 .as_ref()
-                .and_then(|watcher| outdated(watcher, place)),
+                .and_then(|watcher| outdated_problem(watcher, place)),
         );
         let (state, error) = match control::of(place).full_state() {
             Ok(state) => (state, None),
@@ -63,7 +63,7 @@ impl ServiceReport {
             problems.push(Problem {
                 what: format!(
                     "{} does not know the unit as it is now",
-                    place.supervisor.name()
+                    place.manager.name()
                 ),
                 fix: place.command("restart"),
             });
@@ -76,7 +76,7 @@ impl ServiceReport {
         }
         ServiceReport {
             installed,
-            program: super::started(place).map(|started| started.program),
+            program: super::installed_unit(place).map(|started| started.program),
             // Where nothing is installed it is somebody else's.
             watcher: watcher.filter(|_| installed),
             state,
@@ -94,7 +94,7 @@ impl ServiceReport {
         let blind = self
             .watcher
             .as_ref()
-            .is_some_and(|watcher| !watcher.trouble.is_empty());
+            .is_some_and(|watcher| !watcher.problems.is_empty());
         match (self.installed, self.runs()) {
             (false, _) => Exit::NotInstalled,
             (true, false) => Exit::STOPPED,
@@ -117,7 +117,7 @@ impl ServiceReport {
                 place.command("install")
             ));
             out.push_str("  just run it here:    orphand watch DIR\n");
-            if let Some(theirs) = place.brewed() {
+            if let Some(theirs) = place.homebrew_file() {
                 let theirs = escaped(&theirs);
                 out.push_str(&format!(
                     "  it is Homebrew's here ({theirs}):   brew services info orphand\n"
@@ -155,16 +155,16 @@ impl ServiceReport {
         let file = escaped(&place.file());
         out.push_str(&format!(
             "  {:<9} {}   {file}\n",
-            place.noun(),
+            place.kind_name(),
             states.join(", ")
         ));
         if let Some(program) = &self.program {
             out.push_str(&format!("  program   {}\n", escaped(program)));
         }
         match &self.watcher {
-            Some(watcher) if watcher.trouble.is_empty() => out.push_str("  health    ok\n"),
+            Some(watcher) if watcher.problems.is_empty() => out.push_str("  health    ok\n"),
             Some(watcher) => {
-                for trouble in &watcher.trouble {
+                for trouble in &watcher.problems {
                     out.push_str(&format!("  health    {trouble}\n"));
                 }
             }
@@ -172,7 +172,7 @@ impl ServiceReport {
             None => {}
         }
         if !self.runs() && self.error.is_none() {
-            let end = self.state.end.clone();
+            let end = self.state.last_run_error.clone();
             let start = || format!("start it:   {}", place.command("start"));
             out.push_str(&format!("  {}\n", end.unwrap_or_else(start)));
         }
@@ -189,7 +189,7 @@ impl ServiceReport {
         let problem = |problem: &Problem| json!({"what": problem.what, "cure": problem.fix});
         let watcher = self.watcher.as_ref();
         Object::default()
-            .with("service", place.supervisor.name())
+            .with("service", place.manager.name())
             .with("name", place.name())
             .with(
                 "scope",
@@ -213,10 +213,10 @@ impl ServiceReport {
             .with(
                 "trouble",
                 watcher
-                    .map(|watcher| watcher.trouble.clone())
+                    .map(|watcher| watcher.problems.clone())
                     .unwrap_or_default(),
             )
-            .with("end", self.state.end.as_deref())
+            .with("end", self.state.last_run_error.as_deref())
             .with(
                 "problems",
                 self.problems.iter().map(problem).collect::<Vec<_>>(),
@@ -241,7 +241,7 @@ mod tests {
             version: version.to_owned(),
             is_outdated,
             is_background: true,
-            trouble: trouble.iter().map(ToString::to_string).collect(),
+            problems: trouble.iter().map(ToString::to_string).collect(),
             answer: Value::Null,
         }
     }
@@ -310,7 +310,7 @@ mod tests {
             ),
             (watcher("0.0.9", true, &[]), Some("0.0.9 runs, and this is")),
         ] {
-            let problem = outdated(&watcher, &place());
+            let problem = outdated_problem(&watcher, &place());
             assert_eq!(problem.is_some(), words.is_some(), "{watcher:?}");
             let Some((problem, words)) = problem.zip(words) else {
                 continue;

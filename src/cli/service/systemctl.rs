@@ -44,7 +44,7 @@ impl<'p> Systemctl<'p> {
                      this:   orphand watch"
                 }
                 ToolError::Start { .. } => "check that this user may start it",
-                ToolError::Silent { .. } => "see what it waits for:   systemctl list-jobs",
+                ToolError::TimedOut { .. } => "see what it waits for:   systemctl list-jobs",
             };
             Failure::new(Exit::Failed, format!("{error}\n  {what}"))
         })
@@ -55,7 +55,7 @@ impl<'p> Systemctl<'p> {
     }
 
     /// A call that has to go well.
-    fn must(&self, args: &[&str]) -> Result<ToolOutput, Failure> {
+    fn checked_call(&self, args: &[&str]) -> Result<ToolOutput, Failure> {
         let answer = self.call(args)?;
         match answer.code {
             0 => Ok(answer),
@@ -65,12 +65,12 @@ impl<'p> Systemctl<'p> {
 
     /// Starts it, and returns when it is ready. A first scan that takes longer than we wait is no
     /// failure.
-    fn begin(&self, verb: &str) -> Result<(), Failure> {
+    fn start_and_wait(&self, verb: &str) -> Result<(), Failure> {
         match self.try_call(&[verb, UNIT]) {
             Ok(answer) if answer.code == 0 => Ok(()),
             Ok(answer) => Err(self.failure(&[verb, UNIT], &answer)),
-            Err(ToolError::Silent { .. }) => Ok(()),
-            Err(ToolError::Start { .. }) => self.must(&[verb, UNIT]).map(drop),
+            Err(ToolError::TimedOut { .. }) => Ok(()),
+            Err(ToolError::Start { .. }) => self.checked_call(&[verb, UNIT]).map(drop),
         }
     }
 
@@ -82,7 +82,7 @@ impl<'p> Systemctl<'p> {
             .copied()
             .filter(|arg| *arg != PROPERTIES)
             .collect();
-        let call = self.tool.typed(&self.args(&args));
+        let call = self.tool.command_line(&self.args(&args));
         let text = format!(
             "{call} has failed ({}): {}\n  {}",
             answer.code,
@@ -139,7 +139,7 @@ fn advice(said: &str, place: &ServicePaths) -> String {
 }
 
 /// How the last run ended, if that was not well.
-fn end(result: &str, status: &str, place: &ServicePaths) -> Option<String> {
+fn last_run_error(result: &str, status: &str, place: &ServicePaths) -> Option<String> {
     let logs = place.command("logs");
     let what = match (result, status) {
         ("success" | "", _) => return None,
@@ -164,7 +164,7 @@ fn end(result: &str, status: &str, place: &ServicePaths) -> Option<String> {
 }
 
 /// What `systemctl show` says.
-fn told(shown: &str, place: &ServicePaths) -> UnitState {
+fn parse_show(shown: &str, place: &ServicePaths) -> UnitState {
     let field = |name: &str| {
         let pairs = shown.lines().filter_map(|line| line.split_once('='));
         pairs
@@ -192,9 +192,9 @@ fn told(shown: &str, place: &ServicePaths) -> UnitState {
         enabled,
         running,
         pid,
-        end: match running {
+        last_run_error: match running {
             Some(true) => None,
-            _ => end(field("Result"), field("ExecMainStatus"), place),
+            _ => last_run_error(field("Result"), field("ExecMainStatus"), place),
         },
         is_stale: field("NeedDaemonReload") == "yes",
         domain: None,
@@ -203,8 +203,8 @@ fn told(shown: &str, place: &ServicePaths) -> UnitState {
 
 impl Control for Systemctl<'_> {
     fn state(&self) -> Result<UnitState, Failure> {
-        let answer = self.must(&["show", PROPERTIES, UNIT])?;
-        Ok(told(&answer.stdout, self.place))
+        let answer = self.checked_call(&["show", PROPERTIES, UNIT])?;
+        Ok(parse_show(&answer.stdout, self.place))
     }
 
     fn full_state(&self) -> Result<UnitState, Failure> {
@@ -212,41 +212,41 @@ impl Control for Systemctl<'_> {
     }
 
     fn load(&self, _found: &UnitState) -> Result<(), Failure> {
-        self.must(&["daemon-reload"])?;
-        self.must(&["enable", UNIT])?;
-        self.begin("restart")
+        self.checked_call(&["daemon-reload"])?;
+        self.checked_call(&["enable", UNIT])?;
+        self.start_and_wait("restart")
     }
 
     fn start(&self, found: &UnitState) -> Result<(), Failure> {
         if found.is_stale || !found.loaded {
-            self.must(&["daemon-reload"])?;
+            self.checked_call(&["daemon-reload"])?;
         }
-        self.begin("start")
+        self.start_and_wait("start")
     }
 
     fn restart(&self, found: &UnitState) -> Result<(), Failure> {
         if found.is_stale || !found.loaded {
-            self.must(&["daemon-reload"])?;
+            self.checked_call(&["daemon-reload"])?;
         }
-        self.begin("restart")
+        self.start_and_wait("restart")
     }
 
     fn stop(&self, found: &UnitState) -> Result<(), Failure> {
         match found.loaded {
-            true => self.must(&["stop", UNIT]).map(drop),
+            true => self.checked_call(&["stop", UNIT]).map(drop),
             false => Ok(()),
         }
     }
 
-    fn retire(&self, found: &UnitState) -> Result<(), Failure> {
+    fn disable(&self, found: &UnitState) -> Result<(), Failure> {
         match found.loaded {
-            true => self.must(&["disable", "--now", UNIT]).map(drop),
+            true => self.checked_call(&["disable", "--now", UNIT]).map(drop),
             false => Ok(()),
         }
     }
 
-    fn forget(&self) -> Result<(), Failure> {
-        self.must(&["daemon-reload"]).map(drop)
+    fn file_removed(&self) -> Result<(), Failure> {
+        self.checked_call(&["daemon-reload"]).map(drop)
     }
 }
 
@@ -316,7 +316,7 @@ mod tests {
             ("oom-kill", "9", Some("memory")),
             ("signal", "11", Some("\"signal\"")),
         ] {
-            let text = end(result, status, &place(Scope::User));
+            let text = last_run_error(result, status, &place(Scope::User));
             assert_eq!(text.is_some(), words.is_some(), "{result}");
             let text = text.unwrap_or_default();
             assert!(
@@ -342,13 +342,13 @@ mod tests {
             ("inactive", 0, false),
             ("deactivating", 7, false),
         ] {
-            let state = told(&show(active, pid), &place(Scope::User));
+            let state = parse_show(&show(active, pid), &place(Scope::User));
             assert_eq!(state.running, Some(running), "{active}");
-            assert_eq!(state.end.is_some(), !running, "{active}");
+            assert_eq!(state.last_run_error.is_some(), !running, "{active}");
             assert_eq!(state.enabled, Some(true));
             assert!(state.loaded && !state.is_stale);
         }
-        let absent = told(
+        let absent = parse_show(
             "MainPID=0\nLoadState=not-found\nActiveState=inactive\n",
             &place(Scope::User),
         );
@@ -356,7 +356,7 @@ mod tests {
             (absent.loaded, absent.enabled, absent.running),
             (false, None, Some(false))
         );
-        let changed = told(
+        let changed = parse_show(
             "LoadState=loaded\nNeedDaemonReload=yes\n",
             &place(Scope::User),
         );

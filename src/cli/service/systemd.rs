@@ -1,6 +1,6 @@
 //! The units for systemd. Pure.
 
-use super::job::{InstalledUnit, Job, Scope, Unwritable, text};
+use super::job::{InstalledUnit, Job, Scope, UnsupportedPath, path_text};
 use super::template::filled;
 
 /// The name of the unit, and of its file.
@@ -9,39 +9,39 @@ pub(super) const UNIT: &str = "orphand.service";
 const USER: &str = include_str!("templates/user.service");
 const SYSTEM: &str = include_str!("templates/system.service");
 
-const ROOT: &str = "\
+const AS_ROOT: &str = "\
 # It is root, for files of many users, and has of root's powers only these: to see who holds a file
 # (PTRACE), to take a lease on a file of somebody else's (LEASE), to get into their directories (DAC),
 # and to remove from directories with a sticky bit (FOWNER).
 CapabilityBoundingSet=CAP_SYS_PTRACE CAP_LEASE CAP_DAC_READ_SEARCH CAP_DAC_OVERRIDE CAP_FOWNER";
 
-const OWNER: &str = "\
+const AS_OWNER: &str = "\
 # The user whose programs leave the temps: the owner of a file may take a lease on it, which proves
 # that nobody holds it. So it needs no powers at all, and judges no file of anybody else's.
 User={{USER}}
 CapabilityBoundingSet=";
 
 /// The file for `job`.
-pub(super) fn render(job: &Job) -> Result<String, Unwritable> {
+pub(super) fn render(job: &Job) -> Result<String, UnsupportedPath> {
     // systemd expands no variable in the program, and takes `$$` there for two.
-    let mut command = quoted(text(&job.program)?);
+    let mut command = quoted(path_text(&job.program)?);
     for argument in job.arguments() {
         command.push(' ');
-        command.push_str(&word(&text(argument)?.replace('$', "$$")));
+        command.push_str(&word(&path_text(argument)?.replace('$', "$$")));
     }
     let mut environment = String::new();
     if job.scope == Scope::User && !job.environment.is_empty() {
         environment.push_str("# The folders that the shell knows which installed it; systemd reads no shell's files.\n");
     }
     for (name, value) in &job.environment {
-        let pair = word(&format!("{name}={}", text(value)?));
+        let pair = word(&format!("{name}={}", path_text(value)?));
         environment.push_str(&format!("Environment={pair}\n"));
     }
     let identity = match &job.run_as {
-        Some(user) => filled(OWNER, &[("USER", user)]),
-        None => ROOT.to_owned(),
+        Some(user) => filled(AS_OWNER, &[("USER", user)]),
+        None => AS_ROOT.to_owned(),
     };
-    let config = job.config.as_deref().map(text).transpose()?;
+    let config = job.config.as_deref().map(path_text).transpose()?;
     let template = match job.scope {
         Scope::User => USER,
         Scope::System => SYSTEM,
@@ -113,7 +113,7 @@ fn words(line: &str) -> Vec<String> {
 
 /// Whether systemd would start this program: it refuses names with quotes and backslashes, however
 /// they are written.
-pub(super) fn starts(program: &str) -> bool {
+pub(super) fn is_startable(program: &str) -> bool {
     !program.contains(['"', '\'', '\\'])
 }
 
@@ -137,7 +137,7 @@ mod tests {
                 Scope::User => Vec::new(),
                 Scope::System => environment.into(),
             },
-            crashes: PathBuf::new(),
+            crash_log: PathBuf::new(),
             run_as: None,
         }
     }

@@ -33,7 +33,7 @@ pub(super) enum ToolError {
     #[error("{path:?} cannot be started: {error}")]
     Start { path: PathBuf, error: io::Error },
     #[error("{call:?} has not answered for {}", text::span(*limit))]
-    Silent { call: String, limit: Duration },
+    TimedOut { call: String, limit: Duration },
 }
 
 impl Tool {
@@ -49,7 +49,7 @@ impl Tool {
     }
 
     /// How a person types this call.
-    pub(super) fn typed<A: AsRef<OsStr>>(&self, args: &[A]) -> String {
+    pub(super) fn command_line<A: AsRef<OsStr>>(&self, args: &[A]) -> String {
         let words = args.iter().map(|arg| arg.as_ref().to_string_lossy());
         let words = std::iter::once(self.name.into()).chain(words);
         words.collect::<Vec<_>>().join(" ")
@@ -69,7 +69,7 @@ impl Tool {
 
     /// Runs it to its end, but not longer than the limit. What it prints is in plain English.
     pub(super) fn call(&self, args: &[OsString]) -> Result<ToolOutput, ToolError> {
-        let limit = waits::limit();
+        let limit = waits::call_limit();
         let mut command = self.command(args);
         command.env("LC_ALL", "C").stdin(Stdio::null());
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -82,15 +82,15 @@ impl Tool {
         let Some(status) = wait(&mut child, limit) else {
             let _ = child.kill();
             let _ = child.wait();
-            let call = self.typed(args);
-            return Err(ToolError::Silent { call, limit });
+            let call = self.command_line(args);
+            return Err(ToolError::TimedOut { call, limit });
         };
         let answer = ToolOutput {
             code: status.code().unwrap_or(-1),
-            stdout: text(&stdout),
-            stderr: text(&stderr),
+            stdout: received_text(&stdout),
+            stderr: received_text(&stderr),
         };
-        log::debug!("{} answers {}", self.typed(args), answer.code);
+        log::debug!("{} answers {}", self.command_line(args), answer.code);
         Ok(answer)
     }
 }
@@ -123,7 +123,7 @@ fn drain(from: Option<impl Read + Send + 'static>) -> Receiver<Vec<u8>> {
 }
 
 /// What was printed. A child of the tool's that lives on may keep the pipe open; the tool has ended.
-fn text(all: &Receiver<Vec<u8>>) -> String {
+fn received_text(all: &Receiver<Vec<u8>>) -> String {
     let bytes = all.recv_timeout(Duration::from_secs(1)).unwrap_or_default();
     String::from_utf8_lossy(&bytes).into_owned()
 }

@@ -5,12 +5,12 @@ use std::time::Duration;
 use crate::cli::{duration, variables};
 
 /// A call of launchctl or systemctl: both wait for a watcher that ends, which has 20 s.
-pub(super) fn limit() -> Duration {
+pub(super) fn call_limit() -> Duration {
     variable("ORPHAND_SERVICE_LIMIT", Duration::from_secs(30))
 }
 
 /// Until a watcher that was started answers.
-pub(super) fn for_an_answer() -> Duration {
+pub(super) fn answer_limit() -> Duration {
     variable("ORPHAND_SERVICE_WAIT", Duration::from_secs(10))
 }
 

@@ -24,13 +24,13 @@ pub(crate) struct RunningWatch {
     /// It watches what the configuration file lists, not what somebody typed.
     pub(crate) is_background: bool,
     /// Something keeps it from its work; in words.
-    pub(crate) trouble: Vec<String>,
+    pub(crate) problems: Vec<String>,
     /// All that it said.
     pub(crate) answer: Value,
 }
 
 /// How long an answer may take. It is out of memory: a watcher that takes longer hangs.
-const PATIENCE: Duration = Duration::from_secs(2);
+const ANSWER_LIMIT: Duration = Duration::from_secs(2);
 
 /// More than any answer has: bytes.
 const LARGEST: u64 = 64_000_000;
@@ -42,8 +42,8 @@ pub(crate) fn running(folders: &Folders) -> Vec<RunningWatch> {
     };
     let mut found: Vec<RunningWatch> = sockets(runtime)
         .iter()
-        .filter_map(|socket| match ask(socket) {
-            Ok(answer) => Some(read(answer)),
+        .filter_map(|socket| match query(socket) {
+            Ok(answer) => Some(parse(answer)),
             Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
                 // Its watcher was killed.
                 let _ = fs::remove_file(socket);
@@ -68,15 +68,15 @@ fn sockets(runtime: &Path) -> Vec<PathBuf> {
     entries.map(|entry| entry.path()).filter(is_one).collect()
 }
 
-fn ask(socket: &Path) -> io::Result<Value> {
+fn query(socket: &Path) -> io::Result<Value> {
     let stream = UnixStream::connect(socket)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_read_timeout(Some(ANSWER_LIMIT))?;
     let mut text = Vec::new();
     stream.take(LARGEST).read_to_end(&mut text)?;
     Ok(serde_json::from_slice(&text)?)
 }
 
-fn read(answer: Value) -> RunningWatch {
+fn parse(answer: Value) -> RunningWatch {
     let text = |key: &str| answer.get(key).and_then(Value::as_str).map(str::to_owned);
     let pid = answer.get("pid").and_then(Value::as_u64).unwrap_or(0);
     let program = Program {
@@ -90,7 +90,7 @@ fn read(answer: Value) -> RunningWatch {
         version: text("version").unwrap_or_default(),
         is_outdated: program.is_replaced(),
         is_background: answer.get("background").and_then(Value::as_bool) == Some(true),
-        trouble: trouble.map(str::to_owned).collect(),
+        problems: trouble.map(str::to_owned).collect(),
         answer,
     }
 }

@@ -38,7 +38,7 @@ pub(crate) struct StatusOptions {
 pub(super) fn run(command: &StatusOptions, look: &OutputOptions) -> Result<Exit, Failure> {
     let folders = Folders::from_env();
     let running = client::running(&folders);
-    let past = Past::read(&Journal::new(folders.state.as_deref()));
+    let past = JournalTotals::read(&Journal::new(folders.state.as_deref()));
     let exit = match running.is_empty() {
         true => Exit::Failed,
         false => Exit::Done,
@@ -57,7 +57,7 @@ pub(super) fn run(command: &StatusOptions, look: &OutputOptions) -> Result<Exit,
         return Ok(exit);
     }
     for one in &running {
-        watcher(one, &mut report)?;
+        print_watcher(one, &mut report)?;
     }
     if running.is_empty() {
         report.line(&format!(
@@ -66,13 +66,13 @@ pub(super) fn run(command: &StatusOptions, look: &OutputOptions) -> Result<Exit,
         ))?;
         for root in &listed {
             report.line(&format!("  {}", text::escaped(root)))?;
-            disk(root, &mut report)?;
+            print_disk(root, &mut report)?;
         }
         roots.extend(listed.iter().cloned());
     }
     // Files moved by sweeps, or by a watcher that has ended.
     let others = listed.iter().chain(&past.roots);
-    for (root, is) in holding(others.filter(|root| !roots.contains(*root))) {
+    for (root, is) in with_stored_files(others.filter(|root| !roots.contains(*root))) {
         report.line(&format!("  {}", text::escaped(root)))?;
         report.line(&is.line())?;
     }
@@ -81,7 +81,7 @@ pub(super) fn run(command: &StatusOptions, look: &OutputOptions) -> Result<Exit,
         let files = text::counted(past.reaped, "temp", "temps");
         report.line(&format!(
             "freed {freed} in {files} since {}; what was done: orphand history",
-            local(since, "%Y-%m-%d")
+            local_time(since, "%Y-%m-%d")
         ))?;
     }
     Ok(exit)
@@ -89,7 +89,7 @@ pub(super) fn run(command: &StatusOptions, look: &OutputOptions) -> Result<Exit,
 
 /// What the journal says was done in all.
 #[derive(Debug, Default)]
-struct Past {
+struct JournalTotals {
     /// When the first of it was done.
     since: Option<String>,
     reaped: u64,
@@ -98,9 +98,9 @@ struct Past {
     roots: BTreeSet<PathBuf>,
 }
 
-impl Past {
-    fn read(journal: &Journal) -> Past {
-        let mut past = Past::default();
+impl JournalTotals {
+    fn read(journal: &Journal) -> JournalTotals {
+        let mut past = JournalTotals::default();
         let read = journal.outcomes(|line| {
             past.roots
                 .extend(super::quarantines::path_of(&line, "root"));
@@ -125,7 +125,7 @@ impl Past {
 
 /// How full the file system of a root is, and what of it lies in quarantine.
 #[derive(Clone, Copy, Debug)]
-struct Disk {
+struct DiskUsage {
     total: u64,
     used: u64,
     /// For this user: some is kept for root.
@@ -135,26 +135,26 @@ struct Disk {
 }
 
 /// How long a file system may take to say so. One that hangs must not keep the rest from being said.
-const PATIENCE: Duration = Duration::from_secs(2);
+const ANSWER_LIMIT: Duration = Duration::from_secs(2);
 
-impl Disk {
-    fn of(root: &Path) -> Option<Disk> {
+impl DiskUsage {
+    fn of(root: &Path) -> Option<DiskUsage> {
         if !answers(root) {
             return None;
         }
         let (send, answer) = bounded(1);
         let root = root.to_owned();
         let thread = std::thread::Builder::new().name("orphand-disk".into());
-        let _ = thread.spawn(move || send.send(Disk::ask(&root)));
-        answer.recv_timeout(PATIENCE).ok().flatten()
+        let _ = thread.spawn(move || send.send(DiskUsage::read(&root)));
+        answer.recv_timeout(ANSWER_LIMIT).ok().flatten()
     }
 
-    fn ask(root: &Path) -> Option<Disk> {
+    fn read(root: &Path) -> Option<DiskUsage> {
         let system = rustix::fs::statvfs(root).ok()?;
         let room = Quarantine::open_existing(root, None).ok().flatten();
         let stored = room.and_then(|room| room.stored().ok()).unwrap_or_default();
         let sizes = stored.iter().map(|one| one.seen.size());
-        Some(Disk {
+        Some(DiskUsage {
             total: system.f_blocks.saturating_mul(system.f_frsize),
             used: (system.f_blocks.saturating_sub(system.f_bfree)).saturating_mul(system.f_frsize),
             free: system.f_bavail.saturating_mul(system.f_frsize),
@@ -189,7 +189,7 @@ impl Disk {
     }
 }
 
-fn watcher(one: &RunningWatch, report: &mut EventPrinter) -> Result<(), Failure> {
+fn print_watcher(one: &RunningWatch, report: &mut EventPrinter) -> Result<(), Failure> {
     let text = |key: &str| one.answer.get(key).and_then(Value::as_str).unwrap_or("");
     let number = |key: &str| one.answer.get(key).and_then(Value::as_u64);
     let how = match one.is_background {
@@ -200,12 +200,12 @@ fn watcher(one: &RunningWatch, report: &mut EventPrinter) -> Result<(), Failure>
         "orphand {} is watching {how}   pid {}   since {}",
         text::escaped(Path::new(&one.version)),
         one.pid,
-        local(text("since"), "%a %Y-%m-%d %H:%M")
+        local_time(text("since"), "%a %Y-%m-%d %H:%M")
     ))?;
     for root in array(&one.answer, "roots") {
-        self::root(root, report)?;
+        self::print_root(root, report)?;
     }
-    for trouble in &one.trouble {
+    for trouble in &one.problems {
         report.line(&format!("  !! {}", text::one_line(trouble)))?;
     }
     if one.is_outdated || one.version != env!("CARGO_PKG_VERSION") {
@@ -236,7 +236,7 @@ fn watcher(one: &RunningWatch, report: &mut EventPrinter) -> Result<(), Failure>
     Ok(())
 }
 
-fn root(root: &Value, report: &mut EventPrinter) -> Result<(), Failure> {
+fn print_root(root: &Value, report: &mut EventPrinter) -> Result<(), Failure> {
     let number = |key: &str| root.get(key).and_then(Value::as_u64).unwrap_or(0);
     let word = |key: &str| root.get(key).and_then(Value::as_str).unwrap_or("");
     let path = path(root, "root");
@@ -260,11 +260,11 @@ fn root(root: &Value, report: &mut EventPrinter) -> Result<(), Failure> {
         parts.push(format!("scanned {} ago", text::span(ago)));
     }
     report.line(&format!("      {}", parts.join(" · ")))?;
-    disk(&path, report)
+    print_disk(&path, report)
 }
 
-fn disk(root: &Path, report: &mut EventPrinter) -> Result<(), Failure> {
-    match Disk::of(root) {
+fn print_disk(root: &Path, report: &mut EventPrinter) -> Result<(), Failure> {
+    match DiskUsage::of(root) {
         Some(disk) => report.line(&disk.line())?,
         None => report.line(match answers(root) {
             true => "      it is not there, or its disk does not answer",
@@ -275,16 +275,16 @@ fn disk(root: &Path, report: &mut EventPrinter) -> Result<(), Failure> {
 }
 
 /// Returns those of `roots` that have files in quarantine.
-fn holding<'r>(roots: impl Iterator<Item = &'r PathBuf>) -> Vec<(&'r PathBuf, Disk)> {
+fn with_stored_files<'r>(roots: impl Iterator<Item = &'r PathBuf>) -> Vec<(&'r PathBuf, DiskUsage)> {
     let roots: BTreeSet<&PathBuf> = roots.collect();
-    let disk = |root: &'r PathBuf| Some((root, Disk::of(root)?));
-    let holds = |(_, disk): &(_, Disk)| disk.quarantined > 0;
+    let disk = |root: &'r PathBuf| Some((root, DiskUsage::of(root)?));
+    let holds = |(_, disk): &(_, DiskUsage)| disk.quarantined > 0;
     roots.into_iter().filter_map(disk).filter(holds).collect()
 }
 
 fn json(
     running: &[RunningWatch],
-    past: &Past,
+    past: &JournalTotals,
     mut roots: BTreeSet<PathBuf>,
     listed: &[PathBuf],
 ) -> Value {
@@ -299,13 +299,13 @@ fn json(
         })
         .collect();
     roots.extend(listed.iter().cloned());
-    let others = holding(past.roots.iter().filter(|root| !roots.contains(*root)));
+    let others = with_stored_files(past.roots.iter().filter(|root| !roots.contains(*root)));
     let others: Vec<PathBuf> = others.into_iter().map(|(root, _)| root.clone()).collect();
     roots.extend(others);
     let disks: Vec<Value> = roots
         .iter()
         .map(|root| {
-            let disk = Disk::of(root);
+            let disk = DiskUsage::of(root);
             Object::default()
                 .with_path("root", Some(root))
                 .with("bytes", disk.map(|disk| disk.total))
@@ -346,7 +346,7 @@ fn path(object: &Value, key: &str) -> PathBuf {
 }
 
 /// A moment as the wire has it, in this machine's time zone.
-fn local(time: &str, format: &str) -> String {
+fn local_time(time: &str, format: &str) -> String {
     match time.parse::<Timestamp>() {
         Ok(at) => at.to_zoned(TimeZone::system()).strftime(format).to_string(),
         Err(_) => time.to_owned(),

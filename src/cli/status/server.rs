@@ -31,7 +31,7 @@ pub(crate) struct Server {
 }
 
 /// The longest time that a client may take to read its answer.
-const PATIENCE: Duration = Duration::from_secs(2);
+const READ_LIMIT: Duration = Duration::from_secs(2);
 
 impl Server {
     /// Begins to answer, in the folder `runtime`.
@@ -68,7 +68,7 @@ fn serve(listener: &UnixListener, board: &WatchStatus, stopping: &AtomicBool) {
             return;
         }
         let told = client.and_then(|mut client| {
-            client.set_write_timeout(Some(PATIENCE))?;
+            client.set_write_timeout(Some(READ_LIMIT))?;
             writeln!(client, "{}", answer(board))?;
             client.shutdown(Shutdown::Write)
         });

@@ -16,23 +16,23 @@ use crate::cli::config_file::Config;
 use crate::cli::event_printer::EventPrinter;
 use crate::cli::metrics::Textfile;
 use crate::cli::service_notify::ServiceNotifier;
-use crate::cli::watch_status::{WatchStatus, sentence};
+use crate::cli::watch_status::{WatchStatus, leak_line};
 use crate::cli::{Exit, Failure, log, text};
 
 /// How long a configuration file must be left alone before it is read: editors write it in steps.
-const SETTLING: Duration = Duration::from_millis(200);
+const SETTLE_TIME: Duration = Duration::from_millis(200);
 
 /// How often the line at the bottom and the line for systemd change at most.
-const LINE: Duration = Duration::from_secs(1);
+const STATUS_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How many events are told before the clock is looked at again.
-const AT_ONCE: usize = 256;
+const MAX_EVENTS: usize = 256;
 
-pub(super) struct Follow<'a> {
+pub(super) struct WatchLoop<'a> {
     watcher: &'a Watcher,
     report: &'a mut EventPrinter,
     board: &'a WatchStatus,
-    supervisor: ServiceNotifier,
+    notifier: ServiceNotifier,
     metrics: Option<Textfile>,
     /// What is in force.
     config: Config,
@@ -42,7 +42,7 @@ pub(super) struct Follow<'a> {
     is_ready: bool,
     failed: bool,
     /// Some of the output could not be written, which was said.
-    unwritten: bool,
+    output_failed: bool,
     ended: bool,
 }
 
@@ -59,18 +59,18 @@ struct Deadlines {
     leaks: Option<Instant>,
 }
 
-impl<'a> Follow<'a> {
+impl<'a> WatchLoop<'a> {
     pub(super) fn new(
         watcher: &'a Watcher,
         report: &'a mut EventPrinter,
         board: &'a WatchStatus,
         supervisor: ServiceNotifier,
-    ) -> Follow<'a> {
-        Follow {
+    ) -> WatchLoop<'a> {
+        WatchLoop {
             watcher,
             report,
             board,
-            supervisor,
+            notifier: supervisor,
             metrics: None,
             config: Config::default(),
             changes: None,
@@ -78,7 +78,7 @@ impl<'a> Follow<'a> {
             due: Deadlines::default(),
             is_ready: false,
             failed: false,
-            unwritten: false,
+            output_failed: false,
             ended: false,
         }
     }
@@ -95,16 +95,16 @@ impl<'a> Follow<'a> {
         self.due.reread = self.changes.as_ref().map(|_| Instant::now());
         self.heed(source, config);
         while !self.ended {
-            self.listen();
-            self.on_time(source, folders);
+            self.wait();
+            self.run_due(source, folders);
         }
         if self.due.leaks.is_some() {
-            self.sum_up_leaks();
+            self.log_leaks();
         }
         if let Some(metrics) = &mut self.metrics {
             metrics.write(self.board);
         }
-        if self.unwritten {
+        if self.output_failed {
             return Ok(Exit::Failed);
         }
         let summary = self.watcher.summary();
@@ -123,18 +123,18 @@ impl<'a> Follow<'a> {
     }
 
     /// Sleeps until something happens or is due, and tells what has happened.
-    fn listen(&mut self) {
+    fn wait(&mut self) {
         let live = self.report.is_live();
         // The line at the bottom is worth a wake-up a second only while something waits.
         if live && self.due.line.is_none() && self.watcher.tracked() > 0 {
-            self.due.line = Some(Instant::now() + LINE);
+            self.due.line = Some(Instant::now() + STATUS_INTERVAL);
         }
         let deadline = [
             self.due.line,
             self.due.told,
             self.due.reread,
             self.due.leaks,
-            self.supervisor.next(),
+            self.notifier.next_tick(),
             self.metrics.as_ref().map(Textfile::due),
         ];
         let mut select = Select::new();
@@ -150,7 +150,7 @@ impl<'a> Follow<'a> {
             None => Some(select.ready()),
         };
         if ready == Some(happened) {
-            return self.tell();
+            return self.print_events();
         }
         if self.watcher.activity().try_recv().is_ok() {
             self.due.line = Some(Instant::now());
@@ -160,13 +160,13 @@ impl<'a> Follow<'a> {
         {
             // Before the file is read, so that the next change is heard.
             changes.listen();
-            self.due.reread = Some(Instant::now() + SETTLING);
+            self.due.reread = Some(Instant::now() + SETTLE_TIME);
         }
     }
 
     /// Tells the events that are there.
-    fn tell(&mut self) {
-        for _ in 0..AT_ONCE {
+    fn print_events(&mut self) {
+        for _ in 0..MAX_EVENTS {
             let event = match self.watcher.events().try_recv() {
                 Ok(event) => event,
                 Err(TryRecvError::Empty) => break,
@@ -177,15 +177,15 @@ impl<'a> Follow<'a> {
             };
             if let Event::Summary(_) = event {
                 self.report.status(String::new());
-                self.supervisor.is_stopping();
+                self.notifier.report_stopping();
                 self.ended = true;
             }
             self.failed |= matches!(event, Event::Failed { .. });
             let ready = matches!(event, Event::Ready { .. });
-            let left = self.board.hears(&event);
+            let left = self.board.note_leak(&event);
             // Output that cannot be written changes nothing of what is done.
             if let Err(error) = self.report.event(&event)
-                && !std::mem::replace(&mut self.unwritten, true)
+                && !std::mem::replace(&mut self.output_failed, true)
             {
                 ::log::error!("{error}; the watch goes on");
             }
@@ -194,14 +194,14 @@ impl<'a> Follow<'a> {
                 if let Some(metrics) = &mut self.metrics {
                     metrics.write(self.board);
                 }
-                self.supervisor.is_ready(&self.board.snapshot().line());
+                self.notifier.report_ready(&self.board.snapshot().line());
             }
             let now = Instant::now();
             if left {
                 let at = now.checked_add(self.leaks_every);
                 self.due.leaks = self.due.leaks.or(at);
             }
-            self.due.told.get_or_insert(now + LINE);
+            self.due.told.get_or_insert(now + STATUS_INTERVAL);
             if let Some(metrics) = &mut self.metrics {
                 metrics.has_news();
             }
@@ -212,24 +212,24 @@ impl<'a> Follow<'a> {
     }
 
     /// Does what is due.
-    fn on_time(&mut self, source: &Source<'_>, folders: &Folders) {
+    fn run_due(&mut self, source: &Source<'_>, folders: &Folders) {
         let now = Instant::now();
         let take = |due: &mut Option<Instant>| due.take_if(|at| *at <= now).is_some();
         if take(&mut self.due.line) && !self.ended {
-            self.report.status(status(self.watcher));
+            self.report.status(status_line(self.watcher));
         }
         if take(&mut self.due.told) && self.is_ready && !self.ended {
-            self.supervisor.does(self.board.snapshot().line());
+            self.notifier.report_status(self.board.snapshot().line());
         }
         if take(&mut self.due.reread) && !self.ended {
             self.reload(source, folders);
         }
         if take(&mut self.due.leaks) {
-            self.sum_up_leaks();
+            self.log_leaks();
         }
         match self.is_ready {
-            true => self.supervisor.tick(now, self.watcher),
-            false => self.supervisor.is_starting(now),
+            true => self.notifier.ping_watchdog(now, self.watcher),
+            false => self.notifier.report_starting(now),
         }
         if let Some(metrics) = &mut self.metrics
             && metrics.due() <= now
@@ -274,10 +274,10 @@ impl<'a> Follow<'a> {
         self.due.told.get_or_insert(Instant::now());
     }
 
-    fn sum_up_leaks(&mut self) {
+    fn log_leaks(&mut self) {
         self.due.leaks = None;
         for (leak, sum) in self.board.snapshot().leaks {
-            ::log::info!("{}", sentence(&leak, &sum));
+            ::log::info!("{}", leak_line(&leak, &sum));
         }
     }
 }
@@ -292,7 +292,7 @@ fn in_force(config: &Config, roots: usize) -> String {
 }
 
 /// `2 waiting, next in 7 s · 1 held · freed 5 B`
-fn status(watcher: &Watcher) -> String {
+fn status_line(watcher: &Watcher) -> String {
     let waiting = watcher.pending();
     let summary = watcher.summary();
     let mut parts = Vec::new();

@@ -22,7 +22,7 @@ use super::watch_status::WatchStatus;
 use super::{
     Exit, Failure, Intent, Plan, list_writers, log, nothing_listed, plan, stdin_is_terminal, text,
 };
-use follow::Follow;
+use follow::WatchLoop;
 use signals::Signals;
 
 mod follow;
@@ -43,7 +43,7 @@ pub(super) fn run(command: &Watch, look: &OutputOptions) -> Result<Exit, Failure
         // A supervisor would start us again and again: for it we stay up, remove nothing, and wait
         // for the file to be mended.
         Err(failure) if source.is_background() && !stdin_is_terminal() => {
-            let server = serve(&folders, &board);
+            let server = start_server(&folders, &board);
             let mended = wait_for_file(&source, failure, &signals, &board, &mut supervisor)?;
             let Some(plan) = mended else {
                 return Ok(Exit::Done);
@@ -65,11 +65,11 @@ pub(super) fn run(command: &Watch, look: &OutputOptions) -> Result<Exit, Failure
             false => Existing::Take,
         });
     if !source.is_background() && !command.wait && stdin_is_terminal() {
-        are_there(&plan.roots)?;
+        check_existence(&plan.roots)?;
     }
     let tells = !look.quiet && !look.json;
     // Counted before the start, which may remove some of them.
-    let before = (tells && report.is_live()).then(|| were_before(&plan.roots, existing));
+    let before = (tells && report.is_live()).then(|| existing_line(&plan.roots, existing));
     let watcher = Watcher::builder()
         .rules(rules(&plan))
         .existing(existing)
@@ -80,20 +80,20 @@ pub(super) fn run(command: &Watch, look: &OutputOptions) -> Result<Exit, Failure
         .map_err(|error| failed(&error))?;
     signals.stop(watcher.stopper());
     // Told after the start: another orphand may work there.
-    let first = begin(&plan.roots, report.is_live()).into_iter();
+    let first = start_lines(&plan.roots, report.is_live()).into_iter();
     for line in first.chain(before.flatten()).filter(|_| tells) {
         // Output that cannot be written is found out by the first event.
         let _ = report.note(&line);
     }
-    board.watches(watcher.status_handle());
+    board.set_status_handle(watcher.status_handle());
     board.read(plan.config.path.clone(), None);
     // A trial leaves no trace, not even a folder for its socket.
     let is_trial = !source.is_background() && plan.roots.iter().all(|r| r.policy.is_dry_run());
     let _server = match is_trial {
         true => None,
-        false => server.or_else(|| serve(&folders, &board)),
+        false => server.or_else(|| start_server(&folders, &board)),
     };
-    let follow = Follow::new(&watcher, &mut report, &board, supervisor);
+    let follow = WatchLoop::new(&watcher, &mut report, &board, supervisor);
     follow.run(&source, &plan.config, &folders)
 }
 
@@ -169,7 +169,7 @@ fn rules(plan: &Plan) -> Rules {
 }
 
 /// Answers `status`, as far as that can be.
-fn serve(folders: &Folders, board: &Arc<WatchStatus>) -> Option<Server> {
+fn start_server(folders: &Folders, board: &Arc<WatchStatus>) -> Option<Server> {
     let runtime = folders.runtime.as_deref()?;
     match Server::start(runtime, Arc::clone(board)) {
         Ok(server) => Some(server),
@@ -210,7 +210,7 @@ fn wait_for_file(
             }
             let word = if lists_none { "idle" } else { "degraded" };
             board.read(None, Some(failure.text.clone()));
-            supervisor.is_ready(&format!("{word}: {}", failure.text));
+            supervisor.report_ready(&format!("{word}: {}", failure.text));
             said = failure.text;
         }
         // It may have been mended before anybody listened: look once more, and then each time.
@@ -218,14 +218,14 @@ fn wait_for_file(
             Ok(plan) => return Ok(Some(plan)),
             Err(failure) if failure.text != said => failure,
             Err(failure) => {
-                let tick = match supervisor.next() {
+                let tick = match supervisor.next_tick() {
                     Some(at) => crossbeam_channel::at(at),
                     None => crossbeam_channel::never(),
                 };
                 crossbeam_channel::select! {
                     recv(signals.arrived) -> _ => return Ok(None),
                     recv(changes.wake_rx()) -> _ => changes.listen(),
-                    recv(tick) -> _ => supervisor.tick_alone(Instant::now()),
+                    recv(tick) -> _ => supervisor.ping_without_watcher(Instant::now()),
                 }
                 failure
             }
@@ -234,7 +234,7 @@ fn wait_for_file(
 }
 
 /// Refuses directories that do not exist: a person who has mistyped one would wait in vain.
-fn are_there(roots: &[Root]) -> Result<(), Failure> {
+fn check_existence(roots: &[Root]) -> Result<(), Failure> {
     let is_missing = |root: &&Root| {
         answer::answers(&root.path) && matches!(RootId::of(&root.path), Err(RootError::Missing))
     };
@@ -254,8 +254,8 @@ fn are_there(roots: &[Root]) -> Result<(), Failure> {
 const NAMED: usize = 20;
 
 /// The lines that a watch begins with.
-fn begin(roots: &[Root], is_live: bool) -> Vec<String> {
-    let named = roots.iter().take(NAMED).map(|root| begins(root, is_live));
+fn start_lines(roots: &[Root], is_live: bool) -> Vec<String> {
+    let named = roots.iter().take(NAMED).map(|root| start_line(root, is_live));
     let more = roots.len().saturating_sub(NAMED) as u64;
     let rest = (more > 0).then(|| {
         let more = text::counted(more, "directory", "directories");
@@ -265,7 +265,7 @@ fn begin(roots: &[Root], is_live: bool) -> Vec<String> {
 }
 
 /// The line that a watch of `root` begins with.
-fn begins(root: &Root, is_live: bool) -> String {
+fn start_line(root: &Root, is_live: bool) -> String {
     let policy = &root.policy;
     let (deep, path) = (depth(policy), text::escaped(&root.path));
     let files = format!("{} files unused for {}", policy.names, grace(policy));
@@ -287,10 +287,10 @@ fn depth(policy: &Policy) -> &'static str {
 }
 
 /// The second line on a terminal, where there were temps before.
-fn were_before(roots: &[Root], existing: Existing) -> Option<String> {
+fn existing_line(roots: &[Root], existing: Existing) -> Option<String> {
     let (mut temps, mut bytes) = (0, 0);
     for root in roots {
-        let (more, size) = before(root);
+        let (more, size) = count_existing(root);
         temps += more;
         bytes = size.saturating_add(bytes);
     }
@@ -331,7 +331,7 @@ pub(super) fn grace(policy: &Policy) -> String {
 }
 
 /// How many temps are there already, and how large they are.
-fn before(root: &Root) -> (u64, u64) {
+fn count_existing(root: &Root) -> (u64, u64) {
     let (mut temps, mut bytes) = (0, 0);
     if !answer::answers(&root.path) {
         return (temps, bytes);

@@ -13,10 +13,10 @@ use super::failed;
 use crate::cli::{Exit, Failure};
 
 /// The longest time that a watch or a sweep takes to end in order if its output is not read.
-const PATIENCE: Duration = Duration::from_secs(20);
+const ORDERLY_LIMIT: Duration = Duration::from_secs(20);
 /// The longest time that a second signal waits for the batches in flight, so that no temp keeps its claim's
 /// name.
-const IN_FLIGHT: Duration = Duration::from_secs(1);
+const SECOND_SIGNAL_LIMIT: Duration = Duration::from_secs(1);
 
 pub(super) struct Signals {
     pub(super) arrived: Receiver<()>,
@@ -26,7 +26,7 @@ pub(super) struct Signals {
 impl Signals {
     pub(super) fn listen() -> Result<Signals, Failure> {
         let (send, arrived) = bounded(1);
-        hear(
+        handle(
             move || _ = send.try_send(()),
             || exit(Exit::Interrupted as i32),
         )?;
@@ -42,7 +42,7 @@ impl Signals {
             if heard.recv().is_ok() {
                 stopper.stop();
                 // Whoever should read our lines does not: nothing is half done by now.
-                std::thread::sleep(PATIENCE);
+                std::thread::sleep(ORDERLY_LIMIT);
                 exit(Exit::Failed as i32);
             }
         });
@@ -74,11 +74,11 @@ pub(in crate::cli) fn end_sweep(stop: Stop) {
         let thread = std::thread::Builder::new().name("orphand-signals".into());
         // Without the thread a second signal is needed where the lines are not read.
         let _ = thread.spawn(move || {
-            std::thread::sleep(PATIENCE);
+            std::thread::sleep(ORDERLY_LIMIT);
             leave(&stop, Duration::MAX);
         });
     };
-    if let Err(failure) = hear(in_order, move || leave(&at_once, IN_FLIGHT)) {
+    if let Err(failure) = handle(in_order, move || leave(&at_once, SECOND_SIGNAL_LIMIT)) {
         ::log::warn!("{}; a signal kills this sweep at once", failure.text);
     }
 }
@@ -94,13 +94,13 @@ pub(in crate::cli) fn first() -> Option<(Exit, &'static str)> {
 }
 
 /// Calls `first` when the first signal arrives, and `again` for each other one.
-fn hear(
+fn handle(
     mut first: impl FnMut() + Send + 'static,
     again: impl Fn() + Send + 'static,
 ) -> Result<(), Failure> {
     let hangup_ignored = hangup_is_ignored();
     // One that comes between the two handlers would be handled without being noted.
-    let _held_back = HeldBack::new();
+    let _held_back = BlockedSignals::new();
     let before = ENDING.map(action);
     let count = AtomicU32::new(0);
     let set = ctrlc::set_handler(move || match count.fetch_add(1, Ordering::SeqCst) {
@@ -117,8 +117,8 @@ fn hear(
             ctrlc::Error::System(error) if error.kind() == ErrorKind::WouldBlock => {
                 failed(&StartError::Thread(error))
             }
-            ctrlc::Error::System(error) => unheard(&error),
-            error => unheard(&error),
+            ctrlc::Error::System(error) => cannot_listen(&error),
+            error => cannot_listen(&error),
         });
     }
     if hangup_ignored {
@@ -127,13 +127,13 @@ fn hear(
     }
     for signal in ENDING {
         if signal != libc::SIGHUP || !hangup_ignored {
-            note_which(signal);
+            install_noting_handler(signal);
         }
     }
     Ok(())
 }
 
-fn unheard(error: &dyn std::fmt::Display) -> Failure {
+fn cannot_listen(error: &dyn std::fmt::Display) -> Failure {
     Failure::new(Exit::Failed, format!("cannot listen for signals: {error}"))
 }
 
@@ -151,13 +151,13 @@ fn ignore_hangup() {
 const ENDING: [libc::c_int; 3] = [libc::SIGINT, libc::SIGTERM, libc::SIGHUP];
 
 /// While this lives, this thread and those that it starts get none of these signals. They come afterwards.
-struct HeldBack {
+struct BlockedSignals {
     before: libc::sigset_t,
 }
 
-impl HeldBack {
-    fn new() -> HeldBack {
-        HeldBack {
+impl BlockedSignals {
+    fn new() -> BlockedSignals {
+        BlockedSignals {
             before: mask(libc::SIG_BLOCK),
         }
     }
@@ -179,7 +179,7 @@ fn mask(how: libc::c_int) -> libc::sigset_t {
     }
 }
 
-impl Drop for HeldBack {
+impl Drop for BlockedSignals {
     fn drop(&mut self) {
         // SAFETY: the set is valid for the call, and what was before may be null.
         unsafe {
@@ -198,11 +198,11 @@ static FIRST: AtomicI32 = AtomicI32::new(0);
 static CTRLC: AtomicUsize = AtomicUsize::new(0);
 
 /// Notes which signal arrived, in front of the handler of ctrlc.
-fn note_which(signal: libc::c_int) {
+fn install_noting_handler(signal: libc::c_int) {
     if let Some(mut action) = action(signal) {
         CTRLC.store(action.sa_sigaction, Ordering::SeqCst);
         // A function of the same kind: ctrlc sets no SA_SIGINFO.
-        action.sa_sigaction = noted as extern "C" fn(libc::c_int) as libc::sighandler_t;
+        action.sa_sigaction = note_signal as extern "C" fn(libc::c_int) as libc::sighandler_t;
         set_action(signal, Some(action));
     }
 }
@@ -225,7 +225,7 @@ fn set_action(signal: libc::c_int, action: Option<libc::sigaction>) {
 }
 
 /// A signal handler: it touches nothing but atomic numbers.
-extern "C" fn noted(signal: libc::c_int) {
+extern "C" fn note_signal(signal: libc::c_int) {
     let _ = FIRST.compare_exchange(0, signal, Ordering::SeqCst, Ordering::SeqCst);
     // SAFETY: `note_which` has stored the handler that stood here before this one.
     unsafe {
