@@ -1,4 +1,4 @@
-//! Whether the clock can be believed.
+//! Judges the clock of the machine, and the clock that dates the files of a root.
 
 use std::time::Duration;
 
@@ -8,41 +8,41 @@ use super::super::text;
 use super::check::Check;
 use super::system::CLOCK_FIX;
 
-/// 2020-01-01: before that nobody runs this program.
+/// 2020-01-01, in seconds since 1970. The program is younger than that.
 const EARLIEST: i64 = 1_577_836_800;
-/// As far as two clocks may differ; orphand takes more than that for a clock that was set.
+/// The largest accepted difference of two clocks. orphand takes a larger one for a clock jump.
 const MAX_DIFFERENCE: Duration = Duration::from_secs(2);
 
-/// The machine's own clock. `up`: for how long it has been running.
+/// Judges the clock of the machine. `up` is the time since boot.
 pub(super) fn judge(wall: Wall, up: Duration) -> Check {
     let now = jiff::Timestamp::from_second(wall.sec).map(|now| now.to_string());
     let now = now.unwrap_or_else(|_| format!("{} s since 1970", wall.sec));
     let up_seconds = i64::try_from(up.as_secs()).unwrap_or(i64::MAX);
     let what = match wall.sec {
         sec if sec < up_seconds => format!(
-            "{now}: by that the machine has run since before 1970. Files are judged by a clock \
-             that counts from the start, so they only wait longer; the journal has wrong dates"
+            "{now}: by this clock the machine has been running since before 1970. Files are judged by a clock that \
+             counts from boot, so they only wait longer; the journal has wrong dates"
         ),
         sec if sec < EARLIEST => format!(
-            "{now}: before 2020. Files are judged by a clock that counts from the start, so they \
-             only wait longer; the journal has wrong dates"
+            "{now}: before 2020. Files are judged by a clock that counts from boot, so they only wait longer; the \
+             journal has wrong dates"
         ),
         _ => return Check::ok("clock", format!("{now}, running for {}", text::span(up))),
     };
     Check::warning("clock", what, CLOCK_FIX)
 }
 
-/// The clock that dates the files of a root. `apart`: how far a file's date was from our clock.
-pub(super) fn judge_files(apart: Duration) -> Check {
-    match apart > MAX_DIFFERENCE {
+/// Judges the clock that dates the files of a root. `difference` is the difference between the date of a new file and the
+/// clock of this machine.
+pub(super) fn judge_files(difference: Duration) -> Check {
+    match difference > MAX_DIFFERENCE {
         false => Check::ok("dates", "files get the dates of this machine's clock"),
         true => Check::warning(
             "dates",
             format!(
-                "a file made just now is dated {} off this machine's clock, so how old a file was \
-                 when orphand starts is not known: it waits a whole grace, or counts as that much \
-                 older",
-                text::span(apart)
+                "the date of a new file is {} off this machine's clock, so the age of a file is not known when orphand \
+                 starts: the file waits a whole grace, or counts as older by that difference",
+                text::span(difference)
             ),
             format!("set the clocks of both machines: {CLOCK_FIX}"),
         ),
@@ -55,7 +55,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn clocks() {
+    fn a_clock_before_2020_is_a_warning() {
         for (sec, up, state) in [
             (1_800_000_000, 5, CheckState::Ok),
             (EARLIEST, 5, CheckState::Ok),
@@ -74,7 +74,7 @@ mod tests {
     }
 
     #[test]
-    fn dates_of_files() {
+    fn dates_that_are_off_are_a_warning() {
         for (ms, state) in [
             (0, CheckState::Ok),
             (2_000, CheckState::Ok),

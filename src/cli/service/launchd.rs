@@ -1,15 +1,15 @@
-//! The property list for launchd. Pure.
+//! Renders and parses the property list for launchd. No I/O.
 
 use super::job::{InstalledUnit, Job, Scope, UnsupportedPath, path_text};
 use super::template::filled;
 
-/// Of the job, and the name of its file without `.plist`.
+/// The label of the job, and the name of its file without `.plist`.
 pub(super) const LABEL: &str = "io.github.orphand";
 
 const TEMPLATE: &str = include_str!("templates/launchd.plist");
 
 const SESSION_TYPES: &str = "
-\t<!-- Where somebody is logged in at the screen, and where only over the network. -->
+\t<!-- For users who are logged in at the screen, and for users who are only logged in over the network. -->
 \t<key>LimitLoadToSessionType</key>
 \t<array>
 \t\t<string>Aqua</string>
@@ -17,7 +17,7 @@ const SESSION_TYPES: &str = "
 \t</array>
 ";
 
-/// The file for `job`.
+/// Returns the property list for `job`.
 pub(super) fn render(job: &Job) -> Result<String, UnsupportedPath> {
     let mut arguments = vec![string(path_text(&job.program)?)];
     for argument in job.arguments() {
@@ -47,10 +47,10 @@ fn environment(job: &Job) -> Result<String, UnsupportedPath> {
     }
     let why = match job.scope {
         Scope::User => {
-            "The folders that the shell knows which installed it; launchd reads no shell's files."
+            "The folders of the shell that installed it; launchd reads no shell startup files."
         }
         Scope::System => {
-            "Without a login there are none: these lead to its configuration and state."
+            "A job without a login has no folders; these lead to its configuration and state."
         }
     };
     let mut out = format!("\n\t<!-- {why} -->\n\t<key>EnvironmentVariables</key>\n\t<dict>\n");
@@ -66,7 +66,7 @@ fn string(text: &str) -> String {
     format!("\t\t<string>{}</string>", escaped(text))
 }
 
-/// `&` first, or it would find those of the others.
+/// Escapes text for XML. `&` is replaced first, because the other entities contain it.
 fn escaped(text: &str) -> String {
     ENTITIES
         .iter()
@@ -92,7 +92,7 @@ const ENTITIES: [(&str, &str); 5] = [
     ("'", "&apos;"),
 ];
 
-/// What a file of ours starts; none if it is somebody else's or was converted.
+/// Returns the command of a property list, or `None` if orphand did not write the file, or if it was converted to binary.
 pub(super) fn read(file: &str) -> Option<InstalledUnit> {
     let (_, rest) = file.split_once("<key>ProgramArguments</key>")?;
     let (list, _) = rest.split_once("</array>")?;
@@ -118,13 +118,13 @@ mod tests {
     }
 
     #[test]
-    fn the_whole_agent() {
+    fn the_agent_matches_the_snapshot() {
         let want = include_str!("snapshots/agent.plist");
         assert_eq!(render(&job(Scope::User)).unwrap(), want);
     }
 
     #[test]
-    fn the_whole_daemon() {
+    fn the_daemon_matches_the_snapshot() {
         let daemon = Job {
             environment: vec![
                 ("HOME", "/var/root".into()),
@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_written_is_read_again() {
+    fn a_rendered_file_is_parsed_again() {
         for path in [
             "/a b/orphand",
             "/a&b/<o>\"r'p/{{LABEL}}",
@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn a_path_that_xml_cannot_hold() {
+    fn a_path_that_xml_cannot_contain_is_refused() {
         for path in ["/a\nb", "/a\u{1b}b", "/a\u{ffff}b"] {
             let job = Job {
                 program: path.into(),

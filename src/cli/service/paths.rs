@@ -1,4 +1,4 @@
-//! Where a service keeps its file, and where the watcher that it starts keeps everything else.
+//! The paths of a service: its service file, and the files of the watcher that it starts.
 
 use std::env;
 use std::fs;
@@ -13,10 +13,10 @@ use super::job::{InstalledUnit, Job, Scope, UnsupportedPath};
 use super::{launchd, systemd};
 use crate::cli::config_file::Config;
 
-/// The most that a service file is read of: bytes.
+/// The most bytes that are read of a service file.
 pub(super) const LARGEST: u64 = 1_000_000;
 
-/// Who starts the service, and starts it again when it fails.
+/// The system program that starts the service, and restarts it when it fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ServiceManager {
     Launchd,
@@ -24,7 +24,7 @@ pub(super) enum ServiceManager {
 }
 
 impl ServiceManager {
-    /// The one of this system.
+    /// The service manager of this system.
     pub(super) const OURS: ServiceManager = match cfg!(target_os = "macos") {
         true => ServiceManager::Launchd,
         false => ServiceManager::Systemd,
@@ -38,36 +38,36 @@ impl ServiceManager {
     }
 }
 
-/// One service: by whom, for whom, and with which folders.
+/// One service: its service manager, its scope, and its folders.
 #[derive(Clone, Debug)]
 pub(super) struct ServicePaths {
     pub(super) manager: ServiceManager,
     pub(super) scope: Scope,
-    /// Of the user, whatever the scope.
+    /// The home directory of the user, for both scopes.
     home: PathBuf,
-    /// Before the paths of the whole machine: an image that is being built, or a test.
+    /// The prefix of all system paths: `/`, or the root of an image that is being built, or of a test.
     machine_root: PathBuf,
 }
 
 impl ServicePaths {
-    /// As the environment says. Nothing where no home is known.
-    pub(super) fn new(supervisor: ServiceManager, scope: Scope) -> Option<ServicePaths> {
+    /// Returns the service by the environment, or `None` if the home directory is not known.
+    pub(super) fn new(manager: ServiceManager, scope: Scope) -> Option<ServicePaths> {
         let home = absolute_variable("HOME").or_else(|| {
-            (scope == Scope::System).then(|| match supervisor {
+            (scope == Scope::System).then(|| match manager {
                 ServiceManager::Launchd => PathBuf::from("/var/root"),
                 ServiceManager::Systemd => PathBuf::from("/root"),
             })
         })?;
         let machine = absolute_variable("ORPHAND_SERVICE_ROOT").unwrap_or_else(|| "/".into());
         Some(ServicePaths {
-            manager: supervisor,
+            manager,
             scope,
             home,
             machine_root: machine,
         })
     }
 
-    /// What people call the file.
+    /// Returns the usual word for the service file.
     pub(super) fn kind_name(&self) -> &'static str {
         match (self.manager, self.scope) {
             (ServiceManager::Launchd, Scope::User) => "agent",
@@ -76,7 +76,7 @@ impl ServicePaths {
         }
     }
 
-    /// What the supervisor calls the service.
+    /// Returns the name of the service for the service manager.
     pub(super) fn name(&self) -> &'static str {
         match self.manager {
             ServiceManager::Launchd => launchd::LABEL,
@@ -84,7 +84,7 @@ impl ServicePaths {
         }
     }
 
-    /// `orphand service VERB` for this place, as it is typed.
+    /// Returns the command line of `orphand service VERB` for this service.
     pub(super) fn command(&self, verb: &str) -> String {
         let mut command = format!("orphand service {verb}");
         if self.scope == Scope::System {
@@ -96,7 +96,7 @@ impl ServicePaths {
         command
     }
 
-    /// The service file.
+    /// Returns the path of the service file.
     pub(super) fn file(&self) -> PathBuf {
         match self.manager {
             ServiceManager::Launchd => self.folder().join(format!("{}.plist", launchd::LABEL)),
@@ -107,9 +107,13 @@ impl ServicePaths {
     fn folder(&self) -> PathBuf {
         match (self.manager, self.scope) {
             (ServiceManager::Launchd, Scope::User) => self.home.join("Library/LaunchAgents"),
-            (ServiceManager::Launchd, Scope::System) => self.below_machine_root("Library/LaunchDaemons"),
+            (ServiceManager::Launchd, Scope::System) => {
+                self.below_machine_root("Library/LaunchDaemons")
+            }
             (ServiceManager::Systemd, Scope::User) => self.config_home().join("systemd/user"),
-            (ServiceManager::Systemd, Scope::System) => self.below_machine_root("etc/systemd/system"),
+            (ServiceManager::Systemd, Scope::System) => {
+                self.below_machine_root("etc/systemd/system")
+            }
         }
     }
 
@@ -121,7 +125,7 @@ impl ServicePaths {
         absolute_variable("XDG_CONFIG_HOME").unwrap_or_else(|| self.home.join(".config"))
     }
 
-    /// What stands where Homebrew puts its own service file for orphand.
+    /// Returns the service file that Homebrew has installed for orphand, if there is one.
     pub(super) fn homebrew_file(&self) -> Option<PathBuf> {
         let places = match self.manager {
             ServiceManager::Launchd => {
@@ -144,7 +148,7 @@ impl ServicePaths {
             .find(|file| file.symlink_metadata().is_ok())
     }
 
-    /// Where its watcher keeps what is its own. `ours` are the folders of this process.
+    /// Returns the folders of the service's watcher. `ours` are the folders of this process.
     pub(super) fn folders(&self, ours: &Folders) -> Folders {
         let (state, runtime) = match (self.scope, self.manager) {
             (Scope::User, _) => return ours.clone(),
@@ -163,7 +167,7 @@ impl ServicePaths {
         }
     }
 
-    /// The configuration file that its watcher reads when none is named.
+    /// Returns the configuration file that its watcher reads if none is named.
     pub(super) fn usual_config(&self) -> Option<PathBuf> {
         match self.scope {
             Scope::User => Config::usual_path(),
@@ -171,7 +175,7 @@ impl ServicePaths {
         }
     }
 
-    /// The log that its watcher writes by itself; under systemd it is the journal's.
+    /// Returns the log file that its watcher writes. Under systemd the journal has the log instead.
     pub(super) fn log(&self, ours: &Folders) -> Option<PathBuf> {
         if cfg!(target_os = "macos") {
             return Some(self.logs().join("orphand.log"));
@@ -179,12 +183,12 @@ impl ServicePaths {
         Some(self.folders(ours).state?.join("orphand.log"))
     }
 
-    /// Where launchd puts what a crash prints.
+    /// Returns the file to which launchd redirects stderr, which only a crash writes to.
     pub(super) fn crash_log(&self) -> PathBuf {
         self.logs().join("crash.log")
     }
 
-    /// Console.app shows what lies here.
+    /// Returns the folder of the logs, which Console.app shows.
     fn logs(&self) -> PathBuf {
         match self.scope {
             Scope::User => self.home.join("Library/Logs/orphand"),
@@ -192,7 +196,7 @@ impl ServicePaths {
         }
     }
 
-    /// The variables that its watcher needs.
+    /// Returns the environment variables that its watcher needs.
     fn environment(&self) -> Vec<(&'static str, PathBuf)> {
         let fixed: &[(&'static str, &str)] = match (self.scope, self.manager) {
             (Scope::User, _) => return self.shell_folders(),
@@ -213,8 +217,8 @@ impl ServicePaths {
             .collect()
     }
 
-    /// Those that are set and lead elsewhere than without: else the watcher and the commands that
-    /// are typed would each look in other folders.
+    /// Returns the variables that are set to folders other than the default ones. Without them, the watcher and the
+    /// commands in the shell would use different folders.
     fn shell_folders(&self) -> Vec<(&'static str, PathBuf)> {
         let usual_state = match cfg!(target_os = "macos") {
             true => None,
@@ -225,7 +229,7 @@ impl ServicePaths {
             ("XDG_STATE_HOME", usual_state),
         ];
         if self.manager == ServiceManager::Launchd {
-            // systemd sets this one itself, for each login.
+            // systemd sets this variable itself at each login.
             known.push(("XDG_RUNTIME_DIR", None));
         }
         let set = |(name, usual): (&'static str, Option<PathBuf>)| {
@@ -235,7 +239,7 @@ impl ServicePaths {
         known.into_iter().filter_map(set).collect()
     }
 
-    /// What is to be started here.
+    /// Returns the job for this service.
     pub(super) fn job(&self, program: PathBuf, config: Option<PathBuf>) -> Job {
         Job {
             scope: self.scope,
@@ -247,7 +251,7 @@ impl ServicePaths {
         }
     }
 
-    /// A path as it is called where the service runs.
+    /// Returns a path without the prefix of the image, as the service will see it.
     fn installed_path(&self, path: &Path) -> PathBuf {
         match (self.scope, path.strip_prefix(&self.machine_root)) {
             (Scope::System, Ok(below)) => Path::new("/").join(below),
@@ -255,7 +259,7 @@ impl ServicePaths {
         }
     }
 
-    /// The service file for `job`.
+    /// Returns the text of the service file for `job`.
     pub(super) fn render(&self, job: &Job) -> Result<String, UnsupportedPath> {
         match self.manager {
             ServiceManager::Launchd => launchd::render(job),
@@ -263,7 +267,7 @@ impl ServicePaths {
         }
     }
 
-    /// What a service file says.
+    /// Parses a service file.
     pub(super) fn read(&self, file: &str) -> Option<InstalledUnit> {
         match self.manager {
             ServiceManager::Launchd => launchd::read(file),
@@ -271,7 +275,7 @@ impl ServicePaths {
         }
     }
 
-    /// The service file that is there. None where there is none.
+    /// Returns the content of the installed service file, or `None` if there is none.
     pub(super) fn installed(&self) -> io::Result<Option<Vec<u8>>> {
         match read_regular(&self.file(), LARGEST) {
             Ok(bytes) => Ok(Some(bytes)),
@@ -280,8 +284,8 @@ impl ServicePaths {
         }
     }
 
-    /// Whether the home directory is this user's: after `sudo` it may be another's, and a service
-    /// file of root's there would be refused by launchd and could not be removed by its user.
+    /// Returns whether the home directory belongs to this user. After `sudo` it may be another user's. A service file of
+    /// root's there would be refused by launchd, and its user could not remove it.
     pub(super) fn is_home_ours(&self) -> bool {
         let owner = fs::metadata(&self.home).map(|home| home.uid());
         owner.map_or(true, |owner| owner == geteuid().as_raw())
@@ -292,7 +296,7 @@ impl ServicePaths {
     }
 }
 
-/// A folder that the environment names; a relative one names none.
+/// Returns the folder in an environment variable. A relative path is ignored.
 fn absolute_variable(name: &str) -> Option<PathBuf> {
     let folder = PathBuf::from(env::var_os(name)?);
     folder.is_absolute().then_some(folder)

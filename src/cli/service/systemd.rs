@@ -1,4 +1,4 @@
-//! The units for systemd. Pure.
+//! Renders and parses the systemd units. No I/O.
 
 use super::job::{InstalledUnit, Job, Scope, UnsupportedPath, path_text};
 use super::template::filled;
@@ -10,20 +10,20 @@ const USER: &str = include_str!("templates/user.service");
 const SYSTEM: &str = include_str!("templates/system.service");
 
 const AS_ROOT: &str = "\
-# It is root, for files of many users, and has of root's powers only these: to see who holds a file
-# (PTRACE), to take a lease on a file of somebody else's (LEASE), to get into their directories (DAC),
-# and to remove from directories with a sticky bit (FOWNER).
+# The service runs as root, for files of many users, but with only these capabilities: to see which
+# process has a file open (PTRACE), to take a lease on another user's file (LEASE), to enter other
+# users' directories (DAC), and to remove files from directories with a sticky bit (FOWNER).
 CapabilityBoundingSet=CAP_SYS_PTRACE CAP_LEASE CAP_DAC_READ_SEARCH CAP_DAC_OVERRIDE CAP_FOWNER";
 
 const AS_OWNER: &str = "\
-# The user whose programs leave the temps: the owner of a file may take a lease on it, which proves
-# that nobody holds it. So it needs no powers at all, and judges no file of anybody else's.
+# The user whose programs leave the temps. The owner of a file may take a lease on it, which proves
+# that no process has it open. So the service needs no capabilities, and judges no other user's files.
 User={{USER}}
 CapabilityBoundingSet=";
 
-/// The file for `job`.
+/// Returns the unit file for `job`.
 pub(super) fn render(job: &Job) -> Result<String, UnsupportedPath> {
-    // systemd expands no variable in the program, and takes `$$` there for two.
+    // systemd expands no variables in the path of the program, and reads `$$` there as two characters.
     let mut command = quoted(path_text(&job.program)?);
     for argument in job.arguments() {
         command.push(' ');
@@ -31,7 +31,9 @@ pub(super) fn render(job: &Job) -> Result<String, UnsupportedPath> {
     }
     let mut environment = String::new();
     if job.scope == Scope::User && !job.environment.is_empty() {
-        environment.push_str("# The folders that the shell knows which installed it; systemd reads no shell's files.\n");
+        environment.push_str(
+            "# The folders of the shell that installed it; systemd reads no shell startup files.\n",
+        );
     }
     for (name, value) in &job.environment {
         let pair = word(&format!("{name}={}", path_text(value)?));
@@ -57,7 +59,7 @@ pub(super) fn render(job: &Job) -> Result<String, UnsupportedPath> {
     ))
 }
 
-/// The word, in quotes only where it needs them.
+/// Returns the word, in quotes if it needs them.
 fn word(text: &str) -> String {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || "/._-+=:,@$".contains(c);
     match text.chars().all(is_plain) {
@@ -74,7 +76,7 @@ fn quoted(text: &str) -> String {
     format!("\"{text}\"")
 }
 
-/// What a file of ours starts; none if it is somebody else's.
+/// Returns the command of a unit file, or `None` if orphand did not write the file.
 pub(super) fn read(file: &str) -> Option<InstalledUnit> {
     let command = file
         .lines()
@@ -86,7 +88,7 @@ pub(super) fn read(file: &str) -> Option<InstalledUnit> {
     InstalledUnit::of(&words)
 }
 
-/// The words of a command line, without quotes, escapes and doubled `%`.
+/// Splits a command line into words, and removes quotes, escapes and doubled `%`.
 fn words(line: &str) -> Vec<String> {
     let mut words = Vec::new();
     let mut word: Option<String> = None;
@@ -111,8 +113,8 @@ fn words(line: &str) -> Vec<String> {
     words
 }
 
-/// Whether systemd would start this program: it refuses names with quotes and backslashes, however
-/// they are written.
+/// Returns whether systemd would start this program. It refuses paths with quotes and backslashes, even if they are
+/// escaped.
 pub(super) fn is_startable(program: &str) -> bool {
     !program.contains(['"', '\'', '\\'])
 }
@@ -143,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn the_whole_units() {
+    fn units_match_the_snapshots() {
         let owner = Job {
             run_as: Some("app".into()),
             ..job(Scope::System)
@@ -186,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn folders_of_the_shell_that_installs_it() {
+    fn folders_of_the_installing_shell_are_set() {
         let job = Job {
             environment: vec![("XDG_STATE_HOME", "/a b/100%".into())],
             ..job(Scope::User)

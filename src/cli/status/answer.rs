@@ -1,4 +1,4 @@
-//! What a watcher answers: one JSON object.
+//! The answer of a watcher to `orphand status`: one JSON object.
 
 use orphand::daemon::RootStatus;
 use orphand::decide::leaks::{Leak, LeakSum, SPAN, Who};
@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::cli::watch_status::{WatchStatus, leak_line, state};
 
-/// The answer of the watcher that has `board`.
+/// Returns the answer for the state in `board`.
 pub(crate) fn answer(board: &WatchStatus) -> Value {
     let seen = board.snapshot();
     let roots: Vec<Value> = seen.roots.iter().map(root).collect();

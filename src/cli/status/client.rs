@@ -1,4 +1,4 @@
-//! Asks the watchers that run what they do.
+//! Asks the running watchers for their status.
 
 use std::fs;
 use std::io::{self, Read};
@@ -12,30 +12,30 @@ use serde_json::Value;
 use super::server::{PREFIX, SUFFIX};
 use crate::cli::program::Program;
 
-/// What a running watcher says of itself.
+/// A running watcher, by its own answer.
 #[derive(Clone, Debug)]
 pub(crate) struct RunningWatch {
-    /// Its process.
+    /// The pid of its process.
     pub(crate) pid: u32,
-    /// Its version, which may be older than ours.
+    /// Its version, which may be older than that of this program.
     pub(crate) version: String,
-    /// The program at that path is another one by now: an upgrade that it does not run yet.
+    /// The program file has been replaced since the watcher started, as by an upgrade.
     pub(crate) is_outdated: bool,
-    /// It watches what the configuration file lists, not what somebody typed.
+    /// It watches the directories of the configuration file, not directories from the command line.
     pub(crate) is_background: bool,
-    /// Something keeps it from its work; in words.
+    /// The problems that keep it from working, for people.
     pub(crate) problems: Vec<String>,
-    /// All that it said.
+    /// The whole answer.
     pub(crate) answer: Value,
 }
 
-/// How long an answer may take. It is out of memory: a watcher that takes longer hangs.
+/// The time limit for an answer. A watcher answers from memory, so one that takes longer hangs.
 const ANSWER_LIMIT: Duration = Duration::from_secs(2);
 
-/// More than any answer has: bytes.
+/// The most bytes that are read of an answer, more than any answer has.
 const LARGEST: u64 = 64_000_000;
 
-/// Every watcher of this user that answers, the background one first.
+/// Returns all watchers of this user that answer, the background watcher first.
 pub(crate) fn running(folders: &Folders) -> Vec<RunningWatch> {
     let Some(runtime) = &folders.runtime else {
         return Vec::new();
@@ -45,7 +45,7 @@ pub(crate) fn running(folders: &Folders) -> Vec<RunningWatch> {
         .filter_map(|socket| match query(socket) {
             Ok(answer) => Some(parse(answer)),
             Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
-                // Its watcher was killed.
+                // The watcher was killed and left its socket.
                 let _ = fs::remove_file(socket);
                 None
             }

@@ -1,5 +1,4 @@
-//! `orphand status`: what the running watchers do, and what their directories have to do with a full
-//! disk.
+//! `orphand status`: shows the running watchers, their roots, and the disk usage of these.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -30,30 +29,30 @@ pub(crate) mod server;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct StatusOptions {
-    /// Read this configuration file, for what is to be watched while nothing is
+    /// Read this configuration file for the directories to show while no watcher runs
     #[arg(long, value_name = "FILE", env = "ORPHAND_CONFIG")]
     config: Option<PathBuf>,
 }
 
-pub(super) fn run(command: &StatusOptions, look: &OutputOptions) -> Result<Exit, Failure> {
+pub(super) fn run(command: &StatusOptions, output: &OutputOptions) -> Result<Exit, Failure> {
     let folders = Folders::from_env();
     let running = client::running(&folders);
-    let past = JournalTotals::read(&Journal::new(folders.state.as_deref()));
+    let totals = JournalTotals::read(&Journal::new(folders.state.as_deref()));
     let exit = match running.is_empty() {
         true => Exit::Failed,
         false => Exit::Done,
     };
-    let mut report = EventPrinter::new(look, Vec::new());
-    // A wrong file is said by the watcher that has read it; here it only names roots.
+    let mut report = EventPrinter::new(output, Vec::new());
+    // The watcher reports a wrong configuration file. Here the file only names roots.
     let config = Config::load(command.config.as_deref()).unwrap_or_default();
     let listed: Vec<PathBuf> = config.watch.into_iter().map(|rule| rule.path).collect();
     let watched = running.iter().flat_map(|one| array(&one.answer, "roots"));
     let mut roots: BTreeSet<PathBuf> = watched.map(|root| path(root, "root")).collect();
-    // All at once: those that do not answer are waited for together.
-    let all = roots.iter().chain(&listed).chain(&past.roots);
+    // One call for all, so that the waiting times for file systems without an answer do not add up.
+    let all = roots.iter().chain(&listed).chain(&totals.roots);
     let _ = silent(all.map(PathBuf::as_path));
-    if look.json {
-        report.line(&json(&running, &past, roots, &listed).to_string())?;
+    if output.json {
+        report.line(&json(&running, &totals, roots, &listed).to_string())?;
         return Ok(exit);
     }
     for one in &running {
@@ -61,7 +60,7 @@ pub(super) fn run(command: &StatusOptions, look: &OutputOptions) -> Result<Exit,
     }
     if running.is_empty() {
         report.line(&format!(
-            "no orphand is watching.   in the background: {}   here: orphand watch DIR",
+            "no orphand is watching.   to watch in the background: {}   to watch here: orphand watch DIR",
             Suggestion::new("service install").configured()
         ))?;
         for root in &listed {
@@ -70,27 +69,27 @@ pub(super) fn run(command: &StatusOptions, look: &OutputOptions) -> Result<Exit,
         }
         roots.extend(listed.iter().cloned());
     }
-    // Files moved by sweeps, or by a watcher that has ended.
-    let others = listed.iter().chain(&past.roots);
+    // Other roots with files in quarantine: sweeps, or watchers that have ended, have moved them.
+    let others = listed.iter().chain(&totals.roots);
     for (root, is) in with_stored_files(others.filter(|root| !roots.contains(*root))) {
         report.line(&format!("  {}", text::escaped(root)))?;
         report.line(&is.line())?;
     }
-    if let Some(since) = &past.since {
-        let freed = text::size(past.freed.disk_bytes);
-        let files = text::counted(past.reaped, "temp", "temps");
+    if let Some(since) = &totals.since {
+        let freed = text::size(totals.freed.disk_bytes);
+        let files = text::counted(totals.reaped, "temp", "temps");
         report.line(&format!(
-            "freed {freed} in {files} since {}; what was done: orphand history",
+            "freed {freed} in {files} since {}; details: orphand history",
             local_time(since, "%Y-%m-%d")
         ))?;
     }
     Ok(exit)
 }
 
-/// What the journal says was done in all.
+/// The totals of the journal.
 #[derive(Debug, Default)]
 struct JournalTotals {
-    /// When the first of it was done.
+    /// The time of the first removal in the journal.
     since: Option<String>,
     reaped: u64,
     freed: FileSize,
@@ -100,41 +99,42 @@ struct JournalTotals {
 
 impl JournalTotals {
     fn read(journal: &Journal) -> JournalTotals {
-        let mut past = JournalTotals::default();
+        let mut totals = JournalTotals::default();
         let read = journal.outcomes(|line| {
-            past.roots
+            totals
+                .roots
                 .extend(super::quarantines::path_of(&line, "root"));
             if line.get("event").and_then(Value::as_str) != Some("reaped") {
                 return;
             }
             let time = line.get("time").and_then(Value::as_str);
-            past.since = past.since.take().or_else(|| time.map(str::to_owned));
-            past.reaped += 1;
+            totals.since = totals.since.take().or_else(|| time.map(str::to_owned));
+            totals.reaped += 1;
             let number = |key: &str| line.get(key).and_then(Value::as_u64);
             let bytes = number("bytes").unwrap_or(0);
-            // An older orphand did not write it down.
+            // Older versions did not write this field.
             let disk_bytes = number("disk_bytes").unwrap_or(bytes);
-            past.freed = past.freed.plus(FileSize { bytes, disk_bytes });
+            totals.freed = totals.freed.plus(FileSize { bytes, disk_bytes });
         });
         if let Err(error) = read {
-            ::log::warn!("the journal cannot be read: {error}");
+            ::log::warn!("cannot read the journal: {error}");
         }
-        past
+        totals
     }
 }
 
-/// How full the file system of a root is, and what of it lies in quarantine.
+/// The usage of the file system of a root, and the files in its quarantine.
 #[derive(Clone, Copy, Debug)]
 struct DiskUsage {
     total: u64,
     used: u64,
-    /// For this user: some is kept for root.
+    /// The free bytes for this user, without those reserved for root.
     free: u64,
     quarantined: u64,
     held_back: FileSize,
 }
 
-/// How long a file system may take to say so. One that hangs must not keep the rest from being said.
+/// The time limit for the answer of a file system. One that hangs must not block the rest of the output.
 const ANSWER_LIMIT: Duration = Duration::from_secs(2);
 
 impl DiskUsage {
@@ -151,8 +151,10 @@ impl DiskUsage {
 
     fn read(root: &Path) -> Option<DiskUsage> {
         let system = rustix::fs::statvfs(root).ok()?;
-        let room = Quarantine::open_existing(root, None).ok().flatten();
-        let stored = room.and_then(|room| room.stored().ok()).unwrap_or_default();
+        let quarantine = Quarantine::open_existing(root, None).ok().flatten();
+        let stored = quarantine
+            .and_then(|quarantine| quarantine.stored().ok())
+            .unwrap_or_default();
         let sizes = stored.iter().map(|one| one.seen.size());
         Some(DiskUsage {
             total: system.f_blocks.saturating_mul(system.f_frsize),
@@ -171,7 +173,7 @@ impl DiskUsage {
         );
         if self.quarantined > 0 {
             line.push_str(&format!(
-                " · {} in quarantine ({}; to be rid of them: {})",
+                " · {} in quarantine ({}); to delete: {}",
                 text::counted(self.quarantined, "file", "files"),
                 text::size(self.held_back.disk_bytes),
                 Suggestion::new("quarantine purge").configured()
@@ -180,7 +182,7 @@ impl DiskUsage {
         line
     }
 
-    /// As df(1) has it: of what this user can have, and rounded up.
+    /// Returns the usage in percent like df(1): of the space for this user, and rounded up.
     fn percent(&self) -> u64 {
         let used = u128::from(self.used);
         let all = used + u128::from(self.free);
@@ -205,16 +207,16 @@ fn print_watcher(one: &RunningWatch, report: &mut EventPrinter) -> Result<(), Fa
     for root in array(&one.answer, "roots") {
         self::print_root(root, report)?;
     }
-    for trouble in &one.problems {
-        report.line(&format!("  !! {}", text::one_line(trouble)))?;
+    for problem in &one.problems {
+        report.line(&format!("  !! {}", text::one_line(problem)))?;
     }
     if one.is_outdated || one.version != env!("CARGO_PKG_VERSION") {
-        let mend = match one.is_background {
+        let fix = match one.is_background {
             true => "orphand service restart",
-            false => "end it and start it again",
+            false => "stop it and start it again",
         };
         report.line(&format!(
-            "  !! it runs {}, and another build is installed by now.   mend it: {mend}",
+            "  !! it runs {}, but another build has been installed since.   fix: {fix}",
             text::escaped(Path::new(&one.version))
         ))?;
     }
@@ -224,13 +226,13 @@ fn print_watcher(one: &RunningWatch, report: &mut EventPrinter) -> Result<(), Fa
     }
     let last = match number("last_event_ms") {
         Some(ms) => format!(
-            "{} ago a temp was created",
+            "the last one created {} ago",
             text::span(Duration::from_millis(ms))
         ),
-        None => "no temp was created since".to_owned(),
+        None => "none created since the start".to_owned(),
     };
     report.line(&format!(
-        "  {} known; {last}",
+        "  {} tracked; {last}",
         text::counted(number("tracked").unwrap_or(0), "temp", "temps")
     ))?;
     Ok(())
@@ -267,7 +269,7 @@ fn print_disk(root: &Path, report: &mut EventPrinter) -> Result<(), Failure> {
     match DiskUsage::of(root) {
         Some(disk) => report.line(&disk.line())?,
         None => report.line(match answers(root) {
-            true => "      it is not there, or its disk does not answer",
+            true => "      the directory does not exist, or its disk does not answer",
             false => "      its file system does not answer; why: orphand doctor",
         })?,
     }
@@ -275,7 +277,9 @@ fn print_disk(root: &Path, report: &mut EventPrinter) -> Result<(), Failure> {
 }
 
 /// Returns those of `roots` that have files in quarantine.
-fn with_stored_files<'r>(roots: impl Iterator<Item = &'r PathBuf>) -> Vec<(&'r PathBuf, DiskUsage)> {
+fn with_stored_files<'r>(
+    roots: impl Iterator<Item = &'r PathBuf>,
+) -> Vec<(&'r PathBuf, DiskUsage)> {
     let roots: BTreeSet<&PathBuf> = roots.collect();
     let disk = |root: &'r PathBuf| Some((root, DiskUsage::of(root)?));
     let holds = |(_, disk): &(_, DiskUsage)| disk.quarantined > 0;
@@ -284,7 +288,7 @@ fn with_stored_files<'r>(roots: impl Iterator<Item = &'r PathBuf>) -> Vec<(&'r P
 
 fn json(
     running: &[RunningWatch],
-    past: &JournalTotals,
+    totals: &JournalTotals,
     mut roots: BTreeSet<PathBuf>,
     listed: &[PathBuf],
 ) -> Value {
@@ -299,7 +303,7 @@ fn json(
         })
         .collect();
     roots.extend(listed.iter().cloned());
-    let others = with_stored_files(past.roots.iter().filter(|root| !roots.contains(*root)));
+    let others = with_stored_files(totals.roots.iter().filter(|root| !roots.contains(*root)));
     let others: Vec<PathBuf> = others.into_iter().map(|(root, _)| root.clone()).collect();
     roots.extend(others);
     let disks: Vec<Value> = roots
@@ -325,10 +329,10 @@ fn json(
         .with("time", orphand::json::time(clock::wall()))
         .with("watchers", watchers)
         .with("disks", disks)
-        .with("freed_since", past.since.as_deref())
-        .with("freed_temps", past.reaped)
-        .with("freed_bytes", past.freed.bytes)
-        .with("freed_disk_bytes", past.freed.disk_bytes)
+        .with("freed_since", totals.since.as_deref())
+        .with("freed_temps", totals.reaped)
+        .with("freed_bytes", totals.freed.bytes)
+        .with("freed_disk_bytes", totals.freed.disk_bytes)
         .into_value()
 }
 
@@ -340,12 +344,12 @@ fn array<'v>(value: &'v Value, key: &str) -> impl Iterator<Item = &'v Value> {
         .flatten()
 }
 
-/// A path out of an answer, exact also where it is not UTF-8.
+/// Returns the path in a field of an answer, with its exact bytes even if it is not UTF-8.
 fn path(object: &Value, key: &str) -> PathBuf {
     super::quarantines::path_of(object, key).unwrap_or_default()
 }
 
-/// A moment as the wire has it, in this machine's time zone.
+/// Formats a time of the JSON document in the time zone of this machine.
 fn local_time(time: &str, format: &str) -> String {
     match time.parse::<Timestamp>() {
         Ok(at) => at.to_zoned(TimeZone::system()).strftime(format).to_string(),

@@ -1,6 +1,6 @@
-//! Follows a watch to its end: tells what happens, keeps the status line, hears of a new
-//! configuration, gives systemd its signs of life, sums up who leaks. One thread that sleeps until
-//! something happens, or until the nearest of these is due.
+//! The main loop of `orphand watch`, after the start of the watcher: prints events and the status line, reloads the
+//! configuration, notifies systemd, writes metrics, and logs leaks. It runs in one thread, which sleeps until an event
+//! arrives or until the next of these tasks is due.
 
 use std::time::{Duration, Instant};
 
@@ -19,13 +19,13 @@ use crate::cli::service_notify::ServiceNotifier;
 use crate::cli::watch_status::{WatchStatus, leak_line};
 use crate::cli::{Exit, Failure, log, text};
 
-/// How long a configuration file must be left alone before it is read: editors write it in steps.
+/// The time without changes after which the configuration file is read. Editors write a file in several steps.
 const SETTLE_TIME: Duration = Duration::from_millis(200);
 
-/// How often the line at the bottom and the line for systemd change at most.
+/// The minimum interval between two updates of the status line on the terminal, and of that for systemd.
 const STATUS_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How many events are told before the clock is looked at again.
+/// The maximum number of events that are printed before the deadlines are checked again.
 const MAX_EVENTS: usize = 256;
 
 pub(super) struct WatchLoop<'a> {
@@ -34,28 +34,28 @@ pub(super) struct WatchLoop<'a> {
     board: &'a WatchStatus,
     notifier: ServiceNotifier,
     metrics: Option<Textfile>,
-    /// What is in force.
+    /// The configuration that is in force.
     config: Config,
     changes: Option<Changes>,
     leaks_every: Duration,
     due: Deadlines,
     is_ready: bool,
     failed: bool,
-    /// Some of the output could not be written, which was said.
+    /// Some output could not be written, which was reported.
     output_failed: bool,
     ended: bool,
 }
 
-/// When something is to be done without being asked.
+/// The times at which tasks are due.
 #[derive(Default)]
 struct Deadlines {
-    /// The status line.
+    /// The status line on the terminal.
     line: Option<Instant>,
-    /// The line for systemd: something has happened.
+    /// The status line for systemd, after an event.
     told: Option<Instant>,
-    /// The configuration file has changed.
+    /// The reload of the configuration file, after a change.
     reread: Option<Instant>,
-    /// Temps were left behind, and it was not yet said by whom.
+    /// The log lines about leaks, after a temp was left behind.
     leaks: Option<Instant>,
 }
 
@@ -64,13 +64,13 @@ impl<'a> WatchLoop<'a> {
         watcher: &'a Watcher,
         report: &'a mut EventPrinter,
         board: &'a WatchStatus,
-        supervisor: ServiceNotifier,
+        notifier: ServiceNotifier,
     ) -> WatchLoop<'a> {
         WatchLoop {
             watcher,
             report,
             board,
-            notifier: supervisor,
+            notifier,
             metrics: None,
             config: Config::default(),
             changes: None,
@@ -83,7 +83,7 @@ impl<'a> WatchLoop<'a> {
         }
     }
 
-    /// Until there is nothing more to tell.
+    /// Runs the loop until the watcher has ended.
     pub(super) fn run(
         mut self,
         source: &Source<'_>,
@@ -91,7 +91,7 @@ impl<'a> WatchLoop<'a> {
         folders: &Folders,
     ) -> Result<Exit, Failure> {
         self.changes = source.changes(config);
-        // It may have changed between the first reading and now.
+        // The file may have changed since it was first read.
         self.due.reread = self.changes.as_ref().map(|_| Instant::now());
         self.heed(source, config);
         while !self.ended {
@@ -112,7 +112,7 @@ impl<'a> WatchLoop<'a> {
         Ok(if partly { Exit::Partly } else { Exit::Done })
     }
 
-    /// Takes `config` to be in force, and does what it says beside the rules.
+    /// Puts `config` in force, and applies its settings other than the rules.
     fn heed(&mut self, source: &Source<'_>, config: &Config) {
         self.config = config.clone();
         self.leaks_every = config.log.leaks;
@@ -122,10 +122,10 @@ impl<'a> WatchLoop<'a> {
         self.metrics = textfile.map(|path| Textfile::new(path, config.metrics.every));
     }
 
-    /// Sleeps until something happens or is due, and tells what has happened.
+    /// Sleeps until an event arrives or a task is due, and prints the events.
     fn wait(&mut self) {
         let live = self.report.is_live();
-        // The line at the bottom is worth a wake-up a second only while something waits.
+        // The status line is worth one wake-up per second only while temps are tracked.
         if live && self.due.line.is_none() && self.watcher.tracked() > 0 {
             self.due.line = Some(Instant::now() + STATUS_INTERVAL);
         }
@@ -158,13 +158,13 @@ impl<'a> WatchLoop<'a> {
         if let Some(changes) = &mut self.changes
             && changes.wake_rx().try_recv().is_ok()
         {
-            // Before the file is read, so that the next change is heard.
+            // The watch is set before the file is read, so that no later change is missed.
             changes.listen();
             self.due.reread = Some(Instant::now() + SETTLE_TIME);
         }
     }
 
-    /// Tells the events that are there.
+    /// Prints the events that have arrived.
     fn print_events(&mut self) {
         for _ in 0..MAX_EVENTS {
             let event = match self.watcher.events().try_recv() {
@@ -182,12 +182,12 @@ impl<'a> WatchLoop<'a> {
             }
             self.failed |= matches!(event, Event::Failed { .. });
             let ready = matches!(event, Event::Ready { .. });
-            let left = self.board.note_leak(&event);
-            // Output that cannot be written changes nothing of what is done.
+            let is_leak = self.board.note_leak(&event);
+            // A failure to write output does not end the watch.
             if let Err(error) = self.report.event(&event)
                 && !std::mem::replace(&mut self.output_failed, true)
             {
-                ::log::error!("{error}; the watch goes on");
+                ::log::error!("cannot write the output: {error}; the watch continues");
             }
             if ready {
                 self.is_ready = true;
@@ -197,7 +197,7 @@ impl<'a> WatchLoop<'a> {
                 self.notifier.report_ready(&self.board.snapshot().line());
             }
             let now = Instant::now();
-            if left {
+            if is_leak {
                 let at = now.checked_add(self.leaks_every);
                 self.due.leaks = self.due.leaks.or(at);
             }
@@ -211,7 +211,7 @@ impl<'a> WatchLoop<'a> {
         }
     }
 
-    /// Does what is due.
+    /// Runs the tasks that are due.
     fn run_due(&mut self, source: &Source<'_>, folders: &Folders) {
         let now = Instant::now();
         let take = |due: &mut Option<Instant>| due.take_if(|at| *at <= now).is_some();
@@ -291,7 +291,7 @@ fn in_force(config: &Config, roots: usize) -> String {
     )
 }
 
-/// `2 waiting, next in 7 s · 1 held · freed 5 B`
+/// Returns the status line: `2 waiting, next in 7 s · 1 held · freed 5 B`.
 fn status_line(watcher: &Watcher) -> String {
     let waiting = watcher.pending();
     let summary = watcher.summary();
