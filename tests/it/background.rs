@@ -339,7 +339,7 @@ fn a_wrong_file_leaves_the_rules_in_force_and_is_said() {
     sandbox
         .run(["status"])
         .exit(0)
-        .says("the rules from before are in force");
+        .says("the previous rules are still in force");
     // A file that is gone is no wish to stop either.
     fs::remove_file(&path).unwrap();
     until("the missing file on stderr", || {

@@ -76,7 +76,7 @@ fn a_root_where_all_is_well() {
             .dir("below");
         let before = snapshot(&sandbox);
         let people = sandbox.run(["doctor", "root"]).exit(0);
-        let people = people.says("nothing is in orphand's way");
+        let people = people.says("no problems found");
         for check in [
             "root",
             "file-system",
@@ -91,24 +91,24 @@ fn a_root_where_all_is_well() {
                 .lines()
                 .find(|line| line.contains(&format!("  {check} ")));
             let line = line.unwrap_or_else(|| panic!("{check}: {}", people.stdout));
-            assert!(!line.contains("trouble"), "{line}");
+            assert!(!line.contains("error"), "{line}");
         }
         let checks = checks(&sandbox.run(["doctor", "--json", "root"]).exit(0));
-        stands(&checks, "root", "ok", "listed and written");
+        stands(&checks, "root", "ok", "listed and removed");
         assert_eq!(
             about(&checks, "root")["root"],
             sandbox.root().to_str().unwrap()
         );
         assert!(about(&checks, "clock")["root"].is_null());
         stands(&checks, "dates", "ok", "this machine's clock");
-        stands(&checks, "config", "ok", "there is none");
+        stands(&checks, "config", "ok", "no configuration file");
         #[cfg(target_os = "linux")]
         {
             stands(
                 &checks,
                 "proof",
                 "ok",
-                "refused while a file of doctor's own was open",
+                "refused while doctor's test file was open",
             );
             stands(&checks, "inotify-watches", "ok", "the roots need 1");
             stands(&checks, "lease-break", "ok", " s");
@@ -131,7 +131,7 @@ fn beside_a_watcher() {
         .watch(["--grace", "200ms", "--name", "*", "--allow-broad-name"])
         .ready();
     let checks = checks(&sandbox.run(["doctor", "--json", "root"]).exit(0));
-    stands(&checks, "root", "ok", "written");
+    stands(&checks, "root", "ok", "listed and removed");
     #[cfg(target_os = "linux")]
     {
         let pid = watching.pid().to_string();
@@ -160,8 +160,8 @@ fn a_root_that_may_not_be_written() {
         fs::set_permissions(sandbox.root(), fs::Permissions::from_mode(mode)).unwrap();
     };
     for (bits, words) in [
-        (0o555, "may be removed"),
-        (0o300, "lets you in"),
+        (0o555, "cannot be removed"),
+        (0o300, "denies you access"),
         (0o600, "be listed"),
     ] {
         mode(bits);
@@ -169,10 +169,10 @@ fn a_root_that_may_not_be_written() {
         let checks = checks(&sandbox.run(["doctor", "--json", "root"]).exit(3));
         stands(&checks, "root", "trouble", words);
         let people = sandbox.run(["doctor", "-q", "root"]).exit(3).stdout;
-        assert!(people.contains("trouble  root"), "{people}");
+        assert!(people.contains("error    root"), "{people}");
         stands(&checks, "root", "trouble", "chmod u+rwx ");
         if bits == 0o555 {
-            stands(&checks, "proof", "warning", "could not be tried");
+            stands(&checks, "proof", "warning", "could not be tested");
         }
         assert_eq!(sandbox.snapshot(), before, "{bits:o}");
     }
@@ -185,24 +185,21 @@ fn roots_that_orphand_does_not_work_on() {
     symlink(sandbox.root(), sandbox.base().join("link")).unwrap();
     for (dir, words) in [
         ("missing", "mkdir -p "),
-        ("link", "give what it leads to"),
+        ("link", "name its target"),
         ("root/a.tmp", "orphand explain "),
-        ("/", "too much"),
+        ("/", "too broad"),
         ("home", "a home directory"),
     ] {
         let checks = checks(&sandbox.run(["doctor", "--json", dir]).exit(3));
         stands(&checks, "root", "trouble", words);
-        sandbox
-            .run(["doctor", dir])
-            .exit(3)
-            .says("one thing is in orphand's way");
+        sandbox.run(["doctor", dir]).exit(3).says("1 problem found");
     }
     // A directory may have the name of a command.
     let named = checks(&sandbox.run(["doctor", "--json", "watch"]).exit(3));
     stands(&named, "root", "trouble", "does not exist");
     // One that is well does not make up for it, and is looked at all the same.
     let both = sandbox.run(["doctor", "missing", "root"]).exit(3);
-    both.says("it does not exist").says("listed and written");
+    both.says("it does not exist").says("listed and removed");
     assert!(!sandbox.base().join("missing").exists());
 }
 
@@ -236,7 +233,7 @@ fn the_configuration_file() {
     let wrong = run(&[], 3);
     stands(&wrong, "config", "trouble", "config.toml:3:1: ");
     // What was named is looked at all the same.
-    stands(&run(&["root"], 3), "root", "ok", "written");
+    stands(&run(&["root"], 3), "root", "ok", "listed and removed");
     let elsewhere = run(&["--config", "nowhere.toml", "root"], 3);
     stands(&elsewhere, "config", "trouble", "nowhere.toml");
 }
@@ -260,7 +257,7 @@ fn folders_of_orphands_own() {
     let sandbox = sandbox.env("XDG_STATE_HOME", blocked);
     let checks = checks(&sandbox.run(["doctor", "--json", "root"]).exit(0));
     stands(&checks, "state", "warning", "XDG_STATE_HOME");
-    stands(&checks, "locks", "ok", "is made when it is needed");
+    stands(&checks, "locks", "ok", "will be created when needed");
 }
 
 #[cfg(target_os = "linux")]
@@ -442,9 +439,14 @@ mod linux {
             }
         }
         let full = doctor();
-        stands(&full, "inodes", "warning", "100 % of all files");
-        stands(&full, "proof", "warning", "could not be tried");
-        stands(&full, "root", "ok", "written");
+        stands(
+            &full,
+            "inodes",
+            "warning",
+            "100 % of the maximum number of files",
+        );
+        stands(&full, "proof", "warning", "could not be tested");
+        stands(&full, "root", "ok", "listed and removed");
     }
 
     #[test]
@@ -514,7 +516,7 @@ mod linux {
         };
         stands(&of("root"), "root", "trouble", "does not answer");
         stands(&of("root"), "root", "trouble", "findmnt -T ");
-        stands(&of("alive"), "root", "ok", "written");
+        stands(&of("alive"), "root", "ok", "listed and removed");
     }
 
     #[test]
@@ -531,7 +533,7 @@ mod linux {
         drop(dead);
         let checks = checks(&ran);
         stands(&checks, "config", "trouble", "does not answer");
-        stands(&checks, "root", "ok", "written");
+        stands(&checks, "root", "ok", "listed and removed");
     }
 
     #[test]
@@ -543,16 +545,16 @@ mod linux {
             Err(why) => return skipped(&why),
         };
         let doctor = || checks(&sandbox.run(["doctor", "--json", "disk/root"]).exit(0));
-        stands(&doctor(), "names", "ok", "capitals matter");
+        stands(&doctor(), "names", "ok", "upper and lower case differ");
         let mut chattr = std::process::Command::new("chattr");
         chattr.arg("+F").arg(sandbox.on_it("root"));
         if !chattr.ended().is_ok_and(|status| status.success()) {
             return skipped("chattr +F");
         }
-        stands(&doctor(), "names", "ok", "*.tmp does not take X.TMP");
+        stands(&doctor(), "names", "ok", "*.tmp does not match X.TMP");
         // What is seen without making a file.
         fs::set_permissions(sandbox.on_it("root"), fs::Permissions::from_mode(0o500)).unwrap();
         let closed = checks(&sandbox.run(["doctor", "--json", "disk/root"]).exit(3));
-        stands(&closed, "names", "ok", "*.tmp does not take X.TMP");
+        stands(&closed, "names", "ok", "*.tmp does not match X.TMP");
     }
 }

@@ -100,7 +100,7 @@ fn the_rule_that_covers_a_directory_holds_there_and_is_named() {
     let quiet = sandbox.run(["scan", "-q", "root/sub"]).exit(0);
     assert_eq!(quiet.stderr, "");
     for (file, last) in [
-        ("sub/b.new", "reap: nothing stands against removing it"),
+        ("sub/b.new", "reap: every gate passes"),
         ("sub/b.x.new", "not a temp: excluded by sub/*.x.new"),
         ("cache/d.new", "not a temp: excluded by cache"),
         (
@@ -157,7 +157,7 @@ fn a_rule_covers_nothing_below_that_is_not_recursive() {
     let ran = sandbox.run(["scan", "root/sub"]).exit(0);
     assert_eq!(ran.stderr, "");
     let ran = sandbox.run(["explain", "root/sub/b.4194304.tmp"]).exit(0);
-    ran.says("no [[watch]] rule covers it: by the [defaults]")
+    ran.says("by the [defaults], because no [[watch]] rule covers it")
         .says("reap");
     let ran = sandbox
         .run(["explain", "--json", "root/sub/b.4194304.tmp"])

@@ -319,11 +319,11 @@ fn print_refuses_what_means_nothing() {
         ),
         (
             &["--systemd", "--system", "--run-as", "a b\nUser=root"],
-            "not the name of a user",
+            "not a valid user name",
         ),
         (
             &["--systemd", "--system", "--run-as", ""],
-            "not the name of a user",
+            "not a valid user name",
         ),
     ] {
         let all = ["service", "print"].iter().chain(args);
@@ -644,7 +644,7 @@ fn installing_starts_what_has_ended() {
     fixture.put("end", "0");
     fixture.order("bootstrap", &["0"]);
     let ran = fixture.run("install", &[]).exit(1).says("unchanged");
-    ran.complains("it was started and does not run");
+    ran.complains("it was started but is not running");
     contains(
         &fixture.calls().join("\n"),
         &["bootout {gui}/-", "bootstrap {gui} {file}"],
@@ -707,7 +707,7 @@ fn what_bootstrap_may_answer() {
         "logged in at the screen",
     ];
     check(&["125"], 1, &[bootstrap], &words);
-    check(&["119"], 1, &[bootstrap], &["switched off", "Login Items"]);
+    check(&["119"], 1, &[bootstrap], &["is disabled", "Login Items"]);
     check(&["64"], 1, &[bootstrap], &["launchctl error 64"]);
 }
 
@@ -794,7 +794,7 @@ fn a_job_that_fails_at_once() {
         let fixture = Fixture::launchd();
         fixture.put("end", code);
         let ran = fixture.run("install", &[]).exit(1);
-        ran.complains("it was started and does not run")
+        ran.complains("it was started but is not running")
             .complains(words);
     }
 }
@@ -807,14 +807,14 @@ fn starting_stopping_and_starting_again() {
         fixture.run(verb, &[]).exit(0).says(words);
         assert_eq!(fixture.calls(), calls, "{verb}");
     };
-    check("start", "It runs already (pid 4711)", &[print]);
+    check("start", "Already running (pid 4711)", &[print]);
     check(
         "restart",
         "Started",
         &[print, "kickstart -k {gui}/-", print],
     );
     check("stop", "Stopped", &[print, "bootout {gui}/-", print]);
-    check("stop", "It does not run", &[print, "print {user}/-"]);
+    check("stop", "Not running", &[print, "print {user}/-"]);
     check("start", "Started", &[&FRESH[..], &[print]].concat());
     fixture.put("end", "0");
     // Loaded, and ended by itself.
@@ -928,7 +928,10 @@ fn a_wrong_configuration_stops_before_anything_is_done() {
 fn without_a_configuration_it_says_that_it_watches_nothing() {
     let fixture = Fixture::launchd();
     let ran = fixture.run("install", &[]).exit(0);
-    contains(&ran.stdout, &["watches nothing yet", "orphand config init"]);
+    contains(
+        &ran.stdout,
+        &["nothing is watched yet", "orphand config init"],
+    );
     fixture.config("[defaults]\nrecursive = true\n");
     fixture
         .run("install", &[])
@@ -977,7 +980,7 @@ fn a_link_is_not_replaced() {
     fs::rename(fixture.file(), &elsewhere).unwrap();
     symlink(&elsewhere, fixture.file()).unwrap();
     let ran = fixture.run("install", &[]).exit(1);
-    ran.complains("is a link to")
+    ran.complains("is a symlink to")
         .complains("orphand service print");
     assert_eq!(fs::read_to_string(&elsewhere).unwrap(), "");
     fs::write(&elsewhere, fixture.run("print", &[]).exit(0).stdout).unwrap();
@@ -1007,7 +1010,7 @@ fn root_is_told_whose_agent_this_is() {
     }
     let fixture = Fixture::new(Sandbox::new(), "--launchd");
     let ran = fixture.run("install", &[]).exit(0);
-    ran.complains("root's own")
+    ran.complains("user service of root")
         .complains("orphand service install --system");
 }
 
@@ -1105,10 +1108,7 @@ fn status_in_each_state() {
     fixture.put("disabled", "");
     check(
         3,
-        &[
-            "installed, switched off, not loaded",
-            "orphand service start",
-        ],
+        &["installed, disabled, not loaded", "orphand service start"],
         serde_json::json!({"installed": true, "enabled": false, "loaded": false}),
     );
 }
@@ -1181,22 +1181,22 @@ fn status_of_a_file_that_is_not_as_it_should_be() {
     let install = "orphand service install";
     check(
         &|file| file.replace("{program}", "/gone/orphand"),
-        "which is not there",
+        "which does not exist",
         install,
     );
     check(
         &|file| file.replace("{program}", "/bin/sh"),
-        "starts \"/bin/sh\", and this is",
+        "starts \"/bin/sh\", but this is",
         install,
     );
     check(
         &|file| format!("{file}\n"),
-        "not what would be installed now",
+        "differs from the file that would be installed now",
         install,
     );
     check(
         &|_| "[Unit]\n".to_owned(),
-        "not as orphand writes it",
+        "was not written by orphand",
         install,
     );
 }
@@ -1276,7 +1276,7 @@ fn a_unit_from_start_to_end() {
     };
     let show = "--user show";
     check("status", "installed, enabled, loaded", &[show]);
-    check("start", "It runs already", &[show]);
+    check("start", "Already running", &[show]);
     check(
         "restart",
         "Started",
@@ -1345,7 +1345,7 @@ fn a_systemctl_that_complains() {
         fixture.order(verb, &["1"]);
         let ran = fixture.run("install", &[]).exit(1).complains(says);
         ran.complains(words).complains(&format!(
-            "systemctl --user {verb} orphand.service has failed (1)"
+            "systemctl --user {verb} orphand.service failed (1)"
         ));
         assert_eq!(
             fixture.file().exists(),

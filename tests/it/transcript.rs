@@ -69,7 +69,7 @@ fn form(text: &str, home: &str) -> String {
     // The home of a test is no place to stay, and it is told so.
     let lines = text
         .lines()
-        .filter(|line| !line.contains("lies in a folder for what is temporary"));
+        .filter(|line| !line.contains("is in a folder for temporary files"));
     lines
         .map(str::trim_end)
         .collect::<Vec<_>>()

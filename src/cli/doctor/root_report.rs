@@ -109,7 +109,7 @@ pub(super) fn no_answer(check: &'static str, path: &Path) -> Check {
     Check::error(
         check,
         format!(
-            "{} did not answer within {}. The cause is {why}",
+            "{} does not answer: no reply within {}. Possible causes: {why}",
             text::escaped(path),
             text::span(ANSWER_LIMIT)
         ),

@@ -297,10 +297,10 @@ fn existing_line(roots: &[Root], existing: Existing) -> Option<String> {
         temps += more;
         bytes = size.saturating_add(bytes);
     }
-    let (exists, they_are, them) = match temps {
+    let (were, they_are, them) = match temps {
         0 => return None,
-        1 => ("temp exists", "it is", "it"),
-        _ => ("temps exist", "they are", "them"),
+        1 => ("was", "it is", "it"),
+        _ => ("were", "they are", "them"),
     };
     let what = match (existing, roots) {
         (Existing::Take, _) => {
@@ -308,15 +308,16 @@ fn existing_line(roots: &[Root], existing: Existing) -> Option<String> {
         }
         (Existing::Wait, [root]) => {
             let grace = grace(&root.policy);
-            format!("{they_are} removed in {grace} if no process uses {them}")
+            format!("{they_are} removed in {grace} unless a process uses {them}")
         }
         (Existing::Wait, _) => {
-            format!("{they_are} removed after the grace if no process uses {them}")
+            format!("{they_are} removed after the grace unless a process uses {them}")
         }
         (Existing::Leave, _) => format!("{they_are} ignored until an event concerns {them}"),
     };
-    let (temps, size) = (text::count(temps), text::size(bytes));
-    Some(format!("{temps} {exists} already ({size}); {what}"))
+    let size = text::size(bytes);
+    let temps = text::counted(temps, "temp", "temps");
+    Some(format!("{temps} ({size}) {were} here before; {what}"))
 }
 
 /// Returns the grace of a rule, for people.
