@@ -471,7 +471,7 @@ fn an_older_program_that_still_runs_is_said() {
     sandbox
         .run(["status"])
         .exit(0)
-        .says("mend it: orphand service restart");
+        .says("fix: orphand service restart");
     watch.stop();
 }
 

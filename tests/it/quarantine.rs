@@ -302,7 +302,7 @@ fn list_and_purge() {
         .exit(0)
         .events();
     assert_eq!(sandbox.listing(), ["sub"], "gone when empty");
-    sandbox.run(["quarantine", "list"]).exit(0).says("nothing");
+    sandbox.run(["quarantine", "list"]).exit(0).says("no files in quarantine");
 }
 
 /// Two copies of one name: the quarantine keeps both, each under an id of its own.

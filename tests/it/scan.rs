@@ -541,7 +541,7 @@ fn every_hint_repeats_the_configuration_file() {
     let explain = ran
         .exit(2)
         .stderr
-        .split_once("a single file: ")
+        .split_once("of a file: ")
         .unwrap()
         .1
         .to_owned();

@@ -695,7 +695,7 @@ fn what_bootstrap_may_answer() {
             "print-disabled {gui}",
         ],
         &[
-            "does not take the agent (5)",
+            "refuses the agent (5)",
             "Login Items",
             "launchctl print gui/",
             "as ordered",
@@ -749,7 +749,7 @@ fn what_bootout_may_answer() {
         &[
             bootout, print, bootout, print, bootout, print, bootout, print,
         ],
-        "cannot end the agent now (5)",
+        "cannot stop the agent now (5)",
     );
 }
 
@@ -769,7 +769,7 @@ fn a_launchctl_that_never_answers() {
     let fixture = Fixture::launchd().env("ORPHAND_SERVICE_LIMIT", "200ms");
     fixture.order("print", &["hang"]);
     let ran = fixture.run("install", &[]).exit(1);
-    ran.complains("has not answered")
+    ran.complains("has not ended within")
         .complains("launchctl print gui/");
     assert!(!fixture.file().exists());
 }
@@ -1087,7 +1087,7 @@ fn status_in_each_state() {
     fixture.calls();
     check(
         0,
-        &["orphand runs, pid 4711", "installed, enabled, loaded"],
+        &["orphand is running, pid 4711", "installed, enabled, loaded"],
         serde_json::json!({
             "installed": true, "enabled": true, "loaded": true, "running": true, "pid": 4711,
             "problems": [], "program": fixture.sandbox.binary(),
@@ -1100,7 +1100,7 @@ fn status_in_each_state() {
     fixture.put("end", "78");
     check(
         3,
-        &["does not run", "(78)", "config check"],
+        &["is not running", "(78)", "config check"],
         serde_json::json!({"installed": true, "loaded": true, "running": false, "pid": null}),
     );
     fs::remove_file(fixture.at.join("end")).unwrap();
@@ -1122,9 +1122,9 @@ fn status_prints_one_object_whatever_fails() {
     let ran = fixture
         .run("status", &["--json"])
         .exit(1)
-        .complains("has not answered");
+        .complains("has not ended within");
     let document = ran.stdout_json();
-    contains(document["error"].as_str().unwrap(), &["has not answered"]);
+    contains(document["error"].as_str().unwrap(), &["has not ended within"]);
     assert_eq!(document["installed"], true);
     assert!(
         document["running"].is_null() && document["loaded"].is_null(),
@@ -1167,11 +1167,11 @@ fn status_of_a_file_that_is_not_as_it_should_be() {
             assert_eq!(problems.len(), 1, "{document}");
             contains(problems[0]["what"].as_str().unwrap(), &[what]);
             contains(problems[0]["cure"].as_str().unwrap(), &[fix]);
-            // And it does mend it.
+            // The fix works.
             let ran = fixture.run("install", &[]).exit(0).says("written");
             let other = changed.contains("/gone/orphand");
             assert_eq!(
-                ran.stdout.contains("before, it started /gone/orphand"),
+                ran.stdout.contains("the old file started /gone/orphand"),
                 other
             );
             let document = fixture.run("status", &["--json"]).exit(0).stdout_json();
@@ -1291,7 +1291,7 @@ fn a_unit_from_start_to_end() {
         .run("status", &[])
         .exit(3)
         .says("installed, enabled, loaded")
-        .says("does not run");
+        .says("is not running");
     fixture.calls();
     check(
         "start",
@@ -1376,7 +1376,7 @@ fn a_unit_that_fails() {
     fixture
         .run("restart", &[])
         .exit(1)
-        .complains("does not run")
+        .complains("is not running")
         .complains("config check");
     fixture.run("status", &[]).exit(3).says("(78)");
 }
