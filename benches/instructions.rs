@@ -148,7 +148,7 @@ mod linux {
     fn write(times: u64) {
         let folder = folder();
         let root = Root::new(folder.path(), Arc::default(), false).expect("a root");
-        let (temps, _bell) = Temps::new(Duration::from_secs(30), temps::MOST);
+        let (temps, _bell) = Temps::new(Duration::from_secs(30), temps::MAX_TRACKED);
         let temps = Arc::new(temps);
         let (rare, _rare) = crossbeam_channel::unbounded();
         let mut hear = watch::callback(CallbackContext {
@@ -211,7 +211,7 @@ mod linux {
             journal: Journal::new(Some(&state)),
             marks: RestoreMarks::new(Some(&state)),
             writers: WriterNames::default(),
-            nested: ContainerPids::default(),
+            container_pids: ContainerPids::default(),
             locks: Locks::default(),
             listings: Listings::default(),
             verbose: false,

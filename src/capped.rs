@@ -1,8 +1,7 @@
-//! A file of lines that never grows beyond a cap: the journal, and the log where nobody else keeps
-//! one.
+//! A file of lines with a size limit, used for the journal and for orphand's own log.
 //!
-//! Several processes may append to the same one. It is not synced. When it has reached its cap it is
-//! renamed aside, where it takes the place of the one before: so it takes twice its cap at most.
+//! Several processes may append to the same file. It is not synced. Once it has reached its limit, it is renamed, and
+//! replaces the older file of that name. Both files together have at most about twice the limit.
 
 use std::ffi::OsString;
 use std::fs::{self, File};
@@ -15,16 +14,16 @@ use rustix::fs::FlockOperation;
 
 use crate::state::open_own;
 
-/// The file, which is opened for each append: it may be moved away at any time.
+/// The file. It is opened for each append, because another process may rename it at any time.
 #[derive(Debug)]
 pub struct CappedFile {
     path: PathBuf,
-    /// Bytes.
+    /// The size at which it is rotated, in bytes.
     cap: AtomicU64,
 }
 
 impl CappedFile {
-    /// The file at `path`, rotated at `cap` bytes. Nothing is touched before the first append.
+    /// Returns the file at `path`, rotated at `cap` bytes. The file system is not accessed before the first append.
     #[must_use]
     pub fn new(path: PathBuf, cap: u64) -> CappedFile {
         CappedFile {
@@ -33,20 +32,20 @@ impl CappedFile {
         }
     }
 
-    /// From now on it is rotated at `bytes`.
+    /// Sets the size at which the file is rotated, in bytes.
     pub fn set_cap(&self, bytes: u64) {
         self.cap.store(bytes, Ordering::Relaxed);
     }
 
-    /// Where it is.
+    /// Returns the path of the file.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Where the one before it is, if there is one.
+    /// Returns the path of the older file, which may not exist.
     #[must_use]
-    pub fn older(&self) -> PathBuf {
+    pub fn older_path(&self) -> PathBuf {
         let mut name = self
             .path
             .file_name()
@@ -56,7 +55,7 @@ impl CappedFile {
         self.path.with_file_name(name)
     }
 
-    /// Appends `text`, which is whole lines; all of it or, on an error, nothing.
+    /// Appends `text`, which consists of whole lines. On an error no part of it is appended.
     pub fn append(&self, text: &[u8]) -> io::Result<()> {
         if let Some(folder) = self.path.parent() {
             fs::create_dir_all(folder)?;
@@ -68,28 +67,29 @@ impl CappedFile {
                 .create(true)
                 .to_owned();
             let mut file = open_own(options, &self.path)?;
-            // One of several rotates, the others notice.
+            // One of several processes rotates the file. The others notice that and open the new file.
             rustix::fs::flock(&file, FlockOperation::LockExclusive)?;
-            let ours = file.metadata()?;
+            let opened = file.metadata()?;
             match fs::metadata(&self.path) {
-                Ok(there) if there.ino() == ours.ino() => {}
+                Ok(current) if current.ino() == opened.ino() => {}
                 _ => continue,
             }
-            let before = ours.len();
-            if before >= self.cap.load(Ordering::Relaxed) && before > 0 {
-                fs::rename(&self.path, self.older())?;
+            let length = opened.len();
+            if length >= self.cap.load(Ordering::Relaxed) && length > 0 {
+                fs::rename(&self.path, self.older_path())?;
                 continue;
             }
-            let text = match ends_a_line(&file, before) {
+            let text = match ends_with_newline(&file, length) {
                 true => text.to_vec(),
-                // A crash tore the last line: it must join no other.
+                // A crash truncated the last line. The new text must begin on a line of its own.
                 false => [b"\n", text].concat(),
             };
             return match file.write_all(&text) {
                 Ok(()) => Ok(()),
                 Err(error) => {
-                    // Half a line, on a full disk: take it out again, so that it joins no other.
-                    let _ = file.set_len(before);
+                    // A full disk may take only a part of a line. It is removed, so that the next line is not joined to
+                    // it.
+                    let _ = file.set_len(length);
                     Err(error)
                 }
             };
@@ -97,7 +97,8 @@ impl CappedFile {
     }
 }
 
-fn ends_a_line(file: &File, length: u64) -> bool {
+/// Reports whether the file, of this length, is empty or ends with a newline.
+fn ends_with_newline(file: &File, length: u64) -> bool {
     let mut last = [0];
     match length.checked_sub(1) {
         None => true,

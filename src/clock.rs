@@ -1,26 +1,26 @@
-//! The two clocks, read in one place.
+//! Reads the monotonic clock and the wall clock.
 
 use std::time::{Duration, Instant};
 
 use crate::decide::time::{Mono, Now, Wall};
 
-/// Stands still while the machine sleeps. `CLOCK_MONOTONIC` does that on Linux; on macOS it goes
-/// on, and `CLOCK_UPTIME_RAW` is the one that does not (clock_gettime(3) on both).
+/// The monotonic clock that stops while the machine sleeps: on Linux `CLOCK_MONOTONIC`; on macOS `CLOCK_UPTIME_RAW`,
+/// because `CLOCK_MONOTONIC` continues there (clock_gettime(3) on both).
 #[cfg(target_os = "macos")]
-const AWAKE: libc::clockid_t = libc::CLOCK_UPTIME_RAW;
+const MONOTONIC: libc::clockid_t = libc::CLOCK_UPTIME_RAW;
 #[cfg(not(target_os = "macos"))]
-const AWAKE: libc::clockid_t = libc::CLOCK_MONOTONIC;
+const MONOTONIC: libc::clockid_t = libc::CLOCK_MONOTONIC;
 
-/// What a file system takes its dates from.
+/// The clock from which file systems take the dates of files.
 #[cfg(any(target_os = "linux", target_os = "android"))]
-const DATES: libc::clockid_t = libc::CLOCK_REALTIME_COARSE;
+const FILE_DATES: libc::clockid_t = libc::CLOCK_REALTIME_COARSE;
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
-const DATES: libc::clockid_t = libc::CLOCK_REALTIME;
+const FILE_DATES: libc::clockid_t = libc::CLOCK_REALTIME;
 
-/// The monotonic clock now.
+/// Returns the current time of the monotonic clock.
 #[must_use]
 pub fn mono() -> Mono {
-    let t = read(AWAKE);
+    let t = read(MONOTONIC);
     let sec = u64::try_from(t.sec).unwrap_or(0);
     Mono(
         sec.saturating_mul(1_000_000_000)
@@ -28,29 +28,29 @@ pub fn mono() -> Mono {
     )
 }
 
-/// The wall clock now.
+/// Returns the current time of the wall clock.
 #[must_use]
 pub fn wall() -> Wall {
     read(libc::CLOCK_REALTIME)
 }
 
-/// A moment that tells files by their dates: none made before this call has a later one, and none made after
-/// it has this one or an earlier one, where the file system keeps nanoseconds.
+/// Returns a moment that separates older files from newer ones by their dates. No file created before this call has a
+/// later date, and every file created after it has a later date, if the file system keeps nanoseconds.
 ///
-/// Linux dates files by its last tick, up to 10 ms ago (`current_time` in its fs/inode.c); so this waits for
-/// the next one. A clock that is set back just then leaves what is made soon after it with earlier dates.
+/// Linux dates files by its last tick, up to 10 ms ago (`current_time` in its fs/inode.c), so this function waits for
+/// the next tick. If the clock is set back just then, files created soon afterwards have earlier dates.
 #[must_use]
 pub fn boundary() -> Wall {
-    const MOST: Duration = Duration::from_millis(100);
-    let (moment, begun) = (wall(), Instant::now());
-    let dates = rule!("boundary-by-file-clock", DATES, without: libc::CLOCK_REALTIME);
-    while read(dates) <= moment && begun.elapsed() < MOST {
+    const MAX_WAIT: Duration = Duration::from_millis(100);
+    let (moment, start) = (wall(), Instant::now());
+    let file_clock = rule!("boundary-by-file-clock", FILE_DATES, without: libc::CLOCK_REALTIME);
+    while read(file_clock) <= moment && start.elapsed() < MAX_WAIT {
         std::thread::sleep(Duration::from_millis(1));
     }
     moment
 }
 
-/// The monotonic clock and the wall clock.
+/// Returns the current time of both clocks.
 #[must_use]
 pub fn now() -> Now {
     Now {
@@ -59,8 +59,7 @@ pub fn now() -> Now {
     }
 }
 
-/// `at` as the standard library's kind of moment, for waiting on channels. Far futures are cut to
-/// a year.
+/// Converts `at` to an [`Instant`], for waiting on channels. A moment more than a year ahead becomes one a year ahead.
 #[must_use]
 pub fn instant(at: Mono) -> Instant {
     const YEAR: Duration = Duration::from_secs(365 * 24 * 60 * 60);
@@ -73,9 +72,9 @@ fn read(clock: libc::clockid_t) -> Wall {
         tv_nsec: 0,
     };
     // SAFETY: `t` is a valid timespec that outlives the call.
-    let answer = unsafe { libc::clock_gettime(clock, &raw mut t) };
-    // It fails only for a clock that the system does not have; both have been there for decades.
-    assert_eq!(answer, 0, "clock_gettime({clock}) failed");
+    let status = unsafe { libc::clock_gettime(clock, &raw mut t) };
+    // The call fails only for a clock that the system does not have. Both clocks have existed for decades.
+    assert_eq!(status, 0, "clock_gettime({clock}) failed");
     Wall {
         sec: t.tv_sec,
         nsec: u32::try_from(t.tv_nsec).unwrap_or(0),
@@ -88,18 +87,18 @@ mod tests {
     use crate::look::Dir;
 
     #[test]
-    fn a_date_tells_what_was_there_before() {
+    fn dates_separate_older_files_from_newer_ones() {
         let temp = tempfile::tempdir().unwrap();
         let dir = Dir::open_root(&temp.path().canonicalize().unwrap(), None).unwrap();
-        let made = |name: String| {
+        let create = |name: String| {
             std::fs::write(temp.path().join(&name), "x").unwrap();
             let seen = dir.observe(name.as_ref()).unwrap().unwrap().fingerprint;
             [Some(seen.ctime), seen.btime]
         };
         for n in 0..100 {
-            let before = made(format!("{n}.before"));
+            let before = create(format!("{n}.before"));
             let moment = boundary();
-            let after = made(format!("{n}.after"));
+            let after = create(format!("{n}.after"));
             assert!(before.into_iter().flatten().all(|date| date <= moment));
             assert!(after.into_iter().flatten().all(|date| date > moment));
         }

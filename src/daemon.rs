@@ -1,11 +1,12 @@
-//! The watcher: three threads, and what wakes them.
+//! The watcher and its threads.
 //!
-//! - *notify's own* calls back into [`crate::watch`]: temps go into the map and come out of it.
-//! - *the timer* sleeps until the nearest deadline and passes over what is due.
-//! - *the keeper* attaches roots: it watches, scans, and does so again when a root
-//!   comes back, events were lost, directories appeared, or an hour has passed.
+//! - *notify's threads* call [`crate::watch`], which adds temps to the map and removes them from it.
+//! - The *scheduler* sleeps until the next deadline, then dispatches due temps to workers.
+//! - A *worker* processes due temps of one directory.
+//! - The *supervisor* attaches roots: it watches and scans them. It does so again when a root returns, when events were
+//!   lost, when directories appeared, and once an hour.
 //!
-//! All of them tell what happens through one channel, the consumer's.
+//! All of them report their events through one channel to the consumer.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -38,30 +39,31 @@ use crate::temps::{self, PendingCounts, Temps};
 use crate::watch::CallbackContext;
 
 mod idle_io;
+mod panic_guard;
 mod scheduler;
 mod supervisor;
 mod worker;
 
-/// What becomes of temps that were there before the start.
+/// The treatment of temps that existed before the start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum Existing {
-    /// They go as soon as it is proven that they may.
+    /// They are removed as soon as this is proven to be safe.
     #[default]
     Take,
-    /// They wait for a whole grace, whatever their dates say.
+    /// They wait for a whole grace, whatever their dates are.
     Wait,
-    /// They are left alone.
+    /// They are ignored.
     Leave,
 }
 
-/// What is watched, and by which rules: all that can change while it runs.
+/// The roots and their rules: everything that can change while the watcher runs.
 #[derive(Clone, Debug, Default)]
 pub struct Rules {
-    /// The roots, each with its rule. One may be missing; it is waited for then.
+    /// The roots, each with its rule. A root may be missing; the watcher then waits for it.
     pub roots: Vec<(PathBuf, Arc<Policy>)>,
-    /// Takes roots that hold more than one program's files, too.
+    /// Also accepts roots that hold files of more than one program.
     pub allow_broad_roots: bool,
-    /// How much a quarantine keeps.
+    /// The limits of each quarantine.
     pub quarantine: Limits,
 }
 
@@ -75,29 +77,29 @@ pub struct Builder {
     rescan: Duration,
     verbose: bool,
     hook: Option<Hook>,
-    most: usize,
+    max_tracked: usize,
     hot_from: Threshold,
 }
 
-/// Why a watcher does not start.
+/// The reason why a watcher does not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// There is nothing to watch.
+    /// No root was given.
     #[error("no directory to watch was given")]
     NoRoot,
     /// A root is refused.
     #[error(transparent)]
     Refused(#[from] Refused),
-    /// Another orphand works on a root, or on a directory that overlaps with it.
-    #[error("{}", busy(.root, .other))]
+    /// Another orphand uses a root, or a directory that overlaps with it.
+    #[error("{}", busy_message(.root, .other))]
     Busy {
         /// The root.
         root: PathBuf,
-        /// The other's lock.
+        /// The process that holds the other lock.
         other: LockHolder,
     },
-    /// There can be no more threads: pthread_create(3) says EAGAIN at the user's limit of processes, which
-    /// counts threads, and at that of the control group.
+    /// No more threads can be started. pthread_create(3) fails with EAGAIN at the user's limit of processes, which
+    /// counts threads, and at the limit of the control group.
     #[error(
         "cannot start a thread: {0}. Raise the limit of processes (ulimit -u, TasksMax= of a unit, \
          NumberOfProcesses of an agent)"
@@ -105,7 +107,7 @@ pub enum StartError {
     Thread(#[from] io::Error),
 }
 
-/// Watches directories and removes what is orphaned, until it is stopped or dropped.
+/// Watches directories and removes orphaned temps, until it is stopped or dropped.
 #[derive(Debug)]
 pub struct Watcher {
     events: Receiver<Event>,
@@ -115,17 +117,17 @@ pub struct Watcher {
     supervisor: Option<JoinHandle<()>>,
 }
 
-/// Stops a [`Watcher`] from another thread. The channel of its events ends when it has.
+/// Stops a [`Watcher`] from another thread. The channel of events closes once the watcher has stopped.
 #[derive(Clone, Debug)]
 pub struct Stopper {
     stopping: Arc<AtomicBool>,
     commands: Sender<supervisor::Command>,
 }
 
-/// What all threads share.
+/// State that all threads share.
 #[derive(Debug)]
 struct Shared {
-    /// Only the keeper puts another in its place.
+    /// Replaced only by the supervisor.
     active_roots: RwLock<Arc<ActiveRoots>>,
     temps: Arc<Temps>,
     engine: Engine,
@@ -134,27 +136,27 @@ struct Shared {
     rescan: Duration,
     events: Mutex<Option<Sender<Event>>>,
     stats: Mutex<Stats>,
-    /// How often the timer and the keeper have come round.
+    /// The number of loops of the scheduler and of the supervisor, in the order of [`CriticalThread`].
     heartbeats: [AtomicU64; 2],
-    /// Rung when there is something to wait for again.
+    /// Receives a message when the first temp is tracked after a time without any.
     activity_tx: Sender<()>,
-    /// The consumer has stopped listening.
+    /// The consumer no longer reads its events.
     consumer_is_gone: AtomicBool,
     stopping: Arc<AtomicBool>,
 }
 
-/// The rules in force, and what stands at their roots.
+/// The rules in force, and the directories at the paths of their roots.
 #[derive(Debug)]
 struct ActiveRoots {
     roots: Arc<[Root]>,
-    /// What each root was when it was last attached; `None` while it is away.
+    /// The identity of each root when it was last attached; `None` while it is unavailable.
     ids: Vec<Mutex<Option<RootId>>>,
     limits: Limits,
 }
 
-/// How many events wait for a consumer that does not read, before the threads wait for it: what
-/// cannot be told is not done.
-const EVENTS: usize = 4096;
+/// The number of events that the channel holds for a consumer that does not read. If it is full, the threads wait: an
+/// action that cannot be reported is not done.
+const EVENT_CAPACITY: usize = 4096;
 
 impl Default for Builder {
     fn default() -> Builder {
@@ -166,85 +168,85 @@ impl Default for Builder {
             rescan: Duration::from_secs(60 * 60),
             verbose: false,
             hook: None,
-            most: temps::MOST,
+            max_tracked: temps::MAX_TRACKED,
             hot_from: Threshold::default(),
         }
     }
 }
 
 impl Builder {
-    /// Watches the directory `path` by the rule `policy`. It may be missing; it is waited for then.
+    /// Watches the directory `path` by the rule `policy`. The directory may be missing; the watcher then waits for it.
     #[must_use]
     pub fn root(mut self, path: impl Into<PathBuf>, policy: impl Into<Arc<Policy>>) -> Builder {
         self.rules.roots.push((path.into(), policy.into()));
         self
     }
 
-    /// Takes roots that hold more than one program's files, too.
+    /// Also accepts roots that hold files of more than one program.
     #[must_use]
     pub fn allow_broad_roots(mut self, allow: bool) -> Builder {
         self.rules.allow_broad_roots = allow;
         self
     }
 
-    /// How much a quarantine keeps.
+    /// Sets the limits of each quarantine.
     #[must_use]
     pub fn quarantine(mut self, limits: Limits) -> Builder {
         self.rules.quarantine = limits;
         self
     }
 
-    /// All three at once.
+    /// Sets the roots, the acceptance of broad roots and the limits of the quarantines at once.
     #[must_use]
     pub fn rules(mut self, rules: Rules) -> Builder {
         self.rules = rules;
         self
     }
 
-    /// What becomes of temps that were there before.
+    /// Sets the treatment of temps that existed before the start.
     #[must_use]
     pub fn existing(mut self, existing: Existing) -> Builder {
         self.existing = existing;
         self
     }
 
-    /// Where journal and locks are. By default there are none: an embedding program decides.
+    /// Sets the folders of journal and locks. By default there are none: the embedding program decides.
     #[must_use]
     pub fn folders(mut self, folders: Folders) -> Builder {
         self.folders = folders;
         self
     }
 
-    /// The size in bytes at which the journal is rotated.
+    /// Sets the size in bytes at which the journal is rotated.
     #[must_use]
     pub fn journal_cap(mut self, bytes: u64) -> Builder {
         self.journal_cap = Some(bytes);
         self
     }
 
-    /// How often every root is scanned whatever was heard; an hour by default.
+    /// Sets the interval at which every root is scanned, even if no events were lost. The default is an hour.
     #[must_use]
     pub fn rescan_every(mut self, interval: Duration) -> Builder {
         self.rescan = interval;
         self
     }
 
-    /// Tells of every single temp that is tracked and settled.
+    /// Also reports every single temp that is tracked or settled.
     #[must_use]
     pub fn verbose(mut self, verbose: bool) -> Builder {
         self.verbose = verbose;
         self
     }
 
-    /// About how many temps are kept track of at once, 2 million by default, which take half a gigabyte.
-    /// What is more than that is found by scans when there is room again.
+    /// Sets the approximate number of temps that are tracked at once. The default is 2 million, which need half a
+    /// gigabyte. Temps beyond it are found by scans once there is room again.
     #[must_use]
-    pub fn most_tracked(mut self, most: usize) -> Builder {
-        self.most = most;
+    pub fn max_tracked(mut self, max: usize) -> Builder {
+        self.max_tracked = max;
         self
     }
 
-    /// What makes a directory hot: 2,000 temps created a second by default.
+    /// Sets the rate that makes a directory hot. The default is 2,000 created temps per second.
     #[must_use]
     pub fn hot_from(mut self, threshold: Threshold) -> Builder {
         self.hot_from = threshold;
@@ -258,25 +260,25 @@ impl Builder {
         self
     }
 
-    /// Starts. What can be wrong with the roots is found out here; what happens afterwards is told
-    /// by events, beginning with [`Event::Ready`].
+    /// Starts the watcher. Returns an error if anything is wrong with the roots. Later problems are reported as events.
+    /// The first event is [`Event::Ready`].
     pub fn start(self) -> Result<Watcher, StartError> {
         let active_roots = ActiveRoots::new(&self.rules)?;
-        let shortest = active_roots.shortest().ok_or(StartError::NoRoot)?;
-        let locks = lock(&active_roots.roots, self.folders.runtime.as_deref())?;
-        let (temps, wake_rx) = Temps::new(shortest, self.most);
+        let shortest_grace = active_roots.shortest_grace().ok_or(StartError::NoRoot)?;
+        let locks = lock_roots(&active_roots.roots, self.folders.runtime.as_deref())?;
+        let (temps, wake_rx) = Temps::new(shortest_grace, self.max_tracked);
         let temps = Arc::new(temps);
-        let (send, events) = bounded(EVENTS);
-        let (rare, heard) = unbounded();
-        let (waker, words) = unbounded();
-        let (stirring, stirred) = bounded(1);
+        let (event_tx, events) = bounded(EVENT_CAPACITY);
+        let (notification_tx, notification_rx) = unbounded();
+        let (command_tx, command_rx) = unbounded();
+        let (activity_tx, activity_rx) = bounded(1);
         let stopping = Arc::new(AtomicBool::new(false));
         let callback_context = CallbackContext {
             temps: Arc::clone(&temps),
-            notifications: rare,
+            notifications: notification_tx,
             roots: Arc::clone(&active_roots.roots),
             hot_from: self.hot_from,
-            tell: self.verbose.then(|| send.clone()),
+            tell: self.verbose.then(|| event_tx.clone()),
         };
         let state = self.folders.state.as_deref();
         let journal = Journal::new(state);
@@ -293,7 +295,7 @@ impl Builder {
                 },
                 marks: RestoreMarks::new(state),
                 writers: WriterNames::default(),
-                nested: ContainerPids::default(),
+                container_pids: ContainerPids::default(),
                 locks: Locks::default(),
                 listings: Listings::default(),
                 verbose: self.verbose,
@@ -301,34 +303,41 @@ impl Builder {
             folders: self.folders.clone(),
             existing: self.existing,
             rescan: self.rescan,
-            events: Mutex::new(Some(send)),
+            events: Mutex::new(Some(event_tx)),
             stats: Mutex::new(Stats::new(clock::wall())),
             heartbeats: Default::default(),
-            activity_tx: stirring,
+            activity_tx,
             consumer_is_gone: AtomicBool::new(false),
             stopping: Arc::clone(&stopping),
         });
         let scheduler = {
-            let (shared, waker) = (Arc::clone(&shared), waker.clone());
+            let (shared, command_tx) = (Arc::clone(&shared), command_tx.clone());
             let scheduler = std::thread::Builder::new().name("orphand-scheduler".into());
-            scheduler.spawn(move || scheduler::run(&shared, &wake_rx, &waker))?
+            scheduler.spawn(move || scheduler::run(&shared, &wake_rx, &command_tx))?
         };
         let stopper = Stopper {
             stopping,
-            commands: waker,
+            commands: command_tx,
         };
         let supervisor = {
             let shared = Arc::clone(&shared);
             let supervisor = std::thread::Builder::new().name("orphand-supervisor".into());
             supervisor.spawn(move || {
-                supervisor::run(shared, callback_context, locks, scheduler, &heard, &words)
+                supervisor::run(
+                    shared,
+                    callback_context,
+                    locks,
+                    scheduler,
+                    &notification_rx,
+                    &command_rx,
+                )
             })
         };
-        // Else the timer would wait for ever.
+        // Otherwise the scheduler would wait forever.
         let supervisor = supervisor.inspect_err(|_| stopper.stop())?;
         Ok(Watcher {
             events,
-            activity: stirred,
+            activity: activity_rx,
             shared,
             stopper,
             supervisor: Some(supervisor),
@@ -336,7 +345,7 @@ impl Builder {
     }
 }
 
-fn busy(root: &Path, other: &LockHolder) -> String {
+fn busy_message(root: &Path, other: &LockHolder) -> String {
     let pid = other.pid.map(|pid| format!(" (pid {pid})"));
     let pid = pid.unwrap_or_default();
     let path = other.root.as_ref().map(|root| &root.path);
@@ -353,14 +362,17 @@ fn is_same(path: &Path, root: &Path) -> bool {
         || (answer::answers(root) && std::fs::canonicalize(root).is_ok_and(|root| root == path))
 }
 
-/// Locks those of `roots` that are there and for which a lock can be made. An error: another process
-/// works on one of them, or on a directory that overlaps with it.
-pub fn lock(roots: &[Root], runtime: Option<&Path>) -> Result<Vec<Option<RootLock>>, StartError> {
-    // The folder of locks is read once for all of them, and not where none is needed.
+/// Locks those of `roots` that exist and that can be locked. Returns an error if another process uses one of them, or a
+/// directory that overlaps with it.
+pub fn lock_roots(
+    roots: &[Root],
+    runtime: Option<&Path>,
+) -> Result<Vec<Option<RootLock>>, StartError> {
+    // The folder of locks is read once for all roots, and only if a lock is needed.
     let mut locker = None;
     let mut locks = Vec::with_capacity(roots.len());
     for root in roots {
-        // One that does not answer is locked when it does.
+        // A root that does not answer is locked once it answers.
         if root.policy.is_dry_run() || !answer::answers(&root.path) {
             locks.push(None);
             continue;
@@ -370,14 +382,17 @@ pub fn lock(roots: &[Root], runtime: Option<&Path>) -> Result<Vec<Option<RootLoc
             continue;
         };
         let locker = locker.get_or_insert_with(|| Locker::new(runtime));
-        match locker.take(root, id) {
+        match locker.lock(root, id) {
             Ok(lock) => locks.push(Some(lock)),
             Err(LockError::Busy(other)) => {
                 let root = root.path.clone();
                 return Err(StartError::Busy { root, other });
             }
             Err(error) => {
-                log::warn!("{:?} is worked on without a lock: {error}", root.path);
+                log::warn!(
+                    "cannot lock {:?}: {error}; continuing without a lock",
+                    root.path
+                );
                 locks.push(None);
             }
         }
@@ -386,48 +401,48 @@ pub fn lock(roots: &[Root], runtime: Option<&Path>) -> Result<Vec<Option<RootLoc
 }
 
 impl Watcher {
-    /// Settings to start from.
+    /// Returns a builder with the default settings.
     #[must_use]
     pub fn builder() -> Builder {
         Builder::default()
     }
 
-    /// What happens. The channel ends after [`Event::Summary`]. Whoever does not read it brings the
-    /// watcher to a stand when it is full.
+    /// Returns the channel of events. It closes after [`Event::Summary`]. When it is full, the watcher waits until the
+    /// caller reads from it.
     #[must_use]
     pub fn events(&self) -> &Receiver<Event> {
         &self.events
     }
 
-    /// Rings when the first temp is tracked after a time without any.
+    /// Returns a channel that receives a message when the first temp is tracked after a time without any.
     #[must_use]
     pub fn activity(&self) -> &Receiver<()> {
         &self.activity
     }
 
-    /// Something to stop it with from elsewhere.
+    /// Returns a handle that stops the watcher from another thread.
     #[must_use]
     pub fn stopper(&self) -> Stopper {
         self.stopper.clone()
     }
 
-    /// What waits, what is held, and when the next one is due.
+    /// Returns the numbers of waiting and of kept temps, and the time of the next deadline.
     #[must_use]
     pub fn pending(&self) -> PendingCounts {
         self.shared.temps.pending_counts()
     }
 
-    /// What has been done so far.
+    /// Returns the totals so far.
     #[must_use]
     pub fn summary(&self) -> Summary {
         guard(&self.shared.stats).total
     }
 
-    /// Puts other rules in force. Roots that both name go on without a gap: what is known of their
-    /// temps stands, and is looked at again by the new rule. A root that is refused changes nothing.
+    /// Puts other rules in force. Roots that exist in both the old and the new rules are served without a gap: their
+    /// temps stay tracked and are looked at again by the new rule. If a root is refused, nothing changes.
     ///
-    /// `RACE:` a pass over one directory that has begun ends by the rule that it began with; worst
-    /// case: one batch is still removed by the old rule.
+    /// `RACE:` a pass that has begun in one directory is completed by the old rule. Worst case: one batch is still
+    /// removed by the old rule.
     pub fn reload(&self, rules: &Rules) -> Result<(), Refused> {
         let active_roots = ActiveRoots::new(rules)?;
         let _ = self
@@ -437,12 +452,12 @@ impl Watcher {
         Ok(())
     }
 
-    /// The size in bytes at which the journal is rotated.
+    /// Sets the size in bytes at which the journal is rotated.
     pub fn set_journal_cap(&self, bytes: u64) {
         self.shared.engine.journal.set_cap(bytes);
     }
 
-    /// Something to ask it with from another thread what it does.
+    /// Returns a handle that reports the status from another thread.
     #[must_use]
     pub fn status_handle(&self) -> StatusHandle {
         StatusHandle {
@@ -450,8 +465,8 @@ impl Watcher {
         }
     }
 
-    /// Asks the timer and the keeper to come round once. Each adds one to its number here when it
-    /// does: whoever sees both grow knows that neither hangs.
+    /// Wakes the scheduler and the supervisor, and returns the number of loops that each has made. If both numbers have
+    /// grown at a later call, neither thread hangs.
     #[must_use]
     pub fn heartbeats(&self) -> [u64; 2] {
         self.shared.temps.wake();
@@ -462,7 +477,7 @@ impl Watcher {
             .map(|n| n.load(Ordering::Relaxed))
     }
 
-    /// How many temps are known.
+    /// Returns the number of tracked temps.
     #[must_use]
     pub fn tracked(&self) -> usize {
         self.shared.temps.len()
@@ -470,85 +485,85 @@ impl Watcher {
 }
 
 impl Drop for Watcher {
-    /// Stops, and waits until nothing is half done.
+    /// Stops the watcher and waits until no operation is half done.
     fn drop(&mut self) {
         self.stopper.stop();
         if let Some(supervisor) = self.supervisor.take() {
-            // Whoever is waiting to tell something gives up within a moment.
+            // A thread that waits to send an event gives up within a moment.
             let _ = supervisor.join();
         }
     }
 }
 
-/// Asks a running [`Watcher`] what it does, from any thread.
+/// Reports the status of a running [`Watcher`] from any thread.
 #[derive(Clone, Debug)]
 pub struct StatusHandle {
     shared: Arc<Shared>,
 }
 
-/// One root, as it stands.
+/// The status of one root.
 #[derive(Clone, Debug)]
 pub struct RootStatus {
     /// The root and its rule.
     pub root: Root,
-    /// What its temps wait for.
+    /// The numbers of its waiting and kept temps.
     pub pending: PendingCounts,
-    /// What was done in it.
-    pub root_stats: RootStats,
+    /// The counters of its events and scans.
+    pub stats: RootStats,
 }
 
 impl StatusHandle {
-    /// Every root, as it stands.
+    /// Returns the status of every root.
     #[must_use]
     pub fn roots(&self) -> Vec<RootStatus> {
         let active_roots = self.shared.active_roots();
         let part = |folder: &Path| Some(active_roots.root_of(folder)?.0);
-        let waiting = self
+        let pending = self
             .shared
             .temps
             .pending_counts_by(active_roots.roots.len(), part);
         let stats = guard(&self.shared.stats);
-        let root_status = |(root, waiting): (&Root, PendingCounts)| RootStatus {
+        let root_status = |(root, pending): (&Root, PendingCounts)| RootStatus {
             root: root.clone(),
-            pending: waiting,
-            root_stats: stats.of(&root.path),
+            pending,
+            stats: stats.of(&root.path),
         };
         active_roots
             .roots
             .iter()
-            .zip(waiting)
+            .zip(pending)
             .map(root_status)
             .collect()
     }
 
-    /// What was done in all of them.
+    /// Returns the totals of all roots.
     #[must_use]
     pub fn summary(&self) -> Summary {
         guard(&self.shared.stats).total
     }
 
-    /// When the watch began.
+    /// Returns the time at which the watch began.
     #[must_use]
     pub fn since(&self) -> Wall {
         guard(&self.shared.stats).since
     }
 
-    /// How many temps are known.
+    /// Returns the number of tracked temps.
     #[must_use]
     pub fn tracked(&self) -> usize {
         self.shared.temps.len()
     }
 
-    /// How long ago a temp was last seen being created, if one was.
+    /// Returns the time since the last reported creation of a temp, if there was one.
     #[must_use]
     pub fn last_created(&self) -> Option<Duration> {
-        let heard = self.shared.temps.last_created()?;
-        Some(clock::mono().since(heard))
+        let created = self.shared.temps.last_created()?;
+        Some(clock::mono().since(created))
     }
 }
 
 impl Stopper {
-    /// Stops. Returns at once.
+    /// Stops the watcher. Returns at once.
     pub fn stop(&self) {
         self.stopping.store(true, Ordering::SeqCst);
         let _ = self.commands.send(supervisor::Command::Stop);
@@ -556,7 +571,7 @@ impl Stopper {
 }
 
 impl Shared {
-    /// Counts and tells. A consumer that does not read is waited for, unless this is the end.
+    /// Counts and reports an event. Waits for a consumer that does not read, unless the watcher is stopping.
     fn emit(&self, event: Event) {
         guard(&self.stats).count(&event, clock::wall());
         let Some(sender) = guard(&self.events).clone() else {
@@ -564,13 +579,14 @@ impl Shared {
         };
         let mut event = event;
         loop {
-            let patience = match self.consumer_is_gone.load(Ordering::Relaxed) {
+            let timeout = match self.consumer_is_gone.load(Ordering::Relaxed) {
                 false => Duration::from_millis(200),
                 true => Duration::ZERO,
             };
-            match sender.send_timeout(event, patience) {
-                Err(SendTimeoutError::Timeout(again)) if !self.is_stopping() => event = again,
-                // It is the end, and nobody listens: the rest is said to nobody, and at once.
+            match sender.send_timeout(event, timeout) {
+                Err(SendTimeoutError::Timeout(unsent)) if !self.is_stopping() => event = unsent,
+                // The channel is closed, or the watcher is stopping and the consumer does not read: this event is
+                // dropped, and later events no longer wait.
                 Err(_) => return self.consumer_is_gone.store(true, Ordering::Relaxed),
                 Ok(()) => return,
             }
@@ -597,24 +613,24 @@ impl Shared {
             .unwrap_or_else(PoisonError::into_inner) = active_roots;
     }
 
-    /// A thread of ours has come round.
-    fn beat(&self, whose: CriticalThread) {
-        if let Some(rounds) = self.heartbeats.get(whose as usize) {
-            rounds.fetch_add(1, Ordering::Relaxed);
+    /// Counts a loop of a thread.
+    fn beat(&self, thread: CriticalThread) {
+        if let Some(count) = self.heartbeats.get(thread as usize) {
+            count.fetch_add(1, Ordering::Relaxed);
         }
     }
 }
 
-/// One of the threads that must never hang.
+/// A thread that must never hang.
 #[derive(Clone, Copy, Debug)]
 enum CriticalThread {
-    Timer,
+    Scheduler,
     Supervisor,
 }
 
 impl ActiveRoots {
     fn new(rules: &Rules) -> Result<ActiveRoots, Refused> {
-        // All at once: those that do not answer are waited for together.
+        // All roots are probed at once, so that the waits for those that do not answer overlap.
         let paths: Vec<PathBuf> = rules.roots.iter().map(|(path, _)| absolute(path)).collect();
         let _ = answer::silent(paths.iter().map(PathBuf::as_path));
         let mut roots: Vec<Root> = Vec::new();
@@ -631,7 +647,7 @@ impl ActiveRoots {
         })
     }
 
-    fn shortest(&self) -> Option<Duration> {
+    fn shortest_grace(&self) -> Option<Duration> {
         let graces = self.roots.iter().map(|root| root.policy.grace.shortest());
         graces.min()
     }
@@ -646,7 +662,7 @@ impl ActiveRoots {
         }
     }
 
-    /// The root whose rule covers the directory `dir`: the innermost, if there are several.
+    /// Returns the root whose rule covers the directory `dir`: the innermost root if there are several.
     fn root_of<'a>(&'a self, dir: &'a Path) -> Option<(usize, &'a Root, &'a Path)> {
         let covers = |(index, root): (usize, &'a Root)| Some((index, root, root.below(dir)?));
         let roots = self.roots.iter().enumerate().filter_map(covers);

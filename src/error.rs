@@ -1,8 +1,8 @@
-//! Errors of the system, where one must be told twice.
+//! Copies errors of the operating system, which are not `Clone`.
 
 use std::io;
 
-/// The same error once more: its number, or at least its kind.
+/// Returns a copy of `error` with the same error number, or, if it has none, of the same kind.
 #[must_use]
 pub fn copy(error: &io::Error) -> io::Error {
     match error.raw_os_error() {

@@ -1,4 +1,4 @@
-//! What orphand tells: the events of a watch or a sweep, as values.
+//! The events that a watch or a sweep reports.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -6,154 +6,154 @@ use std::time::Duration;
 use crate::decide::judge::{Reason, Target};
 use crate::decide::observation::{FileSize, Holder};
 
-/// A file that an event is about.
+/// The file that an event concerns.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Subject {
-    /// The root's path and the rest.
+    /// Its absolute path, which begins with the path of the root.
     pub path: PathBuf,
-    /// The root's path, as given and made absolute.
+    /// The path of the root, as given and made absolute.
     pub root: PathBuf,
-    /// Its size, where it was looked at.
+    /// Its size. `None` if orphand did not look at the file.
     pub size: Option<FileSize>,
 }
 
-/// What is said of a temp that is gone.
+/// Details of a temp that was removed or moved to the quarantine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Disposed {
     /// The temp.
     pub subject: Subject,
-    /// For how long nobody had used it.
+    /// The time for which no process had used it.
     pub quiet: Duration,
-    /// What it was to become.
+    /// The path to which it was to be renamed, if that is known.
     pub target: Option<PathBuf>,
-    /// What stands there.
-    pub target_is: Target,
+    /// The state of the target.
+    pub target_state: Target,
     /// The pid in its name.
     pub writer_pid: Option<u32>,
-    /// The program that wrote it, where that was learnt while it lived.
+    /// The name of the program that wrote it, if orphand learned that while the program was running.
     pub writer: Option<String>,
-    /// The size of what was removed; zero where another link keeps the data.
+    /// The size that its removal freed. Zero if another hard link keeps the data.
     pub freed: FileSize,
-    /// Nothing was done.
+    /// This is a dry run: the file was neither removed nor moved.
     pub dry_run: bool,
 }
 
-/// Details of a kept temp, for people.
+/// Details of a kept temp, for messages to the user.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Details {
-    /// The name of its file system, as the key `network` of a rule has it.
+    /// The name of its file system, as in the key `network` of a rule.
     pub file_system: String,
     /// The pid in its name.
     pub writer_pid: Option<u32>,
-    /// The name of that process, if it is known.
+    /// The name of that process, if known.
     pub writer: Option<String>,
-    /// Its data is not on this disk.
+    /// Its data is not on this disk (macOS `SF_DATALESS`).
     pub is_dataless: bool,
     /// The time since it was last changed.
     pub quiet: Duration,
-    /// Its grace.
+    /// The grace that its rule sets for its name.
     pub grace: Duration,
 }
 
-/// How a temp came to its end without us.
+/// The way in which a temp settled, without any action of orphand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum How {
-    /// It was renamed away.
+pub enum Settlement {
+    /// It was renamed.
     Renamed,
-    /// It was removed, or is no longer there.
+    /// It was removed, or is missing.
     Removed,
 }
 
-/// Why a root is scanned.
+/// The cause of a scan of a root.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Cause {
-    /// It is the start.
+pub enum RescanCause {
+    /// The watch has started.
     Startup,
     /// The kernel lost events.
     Overflow,
-    /// It is time.
+    /// A periodic scan was due.
     Periodic,
-    /// The root was away.
+    /// The root was missing before.
     RootReturned,
 }
 
 /// The state of a root.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RootState {
-    /// Its events arrive.
+    /// It is watched, and its events arrive.
     Watching,
-    /// It is not there; it is waited for.
+    /// It does not exist. orphand waits for it.
     Gone,
-    /// Its events do not arrive; it is scanned by time.
+    /// Its events do not arrive. It is scanned periodically.
     Polling,
-    /// It may not be opened.
+    /// It cannot be opened for lack of permission, or another orphand works on it.
     Denied,
-    /// What happens in it cannot be told.
+    /// Changes in it cannot be noticed.
     Blind,
     /// Its file system does not answer.
     NoAnswer,
 }
 
-/// What a watch or a sweep came to.
+/// The totals of a watch or a sweep.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Summary {
-    /// Temps removed, or that would have been in a dry run.
+    /// The number of temps removed. In a dry run, those that would have been removed.
     pub reaped: u64,
-    /// Temps moved to the quarantine, or that would have been in a dry run.
+    /// The number of temps moved to the quarantine. In a dry run, those that would have been moved.
     pub quarantined: u64,
-    /// How many of those removed were only said to be.
+    /// The part of `reaped` that comes from a dry run.
     pub would_reap: u64,
-    /// How many of those moved were only said to be.
+    /// The part of `quarantined` that comes from a dry run.
     pub would_quarantine: u64,
-    /// Temps kept.
+    /// The number of temps kept.
     pub kept: u64,
-    /// Temps that could not be dealt with, and directories that could not be read.
+    /// The number of temps that could not be processed and of directories that could not be read.
     pub failed: u64,
-    /// The sizes of what was removed.
+    /// The size freed by removals.
     pub freed: FileSize,
-    /// The sizes of what was moved to the quarantine; its space is not free.
+    /// The size of the files moved to the quarantine. Their space is not free.
     pub held_back: FileSize,
-    /// Something was kept because it cannot be told whether it is used.
+    /// At least one temp was kept because orphand cannot tell whether it is used.
     pub cannot_tell: bool,
 }
 
-/// Something that happened.
+/// An event of a watch or a sweep.
 #[derive(Clone, Debug)]
 pub enum Event {
-    /// Watches stand and the first scan is in. Said once.
+    /// The watches are established and the first scan is complete. Sent once.
     Ready {
-        /// All roots.
+        /// The paths of all roots.
         roots: Vec<PathBuf>,
-        /// How many temps are known.
+        /// The number of tracked temps.
         tracked: usize,
     },
-    /// A temp was created. Only on wish: a healthy write must cost nothing.
+    /// A temp was created. Sent only on request, because a healthy write must cost nothing.
     Tracked {
         /// The temp.
         subject: Subject,
-        /// When it is looked at first.
+        /// The time until orphand looks at it first.
         due: Duration,
     },
-    /// A temp is gone without us. Only on wish.
+    /// A temp was renamed or removed by another process. Sent only on request.
     Settled {
         /// The temp.
         subject: Subject,
-        /// How.
-        how: How,
+        /// The way in which it settled.
+        how: Settlement,
     },
-    /// A temp would be judged orphaned, but stays. Once per temp and reason.
+    /// A temp is due but is kept. Sent once for each temp and reason.
     Kept {
         /// The temp.
         subject: Subject,
-        /// Why.
+        /// The reason for keeping it.
         reason: Reason,
-        /// By whom it is held, as far as that can be seen.
+        /// The processes that hold it, as far as they can be seen.
         holders: Vec<Holder>,
-        /// When it is looked at again; `None` where nobody will.
+        /// The time until the next look. `None` if there is none.
         retry: Option<Duration>,
-        /// It was reported before, for another reason.
-        again: bool,
-        /// Details for people.
+        /// It was already reported as kept, for another reason.
+        reported_before: bool,
+        /// Details for messages to the user.
         details: Details,
     },
     /// A temp was removed.
@@ -162,78 +162,78 @@ pub enum Event {
     Quarantined {
         /// The temp.
         disposed: Disposed,
-        /// Its id there; `None` in a dry run.
+        /// Its id in the quarantine. `None` in a dry run.
         id: Option<String>,
-        /// Why it was not removed, where a gate asked for that.
+        /// The reason for not removing it, if a gate requires that it is moved instead.
         reason: Option<Reason>,
     },
-    /// A file was brought back from the quarantine.
+    /// A file was restored from the quarantine.
     Restored {
-        /// Where it is now.
+        /// The restored file, at its present path.
         subject: Subject,
-        /// The id it had.
+        /// The id that it had in the quarantine.
         id: String,
     },
-    /// A file in the quarantine was deleted for good: on wish, or because its time or room was up.
+    /// A file in the quarantine was deleted for good, on request or by the limits of the quarantine.
     Purged {
-        /// Where it once lay.
+        /// The file, at its path before it was moved to the quarantine.
         subject: Subject,
-        /// The id it had.
+        /// The id that it had in the quarantine.
         id: String,
     },
-    /// Something could not be done.
+    /// An action failed.
     Failed {
-        /// With what.
+        /// The file or directory concerned.
         subject: Subject,
-        /// In words.
+        /// The message.
         error: String,
-        /// The system's number for it.
+        /// The error number of the operating system.
         errno: Option<i32>,
     },
     /// A root is being scanned.
     Rescan {
         /// The root.
         root: PathBuf,
-        /// Why.
-        cause: Cause,
+        /// The cause.
+        cause: RescanCause,
     },
     /// A root's state changed.
     Root {
         /// The root.
         root: PathBuf,
-        /// To what.
+        /// The new state.
         state: RootState,
     },
-    /// The end.
+    /// The totals. The last event.
     Summary(Summary),
 }
 
-impl How {
-    /// The word that JSON carries.
+impl Settlement {
+    /// Returns the word for it in JSON.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
-            How::Renamed => "renamed",
-            How::Removed => "removed",
+            Settlement::Renamed => "renamed",
+            Settlement::Removed => "removed",
         }
     }
 }
 
-impl Cause {
-    /// The word that JSON carries.
+impl RescanCause {
+    /// Returns the word for it in JSON.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
-            Cause::Startup => "startup",
-            Cause::Overflow => "overflow",
-            Cause::Periodic => "periodic",
-            Cause::RootReturned => "root-returned",
+            RescanCause::Startup => "startup",
+            RescanCause::Overflow => "overflow",
+            RescanCause::Periodic => "periodic",
+            RescanCause::RootReturned => "root-returned",
         }
     }
 }
 
 impl RootState {
-    /// The word that JSON carries.
+    /// Returns the word for it in JSON.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -264,8 +264,12 @@ impl Summary {
                     self.held_back = self.held_back.plus(size);
                 }
             }
-            Event::Kept { reason, again, .. } => {
-                self.kept += u64::from(!again);
+            Event::Kept {
+                reason,
+                reported_before,
+                ..
+            } => {
+                self.kept += u64::from(!reported_before);
                 self.cannot_tell |= *reason == Reason::CannotTell;
             }
             Event::Failed { .. } => self.failed += 1,

@@ -1,11 +1,11 @@
-//! Memory that was freed goes back to the system.
+//! Returns freed memory to the operating system.
 
-/// Gives back whole pages that hold nothing any more, wherever they lie.
+/// Returns all unused whole pages of the heap to the operating system.
 ///
-/// The C library of GNU gives back by itself only what lies at the end of its heap: one live block
-/// above a million freed ones keeps them all resident. Asking costs milliseconds, so it is done only
-/// after a storm. Other C libraries are not known to need it.
-pub(crate) fn give_back() {
+/// By itself the GNU C library returns only free memory at the end of its heap. One live block above a million freed
+/// ones keeps all of them resident. The call takes milliseconds, so it is made only after a storm of temps. No other C
+/// library is known to need it.
+pub(crate) fn trim() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     // SAFETY: malloc_trim(3) may be called at any time, from any thread.
     unsafe {

@@ -1,7 +1,7 @@
-//! The wire format: one JSON object an event, every field always there.
+//! The JSON format of events: one object for each event, and every object has all its fields.
 //!
-//! Paths are strings; a path that is not UTF-8 has U+FFFD in the string and its exact bytes in a
-//! field with `_b64` behind the name (standard base64 with padding), which is otherwise absent.
+//! Paths are strings. If a path is not UTF-8, the string contains U+FFFD, and a second field contains the exact bytes
+//! in standard base64 with padding. The name of that field ends with `_b64`. For other paths it is absent.
 
 use std::fmt::{self, Write as _};
 use std::os::unix::ffi::OsStrExt;
@@ -17,18 +17,18 @@ use crate::decide::observation::Holder;
 use crate::decide::time::Wall;
 use crate::event::{Disposed, Event, Subject};
 
-/// As many bytes as an object about a file with a long path takes: it grows beyond that if need be.
-const USUAL: usize = 1024;
+/// The initial capacity of an object, in bytes: enough for an event about a file with a long path.
+const CAPACITY: usize = 1024;
 
-/// A JSON object, written as it is put together: there may be thousands a second.
+/// A JSON object whose fields are serialized as they are added, because there can be thousands of objects a second.
 #[derive(Clone, Debug, Default)]
 pub struct Object {
-    /// All of it but the brace at its end.
+    /// The text of the object without its closing brace.
     text: Vec<u8>,
 }
 
 impl Object {
-    /// With `value` under `key`, which is put there as it is: keys are ours, and plain words.
+    /// Adds `value` under `key`. Keys are not escaped: all of them are constants of letters, digits and underscores.
     #[must_use]
     pub fn with(mut self, key: &str, value: impl Serialize) -> Object {
         self.put(key, &value);
@@ -39,7 +39,7 @@ impl Object {
         debug_assert!(key.bytes().all(|b| b == b'_' || b.is_ascii_alphanumeric()));
         let start: &[u8] = match self.text.is_empty() {
             true => {
-                self.text.reserve(USUAL);
+                self.text.reserve(CAPACITY);
                 b"{\""
             }
             false => b",\"",
@@ -48,11 +48,11 @@ impl Object {
         self.text.extend_from_slice(key.as_bytes());
         self.text.extend_from_slice(b"\":");
         let value = serde_json::to_writer(&mut self.text, value);
-        // Strings, numbers and lists of them always have a form, and memory takes what is written.
+        // Strings, numbers and lists of them can always be serialized, and writing to memory does not fail.
         debug_assert!(value.is_ok());
     }
 
-    /// With `path` under `key`, and its bytes beside it where it is not UTF-8.
+    /// Adds `path` under `key`, and its bytes as a second field if it is not UTF-8.
     #[must_use]
     pub fn with_path(mut self, key: &str, path: Option<&Path>) -> Object {
         let Some(path) = path else {
@@ -71,7 +71,7 @@ impl Object {
         }
     }
 
-    /// With the whole milliseconds of `span` under `key`.
+    /// Adds the duration `span` under `key`, in whole milliseconds.
     #[must_use]
     pub fn with_ms(self, key: &str, span: Option<Duration>) -> Object {
         let ms = span.map(|span| u64::try_from(span.as_millis()).unwrap_or(u64::MAX));
@@ -93,7 +93,7 @@ impl Object {
             .with("dry_run", disposed.dry_run)
     }
 
-    /// Done.
+    /// Converts the object to a [`Value`].
     #[must_use]
     pub fn into_value(self) -> Value {
         serde_json::from_str(&self.to_string()).unwrap_or_default()
@@ -108,31 +108,31 @@ impl fmt::Display for Object {
                 f.write_str(text)?;
                 f.write_char('}')
             }
-            // serde_json writes nothing but UTF-8.
+            // serde_json writes only UTF-8.
             Err(_) => Err(fmt::Error),
         }
     }
 }
 
-/// `at` as RFC 3339 in UTC with milliseconds and `Z`.
+/// Formats `at` by RFC 3339, in UTC, with milliseconds and `Z`.
 #[must_use]
 pub fn time(at: Wall) -> String {
     let nanos = i32::try_from(at.nsec).unwrap_or(0);
     match jiff::Timestamp::new(at.sec, nanos) {
         Ok(at) => format!("{at:.3}"),
-        // Beyond the year 9999 or before -9999.
+        // A time after the year 9999 or before the year -9999.
         Err(_) => "1970-01-01T00:00:00.000Z".to_owned(),
     }
 }
 
-/// The holders of a file.
+/// Returns the holders of a file as a list of objects.
 #[must_use]
 pub fn holders(holders: &[Holder]) -> Value {
     let one = |holder: &Holder| json!({"pid": holder.pid, "name": holder.name});
     Value::Array(holders.iter().map(one).collect())
 }
 
-/// An event that happened at `at`, as the object that is printed and journalled.
+/// Returns the object for an event that happened at `at`, as it is printed and written to the journal.
 #[must_use]
 pub fn event(event: &Event, at: Wall) -> Object {
     let new = |name: &str| Object::default().with("event", name).with("time", time(at));
@@ -160,14 +160,14 @@ pub fn event(event: &Event, at: Wall) -> Object {
         Event::Kept {
             subject,
             reason,
-            holders: by,
+            holders: found,
             retry,
-            again: _,
+            reported_before: _,
             details: _,
         } => new("kept")
             .with_subject(subject)
             .with("reason", reason.as_str())
-            .with("holders", holders(by))
+            .with("holders", holders(found))
             .with_ms("retry_ms", *retry),
         Event::Reaped(disposed) => new("reaped").with_disposed(disposed),
         Event::Quarantined { disposed, id, .. } => new("quarantined")

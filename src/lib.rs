@@ -1,10 +1,15 @@
-//! Finds temp files that a killed atomic writer left behind, and removes them once it is proven
-//! that nobody holds them, still writes them, or has no other copy.
+//! Finds temp files that killed atomic writers left behind, and removes them once that is proven to be safe.
 //!
-//! A program that writes `sessions.json` atomically writes `sessions.json.<uuid>.tmp` and renames
-//! it. Killed in between, it leaves the temp for ever. orphand watches the directory from outside.
+//! A program that writes `sessions.json` atomically first writes `sessions.json.<uuid>.tmp` (the *temp*) and then
+//! renames it to `sessions.json` (its *target*). If the program is killed in between, the temp stays forever.
 //!
-//! # Embedding it
+//! orphand watches a directory from outside the program. It removes a temp that was never renamed only after proving
+//! three things: no process has it open, its writer is gone, and its target has content. An empty temp needs no
+//! target if its name has a random part. A temp that may be the only copy of its data is moved to a quarantine instead.
+//!
+//! # Example
+//!
+//! A [`Watcher`] watches directories in its own threads, and sends an [`Event`] for each thing that it does:
 //!
 //! ```
 //! use std::time::Duration;
@@ -21,7 +26,7 @@
 //! let watcher = Watcher::builder().root(dir.path(), policy).start()?;
 //! for event in watcher.events() {
 //!     match event {
-//!         // Its writer was killed before it wrote anything.
+//!         // Creates the temp of a writer that was killed before it wrote anything.
 //!         Event::Ready { .. } => std::fs::write(dir.path().join("sessions.json.4711.tmp"), "")?,
 //!         Event::Reaped(temp) => {
 //!             assert!(temp.subject.path.ends_with("sessions.json.4711.tmp"));
@@ -30,41 +35,47 @@
 //!         _ => {}
 //!     }
 //! }
-//! drop(watcher); // stops; nothing is half done when this returns
+//! drop(watcher); // stops the watcher; no removal is half done when this returns
 //! # Ok(())
 //! # }
 //! ```
 //!
-//! Nothing is printed, no signal is touched, and without [`daemon::Builder::folders`] no file is
-//! written but in the quarantine. The `orphand` binary is made of the same parts.
+//! The library prints nothing and handles no signals. Without [`daemon::Builder::folders`] it writes no files outside
+//! the quarantine. The `orphand` binary uses the same modules.
 //!
-//! A look opens a temp and closes it, and with any close of a file a process loses all its POSIX locks on it
-//! (fcntl(2)). A program that watches its own temps locks them by flock(2) or by OFD locks instead.
+//! orphand opens a temp to look at it, and closes it again. When a process closes any descriptor of a file, it loses
+//! all its POSIX locks on that file (fcntl(2)). A program that embeds orphand and locks its own temps must therefore
+//! use flock(2) or OFD locks.
 //!
-//! # The map
+//! # Map of the modules
 //!
-//! An event is only a hint; looking is the truth; two pure decisions stand between a look and a
-//! removal:
+//! An event only says which name to look at. orphand then looks at the file itself, and two pure decisions follow
+//! before a temp can be removed:
 //!
 //! ```text
-//! kernel -> watch (hints) -> temps (map + deadlines) -> timer -> look -> tracker: is it time?
-//!                                ^                                          |
-//!           scan (start, lost events, hourly)                judge: is it safe? -> reap
+//! kernel -> watch (events) -> temps (map with deadlines) -> scheduler -> look -> tracker: is it time?
+//!                                 ^                                                |
+//!         scan (at the start, after lost events, hourly)              judge: is it safe? -> reap
 //! ```
 //!
-//! - [`watch`] hears names, [`scan`] reads them; both put them into [`temps`].
-//! - [`daemon`] has the threads: a timer that passes over what is due, a keeper that attaches roots.
-//! - [`pass`] is the one door for whatever is due: [`look`], [`evidence`], [`decide`], [`reap`].
-//! - [`decide`] is pure: [`decide::tracker`] and [`decide::judge`] read no clock and no file.
-//! - [`reap`] removes, by a protocol that can put back until its last step.
-//! - [`sweep`] is one pass without a watcher; [`journal`], [`event`] and [`json`] tell what was done.
+//! - [`watch`] receives the names of new files from the kernel, and [`scan`] reads them from directories. Both add them
+//!   to the map in [`temps`].
+//! - [`daemon`] runs the threads: a scheduler that dispatches due temps to workers, and a supervisor that attaches
+//!   roots.
+//! - [`pass`] processes the due temps of one directory. It uses [`look`], [`evidence`], [`decide`] and [`reap`], and no
+//!   other code path leads to a removal.
+//! - [`decide`] contains the pure decisions: [`decide::tracker`] and [`decide::judge`] read no clock and no file.
+//! - [`reap`] removes a temp by a protocol that can put it back until the last step.
+//! - [`sweep`] makes one pass without a watcher.
+//! - [`event`], [`journal`] and [`json`] report what was done.
+//! - [`root`] defines the directories, and [`state`] has orphand's own folders and the locks on roots.
 //!
-//! `docs/architecture.md` follows one event through all of it; `docs/safety.md` argues for each
-//! removal and names every window that is left.
+//! `docs/architecture.md` follows one event through all modules. `docs/safety.md` argues for each removal and lists
+//! each remaining race.
 
 #[cfg(not(any(target_os = "linux", target_os = "macos")))]
 compile_error!(
-    "orphand works on Linux and on macOS: elsewhere it could not prove that a file is unused"
+    "orphand supports only Linux and macOS: on other systems it cannot prove that a file is unused"
 );
 
 #[macro_use]

@@ -1,4 +1,4 @@
-//! The `orphand` binary: the command line over the library.
+//! The `orphand` binary: the command line of the library.
 
 use std::process::ExitCode;
 

@@ -1,6 +1,6 @@
-//! One pass over what is due in one directory: look, track, judge, reap, report.
+//! Processes the due temps of one directory: look, track, judge, reap, report.
 //!
-//! The timer thread and `sweep` go through this same door, dry runs included.
+//! The workers and `sweep` use this same code, dry runs included.
 
 use std::ffi::{OsStr, OsString};
 use std::io;
@@ -14,10 +14,10 @@ use crate::decide::judge::{Evidence, LeaseCoverage, Reason, Target, Verdict, jud
 use crate::decide::observation::{FileSize, Kind, Observation, UseState};
 use crate::decide::policy::Policy;
 use crate::decide::reserved::Reserved;
-use crate::decide::retention::{NeededSpace, Trust};
+use crate::decide::retention::{ClockTrust, NeededSpace};
 use crate::decide::time::{ClockJumpDetector, Mono, Now};
 use crate::decide::tracker::{Look, Next, Tracked};
-use crate::event::{Details, Disposed, Event, How, Subject};
+use crate::event::{Details, Disposed, Event, Settlement, Subject};
 use crate::evidence::container_pids::ContainerPids;
 use crate::evidence::locks::Locks;
 use crate::evidence::restore_marks::RestoreMarks;
@@ -26,51 +26,51 @@ use crate::evidence::writer_names::WriterNames;
 use crate::evidence::{
     self, EvidenceContext, FileId, LeaseThread, LeasedFile, ProcessScan, TempInfo,
 };
-use crate::journal::{Journal, Line};
+use crate::journal::{Journal, LineKind};
 use crate::json;
 use crate::look::{self, Dir, RootError, RootId};
 use crate::reap::quarantine::LimitContext;
 use crate::reap::{self, BatchContext, Candidate, Outcome, Reaper, Recovered, quarantine};
 use crate::root::Root;
 
-/// What every pass needs.
+/// The services that every pass needs.
 #[derive(Debug)]
 pub struct Engine {
-    /// Removes.
+    /// Removes files.
     pub reaper: Reaper,
-    /// Writes down.
+    /// Records intents and outcomes.
     pub journal: Journal,
-    /// Knows what was restored.
+    /// Records the files that were restored.
     pub marks: RestoreMarks,
-    /// Knows who wrote what.
+    /// Remembers the names of writers.
     pub writers: WriterNames,
-    /// Knows who goes by which pid in a container.
-    pub nested: ContainerPids,
-    /// Knows which files are seen to be locked.
+    /// Resolves pids of containers.
+    pub container_pids: ContainerPids,
+    /// Finds files that are locked.
     pub locks: Locks,
-    /// Knows what lies beside temps.
+    /// Lists the siblings of temps.
     pub listings: Listings,
-    /// Whether settled temps are reported.
+    /// Reports settled temps too.
     pub verbose: bool,
 }
 
-/// The directory that a pass is over.
+/// The directory that a pass processes.
 #[derive(Clone, Copy, Debug)]
 pub struct DirContext<'a> {
     /// Its root.
     pub root: &'a Root,
-    /// What the root was when it began to be watched.
+    /// The identity of the root when its watch began.
     pub id: Option<RootId>,
-    /// The way from the root to it.
+    /// The path from the root to the directory.
     pub below: &'a Path,
 }
 
-/// One temp that is due.
+/// A due temp.
 #[derive(Debug)]
 pub struct PassItem {
     /// Its base name.
     pub name: OsString,
-    /// What is known of it. `None` after a pass: it is to be forgotten.
+    /// Its tracking state. `None` after a pass if the temp is to be forgotten.
     pub temp: Option<Tracked>,
 }
 
@@ -80,35 +80,35 @@ pub struct Pass<'a> {
     dir_context: DirContext<'a>,
     lease_thread: &'a LeaseThread,
     emit: &'a mut dyn FnMut(Event),
-    /// The directory's path, for people.
+    /// The directory's path, for messages.
     folder: PathBuf,
-    /// The number of temps that are due.
+    /// The number of due temps.
     due: usize,
     /// Siblings of the temps; read when the first of them is to be judged.
     siblings: Option<Arc<Siblings>>,
 }
 
-/// A temp that it is time to judge.
+/// A temp that is ready to be judged.
 struct ReadyTemp {
-    /// Its place among what is due.
+    /// Its index in the due temps.
     index: usize,
     temp_info: TempInfo,
     evidence: Evidence,
-    /// Which of the names that it may have been meant for is its target.
+    /// The index of its target among the possible target names.
     target: Option<usize>,
-    /// The file, nothing held of it: for the protocol, which would open it again.
+    /// The open file, with no lease held on it, so that the protocol does not open it again.
     opened: Option<LeasedFile>,
 }
 
-/// A temp that is to go: its place among what is due, what was seen of it, and what is said of it.
+/// A temp to be removed: its index in the due temps, its observation, and its report.
 struct Removal {
     index: usize,
     observation: Observation,
     disposed: Disposed,
 }
 
-/// How many threads may have passes of their own at once: two a core, because every batch waits for a
-/// while, and each may have three files open for each temp of it.
+/// Returns the number of threads that may each run a pass at once: two for each core, because every batch waits for
+/// some time. Each thread may have three open files for each temp of its batch, so the limit of open files counts too.
 #[must_use]
 pub fn max_workers() -> usize {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
@@ -117,44 +117,52 @@ pub fn max_workers() -> usize {
         usize::try_from(limit).unwrap_or(usize::MAX)
     });
     (2 * cores)
-        .min(MOST_WORKERS)
+        .min(MAX_WORKERS)
         .min(limit / (4 * reap::BATCH))
         .max(1)
 }
 
-/// More would only wait for the same disk.
-const MOST_WORKERS: usize = 8;
+/// The largest number of workers: more would only wait for the same disk.
+const MAX_WORKERS: usize = 8;
 
-/// What a look at a name came to.
+/// A reading of the clocks.
+#[derive(Clone, Copy)]
+struct ClockReading {
+    now: Now,
+    /// The last jump of the wall clock, if there was one.
+    last_jump: Option<Mono>,
+}
+
+/// The result of a look at a name.
 enum LookResult {
-    /// Nothing is there.
-    Nothing,
+    /// No file has this name.
+    Missing,
     /// Something that is never a temp.
-    NoTemp,
-    /// A file, who holds it, and the open file where one was needed to ask.
+    NotATemp,
+    /// A file, its use, and the open file if it was needed to find out.
     File(Observation, UseState, Option<LeasedFile>),
 }
 
 impl<'a> Pass<'a> {
-    /// A pass over `dir_context`. `tell` is called with what happens, in order.
+    /// Begins a pass over `dir_context`. `emit` receives the events in order.
     pub fn new(
         engine: &'a Engine,
         dir_context: DirContext<'a>,
         lease_thread: &'a LeaseThread,
-        tell: &'a mut dyn FnMut(Event),
+        emit: &'a mut dyn FnMut(Event),
     ) -> Pass<'a> {
         Pass {
             engine,
             dir_context,
             lease_thread,
-            emit: tell,
+            emit,
             folder: dir_context.root.path.join(dir_context.below),
             due: 0,
             siblings: None,
         }
     }
 
-    /// Looks at everything in `due`, and deals with what it is time for.
+    /// Looks at every temp in `due`, and judges and removes those that are ready.
     pub fn run(&mut self, clocks: &mut ClockJumpDetector, due: &mut [PassItem]) {
         let (dir, quarantine) = match self.open() {
             Ok(opened) => opened,
@@ -165,9 +173,9 @@ impl<'a> Pass<'a> {
         let no_siblings = Siblings::default();
         let context = EvidenceContext {
             policy: &self.dir_context.root.policy,
-            our_uid: us(),
+            our_uid: effective_uid(),
             marks: &marks,
-            nested: &self.engine.nested,
+            nested: &self.engine.container_pids,
             locks: &self.engine.locks,
             siblings: &no_siblings,
             since: clock::mono(),
@@ -178,13 +186,13 @@ impl<'a> Pass<'a> {
         for (index, one) in due.iter_mut().enumerate() {
             match (self.put_back_deferred(&dir, &one.name), &mut one.temp) {
                 (None, _) => {}
-                (Some(Returned::Kept(reason)), Some(temp)) => {
+                (Some(RecoveryOutcome::Kept(reason)), Some(temp)) => {
                     let grace = self.dir_context.root.policy.grace.shortest();
                     _ = temp.keep(reason, grace, clock::mono());
                     continue;
                 }
                 _ => {
-                    self.put_aside(one);
+                    self.postpone(one);
                     continue;
                 }
             }
@@ -192,11 +200,14 @@ impl<'a> Pass<'a> {
                 temp.clear_claim_pending();
             }
             let now = clock::now();
-            let last_jump = clocks.read(now);
-            match self.look(&dir, (index, one), now, last_jump, context) {
+            let clock_reading = ClockReading {
+                now,
+                last_jump: clocks.read(now),
+            };
+            match self.look(&dir, index, one, clock_reading, context) {
                 Ok(None) => {}
                 Ok(Some(mut one)) => {
-                    // No more files are open than the protocol has open anyway.
+                    // No more files are kept open than the protocol has open anyway.
                     one.opened = one
                         .opened
                         .filter(|_| ready.len() < self.engine.reaper.batch());
@@ -204,8 +215,8 @@ impl<'a> Pass<'a> {
                 }
                 Err(error) => {
                     let subject = self.subject(&one.name, None);
-                    self.fail(subject, "look at it", &error);
-                    self.put_aside(one);
+                    self.report_failure(subject, "examine it", &error);
+                    self.postpone(one);
                 }
             }
         }
@@ -236,7 +247,7 @@ impl<'a> Pass<'a> {
             "dry-run-disposes-of-nothing",
             self.dir_context.root.policy.is_dry_run()
         ) {
-            self.report(due, candidates);
+            self.report_dry_run(due, candidates);
         } else {
             let siblings = self.siblings.clone().unwrap_or_default();
             let context = EvidenceContext {
@@ -245,18 +256,19 @@ impl<'a> Pass<'a> {
             };
             self.dispose(&dir, due, candidates, &mut kept, context);
         }
-        self.keep(&dir, due, kept);
+        self.report_kept(&dir, due, kept);
     }
 
-    /// Claims of `name` that could not be put back get it back now, before it is looked for. `None`: none is
-    /// left.
+    /// Puts back the claims of `name` that could not be put back before. This happens before the look at the temp.
+    /// Returns `None` if no claim is left.
     ///
-    /// Only when it is time for that name: one that cannot be put back for long is tried as seldom as the temp.
-    fn put_back_deferred(&mut self, dir: &Dir, name: &OsStr) -> Option<Returned> {
+    /// It is called only when the temp of that name is due: a claim that cannot be put back for a long time is tried as
+    /// rarely as a temp.
+    fn put_back_deferred(&mut self, dir: &Dir, name: &OsStr) -> Option<RecoveryOutcome> {
         let claims = self.engine.reaper.claims();
-        let mut left = None;
+        let mut outcome = None;
         for claim in claims.take_deferred(dir.id(), name) {
-            let returned = recover(
+            let recovered = recover(
                 self.engine,
                 self.dir_context,
                 self.lease_thread,
@@ -265,23 +277,23 @@ impl<'a> Pass<'a> {
             );
             if !matches!(dir.observe(&claim), Ok(None)) {
                 claims.defer(dir.id(), name, &claim);
-                left = Some(returned);
+                outcome = Some(recovered);
             }
         }
-        left
+        outcome
     }
 
-    /// The directory itself cannot be worked in.
+    /// Postpones or forgets all due temps, because the directory itself cannot be opened.
     fn cannot_open(&mut self, error: &RootError, due: &mut [PassItem]) {
-        let gone = error.is_gone();
-        for one in due.iter_mut() {
-            if gone {
-                self.settle(one);
+        let is_missing = error.is_gone();
+        for item in due.iter_mut() {
+            if is_missing {
+                self.settle(item);
             } else {
-                self.put_aside(one);
+                self.postpone(item);
             }
         }
-        if let (false, RootError::Io(error)) = (gone, error) {
+        if let (false, RootError::Io(error)) = (is_missing, error) {
             let path = self.dir_context.root.path.join(self.dir_context.below);
             let root = self.dir_context.root.path.clone();
             let subject = Subject {
@@ -289,11 +301,11 @@ impl<'a> Pass<'a> {
                 root,
                 size: None,
             };
-            self.fail(subject, "open this directory", error);
+            self.report_failure(subject, "open this directory", error);
         }
     }
 
-    /// Opens the directory, and says whether its root has a quarantine, or could have.
+    /// Opens the directory. Also returns whether its root has a quarantine, or could have one.
     fn open(&self) -> Result<(Dir, bool), RootError> {
         let root = Dir::open_root(&self.dir_context.root.path, self.dir_context.id)?;
         let quarantine = quarantine::is_possible(&root);
@@ -304,58 +316,61 @@ impl<'a> Pass<'a> {
         Ok((dir, quarantine))
     }
 
-    /// Looks at one temp. `Some` if it is time to judge it: with the evidence.
+    /// Looks at one temp. Returns it with its evidence if it is ready to be judged.
     fn look(
         &mut self,
         dir: &Dir,
-        (index, one): (usize, &mut PassItem),
-        now: Now,
-        last_jump: Option<Mono>,
+        index: usize,
+        item: &mut PassItem,
+        clock_reading: ClockReading,
         context: EvidenceContext<'_>,
     ) -> io::Result<Option<ReadyTemp>> {
         let policy = &self.dir_context.root.policy;
-        // The callback takes what any rule takes; what this one does not is not its temp.
-        if !policy.takes(self.dir_context.below, &one.name) {
-            one.temp = None;
+        // The callback accepts names that match any rule. A name that does not match this rule is not a temp of this
+        // root.
+        if !policy.is_temp(self.dir_context.below, &item.name) {
+            item.temp = None;
             return Ok(None);
         }
-        let parsed = policy.names.parse(&one.name);
-        let Some(temp) = one.temp.as_mut() else {
+        let parsed = policy.names.parse(&item.name);
+        let Some(temp) = item.temp.as_mut() else {
             return Ok(None);
         };
-        // Only a look tells whether it is empty. Until then the shorter grace holds.
+        // Only a look shows whether the file is empty. Until then the shorter grace applies.
         let grace = |is_empty| policy.grace_of(&parsed, is_empty, Duration::ZERO);
-        if temp.put_off(grace(true).min(grace(false)), now.mono) {
+        if temp.postpone(grace(true).min(grace(false)), clock_reading.now.mono) {
             return Ok(None);
         }
-        let (observation, hold, mut leased) =
-            match see((dir, &one.name), policy, self.lease_thread, context.our_uid)? {
-                LookResult::File(observation, hold, leased) => (observation, hold, leased),
-                LookResult::Nothing => {
-                    self.settle(one);
+        let (observation, use_state, mut leased) =
+            match inspect(dir, &item.name, policy, self.lease_thread, context.our_uid)? {
+                LookResult::File(observation, use_state, leased) => {
+                    (observation, use_state, leased)
+                }
+                LookResult::Missing => {
+                    self.settle(item);
                     return Ok(None);
                 }
-                LookResult::NoTemp => {
-                    one.temp = None;
+                LookResult::NotATemp => {
+                    item.temp = None;
                     return Ok(None);
                 }
             };
         let file = &observation.fingerprint;
         let lag = dir.place().dates.lag(file);
         let grace = policy.grace_of(&parsed, file.size == 0, lag);
-        if temp.put_off(grace, now.mono) {
+        if temp.postpone(grace, clock_reading.now.mono) {
             return Ok(None);
         }
         if let Some(pid) = parsed.pid {
-            // For people; it may be dead by the time that this is judged.
+            // For messages: this process may have ended by the time the temp is judged.
             self.engine.writers.learn(pid, observation.fingerprint.uid);
         }
         let look = Look {
-            now,
-            last_jump,
+            now: clock_reading.now,
+            last_jump: clock_reading.last_jump,
             fingerprint: observation.fingerprint,
             lag,
-            hold,
+            use_state,
         };
         let quiet = match temp.look(&look, grace, policy.open) {
             Next::LookAt(_) => return Ok(None),
@@ -367,10 +382,10 @@ impl<'a> Pass<'a> {
             ..context
         };
         let temp_info = TempInfo {
-            name: one.name.clone(),
+            name: item.name.clone(),
             reserved: match temp.was_target() {
                 true => Some(Reserved::WasTarget),
-                false => policy.names.reserved(one.name.as_bytes()),
+                false => policy.names.reserved(item.name.as_bytes()),
             },
             parsed: siblings.parsed(parsed),
             expected: Some(quiet.fingerprint),
@@ -380,9 +395,9 @@ impl<'a> Pass<'a> {
             written: temp.written_by(&look),
             closed: temp.is_closed(),
         };
-        let answer = (leased.as_ref(), hold);
+        let answer = (leased.as_ref(), use_state);
         let (evidence, found) = evidence::gather(dir, &temp_info, observation, answer, context)?;
-        // The next look may come after the removal of that other temp.
+        // The other temp may be removed before the next look.
         let is_target = matches!(evidence.reserved, Some(Reserved::TargetOf(_)));
         if rule!("target-until-watch-ends", is_target) {
             temp.mark_target();
@@ -390,7 +405,7 @@ impl<'a> Pass<'a> {
         if let Some(leased) = &mut leased {
             leased.release();
         }
-        // Another name of it may be due as well, and would be found held: by us.
+        // Another name of the file may be due as well, and the file would be found in use: by this process.
         let opened = leased.filter(|_| observation.fingerprint.links == 1);
         Ok(Some(ReadyTemp {
             index,
@@ -413,18 +428,18 @@ impl<'a> Pass<'a> {
         Ok(Arc::clone(self.siblings.insert(siblings)))
     }
 
-    /// The dry run: says what would be done.
-    fn report(&mut self, due: &mut [PassItem], candidates: Vec<(Removal, Candidate)>) {
+    /// Reports what a run without `--dry-run` would do.
+    fn report_dry_run(&mut self, due: &mut [PassItem], candidates: Vec<(Removal, Candidate)>) {
         for (removal, candidate) in candidates {
             let Some(one) = due.get_mut(removal.index) else {
                 continue;
             };
             let grace = candidate.temp_info.grace;
-            let news = one
+            let is_new = one
                 .temp
                 .as_mut()
-                .map(|temp| temp.put_aside(grace, clock::mono()).news);
-            if news != Some(true) {
+                .map(|temp| temp.retry_later(grace, clock::mono()).is_new);
+            if is_new != Some(true) {
                 continue;
             }
             let disposed = Disposed {
@@ -442,7 +457,7 @@ impl<'a> Pass<'a> {
         }
     }
 
-    /// Journals, reaps, and says what came of it.
+    /// Journals the intents, removes the temps, and reports the outcomes.
     fn dispose(
         &mut self,
         dir: &Dir,
@@ -451,12 +466,12 @@ impl<'a> Pass<'a> {
         kept: &mut Vec<(usize, Observation, Reason)>,
         context: EvidenceContext<'_>,
     ) {
-        self.make_room(&candidates);
+        self.make_quarantine_space(&candidates);
         let intents: Vec<json::Object> = candidates.iter().map(intent).collect();
         let (removal, mut batch): (Vec<Removal>, Vec<Candidate>) = candidates.into_iter().unzip();
         rule!(
             "intents-are-written-first",
-            self.engine.journal.write(Line::Intent, &intents),
+            self.engine.journal.write(LineKind::Intent, &intents),
             without: (),
         );
         let batch_context = BatchContext {
@@ -469,8 +484,8 @@ impl<'a> Pass<'a> {
             .engine
             .reaper
             .reap(batch_context, self.lease_thread, &mut batch);
-        let mut written = Vec::new();
-        let mut told = Vec::new();
+        let mut journal_lines = Vec::new();
+        let mut events = Vec::new();
         for ((removal, candidate), outcome) in removal.into_iter().zip(batch).zip(outcomes) {
             let Removal {
                 index,
@@ -493,9 +508,9 @@ impl<'a> Pass<'a> {
                     continue;
                 }
                 Outcome::Kept(Reason::Changed) => {
-                    // What was touched meanwhile is somebody's: its grace starts again.
+                    // The file was used by another process in the meantime, so its grace starts again.
                     if let Some(temp) = one.temp.as_mut() {
-                        temp.start_over(clock::mono(), grace);
+                        temp.reset(clock::mono(), grace);
                     }
                     kept.push((index, observation, Reason::Changed));
                     continue;
@@ -512,9 +527,9 @@ impl<'a> Pass<'a> {
                 }
                 Outcome::Failed { step, error } => {
                     let subject = disposed.subject;
-                    self.fail(subject, &format!("remove it (step {step:?})"), &error);
-                    self.put_aside(one);
-                    // The event of its claim may still be on its way.
+                    self.report_failure(subject, &format!("remove it (step {step:?})"), &error);
+                    self.postpone(one);
+                    // The event of its claim may not have been received yet.
                     if let Some(temp) = &mut one.temp {
                         temp.set_claim_pending();
                     }
@@ -522,49 +537,55 @@ impl<'a> Pass<'a> {
                 }
             };
             one.temp = None;
-            written.push(json::event(&event, clock::wall()));
-            told.push(event);
+            journal_lines.push(json::event(&event, clock::wall()));
+            events.push(event);
         }
-        self.engine.journal.write(Line::Outcome, &written);
-        told.into_iter().for_each(&mut *self.emit);
+        self.engine.journal.write(LineKind::Outcome, &journal_lines);
+        events.into_iter().for_each(&mut *self.emit);
     }
 
-    /// Makes room in the quarantine, as far as its limits permit, if the temps to be moved have none.
-    fn make_room(&mut self, candidates: &[(Removal, Candidate)]) {
+    /// Makes room in the quarantine, as far as its limits permit, if the temps to be moved do not fit.
+    fn make_quarantine_space(&mut self, candidates: &[(Removal, Candidate)]) {
         let moves = candidates
             .iter()
             .filter(|(_, candidate)| matches!(candidate.verdict, Verdict::Quarantine(_)));
         let bytes = moves.map(|(removal, _)| removal.observation.allocated);
         let wanted = NeededSpace {
-            all: bytes.clone().fold(0, u64::saturating_add),
-            least: bytes.min().unwrap_or(0),
+            total: bytes.clone().fold(0, u64::saturating_add),
+            smallest: bytes.min().unwrap_or(0),
         };
-        let (stock, dir_context) = (self.engine.reaper.usage(), self.dir_context);
-        if wanted.all == 0 || !stock.is_short_of(&dir_context.root.path, dir_context.id, wanted.all)
+        let (usage, dir_context) = (self.engine.reaper.usage(), self.dir_context);
+        if wanted.total == 0
+            || !usage.is_short_of(&dir_context.root.path, dir_context.id, wanted.total)
         {
             return;
         }
-        let keeping = LimitContext {
-            usage: stock,
+        let context = LimitContext {
+            usage,
             journal: &self.engine.journal,
             lease_thread: self.lease_thread,
-            // Nothing is dropped for its age here.
-            trust: Trust::default(),
+            // Nothing is dropped because of its age here.
+            trust: ClockTrust::default(),
             wanted,
         };
         loop {
-            let tended = quarantine::enforce_limits(dir_context.root, dir_context.id, keeping);
-            tended.events.into_iter().for_each(&mut *self.emit);
-            if !tended.has_more {
+            let result = quarantine::enforce_limits(dir_context.root, dir_context.id, context);
+            result.events.into_iter().for_each(&mut *self.emit);
+            if !result.has_more {
                 return;
             }
         }
     }
 
-    /// Says what stays and why, once per temp and reason.
-    fn keep(&mut self, dir: &Dir, due: &mut [PassItem], kept: Vec<(usize, Observation, Reason)>) {
+    /// Reports the kept temps with their reasons, once for each temp and reason.
+    fn report_kept(
+        &mut self,
+        dir: &Dir,
+        due: &mut [PassItem],
+        kept: Vec<(usize, Observation, Reason)>,
+    ) {
         let policy = &self.dir_context.root.policy;
-        let mut news = Vec::new();
+        let mut reports = Vec::new();
         for (index, observation, reason) in kept {
             let Some(one) = due.get_mut(index) else {
                 continue;
@@ -577,22 +598,22 @@ impl<'a> Pass<'a> {
             let parsed = policy.names.parse(&one.name);
             let grace = policy.grace_of(&parsed, file.size == 0, lag);
             let answer = temp.keep(reason, grace, clock::mono());
-            if answer.news {
-                news.push((one.name.clone(), observation, reason, answer));
+            if answer.is_new {
+                reports.push((one.name.clone(), observation, reason, answer));
             }
         }
-        // One walk over the processes names the holders of all of them.
-        let held = |reason| matches!(reason, Reason::InUse | Reason::Locked);
-        let wanted: Vec<FileId> = news
+        // One walk over the processes names the holders of all these files.
+        let is_held = |reason| matches!(reason, Reason::InUse | Reason::Locked);
+        let wanted: Vec<FileId> = reports
             .iter()
-            .filter(|(_, _, reason, _)| held(*reason))
+            .filter(|(_, _, reason, _)| is_held(*reason))
             .map(|(_, observation, _, _)| FileId::from(&observation.fingerprint))
             .collect();
         let process_scan = match wanted.is_empty() {
             true => ProcessScan::default(),
             false => evidence::scan_processes(&wanted, dir.reach()),
         };
-        for (name, observation, reason, answer) in news {
+        for (name, observation, reason, answer) in reports {
             let file = FileId::from(&observation.fingerprint);
             let holders = process_scan.of(file);
             self.engine.writers.learn_holders(file, &holders);
@@ -603,7 +624,7 @@ impl<'a> Pass<'a> {
                 reason,
                 holders,
                 retry: Some(answer.retry),
-                again: answer.again,
+                reported_before: answer.reported_before,
                 details,
             });
         }
@@ -613,22 +634,22 @@ impl<'a> Pass<'a> {
         one.temp = None;
         if self.engine.verbose {
             let subject = self.subject(&one.name, None);
-            let how = How::Removed;
+            let how = Settlement::Removed;
             (self.emit)(Event::Settled { subject, how });
         }
     }
 
-    fn put_aside(&self, one: &mut PassItem) {
+    fn postpone(&self, one: &mut PassItem) {
         let grace = self.dir_context.root.policy.grace.shortest();
         if let Some(temp) = one.temp.as_mut() {
-            temp.put_aside(grace, clock::mono());
+            temp.retry_later(grace, clock::mono());
         }
     }
 
-    fn fail(&mut self, subject: Subject, doing: &str, error: &io::Error) {
+    fn report_failure(&mut self, subject: Subject, action: &str, error: &io::Error) {
         (self.emit)(Event::Failed {
             subject,
-            error: format!("cannot {doing}: {error}"),
+            error: format!("cannot {action}: {error}"),
             errno: error.raw_os_error(),
         });
     }
@@ -653,7 +674,7 @@ impl<'a> Pass<'a> {
             subject: self.subject(&temp_info.name, Some(seen)),
             quiet: temp_info.quiet,
             target: name.map(|name| self.path(name)),
-            target_is: one.evidence.target,
+            target_state: one.evidence.target,
             writer_pid: temp_info.parsed.pid,
             writer: self.engine.writers.of(file, temp_info.parsed.pid),
             freed: FileSize::default(),
@@ -662,33 +683,33 @@ impl<'a> Pass<'a> {
     }
 }
 
-/// What became of a claim that was to be put in order.
+/// The outcome of the recovery of a claim.
 #[derive(Debug)]
-pub enum Returned {
-    /// It has this name again.
-    Back(OsString),
-    /// It stays for now, because of this: it is to be tried again.
+pub enum RecoveryOutcome {
+    /// The claim has this name again.
+    PutBack(OsString),
+    /// The claim stays for now, for this reason, and is to be tried again.
     Kept(Reason),
-    /// It could not be done, which was told: it is to be tried again.
+    /// The recovery failed, which was reported, and is to be tried again.
     Failed,
-    /// There is nothing to be done, or not any more.
+    /// There is nothing to do, or nothing any more.
     Done,
 }
 
-/// Puts a claim in order that nobody is at work on: a crash left it, or it could not be put back.
+/// Recovers a claim that is not in use by any thread: a crash left it, or it could not be put back.
 pub fn recover(
     engine: &Engine,
     dir_context: DirContext<'_>,
     lease_thread: &LeaseThread,
     claim: &OsStr,
-    tell: &mut dyn FnMut(Event),
-) -> Returned {
+    emit: &mut dyn FnMut(Event),
+) -> RecoveryOutcome {
     if engine.reaper.claims().is_at_work(claim) {
-        return Returned::Done;
+        return RecoveryOutcome::Done;
     }
     let (root, below) = (&dir_context.root.path, dir_context.below);
     let Ok(dir) = Dir::open_below(root, dir_context.id, below) else {
-        return Returned::Done;
+        return RecoveryOutcome::Done;
     };
     let batch_context = BatchContext {
         root,
@@ -696,9 +717,9 @@ pub fn recover(
         dir: &dir,
         context: EvidenceContext {
             policy: &dir_context.root.policy,
-            our_uid: us(),
+            our_uid: effective_uid(),
             marks: &engine.marks,
-            nested: &engine.nested,
+            nested: &engine.container_pids,
             locks: &engine.locks,
             siblings: &Siblings::default(),
             since: clock::mono(),
@@ -713,17 +734,19 @@ pub fn recover(
     };
     match reap::recover(batch_context, lease_thread, claim) {
         Ok(Some(Recovered::PutBack(name))) => {
-            log::info!("{name:?} was being removed when orphand ended; it has its name back");
-            Returned::Back(name)
+            log::info!(
+                "the removal of {name:?} was interrupted when orphand ended; the file has its old name again"
+            );
+            RecoveryOutcome::PutBack(name)
         }
-        Ok(Some(Recovered::Kept(reason))) => Returned::Kept(reason),
+        Ok(Some(Recovered::Kept(reason))) => RecoveryOutcome::Kept(reason),
         Ok(Some(Recovered::Quarantined { id, name, size })) => {
             let event = Event::Quarantined {
                 disposed: Disposed {
                     subject: subject(&name, Some(size)),
                     quiet: Duration::ZERO,
                     target: None,
-                    target_is: Target::Unknown,
+                    target_state: Target::Unknown,
                     writer_pid: None,
                     writer: None,
                     freed: FileSize::default(),
@@ -734,23 +757,23 @@ pub fn recover(
             };
             engine
                 .journal
-                .write(Line::Outcome, &[json::event(&event, clock::wall())]);
-            tell(event);
-            Returned::Done
+                .write(LineKind::Outcome, &[json::event(&event, clock::wall())]);
+            emit(event);
+            RecoveryOutcome::Done
         }
-        Ok(None) => Returned::Done,
+        Ok(None) => RecoveryOutcome::Done,
         Err(error) => {
-            tell(Event::Failed {
+            emit(Event::Failed {
                 subject: subject(claim, None),
-                error: format!("cannot give this claim its name back: {error}"),
+                error: format!("cannot rename this claim back to its old name: {error}"),
                 errno: error.raw_os_error(),
             });
-            Returned::Failed
+            RecoveryOutcome::Failed
         }
     }
 }
 
-/// Says that a claim stays, and when it is tried again, if it is.
+/// Returns the event that reports a kept claim. `retry` is the time until the next attempt, if there is one.
 #[must_use]
 pub fn kept_claim(
     dir_context: DirContext<'_>,
@@ -767,12 +790,12 @@ pub fn kept_claim(
         reason,
         holders: Vec::new(),
         retry,
-        again: false,
+        reported_before: false,
         details: Details::default(),
     }
 }
 
-/// Returns what people are told of a temp that is kept for `reason`.
+/// Returns the details, for messages, of a temp that is kept for `reason`.
 pub(crate) fn details(
     engine: &Engine,
     policy: &Policy,
@@ -802,7 +825,8 @@ pub(crate) fn details(
     }
 }
 
-/// Where the proof does not see mappings, one walk over all processes is made for all of `ready`.
+/// On file systems where a lease does not prove that a file is unmapped, walks once over all processes for all of
+/// `ready`.
 fn find_mappings(dir: &Dir, ready: &mut [ReadyTemp]) {
     if dir.reach() != LeaseCoverage::OpensOnly || ready.is_empty() {
         return;
@@ -815,37 +839,39 @@ fn find_mappings(dir: &Dir, ready: &mut [ReadyTemp]) {
     }
 }
 
-/// As whom everything is asked. Once for a pass: the kernel itself asks again at each call.
-fn us() -> u32 {
+/// Returns the user id with which files are accessed. It is read once for each pass; the kernel checks it anyway in
+/// each call.
+fn effective_uid() -> u32 {
     rustix::process::geteuid().as_raw()
 }
 
-/// Looks at `name`: what it is, and, if it can be a temp of ours, who holds it.
-fn see(
-    (dir, name): (&Dir, &OsStr),
+/// Looks at `name`. Returns its kind and, if it can be a temp of this user, its use.
+fn inspect(
+    dir: &Dir,
+    name: &OsStr,
     policy: &Policy,
     lease_thread: &LeaseThread,
     our_uid: u32,
 ) -> io::Result<LookResult> {
     let Some(first) = dir.observe(name)? else {
-        return Ok(LookResult::Nothing);
+        return Ok(LookResult::Missing);
     };
     let file = &first.fingerprint;
     if rule!("only-files-are-temps", file.kind != Kind::File) {
-        return Ok(LookResult::NoTemp);
+        return Ok(LookResult::NotATemp);
     }
-    let ours = our_uid == 0 || file.uid == our_uid;
-    // Another's file gives no lease; one whose bytes are elsewhere would be fetched by opening it;
-    // and where the proof does not count there is nothing to ask.
-    if !ours || first.dataless || !dir.place().has_proof(policy) {
+    let is_ours = our_uid == 0 || file.uid == our_uid;
+    // A file of another user gives no lease. A file whose data is stored elsewhere would be fetched if it were opened.
+    // On a file system whose proof does not count, there is nothing to ask.
+    if !is_ours || first.dataless || !dir.place().has_proof(policy) {
         return Ok(LookResult::File(first, UseState::Unknown, None));
     }
     let opened = match evidence::open_to_ask(dir, name) {
         Ok(opened) => opened,
         Err(error) => {
             return match error.kind() {
-                io::ErrorKind::NotFound => Ok(LookResult::Nothing),
-                // Somebody else's lease is in the way: that is a holder.
+                io::ErrorKind::NotFound => Ok(LookResult::Missing),
+                // A lease of another process prevents the open: that process is a holder.
                 io::ErrorKind::WouldBlock => Ok(LookResult::File(first, UseState::InUse, None)),
                 io::ErrorKind::PermissionDenied => {
                     Ok(LookResult::File(first, UseState::Unknown, None))
@@ -854,12 +880,12 @@ fn see(
             };
         }
     };
-    let (hold, leased) = lease_thread.lease(opened);
+    let (use_state, leased) = lease_thread.lease(opened);
     let second = look::observe_fd(leased.file())?;
-    Ok(LookResult::File(second, hold, Some(leased)))
+    Ok(LookResult::File(second, use_state, Some(leased)))
 }
 
-/// What a temp would be told now, by one look: the verdict of `scan` and `explain`.
+/// Looks at a temp once and returns the verdict that it would get now, for `scan` and `explain`.
 pub fn examine(
     engine: &Engine,
     dir_context: DirContext<'_>,
@@ -870,9 +896,9 @@ pub fn examine(
 ) -> io::Result<Option<Examined>> {
     let policy = &dir_context.root.policy;
     let parsed = policy.names.parse(name);
-    let our_uid = us();
-    let LookResult::File(observation, hold, leased) =
-        see((dir, name), policy, lease_thread, our_uid)?
+    let our_uid = effective_uid();
+    let LookResult::File(observation, use_state, leased) =
+        inspect(dir, name, policy, lease_thread, our_uid)?
     else {
         return Ok(None);
     };
@@ -893,20 +919,20 @@ pub fn examine(
         written: None,
         closed: false,
     };
-    let process_scan = (dir.reach() == LeaseCoverage::OpensOnly && hold == UseState::Unused)
+    let process_scan = (dir.reach() == LeaseCoverage::OpensOnly && use_state == UseState::Unused)
         .then(|| evidence::scan_processes(&[FileId::from(&observation.fingerprint)], dir.reach()));
     let context = EvidenceContext {
         policy,
         our_uid,
         marks: &engine.marks,
-        nested: &engine.nested,
+        nested: &engine.container_pids,
         locks: &engine.locks,
         siblings: &siblings,
         since: now.mono,
         quarantine,
         process_scan: process_scan.as_ref(),
     };
-    let answer = (leased.as_ref(), hold);
+    let answer = (leased.as_ref(), use_state);
     let (evidence, found) = evidence::gather(dir, &temp_info, observation, answer, context)?;
     let verdict = judge(&evidence, policy);
     let folder = dir_context.root.path.join(dir_context.below);
@@ -925,20 +951,20 @@ pub fn examine(
     }))
 }
 
-/// What [`examine`] found.
+/// The result of [`examine`].
 #[derive(Debug)]
 pub struct Examined {
-    /// Where it is.
+    /// Its path.
     pub path: PathBuf,
-    /// What it was to become.
+    /// The path of its target.
     pub target: Option<PathBuf>,
-    /// What is known of it.
+    /// Its name and ages.
     pub temp_info: TempInfo,
-    /// What the verdict rests on.
+    /// The evidence for the verdict.
     pub evidence: Evidence,
     /// The verdict.
     pub verdict: Verdict,
-    /// Details for people.
+    /// Details for messages.
     pub details: Details,
 }
 

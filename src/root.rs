@@ -1,4 +1,4 @@
-//! Roots: the directories that the user listed. Nothing outside of them is ever touched.
+//! Roots: the directories that the user listed. orphand never touches a file outside of them.
 
 use std::env;
 use std::fs::{self, Metadata};
@@ -15,70 +15,70 @@ use crate::look::{RootError, RootId, answer};
 /// A root and its rule.
 #[derive(Clone, Debug)]
 pub struct Root {
-    /// As given, made absolute; symlinks on the way to it are not resolved.
+    /// The path as given, made absolute. Symlinks in it are not resolved.
     pub path: PathBuf,
-    /// The rule.
+    /// The rule for it.
     pub policy: Arc<Policy>,
 }
 
-/// Why a root is refused.
+/// The reason for which a root is refused.
 #[derive(Debug, thiserror::Error)]
 pub enum Refused {
-    /// It holds more than one program's files.
-    #[error("{}", too_broad(.path, .what, "say --allow-broad-root"))]
+    /// It contains files of more than one program.
+    #[error("{}", too_broad(.path, .what, "use --allow-broad-root"))]
     Broad {
         /// The root.
         path: PathBuf,
-        /// What it is.
+        /// The description of the directory, as the end of a sentence.
         what: &'static str,
     },
     /// It is a symlink.
-    #[error("{path:?} is a symlink, and what it leads to may change; {}", instead(.leads_to.as_deref()))]
+    #[error("{path:?} is a symlink, and its target may change; {}", instead(.leads_to.as_deref()))]
     Symlink {
         /// The root.
         path: PathBuf,
-        /// What to type instead.
+        /// The path to give instead.
         leads_to: Option<PathBuf>,
     },
-    /// It is a file.
+    /// It is not a directory.
     #[error("{0:?} is not a directory")]
     NotADirectory(PathBuf),
-    /// Its rule means nothing.
-    #[error("the rule for {path:?} cannot mean anything: {error}")]
+    /// Its rule contradicts itself.
+    #[error("the rule for {path:?} is invalid: {error}")]
     Policy {
         /// The root.
         path: PathBuf,
-        /// Why.
+        /// The error in the rule.
         error: PolicyError,
     },
 }
 
 impl Refused {
-    /// The same words, but where the command line has a flag for it this is the way out.
+    /// Returns the message, with `advice` in the place of an option of the command line.
     #[must_use]
-    pub fn with_way_out(&self, way_out: &str) -> String {
+    pub fn with_advice(&self, advice: &str) -> String {
         match self {
-            Refused::Broad { path, what } => too_broad(path, what, way_out),
+            Refused::Broad { path, what } => too_broad(path, what, advice),
             refused => refused.to_string(),
         }
     }
 }
 
-fn too_broad(path: &Path, what: &str, way_out: &str) -> String {
+fn too_broad(path: &Path, what: &str, advice: &str) -> String {
     format!(
-        "{path:?} is {what}: too much to let loose a tool that deletes; \
-         name the directory that the leaking program writes to, or {way_out}"
+        "{path:?} is {what}: too broad for a tool that deletes files; \
+         give the directory to which the leaking program writes, or {advice}"
     )
 }
 
 fn instead(leads_to: Option<&Path>) -> String {
     match leads_to {
         Some(path) => format!("give {path:?} instead"),
-        None => "and it leads nowhere now".to_owned(),
+        None => "its target does not exist now".to_owned(),
     }
 }
 
-/// Folders of the system itself, on Linux and on macOS, where some of them lie in `/private`.
+/// Top folders of the system, on Linux and on macOS. On macOS some of them are in `/private`.
 const SYSTEM: &[&str] = &[
     "/",
     "/usr",
@@ -100,7 +100,7 @@ const SYSTEM: &[&str] = &[
     "/private/var",
 ];
 
-/// Folders whose files belong to the system, with all that is below them.
+/// Folders that belong to the system, with everything below them.
 const SYSTEM_TREES: &[&str] = &[
     "/usr",
     "/etc",
@@ -116,7 +116,7 @@ const SYSTEM_TREES: &[&str] = &[
     "/private/var/lib/rpm",
 ];
 
-/// Folders for the temporary files of every program; `$TMPDIR` is another one.
+/// Folders for the temporary files of all programs. `$TMPDIR` is another one.
 const TEMPORARY: &[&str] = &[
     "/tmp",
     "/var/tmp",
@@ -126,18 +126,18 @@ const TEMPORARY: &[&str] = &[
 ];
 
 impl Root {
-    /// The root at `path`, with a rule. What stands there now is looked at; that nothing does is
-    /// no reason to refuse it, nor is that its file system does not answer. A rule that only reports takes any directory.
+    /// Creates the root at `path` with a rule, and checks the directory. A missing directory is not refused, nor is one
+    /// whose file system does not answer. A rule that only reports may have any directory.
     pub fn new(path: &Path, policy: Arc<Policy>, allow_broad: bool) -> Result<Root, Refused> {
-        let root = Root::to_look_at(path, policy)?;
+        let root = Root::for_inspection(path, policy)?;
         if !allow_broad && rule!("broad-roots-are-refused", !root.policy.is_dry_run()) {
-            let machine = Machine::now();
-            // A root that does not answer is looked at by the watcher when it does: `leads_to_broad`.
+            let machine = Machine::read();
+            // If the root does not answer now, the watcher checks it as soon as it does: `leads_to_broad`.
             let answers = answer::answers(&root.path);
             let shared = answers && is_shared(&root.path);
             let real = answers.then(|| fs::canonicalize(&root.path));
-            let real = real.and_then(|real| machine.broad(&real.ok()?, shared));
-            let what = machine.broad(&root.path, shared).or(real);
+            let real = real.and_then(|real| machine.broad_kind(&real.ok()?, shared));
+            let what = machine.broad_kind(&root.path, shared).or(real);
             if let Some(what) = what {
                 let path = root.path;
                 return Err(Refused::Broad { path, what });
@@ -146,8 +146,8 @@ impl Root {
         Ok(root)
     }
 
-    /// The same for whoever changes nothing: any directory will do.
-    pub fn to_look_at(path: &Path, policy: Arc<Policy>) -> Result<Root, Refused> {
+    /// Creates the root at `path` for a command that changes no file. A broad directory is not refused.
+    pub fn for_inspection(path: &Path, policy: Arc<Policy>) -> Result<Root, Refused> {
         let path = absolute(path);
         if let Err(error) = policy.check(crate::watch::CLOSE_EVENTS) {
             return Err(Refused::Policy { path, error });
@@ -162,13 +162,13 @@ impl Root {
         }
     }
 
-    /// Logs that a short grace is raised, where the dates on the root's file system are that coarse.
+    /// Logs that a short grace is raised, if the dates on the root's file system are too coarse for it.
     pub fn report_coarse_dates(&self, dates: Dates) {
         let lag = dates.usual_lag();
         if let Some(raised) = self.policy.raised_grace(lag) {
             log::warn!(
-                "the file system of {:?} keeps dates of {} s, so two changes within that time look like one: \
-                 a grace below {} s is raised to that",
+                "the file system of {:?} stores dates with a resolution of {} s, so two changes within that time look \
+                 like one: a grace below {} s is raised to this minimum",
                 self.path,
                 lag.as_secs(),
                 raised.as_secs()
@@ -176,7 +176,7 @@ impl Root {
         }
     }
 
-    /// The way from the root to the directory `dir`, if that is one that the rule covers.
+    /// Returns the path of the directory `dir` relative to the root. Returns `None` if the rule does not cover `dir`.
     #[must_use]
     pub fn below<'a>(&self, dir: &'a Path) -> Option<&'a Path> {
         let below = dir.strip_prefix(&self.path).ok()?;
@@ -188,33 +188,33 @@ impl Root {
     }
 }
 
-/// Returns what makes the directory too broad to which `path` leads through a symlink, if anything does: for
-/// a root that could not be looked at when it was given.
+/// Follows the symlinks in `path`, and returns a description of the directory if it is too broad. Returns `None` if it
+/// is not, or if `path` contains no symlinks. For a root that could not be checked when it was given.
 #[must_use]
 pub(crate) fn leads_to_broad(path: &Path) -> Option<&'static str> {
     let real = fs::canonicalize(path).ok()?;
     let is_shared = is_shared(&real);
     (real != path)
-        .then(|| Machine::now().broad(&real, is_shared))
+        .then(|| Machine::read().broad_kind(&real, is_shared))
         .flatten()
 }
 
-/// Whether `name` is one of orphand's own: the quarantine, or a claim.
+/// Reports whether `name` is one of orphand's own: the quarantine, or a claim.
 #[must_use]
 pub fn is_own(name: &std::ffi::OsStr) -> bool {
     use std::os::unix::ffi::OsStrExt;
     name.as_bytes().starts_with(crate::reap::claim::OWN)
 }
 
-/// `path` made absolute, without resolving symlinks and without a slash at its end.
+/// Makes `path` absolute and removes a slash at its end. Symlinks are not resolved.
 #[must_use]
 pub fn absolute(path: &Path) -> PathBuf {
     let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     path.components().collect()
 }
 
-/// Returns true if users other than the owner may write to a directory and can reach it. Many systems give each
-/// user a group of the same number, and only that user is in it.
+/// Reports whether users other than the owner can reach a directory and may write to it. A group with the same number
+/// as the owner does not count: many systems give each user such a group, which has no other members.
 fn is_shared(dir: &Path) -> bool {
     let is_writable = |seen: Metadata| {
         let by_group = seen.mode() & 0o020 != 0 && seen.gid() != seen.uid();
@@ -230,14 +230,15 @@ fn is_shared(dir: &Path) -> bool {
         && !is_read_only(dir)
 }
 
-/// Directories of this machine that are broad because of its users and its environment.
+/// The directories that are broad because of the users of this machine or because of the environment.
 struct Machine {
     homes: Vec<PathBuf>,
     temporary: Vec<PathBuf>,
 }
 
 impl Machine {
-    fn now() -> Machine {
+    /// Reads the password file and the environment.
+    fn read() -> Machine {
         let given = env::var_os("TMPDIR").map(PathBuf::from);
         let given = given.filter(|dir| dir.is_absolute());
         let real = given.as_ref().and_then(|dir| fs::canonicalize(dir).ok());
@@ -248,13 +249,13 @@ impl Machine {
         }
     }
 
-    /// What `path` is, if that is too broad; `shared`: other users may write to it.
-    fn broad(&self, path: &Path, shared: bool) -> Option<&'static str> {
+    /// Returns a description of `path` if it is too broad. `shared`: other users may write to it.
+    fn broad_kind(&self, path: &Path, shared: bool) -> Option<&'static str> {
         let parent = path.parent();
         if SYSTEM.iter().any(|system| path == Path::new(system)) {
             return Some("one of the system's own top folders");
         }
-        // "/lib" and "/lib64", and what else begins so.
+        // "/lib", "/lib64" and all other paths that begin with "/lib".
         let library = path.strip_prefix("/").is_ok_and(|rest| {
             use std::os::unix::ffi::OsStrExt;
             rest.as_os_str().as_bytes().starts_with(b"lib")
@@ -273,14 +274,14 @@ impl Machine {
             return Some("a home directory");
         }
         if self.homes.iter().any(|home| home.starts_with(path)) {
-            return Some("a folder that holds a home directory");
+            return Some("a folder that contains a home directory");
         }
         None
     }
 }
 
-/// Home directories: this user's, root's, and those of the people in the password file. Accounts
-/// of services are left out: their homes are where the leaks are.
+/// Returns the home directories of this user, of root, and of the regular users in the password file (uid 1000 to
+/// 59999). Accounts of services are left out, because the leaks are in their home directories.
 fn homes() -> Vec<PathBuf> {
     let mut homes = vec![PathBuf::from("/root"), PathBuf::from("/var/root")];
     if let Some(home) = env::var_os("HOME").filter(|home| !home.is_empty()) {
@@ -297,7 +298,7 @@ fn homes() -> Vec<PathBuf> {
             homes.push(PathBuf::from(home));
         }
     }
-    // A home on a server that is gone must not stop everything.
+    // A home directory on a server that does not answer must not block orphand.
     let silent = answer::silent(homes.iter().map(PathBuf::as_path));
     let real = homes
         .iter()
@@ -315,7 +316,7 @@ mod tests {
     use crate::decide::policy::Action;
 
     #[test]
-    fn what_is_too_broad() {
+    fn broad_directories_are_recognized() {
         let machine = Machine {
             homes: vec!["/srv/people/ann".into()],
             temporary: vec!["/tmp".into(), "/dev/shm".into(), "/scratch".into()],
@@ -352,7 +353,7 @@ mod tests {
             ("/dev/shm/x", false),
             ("/scratch", false),
         ] {
-            let what = machine.broad(Path::new(path), false);
+            let what = machine.broad_kind(Path::new(path), false);
             assert_eq!(what.is_some(), refused, "{path}");
         }
         for (path, refused) in [
@@ -364,13 +365,13 @@ mod tests {
             ("/srv/app", false),
             ("/tmpx", false),
         ] {
-            let what = machine.broad(Path::new(path), true);
+            let what = machine.broad_kind(Path::new(path), true);
             assert_eq!(what.is_some(), refused, "{path}, which others may write to");
         }
     }
 
     #[test]
-    fn a_directory_that_other_users_may_write_to() {
+    fn a_directory_that_others_may_write_to_is_refused() {
         let dir = tempfile::tempdir().unwrap();
         let refused = |mode, action| {
             let mode = std::os::unix::fs::PermissionsExt::from_mode(mode);
@@ -392,10 +393,10 @@ mod tests {
             assert_eq!(refused(mode, Action::Delete), want, "{mode:o}");
             assert!(
                 !refused(mode, Action::Report),
-                "{mode:o}: it changes nothing"
+                "{mode:o}: a report changes no file"
             );
         }
-        // Not one that they cannot reach.
+        // A directory that the other users cannot reach is not refused.
         let inner = dir.path().join("inner");
         fs::create_dir(&inner).unwrap();
         let mode = |mode| std::os::unix::fs::PermissionsExt::from_mode(mode);
@@ -411,7 +412,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rule_covers_its_root_and_with_recursion_what_is_below() {
+    fn a_rule_covers_its_root_and_with_recursion_all_below() {
         let root = |recursive| Root {
             path: "/r".into(),
             policy: Arc::new(Policy {
@@ -428,7 +429,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rule_does_not_cover_what_it_excludes() {
+    fn a_rule_does_not_cover_excluded_folders() {
         let root = Root {
             path: "/cache/r".into(),
             policy: Arc::new(Policy {
@@ -438,7 +439,7 @@ mod tests {
             }),
         };
         let covers = |dir: &str| root.below(Path::new(dir)).is_some();
-        assert!(covers("/cache/r"), "only what is below it");
+        assert!(covers("/cache/r"), "only parts below the root count");
         assert!(covers("/cache/r/a") && covers("/cache/r/b/a/b"));
         assert!(
             !covers("/cache/r/a/b") && !covers("/cache/r/a/b/c") && !covers("/cache/r/x/cache")

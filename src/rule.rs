@@ -1,38 +1,38 @@
-//! Marks each safety rule in the code with its id, so that a test build can switch it off.
+//! A macro that marks each safety rule in the code with an id, so that a test build can disable it.
 //!
-//! `rule!("id", condition)` is `condition`. `rule!("id", value, without: other)` is `value`. A build with
-//! `--cfg without_rules` can leave one rule out: there, with `WITHOUT_RULE=id` in the environment, the first form is
-//! `false` and the second one is `other`. In every other build the macro leaves nothing behind but its second argument.
+//! `rule!("id", condition)` evaluates to `condition`, and `rule!("id", value, without: other)` to `value`. In a build
+//! with `--cfg without_rules`, the environment variable `WITHOUT_RULE=id` disables one rule: then the first form
+//! evaluates to `false` and the second one to `other`. In every other build the macro expands to its second argument.
 //!
-//! `tests/rules` names for each id a test that fails without the rule; `tests/without-each-rule` runs them.
+//! For each id, `tests/rules` names a test that fails without the rule; `tests/without-each-rule` runs these tests.
 
 #[cfg(not(without_rules))]
 #[allow(unused_macros)]
 macro_rules! rule {
-    ($id:expr, $kept:expr $(,)?) => {
-        $kept
+    ($id:expr, $value:expr $(,)?) => {
+        $value
     };
-    ($id:expr, $kept:expr, without: $other:expr $(,)?) => {
-        $kept
+    ($id:expr, $value:expr, without: $other:expr $(,)?) => {
+        $value
     };
 }
 
 #[cfg(without_rules)]
 #[allow(unused_macros)]
 macro_rules! rule {
-    ($id:expr, $kept:expr $(,)?) => {
-        !$crate::rule::is_off($id) && $kept
+    ($id:expr, $value:expr $(,)?) => {
+        !$crate::rule::is_off($id) && $value
     };
-    ($id:expr, $kept:expr, without: $other:expr $(,)?) => {
+    ($id:expr, $value:expr, without: $other:expr $(,)?) => {
         if $crate::rule::is_off($id) {
             $other
         } else {
-            $kept
+            $value
         }
     };
 }
 
-/// Whether this run leaves out the rule `id`.
+/// Reports whether the rule `id` is disabled in this run.
 #[cfg(without_rules)]
 pub(crate) fn is_off(id: &str) -> bool {
     use std::ffi::OsString;

@@ -1,4 +1,4 @@
-//! Where orphand keeps what is its own, and the lock that lets only one work on a root.
+//! The folders for orphand's own files, and the locks that let only one orphand work on a root.
 
 use std::collections::BTreeSet;
 use std::env;
@@ -19,18 +19,18 @@ use crate::decide::policy::Policy;
 use crate::look::{Dir, RootId};
 use crate::root::Root;
 
-/// The folders of orphand's own.
+/// The folders for orphand's own files.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Folders {
-    /// Journal and marks: `$XDG_STATE_HOME/orphand`, else `~/.local/state/orphand`, on macOS
-    /// `~/Library/Application Support/orphand`.
+    /// The folder for the journal and the restore marks: `$XDG_STATE_HOME/orphand`, else `~/.local/state/orphand`, on
+    /// macOS `~/Library/Application Support/orphand`.
     pub state: Option<PathBuf>,
-    /// Locks: `$XDG_RUNTIME_DIR/orphand`, else the state folder.
+    /// The folder for locks: `$XDG_RUNTIME_DIR/orphand`, else the state folder.
     pub runtime: Option<PathBuf>,
 }
 
 impl Folders {
-    /// As the environment says.
+    /// Returns the folders that the environment variables set.
     #[must_use]
     pub fn from_env() -> Folders {
         let folder = |name: &str| {
@@ -53,14 +53,19 @@ impl Folders {
     }
 }
 
-/// Opens a file that orphand keeps for itself, by `options`.
+/// Opens one of orphand's own files with `options`.
 ///
-/// Root may have been started in somebody else's environment, and the folder be theirs: what they
-/// put there must not have us write to a file elsewhere, nor wait for ever. What is no file of
-/// ours is [`io::ErrorKind::InvalidData`].
+/// When root runs orphand with the environment of another user, that user may own the folder. A file that they placed
+/// there must neither redirect a write to a file in another place nor block orphand forever. A symlink, a file with
+/// more than one name, and anything but a regular file is an error: [`io::ErrorKind::InvalidData`].
 pub fn open_own(mut options: OpenOptions, path: &Path) -> io::Result<File> {
     let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY;
-    let not_ours = || io::Error::new(io::ErrorKind::InvalidData, "it is not a file with one name");
+    let not_ours = || {
+        io::Error::new(
+            io::ErrorKind::InvalidData,
+            "it is not a regular file with exactly one name",
+        )
+    };
     let file = match options.mode(0o600).custom_flags(flags).open(path) {
         Err(error) if error.raw_os_error() == Some(libc::ELOOP) => return Err(not_ours()),
         opened => opened?,
@@ -72,21 +77,21 @@ pub fn open_own(mut options: OpenOptions, path: &Path) -> io::Result<File> {
     }
 }
 
-/// Reads the regular file at `path`, which may have `most` bytes.
+/// Reads the regular file at `path`, which may have at most `most` bytes.
 ///
-/// A FIFO would be waited for, and a device may have no end: what is not a regular file is
-/// [`io::ErrorKind::InvalidInput`], and what is too large [`io::ErrorKind::FileTooLarge`].
+/// Anything but a regular file is an error: [`io::ErrorKind::InvalidInput`]. Reading a FIFO could block forever, and a
+/// device may have no end. A larger file is an error too: [`io::ErrorKind::FileTooLarge`].
 pub fn read_regular(path: &Path, most: u64) -> io::Result<Vec<u8>> {
-    // Before it is opened: to open a device may do something.
-    is_regular(&fs::metadata(path)?)?;
+    // This is checked before the file is opened, because opening a device may have an effect.
+    check_regular(&fs::metadata(path)?)?;
     let flags = libc::O_NONBLOCK | libc::O_NOCTTY;
     let file = File::options().read(true).custom_flags(flags).open(path)?;
     let seen = file.metadata()?;
-    is_regular(&seen)?;
+    check_regular(&seen)?;
     read_at_most(file, seen.len(), most)
 }
 
-/// Reads a file of orphand's own, as [`open_own`] opens it, which may have `most` bytes.
+/// Reads one of orphand's own files, which may have at most `most` bytes. It is opened by [`open_own`].
 pub fn read_own(path: &Path, most: u64) -> io::Result<Vec<u8>> {
     let file = open_own(File::options().read(true).to_owned(), path)?;
     let length = file.metadata()?.len();
@@ -95,14 +100,14 @@ pub fn read_own(path: &Path, most: u64) -> io::Result<Vec<u8>> {
 
 fn read_at_most(file: File, length: u64, most: u64) -> io::Result<Vec<u8>> {
     let too_large = |has: &str| {
-        let what = format!("it has {has} bytes, and {most} is the most");
+        let what = format!("it has {has} bytes, and {most} is the most that is allowed");
         Err(io::Error::new(io::ErrorKind::FileTooLarge, what))
     };
     if length > most {
         return too_large(&length.to_string());
     }
     let mut bytes = Vec::new();
-    // It may grow meanwhile, and a file of /proc has no length.
+    // The file may grow while it is read, and a file of /proc has the length 0.
     file.take(most.saturating_add(1)).read_to_end(&mut bytes)?;
     match bytes.len() as u64 > most {
         true => too_large(&format!("more than {most}")),
@@ -110,7 +115,7 @@ fn read_at_most(file: File, length: u64, most: u64) -> io::Result<Vec<u8>> {
     }
 }
 
-fn is_regular(seen: &fs::Metadata) -> io::Result<()> {
+fn check_regular(seen: &fs::Metadata) -> io::Result<()> {
     let kind = seen.file_type();
     let kind = match () {
         () if kind.is_file() => return Ok(()),
@@ -124,9 +129,9 @@ fn is_regular(seen: &fs::Metadata) -> io::Result<()> {
     Err(io::Error::new(io::ErrorKind::InvalidInput, what))
 }
 
-/// The lock on one root. It ends with the process, however that ends.
+/// The lock on one root. The kernel releases it when the process ends for any reason.
 ///
-/// Its file says what is worked on, so that no other process takes a root that overlaps with it. The roots of one
+/// The lock file contains the root, so that no other process works on a root that overlaps with it. The roots of one
 /// process may overlap.
 #[derive(Debug)]
 pub struct RootLock {
@@ -134,68 +139,69 @@ pub struct RootLock {
     path: PathBuf,
 }
 
-/// A lock that a live process has.
+/// A lock that a running process holds.
 #[derive(Clone, Debug)]
 pub struct LockHolder {
-    /// Its process, if that could be read.
+    /// The pid of the process, if it could be read.
     pub pid: Option<u32>,
-    /// The directory, by its path without symlinks, and how far the rule reaches below it. `None` if that could
-    /// not be read.
+    /// The directory, by its path without symlinks, and the reach of the rule below it. `None` if they could not be
+    /// read.
     pub root: Option<Root>,
 }
 
-/// Why a root cannot be locked.
+/// The reason for which a root cannot be locked.
 #[derive(Debug, thiserror::Error)]
 pub enum LockError {
-    /// Another orphand works on it, or on a directory that overlaps with it.
+    /// Another orphand works on it, or on a root that overlaps with it.
     #[error("another orphand works on it")]
     Busy(LockHolder),
-    /// No lock can be made here. Nothing depends on it but that two orphands share the work.
-    #[error("its lock {path:?} cannot be made: {error}")]
+    /// The lock cannot be created. The lock only prevents two orphands from doing the same work; safety does not depend
+    /// on it.
+    #[error("cannot create its lock {path:?}: {error}")]
     Unavailable {
-        /// Where it would be.
+        /// The path of the lock file.
         path: PathBuf,
-        /// What the system said.
+        /// The error of the operating system.
         error: io::Error,
     },
 }
 
-/// The lock files that this process has.
-static OURS: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
+/// The paths of the lock files that this process holds.
+static OWN_LOCKS: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
 
-/// Takes locks in one folder. While this lives, no other process takes one there.
+/// Locks roots in one folder. While it exists, no other process locks a root there.
 #[derive(Debug)]
 pub struct Locker {
     runtime: PathBuf,
-    /// The folder, under a lock of its own.
-    _alone: Option<File>,
-    /// The locks of other processes, once they were read.
+    /// The folder, which has a lock of its own. `None` if it could not be locked.
+    _folder_lock: Option<File>,
+    /// The locks of other processes. `None` until they are read.
     others: Option<Vec<LockHolder>>,
 }
 
-/// The longest wait for another process that takes its locks.
-const TAKING: Duration = Duration::from_secs(1);
+/// The longest wait for another process that is locking its roots.
+const MAX_WAIT: Duration = Duration::from_secs(1);
 
-/// More than a lock file has, bytes.
-const LARGEST_LOCK: u64 = 1 << 20;
+/// More bytes than a lock file has.
+const MAX_LOCK_SIZE: u64 = 1 << 20;
 
 impl Locker {
-    /// Locks are to be taken in the folder `runtime`.
+    /// Creates and locks the folder `runtime`.
     #[must_use]
     pub fn new(runtime: &Path) -> Locker {
-        let make = fs::DirBuilder::new()
+        let created = fs::DirBuilder::new()
             .recursive(true)
             .mode(0o700)
             .create(runtime);
         Locker {
-            _alone: make.ok().and_then(|()| alone(runtime)),
+            _folder_lock: created.ok().and_then(|()| lock_folder(runtime)),
             runtime: runtime.to_owned(),
             others: None,
         }
     }
 
-    /// Locks `root`, which is `id`.
-    pub fn take(&mut self, root: &Root, id: RootId) -> Result<RootLock, LockError> {
+    /// Locks `root`, whose directory has the id `id`.
+    pub fn lock(&mut self, root: &Root, id: RootId) -> Result<RootLock, LockError> {
         let path = self
             .runtime
             .join(format!("{PREFIX}{:x}-{:x}{SUFFIX}", id.dev, id.ino));
@@ -217,26 +223,28 @@ impl Locker {
             let locked = rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive);
             match rule!("one-orphand-per-root", locked, without: Ok(())) {
                 Ok(()) => {}
-                Err(Errno::WOULDBLOCK) => return Err(LockError::Busy(read_held(file))),
+                Err(Errno::WOULDBLOCK) => return Err(LockError::Busy(read_lock_file(file))),
                 Err(error) => return Err(unavailable(error.into())),
             }
-            // Whoever had it may have removed the file between our open and our lock.
-            let ours = file.metadata().map_err(unavailable)?.ino();
-            if fs::metadata(&path).map(|there| there.ino()).ok() != Some(ours) {
+            // The previous holder may have removed the file between our open and our lock.
+            let opened = file.metadata().map_err(unavailable)?.ino();
+            if fs::metadata(&path).map(|current| current.ino()).ok() != Some(opened) {
                 continue;
             }
-            // On a full disk the content cannot be written. The lock is valid without it.
+            // On a full disk the content cannot be written. The lock holds without it.
             let _ = file.set_len(0);
             let _ = file.rewind();
-            let _ = file.write_all(&written(&root));
-            ours_are().insert(path.clone());
+            let _ = file.write_all(&lock_content(&root));
+            own_locks().insert(path.clone());
             break RootLock { file, path };
         };
-        // RACE: where another process does not let the folder go, two may take overlapping roots at the same
-        // time. Each has its own lock by now, so that one of them sees the other, or both do and neither begins.
-        // Worst case, if the content of the other lock was not written yet: two passes over one directory. The
-        // protocol allows for that; the work is done twice.
-        let others = self.others.get_or_insert_with(|| others(&self.runtime));
+        // RACE: if another process does not release the lock of the folder, two processes may lock overlapping roots
+        // at the same time. Each already holds its own lock, so at least one of them sees the other. If both do,
+        // neither begins. Worst case, if the content of the other lock was not written yet: both process the same
+        // directory. The protocol allows for that; the work is done twice.
+        let others = self
+            .others
+            .get_or_insert_with(|| other_holders(&self.runtime));
         let overlaps = |held: &&LockHolder| {
             held.root
                 .as_ref()
@@ -252,18 +260,18 @@ impl Locker {
 const PREFIX: &str = "root-";
 const SUFFIX: &str = ".lock";
 
-/// Returns the locks of other live processes in the folder `runtime`. Creates nothing.
+/// Returns the locks of other running processes in the folder `runtime`. Creates nothing.
 #[must_use]
-pub fn held(runtime: &Path) -> Vec<LockHolder> {
-    // To ask for a lock is to have it for a moment: no other process is to find it taken.
-    let _alone = alone(runtime);
-    others(runtime)
+pub fn lock_holders(runtime: &Path) -> Vec<LockHolder> {
+    // Testing a lock holds it for a moment. The lock of the folder prevents another process from finding it held.
+    let _folder_lock = lock_folder(runtime);
+    other_holders(runtime)
 }
 
-/// The folder, locked. `None` where it cannot be, or another process has it for too long.
-fn alone(runtime: &Path) -> Option<File> {
+/// Locks the folder. Returns `None` if this fails, or if another process holds the lock for longer than [`MAX_WAIT`].
+fn lock_folder(runtime: &Path) -> Option<File> {
     let folder = File::open(runtime).ok()?;
-    let end = Instant::now() + TAKING;
+    let end = Instant::now() + MAX_WAIT;
     loop {
         match rustix::fs::flock(&folder, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => return Some(folder),
@@ -275,18 +283,18 @@ fn alone(runtime: &Path) -> Option<File> {
     }
 }
 
-fn others(runtime: &Path) -> Vec<LockHolder> {
+fn other_holders(runtime: &Path) -> Vec<LockHolder> {
     let entries = fs::read_dir(runtime).into_iter().flatten().flatten();
     let is_lock = |path: &PathBuf| {
         let name = path.file_name().and_then(|name| name.to_str());
-        name.is_some_and(is_lock_name) && !ours_are().contains(path)
+        name.is_some_and(is_lock_name) && !own_locks().contains(path)
     };
     let held = |path: PathBuf| {
         let file = open_own(File::options().read(true).to_owned(), &path).ok()?;
         match rustix::fs::flock(&file, FlockOperation::NonBlockingLockShared) {
-            // Its process was killed.
+            // The process that held it was killed.
             Ok(()) => None,
-            Err(Errno::WOULDBLOCK) => Some(read_held(file)),
+            Err(Errno::WOULDBLOCK) => Some(read_lock_file(file)),
             Err(_) => None,
         }
     };
@@ -297,17 +305,17 @@ fn others(runtime: &Path) -> Vec<LockHolder> {
         .collect()
 }
 
-/// Returns whether a file of this name is a lock on a root.
+/// Reports whether a file with this name is the lock on a root.
 #[must_use]
 pub fn is_lock_name(name: &str) -> bool {
     name.starts_with(PREFIX) && name.ends_with(SUFFIX)
 }
 
-fn ours_are() -> MutexGuard<'static, BTreeSet<PathBuf>> {
-    OURS.lock().unwrap_or_else(PoisonError::into_inner)
+fn own_locks() -> MutexGuard<'static, BTreeSet<PathBuf>> {
+    OWN_LOCKS.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Returns whether both rules cover some directory. Their paths have no symlinks.
+/// Reports whether any directory is covered by both rules. Their paths must not contain symlinks.
 #[must_use]
 pub fn overlap(one: &Root, other: &Root) -> bool {
     covers(one, other) || covers(other, one)
@@ -316,17 +324,17 @@ pub fn overlap(one: &Root, other: &Root) -> bool {
 fn covers(above: &Root, root: &Root) -> bool {
     match above.below(&root.path) {
         None => false,
-        Some(way) if way.as_os_str().is_empty() => true,
-        // A directory on another mount is not entered from above. An unknown answer counts as an overlap.
-        Some(way) => match Dir::open_below(&above.path, None, way) {
+        Some(below) if below.as_os_str().is_empty() => true,
+        // A rule does not enter a directory on another mount. An unknown result counts as an overlap.
+        Some(below) => match Dir::open_below(&above.path, None, below) {
             Ok(_) => true,
             Err(error) => !error.is_gone(),
         },
     }
 }
 
-/// Returns the content of the lock file of `root`: pid, depth, path and globs, separated by NUL.
-fn written(root: &Root) -> Vec<u8> {
+/// Returns the content of the lock file of `root`: pid, depth, path and excluded globs, separated by NUL.
+fn lock_content(root: &Root) -> Vec<u8> {
     let depth = match root.policy.recursive {
         true => DEEP,
         false => FLAT,
@@ -340,11 +348,11 @@ fn written(root: &Root) -> Vec<u8> {
 const DEEP: &[u8] = b"recursive";
 const FLAT: &[u8] = b"flat";
 
-/// Reads the content of a lock file.
+/// Parses the content of a lock file.
 #[must_use]
-pub fn read_held(file: File) -> LockHolder {
+pub fn read_lock_file(file: File) -> LockHolder {
     let mut bytes = Vec::new();
-    let _ = file.take(LARGEST_LOCK).read_to_end(&mut bytes);
+    let _ = file.take(MAX_LOCK_SIZE).read_to_end(&mut bytes);
     let mut parts = bytes.split(|byte| *byte == 0);
     let pid = parts.next().and_then(|pid| std::str::from_utf8(pid).ok());
     LockHolder {
@@ -370,9 +378,9 @@ fn read_root<'a>(mut parts: impl Iterator<Item = &'a [u8]>) -> Option<Root> {
 
 impl Drop for RootLock {
     fn drop(&mut self) {
-        ours_are().remove(&self.path);
-        // Removed while it is still held, so that nobody locks a file without a name for long:
-        // `take` notices.
+        own_locks().remove(&self.path);
+        // The file is removed before it is unlocked. Another process may then lock a file without a name, and `lock`
+        // notices that.
         let _ = fs::remove_file(&self.path);
         let _ = rustix::fs::flock(&self.file, FlockOperation::Unlock);
     }
@@ -394,10 +402,10 @@ mod tests {
             assert_eq!(error.kind(), io::ErrorKind::FileTooLarge);
             assert!(error.to_string().contains("5 bytes"), "{error}");
         }
-        let made = std::process::Command::new("mkfifo")
+        let created = std::process::Command::new("mkfifo")
             .arg(path("fifo"))
             .status();
-        assert!(made.unwrap().success());
+        assert!(created.unwrap().success());
         for (path, words) in [
             (path("fifo"), "a FIFO"),
             (path("."), "a directory"),
@@ -413,10 +421,10 @@ mod tests {
         assert!(read_own(&path("fifo"), 5).is_err());
     }
 
-    /// A file of /proc has the length 0 and some content.
+    /// A file of /proc has the length 0 but is not empty.
     #[cfg(target_os = "linux")]
     #[test]
-    fn a_file_without_a_length_is_read_up_to_the_most() {
+    fn a_file_without_a_length_is_read_up_to_the_limit() {
         let path = Path::new("/proc/self/status");
         assert!(!read_regular(path, 1 << 20).unwrap().is_empty());
         let error = read_regular(path, 5).unwrap_err();
@@ -436,13 +444,13 @@ mod tests {
     }
 
     #[test]
-    fn the_second_is_told_who_was_first_and_gets_it_afterwards() {
+    fn a_held_lock_names_its_holder_and_is_free_afterwards() {
         let runtime = tempfile::tempdir().unwrap();
         let dir = tempfile::tempdir().unwrap();
         let root = root(dir.path(), true, &["a/**", "b"]);
         let id = RootId::of(&root.path).unwrap();
-        let first = Locker::new(runtime.path()).take(&root, id).unwrap();
-        match Locker::new(runtime.path()).take(&root, id) {
+        let first = Locker::new(runtime.path()).lock(&root, id).unwrap();
+        match Locker::new(runtime.path()).lock(&root, id) {
             Err(LockError::Busy(held)) => {
                 assert_eq!(held.pid, Some(std::process::id()));
                 let seen = held.root.unwrap();
@@ -453,25 +461,25 @@ mod tests {
             other => panic!("{other:?}"),
         }
         drop(first);
-        let again = Locker::new(runtime.path()).take(&root, id);
+        let again = Locker::new(runtime.path()).lock(&root, id);
         assert!(again.is_ok(), "{again:?}");
         drop(again);
         assert_eq!(
             fs::read_dir(runtime.path()).unwrap().count(),
             0,
-            "no litter"
+            "no lock file is left"
         );
     }
 
     #[test]
-    fn what_overlaps() {
+    fn rules_overlap_if_both_cover_a_directory() {
         let base = tempfile::tempdir().unwrap();
-        let path = |way: &str| base.path().join(way);
+        let path = |below: &str| base.path().join(below);
         fs::create_dir_all(path("in/deep")).unwrap();
         fs::create_dir_all(path("in-side")).unwrap();
         fs::create_dir_all(path(".orphand/x")).unwrap();
         let above = |recursive, exclude: &[&str]| root(base.path(), recursive, exclude);
-        let below = |way: &str| root(&path(way), false, &[]);
+        let below = |path_below: &str| root(&path(path_below), false, &[]);
         for (one, other, want) in [
             (above(false, &[]), above(false, &[]), true),
             (above(false, &[]), below("in"), false),
@@ -489,9 +497,9 @@ mod tests {
         }
     }
 
-    /// Another version may have written it, or nothing on a full disk.
+    /// Another version may have written the file, and on a full disk it may be empty.
     #[test]
-    fn a_lock_file_that_says_nothing_more_than_a_pid() {
+    fn a_lock_file_may_contain_only_a_pid() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("lock");
         for (text, pid) in [
@@ -501,7 +509,7 @@ mod tests {
             (b"\xff\0flat\0/a\0[", None),
         ] {
             fs::write(&path, text).unwrap();
-            let held = read_held(File::open(&path).unwrap());
+            let held = read_lock_file(File::open(&path).unwrap());
             assert_eq!(held.pid, pid);
             assert!(held.root.is_none(), "{text:?}");
         }

@@ -1,4 +1,4 @@
-//! The ledger: what a watch has done so far, in all and root by root.
+//! Statistics of a watch: its totals, and the counts for each root.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -6,48 +6,48 @@ use std::time::Duration;
 
 use crate::decide::judge::Reason;
 use crate::decide::time::Wall;
-use crate::event::{Cause, Event, RootState, Subject, Summary};
+use crate::event::{Event, RescanCause, RootState, Subject, Summary};
 
-/// What was done since the watch began.
+/// The statistics since the watch began.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stats {
-    /// When it began.
+    /// The time at which the watch began.
     pub since: Wall,
-    /// In all roots.
+    /// The counts of all roots together.
     pub total: Summary,
     roots: BTreeMap<PathBuf, RootStats>,
 }
 
-/// What was done in one root.
+/// The statistics of one root.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RootStats {
-    /// The sums.
+    /// The counts of its events.
     pub summary: Summary,
-    /// Its state, once something was said of it.
+    /// Its last reported state. `None` before the first report.
     pub state: Option<RootState>,
-    /// How often a temp was kept, by reason: once per temp and reason.
+    /// The number of reports that a temp is kept, by reason. Each temp is reported once for each reason.
     pub kept: BTreeMap<&'static str, u64>,
-    /// How often it was scanned, by cause.
+    /// The number of its scans, by cause.
     pub rescans: BTreeMap<&'static str, u64>,
-    /// The last scan that came to its end.
-    pub scan: Option<LastScan>,
-    /// How many of its directories are watched.
+    /// The last scan that has ended.
+    pub last_scan: Option<LastScan>,
+    /// The number of its directories that are watched.
     pub directories: usize,
-    /// When a temp was last removed or moved to the quarantine.
-    pub disposed: Option<Wall>,
+    /// The time at which a temp was last removed or moved to the quarantine.
+    pub last_disposal: Option<Wall>,
 }
 
 /// A scan that has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LastScan {
-    /// When.
+    /// The time at which it ended.
     pub ended: Wall,
-    /// How long it took.
+    /// Its duration.
     pub took: Duration,
 }
 
 impl Stats {
-    /// A ledger that begins at `since`.
+    /// Creates empty statistics that begin at `since`.
     #[must_use]
     pub fn new(since: Wall) -> Stats {
         Stats {
@@ -57,7 +57,7 @@ impl Stats {
         }
     }
 
-    /// Enters `event`, which happened at `at`.
+    /// Counts `event`, which happened at `at`.
     pub fn count(&mut self, event: &Event, at: Wall) {
         self.total.count(event);
         let Some(root) = root_of(event) else {
@@ -70,24 +70,27 @@ impl Stats {
                 *root_stats.kept.entry(Reason::as_str(*reason)).or_default() += 1
             }
             Event::Rescan { cause, .. } => {
-                *root_stats.rescans.entry(Cause::as_str(*cause)).or_default() += 1;
+                *root_stats
+                    .rescans
+                    .entry(RescanCause::as_str(*cause))
+                    .or_default() += 1;
             }
             Event::Root { state, .. } => root_stats.state = Some(*state),
             Event::Reaped(disposed) | Event::Quarantined { disposed, .. } if !disposed.dry_run => {
-                root_stats.disposed = Some(at);
+                root_stats.last_disposal = Some(at);
             }
             _ => {}
         }
     }
 
-    /// A scan of `root` has ended, and so many of its directories are watched.
-    pub fn scanned(&mut self, root: &Path, scan: LastScan, directories: usize) {
+    /// Records that `scan` of `root` has ended, and the number of its directories that are watched.
+    pub fn record_scan(&mut self, root: &Path, scan: LastScan, directories: usize) {
         let root_stats = self.entry(root);
-        root_stats.scan = Some(scan);
+        root_stats.last_scan = Some(scan);
         root_stats.directories = directories;
     }
 
-    /// What was done in `root`.
+    /// Returns the statistics of `root`.
     #[must_use]
     pub fn of(&self, root: &Path) -> RootStats {
         self.roots.get(root).cloned().unwrap_or_default()

@@ -1,11 +1,11 @@
-//! A request to end early, and how it is waited for.
+//! A request to end a sweep early, and the wait for its running batches.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Ends a [`sweep`](crate::sweep::sweep) early, from another thread: the batches in flight are finished,
-/// and no other begins.
+/// Ends a [`sweep`](crate::sweep::sweep) early, from another thread. Batches in flight are finished, and no other batch
+/// begins.
 #[derive(Clone, Debug, Default)]
 pub struct Stop(Arc<StopState>);
 
@@ -13,73 +13,76 @@ pub struct Stop(Arc<StopState>);
 struct StopState {
     stopped: AtomicBool,
     /// The number of batches in flight.
-    busy: Mutex<usize>,
+    in_flight: Mutex<usize>,
     changed: Condvar,
 }
 
-/// A batch in flight, until this is dropped.
+/// Counts one batch as in flight until it is dropped.
 #[derive(Debug)]
-pub(crate) struct Busy<'a>(&'a Stop);
+pub(crate) struct BatchGuard<'a>(&'a Stop);
 
 impl Stop {
-    /// Asks for the end. Returns at once.
+    /// Requests the end of the sweep. Returns without waiting.
     pub fn stop(&self) {
-        // Under the lock, so that no batch begins after this has returned.
-        let _busy = self.busy();
+        // Holding the lock ensures that no batch begins after this function has returned.
+        let _in_flight = self.in_flight();
         self.0.stopped.store(true, Ordering::SeqCst);
         self.0.changed.notify_all();
     }
 
-    /// Returns whether the end was asked for.
+    /// Reports whether the end was requested.
     #[must_use]
     pub fn is_stopped(&self) -> bool {
         self.0.stopped.load(Ordering::SeqCst)
     }
 
-    /// Waits until no batch is in flight, for `longest` at most. Says whether that is so.
+    /// Waits at most `longest` until no batch is in flight. Reports whether none is.
     #[must_use]
-    pub fn settle(&self, longest: Duration) -> bool {
-        let busy = self.busy();
+    pub fn wait_for_batches(&self, longest: Duration) -> bool {
+        let in_flight = self.in_flight();
         let waited = self
             .0
             .changed
-            .wait_timeout_while(busy, longest, |busy| *busy > 0);
-        let (busy, _) = waited.unwrap_or_else(PoisonError::into_inner);
-        *busy == 0
+            .wait_timeout_while(in_flight, longest, |in_flight| *in_flight > 0);
+        let (in_flight, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        *in_flight == 0
     }
 
-    /// Begins a batch. `None`: the end was asked for.
-    pub(crate) fn begin(&self) -> Option<Busy<'_>> {
-        let mut busy = self.busy();
+    /// Begins a batch. Returns `None` if the end was requested.
+    pub(crate) fn begin_batch(&self) -> Option<BatchGuard<'_>> {
+        let mut in_flight = self.in_flight();
         if self.is_stopped() {
             return None;
         }
-        *busy += 1;
-        Some(Busy(self))
+        *in_flight += 1;
+        Some(BatchGuard(self))
     }
 
-    /// Sleeps for `span`, or until the end is asked for.
+    /// Sleeps for `span`, or until the end is requested.
     pub(crate) fn sleep(&self, span: Duration) {
         let end = Instant::now() + span;
-        let mut busy = self.busy();
+        let mut in_flight = self.in_flight();
         while !self.is_stopped() {
             let rest = end.saturating_duration_since(Instant::now());
             if rest.is_zero() {
                 return;
             }
-            let waited = self.0.changed.wait_timeout(busy, rest);
-            busy = waited.unwrap_or_else(PoisonError::into_inner).0;
+            let waited = self.0.changed.wait_timeout(in_flight, rest);
+            in_flight = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
     }
 
-    fn busy(&self) -> MutexGuard<'_, usize> {
-        self.0.busy.lock().unwrap_or_else(PoisonError::into_inner)
+    fn in_flight(&self) -> MutexGuard<'_, usize> {
+        self.0
+            .in_flight
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Drop for Busy<'_> {
+impl Drop for BatchGuard<'_> {
     fn drop(&mut self) {
-        *self.0.busy() -= 1;
+        *self.0.in_flight() -= 1;
         self.0.0.changed.notify_all();
     }
 }
@@ -91,15 +94,18 @@ mod tests {
     const LONG: Duration = Duration::from_secs(60);
 
     #[test]
-    fn a_stop_waits_for_the_batch_in_flight_and_lets_no_other_begin() {
+    fn a_stop_waits_for_the_batch_in_flight_and_prevents_others() {
         let stop = Stop::default();
-        let batch = stop.begin();
+        let batch = stop.begin_batch();
         assert!(batch.is_some());
         stop.stop();
-        assert!(stop.begin().is_none());
-        assert!(!stop.settle(Duration::from_millis(1)), "it is in flight");
+        assert!(stop.begin_batch().is_none());
+        assert!(
+            !stop.wait_for_batches(Duration::from_millis(1)),
+            "the batch is in flight"
+        );
         std::thread::scope(|scope| {
-            let settled = scope.spawn(|| stop.settle(LONG));
+            let settled = scope.spawn(|| stop.wait_for_batches(LONG));
             drop(batch);
             assert!(settled.join().unwrap());
         });
@@ -111,11 +117,11 @@ mod tests {
         stop.sleep(Duration::from_millis(1));
         assert!(!stop.is_stopped());
         std::thread::scope(|scope| {
-            let began = Instant::now();
+            let start = Instant::now();
             let slept = scope.spawn(|| stop.sleep(LONG));
             stop.stop();
             slept.join().unwrap();
-            assert!(began.elapsed() < LONG);
+            assert!(start.elapsed() < LONG);
         });
     }
 }

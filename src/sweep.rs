@@ -1,4 +1,4 @@
-//! One pass over what is there: look, wait a moment, look again, act, end.
+//! One pass over a root without a watcher: look, wait a moment, look again, act, end.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -16,34 +16,34 @@ use crate::decide::tracker::{Origin, Tracked};
 use crate::event::{Details, Event, Subject};
 use crate::evidence::LeaseThread;
 use crate::look::{Dir, RootError, RootId};
-use crate::pass::{self, DirContext, Engine, Pass, PassItem, Returned};
+use crate::pass::{self, DirContext, Engine, Pass, PassItem, RecoveryOutcome};
 use crate::reap;
 use crate::reap::quarantine::Quarantine;
 use crate::root::Root;
 use crate::scan::{self, Found};
 use crate::stop::Stop;
 
-/// Sweeps `root`: takes what is older than its grace, and does not wait for what is younger.
+/// Sweeps `root`: removes temps that are older than their grace, and does not wait for younger ones.
 ///
-/// `tell` is called with what happens. `progress` is called now and then with how many temps were
-/// looked at and how many there are. `stop` ends the sweep early. Returns how many of the temps that
-/// were found are left because of that.
+/// `emit` receives the events. `progress` is called now and then with the number of temps that were looked at and the
+/// number of all temps. `stop` ends the sweep early. Returns the number of temps that were found and, because of that,
+/// not processed.
 pub fn sweep(
     root: &Root,
     engine: &Engine,
     stop: &Stop,
-    tell: &mut dyn FnMut(Event),
+    emit: &mut dyn FnMut(Event),
     progress: &(dyn Fn(usize, usize) + Sync),
 ) -> Result<usize, RootError> {
     let mut clocks = ClockJumpDetector::default();
     clocks.read(clock::now());
-    // What stands at the root's path may be swapped while this goes on.
+    // The directory at the root's path may be exchanged during the sweep.
     let id = Some(RootId::of(&root.path)?);
     let dates = Dir::open_root(&root.path, id)?.place().dates;
     root.report_coarse_dates(dates);
     let lag = dates.usual_lag();
     let mut denied = |path: &Path, error: &std::io::Error| {
-        tell(Event::Failed {
+        emit(Event::Failed {
             subject: Subject {
                 path: path.to_owned(),
                 root: root.path.clone(),
@@ -55,10 +55,10 @@ pub fn sweep(
     };
     let is_stopped = || stop.is_stopped();
     let mut found = scan::find(root, &mut denied, &|count| progress(0, count), &is_stopped)?;
-    if let Some(what) = scan::not_entered(root, &found.elsewhere) {
-        log::warn!("{what}");
+    if let Some(message) = scan::not_entered_message(root, &found.not_entered) {
+        log::warn!("{message}");
     }
-    let around = Around {
+    let context = SweepContext {
         root,
         id,
         engine,
@@ -66,12 +66,12 @@ pub fn sweep(
         clocks,
     };
     if !root.policy.is_dry_run() {
-        put_in_order(around, &mut found, tell);
+        recover_claims(context, &mut found, emit);
     }
     let mut dirs: Vec<(PathBuf, Vec<PassItem>)> = Vec::with_capacity(found.temps.len());
     for (below, names) in found.temps {
         let now = clock::mono();
-        // The sweep may remove the temp that shows that another one is its target.
+        // The sweep may remove a temp that shows that another one is its target.
         let targets = root
             .policy
             .names
@@ -86,48 +86,48 @@ pub fn sweep(
         };
         dirs.push((below, names.into_iter().map(due).collect()));
     }
-    let mut tell = |event| match event {
-        // Nobody looks again.
+    let mut emit = |event| match event {
+        // A sweep does not look at the temp again.
         Event::Kept {
             subject,
             reason,
             holders,
-            again,
+            reported_before: again,
             details,
             ..
-        } => tell(Event::Kept {
+        } => emit(Event::Kept {
             subject,
             reason,
             holders,
             retry: None,
-            again,
+            reported_before: again,
             details,
         }),
-        event => tell(event),
+        event => emit(event),
     };
-    for look in [Looking::First, Looking::Again] {
-        if look == Looking::Again {
-            wait_for(&dirs, root, lag, stop);
+    for round in [LookRound::First, LookRound::Second] {
+        if round == LookRound::Second {
+            wait_for_second_look(&dirs, root, lag, stop);
         }
         let parts = dirs.iter_mut().flat_map(|(below, due)| {
             let below = &*below;
             let part = move |due| Part { below, due };
             due.chunks_mut(reap::BATCH).map(part)
         });
-        let around = Around { clocks, ..around };
-        side_by_side(around, parts.collect(), &mut tell, progress);
+        let context = SweepContext { clocks, ..context };
+        process_parts(context, parts.collect(), &mut emit, progress);
         clocks.read(clock::now());
         for (_, due) in &mut dirs {
             due.retain(|one| one.temp.is_some());
         }
         if stop.is_stopped() {
             let due = dirs.iter().flat_map(|(_, due)| due);
-            return Ok(due.filter(|one| is_untold(one)).count());
+            return Ok(due.filter(|one| is_unreported(one)).count());
         }
     }
     for (below, due) in &dirs {
         let dir = Dir::open_below(&root.path, id, below).ok();
-        for one in due.iter().filter(|one| is_untold(one)) {
+        for one in due.iter().filter(|one| is_unreported(one)) {
             let path = root.path.join(below).join(&one.name);
             let seen = dir.as_ref().and_then(|dir| dir.observe(&one.name).ok()?);
             let size = seen.as_ref().map(Observation::size);
@@ -139,12 +139,12 @@ pub fn sweep(
                 _ => Details::default(),
             };
             let root = root.path.clone();
-            tell(Event::Kept {
+            emit(Event::Kept {
                 subject: Subject { path, root, size },
                 reason: Reason::Young,
                 holders: Vec::new(),
                 retry: None,
-                again: false,
+                reported_before: false,
                 details,
             });
         }
@@ -153,22 +153,26 @@ pub fn sweep(
 }
 
 /// Returns whether no event was sent for the temp, which still exists as far as is known.
-fn is_untold(one: &PassItem) -> bool {
+fn is_unreported(one: &PassItem) -> bool {
     one.temp.as_ref().is_some_and(|temp| !temp.is_kept())
 }
 
 #[derive(PartialEq, Eq, Clone, Copy)]
-enum Looking {
+enum LookRound {
     First,
-    Again,
+    Second,
 }
 
-/// Sleeps until the second look is due for everything that it can be due for, or until the end is asked
-/// for.
-fn wait_for(dirs: &[(PathBuf, Vec<PassItem>)], root: &Root, lag: Duration, stop: &Stop) {
+/// Sleeps until the second look is due for all temps that can be due soon, or until a stop is requested.
+fn wait_for_second_look(
+    dirs: &[(PathBuf, Vec<PassItem>)],
+    root: &Root,
+    lag: Duration,
+    stop: &Stop,
+) {
     let longest = root.policy.grace.random.max(root.policy.grace.fixed);
     let now = clock::mono();
-    // Where dates are of whole seconds, looks are further apart: by a second and a half at most.
+    // If dates have whole seconds, looks are further apart, by a second and a half at most.
     let soon = now.after(min_observation_gap(longest.max(lag * 3), lag));
     let temps = dirs
         .iter()
@@ -176,20 +180,20 @@ fn wait_for(dirs: &[(PathBuf, Vec<PassItem>)], root: &Root, lag: Duration, stop:
         .filter_map(|one| one.temp.as_ref());
     let last = temps.map(Tracked::due).filter(|due| *due <= soon).max();
     if let Some(last) = last {
-        // A millisecond more, because a sleep may end a little early by another clock.
+        // One millisecond more, because a sleep may end slightly early by another clock.
         stop.sleep(last.since(now) + Duration::from_millis(1));
     }
 }
 
-/// Temps of one directory that are passed over together.
+/// Temps of one directory that are processed together.
 struct Part<'a> {
     below: &'a Path,
     due: &'a mut [PassItem],
 }
 
-/// What all parts have in common.
+/// The context that all parts have in common.
 #[derive(Clone, Copy)]
-struct Around<'a> {
+struct SweepContext<'a> {
     root: &'a Root,
     id: Option<RootId>,
     engine: &'a Engine,
@@ -197,18 +201,18 @@ struct Around<'a> {
     clocks: ClockJumpDetector,
 }
 
-impl Around<'_> {
-    /// Processes one part after the other, until there is none left, the end is asked for, or `told` says
-    /// no: it is given the part's number, what happened, and how many temps that were.
+impl SweepContext<'_> {
+    /// Processes one part after the other, until no part is left, a stop is requested, or `done` returns false. `done`
+    /// receives the index of the part, its events, and the number of its temps.
     fn work<'a>(
         mut self,
         todo: &Mutex<impl Iterator<Item = (usize, Part<'a>)>>,
-        told: &mut dyn FnMut(usize, Vec<Event>, usize) -> bool,
+        done: &mut dyn FnMut(usize, Vec<Event>, usize) -> bool,
     ) {
         let lease_thread = LeaseThread::new();
         let next = || todo.lock().unwrap_or_else(PoisonError::into_inner).next();
-        // A part that is taken is processed to its end: the parts before it are.
-        while let Some(batch) = self.stop.begin()
+        // A part that has been taken is always completed, because the parts before it are too.
+        while let Some(batch) = self.stop.begin_batch()
             && let Some((index, part)) = next()
         {
             let dir_context = DirContext {
@@ -217,89 +221,89 @@ impl Around<'_> {
                 below: part.below,
             };
             let mut events = Vec::new();
-            let mut tell = |event| events.push(event);
-            Pass::new(self.engine, dir_context, &lease_thread, &mut tell)
+            let mut emit = |event| events.push(event);
+            Pass::new(self.engine, dir_context, &lease_thread, &mut emit)
                 .run(&mut self.clocks, part.due);
             drop(batch);
-            if !told(index, events, part.due.len()) {
+            if !done(index, events, part.due.len()) {
                 return;
             }
         }
     }
 }
 
-/// Passes over all parts by several threads, and tells what happens here, in the order of the parts.
-/// Each thread waits until the events of its part were told.
-fn side_by_side(
-    around: Around<'_>,
+/// Processes all parts by several threads, and emits the events in this thread, in the order of the parts. Each thread
+/// waits until the events of its part were emitted.
+fn process_parts(
+    context: SweepContext<'_>,
     parts: Vec<Part<'_>>,
-    tell: &mut dyn FnMut(Event),
+    emit: &mut dyn FnMut(Event),
     progress: &(dyn Fn(usize, usize) + Sync),
 ) {
     let total = parts.iter().map(|part| part.due.len()).sum();
-    let most = pass::max_workers().min(parts.len());
+    let max_threads = pass::max_workers().min(parts.len());
     let todo = Mutex::new(parts.into_iter().enumerate());
-    let (send, receive) = bounded(most);
+    let (result_tx, result_rx) = bounded(max_threads);
     let mut done = 0;
     std::thread::scope(|scope| {
-        let mut go_on = Vec::with_capacity(most);
-        // One part needs no other thread.
-        while most > 1 && go_on.len() < most {
-            let (go, may_go_on) = bounded(1);
-            let (todo, send, thread) = (&todo, send.clone(), go_on.len());
+        let mut resume = Vec::with_capacity(max_threads);
+        // A single part needs no other thread.
+        while max_threads > 1 && resume.len() < max_threads {
+            let (resume_tx, resume_rx) = bounded(1);
+            let (todo, result_tx, thread) = (&todo, result_tx.clone(), resume.len());
             let work = move || {
-                around.work(todo, &mut |index, events, count| {
-                    let sent = send.send((index, thread, events, count));
-                    sent.is_ok() && may_go_on.recv().is_ok()
+                context.work(todo, &mut |index, events, count| {
+                    let sent = result_tx.send((index, thread, events, count));
+                    sent.is_ok() && resume_rx.recv().is_ok()
                 })
             };
             match std::thread::Builder::new().spawn_scoped(scope, work) {
-                Ok(_) => go_on.push(go),
+                Ok(_) => resume.push(resume_tx),
                 Err(_) => break,
             }
         }
-        drop(send);
-        if go_on.is_empty() {
-            return around.work(&todo, &mut |_, events, count| {
-                events.into_iter().for_each(&mut *tell);
+        drop(result_tx);
+        if resume.is_empty() {
+            return context.work(&todo, &mut |_, events, count| {
+                events.into_iter().for_each(&mut *emit);
                 done += count;
                 progress(done, total);
                 true
             });
         }
-        let mut early = BTreeMap::new();
+        let mut finished = BTreeMap::new();
         let mut next = 0;
-        for (index, thread, events, count) in receive {
-            early.insert(index, (thread, events, count));
-            while let Some((thread, events, count)) = early.remove(&next) {
+        for (index, thread, events, count) in result_rx {
+            finished.insert(index, (thread, events, count));
+            while let Some((thread, events, count)) = finished.remove(&next) {
                 next += 1;
-                events.into_iter().for_each(&mut *tell);
+                events.into_iter().for_each(&mut *emit);
                 done += count;
                 progress(done, total);
-                _ = go_on.get(thread).map(|go| go.send(()));
+                _ = resume.get(thread).map(|resume| resume.send(()));
             }
         }
     });
 }
 
-/// Gives the claims that a crash left their names back.
-fn put_in_order(around: Around<'_>, found: &mut Found, tell: &mut dyn FnMut(Event)) {
-    let Around {
+/// Puts back the claims that a crash left behind.
+fn recover_claims(context: SweepContext<'_>, found: &mut Found, emit: &mut dyn FnMut(Event)) {
+    let SweepContext {
         root,
         id,
         engine,
         stop,
         ..
-    } = around;
+    } = context;
     if stop.is_stopped() {
         return;
     }
-    if let Ok(Some(room)) = Quarantine::open_existing(&root.path, id) {
-        room.remove_stale_slots();
+    if let Ok(Some(quarantine)) = Quarantine::open_existing(&root.path, id) {
+        quarantine.remove_stale_slots();
     }
     let lease_thread = LeaseThread::new();
     for (below, claim) in std::mem::take(&mut found.claims) {
-        let Some(_batch) = stop.begin() else {
+        let Some(_batch) = stop.begin_batch() else {
             return;
         };
         let dir_context = DirContext {
@@ -307,10 +311,12 @@ fn put_in_order(around: Around<'_>, found: &mut Found, tell: &mut dyn FnMut(Even
             id,
             below: &below,
         };
-        match pass::recover(engine, dir_context, &lease_thread, &claim, tell) {
-            Returned::Back(name) => found.add(below, name),
-            Returned::Kept(reason) => tell(pass::kept_claim(dir_context, &claim, reason, None)),
-            Returned::Failed | Returned::Done => {}
+        match pass::recover(engine, dir_context, &lease_thread, &claim, emit) {
+            RecoveryOutcome::PutBack(name) => found.add(below, name),
+            RecoveryOutcome::Kept(reason) => {
+                emit(pass::kept_claim(dir_context, &claim, reason, None))
+            }
+            RecoveryOutcome::Failed | RecoveryOutcome::Done => {}
         }
     }
 }

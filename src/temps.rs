@@ -1,7 +1,7 @@
-//! The concurrent map of all temps that are known.
+//! The concurrent map of all tracked temps.
 //!
-//! The watcher's callback, the scanners and the timer thread meet in it. No guard of the map lives
-//! across another call to the map, a system call, a log line or a send that may block.
+//! The watcher's callback, the scans, the scheduler and the workers share it. No guard of the map is held across
+//! another call to the map, a system call, a log line or a send that may block.
 
 use std::collections::{BTreeMap, BinaryHeap};
 use std::path::Path;
@@ -18,46 +18,46 @@ use crate::decide::tracker::{Origin, Tracked};
 use crate::free_memory;
 use key::{FolderSet, KeyParts};
 
-pub(crate) use key::Cut;
+pub(crate) use key::SplitPath;
 pub use key::{Folder, Key};
 
 mod key;
 
-/// The map, and the bell that wakes the timer thread.
+/// The map, and the waker of the scheduler thread.
 #[derive(Debug)]
 pub struct Temps {
-    /// Two words an entry: a table that has just grown is half empty.
+    /// An entry has two words, because a table that has just grown is half empty.
     map: DashMap<Key, Box<Tracked>>,
     folders: Mutex<FolderSet>,
-    /// The timer thread sleeps for so long that the next creation is to wake it.
+    /// The scheduler sleeps so long that the next creation must wake it.
     asleep: AtomicBool,
-    /// The bell was rung because the whole map is to be looked at again.
+    /// The scheduler was woken to sweep over the whole map again.
     stale: AtomicBool,
     waker: Sender<()>,
-    /// The shortest grace of any rule, nanoseconds.
-    shortest: AtomicU64,
-    /// When a temp was last created, nanoseconds of the monotonic clock; 0: none yet.
+    /// The shortest grace of all rules, in nanoseconds.
+    shortest_grace: AtomicU64,
+    /// The time of the last creation of a temp, in nanoseconds of the monotonic clock; 0 if there was none.
     last_created: AtomicU64,
-    /// When the first temp was created since the last [`Temps::due_before`]; 0: none was.
+    /// The time of the first creation of a temp since the last [`Temps::due_before`]; 0 if there was none.
     first_created: AtomicU64,
-    /// No more than about this many are kept.
-    most: usize,
-    /// How many were put in since the beginning.
-    put_in: AtomicUsize,
-    /// There are so many.
+    /// The approximate limit of tracked temps.
+    max_tracked: usize,
+    /// The number of insertions so far.
+    insertions: AtomicUsize,
+    /// The limit is reached.
     is_full: AtomicBool,
-    /// Some were turned away because of that.
+    /// Temps were rejected because of the limit.
     has_rejected: AtomicBool,
 }
 
-/// How many temps are kept track of, unless the builder says otherwise: 2 million take half a
-/// gigabyte.
-pub const MOST: usize = 2_000_000;
+/// The default limit of tracked temps: 2 million, which need half a gigabyte.
+pub const MAX_TRACKED: usize = 2_000_000;
 
 impl Temps {
-    /// An empty map that keeps no more than about `most`, and what the timer thread is woken by.
+    /// Returns an empty map that tracks no more than about `max_tracked` temps, and the receiver that wakes the
+    /// scheduler.
     #[must_use]
-    pub fn new(shortest: Duration, most: usize) -> (Temps, Receiver<()>) {
+    pub fn new(shortest_grace: Duration, max_tracked: usize) -> (Temps, Receiver<()>) {
         let (waker, wake_rx) = bounded(1);
         let temps = Temps {
             map: DashMap::new(),
@@ -65,38 +65,38 @@ impl Temps {
             asleep: AtomicBool::new(false),
             stale: AtomicBool::new(false),
             waker,
-            shortest: AtomicU64::new(0),
+            shortest_grace: AtomicU64::new(0),
             last_created: AtomicU64::new(0),
             first_created: AtomicU64::new(0),
-            most,
-            put_in: AtomicUsize::new(0),
+            max_tracked,
+            insertions: AtomicUsize::new(0),
             is_full: AtomicBool::new(false),
             has_rejected: AtomicBool::new(false),
         };
-        temps.set_shortest(shortest);
+        temps.set_shortest_grace(shortest_grace);
         (temps, wake_rx)
     }
 
-    /// A temp was created, or renamed to this name. Whatever was known under it is another file's.
-    /// `false`: there is no room for it, and none was turned away before.
+    /// A temp was created, or renamed to this name. An entry under this name belongs to another file and is replaced.
+    /// Returns `false` if the temp is rejected because of the limit and it is the first one that is.
     pub fn created(&self, path: &Path, now: Mono) -> bool {
-        // What was known of this very name is replaced all the same.
+        // A known name is replaced even if the map is full.
         if self.is_full() && rule!("no-more-temps-than-room", !self.knows(path)) {
             return self.has_rejected.swap(true, Ordering::SeqCst);
         }
-        let temp = Tracked::created(now, self.shortest());
+        let temp = Tracked::created(now, self.shortest_grace());
         let before = self.map.insert(self.key(path), Box::new(temp));
-        // Whoever took the name of a claim lets go of it too, some time.
-        // RACE: that may be heard of before the mark is set; worst case: the claim is forgotten with it, until
-        // the next scan of everything.
+        // A pending claim of this name has to be put back later, even if another file has taken the name.
+        // RACE: the removal of the other file may be received before the mark is set. Worst case: the claim is
+        // forgotten with it, until the next scan of everything.
         if before.is_some_and(|before| rule!("claim-outlives-its-name", before.is_claim_pending()))
-            && let Some(mut temp) = self.map.get_mut(&Cut::new(path) as &dyn KeyParts)
+            && let Some(mut temp) = self.map.get_mut(&SplitPath::new(path) as &dyn KeyParts)
         {
             temp.set_claim_pending();
         }
         self.last_created.store(now.0, Ordering::Relaxed);
-        // After the insertion: `due_before` first clears this and then reads the map, so it either
-        // finds the temp or is told of it by this.
+        // This comes after the insertion. `due_before` first clears this time and then reads the map, so it either
+        // finds the temp or finds this time set afterwards.
         if self.first_created.load(Ordering::Relaxed) == 0 {
             self.first_created.store(now.0.max(1), Ordering::SeqCst);
         }
@@ -106,53 +106,55 @@ impl Temps {
         true
     }
 
-    /// Something was renamed to this name: as [`Temps::created`], but where we have given it back ourselves.
+    /// A file was renamed to this name. It is treated as in [`Temps::created`], unless orphand itself has put the file
+    /// back.
     ///
-    /// `RACE:` the event of our own rename may be lost, or come after that of another's; worst case: what
-    /// somebody else renames here is taken for it, and left alone until the watch ends.
+    /// `RACE:` the event of orphand's own rename may be lost, or come after the event of another process's rename.
+    /// Worst case: a file that another process renames to this name is taken for the one that was put back, and ignored
+    /// until the watch ends.
     pub fn renamed_here(&self, path: &Path, now: Mono) -> bool {
-        let known = self.map.get_mut(&Cut::new(path) as &dyn KeyParts);
+        let known = self.map.get_mut(&SplitPath::new(path) as &dyn KeyParts);
         let is_ours = known.is_some_and(|mut temp| temp.take_put_back());
         rule!("given-back-is-not-new", is_ours) || self.created(path, now)
     }
 
-    /// The name that is known at `path` is the target of another temp.
+    /// Marks the temp at `path`, if it is tracked, as the target of another temp.
     pub fn mark_target(&self, path: &Path) {
-        if let Some(mut temp) = self.map.get_mut(&Cut::new(path) as &dyn KeyParts) {
+        if let Some(mut temp) = self.map.get_mut(&SplitPath::new(path) as &dyn KeyParts) {
             temp.mark_target();
         }
     }
 
-    /// Asked before each that is put in. To count them takes a look at all parts of the map, so it is
-    /// done now and then.
+    /// Returns whether the map is full. It is called before each insertion. The entries are counted only now and then,
+    /// because counting visits all shards of the map.
     fn is_full(&self) -> bool {
-        let put_in = self.put_in.fetch_add(1, Ordering::Relaxed);
-        if put_in.is_multiple_of((self.most / 64).max(1)) {
-            let is_full = self.map.len() >= self.most;
+        let insertions = self.insertions.fetch_add(1, Ordering::Relaxed);
+        if insertions.is_multiple_of((self.max_tracked / 64).max(1)) {
+            let is_full = self.map.len() >= self.max_tracked;
             self.is_full.store(is_full, Ordering::Relaxed);
         }
         self.is_full.load(Ordering::Relaxed)
     }
 
-    /// Whether there was no room for some temps. They are to be found by a scan when there is.
+    /// Returns whether temps were rejected because of the limit. A scan finds them once there is room.
     #[must_use]
     pub fn has_rejected(&self) -> bool {
         self.has_rejected.load(Ordering::SeqCst)
     }
 
-    /// Whether there was no room for some temps, and is now: a quarter of it, so that it does not come
-    /// and go. Says so once.
+    /// Returns true once if temps were rejected and there is room again. A quarter of the map must be free, so that the
+    /// result does not alternate.
     #[must_use]
     pub fn has_capacity_again(&self) -> bool {
-        let has_room = self.len() <= self.most - self.most / 4;
-        if has_room {
+        let has_capacity = self.len() <= self.max_tracked - self.max_tracked / 4;
+        if has_capacity {
             self.is_full.store(false, Ordering::Relaxed);
         }
-        has_room && self.has_rejected.swap(false, Ordering::SeqCst)
+        has_capacity && self.has_rejected.swap(false, Ordering::SeqCst)
     }
 
     fn key(&self, path: &Path) -> Key {
-        let cut = Cut::new(path);
+        let cut = SplitPath::new(path);
         let folder = self.folders().get(cut.folder());
         Key::new(folder, cut.name())
     }
@@ -161,38 +163,41 @@ impl Temps {
         self.folders.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether there is anything under this name.
+    /// Returns whether there is an entry under this name.
     #[must_use]
     pub fn knows(&self, path: &Path) -> bool {
-        self.map.contains_key(&Cut::new(path) as &dyn KeyParts)
+        self.map
+            .contains_key(&SplitPath::new(path) as &dyn KeyParts)
     }
 
-    /// A temp's name is there, and it may have been for long. What is known of it stands.
-    /// `false` as from [`Temps::created`].
+    /// A file has this name now, and may have had it for a long time. An existing entry is kept. Returns `false` as
+    /// [`Temps::created`] does.
     pub fn appeared(&self, path: &Path, now: Mono) -> bool {
         self.knows(path) || self.created(path, now)
     }
 
-    /// The name is gone: renamed away or removed. Says whether it was known. One that is being
-    /// disposed of stays, or that could not be: that is our own doing.
-    pub fn gone(&self, path: &Path) -> bool {
+    /// The name was removed, or renamed away. Returns whether it was tracked. An entry is kept if its temp is being
+    /// removed or has a pending claim: in these cases orphand itself has renamed the file.
+    pub fn removed(&self, path: &Path) -> bool {
         let is_ours = |temp: &Tracked| {
-            let is_ours = temp.is_ours_to_name();
+            let is_ours = temp.may_be_claimed();
             rule!("nameless-is-not-gone", is_ours, without: temp.is_reaping())
         };
         self.map
-            .remove_if(&Cut::new(path) as &dyn KeyParts, |_, temp| !is_ours(temp))
+            .remove_if(&SplitPath::new(path) as &dyn KeyParts, |_, temp| {
+                !is_ours(temp)
+            })
             .is_some()
     }
 
-    /// A writer closed it.
+    /// A writer closed the file.
     pub fn closed(&self, path: &Path) {
-        if let Some(mut temp) = self.map.get_mut(&Cut::new(path) as &dyn KeyParts) {
+        if let Some(mut temp) = self.map.get_mut(&SplitPath::new(path) as &dyn KeyParts) {
             temp.close();
         }
     }
 
-    /// A scan found it. What an event has said of it already stands. Says whether it is news.
+    /// A scan found the temp. An existing entry is kept. Returns whether the temp is new.
     pub fn found(&self, path: &Path, now: Mono, origin: Origin) -> bool {
         if self.is_full() {
             if !self.knows(path) {
@@ -209,16 +214,16 @@ impl Temps {
         }
     }
 
-    /// A scan found it, and it is to be left alone. For this there is always room: its dates may change,
-    /// and whoever is not known then is taken by the next scan.
+    /// A scan found the temp, and it is to be ignored. The limit does not apply: the dates of the temp may change, and
+    /// if it had no entry, the next scan would treat it as new.
     pub fn ignore(&self, path: &Path, now: Mono) {
         if let Entry::Vacant(vacant) = self.map.entry(self.key(path)) {
             vacant.insert(Box::new(Tracked::ignored(now)));
         }
     }
 
-    /// A claim is about to get this name back, and is to be left alone then. Says whether nothing was
-    /// known under it.
+    /// A claim is about to be put back to this name, and its file is to be ignored from then on. Returns whether the
+    /// name had no entry.
     pub fn expect_put_back(&self, path: &Path, now: Mono) -> bool {
         match self.map.entry(self.key(path)) {
             Entry::Vacant(vacant) => {
@@ -229,150 +234,154 @@ impl Temps {
         }
     }
 
-    /// A claim of it waits to have this name back.
+    /// A claim of this temp waits to be put back to this name.
     pub fn claim_pending(&self, path: &Path, now: Mono) {
         if !self.knows(path) {
             _ = self.created(path, now);
         }
-        if let Some(mut temp) = self.map.get_mut(&Cut::new(path) as &dyn KeyParts) {
+        if let Some(mut temp) = self.map.get_mut(&SplitPath::new(path) as &dyn KeyParts) {
             temp.set_claim_pending();
         }
     }
 
-    /// The claim has not got this name back: what was to be left alone is forgotten, and what somebody has
-    /// made here meanwhile is not.
+    /// The claim was not put back to this name. Forgets the entry that waits for it, but not the entry of a file that
+    /// another process has created here since.
     pub fn cancel_put_back(&self, path: &Path) {
-        let is_awaited = |temp: &mut Box<Tracked>| {
-            let is_it = temp.take_put_back();
-            rule!("only-the-awaited-is-forgotten", is_it, without: true)
+        let is_expected = |temp: &mut Box<Tracked>| {
+            let is_expected = temp.take_put_back();
+            rule!("only-the-awaited-is-forgotten", is_expected, without: true)
         };
         self.map
-            .remove_if_mut(&Cut::new(path) as &dyn KeyParts, |_, temp| is_awaited(temp));
+            .remove_if_mut(&SplitPath::new(path) as &dyn KeyParts, |_, temp| {
+                is_expected(temp)
+            });
     }
 
-    /// Forgets everything in `dir` and in those folders below it that `is_its`, but what is to be left alone.
-    pub fn forget_below(&self, dir: &Path, is_its: impl Fn(&Path) -> bool) {
-        let itself: &dyn KeyParts = &Cut::new(dir);
+    /// Forgets all entries in `dir`, and in those directories below it for which `is_included` returns true, except
+    /// ignored ones.
+    pub fn forget_below(&self, dir: &Path, is_included: impl Fn(&Path) -> bool) {
+        let own_key: &dyn KeyParts = &SplitPath::new(dir);
         self.map.retain(|key, temp| {
             let (folder, key_parts): (&Path, &dyn KeyParts) = (key.folder(), key);
-            let goes = (folder.starts_with(dir) && is_its(folder)) || key_parts == itself;
-            temp.is_ignored() || !goes
+            let is_removed =
+                (folder.starts_with(dir) && is_included(folder)) || key_parts == own_key;
+            temp.is_ignored() || !is_removed
         });
     }
 
-    /// New rules are in force: forgets what none of them covers, and makes all the rest due at once,
-    /// also what is taken up just now. Each is armed again by its own new rule.
+    /// New rules are in force. Forgets the temps that none of them covers, and makes all others due at once, including
+    /// those that are checked out. Each gets its next deadline by its new rule.
     pub fn review(&self, now: Mono, covers: impl Fn(&Path) -> bool) {
         self.map.retain(|key, temp| {
-            temp.review(now);
+            temp.mark_rules_changed(now);
             covers(&key.path())
         });
         self.wake();
     }
 
-    /// Makes the timer thread look at the whole map again.
+    /// Makes the scheduler sweep over the whole map again.
     pub fn wake(&self) {
         self.stale.store(true, Ordering::SeqCst);
         self.notify();
     }
 
     fn notify(&self) {
-        // A full bell has been rung already.
+        // If the channel is full, the scheduler already has a wake-up.
         let _ = self.waker.try_send(());
     }
 
-    /// How many are known.
+    /// Returns the number of tracked temps.
     #[must_use]
     pub fn len(&self) -> usize {
         self.map.len()
     }
 
-    /// None is known.
+    /// Returns whether no temp is tracked.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.map.is_empty()
     }
 
-    /// The shortest grace of any rule.
+    /// Returns the shortest grace of all rules.
     #[must_use]
-    pub fn shortest(&self) -> Duration {
-        Duration::from_nanos(self.shortest.load(Ordering::Relaxed))
+    pub fn shortest_grace(&self) -> Duration {
+        Duration::from_nanos(self.shortest_grace.load(Ordering::Relaxed))
     }
 
-    /// From now on this is the shortest grace of any rule.
-    pub fn set_shortest(&self, shortest: Duration) {
-        let nanos = u64::try_from(shortest.as_nanos()).unwrap_or(u64::MAX);
-        self.shortest.store(nanos, Ordering::Relaxed);
+    /// Sets the shortest grace of all rules.
+    pub fn set_shortest_grace(&self, shortest_grace: Duration) {
+        let nanos = u64::try_from(shortest_grace.as_nanos()).unwrap_or(u64::MAX);
+        self.shortest_grace.store(nanos, Ordering::Relaxed);
     }
 
-    /// When a temp was last seen being created.
+    /// Returns the time of the last reported creation of a temp.
     #[must_use]
     pub fn last_created(&self) -> Option<Mono> {
-        let heard = self.last_created.load(Ordering::Relaxed);
-        (heard > 0).then_some(Mono(heard))
+        let created = self.last_created.load(Ordering::Relaxed);
+        (created > 0).then_some(Mono(created))
     }
 
-    /// Whether the bell was rung because the whole map is to be looked at again.
+    /// Returns whether the scheduler was woken to sweep over the whole map again, and resets this.
     #[must_use]
-    pub fn is_stale(&self) -> bool {
+    pub fn take_stale(&self) -> bool {
         self.stale.swap(false, Ordering::SeqCst)
     }
 
-    /// When the first temp was created since the last [`Temps::due_before`], if one was.
+    /// Returns the time of the first creation of a temp since the last [`Temps::due_before`], if there was one.
     #[must_use]
     pub fn first_created(&self) -> Option<Mono> {
         let first = self.first_created.load(Ordering::SeqCst);
         (first > 0).then_some(Mono(first))
     }
 
-    /// Before the timer thread sleeps for long: the next creation rings the bell. `false`: something
-    /// has come meanwhile.
+    /// Announces that the scheduler is about to sleep for a long time, so that the next creation wakes it. Returns
+    /// `false` if a temp was created in the meantime.
     #[must_use]
     pub fn fall_asleep(&self) -> bool {
         self.asleep.store(true, Ordering::SeqCst);
-        let calm = self.first_created().is_none();
-        if !calm {
+        let is_calm = self.first_created().is_none();
+        if !is_calm {
             self.asleep.store(false, Ordering::SeqCst);
         }
-        calm
+        is_calm
     }
 
-    /// Temps due before `horizon`, the nearest `most` of them, and from when on there may be others.
-    /// What lies in a folder that is `in_hand` is left out.
+    /// Returns the temps that are due before `horizon`, but at most the nearest `max` of them, and the time from which
+    /// on there may be others. Directories for which `is_skipped` returns true are left out.
     #[must_use]
     pub fn due_before(
         &self,
         horizon: Mono,
-        most: usize,
-        in_hand: impl Fn(&Folder) -> bool,
-    ) -> Nearest {
+        max: usize,
+        is_skipped: impl Fn(&Folder) -> bool,
+    ) -> DueTemps {
         self.first_created.store(0, Ordering::SeqCst);
         let mut due = BinaryHeap::new();
-        let (mut horizon, mut later) = (horizon, Mono(u64::MAX));
+        let (mut horizon, mut next_after) = (horizon, Mono(u64::MAX));
         for temp in &self.map {
-            if temp.is_reaping() || in_hand(temp.key().folder()) {
+            if temp.is_reaping() || is_skipped(temp.key().folder()) {
                 continue;
             }
             if temp.due() >= horizon {
-                later = later.min(temp.due());
+                next_after = next_after.min(temp.due());
                 continue;
             }
             due.push((temp.due(), temp.key().clone()));
-            if due.len() > most
+            if due.len() > max
                 && let Some((last, _)) = due.pop()
             {
                 horizon = last;
-                later = last;
+                next_after = last;
             }
         }
-        Nearest {
+        DueTemps {
             due: due.into_vec(),
             horizon,
-            next_after: later,
+            next_after,
         }
     }
 
-    /// Takes up a temp if it is due: what is heard of its name from now on is our own doing, until
+    /// Checks a temp out if it is due. From now on events about its name come from orphand's own actions, until
     /// [`Temps::check_in`].
     #[must_use]
     pub fn check_out(&self, key: &Key, now: Mono) -> Option<Tracked> {
@@ -383,8 +392,8 @@ impl Temps {
         Some(temp.check_out())
     }
 
-    /// Puts down what was taken up: with what is known now, or for good. If its name was given to
-    /// another file meanwhile, that one's entry stands.
+    /// Checks a temp in: with its new state, or with `None` to forget it. If its name was given to another file in the
+    /// meantime, the entry of that file is kept.
     pub fn check_in(&self, key: &Key, temp: Option<Tracked>) {
         match temp {
             Some(temp) => {
@@ -395,9 +404,9 @@ impl Temps {
                     if before.is_closed() {
                         entry.close();
                     }
-                    // It may have been looked at by the old rules.
-                    if rule!("other-rules-reach-the-hand", before.is_reviewed()) {
-                        entry.review(before.due());
+                    // The worker may have looked at the temp by the old rules.
+                    if rule!("other-rules-reach-the-hand", before.has_new_rules()) {
+                        entry.mark_rules_changed(before.due());
                     }
                 }
             }
@@ -407,18 +416,18 @@ impl Temps {
         }
     }
 
-    /// Gives memory back where there is room for many more than are known.
+    /// Returns memory to the system if the map has room for many more temps than it holds.
     pub fn shrink(&self) {
-        let room = self.map.capacity();
-        if room < WORTH_IT || self.len() > room / 4 {
+        let capacity = self.map.capacity();
+        if capacity < SHRINK_FROM || self.len() > capacity / 4 {
             return;
         }
         self.map.shrink_to_fit();
         self.folders().shrink();
-        free_memory::give_back();
+        free_memory::trim();
     }
 
-    /// How many wait, how many are kept and why, and when the next one is due: for people.
+    /// Returns the numbers of waiting and of kept temps, the reasons, and the next deadline, for messages.
     #[must_use]
     pub fn pending_counts(&self) -> PendingCounts {
         self.pending_counts_by(1, |_| Some(0))
@@ -426,8 +435,8 @@ impl Temps {
             .unwrap_or_default()
     }
 
-    /// The same for each of `parts`; `part_of` says to which a folder belongs. It must not call the
-    /// map.
+    /// Returns these counts for each of `parts` parts. `part_of` returns the part that a directory belongs to, and must
+    /// not call the map.
     #[must_use]
     pub fn pending_counts_by(
         &self,
@@ -436,40 +445,40 @@ impl Temps {
     ) -> Vec<PendingCounts> {
         let mut all = vec![PendingCounts::default(); parts];
         for temp in &self.map {
-            if let Some(waiting) = part_of(temp.key().folder()).and_then(|part| all.get_mut(part)) {
-                waiting.count(&temp);
+            if let Some(counts) = part_of(temp.key().folder()).and_then(|part| all.get_mut(part)) {
+                counts.count(&temp);
             }
         }
         all
     }
 }
 
-/// What [`Temps::due_before`] found.
+/// The result of [`Temps::due_before`].
 #[derive(Debug)]
-pub struct Nearest {
-    /// What is due when, in no order.
+pub struct DueTemps {
+    /// The temps with their deadlines, in no particular order.
     pub due: Vec<(Mono, Key)>,
-    /// All that is due before this is in it.
+    /// Contains all temps that are due before this time.
     pub horizon: Mono,
-    /// Nothing else is due before this.
+    /// No other temp is due before this time.
     pub next_after: Mono,
 }
 
-/// For how many temps there must be room for it to be worth giving back.
-const WORTH_IT: usize = 10_000;
+/// The capacity from which on shrinking is worth its cost.
+const SHRINK_FROM: usize = 10_000;
 
-/// What the map holds, for a status line.
+/// A summary of the map, for a status line.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PendingCounts {
-    /// Temps within their grace.
+    /// The number of temps within their grace.
     pub waiting: usize,
-    /// Temps that were judged and kept.
+    /// The number of temps that were judged and kept.
     pub held: usize,
-    /// Their bytes.
+    /// The total size of the kept temps, in bytes.
     pub held_bytes: u64,
-    /// When the next waiting one is looked at.
+    /// The next deadline of a waiting temp.
     pub next: Option<Mono>,
-    /// Why those that were kept were.
+    /// The number of kept temps for each reason.
     pub reasons: BTreeMap<&'static str, usize>,
 }
 
@@ -498,54 +507,54 @@ mod tests {
     use std::path::PathBuf;
 
     #[test]
-    fn what_is_left_after_a_storm_is_still_known() {
-        let (temps, _bell) = Temps::new(Duration::from_secs(1), MOST);
+    fn shrinking_keeps_the_remaining_temps() {
+        let (temps, _wake_rx) = Temps::new(Duration::from_secs(1), MAX_TRACKED);
         let path = |n: usize| PathBuf::from(format!("/r/{}/{n}.tmp", n % 100));
         for n in 0..30_000 {
             temps.created(&path(n), Mono(1));
         }
-        let room = temps.map.capacity();
+        let capacity = temps.map.capacity();
         temps.shrink();
-        assert_eq!(temps.map.capacity(), room, "it is needed");
+        assert_eq!(temps.map.capacity(), capacity, "the capacity is needed");
         for n in 10..30_000 {
-            assert!(temps.gone(&path(n)));
+            assert!(temps.removed(&path(n)));
         }
         temps.shrink();
-        assert!(temps.map.capacity() < WORTH_IT);
+        assert!(temps.map.capacity() < SHRINK_FROM);
         for n in 0..10 {
-            assert!(temps.gone(&path(n)), "{n}");
+            assert!(temps.removed(&path(n)), "{n}");
         }
         assert!(temps.is_empty());
     }
 
     #[test]
-    fn what_we_give_back_stays_left_alone() {
-        let (temps, _bell) = Temps::new(Duration::from_secs(1), MOST);
+    fn a_put_back_temp_is_still_ignored() {
+        let (temps, _wake_rx) = Temps::new(Duration::from_secs(1), MAX_TRACKED);
         let (path, late) = (Path::new("/r/a.tmp"), Mono(u64::MAX / 2));
         assert!(temps.expect_put_back(path, Mono(1)));
         let key = temps.key(path);
         assert!(temps.renamed_here(path, Mono(2)));
-        assert!(temps.check_out(&key, late).is_none(), "it is left alone");
+        assert!(temps.check_out(&key, late).is_none(), "it is ignored");
         assert!(temps.renamed_here(path, Mono(3)));
         let is_due = temps.check_out(&key, late).is_some();
-        assert!(is_due, "it is somebody else's by now");
+        assert!(is_due, "it now belongs to another process");
     }
 
     #[test]
-    fn no_more_are_known_than_there_is_room_for() {
-        let (temps, _bell) = Temps::new(Duration::from_secs(1), 1);
+    fn no_temps_are_tracked_beyond_the_limit() {
+        let (temps, _wake_rx) = Temps::new(Duration::from_secs(1), 1);
         let (one, other) = (Path::new("/r/a.tmp"), Path::new("/r/b.tmp"));
         assert!(temps.created(one, Mono(1)));
         temps.created(other, Mono(2));
         assert!(!temps.knows(other) && temps.has_rejected());
-        assert!(temps.created(one, Mono(3)), "what is known is replaced");
+        assert!(temps.created(one, Mono(3)), "a known name is replaced");
     }
 
     #[test]
-    fn what_somebody_makes_is_not_what_was_to_return() {
+    fn cancelling_a_put_back_keeps_a_new_temp() {
         let path = Path::new("/r/a.tmp");
         for made in [false, true] {
-            let (temps, _bell) = Temps::new(Duration::from_secs(1), MOST);
+            let (temps, _wake_rx) = Temps::new(Duration::from_secs(1), MAX_TRACKED);
             assert!(temps.expect_put_back(path, Mono(1)));
             if made {
                 temps.created(path, Mono(2));
@@ -555,38 +564,38 @@ mod tests {
         }
     }
 
-    /// The event of the claim may come when the hand has put it down already.
+    /// The event of the claim may come after the worker has checked the temp in.
     #[test]
-    fn what_could_not_get_its_name_back_is_not_gone() {
-        let (temps, _bell) = Temps::new(Duration::from_secs(1), MOST);
+    fn a_temp_with_a_pending_claim_is_not_forgotten() {
+        let (temps, _wake_rx) = Temps::new(Duration::from_secs(1), MAX_TRACKED);
         let (path, late) = (Path::new("/r/a.tmp"), Mono(u64::MAX / 2));
         temps.created(path, Mono(1));
         let key = temps.key(path);
         let mut taken = temps.check_out(&key, late).expect("it is due");
-        assert!(!temps.gone(path), "it is in a hand");
+        assert!(!temps.removed(path), "it is checked out");
         taken.set_claim_pending();
         temps.check_in(&key, Some(taken.check_in()));
-        assert!(!temps.gone(path), "it is looked for again");
-        // Whoever takes its name meanwhile, and gives it up.
+        assert!(!temps.removed(path), "its claim is pending");
+        // Another process takes the name in the meantime, and removes it again.
         temps.created(path, Mono(2));
-        assert!(!temps.gone(path), "it is looked for again");
+        assert!(!temps.removed(path), "its claim is pending");
         let mut taken = temps.check_out(&key, late).expect("it is due");
         taken.clear_claim_pending();
         temps.check_in(&key, Some(taken.check_in()));
-        assert!(temps.gone(path));
+        assert!(temps.removed(path));
     }
 
-    /// What a hand has taken up may be looked at there by the old rules.
+    /// A worker may look at a temp that it has checked out by the old rules.
     #[test]
-    fn other_rules_reach_what_is_in_a_hand() {
-        for in_hand in [false, true] {
-            let (temps, _bell) = Temps::new(Duration::from_secs(1), MOST);
+    fn new_rules_reach_a_checked_out_temp() {
+        for is_checked_out in [false, true] {
+            let (temps, _wake_rx) = Temps::new(Duration::from_secs(1), MAX_TRACKED);
             let path = PathBuf::from("/r/a.tmp");
             let (now, late) = (Mono(1_000), Mono(u64::MAX / 2));
             temps.found(&path, now, Origin::Found);
             let key = temps.key(&path);
             let taken = temps.check_out(&key, now).expect("it is due");
-            if in_hand {
+            if is_checked_out {
                 temps.review(now, |_| true);
             }
             let mut taken = taken.check_in();
@@ -596,12 +605,16 @@ mod tests {
                 now,
             );
             temps.check_in(&key, Some(taken));
-            let taken = temps.check_out(&key, late).expect("it was put down");
-            assert_eq!(taken.is_reviewed(), in_hand);
-            assert_eq!(taken.due() <= now, in_hand, "at once");
+            let taken = temps.check_out(&key, late).expect("it was checked in");
+            assert_eq!(taken.has_new_rules(), is_checked_out);
+            assert_eq!(taken.due() <= now, is_checked_out, "at once");
             temps.check_in(&key, Some(taken.check_in()));
-            let again = temps.check_out(&key, late).expect("it was put down");
-            assert_eq!(again.is_reviewed(), in_hand, "nobody has looked");
+            let again = temps.check_out(&key, late).expect("it was checked in");
+            assert_eq!(
+                again.has_new_rules(),
+                is_checked_out,
+                "no look has happened since"
+            );
         }
     }
 }

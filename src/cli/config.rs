@@ -179,7 +179,7 @@ fn summary(path: Option<&Path>, roots: &[Root]) -> Vec<String> {
         lines.push(rule(root));
         let narrower = root.policy.names.narrower();
         lines.extend(narrower.iter().map(|one| format!("    note: {one}")));
-        let without = root.policy.names.without_effect();
+        let without = root.policy.names.ineffective_globs();
         lines.extend(without.iter().map(|(glob, row)| {
             format!(
                 "    note: the name pattern {glob:?} takes nothing: {} is reserved ({}); \

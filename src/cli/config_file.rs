@@ -327,7 +327,7 @@ impl Config {
             Refused::NotADirectory(_) => {
                 shell::refused(refused, Suggestion::new("explain").configured())
             }
-            refused => refused.with_way_out("set broad = true"),
+            refused => refused.with_advice("set broad = true"),
         };
         self.mistake(rule, what)
     }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use anstyle::Style;
 use orphand::clock;
 use orphand::decide::judge::Reason;
-use orphand::event::{Cause, Event, RootState};
+use orphand::event::{Event, RescanCause, RootState};
 use orphand::json;
 use orphand::root::Root;
 
@@ -167,7 +167,7 @@ impl EventPrinter {
             }
             Event::Rescan {
                 root,
-                cause: Cause::Periodic,
+                cause: RescanCause::Periodic,
             } => self
                 .polled
                 .get_mut(root)
@@ -283,7 +283,7 @@ mod tests {
                 name: "bash".to_owned(),
             }],
             retry: None,
-            again: false,
+            reported_before: false,
             details: Details::default(),
         };
         let mut told = |name: &str, pid| report.telling(&kept(name, pid));
@@ -302,7 +302,7 @@ mod tests {
         let mut told = |event: Event| !report.is_told_already(&event);
         let scan = |root: &str| Event::Rescan {
             root: root.into(),
-            cause: Cause::Periodic,
+            cause: RescanCause::Periodic,
         };
         let state = |state| Event::Root {
             root: "/r".into(),

@@ -191,7 +191,7 @@ fn examine(
     let Some(examined) = examined.map_err(|error| failed(&error))? else {
         return Ok(None);
     };
-    let holders = match examined.evidence.hold.is_held() {
+    let holders = match examined.evidence.use_state.is_held() {
         true => {
             let file = FileId::from(&examined.evidence.observation.fingerprint);
             evidence::scan_processes(&[file], dir.reach()).of(file)
@@ -204,7 +204,7 @@ fn examine(
 fn document(subject: &Explained<'_>, examined: &Examined, holders: &[Holder]) -> Value {
     let root = subject.root;
     let gate = |gate: &orphand::decide::judge::Gate| {
-        let (passes, reason) = match gate.ask(&examined.evidence, &root.policy) {
+        let (passes, reason) = match gate.check(&examined.evidence, &root.policy) {
             Answer::Pass => (true, None),
             Answer::Keep(reason) | Answer::Quarantine(reason) => (false, Some(reason.as_str())),
         };
@@ -212,7 +212,7 @@ fn document(subject: &Explained<'_>, examined: &Examined, holders: &[Holder]) ->
             "gate": gate.name,
             "passes": passes,
             "reason": reason,
-            "evidence": gate.says(&examined.evidence),
+            "evidence": gate.describe(&examined.evidence),
         })
     };
     let gates: Vec<Value> = GATES.iter().map(gate).collect();
@@ -270,7 +270,7 @@ fn print_gates(
 ) -> Result<(), Failure> {
     let policy = &subject.root.policy;
     for gate in GATES {
-        let (mark, style) = match gate.ask(&examined.evidence, policy) {
+        let (mark, style) = match gate.check(&examined.evidence, policy) {
             Answer::Pass => ("passes", AnsiColor::Green.on_default()),
             Answer::Keep(_) => ("keeps", AnsiColor::Yellow.on_default()),
             Answer::Quarantine(_) => ("moves", AnsiColor::Cyan.on_default()),
@@ -279,7 +279,7 @@ fn print_gates(
         report.line(&format!(
             "  {mark}  {:<30}  {}",
             gate.name,
-            gate.says(&examined.evidence)
+            gate.describe(&examined.evidence)
         ))?;
     }
     for holder in holders {

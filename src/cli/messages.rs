@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anstyle::{AnsiColor, Style};
 use orphand::decide::judge::Reason;
-use orphand::event::{Cause, Details, Disposed, Event, RootState, Subject, Summary};
+use orphand::event::{Details, Disposed, Event, RescanCause, RootState, Subject, Summary};
 use orphand::reap::claim;
 
 use super::shell::Suggestion;
@@ -45,7 +45,7 @@ impl Words {
         let line = match event {
             Event::Ready { .. }
             | Event::Rescan {
-                cause: Cause::Startup,
+                cause: RescanCause::Startup,
                 ..
             } => return None,
             Event::Tracked { subject, due } => {
@@ -60,7 +60,7 @@ impl Words {
                 reason,
                 holders,
                 retry,
-                again: _,
+                reported_before: _,
                 details,
             } => {
                 let by: Vec<String> = holders
@@ -115,10 +115,10 @@ impl Words {
             }
             Event::Rescan { root, cause } => {
                 let why = match cause {
-                    Cause::Startup => "it is the start",
-                    Cause::Overflow => "the kernel lost events",
-                    Cause::Periodic => "it is time",
-                    Cause::RootReturned => "it is back",
+                    RescanCause::Startup => "it is the start",
+                    RescanCause::Overflow => "the kernel lost events",
+                    RescanCause::Periodic => "it is time",
+                    RescanCause::RootReturned => "it is back",
                 };
                 format!(
                     "{}scanning {} again: {why}",
@@ -225,7 +225,7 @@ fn moved(disposed: &Disposed, id: Option<&str>, reason: Option<Reason>) -> Strin
     let mut line = match (reason, &disposed.target) {
         (Some(Reason::SoleCopy), Some(target)) => {
             let target = text::escaped(Path::new(target.file_name().unwrap_or_default()));
-            let what = match disposed.target_is.fault() {
+            let what = match disposed.target_state.fault() {
                 None | Some("is missing") => format!("there is no \"{target}\""),
                 Some(fault) => format!("\"{target}\" {fault}"),
             };

@@ -152,7 +152,7 @@ fn families(seen: &Snapshot, since: Wall) -> Vec<Family> {
     };
     let scanned = |value: &dyn Fn(orphand::stats::LastScan) -> f64| {
         let sample = |one: &orphand::daemon::RootStatus| {
-            let scan = one.root_stats.scan?;
+            let scan = one.stats.last_scan?;
             Some((labels(one, None), value(scan)))
         };
         seen.roots.iter().filter_map(sample).collect::<Vec<_>>()
@@ -209,42 +209,42 @@ fn families(seen: &Snapshot, since: Wall) -> Vec<Family> {
         counter(
             "orphand_removed_files_total",
             "Temps removed.",
-            each(&|one| one.root_stats.summary.reaped as f64),
+            each(&|one| one.stats.summary.reaped as f64),
         ),
         counter(
             "orphand_reclaimed_bytes_total",
             "Their bytes.",
-            each(&|one| one.root_stats.summary.freed.bytes as f64),
+            each(&|one| one.stats.summary.freed.bytes as f64),
         ),
         counter(
             "orphand_reclaimed_disk_bytes_total",
             "Bytes on the disk that removing them freed.",
-            each(&|one| one.root_stats.summary.freed.disk_bytes as f64),
+            each(&|one| one.stats.summary.freed.disk_bytes as f64),
         ),
         counter(
             "orphand_quarantined_files_total",
             "Temps moved to the quarantine.",
-            each(&|one| one.root_stats.summary.quarantined as f64),
+            each(&|one| one.stats.summary.quarantined as f64),
         ),
         counter(
             "orphand_quarantined_bytes_total",
             "Their bytes, which are not free.",
-            each(&|one| one.root_stats.summary.held_back.bytes as f64),
+            each(&|one| one.stats.summary.held_back.bytes as f64),
         ),
         counter(
             "orphand_kept_total",
             "How often a temp was kept: once per temp and reason.",
-            by_reason(&|one| floats(&one.root_stats.kept)),
+            by_reason(&|one| floats(&one.stats.kept)),
         ),
         counter(
             "orphand_unlink_errors_total",
             "Temps that could not be dealt with, and directories that could not be read.",
-            each(&|one| one.root_stats.summary.failed as f64),
+            each(&|one| one.stats.summary.failed as f64),
         ),
         counter(
             "orphand_rescans_total",
             "How often the root was scanned, by what gave the reason.",
-            by_reason(&|one| floats(&one.root_stats.rescans)),
+            by_reason(&|one| floats(&one.stats.rescans)),
         ),
         gauge(
             "orphand_scan_duration_seconds",

@@ -255,7 +255,7 @@ fn plan(
     for one in covered {
         let policy = Arc::new(one.policy);
         let root = match intent {
-            Intent::Look => Root::to_look_at(&one.path, policy),
+            Intent::Look => Root::for_inspection(&one.path, policy),
             Intent::Act | Intent::Watch => Root::new(&one.path, policy, typed_broad || one.broad),
         };
         let root = root.map_err(|why| {
@@ -351,7 +351,7 @@ fn engine(folders: &Folders, verbose: bool) -> Result<Engine, Failure> {
         journal: Journal::new(state),
         marks: RestoreMarks::new(state),
         writers: WriterNames::default(),
-        nested: ContainerPids::default(),
+        container_pids: ContainerPids::default(),
         locks: Locks::default(),
         listings: Listings::default(),
         verbose,

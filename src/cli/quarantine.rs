@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use orphand::clock;
 use orphand::decide::observation::FileSize;
-use orphand::journal::{Journal, Line};
+use orphand::journal::{Journal, LineKind};
 use orphand::json;
 use orphand::reap::quarantine::{FOLDER, Quarantine, Stored, purged};
 use orphand::root::absolute;
@@ -213,7 +213,7 @@ fn purge(command: &Purge, output: &OutputOptions) -> Result<Exit, Failure> {
                 Ok(()) => {
                     sum.done += 1;
                     let event = purged(&root, &one);
-                    journal.write(Line::Outcome, &[json::event(&event, clock::wall())]);
+                    journal.write(LineKind::Outcome, &[json::event(&event, clock::wall())]);
                     printed = printed.and_then(|()| report.event(&event));
                 }
                 Err(error) => {

@@ -9,7 +9,7 @@ use orphand::clock;
 use orphand::decide::observation::Observation;
 use orphand::event::{Event, Subject};
 use orphand::evidence::restore_marks::RestoreMarks;
-use orphand::journal::{Journal, Line};
+use orphand::journal::{Journal, LineKind};
 use orphand::json;
 use orphand::look::Dir;
 use orphand::reap::quarantine::{Quarantine, Stored, is_id};
@@ -120,7 +120,7 @@ impl RestoreContext {
             id: stored.id,
         };
         let line = json::event(&event, clock::wall());
-        self.journal.write(Line::Outcome, &[line]);
+        self.journal.write(LineKind::Outcome, &[line]);
         Ok(event)
     }
 }

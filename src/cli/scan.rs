@@ -128,10 +128,10 @@ fn scan_root(
         }
         found => found.map_err(|error| cannot_scan(root, &error))?,
     };
-    if let Some(what) = orphand::scan::not_entered(root, &found.elsewhere) {
+    if let Some(what) = orphand::scan::not_entered_message(root, &found.not_entered) {
         log::warn!("{what}");
     }
-    result.skipped.extend(found.elsewhere);
+    result.skipped.extend(found.not_entered);
     let lease_thread = LeaseThread::new();
     let has_quarantine = Dir::open_root(&root.path, None).is_ok_and(|dir| {
         root.report_coarse_dates(dir.place().dates);

@@ -5,7 +5,7 @@ use std::time::Duration;
 use crossbeam_channel::{RecvTimeoutError, bounded};
 use orphand::daemon;
 use orphand::decide::policy::{Action, Open, SoleCopy};
-use orphand::decide::retention::{NeededSpace, Trust};
+use orphand::decide::retention::{ClockTrust, NeededSpace};
 use orphand::event::{Event, Subject, Summary};
 use orphand::evidence::LeaseThread;
 use orphand::look::{RootError, RootId, answer};
@@ -98,7 +98,7 @@ pub(super) fn run(command: &Sweep, output: &OutputOptions) -> Result<Exit, Failu
                 journal: &engine.journal,
                 lease_thread: &lease_thread,
                 // A sweep has just started, so it does not know whether the clocks have jumped. It trusts no date.
-                trust: Trust::default(),
+                trust: ClockTrust::default(),
                 wanted: NeededSpace::default(),
             };
             loop {
@@ -249,7 +249,7 @@ fn lock_all(
     roots: &[Root],
     folders: &Folders,
 ) -> Result<Vec<Option<orphand::state::RootLock>>, Failure> {
-    daemon::lock(roots, folders.runtime.as_deref()).map_err(|busy| {
+    daemon::lock_roots(roots, folders.runtime.as_deref()).map_err(|busy| {
         let message = format!(
             "{busy}. the watcher does this by itself; to hurry it: orphand sweep -n shows what waits\n\
              see it:  {}",

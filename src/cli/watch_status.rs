@@ -6,7 +6,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use orphand::clock;
 use orphand::daemon::{RootStatus, StatusHandle};
 use orphand::decide::judge::Reason;
-use orphand::decide::leaks::{Leak, LeakSum, Leaks, Who};
+use orphand::decide::leaks::{Leak, LeakSource, LeakSum, Leaks};
 use orphand::decide::time::Wall;
 use orphand::event::{Disposed, Event, RootState, Summary};
 
@@ -83,7 +83,7 @@ impl WatchStatus {
         let bytes = disposed.subject.size.map_or(0, |size| size.bytes);
         self.lock_content()
             .leaks
-            .note(clock::mono(), leak(disposed), bytes);
+            .record(clock::mono(), leak(disposed), bytes);
         true
     }
 
@@ -97,7 +97,7 @@ impl WatchStatus {
             last_created_ms: None,
             config: content.config.clone(),
             mistake: content.mistake.clone(),
-            leaks: content.leaks.within_an_hour(clock::mono()),
+            leaks: content.leaks.in_last_hour(clock::mono()),
             is_waiting: handle.is_none(),
         };
         drop(content);
@@ -182,7 +182,7 @@ impl Snapshot {
 
 /// Returns the state of a root. A root without a recorded state is watched.
 pub(crate) fn state(one: &RootStatus) -> RootState {
-    one.root_stats.state.unwrap_or(RootState::Watching)
+    one.stats.state.unwrap_or(RootState::Watching)
 }
 
 /// Returns whether a root has temps that are kept because nothing proves whether they are in use.
@@ -198,18 +198,18 @@ fn leak(disposed: &Disposed) -> Leak {
         .and_then(|target| target.file_name());
     let target = target.map(|target| target.to_string_lossy());
     let who = match (&disposed.writer, target) {
-        (Some(program), _) => Who::Program(program.clone()),
+        (Some(program), _) => LeakSource::Program(program.clone()),
         (None, Some(target)) => {
             // If the digits in the name may not be a pid, they are part of the target. They are removed here, because
             // otherwise each temp would count for a writer of its own.
             let pid = disposed.writer_pid.map(|pid| format!(".{pid}"));
             let name = pid.and_then(|pid| target.strip_suffix(&pid));
-            Who::WriterOf(name.unwrap_or(&target).to_owned())
+            LeakSource::WriterOf(name.unwrap_or(&target).to_owned())
         }
-        (None, None) => Who::Unknown,
+        (None, None) => LeakSource::Unknown,
     };
     Leak {
-        who,
+        source: who,
         dir: disposed.subject.path.parent().map(Into::into),
     }
 }
@@ -217,10 +217,10 @@ fn leak(disposed: &Disposed) -> Leak {
 /// Returns the line about a leak: `openclaw-gateway left 12 temps (71 MB) in /srv/app/sessions/ in the last hour`.
 pub(crate) fn leak_line(leak: &Leak, sum: &LeakSum) -> String {
     let name = |name: &str| text::escaped(std::path::Path::new(name));
-    let who = match &leak.who {
-        Who::Program(program) => name(program),
-        Who::WriterOf(target) => format!("the writer of \"{}\"", name(target)),
-        Who::Unknown => "an unknown writer".to_owned(),
+    let who = match &leak.source {
+        LeakSource::Program(program) => name(program),
+        LeakSource::WriterOf(target) => format!("the writer of \"{}\"", name(target)),
+        LeakSource::Unknown => "an unknown writer".to_owned(),
     };
     let dir = match &leak.dir {
         Some(dir) => format!("in {}/", text::escaped(dir).trim_end_matches('/')),

@@ -1,4 +1,4 @@
-//! Reading that gives way to everybody else's: for what is scanned by time.
+//! Idle I/O priority for periodic scans, so that they do not slow down other processes.
 
 use std::marker::PhantomData;
 
@@ -6,26 +6,27 @@ use std::marker::PhantomData;
 #[cfg_attr(target_os = "macos", path = "idle_io/macos.rs")]
 mod system;
 
-/// While it lives, this thread's reading waits for everybody else's. A thread that it starts
-/// meanwhile has to say [`IdleIoPriority::here`], which costs nothing where that is inherited.
+/// While this value exists, reads of this thread yield to the I/O of other processes. A thread that it starts during
+/// this time must call [`IdleIoPriority::apply_to_child`], which costs nothing on a system where the priority is
+/// inherited.
 #[derive(Debug)]
 pub(super) struct IdleIoPriority {
     before: Option<system::Priority>,
-    /// A priority is a thread's own.
-    _stays_here: PhantomData<*const ()>,
+    /// Makes this type neither `Send` nor `Sync`, because each thread has a priority of its own.
+    _not_send: PhantomData<*const ()>,
 }
 
 impl IdleIoPriority {
-    /// From now on. That the system does not have it is no reason not to read.
+    /// Lowers the priority of this thread. On a system without such a priority, scans run at the normal one.
     pub(super) fn begin() -> IdleIoPriority {
         IdleIoPriority {
             before: system::lower(),
-            _stays_here: PhantomData,
+            _not_send: PhantomData,
         }
     }
 
-    /// In a thread that was started by one that reads gently, for the rest of its life.
-    pub(super) fn here() {
+    /// Lowers the priority of a thread that was started during a low-priority scan, until that thread ends.
+    pub(super) fn apply_to_child() {
         if !system::IS_INHERITED {
             let _ = system::lower();
         }
@@ -45,7 +46,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_thread_gives_way_with_all_that_it_starts_and_then_no_more() {
+    fn a_thread_and_its_children_are_idle_until_the_guard_is_dropped() {
         let before = system::now();
         assert!(!system::is_idle(before));
         let idle_io = IdleIoPriority::begin();

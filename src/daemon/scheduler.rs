@@ -1,13 +1,12 @@
-//! The timer thread: sleeps until the nearest deadline, then has what is due passed over.
+//! The scheduler thread: sleeps until the next deadline, then dispatches due temps to workers.
 //!
-//! It never polls. A sweep over the map at time *t* collects everything that is due before
-//! *t + grace/2*; a temp that is created later cannot be due before that. If none was created since
-//! the sweep, it also knows when the next one is due, however far that is, and sleeps until then: the
-//! next creation wakes it.
+//! It never polls. At a time *t* it sweeps over the map and collects all temps that are due before *t + grace/2*. A
+//! temp that is created later cannot be due before that time. If no temp was created since the sweep, the scheduler
+//! also knows the next deadline, however distant it is, and sleeps until then. The next creation wakes it.
 //!
-//! It touches no file itself. Each folder in which something is due is passed over by a thread of its
-//! own, several folders at once, so that a slow disk holds up nobody else. A folder is in one hand at
-//! a time.
+//! It does not access any file itself. Each directory with due temps is processed by a worker thread, several
+//! directories in parallel, so that a slow disk delays only its own directories. At most one worker processes a
+//! directory at a time.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, VecDeque};
@@ -15,6 +14,7 @@ use std::sync::Arc;
 
 use crossbeam_channel::{Receiver, Sender, at, never, select, unbounded};
 
+use super::panic_guard::PanicGuard;
 use super::worker::{self, Task};
 use super::{CriticalThread, Shared, supervisor};
 use crate::clock;
@@ -22,193 +22,195 @@ use crate::decide::time::{ClockJumpDetector, Mono};
 use crate::pass;
 use crate::temps::{Folder, Key};
 
-/// What is due soon, in order.
+/// The temps that are due soon, in order of their deadlines.
 #[derive(Default)]
 struct DeadlineQueue {
     near: BinaryHeap<Reverse<(Mono, Key)>>,
-    /// Everything that is due before this is in `near`, or in a folder that is in hand.
+    /// Every temp that is due before this time is in `near`, or in a directory that is queued or has a worker.
     horizon: Mono,
-    /// Nothing else is due before this, but what was created since the sweep.
+    /// No other temp is due before this time, except those that were created since the sweep.
     next_after: Mono,
 }
 
-/// What is due, folder by folder.
+/// The due temps, grouped by directory.
 #[derive(Default)]
 struct WorkQueue {
-    /// Those that wait for a hand, the one that has waited longest first.
+    /// The directories that wait for a worker; the one that has waited longest is first.
     queue: VecDeque<Folder>,
     folders: HashMap<Folder, QueuedFolder>,
 }
 
-/// A folder that waits for a hand, or has one.
+/// A directory that waits for a worker, or has one.
 #[derive(Default)]
 struct QueuedFolder {
     due: VecDeque<Key>,
-    is_worked_on: bool,
-    /// A sweep has passed it over meanwhile.
-    was_left_out: bool,
+    has_worker: bool,
+    /// A sweep has skipped this directory since it was queued.
+    was_skipped: bool,
 }
 
-/// The most that a sweep collects. What is due beyond that is collected when these are through, so
-/// that a million that are due at once are not copied at once.
-const MOST: usize = 32_768;
+/// The largest number of temps that one sweep collects. The rest is collected after these are processed, so that the
+/// keys of a million due temps are not copied at once.
+const MAX_SWEPT: usize = 32_768;
 
-/// The most of one folder that a hand is given before others have their turn.
-const TURN: usize = 4_096;
+/// The largest number of temps in one directory that a worker gets before other directories have their turn.
+const MAX_PER_TASK: usize = 4_096;
 
 pub(super) fn run(
     shared: &Arc<Shared>,
     waker: &Receiver<()>,
     supervisor: &Sender<supervisor::Command>,
 ) {
-    let _guard = worker::PanicGuard::new(Arc::clone(shared), supervisor.clone());
+    let _guard = PanicGuard::new(Arc::clone(shared), Some(supervisor.clone()));
     let mut clocks = ClockJumpDetector::default();
     clocks.read(clock::now());
-    let mut agenda = DeadlineQueue::default();
-    let mut folders = WorkQueue::default();
-    let (done, finished) = unbounded();
-    let (mut workers, mut at_work) = (pass::max_workers(), 0);
+    let mut queue = DeadlineQueue::default();
+    let mut work = WorkQueue::default();
+    let (done_tx, done_rx) = unbounded();
+    let (mut max_workers, mut busy_workers) = (pass::max_workers(), 0);
     while !shared.is_stopping() {
-        // Also while a hand hangs: a disk that does not answer is not mended by a new start.
-        shared.beat(CriticalThread::Timer);
-        agenda.refill(shared, &mut folders, clock::mono());
-        agenda.take(clock::mono(), &mut folders);
-        while at_work < workers
-            && let Some((folder, due)) = folders.next()
+        // The heartbeat continues while a worker hangs: restarting the program would not repair a disk that does not
+        // answer.
+        shared.beat(CriticalThread::Scheduler);
+        queue.refill(shared, &mut work, clock::mono());
+        queue.take_due(clock::mono(), &mut work);
+        while busy_workers < max_workers
+            && let Some((folder, due)) = work.next()
         {
             clocks.read(clock::now());
-            let job = Task {
+            let task = Task {
                 folder,
                 due,
                 clocks,
-                done: done.clone(),
+                done: done_tx.clone(),
             };
-            match worker::start(shared, supervisor, job) {
+            match worker::start(shared, supervisor, task) {
                 Ok(()) => {}
-                // There can be no more threads now: those that are there have to do.
-                Err(job) if at_work > 0 => {
-                    folders.requeue(job);
-                    workers = at_work;
+                // No more threads can be started now: the existing workers have to suffice.
+                Err(task) if busy_workers > 0 => {
+                    work.requeue(task);
+                    max_workers = busy_workers;
                     break;
                 }
-                Err(job) => job.run(shared),
+                Err(task) => task.run(shared),
             }
-            at_work += 1;
+            busy_workers += 1;
         }
-        // While folders wait for a hand, nothing can be done before one is free.
-        let is_busy = !folders.queue.is_empty();
-        let sleep = if is_busy {
+        // While directories wait for a worker, there is nothing to do until a worker is free.
+        let has_backlog = !work.queue.is_empty();
+        let wake_at = if has_backlog {
             Mono(u64::MAX)
         } else {
-            agenda.next()
+            queue.next_deadline()
         };
-        let half = shared.temps.shortest() / 2;
-        let sleeps_long = !is_busy && sleep > clock::mono().after(half);
-        if sleeps_long && !shared.temps.fall_asleep() {
-            agenda.note_creation();
+        let half = shared.temps.shortest_grace() / 2;
+        let is_long_sleep = !has_backlog && wake_at > clock::mono().after(half);
+        if is_long_sleep && !shared.temps.fall_asleep() {
+            queue.note_creation();
             continue;
         }
-        let was_empty = sleeps_long && shared.temps.is_empty();
-        let schedule = match sleep {
+        let was_empty = is_long_sleep && shared.temps.is_empty();
+        let timer = match wake_at {
             Mono(u64::MAX) => never(),
             moment => at(clock::instant(moment)),
         };
         select! {
             recv(waker) -> _ => {
-                if shared.temps.is_stale() {
-                    agenda.forget();
+                if shared.temps.take_stale() {
+                    queue.forget();
                 } else {
-                    agenda.note_creation();
+                    queue.note_creation();
                 }
                 if was_empty {
                     let _ = shared.activity_tx.try_send(());
                 }
             }
-            recv(finished) -> one => {
-                if let Ok(one) = one {
-                    at_work -= 1;
-                    if one.moved {
+            recv(done_rx) -> done => {
+                if let Ok(done) = done {
+                    busy_workers -= 1;
+                    if done.quarantined {
                         let _ = supervisor.send(supervisor::Command::Quarantined);
                     }
-                    for (at, key) in one.left {
-                        agenda.put(at, key);
+                    for (at, key) in done.next {
+                        queue.insert(at, key);
                     }
-                    if folders.finish(&one.folder) {
-                        agenda.forget();
+                    if work.finish(&done.folder) {
+                        queue.forget();
                     }
                 }
             }
-            recv(schedule) -> _ => {}
+            recv(timer) -> _ => {}
         }
-        if at_work == 0 {
-            workers = pass::max_workers();
+        if busy_workers == 0 {
+            max_workers = pass::max_workers();
         }
     }
-    // Whoever is at work ends after what it has begun; the channel ends with the last of them.
-    drop(done);
-    while finished.recv().is_ok() {}
+    // The running workers end after their current batch. The channel closes when the last one has ended.
+    drop(done_tx);
+    while done_rx.recv().is_ok() {}
 }
 
 impl DeadlineQueue {
-    /// When the horizon has been reached: moves it on, by a new sweep where one is needed.
-    fn refill(&mut self, shared: &Shared, folders: &mut WorkQueue, now: Mono) {
-        if now < self.horizon || self.is_due(now) || !folders.queue.is_empty() {
+    /// Moves the horizon forward if it has been reached, with a new sweep where one is needed.
+    fn refill(&mut self, shared: &Shared, work: &mut WorkQueue, now: Mono) {
+        if now < self.horizon || self.is_due(now) || !work.queue.is_empty() {
             return;
         }
         let temps = &shared.temps;
-        let half = temps.shortest() / 2;
+        let half = temps.shortest_grace() / 2;
         temps.shrink();
-        // What was created first since the sweep is due after this, and the rest after that.
-        let news = temps
+        // The first temp that was created since the sweep is due after this time, and all later ones are due even
+        // later.
+        let first_new = temps
             .first_created()
-            .map_or(Mono(u64::MAX), |news| news.after(half));
-        self.horizon = self.next_after.min(news);
+            .map_or(Mono(u64::MAX), |created| created.after(half));
+        self.horizon = self.next_after.min(first_new);
         if now < self.horizon {
             return;
         }
-        let in_hand = |folder: &Folder| folders.folders.contains_key(folder);
-        let nothing_in_hand = folders.folders.is_empty();
-        let nearest = temps.due_before(now.after(half), MOST, |folder| {
-            !nothing_in_hand && in_hand(folder)
+        let is_queued = |folder: &Folder| work.folders.contains_key(folder);
+        let is_empty = work.folders.is_empty();
+        let nearest = temps.due_before(now.after(half), MAX_SWEPT, |folder| {
+            !is_empty && is_queued(folder)
         });
-        for folder in folders.folders.values_mut() {
-            folder.was_left_out = true;
+        for folder in work.folders.values_mut() {
+            folder.was_skipped = true;
         }
         self.near = nearest.due.into_iter().map(Reverse).collect();
         self.horizon = nearest.horizon;
         self.next_after = nearest.next_after;
     }
 
-    /// Nothing is known any more of when what is due.
+    /// Discards the known deadlines, so that the next refill sweeps over the map.
     fn forget(&mut self) {
         self.horizon = Mono::default();
         self.next_after = Mono::default();
     }
 
-    /// Something was created while the horizon was far away.
+    /// Moves the horizon back to now, because a temp was created while the horizon was far away.
     fn note_creation(&mut self) {
         self.horizon = self.horizon.min(clock::mono());
     }
 
     fn is_due(&self, now: Mono) -> bool {
-        let first = self.near.peek();
-        first.is_some_and(|Reverse((at, _))| *at <= now)
+        let nearest = self.near.peek();
+        nearest.is_some_and(|Reverse((at, _))| *at <= now)
     }
 
-    fn take(&mut self, now: Mono, folders: &mut WorkQueue) {
+    fn take_due(&mut self, now: Mono, work: &mut WorkQueue) {
         while self.is_due(now) {
             if let Some(Reverse((_, key))) = self.near.pop() {
-                folders.add(key);
+                work.add(key);
             }
         }
     }
 
-    fn next(&self) -> Mono {
+    fn next_deadline(&self) -> Mono {
         let nearest = self.near.peek();
         nearest.map_or(self.horizon, |Reverse((at, _))| self.horizon.min(*at))
     }
 
-    fn put(&mut self, at: Mono, key: Key) {
+    fn insert(&mut self, at: Mono, key: Key) {
         if at < self.horizon {
             self.near.push(Reverse((at, key)));
         } else {
@@ -234,39 +236,39 @@ impl WorkQueue {
         }
     }
 
-    /// The next folder to be worked on, and what is due in it, as much as it is given at a time.
+    /// Returns the next directory to process, with at most [`MAX_PER_TASK`] of its due temps.
     fn next(&mut self) -> Option<(Folder, Vec<Key>)> {
         let folder = self.queue.pop_front()?;
-        let known = self.folders.get_mut(&folder)?;
-        known.is_worked_on = true;
-        let turn = known.due.len().min(TURN);
-        Some((folder, known.due.drain(..turn).collect()))
+        let queued = self.folders.get_mut(&folder)?;
+        queued.has_worker = true;
+        let count = queued.due.len().min(MAX_PER_TASK);
+        Some((folder, queued.due.drain(..count).collect()))
     }
 
-    /// It could not be worked on now.
-    fn requeue(&mut self, job: Task) {
-        if let Some(known) = self.folders.get_mut(&job.folder) {
-            known.is_worked_on = false;
-            job.due
+    /// Puts back a task that no worker could be started for.
+    fn requeue(&mut self, task: Task) {
+        if let Some(queued) = self.folders.get_mut(&task.folder) {
+            queued.has_worker = false;
+            task.due
                 .into_iter()
                 .rev()
-                .for_each(|key| known.due.push_front(key));
-            self.queue.push_front(job.folder);
+                .for_each(|key| queued.due.push_front(key));
+            self.queue.push_front(task.folder);
         }
     }
 
-    /// Its hand is free again. Says whether there may be something due in it that nobody knows of.
+    /// Marks a directory as free. Returns whether it may have due temps that the queue does not know.
     fn finish(&mut self, folder: &Folder) -> bool {
-        let Some(known) = self.folders.get_mut(folder) else {
+        let Some(queued) = self.folders.get_mut(folder) else {
             return false;
         };
-        known.is_worked_on = false;
-        if !known.due.is_empty() {
+        queued.has_worker = false;
+        if !queued.due.is_empty() {
             self.queue.push_back(Arc::clone(folder));
             return false;
         }
         self.folders
             .remove(folder)
-            .is_some_and(|known| known.was_left_out)
+            .is_some_and(|queued| queued.was_skipped)
     }
 }

@@ -1,14 +1,14 @@
-//! The keeper: attaches roots, and attaches them again when that is needed.
+//! The supervisor: attaches roots, and attaches them again when that is needed.
 //!
-//! To attach is to watch first and scan second: what is created in between is heard of twice, which
-//! is dull, instead of never. The same door serves the start, lost events, roots that return,
-//! directories that appear, and the hourly look at everything.
+//! To attach a root means to watch it first and scan it second. A temp that is created in between is reported twice,
+//! which is harmless. In the other order it could be missed. The same code serves the start, lost events, roots that
+//! return, directories that appear, and the periodic scan of everything.
 //!
-//! - [`rescan_schedule`]: what it does by itself, and when
-//! - [`root_watch`]: one root, as it stands
-//! - [`attach`]: roots that come, go and change
-//! - [`hot`]: directories that are scanned because they are written too fast to be watched
-//! - [`scan`]: watches and tracks what is below a root
+//! - [`rescan_schedule`]: the times of the supervisor's own actions
+//! - [`root_watch`]: the state of one root
+//! - [`attach`]: roots that appear, disappear and change
+//! - [`hot`]: directories that are scanned because temps are created in them too fast to be watched
+//! - [`scan`]: watches and tracks the contents of a root
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -19,11 +19,12 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Select, unbounded};
 
 use super::idle_io::IdleIoPriority;
+use super::panic_guard::PanicGuard;
 use super::{ActiveRoots, CriticalThread, Existing, Shared, guard};
 use crate::clock;
-use crate::decide::retention::{NeededSpace, Trust};
+use crate::decide::retention::{ClockTrust, NeededSpace};
 use crate::decide::time::{ClockJumpDetector, Mono, Wall};
-use crate::event::{Cause, Event, RootState};
+use crate::event::{Event, RescanCause, RootState};
 use crate::evidence::LeaseThread;
 use crate::look::{Dir, answer};
 use crate::reap::quarantine::{self, LimitContext, Quarantine};
@@ -40,129 +41,113 @@ mod rescan_schedule;
 mod root_watch;
 mod scan;
 
-/// What the keeper is told by the other threads.
+/// A message to the supervisor from another thread.
 #[derive(Debug)]
 pub(super) enum Command {
-    /// Something was moved to a quarantine.
+    /// A temp was moved to a quarantine.
     Quarantined,
-    /// Other rules are to hold.
+    /// Puts these rules in force.
     Reload(ActiveRoots),
-    /// Somebody wants to know whether this thread comes round.
+    /// Requests one more loop of this thread.
     Heartbeat,
-    /// End.
+    /// Stops the watcher.
     Stop,
 }
 
-/// Returns how far a rule reaches below its root.
+/// Returns the parts of a rule that determine which directories below its root it covers.
 fn rule_reach(root: Option<&Root>) -> Option<(bool, String)> {
     let policy = &root?.policy;
     Some((policy.recursive, policy.exclude.to_string()))
 }
 
-/// How often it is seen whether there is room again for temps that were turned away.
+/// The interval at which the supervisor checks whether temps that were rejected have room now.
 const CAPACITY_CHECK: Duration = Duration::from_secs(1);
 
-/// The interval at which the free space beside a quarantine with files is checked. For lack of space only files are
+/// The interval at which the free space beside a quarantine with files is checked. For lack of space, only files are
 /// dropped that were moved more than an hour ago.
-const LOOK_FOR_SPACE: Duration = Duration::from_secs(5 * 60);
+const SPACE_CHECK: Duration = Duration::from_secs(5 * 60);
 
-/// The most hints that are taken in at a time: a stop is heard in between.
-const MOST_HINTS: usize = 4_096;
+/// The largest number of notifications that are processed before the next check for a stop.
+const MAX_NOTIFICATIONS: usize = 4_096;
 
 struct Supervisor {
     shared: Arc<Shared>,
     /// The rules in force. Only this thread changes them.
     active_roots: Arc<ActiveRoots>,
-    kernel: FsWatcher,
+    watcher: FsWatcher,
     root_watches: Vec<RootWatch>,
     coalescer: Coalescer,
-    /// Claims left by a crash are put in order under this thread's leases.
+    /// Holds the leases during the recovery of claims that a crash left behind.
     lease_thread: LeaseThread,
     schedule: RescanSchedule,
-    /// There was no room for some temps; when it is seen whether there is now.
+    /// The next capacity check, if temps were rejected because of the tracking limit.
     over_limit: Option<Instant>,
-    /// A scan could not read all, for want of descriptors or memory.
+    /// A scan could not read everything, for lack of file descriptors or memory.
     scan_was_incomplete: bool,
-    /// No watch is to be trusted: all are set anew before the next scan of everything.
+    /// No watch can be relied on: all are re-established before the next scan of everything.
     rebuild_watches: bool,
     clocks: ClockJumpDetector,
-    /// When the watch began, by the monotonic clock.
-    began: Mono,
-    /// The same by the dates of files.
+    /// The start of the watch, by the monotonic clock.
+    started: Mono,
+    /// The same by the dates of files: files with earlier dates existed before the start.
     boundary: Wall,
-    /// What was there before that has been found. A root that is listed later was there while this one
-    /// ran, and may have been listed before.
-    has_begun: bool,
+    /// The scans of the start are complete. A root that is added later existed while this watcher ran, and may have
+    /// been watched before.
+    has_started: bool,
 }
 
 pub(super) fn run(
     shared: Arc<Shared>,
     callback_context: CallbackContext,
     locks: Vec<Option<RootLock>>,
-    timer: JoinHandle<()>,
-    rare: &Receiver<Notification>,
-    words: &Receiver<Command>,
+    scheduler: JoinHandle<()>,
+    notifications: &Receiver<Notification>,
+    commands: &Receiver<Command>,
 ) {
-    let (calm, calmed) = unbounded();
-    let _guard = SupervisorGuard(Arc::clone(&shared));
+    let (changed_tx, changed_rx) = unbounded();
+    let _guard = PanicGuard::new(Arc::clone(&shared), None);
     let now = clock::now();
-    // Who takes all has nothing to tell apart, and waits for no tick.
+    // With `Take` old and new temps are treated alike, so there is no need to wait for a tick of the file system's
+    // clock.
     let boundary = match shared.existing {
         Existing::Take => now.wall,
         Existing::Leave | Existing::Wait => clock::boundary(),
     };
     let mut clocks = ClockJumpDetector::default();
     clocks.read(now);
-    let mounted = callback_context.notifications.clone();
-    // Before anything is looked at. It ends with this function.
-    let _mounts = mounts::listen(Box::new(move |places| {
-        let _ = mounted.send(Notification::Mounts(places));
+    let mount_tx = callback_context.notifications.clone();
+    // Started before any root is looked at. It ends with this function.
+    let _mounts = mounts::listen(Box::new(move |paths| {
+        let _ = mount_tx.send(Notification::Mounts(paths));
     }));
     let mut supervisor = Supervisor {
-        kernel: FsWatcher::new(callback_context),
+        watcher: FsWatcher::new(callback_context),
         root_watches: locks.into_iter().map(RootWatch::new).collect(),
-        coalescer: Coalescer::new(calm),
+        coalescer: Coalescer::new(changed_tx),
         lease_thread: LeaseThread::new(),
         schedule: RescanSchedule::default(),
         over_limit: None,
         scan_was_incomplete: false,
         rebuild_watches: false,
         clocks,
-        began: now.mono,
+        started: now.mono,
         boundary,
-        has_begun: false,
+        has_started: false,
         active_roots: shared.active_roots(),
         shared,
     };
     supervisor.start();
-    supervisor.listen(rare, words, &calmed);
-    supervisor.end(timer);
-}
-
-/// A keeper that panics ends the watcher: nobody would attach a root again.
-struct SupervisorGuard(Arc<Shared>);
-
-impl Drop for SupervisorGuard {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            log::error!("a mistake in orphand has ended its keeper thread; the watch ends with it");
-            self.0
-                .stopping
-                .store(true, std::sync::atomic::Ordering::SeqCst);
-            guard(&self.0.stats).total.failed += 1;
-            self.0.temps.wake();
-            *guard(&self.0.events) = None;
-        }
-    }
+    supervisor.listen(notifications, commands, &changed_rx);
+    supervisor.end(scheduler);
 }
 
 impl Supervisor {
     fn start(&mut self) {
         self.probe_all();
         for index in 0..self.root_watches.len() {
-            self.attach(index, Cause::Startup);
+            self.attach(index, RescanCause::Startup);
         }
-        self.has_begun = true;
+        self.has_started = true;
         self.enforce_all_limits();
         self.shared.emit(Event::Ready {
             roots: self
@@ -174,45 +159,45 @@ impl Supervisor {
             tracked: self.shared.temps.len(),
         });
         self.schedule
-            .periodic_in(Instant::now(), self.shared.rescan);
+            .schedule_periodic(Instant::now(), self.shared.rescan);
     }
 
     fn listen(
         &mut self,
-        rare: &Receiver<Notification>,
-        words: &Receiver<Command>,
-        calmed: &Receiver<Vec<PathBuf>>,
+        notifications: &Receiver<Notification>,
+        commands: &Receiver<Command>,
+        changed: &Receiver<Vec<PathBuf>>,
     ) {
         while !self.shared.is_stopping() {
             self.shared.beat(CriticalThread::Supervisor);
-            // Also where there is always something to hear.
+            // Deadlines are checked here too, in case messages never stop coming.
             if self.next_deadline().is_some_and(|at| at <= Instant::now()) {
                 self.on_deadline();
             }
-            // What a scan has left out the next one finds, after a wait that grows. This comes last before the wait: a
-            // scan of the alarm above may have left something out too.
+            // If a scan was incomplete, the next scan finds the rest, after a delay that grows. This check comes last
+            // before the wait, because the scans of `on_deadline` above may have been incomplete too.
             if std::mem::take(&mut self.scan_was_incomplete) {
                 self.note_lost_events();
             }
             let mut select = Select::new();
-            let word = select.recv(words);
-            let hint = select.recv(rare);
-            let calm = select.recv(calmed);
+            let command = select.recv(commands);
+            let notification = select.recv(notifications);
+            let change = select.recv(changed);
             let ready = match self.next_deadline() {
                 Some(at) => select.ready_deadline(at).ok(),
                 None => Some(select.ready()),
             };
             match ready {
                 None => self.on_deadline(),
-                Some(i) if i == word => match words.try_recv() {
+                Some(i) if i == command => match commands.try_recv() {
                     Ok(Command::Quarantined) => self.note_quarantined(),
                     Ok(Command::Reload(active_roots)) => self.reload(active_roots),
                     Ok(Command::Stop) => return,
                     Ok(Command::Heartbeat) | Err(_) => {}
                 },
-                Some(i) if i == hint => self.on_notifications(rare),
-                Some(i) if i == calm => {
-                    let paths: BTreeSet<PathBuf> = calmed.try_iter().flatten().collect();
+                Some(i) if i == notification => self.on_notifications(notifications),
+                Some(i) if i == change => {
+                    let paths: BTreeSet<PathBuf> = changed.try_iter().flatten().collect();
                     paths.iter().for_each(|path| self.restructure(path));
                 }
                 Some(_) => {}
@@ -220,12 +205,12 @@ impl Supervisor {
         }
     }
 
-    /// Takes in all hints that are there: a storm of them is answered once.
-    fn on_notifications(&mut self, rare: &Receiver<Notification>) {
+    /// Processes all pending notifications. A burst of them has one reaction.
+    fn on_notifications(&mut self, notifications: &Receiver<Notification>) {
         let mut check = false;
         let (mut mounted, mut hot) = (BTreeSet::new(), BTreeSet::new());
-        for hint in rare.try_iter().take(MOST_HINTS) {
-            match hint {
+        for notification in notifications.try_iter().take(MAX_NOTIFICATIONS) {
+            match notification {
                 Notification::Structure(path) | Notification::SelfGone(path) => {
                     check |= self
                         .active_roots
@@ -236,36 +221,34 @@ impl Supervisor {
                     self.coalescer.feed(path);
                 }
                 Notification::Ancestor(path) => {
-                    self.kernel.distrust_ancestors(path.as_deref());
+                    self.watcher.distrust_ancestors(path.as_deref());
                     check = true;
                 }
                 Notification::PermissionsChanged => check = true,
-                Notification::Mounts(places) => mounted.extend(places),
+                Notification::Mounts(paths) => mounted.extend(paths),
                 Notification::Hot(dir) => _ = hot.insert(dir),
                 Notification::LimitReached => self.note_limit_reached(),
                 Notification::EventsLost => self.note_lost_events(),
                 Notification::Error(error) => {
-                    log::warn!("watching: {error}; all watches are set anew");
+                    log::warn!("watch error: {error}; re-establishing all watches");
                     self.rebuild_watches = true;
                     self.note_lost_events();
                 }
-                Notification::Overrun(generation) if generation == self.kernel.generation() => {
-                    log::warn!(
-                        "writers are faster than their events are read: all watches are set anew"
-                    );
+                Notification::Overrun(generation) if generation == self.watcher.generation() => {
+                    log::warn!("the event queue cannot keep up; re-establishing all watches");
                     self.rebuild_watches = true;
                     self.note_lost_events();
                 }
                 Notification::Overrun(_) => {}
                 Notification::WatcherEnded(generation)
-                    if generation == self.kernel.generation() =>
+                    if generation == self.watcher.generation() =>
                 {
                     if self.shared.is_stopping() {
                         return;
                     }
                     if !self.rebuild_watches {
                         log::error!(
-                            "the thread that hears the kernel's events has ended; it is started anew"
+                            "the thread that reads the kernel's events has ended; re-establishing all watches"
                         );
                     }
                     self.rebuild_watches = true;
@@ -279,40 +262,39 @@ impl Supervisor {
                 self.check(index);
             }
         }
-        for place in mounted {
-            self.remounted(&place);
+        for path in mounted {
+            self.remounted(&path);
         }
         for dir in hot {
             self.enter_hot(&dir);
         }
     }
 
-    /// The watch on `path` may be dead with the directory that it was on, even where the next one
-    /// there looks the same: it is set anew when that is attached.
+    /// Drops the watch on `path`, which may have ended with its directory even if the new directory looks the same. The
+    /// watch is re-established when that directory is attached.
     fn drop_watch(&mut self, path: &Path) {
         for root_watch in &mut self.root_watches {
             if root_watch.watched.remove(path).is_some() {
-                self.kernel.unwatch(path);
+                self.watcher.unwatch(path);
             }
         }
     }
 
-    /// Events were lost: everything is to be scanned.
+    /// Schedules a scan of everything, because events were lost.
     fn note_lost_events(&mut self) {
-        self.schedule.lost(Instant::now());
+        self.schedule.events_lost(Instant::now());
     }
 
-    /// Whether nothing was lost or turned away that no scan has made good yet.
+    /// Returns whether scans have made up for all lost events and all rejected temps.
     fn nothing_is_missing(&self) -> bool {
         self.schedule.nothing_is_missing() && !self.shared.temps.has_rejected()
     }
 
-    /// Some temps were turned away because too many are known: once there is room, all is scanned.
+    /// Reports that temps were rejected because of the tracking limit. Everything is scanned once there is room.
     fn note_limit_reached(&mut self) {
         if self.over_limit.is_none() {
             log::warn!(
-                "{} temps are known, and for more there is no room: those are found by a scan when these \
-                 are fewer",
+                "tracking limit reached ({} temps); the rest will be found by a rescan once there is room",
                 self.shared.temps.len()
             );
             self.over_limit = Some(Instant::now() + CAPACITY_CHECK);
@@ -336,17 +318,17 @@ impl Supervisor {
             .iter()
             .filter_map(RootWatch::next_hot)
             .min();
-        let tending = self
+        let limits = self
             .root_watches
             .iter()
             .filter_map(|root_watch| root_watch.limits_due);
-        let tending = tending.map(|tending| tending.next()).min();
+        let limits = limits.map(|limits| limits.next()).min();
         let times = [
             self.schedule.next(),
             self.coalescer.idle_at(),
             hot,
             self.over_limit,
-            tending,
+            limits,
         ];
         times.into_iter().flatten().min()
     }
@@ -355,29 +337,29 @@ impl Supervisor {
         let now = Instant::now();
         self.coalescer.stop_when_idle();
         self.check_capacity(now);
-        if self.schedule.is_lost(now) {
+        if self.schedule.is_recovery_due(now) {
             if std::mem::take(&mut self.rebuild_watches) {
-                self.kernel.clear();
-                // What is hot stays so: its watch is what was too much.
+                self.watcher.clear();
+                // Hot directories stay hot: their watches were the cause of the overload.
                 let root_watches = self.root_watches.iter_mut();
                 root_watches.for_each(|root_watch| {
                     root_watch.watched.retain(|_, watched| watched.hot.is_hot())
                 });
             }
-            self.rescan_all(Cause::Overflow);
+            self.rescan_all(RescanCause::Overflow);
             self.schedule.recovered(now, Instant::now());
         }
-        if self.schedule.is_periodic(now) {
+        if self.schedule.is_periodic_due(now) {
             {
-                let _gently = IdleIoPriority::begin();
-                self.rescan_all(Cause::Periodic);
+                let _idle_io = IdleIoPriority::begin();
+                self.rescan_all(RescanCause::Periodic);
             }
             self.check_missed_events();
             self.enforce_all_limits();
             self.schedule
-                .periodic_in(Instant::now(), self.shared.rescan);
+                .schedule_periodic(Instant::now(), self.shared.rescan);
         }
-        if self.schedule.is_polling(now) {
+        if self.schedule.take_poll_due(now) {
             for index in 0..self.root_watches.len() {
                 self.poll(index);
             }
@@ -388,8 +370,8 @@ impl Supervisor {
         }
     }
 
-    /// Puts other rules in force: the roots that both have keep their locks, and what is known of
-    /// their temps. All watches are set anew, because each hears names by all rules.
+    /// Puts other rules in force. Roots that exist in both the old and the new rules keep their locks and their tracked
+    /// temps. All watches are re-established, because each watch reports names by all rules.
     fn reload(&mut self, active_roots: ActiveRoots) {
         let old = std::mem::replace(&mut self.active_roots, Arc::new(active_roots));
         let active_roots = Arc::clone(&self.active_roots);
@@ -404,12 +386,13 @@ impl Supervisor {
             if before
                 .is_some_and(|before| rule_reach(old.roots.get(before)) != rule_reach(Some(root)))
             {
-                // Another orphand may work on what the rule reaches now.
-                // RACE: another one may take the lock before it is taken again below; worst case: this root
-                // waits until that one ends.
+                // Another orphand may use directories that the rule covers only now.
+                // RACE: another process may take the lock before it is taken again below. Worst case: this root waits
+                // until that process ends.
                 root_watch.lock = None;
             }
-            // The timer works on it from here on. A report becomes more only where nobody else works.
+            // From here on workers process this root. A report-only root starts removing files only if its lock can be
+            // acquired.
             let id = before.and_then(|before| old.id(before));
             let runtime = self.shared.folders.runtime.as_deref();
             if id.is_some()
@@ -420,14 +403,14 @@ impl Supervisor {
             root_watch.forget_watches();
             self.root_watches.push(root_watch);
         }
-        // The locks of roots that are listed no more end here.
+        // This releases the locks of roots that are no longer configured.
         drop(root_watches);
-        let stock = self.shared.engine.reaper.usage();
-        stock.set_limits(active_roots.limits);
-        if let Some(shortest) = active_roots.shortest() {
-            self.shared.temps.set_shortest(shortest);
+        let usage = self.shared.engine.reaper.usage();
+        usage.set_limits(active_roots.limits);
+        if let Some(shortest_grace) = active_roots.shortest_grace() {
+            self.shared.temps.set_shortest_grace(shortest_grace);
         }
-        self.kernel.set_roots(Arc::clone(&active_roots.roots));
+        self.watcher.set_roots(Arc::clone(&active_roots.roots));
         self.shared.set_active_roots(Arc::clone(&active_roots));
         self.shared.temps.review(clock::mono(), |path| {
             path.parent()
@@ -438,22 +421,22 @@ impl Supervisor {
             self.attach(
                 index,
                 if known {
-                    Cause::Periodic
+                    RescanCause::Periodic
                 } else {
-                    Cause::Startup
+                    RescanCause::Startup
                 },
             );
         }
         self.enforce_all_limits();
     }
 
-    /// Asks all roots at once whether they answer: those that do not are waited for together.
+    /// Probes all roots at once, so that the waits for those that do not answer overlap.
     fn probe_all(&self) {
         let roots = self.active_roots.roots.iter();
         let _ = answer::silent(roots.map(|root| root.path.as_path()));
     }
 
-    fn rescan_all(&mut self, cause: Cause) {
+    fn rescan_all(&mut self, cause: RescanCause) {
         self.probe_all();
         for index in 0..self.root_watches.len() {
             self.attach(index, cause);
@@ -466,7 +449,7 @@ impl Supervisor {
             .map(|root_watch| root_watch.state)
     }
 
-    /// Says whether that is news.
+    /// Sets the state of a root. Returns whether it has changed.
     fn set_state(&mut self, index: usize, state: RootState) -> bool {
         let root = self.root(index).path;
         let Some(root_watch) = self.root_watches.get_mut(index) else {
@@ -480,7 +463,7 @@ impl Supervisor {
     }
 
     fn root(&self, index: usize) -> Root {
-        // There is a post for each root, and both are changed together.
+        // Both lists always have one entry for each root.
         #[allow(clippy::indexing_slicing)]
         self.active_roots.roots[index].clone()
     }
@@ -492,93 +475,98 @@ impl Supervisor {
         }
     }
 
-    /// Schedules a look at the quarantines for the moment when a file that was moved now is too old. The space was
+    /// Schedules a check of the quarantines for the moment when a file that was moved now expires. The space was
     /// checked before the move.
     fn note_quarantined(&mut self) {
         let now = Instant::now();
         let age = self.active_roots.limits.age;
-        let due = (!age.is_zero()).then(|| now.checked_add(age)).flatten();
+        let expiry = (!age.is_zero()).then(|| now.checked_add(age)).flatten();
         for root_watch in &mut self.root_watches {
-            let look = now + LOOK_FOR_SPACE;
-            let tending = root_watch.limits_due.get_or_insert(LimitsDue { due, look });
-            tending.due = tending.due.or(due);
+            let space_check = now + SPACE_CHECK;
+            let limits_due = root_watch.limits_due.get_or_insert(LimitsDue {
+                expiry,
+                space_check,
+            });
+            limits_due.expiry = limits_due.expiry.or(expiry);
         }
     }
 
-    /// Applies the limits to the quarantine of a root if a look at it is due.
+    /// Applies the limits to the quarantine of a root if a check is due.
     fn enforce_limits_when_due(&mut self, index: usize, now: Instant) {
-        let Some(tending) = self
+        let Some(limits_due) = self
             .root_watches
             .get(index)
             .and_then(|root_watch| root_watch.limits_due)
         else {
             return;
         };
-        if tending.next() > now {
+        if limits_due.next() > now {
             return;
         }
-        let is_due = tending.due.is_some_and(|due| due <= now);
+        let has_expired = limits_due.expiry.is_some_and(|expiry| expiry <= now);
         let (path, id) = (self.root(index).path, self.active_roots.id(index));
         let lacks_space = || {
             let dir = Dir::open_root(&path, id);
             dir.is_ok_and(|dir| quarantine::lacks_space(&dir, self.active_roots.limits))
         };
-        if is_due || lacks_space() {
+        if has_expired || lacks_space() {
             return self.enforce_limits(index);
         }
-        let is_there = matches!(Quarantine::open_existing(&path, id), Ok(Some(_)));
+        let has_quarantine = matches!(Quarantine::open_existing(&path, id), Ok(Some(_)));
         if let Some(root_watch) = self.root_watches.get_mut(index) {
-            let look = now + LOOK_FOR_SPACE;
-            root_watch.limits_due = is_there.then_some(LimitsDue { look, ..tending });
+            root_watch.limits_due = has_quarantine.then_some(LimitsDue {
+                space_check: now + SPACE_CHECK,
+                ..limits_due
+            });
         }
     }
 
     fn enforce_limits(&mut self, index: usize) {
         let now = clock::now();
         let last_jump = self.clocks.read(now);
-        let trust = Trust {
-            running: now.mono.since(self.began),
+        let trust = ClockTrust {
+            running: now.mono.since(self.started),
             since_jump: last_jump.map(|last_jump| now.mono.since(last_jump)),
         };
         let (root, id) = (self.root(index), self.active_roots.id(index));
-        let mut tending = None;
+        let mut limits_due = None;
         if !root.policy.is_dry_run() && id.is_some() {
-            let keeping = LimitContext {
+            let context = LimitContext {
                 usage: self.shared.engine.reaper.usage(),
                 journal: &self.shared.engine.journal,
                 lease_thread: &self.lease_thread,
                 trust,
                 wanted: NeededSpace::default(),
             };
-            let tended = quarantine::enforce_limits(&root, id, keeping);
-            tended
+            let result = quarantine::enforce_limits(&root, id, context);
+            result
                 .events
                 .into_iter()
                 .for_each(|event| self.shared.emit(event));
             let now = Instant::now();
-            let next = match tended.has_more {
+            let next = match result.has_more {
                 true => Some(Duration::ZERO),
-                false => tended.next,
+                false => result.next,
             };
-            tending = tended.holds_files.then(|| LimitsDue {
-                due: next.and_then(|next| now.checked_add(next)),
-                look: now + LOOK_FOR_SPACE,
+            limits_due = result.holds_files.then(|| LimitsDue {
+                expiry: next.and_then(|next| now.checked_add(next)),
+                space_check: now + SPACE_CHECK,
             });
         }
         if let Some(root_watch) = self.root_watches.get_mut(index) {
-            root_watch.limits_due = tending;
+            root_watch.limits_due = limits_due;
         }
     }
 
-    /// The timer ends first: nothing is half done then. Then the watchers, and the last word.
-    fn end(mut self, timer: JoinHandle<()>) {
-        // Rung again and again: a timer that slept for good takes the first ring for a new temp.
-        while !timer.is_finished() {
+    /// Ends the scheduler first, so that no removal is half done. Then ends the watches and emits the summary.
+    fn end(mut self, scheduler: JoinHandle<()>) {
+        // Woken repeatedly: a scheduler without a deadline takes the first wake-up for a new temp.
+        while !scheduler.is_finished() {
             self.shared.temps.wake();
             std::thread::sleep(Duration::from_millis(1));
         }
-        let _ = timer.join();
-        self.kernel.clear();
+        let _ = scheduler.join();
+        self.watcher.clear();
         self.root_watches.clear();
         let summary = guard(&self.shared.stats).total;
         self.shared.emit(Event::Summary(summary));

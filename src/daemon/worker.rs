@@ -1,10 +1,11 @@
-//! A hand: a thread that passes over what is due in one folder, and ends.
+//! A worker: a thread that processes due temps of one directory and ends.
 
 use std::path::Path;
 use std::sync::Arc;
 
 use crossbeam_channel::Sender;
 
+use super::panic_guard::PanicGuard;
 use super::{Shared, supervisor};
 use crate::clock;
 use crate::decide::time::{ClockJumpDetector, Mono};
@@ -13,92 +14,65 @@ use crate::evidence::LeaseThread;
 use crate::pass::{DirContext, Pass, PassItem};
 use crate::temps::{Folder, Key};
 
-/// What is due in a folder.
+/// The due temps of one directory.
 pub(super) struct Task {
     pub(super) folder: Folder,
     pub(super) due: Vec<Key>,
-    /// What is known of the clocks until now.
+    /// The clock readings so far.
     pub(super) clocks: ClockJumpDetector,
-    /// Where it is said that it is through.
+    /// Receives the result of the task.
     pub(super) done: Sender<TaskDone>,
 }
 
-/// That a job is through.
+/// The result of a task.
 pub(super) struct TaskDone {
     pub(super) folder: Folder,
-    /// What is still known of, and when it is due next.
-    pub(super) left: Vec<(Mono, Key)>,
+    /// The temps that are still tracked, with their next deadlines.
+    pub(super) next: Vec<(Mono, Key)>,
     /// Something was moved to a quarantine.
-    pub(super) moved: bool,
+    pub(super) quarantined: bool,
 }
 
-/// How many are taken up at a time: the sooner the first ones are told of, the sooner a stop works.
-const AT_ONCE: usize = 512;
+/// The number of temps that are processed at a time. In a small batch the first events are reported sooner, and a stop
+/// takes effect sooner.
+const BATCH: usize = 512;
 
-/// Has `job` done by a new thread. It comes back where there can be none.
+/// Runs `task` in a new thread. Returns the task if no thread can be started.
 pub(super) fn start(
     shared: &Arc<Shared>,
     supervisor: &Sender<supervisor::Command>,
-    job: Task,
+    task: Task,
 ) -> Result<(), Task> {
-    // The closure is lost where the thread cannot be made: what it is to do is handed over after.
-    let (give, take) = crossbeam_channel::bounded::<Task>(1);
-    let guard = PanicGuard::new(Arc::clone(shared), supervisor.clone());
-    let name = std::thread::Builder::new().name("orphand-worker".into());
-    let started = name.spawn(move || {
-        if let Ok(job) = take.recv() {
-            job.run(&guard.shared);
+    // The closure is lost if the thread cannot be started, so the task is sent to the thread afterwards.
+    let (task_tx, task_rx) = crossbeam_channel::bounded::<Task>(1);
+    let guard = PanicGuard::new(Arc::clone(shared), Some(supervisor.clone()));
+    let thread = std::thread::Builder::new().name("orphand-worker".into());
+    let started = thread.spawn(move || {
+        if let Ok(task) = task_rx.recv() {
+            task.run(&guard.shared);
         }
     });
     match started {
-        Ok(_) => give.send(job).map_err(|lost| lost.0),
+        Ok(_) => task_tx.send(task).map_err(|lost| lost.0),
         Err(error) => {
-            log::debug!("no more threads: {error}");
-            Err(job)
-        }
-    }
-}
-
-/// A thread that panics takes the whole watcher down with it, and says so: one that looks alive and
-/// removes nothing would be worse.
-pub(super) struct PanicGuard {
-    shared: Arc<Shared>,
-    supervisor: Sender<supervisor::Command>,
-}
-
-impl PanicGuard {
-    pub(super) fn new(shared: Arc<Shared>, supervisor: Sender<supervisor::Command>) -> PanicGuard {
-        PanicGuard { shared, supervisor }
-    }
-}
-
-impl Drop for PanicGuard {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            let name = std::thread::current().name().unwrap_or_default().to_owned();
-            log::error!("a mistake in orphand has ended its thread {name}; the watch ends with it");
-            self.shared
-                .stopping
-                .store(true, std::sync::atomic::Ordering::SeqCst);
-            super::guard(&self.shared.stats).total.failed += 1;
-            self.shared.temps.wake();
-            let _ = self.supervisor.send(supervisor::Command::Stop);
+            log::debug!("cannot start a worker thread: {error}");
+            Err(task)
         }
     }
 }
 
 impl Task {
-    /// Does it, in this thread.
+    /// Runs the task in this thread.
     pub(super) fn run(mut self, shared: &Shared) {
         let lease_thread = LeaseThread::new();
-        let (mut left, mut moved) = (Vec::new(), false);
-        for part in self.due.chunks(AT_ONCE) {
-            // A stop is heard between two parts; what is not taken up stays as it was.
+        let (mut next, mut quarantined) = (Vec::new(), false);
+        for batch in self.due.chunks(BATCH) {
+            // The worker checks for a stop between two batches. Temps that are not checked out stay as they are.
             if shared.is_stopping() {
                 break;
             }
-            let mut tell = |event: Event| {
-                moved |= matches!(event, Event::Quarantined { .. });
+            let mut emit = |event: Event| {
+                quarantined |= matches!(event, Event::Quarantined { .. });
                 shared.emit(event);
             };
             let folder = self.folder.as_path();
@@ -106,15 +80,16 @@ impl Task {
                 shared,
                 &lease_thread,
                 &mut self.clocks,
-                (folder, part),
-                &mut tell,
-                &mut left,
+                folder,
+                batch,
+                &mut emit,
+                &mut next,
             );
         }
         let _ = self.done.send(TaskDone {
             folder: self.folder,
-            left,
-            moved,
+            next,
+            quarantined,
         });
     }
 }
@@ -123,23 +98,24 @@ fn process(
     shared: &Shared,
     lease_thread: &LeaseThread,
     clocks: &mut ClockJumpDetector,
-    (folder, part): (&Path, &[Key]),
-    tell: &mut dyn FnMut(Event),
-    left: &mut Vec<(Mono, Key)>,
+    folder: &Path,
+    batch: &[Key],
+    emit: &mut dyn FnMut(Event),
+    next: &mut Vec<(Mono, Key)>,
 ) {
     let now = clock::mono();
-    let mut keys = Vec::with_capacity(part.len());
-    let mut due = Vec::with_capacity(part.len());
-    for key in part {
+    let mut keys = Vec::with_capacity(batch.len());
+    let mut items = Vec::with_capacity(batch.len());
+    for key in batch {
         if let Some(temp) = shared.temps.check_out(key, now) {
             keys.push(key);
-            due.push(PassItem {
+            items.push(PassItem {
                 name: key.name().to_owned(),
                 temp: Some(temp),
             });
         }
     }
-    // A root that is away, or a directory that no rule covers any more: nothing is known of it.
+    // If the root is unavailable, or no rule covers the directory any more, its temps are forgotten.
     let active_roots = shared.active_roots();
     let dir_context = active_roots
         .root_of(folder)
@@ -149,15 +125,15 @@ fn process(
         });
     match dir_context {
         Some(dir_context) => {
-            Pass::new(&shared.engine, dir_context, lease_thread, tell).run(clocks, &mut due)
+            Pass::new(&shared.engine, dir_context, lease_thread, emit).run(clocks, &mut items)
         }
-        None => due.iter_mut().for_each(|one| one.temp = None),
+        None => items.iter_mut().for_each(|item| item.temp = None),
     }
-    for (key, one) in keys.into_iter().zip(due) {
-        if let Some(temp) = &one.temp {
-            left.push((temp.due(), key.clone()));
+    for (key, item) in keys.into_iter().zip(items) {
+        if let Some(temp) = &item.temp {
+            next.push((temp.due(), key.clone()));
         }
-        let temp = one.temp.map(|temp| temp.check_in());
+        let temp = item.temp.map(|temp| temp.check_in());
         shared.temps.check_in(key, temp);
     }
 }

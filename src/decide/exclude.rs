@@ -1,8 +1,8 @@
-//! What a rule leaves alone below its root: folders that are not walked, files that are no temps.
+//! The files and folders below a root that a rule ignores: its folders are not scanned, its files are not temps.
 //!
-//! A glob without "/" is compared with each part of the way from the root to a file, one with "/"
-//! with the whole way, or the way to a folder on it. As bytes, and case counts. What could never
-//! match anything is an error: whoever wrote it believes that something is safe.
+//! A glob without "/" is compared with each part of the path from the root to a file. A glob with "/" is compared with
+//! the whole path, and with the path of each folder in it. Paths are compared as bytes, and the comparison is
+//! case-sensitive. A glob that can never match is an error, because its author believes that it protects a file.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -10,73 +10,73 @@ use std::path::{Path, PathBuf};
 
 use globset::{Candidate, GlobBuilder, GlobSet};
 
-use super::temp_name::why;
+use super::temp_name::glob_error_text;
 
-/// What a rule leaves alone, compiled. By default nothing.
+/// The compiled globs and the folders that a rule ignores. The default is empty.
 #[derive(Clone, Debug, Default)]
 pub struct Exclude {
-    globs: Vec<Excluding>,
-    /// The way from the directory that the globs are meant for to the root.
+    globs: Vec<ExcludeGlob>,
+    /// The path of the root, relative to the directory for which the globs were written.
     base: PathBuf,
-    /// Folders below the root, by their ways from it, that are left to other rules.
+    /// Folders below the root that have other rules, as paths relative to the root.
     folders: Vec<PathBuf>,
 }
 
 #[derive(Clone, Debug)]
-struct Excluding {
+struct ExcludeGlob {
     text: String,
     set: GlobSet,
-    /// It is compared with the way from the root, not with one part of it.
-    way: bool,
+    /// It is compared with the whole path from the root, not with single parts of the path.
+    is_path: bool,
 }
 
-/// Why globs cannot be compiled.
+/// The reason for which globs cannot be compiled.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ExcludeError {
     /// An empty glob.
     #[error("a glob to exclude is empty and would match nothing; leave it out")]
     Empty,
-    /// A glob that no way from the root can match.
+    /// A glob that cannot match any path from the root.
     #[error(
-        "{glob:?} would exclude nothing: what is compared is the way from the directory of the \
-         rule, as in \"cache/*.tmp\", without a \"/\" at either end and without \".\", \"..\" or \"~\"{}",
-        meant(.instead)
+        "{glob:?} would exclude nothing: write a path relative to the directory of the rule, like \
+         \"cache/*.tmp\", without a \"/\" at either end and without \".\", \"..\" or \"~\"{}",
+        proposal(.instead)
     )]
-    NoWay {
-        /// As given.
+    MatchesNothing {
+        /// The glob, as given.
         glob: String,
-        /// What was probably meant, where that can be told.
+        /// The glob that was probably meant, if that is clear.
         instead: Option<String>,
     },
     /// A glob that does not parse.
     #[error(
-        "the glob {glob:?} cannot be read: {why}; \
-         put a backslash before a special character that stands for itself"
+        "invalid glob {glob:?}: {why}; to match a special character literally, put a backslash before it"
     )]
     Bad {
-        /// As given.
+        /// The glob, as given.
         glob: String,
-        /// What is wrong with it.
+        /// The error in it.
         why: String,
     },
 }
 
-fn meant(instead: &Option<String>) -> String {
-    let meant = |instead| format!("; did you mean {instead:?}?");
-    instead.as_ref().map(meant).unwrap_or_default()
+/// Returns the end of the message that proposes another glob.
+fn proposal(instead: &Option<String>) -> String {
+    let proposal = |instead| format!("; did you mean {instead:?}?");
+    instead.as_ref().map(proposal).unwrap_or_default()
 }
 
 impl Exclude {
     /// Compiles a rule's globs.
     pub fn new<G: AsRef<str>>(globs: &[G]) -> Result<Exclude, ExcludeError> {
-        let globs = globs.iter().map(|glob| Excluding::new(glob.as_ref()));
+        let globs = globs.iter().map(|glob| ExcludeGlob::new(glob.as_ref()));
         Ok(Exclude {
             globs: globs.collect::<Result<_, _>>()?,
             ..Exclude::default()
         })
     }
 
-    /// Returns the same for a root that lies at `base` below the directory that the globs are meant for.
+    /// Returns the same globs for a root at `base`, a path relative to the directory for which the globs were written.
     #[must_use]
     pub fn within(self, base: &Path) -> Exclude {
         Exclude {
@@ -85,13 +85,13 @@ impl Exclude {
         }
     }
 
-    /// Leaves the folder `below`, the way to it from the root, to another rule.
-    pub fn leave(&mut self, below: PathBuf) {
+    /// Excludes the folder `below`, a path relative to the root, because it has another rule.
+    pub fn add_folder(&mut self, below: PathBuf) {
         self.folders.push(below);
     }
 
-    /// Whether the file or folder at `below`, the way to it from the root, is excluded by itself or
-    /// by a folder that it is in. The root itself never is.
+    /// Reports whether the file or folder at `below`, a path relative to the root, is excluded by itself or by a folder
+    /// that contains it. The root itself is never excluded.
     #[must_use]
     pub fn excludes(&self, below: &Path) -> bool {
         self.folders.iter().any(|folder| below.starts_with(folder)) || self.glob(below).is_some()
@@ -103,21 +103,21 @@ impl Exclude {
         if self.globs.is_empty() {
             return None;
         }
-        let way = match self.base.as_os_str().is_empty() {
+        let path = match self.base.as_os_str().is_empty() {
             true => Cow::Borrowed(below),
             false => Cow::Owned(self.base.join(below)),
         };
         let globs = self.globs.iter();
-        let mut excluding = globs.filter(|glob| way.ancestors().any(|way| glob.matches(way)));
+        let mut excluding = globs.filter(|glob| path.ancestors().any(|path| glob.matches(path)));
         excluding.next().map(|glob| glob.text.as_str())
     }
 
-    /// The globs, as they were given.
+    /// Returns the globs, as they were given.
     pub fn globs(&self) -> impl Iterator<Item = &str> {
         self.globs.iter().map(|glob| glob.text.as_str())
     }
 
-    /// Whether nothing is excluded, as in nearly every rule.
+    /// Reports whether nothing is excluded. This is the case in nearly every rule.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.globs.is_empty() && self.folders.is_empty()
@@ -125,7 +125,7 @@ impl Exclude {
 }
 
 impl fmt::Display for Exclude {
-    /// The globs, as they were given.
+    /// Writes the globs, as they were given.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (index, glob) in self.globs.iter().enumerate() {
             let comma = if index == 0 { "" } else { ", " };
@@ -135,54 +135,54 @@ impl fmt::Display for Exclude {
     }
 }
 
-impl Excluding {
-    fn new(glob: &str) -> Result<Excluding, ExcludeError> {
+impl ExcludeGlob {
+    fn new(glob: &str) -> Result<ExcludeGlob, ExcludeError> {
         if glob.is_empty() {
             return Err(ExcludeError::Empty);
         }
-        let way = glob.contains('/');
+        let is_path = glob.contains('/');
         if glob
             .split('/')
             .any(|part| matches!(part, "" | "." | ".." | "~"))
         {
-            return Err(no_way(glob));
+            return Err(matches_nothing(glob));
         }
-        // All that is in a folder is the folder: there is nothing to walk it for.
+        // If everything in a folder is excluded, the folder is excluded too, so it need not be scanned.
         let folder = glob.strip_suffix("/**").unwrap_or(glob);
-        // A set, because a lone matcher panics on a pattern that is too large.
+        // This is a set because a single matcher panics on a pattern that is too large.
         let set = GlobBuilder::new(folder)
             .literal_separator(true)
             .build()
             .and_then(|parsed| GlobSet::new([parsed]));
         let set = set.map_err(|error| ExcludeError::Bad {
             glob: glob.to_owned(),
-            why: why(&error),
+            why: glob_error_text(&error),
         })?;
         let text = glob.to_owned();
-        Ok(Excluding { text, set, way })
+        Ok(ExcludeGlob { text, set, is_path })
     }
 
-    fn matches(&self, way: &Path) -> bool {
-        // The root has no name: its own is none of the parts below it.
-        let Some(name) = way.file_name() else {
+    fn matches(&self, path: &Path) -> bool {
+        // The path of the root itself is empty: its own name is not one of the parts below it.
+        let Some(name) = path.file_name() else {
             return false;
         };
-        let compared = if self.way { way } else { Path::new(name) };
+        let compared = if self.is_path { path } else { Path::new(name) };
         self.set.is_match_candidate(&Candidate::new(compared))
     }
 }
 
-fn no_way(glob: &str) -> ExcludeError {
-    // Without ".." it can be told what was meant. An absolute way is somewhere else.
+fn matches_nothing(glob: &str) -> ExcludeError {
+    // Another glob is proposed only if the path is relative and contains neither ".." nor "~".
     let parts = glob.split('/').filter(|part| !matches!(*part, "" | "."));
     let parts: Vec<&str> = parts.collect();
-    let told = !parts.is_empty()
+    let is_clear = !parts.is_empty()
         && !glob.starts_with('/')
         && !parts.iter().any(|part| matches!(*part, ".." | "~"));
-    let instead = told.then(|| parts.join("/"));
-    ExcludeError::NoWay {
+    let instead = is_clear.then(|| parts.join("/"));
+    ExcludeError::MatchesNothing {
         glob: glob.to_owned(),
-        instead: instead.filter(|glob| Excluding::new(glob).is_ok()),
+        instead: instead.filter(|glob| ExcludeGlob::new(glob).is_ok()),
     }
 }
 
@@ -192,18 +192,18 @@ mod tests {
     use std::ffi::OsStr;
     use std::os::unix::ffi::OsStrExt;
 
-    fn check(globs: &[&str], excluded: &[&str], taken: &[&str]) {
+    fn check(globs: &[&str], excluded: &[&str], included: &[&str]) {
         let exclude = Exclude::new(globs).expect("globs");
-        for way in excluded {
-            assert!(exclude.excludes(Path::new(way)), "{globs:?} {way}");
+        for path in excluded {
+            assert!(exclude.excludes(Path::new(path)), "{globs:?} {path}");
         }
-        for way in taken {
-            assert!(!exclude.excludes(Path::new(way)), "{globs:?} {way}");
+        for path in included {
+            assert!(!exclude.excludes(Path::new(path)), "{globs:?} {path}");
         }
     }
 
     #[test]
-    fn a_glob_without_a_slash_is_any_part() {
+    fn a_glob_without_a_slash_matches_any_part() {
         check(&[], &[], &["", "a", "a/b"]);
         check(
             &["cache", "*.keep.tmp"],
@@ -223,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn a_glob_with_a_slash_is_the_way_from_the_root() {
+    fn a_glob_with_a_slash_matches_the_path_from_the_root() {
         check(
             &["a/cache"],
             &["a/cache", "a/cache/b/c.tmp"],
@@ -237,36 +237,36 @@ mod tests {
         check(&["**/a/b"], &["a/b", "c/a/b", "c/a/b/d"], &["b", "a/c/b"]);
         check(&["a/**/b"], &["a/b", "a/x/y/b"], &["a/c", "b"]);
         check(&["*/b"], &["a/b", "a/b/c"], &["b", "a/c/b"]);
-        // The folder with all that is in it, so that it need not be walked.
+        // The folder is excluded with everything in it, so it need not be scanned.
         check(&["a/**"], &["a", "a/b", "a/b/c"], &["b/a", "ab"]);
         check(&["{a,b}/c"], &["a/c", "b/c"], &["c/c"]);
     }
 
     #[test]
-    fn ways_that_are_not_utf_8() {
+    fn paths_need_not_be_utf_8() {
         let exclude = Exclude::new(&["ca*"]).expect("a glob");
-        let way = |bytes| exclude.excludes(Path::new(OsStr::from_bytes(bytes)));
-        assert!(way(b"ca\xff/a.tmp"));
-        assert!(!way(b"\xffca/a.tmp"));
+        let is_excluded = |bytes| exclude.excludes(Path::new(OsStr::from_bytes(bytes)));
+        assert!(is_excluded(b"ca\xff/a.tmp"));
+        assert!(!is_excluded(b"\xffca/a.tmp"));
     }
 
     #[test]
-    fn what_could_never_match_is_refused() {
-        let no_way = |glob: &str, instead: Option<&str>| ExcludeError::NoWay {
+    fn a_glob_that_can_never_match_is_refused() {
+        let error_for = |glob: &str, instead: Option<&str>| ExcludeError::MatchesNothing {
             glob: glob.to_owned(),
             instead: instead.map(str::to_owned),
         };
         for (glob, error) in [
             ("", ExcludeError::Empty),
-            ("/srv/app/cache", no_way("/srv/app/cache", None)),
-            ("/", no_way("/", None)),
-            ("cache/", no_way("cache/", Some("cache"))),
-            ("./a//b", no_way("./a//b", Some("a/b"))),
-            // Nothing is proposed that would be refused in turn.
-            ("./{a//b", no_way("./{a//b", None)),
-            ("../a", no_way("../a", None)),
-            ("~/a", no_way("~/a", None)),
-            (".", no_way(".", None)),
+            ("/srv/app/cache", error_for("/srv/app/cache", None)),
+            ("/", error_for("/", None)),
+            ("cache/", error_for("cache/", Some("cache"))),
+            ("./a//b", error_for("./a//b", Some("a/b"))),
+            // A proposal would be refused too, so there is none.
+            ("./{a//b", error_for("./{a//b", None)),
+            ("../a", error_for("../a", None)),
+            ("~/a", error_for("~/a", None)),
+            (".", error_for(".", None)),
         ] {
             assert_eq!(Exclude::new(&[glob]).err(), Some(error), "{glob:?}");
         }
@@ -277,17 +277,17 @@ mod tests {
     }
 
     #[test]
-    fn a_root_below_the_directory_of_the_globs() {
+    fn globs_may_be_written_for_a_directory_above_the_root() {
         let exclude = Exclude::new(&["a/b/*.tmp", "cache"]).expect("globs");
         let exclude = exclude.within(Path::new("a"));
-        for (way, glob) in [
+        for (path, glob) in [
             ("b/x.tmp", Some("a/b/*.tmp")),
             ("cache/x.tmp", Some("cache")),
             ("x.tmp", None),
             ("a/b/x.tmp", None),
         ] {
-            assert_eq!(exclude.glob(Path::new(way)), glob, "{way}");
-            assert_eq!(exclude.excludes(Path::new(way)), glob.is_some(), "{way}");
+            assert_eq!(exclude.glob(Path::new(path)), glob, "{path}");
+            assert_eq!(exclude.excludes(Path::new(path)), glob.is_some(), "{path}");
         }
         let within = Exclude::new(&["cache"]).expect("a glob");
         let within = within.within(Path::new("cache"));
@@ -296,23 +296,23 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_that_is_left_to_another_rule() {
+    fn a_folder_with_another_rule_is_excluded() {
         let mut exclude = Exclude::default();
-        exclude.leave("a/b".into());
+        exclude.add_folder("a/b".into());
         assert!(!exclude.is_empty());
-        for (way, want) in [
+        for (path, want) in [
             ("a/b", true),
             ("a/b/c.tmp", true),
             ("a/bc", false),
             ("a", false),
         ] {
-            assert_eq!(exclude.excludes(Path::new(way)), want, "{way}");
-            assert_eq!(exclude.glob(Path::new(way)), None, "no glob says so");
+            assert_eq!(exclude.excludes(Path::new(path)), want, "{path}");
+            assert_eq!(exclude.glob(Path::new(path)), None, "no glob excludes it");
         }
     }
 
     #[test]
-    fn it_is_shown_as_given() {
+    fn globs_are_shown_as_given() {
         let exclude = Exclude::new(&["cache", "a/**"]).expect("globs");
         assert_eq!(exclude.to_string(), "cache, a/**");
         assert_eq!(Exclude::default().to_string(), "");
@@ -320,9 +320,9 @@ mod tests {
     }
 
     #[test]
-    fn what_was_meant_is_said_where_that_can_be_told() {
-        let says = |glob| Exclude::new(&[glob]).expect_err("a mistake").to_string();
-        assert!(says("cache/").ends_with(r#"; did you mean "cache"?"#));
-        assert!(says("/srv").ends_with(r#"without ".", ".." or "~""#));
+    fn a_clear_mistake_gets_a_proposal() {
+        let error = |glob| Exclude::new(&[glob]).expect_err("a wrong glob").to_string();
+        assert!(error("cache/").ends_with(r#"; did you mean "cache"?"#));
+        assert!(error("/srv").ends_with(r#"without ".", ".." or "~""#));
     }
 }

@@ -1,23 +1,23 @@
-//! The parts of a glob: its alternatives, without braces, and the literal text in them.
+//! Splits a glob into its alternatives without braces, and finds the literal text in them.
 //!
-//! The syntax is `globset`'s, which has already accepted the glob.
+//! The syntax is that of `globset`, which has already accepted the glob.
 
 use std::iter::Peekable;
 use std::str::Chars;
 
-/// More alternatives than this are refused: each is a glob of its own.
-const MOST: usize = 1_000;
-/// Braces within braces.
-const DEEPEST: usize = 16;
+/// The largest number of alternatives. Each of them becomes a glob of its own, so a glob with more is refused.
+const MAX_ALTERNATIVES: usize = 1_000;
+/// The largest depth of braces within braces.
+const MAX_DEPTH: usize = 16;
 
-/// One of the globs that a glob with braces stands for. Without braces there is only one.
+/// One alternative of a glob with braces. A glob without braces has only one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Alternative(Vec<Piece>);
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Piece {
     Literal(char),
-    /// `*`, `?` or a class, as it is written.
+    /// `*`, `?` or a class, as written in the glob.
     Wild(String),
 }
 
@@ -27,7 +27,7 @@ pub(super) fn alternatives(glob: &str) -> Option<Vec<Alternative>> {
     Some(all.into_iter().map(Alternative).collect())
 }
 
-/// Reads up to the end, or, within braces, up to the comma or brace that ends the alternative.
+/// Parses up to the end of the glob or, within braces, up to the comma or brace that ends the alternative.
 fn sequences(chars: &mut Peekable<Chars<'_>>, depth: usize) -> Option<Vec<Vec<Piece>>> {
     let mut all = vec![Vec::new()];
     while let Some(next) = chars.peek().copied() {
@@ -36,10 +36,10 @@ fn sequences(chars: &mut Peekable<Chars<'_>>, depth: usize) -> Option<Vec<Vec<Pi
         }
         chars.next();
         let piece = match next {
-            '{' if depth == DEEPEST => return None,
+            '{' if depth == MAX_DEPTH => return None,
             '{' => {
                 let choices = braces(chars, depth + 1)?;
-                if all.len() * choices.len() > MOST {
+                if all.len() * choices.len() > MAX_ALTERNATIVES {
                     return None;
                 }
                 let with = |start: &Vec<Piece>| {
@@ -60,11 +60,12 @@ fn sequences(chars: &mut Peekable<Chars<'_>>, depth: usize) -> Option<Vec<Vec<Pi
     Some(all)
 }
 
+/// Parses the alternatives within braces, after the opening one.
 fn braces(chars: &mut Peekable<Chars<'_>>, depth: usize) -> Option<Vec<Vec<Piece>>> {
     let mut choices = Vec::new();
     loop {
         choices.extend(sequences(chars, depth)?);
-        if choices.len() > MOST {
+        if choices.len() > MAX_ALTERNATIVES {
             return None;
         }
         if chars.next() != Some(',') {
@@ -73,7 +74,7 @@ fn braces(chars: &mut Peekable<Chars<'_>>, depth: usize) -> Option<Vec<Vec<Piece
     }
 }
 
-/// A class, from behind its opening bracket: one that closes at once stands for itself.
+/// Parses a class, after its opening bracket. A closing bracket directly after the opening one is a literal character.
 fn class(chars: &mut Peekable<Chars<'_>>) -> String {
     let mut text = String::from("[");
     text.extend(chars.next_if(|next| matches!(next, '!' | '^')));
@@ -92,7 +93,7 @@ fn is_star(piece: &Piece) -> bool {
 }
 
 impl Alternative {
-    /// Returns true if it contains a literal character other than `.`, `-`, `_` and `~`.
+    /// Reports whether it contains a literal character other than `.`, `-`, `_` and `~`.
     pub(super) fn has_literal(&self) -> bool {
         let counts = |piece: &Piece| match piece {
             Piece::Literal(char) => !matches!(char, '.' | '-' | '_' | '~'),
@@ -101,7 +102,7 @@ impl Alternative {
         self.0.iter().any(counts)
     }
 
-    /// Returns the only name that it fits, if there is only one.
+    /// Returns the only name that it matches, if it has no wildcards.
     pub(super) fn whole_name(&self) -> Option<String> {
         let end = self.ending();
         (end.chars().count() == self.0.len()).then_some(end)
@@ -117,12 +118,13 @@ impl Alternative {
         end.into_iter().rev().collect()
     }
 
-    /// Returns true if it ends in `*`.
+    /// Reports whether it ends in `*`.
     pub(super) fn has_open_end(&self) -> bool {
         self.0.last().is_some_and(is_star)
     }
 
-    /// Returns the alternative without the `*` at its end, if it ends in one and is not only that.
+    /// Returns the alternative without the `*` at its end. Returns `None` if it does not end in `*` or contains nothing
+    /// else.
     pub(super) fn without_star(&self) -> Option<Alternative> {
         let stars = self.0.iter().rev().take_while(|piece| is_star(piece));
         let kept = self.0.len() - stars.count();
@@ -131,8 +133,8 @@ impl Alternative {
             .map(|kept| Alternative(kept.to_vec()))
     }
 
-    /// Returns it as a glob.
-    pub(super) fn text(&self) -> String {
+    /// Returns the alternative as the text of a glob.
+    pub(super) fn glob_text(&self) -> String {
         let text = |piece: &Piece| match piece {
             Piece::Literal(char) if r"*?[]{},\!".contains(*char) => format!("\\{char}"),
             Piece::Literal(char) => char.to_string(),
@@ -148,11 +150,11 @@ mod tests {
 
     fn texts(glob: &str) -> Vec<String> {
         let all = alternatives(glob).expect("not too many");
-        all.iter().map(Alternative::text).collect()
+        all.iter().map(Alternative::glob_text).collect()
     }
 
     #[test]
-    fn braces_stand_for_several_globs() {
+    fn braces_are_split_into_alternatives() {
         for (glob, want) in [
             ("a*b", &["a*b"][..]),
             ("*.{tmp,part}", &["*.tmp", "*.part"]),
@@ -168,15 +170,15 @@ mod tests {
             assert_eq!(texts(glob), want, "{glob}");
         }
         let many = "{a,b}".repeat(10);
-        assert_eq!(alternatives(&many), None, "1,024");
+        assert_eq!(alternatives(&many), None, "1,024 alternatives");
         assert_eq!(alternatives(&"{".repeat(100_000)), None);
         let list = format!("{{{}}}", vec!["a"; 1_001].join(","));
         assert_eq!(alternatives(&list), None);
     }
 
     #[test]
-    fn the_literal_text_of_a_glob() {
-        // Name, whether a literal character counts, the whole name, the ending, without its star.
+    fn the_literal_text_of_a_glob_is_found() {
+        // Glob, whether it has a literal character that counts, whole name, ending, text without its star.
         for (glob, literal, whole, ending, starless) in [
             ("*", false, None, "", None),
             ("**", false, None, "", None),
@@ -198,7 +200,7 @@ mod tests {
             assert_eq!(one.has_literal(), literal, "{glob}");
             assert_eq!(one.whole_name().as_deref(), whole, "{glob}");
             assert_eq!(one.ending(), ending, "{glob}");
-            let without = one.without_star().map(|one| one.text());
+            let without = one.without_star().map(|one| one.glob_text());
             assert_eq!(without.as_deref(), starless, "{glob}");
         }
     }

@@ -1,7 +1,8 @@
-//! *Is it safe?* Evidence in, verdict out.
+//! Decides from the evidence whether a temp is removed, moved to the quarantine or kept.
 //!
-//! [`GATES`] is the whole law. A temp passes every gate or stays; the first gate that it does not
-//! pass gives the reason. What is not known does not pass.
+//! The decision consists of the conditions in [`GATES`], which are checked in order. A temp that fails a gate is kept,
+//! or moved to the quarantine if the gate permits that. The first gate that keeps the temp gives the reason. A gate
+//! fails if a fact that it needs is unknown.
 
 use std::fmt;
 use std::time::Duration;
@@ -11,49 +12,49 @@ use super::policy::{Action, Closed, Open, PID_FORGOTTEN, Policy, SoleCopy};
 use super::reserved::Reserved;
 use super::time::span;
 
-/// Why a temp stays. A closed list: scripts rely on it.
+/// The reason why a temp is kept. This is a closed list on which scripts rely.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Reason {
-    /// It was brought back from the quarantine and has not changed since.
+    /// It was restored from the quarantine and has not changed since.
     Restored,
-    /// It is not yet quiet for its grace.
+    /// It has not been quiet for its grace yet.
     Young,
-    /// It is no longer the file that was looked at.
+    /// It is no longer in the state that the last look saw.
     Changed,
     /// It is not a regular file.
     NotRegular,
-    /// It lies on another mount than its directory.
+    /// It is on another mount than its directory.
     OtherMount,
-    /// It is immutable, append-only, or its bytes are elsewhere.
+    /// It is immutable or append-only, or its data is not on this disk.
     Protected,
-    /// It has another name.
+    /// It has another hard link.
     HardLinked,
-    /// Its file system is not one where the proof is known to hold.
+    /// The proof that a file is unused is not known to hold on its file system.
     NetworkFs,
-    /// It belongs to somebody else.
+    /// It belongs to another user.
     ForeignOwner,
-    /// The process whose pid its name carries lives.
+    /// The process whose pid is in its name is running, or may be.
     WriterAlive,
-    /// It was closed, and the rule leaves closed temps alone.
+    /// It was closed, and the rule ignores closed temps.
     Closed,
-    /// Somebody holds a lock on it.
+    /// A process holds a lock on it.
     Locked,
-    /// Somebody has it open or mapped.
+    /// A process has it open or mapped.
     InUse,
-    /// That nobody holds it cannot be proven here.
+    /// It cannot be proven that no process uses it.
     CannotTell,
-    /// It may be the only copy of somebody's data.
+    /// It may be the only copy of its data.
     SoleCopy,
-    /// It would be moved to the quarantine, and there can be none here.
+    /// It would be moved to the quarantine, but no quarantine is possible here.
     NoQuarantine,
-    /// It would be moved to the quarantine, which is full and from which nothing may be dropped.
+    /// It would be moved to the quarantine, which is full and contains nothing that may be dropped.
     QuarantineFull,
-    /// Its name is reserved: for locks, databases, transfers or backups, or for the target of another temp.
+    /// Its name is reserved for locks, databases, transfers or backups, or is the name of another temp's target.
     Reserved,
 }
 
 impl Reason {
-    /// Every reason there is.
+    /// All reasons.
     pub const ALL: [Reason; 18] = [
         Reason::Restored,
         Reason::Young,
@@ -75,7 +76,7 @@ impl Reason {
         Reason::Reserved,
     ];
 
-    /// The word that events and JSON carry.
+    /// Returns the word for it in events and JSON.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -100,10 +101,10 @@ impl Reason {
         }
     }
 
-    /// Whether this reason can end without any event that could be heard: a holder closes, a lock
-    /// is let go, a writer dies.
+    /// Reports whether this reason can end without a file system event: a holder closes the file, a lock is released,
+    /// or a writer exits.
     #[must_use]
-    pub fn ends_silently(self) -> bool {
+    pub fn ends_without_event(self) -> bool {
         matches!(self, Reason::InUse | Reason::Locked | Reason::WriterAlive)
     }
 
@@ -118,19 +119,19 @@ impl fmt::Display for Reason {
     }
 }
 
-/// What is to become of a temp.
+/// The decision on a temp.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Verdict {
     /// Delete it.
     Reap,
-    /// Move it to the quarantine; the reason, where a gate asked for that.
+    /// Move it to the quarantine. `Some` if a gate requires that, with the reason.
     Quarantine(Option<Reason>),
-    /// Leave it.
+    /// Keep it where it is.
     Keep(Reason),
 }
 
 impl Verdict {
-    /// The word that events and JSON carry.
+    /// Returns the word for it in events and JSON.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -140,7 +141,7 @@ impl Verdict {
         }
     }
 
-    /// Why, where it is not simply an orphan.
+    /// Returns the reason, if a gate gave one.
     #[must_use]
     pub fn reason(self) -> Option<Reason> {
         match self {
@@ -151,73 +152,73 @@ impl Verdict {
     }
 }
 
-/// The process whose pid the name carries.
+/// The state of the process whose pid is in the temp's name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Writer {
-    /// The name carries no pid.
-    Unnamed,
+    /// The name contains no pid.
+    NoPid,
     /// No process with that pid can have written it.
     Gone(u32),
-    /// A process with that pid lives, or may.
+    /// A process with that pid is running, or may be.
     Alive(u32),
-    /// A process lives that goes by that pid in a pid namespace below ours: in a container.
-    ContainerPids(u32),
-    /// Whether one lives that goes by that pid in a container cannot be seen.
-    Unseen(u32),
+    /// A process that has that pid in a pid namespace below this one (a container) is running.
+    InContainer(u32),
+    /// It cannot be determined whether a process in a container has that pid.
+    Unknown(u32),
 }
 
 impl Writer {
-    /// The pid in the name.
+    /// Returns the pid in the name.
     #[must_use]
     pub fn pid(self) -> Option<u32> {
         match self {
-            Writer::Unnamed => None,
+            Writer::NoPid => None,
             Writer::Gone(pid)
             | Writer::Alive(pid)
-            | Writer::ContainerPids(pid)
-            | Writer::Unseen(pid) => Some(pid),
+            | Writer::InContainer(pid)
+            | Writer::Unknown(pid) => Some(pid),
         }
     }
 }
 
-/// The file that the temp was to replace.
+/// The state of the temp's target, the file that the temp was to replace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Target {
-    /// The name does not say what it was to become.
+    /// The temp's name does not identify the target.
     Unknown,
-    /// Nothing stands there.
+    /// No file with that name exists.
     Absent,
-    /// A regular file without data: it is empty, a hole, or space that is only reserved.
+    /// A regular file without data: it is empty, or consists only of holes or preallocated space.
     Empty,
-    /// A regular file that cannot be opened, or the data of which is not on this disk.
+    /// A regular file that cannot be opened, or whose data is not on this disk.
     Unreadable,
     /// A directory, a FIFO, a socket or a device.
     NotRegular(Kind),
-    /// A symlink that does not lead to a file that counts.
+    /// A symlink that is not accepted as a target.
     Link(LinkFault),
-    /// A regular file of somebody who is neither the temp's owner nor root. In a sticky directory
-    /// anybody may make one beside another's temp, and no writer of the temp's has put it there.
+    /// A regular file that belongs neither to the temp's owner nor to root. In a sticky directory any user can create
+    /// such a file beside the temp of another user, so it need not come from the temp's writer.
     Foreign,
     /// A regular file with less than a sixteenth of the temp's data.
     Dwarfed,
-    /// A regular file with less data than the temp, and not known to be older than the temp's last write: a program
-    /// that lost its file may have written it anew, or a copy of the temp was cut off.
+    /// A regular file that has less data than the temp and is not known to be older than the temp's last write. It may
+    /// be a new file of a program that lost the old one, or a truncated copy of the temp.
     Short,
-    /// A regular file that counts: with it there, the temp is not the only copy.
+    /// A regular file that counts: as long as it exists, the temp is not the only copy.
     Whole {
-        /// It is the temp itself under its other name.
+        /// The target is another hard link to the temp itself.
         same_file: bool,
     },
 }
 
 impl Target {
-    /// Whether the temp is not the only copy.
+    /// Reports whether the target counts, so that the temp is not the only copy.
     #[must_use]
     pub fn counts(self) -> bool {
         matches!(self, Target::Whole { .. })
     }
 
-    /// Why the target does not count, as a predicate: `is missing`. `None` where it counts, and where it is not known.
+    /// Returns why the target does not count, as a predicate such as `is missing`; `None` if it counts or is unknown.
     #[must_use]
     pub fn fault(self) -> Option<&'static str> {
         Some(match self {
@@ -235,56 +236,56 @@ impl Target {
             Target::Link(LinkFault::OtherMount) => "is a symlink to another mount",
             Target::Link(LinkFault::Temp) => "is a symlink to another temp",
             Target::Foreign => "belongs to another user",
-            Target::Dwarfed => "has less than a sixteenth of its data",
+            Target::Dwarfed => "has less than a sixteenth of the temp's data",
             Target::Short => "has less data, and is not older",
         })
     }
 }
 
-/// Why a symlink does not count as a target.
+/// The reason why a symlink does not count as a target.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum LinkFault {
-    /// It leads to nothing, or in a circle.
+    /// It points to a missing file, or is part of a loop.
     Dangling,
-    /// It, or another symlink on the way, belongs to neither the temp's owner nor root.
+    /// It, or another symlink on its path, belongs neither to the temp's owner nor to root.
     Foreign,
-    /// A directory on the way can be written by other users, or cannot be searched.
+    /// A directory on its path can be written by other users, or cannot be searched.
     Writable,
-    /// The way crosses a mount.
+    /// Its path crosses a mount.
     OtherMount,
-    /// It leads to a file that the rule takes, or into the quarantine.
+    /// It points to a file that is a temp by the rule, or into the quarantine.
     Temp,
 }
 
-/// How exact the dates of a file system are.
+/// The precision of a file system's dates.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Dates {
-    /// Nanoseconds, by a clock that never runs backwards: of two changes the later one never has the earlier date.
+    /// Nanoseconds, from a clock that never runs backwards: the later of two changes never has the earlier date.
     Fine,
-    /// Fine for a file that has a birth time, else whole seconds. ext4 has no room for either the birth time or the
-    /// fraction of a second in an inode of 128 bytes, ext2 never has, and overlayfs shows what lies below it.
+    /// `Fine` for a file that has a birth time, else whole seconds. In an inode of 128 bytes, ext4 has no space for the
+    /// birth time and the fraction of a second; ext2 never stores them; overlayfs shows the dates of its layers.
     FineIfBorn,
     /// Whole seconds.
     WholeSeconds,
-    /// Not known.
+    /// The precision is not known.
     Unknown,
 }
 
 impl Dates {
-    /// How far apart two different dates of files are, at the least. Only of two changes with different dates is it
-    /// known which was the later one.
+    /// Returns the smallest difference between two different dates. Only if the dates of two changes differ is their
+    /// order known.
     #[must_use]
     pub fn step(self, file: &Fingerprint) -> Duration {
         match (self, file.btime) {
             (Dates::Fine, _) | (Dates::FineIfBorn, Some(_)) => NANOSECOND,
             (Dates::FineIfBorn, None) | (Dates::WholeSeconds, _) => Duration::from_secs(1),
-            // FAT's: the longest of any file system that Linux or macOS has.
+            // The step of FAT, the longest of all file systems on Linux and macOS.
             (Dates::Unknown, _) => Duration::from_secs(2),
         }
     }
 
-    /// By how much later than its dates a file may have changed, where that matters for its grace: the step of coarse
-    /// dates, else zero.
+    /// Returns the longest time by which a change of the file may be later than its dates show, as far as that matters
+    /// for its grace: the step of coarse dates, else zero.
     #[must_use]
     pub fn lag(self, file: &Fingerprint) -> Duration {
         match self.step(file) {
@@ -293,7 +294,7 @@ impl Dates {
         }
     }
 
-    /// The lag of files in a directory with these dates, as far as the file system tells without one of them.
+    /// Returns the lag of files with such dates, as far as it is known without looking at one of the files.
     #[must_use]
     pub fn usual_lag(self) -> Duration {
         match self {
@@ -307,150 +308,157 @@ impl Dates {
 /// The step of fine dates.
 const NANOSECOND: Duration = Duration::from_nanos(1);
 
-/// How far the proof that nobody holds a file reaches on a file system.
+/// The kinds of use that the proof of an unused file covers on a file system.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum LeaseCoverage {
-    /// Whoever has the file open or mapped is seen.
+    /// The proof covers all descriptors and mappings.
     OpensAndMaps,
-    /// Mappings without a descriptor, and users of the layers below, are not seen (overlayfs).
+    /// The proof does not cover mappings without a descriptor, nor users of the lower layers (overlayfs).
     OpensOnly,
-    /// Not known, or known to end at this kernel while others use the file system too.
+    /// The coverage is not known, or is known to be limited to this kernel although other kernels use the file system.
     Unknown,
 }
 
-/// The directory that a temp lies in.
+/// The properties of the directory that contains a temp.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Place {
+pub struct DirProperties {
     /// Its device number.
     pub dev: u64,
-    /// Its mount, where the system numbers mounts.
+    /// The id of its mount, if the system has mount ids.
     pub mount: Option<u64>,
-    /// The kernel's name of its file system.
+    /// The kernel's name for its file system.
     pub file_system: std::sync::Arc<str>,
-    /// How far the proof reaches there.
-    pub reach: LeaseCoverage,
-    /// How exact its dates are.
+    /// The coverage of the proof on its file system.
+    pub lease_coverage: LeaseCoverage,
+    /// The precision of the dates of its files.
     pub dates: Dates,
-    /// A quarantine is there, or could be.
+    /// True if a quarantine exists or can be created.
     pub quarantine: bool,
 }
 
-impl Place {
-    /// Whether the proof counts here: it is known to hold, or the rule trusts it.
+impl DirProperties {
+    /// Reports whether the proof is accepted here: it is known to hold, or the rule trusts the file system.
     #[must_use]
     pub fn has_proof(&self, policy: &Policy) -> bool {
         let mut trusted = policy.trusted_file_systems.iter();
-        self.reach != LeaseCoverage::Unknown || trusted.any(|name| **name == *self.file_system)
+        self.lease_coverage != LeaseCoverage::Unknown
+            || trusted.any(|name| **name == *self.file_system)
     }
 }
 
-/// Everything that the verdict rests on, gathered at the last moment.
+/// Everything that the verdict is based on, gathered at the last moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Evidence {
-    /// What is there now.
+    /// The current state of the temp.
     pub observation: Observation,
-    /// What the earlier look saw; `None` where there was none.
+    /// The fingerprint that the earlier look saw; `None` if there was no earlier look.
     pub expected: Option<Fingerprint>,
-    /// How long it has been quiet.
+    /// The time for which the temp has been quiet.
     pub quiet: Duration,
-    /// How long it must be.
+    /// The time for which it must be quiet.
     pub grace: Duration,
-    /// How long nobody has used it, for the pid in its name.
+    /// The time for which no process has used it; this limits how long the pid in its name counts.
     pub unused: Duration,
-    /// Where it lies.
-    pub place: Place,
-    /// The uid that this process acts as.
+    /// The properties of its directory.
+    pub dir: DirProperties,
+    /// The effective uid of this process.
     pub our_uid: u32,
-    /// The pid in its name.
+    /// The process whose pid is in its name.
     pub writer: Writer,
-    /// A close by a writer was reported.
+    /// True if an event reported that a writer closed it.
     pub closed: bool,
-    /// Who holds it.
-    pub hold: UseState,
-    /// It could be opened: so it can be asked for locks.
+    /// The answer to the question whether a process uses the temp.
+    pub use_state: UseState,
+    /// True if it could be opened, so that its locks can be checked.
     pub opened: bool,
-    /// Where the proof does not see mappings: whether every process could be examined otherwise,
-    /// and none had it mapped.
+    /// True if every process could be examined for mappings in another way, and none had the file mapped. It matters
+    /// only if the proof does not cover mappings.
     pub mappings_examined: bool,
-    /// What it was to replace.
+    /// The state of its target.
     pub target: Target,
-    /// Its name has a random part by a grammar.
+    /// True if its name has a random part according to a grammar.
     pub random_name: bool,
-    /// It carries the mark of a restored file that has not changed since.
+    /// True if it has the mark of a restored file and has not changed since.
     pub restored: bool,
-    /// Why its name is reserved, if it is.
+    /// The reason why its name is reserved, if it is.
     pub reserved: Option<Reserved>,
 }
 
-/// What a gate says of a temp.
+/// The result of one gate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Answer {
-    /// Nothing stands against it.
+    /// The temp passes the gate.
     Pass,
-    /// It stays.
+    /// The temp is kept.
     Keep(Reason),
-    /// It may go, but not be destroyed.
+    /// The temp may be moved to the quarantine, but must not be destroyed.
     Quarantine(Reason),
 }
 
-/// One thing that a temp must be before it may go.
+/// One condition that a temp must meet before it is removed.
 pub struct Gate {
-    /// What passing it means.
+    /// The condition, in words. It is also the id of the rule in `tests/rules`.
     pub name: &'static str,
-    ask: fn(&Evidence, &Policy) -> Answer,
-    says: fn(&Evidence) -> String,
+    check: fn(&Evidence, &Policy) -> Answer,
+    describe: fn(&Evidence) -> String,
 }
 
 impl Gate {
-    /// Asks the gate.
+    /// Checks the condition.
     #[must_use]
-    pub fn ask(&self, evidence: &Evidence, policy: &Policy) -> Answer {
-        rule!(self.name, (self.ask)(evidence, policy), without: Answer::Pass)
+    pub fn check(&self, evidence: &Evidence, policy: &Policy) -> Answer {
+        rule!(self.name, (self.check)(evidence, policy), without: Answer::Pass)
     }
 
-    /// What the gate's answer rests on, in words.
+    /// Describes the evidence that the gate's answer is based on.
     #[must_use]
-    pub fn says(&self, evidence: &Evidence) -> String {
-        (self.says)(evidence)
+    pub fn describe(&self, evidence: &Evidence) -> String {
+        (self.describe)(evidence)
     }
 }
 
 const fn gate(
     name: &'static str,
-    ask: fn(&Evidence, &Policy) -> Answer,
-    says: fn(&Evidence) -> String,
+    check: fn(&Evidence, &Policy) -> Answer,
+    describe: fn(&Evidence) -> String,
 ) -> Gate {
-    Gate { name, ask, says }
+    Gate {
+        name,
+        check,
+        describe,
+    }
 }
 
-/// All gates, in the order in which they are asked. `tests/without-each-rule` leaves out one at a time.
+/// All gates, in the order in which they are checked. `tests/without-each-rule` leaves out one at a time.
 pub static GATES: &[Gate] = &[
-    gate("not brought back by restore", restored, says_restored),
-    gate("a name that is not reserved", reserved, says_reserved),
-    gate("quiet for its grace", young, says_young),
-    gate("still what was looked at", changed, says_changed),
-    gate("a regular file", not_regular, says_not_regular),
-    gate("on its directory's mount", other_mount, says_other_mount),
-    gate("not protected", protected, says_protected),
-    gate("no other name", hard_linked, says_hard_linked),
-    gate("on a file system with proof", network_fs, says_network_fs),
-    gate("ours to judge", foreign_owner, says_foreign_owner),
-    gate("writer gone", writer_alive, says_writer_alive),
-    gate("not settled by a close", closed, says_closed),
-    gate("nobody locks it", locked, says_locked),
-    gate("nobody holds it", in_use, says_hold),
-    gate("that is proven", cannot_tell, says_proof),
-    gate("mappings seen as well", unseen_mapping, says_mappings),
-    gate("not the only copy", sole_copy, says_sole_copy),
+    gate("not restored", check_restored, describe_restored),
+    gate("name not reserved", check_name, describe_name),
+    gate("quiet for its grace", check_grace, describe_grace),
+    gate("unchanged", check_unchanged, describe_unchanged),
+    gate("regular file", check_kind, describe_kind),
+    gate("same mount as its directory", check_mount, describe_mount),
+    gate("not protected", check_protected, describe_protected),
+    gate("one link", check_links, describe_links),
+    gate("supported file system", check_fs, describe_fs),
+    gate("same owner, or run as root", check_owner, describe_owner),
+    gate("writer gone", check_writer, describe_writer),
+    gate("not settled by a close", check_close, describe_close),
+    gate("not locked", check_locks, describe_locks),
+    gate("not open or mapped", check_use, describe_use),
+    gate("use state known", check_use_known, describe_use_known),
+    gate("mappings covered", check_mappings, describe_mappings),
+    gate("not the only copy", check_only_copy, describe_only_copy),
 ];
 
-/// The verdict on a temp: the first gate that keeps it decides; one that asks for the quarantine
-/// is remembered, and the temp goes there if no later gate keeps it.
+/// Returns the verdict on a temp.
+///
+/// The first gate that keeps the temp decides. If no gate keeps it, it is moved to the quarantine if a gate or the rule
+/// requires that, and otherwise deleted. Without a quarantine, it is kept instead of moved.
 #[must_use]
 pub fn judge(evidence: &Evidence, policy: &Policy) -> Verdict {
     let mut quarantine = None;
     for gate in GATES {
-        match gate.ask(evidence, policy) {
+        match gate.check(evidence, policy) {
             Answer::Pass => {}
             Answer::Keep(reason) => return Verdict::Keep(reason),
             Answer::Quarantine(reason) => quarantine = quarantine.or(Some(reason)),
@@ -458,80 +466,80 @@ pub fn judge(evidence: &Evidence, policy: &Policy) -> Verdict {
     }
     let to_quarantine = quarantine.is_some() || policy.action == Action::Quarantine;
     match to_quarantine {
-        true if evidence.place.quarantine => Verdict::Quarantine(quarantine),
+        true if evidence.dir.quarantine => Verdict::Quarantine(quarantine),
         true => Verdict::Keep(Reason::NoQuarantine),
         false => Verdict::Reap,
     }
 }
 
-fn keep_if(stays: bool, reason: Reason) -> Answer {
-    if stays {
+fn keep_if(condition: bool, reason: Reason) -> Answer {
+    if condition {
         Answer::Keep(reason)
     } else {
         Answer::Pass
     }
 }
 
-fn restored(e: &Evidence, _: &Policy) -> Answer {
+fn check_restored(e: &Evidence, _: &Policy) -> Answer {
     keep_if(e.restored, Reason::Restored)
 }
 
-fn says_restored(e: &Evidence) -> String {
+fn describe_restored(e: &Evidence) -> String {
     match e.restored {
-        true => "orphand restore brought it back, and it has not changed since".into(),
-        false => "it carries no mark of a restored file".into(),
+        true => "orphand restore put it back, and it has not changed since".into(),
+        false => "it has no mark of a restored file".into(),
     }
 }
 
-fn reserved(e: &Evidence, _: &Policy) -> Answer {
+fn check_name(e: &Evidence, _: &Policy) -> Answer {
     keep_if(e.reserved.is_some(), Reason::Reserved)
 }
 
-fn says_reserved(e: &Evidence) -> String {
+fn describe_name(e: &Evidence) -> String {
     match &e.reserved {
         Some(reserved) => reserved.to_string(),
-        None => "its name is not reserved, and no companion lies beside it".into(),
+        None => "its name is not reserved, and it has no companion".into(),
     }
 }
 
-fn young(e: &Evidence, _: &Policy) -> Answer {
+fn check_grace(e: &Evidence, _: &Policy) -> Answer {
     keep_if(
         rule!("both-looks-and-the-grace", e.quiet < e.grace),
         Reason::Young,
     )
 }
 
-fn says_young(e: &Evidence) -> String {
+fn describe_grace(e: &Evidence) -> String {
     format!(
-        "quiet for {}, its grace is {}",
+        "quiet for {}; its grace is {}",
         span(e.quiet),
         span(e.grace)
     )
 }
 
-fn changed(e: &Evidence, _: &Policy) -> Answer {
+fn check_unchanged(e: &Evidence, _: &Policy) -> Answer {
     let same = e
         .expected
         .is_none_or(|expected| expected == e.observation.fingerprint);
     keep_if(!same, Reason::Changed)
 }
 
-fn says_changed(e: &Evidence) -> String {
+fn describe_unchanged(e: &Evidence) -> String {
     let f = &e.observation.fingerprint;
     let looks = match e.expected {
         None => "one look",
-        Some(expected) if expected == *f => "two looks, the same",
-        Some(_) => "two looks that differ",
+        Some(expected) if expected == *f => "the same at two looks",
+        Some(_) => "changed between two looks",
     };
     format!("{looks}: inode {}, {} bytes", f.ino, f.size)
 }
 
-fn not_regular(e: &Evidence, _: &Policy) -> Answer {
+fn check_kind(e: &Evidence, _: &Policy) -> Answer {
     let regular = e.observation.fingerprint.kind == Kind::File;
     keep_if(!regular, Reason::NotRegular)
 }
 
-fn says_not_regular(e: &Evidence) -> String {
+fn describe_kind(e: &Evidence) -> String {
     match e.observation.fingerprint.kind {
         Kind::File => "a regular file",
         Kind::Dir => "a directory",
@@ -541,118 +549,129 @@ fn says_not_regular(e: &Evidence) -> String {
     .into()
 }
 
-/// By the mount's number where there is one: on overlayfs a file and its directory may differ in
-/// their device numbers for ever, and a bind mount of the same file system has the same one.
-fn other_mount(e: &Evidence, _: &Policy) -> Answer {
-    let same = match (e.observation.mount, e.place.mount) {
+/// Compares mount ids, if the system has them. The device number does not suffice: on overlayfs a file and its
+/// directory may have different ones permanently, and a bind mount of the same file system has the same one.
+fn check_mount(e: &Evidence, _: &Policy) -> Answer {
+    let same = match (e.observation.mount, e.dir.mount) {
         (Some(file), Some(dir)) => file == dir,
-        _ => e.observation.fingerprint.dev == e.place.dev,
+        _ => e.observation.fingerprint.dev == e.dir.dev,
     };
     keep_if(!same || e.observation.mount_root, Reason::OtherMount)
 }
 
-fn says_other_mount(e: &Evidence) -> String {
-    let number = |mount: Option<u64>| mount.map_or_else(|| "unnumbered".into(), |m| m.to_string());
-    let (file, dir) = (number(e.observation.mount), number(e.place.mount));
-    format!("file on mount {file}, directory on mount {dir}")
+fn describe_mount(e: &Evidence) -> String {
+    let mount = |id: Option<u64>| {
+        id.map_or_else(
+            || "a mount without an id".into(),
+            |id| format!("mount {id}"),
+        )
+    };
+    let (file, dir) = (mount(e.observation.mount), mount(e.dir.mount));
+    format!("the file is on {file}, its directory on {dir}")
 }
 
-fn protected(e: &Evidence, _: &Policy) -> Answer {
+fn check_protected(e: &Evidence, _: &Policy) -> Answer {
     keep_if(
         e.observation.protected || e.observation.dataless,
         Reason::Protected,
     )
 }
 
-fn says_protected(e: &Evidence) -> String {
+fn describe_protected(e: &Evidence) -> String {
     match (e.observation.protected, e.observation.dataless) {
         (true, _) => "immutable or append-only",
-        (_, true) => "its content is not on this machine",
+        (_, true) => "its data is not on this disk",
         (false, false) => "neither immutable nor append-only",
     }
     .into()
 }
 
-/// A temp whose other name is its own target (linked, then killed before the unlink) loses nothing.
-fn hard_linked(e: &Evidence, _: &Policy) -> Answer {
+/// A second link is allowed if it is the temp's own target: the writer linked the temp and was killed before the
+/// unlink.
+fn check_links(e: &Evidence, _: &Policy) -> Answer {
     let links = e.observation.fingerprint.links;
     let own_target = links == 2 && e.target == Target::Whole { same_file: true };
     keep_if(links != 1 && !own_target, Reason::HardLinked)
 }
 
-fn says_hard_linked(e: &Evidence) -> String {
+fn describe_links(e: &Evidence) -> String {
     match (e.observation.fingerprint.links, e.target) {
-        (1, _) => "one link".into(),
-        (2, Target::Whole { same_file: true }) => "two links, the other is its target".into(),
+        (1, _) => "1 link".into(),
+        (2, Target::Whole { same_file: true }) => "2 links; the other one is its target".into(),
         (n, _) => format!("{n} links"),
     }
 }
 
-fn network_fs(e: &Evidence, policy: &Policy) -> Answer {
-    keep_if(!e.place.has_proof(policy), Reason::NetworkFs)
+fn check_fs(e: &Evidence, policy: &Policy) -> Answer {
+    keep_if(!e.dir.has_proof(policy), Reason::NetworkFs)
 }
 
-fn says_network_fs(e: &Evidence) -> String {
-    format!("file system {}", e.place.file_system)
+fn describe_fs(e: &Evidence) -> String {
+    format!("file system {}", e.dir.file_system)
 }
 
-fn foreign_owner(e: &Evidence, _: &Policy) -> Answer {
+fn check_owner(e: &Evidence, _: &Policy) -> Answer {
     let ours = e.our_uid == 0 || e.observation.fingerprint.uid == e.our_uid;
     keep_if(!ours, Reason::ForeignOwner)
 }
 
-fn says_foreign_owner(e: &Evidence) -> String {
+fn describe_owner(e: &Evidence) -> String {
     let owner = e.observation.fingerprint.uid;
-    format!("owned by uid {owner}; this is uid {}", e.our_uid)
+    format!("owned by uid {owner}; orphand runs as uid {}", e.our_uid)
 }
 
-fn writer_alive(e: &Evidence, _: &Policy) -> Answer {
-    let may_live = match e.writer {
-        Writer::Unnamed | Writer::Gone(_) => false,
-        Writer::Alive(_) | Writer::ContainerPids(_) | Writer::Unseen(_) => true,
+fn check_writer(e: &Evidence, _: &Policy) -> Answer {
+    let may_be_running = match e.writer {
+        Writer::NoPid | Writer::Gone(_) => false,
+        Writer::Alive(_) | Writer::InContainer(_) | Writer::Unknown(_) => true,
     };
     let counts = rule!("pid-counts-for-a-day", e.unused < PID_FORGOTTEN, without: true);
-    keep_if(may_live && counts, Reason::WriterAlive)
+    keep_if(may_be_running && counts, Reason::WriterAlive)
 }
 
-fn says_writer_alive(e: &Evidence) -> String {
+fn describe_writer(e: &Evidence) -> String {
     match e.writer {
-        Writer::Unnamed => "its name carries no pid".into(),
-        Writer::Gone(pid) => format!("pid {pid} is gone"),
-        Writer::Alive(pid) if e.unused < PID_FORGOTTEN => format!("pid {pid} lives"),
-        Writer::Alive(pid) => format!("pid {pid} lives, but nobody used this for 24 h"),
-        Writer::ContainerPids(pid) if e.unused < PID_FORGOTTEN => {
-            format!("a process in a container, where it is pid {pid}, lives")
+        Writer::NoPid => "its name contains no pid".into(),
+        Writer::Gone(pid) => format!("no running process with pid {pid} can have written it"),
+        Writer::Alive(pid) if e.unused < PID_FORGOTTEN => format!("pid {pid} is running"),
+        Writer::Alive(pid) => {
+            format!("pid {pid} is running, but the file has not been used for 24 h")
         }
-        Writer::ContainerPids(pid) => {
-            format!("pid {pid} of a container lives, but nobody used this for 24 h")
+        Writer::InContainer(pid) if e.unused < PID_FORGOTTEN => {
+            format!("pid {pid} of a container is running")
         }
-        Writer::Unseen(pid) if e.unused < PID_FORGOTTEN => {
-            format!("whether a process in a container is pid {pid} there cannot be seen")
+        Writer::InContainer(pid) => {
+            format!("pid {pid} of a container is running, but the file has not been used for 24 h")
         }
-        Writer::Unseen(pid) => {
-            format!("pid {pid} of a container may live, but nobody used this for 24 h")
+        Writer::Unknown(pid) if e.unused < PID_FORGOTTEN => {
+            format!("pid {pid} of a container may be running; this cannot be checked")
+        }
+        Writer::Unknown(pid) => {
+            format!(
+                "pid {pid} of a container may be running, but the file has not been used for 24 h"
+            )
         }
     }
 }
 
-fn closed(e: &Evidence, policy: &Policy) -> Answer {
-    let settled = policy.closed == Closed::Settled && (e.closed || e.hold == UseState::Unused);
+fn check_close(e: &Evidence, policy: &Policy) -> Answer {
+    let settled = policy.closed == Closed::Settled && (e.closed || e.use_state == UseState::Unused);
     keep_if(settled, Reason::Closed)
 }
 
-fn says_closed(e: &Evidence) -> String {
-    match (e.closed, e.hold) {
-        (true, _) => "a close was seen",
-        (false, UseState::Unused) => "nobody has it open",
-        (false, _) => "no close was seen",
+fn describe_close(e: &Evidence) -> String {
+    match (e.closed, e.use_state) {
+        (true, _) => "a close was reported",
+        (false, UseState::Unused) => "no process has it open",
+        (false, _) => "no close was reported",
     }
     .into()
 }
 
-/// Where what is open may go, a lock is all that keeps it.
-fn locked(e: &Evidence, policy: &Policy) -> Answer {
-    match e.hold {
+/// Keeps locked temps. If the rule takes open temps, a lock is the only kind of use that still keeps one, so a temp
+/// whose locks cannot be checked is kept too.
+fn check_locks(e: &Evidence, policy: &Policy) -> Answer {
+    match e.use_state {
         UseState::Locked => Answer::Keep(Reason::Locked),
         UseState::InUse | UseState::Unknown
             if rule!("unseen-locks-keep", !e.opened && policy.open != Open::Keep) =>
@@ -663,72 +682,72 @@ fn locked(e: &Evidence, policy: &Policy) -> Answer {
     }
 }
 
-fn says_locked(e: &Evidence) -> String {
-    match (e.hold, e.opened) {
-        (UseState::InUse | UseState::Unknown, false) => "it cannot be asked for locks".into(),
+fn describe_locks(e: &Evidence) -> String {
+    match (e.use_state, e.opened) {
+        (UseState::InUse | UseState::Unknown, false) => "its locks cannot be checked".into(),
         (UseState::InUse | UseState::Unknown, true) => {
-            "no lock on it is seen; before it goes it is asked for one".into()
+            "no lock was found; locks are checked again before the removal".into()
         }
-        _ => says_hold(e),
+        _ => describe_use(e),
     }
 }
 
-fn in_use(e: &Evidence, policy: &Policy) -> Answer {
-    match (e.hold.is_held(), policy.open) {
+fn check_use(e: &Evidence, policy: &Policy) -> Answer {
+    match (e.use_state.is_held(), policy.open) {
         (false, _) | (true, Open::Reap) => Answer::Pass,
         (true, Open::Quarantine) => Answer::Quarantine(Reason::InUse),
         (true, Open::Keep) => Answer::Keep(Reason::InUse),
     }
 }
 
-fn says_hold(e: &Evidence) -> String {
-    match e.hold {
-        UseState::Unused => "nobody on this kernel has it open or mapped",
-        UseState::InUse => "somebody has it open or mapped",
-        UseState::Locked => "somebody holds a lock on it",
-        UseState::Unknown => "nobody was seen holding it",
+fn describe_use(e: &Evidence) -> String {
+    match e.use_state {
+        UseState::Unused => "no process on this kernel has it open or mapped",
+        UseState::InUse => "a process has it open or mapped",
+        UseState::Locked => "a process holds a lock on it",
+        UseState::Unknown => "no process was found that has it open or mapped",
     }
     .into()
 }
 
-/// `open = "reap"` is the one wish that does without the proof.
-fn cannot_tell(e: &Evidence, policy: &Policy) -> Answer {
-    let unproven = e.hold == UseState::Unknown && policy.open != Open::Reap;
+/// Only `open = "reap"` does without the proof.
+fn check_use_known(e: &Evidence, policy: &Policy) -> Answer {
+    let unproven = e.use_state == UseState::Unknown && policy.open != Open::Reap;
     keep_if(unproven, Reason::CannotTell)
 }
 
-fn says_proof(e: &Evidence) -> String {
-    match e.hold {
-        UseState::Unknown => "the kernel gave no answer that proves it",
-        _ => "it was asked for, and answered",
+fn describe_use_known(e: &Evidence) -> String {
+    match e.use_state {
+        UseState::Unknown => "the kernel gave no conclusive answer",
+        _ => "the kernel gave a conclusive answer",
     }
     .into()
 }
 
-fn unseen_mapping(e: &Evidence, policy: &Policy) -> Answer {
-    let blind = e.place.reach == LeaseCoverage::OpensOnly && !e.mappings_examined;
+fn check_mappings(e: &Evidence, policy: &Policy) -> Answer {
+    let is_uncovered = e.dir.lease_coverage == LeaseCoverage::OpensOnly && !e.mappings_examined;
     match policy.open {
         Open::Reap => Answer::Pass,
-        _ if blind => Answer::Quarantine(Reason::CannotTell),
+        _ if is_uncovered => Answer::Quarantine(Reason::CannotTell),
         _ => Answer::Pass,
     }
 }
 
-fn says_mappings(e: &Evidence) -> String {
-    match (e.place.reach, e.mappings_examined) {
-        (LeaseCoverage::OpensAndMaps, _) => "the proof covers mappings here",
-        (_, true) => "every process was examined, none has it mapped",
+fn describe_mappings(e: &Evidence) -> String {
+    match (e.dir.lease_coverage, e.mappings_examined) {
+        (LeaseCoverage::OpensAndMaps, _) => "the proof covers mappings on this file system",
+        (_, true) => "every process was examined, and none has it mapped",
         (_, false) => "not every process could be examined for mappings",
     }
     .into()
 }
 
-/// An empty file may be a flag or a claim of a lock: it passes only if its name has a random part, or if it replaces a
-/// file that is there.
-fn sole_copy(e: &Evidence, policy: &Policy) -> Answer {
+/// Asks for the quarantine, or keeps the temp, if it may be the only copy. An empty file may be a flag or the claim of
+/// a lock: it passes only if its name has a random part or its target counts.
+fn check_only_copy(e: &Evidence, policy: &Policy) -> Answer {
     let is_random = rule!("empty-with-fixed-name-is-kept", e.random_name, without: true);
-    let says_nothing = e.observation.fingerprint.size == 0 && is_random;
-    let sole = !says_nothing && !e.target.counts();
+    let is_worthless = e.observation.fingerprint.size == 0 && is_random;
+    let sole = !is_worthless && !e.target.counts();
     match (sole, policy.sole_copy) {
         (false, _) | (true, SoleCopy::Reap) => Answer::Pass,
         (true, SoleCopy::Quarantine) => Answer::Quarantine(Reason::SoleCopy),
@@ -736,21 +755,21 @@ fn sole_copy(e: &Evidence, policy: &Policy) -> Answer {
     }
 }
 
-fn says_sole_copy(e: &Evidence) -> String {
+fn describe_only_copy(e: &Evidence) -> String {
     match (e.observation.fingerprint.size, e.target) {
         (0, _) if e.random_name => "it is empty, and its name has a random part".into(),
         (0, target) if !target.counts() => {
-            format!("it is empty, and may be a flag: {}", says_target(target))
+            format!("it is empty and may be a flag: {}", describe_target(target))
         }
-        (_, target) => says_target(target),
+        (_, target) => describe_target(target),
     }
 }
 
-/// What is at the target, as the end of a sentence.
-fn says_target(target: Target) -> String {
+/// Describes the target, as the end of a sentence.
+fn describe_target(target: Target) -> String {
     match target {
-        Target::Unknown => "its name does not tell its target".into(),
-        Target::Whole { .. } => "its target is there, with content".into(),
+        Target::Unknown => "its name does not identify its target".into(),
+        Target::Whole { .. } => "its target exists and has content".into(),
         target => format!("its target {}", target.fault().unwrap_or_default()),
     }
 }
@@ -763,7 +782,7 @@ mod tests {
 
     const GRACE: Duration = Duration::from_secs(300);
 
-    /// A temp against which nothing stands.
+    /// A temp that passes every gate.
     fn orphan() -> Evidence {
         let fingerprint = Fingerprint {
             dev: 1,
@@ -790,18 +809,18 @@ mod tests {
             quiet: GRACE,
             grace: GRACE,
             unused: GRACE,
-            place: Place {
+            dir: DirProperties {
                 dev: 1,
                 mount: Some(3),
                 file_system: "ext4".into(),
-                reach: LeaseCoverage::OpensAndMaps,
+                lease_coverage: LeaseCoverage::OpensAndMaps,
                 dates: Dates::Fine,
                 quarantine: true,
             },
             our_uid: 1000,
             writer: Writer::Gone(4711),
             closed: false,
-            hold: UseState::Unused,
+            use_state: UseState::Unused,
             opened: true,
             mappings_examined: false,
             target: Target::Whole { same_file: false },
@@ -838,7 +857,7 @@ mod tests {
     }
 
     #[test]
-    fn an_orphan_goes() {
+    fn an_orphan_is_removed() {
         check(&policy(), &orphan(), Verdict::Reap);
     }
 
@@ -880,23 +899,23 @@ mod tests {
                 keep(Reason::NotRegular),
             ),
             (
-                "bind mount of the same file system",
+                "a bind mount of the same file system",
                 policy(),
                 with(|e| e.observation.mount = Some(4)),
                 keep(Reason::OtherMount),
             ),
             (
-                "root of a subvolume",
+                "the root of a subvolume",
                 policy(),
                 with(|e| e.observation.mount_root = true),
                 keep(Reason::OtherMount),
             ),
             (
-                "other device where mounts have no numbers",
+                "another device, without mount ids",
                 policy(),
                 with(|e| {
                     e.observation.mount = None;
-                    e.place.dev = 2;
+                    e.dir.dev = 2;
                 }),
                 keep(Reason::OtherMount),
             ),
@@ -913,7 +932,7 @@ mod tests {
                 keep(Reason::Protected),
             ),
             (
-                "hard link",
+                "another hard link",
                 policy(),
                 with(|e| {
                     e.observation.fingerprint.links = 2;
@@ -922,7 +941,7 @@ mod tests {
                 keep(Reason::HardLinked),
             ),
             (
-                "third name beside the target",
+                "a third link beside the target",
                 policy(),
                 with(|e| {
                     e.observation.fingerprint.links = 3;
@@ -932,50 +951,50 @@ mod tests {
                 keep(Reason::HardLinked),
             ),
             (
-                "network",
+                "a network file system",
                 policy(),
                 with(|e| {
-                    e.place.reach = LeaseCoverage::Unknown;
-                    e.place.file_system = "nfs".into();
+                    e.dir.lease_coverage = LeaseCoverage::Unknown;
+                    e.dir.file_system = "nfs".into();
                 }),
                 keep(Reason::NetworkFs),
             ),
             (
-                "owner",
+                "another owner",
                 policy(),
                 with(|e| e.our_uid = 1001),
                 keep(Reason::ForeignOwner),
             ),
             (
-                "live writer",
+                "a running writer",
                 policy(),
                 with(|e| e.writer = Writer::Alive(4711)),
                 keep(Reason::WriterAlive),
             ),
             (
-                "live writer in a container",
+                "a running writer in a container",
                 policy(),
                 with(|e| {
-                    e.writer = Writer::ContainerPids(7);
+                    e.writer = Writer::InContainer(7);
                     e.unused = PID_FORGOTTEN - Duration::from_nanos(1);
                 }),
                 keep(Reason::WriterAlive),
             ),
             (
-                "a writer in a container that cannot be seen",
+                "containers that cannot be checked",
                 policy(),
                 with(|e| {
-                    e.writer = Writer::Unseen(7);
+                    e.writer = Writer::Unknown(7);
                     e.unused = PID_FORGOTTEN - Duration::from_nanos(1);
                 }),
                 keep(Reason::WriterAlive),
             ),
             (
-                "a close was seen",
+                "a close was reported",
                 settled(),
                 with(|e| {
                     e.closed = true;
-                    e.hold = UseState::InUse;
+                    e.use_state = UseState::InUse;
                 }),
                 keep(Reason::Closed),
             ),
@@ -983,74 +1002,74 @@ mod tests {
             (
                 "locked",
                 policy(),
-                with(|e| e.hold = UseState::Locked),
+                with(|e| e.use_state = UseState::Locked),
                 keep(Reason::Locked),
             ),
             (
-                "locked, though open ones may go",
+                "locked, with open = reap",
                 Policy {
                     open: Open::Reap,
                     ..policy()
                 },
-                with(|e| e.hold = UseState::Locked),
+                with(|e| e.use_state = UseState::Locked),
                 keep(Reason::Locked),
             ),
             (
-                "locked, for all that can be seen",
+                "locks cannot be checked, with open = quarantine",
                 Policy {
                     open: Open::Quarantine,
                     ..policy()
                 },
                 with(|e| {
-                    e.hold = UseState::InUse;
+                    e.use_state = UseState::InUse;
                     e.opened = false;
                 }),
                 keep(Reason::CannotTell),
             ),
             (
-                "the same, though open ones may go",
+                "locks cannot be checked, with open = reap",
                 Policy {
                     open: Open::Reap,
                     ..policy()
                 },
                 with(|e| {
-                    e.hold = UseState::Unknown;
+                    e.use_state = UseState::Unknown;
                     e.opened = false;
                 }),
                 keep(Reason::CannotTell),
             ),
             (
-                "held, and locks cannot be seen",
+                "open, and locks cannot be checked",
                 policy(),
                 with(|e| {
-                    e.hold = UseState::InUse;
+                    e.use_state = UseState::InUse;
                     e.opened = false;
                 }),
                 keep(Reason::InUse),
             ),
             (
-                "held",
+                "open",
                 policy(),
-                with(|e| e.hold = UseState::InUse),
+                with(|e| e.use_state = UseState::InUse),
                 keep(Reason::InUse),
             ),
             (
-                "unproven",
+                "not proven to be unused",
                 policy(),
-                with(|e| e.hold = UseState::Unknown),
+                with(|e| e.use_state = UseState::Unknown),
                 keep(Reason::CannotTell),
             ),
             (
-                "unproven, though held ones may be moved",
+                "not proven to be unused, with open = quarantine",
                 Policy {
                     open: Open::Quarantine,
                     ..policy()
                 },
-                with(|e| e.hold = UseState::Unknown),
+                with(|e| e.use_state = UseState::Unknown),
                 keep(Reason::CannotTell),
             ),
             (
-                "sole copy that is to stay",
+                "a sole copy, with sole_copy = keep",
                 Policy {
                     sole_copy: SoleCopy::Keep,
                     ..policy()
@@ -1059,21 +1078,21 @@ mod tests {
                 keep(Reason::SoleCopy),
             ),
             (
-                "sole copy and no quarantine",
+                "a sole copy, without a quarantine",
                 policy(),
                 with(|e| {
                     e.target = Target::Unknown;
-                    e.place.quarantine = false;
+                    e.dir.quarantine = false;
                 }),
                 keep(Reason::NoQuarantine),
             ),
             (
-                "to the quarantine by wish, and none is there",
+                "action = quarantine, without a quarantine",
                 Policy {
                     action: Action::Quarantine,
                     ..policy()
                 },
-                with(|e| e.place.quarantine = false),
+                with(|e| e.dir.quarantine = false),
                 keep(Reason::NoQuarantine),
             ),
         ];
@@ -1083,7 +1102,7 @@ mod tests {
     }
 
     #[test]
-    fn what_may_not_be_destroyed_is_moved() {
+    fn a_temp_that_must_not_be_destroyed_is_moved() {
         let moved = |reason| Verdict::Quarantine(Some(reason));
         let sole = with(|e| e.target = Target::Absent);
         check(&policy(), &sole, moved(Reason::SoleCopy));
@@ -1091,19 +1110,19 @@ mod tests {
         check(&policy(), &foreign, moved(Reason::SoleCopy));
         let unknown = with(|e| e.target = Target::Unknown);
         check(&policy(), &unknown, moved(Reason::SoleCopy));
-        let overlay = with(|e| e.place.reach = LeaseCoverage::OpensOnly);
+        let overlay = with(|e| e.dir.lease_coverage = LeaseCoverage::OpensOnly);
         check(&policy(), &overlay, moved(Reason::CannotTell));
-        let wish = Policy {
+        let action = Policy {
             action: Action::Quarantine,
             ..policy()
         };
-        check(&wish, &orphan(), Verdict::Quarantine(None));
-        let held = with(|e| e.hold = UseState::InUse);
-        let move_held = Policy {
+        check(&action, &orphan(), Verdict::Quarantine(None));
+        let held = with(|e| e.use_state = UseState::InUse);
+        let move_open = Policy {
             open: Open::Quarantine,
             ..policy()
         };
-        check(&move_held, &held, moved(Reason::InUse));
+        check(&move_open, &held, moved(Reason::InUse));
     }
 
     /// An empty file with a fixed name may be a flag or the claim of a lock.
@@ -1131,7 +1150,7 @@ mod tests {
     }
 
     #[test]
-    fn what_may_go_all_the_same() {
+    fn exceptions_are_removed() {
         let empty = with(|e| {
             e.observation.fingerprint.size = 0;
             e.expected = None;
@@ -1146,20 +1165,20 @@ mod tests {
         check(&policy(), &own_target, Verdict::Reap);
         let root = with(|e| e.our_uid = 0);
         check(&policy(), &root, Verdict::Reap);
-        let pid_of_yesterday = with(|e| {
+        let old_pid = with(|e| {
             e.writer = Writer::Alive(7);
             e.unused = PID_FORGOTTEN;
         });
-        check(&policy(), &pid_of_yesterday, Verdict::Reap);
-        for writer in [Writer::ContainerPids(7), Writer::Unseen(7)] {
-            let container_of_yesterday = with(|e| {
+        check(&policy(), &old_pid, Verdict::Reap);
+        for writer in [Writer::InContainer(7), Writer::Unknown(7)] {
+            let old_container_pid = with(|e| {
                 e.writer = writer;
                 e.unused = PID_FORGOTTEN;
             });
-            check(&policy(), &container_of_yesterday, Verdict::Reap);
+            check(&policy(), &old_container_pid, Verdict::Reap);
         }
         let examined = with(|e| {
-            e.place.reach = LeaseCoverage::OpensOnly;
+            e.dir.lease_coverage = LeaseCoverage::OpensOnly;
             e.mappings_examined = true;
         });
         check(&policy(), &examined, Verdict::Reap);
@@ -1168,50 +1187,50 @@ mod tests {
             ..policy()
         };
         let nfs = with(|e| {
-            e.place.reach = LeaseCoverage::Unknown;
-            e.place.file_system = "nfs".into();
+            e.dir.lease_coverage = LeaseCoverage::Unknown;
+            e.dir.file_system = "nfs".into();
         });
         check(&trusted, &nfs, Verdict::Reap);
     }
 
     #[test]
-    fn the_letter_takes_what_is_open() {
-        let letter = Policy {
+    fn open_reap_removes_open_temps() {
+        let open_reap = Policy {
             open: Open::Reap,
             ..policy()
         };
         for hold in [UseState::InUse, UseState::Unknown, UseState::Unused] {
-            check(&letter, &with(|e| e.hold = hold), Verdict::Reap);
+            check(&open_reap, &with(|e| e.use_state = hold), Verdict::Reap);
         }
-        let unexamined = with(|e| e.place.reach = LeaseCoverage::OpensOnly);
-        check(&letter, &unexamined, Verdict::Reap);
+        let unexamined = with(|e| e.dir.lease_coverage = LeaseCoverage::OpensOnly);
+        check(&open_reap, &unexamined, Verdict::Reap);
         check(
             &settled(),
-            &with(|e| e.hold = UseState::InUse),
+            &with(|e| e.use_state = UseState::InUse),
             Verdict::Reap,
         );
     }
 
     #[test]
     fn the_first_gate_that_keeps_gives_the_reason() {
-        let everything = with(|e| {
+        let failing_all = with(|e| {
             e.quiet = Duration::ZERO;
             e.observation.fingerprint.links = 4;
             e.our_uid = 5;
             e.writer = Writer::Alive(1);
-            e.hold = UseState::Locked;
+            e.use_state = UseState::Locked;
             e.target = Target::Absent;
         });
-        check(&policy(), &everything, Verdict::Keep(Reason::Young));
+        check(&policy(), &failing_all, Verdict::Keep(Reason::Young));
         let held_sole = with(|e| {
-            e.hold = UseState::InUse;
+            e.use_state = UseState::InUse;
             e.target = Target::Absent;
         });
         check(&policy(), &held_sole, Verdict::Keep(Reason::InUse));
     }
 
     #[test]
-    fn the_words_are_distinct_and_so_are_the_bits() {
+    fn reasons_have_distinct_words_and_bits() {
         let words: std::collections::HashSet<_> = Reason::ALL.map(Reason::as_str).into();
         assert_eq!(words.len(), Reason::ALL.len());
         let bits = Reason::ALL
@@ -1221,11 +1240,11 @@ mod tests {
     }
 
     #[test]
-    fn every_gate_says_what_it_rests_on() {
+    fn every_gate_describes_its_evidence() {
         for gate in GATES {
-            assert!(!gate.says(&orphan()).is_empty(), "{}", gate.name);
+            assert!(!gate.describe(&orphan()).is_empty(), "{}", gate.name);
             assert_eq!(
-                gate.ask(&orphan(), &policy()),
+                gate.check(&orphan(), &policy()),
                 Answer::Pass,
                 "{}",
                 gate.name
@@ -1233,49 +1252,37 @@ mod tests {
         }
     }
 
-    /// `orphand explain` prints these: they must not say the opposite of what the gate answers.
+    /// `orphand explain` prints these descriptions, so they must not contradict the answer of the gate.
     #[test]
-    fn what_is_said_is_what_is_so() {
+    fn descriptions_match_the_evidence() {
         #[track_caller]
-        fn says(gate: &str, evidence: &Evidence, end: &str) {
+        fn assert_describes(gate: &str, evidence: &Evidence, end: &str) {
             let gate = GATES.iter().find(|g| g.name == gate).expect("a gate");
-            let said = gate.says(evidence);
-            assert!(said.ends_with(end), "{}: {said:?}, not {end:?}", gate.name);
+            let text = gate.describe(evidence);
+            assert!(text.ends_with(end), "{}: {text:?}, not {end:?}", gate.name);
         }
 
-        says(
-            "not brought back by restore",
-            &orphan(),
-            "no mark of a restored file",
-        );
+        assert_describes("not restored", &orphan(), "no mark of a restored file");
         let restored = with(|e| e.restored = true);
-        says(
-            "not brought back by restore",
-            &restored,
-            "has not changed since",
-        );
-        says(
+        assert_describes("not restored", &restored, "has not changed since");
+        assert_describes(
             "quiet for its grace",
             &orphan(),
-            "quiet for 5 min, its grace is 5 min",
+            "quiet for 5 min; its grace is 5 min",
         );
 
-        says(
-            "still what was looked at",
+        assert_describes(
+            "unchanged",
             &orphan(),
-            "the same: inode 7, 10 bytes",
+            "the same at two looks: inode 7, 10 bytes",
         );
         let once = with(|e| e.expected = None);
-        says(
-            "still what was looked at",
-            &once,
-            "one look: inode 7, 10 bytes",
-        );
+        assert_describes("unchanged", &once, "one look: inode 7, 10 bytes");
         let grown = with(|e| e.observation.fingerprint.size = 11);
-        says(
-            "still what was looked at",
+        assert_describes(
+            "unchanged",
             &grown,
-            "differ: inode 7, 11 bytes",
+            "changed between two looks: inode 7, 11 bytes",
         );
 
         for (kind, word) in [
@@ -1285,26 +1292,26 @@ mod tests {
             (Kind::Other, "a FIFO, a socket or a device"),
         ] {
             let other = with(|e| e.observation.fingerprint.kind = kind);
-            says("a regular file", &other, word);
+            assert_describes("regular file", &other, word);
         }
 
         let elsewhere = with(|e| e.observation.mount = None);
-        let mounts = "file on mount unnumbered, directory on mount 3";
-        says("on its directory's mount", &elsewhere, mounts);
+        let mounts = "the file is on a mount without an id, its directory on mount 3";
+        assert_describes("same mount as its directory", &elsewhere, mounts);
 
-        says(
+        assert_describes(
             "not protected",
             &orphan(),
             "neither immutable nor append-only",
         );
         let immutable = with(|e| e.observation.protected = true);
-        says("not protected", &immutable, "immutable or append-only");
+        assert_describes("not protected", &immutable, "immutable or append-only");
         let dataless = with(|e| e.observation.dataless = true);
-        says("not protected", &dataless, "not on this machine");
+        assert_describes("not protected", &dataless, "its data is not on this disk");
 
         for (links, same_file, words) in [
-            (1, false, "one link"),
-            (2, true, "the other is its target"),
+            (1, false, "1 link"),
+            (2, true, "2 links; the other one is its target"),
             (2, false, "2 links"),
             (3, true, "3 links"),
         ] {
@@ -1312,12 +1319,16 @@ mod tests {
                 e.observation.fingerprint.links = links;
                 e.target = Target::Whole { same_file };
             });
-            says("no other name", &linked, words);
+            assert_describes("one link", &linked, words);
         }
 
-        says("on a file system with proof", &orphan(), "file system ext4");
-        let owner = "owned by uid 1000; this is uid 5";
-        says("ours to judge", &with(|e| e.our_uid = 5), owner);
+        assert_describes("supported file system", &orphan(), "file system ext4");
+        let owner = "owned by uid 1000; orphand runs as uid 5";
+        assert_describes(
+            "same owner, or run as root",
+            &with(|e| e.our_uid = 5),
+            owner,
+        );
 
         let pid = |writer, unused| {
             with(|e| {
@@ -1327,91 +1338,99 @@ mod tests {
         };
         let just_before = PID_FORGOTTEN - Duration::from_nanos(1);
         for (writer, unused, words) in [
-            (Writer::Unnamed, GRACE, "no pid"),
-            (Writer::Gone(7), GRACE, "pid 7 is gone"),
-            (Writer::Alive(7), just_before, "pid 7 lives"),
-            (Writer::Alive(7), PID_FORGOTTEN, "nobody used this for 24 h"),
+            (Writer::NoPid, GRACE, "no pid"),
             (
-                Writer::ContainerPids(7),
-                just_before,
-                "where it is pid 7, lives",
+                Writer::Gone(7),
+                GRACE,
+                "no running process with pid 7 can have written it",
             ),
+            (Writer::Alive(7), just_before, "pid 7 is running"),
             (
-                Writer::ContainerPids(7),
+                Writer::Alive(7),
                 PID_FORGOTTEN,
-                "pid 7 of a container lives, but nobody used this for 24 h",
+                "pid 7 is running, but the file has not been used for 24 h",
             ),
             (
-                Writer::Unseen(7),
+                Writer::InContainer(7),
                 just_before,
-                "is pid 7 there cannot be seen",
+                "pid 7 of a container is running",
             ),
             (
-                Writer::Unseen(7),
+                Writer::InContainer(7),
                 PID_FORGOTTEN,
-                "pid 7 of a container may live, but nobody used this for 24 h",
+                "pid 7 of a container is running, but the file has not been used for 24 h",
+            ),
+            (
+                Writer::Unknown(7),
+                just_before,
+                "pid 7 of a container may be running; this cannot be checked",
+            ),
+            (
+                Writer::Unknown(7),
+                PID_FORGOTTEN,
+                "pid 7 of a container may be running, but the file has not been used for 24 h",
             ),
         ] {
-            says("writer gone", &pid(writer, unused), words);
+            assert_describes("writer gone", &pid(writer, unused), words);
         }
 
         let close = |closed, hold| {
             with(|e| {
                 e.closed = closed;
-                e.hold = hold;
+                e.use_state = hold;
             })
         };
         for (closed, hold, words) in [
-            (true, UseState::InUse, "a close was seen"),
-            (false, UseState::Unused, "nobody has it open"),
-            (false, UseState::InUse, "no close was seen"),
+            (true, UseState::InUse, "a close was reported"),
+            (false, UseState::Unused, "no process has it open"),
+            (false, UseState::InUse, "no close was reported"),
         ] {
-            says("not settled by a close", &close(closed, hold), words);
+            assert_describes("not settled by a close", &close(closed, hold), words);
         }
 
         for (hold, holder, leased) in [
             (
                 UseState::Unused,
-                "nobody on this kernel has it open or mapped",
-                "answered",
+                "no process on this kernel has it open or mapped",
+                "a conclusive answer",
             ),
             (
                 UseState::InUse,
-                "somebody has it open or mapped",
-                "answered",
+                "a process has it open or mapped",
+                "a conclusive answer",
             ),
-            (UseState::Locked, "a lock on it", "answered"),
+            (UseState::Locked, "a lock on it", "a conclusive answer"),
             (
                 UseState::Unknown,
-                "nobody was seen holding it",
-                "answer that proves it",
+                "no process was found that has it open or mapped",
+                "no conclusive answer",
             ),
         ] {
-            let held = with(|e| e.hold = hold);
+            let held = with(|e| e.use_state = hold);
             let lock = match hold {
                 UseState::Unused | UseState::Locked => holder,
-                UseState::InUse | UseState::Unknown => "before it goes it is asked for one",
+                UseState::InUse | UseState::Unknown => "locks are checked again before the removal",
             };
-            says("nobody locks it", &held, lock);
-            says("nobody holds it", &held, holder);
-            says("that is proven", &held, leased);
+            assert_describes("not locked", &held, lock);
+            assert_describes("not open or mapped", &held, holder);
+            assert_describes("use state known", &held, leased);
         }
 
         let unseen = with(|e| {
-            e.hold = UseState::InUse;
+            e.use_state = UseState::InUse;
             e.opened = false;
         });
-        says("nobody locks it", &unseen, "cannot be asked for locks");
+        assert_describes("not locked", &unseen, "its locks cannot be checked");
         let unlocked = with(|e| e.opened = false);
-        says("nobody locks it", &unlocked, "has it open or mapped");
+        assert_describes("not locked", &unlocked, "has it open or mapped");
 
         for (reach, examined, words) in [
             (
                 LeaseCoverage::OpensAndMaps,
                 false,
-                "the proof covers mappings here",
+                "the proof covers mappings on this file system",
             ),
-            (LeaseCoverage::OpensOnly, true, "none has it mapped"),
+            (LeaseCoverage::OpensOnly, true, "and none has it mapped"),
             (
                 LeaseCoverage::OpensOnly,
                 false,
@@ -1419,10 +1438,10 @@ mod tests {
             ),
         ] {
             let mapped = with(|e| {
-                e.place.reach = reach;
+                e.dir.lease_coverage = reach;
                 e.mappings_examined = examined;
             });
-            says("mappings seen as well", &mapped, words);
+            assert_describes("mappings covered", &mapped, words);
         }
 
         let same_file = false;
@@ -1430,10 +1449,10 @@ mod tests {
         #[rustfmt::skip]
         let rows = [
             (0, true, Target::Absent, "its name has a random part"),
-            (0, false, Target::Absent, "it is empty, and may be a flag: its target is missing"),
-            (0, false, Target::Unknown, "may be a flag: its name does not tell its target"),
-            (0, false, Target::Whole { same_file }, "its target is there, with content"),
-            (1, true, Target::Unknown, "its name does not tell its target"),
+            (0, false, Target::Absent, "it is empty and may be a flag: its target is missing"),
+            (0, false, Target::Unknown, "may be a flag: its name does not identify its target"),
+            (0, false, Target::Whole { same_file }, "its target exists and has content"),
+            (1, true, Target::Unknown, "its name does not identify its target"),
             (1, true, Target::Absent, "its target is missing"),
             (1, true, Target::Empty, "its target has no content"),
             (1, true, Target::Unreadable, "its target cannot be read"),
@@ -1445,9 +1464,9 @@ mod tests {
             (1, true, link(LinkFault::OtherMount), "is a symlink to another mount"),
             (1, true, link(LinkFault::Temp), "is a symlink to another temp"),
             (1, true, Target::Foreign, "its target belongs to another user"),
-            (1, true, Target::Dwarfed, "has less than a sixteenth of its data"),
+            (1, true, Target::Dwarfed, "has less than a sixteenth of the temp's data"),
             (1, true, Target::Short, "has less data, and is not older"),
-            (1, true, Target::Whole { same_file }, "its target is there, with content"),
+            (1, true, Target::Whole { same_file }, "its target exists and has content"),
         ];
         for (size, random_name, target, words) in rows {
             let copy = with(|e| {
@@ -1455,12 +1474,12 @@ mod tests {
                 e.random_name = random_name;
                 e.target = target;
             });
-            says("not the only copy", &copy, words);
+            assert_describes("not the only copy", &copy, words);
         }
     }
 
     #[test]
-    fn a_verdict_has_its_word_and_its_reason() {
+    fn a_verdict_has_a_word_and_a_reason() {
         let (held, sole) = (Reason::InUse, Reason::SoleCopy);
         for (verdict, word, reason) in [
             (Verdict::Reap, "reap", None),
@@ -1471,11 +1490,11 @@ mod tests {
             assert_eq!((verdict.as_str(), verdict.reason()), (word, reason));
         }
         assert_eq!(held.to_string(), "in-use");
-        assert_eq!(Writer::Unnamed.pid(), None);
+        assert_eq!(Writer::NoPid.pid(), None);
         assert_eq!(
-            [Writer::Gone(7), Writer::Alive(8), Writer::ContainerPids(9)].map(Writer::pid),
+            [Writer::Gone(7), Writer::Alive(8), Writer::InContainer(9)].map(Writer::pid),
             [Some(7), Some(8), Some(9)]
         );
-        assert_eq!(Writer::Unseen(7).pid(), Some(7));
+        assert_eq!(Writer::Unknown(7).pid(), Some(7));
     }
 }

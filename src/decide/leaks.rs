@@ -1,6 +1,6 @@
-//! Who leaks: how much each writer left behind in each directory in the last hour.
+//! Sums up how much each writer left behind in each directory in the last hour.
 //!
-//! Kept in sums a minute each, so that a storm of leaks costs no more memory than a few.
+//! There is one sum for each minute, writer and directory, so a storm of leaks needs no more memory than a few leaks.
 
 use std::collections::{HashMap, VecDeque};
 use std::path::PathBuf;
@@ -8,66 +8,66 @@ use std::time::Duration;
 
 use super::time::Mono;
 
-/// How far it looks back.
+/// The time for which leaks are remembered.
 pub const SPAN: Duration = Duration::from_secs(60 * 60);
 
-/// How finely it looks.
+/// The time that one sum covers.
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// The most writers and directories that one minute tells apart; what is beyond is summed up.
-const MOST: usize = 256;
+/// The largest number of separate sums in one minute. All further leaks have one common sum.
+const MAX_SUMS: usize = 256;
 
-/// Who left temps behind, as far as that is known.
+/// The writer that left temps behind, as far as it is known.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Who {
-    /// The program of this name: it was seen while it lived.
+pub enum LeakSource {
+    /// The program with this name, which was seen while it was running.
     Program(String),
-    /// Whoever writes the target of this base name.
+    /// The unknown program that writes the target with this base name.
     WriterOf(String),
-    /// A name that does not say what it was to become.
+    /// Unknown: the name of the temp does not contain its target.
     Unknown,
 }
 
-/// One writer in one directory.
+/// A writer that left temps in one directory.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Leak {
-    /// Who.
-    pub who: Who,
-    /// Where; `None` for what was too much to be told apart.
+    /// The writer.
+    pub source: LeakSource,
+    /// The directory. `None` for the common sum.
     pub dir: Option<PathBuf>,
 }
 
-/// How much.
+/// The sum of the leaks of one writer in one directory.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LeakSum {
-    /// Temps.
+    /// The number of temps.
     pub temps: u64,
-    /// Their bytes.
+    /// Their size, in bytes.
     pub bytes: u64,
 }
 
 /// The sums of the last hour.
 #[derive(Clone, Debug, Default)]
 pub struct Leaks {
-    /// The oldest first, each with when it began.
+    /// The sums of each minute, with the start of the minute. The oldest is first.
     minutes: VecDeque<(Mono, HashMap<Leak, LeakSum>)>,
 }
 
 impl Leaks {
-    /// Notes at `now` that `leak` left one temp of so many bytes.
-    pub fn note(&mut self, now: Mono, leak: Leak, bytes: u64) {
-        self.forget(now);
-        let fresh = |(began, _): &(Mono, _)| now.since(*began) < MINUTE;
-        if !self.minutes.back().is_some_and(fresh) {
+    /// Records at `now` that the writer of `leak` left one temp with this number of bytes.
+    pub fn record(&mut self, now: Mono, leak: Leak, bytes: u64) {
+        self.remove_old(now);
+        let is_current = |(began, _): &(Mono, _)| now.since(*began) < MINUTE;
+        if !self.minutes.back().is_some_and(is_current) {
             self.minutes.push_back((now, HashMap::new()));
         }
         let Some((_, minute)) = self.minutes.back_mut() else {
             return;
         };
-        let leak = match minute.len() < MOST || minute.contains_key(&leak) {
+        let leak = match minute.len() < MAX_SUMS || minute.contains_key(&leak) {
             true => leak,
             false => Leak {
-                who: Who::Unknown,
+                source: LeakSource::Unknown,
                 dir: None,
             },
         };
@@ -76,9 +76,9 @@ impl Leaks {
         sum.bytes = sum.bytes.saturating_add(bytes);
     }
 
-    /// The sums of the hour before `now`, the most bytes first.
+    /// Returns the sums of the hour before `now`, the largest number of bytes first.
     #[must_use]
-    pub fn within_an_hour(&self, now: Mono) -> Vec<(Leak, LeakSum)> {
+    pub fn in_last_hour(&self, now: Mono) -> Vec<(Leak, LeakSum)> {
         let mut sums: HashMap<&Leak, LeakSum> = HashMap::new();
         let recent = |(began, _): &&(Mono, _)| now.since(*began) < SPAN;
         for (leak, more) in self.minutes.iter().filter(recent).flat_map(|(_, m)| m) {
@@ -94,7 +94,8 @@ impl Leaks {
         sums
     }
 
-    fn forget(&mut self, now: Mono) {
+    /// Removes the sums that are older than an hour.
+    fn remove_old(&mut self, now: Mono) {
         while let Some((began, _)) = self.minutes.front()
             && now.since(*began) >= SPAN
         {
@@ -109,7 +110,7 @@ mod tests {
 
     fn program(name: &str) -> Leak {
         Leak {
-            who: Who::Program(name.into()),
+            source: LeakSource::Program(name.into()),
             dir: Some("/srv/x".into()),
         }
     }
@@ -119,14 +120,14 @@ mod tests {
     }
 
     #[test]
-    fn an_hour_is_summed_up_and_what_is_older_forgotten() {
+    fn the_last_hour_is_summed_up() {
         let mut leaks = Leaks::default();
         for second in [0, 1, 59, 60, 1800] {
-            leaks.note(at(second), program("a"), 10);
+            leaks.record(at(second), program("a"), 10);
         }
-        leaks.note(at(1800), program("b"), 1000);
+        leaks.record(at(1800), program("b"), 1000);
         let sum = |now: u64, name: &str| {
-            let all = leaks.within_an_hour(at(now));
+            let all = leaks.in_last_hour(at(now));
             let found = all.into_iter().find(|(leak, _)| *leak == program(name));
             found.map(|(_, sum)| (sum.temps, sum.bytes))
         };
@@ -134,7 +135,7 @@ mod tests {
             (1800, "a", Some((5, 50))),
             (1800, "b", Some((1, 1000))),
             (3599, "a", Some((5, 50))),
-            // The first minute is over an hour ago now.
+            // Now the first minute is more than an hour ago.
             (3600, "a", Some((2, 20))),
             (3660, "a", Some((1, 10))),
             (5400, "a", None),
@@ -142,22 +143,26 @@ mod tests {
         ] {
             assert_eq!(sum(now, name), want, "{name} at {now} s");
         }
-        let order: Vec<_> = leaks.within_an_hour(at(1800)).into_iter().collect();
-        assert_eq!(order[0].0, program("b"), "the most bytes first");
+        let order: Vec<_> = leaks.in_last_hour(at(1800)).into_iter().collect();
+        assert_eq!(
+            order[0].0,
+            program("b"),
+            "the largest number of bytes first"
+        );
     }
 
     #[test]
-    fn many_writers_cost_no_more_than_some() {
+    fn the_number_of_sums_is_limited() {
         let mut leaks = Leaks::default();
-        for n in 0..10 * MOST {
-            leaks.note(at(0), program(&n.to_string()), 1);
+        for n in 0..10 * MAX_SUMS {
+            leaks.record(at(0), program(&n.to_string()), 1);
         }
-        let sums = leaks.within_an_hour(at(0));
-        assert_eq!(sums.len(), MOST + 1);
+        let sums = leaks.in_last_hour(at(0));
+        assert_eq!(sums.len(), MAX_SUMS + 1);
         let temps: u64 = sums.iter().map(|(_, sum)| sum.temps).sum();
-        assert_eq!(temps, 10 * MOST as u64, "none is lost");
+        assert_eq!(temps, 10 * MAX_SUMS as u64, "none is lost");
         for hour in 0..100 {
-            leaks.note(at(hour * 3600), program("a"), 1);
+            leaks.record(at(hour * 3600), program("a"), 1);
         }
         assert_eq!(leaks.minutes.len(), 1);
     }

@@ -1,45 +1,45 @@
-//! *Does anybody hold it?* as far as macOS can tell. Facts in, [`UseState`] out.
+//! Determines the [`UseState`] of a file on macOS.
 //!
-//! An ordinary program gets no lease there, so the answer is put together from what was seen and
-//! from what the kernel will refuse later. The facts are gathered in `evidence/macos.rs`; the rule
-//! stands here, where every system can test it.
+//! An ordinary program cannot take a lease there. So the use state is derived from the processes that were found, and
+//! from the operations that the kernel refuses later. `evidence/macos.rs` gathers the facts; the rule is here, where
+//! every system can test it.
 
 use super::observation::UseState;
 
-/// What is known of an open file.
+/// The known facts about an open file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Facts {
-    /// Somebody was seen with it open or mapped. Who opened it for event notifications only, and
-    /// not for writing, does not count: so do we.
+    /// A process was found that has it open or mapped. A descriptor that is only for event notifications and not for
+    /// writing does not count: orphand has one itself.
     pub seen: bool,
-    /// Somebody else holds an advisory lock on it.
+    /// Another process holds an advisory lock on it.
     pub locked: bool,
-    /// Every process of our uid was examined, descriptors and mappings.
+    /// The descriptors and mappings of every process with orphand's uid were examined.
     pub examined: bool,
-    /// On its file system the kernel refuses to remove the name of a file that is in use, as was
-    /// tried on a file of our own.
+    /// On its file system the kernel refuses to remove the name of a file that is in use. This was tried with a file of
+    /// orphand's own.
     pub kernel_refuses: bool,
-    /// Its owner.
+    /// The uid of its owner.
     pub owner: u32,
-    /// The uid that this process acts as.
+    /// The effective uid of this process.
     pub our_uid: u32,
-    /// Permission bits.
+    /// Its permission bits.
     pub mode: u32,
-    /// It has an access control list, or that could not be found out.
+    /// It has an access control list, or this could not be determined.
     pub acl: bool,
 }
 
-/// Write permission for the group and for everybody else.
+/// Write permission for the group and for others.
 const OTHERS_WRITE: u32 = 0o022;
 
-/// What the facts come to.
+/// Returns the use state that follows from the facts.
 ///
-/// With [`Facts::kernel_refuses`], [`UseState::Unused`] is provisional: it allows the removal to be
-/// tried, and the removal itself is the proof. Without, it stands for a file of ours that nobody
-/// but our uid and root may write, held by no process of our uid. It trusts root, whose processes
-/// an ordinary user may not examine, and it does not see a descriptor in flight over a socket.
+/// With [`Facts::kernel_refuses`], [`UseState::Unused`] is provisional: it permits an attempt to remove the file, and
+/// the removal itself is the proof. Without it, `Unused` means that the file belongs to orphand's uid, that only this
+/// uid and root may write it, and that no process of this uid uses it. This trusts root, because an ordinary user may
+/// not examine root's processes, and it misses a descriptor in flight over a socket.
 #[must_use]
-pub fn hold(facts: &Facts) -> UseState {
+pub fn use_state(facts: &Facts) -> UseState {
     let only_ours = facts.owner == facts.our_uid && facts.mode & OTHERS_WRITE == 0 && !facts.acl;
     if facts.locked {
         UseState::Locked
@@ -56,7 +56,7 @@ pub fn hold(facts: &Facts) -> UseState {
 mod tests {
     use super::*;
 
-    /// A file of ours that no process of ours holds, on a system without any kernel proof.
+    /// A file of orphand's uid that no process of this uid uses, on a file system where the kernel refuses nothing.
     const OURS: Facts = Facts {
         seen: false,
         locked: false,
@@ -69,18 +69,18 @@ mod tests {
     };
 
     #[test]
-    fn a_file_of_ours_that_nobody_of_us_holds_is_free() {
-        assert_eq!(hold(&OURS), UseState::Unused);
+    fn a_file_of_the_own_uid_without_holders_is_unused() {
+        assert_eq!(use_state(&OURS), UseState::Unused);
         assert_eq!(
-            hold(&Facts {
+            use_state(&Facts {
                 mode: 0o100_600,
                 ..OURS
             }),
             UseState::Unused
         );
-        // Who may only read it cannot lose anything that was written.
+        // A process that may only read the file cannot lose written data.
         assert_eq!(
-            hold(&Facts {
+            use_state(&Facts {
                 mode: 0o100_444,
                 ..OURS
             }),
@@ -89,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn each_doubt_alone_is_enough() {
+    fn each_missing_fact_alone_makes_it_unknown() {
         for facts in [
             Facts {
                 examined: false,
@@ -108,12 +108,12 @@ mod tests {
             },
             Facts { acl: true, ..OURS },
         ] {
-            assert_eq!(hold(&facts), UseState::Unknown, "{facts:?}");
+            assert_eq!(use_state(&facts), UseState::Unknown, "{facts:?}");
         }
     }
 
     #[test]
-    fn the_kernels_refusal_makes_up_for_every_doubt() {
+    fn the_kernels_refusal_replaces_every_missing_fact() {
         let facts = Facts {
             examined: false,
             kernel_refuses: true,
@@ -122,11 +122,11 @@ mod tests {
             acl: true,
             ..OURS
         };
-        assert_eq!(hold(&facts), UseState::Unused);
+        assert_eq!(use_state(&facts), UseState::Unused);
     }
 
     #[test]
-    fn whoever_is_seen_keeps_it_whatever_else_is_known() {
+    fn a_found_holder_decides_whatever_else_is_known() {
         for bits in 0..32_u32 {
             let has = |bit: u32| bits & (1 << bit) != 0;
             let facts = Facts {
@@ -143,14 +143,14 @@ mod tests {
             } else {
                 UseState::InUse
             };
-            assert_eq!(hold(&facts), want, "{facts:?}");
+            assert_eq!(use_state(&facts), want, "{facts:?}");
         }
     }
 
     #[test]
-    fn a_lock_is_a_holder_even_if_nobody_was_seen() {
+    fn a_lock_decides_even_if_no_holder_was_found() {
         assert_eq!(
-            hold(&Facts {
+            use_state(&Facts {
                 locked: true,
                 ..OURS
             }),
@@ -161,6 +161,6 @@ mod tests {
             kernel_refuses: true,
             ..OURS
         };
-        assert_eq!(hold(&facts), UseState::Locked);
+        assert_eq!(use_state(&facts), UseState::Locked);
     }
 }

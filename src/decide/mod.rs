@@ -1,21 +1,22 @@
 //! The decisions: pure functions of values.
 //!
-//! Nothing here reads a clock, opens a file or asks another process. Time, observations and
-//! evidence come in as arguments; verdicts go out as values. So every rule is tested without a
-//! sleep and without a file, and a dry run cannot decide otherwise than a real one.
+//! No function here reads a clock, opens a file or queries a process. Time, observations and evidence are arguments,
+//! and verdicts are return values. So the tests of every rule need no sleep and no file, and a dry run makes the same
+//! decisions as a real run.
 //!
-//! - [`temp_name`]: what a name says about its writer and its target
-//! - [`reserved`]: names that are no leftovers, as a list
-//! - [`policy`]: what the user wants for a root
-//! - [`exclude`]: what a rule leaves alone below it
+//! - [`temp_name`]: parses the name of a temp into its writer and its target
+//! - [`reserved`]: the list of names that are never leftovers
+//! - [`policy`]: the rule that the user sets for a root
+//! - [`exclude`]: the files and folders below a root that a rule ignores
 //! - [`rate`]: *is a directory hot?*
-//! - [`observation`]: what looking at a name can say
-//! - [`packed`]: the same in as few bytes as it takes
-//! - [`retention`]: how long a quarantine keeps what lies in it
+//! - [`observation`]: the result of a look at a name
+//! - [`packed`]: an observation in as few bytes as possible
+//! - [`retention`]: how long a quarantine keeps its files
+//! - [`leaks`]: how much each writer left behind in the last hour
 //! - [`target`]: when a target counts
 //! - [`time`]: moments as values
 //! - [`tracker`]: *is it time?*
-//! - [`macos_hold`]: *does anybody hold it?*, where no kernel says so by itself
+//! - [`macos_hold`]: *does a process hold it?*, on macOS, where an ordinary program gets no lease
 //! - [`judge`]: *is it safe?*
 #![deny(clippy::disallowed_methods)]
 

@@ -1,50 +1,50 @@
-//! What looking says: a fingerprint, or nothing there.
+//! The result of one look at a file: its fingerprint and other properties.
 
 use super::time::Wall;
 
-/// What kind of thing a name stands for.
+/// The type of a directory entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Kind {
-    /// A regular file: the only kind that is ever a temp.
+    /// A regular file. Only a regular file can be a temp.
     File,
     /// A directory.
     Dir,
-    /// A symbolic link; it is never followed.
+    /// A symbolic link. It is never followed.
     Symlink,
-    /// FIFO, socket, device: never opened.
+    /// A FIFO, a socket or a device. It is never opened.
     Other,
 }
 
-/// What tells one state of a file from another.
+/// The properties by which two states of a file are compared.
 ///
-/// Two different fingerprints mean that somebody touched the file. Two equal ones alone prove
-/// nothing: a file that is written through a mapping can keep all its times for seconds
-/// (measured on ext4, xfs, btrfs, tmpfs and overlayfs), which is why a look also asks for holders.
+/// Two different fingerprints mean that a process touched the file. Two equal ones alone prove nothing: a file that is
+/// written through a mapping can keep all its dates for seconds (measured on ext4, xfs, btrfs, tmpfs and overlayfs). So
+/// a look also checks whether a process uses the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Fingerprint {
     /// Device number of the file system.
     pub dev: u64,
     /// Inode number.
     pub ino: u64,
-    /// What it is.
+    /// Type of the file.
     pub kind: Kind,
     /// `st_size`, bytes.
     pub size: u64,
-    /// Last change of the content.
+    /// Last change of the content (`st_mtime`).
     pub mtime: Wall,
-    /// Last change of content, name or metadata.
+    /// Last change of content, name or metadata (`st_ctime`).
     pub ctime: Wall,
-    /// Birth, where the file system keeps it. Left out of the fingerprint on macOS, where setting
-    /// `mtime` before it moves it.
+    /// Birth time, if the file system stores it. Always `None` on macOS, where setting an earlier `mtime` also changes
+    /// the birth time.
     pub btime: Option<Wall>,
-    /// Hard links.
+    /// Number of hard links.
     pub links: u64,
-    /// Owner.
+    /// Uid of the owner.
     pub uid: u32,
 }
 
 impl Fingerprint {
-    /// The newest of the file's own times. Never `mtime` alone: rsync and tar set it back.
+    /// Returns the newest of the file's dates. `mtime` alone does not suffice, because rsync and tar set it back.
     #[must_use]
     pub fn newest(&self) -> Wall {
         let newest = self.mtime.max(self.ctime);
@@ -52,12 +52,12 @@ impl Fingerprint {
         rule!("newest-of-all-dates", newest, without: self.mtime)
     }
 
-    /// Whether `self`, seen after a rename, can be the file that was judged as `judged`.
+    /// Reports whether `self`, observed after a rename, can be the file that was observed as `judged` before it.
     ///
-    /// A rename sets `ctime` (measured on ext4, xfs, btrfs, tmpfs and overlayfs), and a copy-up on
-    /// overlayfs sets the birth time; the rest must be equal.
+    /// A rename sets `ctime` (measured on ext4, xfs, btrfs, tmpfs and overlayfs), and a copy-up on overlayfs sets the
+    /// birth time. All other fields must be equal.
     #[must_use]
-    pub fn same_after_rename(&self, judged: &Fingerprint) -> bool {
+    pub fn is_same_after_rename(&self, judged: &Fingerprint) -> bool {
         let renamed = Fingerprint {
             ctime: judged.ctime,
             btime: judged.btime,
@@ -67,22 +67,22 @@ impl Fingerprint {
     }
 }
 
-/// Everything that one look at a name says.
+/// Everything that one look at a name finds out, apart from the use state.
 #[derive(Clone, Copy, Debug)]
 pub struct Observation {
-    /// The state of the file.
+    /// Fingerprint of the file.
     pub fingerprint: Fingerprint,
-    /// Permission bits and type (`st_mode`).
+    /// Permission bits and file type (`st_mode`).
     pub mode: u32,
-    /// The mount it lies on, where the system numbers mounts (Linux since 5.8).
+    /// Id of the mount that contains the file, if the system has mount ids (Linux since 5.8).
     pub mount: Option<u64>,
-    /// The root of a mount or of a subvolume: something else begins here.
+    /// True if it is the root of a mount or of a subvolume.
     pub mount_root: bool,
-    /// Immutable or append-only: the owner said that it is to stay.
+    /// True if it is immutable or append-only: its owner wants to keep it.
     pub protected: bool,
-    /// Its bytes are elsewhere (macOS `SF_DATALESS`): opening it would fetch them.
+    /// True if its data is not on this disk (macOS `SF_DATALESS`): opening it would download the data.
     pub dataless: bool,
-    /// Bytes that the file takes on the disk (`512 * st_blocks`): less than its size where it has holes.
+    /// Space on the disk (`512 * st_blocks`), in bytes. It is less than the size if the file has holes.
     pub allocated: u64,
 }
 
@@ -111,7 +111,7 @@ impl PartialEq for Observation {
 impl Eq for Observation {}
 
 impl Observation {
-    /// The size of the file.
+    /// Returns the size of the file.
     #[must_use]
     pub fn size(&self) -> FileSize {
         FileSize {
@@ -126,12 +126,12 @@ impl Observation {
 pub struct FileSize {
     /// Length (`st_size`), in bytes.
     pub bytes: u64,
-    /// Space on the disk (`512 * st_blocks`), in bytes: what a removal gives back.
+    /// Space on the disk (`512 * st_blocks`), in bytes. A removal frees this much.
     pub disk_bytes: u64,
 }
 
 impl FileSize {
-    /// The sum of both, at most `u64::MAX` each.
+    /// Returns the sum of both sizes, each at most `u64::MAX`.
     #[must_use]
     pub fn plus(self, other: FileSize) -> FileSize {
         FileSize {
@@ -141,30 +141,30 @@ impl FileSize {
     }
 }
 
-/// A process that holds a file.
+/// A process that has a file open or mapped.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Holder {
-    /// Its pid as this process sees it.
+    /// Its pid in the pid namespace of this process.
     pub pid: u32,
-    /// Its command name, as the kernel keeps it (at most 15 bytes on Linux).
+    /// Its command name as the kernel stores it (at most 15 bytes on Linux).
     pub name: String,
 }
 
-/// What the kernel answers when it is asked who holds a file.
+/// The kernel's answer to the question whether a process uses a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum UseState {
-    /// Proven: no process on this kernel has it open or mapped.
+    /// It is proven that no process on this kernel has it open or mapped.
     Unused,
-    /// Somebody has it open or mapped.
+    /// A process has it open or mapped.
     InUse,
-    /// Somebody holds it, and a BSD or POSIX lock on it.
+    /// A process has it open and holds a BSD or POSIX lock on it.
     Locked,
-    /// Nobody could be seen, and the absence cannot be proven here.
+    /// No process was found that uses it, but it cannot be proven that there is none.
     Unknown,
 }
 
 impl UseState {
-    /// Whether somebody was *seen* holding it.
+    /// Reports whether a process was *found* that uses the file.
     #[must_use]
     pub fn is_held(self) -> bool {
         matches!(self, UseState::InUse | UseState::Locked)
@@ -175,10 +175,10 @@ impl UseState {
 mod tests {
     use super::*;
 
-    /// The claim is compared with what was judged by this alone: all but the two dates that a
-    /// rename may change must be equal.
+    /// This is the only comparison of a claim with the judged file. All fields must be equal, except for the two dates
+    /// that a rename may change.
     #[test]
-    fn what_a_rename_changes_and_what_makes_it_another_file() {
+    fn only_ctime_and_birth_may_differ_after_a_rename() {
         let later = Wall { sec: 9, nsec: 0 };
         let judged = Fingerprint {
             dev: 1,
@@ -196,7 +196,7 @@ mod tests {
             ("nothing", judged, true),
             ("ctime", Fingerprint { ctime: later, ..judged }, true),
             ("birth", Fingerprint { btime: Some(later), ..judged }, true),
-            ("birth, not known any more", Fingerprint { btime: None, ..judged }, true),
+            ("birth, no longer known", Fingerprint { btime: None, ..judged }, true),
             ("device", Fingerprint { dev: 2, ..judged }, false),
             ("inode", Fingerprint { ino: 8, ..judged }, false),
             ("kind", Fingerprint { kind: Kind::Other, ..judged }, false),
@@ -206,7 +206,7 @@ mod tests {
             ("owner", Fingerprint { uid: 0, ..judged }, false),
         ];
         for (changed, now, want) in rows {
-            assert_eq!(now.same_after_rename(&judged), want, "{changed}");
+            assert_eq!(now.is_same_after_rename(&judged), want, "{changed}");
         }
     }
 }

@@ -1,11 +1,11 @@
-//! A fingerprint in as few bytes as it takes, for the map: there may be a million of them.
+//! A compact form of a fingerprint, for the map of tracked temps, which may have a million entries.
 //!
-//! Nothing is left out, so two of these are equal exactly if the fingerprints are.
+//! It contains all fields, so two packed fingerprints are equal exactly if the fingerprints are.
 
 use super::observation::{Fingerprint, Kind};
 use super::time::Wall;
 
-/// A fingerprint without the padding between its parts: 69 bytes instead of 112.
+/// A fingerprint without padding between its fields: 69 bytes instead of 112.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C, packed)]
 pub struct Packed {
@@ -27,14 +27,14 @@ struct PackedWall {
     nsec: u32,
 }
 
-/// No moment has so many nanoseconds: there is no birth time.
+/// A missing date. It differs from every date, because none has that many nanoseconds.
 const NONE: PackedWall = PackedWall {
     sec: 0,
     nsec: u32::MAX,
 };
 
 impl Packed {
-    /// In the place of one that is not known yet.
+    /// A placeholder for a fingerprint that is not known yet.
     pub const NONE: Packed = Packed {
         dev: 0,
         ino: 0,
@@ -47,29 +47,29 @@ impl Packed {
         kind: Kind::Other,
     };
 
-    /// `seen`, packed. No file has 2^32 links: `statx` itself has no room for more.
+    /// Packs a fingerprint. 32 bits suffice for the number of links: `statx` has no more.
     #[must_use]
-    pub fn new(seen: &Fingerprint) -> Packed {
+    pub fn new(fingerprint: &Fingerprint) -> Packed {
         Packed {
-            dev: seen.dev,
-            ino: seen.ino,
-            size: seen.size,
-            mtime: seen.mtime.into(),
-            ctime: seen.ctime.into(),
-            btime: seen.btime.map_or(NONE, PackedWall::from),
-            links: u32::try_from(seen.links).unwrap_or(u32::MAX),
-            uid: seen.uid,
-            kind: seen.kind,
+            dev: fingerprint.dev,
+            ino: fingerprint.ino,
+            size: fingerprint.size,
+            mtime: fingerprint.mtime.into(),
+            ctime: fingerprint.ctime.into(),
+            btime: fingerprint.btime.map_or(NONE, PackedWall::from),
+            links: u32::try_from(fingerprint.links).unwrap_or(u32::MAX),
+            uid: fingerprint.uid,
+            kind: fingerprint.kind,
         }
     }
 
-    /// Inode number.
+    /// Returns the inode number.
     #[must_use]
     pub fn ino(&self) -> u64 {
         self.ino
     }
 
-    /// `st_size`, bytes.
+    /// Returns `st_size`, in bytes.
     #[must_use]
     pub fn size(&self) -> u64 {
         self.size
@@ -116,13 +116,13 @@ mod tests {
 
     proptest! {
         #[test]
-        fn two_are_equal_exactly_if_the_fingerprints_are(
+        fn packed_ones_are_equal_exactly_if_the_fingerprints_are(
             one in fingerprint(),
             other in fingerprint(),
-            part in 0..9_usize,
+            field in 0..9_usize,
         ) {
-            // Alone, two drawn at random are hardly ever equal: this one differs in one part at most.
-            let near = match part {
+            // Two random fingerprints are rarely equal. This one differs in one field at most.
+            let near = match field {
                 0 => Fingerprint { dev: other.dev, ..one },
                 1 => Fingerprint { ino: other.ino, ..one },
                 2 => Fingerprint { kind: other.kind, ..one },

@@ -1,4 +1,4 @@
-//! What the user wants for a root.
+//! The settings for one root.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -9,41 +9,41 @@ use super::exclude::Exclude;
 use super::temp_name::{Names, ParsedName};
 use super::time::typed;
 
-/// What a close means (`--closed`).
+/// The meaning of a close (`--closed`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum Closed {
-    /// A closed temp that nobody renamed is an orphan after its grace.
+    /// A closed temp that was not renamed is an orphan after its grace.
     #[default]
     Orphan,
-    /// A close ends the tracking: only what is still open after its grace is considered.
+    /// A close ends the tracking: only a temp that is still open after its grace is considered.
     Settled,
 }
 
-/// What happens to a temp that a live process holds (`--open`).
+/// The action for a temp that a process has open or mapped (`--open`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum Open {
-    /// It stays, and its holder is named.
+    /// It is kept, and its holder is reported.
     #[default]
     Keep,
     /// It is moved to the quarantine.
     Quarantine,
-    /// It is removed, without any proof that nobody needs it: the user's explicit wish.
+    /// It is removed without any proof that it is unused. Only an explicit option requests this.
     Reap,
 }
 
-/// What happens to a temp that may be the only copy of somebody's data (`--sole-copy`).
+/// The action for a temp that may be the only copy of its data (`--sole-copy`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum SoleCopy {
-    /// It is moved to the quarantine, from where `restore` brings it back.
+    /// It is moved to the quarantine, from which `restore` can put it back.
     #[default]
     Quarantine,
-    /// It stays where it is.
+    /// It is kept where it is.
     Keep,
-    /// It is removed like any other.
+    /// It is removed like any other orphan.
     Reap,
 }
 
-/// What happens to an orphan (`--action`).
+/// The action for an orphan (`--action`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum Action {
     /// It is deleted.
@@ -51,74 +51,75 @@ pub enum Action {
     Delete,
     /// It is moved to the quarantine.
     Quarantine,
-    /// It is only reported: the dry run.
+    /// It is only reported (a dry run).
     Report,
 }
 
-/// How a directory is followed in which thousands of temps are created every second
+/// The treatment of a directory in which thousands of temps are created every second
 /// ([`super::rate`]).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum Hot {
-    /// It is scanned twice in each grace instead of being watched, until it is calm again: its
-    /// writers are not slowed, and an orphan goes at the same time.
+    /// It is scanned twice in each grace instead of being watched, until the rate has dropped. This does not slow its
+    /// writers, and an orphan is removed at the same time as with a watch.
     #[default]
     Scan,
-    /// It is watched like any other.
+    /// It is watched like any other directory.
     Watch,
 }
 
-/// The shortest grace that is taken, in any rule.
+/// The shortest grace that a rule may have.
 pub const SHORTEST_GRACE: Duration = Duration::from_millis(100);
 
 /// The default grace of a name with a random part.
 pub const GRACE: Duration = Duration::from_secs(5 * 60);
 
-/// The default grace of a fixed name (`<t>.tmp`): scripts append to such a file now and then
-/// without holding it in between, and fixed names never pile up.
+/// The default grace of a fixed name (`<t>.tmp`). It is long because scripts may append to such a file from time to
+/// time without keeping it open. It may be long because files with a fixed name cannot accumulate.
 pub const FIXED_NAME_GRACE: Duration = Duration::from_secs(60 * 60);
 
-/// So many times the lag of a file's dates its grace is, at the least: then half of it is longer than the lag.
-const LAGS: u32 = 3;
+/// The shortest grace, in multiples of the lag of the file's dates. With this value, half the grace is longer than the
+/// lag.
+const GRACE_PER_LAG: u32 = 3;
 
-/// How often a temp that somebody holds is looked at again, at the most.
+/// The longest time until the next look at a temp that is kept for a reason that ends without an event.
 const HELD_RETRY: Duration = Duration::from_secs(60);
 
-/// How long after it was written no pid in a name counts any more: in a container the pid is 1 or
-/// 7 after every restart.
+/// The time without use after which the pid in a temp's name no longer counts. It is limited because pids repeat: a
+/// container's process may have the pid 1 or 7 after every restart.
 pub const PID_FORGOTTEN: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// The rule for one root. Immutable once built; a reload makes a new one.
+/// The rule for one root. It is immutable; a reload creates a new one.
 #[derive(Clone, Debug, Default)]
 pub struct Policy {
-    /// Which base names are temps.
+    /// The base names of temps.
     pub names: Names,
-    /// What is left alone below the root, whatever its name.
+    /// The paths below the root that are ignored, whatever their names.
     pub exclude: Exclude,
-    /// How long a temp must be quiet.
+    /// The time for which a temp must be quiet.
     pub grace: Graces,
-    /// What a close means.
+    /// The meaning of a close.
     pub closed: Closed,
-    /// What happens to a held temp.
+    /// The action for an open temp.
     pub open: Open,
-    /// What happens to a possible only copy.
+    /// The action for a temp that may be the only copy.
     pub sole_copy: SoleCopy,
-    /// What happens to an orphan.
+    /// The action for an orphan.
     pub action: Action,
-    /// Whether directories below the root are watched too.
+    /// True if directories below the root are watched too.
     pub recursive: bool,
-    /// How a hot directory is followed.
+    /// The treatment of a directory with a high rate of new temps.
     pub hot: Hot,
-    /// File systems, by the name that the kernel gives them, on which the proof is trusted beside
-    /// those where it is known to hold.
+    /// Additional file systems on which the proof is trusted, by the kernel's names. The others are those on which the
+    /// proof is known to hold.
     pub trusted_file_systems: Vec<String>,
 }
 
-/// How long a temp must be quiet before it is judged, by the kind of its name.
+/// The time for which a temp must be quiet before it is judged, by the kind of its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Graces {
-    /// For names with a random part.
+    /// The grace for names with a random part.
     pub random: Duration,
-    /// For fixed names.
+    /// The grace for fixed names.
     pub fixed: Duration,
 }
 
@@ -132,7 +133,7 @@ impl Default for Graces {
 }
 
 impl Graces {
-    /// The same grace for every name.
+    /// Returns the same grace for every kind of name.
     #[must_use]
     pub fn both(grace: Duration) -> Graces {
         Graces {
@@ -141,40 +142,40 @@ impl Graces {
         }
     }
 
-    /// The grace of the name that `parsed` was read from.
+    /// Returns the grace for a parsed name.
     #[must_use]
     pub fn of(&self, parsed: &ParsedName) -> Duration {
-        if parsed.random {
+        if parsed.is_random {
             self.random
         } else {
             self.fixed
         }
     }
 
-    /// The shorter of the two.
+    /// Returns the shorter of the two.
     #[must_use]
     pub fn shortest(&self) -> Duration {
         self.random.min(self.fixed)
     }
 }
 
-/// A combination of values that cannot mean anything.
+/// A value, or a combination of values, that is not valid.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PolicyError {
-    /// Nothing would ever be removed.
+    /// No temp would ever be removed.
     #[error(
         "closed = \"settled\" with open = \"keep\" removes nothing, ever: \
-         what is closed is left alone and what is open is kept; \
-         say --open reap (or quarantine) too, or leave --closed settled out"
+         closed temps are ignored, and open ones are kept; \
+         add --open reap (or quarantine), or omit --closed settled"
     )]
     RemovesNothing,
-    /// A close is not reported here.
+    /// This system does not report closes.
     #[error(
-        "closed = \"settled\" needs a system that reports a close, and this one does not \
-         (FSEvents has no such event); leave it out"
+        "closed = \"settled\" needs close events, which this system does not have (FSEvents does not report them); \
+         omit it"
     )]
     NoCloseEvents,
-    /// Shorter than [`SHORTEST_GRACE`].
+    /// The grace is shorter than [`SHORTEST_GRACE`].
     #[error(
         "a grace of {} is too short to prove anything; the shortest is {}",
         typed(*.0),
@@ -184,7 +185,7 @@ pub enum PolicyError {
 }
 
 impl Policy {
-    /// Refuses what cannot mean anything.
+    /// Checks the values. `close_events` is true if this system reports closes.
     pub fn check(&self, close_events: bool) -> Result<(), PolicyError> {
         if self.closed == Closed::Settled {
             if self.open == Open::Keep {
@@ -200,58 +201,61 @@ impl Policy {
         }
     }
 
-    /// Whether a file called `name` in the folder `below`, the way to it from the root, is a temp.
+    /// Reports whether the file `name` in the folder `below` is a temp. `below` is relative to the root.
     #[must_use]
-    pub fn takes(&self, below: &Path, name: &OsStr) -> bool {
+    pub fn is_temp(&self, below: &Path, name: &OsStr) -> bool {
         self.names.matches(name.as_bytes())
             && (self.exclude.is_empty() || !self.exclude.excludes(&below.join(name)))
     }
 
-    /// Returns how long a temp must be quiet: one with a name that says `parsed`.
+    /// Returns the time for which a temp with the parsed name `parsed` must be quiet.
     ///
-    /// The grace of fixed names is for files with content, to which a script appends. An empty one waits no longer than
-    /// one with a random name: it may keep its own program from starting. Where a file may have changed by `lag` later
-    /// than its dates say, the grace is three times as long at the least.
+    /// The grace of fixed names is for files with content, to which a script appends. An empty file gets the grace of
+    /// random names, because it may prevent its own program from starting. `lag` is the longest time by which a change
+    /// may be later than the file's dates show; the grace is at least three times as long.
     #[must_use]
     pub fn grace_of(&self, parsed: &ParsedName, is_empty: bool, lag: Duration) -> Duration {
         let grace = match is_empty {
             true => self.grace.random,
             false => self.grace.of(parsed),
         };
-        let least = rule!("coarse-dates-raise-the-grace", lag * LAGS, without: Duration::ZERO);
+        let least =
+            rule!("coarse-dates-raise-the-grace", lag * GRACE_PER_LAG, without: Duration::ZERO);
         grace.max(SHORTEST_GRACE).max(least)
     }
 
-    /// Returns the grace that short ones are raised to where files may have changed by `lag` later than their dates say;
-    /// `None` where none is shorter.
+    /// Returns the grace to which shorter ones are raised if changes may be later by `lag` than the files' dates show;
+    /// `None` if no grace is shorter.
     #[must_use]
     pub fn raised_grace(&self, lag: Duration) -> Option<Duration> {
-        Some(lag * LAGS).filter(|least| self.grace.shortest() < *least)
+        Some(lag * GRACE_PER_LAG).filter(|least| self.grace.shortest() < *least)
     }
 
-    /// Whether nothing is to be changed on disk.
+    /// Reports whether nothing may be changed on disk.
     #[must_use]
     pub fn is_dry_run(&self) -> bool {
         self.action == Action::Report
     }
 }
 
-/// The span between the two looks that a temp found by a scan gets. `lag` is by how much later than its dates say a
-/// file may have changed: the looks are further apart than that, or the second one could not see a change.
+/// Returns the shortest time between two looks at a temp, which is also the gap for a temp that a scan found.
+///
+/// `lag` is the longest time by which a change may be later than the file's dates show. The gap is longer than that:
+/// otherwise the second look could miss a change.
 #[must_use]
 pub fn min_observation_gap(grace: Duration, lag: Duration) -> Duration {
     let least = rule!("coarse-dates-part-the-looks", lag + lag / 2, without: Duration::ZERO);
     (grace / 2).min(Duration::from_secs(1).max(least))
 }
 
-/// How long until a temp that was kept for `reason_ends_silently` is looked at again.
+/// Returns the time until the next look at a temp that was kept.
 ///
-/// A holder, a lock and a live writer end without an event, and a look costs microseconds: these
-/// are asked for again soon, without doubling. Everything else waits the grace, doubled for each
-/// time before, up to an hour.
+/// No event reports that a holder closes a file, a lock is released or a writer exits, and a look costs microseconds.
+/// After such a reason (`ends_without_event`) the next look is soon, without doubling. After any other reason it is
+/// after the grace, doubled for each of the `times_before` that the temp was kept, up to an hour.
 #[must_use]
-pub fn retry(grace: Duration, reason_ends_silently: bool, times_before: u32) -> Duration {
-    if reason_ends_silently {
+pub fn retry(grace: Duration, ends_without_event: bool, times_before: u32) -> Duration {
+    if ends_without_event {
         return grace.min(HELD_RETRY);
     }
     let hour = Duration::from_secs(60 * 60);
@@ -264,9 +268,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn retries() {
+    fn when_a_kept_temp_is_retried() {
         let s = Duration::from_secs;
-        for (grace, silent, before, want) in [
+        for (grace, without_event, before, want) in [
             (s(10), true, 0, s(10)),
             (s(10), true, 9, s(10)),
             (s(300), true, 3, s(60)),
@@ -276,15 +280,15 @@ mod tests {
             (s(7200), false, 5, s(7200)),
         ] {
             assert_eq!(
-                retry(grace, silent, before),
+                retry(grace, without_event, before),
                 want,
-                "{grace:?} {silent} {before}"
+                "{grace:?} {without_event} {before}"
             );
         }
     }
 
     #[test]
-    fn confirms() {
+    fn the_gap_between_looks_is_longer_than_the_lag() {
         let ms = Duration::from_millis;
         for (grace, lag, want) in [
             (100, 0, 50),
@@ -295,12 +299,15 @@ mod tests {
         ] {
             let found = min_observation_gap(ms(grace), ms(lag));
             assert_eq!(found, ms(want), "{grace} {lag}");
-            assert!(found > ms(lag), "{grace} {lag}: a change would not be seen");
+            assert!(
+                found > ms(lag),
+                "{grace} {lag}: the second look could miss a change"
+            );
         }
     }
 
     #[test]
-    fn which_grace_holds() {
+    fn the_grace_depends_on_name_size_and_lag() {
         let (s, ms) = (Duration::from_secs, Duration::from_millis);
         let default = Policy::default();
         let short = Policy {
@@ -312,7 +319,7 @@ mod tests {
             (&default, uuid, false, 0, s(300)),
             (&default, uuid, true, 0, s(300)),
             (&default, "a.tmp", false, 0, s(3_600)),
-            // An empty one may keep its program from starting.
+            // An empty file may prevent its program from starting.
             (&default, "a.tmp", true, 0, s(300)),
             (&short, "a.tmp", false, 0, ms(500)),
             // Dates of whole seconds.
@@ -330,40 +337,40 @@ mod tests {
     }
 
     #[test]
-    fn combinations_that_mean_nothing_are_refused() {
+    fn invalid_values_are_refused() {
         let settled = Policy {
             closed: Closed::Settled,
             ..Policy::default()
         };
         assert_eq!(settled.check(true), Err(PolicyError::RemovesNothing));
-        let letter = Policy {
+        let open_reap = Policy {
             open: Open::Reap,
             ..settled
         };
-        assert_eq!(letter.check(true), Ok(()));
-        assert_eq!(letter.check(false), Err(PolicyError::NoCloseEvents));
+        assert_eq!(open_reap.check(true), Ok(()));
+        assert_eq!(open_reap.check(false), Err(PolicyError::NoCloseEvents));
         let ms = Duration::from_millis;
-        let one = ms(99);
-        let (random, fixed) = (one, one);
-        assert_eq!(Graces::both(one), Graces { random, fixed });
+        let grace = ms(99);
+        let (random, fixed) = (grace, grace);
+        assert_eq!(Graces::both(grace), Graces { random, fixed });
         for (random, fixed, want) in [
             (100, 100, Ok(())),
             (99, 100, Err(PolicyError::GraceTooShort(ms(99)))),
             (100, 99, Err(PolicyError::GraceTooShort(ms(99)))),
         ] {
             let (random, fixed) = (ms(random), ms(fixed));
-            let hasty = Policy {
+            let short = Policy {
                 grace: Graces { random, fixed },
                 ..Policy::default()
             };
-            assert_eq!(hasty.check(true), want);
+            assert_eq!(short.check(true), want);
         }
         assert_eq!(Policy::default().check(false), Ok(()));
     }
 
-    /// The figures that the manual gives.
+    /// The defaults that the manual states.
     #[test]
-    fn what_holds_without_a_rule() {
+    fn the_defaults_are_as_documented() {
         let policy = Policy::default();
         let grace = |name: &str| policy.grace.of(&policy.names.parse(OsStr::new(name)));
         let s = Duration::from_secs;
@@ -374,7 +381,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_rule_takes_below_its_root() {
+    fn excluded_paths_are_no_temps() {
         let excluding = Policy {
             exclude: Exclude::new(&["cache"]).expect("a glob"),
             ..Policy::default()
@@ -388,8 +395,8 @@ mod tests {
             (&excluding, "cache/b", "a.tmp", false),
             (&excluding, "cache", "a.txt", false),
         ] {
-            let taken = policy.takes(Path::new(below), OsStr::new(name));
-            assert_eq!(taken, want, "{:?} {below} {name}", policy.exclude);
+            let is_temp = policy.is_temp(Path::new(below), OsStr::new(name));
+            assert_eq!(is_temp, want, "{:?} {below} {name}", policy.exclude);
         }
     }
 

@@ -1,44 +1,44 @@
-//! Reserved names: files that are no leftovers, although a rule's patterns fit their names.
+//! Reserved names: files that are not leftovers, although the patterns of a rule match their names.
 //!
-//! [`LIST`] is data. A new row is a line in it, and nothing else changes. In a pattern `*` stands for
-//! any text, also for none, `<uuid>` for 8-4-4-4-12 hex digits, `<n>` for decimal digits and `<x>`
-//! for one hex digit; the rest stands for itself, in upper or lower case.
+//! [`LIST`] contains them. A new name is one row, and needs no other change. In a pattern `*` matches any text, also an
+//! empty one, `<uuid>` matches 8-4-4-4-12 hex digits, `<n>` decimal digits and `<x>` one hex digit. All other
+//! characters are literal, in upper or lower case.
 
 use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::os::unix::ffi::OsStrExt;
 
-use super::temp_name::before_uuid;
+use super::temp_name::strip_uuid;
 
-/// The patterns of a rule that take a reserved name.
+/// The patterns of a rule that include a reserved name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TakenBy {
-    /// Only by a pattern that is the whole name, without any wildcard.
+pub enum IncludedBy {
+    /// Only a pattern that is the whole name, without any wildcard.
     WholeName,
-    /// Also by a pattern whose literal end fits the row: `*.part`.
+    /// Also a pattern whose literal end matches the row: `*.part`.
     Ending,
 }
 
 /// One row of [`LIST`].
 #[derive(Debug, PartialEq, Eq)]
 pub struct ReservedName {
-    /// The names.
+    /// The pattern of the names.
     pub pattern: &'static str,
-    /// Kind of file, for people.
+    /// The kind of file, for messages to the user.
     pub kind: &'static str,
-    /// The patterns that take it.
-    pub taken_by: TakenBy,
+    /// The patterns of a rule that include these names.
+    pub included_by: IncludedBy,
 }
 
-const fn row(pattern: &'static str, kind: &'static str, taken_by: TakenBy) -> ReservedName {
+const fn row(pattern: &'static str, kind: &'static str, included_by: IncludedBy) -> ReservedName {
     ReservedName {
         pattern,
         kind,
-        taken_by,
+        included_by,
     }
 }
 
-use TakenBy::{Ending, WholeName};
+use IncludedBy::{Ending, WholeName};
 
 /// The reserved names.
 #[rustfmt::skip] // one row a line
@@ -85,21 +85,21 @@ pub const LIST: &[ReservedName] = &[
     row("*.dpkg-dist",             "a configuration file that a package brought", Ending),
 ];
 
-/// Suffixes of companions: each follows the whole name of the temp.
+/// The suffixes of companions. Each is appended to the whole name of the temp.
 pub const COMPANIONS: [&str; 3] = ["-wal", "-shm", "-journal"];
 
-/// The cause for which a name is reserved.
+/// The reason for which a name is reserved.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reserved {
-    /// It fits a row of [`LIST`].
+    /// It matches a row of [`LIST`].
     Listed(&'static ReservedName),
-    /// It fits this pattern, which ends in `*`, with nothing for that `*`.
+    /// It matches this pattern, which ends in `*`, with nothing for that `*`.
     EmptyStar(String),
-    /// Another name that the rule takes may be meant for it: this one.
+    /// It may be the target of this other name, which the rule matches.
     TargetOf(OsString),
-    /// This watch saw a temp renamed onto it, or saw it to be the target of another temp.
+    /// During this watch a temp was renamed to it, or it was found to be the target of another temp.
     WasTarget,
-    /// This companion lies beside it.
+    /// This companion is in the same directory.
     HasCompanion(OsString),
 }
 
@@ -109,40 +109,45 @@ impl fmt::Display for Reserved {
             Reserved::Listed(ReservedName {
                 pattern,
                 kind,
-                taken_by,
+                included_by,
             }) => {
-                let by = match taken_by {
-                    TakenBy::WholeName => "only a pattern that is its whole name takes it".into(),
-                    TakenBy::Ending => format!("only a pattern that ends like {pattern} takes it"),
+                let by = match included_by {
+                    IncludedBy::WholeName => {
+                        "only a pattern that is the whole name includes it".into()
+                    }
+                    IncludedBy::Ending => {
+                        format!("only a pattern with the same ending as {pattern} includes it")
+                    }
                 };
                 write!(f, "{pattern} is reserved ({kind}): {by}")
             }
             Reserved::EmptyStar(glob) => write!(
                 f,
-                "it fits {glob:?} with nothing for the last *, so it is the file itself and no temp of it"
+                "it matches {glob:?} with nothing for the last *, so it is the file itself and not one of its temps"
             ),
             Reserved::TargetOf(temp) => {
-                write!(f, "it is the target of {temp:?}, which the rule takes")
+                write!(f, "it is the target of {temp:?}, which the rule matches")
             }
-            Reserved::WasTarget => f.write_str("it was the target of a temp before"),
+            Reserved::WasTarget => f.write_str("it was the target of a temp during this watch"),
             Reserved::HasCompanion(companion) => write!(
                 f,
-                "{companion:?} lies beside it, and may be needed together with it"
+                "its companion {companion:?} is in the same directory, and may be needed together with it"
             ),
         }
     }
 }
 
-/// Returns the rows of the list that `name` fits.
+/// Returns the rows of the list that match `name`.
 pub fn rows(name: &[u8]) -> impl Iterator<Item = &'static ReservedName> {
     LIST.iter().filter(move |row| {
         let pattern = row.pattern.as_bytes();
-        may_fit(pattern, name) && fits(pattern, name)
+        may_match(pattern, name) && is_match(pattern, name)
     })
 }
 
-/// Returns false if the first or the last byte of `name` shows that it does not fit: nearly all names end here.
-fn may_fit(pattern: &[u8], name: &[u8]) -> bool {
+/// Returns false if the first or the last byte of `name` shows that `pattern` does not match. This is the case for
+/// nearly all names.
+fn may_match(pattern: &[u8], name: &[u8]) -> bool {
     let (Some(first), Some(last)) = (name.first(), name.last()) else {
         return true;
     };
@@ -160,17 +165,18 @@ fn may_fit(pattern: &[u8], name: &[u8]) -> bool {
 }
 
 impl ReservedName {
-    /// Returns true if `ending`, the literal end of a pattern, fits the row: the pattern then means such names.
+    /// Reports whether the row matches `ending`, the literal end of a pattern. The pattern was then written for such
+    /// names.
     #[must_use]
     pub fn has_ending(&self, ending: &[u8]) -> bool {
-        fits(self.pattern.as_bytes(), ending)
+        is_match(self.pattern.as_bytes(), ending)
     }
 }
 
-/// Returns the temp whose companion `name` would be.
+/// Returns the name of the temp whose companion `name` would be.
 #[must_use]
 pub fn companion_of(name: &OsStr) -> Option<&OsStr> {
-    // The last letters of the three.
+    // The three suffixes end in "l" or "m".
     if !matches!(name.as_bytes().last(), Some(b'l' | b'm')) {
         return None;
     }
@@ -188,7 +194,7 @@ pub fn companions(temp: &OsStr) -> impl Iterator<Item = OsString> {
     })
 }
 
-fn fits(pattern: &[u8], name: &[u8]) -> bool {
+fn is_match(pattern: &[u8], name: &[u8]) -> bool {
     if let Some(rest) = pattern.strip_prefix(b"*") {
         let is_literal = !rest.iter().any(|byte| matches!(byte, b'*' | b'<'));
         if is_literal {
@@ -196,27 +202,27 @@ fn fits(pattern: &[u8], name: &[u8]) -> bool {
             let end = at.and_then(|at| name.get(at..));
             return end.is_some_and(|end| end.eq_ignore_ascii_case(rest));
         }
-        // Where the next byte has no case, only its places count.
+        // If the next byte is punctuation, it has no case, and only its positions in the name are tried.
         let next = rest
             .first()
             .copied()
             .filter(|byte| byte.is_ascii_punctuation());
         let next = next.filter(|byte| !matches!(byte, b'*' | b'<'));
-        let is_place = |at: &usize| next.is_none() || name.get(*at).copied() == next;
-        let rests = (0..=name.len()).filter(is_place);
+        let is_position = |at: &usize| next.is_none() || name.get(*at).copied() == next;
+        let rests = (0..=name.len()).filter(is_position);
         let rests = rests.filter_map(|at| name.get(at..));
-        return rests.into_iter().any(|end| fits(rest, end));
+        return rests.into_iter().any(|end| is_match(rest, end));
     }
     if let Some(rest) = pattern.strip_prefix(b"<uuid>") {
         let Some((uuid, end)) = name.split_at_checked(36) else {
             return false;
         };
-        return before_uuid(uuid).is_some_and(<[u8]>::is_empty) && fits(rest, end);
+        return strip_uuid(uuid).is_some_and(<[u8]>::is_empty) && is_match(rest, end);
     }
     if let Some(rest) = pattern.strip_prefix(b"<x>") {
         return match name.split_first() {
             Some((digit, end)) => {
-                rule!("super-journal-is-reserved", digit.is_ascii_hexdigit()) && fits(rest, end)
+                rule!("super-journal-is-reserved", digit.is_ascii_hexdigit()) && is_match(rest, end)
             }
             None => false,
         };
@@ -224,12 +230,12 @@ fn fits(pattern: &[u8], name: &[u8]) -> bool {
     if let Some(rest) = pattern.strip_prefix(b"<n>") {
         let digits = name.iter().take_while(|byte| byte.is_ascii_digit()).count();
         let end = name.get(digits..).unwrap_or_default();
-        return digits > 0 && fits(rest, end);
+        return digits > 0 && is_match(rest, end);
     }
     match (pattern.split_first(), name.split_first()) {
         (None, None) => true,
         (Some((wanted, pattern)), Some((found, name))) => {
-            wanted.eq_ignore_ascii_case(found) && fits(pattern, name)
+            wanted.eq_ignore_ascii_case(found) && is_match(pattern, name)
         }
         _ => false,
     }
@@ -250,9 +256,9 @@ mod tests {
         rows(name.as_bytes()).map(|row| row.pattern).collect()
     }
 
-    /// The short cut of [`companion_of`] holds for all of them.
+    /// Checks that the early return of [`companion_of`] is right for all suffixes.
     #[test]
-    fn every_companion_is_one() {
+    fn every_companion_is_recognized() {
         for companion in companions(OsStr::new("x.tmp")) {
             assert_eq!(companion_of(&companion), Some(OsStr::new("x.tmp")));
         }
@@ -260,16 +266,16 @@ mod tests {
     }
 
     #[test]
-    fn every_row_fits_what_it_is_for_and_nothing_like_it() {
+    fn every_row_matches_its_names_and_no_similar_ones() {
         for row in LIST {
             let name = row.pattern.replace('*', "x y");
             let name = filled(&name);
             for name in [name.clone(), name.to_ascii_uppercase()] {
                 assert!(patterns(&name).contains(&row.pattern), "{name}");
             }
-            let nothing = row.pattern.replace('*', "");
-            let nothing = filled(&nothing);
-            assert!(patterns(&nothing).contains(&row.pattern), "{nothing}");
+            let empty = row.pattern.replace('*', "");
+            let empty = filled(&empty);
+            assert!(patterns(&empty).contains(&row.pattern), "{empty}");
             let open_end = row.pattern.ends_with('*');
             assert_eq!(
                 patterns(&format!("{name}.x")).contains(&row.pattern),
@@ -298,9 +304,9 @@ mod tests {
         }
     }
 
-    /// sqlite3.c names it by `-mj%06X9%02X`.
+    /// sqlite3.c creates its name with `-mj%06X9%02X`.
     #[test]
-    fn a_super_journal_of_sqlite() {
+    fn a_super_journal_of_sqlite_is_reserved() {
         assert_eq!(
             patterns("a.db-mj0123AB9CD"),
             ["*-mj<x><x><x><x><x><x>9<x><x>"]
@@ -308,7 +314,7 @@ mod tests {
     }
 
     #[test]
-    fn a_companion_names_its_temp() {
+    fn the_name_of_a_companion_contains_its_temp() {
         for (name, temp) in [
             ("a.tmp-wal", Some("a.tmp")),
             ("a.tmp-shm", Some("a.tmp")),

@@ -1,4 +1,4 @@
-//! How long a quarantine keeps what lies in it.
+//! Decides how long a quarantine keeps its files, and which copies it drops.
 
 use std::collections::{BTreeMap, BinaryHeap, HashMap};
 use std::ffi::OsString;
@@ -10,51 +10,52 @@ use super::time::Wall;
 /// One file in a quarantine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
-    /// Its id.
+    /// Its id in the quarantine.
     pub id: OsString,
-    /// The way from the root to where it lay.
+    /// Its path before the move, relative to the root.
     pub below: PathBuf,
-    /// `st_size`, bytes.
+    /// Its length (`st_size`), in bytes.
     pub bytes: u64,
-    /// The space that it takes on the disk, bytes: less than that where its length was set before it was written.
+    /// Its space on the disk, in bytes. This is less than the length if the length was set before the data was written.
     pub allocated: u64,
-    /// When it was moved here, at the latest. `None`: that is not known, and counts as just now.
+    /// The latest possible time of its move to the quarantine. `None` if that is unknown, which counts as just now.
     pub moved: Option<Wall>,
-    /// Neither clock was set since it was moved, so its age is known.
+    /// No clock was set since its move, so its age is known.
     pub is_steady: bool,
-    /// Its birth, where the file system keeps one.
+    /// Its birth time, if the file system keeps one.
     pub born: Option<Wall>,
-    /// When it was written last (`mtime`).
+    /// The time of its last write (`mtime`).
     pub written: Wall,
-    /// The target, as a path from the root; or the shape of the name in its directory, if the target is not known.
+    /// Its target, as a path relative to the root. If the target is unknown, the shape of its name in its directory.
     pub copy_of: PathBuf,
-    /// The shape of its name in its directory, if that is a known one.
+    /// The shape of its name in its directory, if the shape is a known one.
     pub shape: Option<PathBuf>,
-    /// Whose it is. What anybody else may put beside it is no copy of it.
+    /// The uid of its owner. A file of another owner in the same directory does not count as a copy of it.
     pub uid: u32,
-    /// The state of its target now.
+    /// The present state of its target.
     pub target: TargetState,
 }
 
 /// The state of the target of a stored file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TargetState {
-    /// A file that counts, and has not changed since before the move: so the stored file is not the only copy.
+    /// The target is a file that counts and has not changed since before the move. So the stored file is not the only
+    /// copy.
     Counts,
-    /// Nothing, or the target is not known.
+    /// The target is missing or unknown.
     Nothing,
-    /// Something that does not count, or that was born or changed after the move.
+    /// The target does not count, or it was created or changed after the move.
     Other,
 }
 
-/// How much a quarantine may keep. Zero means no limit.
+/// The limits of a quarantine. Zero means no limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// The longest time that a file lies there.
+    /// The longest time for which a file is kept.
     pub age: Duration,
-    /// The largest part of the file system that all of them may take, in percent.
+    /// The largest part of the file system that all files together may take, in percent.
     pub percent: u8,
-    /// The part of the file system's bytes and of its inodes that is to be free, in percent.
+    /// The part of the bytes and of the inodes of the file system that must be free, in percent.
     pub min_free: u8,
 }
 
@@ -71,71 +72,71 @@ impl Default for Limits {
 impl Limits {
     /// Returns how many bytes a quarantine may take on a file system of `size` bytes.
     #[must_use]
-    pub fn room(&self, size: u64) -> u64 {
+    pub fn max_bytes(&self, size: u64) -> u64 {
         match self.percent {
             0 => u64::MAX,
-            // A file system that does not say how large it is has no tenth.
+            // The file system does not report its size, so a part of it is unknown.
             _ if size == 0 => u64::MAX,
             percent => (size / 100).saturating_mul(u64::from(percent)),
         }
     }
 
-    /// Returns how many of `all` are to become free; 0 where there is no such limit.
+    /// Returns how many of `all` bytes or inodes must be freed, if `free` are free. 0 if there is no such limit.
     #[must_use]
-    pub fn lacking(&self, all: u64, free: u64) -> u64 {
-        let wanted = (all / 100).saturating_mul(u64::from(self.min_free));
-        wanted.saturating_sub(free)
+    pub fn missing_free(&self, all: u64, free: u64) -> u64 {
+        let needed = (all / 100).saturating_mul(u64::from(self.min_free));
+        needed.saturating_sub(free)
     }
 }
 
 /// The space on a file system.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Space {
-    /// All of its bytes; 0 where it does not say.
+    /// Its size, in bytes. 0 if it does not report its size.
     pub size: u64,
-    /// Bytes that are free.
+    /// Its free space, in bytes.
     pub free: u64,
-    /// All of its inodes; 0 where their number has no limit.
+    /// The number of its inodes. 0 if the number has no limit.
     pub inodes: u64,
-    /// Inodes that are free.
+    /// The number of its free inodes.
     pub inodes_free: u64,
-    /// The files to be moved into the quarantine now.
-    pub wanted: NeededSpace,
+    /// The space for the files that are about to be moved into the quarantine.
+    pub needed: NeededSpace,
 }
 
-/// Bytes that are to be moved into a quarantine.
+/// The space for files that are about to be moved into a quarantine.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct NeededSpace {
-    /// Those of all files together.
-    pub all: u64,
-    /// Those of the smallest file.
-    pub least: u64,
+    /// The size of all files together, in bytes.
+    pub total: u64,
+    /// The size of the smallest file, in bytes.
+    pub smallest: u64,
 }
 
-/// How far the dates in a quarantine can be trusted. The default trusts none but the steady ones.
+/// The trust in the dates in a quarantine. The default trusts only [steady](Entry::is_steady) dates.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Trust {
-    /// For how long this process has run. A clock that was set just before it began would make
-    /// everything old at once; so nothing is dropped for its age in the first hour, or the first
-    /// tenth of a shorter limit, unless the clocks are known to be [steady](Entry::is_steady).
+pub struct ClockTrust {
+    /// The time for which this process has run. If a clock was set just before its start, all files would be old at
+    /// once. So no file is dropped for its age in the first hour, or in the first tenth of a shorter limit, unless the
+    /// clocks are known to be [steady](Entry::is_steady).
     pub running: Duration,
-    /// How long ago the wall clock and the monotonic clock parted, if that was noticed: nothing is
-    /// taken to be older.
+    /// The time since the last clock jump (the wall clock and the monotonic clock diverged), if one was noticed. No
+    /// file counts as older than that.
     pub since_jump: Option<Duration>,
 }
 
-/// The longest time that [`Trust::running`] must reach.
-const SETTLING: Duration = Duration::from_secs(60 * 60);
+/// The time that [`ClockTrust::running`] must reach at most before ages count.
+const MIN_RUNNING: Duration = Duration::from_secs(60 * 60);
 
 /// The shortest time since its move after which a file may be dropped to free space.
-const FRESH: Duration = Duration::from_secs(60 * 60);
+const MIN_AGE_FOR_SPACE: Duration = Duration::from_secs(60 * 60);
 
-/// The number of newest copies of one shape in one directory that are never dropped for lack of room. Each copy that is
-/// dropped has this many that are newer and no smaller.
-pub const SPARED: usize = 8;
+/// The number of newest copies of one shape in one directory that are never dropped for lack of space. For each copy
+/// that is dropped, this many copies exist that are newer and no smaller.
+pub const KEPT_PER_SHAPE: usize = 8;
 
-impl Trust {
-    /// Returns how long ago `entry` was moved, as far as that can be trusted.
+impl ClockTrust {
+    /// Returns the time since `entry` was moved, as far as its date can be trusted.
     fn age(&self, entry: &Entry, now: Wall) -> Duration {
         let unknown = rule!("unknown-move-was-just-now", Duration::ZERO, without: Duration::MAX);
         let age = entry.moved.map_or(unknown, |moved| now.since(moved));
@@ -145,65 +146,69 @@ impl Trust {
         }
     }
 
-    /// Returns how long it takes until ages up to `limit` count for `entry`.
-    fn settles_in(&self, entry: &Entry, limit: Duration) -> Duration {
+    /// Returns the time until ages up to `limit` count for `entry`.
+    fn time_until_trusted(&self, entry: &Entry, limit: Duration) -> Duration {
         match entry.is_steady {
             true => Duration::ZERO,
-            false => SETTLING.min(limit / 10).saturating_sub(self.running),
+            false => MIN_RUNNING.min(limit / 10).saturating_sub(self.running),
         }
     }
 
-    /// Returns how long it takes until `entry` is older than `limit`; zero if it is.
-    fn reaches(&self, entry: &Entry, now: Wall, limit: Duration) -> Duration {
+    /// Returns the time until `entry` is older than `limit`. Zero if it already is.
+    fn time_until_older(&self, entry: &Entry, now: Wall, limit: Duration) -> Duration {
         let left = limit.saturating_sub(self.age(entry, now));
-        left.max(self.settles_in(entry, limit))
+        left.max(self.time_until_trusted(entry, limit))
     }
 }
 
-/// Where the bytes are of which a stored file is a copy no longer needed.
+/// The reason for which a stored file is no longer needed as a copy.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Better {
-    /// At its target.
+pub enum SupersededBy {
+    /// Its target counts.
     Target,
-    /// In the newer copies with these ids, which stay.
+    /// The copies with these ids are newer, and they are kept.
     Copies(Vec<OsString>),
 }
 
 /// The result of applying the limits.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RetentionPlan {
-    /// The files to drop, each with the better copies that must still exist then.
-    pub drops: Vec<(Entry, Better)>,
+    /// The files to drop, each with the reason. The copies in the reason must still exist when the file is dropped.
+    pub drops: Vec<(Entry, SupersededBy)>,
     /// The time until the next file is too old.
     pub next: Option<Duration>,
 }
 
-/// Returns the files to drop: those that are too old, and for lack of room copies of known shapes, from the shape and
-/// directory with the most bytes first, the oldest first.
+/// Returns the files to drop. These are the files that are too old and, for lack of space, copies of known shapes. The
+/// copies are dropped from the shape and directory with the most bytes first, the oldest copy first.
 ///
-/// Never dropped is the newest copy for a target that is missing or does not count, nor one that may be. One copy is
-/// newer than another by its birth, then by its last write, then by its name; where there are no births only if it
-/// was written and also moved later: several are moved within one tick of the clock, and an `mtime` can
-/// be set to any date. Nor is a copy dropped that is larger than all newer ones: a killed writer leaves what it had written so
-/// far, and only the copy before that may be whole. For lack of room the newest [`SPARED`] of a shape stay, and each
-/// with fewer than that many that are newer and no smaller.
+/// Some files are never dropped:
+///
+/// - The newest copy for a target that is missing or does not count, and any copy that may be the newest. With birth
+///   times, one copy is newer than another by its birth time, then by its last write, then by its name. Without them,
+///   it is newer only if it was both written and moved later, because several files can be moved within one tick of the
+///   clock, and an `mtime` can be set to any date.
+/// - A copy that is larger than all newer ones. A killed writer leaves what it had written so far, so only the copy
+///   before that may be complete.
+/// - For lack of space, the newest [`KEPT_PER_SHAPE`] copies of a shape, and each copy for which fewer than that many
+///   newer copies exist that are no smaller.
 #[must_use]
 pub fn plan(
     entries: &[Entry],
     limits: Limits,
     space: Space,
     now: Wall,
-    trust: Trust,
+    trust: ClockTrust,
 ) -> RetentionPlan {
     let mut plan = RetentionPlan::default();
-    let reaches = |entry: &Entry| trust.reaches(entry, now, limits.age);
-    let too_old = |entry: &&Entry| !limits.age.is_zero() && reaches(entry).is_zero();
-    let mut goes = Vec::new();
+    let time_left = |entry: &Entry| trust.time_until_older(entry, now, limits.age);
+    let is_too_old = |entry: &&Entry| !limits.age.is_zero() && time_left(entry).is_zero();
+    let mut drops = Vec::new();
     let uid = |entry: &Entry| rule!("others-files-are-no-copies", entry.uid, without: 0);
     let mut copies: HashMap<(&PathBuf, u32), Vec<&Entry>> = HashMap::new();
     for entry in entries {
         match entry.target {
-            TargetState::Counts if too_old(&entry) => goes.push((entry, Better::Target)),
+            TargetState::Counts if is_too_old(&entry) => drops.push((entry, SupersededBy::Target)),
             TargetState::Counts => {}
             _ => copies
                 .entry((&entry.copy_of, uid(entry)))
@@ -211,61 +216,73 @@ pub fn plan(
                 .push(entry),
         }
     }
-    let outdated = copies.into_values().flat_map(|copies| outdated(copies, 1));
-    goes.extend(outdated.filter(|(entry, _)| too_old(entry)));
-    goes.sort_by_key(|(entry, _)| (entry.moved, &entry.id));
+    let superseded = copies
+        .into_values()
+        .flat_map(|copies| superseded(copies, 1));
+    drops.extend(superseded.filter(|(entry, _)| is_too_old(entry)));
+    drops.sort_by_key(|(entry, _)| (entry.moved, &entry.id));
 
-    let is_gone: std::collections::HashSet<&OsString> =
-        goes.iter().map(|(entry, _)| &entry.id).collect();
-    let left: Vec<&Entry> = entries
+    let dropped: std::collections::HashSet<&OsString> =
+        drops.iter().map(|(entry, _)| &entry.id).collect();
+    let remaining: Vec<&Entry> = entries
         .iter()
-        .filter(|entry| !is_gone.contains(&entry.id))
+        .filter(|entry| !dropped.contains(&entry.id))
         .collect();
-    let gone = goes
+    let freed_by_age = drops
         .iter()
         .fold(0u64, |sum, (entry, _)| sum.saturating_add(entry.allocated));
-    let used = left
+    let used = remaining
         .iter()
         .fold(0u64, |sum, entry| sum.saturating_add(entry.allocated));
-    let mut shapes = Shapes::of(&left);
-    let room = limits.room(space.size);
-    let over = |wanted: u64| used.saturating_add(wanted).saturating_sub(room);
-    // Nothing is dropped for temps that would not fit even then.
+    let mut shapes = Shapes::of(&remaining);
+    let max_bytes = limits.max_bytes(space.size);
+    let over = |needed: u64| used.saturating_add(needed).saturating_sub(max_bytes);
+    // If not even the smallest new file would fit after all possible drops, no file is dropped for new ones.
     let droppable = shapes.droppable();
-    let over = match over(space.wanted.least) <= droppable {
-        true => over(space.wanted.all).min(droppable),
+    let over = match over(space.needed.smallest) <= droppable {
+        true => over(space.needed.total).min(droppable),
         false => over(0),
     };
-    let mut freed = shapes.take(over, 0, |_| true, &mut goes);
-    freed = freed.saturating_add(gone);
-    let bytes = limits.lacking(space.size, space.free.saturating_add(freed));
-    let files = goes.len() as u64;
-    let inodes = limits.lacking(space.inodes, space.inodes_free.saturating_add(files));
-    let is_settled = |entry: &Entry| {
-        let is_old = trust.reaches(entry, now, FRESH).is_zero();
+    let mut freed = shapes.drop_for_space(over, 0, |_| true, &mut drops);
+    freed = freed.saturating_add(freed_by_age);
+    let bytes = limits.missing_free(space.size, space.free.saturating_add(freed));
+    let files = drops.len() as u64;
+    let inodes = limits.missing_free(space.inodes, space.inodes_free.saturating_add(files));
+    let may_drop = |entry: &Entry| {
+        let is_old = trust
+            .time_until_older(entry, now, MIN_AGE_FOR_SPACE)
+            .is_zero();
         rule!("fresh-ones-free-no-space", is_old, without: true)
     };
-    shapes.take(bytes, inodes, is_settled, &mut goes);
+    shapes.drop_for_space(bytes, inodes, may_drop, &mut drops);
 
-    let waits = |entry: &&Entry| !limits.age.is_zero() && entry.moved.is_some() && !too_old(entry);
-    plan.next = left.into_iter().filter(waits).map(reaches).min();
-    plan.drops = goes
+    let becomes_too_old =
+        |entry: &&Entry| !limits.age.is_zero() && entry.moved.is_some() && !is_too_old(entry);
+    plan.next = remaining
         .into_iter()
-        .map(|(entry, better)| (entry.clone(), better))
+        .filter(becomes_too_old)
+        .map(time_left)
+        .min();
+    plan.drops = drops
+        .into_iter()
+        .map(|(entry, reason)| (entry.clone(), reason))
         .collect();
     plan
 }
 
-/// The copies that may be dropped for lack of room, by shape and directory.
+/// The copies that may be dropped for lack of space, by shape and directory.
 struct Shapes<'a> {
-    /// The bytes of all copies of one shape, and those that may be dropped, the newest first.
+    /// One group for each shape. The group with the most bytes is first.
     groups: BinaryHeap<Group<'a>>,
 }
 
+/// The copies of one shape in one directory.
 struct Group<'a> {
+    /// The space of all copies that are not dropped, in bytes.
     bytes: u64,
     shape: (&'a PathBuf, u32),
-    droppable: Vec<(&'a Entry, Better)>,
+    /// The copies that may be dropped, the newest first.
+    droppable: Vec<(&'a Entry, SupersededBy)>,
 }
 
 impl Ord for Group<'_> {
@@ -300,8 +317,8 @@ impl<'a> Shapes<'a> {
             let bytes = copies
                 .iter()
                 .fold(0u64, |sum, entry| sum.saturating_add(entry.allocated));
-            let spared = rule!("eight-of-a-shape-stay", SPARED, without: SPARED - 1);
-            let mut droppable = outdated(copies, spared);
+            let kept = rule!("eight-of-a-shape-stay", KEPT_PER_SHAPE, without: KEPT_PER_SHAPE - 1);
+            let mut droppable = superseded(copies, kept);
             if rule!("room-only-where-no-target", true) {
                 droppable.retain(|(entry, _)| entry.target == TargetState::Nothing);
             }
@@ -316,18 +333,20 @@ impl<'a> Shapes<'a> {
         }
     }
 
+    /// Returns the space of all copies that may be dropped, in bytes.
     fn droppable(&self) -> u64 {
         let all = self.groups.iter().flat_map(|group| &group.droppable);
         all.fold(0, |sum, (entry, _)| sum.saturating_add(entry.allocated))
     }
 
-    /// Moves entries to `goes` until `bytes` and `files` are freed, and returns the number of freed bytes.
-    fn take(
+    /// Adds copies to `drops` until `bytes` and `files` are freed or no more may be dropped. Returns the number of
+    /// freed bytes.
+    fn drop_for_space(
         &mut self,
         bytes: u64,
         files: u64,
-        may_go: impl Fn(&Entry) -> bool,
-        goes: &mut Vec<(&'a Entry, Better)>,
+        may_drop: impl Fn(&Entry) -> bool,
+        drops: &mut Vec<(&'a Entry, SupersededBy)>,
     ) -> u64 {
         let (mut freed, mut count) = (0u64, 0u64);
         let mut done = Vec::new();
@@ -335,13 +354,17 @@ impl<'a> Shapes<'a> {
             let Some(mut group) = self.groups.pop() else {
                 break;
             };
-            match group.droppable.iter().rposition(|(entry, _)| may_go(entry)) {
+            match group
+                .droppable
+                .iter()
+                .rposition(|(entry, _)| may_drop(entry))
+            {
                 Some(oldest) => {
                     let one = group.droppable.remove(oldest);
                     freed = freed.saturating_add(one.0.allocated);
                     count += 1;
                     group.bytes = group.bytes.saturating_sub(one.0.allocated);
-                    goes.push(one);
+                    drops.push(one);
                     self.groups.push(group);
                 }
                 None => done.push(group),
@@ -352,13 +375,13 @@ impl<'a> Shapes<'a> {
     }
 }
 
-/// So many that may be better are looked at for each copy. With more of them, each larger than the next, one that
-/// could go may stay.
-const COMPARED: usize = 1_000;
+/// The largest number of kept copies with which each copy is compared. If there are more of them, each larger than the
+/// next, a copy that could be dropped may be kept.
+const MAX_COMPARED: usize = 1_000;
 
-/// Returns the copies for which `enough` others are newer and no smaller, the newest first; each with `enough` such
-/// others, which have fewer than `enough` better ones themselves.
-fn outdated(mut copies: Vec<&Entry>, enough: usize) -> Vec<(&Entry, Better)> {
+/// Returns the copies for which `enough` other copies are newer and no smaller, the newest first. Each has the ids of
+/// `enough` such copies, which are kept because they have fewer than `enough` better ones themselves.
+fn superseded(mut copies: Vec<&Entry>, enough: usize) -> Vec<(&Entry, SupersededBy)> {
     let has_births = copies.iter().all(|entry| entry.born.is_some());
     match has_births {
         true => copies.sort_by(|a, b| by_birth(b).cmp(&by_birth(a))),
@@ -374,10 +397,10 @@ fn outdated(mut copies: Vec<&Entry>, enough: usize) -> Vec<(&Entry, Better)> {
                 && rule!("moved-earlier-is-older", copy.moved > entry.moved, without: true)
         }
     };
-    let mut outdated = Vec::new();
-    // Those that stay. Of what is better than any copy, at least as many are among these as are enough: what is
-    // better than a better one is better too.
-    let mut stay: Vec<&Entry> = Vec::new();
+    let mut superseded = Vec::new();
+    // The copies that are kept. If a copy has `enough` better ones, at least `enough` of them are kept, because a copy
+    // that is better than a better one is better too.
+    let mut kept: Vec<&Entry> = Vec::new();
     for entry in copies {
         let is_better = |copy: &&&Entry| {
             let is_as_large = copy.bytes >= entry.bytes;
@@ -386,17 +409,21 @@ fn outdated(mut copies: Vec<&Entry>, enough: usize) -> Vec<(&Entry, Better)> {
                 && rule!("smaller-is-no-better", is_as_large, without: true)
                 && rule!("less-written-is-no-better", is_as_full, without: true)
         };
-        let better = stay.iter().take(COMPARED).filter(is_better).take(enough);
+        let better = kept
+            .iter()
+            .take(MAX_COMPARED)
+            .filter(is_better)
+            .take(enough);
         let better: Vec<OsString> = better.map(|copy| copy.id.clone()).collect();
         match better.len() == enough {
-            true => outdated.push((entry, Better::Copies(better))),
-            false => stay.push(entry),
+            true => superseded.push((entry, SupersededBy::Copies(better))),
+            false => kept.push(entry),
         }
     }
-    outdated
+    superseded
 }
 
-/// The order of copies whose births are known.
+/// Returns the key that orders copies with known birth times. The newest copy has the largest key.
 fn by_birth(entry: &Entry) -> (Option<Wall>, Wall, &PathBuf, &OsString) {
     (entry.born, entry.written, &entry.below, &entry.id)
 }
@@ -410,8 +437,8 @@ mod tests {
 
     const DAY: i64 = 24 * 60 * 60;
 
-    const TRUST: Trust = Trust {
-        running: SETTLING,
+    const TRUST: ClockTrust = ClockTrust {
+        running: MIN_RUNNING,
         since_jump: None,
     };
 
@@ -420,7 +447,10 @@ mod tests {
         free: 1_000,
         inodes: 0,
         inodes_free: 0,
-        wanted: NeededSpace { all: 0, least: 0 },
+        needed: NeededSpace {
+            total: 0,
+            smallest: 0,
+        },
     };
 
     fn day(days_ago: i64) -> Wall {
@@ -459,7 +489,7 @@ mod tests {
         }
     }
 
-    fn overdue(entries: &[Entry], limits: Limits, trust: Trust) -> Vec<(Entry, Better)> {
+    fn drops(entries: &[Entry], limits: Limits, trust: ClockTrust) -> Vec<(Entry, SupersededBy)> {
         plan(entries, limits, SPACE, day(0), trust).drops
     }
 
@@ -476,7 +506,7 @@ mod tests {
     }
 
     #[test]
-    fn the_oldest_go_first_and_the_last_copy_never() {
+    fn the_oldest_are_dropped_first_and_the_last_copy_never() {
         let limits = Limits::default();
         let no_limit = Limits {
             age: Duration::ZERO,
@@ -497,7 +527,7 @@ mod tests {
             ..entry
         };
         check(&missing.map(other), limits, &["a"]);
-        // What is younger than that stays, though there is no room.
+        // Younger files are kept, although there is no space.
         let large = [
             entry("a", 1, 60, "x", true),
             entry("b", 3, 60, "x", true),
@@ -506,34 +536,34 @@ mod tests {
         check(&large, limits, &[]);
     }
 
-    /// Which of them go because of which.
+    /// Checks which copies are dropped, each with the copy that supersedes it.
     #[track_caller]
-    fn which(entries: &[Entry], want: &[(u8, u8)]) {
-        let mut found: Vec<_> = overdue(entries, Limits::default(), TRUST)
+    fn check_pairs(entries: &[Entry], want: &[(u8, u8)]) {
+        let mut found: Vec<_> = drops(entries, Limits::default(), TRUST)
             .into_iter()
             .map(|(one, better)| (one.id, better))
             .collect();
         found.sort_by(|(a, _), (b, _)| a.cmp(b));
         let better = |(id, better): &(u8, u8)| {
-            let copy = Better::Copies(vec![better.to_string().into()]);
+            let copy = SupersededBy::Copies(vec![better.to_string().into()]);
             (id.to_string().into(), copy)
         };
-        let want: Vec<(OsString, Better)> = want.iter().map(better).collect();
+        let want: Vec<(OsString, SupersededBy)> = want.iter().map(better).collect();
         assert_eq!(found, want, "{entries:?}");
     }
 
-    /// Each row is copies for one missing target, where there are no births: when they were written and moved, in
-    /// days; and which of them go because of which.
+    /// Each row has copies for one missing target, without birth times: the days since they were written and moved, and
+    /// the pairs of a dropped copy and the one that supersedes it.
     #[test]
-    fn which_copies_are_the_newest() {
+    fn a_newer_copy_was_written_and_moved_later() {
         for (copies, want) in [
             (&[(9, 9), (8, 8)][..], &[(0, 1)][..]),
             (&[(8, 8), (9, 9)], &[(1, 0)]),
             (&[(9, 9), (10, 10), (8, 8)], &[(0, 2), (1, 2)]),
-            // All are moved in the same tick.
+            // All copies are moved in the same tick.
             (&[(9, 8), (8, 8)], &[]),
             (&[(9, 8), (8, 8), (10, 9)], &[(2, 1)]),
-            // Nobody can tell.
+            // The order is unknown.
             (&[(9, 8), (9, 8)], &[]),
             (&[(9, 9), (9, 8)], &[]),
             (&[(10, 8), (9, 9)], &[]),
@@ -549,20 +579,20 @@ mod tests {
                     ..entry(&id.to_string(), *moved, 1, "x", false)
                 })
                 .collect();
-            which(&entries, want);
+            check_pairs(&entries, want);
         }
     }
 
-    /// Each row is copies for one missing target, all moved at once: when they were born and written, in days; and
-    /// which of them go because of which.
+    /// Each row has copies for one missing target, all moved at the same time: the days since they were created and
+    /// written, and the pairs of a dropped copy and the one that supersedes it.
     #[test]
-    fn births_tell_which_copies_are_the_newest() {
+    fn birth_times_decide_which_copies_are_newer() {
         for (copies, want) in [
             (&[(9, 9), (8, 8)][..], &[(0, 1)][..]),
             (&[(8, 8), (9, 9)], &[(1, 0)]),
-            // Written in the same tick: the name decides.
+            // Both are written in the same tick, so the name decides.
             (&[(9, 9), (9, 9)], &[(0, 1)]),
-            // Anybody can set an mtime.
+            // A process can set an mtime to any date.
             (&[(9, 8), (8, 9)], &[]),
             (&[(9, 8), (8, 8)], &[(0, 1)]),
         ] {
@@ -575,21 +605,21 @@ mod tests {
                     ..entry(&id.to_string(), 8, 1, "x", false)
                 })
                 .collect();
-            which(&entries, want);
+            check_pairs(&entries, want);
         }
     }
 
-    /// Each row is copies for one missing target, moved one day after the other: how large they are, and
-    /// which of them go because of which.
+    /// Each row has copies for one missing target, moved on consecutive days: their sizes, and the pairs of a dropped
+    /// copy and the one that supersedes it.
     #[test]
-    fn a_smaller_copy_is_no_better() {
+    fn a_smaller_copy_supersedes_none() {
         for (sizes, want) in [
             (&[1, 0][..], &[][..]),
             (&[0, 1], &[(0, 1)]),
             (&[0, 0, 0], &[(0, 2), (1, 2)]),
             (&[1, 1, 0], &[(0, 1)]),
             (&[0, 1, 0], &[(0, 2)]),
-            // Its writer may have died in the middle of it.
+            // The writer of the newer copy may have been killed in the middle of its write.
             (&[9, 1], &[]),
             (&[1, 9], &[(0, 1)]),
             (&[5, 9, 3], &[(0, 1)]),
@@ -601,11 +631,11 @@ mod tests {
                 .zip(0i64..)
                 .map(|(&bytes, n)| entry(&n.to_string(), 20 - n, bytes, "x", false))
                 .collect();
-            which(&entries, want);
+            check_pairs(&entries, want);
         }
     }
 
-    /// Numbers draw these, and the rest follows from them.
+    /// Random values from which an entry is built: written, moved, bytes, allocated, shape, target counts.
     type Drawn = (i64, i64, u64, u64, u8, bool);
 
     fn drawn() -> impl Strategy<Value = Vec<Drawn>> {
@@ -639,13 +669,13 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever the limits: what is dropped has what makes it dispensable, and that stays.
+        /// For any limits, each dropped file has a reason that is true, and the copies in the reason are kept.
         #[test]
-        fn no_drop_violates_what_must_never_go(
+        fn no_drop_violates_the_rules(
             drawn in drawn(),
             has_births in any::<bool>(),
             (keep, percent, min_free) in (0u64..9, 0u8..3, 0u8..60),
-            (free, inodes_free, wanted) in (0u64..1_000, 0u64..1_000, 0u64..30),
+            (free, inodes_free, needed) in (0u64..1_000, 0u64..1_000, 0u64..30),
         ) {
             let entries = entries(&drawn, has_births);
             let limits = Limits {
@@ -653,11 +683,11 @@ mod tests {
                 percent,
                 min_free,
             };
-            let space = Space { size: 1_000, free, inodes: 1_000, inodes_free, wanted: NeededSpace { all: wanted, least: wanted / 2 } };
+            let space = Space { size: 1_000, free, inodes: 1_000, inodes_free, needed: NeededSpace { total: needed, smallest: needed / 2 } };
             let plan = plan(&entries, limits, space, day(0), TRUST);
-            let goes: HashMap<&OsString, &Better> =
+            let dropped: HashMap<&OsString, &SupersededBy> =
                 plan.drops.iter().map(|(entry, better)| (&entry.id, better)).collect();
-            prop_assert_eq!(goes.len(), plan.drops.len(), "none twice");
+            prop_assert_eq!(dropped.len(), plan.drops.len(), "no file is dropped twice");
             let is_newer = |a: &Entry, b: &Entry| match has_births {
                 true => {
                     let order = |e: &Entry| (e.born, e.written, e.below.clone(), e.id.clone());
@@ -672,32 +702,32 @@ mod tests {
                 let age = day(0).since(one.moved.unwrap());
                 let too_old = keep > 0 && age >= limits.age;
                 match better {
-                    Better::Target => prop_assert!(one.target == TargetState::Counts && too_old),
-                    Better::Copies(ids) => {
+                    SupersededBy::Target => prop_assert!(one.target == TargetState::Counts && too_old),
+                    SupersededBy::Copies(ids) => {
                         let copies: Vec<&Entry> =
                             ids.iter().map(|id| entries.iter().find(|e| e.id == *id).unwrap()).collect();
                         prop_assert!(copies.iter().all(|copy| is_better(copy, one)));
-                        prop_assert!(ids.iter().all(|id| !goes.contains_key(id)), "they stay");
+                        prop_assert!(ids.iter().all(|id| !dropped.contains_key(id)), "they are kept");
                         match ids.len() {
                             1 => {
                                 prop_assert!(too_old && one.target != TargetState::Counts);
                                 prop_assert_eq!(&copies[0].copy_of, &one.copy_of);
                             }
-                            SPARED => {
+                            KEPT_PER_SHAPE => {
                                 prop_assert_eq!(one.target, TargetState::Nothing);
                                 prop_assert!(copies.iter().all(|copy| copy.shape == one.shape));
                                 let newer = entries.iter().filter(|other| {
                                     other.shape == one.shape && other.uid == one.uid && is_newer(other, one)
                                 });
-                                prop_assert!(newer.count() >= SPARED);
+                                prop_assert!(newer.count() >= KEPT_PER_SHAPE);
                             }
                             other => prop_assert!(false, "{other} copies"),
                         }
                     }
                 }
             }
-            // And what is left over its age has nothing that is better than it.
-            for one in entries.iter().filter(|one| keep > 0 && !goes.contains_key(&one.id)) {
+            // A file that is too old but kept has no better copy.
+            for one in entries.iter().filter(|one| keep > 0 && !dropped.contains_key(&one.id)) {
                 if day(0).since(one.moved.unwrap()) >= limits.age && one.target != TargetState::Counts {
                     let better = |other: &&Entry| {
                         other.target != TargetState::Counts && other.copy_of == one.copy_of && is_better(other, one)
@@ -708,67 +738,71 @@ mod tests {
         }
     }
 
-    /// Whoever sets the length first may be killed before anything is written.
+    /// A writer that sets the length first may be killed before it writes any data.
     #[test]
-    fn a_copy_of_which_less_was_written_is_no_better() {
+    fn a_copy_with_less_written_data_supersedes_none() {
         let of = |id, days_ago, allocated| Entry {
             allocated,
             ..entry(id, days_ago, 1 << 20, "x", false)
         };
         let entries = [of("0", 10, 1 << 20), of("1", 9, 0), of("2", 8, 4_096)];
-        which(&entries, &[(1, 2)]);
+        check_pairs(&entries, &[(1, 2)]);
     }
 
     #[test]
-    fn what_is_anybody_elses_is_no_copy() {
+    fn a_file_of_another_owner_is_not_a_copy() {
         let by = |id, days_ago, uid| Entry {
             uid,
             ..entry(id, days_ago, 1, "x", false)
         };
         let entries = [by("0", 10, 1), by("1", 9, 2), by("2", 8, 1), by("3", 7, 0)];
-        which(&entries, &[(0, 2)]);
+        check_pairs(&entries, &[(0, 2)]);
     }
 
-    /// Twelve of one shape and three of another, one a day, and how many bytes are to be moved there beside them.
-    fn crowd() -> Vec<Entry> {
+    /// Returns twelve copies of one shape and ten of another, one for each day.
+    fn two_shapes() -> Vec<Entry> {
         let large = (0..12).map(|n| shaped(&format!("a{n:02}"), 20 - n, 10, "a"));
         let small = (0..10).map(|n| shaped(&format!("b{n:02}"), 30 - n, 1, "b"));
         large.chain(small).collect()
     }
 
     #[test]
-    fn for_want_of_room_the_oldest_of_the_largest_shape_go() {
+    fn for_lack_of_space_the_oldest_of_the_largest_shape_are_dropped() {
         let limits = |percent, min_free| Limits {
             age: Duration::ZERO,
             percent,
             min_free,
         };
-        let room = |percent, all, least| {
-            let wanted = NeededSpace { all, least };
-            let space = Space { wanted, ..SPACE };
-            plan(&crowd(), limits(percent, 0), space, day(0), TRUST)
+        let plan_for = |percent, all, least| {
+            let needed = NeededSpace {
+                total: all,
+                smallest: least,
+            };
+            let space = Space { needed, ..SPACE };
+            plan(&two_shapes(), limits(percent, 0), space, day(0), TRUST)
         };
         let six = ["a00", "a01", "a02", "a03", "b00", "b01"];
-        // 130 bytes of 1,000 lie there.
+        // The quarantine has 130 bytes, and the file system 1,000.
         for (percent, all, least, want) in [
             (13, 0, 0, &[][..]),
             (13, 10, 10, &["a00"]),
             (12, 0, 0, &["a00"]),
             (11, 0, 0, &["a00", "a01"]),
             (10, 0, 0, &["a00", "a01", "a02"]),
-            // Eight of each shape stay.
+            // Eight copies of each shape are kept.
             (9, 0, 0, &["a00", "a01", "a02", "a03"]),
             (8, 0, 0, &six),
-            // For what finds no room nothing is dropped; for some of it all that may be.
+            // If no new file would fit, no copy is dropped. If some would fit, all possible copies are.
             (13, 100, 50, &[]),
             (13, 100, 40, &six),
             (0, 5_000, 5_000, &[]),
         ] {
-            let plan = room(percent, all, least);
+            let plan = plan_for(percent, all, least);
             assert_eq!(ids(&plan), want, "{percent} % with {all}");
         }
-        // Two have seven that are newer and no smaller: they stay, though they are not among the newest eight.
-        let mut grown = crowd();
+        // Two copies have only seven others that are newer and no smaller, so they are kept, although they are not
+        // among the newest eight.
+        let mut grown = two_shapes();
         grown[0].bytes = 11;
         grown[1].allocated = 11;
         let plan = plan(&grown, limits(9, 0), SPACE, day(0), TRUST);
@@ -776,7 +810,7 @@ mod tests {
     }
 
     #[test]
-    fn the_file_system_is_to_have_some_bytes_and_inodes_free() {
+    fn copies_are_dropped_to_keep_bytes_and_inodes_free() {
         let dropped = |entries: &[Entry], free, inodes, inodes_free, trust| {
             let limits = Limits {
                 age: Duration::ZERO,
@@ -805,24 +839,24 @@ mod tests {
             (0, 1_000, 0, &["a00", "a01", "a02", "a03", "b00", "b01"]),
         ] {
             assert_eq!(
-                dropped(&crowd(), free, inodes, inodes_free, TRUST),
+                dropped(&two_shapes(), free, inodes, inodes_free, TRUST),
                 want,
                 "{free} {inodes_free}"
             );
         }
-        // What was moved just now stays, and so does what may have been.
-        let just_now = Trust {
-            running: SETTLING - Duration::from_secs(1),
+        // Files that were just moved, or may have been, are kept.
+        let just_now = ClockTrust {
+            running: MIN_RUNNING - Duration::from_secs(1),
             ..TRUST
         };
-        assert!(dropped(&crowd(), 50, 0, 0, just_now).is_empty());
-        let limits_of =
-            |moved: Option<Wall>| crowd().into_iter().map(move |e| Entry { moved, ..e });
+        assert!(dropped(&two_shapes(), 50, 0, 0, just_now).is_empty());
+        let with_move =
+            |moved: Option<Wall>| two_shapes().into_iter().map(move |e| Entry { moved, ..e });
         for moved in [None, Some(day(0))] {
-            let entries: Vec<Entry> = limits_of(moved).collect();
+            let entries: Vec<Entry> = with_move(moved).collect();
             assert_eq!(dropped(&entries, 0, 1_000, 0, TRUST), none);
         }
-        // Only where nothing is there to be replaced, and only what is known to come from one writer.
+        // Copies are dropped only if their target is missing, and only if they have a known shape.
         for change in [
             |e: Entry| Entry {
                 target: TargetState::Other,
@@ -830,13 +864,13 @@ mod tests {
             },
             |e: Entry| Entry { shape: None, ..e },
         ] {
-            let entries: Vec<Entry> = crowd().into_iter().map(change).collect();
+            let entries: Vec<Entry> = two_shapes().into_iter().map(change).collect();
             assert_eq!(dropped(&entries, 0, 1_000, 0, TRUST), none);
         }
     }
 
     #[test]
-    fn a_file_system_that_does_not_say_its_size_has_no_limit() {
+    fn a_file_system_of_unknown_size_has_no_limit() {
         let limits = Limits {
             age: Duration::ZERO,
             ..Limits::default()
@@ -852,7 +886,9 @@ mod tests {
                 ..limits
             };
             assert_eq!(
-                plan(&crowd(), limits, space, day(0), TRUST).drops.len(),
+                plan(&two_shapes(), limits, space, day(0), TRUST)
+                    .drops
+                    .len(),
                 want
             );
         }
@@ -861,41 +897,41 @@ mod tests {
             free: 0,
             ..SPACE
         };
-        assert_eq!(plan(&crowd(), limits, space, day(0), TRUST).drops, []);
+        assert_eq!(plan(&two_shapes(), limits, space, day(0), TRUST).drops, []);
     }
 
     #[test]
-    fn a_clock_that_was_set_forward_makes_nothing_old() {
+    fn a_clock_set_forward_makes_no_file_old() {
         let week_old = [entry("a", 8, 1, "x", true)];
-        let it_goes = [(entry("a", 8, 1, "x", true), Better::Target)];
-        let dropped = |trust| overdue(&week_old, Limits::default(), trust);
-        assert_eq!(dropped(TRUST), it_goes);
-        let started = |seconds| Trust {
+        let it_is_dropped = [(entry("a", 8, 1, "x", true), SupersededBy::Target)];
+        let dropped = |trust| drops(&week_old, Limits::default(), trust);
+        assert_eq!(dropped(TRUST), it_is_dropped);
+        let started = |seconds| ClockTrust {
             running: Duration::from_secs(seconds),
             ..TRUST
         };
         assert_eq!(dropped(started(59 * 60)), []);
-        assert_eq!(dropped(started(60 * 60)), it_goes);
+        assert_eq!(dropped(started(60 * 60)), it_is_dropped);
         let an_hour = Limits {
             age: Duration::from_secs(60 * 60),
             ..Limits::default()
         };
-        for (minutes, want) in [(5, &[][..]), (6, &it_goes)] {
-            let dropped = overdue(&week_old, an_hour, started(minutes * 60));
+        for (minutes, want) in [(5, &[][..]), (6, &it_is_dropped)] {
+            let dropped = drops(&week_old, an_hour, started(minutes * 60));
             assert_eq!(dropped, want, "a tenth of the limit, {minutes} min");
         }
-        let jumped = Trust {
+        let jumped = ClockTrust {
             since_jump: Some(Duration::from_secs(6 * 24 * 60 * 60)),
             ..TRUST
         };
         assert_eq!(dropped(jumped), []);
-        // Where it is known that no clock was set since the move, the age holds.
+        // If it is known that no clock was set since the move, the age counts.
         let steady = [Entry {
             is_steady: true,
             ..week_old[0].clone()
         }];
         for trust in [started(0), jumped] {
-            assert_eq!(overdue(&steady, Limits::default(), trust).len(), 1);
+            assert_eq!(drops(&steady, Limits::default(), trust).len(), 1);
         }
     }
 
@@ -910,7 +946,7 @@ mod tests {
     }
 
     #[test]
-    fn the_next_one_is_due_when_its_time_has_come() {
+    fn the_next_drop_is_planned() {
         let next =
             |entries: &[Entry], trust| plan(entries, Limits::default(), SPACE, day(0), trust).next;
         let days = |days: u64| Duration::from_secs(days * DAY as u64);
@@ -921,9 +957,9 @@ mod tests {
             entry("c", 6, 1, "y", false),
         ];
         assert_eq!(next(&entries, TRUST), Some(days(1)));
-        // The newest copy stays, and is never due.
+        // The newest copy is kept, and is never due.
         assert_eq!(next(&[entry("a", 8, 1, "x", false)], TRUST), None);
-        let started = Trust {
+        let started = ClockTrust {
             running: Duration::from_secs(60),
             ..TRUST
         };
@@ -944,7 +980,7 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_that_was_set_back_drops_nothing() {
+    fn a_clock_set_back_drops_no_file() {
         let future = [entry("a", -400, 1, "x", true)];
         check(&future, Limits::default(), &[]);
     }

@@ -1,63 +1,62 @@
-//! When a target counts: whether the file at a temp's target makes the temp dispensable.
+//! Decides whether a temp's target counts, so that the temp is not the only copy of its data.
 //!
-//! A target with less data than the temp does not count unless it is the older one. A program that lost its file
-//! starts with an empty state and writes that; a copy of the temp that was cut off is short as well.
+//! A target with less data than the temp does not count, unless it is older than the temp. A program that lost its file
+//! starts with an empty state and writes that; a truncated copy of the temp is short as well.
 
 use std::time::Duration;
 
 use super::judge::Target;
 use super::time::Wall;
 
-/// From so much data on, in bytes, a temp can dwarf its target.
+/// The smallest size of a temp, in bytes of data, from which its target can be dwarfed.
 const LARGE: u64 = 4096;
 
-/// A temp with so many times the data of its target dwarfs it.
-const DWARFS: u64 = 16;
+/// The ratio of data from which a temp dwarfs its target.
+const DWARF_RATIO: u64 = 16;
 
-/// A regular file at the name of a target.
+/// A regular file with the name of a target.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TargetFile {
-    /// Owner.
+    /// Uid of the owner.
     pub uid: u32,
-    /// Bytes of data; at least so many, where that is enough to decide.
+    /// Data in bytes. May be a lower bound if that suffices for the decision.
     pub data: u64,
-    /// Last change of content, name or metadata: the newer of mtime and ctime. `None` where that does not tell since
-    /// when the file is the target: a symlink leads to it, or it is a mount point.
+    /// Last change of content, name or metadata: the newer of mtime and ctime. `None` if this does not show since when
+    /// the file has been the target, because it is reached through a symlink or is a mount point.
     pub changed: Option<Wall>,
 }
 
 /// The temp that the target is compared with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TempFile {
-    /// Owner.
+    /// Uid of the owner.
     pub uid: u32,
-    /// Bytes of data; at most so many, where that is enough to decide.
+    /// Data in bytes. May be an upper bound if that suffices for the decision.
     pub data: u64,
-    /// When its content was last written. `None` where its dates do not tell: an mtime later than ctime was set by
-    /// hand.
+    /// Last write of its content. `None` if its dates do not show it: an mtime later than ctime was set explicitly.
     pub written: Option<Wall>,
 }
 
 impl TempFile {
-    /// Returns when a file with these dates was last written, if they tell.
+    /// Returns when a file with these dates was last written, if the dates show it.
     ///
-    /// A rename sets ctime, also our own. So mtime alone says it, and only where it is not later than ctime.
+    /// A rename sets ctime, also a rename by orphand. So only mtime counts, and only if it is not later than ctime.
     #[must_use]
     pub fn written(mtime: Wall, ctime: Wall) -> Option<Wall> {
         rule!("mtime-after-ctime-tells-nothing", mtime <= ctime, without: true).then_some(mtime)
     }
 }
 
-/// Returns whether `target` counts for `temp`. `step` is how far apart two different dates are at the least.
+/// Returns whether `target` counts for `temp`. `step` is the smallest difference between two different dates.
 #[must_use]
-pub fn weigh(target: &TargetFile, temp: &TempFile, now: Wall, step: Duration) -> Target {
+pub fn assess(target: &TargetFile, temp: &TempFile, now: Wall, step: Duration) -> Target {
     if target.uid != temp.uid && target.uid != 0 {
         return Target::Foreign;
     }
     if rule!("empty-target-does-not-count", target.data == 0) {
         return Target::Empty;
     }
-    let is_dwarfed = temp.data >= LARGE && target.data.saturating_mul(DWARFS) < temp.data;
+    let is_dwarfed = temp.data >= LARGE && target.data.saturating_mul(DWARF_RATIO) < temp.data;
     if rule!("dwarfed-target-does-not-count", is_dwarfed) {
         return Target::Dwarfed;
     }
@@ -89,29 +88,29 @@ mod tests {
 
     const WHOLE: Target = Target::Whole { same_file: false };
 
-    /// Each row: data of the target and of the temp; when the target was changed and the temp written, in ms.
+    /// Each row: data of the target and of the temp, change of the target and write of the temp in ms, result.
     #[test]
     fn which_targets_count() {
         let (now, step) = (at(10_000), Duration::from_millis(10));
         #[rustfmt::skip]
         let rows = [
-            // As large: whatever the dates say.
+            // At least as much data: the dates do not matter.
             (7, 7, 2_000, Some(1_000), WHOLE),
             (8, 7, 2_000, None, WHOLE),
             // No data.
             (0, 7, 1_000, Some(2_000), Target::Empty),
             (0, 0, 1_000, Some(2_000), Target::Empty),
-            // Less data: only if it is older.
+            // Less data: counts only if it is older.
             (6, 7, 1_000, Some(2_000), WHOLE),
             (6, 7, 2_000, Some(1_000), Target::Short),
             (6, 7, 1_000, Some(1_010), WHOLE),
             (6, 7, 1_000, Some(1_009), Target::Short),
             (6, 7, 1_000, Some(1_000), Target::Short),
             (6, 7, 1_000, None, Target::Short),
-            // A temp of the future is never the later one.
+            // A temp with a date in the future is never the later one.
             (6, 7, 1_000, Some(10_000), WHOLE),
             (6, 7, 1_000, Some(10_001), Target::Short),
-            // Dwarfed: whatever the dates say, from 4 KiB on.
+            // Dwarfed, from 4 KiB on: the dates do not matter.
             (255, 4_096, 1_000, Some(2_000), Target::Dwarfed),
             (256, 4_096, 1_000, Some(2_000), WHOLE),
             (1, 4_095, 1_000, Some(2_000), WHOLE),
@@ -130,13 +129,13 @@ mod tests {
                 data: temp,
                 written: written.map(at),
             };
-            assert_eq!(weigh(&target, &temp, now, step), want, "{row:?}");
+            assert_eq!(assess(&target, &temp, now, step), want, "{row:?}");
         }
     }
 
-    /// A symlink or a mount may have been turned to an old file after the temp was written.
+    /// A symlink or a mount may have been pointed to an old file after the temp was written.
     #[test]
-    fn a_target_of_unknown_age_is_not_the_older_one() {
+    fn a_target_of_unknown_age_is_not_older() {
         for (data, want) in [(6, Target::Short), (7, WHOLE)] {
             let target = TargetFile {
                 uid: 1000,
@@ -148,7 +147,7 @@ mod tests {
                 data: 7,
                 written: Some(at(2_000)),
             };
-            let found = weigh(&target, &temp, at(3_000), Duration::ZERO);
+            let found = assess(&target, &temp, at(3_000), Duration::ZERO);
             assert_eq!(found, want, "{data}");
         }
     }
@@ -173,14 +172,14 @@ mod tests {
                 data,
                 written: None,
             };
-            let found = weigh(&file, &other, at(2_000), Duration::ZERO);
+            let found = assess(&file, &other, at(2_000), Duration::ZERO);
             assert_eq!(found, want, "{target} {temp}");
         }
     }
 
-    /// A rename sets ctime: it must not make the temp later.
+    /// A rename sets ctime. It must not make the temp appear newer.
     #[test]
-    fn a_rename_is_no_write() {
+    fn a_rename_is_not_a_write() {
         for (mtime, ctime, want) in [
             (1_000, 1_000, Some(1_000)),
             (1_000, 5_000, Some(1_000)),

@@ -1,13 +1,13 @@
-//! What a base name tells: whether a rule takes it, and what it was to be renamed to.
+//! Parses base names: decides whether a rule matches a name, and finds the name of its target.
 //!
-//! Names come from whoever may write into a watched directory, so they are bytes: nothing here
-//! indexes, unwraps or assumes UTF-8. Absent on purpose: files and clocks. Whether a target exists
-//! and whether a pid lives is asked elsewhere, of the system.
+//! Any process that may write to a watched directory can choose the names in it. So names are bytes, and no code here
+//! indexes, unwraps or assumes UTF-8. This module reads no files and no clocks. Other modules find out whether a target
+//! exists and whether a process is running.
 //!
-//! A grammar is a pattern such as `<t>.<pid>.<uuid>.tmp`: `<t>` is what the temp was meant for,
-//! `<pid>` a process id, `<uuid>` 8-4-4-4-12 hex digits, `<n>` decimal digits, `<hex:12>`,
-//! `<digits:10>` and `<alnum:6>` that many lower-case hex digits, decimal digits or ASCII letters
-//! and digits. The rest stands for itself.
+//! A grammar is a pattern such as `<t>.<pid>.<uuid>.tmp`. `<t>` is the name of the target, `<pid>` a process id,
+//! `<uuid>` 8-4-4-4-12 hex digits, and `<n>` decimal digits. `<hex:12>`, `<digits:10>` and `<alnum:6>` are lower-case
+//! hex digits, decimal digits, and ASCII letters or digits, each with a fixed number of characters. All other
+//! characters are literal.
 
 use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
@@ -15,174 +15,174 @@ use std::fmt;
 use std::os::unix::ffi::OsStrExt;
 
 use super::glob::{self, Alternative};
-use super::reserved::{self, Reserved, ReservedName, TakenBy};
+use super::reserved::{self, IncludedBy, Reserved, ReservedName};
 use globset::{Candidate, Glob, GlobSet};
 
-/// The names of a rule that gives none.
+/// The pattern of a rule that sets none.
 const DEFAULT: &str = "*.tmp";
 
-/// Our own things: the quarantine, and what a reap holds for a moment. No rule can name them.
-const OURS: &[u8] = b".orphand";
+/// The prefix of orphand's own names: the quarantine, and claims. No rule can match them.
+const OWN_PREFIX: &[u8] = b".orphand";
 
-/// Linux' `PID_MAX_LIMIT`; no other system goes higher. More than this is a time or a hash.
+/// The `PID_MAX_LIMIT` of Linux. No other system has a higher limit. A larger number is a time or a hash.
 const PID_MAX: u32 = 4_194_304;
 
-/// See [`ParsedName::dot_is_prefix`].
-const HIDDEN: &str = "<t>.<pid>.<uuid>.tmp";
+/// The grammar whose leading dot is a prefix: see [`ParsedName::dot_is_prefix`].
+const HIDDEN_PATTERN: &str = "<t>.<pid>.<uuid>.tmp";
 
-/// Tried in this order for every rule; the first that fits wins.
+/// The grammars of every rule. They are tried in this order, and the first match is used.
 const BUILT_IN: [&str; 5] = [
-    HIDDEN,
+    HIDDEN_PATTERN,
     "<t>.<uuid>.tmp",
     "<t>.<pid>.<n>.tmp",
     "<t>.<pid>.tmp",
     "<t>.tmp",
 ];
 
-/// Grammars that only a rule turns on. A new one is a row here and a row in the tests below.
+/// The grammars that a rule can turn on. A new one is a row here and a row in the tests below.
 const WRITERS: &[WriterGrammar] = &[
     WriterGrammar {
         name: "claude-code",
         patterns: &["<t>.tmp.<pid>.<hex:12>"],
         producer: "Claude Code, beside ~/.claude.json; as reported in \
                    https://github.com/anthropics/claude-code/issues/87677 and 89565",
-        cuts_at: None,
+        truncates_at: None,
     },
     WriterGrammar {
         name: "atomically",
-        // The end of the time in milliseconds, then a random number.
+        // The last digits of the time in milliseconds, then a random number.
         patterns: &["<t>.tmp-<digits:10><hex:6>"],
         producer: "npm atomically, and conf by it: src/utils/temp.ts in \
                    https://github.com/fabiospampinato/atomically, source/index.ts in \
                    https://github.com/sindresorhus/conf",
-        // LIMIT_BASENAME_LENGTH, in UTF-16 units; a name never has fewer bytes than those.
-        cuts_at: Some(128),
+        // LIMIT_BASENAME_LENGTH, in UTF-16 code units. A name never has fewer bytes than code units.
+        truncates_at: Some(128),
     },
     WriterGrammar {
         name: "git",
-        // The object's or pack's own name is a hash of what is being written: not in the temp's.
+        // The final name is a hash of the data that is being written, and the name of the temp does not contain it.
         patterns: &["tmp_obj_<alnum:6>", "tmp_pack_<alnum:6>"],
         producer: "git: create_tmpfile in object-file.c, create_tmp_packfile in pack-write.c, \
                    builtin/index-pack.c, the letters in wrapper.c; https://github.com/git/git",
-        cuts_at: None,
+        truncates_at: None,
     },
 ];
 
-/// A program whose temp names are known, for a rule to turn on by name.
+/// A program with known names of temps, which a rule can turn on by its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WriterGrammar {
-    /// What a rule calls it.
+    /// The name by which a rule turns it on.
     pub name: &'static str,
-    /// Its temp names, in the notation of this module.
+    /// The names of its temps, in the notation of this module.
     pub patterns: &'static [&'static str],
-    /// Who makes such names, and where that can be read: project, file or issue, URL.
+    /// The program that creates such names, and the source of this information: project, file or issue, URL.
     pub producer: &'static str,
-    /// From this many bytes on, a temp's name may have lost a part of the target's: none is read.
-    pub cuts_at: Option<usize>,
+    /// The length in bytes from which the writer may truncate the target in the name of a temp. No target is read from
+    /// such a long name.
+    pub truncates_at: Option<usize>,
 }
 
-/// Every writer that a rule can turn on.
+/// Returns every writer that a rule can turn on.
 pub fn writers() -> impl Iterator<Item = &'static WriterGrammar> {
     WRITERS.iter()
 }
 
-/// What a grammar reads out of a temp's base name.
+/// The parts that a grammar finds in the base name of a temp.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ParsedName {
-    /// The pattern of the grammar that fitted; `None`: no grammar fits.
+    /// The pattern of the grammar that matches. `None` if none does.
     pub grammar: Option<&'static str>,
-    /// Base names the temp may have been meant for, best first; empty: not derivable.
+    /// The possible base names of the target, the most likely first. Empty if the name does not contain its target.
     ///
-    /// A leading dot may be the target's or the writer's, so `.t` is followed by `t`. Digits that
-    /// may be a pid or the end of the target stay in it: it is the longest that could be meant.
+    /// A leading dot may belong to the target or be added by the writer, so `.t` is followed by `t`. Digits that may be
+    /// a pid or the end of the target count as a part of the target: it is the longest possible one.
     pub targets: Vec<OsString>,
-    /// The same with the digits before a uuid, which are the pid unless something in the directory says otherwise.
-    /// Empty where there are none.
-    pub numbered: Vec<OsString>,
-    /// The writer, where the grammar says that digits are a pid.
+    /// The same names, with the digits before a uuid as their end. These digits are the pid unless a file in the
+    /// directory shows that they belong to the target. Empty if there are no such digits.
+    pub numbered_targets: Vec<OsString>,
+    /// The pid of the writer, if the grammar has one.
     pub pid: Option<u32>,
-    /// Each write makes another such name, so they pile up; a fixed name (`<t>.tmp`) does not.
-    pub random: bool,
+    /// Each write creates another name, so temps accumulate. With a fixed name (`<t>.tmp`) they do not.
+    pub is_random: bool,
 }
 
 impl ParsedName {
-    /// Whether a leading dot is known to be the writer's: of all that name their temps so, those that hide
-    /// them (pnpm, and openclaw until it left the dot away).
+    /// Reports whether a leading dot is known to be added by the writer. Of the writers with this grammar, those whose
+    /// temps begin with a dot add it to the target's name (pnpm, and older versions of openclaw).
     #[must_use]
     pub fn dot_is_prefix(&self) -> bool {
-        self.grammar == Some(HIDDEN)
+        self.grammar == Some(HIDDEN_PATTERN)
     }
 
-    /// The same name, with the digits before its uuid read as the end of its target.
+    /// Returns the same name, with the digits before its uuid as the end of its target.
     #[must_use]
     pub fn with_numbered_targets(self) -> ParsedName {
         ParsedName {
-            targets: self.numbered,
-            numbered: Vec::new(),
+            targets: self.numbered_targets,
+            numbered_targets: Vec::new(),
             ..self
         }
     }
 }
 
-/// Why names cannot be compiled.
+/// The reason for which names cannot be compiled.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NameError {
     /// An empty glob.
-    #[error("a name pattern is empty and would match nothing; leave it out (then it is \"*.tmp\")")]
+    #[error(
+        "a name pattern is empty and would match nothing; leave it out (the default is \"*.tmp\")"
+    )]
     EmptyGlob,
-    /// A glob that is meant for paths.
+    /// A glob for paths.
     #[error(
         "the name pattern {glob:?} contains a \"/\", but only the last part of a path is compared; \
          write {instead:?} and give the directory as the root"
     )]
     PathGlob {
-        /// As given.
+        /// The glob, as given.
         glob: String,
-        /// What was probably meant.
+        /// The glob that was probably meant.
         instead: String,
     },
     /// A glob that does not parse.
     #[error(
-        "the name pattern {glob:?} cannot be read: {why}; \
-         put a backslash before a special character that stands for itself"
+        "invalid name pattern {glob:?}: {why}; to match a special character literally, put a backslash before it"
     )]
     BadGlob {
-        /// As given.
+        /// The glob, as given.
         glob: String,
-        /// What is wrong with it.
+        /// The error in it.
         why: String,
     },
-    /// A glob that fits names of every kind.
+    /// A glob that matches names of every kind.
     #[error(
-        "the name pattern {glob:?} is too broad: it takes names without any letter or digit of its \
-         own; write what the temps' names have in common, like \"*.tmp\", or allow it: \
-         --allow-broad-name (in the file: broad_names = true)"
+        "the name pattern {glob:?} is too broad: it matches names of every kind, because it contains no letter or digit; \
+         write the part that the names of the temps have in common, like \"*.tmp\", or allow it: \
+         --allow-broad-name (in the configuration file: broad_names = true)"
     )]
     BroadGlob {
-        /// As given.
+        /// The glob, as given.
         glob: String,
     },
     /// A writer that is not in the table.
-    #[error(
-        "no writer is called {name:?}; did you mean {nearest:?}? `--writer list` shows them all"
-    )]
+    #[error("unknown writer {name:?}; did you mean {nearest:?}? `--writer list` shows all of them")]
     UnknownWriter {
-        /// As given.
+        /// The name, as given.
         name: String,
-        /// The writer whose name takes the fewest changes.
+        /// The writer with the most similar name.
         nearest: &'static str,
     },
 }
 
-/// Which base names a rule takes: globs and opt-in writers' grammars, compiled.
+/// The names that a rule matches: its compiled globs, and the grammars of the writers that it turns on.
 ///
-/// Globs are compared as bytes, and case counts. `.syncthing.*.tmp`, `<digits>.tmp` and a bare
-/// `.tmp` are left alone unless a writer's grammar fits or a glob names them: `[0-9]*.tmp` names
-/// `0.tmp`, while `*.tmp`, `*` and whatever else takes just any temp do not.
+/// Globs are compared as bytes, and the comparison is case-sensitive. `.syncthing.*.tmp`, `<digits>.tmp` and a bare
+/// `.tmp` are ignored unless the grammar of a writer matches or a specific glob does. `[0-9]*.tmp` is specific to
+/// `0.tmp`, while `*.tmp`, `*` and all other globs that match any temp are not.
 #[derive(Clone, Debug)]
 pub struct Names {
-    /// `*.tmp`, in nearly every rule: a comparison of four bytes instead of a glob.
-    tmp: bool,
+    /// The pattern `*.tmp`, which nearly every rule has. It is a comparison of four bytes instead of a glob.
+    has_default: bool,
     globs: Vec<NameGlob>,
     writers: Vec<Grammar>,
     built_in: Vec<Grammar>,
@@ -192,18 +192,18 @@ pub struct Names {
 struct NameGlob {
     text: String,
     set: GlobSet,
-    /// Takes just any temp, so it names none of those left alone.
-    generic: bool,
+    /// It matches any temp, so it does not include ignored names.
+    is_generic: bool,
     /// The alternatives that are whole names, without any wildcard.
-    whole: Vec<String>,
-    /// The literal text at the end of each of its alternatives.
+    whole_names: Vec<String>,
+    /// The literal text at the end of each alternative.
     endings: Vec<String>,
-    /// The same glob without the `*` at its end, if it ends in one.
+    /// The alternatives that end in `*`, without that `*`. `None` if there are none.
     without_star: Option<GlobSet>,
-    /// One of its alternatives ends in `*`.
+    /// At least one alternative ends in `*`.
     has_open_end: bool,
-    /// One of its alternatives has no literal character that counts.
-    broad: bool,
+    /// At least one alternative has no literal character that counts.
+    is_broad: bool,
 }
 
 impl Default for Names {
@@ -214,7 +214,7 @@ impl Default for Names {
             .filter_map(|p| Grammar::new(p, None))
             .collect();
         Names {
-            tmp: true,
+            has_default: true,
             globs: Vec::new(),
             writers: Vec::new(),
             built_in,
@@ -223,11 +223,11 @@ impl Default for Names {
 }
 
 impl Names {
-    /// Compiles a rule's globs (none: `*.tmp`) and the writers that it turns on.
+    /// Compiles the globs of a rule (none means `*.tmp`) and the grammars of the writers that it turns on.
     ///
-    /// A glob without a literal character other than `.`, `-`, `_` and `~` is refused, because it fits names
-    /// of every kind. Wildcards and classes are no literals, an escaped character is one; of alternatives in
-    /// braces each must have one.
+    /// A glob without a literal character other than `.`, `-`, `_` and `~` is refused, because it matches names of
+    /// every kind. Wildcards and classes are not literal characters, and an escaped character is one. Each alternative
+    /// in braces must have one.
     pub fn new<G: AsRef<str>, W: AsRef<str>>(
         globs: &[G],
         writers: &[W],
@@ -235,7 +235,7 @@ impl Names {
         Names::compile(globs, writers, false)
     }
 
-    /// The same without that refusal.
+    /// Does the same as [`Names::new`], but accepts broad globs.
     pub fn allowing_broad<G: AsRef<str>, W: AsRef<str>>(
         globs: &[G],
         writers: &[W],
@@ -249,15 +249,15 @@ impl Names {
         allow_broad: bool,
     ) -> Result<Names, NameError> {
         let mut names = Names {
-            tmp: globs.is_empty(),
+            has_default: globs.is_empty(),
             ..Names::default()
         };
         for glob in globs.iter().map(AsRef::as_ref) {
             if glob == DEFAULT {
-                names.tmp = true;
+                names.has_default = true;
             } else {
                 let compiled = NameGlob::new(glob)?;
-                if rule!("broad-names-are-refused", compiled.broad && !allow_broad) {
+                if rule!("broad-names-are-refused", compiled.is_broad && !allow_broad) {
                     let glob = glob.to_owned();
                     return Err(NameError::BroadGlob { glob });
                 }
@@ -271,81 +271,81 @@ impl Names {
             let patterns = writer.patterns.iter();
             names
                 .writers
-                .extend(patterns.filter_map(|p| Grammar::new(p, writer.cuts_at)));
+                .extend(patterns.filter_map(|p| Grammar::new(p, writer.truncates_at)));
         }
         Ok(names)
     }
 
-    /// Whether the rule takes this base name.
+    /// Reports whether the rule matches this base name.
     ///
-    /// Asked for every event of a watched directory. With the default names it allocates nothing
-    /// and compares a few bytes; a glob may run a regex.
+    /// This is called for every event of a watched directory. With the default names it does not allocate, and compares
+    /// a few bytes. A glob may run a regular expression.
     #[must_use]
     pub fn matches(&self, name: &[u8]) -> bool {
-        if name.starts_with(OURS) {
+        if name.starts_with(OWN_PREFIX) {
             return false;
         }
-        let is_taken =
-            self.takes_by_default(name) || self.writer_takes(name) || self.glob_takes(name);
-        rule!("only-names-of-the-rule", is_taken, without: true)
+        let is_match =
+            self.default_matches(name) || self.writer_matches(name) || self.glob_matches(name);
+        rule!("only-names-of-the-rule", is_match, without: true)
     }
 
-    fn takes_by_default(&self, name: &[u8]) -> bool {
-        self.tmp && name.ends_with(b".tmp") && !left_alone(name)
+    fn default_matches(&self, name: &[u8]) -> bool {
+        self.has_default && name.ends_with(b".tmp") && !is_ignored(name)
     }
 
-    fn writer_takes(&self, name: &[u8]) -> bool {
+    fn writer_matches(&self, name: &[u8]) -> bool {
         let mut writers = self.writers.iter();
-        writers.any(|writer| writer.parts(name).is_some())
+        writers.any(|writer| writer.split(name).is_some())
     }
 
-    fn glob_takes(&self, name: &[u8]) -> bool {
+    fn glob_matches(&self, name: &[u8]) -> bool {
         if self.globs.is_empty() {
             return false;
         }
         let candidate = Candidate::from_bytes(name);
-        let left_alone = left_alone(name);
+        let is_ignored = is_ignored(name);
         self.globs
             .iter()
-            .any(|glob| !(left_alone && glob.generic) && glob.set.is_match_candidate(&candidate))
+            .any(|glob| !(is_ignored && glob.is_generic) && glob.set.is_match_candidate(&candidate))
     }
 
-    /// Returns the cause for which a name that the rule takes is reserved, as far as name and rule alone tell.
+    /// Returns the reason for which a name that the rule matches is reserved, as far as it follows from the name and
+    /// the rule alone.
     ///
-    /// A writer's grammar frees no name of the list: the list wins.
+    /// A name of the list is reserved even if the grammar of a writer matches it.
     #[must_use]
     pub fn reserved(&self, name: &[u8]) -> Option<Reserved> {
         if self.globs.iter().any(|glob| glob.is_whole(name)) {
             return None;
         }
-        let frees = |row: &reserved::ReservedName, glob: &NameGlob| {
+        let includes = |row: &reserved::ReservedName, glob: &NameGlob| {
             let mut endings = glob.endings.iter();
-            row.taken_by == TakenBy::Ending
+            row.included_by == IncludedBy::Ending
                 && endings.any(|ending| row.has_ending(ending.as_bytes()))
                 && glob.set.is_match_candidate(&Candidate::from_bytes(name))
         };
-        let is_freed =
-            |row: &reserved::ReservedName| self.globs.iter().any(|glob| frees(row, glob));
+        let is_included =
+            |row: &reserved::ReservedName| self.globs.iter().any(|glob| includes(row, glob));
         let is_kept =
-            |row: &&reserved::ReservedName| rule!("reserved-names-are-kept", !is_freed(row));
+            |row: &&reserved::ReservedName| rule!("reserved-names-are-kept", !is_included(row));
         if let Some(row) = reserved::rows(name).find(is_kept) {
             return Some(Reserved::Listed(row));
         }
-        let fits = |set: &GlobSet| set.is_match_candidate(&Candidate::from_bytes(name));
-        let star = |glob: &&NameGlob| glob.without_star.as_ref().is_some_and(fits);
-        let glob = self.globs.iter().find(star)?;
+        let is_match = |set: &GlobSet| set.is_match_candidate(&Candidate::from_bytes(name));
+        let has_empty_star = |glob: &&NameGlob| glob.without_star.as_ref().is_some_and(is_match);
+        let glob = self.globs.iter().find(has_empty_star)?;
         let mut others = self.globs.iter().filter(|glob| !glob.has_open_end);
-        let is_taken_otherwise = self.takes_by_default(name)
-            || self.writer_takes(name)
-            || others.any(|glob| fits(&glob.set));
-        rule!("empty-star-is-the-file", !is_taken_otherwise)
+        let has_other_match = self.default_matches(name)
+            || self.writer_matches(name)
+            || others.any(|glob| is_match(&glob.set));
+        rule!("empty-star-is-the-file", !has_other_match)
             .then(|| Reserved::EmptyStar(glob.text.clone()))
     }
 
-    /// Returns the names that one of `names` may be meant for, each with that one. Both are names that the rule
-    /// takes.
+    /// Returns the possible targets of `names`, each with the name of its temp. Both are names that the rule matches.
     ///
-    /// Every grammar that fits counts here, not only the first, and every target that it may mean.
+    /// Here every grammar that matches counts, not only the first, and every possible target.
     pub fn targets_among<'n>(
         &self,
         names: impl Iterator<Item = &'n OsStr>,
@@ -359,8 +359,8 @@ impl Names {
         targets
     }
 
-    /// Returns true if the rule takes `name` and may take its target too. With the default names that is rare:
-    /// the target would have to end in `.tmp`.
+    /// Reports whether the rule matches `name` and may match its target too. With the default names this is rare,
+    /// because the target must end in `.tmp`.
     #[must_use]
     pub fn may_have_target(&self, name: &[u8]) -> bool {
         let is_default = self.globs.is_empty() && self.writers.is_empty();
@@ -372,13 +372,13 @@ impl Names {
         (!is_default || memchr::memchr_iter(b'.', stem).any(has_tmp)) && self.matches(name)
     }
 
-    /// Calls `each` with every name that the rule takes and that `name`, which it takes too, may be meant for.
+    /// Calls `each` with every possible target of `name` that the rule matches, if it matches `name` too.
     fn each_target(&self, name: &[u8], each: &mut dyn FnMut(&[u8])) {
         if !self.may_have_target(name) {
             return;
         }
         for grammar in self.writers.iter().chain(&self.built_in) {
-            let Some(parts) = grammar.parts(name) else {
+            let Some(parts) = grammar.split(name) else {
                 continue;
             };
             let end = grammar.tokens.last();
@@ -397,17 +397,20 @@ impl Names {
         }
     }
 
-    /// Returns patterns that take nothing, because every name that they fit is reserved, each with its row.
+    /// Returns the patterns that match only reserved names, each with the row of the list.
     #[must_use]
-    pub fn without_effect(&self) -> Vec<(&str, &'static ReservedName)> {
+    pub fn ineffective_globs(&self) -> Vec<(&str, &'static ReservedName)> {
         let row = |glob: &&NameGlob| {
-            let is_it = |row: &&ReservedName| row.taken_by == TakenBy::WholeName;
+            let needs_whole_name = |row: &&ReservedName| row.included_by == IncludedBy::WholeName;
             let row_of = |ending: &String| {
-                let mut rows = reserved::LIST.iter().filter(is_it);
+                let mut rows = reserved::LIST.iter().filter(needs_whole_name);
                 rows.find(|row| row.has_ending(ending.as_bytes()))
             };
             let rows: Option<Vec<&ReservedName>> = glob.endings.iter().map(row_of).collect();
-            rows?.first().copied().filter(|_| glob.whole.is_empty())
+            rows?
+                .first()
+                .copied()
+                .filter(|_| glob.whole_names.is_empty())
         };
         let globs = self.globs.iter();
         globs
@@ -415,17 +418,17 @@ impl Names {
             .collect()
     }
 
-    /// Patterns that end in `*` and also fit the very file that they were written for, each with a narrower
-    /// one.
+    /// Returns the patterns that end in `*` and also match the file for whose temps they were written, each with a
+    /// narrower pattern.
     #[must_use]
-    pub fn narrower(&self) -> Vec<Narrower> {
+    pub fn narrower(&self) -> Vec<NarrowerGlob> {
         let narrower = |glob: &NameGlob| {
             let stem = glob.text.strip_suffix('*')?;
             let is_plain = |c: char| !r"*?[]{}\".contains(c);
             let is_file = stem.ends_with(char::is_alphanumeric)
                 && !stem.ends_with(".tmp")
                 && stem.chars().all(is_plain);
-            is_file.then(|| Narrower {
+            is_file.then(|| NarrowerGlob {
                 glob: glob.text.clone(),
                 file: stem.to_owned(),
                 instead: format!("{stem}.*.tmp"),
@@ -434,60 +437,60 @@ impl Names {
         self.globs.iter().filter_map(narrower).collect()
     }
 
-    /// Reads a base name by the rule's writers first, then by the built-in grammars.
+    /// Parses a base name, first with the grammars of the rule's writers, then with the built-in ones.
     #[must_use]
     pub fn parse(&self, name: &OsStr) -> ParsedName {
         self.writers
             .iter()
             .chain(&self.built_in)
-            .find_map(|grammar| grammar.read(name.as_bytes()))
+            .find_map(|grammar| grammar.parse(name.as_bytes()))
             .unwrap_or_default()
     }
 }
 
-/// A pattern that is broader than needed, and what to write instead.
+/// A pattern that is broader than needed, and a narrower one.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Narrower {
-    /// As given.
+pub struct NarrowerGlob {
+    /// The pattern, as given.
     pub glob: String,
-    /// The file that it was written for, which it fits too.
+    /// The file for whose temps it was written. The pattern matches it too.
     pub file: String,
-    /// The narrower one.
+    /// The narrower pattern.
     pub instead: String,
 }
 
-impl fmt::Display for Narrower {
+impl fmt::Display for NarrowerGlob {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Narrower {
+        let NarrowerGlob {
             glob,
             file,
             instead,
         } = self;
         write!(
             f,
-            "the name pattern {glob:?} also fits {file:?}, which is kept as reserved; \
-             where all its temps end in \".tmp\", {instead:?} is enough"
+            "the name pattern {glob:?} also matches {file:?}, which is kept as reserved; \
+             if all its temps end in \".tmp\", {instead:?} is enough"
         )
     }
 }
 
-/// The form that the names of one writer's temps have in common: `sessions.json.<uuid>.tmp`.
+/// The form that the names of all temps of one writer have in common: `sessions.json.<uuid>.tmp`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Shape {
-    /// The name with its random parts replaced by what they are.
+    /// The name, with each random part replaced by its kind.
     pub form: OsString,
-    /// The shortest target that may be meant: without digits that may be a pid.
+    /// The shortest possible target, without digits that may be a pid.
     pub target: Option<OsString>,
-    /// The same with those digits, where there are any.
-    pub longer: Option<OsString>,
-    /// A built-in grammar with a uuid, or a writer that the rule turns on.
+    /// The same target with those digits. `None` if there are none.
+    pub numbered_target: Option<OsString>,
+    /// The shape comes from a built-in grammar with a uuid, or from a writer that the rule turns on.
     pub is_known: bool,
 }
 
 impl Names {
-    /// Returns the shape of a base name, by the grammar that [`Names::parse`] reads it with.
+    /// Returns the shape of a base name, by the grammar that [`Names::parse`] uses.
     ///
-    /// Digits that read as a date stay as they are: `log.2024.<uuid>.tmp` is no copy of `log.2025`.
+    /// Digits that look like a date are kept in the form: `log.2024.<uuid>.tmp` is not a copy of `log.2025`.
     #[must_use]
     pub fn shape(&self, name: &OsStr) -> Shape {
         let writers = self.writers.iter().map(|grammar| (grammar, true));
@@ -498,22 +501,22 @@ impl Names {
             .unwrap_or_else(|| Shape {
                 form: form_without_grammar(name.as_bytes()),
                 target: None,
-                longer: None,
+                numbered_target: None,
                 is_known: false,
             })
     }
 }
 
-/// Replaces what counts or is drawn at random in a name that no grammar reads.
+/// Replaces counters and random parts in a name that no grammar matches.
 fn form_without_grammar(name: &[u8]) -> OsString {
     let mut form = Vec::with_capacity(name.len());
     let mut rest = name;
     while let Some((&first, others)) = rest.split_first() {
-        // A uuid begins only where no letter or digit stands before it.
+        // A uuid does not begin directly after a letter or digit.
         let starts = !form.last().is_some_and(u8::is_ascii_alphanumeric);
         if let Some((_, after)) = rest.split_at_checked(36).filter(|(uuid, after)| {
             starts
-                && before_uuid(uuid).is_some_and(<[u8]>::is_empty)
+                && strip_uuid(uuid).is_some_and(<[u8]>::is_empty)
                 && !after.first().is_some_and(u8::is_ascii_alphanumeric)
         }) {
             form.extend_from_slice(b"<uuid>");
@@ -541,9 +544,9 @@ fn form_without_grammar(name: &[u8]) -> OsString {
     OsStr::from_bytes(&form).to_owned()
 }
 
-/// Returns whether digits are likely a part of a name instead of a pid: a year from 1900 to 2100, with or without a
-/// month, or a date of six digits; or they begin with 0.
-fn reads_as_date(digits: &[u8]) -> bool {
+/// Reports whether digits are probably a part of a name instead of a pid: a year from 1900 to 2100, alone or with a
+/// month or a month and a day, a date of six digits, or digits that begin with 0.
+fn is_like_date(digits: &[u8]) -> bool {
     let number =
         |part: Option<&[u8]>| -> Option<u32> { std::str::from_utf8(part?).ok()?.parse().ok() };
     let within = |part: Option<&[u8]>, range: std::ops::RangeInclusive<u32>| {
@@ -565,9 +568,9 @@ fn reads_as_date(digits: &[u8]) -> bool {
 }
 
 impl fmt::Display for Names {
-    /// The globs and the patterns of the writers, as they were given.
+    /// Writes the globs and the patterns of the writers, as they were given.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let default = self.tmp.then_some(DEFAULT).into_iter();
+        let default = self.has_default.then_some(DEFAULT).into_iter();
         let globs = self.globs.iter().map(|glob| glob.text.as_str());
         let writers = self.writers.iter().map(|writer| writer.pattern);
         for (index, pattern) in default.chain(globs).chain(writers).enumerate() {
@@ -578,10 +581,10 @@ impl fmt::Display for Names {
     }
 }
 
-/// Names that `*.tmp` covers and must not take: etcd keeps `0.tmp` and `1.tmp` ready for days as
-/// its next log segments, syncthing resumes a transfer from `.syncthing.<t>.tmp` and clears those
-/// away itself, and a bare `.tmp` has no target.
-fn left_alone(name: &[u8]) -> bool {
+/// Reports whether a name matches `*.tmp` but must be ignored. etcd keeps `0.tmp` and `1.tmp` for days as its next log
+/// segments. syncthing resumes a transfer from `.syncthing.<t>.tmp`, and removes such files itself. A bare `.tmp` has
+/// no target.
+fn is_ignored(name: &[u8]) -> bool {
     name.strip_suffix(b".tmp").is_some_and(|stem| {
         let is_number = stem.iter().all(u8::is_ascii_digit);
         rule!(
@@ -597,22 +600,23 @@ impl NameGlob {
             return Err(NameError::EmptyGlob);
         }
         if let Some((_, last)) = glob.rsplit_once('/') {
-            let usable = NameGlob::new(last).is_ok_and(|last| !last.broad);
+            let usable = NameGlob::new(last).is_ok_and(|last| !last.is_broad);
             let instead = if usable { last } else { DEFAULT }.to_owned();
             return Err(NameError::PathGlob {
                 glob: glob.to_owned(),
                 instead,
             });
         }
-        // A set for each, not one for all: an error then names its glob, and a pattern that is too
-        // large is an error here (a lone matcher panics on it).
+        // Each glob is a set of its own, so an error names its glob. It is a set because a single matcher panics on a
+        // pattern that is too large, while a set returns an error.
         let set = Glob::new(glob).and_then(|parsed| GlobSet::new([parsed]));
         let set = set.map_err(|error| NameError::BadGlob {
             glob: glob.to_owned(),
-            why: why(&error),
+            why: glob_error_text(&error),
         })?;
-        // With "/" no file can have these names: a glob that takes one was not written for it.
-        let generic = ["any/thing.tmp", ".any/thing.any/thing.tmp"]
+        // No file has these names, because they contain "/". A glob that matches one was not written for a specific
+        // name.
+        let is_generic = ["any/thing.tmp", ".any/thing.any/thing.tmp"]
             .iter()
             .any(|name| set.is_match_candidate(&Candidate::from_bytes(name)));
         let bad = |why: String| NameError::BadGlob {
@@ -623,34 +627,36 @@ impl NameGlob {
             glob::alternatives(glob).ok_or_else(|| bad("it has too many alternatives".into()))?;
         let starless = all.iter().filter_map(Alternative::without_star);
         let starless: Vec<Glob> = starless
-            .map(|one| Glob::new(&one.text()))
+            .map(|one| Glob::new(&one.glob_text()))
             .collect::<Result<_, _>>()
-            .map_err(|error| bad(why(&error)))?;
+            .map_err(|error| bad(glob_error_text(&error)))?;
         let without_star = match starless.is_empty() {
             true => None,
-            false => Some(GlobSet::new(starless).map_err(|error| bad(why(&error)))?),
+            false => Some(GlobSet::new(starless).map_err(|error| bad(glob_error_text(&error)))?),
         };
         Ok(NameGlob {
             text: glob.to_owned(),
             set,
-            generic,
-            whole: all.iter().filter_map(Alternative::whole_name).collect(),
+            is_generic,
+            whole_names: all.iter().filter_map(Alternative::whole_name).collect(),
             endings: all.iter().map(Alternative::ending).collect(),
             without_star,
             has_open_end: all.iter().any(Alternative::has_open_end),
-            broad: !all.iter().all(Alternative::has_literal),
+            is_broad: !all.iter().all(Alternative::has_literal),
         })
     }
 
-    /// Returns true if the glob is this name, without any wildcard.
+    /// Reports whether an alternative is this name, without any wildcard.
     fn is_whole(&self, name: &[u8]) -> bool {
-        self.whole.iter().any(|whole| whole.as_bytes() == name)
+        self.whole_names
+            .iter()
+            .any(|whole| whole.as_bytes() == name)
     }
 }
 
-/// What is wrong with a glob. A range names its two ends as they are: what a terminal obeys is
-/// escaped.
-pub(super) fn why(error: &globset::Error) -> String {
+/// Returns the message of an error in a glob. A message about a range contains its two ends unchanged, so control
+/// characters are escaped.
+pub(super) fn glob_error_text(error: &globset::Error) -> String {
     let shown = |char: char| match char.is_control() {
         true => char.escape_default().to_string(),
         false => char.to_string(),
@@ -691,7 +697,7 @@ impl Token {
 struct Grammar {
     pattern: &'static str,
     tokens: Vec<Token>,
-    cuts_at: Option<usize>,
+    truncates_at: Option<usize>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -701,8 +707,8 @@ struct NameParts<'n> {
 }
 
 impl Grammar {
-    /// `None` for a pattern that is not in the notation; none of ours is, a test sees to that.
-    fn new(pattern: &'static str, cuts_at: Option<usize>) -> Option<Grammar> {
+    /// Compiles a pattern. Returns `None` if it is not in the notation. A test ensures that all patterns here are.
+    fn new(pattern: &'static str, truncates_at: Option<usize>) -> Option<Grammar> {
         let mut tokens = Vec::new();
         for piece in pattern.split_inclusive('>') {
             let (literal, token) = piece.split_once('<').unwrap_or((piece, ""));
@@ -724,12 +730,12 @@ impl Grammar {
         Some(Grammar {
             pattern,
             tokens,
-            cuts_at,
+            truncates_at,
         })
     }
 
-    /// Takes the name apart from its right end, where writers put what is theirs.
-    fn parts<'n>(&self, name: &'n [u8]) -> Option<NameParts<'n>> {
+    /// Splits the name from its right end, where writers add their parts.
+    fn split<'n>(&self, name: &'n [u8]) -> Option<NameParts<'n>> {
         let mut parts = NameParts::default();
         let mut rest = name;
         for token in self.tokens.iter().rev() {
@@ -742,25 +748,25 @@ impl Grammar {
                 }
                 Token::Pid => {
                     let (before, digits) = split_digits(rest)?;
-                    parts.pid = Some(pid(digits)?);
+                    parts.pid = Some(parse_pid(digits)?);
                     before
                 }
                 Token::Number => split_digits(rest)?.0,
-                Token::Uuid => before_uuid(rest)?,
-                Token::Hex(len) => before(rest, len, is_lower_hex)?,
-                Token::Digits(len) => before(rest, len, u8::is_ascii_digit)?,
-                Token::Alnum(len) => before(rest, len, u8::is_ascii_alphanumeric)?,
+                Token::Uuid => strip_uuid(rest)?,
+                Token::Hex(len) => strip_end(rest, len, is_lower_hex)?,
+                Token::Digits(len) => strip_end(rest, len, u8::is_ascii_digit)?,
+                Token::Alnum(len) => strip_end(rest, len, u8::is_ascii_alphanumeric)?,
             };
         }
         rest.is_empty().then_some(parts)
     }
 
-    fn read(&self, name: &[u8]) -> Option<ParsedName> {
-        let NameParts { target, pid } = self.parts(name)?;
-        let cut = self.cuts_at.is_some_and(|len| name.len() >= len);
+    fn parse(&self, name: &[u8]) -> Option<ParsedName> {
+        let NameParts { target, pid } = self.split(name)?;
+        let is_truncated = self.truncates_at.is_some_and(|len| name.len() >= len);
         let target = match self.tokens.last() {
-            _ if cut => None,
-            Some(Token::Literal(end)) if self.digits_may_be_the_targets() => {
+            _ if is_truncated => None,
+            Some(Token::Literal(end)) if self.pid_may_belong_to_target() => {
                 name.strip_suffix(end.as_bytes())
             }
             _ => target,
@@ -768,9 +774,9 @@ impl Grammar {
         let parsed = ParsedName {
             grammar: Some(self.pattern),
             targets: target.map(target_names).unwrap_or_default(),
-            numbered: Vec::new(),
+            numbered_targets: Vec::new(),
             pid,
-            random: self.tokens.iter().any(Token::is_random),
+            is_random: self.tokens.iter().any(Token::is_random),
         };
         let (Some(target), Some(pid), true) = (target, pid, self.tokens.contains(&Token::Uuid))
         else {
@@ -778,23 +784,23 @@ impl Grammar {
         };
         let longest = [target, b".", pid.to_string().as_bytes()].concat();
         let parsed = ParsedName {
-            numbered: target_names(&longest),
+            numbered_targets: target_names(&longest),
             ..parsed
         };
-        let is_date = reads_as_date(pid.to_string().as_bytes());
+        let is_date = is_like_date(pid.to_string().as_bytes());
         Some(match rule!("date-is-no-pid", is_date) {
             true => parsed.with_numbered_targets(),
             false => parsed,
         })
     }
 
-    /// The shape of a name that it fits.
+    /// Returns the shape of a name that the grammar matches.
     fn shape(&self, name: &[u8], is_writers: bool) -> Option<Shape> {
-        let NameParts { target, .. } = self.parts(name)?;
-        let is_cut = self.cuts_at.is_some_and(|len| name.len() >= len);
-        let target = target.filter(|_| !is_cut);
+        let NameParts { target, .. } = self.split(name)?;
+        let is_truncated = self.truncates_at.is_some_and(|len| name.len() >= len);
+        let target = target.filter(|_| !is_truncated);
         let pid_is_next = [Token::Target, Token::Literal("."), Token::Pid];
-        // Behind the target and its dot: the pid, and the number behind that.
+        // The pid follows the target and its dot, and a number may follow the pid.
         let digits = target
             .filter(|_| self.tokens.starts_with(&pid_is_next))
             .and_then(|target| {
@@ -807,7 +813,7 @@ impl Grammar {
         let longer = target
             .zip(digits)
             .map(|(target, digits)| [target, b".", digits].concat());
-        let has_date = |digits: &[u8]| digits.split(|b| *b == b'.').any(reads_as_date);
+        let has_date = |digits: &[u8]| digits.split(|b| *b == b'.').any(is_like_date);
         let is_date = rule!("date-stays-in-the-shape", digits.is_some_and(has_date));
         let target = match (&longer, is_date) {
             (Some(longer), true) => Some(longer.as_slice()),
@@ -828,28 +834,29 @@ impl Grammar {
         Some(Shape {
             form: name_of(&form),
             target: target.map(name_of),
-            longer: longer.as_deref().map(name_of),
+            numbered_target: longer.as_deref().map(name_of),
             is_known: is_writers || self.tokens.contains(&Token::Uuid),
         })
     }
 
-    /// `report.2024.tmp` may be for `report`, by process 2024, or for `report.2024`. Beside a uuid digits that read as no
-    /// date count as the pid: that is how openclaw writes `sessions.json.4711.<uuid>.tmp`.
-    fn digits_may_be_the_targets(&self) -> bool {
+    /// Reports whether the digits of the pid may belong to the target. `report.2024.tmp` may have the target `report`
+    /// and come from process 2024, or have the target `report.2024`. Before a uuid, digits that do not look like a date
+    /// count as the pid, because openclaw writes `sessions.json.4711.<uuid>.tmp`.
+    fn pid_may_belong_to_target(&self) -> bool {
         let pid_is_next = [Token::Target, Token::Literal("."), Token::Pid];
         self.tokens.starts_with(&pid_is_next) && !self.tokens.contains(&Token::Uuid)
     }
 }
 
-/// What stands before a number or a uuid at the end of `name`: `metrics` of `metrics.2023`.
+/// Removes a number or a uuid, and the dot before it, from the end of `name`: `metrics.2023` becomes `metrics`.
 #[must_use]
-pub fn before_number(name: &[u8]) -> Option<&[u8]> {
+pub fn strip_number(name: &[u8]) -> Option<&[u8]> {
     let digits = split_digits(name).and_then(|(before, _)| before.strip_suffix(b"."));
-    let stem = digits.or_else(|| before_uuid(name)?.strip_suffix(b"."))?;
+    let stem = digits.or_else(|| strip_uuid(name)?.strip_suffix(b"."))?;
     (!stem.is_empty()).then_some(stem)
 }
 
-/// The readings of `<t>`, without those that no file can have as its name.
+/// Returns the possible names of `<t>`, without those that no file can have.
 fn target_names(target: &[u8]) -> Vec<OsString> {
     [Some(target), target.strip_prefix(b".")]
         .into_iter()
@@ -859,21 +866,21 @@ fn target_names(target: &[u8]) -> Vec<OsString> {
         .collect()
 }
 
-/// What stands before the last `len` bytes, if each of these is one of those wanted.
-fn before(bytes: &[u8], len: usize, wanted: fn(&u8) -> bool) -> Option<&[u8]> {
+/// Removes the last `len` bytes. Returns `None` if one of them is not `allowed`.
+fn strip_end(bytes: &[u8], len: usize, allowed: fn(&u8) -> bool) -> Option<&[u8]> {
     let (before, end) = bytes.split_at_checked(bytes.len().checked_sub(len)?)?;
-    end.iter().all(wanted).then_some(before)
+    end.iter().all(allowed).then_some(before)
 }
 
-/// Returns the text before the uuid at the end.
-pub(super) fn before_uuid(bytes: &[u8]) -> Option<&[u8]> {
+/// Removes a uuid from the end.
+pub(super) fn strip_uuid(bytes: &[u8]) -> Option<&[u8]> {
     let first_group = [12, 4, 4, 4].iter().try_fold(bytes, |rest, len| {
-        before(rest, *len, u8::is_ascii_hexdigit)?.strip_suffix(b"-")
+        strip_end(rest, *len, u8::is_ascii_hexdigit)?.strip_suffix(b"-")
     });
-    before(first_group?, 8, u8::is_ascii_hexdigit)
+    strip_end(first_group?, 8, u8::is_ascii_hexdigit)
 }
 
-/// All the decimal digits at the end (at least one), and what stands before them.
+/// Splits off all decimal digits at the end, of which there must be at least one. Returns the rest and the digits.
 fn split_digits(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     let digits = bytes.iter().rev().take_while(|b| b.is_ascii_digit());
     let start = bytes.len().checked_sub(digits.count())?;
@@ -881,8 +888,9 @@ fn split_digits(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     (!digits.is_empty()).then_some((before, digits))
 }
 
-/// Strict, because a wrong pid reads as a dead writer: no leading zero, in the kernel's range.
-fn pid(digits: &[u8]) -> Option<u32> {
+/// Parses a pid. Leading zeros and numbers above the limit of the kernel are refused, because a wrong pid would look
+/// like a writer that is gone.
+fn parse_pid(digits: &[u8]) -> Option<u32> {
     let pid: u32 = std::str::from_utf8(digits).ok()?.parse().ok()?;
     (pid <= PID_MAX && !digits.starts_with(b"0")).then_some(pid)
 }
@@ -905,10 +913,10 @@ mod tests {
     const T: Option<&str> = Some("<t>.tmp");
 
     fn names(globs: &[&str], writers: &[&str]) -> Names {
-        Names::allowing_broad(globs, writers).expect("a rule of these tests")
+        Names::allowing_broad(globs, writers).expect("the rules of these tests are valid")
     }
 
-    /// In each row `U` stands for a uuid, and `*` before a form for a shape that is known.
+    /// In each row `U` is replaced by a uuid, and `*` before a form means that the shape is known.
     #[test]
     fn names_of_one_writer_have_one_shape() {
         let names = names(&NONE, &["git", "claude-code"]);
@@ -977,41 +985,42 @@ mod tests {
                 |name: &Option<OsString>| name.as_ref().map(|n| n.to_str().unwrap().to_owned());
             assert_eq!(shown, form, "{name}");
             assert_eq!(text(&shape.target).as_deref(), target, "{name}");
-            assert_eq!(text(&shape.longer).as_deref(), longer, "{name}");
+            assert_eq!(text(&shape.numbered_target).as_deref(), longer, "{name}");
         }
     }
 
-    type Row<'a> = (&'a str, Option<&'a str>, &'a [&'a str], Option<u32>, bool);
+    /// Name, grammar, targets, pid, and whether the name is random.
+    type ParseRow<'a> = (&'a str, Option<&'a str>, &'a [&'a str], Option<u32>, bool);
 
     fn patterns() -> impl Iterator<Item = &'static str> {
         let writers = writers().flat_map(|writer| writer.patterns);
         writers.chain(&BUILT_IN).copied()
     }
 
-    /// In each row `U` stands for a uuid.
-    fn check(writers: &[&str], rows: &[Row<'_>]) {
+    /// In each row `U` is replaced by a uuid.
+    fn check(writers: &[&str], rows: &[ParseRow<'_>]) {
         let names = names(&NONE, writers);
         for (name, grammar, targets, pid, random) in rows {
             let name = name.replace('U', UUID);
-            let read = names.parse(OsStr::new(&name));
+            let parsed = names.parse(OsStr::new(&name));
             let expected = ParsedName {
-                numbered: read.numbered.clone(),
+                numbered_targets: parsed.numbered_targets.clone(),
                 grammar: patterns().find(|pattern| Some(*pattern) == *grammar),
                 targets: targets
                     .iter()
                     .map(|t| OsString::from(t.replace('U', UUID)))
                     .collect(),
                 pid: *pid,
-                random: *random,
+                is_random: *random,
             };
-            assert_eq!(expected.grammar, *grammar, "a row names an unknown grammar");
-            assert_eq!(read, expected, "{name:?}");
+            assert_eq!(expected.grammar, *grammar, "a row has an unknown grammar");
+            assert_eq!(parsed, expected, "{name:?}");
         }
     }
 
-    /// Digits before a uuid: the target by the name alone, and with the digits if they may belong to it.
+    /// In each row: the name before the uuid, the target by the name alone, and the target with the digits.
     #[test]
-    fn digits_that_may_be_the_end_of_the_target() {
+    fn digits_before_a_uuid_may_belong_to_the_target() {
         let names = names(&NONE, &NONE);
         #[rustfmt::skip]
         let rows = [
@@ -1032,24 +1041,24 @@ mod tests {
             ("metrics", "metrics", None),
         ];
         for (stem, target, numbered) in rows {
-            let read = names.parse(OsStr::new(&format!("{stem}.{UUID}.tmp")));
+            let parsed = names.parse(OsStr::new(&format!("{stem}.{UUID}.tmp")));
             let first = |names: &[OsString]| names.first().cloned();
-            assert_eq!(first(&read.targets), Some(target.into()), "{stem}");
+            assert_eq!(first(&parsed.targets), Some(target.into()), "{stem}");
             assert_eq!(
-                first(&read.numbered),
+                first(&parsed.numbered_targets),
                 numbered.map(OsString::from),
                 "{stem}"
             );
             if let Some(numbered) = numbered {
-                let longer = read.with_numbered_targets();
+                let longer = parsed.with_numbered_targets();
                 assert_eq!(first(&longer.targets), Some(numbered.into()), "{stem}");
-                assert!(longer.pid.is_some() && longer.random, "{stem}");
+                assert!(longer.pid.is_some() && longer.is_random, "{stem}");
             }
         }
     }
 
     #[test]
-    fn what_stands_before_a_number() {
+    fn a_number_is_stripped_from_a_name() {
         for (name, want) in [
             ("metrics.2023", Some("metrics")),
             ("metrics.1", Some("metrics")),
@@ -1059,14 +1068,14 @@ mod tests {
             (".2023", None),
             ("", None),
         ] {
-            let found = before_number(name.as_bytes()).map(|stem| str::from_utf8(stem).unwrap());
+            let found = strip_number(name.as_bytes()).map(|stem| str::from_utf8(stem).unwrap());
             assert_eq!(found, want, "{name}");
         }
     }
 
     #[test]
     #[rustfmt::skip] // one row a line
-    fn built_in_grammars() {
+    fn built_in_grammars_parse_names() {
         check(&NONE, &[
             ("sessions.json.4711.U.tmp", T_PID_UUID, &["sessions.json"], Some(4711), true),
             (".sessions.json.4711.U.tmp", T_PID_UUID, &[".sessions.json", "sessions.json"], Some(4711), true),
@@ -1104,11 +1113,11 @@ mod tests {
 
     #[test]
     #[rustfmt::skip] // one row a line
-    fn writers_grammars() {
+    fn grammars_of_writers_parse_names() {
         let long = |t: usize| format!("{}.tmp-1234567890abcdef", "x".repeat(t));
         let claude = Some("<t>.tmp.<pid>.<hex:12>");
         let atomically = Some("<t>.tmp-<digits:10><hex:6>");
-        let rows: &[Row<'_>] = &[
+        let rows: &[ParseRow<'_>] = &[
             (".claude.json.tmp.618010.1da311f03c01", claude, &[".claude.json", "claude.json"], Some(618_010), true),
             ("2024.7.tmp.9.07ff79270095", claude, &["2024.7"], Some(9), true),
             ("a.tmp.0618010.1da311f03c01", None, &[], None, false),
@@ -1123,7 +1132,7 @@ mod tests {
             ("tmp_pack_Ab3dE", None, &[], None, false),
             ("tmp_pack_Ab3-E6", None, &[], None, false),
             ("xtmp_obj_Ab3dE6", None, &[], None, false),
-            // The built-in grammars stay.
+            // The built-in grammars still match.
             ("a.12.U.tmp", T_PID_UUID, &["a"], Some(12), true),
         ];
         let all: Vec<&str> = writers().map(|w| w.name).collect();
@@ -1136,9 +1145,10 @@ mod tests {
 
     #[test]
     #[rustfmt::skip] // one row a line
-    fn what_a_rule_takes() {
-        type Row<'a> = (&'a [&'a str], &'a [&'a str], &'a [u8], bool);
-        let rows: &[Row<'_>] = &[
+    fn a_rule_matches_its_names_only() {
+        /// Globs, writers, name, and whether the rule matches it.
+        type MatchRow<'a> = (&'a [&'a str], &'a [&'a str], &'a [u8], bool);
+        let rows: &[MatchRow<'_>] = &[
             (&[], &[], b"a.tmp", true),
             (&[], &[], b".a.tmp", true),
             (&[], &[], b"a.TMP", false),
@@ -1189,8 +1199,8 @@ mod tests {
             (&[], &["claude-code"], b".orphand.tmp.7.1da311f03c01", false),
         ];
         for (globs, writers, name, expected) in rows {
-            let taken = names(globs, writers).matches(name);
-            assert_eq!(taken, *expected, "{globs:?} {writers:?} {}", name.escape_ascii());
+            let is_match = names(globs, writers).matches(name);
+            assert_eq!(is_match, *expected, "{globs:?} {writers:?} {}", name.escape_ascii());
         }
         for (_, _, name, expected) in rows.iter().filter(|row| row.0.is_empty() && row.1.is_empty()) {
             assert_eq!(Names::default().matches(name), *expected, "{}", name.escape_ascii());
@@ -1223,19 +1233,20 @@ mod tests {
             assert_eq!(Names::new(&[glob], &NONE).err(), want, "{glob}");
             assert!(Names::allowing_broad(&[glob], &NONE).is_ok(), "{glob}");
         }
-        let error = Names::new(&["*.tmp", "*"], &NONE).expect_err("one of them is broad");
+        let error = Names::new(&["*.tmp", "*"], &NONE).expect_err("one glob is broad");
         let error = error.to_string();
         assert!(error.contains("--allow-broad-name"), "{error}");
         let many = "{a,b}".repeat(12);
-        let error = Names::new(&[many], &NONE).expect_err("too many");
+        let error = Names::new(&[many], &NONE).expect_err("too many alternatives");
         assert!(error.to_string().contains("alternatives"), "{error}");
     }
 
     #[test]
     #[rustfmt::skip] // one row a line
-    fn names_that_are_reserved() {
-        type Row<'a> = (&'a [&'a str], &'a [&'a str], &'a str, Option<&'a str>);
-        let rows: &[Row<'_>] = &[
+    fn reserved_names_are_recognized() {
+        /// Globs, writers, name, and the pattern by which it is reserved.
+        type ReservedRow<'a> = (&'a [&'a str], &'a [&'a str], &'a str, Option<&'a str>);
+        let rows: &[ReservedRow<'_>] = &[
             (&[], &[], "a.tmp", None),
             (&[], &[], "CFNetworkDownload_x.tmp", Some("CFNetworkDownload_*.tmp")),
             (&["*.tmp"], &[], "CFNetworkDownload_x.tmp", Some("CFNetworkDownload_*.tmp")),
@@ -1267,10 +1278,10 @@ mod tests {
             (&["*-partial-7"], &[], "a-partial-7", None),
             (&["*-partial-*"], &[], "a-partial-7", Some("*-partial-<n>")),
             (&["*.backup-*"], &[], "a.backup-1b4e28ba-2fa1-4d3b-A3f5-ef19b5a7633b", Some("*.backup-<uuid>")),
-            // The list wins over a writer's grammar too.
+            // The list also has priority over the grammar of a writer.
             (&[], &["claude-code"], "~$a.tmp.7.1da311f03c01", Some("~$*")),
             (&[], &["claude-code"], "a.tmp.7.1da311f03c01", None),
-            // Nothing for the star.
+            // The star matches an empty text.
             (&["sessions.json*"], &[], "sessions.json", Some("sessions.json*")),
             (&["sessions.json**"], &[], "sessions.json", Some("sessions.json**")),
             (&["sessions.json*"], &[], "sessions.json.1.tmp", None),
@@ -1298,9 +1309,10 @@ mod tests {
 
     #[test]
     #[rustfmt::skip] // one row a line
-    fn targets_among_the_names_of_a_directory() {
-        type Row<'a> = (&'a [&'a str], &'a [&'a str], &'a [&'a str], &'a [&'a str]);
-        let rows: &[Row<'_>] = &[
+    fn targets_are_found_among_the_names_of_a_directory() {
+        /// Globs, writers, names in the directory, and targets.
+        type TargetRow<'a> = (&'a [&'a str], &'a [&'a str], &'a [&'a str], &'a [&'a str]);
+        let rows: &[TargetRow<'_>] = &[
             (&[], &[], &["a", "a.tmp", "b.7.U.tmp"], &[]),
             (&[], &[], &["a.tmp.tmp"], &["a.tmp"]),
             (&[], &[], &["a.tmp.U.tmp"], &["a.tmp"]),
@@ -1314,18 +1326,18 @@ mod tests {
             (&["*.json"], &[], &["a.json.tmp"], &[]),
             (&["*.json"], &["claude-code"], &["a.json.tmp.7.1da311f03c01"], &["a.json"]),
         ];
-        for (globs, writers, there, want) in rows {
-            let there: Vec<OsString> = there.iter().map(|name| name.replace('U', UUID).into()).collect();
-            let targets = names(globs, writers).targets_among(there.iter().map(AsRef::as_ref));
+        for (globs, writers, present, want) in rows {
+            let present: Vec<OsString> = present.iter().map(|name| name.replace('U', UUID).into()).collect();
+            let targets = names(globs, writers).targets_among(present.iter().map(AsRef::as_ref));
             let mut targets: Vec<OsString> = targets.into_keys().collect();
             targets.sort();
             let want: Vec<OsString> = want.iter().map(|name| name.replace('U', UUID).into()).collect();
-            assert_eq!(targets, want, "{globs:?} {there:?}");
+            assert_eq!(targets, want, "{globs:?} {present:?}");
         }
     }
 
     #[test]
-    fn globs_that_take_nothing() {
+    fn ineffective_globs_are_found() {
         let all = names(
             &[
                 "*-journal",
@@ -1338,12 +1350,12 @@ mod tests {
             ],
             &NONE,
         );
-        let without: Vec<&str> = all.without_effect().iter().map(|one| one.0).collect();
+        let without: Vec<&str> = all.ineffective_globs().iter().map(|one| one.0).collect();
         assert_eq!(without, ["*-journal", "*.{lock,pid}"]);
     }
 
     #[test]
-    fn a_narrower_glob_for_one_file() {
+    fn a_narrower_glob_is_proposed() {
         let all = names(
             &["sessions.json*", "*.part", "a*b*", "x.tmp*", "a.*", "*"],
             &NONE,
@@ -1351,14 +1363,17 @@ mod tests {
         let narrower = all.narrower();
         let instead: Vec<&str> = narrower.iter().map(|one| one.instead.as_str()).collect();
         assert_eq!(instead, ["sessions.json.*.tmp"]);
-        let says = narrower.first().map(ToString::to_string);
-        let says = says.unwrap_or_default();
-        assert!(says.contains("also fits \"sessions.json\""), "{says}");
+        let message = narrower.first().map(ToString::to_string);
+        let message = message.unwrap_or_default();
+        assert!(
+            message.contains("also matches \"sessions.json\""),
+            "{message}"
+        );
         assert_eq!(names(&NONE, &NONE).narrower(), []);
     }
 
     #[test]
-    fn they_are_shown_as_given() {
+    fn names_are_shown_as_given() {
         let all = names(&["*.part", "*.tmp"], &["git"]);
         let want = "*.tmp, *.part, tmp_obj_<alnum:6>, tmp_pack_<alnum:6>";
         assert_eq!(all.to_string(), want);
@@ -1380,11 +1395,11 @@ mod tests {
             ("*.tmp", "Git", &["did you mean \"git\""]),
             ("*.tmp", "atomicaly", &["did you mean \"atomically\""]),
         ];
-        for (glob, writer, says) in rows {
+        for (glob, writer, parts) in rows {
             let writers: &[&str] = if writer.is_empty() { &[] } else { &[writer] };
-            let error = Names::new(&[glob], writers).expect_err("a mistake").to_string();
-            for part in *says {
-                assert!(error.contains(part), "{error:.300} does not say {part}");
+            let error = Names::new(&[glob], writers).expect_err("the rule is wrong").to_string();
+            for part in *parts {
+                assert!(error.contains(part), "{error:.300} does not contain {part}");
             }
         }
         assert_eq!(Names::new(&[""], &NONE).err(), Some(NameError::EmptyGlob));
@@ -1392,14 +1407,14 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_bytes_are_read_without_a_panic(
+        fn any_bytes_are_parsed_without_a_panic(
             start in prop::sample::select(&["", ".", "..", ".syncthing.", ".orphand"][..]),
             middle in prop::collection::vec(any::<u8>(), 0..300),
             end in prop::sample::select(&["", ".tmp", ".7.tmp", ".7.8.tmp", "-1b4e.tmp", ".tmp.7.0123456789ab"][..]),
         ) {
             let name = [start.as_bytes(), &middle, end.as_bytes()].concat();
             let names = names(&["*.tmp", "[!a]?*.{part,tmp}"], &["claude-code", "atomically", "git"]);
-            prop_assert!(!(names.matches(&name) && name.starts_with(OURS)));
+            prop_assert!(!(names.matches(&name) && name.starts_with(OWN_PREFIX)));
             for target in names.parse(OsStr::from_bytes(&name)).targets {
                 prop_assert!(!matches!(target.as_bytes(), b"" | b"." | b".."));
                 prop_assert!(target.len() < name.len() && !target.as_bytes().contains(&b'/'));
@@ -1407,7 +1422,7 @@ mod tests {
         }
 
         #[test]
-        fn a_name_reads_back_to_its_parts(
+        fn a_built_name_is_split_into_its_parts(
             target in prop::collection::vec(any::<u8>(), 1..100),
             pid in 1..=PID_MAX,
             number in any::<u64>(),
@@ -1416,7 +1431,7 @@ mod tests {
             digits in "[0-9]{40}",
         ) {
             for pattern in patterns() {
-                let grammar = Grammar::new(pattern, None).expect("a pattern in the notation");
+                let grammar = Grammar::new(pattern, None).expect("the pattern is in the notation");
                 let mut expected = NameParts::default();
                 let mut name = Vec::new();
                 for token in &grammar.tokens {
@@ -1431,7 +1446,7 @@ mod tests {
                     };
                     name.extend(part);
                 }
-                prop_assert_eq!(grammar.parts(&name), Some(expected), "{}", name.escape_ascii());
+                prop_assert_eq!(grammar.split(&name), Some(expected), "{}", name.escape_ascii());
             }
         }
     }

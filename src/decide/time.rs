@@ -1,34 +1,34 @@
-//! Moments as values: one clock that can be trusted for spans, one that says what date it is.
+//! Moments as values: a monotonic clock for durations, and the wall clock for dates.
 
 use std::time::Duration;
 
-/// A moment on the monotonic clock that stands still while the machine sleeps: nanoseconds since
-/// the machine booted (`CLOCK_MONOTONIC` on Linux, `CLOCK_UPTIME_RAW` on macOS).
+/// A moment on the monotonic clock, in nanoseconds since the machine booted. The clock stops while the machine sleeps
+/// (`CLOCK_MONOTONIC` on Linux, `CLOCK_UPTIME_RAW` on macOS).
 ///
-/// Spans of it are what a grace is measured in: a suspended writer does not age.
+/// Graces are measured with this clock, so the time of a suspended writer does not pass.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Mono(pub u64);
 
 impl Mono {
-    /// The moment `span` later; the end of time where that does not fit.
+    /// Returns the moment `span` later, at most the largest value.
     #[must_use]
     pub fn after(self, span: Duration) -> Mono {
         Mono(self.0.saturating_add(nanos(span)))
     }
 
-    /// The moment `span` earlier, at the earliest the boot.
+    /// Returns the moment `span` earlier, at the earliest the boot.
     #[must_use]
     pub fn before(self, span: Duration) -> Mono {
         Mono(self.0.saturating_sub(nanos(span)))
     }
 
-    /// How long ago `earlier` was; zero where it lies ahead.
+    /// Returns the time since `earlier`; zero if that is in the future.
     #[must_use]
     pub fn since(self, earlier: Mono) -> Duration {
         Duration::from_nanos(self.0.saturating_sub(earlier.0))
     }
 
-    /// How long the machine has been awake since it booted.
+    /// Returns the time for which the machine has been awake since it booted.
     #[must_use]
     pub fn since_boot(self) -> Duration {
         Duration::from_nanos(self.0)
@@ -37,7 +37,7 @@ impl Mono {
 
 /// Returns `span` in words for people: `250 ms`, `1.5 s`, `1 min 30 s`, `1 h`, `2 days 7 h`, `3 months`.
 ///
-/// The two largest units, without one that is zero; below 10 s with a tenth. What is left is cut off.
+/// Shows the two largest units, without a unit that is zero, and tenths below 10 s. The rest is truncated.
 #[must_use]
 pub fn span(span: Duration) -> String {
     const MINUTE: u64 = 60;
@@ -66,8 +66,8 @@ pub fn span(span: Duration) -> String {
     }
 }
 
-/// Returns `span` as the command line and the configuration file read it: `250ms`, `90s`, `1h`. In the
-/// largest unit that loses nothing, down to milliseconds.
+/// Returns `span` in the syntax of the command line and the configuration file: `250ms`, `90s`, `1h`. Uses the largest
+/// unit that represents it exactly, down to milliseconds.
 #[must_use]
 pub fn typed(span: Duration) -> String {
     let ms = span.as_millis();
@@ -93,8 +93,8 @@ fn nanos(span: Duration) -> u64 {
 
 /// A date by the wall clock or by a file system: seconds and nanoseconds since 1970.
 ///
-/// File systems and users may set any date, also one before 1970 or thousands of years ahead, so
-/// nothing is computed from it without bounds.
+/// File systems and users may set any date, also one before 1970 or thousands of years in the future. So every
+/// computation with it has bounds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Wall {
     /// Whole seconds since 1970-01-01T00:00:00Z.
@@ -104,7 +104,7 @@ pub struct Wall {
 }
 
 impl Wall {
-    /// How long ago `earlier` was; zero where it lies ahead.
+    /// Returns the time since `earlier`; zero if that is in the future.
     #[must_use]
     pub fn since(self, earlier: Wall) -> Duration {
         let span = self.as_nanos() - earlier.as_nanos();
@@ -120,33 +120,33 @@ impl Wall {
 /// Both clocks, read together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Now {
-    /// The clock that spans are measured with.
+    /// The clock for durations.
     pub mono: Mono,
-    /// The clock that files are dated with.
+    /// The clock for the dates of files.
     pub wall: Wall,
 }
 
-/// Notices when the wall clock and the monotonic clock part: the date was set, or the machine
-/// slept. What a file's date says about its age is worth nothing beyond that moment.
+/// Detects jumps of the wall clock relative to the monotonic clock: the date was set, or the machine slept. The date of
+/// a file shows its age only back to the last jump.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ClockJumpDetector {
     last: Option<Now>,
     last_jump: Option<Mono>,
 }
 
-/// By how much the two clocks may drift apart between two readings before it counts as a jump.
+/// The largest difference between the two clocks' progress from one reading to the next that is not a jump.
 pub(super) const JUMP: Duration = Duration::from_secs(2);
 
 impl ClockJumpDetector {
-    /// Takes a reading and says when the clocks last parted, if that was noticed.
+    /// Takes a reading and returns the moment of the last jump, if one was detected.
     ///
-    /// The jump may have happened at any time since the last reading; it counts as *now*, which
-    /// makes every file's age the smallest that it can be.
+    /// The jump may have happened at any time since the previous reading. It is dated to this reading, which gives
+    /// every file the smallest possible age.
     pub fn read(&mut self, now: Now) -> Option<Mono> {
         if let Some(last) = self.last {
-            let walls = now.wall.as_nanos() - last.wall.as_nanos();
-            let monos = i128::from(now.mono.0) - i128::from(last.mono.0);
-            if (walls - monos).unsigned_abs() > JUMP.as_nanos() {
+            let wall = now.wall.as_nanos() - last.wall.as_nanos();
+            let mono = i128::from(now.mono.0) - i128::from(last.mono.0);
+            if (wall - mono).unsigned_abs() > JUMP.as_nanos() {
                 self.last_jump = Some(now.mono);
             }
         }
@@ -190,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn spans_in_words() {
+    fn spans_for_people() {
         for (ms, want) in [
             (0, "0 ms"),
             (100, "100 ms"),
@@ -217,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn spans_as_they_are_typed() {
+    fn spans_in_config_syntax() {
         for (ms, want) in [
             (0, "0s"),
             (99, "99ms"),
@@ -233,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn clocks_that_go_together_have_not_parted() {
+    fn a_small_difference_is_no_jump() {
         let mut clocks = ClockJumpDetector::default();
         assert_eq!(clocks.read(at(100, 1_000)), None);
         assert_eq!(clocks.read(at(200, 1_100)), None);
@@ -241,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn a_set_clock_or_a_sleep_is_noticed_and_remembered() {
+    fn a_jump_is_detected_and_remembered() {
         for wall in [i64::MIN / 2, 0, 1_000, 1_097, 1_103, 9_000_000_000] {
             let mut clocks = ClockJumpDetector::default();
             clocks.read(at(100, 1_000));

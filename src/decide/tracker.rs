@@ -1,14 +1,14 @@
-//! *Is it time?* What is known of one temp between its first sight and its verdict.
+//! Decides when a temp is looked at and when it is judged.
 //!
-//! The map of all temps is elsewhere ([`crate::watch`] fills it, the timer thread empties it);
-//! this is the value in it, and the rules by which looks move it on:
+//! [`Tracked`] is the state of one temp from its discovery to its verdict. The map of all temps is in [`crate::temps`];
+//! events and scans add to it, and workers look at the temps that are due. Each look changes the state by these rules:
 //!
-//! - A temp is judged only after two looks, at least [`min_observation_gap`] apart, that saw the same
-//!   fingerprint and nobody holding it, and only once it has been quiet for its grace.
-//! - Held counts as touched: after a look that saw a holder, the grace starts again at the first
-//!   look that finds the temp free. (Closing a file does not change its fingerprint.)
-//! - The first look at a fingerprint gives it credit for the time that its own dates say it has
-//!   been quiet already, within bounds; from then on only the monotonic clock counts.
+//! - A temp is judged only after two looks, at least [`min_observation_gap`] apart, that saw the same fingerprint and
+//!   no holder, and only once it has been quiet for its grace.
+//! - A holder counts like a change: after a look that saw one, the grace starts again at the first look that sees none.
+//!   (Closing a file does not change its fingerprint.)
+//! - The first look at a fingerprint gives a credit for the time for which the file was quiet before, by its own dates
+//!   and within bounds. From then on only the monotonic clock counts.
 
 use std::time::Duration;
 
@@ -18,72 +18,73 @@ use super::packed::Packed;
 use super::policy::{self, Open, min_observation_gap};
 use super::time::{JUMP, Mono, Now};
 
-/// How a temp came to be known.
+/// The way in which a temp was discovered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Origin {
-    /// Its creation (or its arrival by a rename) was reported.
+    /// An event reported its creation, or a rename to its name.
     Created,
-    /// A scan found it; its own dates say how old it is.
+    /// A scan found it. Its own dates give it credit.
     Found,
-    /// A scan found it, and it is to wait a whole grace whatever its dates say.
-    FoundToWait,
-    /// A scan found it of which an event should have told, or would have where a directory is not hot:
-    /// its dates count, and say no more than half a grace, so that its writer has as long as where its
-    /// creation is seen.
-    FoundInTime,
+    /// A scan found it. It waits for its whole grace, whatever its dates are.
+    FoundWithoutCredit,
+    /// A scan found it in a watched directory, or in a hot one, which is scanned instead of watched. Its own dates give
+    /// it credit for at most half the grace, so its writer has as much time as with an event.
+    FoundWithHalfCredit,
 }
 
-/// What is known of one temp. Kept small, and without a second allocation: there may be a million of
-/// them. What only a look can say means nothing until there was one.
+/// The state of one temp. It is small and has no second allocation, because there may be a million temps. Fields that a
+/// look sets are meaningless before the first look.
 #[derive(Clone, Debug)]
 pub struct Tracked {
     seen: Mono,
     due: Mono,
-    /// By the last look.
+    /// The start of the time that counts towards the grace, by the last look.
     quiet_since: Mono,
-    /// For how many milliseconds longer than that nobody has used it.
+    /// The time without use before `quiet_since`, in milliseconds.
     unused_before: u32,
-    /// By the last look.
+    /// The fingerprint that the last look saw.
     fingerprint: Packed,
-    known: LastUse,
-    said: ReportedReasons,
-    /// How often it was kept since it last changed.
-    tries: u8,
-    /// Why it was kept when it was last judged.
-    kept: Option<Reason>,
-    marks: Flags,
+    last_use: LastUse,
+    reported: ReportedReasons,
+    /// The number of times that it was kept since its last change.
+    times_kept: u8,
+    /// The reason of the last verdict, if that kept it.
+    kept_reason: Option<Reason>,
+    flags: Flags,
 }
 
-/// What the last look said of holders.
+/// The use state that the last look found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum LastUse {
-    /// There was none yet.
-    Nothing,
-    Free,
-    Held,
+    /// There was no look yet.
+    NotLooked,
+    /// It was proven that no process uses it.
+    Unused,
+    /// A process uses it, or may.
+    InUse,
 }
 
-/// Yes-or-no marks, a bit each, and the origin in two bits.
+/// Boolean flags of one bit each, and the origin in two bits.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Flags(u8);
 
 impl Flags {
     const CLOSED: u8 = 1;
     const REAPING: u8 = 2;
-    const REVIEWED: u8 = 4;
-    const RETURNS: u8 = 8;
-    const NAMELESS: u8 = 16;
+    const NEW_RULES: u8 = 4;
+    const AWAITING_PUT_BACK: u8 = 8;
+    const CLAIM_PENDING: u8 = 16;
     const TARGET: u8 = 128;
-    /// The two bits of the origin.
+    /// Mask of the two bits of the origin.
     const ORIGIN: u8 = 32 | 64;
 
-    /// The same marks and another origin.
+    /// Returns the same flags with another origin.
     fn with(self, origin: Origin) -> Flags {
         let origin = match origin {
             Origin::Created => 0,
             Origin::Found => 32,
-            Origin::FoundToWait => 64,
-            Origin::FoundInTime => 32 | 64,
+            Origin::FoundWithoutCredit => 64,
+            Origin::FoundWithHalfCredit => 32 | 64,
         };
         Flags(self.0 & !Flags::ORIGIN | origin)
     }
@@ -92,42 +93,44 @@ impl Flags {
         match self.0 & Flags::ORIGIN {
             0 => Origin::Created,
             32 => Origin::Found,
-            64 => Origin::FoundToWait,
-            _ => Origin::FoundInTime,
+            64 => Origin::FoundWithoutCredit,
+            _ => Origin::FoundWithHalfCredit,
         }
     }
 
-    fn has(self, mark: u8) -> bool {
-        self.0 & mark != 0
+    fn has(self, flag: u8) -> bool {
+        self.0 & flag != 0
     }
 
-    fn set(&mut self, mark: u8, on: bool) {
-        self.0 = if on { self.0 | mark } else { self.0 & !mark };
+    fn set(&mut self, flag: u8, on: bool) {
+        self.0 = if on { self.0 | flag } else { self.0 & !flag };
     }
 }
 
-/// The reasons that were already reported for this temp: a bit each, in as few bytes as they take.
+/// The set of reasons that were already reported for this temp, one bit each.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct ReportedReasons([u8; 3]);
 
-/// One look at a temp, as the tracker needs it.
+/// The result of one look at a temp, as far as the tracker needs it.
 #[derive(Clone, Copy, Debug)]
 pub struct Look {
-    /// When.
+    /// The time of the look.
     pub now: Now,
-    /// When the wall clock and the monotonic clock last parted, if that was noticed.
+    /// The last jump of the wall clock relative to the monotonic clock, if one was detected.
     pub last_jump: Option<Mono>,
-    /// What was there.
+    /// The fingerprint of the file.
     pub fingerprint: Fingerprint,
-    /// By how much later than its dates say it may have changed.
+    /// The longest time by which a change may be later than the file's dates show.
     pub lag: Duration,
-    /// Who held it.
-    pub hold: UseState,
+    /// The use state of the file.
+    pub use_state: UseState,
 }
 
 impl Look {
-    /// From when on it can have been quiet at the earliest: from the end of the second that its dates name, where they
-    /// are of whole seconds. Until then it could change without another date.
+    /// Returns the earliest moment from which the file counts as quiet after this look.
+    ///
+    /// This is now, or the end of the second in the file's newest date if dates are whole seconds: until then the file
+    /// could change without a new date.
     fn quiet_since(&self) -> Mono {
         let age = self.now.wall.since(self.fingerprint.newest());
         let lag = rule!("last-second-gives-no-credit", self.lag, without: Duration::ZERO);
@@ -135,36 +138,38 @@ impl Look {
     }
 }
 
-/// What is to be done with a temp after a look.
+/// The next step for a temp after a look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Next {
-    /// Nothing yet: look again then.
+    /// Look at it again at this moment.
     LookAt(Mono),
     /// Judge it now.
     Judge(Quiet),
 }
 
-/// For how long a temp has been quiet, when it is judged.
+/// The time for which a temp has been quiet when it is judged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Quiet {
-    /// Since its last change or its last holder, as far as it counts towards the grace.
+    /// The time since its last change or its last holder, as far as it counts towards the grace.
     pub quiet: Duration,
-    /// The same without the limit that the grace puts on the credit: what the 24 hours after which
-    /// a pid in a name counts no more are measured in.
+    /// The same time without the limit that the grace puts on the credit. It is compared with the 24 hours after which
+    /// the pid in a name no longer counts.
     pub unused: Duration,
-    /// The fingerprint that both looks agree on.
+    /// The fingerprint that both looks saw.
     pub fingerprint: Fingerprint,
 }
 
 impl Tracked {
-    /// A temp whose creation was just reported. `shortest` is the shortest grace of any rule: its
-    /// own rule is only looked up when that has passed.
+    /// Creates the state of a temp whose creation was just reported.
+    ///
+    /// `shortest` is the shortest grace of all rules. The temp's own rule is looked up only when half of that has
+    /// passed.
     #[must_use]
     pub fn created(now: Mono, shortest: Duration) -> Tracked {
         Tracked::new(now, now.after(shortest / 2), Origin::Created)
     }
 
-    /// A temp that a scan found: it is looked at at once.
+    /// Creates the state of a temp that a scan found. It is due at once.
     #[must_use]
     pub fn found(now: Mono, origin: Origin) -> Tracked {
         Tracked::new(now, now, origin)
@@ -177,194 +182,198 @@ impl Tracked {
             quiet_since: seen,
             unused_before: 0,
             fingerprint: Packed::NONE,
-            known: LastUse::Nothing,
-            said: ReportedReasons::default(),
-            tries: 0,
-            kept: None,
-            marks: Flags::default().with(origin),
+            last_use: LastUse::NotLooked,
+            reported: ReportedReasons::default(),
+            times_kept: 0,
+            kept_reason: None,
+            flags: Flags::default().with(origin),
         }
     }
 
-    /// A temp that is left alone for as long as nothing is heard of its name.
+    /// Creates the state of a temp that is ignored until the next event with its name.
     #[must_use]
     pub fn ignored(now: Mono) -> Tracked {
         Tracked::new(now, Mono(u64::MAX), Origin::Found)
     }
 
-    /// The same, of one that is about to have its name back from us.
+    /// Creates the same state for a temp that orphand is about to put back.
     #[must_use]
     pub fn awaiting_put_back(now: Mono) -> Tracked {
         let mut temp = Tracked::ignored(now);
-        temp.marks.set(Flags::RETURNS, true);
+        temp.flags.set(Flags::AWAITING_PUT_BACK, true);
         temp
     }
 
-    /// Something was renamed to its name. Says whether that was to be expected: we have given it back.
+    /// Handles a rename to the temp's name. Returns true if it is the expected rename by which orphand put the temp
+    /// back.
     pub fn take_put_back(&mut self) -> bool {
-        let is_it = self.marks.has(Flags::RETURNS);
-        self.marks.set(Flags::RETURNS, false);
-        is_it
+        let is_expected = self.flags.has(Flags::AWAITING_PUT_BACK);
+        self.flags.set(Flags::AWAITING_PUT_BACK, false);
+        is_expected
     }
 
-    /// Its claim could not be removed, and maybe not put back either: until it is looked for again, that
-    /// nothing stands at its name is our own doing.
+    /// Notes that the temp's claim could not be removed, and perhaps not put back. Until the next search for the claim,
+    /// orphand itself is the cause if the temp's name is missing.
     pub fn set_claim_pending(&mut self) {
-        self.marks.set(Flags::NAMELESS, true);
+        self.flags.set(Flags::CLAIM_PENDING, true);
     }
 
-    /// No claim of it is left.
+    /// Notes that no claim of the temp remains.
     pub fn clear_claim_pending(&mut self) {
-        self.marks.set(Flags::NAMELESS, false);
+        self.flags.set(Flags::CLAIM_PENDING, false);
     }
 
-    /// Whether a claim of it may be left.
+    /// Reports whether a claim of the temp may remain.
     #[must_use]
     pub fn is_claim_pending(&self) -> bool {
-        self.marks.has(Flags::NAMELESS)
+        self.flags.has(Flags::CLAIM_PENDING)
     }
 
-    /// Whether it is our own doing if its name is gone.
+    /// Reports whether orphand may have claimed the temp, and so may itself be the cause if the name is missing.
     #[must_use]
-    pub fn is_ours_to_name(&self) -> bool {
+    pub fn may_be_claimed(&self) -> bool {
         self.is_reaping() || self.is_claim_pending()
     }
 
-    /// Another temp was meant for its name: it is no leftover, for as long as it is there.
+    /// Notes that the file is the target of another temp, and so no orphan as long as it exists.
     pub fn mark_target(&mut self) {
-        self.marks.set(Flags::TARGET, true);
+        self.flags.set(Flags::TARGET, true);
     }
 
-    /// Returns true if another temp was meant for its name.
+    /// Reports whether the file is the target of another temp.
     #[must_use]
     pub fn was_target(&self) -> bool {
-        self.marks.has(Flags::TARGET)
+        self.flags.has(Flags::TARGET)
     }
 
-    /// Somebody held it after the look: its grace starts again at the first look that finds it free.
+    /// Notes a holder that was found after the last look. The grace starts again at the first look that finds none.
     pub fn mark_held(&mut self) {
         if self.was_looked_at() {
-            self.known = LastUse::Held;
+            self.last_use = LastUse::InUse;
         }
     }
 
     fn was_looked_at(&self) -> bool {
-        self.known != LastUse::Nothing
+        self.last_use != LastUse::NotLooked
     }
 
-    /// Whether it is left alone.
+    /// Reports whether the temp is ignored.
     #[must_use]
     pub fn is_ignored(&self) -> bool {
         self.due == Mono(u64::MAX)
     }
 
-    /// It was touched just now, and put back if it had been claimed: everything begins again, but
-    /// what was said of it stays said.
-    pub fn start_over(&mut self, now: Mono, grace: Duration) {
+    /// Starts again with a temp that was touched just now, and was put back if it had been claimed. Only the flags and
+    /// the reported reasons remain.
+    pub fn reset(&mut self, now: Mono, grace: Duration) {
         *self = Tracked {
-            said: self.said,
-            marks: self.marks.with(Origin::Created),
+            reported: self.reported,
+            flags: self.flags.with(Origin::Created),
             ..Tracked::created(now, grace)
         };
     }
 
-    /// When something is to be done about it.
+    /// Returns the moment of the next look.
     #[must_use]
     pub fn due(&self) -> Mono {
         self.due
     }
 
-    /// When it was first seen.
+    /// Returns the moment at which the temp was discovered.
     #[must_use]
     pub fn seen(&self) -> Mono {
         self.seen
     }
 
-    /// How it came to be known.
+    /// Returns the way in which the temp was discovered.
     #[must_use]
     pub fn origin(&self) -> Origin {
-        self.marks.origin()
+        self.flags.origin()
     }
 
-    /// When the file that was looked at was changed last, at the latest: nobody who started after that can
-    /// have written it. Known where its creation was seen, and no clock has jumped since.
+    /// Returns the latest possible moment of the file's last change. A process that started later cannot have written
+    /// it.
     ///
-    /// A name may be opened again, by a process with the number of the one that made it: in a container each
-    /// start may give the same.
+    /// It is known only if the creation was reported and no clock has jumped since. The moment of the creation does not
+    /// suffice: the file may be opened again by a process with the pid of the one that created it. In a container, each
+    /// start may give the same pid.
     #[must_use]
     pub fn written_by(&self, look: &Look) -> Option<Mono> {
         let jumped = look.last_jump.is_some_and(|at| at >= self.seen);
         let is_dated = !rule!("jumped-clock-dates-nothing", jumped);
         let age = look.now.wall.since(look.fingerprint.newest());
-        // What is no jump yet may have aged it.
+        // A clock difference that is too small to count as a jump may have increased the age.
         let written = look.now.mono.before(age.saturating_sub(JUMP + look.lag));
         let written =
             rule!("later-process-did-not-write", self.seen.max(written), without: self.seen);
         (self.origin() == Origin::Created && is_dated).then_some(written)
     }
 
-    /// Whether a close by a writer was reported.
+    /// Reports whether an event said that a writer closed the temp.
     #[must_use]
     pub fn is_closed(&self) -> bool {
-        self.marks.has(Flags::CLOSED)
+        self.flags.has(Flags::CLOSED)
     }
 
-    /// Notes that a writer closed it.
+    /// Notes that a writer closed the temp.
     pub fn close(&mut self) {
-        self.marks.set(Flags::CLOSED, true);
+        self.flags.set(Flags::CLOSED, true);
     }
 
-    /// Whether it is being disposed of right now: what is heard of its name then is our own doing.
+    /// Reports whether a worker is processing the temp. In that time orphand itself may cause events with the temp's
+    /// name.
     #[must_use]
     pub fn is_reaping(&self) -> bool {
-        self.marks.has(Flags::REAPING)
+        self.flags.has(Flags::REAPING)
     }
 
-    /// Its size at the last look.
+    /// Returns the size at the last look, in bytes.
     #[must_use]
     pub fn bytes(&self) -> Option<u64> {
         self.was_looked_at().then(|| self.fingerprint.size())
     }
 
-    /// Whether it was judged and kept.
+    /// Reports whether the temp was judged and kept.
     #[must_use]
     pub fn is_kept(&self) -> bool {
-        self.was_looked_at() && self.tries > 0
+        self.was_looked_at() && self.times_kept > 0
     }
 
-    /// Why it was kept when it was last judged, if it was.
+    /// Returns the reason of the last verdict, if that kept it.
     #[must_use]
     pub fn kept_for(&self) -> Option<Reason> {
-        self.kept.filter(|_| self.is_kept())
+        self.kept_reason.filter(|_| self.is_kept())
     }
 
-    /// The rules have changed: it is looked at at once, and armed by the rule that holds now.
+    /// Notes that the rules have changed. The temp is due at once, and that look uses the new rule.
     ///
-    /// What it was given credit for was measured by the old rule, and so was the time until that look. By a
-    /// shorter grace both would be enough at once, and whoever closed it a moment ago would have no time
-    /// left: that look gives no more than half the new grace.
-    pub fn review(&mut self, now: Mono) {
+    /// The credit, and the time until the next look, were measured by the old rule. With a shorter grace both could
+    /// suffice at once, and a writer that closed the file a moment ago would have no time left. So after that look at
+    /// most half of the new grace counts as quiet.
+    pub fn mark_rules_changed(&mut self, now: Mono) {
         if !rule!("left-alone-by-other-rules", self.is_ignored()) {
             self.due = self.due.min(now);
-            self.marks.set(Flags::REVIEWED, true);
+            self.flags.set(Flags::NEW_RULES, true);
         }
     }
 
-    /// Whether the rules have changed since it was looked at.
+    /// Reports whether the rules have changed since the last look.
     #[must_use]
-    pub fn is_reviewed(&self) -> bool {
-        self.marks.has(Flags::REVIEWED)
+    pub fn has_new_rules(&self) -> bool {
+        self.flags.has(Flags::NEW_RULES)
     }
 
-    /// What is asked of it is asked of a copy from here on.
+    /// Marks the temp as being processed, and returns a copy of its state for the worker.
     pub fn check_out(&mut self) -> Tracked {
-        self.marks.set(Flags::REAPING, true);
+        self.flags.set(Flags::REAPING, true);
         let copy = self.clone();
-        self.marks.set(Flags::REVIEWED, false);
+        self.flags.set(Flags::NEW_RULES, false);
         copy
     }
 
-    /// Whether the first look, by the grace of its own rule, is still ahead; then it is put off.
-    pub fn put_off(&mut self, grace: Duration, now: Mono) -> bool {
+    /// Postpones the first look until half the grace of its own rule has passed. Returns false if it has passed
+    /// already, or if the temp was found by a scan or looked at before.
+    pub fn postpone(&mut self, grace: Duration, now: Mono) -> bool {
         if self.was_looked_at() || self.origin() != Origin::Created {
             return false;
         }
@@ -376,64 +385,65 @@ impl Tracked {
         true
     }
 
-    /// Takes one look into account.
+    /// Updates the state after a look, and returns the next step.
     pub fn look(&mut self, look: &Look, grace: Duration, open: Open) -> Next {
         let now = look.now.mono;
-        if self.is_reviewed() {
-            self.marks.set(Flags::REVIEWED, false);
-            let most = now.before(grace / 2);
-            let taken = most.since(self.quiet_since);
+        if self.has_new_rules() {
+            self.flags.set(Flags::NEW_RULES, false);
+            let earliest = now.before(grace / 2);
+            let shift = earliest.since(self.quiet_since);
             if rule!("other-rules-leave-half-grace", true) {
-                self.quiet_since = self.quiet_since.max(most);
+                self.quiet_since = self.quiet_since.max(earliest);
             }
-            self.unused_before = self.unused_before.saturating_add(millis(taken));
+            self.unused_before = self.unused_before.saturating_add(millis(shift));
         }
-        // What nobody can tell is no "nobody".
-        let held = rule!("cannot-tell-is-not-free", look.hold != UseState::Unused, without: look.hold.is_held());
-        // Only the wish to take what is open counts a holder for nothing. It is remembered all the same:
-        // that wish may end.
+        // An unknown use state counts as in use.
+        let in_use = rule!("cannot-tell-is-not-free",
+            look.use_state != UseState::Unused, without: look.use_state.is_held());
+        // Only with `open = "reap"` a holder does not count. It is remembered nevertheless, because that setting may
+        // change.
         let counts = open != Open::Reap;
         let same = self.fingerprint == Packed::new(&look.fingerprint);
-        let next = match self.known {
-            LastUse::Nothing => self.first_look(look, grace, held),
-            // It may be taken while it is held, but not while it is written.
-            LastUse::Free | LastUse::Held
-                if held && open == Open::Quarantine && rule!("written-is-not-moved", !same) =>
+        let next = match self.last_use {
+            LastUse::NotLooked => self.first_look(look, grace, in_use),
+            // It may be moved while it is in use, but not while it is written.
+            LastUse::Unused | LastUse::InUse
+                if in_use && open == Open::Quarantine && rule!("written-is-not-moved", !same) =>
             {
                 self.fingerprint = Packed::new(&look.fingerprint);
-                self.known = LastUse::Held;
+                self.last_use = LastUse::InUse;
                 self.quiet_since = look.quiet_since();
                 self.unused_before = 0;
                 Next::LookAt(self.quiet_since.after(grace))
             }
-            LastUse::Free | LastUse::Held if held && counts => {
+            LastUse::Unused | LastUse::InUse if in_use && counts => {
                 self.fingerprint = Packed::new(&look.fingerprint);
-                self.known = LastUse::Held;
-                // It would be judged now but for its holder: judging says so, and by whom.
+                self.last_use = LastUse::InUse;
+                // It is judged although it has a holder, so that the holder is reported.
                 self.judge_at(look, grace)
             }
-            LastUse::Held if rule!("held-restarts-the-grace", counts) => {
+            LastUse::InUse if rule!("held-restarts-the-grace", counts) => {
                 self.fingerprint = Packed::new(&look.fingerprint);
-                self.known = LastUse::Free;
+                self.last_use = LastUse::Unused;
                 self.quiet_since = look.quiet_since();
                 self.unused_before = 0;
-                self.kept = None;
-                self.tries = 0;
+                self.kept_reason = None;
+                self.times_kept = 0;
                 Next::LookAt(self.quiet_since.after(grace))
             }
-            LastUse::Free | LastUse::Held if rule!("changed-restarts-the-grace", !same) => {
+            LastUse::Unused | LastUse::InUse if rule!("changed-restarts-the-grace", !same) => {
                 if self.fingerprint.ino() != look.fingerprint.ino {
-                    self.said = ReportedReasons::default();
+                    self.reported = ReportedReasons::default();
                 }
-                self.tries = 0;
-                self.first_look(look, grace, held)
+                self.times_kept = 0;
+                self.first_look(look, grace, in_use)
             }
-            LastUse::Free | LastUse::Held => {
-                let is_known = rule!("uncounted-holder-is-remembered", held);
-                self.known = if is_known {
-                    LastUse::Held
+            LastUse::Unused | LastUse::InUse => {
+                let is_in_use = rule!("uncounted-holder-is-remembered", in_use);
+                self.last_use = if is_in_use {
+                    LastUse::InUse
                 } else {
-                    LastUse::Free
+                    LastUse::Unused
                 };
                 self.judge_at(look, grace)
             }
@@ -444,11 +454,12 @@ impl Tracked {
         next
     }
 
-    /// The first look at a fingerprint, with the credit that its dates give it.
-    fn first_look(&mut self, look: &Look, grace: Duration, held: bool) -> Next {
+    /// Handles the first look at a fingerprint, and gives it credit by its dates.
+    fn first_look(&mut self, look: &Look, grace: Duration, in_use: bool) -> Next {
         let now = look.now.mono;
         let age = look.now.wall.since(look.fingerprint.newest());
-        // The time since boot is no marked rule: `Mono::before` keeps it too, so no test fails without it here.
+        // The limit by the time since boot is not a marked rule: `Mono::before` has the same limit, so no test would
+        // fail without it here.
         let mut unused = age.saturating_sub(look.lag).min(now.since_boot());
         if let Some(last_jump) = look.last_jump {
             unused = rule!("credit-since-clocks-parted", unused.min(now.since(last_jump)), without: unused);
@@ -456,28 +467,32 @@ impl Tracked {
         let seen = unused.min(now.since(self.seen));
         unused = match self.origin() {
             Origin::Created => rule!("credit-since-creation", seen, without: unused),
-            Origin::FoundToWait => rule!("credit-since-told-to-wait", seen, without: unused),
-            Origin::Found | Origin::FoundInTime => unused,
+            Origin::FoundWithoutCredit => rule!("credit-since-told-to-wait", seen, without: unused),
+            Origin::Found | Origin::FoundWithHalfCredit => unused,
         };
-        // Whoever wrote it may have held it until just now, however late this look is: half a grace is
-        // left to them. Not where it was there before anybody could hear of it.
+        // Its writer may have had it open until just now, however late this look is, so half the grace remains. The
+        // exception is a temp that existed before the watch: there only the gap between two looks remains.
         let gap = rule!("credit-leaves-confirm", min_observation_gap(grace, look.lag), without: Duration::ZERO);
-        let most = match self.origin() {
+        let limit = match self.origin() {
             Origin::Found if !self.was_looked_at() => grace - gap,
             Origin::Found => grace / 2,
-            Origin::FoundInTime => {
+            Origin::FoundWithHalfCredit => {
                 rule!("scan-leaves-half-grace", grace / 2, without: grace - gap)
             }
-            Origin::Created | Origin::FoundToWait => {
+            Origin::Created | Origin::FoundWithoutCredit => {
                 rule!("late-look-leaves-half-grace", grace / 2, without: grace - gap)
             }
         };
-        let credit = unused.min(most);
+        let credit = unused.min(limit);
         self.fingerprint = Packed::new(&look.fingerprint);
-        self.known = if held { LastUse::Held } else { LastUse::Free };
+        self.last_use = if in_use {
+            LastUse::InUse
+        } else {
+            LastUse::Unused
+        };
         self.quiet_since = look.quiet_since().before(credit);
         self.unused_before = millis(unused - credit);
-        self.kept = None;
+        self.kept_reason = None;
         let due = self.quiet_since.after(grace);
         Next::LookAt(rule!("both-looks-and-the-grace", due, without: now))
     }
@@ -496,53 +511,61 @@ impl Tracked {
         })
     }
 
-    /// The same, not being disposed of any more.
+    /// Returns the state for a temp that is no longer being processed.
     #[must_use]
     pub fn check_in(mut self) -> Tracked {
-        self.marks.set(Flags::REAPING, false);
+        self.flags.set(Flags::REAPING, false);
         self
     }
 
-    /// Notes that it was kept for `reason`, and says whether that is news. It is looked at again
-    /// after [`policy::retry`].
+    /// Notes that the temp was kept for `reason`, and reports whether that reason is new. The next look is after
+    /// [`policy::retry`].
     pub fn keep(&mut self, reason: Reason, grace: Duration, now: Mono) -> Kept {
-        let again = self.said != ReportedReasons::default();
-        let news = self.said.note(reason.bit());
-        let retry = policy::retry(grace, reason.ends_silently(), u32::from(self.tries));
+        let reported_before = self.reported != ReportedReasons::default();
+        let is_new = self.reported.insert(reason.bit());
+        let retry = policy::retry(
+            grace,
+            reason.ends_without_event(),
+            u32::from(self.times_kept),
+        );
         if self.was_looked_at() {
-            self.kept = Some(reason);
+            self.kept_reason = Some(reason);
         }
-        self.tries = self.tries.saturating_add(1);
+        self.times_kept = self.times_kept.saturating_add(1);
         self.due = now.after(retry);
-        self.marks.set(Flags::REAPING, false);
-        Kept { news, again, retry }
+        self.flags.set(Flags::REAPING, false);
+        Kept {
+            is_new,
+            reported_before,
+            retry,
+        }
     }
 
-    /// Notes that nothing was done because this is a dry run, or that it could not be done; it is
-    /// looked at again later. Says whether that is news.
-    pub fn put_aside(&mut self, grace: Duration, now: Mono) -> Kept {
+    /// Notes that nothing was done, because this is a dry run or because an operation failed. The next look is later.
+    pub fn retry_later(&mut self, grace: Duration, now: Mono) -> Kept {
         self.keep(Reason::Young, grace, now)
     }
 }
 
-/// What [`Tracked::keep`] answers.
+/// The result of [`Tracked::keep`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Kept {
-    /// Nobody was told so far.
-    pub news: bool,
-    /// Something else was told of it before.
-    pub again: bool,
-    /// In what time it is looked at again.
+    /// True if this reason was not reported before.
+    pub is_new: bool,
+    /// True if any reason was reported before.
+    pub reported_before: bool,
+    /// The time until the next look.
     pub retry: Duration,
 }
 
-/// Rounded down: never longer than it is. 49 days are enough for a limit of one.
+/// Returns whole milliseconds, rounded down. The maximum of 49 days suffices, because the limit is one day.
 fn millis(span: Duration) -> u32 {
     u32::try_from(span.as_millis()).unwrap_or(u32::MAX)
 }
 
 impl ReportedReasons {
-    fn note(&mut self, bit: u32) -> bool {
+    /// Adds a reason, and returns true if it was not in the set.
+    fn insert(&mut self, bit: u32) -> bool {
         let [a, b, c] = self.0;
         let before = u32::from_le_bytes([a, b, c, 0]);
         let [a, b, c, _] = (before | bit).to_le_bytes();

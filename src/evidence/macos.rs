@@ -79,7 +79,7 @@ impl LeaseThread {
 
     /// Asks whether anybody else has `file` open or mapped.
     ///
-    /// [`UseState::InUse`] is certain. [`UseState::Unused`] is only worth what [`macos_hold::hold`] says, and
+    /// [`UseState::InUse`] is certain. [`UseState::Unused`] is only worth what [`macos_hold::use_state`] says, and
     /// comes out of a walk that may be a moment old: it allows the claim, and everything that
     /// counts is asked after that ([`LeasedFile::acquire`], and the removal itself).
     #[must_use]
@@ -188,7 +188,7 @@ impl LeasedFile {
             thorough: since.is_some() && !self.kernel_refuses,
         };
         let (held, examined) = self.walks.ask(wanted, id.ino);
-        macos_hold::hold(&Facts {
+        macos_hold::use_state(&Facts {
             seen: held,
             // Here it can only add a reason to keep.
             locked: is_locked_by_others(self.file()).unwrap_or(false),

@@ -10,7 +10,7 @@ use std::io;
 use std::time::Duration;
 
 use crate::clock;
-use crate::decide::judge::{Evidence, Place, Writer};
+use crate::decide::judge::{DirProperties, Evidence, Writer};
 use crate::decide::observation::{Fingerprint, Holder, Observation, UseState};
 use crate::decide::policy::{self, Policy};
 use crate::decide::reserved::Reserved;
@@ -148,10 +148,10 @@ fn writer_of(pid: u32, temp_info: &TempInfo, context: EvidenceContext<'_>) -> Wr
                 called.iter().copied().any(can_have)
             ) =>
         {
-            Writer::ContainerPids(pid)
+            Writer::InContainer(pid)
         }
         Ok(_) => Writer::Gone(pid),
-        Err(_) => rule!("failed-walk-keeps", Writer::Unseen(pid), without: Writer::Gone(pid)),
+        Err(_) => rule!("failed-walk-keeps", Writer::Unknown(pid), without: Writer::Gone(pid)),
     }
 }
 
@@ -174,7 +174,7 @@ pub fn gather(
     };
     let found = target(dir, context.policy, &temp_info.parsed, temp)?;
     let writer = match temp_info.parsed.pid {
-        None => Writer::Unnamed,
+        None => Writer::NoPid,
         Some(pid) => writer_of(pid, temp_info, context),
     };
     let is_locked = || {
@@ -191,7 +191,7 @@ pub fn gather(
         None => false,
     };
     // Digits that read as a date may be a part of a flag's name. Only an empty file is asked whether it is one.
-    let random_name = temp_info.parsed.random
+    let random_name = temp_info.parsed.is_random
         && rule!(
             "empty-file-may-be-flag",
             fingerprint.size > 0
@@ -207,14 +207,14 @@ pub fn gather(
         quiet: temp_info.quiet,
         grace: temp_info.grace,
         unused: temp_info.unused,
-        place: Place {
+        dir: DirProperties {
             quarantine: context.quarantine,
             ..dir.place().clone()
         },
         our_uid: context.our_uid,
         writer,
         closed: temp_info.closed,
-        hold,
+        use_state: hold,
         opened: rule!("unopened-is-not-asked", leased.is_some(), without: true),
         mappings_examined: context
             .process_scan

@@ -15,7 +15,7 @@ use std::time::Duration;
 use crate::clock;
 use crate::decide::policy::Policy;
 use crate::decide::reserved::{self, Reserved};
-use crate::decide::temp_name::{Names, ParsedName, before_number};
+use crate::decide::temp_name::{Names, ParsedName, strip_number};
 use crate::decide::time::Mono;
 use crate::look::{Buffer, Dir, RootId};
 
@@ -53,7 +53,7 @@ impl Siblings {
             let bytes = name.as_encoded_bytes();
             if names.may_have_target(bytes) {
                 taken.push(name.to_owned());
-            } else if let Some(stem) = before_number(bytes)
+            } else if let Some(stem) = strip_number(bytes)
                 && !numbered.contains(OsStr::from_bytes(stem))
             {
                 numbered.insert(OsStr::from_bytes(stem).to_owned());
@@ -81,7 +81,7 @@ impl Siblings {
     pub fn parsed(&self, parsed: ParsedName) -> ParsedName {
         let mut targets = parsed.targets.iter();
         let is_numbered =
-            !parsed.numbered.is_empty() && targets.any(|name| self.numbered.contains(name));
+            !parsed.numbered_targets.is_empty() && targets.any(|name| self.numbered.contains(name));
         match rule!("digits-like-another-files", is_numbered) {
             true => parsed.with_numbered_targets(),
             false => parsed,

@@ -10,7 +10,7 @@ use crate::clock;
 use crate::decide::judge::{LinkFault, Target};
 use crate::decide::observation::{Kind, Observation};
 use crate::decide::policy::Policy;
-use crate::decide::target::{TargetFile, TempFile, weigh};
+use crate::decide::target::{TargetFile, TempFile, assess};
 use crate::decide::temp_name::ParsedName;
 use crate::look::{self, Dir};
 
@@ -176,7 +176,7 @@ fn weighed(
         data: other.size,
         written: TempFile::written(other.mtime, other.ctime),
     };
-    if let Target::Foreign = weigh(&target, &compared, clock::wall(), step) {
+    if let Target::Foreign = assess(&target, &compared, clock::wall(), step) {
         return Ok(Target::Foreign);
     }
     if rule!("empty-target-does-not-count", file.size == 0) {
@@ -199,7 +199,7 @@ fn weighed(
     if let (true, Some(temp_file)) = (target.data < other.size, temp.file) {
         compared.data = look::data_at_most(temp_file, temp.seen).unwrap_or(other.size);
     }
-    Ok(weigh(&target, &compared, clock::wall(), step))
+    Ok(assess(&target, &compared, clock::wall(), step))
 }
 
 /// Weighs the file that the symlink `name` in `dir` leads to against `temp`.

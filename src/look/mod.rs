@@ -14,7 +14,7 @@ use std::path::{Component, Path, PathBuf};
 use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::Errno;
 
-use crate::decide::judge::{Dates, LeaseCoverage, Place};
+use crate::decide::judge::{Dates, DirProperties, LeaseCoverage};
 use crate::decide::observation::{Kind, Observation};
 use crate::decide::time::Wall;
 
@@ -67,7 +67,7 @@ pub struct Dir {
     fd: OwnedFd,
     path: PathBuf,
     below: PathBuf,
-    place: Place,
+    place: DirProperties,
     id: RootId,
 }
 
@@ -332,11 +332,11 @@ impl Dir {
 
     fn new(fd: OwnedFd, path: PathBuf, below: PathBuf, id: RootId) -> io::Result<Dir> {
         let FileSystemInfo { name, reach, dates } = system::file_system(fd.as_fd())?;
-        let place = Place {
+        let place = DirProperties {
             dev: id.dev,
             mount: id.mount,
             file_system: name.into(),
-            reach,
+            lease_coverage: reach,
             // Directories have inodes of the same size as files.
             dates: match dates {
                 Dates::FineIfBorn if id.born.is_none() => {
@@ -381,14 +381,14 @@ impl Dir {
 
     /// What the judge needs to know of it. Whether a quarantine can be is for others to say.
     #[must_use]
-    pub fn place(&self) -> &Place {
+    pub fn place(&self) -> &DirProperties {
         &self.place
     }
 
     /// How far the proof reaches in it.
     #[must_use]
     pub fn reach(&self) -> LeaseCoverage {
-        self.place.reach
+        self.place.lease_coverage
     }
 
     /// Calls `each` with every name in it and what kind of thing it is, where the file system says so.

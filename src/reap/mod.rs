@@ -381,7 +381,10 @@ impl Reaper {
         let (dir, name) = (batch_context.dir, temp_info.name.as_os_str());
         // Asked at the last door too: what the rule does not name is not touched.
         let policy = batch_context.context.policy;
-        if rule!("only-named-files-reaped", !policy.takes(dir.below(), name)) {
+        if rule!(
+            "only-named-files-reaped",
+            !policy.is_temp(dir.below(), name)
+        ) {
             return Err(Outcome::Settled);
         }
         // The quarantine's folders are made before anything is held: that takes time.
@@ -454,7 +457,7 @@ impl Reaper {
             // It was sentenced to something else: it goes through all of this again, later.
             _ => return Err(Outcome::Kept(Reason::Changed)),
         }
-        let proven = evidence.hold == UseState::Unused;
+        let proven = evidence.use_state == UseState::Unused;
 
         self.at(Step::Claim, name);
         let at = match slot {
@@ -798,7 +801,7 @@ impl Claimed<'_> {
     fn is_same(&self, after: &Observation) -> bool {
         let (now, judged) = (&after.fingerprint, &self.evidence.observation);
         match self.proven {
-            true => now.same_after_rename(&judged.fingerprint) && after.mode == judged.mode,
+            true => now.is_same_after_rename(&judged.fingerprint) && after.mode == judged.mode,
             false => (now.dev, now.ino) == (judged.fingerprint.dev, judged.fingerprint.ino),
         }
     }
@@ -859,7 +862,7 @@ pub fn recover(
     }
     // A name of this form can be given by anybody: what this rule would not have claimed stays. One that was
     // cut fits other rules than it did whole: it is moved, for it would never be found again.
-    let takes = |name| batch_context.context.policy.takes(dir.below(), name);
+    let takes = |name| batch_context.context.policy.is_temp(dir.below(), name);
     let is_of_others = read.original.as_deref().is_some_and(|name| !takes(name));
     if rule!("claim-of-other-rules-stays", is_of_others) {
         return Ok(None);

@@ -29,13 +29,13 @@ use crate::decide::judge::{LeaseCoverage, Target};
 use crate::decide::observation::{Kind, Observation, UseState};
 use crate::decide::policy::Policy;
 use crate::decide::retention::{
-    self, Better, Entry, Limits, NeededSpace, Space, TargetState, Trust,
+    self, ClockTrust, Entry, Limits, NeededSpace, Space, SupersededBy, TargetState,
 };
-use crate::decide::temp_name::before_number;
+use crate::decide::temp_name::strip_number;
 use crate::decide::time::{Mono, Now, Wall};
 use crate::event::{Event, Subject};
 use crate::evidence::{self, Compared, FileId, LeaseThread};
-use crate::journal::{Journal, Line};
+use crate::journal::{Journal, LineKind};
 use crate::json;
 use crate::look::{self, Dir, RootError, RootId};
 use crate::root::Root;
@@ -711,7 +711,7 @@ impl QuarantineUsage {
                 _ => return false,
             },
         };
-        count.used.saturating_add(bytes) > limits.room(count.size)
+        count.used.saturating_add(bytes) > limits.max_bytes(count.size)
             && (known.is_none() || count.is_stale())
     }
 
@@ -722,7 +722,7 @@ impl QuarantineUsage {
             return Ok(true);
         }
         let id = room.root.id();
-        let fits = |count: &Usage| count.used.saturating_add(bytes) <= limits.room(count.size);
+        let fits = |count: &Usage| count.used.saturating_add(bytes) <= limits.max_bytes(count.size);
         let known = self.counts().get(&id).copied();
         match known {
             Some(count) if fits(&count) || !count.is_stale() => {}
@@ -783,7 +783,7 @@ fn space(fd: BorrowedFd<'_>) -> Space {
         free: seen.f_bavail.saturating_mul(seen.f_frsize),
         inodes: seen.f_files,
         inodes_free: seen.f_ffree,
-        wanted: NeededSpace::default(),
+        needed: NeededSpace::default(),
     }
 }
 
@@ -791,8 +791,8 @@ fn space(fd: BorrowedFd<'_>) -> Space {
 #[must_use]
 pub fn lacks_space(root: &Dir, limits: Limits) -> bool {
     let space = space(root.fd());
-    limits.lacking(space.size, space.free) > 0
-        || limits.lacking(space.inodes, space.inodes_free) > 0
+    limits.missing_free(space.size, space.free) > 0
+        || limits.missing_free(space.inodes, space.inodes_free) > 0
 }
 
 /// What it takes to keep a quarantine within its limits.
@@ -805,7 +805,7 @@ pub struct LimitContext<'a> {
     /// Proves that nobody holds what is dropped.
     pub lease_thread: &'a LeaseThread,
     /// How far dates can be trusted.
-    pub trust: Trust,
+    pub trust: ClockTrust,
     /// The files to be moved there now.
     pub wanted: NeededSpace,
 }
@@ -850,7 +850,7 @@ pub fn enforce_limits(root: &Root, id: Option<RootId>, keeping: LimitContext<'_>
         .map(|one| entry(&mut targets, one, now))
         .collect();
     let space = Space {
-        wanted: keeping.wanted,
+        needed: keeping.wanted,
         ..space(room.root.fd())
     };
     let plan = retention::plan(&entries, limits, space, now.wall, keeping.trust);
@@ -883,9 +883,9 @@ pub fn enforce_limits(root: &Root, id: Option<RootId>, keeping: LimitContext<'_>
         // RACE: that may go between this look and the removal; worst case: both are gone. And who opens the
         // one that goes, by its path in here, which only we can, loses its name.
         let is_there = match better {
-            Better::Target => rule!("dropped-while-target-counts",
+            SupersededBy::Target => rule!("dropped-while-target-counts",
                 targets.stands(one) == TargetState::Counts, without: true),
-            Better::Copies(newer) => {
+            SupersededBy::Copies(newer) => {
                 let is_unused =
                     |one: &Stored| rule!("dropped-while-newer-copy", is_unused(one), without: true);
                 let is_there = |id: &OsString| find(id).is_some_and(is_unused);
@@ -897,9 +897,9 @@ pub fn enforce_limits(root: &Root, id: Option<RootId>, keeping: LimitContext<'_>
         }
         let event = purged(root.path.as_path(), one);
         let line = |event: &Event| json::event(event, clock::wall());
-        keeping.journal.write(Line::Intent, &[line(&event)]);
+        keeping.journal.write(LineKind::Intent, &[line(&event)]);
         if room.purge(one).is_ok() {
-            keeping.journal.write(Line::Outcome, &[line(&event)]);
+            keeping.journal.write(LineKind::Outcome, &[line(&event)]);
             tended.events.push(event);
             dropped.insert(one.id.as_str());
         }
@@ -953,7 +953,7 @@ impl<'a> StoredTargets<'a> {
     /// Returns the state of the target of `one`.
     fn stands(&mut self, one: &Stored) -> TargetState {
         let mut parsed = self.root.policy.names.parse(one.name());
-        if !parsed.numbered.is_empty() {
+        if !parsed.numbered_targets.is_empty() {
             let targets = parsed.targets.clone();
             let mut targets = targets.iter();
             if targets.any(|target| self.has_sibling(one.folder(), target)) {
@@ -1032,7 +1032,7 @@ fn siblings_in(root: &Path, id: Option<RootId>, folder: &Path) -> Option<HashSet
     let mut all = HashSet::new();
     for name in names(dir.fd()).ok()? {
         let mut rest = name.as_bytes();
-        while let Some(before) = before_number(rest) {
+        while let Some(before) = strip_number(rest) {
             all.insert(OsStr::from_bytes(before).to_owned());
             rest = before;
         }
@@ -1047,7 +1047,7 @@ fn entry(targets: &mut StoredTargets<'_>, stored: &Stored, now: Now) -> Entry {
     let stamp = Stamp::read(&stored.folder);
     let since = stamp.and_then(Stamp::since);
     // Digits may be a part of the target's name.
-    let longer = shape.longer.filter(|longer| {
+    let longer = shape.numbered_target.filter(|longer| {
         let target = shape.target.as_deref();
         let has_sibling = |target| target != longer && targets.has_sibling(folder, target);
         rule!("digits-like-a-sibling", target.is_some_and(has_sibling))

@@ -1,9 +1,8 @@
-//! The path of a temp as the map's key: one word, in which all temps of a folder share its path.
+//! The path of a temp as a key of the map: one word. All temps of a directory share its path.
 //!
-//! A million paths that begin alike would take more than all else that is known of them. So a key is
-//! one allocation with a reference to the folder and the base name behind it, and nothing in the
-//! table but the pointer to that: a hash table that has just grown is half empty, and what lies in
-//! its slots counts twice.
+//! A million paths with the same beginning would need more memory than all other data of their temps. So a key is one
+//! allocation, with a reference to the directory followed by the base name, and the table holds only a pointer to it. A
+//! hash table that has just grown is half empty, so the data in its slots counts twice.
 
 use std::alloc::{self, Layout};
 use std::borrow::Borrow;
@@ -17,63 +16,63 @@ use std::path::{Path, PathBuf};
 use std::ptr::NonNull;
 use std::sync::Arc;
 
-/// A folder's path, the same one for all temps in it.
+/// The path of a directory, shared by all temps in it.
 pub type Folder = Arc<PathBuf>;
 
-/// The folder and the base name of a temp.
+/// The directory and the base name of a temp.
 pub struct Key(NonNull<Head>);
 
-/// What the allocation of a key begins with; the name follows.
+/// The head of a key's allocation; the name follows it.
 #[repr(C)]
 struct Head {
     folder: Folder,
     length: u32,
 }
 
-/// Where the name begins.
+/// The offset of the name.
 const NAME: usize = std::mem::offset_of!(Head, length) + size_of::<u32>();
 
 fn layout(length: u32) -> Layout {
     let size = (NAME + length as usize).max(size_of::<Head>());
-    // SAFETY: the alignment is a type's, and 4 GiB and a bit is less than isize::MAX where pointers
-    // have 64 bits; where they have 32, no name is so long that it could be in memory.
+    // SAFETY: the alignment is that of a type. With pointers of 64 bits, a size slightly above 4 GiB is less than
+    // isize::MAX. With pointers of 32 bits, no name of such a length fits into memory.
     unsafe { Layout::from_size_align_unchecked(size, align_of::<Head>()) }
 }
 
 impl Key {
-    /// The temp `name` in `folder`.
+    /// Returns the key of the temp `name` in `folder`.
     #[must_use]
     pub fn new(folder: Folder, name: &OsStr) -> Key {
         let name = name.as_bytes();
         // No file system has names of 4 GiB.
         let length = u32::try_from(name.len()).unwrap_or(u32::MAX);
         let layout = layout(length);
-        // SAFETY: the layout is that of a `Head` at least, so it is not empty.
+        // SAFETY: the layout is at least that of a `Head`, so its size is not zero.
         let Some(head) = NonNull::new(unsafe { alloc::alloc(layout) }) else {
             alloc::handle_alloc_error(layout)
         };
         let head = head.cast::<Head>();
-        // SAFETY: the allocation has room for a `Head`, for which it is aligned, and for `length`
-        // bytes from `NAME` on; `name` has at least so many.
+        // SAFETY: the allocation has room for a `Head`, for which it is aligned, and for `length` bytes from `NAME` on.
+        // `name` has at least `length` bytes.
         unsafe {
             head.write(Head { folder, length });
-            let to = head.cast::<u8>().add(NAME);
-            to.copy_from_nonoverlapping(NonNull::from(name).cast(), length as usize);
+            let destination = head.cast::<u8>().add(NAME);
+            destination.copy_from_nonoverlapping(NonNull::from(name).cast(), length as usize);
         }
         Key(head)
     }
 
-    /// The folder.
+    /// Returns the directory.
     #[must_use]
     pub fn folder(&self) -> &Folder {
-        // SAFETY: `new` wrote it, and only `drop` ends it.
+        // SAFETY: `new` wrote the value, and only `drop` drops it.
         unsafe { &(*self.0.as_ptr()).folder }
     }
 
-    /// The base name.
+    /// Returns the base name.
     #[must_use]
     pub fn name(&self) -> &OsStr {
-        // SAFETY: `new` wrote `length` bytes there, and nobody changes them.
+        // SAFETY: `new` wrote `length` bytes there, and no code changes them.
         let name = unsafe {
             let length = (*self.0.as_ptr()).length as usize;
             std::slice::from_raw_parts(self.0.cast::<u8>().add(NAME).as_ptr(), length)
@@ -81,7 +80,7 @@ impl Key {
         OsStr::from_bytes(name)
     }
 
-    /// The whole path.
+    /// Returns the whole path.
     #[must_use]
     pub fn path(&self) -> PathBuf {
         self.folder().join(self.name())
@@ -90,7 +89,7 @@ impl Key {
 
 impl Drop for Key {
     fn drop(&mut self) {
-        // SAFETY: `new` allocated it with this layout and wrote the `Head`; nobody uses it any more.
+        // SAFETY: `new` allocated this memory with this layout and wrote the `Head`. No reference to it is left.
         unsafe {
             let layout = layout((*self.0.as_ptr()).length);
             self.0.drop_in_place();
@@ -99,8 +98,8 @@ impl Drop for Key {
     }
 }
 
-// SAFETY: a key owns its allocation, which nobody changes; an `Arc<PathBuf>` may go to and be seen by
-// any thread.
+// SAFETY: a key owns its allocation, which no code changes. An `Arc<PathBuf>` may be sent to and shared with any
+// thread.
 unsafe impl Send for Key {}
 // SAFETY: as above.
 unsafe impl Sync for Key {}
@@ -117,7 +116,7 @@ impl fmt::Debug for Key {
     }
 }
 
-/// What a key can be looked up by without making one: bytes of the folder's path, and of the name.
+/// The data by which a key can be looked up without creating one: the bytes of the directory's path, and of the name.
 pub(super) trait KeyParts {
     fn parts(&self) -> (&[u8], &[u8]);
 }
@@ -128,20 +127,21 @@ impl KeyParts for Key {
     }
 }
 
-/// A path, cut before its base name.
-pub(crate) struct Cut<'a>(&'a [u8], &'a [u8]);
+/// A path, split before its base name.
+pub(crate) struct SplitPath<'a>(&'a [u8], &'a [u8]);
 
-impl<'a> Cut<'a> {
-    /// Paths of temps come from a folder's path and a name, so they are as short as can be.
-    pub(crate) fn new(path: &'a Path) -> Cut<'a> {
+impl<'a> SplitPath<'a> {
+    /// Splits a path. The paths of temps consist of a directory's path and a name, so they are already in their
+    /// shortest form.
+    pub(crate) fn new(path: &'a Path) -> SplitPath<'a> {
         let path = path.as_os_str().as_bytes();
         match memchr::memrchr(b'/', path) {
-            Some(0) => Cut(b"/", path.get(1..).unwrap_or_default()),
+            Some(0) => SplitPath(b"/", path.get(1..).unwrap_or_default()),
             Some(slash) => {
                 let (folder, name) = path.split_at(slash);
-                Cut(folder, name.get(1..).unwrap_or_default())
+                SplitPath(folder, name.get(1..).unwrap_or_default())
             }
-            None => Cut(b"", path),
+            None => SplitPath(b"", path),
         }
     }
 
@@ -154,7 +154,7 @@ impl<'a> Cut<'a> {
     }
 }
 
-impl KeyParts for Cut<'_> {
+impl KeyParts for SplitPath<'_> {
     fn parts(&self) -> (&[u8], &[u8]) {
         (self.0, self.1)
     }
@@ -211,21 +211,21 @@ impl Ord for Key {
     }
 }
 
-/// The folders of all keys, each once.
+/// The directories of all keys, each once.
 #[derive(Debug, Default)]
 pub(super) struct FolderSet {
     all: HashSet<SharedName>,
-    /// Most events come from where the last one came from.
+    /// The directory of the last call: most events come from the same directory as the one before.
     last: Option<Folder>,
-    /// At how many folders those are looked for that nobody needs any more.
-    full_at: usize,
+    /// The number of directories from which on unused ones are looked for.
+    shrink_at: usize,
 }
 
-/// The fewest folders for which that is worth it.
-const FEW: usize = 64;
+/// The smallest number of directories for which this is worth its cost.
+const MIN_SHRINK: usize = 64;
 
 impl FolderSet {
-    /// The one for `path`.
+    /// Returns the shared path that equals `path`.
     pub(super) fn get(&mut self, path: &Path) -> Folder {
         let path = path.as_os_str();
         if let Some(last) = self.last.as_ref().filter(|last| last.as_os_str() == path) {
@@ -234,7 +234,7 @@ impl FolderSet {
         let folder = match self.all.get(path) {
             Some(SharedName(known)) => Arc::clone(known),
             None => {
-                if self.all.len() >= self.full_at.max(FEW) {
+                if self.all.len() >= self.shrink_at.max(MIN_SHRINK) {
                     self.shrink();
                 }
                 let new = Arc::new(PathBuf::from(path));
@@ -246,17 +246,17 @@ impl FolderSet {
         folder
     }
 
-    /// Forgets those that no key needs any more.
+    /// Forgets the directories that no key uses any more.
     pub(super) fn shrink(&mut self) {
         self.last = None;
         self.all
             .retain(|SharedName(folder)| Arc::strong_count(folder) > 1);
-        self.full_at = self.all.len() * 2;
-        self.all.shrink_to(self.full_at);
+        self.shrink_at = self.all.len() * 2;
+        self.all.shrink_to(self.shrink_at);
     }
 }
 
-/// To be found by the bytes of its path: a `Path` would be compared part by part.
+/// Found by the bytes of its path, because two values of `Path` are compared component by component.
 #[derive(Debug, PartialEq, Eq)]
 struct SharedName(Folder);
 
@@ -286,7 +286,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_gives_back_what_it_was_made_of() {
+    fn a_key_returns_its_folder_and_name() {
         for name in [&b""[..], b"a", b"a.tmp", b"\xff\n.tmp", &[b'x'; 255]] {
             let key = key("/r/b", name);
             let copy = key.clone();
@@ -298,12 +298,12 @@ mod tests {
     }
 
     #[test]
-    fn it_is_found_by_its_path() {
+    fn a_key_is_found_by_its_path() {
         let hasher = RandomState::new();
         for (folder, name) in [("/r", "a.tmp"), ("/", "a.tmp"), ("", "a.tmp"), ("/r/b", "")] {
             let key = key(folder, name.as_bytes());
             let path = key.path();
-            let cut = Cut::new(&path);
+            let cut = SplitPath::new(&path);
             let (one, other): (&dyn KeyParts, &dyn KeyParts) = (&key, &cut);
             assert!(one == other, "{path:?}");
             assert_eq!(hasher.hash_one(&key), hasher.hash_one(other), "{path:?}");
@@ -317,24 +317,24 @@ mod tests {
     }
 
     #[test]
-    fn one_word_and_one_folder_for_all() {
+    fn a_key_is_one_word_and_shares_its_folder() {
         assert_eq!(size_of::<Option<Key>>(), size_of::<usize>());
         let mut folders = FolderSet::default();
         let (one, two) = (folders.get(Path::new("/r")), folders.get(Path::new("/q")));
         assert!(Arc::ptr_eq(&one, &folders.get(Path::new("/r"))));
         assert!(!Arc::ptr_eq(&one, &two));
         drop(two);
-        for n in 0..10 * FEW {
+        for n in 0..10 * MIN_SHRINK {
             folders.get(Path::new(&format!("/{n}")));
         }
-        assert!(folders.all.len() <= FEW, "{}", folders.all.len());
+        assert!(folders.all.len() <= MIN_SHRINK, "{}", folders.all.len());
         assert!(
             Arc::ptr_eq(&one, &folders.get(Path::new("/r"))),
-            "still needed"
+            "still in use"
         );
     }
 
-    /// What is done to a few keys, one after the other.
+    /// An operation on a few keys.
     #[derive(Clone, Debug)]
     enum KeyStep {
         Make(Vec<u8>),
@@ -355,32 +355,32 @@ mod tests {
     }
 
     proptest! {
-        /// Short names share the padding of what stands before them: each length is another layout.
+        /// Short names share the padding of the head, so each length is another layout.
         #[test]
-        fn each_key_has_a_share_in_its_folder_and_a_name_of_its_own(steps in steps()) {
+        fn keys_share_their_folder_and_own_their_names(steps in steps()) {
             let folder = Folder::new("/r/b".into());
             let mut all: Vec<(Key, Vec<u8>)> = Vec::new();
             for step in steps {
-                let which = |n: usize| n.checked_rem(all.len());
+                let index = |n: usize| n.checked_rem(all.len());
                 match step {
                     KeyStep::Make(name) => {
                         all.push((Key::new(Arc::clone(&folder), OsStr::from_bytes(&name)), name));
                     }
                     KeyStep::Copy(n) => {
-                        if let Some((key, name)) = which(n).map(|n| &all[n]) {
+                        if let Some((key, name)) = index(n).map(|n| &all[n]) {
                             let copy = (key.clone(), name.clone());
-                            let at = |key: &Key| key.name().as_bytes().as_ptr();
-                            prop_assert_ne!(at(&copy.0), at(key));
+                            let address = |key: &Key| key.name().as_bytes().as_ptr();
+                            prop_assert_ne!(address(&copy.0), address(key));
                             all.push(copy);
                         }
                     }
                     KeyStep::Drop(n) => {
-                        if let Some(n) = which(n) {
+                        if let Some(n) = index(n) {
                             all.swap_remove(n);
                         }
                     }
                     KeyStep::Move(n) => {
-                        if let Some(n) = which(n) {
+                        if let Some(n) = index(n) {
                             let (key, name) = all.swap_remove(n);
                             let key = thread::spawn(move || key).join().unwrap();
                             all.push((key, name));
@@ -396,33 +396,33 @@ mod tests {
         }
     }
 
-    /// As the callback, the scanners and the timer thread do it, each with names that the others
-    /// have too: whoever takes a key out last ends it, and each is ended once.
+    /// The callback, the scans and the scheduler use keys at the same time, with the same names. The last owner of a
+    /// key frees it, and each key is freed once.
     #[test]
-    fn threads_put_in_and_take_out_and_nothing_is_left() {
+    fn concurrent_insertions_and_removals_leak_nothing() {
         const NAMES: usize = 50;
         let map: DashMap<Key, usize> = DashMap::new();
         let folder = Folder::new("/r".into());
         let paths: Vec<PathBuf> = (0..NAMES).map(|n| format!("/r/{n}.tmp").into()).collect();
         let find = |path| -> Option<Key> {
-            let found = map.get(&Cut::new(path) as &dyn KeyParts)?;
+            let found = map.get(&SplitPath::new(path) as &dyn KeyParts)?;
             Some(found.key().clone())
         };
         thread::scope(|scope| {
-            for who in 0..4 {
+            for thread in 0..4 {
                 let (map, folder, paths, find) = (&map, &folder, &paths, &find);
                 scope.spawn(move || {
                     for n in 0..2_000 {
-                        let path = &paths[(n * (who + 1)) % NAMES];
+                        let path = &paths[(n * (thread + 1)) % NAMES];
                         let name = path.file_name().unwrap();
-                        match (n + who) % 3 {
-                            0 => _ = map.insert(Key::new(Arc::clone(folder), name), who),
+                        match (n + thread) % 3 {
+                            0 => _ = map.insert(Key::new(Arc::clone(folder), name), thread),
                             1 => {
                                 if let Some(key) = find(path) {
                                     assert_eq!((key.name(), key.folder()), (name, folder));
                                 }
                             }
-                            _ => _ = map.remove(&Cut::new(path) as &dyn KeyParts),
+                            _ => _ = map.remove(&SplitPath::new(path) as &dyn KeyParts),
                         }
                     }
                 });

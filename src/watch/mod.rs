@@ -17,9 +17,9 @@ use crate::clock;
 use crate::decide::policy::Hot;
 use crate::decide::rate::{RateMeter, Threshold};
 use crate::decide::temp_name::Names;
-use crate::event::{Event, How, Subject};
+use crate::event::{Event, Settlement, Subject};
 use crate::root::{Root, is_own};
-use crate::temps::{Cut, Temps};
+use crate::temps::{SplitPath, Temps};
 use translate::{By, FsChange, Translator};
 
 mod ancestors;
@@ -346,15 +346,15 @@ impl Callback {
                     self.notify(Notification::LimitReached);
                 }
                 if let Some(heat) = &mut self.meter
-                    && heat.count(Cut::new(&path).folder().as_os_str().as_bytes(), now)
+                    && heat.count(SplitPath::new(&path).folder().as_os_str().as_bytes(), now)
                 {
-                    self.notify(Notification::Hot(Cut::new(&path).folder().to_owned()));
+                    self.notify(Notification::Hot(SplitPath::new(&path).folder().to_owned()));
                 }
             }
             FsChange::Gone(path, how) => {
-                if self.callback_context.temps.gone(&path) {
+                if self.callback_context.temps.removed(&path) {
                     self.tell(&path, |subject, _| Event::Settled { subject, how });
-                } else if how == How::Renamed
+                } else if how == Settlement::Renamed
                     && self.structure
                     && !self.callback_context.temps.has_rejected()
                 {
@@ -372,7 +372,7 @@ impl Callback {
                         self.notify(Notification::LimitReached);
                     }
                 }
-                Err(_) => _ = self.callback_context.temps.gone(&path),
+                Err(_) => _ = self.callback_context.temps.removed(&path),
             },
             FsChange::Closed(path) => self.callback_context.temps.closed(&path),
             FsChange::Structure(path) if self.structure => {
@@ -432,7 +432,7 @@ impl Callback {
 
 fn is_temp(path: &Path, names: &[Names], roots: &[Root]) -> bool {
     // Asked for every event. To take a path apart into components would be a third of all that is done.
-    let name = Cut::new(path).name().as_bytes();
+    let name = SplitPath::new(path).name().as_bytes();
     if !names.iter().any(|names| names.matches(name)) {
         return false;
     }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use notify::event::{AccessKind, AccessMode, CreateKind, Event, EventKind, ModifyKind, RenameMode};
 
-use crate::event::How;
+use crate::event::Settlement;
 
 /// What the kernel says, in our words.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,7 +17,7 @@ pub enum FsChange {
     /// A temp's name came to be: created, or renamed to.
     Appeared(PathBuf, By),
     /// A temp's name is gone.
-    Gone(PathBuf, How),
+    Gone(PathBuf, Settlement),
     /// A temp's name may be there or not (FSEvents merges what happened to it).
     Unsure(PathBuf),
     /// Somebody who could write a temp closed it.
@@ -77,14 +77,14 @@ impl Translator {
             },
             EventKind::Remove(notify::event::RemoveKind::Folder) => FsChange::Structure(path),
             EventKind::Remove(_) => match is_temp(&path) {
-                true => FsChange::Gone(path, How::Removed),
+                true => FsChange::Gone(path, Settlement::Removed),
                 false => FsChange::Nothing,
             },
             EventKind::Modify(ModifyKind::Name(RenameMode::From)) => match tracker {
                 None => FsChange::SelfGone(path),
                 Some(_) if is_temp(&path) => {
                     self.renamed = tracker;
-                    FsChange::Gone(path, How::Renamed)
+                    FsChange::Gone(path, Settlement::Renamed)
                 }
                 Some(_) => FsChange::Structure(path),
             },
@@ -155,7 +155,7 @@ mod tests {
                 removed,
                 "/r/a.tmp",
                 None,
-                FsChange::Gone(temp(), How::Removed),
+                FsChange::Gone(temp(), Settlement::Removed),
             ),
             (removed, "/r/a", None, FsChange::Nothing),
             (
@@ -168,7 +168,7 @@ mod tests {
                 name(RenameMode::From),
                 "/r/a.tmp",
                 Some(1),
-                FsChange::Gone(temp(), How::Renamed),
+                FsChange::Gone(temp(), Settlement::Renamed),
             ),
             (
                 name(RenameMode::From),

@@ -124,7 +124,7 @@ fn exclude(globs: &[&str], way: &[u8]) {
     }
     if let Err(error) = all {
         one_line(&error.to_string());
-        if let ExcludeError::NoWay {
+        if let ExcludeError::MatchesNothing {
             instead: Some(instead),
             ..
         } = error

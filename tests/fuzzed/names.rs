@@ -48,7 +48,7 @@ fn possible(name: &[u8], parsed: &ParsedName) {
         assert_eq!(*parsed, ParsedName::default());
         return;
     };
-    assert_eq!(parsed.random, grammar != "<t>.tmp", "{grammar}");
+    assert_eq!(parsed.is_random, grammar != "<t>.tmp", "{grammar}");
     assert_eq!(parsed.pid.is_some(), grammar.contains("<pid>"), "{grammar}");
     if let Some(pid) = parsed.pid {
         assert!((1..=PID_MAX).contains(&pid));

@@ -20,9 +20,10 @@ use orphand::reap::Step;
 use rustix::fs::{Mode, OFlags};
 
 use crate::fixture::{
-    self, BELOW, Fixture, GRACE, LONG, OLD, Stunt, TEMP, WHOLE, alone, wait_until,
+    self, AtStep, Fixture, GRACE, SUBDIR, TARGET_CONTENT, TEMP, TEMP_CONTENT, TIMEOUT,
+    in_own_process, wait_until,
 };
-use crate::sandbox::{self, Begin, NOBODY, Ran, Sandbox, is_root};
+use crate::sandbox::{self, CommandResult, NOBODY, Sandbox, StartChild, is_root};
 
 /// Who attacks an orphand of root's, and who attacks one of that user's.
 const ATTACKERS: [u32; 2] = [NOBODY, NOBODY - 1];
@@ -60,7 +61,7 @@ impl Arena {
             "other-locks",
         ] {
             fs::create_dir(at(dir)).unwrap();
-            sandbox.give(&at(dir));
+            sandbox.chown_to_user(&at(dir));
         }
         let theirs = at("theirs");
         std::os::unix::fs::lchown(&theirs, Some(attacker), Some(attacker)).unwrap();
@@ -69,7 +70,7 @@ impl Arena {
             for name in names.chain(["sole.tmp".into(), "passwd".into()]) {
                 let file = at(dir).join(name);
                 fs::write(&file, "not in this root").unwrap();
-                sandbox.give(&file);
+                sandbox.chown_to_user(&file);
             }
         }
         let before = sealed(&at("victims"));
@@ -97,7 +98,7 @@ impl Arena {
     }
 
     fn attack(&self, play: &str) -> Attack {
-        let mut command = fixture::again("attacks::the_attacker");
+        let mut command = fixture::test_command("attacks::the_attacker");
         command.env(ARENA, self.sandbox.base()).env(PLAY, play);
         command.uid(self.attacker).gid(self.attacker);
         command
@@ -109,7 +110,7 @@ impl Arena {
 
     /// A sweep beside a watcher: with a folder for locks of its own, so that nothing tells the two
     /// of each other.
-    fn sweep(&self, root: &str) -> Ran {
+    fn sweep(&self, root: &str) -> CommandResult {
         // Others may write to it: that is what is tried.
         let args = ["sweep", "--yes", "--json", "--allow-broad-root"];
         let args = args.iter().chain(&SHORT);
@@ -148,7 +149,7 @@ impl Arena {
         // Still at work, and whatever was found before the end of the attack has been judged.
         let last = self.sandbox.base().join(root).join("the-last.4194304.tmp");
         fs::write(&last, "").unwrap();
-        self.sandbox.give(&last);
+        self.sandbox.chown_to_user(&last);
         watching.wait_for(sandbox::is("reaped", "the-last.4194304.tmp"));
         self.is_unharmed(play);
         let stopped = watching.stop();
@@ -497,14 +498,14 @@ fn above_the_root() {
     Arena::each(|arena| {
         let root = arena.sandbox.base().join("theirs/way/root");
         fs::create_dir_all(&root).unwrap();
-        arena.sandbox.give(&root);
+        arena.sandbox.chown_to_user(&root);
         for n in 0..NAMES {
             for (name, content) in [
                 (temp(n), "an orphan"),
                 (target(n), "whole, to the last byte of it"),
             ] {
                 fs::write(root.join(&name), content).unwrap();
-                arena.sandbox.give(&root.join(&name));
+                arena.sandbox.chown_to_user(&root.join(&name));
             }
         }
         let way = arena.sandbox.base().join("theirs/way");
@@ -577,7 +578,7 @@ fn a_state_folder_of_somebody_elses() {
             plant(&at, &victim);
         }
         sandbox.age(GRACE + GRACE / 2);
-        let ran = sandbox.sweep(SHORT).exit(0).complains("cannot be");
+        let ran = sandbox.sweep(SHORT).exit(0).stderr_has("cannot be");
         assert_eq!(ran.events().sums(), [1, 1, 0, 0], "{what}");
         sandbox
             .run(["restore", "--to", "{base}/root/back", "root/sole.tmp"])
@@ -636,7 +637,7 @@ fn a_temp_replaced_in_every_window() {
             },
         ),
     ];
-    alone(fixture::EVERYBODY, || {
+    in_own_process(fixture::ALL_USERS, || {
         for (what, act) in acts {
             for step in Step::ALL {
                 for sole in [false, true] {
@@ -646,7 +647,7 @@ fn a_temp_replaced_in_every_window() {
                         true => Fixture::new().with_sole_copy(),
                     };
                     // Where a swapped directory or root would lead to: the very same names.
-                    let victims = fixture.outside.join("victims").join(BELOW);
+                    let victims = fixture.outside.join("victims").join(SUBDIR);
                     fs::create_dir_all(&victims).unwrap();
                     for name in [TEMP, "sessions.json"] {
                         fs::write(victims.join(name), "not in this root").unwrap();
@@ -654,7 +655,7 @@ fn a_temp_replaced_in_every_window() {
                     let victim = victims.join(TEMP);
                     let ino = fs::metadata(&victim).unwrap().ino();
                     let there = Fixture::at(fixture.home().to_owned());
-                    let stunt = Stunt::new(step, move || act(&there, &victim));
+                    let stunt = AtStep::new(step, move || act(&there, &victim));
                     let outcome = fixture.reap(stunt.hook);
                     let victim = victims.join(TEMP);
                     let left = fs::symlink_metadata(&victim).map(|meta| (meta.ino(), meta.mode()));
@@ -722,7 +723,7 @@ fn six_thousand_levels() {
     let ran = sandbox.sweep(SHORT).exit(3);
     assert_eq!(ran.events().sums()[..3], [3, 0, 0], "{}", ran.stderr);
     let mut watching = sandbox.watch(SHORT).ready();
-    watching.outlive_a_sentinel(&sandbox);
+    watching.wait_for_sentinel(&sandbox);
     watching.stop().exit(3);
     println!("{LEVELS} levels: {:?}", started.elapsed());
     clear(&sandbox);
@@ -754,7 +755,7 @@ pub(crate) fn clear(sandbox: &Sandbox) {
     let done = Command::new("rm")
         .arg("-rf")
         .arg(sandbox.path("d"))
-        .ended()
+        .run_to_end()
         .unwrap();
     assert!(done.success());
 }
@@ -762,9 +763,9 @@ pub(crate) fn clear(sandbox: &Sandbox) {
 /// With as few descriptors as somebody may have set: batches are smaller, nothing else changes.
 #[test]
 fn sixty_four_descriptors() {
-    Sandbox::each(|sandbox| {
+    Sandbox::for_each_user(|sandbox| {
         let sandbox = sandbox
-            .descriptors(64)
+            .with_descriptor_limit(64)
             .file("whole", "whole, to the last byte of it");
         let fill = || {
             for n in 0..300 {
@@ -801,7 +802,7 @@ fn sixty_four_descriptors() {
 /// Nothing is left of a watcher that has ended: no thread, no descriptor, no lock.
 #[test]
 fn started_and_stopped_two_hundred_times() {
-    alone(&[fixture::As::Us], || {
+    in_own_process(&[fixture::RunAs::CurrentUser], || {
         let fixture = Fixture::new();
         let size = || {
             let count = |what: &str| fs::read_dir(what).map_or(0, Iterator::count);
@@ -810,7 +811,7 @@ fn started_and_stopped_two_hundred_times() {
         let before = size();
         let started = Instant::now();
         for round in 0..200 {
-            fs::write(&fixture.temp, OLD).unwrap();
+            fs::write(&fixture.temp, TEMP_CONTENT).unwrap();
             let watcher = Watcher::builder()
                 .root(&fixture.root.path, Fixture::policy())
                 .allow_broad_roots(true)
@@ -822,7 +823,7 @@ fn started_and_stopped_two_hundred_times() {
                 n if n % 2 == 0 => Some(|event| matches!(event, Event::Ready { .. })),
                 _ => None,
             };
-            let end = Instant::now() + LONG;
+            let end = Instant::now() + TIMEOUT;
             while until.is_some_and(|until| !until(&watcher.events().recv_deadline(end).unwrap())) {
             }
             drop(watcher);
@@ -830,9 +831,9 @@ fn started_and_stopped_two_hundred_times() {
             wait_until(&format!("{before:?} is open, not {:?}", size()), || {
                 size() == before
             });
-            fixture.is_tidy("");
+            fixture.assert_no_leftovers("");
         }
-        fixture.has_only(WHOLE, &fixture.target, "");
+        fixture.assert_only_at(TARGET_CONTENT, &fixture.target, "");
         println!("200 times: {:?}", started.elapsed());
     });
 }

@@ -1,5 +1,5 @@
-//! A watcher as it runs for years: by a configuration file that changes under it, under a supervisor
-//! that wants signs of life, with a log, metrics and `status`.
+//! A long-running watcher: changes of its configuration file, supervision by systemd, the log, metrics and
+//! `status`.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -14,39 +14,39 @@ use orphand::decide::policy::{Graces, Policy};
 use orphand::reap::Hook;
 use serde_json::Value;
 
-use crate::sandbox::{Begin, DEADLINE, Sandbox, Watching, is, is_root, kept};
+use crate::sandbox::{DEADLINE, Sandbox, StartChild, WatchProcess, is, is_root, kept};
 
-/// A configuration file for the roots `names`, all with the grace `grace`.
+/// Writes a configuration file for the roots `names`, all with the grace `grace`.
 fn config(sandbox: &Sandbox, grace: &str, names: &[&str], more: &str) -> PathBuf {
     let mut text = format!("[defaults]\ngrace = \"{grace}\"\n{more}\n");
     for name in names {
         let path = sandbox.path(name);
         text.push_str(&format!("[[watch]]\npath = {path:?}\n"));
     }
-    put(sandbox, &text)
+    replace_config(sandbox, &text)
 }
 
-/// Puts `text` in the place of the configuration file, as editors do: beside it, then renamed.
-fn put(sandbox: &Sandbox, text: &str) -> PathBuf {
+/// Replaces the configuration file with `text` as editors do: by a new file that is renamed.
+fn replace_config(sandbox: &Sandbox, text: &str) -> PathBuf {
     let folder = sandbox.base().join("config/orphand");
     fs::create_dir_all(&folder).unwrap();
-    sandbox.give(&folder);
+    sandbox.chown_to_user(&folder);
     let (new, path) = (folder.join("new"), folder.join("config.toml"));
     fs::write(&new, text).unwrap();
-    sandbox.give(&new);
+    sandbox.chown_to_user(&new);
     fs::rename(&new, &path).unwrap();
     path
 }
 
-fn watch(sandbox: &Sandbox) -> Watching {
-    Watching::start(sandbox.command(["watch", "--json"]))
+fn watch(sandbox: &Sandbox) -> WatchProcess {
+    WatchProcess::start(sandbox.command(["watch", "--json"]))
 }
 
-/// Puts something in the place of the folder of locks, so that none can be made.
-fn no_locks(sandbox: &Sandbox) -> PathBuf {
+/// Puts a file at the path of the lock folder, so that no lock can be created.
+fn block_locks(sandbox: &Sandbox) -> PathBuf {
     let runtime = sandbox.base().join("runtime");
     fs::create_dir_all(&runtime).unwrap();
-    sandbox.give(&runtime);
+    sandbox.chown_to_user(&runtime);
     let locks = runtime.join("orphand");
     fs::write(&locks, "no folder").unwrap();
     locks
@@ -56,18 +56,18 @@ fn two_roots() -> Sandbox {
     Sandbox::new().dir("a").dir("b")
 }
 
-/// Waits until this holds.
+/// Waits until the condition holds.
 #[track_caller]
-fn until(what: &str, holds: impl Fn() -> bool) {
+fn wait_until(what: &str, holds: impl Fn() -> bool) {
     let end = Instant::now() + DEADLINE;
     while !holds() {
-        assert!(Instant::now() < end, "it never came: {what}");
+        assert!(Instant::now() < end, "timed out waiting for {what}");
         std::thread::sleep(Duration::from_millis(10));
     }
 }
 
 #[test]
-fn a_root_that_is_listed_later_is_watched_and_one_that_is_not_any_more_is_left_alone() {
+fn a_reload_watches_new_roots_and_drops_removed_ones() {
     let sandbox = two_roots();
     config(&sandbox, "200ms", &["a"], "");
     let mut watch = watch(&sandbox).ready();
@@ -79,9 +79,12 @@ fn a_root_that_is_listed_later_is_watched_and_one_that_is_not_any_more_is_left_a
     sandbox.write("a/left-alone.4194304.tmp", "");
     sandbox.write("b/y.4194304.tmp", "");
     watch.wait_for(is("reaped", "y.4194304.tmp"));
-    watch.outlive_a_sentinel_in(&sandbox, "b");
-    assert!(sandbox.has("a/left-alone.4194304.tmp"), "its rule is gone");
-    // Its lock is free as well.
+    watch.wait_for_sentinel_in(&sandbox, "b");
+    assert!(
+        sandbox.has("a/left-alone.4194304.tmp"),
+        "its rule was removed"
+    );
+    // Its lock is released too.
     sandbox
         .run(["sweep", "--yes", "--json", "--grace", "100ms", "root/a"])
         .exit(0);
@@ -90,14 +93,14 @@ fn a_root_that_is_listed_later_is_watched_and_one_that_is_not_any_more_is_left_a
 }
 
 #[test]
-fn what_is_known_of_a_temp_stands_when_its_rule_changes() {
+fn tracked_temps_survive_a_rule_change() {
     let sandbox = two_roots();
     config(&sandbox, "1h", &["a"], "");
     let mut watch = watch(&sandbox).ready();
     sandbox.write("a/long.4194304.tmp", "");
-    // A holder is remembered, and a shorter grace holds for what waits already.
+    // The holder stays known, and the shorter grace applies to temps that already wait.
     let mut shell = sandbox.shell();
-    shell.tell("exec 9>>a/held.tmp");
+    shell.run("exec 9>>a/held.tmp");
     config(&sandbox, "300ms", &["a"], "");
     watch.wait_for(is("reaped", "long.4194304.tmp"));
     watch.wait_for(kept("held.tmp", "in-use"));
@@ -105,10 +108,10 @@ fn what_is_known_of_a_temp_stands_when_its_rule_changes() {
     watch.stop();
 }
 
-/// What a temp was given credit for by the old rule is no more than half the new grace: whoever closed it
-/// before the first look has half of that left when the rules change.
+/// Under the new rules a temp has at most half of the new grace as credit from the old ones: if its writer
+/// closed it before the first look, half of the new grace is left when the rules change.
 #[test]
-fn a_shorter_grace_leaves_its_writer_half_of_it() {
+fn a_shorter_grace_leaves_the_writer_half_of_it() {
     let (name, half) = (
         "a.1b4e28ba-2fa1-4d3b-a3f5-ef19b5a7633b.tmp",
         Duration::from_millis(2_500),
@@ -120,19 +123,19 @@ fn a_shorter_grace_leaves_its_writer_half_of_it() {
     sandbox.write(&path, "");
     sandbox.write("a/looked", "whole, to the last byte of it");
     sandbox.write("a/looked.tmp", "old");
-    // Half the other one's grace is over then, and it was looked at.
+    // At that time the other temp has used half its grace and has had its first look.
     watch.wait_for(is("reaped", "looked.tmp"));
     let changed = Instant::now();
     config(&sandbox, "5s", &["a"], "");
     watch.wait_for(is("reaped", name));
     let left = changed.elapsed();
-    assert!(left >= half, "gone {left:?} after the rules had changed");
+    assert!(left >= half, "removed {left:?} after the rules changed");
     watch.stop();
 }
 
-/// A root that is listed later, or again, may have live writers who never heard of the end of their grace.
+/// A root that is added, or added again, may have live writers whose rename is still to come.
 #[test]
-fn a_root_that_is_listed_later_leaves_its_writers_half_a_grace() {
+fn writers_in_a_new_root_have_half_a_grace() {
     let sandbox = two_roots();
     config(&sandbox, "4s", &["a"], "");
     let mut watch = watch(&sandbox).ready();
@@ -143,45 +146,46 @@ fn a_root_that_is_listed_later_leaves_its_writers_half_a_grace() {
     config(&sandbox, "4s", &["a", "b"], "");
     watch.wait_for(is("reaped", "old.4194304.tmp"));
     let left = listed.elapsed();
-    assert!(left >= Duration::from_secs(2), "gone after {left:?}");
+    assert!(left >= Duration::from_secs(2), "removed after {left:?}");
     watch.stop();
 }
 
-/// What was there before is left alone by other rules too.
+/// Temps that existed at the start stay ignored after a rule change.
 #[test]
-fn what_is_left_alone_is_left_alone_by_other_rules() {
+fn ignored_temps_stay_ignored_after_a_rule_change() {
     let sandbox = two_roots();
     sandbox.write("a/a.4194304.tmp", "");
     config(&sandbox, "1h", &["a"], "");
     let leaving = sandbox.command(["watch", "--json", "--existing", "leave"]);
-    let mut watch = Watching::start(leaving).ready();
+    let mut watch = WatchProcess::start(leaving).ready();
     sandbox.write("a/new.4194304.tmp", "");
     config(&sandbox, "200ms", &["a"], "");
     watch.wait_for(is("reaped", "new.4194304.tmp"));
-    watch.outlive_a_sentinel_in(&sandbox, "a");
+    watch.wait_for_sentinel_in(&sandbox, "a");
     assert!(sandbox.has("a/a.4194304.tmp"));
     watch.stop();
 }
 
 #[test]
-fn the_new_rule_holds_for_what_it_forbids() {
+fn a_reload_to_report_only_stops_removals() {
     let sandbox = two_roots();
     config(&sandbox, "200ms", &["a"], "");
     let mut watch = watch(&sandbox).ready();
     config(&sandbox, "200ms", &["a"], "action = \"report\"");
-    // Reported, not removed: the event says that nothing was done.
+    // Reported, not removed: `dry_run` is true in the event.
     until_reported(&mut watch, &sandbox);
     watch.stop();
 }
 
-/// A report needs no lock. Where another orphand has that, no report becomes more.
+/// A report needs no lock. While another orphand has the lock, a report-only root does not start to remove
+/// files.
 #[test]
-fn a_root_that_another_works_on_is_not_ours_by_a_reload() {
+fn a_reload_does_not_take_a_root_that_another_orphand_has_locked() {
     let sandbox = two_roots();
-    // To take up the new rules takes longer than the grace.
+    // Applying the new rules takes longer than the grace.
     (0..10_000).for_each(|n| fs::create_dir(sandbox.path(format!("b/{n}"))).unwrap());
     let other = sandbox.command(["watch", "--json", "--grace", "1h", "root/a"]);
-    let other = Watching::start(other).ready();
+    let other = WatchProcess::start(other).ready();
     let rules = "recursive = true\nsole_copy = \"reap\"\n";
     let report = format!("{rules}action = \"report\"");
     config(&sandbox, "100ms", &["b", "a"], &report);
@@ -200,10 +204,10 @@ fn a_root_that_another_works_on_is_not_ours_by_a_reload() {
     sandbox.write("b/b.4194304.tmp", "");
     let reaped = watch.wait_for(is("reaped", "b.4194304.tmp"));
     assert_eq!(reaped["dry_run"], false);
-    watch.outlive_a_sentinel_in(&sandbox, "b");
+    watch.wait_for_sentinel_in(&sandbox, "b");
     assert!(
         sandbox.has("a/a.4194304.tmp"),
-        "the other one's grace is an hour"
+        "the grace of the other orphand is one hour"
     );
     let by = format!("another orphand (pid {}) works on", other.pid());
     assert!(watch.stderr().contains(&by), "{}", watch.stderr());
@@ -221,51 +225,51 @@ fn a_root_that_another_works_on_is_not_ours_by_a_reload() {
     assert_eq!(states, ["denied", "watching"]);
 }
 
-/// The root inside of it has a lock of its own, and may have been scanned already.
+/// The inner root has a lock of its own, and may already have been scanned.
 #[test]
-fn a_root_that_another_works_on_takes_nothing_from_one_inside_of_it() {
+fn a_denied_outer_root_leaves_the_inner_root_working() {
     let sandbox = Sandbox::new().dir("a").dir("a/inner");
     let other = sandbox.command(["watch", "--json", "--grace", "1h", "root/a"]);
-    let other = Watching::start(other).ready();
+    let other = WatchProcess::start(other).ready();
     let (outer, inner) = (sandbox.path("a"), sandbox.path("a/inner"));
     let rules = format!(
         "[defaults]\ngrace = \"200ms\"\nsole_copy = \"reap\"\n[[watch]]\npath = {inner:?}\n"
     );
-    put(&sandbox, &rules);
+    replace_config(&sandbox, &rules);
     let mut watch = watch(&sandbox).ready();
     let mut shell = sandbox.shell();
-    shell.tell("exec 9>>a/inner/held.tmp");
+    shell.run("exec 9>>a/inner/held.tmp");
     watch.wait_for(kept("held.tmp", "in-use"));
     let more = "recursive = true\nexclude = [\"inner/**\"]\n";
-    put(
+    replace_config(
         &sandbox,
         &format!("{rules}[[watch]]\npath = {outer:?}\n{more}"),
     );
     watch.wait_for(|event| event["event"] == "root" && event["state"] == "denied");
-    shell.tell("exec 9>&-");
+    shell.run("exec 9>&-");
     watch.wait_for(is("reaped", "held.tmp"));
     watch.stop();
     other.stop();
 }
 
-/// What is known of its temps stands though it has no lock: of each is said once why it is kept.
+/// Its temps stay known although it has no lock: `kept` is reported once for each.
 #[test]
-fn a_root_without_a_lock_is_worked_on_by_other_rules_too() {
+fn a_root_without_a_lock_follows_a_rule_change() {
     let sandbox = two_roots();
-    // To take up the new rules takes longer than the grace.
+    // Applying the new rules takes longer than the grace.
     (0..10_000).for_each(|n| fs::create_dir(sandbox.path(format!("b/{n}"))).unwrap());
-    no_locks(&sandbox);
+    block_locks(&sandbox);
     let rules = "recursive = true\nsole_copy = \"reap\"\n";
     config(&sandbox, "100ms", &["b", "a"], rules);
     let mut watch = watch(&sandbox).ready();
     let mut shell = sandbox.shell();
-    shell.tell("exec 9>>a/held.tmp");
+    shell.run("exec 9>>a/held.tmp");
     watch.wait_for(kept("held.tmp", "in-use"));
     config(&sandbox, "110ms", &["b", "a"], rules);
     watch.wait_for_nth(2, |event| {
         event["event"] == "rescan" && event["root"] == sandbox.path("a").to_str().unwrap()
     });
-    watch.outlive_a_sentinel_in(&sandbox, "a");
+    watch.wait_for_sentinel_in(&sandbox, "a");
     let stopped = watch.stop();
     assert_eq!(stopped.events.names("kept"), ["held.tmp"]);
     assert!(
@@ -275,24 +279,24 @@ fn a_root_without_a_lock_is_worked_on_by_other_rules_too() {
     );
 }
 
-/// Where no lock could be made, another one may be able to make it later.
+/// If no lock could be created, another orphand may create it later.
 #[cfg(target_os = "linux")]
 #[test]
-fn a_root_that_another_works_on_by_now_is_let_go() {
+fn a_root_that_another_orphand_locks_later_is_released() {
     use crate::fake_env::FakeEnv;
     let sandbox = two_roots();
     let fake_env = match FakeEnv::new(&sandbox) {
         Ok(fake_env) => fake_env,
-        Err(why) => return crate::fixture::skipped(&why),
+        Err(why) => return crate::fixture::report_skipped(&why),
     };
     fake_env.set_queue(8);
-    let locks = no_locks(&sandbox);
+    let locks = block_locks(&sandbox);
     let watch = sandbox.command(["watch", "--json", "--grace", "400ms", "root/a", "root/b"]);
-    let mut watch = Watching::start(fake_env.holds(watch)).ready();
+    let mut watch = WatchProcess::start(fake_env.apply_to(watch)).ready();
     fs::remove_file(&locks).unwrap();
     let other = sandbox.command(["watch", "--json", "--grace", "1h", "root/a"]);
-    let other = Watching::start(other).ready();
-    // Known before events are lost, which makes it look at everything anew.
+    let other = WatchProcess::start(other).ready();
+    // It is tracked before events are lost; the loss starts a scan of everything.
     watch.signal(libc::SIGSTOP);
     sandbox.write("a/a", "whole, to the last byte of it");
     sandbox.write("a/a.4194304.tmp", "");
@@ -301,18 +305,18 @@ fn a_root_that_another_works_on_by_now_is_let_go() {
     }
     watch.signal(libc::SIGCONT);
     watch.wait_for(|event| event["event"] == "root" && event["state"] == "denied");
-    watch.outlive_a_sentinel_in(&sandbox, "b");
-    watch.outlive_a_sentinel_in(&sandbox, "b");
+    watch.wait_for_sentinel_in(&sandbox, "b");
+    watch.wait_for_sentinel_in(&sandbox, "b");
     assert!(
         sandbox.has("a/a.4194304.tmp"),
-        "the other one's grace is an hour"
+        "the grace of the other orphand is one hour"
     );
     watch.stop();
     other.stop();
 }
 
-/// Makes temps until one of them is only reported: the rule has changed by then.
-fn until_reported(watch: &mut Watching, sandbox: &Sandbox) {
+/// Creates temps until one of them is only reported: by then the rule has changed.
+fn until_reported(watch: &mut WatchProcess, sandbox: &Sandbox) {
     for n in 0.. {
         let name = format!("n{n}.4194304.tmp");
         sandbox.write(format!("a/{name}"), "");
@@ -325,30 +329,30 @@ fn until_reported(watch: &mut Watching, sandbox: &Sandbox) {
 }
 
 #[test]
-fn a_wrong_file_leaves_the_rules_in_force_and_is_said() {
+fn an_invalid_file_keeps_the_old_rules_and_is_reported() {
     let sandbox = two_roots();
     let path = config(&sandbox, "200ms", &["a"], "");
     let mut watch = watch(&sandbox).ready();
-    put(&sandbox, "[defaults]\ngrace = 3\n");
+    replace_config(&sandbox, "[defaults]\ngrace = 3\n");
     let place = format!("{}:2:9: 3 has no unit", path.display());
-    until("the mistake on stderr", || watch.stderr().contains(&place));
-    watch.outlive_a_sentinel_in(&sandbox, "a");
+    wait_until("the error on stderr", || watch.stderr().contains(&place));
+    watch.wait_for_sentinel_in(&sandbox, "a");
     let status = sandbox.run(["status", "--json"]).exit(0).stdout_json();
     let error = status["watchers"][0]["config_error"].as_str().unwrap();
     assert!(error.contains(&place), "{error}");
     sandbox
         .run(["status"])
         .exit(0)
-        .says("the previous rules are still in force");
-    // A file that is gone is no wish to stop either.
+        .stdout_has("the previous rules are still in force");
+    // A missing file does not stop the watch either.
     fs::remove_file(&path).unwrap();
-    until("the missing file on stderr", || {
+    wait_until("the missing file on stderr", || {
         watch
             .stderr()
             .contains("no directory to watch: none was given, and there is no ")
     });
-    watch.outlive_a_sentinel_in(&sandbox, "a");
-    // Mended, it holds, and nothing is left of the mistake.
+    watch.wait_for_sentinel_in(&sandbox, "a");
+    // Once the file is valid again, its rules apply and the error is cleared.
     config(&sandbox, "200ms", &["a", "b"], "");
     sandbox.write("b/y.4194304.tmp", "");
     watch.wait_for(is("reaped", "y.4194304.tmp"));
@@ -359,19 +363,19 @@ fn a_wrong_file_leaves_the_rules_in_force_and_is_said() {
 }
 
 #[test]
-fn the_defaults_of_an_attached_watch_change_too() {
+fn an_attached_watch_follows_changed_defaults() {
     let sandbox = two_roots();
-    put(&sandbox, "[defaults]\ngrace = \"1h\"\n");
+    replace_config(&sandbox, "[defaults]\ngrace = \"1h\"\n");
     let mut watch = sandbox.watch_dirs(["root/a"]).ready();
     sandbox.write("a/x.4194304.tmp", "");
-    put(&sandbox, "[defaults]\ngrace = \"200ms\"\n");
+    replace_config(&sandbox, "[defaults]\ngrace = \"200ms\"\n");
     watch.wait_for(is("reaped", "x.4194304.tmp"));
     watch.stop();
 }
 
 #[test]
-fn status_tells_what_runs_and_what_it_does() {
-    Sandbox::each(|sandbox| {
+fn status_shows_running_watchers_and_their_counts() {
+    Sandbox::for_each_user(|sandbox| {
         let sandbox = sandbox.dir("a");
         let none = sandbox.run(["status", "--json"]).exit(1).stdout_json();
         assert_eq!(none["running"], false);
@@ -379,7 +383,7 @@ fn status_tells_what_runs_and_what_it_does() {
         sandbox
             .run(["status"])
             .exit(1)
-            .says("no orphand is watching");
+            .stdout_has("no orphand is watching");
         config(&sandbox, "200ms", &["a"], "");
         let mut watch = watch(&sandbox).ready();
         sandbox.write("a/gone.json", "whole, to the last byte of it");
@@ -388,7 +392,7 @@ fn status_tells_what_runs_and_what_it_does() {
         watch.wait_for(is("reaped", "gone.json.tmp"));
         watch.wait_for(is("quarantined", "only.tmp"));
         let mut shell = sandbox.shell();
-        shell.tell("exec 9>>a/held.tmp");
+        shell.run("exec 9>>a/held.tmp");
         watch.wait_for(kept("held.tmp", "in-use"));
         let status = sandbox.run(["status", "--json"]).exit(0).stdout_json();
         let watcher = &status["watchers"][0];
@@ -413,18 +417,18 @@ fn status_tells_what_runs_and_what_it_does() {
         sandbox
             .run(["status"])
             .exit(0)
-            .says("1 kept as in-use")
-            .says(" freed in 1 temp")
-            .says("% full")
-            .says("1 file in quarantine (")
-            .says("the writer of \"gone.json\" left 1 temp (5 B) in ");
+            .stdout_has("1 kept as in-use")
+            .stdout_has(" freed in 1 temp")
+            .stdout_has("% full")
+            .stdout_has("1 file in quarantine (")
+            .stdout_has("the writer of \"gone.json\" left 1 temp (5 B) in ");
         watch.stop();
-        sandbox.run(["status"]).exit(1).says(" in 1 temp");
+        sandbox.run(["status"]).exit(1).stdout_has(" in 1 temp");
     });
 }
 
 #[test]
-fn only_its_user_can_ask_a_watcher() {
+fn only_the_owner_can_query_a_watcher() {
     let sandbox = two_roots();
     config(&sandbox, "1h", &["a"], "");
     let watch = watch(&sandbox).ready();
@@ -434,11 +438,11 @@ fn only_its_user_can_ask_a_watcher() {
     assert_eq!(mode(&folder), 0o700);
     assert_eq!(mode(&socket), 0o600);
     watch.stop();
-    assert!(!socket.exists(), "gone with its watcher");
+    assert!(!socket.exists(), "the socket is removed with its watcher");
 }
 
 #[test]
-fn the_socket_of_a_killed_watcher_is_taken_for_none() {
+fn status_ignores_the_socket_of_a_killed_watcher() {
     let sandbox = two_roots();
     config(&sandbox, "1h", &["a"], "");
     let killed = watch(&sandbox).ready();
@@ -451,14 +455,14 @@ fn the_socket_of_a_killed_watcher_is_taken_for_none() {
 }
 
 #[test]
-fn an_older_program_that_still_runs_is_said() {
+fn status_reports_an_outdated_watcher() {
     let sandbox = two_roots();
     config(&sandbox, "1h", &["a"], "");
     let program = sandbox.base().join("orphand-upgraded");
     fs::copy(sandbox.binary(), &program).unwrap();
     let mut command = sandbox.program(&program);
     command.args(["watch", "--json"]);
-    let watch = Watching::start(command).ready();
+    let watch = WatchProcess::start(command).ready();
     let outdated = || {
         let status = sandbox.run(["status", "--json"]).exit(0).stdout_json();
         status["watchers"][0]["outdated"].clone()
@@ -471,16 +475,16 @@ fn an_older_program_that_still_runs_is_said() {
     sandbox
         .run(["status"])
         .exit(0)
-        .says("fix: orphand service restart");
+        .stdout_has("fix: orphand service restart");
     watch.stop();
 }
 
 #[test]
-fn a_wrong_file_at_the_start_is_waited_for_and_status_says_so() {
+fn an_invalid_file_at_the_start_degrades_the_watcher() {
     let sandbox = two_roots();
-    put(&sandbox, "[defaults]\ngrase = 1\n");
+    replace_config(&sandbox, "[defaults]\ngrase = 1\n");
     let mut watch = watch(&sandbox);
-    until("a degraded watcher", || {
+    wait_until("a degraded watcher", || {
         let status = sandbox.run(["status", "--json"]).stdout_json();
         let line = status["watchers"][0]["line"].as_str().unwrap_or_default();
         line.starts_with("degraded: ") && line.contains(":2:1: unknown key \"grase\"")
@@ -491,43 +495,48 @@ fn a_wrong_file_at_the_start_is_waited_for_and_status_says_so() {
     watch.stop();
 }
 
-/// What a watcher says to systemd, as systemd hears it.
-struct Systemd {
+/// The receiver of a watcher's messages to systemd.
+struct NotifySocket {
     socket: UnixDatagram,
-    heard: Vec<String>,
+    received: Vec<String>,
 }
 
-impl Systemd {
-    fn listen(sandbox: &Sandbox) -> (Systemd, PathBuf) {
+impl NotifySocket {
+    fn bind(sandbox: &Sandbox) -> (NotifySocket, PathBuf) {
         let path = sandbox.base().join("notify");
         let socket = UnixDatagram::bind(&path).unwrap();
         if is_root() {
             fs::set_permissions(&path, fs::Permissions::from_mode(0o666)).unwrap();
         }
         socket.set_read_timeout(Some(DEADLINE)).unwrap();
-        let heard = Vec::new();
-        (Systemd { socket, heard }, path)
+        let received = Vec::new();
+        (NotifySocket { socket, received }, path)
     }
 
-    /// The next line that begins so.
+    /// Receives the next line that begins with `start`.
     #[track_caller]
-    fn hear(&mut self, start: &str) -> String {
+    fn receive(&mut self, start: &str) -> String {
         let end = Instant::now() + DEADLINE;
         loop {
-            assert!(Instant::now() < end, "no {start}: {:?}", self.heard);
-            if let Some(at) = self.heard.iter().position(|line| line.starts_with(start)) {
-                return self.heard.drain(..=at).next_back().unwrap();
+            assert!(Instant::now() < end, "no {start}: {:?}", self.received);
+            if let Some(at) = self
+                .received
+                .iter()
+                .position(|line| line.starts_with(start))
+            {
+                return self.received.drain(..=at).next_back().unwrap();
             }
             let mut buffer = [0; 4096];
             let length = self.socket.recv(&mut buffer);
             let length = length.unwrap_or_else(|error| panic!("no {start}: {error}"));
             let text = String::from_utf8_lossy(&buffer[..length]).into_owned();
-            self.heard.extend(text.lines().map(str::to_owned));
+            self.received.extend(text.lines().map(str::to_owned));
         }
     }
 }
 
-/// The watchdog that it is told of: this process is none of systemd's, so the pid is left out.
+/// A watch with systemd's variables. This process has another pid than systemd, so `WATCHDOG_PID` is left
+/// out.
 fn supervised(sandbox: &Sandbox, notify: &std::path::Path) -> std::process::Command {
     let mut command = sandbox.command(["watch", "--json"]);
     command.env("NOTIFY_SOCKET", notify);
@@ -536,56 +545,56 @@ fn supervised(sandbox: &Sandbox, notify: &std::path::Path) -> std::process::Comm
 }
 
 #[test]
-fn systemd_hears_when_it_is_ready_that_it_lives_and_that_it_ends() {
+fn systemd_receives_ready_watchdog_and_stopping() {
     let sandbox = two_roots();
     config(&sandbox, "100ms", &["a", "b"], "");
-    let (mut systemd, notify) = Systemd::listen(&sandbox);
-    let mut watch = Watching::start(supervised(&sandbox, &notify));
-    systemd.hear("READY=1");
+    let (mut systemd, notify) = NotifySocket::bind(&sandbox);
+    let mut watch = WatchProcess::start(supervised(&sandbox, &notify));
+    systemd.receive("READY=1");
     assert_eq!(
-        systemd.hear("STATUS="),
+        systemd.receive("STATUS="),
         "STATUS=watching 2 roots, 0 waiting, 0 kept, 0 B freed"
     );
-    // Not before the watches stand: what is made now is seen by event.
+    // `READY=1` comes only after the watches are set: a new temp is now seen by its event.
     watch.wait_for(|event| event["event"] == "ready");
     for _ in 0..3 {
-        systemd.hear("WATCHDOG=1");
+        systemd.receive("WATCHDOG=1");
     }
     sandbox.write("a/x.json", "whole, to the last byte of it");
     sandbox.write("a/x.json.tmp", "12");
     assert_eq!(
-        systemd.hear("STATUS=watching 2 roots, 0 waiting, 0 kept, 4"),
+        systemd.receive("STATUS=watching 2 roots, 0 waiting, 0 kept, 4"),
         "STATUS=watching 2 roots, 0 waiting, 0 kept, 4.1 kB freed"
     );
     watch.signal(libc::SIGTERM);
-    systemd.hear("STOPPING=1");
+    systemd.receive("STOPPING=1");
     watch.end();
 }
 
 #[test]
-fn a_degraded_start_is_ready_and_says_why_it_does_nothing() {
+fn a_degraded_start_reports_ready_and_the_reason() {
     let sandbox = two_roots();
-    put(&sandbox, "grase = 1\n");
-    let (mut systemd, notify) = Systemd::listen(&sandbox);
-    let mut watch = Watching::start(supervised(&sandbox, &notify));
-    systemd.hear("READY=1");
-    let status = systemd.hear("STATUS=");
+    replace_config(&sandbox, "grase = 1\n");
+    let (mut systemd, notify) = NotifySocket::bind(&sandbox);
+    let mut watch = WatchProcess::start(supervised(&sandbox, &notify));
+    systemd.receive("READY=1");
+    let status = systemd.receive("STATUS=");
     assert!(status.starts_with("STATUS=degraded: "), "{status}");
     for _ in 0..3 {
-        systemd.hear("WATCHDOG=1");
+        systemd.receive("WATCHDOG=1");
     }
     config(&sandbox, "100ms", &["a"], "");
-    systemd.hear("STATUS=watching 1 root");
+    systemd.receive("STATUS=watching 1 root");
     watch.wait_for(|event| event["event"] == "ready");
-    systemd.hear("WATCHDOG=1");
+    systemd.receive("WATCHDOG=1");
     watch.stop();
 }
 
-/// Whatever the timer waits for when it is told to stop, and however long that would be.
+/// The timer stops at once, whatever it waits for and for however long.
 #[test]
 fn an_idle_watcher_stops_at_once() {
-    // Each ring takes the timer from one of its two waits to the other.
-    for rings in 0..4 {
+    // Each heartbeat moves the timer from one of its two waits to the other.
+    for heartbeats in 0..4 {
         let sandbox = Sandbox::new();
         let policy = Policy {
             grace: Graces::both(Duration::from_secs(24 * 60 * 60)),
@@ -596,31 +605,34 @@ fn an_idle_watcher_stops_at_once() {
         let ready = watcher.events().iter();
         let mut ready = ready.filter(|event| matches!(event, orphand::Event::Ready { .. }));
         assert!(ready.next().is_some());
-        for _ in 0..rings {
+        for _ in 0..heartbeats {
             let before = watcher.heartbeats();
-            until("a round", || watcher.heartbeats()[0] > before[0]);
+            wait_until("a heartbeat", || watcher.heartbeats()[0] > before[0]);
         }
         let (ended, end) = channel();
         std::thread::spawn(move || {
             drop(watcher);
             let _ = ended.send(());
         });
-        assert!(end.recv_timeout(DEADLINE).is_ok(), "after {rings} rings");
+        assert!(
+            end.recv_timeout(DEADLINE).is_ok(),
+            "after {heartbeats} heartbeats"
+        );
     }
 }
 
-/// A folder on a disk that does not answer holds up no other, and the timer still comes round.
+/// A directory on a disk that does not answer does not block the others, and the timer keeps its heartbeat.
 #[test]
-fn a_folder_that_hangs_holds_up_nobody_else() {
+fn a_directory_that_hangs_blocks_no_other() {
     let sandbox = two_roots();
     let (entered, wait_for_entry) = channel();
-    let (let_go, held) = channel::<()>();
-    let held = Mutex::new(held);
+    let (unblock, blocked) = channel::<()>();
+    let blocked = Mutex::new(blocked);
     let hook = Hook::new(move |_, name| {
         if name == "hangs.4194304.tmp" {
             let _ = entered.send(());
-            // Until the test has seen enough.
-            let _ = held.lock().unwrap().recv();
+            // Blocks until the test drops the sender.
+            let _ = blocked.lock().unwrap().recv();
         }
     });
     let policy = Arc::new(Policy {
@@ -631,51 +643,53 @@ fn a_folder_that_hangs_holds_up_nobody_else() {
         .root(sandbox.path("a"), Arc::clone(&policy))
         .root(sandbox.path("b"), policy);
     let watcher = builder.hook(Some(hook)).start().unwrap();
-    // Let go of before the watcher ends, also where an assertion fails.
-    let let_go = let_go;
+    // Dropped before the watcher, even if an assertion fails.
+    let unblock = unblock;
     sandbox.write("a/hangs.4194304.tmp", "");
     wait_for_entry.recv_timeout(DEADLINE).unwrap();
     for which in [0, 1] {
         let before = watcher.heartbeats();
-        until("a round", || watcher.heartbeats()[which] > before[which]);
+        wait_until("a heartbeat", || {
+            watcher.heartbeats()[which] > before[which]
+        });
     }
     for n in 0..3 {
         let name = format!("b/n{n}.tmp");
         sandbox.write(&name, "");
-        until("its removal", || !sandbox.has(&name));
+        wait_until("its removal", || !sandbox.has(&name));
     }
     assert!(sandbox.has("a/hangs.4194304.tmp"));
-    drop(let_go);
-    until("its removal", || !sandbox.has("a/hangs.4194304.tmp"));
+    drop(unblock);
+    wait_until("its removal", || !sandbox.has("a/hangs.4194304.tmp"));
 }
 
 #[test]
 #[cfg(target_os = "linux")]
-fn a_watcher_that_nobody_reads_gives_no_sign_of_life() {
+fn a_blocked_output_stops_the_watchdog_pings() {
     let sandbox = two_roots();
     config(&sandbox, "100ms", &["a"], "");
-    let (mut systemd, notify) = Systemd::listen(&sandbox);
+    let (mut systemd, notify) = NotifySocket::bind(&sandbox);
     let mut command = supervised(&sandbox, &notify);
-    // Its events go where nobody reads: when that is full, the timer waits.
+    // No process reads its events: when the pipe is full, the timer waits.
     let (reader, writer) = rustix::pipe::pipe().unwrap();
     rustix::pipe::fcntl_setpipe_size(&writer, 4096).unwrap();
     command.stdout(writer);
     let mut child = command.start_child().unwrap();
     drop(command);
-    systemd.hear("WATCHDOG=1");
+    systemd.receive("WATCHDOG=1");
     for n in 0..100 {
         sandbox.write(
             format!("a/{n}-with-a-long-name-{}.tmp", "x".repeat(100)),
             "",
         );
     }
-    // The pings stop: nothing is heard for longer than the watchdog's time.
+    // The pings stop: nothing is received for longer than the watchdog's time.
     let silence = Duration::from_millis(800);
     systemd.socket.set_read_timeout(Some(silence)).unwrap();
     let mut buffer = [0; 4096];
     let end = Instant::now() + DEADLINE;
     while systemd.socket.recv(&mut buffer).is_ok() {
-        assert!(Instant::now() < end, "it goes on saying that it lives");
+        assert!(Instant::now() < end, "the watchdog pings continue");
     }
     child.kill().unwrap();
     child.wait().unwrap();
@@ -683,7 +697,7 @@ fn a_watcher_that_nobody_reads_gives_no_sign_of_life() {
 }
 
 #[test]
-fn metrics_are_written_and_name_roots_and_reasons_only() {
+fn metrics_name_only_roots_and_reasons() {
     let sandbox = two_roots();
     let file = sandbox.base().join("orphand.prom");
     config(
@@ -699,7 +713,7 @@ fn metrics_are_written_and_name_roots_and_reasons_only() {
         "12345",
     );
     let mut shell = sandbox.shell();
-    shell.tell("exec 9>>a/held.tmp");
+    shell.run("exec 9>>a/held.tmp");
     watch.wait_for(is(
         "reaped",
         "gone.json.4194000.0f8fad5b-d9cb-469f-a165-70867728950e.tmp",
@@ -716,7 +730,7 @@ fn metrics_are_written_and_name_roots_and_reasons_only() {
         "orphand_config_ok 1".to_owned(),
     ];
     let read = || fs::read_to_string(&file).unwrap_or_default();
-    until("the metrics", || {
+    wait_until("the metrics", || {
         let text = read();
         lines
             .iter()
@@ -731,7 +745,7 @@ fn metrics_are_written_and_name_roots_and_reasons_only() {
     promtool(&file);
 }
 
-/// Prometheus's own word on the file, where its tool is: .ci/run brings it.
+/// Checks the file with Prometheus's own tool if it is installed; .ci/run installs it.
 fn promtool(file: &std::path::Path) {
     let program = std::env::var_os("PROMTOOL").unwrap_or_else(|| "promtool".into());
     let run = std::process::Command::new(program)
@@ -740,15 +754,15 @@ fn promtool(file: &std::path::Path) {
         .collect_output();
     match run {
         Ok(run) => {
-            let said = String::from_utf8_lossy(&run.stderr).into_owned();
-            assert!(run.status.success() && said.is_empty(), "{said}");
+            let output = String::from_utf8_lossy(&run.stderr).into_owned();
+            assert!(run.status.success() && output.is_empty(), "{output}");
         }
-        Err(error) => eprintln!("promtool was not asked: {error}"),
+        Err(error) => eprintln!("promtool did not run: {error}"),
     }
 }
 
 #[test]
-fn where_nobody_keeps_a_log_it_keeps_one_that_never_fills_the_disk() {
+fn without_a_journal_the_log_file_is_capped() {
     let sandbox = two_roots();
     config(
         &sandbox,
@@ -767,7 +781,7 @@ fn where_nobody_keeps_a_log_it_keeps_one_that_never_fills_the_disk() {
         let read = |path: &PathBuf| fs::read_to_string(path).unwrap_or_default();
         read(&older) + &read(&log)
     };
-    until("who leaks, in words", || {
+    wait_until("the leak report", || {
         both().contains("left 1 temp (0 B) in ") && both().contains(" in the last hour")
     });
     watch.stop();
@@ -788,7 +802,7 @@ fn a_full_disk_for_log_and_metrics_stops_nothing() {
         "[log]\nfile = \"/dev/full/x\"\n[metrics]\ntextfile = \"/dev/full/x.prom\"\nevery = \"1s\"",
     );
     let mut watch = watch(&sandbox).ready();
-    watch.outlive_a_sentinel_in(&sandbox, "a");
+    watch.wait_for_sentinel_in(&sandbox, "a");
     let stopped = watch.stop();
     assert!(
         stopped.stderr.contains("/dev/full/x.prom"),
@@ -797,10 +811,10 @@ fn a_full_disk_for_log_and_metrics_stops_nothing() {
     );
 }
 
-/// A journal is a stream whose device and inode the environment names. Here it is a pipe.
+/// systemd's journal is a stream whose device and inode are in the environment. Here it is a pipe.
 #[test]
 #[cfg(target_os = "linux")]
-fn lines_for_the_journal_begin_with_how_much_they_matter() {
+fn journal_lines_begin_with_a_priority() {
     use std::io::Read;
     use std::os::fd::AsFd;
     let sandbox = two_roots();
@@ -814,7 +828,7 @@ fn lines_for_the_journal_begin_with_how_much_they_matter() {
     let mut child = command.start_child().unwrap();
     drop(command);
     sandbox.write("a/x.4194304.tmp", "");
-    until("its removal", || !sandbox.has("a/x.4194304.tmp"));
+    wait_until("its removal", || !sandbox.has("a/x.4194304.tmp"));
     crate::sandbox::signal(child.id(), libc::SIGTERM);
     assert_eq!(child.wait().unwrap().code(), Some(0));
     let mut text = String::new();
@@ -829,20 +843,20 @@ fn lines_for_the_journal_begin_with_how_much_they_matter() {
     assert!(text.contains("<5>removed "), "{text}");
     assert!(
         !sandbox.base().join("state/orphand/orphand.log").exists(),
-        "the journal keeps it"
+        "the journal has the messages"
     );
 }
 
-/// The name of the program, where it was seen while it lived; a killed one cannot be asked.
+/// The name of the program is known if it was seen running; it cannot be read after a kill.
 #[test]
 #[cfg(target_os = "linux")]
-fn a_writer_that_was_seen_is_named() {
+fn a_writer_seen_running_is_named() {
     let sandbox = two_roots();
     config(&sandbox, "300ms", &["a"], "");
     let mut watch = watch(&sandbox).ready();
     let mut shell = sandbox.shell();
     sandbox.write("a/s.json", "whole, to the last byte of it");
-    shell.tell("exec 9>a/s.json.$$.tmp");
+    shell.run("exec 9>a/s.json.$$.tmp");
     let temp = format!("s.json.{}.tmp", shell.pid());
     watch.wait_for(|event| event["event"] == "kept" && crate::sandbox::name(event) == temp);
     shell.kill();

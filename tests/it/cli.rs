@@ -1,5 +1,5 @@
-//! The command line as a table: arguments, exit code, stdout, stderr. Each case runs under a
-//! ceiling on memory and on open descriptors.
+//! The command line as tables: arguments, exit code, stdout, stderr. Each case runs with a limit on memory
+//! and on open descriptors.
 
 use std::io::Write;
 use std::os::unix::fs::symlink;
@@ -7,29 +7,34 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use crate::contract;
-use crate::sandbox::{MOST_MEMORY, Sandbox, Watching, fifo, terminal};
+use crate::sandbox::{MAX_MEMORY, Sandbox, WatchProcess, fifo, terminal};
 
-/// What is expected of a stream.
+/// The expected content of a stream.
 #[derive(Clone, Copy, Debug)]
-enum Say {
-    /// Not a byte.
+enum Expected {
+    /// The stream is empty.
     Nothing,
-    /// All of these, somewhere.
+    /// The stream contains all of these.
     All(&'static [&'static str]),
-    /// Whatever it is.
+    /// Any content.
     Anything,
 }
 
-use Say::{All, Anything, Nothing};
+use Expected::{All, Anything, Nothing};
 
 struct Case {
     args: &'static [&'static str],
     exit: i32,
-    stdout: Say,
-    stderr: Say,
+    stdout: Expected,
+    stderr: Expected,
 }
 
-const fn case(args: &'static [&'static str], exit: i32, stdout: Say, stderr: Say) -> Case {
+const fn case(
+    args: &'static [&'static str],
+    exit: i32,
+    stdout: Expected,
+    stderr: Expected,
+) -> Case {
     Case {
         args,
         exit,
@@ -38,19 +43,19 @@ const fn case(args: &'static [&'static str], exit: i32, stdout: Say, stderr: Say
     }
 }
 
-/// Refused: nothing on stdout, and all of `why` on stderr.
+/// The command is refused: exit code 2, nothing on stdout, and all of `why` on stderr.
 const fn refused(args: &'static [&'static str], why: &'static [&'static str]) -> Case {
     case(args, 2, Nothing, All(why))
 }
 
-/// So few descriptors are enough for any of these.
-const FEW: u64 = 40;
+/// The descriptor limit, which is enough for each case.
+const DESCRIPTOR_LIMIT: u64 = 40;
 
-/// The sandbox that the cases run in: two orphans beside their targets, one of them old enough for
-/// the shortest grace, and the directories that a case needs.
+/// The sandbox of the cases: two orphans beside their targets, one of them old enough for the shortest grace,
+/// and the directories that a case needs.
 fn sandbox() -> Sandbox {
     let sandbox = Sandbox::new()
-        .descriptors(FEW)
+        .with_descriptor_limit(DESCRIPTOR_LIMIT)
         .file("a", "whole, to the last byte of it")
         .file("a.tmp", "partial")
         .file("b.4194304.tmp", "")
@@ -73,18 +78,18 @@ fn check(case: &Case) {
 #[track_caller]
 fn check_in(sandbox: &Sandbox, case: &Case) {
     let ran = sandbox.run(case.args).exit(case.exit);
-    for (stream, said, want) in [
+    for (stream, output, want) in [
         ("stdout", &ran.stdout, case.stdout),
         ("stderr", &ran.stderr, case.stderr),
     ] {
         match want {
-            Nothing => assert_eq!(said, "", "{stream} of {:?}", case.args),
+            Nothing => assert_eq!(output, "", "{stream} of {:?}", case.args),
             All(words) => {
                 for word in words {
                     let word = word.replace("{base}", sandbox.base().to_str().unwrap());
                     assert!(
-                        said.contains(&word),
-                        "{word:?} in {stream} of {:?}: {said}",
+                        output.contains(&word),
+                        "{word:?} in {stream} of {:?}: {output}",
                         case.args
                     );
                 }
@@ -93,7 +98,7 @@ fn check_in(sandbox: &Sandbox, case: &Case) {
         }
     }
     assert!(
-        ran.peak <= MOST_MEMORY,
+        ran.peak <= MAX_MEMORY,
         "{} bytes of memory: {:?}",
         ran.peak,
         case.args
@@ -101,7 +106,7 @@ fn check_in(sandbox: &Sandbox, case: &Case) {
 }
 
 #[test]
-fn durations_without_a_unit_or_too_short() {
+fn invalid_durations_are_refused() {
     for case in [
         refused(&["watch", "--grace", "30", "root"], &["30s"]),
         refused(&["scan", "--grace", "30", "root"], &["30s"]),
@@ -153,7 +158,7 @@ fn durations_without_a_unit_or_too_short() {
 }
 
 #[test]
-fn unknown_words() {
+fn unknown_arguments_are_refused() {
     for case in [
         refused(&[], &["Usage"]),
         refused(&["swoop"], &["swoop"]),
@@ -178,7 +183,7 @@ fn unknown_words() {
             &["watch", "--existing", "maybe", "root"],
             &["take", "wait", "leave"],
         ),
-        // Options that a command does not have.
+        // Options that the command does not have.
         refused(&["sweep", "--existing", "take", "root"], &["--existing"]),
         refused(&["watch", "--yes", "root"], &["--yes"]),
         refused(
@@ -235,9 +240,9 @@ fn unknown_words() {
     }
 }
 
-/// If the guard ever failed, nothing would be lost by this test: no file has such a name.
+/// If the check failed, this test would still remove nothing: no file has such a name.
 #[test]
-fn roots_that_are_too_broad() {
+fn broad_roots_are_refused() {
     let sandbox = sandbox();
     let none = ["--name", "no-such-temp-of-orphands-tests.*"];
     let folders = [
@@ -245,7 +250,7 @@ fn roots_that_are_too_broad() {
     ];
     let there = |dir: &&str| Path::new(dir).is_dir() && !Path::new(dir).is_symlink();
     let system = folders.into_iter().filter(there).map(str::to_owned);
-    // The home itself, by several ways of writing it, and the folder that holds it.
+    // The home itself, written in several ways, and the folder that holds it.
     let home = [
         "{base}/home",
         "home",
@@ -258,7 +263,7 @@ fn roots_that_are_too_broad() {
     for dir in system.chain(home) {
         for verb in [&["sweep", "--yes"][..], &["watch"]] {
             let args = [verb, &none, &[&dir]].concat();
-            let ran = sandbox.run(args).exit(2).silent();
+            let ran = sandbox.run(args).exit(2).prints_nothing();
             assert!(
                 ran.stderr.contains("--allow-broad-root"),
                 "{verb:?} {dir}: {}",
@@ -279,14 +284,14 @@ fn roots_that_are_too_broad() {
             Anything,
             Nothing,
         ),
-        // What changes nothing takes any directory.
+        // Commands that change nothing accept any directory.
         case(&["scan", "home"], 0, Anything, Nothing),
         case(&["scan", "."], 0, Anything, Nothing),
         case(&["explain", "-rf.4194304.tmp"], 2, Nothing, Anything),
         case(&["explain", "./-rf.4194304.tmp"], 0, Anything, Nothing),
         case(&["sweep", "-n", "home"], 0, Anything, Nothing),
         case(&["sweep", "-n", "."], 0, Anything, Nothing),
-        // One folder below a home is what people name.
+        // A folder below a home is a normal root.
         case(
             &["sweep", "-n", "--name", "*.tmp", "root"],
             0,
@@ -299,7 +304,7 @@ fn roots_that_are_too_broad() {
 }
 
 #[test]
-fn roots_that_are_none() {
+fn invalid_roots_are_refused() {
     for case in [
         refused(&["sweep", "--yes", "link"], &["symlink", "{base}/root"]),
         refused(&["sweep", "--yes", "link/"], &["symlink", "{base}/root"]),
@@ -345,7 +350,7 @@ fn roots_that_are_none() {
 }
 
 #[test]
-fn sweep_asks_nobody_where_nobody_is() {
+fn sweep_without_a_terminal_needs_yes() {
     let short = ["--grace", "100ms", "root"];
     for (args, dry_run) in [
         (&["sweep"][..], false),
@@ -358,7 +363,7 @@ fn sweep_asks_nobody_where_nobody_is() {
         let ran = sandbox.run(args.iter().chain(&short));
         match dry_run {
             true => _ = ran.exit(0),
-            false => _ = ran.exit(2).silent().complains("--yes"),
+            false => _ = ran.exit(2).prints_nothing().stderr_has("--yes"),
         }
         assert_eq!(
             sandbox.listing(),
@@ -371,7 +376,7 @@ fn sweep_asks_nobody_where_nobody_is() {
     assert_eq!(sandbox.listing(), ["a"]);
 }
 
-/// With `--json` it asks nothing, though somebody could answer.
+/// With `--json` it does not ask, even on a terminal.
 #[test]
 fn sweep_on_a_terminal_asks() {
     for (args, answer, exit, left) in [
@@ -393,39 +398,39 @@ fn sweep_on_a_terminal_asks() {
     }
 }
 
-/// On a terminal a person is told both ways out.
+/// On a terminal it names both remedies: a directory as the argument, and the configuration file.
 #[test]
-fn watch_without_anything_to_watch() {
+fn watch_without_directories_prints_help() {
     let sandbox = sandbox();
     let (ours, theirs) = terminal();
     let mut command = sandbox.command(["watch"]);
     command.stdin(theirs);
-    let ran = sandbox.finish(command).exit(2).silent();
+    let ran = sandbox.finish(command).exit(2).prints_nothing();
     drop(ours);
-    ran.complains("orphand watch DIR").complains("[[watch]]");
+    ran.stderr_has("orphand watch DIR").stderr_has("[[watch]]");
 }
 
-/// A supervisor would start it again and again: for it, it stays up, and waits for the file.
+/// A supervisor would restart it in a loop, so without a terminal it keeps running and waits for the file.
 #[test]
 fn a_supervised_watch_waits_for_its_configuration() {
     let sandbox = sandbox();
-    let mut watching = Watching::start(sandbox.command(["watch", "--json"]));
-    let says = |watching: &Watching, words: &str| {
+    let mut watching = WatchProcess::start(sandbox.command(["watch", "--json"]));
+    let wait_for_stderr = |watching: &WatchProcess, words: &str| {
         let end = Instant::now() + Duration::from_secs(60);
         while !watching.stderr().contains(words) {
             assert!(Instant::now() < end, "{words:?}: {}", watching.stderr());
             std::thread::sleep(Duration::from_millis(20));
         }
     };
-    says(&watching, "degraded");
+    wait_for_stderr(&watching, "degraded");
     let root = sandbox.root();
     let rule = |grace: &str| format!("[[watch]]\npath = {root:?}\ngrace = \"{grace}\"\n");
     sandbox.write("../config/orphand/config.toml", rule("100"));
-    says(&watching, "config.toml:3:9:");
+    wait_for_stderr(&watching, "config.toml:3:9:");
     assert!(watching.events().of("ready").is_empty());
     sandbox.write("../config/orphand/config.toml", rule("100ms"));
     watching = watching.ready();
-    watching.outlive_a_sentinel(&sandbox);
+    watching.wait_for_sentinel(&sandbox);
     watching.stop();
 }
 
@@ -450,7 +455,7 @@ fn settings_that_remove_nothing_are_refused() {
 }
 
 #[test]
-fn scan_and_its_exit_code() {
+fn scan_exit_code_reports_orphans() {
     let short = ["--grace", "100ms"];
     for (args, exit) in [
         (&["scan", "root"][..], 0),
@@ -465,17 +470,17 @@ fn scan_and_its_exit_code() {
         let before = sandbox.snapshot();
         let ran = sandbox.run(args.iter().chain(grace)).exit(exit);
         assert_eq!(sandbox.snapshot(), before, "scan changes nothing");
-        assert!(ran.peak <= MOST_MEMORY, "{} bytes", ran.peak);
+        assert!(ran.peak <= MAX_MEMORY, "{} bytes", ran.peak);
     }
     sandbox()
         .run(["scan", "--grace", "100ms", "root"])
         .exit(0)
-        .says("2 orphans, ")
-        .says("remove them: orphand sweep");
+        .stdout_has("2 orphans, ")
+        .stdout_has("remove them: orphand sweep");
 }
 
 #[test]
-fn explain_anything() {
+fn explain_handles_every_kind_of_file() {
     for case in [
         case(&["explain", "root/a.tmp"], 0, All(&["young"]), Nothing),
         case(
@@ -551,7 +556,7 @@ fn explain_json_has_every_field_whatever_the_file_is() {
 }
 
 #[test]
-fn what_is_not_in_the_quarantine() {
+fn unknown_quarantine_ids_are_errors() {
     for case in [
         case(
             &["restore", "7f3a"],
@@ -590,23 +595,23 @@ fn what_is_not_in_the_quarantine() {
 }
 
 #[test]
-fn the_environment_stands_between_flags_and_file() {
+fn flags_override_variables_and_variables_the_file() {
     let short = || sandbox().env("ORPHAND_GRACE", "100ms");
     short().run(["scan", "--exit-code", "root"]).exit(10);
     short()
         .run(["scan", "--exit-code", "--grace", "1d", "root"])
         .exit(0);
     let wrong = sandbox().env("ORPHAND_GRACE", "30");
-    wrong.run(["scan", "root"]).exit(2).complains("30s");
+    wrong.run(["scan", "root"]).exit(2).stderr_has("30s");
     let kept = short().env("ORPHAND_ACTION", "report");
     kept.run(["sweep", "--yes", "root"]).exit(0);
     assert_eq!(kept.listing(), ["a", "a.tmp", "b.4194304.tmp"]);
 }
 
-/// One duration is said in one way, by whatever command.
+/// All commands print one duration in the same way.
 #[test]
-fn a_duration_is_said_in_one_way() {
-    for (grace, said, typed) in [
+fn durations_are_printed_uniformly() {
+    for (grace, printed, typed) in [
         ("60m", "1 h", "1h"),
         ("1h30m", "1 h 30 min", "90m"),
         ("90s", "1 min 30 s", "90s"),
@@ -620,12 +625,15 @@ fn a_duration_is_said_in_one_way() {
             )
         };
         sandbox.write("../config/orphand/config.toml", rule(grace));
-        let grace_is = format!("the grace is {said}\n");
-        sandbox.run(["config", "check"]).exit(0).says(&grace_is);
+        let grace_is = format!("the grace is {printed}\n");
+        sandbox
+            .run(["config", "check"])
+            .exit(0)
+            .stdout_has(&grace_is);
         let explained = sandbox.run(["explain", "root/a.tmp"]).exit(0);
-        explained.says(&format!("its grace is {said}\n"));
+        explained.stdout_has(&format!("its grace is {printed}\n"));
         let shown = sandbox.run(["config", "show"]).exit(0);
-        shown.says(&format!("grace = \"{typed}\""));
+        shown.stdout_has(&format!("grace = \"{typed}\""));
     }
     let sandbox = sandbox();
     let (mut ours, theirs) = terminal();
@@ -633,12 +641,12 @@ fn a_duration_is_said_in_one_way() {
     let mut command = sandbox.command(["sweep", "--grace", "60m", "root"]);
     command.stdin(theirs);
     let asked = sandbox.finish(command).exit(0);
-    asked.complains("that no process has used for 1 h?");
+    asked.stderr_has("that no process has used for 1 h?");
 }
 
 #[test]
-fn a_wrong_variable_is_named() {
-    for (name, value, says) in [
+fn an_invalid_variable_is_named() {
+    for (name, value, words) in [
         ("ORPHAND_GRACE", "bogus", "like 30s or 1h30m"),
         ("ORPHAND_GRACE", "30", "30s"),
         ("ORPHAND_GRACE", "50ms", "100ms"),
@@ -650,30 +658,30 @@ fn a_wrong_variable_is_named() {
         ("ORPHAND_RECURSIVE", "maybe", "1, true, yes or on"),
     ] {
         let wrong = sandbox().env(name, value);
-        let ran = wrong.run(["scan", "root"]).exit(2).silent();
+        let ran = wrong.run(["scan", "root"]).exit(2).prints_nothing();
         assert!(!ran.stderr.contains("for '--"), "{name}: {}", ran.stderr);
-        ran.complains(&format!("'{value}' for '{name}'"))
-            .complains(says);
+        ran.stderr_has(&format!("'{value}' for '{name}'"))
+            .stderr_has(words);
     }
-    // A flag is blamed where it is the flag's.
+    // An error in a flag names the flag.
     let typed = sandbox().env("ORPHAND_GRACE", "bogus");
     let ran = typed.run(["scan", "--grace", "nonsense", "root"]).exit(2);
-    ran.complains("'nonsense' for '--grace <TIME>'");
+    ran.stderr_has("'nonsense' for '--grace <TIME>'");
     let both = sandbox().env("ORPHAND_GRACE", "7");
     let ran = both.run(["scan", "--grace", "7", "root"]).exit(2);
-    ran.complains("'7' for '--grace <TIME>'");
-    // And the right one of two that have the same value.
+    ran.stderr_has("'7' for '--grace <TIME>'");
+    // It names the right one of two variables with the same value.
     let two = sandbox()
         .env("ORPHAND_OPEN", "x")
         .env("ORPHAND_CLOSED", "x");
     let ran = two.run(["scan", "--closed", "orphan", "root"]).exit(2);
-    ran.complains("'x' for 'ORPHAND_OPEN'");
+    ran.stderr_has("'x' for 'ORPHAND_OPEN'");
     use std::os::unix::ffi::OsStringExt;
     let bytes = std::ffi::OsString::from_vec(vec![0xff]);
     let ran = sandbox().env("ORPHAND_GRACE", bytes).run(["scan", "root"]);
-    ran.exit(2).complains("ORPHAND_GRACE is not UTF-8");
+    ran.exit(2).stderr_has("ORPHAND_GRACE is not UTF-8");
     let ran = sandbox().env("ORPHAND_LOG", "bogus").run(["scan", "root"]);
-    ran.exit(0).complains("ORPHAND_LOG").complains("warn");
+    ran.exit(0).stderr_has("ORPHAND_LOG").stderr_has("warn");
 }
 
 #[test]
@@ -699,7 +707,10 @@ fn an_empty_variable_counts_as_not_set() {
         let ran = empty.run(args).exit(10);
         assert_eq!(ran.stderr, "", "{args:?}");
     }
-    empty.run(["explain", "root/a.tmp"]).exit(0).says("young");
+    empty
+        .run(["explain", "root/a.tmp"])
+        .exit(0)
+        .stdout_has("young");
     empty.run(["quarantine", "list"]).exit(0);
     let shown = empty.run(["config", "show"]).exit(0);
     assert!(!shown.stdout.contains("ORPHAND_"), "{}", shown.stdout);
@@ -731,20 +742,20 @@ fn recursion_is_switched_by_flag_variable_and_file() {
         assert_eq!(orphans(&sandbox, &["-r"]), 3, "{off}");
         assert_eq!(orphans(&sandbox, &["--recursive=yes"]), 3, "{off}");
     }
-    // The flag alone, among others, and before the directory.
+    // The flag alone, combined with others, and before the directory.
     for args in [&["-rv"][..], &["-vr"], &["--recursive"], &["-r"]] {
         assert_eq!(orphans(&sandbox(), args), 3, "{args:?}");
     }
     let filed = sandbox().file("../config/orphand/config.toml", deep);
     assert_eq!(orphans(&filed, &[]), 3);
     let ran = filed.run(["scan", "--recursive=perhaps", "root"]).exit(2);
-    ran.complains("'--recursive")
-        .complains("say 1, true, yes or on");
+    ran.stderr_has("'--recursive")
+        .stderr_has("say 1, true, yes or on");
 }
 
-/// A wrong configuration stops every command that reads it, and says where it is wrong.
+/// An invalid configuration stops every command that reads it, with the position of the error.
 #[test]
-fn a_wrong_configuration() {
+fn an_invalid_configuration_stops_every_command() {
     for verb in [
         &["scan", "root"][..],
         &["sweep", "--yes", "root"],
@@ -752,22 +763,22 @@ fn a_wrong_configuration() {
     ] {
         let sandbox = sandbox();
         let args = verb.iter().chain(&["--config", "wrong.toml"]);
-        let ran = sandbox.run(args).exit(78).silent();
-        ran.complains("wrong.toml:3:1:")
-            .complains("did you mean")
-            .complains("grace");
+        let ran = sandbox.run(args).exit(78).prints_nothing();
+        ran.stderr_has("wrong.toml:3:1:")
+            .stderr_has("did you mean")
+            .stderr_has("grace");
         assert!(sandbox.has("a.tmp"));
     }
     let sandbox = sandbox().file(
         "../config/orphand/config.toml",
         "[defaults]\ngrace = \"30\"\n",
     );
-    let ran = sandbox.run(["scan", "root"]).exit(78).silent();
-    ran.complains("config.toml:2:").complains("30s");
+    let ran = sandbox.run(["scan", "root"]).exit(78).prints_nothing();
+    ran.stderr_has("config.toml:2:").stderr_has("30s");
 }
 
 #[test]
-fn defaults_of_the_configuration_hold_and_flags_win() {
+fn flags_override_the_defaults_of_the_configuration() {
     let sandbox = sandbox().file(
         "../config/orphand/config.toml",
         "[defaults]\ngrace = \"100ms\"\n",
@@ -781,7 +792,7 @@ fn defaults_of_the_configuration_hold_and_flags_win() {
 /// The reader of a pipe may end before the output does: no command fails or prints a message because of
 /// that, and its exit code is the same.
 #[test]
-fn a_closed_pipe_ends_the_output_and_changes_nothing_else() {
+fn a_closed_pipe_ends_only_the_output() {
     let config = "[[watch]]\npath = \"/srv/none\"\n";
     let commands: [(&[&str], i32); 30] = [
         (&["scan", "--json", "root"], 0),
@@ -818,7 +829,7 @@ fn a_closed_pipe_ends_the_output_and_changes_nothing_else() {
     for (args, exit) in commands {
         for both in [false, true] {
             let sandbox = sandbox().file("../config/orphand/config.toml", config);
-            // Closed before it starts: it may have said everything before one closes it afterwards.
+            // Closed before the program starts: it might write everything before a later close.
             let (reader, writer) = std::io::pipe().unwrap();
             drop(reader);
             let mut command = sandbox.command(args);

@@ -1,45 +1,45 @@
-//! Clocks that are wrong: whatever they say, nothing goes before its real grace, and everything goes
-//! in the end. The real time is this process's; the machine's clocks are not touched.
+//! Wrong clocks: whatever they show, no temp is removed before its real grace, and every orphan is removed in
+//! the end. The real time is that of this process; the machine's clocks do not change.
 
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use crate::fake_env::FakeEnv;
-use crate::fixture::skipped;
-use crate::sandbox::{Begin, Sandbox, Watching, is, kept};
+use crate::fixture::report_skipped;
+use crate::sandbox::{Sandbox, StartChild, WatchProcess, is, kept};
 
 const GRACE: Duration = Duration::from_secs(2);
-/// The longest time between two ticks, by which the kernel dates files.
+/// The longest time between two ticks of the clock that dates files.
 const TICK: Duration = Duration::from_millis(10);
 const WATCH: [&str; 5] = ["watch", "--json", "root", "--grace", "2s"];
 
-/// Takes a step while a temp waits.
-type Step = fn(&FakeEnv, &mut Watching, &Sandbox);
+/// Changes the clock while a temp waits.
+type ClockChange = fn(&FakeEnv, &mut WatchProcess, &Sandbox);
 
-/// A step in the middle of its grace, and one when it is nearly over.
-fn steps() -> [(&'static str, Step); 6] {
-    fn nothing(_: &FakeEnv, _: &mut Watching, _: &Sandbox) {}
-    fn forward(fake_env: &FakeEnv, _: &mut Watching, _: &Sandbox) {
+/// The clock changes, each with a description.
+fn changes() -> [(&'static str, ClockChange); 6] {
+    fn nothing(_: &FakeEnv, _: &mut WatchProcess, _: &Sandbox) {}
+    fn forward(fake_env: &FakeEnv, _: &mut WatchProcess, _: &Sandbox) {
         fake_env.set_clock(10);
     }
-    fn back(fake_env: &FakeEnv, _: &mut Watching, _: &Sandbox) {
+    fn back(fake_env: &FakeEnv, _: &mut WatchProcess, _: &Sandbox) {
         fake_env.set_clock(-10);
     }
-    fn there_and_back(fake_env: &FakeEnv, watching: &mut Watching, sandbox: &Sandbox) {
+    fn there_and_back(fake_env: &FakeEnv, watching: &mut WatchProcess, sandbox: &Sandbox) {
         forward(fake_env, watching, sandbox);
-        // Long enough that somebody looks at it.
+        // Long enough for a look at the temp.
         std::thread::sleep(GRACE / 4);
         back(fake_env, watching, sandbox);
     }
-    /// A scan finds it, with a date that is ten years old by now.
-    fn forward_and_lost(fake_env: &FakeEnv, watching: &mut Watching, sandbox: &Sandbox) {
+    /// A scan finds the temp, with a date that is ten years old by then.
+    fn forward_and_lost(fake_env: &FakeEnv, watching: &mut WatchProcess, sandbox: &Sandbox) {
         forward(fake_env, watching, sandbox);
-        lose(watching, sandbox);
+        overflow_queue(watching, sandbox);
     }
-    fn back_and_lost(fake_env: &FakeEnv, watching: &mut Watching, sandbox: &Sandbox) {
+    fn back_and_lost(fake_env: &FakeEnv, watching: &mut WatchProcess, sandbox: &Sandbox) {
         back(fake_env, watching, sandbox);
-        lose(watching, sandbox);
+        overflow_queue(watching, sandbox);
     }
     [
         ("none", nothing),
@@ -51,8 +51,8 @@ fn steps() -> [(&'static str, Step); 6] {
     ]
 }
 
-/// More happens at once than the queue holds.
-fn lose(watching: &mut Watching, sandbox: &Sandbox) {
+/// Overflows the event queue.
+fn overflow_queue(watching: &mut WatchProcess, sandbox: &Sandbox) {
     watching.signal(libc::SIGSTOP);
     for n in 0..50 {
         sandbox.write(n.to_string(), "");
@@ -61,41 +61,41 @@ fn lose(watching: &mut Watching, sandbox: &Sandbox) {
     watching.wait_for(|event| event["cause"] == "overflow");
 }
 
-/// A temp that is made now goes, but not before its grace by the real clock.
+/// Asserts that a new temp is removed, but not before its grace by the real clock.
 #[track_caller]
-fn goes_in_time(
-    watching: &mut Watching,
+fn is_removed_after_its_grace(
+    watching: &mut WatchProcess,
     sandbox: &Sandbox,
     temp: &str,
     what: &str,
-    meanwhile: impl FnOnce(&mut Watching),
+    meanwhile: impl FnOnce(&mut WatchProcess),
 ) {
     let made = Instant::now();
     sandbox.write(temp, "");
     meanwhile(watching);
     watching.wait_for(is("reaped", temp));
     let took = made.elapsed();
-    assert!(took >= GRACE, "{what}: {temp} was gone after {took:?}");
+    assert!(took >= GRACE, "{what}: {temp} was removed after {took:?}");
 }
 
-/// The wall clock is set while a temp waits, and stays so for the next one.
+/// The wall clock is set while a temp waits, and keeps the new time for the next one.
 #[test]
-fn the_wall_clock_is_set_by_years() {
-    for (what, step) in steps() {
+fn setting_the_wall_clock_by_years_keeps_the_grace() {
+    for (what, step) in changes() {
         let sandbox = Sandbox::new();
         let fake_env = match FakeEnv::new(&sandbox) {
             Ok(fake_env) => fake_env,
-            Err(why) => return skipped(&why),
+            Err(why) => return report_skipped(&why),
         };
         fake_env.set_queue(30);
-        let mut watching = Watching::start(fake_env.holds(sandbox.command(WATCH))).ready();
-        goes_in_time(&mut watching, &sandbox, "a.4194304.tmp", what, |watching| {
+        let mut watching = WatchProcess::start(fake_env.apply_to(sandbox.command(WATCH))).ready();
+        is_removed_after_its_grace(&mut watching, &sandbox, "a.4194304.tmp", what, |watching| {
             std::thread::sleep(GRACE / 4);
             step(&fake_env, watching, &sandbox);
         });
-        goes_in_time(&mut watching, &sandbox, "b.4194304.tmp", what, |_| {});
-        // Near the end of the grace, and after its last look but one.
-        goes_in_time(&mut watching, &sandbox, "c.4194304.tmp", what, |watching| {
+        is_removed_after_its_grace(&mut watching, &sandbox, "b.4194304.tmp", what, |_| {});
+        // Near the end of the grace, after the last look but one.
+        is_removed_after_its_grace(&mut watching, &sandbox, "c.4194304.tmp", what, |watching| {
             std::thread::sleep(GRACE * 3 / 4);
             fake_env.set_clock(0);
             step(&fake_env, watching, &sandbox);
@@ -104,14 +104,15 @@ fn the_wall_clock_is_set_by_years() {
     }
 }
 
-/// What was there at the start is left alone on wish, though all of its dates are later than the start.
+/// Temps that existed at the start are ignored on request, even if all of their dates are later than the
+/// start.
 #[test]
-fn what_is_left_alone_is_of_the_future() {
+fn ignored_temps_may_have_dates_in_the_future() {
     let claim = ".orphand-0123456789abcdef-b.4194304.tmp";
     let sandbox = Sandbox::new().file("a.4194304.tmp", "").file(claim, "");
     let fake_env = match FakeEnv::new(&sandbox) {
         Ok(fake_env) => fake_env,
-        Err(why) => return skipped(&why),
+        Err(why) => return report_skipped(&why),
     };
     fake_env.set_clock(-10);
     let leave = [
@@ -123,32 +124,35 @@ fn what_is_left_alone_is_of_the_future() {
         "--existing",
         "leave",
     ];
-    let mut watching = Watching::start(fake_env.holds(sandbox.command(leave))).ready();
-    watching.outlive_a_sentinel(&sandbox);
-    watching.outlive_a_sentinel(&sandbox);
+    let mut watching = WatchProcess::start(fake_env.apply_to(sandbox.command(leave))).ready();
+    watching.wait_for_sentinel(&sandbox);
+    watching.wait_for_sentinel(&sandbox);
     assert!(sandbox.has("a.4194304.tmp"));
-    assert!(sandbox.has("b.4194304.tmp"), "a claim has its name back");
+    assert!(
+        sandbox.has("b.4194304.tmp"),
+        "the claim has its original name again"
+    );
     watching.stop().exit(0);
 }
 
-/// A temp whose event was lost, and whose date is ten years old for whoever finds it.
+/// A temp whose event was lost, and whose date is ten years off when a scan finds it.
 #[test]
-fn a_temp_that_is_found_when_the_clock_was_set() {
+fn a_temp_found_after_a_clock_change_has_its_grace() {
     for years in [10, -10] {
         let sandbox = Sandbox::new();
         let fake_env = match FakeEnv::new(&sandbox) {
             Ok(fake_env) => fake_env,
-            Err(why) => return skipped(&why),
+            Err(why) => return report_skipped(&why),
         };
         fake_env.set_queue(8);
-        let mut watching = Watching::start(fake_env.holds(sandbox.command(WATCH))).ready();
+        let mut watching = WatchProcess::start(fake_env.apply_to(sandbox.command(WATCH))).ready();
         let what = format!("{years} years");
         watching.signal(libc::SIGSTOP);
         for n in 0..20 {
             sandbox.write(n.to_string(), "");
         }
         fake_env.set_clock(years);
-        goes_in_time(
+        is_removed_after_its_grace(
             &mut watching,
             &sandbox,
             "a.4194304.tmp",
@@ -162,20 +166,20 @@ fn a_temp_that_is_found_when_the_clock_was_set() {
     }
 }
 
-/// One that is held, while the clock jumps: its grace begins when it is let go.
+/// A temp that is held while the clock jumps: its grace begins when its holder closes it.
 #[test]
-fn a_held_temp_and_a_clock_that_jumps() {
+fn a_clock_jump_does_not_shorten_the_grace_of_a_held_temp() {
     let sandbox = Sandbox::new().file("a", "whole, to the last byte of it");
     let fake_env = match FakeEnv::new(&sandbox) {
         Ok(fake_env) => fake_env,
-        Err(why) => return skipped(&why),
+        Err(why) => return report_skipped(&why),
     };
-    let mut watching = Watching::start(fake_env.holds(sandbox.command(WATCH))).ready();
+    let mut watching = WatchProcess::start(fake_env.apply_to(sandbox.command(WATCH))).ready();
     let mut shell = sandbox.shell();
-    assert!(shell.tell("exec 3> a.4194304.tmp"));
+    assert!(shell.run("exec 3> a.4194304.tmp"));
     watching.wait_for(kept("a.4194304.tmp", "in-use"));
     fake_env.set_clock(10);
-    assert!(shell.tell("exec 3>&-"));
+    assert!(shell.run("exec 3>&-"));
     let closed = Instant::now();
     fake_env.set_clock(-10);
     watching.wait_for(is("reaped", "a.4194304.tmp"));
@@ -183,21 +187,21 @@ fn a_held_temp_and_a_clock_that_jumps() {
     watching.stop().exit(0);
 }
 
-/// What lies in the quarantine for a week lies there for a week, not for one setting of the clock.
+/// A file stays in the quarantine for a week of real time, whatever the clock is set to.
 #[test]
 fn a_clock_that_is_set_forward_empties_no_quarantine() {
     let sandbox = Sandbox::new();
     let fake_env = match FakeEnv::new(&sandbox) {
         Ok(fake_env) => fake_env,
-        Err(why) => return skipped(&why),
+        Err(why) => return report_skipped(&why),
     };
-    let mut watching = Watching::start(fake_env.holds(sandbox.command(WATCH))).ready();
+    let mut watching = WatchProcess::start(fake_env.apply_to(sandbox.command(WATCH))).ready();
     for (n, years) in [0, 10, -10, 20].into_iter().enumerate() {
         fake_env.set_clock(years);
         sandbox.write(format!("t{n}.4194304.tmp"), "the only copy");
-        // Whatever is moved there, all that lies there is looked at.
+        // Each move checks the age of everything in the quarantine.
         watching.wait_for(is("quarantined", &format!("t{n}.4194304.tmp")));
-        // The newest copy of what is missing would be kept whatever its age.
+        // The newest copy of a missing target would be kept at any age.
         sandbox.write(format!("t{n}"), "whole, to the last byte of it");
     }
     watching.stop().exit(0);
@@ -210,14 +214,14 @@ fn a_clock_that_is_set_forward_empties_no_quarantine() {
     }
 }
 
-/// A machine that has been awake for years, or for a moment: clocks of a time namespace.
+/// A machine that has been running for years, or just booted: clocks of a time namespace.
 #[test]
-fn the_clocks_since_boot_are_years_off() {
-    Sandbox::each(|sandbox| {
+fn a_shifted_boot_clock_keeps_the_grace() {
+    Sandbox::for_each_user(|sandbox| {
         let up = std::fs::read_to_string("/proc/uptime").unwrap();
         let up: f64 = up.split(' ').next().unwrap().parse().unwrap();
         let years = 10 * 365 * 24 * 60 * 60;
-        // The monotonic clock begins at 0 with the machine; a second of it is left in the last.
+        // The monotonic clock begins at 0 with the machine; in the last case it reads one second.
         let just_booted = 1 - up as i64;
         for (monotonic, boot) in [
             (years, years),
@@ -225,54 +229,54 @@ fn the_clocks_since_boot_are_years_off() {
             (0, years),
             (just_booted, just_booted),
         ] {
-            let Some(mut command) = shifted(&sandbox, monotonic, boot) else {
+            let Some(mut command) = watch_with_shifted_clocks(&sandbox, monotonic, boot) else {
                 return;
             };
             command.args(["--grace", "2s"]);
             let what = format!("monotonic {monotonic}, boot {boot}");
-            // One that lies there already, young: its date is true, what the clocks say is not.
+            // An existing young temp: its date is right, and the clocks are wrong.
             let before = Instant::now();
             sandbox.write("before.4194304.tmp", "");
-            let mut watching = Watching::start(command);
+            let mut watching = WatchProcess::start(command);
             watching.wait_for(is("reaped", "before.4194304.tmp"));
-            // The kernel dates a file by its last tick: so much older does it look.
+            // The kernel dates a file by its last tick, so the file looks that much older.
             let took = before.elapsed() + TICK;
-            assert!(took >= GRACE, "{what}: gone after {took:?}");
-            goes_in_time(&mut watching, &sandbox, "a.4194304.tmp", &what, |_| {});
+            assert!(took >= GRACE, "{what}: removed after {took:?}");
+            is_removed_after_its_grace(&mut watching, &sandbox, "a.4194304.tmp", &what, |_| {});
             watching.stop().exit(0);
         }
     });
 }
 
-/// One that has been there for longer than the machine has been awake has to wait: dates from before
-/// that are by another clock.
+/// A temp that is older than the boot has to wait: dates from before the boot come from another clock.
 #[test]
-fn a_machine_that_has_just_booted() {
-    // Much longer than what any temp has to wait once it is found.
+fn after_a_boot_an_old_temp_waits_its_grace() {
+    // Much longer than any temp has to wait after it is found.
     const GRACE: Duration = Duration::from_secs(5);
-    Sandbox::each(|sandbox| {
+    Sandbox::for_each_user(|sandbox| {
         let sandbox = sandbox.file("a.4194304.tmp", "").aged(GRACE);
         let up = std::fs::read_to_string("/proc/uptime").unwrap();
         let up: f64 = up.split(' ').next().unwrap().parse().unwrap();
-        // The clock reads less than a second, and goes on from there.
-        let Some(mut command) = shifted(&sandbox, -(up as i64), 0) else {
+        // The clock starts at less than a second.
+        let Some(mut command) = watch_with_shifted_clocks(&sandbox, -(up as i64), 0) else {
             return;
         };
         command.args(["--grace", "5s"]);
         let began = Instant::now();
-        let mut watching = Watching::start(command);
+        let mut watching = WatchProcess::start(command);
         watching.wait_for(is("reaped", "a.4194304.tmp"));
         let took = began.elapsed();
         assert!(
             took + Duration::from_secs(1) >= GRACE,
-            "gone after {took:?}"
+            "removed after {took:?}"
         );
         watching.stop().exit(0);
     });
 }
 
-/// orphand, watching the root, with clocks that are so many seconds ahead. Its grace is to follow.
-fn shifted(sandbox: &Sandbox, monotonic: i64, boot: i64) -> Option<Command> {
+/// Returns a command that watches the root with clocks that are so many seconds ahead. The caller adds the
+/// grace. Returns `None` if there are no time namespaces.
+fn watch_with_shifted_clocks(sandbox: &Sandbox, monotonic: i64, boot: i64) -> Option<Command> {
     let unshare = |program: &Path, args: &[&str]| {
         let mut command = sandbox.program("unshare");
         command.args(["--user", "--map-root-user", "--time"]);
@@ -284,7 +288,7 @@ fn shifted(sandbox: &Sandbox, monotonic: i64, boot: i64) -> Option<Command> {
     match unshare(Path::new("true"), &[]).collect_output() {
         Ok(ran) if ran.status.success() => Some(unshare(sandbox.binary(), &WATCH[..3])),
         other => {
-            skipped(&format!("no time namespace can be had: {other:?}"));
+            report_skipped(&format!("no time namespaces: {other:?}"));
             None
         }
     }

@@ -1,4 +1,4 @@
-//! The configuration file: made, checked, shown, found; and what it excludes is left alone.
+//! The configuration file: `config init`, `check`, `show` and `path`, and what `exclude` protects.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -9,32 +9,32 @@ use orphand::decide::policy::Policy;
 use orphand::reap::{Outcome, Reaper};
 use serde_json::Value;
 
-use crate::fixture::{BELOW, Fixture, OLD, TEMP};
-use crate::sandbox::{Ran, Sandbox, Watching, is, mode, name, terminal};
+use crate::fixture::{Fixture, SUBDIR, TEMP, TEMP_CONTENT};
+use crate::sandbox::{CommandResult, Sandbox, WatchProcess, is, mode, name, terminal};
 
 const OLD_ENOUGH: Duration = Duration::from_millis(150);
 
-/// Where the sandbox has its configuration, seen from its root.
+/// The path of the sandbox's configuration, relative to its root.
 const FILE: &str = "../config/orphand/config.toml";
 
-/// A rule of the file for a directory of the sandbox.
+/// Returns a rule for a directory of the sandbox.
 fn rule(path: &str, rest: &str) -> String {
     format!("[[watch]]\npath = \"{{base}}/{path}\"\n{rest}\n")
 }
 
-/// With this configuration; `{base}` in it is where the sandbox is.
-fn configured(sandbox: Sandbox, text: &str) -> Sandbox {
+/// Adds this configuration; `{base}` in it is replaced by the path of the sandbox.
+fn with_config(sandbox: Sandbox, text: &str) -> Sandbox {
     let base = sandbox.base().to_str().unwrap().to_owned();
     sandbox.file(FILE, text.replace("{base}", &base))
 }
 
-/// It ended over the file, and says where.
+/// Asserts that the command ended because of the file, and printed the position.
 #[track_caller]
-fn wrong(ran: Ran, place: &str, words: &[&str]) {
-    let ran = ran.exit(78).silent();
+fn assert_config_error(ran: CommandResult, place: &str, words: &[&str]) {
+    let ran = ran.exit(78).prints_nothing();
     words.iter().fold(
-        ran.complains(&format!("config.toml:{place}: ")),
-        |ran, words| ran.complains(words),
+        ran.stderr_has(&format!("config.toml:{place}: ")),
+        |ran, words| ran.stderr_has(words),
     );
 }
 
@@ -44,8 +44,8 @@ fn value<'a>(shown: &'a Value, key: &str) -> (&'a Value, &'a str) {
 }
 
 #[test]
-fn a_file_is_made_once_and_switches_nothing_on() {
-    Sandbox::each(|sandbox| {
+fn init_writes_a_file_once_that_watches_nothing() {
+    Sandbox::for_each_user(|sandbox| {
         let file = sandbox.path(FILE);
         let file = sandbox
             .base()
@@ -53,27 +53,30 @@ fn a_file_is_made_once_and_switches_nothing_on() {
         sandbox
             .run(["config", "init"])
             .exit(0)
-            .says(&format!("wrote {}", file.display()))
-            .says("orphand config check");
-        assert_eq!(mode(&file), 0o600, "it says what may be deleted");
+            .stdout_has(&format!("wrote {}", file.display()))
+            .stdout_has("orphand config check");
+        assert_eq!(mode(&file), 0o600, "the file says what may be deleted");
         assert_eq!(mode(file.parent().unwrap()), 0o700);
         let beside = fs::read_dir(file.parent().unwrap()).unwrap();
-        assert_eq!(beside.count(), 1, "and no temp of ours");
-        sandbox.run(["config", "check"]).exit(0).says("is right");
+        assert_eq!(beside.count(), 1, "a temporary file is left");
+        sandbox
+            .run(["config", "check"])
+            .exit(0)
+            .stdout_has("is right");
         let json = sandbox.run(["config", "check", "--json"]).exit(0);
         assert_eq!(json.stdout_json()["roots"], serde_json::json!([]));
-        // Whatever stands there by now is somebody's.
+        // An existing file is never overwritten.
         fs::write(&file, "mine").unwrap();
-        let again = sandbox.run(["config", "init"]).exit(1).silent();
+        let again = sandbox.run(["config", "init"]).exit(1).prints_nothing();
         again
-            .complains("is there already")
-            .complains("--config FILE");
+            .stderr_has("is there already")
+            .stderr_has("--config FILE");
         assert_eq!(fs::read(&file).unwrap(), b"mine");
     });
 }
 
 #[test]
-fn a_file_is_made_where_it_is_wanted() {
+fn init_writes_to_the_given_path() {
     let sandbox = Sandbox::new();
     let made = sandbox.run(["config", "init", "--json", "--config", "a/b/c.toml"]);
     let made = made.exit(0).stdout_json();
@@ -81,47 +84,51 @@ fn a_file_is_made_where_it_is_wanted() {
     assert_eq!(made["path"], file.to_str().unwrap());
     assert!(file.exists() && !sandbox.has(FILE));
     let by_variable = Sandbox::new().env("ORPHAND_CONFIG", "v.toml");
-    by_variable.run(["config", "init", "-q"]).exit(0).silent();
+    by_variable
+        .run(["config", "init", "-q"])
+        .exit(0)
+        .prints_nothing();
     assert!(by_variable.base().join("v.toml").exists());
-    // A symlink that leads nowhere is followed nowhere.
+    // A dangling symlink is not followed.
     let sandbox = Sandbox::new();
     symlink("elsewhere", sandbox.base().join("link.toml")).unwrap();
     let linked = sandbox.run(["config", "init", "--config", "link.toml"]);
-    linked.exit(1).complains("is there already");
+    linked.exit(1).stderr_has("is there already");
     assert!(!sandbox.base().join("elsewhere").exists());
     let beyond = sandbox.run(["config", "init", "--config", "link.toml/x.toml"]);
     beyond
         .exit(1)
-        .complains("cannot make")
-        .complains("link.toml");
+        .stderr_has("cannot make")
+        .stderr_has("link.toml");
 }
 
 #[test]
-fn a_file_that_may_not_be_made() {
+fn init_reports_a_file_that_cannot_be_created() {
     let sandbox = Sandbox::ordinary();
     let folder = sandbox.base().join("config");
     fs::set_permissions(&folder, fs::Permissions::from_mode(0o500)).unwrap();
-    let ran = sandbox.run(["config", "init"]).exit(1).silent();
+    let ran = sandbox.run(["config", "init"]).exit(1).prints_nothing();
     fs::set_permissions(&folder, fs::Permissions::from_mode(0o700)).unwrap();
-    ran.complains("cannot make").complains("--config FILE");
+    ran.stderr_has("cannot make").stderr_has("--config FILE");
     let nowhere = Sandbox::new().env("HOME", "").env("XDG_CONFIG_HOME", "x");
     for verb in ["init", "path"] {
-        let ran = nowhere.run(["config", verb]).exit(1).silent();
-        ran.complains("HOME").complains("--config FILE");
+        let ran = nowhere.run(["config", verb]).exit(1).prints_nothing();
+        ran.stderr_has("HOME").stderr_has("--config FILE");
     }
 }
 
 #[test]
-fn what_a_right_file_is_about() {
+fn check_describes_a_valid_file() {
     let text = rule("root", "recursive = true\nexclude = [\"inner\"]")
         + &rule("root/inner", "grace = \"10s\"")
         + &rule("later", "");
-    let sandbox = configured(Sandbox::new().dir("inner"), &text);
+    let sandbox = with_config(Sandbox::new().dir("inner"), &text);
     let ran = sandbox.run(["config", "check"]).exit(0);
-    let ran = ran.says("config.toml is right, and lists 3 directories:");
-    let ran = ran.says("root (and below it, without inner) for *.tmp");
-    let ran = ran.says("root/inner (not below it) for *.tmp; the grace is 10 s\n");
-    ran.says("later (not below it)").says("not there yet");
+    let ran = ran.stdout_has("config.toml is right, and lists 3 directories:");
+    let ran = ran.stdout_has("root (and below it, without inner) for *.tmp");
+    let ran = ran.stdout_has("root/inner (not below it) for *.tmp; the grace is 10 s\n");
+    ran.stdout_has("later (not below it)")
+        .stdout_has("not there yet");
     let json = sandbox.run(["config", "check", "--json"]).exit(0);
     let base = sandbox.base();
     let roots = ["root", "root/inner", "later"].map(|root| base.join(root));
@@ -129,24 +136,27 @@ fn what_a_right_file_is_about() {
         "path": base.join("config/orphand/config.toml"), "ok": true, "error": null, "roots": roots,
     });
     assert_eq!(json.stdout_json(), want);
-    sandbox.run(["config", "check", "-q"]).exit(0).silent();
+    sandbox
+        .run(["config", "check", "-q"])
+        .exit(0)
+        .prints_nothing();
 }
 
 #[test]
-fn without_a_file_it_is_said_where_it_was_looked_for() {
+fn check_lists_the_searched_paths_without_a_file() {
     let sandbox = Sandbox::new();
     let ran = sandbox.run(["config", "check"]).exit(0);
-    ran.says("there is no configuration file")
-        .says("$XDG_CONFIG_HOME")
-        .says("config/orphand/config.toml is not there")
-        .says("home/.config/orphand/config.toml is not there");
+    ran.stdout_has("there is no configuration file")
+        .stdout_has("$XDG_CONFIG_HOME")
+        .stdout_has("config/orphand/config.toml is not there")
+        .stdout_has("home/.config/orphand/config.toml is not there");
     let json = sandbox.run(["config", "check", "--json"]).exit(0);
     let want = serde_json::json!({"path": null, "ok": true, "error": null, "roots": []});
     assert_eq!(json.stdout_json(), want);
-    // One that is named must be there.
+    // A file that is named must exist.
     let named = ["config", "check", "--config", "x.toml"];
-    let ran = sandbox.run(named).exit(78).silent();
-    ran.complains("x.toml: cannot be read");
+    let ran = sandbox.run(named).exit(78).prints_nothing();
+    ran.stderr_has("x.toml: cannot be read");
     let json = sandbox.run([&named[..], &["--json"]].concat()).exit(78);
     let error = &json.stdout_json()["error"];
     assert_eq!(
@@ -156,37 +166,37 @@ fn without_a_file_it_is_said_where_it_was_looked_for() {
 }
 
 #[test]
-fn the_first_mistake_has_a_line_and_a_column() {
-    let sandbox = configured(Sandbox::new(), "[defaults]\n\nsole-copy = 1\nx = 1\n");
-    wrong(
+fn the_first_error_has_a_line_and_a_column() {
+    let sandbox = with_config(Sandbox::new(), "[defaults]\n\nsole-copy = 1\nx = 1\n");
+    assert_config_error(
         sandbox.run(["config", "check"]),
         "3:1",
         &["did you mean \"sole_copy\"?"],
     );
     let json = sandbox.run(["config", "check", "--json"]).exit(78);
-    let said = json.stdout_json();
-    assert_eq!(said["ok"], false);
+    let report = json.stdout_json();
+    assert_eq!(report["ok"], false);
     assert_eq!(
-        (&said["error"]["line"], &said["error"]["column"]),
+        (&report["error"]["line"], &report["error"]["column"]),
         (&3.into(), &1.into())
     );
     assert!(
-        said["error"]["what"]
+        report["error"]["what"]
             .as_str()
             .unwrap()
             .contains("sole_copy")
     );
-    // A name that would do something to the terminal does not.
+    // Control characters in a name are escaped.
     sandbox.write("../\u{1b}[2J.toml", "x = 1");
     let ran = sandbox.run(["config", "check", "--config", "\u{1b}[2J.toml"]);
-    ran.exit(78).complains(r"\u{1b}[2J.toml:1:1: ");
+    ran.exit(78).stderr_has(r"\u{1b}[2J.toml:1:1: ");
 }
 
-/// Two rules for one temp stop whoever reads the file.
+/// Two rules for one temp stop every command that reads the file.
 #[test]
-fn rules_that_overlap() {
+fn overlapping_rules_are_an_error() {
     let text = rule("root", "recursive = true") + "\n" + &rule("root/inner", "");
-    let sandbox = configured(Sandbox::new().file("a.4194304.tmp", ""), &text).aged(OLD_ENOUGH);
+    let sandbox = with_config(Sandbox::new().file("a.4194304.tmp", ""), &text).aged(OLD_ENOUGH);
     let words = &[
         "line 2",
         "exclude = [\"inner/**\"]",
@@ -201,17 +211,17 @@ fn rules_that_overlap() {
         &["watch", "root"],
         &["quarantine", "list"],
     ] {
-        wrong(sandbox.run(args), "6:8", words);
+        assert_config_error(sandbox.run(args), "6:8", words);
     }
     let (ours, theirs) = terminal();
     let mut command = sandbox.command(["watch"]);
     command.stdin(theirs);
-    wrong(sandbox.finish(command), "6:8", words);
+    assert_config_error(sandbox.finish(command), "6:8", words);
     drop(ours);
     assert!(sandbox.has("a.4194304.tmp"));
-    // Where it is looked for goes on working: it is how one finds the file to mend.
+    // `config path` still works: it shows which file to fix.
     sandbox.run(["config", "path"]).exit(0);
-    // On the command line directories may lie in one another: they have one rule.
+    // On the command line, directories may be nested: they have one rule.
     sandbox.write(FILE, "");
     let args = [
         "sweep",
@@ -226,25 +236,24 @@ fn rules_that_overlap() {
     sandbox.run(args).exit(0);
 }
 
-/// A flag can make rules overlap that do not by themselves.
+/// Rules that do not overlap may overlap because of a flag.
 #[test]
-fn rules_that_overlap_by_a_flag() {
+fn a_flag_can_make_rules_overlap() {
     let text = rule("root", "") + &rule("root/inner", "");
-    let sandbox = configured(Sandbox::new().dir("inner"), &text);
+    let sandbox = with_config(Sandbox::new().dir("inner"), &text);
     sandbox.run(["config", "show"]).exit(0);
     let words = &["is recursive"];
-    wrong(sandbox.run(["config", "show", "-r"]), "5:8", words);
+    assert_config_error(sandbox.run(["config", "show", "-r"]), "5:8", words);
     let (ours, theirs) = terminal();
     let mut command = sandbox.command(["watch", "-r"]);
     command.stdin(theirs);
-    wrong(sandbox.finish(command), "5:8", words);
+    assert_config_error(sandbox.finish(command), "5:8", words);
     drop(ours);
 }
 
-/// What stands at the paths is asked by who watches them or is to look at the file, and by nobody
-/// else.
+/// Only commands that watch the paths or check the file look at what exists there.
 #[test]
-fn roots_that_are_refused() {
+fn invalid_roots_in_the_file_are_errors() {
     let sandbox = Sandbox::new().file("file", "").dir("deep/er");
     symlink("root", sandbox.base().join("link")).unwrap();
     for (text, place, words) in [
@@ -269,26 +278,26 @@ fn roots_that_are_refused() {
         let base = sandbox.base().to_str().unwrap();
         sandbox.write(FILE, text.replace("{base}", base));
         for verb in ["check", "show"] {
-            wrong(sandbox.run(["config", verb]), place, words);
+            assert_config_error(sandbox.run(["config", verb]), place, words);
         }
         let (ours, theirs) = terminal();
         let mut command = sandbox.command(["watch"]);
         command.stdin(theirs);
-        wrong(sandbox.finish(command), place, words);
+        assert_config_error(sandbox.finish(command), place, words);
         drop(ours);
         sandbox.run(["scan", "root"]).exit(0);
         sandbox.run(["sweep", "-n", "root"]).exit(0);
     }
     sandbox.write(FILE, "[[watch]]\npath = \"/usr\"\nbroad = true");
-    sandbox.run(["config", "check"]).exit(0).says("/usr");
+    sandbox.run(["config", "check"]).exit(0).stdout_has("/usr");
 }
 
 #[test]
-fn what_is_in_force_and_who_said_so() {
+fn show_prints_values_with_their_origins() {
     let text = "[defaults]\ngrace = \"30s\"\nopen = \"quarantine\"\nnames = [\"*.a\"]\n".to_owned()
         + &rule("root", "open = \"reap\"\nsole_copy = \"keep\"")
         + "[quarantine]\nkeep = \"1d\"\n[log]\nlevel = \"debug\"\n";
-    let sandbox = configured(Sandbox::new(), &text)
+    let sandbox = with_config(Sandbox::new(), &text)
         .env("ORPHAND_GRACE", "20s")
         .env("ORPHAND_SOLE_COPY", "reap")
         .env("ORPHAND_RECURSIVE", "true");
@@ -353,9 +362,9 @@ fn what_is_in_force_and_who_said_so() {
     );
 }
 
-/// What is shown is a file that says the same.
+/// The output of `config show` is a file with the same settings.
 #[test]
-fn what_is_shown_can_be_used_as_the_file() {
+fn the_output_of_show_is_a_valid_file() {
     let text = "[defaults]\nfixed_name_grace = \"2h\"\n".to_owned()
         + &rule(
             "root",
@@ -366,9 +375,12 @@ fn what_is_shown_can_be_used_as_the_file() {
             "names = ['a\"\\\\*', '\u{202e}é']\nclosed = \"orphan\"",
         )
         + "[log]\nfile = \"~/x.log\"\nmax_size = \"1001kB\"\n[metrics]\ntextfile = \"/m/a.prom\"\n";
-    let sandbox = configured(Sandbox::new(), &text);
+    let sandbox = with_config(Sandbox::new(), &text);
     let shown = sandbox.run(["config", "show"]).exit(0);
-    let shown = shown.says("grace = \"90s\"").says("# line 7\n").stdout;
+    let shown = shown
+        .stdout_has("grace = \"90s\"")
+        .stdout_has("# line 7\n")
+        .stdout;
     sandbox.write("../again.toml", &shown);
     let again = ["config", "show", "--json", "--config", "again.toml"];
     let again = sandbox.run(again).exit(0).stdout_json();
@@ -383,7 +395,7 @@ fn what_is_shown_can_be_used_as_the_file() {
     assert!(rule.values().all(from_line), "{again}");
 }
 
-/// What `config show --json` prints, without the file and the origins.
+/// Returns what `config show --json` prints, without the file and the origins.
 fn values(shown: &Value) -> Value {
     match shown {
         Value::Object(object) if object.contains_key("origin") => object["value"].clone(),
@@ -401,44 +413,44 @@ fn values(shown: &Value) -> Value {
 }
 
 #[test]
-fn settings_that_were_typed_wrong_are_wrong_usage() {
-    let sandbox = configured(Sandbox::new(), &rule("root", ""));
+fn invalid_flags_are_usage_errors() {
+    let sandbox = with_config(Sandbox::new(), &rule("root", ""));
     let ran = sandbox
         .run(["config", "show", "--closed", "settled"])
         .exit(2);
-    ran.silent().complains("--open reap");
+    ran.prints_nothing().stderr_has("--open reap");
     let ran = sandbox.run(["config", "show", "--name", "["]).exit(2);
-    ran.silent().complains("[");
-    // Without a file, too.
+    ran.prints_nothing().stderr_has("[");
+    // The same without a file.
     let sandbox = Sandbox::new();
     let shown = sandbox.run(["config", "show", "--grace", "7s"]).exit(0);
     shown
-        .says("# no configuration file\n")
-        .says("grace = \"7s\"");
+        .stdout_has("# no configuration file\n")
+        .stdout_has("grace = \"7s\"");
     let ran = sandbox
         .run(["config", "show", "--closed", "settled"])
         .exit(2);
-    ran.silent().complains("--open reap");
+    ran.prints_nothing().stderr_has("--open reap");
 }
 
 #[test]
-fn where_the_file_is_looked_for() {
+fn path_prints_the_file_in_use() {
     let sandbox = Sandbox::new();
     let base = sandbox.base().to_str().unwrap().to_owned();
-    let only = |ran: Ran, path: &str| {
+    let only = |ran: CommandResult, path: &str| {
         let ran = ran.exit(0);
         assert_eq!(ran.stdout, format!("{base}/{path}\n"));
         ran
     };
     let usual = "config/orphand/config.toml";
     only(sandbox.run(["config", "path"]), usual)
-        .complains("config/orphand/config.toml is not there  <-")
-        .complains("home/.config/orphand/config.toml is not there\n");
+        .stderr_has("config/orphand/config.toml is not there  <-")
+        .stderr_has("home/.config/orphand/config.toml is not there\n");
     sandbox.write(FILE, "wrong");
     only(sandbox.run(["config", "path"]), usual)
-        .complains("config/orphand/config.toml is there  <-");
+        .stderr_has("config/orphand/config.toml is there  <-");
     let named = ["config", "path", "--config", "x/y.toml"];
-    only(sandbox.run(named), "x/y.toml").complains("--config: ");
+    only(sandbox.run(named), "x/y.toml").stderr_has("--config: ");
     let quiet = only(sandbox.run(["config", "path", "-q"]), usual);
     assert_eq!(quiet.stderr, "");
     let json = sandbox
@@ -447,18 +459,18 @@ fn where_the_file_is_looked_for() {
         .stdout_json();
     let want = serde_json::json!({"path": sandbox.base().join(usual), "exists": true});
     assert_eq!(json, want);
-    // A relative folder would be another one in each directory.
+    // A relative folder would differ between working directories.
     let sandbox = sandbox.env("XDG_CONFIG_HOME", "config");
     let ran = only(
         sandbox.run(["config", "path"]),
         "home/.config/orphand/config.toml",
     );
-    ran.complains("its variable is not set");
+    ran.stderr_has("its variable is not set");
     let sandbox = sandbox.env("ORPHAND_CONFIG", "z.toml");
-    only(sandbox.run(["config", "path"]), "z.toml").complains("ORPHAND_CONFIG: ");
+    only(sandbox.run(["config", "path"]), "z.toml").stderr_has("ORPHAND_CONFIG: ");
 }
 
-/// Temps that are excluded by a name, a way and a folder, and some that are not.
+/// Temps that are excluded by a name, a path and a folder, and some that are not.
 const EXCLUDE: &str = "exclude = [\"cache\", \"keep.*\", \"sub/a/**\", \"sub/*.x.tmp\"]\n";
 const KEPT: [&str; 6] = [
     "keep.tmp",
@@ -478,16 +490,16 @@ const TAKEN: [&str; 5] = [
 
 fn with_exclude(rest: &str) -> Sandbox {
     let text = format!("[defaults]\ngrace = \"100ms\"\nrecursive = true\n{EXCLUDE}{rest}");
-    let sandbox = configured(Sandbox::new(), &text);
+    let sandbox = with_config(Sandbox::new(), &text);
     let files = KEPT.iter().chain(&TAKEN);
     let sandbox = files.fold(sandbox, |sandbox, file| sandbox.file(file, ""));
     sandbox.aged(OLD_ENOUGH)
 }
 
 #[track_caller]
-fn only_those_that_are_excluded_are_left(sandbox: &Sandbox) {
+fn assert_only_excluded_files_are_left(sandbox: &Sandbox) {
     for file in KEPT {
-        assert!(sandbox.has(file), "{file} is gone");
+        assert!(sandbox.has(file), "{file} was removed");
     }
     for file in TAKEN {
         assert!(!sandbox.has(file), "{file} is left");
@@ -495,7 +507,7 @@ fn only_those_that_are_excluded_are_left(sandbox: &Sandbox) {
 }
 
 #[test]
-fn a_scan_does_not_list_what_is_excluded() {
+fn scan_does_not_list_excluded_files() {
     let sandbox = with_exclude("");
     let document = sandbox.scan([""; 0]).exit(0).stdout_json();
     let mut names: Vec<&str> = document["temps"]
@@ -517,11 +529,11 @@ fn a_scan_does_not_list_what_is_excluded() {
     );
 }
 
-/// An excluded folder is not walked: that it may not be read is nobody's business.
+/// An excluded folder is not walked, so a denied permission in it is not reported.
 #[test]
-fn what_is_excluded_need_not_be_readable() {
+fn an_excluded_directory_need_not_be_readable() {
     let text = "[defaults]\nrecursive = true\nexclude = [\"shut\"]\n";
-    let sandbox = configured(Sandbox::ordinary().dir("shut"), text);
+    let sandbox = with_config(Sandbox::ordinary().dir("shut"), text);
     let shut = sandbox.path("shut");
     fs::set_permissions(&shut, fs::Permissions::from_mode(0o0)).unwrap();
     let scanned = sandbox.scan([""; 0]);
@@ -534,19 +546,19 @@ fn what_is_excluded_need_not_be_readable() {
 }
 
 #[test]
-fn a_sweep_leaves_what_is_excluded() {
+fn sweep_keeps_excluded_files() {
     let sandbox = with_exclude("");
     let swept = sandbox.sweep([""; 0]).exit(0);
     let events = swept.events();
     for file in KEPT {
         let name = file.rsplit('/').next().unwrap();
-        assert_eq!(events.about(name), [""; 0], "nothing is said of it");
+        assert_eq!(events.about(name), [""; 0], "no event is about it");
     }
-    only_those_that_are_excluded_are_left(&sandbox);
+    assert_only_excluded_files_are_left(&sandbox);
 }
 
 #[test]
-fn a_file_that_is_excluded_is_explained_as_none_of_ours() {
+fn explain_says_that_a_file_is_excluded() {
     let sandbox = with_exclude("");
     let ran = sandbox.run(["explain", "root/keep.tmp"]).exit(0);
     let last = ran.stdout.lines().last();
@@ -564,13 +576,13 @@ fn a_file_that_is_excluded_is_explained_as_none_of_ours() {
 }
 
 #[test]
-fn a_watch_leaves_what_is_excluded() {
-    let watch = |sandbox: &Sandbox, mut watching: Watching| {
+fn watch_keeps_excluded_files() {
+    let watch = |sandbox: &Sandbox, mut watching: WatchProcess| {
         for file in TAKEN {
             watching.wait_for(is("reaped", file.rsplit('/').next().unwrap()));
         }
-        only_those_that_are_excluded_are_left(sandbox);
-        // The same of what comes later, in folders that were there, are new, and are renamed.
+        assert_only_excluded_files_are_left(sandbox);
+        // The same for later files, in folders that existed, are new, and are renamed.
         for file in [
             "keep.2.tmp",
             "cache/j.4194304.tmp",
@@ -582,9 +594,9 @@ fn a_watch_leaves_what_is_excluded() {
         }
         sandbox.write("new/n.4194304.tmp", "");
         watching.wait_for(is("reaped", "n.4194304.tmp"));
-        watching.outlive_a_sentinel(sandbox);
-        watching.outlive_a_sentinel_in(sandbox, "sub");
-        watching.outlive_a_sentinel_in(sandbox, "new");
+        watching.wait_for_sentinel(sandbox);
+        watching.wait_for_sentinel_in(sandbox, "sub");
+        watching.wait_for_sentinel_in(sandbox, "new");
         for file in [
             "keep.2.tmp",
             "cache/j.4194304.tmp",
@@ -594,8 +606,8 @@ fn a_watch_leaves_what_is_excluded() {
         ] {
             assert!(sandbox.has(file), "{file}: {:#?}", watching.events());
         }
-        only_those_that_are_excluded_are_left(sandbox);
-        // By another name it is excluded no longer.
+        assert_only_excluded_files_are_left(sandbox);
+        // Under another name it is no longer excluded.
         fs::rename(sandbox.path("cache"), sandbox.path("open")).unwrap();
         watching.wait_for(is("reaped", "a.4194304.tmp"));
         watching.wait_for(is("reaped", "j.4194304.tmp"));
@@ -609,17 +621,17 @@ fn a_watch_leaves_what_is_excluded() {
     watch(&listed, listed.watch_dirs([""; 0]).ready());
 }
 
-/// A folder that comes to be excluded while its temps wait: they stay.
+/// A folder is renamed to an excluded name while its temps wait: they are kept.
 #[test]
-fn a_folder_that_gets_an_excluded_name() {
+fn a_directory_renamed_to_an_excluded_name_is_kept() {
     let text = "[defaults]\nrecursive = true\nexclude = [\"cache\"]\n";
-    let sandbox = configured(Sandbox::new().dir("sub"), text);
+    let sandbox = with_config(Sandbox::new().dir("sub"), text);
     let mut watching = sandbox.watch(["--grace", "1s"]).ready();
     sandbox.write("sub/a.4194304.tmp", "");
     fs::rename(sandbox.path("sub"), sandbox.path("cache")).unwrap();
     sandbox.write("cache/b.4194304.tmp", "");
-    watching.outlive_a_sentinel(&sandbox);
-    watching.outlive_a_sentinel(&sandbox);
+    watching.wait_for_sentinel(&sandbox);
+    watching.wait_for_sentinel(&sandbox);
     assert!(sandbox.has("cache/a.4194304.tmp") && sandbox.has("cache/b.4194304.tmp"));
     let stopped = watching.stop().exit(0);
     assert_eq!(
@@ -631,9 +643,9 @@ fn a_folder_that_gets_an_excluded_name() {
     );
 }
 
-/// A directory within another one, each with a rule of its own, kept apart by `exclude`.
+/// A directory in another one, each with a rule of its own, separated by `exclude`.
 #[test]
-fn a_directory_in_another_one_has_its_own_rule() {
+fn a_nested_directory_has_its_own_rule() {
     let text = rule(
         "root",
         "recursive = true\ngrace = \"200ms\"\nexclude = [\"inner/**\"]",
@@ -641,7 +653,7 @@ fn a_directory_in_another_one_has_its_own_rule() {
         "root/inner",
         "names = [\"*.part\"]\ngrace = \"200ms\"\nsole_copy = \"reap\"",
     );
-    let sandbox = configured(Sandbox::new().dir("inner/deep").dir("a/inner"), &text);
+    let sandbox = with_config(Sandbox::new().dir("inner/deep").dir("a/inner"), &text);
     let mut watching = sandbox.watch_dirs([""; 0]).ready();
     for kept in [
         "inner/a.4194304.tmp",
@@ -659,10 +671,10 @@ fn a_directory_in_another_one_has_its_own_rule() {
     assert_eq!(
         gone["root"],
         sandbox.root().to_str().unwrap(),
-        "another inner"
+        "the other directory of that name"
     );
-    watching.outlive_a_sentinel(&sandbox);
-    watching.outlive_a_sentinel(&sandbox);
+    watching.wait_for_sentinel(&sandbox);
+    watching.wait_for_sentinel(&sandbox);
     for kept in [
         "inner/a.4194304.tmp",
         "inner/deep/b.4194304.tmp",
@@ -674,13 +686,13 @@ fn a_directory_in_another_one_has_its_own_rule() {
     watching.stop().exit(0);
 }
 
-/// No watch of the kernel's is spent on a folder that is excluded.
+/// An excluded folder uses no inotify watch.
 #[test]
 #[cfg(target_os = "linux")]
-fn a_folder_that_is_excluded_is_not_watched() {
+fn an_excluded_directory_is_not_watched() {
     use std::os::unix::fs::MetadataExt;
     let text = "[defaults]\nrecursive = true\nexclude = [\"cache\"]\n";
-    let sandbox = configured(Sandbox::new().dir("cache/deep").dir("sub/cache"), text);
+    let sandbox = with_config(Sandbox::new().dir("cache/deep").dir("sub/cache"), text);
     let watching = sandbox.watch(["--grace", "200ms"]).ready();
     let infos = fs::read_dir(format!("/proc/{}/fdinfo", watching.pid())).unwrap();
     let info = |entry: std::io::Result<fs::DirEntry>| {
@@ -698,9 +710,9 @@ fn a_folder_that_is_excluded_is_not_watched() {
     watching.stop().exit(0);
 }
 
-/// Whatever led to it: at the last door before a removal it is asked once more.
+/// The exclusion is checked once more immediately before a removal.
 #[test]
-fn what_is_excluded_is_not_reaped_either() {
+fn an_excluded_file_is_not_reaped() {
     let reap = |glob: &str| {
         let fixture = Fixture::new().with_policy(Policy {
             exclude: Exclude::new(&[glob]).unwrap(),
@@ -709,18 +721,18 @@ fn what_is_excluded_is_not_reaped_either() {
         let outcome = fixture.reap_by(&Reaper::new());
         (outcome, fixture)
     };
-    for glob in [BELOW, TEMP, "agent/*.tmp", "**/*.tmp", "sessions.*"] {
+    for glob in [SUBDIR, TEMP, "agent/*.tmp", "**/*.tmp", "sessions.*"] {
         let (outcome, fixture) = reap(glob);
         assert!(matches!(outcome, Outcome::Settled), "{glob}: {outcome:?}");
-        fixture.has_only(OLD, &fixture.temp, glob);
-        fixture.is_tidy(glob);
+        fixture.assert_only_at(TEMP_CONTENT, &fixture.temp, glob);
+        fixture.assert_no_leftovers(glob);
     }
     let (outcome, fixture) = reap("another/*.tmp");
     assert!(matches!(outcome, Outcome::Reaped { .. }), "{outcome:?}");
     assert!(!fixture.temp.exists());
 }
 
-/// A FIFO would be waited for, and a device has no end.
+/// Reading a FIFO would block, and a device has no end.
 #[test]
 fn a_configuration_file_is_a_regular_file_of_at_most_1_mb() {
     let sandbox = Sandbox::new().file("a.tmp", "");
@@ -750,10 +762,10 @@ fn a_configuration_file_is_a_regular_file_of_at_most_1_mb() {
     for (file, words) in wrong {
         for verb in verbs {
             let mut command = sandbox.command(verb.iter().chain(&["--config", file]));
-            // It stays open, as that of a terminal or of a program that goes on.
+            // It stays open, like the stdin of a terminal or of a program that keeps running.
             let (reader, _writer) = std::io::pipe().unwrap();
             command.stdin(reader);
-            let ran = sandbox.finish(command).exit(78).silent();
+            let ran = sandbox.finish(command).exit(78).prints_nothing();
             for word in words {
                 assert!(ran.stderr.contains(word), "{verb:?} {file}: {}", ran.stderr);
             }
@@ -767,9 +779,8 @@ fn a_configuration_file_is_a_regular_file_of_at_most_1_mb() {
         .exit(0);
 }
 
-/// Whichever verb writes it.
 #[test]
-fn the_journal_is_rotated_at_its_size_by_every_verb() {
+fn every_command_rotates_the_journal() {
     let config = "[journal]\nmax_size = \"2kB\"\n[defaults]\ngrace = \"100ms\"\n";
     for verb in ["sweep", "watch", "restore", "purge"] {
         let sandbox = Sandbox::new()

@@ -1,24 +1,24 @@
-//! The wire format, as the contract has it: every field of every event, and what it may hold.
+//! The wire format: every field of every event, and its allowed values.
 
 use base64::Engine as _;
 use serde_json::{Map, Value};
 
-/// What a field may hold.
+/// The type of a field.
 #[derive(Clone, Copy)]
-enum Is {
+enum FieldType {
     /// A string.
     Text,
     /// One of these words.
     Word(&'static [&'static str]),
-    /// An absolute path; its exact bytes stand beside it where it is not UTF-8.
+    /// An absolute path. If it is not UTF-8, a second field holds its exact bytes.
     Path,
-    /// The same, or null.
+    /// An absolute path, or null.
     MaybePath,
     /// A list of absolute paths.
     Paths,
-    /// A whole number that is not negative.
+    /// A non-negative integer.
     Count,
-    /// The same, or null.
+    /// A non-negative integer, or null.
     MaybeCount,
     /// A number, or null.
     MaybeNumber,
@@ -30,9 +30,9 @@ enum Is {
     Holders,
 }
 
-use Is::*;
+use FieldType::*;
 
-type Fields = &'static [(&'static str, Is)];
+type Fields = &'static [(&'static str, FieldType)];
 
 const FILE: Fields = &[
     ("path", Path),
@@ -74,7 +74,7 @@ const STATES: &[&str] = &[
     "no-answer",
 ];
 
-/// Event, whether it concerns a file, and its own fields.
+/// The event, whether it concerns a file, and its own fields.
 const EVENTS: &[(&str, bool, Fields)] = &[
     ("ready", false, &[("roots", Paths), ("tracked", Count)]),
     ("tracked", true, &[("due_ms", Count)]),
@@ -147,7 +147,7 @@ const TOTAL: Fields = &[
     ("orphan_disk_bytes", Count),
 ];
 
-/// Panics unless `event` is one of the contract's, whole.
+/// Panics unless `event` is a complete event of the contract.
 #[track_caller]
 pub(crate) fn check_event(event: &Value) {
     let object = event
@@ -169,7 +169,7 @@ pub(crate) fn check_event(event: &Value) {
         assert_eq!(
             event["id"].is_null(),
             dry_run,
-            "an id, but in a dry run: {event}"
+            "an id if and only if it is no dry run: {event}"
         );
     }
 }
@@ -216,13 +216,13 @@ fn check_fields(object: &Map<String, Value>, fields: Fields) {
         let value = object.get(*name);
         let value = value.unwrap_or_else(|| panic!("no field {name:?} in {object:?}"));
         assert!(
-            holds(*is, name, value, object),
+            matches_type(*is, name, value, object),
             "field {name:?} in {object:?}"
         );
     }
 }
 
-fn holds(is: Is, name: &str, value: &Value, object: &Map<String, Value>) -> bool {
+fn matches_type(is: FieldType, name: &str, value: &Value, object: &Map<String, Value>) -> bool {
     match is {
         Text => value.is_string(),
         Word(words) => value.as_str().is_some_and(|word| words.contains(&word)),
@@ -248,7 +248,7 @@ fn holds(is: Is, name: &str, value: &Value, object: &Map<String, Value>) -> bool
     }
 }
 
-/// The bytes are beside the text where, and only where, the text does not hold them.
+/// Checks a path: the exact bytes must be present if and only if the text does not hold them.
 fn is_path(text: &Value, bytes: Option<&Value>) -> bool {
     let Some(text) = text.as_str() else {
         return false;
@@ -257,15 +257,15 @@ fn is_path(text: &Value, bytes: Option<&Value>) -> bool {
         None => true,
         Some(bytes) => {
             let bytes = bytes.as_str().expect("base64 is a string");
-            let bytes = decoded(bytes);
+            let bytes = decode_base64(bytes);
             std::str::from_utf8(&bytes).is_err() && String::from_utf8_lossy(&bytes) == text
         }
     };
     exact && text.starts_with('/')
 }
 
-/// Standard base64 with padding.
-pub(crate) fn decoded(text: &str) -> Vec<u8> {
+/// Decodes standard base64 with padding.
+pub(crate) fn decode_base64(text: &str) -> Vec<u8> {
     base64::engine::general_purpose::STANDARD
         .decode(text)
         .expect("standard base64")
@@ -275,7 +275,7 @@ fn text<'a>(object: &'a Value, field: &str) -> &'a str {
     object[field].as_str().unwrap_or_default()
 }
 
-/// RFC 3339 in UTC, with milliseconds and `Z`.
+/// Reports whether `time` is RFC 3339 in UTC, with milliseconds and `Z`.
 pub(crate) fn is_time(time: &str) -> bool {
     let shape = time
         .bytes()
@@ -284,7 +284,7 @@ pub(crate) fn is_time(time: &str) -> bool {
 }
 
 #[test]
-fn the_shape_of_a_time() {
+fn only_utc_with_milliseconds_is_a_time() {
     for (time, good) in [
         ("2025-11-22T17:46:04.123Z", true),
         ("2025-11-22T17:46:04Z", false),

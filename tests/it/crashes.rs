@@ -64,10 +64,10 @@ impl Way {
             Way::Removed | Way::Moved => fixture.reap(hook),
             #[cfg(target_os = "linux")]
             Way::FullDisk => {
-                use crate::intercept::{self, Answer, Call};
-                let answer = |asked: &intercept::Asked| match asked.call {
-                    Call::Rename => Answer::Fail(rustix::io::Errno::NOSPC),
-                    _ => Answer::Pass,
+                use crate::intercept::{self, Call, CallResponse};
+                let answer = |asked: &intercept::PendingCall| match asked.call {
+                    Call::Rename => CallResponse::Fail(rustix::io::Errno::NOSPC),
+                    _ => CallResponse::Allow,
                 };
                 intercept::thread(move || fixture.reap(hook), answer)
                     .unwrap()
@@ -88,11 +88,11 @@ fn killed_at_any_step() {
     let full = crate::intercept::is_possible();
     #[cfg(not(target_os = "linux"))]
     let full = true;
-    alone(EVERYBODY, || {
+    in_own_process(ALL_USERS, || {
         let number = |name| std::env::var(name).ok()?.parse::<usize>().ok();
         if let (Some(step), Some(way), Ok(home)) = (number(STEP), number(WAY), std::env::var(HOME))
         {
-            let stunt = Stunt::new(Step::ALL[step], || {
+            let stunt = AtStep::new(Step::ALL[step], || {
                 let _ = rustix::process::kill_process(
                     rustix::process::getpid(),
                     rustix::process::Signal::KILL,
@@ -111,7 +111,7 @@ fn killed_at_any_step() {
                     Way::Moved => Fixture::new().with_sole_copy(),
                     _ => Fixture::new(),
                 };
-                let mut victim = again(&this_test());
+                let mut victim = test_command(&this_test());
                 victim
                     .env(STEP, index.to_string())
                     .env(HOME, fixture.home());
@@ -127,7 +127,7 @@ fn killed_at_any_step() {
                 }
                 assert_eq!(ended.status.signal(), Some(9), "{what}: {ended:?}");
                 assert_eq!(
-                    fixture.copies(OLD).len(),
+                    fixture.copies(TEMP_CONTENT).len(),
                     1,
                     "{what}: {:#?}",
                     fixture.files()
@@ -138,7 +138,7 @@ fn killed_at_any_step() {
                     0 => fixture.sweep(),
                     _ => watched(&fixture),
                 };
-                let left = fixture.copies(OLD);
+                let left = fixture.copies(TEMP_CONTENT);
                 match way {
                     Way::Moved => {
                         assert_eq!(left.len(), 1, "{what}: {events:?}");
@@ -147,13 +147,13 @@ fn killed_at_any_step() {
                             "{what}: {left:?}"
                         );
                         assert!(
-                            left[0].ends_with(format!("{BELOW}/{TEMP}")),
+                            left[0].ends_with(format!("{SUBDIR}/{TEMP}")),
                             "{what}: {left:?}"
                         );
                     }
                     _ => assert!(left.is_empty(), "{what}: {left:?}, {events:?}"),
                 }
-                fixture.is_tidy(&format!("{what}: {events:?}"));
+                fixture.assert_no_leftovers(&format!("{what}: {events:?}"));
             }
         }
     });
@@ -164,13 +164,13 @@ fn watched(fixture: &Fixture) -> Vec<Event> {
     let watcher = Watcher::builder().root(&fixture.root.path, Fixture::policy());
     let watcher = watcher.allow_broad_roots(true).start().unwrap();
     let mut events = Vec::new();
-    let end = Instant::now() + LONG;
+    let end = Instant::now() + TIMEOUT;
     // What was moved before the crash is there already, and nothing more is said of it.
     let is_over = |events: &[Event]| {
         let gone = |event: &Event| matches!(event, Event::Reaped(_) | Event::Quarantined { .. });
         let ready = |event: &Event| matches!(event, Event::Ready { .. });
         let moved = fixture
-            .copies(OLD)
+            .copies(TEMP_CONTENT)
             .iter()
             .all(|path| path.starts_with(fixture.quarantine()));
         events.iter().any(gone) || (events.iter().any(ready) && moved)
@@ -190,7 +190,7 @@ fn watched(fixture: &Fixture) -> Vec<Event> {
 /// The claim that a crash left, and a new file by its old name: both stay.
 #[test]
 fn a_claim_of_a_crash_whose_name_is_taken() {
-    alone(EVERYBODY, || {
+    in_own_process(ALL_USERS, || {
         let fixture = Fixture::new();
         fs::rename(
             &fixture.temp,
@@ -202,13 +202,13 @@ fn a_claim_of_a_crash_whose_name_is_taken() {
         let mut writer = File::create_new(&fixture.temp).unwrap();
         writer.write_all(NEW).unwrap();
         fixture.sweep();
-        fixture.has_only(NEW, &fixture.temp, "");
-        let moved = fixture.copies(OLD);
+        fixture.assert_only_at(NEW, &fixture.temp, "");
+        let moved = fixture.copies(TEMP_CONTENT);
         assert!(
             moved.len() == 1 && moved[0].starts_with(fixture.quarantine()),
             "{moved:?}"
         );
-        fixture.is_tidy("");
+        fixture.assert_no_leftovers("");
         drop(writer);
     });
 }
@@ -216,7 +216,7 @@ fn a_claim_of_a_crash_whose_name_is_taken() {
 /// A claim that somebody holds may be another's at work: it is left alone, whatever is asked.
 #[test]
 fn a_claim_that_is_held_is_left_alone() {
-    alone(EVERYBODY, || {
+    in_own_process(ALL_USERS, || {
         let fixture = Fixture::new();
         let claim = fixture
             .dir
@@ -224,10 +224,10 @@ fn a_claim_that_is_held_is_left_alone() {
         fs::rename(&fixture.temp, &claim).unwrap();
         let mut holder = File::open(&claim).unwrap();
         fixture.sweep();
-        fixture.has_only(OLD, &claim, "");
+        fixture.assert_only_at(TEMP_CONTENT, &claim, "");
         let mut read = Vec::new();
         holder.read_to_end(&mut read).unwrap();
-        assert_eq!(read, OLD);
+        assert_eq!(read, TEMP_CONTENT);
     });
 }
 
@@ -240,7 +240,7 @@ fn what_only_has_the_name_of_a_claim_is_left_alone() {
         let recovered = fixture.recover(&claim);
         assert!(matches!(recovered, Ok(None)), "{what}: {recovered:?}");
     };
-    alone(&[As::Us], || {
+    in_own_process(&[RunAs::CurrentUser], || {
         if let Some(home) = std::env::var_os(HOME) {
             return left_alone(&Fixture::at(home.into()), "somebody else's");
         }
@@ -253,7 +253,7 @@ fn what_only_has_the_name_of_a_claim_is_left_alone() {
             let fixture = Fixture::new();
             make(&fixture.dir.join(&claim));
             left_alone(&fixture, what);
-            fixture.has_only(OLD, &fixture.temp, what);
+            fixture.assert_only_at(TEMP_CONTENT, &fixture.temp, what);
         }
         if rustix::process::geteuid().is_root() {
             let fixture = Fixture::new();
@@ -261,10 +261,10 @@ fn what_only_has_the_name_of_a_claim_is_left_alone() {
             fs::rename(&fixture.temp, &at).unwrap();
             fs::set_permissions(&at, fs::Permissions::from_mode(0o600)).unwrap();
             fs::set_permissions(fixture.home(), fs::Permissions::from_mode(0o755)).unwrap();
-            let mut other = again(&this_test());
+            let mut other = test_command(&this_test());
             other.env(HOME, fixture.home());
-            run(other, As::Nobody);
-            fixture.has_only(OLD, &at, "somebody else's");
+            run_test(other, RunAs::Nobody);
+            fixture.assert_only_at(TEMP_CONTENT, &at, "somebody else's");
         }
     });
 }
@@ -273,7 +273,7 @@ fn what_only_has_the_name_of_a_claim_is_left_alone() {
 /// been cut: what the rule would have said of it is not known, and under that name it would never be found.
 #[test]
 fn a_claim_that_this_rule_would_not_have_made() {
-    alone(EVERYBODY, || {
+    in_own_process(ALL_USERS, || {
         // As long as a name may be: a longer one may have been cut to this.
         let long = |suffix: &str| format!("{:x<1$}{suffix}", "report", 229 - suffix.len());
         let rows = [
@@ -288,10 +288,12 @@ fn a_claim_that_this_rule_would_not_have_made() {
             fs::rename(&fixture.temp, fixture.dir.join(&claim)).unwrap();
             let recovered = fixture.recover(&claim);
             match (&recovered, takes) {
-                (Ok(None), false) => fixture.has_only(OLD, &fixture.dir.join(&claim), what),
+                (Ok(None), false) => {
+                    fixture.assert_only_at(TEMP_CONTENT, &fixture.dir.join(&claim), what)
+                }
                 (Ok(Some(Recovered::PutBack(back))), true) => {
                     assert_eq!(*back, *name, "{what}");
-                    fixture.has_only(OLD, &fixture.dir.join(name), what);
+                    fixture.assert_only_at(TEMP_CONTENT, &fixture.dir.join(name), what);
                 }
                 (Ok(Some(Recovered::Quarantined { name, .. })), true) => {
                     assert_eq!(*name, *claim, "{what}");
@@ -299,7 +301,7 @@ fn a_claim_that_this_rule_would_not_have_made() {
                 }
                 _ => panic!("{what}: {recovered:?}"),
             }
-            assert_eq!(fixture.copies(OLD).len(), 1, "{what}");
+            assert_eq!(fixture.copies(TEMP_CONTENT).len(), 1, "{what}");
         }
     });
 }
@@ -307,7 +309,7 @@ fn a_claim_that_this_rule_would_not_have_made() {
 /// What a person brought back stays, even under such a name.
 #[test]
 fn a_restored_file_by_the_name_of_a_claim() {
-    alone(EVERYBODY, || {
+    in_own_process(ALL_USERS, || {
         let claim = format!(".orphand-0123456789abcdef-{TEMP}");
         for marked in [true, false] {
             let fixture = Fixture::new();
@@ -322,7 +324,7 @@ fn a_restored_file_by_the_name_of_a_claim() {
             match marked {
                 true => {
                     assert!(matches!(recovered, Ok(None)), "{recovered:?}");
-                    fixture.has_only(OLD, &at, "");
+                    fixture.assert_only_at(TEMP_CONTENT, &at, "");
                 }
                 false => {
                     let back = matches!(recovered, Ok(Some(Recovered::PutBack(_))));
@@ -336,7 +338,7 @@ fn a_restored_file_by_the_name_of_a_claim() {
 /// What a quarantine must be. Where there can be none, a sole copy stays.
 #[test]
 fn a_quarantine_that_is_not_ours() {
-    alone(EVERYBODY, || {
+    in_own_process(ALL_USERS, || {
         type Make = fn(&Fixture);
         let makes: [(&str, Make); 6] = [
             ("open to its group", |fixture| {
@@ -374,7 +376,7 @@ fn a_quarantine_that_is_not_ours() {
             // Also when the look said that there can be one.
             for before in [false, true] {
                 let outcome = match before {
-                    false => fixture.reap(Stunt::new(Step::Look, || {}).hook),
+                    false => fixture.reap(AtStep::new(Step::Look, || {}).hook),
                     true => {
                         let verdict = Verdict::Quarantine(Some(Reason::SoleCopy));
                         fixture.reap_as(&Reaper::new(), verdict)
@@ -382,7 +384,7 @@ fn a_quarantine_that_is_not_ours() {
                 };
                 let kept = matches!(outcome, Outcome::Kept(Reason::NoQuarantine));
                 assert!(kept, "{name}: {outcome:?}");
-                fixture.has_only(OLD, &fixture.temp, name);
+                fixture.assert_only_at(TEMP_CONTENT, &fixture.temp, name);
             }
         }
     });

@@ -1,4 +1,4 @@
-//! What doctor says of machines and roots, and that it changes nothing there.
+//! The reports of `doctor` about machines and roots. It changes nothing there.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -6,11 +6,11 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use crate::sandbox::{Begin, Ran, Sandbox};
+use crate::sandbox::{CommandResult, Sandbox, StartChild};
 
-/// The checks of a run with `--json`, each of them whole.
+/// Returns the checks of a run with `--json`, after checking that each is complete.
 #[track_caller]
-fn checks(ran: &Ran) -> Vec<Value> {
+fn checks(ran: &CommandResult) -> Vec<Value> {
     let document = ran.stdout_json();
     let checks = document["checks"].as_array().unwrap().clone();
     for check in &checks {
@@ -24,7 +24,7 @@ fn checks(ran: &Ran) -> Vec<Value> {
         let is_ok = match check["state"].as_str().unwrap() {
             "ok" => true,
             "warning" | "trouble" => false,
-            other => panic!("{other:?} is no state"),
+            other => panic!("{other:?} is not a state"),
         };
         assert_eq!(check["cure"].is_null(), is_ok, "{check}");
         assert!(
@@ -35,27 +35,27 @@ fn checks(ran: &Ran) -> Vec<Value> {
     checks
 }
 
-/// The check of this name; of the machine, or of the only root.
+/// Returns the check of this name, of the machine or of the only root.
 #[track_caller]
 fn about<'a>(checks: &'a [Value], name: &str) -> &'a Value {
     let mut found = checks.iter().filter(|check| check["check"] == name);
     let first = found
         .next()
         .unwrap_or_else(|| panic!("{name} is not in {checks:#?}"));
-    assert!(found.next().is_none(), "{name} twice in {checks:#?}");
+    assert!(found.next().is_none(), "{name} is twice in {checks:#?}");
     first
 }
 
-/// `check` stands so, and says this, or its cure does.
+/// Asserts the state of a check, and that its text or its fix contains these words.
 #[track_caller]
-fn stands(checks: &[Value], name: &str, state: &str, words: &str) {
+fn assert_check(checks: &[Value], name: &str, state: &str, words: &str) {
     let check = about(checks, name);
     assert_eq!(check["state"], state, "{check}");
-    let said = format!("{} {}", check["what"], check["cure"]);
-    assert!(said.contains(words), "{words:?} is not in {said}");
+    let text = format!("{} {}", check["what"], check["cure"]);
+    assert!(text.contains(words), "{words:?} is not in {text}");
 }
 
-/// Everything but the date of the root itself, where a file was made and removed.
+/// Returns everything but the date of the root itself, in which a file was created and removed.
 fn snapshot(sandbox: &Sandbox) -> Vec<String> {
     let root = format!("{:?} ", sandbox.root());
     let mut all = sandbox.snapshot();
@@ -68,15 +68,15 @@ fn snapshot(sandbox: &Sandbox) -> Vec<String> {
 }
 
 #[test]
-fn a_root_where_all_is_well() {
-    Sandbox::each(|sandbox| {
+fn a_healthy_root_has_no_problems() {
+    Sandbox::for_each_user(|sandbox| {
         let sandbox = sandbox
             .file("a", "whole, to the last byte of it")
             .file("a.tmp", "x")
             .dir("below");
         let before = snapshot(&sandbox);
-        let people = sandbox.run(["doctor", "root"]).exit(0);
-        let people = people.says("no problems found");
+        let human = sandbox.run(["doctor", "root"]).exit(0);
+        let human = human.stdout_has("no problems found");
         for check in [
             "root",
             "file-system",
@@ -86,61 +86,61 @@ fn a_root_where_all_is_well() {
             "clock",
             "state",
         ] {
-            let line = people
+            let line = human
                 .stdout
                 .lines()
                 .find(|line| line.contains(&format!("  {check} ")));
-            let line = line.unwrap_or_else(|| panic!("{check}: {}", people.stdout));
+            let line = line.unwrap_or_else(|| panic!("{check}: {}", human.stdout));
             assert!(!line.contains("error"), "{line}");
         }
         let checks = checks(&sandbox.run(["doctor", "--json", "root"]).exit(0));
-        stands(&checks, "root", "ok", "listed and removed");
+        assert_check(&checks, "root", "ok", "listed and removed");
         assert_eq!(
             about(&checks, "root")["root"],
             sandbox.root().to_str().unwrap()
         );
         assert!(about(&checks, "clock")["root"].is_null());
-        stands(&checks, "dates", "ok", "this machine's clock");
-        stands(&checks, "config", "ok", "no configuration file");
+        assert_check(&checks, "dates", "ok", "this machine's clock");
+        assert_check(&checks, "config", "ok", "no configuration file");
         #[cfg(target_os = "linux")]
         {
-            stands(
+            assert_check(
                 &checks,
                 "proof",
                 "ok",
                 "refused while doctor's test file was open",
             );
-            stands(&checks, "inotify-watches", "ok", "the roots need 1");
-            stands(&checks, "lease-break", "ok", " s");
+            assert_check(&checks, "inotify-watches", "ok", "the roots need 1");
+            assert_check(&checks, "lease-break", "ok", " s");
         }
         let quiet = sandbox.run(["doctor", "-q", "root"]).exit(0).stdout;
         assert!(!quiet.contains("  ok "), "{quiet}");
         assert_eq!(
             snapshot(&sandbox),
             before,
-            "nothing was changed or left behind"
+            "doctor changed something or left a file"
         );
     });
 }
 
-/// What it makes for a moment is passed over by a watcher at work, and by a scan.
+/// A running watcher and a scan ignore the temporary files of doctor.
 #[test]
-fn beside_a_watcher() {
+fn doctor_does_not_disturb_a_watcher() {
     let sandbox = Sandbox::new();
     let mut watching = sandbox
         .watch(["--grace", "200ms", "--name", "*", "--allow-broad-name"])
         .ready();
     let checks = checks(&sandbox.run(["doctor", "--json", "root"]).exit(0));
-    stands(&checks, "root", "ok", "listed and removed");
+    assert_check(&checks, "root", "ok", "listed and removed");
     #[cfg(target_os = "linux")]
     {
         let pid = watching.pid().to_string();
-        // Other tests have watchers of their own.
-        let said = about(&checks, "orphands")["what"]
+        // Other tests may have running watchers.
+        let text = about(&checks, "orphands")["what"]
             .as_str()
             .unwrap()
             .to_owned();
-        assert!(said.contains(&pid), "{pid}: {said}");
+        assert!(text.contains(&pid), "{pid}: {text}");
     }
     sandbox.write("sentinel.4194304.tmp", "");
     watching.wait_for(crate::sandbox::is("reaped", "sentinel.4194304.tmp"));
@@ -154,7 +154,7 @@ fn beside_a_watcher() {
 }
 
 #[test]
-fn a_root_that_may_not_be_written() {
+fn an_unwritable_root_is_reported() {
     let sandbox = Sandbox::ordinary().file("a.tmp", "x");
     let mode = |mode| {
         fs::set_permissions(sandbox.root(), fs::Permissions::from_mode(mode)).unwrap();
@@ -167,12 +167,12 @@ fn a_root_that_may_not_be_written() {
         mode(bits);
         let before = sandbox.snapshot();
         let checks = checks(&sandbox.run(["doctor", "--json", "root"]).exit(3));
-        stands(&checks, "root", "trouble", words);
-        let people = sandbox.run(["doctor", "-q", "root"]).exit(3).stdout;
-        assert!(people.contains("error    root"), "{people}");
-        stands(&checks, "root", "trouble", "chmod u+rwx ");
+        assert_check(&checks, "root", "trouble", words);
+        let human = sandbox.run(["doctor", "-q", "root"]).exit(3).stdout;
+        assert!(human.contains("error    root"), "{human}");
+        assert_check(&checks, "root", "trouble", "chmod u+rwx ");
         if bits == 0o555 {
-            stands(&checks, "proof", "warning", "could not be tested");
+            assert_check(&checks, "proof", "warning", "could not be tested");
         }
         assert_eq!(sandbox.snapshot(), before, "{bits:o}");
     }
@@ -180,7 +180,7 @@ fn a_root_that_may_not_be_written() {
 }
 
 #[test]
-fn roots_that_orphand_does_not_work_on() {
+fn unsuitable_roots_are_reported() {
     let sandbox = Sandbox::new().file("a.tmp", "x");
     symlink(sandbox.root(), sandbox.base().join("link")).unwrap();
     for (dir, words) in [
@@ -191,20 +191,24 @@ fn roots_that_orphand_does_not_work_on() {
         ("home", "a home directory"),
     ] {
         let checks = checks(&sandbox.run(["doctor", "--json", dir]).exit(3));
-        stands(&checks, "root", "trouble", words);
-        sandbox.run(["doctor", dir]).exit(3).says("1 problem found");
+        assert_check(&checks, "root", "trouble", words);
+        sandbox
+            .run(["doctor", dir])
+            .exit(3)
+            .stdout_has("1 problem found");
     }
     // A directory may have the name of a command.
     let named = checks(&sandbox.run(["doctor", "--json", "watch"]).exit(3));
-    stands(&named, "root", "trouble", "does not exist");
-    // One that is well does not make up for it, and is looked at all the same.
+    assert_check(&named, "root", "trouble", "does not exist");
+    // A healthy root does not hide the other's problem, and is checked too.
     let both = sandbox.run(["doctor", "missing", "root"]).exit(3);
-    both.says("it does not exist").says("listed and removed");
+    both.stdout_has("it does not exist")
+        .stdout_has("listed and removed");
     assert!(!sandbox.base().join("missing").exists());
 }
 
 #[test]
-fn the_configuration_file() {
+fn the_configuration_file_is_checked() {
     let sandbox = Sandbox::new().dir("below/deeper").dir("../other");
     let config = |text: &str| {
         let text = text.replace("{base}", sandbox.base().to_str().unwrap());
@@ -217,47 +221,47 @@ fn the_configuration_file() {
                 .exit(exit),
         )
     };
-    stands(&run(&[], 0), "config", "warning", "orphand doctor DIR");
+    assert_check(&run(&[], 0), "config", "warning", "orphand doctor DIR");
 
     config(
         "[[watch]]\npath = \"{base}/root\"\nrecursive = true\n\n[[watch]]\npath = \"{base}/other\"\n",
     );
     let both = run(&[], 0);
-    stands(&both, "config", "ok", "2 directories");
+    assert_check(&both, "config", "ok", "2 directories");
     let roots = both.iter().filter(|check| check["check"] == "root").count();
     assert_eq!(roots, 2, "{both:#?}");
     #[cfg(target_os = "linux")]
-    stands(&both, "inotify-watches", "ok", "the roots need 4");
+    assert_check(&both, "inotify-watches", "ok", "the roots need 4");
 
     config("[[watch]]\npath = \"{base}/root\"\ngarce = \"10s\"\n");
     let wrong = run(&[], 3);
-    stands(&wrong, "config", "trouble", "config.toml:3:1: ");
-    // What was named is looked at all the same.
-    stands(&run(&["root"], 3), "root", "ok", "listed and removed");
+    assert_check(&wrong, "config", "trouble", "config.toml:3:1: ");
+    // The given directory is checked nevertheless.
+    assert_check(&run(&["root"], 3), "root", "ok", "listed and removed");
     let elsewhere = run(&["--config", "nowhere.toml", "root"], 3);
-    stands(&elsewhere, "config", "trouble", "nowhere.toml");
+    assert_check(&elsewhere, "config", "trouble", "nowhere.toml");
 }
 
 #[test]
-fn names_that_would_do_something_to_a_terminal() {
+fn names_are_escaped_for_the_terminal() {
     let name = "a\u{1b}[2J\nb";
     let sandbox = Sandbox::new().dir(Path::new("..").join(name));
-    let people = sandbox.run(["doctor", name]).exit(0).stdout;
-    assert!(people.contains(r"a\u{1b}[2J\nb"), "{people}");
-    assert!(!people.contains('\u{1b}'), "{people:?}");
+    let human = sandbox.run(["doctor", name]).exit(0).stdout;
+    assert!(human.contains(r"a\u{1b}[2J\nb"), "{human}");
+    assert!(!human.contains('\u{1b}'), "{human:?}");
     let missing = format!("{name}/missing");
-    let cured = sandbox.run(["doctor", "-q", &missing]).exit(3).stdout;
-    assert!(cured.contains(r"a\033[2J\012b/missing'"), "{cured}");
+    let fixed = sandbox.run(["doctor", "-q", &missing]).exit(3).stdout;
+    assert!(fixed.contains(r"a\033[2J\012b/missing'"), "{fixed}");
 }
 
 #[test]
-fn folders_of_orphands_own() {
+fn state_and_lock_folders_are_checked() {
     let sandbox = Sandbox::new().file("../file", "");
     let blocked = sandbox.base().join("file/state");
     let sandbox = sandbox.env("XDG_STATE_HOME", blocked);
     let checks = checks(&sandbox.run(["doctor", "--json", "root"]).exit(0));
-    stands(&checks, "state", "warning", "XDG_STATE_HOME");
-    stands(&checks, "locks", "ok", "will be created when needed");
+    assert_check(&checks, "state", "warning", "XDG_STATE_HOME");
+    assert_check(&checks, "locks", "ok", "will be created when needed");
 }
 
 #[cfg(target_os = "linux")]
@@ -267,14 +271,19 @@ mod linux {
     use std::time::{Duration, Instant};
 
     use super::*;
-    use crate::sandbox::{is_root, raw};
+    use crate::sandbox::{is_root, path_bytes};
 
-    fn skipped(why: &str) {
+    fn report_skipped(why: &str) {
         eprintln!("SKIPPED: {why}");
     }
 
-    /// Runs doctor by way of unshare(1); `None` where this user may have no such namespaces.
-    fn apart(sandbox: &Sandbox, namespaces: &[&str], first: &str, exit: i32) -> Option<Vec<Value>> {
+    /// Runs doctor in namespaces of unshare(1). Returns `None` if this user may not create them.
+    fn run_in_namespaces(
+        sandbox: &Sandbox,
+        namespaces: &[&str],
+        first: &str,
+        exit: i32,
+    ) -> Option<Vec<Value>> {
         let script = format!("{first}; exec \"$@\"");
         let unshare = |rest: &[&str]| {
             let mut command = sandbox.program("unshare");
@@ -282,10 +291,10 @@ mod linux {
             command
         };
         if !unshare(&["true"])
-            .ended()
+            .run_to_end()
             .is_ok_and(|status| status.success())
         {
-            skipped(&format!("unshare {namespaces:?} does not work here"));
+            report_skipped(&format!("unshare {namespaces:?} does not work here"));
             return None;
         }
         let mut command = unshare(&["sh", "-c", &script, "sh"]);
@@ -293,7 +302,7 @@ mod linux {
         Some(checks(&sandbox.finish(command).exit(exit)))
     }
 
-    fn configured(sandbox: Sandbox) -> Sandbox {
+    fn with_config(sandbox: Sandbox) -> Sandbox {
         let root = sandbox.root();
         let rule = format!("[[watch]]\npath = {root:?}\nrecursive = true\n");
         sandbox
@@ -301,53 +310,53 @@ mod linux {
             .file("../config/orphand/config.toml", rule)
     }
 
-    /// The limits of a user namespace are its own: those of the machine are left alone.
+    /// A user namespace has its own limits: those of the machine do not change.
     #[test]
-    fn few_inotify_watches() {
-        Sandbox::each(|sandbox| {
-            let sandbox = configured(sandbox);
+    fn low_inotify_limits_are_reported() {
+        Sandbox::for_each_user(|sandbox| {
+            let sandbox = with_config(sandbox);
             let namespace = ["--user", "--map-root-user"];
             let lower = |limit: &str, to| format!("echo {to} > /proc/sys/user/max_inotify_{limit}");
-            let Some(few) = apart(&sandbox, &namespace, &lower("watches", 5), 0) else {
+            let Some(few) = run_in_namespaces(&sandbox, &namespace, &lower("watches", 5), 0) else {
                 return;
             };
-            stands(
+            assert_check(
                 &few,
                 "inotify-watches",
                 "warning",
                 "5 for this user, but the roots need 7",
             );
-            stands(
+            assert_check(
                 &few,
                 "inotify-watches",
                 "warning",
                 "sysctl user.max_inotify_watches=524288",
             );
-            stands(&few, "sight", "warning", "user namespace");
-            stands(&few, "proof", "ok", "refused while");
-            let none = apart(&sandbox, &namespace, &lower("watches", 0), 0).unwrap();
-            stands(
+            assert_check(&few, "sight", "warning", "user namespace");
+            assert_check(&few, "proof", "ok", "refused while");
+            let none = run_in_namespaces(&sandbox, &namespace, &lower("watches", 0), 0).unwrap();
+            assert_check(
                 &none,
                 "inotify-watches",
                 "warning",
                 "all 0 of this user are in use",
             );
-            let none = apart(&sandbox, &namespace, &lower("instances", 0), 0).unwrap();
-            stands(
+            let none = run_in_namespaces(&sandbox, &namespace, &lower("instances", 0), 0).unwrap();
+            assert_check(
                 &none,
                 "inotify-instances",
                 "warning",
                 "sysctl user.max_inotify_instances=1024",
             );
-            let enough = apart(&sandbox, &namespace, &lower("watches", 7), 0).unwrap();
-            stands(&enough, "inotify-watches", "ok", "7 for this user");
+            let enough = run_in_namespaces(&sandbox, &namespace, &lower("watches", 7), 0).unwrap();
+            assert_check(&enough, "inotify-watches", "ok", "7 for this user");
         });
     }
 
     #[test]
-    fn in_a_pid_namespace() {
-        Sandbox::each(|sandbox| {
-            let sandbox = configured(sandbox);
+    fn a_private_pid_namespace_is_reported() {
+        Sandbox::for_each_user(|sandbox| {
+            let sandbox = with_config(sandbox);
             let blind = [
                 "--user",
                 "--map-root-user",
@@ -355,54 +364,54 @@ mod linux {
                 "--fork",
                 "--mount-proc",
             ];
-            if let Some(checks) = apart(&sandbox, &blind, ":", 0) {
-                stands(&checks, "sight", "warning", "private pid namespace");
-                stands(&checks, "proof", "ok", "refused while");
+            if let Some(checks) = run_in_namespaces(&sandbox, &blind, ":", 0) {
+                assert_check(&checks, "sight", "warning", "private pid namespace");
+                assert_check(&checks, "proof", "ok", "refused while");
             }
         });
     }
 
     #[test]
-    fn without_a_proc() {
-        let sandbox = configured(Sandbox::new());
+    fn a_missing_proc_is_reported() {
+        let sandbox = with_config(Sandbox::new());
         let mounts = ["--user", "--map-root-user", "--mount"];
-        if let Some(checks) = apart(&sandbox, &mounts, "mount -t tmpfs none /proc", 0) {
-            stands(
+        if let Some(checks) = run_in_namespaces(&sandbox, &mounts, "mount -t tmpfs none /proc", 0) {
+            assert_check(
                 &checks,
                 "sight",
                 "warning",
                 "there is no /proc of this pid namespace",
             );
-            stands(&checks, "proof", "ok", "refused while");
+            assert_check(&checks, "proof", "ok", "refused while");
         }
     }
 
     #[test]
-    fn on_overlayfs() {
+    fn overlayfs_is_reported() {
         let mount = "mkdir layers && mount -t tmpfs none layers && mkdir layers/l layers/u layers/w \
                      && mount -t overlay -o lowerdir=layers/l,upperdir=layers/u,workdir=layers/w \
                      none \"$1\"";
         match Sandbox::on_disk(mount) {
-            Err(why) => skipped(&why),
+            Err(why) => report_skipped(&why),
             Ok(sandbox) => {
                 let checks = checks(&sandbox.run(["doctor", "--json", "disk/root"]).exit(0));
-                stands(
+                assert_check(
                     &checks,
                     "file-system",
                     "warning",
                     "overlay (for rules: overlayfs)",
                 );
-                stands(&checks, "file-system", "warning", "quarantine");
-                stands(&checks, "proof", "ok", "refused while");
+                assert_check(&checks, "file-system", "warning", "quarantine");
+                assert_check(&checks, "proof", "ok", "refused while");
             }
         }
     }
 
-    /// A file system that nobody has measured: leases work on it, and prove nothing that is known.
+    /// An untested file system: leases work on it, but prove nothing.
     #[test]
-    fn where_no_proof_is_known() {
+    fn an_untested_file_system_is_reported() {
         match Sandbox::on_disk("mount -t ramfs none \"$1\"") {
-            Err(why) => skipped(&why),
+            Err(why) => report_skipped(&why),
             Ok(sandbox) => {
                 let doctor = |config: &str, exit| {
                     let at = sandbox.base().join("disk/root");
@@ -411,71 +420,71 @@ mod linux {
                     checks(&sandbox.run(["doctor", "--json"]).exit(exit))
                 };
                 let kept = doctor("", 3);
-                stands(&kept, "file-system", "trouble", "network = ");
-                stands(&kept, "proof", "ok", "refused while");
+                assert_check(&kept, "file-system", "trouble", "network = ");
+                assert_check(&kept, "proof", "ok", "refused while");
                 let trusted = doctor("network = [\"ramfs\"]", 0);
-                stands(&trusted, "file-system", "warning", "your rule trusts it");
+                assert_check(&trusted, "file-system", "warning", "your rule trusts it");
             }
         }
     }
 
     #[test]
-    fn on_a_full_disk() {
+    fn a_full_disk_is_reported() {
         let mount = "mount -t tmpfs -o size=1m,nr_inodes=64,mode=755 none \"$1\"";
         let sandbox = match Sandbox::on_disk(mount) {
             Ok(sandbox) => sandbox,
-            Err(why) => return skipped(&why),
+            Err(why) => return report_skipped(&why),
         };
-        let mut filler = fs::File::create(sandbox.on_it("filler")).unwrap();
+        let mut filler = fs::File::create(sandbox.disk_path("filler")).unwrap();
         while filler.write_all(&[b'x'; 4096]).is_ok() {}
         let doctor = || checks(&sandbox.run(["doctor", "--json", "disk/root"]).exit(0));
         let full = doctor();
-        stands(&full, "disk", "warning", "100 % full, 0 B left");
-        stands(&full, "disk", "warning", "orphand scan ");
-        // No names are left either: not even an empty file can be made.
+        assert_check(&full, "disk", "warning", "100 % full, 0 B left");
+        assert_check(&full, "disk", "warning", "orphand scan ");
+        // No inodes are left either: not even an empty file can be created.
         for n in 0.. {
-            if fs::File::create(sandbox.on_it(&format!("filler-{n}"))).is_err() {
+            if fs::File::create(sandbox.disk_path(&format!("filler-{n}"))).is_err() {
                 break;
             }
         }
         let full = doctor();
-        stands(
+        assert_check(
             &full,
             "inodes",
             "warning",
             "100 % of the maximum number of files",
         );
-        stands(&full, "proof", "warning", "could not be tested");
-        stands(&full, "root", "ok", "listed and removed");
+        assert_check(&full, "proof", "warning", "could not be tested");
+        assert_check(&full, "root", "ok", "listed and removed");
     }
 
     #[test]
-    fn mounted_read_only() {
+    fn a_read_only_mount_is_reported() {
         let mount = "mount -t tmpfs -o mode=755 none \"$1\" && mkdir -p root \
                      && mount -t tmpfs -o ro none root";
         match Sandbox::on_disk(mount) {
-            Err(why) => skipped(&why),
+            Err(why) => report_skipped(&why),
             Ok(sandbox) => {
                 let checks = checks(&sandbox.run(["doctor", "--json", "root"]).exit(3));
-                stands(&checks, "root", "trouble", "read-only");
-                stands(&checks, "root", "trouble", "remount,rw");
+                assert_check(&checks, "root", "trouble", "read-only");
+                assert_check(&checks, "root", "trouble", "remount,rw");
             }
         }
     }
 
-    /// Every opening of a directory, and of what is in it, waits, until this is dropped, for an answer that nobody gives:
-    /// as on a mount whose server is away.
-    struct Dead(#[allow(dead_code)] OwnedFd);
+    /// Every open of a directory, and of the files in it, blocks until this is dropped, as on a mount whose
+    /// server is away.
+    struct BlockedDir(#[allow(dead_code)] OwnedFd);
 
-    impl Dead {
-        fn new(dir: &Path) -> std::io::Result<Dead> {
-            let path = std::ffi::CString::new(raw(dir)).unwrap();
+    impl BlockedDir {
+        fn new(dir: &Path) -> std::io::Result<BlockedDir> {
+            let path = std::ffi::CString::new(path_bytes(dir)).unwrap();
             let (class, add) = (
                 libc::FAN_CLASS_CONTENT | libc::FAN_CLOEXEC,
                 libc::FAN_MARK_ADD,
             );
             let mask = libc::FAN_OPEN_PERM | libc::FAN_ONDIR | libc::FAN_EVENT_ON_CHILD;
-            // SAFETY: plain system calls; the path outlives them, and the descriptor is ours.
+            // SAFETY: plain system calls; the path outlives them, and the descriptor belongs to this process.
             unsafe {
                 let fd = libc::fanotify_init(class, libc::O_RDONLY as u32);
                 if fd < 0 {
@@ -484,7 +493,7 @@ mod linux {
                 let fd = OwnedFd::from_raw_fd(fd);
                 let at = libc::AT_FDCWD;
                 match libc::fanotify_mark(fd.as_raw_fd(), add, mask, at, path.as_ptr()) {
-                    0 => Ok(Dead(fd)),
+                    0 => Ok(BlockedDir(fd)),
                     _ => Err(std::io::Error::last_os_error()),
                 }
             }
@@ -492,20 +501,20 @@ mod linux {
     }
 
     #[test]
-    fn a_root_that_does_not_answer() {
+    fn a_root_that_does_not_answer_is_reported() {
         if !is_root() {
-            return skipped("fanotify needs root");
+            return report_skipped("fanotify needs root");
         }
         let sandbox = Sandbox::new().dir("../alive");
-        let dead = match Dead::new(&sandbox.root()) {
+        let dead = match BlockedDir::new(&sandbox.root()) {
             Ok(dead) => dead,
-            Err(error) => return skipped(&format!("fanotify: {error}")),
+            Err(error) => return report_skipped(&format!("fanotify: {error}")),
         };
         let began = Instant::now();
         let ran = sandbox.run(["doctor", "--json", "root", "alive"]).exit(3);
         assert!(
             began.elapsed() >= Duration::from_secs(3),
-            "it was waited for"
+            "doctor did not wait for the root"
         );
         drop(dead);
         let checks = checks(&ran);
@@ -514,47 +523,47 @@ mod linux {
             let of = |check: &&Value| check["root"] == dir.to_str().unwrap();
             checks.iter().filter(of).cloned().collect()
         };
-        stands(&of("root"), "root", "trouble", "does not answer");
-        stands(&of("root"), "root", "trouble", "findmnt -T ");
-        stands(&of("alive"), "root", "ok", "listed and removed");
+        assert_check(&of("root"), "root", "trouble", "does not answer");
+        assert_check(&of("root"), "root", "trouble", "findmnt -T ");
+        assert_check(&of("alive"), "root", "ok", "listed and removed");
     }
 
     #[test]
-    fn a_configuration_that_does_not_answer() {
+    fn a_configuration_that_does_not_answer_is_reported() {
         if !is_root() {
-            return skipped("fanotify needs root");
+            return report_skipped("fanotify needs root");
         }
-        let sandbox = configured(Sandbox::new());
-        let dead = match Dead::new(&sandbox.base().join("config/orphand")) {
+        let sandbox = with_config(Sandbox::new());
+        let dead = match BlockedDir::new(&sandbox.base().join("config/orphand")) {
             Ok(dead) => dead,
-            Err(error) => return skipped(&format!("fanotify: {error}")),
+            Err(error) => return report_skipped(&format!("fanotify: {error}")),
         };
         let ran = sandbox.run(["doctor", "--json", "root"]).exit(3);
         drop(dead);
         let checks = checks(&ran);
-        stands(&checks, "config", "trouble", "does not answer");
-        stands(&checks, "root", "ok", "listed and removed");
+        assert_check(&checks, "config", "trouble", "does not answer");
+        assert_check(&checks, "root", "ok", "listed and removed");
     }
 
     #[test]
-    fn where_capitals_do_not_matter() {
+    fn case_insensitive_names_are_reported() {
         let mount = "truncate -s 8M image && mkfs.ext4 -q -O casefold image \
                      && mount -o loop image \"$1\"";
         let sandbox = match Sandbox::on_disk(mount) {
             Ok(sandbox) => sandbox,
-            Err(why) => return skipped(&why),
+            Err(why) => return report_skipped(&why),
         };
         let doctor = || checks(&sandbox.run(["doctor", "--json", "disk/root"]).exit(0));
-        stands(&doctor(), "names", "ok", "upper and lower case differ");
+        assert_check(&doctor(), "names", "ok", "upper and lower case differ");
         let mut chattr = std::process::Command::new("chattr");
-        chattr.arg("+F").arg(sandbox.on_it("root"));
-        if !chattr.ended().is_ok_and(|status| status.success()) {
-            return skipped("chattr +F");
+        chattr.arg("+F").arg(sandbox.disk_path("root"));
+        if !chattr.run_to_end().is_ok_and(|status| status.success()) {
+            return report_skipped("chattr +F");
         }
-        stands(&doctor(), "names", "ok", "*.tmp does not match X.TMP");
-        // What is seen without making a file.
-        fs::set_permissions(sandbox.on_it("root"), fs::Permissions::from_mode(0o500)).unwrap();
+        assert_check(&doctor(), "names", "ok", "*.tmp does not match X.TMP");
+        // This is visible without creating a file.
+        fs::set_permissions(sandbox.disk_path("root"), fs::Permissions::from_mode(0o500)).unwrap();
         let closed = checks(&sandbox.run(["doctor", "--json", "disk/root"]).exit(3));
-        stands(&closed, "names", "ok", "*.tmp does not match X.TMP");
+        assert_check(&closed, "names", "ok", "*.tmp does not match X.TMP");
     }
 }

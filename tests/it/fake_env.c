@@ -1,6 +1,6 @@
-/* A world that a program believes in: preloaded, it bends the wall clock and the kernel's queue of
- * events as the test says, through a file that both have mapped. Nothing outside the program is
- * touched. Linux and glibc. */
+/* A simulated environment for a program. This library is preloaded: it changes the wall clock and the
+ * kernel's event queue as the test requests, through a file that both processes have mapped. It changes
+ * nothing outside the program. Needs Linux and glibc. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
@@ -14,13 +14,13 @@
 #include <time.h>
 #include <unistd.h>
 
-enum trouble { NONE, DIE, ERROR };
+enum fault { NONE, WAIT_FAILS, READ_FAILS };
 
-static volatile struct world {
-    int64_t wall;    /* seconds that the wall clock is ahead */
-    int64_t queue;   /* how many events the queue holds; 0: as many as the kernel says */
-    int64_t trouble; /* what happens to the next thread that hears something */
-} nowhere, *world = &nowhere;
+static volatile struct env {
+    int64_t wall;    /* how far the wall clock is ahead, in seconds */
+    int64_t queue;   /* the length of the event queue; 0 for the length of the kernel */
+    int64_t fault;   /* the fault for the next thread that receives an event */
+} defaults, *env = &defaults;
 
 static int (*real_gettime)(clockid_t, struct timespec *);
 static ssize_t (*real_read)(int, void *, size_t);
@@ -28,7 +28,7 @@ static int (*real_init)(int);
 static int (*real_wait)(int, struct epoll_event *, int, int);
 static int (*real_close)(int);
 
-/* What is left of one queue, by descriptor. Each is read by one thread. */
+/* The unread events of one queue, by descriptor. Each queue is read by one thread. */
 static struct queue {
     int is_open, is_broken;
     size_t at, end;
@@ -41,21 +41,21 @@ __attribute__((constructor)) static void begin(void) {
     real_init = dlsym(RTLD_NEXT, "inotify_init1");
     real_wait = dlsym(RTLD_NEXT, "epoll_wait");
     real_close = dlsym(RTLD_NEXT, "close");
-    const char *path = getenv("ORPHAND_TEST_WORLD");
+    const char *path = getenv("ORPHAND_TEST_ENV");
     int fd = path ? open(path, O_RDWR | O_CLOEXEC) : -1;
     if (fd < 0)
         return;
-    void *map = mmap(NULL, sizeof *world, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    void *map = mmap(NULL, sizeof *env, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
     if (map != MAP_FAILED)
-        world = map;
+        env = map;
     real_close(fd);
 }
 
 int clock_gettime(clockid_t clock, struct timespec *time) {
-    int answer = real_gettime(clock, time);
-    if (answer == 0 && (clock == CLOCK_REALTIME || clock == CLOCK_REALTIME_COARSE))
-        time->tv_sec += world->wall;
-    return answer;
+    int result = real_gettime(clock, time);
+    if (result == 0 && (clock == CLOCK_REALTIME || clock == CLOCK_REALTIME_COARSE))
+        time->tv_sec += env->wall;
+    return result;
 }
 
 int inotify_init1(int flags) {
@@ -71,22 +71,22 @@ int close(int fd) {
     return real_close(fd);
 }
 
-static int is_next(enum trouble trouble) {
-    int64_t expected = trouble;
-    return __atomic_compare_exchange_n(&world->trouble, &expected, NONE, 0, __ATOMIC_SEQ_CST,
+static int take_fault(enum fault fault) {
+    int64_t expected = fault;
+    return __atomic_compare_exchange_n(&env->fault, &expected, NONE, 0, __ATOMIC_SEQ_CST,
                                        __ATOMIC_SEQ_CST);
 }
 
 int epoll_wait(int fd, struct epoll_event *events, int most, int timeout) {
-    int answer = real_wait(fd, events, most, timeout);
-    if (answer > 0 && is_next(DIE)) {
+    int result = real_wait(fd, events, most, timeout);
+    if (result > 0 && take_fault(WAIT_FAILS)) {
         errno = EBADF;
         return -1;
     }
-    return answer;
+    return result;
 }
 
-/* Takes everything out of the kernel's queue, and leaves what a shorter one would hold. */
+/* Reads the whole queue of the kernel, and keeps the events that a shorter queue would hold. */
 static ssize_t fill(int fd, struct queue *queue) {
     static __thread char all[65536];
     int64_t events = 0;
@@ -96,14 +96,14 @@ static ssize_t fill(int fd, struct queue *queue) {
         for (char *at = all; at < all + length;) {
             struct inotify_event *event = (void *)at;
             size_t size = sizeof *event + event->len;
-            if (events++ < world->queue) {
+            if (events++ < env->queue) {
                 memcpy(queue->bytes + queue->end, event, size);
                 queue->end += size;
             }
             at += size;
         }
     }
-    if (events > world->queue) {
+    if (events > env->queue) {
         struct inotify_event lost = {.wd = -1, .mask = IN_Q_OVERFLOW};
         memcpy(queue->bytes + queue->end, &lost, sizeof lost);
         queue->end += sizeof lost;
@@ -115,13 +115,13 @@ ssize_t read(int fd, void *buffer, size_t size) {
     struct queue *queue = fd >= 0 && fd < 1024 ? &queues[fd] : NULL;
     if (!queue || !queue->is_open)
         return real_read(fd, buffer, size);
-    if (is_next(ERROR))
+    if (take_fault(READ_FAILS))
         queue->is_broken = 1;
     if (queue->is_broken) {
         errno = EIO;
         return -1;
     }
-    if (world->queue == 0)
+    if (env->queue == 0)
         return real_read(fd, buffer, size);
     if (queue->at == queue->end && fill(fd, queue) < 0)
         return -1;

@@ -18,8 +18,8 @@ use orphand::stop::Stop;
 use rustix::io::Errno;
 
 use crate::fixture::*;
-use crate::intercept::{self, Answer, Asked, Call};
-use crate::sandbox::{Sandbox, Watching, is_root, is_sanitized};
+use crate::intercept::{self, Call, CallResponse, PendingCall};
+use crate::sandbox::{Sandbox, WatchProcess, is_root, is_sanitized};
 
 const ERRORS: [Errno; 10] = [
     Errno::IO,
@@ -78,7 +78,7 @@ fn calls(step: Step, fate: Fate) -> &'static [Call] {
             Call::List,
             Call::Lock,
             Call::StatName,
-            Call::Mark,
+            Call::GetXattr,
         ],
         (Step::Look, _) => &[Call::StatName],
         (Step::Open, _) => &[Call::OpenFile],
@@ -87,17 +87,17 @@ fn calls(step: Step, fate: Fate) -> &'static [Call] {
             Call::SetLease,
             Call::Lock,
             Call::LockRange,
-            Call::AskLock,
+            Call::QueryLock,
         ],
         (Step::Prove, _) => &[Call::SetOwner, Call::SetLease],
-        (Step::Judge, Fate::Moved) => &[Call::StatFd, Call::StatName, Call::Mark],
+        (Step::Judge, Fate::Moved) => &[Call::StatFd, Call::StatName, Call::GetXattr],
         // The target is opened, and asked how much data it holds.
         (Step::Judge, _) => &[
             Call::StatFd,
             Call::StatName,
             Call::OpenFile,
             Call::Seek,
-            Call::Mark,
+            Call::GetXattr,
         ],
         (Step::Claim, _) => &[Call::Rename],
         (Step::Compare, _) => &[Call::StatName],
@@ -110,7 +110,7 @@ fn calls(step: Step, fate: Fate) -> &'static [Call] {
         (Step::ProveLast, Fate::Taken) => &[
             Call::Lock,
             Call::LockRange,
-            Call::AskLock,
+            Call::QueryLock,
             Call::StatName,
             Call::OpenFile,
             Call::StatFd,
@@ -163,7 +163,7 @@ fn is_harmless(step: Step, call: Call, errno: Errno, fate: Fate) -> bool {
         // No such call in this kernel, or in this sandbox: there is another way.
         (Step::Resolve | Step::Breathe, Call::OpenBelow) => errno == Errno::NOSYS,
         // No such attributes on this file system.
-        (Step::Judge | Step::Resolve, Call::Mark) => {
+        (Step::Judge | Step::Resolve, Call::GetXattr) => {
             matches!(errno, Errno::NOSYS | Errno::OPNOTSUPP)
         }
         // On a full disk it goes without a claim; what is to be moved needs one.
@@ -203,19 +203,19 @@ fn attempt(
         now.store(index.unwrap(), Ordering::SeqCst);
     });
     let (actor, noted) = (Arc::clone(&fixture), Arc::clone(&log));
-    let answer = move |asked: &Asked| {
+    let answer = move |asked: &PendingCall| {
         let step = Step::ALL.get(at.load(Ordering::SeqCst));
         let (Some(step), false) = (step, asked.call == Call::Other) else {
-            return Answer::Pass;
+            return CallResponse::Allow;
         };
         let mut noted = noted.lock().unwrap();
         noted.push((*step, asked.call));
-        fault(noted.len() - 1, asked.call).map_or(Answer::Pass, Answer::Fail)
+        fault(noted.len() - 1, asked.call).map_or(CallResponse::Allow, CallResponse::Fail)
     };
     let outcome = match intercept::thread(move || actor.reap(hook), answer) {
         Ok(outcome) => outcome.expect("a fault is no reason to panic"),
         Err(error) => {
-            skipped(&format!("seccomp: {error}"));
+            report_skipped(&format!("seccomp: {error}"));
             return None;
         }
     };
@@ -244,7 +244,7 @@ struct Fault {
 /// is lost, and the next run without the fault puts all in order and takes it.
 #[test]
 fn each_call_of_each_step() {
-    alone(&[As::Us], || {
+    in_own_process(&[RunAs::CurrentUser], || {
         let mut faults = Vec::new();
         for fate in [Fate::Removed, Fate::Moved, Fate::Taken] {
             let Some(healthy) = attempt(fate, |_, _| None) else {
@@ -329,18 +329,18 @@ impl Fault {
             "{what}: it was not met"
         );
         let what = format!("{what}: {outcome:?}");
-        let copies = fixture.copies(OLD);
+        let copies = fixture.copies(TEMP_CONTENT);
         if fate != Fate::Moved {
-            fixture.has_only(WHOLE, &fixture.target, &what);
+            fixture.assert_only_at(TARGET_CONTENT, &fixture.target, &what);
         }
         let harmless = is_harmless(step, call, errno, fate);
         match (&outcome, harmless, fate) {
             (Outcome::Reaped { freed }, true, Fate::Removed | Fate::Taken) => {
-                assert_eq!(freed.bytes, OLD.len() as u64, "{what}");
+                assert_eq!(freed.bytes, TEMP_CONTENT.len() as u64, "{what}");
                 assert!(copies.is_empty(), "{what}: {copies:?}");
             }
             (Outcome::Quarantined { id }, true, Fate::Moved) => {
-                let moved = fixture.quarantine().join(id).join(BELOW).join(TEMP);
+                let moved = fixture.quarantine().join(id).join(SUBDIR).join(TEMP);
                 assert_eq!(copies, [moved], "{what}");
             }
             (Outcome::Failed { error, .. }, false, _) => {
@@ -377,8 +377,8 @@ impl Fault {
         if copies != [fixture.temp.clone()] || fixture.quarantine().exists() {
             put_in_order(&fixture);
         }
-        fixture.is_tidy(&what);
-        let copies = fixture.copies(OLD);
+        fixture.assert_no_leftovers(&what);
+        let copies = fixture.copies(TEMP_CONTENT);
         match copies.as_slice() {
             [] => assert!(harmless && fate != Fate::Moved, "{what}"),
             [one] if one.starts_with(fixture.quarantine()) => {}
@@ -393,14 +393,14 @@ impl Fault {
             }
             _ => panic!("{what}: {copies:?}"),
         }
-        fixture.is_tidy(&what);
+        fixture.assert_no_leftovers(&what);
     }
 }
 
 /// Errors that say what has happened meanwhile.
 #[test]
 fn errors_with_a_meaning() {
-    alone(&[As::Us], || {
+    in_own_process(&[RunAs::CurrentUser], || {
         use Fate::*;
         // Which calls of their sort fail, and how; and what becomes of it.
         type Faults = &'static [(Call, usize, Errno)];
@@ -455,7 +455,7 @@ fn errors_with_a_meaning() {
 /// A claim that a crash left stays as it is when it cannot be put in order, and why is told.
 #[test]
 fn a_claim_that_cannot_be_put_in_order() {
-    alone(&[As::Us], || {
+    in_own_process(&[RunAs::CurrentUser], || {
         for (taken, call, errno) in [
             (false, Call::Rename, Errno::ACCESS),
             (true, Call::MakeDir, Errno::IO),
@@ -468,16 +468,16 @@ fn a_claim_that_cannot_be_put_in_order() {
                 fs::write(&fixture.temp, "another file").unwrap();
             }
             let (actor, met) = (Arc::clone(&fixture), AtomicBool::new(false));
-            let once = move |asked: &Asked| match asked.call == call {
-                true if !met.swap(true, Ordering::SeqCst) => Answer::Fail(errno),
-                _ => Answer::Pass,
+            let once = move |asked: &PendingCall| match asked.call == call {
+                true if !met.swap(true, Ordering::SeqCst) => CallResponse::Fail(errno),
+                _ => CallResponse::Allow,
             };
             let error = match intercept::thread(move || actor.recover(&claim), once) {
                 Ok(recovered) => recovered.unwrap().expect_err("it fails"),
-                Err(error) => return skipped(&format!("seccomp: {error}")),
+                Err(error) => return report_skipped(&format!("seccomp: {error}")),
             };
             assert_eq!(Errno::from_io_error(&error), Some(errno), "{call:?}");
-            fixture.has_only(OLD, &at, "");
+            fixture.assert_only_at(TEMP_CONTENT, &at, "");
         }
     });
 }
@@ -485,7 +485,7 @@ fn a_claim_that_cannot_be_put_in_order() {
 /// On a full disk a temp goes by its own name. What is looked at there is looked at last.
 #[test]
 fn on_a_full_disk_somebody_comes() {
-    alone(EVERYBODY, || {
+    in_own_process(ALL_USERS, || {
         type Act = fn(&Fixture);
         let replace: Act = |fixture| {
             let other = fixture.dir.join("being-written");
@@ -515,15 +515,15 @@ fn on_a_full_disk_somebody_comes() {
                     act(&other);
                 }
             });
-            let full = |asked: &Asked| match asked.call {
-                Call::Rename if asked.to().is_some_and(|to| is_claim(&to)) => {
-                    Answer::Fail(Errno::NOSPC)
+            let full = |asked: &PendingCall| match asked.call {
+                Call::Rename if asked.rename_target().is_some_and(|to| is_claim(&to)) => {
+                    CallResponse::Fail(Errno::NOSPC)
                 }
-                _ => Answer::Pass,
+                _ => CallResponse::Allow,
             };
             let outcome = match intercept::thread(move || actor.reap(hook), full) {
                 Ok(outcome) => outcome.unwrap(),
-                Err(error) => return skipped(&format!("seccomp: {error}")),
+                Err(error) => return report_skipped(&format!("seccomp: {error}")),
             };
             let kept = matches!(outcome, Outcome::Kept(why) if why == reason);
             assert!(kept, "{name}: {outcome:?}");
@@ -551,7 +551,7 @@ fn put_in_order(fixture: &Fixture) {
 /// A call of the whole program, from its start to its end.
 struct Place {
     name: &'static str,
-    is: fn(&Asked) -> bool,
+    is: fn(&PendingCall) -> bool,
     /// Whether this error need not stop it.
     is_harmless: fn(Errno) -> bool,
     /// Without it there is no root to work on.
@@ -564,7 +564,7 @@ const TEMP_FILE: &str = "root/a.tmp";
 
 const fn place(
     name: &'static str,
-    is: fn(&Asked) -> bool,
+    is: fn(&PendingCall) -> bool,
     is_harmless: fn(Errno) -> bool,
 ) -> Place {
     Place {
@@ -638,7 +638,7 @@ const PLACES: &[Place] = &[
     ),
     place(
         "read the mark",
-        |asked| asked.call == Call::Mark,
+        |asked| asked.call == Call::GetXattr,
         |errno| matches!(errno, Errno::NOSYS | Errno::OPNOTSUPP),
     ),
     place(
@@ -690,7 +690,7 @@ fn is_claim(path: &Path) -> bool {
     name.to_string_lossy().starts_with(".orphand-")
 }
 
-fn is_its_own(asked: &Asked) -> bool {
+fn is_its_own(asked: &PendingCall) -> bool {
     let path = asked.path();
     ["state", "runtime"].iter().any(|folder| {
         path.components()
@@ -704,7 +704,7 @@ const SHORT: [&str; 7] = ["sweep", "--yes", "--json", "--grace", "100ms", "root"
 #[test]
 fn each_call_of_a_sweep() {
     if !intercept::is_possible() {
-        return skipped("seccomp");
+        return report_skipped("seccomp");
     }
     let next = AtomicUsize::new(0);
     let all: Vec<(&Place, Errno)> = PLACES
@@ -734,12 +734,12 @@ fn a_sweep_with(place: &'static Place, errno: Errno) {
     let mut command = sandbox.command(SHORT);
     intercept::process(&mut command, move |asked| {
         if !(place.is)(asked) {
-            return Answer::Pass;
+            return CallResponse::Allow;
         }
         // Who is interrupted may try again, and is not interrupted for ever.
         match (count.fetch_add(1, Ordering::SeqCst), errno) {
-            (1.., Errno::INTR) => Answer::Pass,
-            _ => Answer::Fail(errno),
+            (1.., Errno::INTR) => CallResponse::Allow,
+            _ => CallResponse::Fail(errno),
         }
     });
     let ran = sandbox.finish(command);
@@ -787,7 +787,7 @@ fn a_sweep_with(place: &'static Place, errno: Errno) {
 #[test]
 fn a_watcher_tries_again() {
     if !intercept::is_possible() {
-        return skipped("seccomp");
+        return report_skipped("seccomp");
     }
     let named = |name: &str| PLACES.iter().find(|place| place.name == name).unwrap().is;
     let rows: [(&str, Errno, bool); 7] = [
@@ -810,11 +810,11 @@ fn a_watcher_tries_again() {
             let put_back = asked.call == Call::Rename && is_claim(&asked.path());
             let fails = is(asked) || (strands && put_back);
             match fault.load(Ordering::SeqCst) && fails {
-                true => Answer::Fail(errno),
-                false => Answer::Pass,
+                true => CallResponse::Fail(errno),
+                false => CallResponse::Allow,
             }
         });
-        let mut watching = Watching::start(command).ready();
+        let mut watching = WatchProcess::start(command).ready();
         lasts.store(true, Ordering::SeqCst);
         sandbox.write("a.tmp", "xyz");
         watching.wait_for(|event| {
@@ -839,12 +839,12 @@ fn a_watcher_tries_again() {
 #[test]
 fn no_more_threads() {
     if !is_root() {
-        return skipped("a user of its own needs root");
+        return report_skipped("a user of its own needs root");
     }
     if is_sanitized() {
-        return skipped("a sanitizer has threads of its own");
+        return report_skipped("a sanitizer has threads of its own");
     }
-    let sandbox = Sandbox::threads(1)
+    let sandbox = Sandbox::with_thread_limit(1)
         .file("a", "whole, to the last byte of it")
         .file("a.tmp", "x")
         .file("b/b.4194304.tmp", "")
@@ -858,27 +858,27 @@ fn no_more_threads() {
 
     let mut began = Vec::new();
     for most in (1..=9).chain([64]) {
-        let sandbox = Sandbox::threads(most).file("b/a", "whole, to the last byte of it");
+        let sandbox = Sandbox::with_thread_limit(most).file("b/a", "whole, to the last byte of it");
         let options = ["watch", "--json", "-r", "--grace", "400ms", "root"];
         let command = sandbox.command(options);
         if most < ENOUGH {
-            sandbox.finish(command).exit(1).complains("ulimit -u");
+            sandbox.finish(command).exit(1).stderr_has("ulimit -u");
             continue;
         }
-        let mut watching = Watching::start(command).ready();
+        let mut watching = WatchProcess::start(command).ready();
         sandbox.write("b/a.tmp", "x");
-        watching.outlive_a_sentinel_in(&sandbox, "b");
+        watching.wait_for_sentinel_in(&sandbox, "b");
         watching.wait_for(crate::sandbox::is("reaped", "a.tmp"));
         let stopped = watching.stop();
         // The threads that hear events did not end: they never began. That is told once of the root, and once
         // of the way to it.
         let said = &stopped.stderr;
         assert!(!said.contains("has ended"), "{most} threads: {said}");
-        let causes = said.matches("There can be no more threads.").count();
+        let causes = said.matches("no more threads can be started.").count();
         assert!(causes <= 2, "{most} threads: {said}");
         began.push((
             most,
-            stopped.stderr.contains("There can be no more threads."),
+            stopped.stderr.contains("no more threads can be started."),
         ));
         assert_eq!(
             sandbox.content("b/a"),

@@ -1,8 +1,8 @@
-//! The whole protocol on each file system that it is trusted on, and what becomes of a temp where
-//! the kernel gives no leases.
+//! The whole protocol on each trusted file system, and the result for a temp where the kernel grants no
+//! leases.
 //!
-//! Loop mounts in mounts of one's own: Linux's and root's. A file system for which the kernel or the
-//! program that makes one is missing is said to be skipped.
+//! The tests use loop mounts in a private mount namespace, so they need Linux and root. A file system is
+//! skipped with a report if the kernel or the program that creates it is missing.
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -27,16 +27,16 @@ use crate::incidents::refuse_leases;
 /// The file systems of the list in docs/platforms.md.
 const SYSTEMS: [&str; 6] = ["ext4", "xfs", "btrfs", "f2fs", "tmpfs", "overlayfs"];
 
-/// A disk of one's own, mounted for as long as this process lives.
-struct Disk {
+/// A disk that is mounted until this is dropped.
+struct MountedDisk {
     at: PathBuf,
     system: &'static str,
     base: TempDir,
 }
 
-impl Disk {
-    /// `megabytes` are what is asked for; some need more than that to be made at all.
-    fn new(system: &'static str, megabytes: u64) -> Result<Disk, String> {
+impl MountedDisk {
+    /// Creates a disk of at least `megabytes`; some file systems need more to be created at all.
+    fn new(system: &'static str, megabytes: u64) -> Result<MountedDisk, String> {
         let base = TempDir::new().unwrap();
         let path = |name: &str| base.path().join(name);
         let at = path("disk");
@@ -52,8 +52,8 @@ impl Disk {
         if let [program, options @ ..] = make {
             let image = path("image");
             File::create(&image).unwrap().set_len(size).unwrap();
-            done(Command::new(program).args(options).arg(&image))?;
-            done(
+            run_command(Command::new(program).args(options).arg(&image))?;
+            run_command(
                 Command::new("mount")
                     .args(["-o", "loop"])
                     .args([&image, &at]),
@@ -72,17 +72,18 @@ impl Disk {
             let options = format!("lowerdir={lower},upperdir={upper},workdir={work}");
             try_mount("overlay", &at, "overlay", 0, &options).map_err(|error| error.to_string())?;
         }
-        Ok(Disk { at, system, base })
+        Ok(MountedDisk { at, system, base })
     }
 
     fn fixture(&self) -> Fixture {
         Fixture::within(TempDir::new_in(&self.at).unwrap())
     }
 
-    /// An orphan went. On overlayfs it is moved and not deleted unless every process was seen, which
-    /// is not so in a container, nor where they come faster than they can be looked at.
+    /// Asserts that an orphan was removed. On overlayfs it is moved to quarantine instead unless every
+    /// process was seen. That fails in a container, and where processes start faster than they can be
+    /// examined.
     #[track_caller]
-    fn went(&self, event: &Event) {
+    fn assert_removed(&self, event: &Event) {
         match event {
             Event::Reaped(_) => {}
             Event::Quarantined { reason, .. } => {
@@ -94,17 +95,18 @@ impl Disk {
     }
 }
 
-impl Drop for Disk {
+impl Drop for MountedDisk {
     fn drop(&mut self) {
         for path in [&self.at, self.base.path()] {
             let path = std::ffi::CString::new(path.to_str().unwrap()).unwrap();
-            // SAFETY: the path ends in NUL and outlives the call. Nothing may be mounted there.
+            // SAFETY: the path ends in NUL and outlives the call. An error is fine: nothing may be mounted
+            // there.
             unsafe { libc::umount2(path.as_ptr(), libc::MNT_DETACH) };
         }
     }
 }
 
-fn done(command: &mut Command) -> Result<(), String> {
+fn run_command(command: &mut Command) -> Result<(), String> {
     match command.collect_output() {
         Ok(output) if output.status.success() => Ok(()),
         Ok(output) => Err(String::from_utf8_lossy(&output.stderr).trim().to_owned()),
@@ -112,38 +114,38 @@ fn done(command: &mut Command) -> Result<(), String> {
     }
 }
 
-/// Does `test` on each file system that can be had here.
-fn on_each(megabytes: u64, test: impl Fn(&Disk)) {
-    alone(&[As::Mounts], || {
+/// Runs `test` on each file system that is available here.
+fn for_each_file_system(megabytes: u64, test: impl Fn(&MountedDisk)) {
+    in_own_process(&[RunAs::OwnMounts], || {
         for system in SYSTEMS {
-            match Disk::new(system, megabytes) {
+            match MountedDisk::new(system, megabytes) {
                 Ok(disk) => test(&disk),
-                Err(why) => skipped(&format!("{system}: {why}")),
+                Err(why) => report_skipped(&format!("{system}: {why}")),
             }
         }
     });
 }
 
 #[test]
-fn an_orphan_goes() {
-    on_each(16, |disk| {
+fn an_orphan_is_removed() {
+    for_each_file_system(16, |disk| {
         let fixture = disk.fixture();
         let dir = Dir::open_root(&fixture.root.path, None).unwrap();
         assert_eq!(*dir.place().file_system, *disk.system);
         let event = fixture.judge(TEMP);
-        disk.went(&event);
-        fixture.has_only(WHOLE, &fixture.target, disk.system);
+        disk.assert_removed(&event);
+        fixture.assert_only_at(TARGET_CONTENT, &fixture.target, disk.system);
         assert!(!fixture.temp.exists(), "{}", disk.system);
         let moved = usize::from(!matches!(event, Event::Reaped(_)));
         assert_eq!(fixture.files().len(), 1 + moved, "{}", disk.system);
     });
 }
 
-/// On overlayfs a mapping is not seen by the lease: the temp is moved, unless it is proven that
-/// nobody has one.
+/// On overlayfs a lease does not cover mappings: the temp is moved to quarantine unless no process is proven
+/// to have one.
 #[test]
-fn what_is_held_stays() {
-    on_each(16, |disk| {
+fn a_held_temp_is_kept() {
+    for_each_file_system(16, |disk| {
         for (how, want) in [
             (UseState::Read, Reason::InUse),
             (UseState::Write, Reason::InUse),
@@ -160,15 +162,15 @@ fn what_is_held_stays() {
                 disk.system == "overlayfs" && matches!(how, UseState::Map | UseState::MapToWrite);
             match fixture.judge(TEMP) {
                 Event::Kept { reason, .. } if !unseen => {
-                    // btrfs and overlayfs number the devices of their files in their own way, and
-                    // the table of locks has the other number: it is held all the same.
-                    let said = reason == want || reason == Reason::InUse;
-                    assert!(said, "{what}: {reason}");
-                    fixture.has_only(OLD, &fixture.temp, &what);
+                    // btrfs and overlayfs report other device numbers for their files than the table of
+                    // locks. The file is in use all the same.
+                    let is_expected = reason == want || reason == Reason::InUse;
+                    assert!(is_expected, "{what}: {reason}");
+                    fixture.assert_only_at(TEMP_CONTENT, &fixture.temp, &what);
                 }
                 Event::Quarantined { reason, .. } if unseen => {
                     assert_eq!(reason, Some(Reason::CannotTell), "{what}");
-                    assert_eq!(fixture.copies(OLD).len(), 1, "{what}");
+                    assert_eq!(fixture.copies(TEMP_CONTENT).len(), 1, "{what}");
                 }
                 event => panic!("{what}: {event:?}"),
             }
@@ -178,8 +180,8 @@ fn what_is_held_stays() {
 }
 
 #[test]
-fn the_only_copy_is_moved_and_comes_back_as_it_was() {
-    on_each(16, |disk| {
+fn the_only_copy_is_quarantined_and_restored_unchanged() {
+    for_each_file_system(16, |disk| {
         let fixture = disk.fixture().with_sole_copy();
         fs::set_permissions(&fixture.temp, fs::Permissions::from_mode(0o640)).unwrap();
         let file = File::options().write(true).open(&fixture.temp).unwrap();
@@ -189,9 +191,9 @@ fn the_only_copy_is_moved_and_comes_back_as_it_was() {
         std::os::unix::fs::lchown(&fixture.temp, Some(NOBODY), Some(NOBODY)).unwrap();
         let was = |path: &Path| {
             let meta = fs::symlink_metadata(path).unwrap();
-            let whose = (meta.uid(), meta.gid(), meta.mode(), meta.len());
+            let owner = (meta.uid(), meta.gid(), meta.mode(), meta.len());
             (
-                whose,
+                owner,
                 meta.mtime(),
                 meta.mtime_nsec(),
                 fs::read(path).unwrap(),
@@ -201,28 +203,28 @@ fn the_only_copy_is_moved_and_comes_back_as_it_was() {
         let Event::Quarantined { id: Some(id), .. } = fixture.judge(TEMP) else {
             panic!("{}: it is not moved", disk.system);
         };
-        let moved = fixture.quarantine().join(&id).join(BELOW).join(TEMP);
+        let moved = fixture.quarantine().join(&id).join(SUBDIR).join(TEMP);
         assert_eq!(was(&moved), before, "{}", disk.system);
-        let room = Quarantine::open_existing(&fixture.root.path, None)
+        let quarantine = Quarantine::open_existing(&fixture.root.path, None)
             .unwrap()
             .unwrap();
-        let dir = Dir::open_below(&fixture.root.path, None, Path::new(BELOW)).unwrap();
-        let stored = room.stored().unwrap();
+        let dir = Dir::open_below(&fixture.root.path, None, Path::new(SUBDIR)).unwrap();
+        let stored = quarantine.stored().unwrap();
         assert!(
             matches!(stored.as_slice(), [one] if one.id == id),
             "{stored:?}"
         );
-        let back = room.restore(&stored[0], dir.fd().as_fd(), TEMP.as_ref(), |_, _| {});
-        assert!(back.is_ok(), "{}: {back:?}", disk.system);
+        let restored = quarantine.restore(&stored[0], dir.fd().as_fd(), TEMP.as_ref(), |_, _| {});
+        assert!(restored.is_ok(), "{}: {restored:?}", disk.system);
         assert_eq!(was(&fixture.temp), before, "{}", disk.system);
-        drop(room);
+        drop(quarantine);
         assert!(!fixture.quarantine().exists(), "{}", disk.system);
     });
 }
 
 #[test]
-fn another_name_keeps_it() {
-    on_each(16, |disk| {
+fn a_hard_linked_temp_is_kept() {
+    for_each_file_system(16, |disk| {
         let fixture = disk.fixture();
         let other = fixture.outside.join("other");
         fs::hard_link(&fixture.temp, &other).unwrap();
@@ -234,10 +236,10 @@ fn another_name_keeps_it() {
     });
 }
 
-/// A lock keeps it though it may go while it is open, by whatever number the table of locks knows its disk.
+/// A lock keeps the temp even where the rule takes open ones, whatever device number the table of locks has.
 #[test]
-fn a_lock_keeps_it() {
-    on_each(16, |disk| {
+fn a_locked_temp_is_kept() {
+    for_each_file_system(16, |disk| {
         let fixture = disk.fixture().with_policy(Policy {
             open: Open::Reap,
             ..Fixture::policy()
@@ -252,28 +254,28 @@ fn a_lock_keeps_it() {
     });
 }
 
-/// Whoever comes in a window finds the file, or makes another that stays.
+/// A process that intervenes at any step finds the file, or creates another one that is kept.
 #[test]
-fn replaced_in_every_window() {
-    on_each(16, |disk| {
+fn a_replacement_at_any_step_is_kept() {
+    for_each_file_system(16, |disk| {
         for step in Step::ALL {
-            // What the verdict is on overlayfs is known only when it is asked for.
-            let end = Instant::now() + LONG;
+            // On overlayfs the verdict is known only after the process scan.
+            let end = Instant::now() + TIMEOUT;
             let verdicts = [Verdict::Reap, Verdict::Quarantine(Some(Reason::CannotTell))];
             for verdict in verdicts.into_iter().cycle() {
                 let fixture = disk.fixture();
                 let temp = fixture.temp.clone();
-                let stunt = Stunt::new(step, move || {
+                let at_step = AtStep::new(step, move || {
                     let other = temp.with_extension("new");
                     fs::write(&other, b"another file").unwrap();
                     fs::rename(&other, &temp).unwrap();
                 });
-                let reaper = Reaper::new().with_hook(Some(stunt.hook.clone()));
+                let reaper = Reaper::new().with_hook(Some(at_step.hook.clone()));
                 let outcome = fixture.reap_as(&reaper, verdict);
                 let what = format!("{}, before {step:?}: {outcome:?}", disk.system);
-                fixture.is_tidy(&what);
-                if stunt.steps().contains(&step) {
-                    fixture.has_only(b"another file", &fixture.temp, &what);
+                fixture.assert_no_leftovers(&what);
+                if at_step.steps().contains(&step) {
+                    fixture.assert_only_at(b"another file", &fixture.temp, &what);
                     break;
                 }
                 assert_eq!(disk.system, "overlayfs", "{what}");
@@ -283,10 +285,10 @@ fn replaced_in_every_window() {
     });
 }
 
-/// What a killed orphand leaves has its name back at the next start, and goes as any other.
+/// A claim of a killed orphand gets its name back at the next start, and is removed like any other orphan.
 #[test]
-fn a_claim_of_a_crash_is_put_in_order() {
-    on_each(16, |disk| {
+fn a_sweep_recovers_a_claim_after_a_crash() {
+    for_each_file_system(16, |disk| {
         for sole in [false, true] {
             let fixture = match sole {
                 false => disk.fixture(),
@@ -295,7 +297,7 @@ fn a_claim_of_a_crash_is_put_in_order() {
             let claim = format!(".orphand-0123456789abcdef-{TEMP}");
             fs::rename(&fixture.temp, fixture.dir.join(claim)).unwrap();
             let events = fixture.sweep();
-            let copies = fixture.copies(OLD);
+            let copies = fixture.copies(TEMP_CONTENT);
             let moved = events
                 .iter()
                 .any(|event| matches!(event, Event::Quarantined { .. }));
@@ -311,16 +313,16 @@ fn a_claim_of_a_crash_is_put_in_order() {
                 "{}",
                 disk.system
             );
-            fixture.is_tidy(disk.system);
+            fixture.assert_no_leftovers(disk.system);
         }
     });
 }
 
-/// A disk without a free block: that is when it is needed.
+/// A full disk is when orphand is needed most.
 #[test]
-fn a_full_disk() {
+fn orphans_are_removed_on_a_full_disk() {
     const ORPHANS: usize = 200;
-    on_each(8, |disk| {
+    for_each_file_system(8, |disk| {
         let fixture = disk.fixture();
         fs::remove_file(&fixture.temp).unwrap();
         for n in 0..ORPHANS {
@@ -332,8 +334,8 @@ fn a_full_disk() {
         fill(&fixture.outside);
         let events = fixture.sweep();
         assert_eq!(events.len(), ORPHANS, "{}: {events:?}", disk.system);
-        events.iter().for_each(|event| disk.went(event));
-        fixture.has_only(&whole, &fixture.target, disk.system);
+        events.iter().for_each(|event| disk.assert_removed(event));
+        fixture.assert_only_at(&whole, &fixture.target, disk.system);
         assert_eq!(
             fs::read_dir(&fixture.dir).unwrap().count(),
             1,
@@ -343,13 +345,13 @@ fn a_full_disk() {
     });
 }
 
-/// Takes every free block.
+/// Fills every free block.
 fn fill(dir: &Path) {
     let mut ballast = File::create(dir.join("ballast")).unwrap();
     for size in [1 << 20, 1 << 16, 1 << 12, 1] {
         let some = vec![b'x'; size];
         loop {
-            // Some take more than they have room for, and say so when it is written.
+            // Some file systems accept more than they can store, and report it at the sync.
             let wrote = ballast.write_all(&some).and_then(|()| match size {
                 1 => Ok(()),
                 _ => ballast.sync_data(),
@@ -361,19 +363,18 @@ fn fill(dir: &Path) {
     }
 }
 
-/// Where the kernel gives no lease there is no proof: what would go stays, and so does what would
-/// be moved.
+/// Without a lease there is no proof: a temp is kept where it would otherwise be removed or moved.
 #[test]
-fn where_leases_are_refused() {
-    on_each(16, |disk| {
+fn without_leases_everything_is_kept() {
+    for_each_file_system(16, |disk| {
         let stages = [disk.fixture(), disk.fixture().with_sole_copy()];
         let check = move || {
             refuse_leases();
             for fixture in &stages {
                 match fixture.judge(TEMP) {
                     Event::Kept { reason, .. } => {
-                        // Where the table of locks may know the disk by another number, somebody else's
-                        // lock on a file with the same number counts.
+                        // The table of locks may have another device number for this disk. Then a foreign
+                        // lock on a file with the same inode number counts.
                         let any_device =
                             rustix::fs::major(fs::metadata(&fixture.temp).unwrap().dev()) == 0;
                         let may_seem_locked = any_device && reason == Reason::Locked;
@@ -381,43 +382,43 @@ fn where_leases_are_refused() {
                     }
                     event => panic!("{event:?}"),
                 }
-                fixture.has_only(OLD, &fixture.temp, "");
+                fixture.assert_only_at(TEMP_CONTENT, &fixture.temp, "");
             }
         };
-        // A thread that is refused them once is refused them for ever.
+        // The filter of a thread cannot be removed.
         let checked = std::thread::scope(|scope| scope.spawn(check).join());
         assert!(checked.is_ok(), "{}", disk.system);
     });
 }
 
-/// ext4 with inodes of 128 bytes: there is no room for the fraction of a second.
-fn whole_seconds() -> Result<Disk, String> {
+/// Creates an ext4 with inodes of 128 bytes, which have no room for the fraction of a second.
+fn disk_with_whole_seconds() -> Result<MountedDisk, String> {
     let base = TempDir::new().unwrap();
     let (at, image) = (base.path().join("disk"), base.path().join("image"));
     fs::create_dir(&at).unwrap();
     File::create(&image).unwrap().set_len(16 << 20).unwrap();
     let mut make = Command::new("mkfs.ext4");
-    done(make.args(["-q", "-m", "0", "-I", "128"]).arg(&image))?;
-    done(
+    run_command(make.args(["-q", "-m", "0", "-I", "128"]).arg(&image))?;
+    run_command(
         Command::new("mount")
             .args(["-o", "loop"])
             .args([&image, &at]),
     )?;
-    Ok(Disk {
+    Ok(MountedDisk {
         at,
         system: "ext4",
         base,
     })
 }
 
-/// A writer that replaces its temp with one of equal length within the same second changes none of its dates. It loses
-/// nothing, though its temp is older than a short grace whenever it is looked at.
+/// A writer that replaces its temp with one of equal length within the same second changes none of its dates.
+/// It loses no write, although its temp is older than a short grace at every look.
 #[test]
-fn a_rewriter_of_equal_length_loses_nothing_where_dates_are_of_whole_seconds() {
-    alone(&[As::Mounts], || {
-        let disk = match whole_seconds() {
+fn whole_second_dates_do_not_lose_a_rewritten_temp() {
+    in_own_process(&[RunAs::OwnMounts], || {
+        let disk = match disk_with_whole_seconds() {
             Ok(disk) => disk,
-            Err(why) => return skipped(&why),
+            Err(why) => return report_skipped(&why),
         };
         let grace = Duration::from_millis(500);
         let policy = Policy {
@@ -436,8 +437,8 @@ fn a_rewriter_of_equal_length_loses_nothing_where_dates_are_of_whole_seconds() {
                 let end = Instant::now() + Duration::from_secs(8);
                 let (mut writes, mut lost) = (0, 0);
                 while Instant::now() < end {
-                    fs::write(&temp, OLD).unwrap();
-                    // Longer than half the grace that was asked for, shorter than half of the raised one.
+                    fs::write(&temp, TEMP_CONTENT).unwrap();
+                    // Longer than half the configured grace, shorter than half the raised one.
                     std::thread::sleep(Duration::from_millis(700));
                     writes += 1;
                     lost += usize::from(fs::rename(&temp, &target).is_err());
@@ -461,8 +462,8 @@ fn a_rewriter_of_equal_length_loses_nothing_where_dates_are_of_whole_seconds() {
             (0, 0),
             "of {writes} writes: {reaped:?}"
         );
-        // What is left for good is removed all the same, when its raised grace is over.
-        fs::write(&fixture.temp, OLD).unwrap();
+        // A real orphan is removed when its raised grace is over.
+        fs::write(&fixture.temp, TEMP_CONTENT).unwrap();
         let written = Instant::now();
         let event = fixture.judge(TEMP);
         assert!(matches!(event, Event::Reaped(_)), "{event:?}");

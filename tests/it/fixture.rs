@@ -1,8 +1,8 @@
-//! A root with a leaked temp in it, and processes of their own to play in.
+//! A root with a leaked temp in it, and tests that run in processes of their own.
 //!
-//! Each test that asks for leases runs alone, in a process of its own: whoever forks beside it, as
-//! every other test may, shares its descriptors for a moment, and a file that a fork has open is
-//! in use, rightly.
+//! Each test that asks for leases runs in a process of its own. The other tests of this program fork: for a
+//! moment the child of a fork shares the descriptors of its parent, and a file that a forked child has open
+//! is in use.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-pub(crate) use crate::sandbox::Begin;
+pub(crate) use crate::sandbox::StartChild;
 use orphand::clock;
 use orphand::decide::judge::{LeaseCoverage, Reason, Verdict};
 use orphand::decide::policy::{Graces, Policy};
@@ -36,25 +36,26 @@ use orphand::root::Root;
 use orphand::stop::Stop;
 use tempfile::TempDir;
 
-/// What a killed writer left.
-pub(crate) const OLD: &[u8] = b"what the dead writer wrote";
-/// The name that it left it under.
+/// The content that a killed writer left.
+pub(crate) const TEMP_CONTENT: &[u8] = b"what the dead writer wrote";
+/// The name of the leaked temp.
 pub(crate) const TEMP: &str = "sessions.json.4f1c2d3e-5a6b-4c7d-8e9f-0a1b2c3d4e5f.tmp";
-/// The name that it was to get.
+/// The name of the target.
 pub(crate) const TARGET: &str = "sessions.json";
-/// What stands there: no less than the temp holds, because both are written within one tick of the clock.
-pub(crate) const WHOLE: &[u8] = b"the last good state, from the first byte to the last";
-/// The directory that they lie in, below the root.
-pub(crate) const BELOW: &str = "agent";
-/// No condition of these tests takes longer to come, on however slow a machine.
-pub(crate) const LONG: Duration = Duration::from_secs(60);
+/// The content of the target. It is at least as large as the temp, because both are written within one tick
+/// of the clock.
+pub(crate) const TARGET_CONTENT: &[u8] = b"the last good state, from the first byte to the last";
+/// The directory of both, below the root.
+pub(crate) const SUBDIR: &str = "agent";
+/// The longest time that a condition of these tests takes on a slow machine.
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(60);
 /// The grace of these tests.
 pub(crate) const GRACE: Duration = Duration::from_millis(100);
 
-/// A root, a directory below it, and a directory outside of it.
+/// A root, a directory below it, and a directory outside the root.
 pub(crate) struct Fixture {
     home: PathBuf,
-    _removed_in_the_end: Option<TempDir>,
+    _temp_dir: Option<TempDir>,
     pub(crate) root: Root,
     pub(crate) dir: PathBuf,
     pub(crate) outside: PathBuf,
@@ -62,16 +63,17 @@ pub(crate) struct Fixture {
     pub(crate) target: PathBuf,
 }
 
-/// A file that lies somewhere on a stage.
+/// A file in a fixture.
 #[derive(Debug)]
-pub(crate) struct Found {
+pub(crate) struct FoundFile {
     pub(crate) path: PathBuf,
     pub(crate) ino: u64,
     pub(crate) bytes: Vec<u8>,
 }
 
 impl Fixture {
-    /// A leaked temp beside its whole target, on a file system where the proof reaches everything.
+    /// Creates a leaked temp beside its whole target, on a file system where a lease covers opens and
+    /// mappings.
     pub(crate) fn new() -> Fixture {
         let homes = [
             std::env::temp_dir(),
@@ -85,26 +87,26 @@ impl Fixture {
                 let home = Dir::open_root(&canonical(home.path()), None);
                 home.is_ok_and(|home| home.reach() == LeaseCoverage::OpensAndMaps)
             });
-        Fixture::within(whole.expect("no file system here on which leases prove anything"))
+        Fixture::within(whole.expect("a file system on which a lease covers opens and mappings"))
     }
 
-    /// The same in a directory of one's own choice.
+    /// Creates the same in the given directory.
     pub(crate) fn within(home: TempDir) -> Fixture {
         let path = canonical(home.path());
-        fs::create_dir_all(path.join("root").join(BELOW)).unwrap();
+        fs::create_dir_all(path.join("root").join(SUBDIR)).unwrap();
         fs::create_dir(path.join("outside")).unwrap();
         let fixture = Fixture {
-            _removed_in_the_end: Some(home),
+            _temp_dir: Some(home),
             ..Fixture::at(path)
         };
-        fs::write(&fixture.target, WHOLE).unwrap();
-        fs::write(&fixture.temp, OLD).unwrap();
+        fs::write(&fixture.target, TARGET_CONTENT).unwrap();
+        fs::write(&fixture.temp, TEMP_CONTENT).unwrap();
         fixture
     }
 
-    /// The one that another process has made at `home`.
+    /// Returns the fixture that another process has created at `home`.
     pub(crate) fn at(home: PathBuf) -> Fixture {
-        let dir = home.join("root").join(BELOW);
+        let dir = home.join("root").join(SUBDIR);
         Fixture {
             root: Fixture::root(&home.join("root"), Fixture::policy()),
             temp: dir.join(TEMP),
@@ -112,11 +114,11 @@ impl Fixture {
             dir,
             outside: home.join("outside"),
             home,
-            _removed_in_the_end: None,
+            _temp_dir: None,
         }
     }
 
-    /// Without a target the temp may be the only copy.
+    /// Removes the target, so that the temp may be the only copy.
     pub(crate) fn with_sole_copy(self) -> Fixture {
         fs::remove_file(&self.target).unwrap();
         self
@@ -139,45 +141,45 @@ impl Fixture {
         Root::new(path, Arc::new(policy), true).unwrap()
     }
 
-    /// Everything is here, the root and what is outside of it.
+    /// Returns the directory that holds the root and everything outside it.
     pub(crate) fn home(&self) -> &Path {
         &self.home
     }
 
-    /// The quarantine.
+    /// Returns the path of the quarantine.
     pub(crate) fn quarantine(&self) -> PathBuf {
         self.root.path.join(quarantine::FOLDER)
     }
 
-    /// Every regular file on the stage.
-    pub(crate) fn files(&self) -> Vec<Found> {
+    /// Returns every regular file of the fixture.
+    pub(crate) fn files(&self) -> Vec<FoundFile> {
         let mut found = Vec::new();
-        files_in(&self.home, &mut found);
+        collect_files(&self.home, &mut found);
         found
     }
 
-    /// The files with this content.
+    /// Returns the paths of all files with this content.
     pub(crate) fn copies(&self, bytes: &[u8]) -> Vec<PathBuf> {
         let files = self.files().into_iter().filter(|file| file.bytes == bytes);
         files.map(|file| file.path).collect()
     }
 
-    /// This content lies there and nowhere else.
+    /// Asserts that the file at `path` is the only one with this content.
     #[track_caller]
-    pub(crate) fn has_only(&self, bytes: &[u8], path: &Path, what: &str) {
+    pub(crate) fn assert_only_at(&self, bytes: &[u8], path: &Path, what: &str) {
         let copies = self.copies(bytes);
         let text = String::from_utf8_lossy(bytes);
         assert!(
             copies == [path],
-            "{what}: {text:?} is at {copies:?}, not at {path:?}"
+            "{what}: {text:?} is at {copies:?}, not only at {path:?}"
         );
     }
 
-    /// No claim is left that nobody is at work on any more, and no folder without a file in it.
+    /// Asserts that no claim and no empty quarantine folder is left.
     #[track_caller]
-    pub(crate) fn is_tidy(&self, what: &str) {
-        let mut litter = Vec::new();
-        names_in(&self.home, &mut |path, is_dir| {
+    pub(crate) fn assert_no_leftovers(&self, what: &str) {
+        let mut leftovers = Vec::new();
+        walk_tree(&self.home, &mut |path, is_dir| {
             let name = path
                 .file_name()
                 .unwrap_or_default()
@@ -188,13 +190,13 @@ impl Fixture {
                 .components()
                 .any(|part| part.as_os_str() == quarantine::FOLDER);
             if name.starts_with(".orphand-") || (is_dir && in_quarantine && empty()) {
-                litter.push(path.to_owned());
+                leftovers.push(path.to_owned());
             }
         });
-        assert!(litter.is_empty(), "{what}: {litter:?} is left behind");
+        assert!(leftovers.is_empty(), "{what}: {leftovers:?} is left behind");
     }
 
-    /// Takes the temp through the protocol, as one that has been found an orphan. No time passes.
+    /// Runs the deletion protocol on the temp, which counts as a proven orphan. No time passes.
     pub(crate) fn reap(&self, hook: Hook) -> Outcome {
         self.reap_by(&Reaper::new().with_hook(Some(hook)))
     }
@@ -203,11 +205,11 @@ impl Fixture {
         self.reap_as(reaper, self.verdict())
     }
 
-    /// The same of one that the look before has opened already.
+    /// Does the same with a temp that the preceding look has already opened.
     pub(crate) fn reap_opened(&self, hook: Hook) -> Outcome {
         let lease_thread = LeaseThread::new();
         let reaper = Reaper::new().with_hook(Some(hook));
-        self.reap_asking(
+        self.reap_with(
             &lease_thread,
             &reaper,
             self.opened(&lease_thread, self.verdict()),
@@ -226,11 +228,11 @@ impl Fixture {
     }
 
     pub(crate) fn candidate(&self, verdict: Verdict) -> Candidate {
-        self.candidate_called(TEMP, verdict)
+        self.candidate_named(TEMP, verdict)
     }
 
-    pub(crate) fn candidate_called(&self, name: &str, verdict: Verdict) -> Candidate {
-        let dir = Dir::open_below(&self.root.path, None, Path::new(BELOW)).unwrap();
+    pub(crate) fn candidate_named(&self, name: &str, verdict: Verdict) -> Candidate {
+        let dir = Dir::open_below(&self.root.path, None, Path::new(SUBDIR)).unwrap();
         let name = OsStr::new(name);
         let seen = dir.observe(name).unwrap().expect("the temp");
         let temp_info = TempInfo {
@@ -251,10 +253,10 @@ impl Fixture {
         }
     }
 
-    /// The same, opened by the look, as a pass hands it on.
+    /// Returns a candidate that a look has opened, as a pass hands it to the reaper.
     pub(crate) fn opened(&self, lease_thread: &LeaseThread, verdict: Verdict) -> Candidate {
         let candidate = self.candidate(verdict);
-        let dir = Dir::open_below(&self.root.path, None, Path::new(BELOW)).unwrap();
+        let dir = Dir::open_below(&self.root.path, None, Path::new(SUBDIR)).unwrap();
         let file = evidence::open_to_ask(&dir, &candidate.temp_info.name).unwrap();
         let (_, mut leased) = lease_thread.lease(file);
         leased.release();
@@ -265,36 +267,39 @@ impl Fixture {
     }
 
     pub(crate) fn reap_candidate(&self, reaper: &Reaper, candidate: Candidate) -> Outcome {
-        self.reap_asking(&LeaseThread::new(), reaper, candidate)
+        self.reap_with(&LeaseThread::new(), reaper, candidate)
     }
 
-    /// By somebody who asked about it before.
-    pub(crate) fn reap_asking(
+    /// Runs the protocol with the lease thread that opened the candidate.
+    pub(crate) fn reap_with(
         &self,
         lease_thread: &LeaseThread,
         reaper: &Reaper,
         candidate: Candidate,
     ) -> Outcome {
-        let mut outcomes = self
-            .on_batch(|batch_context| reaper.reap(batch_context, lease_thread, &mut [candidate]));
+        let mut outcomes = self.with_batch_context(|batch_context| {
+            reaper.reap(batch_context, lease_thread, &mut [candidate])
+        });
         assert_eq!(outcomes.len(), 1);
         outcomes.remove(0)
     }
 
     pub(crate) fn reap_batch(&self, reaper: &Reaper, batch: &mut [Candidate]) -> Vec<Outcome> {
-        self.on_batch(|batch_context| reaper.reap(batch_context, &LeaseThread::new(), batch))
+        self.with_batch_context(|batch_context| {
+            reaper.reap(batch_context, &LeaseThread::new(), batch)
+        })
     }
 
-    /// Puts a claim in order, as what a crash left.
+    /// Recovers a claim that a crash left.
     pub(crate) fn recover(&self, claim: &str) -> io::Result<Option<Recovered>> {
-        self.on_batch(|batch_context| {
+        self.with_batch_context(|batch_context| {
             orphand::reap::recover(batch_context, &LeaseThread::new(), OsStr::new(claim))
         })
     }
 
-    pub(crate) fn on_batch<T>(&self, act: impl FnOnce(BatchContext<'_>) -> T) -> T {
+    pub(crate) fn with_batch_context<T>(&self, act: impl FnOnce(BatchContext<'_>) -> T) -> T {
         let root_dir = Dir::open_root(&self.root.path, None).unwrap();
-        let dir = Dir::open_below(&self.root.path, None, Path::new(BELOW)).unwrap();
+        let dir = Dir::open_below(&self.root.path, None, Path::new(SUBDIR)).unwrap();
         let marks = RestoreMarks::new(None);
         act(BatchContext {
             root: &self.root.path,
@@ -314,29 +319,26 @@ impl Fixture {
         })
     }
 
-    /// Looks at `name` in the directory until something is said of it.
+    /// Looks at `name` in the directory until an event is reported about it.
     pub(crate) fn judge(&self, name: &str) -> Event {
         let engine = engine(None);
-        let mut due = self.due(name);
+        let mut due = self.pass_items(name);
         let mut clocks = ClockJumpDetector::default();
-        let end = Instant::now() + LONG;
+        let end = Instant::now() + TIMEOUT;
         loop {
             let mut events = self.pass(&engine, &mut clocks, &mut due);
             if let Some(event) = events.pop() {
                 assert!(events.is_empty(), "{events:?}, then {event:?}");
                 return event;
             }
-            assert!(
-                Instant::now() < end,
-                "nothing was said of {name} in {LONG:?}"
-            );
+            assert!(Instant::now() < end, "no event about {name} in {TIMEOUT:?}");
             let temp = due.first().and_then(|one| one.temp.as_ref());
-            let temp = temp.unwrap_or_else(|| panic!("{name} was forgotten without a word"));
+            let temp = temp.unwrap_or_else(|| panic!("{name} was dropped without an event"));
             std::thread::sleep(temp.due().since(clock::mono()));
         }
     }
 
-    pub(crate) fn due(&self, name: &str) -> Vec<PassItem> {
+    pub(crate) fn pass_items(&self, name: &str) -> Vec<PassItem> {
         vec![PassItem {
             name: name.into(),
             temp: Some(Tracked::found(clock::mono(), Origin::Found)),
@@ -352,18 +354,18 @@ impl Fixture {
         let dir_context = DirContext {
             root: &self.root,
             id: None,
-            below: Path::new(BELOW),
+            below: Path::new(SUBDIR),
         };
         let mut events = Vec::new();
         let lease_thread = LeaseThread::new();
-        let mut tell = |event| events.push(event);
-        Pass::new(engine, dir_context, &lease_thread, &mut tell).run(clocks, due);
+        let mut emit = |event| events.push(event);
+        Pass::new(engine, dir_context, &lease_thread, &mut emit).run(clocks, due);
         events
     }
 
-    /// Sweeps the root until nothing young is left in it, and returns what was said.
+    /// Sweeps the root until nothing in it is too young, and returns the events.
     pub(crate) fn sweep(&self) -> Vec<Event> {
-        let end = Instant::now() + LONG;
+        let end = Instant::now() + TIMEOUT;
         let mut all = Vec::new();
         loop {
             let mut events = Vec::new();
@@ -389,7 +391,7 @@ impl Fixture {
             if !again {
                 return all;
             }
-            assert!(Instant::now() < end, "still young after {LONG:?}");
+            assert!(Instant::now() < end, "still too young after {TIMEOUT:?}");
             std::thread::sleep(GRACE / 4);
         }
     }
@@ -401,19 +403,19 @@ pub(crate) fn engine(hook: Option<Hook>) -> Engine {
         journal: Journal::new(None),
         marks: RestoreMarks::new(None),
         writers: WriterNames::default(),
-        nested: ContainerPids::default(),
+        container_pids: ContainerPids::default(),
         locks: Locks::default(),
         listings: Listings::default(),
         verbose: false,
     }
 }
 
-/// A root that is reached through a symlink is refused, and on macOS `/tmp` is one.
+/// Resolves symlinks: a root that is reached through a symlink is refused, and on macOS `/tmp` is one.
 fn canonical(path: &Path) -> PathBuf {
     fs::canonicalize(path).unwrap()
 }
 
-fn names_in(dir: &Path, met: &mut dyn FnMut(&Path, bool)) {
+fn walk_tree(dir: &Path, met: &mut dyn FnMut(&Path, bool)) {
     let Ok(entries) = fs::read_dir(dir) else {
         return;
     };
@@ -422,22 +424,22 @@ fn names_in(dir: &Path, met: &mut dyn FnMut(&Path, bool)) {
         let is_dir = entry.file_type().is_ok_and(|kind| kind.is_dir());
         met(&path, is_dir);
         if is_dir {
-            names_in(&path, met);
+            walk_tree(&path, met);
         }
     }
 }
 
-fn files_in(dir: &Path, found: &mut Vec<Found>) {
-    names_in(dir, &mut |path, _| {
+fn collect_files(dir: &Path, found: &mut Vec<FoundFile>) {
+    walk_tree(dir, &mut |path, _| {
         let Ok(meta) = fs::symlink_metadata(path) else {
             return;
         };
         if meta.is_file() {
-            // Whatever mode somebody gave it.
+            // The test may have given it any mode.
             if meta.mode() & 0o400 == 0 {
                 let _ = fs::set_permissions(path, fs::Permissions::from_mode(0o600));
             }
-            found.push(Found {
+            found.push(FoundFile {
                 path: path.to_owned(),
                 ino: meta.ino(),
                 bytes: fs::read(path).unwrap(),
@@ -446,14 +448,14 @@ fn files_in(dir: &Path, found: &mut Vec<Found>) {
     });
 }
 
-/// Calls `act` once, before `step` of a temp, and notes which steps were begun.
-pub(crate) struct Stunt {
+/// Calls `act` once, before `step` of a temp, and records the steps that have begun.
+pub(crate) struct AtStep {
     pub(crate) steps: Arc<Mutex<Vec<Step>>>,
     pub(crate) hook: Hook,
 }
 
-impl Stunt {
-    pub(crate) fn new(step: Step, act: impl FnOnce() + Send + 'static) -> Stunt {
+impl AtStep {
+    pub(crate) fn new(step: Step, act: impl FnOnce() + Send + 'static) -> AtStep {
         let steps = Arc::new(Mutex::new(Vec::new()));
         let begun = Arc::clone(&steps);
         let act = Mutex::new(Some(act));
@@ -465,7 +467,7 @@ impl Stunt {
                 act();
             }
         });
-        Stunt { steps, hook }
+        AtStep { steps, hook }
     }
 
     pub(crate) fn steps(&self) -> Vec<Step> {
@@ -473,17 +475,17 @@ impl Stunt {
     }
 }
 
-/// Waits for `what`.
+/// Waits until the condition holds. `what` completes "timed out waiting until …".
 #[track_caller]
-pub(crate) fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
-    let end = Instant::now() + LONG;
-    while !is_so() {
-        assert!(Instant::now() < end, "it never came that {what}");
+pub(crate) fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
+    let end = Instant::now() + TIMEOUT;
+    while !condition() {
+        assert!(Instant::now() < end, "timed out waiting until {what}");
         std::thread::sleep(Duration::from_millis(1));
     }
 }
 
-/// Whether somebody waits for a lease on this file to end.
+/// Reports whether a process waits for a lease on this file to end.
 pub(crate) fn waits_for_lease(ino: u64) -> bool {
     let locks = fs::read_to_string("/proc/locks").unwrap_or_default();
     let file = format!(":{ino} ");
@@ -492,97 +494,97 @@ pub(crate) fn waits_for_lease(ino: u64) -> bool {
         .any(|line| line.contains("LEASE") && line.contains("BREAKING") && line.contains(&file))
 }
 
-/// Waits for the end of a thread, and fails instead of hanging with it.
+/// Joins a thread, and fails instead of hanging if it does not end.
 #[track_caller]
 pub(crate) fn join<T>(thread: JoinHandle<T>) -> T {
-    wait_until("the other thread ends", || thread.is_finished());
+    wait_until("the thread ends", || thread.is_finished());
     thread.join().unwrap()
 }
 
-/// The name of the test that this thread runs: the harness names its threads so.
+/// Returns the name of the test that this thread runs: the harness gives it to its threads.
 pub(crate) fn this_test() -> String {
     let name = std::thread::current().name().map(str::to_owned);
     name.filter(|name| name.contains("::"))
-        .expect("a thread of the test harness")
+        .expect("a named thread of the test harness")
 }
 
-/// Says that something cannot be tried here, past the test harness, which would swallow it.
+/// Reports that this test is skipped, on the process's stderr: the harness would capture `eprintln!`.
 #[cfg(target_os = "linux")]
-pub(crate) fn skipped(why: &str) {
+pub(crate) fn report_skipped(why: &str) {
     let _ = writeln!(io::stderr(), "SKIPPED {}: {why}", this_test());
 }
 
-/// Who plays.
+/// The user and the namespaces that a test runs with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum As {
-    /// Whoever runs the tests.
-    Us,
-    /// An ordinary user.
+pub(crate) enum RunAs {
+    /// The user who runs the tests.
+    CurrentUser,
+    /// The ordinary user with the uid [`NOBODY`].
     Nobody,
-    /// Root, with mounts of its own: Linux's.
+    /// Root, in a mount namespace of its own. Linux only.
     #[cfg(target_os = "linux")]
-    Mounts,
-    /// Root, as the first process of a pid namespace, with a `/proc` of its own: Linux's.
+    OwnMounts,
+    /// Root, as the first process of a pid namespace with its own `/proc`. Linux only.
     #[cfg(target_os = "linux")]
-    PidNamespace,
+    OwnPidNamespace,
 }
 
-/// Who a test is for: whoever runs it and, if that is root, an ordinary user as well.
-pub(crate) const EVERYBODY: &[As] = &[As::Us, As::Nobody];
+/// The users of most tests: the one who runs them and, if that is root, an ordinary user as well.
+pub(crate) const ALL_USERS: &[RunAs] = &[RunAs::CurrentUser, RunAs::Nobody];
 pub(crate) const NOBODY: u32 = 65_534;
 
-/// Set in the process that a test has to itself.
-const ALONE: &str = "ORPHAND_TEST_ALONE";
+/// Set in the process that a test has to itself, to the [`RunAs`] that it runs with.
+const OWN_PROCESS: &str = "ORPHAND_TEST_ALONE";
 
-/// Runs `body`, and with it the rest of this test, in processes of its own, as each of `cast`.
+/// Runs `body`, and with it the rest of this test, in a process of its own for each of `users`.
 ///
-/// What cannot be had here, for want of root, is said to be skipped.
-pub(crate) fn alone(cast: &[As], body: impl FnOnce()) {
-    if std::env::var_os(ALONE).is_some() {
+/// Those that need root are skipped with a report if the tests do not run as root.
+pub(crate) fn in_own_process(users: &[RunAs], body: impl FnOnce()) {
+    if std::env::var_os(OWN_PROCESS).is_some() {
         return body();
     }
-    for who in cast {
+    for user in users {
         let root = rustix::process::geteuid().is_root();
-        match who {
-            As::Us => {}
-            // Whoever runs the tests is one.
-            As::Nobody if !root => continue,
-            As::Nobody => {}
+        match user {
+            RunAs::CurrentUser => {}
+            // The user who runs the tests is an ordinary one.
+            RunAs::Nobody if !root => continue,
+            RunAs::Nobody => {}
             #[cfg(target_os = "linux")]
-            As::Mounts | As::PidNamespace if !root => {
-                skipped(&format!("{who:?} needs root"));
+            RunAs::OwnMounts | RunAs::OwnPidNamespace if !root => {
+                report_skipped(&format!("{user:?} needs root"));
                 continue;
             }
             #[cfg(target_os = "linux")]
-            As::Mounts | As::PidNamespace => {}
+            RunAs::OwnMounts | RunAs::OwnPidNamespace => {}
         }
-        run(again(&this_test()), *who);
+        run_test(test_command(&this_test()), *user);
     }
 }
 
-/// Runs a test of this program as `who`. It must pass.
+/// Runs a test of this program as `user`, and asserts that it passes.
 #[track_caller]
-pub(crate) fn run(mut test: Command, who: As) {
-    test.env(ALONE, format!("{who:?}"));
-    play(&mut test, who);
+pub(crate) fn run_test(mut test: Command, user: RunAs) {
+    test.env(OWN_PROCESS, format!("{user:?}"));
+    apply_user(&mut test, user);
     test.stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
     let mut child = test.start_child().unwrap();
     let (out, err) = (drain(child.stdout.take()), drain(child.stderr.take()));
-    let status = wait_or_kill(&mut child, 10 * LONG);
+    let status = wait_or_kill(&mut child, 10 * TIMEOUT);
     let (out, err) = (join(out), join(err));
     for line in err.lines().filter(|line| line.starts_with("SKIPPED")) {
         let _ = writeln!(io::stderr(), "{line}");
     }
     let passed = out.contains("1 passed") && status.is_some_and(|status| status.success());
-    let ended = status.map_or("it hung".to_owned(), |status| status.to_string());
-    assert!(passed, "as {who:?}: {ended}\n{out}\n{err}");
+    let ended = status.map_or("timed out".to_owned(), |status| status.to_string());
+    assert!(passed, "as {user:?}: {ended}\n{out}\n{err}");
 }
 
-/// This very test program, for one of its tests.
-pub(crate) fn again(test: &str) -> Command {
-    // By /proc, because an ordinary user may not be let into the folder that it lies in.
+/// Returns the command that runs one test of this test program.
+pub(crate) fn test_command(test: &str) -> Command {
+    // Through /proc: an ordinary user may have no access to the folder of the program.
     let program = match cfg!(target_os = "linux") {
         true => PathBuf::from("/proc/self/exe"),
         false => std::env::current_exe().unwrap(),
@@ -618,62 +620,62 @@ fn wait_or_kill(child: &mut Child, longest: Duration) -> Option<std::process::Ex
     }
 }
 
-fn play(command: &mut Command, who: As) {
-    match who {
-        As::Us => {}
-        As::Nobody => {
+fn apply_user(command: &mut Command, user: RunAs) {
+    match user {
+        RunAs::CurrentUser => {}
+        RunAs::Nobody => {
             command.uid(NOBODY).gid(NOBODY).env("HOME", "/nonexistent");
-            // A folder for temporary files of one's own is closed to everybody else.
+            // A private folder for temporary files is closed to other users.
             let mode = fs::metadata(std::env::temp_dir()).map(|meta| meta.mode());
             if mode.is_ok_and(|mode| mode & 0o007 != 0o007) {
                 command.env_remove("TMPDIR");
             }
         }
         #[cfg(target_os = "linux")]
-        // SAFETY: between fork and exec only system calls are made, on values made before.
-        As::Mounts => unsafe {
-            command.pre_exec(own_mounts);
+        // SAFETY: between fork and exec the hook makes only system calls, on values created before.
+        RunAs::OwnMounts => unsafe {
+            command.pre_exec(unshare_mounts);
         },
         #[cfg(target_os = "linux")]
         // SAFETY: as above.
-        As::PidNamespace => unsafe {
-            command.pre_exec(own_pids_and_proc);
+        RunAs::OwnPidNamespace => unsafe {
+            command.pre_exec(enter_pid_namespace_with_proc);
         },
     }
 }
 
 #[cfg(target_os = "linux")]
-fn own_pids_and_proc() -> io::Result<()> {
-    own_mounts()?;
-    own_pids()?;
+fn enter_pid_namespace_with_proc() -> io::Result<()> {
+    unshare_mounts()?;
+    unshare_pids()?;
     let (proc, on, kind) = (c"proc".as_ptr(), c"/proc".as_ptr(), c"proc".as_ptr());
     // SAFETY: all strings end in NUL.
-    check(unsafe { libc::mount(proc, on, kind, 0, std::ptr::null()) })
+    check_syscall(unsafe { libc::mount(proc, on, kind, 0, std::ptr::null()) })
 }
 
-/// From here on nothing that is mounted is seen outside.
+/// Moves this process into a private mount namespace: its mounts are invisible outside.
 #[cfg(target_os = "linux")]
-fn own_mounts() -> io::Result<()> {
+fn unshare_mounts() -> io::Result<()> {
     let (none, root) = (std::ptr::null(), c"/".as_ptr());
     // SAFETY: both calls take flags and strings that end in NUL, or none.
     unsafe {
-        check(libc::unshare(libc::CLONE_NEWNS))?;
+        check_syscall(libc::unshare(libc::CLONE_NEWNS))?;
         let private = libc::MS_REC | libc::MS_PRIVATE;
-        check(libc::mount(none, root, none, private, std::ptr::null()))
+        check_syscall(libc::mount(none, root, none, private, std::ptr::null()))
     }
 }
 
-/// From here on this is the first process of a pid namespace; whoever was it waits for it.
+/// Moves this process into a new pid namespace, as its first process. The original process waits for it.
 #[cfg(target_os = "linux")]
-pub(crate) fn own_pids() -> io::Result<()> {
+pub(crate) fn unshare_pids() -> io::Result<()> {
     // SAFETY: system calls on integers. The parent makes nothing but such calls until it ends.
     unsafe {
-        check(libc::unshare(libc::CLONE_NEWPID))?;
+        check_syscall(libc::unshare(libc::CLONE_NEWPID))?;
         let child = libc::fork();
-        check(child)?;
+        check_syscall(child)?;
         if child == 0 {
-            // Nobody waits for what nobody hears of: it ends with the one who waits.
-            return check(libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL));
+            // The child ends with the process that waits for it.
+            return check_syscall(libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL));
         }
         libc::close_range(3, libc::c_uint::MAX, 0);
         let mut status = 0;
@@ -685,16 +687,16 @@ pub(crate) fn own_pids() -> io::Result<()> {
     }
 }
 
-/// What a system call answered.
+/// Converts the result of a system call.
 #[cfg(target_os = "linux")]
-pub(crate) fn check(answer: libc::c_int) -> io::Result<()> {
+pub(crate) fn check_syscall(answer: libc::c_int) -> io::Result<()> {
     match answer {
         -1 => Err(io::Error::last_os_error()),
         _ => Ok(()),
     }
 }
 
-/// Mounts something; in a process with mounts of its own.
+/// Mounts a file system. The process must have a mount namespace of its own.
 #[cfg(target_os = "linux")]
 pub(crate) fn mount(what: &str, on: &Path, kind: &str, flags: u64, options: &str) {
     try_mount(what, on, kind, flags, options)
@@ -712,9 +714,9 @@ pub(crate) fn try_mount(
     use std::ffi::CString;
     use std::os::unix::ffi::OsStrExt;
     assert_eq!(
-        std::env::var(ALONE).unwrap(),
-        "Mounts",
-        "mounts of one's own first"
+        std::env::var(OWN_PROCESS).unwrap(),
+        "OwnMounts",
+        "mounting needs a mount namespace of its own"
     );
     let string = |bytes: &[u8]| CString::new(bytes).unwrap();
     let (what, kind) = (string(what.as_bytes()), string(kind.as_bytes()));
@@ -724,5 +726,5 @@ pub(crate) fn try_mount(
     );
     let data = options.as_ptr().cast();
     // SAFETY: all strings end in NUL and outlive the call.
-    check(unsafe { libc::mount(what.as_ptr(), on.as_ptr(), kind.as_ptr(), flags, data) })
+    check_syscall(unsafe { libc::mount(what.as_ptr(), on.as_ptr(), kind.as_ptr(), flags, data) })
 }

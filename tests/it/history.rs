@@ -1,4 +1,4 @@
-//! The journal: what was done, before and after it happened.
+//! The journal: the intent and the outcome of every action.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,14 +9,14 @@ use serde_json::Value;
 use crate::sandbox::{Events, Sandbox, name};
 
 const SHORT: [&str; 2] = ["--grace", "100ms"];
-const OLD: Duration = Duration::from_millis(150);
+const OLD_ENOUGH: Duration = Duration::from_millis(150);
 
 fn journal(sandbox: &Sandbox) -> PathBuf {
     sandbox.base().join("state/orphand/journal.jsonl")
 }
 
-/// The lines of a journal. An empty one separates what a crash may have torn.
-fn written(text: &str) -> Vec<Value> {
+/// Returns the lines of a journal. An empty line separates a line that a crash may have cut.
+fn journal_lines(text: &str) -> Vec<Value> {
     let lines = text.lines().filter(|line| !line.is_empty());
     lines
         .map(|line| serde_json::from_str(line).unwrap())
@@ -30,7 +30,7 @@ fn history(sandbox: &Sandbox, args: &[&str]) -> Events {
         .events()
 }
 
-fn told(events: &Events) -> Vec<String> {
+fn summaries(events: &Events) -> Vec<String> {
     events
         .0
         .iter()
@@ -38,16 +38,16 @@ fn told(events: &Events) -> Vec<String> {
         .collect()
 }
 
-/// One of each sort, in this order.
-fn a_life() -> Sandbox {
+/// Performs one action of each kind, in the order of [`LIFE`].
+fn one_action_of_each_kind() -> Sandbox {
     let sandbox = Sandbox::new()
         .file("a", "whole, to the last byte of it")
         .file("a.tmp", "xyz")
-        .aged(OLD);
+        .aged(OLD_ENOUGH);
     sandbox.sweep(SHORT).exit(0);
     for temp in ["b.tmp", "c.tmp"] {
         sandbox.write(temp, "precious");
-        sandbox.age(OLD);
+        sandbox.age(OLD_ENOUGH);
         sandbox.sweep(SHORT).exit(0);
     }
     sandbox.run(["restore", "root/b.tmp"]).exit(0);
@@ -55,7 +55,7 @@ fn a_life() -> Sandbox {
     sandbox
 }
 
-const LIFE: [&str; 5] = [
+const ACTIONS: [&str; 5] = [
     "reaped a.tmp",
     "quarantined b.tmp",
     "quarantined c.tmp",
@@ -64,10 +64,10 @@ const LIFE: [&str; 5] = [
 ];
 
 #[test]
-fn everything_that_was_done_oldest_first() {
-    let sandbox = a_life();
+fn history_lists_every_action_oldest_first() {
+    let sandbox = one_action_of_each_kind();
     let events = history(&sandbox, &[]);
-    assert_eq!(told(&events), LIFE);
+    assert_eq!(summaries(&events), ACTIONS);
     let times: Vec<&str> = events
         .0
         .iter()
@@ -78,24 +78,24 @@ fn everything_that_was_done_oldest_first() {
     assert_eq!(reaped["bytes"], 3);
     assert_eq!(reaped["path"], sandbox.path("a.tmp").to_str().unwrap());
     assert_eq!(reaped["target"], sandbox.path("a").to_str().unwrap());
-    // A dry run, a look and what was kept are no history.
+    // A dry run, a scan and kept files are not in the history.
     sandbox.write("d.4194304.tmp", "");
-    sandbox.age(OLD);
+    sandbox.age(OLD_ENOUGH);
     sandbox.sweep(SHORT.iter().chain(&["-n"])).exit(0);
     sandbox.sweep(["--grace", "1d"]).exit(0);
     sandbox.scan(SHORT).exit(0);
-    assert_eq!(told(&history(&sandbox, &[])), LIFE);
-    let people = sandbox.run(["history"]).exit(0);
+    assert_eq!(summaries(&history(&sandbox, &[])), ACTIONS);
+    let human = sandbox.run(["history"]).exit(0);
     for words in ["reaped", "quarantined", "restored", "purged", "a.tmp"] {
-        assert!(people.stdout.contains(words), "{words}: {}", people.stdout);
+        assert!(human.stdout.contains(words), "{words}: {}", human.stdout);
     }
 }
 
 #[test]
-fn since() {
-    let sandbox = a_life();
+fn since_limits_the_period() {
+    let sandbox = one_action_of_each_kind();
     let path = journal(&sandbox);
-    // A day passes for the first three.
+    // The first three become a day old.
     let text = fs::read_to_string(&path).unwrap();
     let yesterday = jiff::Timestamp::now() - jiff::SignedDuration::from_hours(25);
     let yesterday = format!("{yesterday:.3}");
@@ -114,17 +114,20 @@ fn since() {
             .collect::<String>(),
     )
     .unwrap();
-    assert_eq!(told(&history(&sandbox, &["--since", "7d"])), LIFE);
-    assert_eq!(told(&history(&sandbox, &["--since", "26h"])), LIFE);
-    assert_eq!(told(&history(&sandbox, &["--since", "24h"])), LIFE[3..]);
+    assert_eq!(summaries(&history(&sandbox, &["--since", "7d"])), ACTIONS);
+    assert_eq!(summaries(&history(&sandbox, &["--since", "26h"])), ACTIONS);
+    assert_eq!(
+        summaries(&history(&sandbox, &["--since", "24h"])),
+        ACTIONS[3..]
+    );
 }
 
-/// Gives the lines of the journal these times, in their order: hours before now.
-fn dated(sandbox: &Sandbox, hours: &[i64]) {
+/// Gives the lines of the journal these times, in order: hours before now.
+fn set_times(sandbox: &Sandbox, hours: &[i64]) {
     let path = journal(sandbox);
     let now = jiff::Timestamp::now();
     let mut hours = hours.iter();
-    let lines = written(&fs::read_to_string(&path).unwrap());
+    let lines = journal_lines(&fs::read_to_string(&path).unwrap());
     let dated = lines.into_iter().map(|mut line| {
         if line["event"].is_string() {
             let hours = hours.next().expect("a time for each");
@@ -137,101 +140,110 @@ fn dated(sandbox: &Sandbox, hours: &[i64]) {
 }
 
 #[test]
-fn the_last_lines() {
-    let sandbox = a_life();
+fn n_limits_the_number_of_lines() {
+    let sandbox = one_action_of_each_kind();
     for (n, want) in [
-        ("0", &LIFE[5..]),
-        ("2", &LIFE[3..]),
-        ("5", &LIFE),
-        ("99", &LIFE),
+        ("0", &ACTIONS[5..]),
+        ("2", &ACTIONS[3..]),
+        ("5", &ACTIONS),
+        ("99", &ACTIONS),
     ] {
-        assert_eq!(told(&history(&sandbox, &["-n", n])), want, "{n}");
+        assert_eq!(summaries(&history(&sandbox, &["-n", n])), want, "{n}");
     }
-    let people = sandbox.run(["history", "-n2"]).exit(0);
-    people.says("2 lines, 0 B freed");
+    let human = sandbox.run(["history", "-n2"]).exit(0);
+    human.stdout_has("2 lines, 0 B freed");
     for wrong in ["-1", "x", "1.5", ""] {
         let ran = sandbox.run(["history", &format!("-n={wrong}")]).exit(2);
-        ran.silent().complains("a whole number, like 20");
+        ran.prints_nothing().stderr_has("a whole number, like 20");
     }
 }
 
 #[test]
-fn from_then_on_and_until_then() {
-    let sandbox = a_life();
+fn since_and_until_accept_dates() {
+    let sandbox = one_action_of_each_kind();
     let zone = jiff::tz::TimeZone::UTC;
     let now = jiff::Timestamp::now().to_zoned(zone);
     let date = |days: i64| {
         let day = now.date() - jiff::SignedDuration::from_hours(24 * days);
         day.to_string()
     };
-    // Three days ago, then a little more than two, and just now.
+    // From three days ago to just now.
     let noon = i64::from(now.hour());
-    dated(&sandbox, &[72 + noon, 48 + noon, 24 + noon, 2 + noon, 0]);
+    set_times(&sandbox, &[72 + noon, 48 + noon, 24 + noon, 2 + noon, 0]);
     let sandbox = sandbox.env("TZ", "UTC");
-    let all = |args: &[&str]| told(&history(&sandbox, args));
+    let all = |args: &[&str]| summaries(&history(&sandbox, args));
     for (args, want) in [
-        (&["--since", "yesterday"][..], &LIFE[2..]),
-        (&["--since", "today"], &LIFE[4..]),
-        (&["--until", "today"], &LIFE[..4]),
-        (&["--until", "yesterday"], &LIFE[..2]),
-        (&["--since", "yesterday", "--until", "today"], &LIFE[2..4]),
-        (&["--since", &date(2)], &LIFE[1..]),
-        (&["--until", &date(2)], &LIFE[..1]),
-        (&["--since", &date(3), "--until", &date(2)], &LIFE[..1]),
-        (&["--since", &format!("{}T00:00:00Z", date(0))], &LIFE[4..]),
+        (&["--since", "yesterday"][..], &ACTIONS[2..]),
+        (&["--since", "today"], &ACTIONS[4..]),
+        (&["--until", "today"], &ACTIONS[..4]),
+        (&["--until", "yesterday"], &ACTIONS[..2]),
+        (
+            &["--since", "yesterday", "--until", "today"],
+            &ACTIONS[2..4],
+        ),
+        (&["--since", &date(2)], &ACTIONS[1..]),
+        (&["--until", &date(2)], &ACTIONS[..1]),
+        (&["--since", &date(3), "--until", &date(2)], &ACTIONS[..1]),
+        (
+            &["--since", &format!("{}T00:00:00Z", date(0))],
+            &ACTIONS[4..],
+        ),
         (
             &["--since", &format!("{}T01:00:00+01:00", date(0))],
-            &LIFE[4..],
+            &ACTIONS[4..],
         ),
-        (&["--until", "1h30m"], &LIFE[..4]),
-        (&["--until", "365d"], &LIFE[5..]),
-        (&["--since", "yesterday", "-n", "1"], &LIFE[4..]),
+        (&["--until", "1h30m"], &ACTIONS[..4]),
+        (&["--until", "365d"], &ACTIONS[5..]),
+        (&["--since", "yesterday", "-n", "1"], &ACTIONS[4..]),
     ] {
         assert_eq!(all(args), want, "{args:?}");
     }
     sandbox
         .run(["history", "--until", "365d"])
         .exit(0)
-        .says("nothing was removed or moved there in that time");
-    // The day is one of the zone that is set, by rule or by name.
+        .stdout_has("nothing was removed or moved there in that time");
+    // Days are those of the configured time zone, given as a rule or by name.
     let mut zones = vec![("XXX14", -14)];
     if Path::new("/usr/share/zoneinfo/Pacific/Kiritimati").exists() {
         zones.push(("Pacific/Kiritimati", 14));
     }
     for (zone, hours) in zones {
-        let there = a_life();
-        dated(&there, &[72, 48, 24, 24, 0]);
+        let there = one_action_of_each_kind();
+        set_times(&there, &[72, 48, 24, 24, 0]);
         let first = jiff::Timestamp::now() - jiff::SignedDuration::from_hours(72);
         let offset = jiff::tz::TimeZone::fixed(jiff::tz::offset(hours));
         let local = first.to_zoned(offset).date();
         let (before, after) = (local.to_string(), local.tomorrow().unwrap().to_string());
         let there = there.env("TZ", zone);
         let args = ["--since", &before, "--until", &after];
-        assert_eq!(told(&history(&there, &args)), LIFE[..1], "{zone}");
+        assert_eq!(summaries(&history(&there, &args)), ACTIONS[..1], "{zone}");
     }
     for wrong in ["soon", "2026-13-01", "12"] {
         for option in ["--since", "--until"] {
-            let ran = sandbox.run(["history", option, wrong]).exit(2).silent();
-            ran.complains(wrong);
+            let ran = sandbox
+                .run(["history", option, wrong])
+                .exit(2)
+                .prints_nothing();
+            ran.stderr_has(wrong);
         }
     }
     let ran = sandbox.run(["history", "--since", "soon"]).exit(2);
-    ran.complains("today, yesterday, a date (2026-11-28)");
+    ran.stderr_has("today, yesterday, a date (2026-11-28)");
 }
 
 #[test]
-fn of_a_directory_and_what_is_below_it() {
+fn a_directory_limits_the_history() {
     let sandbox = Sandbox::new()
         .file("in/a.4194304.tmp", "")
         .file("in/deep/b.4194304.tmp", "")
         .file("inner/c.tmp", "x")
         .file("d.4194304.tmp", "")
-        .aged(OLD);
+        .aged(OLD_ENOUGH);
     sandbox.sweep(SHORT.iter().chain(&["-r"])).exit(0);
     let all = |args: &[&str]| {
-        let mut told = told(&history(&sandbox, args));
-        told.sort();
-        told
+        let mut lines = summaries(&history(&sandbox, args));
+        lines.sort();
+        lines
     };
     assert_eq!(
         all(&["root/in"]),
@@ -245,7 +257,7 @@ fn of_a_directory_and_what_is_below_it() {
     assert_eq!(all(&["elsewhere"]), [""; 0]);
     std::os::unix::fs::symlink("root/in", sandbox.base().join("alias")).unwrap();
     assert_eq!(all(&["alias"]).len(), 2);
-    // It was restored elsewhere, and is what was done in its directory all the same.
+    // It was restored to another directory, and counts for its own directory too.
     fs::create_dir(sandbox.base().join("out")).unwrap();
     let restored = ["restore", "--to", "out/c", "root/inner/c.tmp"];
     sandbox.run(restored).exit(0);
@@ -260,16 +272,16 @@ fn of_a_directory_and_what_is_below_it() {
     }
 }
 
-/// The intent is there before anything happens, the outcome after it.
+/// The intent is written before an action, the outcome after it.
 #[test]
-fn a_line_before_and_a_line_after() {
+fn the_journal_has_intent_and_outcome() {
     let sandbox = Sandbox::new()
         .file("a", "whole, to the last byte of it")
         .file("a.tmp", "xyz")
-        .aged(OLD);
+        .aged(OLD_ENOUGH);
     sandbox.sweep(SHORT).exit(0);
     let text = fs::read_to_string(journal(&sandbox)).unwrap();
-    let lines: Vec<Value> = written(&text);
+    let lines: Vec<Value> = journal_lines(&text);
     assert_eq!(lines.len(), 2, "{text}");
     for line in &lines {
         assert_eq!(line["path"], sandbox.path("a.tmp").to_str().unwrap());
@@ -288,38 +300,38 @@ fn a_line_before_and_a_line_after() {
         .unwrap()
         .permissions()
         .mode();
-    assert_eq!(mode & 0o077, 0, "nobody else's business");
+    assert_eq!(mode & 0o077, 0, "only the owner may read it");
 }
 
-/// A line that a crash tore is passed over, and joins no other.
+/// A line that a crash cut is skipped, and does not join the next one.
 #[test]
-fn a_torn_line() {
-    let sandbox = a_life();
+fn a_torn_line_is_skipped() {
+    let sandbox = one_action_of_each_kind();
     let path = journal(&sandbox);
     let mut text = fs::read(&path).unwrap();
     text.truncate(text.len() - 10);
     fs::write(&path, text).unwrap();
-    assert_eq!(told(&history(&sandbox, &[])), LIFE[..4]);
+    assert_eq!(summaries(&history(&sandbox, &[])), ACTIONS[..4]);
     sandbox.write("d.4194304.tmp", "");
-    sandbox.age(OLD);
+    sandbox.age(OLD_ENOUGH);
     sandbox.sweep(SHORT).exit(0);
-    let told = told(&history(&sandbox, &[]));
-    assert_eq!(told[..4], LIFE[..4]);
-    assert_eq!(told[4..], ["reaped d.4194304.tmp"]);
+    let lines = summaries(&history(&sandbox, &[]));
+    assert_eq!(lines[..4], ACTIONS[..4]);
+    assert_eq!(lines[4..], ["reaped d.4194304.tmp"]);
 }
 
-/// What the watcher does is written down like anything else.
+/// The watcher writes its actions to the journal.
 #[test]
-fn of_a_watcher() {
+fn a_watcher_writes_the_journal() {
     let sandbox = Sandbox::new().file("a", "whole, to the last byte of it");
     let mut watching = sandbox.watch(["--grace", "200ms"]).ready();
     sandbox.write("a.tmp", "x");
-    watching.outlive_a_sentinel(&sandbox);
+    watching.wait_for_sentinel(&sandbox);
     watching.stop().exit(0);
-    let mut told = told(&history(&sandbox, &[]));
-    told.sort();
+    let mut lines = summaries(&history(&sandbox, &[]));
+    lines.sort();
     assert_eq!(
-        told,
+        lines,
         [
             "reaped a.tmp",
             "reaped sentinel-1.4f1c2d3e-5a6b-4c7d-8e9f-0a1b2c3d4e5f.tmp"

@@ -74,7 +74,7 @@ impl Holding {
 
     /// `prepare` may put the process into a namespace.
     pub(crate) fn within(how: UseState, file: &Path, prepare: Prepare) -> Holding {
-        let mut command = again("holders::the_holder");
+        let mut command = test_command("holders::the_holder");
         command.env(HOW, format!("{how:?}")).env(FILE, file);
         command
             .stdin(Stdio::piped())
@@ -277,7 +277,7 @@ const NAME: &str = "exe";
 /// Leases are Linux's: elsewhere the same holders must keep it, for whatever reason.
 #[test]
 fn whoever_holds_it_is_seen() {
-    alone(EVERYBODY, || {
+    in_own_process(ALL_USERS, || {
         for how in UseState::ALL {
             let fixture = Fixture::new();
             let holding = Holding::new(*how, &fixture.temp);
@@ -317,14 +317,14 @@ fn whoever_holds_it_is_seen() {
             }
             drop(holding);
             is_taken(&fixture, &format!("{how:?}, over"));
-            fixture.has_only(WHOLE, &fixture.target, "");
+            fixture.assert_only_at(TARGET_CONTENT, &fixture.target, "");
         }
     });
 }
 
 #[test]
 fn another_name_keeps_it() {
-    alone(EVERYBODY, || {
+    in_own_process(ALL_USERS, || {
         let fixture = Fixture::new();
         let other = fixture.outside.join("the-other-name");
         fs::hard_link(&fixture.temp, &other).unwrap();
@@ -343,7 +343,7 @@ fn another_name_keeps_it() {
 /// nothing comes free.
 #[test]
 fn its_target_as_its_other_name() {
-    alone(EVERYBODY, || {
+    in_own_process(ALL_USERS, || {
         let fixture = Fixture::new();
         fs::remove_file(&fixture.target).unwrap();
         fs::hard_link(&fixture.temp, &fixture.target).unwrap();
@@ -351,14 +351,14 @@ fn its_target_as_its_other_name() {
             Event::Reaped(disposed) => assert_eq!(disposed.freed, FileSize::default()),
             event => panic!("{event:?}"),
         }
-        fixture.has_only(OLD, &fixture.target, "");
+        fixture.assert_only_at(TEMP_CONTENT, &fixture.target, "");
     });
 }
 
 /// The opt-outs that `systemd-tmpfiles` honours: a lock on a temp that is otherwise an orphan.
 #[test]
 fn a_shared_lock_keeps_it_too() {
-    alone(EVERYBODY, || {
+    in_own_process(ALL_USERS, || {
         let fixture = Fixture::new();
         let file = File::open(&fixture.temp).unwrap();
         rustix::fs::flock(&file, rustix::fs::FlockOperation::LockShared).unwrap();
@@ -396,27 +396,27 @@ mod linux {
 
     fn in_own_pids(command: &mut Command) {
         // SAFETY: between fork and exec only system calls are made.
-        unsafe { command.pre_exec(own_pids) };
+        unsafe { command.pre_exec(unshare_pids) };
     }
 
     fn in_own_users(command: &mut Command) {
         // SAFETY: as above.
-        unsafe { command.pre_exec(|| check(libc::unshare(libc::CLONE_NEWUSER))) };
+        unsafe { command.pre_exec(|| check_syscall(libc::unshare(libc::CLONE_NEWUSER))) };
     }
 
     fn may(namespace: Prepare) -> bool {
         let mut command = Command::new("/bin/true");
         namespace(&mut command);
-        command.ended().is_ok_and(|status| status.success())
+        command.run_to_end().is_ok_and(|status| status.success())
     }
 
     #[test]
     fn from_other_namespaces() {
-        alone(&[As::Us], || {
+        in_own_process(&[RunAs::CurrentUser], || {
             let namespaces: [(&str, Prepare); 2] = [("pid", in_own_pids), ("user", in_own_users)];
             for (name, namespace) in namespaces {
                 if !may(namespace) {
-                    skipped(&format!("a {name} namespace may not be made here"));
+                    report_skipped(&format!("a {name} namespace may not be made here"));
                     continue;
                 }
                 for how in [
@@ -451,7 +451,7 @@ mod linux {
     #[test]
     fn seen_from_within_a_pid_namespace() {
         const HOME: &str = "ORPHAND_TEST_HOME";
-        alone(&[As::Us], || {
+        in_own_process(&[RunAs::CurrentUser], || {
             if let Some(home) = std::env::var_os(HOME) {
                 let fixture = Fixture::at(home.into());
                 assert_eq!(std::process::id(), 1);
@@ -459,7 +459,7 @@ mod linux {
                 return;
             }
             if !rustix::process::geteuid().is_root() {
-                return skipped("a pid namespace needs root");
+                return report_skipped("a pid namespace needs root");
             }
             for how in [
                 UseState::Write,
@@ -469,9 +469,9 @@ mod linux {
             ] {
                 let fixture = Fixture::new();
                 let holding = Holding::new(how, &fixture.temp);
-                let mut inside = again(&this_test());
+                let mut inside = test_command(&this_test());
                 inside.env(HOME, fixture.home());
-                run(inside, As::PidNamespace);
+                run_test(inside, RunAs::OwnPidNamespace);
                 assert!(fixture.temp.exists());
                 drop(holding);
             }
@@ -481,7 +481,7 @@ mod linux {
     /// A walk over the processes names them; and it can only ever clear a file if it saw all.
     #[test]
     fn a_walk_over_the_processes() {
-        alone(EVERYBODY, || {
+        in_own_process(ALL_USERS, || {
             let ways = [
                 UseState::Write,
                 UseState::Read,
@@ -534,7 +534,7 @@ mod linux {
     /// Its `/proc/PID/maps` is empty and its state is `Z`, while its other threads go on.
     #[test]
     fn a_process_whose_first_thread_has_ended() {
-        alone(EVERYBODY, || {
+        in_own_process(ALL_USERS, || {
             let fixture = Fixture::new();
             let holding = Holding::new(UseState::MapInThread, &fixture.temp);
             let process_scan =
@@ -548,7 +548,7 @@ mod linux {
     /// The same process as the writer that a name speaks of: it lives.
     #[test]
     fn a_writer_whose_first_thread_has_ended() {
-        alone(EVERYBODY, || {
+        in_own_process(ALL_USERS, || {
             let fixture = Fixture::new();
             let holding = Holding::new(UseState::MapInThread, &fixture.target);
             stays_while_its_writer_lives(&fixture, holding.pid, || drop(holding));
@@ -583,10 +583,10 @@ mod linux {
     /// nobody's.
     #[test]
     fn a_writer_in_a_pid_namespace_below() {
-        alone(EVERYBODY, || {
+        in_own_process(ALL_USERS, || {
             let fixture = Fixture::new();
             let Some(mut inside) = Inside::new() else {
-                return skipped("no pid namespace can be made here");
+                return report_skipped("no pid namespace can be made here");
             };
             stays_while_its_writer_lives(&fixture, inside.pid, || inside.end());
         });
@@ -595,14 +595,14 @@ mod linux {
     /// Threads have numbers too, and kill(2) knows them.
     #[test]
     fn a_thread_in_a_pid_namespace_below() {
-        alone(&[As::Us], || {
+        in_own_process(&[RunAs::CurrentUser], || {
             if !rustix::process::geteuid().is_root() {
-                return skipped("a pid namespace needs root");
+                return report_skipped("a pid namespace needs root");
             }
             let fixture = Fixture::new();
             let _holding = Holding::within(UseState::MapInThread, &fixture.temp, |command| {
                 // SAFETY: between fork and exec only system calls are made.
-                unsafe { command.pre_exec(own_pids) };
+                unsafe { command.pre_exec(unshare_pids) };
             });
             let called = |pid| {
                 ContainerPids::default()
@@ -618,10 +618,10 @@ mod linux {
     /// Where `/proc` is empty, or not that of the own pid namespace, it tells of no writer that it is gone.
     #[test]
     fn a_proc_that_is_not_ours() {
-        alone(&[As::Mounts], || {
+        in_own_process(&[RunAs::OwnMounts], || {
             let fixture = Fixture::new();
             let Some(inside) = Inside::new() else {
-                return skipped("no pid namespace can be made here");
+                return report_skipped("no pid namespace can be made here");
             };
             mount("none", Path::new("/proc"), "tmpfs", 0, "");
             stays_while_its_writer_may_live(&fixture, inside.pid);
@@ -633,16 +633,16 @@ mod linux {
     #[test]
     fn a_proc_of_another_pid_namespace() {
         const WITHIN: &str = "ORPHAND_TEST_WITHIN";
-        alone(&[As::Us], || {
+        in_own_process(&[RunAs::CurrentUser], || {
             if std::env::var_os(WITHIN).is_none() {
                 if !rustix::process::geteuid().is_root() {
-                    return skipped("a pid namespace needs root");
+                    return report_skipped("a pid namespace needs root");
                 }
-                let mut inside = again(&this_test());
+                let mut inside = test_command(&this_test());
                 inside.env(WITHIN, "");
                 // SAFETY: between fork and exec only system calls are made.
-                unsafe { inside.pre_exec(own_pids) };
-                return run(inside, As::Us);
+                unsafe { inside.pre_exec(unshare_pids) };
+                return run_test(inside, RunAs::CurrentUser);
             }
             // The number that we have outside; the process that has it here is made now.
             let pid: u32 = fs::read_link("/proc/self")
@@ -653,7 +653,7 @@ mod linux {
             assert_ne!(pid, std::process::id());
             let last = "/proc/sys/kernel/ns_last_pid";
             if let Err(error) = fs::write(last, (pid - 1).to_string()) {
-                return skipped(&format!("{last}: {error}"));
+                return report_skipped(&format!("{last}: {error}"));
             }
             let mut writer = Command::new("sleep").arg("600").start_child().unwrap();
             assert_eq!(writer.id(), pid);
@@ -684,12 +684,12 @@ mod linux {
     /// For want of descriptors nobody is seen. That says nothing of anybody, also later.
     #[test]
     fn a_walk_that_cannot_be_made() {
-        alone(EVERYBODY, || {
+        in_own_process(ALL_USERS, || {
             let fixture = Fixture::new();
             let pid = crate::sandbox::dead_pid();
             let name = format!("{TARGET}.{pid}.4f1c2d3e-5a6b-4c7d-8e9f-0a1b2c3d4e5f.tmp");
             fs::rename(&fixture.temp, fixture.dir.join(&name)).unwrap();
-            let temp_info = fixture.candidate_called(&name, Verdict::Reap).temp_info;
+            let temp_info = fixture.candidate_named(&name, Verdict::Reap).temp_info;
             // There is no descriptor to measure a target with, either.
             fs::remove_file(&fixture.target).unwrap();
             let nested = ContainerPids::default();
@@ -704,7 +704,7 @@ mod linux {
                 rustix::process::setrlimit(rustix::process::Resource::Nofile, limit).unwrap();
             };
             let writer = |most| {
-                fixture.on_batch(|batch_context| {
+                fixture.with_batch_context(|batch_context| {
                     let seen = batch_context
                         .dir
                         .observe(OsStr::new(&name))
@@ -724,7 +724,7 @@ mod linux {
                 })
             };
             assert_eq!(writer(before.current), Writer::Gone(pid));
-            assert_eq!(writer(Some(0)), Writer::Unseen(pid), "it may live");
+            assert_eq!(writer(Some(0)), Writer::Unknown(pid), "it may live");
             limit(Some(0));
             let seen = nested.resolve(1, long_ago);
             let process_scan = evidence::scan_processes(&[file], LeaseCoverage::OpensOnly);
@@ -744,7 +744,7 @@ mod linux {
             open,
             ..Fixture::policy()
         };
-        alone(&[As::Us], || {
+        in_own_process(&[RunAs::CurrentUser], || {
             if let Some(home) = std::env::var_os(HOME) {
                 for open in [Open::Reap, Open::Quarantine] {
                     let fixture = Fixture::at(home.clone().into()).with_policy(policy(open));
@@ -753,7 +753,7 @@ mod linux {
                 return;
             }
             if !rustix::process::geteuid().is_root() {
-                return skipped("a pid namespace needs root");
+                return report_skipped("a pid namespace needs root");
             }
             let fixture = Fixture::new();
             let holding = Holding::new(UseState::Flock, &fixture.temp);
@@ -762,9 +762,9 @@ mod linux {
                 (meta.ctime(), meta.ctime_nsec())
             };
             let before = changed();
-            let mut inside = again(&this_test());
+            let mut inside = test_command(&this_test());
             inside.env(HOME, fixture.home());
-            run(inside, As::PidNamespace);
+            run_test(inside, RunAs::OwnPidNamespace);
             assert_eq!(changed(), before, "its name was taken from it for a moment");
             drop(holding);
         });
@@ -831,7 +831,7 @@ mod linux {
     /// A writer that was killed, and whose parent does not ask for it.
     #[test]
     fn a_zombie_is_gone() {
-        alone(EVERYBODY, || {
+        in_own_process(ALL_USERS, || {
             let fixture = Fixture::new();
             let mut child = Command::new("/bin/true").start_child().unwrap();
             let stat = format!("/proc/{}/stat", child.id());
@@ -852,7 +852,7 @@ mod linux {
     /// A program that embeds orphand may itself have mapped what it wrote.
     #[test]
     fn what_we_have_mapped_ourselves() {
-        alone(EVERYBODY, || {
+        in_own_process(ALL_USERS, || {
             let fixture = Fixture::new();
             map(File::open(&fixture.temp).unwrap());
             assert_eq!(kept(&fixture).0, Reason::InUse);
@@ -903,7 +903,7 @@ mod linux {
                 let handle = handle.open(&fixture.temp).unwrap();
                 let openers = Arc::new(Mutex::new(Vec::new()));
                 let others = Arc::clone(&openers);
-                let stunt = Stunt::new(step, move || {
+                let stunt = AtStep::new(step, move || {
                     let path = format!("/proc/self/fd/{}", handle.as_raw_fd());
                     let opener = std::thread::spawn(move || {
                         let options = File::options().read(true).custom_flags(flags).clone();
@@ -935,7 +935,7 @@ mod linux {
     /// A broken lease is announced by SIGIO, and by default that kills. Nobody else is to notice.
     #[test]
     fn a_broken_lease_kills_nobody() {
-        alone(EVERYBODY, || {
+        in_own_process(ALL_USERS, || {
             let before = signals();
             break_leases();
             assert_eq!(signals(), before);
@@ -944,7 +944,7 @@ mod linux {
 
     #[test]
     fn nor_in_a_thread_with_a_mask_of_its_own() {
-        alone(EVERYBODY, || {
+        in_own_process(ALL_USERS, || {
             for signal in [libc::SIGUSR2, libc::SIGIO] {
                 let thread = std::thread::spawn(move || {
                     block(signal);
@@ -966,7 +966,7 @@ mod linux {
     /// Its handler for SIGIO is its own, and hears nothing of ours.
     #[test]
     fn nor_does_a_handler_hear_of_it() {
-        alone(EVERYBODY, || {
+        in_own_process(ALL_USERS, || {
             // SAFETY: the handler does nothing but count.
             unsafe { libc::signal(libc::SIGIO, hear as *const () as libc::sighandler_t) };
             let before = signals();
@@ -983,7 +983,7 @@ mod linux {
     /// The whole watcher in a program that knows nothing of leases.
     #[test]
     fn nor_does_a_watcher_kill_its_program() {
-        alone(EVERYBODY, || {
+        in_own_process(ALL_USERS, || {
             let before = signals();
             let fixture = Fixture::new();
             let handle = File::options()
@@ -991,7 +991,7 @@ mod linux {
                 .custom_flags(libc::O_PATH)
                 .clone();
             let handle = handle.open(&fixture.temp).unwrap();
-            let stunt = Stunt::new(Step::Unlink, move || {
+            let stunt = AtStep::new(Step::Unlink, move || {
                 let path = format!("/proc/self/fd/{}", handle.as_raw_fd());
                 let options = File::options()
                     .read(true)
@@ -1005,7 +1005,7 @@ mod linux {
                 .root(&fixture.root.path, Fixture::policy())
                 .allow_broad_roots(true);
             let watcher = watcher.hook(Some(stunt.hook)).start().unwrap();
-            let end = std::time::Instant::now() + LONG;
+            let end = std::time::Instant::now() + TIMEOUT;
             while !matches!(watcher.events().recv_deadline(end), Ok(Event::Reaped(_))) {
                 assert!(std::time::Instant::now() < end);
             }
@@ -1017,12 +1017,12 @@ mod linux {
     /// A lease of ours that is not let go would make others wait: there is none left over.
     #[test]
     fn nothing_stays_leased() {
-        alone(EVERYBODY, || {
+        in_own_process(ALL_USERS, || {
             let fixture = Fixture::new();
             let holding = Holding::new(UseState::Write, &fixture.temp);
             kept(&fixture);
             drop(holding);
-            let _ = fixture.reap(Stunt::new(Step::Look, || {}).hook);
+            let _ = fixture.reap(AtStep::new(Step::Look, || {}).hook);
             let us = std::process::id().to_string();
             let locks = fs::read_to_string("/proc/locks").unwrap();
             let ours = |line: &&str| line.contains("LEASE") && line.split(' ').any(|w| w == us);

@@ -1,17 +1,18 @@
-//! Incidents of others: cleaners that destroyed something, were led astray, or were caught just
-//! before. Each test is named after those that it replays, and says the rule that prevents them
-//! here; `tests/without-each-rule` leaves each of these rules out and sees the test fail.
+//! Incidents of other programs: cleaners that destroyed data, were misled, or were caught just before. Each
+//! test is named after the incidents that it replays, and its comment names the safety rule that prevents
+//! them here; `tests/without-each-rule` disables each of these rules and sees the test fail.
 //!
-//! Not here, because nothing of orphand's could fail in their way:
-//! - CVE-2000-0816 (tmpwatch), names handed to a shell: no program is ever started.
-//! - CVE-2022-21658 (std), RUSTSEC of `remove_dir_all`, dulwich#2336, systemd#32674: directories
-//!   deleted with all that is in them, or under a writer; no call here does that.
-//! - uutils 2026: a class of mistakes, most of which lints forbid here.
-//! - opencodex#2084, #2159, a temp older than the boot: a moment before the boot cannot be expressed.
-//! - pg_auto_failover#993, dot-agent-deck#461: of their own directories' scope and ages.
-//! - notify#434, watchman#525, owncloud#6119: events that were lost destroy nothing here; see
-//!   `watch::lost_events_are_made_up_for`.
-//! - What was left and not destroyed: the leaks, of which `sweep::` and `watch::` replay the largest.
+//! These incidents have no test, because orphand has no code that could fail like that:
+//! - CVE-2000-0816 (tmpwatch), names passed to a shell: orphand never starts a program with the name of a
+//!   temp.
+//! - CVE-2022-21658 (std), RUSTSEC of `remove_dir_all`, dulwich#2336, systemd#32674: directories deleted with
+//!   all their content, or under a writer; no call here does that.
+//! - uutils 2026: a class of errors, most of which lints forbid here.
+//! - opencodex#2084, #2159, a temp older than the boot: a time before the boot cannot be expressed.
+//! - pg_auto_failover#993, dot-agent-deck#461: the scope and the ages of their own directories.
+//! - notify#434, watchman#525, owncloud#6119: lost events destroy nothing here; see
+//!   `watch::lost_events_are_found_by_a_scan`.
+//! - Leaks, in which nothing was destroyed: `sweep::` and `watch::` replay the largest.
 
 use std::fs::{self, File};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
@@ -45,19 +46,19 @@ fn kept(fixture: &Fixture, want: Reason) {
         Event::Kept { reason, .. } => assert_eq!(reason, want),
         event => panic!("{event:?}"),
     }
-    fixture.has_only(OLD, &fixture.temp, "");
+    fixture.assert_only_at(TEMP_CONTENT, &fixture.temp, "");
 }
 
-// --- Who holds it
+// --- Holders
 
-/// Rule: the lease. ownCloud's cleaner went by age while `lsof` showed the upload open; pi-lens
-/// waited for an error that POSIX never gives; DuckDB's second instance deleted the first one's
-/// spill files, JVMs and omnigent took a process of another pid namespace for a dead one, and
-/// dot-agent-deck one that had ended for the last that used its files.
+/// Rule: the lease. ownCloud's cleaner decided by age while `lsof` showed the upload open. pi-lens waited for
+/// an error that POSIX never returns. DuckDB's second instance deleted the spill files of the first. JVMs and
+/// omnigent took a process of another pid namespace for a dead one. dot-agent-deck took the end of one
+/// process for the end of the last user of its files.
 #[test]
 fn owncloud_36187_pi_lens_2686_duckdb_24758_jdk_8286030_omnigent_7495_dot_agent_deck_472_open_all_the_time()
  {
-    alone(EVERYBODY, || {
+    in_own_process(ALL_USERS, || {
         let fixture = Fixture::new();
         let holding = Holding::new(UseState::Write, &fixture.temp);
         kept(&fixture, Reason::InUse);
@@ -77,13 +78,13 @@ fn owncloud_36187_pi_lens_2686_duckdb_24758_jdk_8286030_omnigent_7495_dot_agent_
         );
         assert!(
             in_use,
-            "its writer has ended, but not who has it open: {event:?}"
+            "its writer has ended, but another process has it open: {event:?}"
         );
         drop(holding);
         if is_root() {
             let holding = Holding::within(UseState::Write, &temp, |command| {
                 // SAFETY: between fork and exec only system calls are made.
-                unsafe { command.pre_exec(own_pids) };
+                unsafe { command.pre_exec(unshare_pids) };
             });
             let event = fixture.judge(&name);
             let in_use = matches!(
@@ -99,11 +100,11 @@ fn owncloud_36187_pi_lens_2686_duckdb_24758_jdk_8286030_omnigent_7495_dot_agent_
     });
 }
 
-/// Rule: the gate for locks. A lock file that its program had open and locked was removed after ten
-/// days, and two held "the" lock; dycov would have the lock decide, not the age.
+/// Rule: the gate for locks. systemd removed a lock file after ten days although its program had it open and
+/// locked; then two processes held "the" lock. dycov proposed that the lock decides, not the age.
 #[test]
 fn systemd_30760_dycov_371_a_file_that_is_locked() {
-    alone(EVERYBODY, || {
+    in_own_process(ALL_USERS, || {
         let fixture = Fixture::new();
         fs::write(&fixture.temp, "").unwrap();
         let _holding = Holding::new(UseState::Flock, &fixture.temp);
@@ -115,30 +116,30 @@ fn systemd_30760_dycov_371_a_file_that_is_locked() {
     });
 }
 
-/// Rule: an answer that is none keeps. Where `fuser` was missing or failed, tmpwatch took every file
-/// for free; Kubernetes read a directory that was not there as "no volumes".
+/// Rule: no answer means keep. Where `fuser` was missing or failed, tmpwatch took every file for unused.
+/// Kubernetes read a missing directory as "no volumes".
 #[test]
 fn tmpwatch_without_fuser_kubernetes_27651_no_answer() {
-    alone(EVERYBODY, || {
+    in_own_process(ALL_USERS, || {
         refuse_leases();
         kept(&Fixture::new(), Reason::CannotTell);
     });
 }
 
-/// Rule: a walk over the processes proves nothing unless it can see them all. KiroCrew's sweep was
-/// taken out again after it: `/proc` may hide, without an error.
+/// Rule: a process scan proves nothing unless it can see all processes. KiroCrew removed its sweep again for
+/// that reason: `/proc` may hide processes without an error.
 #[test]
 fn kirocrew_6268_a_proc_that_shows_a_part() {
-    alone(&[As::PidNamespace], || {
+    in_own_process(&[RunAs::OwnPidNamespace], || {
         assert!(!evidence::scan_processes(&[], LeaseCoverage::OpensOnly).complete);
     });
 }
 
-/// Rule: a holder is known by device and inode. `lsof` said `/private/var`, `find` said `/var`, and
-/// every directory that was held read as free.
+/// Rule: a holder is identified by device and inode. `lsof` printed `/private/var`, `find` printed `/var`,
+/// and every directory in use was taken for unused.
 #[test]
 fn cc_reaper_18_held_by_another_path() {
-    alone(EVERYBODY, || {
+    in_own_process(ALL_USERS, || {
         let fixture = Fixture::new();
         symlink(&fixture.dir, fixture.outside.join("way")).unwrap();
         let holding = Holding::new(UseState::Write, &fixture.outside.join("way").join(TEMP));
@@ -152,12 +153,12 @@ fn cc_reaper_18_held_by_another_path() {
     });
 }
 
-// --- What it is
+// --- Types of files
 
-/// Rule: one link. A file of another's was reached by a hard link in a shared directory.
+/// Rule: exactly one link. A file of another user was reached through a hard link in a shared directory.
 #[test]
 fn cve_2017_18078_a_hard_link() {
-    alone(EVERYBODY, || {
+    in_own_process(ALL_USERS, || {
         let fixture = Fixture::new();
         let elsewhere = fixture.outside.join("passwd");
         fs::hard_link(&fixture.temp, &elsewhere).unwrap();
@@ -169,41 +170,41 @@ fn cve_2017_18078_a_hard_link() {
     });
 }
 
-/// Rule: the type first, and never an `open` that waits. The cleaner hung for ever on a FIFO.
+/// Rule: check the type first, and never let `open` block. The cleaner hung forever on a FIFO.
 #[test]
 fn systemd_30690_a_fifo() {
-    alone(EVERYBODY, || {
-        let (say, said) = std::sync::mpsc::channel();
+    in_own_process(ALL_USERS, || {
+        let (send, outcome) = std::sync::mpsc::channel();
         std::thread::spawn(move || {
             let fixture = Fixture::new();
             let (temp, other) = (fixture.temp.clone(), fixture.outside.join("fifo"));
-            let stunt = Stunt::new(Step::Open, move || {
+            let at_step = AtStep::new(Step::Open, move || {
                 sandbox::fifo(&other);
                 fs::rename(&other, &temp).unwrap();
             });
-            let outcome = format!("{:?}", fixture.reap(stunt.hook));
+            let outcome = format!("{:?}", fixture.reap(at_step.hook));
             drop(fixture);
-            let _ = say.send(outcome);
+            let _ = send.send(outcome);
         });
-        let said = said.recv_timeout(Duration::from_secs(20));
-        assert_eq!(said.as_deref(), Ok("Kept(Changed)"));
+        let outcome = outcome.recv_timeout(Duration::from_secs(20));
+        assert_eq!(outcome.as_deref(), Ok("Kept(Changed)"));
     });
 }
 
-/// Rule: what is no regular file is no temp. Live sockets of X11 and screen went by their age, and
-/// so did quota files and `lost+found`; Prometheus and raft have directories of such names, and a
-/// user's folder was taken for temporary files, with 500 GB in it.
+/// Rule: only regular files are temps. Live sockets of X11 and screen were removed by age, as were quota
+/// files and `lost+found`. Prometheus and raft have directories with such names. TinyNvidiaUpdateChecker took
+/// a user's folder for temporary files, with 500 GB in it.
 #[test]
 fn systemd_35182_prometheus_8180_tinynvidiaupdatechecker_289_sockets_and_directories() {
-    alone(EVERYBODY, || {
+    in_own_process(ALL_USERS, || {
         let fixture = Fixture::new();
         fs::remove_file(&fixture.temp).unwrap();
-        // Made as mknod(2) makes it: bind(2) takes no long path.
+        // Created with mknod(2): bind(2) accepts no long path.
         let (at, socket) = (rustix::fs::CWD, rustix::fs::FileType::Socket);
         rustix::fs::mknodat(at, &fixture.temp, socket, rustix::fs::Mode::RWXU, 0).unwrap();
         fs::create_dir(fixture.dir.join("01H8.tmp")).unwrap();
         for name in [TEMP, "01H8.tmp"] {
-            let mut due = fixture.due(name);
+            let mut due = fixture.pass_items(name);
             let events = fixture.pass(&engine(None), &mut Default::default(), &mut due);
             assert!(
                 events.is_empty() && due[0].temp.is_none(),
@@ -214,11 +215,11 @@ fn systemd_35182_prometheus_8180_tinynvidiaupdatechecker_289_sockets_and_directo
     });
 }
 
-/// Rule: the proof is known to hold on this file system. Two hosts with one NFS home judged each
+/// Rule: the proof must be known to hold on this file system. Two hosts with one NFS home each judged the
 /// other's processes.
 #[test]
 fn agmsg_938_processes_of_another_host() {
-    alone(&[As::Mounts], || {
+    in_own_process(&[RunAs::OwnMounts], || {
         let base = tempfile::tempdir().unwrap();
         let _mounted = Mounted::new("ramfs", base.path(), "ramfs", 0, "");
         let home = tempfile::TempDir::new_in(base.path()).unwrap();
@@ -226,18 +227,18 @@ fn agmsg_938_processes_of_another_host() {
     });
 }
 
-// --- Where it is
+// --- Paths
 
-/// Rule: no symlink below the root. The parent was swapped while the cleaner was on its way.
+/// Rule: no symlink below the root. The parent directory was replaced while the cleaner walked the path.
 #[test]
 fn cve_2018_6954_cve_2017_1002102_bleachbit_385_a_symlink_below_the_root() {
-    alone(EVERYBODY, || {
+    in_own_process(ALL_USERS, || {
         let fixture = Fixture::new();
         let elsewhere = fixture.outside.join("elsewhere");
         fs::create_dir(&elsewhere).unwrap();
-        fs::rename(&fixture.dir, elsewhere.join(BELOW)).unwrap();
+        fs::rename(&fixture.dir, elsewhere.join(SUBDIR)).unwrap();
         symlink("../outside/elsewhere", fixture.root.path.join("way")).unwrap();
-        let below = Path::new("way").join(BELOW);
+        let below = Path::new("way").join(SUBDIR);
         let dir_context = DirContext {
             root: &fixture.root,
             id: None,
@@ -248,9 +249,9 @@ fn cve_2018_6954_cve_2017_1002102_bleachbit_385_a_symlink_below_the_root() {
             LeaseThread::new(),
             ClockJumpDetector::default(),
         );
-        let mut due = fixture.due(TEMP);
+        let mut due = fixture.pass_items(TEMP);
         let mut events = Vec::new();
-        // Until it is forgotten, or gone.
+        // Until the temp is dropped or removed.
         while let Some(temp) = &due[0].temp {
             std::thread::sleep(temp.due().since(clock::mono()));
             Pass::new(&engine, dir_context, &lease_thread, &mut |event| {
@@ -259,55 +260,55 @@ fn cve_2018_6954_cve_2017_1002102_bleachbit_385_a_symlink_below_the_root() {
             .run(&mut clocks, &mut due);
         }
         assert!(events.is_empty(), "{events:?}");
-        fixture.has_only(OLD, &elsewhere.join(BELOW).join(TEMP), "");
+        fixture.assert_only_at(TEMP_CONTENT, &elsewhere.join(SUBDIR).join(TEMP), "");
     });
 }
 
-/// Rule: on the way to the root only symlinks of root's and our own. opentmpfiles followed those of
-/// whoever owned a directory on the way.
+/// Rule: on the path to the root, only symlinks of root or of our user are followed. opentmpfiles followed
+/// those of any user who owned a directory on the path.
 #[test]
 fn cve_2017_18925_a_symlink_above_the_root() {
     if !is_root() {
-        return eprintln!("skipped: to be somebody else needs root");
+        return eprintln!("skipped: changing the user needs root");
     }
     let sandbox = Sandbox::new()
         .file("a", "whole and theirs")
         .file("a.tmp", "not theirs");
-    let (way, link) = (sandbox.base().join("way"), sandbox.base().join("link"));
-    fs::create_dir(&way).unwrap();
-    symlink(sandbox.base(), way.join("theirs")).unwrap();
-    std::os::unix::fs::lchown(way.join("theirs"), Some(NOBODY), Some(NOBODY)).unwrap();
+    let (folder, link) = (sandbox.base().join("way"), sandbox.base().join("link"));
+    fs::create_dir(&folder).unwrap();
+    symlink(sandbox.base(), folder.join("theirs")).unwrap();
+    std::os::unix::fs::lchown(folder.join("theirs"), Some(NOBODY), Some(NOBODY)).unwrap();
     symlink(sandbox.base(), &link).unwrap();
     sandbox.age(OLD_ENOUGH);
     let sweep = |root: &str| sandbox.run(["sweep", "--yes", "--json", "--grace", "100ms", root]);
-    sweep("way/theirs/root").exit(1).complains("way/theirs");
+    sweep("way/theirs/root").exit(1).stderr_has("way/theirs");
     assert_eq!(sandbox.content("a.tmp"), "not theirs");
-    // One of our own leads there all the same.
+    // A symlink of our own user is followed.
     assert_eq!(sweep("link/root").exit(0).events().sums(), [1, 0, 0, 0]);
 }
 
-/// Rule: no other mount below the root. Volumes and an sshfs below a cleaned directory lost what
-/// was somebody else's.
+/// Rule: no other mount below the root. Files of other owners were lost on volumes and on an sshfs mount
+/// below a cleaned directory.
 #[test]
 fn kubernetes_7317_systemd_12692_another_mount_below_the_root() {
-    alone(&[As::Mounts], || {
+    in_own_process(&[RunAs::OwnMounts], || {
         let fixture = Fixture::new();
         let other = fixture.dir.join("volume");
         fs::create_dir(&other).unwrap();
         let _mounted = Mounted::new("tmpfs", &other, "tmpfs", 0, "");
-        fs::write(other.join(TARGET), WHOLE).unwrap();
+        fs::write(other.join(TARGET), TARGET_CONTENT).unwrap();
         fs::write(other.join(TEMP), b"of the volume").unwrap();
         let events = fixture.sweep();
         assert!(
             matches!(events.as_slice(), [Event::Reaped(_)]),
             "{events:?}"
         );
-        fixture.has_only(b"of the volume", &other.join(TEMP), "");
+        fixture.assert_only_at(b"of the volume", &other.join(TEMP), "");
     });
 }
 
-/// Rule: the walk keeps a list, no stack. One process, or one frame and one descriptor, for each
-/// level: 6,000 levels brought tmpwatch and systemd-tmpfiles down.
+/// Rule: the walk keeps a list, not a stack. With one process, or one frame and one descriptor, for each
+/// level, 6,000 levels crashed tmpwatch and systemd-tmpfiles.
 #[test]
 fn cve_2000_0829_cve_2021_3997_a_deep_tree() {
     let sandbox = Sandbox::ordinary();
@@ -319,36 +320,38 @@ fn cve_2000_0829_cve_2021_3997_a_deep_tree() {
     assert_eq!(reaped, 1, "{}", ran.stderr);
 }
 
-/// Rule: a quarantine that is not ours is none. tmpreaper's own rename could be made to put a file
-/// into `/etc/cron.d`.
+/// Rule: a quarantine of another user is not used. tmpreaper's own rename could be made to put a file into
+/// `/etc/cron.d`.
 #[test]
 fn cve_2019_3461_a_quarantine_of_somebody_elses() {
     if !is_root() {
-        return eprintln!("skipped: to be somebody else needs root");
+        return eprintln!("skipped: changing the user needs root");
     }
     let sandbox = Sandbox::new().dir(".orphand").file("sole.tmp", "precious");
-    let room = sandbox.path(".orphand");
-    fs::set_permissions(&room, fs::Permissions::from_mode(0o700)).unwrap();
-    std::os::unix::fs::lchown(&room, Some(NOBODY), Some(NOBODY)).unwrap();
+    let quarantine = sandbox.path(".orphand");
+    fs::set_permissions(&quarantine, fs::Permissions::from_mode(0o700)).unwrap();
+    std::os::unix::fs::lchown(&quarantine, Some(NOBODY), Some(NOBODY)).unwrap();
     sandbox.age(OLD_ENOUGH);
     let events = sandbox.sweep(SHORT).exit(0).events();
     assert_eq!(events.about("sole.tmp"), ["kept no-quarantine"]);
 }
 
-/// Rule: broad roots are refused. `tmpfiles --purge` took `/home`, other cleaners a user's folder;
-/// and in a `/tmp` of everybody's a name that was taken away is somebody else's next.
+/// Rule: broad roots are refused. `tmpfiles --purge` deleted `/home`, other cleaners a user's folder. In a
+/// `/tmp` that all users share, another user can take a name that was removed.
 #[test]
 fn systemd_33349_hellzerg_optimizer_63_tmpreaper_vhn_295582_too_much_at_once() {
     let sandbox = Sandbox::new();
     for root in ["/", "/home", "/tmp", "{base}/home"] {
-        // If it were not, nothing would be lost: no file has such a name.
+        // If the check failed, this would still remove nothing: no file has such a name.
         let none = "no-such-temp-of-orphands-tests.*";
         let ran = sandbox.run(["sweep", "--yes", "--json", "--name", none, root]);
-        ran.exit(2).complains("--allow-broad-root").silent();
+        ran.exit(2)
+            .stderr_has("--allow-broad-root")
+            .prints_nothing();
     }
 }
 
-/// Rule: without `-r` nothing below the root is read. A walk over the whole tree took minutes.
+/// Rule: without `-r`, nothing below the root is read. A walk over the whole tree took minutes.
 #[test]
 fn mamba_103_the_whole_tree() {
     let sandbox = Sandbox::new().file("below/a.4194304.tmp", "");
@@ -357,49 +360,55 @@ fn mamba_103_the_whole_tree() {
     assert!(sandbox.has("below/a.4194304.tmp"));
 }
 
-// --- Which it is
+// --- Identity
 
-/// Rule: what is claimed is compared with what was judged. A decoy is judged, the victim's new file
-/// takes its name, and is removed: "there is no known fix", said tmpreaper, and systemd-tmpfiles
-/// does it still when `unlinkat` is late.
+/// Rule: the claimed file is compared with the judged one. A decoy is judged, then the victim's new file
+/// takes its name and is removed. tmpreaper documented "there is no known fix", and systemd-tmpfiles still
+/// has the race when `unlinkat` is late.
 #[test]
 fn razor_2002_tmpreaper_systemd_tmpfiles_262_another_file_by_the_same_name() {
-    alone(EVERYBODY, || {
+    in_own_process(ALL_USERS, || {
         let fixture = Fixture::new();
         let (temp, other) = (fixture.temp.clone(), fixture.dir.join("other"));
-        let stunt = Stunt::new(Step::Claim, move || {
+        let at_step = AtStep::new(Step::Claim, move || {
             fs::write(&other, "of the victim").unwrap();
             fs::rename(&other, &temp).unwrap();
         });
-        let outcome = fixture.reap(stunt.hook);
-        fixture.has_only(b"of the victim", &fixture.temp, &format!("{outcome:?}"));
+        let outcome = fixture.reap(at_step.hook);
+        fixture.assert_only_at(b"of the victim", &fixture.temp, &format!("{outcome:?}"));
     });
 }
 
-/// Rule: who waits for us is noticed, and the name given back before we let go. A fixed name is used
-/// again, and its file truncated and filled anew: containerd's `<path>.tmp`.
+/// Rule: a process that waits for our lease is noticed, and the file gets its name back before the lease is
+/// released. A fixed name is used again, and its file is truncated and rewritten: containerd's `<path>.tmp`.
 #[test]
 fn containerd_atomicfile_the_same_file_once_more() {
-    alone(EVERYBODY, || {
+    in_own_process(ALL_USERS, || {
         let fixture = Fixture::new();
         let (temp, ino) = (
             fixture.temp.clone(),
             fs::metadata(&fixture.temp).unwrap().ino(),
         );
-        let stunt = Stunt::new(Step::Claim, move || {
+        let at_step = AtStep::new(Step::Claim, move || {
             let opener = std::thread::spawn(move || std::mem::forget(File::open(temp)));
-            wait_until("it waits", || opener.is_finished() || waits_for_lease(ino));
+            wait_until("the opener waits", || {
+                opener.is_finished() || waits_for_lease(ino)
+            });
         });
-        let outcome = fixture.reap(stunt.hook.clone());
+        let outcome = fixture.reap(at_step.hook.clone());
         let put_back = matches!(outcome, Outcome::Kept(Reason::InUse));
         assert!(put_back, "{outcome:?}");
-        assert_eq!(stunt.steps().last(), Some(&Step::ProveAgain), "{outcome:?}");
-        fixture.has_only(OLD, &fixture.temp, "");
+        assert_eq!(
+            at_step.steps().last(),
+            Some(&Step::ProveAgain),
+            "{outcome:?}"
+        );
+        fixture.assert_only_at(TEMP_CONTENT, &fixture.temp, "");
     });
 }
 
-/// Rule: only what the rule names. A prefix also took a file under version control, other programs'
-/// temps, look-alikes with digits, and live sessions.
+/// Rule: only names that the rule lists. A prefix also matched a file under version control, temps of other
+/// programs, similar names with digits, and live sessions.
 #[test]
 fn opencode_swarm_2293_neko_2580_exarchos_1697_openclaw_45255_systemd_181_names_like_it() {
     let names = [
@@ -421,8 +430,8 @@ fn opencode_swarm_2293_neko_2580_exarchos_1697_openclaw_45255_systemd_181_names_
     assert_eq!(sandbox.listing().len(), names.len());
 }
 
-/// Rule: names that are kept ready, or resumed, are left alone. etcd's next log segments may lie
-/// there for days, syncthing's transfers for one.
+/// Rule: files that are prepared for later, or resumed, are ignored. etcd's next log segments may exist for
+/// days, syncthing's transfers for a day.
 #[test]
 fn etcd_file_pipeline_syncthing_resumed_transfers() {
     let names = ["0.tmp", "1.tmp", ".syncthing.film.mkv.tmp", ".tmp"];
@@ -435,10 +444,10 @@ fn etcd_file_pipeline_syncthing_resumed_transfers() {
     assert_eq!(sandbox.listing().len(), names.len());
 }
 
-// --- When it is
+// --- Ages
 
-/// Rule: both looks and the grace. Sweeps without an age ran beside writers, and what they had not
-/// finished looked like rubbish.
+/// Rule: both looks and the grace. Sweeps without a minimum age ran beside writers and removed their
+/// unfinished files.
 #[test]
 fn rustrak_273_express_asset_57_jgit_246_beside_a_writer() {
     let sandbox = Sandbox::new()
@@ -449,8 +458,8 @@ fn rustrak_273_express_asset_57_jgit_246_beside_a_writer() {
     assert_eq!(sandbox.content("a.4194304.tmp"), "being written");
 }
 
-/// Rule: the newest of all dates. rsync and tar give a temp the date of its source before they
-/// rename it.
+/// Rule: the newest of all dates counts. rsync and tar give a temp the date of its source before they rename
+/// it.
 #[test]
 fn rsync_finish_transfer_cpython_81831_an_old_date_on_a_young_file() {
     let sandbox = Sandbox::new()
@@ -467,8 +476,7 @@ fn rsync_finish_transfer_cpython_81831_an_old_date_on_a_young_file() {
     assert_eq!(events.about("a.4194304.tmp"), ["kept young"]);
 }
 
-/// Rule: no credit from before the clocks parted. The clock was stepped, and fresh files looked days
-/// old.
+/// Rule: no credit from before a clock jump. The clock was stepped, and fresh files looked days old.
 #[test]
 fn systemd_4679_lorax_24_ccache_512_a_clock_that_was_set() {
     const GRACE: Duration = Duration::from_secs(300);
@@ -503,14 +511,14 @@ fn systemd_4679_lorax_24_ccache_512_a_clock_that_was_set() {
         last_jump: Some(at(9_998)),
         fingerprint,
         lag: Duration::ZERO,
-        hold: Held::Unused,
+        use_state: Held::Unused,
     };
     let first = temp.look(&look(10_000), GRACE, Open::Keep);
     assert_eq!(first, Next::LookAt(at(9_998).after(GRACE)));
 }
 
-/// Rule: after 24 hours without use a pid counts no more. In a container it is the same one after
-/// each restart: the lock of a dead one was alive for ever.
+/// Rule: after 24 hours without use, a pid no longer counts. In a container the pid is the same after each
+/// restart, so the lock of a dead process looked alive forever.
 #[test]
 fn openswarm_456_dot_agent_deck_727_a_pid_that_always_lives() {
     let judged = |unused| {
@@ -526,7 +534,7 @@ fn openswarm_456_dot_agent_deck_727_a_pid_that_always_lives() {
         candidate.temp_info.unused = unused;
         fixture.reap_candidate(&Reaper::new(), candidate)
     };
-    alone(EVERYBODY, || {
+    in_own_process(ALL_USERS, || {
         let young = judged(Duration::from_secs(86_399));
         assert!(
             matches!(young, Outcome::Kept(Reason::WriterAlive)),
@@ -537,7 +545,7 @@ fn openswarm_456_dot_agent_deck_727_a_pid_that_always_lives() {
     });
 }
 
-/// Rule: a writer that lives keeps. lean-ctx went by the hour even where the pid was alive.
+/// Rule: a temp is kept while its writer is running. lean-ctx decided by age even where the pid was alive.
 #[test]
 fn lean_ctx_958_opencodex_499_its_writer_lives() {
     let sandbox = Sandbox::new();
@@ -550,38 +558,38 @@ fn lean_ctx_958_opencodex_499_its_writer_lives() {
     assert_eq!(events.about(&name), ["kept writer-alive"]);
 }
 
-// --- What is lost with it
+// --- Only copies
 
-/// Rule: the only copy is moved, not deleted. After a failed swap both copies lay under such names
-/// on purpose; users asked for their uploads back.
+/// Rule: the only copy is moved, not deleted. After a failed swap both copies had such names on purpose;
+/// users asked for their uploads back.
 #[test]
 fn streamlit_15934_trvl_513_go_fastdfs_414_the_only_copy() {
-    alone(EVERYBODY, || {
+    in_own_process(ALL_USERS, || {
         let fixture = Fixture::new().with_sole_copy();
         let event = fixture.judge(TEMP);
         assert!(matches!(event, Event::Quarantined { .. }), "{event:?}");
-        assert_eq!(fixture.copies(OLD).len(), 1);
+        assert_eq!(fixture.copies(TEMP_CONTENT).len(), 1);
     });
 }
 
-/// Rule: an empty target is no copy. `sessions.json` had 0 bytes, and its temps all there was.
+/// Rule: an empty target is no copy. `sessions.json` had 0 bytes, and its temps were all that was left.
 #[test]
 fn openclaw_77783_a_target_of_zero_bytes() {
-    alone(EVERYBODY, || {
+    in_own_process(ALL_USERS, || {
         let fixture = Fixture::new();
         fs::write(&fixture.target, "").unwrap();
         // The target is the older one: a newer one with less data would not count in any case.
         std::thread::sleep(Duration::from_millis(20));
-        fs::write(&fixture.temp, OLD).unwrap();
+        fs::write(&fixture.temp, TEMP_CONTENT).unwrap();
         let event = fixture.judge(TEMP);
         assert!(matches!(event, Event::Quarantined { .. }), "{event:?}");
-        assert_eq!(fixture.copies(OLD).len(), 1);
+        assert_eq!(fixture.copies(TEMP_CONTENT).len(), 1);
     });
 }
 
-// --- What is said and done
+// --- Reports
 
-/// Rule: a dry run disposes of nothing. In one case "--dry-run wasn't dry at all".
+/// Rule: a dry run changes nothing. In one report "--dry-run wasn't dry at all".
 #[test]
 fn systemd_33383_a_dry_run_that_was_not_dry() {
     let sandbox = Sandbox::new()
@@ -595,8 +603,8 @@ fn systemd_33383_a_dry_run_that_was_not_dry() {
     assert_eq!(sandbox.snapshot(), before);
 }
 
-/// Rule: a dry run asks the kernel too. systemd-tmpfiles 262 tries no lock in one, BleachBit's
-/// preview differed from its run.
+/// Rule: a dry run checks leases and locks too. systemd-tmpfiles 262 tries no lock in a dry run, and
+/// BleachBit's preview differed from its run.
 #[test]
 fn systemd_tmpfiles_262_bleachbit_1889_a_dry_run_says_what_a_run_does() {
     let sandbox = Sandbox::new()
@@ -604,7 +612,7 @@ fn systemd_tmpfiles_262_bleachbit_1889_a_dry_run_says_what_a_run_does() {
         .file("a.4194304.tmp", "x")
         .file("b.4194304.tmp", "");
     let mut shell = sandbox.shell();
-    assert!(shell.tell("exec 7<a.4194304.tmp; flock 7"));
+    assert!(shell.run("exec 7<a.4194304.tmp; flock 7"));
     sandbox.age(OLD_ENOUGH);
     let dry = sandbox.sweep(SHORT.iter().chain(&["-n"])).exit(0).events();
     let run = sandbox.sweep(SHORT).exit(0).events();
@@ -614,8 +622,8 @@ fn systemd_tmpfiles_262_bleachbit_1889_a_dry_run_says_what_a_run_does() {
     }
 }
 
-/// Rule: what is done is written down before it is done, and why. A file was gone, and only by its
-/// age could the cleaner be cleared of it.
+/// Rule: the intent and its reason are recorded before an action. A file was missing, and only its age could
+/// show that the cleaner had not removed it.
 #[test]
 fn mibeenvr_803_who_removed_it() {
     let sandbox = Sandbox::new().file("a.4194304.tmp", "");
@@ -644,7 +652,7 @@ fn mibeenvr_803_who_removed_it() {
     );
 }
 
-/// Rule: an unknown key is an error. An age that was not known was left out, and everything went.
+/// Rule: an unknown key is an error. An unknown age setting was ignored, and everything was removed.
 #[test]
 fn systemd_1633_a_setting_that_is_left_out() {
     let sandbox = Sandbox::new().file("a.4194304.tmp", "");
@@ -652,12 +660,11 @@ fn systemd_1633_a_setting_that_is_left_out() {
     let config = sandbox.base().join("config/orphand/config.toml");
     fs::write(config, "[defaults]\ngrase = \"10d\"\n").unwrap();
     sandbox.age(OLD_ENOUGH);
-    sandbox.sweep(SHORT).exit(78).complains("grase");
+    sandbox.sweep(SHORT).exit(78).stderr_has("grase");
     assert!(sandbox.has("a.4194304.tmp"));
 }
 
-/// Rule: names are escaped where people read them. A file's name moved the cursor of whoever listed
-/// it.
+/// Rule: names are escaped in human output. The name of a file moved the cursor of a terminal that listed it.
 #[test]
 fn kirocrew_4957_names_that_write_to_the_terminal() {
     let sandbox = Sandbox::new().file("\u{1b}[2J\u{1b}]0;x\u{7}.tmp", "");
@@ -665,12 +672,15 @@ fn kirocrew_4957_names_that_write_to_the_terminal() {
     let ran = sandbox
         .run(["sweep", "--yes", "--grace", "100ms", "root"])
         .exit(0);
-    let said = ran.stdout.clone() + &ran.stderr;
-    assert!(said.contains("[2J") && !said.contains('\u{1b}'), "{said:?}");
+    let output = ran.stdout.clone() + &ran.stderr;
+    assert!(
+        output.contains("[2J") && !output.contains('\u{1b}'),
+        "{output:?}"
+    );
 }
 
-/// Rule: one at a time on a root. A second sccache on one folder would delete the first one's live
-/// temps at its start; tmpreaper stops itself after 55 seconds so that no two overlap.
+/// Rule: at most one orphand works on a root. A second sccache on one folder would delete the first one's
+/// live temps at its start; tmpreaper stops after 55 seconds so that no two runs overlap.
 #[test]
 fn sccache_lru_disk_cache_init_two_at_once() {
     let sandbox = Sandbox::new().file("a.4194304.tmp", "");
@@ -680,10 +690,10 @@ fn sccache_lru_disk_cache_init_two_at_once() {
     watching.stop().exit(0);
 }
 
-/// From here on this process is refused every lease, as on a file system that has none.
+/// Refuses every lease to this process from now on, as a file system without leases does.
 pub(crate) fn refuse_leases() {
-    // seccomp(2): load the number of the call; on fcntl(2) load its second argument; on F_SETLEASE
-    // the answer is EINVAL.
+    // seccomp(2): load the number of the call; for fcntl(2), load its second argument; for F_SETLEASE, return
+    // EINVAL.
     let instruction = |code, jt, jf, k| libc::sock_filter { code, jt, jf, k };
     let (load, equal, answer) = (0x20, 0x15, 0x06);
     let filter = [
@@ -698,10 +708,10 @@ pub(crate) fn refuse_leases() {
         len: filter.len() as u16,
         filter: filter.as_ptr().cast_mut(),
     };
-    // SAFETY: the program outlives the calls, and the process is this test's alone.
+    // SAFETY: the program outlives the calls, and this test has its own process.
     unsafe {
-        check(libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)).unwrap();
+        check_syscall(libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)).unwrap();
         let (mode, program) = (libc::SECCOMP_MODE_FILTER, &raw const program);
-        check(libc::prctl(libc::PR_SET_SECCOMP, mode, program)).unwrap();
+        check_syscall(libc::prctl(libc::PR_SET_SECCOMP, mode, program)).unwrap();
     }
 }

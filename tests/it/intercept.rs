@@ -1,10 +1,9 @@
-//! A hand between a program and the kernel.
+//! Intercepts system calls between a program and the kernel.
 //!
-//! seccomp(2) hands every call that concerns files to a supervisor, which lets it through, answers
-//! it with an error instead, or lets the program die right there. So it is the program as it is
-//! that meets the fault, through its own libraries, and no stand-in of ours; unlike a shim that is
-//! preloaded it also sees calls that are made without libc, and unlike strace(1) it needs no
-//! package and no root.
+//! seccomp(2) passes every call that concerns files to a supervisor. The supervisor lets it through, answers
+//! it with an error, or kills the program at that point. So the unmodified program meets the fault, through
+//! its own libraries. Unlike a preloaded shim, this also covers calls that are made without libc; unlike
+//! strace(1), it needs no package and no root.
 
 use std::ffi::OsString;
 use std::fs::{self, File};
@@ -21,20 +20,20 @@ use std::thread::{self, JoinHandle};
 use rustix::io::Errno;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// What a program asks of the kernel, as far as files are concerned.
+/// A system call that concerns files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) enum Call {
-    /// openat(2) of a directory, or open(2).
+    /// openat(2) or open(2) of a directory.
     OpenDir,
     /// openat2(2).
     OpenBelow,
-    /// The same of a file that must be there.
+    /// openat(2) or open(2) of an existing file.
     OpenFile,
-    /// The same of a file that may have to be made.
+    /// openat(2) or open(2) with `O_CREAT`.
     Create,
     /// statx(2) by name.
     StatName,
-    /// statx(2) of what is open.
+    /// statx(2) of an open file.
     StatFd,
     /// fstatfs(2).
     FileSystem,
@@ -48,19 +47,19 @@ pub(crate) enum Call {
     GetLease,
     /// fcntl(2), `F_SETLEASE` with `F_UNLCK`.
     EndLease,
-    /// lseek(2): where data and holes begin.
+    /// lseek(2), which finds data and holes.
     Seek,
     /// fgetxattr(2).
-    Mark,
+    GetXattr,
     /// flock(2).
     Lock,
-    /// The same with `LOCK_UN`.
+    /// flock(2) with `LOCK_UN`.
     Unlock,
     /// write(2).
     Write,
     /// ftruncate(2).
     Truncate,
-    /// renameat2(2), and the older two.
+    /// renameat2(2), renameat(2), rename(2).
     Rename,
     /// mkdirat(2), mkdir(2).
     MakeDir,
@@ -69,18 +68,18 @@ pub(crate) enum Call {
     /// unlinkat(2) of a directory.
     RemoveDir,
     /// fcntl(2), `F_OFD_GETLK`.
-    AskLock,
+    QueryLock,
     /// fcntl(2), `F_OFD_SETLK`.
     LockRange,
-    /// The same with `F_UNLCK`.
+    /// fcntl(2), `F_OFD_SETLK` with `F_UNLCK`.
     UnlockRange,
     /// Another command of fcntl(2).
     Other,
 }
 
 impl Call {
-    /// Whether it changes what is on the disk.
-    pub(crate) fn is_change(self) -> bool {
+    /// Reports whether the call changes the disk.
+    pub(crate) fn changes_disk(self) -> bool {
         match self {
             Call::Create
             | Call::Write
@@ -101,10 +100,10 @@ impl Call {
             | Call::GetLease
             | Call::EndLease
             | Call::Seek
-            | Call::Mark
+            | Call::GetXattr
             | Call::Lock
             | Call::Unlock
-            | Call::AskLock
+            | Call::QueryLock
             | Call::LockRange
             | Call::UnlockRange
             | Call::Other => false,
@@ -112,28 +111,28 @@ impl Call {
     }
 }
 
-/// What becomes of a call.
+/// The response to a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Answer {
-    /// It is made.
-    Pass,
-    /// It is not made, and fails with this.
+pub(crate) enum CallResponse {
+    /// Execute the call.
+    Allow,
+    /// Do not execute the call: it fails with this error.
     Fail(Errno),
-    /// It is not made, and the process is killed.
+    /// Do not execute the call: kill the process.
     Kill,
 }
 
-/// A call that waits for its answer.
-pub(crate) struct Asked {
+/// A call that waits for its response.
+pub(crate) struct PendingCall {
     pub(crate) call: Call,
-    /// The thread that makes it.
+    /// The calling thread.
     tid: u32,
     number: libc::c_long,
     args: [u64; 6],
 }
 
-impl Asked {
-    /// What it is about; of a rename, what is renamed.
+impl PendingCall {
+    /// Returns the path that the call concerns; for a rename, its source.
     pub(crate) fn path(&self) -> PathBuf {
         match self.number {
             libc::SYS_fstatfs
@@ -147,15 +146,15 @@ impl Asked {
             libc::SYS_open | libc::SYS_rename | libc::SYS_unlink | libc::SYS_mkdir => {
                 self.string(self.args[0])
             }
-            _ => self.named(self.args[0], self.args[1]),
+            _ => self.path_at(self.args[0], self.args[1]),
         }
     }
 
-    /// What a rename leads to.
-    pub(crate) fn to(&self) -> Option<PathBuf> {
+    /// Returns the destination of a rename.
+    pub(crate) fn rename_target(&self) -> Option<PathBuf> {
         match self.number {
             libc::SYS_renameat | libc::SYS_renameat2 => {
-                Some(self.named(self.args[2], self.args[3]))
+                Some(self.path_at(self.args[2], self.args[3]))
             }
             #[cfg(target_arch = "x86_64")]
             libc::SYS_rename => Some(self.string(self.args[1])),
@@ -163,11 +162,11 @@ impl Asked {
         }
     }
 
-    fn named(&self, dir: u64, name: u64) -> PathBuf {
+    fn path_at(&self, dir: u64, name: u64) -> PathBuf {
         let name = self.string(name);
         match name.is_absolute() || dir as i32 == libc::AT_FDCWD {
             true => name,
-            // An empty name stands for what is open itself.
+            // An empty name means the open file itself.
             false if name.as_os_str().is_empty() => self.open_file(dir),
             false => self.open_file(dir).join(name),
         }
@@ -177,8 +176,8 @@ impl Asked {
         fs::read_link(format!("/proc/{}/fd/{}", self.tid, fd as i32)).unwrap_or_default()
     }
 
-    /// What a `struct flock` begins with.
-    fn kind_of_lock(&self) -> libc::c_short {
+    /// Returns the first field of a `struct flock`.
+    fn lock_kind(&self) -> libc::c_short {
         let mut kind = [0; 2];
         let memory = File::open(format!("/proc/{}/mem", self.tid)).unwrap();
         memory.read_exact_at(&mut kind, self.args[2]).unwrap();
@@ -188,7 +187,7 @@ impl Asked {
     fn string(&self, at: u64) -> PathBuf {
         let mut bytes = vec![0; 4096];
         let memory = File::open(format!("/proc/{}/mem", self.tid));
-        // What is behind the string may be the end of what is mapped.
+        // The memory behind the string may be unmapped.
         let read = memory.and_then(|memory| {
             let page = 4096 - at % 4096;
             let first = memory.read_at(&mut bytes[..page as usize], at)?;
@@ -204,7 +203,7 @@ impl Asked {
     }
 }
 
-/// The calls that are handed over.
+/// The calls that are intercepted.
 const CALLS: &[libc::c_long] = &[
     libc::SYS_openat,
     libc::SYS_openat2,
@@ -221,7 +220,7 @@ const CALLS: &[libc::c_long] = &[
     libc::SYS_renameat2,
     libc::SYS_mkdirat,
     libc::SYS_unlinkat,
-    // Newer processors have only those above.
+    // Newer architectures have only those above.
     #[cfg(target_arch = "x86_64")]
     libc::SYS_open,
     #[cfg(target_arch = "x86_64")]
@@ -236,9 +235,9 @@ const F_SETOWN_EX: i32 = 15;
 
 fn classify(number: libc::c_long, args: &[u64; 6]) -> Call {
     match number {
-        libc::SYS_openat => opens(args[2] as i32),
+        libc::SYS_openat => classify_open(args[2] as i32),
         #[cfg(target_arch = "x86_64")]
-        libc::SYS_open => opens(args[1] as i32),
+        libc::SYS_open => classify_open(args[1] as i32),
         libc::SYS_openat2 => Call::OpenBelow,
         libc::SYS_statx => match args[2] as i32 & libc::AT_EMPTY_PATH != 0 {
             true => Call::StatFd,
@@ -252,11 +251,11 @@ fn classify(number: libc::c_long, args: &[u64; 6]) -> Call {
             (libc::F_SETLEASE, libc::F_UNLCK) => Call::EndLease,
             (libc::F_SETLEASE, _) => Call::SetLease,
             (libc::F_GETLEASE, _) => Call::GetLease,
-            (libc::F_OFD_GETLK, _) => Call::AskLock,
+            (libc::F_OFD_GETLK, _) => Call::QueryLock,
             (libc::F_OFD_SETLK, _) => Call::LockRange,
             _ => Call::Other,
         },
-        libc::SYS_fgetxattr => Call::Mark,
+        libc::SYS_fgetxattr => Call::GetXattr,
         libc::SYS_flock => match args[1] as i32 {
             libc::LOCK_UN => Call::Unlock,
             _ => Call::Lock,
@@ -279,7 +278,7 @@ fn classify(number: libc::c_long, args: &[u64; 6]) -> Call {
     }
 }
 
-fn opens(flags: i32) -> Call {
+fn classify_open(flags: i32) -> Call {
     match flags {
         flags if flags & libc::O_CREAT != 0 => Call::Create,
         flags if flags & libc::O_DIRECTORY != 0 => Call::OpenDir,
@@ -287,7 +286,7 @@ fn opens(flags: i32) -> Call {
     }
 }
 
-/// The filter, made before it is needed: between fork and exec nothing can be allocated.
+/// The filter. It is created in advance: between fork and exec nothing can be allocated.
 struct Filter(Vec<libc::sock_filter>);
 
 impl Filter {
@@ -319,14 +318,14 @@ impl Filter {
         Filter(program)
     }
 
-    /// From here on the calls of this thread, and of those that it makes, are handed over to whoever
-    /// has what this returns. There is no way back.
+    /// Intercepts the calls of this thread, and of the threads that it creates, from now on. The owner of the
+    /// returned descriptor receives them. This cannot be undone.
     fn install(&mut self) -> io::Result<OwnedFd> {
         let program = libc::sock_fprog {
             len: self.0.len() as u16,
             filter: self.0.as_mut_ptr(),
         };
-        // SAFETY: the program outlives the call; what comes back is a descriptor of ours alone.
+        // SAFETY: the program outlives the call; the returned descriptor belongs to this process alone.
         unsafe {
             if libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0 {
                 return Err(io::Error::last_os_error());
@@ -345,8 +344,8 @@ impl Filter {
     }
 }
 
-/// Answers calls until nobody is left who could make one.
-fn serve(listener: &OwnedFd, mut answer: impl FnMut(&Asked) -> Answer) {
+/// Answers calls until no process is left that could make one.
+fn serve(listener: &OwnedFd, mut answer: impl FnMut(&PendingCall) -> CallResponse) {
     let fd = listener.as_raw_fd();
     loop {
         let mut ready = libc::pollfd {
@@ -362,23 +361,23 @@ fn serve(listener: &OwnedFd, mut answer: impl FnMut(&Asked) -> Answer) {
         if polled != 1 || ready.revents & libc::POLLIN == 0 {
             return;
         }
-        // SAFETY: all zeroes is what the call wants to find; it fills the struct.
+        // SAFETY: the call requires a zeroed struct, and fills it.
         let asked = unsafe {
             let mut asked: libc::seccomp_notif = std::mem::zeroed();
             match libc::ioctl(fd, libc::SECCOMP_IOCTL_NOTIF_RECV, &raw mut asked) {
                 0 => asked,
-                // Whoever asked was killed meanwhile.
+                // The calling process was killed.
                 _ => continue,
             }
         };
         let number = libc::c_long::from(asked.data.nr);
-        let mut call = Asked {
+        let mut call = PendingCall {
             call: classify(number, &asked.data.args),
             tid: asked.pid,
             number,
             args: asked.data.args,
         };
-        if call.call == Call::LockRange && call.kind_of_lock() == libc::F_UNLCK as libc::c_short {
+        if call.call == Call::LockRange && call.lock_kind() == libc::F_UNLCK as libc::c_short {
             call.call = Call::UnlockRange;
         }
         let mut response = libc::seccomp_notif_resp {
@@ -388,35 +387,36 @@ fn serve(listener: &OwnedFd, mut answer: impl FnMut(&Asked) -> Answer) {
             flags: 0,
         };
         match answer(&call) {
-            Answer::Pass => response.flags = libc::SECCOMP_USER_NOTIF_FLAG_CONTINUE as u32,
-            Answer::Fail(errno) => response.error = -errno.raw_os_error(),
-            Answer::Kill => {
+            CallResponse::Allow => response.flags = libc::SECCOMP_USER_NOTIF_FLAG_CONTINUE as u32,
+            CallResponse::Fail(errno) => response.error = -errno.raw_os_error(),
+            CallResponse::Kill => {
                 // SAFETY: kill(2) takes any numbers. The pid of a process is that of its first thread.
-                unsafe { libc::kill(leader(asked.pid), libc::SIGKILL) };
+                unsafe { libc::kill(process_of_thread(asked.pid), libc::SIGKILL) };
                 response.error = -libc::EIO;
             }
         }
-        // SAFETY: the struct outlives the call. Who was killed needs no answer.
+        // SAFETY: the struct outlives the call. A killed process needs no response, so an error does not
+        // matter.
         unsafe { libc::ioctl(fd, libc::SECCOMP_IOCTL_NOTIF_SEND, &raw const response) };
     }
 }
 
-/// The process that a thread belongs to.
-fn leader(tid: u32) -> libc::pid_t {
+/// Returns the process of a thread.
+fn process_of_thread(tid: u32) -> libc::pid_t {
     let status = fs::read_to_string(format!("/proc/{tid}/status")).unwrap_or_default();
     let tgid = status.lines().find_map(|line| line.strip_prefix("Tgid:"));
     let tgid = tgid.and_then(|tgid| tgid.trim().parse().ok());
     tgid.unwrap_or(tid as libc::pid_t)
 }
 
-/// Runs `body` in a thread of its own, and hands its calls to `answer`, which another thread calls.
+/// Runs `body` in a thread of its own, and passes its calls to `answer`, which runs in another thread.
 pub(crate) fn thread<T: Send + 'static>(
     body: impl FnOnce() -> T + Send + 'static,
-    mut answer: impl FnMut(&Asked) -> Answer + Send + 'static,
+    mut answer: impl FnMut(&PendingCall) -> CallResponse + Send + 'static,
 ) -> io::Result<thread::Result<T>> {
     let (send, listener) = std::sync::mpsc::channel::<io::Result<OwnedFd>>();
     let supervisor = thread::spawn(move || {
-        let listener = listener.recv().expect("a listener, or why there is none")?;
+        let listener = listener.recv().expect("a listener or an error")?;
         serve(&listener, &mut answer);
         io::Result::Ok(())
     });
@@ -428,26 +428,26 @@ pub(crate) fn thread<T: Send + 'static>(
     });
     let result = supervised.join();
     supervisor.join().expect("the supervisor does not panic")?;
-    Ok(result.map(|done| done.expect("it ran, because there was a listener")))
+    Ok(result.map(|done| done.expect("the thread ran, because there was a listener")))
 }
 
-/// Whether calls can be handed over here.
+/// Reports whether calls can be intercepted on this machine.
 pub(crate) fn is_possible() -> bool {
-    thread(|| (), |_| Answer::Pass).is_ok()
+    thread(|| (), |_| CallResponse::Allow).is_ok()
 }
 
-/// Hands the calls of what `command` will run to `answer`. To be called last of all preparations;
-/// the thread ends with the process.
+/// Passes the calls of the program that `command` will run to `answer`. Must be the last preparation of the
+/// command. The returned thread ends with the process.
 pub(crate) fn process(
     command: &mut Command,
-    mut answer: impl FnMut(&Asked) -> Answer + Send + 'static,
+    mut answer: impl FnMut(&PendingCall) -> CallResponse + Send + 'static,
 ) -> JoinHandle<()> {
     let (ours, theirs) = UnixDatagram::pair().unwrap();
     let mut filter = Filter::new();
-    // SAFETY: only system calls between fork and exec, on values made before.
+    // SAFETY: the hook makes only system calls between fork and exec, on values created before.
     unsafe {
         command.pre_exec(move || {
-            // All descriptors of the tests are still open, more than the program may have.
+            // All descriptors of the tests are still open here: more than the program may have.
             let limit = getrlimit(Resource::Nofile);
             let current = limit.maximum;
             setrlimit(Resource::Nofile, Rlimit { current, ..limit })?;
@@ -462,11 +462,11 @@ pub(crate) fn process(
     })
 }
 
-/// Room for one descriptor beside a message, aligned as cmsg(3) wants it.
+/// The control buffer of a message, with room for one descriptor, aligned as cmsg(3) requires.
 #[repr(C, align(8))]
-struct Beside([u8; 64]);
+struct ControlBuffer([u8; 64]);
 
-fn message(beside: &mut Beside, data: &mut libc::iovec) -> libc::msghdr {
+fn message(beside: &mut ControlBuffer, data: &mut libc::iovec) -> libc::msghdr {
     // SAFETY: all zeroes is a valid msghdr.
     let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
     message.msg_iov = data;
@@ -478,7 +478,7 @@ fn message(beside: &mut Beside, data: &mut libc::iovec) -> libc::msghdr {
 }
 
 fn send_fd(socket: RawFd, fd: RawFd) -> io::Result<()> {
-    let (mut beside, mut byte) = (Beside([0; 64]), 0u8);
+    let (mut beside, mut byte) = (ControlBuffer([0; 64]), 0u8);
     let mut data = libc::iovec {
         iov_base: (&raw mut byte).cast(),
         iov_len: 1,
@@ -500,13 +500,13 @@ fn send_fd(socket: RawFd, fd: RawFd) -> io::Result<()> {
 }
 
 fn receive_fd(socket: RawFd) -> io::Result<OwnedFd> {
-    let (mut beside, mut byte) = (Beside([0; 64]), 0u8);
+    let (mut beside, mut byte) = (ControlBuffer([0; 64]), 0u8);
     let mut data = libc::iovec {
         iov_base: (&raw mut byte).cast(),
         iov_len: 1,
     };
     let mut message = message(&mut beside, &mut data);
-    // SAFETY: as above; a descriptor that arrives is ours alone.
+    // SAFETY: as above; a received descriptor belongs to this process alone.
     unsafe {
         if libc::recvmsg(socket, &raw mut message, libc::MSG_CMSG_CLOEXEC) != 1 {
             return Err(io::Error::last_os_error());

@@ -1,8 +1,8 @@
-//! orphand killed before each call that changes something in the root, and killed again before each
-//! such call of the start that puts that in order.
+//! orphand is killed before each call that changes something in the root, and killed again before each such
+//! call of the start that recovers.
 //!
-//! Between two such calls nothing on the disk changes, so these are all the states in which a kill
-//! can leave it: of the protocol, of putting back, and of recovery, which has no named steps.
+//! Nothing on the disk changes between two such calls, so these are all the states in which a kill can leave
+//! it: during the protocol, during a put-back, and during recovery, which has no named steps.
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -13,31 +13,31 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 
-use crate::fixture::skipped;
-use crate::intercept::{self, Answer, Asked, Call};
-use crate::sandbox::{Ran, Sandbox};
+use crate::fixture::report_skipped;
+use crate::intercept::{self, Call, CallResponse, PendingCall};
+use crate::sandbox::{CommandResult, Sandbox};
 
-const OLD: &str = "what the dead writer wrote";
-const NEW: &str = "what a live writer is just writing";
+const DEAD_CONTENT: &str = "what the dead writer wrote";
+const LIVE_CONTENT: &str = "what a live writer is just writing";
 const SWEEP: [&str; 6] = ["sweep", "--yes", "--json", "--grace", "100ms", "root"];
-/// Longer than that grace.
+/// Longer than the grace of `SWEEP`.
 const AGE: Duration = Duration::from_millis(150);
 const CLAIM: &str = ".orphand-0123456789abcdef-a.tmp";
 
-/// What orphand is at when it is killed.
+/// The work that orphand does when it is killed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Work {
     Removing,
     Moving,
-    /// The disk is full.
+    /// Removing without a claim: the disk is full.
     RemovingUnclaimed,
-    /// Something is wrong with the claim.
+    /// Putting a claim back because of an error.
     PuttingBack,
-    /// The same, and somebody has its name.
+    /// The same, while a writer has the original name.
     PuttingBackTaken,
     Recovering,
     RecoveringTaken,
-    /// The claim's name does not tell the whole of the first.
+    /// Recovering a claim whose name holds only a part of the original one.
     RecoveringCut,
 }
 
@@ -53,25 +53,28 @@ impl Work {
         Work::RecoveringCut,
     ];
 
-    /// Where it begins.
+    /// Creates the state in which the work begins.
     fn sandbox(self) -> Sandbox {
         let sandbox = match self {
             Work::Moving => Sandbox::new(),
             _ => Sandbox::new().file("a", "whole, to the last byte of it"),
         };
         match self {
-            Work::Recovering | Work::RecoveringTaken => sandbox.write(CLAIM, OLD),
+            Work::Recovering | Work::RecoveringTaken => sandbox.write(CLAIM, DEAD_CONTENT),
             Work::RecoveringCut => {
                 let length = 255 - CLAIM.len();
-                sandbox.write(CLAIM.replace("a.tmp", &("x".repeat(length) + "a.tmp")), OLD);
+                sandbox.write(
+                    CLAIM.replace("a.tmp", &("x".repeat(length) + "a.tmp")),
+                    DEAD_CONTENT,
+                );
             }
-            _ => sandbox.write("a.tmp", OLD),
+            _ => sandbox.write("a.tmp", DEAD_CONTENT),
         }
         sandbox.age(AGE);
         sandbox
     }
 
-    /// Whether the old file ends in the quarantine.
+    /// Reports whether the old file ends in the quarantine.
     fn moves(self) -> bool {
         match self {
             Work::Removing | Work::RemovingUnclaimed | Work::PuttingBack | Work::Recovering => {
@@ -84,55 +87,56 @@ impl Work {
     }
 }
 
-/// What goes on in one root.
+/// The shared state of the runs in one root.
 #[derive(Default)]
-struct Affair {
-    /// Somebody else has the name, and is not done yet.
+struct RunState {
+    /// The file of a live writer that has taken the original name.
     holder: Mutex<Option<File>>,
     /// A file was removed.
     removed: AtomicBool,
 }
 
-/// One sweep, killed before its `last`-th change in the root.
-fn sweep(sandbox: &Sandbox, work: Work, last: usize, affair: &Arc<Affair>) -> Ran {
+/// Runs one sweep that is killed before its `last`-th change in the root.
+fn sweep(sandbox: &Sandbox, work: Work, last: usize, state: &Arc<RunState>) -> CommandResult {
     let (root, changes) = (sandbox.root(), AtomicUsize::new(0));
-    let affair = Arc::clone(affair);
+    let state = Arc::clone(state);
     let mut command = sandbox.command(SWEEP);
-    intercept::process(&mut command, move |asked: &Asked| {
+    intercept::process(&mut command, move |asked: &PendingCall| {
         let path = asked.path();
         let is_claim = |path: &Path| {
             let name = path.file_name().unwrap_or_default();
             name.to_string_lossy().starts_with(".orphand-")
         };
-        if asked.call.is_change() && path.starts_with(&root) {
+        if asked.call.changes_disk() && path.starts_with(&root) {
             if changes.fetch_add(1, Ordering::SeqCst) + 1 == last {
-                return Answer::Kill;
+                return CallResponse::Kill;
             }
             if asked.call == Call::Unlink {
-                affair.removed.store(true, Ordering::SeqCst);
+                state.removed.store(true, Ordering::SeqCst);
             }
         }
-        let claims = asked.call == Call::Rename && asked.to().is_some_and(|to| is_claim(&to));
+        let claims =
+            asked.call == Call::Rename && asked.rename_target().is_some_and(|to| is_claim(&to));
         match work {
-            Work::RemovingUnclaimed if claims => Answer::Fail(Errno::NOSPC),
+            Work::RemovingUnclaimed if claims => CallResponse::Fail(Errno::NOSPC),
             Work::PuttingBack | Work::PuttingBackTaken
                 if asked.call == Call::StatName && is_claim(&path) =>
             {
                 if work == Work::PuttingBackTaken {
-                    affair.take_name(&root);
+                    state.take_name(&root);
                 }
-                Answer::Fail(Errno::IO)
+                CallResponse::Fail(Errno::IO)
             }
-            _ => Answer::Pass,
+            _ => CallResponse::Allow,
         }
     });
     sandbox.finish(command)
 }
 
-impl Affair {
+impl RunState {
     fn take_name(&self, root: &Path) {
         if let Ok(mut file) = File::create_new(root.join("a.tmp")) {
-            file.write_all(NEW.as_bytes()).unwrap();
+            file.write_all(LIVE_CONTENT.as_bytes()).unwrap();
             *self.holder.lock().unwrap() = Some(file);
         }
     }
@@ -141,20 +145,20 @@ impl Affair {
         self.holder.lock().unwrap().is_some()
     }
 
-    /// Nothing is lost: neither what the dead writer left nor what the live one writes.
+    /// Asserts that nothing is lost: neither the dead writer's file nor the live writer's.
     fn check(&self, sandbox: &Sandbox, work: Work, what: &str) {
         let removed = self.removed.load(Ordering::SeqCst);
         assert!(!(removed && work.moves()), "{what}");
-        let old = copies(&sandbox.root(), OLD);
+        let old = copies(&sandbox.root(), DEAD_CONTENT);
         assert_eq!(old.len(), usize::from(!removed), "{what}: {old:?}");
         if self.name_is_taken() {
-            let new = copies(&sandbox.root(), NEW);
+            let new = copies(&sandbox.root(), LIVE_CONTENT);
             assert_eq!(new, [sandbox.path("a.tmp")], "{what}");
         }
     }
 }
 
-/// Everything in the root that has this content.
+/// Returns all files in the root with this content.
 fn copies(dir: &Path, content: &str) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for entry in fs::read_dir(dir).unwrap() {
@@ -168,8 +172,9 @@ fn copies(dir: &Path, content: &str) -> Vec<PathBuf> {
     found
 }
 
-/// Claims, and folders without a file in them. (In the quarantine a file has the name that it had.)
-fn litter(dir: &Path) -> Vec<PathBuf> {
+/// Returns claims and empty folders. In the quarantine a file has its original name, which may look like a
+/// claim.
+fn leftovers(dir: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for entry in fs::read_dir(dir).unwrap() {
         let path = entry.unwrap().path();
@@ -180,7 +185,7 @@ fn litter(dir: &Path) -> Vec<PathBuf> {
         } else if path.is_dir() {
             match fs::read_dir(&path).unwrap().next() {
                 None => found.push(path),
-                Some(_) => found.extend(litter(&path)),
+                Some(_) => found.extend(leftovers(&path)),
             }
         }
     }
@@ -188,18 +193,18 @@ fn litter(dir: &Path) -> Vec<PathBuf> {
 }
 
 #[test]
-fn before_each_change() {
+fn a_kill_before_each_change_loses_nothing() {
     if !intercept::is_possible() {
-        return skipped("seccomp");
+        return report_skipped("seccomp");
     }
     let kills = AtomicUsize::new(0);
     let next = AtomicUsize::new(0);
-    // They mostly wait: for the second look, and for files to become old.
+    // In parallel, because the runs mostly wait: for the second look, and for files to become old.
     std::thread::scope(|scope| {
         for _ in Work::ALL {
             scope.spawn(|| {
                 while let Some(work) = Work::ALL.get(next.fetch_add(1, Ordering::SeqCst)) {
-                    let times = killed_twice(*work);
+                    let times = kill_twice(*work);
                     println!("{work:?}: {times} kills");
                     kills.fetch_add(times, Ordering::SeqCst);
                 }
@@ -210,28 +215,28 @@ fn before_each_change() {
     assert!(kills.load(Ordering::SeqCst) > 3 * Work::ALL.len());
 }
 
-/// How often it was killed.
-fn killed_twice(work: Work) -> usize {
+/// Kills the work at each pair of changes. Returns the number of kills.
+fn kill_twice(work: Work) -> usize {
     let mut kills = 0;
     for first in 1.. {
         let mut was_killed = false;
         for second in 1.. {
             let what = format!("{work:?}, killed before change {first}, then {second}");
             let sandbox = work.sandbox();
-            let affair = Arc::<Affair>::default();
+            let state = Arc::<RunState>::default();
             if work == Work::RecoveringTaken {
-                affair.take_name(&sandbox.root());
+                state.take_name(&sandbox.root());
             }
-            let ran = sweep(&sandbox, work, first, &affair);
+            let ran = sweep(&sandbox, work, first, &state);
             was_killed = ran.code().is_none();
-            affair.check(&sandbox, work, &format!("{what}: {ran:?}"));
+            state.check(&sandbox, work, &format!("{what}: {ran:?}"));
             sandbox.age(AGE);
-            let again = sweep(&sandbox, work, second, &affair);
+            let again = sweep(&sandbox, work, second, &state);
             let again_killed = again.code().is_none();
-            let told = format!("{what}: {ran:?}, {again:?}");
-            affair.check(&sandbox, work, &told);
+            let runs = format!("{what}: {ran:?}, {again:?}");
+            state.check(&sandbox, work, &runs);
             kills += usize::from(was_killed) + usize::from(again_killed);
-            put_right(&sandbox, work, &affair, &told);
+            assert_recovered(&sandbox, work, &state, &runs);
             if !again_killed {
                 break;
             }
@@ -243,15 +248,15 @@ fn killed_twice(work: Work) -> usize {
     kills
 }
 
-/// One more start, without a kill and without a fault, and all is as it should be.
-fn put_right(sandbox: &Sandbox, work: Work, affair: &Affair, what: &str) {
+/// Asserts that one more start, without a kill and without a fault, completes the work.
+fn assert_recovered(sandbox: &Sandbox, work: Work, state: &RunState, what: &str) {
     sandbox.run(SWEEP);
     sandbox.age(AGE);
     let last = sandbox.run(SWEEP).exit(0);
     let what = format!("{what}, {last:?}");
-    assert_eq!(litter(&sandbox.root()), [] as [PathBuf; 0], "{what}");
-    let old = copies(&sandbox.root(), OLD);
-    let taken = affair.name_is_taken();
+    assert_eq!(leftovers(&sandbox.root()), [] as [PathBuf; 0], "{what}");
+    let old = copies(&sandbox.root(), DEAD_CONTENT);
+    let taken = state.name_is_taken();
     match work.moves() && (work != Work::PuttingBackTaken || taken) {
         true => {
             assert_eq!(old.len(), 1, "{what}");
@@ -263,7 +268,7 @@ fn put_right(sandbox: &Sandbox, work: Work, affair: &Affair, what: &str) {
         false => assert!(old.is_empty(), "{what}: {old:?}"),
     }
     if taken {
-        let new = copies(&sandbox.root(), NEW);
+        let new = copies(&sandbox.root(), LIVE_CONTENT);
         assert_eq!(new, [sandbox.path("a.tmp")], "{what}");
     }
     if work != Work::Moving {

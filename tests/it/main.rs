@@ -1,6 +1,6 @@
-//! End to end: real files, real processes, real kills.
+//! End-to-end tests with real files, real processes and real kills.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, missing_docs)]
-// What only the tests for Linux call stands beside what all of them do.
+// Some helpers are called only by the tests for Linux.
 #![cfg_attr(not(target_os = "linux"), allow(dead_code, unused_imports))]
 
 mod contract;
@@ -31,43 +31,43 @@ mod users;
 mod watch;
 mod watch_roots;
 
-// Other users, huge directories, deep trees: Linux tells what a process has open.
+// Needs Linux: open files of other processes are visible there.
 #[cfg(target_os = "linux")]
 mod attacks;
-// A clock, limits, namespaces and mounts of one's own are Linux's.
+// Needs Linux: a preloaded clock and time namespaces.
 #[cfg(target_os = "linux")]
 mod clocks;
 mod crashes;
-// seccomp(2) is Linux's.
+// Needs Linux: seccomp(2).
 #[cfg(target_os = "linux")]
 mod faults;
 #[cfg(target_os = "linux")]
 mod file_systems;
 mod holders;
-// Directories leave the event path where each has a watch of its own: on Linux.
+// Needs Linux: only there each directory has a watch of its own, and can leave the event path.
 #[cfg(target_os = "linux")]
 mod hot;
 #[cfg(target_os = "linux")]
 mod kills;
 mod model;
-// What happened to others, on Linux for the most part.
+// Most of these incidents happened on Linux.
 #[cfg(target_os = "linux")]
 mod incidents;
 #[cfg(target_os = "linux")]
 mod missed;
-// Leases and seccomp(2) are Linux's.
+// Needs Linux: leases and seccomp(2).
 #[cfg(target_os = "linux")]
 mod overdue;
-// Mounts, overlays, chattr(1) and ext4 are Linux's.
+// Needs Linux: mounts, overlayfs, chattr(1) and ext4.
 #[cfg(target_os = "linux")]
 mod places;
 
 mod fixture;
 mod protocol;
-// Its rates and pauses were measured on Linux and nowhere else.
+// Its rates and pauses were measured only on Linux.
 #[cfg(target_os = "linux")]
 mod storm;
-// The service in it is systemd's.
+// Needs Linux: the service in it is one of systemd.
 #[cfg(target_os = "linux")]
 mod fake_env;
 #[cfg(target_os = "linux")]

@@ -1,5 +1,5 @@
-//! The manual and the completions: out of the same definitions as the command line, and right for
-//! the programs that read them.
+//! The manual and the completions: generated from the definitions of the command line, and valid for the
+//! programs that read them.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -9,9 +9,12 @@ use crate::sandbox::Sandbox;
 
 const SHELLS: [&str; 5] = ["bash", "zsh", "fish", "elvish", "powershell"];
 
-/// Writes all pages, and gives them with their names.
+/// Writes all pages, and returns their names and paths.
 fn pages(sandbox: &Sandbox) -> Vec<(String, PathBuf)> {
-    sandbox.run(["man", "--dir", "pages/man1"]).exit(0).silent();
+    sandbox
+        .run(["man", "--dir", "pages/man1"])
+        .exit(0)
+        .prints_nothing();
     let dir = fs::read_dir(sandbox.base().join("pages/man1")).unwrap();
     let mut pages: Vec<_> = dir
         .map(|entry| entry.unwrap().path())
@@ -24,17 +27,17 @@ fn pages(sandbox: &Sandbox) -> Vec<(String, PathBuf)> {
     pages
 }
 
-fn is_there(program: &str) -> bool {
+fn is_installed(program: &str) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let there = std::env::split_paths(&path).any(|dir| dir.join(program).is_file());
     if !there {
-        eprintln!("SKIPPED: {program} is not there");
+        eprintln!("SKIPPED: {program} is not installed");
     }
     there
 }
 
 #[test]
-fn the_first_page_says_all_that_no_option_says() {
+fn the_main_page_has_all_sections() {
     let sandbox = Sandbox::new();
     let page = sandbox.run(["man"]).exit(0).stdout;
     assert!(page.contains(".TH orphand 1"), "{page}");
@@ -53,7 +56,7 @@ fn the_first_page_says_all_that_no_option_says() {
         "VERSION",
     ] {
         let at = rest.find(&format!(".SH {section}\n"));
-        let at = at.unwrap_or_else(|| panic!("{section} is not where it should be: {page}"));
+        let at = at.unwrap_or_else(|| panic!("{section} is missing or not in order: {page}"));
         rest = &rest[at..];
     }
     let plain = page
@@ -76,7 +79,7 @@ fn the_first_page_says_all_that_no_option_says() {
     ]) {
         assert!(plain.contains(word), "{word:?} is not in: {plain}");
     }
-    // Every variable that any command's help names.
+    // Every variable that the help of a command names.
     let mut variables = BTreeSet::new();
     for command in ["watch", "scan", "sweep", "explain", "restore", "doctor"] {
         let help = sandbox.run([command, "--help"]).exit(0).stdout;
@@ -121,30 +124,30 @@ fn every_command_has_its_page() {
     assert_eq!(
         first,
         sandbox.run(["man"]).exit(0).stdout,
-        "the same, printed"
+        "`man` prints the same page"
     );
-    // Where it cannot be written that is said, with the path.
+    // A failed write is reported with the path.
     fs::write(sandbox.base().join("file"), "").unwrap();
     sandbox
         .run(["man", "--dir", "file/x"])
         .exit(1)
-        .complains("file/x");
+        .stderr_has("file/x");
 }
 
-/// With whatever program there is to check it.
+/// Uses every installed program that can check a page.
 #[test]
-fn the_pages_are_right() {
+fn the_pages_pass_their_checkers() {
     let sandbox = Sandbox::new().env("LC_ALL", "C.UTF-8");
     let pages = pages(&sandbox);
     let checkers: [&[&str]; 3] = [
         &["groff", "-ww", "-man", "-z"],
         &["mandoc", "-Tlint", "-Werror"],
-        // man-db's; BSD's has neither option.
+        // The `man` of man-db; that of BSD has neither option.
         &["man", "--warnings", "-l"],
     ];
     for checker in checkers {
         let linux_only = checker[0] == "man" && !cfg!(target_os = "linux");
-        if linux_only || !is_there(checker[0]) {
+        if linux_only || !is_installed(checker[0]) {
             continue;
         }
         for (name, path) in &pages {
@@ -159,9 +162,9 @@ fn the_pages_are_right() {
     }
 }
 
-/// Where the reader has gone already there is nothing more to say.
+/// A closed pipe causes no message and no failure.
 #[test]
-fn a_reader_that_has_gone_is_no_failure() {
+fn a_closed_pipe_is_no_failure() {
     let sandbox = Sandbox::new();
     let mut commands: Vec<Vec<&str>> = vec![vec!["man"], vec!["doctor"], vec!["doctor", "--json"]];
     commands.extend(SHELLS.map(|shell| vec!["completions", shell]));
@@ -194,11 +197,11 @@ fn every_shell_has_completions() {
     sandbox
         .run(["completions", "tcsh"])
         .exit(2)
-        .complains("tcsh");
+        .stderr_has("tcsh");
 }
 
-/// As bash does it at a press of the tab key.
-fn completed(sandbox: &Sandbox, script: &Path, words: &[&str]) -> String {
+/// Returns the completions of bash for these words, as the tab key produces them.
+fn bash_completions(sandbox: &Sandbox, script: &Path, words: &[&str]) -> String {
     const TAB: &str = r#"
         source "$1" && shift || exit 9
         set -- orphand "$@"
@@ -216,30 +219,30 @@ fn completed(sandbox: &Sandbox, script: &Path, words: &[&str]) -> String {
 
 #[test]
 fn bash_completes() {
-    if !is_there("bash") {
+    if !is_installed("bash") {
         return;
     }
     let sandbox = Sandbox::new();
     let script = script(&sandbox, "bash");
-    assert_eq!(completed(&sandbox, &script, &["sw"]), "sweep\n");
+    assert_eq!(bash_completions(&sandbox, &script, &["sw"]), "sweep\n");
     assert_eq!(
-        completed(&sandbox, &script, &["quarantine", "pu"]),
+        bash_completions(&sandbox, &script, &["quarantine", "pu"]),
         "purge\n"
     );
     assert_eq!(
-        completed(&sandbox, &script, &["watch", "--sole"]),
+        bash_completions(&sandbox, &script, &["watch", "--sole"]),
         "--sole-copy\n"
     );
-    let values = completed(&sandbox, &script, &["watch", "--open", ""]);
+    let values = bash_completions(&sandbox, &script, &["watch", "--open", ""]);
     assert_eq!(values, "keep\nquarantine\nreap\n");
 }
 
 #[test]
-fn other_shells_can_read_theirs() {
+fn other_shells_accept_their_completions() {
     let sandbox = Sandbox::new();
     for shell in ["zsh", "fish"] {
         let script = script(&sandbox, shell);
-        if is_there(shell) {
+        if is_installed(shell) {
             let mut command = sandbox.program(shell);
             command.arg("-n").arg(script);
             let ran = sandbox.finish(command).exit(0);

@@ -19,14 +19,14 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use orphand::decide::judge::{
-    Dates, Evidence, LeaseCoverage, Place, Target, Verdict, Writer, judge,
+    Dates, DirProperties, Evidence, LeaseCoverage, Target, Verdict, Writer, judge,
 };
 use orphand::decide::observation::{Fingerprint, Kind, Observation, UseState};
 use orphand::decide::policy::Policy;
 use orphand::decide::time::Wall;
 use orphand::reap::Step;
 
-use crate::fixture::{As, alone};
+use crate::fixture::{RunAs, in_own_process};
 
 /// A number that stands for an inode.
 type Ino = u8;
@@ -118,7 +118,7 @@ impl Seen {
 
     fn same_after_rename(self, judged: Seen) -> bool {
         let (now, judged) = (self.observation(), judged.observation());
-        now.fingerprint.same_after_rename(&judged.fingerprint)
+        now.fingerprint.is_same_after_rename(&judged.fingerprint)
     }
 }
 
@@ -1226,13 +1226,13 @@ fn after(step: Step) -> At {
 
 /// Asks the real judge.
 fn judge_as(seen: Seen, expected: Option<Seen>, hold: UseState, target: Target) -> Verdict {
-    static ALIKE: OnceLock<(Policy, Place)> = OnceLock::new();
+    static ALIKE: OnceLock<(Policy, DirProperties)> = OnceLock::new();
     let (policy, place) = ALIKE.get_or_init(|| {
-        let place = Place {
+        let place = DirProperties {
             dev: 1,
             mount: Some(1),
             file_system: "ext4".into(),
-            reach: LeaseCoverage::OpensAndMaps,
+            lease_coverage: LeaseCoverage::OpensAndMaps,
             dates: Dates::Fine,
             quarantine: true,
         };
@@ -1244,11 +1244,11 @@ fn judge_as(seen: Seen, expected: Option<Seen>, hold: UseState, target: Target) 
         quiet: Duration::from_secs(9),
         grace: Duration::from_secs(9),
         unused: Duration::from_secs(9),
-        place: place.clone(),
+        dir: place.clone(),
         our_uid: 0,
-        writer: Writer::Unnamed,
+        writer: Writer::NoPid,
         closed: false,
-        hold,
+        use_state: hold,
         opened: true,
         mappings_examined: false,
         target,
@@ -1369,7 +1369,7 @@ fn models(
 /// No order in which they can act loses a byte that somebody could still need.
 #[test]
 fn nothing_is_lost() {
-    alone(&[As::Us], || {
+    in_own_process(&[RunAs::CurrentUser], || {
         let mut all = Explored::default();
         // Killed once, and once more while it puts in order what that left.
         for model in models(2, &[], None) {
@@ -1426,7 +1426,7 @@ fn is_doubled(check: Check) -> Option<(&'static str, &'static [Check])> {
 /// Each check, alone or with those that double it.
 #[test]
 fn each_check_is_needed() {
-    alone(&[As::Us], || {
+    in_own_process(&[RunAs::CurrentUser], || {
         for check in &Check::ALL {
             let kills = match check {
                 Check::Recovery
@@ -1460,7 +1460,7 @@ fn each_check_is_needed() {
 /// Each window that is said to be left is one. While they are shut there is no other.
 #[test]
 fn each_window_is_one() {
-    alone(&[As::Us], || {
+    in_own_process(&[RunAs::CurrentUser], || {
         for window in Window::ALL {
             let loss = loss(0, &[], Some(window));
             let (loss, _, trace) = loss.unwrap_or_else(|| panic!("nothing is lost by {window:?}"));

@@ -1,4 +1,4 @@
-//! Names: what they do to terminals, what they say of a writer, and what is no file at all.
+//! Names: their effect on terminals, the writers and targets in them, and names of things that are not files.
 
 use std::ffi::OsString;
 use std::fs;
@@ -9,12 +9,12 @@ use std::time::Duration;
 
 #[cfg(target_os = "linux")]
 use crate::sandbox::is_root;
-use crate::sandbox::{Begin, Ran, Sandbox, dead_pid, fifo, name};
+use crate::sandbox::{CommandResult, Sandbox, StartChild, dead_pid, fifo, name};
 
 const SHORT: [&str; 2] = ["--grace", "100ms"];
-const OLD: Duration = Duration::from_millis(150);
+const OLD_ENOUGH: Duration = Duration::from_millis(150);
 
-/// Names that would do something to whoever prints them, or to who takes them for something else.
+/// Names that would affect a terminal, or a program that misreads them.
 fn names() -> Vec<OsString> {
     let mut names: Vec<OsString> = [
         "new\nline",
@@ -40,9 +40,9 @@ fn names() -> Vec<OsString> {
     ]
     .map(OsString::from)
     .to_vec();
-    // The longest that a name can be, with its suffix.
+    // The longest possible name, with its suffix.
     names.push("x".repeat(251).into());
-    // APFS takes no name that is not UTF-8.
+    // APFS accepts no name that is not UTF-8.
     #[cfg(target_os = "linux")]
     for name in [
         &b"caf\xe9"[..],
@@ -50,7 +50,7 @@ fn names() -> Vec<OsString> {
         b"\xed\xa0\x80",
         b"cut\xe2\x82",
     ] {
-        names.push(crate::sandbox::bytes(name));
+        names.push(crate::sandbox::name_from_bytes(name));
     }
     names
 }
@@ -61,9 +61,9 @@ fn temp(target: &OsString) -> OsString {
     temp
 }
 
-/// Nothing in it moves a cursor, hides text or turns it around.
+/// Asserts that no character moves a cursor, hides text or reverses it.
 #[track_caller]
-fn is_harmless(text: &str) {
+fn assert_harmless(text: &str) {
     let harmful = |c: &char| {
         (c.is_control() && *c != '\n')
             || matches!(c, '\u{200b}' | '\u{202e}' | '\u{2028}' | '\u{2029}')
@@ -73,54 +73,54 @@ fn is_harmless(text: &str) {
 }
 
 #[track_caller]
-fn harmless(ran: Ran) -> Ran {
-    is_harmless(&ran.stdout);
-    is_harmless(&ran.stderr);
+fn with_harmless_output(ran: CommandResult) -> CommandResult {
+    assert_harmless(&ran.stdout);
+    assert_harmless(&ran.stderr);
     ran
 }
 
 #[test]
-fn every_name_is_taken_and_none_is_printed_raw() {
+fn every_name_is_swept_and_printed_escaped() {
     let names = names();
     let sandbox = Sandbox::new();
     for target in &names {
         sandbox.write(target, "whole, to the last byte of it");
         sandbox.write(temp(target), "x");
     }
-    let sandbox = sandbox.aged(OLD);
+    let sandbox = sandbox.aged(OLD_ENOUGH);
     let count = names.len();
 
     let scan = sandbox.scan(SHORT).exit(0).stdout_json();
     assert_eq!(scan["total"]["orphans"], count);
     for stored in scan["temps"].as_array().unwrap() {
-        // The path alone, or its bytes, leads to the file.
+        // The path itself, or its bytes, lead to the file.
         let path: OsString = match stored.get("path_b64") {
-            Some(bytes) => {
-                crate::sandbox::bytes(&crate::contract::decoded(bytes.as_str().unwrap()))
-            }
+            Some(bytes) => crate::sandbox::name_from_bytes(&crate::contract::decode_base64(
+                bytes.as_str().unwrap(),
+            )),
             None => stored["path"].as_str().unwrap().into(),
         };
         assert!(Path::new(&path).exists(), "{stored}");
     }
-    let people = harmless(sandbox.run(["scan", "--grace", "100ms", "root"]).exit(0));
+    let human = with_harmless_output(sandbox.run(["scan", "--grace", "100ms", "root"]).exit(0));
     assert_eq!(
-        people.stdout.lines().count(),
+        human.stdout.lines().count(),
         count + 1,
         "a line each: {}",
-        people.stdout
+        human.stdout
     );
     for target in &names {
         let path = sandbox.path(temp(target));
         let ran = sandbox.run(["explain".as_ref(), "--".as_ref(), path.as_os_str()]);
-        harmless(ran.exit(0));
+        with_harmless_output(ran.exit(0));
     }
-    let dry = harmless(
+    let dry = with_harmless_output(
         sandbox
             .run(["sweep", "-n", "--grace", "100ms", "root"])
             .exit(0),
     );
     assert!(dry.stdout.lines().count() > count);
-    // One half by a person's sweep, the other by a program's.
+    // One half is swept with human output, the other with JSON.
     let (first, second) = names.split_at(count / 2);
     for target in second {
         fs::rename(
@@ -129,8 +129,8 @@ fn every_name_is_taken_and_none_is_printed_raw() {
         )
         .unwrap();
     }
-    sandbox.age(OLD);
-    harmless(
+    sandbox.age(OLD_ENOUGH);
+    with_harmless_output(
         sandbox
             .run(["sweep", "--yes", "--grace", "100ms", "root"])
             .exit(0),
@@ -142,7 +142,7 @@ fn every_name_is_taken_and_none_is_printed_raw() {
         )
         .unwrap();
     }
-    sandbox.age(OLD);
+    sandbox.age(OLD_ENOUGH);
     let events = sandbox.sweep(SHORT).exit(0).events();
     assert_eq!(events.sums(), [second.len() as u64, 0, 0, 0]);
     assert_eq!(
@@ -153,12 +153,12 @@ fn every_name_is_taken_and_none_is_printed_raw() {
     for target in first.iter().chain(second) {
         assert_eq!(sandbox.content(target), "whole, to the last byte of it");
     }
-    harmless(sandbox.run(["history"]).exit(0));
+    with_harmless_output(sandbox.run(["history"]).exit(0));
     let history = sandbox.run(["history", "--json"]).exit(0).events();
     assert_eq!(history.0.len(), count);
 }
 
-/// Quarantined, listed, brought back, purged: by whatever name.
+/// Files of every name can be quarantined, listed, restored and purged.
 #[test]
 fn every_name_can_be_quarantined_and_restored() {
     let sandbox = Sandbox::new();
@@ -166,28 +166,28 @@ fn every_name_can_be_quarantined_and_restored() {
     for target in &names {
         sandbox.write(temp(target), target.as_encoded_bytes());
     }
-    let sandbox = sandbox.aged(OLD);
-    let ran = harmless(
+    let sandbox = sandbox.aged(OLD_ENOUGH);
+    let ran = with_harmless_output(
         sandbox
             .run(["sweep", "--yes", "--grace", "100ms", "root"])
             .exit(0),
     );
-    is_harmless(&ran.stdout);
+    assert_harmless(&ran.stdout);
     assert_eq!(sandbox.listing(), [".orphand"]);
-    harmless(sandbox.run(["quarantine", "list"]).exit(0));
+    with_harmless_output(sandbox.run(["quarantine", "list"]).exit(0));
     let half = names.len() / 2;
     for target in &names[..half] {
         let path = sandbox.path(temp(target));
         let ran = sandbox.run(["restore".as_ref(), "--".as_ref(), path.as_os_str()]);
-        harmless(ran.exit(0));
+        with_harmless_output(ran.exit(0));
         assert_eq!(fs::read(path).unwrap(), target.as_encoded_bytes());
     }
-    harmless(sandbox.run(["quarantine", "purge", "--yes"]).exit(0));
+    with_harmless_output(sandbox.run(["quarantine", "purge", "--yes"]).exit(0));
     assert_eq!(sandbox.listing().len(), half);
 }
 
 #[test]
-fn a_watcher_prints_no_name_raw() {
+fn a_watcher_escapes_names() {
     let sandbox = Sandbox::new();
     let command = sandbox.command(["watch", "--grace", "200ms", "-v", "root"]);
     let mut child = { command }.start_child().unwrap();
@@ -195,11 +195,11 @@ fn a_watcher_prints_no_name_raw() {
     let names = names();
     let mut seen = String::new();
     let mut round = 0;
-    // Its watch may not stand yet: then it is the first scan that finds them.
+    // Its watch may not be set yet: then the first scan finds them.
     for target in &names {
-        // The longest has room for no more.
+        // The longest name leaves no more room.
         let length = target.len().min(243);
-        let mut random = crate::sandbox::bytes(&target.as_encoded_bytes()[..length]);
+        let mut random = crate::sandbox::name_from_bytes(&target.as_encoded_bytes()[..length]);
         random.push(".4194304");
         sandbox.write(temp(&random), "");
     }
@@ -214,14 +214,14 @@ fn a_watcher_prints_no_name_raw() {
     }
     crate::sandbox::signal(child.id(), libc::SIGTERM);
     let ended = child.wait_with_output().unwrap();
-    is_harmless(&seen);
-    is_harmless(&String::from_utf8(ended.stderr).unwrap());
+    assert_harmless(&seen);
+    assert_harmless(&String::from_utf8(ended.stderr).unwrap());
     assert_eq!(sandbox.listing(), [""; 0]);
 }
 
-/// Names in complaints are escaped as well.
+/// Names in error messages are escaped too.
 #[test]
-fn complaints_print_no_name_raw() {
+fn error_messages_escape_names() {
     let sandbox = Sandbox::new().file("../\x1b[2Jfile", "");
     sandbox.make_dir("../\x1b[2Jdir");
     symlink("root", sandbox.base().join("\x1b[2Jlink")).unwrap();
@@ -234,23 +234,23 @@ fn complaints_print_no_name_raw() {
         (["watch", "\x1b[2Jlink"], 2),
         (["watch", "\x1b[2Jfile"], 2),
     ] {
-        harmless(sandbox.run(args).exit(exit).silent());
+        with_harmless_output(sandbox.run(args).exit(exit).prints_nothing());
     }
     for args in [
         ["sweep", "-n", "\x1b[2Jmissing"],
         ["sweep", "-n", "\x1b[2Jlink"],
     ] {
-        harmless(sandbox.run(args));
+        with_harmless_output(sandbox.run(args));
     }
 }
 
-/// Devices that do nothing: /dev/null, and a loop device that is not there.
-// Linux only: the numbers are Linux'.
+/// Creates devices that do nothing: /dev/null, and a loop device that does not exist.
+// Linux only: the device numbers are those of Linux.
 #[cfg(target_os = "linux")]
-fn devices(sandbox: &Sandbox) -> Vec<&'static str> {
+fn create_devices(sandbox: &Sandbox) -> Vec<&'static str> {
     use rustix::fs::{CWD, FileType, Mode, makedev, mknodat};
     if !is_root() {
-        eprintln!("not root: without devices");
+        eprintln!("not root: no devices");
         return Vec::new();
     }
     let mode = Mode::from_raw_mode(0o600);
@@ -276,14 +276,14 @@ fn devices(sandbox: &Sandbox) -> Vec<&'static str> {
 }
 
 #[cfg(not(target_os = "linux"))]
-fn devices(_: &Sandbox) -> Vec<&'static str> {
+fn create_devices(_: &Sandbox) -> Vec<&'static str> {
     Vec::new()
 }
 
-/// Whatever is called `x.tmp` and is no regular file is not even opened.
+/// A name that matches `*.tmp` but is no regular file is not even opened.
 #[test]
-fn what_is_no_regular_file_is_untouched() {
-    Sandbox::each(|sandbox| {
+fn only_regular_files_are_touched() {
+    Sandbox::for_each_user(|sandbox| {
         let sandbox = sandbox
             .file("../outside", "whole, to the last byte of it")
             .file("dir.tmp/inside", "x");
@@ -295,11 +295,11 @@ fn what_is_no_regular_file_is_untouched() {
         let links = ["link.tmp", "dangling.tmp", "loop.tmp"];
         let mut special = vec!["fifo.tmp", "socket.tmp", "dir.tmp"];
         special.extend(links);
-        special.extend(devices(&sandbox));
+        special.extend(create_devices(&sandbox));
         for name in &special {
-            sandbox.give(&sandbox.path(name));
+            sandbox.chown_to_user(&sandbox.path(name));
         }
-        sandbox.age(OLD);
+        sandbox.age(OLD_ENOUGH);
         let before = sandbox.snapshot();
 
         let scan = sandbox
@@ -316,17 +316,17 @@ fn what_is_no_regular_file_is_untouched() {
             sandbox
                 .run(["explain", &format!("root/{name}")])
                 .exit(0)
-                .says("not-regular");
+                .stdout_has("not-regular");
         }
         assert_eq!(sandbox.snapshot(), before);
         sandbox.sweep(SHORT.iter().chain(&["-r"])).exit(0);
         let mut watching = sandbox.watch(["--grace", "200ms", "-r"]).ready();
-        // While it watches, too.
+        // The same while it watches.
         fifo(&sandbox.path("later.tmp"));
         symlink("../outside", sandbox.path("later-link.tmp")).unwrap();
         sandbox.make_dir("later-dir.tmp");
-        watching.outlive_a_sentinel(&sandbox);
-        watching.outlive_a_sentinel(&sandbox);
+        watching.wait_for_sentinel(&sandbox);
+        watching.wait_for_sentinel(&sandbox);
         let stopped = watching.stop().exit(0);
         assert_eq!(
             stopped.events.names("reaped"),
@@ -356,13 +356,13 @@ fn what_is_no_regular_file_is_untouched() {
     });
 }
 
-/// What the digits in a name mean, and to whom.
+/// The meaning of the digits in a name, for each grammar.
 #[test]
-fn pids_and_targets() {
+fn names_give_pids_and_targets() {
     const UUID: &str = "1b4e28ba-2fa1-11d2-883f-0016d3cca427";
     let (live, dead) = (std::process::id(), dead_pid());
-    for (temp, content, said, target, pid) in [
-        // The pid stands where the grammar says so, and somebody lives there.
+    for (temp, content, result, target, pid) in [
+        // The pid is where the grammar expects it, and that process is running.
         (
             format!("a.{live}.{UUID}.tmp"),
             "x",
@@ -392,7 +392,7 @@ fn pids_and_targets() {
             None,
         ),
         (format!("a.{live}.tmp"), "", "kept writer-alive", None, None),
-        // Nobody lives there any more.
+        // That process has ended.
         (
             format!("a.{dead}.{UUID}.tmp"),
             "x",
@@ -414,7 +414,7 @@ fn pids_and_targets() {
             Some("a".to_owned()),
             None,
         ),
-        // A leading dot may be the target's own.
+        // A leading dot may belong to the target.
         (
             format!(".hidden.{UUID}.tmp"),
             "x",
@@ -467,7 +467,7 @@ fn pids_and_targets() {
             Some("report.0123".to_owned()),
             None,
         ),
-        // No pid at all.
+        // No pid.
         (
             "a.tmp".to_owned(),
             "x",
@@ -489,9 +489,9 @@ fn pids_and_targets() {
             .file(".hidden", "whole, to the last byte of it")
             .file("hidden", "whole, to the last byte of it")
             .file(&temp, content)
-            .aged(OLD);
+            .aged(OLD_ENOUGH);
         let events = sandbox.sweep(SHORT).exit(0).events();
-        assert_eq!(events.about(&temp), [said], "{temp} with {content:?}");
+        assert_eq!(events.about(&temp), [result], "{temp} with {content:?}");
         let event = events.0.iter().find(|event| name(event) == temp).unwrap();
         if let Some(target) = target {
             assert_eq!(
@@ -509,29 +509,29 @@ fn pids_and_targets() {
     }
 }
 
-/// `report.2024.tmp` beside `report`: it may well be the new `report.2024`.
+/// `report.2024.tmp` beside `report` may be the new `report.2024`.
 #[test]
-fn a_year_is_no_reason_to_delete() {
-    // Any of these may be a process on this machine just now: then the temp is kept for that.
+fn a_year_in_a_name_is_not_a_pid() {
+    // Each of these may be the pid of a running process: then the temp is kept for that reason.
     for year in ["1987", "1999", "2024", "2055"] {
         let temp = format!("report.{year}.tmp");
         let sandbox = Sandbox::new()
             .file("report", "whole, to the last byte of it")
             .file(&temp, "x")
-            .aged(OLD);
+            .aged(OLD_ENOUGH);
         let events = sandbox.sweep(SHORT).exit(0).events();
         assert_eq!(sandbox.content("report"), "whole, to the last byte of it");
         match events.about(&temp).as_slice() {
             [kept] if kept == "kept writer-alive" => {}
-            said => return assert_eq!(said, ["quarantined"]),
+            result => return assert_eq!(result, ["quarantined"]),
         }
     }
-    panic!("processes of all of these years live");
+    panic!("a process is running for each of these years");
 }
 
-/// A zombie writes nothing any more.
+/// A zombie writes nothing.
 #[test]
-fn a_writer_that_nobody_has_waited_for_is_gone() {
+fn a_zombie_writer_counts_as_ended() {
     let sandbox = Sandbox::new().file("a", "whole, to the last byte of it");
     let mut child = std::process::Command::new("sleep")
         .arg("1000")
@@ -547,9 +547,9 @@ fn a_writer_that_nobody_has_waited_for_is_gone() {
     watching.stop().exit(0);
 }
 
-/// What `*.tmp` covers and must not take, unless it is named.
+/// Names that `*.tmp` matches but must not take unless they are given explicitly.
 #[test]
-fn names_that_are_left_alone() {
+fn names_that_the_default_leaves_out_are_ignored() {
     let left = [
         ".tmp",
         "0.tmp",
@@ -562,7 +562,7 @@ fn names_that_are_left_alone() {
     for name in left {
         sandbox = sandbox.file(name, "x");
     }
-    let sandbox = sandbox.aged(OLD);
+    let sandbox = sandbox.aged(OLD_ENOUGH);
     for names in [
         &[][..],
         &["--name", "*.tmp"],
@@ -578,7 +578,7 @@ fn names_that_are_left_alone() {
     }
     let mut watching = sandbox.watch(["--grace", "200ms"]).ready();
     sandbox.write("2.tmp", "");
-    watching.outlive_a_sentinel(&sandbox);
+    watching.wait_for_sentinel(&sandbox);
     let stopped = watching.stop().exit(0);
     assert_eq!(
         stopped.events.names("reaped"),
@@ -590,7 +590,7 @@ fn names_that_are_left_alone() {
     for name in left.iter().chain(&["2.tmp"]) {
         assert!(sandbox.has(name), "{name}");
     }
-    // Named, they are temps like others.
+    // Given explicitly, they are temps like any other.
     let scan = sandbox
         .scan(SHORT.iter().chain(&["--name", "[0-9]*.tmp"]))
         .exit(0)
@@ -604,21 +604,21 @@ fn names_replace_the_default() {
         .file("a.tmp", "")
         .file("b.part", "")
         .file("c.partly", "")
-        .aged(OLD);
+        .aged(OLD_ENOUGH);
     let args = SHORT
         .iter()
         .chain(&["--name", "*.part", "--name", "*.partly"]);
     let events = sandbox.sweep(args).exit(0).events();
-    // Nothing tells what they are: they are moved.
+    // Their kind is unknown, so they are moved.
     assert_eq!(events.names("quarantined"), ["b.part", "c.partly"]);
     assert_eq!(sandbox.listing(), [".orphand", "a.tmp"]);
 }
 
-/// Named grammars are off until a rule turns them on.
+/// The grammars of named writers are off until a rule enables them.
 #[test]
-fn writers_on_wish() {
+fn named_writers_are_opt_in() {
     let (live, dead) = (std::process::id(), dead_pid());
-    for (writer, temp, said, target) in [
+    for (writer, temp, result, target) in [
         (
             "claude-code",
             format!(".claude.json.tmp.{dead}.0123456789ab"),
@@ -644,7 +644,7 @@ fn writers_on_wish() {
             .file(".claude.json", "whole, to the last byte of it")
             .file("config.json", "whole, to the last byte of it")
             .file(&temp, "x")
-            .aged(OLD);
+            .aged(OLD_ENOUGH);
         let events = sandbox.sweep(SHORT).exit(0).events();
         assert_eq!(events.about(&temp), [""; 0], "not without --writer");
         assert!(sandbox.has(&temp));
@@ -652,7 +652,7 @@ fn writers_on_wish() {
             .sweep(SHORT.iter().chain(&["--writer", writer]))
             .exit(0)
             .events();
-        assert_eq!(events.about(&temp), [said], "{temp}");
+        assert_eq!(events.about(&temp), [result], "{temp}");
         if let Some(target) = target {
             let target = sandbox.path(target);
             assert_eq!(events.one("reaped")["target"], target.to_str().unwrap());

@@ -1,5 +1,5 @@
-//! A directory on a file system that does not answer: a FUSE mount in mounts of one's own, whose server is
-//! this test.
+//! A directory on a file system that does not answer: a FUSE mount in a private mount namespace. This test is
+//! its server.
 
 use std::fs::{self, File};
 use std::io::{Read, Write};
@@ -13,28 +13,28 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde_json::Value;
 
-use crate::fixture::{As, alone, skipped, try_mount};
+use crate::fixture::{RunAs, in_own_process, report_skipped, try_mount};
 use crate::sandbox::{Sandbox, is};
 
-/// A mount whose server reads every request and answers none, until it is told to.
-struct Silent {
+/// A mount whose server reads every request but answers none until the test allows it.
+struct SilentMount {
     at: PathBuf,
     answers: Arc<AtomicBool>,
-    is_deaf: Arc<AtomicBool>,
+    stops_reading: Arc<AtomicBool>,
     ends: Arc<AtomicBool>,
     server: Option<JoinHandle<()>>,
 }
 
-impl Silent {
-    /// Mounts it at a new directory of the sandbox. Returns `None`, and says so, where there is no FUSE.
-    fn mount(sandbox: &Sandbox) -> Option<Silent> {
+impl SilentMount {
+    /// Mounts it at a new directory of the sandbox. Returns `None`, with a report, if FUSE is not available.
+    fn mount(sandbox: &Sandbox) -> Option<SilentMount> {
         let at = sandbox.base().join("silent");
         fs::create_dir(&at).unwrap();
         let device = File::options().read(true).write(true).open("/dev/fuse");
         let device = match device {
             Ok(device) => device,
             Err(error) => {
-                skipped(&format!("/dev/fuse: {error}"));
+                report_skipped(&format!("/dev/fuse: {error}"));
                 return None;
             }
         };
@@ -43,17 +43,17 @@ impl Silent {
             device.as_raw_fd()
         );
         if let Err(error) = try_mount("silent", &at, "fuse", 0, &options) {
-            skipped(&format!("no FUSE mount: {error}"));
+            report_skipped(&format!("no FUSE mount: {error}"));
             return None;
         }
         let flag = Arc::<AtomicBool>::default;
         let (answers, is_deaf, ends) = (flag(), flag(), flag());
         let flags = [&answers, &is_deaf, &ends].map(Arc::clone);
         let server = std::thread::spawn(move || serve(device, flags.each_ref().map(|one| &**one)));
-        Some(Silent {
+        Some(SilentMount {
             at,
             answers,
-            is_deaf,
+            stops_reading: is_deaf,
             ends,
             server: Some(server),
         })
@@ -74,8 +74,8 @@ impl Silent {
     }
 }
 
-impl Drop for Silent {
-    /// Whoever waits for an answer gets an error when the device is closed.
+impl Drop for SilentMount {
+    /// Closing the device returns an error to every process that waits for an answer.
     fn drop(&mut self) {
         self.ends.store(true, Ordering::SeqCst);
         let _ = self.server.take().map(JoinHandle::join);
@@ -85,7 +85,7 @@ impl Drop for Silent {
     }
 }
 
-/// Reads requests; answers them, also those from before, once it is told to.
+/// Reads requests, and answers all of them, including older ones, once the test allows it.
 fn serve(mut device: File, [answers, is_deaf, ends]: [&AtomicBool; 3]) {
     let mut waiting = Vec::new();
     let mut request = vec![0; 1 << 20];
@@ -103,7 +103,7 @@ fn serve(mut device: File, [answers, is_deaf, ends]: [&AtomicBool; 3]) {
             let number = |at: usize| u32::from_ne_bytes(request[at..at + 4].try_into().unwrap());
             waiting.push((number(4), request[8..16].to_vec()));
         }
-        // The first request opens the connection: without an answer to it nothing else is asked.
+        // The first request opens the connection: without its answer no other request is sent.
         let is_open = |(code, _): &(u32, Vec<u8>)| *code == INIT || answers.load(Ordering::SeqCst);
         for (code, unique) in waiting.extract_if(.., |one| is_open(one)) {
             if let Some((error, body)) = reply(code) {
@@ -119,7 +119,7 @@ fn serve(mut device: File, [answers, is_deaf, ends]: [&AtomicBool; 3]) {
 
 const INIT: u32 = 26;
 
-/// What linux/fuse.h asks for: one empty directory.
+/// Returns the reply to a request, as linux/fuse.h defines it, for one empty directory.
 fn reply(code: u32) -> Option<(i32, Vec<u8>)> {
     let mut body = Vec::new();
     let mut put = |numbers: &[u32]| {
@@ -133,7 +133,7 @@ fn reply(code: u32) -> Option<(i32, Vec<u8>)> {
             put(&[0; 10]);
             0
         }
-        // GETATTR: valid for no time; inode 1, a directory of root's.
+        // GETATTR: not cacheable; inode 1, a directory of root.
         3 => {
             put(&[0; 4]);
             put(&[1, 0]);
@@ -163,10 +163,10 @@ fn reply(code: u32) -> Option<(i32, Vec<u8>)> {
 const SHORT: [&str; 2] = ["--grace", "200ms"];
 
 #[test]
-fn a_root_that_does_not_answer_stops_no_other() {
-    alone(&[As::Mounts], || {
+fn a_root_that_does_not_answer_blocks_no_other() {
+    in_own_process(&[RunAs::OwnMounts], || {
         let sandbox = Sandbox::new();
-        let Some(silent) = Silent::mount(&sandbox) else {
+        let Some(silent) = SilentMount::mount(&sandbox) else {
             return;
         };
         let args = SHORT.into_iter().chain([silent.path(), "root"]);
@@ -175,7 +175,7 @@ fn a_root_that_does_not_answer_stops_no_other() {
         sandbox.write("a.4194304.tmp", "");
         watching.wait_for(is("reaped", "a.4194304.tmp"));
         assert!(watching.stderr().contains("does not answer"));
-        let status = sandbox.run(["status"]).exit(0).says("no-answer");
+        let status = sandbox.run(["status"]).exit(0).stdout_has("no-answer");
         assert!(status.stdout.contains("its file system does not answer"));
         silent.answer();
         watching.wait_for(silent.state_is("watching"));
@@ -191,12 +191,12 @@ fn a_root_that_does_not_answer_stops_no_other() {
     });
 }
 
-/// A root that falls silent is let go, and watched again when it answers.
+/// A root that stops answering is released, and is watched again once it answers.
 #[test]
-fn a_watched_root_that_falls_silent_is_let_go() {
-    alone(&[As::Mounts], || {
+fn a_watched_root_that_stops_answering_is_released() {
+    in_own_process(&[RunAs::OwnMounts], || {
         let sandbox = Sandbox::new();
-        let Some(silent) = Silent::mount(&sandbox) else {
+        let Some(silent) = SilentMount::mount(&sandbox) else {
             return;
         };
         silent.answer();
@@ -210,10 +210,10 @@ fn a_watched_root_that_falls_silent_is_let_go() {
         let file = "../config/orphand/config.toml";
         sandbox.write(file, config("4s"));
         let mut watching = sandbox.watch_dirs([""; 0]).ready();
-        // An answer holds for a moment, which is over when a grace is.
-        watching.outlive_a_sentinel(&sandbox);
+        // An answer is cached for a moment, which has passed after a grace.
+        watching.wait_for_sentinel(&sandbox);
         silent.answers.store(false, Ordering::SeqCst);
-        // A changed rule has every root looked at again.
+        // A changed rule makes orphand check every root again.
         sandbox.write(file, config("200ms"));
         watching.wait_for(silent.state_is("no-answer"));
         silent.answer();
@@ -222,13 +222,13 @@ fn a_watched_root_that_falls_silent_is_let_go() {
     });
 }
 
-/// The server has read the request and never answers it: a thread of the process itself could not end then.
+/// The server has read the request and never answers it: a thread of the process itself could not end.
 #[test]
 fn signals_end_a_watch_whose_only_root_does_not_answer() {
-    alone(&[As::Mounts], || {
+    in_own_process(&[RunAs::OwnMounts], || {
         for signals in 1..=2 {
             let sandbox = Sandbox::new();
-            let Some(silent) = Silent::mount(&sandbox) else {
+            let Some(silent) = SilentMount::mount(&sandbox) else {
                 return;
             };
             let args = SHORT.into_iter().chain([silent.path()]);
@@ -247,16 +247,16 @@ fn signals_end_a_watch_whose_only_root_does_not_answer() {
     });
 }
 
-/// The main thread is in a system call that does not return: the signals are another thread's.
+/// The main thread is in a system call that does not return: another thread handles the signals.
 #[test]
 fn two_signals_end_a_watch_that_hangs_in_its_configuration() {
-    alone(&[As::Mounts], || {
+    in_own_process(&[RunAs::OwnMounts], || {
         let sandbox = Sandbox::new();
-        let Some(silent) = Silent::mount(&sandbox) else {
+        let Some(silent) = SilentMount::mount(&sandbox) else {
             return;
         };
-        // No request is read, so a process that waits for an answer can be killed.
-        silent.is_deaf.store(true, Ordering::SeqCst);
+        // The server reads no request, so a process that waits for an answer can be killed.
+        silent.stops_reading.store(true, Ordering::SeqCst);
         let file = silent.at.join("config.toml");
         let args = ["--config", file.to_str().unwrap(), "root"];
         let mut watching = sandbox.watch_dirs(args);
@@ -267,13 +267,13 @@ fn two_signals_end_a_watch_that_hangs_in_its_configuration() {
             .contains("fuse")
         {
             if !watching.is_running() {
-                // A configuration that does not answer may be refused.
+                // orphand may refuse a configuration that does not answer.
                 return;
             }
-            assert!(Instant::now() < end, "it does not hang");
+            assert!(Instant::now() < end, "it does not block");
             std::thread::sleep(Duration::from_millis(5));
         }
-        // Two that arrive at once count as one.
+        // Two signals that arrive at the same time count as one.
         while watching.is_running() {
             assert!(Instant::now() < end, "it does not end");
             watching.signal(libc::SIGTERM);
@@ -282,21 +282,21 @@ fn two_signals_end_a_watch_that_hangs_in_its_configuration() {
     });
 }
 
-/// Each command says which directory does not answer, and does its work on the others.
+/// Each command reports the directory that does not answer, and processes the others.
 #[test]
 fn no_command_hangs_on_a_directory_that_does_not_answer() {
-    alone(&[As::Mounts], || {
+    in_own_process(&[RunAs::OwnMounts], || {
         let sandbox = Sandbox::new()
             .file("a.4194304.tmp", "")
             .aged(Duration::from_millis(300));
-        let Some(silent) = Silent::mount(&sandbox) else {
+        let Some(silent) = SilentMount::mount(&sandbox) else {
             return;
         };
         let config = format!("[[watch]]\npath = {:?}\n", silent.path());
         sandbox.write("../config/orphand/config.toml", config);
-        let says = |said: &str| {
-            let named = said.contains(silent.path()) && said.contains("does not answer");
-            assert!(named, "{said}");
+        let assert_reported = |output: &str| {
+            let named = output.contains(silent.path()) && output.contains("does not answer");
+            assert!(named, "{output}");
         };
         let grace = ["--grace", "200ms"];
         let run = |verb: &[&str], dirs: &[&str]| {
@@ -304,31 +304,31 @@ fn no_command_hangs_on_a_directory_that_does_not_answer() {
         };
 
         let ran = sandbox.run(["config", "check"]).exit(0);
-        says(&ran.stdout);
-        says(&sandbox.run(["doctor"]).exit(3).stdout);
+        assert_reported(&ran.stdout);
+        assert_reported(&sandbox.run(["doctor"]).exit(3).stdout);
         let ran = sandbox.run(["status"]).exit(1);
         assert!(ran.stdout.contains("does not answer"), "{}", ran.stdout);
-        says(&sandbox.run(["quarantine", "list"]).exit(3).stderr);
-        says(
+        assert_reported(&sandbox.run(["quarantine", "list"]).exit(3).stderr);
+        assert_reported(
             &sandbox
                 .run(["quarantine", "list", silent.path()])
                 .exit(3)
                 .stderr,
         );
         let file = silent.at.join("x.tmp");
-        says(
+        assert_reported(
             &sandbox
                 .run(["explain", file.to_str().unwrap()])
                 .exit(1)
                 .stderr,
         );
 
-        says(&run(&["scan"], &[silent.path()]).exit(3).stderr);
+        assert_reported(&run(&["scan"], &[silent.path()]).exit(3).stderr);
         let ran = run(&["scan"], &[silent.path(), "root"]).exit(3);
-        says(&ran.stderr);
+        assert_reported(&ran.stderr);
         assert!(ran.stdout.contains("a.4194304.tmp"), "{}", ran.stdout);
         let ran = run(&["sweep", "--yes"], &[silent.path()]).exit(3);
-        says(&ran.stdout);
+        assert_reported(&ran.stdout);
         let ran = run(&["sweep", "--yes", "--json"], &[silent.path(), "root"]).exit(3);
         let events = ran.events();
         assert_eq!(events.names("reaped"), ["a.4194304.tmp"], "{events:?}");
@@ -336,12 +336,12 @@ fn no_command_hangs_on_a_directory_that_does_not_answer() {
     });
 }
 
-/// A probe is a process of its own; no other file of the watch is open in it.
+/// A probe is a separate process that has no other file of the watch open.
 #[test]
-fn the_probe_that_is_left_holds_no_file() {
-    alone(&[As::Mounts], || {
+fn a_waiting_probe_holds_no_file() {
+    in_own_process(&[RunAs::OwnMounts], || {
         let sandbox = Sandbox::new();
-        let Some(silent) = Silent::mount(&sandbox) else {
+        let Some(silent) = SilentMount::mount(&sandbox) else {
             return;
         };
         let args = SHORT.into_iter().chain([silent.path(), "root"]);
@@ -355,7 +355,7 @@ fn the_probe_that_is_left_holds_no_file() {
                 .collect()
         };
         let left = children(watching.pid());
-        assert_eq!(left.len(), 1, "one for each root: {left:?}");
+        assert_eq!(left.len(), 1, "one probe for each root: {left:?}");
         let open = fs::read_dir(format!("/proc/{}/fd", left[0])).unwrap();
         assert_eq!(open.count(), 0);
         watching.stop().exit(0);

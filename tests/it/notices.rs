@@ -1,5 +1,5 @@
-//! What people are told of what orphand does not do: directories that it does not enter, cannot read or cannot
-//! prove anything in, and questions that were not answered.
+//! Reports about things that orphand does not do: directories that it does not enter, cannot read or cannot
+//! prove anything in, and questions without an answer.
 
 use std::fs;
 use std::io::Write;
@@ -7,20 +7,23 @@ use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, Instant};
 
 #[cfg(target_os = "linux")]
-use crate::fixture::{As, alone, mount};
-use crate::sandbox::{Sandbox, Watching, terminal};
+use crate::fixture::{RunAs, in_own_process, mount};
+use crate::sandbox::{Sandbox, WatchProcess, terminal};
 
 const SHORT: [&str; 2] = ["--grace", "100ms"];
-const OLD: Duration = Duration::from_millis(150);
+const OLD_ENOUGH: Duration = Duration::from_millis(150);
 
 #[cfg(target_os = "linux")]
 #[test]
-fn a_mount_below_a_root_is_said_not_to_be_entered() {
-    alone(&[As::Mounts], || {
-        let sandbox = Sandbox::new().file("a.tmp", "").dir("in/mounted").aged(OLD);
+fn a_mount_below_a_root_is_reported_as_not_entered() {
+    in_own_process(&[RunAs::OwnMounts], || {
+        let sandbox = Sandbox::new()
+            .file("a.tmp", "")
+            .dir("in/mounted")
+            .aged(OLD_ENOUGH);
         let mounted = sandbox.path("in/mounted");
         mount("tmpfs", &mounted, "tmpfs", 0, "size=1m");
-        let said = |stderr: &str| {
+        let assert_one_message = |stderr: &str| {
             let lines = stderr.lines().filter(|line| line.contains("not entered"));
             let lines: Vec<&str> = lines.collect();
             assert_eq!(lines.len(), 1, "{stderr}");
@@ -29,16 +32,16 @@ fn a_mount_below_a_root_is_said_not_to_be_entered() {
         };
         let deep = SHORT.into_iter().chain(["-r"]);
         let ran = sandbox.scan(deep.clone()).exit(0);
-        said(&ran.stderr);
+        assert_one_message(&ran.stderr);
         let document = ran.stdout_json();
         let want = serde_json::json!([{"path": mounted, "why": "other-mount"}]);
         assert_eq!(document["skipped"], want);
         let ran = sandbox.scan(SHORT).exit(0);
         assert_eq!(ran.stdout_json()["skipped"], serde_json::json!([]));
-        said(&sandbox.sweep(deep.clone()).exit(0).stderr);
+        assert_one_message(&sandbox.sweep(deep.clone()).exit(0).stderr);
         let mut watching = sandbox.watch(deep).ready();
-        watching.outlive_a_sentinel(&sandbox);
-        said(&watching.stop().exit(0).stderr);
+        watching.wait_for_sentinel(&sandbox);
+        assert_one_message(&watching.stop().exit(0).stderr);
         let at = std::ffi::CString::new(mounted.to_str().unwrap()).unwrap();
         // SAFETY: the path ends in NUL and outlives the call.
         unsafe { libc::umount2(at.as_ptr(), libc::MNT_DETACH) };
@@ -46,7 +49,7 @@ fn a_mount_below_a_root_is_said_not_to_be_entered() {
 }
 
 #[test]
-fn a_directory_that_cannot_be_read_is_in_the_last_line_of_a_scan() {
+fn the_last_line_of_a_scan_counts_unreadable_directories() {
     let sandbox = Sandbox::ordinary().file("shut/a.tmp", "");
     let shut = sandbox.path("shut");
     fs::set_permissions(&shut, fs::Permissions::from_mode(0o0)).unwrap();
@@ -61,12 +64,12 @@ fn a_directory_that_cannot_be_read_is_in_the_last_line_of_a_scan() {
 #[cfg(target_os = "linux")]
 #[test]
 fn a_file_system_without_proof_is_named_with_the_key_that_trusts_it() {
-    alone(&[As::Mounts], || {
+    in_own_process(&[RunAs::OwnMounts], || {
         let sandbox = Sandbox::new();
         mount("ramfs", &sandbox.root(), "ramfs", 0, "");
         sandbox.write("a", "whole");
         sandbox.write("a.tmp", "x");
-        std::thread::sleep(OLD);
+        std::thread::sleep(OLD_ENOUGH);
         let run = ["scan", "--grace", "100ms", "root"];
         let ran = sandbox.run(run).exit(0);
         let (system, key) = ("(ramfs)", "network = [\"ramfs\"]");
@@ -76,9 +79,9 @@ fn a_file_system_without_proof_is_named_with_the_key_that_trusts_it() {
         );
         let mut watching = sandbox.watch(SHORT).ready();
         watching.wait_for(crate::sandbox::kept("a.tmp", "network-fs"));
-        let said = watching.stop().exit(0).stderr;
-        assert!(said.contains("ramfs") && said.contains(key), "{said}");
-        assert_eq!(said.matches("nothing can prove").count(), 1, "{said}");
+        let stderr = watching.stop().exit(0).stderr;
+        assert!(stderr.contains("ramfs") && stderr.contains(key), "{stderr}");
+        assert_eq!(stderr.matches("nothing can prove").count(), 1, "{stderr}");
         let at = std::ffi::CString::new(sandbox.root().to_str().unwrap()).unwrap();
         // SAFETY: the path ends in NUL and outlives the call.
         unsafe { libc::umount2(at.as_ptr(), libc::MNT_DETACH) };
@@ -86,7 +89,7 @@ fn a_file_system_without_proof_is_named_with_the_key_that_trusts_it() {
 }
 
 #[test]
-fn a_question_without_a_yes_ends_in_words() {
+fn a_declined_question_is_confirmed_in_words() {
     for (answer, removed, asked) in [
         ("n\n", false, 1),
         ("\n", false, 1),
@@ -95,7 +98,7 @@ fn a_question_without_a_yes_ends_in_words() {
         ("perhaps\n\u{4}", false, 2),
         ("perhaps\nYES\n", true, 2),
     ] {
-        let sandbox = Sandbox::new().file("a.tmp", "").aged(OLD);
+        let sandbox = Sandbox::new().file("a.tmp", "").aged(OLD_ENOUGH);
         let (mut ours, theirs) = terminal();
         ours.write_all(answer.as_bytes()).unwrap();
         let mut command = sandbox.command(["sweep", "--grace", "100ms", "root"]);
@@ -115,7 +118,7 @@ fn a_question_without_a_yes_ends_in_words() {
     }
 }
 
-/// A file that lists no directory has no mistake: both say so.
+/// A file that lists no directory is valid: both commands say so.
 #[test]
 fn config_check_and_watch_agree_on_a_file_that_lists_nothing() {
     let sandbox = Sandbox::new().file(
@@ -127,15 +130,15 @@ fn config_check_and_watch_agree_on_a_file_that_lists_nothing() {
         ran.stdout.contains("is right, and lists no directory"),
         "{ran:?}"
     );
-    let watching = Watching::start(sandbox.command(["watch", "--json"]));
+    let watching = WatchProcess::start(sandbox.command(["watch", "--json"]));
     let end = Instant::now() + Duration::from_secs(60);
     while !watching.stderr().contains("lists a directory") {
         assert!(Instant::now() < end, "{}", watching.stderr());
         std::thread::sleep(Duration::from_millis(20));
     }
-    let said = watching.stderr();
+    let stderr = watching.stderr();
     for wrong in ["degraded", "mended", "fixed", "ERROR"] {
-        assert!(!said.contains(wrong), "{wrong:?} in {said}");
+        assert!(!stderr.contains(wrong), "{wrong:?} in {stderr}");
     }
     watching.signal(libc::SIGTERM);
     watching.end().exit(0);
@@ -143,7 +146,7 @@ fn config_check_and_watch_agree_on_a_file_that_lists_nothing() {
 
 #[test]
 fn an_open_temp_does_not_advertise_its_removal() {
-    let sandbox = Sandbox::new().file("a.tmp", "x").aged(OLD);
+    let sandbox = Sandbox::new().file("a.tmp", "x").aged(OLD_ENOUGH);
     let held = fs::File::open(sandbox.path("a.tmp")).unwrap();
     for verb in [&["scan"][..], &["sweep", "--yes"]] {
         let ran = sandbox

@@ -1,5 +1,5 @@
-//! What has lain in the quarantine for too long is dropped, under the same proof as any other
-//! removal: some of it is there *because* nobody could prove that it is unused.
+//! Files that have been in the quarantine for too long are dropped, under the same proof as any other
+//! removal: some of them are there *because* nothing could prove that they are unused.
 
 use std::fs::{self, File};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
@@ -11,7 +11,7 @@ use std::time::Duration;
 use orphand::clock;
 use orphand::decide::judge::Verdict;
 use orphand::decide::policy::{Action, Policy};
-use orphand::decide::retention::{Limits, NeededSpace, Trust};
+use orphand::decide::retention::{ClockTrust, Limits, NeededSpace};
 use orphand::decide::time::Wall;
 use orphand::event::Event;
 use orphand::evidence::LeaseThread;
@@ -20,25 +20,25 @@ use orphand::reap::quarantine::{self, LimitContext, Quarantine, QuarantineUsage}
 use orphand::reap::{Outcome, Reaper};
 
 use crate::fixture::*;
-use crate::intercept::{self, Answer, Asked, Call};
+use crate::intercept::{self, Call, CallResponse, PendingCall};
 
-/// No shorter than [`OLD`].
-const LATER: &[u8] = b"what a later writer wrote, and died";
+/// Not shorter than [`TEMP_CONTENT`].
+const NEWER_CONTENT: &[u8] = b"what a later writer wrote, and died";
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 const NO_LIMITS: Limits = Limits {
     age: Duration::ZERO,
     percent: 0,
     min_free: 0,
 };
-/// Everything is older.
+/// An age limit that every file has passed.
 const AT_ONCE: Duration = Duration::from_nanos(1);
 
-/// A stage on which the temp lies in the quarantine, and where.
+/// Returns a fixture whose temp is in the quarantine, and its path there.
 fn stored() -> (Fixture, PathBuf) {
     stored_after(|_| {})
 }
 
-/// The same, after something else is done.
+/// Does the same, and calls `act` before the move.
 fn stored_after(act: impl FnOnce(&Fixture)) -> (Fixture, PathBuf) {
     let fixture = Fixture::new().with_policy(Policy {
         action: Action::Quarantine,
@@ -49,17 +49,19 @@ fn stored_after(act: impl FnOnce(&Fixture)) -> (Fixture, PathBuf) {
     let Outcome::Quarantined { id } = moved else {
         panic!("{moved:?}");
     };
-    let at = fixture.quarantine().join(id).join(BELOW).join(TEMP);
+    let at = fixture.quarantine().join(id).join(SUBDIR).join(TEMP);
     let meta = fs::metadata(&at).unwrap();
     let since = Wall {
         sec: meta.ctime(),
         nsec: meta.ctime_nsec() as u32,
     };
-    wait_until("it is older than nothing", || clock::wall() > since);
+    wait_until("the clock has passed its change time", || {
+        clock::wall() > since
+    });
     (fixture, at)
 }
 
-/// Stores another file beside the one at `at`, which is older then.
+/// Stores another file beside the one at `at`, newer than it.
 fn store_beside(at: &Path, name: &str, bytes: &[u8]) -> PathBuf {
     let file = at.with_file_name(name);
     let changed = |file: &Path| {
@@ -73,21 +75,21 @@ fn store_beside(at: &Path, name: &str, bytes: &[u8]) -> PathBuf {
     file
 }
 
-fn tend(fixture: &Fixture, age: Duration) -> Vec<Event> {
+fn enforce_limits(fixture: &Fixture, age: Duration) -> Vec<Event> {
     let journal = Journal::new(Some(&fixture.home().join("state")));
-    let stock = QuarantineUsage::default();
-    stock.set_limits(Limits { age, ..NO_LIMITS });
-    let keeping = LimitContext {
-        usage: &stock,
+    let usage = QuarantineUsage::default();
+    usage.set_limits(Limits { age, ..NO_LIMITS });
+    let context = LimitContext {
+        usage: &usage,
         journal: &journal,
         lease_thread: &LeaseThread::new(),
-        trust: Trust {
+        trust: ClockTrust {
             running: DAY,
             since_jump: None,
         },
         wanted: NeededSpace::default(),
     };
-    quarantine::enforce_limits(&fixture.root, None, keeping).events
+    quarantine::enforce_limits(&fixture.root, None, context).events
 }
 
 fn dropped(events: &[Event]) -> Vec<PathBuf> {
@@ -99,15 +101,15 @@ fn dropped(events: &[Event]) -> Vec<PathBuf> {
 }
 
 #[test]
-fn what_is_unused_and_not_the_only_copy_goes() {
-    alone(EVERYBODY, || {
+fn an_unused_overdue_copy_is_dropped() {
+    in_own_process(ALL_USERS, || {
         type Act = fn(&Fixture, &Path) -> Option<File>;
         let rows: [(&str, Duration, Act, bool); 5] = [
             ("unused", AT_ONCE, |_, _| None, true),
             ("not overdue", DAY, |_, _| None, false),
             ("open", AT_ONCE, |_, at| File::open(at).ok(), false),
             (
-                "its target is gone",
+                "its target is missing",
                 AT_ONCE,
                 |fixture, _| fs::remove_file(&fixture.target).map(|()| None).unwrap(),
                 false,
@@ -119,22 +121,22 @@ fn what_is_unused_and_not_the_only_copy_goes() {
                 false,
             ),
         ];
-        for (what, age, act, goes) in rows {
+        for (what, age, act, is_dropped) in rows {
             let (fixture, at) = stored();
             let held = act(&fixture, &at);
-            let events = tend(&fixture, age);
+            let events = enforce_limits(&fixture, age);
             drop(held);
             let mut written = Vec::new();
             let journal = Journal::new(Some(&fixture.home().join("state")));
             journal.outcomes(|line| written.push(line)).unwrap();
-            match goes {
+            match is_dropped {
                 true => {
                     assert_eq!(
                         dropped(&events),
                         std::slice::from_ref(&fixture.temp),
                         "{what}"
                     );
-                    assert!(fixture.copies(OLD).is_empty(), "{what}");
+                    assert!(fixture.copies(TEMP_CONTENT).is_empty(), "{what}");
                     assert!(!fixture.quarantine().exists(), "{what}");
                     assert_eq!(written.len(), 1, "{what}: {written:?}");
                     assert_eq!(written[0]["event"], "purged", "{what}");
@@ -142,21 +144,22 @@ fn what_is_unused_and_not_the_only_copy_goes() {
                 false => {
                     assert!(events.is_empty(), "{what}: {events:?}");
                     assert!(written.is_empty(), "{what}: {written:?}");
-                    fixture.has_only(OLD, &at, what);
+                    fixture.assert_only_at(TEMP_CONTENT, &at, what);
                 }
             }
         }
     });
 }
 
-/// A program that has lost its file makes another one: that says nothing of the copy that was moved before.
+/// A program that has lost its file creates another one, which says nothing about the copy that was moved
+/// before.
 #[test]
-fn a_target_that_came_after_the_move_frees_no_copy() {
-    alone(EVERYBODY, || {
+fn a_target_newer_than_the_move_drops_no_copy() {
+    in_own_process(ALL_USERS, || {
         type Act = fn(&Path);
         let acts: [(&str, Act); 2] = [
             ("changed", |target| {
-                fs::write(target, [LATER, LATER].concat()).unwrap()
+                fs::write(target, [NEWER_CONTENT, NEWER_CONTENT].concat()).unwrap()
             }),
             ("replaced", |target| {
                 let other = target.with_file_name("other");
@@ -167,17 +170,18 @@ fn a_target_that_came_after_the_move_frees_no_copy() {
         for (what, act) in acts {
             let (fixture, at) = stored();
             act(&fixture.target);
-            let events = tend(&fixture, AT_ONCE);
+            let events = enforce_limits(&fixture, AT_ONCE);
             assert!(events.is_empty(), "{what}: {events:?}");
-            fixture.has_only(OLD, &at, what);
+            fixture.assert_only_at(TEMP_CONTENT, &at, what);
         }
     });
 }
 
-/// Another directory may get the name of the one that a copy was moved from, with files older than the move.
+/// Another directory may get the name of the one that a copy was moved from, and hold files older than the
+/// move.
 #[test]
-fn a_target_in_another_directory_frees_no_copy() {
-    alone(EVERYBODY, || {
+fn a_target_in_another_directory_drops_no_copy() {
+    in_own_process(ALL_USERS, || {
         let other = |fixture: &Fixture| fixture.dir.with_file_name("other");
         let (fixture, at) = stored_after(|fixture| {
             fs::create_dir(other(fixture)).unwrap();
@@ -187,37 +191,39 @@ fn a_target_in_another_directory_frees_no_copy() {
         let first = fixture.dir.with_file_name("first");
         fs::rename(&fixture.dir, &first).unwrap();
         fs::rename(other(&fixture), &fixture.dir).unwrap();
-        assert!(tend(&fixture, AT_ONCE).is_empty());
-        assert_eq!(fs::read(&at).unwrap(), OLD);
-        // A move from the other one goes to another folder.
-        let room = Arc::new(Quarantine::open_or_create(&fixture.root.path, None).unwrap());
-        let slot = room.place(&Path::new(BELOW).join("next.tmp")).unwrap();
+        assert!(enforce_limits(&fixture, AT_ONCE).is_empty());
+        assert_eq!(fs::read(&at).unwrap(), TEMP_CONTENT);
+        // A move from the other directory uses another folder.
+        let quarantine = Arc::new(Quarantine::open_or_create(&fixture.root.path, None).unwrap());
+        let slot = quarantine
+            .place(&Path::new(SUBDIR).join("next.tmp"))
+            .unwrap();
         assert_eq!(fs::read_dir(fixture.quarantine()).unwrap().count(), 2);
         drop(slot);
         fs::rename(&fixture.dir, other(&fixture)).unwrap();
         fs::rename(first, &fixture.dir).unwrap();
         assert_eq!(
-            dropped(&tend(&fixture, AT_ONCE)),
+            dropped(&enforce_limits(&fixture, AT_ONCE)),
             std::slice::from_ref(&fixture.temp)
         );
     });
 }
 
-/// Digits before a uuid are a pid, unless a name stands there that is the target with digits behind it.
+/// Digits before a uuid are a pid, unless a file exists whose name is the target followed by digits.
 #[test]
 fn other_numbers_may_be_other_targets() {
     const OLDER: &str = "page.4000001.00000000-5a6b-4c7d-8e9f-0a1b2c3d4e5f.tmp";
     const NEWER: &str = "page.4000002.00000000-5a6b-4c7d-8e9f-0a1b2c3d4e5f.tmp";
-    alone(EVERYBODY, || {
+    in_own_process(ALL_USERS, || {
         for sibling in [None, Some("page.4711"), Some("page.1.2"), Some("page.x")] {
             let (fixture, at) = stored();
-            let older = store_beside(&at, OLDER, OLD);
-            store_beside(&older, NEWER, LATER);
+            let older = store_beside(&at, OLDER, TEMP_CONTENT);
+            store_beside(&older, NEWER, NEWER_CONTENT);
             fs::remove_file(&at).unwrap();
             if let Some(sibling) = sibling {
                 fs::write(fixture.dir.join(sibling), "").unwrap();
             }
-            let is_dropped = dropped(&tend(&fixture, AT_ONCE)).len();
+            let is_dropped = dropped(&enforce_limits(&fixture, AT_ONCE)).len();
             let wanted = match sibling {
                 None | Some("page.x") => 1,
                 _ => 0,
@@ -227,27 +233,27 @@ fn other_numbers_may_be_other_targets() {
     });
 }
 
-/// What is dropped is what was found overdue, and not what lies beside it.
+/// Only the overdue file is dropped, not the one beside it.
 #[test]
-fn the_only_copy_beside_it_stays() {
+fn the_only_copy_beside_an_overdue_one_is_kept() {
     const SOLE: &str = "index.json.4f1c2d3e-5a6b-4c7d-8e9f-0a1b2c3d4e5f.tmp";
-    alone(EVERYBODY, || {
+    in_own_process(ALL_USERS, || {
         let (fixture, at) = stored();
         let sole = store_beside(&at, SOLE, b"there is no index.json");
-        let events = tend(&fixture, AT_ONCE);
+        let events = enforce_limits(&fixture, AT_ONCE);
         assert_eq!(dropped(&events), std::slice::from_ref(&fixture.temp));
-        assert!(fixture.copies(OLD).is_empty());
-        fixture.has_only(b"there is no index.json", &sole, "");
+        assert!(fixture.copies(TEMP_CONTENT).is_empty());
+        fixture.assert_only_at(b"there is no index.json", &sole, "");
     });
 }
 
-/// Where the directory is gone with the target, its newest copy stays, and only that; if it is one.
+/// If the directory and the target are missing, only the newest copy is kept, if it is a copy.
 #[test]
-fn of_the_copies_for_one_target_the_newest_stays() {
+fn the_newest_copy_of_a_target_is_kept() {
     const NEWER: &str = "sessions.json.00000000-5a6b-4c7d-8e9f-0a1b2c3d4e5f.tmp";
     type Act = fn(&Path);
     let rows: [(&str, &[u8], Act, bool); 5] = [
-        ("written later", LATER, |_| {}, true),
+        ("written later", NEWER_CONTENT, |_| {}, true),
         ("without content", b"", |_| {}, false),
         ("only begun", b"what a", |_| {}, false),
         (
@@ -260,23 +266,23 @@ fn of_the_copies_for_one_target_the_newest_stays() {
             false,
         ),
         (
-            "anybody's",
-            LATER,
+            "of another user",
+            NEWER_CONTENT,
             |newer| std::os::unix::fs::chown(newer, Some(NOBODY), None).unwrap(),
             false,
         ),
     ];
-    alone(EVERYBODY, || {
+    in_own_process(ALL_USERS, || {
         for (what, bytes, act, is_copy) in rows {
-            if what == "anybody's" && !rustix::process::geteuid().is_root() {
-                skipped("only root can give files away");
+            if what == "of another user" && !rustix::process::geteuid().is_root() {
+                report_skipped("only root can give files away");
                 continue;
             }
             let (fixture, at) = stored();
             let newer = store_beside(&at, NEWER, bytes);
             act(&newer);
             fs::remove_dir_all(&fixture.dir).unwrap();
-            let events = tend(&fixture, AT_ONCE);
+            let events = enforce_limits(&fixture, AT_ONCE);
             match is_copy {
                 true => assert_eq!(
                     dropped(&events),
@@ -285,7 +291,7 @@ fn of_the_copies_for_one_target_the_newest_stays() {
                 ),
                 false => {
                     assert!(events.is_empty(), "{what}: {events:?}");
-                    fixture.has_only(OLD, &at, what);
+                    fixture.assert_only_at(TEMP_CONTENT, &at, what);
                 }
             }
             assert!(newer.exists(), "{what}");
@@ -293,61 +299,63 @@ fn of_the_copies_for_one_target_the_newest_stays() {
     });
 }
 
-/// What stands under a name without its dot, and copies for that, are no copies of it.
+/// A file with the same name without the dot, and copies of that file, are not copies of the dotted target.
 #[test]
-fn the_only_copy_for_a_dotted_target_stays() {
+fn the_only_copy_of_a_dotted_target_is_kept() {
     const HIDDEN: &str = ".sessions.json.00000000-5a6b-4c7d-8e9f-0a1b2c3d4e5f.tmp";
     const NEWER: &str = "sessions.json.00000000-5a6b-4c7d-8e9f-0a1b2c3d4e5f.tmp";
-    alone(EVERYBODY, || {
+    in_own_process(ALL_USERS, || {
         let (fixture, at) = stored();
         let hidden = at.with_file_name(HIDDEN);
         fs::rename(&at, &hidden).unwrap();
         fs::write(&fixture.target, "").unwrap();
-        let newer = store_beside(&hidden, NEWER, LATER);
-        assert!(dropped(&tend(&fixture, AT_ONCE)).is_empty());
-        fixture.has_only(LATER, &newer, "");
+        let newer = store_beside(&hidden, NEWER, NEWER_CONTENT);
+        assert!(dropped(&enforce_limits(&fixture, AT_ONCE)).is_empty());
+        fixture.assert_only_at(NEWER_CONTENT, &newer, "");
         assert!(hidden.exists());
     });
 }
 
-/// What makes it dispensable goes while it is being dropped: its target, or its newer copy.
+/// The file that makes a copy dispensable disappears while the copy is being dropped: its target, or its
+/// newer copy.
 #[test]
-fn the_better_copy_goes_just_then() {
+fn a_copy_is_kept_if_the_better_one_disappears() {
     const NEWER: &str = "sessions.json.00000000-5a6b-4c7d-8e9f-0a1b2c3d4e5f.tmp";
-    alone(EVERYBODY, || {
-        for (what, has_target, goes) in [
+    in_own_process(ALL_USERS, || {
+        for (what, has_target, disappears) in [
             ("its target", true, true),
             ("its newer copy", false, true),
-            ("its newer copy, which somebody may write to", false, false),
+            ("its newer copy, which a process has open", false, false),
         ] {
             let (fixture, at) = stored();
             let better = match has_target {
                 true => fixture.target.clone(),
                 false => {
                     fs::remove_file(&fixture.target).unwrap();
-                    store_beside(&at, NEWER, LATER)
+                    store_beside(&at, NEWER, NEWER_CONTENT)
                 }
             };
             let fixture = Arc::new(fixture);
             let held = Arc::new(Mutex::new(None));
             let holder = Arc::clone(&held);
-            let act = move |_| match goes {
+            let act = move |_| match disappears {
                 true => fs::remove_file(&better).unwrap(),
                 false => *holder.lock().unwrap() = Some(File::open(&better).unwrap()),
             };
-            let Some((events, met)) = tend_while(&fixture, Call::GetLease, &at, act) else {
+            let Some((events, met)) = enforce_limits_while(&fixture, Call::GetLease, &at, act)
+            else {
                 return;
             };
             assert_eq!(met, 1, "{what}");
             assert!(events.is_empty(), "{what}: {events:?}");
-            fixture.has_only(OLD, &at, what);
+            fixture.assert_only_at(TEMP_CONTENT, &at, what);
         }
     });
 }
 
-/// Tends the quarantine; `act` is told before each `call` on the file `at` how many there were before. How
-/// many there were in the end. `None`: it is skipped.
-fn tend_while(
+/// Enforces the limits of the quarantine. Before each `call` on the file `at`, `act` receives the number of
+/// such calls so far. Returns the events and the number of calls, or `None` if the test is skipped.
+fn enforce_limits_while(
     fixture: &Arc<Fixture>,
     call: Call,
     at: &Path,
@@ -356,25 +364,25 @@ fn tend_while(
     let (actor, path) = (Arc::clone(fixture), at.to_owned());
     let made = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&made);
-    let answer = move |asked: &Asked| {
+    let answer = move |asked: &PendingCall| {
         if asked.call == call && asked.path() == path {
             act(counted.fetch_add(1, Ordering::SeqCst));
         }
-        Answer::Pass
+        CallResponse::Allow
     };
-    match intercept::thread(move || tend(&actor, AT_ONCE), answer) {
+    match intercept::thread(move || enforce_limits(&actor, AT_ONCE), answer) {
         Ok(events) => Some((events.unwrap(), made.load(Ordering::SeqCst))),
         Err(error) => {
-            skipped(&format!("seccomp: {error}"));
+            report_skipped(&format!("seccomp: {error}"));
             None
         }
     }
 }
 
-/// Whoever comes between the list and the proof, or under the proof, keeps it.
+/// A process that uses the file between the listing and the proof, or during the proof, keeps it.
 #[test]
-fn somebody_comes_just_then() {
-    alone(EVERYBODY, || {
+fn a_late_user_keeps_the_copy() {
+    in_own_process(ALL_USERS, || {
         type Act = fn(&Path);
         let touch: Act = |at| fs::set_permissions(at, fs::Permissions::from_mode(0o640)).unwrap();
         let try_it: Act = |at| {
@@ -384,7 +392,7 @@ fn somebody_comes_just_then() {
                 .clone();
             assert!(options.open(at).is_err(), "it waits for our lease");
         };
-        // Before which of the calls of its sort on the stored file.
+        // `number` is the index of the call of this kind on the stored file before which the file is used.
         for (what, call, number, act) in [
             ("touched", Call::StatName, 1, touch),
             ("opened", Call::GetLease, 0, try_it),
@@ -397,29 +405,30 @@ fn somebody_comes_just_then() {
                     act(&path);
                 }
             };
-            let Some((events, made)) = tend_while(&fixture, call, &at, act) else {
+            let Some((events, made)) = enforce_limits_while(&fixture, call, &at, act) else {
                 return;
             };
             assert!(made > number, "{what}");
             assert!(events.is_empty(), "{what}: {events:?}");
-            fixture.has_only(OLD, &at, what);
+            fixture.assert_only_at(TEMP_CONTENT, &at, what);
         }
     });
 }
 
-/// Where no proof is known to hold nothing is dropped, until the rule trusts it.
+/// If nothing can prove that a file is unused, it is not dropped until the rule trusts the file system.
 #[cfg(target_os = "linux")]
 #[test]
-fn where_nothing_is_proven() {
+fn without_proof_nothing_is_dropped() {
     use crate::places::Mounted;
-    alone(&[As::Mounts], || {
+    in_own_process(&[RunAs::OwnMounts], || {
         let base = tempfile::tempdir().unwrap();
         let _mounted = Mounted::new("ramfs", base.path(), "ramfs", 0, "");
         let fixture = Fixture::within(tempfile::tempdir_in(base.path()).unwrap());
-        // This file system keeps no births: only the root itself is known to be the directory from before the move.
+        // This file system has no birth times: only the root itself is known to be the same directory as
+        // before the move.
         fs::rename(&fixture.target, fixture.root.path.join(TARGET)).unwrap();
-        let room = Arc::new(Quarantine::open_or_create(&fixture.root.path, None).unwrap());
-        let slot = room.place(Path::new(TEMP)).unwrap();
+        let quarantine = Arc::new(Quarantine::open_or_create(&fixture.root.path, None).unwrap());
+        let slot = quarantine.place(Path::new(TEMP)).unwrap();
         let at = fixture.quarantine().join(slot.keep()).join(TEMP);
         let folder = at.parent().unwrap();
         fs::create_dir_all(folder).unwrap();
@@ -430,15 +439,17 @@ fn where_nothing_is_proven() {
             sec: meta.ctime(),
             nsec: meta.ctime_nsec() as u32,
         };
-        wait_until("it is older than nothing", || clock::wall() > moved);
-        let events = tend(&fixture, AT_ONCE);
+        wait_until("the clock has passed its change time", || {
+            clock::wall() > moved
+        });
+        let events = enforce_limits(&fixture, AT_ONCE);
         assert!(events.is_empty(), "{events:?}");
-        fixture.has_only(OLD, &at, "");
+        fixture.assert_only_at(TEMP_CONTENT, &at, "");
         let fixture = fixture.with_policy(Policy {
             trusted_file_systems: vec!["ramfs".to_owned()],
             ..Fixture::policy()
         });
-        assert_eq!(dropped(&tend(&fixture, AT_ONCE)).len(), 1);
+        assert_eq!(dropped(&enforce_limits(&fixture, AT_ONCE)).len(), 1);
         assert!(!at.exists());
     });
 }

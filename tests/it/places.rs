@@ -1,5 +1,5 @@
-//! Places where a deletion would be wrong, or hard: other mounts, layers, protected files, full
-//! disks. All of them are made by Linux means, most of them by root, in mounts of one's own.
+//! Environments in which a deletion would be wrong, or difficult: other mounts, layers, protected files, full
+//! disks. They need Linux, and most of them root and a private mount namespace.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -21,7 +21,7 @@ use tempfile::TempDir;
 use crate::fixture::*;
 use crate::holders::{Holding, UseState};
 
-/// Something that is mounted until this is dropped.
+/// A mount that is removed when this is dropped.
 pub(crate) struct Mounted(PathBuf);
 
 impl Mounted {
@@ -43,13 +43,13 @@ impl Drop for Mounted {
     }
 }
 
-/// A folder to mount something on.
-fn empty() -> TempDir {
+/// Creates a folder to mount something on.
+fn empty_dir() -> TempDir {
     tempfile::tempdir().unwrap()
 }
 
 #[track_caller]
-fn stays(fixture: &Fixture, want: Reason, what: &str) {
+fn assert_kept(fixture: &Fixture, want: Reason, what: &str) {
     match fixture.judge(TEMP) {
         Event::Kept { reason, .. } => assert_eq!(reason, want, "{what}"),
         event => panic!("{what}: {event:?}"),
@@ -57,17 +57,18 @@ fn stays(fixture: &Fixture, want: Reason, what: &str) {
     assert!(fixture.temp.exists(), "{what}");
 }
 
-/// A mounted file may be older than the temp, and yet have been mounted later: it counts only if it is as large.
+/// A mounted file may be older than the temp although it was mounted later: it counts only if it is at least
+/// as large.
 #[test]
-fn an_older_file_mounted_on_the_target() {
-    alone(&[As::Mounts], || {
-        for (content, is_moved) in [(&b"an older state"[..], true), (WHOLE, false)] {
+fn a_file_mounted_on_the_target_counts_only_if_as_large() {
+    in_own_process(&[RunAs::OwnMounts], || {
+        for (content, is_moved) in [(&b"an older state"[..], true), (TARGET_CONTENT, false)] {
             let fixture = Fixture::new();
             let older = fixture.outside.join("older");
             fs::write(&older, content).unwrap();
             let changed = |path: &Path| fs::metadata(path).unwrap().modified().unwrap();
             wait_until("the temp is newer by more than a tick", || {
-                fs::write(&fixture.temp, OLD).unwrap();
+                fs::write(&fixture.temp, TEMP_CONTENT).unwrap();
                 changed(&fixture.temp) > changed(&older) + std::time::Duration::from_millis(100)
             });
             let _mounted = Mounted::bind(&older, &fixture.target);
@@ -83,27 +84,23 @@ fn an_older_file_mounted_on_the_target() {
 }
 
 #[test]
-fn a_file_mounted_on_the_temp() {
-    alone(&[As::Mounts], || {
+fn a_mounted_temp_is_kept() {
+    in_own_process(&[RunAs::OwnMounts], || {
         let fixture = Fixture::new();
         let other = fixture.outside.join("other");
         fs::write(&other, b"of another mount").unwrap();
         let mounted = Mounted::bind(&other, &fixture.temp);
-        stays(
+        assert_kept(
             &fixture,
             Reason::OtherMount,
             "the same file system, another mount",
         );
         drop(mounted);
         let mounted = Mounted::bind(&fixture.temp, &fixture.temp);
-        stays(
-            &fixture,
-            Reason::OtherMount,
-            "the very same file, another mount",
-        );
+        assert_kept(&fixture, Reason::OtherMount, "the same file, another mount");
         drop(mounted);
         assert!(matches!(fixture.judge(TEMP), Event::Reaped(_)));
-        fixture.has_only(b"of another mount", &other, "");
+        fixture.assert_only_at(b"of another mount", &other, "");
     });
 }
 
@@ -113,52 +110,60 @@ fn is_after(step: Step, other: Step) -> bool {
 }
 
 #[test]
-fn something_is_mounted_on_it_at_any_step() {
-    alone(&[As::Mounts], || {
+fn a_mount_on_the_temp_at_any_step_loses_nothing() {
+    in_own_process(&[RunAs::OwnMounts], || {
         for step in Step::ALL {
             let fixture = Fixture::new();
             let temp = fixture.temp.clone();
-            let stunt = Stunt::new(step, move || {
-                // After the claim nothing is there to mount on.
+            let at_step = AtStep::new(step, move || {
+                // After the claim nothing exists at this path.
                 if temp.exists() {
                     std::mem::forget(Mounted::bind(&temp, &temp));
                 }
             });
-            let outcome = fixture.reap(stunt.hook);
+            let outcome = fixture.reap(at_step.hook);
             drop(Mounted(fixture.temp.clone()));
             match outcome {
                 Outcome::Reaped { .. } => assert!(is_after(step, Step::Claim), "{step:?}"),
-                _ => fixture.has_only(OLD, &fixture.temp, &format!("{step:?}: {outcome:?}")),
+                _ => fixture.assert_only_at(
+                    TEMP_CONTENT,
+                    &fixture.temp,
+                    &format!("{step:?}: {outcome:?}"),
+                ),
             }
-            fixture.is_tidy(&format!("{step:?}"));
+            fixture.assert_no_leftovers(&format!("{step:?}"));
         }
     });
 }
 
-/// What lies in the directory is out of sight then, and outside of the root.
+/// The mount covers the files in the directory, which are then outside the root.
 #[test]
-fn something_is_mounted_on_its_directory_at_any_step() {
-    alone(&[As::Mounts], || {
+fn a_mount_on_the_directory_at_any_step_loses_nothing() {
+    in_own_process(&[RunAs::OwnMounts], || {
         for step in Step::ALL {
             let fixture = Fixture::new();
             let dir = fixture.dir.clone();
-            let stunt = Stunt::new(step, move || {
+            let at_step = AtStep::new(step, move || {
                 std::mem::forget(Mounted::new("tmpfs", &dir, "tmpfs", 0, ""));
             });
-            let outcome = fixture.reap(stunt.hook);
+            let outcome = fixture.reap(at_step.hook);
             drop(Mounted(fixture.dir.clone()));
-            // After the last check it may go all the same, as when it is moved out of the root.
+            // After the last check it may still be removed, as when it is moved out of the root.
             if !is_after(step, Step::Breathe) {
-                fixture.has_only(OLD, &fixture.temp, &format!("{step:?}: {outcome:?}"));
+                fixture.assert_only_at(
+                    TEMP_CONTENT,
+                    &fixture.temp,
+                    &format!("{step:?}: {outcome:?}"),
+                );
             }
-            fixture.is_tidy(&format!("{step:?}: {outcome:?}"));
+            fixture.assert_no_leftovers(&format!("{step:?}: {outcome:?}"));
         }
     });
 }
 
 #[test]
 fn other_mounts_below_the_root_are_not_entered() {
-    alone(&[As::Mounts], || {
+    in_own_process(&[RunAs::OwnMounts], || {
         let fixture = Fixture::new();
         let (bound, other) = (fixture.dir.join("bound"), fixture.dir.join("tmpfs"));
         let elsewhere = fixture.outside.join("elsewhere");
@@ -168,7 +173,7 @@ fn other_mounts_below_the_root_are_not_entered() {
         let _bound = Mounted::bind(&elsewhere, &bound);
         let _other = Mounted::new("tmpfs", &other, "tmpfs", 0, "");
         for dir in [&bound, &other] {
-            fs::write(dir.join(TARGET), WHOLE).unwrap();
+            fs::write(dir.join(TARGET), TARGET_CONTENT).unwrap();
             fs::write(dir.join(TEMP), b"not in this root").unwrap();
         }
         let events = fixture.sweep();
@@ -177,9 +182,9 @@ fn other_mounts_below_the_root_are_not_entered() {
             "{events:?}"
         );
         assert!(!fixture.temp.exists());
-        // One of them is seen twice, where it is bound from and where to.
+        // One of them is found twice: at the source of the bind mount and at the mount.
         assert_eq!(fixture.copies(b"not in this root").len(), 3);
-        // Nor by whoever knows its name already.
+        // Nor can they be opened by path.
         for below in ["agent/bound", "agent/tmpfs"] {
             let dir = Dir::open_below(&fixture.root.path, None, Path::new(below));
             assert!(dir.is_err(), "{below}");
@@ -190,7 +195,7 @@ fn other_mounts_below_the_root_are_not_entered() {
 const IMMUTABLE: libc::c_long = 0x10;
 const APPEND_ONLY: libc::c_long = 0x20;
 
-/// What has flags of chattr(1), until this is dropped.
+/// A file with flags of chattr(1) until this is dropped.
 struct Flagged(PathBuf);
 
 impl Flagged {
@@ -207,7 +212,7 @@ impl Drop for Flagged {
 }
 
 fn set_flags(path: &Path, flags: libc::c_long) -> io::Result<()> {
-    // Not waiting for a lease that may be our own.
+    // Does not block on a lease that may be our own.
     let file = File::options()
         .read(true)
         .custom_flags(libc::O_NONBLOCK)
@@ -215,13 +220,13 @@ fn set_flags(path: &Path, flags: libc::c_long) -> io::Result<()> {
     let mut now: libc::c_long = 0;
     // SAFETY: both calls take one number, which outlives them.
     unsafe {
-        check(libc::ioctl(
+        check_syscall(libc::ioctl(
             file.as_raw_fd(),
             libc::FS_IOC_GETFLAGS,
             &raw mut now,
         ))?;
         let now = (now & !(IMMUTABLE | APPEND_ONLY)) | flags;
-        check(libc::ioctl(
+        check_syscall(libc::ioctl(
             file.as_raw_fd(),
             libc::FS_IOC_SETFLAGS,
             &raw const now,
@@ -230,32 +235,36 @@ fn set_flags(path: &Path, flags: libc::c_long) -> io::Result<()> {
 }
 
 #[test]
-fn protected_by_its_owner() {
-    alone(&[As::Us], || {
+fn immutable_and_append_only_files_are_kept() {
+    in_own_process(&[RunAs::CurrentUser], || {
         for (name, flags) in [("immutable", IMMUTABLE), ("append-only", APPEND_ONLY)] {
             let fixture = Fixture::new();
             let flagged = match Flagged::new(&fixture.temp, flags) {
                 Ok(flagged) => flagged,
-                Err(error) => return skipped(&format!("chattr: {error}")),
+                Err(error) => return report_skipped(&format!("chattr: {error}")),
             };
-            stays(&fixture, Reason::Protected, name);
+            assert_kept(&fixture, Reason::Protected, name);
             drop(flagged);
 
-            // Protected only after it was looked at.
+            // Protected only after the look.
             for step in Step::ALL {
                 let fixture = Fixture::new();
                 let temp = fixture.temp.clone();
                 let flagged = std::sync::Arc::new(std::sync::Mutex::new(None));
                 let later = std::sync::Arc::clone(&flagged);
-                let stunt = Stunt::new(step, move || {
+                let at_step = AtStep::new(step, move || {
                     *later.lock().unwrap() = Flagged::new(&temp, flags).ok();
                 });
-                let outcome = fixture.reap(stunt.hook);
+                let outcome = fixture.reap(at_step.hook);
                 let was = flagged.lock().unwrap().take().is_some();
                 if was {
-                    fixture.has_only(OLD, &fixture.temp, &format!("{name} {step:?}: {outcome:?}"));
+                    fixture.assert_only_at(
+                        TEMP_CONTENT,
+                        &fixture.temp,
+                        &format!("{name} {step:?}: {outcome:?}"),
+                    );
                 }
-                // From then on it is leased, and then its name is gone.
+                // After that step the file is leased, and later it has another name.
                 assert_eq!(
                     was,
                     !is_after(step, Step::Prove),
@@ -263,10 +272,10 @@ fn protected_by_its_owner() {
                 );
             }
 
-            // Its directory is: nothing can be claimed in there.
+            // The directory is protected: nothing can be claimed in it.
             let fixture = Fixture::new();
             let _flagged = Flagged::new(&fixture.dir, flags).unwrap();
-            let outcome = fixture.reap(Stunt::new(Step::Look, || {}).hook);
+            let outcome = fixture.reap(AtStep::new(Step::Look, || {}).hook);
             assert!(
                 matches!(
                     outcome,
@@ -277,17 +286,17 @@ fn protected_by_its_owner() {
                 ),
                 "{outcome:?}"
             );
-            fixture.has_only(OLD, &fixture.temp, "");
+            fixture.assert_only_at(TEMP_CONTENT, &fixture.temp, "");
         }
     });
 }
 
-/// As an ordinary user in a directory of one's own, with somebody else's file in it.
+/// As an ordinary user in a directory of that user, with a file of another user in it.
 #[test]
-fn owned_by_somebody_else() {
-    alone(&[As::Us], || {
+fn a_file_of_another_user_is_kept() {
+    in_own_process(&[RunAs::CurrentUser], || {
         if !rustix::process::geteuid().is_root() {
-            return skipped("only root can give files away");
+            return report_skipped("only root can give files away");
         }
         let fixture = Fixture::new();
         for path in [
@@ -299,15 +308,15 @@ fn owned_by_somebody_else() {
         ] {
             std::os::unix::fs::chown(path, Some(NOBODY), Some(NOBODY)).unwrap();
         }
-        // SAFETY: a system call on a number; this process is this test's alone.
+        // SAFETY: a system call on a number; this test has its own process.
         assert_eq!(unsafe { libc::setuid(NOBODY) }, 0);
         for mode in [0o600, 0o666] {
-            stays(&fixture, Reason::ForeignOwner, &format!("{mode:o}"));
+            assert_kept(&fixture, Reason::ForeignOwner, &format!("{mode:o}"));
         }
     });
 }
 
-/// An overlayfs.
+/// A mounted overlayfs.
 struct Overlay {
     _merged: Mounted,
     _lower: Option<Mounted>,
@@ -315,25 +324,25 @@ struct Overlay {
     base: TempDir,
 }
 
-/// What an overlayfs makes of the numbers of its files depends on this.
+/// The arrangement of the layers, which determines the inode numbers that overlayfs reports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Layers {
     /// Both layers on one file system.
     Together,
-    /// On two.
+    /// On two file systems.
     Apart,
-    /// On two, and the numbers say on which.
+    /// On two file systems, and the inode numbers tell which.
     ApartAndNumbered,
 }
 
 impl Overlay {
     fn new(how: Layers) -> io::Result<Overlay> {
-        let base = empty();
+        let base = empty_dir();
         let layers = Mounted::new("tmpfs", base.path(), "tmpfs", 0, "");
         Overlay::on(base, layers, how)
     }
 
-    /// With the layers on what is mounted at `base`.
+    /// Creates an overlayfs with its layers on the file system mounted at `base`.
     fn on(base: TempDir, layers: Mounted, how: Layers) -> io::Result<Overlay> {
         let at = |name: &str| base.path().join(name);
         for name in ["lower", "upper", "work", "merged"] {
@@ -370,33 +379,33 @@ impl Overlay {
         Fixture::within(TempDir::new_in(self.layer("merged")).unwrap())
     }
 
-    /// A stage that lies in the lower layer, and the same as it is seen from above.
-    fn stage_below(&self) -> (Fixture, Fixture) {
+    /// Returns a fixture in the lower layer, and the same fixture as seen in the overlay.
+    fn fixture_in_lower_layer(&self) -> (Fixture, Fixture) {
         let below = Fixture::within(TempDir::new_in(self.layer("lower")).unwrap());
         let above = Fixture::at(self.layer("merged").join(below.home().file_name().unwrap()));
         (below, above)
     }
 
-    /// Where a file of the stage lies in the upper layer.
+    /// Returns the path of a file of the fixture in the upper layer.
     fn upper(&self, path: &Path) -> PathBuf {
         let below = path.strip_prefix(self.layer("merged")).unwrap();
         self.layer("upper").join(below)
     }
 }
 
-/// The walk over the processes is all that shows a mapping here, so it must know the file by the
-/// number that a look gives it, in whichever layer it lies.
+/// Only the process scan finds a mapping here, so it must identify the file by the number that a look
+/// returns, in each layer.
 #[test]
-fn a_walk_knows_a_mapped_file_on_overlayfs() {
-    alone(&[As::Mounts], || {
+fn the_process_scan_finds_mappings_on_overlayfs() {
+    in_own_process(&[RunAs::OwnMounts], || {
         for how in [Layers::Together, Layers::Apart, Layers::ApartAndNumbered] {
             let overlay = match Overlay::new(how) {
                 Ok(overlay) => overlay,
-                Err(error) => return skipped(&format!("overlayfs, {how:?}: {error}")),
+                Err(error) => return report_skipped(&format!("overlayfs, {how:?}: {error}")),
             };
             let created = overlay.fixture();
-            let (_below, lower) = overlay.stage_below();
-            let (_below, copied_up) = overlay.stage_below();
+            let (_below, lower) = overlay.fixture_in_lower_layer();
+            let (_below, copied_up) = overlay.fixture_in_lower_layer();
             let append = File::options().append(true).open(&copied_up.temp);
             append.unwrap().write_all(b", and more").unwrap();
             for (what, fixture) in [
@@ -405,20 +414,20 @@ fn a_walk_knows_a_mapped_file_on_overlayfs() {
                 ("copied up", &copied_up),
             ] {
                 let holding = Holding::new(UseState::Map, &fixture.temp);
-                let dir = Dir::open_below(&fixture.root.path, None, Path::new(BELOW)).unwrap();
+                let dir = Dir::open_below(&fixture.root.path, None, Path::new(SUBDIR)).unwrap();
                 let seen = dir.observe(TEMP.as_ref()).unwrap().unwrap();
                 let file = FileId::from(&seen.fingerprint);
                 let process_scan = evidence::scan_processes(&[file], dir.reach());
-                is_met(&process_scan, file, &holding, &format!("{how:?}, {what}"));
+                assert_found(&process_scan, file, &holding, &format!("{how:?}, {what}"));
             }
         }
     });
 }
 
-/// The walk has met the holder of `file`: by the number of its device, or by a number alone, which may be
-/// another file's. Nobody else is named.
+/// Asserts that the process scan has found the holder of `file`: by its device, or by an inode number alone,
+/// which may belong to another file. No other process is named.
 #[track_caller]
-fn is_met(process_scan: &ProcessScan, file: FileId, holding: &Holding, what: &str) {
+fn assert_found(process_scan: &ProcessScan, file: FileId, holding: &Holding, what: &str) {
     let named = process_scan.of(file);
     let is_named = named.iter().any(|holder| holder.pid == holding.pid);
     assert_eq!(named.len(), usize::from(is_named), "{what}: {named:?}");
@@ -429,22 +438,22 @@ fn is_met(process_scan: &ProcessScan, file: FileId, holding: &Holding, what: &st
     );
 }
 
-/// On two file systems two files of one directory may have the same number.
+/// On two file systems, two files of one directory may have the same inode number.
 #[test]
-fn two_files_with_one_number_on_overlayfs() {
-    alone(&[As::Mounts], || {
+fn equal_inode_numbers_on_overlayfs_hide_no_holder() {
+    in_own_process(&[RunAs::OwnMounts], || {
         let overlay = match Overlay::new(Layers::Apart) {
             Ok(overlay) => overlay,
-            Err(error) => return skipped(&format!("overlayfs: {error}")),
+            Err(error) => return report_skipped(&format!("overlayfs: {error}")),
         };
-        let (below, fixture) = overlay.stage_below();
-        // A tmpfs gives its numbers out one after the other: one that the upper layer has not had.
+        let (below, fixture) = overlay.fixture_in_lower_layer();
+        // A tmpfs assigns its numbers in sequence: use one that the upper layer has not assigned.
         fs::remove_file(&below.temp).unwrap();
         for n in 0..3_000 {
             fs::write(below.outside.join(n.to_string()), "").unwrap();
         }
-        fs::write(&below.temp, OLD).unwrap();
-        let dir = Dir::open_below(&fixture.root.path, None, Path::new(BELOW)).unwrap();
+        fs::write(&below.temp, TEMP_CONTENT).unwrap();
+        let dir = Dir::open_below(&fixture.root.path, None, Path::new(SUBDIR)).unwrap();
         let id = |name: &str| {
             let seen = dir.observe(name.as_ref()).unwrap().unwrap();
             FileId::from(&seen.fingerprint)
@@ -452,18 +461,18 @@ fn two_files_with_one_number_on_overlayfs() {
         let lower = id(TEMP);
         let mut tries = (0..10_000).map(|n| format!("{n}.tmp"));
         let upper = tries.find(|name| {
-            fs::write(fixture.dir.join(name), OLD).unwrap();
+            fs::write(fixture.dir.join(name), TEMP_CONTENT).unwrap();
             id(name).ino == lower.ino
         });
         let Some(upper) = upper else {
-            return skipped("no two files with one number came about");
+            return report_skipped("no two files with one inode number were created");
         };
         assert_ne!(id(&upper).dev, lower.dev);
         let holding = Holding::new(UseState::Map, &fixture.temp);
         let both = [lower, id(&upper)];
         for wanted in [both, [both[1], both[0]]] {
             let process_scan = evidence::scan_processes(&wanted, dir.reach());
-            is_met(
+            assert_found(
                 &process_scan,
                 lower,
                 &holding,
@@ -473,15 +482,15 @@ fn two_files_with_one_number_on_overlayfs() {
     });
 }
 
-/// A file that somebody has mapped without a descriptor, or uses through a layer, is not seen by
-/// the lease here. It is never deleted: either the walk over the processes sees it, or the walk
-/// is known not to see everything.
+/// A file that a process has mapped without a descriptor, or uses through a layer, is invisible to the lease
+/// here. It is never deleted: either the process scan finds the process, or the scan is known to be
+/// incomplete.
 #[test]
-fn mapped_on_overlayfs() {
+fn a_mapped_file_on_overlayfs_is_not_deleted() {
     const HOME: &str = "ORPHAND_TEST_HOME";
-    alone(&[As::Mounts], || {
+    in_own_process(&[RunAs::OwnMounts], || {
         if let Some(home) = std::env::var_os(HOME) {
-            // In a pid namespace nothing is seen, and nothing is proven.
+            // In a pid namespace other processes are invisible, and nothing is proven.
             let fixture = Fixture::at(home.into());
             let event = fixture.judge(TEMP);
             let moved = |event: &Event| {
@@ -498,7 +507,7 @@ fn mapped_on_overlayfs() {
         }
         let overlay = match Overlay::new(Layers::Together) {
             Ok(overlay) => overlay,
-            Err(error) => return skipped(&format!("overlayfs: {error}")),
+            Err(error) => return report_skipped(&format!("overlayfs: {error}")),
         };
         let reach = Dir::open_root(&overlay.fixture().root.path, None)
             .unwrap()
@@ -517,7 +526,7 @@ fn mapped_on_overlayfs() {
                 }
             );
             assert!(moved, "{how:?}: {event:?}");
-            assert_eq!(fixture.copies(OLD).len(), 1, "{how:?}");
+            assert_eq!(fixture.copies(TEMP_CONTENT).len(), 1, "{how:?}");
             drop(holding);
         }
         for how in [UseState::Read, UseState::Write, UseState::Map] {
@@ -526,7 +535,11 @@ fn mapped_on_overlayfs() {
             let event = fixture.judge(TEMP);
             let moved = matches!(event, Event::Quarantined { .. } | Event::Kept { .. });
             assert!(moved, "{how:?} in the upper layer: {event:?}");
-            assert_eq!(fixture.copies(OLD).len(), 1, "{how:?} in the upper layer");
+            assert_eq!(
+                fixture.copies(TEMP_CONTENT).len(),
+                1,
+                "{how:?} in the upper layer"
+            );
             drop(holding);
         }
         for how in [
@@ -548,7 +561,7 @@ fn mapped_on_overlayfs() {
             assert!(kept, "{how:?}: {event:?}");
             drop(holding);
         }
-        // Neither held nor mapped: it goes, or is moved where not every process can be examined.
+        // Neither held nor mapped: it is removed, or moved if not every process can be examined.
         let fixture = overlay.fixture();
         let event = fixture.judge(TEMP);
         let gone = matches!(event, Event::Reaped(_) | Event::Quarantined { .. });
@@ -557,11 +570,11 @@ fn mapped_on_overlayfs() {
         for how in [UseState::Map, UseState::Directory] {
             let fixture = overlay.fixture();
             let holding = Holding::new(how, &fixture.temp);
-            let mut inside = again(&this_test());
+            let mut inside = test_command(&this_test());
             inside.env(HOME, fixture.home());
-            run(inside, As::PidNamespace);
+            run_test(inside, RunAs::OwnPidNamespace);
             assert_eq!(
-                fixture.copies(OLD).len(),
+                fixture.copies(TEMP_CONTENT).len(),
                 1,
                 "{how:?}, seen from a pid namespace"
             );
@@ -570,9 +583,9 @@ fn mapped_on_overlayfs() {
     });
 }
 
-/// Hides the processes that not even root may look into here, such as the first one of a container:
-/// to a walk they have ended. For who is alone with the mounts.
-fn without_those_that_nobody_may_examine() -> Vec<Mounted> {
+/// Hides the processes that not even root may examine here, such as the first one of a container: the scan
+/// takes them for ended ones. The test must have its own mount namespace.
+fn hide_unexaminable_processes() -> Vec<Mounted> {
     let processes = fs::read_dir("/proc").unwrap().map(|e| e.unwrap().path());
     let closed = |process: &PathBuf| {
         let maps = fs::read(process.join("maps"));
@@ -588,29 +601,29 @@ fn without_those_that_nobody_may_examine() -> Vec<Mounted> {
         .collect()
 }
 
-/// Says that this is why the temp has not gone, if it is.
+/// Reports the test as skipped because not every process can be examined; panics if that is not the reason.
 #[track_caller]
-fn not_examined(fixture: &Fixture) {
+fn report_unexamined(fixture: &Fixture) {
     let temp = fixture.candidate(Verdict::Reap);
     let file = FileId::from(&temp.temp_info.expected.unwrap());
     let seen = evidence::scan_processes(&[file], LeaseCoverage::OpensOnly).proves_unmapped(file);
-    assert!(!seen, "every process is seen, and it came to nothing");
-    skipped("not every process can be examined");
+    assert!(!seen, "every process was examined, and the temp was kept");
+    report_skipped("not every process can be examined");
 }
 
-/// The lease sees no mapping here, so every process is asked, before the claim and after it.
+/// A lease does not cover mappings here, so every process is examined before the claim and after it.
 #[test]
-fn a_walk_before_the_claim_and_one_after_it() {
-    alone(&[As::Mounts], || {
+fn overlayfs_needs_a_process_scan_before_and_after_the_claim() {
+    in_own_process(&[RunAs::OwnMounts], || {
         let overlay = match Overlay::new(Layers::Together) {
             Ok(overlay) => overlay,
-            Err(error) => return skipped(&format!("overlayfs: {error}")),
+            Err(error) => return report_skipped(&format!("overlayfs: {error}")),
         };
-        let _hidden = without_those_that_nobody_may_examine();
-        // A walk is incomplete while processes come faster than it goes: then it proves nothing, and
-        // what was claimed on the word of the one before is put back.
+        let _hidden = hide_unexaminable_processes();
+        // A scan is incomplete while processes start faster than it proceeds. Then it proves nothing, and a
+        // temp that was claimed after the first scan is put back.
         let proven = |hook: &dyn Fn(&Fixture) -> Hook, wanted: fn(&Outcome) -> bool| {
-            let end = Instant::now() + LONG;
+            let end = Instant::now() + TIMEOUT;
             while Instant::now() < end {
                 let fixture = overlay.fixture();
                 let candidate = fixture.candidate(Verdict::Reap);
@@ -625,7 +638,7 @@ fn a_walk_before_the_claim_and_one_after_it() {
         let Some((fixture, outcome)) = proven(&|_| Hook::new(|_, _| {}), |outcome| {
             !matches!(outcome, Outcome::Kept(Reason::Changed | Reason::CannotTell))
         }) else {
-            return not_examined(&overlay.fixture());
+            return report_unexamined(&overlay.fixture());
         };
         assert!(matches!(outcome, Outcome::Reaped { .. }), "{outcome:?}");
         assert!(!fixture.temp.exists());
@@ -649,22 +662,22 @@ fn a_walk_before_the_claim_and_one_after_it() {
         .expect("as before");
         let kept = matches!(outcome, Outcome::Kept(Reason::CannotTell));
         assert!(kept, "{outcome:?}");
-        fixture.has_only(OLD, &fixture.temp, "");
+        fixture.assert_only_at(TEMP_CONTENT, &fixture.temp, "");
         drop(mapping.lock().unwrap().take());
     });
 }
 
-/// A claim copies a file of a lower layer up: its number may be another then, and its birth is.
+/// A claim copies a file of a lower layer up: its inode number may change, and its birth time does.
 #[test]
-fn in_a_lower_layer() {
-    alone(&[As::Mounts], || {
+fn a_temp_in_a_lower_layer_is_removed() {
+    in_own_process(&[RunAs::OwnMounts], || {
         for how in [Layers::Together, Layers::Apart, Layers::ApartAndNumbered] {
             let overlay = match Overlay::new(how) {
                 Ok(overlay) => overlay,
-                Err(error) => return skipped(&format!("overlayfs, {how:?}: {error}")),
+                Err(error) => return report_skipped(&format!("overlayfs, {how:?}: {error}")),
             };
-            let (below, fixture) = overlay.stage_below();
-            // It may take two tries: after the first it lies in the upper layer.
+            let (below, fixture) = overlay.fixture_in_lower_layer();
+            // It may take two tries: after the first, the file is in the upper layer.
             let mut events = Vec::new();
             while fixture.temp.exists() {
                 assert!(events.len() < 3, "{how:?}: {events:?}");
@@ -673,16 +686,16 @@ fn in_a_lower_layer() {
             let last = events.last();
             let gone = matches!(last, Some(Event::Reaped(_) | Event::Quarantined { .. }));
             assert!(gone, "{how:?}: {events:?}");
-            below.has_only(OLD, &below.temp, "the lower layer is as it was");
-            fixture.has_only(WHOLE, &fixture.target, "");
-            fixture.is_tidy("");
+            below.assert_only_at(TEMP_CONTENT, &below.temp, "the lower layer is unchanged");
+            fixture.assert_only_at(TARGET_CONTENT, &fixture.target, "");
+            fixture.assert_no_leftovers("");
         }
     });
 }
 
-/// An ext4 of 4 MiB, mounted on a folder of its own.
+/// Mounts an ext4 of 4 MiB on a folder of its own.
 fn small_disk() -> Result<(TempDir, Mounted), String> {
-    let (base, on) = (empty(), empty());
+    let (base, on) = (empty_dir(), empty_dir());
     let image = base.path().join("image");
     File::create(&image).unwrap().set_len(4 << 20).unwrap();
     let run = |program: &str, args: &[&str]| match Command::new(program).args(args).collect_output()
@@ -702,10 +715,10 @@ fn small_disk() -> Result<(TempDir, Mounted), String> {
     Ok((on, mounted))
 }
 
-/// A small ext4 without room for one more block, in which a claim finds no room for its name.
+/// A small ext4 without a free block, in which a claim finds no room for its name.
 #[test]
-fn no_room_for_a_claim() {
-    alone(&[As::Mounts], || {
+fn a_full_disk_removes_without_a_claim() {
+    in_own_process(&[RunAs::OwnMounts], || {
         type Then = Option<(Step, fn(&Path))>;
         let rows: [(&str, bool, Then); 4] = [
             ("left alone", false, None),
@@ -714,7 +727,7 @@ fn no_room_for_a_claim() {
                 "replaced just then",
                 false,
                 Some((Step::Claim, |temp| {
-                    // There is room for no new file: one that was there takes its name.
+                    // There is no room for a new file: an existing one takes its name.
                     fs::rename(temp.with_file_name("spare"), temp).unwrap();
                 })),
             ),
@@ -722,17 +735,19 @@ fn no_room_for_a_claim() {
                 "opened just then",
                 false,
                 Some((Step::Claim, |temp| {
-                    // It waits for our lease, and goes on when that is let go.
+                    // It waits for our lease, and continues when the lease is released.
                     let (path, ino) = (temp.to_owned(), fs::metadata(temp).unwrap().ino());
                     let opener = std::thread::spawn(move || std::mem::forget(File::open(path)));
-                    wait_until("it waits", || opener.is_finished() || waits_for_lease(ino));
+                    wait_until("the opener waits", || {
+                        opener.is_finished() || waits_for_lease(ino)
+                    });
                 })),
             ),
         ];
         for (what, sole, then) in rows {
             let (base, _mounted) = match small_disk() {
                 Ok(disk) => disk,
-                Err(error) => return skipped(&format!("{what}: {error}")),
+                Err(error) => return report_skipped(&format!("{what}: {error}")),
             };
             let fixture = Fixture::within(TempDir::new_in(base.path()).unwrap());
             if sole {
@@ -741,85 +756,85 @@ fn no_room_for_a_claim() {
             fs::write(fixture.dir.join("spare"), b"another file").unwrap();
             fill(&fixture.dir);
             let temp = fixture.temp.clone();
-            let stunt = match then {
-                None => Stunt::new(Step::Look, || {}),
-                Some((step, act)) => Stunt::new(step, move || act(&temp)),
+            let at_step = match then {
+                None => AtStep::new(Step::Look, || {}),
+                Some((step, act)) => AtStep::new(step, move || act(&temp)),
             };
-            let outcome = fixture.reap(stunt.hook.clone());
+            let outcome = fixture.reap(at_step.hook.clone());
             match what {
                 "left alone" => {
-                    let freed = OLD.len() as u64;
+                    let freed = TEMP_CONTENT.len() as u64;
                     assert!(
                         matches!(outcome, Outcome::Reaped { freed: f } if f.bytes == freed),
                         "{outcome:?}"
                     );
-                    let after = stunt
+                    let after = at_step
                         .steps()
                         .into_iter()
                         .skip_while(|step| *step != Step::Claim);
                     let unclaimed = [Step::Claim, Step::Compare, Step::ProveAgain, Step::Unlink];
-                    assert!(after.eq(unclaimed), "it found no room");
+                    assert!(after.eq(unclaimed), "wrong steps for a full disk");
                     assert!(!fixture.temp.exists());
-                    fixture.has_only(WHOLE, &fixture.target, "");
+                    fixture.assert_only_at(TARGET_CONTENT, &fixture.target, "");
                 }
                 "the only copy" => {
                     assert!(
                         matches!(outcome, Outcome::Kept(Reason::NoQuarantine)),
                         "{outcome:?}"
                     );
-                    fixture.has_only(OLD, &fixture.temp, "");
+                    fixture.assert_only_at(TEMP_CONTENT, &fixture.temp, "");
                 }
                 "replaced just then" => {
                     assert!(
                         matches!(outcome, Outcome::Kept(Reason::Changed)),
                         "{outcome:?}"
                     );
-                    fixture.has_only(b"another file", &fixture.temp, "");
+                    fixture.assert_only_at(b"another file", &fixture.temp, "");
                 }
                 _ => {
                     assert!(
                         matches!(outcome, Outcome::Kept(Reason::InUse)),
                         "{outcome:?}"
                     );
-                    fixture.has_only(OLD, &fixture.temp, "");
+                    fixture.assert_only_at(TEMP_CONTENT, &fixture.temp, "");
                 }
             }
-            fixture.is_tidy(what);
+            fixture.assert_no_leftovers(what);
         }
     });
 }
 
-/// Only the walk behind the claim would see who has mapped it since the one before it, and on a full
-/// disk there is no claim: then it stays, though it might have made room.
+/// Only the scan after the claim would find a process that has mapped the file since the first scan, and on a
+/// full disk there is no claim: the temp is kept, although its removal might have made room.
 #[test]
-fn no_room_for_a_claim_on_overlayfs() {
-    alone(&[As::Mounts], || {
+fn a_full_overlayfs_keeps_the_temp() {
+    in_own_process(&[RunAs::OwnMounts], || {
         let overlay = small_disk().and_then(|(base, disk)| {
             Overlay::on(base, disk, Layers::Together).map_err(|error| error.to_string())
         });
         let overlay = match overlay {
             Ok(overlay) => overlay,
-            Err(error) => return skipped(&format!("overlayfs on a full disk: {error}")),
+            Err(error) => return report_skipped(&format!("overlayfs on a full disk: {error}")),
         };
-        let _hidden = without_those_that_nobody_may_examine();
+        let _hidden = hide_unexaminable_processes();
         let fixture = overlay.fixture();
         fill(&fixture.dir);
-        let end = Instant::now() + LONG;
+        let end = Instant::now() + TIMEOUT;
         let (outcome, _mapping) = loop {
             let mapping = Arc::new(Mutex::new(None));
             let (later, temp) = (Arc::clone(&mapping), fixture.temp.clone());
-            // After the first walk, and before the lease that would see who opens it.
-            let stunt = Stunt::new(Step::Look, move || {
+            // After the first scan, and before the lease that would detect a process that opens the file.
+            let at_step = AtStep::new(Step::Look, move || {
                 *later.lock().unwrap() = Some(Holding::new(UseState::Map, &temp));
             });
-            let outcome = fixture.reap(stunt.hook.clone());
-            fixture.has_only(OLD, &fixture.temp, &format!("{outcome:?}"));
-            if stunt.steps().contains(&Step::Claim) {
+            let outcome = fixture.reap(at_step.hook.clone());
+            fixture.assert_only_at(TEMP_CONTENT, &fixture.temp, &format!("{outcome:?}"));
+            if at_step.steps().contains(&Step::Claim) {
                 break (outcome, mapping);
             }
             if Instant::now() > end {
                 drop(mapping.lock().unwrap().take());
-                return not_examined(&fixture);
+                return report_unexamined(&fixture);
             }
         };
         assert!(
@@ -830,16 +845,16 @@ fn no_room_for_a_claim_on_overlayfs() {
             ),
             "{outcome:?}"
         );
-        fixture.is_tidy("");
+        fixture.assert_no_leftovers("");
     });
 }
 
-/// Takes every free block, and then every gap in the directory that would hold a claim's name.
+/// Fills every free block, and then every gap in the directory that would hold a claim's name.
 fn fill(dir: &Path) {
     let mut ballast = File::create(dir.join("ballast")).unwrap();
     for size in [1 << 16, 1 << 10, 1] {
         while ballast.write_all(&vec![b'x'; size]).is_ok() {}
-        // What was kept back until it was known where the blocks lie is free from here on.
+        // Blocks that were reserved for delayed allocation are free after this.
         ballast.sync_all().unwrap();
     }
     let length = TEMP.len() + ".orphand-0123456789abcdef-".len();
@@ -855,11 +870,11 @@ fn fill(dir: &Path) {
     }
 }
 
-/// No inode is free: a claim needs none, a quarantine would.
+/// Without a free inode a claim is possible, but a quarantine is not.
 #[test]
-fn no_inode_for_a_quarantine() {
-    alone(&[As::Mounts], || {
-        let base = empty();
+fn without_inodes_the_only_copy_is_kept() {
+    in_own_process(&[RunAs::OwnMounts], || {
+        let base = empty_dir();
         for sole in [false, true] {
             let mounted = Mounted::new("tmpfs", base.path(), "tmpfs", 0, "nr_inodes=64");
             let fixture = Fixture::within(TempDir::new_in(base.path()).unwrap());
@@ -881,7 +896,7 @@ fn no_inode_for_a_quarantine() {
                         }
                     );
                     assert!(kept, "{event:?}");
-                    fixture.has_only(OLD, &fixture.temp, "");
+                    fixture.assert_only_at(TEMP_CONTENT, &fixture.temp, "");
                 }
             }
             drop((fixture, mounted));
@@ -889,10 +904,10 @@ fn no_inode_for_a_quarantine() {
     });
 }
 
-/// A quarantine would be no place of the root's own.
+/// A mounted quarantine would not belong to the root.
 #[test]
-fn a_quarantine_that_is_a_mount() {
-    alone(&[As::Mounts], || {
+fn a_mounted_quarantine_is_not_used() {
+    in_own_process(&[RunAs::OwnMounts], || {
         let fixture = Fixture::new().with_sole_copy();
         fs::create_dir(fixture.quarantine()).unwrap();
         let elsewhere = fixture.outside.join("elsewhere");
@@ -903,42 +918,42 @@ fn a_quarantine_that_is_a_mount() {
                 false => Mounted::bind(&elsewhere, &fixture.quarantine()),
             };
             fs::set_permissions(fixture.quarantine(), fs::Permissions::from_mode(0o700)).unwrap();
-            stays(&fixture, Reason::NoQuarantine, "as a look finds");
-            let outcome = fixture.reap(Stunt::new(Step::Look, || {}).hook);
+            assert_kept(&fixture, Reason::NoQuarantine, "as a look sees it");
+            let outcome = fixture.reap(AtStep::new(Step::Look, || {}).hook);
             let kept = matches!(outcome, Outcome::Kept(Reason::NoQuarantine));
             assert!(kept, "{outcome:?}");
-            fixture.has_only(OLD, &fixture.temp, "");
+            fixture.assert_only_at(TEMP_CONTENT, &fixture.temp, "");
             drop(mounted);
         }
     });
 }
 
-/// Where no proof is known to hold: ramfs has leases like any other, and nobody has measured them.
+/// An untested file system: ramfs has leases like any other, but they are not known to prove anything.
 #[test]
-fn a_file_system_that_nobody_has_tried() {
-    alone(&[As::Mounts], || {
-        let base = empty();
+fn an_untested_file_system_keeps_everything() {
+    in_own_process(&[RunAs::OwnMounts], || {
+        let base = empty_dir();
         let _mounted = Mounted::new("ramfs", base.path(), "ramfs", 0, "");
         let fixture = Fixture::within(TempDir::new_in(base.path()).unwrap());
-        stays(&fixture, Reason::NetworkFs, "ramfs");
-        // Whoever comes with a verdict of their own is asked again.
+        assert_kept(&fixture, Reason::NetworkFs, "ramfs");
+        // A verdict from elsewhere is judged again.
         let outcome = fixture.reap_as(&Reaper::new(), Verdict::Reap);
         assert!(
             matches!(outcome, Outcome::Kept(Reason::NetworkFs)),
             "{outcome:?}"
         );
-        fixture.has_only(OLD, &fixture.temp, "");
+        fixture.assert_only_at(TEMP_CONTENT, &fixture.temp, "");
 
-        // Who knows that it holds there says so in the rule. What is held stays.
+        // A rule may trust the file system. A temp in use is kept.
         let fixture = fixture.with_policy(Policy {
             trusted_file_systems: vec!["ramfs".to_owned()],
             ..Fixture::policy()
         });
         let holding = Holding::new(UseState::Map, &fixture.temp);
-        stays(&fixture, Reason::InUse, "mapped");
+        assert_kept(&fixture, Reason::InUse, "mapped");
         drop(holding);
         let event = fixture.judge(TEMP);
         assert!(matches!(event, Event::Reaped(_)), "{event:?}");
-        fixture.has_only(WHOLE, &fixture.target, "");
+        fixture.assert_only_at(TARGET_CONTENT, &fixture.target, "");
     });
 }

@@ -126,7 +126,7 @@ impl Attacker {
             .flatten()
             .flatten();
         claims.extend(
-            ids.map(|id| id.path().join(BELOW).join(TEMP))
+            ids.map(|id| id.path().join(SUBDIR).join(TEMP))
                 .filter(|p| p.exists()),
         );
         claims
@@ -161,7 +161,7 @@ impl Attacker {
 /// Lets `attack` happen before each step, each way, to a temp that is to be removed and to one that
 /// is to be moved, opened by the look before or only then, and looks what is left.
 fn at_every_step(attack: fn(&Attacker) -> Vec<Must>) {
-    alone(EVERYBODY, || {
+    in_own_process(ALL_USERS, || {
         for step in Step::ALL {
             for way in Way::ALL {
                 for (sole, opened) in [(false, false), (false, true), (true, false), (true, true)] {
@@ -181,7 +181,7 @@ fn attacked(attack: fn(&Attacker) -> Vec<Must>, step: Step, way: Way, sole: bool
     let attacker = Attacker::new(&fixture, step, way);
     let musts = Arc::new(Mutex::new(None));
     let result = Arc::clone(&musts);
-    let stunt = Stunt::new(step, move || {
+    let stunt = AtStep::new(step, move || {
         let musts = attack(&attacker);
         *result.lock().unwrap() = Some(musts);
     });
@@ -195,7 +195,7 @@ fn attacked(attack: fn(&Attacker) -> Vec<Must>, step: Step, way: Way, sole: bool
     for must in musts {
         must.be(&fixture, &format!("{what}: {outcome:?} after {steps:?}"));
     }
-    fixture.is_tidy(&format!("{what}: {outcome:?}"));
+    fixture.assert_no_leftovers(&format!("{what}: {outcome:?}"));
     // Whatever others do is no error.
     assert!(
         !matches!(outcome, Outcome::Failed { .. }),
@@ -206,7 +206,7 @@ fn attacked(attack: fn(&Attacker) -> Vec<Must>, step: Step, way: Way, sole: bool
 impl Must {
     fn be(self, fixture: &Fixture, what: &str) {
         let files = || {
-            let lies = |f: Found| {
+            let lies = |f: FoundFile| {
                 (
                     f.path,
                     f.ino,
@@ -276,12 +276,12 @@ fn unless_gone(done: io::Result<()>, musts: Vec<Must>) -> Vec<Must> {
 
 #[test]
 fn nobody_comes() {
-    alone(EVERYBODY, || {
+    in_own_process(ALL_USERS, || {
         for step in Step::ALL {
             let fixture = Fixture::new();
-            let stunt = Stunt::new(step, || {});
+            let stunt = AtStep::new(step, || {});
             let outcome = fixture.reap(stunt.hook.clone());
-            let freed = OLD.len() as u64;
+            let freed = TEMP_CONTENT.len() as u64;
             assert!(
                 matches!(outcome, Outcome::Reaped { freed: f } if f.bytes == freed),
                 "{outcome:?}"
@@ -291,12 +291,12 @@ fn nobody_comes() {
             assert!(!fixture.quarantine().exists());
 
             let fixture = Fixture::new().with_sole_copy();
-            let outcome = fixture.reap(Stunt::new(step, || {}).hook);
+            let outcome = fixture.reap(AtStep::new(step, || {}).hook);
             let Outcome::Quarantined { id } = &outcome else {
                 panic!("{outcome:?}");
             };
-            let there = fixture.quarantine().join(id).join(BELOW).join(TEMP);
-            fixture.has_only(OLD, &there, "");
+            let there = fixture.quarantine().join(id).join(SUBDIR).join(TEMP);
+            fixture.assert_only_at(TEMP_CONTENT, &there, "");
         }
     });
 }
@@ -397,7 +397,7 @@ fn written_to_and_closed() {
             .custom_flags(libc::O_NONBLOCK)
             .open(a.path());
         let done = file.and_then(|mut file| file.write_all(MORE));
-        unless_gone(done, vec![Must::Exist([OLD, MORE].concat())])
+        unless_gone(done, vec![Must::Exist([TEMP_CONTENT, MORE].concat())])
     });
 }
 
@@ -410,7 +410,7 @@ fn written_over_and_dated_back() {
             .write(true)
             .custom_flags(libc::O_NONBLOCK)
             .open(a.path());
-        let other = vec![b'x'; OLD.len()];
+        let other = vec![b'x'; TEMP_CONTENT.len()];
         let done = file.and_then(|mut file| {
             file.write_all(&other)?;
             file.set_modified(before?)
@@ -440,7 +440,7 @@ fn given_another_name() {
         let other = a.dir.join("the-other-name");
         unless_gone(
             hard_link(a, &other),
-            vec![Must::ExistAt(other.clone(), OLD.to_vec())],
+            vec![Must::ExistAt(other.clone(), TEMP_CONTENT.to_vec())],
         )
     });
 }
@@ -461,7 +461,7 @@ fn hard_link(a: &Attacker, other: &std::path::Path) -> io::Result<()> {
 /// and then none were freed.
 #[test]
 fn what_has_another_name_frees_nothing() {
-    alone(EVERYBODY, || {
+    in_own_process(ALL_USERS, || {
         for step in Step::ALL {
             for way in Way::ALL {
                 let fixture = Fixture::new();
@@ -469,19 +469,21 @@ fn what_has_another_name_frees_nothing() {
                 let other = fixture.dir.join("the-other-name");
                 let linked = Arc::new(Mutex::new(false));
                 let done = Arc::clone(&linked);
-                let stunt = Stunt::new(step, move || {
+                let stunt = AtStep::new(step, move || {
                     *done.lock().unwrap() = hard_link(&attacker, &other).is_ok();
                 });
                 let outcome = fixture.reap(stunt.hook);
                 match (*linked.lock().unwrap(), outcome) {
-                    (false, Outcome::Reaped { freed }) => assert_eq!(freed.bytes, OLD.len() as u64),
+                    (false, Outcome::Reaped { freed }) => {
+                        assert_eq!(freed.bytes, TEMP_CONTENT.len() as u64)
+                    }
                     (true, Outcome::Reaped { freed }) => {
                         assert_eq!(freed, FileSize::default());
                         assert_eq!(step, Step::Unlink);
                     }
                     (true, Outcome::Kept(Reason::HardLinked | Reason::Changed)) => {
                         assert_ne!(step, Step::Unlink);
-                        assert_eq!(fixture.copies(OLD).len(), 2, "{step:?}");
+                        assert_eq!(fixture.copies(TEMP_CONTENT).len(), 2, "{step:?}");
                     }
                     (linked, outcome) => panic!("{step:?} {way:?} {linked}: {outcome:?}"),
                 }
@@ -496,7 +498,7 @@ fn given_another_mode() {
         let done = fs::set_permissions(a.path(), fs::Permissions::from_mode(0o640));
         match a.is_too_late() {
             true => Vec::new(),
-            false => unless_gone(done, vec![Must::Exist(OLD.to_vec())]),
+            false => unless_gone(done, vec![Must::Exist(TEMP_CONTENT.to_vec())]),
         }
     });
 }
@@ -507,7 +509,7 @@ fn its_target_goes() {
         let _ = fs::remove_file(&a.target);
         match a.is_too_late() {
             true => Vec::new(),
-            false => vec![Must::Exist(OLD.to_vec())],
+            false => vec![Must::Exist(TEMP_CONTENT.to_vec())],
         }
     });
 }
@@ -518,7 +520,7 @@ fn its_target_is_emptied() {
         File::create(&a.target).unwrap();
         match a.is_too_late() {
             true => Vec::new(),
-            false => vec![Must::Exist(OLD.to_vec())],
+            false => vec![Must::Exist(TEMP_CONTENT.to_vec())],
         }
     });
 }
@@ -530,7 +532,7 @@ fn its_target_comes() {
         fs::write(&a.target, NEW).unwrap();
         let mut musts = vec![Must::ExistAt(a.target.clone(), NEW.to_vec())];
         if !whole_before {
-            musts.push(Must::Exist(OLD.to_vec()));
+            musts.push(Must::Exist(TEMP_CONTENT.to_vec()));
         }
         musts
     });
@@ -541,7 +543,10 @@ fn its_target_comes() {
 fn renamed_to_its_target() {
     at_every_step(|a| {
         let done = fs::rename(&a.temp, &a.target);
-        unless_gone(done, vec![Must::ExistAt(a.target.clone(), OLD.to_vec())])
+        unless_gone(
+            done,
+            vec![Must::ExistAt(a.target.clone(), TEMP_CONTENT.to_vec())],
+        )
     });
 }
 
@@ -549,11 +554,11 @@ fn renamed_to_its_target() {
 #[test]
 fn its_directory_is_moved_out() {
     at_every_step(|a| {
-        let outside = a.outside.join(BELOW);
+        let outside = a.outside.join(SUBDIR);
         fs::rename(&a.dir, &outside).unwrap();
         match a.step {
             Step::ProveLast | Step::Unlink => Vec::new(),
-            _ => vec![Must::ExistAt(outside.join(TEMP), OLD.to_vec())],
+            _ => vec![Must::ExistAt(outside.join(TEMP), TEMP_CONTENT.to_vec())],
         }
     });
 }
@@ -561,15 +566,15 @@ fn its_directory_is_moved_out() {
 #[test]
 fn its_directory_becomes_a_symlink() {
     at_every_step(|a| {
-        let (moved, other) = (a.outside.join(BELOW), a.outside.join("of-somebody-else"));
+        let (moved, other) = (a.outside.join(SUBDIR), a.outside.join("of-somebody-else"));
         fs::rename(&a.dir, &moved).unwrap();
         fs::create_dir(&other).unwrap();
         fs::write(other.join(TEMP), NEW).unwrap();
-        fs::write(other.join(TARGET), WHOLE).unwrap();
+        fs::write(other.join(TARGET), TARGET_CONTENT).unwrap();
         symlink(&other, &a.dir).unwrap();
         let mut musts = vec![Must::ExistAt(other.join(TEMP), NEW.to_vec())];
         if !matches!(a.step, Step::ProveLast | Step::Unlink) {
-            musts.push(Must::ExistAt(moved.join(TEMP), OLD.to_vec()));
+            musts.push(Must::ExistAt(moved.join(TEMP), TEMP_CONTENT.to_vec()));
         }
         musts
     });
@@ -583,10 +588,13 @@ fn its_root_is_replaced() {
         fs::rename(&a.root, &moved).unwrap();
         fs::create_dir_all(&a.dir).unwrap();
         fs::write(&a.temp, NEW).unwrap();
-        fs::write(&a.target, WHOLE).unwrap();
+        fs::write(&a.target, TARGET_CONTENT).unwrap();
         let mut musts = vec![Must::ExistAt(a.temp.clone(), NEW.to_vec())];
         if !matches!(a.step, Step::ProveLast | Step::Unlink) {
-            musts.push(Must::ExistAt(moved.join(BELOW).join(TEMP), OLD.to_vec()));
+            musts.push(Must::ExistAt(
+                moved.join(SUBDIR).join(TEMP),
+                TEMP_CONTENT.to_vec(),
+            ));
         }
         musts
     });
@@ -600,7 +608,7 @@ fn its_claim_is_taken_away() {
             // What is in the quarantine for good is taken from there, and leaves its folder.
             Some(claim) if !(a.is_too_late() && claim.starts_with(a.root.join(".orphand"))) => {
                 fs::rename(claim, &stolen).unwrap();
-                vec![Must::ExistAt(stolen, OLD.to_vec())]
+                vec![Must::ExistAt(stolen, TEMP_CONTENT.to_vec())]
             }
             _ => Vec::new(),
         }
@@ -624,7 +632,7 @@ fn its_claim_is_replaced() {
 /// What comes in place of a regular file is not opened for long, and never waited for.
 #[test]
 fn replaced_by_something_else() {
-    alone(EVERYBODY, || {
+    in_own_process(ALL_USERS, || {
         type Make = fn(&std::path::Path);
         let makes: [(&str, Make); 4] = [
             ("FIFO", |path| {
@@ -646,7 +654,7 @@ fn replaced_by_something_else() {
                 let fixture = Fixture::new();
                 fs::write(fixture.outside.join("precious"), NEW).unwrap();
                 let temp = fixture.temp.clone();
-                let stunt = Stunt::new(step, move || {
+                let stunt = AtStep::new(step, move || {
                     let _ = fs::remove_file(&temp);
                     make(&temp);
                 });
@@ -657,7 +665,7 @@ fn replaced_by_something_else() {
                     "{name} {step:?} {outcome:?}"
                 );
                 assert_eq!(fixture.copies(NEW).len(), 1, "{name} {step:?} {outcome:?}");
-                fixture.is_tidy(&format!("{name} {step:?} {outcome:?}"));
+                fixture.assert_no_leftovers(&format!("{name} {step:?} {outcome:?}"));
             }
         }
     });
@@ -674,7 +682,7 @@ fn make_fifo(path: &std::path::Path, mode: rustix::fs::Mode) {
 /// A look that has no hook: the name is a FIFO and a file in turns, as fast as can be.
 #[test]
 fn a_fifo_comes_and_goes() {
-    alone(EVERYBODY, || {
+    in_own_process(ALL_USERS, || {
         use std::sync::atomic::{AtomicBool, Ordering};
         let fixture = Fixture::new();
         let (fifo, file) = (fixture.dir.join("a-fifo"), fixture.dir.join("a-file"));
@@ -685,7 +693,7 @@ fn a_fifo_comes_and_goes() {
             while !stop.load(Ordering::SeqCst) {
                 make_fifo(&fifo, rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR);
                 fs::rename(&fifo, &temp).unwrap();
-                fs::write(&file, OLD).unwrap();
+                fs::write(&file, TEMP_CONTENT).unwrap();
                 fs::rename(&file, &temp).unwrap();
                 swaps += 1;
             }
@@ -694,7 +702,7 @@ fn a_fifo_comes_and_goes() {
         let engine = engine(None);
         let mut clocks = orphand::decide::time::ClockJumpDetector::default();
         for _ in 0..3_000 {
-            let mut due = fixture.due(TEMP);
+            let mut due = fixture.pass_items(TEMP);
             let events = fixture.pass(&engine, &mut clocks, &mut due);
             assert!(events.is_empty(), "{events:?}");
         }
@@ -707,7 +715,7 @@ fn a_fifo_comes_and_goes() {
 /// Put back, but the name has a new owner: neither of the two is lost.
 #[test]
 fn put_back_overwrites_nothing() {
-    alone(EVERYBODY, || {
+    in_own_process(ALL_USERS, || {
         for step in [
             Step::Compare,
             Step::ProveAgain,
@@ -722,7 +730,7 @@ fn put_back_overwrites_nothing() {
                 };
                 let temp = fixture.temp.clone();
                 let attacker = Attacker::new(&fixture, step, Way::Name);
-                let stunt = Stunt::new(step, move || {
+                let stunt = AtStep::new(step, move || {
                     fs::write(&temp, NEW).unwrap();
                     // Something is wrong with the claim.
                     let claim = attacker.claims().pop().unwrap();
@@ -732,10 +740,10 @@ fn put_back_overwrites_nothing() {
                 let Outcome::Quarantined { id } = &outcome else {
                     panic!("{step:?}: {outcome:?}");
                 };
-                let moved = fixture.quarantine().join(id).join(BELOW).join(TEMP);
-                fixture.has_only(OLD, &moved, &format!("{step:?}"));
-                fixture.has_only(NEW, &fixture.temp, &format!("{step:?}"));
-                fixture.is_tidy("");
+                let moved = fixture.quarantine().join(id).join(SUBDIR).join(TEMP);
+                fixture.assert_only_at(TEMP_CONTENT, &moved, &format!("{step:?}"));
+                fixture.assert_only_at(NEW, &fixture.temp, &format!("{step:?}"));
+                fixture.assert_no_leftovers("");
             }
         }
     });
@@ -744,7 +752,7 @@ fn put_back_overwrites_nothing() {
 /// Another file is claimed in its place, and by the time it is put back the name is taken again.
 #[test]
 fn two_writers_one_after_the_other() {
-    alone(EVERYBODY, || {
+    in_own_process(ALL_USERS, || {
         for sole in [false, true] {
             let fixture = match sole {
                 false => Fixture::new(),
@@ -765,7 +773,7 @@ fn two_writers_one_after_the_other() {
                 matches!(outcome, Outcome::Quarantined { .. }),
                 "{outcome:?}"
             );
-            fixture.has_only(MORE, &fixture.temp, "");
+            fixture.assert_only_at(MORE, &fixture.temp, "");
             let moved = fixture.copies(NEW);
             assert!(
                 moved.len() == 1 && moved[0].starts_with(fixture.quarantine()),
@@ -778,14 +786,14 @@ fn two_writers_one_after_the_other() {
 /// Where it stops, and with what answer: each check stops it where it stands, not a later one.
 #[test]
 fn each_check_stops_it_there() {
-    alone(EVERYBODY, || {
+    in_own_process(ALL_USERS, || {
         type Act = fn(&Attacker);
         let replace: Act = |a| {
             let other = a.dir.join("being-written");
             fs::write(&other, NEW).unwrap();
             fs::rename(&other, &a.temp).unwrap();
         };
-        let move_out: Act = |a| fs::rename(&a.dir, a.outside.join(BELOW)).unwrap();
+        let move_out: Act = |a| fs::rename(&a.dir, a.outside.join(SUBDIR)).unwrap();
         let touch_claim: Act = |a| {
             let claim = a.claims().pop().unwrap();
             fs::set_permissions(claim, fs::Permissions::from_mode(0o640)).unwrap();
@@ -822,7 +830,7 @@ fn each_check_stops_it_there() {
         {
             let fixture = Fixture::new();
             let attacker = Attacker::new(&fixture, step, Way::Name);
-            let stunt = Stunt::new(step, move || act(&attacker));
+            let stunt = AtStep::new(step, move || act(&attacker));
             let outcome = match opened {
                 false => fixture.reap(stunt.hook.clone()),
                 true => fixture.reap_opened(stunt.hook.clone()),
@@ -843,7 +851,7 @@ fn each_check_stops_it_there() {
 #[test]
 fn what_is_deleted_goes_before_what_is_moved() {
     const SOLE: &str = "index.json.4f1c2d3e-5a6b-4c7d-8e9f-0a1b2c3d4e5f.tmp";
-    alone(EVERYBODY, || {
+    in_own_process(ALL_USERS, || {
         let fixture = Fixture::new();
         fs::write(fixture.dir.join(SOLE), NEW).unwrap();
         let claimed = Arc::new(Mutex::new(Vec::new()));
@@ -854,7 +862,7 @@ fn what_is_deleted_goes_before_what_is_moved() {
             }
         });
         let mut batch = [
-            fixture.candidate_called(SOLE, Verdict::Quarantine(Some(Reason::SoleCopy))),
+            fixture.candidate_named(SOLE, Verdict::Quarantine(Some(Reason::SoleCopy))),
             fixture.candidate(Verdict::Reap),
         ];
         let outcomes = fixture.reap_batch(&Reaper::new().with_hook(Some(hook)), &mut batch);
@@ -870,13 +878,13 @@ fn what_is_deleted_goes_before_what_is_moved() {
 /// Each temp of a batch is open until its end: a batch takes no more of them than there may be.
 #[test]
 fn a_batch_leaves_descriptors_for_others() {
-    alone(&[As::Us], || {
+    in_own_process(&[RunAs::CurrentUser], || {
         let fixture = Fixture::new();
         let name = |n: u32| format!("sessions.json.{n:08x}-5a6b-4c7d-8e9f-0a1b2c3d4e5f.tmp");
         let mut batch: Vec<_> = (0..100)
             .map(|n| {
-                fs::write(fixture.dir.join(name(n)), OLD).unwrap();
-                fixture.candidate_called(&name(n), Verdict::Reap)
+                fs::write(fixture.dir.join(name(n)), TEMP_CONTENT).unwrap();
+                fixture.candidate_named(&name(n), Verdict::Reap)
             })
             .collect();
         use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -894,7 +902,7 @@ fn a_batch_leaves_descriptors_for_others() {
 /// Whoever is inside an `open` when the proof is let go of has a breath to come out of it.
 #[test]
 fn it_lets_a_breath_pass() {
-    alone(EVERYBODY, || {
+    in_own_process(ALL_USERS, || {
         let breath = Duration::from_millis(200);
         let fixture = Fixture::new();
         let steps = Arc::new(Mutex::new(Vec::new()));
@@ -915,14 +923,14 @@ fn it_lets_a_breath_pass() {
 /// Where nothing was looked at before, what is opened must still be what the first step saw.
 #[test]
 fn replaced_without_an_earlier_look() {
-    alone(EVERYBODY, || {
+    in_own_process(ALL_USERS, || {
         for (step, opened) in Step::ALL
             .into_iter()
             .flat_map(|step| [(step, false), (step, true)])
         {
             let fixture = Fixture::new();
             let temp = fixture.temp.clone();
-            let stunt = Stunt::new(step, move || {
+            let stunt = AtStep::new(step, move || {
                 let other = temp.with_extension("new");
                 fs::write(&other, NEW).unwrap();
                 fs::rename(&other, &temp).unwrap();
@@ -934,10 +942,10 @@ fn replaced_without_an_earlier_look() {
             };
             candidate.temp_info.expected = None;
             let reaper = Reaper::new().with_hook(Some(stunt.hook));
-            let outcome = fixture.reap_asking(&lease_thread, &reaper, candidate);
+            let outcome = fixture.reap_with(&lease_thread, &reaper, candidate);
             // Before the first step there is only one file, unless that is open.
             if opened || !matches!(step, Step::Resolve | Step::Look) {
-                fixture.has_only(NEW, &fixture.temp, &format!("{step:?}: {outcome:?}"));
+                fixture.assert_only_at(NEW, &fixture.temp, &format!("{step:?}: {outcome:?}"));
             }
         }
     });
@@ -947,17 +955,17 @@ fn replaced_without_an_earlier_look() {
 /// first look that finds the temp free, though nothing about the file has changed.
 #[test]
 fn who_comes_late_is_a_holder_too() {
-    alone(EVERYBODY, || {
+    in_own_process(ALL_USERS, || {
         for step in [Step::Open, Step::Prove] {
             let fixture = Fixture::new();
             let holder = Arc::new(Mutex::new(None));
             let (held, temp) = (Arc::clone(&holder), fixture.temp.clone());
-            let stunt = Stunt::new(step, move || {
+            let stunt = AtStep::new(step, move || {
                 *held.lock().unwrap() = Some(File::options().append(true).open(temp).unwrap());
             });
             let engine = engine(Some(stunt.hook));
             let mut clocks = orphand::decide::time::ClockJumpDetector::default();
-            let mut due = fixture.due(TEMP);
+            let mut due = fixture.pass_items(TEMP);
             let mut pass = |due: &mut Vec<_>| {
                 let next =
                     |due: &[orphand::pass::PassItem]| due[0].temp.as_ref().map(|temp| temp.due());
@@ -1000,13 +1008,13 @@ fn who_comes_late_is_a_holder_too() {
 /// The same through the whole program: put back, said, and taken when it is free again.
 #[test]
 fn a_watcher_puts_back_too() {
-    alone(EVERYBODY, || {
+    in_own_process(ALL_USERS, || {
         use orphand::daemon::Watcher;
         let fixture = Fixture::new();
         let attacker = Attacker::new(&fixture, Step::ProveLast, *Way::ALL.last().unwrap());
         let holder = Arc::new(Mutex::new(Vec::new()));
         let held = Arc::clone(&holder);
-        let stunt = Stunt::new(Step::ProveLast, move || {
+        let stunt = AtStep::new(Step::ProveLast, move || {
             let path = match attacker.way {
                 Way::Name => attacker.claims().pop().unwrap(),
                 #[cfg(target_os = "linux")]
@@ -1022,7 +1030,7 @@ fn a_watcher_puts_back_too() {
             .start()
             .unwrap();
         let said = |want: fn(&Event) -> bool| {
-            let end = std::time::Instant::now() + LONG;
+            let end = std::time::Instant::now() + TIMEOUT;
             loop {
                 let event = watcher.events().recv_deadline(end).expect("it is said");
                 match event {
@@ -1043,7 +1051,7 @@ fn a_watcher_puts_back_too() {
             ),
             "{kept:?}"
         );
-        fixture.has_only(OLD, &fixture.temp, "");
+        fixture.assert_only_at(TEMP_CONTENT, &fixture.temp, "");
         let mut file = holder.lock().unwrap().pop().unwrap();
         file.write_all(MORE).unwrap();
         drop(file);
@@ -1052,9 +1060,12 @@ fn a_watcher_puts_back_too() {
         let Event::Reaped(disposed) = reaped else {
             unreachable!();
         };
-        assert_eq!(disposed.freed.bytes, (OLD.len() + MORE.len()) as u64);
-        fixture.is_tidy("");
-        fixture.has_only(WHOLE, &fixture.target, "");
+        assert_eq!(
+            disposed.freed.bytes,
+            (TEMP_CONTENT.len() + MORE.len()) as u64
+        );
+        fixture.assert_no_leftovers("");
+        fixture.assert_only_at(TARGET_CONTENT, &fixture.target, "");
     });
 }
 
@@ -1065,9 +1076,9 @@ fn a_watcher_puts_back_too() {
 #[test]
 fn an_opener_parked_by_a_virus_scanner() {
     use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
-    alone(&[As::Us], || {
+    in_own_process(&[RunAs::CurrentUser], || {
         if !rustix::process::geteuid().is_root() {
-            return skipped("fanotify needs root");
+            return report_skipped("fanotify needs root");
         }
         for sole in [false, true] {
             // SAFETY: makes a descriptor, which is nobody else's.
@@ -1075,7 +1086,7 @@ fn an_opener_parked_by_a_virus_scanner() {
                 let flags = libc::FAN_CLASS_CONTENT | libc::FAN_CLOEXEC;
                 let fan = libc::fanotify_init(flags, libc::O_RDONLY as u32);
                 if fan < 0 {
-                    return skipped(&format!("fanotify: {}", io::Error::last_os_error()));
+                    return report_skipped(&format!("fanotify: {}", io::Error::last_os_error()));
                 }
                 Arc::new(OwnedFd::from_raw_fd(fan))
             };
@@ -1086,7 +1097,7 @@ fn an_opener_parked_by_a_virus_scanner() {
             let temp = fixture.temp.clone();
             let opener = Arc::new(Mutex::new(None));
             let (parked, scanner) = (Arc::clone(&opener), Arc::clone(&fan));
-            let stunt = Stunt::new(Step::Claim, move || {
+            let stunt = AtStep::new(Step::Claim, move || {
                 let path = std::ffi::CString::new(temp.to_str().unwrap()).unwrap();
                 // SAFETY: the path ends in NUL and outlives the call.
                 let marked = unsafe {
@@ -1109,7 +1120,7 @@ fn an_opener_parked_by_a_virus_scanner() {
                     revents: 0,
                 };
                 // SAFETY: one pollfd, which outlives the call.
-                let asks = unsafe { libc::poll(&raw mut asked, 1, LONG.as_millis() as i32) };
+                let asks = unsafe { libc::poll(&raw mut asked, 1, TIMEOUT.as_millis() as i32) };
                 assert_eq!(asks, 1, "nobody opens it");
             });
             let outcome = fixture.reap(stunt.hook.clone());
@@ -1123,7 +1134,7 @@ fn an_opener_parked_by_a_virus_scanner() {
             drop(fan);
             let mut file = join(opener.lock().unwrap().take().unwrap()).unwrap();
             file.write_all(MORE).unwrap();
-            fixture.has_only(&[OLD, MORE].concat(), &fixture.temp, "");
+            fixture.assert_only_at(&[TEMP_CONTENT, MORE].concat(), &fixture.temp, "");
         }
     });
 }

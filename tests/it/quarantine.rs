@@ -1,4 +1,4 @@
-//! The quarantine: moved, not deleted; brought back, never over anything.
+//! The quarantine: files are moved instead of deleted, and restored without overwriting anything.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -6,15 +6,15 @@ use std::time::{Duration, SystemTime};
 
 use serde_json::Value;
 
-use crate::sandbox::{Begin, Ran, Sandbox, is, kept, mode};
+use crate::sandbox::{CommandResult, Sandbox, StartChild, is, kept, mode};
 
 const SHORT: [&str; 2] = ["--grace", "100ms"];
-const OLD: Duration = Duration::from_millis(150);
+const OLD_ENOUGH: Duration = Duration::from_millis(150);
 
-/// Sweeps, and says what became of the only copy that was there.
+/// Sweeps, and returns the event about the only copy.
 #[track_caller]
-fn moved(sandbox: &Sandbox) -> Value {
-    sandbox.age(OLD);
+fn quarantine_only_copy(sandbox: &Sandbox) -> Value {
+    sandbox.age(OLD_ENOUGH);
     let events = sandbox.sweep(SHORT.iter().chain(&["-r"])).exit(0).events();
     events.one("quarantined").clone()
 }
@@ -23,7 +23,7 @@ fn id(event: &Value) -> &str {
     event["id"].as_str().unwrap()
 }
 
-fn listed(ran: &Ran) -> Vec<Value> {
+fn parse_list(ran: &CommandResult) -> Vec<Value> {
     ran.stdout
         .lines()
         .map(|line| serde_json::from_str(line).unwrap())
@@ -31,8 +31,8 @@ fn listed(ran: &Ran) -> Vec<Value> {
 }
 
 #[test]
-fn it_lies_there_as_it_was_and_comes_back_as_it_was() {
-    Sandbox::each(|sandbox| {
+fn a_file_is_stored_and_restored_unchanged() {
+    Sandbox::for_each_user(|sandbox| {
         let sandbox = sandbox.file("sub/deep/a.tmp", "precious");
         let path = sandbox.path("sub/deep/a.tmp");
         let file = fs::File::options().write(true).open(&path).unwrap();
@@ -43,7 +43,7 @@ fn it_lies_there_as_it_was_and_comes_back_as_it_was() {
         drop(file);
         let before = fs::metadata(&path).unwrap();
 
-        let event = moved(&sandbox);
+        let event = quarantine_only_copy(&sandbox);
         assert!(!path.exists());
         assert_eq!(event["bytes"], 8);
         assert_eq!(event["path"], path.to_str().unwrap());
@@ -51,9 +51,9 @@ fn it_lies_there_as_it_was_and_comes_back_as_it_was() {
             event["target"],
             sandbox.path("sub/deep/a").to_str().unwrap()
         );
-        let room = sandbox.path(".orphand");
-        assert_eq!(mode(&room), 0o700);
-        let there = room.join(id(&event)).join("sub/deep/a.tmp");
+        let quarantine = sandbox.path(".orphand");
+        assert_eq!(mode(&quarantine), 0o700);
+        let there = quarantine.join(id(&event)).join("sub/deep/a.tmp");
         let same = |path: &std::path::Path| {
             let now = fs::metadata(path).unwrap();
             let of = |m: &fs::Metadata| {
@@ -74,17 +74,20 @@ fn it_lies_there_as_it_was_and_comes_back_as_it_was() {
 
         sandbox.run(["restore", id(&event)]).exit(0);
         same(&path);
-        assert!(!room.exists(), "gone when empty");
+        assert!(
+            !quarantine.exists(),
+            "the quarantine was not removed when empty"
+        );
     });
 }
 
 #[test]
-fn what_is_back_is_kept_until_it_changes() {
-    Sandbox::each(|sandbox| {
+fn a_restored_file_is_kept_until_it_changes() {
+    Sandbox::for_each_user(|sandbox| {
         let sandbox = sandbox.file("a.tmp", "precious");
-        let event = moved(&sandbox);
+        let event = quarantine_only_copy(&sandbox);
         sandbox.run(["restore", id(&event)]).exit(0);
-        sandbox.age(OLD);
+        sandbox.age(OLD_ENOUGH);
         for _ in 0..2 {
             let events = sandbox.sweep(SHORT).exit(0).events();
             assert_eq!(events.about("a.tmp"), ["kept restored"]);
@@ -93,19 +96,19 @@ fn what_is_back_is_kept_until_it_changes() {
         assert_eq!(scan["temps"][0]["reason"], "restored");
         let mut watching = sandbox.watch(["--grace", "200ms"]).ready();
         watching.wait_for(kept("a.tmp", "restored"));
-        watching.outlive_a_sentinel(&sandbox);
+        watching.wait_for_sentinel(&sandbox);
         watching.stop().exit(0);
         assert_eq!(sandbox.content("a.tmp"), "precious");
 
         sandbox.write("a.tmp", "precious, and more");
-        let event = moved(&sandbox);
+        let event = quarantine_only_copy(&sandbox);
         assert_eq!(event["bytes"], 18);
     });
 }
 
-/// It is brought back beside the watcher that took it, and that one leaves it alone now.
+/// The watcher that moved a file keeps it after it is restored.
 #[test]
-fn restore_beside_a_watcher() {
+fn a_watcher_keeps_a_restored_file() {
     let sandbox = Sandbox::new();
     let mut watching = sandbox.watch(["--grace", "200ms"]).ready();
     sandbox.write("a.tmp", "precious");
@@ -113,7 +116,7 @@ fn restore_beside_a_watcher() {
     sandbox.run(["restore", id(&event)]).exit(0);
     watching.wait_for(kept("a.tmp", "restored"));
     for _ in 0..3 {
-        watching.outlive_a_sentinel(&sandbox);
+        watching.wait_for_sentinel(&sandbox);
     }
     let stopped = watching.stop().exit(0);
     assert_eq!(
@@ -127,23 +130,26 @@ fn restore_beside_a_watcher() {
 #[test]
 fn restore_overwrites_nothing() {
     let sandbox = Sandbox::new().file("a.tmp", "first");
-    let event = moved(&sandbox);
+    let event = quarantine_only_copy(&sandbox);
     sandbox.write("a.tmp", "second");
     let there = format!(".orphand/{}/a.tmp", id(&event));
-    let ran = sandbox.run(["restore", id(&event)]).exit(1).silent();
-    ran.complains("--to");
+    let ran = sandbox
+        .run(["restore", id(&event)])
+        .exit(1)
+        .prints_nothing();
+    ran.stderr_has("--to");
     assert_eq!(sandbox.content("a.tmp"), "second");
     assert_eq!(sandbox.content(&there), "first");
     sandbox.write("elsewhere", "third");
     sandbox
         .run(["restore", "--to", "root/elsewhere", id(&event)])
         .exit(1)
-        .silent();
+        .prints_nothing();
     assert_eq!(sandbox.content("elsewhere"), "third");
     sandbox
         .run(["restore", "--to", "root/no/such", id(&event)])
         .exit(1)
-        .silent();
+        .prints_nothing();
     assert_eq!(sandbox.content(&there), "first");
     sandbox
         .run(["restore", "--to", "root/a.kept", id(&event)])
@@ -152,16 +158,16 @@ fn restore_overwrites_nothing() {
     assert!(!sandbox.has(".orphand"));
 }
 
-/// By the path that it had, from anywhere; and by its id without a journal, from the root.
+/// By its original path, from any directory; and by its id without a journal, from the root.
 #[test]
-fn ways_to_name_what_is_to_come_back() {
+fn restore_accepts_paths_and_ids() {
     let again = |sandbox: &Sandbox| {
-        // Changed, so that it may be taken again.
+        // Changed, so that it may be moved again.
         sandbox.write("sub/a.tmp", format!("{:?}", SystemTime::now()));
-        moved(sandbox)
+        quarantine_only_copy(sandbox)
     };
     let sandbox = Sandbox::new().file("sub/a.tmp", "precious");
-    moved(&sandbox);
+    quarantine_only_copy(&sandbox);
     sandbox.run(["restore", "root/sub/a.tmp"]).exit(0);
     again(&sandbox);
     sandbox.run(["restore", "{base}/root/sub/a.tmp"]).exit(0);
@@ -170,7 +176,7 @@ fn ways_to_name_what_is_to_come_back() {
     sandbox
         .run(["restore", id(&event)])
         .exit(1)
-        .complains("quarantine list");
+        .stderr_has("quarantine list");
     let mut command = sandbox.command(["restore", id(&event)]);
     command.current_dir(sandbox.root());
     sandbox.finish(command).exit(0);
@@ -178,7 +184,7 @@ fn ways_to_name_what_is_to_come_back() {
     fs::remove_dir_all(sandbox.base().join("state")).unwrap();
     sandbox.run(["restore", "root/sub/a.tmp"]).exit(0);
     assert!(sandbox.has("sub/a.tmp"));
-    // By a path that leads there though the configuration knows another one.
+    // By its path, although the configuration names the root by another path.
     let event = again(&sandbox);
     fs::remove_dir_all(sandbox.base().join("state")).unwrap();
     std::os::unix::fs::symlink(".", sandbox.base().join("alias")).unwrap();
@@ -192,25 +198,25 @@ fn ways_to_name_what_is_to_come_back() {
     sandbox
         .run(["restore", event["path"].as_str().unwrap()])
         .exit(0)
-        .says("root/sub/a.tmp");
+        .stdout_has("root/sub/a.tmp");
     assert!(sandbox.has("sub/a.tmp"));
     fs::remove_dir_all(&folder).unwrap();
     // Several at once.
     sandbox.write("b.tmp", "b");
     sandbox.write("c.tmp", "c");
-    sandbox.age(OLD);
+    sandbox.age(OLD_ENOUGH);
     sandbox.sweep(SHORT).exit(0);
     sandbox.run(["restore", "root/b.tmp", "root/c.tmp"]).exit(0);
     assert_eq!(sandbox.content("b.tmp") + &sandbox.content("c.tmp"), "bc");
 }
 
-/// One quarantine, by whatever mount it is seen.
+/// Two mounts of one root have one quarantine.
 #[cfg(target_os = "linux")]
 #[test]
-fn two_mounts_of_one_root() {
-    use crate::fixture::{As, alone};
+fn two_mounts_of_one_root_share_a_quarantine() {
+    use crate::fixture::{RunAs, in_own_process};
     use crate::places::Mounted;
-    alone(&[As::Mounts], || {
+    in_own_process(&[RunAs::OwnMounts], || {
         let sandbox = Sandbox::new();
         let other = sandbox.base().join("other");
         fs::create_dir(&other).unwrap();
@@ -219,13 +225,13 @@ fn two_mounts_of_one_root() {
         let (one, two) = ("one.tmp", "two.tmp");
         sandbox.write(one, "one");
         sandbox.write(two, "two");
-        sandbox.age(OLD);
+        sandbox.age(OLD_ENOUGH);
         let swept = sandbox.sweep(SHORT).exit(0).events();
         let ids: Vec<&str> = swept.of("quarantined").into_iter().map(id).collect();
         assert_eq!(ids.len(), 2, "{swept:?}");
-        // From here on the journal knows both paths.
+        // From now on the journal has both paths.
         sandbox.run(["restore", "other/one.tmp"]).exit(0);
-        let left = listed(&sandbox.run(["quarantine", "list", "--json"]).exit(0));
+        let left = parse_list(&sandbox.run(["quarantine", "list", "--json"]).exit(0));
         assert!(
             matches!(left.as_slice(), [one] if ids.contains(&id(one))),
             "{left:?}"
@@ -234,21 +240,24 @@ fn two_mounts_of_one_root() {
         sandbox
             .run(["quarantine", "list"])
             .exit(0)
-            .says("1 file, 3 B");
+            .stdout_has("1 file, 3 B");
         sandbox.run(["restore", left]).exit(0);
         assert_eq!(sandbox.content(one) + &sandbox.content(two), "onetwo");
     });
 }
 
-/// A directory that led to the old place may be a symlink by now.
+/// A directory of the original path may have become a symlink.
 #[test]
 fn restore_does_not_leave_the_root() {
     let sandbox = Sandbox::new().file("sub/a.tmp", "precious");
-    let event = moved(&sandbox);
+    let event = quarantine_only_copy(&sandbox);
     fs::remove_dir(sandbox.path("sub")).unwrap();
     sandbox.make_dir("../outside");
     std::os::unix::fs::symlink("../outside", sandbox.path("sub")).unwrap();
-    sandbox.run(["restore", id(&event)]).exit(1).silent();
+    sandbox
+        .run(["restore", id(&event)])
+        .exit(1)
+        .prints_nothing();
     assert!(!sandbox.has("../outside/a.tmp"));
     assert_eq!(
         sandbox.content(format!(".orphand/{}/sub/a.tmp", id(&event))),
@@ -257,16 +266,16 @@ fn restore_does_not_leave_the_root() {
 }
 
 #[test]
-fn list_and_purge() {
+fn purge_deletes_the_listed_files() {
     let sandbox = Sandbox::new()
         .file("a.tmp", "1")
         .file("b.tmp", "22")
         .file("sub/c.tmp", "333")
-        .aged(OLD);
+        .aged(OLD_ENOUGH);
     let events = sandbox.sweep(SHORT.iter().chain(&["-r"])).exit(0).events();
     assert_eq!(events.sums(), [0, 3, 0, 0]);
     let ran = sandbox.run(["quarantine", "list", "--json"]).exit(0);
-    let all = listed(&ran);
+    let all = parse_list(&ran);
     assert_eq!(all.len(), 3);
     for stored in &all {
         let event = events
@@ -278,46 +287,55 @@ fn list_and_purge() {
             assert_eq!(stored[field], event[field], "{field}");
         }
     }
-    let people = sandbox.run(["quarantine", "list"]).exit(0);
-    people.says("3 files, 6 B").says("orphand quarantine purge");
+    let human = sandbox.run(["quarantine", "list"]).exit(0);
+    human
+        .stdout_has("3 files, 6 B")
+        .stdout_has("orphand quarantine purge");
 
     let first = all[0]["id"].as_str().unwrap();
-    // Nobody can be asked, so it has to be said.
+    // There is no terminal to ask on, so `--yes` is required.
     sandbox
         .run(["quarantine", "purge"])
         .exit(2)
-        .complains("--yes");
+        .stderr_has("--yes");
     sandbox
         .run(["quarantine", "purge", "0000zzzz", first])
         .exit(1);
     assert_eq!(
-        listed(&sandbox.run(["quarantine", "list", "--json"])).len(),
+        parse_list(&sandbox.run(["quarantine", "list", "--json"])).len(),
         3
     );
     sandbox.run(["quarantine", "purge", first]).exit(0);
-    let left = listed(&sandbox.run(["quarantine", "list", "--json"]));
+    let left = parse_list(&sandbox.run(["quarantine", "list", "--json"]));
     assert_eq!(left, all[1..]);
     sandbox
         .run(["quarantine", "purge", "--yes", "--json"])
         .exit(0)
         .events();
-    assert_eq!(sandbox.listing(), ["sub"], "gone when empty");
-    sandbox.run(["quarantine", "list"]).exit(0).says("no files in quarantine");
+    assert_eq!(
+        sandbox.listing(),
+        ["sub"],
+        "the quarantine was not removed when empty"
+    );
+    sandbox
+        .run(["quarantine", "list"])
+        .exit(0)
+        .stdout_has("no files in quarantine");
 }
 
-/// Two copies of one name: the quarantine keeps both, each under an id of its own.
+/// Two files of one name are both stored, each under its own id.
 #[test]
-fn the_same_name_twice() {
+fn two_files_of_one_name_are_both_stored() {
     let sandbox = Sandbox::new().file("a.tmp", "first");
-    let first = moved(&sandbox);
+    let first = quarantine_only_copy(&sandbox);
     sandbox.write("a.tmp", "second");
-    let second = moved(&sandbox);
+    let second = quarantine_only_copy(&sandbox);
     assert_ne!(id(&first), id(&second));
     sandbox.run(["restore", "root/a.tmp"]).exit(0);
     assert_eq!(
         sandbox.content("a.tmp"),
         "second",
-        "the newest is the one that is meant"
+        "a path means the newest copy"
     );
     sandbox
         .run(["restore", "--to", "root/older", id(&first)])
@@ -325,10 +343,12 @@ fn the_same_name_twice() {
     assert_eq!(sandbox.content("older"), "first");
 }
 
-/// A root that was copied has the same ids.
+/// A copied root has the same ids.
 #[test]
-fn an_id_that_is_in_two_quarantines() {
-    let sandbox = Sandbox::new().file("sub/a.tmp", "precious").aged(OLD);
+fn an_ambiguous_id_is_refused() {
+    let sandbox = Sandbox::new()
+        .file("sub/a.tmp", "precious")
+        .aged(OLD_ENOUGH);
     let within = |command: &[&str]| {
         let mut command = sandbox.command(command);
         command.current_dir(sandbox.path("copy"));
@@ -342,12 +362,12 @@ fn an_id_that_is_in_two_quarantines() {
     let copied = sandbox
         .program("cp")
         .args(["-a", "root/sub", "root/copy"])
-        .ended();
+        .run_to_end();
     assert!(copied.unwrap().success());
     for command in [&["quarantine", "purge", id][..], &["restore", id]] {
         within(command)
             .exit(1)
-            .complains("more than one quarantine");
+            .stderr_has("more than one quarantine");
     }
     for root in ["sub", "copy"] {
         let path = format!("{root}/.orphand/{id}/a.tmp");
@@ -355,9 +375,9 @@ fn an_id_that_is_in_two_quarantines() {
     }
 }
 
-/// Every file that is quarantined has a folder of its own, gone with it, while a watcher runs.
+/// The quarantine is removed when it is empty, while a watcher runs.
 #[test]
-fn the_room_comes_and_goes_beside_a_watcher() {
+fn an_empty_quarantine_is_removed_beside_a_watcher() {
     let sandbox = Sandbox::new();
     let mut watching = sandbox.watch(["--grace", "200ms"]).ready();
     for n in 0..3 {
@@ -378,23 +398,23 @@ fn configure(sandbox: &Sandbox, text: &str) {
     fs::write(folder.join("config.toml"), text).unwrap();
 }
 
-/// The paths that lie in the quarantine, below the root.
+/// Returns the original paths of the files in the quarantine, relative to the root.
 #[track_caller]
-fn held(sandbox: &Sandbox) -> Vec<String> {
+fn stored_paths(sandbox: &Sandbox) -> Vec<String> {
     let ran = sandbox
         .run(["quarantine", "list", "--json", "root"])
         .exit(0);
     let root = format!("{}/", sandbox.root().display());
     let path = |one: &Value| one["path"].as_str().unwrap().replace(&root, "");
-    let mut paths: Vec<String> = listed(&ran).iter().map(path).collect();
+    let mut paths: Vec<String> = parse_list(&ran).iter().map(path).collect();
     paths.sort();
     paths
 }
 
-/// Names with a pid, and names without a target: of each only the newest copy outlives `keep`, and those that are
-/// larger than it. That is so in a sweep, too, whose clock has not been set since the move.
+/// For names with a pid and names without a target, too, only the newest copy outlives `keep`, and copies
+/// that are larger than it. The same applies in a sweep if the clock has not been set since the move.
 #[test]
-fn the_limits_hold_whatever_names_are_used() {
+fn the_limits_apply_to_every_form_of_name() {
     let sandbox = Sandbox::new();
     configure(
         &sandbox,
@@ -416,25 +436,25 @@ fn the_limits_hold_whatever_names_are_used() {
         for name in names(n) {
             sandbox.write(name, "x".repeat(size));
         }
-        sandbox.age(OLD);
+        sandbox.age(OLD_ENOUGH);
         let events = sandbox.sweep(SHORT).exit(0).events();
         assert_eq!(events.of("quarantined").len(), 5, "{events:?}");
     };
     moves(1, 20_000);
     moves(2, 5_000);
     moves(3, 5_000);
-    sandbox.age(OLD * 4);
+    sandbox.age(OLD_ENOUGH * 4);
     sandbox.sweep(SHORT).exit(0);
     let mut want: Vec<String> = [1, 3].into_iter().flat_map(names).collect();
-    // A year is a part of the name: that is the only copy of "log.2022".
+    // A year is part of the target's name: this is the only copy of "log.2022".
     want.push("log.2022.tmp".into());
     want.sort();
-    assert_eq!(held(&sandbox), want);
+    assert_eq!(stored_paths(&sandbox), want);
 }
 
-/// No move, no sweep, no scan: the time alone.
+/// The limits are enforced by a timer alone, without a move, a sweep or a scan.
 #[test]
-fn the_limits_hold_by_time() {
+fn the_limits_apply_without_new_moves() {
     let sandbox = Sandbox::new();
     let config = "[quarantine]\nkeep = \"1s\"\n";
     configure(&sandbox, config);
@@ -446,17 +466,17 @@ fn the_limits_hold_by_time() {
     }
     watching.wait_for(is("purged", "a.json.4000001.tmp"));
     watching.stop().exit(0);
-    assert_eq!(held(&sandbox), ["a.json.4000002.tmp"]);
+    assert_eq!(stored_paths(&sandbox), ["a.json.4000002.tmp"]);
 }
 
-/// What is moved takes no directory of its own, and lies where its path says.
+/// A moved file needs no directory of its own, and keeps its relative path.
 #[test]
-fn a_sweep_makes_few_folders() {
+fn a_sweep_creates_few_folders() {
     let sandbox = Sandbox::new();
     for n in 0..300 {
         sandbox.write(format!("sub/{n}.json.tmp"), "precious");
     }
-    sandbox.age(OLD);
+    sandbox.age(OLD_ENOUGH);
     let events = sandbox.sweep(["--grace", "100ms", "-r"]).exit(0).events();
     assert_eq!(events.sums(), [0, 300, 0, 0]);
     let mut ids: Vec<&str> = events.of("quarantined").into_iter().map(id).collect();
@@ -481,77 +501,80 @@ fn a_sweep_makes_few_folders() {
     assert!(folders < 20, "{folders} folders");
 }
 
-/// Every verb with 64 descriptors, and the bulk verbs with a sum at their end.
+/// Every command works with 64 descriptors, and those for many files print a total.
 #[test]
-fn every_verb_works_with_few_descriptors() {
+fn every_command_works_with_few_descriptors() {
     const FILES: usize = 400;
-    let sandbox = Sandbox::new().descriptors(64);
+    let sandbox = Sandbox::new().with_descriptor_limit(64);
     for n in 0..FILES {
         sandbox.write(format!("sub/{n}.json.tmp"), "x");
     }
-    sandbox.age(OLD);
+    sandbox.age(OLD_ENOUGH);
     let swept = sandbox.sweep(["--grace", "100ms", "-r"]).exit(0).events();
     assert_eq!(swept.sums(), [0, FILES as u64, 0, 0]);
     let list = sandbox.run(["quarantine", "list"]).exit(0);
-    list.says("400 files, 400 B");
+    list.stdout_has("400 files, 400 B");
     sandbox
         .run(["status"])
         .exit(1)
-        .says("400 files in quarantine");
+        .stdout_has("400 files in quarantine");
     let all: Vec<String> = (0..4).map(|n| format!("root/sub/{n}.json.tmp")).collect();
     let args = ["restore".to_owned(), "root/nothing.tmp".into()];
     let restored = sandbox.run(args.iter().chain(&all)).exit(3);
     restored
-        .says("5 files: 4 restored, 1 failed, 0 left")
-        .complains("nothing.tmp");
+        .stdout_has("5 files: 4 restored, 1 failed, 0 left")
+        .stderr_has("nothing.tmp");
     sandbox.scan(["-r"]).exit(0);
     sandbox
         .run(["quarantine", "purge"])
         .exit(2)
-        .complains("--yes");
+        .stderr_has("--yes");
     let purged = sandbox.run(["quarantine", "purge", "--yes"]).exit(0);
-    purged.says("396 files: 396 deleted, 0 failed, 0 left");
+    purged.stdout_has("396 files: 396 deleted, 0 failed, 0 left");
     assert!(!sandbox.has(".orphand"));
     assert!(sandbox.has("sub/0.json.tmp"));
 }
 
-/// What fails is counted, said, and shows in the exit code.
+/// Failures are counted and reported, and set the exit code.
 #[test]
-fn what_cannot_be_deleted_is_said() {
+fn a_failed_purge_is_reported() {
     if crate::sandbox::is_root() {
         eprintln!("root may delete anything: tried as an ordinary user");
     }
     let sandbox = Sandbox::ordinary()
         .file("a.tmp", "1")
         .file("sub/b.tmp", "2");
-    moved_all(&sandbox);
-    let held = walk_to(&sandbox, "a.tmp");
+    quarantine_all(&sandbox);
+    let held = stored_path(&sandbox, "a.tmp");
     let folder = held.parent().unwrap();
     fs::set_permissions(folder, fs::Permissions::from_mode(0o500)).unwrap();
     let ran = sandbox.run(["quarantine", "purge", "--yes"]).exit(3);
-    ran.says("2 files: 1 deleted, 1 failed, 0 left")
-        .complains("cannot delete");
+    ran.stdout_has("2 files: 1 deleted, 1 failed, 0 left")
+        .stderr_has("cannot delete");
     fs::set_permissions(folder, fs::Permissions::from_mode(0o700)).unwrap();
     assert!(held.exists());
 }
 
 #[track_caller]
-fn moved_all(sandbox: &Sandbox) {
-    sandbox.age(OLD);
+fn quarantine_all(sandbox: &Sandbox) {
+    sandbox.age(OLD_ENOUGH);
     sandbox.sweep(SHORT.iter().chain(&["-r"])).exit(0);
 }
 
-/// Where the file that was at `below` lies in the quarantine.
+/// Returns the path in the quarantine of the file that was at `below`.
 #[track_caller]
-fn walk_to(sandbox: &Sandbox, below: &str) -> std::path::PathBuf {
+fn stored_path(sandbox: &Sandbox, below: &str) -> std::path::PathBuf {
     let folders = fs::read_dir(sandbox.path(".orphand")).unwrap();
     let mut paths = folders.map(|entry| entry.unwrap().path().join(below));
-    paths.find(|path| path.exists()).expect("it is there")
+    paths
+        .find(|path| path.exists())
+        .expect("the file in the quarantine")
 }
 
-/// Each of an older version lies in a folder of its own. When it was moved there is not known: it is never too old.
+/// An older version stored each file in a folder of its own. The time of the move is unknown, so the file is
+/// never too old.
 #[test]
-fn a_quarantine_of_an_older_version() {
+fn a_quarantine_of_an_older_version_is_usable() {
     let sandbox = Sandbox::new();
     configure(&sandbox, "[quarantine]\nkeep = \"100ms\"\n");
     let old = |id: &str, below: &str| {
@@ -564,9 +587,9 @@ fn a_quarantine_of_an_older_version() {
     old("q0000001", "sub/a.tmp");
     old("q0000002", "sub/a.tmp");
     old("q0000003", "b.tmp");
-    sandbox.age(OLD * 2);
+    sandbox.age(OLD_ENOUGH * 2);
     sandbox.sweep(SHORT).exit(0);
-    assert_eq!(held(&sandbox), ["b.tmp", "sub/a.tmp", "sub/a.tmp"]);
+    assert_eq!(stored_paths(&sandbox), ["b.tmp", "sub/a.tmp", "sub/a.tmp"]);
     let within = |args: &[&str]| {
         let mut command = sandbox.command(args);
         command.current_dir(sandbox.root());
@@ -580,15 +603,15 @@ fn a_quarantine_of_an_older_version() {
     assert!(!sandbox.has(".orphand"));
 }
 
-/// Into a directory, each under its own name.
+/// Files are restored into a directory under their own names.
 #[test]
-fn restore_into_a_directory() {
+fn restore_into_a_directory_keeps_names() {
     let sandbox = Sandbox::new().file("sub/a.tmp", "a").file("b.tmp", "b");
-    moved_all(&sandbox);
+    quarantine_all(&sandbox);
     let ran = sandbox
         .run(["restore", "--to", "root/new/", "root/b.tmp"])
         .exit(1);
-    ran.silent();
+    ran.prints_nothing();
     sandbox.make_dir("out");
     sandbox
         .run([
@@ -599,28 +622,28 @@ fn restore_into_a_directory() {
             "root/b.tmp",
         ])
         .exit(0)
-        .says("2 files: 2 restored, 0 failed, 0 left");
+        .stdout_has("2 files: 2 restored, 0 failed, 0 left");
     assert_eq!(
         sandbox.content("out/a.tmp") + &sandbox.content("out/b.tmp"),
         "ab"
     );
     assert!(!sandbox.has(".orphand"));
     sandbox.write("sub/b.tmp", "other");
-    moved_all(&sandbox);
+    quarantine_all(&sandbox);
     sandbox
         .run(["restore", "--to", "root/out/", "root/sub/b.tmp"])
         .exit(1)
-        .complains("already exists");
+        .stderr_has("already exists");
     assert_eq!(sandbox.content("out/b.tmp"), "b");
 }
 
-/// To another file system it is copied, compared and then removed: with its bytes, mode, owner and times.
+/// To another file system a file is copied, compared and then removed: with its bytes, mode, owner and times.
 #[cfg(target_os = "linux")]
 #[test]
-fn restore_to_another_file_system() {
-    use crate::fixture::{As, alone};
+fn restore_to_another_file_system_copies() {
+    use crate::fixture::{RunAs, in_own_process};
     use crate::places::Mounted;
-    alone(&[As::Mounts], || {
+    in_own_process(&[RunAs::OwnMounts], || {
         let sandbox = Sandbox::new();
         sandbox.make_dir("../other");
         let other = sandbox.base().join("other");
@@ -647,15 +670,15 @@ fn restore_to_another_file_system() {
             )
         };
         let before = of(&path);
-        let moved = moved(&sandbox);
-        // There is no room for it.
+        let moved = quarantine_only_copy(&sandbox);
+        // The other file system has no room for it.
         fs::write(other.join("fill"), vec![1; 900_000]).unwrap();
         sandbox
             .run(["restore", "--to", "other/", id(&moved)])
             .exit(1)
-            .silent();
+            .prints_nothing();
         assert!(!other.join("a.tmp").exists());
-        assert_eq!(held(&sandbox), ["a.tmp"]);
+        assert_eq!(stored_paths(&sandbox), ["a.tmp"]);
         fs::remove_file(other.join("fill")).unwrap();
         sandbox
             .run(["restore", "--to", "other/", id(&moved)])
@@ -669,13 +692,14 @@ fn restore_to_another_file_system() {
     });
 }
 
-/// It is full before the move: what has no room stays, and says why. Copies of a known shape make room.
+/// The quarantine is full before the move: a temp without room is kept, with the reason. Copies of a known
+/// form make room.
 #[cfg(target_os = "linux")]
 #[test]
 fn a_full_quarantine_takes_no_more() {
-    use crate::fixture::{As, alone};
+    use crate::fixture::{RunAs, in_own_process};
     use crate::places::Mounted;
-    alone(&[As::Mounts], || {
+    in_own_process(&[RunAs::OwnMounts], || {
         let sandbox = Sandbox::new();
         configure(&sandbox, "[quarantine]\nmin_free = \"0\"\n");
         let _mounted = Mounted::new("tmpfs", &sandbox.root(), "tmpfs", 0, "size=10m,mode=755");
@@ -683,7 +707,7 @@ fn a_full_quarantine_takes_no_more() {
         for n in 0..12 {
             sandbox.write(format!("{n:02}.json.tmp"), vec![n; PIECE]);
         }
-        sandbox.age(OLD);
+        sandbox.age(OLD_ENOUGH);
         let events = sandbox.sweep(SHORT).exit(0).events();
         assert_eq!(events.sums(), [0, 10, 2, 0], "a tenth of 10 MiB");
         let kept = events.of("kept");
@@ -691,7 +715,10 @@ fn a_full_quarantine_takes_no_more() {
             kept.iter().all(|one| one["reason"] == "quarantine-full"),
             "{kept:?}"
         );
-        assert!(events.of("purged").is_empty(), "nothing of that may go");
+        assert!(
+            events.of("purged").is_empty(),
+            "no only copy may be dropped"
+        );
         sandbox.run(["quarantine", "purge", "--yes"]).exit(0);
         let events = sandbox.sweep(SHORT).exit(0).events();
         assert_eq!(events.sums(), [0, 2, 0, 0], "there is room again");
@@ -702,12 +729,12 @@ fn a_full_quarantine_takes_no_more() {
             sandbox.write(name(n), vec![n; PIECE]);
             sandbox.age(Duration::from_millis(1));
             if n == 9 {
-                moved_all(&sandbox);
+                quarantine_all(&sandbox);
             }
         }
-        sandbox.age(OLD);
+        sandbox.age(OLD_ENOUGH);
         let events = sandbox.sweep(SHORT).exit(0).events();
-        // So much has room as was dropped: eight stay.
+        // As many fit as were dropped: eight are kept.
         assert_eq!(events.sums(), [0, 2, 2, 0]);
         let mut dropped: Vec<&str> = events
             .of("purged")
@@ -718,21 +745,22 @@ fn a_full_quarantine_takes_no_more() {
         let ends = |(path, n): (&&str, u8)| path.ends_with(&name(n));
         assert_eq!(dropped.len(), 2, "{events:?}");
         assert!(dropped.iter().zip(0..).all(ends), "the oldest: {dropped:?}");
-        // Two more of the old ones have eight that are newer by now.
+        // By now two more of the old ones have eight newer copies.
         let events = sandbox.sweep(SHORT).exit(0).events();
         assert_eq!(events.sums(), [0, 2, 0, 0]);
         let newest: Vec<String> = (4..14).map(name).collect();
-        assert_eq!(held(&sandbox), newest);
+        assert_eq!(stored_paths(&sandbox), newest);
     });
 }
 
-/// Without a free inode nothing fills the rest, and the journal that cannot be written is said once.
+/// On a disk without inodes or space a sweep completes, and a journal that cannot be written is reported
+/// once.
 #[cfg(target_os = "linux")]
 #[test]
-fn a_disk_without_inodes_or_room() {
-    use crate::fixture::{As, alone};
+fn a_sweep_survives_a_disk_without_inodes_or_space() {
+    use crate::fixture::{RunAs, in_own_process};
     use crate::places::Mounted;
-    alone(&[As::Mounts], || {
+    in_own_process(&[RunAs::OwnMounts], || {
         for options in [
             "size=4m,nr_inodes=200,mode=755",
             "size=2m,nr_inodes=2k,mode=755",
@@ -748,10 +776,10 @@ fn a_disk_without_inodes_or_room() {
                     break;
                 }
             }
-            // The first of these may be the last inode.
+            // The first of these files may have used the last inode.
             let mut fill = fs::File::create(sandbox.path("0.fill")).unwrap();
             while std::io::Write::write_all(&mut fill, &[1; 1 << 10]).is_ok() {}
-            sandbox.age(OLD);
+            sandbox.age(OLD_ENOUGH);
             let state = sandbox.path("state");
             let sandbox = sandbox.env("XDG_STATE_HOME", state);
             let ran = sandbox.sweep(SHORT).exit(0);
@@ -763,26 +791,27 @@ fn a_disk_without_inodes_or_room() {
     });
 }
 
-/// A name that is not UTF-8 is shown by all verbs alike.
+/// All commands print a name that is not UTF-8 in the same way.
 #[test]
-fn history_escapes_names_as_the_others_do() {
+fn history_and_list_escape_names_alike() {
     use std::os::unix::ffi::OsStrExt as _;
     let name = std::ffi::OsStr::from_bytes(b"a\xff\x1b.tmp");
     let sandbox = Sandbox::new().file(name, "precious");
-    moved_all(&sandbox);
+    quarantine_all(&sandbox);
     let escaped = r"a\xff\u{1b}.tmp";
     for verb in [&["quarantine", "list"][..], &["history"]] {
-        sandbox.run(verb).exit(0).says(escaped);
+        sandbox.run(verb).exit(0).stdout_has(escaped);
     }
 }
 
-/// With another state folder, from a directory below the root; and what is said where nothing is found.
+/// Quarantines are found with another state folder, and from a directory below the root; if none is found,
+/// the message names the searched places.
 #[test]
-fn where_quarantines_are_looked_for() {
+fn quarantines_are_found_without_the_journal() {
     let sandbox = Sandbox::new().file("sub/a.tmp", "precious");
-    moved_all(&sandbox);
+    quarantine_all(&sandbox);
     let status = sandbox.run(["status"]).exit(1);
-    status.says("1 file in quarantine");
+    status.stdout_has("1 file in quarantine");
     let json = sandbox.run(["status", "--json"]).exit(1).stdout_json();
     assert_eq!(json["disks"][0]["quarantined"], 1, "{json}");
     let other = sandbox.base().join("home/other-state");
@@ -794,28 +823,28 @@ fn where_quarantines_are_looked_for() {
     };
     for verb in ["list", "purge"] {
         let ran = within("home", &["quarantine", verb]).exit(0);
-        ran.says("no files in quarantine (searched /, ")
-            .says(sandbox.base().join("home").to_str().unwrap());
+        ran.stdout_has("no files in quarantine (searched /, ")
+            .stdout_has(sandbox.base().join("home").to_str().unwrap());
     }
     within("root/sub", &["quarantine", "list"])
         .exit(0)
-        .says("root/sub/a.tmp");
+        .stdout_has("root/sub/a.tmp");
     within("home", &["quarantine", "list", "../root"])
         .exit(0)
-        .says("root/sub/a.tmp");
+        .stdout_has("root/sub/a.tmp");
     configure(
         &sandbox,
         &format!("[[watch]]\npath = {:?}\n", sandbox.root()),
     );
     within("home", &["quarantine", "list"])
         .exit(0)
-        .says("root/sub/a.tmp");
+        .stdout_has("root/sub/a.tmp");
     within("home", &["status"])
         .exit(1)
-        .says("1 file in quarantine");
+        .stdout_has("1 file in quarantine");
     fs::remove_dir_all(sandbox.base().join("config/orphand")).unwrap();
     within("home", &["quarantine", "purge", "--yes", "../root"])
         .exit(0)
-        .says("deleted");
+        .stdout_has("deleted");
     assert!(!sandbox.has(".orphand"));
 }

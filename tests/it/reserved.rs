@@ -1,4 +1,4 @@
-//! Names that no pattern takes by accident: reserved ones, targets, and temps with a companion.
+//! Names that no pattern takes by accident: reserved names, targets, and temps with a companion file.
 
 use std::fs;
 use std::time::Duration;
@@ -28,12 +28,12 @@ fn a_glob_without_a_literal_character_is_refused() {
             &["watch", "-n", "--name", glob, "root"],
             &["explain", "--name", glob, "root/a"],
         ] {
-            let ran = sandbox.run(args).exit(2).silent();
-            ran.complains(glob).complains("--allow-broad-name");
+            let ran = sandbox.run(args).exit(2).prints_nothing();
+            ran.stderr_has(glob).stderr_has("--allow-broad-name");
         }
     }
     assert!(sandbox.has("a"));
-    // It is a wish that can be said; a flag of the file's is meant for what stands in the file.
+    // A flag allows it. For the configuration file, `broad_names` has to be in that file.
     let broad = ["--name", "*", "--allow-broad-name"];
     sandbox
         .run(with(&["explain"], &with(&broad, &["root/a"])))
@@ -51,8 +51,8 @@ fn a_glob_without_a_literal_character_is_refused() {
             true => {
                 _ = ran
                     .exit(78)
-                    .complains(":3:19: ")
-                    .complains("broad_names = true")
+                    .stderr_has(":3:19: ")
+                    .stderr_has("broad_names = true")
             }
             false => _ = ran.exit(0),
         }
@@ -60,7 +60,7 @@ fn a_glob_without_a_literal_character_is_refused() {
 }
 
 #[test]
-fn reserved_names_are_kept_and_said() {
+fn reserved_names_are_kept_and_explained() {
     let files = [
         "app.db-journal",
         "app.db-wal",
@@ -95,9 +95,9 @@ fn reserved_names_are_kept_and_said() {
             (&"keep".into(), &"reserved".into())
         );
     }
-    for way in [&["-n"][..], &[]] {
+    for dry_run in [&["-n"][..], &[]] {
         let events = sandbox
-            .sweep(with(&with(&broad, &SHORT), way))
+            .sweep(with(&with(&broad, &SHORT), dry_run))
             .exit(0)
             .events();
         for file in files {
@@ -108,8 +108,8 @@ fn reserved_names_are_kept_and_said() {
     let explained = sandbox.run(["explain", "--name", "*-journal", "root/app.db-journal"]);
     explained
         .exit(0)
-        .says("the rollback journal of a database")
-        .says("keep: reserved");
+        .stdout_has("the rollback journal of a database")
+        .stdout_has("keep: reserved");
     // The default names as well.
     let events = sandbox.sweep(SHORT).exit(0).events();
     assert_eq!(events.names("kept"), ["CFNetworkDownload_x.tmp"]);
@@ -121,7 +121,7 @@ fn reserved_names_are_kept_and_said() {
 }
 
 #[test]
-fn a_reserved_name_is_taken_by_its_whole_name_or_its_ending() {
+fn a_pattern_may_name_a_reserved_file_or_its_ending() {
     let sandbox = Sandbox::new()
         .file("a.lock", "")
         .file("b.lock", "")
@@ -173,7 +173,7 @@ fn the_target_of_another_temp_is_reserved() {
         assert_eq!(row["reason"], "reserved", "{names:?}");
         let path = format!("root/{target}");
         let explain = with(&with(&["explain"], &options), &[&path]);
-        sandbox.run(explain).exit(0).says("keep: reserved");
+        sandbox.run(explain).exit(0).stdout_has("keep: reserved");
         let events = sandbox.sweep(&options).exit(0).events();
         assert_eq!(events.about(target), ["kept reserved"], "{names:?}");
         assert_eq!(events.about(other), ["reaped"], "{names:?}");
@@ -181,9 +181,9 @@ fn the_target_of_another_temp_is_reserved() {
     }
 }
 
-/// The temp that says so goes first, in another batch.
+/// The temp that names the target is removed first, in another batch.
 #[test]
-fn a_target_stays_one_to_the_end_of_a_sweep() {
+fn a_target_stays_reserved_until_the_sweep_ends() {
     let sandbox = Sandbox::new()
         .file("x.tmp", "the last good state")
         .file(".x.tmp.tmp", "half");
@@ -198,9 +198,9 @@ fn a_target_stays_one_to_the_end_of_a_sweep() {
     assert_eq!(sandbox.listing(), ["x.tmp"]);
 }
 
-/// Also once that temp is gone, by our own doing.
+/// Even after orphand has removed the temp that names the target.
 #[test]
-fn a_target_stays_one_to_the_end_of_a_watch() {
+fn a_target_stays_reserved_until_the_watch_ends() {
     let sandbox = Sandbox::new()
         .file("x.tmp", "the last good state")
         .file("x.tmp.tmp", "half")
@@ -209,9 +209,9 @@ fn a_target_stays_one_to_the_end_of_a_watch() {
     let mut watching = sandbox.watch(options).ready();
     watching.wait_for(is("reaped", "x.tmp.tmp"));
     watching.wait_for(kept("x.tmp", "reserved"));
-    // Several more looks at it.
+    // Several more looks at the file.
     for _ in 0..3 {
-        watching.outlive_a_sentinel(&sandbox);
+        watching.wait_for_sentinel(&sandbox);
     }
     let stopped = watching.stop();
     assert_eq!(stopped.events.about("x.tmp"), ["kept reserved"]);
@@ -220,20 +220,20 @@ fn a_target_stays_one_to_the_end_of_a_watch() {
 
 #[cfg(target_os = "linux")]
 #[test]
-fn a_name_that_a_watch_saw_a_temp_renamed_to_is_reserved() {
+fn the_new_name_of_a_renamed_temp_is_reserved() {
     let sandbox = Sandbox::new();
     let options = with(&SHORT, &["--sole-copy", "reap"]);
     let mut watching = sandbox.watch(options).ready();
     sandbox.write("new.tmp", "the next good state");
     fs::rename(sandbox.path("new.tmp"), sandbox.path("data.tmp")).unwrap();
-    let said = watching.wait_for(|event| {
+    let event = watching.wait_for(|event| {
         let words = ["kept", "reaped", "quarantined"];
         name(event) == "data.tmp" && words.iter().any(|word| event["event"] == *word)
     });
-    assert_eq!(said["reason"], "reserved", "{said}");
-    watching.outlive_a_sentinel(&sandbox);
+    assert_eq!(event["reason"], "reserved", "{event}");
+    watching.wait_for_sentinel(&sandbox);
     assert_eq!(sandbox.content("data.tmp"), "the next good state");
-    // Until that file is gone; another one of this name is a temp like any other.
+    // Until that file is removed: another file of this name is a temp like any other.
     fs::remove_file(sandbox.path("data.tmp")).unwrap();
     sandbox.write("data.tmp", "half");
     watching.wait_for(is("reaped", "data.tmp"));
@@ -252,25 +252,28 @@ fn a_temp_with_a_companion_is_kept() {
         let rows = sandbox.scan(SHORT).exit(0).stdout_json();
         assert_eq!(rows["temps"][0]["reason"], "reserved", "{ending}");
         let explained = sandbox.run(["explain", "--grace", "100ms", "root/cache.tmp"]);
-        explained.exit(0).says(&companion).says("keep: reserved");
-        for way in [&["-n"][..], &[]] {
-            let events = sandbox.sweep(with(&SHORT, way)).exit(0).events();
+        explained
+            .exit(0)
+            .stdout_has(&companion)
+            .stdout_has("keep: reserved");
+        for dry_run in [&["-n"][..], &[]] {
+            let events = sandbox.sweep(with(&SHORT, dry_run)).exit(0).events();
             assert_eq!(events.about("cache.tmp"), ["kept reserved"], "{ending}");
         }
         let mut watching = sandbox.watch(SHORT).ready();
         watching.wait_for(kept("cache.tmp", "reserved"));
         assert!(sandbox.has("cache.tmp") && sandbox.has(&companion));
-        // Alone it is a temp like any other.
+        // Without its companion it is a temp like any other.
         fs::remove_file(sandbox.path(&companion)).unwrap();
         watching.wait_for(is("reaped", "cache.tmp"));
         watching.stop();
     }
 }
 
-/// Whether the directory is listed for it, or too large for that.
+/// Both if the directory is listed for companions, and if it is too large for that.
 #[test]
 fn a_companion_that_appears_puts_the_temp_back() {
-    alone(EVERYBODY, || {
+    in_own_process(ALL_USERS, || {
         for (step, others, has_target) in Step::ALL.into_iter().flat_map(|step| {
             [(0, true), (0, false), (200, true)].map(|(others, target)| (step, others, target))
         }) {
@@ -282,25 +285,27 @@ fn a_companion_that_appears_puts_the_temp_back() {
                 fs::write(fixture.dir.join(format!("other-{n}")), "").unwrap();
             }
             let companion = fixture.dir.join(format!("{TEMP}-wal"));
-            let stunt = Stunt::new(step, move || {
+            let at_step = AtStep::new(step, move || {
                 fs::write(companion, "the rest of it").unwrap()
             });
-            let outcome = fixture.reap_by(&Reaper::new().with_hook(Some(stunt.hook.clone())));
+            let outcome = fixture.reap_by(&Reaper::new().with_hook(Some(at_step.hook.clone())));
             let what = format!("{step:?} {others} {has_target}");
             match (&outcome, step) {
                 (Outcome::Reaped { .. } | Outcome::Quarantined { .. }, Step::Unlink) => {}
-                (Outcome::Kept(Reason::Reserved), _) => fixture.has_only(OLD, &fixture.temp, &what),
+                (Outcome::Kept(Reason::Reserved), _) => {
+                    fixture.assert_only_at(TEMP_CONTENT, &fixture.temp, &what)
+                }
                 _ => panic!("{what}: {outcome:?}"),
             }
-            fixture.is_tidy(&what);
+            fixture.assert_no_leftovers(&what);
         }
     });
 }
 
-/// A directory with many names is listed once for many looks; the look before the removal is its own.
+/// A directory with many names is listed once for many looks; the look before the removal checks for itself.
 #[test]
-fn a_companion_in_a_large_directory() {
-    alone(EVERYBODY, || {
+fn a_companion_in_a_large_directory_is_found() {
+    in_own_process(ALL_USERS, || {
         let fixture = Fixture::new();
         for n in 0..5_000 {
             fs::write(fixture.dir.join(format!("other-{n}")), "").unwrap();
@@ -331,9 +336,9 @@ fn a_narrower_pattern_is_proposed() {
         .aged(OLD_ENOUGH);
     let narrower = "\"sessions.json.*.tmp\" is enough";
     let scan = |glob: &str| sandbox.scan(["--name", glob]).exit(0);
-    scan("sessions.json*").complains(narrower);
+    scan("sessions.json*").stderr_has(narrower);
     assert_eq!(scan("sessions.json.*.tmp").stderr, "");
-    // Not where it would lose a temp.
+    // No proposal that would miss a temp.
     sandbox.write("sessions.json.new", "half");
     assert_eq!(scan("sessions.json*").stderr, "");
     let config = sandbox.base().join("config/orphand/config.toml");
@@ -341,14 +346,17 @@ fn a_narrower_pattern_is_proposed() {
     let root = sandbox.root();
     let text = format!("[[watch]]\npath = {root:?}\nnames = ['sessions.json*']");
     fs::write(&config, text).unwrap();
-    sandbox.run(["config", "check"]).exit(0).says(narrower);
+    sandbox
+        .run(["config", "check"])
+        .exit(0)
+        .stdout_has(narrower);
     let text = format!("[[watch]]\npath = {root:?}\nnames = ['*-journal']");
     fs::write(&config, text).unwrap();
     let checked = sandbox.run(["config", "check"]).exit(0);
-    checked.says("\"*-journal\" takes nothing");
+    checked.stdout_has("\"*-journal\" takes nothing");
 }
 
-/// Nothing would be lost here if the guard ever failed: no file has such a name.
+/// If the check failed, this test would still remove nothing: no file has such a name.
 #[test]
 fn folders_of_the_system_are_refused_at_any_depth() {
     let sandbox = Sandbox::new();
@@ -370,9 +378,11 @@ fn folders_of_the_system_are_refused_at_any_depth() {
         }
         for verb in [&["sweep", "--yes"][..], &["watch"]] {
             let ran = sandbox.run(with(&with(verb, &none), &[dir]));
-            ran.exit(2).complains("--allow-broad-root").silent();
+            ran.exit(2)
+                .stderr_has("--allow-broad-root")
+                .prints_nothing();
         }
-        // What changes nothing takes any directory, by whichever way it is said.
+        // Commands that change nothing accept any directory, in each form of such a command.
         sandbox
             .run(with(&with(&["sweep", "-n"], &none), &[dir]))
             .exit(0);
@@ -395,7 +405,7 @@ fn a_folder_for_temporary_files_is_refused_where_others_may_write() {
         .aged(OLD_ENOUGH);
     let base = sandbox.base().to_owned();
     fs::set_permissions(&base, fs::Permissions::from_mode(0o711)).unwrap();
-    // Wherever the sandbox lies, it is in this one.
+    // Makes the sandbox a subdirectory of the folder for temporary files.
     let sandbox = sandbox.env("TMPDIR", base);
     let mode =
         |mode| fs::set_permissions(sandbox.root(), fs::Permissions::from_mode(mode)).unwrap();
@@ -404,7 +414,7 @@ fn a_folder_for_temporary_files_is_refused_where_others_may_write() {
         sandbox
             .sweep(SHORT)
             .exit(2)
-            .complains("other users may write to it");
+            .stderr_has("other users may write to it");
         sandbox.sweep(with(&SHORT, &["-n"])).exit(0);
         assert!(sandbox.has("a.tmp"));
     }

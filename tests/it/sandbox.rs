@@ -1,9 +1,8 @@
-//! A place of its own for each test, and the processes that live in it.
+//! A private directory for each test, and the processes that run in it.
 //!
-//! A sandbox is a directory with a root to watch and everything that orphand may want from its
-//! environment: a home, and folders for state, configuration and locks. Programs run in it with
-//! nothing else in their environment, as the sandbox's user, under a deadline, and not longer than
-//! the test.
+//! A sandbox is a directory with a root to watch and everything that orphand needs from its environment: a
+//! home, and folders for state, configuration and locks. Programs run in it as the sandbox's user, with no
+//! other environment variables, under a deadline, and no longer than the test.
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
@@ -27,22 +26,23 @@ use tempfile::TempDir;
 
 use crate::contract;
 
-/// How long anything may take that is waited for. Generous: it is only there so that a test that
-/// waits for what never comes ends and says so.
+/// The longest time to wait for anything. It is generous: it only makes a test fail with a message instead of
+/// hanging.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(180);
 
-/// An ordinary user that every system has, and that owns nothing.
+/// The uid of an ordinary user that every system has and that owns no file.
 pub(crate) const NOBODY: u32 = 65_534;
 
-/// The most memory that a process of ours may ever have had, bytes. A debug build: the code alone
-/// is most of it.
-pub(crate) const MOST_MEMORY: u64 = 48 << 20;
+/// The highest allowed peak memory of one of our processes, in bytes. Most of it is the code of a debug
+/// build.
+pub(crate) const MAX_MEMORY: u64 = 48 << 20;
 
-/// The most descriptors that a process of ours may have open: a reaping batch is the most that it
-/// ever needs, and launchd gives no more than this by default.
-pub(crate) const MOST_DESCRIPTORS: u64 = 256;
+/// The most descriptors that one of our processes may have open. A reaping batch needs the most, and
+/// launchd's default limit is no higher.
+pub(crate) const MAX_DESCRIPTORS: u64 = 256;
 
-/// Memory is watched by a sanitizer, which takes a lot of its own and must be the first library.
+/// Reports whether the tests run under a sanitizer, which needs much memory itself and must be the first
+/// library.
 pub(crate) fn is_sanitized() -> bool {
     std::env::var_os("ASAN_OPTIONS").is_some()
 }
@@ -51,7 +51,7 @@ pub(crate) fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }
 
-/// A directory of its own, and whose.
+/// The directory of a test, and its user.
 pub(crate) struct Sandbox {
     base: PathBuf,
     user: Option<u32>,
@@ -60,11 +60,11 @@ pub(crate) struct Sandbox {
     env: BTreeMap<&'static str, OsString>,
     binary: PathBuf,
     #[cfg(target_os = "linux")]
-    disk: Option<Disk>,
+    disk: Option<PrivateDisk>,
     _dir: TempDir,
 }
 
-/// Limits this process, with system calls alone: it may be called between fork and exec.
+/// Sets a limit of this process. Makes only system calls, so it may be called between fork and exec.
 fn limit(resource: Resource, most: u64) -> std::io::Result<()> {
     let most = Rlimit {
         current: Some(most),
@@ -73,27 +73,28 @@ fn limit(resource: Resource, most: u64) -> std::io::Result<()> {
     Ok(setrlimit(resource, most)?)
 }
 
-/// Held by whoever has a file open that orphand may look at; alone by whoever starts a program. Until that
-/// has begun it has all descriptors of this process, and orphand would see a holder.
-static STARTS: RwLock<()> = RwLock::new(());
+/// Held for reading while a file is open that orphand may look at, and for writing while a program starts.
+/// Between fork and exec the child has all descriptors of this process, and orphand would see it as a holder.
+static START_LOCK: RwLock<()> = RwLock::new(());
 
-/// How the tests start programs.
-pub(crate) trait Begin {
-    /// Starts it; it has begun when this returns.
+/// Starts programs without passing them files that other tests have open. No method may have the name of one
+/// of [`Command`]'s own methods: a call would reach that one instead.
+pub(crate) trait StartChild {
+    /// Starts the program, which has passed exec when this returns.
     fn start_child(&mut self) -> std::io::Result<Child>;
 
-    /// Waits for its end.
-    fn ended(&mut self) -> std::io::Result<ExitStatus> {
+    /// Runs the program to its end.
+    fn run_to_end(&mut self) -> std::io::Result<ExitStatus> {
         self.start_child()?.wait()
     }
 
-    /// Waits for its end, and reads all it says.
+    /// Runs the program to its end and reads its output.
     fn collect_output(&mut self) -> std::io::Result<Output>;
 }
 
-impl Begin for Command {
+impl StartChild for Command {
     fn start_child(&mut self) -> std::io::Result<Child> {
-        let _alone = STARTS.write().unwrap_or_else(PoisonError::into_inner);
+        let _alone = START_LOCK.write().unwrap_or_else(PoisonError::into_inner);
         self.spawn()
     }
 
@@ -103,61 +104,65 @@ impl Begin for Command {
     }
 }
 
-/// Writes a file that no program which starts meanwhile has open.
+/// Writes a file. No program that starts at the same time has it open.
 pub(crate) fn write(path: &Path, content: impl AsRef<[u8]>) {
-    let _nobody_starts = STARTS.read().unwrap_or_else(PoisonError::into_inner);
+    let _no_start = START_LOCK.read().unwrap_or_else(PoisonError::into_inner);
     fs::write(path, content).unwrap();
 }
 
 impl Sandbox {
-    /// A sandbox of the user who runs the tests.
+    /// Creates a sandbox of the user who runs the tests.
     pub(crate) fn new() -> Sandbox {
-        Sandbox::of(None)
+        Sandbox::for_user(None)
     }
 
-    /// A sandbox of an ordinary user, whoever runs the tests.
+    /// Creates a sandbox of an ordinary user, even if the tests run as root.
     pub(crate) fn ordinary() -> Sandbox {
-        Sandbox::of(is_root().then_some(NOBODY))
+        Sandbox::for_user(is_root().then_some(NOBODY))
     }
 
-    /// Does the same for every user that there can be: whoever runs the tests and, if that is
-    /// root, an ordinary one.
-    pub(crate) fn each(test: impl Fn(Sandbox)) {
+    /// Runs `test` for each kind of user: the one who runs the tests and, if that is root, an ordinary one.
+    pub(crate) fn for_each_user(test: impl Fn(Sandbox)) {
         test(Sandbox::new());
         match is_root() {
             true => test(Sandbox::ordinary()),
             false => eprintln!(
-                "not root: tried as uid {} only",
+                "not root: runs only as uid {}",
                 rustix::process::geteuid().as_raw()
             ),
         }
     }
 
-    /// A sandbox of an ordinary user where writing is fastest: in memory, where there is such a place.
+    /// Creates a sandbox of an ordinary user in memory, where writing is fastest, if there is such a file
+    /// system.
     pub(crate) fn in_memory() -> Sandbox {
         let memory = PathBuf::from("/dev/shm");
-        let place = if memory.is_dir() { memory } else { place() };
-        Sandbox::of_in(is_root().then_some(NOBODY), &place)
+        let place = if memory.is_dir() {
+            memory
+        } else {
+            default_parent()
+        };
+        Sandbox::for_user_in(is_root().then_some(NOBODY), &place)
     }
 
-    /// A sandbox of a user who has nothing else, and of whose each process may have so many threads at most.
-    /// Only root can make one.
+    /// Creates a sandbox of a user who owns nothing else, and whose processes may have at most `most` threads
+    /// each. Needs root.
     #[cfg(target_os = "linux")]
-    pub(crate) fn threads(most: u64) -> Sandbox {
+    pub(crate) fn with_thread_limit(most: u64) -> Sandbox {
         static USER: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
         let number = USER.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        // No system gives out such numbers by itself, and no other test run uses the same.
+        // No system assigns such uids by itself, and no other test run uses the same one.
         let user = 1_500_000_000 + std::process::id() % 4_000_000 * 100 + number;
-        let mut sandbox = Sandbox::of(Some(user));
+        let mut sandbox = Sandbox::for_user(Some(user));
         sandbox.threads = Some(most);
         sandbox
     }
 
-    fn of(user: Option<u32>) -> Sandbox {
-        Sandbox::of_in(user, &place())
+    fn for_user(user: Option<u32>) -> Sandbox {
+        Sandbox::for_user_in(user, &default_parent())
     }
 
-    fn of_in(user: Option<u32>, place: &Path) -> Sandbox {
+    fn for_user_in(user: Option<u32>, place: &Path) -> Sandbox {
         let dir = tempfile::Builder::new()
             .prefix("orphand-it-")
             .tempdir_in(place)
@@ -165,7 +170,7 @@ impl Sandbox {
         let base = dir.path().to_owned();
         let mut sandbox = Sandbox {
             user,
-            descriptors: MOST_DESCRIPTORS,
+            descriptors: MAX_DESCRIPTORS,
             threads: None,
             env: BTreeMap::new(),
             binary: PathBuf::from(env!("CARGO_BIN_EXE_orphand")),
@@ -174,7 +179,7 @@ impl Sandbox {
             base,
             _dir: dir,
         };
-        sandbox.give(&sandbox.base);
+        sandbox.chown_to_user(&sandbox.base);
         for folder in ["root", "home", "state", "runtime", "config"] {
             sandbox.make_dir_at(&sandbox.base.join(folder));
         }
@@ -189,8 +194,8 @@ impl Sandbox {
         }
         let path = std::env::var_os("PATH").unwrap_or_else(|| "/usr/bin:/bin".into());
         sandbox.env.insert("PATH", path);
-        if user.is_some() && !is_open_to_all(&sandbox.binary) {
-            // The build directory may lie in somebody's home.
+        if user.is_some() && !is_executable_by_all(&sandbox.binary) {
+            // The build directory may be in a home that this user cannot read.
             let copy = sandbox.base.join("orphand");
             fs::copy(&sandbox.binary, &copy).unwrap();
             sandbox.binary = copy;
@@ -198,45 +203,45 @@ impl Sandbox {
         sandbox
     }
 
-    /// With this variable in the environment of everything that runs here.
+    /// Adds a variable to the environment of everything that runs here.
     pub(crate) fn env(mut self, name: &'static str, value: impl Into<OsString>) -> Sandbox {
         self.env.insert(name, value.into());
         self
     }
 
-    /// With at most so many descriptors for each process.
-    pub(crate) fn descriptors(mut self, most: u64) -> Sandbox {
+    /// Limits the descriptors of each process.
+    pub(crate) fn with_descriptor_limit(mut self, most: u64) -> Sandbox {
         self.descriptors = most;
         self
     }
 
-    /// With a file in the root.
+    /// Adds a file to the root.
     pub(crate) fn file(self, name: impl AsRef<Path>, content: impl AsRef<[u8]>) -> Sandbox {
         self.write(name, content);
         self
     }
 
-    /// With a directory in the root.
+    /// Adds a directory to the root.
     pub(crate) fn dir(self, name: impl AsRef<Path>) -> Sandbox {
         self.make_dir(name);
         self
     }
 
-    /// Only once nothing in the root was touched for so long, by its own dates.
+    /// Returns the sandbox once nothing in the root has changed for `age`, by the dates of the files.
     pub(crate) fn aged(self, age: Duration) -> Sandbox {
         self.age(age);
         self
     }
 
-    /// Writes a file in the root, and the directories that it needs.
+    /// Writes a file in the root, and creates the directories that it needs.
     pub(crate) fn write(&self, name: impl AsRef<Path>, content: impl AsRef<[u8]>) {
         let path = self.path(name);
         self.make_dir_at(path.parent().unwrap());
         write(&path, content);
-        self.give(&path);
+        self.chown_to_user(&path);
     }
 
-    /// Makes a directory in the root, and those above it.
+    /// Creates a directory in the root, and those above it.
     pub(crate) fn make_dir(&self, name: impl AsRef<Path>) {
         self.make_dir_at(&self.path(name));
     }
@@ -245,26 +250,26 @@ impl Sandbox {
         if !path.is_dir() {
             self.make_dir_at(path.parent().unwrap());
             fs::create_dir(path).unwrap();
-            self.give(path);
+            self.chown_to_user(path);
         }
     }
 
-    /// Makes `path` the sandbox's user's.
-    pub(crate) fn give(&self, path: &Path) {
+    /// Gives `path` to the sandbox's user.
+    pub(crate) fn chown_to_user(&self, path: &Path) {
         if let Some(uid) = self.user {
             std::os::unix::fs::lchown(path, Some(uid), Some(uid)).unwrap();
         }
     }
 
-    /// Whose it is, if not the one's who runs the tests.
+    /// Returns the sandbox's user, if it is not the one who runs the tests.
     pub(crate) fn user(&self) -> Option<u32> {
         self.user
     }
 
-    /// Waits until nothing in the root was touched for `age`. A change time cannot be set back, so
-    /// a file that is to be old has to become old.
+    /// Waits until nothing in the root has changed for `age`. A change time cannot be set back, so an old
+    /// file has to become old.
     pub(crate) fn age(&self, age: Duration) {
-        // A little more, because the kernel dates a change by its last tick.
+        // A little longer, because the kernel dates a change by its last tick.
         let age = age + Duration::from_millis(20);
         let newest = newest(&self.root());
         while let Some(rest) = age.checked_sub(newest.elapsed().unwrap_or_default()) {
@@ -272,34 +277,34 @@ impl Sandbox {
         }
     }
 
-    /// The directory that all of it lies in.
+    /// Returns the directory of the whole sandbox.
     pub(crate) fn base(&self) -> &Path {
         &self.base
     }
 
-    /// The directory to watch.
+    /// Returns the directory to watch.
     pub(crate) fn root(&self) -> PathBuf {
         self.base.join("root")
     }
 
-    /// A path in the root.
+    /// Returns a path in the root.
     pub(crate) fn path(&self, name: impl AsRef<Path>) -> PathBuf {
         self.root().join(name)
     }
 
-    /// Whether something stands at this name in the root.
+    /// Reports whether something exists at this name in the root.
     pub(crate) fn has(&self, name: impl AsRef<Path>) -> bool {
         self.path(name).symlink_metadata().is_ok()
     }
 
-    /// What a file in the root holds.
+    /// Returns the content of a file in the root.
     #[track_caller]
     pub(crate) fn content(&self, name: impl AsRef<Path>) -> String {
         let path = self.path(name);
         fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path:?}: {error}"))
     }
 
-    /// The names in the root, sorted.
+    /// Returns the names in the root, sorted.
     pub(crate) fn listing(&self) -> Vec<String> {
         let names = fs::read_dir(self.root()).unwrap();
         let mut names: Vec<String> = names
@@ -309,7 +314,7 @@ impl Sandbox {
         names
     }
 
-    /// Everything in the sandbox, with all that a change would show in.
+    /// Returns everything in the sandbox, with all metadata that a change would alter.
     pub(crate) fn snapshot(&self) -> Vec<String> {
         let mut all = Vec::new();
         walk(&self.base, &mut |path, meta| {
@@ -327,15 +332,18 @@ impl Sandbox {
         all
     }
 
-    /// Runs orphand to its end. `{base}` in an argument stands for the sandbox.
+    /// Runs orphand to its end. `{base}` in an argument is replaced by the path of the sandbox.
     #[track_caller]
-    pub(crate) fn run<A: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = A>) -> Ran {
+    pub(crate) fn run<A: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = A>) -> CommandResult {
         self.finish(self.command(args))
     }
 
     /// Runs `sweep --yes --json` on the root.
     #[track_caller]
-    pub(crate) fn sweep<A: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = A>) -> Ran {
+    pub(crate) fn sweep<A: AsRef<OsStr>>(
+        &self,
+        args: impl IntoIterator<Item = A>,
+    ) -> CommandResult {
         let args = args.into_iter().map(|arg| arg.as_ref().to_owned());
         let fixed = ["sweep", "--yes", "--json"].into_iter().map(OsString::from);
         self.run(fixed.chain(args).chain(["root".into()]))
@@ -343,7 +351,7 @@ impl Sandbox {
 
     /// Runs `scan --json` on the root.
     #[track_caller]
-    pub(crate) fn scan<A: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = A>) -> Ran {
+    pub(crate) fn scan<A: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = A>) -> CommandResult {
         let args = args.into_iter().map(|arg| arg.as_ref().to_owned());
         let fixed = ["scan", "--json"].into_iter().map(OsString::from);
         self.run(fixed.chain(args).chain(["root".into()]))
@@ -351,7 +359,7 @@ impl Sandbox {
 
     /// Starts `watch --json` on the root.
     #[track_caller]
-    pub(crate) fn watch<A: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = A>) -> Watching {
+    pub(crate) fn watch<A: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = A>) -> WatchProcess {
         let args = args.into_iter().map(|arg| arg.as_ref().to_owned());
         self.watch_dirs(args.chain(["root".into()]))
     }
@@ -361,28 +369,28 @@ impl Sandbox {
     pub(crate) fn watch_dirs<A: AsRef<OsStr>>(
         &self,
         args: impl IntoIterator<Item = A>,
-    ) -> Watching {
+    ) -> WatchProcess {
         let args = args.into_iter().map(|arg| arg.as_ref().to_owned());
-        Watching::start(self.command(["watch".into(), "--json".into()].into_iter().chain(args)))
+        WatchProcess::start(self.command(["watch".into(), "--json".into()].into_iter().chain(args)))
     }
 
-    /// orphand with these arguments, not yet started.
+    /// Returns the command for orphand with these arguments.
     pub(crate) fn command<A: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = A>) -> Command {
         let mut command = self.program(&self.binary);
-        command.args(args.into_iter().map(|arg| self.filled(arg.as_ref())));
+        command.args(args.into_iter().map(|arg| self.expand_base(arg.as_ref())));
         command
     }
 
-    /// The path of orphand, for who starts it.
+    /// Returns the path of orphand.
     pub(crate) fn binary(&self) -> &Path {
         &self.binary
     }
 
-    /// Any program, as it runs here.
+    /// Returns the command for any program, in the environment of the sandbox.
     pub(crate) fn program(&self, program: impl AsRef<OsStr>) -> Command {
         let mut command = Command::new(program);
         command.env_clear().envs(&self.env).current_dir(&self.base);
-        // The rule that `tests/without-each-rule` leaves out.
+        // The safety rule that `tests/without-each-rule` disables.
         if let Some(rule) = std::env::var_os("WITHOUT_RULE") {
             command.env("WITHOUT_RULE", rule);
         }
@@ -392,11 +400,12 @@ impl Sandbox {
             .stderr(Stdio::piped());
         let (most, threads) = (self.descriptors, self.threads);
         #[cfg(target_os = "linux")]
-        let entering = self.disk.as_ref().map(|disk| disk.entering(self));
-        // SAFETY: only async-signal-safe calls between fork and exec, on values made before.
+        let entering = self.disk.as_ref().map(|disk| disk.enter_disk(self));
+        // SAFETY: the hook makes only async-signal-safe calls between fork and exec, on values created
+        // before.
         unsafe {
             command.pre_exec(move || {
-                // The tests may run under nohup.
+                // The tests may run under nohup, which ignores SIGHUP.
                 libc::signal(libc::SIGHUP, libc::SIG_DFL);
                 limit(Resource::Nofile, most)?;
                 if let Some(threads) = threads {
@@ -411,7 +420,7 @@ impl Sandbox {
         }
         #[cfg(target_os = "linux")]
         if self.disk.is_some() {
-            // Entering the mounts needs root: the user is changed after that, by the same hook.
+            // Entering the mount namespace needs root; the same hook changes the user after that.
             return command;
         }
         if let Some(uid) = self.user {
@@ -420,37 +429,37 @@ impl Sandbox {
         command
     }
 
-    /// Waits for the end of `command`.
+    /// Runs `command` to its end.
     #[track_caller]
-    pub(crate) fn finish(&self, mut command: Command) -> Ran {
-        let said = format!("{command:?}");
+    pub(crate) fn finish(&self, mut command: Command) -> CommandResult {
+        let command_line = format!("{command:?}");
         let ours = our_peak();
         let mut child = command
             .start_child()
-            .unwrap_or_else(|error| panic!("{said}: {error}"));
+            .unwrap_or_else(|error| panic!("{command_line}: {error}"));
         let stdout = drain(child.stdout.take());
         let stderr = drain(child.stderr.take());
-        let (status, peak) = wait(child, &said);
-        // A process begins as a copy of its parent, and Linux counts that too: where other tests have
-        // made this one large, nothing can be told.
+        let (status, peak) = wait(child, &command_line);
+        // A process begins as a copy of its parent, and Linux counts that too. If other tests have made this
+        // process large, the peak is unknown.
         let peak = if peak <= ours { 0 } else { peak };
-        Ran {
-            said,
+        CommandResult {
+            command_line,
             status,
-            stdout: joined(stdout),
-            stderr: joined(stderr),
+            stdout: join_text(stdout),
+            stderr: join_text(stderr),
             peak,
         }
     }
 
-    /// A shell in the root: a real process that holds files, and can be killed.
+    /// Starts a shell in the root: a real process that holds files and can be killed.
     #[track_caller]
     pub(crate) fn shell(&self) -> Shell {
         Shell::start(self)
     }
 
-    /// `{base}` in an argument is where the sandbox is.
-    fn filled(&self, arg: &OsStr) -> OsString {
+    /// Replaces `{base}` in an argument by the path of the sandbox.
+    fn expand_base(&self, arg: &OsStr) -> OsString {
         match arg.to_str() {
             Some(text) => text.replace("{base}", self.base.to_str().unwrap()).into(),
             None => arg.to_owned(),
@@ -458,16 +467,16 @@ impl Sandbox {
     }
 }
 
-/// Where sandboxes are made: where the proof that nobody holds a file is whole.
-fn place() -> PathBuf {
+/// Returns the directory for sandboxes, on a file system where a lease covers opens and mappings.
+fn default_parent() -> PathBuf {
     let place = fs::canonicalize(std::env::temp_dir()).unwrap();
     #[cfg(target_os = "linux")]
     {
-        // In a container /tmp often lies on overlayfs, where the proof does not see mappings, and
-        // what is deleted elsewhere may be quarantined.
+        // In a container, /tmp is often on overlayfs. There a lease does not cover mappings, and a temp may
+        // be quarantined that would be deleted elsewhere.
         const OVERLAYFS: u32 = 0x794C_7630;
         let seen = rustix::fs::statfs(&place).unwrap();
-        // The type of the number differs from one processor to another.
+        // The type of the number differs between architectures.
         if seen.f_type as u32 == OVERLAYFS {
             return "/dev/shm".into();
         }
@@ -475,7 +484,7 @@ fn place() -> PathBuf {
     place
 }
 
-fn is_open_to_all(file: &Path) -> bool {
+fn is_executable_by_all(file: &Path) -> bool {
     let may = |path: &Path| fs::metadata(path).is_ok_and(|meta| meta.mode() & 0o001 != 0);
     file.ancestors().all(may)
 }
@@ -492,7 +501,7 @@ fn walk(dir: &Path, each: &mut dyn FnMut(&Path, &fs::Metadata)) {
     }
 }
 
-/// When anything in `dir` was last touched.
+/// Returns the time of the last change in `dir`.
 fn newest(dir: &Path) -> SystemTime {
     let mut newest = SystemTime::UNIX_EPOCH;
     walk(dir, &mut |_, meta| {
@@ -513,19 +522,19 @@ fn drain(from: Option<impl Read + Send + 'static>) -> JoinHandle<Vec<u8>> {
     })
 }
 
-fn joined(text: JoinHandle<Vec<u8>>) -> String {
+fn join_text(text: JoinHandle<Vec<u8>>) -> String {
     let text = text.join().unwrap();
-    String::from_utf8(text).unwrap_or_else(|error| panic!("printed what is not UTF-8: {error}"))
+    String::from_utf8(text).unwrap_or_else(|error| panic!("the output is not UTF-8: {error}"))
 }
 
-/// Waits for the end, and says how much memory the process had at most, bytes.
+/// Waits for the end of a process, and returns its peak memory in bytes.
 #[track_caller]
-fn wait(child: Child, said: &str) -> (ExitStatus, u64) {
+fn wait(child: Child, command_line: &str) -> (ExitStatus, u64) {
     let pid = child.id() as libc::pid_t;
     let (send, ended) = channel();
     thread::spawn(move || {
         let mut status = 0;
-        // SAFETY: all zeroes are a valid rusage.
+        // SAFETY: an rusage of all zeroes is valid.
         let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
         // SAFETY: both are valid for the call, which fills them.
         let waited = unsafe { libc::wait4(pid, &raw mut status, 0, &raw mut usage) };
@@ -533,10 +542,10 @@ fn wait(child: Child, said: &str) -> (ExitStatus, u64) {
     });
     let ended = ended.recv_timeout(DEADLINE * 2).unwrap_or_else(|_| {
         signal(pid as u32, libc::SIGKILL);
-        panic!("it does not end: {said}")
+        panic!("timed out: {command_line}")
     });
     let (status, usage) = ended.expect("a child of ours");
-    // Kilobytes, but on macOS bytes.
+    // In kilobytes; on macOS in bytes.
     let unit = if cfg!(target_os = "macos") { 1 } else { 1024 };
     (
         ExitStatus::from_raw(status),
@@ -544,7 +553,7 @@ fn wait(child: Child, said: &str) -> (ExitStatus, u64) {
     )
 }
 
-/// The most memory that this process ever had, bytes; 0 where the system does not tell.
+/// Returns the peak memory of this process in bytes, or 0 if the system does not report it.
 fn our_peak() -> u64 {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
@@ -552,14 +561,14 @@ fn our_peak() -> u64 {
     peak.unwrap_or(0) * 1024
 }
 
-/// Sends a signal to a process that this test has started. After SIGSTOP it stands still, with all its
-/// threads: they may run on for a moment after kill(2) has returned.
+/// Sends a signal to a process that this test has started. After SIGSTOP it waits until the process has
+/// stopped, with all its threads: they may run on for a moment after kill(2) has returned.
 pub(crate) fn signal(pid: u32, signal: i32) {
     // SAFETY: kill(2) takes any numbers.
     unsafe { libc::kill(pid as libc::pid_t, signal) };
     if signal == libc::SIGSTOP {
         let how = libc::WSTOPPED | libc::WEXITED | libc::WNOWAIT;
-        // SAFETY: what is told of it is valid for the call, which fills it.
+        // SAFETY: the struct is valid for the call, which fills it.
         unsafe {
             let mut about = std::mem::zeroed::<libc::siginfo_t>();
             libc::waitid(libc::P_PID, pid, &raw mut about, how);
@@ -567,26 +576,26 @@ pub(crate) fn signal(pid: u32, signal: i32) {
     }
 }
 
-/// A run of orphand that has ended.
+/// The result of a program that has ended.
 #[derive(Debug)]
-pub(crate) struct Ran {
-    said: String,
+pub(crate) struct CommandResult {
+    command_line: String,
     status: ExitStatus,
     pub(crate) stdout: String,
     pub(crate) stderr: String,
-    /// The most memory that it had, bytes.
+    /// Its peak memory, in bytes.
     pub(crate) peak: u64,
 }
 
-impl Ran {
-    /// It ended by itself, with this code.
+impl CommandResult {
+    /// Asserts that it exited with this code.
     #[track_caller]
-    pub(crate) fn exit(self, code: i32) -> Ran {
+    pub(crate) fn exit(self, code: i32) -> CommandResult {
         assert_eq!(
             self.status.code(),
             Some(code),
             "{}\n{}\n--- stdout\n{}--- stderr\n{}",
-            self.said,
+            self.command_line,
             self.status,
             self.stdout,
             self.stderr
@@ -594,14 +603,14 @@ impl Ran {
         self
     }
 
-    /// The code that it ended with, if it ended by itself.
+    /// Returns the exit code, or `None` if a signal ended the program.
     pub(crate) fn code(&self) -> Option<i32> {
         self.status.code()
     }
 
-    /// It said this on stderr.
+    /// Asserts that stderr contains these words.
     #[track_caller]
-    pub(crate) fn complains(self, words: &str) -> Ran {
+    pub(crate) fn stderr_has(self, words: &str) -> CommandResult {
         assert!(
             self.stderr.contains(words),
             "{words:?} is not in: {}",
@@ -610,9 +619,9 @@ impl Ran {
         self
     }
 
-    /// It said this on stdout.
+    /// Asserts that stdout contains these words.
     #[track_caller]
-    pub(crate) fn says(self, words: &str) -> Ran {
+    pub(crate) fn stdout_has(self, words: &str) -> CommandResult {
         assert!(
             self.stdout.contains(words),
             "{words:?} is not in: {}",
@@ -621,57 +630,57 @@ impl Ran {
         self
     }
 
-    /// It printed nothing on stdout.
+    /// Asserts that stdout is empty.
     #[track_caller]
-    pub(crate) fn silent(self) -> Ran {
-        assert_eq!(self.stdout, "", "{}", self.said);
+    pub(crate) fn prints_nothing(self) -> CommandResult {
+        assert_eq!(self.stdout, "", "{}", self.command_line);
         self
     }
 
-    /// The one document that it printed.
+    /// Returns the only JSON document on stdout.
     #[track_caller]
     pub(crate) fn stdout_json(&self) -> Value {
         serde_json::from_str(&self.stdout)
             .unwrap_or_else(|error| panic!("{error}: {}\n{}", self.stdout, self.stderr))
     }
 
-    /// The events that it printed, each of them whole.
+    /// Returns the events on stdout, after checking that each is complete.
     #[track_caller]
     pub(crate) fn events(&self) -> Events {
-        Events(self.stdout.lines().map(parsed).collect())
+        Events(self.stdout.lines().map(parse_event).collect())
     }
 }
 
 #[track_caller]
-fn parsed(line: &str) -> Value {
+fn parse_event(line: &str) -> Value {
     let event = serde_json::from_str(line);
     let event: Value = event.unwrap_or_else(|error| panic!("{error} in a line: {line:?}"));
     contract::check_event(&event);
     event
 }
 
-/// The base name of what an event is about.
+/// Returns the base name of the path of an event.
 pub(crate) fn name(event: &Value) -> &str {
     let path = event["path"].as_str().unwrap_or_default();
     path.rsplit('/').next().unwrap_or_default()
 }
 
-/// Whether an event is this one, about a file of this name.
+/// Returns a predicate for events of this kind about a file of this name.
 pub(crate) fn is<'a>(event: &'a str, file: &'a str) -> impl Fn(&Value) -> bool + 'a {
     move |seen| seen["event"] == event && name(seen) == file
 }
 
-/// Whether an event says that a file of this name is kept for this reason.
+/// Returns a predicate for `kept` events about a file of this name with this reason.
 pub(crate) fn kept<'a>(file: &'a str, reason: &'a str) -> impl Fn(&Value) -> bool + 'a {
     move |seen| is("kept", file)(seen) && seen["reason"] == reason
 }
 
-/// Events in their order.
+/// Events in the order in which they were printed.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Events(pub(crate) Vec<Value>);
 
 impl Events {
-    /// All of one sort.
+    /// Returns all events of one kind.
     pub(crate) fn of(&self, event: &str) -> Vec<&Value> {
         self.0
             .iter()
@@ -679,14 +688,14 @@ impl Events {
             .collect()
     }
 
-    /// The names of the files of all of one sort, sorted.
+    /// Returns the file names of all events of one kind, sorted.
     pub(crate) fn names(&self, event: &str) -> Vec<&str> {
         let mut names: Vec<&str> = self.of(event).into_iter().map(name).collect();
         names.sort_unstable();
         names
     }
 
-    /// The only one of its sort.
+    /// Returns the only event of its kind.
     #[track_caller]
     pub(crate) fn one(&self, event: &str) -> &Value {
         match self.of(event).as_slice() {
@@ -695,27 +704,27 @@ impl Events {
         }
     }
 
-    /// What is said of the file of this name: event and reason.
+    /// Returns the events about the file of this name: kind and reason.
     pub(crate) fn about(&self, file: &str) -> Vec<String> {
         let about = self.0.iter().filter(|seen| name(seen) == file);
-        let said = |seen: &Value| {
+        let summary = |seen: &Value| {
             let word = |key: &str| seen[key].as_str().unwrap_or_default().to_owned();
             format!("{} {}", word("event"), word("reason"))
                 .trim_end()
                 .to_owned()
         };
-        about.map(said).collect()
+        about.map(summary).collect()
     }
 
-    /// The last word.
+    /// Returns the summary, which must be the last event.
     #[track_caller]
     pub(crate) fn summary(&self) -> &Value {
-        let last = self.0.last().unwrap_or_else(|| panic!("nothing was said"));
+        let last = self.0.last().unwrap_or_else(|| panic!("no events"));
         assert_eq!(last["event"], "summary", "the last line in {self:#?}");
         self.one("summary")
     }
 
-    /// `reaped, quarantined, kept, failed` of the summary.
+    /// Returns `reaped, quarantined, kept, failed` of the summary.
     #[track_caller]
     pub(crate) fn sums(&self) -> [u64; 4] {
         let summary = self.summary();
@@ -723,8 +732,8 @@ impl Events {
     }
 }
 
-/// A watcher at work. It is killed with the test.
-pub(crate) struct Watching {
+/// A running watcher. It is killed with the test.
+pub(crate) struct WatchProcess {
     child: Child,
     lines: Receiver<String>,
     events: Events,
@@ -732,10 +741,10 @@ pub(crate) struct Watching {
     sentinels: u32,
 }
 
-impl Watching {
+impl WatchProcess {
     /// Starts `command`, which prints events.
     #[track_caller]
-    pub(crate) fn start(mut command: Command) -> Watching {
+    pub(crate) fn start(mut command: Command) -> WatchProcess {
         let mut child = command.start_child().unwrap();
         let stdout = BufReader::new(child.stdout.take().unwrap());
         let (send, lines) = channel();
@@ -754,7 +763,7 @@ impl Watching {
                 to.lock().unwrap().extend_from_slice(&some[..length]);
             }
         });
-        Watching {
+        WatchProcess {
             child,
             lines,
             events: Events::default(),
@@ -763,20 +772,20 @@ impl Watching {
         }
     }
 
-    /// Until its watches stand and its first scan is in.
+    /// Waits until its watches are set and its first scan is done.
     #[track_caller]
-    pub(crate) fn ready(mut self) -> Watching {
+    pub(crate) fn ready(mut self) -> WatchProcess {
         self.wait_for(|event| event["event"] == "ready");
         self
     }
 
-    /// The first event for which this holds, of those that were and those to come.
+    /// Waits for the first event that matches, among past and future events.
     #[track_caller]
     pub(crate) fn wait_for(&mut self, wanted: impl Fn(&Value) -> bool) -> Value {
         self.wait_for_nth(1, wanted)
     }
 
-    /// The *n*-th event for which this holds.
+    /// Waits for the *n*-th event that matches.
     #[track_caller]
     pub(crate) fn wait_for_nth(&mut self, n: usize, wanted: impl Fn(&Value) -> bool) -> Value {
         let end = Instant::now() + DEADLINE;
@@ -792,24 +801,27 @@ impl Watching {
             }
             let rest = end.saturating_duration_since(Instant::now());
             match self.lines.recv_timeout(rest) {
-                Ok(line) => self.events.0.push(parsed(&line)),
-                Err(why) => panic!("{why}: what was waited for did not come.\n{}", self.story()),
+                Ok(line) => self.events.0.push(parse_event(&line)),
+                Err(why) => panic!(
+                    "{why}: the expected event did not come.\n{}",
+                    self.all_output()
+                ),
             }
         }
     }
 
-    /// Waits until a temp that is made now has had its whole grace and is gone: whatever was to
-    /// happen before that has happened.
+    /// Waits until a new temp has had its whole grace and is removed: everything due before that has
+    /// happened.
     #[track_caller]
-    pub(crate) fn outlive_a_sentinel(&mut self, sandbox: &Sandbox) {
-        self.outlive_a_sentinel_in(sandbox, "");
+    pub(crate) fn wait_for_sentinel(&mut self, sandbox: &Sandbox) {
+        self.wait_for_sentinel_in(sandbox, "");
     }
 
-    /// The same, in a directory below the root.
+    /// Does the same in a directory below the root.
     #[track_caller]
-    pub(crate) fn outlive_a_sentinel_in(&mut self, sandbox: &Sandbox, below: &str) {
+    pub(crate) fn wait_for_sentinel_in(&mut self, sandbox: &Sandbox, below: &str) {
         self.sentinels += 1;
-        // An empty file with a random name is no copy of anything.
+        // An empty file with a random name is not a copy of anything.
         let file = format!(
             "sentinel-{}.4f1c2d3e-5a6b-4c7d-8e9f-0a1b2c3d4e5f.tmp",
             self.sentinels
@@ -818,7 +830,7 @@ impl Watching {
         self.wait_for(is("reaped", &file));
     }
 
-    /// The events so far, as far as they were waited for.
+    /// Returns the events that were received so far.
     pub(crate) fn events(&self) -> &Events {
         &self.events
     }
@@ -831,25 +843,25 @@ impl Watching {
         signal(self.pid(), number);
     }
 
-    /// Whether it has not ended yet.
+    /// Reports whether it is running.
     pub(crate) fn is_running(&mut self) -> bool {
         self.child.try_wait().unwrap().is_none()
     }
 
-    /// What it has said on stderr so far.
+    /// Returns its output on stderr so far.
     pub(crate) fn stderr(&self) -> String {
         String::from_utf8_lossy(&self.stderr.lock().unwrap()).into_owned()
     }
 
-    /// Ends it by SIGTERM, and checks all that holds for every watch.
+    /// Ends it by SIGTERM, and checks what holds for every watch.
     #[track_caller]
-    pub(crate) fn stop(self) -> Stopped {
+    pub(crate) fn stop(self) -> WatchResult {
         self.stop_by(libc::SIGTERM)
     }
 
-    /// The same by another signal.
+    /// Does the same with another signal.
     #[track_caller]
-    pub(crate) fn stop_by(self, number: i32) -> Stopped {
+    pub(crate) fn stop_by(self, number: i32) -> WatchResult {
         self.check_size();
         self.signal(number);
         let stopped = self.end();
@@ -860,34 +872,34 @@ impl Watching {
 
     /// Waits until it ends.
     #[track_caller]
-    pub(crate) fn end(mut self) -> Stopped {
+    pub(crate) fn end(mut self) -> WatchResult {
         let end = Instant::now() + DEADLINE;
         loop {
             match self
                 .lines
                 .recv_timeout(end.saturating_duration_since(Instant::now()))
             {
-                Ok(line) => self.events.0.push(parsed(&line)),
+                Ok(line) => self.events.0.push(parse_event(&line)),
                 Err(RecvTimeoutError::Disconnected) => break,
-                Err(RecvTimeoutError::Timeout) => panic!("it does not end.\n{}", self.story()),
+                Err(RecvTimeoutError::Timeout) => panic!("timed out.\n{}", self.all_output()),
             }
         }
         let status = loop {
             match self.child.try_wait().unwrap() {
                 Some(status) => break status,
-                None if Instant::now() > end => panic!("it does not end.\n{}", self.story()),
-                // Its output has ended, so this is a matter of microseconds.
+                None if Instant::now() > end => panic!("timed out.\n{}", self.all_output()),
+                // Its output has ended, so it ends within microseconds.
                 None => thread::yield_now(),
             }
         };
-        Stopped {
+        WatchResult {
             status,
             events: std::mem::take(&mut self.events),
             stderr: self.stderr(),
         }
     }
 
-    /// Memory and descriptors, where the system tells them of a process that still runs.
+    /// Checks memory and descriptors, if the system reports them for a running process.
     #[track_caller]
     fn check_size(&self) {
         if cfg!(not(target_os = "linux")) || is_sanitized() {
@@ -899,15 +911,19 @@ impl Watching {
         let peak = peak.and_then(|kb| kb.trim_end_matches("kB").trim().parse::<u64>().ok());
         let peak = peak.unwrap_or(0) * 1024;
         assert!(
-            peak <= MOST_MEMORY,
+            peak <= MAX_MEMORY,
             "{peak} bytes of memory.\n{}",
-            self.story()
+            self.all_output()
         );
         let open = fs::read_dir(of("fd")).map_or(0, Iterator::count);
-        assert!(open <= 32, "{open} descriptors are open.\n{}", self.story());
+        assert!(
+            open <= 32,
+            "{open} descriptors are open.\n{}",
+            self.all_output()
+        );
     }
 
-    fn story(&self) -> String {
+    fn all_output(&self) -> String {
         let events = self.events.0.iter().map(Value::to_string);
         format!(
             "{}\n--- stderr\n{}",
@@ -917,31 +933,31 @@ impl Watching {
     }
 }
 
-impl Drop for Watching {
+impl Drop for WatchProcess {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-/// A watcher that has ended.
+/// The result of a watcher that has ended.
 #[derive(Debug)]
-pub(crate) struct Stopped {
+pub(crate) struct WatchResult {
     pub(crate) status: ExitStatus,
     pub(crate) events: Events,
     pub(crate) stderr: String,
 }
 
-impl Stopped {
-    /// It ended by itself, with this code.
+impl WatchResult {
+    /// Asserts that it exited with this code.
     #[track_caller]
-    pub(crate) fn exit(self, code: i32) -> Stopped {
+    pub(crate) fn exit(self, code: i32) -> WatchResult {
         assert_eq!(self.status.code(), Some(code), "{self:#?}");
         self
     }
 }
 
-/// A shell that does what it is told, line by line, and is killed with the test.
+/// A shell that runs one line at a time, and is killed with the test.
 pub(crate) struct Shell {
     child: Child,
     input: ChildStdin,
@@ -964,15 +980,15 @@ impl Shell {
         }
     }
 
-    /// Does `line`, and has done it when this returns. Says whether it went well.
+    /// Runs `line` to its end, and returns whether it succeeded.
     #[track_caller]
-    pub(crate) fn tell(&mut self, line: &str) -> bool {
+    pub(crate) fn run(&mut self, line: &str) -> bool {
         writeln!(self.input, "{line}\necho \"done $?\"").unwrap();
         let mut answer = String::new();
         while !answer.starts_with("done ") {
             answer.clear();
             let read = self.output.read_line(&mut answer).unwrap();
-            assert!(read > 0, "the shell has ended at: {line}");
+            assert!(read > 0, "the shell ended at: {line}");
         }
         answer == "done 0\n"
     }
@@ -981,7 +997,7 @@ impl Shell {
         self.child.id()
     }
 
-    /// Kills it, as the kernel does when memory runs out: no trap, no cleaning up.
+    /// Kills it, as the kernel does when memory runs out: no trap and no cleanup runs.
     pub(crate) fn kill(mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
@@ -995,7 +1011,7 @@ impl Drop for Shell {
     }
 }
 
-/// A pid that no process has, here or in a container: that of a child which has ended and was waited for.
+/// Returns a pid that no process has, here or in a container: that of a child that has ended and was reaped.
 pub(crate) fn dead_pid() -> u32 {
     loop {
         let mut child = Command::new("true").start_child().unwrap();
@@ -1007,7 +1023,7 @@ pub(crate) fn dead_pid() -> u32 {
     }
 }
 
-/// Both ends of a terminal: ours, and the one for a program's standard input.
+/// Opens a terminal. Returns our end, and the one for a program's standard input.
 pub(crate) fn terminal() -> (fs::File, Stdio) {
     use std::os::fd::{FromRawFd, OwnedFd};
     let (mut ours, mut theirs) = (-1, -1);
@@ -1022,45 +1038,45 @@ pub(crate) fn terminal() -> (fs::File, Stdio) {
         )
     };
     assert_eq!(made, 0, "{}", std::io::Error::last_os_error());
-    // SAFETY: both were opened just now, and nobody else has them.
+    // SAFETY: both were just opened, and have no other owner.
     let (ours, theirs) = unsafe { (OwnedFd::from_raw_fd(ours), OwnedFd::from_raw_fd(theirs)) };
     (ours.into(), theirs.into())
 }
 
-/// Makes a FIFO: whoever opens one without care waits for the other end for ever.
+/// Creates a FIFO. A plain open of it waits for the other end forever.
 pub(crate) fn fifo(path: &Path) {
-    let path = std::ffi::CString::new(raw(path)).unwrap();
+    let path = std::ffi::CString::new(path_bytes(path)).unwrap();
     // SAFETY: the path is valid for the call.
     let made = unsafe { libc::mkfifo(path.as_ptr(), 0o600) };
     assert_eq!(made, 0, "{}", std::io::Error::last_os_error());
 }
 
-/// The mode of a file, permissions only.
+/// Returns the permission bits of a file.
 pub(crate) fn mode(path: &Path) -> u32 {
     fs::symlink_metadata(path).unwrap().permissions().mode() & 0o7777
 }
 
-/// A name out of bytes.
-pub(crate) fn bytes(name: &[u8]) -> OsString {
+/// Creates a name from bytes.
+pub(crate) fn name_from_bytes(name: &[u8]) -> OsString {
     OsString::from_vec(name.to_vec())
 }
 
-/// A path as bytes.
-pub(crate) fn raw(path: &Path) -> &[u8] {
+/// Returns a path as bytes.
+pub(crate) fn path_bytes(path: &Path) -> &[u8] {
     path.as_os_str().as_bytes()
 }
 
-/// A small disk in the sandbox that only a process of ours and its children see: the machine's own
-/// mounts are left alone, and it is gone with that process.
+/// A small disk in the sandbox, mounted in the mount namespace of a helper process. The machine's own mounts
+/// do not change, and the disk disappears with that process.
 #[cfg(target_os = "linux")]
-pub(crate) struct Disk {
+pub(crate) struct PrivateDisk {
     holder: Child,
 }
 
 #[cfg(target_os = "linux")]
 impl Sandbox {
-    /// A sandbox of an ordinary user whose root, state and locks are on a disk of their own, which
-    /// the shell command `mount` mounts at `$1`. Says why where there can be none.
+    /// Creates a sandbox of an ordinary user whose root, state and locks are on a disk of their own. The
+    /// shell command `mount` mounts it at `$1`. Returns the reason as the error if this is impossible.
     pub(crate) fn on_disk(mount: &str) -> Result<Sandbox, String> {
         if !is_root() {
             return Err("mounting needs root".into());
@@ -1082,30 +1098,31 @@ impl Sandbox {
         let mut holder = command
             .start_child()
             .map_err(|error| format!("unshare: {error}"))?;
-        let mut said = String::new();
+        let mut line = String::new();
         BufReader::new(holder.stdout.take().unwrap())
-            .read_line(&mut said)
+            .read_line(&mut line)
             .unwrap();
-        if said != "mounted\n" {
+        if line != "mounted\n" {
             let mut why = String::new();
             let _ = holder.stderr.take().unwrap().read_to_string(&mut why);
             let _ = holder.wait();
-            return Err(format!("no disk can be mounted here: {why}"));
+            return Err(format!("cannot mount a disk: {why}"));
         }
         for (name, folder) in [("XDG_STATE_HOME", "state"), ("XDG_RUNTIME_DIR", "runtime")] {
             sandbox.env.insert(name, at.join(folder).into());
         }
-        sandbox.disk = Some(Disk { holder });
+        sandbox.disk = Some(PrivateDisk { holder });
         for folder in ["root", "state", "runtime"] {
-            let folder = sandbox.on_it(folder);
+            let folder = sandbox.disk_path(folder);
             fs::create_dir(&folder).unwrap();
-            sandbox.give(&folder);
+            sandbox.chown_to_user(&folder);
         }
         Ok(sandbox)
     }
 
-    /// A path on the disk, as this process reaches it: by way of one that sees the mount.
-    pub(crate) fn on_it(&self, name: &str) -> PathBuf {
+    /// Returns a path on the disk as this process reaches it: through the helper process, which sees the
+    /// mount.
+    pub(crate) fn disk_path(&self, name: &str) -> PathBuf {
         let pid = self.disk.as_ref().expect("a disk").holder.id();
         let at = self.base.join("disk").join(name);
         Path::new(&format!("/proc/{pid}/root")).join(at.strip_prefix("/").unwrap())
@@ -1113,36 +1130,37 @@ impl Sandbox {
 }
 
 #[cfg(target_os = "linux")]
-impl Disk {
-    fn entering(&self, sandbox: &Sandbox) -> Entering {
+impl PrivateDisk {
+    fn enter_disk(&self, sandbox: &Sandbox) -> EnterDisk {
         let pid = self.holder.id();
-        Entering {
+        EnterDisk {
             mounts: fs::File::open(format!("/proc/{pid}/ns/mnt")).unwrap(),
-            base: std::ffi::CString::new(raw(&sandbox.base)).unwrap(),
+            base: std::ffi::CString::new(path_bytes(&sandbox.base)).unwrap(),
             uid: sandbox.user.unwrap_or(0),
         }
     }
 }
 
 #[cfg(target_os = "linux")]
-impl Drop for Disk {
+impl Drop for PrivateDisk {
     fn drop(&mut self) {
         let _ = self.holder.kill();
         let _ = self.holder.wait();
     }
 }
 
-/// What a child needs to come to see the disk.
+/// The values that a child needs to enter the mount namespace of the disk.
 #[cfg(target_os = "linux")]
-struct Entering {
+struct EnterDisk {
     mounts: fs::File,
     base: std::ffi::CString,
     uid: u32,
 }
 
 #[cfg(target_os = "linux")]
-impl Entering {
-    /// Called between fork and exec: system calls and nothing else.
+impl EnterDisk {
+    /// Enters the namespace and changes the user. Called between fork and exec, so it makes only system
+    /// calls.
     fn enter(&self) -> std::io::Result<()> {
         use std::os::fd::AsRawFd;
         // SAFETY: plain system calls on values that outlive them.

@@ -1,4 +1,4 @@
-//! `orphand scan` and `explain`: what is there, and what would become of it. They change nothing.
+//! `orphand scan` and `explain` report temps and verdicts, and change nothing.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -7,10 +7,10 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::contract;
-use crate::sandbox::{Ran, Sandbox, dead_pid, name};
+use crate::sandbox::{CommandResult, Sandbox, dead_pid, name};
 
 const SHORT: [&str; 2] = ["--grace", "100ms"];
-const OLD: Duration = Duration::from_millis(150);
+const OLD_ENOUGH: Duration = Duration::from_millis(150);
 
 fn temps(document: &Value) -> Vec<(&str, String)> {
     let temps = document["temps"].as_array().unwrap().iter();
@@ -41,7 +41,7 @@ fn everything_is_listed_with_its_verdict() {
         .dir("dir.tmp");
     fs::hard_link(sandbox.path("linked.tmp"), sandbox.path("another name")).unwrap();
     symlink("a", sandbox.path("link.tmp")).unwrap();
-    let sandbox = sandbox.aged(OLD);
+    let sandbox = sandbox.aged(OLD_ENOUGH);
     let held = fs::File::open(sandbox.path("held.tmp")).unwrap();
     let before = sandbox.snapshot();
     let ran = sandbox.scan(SHORT).exit(0);
@@ -80,7 +80,7 @@ fn everything_is_listed_with_its_verdict() {
     assert_eq!(first["target"], sandbox.path("a").to_str().unwrap());
     assert!(first["quiet_ms"].as_u64().unwrap() >= 150);
 
-    // Young ones as well.
+    // Young temps are listed too.
     let young = sandbox.scan(["--grace", "1d"]).exit(0).stdout_json();
     assert!(
         temps(&young).iter().all(|(_, what)| what == "keep young"),
@@ -95,19 +95,19 @@ fn everything_is_listed_with_its_verdict() {
         .stdout_json();
     assert_eq!(deep["total"]["temps"], 6);
 
-    // For people one line each, and the total.
-    let people = sandbox.run(["scan", "--grace", "100ms", "root"]).exit(0);
-    assert_eq!(people.stdout.lines().count(), 6, "{}", people.stdout);
-    people.says("3 orphans, ").says("orphand sweep");
+    // In human output: one line for each temp, and the total.
+    let human = sandbox.run(["scan", "--grace", "100ms", "root"]).exit(0);
+    assert_eq!(human.stdout.lines().count(), 6, "{}", human.stdout);
+    human.stdout_has("3 orphans, ").stdout_has("orphand sweep");
     assert_eq!(
         sandbox.snapshot(),
         before,
-        "nothing is changed, nor made for itself"
+        "scan changed or created something"
     );
     drop(held);
 }
 
-/// What scan says is what sweep does.
+/// A sweep does what the scan reported.
 #[test]
 fn scan_and_sweep_agree() {
     let sandbox = Sandbox::new()
@@ -116,38 +116,38 @@ fn scan_and_sweep_agree() {
         .file("sole.tmp", "precious")
         .file("empty.4194304.tmp", "")
         .file(format!("a.{}.7.tmp", std::process::id()), "x")
-        .aged(OLD);
+        .aged(OLD_ENOUGH);
     let scan = sandbox.scan(SHORT).exit(0).stdout_json();
     let events = sandbox.sweep(SHORT).exit(0).events();
     for temp in scan["temps"].as_array().unwrap() {
-        let said = match temp["verdict"].as_str().unwrap() {
+        let result = match temp["verdict"].as_str().unwrap() {
             "reap" => "reaped".to_owned(),
             "quarantine" => "quarantined".to_owned(),
             _ => format!("kept {}", temp["reason"].as_str().unwrap()),
         };
-        assert_eq!(events.about(name(temp)), [said], "{temp}");
+        assert_eq!(events.about(name(temp)), [result], "{temp}");
     }
 }
 
 #[test]
-fn a_scan_of_nothing() {
+fn a_scan_of_an_empty_root_finds_nothing() {
     let document = Sandbox::new().scan(SHORT).exit(0).stdout_json();
     contract::check_scan(&document);
     assert_eq!(document["temps"], serde_json::json!([]));
     Sandbox::new()
         .run(["scan", "root"])
         .exit(0)
-        .says("no orphans");
+        .stdout_has("no orphans");
 }
 
 #[test]
 fn quiet_is_counted_from_the_newest_date() {
-    let sandbox = Sandbox::new().file("a.4194304.tmp", "").aged(OLD);
+    let sandbox = Sandbox::new().file("a.4194304.tmp", "").aged(OLD_ENOUGH);
     let file = fs::File::options()
         .write(true)
         .open(sandbox.path("a.4194304.tmp"))
         .unwrap();
-    // rsync and tar set it back: that alone makes nothing old.
+    // rsync and tar set the modification time back: that alone does not make a file old.
     file.set_modified(std::time::SystemTime::UNIX_EPOCH)
         .unwrap();
     drop(file);
@@ -164,7 +164,7 @@ fn explain_shows_every_gate() {
     let sandbox = Sandbox::new()
         .file("a", "whole, to the last byte of it")
         .file("a.tmp", "x")
-        .aged(OLD);
+        .aged(OLD_ENOUGH);
     let holder = fs::File::open(sandbox.path("a.tmp")).unwrap();
     let before = sandbox.snapshot();
     let document = sandbox
@@ -188,27 +188,27 @@ fn explain_shows_every_gate() {
     assert_eq!(failing.len(), 1, "{temp}");
     assert_eq!(failing[0]["reason"], "in-use");
     assert!(gates.iter().all(|gate| gate["evidence"].is_string()));
-    let people = sandbox
+    let human = sandbox
         .run(["explain", "--grace", "100ms", "root/a.tmp"])
         .exit(0);
     assert!(
-        people.stdout.lines().count() > gates.len(),
+        human.stdout.lines().count() > gates.len(),
         "{}",
-        people.stdout
+        human.stdout
     );
-    people
-        .says("in-use")
-        .says(&format!("[{}]", std::process::id()));
+    human
+        .stdout_has("in-use")
+        .stdout_has(&format!("[{}]", std::process::id()));
     assert_eq!(sandbox.snapshot(), before);
     drop(holder);
-    // A file that no rule takes is explained all the same.
+    // A file that no rule matches is explained too.
     sandbox.run(["explain", "root/a"]).exit(0);
 }
 
-/// A terminal or not, colours are only where they are asked for.
+/// Colors are printed only on request.
 #[test]
-fn colours_on_wish() {
-    let sandbox = Sandbox::new().file("a.4194304.tmp", "").aged(OLD);
+fn colors_are_printed_only_on_request() {
+    let sandbox = Sandbox::new().file("a.4194304.tmp", "").aged(OLD_ENOUGH);
     for (args, coloured) in [
         (&["scan", "--grace", "100ms", "root"][..], false),
         (
@@ -232,28 +232,28 @@ fn colours_on_wish() {
     }
 }
 
-/// Nothing but data on stdout, nothing but words on stderr.
+/// stdout has only data, stderr only messages.
 #[test]
-fn quiet_and_json() {
-    let sandbox = Sandbox::new().file("a.4194304.tmp", "").aged(OLD);
+fn quiet_and_json_control_the_output() {
+    let sandbox = Sandbox::new().file("a.4194304.tmp", "").aged(OLD_ENOUGH);
     let ran = sandbox.sweep(SHORT.iter().chain(&["-n", "-v"])).exit(0);
     assert_eq!(ran.events().sums(), [1, 0, 0, 0]);
     sandbox
         .run(["sweep", "-n", "-q", "--grace", "100ms", "root"])
         .exit(0)
-        .silent();
+        .prints_nothing();
     sandbox
         .run(["sweep", "-n", "--grace", "100ms", "root"])
         .exit(0)
-        .says("a.4194304.tmp");
+        .stdout_has("a.4194304.tmp");
 }
 
-/// A directory that a shell would take apart.
-const ODD: &str = "root/it's a dir";
+/// A directory whose name a shell would split.
+const ODD_DIR: &str = "root/it's a dir";
 
-/// Temps of several kinds in the directory [`ODD`], and what stands beside them.
-fn odd() -> Sandbox {
-    let file = |name: &str| format!("../{ODD}/{name}");
+/// Creates temps of several kinds in the directory [`ODD`], with their targets.
+fn odd_sandbox() -> Sandbox {
+    let file = |name: &str| format!("../{ODD_DIR}/{name}");
     Sandbox::new()
         .file(file("a"), "whole, to the last byte of it")
         .file(file("a.tmp"), "orphan")
@@ -268,13 +268,17 @@ fn odd() -> Sandbox {
             "../moving config.toml",
             "[defaults]\ngrace = \"100ms\"\naction = \"quarantine\"\n",
         )
-        .aged(OLD)
+        .aged(OLD_ENOUGH)
 }
 
-/// What `scan` says of each orphan, and its command.
-fn scanned(sandbox: &Sandbox, args: &[&str], variables: &[(&str, &str)]) -> (Vec<String>, String) {
+/// Returns the verdict of `scan` on each orphan, and the line with its suggested command.
+fn orphans_and_command(
+    sandbox: &Sandbox,
+    args: &[&str],
+    variables: &[(&str, &str)],
+) -> (Vec<String>, String) {
     let run = |more: &[&str]| {
-        let args = ["scan"].iter().chain(args).chain(more).chain(&[ODD]);
+        let args = ["scan"].iter().chain(args).chain(more).chain(&[ODD_DIR]);
         let mut command = sandbox.command(args);
         command.envs(variables.iter().copied());
         sandbox.finish(command).exit(0)
@@ -289,13 +293,13 @@ fn scanned(sandbox: &Sandbox, args: &[&str], variables: &[(&str, &str)]) -> (Vec
         })
         .collect();
     orphans.sort();
-    let people = run(&[]).stdout;
-    let last = people.lines().last().unwrap().to_owned();
+    let human = run(&[]).stdout;
+    let last = human.lines().last().unwrap().to_owned();
     (orphans, last)
 }
 
-/// Does what was pasted into a shell, in another directory and without the variables of the scan.
-fn pasted(sandbox: &Sandbox, line: &str) -> Ran {
+/// Runs the command of a line in a shell, in another directory and without the variables of the scan.
+fn run_pasted(sandbox: &Sandbox, line: &str) -> CommandResult {
     let at = line.find("orphand ");
     let at = at.unwrap_or_else(|| panic!("no command: {line}"));
     let mut shell = sandbox.program("sh");
@@ -309,7 +313,7 @@ fn pasted(sandbox: &Sandbox, line: &str) -> Ran {
     sandbox.finish(shell)
 }
 
-/// What a shell does with the command that `scan` suggests is what `scan` has listed, and nothing else.
+/// The command that `scan` suggests does in a shell exactly what `scan` has listed.
 #[test]
 fn the_suggested_command_does_what_was_listed() {
     let short = ["--grace", "100ms"];
@@ -378,12 +382,12 @@ fn the_suggested_command_does_what_was_listed() {
         ),
     ];
     for (args, variables, count, words) in cases {
-        let sandbox = odd();
-        let held = fs::File::open(sandbox.base().join(ODD).join("held.4194304.tmp")).unwrap();
-        let (listed, last) = scanned(&sandbox, &args, variables);
+        let sandbox = odd_sandbox();
+        let held = fs::File::open(sandbox.base().join(ODD_DIR).join("held.4194304.tmp")).unwrap();
+        let (listed, last) = orphans_and_command(&sandbox, &args, variables);
         assert_eq!(listed.len(), count, "{args:?}: {listed:#?}");
         assert!(last.contains(words), "{words:?} for {args:?}: {last}");
-        let ran = pasted(&sandbox, &format!("{last} --yes --json")).exit(0);
+        let ran = run_pasted(&sandbox, &format!("{last} --yes --json")).exit(0);
         let events = ran.events();
         let done = |event: &str, verdict: &str| {
             let done = events.of(event).into_iter();
@@ -397,10 +401,10 @@ fn the_suggested_command_does_what_was_listed() {
     }
 }
 
-/// No option is slipped in that the person did not give.
+/// The suggested command has no option that the user did not give.
 #[test]
 fn no_command_is_suggested_that_would_be_refused() {
-    let sandbox = Sandbox::new().file("a.4194304.tmp", "").aged(OLD);
+    let sandbox = Sandbox::new().file("a.4194304.tmp", "").aged(OLD_ENOUGH);
     let home = sandbox.root();
     let sandbox = sandbox.env("HOME", home);
     let ran = sandbox.run(["scan", "--grace", "100ms", "root"]).exit(0);
@@ -411,14 +415,14 @@ fn no_command_is_suggested_that_would_be_refused() {
         "{last}"
     );
     let typed = ["scan", "--allow-broad-root", "--grace", "100ms", "root"];
-    sandbox.run(typed).exit(0).says("--allow-broad-root");
+    sandbox.run(typed).exit(0).stdout_has("--allow-broad-root");
 }
 
 #[test]
 fn a_sweep_that_cannot_ask_names_the_whole_command() {
-    let sandbox = odd();
-    let ran = sandbox.run(["sweep", "--grace", "100ms", "--name", "c*", ODD]);
-    let ran = ran.exit(2).silent();
+    let sandbox = odd_sandbox();
+    let ran = sandbox.run(["sweep", "--grace", "100ms", "--name", "c*", ODD_DIR]);
+    let ran = ran.exit(2).prints_nothing();
     for (word, option) in [("do it:", " --yes"), ("see it:", " -n")] {
         let line = ran
             .stderr
@@ -426,11 +430,13 @@ fn a_sweep_that_cannot_ask_names_the_whole_command() {
             .find(|line| line.starts_with(word))
             .unwrap();
         assert!(line.ends_with(option), "{line}");
-        let events = pasted(&sandbox, &format!("{line} --json")).exit(0).events();
+        let events = run_pasted(&sandbox, &format!("{line} --json"))
+            .exit(0)
+            .events();
         assert_eq!(events.names("reaped"), ["c d.4194304.tmp"], "{line}");
         if option == " --yes" {
-            sandbox.write(format!("../{ODD}/c d.4194304.tmp"), "");
-            sandbox.age(OLD);
+            sandbox.write(format!("../{ODD_DIR}/c d.4194304.tmp"), "");
+            sandbox.age(OLD_ENOUGH);
         }
     }
 }
@@ -441,7 +447,7 @@ fn a_file_that_is_no_temp_has_no_verdict() {
         .file("sessions.json", "precious")
         .file("sessions.json.tmp", "x")
         .file("0.tmp", "x")
-        .aged(OLD);
+        .aged(OLD_ENOUGH);
     symlink("sessions.json", sandbox.path("link")).unwrap();
     symlink("sessions.json", sandbox.path("link.tmp")).unwrap();
     let short = ["--grace", "100ms"];
@@ -481,33 +487,33 @@ fn a_file_that_is_no_temp_has_no_verdict() {
         "root/sessions.json.tmp",
     ];
     let ran = sandbox.run(named).exit(0);
-    ran.says("not a temp: its name does not match *.part, tmp_obj_");
+    ran.stdout_has("not a temp: its name does not match *.part, tmp_obj_");
 }
 
 /// The directory is quoted, and the options are repeated.
 #[test]
-fn a_directory_is_no_file_to_explain() {
-    let sandbox = odd();
+fn explain_refuses_a_directory() {
+    let sandbox = odd_sandbox();
     let ran = sandbox
-        .run(["explain", "--name", "c*", ODD])
+        .run(["explain", "--name", "c*", ODD_DIR])
         .exit(2)
-        .silent();
+        .prints_nothing();
     let want = format!(
         r"orphand scan --name 'c*' '{}/root/it'\''s a dir'",
         sandbox.base().display()
     );
-    ran.complains(&want);
+    ran.stderr_has(&want);
 }
 
-/// Also where the file says where to look.
+/// Even if the directories are only in the file.
 #[test]
 fn every_hint_repeats_the_configuration_file() {
-    let sandbox = odd();
-    let sweep = ["sweep", "--yes", "--config", "my config.toml", ODD];
+    let sandbox = odd_sandbox();
+    let sweep = ["sweep", "--yes", "--config", "my config.toml", ODD_DIR];
     let ran = sandbox.run(sweep).exit(0);
-    // Without its journal, a copy is found by the directories of the file alone.
+    // Without the journal, a copy is found only through the directories of the file.
     fs::remove_dir_all(sandbox.base().join("state/orphand")).unwrap();
-    let text = format!("[[watch]]\npath = {:?}\n", sandbox.base().join(ODD));
+    let text = format!("[[watch]]\npath = {:?}\n", sandbox.base().join(ODD_DIR));
     sandbox.write("../my config.toml", text);
     let moved = ran.stdout.lines().find(|line| line.contains("  back: "));
     let moved = moved.unwrap_or_else(|| panic!("{}", ran.stdout));
@@ -516,22 +522,24 @@ fn every_hint_repeats_the_configuration_file() {
         ran.stdout
             .contains("emptied by: orphand quarantine purge --config '")
     );
-    pasted(&sandbox, back).exit(0);
-    assert_eq!(sandbox.content(format!("../{ODD}/b.tmp")), "only copy");
-    // The copy is not there any more, and what there is is to be seen.
-    let ran = pasted(&sandbox, purge).exit(1);
+    run_pasted(&sandbox, back).exit(0);
+    assert_eq!(sandbox.content(format!("../{ODD_DIR}/b.tmp")), "only copy");
+    // The copy is gone; the message suggests the list.
+    let ran = run_pasted(&sandbox, purge).exit(1);
     let list = ran.stderr.split_once("to list the files: ").unwrap().1;
-    pasted(&sandbox, list)
+    run_pasted(&sandbox, list)
         .exit(0)
-        .says("no files in quarantine");
+        .stdout_has("no files in quarantine");
     let init = ["config", "init", "--config", "a new.toml"];
     let ran = sandbox.run(init).exit(0);
     let check = ran.stdout.split_once("then: ").unwrap().1;
-    pasted(&sandbox, check).exit(0).says("a new.toml is right");
+    run_pasted(&sandbox, check)
+        .exit(0)
+        .stdout_has("a new.toml is right");
     let ran = sandbox.run(["scan", "--config", "a new.toml"]).exit(2);
-    ran.complains("a new.toml").complains("[[watch]]");
-    // And a file instead of a directory.
-    let file = sandbox.base().join(ODD).join("b.part");
+    ran.stderr_has("a new.toml").stderr_has("[[watch]]");
+    // The same for a file in place of a directory.
+    let file = sandbox.base().join(ODD_DIR).join("b.part");
     let scan = ["scan", "--config", "my config.toml", "--name", "*.part"];
     let ran = sandbox.run(
         scan.iter()
@@ -545,8 +553,8 @@ fn every_hint_repeats_the_configuration_file() {
         .unwrap()
         .1
         .to_owned();
-    pasted(&sandbox, &explain)
+    run_pasted(&sandbox, &explain)
         .exit(0)
-        .says("b.part")
-        .says("keep: young");
+        .stdout_has("b.part")
+        .stdout_has("keep: young");
 }

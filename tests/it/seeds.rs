@@ -1,4 +1,4 @@
-//! What the fuzzer begins with goes through the same checks with every run of the tests too.
+//! The seeds of the fuzzer also pass through its checks in every run of the tests.
 
 use std::fs;
 use std::path::Path;
@@ -10,7 +10,7 @@ mod journal;
 #[path = "../fuzzed/names.rs"]
 mod names;
 
-/// `check` asserts.
+/// Runs `check`, which asserts, on each seed.
 fn each(what: &str, check: impl Fn(&[u8])) {
     let seeds = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fuzzed/seeds");
     let mut some = false;

@@ -1,5 +1,5 @@
-//! `orphand service`, against a launchctl and a systemctl of the test's own: no supervisor of the
-//! machine is ever asked. What they answer is ordered, and every call is compared.
+//! `orphand service` with a launchctl and a systemctl of the test: the real service manager is never called.
+//! The test sets their responses and compares every call.
 
 use std::ffi::OsString;
 use std::fs;
@@ -9,30 +9,33 @@ use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::sandbox::{Begin, DEADLINE, Ran, Sandbox, is_root, mode, raw, signal};
+use crate::sandbox::{
+    CommandResult, DEADLINE, Sandbox, StartChild, is_root, mode, path_bytes, signal,
+};
 
 const LAUNCHCTL: &str = include_str!("service/launchctl.sh");
 const SYSTEMCTL: &str = include_str!("service/systemctl.sh");
 
-/// What `systemctl show` is asked for.
+/// The expected arguments of `systemctl show`.
 const SHOW: &str = "show --property=LoadState,ActiveState,SubState,UnitFileState,MainPID,\
                     NeedDaemonReload,Result,ExecMainStatus orphand.service";
 
-/// A sandbox with a supervisor in it.
-struct Fixture {
-    // First: it is looked for in the sandbox.
-    _started: InstalledUnit,
+/// A sandbox with a simulated service manager.
+struct ServiceFixture {
+    // The first field, so that it is dropped before the sandbox, in which its file is.
+    _kill_started: KillStarted,
     sandbox: Sandbox,
-    /// Where the supervisor keeps its state.
+    /// The folder for the state of the service manager.
     at: PathBuf,
     /// `--launchd` or `--systemd`.
     which: &'static str,
 }
 
-/// The file with the pid of what a supervisor has started for us, unless it has ended it itself.
-struct InstalledUnit(PathBuf);
+/// The file with the pid of the process that a service manager has started. Kills the process if the manager
+/// has not ended it.
+struct KillStarted(PathBuf);
 
-impl Drop for InstalledUnit {
+impl Drop for KillStarted {
     fn drop(&mut self) {
         if let Ok(pid) = fs::read_to_string(&self.0) {
             signal(pid.trim().parse().unwrap(), libc::SIGKILL);
@@ -40,21 +43,21 @@ impl Drop for InstalledUnit {
     }
 }
 
-impl Fixture {
-    fn launchd() -> Fixture {
-        Fixture::new(Sandbox::ordinary(), "--launchd")
+impl ServiceFixture {
+    fn launchd() -> ServiceFixture {
+        ServiceFixture::new(Sandbox::ordinary(), "--launchd")
     }
 
-    fn systemd() -> Fixture {
-        Fixture::new(Sandbox::ordinary(), "--systemd")
+    fn systemd() -> ServiceFixture {
+        ServiceFixture::new(Sandbox::ordinary(), "--systemd")
     }
 
-    fn new(sandbox: Sandbox, which: &'static str) -> Fixture {
+    fn new(sandbox: Sandbox, which: &'static str) -> ServiceFixture {
         let base = sandbox.base().to_owned();
         for (name, script) in [
             ("launchctl", LAUNCHCTL),
             ("systemctl", SYSTEMCTL),
-            // These only say how they were called.
+            // These only print their arguments.
             ("journalctl", "#!/bin/sh\necho \"journalctl $*\"\n"),
             ("tail", "#!/bin/sh\necho \"tail $*\"\n"),
         ] {
@@ -65,40 +68,40 @@ impl Fixture {
         let at = base.join(which.trim_start_matches('-'));
         for folder in [at.clone(), at.join("answers")] {
             fs::create_dir(&folder).unwrap();
-            sandbox.give(&folder);
+            sandbox.chown_to_user(&folder);
         }
         let sandbox = sandbox
             .env("ORPHAND_LAUNCHCTL", base.join("launchctl"))
             .env("ORPHAND_SYSTEMCTL", base.join("systemctl"))
             .env("ORPHAND_JOURNALCTL", base.join("journalctl"))
             .env("ORPHAND_TAIL", base.join("tail"))
-            // Nobody answers here but in the test that says so.
+            // No watcher answers, except in one test.
             .env("ORPHAND_SERVICE_WAIT", "0s");
-        let fixture = Fixture {
+        let fixture = ServiceFixture {
             sandbox,
             which,
-            _started: InstalledUnit(at.join("pid")),
+            _kill_started: KillStarted(at.join("pid")),
             at,
         };
-        fixture.put("unit", fixture.file().to_str().unwrap());
+        fixture.put_state("unit", fixture.file().to_str().unwrap());
         fixture
     }
 
-    fn env(mut self, name: &'static str, value: impl Into<OsString>) -> Fixture {
+    fn env(mut self, name: &'static str, value: impl Into<OsString>) -> ServiceFixture {
         self.sandbox = self.sandbox.env(name, value);
         self
     }
 
-    /// Gives the supervisor a piece of state.
-    fn put(&self, name: &str, content: &str) {
+    /// Writes a state file of the service manager.
+    fn put_state(&self, name: &str, content: &str) {
         let path = self.at.join(name);
         crate::sandbox::write(&path, content);
-        self.sandbox.give(&path);
+        self.sandbox.chown_to_user(&path);
     }
 
-    /// Orders the next answers to a verb.
-    fn order(&self, verb: &str, answers: &[&str]) {
-        self.put(
+    /// Sets the next responses to a verb.
+    fn set_responses(&self, verb: &str, answers: &[&str]) {
+        self.put_state(
             &format!("answers/{verb}"),
             &format!("{}\n", answers.join("\n")),
         );
@@ -110,14 +113,14 @@ impl Fixture {
     }
 
     #[track_caller]
-    fn run(&self, verb: &str, args: &[&str]) -> Ran {
+    fn run(&self, verb: &str, args: &[&str]) -> CommandResult {
         let all = ["service", verb, self.which]
             .into_iter()
             .chain(args.iter().copied());
         self.sandbox.run(all)
     }
 
-    /// Where the service file of an ordinary user belongs.
+    /// Returns the path of the service file of an ordinary user.
     fn file(&self) -> PathBuf {
         self.sandbox.base().join(match self.which {
             "--launchd" => "home/Library/LaunchAgents/io.github.orphand.plist",
@@ -125,7 +128,7 @@ impl Fixture {
         })
     }
 
-    /// Puts a service file there.
+    /// Writes the service file.
     fn put_file(&self, content: &str) {
         let below = self.file();
         let below = below.strip_prefix(self.sandbox.base()).unwrap();
@@ -136,7 +139,7 @@ impl Fixture {
         self.sandbox.base().metadata().unwrap().uid()
     }
 
-    /// The calls since this was asked last. `{gui}`, `{user}` and `{file}` stand for themselves.
+    /// Returns the calls since the last query. `{gui}`, `{user}` and `{file}` replace the real values.
     fn calls(&self) -> Vec<String> {
         let path = self.at.join("calls");
         let calls = fs::read_to_string(&path).unwrap_or_default();
@@ -152,25 +155,25 @@ impl Fixture {
         calls.lines().map(short).collect()
     }
 
-    /// Installs it, and forgets how.
+    /// Installs the service, and clears the list of calls.
     #[track_caller]
-    fn installed(self) -> Fixture {
+    fn installed(self) -> ServiceFixture {
         self.run("install", &[]).exit(0);
         self.calls();
         self
     }
 }
 
-/// orphand, by another path.
-fn put_program(sandbox: &Sandbox, path: &Path) {
-    // It is large; a second name will do where both lie on one disk.
+/// Creates another path to orphand.
+fn link_program(sandbox: &Sandbox, path: &Path) {
+    // It is large; a hard link is enough on one disk.
     fs::hard_link(sandbox.binary(), path)
         .or_else(|_| fs::copy(sandbox.binary(), path).map(drop))
         .unwrap();
 }
 
 #[track_caller]
-fn contains(all: &str, words: &[&str]) {
+fn assert_contains(all: &str, words: &[&str]) {
     for word in words {
         assert!(all.contains(word), "{word:?} is not in: {all}");
     }
@@ -178,13 +181,13 @@ fn contains(all: &str, words: &[&str]) {
 
 // ---- The files.
 
-/// Python's reader of property lists: the strictest that is to be had without a Mac.
+/// Parses a property list with Python's reader, the strictest one that is available without a Mac.
 #[track_caller]
-fn plist(file: &str) -> serde_json::Value {
+fn parse_plist(file: &str) -> serde_json::Value {
     let script = "import json, plistlib, sys; json.dump(plistlib.loads(sys.stdin.buffer.read()), sys.stdout)";
     let sandbox = Sandbox::new();
     sandbox.write("x.plist", file);
-    // The system's own starts faster than what a version switcher puts before it.
+    // The system's Python starts faster than a wrapper of a version manager.
     let system = Path::new("/usr/bin/python3");
     let mut command = Command::new(if system.exists() {
         system
@@ -200,10 +203,10 @@ fn plist(file: &str) -> serde_json::Value {
 }
 
 #[test]
-fn the_agent_as_a_property_list() {
-    let fixture = Fixture::launchd();
+fn the_agent_is_a_valid_property_list() {
+    let fixture = ServiceFixture::launchd();
     let printed = fixture.run("print", &[]).exit(0);
-    let agent = plist(&printed.stdout);
+    let agent = parse_plist(&printed.stdout);
     let program = fixture.sandbox.binary().to_str().unwrap();
     let base = fixture.sandbox.base().to_str().unwrap().to_owned();
     assert_eq!(
@@ -211,7 +214,7 @@ fn the_agent_as_a_property_list() {
         serde_json::json!({
             "Label": "io.github.orphand",
             "ProgramArguments": [program, "watch"],
-            // The sandbox's; where the shell has none, the key is absent.
+            // The values of the sandbox; a variable that is not set has no key.
             "EnvironmentVariables": {
                 "XDG_CONFIG_HOME": format!("{base}/config"),
                 "XDG_STATE_HOME": format!("{base}/state"),
@@ -234,9 +237,9 @@ fn the_agent_as_a_property_list() {
 }
 
 #[test]
-fn the_daemon_as_a_property_list() {
-    let fixture = Fixture::launchd();
-    let daemon = plist(&fixture.run("print", &["--system"]).exit(0).stdout);
+fn the_daemon_is_a_valid_property_list() {
+    let fixture = ServiceFixture::launchd();
+    let daemon = parse_plist(&fixture.run("print", &["--system"]).exit(0).stdout);
     assert_eq!(
         daemon["EnvironmentVariables"],
         serde_json::json!({
@@ -255,12 +258,13 @@ fn the_daemon_as_a_property_list() {
     );
 }
 
-/// A configuration that is named is what the service reads, by its whole path.
+/// The service reads the named configuration, by its absolute path.
 #[test]
 fn the_named_configuration_is_read_by_the_service_too() {
-    let fixture = Fixture::launchd();
+    let fixture = ServiceFixture::launchd();
     let base = fixture.sandbox.base().to_str().unwrap().to_owned();
-    let arguments = |printed: Ran| plist(&printed.exit(0).stdout)["ProgramArguments"].clone();
+    let arguments =
+        |printed: CommandResult| parse_plist(&printed.exit(0).stdout)["ProgramArguments"].clone();
     let typed = arguments(fixture.run("print", &["--config", "a b.toml"]));
     let program = fixture.sandbox.binary().to_str().unwrap();
     let config = format!("{base}/a b.toml");
@@ -274,12 +278,12 @@ fn the_named_configuration_is_read_by_the_service_too() {
         .sandbox
         .run(["service", "print", "--systemd"])
         .exit(0)
-        .says(&format!(" watch --config \"{config}\"\n"));
+        .stdout_has(&format!(" watch --config \"{config}\"\n"));
 }
 
 #[test]
 fn print_changes_nothing_with_and_without_a_configuration() {
-    let fixture = Fixture::launchd();
+    let fixture = ServiceFixture::launchd();
     for config in [
         None,
         Some("[[watch]]\npath = \"/srv/app\"\n"),
@@ -304,12 +308,12 @@ fn print_changes_nothing_with_and_without_a_configuration() {
             assert_eq!(fixture.sandbox.snapshot(), before, "{args:?}");
         }
     }
-    assert_eq!(fixture.calls(), [""; 0], "launchctl was asked");
+    assert_eq!(fixture.calls(), [""; 0], "launchctl was called");
 }
 
 #[test]
-fn print_refuses_what_means_nothing() {
-    let fixture = Fixture::launchd();
+fn print_refuses_conflicting_options() {
+    let fixture = ServiceFixture::launchd();
     for (args, words) in [
         (&["--launchd", "--systemd"][..], "cannot be used with"),
         (&["--systemd", "--run-as", "app"], "--system"),
@@ -327,31 +331,37 @@ fn print_refuses_what_means_nothing() {
         ),
     ] {
         let all = ["service", "print"].iter().chain(args);
-        fixture.sandbox.run(all).exit(2).complains(words).silent();
+        fixture
+            .sandbox
+            .run(all)
+            .exit(2)
+            .stderr_has(words)
+            .prints_nothing();
     }
 }
 
-/// The program, put where its path holds what means something to XML, to systemd and to shells.
+/// Prints a service file for a program whose path has characters that are special in XML, in units or in
+/// shells.
 #[track_caller]
 fn printed_from(folder: &str, args: &[&str]) -> (PathBuf, String) {
     let sandbox = Sandbox::new();
     let folder = sandbox.path(folder);
     fs::create_dir_all(&folder).unwrap();
     let program = folder.join("orphand");
-    put_program(&sandbox, &program);
+    link_program(&sandbox, &program);
     let mut command = sandbox.program(&program);
     command.args(["service", "print"]).args(args);
     let ran = sandbox.finish(command).exit(0);
     #[cfg(target_os = "linux")]
     if args == ["--systemd"] && !folder.to_str().unwrap().contains(['"', '\\', '\'']) {
-        // While the program is there.
+        // While the program exists.
         verify("orphand.service", &ran.stdout);
     }
     (program, ran.stdout)
 }
 
 #[test]
-fn strange_paths_in_a_property_list() {
+fn a_property_list_escapes_paths() {
     for folder in [
         "a b",
         "a&b",
@@ -363,7 +373,7 @@ fn strange_paths_in_a_property_list() {
         "--",
     ] {
         let (program, file) = printed_from(folder, &["--launchd"]);
-        let arguments = &plist(&file)["ProgramArguments"];
+        let arguments = &parse_plist(&file)["ProgramArguments"];
         assert_eq!(
             *arguments,
             serde_json::json!([program, "watch"]),
@@ -372,13 +382,13 @@ fn strange_paths_in_a_property_list() {
     }
 }
 
-/// systemd itself says whether it finds the program.
+/// systemd checks whether it finds the program.
 #[test]
-fn strange_paths_in_a_unit() {
+fn a_unit_escapes_paths() {
     for (folder, want) in [
         ("a b", "a b"),
         ("100%n", "100%%n"),
-        // In the program systemd expands no variable, and takes two of them for two.
+        // systemd expands no variable in the program path, and keeps `$$` as it is.
         ("$HOME ${x}", "$HOME ${x}"),
         ("a;b#c", "a;b#c"),
         ("größe", "größe"),
@@ -399,23 +409,23 @@ fn strange_paths_in_a_unit() {
 }
 
 #[test]
-fn paths_that_no_service_file_can_hold() {
+fn control_characters_in_paths_are_refused() {
     let sandbox = Sandbox::new();
     let folder = sandbox.path("a\nb");
     fs::create_dir(&folder).unwrap();
     let program = folder.join("orphand");
-    put_program(&sandbox, &program);
+    link_program(&sandbox, &program);
     for which in ["--launchd", "--systemd"] {
         let mut command = sandbox.program(&program);
         command.args(["service", "print", which]);
-        let ran = sandbox.finish(command).exit(1).silent();
-        ran.complains("control character").complains("a\\nb");
+        let ran = sandbox.finish(command).exit(1).prints_nothing();
+        ran.stderr_has("control character").stderr_has("a\\nb");
     }
 }
 
-/// Runs systemd-analyze on a unit; it starts nothing. None where there is none.
+/// Runs systemd-analyze on a unit, which starts nothing. Returns `None` if it is not installed.
 #[cfg(target_os = "linux")]
-fn analyze(name: &str, unit: &str, args: &[&str]) -> Option<(i32, String)> {
+fn systemd_analyze(name: &str, unit: &str, args: &[&str]) -> Option<(i32, String)> {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join(name);
     crate::sandbox::write(&path, unit);
@@ -425,18 +435,21 @@ fn analyze(name: &str, unit: &str, args: &[&str]) -> Option<(i32, String)> {
         .arg(&path)
         .env("XDG_RUNTIME_DIR", dir.path());
     let Ok(out) = command.collect_output() else {
-        eprintln!("no systemd-analyze: {args:?} is not tried");
+        eprintln!("no systemd-analyze: {args:?} skipped");
         return None;
     };
-    let said = [out.stdout, out.stderr].concat();
-    Some((out.status.code().unwrap(), String::from_utf8(said).unwrap()))
+    let output = [out.stdout, out.stderr].concat();
+    Some((
+        out.status.code().unwrap(),
+        String::from_utf8(output).unwrap(),
+    ))
 }
 
-/// systemd understands every line. Of a key that it does not know it only prints a line.
+/// Asserts that systemd accepts every line. For an unknown key it only prints a line.
 #[cfg(target_os = "linux")]
 #[track_caller]
 fn verify(name: &str, unit: &str) {
-    if let Some(answer) = analyze(name, unit, &["verify"]) {
+    if let Some(answer) = systemd_analyze(name, unit, &["verify"]) {
         assert_eq!(answer, (0, String::new()), "{unit}");
     }
 }
@@ -444,25 +457,25 @@ fn verify(name: &str, unit: &str) {
 #[cfg(target_os = "linux")]
 #[test]
 fn systemd_understands_the_units() {
-    let fixture = Fixture::systemd();
+    let fixture = ServiceFixture::systemd();
     for args in [&[][..], &["--system"], &["--system", "--run-as", "daemon"]] {
         let unit = fixture.run("print", args).exit(0).stdout;
         verify("orphand.service", &unit);
-        if let Some((_, said)) = analyze(
+        if let Some((_, output)) = systemd_analyze(
             "x.service",
             &format!("{unit}\n[Service]\nGarce=1\n"),
             &["verify"],
         ) {
             assert!(
-                said.contains("Garce"),
-                "an unknown key would be seen: {said}"
+                output.contains("Garce"),
+                "an unknown key is not reported: {output}"
             );
         }
     }
 }
 
-/// Exposure, ten times what `systemd-analyze security` prints: what systemd 252 finds. The score is
-/// not the goal: the options that would better it most would blind orphand.
+/// The exposure, ten times the value that `systemd-analyze security` of systemd 252 prints. A low value is
+/// not the goal: the options that would lower it most would blind orphand.
 #[cfg(target_os = "linux")]
 const USER_EXPOSURE: u32 = 60;
 #[cfg(target_os = "linux")]
@@ -470,14 +483,14 @@ const ROOT_EXPOSURE: u32 = 19;
 #[cfg(target_os = "linux")]
 const OWNER_EXPOSURE: u32 = 11;
 
-/// Another version of systemd may weigh a little otherwise.
+/// Other versions of systemd weight the options slightly differently.
 #[cfg(target_os = "linux")]
 const TOLERANCE: u32 = 5;
 
 #[cfg(target_os = "linux")]
 #[test]
-fn how_exposed_the_units_are() {
-    let fixture = Fixture::systemd();
+fn the_exposure_of_the_units_is_bounded() {
+    let fixture = ServiceFixture::systemd();
     for (args, most) in [
         (&[][..], USER_EXPOSURE),
         (&["--system"], ROOT_EXPOSURE),
@@ -486,20 +499,20 @@ fn how_exposed_the_units_are() {
         let unit = fixture.run("print", args).exit(0).stdout;
         let threshold = format!("--threshold={}", most + TOLERANCE);
         let args = ["security", "--offline=true", &threshold];
-        if let Some((code, said)) = analyze("orphand.service", &unit, &args) {
-            assert_eq!(code, 0, "{said}");
+        if let Some((code, output)) = systemd_analyze("orphand.service", &unit, &args) {
+            assert_eq!(code, 0, "{output}");
         }
         let nothing = "[Service]\nExecStart=/bin/true\n";
-        if let Some((code, _)) = analyze("orphand.service", nothing, &args) {
-            assert_ne!(code, 0, "a unit without all that would be let through");
+        if let Some((code, _)) = systemd_analyze("orphand.service", nothing, &args) {
+            assert_ne!(code, 0, "the threshold accepts a unit without protection");
         }
     }
 }
 
-/// With any of these a walk over the processes finds nobody, without an error. A user unit may have
-/// nothing that mounts, either.
+/// With any of these options a process scan finds no process, without an error. A user unit must not have an
+/// option that mounts anything, either.
 #[test]
-fn nothing_blinds_it() {
+fn no_unit_option_hides_processes() {
     const BLIND: [&str; 7] = [
         "ProtectProc=",
         "ProcSubset=",
@@ -509,7 +522,7 @@ fn nothing_blinds_it() {
         "DynamicUser=",
         "RootDirectory=",
     ];
-    // Those of systemd.exec(5) that imply PrivateUsers in a user unit begin with one of these.
+    // The options of systemd.exec(5) that imply PrivateUsers in a user unit begin with one of these.
     const MOUNT: [&str; 12] = [
         "Protect",
         "Private",
@@ -524,7 +537,7 @@ fn nothing_blinds_it() {
         "Mount",
         "Device",
     ];
-    let fixture = Fixture::systemd();
+    let fixture = ServiceFixture::systemd();
     for (args, never) in [
         (&[][..], [&BLIND[..], &MOUNT].concat()),
         (&["--system"], BLIND.to_vec()),
@@ -556,16 +569,17 @@ const FRESH: [&str; 4] = [
 ];
 
 #[test]
-fn installing_an_agent() {
-    let fixture = Fixture::launchd();
+fn install_writes_and_loads_an_agent() {
+    let fixture = ServiceFixture::launchd();
     fixture.config("[[watch]]\npath = \"/srv/app\"\n");
-    // Whatever the umask, launchd refuses what others may write, and others must be able to read.
+    // Independent of the umask: launchd refuses a file that other users may write, and other users must be
+    // able to read it.
     let mut command = fixture.sandbox.program("sh");
     command.args(["-c", "umask 077; exec \"$0\" service install --launchd"]);
     command.arg(fixture.sandbox.binary());
     let ran = fixture.sandbox.finish(command).exit(0);
     let file = fixture.file();
-    contains(
+    assert_contains(
         &ran.stdout,
         &[
             "(1 directory)",
@@ -585,7 +599,7 @@ fn installing_an_agent() {
     assert_eq!(
         fs::read_dir(file.parent().unwrap()).unwrap().count(),
         1,
-        "no litter"
+        "a temporary file is left"
     );
     assert!(
         fixture
@@ -597,9 +611,9 @@ fn installing_an_agent() {
 }
 
 #[test]
-fn installing_twice_changes_nothing() {
-    let fixture = Fixture::launchd().installed();
-    let file = |fixture: &Fixture| {
+fn a_second_install_changes_nothing() {
+    let fixture = ServiceFixture::launchd().installed();
+    let file = |fixture: &ServiceFixture| {
         let meta = fixture.file().metadata().unwrap();
         (meta.ino(), meta.mtime_nsec())
     };
@@ -607,21 +621,21 @@ fn installing_twice_changes_nothing() {
     fixture
         .run("install", &[])
         .exit(0)
-        .says("Already up to date (pid 4711)");
+        .stdout_has("Already up to date (pid 4711)");
     assert_eq!(file(&fixture), before);
     assert_eq!(fixture.calls(), ["print {gui}/-"]);
 }
 
 #[test]
-fn installing_over_another_file_waits_until_the_old_job_is_gone() {
-    let fixture = Fixture::launchd().installed();
-    fixture.order("bootout", &["drain"]);
+fn install_waits_until_the_old_job_has_ended() {
+    let fixture = ServiceFixture::launchd().installed();
+    fixture.set_responses("bootout", &["drain"]);
     fixture.config("[[watch]]\npath = \"/srv/app\"\n");
     let config = fixture.sandbox.base().join("config/orphand/config.toml");
     fixture
         .run("install", &["--config", config.to_str().unwrap()])
         .exit(0)
-        .says("written");
+        .stdout_has("written");
     assert_eq!(
         fixture.calls(),
         [
@@ -637,32 +651,32 @@ fn installing_over_another_file_waits_until_the_old_job_is_gone() {
     );
 }
 
-/// What is up to date and has ended is not left so.
+/// A job that is up to date but has ended is started.
 #[test]
-fn installing_starts_what_has_ended() {
-    let fixture = Fixture::launchd().installed();
-    fixture.put("end", "0");
-    fixture.order("bootstrap", &["0"]);
-    let ran = fixture.run("install", &[]).exit(1).says("unchanged");
-    ran.complains("it was started but is not running");
-    contains(
+fn install_starts_a_job_that_has_ended() {
+    let fixture = ServiceFixture::launchd().installed();
+    fixture.put_state("end", "0");
+    fixture.set_responses("bootstrap", &["0"]);
+    let ran = fixture.run("install", &[]).exit(1).stdout_has("unchanged");
+    ran.stderr_has("it was started but is not running");
+    assert_contains(
         &fixture.calls().join("\n"),
         &["bootout {gui}/-", "bootstrap {gui} {file}"],
     );
 }
 
 #[test]
-fn what_bootstrap_may_answer() {
+fn install_handles_bootstrap_errors() {
     let check = |answers: &[&str], exit: i32, calls: &[&str], words: &[&str]| {
-        let fixture = Fixture::launchd();
-        fixture.order("bootstrap", answers);
+        let fixture = ServiceFixture::launchd();
+        fixture.set_responses("bootstrap", answers);
         let ran = fixture.run("install", &[]).exit(exit);
-        contains(&(ran.stdout + &ran.stderr), words);
+        assert_contains(&(ran.stdout + &ran.stderr), words);
         assert_eq!(fixture.calls()[3..], *calls, "{answers:?}");
     };
     let (bootstrap, print) = ("bootstrap {gui} {file}", "print {gui}/-");
     let kickstart = "kickstart -k {gui}/-";
-    // Still draining, or whatever: again.
+    // Still ending, or another temporary error: try again.
     check(
         &["5", "5", "0"],
         0,
@@ -675,14 +689,14 @@ fn what_bootstrap_may_answer() {
         &[bootstrap, bootstrap, print],
         &["Started"],
     );
-    // It is loaded after all, perhaps with another program. Here it is not, so that fails.
+    // Already loaded, perhaps with another program. Here it is not loaded, so the restart fails.
     check(
         &["37"],
         1,
         &[bootstrap, kickstart],
         &["not loaded (113)", "orphand service start"],
     );
-    // Never: with what may be the cause, as far as it can be seen.
+    // It never succeeds: the message names the possible causes.
     check(
         &["5", "5", "5", "5"],
         1,
@@ -712,23 +726,23 @@ fn what_bootstrap_may_answer() {
 }
 
 #[test]
-fn an_agent_that_somebody_else_has_loaded_meanwhile() {
-    let fixture = Fixture::launchd();
-    // Not loaded at the first look, loaded at the second.
-    fixture.put("loaded", &format!("gui/{}", fixture.uid()));
-    fixture.order("print", &["113", "113"]);
+fn install_restarts_an_agent_loaded_by_another_process() {
+    let fixture = ServiceFixture::launchd();
+    // Not loaded at the first check, loaded at the second.
+    fixture.put_state("loaded", &format!("gui/{}", fixture.uid()));
+    fixture.set_responses("print", &["113", "113"]);
     fixture.run("install", &[]).exit(0);
     let want = [&FRESH[..], &["kickstart -k {gui}/-", "print {gui}/-"]].concat();
     assert_eq!(fixture.calls(), want);
 }
 
 #[test]
-fn what_bootout_may_answer() {
+fn stop_handles_bootout_errors() {
     let check = |answers: &[&str], exit: i32, calls: &[&str], words: &str| {
-        let fixture = Fixture::launchd().installed();
-        fixture.order("bootout", answers);
+        let fixture = ServiceFixture::launchd().installed();
+        fixture.set_responses("bootout", answers);
         let ran = fixture.run("stop", &[]).exit(exit);
-        contains(&(ran.stdout + &ran.stderr), &[words]);
+        assert_contains(&(ran.stdout + &ran.stderr), &[words]);
         assert_eq!(fixture.calls()[1..], *calls, "{answers:?}");
     };
     let (bootout, print) = ("bootout {gui}/-", "print {gui}/-");
@@ -754,36 +768,36 @@ fn what_bootout_may_answer() {
 }
 
 #[test]
-fn a_job_that_does_not_end() {
-    let fixture = Fixture::launchd()
+fn stop_reports_a_job_that_does_not_end() {
+    let fixture = ServiceFixture::launchd()
         .installed()
         .env("ORPHAND_SERVICE_LIMIT", "1s");
-    // It says that it drains, and stays.
-    fixture.order("bootout", &["36"]);
+    // It reports that the job is ending, but the job stays.
+    fixture.set_responses("bootout", &["36"]);
     let ran = fixture.run("stop", &[]).exit(1);
-    ran.complains("launchctl kill SIGKILL gui/");
+    ran.stderr_has("launchctl kill SIGKILL gui/");
 }
 
 #[test]
-fn a_launchctl_that_never_answers() {
-    let fixture = Fixture::launchd().env("ORPHAND_SERVICE_LIMIT", "200ms");
-    fixture.order("print", &["hang"]);
+fn install_reports_a_launchctl_that_hangs() {
+    let fixture = ServiceFixture::launchd().env("ORPHAND_SERVICE_LIMIT", "200ms");
+    fixture.set_responses("print", &["hang"]);
     let ran = fixture.run("install", &[]).exit(1);
-    ran.complains("has not ended within")
-        .complains("launchctl print gui/");
+    ran.stderr_has("has not ended within")
+        .stderr_has("launchctl print gui/");
     assert!(!fixture.file().exists());
 }
 
 #[test]
-fn a_system_without_launchd() {
-    let fixture = Fixture::launchd().env("ORPHAND_LAUNCHCTL", "/nowhere/launchctl");
+fn install_reports_a_missing_launchctl() {
+    let fixture = ServiceFixture::launchd().env("ORPHAND_LAUNCHCTL", "/nowhere/launchctl");
     let ran = fixture.run("install", &[]).exit(1);
-    ran.complains("/nowhere/launchctl").complains("--systemd");
+    ran.stderr_has("/nowhere/launchctl").stderr_has("--systemd");
     assert!(!fixture.file().exists());
 }
 
 #[test]
-fn a_job_that_fails_at_once() {
+fn install_reports_a_job_that_fails_at_once() {
     for (code, words) in [
         ("78", "config check"),
         ("127", "orphand service install"),
@@ -791,20 +805,20 @@ fn a_job_that_fails_at_once() {
         ("75", "another orphand"),
         ("1", "orphand service logs"),
     ] {
-        let fixture = Fixture::launchd();
-        fixture.put("end", code);
+        let fixture = ServiceFixture::launchd();
+        fixture.put_state("end", code);
         let ran = fixture.run("install", &[]).exit(1);
-        ran.complains("it was started but is not running")
-            .complains(words);
+        ran.stderr_has("it was started but is not running")
+            .stderr_has(words);
     }
 }
 
 #[test]
-fn starting_stopping_and_starting_again() {
-    let fixture = Fixture::launchd().installed();
+fn start_stop_and_restart_call_launchctl() {
+    let fixture = ServiceFixture::launchd().installed();
     let print = "print {gui}/-";
     let check = |verb: &str, words: &str, calls: &[&str]| {
-        fixture.run(verb, &[]).exit(0).says(words);
+        fixture.run(verb, &[]).exit(0).stdout_has(words);
         assert_eq!(fixture.calls(), calls, "{verb}");
     };
     check("start", "Already running (pid 4711)", &[print]);
@@ -816,23 +830,23 @@ fn starting_stopping_and_starting_again() {
     check("stop", "Stopped", &[print, "bootout {gui}/-", print]);
     check("stop", "Not running", &[print, "print {user}/-"]);
     check("start", "Started", &[&FRESH[..], &[print]].concat());
-    fixture.put("end", "0");
-    // Loaded, and ended by itself.
+    fixture.put_state("end", "0");
+    // Loaded, but the job has ended by itself.
     check("start", "Started", &[print, "kickstart {gui}/-", print]);
 }
 
 #[test]
-fn nothing_is_installed() {
-    let fixture = Fixture::launchd();
+fn commands_report_that_nothing_is_installed() {
+    let fixture = ServiceFixture::launchd();
     for verb in ["start", "stop", "restart", "logs"] {
-        let ran = fixture.run(verb, &[]).exit(4).silent();
+        let ran = fixture.run(verb, &[]).exit(4).prints_nothing();
         let ran = ran
-            .complains("not installed")
-            .complains("orphand service install");
-        ran.complains("orphand watch DIR");
+            .stderr_has("not installed")
+            .stderr_has("orphand service install");
+        ran.stderr_has("orphand watch DIR");
     }
     let ran = fixture.run("status", &[]).exit(4);
-    contains(
+    assert_contains(
         &ran.stdout,
         &[
             "not installed",
@@ -843,13 +857,13 @@ fn nothing_is_installed() {
     fixture
         .run("uninstall", &[])
         .exit(0)
-        .says("Not installed")
-        .says("Nothing was changed");
+        .stdout_has("Not installed")
+        .stdout_has("Nothing was changed");
 }
 
 #[test]
-fn uninstalling_says_what_stays() {
-    let fixture = Fixture::launchd();
+fn uninstall_lists_the_remaining_files() {
+    let fixture = ServiceFixture::launchd();
     fixture.config("[[watch]]\npath = \"/srv/app\"\n");
     let fixture = fixture.installed();
     let base = fixture.sandbox.base().to_str().unwrap().to_owned();
@@ -859,28 +873,31 @@ fn uninstalling_says_what_stays() {
     fixture
         .run("uninstall", &[])
         .exit(0)
-        .says("Removed")
-        .says(&config);
+        .stdout_has("Removed")
+        .stdout_has(&config);
     assert_eq!(
         fixture.calls(),
         ["print {gui}/-", "bootout {gui}/-", "print {gui}/-"]
     );
     assert!(!fixture.file().exists());
-    // Only what exists is named.
+    // Only existing files are named.
     let fixture = fixture.installed();
     fixture.sandbox.write("../state/orphand/journal.jsonl", "");
     let ran = fixture
         .run("uninstall", &[])
         .exit(0)
-        .says(&journal)
-        .says(&logs);
+        .stdout_has(&journal)
+        .stdout_has(&logs);
     assert!(!ran.stdout.contains("quarantine"), "{}", ran.stdout);
-    fixture.run("uninstall", &[]).exit(0).says("Not installed");
+    fixture
+        .run("uninstall", &[])
+        .exit(0)
+        .stdout_has("Not installed");
     let fixture = fixture.installed();
     let held = fixture.sandbox.path(".orphand");
     fs::create_dir(&held).unwrap();
     fs::set_permissions(&held, fs::Permissions::from_mode(0o700)).unwrap();
-    fixture.sandbox.give(&held);
+    fixture.sandbox.chown_to_user(&held);
     fixture
         .sandbox
         .write(".orphand/q62905a5/a.tmp", "the only copy");
@@ -890,17 +907,17 @@ fn uninstalling_says_what_stays() {
     fixture
         .run("uninstall", &[])
         .exit(0)
-        .says("orphand quarantine purge")
-        .says("1 file");
+        .stdout_has("orphand quarantine purge")
+        .stdout_has("1 file");
     assert!(fixture.sandbox.has(".orphand/q62905a5/a.tmp"));
     assert!(fixture.sandbox.has("../config/orphand/config.toml"));
 }
 
-/// Somebody has removed the file, and launchd still runs the job.
+/// The file was removed, but launchd still runs the job.
 #[test]
-fn a_job_without_a_file_is_ended_all_the_same() {
+fn a_job_without_a_file_is_stopped() {
     for verb in ["stop", "uninstall"] {
-        let fixture = Fixture::launchd().installed();
+        let fixture = ServiceFixture::launchd().installed();
         fs::remove_file(fixture.file()).unwrap();
         fixture.run(verb, &[]).exit(0);
         assert_eq!(
@@ -911,24 +928,24 @@ fn a_job_without_a_file_is_ended_all_the_same() {
 }
 
 #[test]
-fn a_wrong_configuration_stops_before_anything_is_done() {
-    let fixture = Fixture::launchd();
+fn install_refuses_an_invalid_configuration() {
+    let fixture = ServiceFixture::launchd();
     fixture.config("[[watch]]\npath = \"/srv/app\"\ngarce = \"10s\"\n");
-    let ran = fixture.run("install", &[]).exit(78).silent();
-    ran.complains("config.toml:3:1: ").complains("grace");
+    let ran = fixture.run("install", &[]).exit(78).prints_nothing();
+    ran.stderr_has("config.toml:3:1: ").stderr_has("grace");
     assert_eq!(fixture.calls(), [""; 0]);
     assert!(!fixture.file().exists());
     let ran = fixture
         .run("install", &["--config", "nowhere.toml"])
         .exit(78);
-    ran.complains("nowhere.toml");
+    ran.stderr_has("nowhere.toml");
 }
 
 #[test]
-fn without_a_configuration_it_says_that_it_watches_nothing() {
-    let fixture = Fixture::launchd();
+fn install_without_a_configuration_says_so() {
+    let fixture = ServiceFixture::launchd();
     let ran = fixture.run("install", &[]).exit(0);
-    contains(
+    assert_contains(
         &ran.stdout,
         &["nothing is watched yet", "orphand config init"],
     );
@@ -936,101 +953,101 @@ fn without_a_configuration_it_says_that_it_watches_nothing() {
     fixture
         .run("install", &[])
         .exit(0)
-        .says("lists no directory");
+        .stdout_has("lists no directory");
 }
 
 #[test]
-fn homebrew_runs_it_already() {
-    let fixture = Fixture::launchd();
+fn install_refuses_beside_a_homebrew_service() {
+    let fixture = ServiceFixture::launchd();
     fixture.sandbox.write(
         "../home/Library/LaunchAgents/homebrew.mxcl.orphand.plist",
         "<plist/>",
     );
-    let ran = fixture.run("install", &[]).exit(75).silent();
+    let ran = fixture.run("install", &[]).exit(75).prints_nothing();
     let ran = ran
-        .complains("homebrew.mxcl.orphand")
-        .complains("brew services restart orphand");
-    ran.complains("brew services stop orphand && orphand service install");
+        .stderr_has("homebrew.mxcl.orphand")
+        .stderr_has("brew services restart orphand");
+    ran.stderr_has("brew services stop orphand && orphand service install");
     assert!(!fixture.file().exists());
     assert_eq!(fixture.calls(), [""; 0]);
     fixture
         .run("status", &[])
         .exit(4)
-        .says("brew services info orphand");
+        .stdout_has("brew services info orphand");
     fixture
         .run("start", &[])
         .exit(4)
-        .complains("brew services info orphand");
-    let fixture = Fixture::systemd();
+        .stderr_has("brew services info orphand");
+    let fixture = ServiceFixture::systemd();
     fixture
         .sandbox
         .write("../config/systemd/user/homebrew.orphand.service", "");
     fixture
         .run("install", &[])
         .exit(75)
-        .complains("homebrew.orphand.service");
+        .stderr_has("homebrew.orphand.service");
 }
 
-/// Who keeps service files in a repository wants to change them there.
+/// A user who keeps service files in a repository wants to change them there.
 #[test]
-fn a_link_is_not_replaced() {
-    let fixture = Fixture::launchd();
+fn install_does_not_replace_a_symlink() {
+    let fixture = ServiceFixture::launchd();
     fixture.put_file("");
     let elsewhere = fixture.sandbox.base().join("dotfiles.plist");
     fs::rename(fixture.file(), &elsewhere).unwrap();
     symlink(&elsewhere, fixture.file()).unwrap();
     let ran = fixture.run("install", &[]).exit(1);
-    ran.complains("is a symlink to")
-        .complains("orphand service print");
+    ran.stderr_has("is a symlink to")
+        .stderr_has("orphand service print");
     assert_eq!(fs::read_to_string(&elsewhere).unwrap(), "");
     fs::write(&elsewhere, fixture.run("print", &[]).exit(0).stdout).unwrap();
-    fixture.run("install", &[]).exit(0).says("unchanged");
+    fixture.run("install", &[]).exit(0).stdout_has("unchanged");
     assert!(fixture.file().is_symlink());
 }
 
 #[test]
-fn a_home_of_somebody_else() {
+fn install_refuses_a_home_of_another_user() {
     if !is_root() {
-        eprintln!("not root: not tried, every file here is this user's");
+        eprintln!("not root: skipped, every file here belongs to this user");
         return;
     }
-    let fixture = Fixture::new(Sandbox::new(), "--launchd");
+    let fixture = ServiceFixture::new(Sandbox::new(), "--launchd");
     std::os::unix::fs::chown(fixture.sandbox.base().join("home"), Some(65_534), None).unwrap();
     let ran = fixture.run("install", &[]).exit(1);
-    ran.complains("without sudo")
-        .complains("sudo orphand service install --system");
+    ran.stderr_has("without sudo")
+        .stderr_has("sudo orphand service install --system");
     assert_eq!(fixture.calls(), [""; 0]);
 }
 
 #[test]
-fn root_is_told_whose_agent_this_is() {
+fn root_is_warned_about_its_own_agent() {
     if !is_root() {
-        eprintln!("not root: not tried");
+        eprintln!("not root: skipped");
         return;
     }
-    let fixture = Fixture::new(Sandbox::new(), "--launchd");
+    let fixture = ServiceFixture::new(Sandbox::new(), "--launchd");
     let ran = fixture.run("install", &[]).exit(0);
-    ran.complains("user service of root")
-        .complains("orphand service install --system");
+    ran.stderr_has("user service of root")
+        .stderr_has("orphand service install --system");
 }
 
 #[test]
-fn a_build_folder_is_no_place_to_stay() {
-    let fixture = Fixture::launchd();
+fn install_warns_of_a_program_in_a_build_folder() {
+    let fixture = ServiceFixture::launchd();
     let program = fixture.sandbox.base().join("target/release/orphand");
     fixture.sandbox.write("../target/release/nothing", "");
-    put_program(&fixture.sandbox, &program);
+    link_program(&fixture.sandbox, &program);
     let mut command = fixture.sandbox.program(&program);
     command.args(["service", "install", "--launchd"]);
     let ran = fixture.sandbox.finish(command).exit(0);
-    ran.complains("a build folder");
+    ran.stderr_has("a build folder");
 }
 
-/// The kernel calls a program that an upgrade has replaced `… (deleted)`.
+/// The kernel shows the path of a program that an upgrade has replaced as `… (deleted)`.
 #[cfg(target_os = "linux")]
 #[test]
-fn homebrew_upgrades_the_program_that_runs() {
-    let fixture = Fixture::launchd();
+fn print_uses_the_stable_homebrew_path() {
+    let fixture = ServiceFixture::launchd();
     let old = fixture
         .sandbox
         .base()
@@ -1040,9 +1057,10 @@ fn homebrew_upgrades_the_program_that_runs() {
         let beside = path.with_file_name("nothing");
         let beside = beside.strip_prefix(fixture.sandbox.base()).unwrap();
         fixture.sandbox.write(Path::new("..").join(beside), "");
-        put_program(&fixture.sandbox, path);
+        link_program(&fixture.sandbox, path);
     }
-    let program = |ran: Ran| plist(&ran.exit(0).stdout)["ProgramArguments"][0].clone();
+    let program =
+        |ran: CommandResult| parse_plist(&ran.exit(0).stdout)["ProgramArguments"][0].clone();
     let print = |program: &Path| {
         let mut command = fixture.sandbox.program(program);
         command.args(["service", "print", "--launchd"]);
@@ -1052,7 +1070,7 @@ fn homebrew_upgrades_the_program_that_runs() {
         program(fixture.sandbox.finish(print(&old))),
         opt.to_str().unwrap()
     );
-    // Removed between its start and its question: the shell that becomes it is another name of it.
+    // Removed between its start and the query of its path: the shell opens it before it removes the path.
     let mut command = fixture.sandbox.program("sh");
     let script = "exec 3< \"$0\" && rm \"$0\" && exec /proc/self/fd/3 service print --launchd";
     command.args(["-c", script]).arg(&old);
@@ -1065,11 +1083,11 @@ fn homebrew_upgrades_the_program_that_runs() {
 // ---- Status.
 
 #[test]
-fn status_in_each_state() {
-    let fixture = Fixture::launchd();
+fn status_reports_each_state() {
+    let fixture = ServiceFixture::launchd();
     let check = |exit: i32, words: &[&str], fields: serde_json::Value| {
         let ran = fixture.run("status", &[]).exit(exit);
-        contains(&ran.stdout, words);
+        assert_contains(&ran.stdout, words);
         let document = fixture.run("status", &["--json"]).exit(exit).stdout_json();
         for (key, value) in fields.as_object().unwrap() {
             assert_eq!(document[key], *value, "{key} in {document}");
@@ -1097,7 +1115,7 @@ fn status_in_each_state() {
         fixture.calls(),
         ["print {gui}/-", "print-disabled {gui}"].repeat(2)
     );
-    fixture.put("end", "78");
+    fixture.put_state("end", "78");
     check(
         3,
         &["is not running", "(78)", "config check"],
@@ -1105,7 +1123,7 @@ fn status_in_each_state() {
     );
     fs::remove_file(fixture.at.join("end")).unwrap();
     fixture.run("stop", &[]).exit(0);
-    fixture.put("disabled", "");
+    fixture.put_state("disabled", "");
     check(
         3,
         &["installed, disabled, not loaded", "orphand service start"],
@@ -1115,39 +1133,42 @@ fn status_in_each_state() {
 
 #[test]
 fn status_prints_one_object_whatever_fails() {
-    let fixture = Fixture::launchd()
+    let fixture = ServiceFixture::launchd()
         .installed()
         .env("ORPHAND_SERVICE_LIMIT", "200ms");
-    fixture.order("print", &["hang"]);
+    fixture.set_responses("print", &["hang"]);
     let ran = fixture
         .run("status", &["--json"])
         .exit(1)
-        .complains("has not ended within");
+        .stderr_has("has not ended within");
     let document = ran.stdout_json();
-    contains(document["error"].as_str().unwrap(), &["has not ended within"]);
+    assert_contains(
+        document["error"].as_str().unwrap(),
+        &["has not ended within"],
+    );
     assert_eq!(document["installed"], true);
     assert!(
         document["running"].is_null() && document["loaded"].is_null(),
         "{document}"
     );
-    // Other verbs say words elsewhere, and end with the same object.
+    // Other verbs print their messages on stderr, and the same object on stdout.
     let ran = fixture
         .run("stop", &["--json"])
         .exit(0)
-        .complains("Stopped");
+        .stderr_has("Stopped");
     assert_eq!(ran.stdout_json()["loaded"], false);
     let ran = fixture
         .run("uninstall", &["--json"])
         .exit(0)
-        .complains("Removed");
+        .stderr_has("Removed");
     assert_eq!(ran.stdout_json()["installed"], false);
 }
 
-/// What is wrong with the file, and the command that mends it.
+/// `status` reports the problem of the file, and the command that fixes it.
 #[test]
-fn status_of_a_file_that_is_not_as_it_should_be() {
+fn status_reports_problems_of_the_file() {
     let check = |change: &dyn Fn(&str) -> String, what: &str, fix: &str| {
-        for fixture in [Fixture::launchd(), Fixture::systemd()] {
+        for fixture in [ServiceFixture::launchd(), ServiceFixture::systemd()] {
             let fixture = fixture.installed();
             let file = fs::read_to_string(fixture.file()).unwrap();
             let changed =
@@ -1158,17 +1179,17 @@ fn status_of_a_file_that_is_not_as_it_should_be() {
             let ran = fixture
                 .run("status", &[])
                 .exit(0)
-                .says("!! ")
-                .says(what)
-                .says(fix);
+                .stdout_has("!! ")
+                .stdout_has(what)
+                .stdout_has(fix);
             assert_eq!(ran.stderr, "");
             let document = fixture.run("status", &["--json"]).exit(0).stdout_json();
             let problems = document["problems"].as_array().unwrap();
             assert_eq!(problems.len(), 1, "{document}");
-            contains(problems[0]["what"].as_str().unwrap(), &[what]);
-            contains(problems[0]["cure"].as_str().unwrap(), &[fix]);
-            // The fix works.
-            let ran = fixture.run("install", &[]).exit(0).says("written");
+            assert_contains(problems[0]["what"].as_str().unwrap(), &[what]);
+            assert_contains(problems[0]["cure"].as_str().unwrap(), &[fix]);
+            // That command fixes the problem.
+            let ran = fixture.run("install", &[]).exit(0).stdout_has("written");
             let other = changed.contains("/gone/orphand");
             assert_eq!(
                 ran.stdout.contains("the old file started /gone/orphand"),
@@ -1202,8 +1223,8 @@ fn status_of_a_file_that_is_not_as_it_should_be() {
 }
 
 #[test]
-fn a_named_configuration_is_kept_in_mind() {
-    let fixture = Fixture::launchd();
+fn install_remembers_the_named_configuration() {
+    let fixture = ServiceFixture::launchd();
     fixture.config("[[watch]]\npath = \"/srv/app\"\n");
     let config = fixture.sandbox.base().join("config/orphand/config.toml");
     let config = config.to_str().unwrap();
@@ -1212,11 +1233,11 @@ fn a_named_configuration_is_kept_in_mind() {
     assert_eq!(
         document["problems"],
         serde_json::json!([]),
-        "it is as it was installed"
+        "the installed file has a problem"
     );
     let file = fs::read_to_string(fixture.file()).unwrap();
     fixture.put_file(&format!("{file}\n"));
-    fixture.run("status", &[]).exit(0).says(
+    fixture.run("status", &[]).exit(0).stdout_has(
         &format!("install --launchd --config {config}").replace(
             "--launchd ",
             if cfg!(target_os = "macos") {
@@ -1231,10 +1252,10 @@ fn a_named_configuration_is_kept_in_mind() {
 // ---- systemd.
 
 #[test]
-fn installing_a_unit() {
-    let fixture = Fixture::systemd();
+fn install_writes_and_starts_a_unit() {
+    let fixture = ServiceFixture::systemd();
     let ran = fixture.run("install", &[]).exit(0);
-    contains(
+    assert_contains(
         &ran.stdout,
         &[
             "Unit       ",
@@ -1259,19 +1280,19 @@ fn installing_a_unit() {
     fixture
         .run("install", &[])
         .exit(0)
-        .says("Already up to date (pid 4711)");
+        .stdout_has("Already up to date (pid 4711)");
     assert_eq!(fixture.calls(), ["--user show"]);
-    // What was switched off by hand is switched on again.
+    // A unit that was disabled by hand is enabled again.
     fs::remove_file(fixture.at.join("enabled")).unwrap();
-    fixture.run("install", &[]).exit(0).says("unchanged");
-    contains(&fixture.calls().join("\n"), &["enable orphand.service"]);
+    fixture.run("install", &[]).exit(0).stdout_has("unchanged");
+    assert_contains(&fixture.calls().join("\n"), &["enable orphand.service"]);
 }
 
 #[test]
-fn a_unit_from_start_to_end() {
-    let fixture = Fixture::systemd().installed();
+fn start_stop_and_restart_call_systemctl() {
+    let fixture = ServiceFixture::systemd().installed();
     let check = |verb: &str, words: &str, calls: &[&str]| {
-        fixture.run(verb, &[]).exit(0).says(words);
+        fixture.run(verb, &[]).exit(0).stdout_has(words);
         assert_eq!(fixture.calls(), calls, "{verb}");
     };
     let show = "--user show";
@@ -1290,8 +1311,8 @@ fn a_unit_from_start_to_end() {
     fixture
         .run("status", &[])
         .exit(3)
-        .says("installed, enabled, loaded")
-        .says("is not running");
+        .stdout_has("installed, enabled, loaded")
+        .stdout_has("is not running");
     fixture.calls();
     check(
         "start",
@@ -1312,8 +1333,8 @@ fn a_unit_from_start_to_end() {
 }
 
 #[test]
-fn a_systemctl_that_complains() {
-    for (verb, says, words) in [
+fn install_explains_systemctl_errors() {
+    for (verb, stderr, words) in [
         (
             "show",
             "Failed to connect to bus: No medium found",
@@ -1340,79 +1361,85 @@ fn a_systemctl_that_complains() {
             "orphand service logs",
         ),
     ] {
-        let fixture = Fixture::systemd();
-        fixture.put("says", says);
-        fixture.order(verb, &["1"]);
-        let ran = fixture.run("install", &[]).exit(1).complains(says);
-        ran.complains(words).complains(&format!(
+        let fixture = ServiceFixture::systemd();
+        fixture.put_state("says", stderr);
+        fixture.set_responses(verb, &["1"]);
+        let ran = fixture.run("install", &[]).exit(1).stderr_has(stderr);
+        ran.stderr_has(words).stderr_has(&format!(
             "systemctl --user {verb} orphand.service failed (1)"
         ));
         assert_eq!(
             fixture.file().exists(),
             verb != "show",
-            "nothing is written where nothing can run"
+            "the file was written although nothing can run"
         );
     }
 }
 
-/// A first scan may take longer than anybody waits: that is no failure.
+/// The first scan may take longer than the wait of `install`: that is no failure.
 #[test]
-fn a_unit_that_takes_long_to_be_ready() {
-    let fixture = Fixture::systemd().env("ORPHAND_SERVICE_LIMIT", "300ms");
-    fixture.put("active", "");
-    fixture.order("restart", &["hang"]);
+fn a_slow_start_is_no_failure() {
+    let fixture = ServiceFixture::systemd().env("ORPHAND_SERVICE_LIMIT", "300ms");
+    fixture.put_state("active", "");
+    fixture.set_responses("restart", &["hang"]);
     fixture
         .run("install", &[])
         .exit(0)
-        .says("it has not answered yet")
-        .says("orphand service status");
+        .stdout_has("it has not answered yet")
+        .stdout_has("orphand service status");
 }
 
 #[test]
-fn a_unit_that_fails() {
-    let fixture = Fixture::systemd().installed();
+fn restart_reports_a_unit_that_fails() {
+    let fixture = ServiceFixture::systemd().installed();
     fs::remove_file(fixture.at.join("active")).unwrap();
-    fixture.put("end", "78");
+    fixture.put_state("end", "78");
     fixture
         .run("restart", &[])
         .exit(1)
-        .complains("is not running")
-        .complains("config check");
-    fixture.run("status", &[]).exit(3).says("(78)");
+        .stderr_has("is not running")
+        .stderr_has("config check");
+    fixture.run("status", &[]).exit(3).stdout_has("(78)");
 }
 
 #[test]
-fn a_system_without_systemd() {
-    let fixture = Fixture::systemd().env("ORPHAND_SYSTEMCTL", "/nowhere/systemctl");
+fn commands_report_a_missing_systemctl() {
+    let fixture = ServiceFixture::systemd().env("ORPHAND_SYSTEMCTL", "/nowhere/systemctl");
     fixture
         .run("install", &[])
         .exit(1)
-        .complains("/nowhere/systemctl")
-        .complains("orphand watch");
+        .stderr_has("/nowhere/systemctl")
+        .stderr_has("orphand watch");
     assert!(!fixture.file().exists());
-    fixture.run("status", &[]).exit(4).says("not installed");
-    fixture.run("uninstall", &[]).exit(0).says("Not installed");
+    fixture
+        .run("status", &[])
+        .exit(4)
+        .stdout_has("not installed");
+    fixture
+        .run("uninstall", &[])
+        .exit(0)
+        .stdout_has("Not installed");
 }
 
 #[test]
-fn a_program_that_systemd_would_not_start() {
-    let fixture = Fixture::systemd();
+fn install_refuses_a_path_that_systemd_cannot_start() {
+    let fixture = ServiceFixture::systemd();
     let program = fixture.sandbox.base().join("q\"q");
-    put_program(&fixture.sandbox, &program);
+    link_program(&fixture.sandbox, &program);
     let mut command = fixture.sandbox.program(&program);
     command.args(["service", "install", "--systemd"]);
     fixture
         .sandbox
         .finish(command)
         .exit(1)
-        .complains("a quote or a backslash");
+        .stderr_has("a quote or a backslash");
     assert_eq!(fixture.calls(), [""; 0]);
 }
 
 #[test]
-fn logs_are_shown_by_who_keeps_them() {
-    let fixture = Fixture::systemd();
-    for (args, said) in [
+fn logs_come_from_the_service_manager() {
+    let fixture = ServiceFixture::systemd();
+    for (args, output) in [
         (&[][..], "journalctl --user-unit orphand.service -n 50\n"),
         (&["-f"], "journalctl --user-unit orphand.service -n 50 -f\n"),
         (
@@ -1420,53 +1447,54 @@ fn logs_are_shown_by_who_keeps_them() {
             "journalctl --unit orphand.service -n 7\n",
         ),
     ] {
-        assert_eq!(fixture.run("logs", args).exit(0).stdout, said);
+        assert_eq!(fixture.run("logs", args).exit(0).stdout, output);
     }
-    let fixture = Fixture::launchd().installed();
+    let fixture = ServiceFixture::launchd().installed();
     fixture
         .run("logs", &[])
         .exit(1)
-        .complains("there is no log yet")
-        .complains("service status");
+        .stderr_has("there is no log yet")
+        .stderr_has("service status");
     let log = match cfg!(target_os = "macos") {
         true => "home/Library/Logs/orphand/orphand.log",
         false => "state/orphand/orphand.log",
     };
     fixture.sandbox.write(Path::new("..").join(log), "");
     let log = fixture.sandbox.base().join(log);
-    for (args, said) in [
+    for (args, output) in [
         (&[][..], format!("tail -n 50 {}\n", log.display())),
         (
             &["-f", "-n", "7"],
             format!("tail -n 7 -F {}\n", log.display()),
         ),
     ] {
-        assert_eq!(fixture.run("logs", args).exit(0).stdout, said);
+        assert_eq!(fixture.run("logs", args).exit(0).stdout, output);
     }
     fixture
         .sandbox
         .write("../home/Library/Logs/orphand/crash.log", "panicked");
-    fixture.run("logs", &[]).exit(0).complains("crash.log");
+    fixture.run("logs", &[]).exit(0).stderr_has("crash.log");
 }
 
 // ---- The whole machine.
 
 #[test]
-fn the_whole_machine_is_roots() {
+fn a_system_service_needs_root() {
     for which in ["--launchd", "--systemd"] {
-        let fixture = Fixture::new(Sandbox::ordinary(), which);
+        let fixture = ServiceFixture::new(Sandbox::ordinary(), which);
         for verb in ["install", "uninstall"] {
             let ran = fixture.run(verb, &["--system"]).exit(1);
-            ran.complains("sudo orphand service").complains("--system");
+            ran.stderr_has("sudo orphand service")
+                .stderr_has("--system");
         }
         assert_eq!(fixture.calls(), [""; 0]);
     }
 }
 
 #[test]
-fn a_service_of_the_whole_machine() {
+fn root_installs_a_system_service() {
     if !is_root() {
-        eprintln!("not root: not tried");
+        eprintln!("not root: skipped");
         return;
     }
     for (which, file, config, calls) in [
@@ -1494,15 +1522,15 @@ fn a_service_of_the_whole_machine() {
             ],
         ),
     ] {
-        let fixture = Fixture::new(Sandbox::new(), which);
+        let fixture = ServiceFixture::new(Sandbox::new(), which);
         let machine = fixture.sandbox.base().join("machine");
         let fixture = fixture.env("ORPHAND_SERVICE_ROOT", &machine);
         let file = machine.join(file);
-        fixture.put("unit", file.to_str().unwrap());
-        // Not what root's shell reads, but what the service will.
+        fixture.put_state("unit", file.to_str().unwrap());
+        // The service reads its own file, not the one of root's shell.
         fixture.config("wrong");
         let ran = fixture.run("install", &["--system"]).exit(0);
-        contains(&ran.stdout, &["ORPHAND_CONFIG=", "orphand config init"]);
+        assert_contains(&ran.stdout, &["ORPHAND_CONFIG=", "orphand config init"]);
         let seen: Vec<String> = fixture.calls();
         let seen = seen
             .iter()
@@ -1512,59 +1540,65 @@ fn a_service_of_the_whole_machine() {
         assert_eq!(fs::read_to_string(&file).unwrap(), printed);
         assert!(
             !printed.contains("machine"),
-            "the prefix ends with the image: {printed}"
+            "the prefix is in the file: {printed}"
         );
         fixture.sandbox.write(format!("../{config}"), "wrong");
         fixture
             .run("install", &["--system"])
             .exit(78)
-            .complains("config.toml:1:");
+            .stderr_has("config.toml:1:");
         fixture
             .run("status", &["--system"])
             .exit(0)
-            .says("enabled, loaded");
+            .stdout_has("enabled, loaded");
         fixture
             .run("uninstall", &["--system"])
             .exit(0)
-            .says("Removed");
+            .stdout_has("Removed");
         assert!(!file.exists());
     }
 }
 
 // ---- End to end.
 
-fn until(what: &str, holds: impl Fn() -> bool) {
+fn wait_until(what: &str, holds: impl Fn() -> bool) {
     let end = Instant::now() + DEADLINE;
     while !holds() {
-        assert!(Instant::now() < end, "in vain: {what}");
+        assert!(Instant::now() < end, "timed out waiting for {what}");
         thread::sleep(Duration::from_millis(10));
     }
 }
 
-/// Installed with one command, by the environment of the agent alone, the program removes an
-/// orphan; restarted it does so again; uninstalled it ends.
+/// With only the environment of the agent, the installed program removes an orphan, does so again after a
+/// restart, and ends when it is uninstalled.
 #[test]
-fn an_agent_that_really_runs() {
-    let fixture = Fixture::launchd().env("ORPHAND_SERVICE_WAIT", "100ms");
-    fixture.put("real", "");
+fn an_installed_agent_removes_orphans() {
+    let fixture = ServiceFixture::launchd().env("ORPHAND_SERVICE_WAIT", "100ms");
+    fixture.put_state("real", "");
     let root = fixture.sandbox.root();
     fixture.config(&format!(
         "[[watch]]\npath = \"{}\"\ngrace = \"100ms\"\n",
-        String::from_utf8_lossy(raw(&root))
+        String::from_utf8_lossy(path_bytes(&root))
     ));
-    let orphan = |fixture: &Fixture, name: &str| {
+    let orphan = |fixture: &ServiceFixture, name: &str| {
         fixture.sandbox.write("a", "whole, to the last byte of it");
         fixture.sandbox.write(name, "");
-        until(name, || !fixture.sandbox.has(name));
+        wait_until(name, || !fixture.sandbox.has(name));
     };
-    fixture.run("install", &[]).exit(0).says("Started    pid ");
+    fixture
+        .run("install", &[])
+        .exit(0)
+        .stdout_has("Started    pid ");
     let pid = fs::read_to_string(fixture.at.join("pid")).unwrap();
     orphan(&fixture, "a.tmp");
     fixture
         .run("install", &[])
         .exit(0)
-        .says("Already up to date");
-    fixture.run("restart", &[]).exit(0).says("Started    pid ");
+        .stdout_has("Already up to date");
+    fixture
+        .run("restart", &[])
+        .exit(0)
+        .stdout_has("Started    pid ");
     assert_ne!(fs::read_to_string(fixture.at.join("pid")).unwrap(), pid);
     orphan(&fixture, "a.tmp");
     let locks = || {
@@ -1580,8 +1614,8 @@ fn an_agent_that_really_runs() {
     fixture
         .run("uninstall", &[])
         .exit(0)
-        .says("Removed")
-        .says("Journal");
-    until("it ends", || locks() == 0);
+        .stdout_has("Removed")
+        .stdout_has("Journal");
+    wait_until("the end of the watcher", || locks() == 0);
     assert!(!fixture.at.join("pid").exists());
 }

@@ -1,15 +1,15 @@
-//! A storm of atomic writers, killed and stopped at random, under a watcher with a short grace.
+//! Many atomic writers, killed and stopped at random, under a watcher with a short grace.
 //!
-//! It lasts a few seconds, the ignored one an hour; `ORPHAND_STORM_SECONDS` says how long instead:
+//! The tests last a few seconds, the ignored one an hour; `ORPHAND_STORM_SECONDS` sets another duration:
 //!
 //! ```text
 //! ORPHAND_STORM_SECONDS=900 cargo test --release --test it storm:: -- --ignored --nocapture
 //! ```
 //!
-//! Each writer is a process of its own and writes one target. Before and after each rename it says
-//! so in memory that outlives it, so what its target must hold is known however it ends. How long
-//! it really took from close to rename it measures itself: on a loaded machine a pause is longer
-//! than was asked for, and only a write that kept to the rule must not fail.
+//! Each writer is a separate process that writes one target. Before and after each rename it records the
+//! write in shared memory that outlives it, so the required content of its target is known however it ends.
+//! It also measures its real time from close to rename: on a loaded machine a pause is longer than requested,
+//! and only a write that kept to the rule must not fail.
 
 use std::collections::HashSet;
 use std::ffi::CString;
@@ -22,132 +22,132 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::fixture::again;
-use crate::sandbox::{Begin, DEADLINE, Sandbox, signal};
+use crate::fixture::test_command;
+use crate::sandbox::{DEADLINE, Sandbox, StartChild, signal};
 
 const SECONDS: &str = "ORPHAND_STORM_SECONDS";
-/// The grace of most storms: many of them pass within each.
+/// The grace of most tests: a test lasts many of them.
 const SHORT: Duration = Duration::from_millis(400);
-/// One that is long enough for a directory to be scanned instead of being watched.
+/// A grace that is long enough for a directory to be scanned instead of being watched.
 const LONG: Duration = Duration::from_secs(2);
 
-/// A live writer that needs less from close to rename loses nothing.
-fn rule(grace: Duration) -> Duration {
+/// The longest time from close to rename for which a live writer loses nothing.
+fn longest_pause(grace: Duration) -> Duration {
     grace / 2
 }
 
-/// Within this long after the end every orphan is gone. By its events it goes with its grace; where
-/// the kernel had to drop events, it is found by a scan, for which a watcher that is flooded waits
-/// for up to 30 seconds.
+/// The longest time after the end until every orphan is removed. An orphan that events report is removed
+/// after its grace. If the kernel had to drop events, a scan finds it, which an overloaded watcher delays by
+/// up to 30 seconds.
 const LONGEST: Duration = Duration::from_secs(90);
 
-/// How a writer behaves.
+/// The behavior of a writer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
-    /// As fast as it can.
+enum Behavior {
+    /// Writes as fast as it can.
     Fast,
-    /// The same, with its pid in the name.
+    /// Writes as fast as it can, with its pid in the name.
     FastWithPid,
-    /// Pauses between close and rename, for up to four fifths of what the rule allows.
+    /// Pauses between close and rename, for up to four fifths of the allowed time.
     Pauses,
-    /// With its pid in the name it may pause for several graces: it lives.
+    /// Pauses for several graces, with its pid in the name: its process is running, so that is allowed.
     PausesWithPid,
-    /// Has its temp open for up to four graces.
+    /// Keeps its temp open for up to four graces.
     Holds,
-    /// The same, and then pauses: a close changes nothing about a file but that nobody holds it.
+    /// Keeps its temp open, closes it, and then pauses: the close itself changes no date of the file.
     HoldsThenPauses,
-    /// Always the same name: whoever is killed leaves it to its successor.
+    /// Always uses the same name: a killed writer leaves it to its successor.
     FixedName,
 }
 
-const WRITERS: [Kind; 12] = [
-    Kind::Fast,
-    Kind::FastWithPid,
-    Kind::Fast,
-    Kind::FastWithPid,
-    Kind::Pauses,
-    Kind::Pauses,
-    Kind::PausesWithPid,
-    Kind::Holds,
-    Kind::Holds,
-    Kind::HoldsThenPauses,
-    Kind::HoldsThenPauses,
-    Kind::FixedName,
+const WRITERS: [Behavior; 12] = [
+    Behavior::Fast,
+    Behavior::FastWithPid,
+    Behavior::Fast,
+    Behavior::FastWithPid,
+    Behavior::Pauses,
+    Behavior::Pauses,
+    Behavior::PausesWithPid,
+    Behavior::Holds,
+    Behavior::Holds,
+    Behavior::HoldsThenPauses,
+    Behavior::HoldsThenPauses,
+    Behavior::FixedName,
 ];
 
-/// What a writer has done so far; its successor goes on with it.
+/// A counter of a writer; its successor continues it.
 #[derive(Clone, Copy, Debug)]
-enum Count {
-    /// Writes whose rename went well.
+enum Counter {
+    /// Writes whose rename succeeded.
     Renamed,
-    /// The number of the last of them.
+    /// The number of the last write whose rename succeeded.
     Last,
-    /// The number of the one that is being written.
+    /// The number of the write in progress.
     Trying,
-    /// Temps that it had open for longer than the grace, and renamed.
+    /// Temps that were open for longer than the grace, and renamed.
     HeldPastGrace,
-    /// Renames that failed though it kept to the rule.
+    /// Renames that failed although the writer kept to the rule.
     Lost,
     /// Renames that failed after a pause that the rule does not cover.
     TooLate,
-    /// What the last failure said, and after how many nanoseconds.
+    /// The error number of the last failure.
     Errno,
     Pause,
-    /// It is to end after its next write.
+    /// Set to 1 to make the writer end after its next write.
     Stop,
 }
 
-/// One page of memory for each writer, in a file.
-struct Slates {
+/// The counters of all writers, in a shared mapping of a file.
+struct SharedCounters {
     at: *mut AtomicU64,
     count: usize,
 }
 
-/// Of 8 bytes each: a slate is a line of the processor's cache or two.
-const SLATE: usize = 16;
+/// The number of 8-byte words for each writer: one or two cache lines.
+const COUNTERS: usize = 16;
 
-impl Slates {
-    fn open(file: &Path, count: usize) -> Slates {
+impl SharedCounters {
+    fn open(file: &Path, count: usize) -> SharedCounters {
         use std::os::fd::AsRawFd;
         let file = fs::File::options()
             .read(true)
             .write(true)
             .open(file)
             .unwrap();
-        let length = count * SLATE * 8;
-        // SAFETY: a new shared mapping of an open file as long as that; nobody truncates it.
+        let length = count * COUNTERS * 8;
+        // SAFETY: a new shared mapping of an open file of that length, which no process truncates.
         let at = unsafe {
             let protection = libc::PROT_READ | libc::PROT_WRITE;
             let (none, fd) = (std::ptr::null_mut(), file.as_raw_fd());
             libc::mmap(none, length, protection, libc::MAP_SHARED, fd, 0)
         };
         assert_ne!(at, libc::MAP_FAILED, "{}", std::io::Error::last_os_error());
-        Slates {
+        SharedCounters {
             at: at.cast(),
             count,
         }
     }
 
-    fn of(&self, writer: usize, count: Count) -> &AtomicU64 {
+    fn of(&self, writer: usize, count: Counter) -> &AtomicU64 {
         assert!(writer < self.count);
-        // SAFETY: within the mapping, which is never unmapped; numbers of 8 bytes are atomic.
-        unsafe { &*self.at.add(writer * SLATE + count as usize) }
+        // SAFETY: within the mapping, which is never unmapped; 8-byte numbers are atomic.
+        unsafe { &*self.at.add(writer * COUNTERS + count as usize) }
     }
 
-    fn get(&self, writer: usize, count: Count) -> u64 {
+    fn get(&self, writer: usize, count: Counter) -> u64 {
         self.of(writer, count).load(Ordering::SeqCst)
     }
 
-    fn sum(&self, count: Count) -> u64 {
+    fn sum(&self, count: Counter) -> u64 {
         (0..self.count).map(|writer| self.get(writer, count)).sum()
     }
 }
 
-/// Numbers that only look random: the same storm each time, but for the scheduler's part in it.
-struct Dice(u64);
+/// Pseudo-random numbers: the same sequence in each run, apart from the influence of the scheduler.
+struct Random(u64);
 
-impl Dice {
-    fn throw(&mut self, sides: u64) -> u64 {
+impl Random {
+    fn below(&mut self, sides: u64) -> u64 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
@@ -155,35 +155,36 @@ impl Dice {
     }
 
     fn up_to(&mut self, longest: Duration) -> Duration {
-        Duration::from_micros(self.throw(longest.as_micros() as u64 + 1))
+        Duration::from_micros(self.below(longest.as_micros() as u64 + 1))
     }
 }
 
 const ROOT: &str = "ORPHAND_TEST_ROOT";
-const SLATES: &str = "ORPHAND_TEST_SLATES";
+const COUNTER_FILE: &str = "ORPHAND_TEST_SLATES";
 const WRITER: &str = "ORPHAND_TEST_WRITER";
-/// Milliseconds.
+/// In milliseconds.
 const GRACE: &str = "ORPHAND_TEST_GRACE";
 
-/// The writer's part: not a test, but the process that the tests start. Alone it does nothing.
+/// The process of a writer, which the tests start. It does nothing when run as a test.
 #[test]
-fn the_writer() {
-    let (Some(root), Some(slates)) = (std::env::var_os(ROOT), std::env::var_os(SLATES)) else {
+fn writer_process() {
+    let (Some(root), Some(counters)) = (std::env::var_os(ROOT), std::env::var_os(COUNTER_FILE))
+    else {
         return;
     };
     let number = |name| std::env::var(name).unwrap().parse::<u64>().unwrap();
     let grace = Duration::from_millis(number(GRACE));
     let number = number(WRITER) as usize;
-    let slates = Slates::open(Path::new(&slates), WRITERS.len());
-    let count = |count| slates.of(number, count);
+    let counters = SharedCounters::open(Path::new(&counters), WRITERS.len());
+    let count = |count| counters.of(number, count);
     let kind = WRITERS[number];
-    let mut dice = Dice(u64::from(std::process::id()) << 20 | 0x9E37_79B9);
+    let mut random = Random(u64::from(std::process::id()) << 20 | 0x9E37_79B9);
     let target = c_path(&PathBuf::from(&root).join(target(number)));
     let mut content = Vec::new();
-    while count(Count::Stop).load(Ordering::SeqCst) == 0 {
-        let turn = count(Count::Trying).load(Ordering::SeqCst) + 1;
+    while count(Counter::Stop).load(Ordering::SeqCst) == 0 {
+        let turn = count(Counter::Trying).load(Ordering::SeqCst) + 1;
         let temp = c_path(&PathBuf::from(&root).join(temp(kind, number, turn)));
-        fill(&mut content, number, turn, dice.throw(600) as usize);
+        fill(&mut content, number, turn, random.below(600) as usize);
         let opened = Instant::now();
         // SAFETY: plain system calls on a path and bytes that outlive them.
         let file = unsafe {
@@ -197,36 +198,42 @@ fn the_writer() {
         // SAFETY: as above.
         let wrote = unsafe { libc::write(file, content.as_ptr().cast(), content.len()) };
         assert_eq!(wrote, content.len() as isize);
-        if matches!(kind, Kind::Holds | Kind::HoldsThenPauses) {
-            thread::sleep(dice.up_to(4 * grace));
+        if matches!(kind, Behavior::Holds | Behavior::HoldsThenPauses) {
+            thread::sleep(random.up_to(4 * grace));
         }
         let closed = Instant::now();
-        // SAFETY: it was opened above, and nobody else closes it.
+        // SAFETY: it was opened above, and nothing else closes it.
         unsafe { libc::close(file) };
         match kind {
-            Kind::Pauses | Kind::HoldsThenPauses => thread::sleep(dice.up_to(rule(grace) * 4 / 5)),
-            Kind::PausesWithPid => thread::sleep(dice.up_to(3 * grace)),
-            Kind::FixedName => thread::sleep(dice.up_to(rule(grace) / 40)),
-            Kind::Fast | Kind::FastWithPid | Kind::Holds => {}
+            Behavior::Pauses | Behavior::HoldsThenPauses => {
+                thread::sleep(random.up_to(longest_pause(grace) * 4 / 5))
+            }
+            Behavior::PausesWithPid => thread::sleep(random.up_to(3 * grace)),
+            Behavior::FixedName => thread::sleep(random.up_to(longest_pause(grace) / 40)),
+            Behavior::Fast | Behavior::FastWithPid | Behavior::Holds => {}
         }
-        count(Count::Trying).store(turn, Ordering::SeqCst);
+        count(Counter::Trying).store(turn, Ordering::SeqCst);
         // SAFETY: both paths end in NUL and outlive the call.
         let renamed = unsafe { libc::rename(temp.as_ptr(), target.as_ptr()) };
         let pause = closed.elapsed();
         if renamed == 0 {
-            count(Count::Last).store(turn, Ordering::SeqCst);
-            count(Count::Renamed).fetch_add(1, Ordering::SeqCst);
+            count(Counter::Last).store(turn, Ordering::SeqCst);
+            count(Counter::Renamed).fetch_add(1, Ordering::SeqCst);
             let held = closed - opened > grace;
-            count(Count::HeldPastGrace).fetch_add(u64::from(held), Ordering::SeqCst);
+            count(Counter::HeldPastGrace).fetch_add(u64::from(held), Ordering::SeqCst);
             continue;
         }
         let errno = std::io::Error::last_os_error().raw_os_error().unwrap_or(0);
-        let covered =
-            pause < rule(grace) || matches!(kind, Kind::FastWithPid | Kind::PausesWithPid);
-        let which = if covered { Count::Lost } else { Count::TooLate };
+        let covered = pause < longest_pause(grace)
+            || matches!(kind, Behavior::FastWithPid | Behavior::PausesWithPid);
+        let which = if covered {
+            Counter::Lost
+        } else {
+            Counter::TooLate
+        };
         count(which).fetch_add(1, Ordering::SeqCst);
-        count(Count::Errno).store(errno as u64, Ordering::SeqCst);
-        count(Count::Pause).store(pause.as_nanos() as u64, Ordering::SeqCst);
+        count(Counter::Errno).store(errno as u64, Ordering::SeqCst);
+        count(Counter::Pause).store(pause.as_nanos() as u64, Ordering::SeqCst);
     }
     std::process::exit(0);
 }
@@ -239,17 +246,19 @@ fn target(writer: usize) -> String {
     format!("state-{writer}.json")
 }
 
-fn temp(kind: Kind, writer: usize, turn: u64) -> String {
+fn temp(kind: Behavior, writer: usize, turn: u64) -> String {
     let (target, pid) = (target(writer), std::process::id());
     match kind {
-        Kind::FixedName => format!("{target}.tmp"),
-        Kind::FastWithPid => format!("{target}.{pid}.{turn}.tmp"),
-        Kind::PausesWithPid => format!("{target}.{pid}.{turn:08x}-2fa1-41d2-883f-0016d3cca427.tmp"),
+        Behavior::FixedName => format!("{target}.tmp"),
+        Behavior::FastWithPid => format!("{target}.{pid}.{turn}.tmp"),
+        Behavior::PausesWithPid => {
+            format!("{target}.{pid}.{turn:08x}-2fa1-41d2-883f-0016d3cca427.tmp")
+        }
         _ => format!("{target}.{pid:08x}-2fa1-41d2-883f-{turn:012x}.tmp"),
     }
 }
 
-/// What a target holds says whose it is, which write of theirs it was, and whether it is whole.
+/// The content of a target names its writer and the number of the write, and shows whether it is complete.
 fn fill(content: &mut Vec<u8>, writer: usize, turn: u64, length: usize) {
     use std::io::Write;
     content.clear();
@@ -258,26 +267,26 @@ fn fill(content: &mut Vec<u8>, writer: usize, turn: u64, length: usize) {
 }
 
 #[track_caller]
-fn read(file: &Path, writer: usize) -> u64 {
+fn read_target(file: &Path, writer: usize) -> u64 {
     let content = fs::read_to_string(file).unwrap();
     let mut parts = content.split(' ');
     let mut number = || parts.next().and_then(|part| part.parse::<u64>().ok());
-    let (Some(whose), Some(turn), Some(length)) = (number(), number(), number()) else {
+    let (Some(owner), Some(turn), Some(length)) = (number(), number(), number()) else {
         panic!("{file:?}: {content:?}");
     };
     let mut whole = Vec::new();
     fill(&mut whole, writer, turn, length as usize);
     assert!(
-        whose == writer as u64 && whole == content.as_bytes(),
+        owner == writer as u64 && whole == content.as_bytes(),
         "{file:?}: {content:?}"
     );
     turn
 }
 
-/// A writer at work, and until when it is stopped.
+/// A running writer, and the end of its current stop.
 struct Writer {
     child: Child,
-    asleep: Option<Instant>,
+    stopped_until: Option<Instant>,
 }
 
 impl Drop for Writer {
@@ -289,16 +298,16 @@ impl Drop for Writer {
 
 struct Storm {
     sandbox: Sandbox,
-    slates: PathBuf,
+    counters: PathBuf,
     grace: Duration,
 }
 
 impl Storm {
     fn writer(&self, number: usize) -> Writer {
-        let mut command = again("storm::the_writer");
+        let mut command = test_command("storm::writer_process");
         command
             .env(ROOT, self.sandbox.root())
-            .env(SLATES, &self.slates);
+            .env(COUNTER_FILE, &self.counters);
         command
             .env(WRITER, number.to_string())
             .env(GRACE, self.grace.as_millis().to_string());
@@ -309,34 +318,34 @@ impl Storm {
         // SAFETY: one system call on a number.
         unsafe {
             command.pre_exec(|| {
-                // Whoever else is on this machine goes first.
+                // Other processes on this machine have priority.
                 libc::nice(5);
                 Ok(())
             });
         }
         Writer {
             child: command.start_child().unwrap(),
-            asleep: None,
+            stopped_until: None,
         }
     }
 
-    /// The temps of one writer, or of all.
+    /// Returns the temps of one writer, or of all.
     fn temps(&self, writer: Option<usize>) -> Vec<String> {
-        let whose = writer.map_or("state-".to_owned(), |writer| target(writer) + ".");
+        let prefix = writer.map_or("state-".to_owned(), |writer| target(writer) + ".");
         let mut names = self.sandbox.listing();
-        names.retain(|name| name.starts_with(&whose) && name.ends_with(".tmp"));
+        names.retain(|name| name.starts_with(&prefix) && name.ends_with(".tmp"));
         names
     }
 }
 
-/// With a [`LONG`] grace it proves something only where the directory became hot.
-fn storm(sandbox: Sandbox, grace: Duration, length: Duration) {
-    // To be told what is hot; `-v` would tell of each write as well, and this process keeps all that it is
-    // told: 24 GB of it in eight minutes.
+/// With a [`LONG`] grace the test proves something only if the directory became hot.
+fn run_storm(sandbox: Sandbox, grace: Duration, length: Duration) {
+    // `info` reports hot directories. `-v` would report each write too, and this process keeps all output: 24
+    // GB in eight minutes.
     let sandbox = sandbox.env("ORPHAND_LOG", "info");
-    let slates = sandbox.base().join("slates");
-    fs::write(&slates, vec![0; WRITERS.len() * SLATE * 8]).unwrap();
-    sandbox.give(&slates);
+    let counters = sandbox.base().join("counters");
+    fs::write(&counters, vec![0; WRITERS.len() * COUNTERS * 8]).unwrap();
+    sandbox.chown_to_user(&counters);
     let mut content = Vec::new();
     for number in 0..WRITERS.len() {
         fill(&mut content, number, 0, 0);
@@ -344,34 +353,34 @@ fn storm(sandbox: Sandbox, grace: Duration, length: Duration) {
     }
     let storm = Storm {
         sandbox,
-        slates,
+        counters,
         grace,
     };
-    let seen = Slates::open(&storm.slates, WRITERS.len());
+    let seen = SharedCounters::open(&storm.counters, WRITERS.len());
     let text = format!("{}ms", grace.as_millis());
     let watching = storm.sandbox.watch(["--grace", &text]).ready();
     let mut writers: Vec<Writer> = (0..WRITERS.len())
         .map(|number| storm.writer(number))
         .collect();
-    let mut dice = Dice(0x2545_F491_4F6C_DD1D);
+    let mut random = Random(0x2545_F491_4F6C_DD1D);
     let (mut kills, mut stops) = (0, 0);
     let mut leaked = HashSet::new();
     let began = Instant::now();
-    // On a machine with much else to do it goes on until it proves something.
+    // On a loaded machine it continues until it proves something.
     let was_hot = || grace < LONG || watching.stderr().contains(" is hot: ");
     let proves = |leaks: usize| {
-        let wrote = |number| seen.get(number, Count::Renamed) > 0;
+        let wrote = |number| seen.get(number, Counter::Renamed) > 0;
         let all_wrote = (0..WRITERS.len()).all(wrote);
-        leaks > 0 && seen.sum(Count::HeldPastGrace) > 0 && all_wrote && was_hot()
+        leaks > 0 && seen.sum(Counter::HeldPastGrace) > 0 && all_wrote && was_hot()
     };
     while began.elapsed() < length || (!proves(leaked.len()) && began.elapsed() < length + DEADLINE)
     {
-        // Often, and not so often that nobody lives for longer than a grace.
-        thread::sleep(dice.up_to(grace * 3 / 20));
+        // Often, but not so often that no writer runs for longer than a grace.
+        thread::sleep(random.up_to(grace * 3 / 20));
         let now = Instant::now();
         for (number, writer) in writers.iter_mut().enumerate() {
-            if writer.asleep.is_some_and(|until| until <= now) {
-                writer.asleep = None;
+            if writer.stopped_until.is_some_and(|until| until <= now) {
+                writer.stopped_until = None;
                 signal(writer.child.id(), libc::SIGCONT);
             }
             let ended = writer.child.try_wait().unwrap();
@@ -381,27 +390,27 @@ fn storm(sandbox: Sandbox, grace: Duration, length: Duration) {
                 WRITERS[number]
             );
         }
-        let number = dice.throw(WRITERS.len() as u64) as usize;
-        if dice.throw(3) == 0 {
+        let number = random.below(WRITERS.len() as u64) as usize;
+        if random.below(3) == 0 {
             stops += 1;
             signal(writers[number].child.id(), libc::SIGSTOP);
-            writers[number].asleep = Some(now + dice.up_to(4 * grace));
+            writers[number].stopped_until = Some(now + random.up_to(4 * grace));
             continue;
         }
         kills += 1;
         writers[number].child.kill().unwrap();
         writers[number].child.wait().unwrap();
-        // Nobody renames it any more; what has a fixed name the next one goes on with.
-        if WRITERS[number] != Kind::FixedName {
+        // No process will rename it; a temp with a fixed name is used by the successor.
+        if WRITERS[number] != Behavior::FixedName {
             leaked.extend(storm.temps(Some(number)));
         }
         writers[number] = storm.writer(number);
     }
-    // Every second one ends by itself, the others as they are.
+    // Every second writer ends by itself; the others are killed.
     for (number, writer) in writers.iter_mut().enumerate() {
         signal(writer.child.id(), libc::SIGCONT);
         match number % 2 {
-            0 => seen.of(number, Count::Stop).store(1, Ordering::SeqCst),
+            0 => seen.of(number, Counter::Stop).store(1, Ordering::SeqCst),
             _ => writer.child.kill().unwrap(),
         }
     }
@@ -423,29 +432,29 @@ fn storm(sandbox: Sandbox, grace: Duration, length: Duration) {
     let was_hot = was_hot();
     let stopped = watching.stop().exit(0);
     let [reaped, quarantined, _, failed] = stopped.events.sums();
-    let (writes, held) = (seen.sum(Count::Renamed), seen.sum(Count::HeldPastGrace));
+    let (writes, held) = (seen.sum(Counter::Renamed), seen.sum(Counter::HeldPastGrace));
     println!(
         "{writes} writes in {:.0?}; {kills} writers killed, {leaks} of them with a temp, {stops} stopped; \
          {held} live writers held a temp past the grace; {reaped} removed, {quarantined} moved, \
          the last {gone:.0?} after the end; {} renames too late by the rule, {} lost; {} rescans",
         began.elapsed(),
-        seen.sum(Count::TooLate),
-        seen.sum(Count::Lost),
+        seen.sum(Counter::TooLate),
+        seen.sum(Counter::Lost),
         stopped.events.of("rescan").len(),
     );
     for (number, kind) in WRITERS.iter().enumerate() {
         let get = |count| seen.get(number, count);
         assert_eq!(
-            get(Count::Lost),
+            get(Counter::Lost),
             0,
             "{kind:?} lost a write: errno {} after {:?}",
-            get(Count::Errno),
-            Duration::from_nanos(get(Count::Pause))
+            get(Counter::Errno),
+            Duration::from_nanos(get(Counter::Pause))
         );
-        assert!(get(Count::Renamed) > 0, "{kind:?} wrote nothing");
-        let last = read(&storm.sandbox.path(target(number)), number);
-        // A writer that was killed just then may have renamed it without saying so.
-        let allowed = get(Count::Last)..=get(Count::Trying);
+        assert!(get(Counter::Renamed) > 0, "{kind:?} wrote nothing");
+        let last = read_target(&storm.sandbox.path(target(number)), number);
+        // A writer may have been killed after the rename and before recording it.
+        let allowed = get(Counter::Last)..=get(Counter::Trying);
         assert!(
             allowed.contains(&last),
             "{kind:?}: {last}, not in {allowed:?}"
@@ -453,7 +462,7 @@ fn storm(sandbox: Sandbox, grace: Duration, length: Duration) {
     }
     assert!(
         was_hot,
-        "it was not scanned instead of being watched: this proves nothing"
+        "the directory never became hot: this proves nothing"
     );
     assert!(
         held > 0,
@@ -476,31 +485,31 @@ fn storm(sandbox: Sandbox, grace: Duration, length: Duration) {
     assert_eq!(targets.count(), WRITERS.len());
 }
 
-fn length(otherwise: u64) -> Duration {
+fn storm_length(otherwise: u64) -> Duration {
     let asked = std::env::var(SECONDS).map(|asked| asked.parse().expect(SECONDS));
     Duration::from_secs(asked.unwrap_or(otherwise))
 }
 
 #[test]
-fn writers_lose_nothing_and_orphans_go() {
-    storm(Sandbox::in_memory(), SHORT, length(5));
+fn writers_lose_nothing_and_orphans_are_removed() {
+    run_storm(Sandbox::in_memory(), SHORT, storm_length(5));
 }
 
-/// On a disk, where a writer is slow and a rename may wait for its data.
+/// On a disk, where writes are slow and a rename may wait for its data.
 #[test]
-fn on_a_disk_too() {
-    storm(Sandbox::ordinary(), SHORT, length(3));
+fn writers_on_a_disk_lose_nothing() {
+    run_storm(Sandbox::ordinary(), SHORT, storm_length(3));
 }
 
 #[test]
-fn where_it_is_hot_too() {
-    storm(Sandbox::in_memory(), LONG, length(10));
+fn writers_in_a_hot_directory_lose_nothing() {
+    run_storm(Sandbox::in_memory(), LONG, storm_length(10));
 }
 
 #[test]
 #[ignore = "takes an hour, or ORPHAND_STORM_SECONDS"]
-fn for_an_hour() {
+fn writers_lose_nothing_for_an_hour() {
     for grace in [SHORT, LONG] {
-        storm(Sandbox::in_memory(), grace, length(60 * 60) / 2);
+        run_storm(Sandbox::in_memory(), grace, storm_length(60 * 60) / 2);
     }
 }

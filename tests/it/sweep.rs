@@ -1,4 +1,4 @@
-//! `orphand sweep`: one pass, and what is left after it.
+//! `orphand sweep`: one run over a root, and the files that remain.
 
 use std::fs;
 use std::io::Read;
@@ -8,20 +8,20 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::sandbox::{Begin, DEADLINE, Ran, Sandbox, Watching, kept, signal};
+use crate::sandbox::{CommandResult, DEADLINE, Sandbox, StartChild, WatchProcess, kept, signal};
 
 const SHORT: [&str; 2] = ["--grace", "100ms"];
-const OLD: Duration = Duration::from_millis(150);
+const OLD_ENOUGH: Duration = Duration::from_millis(150);
 
 #[test]
-fn what_is_older_goes_and_what_is_younger_stays() {
+fn older_temps_are_removed_and_younger_ones_kept() {
     let grace = Duration::from_secs(2);
     let sandbox = Sandbox::new()
         .file("a", "whole, to the last byte of it")
         .file("a.tmp", "old")
         .aged(grace);
     let stop = AtomicBool::new(false);
-    // Somebody goes on touching it, so that it is young however long this takes.
+    // A thread keeps writing to it, so that it stays young however long this takes.
     let ran = thread::scope(|scope| {
         sandbox.write("young.tmp", "x");
         scope.spawn(|| {
@@ -38,28 +38,31 @@ fn what_is_older_goes_and_what_is_younger_stays() {
     assert_eq!(events.names("reaped"), ["a.tmp"]);
     assert_eq!(events.about("young.tmp"), ["kept young"]);
     let young = events.one("kept");
-    assert!(young["retry_ms"].is_null(), "nobody looks again: {young}");
+    assert!(
+        young["retry_ms"].is_null(),
+        "a sweep does not look again: {young}"
+    );
     assert_eq!(events.sums(), [1, 0, 1, 0]);
     assert_eq!(sandbox.listing(), ["a", "young.tmp"]);
 }
 
-/// It does not wait for what is younger.
+/// A sweep does not wait for younger temps.
 #[test]
 fn a_long_grace_is_not_waited_for() {
     let sandbox = Sandbox::new().file("a.4194304.tmp", "").file("b.tmp", "x");
     let events = sandbox.sweep(["--grace", "1d"]).exit(0).events();
     assert_eq!(events.sums(), [0, 0, 2, 0]);
     assert_eq!(events.names("kept"), ["a.4194304.tmp", "b.tmp"]);
-    // By default as well: five minutes, or an hour for a fixed name.
+    // The default graces too: five minutes, or an hour for a fixed name.
     let events = sandbox.sweep([""; 0]).exit(0).events();
     assert_eq!(events.sums(), [0, 0, 2, 0]);
 }
 
-/// The origin's case, by its numbers.
+/// The incident that orphand was made for, with its numbers.
 #[test]
 fn eight_thousand_orphans_beside_a_healthy_file() {
     const ORPHANS: usize = 8_662;
-    Sandbox::each(|sandbox| {
+    Sandbox::for_each_user(|sandbox| {
         let sandbox = sandbox.file("sessions.json", "{\"healthy\": true}");
         for n in 0..ORPHANS {
             sandbox.write(
@@ -67,12 +70,12 @@ fn eight_thousand_orphans_beside_a_healthy_file() {
                 "{\"heal",
             );
         }
-        sandbox.age(OLD);
+        sandbox.age(OLD_ENOUGH);
         let start = Instant::now();
         let ran = sandbox.sweep(SHORT).exit(0);
         let took = start.elapsed();
         println!(
-            "{ORPHANS} orphans are gone after {took:?}, {} MB at most",
+            "{ORPHANS} orphans removed in {took:?}, at most {} MB",
             ran.peak >> 20
         );
         let events = ran.events();
@@ -84,7 +87,7 @@ fn eight_thousand_orphans_beside_a_healthy_file() {
     });
 }
 
-fn a_bit_of_everything() -> Sandbox {
+fn temps_of_every_kind() -> Sandbox {
     let sandbox = Sandbox::new()
         .file("whole", "whole, to the last byte of it")
         .file("whole.tmp", "x")
@@ -109,11 +112,11 @@ fn a_dry_run_and_a_run_give_the_same_list() {
         &["--action", "quarantine"],
         &["--open", "quarantine"],
     ] {
-        // A dry run cannot be told to quarantine: by --action there is one or the other.
+        // `--action` replaces the dry run, so the kinds of the events differ.
         let same_words = !options.contains(&"--action");
-        let sandbox = a_bit_of_everything().aged(OLD);
+        let sandbox = temps_of_every_kind().aged(OLD_ENOUGH);
         let _held = fs::File::open(sandbox.path("held.tmp")).unwrap();
-        let list = |ran: crate::sandbox::Ran| {
+        let list = |ran: crate::sandbox::CommandResult| {
             let events = ran.exit(0).events();
             let mut list: Vec<_> = events
                 .0
@@ -161,13 +164,13 @@ fn a_dry_run_and_a_run_give_the_same_list() {
 }
 
 #[test]
-fn what_is_kept_and_why() {
-    let sandbox = a_bit_of_everything().aged(OLD);
+fn kept_temps_have_their_reasons() {
+    let sandbox = temps_of_every_kind().aged(OLD_ENOUGH);
     let _held = fs::File::open(sandbox.path("held.tmp")).unwrap();
     let ran = sandbox.sweep(SHORT).exit(0);
     let events = ran.events();
     let alive = format!("whole.{}.1.tmp", std::process::id());
-    for (temp, said) in [
+    for (temp, result) in [
         ("whole.tmp", "reaped"),
         ("empty.4194304.tmp", "reaped"),
         ("sole.tmp", "quarantined"),
@@ -175,39 +178,42 @@ fn what_is_kept_and_why() {
         ("held.tmp", "kept in-use"),
         (&alive, "kept writer-alive"),
     ] {
-        assert_eq!(events.about(temp), [said], "{temp}");
+        assert_eq!(events.about(temp), [result], "{temp}");
     }
     assert_eq!(events.sums(), [2, 1, 3, 0]);
     assert_eq!(
         events.summary()["bytes"],
         1,
-        "what is in quarantine is not free"
+        "quarantined bytes do not count as freed"
     );
-    assert!(sandbox.has("sub/deep/whole.tmp"), "not below it");
+    assert!(
+        sandbox.has("sub/deep/whole.tmp"),
+        "a temp below the root was removed"
+    );
     assert!(ran.stderr.is_empty(), "{}", ran.stderr);
 }
 
-/// Two names, and the other one is the target itself: linked, then killed before the unlink.
+/// A temp with two links, the other of which is the target itself: linked, then killed before the unlink.
 #[test]
-fn a_second_name_of_its_own_target() {
+fn a_hard_link_of_its_target_is_removed() {
     let sandbox = Sandbox::new().file("a", "whole, to the last byte of it");
     fs::hard_link(sandbox.path("a"), sandbox.path("a.tmp")).unwrap();
-    let sandbox = sandbox.aged(OLD);
+    let sandbox = sandbox.aged(OLD_ENOUGH);
     let events = sandbox.sweep(SHORT).exit(0).events();
     assert_eq!(events.about("a.tmp"), ["reaped"]);
     assert_eq!(events.one("reaped")["bytes"], 29, "st_size");
-    assert_eq!(events.summary()["bytes"], 0, "nothing came free");
+    assert_eq!(events.summary()["bytes"], 0, "no space was freed");
     assert_eq!(sandbox.content("a"), "whole, to the last byte of it");
     assert_eq!(sandbox.listing(), ["a"]);
 }
 
-/// A crash between claim and unlink leaves a file under a name of ours.
+/// A crash between claim and unlink leaves a file under the name of a claim.
 #[test]
-fn claims_that_a_crash_left_are_put_in_order() {
+fn a_sweep_recovers_claims_after_a_crash() {
     const FREE: &str = ".orphand-0123456789abcdef-free.tmp";
     const TAKEN: &str = ".orphand-0123456789abcdef-taken.tmp";
     const HELD: &str = ".orphand-fedcba9876543210-held.tmp";
-    Sandbox::each(|sandbox| {
+    Sandbox::for_each_user(|sandbox| {
         let sandbox = sandbox
             .file("free", "whole, to the last byte of it")
             .file("taken", "whole, to the last byte of it")
@@ -216,23 +222,27 @@ fn claims_that_a_crash_left_are_put_in_order() {
             .file("taken.tmp", "another's")
             .file(HELD, "held")
             .file(".orphand-nonsense.tmp", "whatever")
-            .aged(OLD);
+            .aged(OLD_ENOUGH);
         let held = fs::File::open(sandbox.path(HELD)).unwrap();
         let before = sandbox.snapshot();
         sandbox.sweep(SHORT.iter().chain(&["-n"])).exit(0);
-        assert_eq!(sandbox.snapshot(), before, "not by a dry run");
+        assert_eq!(sandbox.snapshot(), before, "a dry run changed something");
 
-        // A grace that none of them has reached, and then one that they have.
+        // First a grace that none of them has reached, later one that they have.
         sandbox.sweep(["--grace", "1d"]).exit(0);
-        assert_eq!(sandbox.content("free.tmp"), "free", "it has its name back");
+        assert_eq!(
+            sandbox.content("free.tmp"),
+            "free",
+            "the claim did not get its name back"
+        );
         assert_eq!(
             sandbox.content("taken.tmp"),
             "another's",
             "nothing is overwritten"
         );
         assert!(!sandbox.has(FREE) && !sandbox.has(TAKEN));
-        assert_eq!(sandbox.content(HELD), "held", "it may be in work");
-        assert!(sandbox.has(".orphand-nonsense.tmp"), "no claim of ours");
+        assert_eq!(sandbox.content(HELD), "held", "a held claim was touched");
+        assert!(sandbox.has(".orphand-nonsense.tmp"), "it is not a claim");
         let stored = sandbox
             .run(["quarantine", "list", "--json", "root"])
             .exit(0);
@@ -241,7 +251,7 @@ fn claims_that_a_crash_left_are_put_in_order() {
         assert_eq!(
             stored["path"],
             sandbox.path("taken.tmp").to_str().unwrap(),
-            "where it came from"
+            "the original path"
         );
         assert_eq!(
             sandbox.content(format!(".orphand/{id}/taken.tmp")),
@@ -249,8 +259,8 @@ fn claims_that_a_crash_left_are_put_in_order() {
         );
 
         drop(held);
-        // Long enough that none of it passes between putting back and the second look, half of it
-        // later, on a slow machine either.
+        // Long enough that, even on a slow machine, it does not pass between the put-back and the second
+        // look, which comes half a grace later.
         const GRACE: Duration = Duration::from_secs(2);
         sandbox.age(GRACE);
         sandbox.sweep(["--grace", "2s"]).exit(0);
@@ -258,14 +268,14 @@ fn claims_that_a_crash_left_are_put_in_order() {
         assert_eq!(
             sandbox.content("held.tmp"),
             "held",
-            "put back, so its grace starts again"
+            "its grace starts again after the put-back"
         );
     });
 }
 
-/// The same, by the watcher.
+/// The watcher recovers claims too.
 #[test]
-fn claims_that_a_crash_left_are_put_in_order_by_a_watcher() {
+fn a_watcher_recovers_claims_after_a_crash() {
     let sandbox = Sandbox::new()
         .file("a", "whole, to the last byte of it")
         .file(".orphand-0123456789abcdef-a.tmp", "x")
@@ -282,7 +292,7 @@ fn a_directory_that_may_not_be_read_is_exit_3() {
         .file("a.4194304.tmp", "")
         .file("shut/b.4194304.tmp", "")
         .file("open/c.4194304.tmp", "")
-        .aged(OLD);
+        .aged(OLD_ENOUGH);
     let shut = sandbox.path("shut");
     fs::set_permissions(&shut, fs::Permissions::from_mode(0o0)).unwrap();
     let dry = sandbox
@@ -298,22 +308,22 @@ fn a_directory_that_may_not_be_read_is_exit_3() {
     assert_eq!(
         events.names("reaped"),
         ["a.4194304.tmp", "c.4194304.tmp"],
-        "the rest is done"
+        "the other temps were not removed"
     );
     assert_eq!(events.sums(), [2, 0, 0, 1]);
     assert_eq!(dry.sums(), events.sums());
     assert_eq!(scan.stdout_json()["temps"].as_array().unwrap().len(), 0);
-    scan.complains(shut.to_str().unwrap());
+    scan.stderr_has(shut.to_str().unwrap());
     assert!(sandbox.has("shut/b.4194304.tmp"));
 }
 
-/// A directory that may be read but not changed.
+/// A directory with read permission, but no write permission.
 #[test]
 fn a_directory_that_may_not_be_changed_is_exit_3() {
     let sandbox = Sandbox::ordinary()
         .file("ro/a.4194304.tmp", "")
         .file("b.4194304.tmp", "")
-        .aged(OLD);
+        .aged(OLD_ENOUGH);
     let shut = sandbox.path("ro");
     fs::set_permissions(&shut, fs::Permissions::from_mode(0o500)).unwrap();
     let events = sandbox.sweep(SHORT.iter().chain(&["-r"])).exit(3).events();
@@ -324,15 +334,15 @@ fn a_directory_that_may_not_be_changed_is_exit_3() {
     assert!(sandbox.has("ro/a.4194304.tmp"));
 }
 
-/// Nobody may read it, not even its owner: that nobody holds it cannot be asked.
+/// Not even its owner may read the file, so nothing can prove that it is unused.
 #[test]
-fn a_file_that_may_not_be_read_cannot_be_told() {
+fn an_unreadable_file_is_kept() {
     let sandbox = Sandbox::ordinary()
         .file("a", "whole, to the last byte of it")
         .file("a.tmp", "x")
-        .aged(OLD);
+        .aged(OLD_ENOUGH);
     fs::set_permissions(sandbox.path("a.tmp"), fs::Permissions::from_mode(0o0)).unwrap();
-    sandbox.age(OLD);
+    sandbox.age(OLD_ENOUGH);
     let events = sandbox.sweep(SHORT).exit(3).events();
     assert_eq!(events.about("a.tmp"), ["kept cannot-tell"]);
     assert!(sandbox.has("a.tmp"));
@@ -343,8 +353,8 @@ fn several_roots_end_in_one_summary() {
     let sandbox = Sandbox::new()
         .file("a.4194304.tmp", "")
         .file("../other/b.4194304.tmp", "")
-        .aged(OLD);
-    sandbox.age(OLD);
+        .aged(OLD_ENOUGH);
+    sandbox.age(OLD_ENOUGH);
     let events = sandbox
         .run([
             "sweep", "--yes", "--json", "--grace", "100ms", "root", "other", "root/.",
@@ -355,21 +365,21 @@ fn several_roots_end_in_one_summary() {
     assert_eq!(events.sums(), [2, 0, 0, 0]);
 }
 
-/// `.orphand` stands there only as long as something lies in it.
+/// `.orphand` exists only while it holds a file.
 #[test]
-fn the_quarantine_is_gone_when_it_is_empty() {
+fn an_empty_quarantine_is_removed() {
     let sandbox = Sandbox::new()
         .dir(".orphand")
         .file("a.4194304.tmp", "")
-        .aged(OLD);
+        .aged(OLD_ENOUGH);
     fs::set_permissions(sandbox.path(".orphand"), fs::Permissions::from_mode(0o700)).unwrap();
     sandbox.sweep(SHORT).exit(0);
     assert_eq!(sandbox.listing(), [""; 0]);
 }
 
-/// A quarantine that others may look into, or that is none, is not used.
+/// A quarantine that other users may read, or that is not a directory, is not used.
 #[test]
-fn no_quarantine() {
+fn an_unsuitable_quarantine_is_not_used() {
     for make in [
         |path: &std::path::Path| {
             fs::create_dir(path).unwrap();
@@ -381,7 +391,7 @@ fn no_quarantine() {
         let sandbox = Sandbox::new()
             .file("sole.tmp", "precious")
             .file("b.4194304.tmp", "")
-            .aged(OLD);
+            .aged(OLD_ENOUGH);
         make(&sandbox.path(".orphand"));
         for dry_run in [&["-n"][..], &[]] {
             let events = sandbox.sweep(SHORT.iter().chain(dry_run)).exit(0).events();
@@ -393,36 +403,45 @@ fn no_quarantine() {
             assert_eq!(events.about("b.4194304.tmp"), ["reaped"]);
         }
         assert_eq!(sandbox.content("sole.tmp"), "precious");
-        assert!(sandbox.has(".orphand"), "it is not ours to remove");
+        assert!(
+            sandbox.has(".orphand"),
+            "an unsuitable quarantine was removed"
+        );
     }
 }
 
-/// Everything that orphand wants for itself may fail: it is said, and stops nothing.
+/// All files that orphand writes for itself may fail: the failure is reported, and stops nothing.
 #[test]
-fn a_state_folder_that_cannot_be_written_stops_nothing() {
-    let sandbox = Sandbox::ordinary().file("a.4194304.tmp", "").aged(OLD);
+fn an_unwritable_state_folder_stops_nothing() {
+    let sandbox = Sandbox::ordinary()
+        .file("a.4194304.tmp", "")
+        .aged(OLD_ENOUGH);
     for folder in ["state", "runtime", "home"] {
         let folder = sandbox.base().join(folder);
         fs::set_permissions(&folder, fs::Permissions::from_mode(0o500)).unwrap();
     }
     let ran = sandbox.sweep(SHORT).exit(0);
     assert_eq!(ran.events().sums(), [1, 0, 0, 0]);
-    assert!(ran.stderr.contains("journal"), "it is said: {}", ran.stderr);
+    assert!(
+        ran.stderr.contains("journal"),
+        "the failure is not reported: {}",
+        ran.stderr
+    );
     for folder in ["state", "runtime", "home"] {
         let folder = sandbox.base().join(folder);
         fs::set_permissions(&folder, fs::Permissions::from_mode(0o700)).unwrap();
     }
 }
 
-/// A lock that somebody holds keeps a temp, and says so.
-// Linux only: other systems' proofs do not tell a lock from other holders.
+/// A locked temp is kept, and the reason is the lock.
+// Linux only: the proofs of other systems do not distinguish a lock from other holders.
 #[cfg(target_os = "linux")]
 #[test]
 fn a_locked_temp_is_kept_as_locked() {
     let sandbox = Sandbox::new()
         .file("a", "whole, to the last byte of it")
         .file("a.tmp", "x")
-        .aged(OLD);
+        .aged(OLD_ENOUGH);
     let file = fs::File::open(sandbox.path("a.tmp")).unwrap();
     rustix::fs::flock(&file, rustix::fs::FlockOperation::LockShared).unwrap();
     let events = sandbox.sweep(SHORT).exit(0).events();
@@ -431,22 +450,22 @@ fn a_locked_temp_is_kept_as_locked() {
     assert!(sandbox.has("a.tmp"));
 }
 
-/// A root that may not be opened is said and is exit 3; the next one is swept all the same. One that
-/// is not there is exit 1.
+/// A root that may not be opened is reported with exit code 3, and the next one is swept. A missing root is
+/// exit code 1.
 #[test]
-fn a_root_that_may_not_be_opened() {
+fn a_root_that_may_not_be_opened_is_exit_3() {
     let sandbox = Sandbox::ordinary()
         .file("shut/a.4194304.tmp", "")
         .file("way/in/b.4194304.tmp", "")
         .file("open/c.4194304.tmp", "")
-        .aged(OLD);
+        .aged(OLD_ENOUGH);
     let mode = |path: &str, mode: u32| {
         fs::set_permissions(sandbox.path(path), fs::Permissions::from_mode(mode)).unwrap();
     };
-    for (shut, door) in [("root/shut", "shut"), ("root/way/in", "way")] {
+    for (shut, closed) in [("root/shut", "shut"), ("root/way/in", "way")] {
         sandbox.write("open/c.4194304.tmp", "");
-        sandbox.age(OLD);
-        mode(door, 0o000);
+        sandbox.age(OLD_ENOUGH);
+        mode(closed, 0o000);
         let sweep = ["sweep", "--yes", "--json", "--grace", "100ms"];
         let ran = sandbox.run(sweep.into_iter().chain([shut, "root/open"]));
         let events = ran.exit(3).events();
@@ -456,52 +475,52 @@ fn a_root_that_may_not_be_opened() {
         assert_eq!(failed["errno"], libc::EACCES, "{failed}");
         assert_eq!(failed["path"], failed["root"], "{failed}");
         let scan = ["scan", "--json", shut, "root/open"];
-        let ran = sandbox.run(scan).exit(3).complains("cannot read");
+        let ran = sandbox.run(scan).exit(3).stderr_has("cannot read");
         assert_eq!(ran.stdout_json()["total"]["temps"], 0, "{shut}");
-        mode(door, 0o700);
+        mode(closed, 0o700);
     }
     let missing = ["sweep", "--yes", "--json", "root/nowhere"];
-    sandbox.run(missing).exit(1).silent();
+    sandbox.run(missing).exit(1).prints_nothing();
     assert_eq!(sandbox.listing(), ["open", "shut", "way"]);
     assert!(sandbox.has("shut/a.4194304.tmp") && sandbox.has("way/in/b.4194304.tmp"));
 }
 
-/// Two names of one file, both of them temps, and one the target of the other: looking at the first
-/// is no reason to find the second held.
+/// Two names of one file, both of them temps, and one the target of the other: the look at the first does not
+/// make the second one look held.
 #[test]
-fn two_temps_that_are_one_file() {
+fn two_temps_of_one_inode_do_not_hold_each_other() {
     let sandbox = Sandbox::new()
         .file("a", "whole, to the last byte of it")
         .file("a.tmp", "one");
     fs::hard_link(sandbox.path("a.tmp"), sandbox.path("a.tmp.tmp")).unwrap();
-    sandbox.age(OLD);
+    sandbox.age(OLD_ENOUGH);
     let events = sandbox.sweep(SHORT).exit(0).events();
-    // Because of its name already: the other one may be meant for it.
+    // Kept because of its name: it may be the target of the other one.
     assert_eq!(events.about("a.tmp"), ["kept reserved"]);
     assert_eq!(events.names("reaped"), ["a.tmp.tmp"]);
     assert_eq!(sandbox.listing(), ["a", "a.tmp"]);
 }
 
-/// Many orphans, where writing is fastest.
+/// Creates many orphans on the fastest file system.
 fn many_orphans(count: usize) -> Sandbox {
     let sandbox = Sandbox::in_memory().file("a", "whole");
     for n in 0..count {
         sandbox.write(format!("a.{n:08x}-2fa1-11d2-883f-0016d3cca427.tmp"), "x");
     }
-    sandbox.aged(OLD)
+    sandbox.aged(OLD_ENOUGH)
 }
 
-/// The names of claims in the root, and how many temps are left there.
-fn left_in(sandbox: &Sandbox) -> (Vec<String>, usize) {
+/// Returns the names of the claims in the root, and the number of temps in it.
+fn claims_and_temps(sandbox: &Sandbox) -> (Vec<String>, usize) {
     let names = sandbox.listing();
     let claims = names.iter().filter(|name| name.starts_with(".orphand-"));
     let temps = names.iter().filter(|name| name.starts_with("a."));
     (claims.cloned().collect(), temps.count())
 }
 
-/// Waits until the process has a handler of its own for this signal.
+/// Waits until the process has installed its handler for this signal.
 #[cfg(target_os = "linux")]
-fn wait_until_it_hears(pid: u32, number: i32) {
+fn wait_until_it_handles(pid: u32, number: i32) {
     crate::fixture::wait_until("it has a handler", || {
         let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
         let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
@@ -516,26 +535,26 @@ const ENDING: [(i32, i32); 3] = [
     (libc::SIGHUP, 129),
 ];
 
-/// The batch in flight is finished or put back, the summary is the last line, and the exit code names the
+/// The current batch is finished or put back, the summary is the last line, and the exit code names the
 /// signal.
 #[cfg(target_os = "linux")]
 #[test]
-fn a_signal_ends_a_sweep_in_order() {
+fn a_signal_ends_a_sweep_cleanly() {
     const ORPHANS: usize = 2_000;
     for (number, code) in ENDING {
-        // While it starts, scans or waits; and after so many removals.
+        // After 0: while it starts, scans or waits; otherwise after so many removals.
         for after in [0, 1, 300, 900] {
             let sandbox = many_orphans(ORPHANS);
             let args = ["sweep", "--yes", "--json", "--grace", "100ms", "root"];
-            let mut sweeping = Watching::start(sandbox.command(args));
+            let mut sweeping = WatchProcess::start(sandbox.command(args));
             match after {
-                0 => wait_until_it_hears(sweeping.pid(), number),
+                0 => wait_until_it_handles(sweeping.pid(), number),
                 after => _ = sweeping.wait_for_nth(after, |event| event["event"] == "reaped"),
             }
             sweeping.signal(number);
             let ended = sweeping.end().exit(code);
             let [reaped, moved, kept, failed] = ended.events.sums();
-            let (claims, left) = left_in(&sandbox);
+            let (claims, left) = claims_and_temps(&sandbox);
             assert_eq!(claims, [""; 0], "signal {number} after {after}");
             assert_eq!(
                 [moved, kept, failed],
@@ -549,12 +568,12 @@ fn a_signal_ends_a_sweep_in_order() {
             );
             assert!(reaped as usize >= after && left > 0, "{left} are left");
             sandbox.sweep(SHORT).exit(0);
-            assert_eq!(sandbox.listing(), ["a"], "the rest, by the next sweep");
+            assert_eq!(sandbox.listing(), ["a"], "the next sweep removes the rest");
         }
     }
 }
 
-/// The second signal does not wait for whoever should read the output. No claim is left either.
+/// The second signal does not wait for the reader of the output. No claim is left either.
 #[cfg(target_os = "linux")]
 #[test]
 fn a_second_signal_ends_a_sweep_at_once() {
@@ -562,13 +581,13 @@ fn a_second_signal_ends_a_sweep_at_once() {
     for (number, code) in ENDING {
         let sandbox = many_orphans(ORPHANS);
         let args = ["sweep", "--yes", "--json", "--grace", "100ms", "root"];
-        // Nothing is read of what it prints, so it waits for a reader before long.
+        // Its output is not read, so it soon blocks on the pipe.
         let mut child = sandbox
             .command(args)
             .stderr(Stdio::null())
             .start_child()
             .unwrap();
-        crate::fixture::wait_until("it removes", || left_in(&sandbox).1 < ORPHANS);
+        crate::fixture::wait_until("it removes", || claims_and_temps(&sandbox).1 < ORPHANS);
         let end = Instant::now() + DEADLINE;
         let status = loop {
             if let Some(status) = child.try_wait().unwrap() {
@@ -579,46 +598,46 @@ fn a_second_signal_ends_a_sweep_at_once() {
             thread::sleep(Duration::from_millis(1));
         };
         assert_eq!(status.code(), Some(code), "{status}");
-        let (claims, left) = left_in(&sandbox);
+        let (claims, left) = claims_and_temps(&sandbox);
         assert_eq!(claims, [""; 0], "signal {number}");
-        assert!(left > 0, "it waited for its reader");
+        assert!(left > 0, "it did not block on its output");
     }
 }
 
-/// While it asks on a terminal, too: nothing is done then.
+/// A signal also ends the question on a terminal, and nothing is removed.
 #[cfg(target_os = "linux")]
 #[test]
 fn a_signal_ends_the_question_of_a_sweep() {
     for (number, code) in ENDING {
-        let sandbox = Sandbox::new().file("a.tmp", "").aged(OLD);
+        let sandbox = Sandbox::new().file("a.tmp", "").aged(OLD_ENOUGH);
         let (_ours, theirs) = crate::sandbox::terminal();
         let mut command = sandbox.command(["sweep", "--grace", "100ms", "root"]);
         command.stdin(theirs);
         let mut child = command.start_child().unwrap();
         let mut stderr = child.stderr.take().unwrap();
-        let mut said = Vec::new();
-        while !String::from_utf8_lossy(&said).contains("[y/N]") {
+        let mut stderr_text = Vec::new();
+        while !String::from_utf8_lossy(&stderr_text).contains("[y/N]") {
             let mut some = [0; 256];
             let length = stderr.read(&mut some).unwrap();
-            assert!(length > 0, "it asks nothing: {said:?}");
-            said.extend_from_slice(&some[..length]);
+            assert!(length > 0, "it does not ask: {stderr_text:?}");
+            stderr_text.extend_from_slice(&some[..length]);
         }
         signal(child.id(), number);
         let ended = child.wait_with_output().unwrap();
         assert_eq!(ended.status.code(), Some(code), "{:?}", ended.status);
         let out = String::from_utf8(ended.stdout).unwrap();
         assert_eq!(out, "0 removed (0 B freed) · 0 kept\n");
-        let mut said = String::new();
-        stderr.read_to_string(&mut said).unwrap();
-        assert!(said.contains("stopped by SIG"), "{said}");
+        let mut stderr_text = String::new();
+        stderr.read_to_string(&mut stderr_text).unwrap();
+        assert!(stderr_text.contains("stopped by SIG"), "{stderr_text}");
         assert!(sandbox.has("a.tmp"));
     }
 }
 
-/// Under nohup a hang-up changes nothing.
+/// Under nohup a SIGHUP has no effect.
 #[cfg(target_os = "linux")]
 #[test]
-fn a_sweep_under_nohup_goes_on() {
+fn a_sweep_under_nohup_continues() {
     const ORPHANS: usize = 1_000;
     let sandbox = many_orphans(ORPHANS);
     let mut command = sandbox.program("sh");
@@ -626,15 +645,15 @@ fn a_sweep_under_nohup_goes_on() {
         .args(["-c", "trap '' HUP; exec \"$@\"", "sh"])
         .arg(sandbox.binary())
         .args(["sweep", "--yes", "--json", "--grace", "100ms", "root"]);
-    let mut sweeping = Watching::start(command);
+    let mut sweeping = WatchProcess::start(command);
     sweeping.wait_for(|event| event["event"] == "reaped");
     sweeping.signal(libc::SIGHUP);
     let ended = sweeping.end().exit(0);
     assert_eq!(ended.events.sums(), [ORPHANS as u64, 0, 0, 0]);
 }
 
-/// Runs `command` with a stdout whose reader has closed it.
-fn unread(sandbox: &Sandbox, args: &[&str]) -> Ran {
+/// Runs orphand with a stdout that is a closed pipe.
+fn run_with_closed_stdout(sandbox: &Sandbox, args: &[&str]) -> CommandResult {
     let (reader, writer) = std::io::pipe().unwrap();
     drop(reader);
     let mut command = sandbox.command(args);
@@ -642,13 +661,13 @@ fn unread(sandbox: &Sandbox, args: &[&str]) -> Ran {
     sandbox.finish(command)
 }
 
-/// A closed pipe ends the output without a message, and nothing else.
+/// A closed pipe ends only the output, without a message.
 #[test]
-fn a_sweep_whose_output_is_not_read_goes_on_to_its_end() {
+fn a_sweep_continues_after_its_pipe_is_closed() {
     for options in [&["--json"][..], &[], &["-v"], &["-q"]] {
         let sandbox = many_orphans(600);
         let args = ["sweep", "--yes", "--grace", "100ms", "root"];
-        let ran = unread(&sandbox, &[&args, options].concat()).exit(0);
+        let ran = run_with_closed_stdout(&sandbox, &[&args, options].concat()).exit(0);
         assert_eq!(sandbox.listing(), ["a"], "{options:?}");
         assert_eq!(ran.stderr, "", "{options:?}");
     }
@@ -666,21 +685,21 @@ fn a_sweep_whose_output_is_not_read_goes_on_to_its_end() {
     assert_eq!(sandbox.listing(), ["a"]);
 }
 
-/// Output that cannot be written for another reason is a failure of the output alone.
+/// Any other write error makes only the output fail.
 #[cfg(target_os = "linux")]
 #[test]
-fn a_sweep_whose_output_finds_no_room_goes_on_to_its_end() {
+fn a_sweep_continues_when_its_output_cannot_be_written() {
     let sandbox = many_orphans(600);
     let mut command = sandbox.command(["sweep", "--yes", "--json", "--grace", "100ms", "root"]);
     command.stdout(fs::File::options().write(true).open("/dev/full").unwrap());
     sandbox
         .finish(command)
         .exit(1)
-        .complains("cannot write the output");
+        .stderr_has("cannot write the output");
     assert_eq!(sandbox.listing(), ["a"]);
 }
 
-/// A killed orphand leaves claims: they are counted, with the command that puts them in order.
+/// The claims of a killed orphand are counted, with the command that recovers them.
 #[test]
 fn claims_that_a_killed_orphand_left_are_counted() {
     let sandbox = Sandbox::new()
@@ -694,43 +713,43 @@ fn claims_that_a_killed_orphand_left_are_counted() {
         assert_eq!(document["claims"]["count"], claims, "{document}");
         assert_eq!(document["claims"]["bytes"], bytes, "{document}");
         let temps = &document["total"]["temps"];
-        assert_eq!(*temps, 1, "a claim is no temp: {document}");
+        assert_eq!(*temps, 1, "a claim counts as a temp: {document}");
         let root = sandbox.root();
         let ran = sandbox.run(["scan"].iter().chain(options).chain(&["root"]));
         let deep = if claims == 2 { "-r " } else { "" };
-        ran.says(&format!("orphand sweep {deep}{}", root.display()));
+        ran.stdout_has(&format!("orphand sweep {deep}{}", root.display()));
     }
-    let said = |sandbox: &Sandbox| {
+    let claims_check = |sandbox: &Sandbox| {
         let ran = sandbox.run(["doctor", "--json", "root"]);
-        let said = ran.stdout_json()["checks"].as_array().unwrap().clone();
-        let claims = said
+        let claims_check = ran.stdout_json()["checks"].as_array().unwrap().clone();
+        let claims = claims_check
             .into_iter()
             .find(|check| check.to_string().contains("\"claims\""));
         claims.unwrap()
     };
-    let warned = said(&sandbox);
+    let warned = claims_check(&sandbox);
     assert_eq!(warned["state"], "warning", "{warned}");
     assert!(warned.to_string().contains("orphand sweep "), "{warned}");
     sandbox.sweep(["-r", "--grace", "1d"]).exit(0);
     let document = sandbox.scan(["-r"]).exit(0).stdout_json();
     assert_eq!(document["claims"]["count"], 0);
     assert_eq!(document["total"]["temps"], 3);
-    assert_eq!(said(&sandbox)["state"], "ok");
+    assert_eq!(claims_check(&sandbox)["state"], "ok");
 }
 
-/// A kill in the middle of a batch leaves claims, and the next sweep puts them in order.
+/// A kill in the middle of a batch leaves claims, which the next sweep recovers.
 #[cfg(target_os = "linux")]
 #[test]
-fn a_sweep_that_is_killed_leaves_claims_that_the_next_one_puts_in_order() {
+fn a_sweep_recovers_the_claims_of_a_killed_one() {
     const ORPHANS: usize = 4_000;
     let sandbox = many_orphans(ORPHANS);
     let args = ["sweep", "--yes", "--json", "--grace", "100ms", "root"];
-    let mut sweeping = Watching::start(sandbox.command(args));
+    let mut sweeping = WatchProcess::start(sandbox.command(args));
     sweeping.wait_for(|event| event["event"] == "reaped");
     let mut claims = Vec::new();
     crate::fixture::wait_until("it is in the middle of a batch", || {
         sweeping.signal(libc::SIGSTOP);
-        claims = left_in(&sandbox).0;
+        claims = claims_and_temps(&sandbox).0;
         if claims.is_empty() {
             sweeping.signal(libc::SIGCONT);
         }
@@ -741,7 +760,7 @@ fn a_sweep_that_is_killed_leaves_claims_that_the_next_one_puts_in_order() {
     let scan = sandbox.scan([""; 0]).exit(0).stdout_json();
     assert_eq!(scan["claims"]["count"], claims.len());
     sandbox.sweep(["--grace", "1d"]).exit(0);
-    assert_eq!(left_in(&sandbox).0, [""; 0]);
+    assert_eq!(claims_and_temps(&sandbox).0, [""; 0]);
     let scan = sandbox.scan([""; 0]).exit(0).stdout_json();
     assert_eq!(scan["claims"]["count"], 0);
 }

@@ -1,5 +1,5 @@
-//! When a target counts, on real files: with data, of the right user, old enough, or behind a symlink that no other
-//! user can turn elsewhere.
+//! The conditions under which a target counts, on real files: with data, of the right user, old enough, or
+//! behind a symlink that no other user can change.
 
 use std::fs::{self, File};
 use std::os::unix::fs::{FileExt, PermissionsExt, symlink};
@@ -18,9 +18,9 @@ fn temp() -> String {
     format!("t.{UUID}.tmp")
 }
 
-/// Sweeps, and returns what became of the temp: `reaped`, `quarantined`, or `kept` with its reason.
+/// Sweeps, and returns the result for the temp: `reaped`, `quarantined`, or `kept` with its reason.
 #[track_caller]
-fn swept(sandbox: &Sandbox, name: &str) -> String {
+fn sweep_result(sandbox: &Sandbox, name: &str) -> String {
     sandbox.age(AGE);
     let about = sandbox.sweep(["--grace", GRACE]).events().about(name);
     match &about[..] {
@@ -29,9 +29,9 @@ fn swept(sandbox: &Sandbox, name: &str) -> String {
     }
 }
 
-/// What `explain` says of the gate against only copies.
+/// Returns the evidence that `explain` prints for the gate against only copies.
 #[track_caller]
-fn explained(sandbox: &Sandbox, name: &str) -> String {
+fn explain_evidence(sandbox: &Sandbox, name: &str) -> String {
     let ran = sandbox.run(["explain", "--json", &format!("root/{name}")]);
     let document = ran.exit(0).stdout_json();
     let gates = document["temps"][0]["gates"].as_array().unwrap().clone();
@@ -44,22 +44,23 @@ fn explained(sandbox: &Sandbox, name: &str) -> String {
 
 type Make = fn(&Path);
 
-/// Each row: how the target is made beside a temp of 20,000 bytes; what becomes of the temp; what `explain` says.
+/// Checks rows of: a description; a function that creates the target beside a temp of 20,000 bytes; the
+/// result for the temp; the evidence of `explain`.
 #[track_caller]
 fn check(rows: &[(&str, Make, &str, &str)]) {
-    Sandbox::each(|sandbox| {
-        for (what, make, want, says) in rows {
+    Sandbox::for_each_user(|sandbox| {
+        for (what, make, want, words) in rows {
             let (name, target) = (temp(), sandbox.path("t"));
             make(&target);
             if target.symlink_metadata().is_ok() {
-                sandbox.give(&target);
+                sandbox.chown_to_user(&target);
             }
             // Written after the target, so that a target with less data may be the older version.
             sandbox.age(AGE);
             sandbox.write(&name, vec![b'x'; 20_000]);
-            let said = explained(&sandbox, &name);
-            assert!(said.contains(says), "{what}: {said}");
-            assert_eq!(swept(&sandbox, &name), *want, "{what}");
+            let evidence = explain_evidence(&sandbox, &name);
+            assert!(evidence.contains(words), "{what}: {evidence}");
+            assert_eq!(sweep_result(&sandbox, &name), *want, "{what}");
             assert!(!sandbox.has(&name), "{what}");
             for left in [target, sandbox.path(".orphand")] {
                 let _ = fs::remove_file(&left);
@@ -69,7 +70,7 @@ fn check(rows: &[(&str, Make, &str, &str)]) {
     });
 }
 
-fn sized(path: &Path, size: u64) -> File {
+fn file_of_length(path: &Path, size: u64) -> File {
     let file = File::create(path).unwrap();
     file.set_len(size).unwrap();
     file
@@ -81,13 +82,13 @@ fn a_target_without_data_does_not_count() {
         ("empty", |t| write(t, ""), "quarantined", "has no content"),
         (
             "a hole",
-            |t| drop(sized(t, 20_000)),
+            |t| drop(file_of_length(t, 20_000)),
             "quarantined",
             "has no content",
         ),
         (
             "a short hole",
-            |t| drop(sized(t, 2)),
+            |t| drop(file_of_length(t, 2)),
             "quarantined",
             "has no content",
         ),
@@ -95,13 +96,13 @@ fn a_target_without_data_does_not_count() {
             "whole",
             |t| write(t, vec![b'y'; 20_000]),
             "reaped",
-            "is there, with content",
+            "exists and has content",
         ),
         (
             "older and shorter",
             |t| write(t, vec![b'y'; 15_000]),
             "reaped",
-            "is there, with content",
+            "exists and has content",
         ),
         (
             "a word",
@@ -139,19 +140,19 @@ fn space_that_is_only_reserved_is_no_data() {
 /// A hole of 1 MiB with one byte in it, beside a temp of 1 MiB.
 #[test]
 fn a_target_that_is_nearly_all_hole_does_not_count() {
-    Sandbox::each(|sandbox| {
+    Sandbox::for_each_user(|sandbox| {
         let name = temp();
-        let target = sized(&sandbox.path("t"), MIB);
+        let target = file_of_length(&sandbox.path("t"), MIB);
         target.write_all_at(b"x", MIB / 2).unwrap();
         drop(target);
-        sandbox.give(&sandbox.path("t"));
+        sandbox.chown_to_user(&sandbox.path("t"));
         sandbox.age(AGE);
         sandbox.write(&name, vec![b'x'; 1 << 20]);
-        assert_eq!(swept(&sandbox, &name), "quarantined");
+        assert_eq!(sweep_result(&sandbox, &name), "quarantined");
     });
 }
 
-/// The program that lost its file starts anew and writes an empty state; or a copy of the temp is cut off.
+/// A program that lost its file starts again and writes an empty state; or a copy of the temp is cut off.
 #[test]
 fn a_target_that_came_later_and_is_shorter_does_not_count() {
     let whole = vec![b'x'; 20_000];
@@ -165,16 +166,16 @@ fn a_target_that_came_later_and_is_shorter_does_not_count() {
         ("a copy that lacks a byte", &whole[..19_999], "quarantined"),
         ("a whole copy", &whole[..], "reaped"),
     ] {
-        Sandbox::each(|sandbox| {
+        Sandbox::for_each_user(|sandbox| {
             sandbox.write(temp(), &whole);
             sandbox.age(AGE);
             sandbox.write("t", later);
-            assert_eq!(swept(&sandbox, &temp()), want, "{what}");
+            assert_eq!(sweep_result(&sandbox, &temp()), want, "{what}");
         });
     }
 }
 
-/// A flag, or the claim of a lock: only a random name or a target says that an empty file is nothing.
+/// The empty file may be a flag or a lock. Only a random name or a target shows that it is not.
 #[test]
 fn an_empty_temp_with_a_fixed_name_is_moved() {
     for (name, target, want) in [
@@ -185,20 +186,20 @@ fn an_empty_temp_with_a_fixed_name_is_moved() {
         ("maintenance.4194304.tmp", None, "reaped"),
         (&*temp(), None, "reaped"),
     ] {
-        Sandbox::each(|sandbox| {
+        Sandbox::for_each_user(|sandbox| {
             sandbox.write(name, "");
             if let Some(content) = target {
                 sandbox.write("maintenance", content);
             }
-            assert_eq!(swept(&sandbox, name), want, "{name} {target:?}");
+            assert_eq!(sweep_result(&sandbox, name), want, "{name} {target:?}");
         });
     }
 }
 
-/// The grace of fixed names is for files with content.
+/// The grace of fixed names applies only to files with content.
 #[test]
 fn an_empty_temp_does_not_wait_for_the_grace_of_fixed_names() {
-    Sandbox::each(|sandbox| {
+    Sandbox::for_each_user(|sandbox| {
         let config = "[defaults]\ngrace = \"100ms\"\nfixed_name_grace = \"1h\"\n";
         sandbox.write("../config/orphand/config.toml", config);
         for target in ["empty", "full"] {
@@ -219,7 +220,7 @@ fn an_empty_temp_does_not_wait_for_the_grace_of_fixed_names() {
     });
 }
 
-/// A symlink counts if it leads, by the owner's or root's own steps, to a file that counts.
+/// A symlink counts if it leads to a file that counts, through symlinks of the owner or of root only.
 #[test]
 fn a_symlink_to_a_good_file_counts() {
     check(&[
@@ -230,7 +231,7 @@ fn a_symlink_to_a_good_file_counts() {
                 symlink("real", t).unwrap();
             },
             "reaped",
-            "is there, with content",
+            "exists and has content",
         ),
         (
             "through a folder and another symlink",
@@ -243,10 +244,10 @@ fn a_symlink_to_a_good_file_counts() {
                 symlink("further", t).unwrap();
             },
             "reaped",
-            "is there, with content",
+            "exists and has content",
         ),
         (
-            // An older version of the data, to which the program was turned back.
+            // An older version of the data, which was restored for the program.
             "to an older file with less data",
             |t| {
                 write(&t.with_file_name("real"), vec![b'y'; 15_000]);
@@ -321,37 +322,37 @@ fn a_symlink_to_a_good_file_counts() {
     ]);
 }
 
-/// Root alone can make a symlink of another user.
+/// Only root can create a symlink of another user.
 #[test]
 fn a_symlink_of_another_user_does_not_count() {
     const STRANGER: u32 = 64_321;
     if !is_root() {
         return eprintln!("not root: skipped");
     }
-    Sandbox::each(|sandbox| {
+    Sandbox::for_each_user(|sandbox| {
         let (name, link) = (temp(), sandbox.path("t"));
         sandbox.write("real", vec![b'y'; 20_000]);
         symlink("real", &link).unwrap();
         std::os::unix::fs::lchown(&link, Some(STRANGER), Some(STRANGER)).unwrap();
         sandbox.age(AGE);
         sandbox.write(&name, vec![b'x'; 20_000]);
-        let said = explained(&sandbox, &name);
-        assert!(said.contains("a symlink of another user"), "{said}");
-        assert_eq!(swept(&sandbox, &name), "quarantined");
+        let evidence = explain_evidence(&sandbox, &name);
+        assert!(evidence.contains("a symlink of another user"), "{evidence}");
+        assert_eq!(sweep_result(&sandbox, &name), "quarantined");
     });
 }
 
-/// A sparse file takes less space than its length, and gives back no more.
+/// A sparse file uses less space than its length, and its removal frees no more.
 #[test]
-fn what_a_sparse_temp_frees_is_what_it_took() {
-    Sandbox::each(|sandbox| {
+fn a_sparse_temp_frees_only_its_blocks() {
+    Sandbox::for_each_user(|sandbox| {
         let (name, long) = (temp(), 50_000 * MIB);
         sandbox.write("t", vec![b'y'; 1 << 20]);
         sandbox.age(AGE);
-        let file = sized(&sandbox.path(&name), long);
+        let file = file_of_length(&sandbox.path(&name), long);
         file.write_all_at(b"x", 0).unwrap();
         drop(file);
-        sandbox.give(&sandbox.path(&name));
+        sandbox.chown_to_user(&sandbox.path(&name));
         sandbox.age(AGE);
         let total = &sandbox.scan(["--grace", GRACE]).exit(0).stdout_json()["total"];
         assert_eq!(total["orphan_bytes"], long);
@@ -362,16 +363,16 @@ fn what_a_sparse_temp_frees_is_what_it_took() {
         let ran = sandbox
             .run(["sweep", "--yes", "--grace", GRACE, "root"])
             .exit(0);
-        let said = &ran.stdout;
+        let output = &ran.stdout;
         assert!(
-            said.contains("1 removed") && !said.contains("GB freed"),
-            "{said}"
+            output.contains("1 removed") && !output.contains("GB freed"),
+            "{output}"
         );
 
-        let file = sized(&sandbox.path(&name), long);
+        let file = file_of_length(&sandbox.path(&name), long);
         file.write_all_at(b"x", 0).unwrap();
         drop(file);
-        sandbox.give(&sandbox.path(&name));
+        sandbox.chown_to_user(&sandbox.path(&name));
         sandbox.age(AGE);
         let events = sandbox.sweep(["--grace", GRACE]).events();
         let reaped = events.one("reaped");
@@ -381,10 +382,10 @@ fn what_a_sparse_temp_frees_is_what_it_took() {
     });
 }
 
-/// A number in a name is the writer's only if that process can have written the file.
+/// A number in a name is the pid of the writer only if that process can have written the file.
 #[cfg(target_os = "linux")]
 #[test]
-fn a_pid_is_believed_only_of_a_process_that_can_have_written_it() {
+fn a_pid_counts_only_for_a_possible_writer() {
     use std::os::unix::process::CommandExt;
     use std::process::Command;
     const STRANGER: u32 = 64_322;
@@ -405,7 +406,7 @@ fn a_pid_is_believed_only_of_a_process_that_can_have_written_it() {
         (root.id(), NOBODY, "kept writer-alive"),
         (root.id(), 0, "kept writer-alive"),
         (nobody.id(), NOBODY, "kept writer-alive"),
-        // Either may have given up root since, or have given the file away.
+        // Each may have dropped root privileges since, or changed the owner of the file.
         (nobody.id(), 0, "kept writer-alive"),
         (stranger.id(), NOBODY, "kept writer-alive"),
     ];
@@ -423,7 +424,11 @@ fn a_pid_is_believed_only_of_a_process_that_can_have_written_it() {
         let path = sandbox.path(&name);
         std::os::unix::fs::lchown(&path, Some(owner), Some(owner)).unwrap();
         std::os::unix::fs::lchown(sandbox.path("t"), Some(owner), Some(owner)).unwrap();
-        assert_eq!(swept(&sandbox, &name), want, "pid {pid}, owner {owner}");
+        assert_eq!(
+            sweep_result(&sandbox, &name),
+            want,
+            "pid {pid}, owner {owner}"
+        );
         let _ = fs::remove_file(path);
     }
     for mut process in [root, stranger, nobody] {
@@ -432,9 +437,10 @@ fn a_pid_is_believed_only_of_a_process_that_can_have_written_it() {
     }
 }
 
-/// Digits before a uuid are the end of the target's name if they read as a date, or if another file's name ends so.
+/// Digits before a uuid are the end of the target's name if they look like a date, or if the name of another
+/// file ends like that.
 #[test]
-fn digits_before_a_uuid_may_be_the_targets() {
+fn digits_before_a_uuid_may_belong_to_the_target() {
     const OTHER: &str = "0f8fad5b-d9cb-469f-a165-70867728950e";
     for (number, beside, want) in [
         ("4194304", "unrelated", "reaped"),
@@ -449,6 +455,10 @@ fn digits_before_a_uuid_may_be_the_targets() {
             .file(beside, "x")
             .file(format!("metrics.{number}.{UUID}.tmp"), "new metrics");
         let name = format!("metrics.{number}.{UUID}.tmp");
-        assert_eq!(swept(&sandbox, &name), want, "{number} beside {beside}");
+        assert_eq!(
+            sweep_result(&sandbox, &name),
+            want,
+            "{number} beside {beside}"
+        );
     }
 }

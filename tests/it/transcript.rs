@@ -1,8 +1,8 @@
-//! The transcripts in README and docs are true: every command of a ```console block is run, in order,
-//! in one home, and says what stands below it.
+//! The transcripts in README and docs are true: every command of a ```console block is run, in order, in one
+//! home, and must print the text below it.
 //!
-//! What differs from one day and machine to the next (dates, pids, ids, how full the disk is) is
-//! compared by its form. The supervisor is one of the test's own, which really starts the watcher.
+//! Text that differs between days and machines (dates, pids, ids, the fill level of the disk) is compared by
+//! its form. The systemctl is a script of this test, which really starts the watcher.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -13,31 +13,31 @@ use regex_lite::Regex;
 
 use crate::sandbox::{DEADLINE, Sandbox, signal};
 
-/// One command, and what it says.
+/// A command and its output.
 #[derive(Debug)]
-struct Step {
-    /// The line of the file that it stands in.
+struct TranscriptStep {
+    /// Its line in the file.
     line: usize,
     command: String,
-    says: String,
+    expected: String,
 }
 
-/// The commands of the ```console blocks of a file.
-fn steps(text: &str) -> Vec<Step> {
-    let mut steps: Vec<Step> = Vec::new();
+/// Returns the commands of the ```console blocks of a file.
+fn steps(text: &str) -> Vec<TranscriptStep> {
+    let mut steps: Vec<TranscriptStep> = Vec::new();
     let mut inside = false;
     for (index, line) in text.lines().enumerate() {
         match line.strip_prefix("$ ") {
             _ if line.starts_with("```") => inside = line == "```console",
-            Some(command) if inside => steps.push(Step {
+            Some(command) if inside => steps.push(TranscriptStep {
                 line: index + 1,
                 command: command.to_owned(),
-                says: String::new(),
+                expected: String::new(),
             }),
             None if inside => {
                 let step = steps.last_mut().expect("a command comes first");
-                step.says.push_str(line);
-                step.says.push('\n');
+                step.expected.push_str(line);
+                step.expected.push('\n');
             }
             _ => {}
         }
@@ -45,7 +45,7 @@ fn steps(text: &str) -> Vec<Step> {
     steps
 }
 
-/// What is compared by its form only.
+/// Patterns of text that is compared only by its form, with their replacements.
 const FORMS: &[(&str, &str)] = &[
     (r"\b(Mon|Tue|Wed|Thu|Fri|Sat|Sun) ", ""),
     (r"\d{4}-\d\d-\d\d([ T]\d\d:\d\d(:\d\d)?(\.\d+)?Z?)?", "DATE"),
@@ -58,7 +58,7 @@ const FORMS: &[(&str, &str)] = &[
     (r" +", " "),
 ];
 
-fn form(text: &str, home: &str) -> String {
+fn normalize(text: &str, home: &str) -> String {
     let mut text = text.replace(home, "~");
     for (pattern, form) in FORMS {
         text = Regex::new(pattern)
@@ -66,7 +66,7 @@ fn form(text: &str, home: &str) -> String {
             .replace_all(&text, *form)
             .into_owned();
     }
-    // The home of a test is no place to stay, and it is told so.
+    // The warning about the temporary home of the test.
     let lines = text
         .lines()
         .filter(|line| !line.contains("is in a folder for temporary files"));
@@ -78,7 +78,7 @@ fn form(text: &str, home: &str) -> String {
         .to_owned()
 }
 
-/// A systemctl that really starts the watcher, and answers once that is ready.
+/// A systemctl that really starts the watcher, and returns once the watcher is ready.
 const SYSTEMCTL: &str = r#"#!/bin/sh
 at="${0%/*}/systemd"
 [ "$1" != --user ] || shift
@@ -110,10 +110,10 @@ stop | disable)
 esac
 "#;
 
-/// Ends what the supervisor has started, if the transcript does not.
-struct InstalledUnit(std::path::PathBuf);
+/// Kills the watcher that the systemctl has started, unless the transcript ends it.
+struct KillStarted(std::path::PathBuf);
 
-impl Drop for InstalledUnit {
+impl Drop for KillStarted {
     fn drop(&mut self) {
         if let Ok(pid) = fs::read_to_string(&self.0) {
             signal(pid.trim().parse().unwrap(), libc::SIGKILL);
@@ -142,7 +142,7 @@ fn run_all(text: &str) {
         .env("XDG_STATE_HOME", "")
         .env("ORPHAND_SYSTEMCTL", base.join("systemctl"))
         .env("USER", "ann");
-    let started = InstalledUnit(base.join("systemd/pid"));
+    let started = KillStarted(base.join("systemd/pid"));
     let home = base.join("home");
     let shown = home.to_str().unwrap();
     for step in steps(text) {
@@ -153,20 +153,23 @@ fn run_all(text: &str) {
                 .args(["-c", &format!("{{ {}\n}} 2>&1", step.command)])
                 .current_dir(&home);
             let ran = sandbox.finish(command);
-            let (is, wanted) = (form(&ran.stdout, shown), form(&step.says, shown));
+            let (is, wanted) = (
+                normalize(&ran.stdout, shown),
+                normalize(&step.expected, shown),
+            );
             if is == wanted {
                 break;
             }
-            // What only asks may be asked again: the watcher needs its time.
-            let asks = ["orphand status", "orphand history", "orphand scan"];
-            let again = asks.iter().any(|start| step.command.starts_with(start));
+            // Commands that only query may be repeated: the watcher needs time.
+            let queries = ["orphand status", "orphand history", "orphand scan"];
+            let again = queries.iter().any(|start| step.command.starts_with(start));
             assert!(
                 again && Instant::now() < end,
-                "line {}: {}\n--- it says\n{}\n--- and not\n{}",
+                "line {}: {}\n--- it prints\n{}\n--- instead of\n{}",
                 step.line,
                 step.command,
                 ran.stdout,
-                step.says
+                step.expected
             );
             std::thread::sleep(Duration::from_millis(50));
         }
@@ -177,17 +180,17 @@ fn run_all(text: &str) {
 #[test]
 fn the_transcripts_in_the_operations_manual_are_true() {
     let text = include_str!("../../docs/operations.md");
-    assert!(steps(text).len() >= 10, "they are found");
+    assert!(steps(text).len() >= 10, "too few commands were found");
     run_all(text);
 }
 
 #[test]
-fn a_transcript_that_is_not_true_is_noticed() {
-    let said = |text: &str| {
+fn a_false_transcript_is_noticed() {
+    let fails = |text: &str| {
         let text = text.to_owned();
         std::panic::catch_unwind(move || run_all(&text)).is_err()
     };
-    assert!(said("```console\n$ echo 1\n2\n```\n"));
-    assert!(said("```console\n$ echo 1\n```\n"));
-    assert!(!said("```console\n$ echo pid 12\npid 345\n```\n"));
+    assert!(fails("```console\n$ echo 1\n2\n```\n"));
+    assert!(fails("```console\n$ echo 1\n```\n"));
+    assert!(!fails("```console\n$ echo pid 12\npid 345\n```\n"));
 }

@@ -1,4 +1,4 @@
-//! Whose files they are, and what an ordinary user can do on a disk that is full.
+//! Files of other users, and an ordinary user on a full disk.
 
 use std::fs;
 use std::time::Duration;
@@ -6,20 +6,20 @@ use std::time::Duration;
 use crate::sandbox::{NOBODY, Sandbox, is_root};
 
 const SHORT: [&str; 2] = ["--grace", "100ms"];
-const OLD: Duration = Duration::from_millis(150);
+const OLD_ENOUGH: Duration = Duration::from_millis(150);
 
-/// An ordinary user's orphand keeps other people's temps, also in a directory of its own.
+/// An orphand of an ordinary user keeps the temps of other users, even in a directory of its own user.
 #[test]
-fn what_belongs_to_somebody_else_is_kept() {
+fn files_of_other_users_are_kept() {
     if !is_root() {
-        return eprintln!("skipped: giving a file to somebody else needs root");
+        return eprintln!("skipped: changing the owner of a file needs root");
     }
     let sandbox = Sandbox::ordinary()
         .file("a", "whole, to the last byte of it")
         .file("own.4194304.tmp", "")
         .file("a.tmp", "x");
     std::os::unix::fs::lchown(sandbox.path("a.tmp"), Some(0), Some(0)).unwrap();
-    sandbox.age(OLD);
+    sandbox.age(OLD_ENOUGH);
     let scan = sandbox.scan(SHORT).exit(0).stdout_json();
     let foreign = scan["temps"]
         .as_array()
@@ -34,13 +34,13 @@ fn what_belongs_to_somebody_else_is_kept() {
     assert_eq!(sandbox.listing(), ["a", "a.tmp"]);
     let mut watching = sandbox.watch(["--grace", "200ms"]).ready();
     watching.wait_for(crate::sandbox::kept("a.tmp", "foreign-owner"));
-    watching.outlive_a_sentinel(&sandbox);
+    watching.wait_for_sentinel(&sandbox);
     watching.stop().exit(0);
     assert_eq!(sandbox.content("a.tmp"), "x");
 }
 
 #[test]
-fn root_takes_what_belongs_to_anybody() {
+fn root_removes_files_of_any_user() {
     if !is_root() {
         return eprintln!("skipped: not root");
     }
@@ -51,10 +51,10 @@ fn root_takes_what_belongs_to_anybody() {
     for temp in ["a.tmp", "sole.tmp"] {
         std::os::unix::fs::lchown(sandbox.path(temp), Some(NOBODY), Some(NOBODY)).unwrap();
     }
-    sandbox.age(OLD);
+    sandbox.age(OLD_ENOUGH);
     let events = sandbox.sweep(SHORT).exit(0).events();
     assert_eq!(events.sums(), [1, 1, 0, 0]);
-    // It lies there as it was, and comes back as it was.
+    // It is stored and restored unchanged.
     let id = events.one("quarantined")["id"].as_str().unwrap();
     let owner = |path: &std::path::Path| {
         use std::os::unix::fs::MetadataExt;
@@ -68,26 +68,25 @@ fn root_takes_what_belongs_to_anybody() {
     assert_eq!(owner(&sandbox.path("sole.tmp")), NOBODY);
 }
 
-/// A quarantine that is somebody else's is none of ours.
+/// A quarantine of another user is not used.
 #[test]
-fn somebody_elses_quarantine_is_not_used() {
+fn a_quarantine_of_another_user_is_not_used() {
     if !is_root() {
-        return eprintln!("skipped: giving a folder to somebody else needs root");
+        return eprintln!("skipped: changing the owner of a folder needs root");
     }
     use std::os::unix::fs::PermissionsExt;
     let sandbox = Sandbox::new().dir(".orphand").file("sole.tmp", "precious");
-    let room = sandbox.path(".orphand");
-    fs::set_permissions(&room, fs::Permissions::from_mode(0o700)).unwrap();
-    std::os::unix::fs::lchown(&room, Some(NOBODY), Some(NOBODY)).unwrap();
-    sandbox.age(OLD);
+    let quarantine = sandbox.path(".orphand");
+    fs::set_permissions(&quarantine, fs::Permissions::from_mode(0o700)).unwrap();
+    std::os::unix::fs::lchown(&quarantine, Some(NOBODY), Some(NOBODY)).unwrap();
+    sandbox.age(OLD_ENOUGH);
     let events = sandbox.sweep(SHORT).exit(0).events();
     assert_eq!(events.about("sole.tmp"), ["kept no-quarantine"]);
     assert!(sandbox.has(".orphand") && sandbox.has("sole.tmp"));
 }
 
-/// A disk that is full is when this is needed: nothing that orphand wants for itself may stop a
-/// deletion.
-// Linux only: a disk of one's own needs a mount namespace.
+/// A full disk is when orphand is needed: nothing that orphand wants to write for itself may stop a deletion.
+// Linux only: a private disk needs a mount namespace.
 #[cfg(target_os = "linux")]
 #[test]
 fn on_a_full_disk_deletions_still_happen() {
@@ -102,17 +101,17 @@ fn on_a_full_disk_deletions_still_happen() {
         ),
     ] {
         match Sandbox::on_disk(mount) {
-            Ok(sandbox) => full_disk(&sandbox, system),
+            Ok(sandbox) => assert_sweep_on_full_disk(&sandbox, system),
             Err(why) => eprintln!("skipped on {system}: {why}"),
         }
     }
 }
 
 #[cfg(target_os = "linux")]
-fn full_disk(sandbox: &Sandbox, system: &str) {
+fn assert_sweep_on_full_disk(sandbox: &Sandbox, system: &str) {
     const ORPHANS: u64 = 300;
-    let on_it = |name: &str| sandbox.on_it(name);
-    let give = |name: &str| sandbox.give(&on_it(name));
+    let on_it = |name: &str| sandbox.disk_path(name);
+    let give = |name: &str| sandbox.chown_to_user(&on_it(name));
     fs::write(on_it("root/a"), "y".repeat(700)).unwrap();
     for n in 0..ORPHANS {
         let temp = format!("root/a.{n:08x}-2fa1-11d2-883f-0016d3cca427.tmp");
@@ -120,7 +119,7 @@ fn full_disk(sandbox: &Sandbox, system: &str) {
         give(&temp);
     }
     give("root/a");
-    fill(&sandbox.on_it(""));
+    fill(&sandbox.disk_path(""));
     let refused = fs::create_dir(on_it("state/one")).map_err(|error| error.kind());
     assert_eq!(
         refused,
@@ -128,7 +127,7 @@ fn full_disk(sandbox: &Sandbox, system: &str) {
         "{system} is full"
     );
 
-    std::thread::sleep(OLD);
+    std::thread::sleep(OLD_ENOUGH);
     let ran = sandbox
         .run(["sweep", "--yes", "--json", "--grace", "100ms", "disk/root"])
         .exit(0);
@@ -149,12 +148,12 @@ fn full_disk(sandbox: &Sandbox, system: &str) {
     );
     assert!(
         !ran.stderr.is_empty(),
-        "{system}: what could not be written down is said"
+        "{system}: the failed writes are not reported"
     );
     println!("{system}: {ORPHANS} orphans went from a full disk");
 }
 
-/// Until there is no room for a byte, nor for a name.
+/// Fills the disk until there is no room for a byte or a name.
 #[cfg(target_os = "linux")]
 fn fill(disk: &std::path::Path) {
     use std::io::Write;

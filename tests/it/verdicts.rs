@@ -1,4 +1,4 @@
-//! Verdicts on real files, through looks and all.
+//! Verdicts on real files, including the looks.
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -16,19 +16,19 @@ use orphand::reap::{Outcome, Reaper, Step};
 use crate::fixture::*;
 
 #[track_caller]
-fn stays(fixture: &Fixture, want: Reason) {
+fn assert_kept(fixture: &Fixture, want: Reason) {
     match fixture.judge(TEMP) {
         Event::Kept { reason, .. } => assert_eq!(reason, want),
         event => panic!("{event:?}"),
     }
-    fixture.has_only(OLD, &fixture.temp, "");
+    fixture.assert_only_at(TEMP_CONTENT, &fixture.temp, "");
 }
 
-/// What a person brought back stays until somebody writes to it.
+/// A restored file is kept until a process writes to it.
 #[test]
-fn restored() {
+fn a_restored_temp_is_kept_until_written() {
     use std::os::fd::AsFd;
-    alone(EVERYBODY, || {
+    in_own_process(ALL_USERS, || {
         let fixture = Fixture::new();
         let file = File::options().append(true).open(&fixture.temp).unwrap();
         let seen = look::observe_fd(file.as_fd()).unwrap();
@@ -36,7 +36,7 @@ fn restored() {
             .put(file.as_fd(), &seen.fingerprint)
             .unwrap();
         drop(file);
-        stays(&fixture, Reason::Restored);
+        assert_kept(&fixture, Reason::Restored);
         let mut file = File::options().append(true).open(&fixture.temp).unwrap();
         file.write_all(b", and more").unwrap();
         drop(file);
@@ -45,10 +45,10 @@ fn restored() {
     });
 }
 
-/// Whoever brings a verdict of their own is judged again where it counts.
+/// A candidate with a given verdict is judged again before it is removed.
 #[test]
-fn too_young() {
-    alone(EVERYBODY, || {
+fn a_young_candidate_is_kept() {
+    in_own_process(ALL_USERS, || {
         let fixture = Fixture::new();
         let mut candidate = fixture.candidate(Verdict::Reap);
         candidate.temp_info.quiet = GRACE / 2;
@@ -57,14 +57,14 @@ fn too_young() {
             matches!(outcome, Outcome::Kept(Reason::Young)),
             "{outcome:?}"
         );
-        fixture.has_only(OLD, &fixture.temp, "");
+        fixture.assert_only_at(TEMP_CONTENT, &fixture.temp, "");
     });
 }
 
-/// The rule that it was looked at by no longer names it.
+/// The rule that named the temp at the look does not name it any more.
 #[test]
-fn not_named_any_more() {
-    alone(EVERYBODY, || {
+fn a_candidate_that_the_rule_no_longer_names_is_kept() {
+    in_own_process(ALL_USERS, || {
         let fixture = Fixture::new();
         let candidate = fixture.candidate(Verdict::Reap);
         let fixture = fixture.with_policy(Policy {
@@ -73,14 +73,14 @@ fn not_named_any_more() {
         });
         let outcome = fixture.reap_candidate(&Reaper::new(), candidate);
         assert!(matches!(outcome, Outcome::Settled), "{outcome:?}");
-        fixture.has_only(OLD, &fixture.temp, "");
+        fixture.assert_only_at(TEMP_CONTENT, &fixture.temp, "");
     });
 }
 
-/// Nobody holds it, so it was closed; and such a one is left alone by this rule.
+/// No process holds the temp, so it was closed; this rule keeps closed temps.
 #[test]
-fn settled_by_a_close() {
-    alone(EVERYBODY, || {
+fn a_closed_temp_is_kept_where_a_close_settles() {
+    in_own_process(ALL_USERS, || {
         if !orphand::watch::CLOSE_EVENTS {
             return;
         }
@@ -89,14 +89,14 @@ fn settled_by_a_close() {
             open: Open::Reap,
             ..Fixture::policy()
         });
-        stays(&fixture, Reason::Closed);
+        assert_kept(&fixture, Reason::Closed);
     });
 }
 
-/// The letter: what is open after its grace goes, whoever holds it.
+/// With `open = "reap"`, a temp that is open after its grace is removed, whichever process holds it.
 #[test]
-fn open_and_to_be_taken() {
-    alone(EVERYBODY, || {
+fn an_open_temp_is_taken_if_the_rule_says_so() {
+    in_own_process(ALL_USERS, || {
         let fixture = Fixture::new().with_policy(Policy {
             open: Open::Reap,
             ..Fixture::policy()
@@ -104,8 +104,8 @@ fn open_and_to_be_taken() {
         let _holder = File::open(&fixture.temp).unwrap();
         let event = fixture.judge(TEMP);
         assert!(matches!(event, Event::Reaped(_)), "{event:?}");
-        fixture.has_only(WHOLE, &fixture.target, "");
-        fixture.is_tidy("");
+        fixture.assert_only_at(TARGET_CONTENT, &fixture.target, "");
+        fixture.assert_no_leftovers("");
 
         let fixture = Fixture::new().with_policy(Policy {
             open: Open::Quarantine,
@@ -118,16 +118,21 @@ fn open_and_to_be_taken() {
             matches!(event, Event::Quarantined { reason: r, .. } if r == reason),
             "{event:?}"
         );
-        // Its holder goes on writing, and nothing of that is lost.
+        // Its holder continues to write, and no byte is lost.
         holder.write_all(b", and more").unwrap();
-        assert_eq!(fixture.copies(&[OLD, b", and more"].concat()).len(), 1);
+        assert_eq!(
+            fixture
+                .copies(&[TEMP_CONTENT, b", and more"].concat())
+                .len(),
+            1
+        );
     });
 }
 
-/// Even then another file that took the name is not taken for it.
+/// Even then another file that has taken the name is not removed.
 #[test]
-fn open_and_to_be_taken_but_replaced() {
-    alone(EVERYBODY, || {
+fn a_replacement_of_an_open_temp_is_kept() {
+    in_own_process(ALL_USERS, || {
         for open in [Open::Reap, Open::Quarantine] {
             for step in Step::ALL {
                 let fixture = Fixture::new().with_policy(Policy {
@@ -140,34 +145,34 @@ fn open_and_to_be_taken_but_replaced() {
                     _ => Verdict::Quarantine(Some(Reason::InUse)),
                 };
                 let temp = fixture.temp.clone();
-                let stunt = Stunt::new(step, move || {
+                let at_step = AtStep::new(step, move || {
                     let other = temp.with_extension("new");
                     fs::write(&other, b"another file").unwrap();
                     fs::rename(&other, &temp).unwrap();
                 });
                 let candidate = fixture.candidate(verdict);
-                let reaper = Reaper::new().with_hook(Some(stunt.hook));
+                let reaper = Reaper::new().with_hook(Some(at_step.hook));
                 let outcome = fixture.reap_candidate(&reaper, candidate);
-                fixture.has_only(
+                fixture.assert_only_at(
                     b"another file",
                     &fixture.temp,
                     &format!("{step:?}: {outcome:?}"),
                 );
-                fixture.is_tidy(&format!("{step:?}: {outcome:?}"));
+                fixture.assert_no_leftovers(&format!("{step:?}: {outcome:?}"));
             }
         }
     });
 }
 
-/// Nor one that is locked meanwhile: until its last step the protocol sees it, or the lock is not to be had.
-/// (What it cannot keep anybody from is a POSIX lock to read in the last window.)
+/// Nor a file that is locked at any step: until the last step the protocol detects the lock, or the lock is
+/// refused. (The protocol cannot prevent a POSIX read lock in the last window.)
 #[cfg(target_os = "linux")]
 #[test]
-fn open_and_to_be_taken_but_locked() {
+fn a_locked_open_temp_is_kept() {
     use rustix::fs::{FlockOperation, fcntl_lock, flock};
     use std::sync::mpsc::channel;
     type Lock = fn(&File) -> rustix::io::Result<()>;
-    let ways: [(&str, Lock); 4] = [
+    let locks: [(&str, Lock); 4] = [
         ("flock", |file| {
             flock(file, FlockOperation::NonBlockingLockExclusive)
         }),
@@ -181,11 +186,11 @@ fn open_and_to_be_taken_but_locked() {
             fcntl_lock(file, FlockOperation::NonBlockingLockShared)
         }),
     ];
-    alone(EVERYBODY, || {
+    in_own_process(ALL_USERS, || {
         for open in [Open::Reap, Open::Quarantine] {
-            for (step, (way, lock)) in Step::ALL
+            for (step, (kind, lock)) in Step::ALL
                 .into_iter()
-                .flat_map(|step| ways.map(|way| (step, way)))
+                .flat_map(|step| locks.map(|kind| (step, kind)))
             {
                 let fixture = Fixture::new().with_policy(Policy {
                     open,
@@ -197,46 +202,46 @@ fn open_and_to_be_taken_but_locked() {
                     .open(&fixture.temp)
                     .unwrap();
                 let (has_it, it_has) = channel();
-                let stunt = Stunt::new(step, move || {
+                let at_step = AtStep::new(step, move || {
                     let locked = lock(&holder);
-                    // Held on to until the test ends.
+                    // Kept open until the test ends.
                     has_it.send((holder, locked)).unwrap();
                 });
                 let verdict = match open {
                     Open::Reap => Verdict::Reap,
                     _ => Verdict::Quarantine(Some(Reason::InUse)),
                 };
-                let reaper = Reaper::new().with_hook(Some(stunt.hook));
+                let reaper = Reaper::new().with_hook(Some(at_step.hook));
                 let outcome = fixture.reap_candidate(&reaper, fixture.candidate(verdict));
                 let (_holder, locked) = it_has.recv().unwrap();
-                let what = format!("{way} before {step:?}: {locked:?}, {outcome:?}");
+                let what = format!("{kind} before {step:?}: {locked:?}, {outcome:?}");
                 match locked {
-                    Ok(()) if step == Step::Unlink => assert_eq!(way, "POSIX, shared", "{what}"),
+                    Ok(()) if step == Step::Unlink => assert_eq!(kind, "POSIX, shared", "{what}"),
                     Ok(()) => {
                         assert!(matches!(outcome, Outcome::Kept(Reason::Locked)), "{what}");
-                        fixture.has_only(OLD, &fixture.temp, &what);
+                        fixture.assert_only_at(TEMP_CONTENT, &fixture.temp, &what);
                     }
                     Err(error) => {
                         assert_eq!(error, rustix::io::Errno::AGAIN, "{what}");
                         let is_away = [Step::Breathe, Step::ProveLast].contains(&step);
-                        assert!(way != "POSIX, shared" && !is_away, "{what}");
+                        assert!(kind != "POSIX, shared" && !is_away, "{what}");
                     }
                 }
-                fixture.is_tidy(&what);
+                fixture.assert_no_leftovers(&what);
             }
         }
     });
 }
 
-/// One's own file that one may not read: nothing can be asked, so nothing is proven.
+/// A file of our own user without read permission: nothing can be proven about it.
 #[test]
-fn a_file_that_cannot_be_opened() {
-    alone(EVERYBODY, || {
+fn an_unreadable_temp_is_kept() {
+    in_own_process(ALL_USERS, || {
         if rustix::process::geteuid().is_root() {
             // Root opens everything.
             return;
         }
-        // Nor can it be asked for the locks that would keep it where what is open may go.
+        // Nor can its locks be queried, which would keep it where open temps may be removed.
         for open in [Open::Keep, Open::Quarantine, Open::Reap] {
             let fixture = Fixture::new().with_policy(Policy {
                 open,
@@ -253,13 +258,13 @@ fn a_file_that_cannot_be_opened() {
 }
 
 #[test]
-fn the_only_copy() {
-    alone(EVERYBODY, || {
+fn the_only_copy_is_not_deleted() {
+    in_own_process(ALL_USERS, || {
         let keep = Fixture::new().with_sole_copy().with_policy(Policy {
             sole_copy: SoleCopy::Keep,
             ..Fixture::policy()
         });
-        stays(&keep, Reason::SoleCopy);
+        assert_kept(&keep, Reason::SoleCopy);
         let empty_target = Fixture::new();
         File::create(&empty_target.target).unwrap();
         let event = empty_target.judge(TEMP);
@@ -268,7 +273,7 @@ fn the_only_copy() {
             matches!(event, Event::Quarantined { reason: r, .. } if r == reason),
             "{event:?}"
         );
-        assert_eq!(empty_target.copies(OLD).len(), 1);
+        assert_eq!(empty_target.copies(TEMP_CONTENT).len(), 1);
         let empty = Fixture::new().with_sole_copy();
         File::create(&empty.temp).unwrap();
         let event = empty.judge(TEMP);
@@ -279,11 +284,11 @@ fn the_only_copy() {
     });
 }
 
-/// `.config.tmp` may be all that there is of `.config`, whatever stands at `config`. With pid and uuid it is
-/// known whose the dot is, and one file under both names is `config`.
+/// `.config.tmp` may be the only copy of `.config`, whatever exists at `config`. With a pid and a uuid, the
+/// owner of the dot is known. One file under both names is `config`.
 #[test]
-fn the_only_copy_beside_a_namesake() {
-    alone(EVERYBODY, || {
+fn a_file_without_the_dot_is_no_copy_of_a_dotted_one() {
+    in_own_process(ALL_USERS, || {
         let uuid = "4f1c2d3e-5a6b-4c7d-8e9f-0a1b2c3d4e5f";
         let hidden = format!(".{TARGET}");
         for (name, beside, is_linked, moved) in [
@@ -318,12 +323,12 @@ fn the_only_copy_beside_a_namesake() {
     });
 }
 
-/// Whatever is not a regular file is no temp, whatever its name: it is not even looked at for long.
+/// Only a regular file can be a temp, whatever its name.
 #[test]
-fn what_is_no_file() {
-    alone(EVERYBODY, || {
+fn a_directory_is_kept() {
+    in_own_process(ALL_USERS, || {
         let fixture = Fixture::new();
-        let dir = look::Dir::open_below(&fixture.root.path, None, BELOW.as_ref()).unwrap();
+        let dir = look::Dir::open_below(&fixture.root.path, None, SUBDIR.as_ref()).unwrap();
         let mut candidate = fixture.candidate(Verdict::Reap);
         fs::remove_file(&fixture.temp).unwrap();
         fs::create_dir(&fixture.temp).unwrap();

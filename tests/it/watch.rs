@@ -1,4 +1,4 @@
-//! `orphand watch` at work: what it takes, what it leaves, what it says.
+//! `orphand watch`: the temps that it removes and keeps, and its output.
 
 use std::fs;
 use std::io::Write;
@@ -12,15 +12,15 @@ use rustix::fs::FlockOperation;
 use serde_json::Value;
 
 use crate::contract;
-use crate::sandbox::{Begin, Sandbox, Watching, is, kept, name};
+use crate::sandbox::{Sandbox, StartChild, WatchProcess, is, kept, name};
 
-/// Short, but long enough that a test on a loaded machine does something before it is over.
+/// Short, but long enough for a test on a loaded machine to do something within it.
 const GRACE: Duration = Duration::from_secs(1);
 const WITH_GRACE: [&str; 2] = ["--grace", "1s"];
-/// For what must be over before anything else has had its time.
+/// For steps that must be complete before the longer grace is over.
 const SHORT: [&str; 2] = ["--grace", "200ms"];
 
-fn ms(event: &Value, field: &str) -> u128 {
+fn millis(event: &Value, field: &str) -> u128 {
     event[field]
         .as_u64()
         .unwrap_or_else(|| panic!("no {field} in {event}"))
@@ -31,23 +31,23 @@ fn with<'a>(grace: [&'a str; 2], more: &[&'a str]) -> Vec<&'a str> {
     grace.iter().chain(more).copied().collect()
 }
 
-fn when(event: &Value) -> jiff::Timestamp {
+fn event_time(event: &Value) -> jiff::Timestamp {
     event["time"].as_str().unwrap().parse().unwrap()
 }
 
-/// The reason for all of this: a writer is killed between its write and its rename.
+/// The purpose of orphand: a writer is killed between its write and its rename.
 #[test]
 fn a_killed_writer_leaves_nothing() {
-    Sandbox::each(|sandbox| {
+    Sandbox::for_each_user(|sandbox| {
         let sandbox = sandbox.file("sessions.json", "the whole of it");
         let temp = "sessions.json.1b4e28ba-2fa1-11d2-883f-0016d3cca427.tmp";
         let mut watching = sandbox.watch(WITH_GRACE).ready();
         let mut writer = sandbox.shell();
         let started = jiff::Timestamp::now();
-        assert!(writer.tell(&format!("exec 3> {temp}; printf 'half of' >&3")));
+        assert!(writer.run(&format!("exec 3> {temp}; printf 'half of' >&3")));
         writer.kill();
         let reaped = watching.wait_for(is("reaped", temp));
-        assert!(!sandbox.has(temp), "it is told when it is gone");
+        assert!(!sandbox.has(temp), "the event came before the removal");
         assert_eq!(reaped["path"], sandbox.path(temp).to_str().unwrap());
         assert_eq!(reaped["root"], sandbox.root().to_str().unwrap());
         assert_eq!(reaped["bytes"], 7);
@@ -57,14 +57,14 @@ fn a_killed_writer_leaves_nothing() {
         );
         assert_eq!(reaped["writer_pid"], Value::Null);
         assert_eq!(reaped["dry_run"], false);
-        assert!(ms(&reaped, "quiet_ms") >= GRACE.as_millis(), "{reaped}");
+        assert!(millis(&reaped, "quiet_ms") >= GRACE.as_millis(), "{reaped}");
         let grace = jiff::SignedDuration::try_from(GRACE).unwrap();
-        let took = when(&reaped).duration_since(started);
+        let took = event_time(&reaped).duration_since(started);
         assert!(
             took >= grace - jiff::SignedDuration::from_millis(1),
-            "gone after {took:?}"
+            "removed after {took:?}"
         );
-        assert!(took < grace * 20, "gone only after {took:?}");
+        assert!(took < grace * 20, "removed only after {took:?}");
         let stopped = watching.stop().exit(0);
         assert_eq!(stopped.events.sums(), [1, 0, 0, 0]);
         assert_eq!(stopped.events.summary()["bytes"], 7);
@@ -74,12 +74,17 @@ fn a_killed_writer_leaves_nothing() {
     });
 }
 
-/// A writer that holds its temp for `hold`, closes it, and renames it after `pause`. Says for how
-/// long it paused in truth, and whether its rename found the temp.
-fn live_writer(sandbox: &Sandbox, name: &str, hold: Duration, pause: Duration) -> (Duration, bool) {
+/// Writes a temp, holds it for `hold`, closes it, and renames it after `pause`. Returns the real pause, and
+/// whether the rename succeeded.
+fn write_and_rename(
+    sandbox: &Sandbox,
+    name: &str,
+    hold: Duration,
+    pause: Duration,
+) -> (Duration, bool) {
     let (temp, target) = (sandbox.path(format!("{name}.tmp")), sandbox.path(name));
     let mut file = fs::File::create(&temp).unwrap();
-    sandbox.give(&temp);
+    sandbox.chown_to_user(&temp);
     file.write_all(b"new").unwrap();
     thread::sleep(hold);
     drop(file);
@@ -89,12 +94,12 @@ fn live_writer(sandbox: &Sandbox, name: &str, hold: Duration, pause: Duration) -
     (closed.elapsed(), renamed)
 }
 
-/// Live writers of all sorts under `watch` with these options: none of them may lose its temp.
+/// Asserts that no live writer loses its temp under `watch` with these options.
 #[track_caller]
-fn nobody_loses_anything(options: &[&str]) {
+fn assert_no_writer_loses_its_temp(options: &[&str]) {
     const GRACE: Duration = Duration::from_secs(2);
-    // Half a grace is what may lie between close and rename; on a machine that stood still for
-    // longer than that nothing was proven, and it is done again.
+    // At most half a grace may pass between close and rename. If the machine stalled for longer than that,
+    // nothing is proven, and the test repeats.
     for attempt in 0.. {
         assert!(attempt < 5, "this machine is too busy for this test");
         let sandbox = Sandbox::new();
@@ -103,14 +108,14 @@ fn nobody_loses_anything(options: &[&str]) {
         let names = ["a", "b", "c", "d", "e", "f"];
         let held = [0.1, 0.4, 0.7, 0.85, 1.0, 1.6];
         for name in names {
-            // With content in it already: a temp beside it is not the only copy, and would go.
+            // The target has content: so a temp beside it is not the only copy, and would be removed.
             sandbox.write(name, "old");
         }
         let wrote: Vec<(Duration, bool)> = thread::scope(|scope| {
             let writers = names.iter().zip(held).map(|(name, held)| {
                 let sandbox = &sandbox;
                 scope.spawn(move || {
-                    live_writer(sandbox, name, GRACE.mul_f64(held), GRACE.mul_f64(0.3))
+                    write_and_rename(sandbox, name, GRACE.mul_f64(held), GRACE.mul_f64(0.3))
                 })
             });
             let writers: Vec<_> = writers.collect();
@@ -119,7 +124,7 @@ fn nobody_loses_anything(options: &[&str]) {
                 .map(|writer| writer.join().unwrap())
                 .collect()
         });
-        watching.outlive_a_sentinel(&sandbox);
+        watching.wait_for_sentinel(&sandbox);
         if wrote.iter().any(|(paused, _)| *paused >= GRACE / 2) {
             continue;
         }
@@ -140,11 +145,11 @@ fn nobody_loses_anything(options: &[&str]) {
 
 #[test]
 fn live_writers_lose_nothing() {
-    nobody_loses_anything(&[]);
+    assert_no_writer_loses_its_temp(&[]);
 }
 
-/// `--open quarantine` says what becomes of a temp that is held when it is judged. One that its
-/// writer has just closed is not to be deleted for that.
+/// `--open quarantine` decides about a temp that is held when it is judged. A temp that its writer has just
+/// closed must not be deleted because of that.
 #[test]
 fn live_writers_lose_nothing_with_open_quarantine() {
     let sandbox = Sandbox::new().file("a", "old");
@@ -153,8 +158,8 @@ fn live_writers_lose_nothing_with_open_quarantine() {
         .watch(["--grace", "2s", "--open", "quarantine"])
         .ready();
     // Held at the first look, after half the grace; closed shortly before the end of it.
-    let (paused, renamed) = live_writer(&sandbox, "a", grace.mul_f64(0.8), grace.mul_f64(0.4));
-    watching.outlive_a_sentinel(&sandbox);
+    let (paused, renamed) = write_and_rename(&sandbox, "a", grace.mul_f64(0.8), grace.mul_f64(0.4));
+    watching.wait_for_sentinel(&sandbox);
     let about = watching.events().about("a.tmp");
     assert!(
         !about.contains(&"reaped".to_owned()),
@@ -164,8 +169,8 @@ fn live_writers_lose_nothing_with_open_quarantine() {
 }
 
 #[test]
-fn what_was_there_before() {
-    // Taken as soon as the proof is there, or after a whole grace.
+fn existing_temps_are_removed() {
+    // Removed as soon as there is proof, or after a whole grace.
     for (existing, soon) in [
         (&[][..], true),
         (&["--existing", "take"], true),
@@ -177,11 +182,11 @@ fn what_was_there_before() {
             .aged(GRACE * 2);
         let started = jiff::Timestamp::now();
         let mut watching = sandbox.watch(with(["--grace", "2s"], existing)).ready();
-        // Its grace begins after that of what was there.
-        watching.outlive_a_sentinel(&sandbox);
+        // Its grace begins after that of the existing temp.
+        watching.wait_for_sentinel(&sandbox);
         let reaped = watching.wait_for(is("reaped", "a.tmp"));
-        assert!(ms(&reaped, "quiet_ms") >= 2000, "{reaped}");
-        let took = when(&reaped).duration_since(started);
+        assert!(millis(&reaped, "quiet_ms") >= 2000, "{reaped}");
+        let took = event_time(&reaped).duration_since(started);
         if !soon {
             assert!(
                 took >= jiff::SignedDuration::from_millis(1999),
@@ -204,21 +209,21 @@ fn what_was_there_before() {
 }
 
 #[test]
-fn what_was_there_before_is_left_alone_on_wish() {
+fn existing_temps_are_ignored_on_request() {
     let sandbox = Sandbox::new()
         .file("a", "whole, to the last byte of it")
         .file("a.tmp", "x")
         .aged(GRACE);
     let mut watching = sandbox.watch(with(SHORT, &["--existing", "leave"])).ready();
-    watching.outlive_a_sentinel(&sandbox);
+    watching.wait_for_sentinel(&sandbox);
     assert!(sandbox.has("a.tmp"));
     let stopped = watching.stop().exit(0);
     assert_eq!(stopped.events.about("a.tmp"), [""; 0]);
 }
 
-/// It was said that they are left alone, and a scan for whatever reason is no reason to forget it.
+/// The temps are ignored on request, and no later scan forgets that.
 #[test]
-fn what_is_left_alone_is_left_alone_by_later_scans() {
+fn ignored_temps_stay_ignored_in_later_scans() {
     let sandbox = Sandbox::new()
         .file("a", "whole, to the last byte of it")
         .file("a.tmp", "x")
@@ -229,14 +234,14 @@ fn what_is_left_alone_is_left_alone_by_later_scans() {
     watching.wait_for(|event| event["event"] == "root" && event["state"] == "gone");
     fs::rename(&away, &root).unwrap();
     watching.wait_for(|event| event["event"] == "rescan" && event["cause"] == "root-returned");
-    watching.outlive_a_sentinel(&sandbox);
-    watching.outlive_a_sentinel(&sandbox);
+    watching.wait_for_sentinel(&sandbox);
+    watching.wait_for_sentinel(&sandbox);
     assert!(sandbox.has("a.tmp"), "{:?}", watching.events());
 }
 
-/// Neither a change of its mode nor another name of its folder makes it new.
+/// Neither a change of its mode nor a rename of its folder makes a temp new.
 #[test]
-fn what_is_left_alone_is_not_new_by_its_dates() {
+fn ignored_temps_are_not_new_by_their_dates() {
     let sandbox = Sandbox::new()
         .file("sub/a", "whole, to the last byte of it")
         .file("sub/a.tmp", "x")
@@ -252,15 +257,15 @@ fn what_is_left_alone_is_not_new_by_its_dates() {
     let mut watching = sandbox.watch(with(SHORT, &leave)).ready();
     fs::set_permissions(sandbox.path("sub/a.tmp"), fs::Permissions::from_mode(0o600)).unwrap();
     fs::rename(sandbox.path("sub"), sandbox.path("other")).unwrap();
-    watching.outlive_a_sentinel_in(&sandbox, "other");
-    watching.outlive_a_sentinel_in(&sandbox, "other");
+    watching.wait_for_sentinel_in(&sandbox, "other");
+    watching.wait_for_sentinel_in(&sandbox, "other");
     assert!(sandbox.has("other/a.tmp"));
     watching.stop().exit(0);
 }
 
-/// So is what lies there under the name of a claim, because an orphand was killed.
+/// Claims of a killed orphand are ignored too.
 #[test]
-fn what_a_crash_has_left_is_left_alone_on_wish() {
+fn claims_after_a_crash_are_ignored_on_request() {
     let claim = ".orphand-0123456789abcdef-a.tmp";
     let sandbox = Sandbox::new()
         .file("a", "whole, to the last byte of it")
@@ -271,62 +276,62 @@ fn what_a_crash_has_left_is_left_alone_on_wish() {
     let leave = ["-r", "--existing", "leave"];
     let mut holder = sandbox.shell();
     let held = ".orphand-0123456789abcdef-c.tmp";
-    assert!(holder.tell(&format!("exec 3> {held}")));
+    assert!(holder.run(&format!("exec 3> {held}")));
     let mut watching = sandbox.watch(with(SHORT, &leave)).ready();
     watching.wait_for(kept(held, "in-use"));
-    assert!(sandbox.has("a.tmp"), "it has its name back");
-    assert!(sandbox.has("sub/b.tmp"), "it has its name back");
-    watching.outlive_a_sentinel(&sandbox);
-    watching.outlive_a_sentinel(&sandbox);
+    assert!(sandbox.has("a.tmp"), "it did not get its name back");
+    assert!(sandbox.has("sub/b.tmp"), "it did not get its name back");
+    watching.wait_for_sentinel(&sandbox);
+    watching.wait_for_sentinel(&sandbox);
     assert!(sandbox.has("a.tmp"));
-    // Nor is it taken for a new one where its folder has another name.
+    // Nor does a rename of its folder make it new.
     fs::rename(sandbox.path("sub"), sandbox.path("other")).unwrap();
-    watching.outlive_a_sentinel_in(&sandbox, "other");
-    watching.outlive_a_sentinel_in(&sandbox, "other");
+    watching.wait_for_sentinel_in(&sandbox, "other");
+    watching.wait_for_sentinel_in(&sandbox, "other");
     assert!(sandbox.has("other/b.tmp"));
-    // What has its name after it is another.
+    // A later file with its name is another file.
     sandbox.write("new", "x");
     fs::rename(sandbox.path("new"), sandbox.path("a.tmp")).unwrap();
     watching.wait_for(is("reaped", "a.tmp"));
     watching.stop().exit(0);
 }
 
-/// One whose name was cut is moved to the quarantine, as soon as it is let go of.
+/// A claim whose original name was cut is moved to the quarantine as soon as its holder closes it.
 #[test]
-fn what_a_crash_has_left_by_a_part_of_its_name_and_somebody_holds() {
+fn a_held_claim_with_a_cut_name_is_quarantined_later() {
     let claim = format!(".orphand-0123456789abcdef-{}.tmp", "x".repeat(225));
     assert_eq!(claim.len(), 255);
     let sandbox = Sandbox::new().file(&claim, "x").aged(GRACE);
     let mut holder = sandbox.shell();
-    assert!(holder.tell(&format!("exec 3>> {claim}")));
+    assert!(holder.run(&format!("exec 3>> {claim}")));
     let mut watching = sandbox.watch(SHORT).ready();
     watching.wait_for(kept(&claim, "in-use"));
-    assert!(holder.tell("exec 3>&-"));
+    assert!(holder.run("exec 3>&-"));
     watching.wait_for(is("quarantined", &claim));
     watching.stop().exit(0);
 }
 
-/// One that is held is not put in order at the start, but as soon as it is let go of.
+/// A held claim is not recovered at the start, but as soon as its holder closes it.
 #[test]
-fn what_a_crash_has_left_and_somebody_holds_comes_back_later() {
+fn a_held_claim_is_recovered_later() {
     let claim = ".orphand-0123456789abcdef-a.tmp";
-    Sandbox::each(|sandbox| {
+    Sandbox::for_each_user(|sandbox| {
         let sandbox = sandbox
             .file("a", "whole, to the last byte of it")
             .file(claim, "x")
             .aged(GRACE);
         let mut holder = sandbox.shell();
-        assert!(holder.tell(&format!("exec 3>> {claim}")));
+        assert!(holder.run(&format!("exec 3>> {claim}")));
         let swept = sandbox.sweep(SHORT).exit(0).events();
         assert_eq!(swept.names("kept"), [claim]);
         let mut watching = sandbox.watch(SHORT).ready();
-        let said = watching.wait_for(kept(claim, "in-use"));
-        assert_eq!(ms(&said, "retry_ms"), 200, "looked at every grace");
+        let event = watching.wait_for(kept(claim, "in-use"));
+        assert_eq!(millis(&event, "retry_ms"), 200, "looked at every grace");
         for _ in 0..3 {
-            watching.outlive_a_sentinel(&sandbox);
+            watching.wait_for_sentinel(&sandbox);
         }
         assert!(sandbox.has(claim));
-        assert!(holder.tell("exec 3>&-"));
+        assert!(holder.run("exec 3>&-"));
         watching.wait_for(is("reaped", "a.tmp"));
         let ended = watching.stop().exit(0);
         assert_eq!(ended.events.names("kept"), [claim], "once");
@@ -334,41 +339,41 @@ fn what_a_crash_has_left_and_somebody_holds_comes_back_later() {
 }
 
 #[test]
-fn a_held_temp_is_kept_once_and_its_holder_named() {
-    Sandbox::each(|sandbox| {
+fn a_held_temp_is_reported_once_with_its_holder() {
+    Sandbox::for_each_user(|sandbox| {
         let sandbox = sandbox.file("a", "whole, to the last byte of it");
         let mut watching = sandbox.watch(SHORT).ready();
         let mut holder = sandbox.shell();
-        assert!(holder.tell("exec 3> a.tmp; printf x >&3"));
-        let said = watching.wait_for(kept("a.tmp", "in-use"));
-        let holders = said["holders"].as_array().unwrap();
-        assert_eq!(holders.len(), 1, "{said}");
+        assert!(holder.run("exec 3> a.tmp; printf x >&3"));
+        let event = watching.wait_for(kept("a.tmp", "in-use"));
+        let holders = event["holders"].as_array().unwrap();
+        assert_eq!(holders.len(), 1, "{event}");
         assert_eq!(holders[0]["pid"], holder.pid());
         assert!(!holders[0]["name"].as_str().unwrap().is_empty());
-        assert_eq!(ms(&said, "retry_ms"), 200, "looked at every grace");
-        assert_eq!(said["bytes"], 1);
+        assert_eq!(millis(&event, "retry_ms"), 200, "looked at every grace");
+        assert_eq!(event["bytes"], 1);
         for _ in 0..5 {
-            watching.outlive_a_sentinel(&sandbox);
+            watching.wait_for_sentinel(&sandbox);
         }
         assert_eq!(
             watching.events().about("a.tmp"),
             ["kept in-use"],
-            "once, not at every look"
+            "it was reported at every look"
         );
-        let let_go = jiff::Timestamp::now();
-        assert!(holder.tell("exec 3>&-"));
+        let closed = jiff::Timestamp::now();
+        assert!(holder.run("exec 3>&-"));
         let reaped = watching.wait_for(is("reaped", "a.tmp"));
-        let took = when(&reaped).duration_since(let_go);
+        let took = event_time(&reaped).duration_since(closed);
         assert!(
             took >= jiff::SignedDuration::from_millis(199),
-            "a whole grace again: {took:?}"
+            "less than a whole grace: {took:?}"
         );
         let stopped = watching.stop().exit(0);
         assert_eq!(stopped.events.sums()[2], 1);
     });
 }
 
-/// By the word of the contract `summary.kept` counts temps, not what was said of them.
+/// By the contract, `summary.kept` counts temps, not events.
 #[test]
 fn a_temp_that_is_kept_for_two_reasons_is_one_temp() {
     let sandbox = Sandbox::new().file("a.tmp", "x");
@@ -379,7 +384,7 @@ fn a_temp_that_is_kept_for_two_reasons_is_one_temp() {
     let mut watching = sandbox.watch(SHORT).ready();
     watching.wait_for(kept("a.tmp", "in-use"));
     rustix::fs::flock(&file, FlockOperation::LockExclusive).unwrap();
-    // On other systems the proof does not tell a lock from other holders.
+    // On other systems the proof does not distinguish a lock from other holders.
     if cfg!(target_os = "linux") {
         watching.wait_for(kept("a.tmp", "locked"));
     }
@@ -391,7 +396,7 @@ fn signals_end_it_with_a_summary() {
     for number in [libc::SIGTERM, libc::SIGINT, libc::SIGHUP] {
         let sandbox = Sandbox::new();
         let mut watching = sandbox.watch(SHORT).ready();
-        watching.outlive_a_sentinel(&sandbox);
+        watching.wait_for_sentinel(&sandbox);
         let stopped = watching.stop_by(number).exit(0);
         assert_eq!(stopped.events.sums(), [1, 0, 0, 0], "signal {number}");
         assert_eq!(stopped.stderr, "", "signal {number}");
@@ -404,28 +409,28 @@ fn signals_end_it_with_a_summary() {
     }
 }
 
-/// nohup(1) ignores SIGHUP and starts the program: it stays ignored.
+/// nohup(1) ignores SIGHUP and starts the program: the signal stays ignored.
 #[test]
-fn a_hangup_that_was_ignored_stays_ignored() {
+fn an_ignored_sighup_stays_ignored() {
     let sandbox = Sandbox::new();
     let mut command = sandbox.program("nohup");
     command
         .arg(sandbox.binary())
         .args(["watch", "--json", "--grace", "200ms", "root"]);
-    let mut watching = Watching::start(command).ready();
+    let mut watching = WatchProcess::start(command).ready();
     watching.signal(libc::SIGHUP);
-    watching.outlive_a_sentinel(&sandbox);
+    watching.wait_for_sentinel(&sandbox);
     watching.signal(libc::SIGHUP);
-    watching.outlive_a_sentinel(&sandbox);
+    watching.wait_for_sentinel(&sandbox);
     assert_eq!(watching.stop().exit(0).events.sums(), [2, 0, 0, 0]);
 }
 
 #[test]
-fn two_on_one_root() {
+fn two_orphands_cannot_share_a_root() {
     let sandbox = Sandbox::new()
         .file("a", "whole, to the last byte of it")
         .file("a.tmp", "x");
-    // One root by two names: the lock knows it by device and inode.
+    // One root with two paths: the lock identifies it by device and inode.
     symlink(sandbox.base(), sandbox.base().join("alias")).unwrap();
     let holder = fs::File::options()
         .append(true)
@@ -436,15 +441,18 @@ fn two_on_one_root() {
     let sentence =
         "the watcher does this by itself; to hurry it: orphand sweep -n shows what waits";
     for dir in ["root", "alias/root"] {
-        let busy = sandbox.run(["watch", "--json", dir]).exit(75).silent();
+        let busy = sandbox
+            .run(["watch", "--json", dir])
+            .exit(75)
+            .prints_nothing();
         assert!(busy.stderr.contains(&first), "{}", busy.stderr);
         let busy = sandbox
             .run(["sweep", "--yes", "--json", dir])
             .exit(75)
-            .silent();
+            .prints_nothing();
         assert!(busy.stderr.contains(&first), "{}", busy.stderr);
         assert!(busy.stderr.contains(sentence), "{}", busy.stderr);
-        // What changes nothing works beside it.
+        // Commands that change nothing work beside it.
         sandbox.run(["sweep", "-n", dir]).exit(0);
         sandbox.run(["scan", dir]).exit(0);
         sandbox.run(["explain", &format!("{dir}/a.tmp")]).exit(0);
@@ -455,9 +463,9 @@ fn two_on_one_root() {
     sandbox.sweep(SHORT).exit(0);
 }
 
-/// A directory is worked on once, also where one rule reaches it from above.
+/// At most one orphand works on a directory, even if a recursive rule reaches it from above.
 #[test]
-fn directories_that_overlap_are_one_orphands() {
+fn overlapping_directories_belong_to_one_orphand() {
     let sandbox = Sandbox::new().dir("in/deep").dir("in-side");
     symlink(sandbox.base(), sandbox.base().join("alias")).unwrap();
     let (above, below): (&[&str], &[&str]) = (&["-r", "root"], &["root/in"]);
@@ -476,25 +484,28 @@ fn directories_that_overlap_are_one_orphands() {
         ];
         for second in seconds {
             for verb in [&["watch", "--json"][..], &["sweep", "--yes", "--json"]] {
-                let ran = sandbox.run(verb.iter().chain(*second)).exit(75).silent();
+                let ran = sandbox
+                    .run(verb.iter().chain(*second))
+                    .exit(75)
+                    .prints_nothing();
                 for words in &named {
                     assert!(ran.stderr.contains(words), "{second:?}: {}", ran.stderr);
                 }
             }
-            // What changes nothing works beside it.
+            // Commands that change nothing work beside it.
             sandbox.run(["sweep", "-n"].iter().chain(*second)).exit(0);
             sandbox.run(["scan"].iter().chain(*second)).exit(0);
         }
         let locks = fs::read_dir(sandbox.base().join("runtime/orphand")).unwrap();
         assert_eq!(locks.count(), 2, "its lock and its socket");
-        watching.outlive_a_sentinel_in(&sandbox, "in");
+        watching.wait_for_sentinel_in(&sandbox, "in");
         watching.stop().exit(0);
     }
 }
 
-/// A rule that does not reach the other's directory shares nothing with it.
+/// A rule that does not reach the other's directory needs no common lock.
 #[test]
-fn directories_that_do_not_overlap_are_several_orphands() {
+fn separate_directories_may_have_several_orphands() {
     let sandbox = Sandbox::new().dir("in").dir("in-side").dir("out").file(
         "../config/orphand/config.toml",
         "[defaults]\nexclude = [\"out/**\"]\n",
@@ -509,38 +520,38 @@ fn directories_that_do_not_overlap_are_several_orphands() {
     sandbox.run(sweep.iter().chain(&["root/out"])).exit(0);
     sandbox.run(sweep.iter().chain(&["root/in"])).exit(75);
     outer.stop().exit(0);
-    // Of one process they may overlap.
+    // In one process they may overlap.
     sandbox
         .run(sweep.iter().chain(&["-r", "root", "root/in"]))
         .exit(0);
 }
 
-/// Nothing is killed by the wrong advice: watchers of other directories are not named.
+/// Watchers of other directories are not named, so the advice cannot end the wrong one.
 #[test]
-fn doctor_advises_to_end_no_watcher_of_another_directory() {
+fn doctor_names_no_watcher_of_another_directory() {
     let sandbox = Sandbox::new().dir("a").dir("b");
     let one = sandbox.watch_dirs(with(SHORT, &["root/a"])).ready();
     let other = sandbox.watch_dirs(with(SHORT, &["root/b"])).ready();
     let orphands = |sandbox: &Sandbox, dir: &str| {
-        let said = sandbox.run(["doctor", "--json", dir]).stdout_json();
-        let checks = said["checks"].as_array().unwrap().clone();
+        let report = sandbox.run(["doctor", "--json", dir]).stdout_json();
+        let checks = report["checks"].as_array().unwrap().clone();
         let of = |check: &Value| check["check"] == "orphands" || check["name"] == "orphands";
         checks.into_iter().find(of).unwrap()
     };
     for dir in ["root/a", "root/b", "root"] {
         assert_eq!(orphands(&sandbox, dir)["state"], "ok");
     }
-    // With a folder for locks of its own it is not seen by the first.
+    // With its own lock folder, it does not see the lock of the first one.
     let mut command = sandbox.command(["watch", "--json", "--grace", "200ms", "root/a"]);
     command.env("XDG_RUNTIME_DIR", sandbox.base().join("home"));
-    let third = Watching::start(command).ready();
-    let said = orphands(&sandbox, "root/a");
+    let third = WatchProcess::start(command).ready();
+    let report = orphands(&sandbox, "root/a");
     if cfg!(target_os = "linux") {
-        assert_eq!(said["state"], "warning", "{said}");
-        let said = said.to_string();
+        assert_eq!(report["state"], "warning", "{report}");
+        let report = report.to_string();
         for (watching, named) in [(&one, true), (&third, true), (&other, false)] {
-            let is_named = said.contains(&watching.pid().to_string());
-            assert_eq!(is_named, named, "{}: {said}", watching.pid());
+            let is_named = report.contains(&watching.pid().to_string());
+            assert_eq!(is_named, named, "{}: {report}", watching.pid());
         }
     }
     assert_eq!(orphands(&sandbox, "root/b")["state"], "ok");
@@ -549,9 +560,9 @@ fn doctor_advises_to_end_no_watcher_of_another_directory() {
     }
 }
 
-/// A rule that comes to reach further needs a lock for that.
+/// A rule that is extended to subdirectories needs a lock for them.
 #[test]
-fn a_rule_that_is_made_recursive_waits_for_the_orphand_below() {
+fn a_rule_made_recursive_waits_for_the_orphand_below() {
     let sandbox = Sandbox::new().dir("in");
     let rule = |more: &str| {
         let root = sandbox.root();
@@ -559,9 +570,9 @@ fn a_rule_that_is_made_recursive_waits_for_the_orphand_below() {
         sandbox.write("../config/orphand/config.toml", text);
     };
     rule("");
-    let mut watching = Watching::start(sandbox.command(["watch", "--json"])).ready();
+    let mut watching = WatchProcess::start(sandbox.command(["watch", "--json"])).ready();
     let inner = sandbox.watch_dirs(with(SHORT, &["root/in"])).ready();
-    watching.outlive_a_sentinel(&sandbox);
+    watching.wait_for_sentinel(&sandbox);
     rule("recursive = true\n");
     let state = |state: &'static str| {
         move |event: &Value| event["event"] == "root" && event["state"] == state
@@ -569,7 +580,7 @@ fn a_rule_that_is_made_recursive_waits_for_the_orphand_below() {
     watching.wait_for(state("denied"));
     inner.stop().exit(0);
     watching.wait_for(state("watching"));
-    watching.outlive_a_sentinel_in(&sandbox, "in");
+    watching.wait_for_sentinel_in(&sandbox, "in");
     let stopped = watching.stop();
     assert!(
         stopped.stderr.contains("which overlaps with"),
@@ -578,7 +589,7 @@ fn a_rule_that_is_made_recursive_waits_for_the_orphand_below() {
     );
 }
 
-/// The lock ends with its process, however that ends.
+/// The lock ends with its process, even after a kill.
 #[test]
 fn a_lock_does_not_outlive_its_process() {
     let sandbox = Sandbox::new();
@@ -586,13 +597,13 @@ fn a_lock_does_not_outlive_its_process() {
     sandbox.watch(SHORT).ready().stop().exit(0);
 }
 
-/// The plain rule, one command away: what is still open after its grace goes, what was closed is
-/// left alone.
+/// The simple rule as options: a temp that is still open after its grace is removed, and a closed one is
+/// kept.
 // Linux only: FSEvents reports no close.
 #[cfg(target_os = "linux")]
 #[test]
-fn the_letter() {
-    Sandbox::each(|sandbox| {
+fn closed_settled_removes_open_temps() {
+    Sandbox::for_each_user(|sandbox| {
         let sandbox = sandbox
             .file("before.tmp", "x")
             .file("a", "whole, to the last byte of it")
@@ -601,15 +612,12 @@ fn the_letter() {
         let mut watching = sandbox.watch(with(SHORT, &options)).ready();
         watching.wait_for(kept("before.tmp", "closed"));
         let mut writer = sandbox.shell();
-        assert!(writer.tell("exec 3> a.tmp; printf open >&3; printf closed > b.tmp"));
+        assert!(writer.run("exec 3> a.tmp; printf open >&3; printf closed > b.tmp"));
         let reaped = watching.wait_for(is("reaped", "a.tmp"));
         assert_eq!(reaped["bytes"], 4);
         watching.wait_for(kept("b.tmp", "closed"));
-        assert!(
-            writer.tell("printf more >&3"),
-            "its holder is not disturbed"
-        );
-        // Made after it and closed at once: its grace is over later.
+        assert!(writer.run("printf more >&3"), "its holder could not write");
+        // Created later and closed at once: its grace ends later.
         sandbox.write("late.4194304.tmp", "");
         watching.wait_for(kept("late.4194304.tmp", "closed"));
         let stopped = watching.stop().exit(0);
@@ -622,11 +630,11 @@ fn the_letter() {
     });
 }
 
-/// A close that was seen settles a temp also where somebody opens it again later.
+/// A close that was seen settles a temp even if a process opens it again later.
 // Linux only: FSEvents reports no close.
 #[cfg(target_os = "linux")]
 #[test]
-fn the_letter_takes_nothing_that_was_closed_once() {
+fn closed_settled_keeps_a_reopened_temp() {
     let sandbox = Sandbox::new().file("a", "whole, to the last byte of it");
     let options = ["--closed", "settled", "--open", "reap"];
     let mut watching = sandbox.watch(with(SHORT, &options)).ready();
@@ -639,7 +647,7 @@ fn the_letter_takes_nothing_that_was_closed_once() {
 }
 
 #[test]
-fn what_becomes_of_an_open_temp() {
+fn the_open_option_decides_about_open_temps() {
     for (open, want) in [
         ("keep", "kept in-use"),
         ("quarantine", "quarantined"),
@@ -648,13 +656,13 @@ fn what_becomes_of_an_open_temp() {
         let sandbox = Sandbox::new().file("a", "whole, to the last byte of it");
         let mut watching = sandbox.watch(with(SHORT, &["--open", open])).ready();
         let mut holder = sandbox.shell();
-        assert!(holder.tell("exec 3> a.tmp; printf one >&3"));
-        let said = watching.wait_for(|event| name(event) == "a.tmp");
+        assert!(holder.run("exec 3> a.tmp; printf one >&3"));
+        let event = watching.wait_for(|event| name(event) == "a.tmp");
         assert_eq!(watching.events().about("a.tmp"), [want]);
-        assert!(holder.tell("printf two >&3"), "its holder is not disturbed");
+        assert!(holder.run("printf two >&3"), "its holder could not write");
         assert_eq!(sandbox.has("a.tmp"), open == "keep");
         if open == "quarantine" {
-            let id = said["id"].as_str().unwrap();
+            let id = event["id"].as_str().unwrap();
             assert_eq!(sandbox.content(format!(".orphand/{id}/a.tmp")), "onetwo");
         }
         watching.stop().exit(0);
@@ -663,21 +671,21 @@ fn what_becomes_of_an_open_temp() {
 }
 
 #[test]
-fn what_becomes_of_a_sole_copy() {
+fn the_sole_copy_option_decides_about_only_copies() {
     for (options, want) in [
         (&[][..], "quarantined"),
         (&["--sole-copy", "quarantine"], "quarantined"),
         (&["--sole-copy", "keep"], "kept sole-copy"),
         (&["--sole-copy", "reap"], "reaped"),
     ] {
-        // No target, an empty one, one that is no file: in each case this may be all there is.
+        // No target, an empty one, and one that is not a file: in each case the temp may be the only copy.
         let sandbox = Sandbox::new().file("b", "").dir("c");
         symlink("b", sandbox.path("d")).unwrap();
         let mut watching = sandbox.watch(with(SHORT, options)).ready();
         for temp in ["a.tmp", "b.tmp", "c.tmp", "d.tmp"] {
             sandbox.write(temp, "precious");
         }
-        watching.outlive_a_sentinel(&sandbox);
+        watching.wait_for_sentinel(&sandbox);
         for temp in ["a.tmp", "b.tmp", "c.tmp", "d.tmp"] {
             watching.wait_for(|event| name(event) == temp);
             assert_eq!(watching.events().about(temp), [want], "{options:?} {temp}");
@@ -687,7 +695,7 @@ fn what_becomes_of_a_sole_copy() {
                 "{options:?} {temp}"
             );
         }
-        // An empty one holds nothing that could be lost.
+        // An empty temp has nothing to lose.
         let stopped = watching.stop().exit(0);
         assert_eq!(
             stopped
@@ -699,14 +707,14 @@ fn what_becomes_of_a_sole_copy() {
         assert_eq!(
             stopped.events.summary()["bytes"],
             freed,
-            "what was quarantined is not free"
+            "quarantined bytes do not count as freed"
         );
     }
 }
 
 #[test]
-fn what_becomes_of_an_orphan() {
-    for (options, event, stays) in [
+fn the_action_option_decides_about_orphans() {
+    for (options, event, is_kept) in [
         (&["--action", "delete"][..], "reaped", false),
         (&["--action", "quarantine"], "quarantined", false),
         (&["--action", "report"], "reaped", true),
@@ -717,23 +725,23 @@ fn what_becomes_of_an_orphan() {
             .file("a", "whole, to the last byte of it")
             .file("a.tmp", "x");
         let mut watching = sandbox.watch(with(SHORT, options)).ready();
-        let said = watching.wait_for(is(event, "a.tmp"));
-        assert_eq!(said["dry_run"], stays, "{options:?}");
-        // Judged again and again, told once.
+        let event_seen = watching.wait_for(is(event, "a.tmp"));
+        assert_eq!(event_seen["dry_run"], is_kept, "{options:?}");
+        // Judged several times, reported once.
         for n in 0..3 {
             let temp = format!("later-{n}.tmp");
             sandbox.write(&temp, "");
             watching.wait_for(|event| name(event) == temp);
         }
         assert_eq!(watching.events().about("a.tmp").len(), 1, "{options:?}");
-        assert_eq!(sandbox.has("a.tmp"), stays, "{options:?}");
+        assert_eq!(sandbox.has("a.tmp"), is_kept, "{options:?}");
         watching.stop().exit(0);
     }
 }
 
-/// What a dry run says is what a run says.
+/// A dry run reports the same as a real run.
 #[test]
-fn a_dry_run_and_a_run_say_the_same() {
+fn a_dry_run_reports_the_same_as_a_run() {
     let sandbox = Sandbox::new()
         .file("whole", "whole, to the last byte of it")
         .file("whole.tmp", "x")
@@ -747,17 +755,17 @@ fn a_dry_run_and_a_run_say_the_same() {
     let _held = fs::File::open(sandbox.path("held.tmp")).unwrap();
     let watch = |options: &[&str]| {
         let mut watching = sandbox.watch(with(SHORT, options)).ready();
-        // Seven temps, and one word on each.
+        // Seven temps, with one event each.
         for n in 1..=7 {
             watching.wait_for_nth(n, |event| event["path"].is_string());
         }
         let stopped = watching.stop().exit(0);
-        let said = stopped
+        let reported = stopped
             .events
             .0
             .iter()
             .filter(|event| event["path"].is_string());
-        let mut said: Vec<_> = said
+        let mut reported: Vec<_> = reported
             .map(|event| {
                 let fields = [
                     "event",
@@ -773,8 +781,8 @@ fn a_dry_run_and_a_run_say_the_same() {
                     .map(|value| value.to_string())
             })
             .collect();
-        said.sort();
-        (said, stopped.events.sums())
+        reported.sort();
+        (reported, stopped.events.sums())
     };
     let before = sandbox.snapshot();
     let dry = watch(&["-n"]);
@@ -789,12 +797,12 @@ fn a_dry_run_and_a_run_say_the_same() {
 }
 
 #[test]
-fn with_verbose_every_temp_is_told() {
+fn verbose_reports_every_temp() {
     let sandbox = Sandbox::new();
     let mut watching = sandbox.watch(["--grace", "1h", "-v"]).ready();
     sandbox.write("a.tmp", "x");
     let tracked = watching.wait_for(is("tracked", "a.tmp"));
-    assert_eq!(ms(&tracked, "due_ms"), 1_800_000, "its first look");
+    assert_eq!(millis(&tracked, "due_ms"), 1_800_000, "its first look");
     fs::rename(sandbox.path("a.tmp"), sandbox.path("a")).unwrap();
     assert_eq!(watching.wait_for(is("settled", "a.tmp"))["how"], "renamed");
     sandbox.write("b.tmp", "x");
@@ -804,24 +812,24 @@ fn with_verbose_every_temp_is_told() {
     assert_eq!(watching.stop().exit(0).events.sums(), [0, 0, 0, 0]);
 }
 
-/// A healthy write costs nothing, and is not told.
+/// A healthy write is not reported.
 #[test]
-fn without_verbose_healthy_writes_are_not_told() {
+fn healthy_writes_are_reported_only_with_verbose() {
     let sandbox = Sandbox::new();
     let mut watching = sandbox.watch(SHORT).ready();
     let mut writer = sandbox.shell();
-    assert!(writer.tell("i=0; while [ $i -lt 200 ]; do : > t.tmp; mv t.tmp t; i=$((i+1)); done"));
-    watching.outlive_a_sentinel(&sandbox);
+    assert!(writer.run("i=0; while [ $i -lt 200 ]; do : > t.tmp; mv t.tmp t; i=$((i+1)); done"));
+    watching.wait_for_sentinel(&sandbox);
     let stopped = watching.stop().exit(0);
     assert_eq!(stopped.events.about("t.tmp"), [""; 0]);
     assert_eq!(
         stopped.events.of("settled").len() + stopped.events.of("tracked").len(),
         0
     );
-    // Our own claims are no news either.
+    // Our own claims are not reported either.
     let sandbox = Sandbox::new();
     let mut watching = sandbox.watch(with(SHORT, &["-v"])).ready();
-    watching.outlive_a_sentinel(&sandbox);
+    watching.wait_for_sentinel(&sandbox);
     let stopped = watching.stop().exit(0);
     assert_eq!(
         stopped
@@ -832,9 +840,9 @@ fn without_verbose_healthy_writes_are_not_told() {
     assert_eq!(stopped.events.of("settled").len(), 0);
 }
 
-/// A closed pipe ends the output, and nothing else.
+/// A closed pipe ends only the output.
 #[test]
-fn it_goes_on_when_its_output_is_not_read_any_more() {
+fn a_watch_continues_after_its_pipe_is_closed() {
     for json in [true, false] {
         let sandbox = Sandbox::new();
         let options = ["--grace", "200ms", "root", "--json"];
@@ -845,7 +853,7 @@ fn it_goes_on_when_its_output_is_not_read_any_more() {
             .unwrap();
         let mut stdout = std::io::BufReader::new(child.stdout.take().unwrap());
         let mut stderr = child.stderr.take().unwrap();
-        let mut watching = Ended(child);
+        let mut watching = KillOnDrop(child);
         sandbox.write("first.tmp", "");
         let mut line = String::new();
         while !line.contains("first.tmp") {
@@ -853,42 +861,47 @@ fn it_goes_on_when_its_output_is_not_read_any_more() {
             assert!(std::io::BufRead::read_line(&mut stdout, &mut line).unwrap() > 0);
         }
         drop(stdout);
-        // One that finds out, and one after that.
+        // The first removal detects the closed pipe; the second comes after that.
         for name in ["second.tmp", "third.tmp"] {
             sandbox.write(name, "");
             crate::fixture::wait_until("it is removed", || !sandbox.has(name));
         }
         crate::sandbox::signal(watching.0.id(), libc::SIGTERM);
         assert_eq!(watching.0.wait().unwrap().code(), Some(0));
-        let mut said = String::new();
-        std::io::Read::read_to_string(&mut stderr, &mut said).unwrap();
-        assert_eq!(said, "");
+        let mut stderr_text = String::new();
+        std::io::Read::read_to_string(&mut stderr, &mut stderr_text).unwrap();
+        assert_eq!(stderr_text, "");
     }
 }
 
-/// A disk without room for the output is no reason to stop making room.
+/// A full disk that refuses the output does not stop the watch.
 #[cfg(target_os = "linux")]
 #[test]
-fn it_goes_on_when_its_output_finds_no_room() {
+fn a_watch_continues_when_its_output_cannot_be_written() {
     let sandbox = Sandbox::new();
     let mut command = sandbox.command(["watch", "--grace", "200ms", "root"]);
     command.stdout(fs::File::options().write(true).open("/dev/full").unwrap());
-    let mut watching = Ended(command.start_child().unwrap());
+    let mut watching = KillOnDrop(command.start_child().unwrap());
     for name in ["first.tmp", "second.tmp"] {
         sandbox.write(name, "");
         crate::fixture::wait_until("it is removed", || !sandbox.has(name));
     }
     crate::sandbox::signal(watching.0.id(), libc::SIGTERM);
     assert_eq!(watching.0.wait().unwrap().code(), Some(1));
-    let mut said = String::new();
+    let mut stderr_text = String::new();
     let mut stderr = watching.0.stderr.take().unwrap();
-    std::io::Read::read_to_string(&mut stderr, &mut said).unwrap();
-    assert_eq!(said.matches("cannot write the output").count(), 1, "{said}");
+    std::io::Read::read_to_string(&mut stderr, &mut stderr_text).unwrap();
+    assert_eq!(
+        stderr_text.matches("cannot write the output").count(),
+        1,
+        "{stderr_text}"
+    );
 }
 
-/// In a pipe, a file or a container's log as well: else a quiet watch looks like one that hangs.
+/// The line is printed to a pipe, a file or a container's log too: without it a quiet watch looks like a
+/// hanging one.
 #[test]
-fn a_watch_begins_with_a_line_that_says_what_it_does() {
+fn the_first_line_describes_the_watch() {
     for (options, does) in [
         (
             &["--grace", "10s"][..],
@@ -909,7 +922,7 @@ fn a_watch_begins_with_a_line_that_says_what_it_does() {
         let args = ["watch"].iter().chain(options).chain(&["root"]);
         let mut child = sandbox.command(args).start_child().unwrap();
         let mut stdout = std::io::BufReader::new(child.stdout.take().unwrap());
-        let mut watching = Ended(child);
+        let mut watching = KillOnDrop(child);
         let mut first = String::new();
         if !does.is_empty() || options == ["--json"] {
             std::io::BufRead::read_line(&mut stdout, &mut first).unwrap();
@@ -919,7 +932,7 @@ fn a_watch_begins_with_a_line_that_says_what_it_does() {
             "" => assert!(!first.contains("watching "), "{options:?}: {first}"),
             does => assert_eq!(first, format!("watching {} {does}\n", root.display())),
         }
-        crate::fixture::wait_until("it can be asked", || {
+        crate::fixture::wait_until("it answers status queries", || {
             sandbox.run(["status"]).code() == Some(0) || options.contains(&"-n")
         });
         crate::sandbox::signal(watching.0.id(), libc::SIGTERM);
@@ -931,19 +944,19 @@ fn a_watch_begins_with_a_line_that_says_what_it_does() {
     }
 }
 
-/// A person who has mistyped a name would wait in vain; a service waits for its directory.
+/// A user who has mistyped a name would wait in vain. A service waits for its directory.
 #[test]
-fn a_directory_that_is_not_there_is_an_error_on_a_terminal() {
+fn a_missing_directory_is_an_error_on_a_terminal() {
     let sandbox = Sandbox::new();
     for options in [&[][..], &["--json"], &["-n"]] {
         let (ours, theirs) = crate::sandbox::terminal();
         let mut command = sandbox.command(["watch"].iter().chain(options).chain(&["DIR"]));
         command.stdin(theirs);
-        let ran = sandbox.finish(command).exit(1).silent();
+        let ran = sandbox.finish(command).exit(1).prints_nothing();
         drop(ours);
         let dir = sandbox.base().join("DIR");
-        ran.complains(&format!("{dir:?} does not exist"))
-            .complains("--wait");
+        ran.stderr_has(&format!("{dir:?} does not exist"))
+            .stderr_has("--wait");
     }
     for on_a_terminal in [true, false] {
         let wait = ["--wait"];
@@ -963,7 +976,7 @@ fn a_directory_that_is_not_there_is_an_error_on_a_terminal() {
         if on_a_terminal {
             command.stdin(theirs);
         }
-        let mut watching = Watching::start(command);
+        let mut watching = WatchProcess::start(command);
         watching.wait_for(|event| event["event"] == "root" && event["state"] == "gone");
         watching = watching.ready();
         sandbox.write(format!("../{later}/a.4194304.tmp"), "");
@@ -972,19 +985,19 @@ fn a_directory_that_is_not_there_is_an_error_on_a_terminal() {
     }
 }
 
-/// Kills its child when the test ends, however that ends.
-struct Ended(std::process::Child);
+/// Kills its child when the test ends, even by a panic.
+struct KillOnDrop(std::process::Child);
 
-impl Drop for Ended {
+impl Drop for KillOnDrop {
     fn drop(&mut self) {
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
 }
 
-/// Plain lines for people, where `--json` is not given.
+/// Without `--json`, plain lines for people.
 #[test]
-fn lines_for_people() {
+fn human_output_has_one_line_per_event() {
     let sandbox = Sandbox::new()
         .file("a", "whole, to the last byte of it")
         .file("a.tmp", "x")
@@ -992,7 +1005,7 @@ fn lines_for_people() {
     let command = sandbox.command(["watch", "--grace", "200ms", "root"]);
     let mut child = { command }.start_child().unwrap();
     let mut stdout = std::io::BufReader::new(child.stdout.take().unwrap());
-    let mut watching = Ended(child);
+    let mut watching = KillOnDrop(child);
     let mut lines = Vec::new();
     while lines.len() < 3 {
         let mut line = String::new();
@@ -1014,17 +1027,17 @@ fn lines_for_people() {
     }
     assert!(
         lines.iter().all(|line| !line.contains('\x1b')),
-        "no colours in a pipe: {lines:?}"
+        "colors in a pipe: {lines:?}"
     );
 }
 
 #[test]
-fn paths_are_told_as_they_were_given() {
+fn paths_are_printed_as_they_were_given() {
     let sandbox = Sandbox::new()
         .file("a", "whole, to the last byte of it")
         .file("a.tmp", "x");
     symlink(sandbox.base(), sandbox.base().join("alias")).unwrap();
-    // Relative, through a symlink above it, with dots and a slash at the end.
+    // A relative path, through a symlink, with a dot and a trailing slash.
     let given = "./alias/root/";
     let absolute = sandbox.base().join("alias/root");
     let mut watching = sandbox.watch_dirs(with(SHORT, &[given])).ready();
@@ -1044,20 +1057,20 @@ fn paths_are_told_as_they_were_given() {
     );
 }
 
-// Linux only: APFS takes no name that is not UTF-8.
+// Linux only: APFS accepts no name that is not UTF-8.
 #[cfg(target_os = "linux")]
 #[test]
-fn names_that_are_not_text_are_told_exactly() {
-    use crate::sandbox::{bytes, raw};
+fn names_that_are_not_utf8_are_printed_exactly() {
+    use crate::sandbox::{name_from_bytes, path_bytes};
     let sandbox = Sandbox::new();
-    let (target, temp) = (bytes(b"caf\xe9"), bytes(b"caf\xe9.tmp"));
+    let (target, temp) = (name_from_bytes(b"caf\xe9"), name_from_bytes(b"caf\xe9.tmp"));
     sandbox.write(&target, "whole, to the last byte of it");
     sandbox.write(&temp, "x");
     let mut watching = sandbox.watch(SHORT).ready();
     let reaped = watching.wait_for(|event| event["event"] == "reaped");
-    let exact = |field: &str| contract::decoded(reaped[field].as_str().unwrap());
-    assert_eq!(exact("path_b64"), raw(&sandbox.path(&temp)));
-    assert_eq!(exact("target_b64"), raw(&sandbox.path(&target)));
+    let exact = |field: &str| contract::decode_base64(reaped[field].as_str().unwrap());
+    assert_eq!(exact("path_b64"), path_bytes(&sandbox.path(&temp)));
+    assert_eq!(exact("target_b64"), path_bytes(&sandbox.path(&target)));
     assert!(
         reaped["path"]
             .as_str()
@@ -1069,11 +1082,11 @@ fn names_that_are_not_text_are_told_exactly() {
     assert!(!sandbox.has(&temp));
 }
 
-/// The queue of the kernel holds so many events; what does not fit is lost, and that is noticed.
+/// The kernel's queue is limited. Events that do not fit are lost, and the loss is noticed.
 // Linux only: other systems' queues have no length that a test can fill.
 #[cfg(target_os = "linux")]
 #[test]
-fn lost_events_are_made_up_for() {
+fn lost_events_are_found_by_a_scan() {
     let limit = fs::read_to_string("/proc/sys/fs/inotify/max_queued_events").unwrap();
     let limit: usize = limit.trim().parse().unwrap();
     if limit > 100_000 {
@@ -1085,7 +1098,7 @@ fn lost_events_are_made_up_for() {
     let mut watching = sandbox.watch(with(SHORT, &["--existing", "leave"])).ready();
     watching.signal(libc::SIGSTOP);
     for n in 0..=limit {
-        // Two events each; a name of its own, because the kernel merges what repeats itself.
+        // Two events each. Each file has its own name, because the kernel merges equal events.
         let path = sandbox.path(format!("flood-{n}"));
         crate::sandbox::write(&path, "");
         fs::remove_file(&path).unwrap();
@@ -1094,12 +1107,12 @@ fn lost_events_are_made_up_for() {
     watching.signal(libc::SIGCONT);
     watching.wait_for(|event| event["event"] == "rescan" && event["cause"] == "overflow");
     watching.wait_for(is("reaped", "lost.4194304.tmp"));
-    watching.outlive_a_sentinel(&sandbox);
-    assert!(sandbox.has("old.tmp"), "left alone, as was asked for");
+    watching.wait_for_sentinel(&sandbox);
+    assert!(sandbox.has("old.tmp"), "an ignored temp was removed");
     watching.stop().exit(0);
 }
 
-/// With nothing to do it does nothing: no memory is taken, no descriptor left open.
+/// After its work it holds no additional memory and no additional descriptor.
 #[test]
 fn a_thousand_orphans_leave_no_trace() {
     let sandbox = Sandbox::new();
@@ -1112,9 +1125,9 @@ fn a_thousand_orphans_leave_no_trace() {
     assert_eq!(sandbox.listing(), [""; 0]);
 }
 
-/// `sleep` is a program that ignores what it is given: this one holds a temp by its stdout alone.
+/// `sleep` ignores its stdout: this process holds a temp only by the inherited descriptor.
 #[test]
-fn a_process_that_only_inherited_the_file_holds_it() {
+fn a_process_that_inherited_the_file_is_a_holder() {
     let sandbox = Sandbox::new().file("a", "whole, to the last byte of it");
     let mut watching = sandbox.watch(SHORT).ready();
     let file = fs::File::create(sandbox.path("a.tmp")).unwrap();
@@ -1123,12 +1136,12 @@ fn a_process_that_only_inherited_the_file_holds_it() {
         .stdout(file)
         .start_child()
         .unwrap();
-    let mut holder = Ended(child);
-    let said = watching.wait_for(kept("a.tmp", "in-use"));
-    // Another program of the tests may be about to begin, with this file open too.
-    let holders = said["holders"].as_array().unwrap();
+    let mut holder = KillOnDrop(child);
+    let event = watching.wait_for(kept("a.tmp", "in-use"));
+    // Another test may be starting a program that has this file open for a moment.
+    let holders = event["holders"].as_array().unwrap();
     let is_it = |seen: &serde_json::Value| seen["pid"] == holder.0.id();
-    assert!(holders.iter().any(is_it), "{said}");
+    assert!(holders.iter().any(is_it), "{event}");
     holder.0.kill().unwrap();
     watching.wait_for(is("reaped", "a.tmp"));
     watching.stop().exit(0);

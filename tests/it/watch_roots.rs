@@ -1,10 +1,10 @@
-//! `orphand watch` while its directories come, go and move.
+//! `orphand watch` while its directories are created, removed and moved.
 
 use std::fs;
 
 use serde_json::Value;
 
-use crate::sandbox::{Sandbox, Watching, is, name};
+use crate::sandbox::{Sandbox, WatchProcess, is, name};
 
 const SHORT: [&str; 2] = ["--grace", "200ms"];
 const DEEP: [&str; 3] = ["--grace", "200ms", "-r"];
@@ -20,9 +20,9 @@ fn position(events: &[Value], wanted: impl Fn(&Value) -> bool) -> usize {
         .unwrap_or_else(|| panic!("{events:#?}"))
 }
 
-/// A temp of this name is taken.
+/// Creates a temp of this name, and waits until it is removed.
 #[track_caller]
-fn takes(watching: &mut Watching, sandbox: &Sandbox, temp: &str) {
+fn assert_taken(watching: &mut WatchProcess, sandbox: &Sandbox, temp: &str) {
     sandbox.write(temp, "");
     let path = sandbox.path(temp);
     let gone = watching
@@ -31,63 +31,60 @@ fn takes(watching: &mut Watching, sandbox: &Sandbox, temp: &str) {
 }
 
 #[test]
-fn a_root_that_is_not_there_yet_is_waited_for() {
-    Sandbox::each(|sandbox| {
+fn a_missing_root_is_waited_for() {
+    Sandbox::for_each_user(|sandbox| {
         fs::remove_dir(sandbox.root()).unwrap();
         let mut watching = sandbox.watch(SHORT).ready();
         let events = &watching.events().0;
         assert!(position(events, root_is("gone")) < position(events, |e| e["event"] == "ready"));
         sandbox.make_dir("");
         watching.wait_for(root_is("watching"));
-        takes(&mut watching, &sandbox, "a.4194304.tmp");
+        assert_taken(&mut watching, &sandbox, "a.4194304.tmp");
         let stopped = watching.stop().exit(0);
         assert_eq!(stopped.events.one("rescan")["cause"], "root-returned");
     });
 }
 
-/// Nor do its parents have to be there, nor does what is made have to come one by one.
+/// Its parents may be missing too, and the directories may be created one by one or all at once.
 #[test]
-fn a_root_whose_parents_are_not_there_yet() {
+fn a_root_with_missing_parents_is_waited_for() {
     let sandbox = Sandbox::new();
     let mut watching = sandbox
         .watch_dirs(["--grace", "200ms", "root/a/b/c"])
         .ready();
     let mut shell = sandbox.shell();
-    assert!(shell.tell("mkdir -p a/b/c && : > a/b/c/x.4194304.tmp"));
+    assert!(shell.run("mkdir -p a/b/c && : > a/b/c/x.4194304.tmp"));
     watching.wait_for(root_is("watching"));
     watching.wait_for(is("reaped", "x.4194304.tmp"));
-    assert!(
-        shell.tell("rm -r a && mkdir a && mkdir a/b && mkdir a/b/c && : > a/b/c/y.4194304.tmp")
-    );
+    assert!(shell.run("rm -r a && mkdir a && mkdir a/b && mkdir a/b/c && : > a/b/c/y.4194304.tmp"));
     watching.wait_for(is("reaped", "y.4194304.tmp"));
     watching.stop().exit(0);
 }
 
 #[test]
-fn a_root_that_is_deleted_and_made_again() {
+fn a_recreated_root_is_watched_again() {
     let sandbox = Sandbox::new();
     let mut watching = sandbox.watch(SHORT).ready();
     for round in 1..=3 {
-        takes(&mut watching, &sandbox, &format!("{round}.a.4194304.tmp"));
+        assert_taken(&mut watching, &sandbox, &format!("{round}.a.4194304.tmp"));
         fs::remove_dir_all(sandbox.root()).unwrap();
         watching.wait_for_nth(round, root_is("gone"));
         sandbox.write(format!("{round}.b.4194304.tmp"), "");
         watching.wait_for_nth(round, root_is("watching"));
         watching.wait_for(is("reaped", &format!("{round}.b.4194304.tmp")));
     }
-    takes(&mut watching, &sandbox, "end.4194304.tmp");
+    assert_taken(&mut watching, &sandbox, "end.4194304.tmp");
     let stopped = watching.stop().exit(0);
     assert_eq!(
         stopped.events.of("ready").len(),
         1,
-        "once, whatever happens later"
+        "`ready` must come once"
     );
 }
 
-/// Deleted and made again before anybody could have looked: another directory, though the path
-/// was never seen missing.
+/// Deleted and recreated before a look: another directory, although the path was never seen missing.
 #[test]
-fn a_root_that_is_replaced_at_once() {
+fn a_root_replaced_at_once_is_watched_again() {
     let sandbox = Sandbox::new();
     let mut watching = sandbox.watch(SHORT).ready();
     let mut shell = sandbox.shell();
@@ -97,16 +94,16 @@ fn a_root_that_is_replaced_at_once() {
             "rm -rf '{0}' && mkdir '{0}' && : > '{0}/{n}.x.4194304.tmp'",
             root.display()
         );
-        assert!(shell.tell(&line));
+        assert!(shell.run(&line));
         watching.wait_for(is("reaped", &format!("{n}.x.4194304.tmp")));
     }
-    takes(&mut watching, &sandbox, "end.4194304.tmp");
+    assert_taken(&mut watching, &sandbox, "end.4194304.tmp");
     watching.stop().exit(0);
 }
 
-/// What was moved away is no longer below the root: nothing there is touched.
+/// A directory that was moved away is no longer below the root: nothing in it is touched.
 #[test]
-fn a_root_that_is_moved_away() {
+fn a_root_that_is_moved_away_is_not_touched() {
     let sandbox = Sandbox::new();
     let mut watching = sandbox.watch(["--grace", "1s"]).ready();
     sandbox.write("a", "whole, to the last byte of it");
@@ -117,8 +114,8 @@ fn a_root_that_is_moved_away() {
     sandbox.make_dir("");
     watching.wait_for(root_is("watching"));
     fs::write(away.join("b.4194304.tmp"), "").unwrap();
-    watching.outlive_a_sentinel(&sandbox);
-    watching.outlive_a_sentinel(&sandbox);
+    watching.wait_for_sentinel(&sandbox);
+    watching.wait_for_sentinel(&sandbox);
     assert!(away.join("a.4194304.tmp").exists() && away.join("b.4194304.tmp").exists());
     let stopped = watching.stop().exit(0);
     assert_eq!(stopped.events.about("a.4194304.tmp"), [""; 0]);
@@ -129,34 +126,34 @@ fn without_recursion_nothing_below_is_touched() {
     let sandbox = Sandbox::new().file("before/a.4194304.tmp", "");
     let mut watching = sandbox.watch(SHORT).ready();
     sandbox.write("later/a.4194304.tmp", "");
-    watching.outlive_a_sentinel(&sandbox);
-    watching.outlive_a_sentinel(&sandbox);
+    watching.wait_for_sentinel(&sandbox);
+    watching.wait_for_sentinel(&sandbox);
     let stopped = watching.stop().exit(0);
     assert_eq!(stopped.events.about("a.4194304.tmp"), [""; 0]);
     assert!(sandbox.has("before/a.4194304.tmp") && sandbox.has("later/a.4194304.tmp"));
 }
 
 #[test]
-fn with_recursion_directories_that_come_later_are_included() {
-    Sandbox::each(|sandbox| {
+fn with_recursion_new_directories_are_watched() {
+    Sandbox::for_each_user(|sandbox| {
         let sandbox = sandbox.file("before/deep/a.4194304.tmp", "");
         let outside = sandbox.base().join("outside");
         sandbox.make_dir("../outside/in/there");
         sandbox.write("../outside/in/there/moved.4194304.tmp", "");
         let mut watching = sandbox.watch(DEEP).ready();
         watching.wait_for(is("reaped", "a.4194304.tmp"));
-        // One after the other, with time in between.
+        // One after the other, with time between them.
         sandbox.make_dir("one");
-        takes(&mut watching, &sandbox, "one/b.4194304.tmp");
+        assert_taken(&mut watching, &sandbox, "one/b.4194304.tmp");
         sandbox.make_dir("one/two");
-        takes(&mut watching, &sandbox, "one/two/c.4194304.tmp");
-        // All at once, and the temp before any watch can stand.
+        assert_taken(&mut watching, &sandbox, "one/two/c.4194304.tmp");
+        // All at once, and the temp before any watch can be set.
         let mut shell = sandbox.shell();
-        assert!(shell.tell("mkdir -p x/y/z && : > x/y/z/d.4194304.tmp"));
+        assert!(shell.run("mkdir -p x/y/z && : > x/y/z/d.4194304.tmp"));
         watching.wait_for(is("reaped", "d.4194304.tmp"));
-        takes(&mut watching, &sandbox, "x/y/e.4194304.tmp");
-        takes(&mut watching, &sandbox, "x/y/z/f.4194304.tmp");
-        // Moved in, with what is in it.
+        assert_taken(&mut watching, &sandbox, "x/y/e.4194304.tmp");
+        assert_taken(&mut watching, &sandbox, "x/y/z/f.4194304.tmp");
+        // Moved in, with its content.
         fs::rename(&outside, sandbox.path("inside")).unwrap();
         let moved = watching.wait_for(is("reaped", "moved.4194304.tmp"));
         assert_eq!(
@@ -166,13 +163,13 @@ fn with_recursion_directories_that_come_later_are_included() {
                 .to_str()
                 .unwrap()
         );
-        takes(&mut watching, &sandbox, "inside/in/g.4194304.tmp");
+        assert_taken(&mut watching, &sandbox, "inside/in/g.4194304.tmp");
         watching.stop().exit(0);
     });
 }
 
 #[test]
-fn a_directory_that_is_renamed_with_live_temps() {
+fn temps_in_a_renamed_directory_are_removed() {
     let sandbox = Sandbox::new().dir("from/deep");
     let mut watching = sandbox.watch(["--grace", "1s", "-r"]).ready();
     sandbox.write("from/a.4194304.tmp", "");
@@ -186,17 +183,17 @@ fn a_directory_that_is_renamed_with_live_temps() {
         assert_eq!(
             gone["path"],
             sandbox.path(at).to_str().unwrap(),
-            "by its name of now"
+            "by its current path"
         );
     }
-    takes(&mut watching, &sandbox, "to/c.4194304.tmp");
-    takes(&mut watching, &sandbox, "to/deep/d.4194304.tmp");
-    // Another one may have the old name at once.
+    assert_taken(&mut watching, &sandbox, "to/c.4194304.tmp");
+    assert_taken(&mut watching, &sandbox, "to/deep/d.4194304.tmp");
+    // Another directory may get the old name at once.
     sandbox.make_dir("from");
-    takes(&mut watching, &sandbox, "from/e.4194304.tmp");
+    assert_taken(&mut watching, &sandbox, "from/e.4194304.tmp");
     fs::remove_dir_all(sandbox.path("to")).unwrap();
     sandbox.make_dir("to");
-    takes(&mut watching, &sandbox, "to/f.4194304.tmp");
+    assert_taken(&mut watching, &sandbox, "to/f.4194304.tmp");
     let stopped = watching.stop().exit(0);
     assert_eq!(
         stopped.events.of("failed").len(),
@@ -206,17 +203,17 @@ fn a_directory_that_is_renamed_with_live_temps() {
     );
 }
 
-/// Moved out of the root, a directory is none of ours any more.
+/// A directory that was moved out of the root is no longer watched.
 #[test]
-fn a_directory_that_is_moved_out() {
+fn a_directory_that_is_moved_out_is_not_touched() {
     let sandbox = Sandbox::new().file("sub/a", "whole, to the last byte of it");
     let mut watching = sandbox.watch(["--grace", "1s", "-r"]).ready();
     sandbox.write("sub/a.4194304.tmp", "x");
     let out = sandbox.base().join("out");
     fs::rename(sandbox.path("sub"), &out).unwrap();
     fs::write(out.join("b.4194304.tmp"), "").unwrap();
-    watching.outlive_a_sentinel(&sandbox);
-    watching.outlive_a_sentinel(&sandbox);
+    watching.wait_for_sentinel(&sandbox);
+    watching.wait_for_sentinel(&sandbox);
     assert!(out.join("a.4194304.tmp").exists() && out.join("b.4194304.tmp").exists());
     let stopped = watching.stop().exit(0);
     assert_eq!(
@@ -228,7 +225,7 @@ fn a_directory_that_is_moved_out() {
     );
 }
 
-/// A symlink below the root leads nowhere for us, also one that takes a watched directory's place.
+/// A symlink below the root is not followed, even if it replaces a watched directory.
 #[test]
 fn symlinks_below_the_root_are_not_followed() {
     let sandbox = Sandbox::new().dir("sub");
@@ -243,8 +240,8 @@ fn symlinks_below_the_root_are_not_followed() {
     fs::rename(sandbox.path("sub"), sandbox.base().join("sub")).unwrap();
     std::os::unix::fs::symlink(&outside, sandbox.path("sub")).unwrap();
     fs::write(outside.join("c.4194304.tmp"), "").unwrap();
-    watching.outlive_a_sentinel(&sandbox);
-    watching.outlive_a_sentinel(&sandbox);
+    watching.wait_for_sentinel(&sandbox);
+    watching.wait_for_sentinel(&sandbox);
     for temp in ["a.4194304.tmp", "b.4194304.tmp", "c.4194304.tmp"] {
         assert!(
             outside.join(temp).exists(),
@@ -256,7 +253,7 @@ fn symlinks_below_the_root_are_not_followed() {
 }
 
 #[test]
-fn several_roots_and_one_inside_another() {
+fn nested_roots_report_each_temp_once() {
     let sandbox = Sandbox::new().dir("inner").dir("../other");
     let args = [
         "--grace",
@@ -280,7 +277,11 @@ fn several_roots_and_one_inside_another() {
     let roots = &stopped.events.one("ready")["roots"];
     let want = ["root", "root/inner", "other"].map(|dir| base.join(dir));
     assert_eq!(*roots, serde_json::json!(want));
-    assert_eq!(stopped.events.sums(), [3, 0, 0, 0], "each of them once");
+    assert_eq!(
+        stopped.events.sums(),
+        [3, 0, 0, 0],
+        "each temp must be reported once"
+    );
     let inner = stopped
         .events
         .of("reaped")
@@ -292,9 +293,9 @@ fn several_roots_and_one_inside_another() {
     );
 }
 
-/// Each directory has its own rule: what one takes is none of the other's business.
+/// Each directory has its own rule: the names of one rule do not apply to another directory.
 #[test]
-fn a_name_that_only_another_roots_rule_takes_is_left_alone() {
+fn each_root_takes_only_the_names_of_its_rule() {
     let sandbox = Sandbox::new().dir("inner").dir("../logs");
     let rule = |path: &str, names: &str| {
         let path = sandbox.base().join(path);
@@ -311,13 +312,13 @@ fn a_name_that_only_another_roots_rule_takes_is_left_alone() {
     sandbox.write("inner/later.4194304.tmp", "x");
     sandbox.write("inner/later.log", "x");
     sandbox.write("../logs/later.4194304.tmp", "x");
-    watching.outlive_a_sentinel(&sandbox);
+    watching.wait_for_sentinel(&sandbox);
     for taken in ["../logs/a.log", "inner/a.part"] {
         sandbox.write(taken, "x");
         let name = taken.rsplit('/').next().unwrap();
         watching.wait_for(is("reaped", name));
     }
-    watching.outlive_a_sentinel(&sandbox);
+    watching.wait_for_sentinel(&sandbox);
     let kept = [
         "before.log",
         "later.log",
@@ -332,9 +333,9 @@ fn a_name_that_only_another_roots_rule_takes_is_left_alone() {
     watching.stop().exit(0);
 }
 
-/// A directory that may not be read is said, and the rest goes on.
+/// A directory without read permission is reported, and the others are watched.
 #[test]
-fn a_directory_below_that_may_not_be_read() {
+fn an_unreadable_directory_is_reported() {
     use std::os::unix::fs::PermissionsExt;
     let sandbox = Sandbox::ordinary().file("shut/a.4194304.tmp", "");
     let shut = sandbox.path("shut");
@@ -343,14 +344,14 @@ fn a_directory_below_that_may_not_be_read() {
     let failed = watching.wait_for(|event| event["event"] == "failed");
     assert_eq!(failed["path"], shut.to_str().unwrap());
     assert_eq!(failed["errno"], libc::EACCES);
-    takes(&mut watching, &sandbox, "b.4194304.tmp");
+    assert_taken(&mut watching, &sandbox, "b.4194304.tmp");
     let stopped = watching.stop().exit(3);
     assert_eq!(stopped.events.sums(), [1, 0, 0, 1]);
     fs::set_permissions(&shut, fs::Permissions::from_mode(0o700)).unwrap();
     assert!(sandbox.has("shut/a.4194304.tmp"));
 }
 
-/// What lies in `.orphand` is not looked at, whoever put it there.
+/// Files in `.orphand` are ignored, even if another program has put them there.
 #[test]
 fn the_quarantine_is_not_watched() {
     use std::os::unix::fs::PermissionsExt;
@@ -358,8 +359,8 @@ fn the_quarantine_is_not_watched() {
     fs::set_permissions(sandbox.path(".orphand"), fs::Permissions::from_mode(0o700)).unwrap();
     let mut watching = sandbox.watch(DEEP).ready();
     sandbox.write(".orphand/0002/b.4194304.tmp", "");
-    watching.outlive_a_sentinel(&sandbox);
-    watching.outlive_a_sentinel(&sandbox);
+    watching.wait_for_sentinel(&sandbox);
+    watching.wait_for_sentinel(&sandbox);
     assert!(
         sandbox.has(".orphand/0001/a.4194304.tmp") && sandbox.has(".orphand/0002/b.4194304.tmp")
     );

@@ -58,7 +58,7 @@ impl Config {
             let (mut covered, inner) = rules.judge(path, typed)?;
             for (below, path) in inner.into_iter().rev() {
                 if rule!("inner-rule-has-its-folder", true) {
-                    covered.policy.exclude.leave(below);
+                    covered.policy.exclude.add_folder(below);
                 }
                 todo.push_front(path);
             }

@@ -8,7 +8,7 @@ use orphand::decide::judge::LeaseCoverage;
 use orphand::evidence::{self, LeasedFile};
 use orphand::look::Dir;
 use orphand::root::Root;
-use orphand::state::{is_lock_name, read_held};
+use orphand::state::{is_lock_name, read_lock_file};
 use rustix::fs::inotify;
 use rustix::io::Errno;
 
@@ -200,7 +200,7 @@ pub(super) fn watched_roots(pid: u32) -> Vec<Root> {
         // A lock is a regular file. Anything else, such as a FIFO, is not opened.
         let is_lock = is_lock_name(name) && fs::metadata(entry.path()).ok()?.is_file();
         let file = is_lock.then(|| fs::File::open(entry.path()).ok())??;
-        let held = read_held(file);
+        let held = read_lock_file(file);
         held.root.filter(|_| held.pid == Some(pid))
     };
     open.filter_map(lock).collect()

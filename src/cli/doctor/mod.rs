@@ -142,7 +142,7 @@ fn machine_checks(folders: &Folders, dirs: &[PathBuf]) -> Vec<Check> {
     let (runtime, dirs) = (folders.runtime.clone(), dirs.to_owned());
     let pids = system::watcher_pids();
     let orphands = root_report::within_limit(move || {
-        let held = runtime.as_deref().map(orphand::state::held);
+        let held = runtime.as_deref().map(orphand::state::lock_holders);
         // The locks have paths with symlinks resolved.
         let real = |dir: PathBuf| std::fs::canonicalize(&dir).unwrap_or(dir);
         let dirs: Vec<PathBuf> = dirs.into_iter().map(real).collect();

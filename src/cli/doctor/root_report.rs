@@ -202,13 +202,13 @@ fn examine(checked: &CheckedRoot, dir: &Dir, emit: &dyn Fn(Check)) {
     emit(proof_check::file_system(&FileSystemCheck {
         name: place.file_system.to_string(),
         kernel: system::file_system_type(dir),
-        coverage: place.reach,
+        coverage: place.lease_coverage,
         trusted: checked
             .policy
             .trusted_file_systems
             .iter()
             .any(|name| **name == *place.file_system),
-        all_seen: place.reach == LeaseCoverage::OpensOnly && system::can_examine_all(),
+        all_seen: place.lease_coverage == LeaseCoverage::OpensOnly && system::can_examine_all(),
     }));
     emit(proof_check::lease_probe(&probe));
     let tried = probe.as_ref().ok();

@@ -1,7 +1,7 @@
 //! The answer of a watcher to `orphand status`: one JSON object.
 
 use orphand::daemon::RootStatus;
-use orphand::decide::leaks::{Leak, LeakSum, SPAN, Who};
+use orphand::decide::leaks::{Leak, LeakSource, LeakSum, SPAN};
 use orphand::json::{self, Object};
 use serde_json::Value;
 
@@ -36,7 +36,7 @@ pub(crate) fn answer(board: &WatchStatus) -> Value {
 }
 
 fn root(one: &RootStatus) -> Value {
-    let (root_stats, waiting) = (&one.root_stats, &one.pending);
+    let (root_stats, waiting) = (&one.stats, &one.pending);
     let kept: serde_json::Map<String, Value> = waiting
         .reasons
         .iter()
@@ -56,20 +56,20 @@ fn root(one: &RootStatus) -> Value {
         .with("failed", root_stats.summary.failed)
         .with("bytes", root_stats.summary.freed.bytes)
         .with("disk_bytes", root_stats.summary.freed.disk_bytes)
-        .with("last_disposal", root_stats.disposed.map(json::time))
+        .with("last_disposal", root_stats.last_disposal.map(json::time))
         .with(
             "last_scan",
-            root_stats.scan.map(|scan| json::time(scan.ended)),
+            root_stats.last_scan.map(|scan| json::time(scan.ended)),
         )
-        .with_ms("last_scan_ms", root_stats.scan.map(|scan| scan.took))
+        .with_ms("last_scan_ms", root_stats.last_scan.map(|scan| scan.took))
         .into_value()
 }
 
 fn leak((leak, sum): &(Leak, LeakSum)) -> Value {
-    let (program, target) = match &leak.who {
-        Who::Program(program) => (Some(program.as_str()), None),
-        Who::WriterOf(target) => (None, Some(target.as_str())),
-        Who::Unknown => (None, None),
+    let (program, target) = match &leak.source {
+        LeakSource::Program(program) => (Some(program.as_str()), None),
+        LeakSource::WriterOf(target) => (None, Some(target.as_str())),
+        LeakSource::Unknown => (None, None),
     };
     Object::default()
         .with("program", program)

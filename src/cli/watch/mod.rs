@@ -339,7 +339,7 @@ fn count_existing(root: &Root) -> (u64, u64) {
     if !answer::answers(&root.path) {
         return (temps, bytes);
     }
-    let found = scan::temps(root, &mut |_, _| {}, &|_| {}).unwrap_or_default();
+    let found = scan::find_temps(root, &mut |_, _| {}, &|_| {}).unwrap_or_default();
     for (below, names) in found {
         let Ok(dir) = orphand::look::Dir::open_below(&root.path, None, &below) else {
             continue;

@@ -63,7 +63,7 @@ impl Signals {
 /// A sweep that cannot handle signals continues; then the first signal kills it.
 pub(in crate::cli) fn end_sweep(stop: Stop) {
     let leave = |stop: &Stop, longest| {
-        let _ = stop.settle(longest);
+        let _ = stop.wait_for_batches(longest);
         exit(first().map_or(Exit::Interrupted, |(exit, _)| exit) as i32);
     };
     let at_once = stop.clone();

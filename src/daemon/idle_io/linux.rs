@@ -1,22 +1,23 @@
-//! Linux: the idle class of I/O priorities (ioprio_set(2)), which a thread hands on to those that
-//! it starts. Any user may lower it, and set it back to none.
+//! Linux: the idle class of I/O priorities (ioprio_set(2)). Threads inherit it from the thread that starts them. Any
+//! user may lower the priority and reset it to none.
 
-/// As the kernel packs it: class and level.
+/// The priority in the kernel's encoding: class and level.
 pub(super) type Priority = libc::c_int;
 
 pub(super) const IS_INHERITED: bool = true;
 
-/// `IOPRIO_WHO_PROCESS` with 0 for whom: this thread (linux/ioprio.h; libc has no names for these).
+/// `IOPRIO_WHO_PROCESS`; with the id 0 it means the calling thread (linux/ioprio.h; libc has no names for these
+/// constants).
 const THREAD: libc::c_int = 1;
 const CLASS_SHIFT: u32 = 13;
 const CLASS_IDLE: Priority = 3 << CLASS_SHIFT;
 
-/// This thread's.
+/// Returns the priority of this thread.
 pub(super) fn now() -> Priority {
-    // SAFETY: two numbers in, one out.
+    // SAFETY: the call takes two numbers and returns one.
     let now = unsafe { libc::syscall(libc::SYS_ioprio_get, THREAD, 0) };
     let now = Priority::try_from(now).unwrap_or(0);
-    // What was never set has no class but may have a level, which cannot be set.
+    // A priority that was never set has no class but may have a level, which cannot be set.
     if now >> CLASS_SHIFT > 0 { now } else { 0 }
 }
 
@@ -30,7 +31,7 @@ pub(super) fn restore(before: Priority) {
 }
 
 fn set(priority: Priority) -> bool {
-    // SAFETY: three numbers.
+    // SAFETY: the call takes three numbers.
     unsafe { libc::syscall(libc::SYS_ioprio_set, THREAD, 0, priority) == 0 }
 }
 

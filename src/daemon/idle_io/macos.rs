@@ -1,5 +1,5 @@
-//! macOS: a thread whose reading is throttled while anybody else reads (setiopolicy_np(3)). Each
-//! thread has a policy of its own. Type-checked only; see docs/platforms.md.
+//! macOS: the I/O policy of this thread (setiopolicy_np(3)), by which its reads are throttled while other processes
+//! read. Each thread has a policy of its own. Type-checked only; see docs/platforms.md.
 
 pub(super) type Priority = libc::c_int;
 
@@ -10,13 +10,13 @@ unsafe extern "C" {
     fn setiopolicy_np(iotype: libc::c_int, scope: libc::c_int, policy: libc::c_int) -> libc::c_int;
 }
 
-/// From sys/resource.h; libc has no names for these.
+/// From sys/resource.h; libc has no names for these constants.
 const IOPOL_TYPE_DISK: libc::c_int = 0;
 const IOPOL_SCOPE_THREAD: libc::c_int = 1;
 const IOPOL_THROTTLE: libc::c_int = 3;
 
 pub(super) fn lower() -> Option<Priority> {
-    // SAFETY: numbers in, a number out.
+    // SAFETY: the call takes two numbers and returns one.
     let before = unsafe { getiopolicy_np(IOPOL_TYPE_DISK, IOPOL_SCOPE_THREAD) };
     (set(IOPOL_THROTTLE) && before >= 0).then_some(before)
 }
@@ -26,6 +26,6 @@ pub(super) fn restore(before: Priority) {
 }
 
 fn set(policy: Priority) -> bool {
-    // SAFETY: three numbers.
+    // SAFETY: the call takes three numbers.
     unsafe { setiopolicy_np(IOPOL_TYPE_DISK, IOPOL_SCOPE_THREAD, policy) == 0 }
 }

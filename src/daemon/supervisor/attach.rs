@@ -1,5 +1,5 @@
-//! Roots that come, go and change: what stands at a root's path is attached, what does no more is
-//! let go.
+//! Roots that appear, disappear and change. The directory at a root's path is attached; a directory that is no longer
+//! there is detached.
 
 use std::io;
 use std::path::Path;
@@ -8,48 +8,48 @@ use std::time::{Duration, Instant};
 use super::root_watch::{limit_advice, poll_interval};
 use super::{RootWatch, Supervisor};
 use crate::decide::time::span;
-use crate::event::{Cause, Event, RootState};
+use crate::event::{Event, RescanCause, RootState};
 use crate::look::{Dir, RootError, RootId, answer};
 use crate::reap::quarantine::Quarantine;
 use crate::root::{Root, leads_to_broad};
 use crate::watch::{Coverage, Unwatched};
 
-/// The interval at which a root that does not answer is asked about again.
-const NO_ANSWER: Duration = Duration::from_secs(1);
+/// The interval at which a root that does not answer is probed again.
+const NO_ANSWER_RETRY: Duration = Duration::from_secs(1);
 
 impl Supervisor {
-    /// Whether what stands at the root's path is still what was attached; if not, attaches that.
+    /// Checks whether the directory at the root's path is still the attached one. If not, attaches the new one.
     pub(super) fn check(&mut self, index: usize) {
         let root = self.root(index);
-        if !self.does_answer(index, &root) {
+        if !self.is_responding(index, &root) {
             return;
         }
         let known = self.active_roots.id(index);
-        // What leads to it may have changed.
-        self.watch_parents(index, &root);
+        // The path to the root may have changed.
+        self.watch_ancestors(index, &root);
         match (RootId::of(&root.path), known) {
             (Ok(now), Some(known)) if now == known && self.is_watched(index, &root) => {}
             (Err(RootError::Missing), None) if self.state(index) == Some(RootState::Gone) => {}
-            _ => self.attach(index, Cause::RootReturned),
+            _ => self.attach(index, RescanCause::RootReturned),
         }
         self.poll_later(index, &root);
     }
 
-    fn watch_parents(&mut self, index: usize, root: &Root) {
-        let hearing = self.kernel.watch_ancestors(&root.path);
+    fn watch_ancestors(&mut self, index: usize, root: &Root) {
+        let coverage = self.watcher.watch_ancestors(&root.path);
         if let Some(root_watch) = self.root_watches.get_mut(index) {
-            if let Coverage::LimitReached(limit) = hearing
+            if let Coverage::LimitReached(limit) = coverage
                 && !matches!(root_watch.coverage, Coverage::LimitReached(_))
             {
                 log::warn!(
-                    "cannot watch the folders that lead to {:?}. {} Meanwhile it is looked every \
-                     {} whether it is still there",
+                    "cannot watch the parent directories of {:?}. {} Until they can be watched, orphand checks every \
+                     {} whether the root still exists",
                     root.path,
                     limit_advice(limit),
                     span(poll_interval(root))
                 );
             }
-            root_watch.coverage = hearing;
+            root_watch.coverage = coverage;
         }
     }
 
@@ -61,18 +61,18 @@ impl Supervisor {
         self.root_watches.get(index).is_some_and(watched)
     }
 
-    /// Watches a root and scans it. What was known of another directory at its path is forgotten.
-    pub(super) fn attach(&mut self, index: usize, cause: Cause) {
+    /// Watches a root and scans it. Forgets the temps of a different directory that was at its path before.
+    pub(super) fn attach(&mut self, index: usize, cause: RescanCause) {
         let root = self.root(index);
-        if self.does_answer(index, &root) {
+        if self.is_responding(index, &root) {
             self.attach_root(index, &root, cause);
             self.poll_later(index, &root);
         }
     }
 
-    /// Returns whether the file system of a root answers. One that does not is detached until it does: a call on it may
-    /// never return, and this thread serves all roots.
-    pub(super) fn does_answer(&mut self, index: usize, root: &Root) -> bool {
+    /// Returns whether the file system of a root answers. If it does not, the root is detached until it does: a call to
+    /// it may never return, and this thread serves all roots.
+    pub(super) fn is_responding(&mut self, index: usize, root: &Root) -> bool {
         if answer::answers(&root.path) {
             return true;
         }
@@ -80,7 +80,7 @@ impl Supervisor {
             self.detach(index, root);
             self.set_state(index, RootState::NoAnswer);
             log::warn!(
-                "the file system of {:?} does not answer; the directory is left alone until it does",
+                "the file system of {:?} does not answer; orphand leaves the directory alone until it does",
                 root.path
             );
         }
@@ -88,20 +88,20 @@ impl Supervisor {
         false
     }
 
-    fn attach_root(&mut self, index: usize, root: &Root, cause: Cause) {
-        self.watch_parents(index, root);
+    fn attach_root(&mut self, index: usize, root: &Root, cause: RescanCause) {
+        self.watch_ancestors(index, root);
         let id = match RootId::of(&root.path) {
             Ok(id) => id,
-            Err(error) => return self.away(index, root, &error),
+            Err(error) => return self.mark_unavailable(index, root, &error),
         };
-        // It could not be looked at when it was given.
+        // The root did not answer when the rules were loaded, so this check could not be made then.
         if answer::was_silent(&root.path)
             && let Some(what) = leads_to_broad(&root.path)
         {
             self.detach(index, root);
             if self.set_state(index, RootState::Denied) {
                 log::error!(
-                    "{:?} is not watched: it did not answer when the watch began, and leads to {what}; name the \
+                    "{:?} is not watched: it did not answer when the watch began, and it leads to {what}; give the \
                      directory that the leaking program writes to",
                     root.path
                 );
@@ -115,8 +115,8 @@ impl Supervisor {
         let runtime = self.shared.folders.runtime.as_deref();
         let root_watch = self.root_watches.get_mut(index);
         if !root_watch.is_some_and(|root_watch| root_watch.try_lock(root, runtime)) {
-            // It may have been worked on without a lock, because none could be made: what is known of it is
-            // not ours to remove any more.
+            // The root may have been used without a lock, because none could be created. Its tracked temps must not be
+            // removed any more.
             if rule!(
                 "taken-root-is-let-go",
                 self.state(index) != Some(RootState::Denied)
@@ -130,12 +130,14 @@ impl Supervisor {
         if let Ok(dir) = Dir::open_root(&root.path, Some(id)) {
             root.report_coarse_dates(dir.place().dates);
         }
-        let was_away = matches!(
+        let was_unavailable = matches!(
             self.state(index),
             Some(RootState::Gone | RootState::Denied | RootState::NoAnswer)
         );
         let cause = match cause {
-            Cause::Periodic | Cause::Overflow if replaced || was_away => Cause::RootReturned,
+            RescanCause::Periodic | RescanCause::Overflow if replaced || was_unavailable => {
+                RescanCause::RootReturned
+            }
             cause => cause,
         };
         let Some(root_watch) = self.root_watches.get_mut(index) else {
@@ -143,16 +145,16 @@ impl Supervisor {
         };
         root_watch.is_broken = false;
         root_watch.unwatched.clear();
-        let watched = root_watch.watch(&mut self.kernel, root, &root.path, id);
+        let watched = root_watch.watch(&mut self.watcher, root, &root.path, id);
         if let Err(Unwatched::Gone) = watched {
-            return self.away(index, root, &RootError::Missing);
+            return self.mark_unavailable(index, root, &RootError::Missing);
         }
         let path = root.path.clone();
         self.shared.emit(Event::Rescan { root: path, cause });
-        if cause == Cause::Startup && !root.policy.is_dry_run() {
-            // Nothing is tracked here yet, so nothing is on its way to the quarantine.
-            if let Ok(Some(room)) = Quarantine::open_existing(&root.path, Some(id)) {
-                room.remove_stale_slots();
+        if cause == RescanCause::Startup && !root.policy.is_dry_run() {
+            // No temps are tracked here yet, so none is on its way to the quarantine.
+            if let Ok(Some(quarantine)) = Quarantine::open_existing(&root.path, Some(id)) {
+                quarantine.remove_stale_slots();
             }
         }
         self.report_no_proof(index, root, id);
@@ -160,7 +162,7 @@ impl Supervisor {
         self.settle_state(index, root);
     }
 
-    /// Says once of a root that its file system is none on which a file can be proven unused.
+    /// Reports once if a root is on a file system that cannot prove that a file is unused.
     fn report_no_proof(&mut self, index: usize, root: &Root, id: RootId) {
         let Ok(dir) = Dir::open_root(&root.path, Some(id)) else {
             return;
@@ -182,9 +184,9 @@ impl Supervisor {
         }
     }
 
-    /// Says, if it is news, whether all of a root that is there is watched.
+    /// Reports a change between all of an available root being watched and a part of it being polled.
     pub(super) fn settle_state(&mut self, index: usize, root: &Root) {
-        // It may have been found to be away meanwhile.
+        // The root may have become unavailable in the meantime.
         if self.active_roots.id(index).is_none() {
             return;
         }
@@ -206,7 +208,7 @@ impl Supervisor {
         }
     }
 
-    fn away(&mut self, index: usize, root: &Root, error: &RootError) {
+    fn mark_unavailable(&mut self, index: usize, root: &Root, error: &RootError) {
         self.detach(index, root);
         let state = match error {
             RootError::Missing | RootError::Replaced => RootState::Gone,
@@ -216,7 +218,7 @@ impl Supervisor {
             | RootError::Io(_) => RootState::Denied,
         };
         if let Some(root_watch) = self.root_watches.get_mut(index) {
-            // A file system that is out of order, or a lack of descriptors, ends without an event.
+            // No event reports the end of a failure of the file system, or of a lack of file descriptors.
             root_watch.is_broken = match error {
                 RootError::Io(error) => error.kind() != io::ErrorKind::PermissionDenied,
                 _ => false,
@@ -230,40 +232,40 @@ impl Supervisor {
     fn detach(&mut self, index: usize, root: &Root) {
         self.active_roots.set_id(index, None);
         let active_roots = &self.active_roots;
-        let is_its = |folder: &Path| {
+        let is_own = |folder: &Path| {
             let covering = active_roots.root_of(folder);
             covering.is_none_or(|(covering, ..)| {
                 rule!("inner-root-keeps-its-temps", covering == index, without: true)
             })
         };
-        // A root inside of it is not gone with it: that is looked for by itself.
-        self.shared.temps.forget_below(&root.path, is_its);
+        // A root inside this one is checked separately: it does not have to be missing too.
+        self.shared.temps.forget_below(&root.path, is_own);
         let Some(root_watch) = self.root_watches.get_mut(index) else {
             return;
         };
         for (dir, _) in root_watch.watched.drain() {
-            self.kernel.unwatch(&dir);
+            self.watcher.unwatch(&dir);
         }
         root_watch.unwatched.clear();
         root_watch.missed_scans = 0;
         root_watch.missed = None;
-        // The lock was on a directory that is not there any more.
+        // The lock was on a directory that is no longer there.
         root_watch.lock = None;
     }
 
-    /// Something was mounted or unmounted at `place`: below a root it shuts or opens a directory.
-    /// The roots themselves have been checked.
-    pub(super) fn remounted(&mut self, place: &Path) {
+    /// Processes a mount or an unmount at `path`, which hides or reveals a directory below a root. The roots themselves
+    /// have already been checked.
+    pub(super) fn remounted(&mut self, path: &Path) {
         for index in 0..self.root_watches.len() {
             let root = self.root(index);
-            if !root.policy.recursive || !self.does_answer(index, &root) {
+            if !root.policy.recursive || !self.is_responding(index, &root) {
                 continue;
             }
-            // The kernel's table knows no symlinks.
+            // The kernel's table of mounts has no symlinks in its paths.
             let Ok(real) = std::fs::canonicalize(&root.path) else {
                 continue;
             };
-            match place.strip_prefix(real) {
+            match path.strip_prefix(real) {
                 Ok(below) if !below.as_os_str().is_empty() => {
                     self.restructure(&root.path.join(below));
                 }
@@ -272,34 +274,34 @@ impl Supervisor {
         }
     }
 
-    /// Has a root visited by time, where no event would tell that something has changed.
+    /// Schedules a poll of a root if no event would report a change.
     pub(super) fn poll_later(&mut self, index: usize, root: &Root) {
         let Some(root_watch) = self.root_watches.get(index) else {
             return;
         };
         if root_watch.needs_polling() {
             let interval = match root_watch.state {
-                RootState::NoAnswer => poll_interval(root).min(NO_ANSWER),
+                RootState::NoAnswer => poll_interval(root).min(NO_ANSWER_RETRY),
                 _ => poll_interval(root),
             };
-            self.schedule.poll_in(Instant::now(), interval);
+            self.schedule.schedule_poll(Instant::now(), interval);
         }
     }
 
-    /// The visit: what is not watched is scanned, and watched if there is room again.
+    /// Polls a root: scans the parts of it that are not watched, and watches them if that is possible now.
     pub(super) fn poll(&mut self, index: usize) {
         let root = self.root(index);
         let Some(root_watch) = self.root_watches.get_mut(index) else {
             return;
         };
-        if !root_watch.needs_polling() || !self.does_answer(index, &root) {
+        if !root_watch.needs_polling() || !self.is_responding(index, &root) {
             return;
         }
         let Some(root_watch) = self.root_watches.get_mut(index) else {
             return;
         };
         if root_watch.misses_events() {
-            return self.attach(index, Cause::Periodic);
+            return self.attach(index, RescanCause::Periodic);
         }
         self.check(index);
         let dirs = match self.root_watches.get_mut(index) {
@@ -308,46 +310,46 @@ impl Supervisor {
         };
         if !dirs.is_empty() {
             let path = root.path.clone();
-            let cause = Cause::Periodic;
+            let cause = RescanCause::Periodic;
             self.shared.emit(Event::Rescan { root: path, cause });
         }
         for dir in dirs {
             if let Ok(below) = dir.strip_prefix(&root.path) {
-                self.scan(index, &root, below, Cause::Periodic);
+                self.scan(index, &root, below, RescanCause::Periodic);
             }
         }
         self.settle_state(index, &root);
         self.poll_later(index, &root);
     }
 
-    /// Everything was scanned by time. Where that has found what no event had told of, though it was
-    /// watched, the watches may be dead, whatever the kernel says: they are set anew.
+    /// Called after the scan of everything. If that scan found a temp in a watched directory for which no event had
+    /// come, the watches may not work although the kernel accepted them. They are re-established.
     pub(super) fn check_missed_events(&mut self) {
-        let mut silent = Vec::new();
+        let mut to_rebuild = Vec::new();
         for (index, root_watch) in self.root_watches.iter_mut().enumerate() {
-            let unheard = root_watch.missed.clone();
+            let missed = root_watch.missed.clone();
             if root_watch.missed_events() {
-                silent.push(index);
+                to_rebuild.push(index);
             }
-            if let Some(temp) = unheard {
+            if let Some(temp) = missed {
                 log::error!(
-                    "{temp:?} was never heard of though its directory is watched; {}",
+                    "missed the create event of {temp:?} in a watched directory; {}",
                     match root_watch.misses_events() {
-                        true => "its root is scanned by time, as if it were not",
-                        false => "all watches are set anew",
+                        true => "polling its root from now on",
+                        false => "re-establishing all watches",
                     }
                 );
             }
         }
-        for index in silent.iter().copied() {
+        for index in to_rebuild.iter().copied() {
             self.set_state(index, RootState::Polling);
         }
-        if !silent.is_empty() {
-            self.kernel.clear();
+        if !to_rebuild.is_empty() {
+            self.watcher.clear();
             self.root_watches
                 .iter_mut()
                 .for_each(RootWatch::forget_watches);
-            self.rescan_all(Cause::Overflow);
+            self.rescan_all(RescanCause::Overflow);
         }
         for index in 0..self.root_watches.len() {
             let root = self.root(index);

@@ -1,4 +1,4 @@
-//! One root, as it stands: what of it is watched and what is not.
+//! The state of one root: its lock, and the directories in it that are watched and not watched.
 
 use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
@@ -21,63 +21,64 @@ pub(super) struct RootWatch {
     pub(super) lock: Option<RootLock>,
     /// Directories that are watched, or scanned because they are hot.
     pub(super) watched: HashMap<PathBuf, Watched>,
-    /// Those of them that have become hot. What is so no more is dropped when that is noticed.
+    /// Those of them that have become hot. A directory that is no longer hot is removed from the set later.
     pub(super) hot: BTreeSet<PathBuf>,
-    /// Directories that should be, and cannot.
+    /// Directories that should be watched, and cannot be.
     pub(super) unwatched: BTreeSet<PathBuf>,
-    /// Mounts and subvolumes below it of which it was said that they are not entered.
+    /// Mounts and subvolumes below the root that were reported as not entered.
     pub(super) not_entered: BTreeSet<PathBuf>,
-    /// It was said that nothing proves a file unused on its file system.
+    /// It was reported that its file system cannot prove that a file is unused.
     pub(super) reported_no_proof: bool,
-    /// How much is heard of the way to it.
+    /// The coverage of the watches on its ancestors.
     pub(super) coverage: Coverage,
-    /// Another orphand works on it.
+    /// Another orphand uses it.
     pub(super) is_busy: bool,
-    /// The system says of it what no event takes back.
+    /// It fails with an error whose end no event would report.
     pub(super) is_broken: bool,
-    /// It was said that some of it cannot be watched, and that is still so.
+    /// It was reported that a part of it cannot be watched, and this is still the case.
     pub(super) reported_unwatched: bool,
-    /// A temp that should have been heard of and was not, since the last scan of everything by time.
+    /// A temp whose event was missed, found since the last periodic scan of everything.
     pub(super) missed: Option<PathBuf>,
-    /// How many scans of everything by time in a row have found one.
+    /// The number of consecutive periodic scans that found such a temp.
     pub(super) missed_scans: u32,
-    /// The next look at its quarantine, if that may hold files.
+    /// The next checks of its quarantine, if that may hold files.
     pub(super) limits_due: Option<LimitsDue>,
-    /// How often it was scanned.
+    /// The number of its scans.
     scan_number: u64,
 }
 
-/// The next look at a quarantine.
+/// The next checks of a quarantine.
 #[derive(Clone, Copy)]
 pub(super) struct LimitsDue {
-    /// The moment when a file becomes too old; `None`: none will.
-    pub(super) due: Option<Instant>,
-    /// The moment to check the free space.
-    pub(super) look: Instant,
+    /// The time at which the first file expires; `None` if none will.
+    pub(super) expiry: Option<Instant>,
+    /// The time to check the free space.
+    pub(super) space_check: Instant,
 }
 
 impl LimitsDue {
     pub(super) fn next(&self) -> Instant {
-        self.due.map_or(self.look, |due| due.min(self.look))
+        self.expiry
+            .map_or(self.space_check, |expiry| expiry.min(self.space_check))
     }
 }
 
 /// A directory that is watched, or was until it became hot.
 pub(super) struct Watched {
-    /// What it was then.
+    /// Its identity at that time.
     pub(super) id: RootId,
-    /// When that was.
+    /// The time at which the watch was established.
     pub(super) since: Wall,
-    /// Whether it is hot: then it is scanned, and its watch is taken away.
+    /// Its rate state. A hot directory is scanned, and its watch is removed.
     pub(super) hot: HotDir,
-    /// The last scan that met it.
-    round: u64,
+    /// The number of the last scan that found it.
+    scan_number: u64,
 }
 
-/// From so many silent scans on its events are not relied upon.
+/// The number of consecutive scans with missed events from which on the events of a root are not relied on.
 const MISSED_SCANS_LIMIT: u32 = 2;
 
-/// How long the news of a temp may take in the worst case.
+/// The longest delay of the event of a created temp.
 const EVENT_DELAY: Duration = Duration::from_secs(2);
 
 impl RootWatch {
@@ -101,12 +102,12 @@ impl RootWatch {
         }
     }
 
-    /// Whether nobody else works on it. Locks it, if it is not and can be.
+    /// Returns whether no other process uses the root. Locks it if it is not locked and a lock can be created.
     pub(super) fn try_lock(&mut self, root: &Root, runtime: Option<&Path>) -> bool {
         if self.lock.is_some() {
             return true;
         }
-        match daemon::lock(std::slice::from_ref(root), runtime) {
+        match daemon::lock_roots(std::slice::from_ref(root), runtime) {
             Ok(locks) => {
                 self.lock = locks.into_iter().next().flatten();
                 self.is_busy = false;
@@ -120,91 +121,92 @@ impl RootWatch {
         !self.is_busy
     }
 
-    /// Nothing of it is watched any more.
+    /// Forgets all watches, which are no longer in force.
     pub(super) fn forget_watches(&mut self) {
         self.watched.clear();
         self.unwatched.clear();
     }
 
-    /// Whether its events may not arrive, all of them or some.
+    /// Returns whether some or all of its events may not arrive.
     pub(super) fn may_miss_events(&self) -> bool {
         !self.unwatched.is_empty() || self.misses_events()
     }
 
-    /// Whether it was watched and nothing was heard, again and again.
+    /// Returns whether events were missed repeatedly although the root is watched.
     pub(super) fn misses_events(&self) -> bool {
         self.missed_scans >= MISSED_SCANS_LIMIT
     }
 
-    /// How old a temp must be before it can be said that it was not heard of.
+    /// Returns the age from which on a temp that no event has reported counts as missed.
     pub(super) fn missed_after(&self, root: &Root) -> Duration {
         match self.misses_events() {
-            // It is looked at often, so that nothing gets old before it is found.
+            // The root is scanned often, so temps are found while they are young.
             true => EVENT_DELAY,
             false => root.policy.grace.shortest().max(EVENT_DELAY),
         }
     }
 
-    /// Everything was scanned by time. Says whether its watches should be set anew.
+    /// Records a periodic scan of everything. Returns whether all watches should be re-established.
     pub(super) fn missed_events(&mut self) -> bool {
         match self.missed.take() {
             Some(_) => self.missed_scans += 1,
             None => self.missed_scans = 0,
         }
-        // Where that did not help the last time, it is looked at by time instead.
+        // If this did not help the last time, the root is polled instead.
         self.missed_scans == 1
     }
 
-    /// Whether it has to be looked at by time, because something about it makes no event.
+    /// Returns whether the root has to be polled, because some change of it causes no event.
     pub(super) fn needs_polling(&self) -> bool {
-        let is_away = matches!(self.state, RootState::Gone | RootState::Denied);
+        let is_unavailable = matches!(self.state, RootState::Gone | RootState::Denied);
         self.may_miss_events()
             || self.state == RootState::NoAnswer
             || self.is_busy
             || self.is_broken
             || matches!(self.coverage, Coverage::LimitReached(_))
-            || (self.coverage == Coverage::Partial && is_away)
+            || (self.coverage == Coverage::Partial && is_unavailable)
     }
 
-    /// A scan begins.
+    /// Begins a scan.
     pub(super) fn begin_scan(&mut self) {
         self.scan_number += 1;
     }
 
-    /// Watches one directory, unless it is the one that is watched already. Says whether it was.
+    /// Watches a directory, unless it is already watched. Returns whether it was.
     pub(super) fn watch(
         &mut self,
-        kernel: &mut FsWatcher,
+        watcher: &mut FsWatcher,
         root: &Root,
         dir: &Path,
         id: RootId,
     ) -> Result<bool, Unwatched> {
         match self.watched.get_mut(dir) {
             Some(known) if known.id == id => {
-                known.round = self.scan_number;
+                known.scan_number = self.scan_number;
                 return Ok(true);
             }
-            // Another directory stands there now. Watching a watched path is no news to notify.
+            // A different directory is at this path now. notify ignores a request to watch a path that it already
+            // watches.
             Some(_) => {
                 self.watched.remove(dir);
-                kernel.unwatch(dir);
+                watcher.unwatch(dir);
             }
             None => {}
         }
         let closes = root.policy.closed == Closed::Settled;
-        if let Err(why) = kernel.watch(dir, closes) {
-            match why {
+        if let Err(error) = watcher.watch(dir, closes) {
+            match error {
                 Unwatched::Gone => _ = self.unwatched.remove(dir),
                 _ => _ = self.unwatched.insert(dir.to_owned()),
             }
-            return Err(why);
+            return Err(error);
         }
         self.unwatched.remove(dir);
         let watched = Watched {
             id,
             since: clock::wall(),
             hot: HotDir::default(),
-            round: self.scan_number,
+            scan_number: self.scan_number,
         };
         self.watched.insert(dir.to_owned(), watched);
         Ok(false)
@@ -213,39 +215,39 @@ impl RootWatch {
     /// Watches a directory again that was scanned because it was hot.
     pub(super) fn rewatch(
         &mut self,
-        kernel: &mut FsWatcher,
+        watcher: &mut FsWatcher,
         root: &Root,
         dir: &Path,
     ) -> Result<(), Unwatched> {
         let Some(known) = self.watched.remove(dir) else {
             return Ok(());
         };
-        self.watch(kernel, root, dir, known.id)?;
+        self.watch(watcher, root, dir, known.id)?;
         if let Some(now) = self.watched.get_mut(dir) {
             now.hot = known.hot;
         }
         Ok(())
     }
 
-    /// Gives up what stands below `dir` and was not met by the scan that has just ended, but what is
-    /// below one of `spared`: that could not be read.
-    pub(super) fn unwatch_unmet(&mut self, kernel: &mut FsWatcher, dir: &Path, spared: &[&Path]) {
-        let round = self.scan_number;
+    /// Removes the watches of directories below `dir` that the current scan has not found, except below the directories
+    /// in `unread`, which could not be read.
+    pub(super) fn unwatch_unmet(&mut self, watcher: &mut FsWatcher, dir: &Path, unread: &[&Path]) {
+        let scan_number = self.scan_number;
         self.watched.retain(|path, watched| {
-            let stays = watched.round == round
+            let is_kept = watched.scan_number == scan_number
                 || !path.starts_with(dir)
-                || spared.iter().any(|spared| path.starts_with(spared));
-            if !stays {
-                kernel.unwatch(path);
+                || unread.iter().any(|unread| path.starts_with(unread));
+            if !is_kept {
+                watcher.unwatch(path);
             }
-            stays
+            is_kept
         });
     }
 
-    /// The directories that are not watched, and none that is below another one of them.
+    /// Takes the directories that are not watched, without those that are below another one of them.
     pub(super) fn take_unwatched(&mut self) -> Vec<PathBuf> {
         let mut tops: Vec<PathBuf> = Vec::new();
-        // In this order what is below a directory follows it.
+        // In this order the contents of a directory follow it.
         for dir in std::mem::take(&mut self.unwatched) {
             if tops.last().is_none_or(|top| !dir.starts_with(top)) {
                 tops.push(dir);
@@ -255,32 +257,32 @@ impl RootWatch {
     }
 }
 
-/// How often what cannot be watched is scanned: often enough that a temp is seen before its grace
-/// is over.
+/// Returns the interval at which directories that cannot be watched are scanned. It is short enough to find a temp
+/// before its grace is over.
 pub(super) fn poll_interval(root: &Root) -> Duration {
     (root.policy.grace.shortest() / 2).clamp(Duration::from_millis(200), Duration::from_secs(60))
 }
 
-/// Says which limit leaves no room for another watch, and how to raise it.
+/// Returns a sentence on the limit that prevents another watch, and one on how to raise it.
 pub(super) fn limit_advice(limit: Limit) -> &'static str {
     match limit {
         Limit::Instances => {
-            "A limit of the kernel's is reached: this user may have no more inotify instances. Disks have \
-             nothing to do with it. The cure: sudo sysctl fs.inotify.max_user_instances=1024 (in a user \
-             namespace also user.max_inotify_instances)."
+            "A kernel limit is reached: this user cannot have any more inotify instances. This has nothing to do with \
+             disk space. To raise the limit: sudo sysctl fs.inotify.max_user_instances=1024 (in a user namespace also \
+             user.max_inotify_instances)."
         }
         Limit::Files => {
-            "A limit is reached: there can be no more open files. The cure: a higher limit (ulimit -n, \
-             LimitNOFILE= of a unit; of the whole system: sysctl fs.file-max)."
+            "A limit is reached: no more files can be opened. To raise it: ulimit -n, LimitNOFILE= of a unit; for the \
+             whole system: sysctl fs.file-max."
         }
         Limit::Threads => {
-            "There can be no more threads. The cure: a higher limit of processes (ulimit -u, TasksMax= \
-             of a unit)."
+            "A limit is reached: no more threads can be started. To raise the limit of processes: ulimit -u, \
+             TasksMax= of a unit."
         }
         Limit::Watches => {
-            "A limit of the kernel's is reached: this user may watch no more directories. Disks have \
-             nothing to do with it. The cure: sudo sysctl fs.inotify.max_user_watches=524288 (in a user \
-             namespace also user.max_inotify_watches)."
+            "A kernel limit is reached: this user cannot watch any more directories. This has nothing to do with disk \
+             space. To raise the limit: sudo sysctl fs.inotify.max_user_watches=524288 (in a user namespace also \
+             user.max_inotify_watches)."
         }
     }
 }
@@ -290,7 +292,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn of_what_is_not_watched_the_topmost_are_visited() {
+    fn only_the_topmost_unwatched_directories_are_scanned() {
         let mut root_watch = RootWatch::new(None);
         let all = ["/r/a", "/r/a/b", "/r/a/b/c", "/r/a-b", "/r/b/c", "/r/b/c/d"];
         root_watch.unwatched = all.map(PathBuf::from).into();
@@ -300,68 +302,68 @@ mod tests {
     }
 
     #[test]
-    fn silence_is_cured_once_and_then_lived_with() {
+    fn missed_events_rebuild_the_watches_once_and_then_cause_polling() {
         let mut root_watch = RootWatch::new(None);
-        let mut round = |unheard: bool| {
-            root_watch.missed = unheard.then(|| "/r/a.tmp".into());
+        let mut scan = |missed: bool| {
+            root_watch.missed = missed.then(|| "/r/a.tmp".into());
             (root_watch.missed_events(), root_watch.misses_events())
         };
-        assert_eq!(round(false), (false, false));
-        assert_eq!(round(true), (true, false), "the watches are set anew");
-        assert_eq!(round(false), (false, false), "that helped");
-        assert_eq!(round(true), (true, false));
-        assert_eq!(round(true), (false, true), "that did not help");
-        assert_eq!(round(true), (false, true));
-        assert_eq!(round(false), (false, false));
+        assert_eq!(scan(false), (false, false));
+        assert_eq!(scan(true), (true, false), "the watches are re-established");
+        assert_eq!(scan(false), (false, false), "that helped");
+        assert_eq!(scan(true), (true, false));
+        assert_eq!(scan(true), (false, true), "that did not help");
+        assert_eq!(scan(true), (false, true));
+        assert_eq!(scan(false), (false, false));
     }
 
     #[test]
-    fn a_root_is_visited_by_time_only_where_no_event_will_tell() {
-        let check = |change: fn(&mut RootWatch), want: bool, why: &str| {
+    fn a_root_is_polled_only_if_no_event_would_report_a_change() {
+        let check = |change: fn(&mut RootWatch), expected: bool, reason: &str| {
             let mut root_watch = RootWatch::new(None);
             change(&mut root_watch);
-            assert_eq!(root_watch.needs_polling(), want, "{why}");
+            assert_eq!(root_watch.needs_polling(), expected, "{reason}");
         };
         check(|_| {}, false, "it is watched");
         check(
             |root_watch| root_watch.state = RootState::Gone,
             false,
-            "its coming is heard",
+            "its return is reported",
         );
         check(
             |root_watch| root_watch.state = RootState::Denied,
             false,
-            "a chmod is heard",
+            "a chmod is reported",
         );
         check(
             |root_watch| root_watch.coverage = Coverage::Partial,
             false,
-            "its own watch tells of it",
+            "its own watch reports changes",
         );
-        let shut = |root_watch: &mut RootWatch| {
+        let returns_unseen = |root_watch: &mut RootWatch| {
             root_watch.coverage = Coverage::Partial;
             root_watch.state = RootState::Gone;
         };
-        check(shut, true, "its coming is not heard");
+        check(returns_unseen, true, "its return is not reported");
         check(
             |root_watch| root_watch.coverage = Coverage::LimitReached(Limit::Watches),
             true,
-            "nor its being replaced",
+            "its replacement is not reported",
         );
         check(
             |root_watch| root_watch.is_busy = true,
             true,
-            "a lock makes no event",
+            "the release of a lock causes no event",
         );
         check(
             |root_watch| root_watch.state = RootState::NoAnswer,
             true,
-            "an answer makes no event",
+            "an answer causes no event",
         );
         check(
             |root_watch| root_watch.missed_scans = 1,
             false,
-            "its watches were set anew",
+            "its watches were re-established",
         );
         check(
             |root_watch| root_watch.missed_scans = 2,

@@ -1,4 +1,4 @@
-//! Scanning for the keeper: what is below a root is watched, and what is there is tracked.
+//! The supervisor's scans: directories below a root are watched, and temps in them are tracked.
 
 use std::ffi::{OsStr, OsString};
 use std::io;
@@ -12,127 +12,134 @@ use crate::clock;
 use crate::decide::policy;
 use crate::decide::time::{Wall, span};
 use crate::decide::tracker::Origin;
-use crate::event::{Cause, Event, Subject};
+use crate::event::{Event, RescanCause, Subject};
 use crate::look::{Dir, RootError};
-use crate::pass::{self, DirContext, Returned};
+use crate::pass::{self, DirContext, RecoveryOutcome};
 use crate::reap::claim;
 use crate::root::Root;
-use crate::scan::{self, Met};
+use crate::scan::{self, ScanItem};
 use crate::stats::LastScan;
 use crate::watch::{RECURSIVE, Unwatched};
 
 impl Supervisor {
-    /// Scans the directory `below` a root: watches what is below it, and tracks what is there.
-    /// Says whether that directory itself could be read.
-    pub(super) fn scan(&mut self, index: usize, root: &Root, below: &Path, cause: Cause) -> bool {
-        let is_start = cause == Cause::Startup;
-        let is_first = matches!(cause, Cause::Startup | Cause::RootReturned);
-        let (existing, has_begun) = (self.shared.existing, self.has_begun);
-        // There were events or scans for all of it: what none has told of now had to be heard of.
-        let hears = cause == Cause::Periodic && self.nothing_is_missing();
+    /// Scans the directory `below` a root: watches the directories in it and tracks their temps. Returns whether that
+    /// directory itself could be read.
+    pub(super) fn scan(
+        &mut self,
+        index: usize,
+        root: &Root,
+        below: &Path,
+        cause: RescanCause,
+    ) -> bool {
+        let is_start = cause == RescanCause::Startup;
+        let is_first = matches!(cause, RescanCause::Startup | RescanCause::RootReturned);
+        let (existing, has_started) = (self.shared.existing, self.has_started);
+        // If nothing is missing, events or earlier scans have covered everything. A temp that is new now should have
+        // been reported by an event.
+        let expects_events = cause == RescanCause::Periodic && self.nothing_is_missing();
         let (shared, started) = (Arc::clone(&self.shared), clock::mono());
         let id = self.active_roots.id(index);
         let recovers = !root.policy.is_dry_run();
         let (boundary, now) = (self.boundary, clock::wall());
         let claims = Mutex::new(Vec::new());
         let denied = Mutex::new(Vec::new());
-        let unheard = Mutex::new(Vec::new());
+        let missed = Mutex::new(Vec::new());
         let elsewhere = Mutex::new(Vec::new());
-        // The walk has several threads, the kernel's watcher has one door.
+        // The walk has several threads, but there is only one `FsWatcher`.
         let unwatched = Mutex::new(Vec::new());
         let Some(root_watch) = self.root_watches.get_mut(index) else {
             return false;
         };
         root_watch.begin_scan();
-        let patience = root_watch.missed_after(root);
-        let door = Mutex::new((&mut self.kernel, root_watch));
-        // Since when a directory has been watched, where it has.
-        let heard_since = |dir: &Dir| {
-            let (_, root_watch) = &*guard(&door);
+        let missed_after = root_watch.missed_after(root);
+        let watches = Mutex::new((&mut self.watcher, root_watch));
+        // Returns the time since which a directory has been watched, if it is.
+        let watched_since = |dir: &Dir| {
+            let (_, root_watch) = &*guard(&watches);
             let watched = root_watch.watched.get(dir.path())?;
             (!watched.hot.is_hot()).then_some(watched.since)
         };
-        let met = |met: Met<'_>| match met {
-            Met::Dir(dir) => {
-                if cause == Cause::Periodic {
-                    IdleIoPriority::here();
+        let met = |met: ScanItem<'_>| match met {
+            ScanItem::Dir(dir) => {
+                if cause == RescanCause::Periodic {
+                    IdleIoPriority::apply_to_child();
                 }
                 if RECURSIVE && !dir.below().as_os_str().is_empty() {
                     return;
                 }
-                let (kernel, root_watch) = &mut *guard(&door);
-                if let Err(why) = root_watch.watch(kernel, root, dir.path(), dir.id()) {
-                    guard(&unwatched).push((dir.path().to_owned(), why));
+                let (watcher, root_watch) = &mut *guard(&watches);
+                if let Err(error) = root_watch.watch(watcher, root, dir.path(), dir.id()) {
+                    guard(&unwatched).push((dir.path().to_owned(), error));
                 }
             }
-            Met::Temp(dir, name) => {
+            ScanItem::Temp(dir, name) => {
                 let (path, at) = (dir.path().join(name), clock::mono());
                 if shared.temps.knows(&path) {
                     return;
                 }
-                // What was there before may come later, with the directory that it is in; and it may have
-                // a later date, where the clock was set back.
-                // RACE: a writer may rename it just after this look; worst case: with `leave`, an orphan
-                // of that very name is left alone too, until a creation of it is heard of.
-                let was_there = match existing {
+                // A temp that existed before the start may be found later, with its directory. It may also have a later
+                // date, if the clock was set back.
+                // RACE: a writer may rename the temp just after this look. Worst case: with `leave`, a later orphan of
+                // that very name is ignored too, until an event reports the creation of a temp with that name.
+                let existed = match existing {
                     Existing::Take => false,
-                    _ => match was_before(dir, name, boundary) {
+                    _ => match existed_before(dir, name, boundary) {
                         Some(older) => older || rule!("at-start-whatever-its-date", is_start),
                         None => return,
                     },
                 };
                 let origin = match existing {
-                    Existing::Leave if was_there => return shared.temps.ignore(&path, at),
-                    Existing::Wait if is_first || was_there => Origin::FoundToWait,
+                    Existing::Leave if existed => return shared.temps.ignore(&path, at),
+                    Existing::Wait if is_first || existed => Origin::FoundWithoutCredit,
                     _ if is_start
-                        && rule!("later-root-has-no-start", !has_begun, without: true) =>
+                        && rule!("later-root-has-no-start", !has_started, without: true) =>
                     {
                         Origin::Found
                     }
-                    // An event should have told of it or of its directory, and its writer has as long as
-                    // if one had.
-                    _ => Origin::FoundInTime,
+                    // An event should have reported the temp or its directory. Its writer has as much time as if it
+                    // had.
+                    _ => Origin::FoundWithHalfCredit,
                 };
-                let is_news = shared.temps.found(&path, at, origin);
-                if is_news
-                    && hears
-                    && let Some(since) = heard_since(dir)
-                    && now.since(since) > patience
-                    && is_old(dir, name, now, patience)
+                let is_new = shared.temps.found(&path, at, origin);
+                if is_new
+                    && expects_events
+                    && let Some(since) = watched_since(dir)
+                    && now.since(since) > missed_after
+                    && is_older_than(dir, name, now, missed_after)
                 {
-                    guard(&unheard).push(path);
+                    guard(&missed).push(path);
                 }
             }
-            Met::Claim(dir, name) if recovers => {
+            ScanItem::Claim(dir, name) if recovers => {
                 guard(&claims).push((dir.below().to_owned(), name.to_owned()));
             }
-            Met::Denied(path, error) => {
+            ScanItem::Denied(path, error) => {
                 guard(&denied).push((path.to_owned(), crate::error::copy(error)));
             }
-            Met::Elsewhere(path) => guard(&elsewhere).push(path.to_owned()),
-            // A long walk is no hanging one.
-            Met::Done(_) => shared.beat(CriticalThread::Supervisor),
-            Met::Claim(..) => {}
+            ScanItem::NotEntered(path) => guard(&elsewhere).push(path.to_owned()),
+            // A long walk counts as progress.
+            ScanItem::Done(_) => shared.beat(CriticalThread::Supervisor),
+            ScanItem::Claim(..) => {}
         };
         let walked = scan::scan(root, id, below, &met, &|| false);
         let (claims, denied) = (into_inner(claims), into_inner(denied));
-        let (unwatched, unheard) = (into_inner(unwatched), into_inner(unheard));
+        let (unwatched, missed) = (into_inner(unwatched), into_inner(missed));
         let failed = denied.iter().map(|(_, error)| error);
         let failed = failed.chain(match &walked {
             Err(RootError::Io(error)) => Some(error),
             _ => None,
         });
-        self.scan_was_incomplete |= failed.into_iter().any(is_want);
+        self.scan_was_incomplete |= failed.into_iter().any(is_shortage);
         let dir = root.path.join(below);
-        let spared: Vec<&Path> = denied.iter().map(|(path, _)| path.as_path()).collect();
+        let unread: Vec<&Path> = denied.iter().map(|(path, _)| path.as_path()).collect();
         let was_read = walked.is_ok() && !denied.iter().any(|(path, _)| *path == dir);
         let mut directories = 0;
         if let Some(root_watch) = self.root_watches.get_mut(index) {
             if walked.is_ok() {
-                root_watch.unwatch_unmet(&mut self.kernel, &dir, &spared);
+                root_watch.unwatch_unmet(&mut self.watcher, &dir, &unread);
             }
-            if let Some(one) = unheard.into_iter().next() {
-                root_watch.missed.get_or_insert(one);
+            if let Some(path) = missed.into_iter().next() {
+                root_watch.missed.get_or_insert(path);
             }
             directories = root_watch.watched.len();
         }
@@ -142,18 +149,18 @@ impl Supervisor {
         self.report_unwatched(index, root, &unwatched);
         self.report_not_entered(index, root, into_inner(elsewhere));
         for (path, error) in denied {
-            self.failed(root, path, "read this directory", &error);
+            self.report_failure(root, path, "read this directory", &error);
         }
         if let Err(RootError::Io(error)) = walked
-            && (error.kind() == io::ErrorKind::PermissionDenied || is_want(&error))
+            && (error.kind() == io::ErrorKind::PermissionDenied || is_shortage(&error))
         {
-            self.failed(root, dir, "read this directory", &error);
+            self.report_failure(root, dir, "read this directory", &error);
         }
         let scan = LastScan {
             ended: clock::wall(),
             took: clock::mono().since(started),
         };
-        guard(&self.shared.stats).scanned(&root.path, scan, directories);
+        guard(&self.shared.stats).record_scan(&root.path, scan, directories);
         if self.shared.temps.has_rejected() {
             self.note_limit_reached();
         }
@@ -161,12 +168,12 @@ impl Supervisor {
         was_read
     }
 
-    /// Says once what cannot be watched, and nothing more until all of the root is watched again.
+    /// Reports once that something cannot be watched, and then not again until all of the root is watched.
     fn report_unwatched(&mut self, index: usize, root: &Root, unwatched: &[(PathBuf, Unwatched)]) {
-        let mut why = unwatched
+        let mut failures = unwatched
             .iter()
-            .filter(|(_, why)| !matches!(why, Unwatched::Gone));
-        let Some((first, reason)) = why.next() else {
+            .filter(|(_, error)| !matches!(error, Unwatched::Gone));
+        let Some((first, reason)) = failures.next() else {
             return;
         };
         let Some(root_watch) = self.root_watches.get_mut(index) else {
@@ -175,42 +182,41 @@ impl Supervisor {
         if std::mem::replace(&mut root_watch.reported_unwatched, true) {
             return;
         }
-        let more = why.count();
-        let every = span(poll_interval(root));
+        let more = failures.count();
+        let interval = span(poll_interval(root));
         let reason = match reason {
             Unwatched::Limit(limit) => limit_advice(*limit).to_owned(),
-            Unwatched::Other(error) => error.to_string(),
-            // Those are left out above.
+            Unwatched::Other(error) => format!("{error}."),
+            // These were filtered out above.
             Unwatched::Gone => String::new(),
         };
         log::warn!(
-            "cannot watch {first:?} and {more} directories more in {:?}. {reason} Meanwhile they \
-             are scanned every {every}, and watched when that is possible: nothing is missed, only \
-             seen later",
+            "cannot watch {first:?} and {more} more directories in {:?}. {reason} They are scanned every {interval} \
+             until they can be watched: their temps are found later, but none is missed",
             root.path
         );
     }
 
-    /// Says once of each mount and subvolume below a root that it is not entered.
+    /// Reports once of each mount and subvolume below a root that it is not entered.
     fn report_not_entered(&mut self, index: usize, root: &Root, mut elsewhere: Vec<PathBuf>) {
         let Some(root_watch) = self.root_watches.get_mut(index) else {
             return;
         };
         elsewhere.retain(|path| root_watch.not_entered.insert(path.clone()));
         elsewhere.sort_unstable();
-        if let Some(what) = scan::not_entered(root, &elsewhere) {
-            log::warn!("{what}");
+        if let Some(message) = scan::not_entered_message(root, &elsewhere) {
+            log::warn!("{message}");
         }
     }
 
-    fn failed(&self, root: &Root, path: PathBuf, doing: &str, error: &io::Error) {
+    fn report_failure(&self, root: &Root, path: PathBuf, action: &str, error: &io::Error) {
         self.shared.emit(Event::Failed {
             subject: Subject {
                 path,
                 root: root.path.clone(),
                 size: None,
             },
-            error: format!("cannot {doing}: {error}"),
+            error: format!("cannot {action}: {error}"),
             errno: error.raw_os_error(),
         });
     }
@@ -229,79 +235,80 @@ impl Supervisor {
         let id = self.active_roots.id(index);
         let dir_context = DirContext { root, id, below };
         let temps = &self.shared.temps;
-        let left = self
-            .was_left(dir_context, claim)
+        let ignored = self
+            .ignored_name(dir_context, claim)
             .map(|name| folder.join(name))
             .filter(|path| temps.expect_put_back(path, clock::mono()));
-        let mut tell = |event| self.shared.emit(event);
-        let back = pass::recover(
+        let mut emit = |event| self.shared.emit(event);
+        let outcome = pass::recover(
             &self.shared.engine,
             dir_context,
             &self.lease_thread,
             claim,
-            &mut tell,
+            &mut emit,
         );
-        match (back, left) {
-            (Returned::Back(_), Some(_)) | (Returned::Done, None) => {}
-            (Returned::Back(name), None) => {
+        match (outcome, ignored) {
+            (RecoveryOutcome::PutBack(_), Some(_)) | (RecoveryOutcome::Done, None) => {}
+            (RecoveryOutcome::PutBack(name), None) => {
                 _ = temps.created(&folder.join(name), clock::mono());
             }
-            // What is left alone is not waited for: the next scan of everything finds it again.
-            (returned, Some(path)) => {
+            // If a temp to be ignored was not put back, the map does not wait for it: the next scan of everything finds
+            // the claim again.
+            (outcome, Some(path)) => {
                 temps.cancel_put_back(&path);
-                if let Returned::Kept(reason) = returned {
+                if let RecoveryOutcome::Kept(reason) = outcome {
                     self.shared
                         .emit(pass::kept_claim(dir_context, claim, reason, None));
                 }
             }
-            (Returned::Kept(reason), None) => {
-                if self.try_again(dir_context, claim) {
+            (RecoveryOutcome::Kept(reason), None) => {
+                if self.retry_claim(dir_context, claim) {
                     let retry =
-                        policy::retry(root.policy.grace.shortest(), reason.ends_silently(), 0);
+                        policy::retry(root.policy.grace.shortest(), reason.ends_without_event(), 0);
                     let event = pass::kept_claim(dir_context, claim, reason, Some(retry));
                     self.shared.emit(event);
                 }
             }
-            (Returned::Failed, None) => _ = self.try_again(dir_context, claim),
+            (RecoveryOutcome::Failed, None) => _ = self.retry_claim(dir_context, claim),
         }
     }
 
-    /// Has the claim tried again when it is time for the temp that it was. Says whether that is news.
-    fn try_again(&self, dir_context: DirContext<'_>, claim: &OsStr) -> bool {
+    /// Schedules another attempt to put a claim back, at the deadline of its temp. Returns whether this is new.
+    fn retry_claim(&self, dir_context: DirContext<'_>, claim: &OsStr) -> bool {
         let Ok(dir) = Dir::open_below(&dir_context.root.path, dir_context.id, dir_context.below)
         else {
             return false;
         };
         let original = claim::read(claim).and_then(|claim| claim.original);
-        // What was cut is waited for by the name that it has now.
+        // A claim whose original name was cut off is tracked by its present name.
         let name = original.as_deref().unwrap_or(claim);
         let claims = self.shared.engine.reaper.claims();
-        let is_news = claims.defer(dir.id(), name, claim);
+        let is_new = claims.defer(dir.id(), name, claim);
         let path = dir_context.root.path.join(dir_context.below).join(name);
         rule!(
             "held-claim-is-tried-again",
             self.shared.temps.claim_pending(&path, clock::mono()),
             without: (),
         );
-        is_news
+        is_new
     }
 
-    /// The name that a claim is to have back, if what was there before this watch is to be left alone and it
-    /// was. Giving its name back changes its dates.
-    fn was_left(&self, dir_context: DirContext<'_>, claim: &OsStr) -> Option<OsString> {
-        let takes = self.shared.existing != Existing::Leave;
-        if rule!("crash-leftover-is-left-alone", takes, without: true) {
+    /// Returns the original name of a claim if temps that existed before the start are to be ignored and this is one of
+    /// them. The put-back itself changes the dates of the file.
+    fn ignored_name(&self, dir_context: DirContext<'_>, claim: &OsStr) -> Option<OsString> {
+        let removes = self.shared.existing != Existing::Leave;
+        if rule!("crash-leftover-is-left-alone", removes, without: true) {
             return None;
         }
         let dir =
             Dir::open_below(&dir_context.root.path, dir_context.id, dir_context.below).ok()?;
-        let was_there = was_before(&dir, claim, self.boundary)?;
+        let existed = existed_before(&dir, claim, self.boundary)?;
         claim::read(claim)?
             .original
-            .filter(|_| was_there || rule!("claim-at-start-whatever-date", !self.has_begun))
+            .filter(|_| existed || rule!("claim-at-start-whatever-date", !self.has_started))
     }
 
-    /// Something happened at `path`: it may be a directory now, or none any more.
+    /// Processes an event at `path`, which may be a new directory or the path of a former one.
     pub(super) fn restructure(&mut self, path: &Path) {
         let (shared, active_roots) = (Arc::clone(&self.shared), Arc::clone(&self.active_roots));
         let Some((index, root, below)) = active_roots.root_of(path) else {
@@ -311,53 +318,53 @@ impl Supervisor {
             return self.check(index);
         }
         let now = Dir::open_below(&root.path, active_roots.id(index), below).map(|dir| dir.id());
-        let is_it = |known: &Watched| now.as_ref().is_ok_and(|now| *now == known.id);
+        let is_same = |known: &Watched| now.as_ref().is_ok_and(|now| *now == known.id);
         if let Some(root_watch) = self.root_watches.get_mut(index)
-            && !root_watch.watched.get(path).is_some_and(is_it)
+            && !root_watch.watched.get(path).is_some_and(is_same)
         {
             for (dir, _) in root_watch
                 .watched
                 .extract_if(|dir, _| dir.starts_with(path))
             {
-                self.kernel.unwatch(&dir);
+                self.watcher.unwatch(&dir);
                 shared.temps.forget_below(&dir, |_| true);
             }
             root_watch.unwatched.retain(|dir| !dir.starts_with(path));
         }
         if now.is_ok() {
-            self.scan(index, root, below, Cause::RootReturned);
+            self.scan(index, root, below, RescanCause::RootReturned);
         }
         self.settle_state(index, root);
         self.poll_later(index, root);
     }
 }
 
-/// Whether a file was there before a [`clock::boundary`], or that cannot be told; `None`: it is there no more.
-/// Moving the directory that it is in does not change its dates; giving it its name back does, as a change of
-/// its mode would. Where its birth is known, that counts too.
-fn was_before(dir: &Dir, name: &OsStr, boundary: Wall) -> Option<bool> {
+/// Returns whether a file existed before a [`clock::boundary`], or true if this is unknown. Returns `None` if the file
+/// no longer exists. A move of its directory does not change its dates. A put-back does, and so would a change of its
+/// mode. If its time of birth is known, that counts too.
+fn existed_before(dir: &Dir, name: &OsStr, boundary: Wall) -> Option<bool> {
     match dir.observe(name) {
         Ok(Some(seen)) => {
             let seen = seen.fingerprint;
-            let born_before = seen.btime.is_some_and(|born| born <= boundary);
-            Some(seen.ctime <= boundary || rule!("returned-keeps-its-age", born_before))
+            let was_born_before = seen.btime.is_some_and(|btime| btime <= boundary);
+            Some(seen.ctime <= boundary || rule!("returned-keeps-its-age", was_born_before))
         }
         Ok(None) => None,
         Err(_) => Some(true),
     }
 }
 
-/// Whether a file came to its name so long before `now` that this must have been heard. A clock that
-/// was set meanwhile makes a mistake here, which costs a scan.
-fn is_old(dir: &Dir, name: &OsStr, now: Wall, patience: Duration) -> bool {
+/// Returns whether a file has had its name for longer than `age` before `now`, so that its event should have been
+/// received. A wrong result, after the clock was set, costs one scan.
+fn is_older_than(dir: &Dir, name: &OsStr, now: Wall, age: Duration) -> bool {
     match dir.observe(name) {
-        Ok(Some(seen)) => now.since(seen.fingerprint.ctime) > patience,
+        Ok(Some(seen)) => now.since(seen.fingerprint.ctime) > age,
         _ => false,
     }
 }
 
-/// Whether something failed for want of what there may be again in a moment: no event tells of that.
-fn is_want(error: &io::Error) -> bool {
+/// Returns whether an error is a temporary shortage, whose end no event would report.
+fn is_shortage(error: &io::Error) -> bool {
     matches!(
         error.raw_os_error(),
         Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM | libc::EAGAIN | libc::EINTR)

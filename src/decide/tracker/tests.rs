@@ -1,4 +1,4 @@
-//! Time is an argument, so the tests move it: no sleep, no file.
+//! Tests of the tracker. Time is an argument, so the tests need no sleep and no file.
 
 use proptest::prelude::*;
 
@@ -9,65 +9,66 @@ use crate::decide::time::{ClockJumpDetector, Wall};
 
 const MS: u64 = 1_000_000;
 const GRACE: Duration = Duration::from_secs(10);
-/// How long the machine has been up when a story begins, in milliseconds.
-const UP: u64 = 24 * 3600 * 1000;
-/// The date when a story begins, in seconds.
-const DATE: i64 = 2_000_000_000;
+/// The uptime of the machine when a simulation begins, in milliseconds.
+const UPTIME: u64 = 24 * 3600 * 1000;
+/// The date when a simulation begins, in seconds since 1970.
+const START: i64 = 2_000_000_000;
 const HOUR: i64 = 3600 * 1000;
 const YEAR: i64 = 365 * 24 * HOUR;
 
-/// What happens on the machine, apart from orphand.
+/// One change on the machine that orphand does not make.
 #[derive(Clone, Copy, Debug)]
-enum Do {
-    /// Somebody writes.
+enum Change {
+    /// A process writes.
     Write,
-    /// A process writes the file anew, with the same length, and closes it.
+    /// A process replaces the content by one of the same length, and closes the file.
     Rewrite,
-    /// Somebody writes and sets `mtime` back, as rsync and tar do.
-    WriteAndDateBack,
-    /// Another file takes the name.
+    /// A process writes and sets `mtime` to an earlier date, as rsync and tar do.
+    WriteWithOldMtime,
+    /// Another file replaces it under the same name.
     Replace,
-    /// Somebody opens it, and does not let go.
-    Grab,
-    /// They let go.
-    LetGo,
-    /// The wall clock is set, by so many milliseconds.
+    /// A process opens it and keeps it open.
+    OpenFile,
+    /// The process closes it.
+    CloseFile,
+    /// The wall clock is changed by this number of milliseconds.
     SetClock(i64),
-    /// The machine sleeps for so many milliseconds.
+    /// The machine sleeps for this number of milliseconds.
     Sleep(i64),
     /// It is renamed or removed.
-    Gone,
-    /// The rules are read again: this is the grace now, in milliseconds, and this befalls what is open.
-    Rule(u64, Open),
+    Remove,
+    /// New rules come into force, with this grace in milliseconds and this action for open temps.
+    NewRule(u64, Open),
 }
-use Do::*;
+use Change::*;
 
-/// What happens when, in milliseconds by the monotonic clock.
-type Script<'a> = &'a [(u64, Do)];
+/// Changes with their times, in milliseconds by the monotonic clock.
+type Script<'a> = &'a [(u64, Change)];
 
-/// A machine with two clocks and one temp on it, and what orphand knows of that.
-struct Story {
-    /// Milliseconds since it began, by the monotonic clock.
+/// A machine with two clocks and one temp, and the tracker's state for this temp.
+struct Simulation {
+    /// Milliseconds since the beginning, by the monotonic clock.
     at: u64,
+    /// The uptime at the beginning, in milliseconds.
     up: u64,
-    /// How far the wall clock has parted from the monotonic one, in milliseconds.
-    parted_by: i64,
+    /// The difference between the wall clock and the monotonic one, in milliseconds.
+    clock_offset: i64,
     clocks: ClockJumpDetector,
     file: Fingerprint,
-    held: bool,
-    gone: bool,
-    /// Its file system keeps dates of whole seconds.
+    in_use: bool,
+    removed: bool,
+    /// The file system stores dates of whole seconds.
     whole_seconds: bool,
     grace: Duration,
     open: Open,
     temp: Tracked,
-    /// When it was looked at.
+    /// The times of the looks, in milliseconds since the beginning.
     looks: Vec<u64>,
 }
 
-impl Story {
-    /// The temp is `age` milliseconds old when it comes to be known.
-    fn new(origin: Origin, age: i64, up: u64, grace: Duration) -> Story {
+impl Simulation {
+    /// Begins a simulation in which the temp is `age` milliseconds old when it is discovered.
+    fn new(origin: Origin, age: i64, up: u64, grace: Duration) -> Simulation {
         let born = wall(-age);
         let seen = Mono(up * MS);
         let mut clocks = ClockJumpDetector::default();
@@ -75,10 +76,10 @@ impl Story {
             mono: seen,
             wall: wall(0),
         });
-        Story {
+        Simulation {
             at: 0,
             up,
-            parted_by: 0,
+            clock_offset: 0,
             clocks,
             file: Fingerprint {
                 dev: 1,
@@ -91,8 +92,8 @@ impl Story {
                 links: 1,
                 uid: 0,
             },
-            held: false,
-            gone: false,
+            in_use: false,
+            removed: false,
             whole_seconds: false,
             grace,
             open: Open::Keep,
@@ -109,16 +110,16 @@ impl Story {
     }
 
     fn wall(&self) -> Wall {
-        wall(self.at as i64 + self.parted_by)
+        wall(self.at as i64 + self.clock_offset)
     }
 
-    fn happen(&mut self, what: Do) {
+    fn apply(&mut self, change: Change) {
         let now = self.wall();
-        match what {
-            Write | WriteAndDateBack => {
+        match change {
+            Write | WriteWithOldMtime => {
                 self.file.size += 1;
                 self.file.ctime = now;
-                self.file.mtime = match what {
+                self.file.mtime = match change {
                     Write => now,
                     _ => wall(-YEAR),
                 };
@@ -134,31 +135,31 @@ impl Story {
                 self.file.ctime = now;
                 self.file.btime = Some(now);
             }
-            Grab => self.held = true,
-            LetGo => self.held = false,
-            SetClock(by) | Sleep(by) => self.parted_by += by,
-            Gone => self.gone = true,
-            Rule(grace, open) => {
+            OpenFile => self.in_use = true,
+            CloseFile => self.in_use = false,
+            SetClock(by) | Sleep(by) => self.clock_offset += by,
+            Remove => self.removed = true,
+            NewRule(grace, open) => {
                 self.grace = Duration::from_millis(grace);
                 self.open = open;
-                self.temp.review(self.mono());
+                self.temp.mark_rules_changed(self.mono());
             }
         }
     }
 
-    /// What a look sees now.
-    fn see(&mut self) -> Look {
+    /// Returns the result of a look now.
+    fn observe(&mut self) -> Look {
         let now = Now {
             mono: self.mono(),
             wall: self.wall(),
         };
-        let kept = |date: Wall| match self.whole_seconds {
+        let stored = |date: Wall| match self.whole_seconds {
             true => Wall { nsec: 0, ..date },
             false => date,
         };
         let file = Fingerprint {
-            mtime: kept(self.file.mtime),
-            ctime: kept(self.file.ctime),
+            mtime: stored(self.file.mtime),
+            ctime: stored(self.file.ctime),
             btime: self.file.btime.filter(|_| !self.whole_seconds),
             ..self.file
         };
@@ -170,7 +171,7 @@ impl Story {
                 true => Dates::FineIfBorn.lag(&file),
                 false => Duration::ZERO,
             },
-            hold: match self.held {
+            use_state: match self.in_use {
                 true => UseState::InUse,
                 false => UseState::Unused,
             },
@@ -179,196 +180,197 @@ impl Story {
 
     fn look(&mut self) -> Next {
         self.looks.push(self.at);
-        let look = self.see();
+        let look = self.observe();
         self.temp.look(&look, self.grace, self.open)
     }
 
-    /// Lets `script` happen, and looks when it is time to. When the temp is judged and nobody holds
-    /// it; `None` if that does not come.
-    fn judged(&mut self, script: Script<'_>) -> Option<u64> {
+    /// Applies the changes in `script`, and looks when the temp is due. Returns the time at which the temp is judged
+    /// and not kept for its holder; `None` if that does not happen.
+    fn run(&mut self, script: Script<'_>) -> Option<u64> {
         let mut script = script.iter().peekable();
-        let the_end = 100 * self.grace.as_millis() as u64;
-        while self.at < the_end {
+        let end = 100 * self.grace.as_millis() as u64;
+        while self.at < end {
             let mut due = (self.temp.due().0 / MS)
                 .saturating_sub(self.up)
                 .max(self.at);
-            while let Some((at, what)) = script.next_if(|(at, _)| *at <= due) {
+            while let Some((at, change)) = script.next_if(|(at, _)| *at <= due) {
                 self.at = *at;
-                self.happen(*what);
-                if matches!(what, Rule(..)) {
+                self.apply(*change);
+                if matches!(change, NewRule(..)) {
                     due = self.at;
                 }
             }
             self.at = due;
-            if self.gone {
+            if self.removed {
                 return None;
             }
             match self.look() {
-                Next::Judge(_) if self.held && self.open == Open::Keep => {
+                Next::Judge(_) if self.in_use && self.open == Open::Keep => {
                     let now = self.mono();
                     _ = self.temp.keep(Reason::InUse, self.grace, now);
                 }
                 Next::Judge(_) => return Some(self.at),
-                Next::LookAt(at) => assert!(at > self.mono(), "{at:?} is now or over"),
+                Next::LookAt(at) => assert!(at > self.mono(), "{at:?} is not in the future"),
             }
         }
         None
     }
 }
 
-/// The date `ms` after the story began.
+/// Returns the date `ms` after the beginning of the simulation.
 fn wall(ms: i64) -> Wall {
     Wall {
-        sec: DATE + ms.div_euclid(1000),
+        sec: START + ms.div_euclid(1000),
         nsec: ms.rem_euclid(1000) as u32 * 1_000_000,
     }
 }
 
-/// When a temp is judged, by what happens to it. The grace is 10 s; all times are milliseconds.
+/// The time of the verdict for each script of changes. The grace is 10 s; all times are in milliseconds.
 #[test]
-fn when_it_is_judged() {
+fn a_temp_is_judged_after_its_grace() {
     use Origin::*;
-    let held = |from, to| [(from, Grab), (to, LetGo)];
+    let open = |from, to| [(from, OpenFile), (to, CloseFile)];
     #[rustfmt::skip]
     let rows: &[(&str, Origin, i64, Script<'_>, Option<u64>)] = &[
-        // Looked at twice.
-        ("created, then left alone", Created, 0, &[], Some(10_000)),
+        // Without changes.
+        ("created, then untouched", Created, 0, &[], Some(10_000)),
         ("found long after", Found, YEAR, &[], Some(1_000)),
         ("found right after", Found, 0, &[], Some(10_000)),
         ("found at 4 s", Found, 4_000, &[], Some(6_000)),
-        ("found at 9 s: looked at a whole confirm later", Found, 9_000, &[], Some(1_000)),
+        ("found at 9 s: the next look is a whole observation gap later", Found, 9_000, &[], Some(1_000)),
         ("found at 9.5 s: the same", Found, 9_500, &[], Some(1_000)),
-        ("found, and to wait", FoundToWait, YEAR, &[], Some(10_000)),
-        ("found in time", FoundInTime, 4_000, &[], Some(6_000)),
-        ("found by a scan that came late", FoundInTime, 9_000, &[], Some(5_000)),
-        // What is old and renamed into the directory was still seen coming only now.
+        ("found, without credit", FoundWithoutCredit, YEAR, &[], Some(10_000)),
+        ("found, with half credit", FoundWithHalfCredit, 4_000, &[], Some(6_000)),
+        ("found by a late scan, with half credit", FoundWithHalfCredit, 9_000, &[], Some(5_000)),
+        // An old file that is renamed into the directory gets credit only since that event.
         ("moved in, a year old", Created, YEAR, &[], Some(10_000)),
-        // Touched: the grace starts there.
-        ("before the first look", Created, 0, &[(4_000, Write)], Some(14_000)),
-        ("between the looks", Created, 0, &[(6_000, Write)], Some(16_000)),
-        ("just before the second", Created, 0, &[(10_000, Write)], Some(20_000)),
-        ("between the looks of a found one", Found, YEAR, &[(500, Write)], Some(10_500)),
-        ("mtime set back", Found, YEAR, &[(500, WriteAndDateBack)], Some(10_500)),
-        ("another file by that name", Created, 0, &[(6_000, Replace)], Some(16_000)),
-        ("again and again", Created, 0, &[(4_000, Write), (13_000, Write), (22_000, Write)], Some(32_000)),
-        // Held: the grace starts at the first look that finds it free.
-        ("held at the first look", Created, 0, &held(0, 5_001), Some(20_000)),
-        ("held for 0.85 of the grace", Created, 0, &held(0, 8_500), Some(20_000)),
-        ("held at the second look", Created, 0, &held(6_000, 10_500), Some(30_000)),
-        ("held when found", Found, YEAR, &held(0, 500), Some(11_000)),
-        ("held for long", Created, 0, &held(0, 95_000), Some(110_000)),
-        ("held for ever", Created, 0, &[(0, Grab)], None),
-        ("written, held, let go", Created, 0, &[(7_000, Write), (7_000, Grab), (12_000, LetGo)], Some(30_000)),
-        ("a holder that nobody saw", Created, 0, &held(1_000, 4_000), Some(10_000)),
-        // Settled.
-        ("renamed in time", Created, 0, &[(9_999, Gone)], None),
-        ("held for 0.85, renamed at 1.15", Created, 0, &[(0, Grab), (8_500, LetGo), (11_500, Gone)], None),
-        // The wall clock. Whatever it is set to, the grace is served by the other one.
-        ("set forward, created", Created, 0, &[(1_000, SetClock(HOUR))], Some(15_000)),
-        ("set back, created", Created, 0, &[(1_000, SetClock(-YEAR))], Some(15_000)),
-        ("set forward, then found", Found, 3_000, &[(0, SetClock(HOUR))], Some(10_000)),
-        ("set back, then found", Found, 3_000, &[(0, SetClock(-YEAR))], Some(10_000)),
-        ("set forward between two looks", Found, 3_000, &[(1, SetClock(HOUR))], Some(7_000)),
-        ("set back between two looks", Found, 3_000, &[(1, SetClock(-YEAR))], Some(7_000)),
+        // A change starts the grace again.
+        ("written before the first look", Created, 0, &[(4_000, Write)], Some(14_000)),
+        ("written between the looks", Created, 0, &[(6_000, Write)], Some(16_000)),
+        ("written just before the second look", Created, 0, &[(10_000, Write)], Some(20_000)),
+        ("found, then written between the looks", Found, YEAR, &[(500, Write)], Some(10_500)),
+        ("mtime set to an earlier date", Found, YEAR, &[(500, WriteWithOldMtime)], Some(10_500)),
+        ("replaced by another file", Created, 0, &[(6_000, Replace)], Some(16_000)),
+        ("written several times", Created, 0, &[(4_000, Write), (13_000, Write), (22_000, Write)], Some(32_000)),
+        // Open: the grace starts at the first look that finds no holder.
+        ("open at the first look", Created, 0, &open(0, 5_001), Some(20_000)),
+        ("open for 0.85 of the grace", Created, 0, &open(0, 8_500), Some(20_000)),
+        ("open at the second look", Created, 0, &open(6_000, 10_500), Some(30_000)),
+        ("open when found", Found, YEAR, &open(0, 500), Some(11_000)),
+        ("open for a long time", Created, 0, &open(0, 95_000), Some(110_000)),
+        ("always open", Created, 0, &[(0, OpenFile)], None),
+        ("written, opened, closed", Created, 0,
+            &[(7_000, Write), (7_000, OpenFile), (12_000, CloseFile)], Some(30_000)),
+        ("opened and closed between the looks", Created, 0, &open(1_000, 4_000), Some(10_000)),
+        // Renamed by its writer.
+        ("renamed in time", Created, 0, &[(9_999, Remove)], None),
+        ("open for 0.85, renamed at 1.15 of the grace", Created, 0,
+            &[(0, OpenFile), (8_500, CloseFile), (11_500, Remove)], None),
+        // The wall clock changes. The grace is measured by the monotonic clock.
+        ("created, then clock set forward", Created, 0, &[(1_000, SetClock(HOUR))], Some(15_000)),
+        ("created, then clock set back", Created, 0, &[(1_000, SetClock(-YEAR))], Some(15_000)),
+        ("clock set forward, then found", Found, 3_000, &[(0, SetClock(HOUR))], Some(10_000)),
+        ("clock set back, then found", Found, 3_000, &[(0, SetClock(-YEAR))], Some(10_000)),
+        ("clock set forward between two looks", Found, 3_000, &[(1, SetClock(HOUR))], Some(7_000)),
+        ("clock set back between two looks", Found, 3_000, &[(1, SetClock(-YEAR))], Some(7_000)),
         ("slept, then found", Found, 3_000, &[(0, Sleep(8 * HOUR))], Some(10_000)),
         ("slept before the first look", Created, 0, &[(1_000, Sleep(8 * HOUR))], Some(15_000)),
-        // The jump may be as young as the look that shows it.
-        ("written, then set forward", Created, 0, &[(6_000, Write), (7_000, SetClock(HOUR))], Some(20_000)),
-        ("dated ahead", Created, 0, &[(0, SetClock(HOUR)), (0, Write), (0, SetClock(-HOUR))], Some(15_000)),
+        // The jump is dated to the look that detects it.
+        ("written, then clock set forward", Created, 0, &[(6_000, Write), (7_000, SetClock(HOUR))], Some(20_000)),
+        ("a date in the future", Created, 0, &[(0, SetClock(HOUR)), (0, Write), (0, SetClock(-HOUR))], Some(15_000)),
     ];
     for (name, origin, age, script, want) in rows {
-        let mut story = Story::new(*origin, *age, UP, GRACE);
-        assert_eq!(
-            story.judged(script),
-            *want,
-            "{name}; looked at {:?}",
-            story.looks
-        );
+        let mut sim = Simulation::new(*origin, *age, UPTIME, GRACE);
+        assert_eq!(sim.run(script), *want, "{name}; looked at {:?}", sim.looks);
     }
 }
 
-/// The credit of the first look is at most each of these. Every row is bounded by one of them alone.
+/// The bounds of the credit of the first look. In every row only one of them is effective.
 #[test]
-fn what_bounds_the_credit() {
+fn each_bound_limits_the_credit() {
     use Origin::*;
     let s = Duration::from_secs;
     let no_jump: Script<'_> = &[];
     #[rustfmt::skip]
     let rows: [(&str, Origin, i64, u64, Script<'_>, Duration, u64); 9] = [
-        ("its age", Found, 4_000, UP, no_jump, s(10), 6_000),
-        ("grace - confirm", Found, YEAR, UP, no_jump, s(10), 1_000),
-        ("grace - confirm, short", Found, YEAR, UP, no_jump, Duration::from_millis(200), 100),
-        ("since boot", Found, YEAR, 3_000, no_jump, s(10), 7_000),
-        ("since its creation was seen", Created, YEAR, UP, no_jump, s(10), 10_000),
-        ("since it is to wait", FoundToWait, YEAR, UP, no_jump, s(10), 10_000),
-        ("half a grace", FoundInTime, YEAR, UP, no_jump, s(10), 5_000),
-        ("since the clocks parted", Found, YEAR, UP, &[(0, SetClock(HOUR))], s(10), 10_000),
-        ("never below zero", Found, -YEAR, UP, no_jump, s(10), 10_000),
+        ("its age", Found, 4_000, UPTIME, no_jump, s(10), 6_000),
+        ("grace - gap", Found, YEAR, UPTIME, no_jump, s(10), 1_000),
+        ("grace - gap, short", Found, YEAR, UPTIME, no_jump, Duration::from_millis(200), 100),
+        ("time since boot", Found, YEAR, 3_000, no_jump, s(10), 7_000),
+        ("time since its creation was reported", Created, YEAR, UPTIME, no_jump, s(10), 10_000),
+        ("time since it was found, without credit", FoundWithoutCredit, YEAR, UPTIME, no_jump, s(10), 10_000),
+        ("half a grace", FoundWithHalfCredit, YEAR, UPTIME, no_jump, s(10), 5_000),
+        ("time since the clock jump", Found, YEAR, UPTIME, &[(0, SetClock(HOUR))], s(10), 10_000),
+        ("never below zero", Found, -YEAR, UPTIME, no_jump, s(10), 10_000),
     ];
     for (name, origin, age, up, script, grace, want) in rows {
-        let mut story = Story::new(origin, age, up, grace);
-        assert_eq!(story.judged(script), Some(want), "{name}");
+        let mut sim = Simulation::new(origin, age, up, grace);
+        assert_eq!(sim.run(script), Some(want), "{name}");
     }
 }
 
-/// A jump that lies back by a known span leaves that span as credit.
+/// After a clock jump, the time since the jump remains as credit.
 #[test]
-fn the_clocks_parted_some_time_ago() {
+fn a_clock_jump_limits_the_credit() {
     for (ago, want) in [(0, 10_000), (3_000, 7_000), (8_999, 1_001), (60_000, 1_000)] {
-        let mut story = Story::new(Origin::Found, YEAR, UP, GRACE);
+        let mut sim = Simulation::new(Origin::Found, YEAR, UPTIME, GRACE);
         let now = Now {
-            mono: story.mono(),
-            wall: story.wall(),
+            mono: sim.mono(),
+            wall: sim.wall(),
         };
         let look = Look {
             now,
             last_jump: Some(now.mono.before(Duration::from_millis(ago))),
-            fingerprint: story.file,
+            fingerprint: sim.file,
             lag: Duration::ZERO,
-            hold: UseState::Unused,
+            use_state: UseState::Unused,
         };
         let want = Next::LookAt(now.mono.after(Duration::from_millis(want)));
         assert_eq!(
-            story.temp.look(&look, GRACE, Open::Keep),
+            sim.temp.look(&look, GRACE, Open::Keep),
             want,
             "{ago} ms ago"
         );
     }
 }
 
-/// A look may come late: a disk hangs, or orphand is stopped. Its writer may have closed it just then.
+/// A look may be late, because a disk hangs or orphand was stopped. The writer may have closed the temp just before.
 #[test]
 fn a_late_look_leaves_half_a_grace() {
-    for origin in [Origin::Created, Origin::FoundToWait, Origin::FoundInTime] {
-        for late in [5_000, 9_000, 9_999, 10_000, 30_000, YEAR as u64] {
-            let mut story = Story::new(origin, 0, UP, GRACE);
+    for origin in [
+        Origin::Created,
+        Origin::FoundWithoutCredit,
+        Origin::FoundWithHalfCredit,
+    ] {
+        for delay in [5_000, 9_000, 9_999, 10_000, 30_000, YEAR as u64] {
+            let mut sim = Simulation::new(origin, 0, UPTIME, GRACE);
             let now = Now {
-                mono: story.mono().after(Duration::from_millis(late)),
-                wall: wall(late as i64),
+                mono: sim.mono().after(Duration::from_millis(delay)),
+                wall: wall(delay as i64),
             };
             let look = Look {
                 now,
                 last_jump: None,
-                fingerprint: story.file,
+                fingerprint: sim.file,
                 lag: Duration::ZERO,
-                hold: UseState::Unused,
+                use_state: UseState::Unused,
             };
             let half = Next::LookAt(now.mono.after(GRACE / 2));
             assert_eq!(
-                story.temp.look(&look, GRACE, Open::Keep),
+                sim.temp.look(&look, GRACE, Open::Keep),
                 half,
-                "{origin:?} {late} ms"
+                "{origin:?} {delay} ms"
             );
         }
     }
 }
 
 #[test]
-fn when_it_is_looked_at() {
+fn looks_are_at_the_documented_times() {
     let looks = |origin, age| {
-        let mut story = Story::new(origin, age, UP, GRACE);
-        story.judged(&[]);
-        story.looks
+        let mut sim = Simulation::new(origin, age, UPTIME, GRACE);
+        sim.run(&[]);
+        sim.looks
     };
     assert_eq!(
         looks(Origin::Created, 0),
@@ -378,26 +380,25 @@ fn when_it_is_looked_at() {
     assert_eq!(
         looks(Origin::Found, YEAR),
         [0, 1_000],
-        "at once and after confirm"
+        "at once and after the observation gap"
     );
-    assert_eq!(looks(Origin::FoundToWait, YEAR), [0, 10_000]);
+    assert_eq!(looks(Origin::FoundWithoutCredit, YEAR), [0, 10_000]);
 }
 
-/// For how long its writer may hold it, and how much later rename it: the promise is less than half
-/// a grace from close to rename, for one whose creation was seen, and where scans come in the place
-/// of events, however late they are.
+/// A writer may keep its temp open for any time if it renames the temp within half the grace after the close. This
+/// holds for a temp whose creation was reported, and where scans replace events, however late the scans are.
 #[test]
 fn a_writer_that_closes_and_renames_in_time_loses_nothing() {
-    let ages = [0, 4_000, 5_000, 9_000, YEAR].map(|age| (Origin::FoundInTime, age));
+    let ages = [0, 4_000, 5_000, 9_000, YEAR].map(|age| (Origin::FoundWithHalfCredit, age));
     for (origin, age) in [(Origin::Created, 0)].into_iter().chain(ages) {
         for close in (0..=40_000).step_by(50) {
             let rename = close + 4_999;
             for write in [None, Some(0), Some(close / 2), Some(close)] {
-                let mut script = vec![(0, Grab), (close, LetGo), (rename, Gone)];
+                let mut script = vec![(0, OpenFile), (close, CloseFile), (rename, Remove)];
                 script.extend(write.map(|at| (at, Write)));
                 script.sort_by_key(|(at, _)| *at);
-                let mut story = Story::new(origin, age, UP, GRACE);
-                let judged = story.judged(&script);
+                let mut sim = Simulation::new(origin, age, UPTIME, GRACE);
+                let judged = sim.run(&script);
                 assert_eq!(
                     judged, None,
                     "{origin:?} at {age}, closed at {close}, written at {write:?}, renamed at {rename}"
@@ -407,84 +408,84 @@ fn a_writer_that_closes_and_renames_in_time_loses_nothing() {
     }
 }
 
-/// Nor where a shorter grace comes into force meanwhile: the promise is half of that.
+/// The same is true if a shorter grace comes into force: then half of the shorter grace counts.
 #[test]
-fn a_writer_that_renames_in_time_loses_nothing_to_other_rules() {
+fn a_writer_that_renames_in_time_loses_nothing_to_new_rules() {
     for grace in [200, 2_000, 8_000] {
         for close in (0..=21_000).step_by(300) {
             let rename = close + grace / 2 - 1;
             for rule in (0..=rename).step_by(100) {
                 let mut script = vec![
-                    (0, Grab),
-                    (close, LetGo),
-                    (rename, Gone),
-                    (rule, Rule(grace, Open::Keep)),
+                    (0, OpenFile),
+                    (close, CloseFile),
+                    (rename, Remove),
+                    (rule, NewRule(grace, Open::Keep)),
                 ];
                 script.sort_by_key(|(at, _)| *at);
-                for origin in [Origin::Created, Origin::FoundInTime] {
-                    let mut story = Story::new(origin, 0, UP, GRACE);
-                    let judged = story.judged(&script);
-                    assert_eq!(judged, None, "{origin:?}: {script:?}; {:?}", story.looks);
+                for origin in [Origin::Created, Origin::FoundWithHalfCredit] {
+                    let mut sim = Simulation::new(origin, 0, UPTIME, GRACE);
+                    let judged = sim.run(&script);
+                    assert_eq!(judged, None, "{origin:?}: {script:?}; {:?}", sim.looks);
                 }
             }
         }
     }
 }
 
-/// A scan promises less: confirm.
+/// A temp that was found by the scan at the start has less time: the observation gap.
 #[test]
-fn a_writer_that_a_scan_meets_has_confirm() {
+fn a_writer_found_by_a_scan_has_the_observation_gap() {
     for close in (0..=40_000).step_by(50) {
-        let script = [(0, Grab), (close, LetGo), (close + 999, Gone)];
-        let mut story = Story::new(Origin::Found, YEAR, UP, GRACE);
-        assert_eq!(story.judged(&script), None, "closed at {close}");
+        let script = [(0, OpenFile), (close, CloseFile), (close + 999, Remove)];
+        let mut sim = Simulation::new(Origin::Found, YEAR, UPTIME, GRACE);
+        assert_eq!(sim.run(&script), None, "closed at {close}");
     }
     // Closed just before the scan, and renamed just before the second look.
-    let mut story = Story::new(Origin::Found, YEAR, UP, GRACE);
-    assert_eq!(story.judged(&[(999, Gone)]), None);
+    let mut sim = Simulation::new(Origin::Found, YEAR, UPTIME, GRACE);
+    assert_eq!(sim.run(&[(999, Remove)]), None);
 }
 
 #[test]
-fn who_may_take_what_is_open_does_not_wait_for_its_holder() {
+fn open_temps_are_judged_if_the_rule_takes_them() {
     for open in [Open::Reap, Open::Quarantine] {
-        let mut story = Story::new(Origin::Created, 0, UP, GRACE);
-        story.open = open;
-        assert_eq!(story.judged(&[(0, Grab)]), Some(10_000), "{open:?}");
+        let mut sim = Simulation::new(Origin::Created, 0, UPTIME, GRACE);
+        sim.open = open;
+        assert_eq!(sim.run(&[(0, OpenFile)]), Some(10_000), "{open:?}");
     }
 }
 
-/// Though it may be moved while it is held: whoever writes is not done, and its grace begins again.
+/// It may be moved while it is open. But a write shows that the writer is not finished, so the grace starts again.
 #[test]
-fn what_is_held_and_written_to_is_not_quiet() {
-    let writes = [(0, Grab), (4_000, Write), (9_000, Write), (18_000, Write)];
+fn an_open_temp_that_is_written_is_not_quiet() {
+    let writes = [
+        (0, OpenFile),
+        (4_000, Write),
+        (9_000, Write),
+        (18_000, Write),
+    ];
     for (open, want) in [(Open::Reap, 28_000), (Open::Quarantine, 34_000)] {
-        let mut story = Story::new(Origin::Created, 0, UP, GRACE);
-        story.open = open;
-        assert_eq!(
-            story.judged(&writes),
-            Some(want),
-            "{open:?}: {:?}",
-            story.looks
-        );
+        let mut sim = Simulation::new(Origin::Created, 0, UPTIME, GRACE);
+        sim.open = open;
+        assert_eq!(sim.run(&writes), Some(want), "{open:?}: {:?}", sim.looks);
     }
 }
 
-/// A look that comes too soon changes nothing: neither the moment nor, by looking again and again,
-/// the proof that two looks lie confirm apart.
+/// An early look does not change the time of the verdict, and repeated looks do not shorten the gap between the two
+/// looks that count.
 #[test]
-fn looking_early_does_not_hurry_it() {
-    let mut story = Story::new(Origin::Found, YEAR, UP, GRACE);
-    let due = story.mono().after(Duration::from_secs(1));
+fn early_looks_do_not_hasten_the_verdict() {
+    let mut sim = Simulation::new(Origin::Found, YEAR, UPTIME, GRACE);
+    let due = sim.mono().after(Duration::from_secs(1));
     for at in 0..1_000 {
-        story.at = at;
-        assert_eq!(story.look(), Next::LookAt(due), "at {at}");
+        sim.at = at;
+        assert_eq!(sim.look(), Next::LookAt(due), "at {at}");
     }
-    story.at = 1_000;
-    assert!(matches!(story.look(), Next::Judge(_)));
+    sim.at = 1_000;
+    assert!(matches!(sim.look(), Next::Judge(_)));
 }
 
-/// A file system with dates of whole seconds does not show a second write within one second. Its writer loses nothing
-/// as long as it renames within half a grace of its last write; within a second and a half, where a scan found it.
+/// A file system with dates of whole seconds does not show a second write within one second. The writer loses nothing
+/// if it renames the temp within half the grace after its last write, or within 1.5 s if a scan found the temp.
 #[test]
 fn dates_of_whole_seconds_hide_no_writer() {
     let grace = Duration::from_secs(3);
@@ -493,23 +494,23 @@ fn dates_of_whole_seconds_hide_no_writer() {
             for first in (0..1_500).step_by(53) {
                 for again in [1, 250, 600, 950] {
                     let (one, two) = (phase + first, phase + first + again);
-                    let script = [(one, Rewrite), (two, Rewrite), (two + pause, Gone)];
-                    let mut story = Story::new(origin, 0, UP, grace);
-                    story.whole_seconds = true;
-                    story.at = phase;
-                    story.temp = match origin {
-                        Origin::Created => Tracked::created(story.mono(), grace),
-                        found => Tracked::found(story.mono(), found),
+                    let script = [(one, Rewrite), (two, Rewrite), (two + pause, Remove)];
+                    let mut sim = Simulation::new(origin, 0, UPTIME, grace);
+                    sim.whole_seconds = true;
+                    sim.at = phase;
+                    sim.temp = match origin {
+                        Origin::Created => Tracked::created(sim.mono(), grace),
+                        found => Tracked::found(sim.mono(), found),
                     };
-                    let judged = story.judged(&script);
-                    assert_eq!(judged, None, "{origin:?} {script:?}: {:?}", story.looks);
+                    let judged = sim.run(&script);
+                    assert_eq!(judged, None, "{origin:?} {script:?}: {:?}", sim.looks);
                 }
             }
         }
     }
 }
 
-/// It is still removed, later by the second that its dates do not tell.
+/// Such a temp is still judged, later by the second that its dates do not show.
 #[test]
 fn dates_of_whole_seconds_give_less_credit() {
     let grace = Duration::from_secs(3);
@@ -521,60 +522,60 @@ fn dates_of_whole_seconds_give_less_credit() {
         (Origin::Created, 0, Some(4_000)),
     ];
     for (origin, age, want) in rows {
-        let mut story = Story::new(origin, age, UP, grace);
-        story.whole_seconds = true;
-        let judged = story.judged(&[]);
-        assert_eq!(judged, want, "{origin:?} {age}: {:?}", story.looks);
+        let mut sim = Simulation::new(origin, age, UPTIME, grace);
+        sim.whole_seconds = true;
+        let judged = sim.run(&[]);
+        assert_eq!(judged, want, "{origin:?} {age}: {:?}", sim.looks);
     }
 }
 
-/// It is judged, so that a gate keeps it and says so.
+/// A temp with an unknown use state is judged, so that a gate keeps it and reports that.
 #[test]
-fn a_doubt_is_judged() {
-    let mut story = Story::new(Origin::Found, YEAR, UP, GRACE);
+fn an_unknown_use_state_is_judged() {
+    let mut sim = Simulation::new(Origin::Found, YEAR, UPTIME, GRACE);
     let mut look = Look {
         now: Now {
-            mono: story.mono(),
-            wall: story.wall(),
+            mono: sim.mono(),
+            wall: sim.wall(),
         },
         last_jump: None,
-        fingerprint: story.file,
+        fingerprint: sim.file,
         lag: Duration::ZERO,
-        hold: UseState::Unknown,
+        use_state: UseState::Unknown,
     };
-    _ = story.temp.look(&look, GRACE, Open::Keep);
+    _ = sim.temp.look(&look, GRACE, Open::Keep);
     look.now.mono = look.now.mono.after(Duration::from_secs(1));
-    let judged = story.temp.look(&look, GRACE, Open::Keep);
+    let judged = sim.temp.look(&look, GRACE, Open::Keep);
     assert!(matches!(judged, Next::Judge(_)), "{judged:?}");
 }
 
 #[test]
 fn a_lock_counts_as_a_holder() {
-    let mut story = Story::new(Origin::Found, YEAR, UP, GRACE);
+    let mut sim = Simulation::new(Origin::Found, YEAR, UPTIME, GRACE);
     let at = |ms, hold| Look {
         now: Now {
-            mono: Mono((UP + ms) * MS),
+            mono: Mono((UPTIME + ms) * MS),
             wall: wall(ms as i64),
         },
         last_jump: None,
-        fingerprint: story.file,
+        fingerprint: sim.file,
         lag: Duration::ZERO,
-        hold,
+        use_state: hold,
     };
-    let temp = &mut story.temp;
+    let temp = &mut sim.temp;
     _ = temp.look(&at(0, UseState::Locked), GRACE, Open::Keep);
     let next = temp.look(&at(1_000, UseState::Unused), GRACE, Open::Keep);
-    assert_eq!(next, Next::LookAt(Mono((UP + 11_000) * MS)));
+    assert_eq!(next, Next::LookAt(Mono((UPTIME + 11_000) * MS)));
 }
 
-/// What it was quiet for by its dates, and what of that counts towards the grace.
+/// The quiet time by the dates, and the part of it that counts towards the grace.
 #[test]
-fn quiet_and_unused() {
+fn the_grace_does_not_limit_the_unused_time() {
     let quiet = |origin, age| {
-        let mut story = Story::new(origin, age, UP, GRACE);
+        let mut sim = Simulation::new(origin, age, UPTIME, GRACE);
         loop {
-            story.at = (story.temp.due().0 / MS).saturating_sub(UP);
-            if let Next::Judge(quiet) = story.look() {
+            sim.at = (sim.temp.due().0 / MS).saturating_sub(UPTIME);
+            if let Next::Judge(quiet) = sim.look() {
                 return (
                     quiet.quiet.as_millis(),
                     quiet.unused.as_millis(),
@@ -583,80 +584,86 @@ fn quiet_and_unused() {
             }
         }
     };
-    let file = |age| Story::new(Origin::Found, age, UP, GRACE).file;
+    let file = |age| Simulation::new(Origin::Found, age, UPTIME, GRACE).file;
     assert_eq!(
         quiet(Origin::Found, 3 * HOUR),
         (10_000, 3 * HOUR as u128 + 1_000, file(3 * HOUR))
     );
-    let since_boot = u128::from(UP) + 1_000;
+    let since_boot = u128::from(UPTIME) + 1_000;
     assert_eq!(
         quiet(Origin::Found, YEAR),
         (10_000, since_boot, file(YEAR)),
-        "no longer than up"
+        "at most the uptime"
     );
     assert_eq!(
         quiet(Origin::Created, YEAR),
         (10_000, 10_000, file(YEAR)),
-        "since it was seen"
+        "since it was discovered"
     );
 }
 
 #[test]
-fn a_hold_counts_against_the_24_hours_too() {
-    let mut story = Story::new(Origin::Found, 3 * HOUR, UP, GRACE);
-    story.held = true;
-    story.look();
-    story.at = 1_000;
-    story.held = false;
-    assert_eq!(story.look(), Next::LookAt(Mono((UP + 11_000) * MS)));
-    story.at = 11_000;
-    match story.look() {
+fn a_holder_resets_the_unused_time() {
+    let mut sim = Simulation::new(Origin::Found, 3 * HOUR, UPTIME, GRACE);
+    sim.in_use = true;
+    sim.look();
+    sim.at = 1_000;
+    sim.in_use = false;
+    assert_eq!(sim.look(), Next::LookAt(Mono((UPTIME + 11_000) * MS)));
+    sim.at = 11_000;
+    match sim.look() {
         Next::Judge(quiet) => assert_eq!(quiet.unused, GRACE),
         next => panic!("{next:?}"),
     }
 }
 
-/// One map serves several rules: the shortest grace decides when a temp is first thought of, its
-/// own when it is looked at.
+/// One map serves several rules. The shortest grace of all decides when a new temp is due; its own grace decides when
+/// it is looked at.
 #[test]
-fn a_longer_grace_of_its_own_puts_the_first_look_off() {
-    let (seen, own) = (Mono(UP * MS), Duration::from_secs(60));
+fn a_longer_own_grace_postpones_the_first_look() {
+    let (seen, own) = (Mono(UPTIME * MS), Duration::from_secs(60));
     let mut temp = Tracked::created(seen, GRACE);
     assert_eq!(temp.due(), seen.after(GRACE / 2));
-    assert!(temp.put_off(own, temp.due()));
+    assert!(temp.postpone(own, temp.due()));
     assert_eq!(temp.due(), seen.after(own / 2));
-    assert!(!temp.put_off(own, temp.due()), "now it is time");
-    for origin in [Origin::Found, Origin::FoundToWait] {
+    assert!(
+        !temp.postpone(own, temp.due()),
+        "half of its own grace has passed"
+    );
+    for origin in [Origin::Found, Origin::FoundWithoutCredit] {
         assert!(
-            !Tracked::found(seen, origin).put_off(own, seen),
-            "{origin:?} is looked at at once"
+            !Tracked::found(seen, origin).postpone(own, seen),
+            "{origin:?}: no delay"
         );
     }
-    let mut story = Story::new(Origin::Created, 0, UP, GRACE);
-    story.at = 5_000;
-    story.look();
-    let due = story.temp.due();
-    assert!(!story.temp.put_off(own, story.mono()), "it was looked at");
-    assert_eq!(story.temp.due(), due);
+    let mut sim = Simulation::new(Origin::Created, 0, UPTIME, GRACE);
+    sim.at = 5_000;
+    sim.look();
+    let due = sim.temp.due();
+    assert!(
+        !sim.temp.postpone(own, sim.mono()),
+        "it was looked at before"
+    );
+    assert_eq!(sim.temp.due(), due);
 }
 
-/// A temp that was looked at twice, and so may be judged.
+/// Returns a temp that is ready to be judged, after two looks, and the time.
 fn ready() -> (Tracked, Mono) {
-    let mut story = Story::new(Origin::Found, YEAR, UP, GRACE);
-    story.look();
-    story.at = 1_000;
-    assert!(matches!(story.look(), Next::Judge(_)));
-    let now = story.mono();
-    (story.temp, now)
+    let mut sim = Simulation::new(Origin::Found, YEAR, UPTIME, GRACE);
+    sim.look();
+    sim.at = 1_000;
+    assert!(matches!(sim.look(), Next::Judge(_)));
+    let now = sim.mono();
+    (sim.temp, now)
 }
 
 #[test]
-fn when_a_kept_one_is_looked_at_again() {
+fn a_kept_temp_is_retried() {
     let s = Duration::from_secs;
-    let (silent, other) = (Reason::InUse, Reason::HardLinked);
+    let (without_event, other) = (Reason::InUse, Reason::HardLinked);
     for (grace, reason, want) in [
-        (s(10), silent, [10, 10, 10, 10, 10]),
-        (s(300), silent, [60, 60, 60, 60, 60]),
+        (s(10), without_event, [10, 10, 10, 10, 10]),
+        (s(300), without_event, [60, 60, 60, 60, 60]),
         (s(10), Reason::Locked, [10, 10, 10, 10, 10]),
         (s(10), Reason::WriterAlive, [10, 10, 10, 10, 10]),
         (s(10), other, [10, 20, 40, 80, 160]),
@@ -677,78 +684,78 @@ fn when_a_kept_one_is_looked_at_again() {
 }
 
 #[test]
-fn a_reason_is_news_once() {
+fn a_reason_is_new_once() {
     let (mut temp, now) = ready();
     for reason in Reason::ALL {
-        assert!(temp.keep(reason, GRACE, now).news, "{reason}");
+        assert!(temp.keep(reason, GRACE, now).is_new, "{reason}");
     }
     for reason in Reason::ALL {
-        assert!(!temp.keep(reason, GRACE, now).news, "{reason}, again");
+        assert!(!temp.keep(reason, GRACE, now).is_new, "{reason}, again");
     }
     assert!(temp.is_kept());
 }
 
 #[test]
-fn what_was_said_is_said_again_only_of_another_file() {
-    let mut story = Story::new(Origin::Found, YEAR, UP, GRACE);
-    let says = |story: &mut Story, reason| {
-        story.look();
-        let now = story.mono();
-        story.temp.keep(reason, GRACE, now).news
+fn a_reason_is_repeated_only_for_another_file() {
+    let mut sim = Simulation::new(Origin::Found, YEAR, UPTIME, GRACE);
+    let is_new = |sim: &mut Simulation, reason| {
+        sim.look();
+        let now = sim.mono();
+        sim.temp.keep(reason, GRACE, now).is_new
     };
-    story.held = true;
-    assert!(says(&mut story, Reason::InUse));
-    story.at = 10_000;
-    story.happen(Write);
-    assert!(!says(&mut story, Reason::InUse), "written to by its holder");
-    story.at = 20_000;
-    story.held = false;
-    story.look();
-    story.held = true;
-    assert!(!says(&mut story, Reason::InUse), "free, and held again");
-    story.at = 30_000;
-    story.held = false;
-    story.look();
-    story.happen(Write);
-    assert!(says(&mut story, Reason::HardLinked));
-    story.at = 40_000;
-    story.happen(Write);
+    sim.in_use = true;
+    assert!(is_new(&mut sim, Reason::InUse));
+    sim.at = 10_000;
+    sim.apply(Write);
+    assert!(!is_new(&mut sim, Reason::InUse), "written by its holder");
+    sim.at = 20_000;
+    sim.in_use = false;
+    sim.look();
+    sim.in_use = true;
+    assert!(!is_new(&mut sim, Reason::InUse), "closed, and opened again");
+    sim.at = 30_000;
+    sim.in_use = false;
+    sim.look();
+    sim.apply(Write);
+    assert!(is_new(&mut sim, Reason::HardLinked));
+    sim.at = 40_000;
+    sim.apply(Write);
     assert!(
-        !says(&mut story, Reason::HardLinked),
-        "written to while it was free"
+        !is_new(&mut sim, Reason::HardLinked),
+        "written by a process that closed it"
     );
-    story.at = 50_000;
-    story.happen(Replace);
+    sim.at = 50_000;
+    sim.apply(Replace);
     assert!(
-        says(&mut story, Reason::HardLinked),
-        "another file by that name"
+        is_new(&mut sim, Reason::HardLinked),
+        "another file with that name"
     );
 }
 
-/// What could not be done is put aside like what is kept, and is not judged in between.
+/// A temp for which an operation failed is retried like one that is kept, and is not judged in between.
 #[test]
-fn put_aside() {
+fn a_failed_temp_is_retried_later() {
     let (mut temp, now) = ready();
     let _ = temp.check_out();
-    let kept = temp.put_aside(GRACE, now);
-    assert!(kept.news && !temp.is_reaping());
+    let kept = temp.retry_later(GRACE, now);
+    assert!(kept.is_new && !temp.is_reaping());
     assert_eq!(temp.due(), now.after(GRACE));
-    assert!(!temp.put_aside(GRACE, now).news);
+    assert!(!temp.retry_later(GRACE, now).is_new);
     assert_eq!(
         temp.due(),
         now.after(GRACE * 2),
-        "the second time waits longer"
+        "the second time is longer"
     );
 
-    // What cannot even be looked at is put aside in the same way.
+    // A temp that cannot be looked at is retried in the same way.
     let mut unseen = Tracked::found(now, Origin::Found);
-    assert!(unseen.put_aside(GRACE, now).news);
+    assert!(unseen.retry_later(GRACE, now).is_new);
     assert_eq!(unseen.due(), now.after(GRACE));
 }
 
 #[test]
-fn what_it_remembers() {
-    let seen = Mono(UP * MS);
+fn events_and_sizes_are_remembered() {
+    let seen = Mono(UPTIME * MS);
     let mut temp = Tracked::created(seen, GRACE);
     assert_eq!(
         (temp.seen(), temp.origin(), temp.bytes()),
@@ -762,264 +769,264 @@ fn what_it_remembers() {
         assert!(temp.is_closed() && temp.is_reaping());
     }
     assert!(!temp.clone().check_in().is_reaping());
-    let mut story = Story::new(Origin::Found, YEAR, UP, GRACE);
+    let mut sim = Simulation::new(Origin::Found, YEAR, UPTIME, GRACE);
     for size in 0..2 {
-        story.look();
-        assert_eq!(story.temp.bytes(), Some(size));
-        story.happen(Write);
+        sim.look();
+        assert_eq!(sim.temp.bytes(), Some(size));
+        sim.apply(Write);
     }
 }
 
-/// Between two looks that are further apart than half a grace its writer may open it again, write, and
-/// hold it until just before the second one: that look takes no more than half a grace for granted.
+/// Between two looks that are more than half the grace apart, a writer may open the temp again, write, and close it
+/// just before the second look. That look gives credit for at most half the grace.
 #[test]
-fn what_has_changed_since_a_look_gets_half_a_grace() {
+fn a_change_between_looks_leaves_half_a_grace() {
     for origin in [Origin::Created, Origin::Found] {
         let script = [
             (9_990, Write),
-            (10_100, Grab),
+            (10_100, OpenFile),
             (10_100, Write),
-            (19_900, LetGo),
-            (19_900 + 4_900, Gone),
+            (19_900, CloseFile),
+            (19_900 + 4_900, Remove),
         ];
-        let mut story = Story::new(origin, 0, UP, GRACE);
-        assert_eq!(story.judged(&script), None, "{origin:?}: {:?}", story.looks);
+        let mut sim = Simulation::new(origin, 0, UPTIME, GRACE);
+        assert_eq!(sim.run(&script), None, "{origin:?}: {:?}", sim.looks);
     }
 }
 
-/// A pid counts as another's only where its process started after the last change to this very file.
+/// A process that started after the last change to this file cannot be its writer, even if it has the same pid.
 #[test]
-fn who_can_have_written_it() {
+fn later_processes_did_not_write_it() {
     let written = |origin, age: i64, script: Script<'_>| {
-        let mut story = Story::new(origin, age, UP, GRACE);
+        let mut sim = Simulation::new(origin, age, UPTIME, GRACE);
         for &(at, what) in script {
-            story.at = at;
-            story.happen(what);
+            sim.at = at;
+            sim.apply(what);
         }
-        story.at = 20_000;
-        let look = story.see();
-        let Mono(written) = story.temp.written_by(&look)?;
-        Some(written / MS - UP)
+        sim.at = 20_000;
+        let look = sim.observe();
+        let Mono(written) = sim.temp.written_by(&look)?;
+        Some(written / MS - UPTIME)
     };
     let created = |script: Script<'_>| written(Origin::Created, 0, script);
-    assert_eq!(created(&[]), Some(2_000), "the clocks may differ by that");
+    assert_eq!(created(&[]), Some(2_000), "the clocks may differ by 2 s");
     assert_eq!(created(&[(9_000, Write)]), Some(11_000));
-    assert_eq!(created(&[(9_000, WriteAndDateBack)]), Some(11_000));
-    assert_eq!(created(&[(9_000, Replace)]), Some(11_000), "unheard");
+    assert_eq!(created(&[(9_000, WriteWithOldMtime)]), Some(11_000));
     assert_eq!(
-        created(&[(19_500, Write)]),
-        Some(20_000),
-        "not later than now"
+        created(&[(9_000, Replace)]),
+        Some(11_000),
+        "without an event"
     );
+    assert_eq!(created(&[(19_500, Write)]), Some(20_000), "at most now");
     let aged = written(Origin::Created, YEAR, &[]);
-    assert_eq!(aged, Some(0), "not before it was seen");
+    assert_eq!(aged, Some(0), "at least the time of its discovery");
     for jump in [Sleep(HOUR), SetClock(HOUR), SetClock(-HOUR)] {
         let script = [(9_000, Write), (9_500, jump)];
         assert_eq!(created(&script), None, "{jump:?}");
     }
-    for origin in [Origin::Found, Origin::FoundToWait, Origin::FoundInTime] {
+    for origin in [
+        Origin::Found,
+        Origin::FoundWithoutCredit,
+        Origin::FoundWithHalfCredit,
+    ] {
         assert_eq!(written(origin, 0, &[]), None, "{origin:?}");
     }
 }
 
-/// What was touched while it was being disposed of is somebody's: nothing of the looks before
-/// counts, and nothing is said twice.
+/// A temp that was touched while it was processed is in use. The earlier looks no longer count, but a reason is not
+/// reported twice.
 #[test]
-fn it_starts_over() {
+fn a_touched_temp_starts_again() {
     let (mut temp, now) = ready();
     temp.close();
     let _ = temp.check_out();
-    assert!(temp.keep(Reason::Changed, GRACE, now).news);
+    assert!(temp.keep(Reason::Changed, GRACE, now).is_new);
     let _ = temp.check_out();
-    temp.start_over(now, GRACE);
-    assert!(
-        temp.is_closed() && temp.is_reaping(),
-        "what was heard of it stands"
-    );
+    temp.reset(now, GRACE);
+    assert!(temp.is_closed() && temp.is_reaping(), "its flags remain");
     assert_eq!(
         (temp.seen(), temp.bytes(), temp.is_kept()),
         (now, None, false)
     );
     assert_eq!(temp.due(), now.after(GRACE / 2));
-    assert!(!temp.keep(Reason::Changed, GRACE, now).news);
+    assert!(!temp.keep(Reason::Changed, GRACE, now).is_new);
 
-    let mut story = Story::new(Origin::Found, YEAR, UP, GRACE);
-    story.temp.start_over(story.mono(), GRACE);
-    assert_eq!(story.judged(&[]), Some(10_000), "whatever its dates say");
+    let mut sim = Simulation::new(Origin::Found, YEAR, UPTIME, GRACE);
+    sim.temp.reset(sim.mono(), GRACE);
+    assert_eq!(sim.run(&[]), Some(10_000), "its dates give no credit");
 }
 
-/// The rules are read again between two looks, or before the first. Its writer has as long from then on
-/// as the new grace gives it, whatever the old one gave.
+/// New rules come into force between two looks, or before the first. From then on the writer has the time that the new
+/// grace gives, whatever the old grace was.
 #[test]
-fn when_it_is_judged_by_other_rules() {
+fn new_rules_leave_half_of_the_new_grace() {
     use Origin::*;
     let (keep, reap) = (Open::Keep, Open::Reap);
-    let closed = |at, script: &[(u64, Do)]| [&[(0, Grab), (at, LetGo)], script].concat();
+    let closed =
+        |at, script: &[(u64, Change)]| [&[(0, OpenFile), (at, CloseFile)], script].concat();
     #[rustfmt::skip]
     let rows: &[(&str, Origin, i64, Script<'_>, Option<u64>)] = &[
-        // Closed just before the first look, which took half of the old grace for granted.
-        ("shorter", Created, 0, &closed(4_900, &[(5_100, Rule(2_000, keep))]), Some(6_100)),
+        // Closed just before the first look, which gave credit for half of the old grace.
+        ("shorter", Created, 0, &closed(4_900, &[(5_100, NewRule(2_000, keep))]), Some(6_100)),
         ("shorter, renamed within half of it", Created, 0,
-            &closed(4_900, &[(5_100, Rule(2_000, keep)), (5_800, Gone)]), None),
-        ("shorter, found", Found, YEAR, &[(500, Rule(200, keep))], Some(600)),
-        ("shorter, then the same once more", Created, 0,
-            &closed(4_900, &[(5_100, Rule(2_000, keep)), (5_600, Rule(2_000, keep))]), Some(6_600)),
-        ("shorter before the first look", Created, 0, &[(3_000, Rule(2_000, keep))], Some(4_000)),
-        ("shorter before the first look, and that is ahead", Created, 0, &[(500, Rule(2_000, keep))], Some(2_000)),
-        ("shorter, and held", Created, 0,
-            &[(0, Grab), (5_100, Rule(2_000, keep)), (5_200, LetGo)], Some(8_100)),
-        ("shorter, and written to", Created, 0, &[(5_100, Write), (5_100, Rule(2_000, keep))], Some(7_100)),
-        ("longer", Created, 0, &closed(4_900, &[(5_100, Rule(30_000, keep))]), Some(30_000)),
-        ("longer, late", Created, 0, &[(8_000, Rule(12_000, keep))], Some(14_000)),
-        // Held when it was looked at, while that counted for nothing: it counts now.
+            &closed(4_900, &[(5_100, NewRule(2_000, keep)), (5_800, Remove)]), None),
+        ("shorter, found", Found, YEAR, &[(500, NewRule(200, keep))], Some(600)),
+        ("shorter, then the same again", Created, 0,
+            &closed(4_900, &[(5_100, NewRule(2_000, keep)), (5_600, NewRule(2_000, keep))]), Some(6_600)),
+        ("shorter before the first look", Created, 0, &[(3_000, NewRule(2_000, keep))], Some(4_000)),
+        ("shorter, long before the first look", Created, 0, &[(500, NewRule(2_000, keep))], Some(2_000)),
+        ("shorter, while open", Created, 0,
+            &[(0, OpenFile), (5_100, NewRule(2_000, keep)), (5_200, CloseFile)], Some(8_100)),
+        ("shorter, and written", Created, 0, &[(5_100, Write), (5_100, NewRule(2_000, keep))], Some(7_100)),
+        ("longer", Created, 0, &closed(4_900, &[(5_100, NewRule(30_000, keep))]), Some(30_000)),
+        ("longer, late", Created, 0, &[(8_000, NewRule(12_000, keep))], Some(14_000)),
+        // It was open at a look when holders did not count. With the new rules they do.
         ("keep instead of reap", Created, 0,
-            &[(0, Rule(10_000, reap)), (0, Grab), (5_500, LetGo), (5_600, Rule(10_000, keep))], Some(15_600)),
-        ("keep instead of reap, held by the second look", Created, 0,
-            &[(0, Rule(10_000, reap)), (5_100, Grab), (5_200, Rule(10_000, reap)), (5_500, LetGo),
-              (5_600, Rule(10_000, keep))], Some(15_600)),
+            &[(0, NewRule(10_000, reap)), (0, OpenFile), (5_500, CloseFile), (5_600, NewRule(10_000, keep))],
+            Some(15_600)),
+        ("keep instead of reap, open at the second look", Created, 0,
+            &[(0, NewRule(10_000, reap)), (5_100, OpenFile), (5_200, NewRule(10_000, reap)), (5_500, CloseFile),
+              (5_600, NewRule(10_000, keep))], Some(15_600)),
         ("reap instead of keep", Created, 0,
-            &[(0, Grab), (5_500, LetGo), (5_600, Rule(10_000, reap))], Some(10_600)),
+            &[(0, OpenFile), (5_500, CloseFile), (5_600, NewRule(10_000, reap))], Some(10_600)),
     ];
     for (name, origin, age, script, want) in rows {
-        let mut story = Story::new(*origin, *age, UP, GRACE);
-        let judged = story.judged(script);
-        assert_eq!(judged, *want, "{name}; looked at {:?}", story.looks);
+        let mut sim = Simulation::new(*origin, *age, UPTIME, GRACE);
+        let judged = sim.run(script);
+        assert_eq!(judged, *want, "{name}; looked at {:?}", sim.looks);
     }
 }
 
-/// The hours after which a pid counts no more are not begun again by other rules.
+/// New rules do not restart the 24 hours after which a pid no longer counts.
 #[test]
-fn other_rules_do_not_make_it_used() {
-    let mut story = Story::new(Origin::Found, YEAR, UP, GRACE);
+fn new_rules_do_not_reset_the_unused_time() {
+    let mut sim = Simulation::new(Origin::Found, YEAR, UPTIME, GRACE);
     let unused = |next| match next {
         Next::Judge(quiet) => quiet.unused,
         Next::LookAt(at) => panic!("{at:?}"),
     };
-    story.look();
-    story.at = 1_000;
-    let before = unused(story.look());
-    story.happen(Rule(8_000, Open::Keep));
-    assert_eq!(
-        story.look(),
-        Next::LookAt(story.mono().after(GRACE * 2 / 5))
-    );
-    story.at = 5_000;
-    assert_eq!(unused(story.look()), before + Duration::from_secs(4));
+    sim.look();
+    sim.at = 1_000;
+    let before = unused(sim.look());
+    sim.apply(NewRule(8_000, Open::Keep));
+    assert_eq!(sim.look(), Next::LookAt(sim.mono().after(GRACE * 2 / 5)));
+    sim.at = 5_000;
+    assert_eq!(unused(sim.look()), before + Duration::from_secs(4));
 }
 
-/// What is in a hand when the rules change may be looked at there by the old ones.
+/// A temp that a worker has checked out when the rules change may be looked at by the old rules.
 #[test]
-fn other_rules_hold_for_what_is_in_a_hand() {
+fn new_rules_reach_a_checked_out_temp() {
     let (mut temp, now) = ready();
-    temp.review(now);
-    assert!(temp.check_out().is_reviewed() && temp.is_reaping());
+    temp.mark_rules_changed(now);
+    assert!(temp.check_out().has_new_rules() && temp.is_reaping());
     assert!(
-        !temp.is_reviewed(),
-        "it is the copy that is looked at by them"
+        !temp.has_new_rules(),
+        "the copy is looked at by the new rules"
     );
-    temp.review(now);
-    assert!(temp.is_reviewed());
+    temp.mark_rules_changed(now);
+    assert!(temp.has_new_rules());
 }
 
-/// A look at which nobody could tell who holds it says nothing: its grace begins when one can.
+/// A look with an unknown use state does not start the grace. It starts at the first look that proves it unused.
 #[test]
-fn who_cannot_tell_has_not_seen_nobody() {
-    let mut story = Story::new(Origin::Found, YEAR, UP, GRACE);
+fn an_unknown_use_state_starts_no_grace() {
+    let mut sim = Simulation::new(Origin::Found, YEAR, UPTIME, GRACE);
     let mut look = |at, hold| {
-        story.at = at;
+        sim.at = at;
         let now = Now {
-            mono: story.mono(),
-            wall: story.wall(),
+            mono: sim.mono(),
+            wall: sim.wall(),
         };
         let look = Look {
             now,
             last_jump: None,
-            fingerprint: story.file,
+            fingerprint: sim.file,
             lag: Duration::ZERO,
-            hold,
+            use_state: hold,
         };
-        story.temp.look(&look, GRACE, Open::Keep)
+        sim.temp.look(&look, GRACE, Open::Keep)
     };
     assert!(matches!(look(0, UseState::Unknown), Next::LookAt(_)));
     assert!(
         matches!(look(1_000, UseState::Unknown), Next::Judge(_)),
-        "so that it is said"
+        "so that the reason is reported"
     );
     let free = look(2_000, UseState::Unused);
-    assert_eq!(free, Next::LookAt(Mono((UP + 12_000) * MS)));
+    assert_eq!(free, Next::LookAt(Mono((UPTIME + 12_000) * MS)));
     assert!(matches!(look(12_000, UseState::Unused), Next::Judge(_)));
 }
 
 #[test]
-fn what_is_left_alone_is_never_due() {
-    let now = Mono(UP * MS);
+fn an_ignored_temp_is_never_due() {
+    let now = Mono(UPTIME * MS);
     let mut temp = Tracked::ignored(now);
-    temp.review(now);
-    assert_eq!(temp.due(), Mono(u64::MAX), "whatever the rules say now");
+    temp.mark_rules_changed(now);
+    assert_eq!(temp.due(), Mono(u64::MAX), "with any rules");
     assert!(temp.is_ignored());
     assert!(!Tracked::found(now, Origin::Found).is_ignored());
 }
 
 #[test]
-fn a_new_rule_is_asked_at_once() {
+fn new_rules_make_a_temp_due_at_once() {
     let (mut temp, now) = ready();
     _ = temp.keep(Reason::HardLinked, GRACE, now);
-    temp.review(now);
+    temp.mark_rules_changed(now);
     assert_eq!(temp.due(), now);
-    temp.review(now.after(GRACE));
-    assert_eq!(temp.due(), now, "what is due before that stays due");
+    temp.mark_rules_changed(now.after(GRACE));
+    assert_eq!(temp.due(), now, "an earlier look is not delayed");
 }
 
-/// `orphand status` says why a temp stays for as long as it was judged last for that.
+/// `orphand status` shows the reason of the last verdict.
 #[test]
-fn why_it_was_kept() {
-    let now = Mono(UP * MS);
+fn the_last_reason_is_remembered() {
+    let now = Mono(UPTIME * MS);
     let mut unseen = Tracked::found(now, Origin::Found);
-    _ = unseen.put_aside(GRACE, now);
+    _ = unseen.retry_later(GRACE, now);
     assert_eq!((unseen.is_kept(), unseen.kept_for()), (false, None));
 
     let (mut temp, now) = ready();
     assert_eq!((temp.is_kept(), temp.kept_for()), (false, None));
-    assert!(!temp.keep(Reason::InUse, GRACE, now).again);
+    assert!(!temp.keep(Reason::InUse, GRACE, now).reported_before);
     assert_eq!(temp.kept_for(), Some(Reason::InUse));
-    assert!(temp.keep(Reason::HardLinked, GRACE, now).again);
+    assert!(temp.keep(Reason::HardLinked, GRACE, now).reported_before);
     assert_eq!(temp.kept_for(), Some(Reason::HardLinked));
 }
 
-/// Whoever was met only by the protocol is a holder like one that a look has met.
+/// A holder that only the removal protocol finds counts like one that a look finds.
 #[test]
-fn a_holder_that_comes_after_the_look_counts_too() {
-    let mut story = Story::new(Origin::Found, YEAR, UP, GRACE);
-    story.temp.mark_held();
-    story.look();
-    story.at = 1_000;
+fn a_holder_found_after_the_look_counts() {
+    let mut sim = Simulation::new(Origin::Found, YEAR, UPTIME, GRACE);
+    sim.temp.mark_held();
+    sim.look();
+    sim.at = 1_000;
     assert!(
-        matches!(story.look(), Next::Judge(_)),
-        "there was no look yet"
+        matches!(sim.look(), Next::Judge(_)),
+        "there was no look before the mark"
     );
-    story.temp.mark_held();
-    assert_eq!(story.look(), Next::LookAt(Mono((UP + 11_000) * MS)));
+    sim.temp.mark_held();
+    assert_eq!(sim.look(), Next::LookAt(Mono((UPTIME + 11_000) * MS)));
 }
 
-/// There may be a million of them.
+/// There may be a million tracked temps.
 #[test]
-fn it_is_small() {
+fn a_tracked_temp_is_small() {
     assert!(size_of::<Tracked>() <= 104, "{}", size_of::<Tracked>());
 }
 
 /// One look of a random history.
 #[derive(Clone, Copy, Debug)]
 struct ModelStep {
-    /// Milliseconds since the look before.
+    /// Milliseconds since the previous look.
     delay: u64,
-    /// Which of the files stood there.
+    /// Index of the file that exists then.
     file: usize,
-    held: bool,
-    /// By how much the wall clock was set before it, in milliseconds.
+    in_use: bool,
+    /// Change of the wall clock before the look, in milliseconds.
     jump: i64,
 }
 
-/// The model: it remembers everything and thinks it all through anew at every look.
+/// A model that stores the whole history and computes the result from it at every look.
 struct Model {
     seen: Mono,
     origin: Origin,
@@ -1028,23 +1035,23 @@ struct Model {
 }
 
 impl Model {
-    /// When the temp may be judged, going by the whole history: the last look of it is now.
+    /// Returns when the temp may be judged, by the whole history. The last look in it is now.
     fn may_be_judged(&self) -> Mono {
         let history = &self.history;
         let last = history.len() - 1;
-        // The looks before this one that saw the same file, and nobody holding it.
+        // The looks before this one that saw the same file and no holder.
         let same = |i: &usize| history[*i].fingerprint == history[last].fingerprint;
-        let free = |i: &usize| !history[*i].hold.is_held();
+        let unused = |i: &usize| !history[*i].use_state.is_held();
         let first = (0..=last)
             .rev()
-            .take_while(|i| same(i) && free(i))
+            .take_while(|i| same(i) && unused(i))
             .last()
             .unwrap_or(last);
-        let was_held = first > 0 && history[first - 1].hold.is_held();
+        let was_in_use = first > 0 && history[first - 1].use_state.is_held();
         let look = &history[first];
-        let credit = match was_held {
+        let credit = match was_in_use {
             true => Duration::ZERO,
-            // It has changed since a look before.
+            // It has changed since an earlier look.
             false if first > 0 => self.credit(look).min(self.grace / 2),
             false => self.credit(look),
         };
@@ -1074,7 +1081,7 @@ impl Model {
             since(Mono(0)),
         ];
         bounds.extend(look.last_jump.map(since));
-        if matches!(self.origin, Origin::Created | Origin::FoundToWait) {
+        if matches!(self.origin, Origin::Created | Origin::FoundWithoutCredit) {
             bounds.push(since(self.seen));
         }
         bounds.into_iter().min().unwrap()
@@ -1085,8 +1092,8 @@ fn origins() -> impl Strategy<Value = Origin> {
     prop::sample::select(vec![
         Origin::Created,
         Origin::Found,
-        Origin::FoundToWait,
-        Origin::FoundInTime,
+        Origin::FoundWithoutCredit,
+        Origin::FoundWithHalfCredit,
     ])
 }
 
@@ -1094,23 +1101,14 @@ fn graces() -> impl Strategy<Value = Duration> {
     prop::sample::select(vec![100, 400, 2_000, 10_000, 300_000]).prop_map(Duration::from_millis)
 }
 
-/// Delays that meet every boundary of a rule, and some between.
+/// Delays at every boundary of a rule, and some in between.
 fn delays(grace: Duration) -> impl Strategy<Value = u64> {
-    let (grace, confirm) = (
+    let (grace, gap) = (
         grace.as_millis() as u64,
         min_observation_gap(grace, Duration::ZERO).as_millis() as u64,
     );
-    let marks = vec![
-        0,
-        1,
-        confirm - 1,
-        confirm,
-        grace / 2,
-        grace - confirm,
-        grace - 1,
-        grace,
-    ];
-    prop_oneof![prop::sample::select(marks), 0..2 * grace]
+    let boundaries = vec![0, 1, gap - 1, gap, grace / 2, grace - gap, grace - 1, grace];
+    prop_oneof![prop::sample::select(boundaries), 0..2 * grace]
 }
 
 fn steps(grace: Duration) -> impl Strategy<Value = Vec<ModelStep>> {
@@ -1125,10 +1123,10 @@ fn steps(grace: Duration) -> impl Strategy<Value = Vec<ModelStep>> {
         0..5u8,
         jumps,
     );
-    let step = step.prop_map(|(delay, file, held, jump)| ModelStep {
+    let step = step.prop_map(|(delay, file, in_use, jump)| ModelStep {
         delay,
         file,
-        held: held == 0,
+        in_use: in_use == 0,
         jump,
     });
     prop::collection::vec(step, 1..40)
@@ -1142,7 +1140,7 @@ fn files() -> impl Strategy<Value = Vec<Fingerprint>> {
         ctime: wall(-ctime),
         btime: has_btime.then(|| wall(-btime)),
         ino,
-        ..Story::new(Origin::Found, 0, UP, GRACE).file
+        ..Simulation::new(Origin::Found, 0, UPTIME, GRACE).file
     });
     prop::collection::vec(file, 4).prop_map(|mut files| {
         for (size, file) in files.iter_mut().enumerate() {
@@ -1153,7 +1151,7 @@ fn files() -> impl Strategy<Value = Vec<Fingerprint>> {
 }
 
 fn histories() -> impl Strategy<Value = (Origin, Duration, u64, Vec<Fingerprint>, Vec<ModelStep>)> {
-    let up = prop_oneof![Just(UP), 0..20_000u64];
+    let up = prop_oneof![Just(UPTIME), 0..20_000u64];
     (origins(), graces(), up, files()).prop_flat_map(|(origin, grace, up, files)| {
         (
             Just(origin),
@@ -1172,91 +1170,91 @@ proptest! {
         ..ProptestConfig::default()
     })]
 
-    /// The tracker says *judge* exactly when the model, which thinks the whole history through,
-    /// allows it; and otherwise names the very moment.
+    /// The tracker judges a temp exactly when the model permits it, and otherwise returns the moment at which the model
+    /// permits it.
     #[test]
-    fn it_agrees_with_a_naive_model((origin, grace, up, files, steps) in histories()) {
-        let mut story = Story::new(origin, 0, up, grace);
-        let seen = story.mono();
+    fn the_tracker_agrees_with_a_naive_model((origin, grace, up, files, steps) in histories()) {
+        let mut sim = Simulation::new(origin, 0, up, grace);
+        let seen = sim.mono();
         let mut model = Model { seen, origin, grace, history: Vec::new() };
         for step in steps {
-            story.at += step.delay;
-            story.happen(SetClock(step.jump));
-            story.file = files[step.file];
-            story.held = step.held;
-            let now = Now { mono: story.mono(), wall: story.wall() };
-            // A copy of the watch, so that both hear the same of the clocks.
-            let last_jump = story.clocks.clone().read(now);
-            let hold = if step.held { UseState::InUse } else { UseState::Unused };
-            model.history.push(Look { now, last_jump, fingerprint: story.file, lag: Duration::ZERO, hold });
-            let next = story.look();
-            if step.held {
-                // It is judged early at the most for its holder to be named: the gates keep it.
+            sim.at += step.delay;
+            sim.apply(SetClock(step.jump));
+            sim.file = files[step.file];
+            sim.in_use = step.in_use;
+            let now = Now { mono: sim.mono(), wall: sim.wall() };
+            // A copy of the detector, so that the model and the tracker get the same result.
+            let last_jump = sim.clocks.clone().read(now);
+            let use_state = if step.in_use { UseState::InUse } else { UseState::Unused };
+            model.history.push(Look { now, last_jump, fingerprint: sim.file, lag: Duration::ZERO, use_state });
+            let next = sim.look();
+            if step.in_use {
+                // It may be judged early, so that its holder is reported. A gate keeps it.
                 continue;
             }
             let when = model.may_be_judged();
             match next {
                 Next::Judge(quiet) => {
                     prop_assert!(now.mono >= when, "{:?} too early", when.since(now.mono));
-                    prop_assert_eq!(quiet.fingerprint, story.file);
+                    prop_assert_eq!(quiet.fingerprint, sim.file);
                     prop_assert!(quiet.quiet >= grace);
                 }
                 Next::LookAt(at) => {
                     prop_assert!(now.mono < when, "{:?} late", now.mono.since(when));
                     prop_assert_eq!(at, when);
-                    prop_assert_eq!(story.temp.due(), when);
+                    prop_assert_eq!(sim.temp.due(), when);
                 }
             }
         }
     }
 
-    /// What nobody touches or holds is judged at its second look, and that comes no later than a
-    /// grace after the first, whatever the clocks do and however late the looks are.
+    /// An untouched temp without holders is judged at its second look. That look is due at most one grace after the
+    /// first one, whatever the clocks do and however late the looks are.
     #[test]
-    fn what_is_left_alone_goes(
+    fn an_untouched_temp_is_judged(
         origin in origins(),
         grace in graces(),
-        up in prop_oneof![Just(UP), 0..20_000u64],
+        up in prop_oneof![Just(UPTIME), 0..20_000u64],
         age in prop_oneof![0..YEAR, -YEAR..0],
         jumps in prop::collection::vec(prop_oneof![Just(0), -YEAR..YEAR], 2),
         lateness in prop::collection::vec(0..5_000u64, 2),
     ) {
-        let mut story = Story::new(origin, age, up, grace);
+        let mut sim = Simulation::new(origin, age, up, grace);
         let mut first = None;
         for (jump, late) in jumps.into_iter().zip(lateness) {
-            story.happen(SetClock(jump));
-            story.at = (story.temp.due().0 / MS).saturating_sub(up) + late;
-            match (story.look(), first) {
+            sim.apply(SetClock(jump));
+            sim.at = (sim.temp.due().0 / MS).saturating_sub(up) + late;
+            match (sim.look(), first) {
                 (Next::LookAt(at), None) => {
-                    let now = story.mono();
+                    let now = sim.mono();
                     prop_assert!(at >= now.after(min_observation_gap(grace, Duration::ZERO)) && at <= now.after(grace));
                     first = Some(at);
                 }
-                (Next::Judge(_), Some(due)) => prop_assert!(story.mono() >= due),
-                (next, _) => prop_assert!(false, "{:?} at look {}", next, story.looks.len()),
+                (Next::Judge(_), Some(due)) => prop_assert!(sim.mono() >= due),
+                (next, _) => prop_assert!(false, "{:?} at look {}", next, sim.looks.len()),
             }
         }
     }
 
-    /// A writer that holds its temp until it closes it, and renames it less than half a grace
-    /// later, loses nothing: whenever it writes, and whatever the clocks do. (Looks are on time.)
+    /// A writer that keeps its temp open, and renames it less than half the grace after the close, loses nothing. The
+    /// times of its writes and the clocks do not matter. (Looks are on time.)
     #[test]
-    fn a_live_writer_loses_nothing(
+    fn a_running_writer_loses_nothing(
         grace in graces(),
         close in 0..60u64,
         pause in 0..50u64,
         writes in prop::collection::vec(0..60u64, 0..4),
         jumps in prop::collection::vec((0..80u64, prop_oneof![-3_000..3_000i64, -YEAR..YEAR]), 0..3),
     ) {
-        // All of these are in hundredths and twentieths of a grace.
+        // `pause` is in hundredths of the grace, all other times are in twentieths.
         let part = |twentieths: u64| twentieths * grace.as_millis() as u64 / 20;
         let close = part(close);
         let rename = close + pause * grace.as_millis() as u64 / 100;
-        let mut script = vec![(0, Grab), (close, LetGo), (rename, Gone)];
+        let mut script = vec![(0, OpenFile), (close, CloseFile), (rename, Remove)];
         script.extend(writes.into_iter().map(part).filter(|at| *at <= close).map(|at| (at, Write)));
         script.extend(jumps.into_iter().map(|(at, by)| (part(at), SetClock(by))));
         script.sort_by_key(|(at, _)| *at);
-        let mut story = Story::new(Origin::Created, 0, UP, grace);
-        prop_assert_eq!(story.judged(&script), None, "{:?}", script);
+        let mut sim = Simulation::new(Origin::Created, 0, UPTIME, grace);
+        prop_assert_eq!(sim.run(&script), None, "{:?}", script);
     }
 }

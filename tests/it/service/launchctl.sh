@@ -1,13 +1,13 @@
 #!/bin/sh
-# launchctl(1) for tests: keeps its state beside itself and logs every call.
+# A simulated launchctl(1) for tests. It keeps its state in files beside itself and logs every call.
 #
-#   launchd/calls           each call, one a line
-#   launchd/answers/VERB    codes to answer next, one a line: "hang" never answers, "drain" ends the
-#                           job only after two more looks, 0 goes on as usual
-#   launchd/loaded          the domain that the job is loaded in
-#   launchd/disabled        it is switched off
-#   launchd/end             the exit code of the last run; without one, a job that is loaded runs
-#   launchd/real            the program of the plist is really started, and its pid kept in launchd/pid
+#   launchd/calls           all calls, one per line
+#   launchd/answers/VERB    the next exit codes, one per line: "hang" never returns, "drain" ends the
+#                           job only after two more queries, 0 means normal behavior
+#   launchd/loaded          the domain in which the job is loaded
+#   launchd/disabled        exists if the job is disabled
+#   launchd/end             the exit code of the last run; if it is missing, a loaded job is running
+#   launchd/real            exists if the program of the plist is really started; its pid is in launchd/pid
 at="${0%/*}/launchd"
 mkdir -p "$at/answers"
 echo "$*" >> "$at/calls"
@@ -27,7 +27,7 @@ hang) exec sleep 600 ;;
     ;;
 esac
 
-# As launchd does it: with nothing of anybody's environment but what the plist says.
+# Like launchd: with no environment but the variables of the plist.
 start() {
     [ -f "$at/real" ] || return 0
     part() { sed -n "/<key>$1</,/<\/$2>/p" "$plist"; }
@@ -46,7 +46,7 @@ start() {
     echo $! > "$at/pid"
 }
 
-# launchd knows when it has ended. Here whoever adopted it may not have buried it yet.
+# launchd knows when its job has ended. Here the process that adopted the job may not have reaped it yet.
 end() {
     [ -f "$at/pid" ] || return 0
     pid=$(cat "$at/pid")

@@ -1,12 +1,13 @@
 #!/bin/sh
-# systemctl(1) for tests: keeps its state beside itself and logs every call.
+# A simulated systemctl(1) for tests. It keeps its state in files beside itself and logs every call.
 #
-#   systemd/calls           each call, one a line
-#   systemd/answers/VERB    codes to answer next, one a line: "hang" never answers, 0 goes on as usual
-#   systemd/says            what it says on stderr where it fails
-#   systemd/unit            where the unit is looked for
+#   systemd/calls           all calls, one per line
+#   systemd/answers/VERB    the next exit codes, one per line: "hang" never returns, 0 means normal behavior
+#   systemd/says            its output on stderr if it fails
+#   systemd/unit            the path of the unit
 #   systemd/loaded, systemd/enabled, systemd/active
-#   systemd/end             the exit code of the last run, where that has failed
+#                           exist if the unit is in that state
+#   systemd/end             the exit code of the last run, if it failed
 at="${0%/*}/systemd"
 mkdir -p "$at/answers"
 echo "$*" >> "$at/calls"
